@@ -1,0 +1,1 @@
+"""The engine: types, contracts, lane, runner, wire and client."""

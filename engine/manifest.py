@@ -1,0 +1,201 @@
+"""Model bundles: the folder that carries a model and all it was trained with.
+
+The manifest is the contract between training (which writes it) and the engine
+(which refuses what does not fit). See docs/bundle.md for the files and the
+tensors of each graph.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from neurovocal.engine.errors import BundleError
+from neurovocal.engine.registry import Options
+
+MANIFEST_NAME = "manifest.yaml"
+
+
+class FrontEnd(Options):
+    """What turns samples into the frames that the networks were trained on."""
+
+    plugin: str = "spectrogram"
+    sample_rate: int = Field(gt=0)
+    hop_length: int = Field(gt=0)
+    frame_length: int = Field(gt=0)
+    n_bins: int = Field(gt=0)
+    options: dict[str, Any] = {}
+    """Options of the features plugin; file names are relative to the bundle."""
+
+
+class ClassifierSpec(Options):
+    """State contract and calibration of ``classifier.onnx``."""
+
+    file: str = "classifier.onnx"
+    units: list[str]
+    """Names of the outputs, in order; one of them is `silence`."""
+    silence: str = ""
+    """The unit that means 'no vocalization'; the empty string is customary."""
+    unknown: str = "unknown"
+    """Label of a segment that no unit reaches its threshold for."""
+    state: dict[str, list[int]]
+    """Input name -> shape of each recurrent state; the output is NAME_next."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Calibration of a segment's summed log-posteriors (validation data)."""
+    thresholds: dict[str, float] = {}
+    """Posterior below which a unit is answered with `unknown`."""
+    provisional_ms: float = Field(default=20.0, ge=0)
+    """Delay after onset at which the first provisional label is worth giving."""
+
+
+class RnnRbmSpec(Options):
+    """State contract and baseline of the RNN-RBM graphs."""
+
+    file: str = "rnn_rbm.onnx"
+    sample_file: str = "rnn_rbm_sample.onnx"
+    visible: Literal["bernoulli", "gaussian"]
+    n_visible: int = Field(gt=0)
+    n_hidden: int = Field(gt=0)
+    n_recurrent: int = Field(gt=0)
+    n_layers: int = Field(ge=1, le=3)
+    gates: Literal["sigmoid", "tanh", "simple"] = "sigmoid"
+    gibbs_steps: int = Field(default=20, ge=0)
+    free_energy_mean: float
+    """Mean free energy per frame on validation data, in nats."""
+    free_energy_std: float = Field(gt=0)
+    residual_file: str = "residual.npz"
+    """`chol`: float32[n_visible, n_visible], factor of the residual covariance."""
+
+
+class Manifest(Options):
+    """Content of ``manifest.yaml``."""
+
+    version: Literal[1] = 1
+    name: str
+    species: str
+    licence: str
+    attribution: str
+    front_end: FrontEnd
+    classifier: ClassifierSpec | None = None
+    rnn_rbm: RnnRbmSpec | None = None
+    golden: str = "golden.npz"
+    golden_tolerance: float = Field(default=1e-4, gt=0)
+    training: dict[str, Any] = {}
+    """Data, split, seed, seconds and the command that made the bundle."""
+    figures: dict[str, Any] = {}
+    """Measures on the test split."""
+    files: dict[str, str] = {}
+    """sha256 of every other file of the bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose files are all there and unchanged."""
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, name: str) -> Path:
+        """Path of one of the bundle's files."""
+        return self.folder / name
+
+
+def find_bundle(name: str, base: Path | None = None) -> Path:
+    """Folder of a bundle: a path, or the name of a bundle that ships.
+
+    Parameters
+    ----------
+    name : str
+        Path from the working folder or from `base`, or a shipped name.
+    base : Path, optional
+        Folder of the configuration that names the bundle.
+
+    Raises
+    ------
+    BundleError
+        Nothing of that name; the message lists the bundles that ship.
+    """
+    path = Path(name).expanduser()
+    shipped = Path(str(files("neurovocal.models"))) / "pretrained"
+    candidates = [path]
+    if not path.is_absolute():
+        candidates += [base / path] if base else []
+        candidates.append(shipped / path.name)
+    for candidate in candidates:
+        if (candidate / MANIFEST_NAME).is_file():
+            return candidate
+    if path.is_dir():
+        raise BundleError(
+            f"bundle '{name}' has no {MANIFEST_NAME}: is it a model bundle?"
+        )
+    known = sorted(p.parent.name for p in shipped.glob(f"*/{MANIFEST_NAME}"))
+    raise BundleError(
+        f"bundle '{name}' does not exist (bundles that ship: {', '.join(known)})"
+    )
+
+
+def load_bundle(name: str | Path, base: Path | None = None) -> Bundle:
+    """Read a bundle's manifest and verify every file against its checksum.
+
+    Raises
+    ------
+    BundleError
+        Missing or unreadable manifest, or a file that is missing, changed or
+        outside the bundle's folder; one sentence per problem.
+    """
+    folder = find_bundle(str(name), base)
+    manifest = _read_manifest(folder / MANIFEST_NAME)
+    problems = [
+        problem
+        for name, digest in manifest.files.items()
+        if (problem := _file_problem(folder, name, digest))
+    ]
+    specs = [manifest.classifier, manifest.rnn_rbm]
+    named = {manifest.golden, *(spec.file for spec in specs if spec)}
+    problems += [
+        f"bundle '{folder}': {name} is not listed under 'files' in {MANIFEST_NAME}"
+        for name in sorted(named - set(manifest.files))
+    ]
+    if problems:
+        raise BundleError(problems)
+    return Bundle(folder, manifest)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Manifest.model_validate(content)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(f"{path}: cannot be read as YAML ({reason})") from error
+    except ValidationError as error:
+        raise BundleError(
+            [
+                f"{path}: {'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
+                for e in error.errors()
+            ]
+        ) from error
+
+
+def _file_problem(folder: Path, name: str, digest: str) -> str | None:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return f"bundle '{folder}': file '{name}' lies outside the bundle"
+    if not path.is_file():
+        return f"bundle '{folder}': file '{name}' is missing"
+    if sha256(path) != digest:
+        return (
+            f"bundle '{folder}': file '{name}' is damaged or was changed "
+            "(its sha256 differs from the manifest): copy the bundle again"
+        )
+    return None
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,160 @@
+"""What a plugin promises: the contracts between the engine and its stages.
+
+A plugin is a plain object with these methods and no base class. The engine owns
+threads, queues, time and failure; a stage owns none of them.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+from neurovocal.engine.types import (
+    Anchor,
+    Block,
+    Event,
+    Frames,
+    Gap,
+    Mark,
+    Message,
+    Offset,
+    Onset,
+    Posteriors,
+    StreamInfo,
+)
+
+API_VERSION = 1
+
+SourceItem: TypeAlias = Block | Gap | Anchor | StreamInfo
+ModelItem: TypeAlias = Frames | Gap | Onset | Offset
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where audio comes from. It is pulled, a microphone too."""
+
+    @property
+    def info(self) -> StreamInfo:
+        """The stream that is being read; known once `open` has returned."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """Whether time passes by itself: what is not read in time is lost."""
+        ...
+
+    def open(self) -> None:
+        """Acquire device, file or process.
+
+        Raises
+        ------
+        NeurovocalError
+            With one sentence that names the device or file and the fix.
+        """
+        ...
+
+    def read(self, timeout: float) -> SourceItem | None:
+        """Return the next item, or None when none came within `timeout` seconds.
+
+        Blocks and gaps follow each other without holes: each starts where the
+        one before stopped. A `StreamInfo` says that a new stream begins at
+        sample 0 with the next block (a source may hold many recordings).
+
+        Raises
+        ------
+        EndOfStream
+            No more samples will ever come.
+        Disconnected
+            The device is gone; the engine may call `close` and `open` again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what `open` acquired. May be called twice, and after a failure."""
+        ...
+
+
+class Features(Protocol):
+    """Turns samples into frames. Mono: ``Block.samples`` has one column."""
+
+    n_bins: int
+    hop_length: int
+    frame_length: int
+    latency: int
+
+    def process(self, item: Block | Gap, /) -> Iterable[Frames]:
+        """Frames completed by `item`; a gap forgets the unfinished frame."""
+        ...
+
+    def flush(self) -> Iterable[Frames]:
+        """End of the stream."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything, as if newly built."""
+        ...
+
+
+class Detector(Protocol):
+    """Finds onsets and offsets, in samples, each as soon as it is known.
+
+    ``latency`` is the look-ahead in samples: nothing that `process` returns
+    speaks of samples older than its item's end less ``latency`` less the length
+    of the open segment.
+    """
+
+    consumes: Literal["samples", "posteriors"]
+    latency: int
+
+    def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
+        """Marks known after `item`; a gap closes an open segment as truncated."""
+        ...
+
+    def flush(self) -> Iterable[Mark]:
+        """End of the stream: an open segment is closed as truncated."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything, as if newly built (segments count from 0 again)."""
+        ...
+
+
+class Model(Protocol):
+    """Hears frames and segments in order, answers with events.
+
+    The lane hands over the frames of each tile first, then the onsets and
+    offsets that became known in it.
+    """
+
+    latency: int
+
+    def process(self, item: ModelItem, /) -> Iterable[Event]:
+        """Events that `item` makes known; a gap resets recurrent state."""
+        ...
+
+    def flush(self) -> Iterable[Event]:
+        """End of the stream; every segment has been closed by the detector."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything, as if newly built."""
+        ...
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where messages go. Called from one thread, in the order of events."""
+
+    def open(self) -> None:
+        """Acquire file or socket; raise NeurovocalError with one sentence."""
+        ...
+
+    def write(self, message: Message, /) -> None:
+        """Take one message. May block; the engine's queue before it is bounded."""
+        ...
+
+    def flush(self, timeout: float) -> None:
+        """Bring everything written so far to safety within `timeout` seconds."""
+        ...
+
+    def close(self) -> None:
+        """Release what `open` acquired. May be called twice, and after a failure."""
+        ...

@@ -1,0 +1,135 @@
+"""Time: samples inside, UTC at the edges, and clocks that tests can hold still."""
+
+import time
+from threading import Condition
+from typing import Protocol
+
+from neurovocal.engine.types import Anchor
+
+NS = 1_000_000_000
+
+
+class Clock(Protocol):
+    """The only door to wall-clock time; stages never call `time` themselves."""
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds that never go back."""
+        ...
+
+    def utc_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        ...
+
+    def wait_until(self, monotonic_ns: int, timeout: float) -> bool:
+        """Wait for an instant, at most `timeout` seconds; whether it has come."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds that never go back."""
+        return time.monotonic_ns()
+
+    def utc_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        return time.time_ns()
+
+    def wait_until(self, monotonic_ns: int, timeout: float) -> bool:
+        """Sleep until an instant, at most `timeout` seconds; whether it has come."""
+        left = (monotonic_ns - time.monotonic_ns()) / NS
+        if left > 0:
+            time.sleep(min(left, timeout))
+        return left <= timeout
+
+
+class ManualClock:
+    """A clock that moves only when told to, or by being waited for.
+
+    Parameters
+    ----------
+    utc_ns : int
+        UTC at monotonic time 0.
+    autojump : bool
+        Whether `wait_until` moves the clock forward instead of waiting for
+        another thread to call `advance`.
+    """
+
+    def __init__(self, utc_ns: int = 0, *, autojump: bool = True) -> None:
+        self._utc_at_zero = utc_ns
+        self._now = 0
+        self._autojump = autojump
+        self._moved = Condition()
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds since this clock was made."""
+        return self._now
+
+    def utc_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        return self._utc_at_zero + self._now
+
+    def advance(self, seconds: float) -> None:
+        """Move forward and wake whoever waits."""
+        with self._moved:
+            self._now += round(seconds * NS)
+            self._moved.notify_all()
+
+    def wait_until(self, monotonic_ns: int, timeout: float) -> bool:
+        """Jump there (autojump), or wait until `advance` has come so far."""
+        with self._moved:
+            if self._autojump:
+                limit = self._now + round(timeout * NS)
+                self._now = max(self._now, min(monotonic_ns, limit))
+                return monotonic_ns <= limit
+            return self._moved.wait_for(lambda: self._now >= monotonic_ns, timeout)
+
+
+class TimeBase:
+    """UTC of a sample, from the anchors seen so far.
+
+    Integer arithmetic throughout: no error accumulates however long a run is.
+
+    Parameters
+    ----------
+    sample_rate : int
+        Nominal rate in Hz.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self.sample_rate = sample_rate
+        self._first: Anchor | None = None
+        self._last: Anchor | None = None
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """The newest anchor, None while UTC is not known."""
+        return self._last
+
+    def add(self, anchor: Anchor) -> None:
+        """Take a new anchor; samples from now on are timed by it."""
+        if self._first is None:
+            self._first = anchor
+        self._last = anchor
+
+    def utc_ns(self, sample: int) -> int | None:
+        """UTC of a sample in ns, None when no anchor is known."""
+        if self._last is None:
+            return None
+        distance = sample - self._last.sample
+        return self._last.utc_ns + distance * NS // self.sample_rate
+
+    @property
+    def drift_ppm(self) -> float:
+        """How much faster than UTC the sample clock runs, in parts per million.
+
+        From the first to the newest anchor; 0.0 until two of them are known.
+        """
+        if self._first is None or self._last is None:
+            return 0.0
+        elapsed_ns = self._last.utc_ns - self._first.utc_ns
+        if elapsed_ns <= 0:
+            return 0.0
+        counted_ns = (self._last.sample - self._first.sample) * NS / self.sample_rate
+        return (counted_ns / elapsed_ns - 1.0) * 1e6

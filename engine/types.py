@@ -1,0 +1,278 @@
+"""The nouns of the engine: what travels between stages, and what sinks receive.
+
+Positions are integer sample indices of the *stream* (DESIGN: samples are the
+clock). Intervals are half-open. Arrays are float32 and read-only by convention:
+a stage that keeps an array beyond its call copies it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32: TypeAlias = NDArray[np.float32]
+LabelStatus: TypeAlias = Literal["provisional", "revised", "final"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """Identity of a stream: its name, rate in Hz and number of channels."""
+
+    stream: str
+    sample_rate: int
+    channels: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Consecutive samples.
+
+    Parameters
+    ----------
+    start : int
+        Stream index of the first sample.
+    samples : float32[n_samples, n_channels]
+        Values in [-1, 1].
+    arrived_ns : int
+        Monotonic time at which the last sample became available to the engine;
+        0 where that has no meaning (offline).
+    """
+
+    start: int
+    samples: Float32
+    arrived_ns: int = 0
+
+    @property
+    def stop(self) -> int:
+        """Stream index after the last sample."""
+        return self.start + len(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Samples ``[start, stop)`` that never come.
+
+    An empty gap (``start == stop``) is a discontinuity: nothing is missing, but
+    what follows does not continue what came before, such as the next recording.
+    """
+
+    start: int
+    stop: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Sample ``sample`` was heard at ``utc_ns`` nanoseconds since the epoch."""
+
+    sample: int
+    utc_ns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """Spectrogram columns ``first, first + 1, ...`` of the stream's frame grid.
+
+    Frame ``k`` covers samples ``[k * hop_length, k * hop_length + frame_length)``
+    of the stream, also after a gap. ``values`` is float32[n_frames, n_bins].
+    """
+
+    first: int
+    hop_length: int
+    frame_length: int
+    values: Float32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Posteriors:
+    """Classifier probabilities per frame, float32[n_frames, n_units]."""
+
+    first: int
+    hop_length: int
+    frame_length: int
+    values: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Onset:
+    """A vocalization began at ``sample``; ``score`` is the detector's value."""
+
+    segment: int
+    sample: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """Segment ``[onset, sample)`` ended.
+
+    ``truncated``: a gap, the end of the stream or the maximum length closed it.
+    """
+
+    segment: int
+    onset: int
+    sample: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A unit assigned to a segment; ``offset`` is None while it lasts."""
+
+    segment: int
+    onset: int
+    offset: int | None
+    unit: str
+    posterior: float
+    status: LabelStatus
+    model: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surprise:
+    """Normalised free energy per frame, float32[n_frames]."""
+
+    first: int
+    hop_length: int
+    values: Float32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Synthesis:
+    """Frames drawn from the RNN-RBM, float32[n_frames, n_bins].
+
+    ``first`` is the frame that the first row predicts, on the stream's grid.
+    """
+
+    first: int
+    hop_length: int
+    values: Float32
+    mode: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A stage changed its state; ``detail`` is one sentence for people."""
+
+    stage: str
+    state: Literal["healthy", "lagging", "lossy", "restarting", "failed"]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters and timings of one lane, once a second (keys: docs/wire.md)."""
+
+    values: dict[str, object]
+
+
+Mark: TypeAlias = Onset | Offset
+Event: TypeAlias = (
+    Block
+    | Gap
+    | Anchor
+    | Frames
+    | Posteriors
+    | Onset
+    | Offset
+    | Label
+    | Surprise
+    | Synthesis
+    | Health
+    | Stats
+)
+
+KINDS: dict[type, str] = {
+    Block: "block",
+    Gap: "gap",
+    Anchor: "anchor",
+    Frames: "frames",
+    Posteriors: "posteriors",
+    Onset: "onset",
+    Offset: "offset",
+    Label: "label",
+    Surprise: "surprise",
+    Synthesis: "synthesis",
+    Health: "health",
+    Stats: "stats",
+}
+
+# Bulky kinds have queues of their own, so that they can never push out a label.
+BULK_KINDS = frozenset({"block", "frames", "posteriors", "surprise", "synthesis"})
+
+
+def kind_of(event: Event) -> str:
+    """Name of the event's kind, as it stands in wire topics."""
+    return KINDS[type(event)]
+
+
+def sample_of(event: Event, at: int = 0) -> int:
+    """First sample that the event speaks of; `at` for events without one."""
+    match event:
+        case Block() | Gap():
+            return event.start
+        case Anchor() | Onset() | Offset():
+            return event.sample
+        case Label():
+            return event.onset
+        case Frames() | Posteriors() | Surprise() | Synthesis():
+            return event.first * event.hop_length
+        case _:
+            return at
+
+
+def instant_of(event: Event, at: int = 0) -> int:
+    """Sample from which the event could have been known by an oracle.
+
+    The onset for an onset, provisional or revised label, the offset for an
+    offset or a final label, else the first sample: the ledger's ``wait_ms``
+    counts from here to the sample at which the engine knew.
+    """
+    if isinstance(event, Label) and event.offset is not None:
+        return event.offset
+    return sample_of(event, at)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """How late an event is, stage by stage, in milliseconds.
+
+    ``wait``: audio that had to arrive after the event's instant. ``queue``: time
+    in queues before the lane. ``compute``: time in the lane. What follows
+    (the sink's queue and sending) the sink adds.
+    """
+
+    wait_ms: float
+    queue_ms: float
+    compute_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An event on its way to the sinks.
+
+    ``seq`` counts without holes per (kind, stream) within a run; ``at`` is the
+    stream position at which the event was known (defined by the audio alone);
+    ``utc_ns`` is the time of the event's sample, None when it is not known;
+    ``emitted_ns`` is monotonic time, 0 offline.
+    """
+
+    info: StreamInfo
+    event: Event
+    seq: int
+    at: int
+    utc_ns: int | None = None
+    ledger: Ledger | None = None
+    emitted_ns: int = 0
+
+    @property
+    def kind(self) -> str:
+        """Kind of the event, as in wire topics."""
+        return KINDS[type(self.event)]
+
+    @property
+    def sample(self) -> int:
+        """First sample that the event speaks of."""
+        return sample_of(self.event, self.at)

@@ -1,0 +1,1 @@
+"""The built-in plugins: sources, features, detectors, models and sinks."""
