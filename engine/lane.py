@@ -1,0 +1,191 @@
+"""The pure core: one stream's stages, samples in, events out.
+
+No thread, clock, queue or I/O lives here: live use, replay, tests and the
+benchmark run the very same object.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from neurovocal.engine.errors import StageError
+from neurovocal.engine.recut import Recutter
+from neurovocal.engine.resampler import Resampler
+from neurovocal.engine.supervise import StageShell
+from neurovocal.engine.types import (
+    Anchor,
+    Block,
+    Event,
+    Frames,
+    Gap,
+    Offset,
+    Onset,
+    Posteriors,
+    StreamInfo,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Events that became known together.
+
+    ``at`` is the stream position (at the lane's rate) up to which audio had been
+    heard; ``arrived_ns`` is when the last of it arrived (monotonic; 0 offline).
+    """
+
+    at: int
+    events: list[Event]
+    arrived_ns: int = 0
+
+
+class Lane:
+    """One channel's stages.
+
+    Audio is cut anew into quanta of ``tile`` hops on the stream's grid before
+    any stage sees it. All that follows therefore depends on the audio and the
+    tile alone, never on the blocks in which the audio came.
+
+    Parameters
+    ----------
+    info : StreamInfo
+        The stream at the lane's rate (after resampling), one channel.
+    quantum : int
+        Samples that are processed at a time: tile * hop_length.
+    features : StageShell, optional
+        Absent when nobody wants frames.
+    detector : StageShell
+        Its stage consumes samples, or the posteriors that a model emits.
+    models : sequence of StageShell
+        Asked in order.
+    resampler : Resampler, optional
+        Present when the source's rate is not the lane's.
+    """
+
+    def __init__(
+        self,
+        info: StreamInfo,
+        quantum: int,
+        features: StageShell | None,
+        detector: StageShell,
+        models: Sequence[StageShell] = (),
+        resampler: Resampler | None = None,
+    ) -> None:
+        self.info = info
+        self.features = features
+        self.detector = detector
+        self.models = list(models)
+        self._hears_posteriors = detector.stage.consumes == "posteriors"
+        self._resampler = resampler
+        self._recutter = Recutter(quantum)
+        self._position = 0
+
+    @property
+    def stages(self) -> list[StageShell]:
+        """All stages in order."""
+        first = [self.features] if self.features else []
+        return [*first, self.detector, *self.models]
+
+    @property
+    def position(self) -> int:
+        """Samples of the stream, at the lane's rate, that were heard or lost."""
+        return self._position
+
+    def process(self, item: Block | Gap | Anchor) -> Iterator[Step]:
+        """Steps that `item` completes.
+
+        Parameters
+        ----------
+        item : Block, Gap or Anchor
+            At the source's rate; blocks have one channel.
+
+        Raises
+        ------
+        StageError
+            A stage failed whose policy is to fail, or the source left a hole
+            that it did not declare.
+        """
+        items = self._resampler.process(item) if self._resampler else (item,)
+        for part in items:
+            yield from self._take(part)
+
+    def flush(self) -> Iterator[Step]:
+        """End of the stream: the rest is heard, open segments are closed."""
+        if self._resampler:
+            for part in self._resampler.flush():
+                yield from self._take(part)
+        yield from self._finish_quantum()
+        events: list[Event] = []
+        if self.features:
+            for frames in self.features.flush():
+                self._hear_frames(frames, events)
+        self._take_marks(self.detector.flush(), events)
+        for model in self.models:
+            events += model.flush()
+        yield Step(self._position, events)
+
+    def reset(self) -> None:
+        """Begin a new stream at sample 0."""
+        for _ in self._recutter.flush():
+            pass  # what the stream before left unfinished
+        if self._resampler:
+            self._resampler.reset()
+        for stage in self.stages:
+            stage.reset()
+        self._position = 0
+
+    def _take(self, part: Block | Gap | Anchor) -> Iterator[Step]:
+        match part:
+            case Anchor():
+                yield Step(self._position, [part])
+            case Gap():
+                yield from self._finish_quantum()
+                yield self._break(part)
+            case Block():
+                if part.start != self._position:
+                    raise StageError(
+                        f"{self.info.stream}: samples {self._position} to "
+                        f"{part.start} are missing and the source declared no gap"
+                    )
+                self._position = part.stop
+                for quantum in self._recutter.push(part):
+                    yield self._hear(quantum)
+
+    def _finish_quantum(self) -> Iterator[Step]:
+        for rest in self._recutter.flush():
+            yield self._hear(rest)
+
+    def _hear(self, quantum: Block) -> Step:
+        events: list[Event] = []
+        if self.features:
+            for frames in self.features.process(quantum):
+                self._hear_frames(frames, events)
+        if not self._hears_posteriors:
+            self._take_marks(self.detector.process(quantum), events)
+        return Step(quantum.stop, events, quantum.arrived_ns)
+
+    def _hear_frames(self, frames: Event, events: list[Event]) -> None:
+        events.append(frames)
+        if not isinstance(frames, Frames):
+            return  # the Health event of a failed feature stage
+        for model in self.models:
+            answers = model.process(frames)
+            events += answers
+            if self._hears_posteriors:
+                for answer in answers:
+                    if isinstance(answer, Posteriors):
+                        self._take_marks(self.detector.process(answer), events)
+
+    def _take_marks(self, marks: list[Event], events: list[Event]) -> None:
+        for mark in marks:
+            events.append(mark)
+            if isinstance(mark, Onset | Offset):
+                for model in self.models:
+                    events += model.process(mark)
+
+    def _break(self, gap: Gap) -> Step:
+        events: list[Event] = []
+        self._take_marks(self.detector.process(gap), events)
+        for stage in [self.features, *self.models]:
+            events += stage.process(gap) if stage else ()
+        events.append(gap)
+        self._position = gap.stop
+        return Step(gap.stop, events)

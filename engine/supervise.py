@@ -1,0 +1,118 @@
+"""What happens when a stage fails: a policy per stage, never a dead neighbour."""
+
+import logging
+from collections.abc import Callable, Iterable
+from time import perf_counter_ns
+from typing import Any, Literal, TypeAlias
+
+from neurovocal.engine.errors import StageError
+from neurovocal.engine.metrics import StageMetrics, Timer
+from neurovocal.engine.types import Event, Health
+
+log = logging.getLogger("neurovocal")
+
+OnError: TypeAlias = Literal["fail", "skip", "restart"]
+
+
+class StageShell:
+    """Runs one stage of a lane: counts it, times it, contains its failures.
+
+    Parameters
+    ----------
+    name : str
+        Name in logs and health events.
+    stage : Features, Detector or Model
+        The stage.
+    on_error : {'fail', 'skip', 'restart'}
+        ``fail`` raises StageError. ``skip`` drops the item that failed, counts
+        it and goes on. ``restart`` drops it and resets the stage, so that no
+        state of the failed call survives.
+    limit : int
+        Failures in a row after which a skipping or restarting stage is switched
+        off: one that always fails must not cost time and log lines for ever.
+    timer : callable
+        Nanoseconds; the benchmark passes CPU time instead of wall time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stage: Any,
+        on_error: OnError = "fail",
+        *,
+        limit: int = 100,
+        timer: Timer = perf_counter_ns,
+    ) -> None:
+        self.name = name
+        self.stage = stage
+        self.on_error = on_error
+        self.metrics = StageMetrics()
+        self._limit = limit
+        self._in_a_row = 0
+        self._timer = timer
+
+    @property
+    def failed(self) -> bool:
+        """Whether the stage was switched off."""
+        return self._in_a_row >= self._limit
+
+    def process(self, item: object) -> list[Event]:
+        """Events of the stage for `item`, or what its policy makes of a failure."""
+        return self._call(lambda: self.stage.process(item))
+
+    def flush(self) -> list[Event]:
+        """Events of the stage at the end of the stream."""
+        return self._call(self.stage.flush)
+
+    def reset(self) -> None:
+        """Make the stage forget everything; a switched-off stage is tried again."""
+        self._in_a_row = 0
+        self.stage.reset()
+
+    def _call(self, work: Callable[[], Iterable[Event]]) -> list[Event]:
+        if self.failed:
+            return []
+        start = self._timer()
+        try:
+            events = list(work())
+            self._in_a_row = 0
+        except Exception as error:
+            events = [self._contain(error)]
+        finally:
+            self.metrics.busy_ns += self._timer() - start
+        self.metrics.items += 1
+        self.metrics.events += len(events)
+        return events
+
+    def _contain(self, error: Exception) -> Health:
+        self.metrics.errors += 1
+        self._in_a_row += 1
+        reason = f"{type(error).__name__}: {error}"
+        if self.on_error == "fail":
+            raise StageError(f"{self.name} failed: {reason}") from error
+        if self._in_a_row == 1:
+            log.warning("%s failed and goes on: %s", self.name, reason, exc_info=error)
+        if self.on_error == "restart":
+            self.stage.reset()
+        if self.failed:
+            log.error("%s is switched off after %d failures", self.name, self._limit)
+            return Health(self.name, "failed", f"switched off; last error: {reason}")
+        return Health(self.name, "restarting", reason)
+
+
+class Backoff:
+    """Growing pauses between attempts: 0.5 s, doubling, at most 30 s."""
+
+    def __init__(self, first_s: float = 0.5, most_s: float = 30.0) -> None:
+        self._first_s = first_s
+        self._most_s = most_s
+        self._next_s = first_s
+
+    def pause_s(self) -> float:
+        """Seconds to wait before the next attempt."""
+        pause, self._next_s = self._next_s, min(self._next_s * 2, self._most_s)
+        return pause
+
+    def succeeded(self) -> None:
+        """Start from the shortest pause again."""
+        self._next_s = self._first_s
