@@ -166,13 +166,14 @@ class Lane:
         events.append(frames)
         if not isinstance(frames, Frames):
             return  # the Health event of a failed feature stage
+        answers: list[Event] = []
         for model in self.models:
-            answers = model.process(frames)
-            events += answers
-            if self._hears_posteriors:
-                for answer in answers:
-                    if isinstance(answer, Posteriors):
-                        self._take_marks(self.detector.process(answer), events)
+            answers += model.process(frames)
+        events += answers
+        if self._hears_posteriors:
+            for answer in answers:
+                if isinstance(answer, Posteriors):
+                    self._take_marks(self.detector.process(answer), events)
 
     def _take_marks(self, marks: list[Event], events: list[Event]) -> None:
         for mark in marks:

@@ -56,6 +56,9 @@ class BuildContext:
         Name of this run, the same in every message.
     base : Path
         Folder that relative input paths are resolved against.
+    stream : str
+        Name of the lane: what a source calls its stream when the audio itself
+        has no better name.
     info : StreamInfo, optional
         What the stage will hear (one channel, at the lane's rate); None for
         sources and sinks.
@@ -75,6 +78,7 @@ class BuildContext:
     clock: "Clock"
     run: str
     base: Path = field(default_factory=Path.cwd)
+    stream: str = "audio"
     info: StreamInfo | None = None
     bundle: "Bundle | None" = None
     tile: int = 8
