@@ -1,0 +1,223 @@
+"""The configuration: one YAML file, checked whole before anything is opened."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, Field, ValidationError
+
+from neurovocal.engine.buffers import WhenFull
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.located import Located, Location, read_located
+from neurovocal.engine.registry import Options
+from neurovocal.engine.supervise import OnError
+from neurovocal.engine.types import KINDS
+
+EventKind = Literal[
+    "block",
+    "gap",
+    "anchor",
+    "frames",
+    "posteriors",
+    "onset",
+    "offset",
+    "label",
+    "surprise",
+    "synthesis",
+    "health",
+    "stats",
+]
+assert set(KINDS.values()) == set(EventKind.__args__)  # type: ignore[attr-defined]
+
+
+class StageConfig(Options):
+    """A stage: which plugin, with which options."""
+
+    plugin: str
+    """Name of an installed plugin, or `path/to/file.py:plugin`."""
+    options: dict[str, Any] = {}
+    """Options of the plugin; `neurovocal plugins NAME` lists them."""
+    on_error: OnError | None = None
+    """What a failure means: `fail` ends the run; `skip` drops what failed, counts
+    it and goes on; `restart` also resets the stage (a source or sink is closed and
+    opened again, with growing pauses). Default: `fail` for the source, features
+    and detector, `restart` for models, and for sinks of a live source."""
+
+
+class QueueConfig(Options):
+    """The bounded queues before a sink."""
+
+    events: int = Field(default=1024, ge=1)
+    """Labels, marks, gaps and other small messages that may wait."""
+    bulk: int = Field(default=64, ge=1)
+    """Frames and other bulky messages that may wait, in a queue of their own."""
+    when_full: WhenFull | None = None
+    """`block` (the source waits; only for a source that can) or `drop_oldest`
+    (counted and published). Default: by whether the source is live."""
+
+
+class SinkConfig(StageConfig):
+    """A sink: a stage with a queue and a choice of events."""
+
+    events: list[EventKind] | None = None
+    """Kinds of events that the sink gets; default: what its plugin asks for."""
+    queue: QueueConfig = QueueConfig()
+    """Bounds of its queues."""
+
+
+class LaneConfig(Options):
+    """One source with its stages."""
+
+    name: str = ""
+    """Name of the stream where the source has no better one; default: station."""
+    source: StageConfig
+    """Where the audio comes from."""
+    bundle: str | None = None
+    """Model bundle: a folder, or the name of one that ships."""
+    features: StageConfig | None = None
+    """Only without a bundle; a bundle brings its own."""
+    detector: StageConfig = StageConfig(plugin="energy")
+    """What finds onsets and offsets."""
+    models: list[StageConfig] = []
+    """What answers with labels, surprise and synthesis, in order."""
+    sinks: list[SinkConfig] = []
+    """Sinks of this lane alone."""
+
+
+class GlobalConfig(Options):
+    """What all lanes share."""
+
+    version: Literal[1]
+    """Version of this format."""
+    station: str = "neurovocal"
+    """Name of this installation."""
+    tile: int = Field(default=8, ge=1, le=1024)
+    """Frames per network call: 1 answers soonest, 25 or more costs least."""
+    stop_timeout_s: float = Field(default=1.5, gt=0)
+    """Time for an orderly stop; then what still waits is dropped and counted."""
+
+
+class SingleConfig(GlobalConfig, LaneConfig):
+    """A configuration with one lane."""
+
+
+class MultiConfig(GlobalConfig):
+    """A configuration with several lanes."""
+
+    lanes: list[LaneConfig] = Field(min_length=1)
+    """The lanes; sinks given beside them get the messages of all."""
+    sinks: list[SinkConfig] = []
+    """Sinks that all lanes share."""
+
+
+class Config(Options):
+    """The checked configuration in one form, whichever way it was written."""
+
+    shared: GlobalConfig
+    lanes: list[LaneConfig]
+    lane_locs: list[tuple[str | int, ...]]
+    """Where each lane stands in the file, for messages."""
+    sinks: list[SinkConfig]
+
+
+def find_config(name: str) -> Path:
+    """Path of a configuration: a file, or the name of one that ships.
+
+    Raises
+    ------
+    ConfigError
+        There is neither; the message lists those that ship.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    folder = Path(str(files("neurovocal.configs")))
+    shipped = folder / f"{path.name.removesuffix('.yaml')}.yaml"
+    if shipped.is_file() and path.parent in (Path(), Path("configs")):
+        return shipped
+    names = sorted(p.stem for p in folder.glob("*.yaml"))
+    close = get_close_matches(path.name.removesuffix(".yaml"), names, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"shipped: {', '.join(names)}"
+    raise ConfigError(f"configuration '{name}' does not exist ({hint})")
+
+
+def load_config(name: str, overrides: Iterable[str] = ()) -> tuple[Config, Located]:
+    """Read and check a configuration's envelope (plugin options come later).
+
+    Raises
+    ------
+    ConfigError
+        All mistakes at once, each with file and line.
+    """
+    located = read_located(find_config(name), overrides)
+    return parse_config(located), located
+
+
+def parse_config(located: Located) -> Config:
+    """Check the envelope of configuration data that was already read."""
+    form = MultiConfig if "lanes" in located.data else SingleConfig
+    try:
+        parsed = form.model_validate(located.data)
+    except ValidationError as error:
+        raise ConfigError(explain(error, form, located)) from error
+    if isinstance(parsed, MultiConfig):
+        locs: list[Location] = [("lanes", i) for i in range(len(parsed.lanes))]
+        return Config(
+            shared=parsed, lanes=parsed.lanes, lane_locs=locs, sinks=parsed.sinks
+        )
+    single = cast(SingleConfig, parsed)
+    return Config(shared=single, lanes=[single], lane_locs=[()], sinks=single.sinks)
+
+
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    located: Located,
+    prefix: Location = (),
+) -> list[str]:
+    """One sentence per mistake, with file, line and, for a typo, a suggestion."""
+    sentences = []
+    for detail in error.errors():
+        loc = cast(Location, detail["loc"])
+        message = detail["msg"][:1].lower() + detail["msg"][1:]
+        if detail["type"] == "extra_forbidden":
+            message = _unknown(str(loc[-1]), _fields_at(model, loc[:-1]))
+        elif detail["type"] == "missing":
+            message = "is missing"
+        elif not isinstance(detail["input"], dict | list):
+            message = f"{message} (got {detail['input']!r})"
+        sentences.append(located.problem((*prefix, *loc), message))
+    return sentences
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"unknown option (did you mean '{close[0]}'?)"
+    return f"unknown option (known: {', '.join(known)})" if known else "unknown option"
+
+
+def _fields_at(model: type[BaseModel], loc: Location) -> Iterable[str]:
+    """Field names of the model that the path `loc` leads to."""
+    current: Any = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        field = current.model_fields.get(part)
+        current = _model_in(field.annotation) if field else None
+        if current is None:
+            return ()
+    return tuple(current.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found:
+            return found
+    return None
