@@ -1,0 +1,202 @@
+"""Streaming sample-rate conversion, exact in position and blind to block edges.
+
+The filter is libsoxr's (a linear-phase polyphase FIR whose delay it compensates
+itself: output sample k is the input at time k / out_rate). What is added here is
+the stream: positions in integers, gaps, anchors, and stretches whose length is
+exact. Each output sample depends on the audio alone, not on how it was cut; how
+many of them come out of one call does depend on the cut.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from math import gcd
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from neurovocal.engine.timebase import NS
+from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
+
+Quality: TypeAlias = Literal["MQ", "HQ", "VHQ"]
+ResamplerItem: TypeAlias = Block | Gap | Anchor | StreamInfo
+
+
+def scaled(sample: int, in_rate: int, out_rate: int) -> int:
+    """Nearest output sample of an input sample, halves up, in exact integers."""
+    return (2 * sample * out_rate + in_rate) // (2 * in_rate)
+
+
+@lru_cache(maxsize=32)
+def _held(in_rate: int, out_rate: int, quality: Quality) -> int:
+    """Most output samples that the filter ever holds back, by trying it.
+
+    libsoxr emits in bursts, and says nowhere how long it may hold: the count is
+    taken while silence is fed in small pieces until bursts repeat.
+    """
+    stream = _soxr_stream(in_rate, out_rate, 1, quality)
+    piece = np.zeros((64, 1), np.float32)
+    fed = emitted = bursts = held = 0
+    while bursts < 12:
+        fed += len(piece)
+        held = max(held, -(-fed * out_rate // in_rate) - emitted)
+        count = len(stream.resample_chunk(piece))
+        emitted += count
+        bursts += count > 0
+    return held
+
+
+def _soxr_stream(in_rate: int, out_rate: int, channels: int, quality: Quality) -> Any:
+    import soxr
+
+    return soxr.ResampleStream(
+        in_rate, out_rate, channels, dtype="float32", quality=quality
+    )
+
+
+class Resampler:
+    """Turns a stream at one rate into the same stream at another.
+
+    Parameters
+    ----------
+    in_rate, out_rate : int
+        Hz. Equal rates are legal: items then pass as they are.
+    channels : int
+        Columns of the blocks.
+    quality : {'MQ', 'HQ', 'VHQ'}
+        libsoxr's recipes: 16, 20 and 28 bit.
+
+    Attributes
+    ----------
+    latency : int
+        Output samples that may be held back when their input has come.
+    """
+
+    def __init__(
+        self, in_rate: int, out_rate: int, channels: int = 1, quality: Quality = "HQ"
+    ) -> None:
+        if min(in_rate, out_rate, channels) < 1:
+            raise ValueError("rates and channels are positive integers")
+        self.out_rate = out_rate
+        self.quality: Quality = quality
+        self._configure(in_rate, channels)
+
+    def _configure(self, in_rate: int, channels: int) -> None:
+        self.in_rate = in_rate
+        self.channels = channels
+        same = in_rate == self.out_rate
+        self.latency = 0 if same else _held(in_rate, self.out_rate, self.quality)
+        self._stream = (
+            None
+            if same
+            else _soxr_stream(in_rate, self.out_rate, channels, self.quality)
+        )
+        # Input samples after which both grids coincide again.
+        self._period = in_rate // gcd(in_rate, self.out_rate)
+        self.reset()
+
+    def process(self, item: ResamplerItem) -> Iterator[ResamplerItem]:
+        """Convert one item.
+
+        A gap ends the stretch: what the filter holds comes first, then the gap
+        in output samples. A `StreamInfo` does the same and starts a new stream
+        at its own input rate.
+
+        Raises
+        ------
+        ValueError
+            A block does not start where the one before stopped.
+        """
+        match item:
+            case StreamInfo():
+                yield from self.flush()
+                self._configure(item.sample_rate, item.channels)
+                yield StreamInfo(item.stream, self.out_rate, item.channels)
+            case _ if self._stream is None:
+                yield item
+            case Block():
+                yield from self._convert(item)
+            case Gap():
+                yield from self.flush()
+                yield Gap(
+                    self._scaled(item.start), self._scaled(item.stop), item.reason
+                )
+            case Anchor():
+                yield self._anchor(item)
+
+    def flush(self) -> Iterator[Block]:
+        """End the stretch: the samples that the filter still holds."""
+        if self._stop is None or self._stream is None:
+            return
+        # One more period of output than the stretch can need, then cut to length.
+        tail = np.zeros((self.in_rate // self.out_rate + 2, self.channels), np.float32)
+        samples = self._stream.resample_chunk(tail, last=True)
+        end = self._scaled(self._stop)
+        arrived_ns = self._arrived_ns
+        block = self._emit(samples, end, arrived_ns)
+        self.reset()
+        if block is not None:
+            yield block
+
+    def reset(self) -> None:
+        """Forget the stretch; the next block may start anywhere."""
+        if self._stream is not None:
+            self._stream.clear()
+        self._stop: int | None = None
+        self._next = 0
+        self._skip = 0
+        self._arrived_ns = 0
+
+    def _convert(self, block: Block) -> Iterator[Block]:
+        if self._stop is None:
+            samples = self._begin(block)
+        elif self._stop != block.start:
+            raise ValueError(
+                f"block starts at {block.start}, expected {self._stop}: a source "
+                "must declare missing samples as a Gap"
+            )
+        else:
+            samples = block.samples
+        self._stop = block.stop
+        self._arrived_ns = block.arrived_ns
+        assert self._stream is not None
+        converted = self._stream.resample_chunk(np.ascontiguousarray(samples))
+        out = self._emit(converted, None, block.arrived_ns)
+        if out is not None:
+            yield out
+
+    def _begin(self, block: Block) -> Any:
+        """Samples to feed first: zeros from where the two grids coincide.
+
+        Without them a stretch that starts between two output samples would be
+        shifted by that fraction. The filter takes zeros for granted before its
+        first sample, so they change nothing else.
+        """
+        lead = block.start % self._period
+        self._next = self._scaled(block.start)
+        self._skip = self._next - (block.start - lead) * self.out_rate // self.in_rate
+        if not lead:
+            return block.samples
+        zeros = np.zeros((lead, self.channels), np.float32)
+        return np.concatenate([zeros, block.samples])
+
+    def _emit(self, samples: Any, end: int | None, arrived_ns: int) -> Block | None:
+        """Block of converted samples, less the lead-in and what is past `end`."""
+        skipped = min(self._skip, len(samples))
+        self._skip -= skipped
+        samples = samples[skipped:]
+        if end is not None:
+            samples = samples[: end - self._next]
+        if not len(samples):
+            return None
+        start, self._next = self._next, self._next + len(samples)
+        return Block(start, samples, arrived_ns)
+
+    def _scaled(self, sample: int) -> int:
+        return scaled(sample, self.in_rate, self.out_rate)
+
+    def _anchor(self, anchor: Anchor) -> Anchor:
+        """Anchor on the output grid: its time moves by the fraction left over."""
+        sample = self._scaled(anchor.sample)
+        ahead = sample * self.in_rate - anchor.sample * self.out_rate
+        shift_ns = ahead * NS // (self.in_rate * self.out_rate)
+        return Anchor(sample, anchor.utc_ns + shift_ns)

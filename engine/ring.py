@@ -1,0 +1,288 @@
+"""The ring between whoever delivers audio and the lane that reads it.
+
+One writer (an audio callback, a reader thread) and one reader. The writer never
+waits, locks, logs or allocates an array: it copies, publishes one integer and
+wakes the reader. When the reader is late the oldest samples are overwritten and
+the reader is told exactly which.
+"""
+
+from bisect import bisect_right
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+
+from neurovocal.engine.errors import EndOfStream
+from neurovocal.engine.types import Block, Float32, Gap
+
+OVERRUN = "overrun"
+_MARKS = 4096
+
+
+class RingCounts(NamedTuple):
+    """Where every sample went: ``received == delivered + dropped + queued``.
+
+    ``lost`` counts samples that the device declared missing: they were never
+    received, so they stand outside that sum.
+    """
+
+    received: int
+    delivered: int
+    dropped: int
+    queued: int
+    lost: int
+
+
+class _Mark(NamedTuple):
+    """Where a run of written samples lies in the stream, and when it came."""
+
+    first: int  # number of its first sample, counting what was written
+    position: int  # of that sample in the stream, counting losses too
+    arrived_ns: int  # of its newest write
+    reason: str | None  # of the discontinuity before it, if there is one
+
+
+class AudioRing:
+    """Bounded single-writer, single-reader ring of samples.
+
+    How it stays right without a lock: the writer raises ``_floor`` (the oldest
+    sample that is still whole) *before* it overwrites anything and ``_head``
+    *after* it has copied. The reader copies, then looks at the floor again, and
+    starts over if what it copied has been overwritten meanwhile. Both are single
+    attribute stores, which the interpreter makes atomic and ordered.
+
+    Parameters
+    ----------
+    capacity : int
+        Samples that can wait.
+    channels : int
+        Columns of every block.
+    start : int
+        Stream index of the first sample.
+    """
+
+    def __init__(self, capacity: int, channels: int, start: int = 0) -> None:
+        if capacity < 1 or channels < 1:
+            raise ValueError("a ring holds at least one sample of one channel")
+        self.capacity = capacity
+        self.channels = channels
+        self._samples = np.zeros((capacity, channels), np.float32)
+        # Writer's side.
+        self._head = 0
+        self._floor = 0
+        self._position = start
+        self._lost = 0
+        self._reason: str | None = None
+        self._closed = False
+        # A write extends the newest mark until it spans this many samples, so
+        # that marks outlive the samples they belong to however small writes are.
+        self._granule = max(1, capacity // (_MARKS // 2))
+        self._marks: list[_Mark] = [_Mark(0, start, 0, None)] * _MARKS
+        self._marked = 0
+        # Reader's side: (samples passed, samples dropped), one atomic store.
+        self._passed = (0, 0)
+        self._expected = start
+        self._announced = -1
+        # A raw lock as a binary semaphore: releasing it never waits, while
+        # Event and Condition make the writer take a lock that the reader holds.
+        self._wake = Lock()
+        self._wake.acquire()
+
+    # ---- writer ----------------------------------------------------------------
+
+    def write(self, samples: Float32, arrived_ns: int) -> None:
+        """Append samples, overwriting the oldest when there is no room.
+
+        Parameters
+        ----------
+        samples : float32[n_samples, n_channels]
+            Copied; the caller may reuse the array at once.
+        arrived_ns : int
+            Monotonic time at which they became available.
+        """
+        for first in range(0, len(samples), self.capacity):
+            self._write(samples[first : first + self.capacity], arrived_ns)
+        # Only this thread releases, so a lock seen locked stays so until then.
+        # Seen unlocked, a wake-up is pending and the new head already visible.
+        if self._wake.locked():
+            self._wake.release()
+
+    def _write(self, samples: Float32, arrived_ns: int) -> None:
+        head, n_samples = self._head, len(samples)
+        self._raise_floor(head + n_samples - self.capacity)
+        self._mark(head, arrived_ns)
+        at = head % self.capacity
+        room = self.capacity - at
+        if n_samples <= room:
+            self._samples[at : at + n_samples] = samples
+        else:
+            self._samples[at:] = samples[:room]
+            self._samples[: n_samples - room] = samples[room:]
+        self._position += n_samples
+        self._head = head + n_samples
+
+    def _mark(self, index: int, arrived_ns: int) -> None:
+        slot = (self._marked - 1) % _MARKS
+        if self._marked and self._reason is None:
+            newest = self._marks[slot]
+            if index - newest.first < self._granule:
+                self._marks[slot] = newest._replace(arrived_ns=arrived_ns)
+                return
+        slot = self._marked % _MARKS
+        if self._marked >= _MARKS:
+            # Samples whose mark goes have no place in the stream any more.
+            self._raise_floor(self._marks[(slot + 1) % _MARKS].first)
+        self._marks[slot] = _Mark(index, self._position, arrived_ns, self._reason)
+        self._marked += 1
+        self._reason = None
+
+    def _raise_floor(self, index: int) -> None:
+        if index > self._floor:
+            self._floor = index
+
+    def lose(self, count: int, reason: str) -> None:
+        """Declare that `count` samples are missing before the next write.
+
+        Parameters
+        ----------
+        count : int
+            May be 0: a discontinuity of unknown length.
+        reason : str
+            Reason of the gap that the reader will get at this place.
+        """
+        self._position += count
+        self._lost += count
+        self._reason = reason
+
+    def close(self) -> None:
+        """No more writes; the reader gets what waits, then `EndOfStream`."""
+        self._closed = True
+        if self._wake.locked():
+            self._wake.release()
+
+    # ---- reader ----------------------------------------------------------------
+
+    def read(self, max_samples: int, timeout: float) -> Block | Gap | None:
+        """Return the oldest samples, or the gap before them.
+
+        Parameters
+        ----------
+        max_samples : int
+            Longest block to return.
+        timeout : float
+            Seconds to wait for the first sample.
+
+        Returns
+        -------
+        Block or Gap or None
+            A copy of consecutive samples; or the samples that are missing before
+            the next ones; or None when nothing came in time.
+
+        Raises
+        ------
+        EndOfStream
+            The ring was closed and everything has been read.
+        """
+        if (item := self._take(max_samples)) is not None:
+            return item
+        # One wake-up may be stale (its samples were read already), not more.
+        for wait in (0.0, max(0.0, timeout)):
+            if not self._wake.acquire(timeout=wait):
+                continue
+            if (item := self._take(max_samples)) is not None:
+                return item
+        return None
+
+    def _take(self, max_samples: int) -> Block | Gap | None:
+        tail, dropped = self._passed
+        while True:
+            closed = self._closed
+            head = self._head
+            if head == tail:
+                return self._end() if closed else None
+            start = max(tail, self._floor)
+            number = self._find_mark(start)
+            mark = self._marks[number % _MARKS]
+            position = mark.position + start - mark.first
+            reason = OVERRUN if start > tail else None
+            if reason is None and mark.first == start and number > self._announced:
+                reason = mark.reason
+            samples = None
+            if reason is None:
+                stop, arrived_ns = self._run(
+                    number, start, min(head, start + max_samples)
+                )
+                samples = self._copy(start, stop)
+            if self._floor > start:
+                continue  # overwritten while we looked
+            if mark.first == start:
+                self._announced = number
+            if samples is None:
+                self._passed = (start, dropped + start - tail)
+                gap = Gap(self._expected, position, reason or OVERRUN)
+                self._expected = position
+                return gap
+            self._passed = (stop, dropped)
+            self._expected = position + stop - start
+            return Block(position, samples, arrived_ns)
+
+    def _find_mark(self, index: int) -> int:
+        """Number of the mark that the sample at `index` belongs to."""
+        marked = self._marked
+        oldest = max(0, marked - _MARKS)
+        numbers = range(oldest, marked)
+        found = bisect_right(
+            numbers, index, key=lambda number: self._marks[number % _MARKS].first
+        )
+        return oldest + max(0, found - 1)
+
+    def _run(self, number: int, start: int, stop: int) -> tuple[int, int]:
+        """End of the samples that follow `start` without a hole, and their time."""
+        arrived_ns = self._marks[number % _MARKS].arrived_ns
+        for later in range(number + 1, self._marked):
+            mark = self._marks[later % _MARKS]
+            if mark.first >= stop:
+                break
+            if mark.reason is not None:
+                return mark.first, arrived_ns
+            arrived_ns = mark.arrived_ns
+        return stop, arrived_ns
+
+    def _copy(self, start: int, stop: int) -> Float32:
+        samples = np.empty((stop - start, self.channels), np.float32)
+        at = start % self.capacity
+        room = min(self.capacity - at, stop - start)
+        samples[:room] = self._samples[at : at + room]
+        samples[room:] = self._samples[: stop - start - room]
+        return samples
+
+    def _end(self) -> Gap:
+        """What a closed and empty ring answers: a last loss, then the end."""
+        if self._reason is None:
+            raise EndOfStream
+        gap = Gap(self._expected, self._position, self._reason)
+        self._expected, self._reason = self._position, None
+        return gap
+
+    # ---- anyone ----------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Stream index that the next written sample will have (writer's view)."""
+        return self._position
+
+    @property
+    def counts(self) -> RingCounts:
+        """The balance at this moment; may be asked for from any thread."""
+        # In this order: what is read later can only have grown.
+        tail, dropped = self._passed
+        floor = self._floor
+        head = self._head
+        oldest = max(tail, floor)
+        return RingCounts(
+            received=head,
+            delivered=tail - dropped,
+            dropped=dropped + oldest - tail,
+            queued=head - oldest,
+            lost=self._lost,
+        )
