@@ -124,6 +124,12 @@ class Mailbox(Generic[ItemT]):
                 self.tally[name].queued -= len(waiting)
                 waiting.clear()
 
+    def note_lost(self, queue: str, kind: str) -> None:
+        """Count an item that was taken but could not be delivered as dropped."""
+        with self._changed:
+            self.tally[queue].delivered -= 1
+            self._drop(self.tally[queue], kind)
+
     @property
     def dropped(self) -> Counter[str]:
         """Items dropped so far, by kind."""

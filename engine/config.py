@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -167,8 +167,7 @@ def parse_config(located: Located) -> Config:
         return Config(
             shared=parsed, lanes=parsed.lanes, lane_locs=locs, sinks=parsed.sinks
         )
-    single = cast(SingleConfig, parsed)
-    return Config(shared=single, lanes=[single], lane_locs=[()], sinks=single.sinks)
+    return Config(shared=parsed, lanes=[parsed], lane_locs=[()], sinks=[])
 
 
 def explain(
@@ -180,7 +179,7 @@ def explain(
     """One sentence per mistake, with file, line and, for a typo, a suggestion."""
     sentences = []
     for detail in error.errors():
-        loc = cast(Location, detail["loc"])
+        loc = detail["loc"]
         message = detail["msg"][:1].lower() + detail["msg"][1:]
         if detail["type"] == "extra_forbidden":
             message = _unknown(str(loc[-1]), _fields_at(model, loc[:-1]))

@@ -103,8 +103,10 @@ class Lane:
             A stage failed whose policy is to fail, or the source left a hole
             that it did not declare.
         """
-        items = self._resampler.process(item) if self._resampler else (item,)
-        for part in items:
+        if self._resampler is None:
+            yield from self._take(item)
+            return
+        for part in self._resampler.process(item):
             yield from self._take(part)
 
     def flush(self) -> Iterator[Step]:

@@ -129,16 +129,16 @@ def _override(located: Located, override: str, problems: list[str]) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    target = located.data
+    target: Any = located.data
     for index, part in enumerate(parts[:-1]):
         target = _child(target, part, parts[index + 1])
         if target is None:
             problems.append(f"--set {override}: there is no '{part}' to go into")
             return
-    last = parts[-1]
-    if isinstance(target, list) and isinstance(last, int) and last < len(target):
-        target[last] = value
-    elif isinstance(target, dict):
+    last: Any = parts[-1]
+    if (
+        isinstance(target, list) and isinstance(last, int) and last < len(target)
+    ) or isinstance(target, dict):
         target[last] = value
     else:
         problems.append(f"--set {override}: there is no '{last}' to set")
@@ -146,10 +146,13 @@ def _override(located: Located, override: str, problems: list[str]) -> None:
     located.overrides[tuple(parts)] = override
 
 
-def _child(parent: Any, key: str | int, following: str | int) -> Any:
+def _holds(target: Any, key: str | int) -> bool:
+    return isinstance(target, list) and isinstance(key, int) and key < len(target)
+
+
+def _child(parent: Any, key: Any, following: str | int) -> Any:
     if isinstance(parent, list):
-        in_range = isinstance(key, int) and key < len(parent)
-        return parent[key] if in_range else None
+        return parent[key] if _holds(parent, key) else None
     if not isinstance(parent, dict):
         return None
     if parent.get(key) is None:

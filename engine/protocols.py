@@ -33,7 +33,11 @@ class Source(Protocol):
 
     @property
     def info(self) -> StreamInfo:
-        """The stream that is being read; known once `open` has returned."""
+        """The stream that is being read; known once `open` has returned.
+
+        A source that knows it earlier (a microphone) says so earlier; others
+        raise RuntimeError until they are open.
+        """
         ...
 
     @property

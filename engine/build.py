@@ -1,0 +1,84 @@
+"""Building a lane's stages for a stream."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter_ns
+
+from neurovocal.engine.lane import Lane
+from neurovocal.engine.metrics import Timer
+from neurovocal.engine.plan import LanePlan, StagePlan, lane_info
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.resampler import Resampler
+from neurovocal.engine.supervise import OnError, StageShell
+from neurovocal.engine.types import StreamInfo
+
+# Where nothing needs frames, audio is still heard in steps of about this length.
+_BARE_QUANTUM_S = 0.032
+
+Locate = Callable[[Callable[[], object], StagePlan], object]
+
+
+def build_lane(
+    plan: LanePlan,
+    source: StreamInfo,
+    channel: int,
+    context: BuildContext,
+    *,
+    wants_frames: bool,
+    timer: Timer = perf_counter_ns,
+) -> Lane:
+    """Build the stages of one channel of a source.
+
+    Parameters
+    ----------
+    plan : LanePlan
+        Checked plugins and options.
+    source : StreamInfo
+        The source's stream; its rate may differ from the bundle's.
+    channel : int
+        Column of the source's blocks, counted from 0.
+    context : BuildContext
+        Clock, run and tile.
+    wants_frames : bool
+        Whether a sink asked for frames; models always need them.
+    timer : callable
+        Nanoseconds, for the stages' metrics.
+
+    Raises
+    ------
+    ConfigError
+        A stage cannot work at this rate or with this bundle.
+    """
+    info = lane_info(source, plan.bundle, channel)
+    context = replace(context, bundle=plan.bundle, info=info, stream=plan.name)
+
+    def shell(stage: StagePlan, built: object, default: OnError) -> StageShell:
+        on_error = stage.config.on_error or default
+        return StageShell(stage.name, built, on_error, timer=timer)
+
+    features = None
+    quantum = round(info.sample_rate * _BARE_QUANTUM_S)
+    if plan.models or wants_frames:
+        front_end = plan.features.build(context)
+        features = shell(plan.features, front_end, "fail")
+        quantum = context.tile * front_end.hop_length
+        context = replace(
+            context,
+            n_bins=front_end.n_bins,
+            hop_length=front_end.hop_length,
+            frame_length=front_end.frame_length,
+        )
+    detector = plan.detector.build(context)
+    context = replace(context, detector_latency=detector.latency)
+    models = [shell(m, m.build(context), "restart") for m in plan.models]
+    resampler = None
+    if info.sample_rate != source.sample_rate:
+        resampler = Resampler(source.sample_rate, info.sample_rate)
+    return Lane(
+        info,
+        quantum,
+        features,
+        shell(plan.detector, detector, "fail"),
+        models,
+        resampler,
+    )

@@ -1,0 +1,5 @@
+"""The command line: ``neurovocal``."""
+
+from neurovocal.engine.cli.app import main
+
+__all__ = ["main"]

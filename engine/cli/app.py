@@ -1,0 +1,118 @@
+"""Registers the commands and turns every error into a sentence and an exit code."""
+
+import logging
+import os
+import sys
+from importlib.metadata import entry_points, version
+from typing import Annotated
+
+import click
+import typer
+
+from neurovocal.engine.cli.bench import bench
+from neurovocal.engine.cli.bundle import bundle_app
+from neurovocal.engine.cli.init import init
+from neurovocal.engine.cli.inspect import check, devices, plugins, schema
+from neurovocal.engine.cli.listen import listen
+from neurovocal.engine.cli.recordings import detect, label
+from neurovocal.engine.cli.replay import replay
+from neurovocal.engine.cli.run import run
+from neurovocal.engine.errors import EXIT_CLEAN, EXIT_CONFIG, NeurovocalError
+
+COMMANDS_GROUP = "neurovocal.commands"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"neurovocal {version('neurovocal')}")
+        raise typer.Exit
+
+
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show it."),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log more, with tracebacks.")
+    ] = False,
+) -> None:
+    """Detect, label and synthesize animal vocalizations while they happen.
+
+    Start with `neurovocal run`: it plays a recording that ships, no hardware
+    needed. `neurovocal COMMAND --help` explains a command.
+    """
+    set_up_logging(verbose)
+
+
+def build_app() -> typer.Typer:
+    """The command-line application with all commands, installed ones included."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_top)
+    for command in (run, check, init, devices, plugins, schema, detect, label):
+        app.command()(command)
+    app.add_typer(bundle_app, name="bundle")
+    for command in (listen, replay, bench):
+        app.command()(command)
+    for point in sorted(entry_points(group=COMMANDS_GROUP), key=lambda p: p.name):
+        app.command(point.name)(point.load())
+    return app
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with the code of DESIGN section 9."""
+    try:
+        code = build_app()(args, standalone_mode=False)
+    except NeurovocalError as error:
+        code = _complain(str(error), error.exit_code)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.UsageError as error:
+        hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
+        code = _complain(error.format_message() + hint, EXIT_CONFIG)
+    except click.ClickException as error:
+        code = _complain(error.format_message(), EXIT_CONFIG)
+    except (KeyboardInterrupt, click.Abort):
+        code = EXIT_CLEAN
+    except BrokenPipeError:
+        # The reader of our output went away: nothing to say, nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_CLEAN
+    sys.exit(code or EXIT_CLEAN)
+
+
+def _complain(message: str, code: int) -> int:
+    for line in message.splitlines():
+        typer.echo(f"error: {line}", err=True)
+    return code
+
+
+class _Sentences(logging.Formatter):
+    """``warning: sentence``, without a traceback unless asked for."""
+
+    def __init__(self, *, tracebacks: bool) -> None:
+        super().__init__("%(levelname)s: %(message)s")
+        self._tracebacks = tracebacks
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line in lower case, or with its traceback."""
+        record.levelname = record.levelname.lower()
+        if not self._tracebacks:
+            record.exc_info, record.exc_text = None, None
+        return super().format(record)
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Log to stderr: warnings as sentences, or everything with tracebacks."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Sentences(tracebacks=verbose))
+    log = logging.getLogger("neurovocal")
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel(logging.DEBUG if verbose else logging.WARNING)

@@ -1,0 +1,173 @@
+"""What a run shows: a live table in a terminal, plain lines elsewhere."""
+
+import json
+import sys
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from neurovocal.engine.lane_worker import Channel, LaneWorker
+from neurovocal.engine.types import Gap, Health, Label, Message, Offset
+
+_KINDS = frozenset({"label", "offset", "gap", "health"})
+_FLOOR_DB = -60.0
+_LAST_LABELS = 12
+_LAST_NOTES = 4
+
+
+def line_of(message: Message, *, labelled: bool) -> str | None:
+    """One line for a person, None for an event that is not worth one.
+
+    Parameters
+    ----------
+    message : Message
+        A label, offset, gap or health message.
+    labelled : bool
+        Whether segments get labels: then their offsets say nothing new.
+    """
+    rate, event = message.info.sample_rate, message.event
+    where = f"{message.info.stream}  {message.sample / rate:9.3f} s"
+    match event:
+        case Label(status="final", offset=int(offset)):
+            length_ms = (offset - event.onset) * 1000 / rate
+            what = f"{event.unit:<8} {event.posterior:.2f}  {length_ms:5.0f} ms"
+        case Offset() if not labelled:
+            where = f"{message.info.stream}  {event.onset / rate:9.3f} s"
+            what = f"segment  {(event.sample - event.onset) * 1000 / rate:5.0f} ms"
+        case Gap():
+            what = f"gap of {event.stop - event.start} samples: {event.reason}"
+        case Health():
+            what = f"{event.stage} {event.state}: {event.detail}"
+        case _:
+            return None
+    return f"{where}  {what}"
+
+
+class LineDisplay:
+    """A sink that prints a line for each final label, gap and change of health.
+
+    Parameters
+    ----------
+    labelled : bool
+        Whether segments get labels; if not, a line is printed per segment.
+    as_json : bool
+        Print JSON objects instead of lines for people.
+    """
+
+    wants = _KINDS
+
+    def __init__(self, *, labelled: bool, as_json: bool = False) -> None:
+        self._labelled = labelled
+        self._as_json = as_json
+
+    def open(self) -> None:
+        """Nothing to acquire."""
+
+    def write(self, message: Message) -> None:
+        """Print the message if it is worth a line."""
+        line = line_of(message, labelled=self._labelled)
+        if self._as_json and line is not None:
+            fields = msgspec.to_builtins(message.event)
+            head = {"kind": message.kind, "stream": message.info.stream}
+            line = json.dumps({**head, "seq": message.seq, **fields})
+        if line is not None:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+    def flush(self, timeout: float) -> None:
+        """Bring out what stdout still holds."""
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class TableDisplay:
+    """A live table: level, lag, segments and the last labels of every lane.
+
+    A sink for the labels, and `draw` for the runner's tick.
+    """
+
+    wants = _KINDS
+
+    def __init__(self, lanes: Callable[[], list[LaneWorker]], title: str) -> None:
+        self._lanes = lanes
+        self._title = title
+        self._labels: dict[str, deque[Label]] = {}
+        self._notes: deque[str] = deque(maxlen=_LAST_NOTES)
+        self._live = Live(console=Console(), auto_refresh=False, transient=False)
+
+    def open(self) -> None:
+        """Take the terminal."""
+        self._live.start()
+
+    def write(self, message: Message) -> None:
+        """Keep what the next drawing shows."""
+        event = message.event
+        if isinstance(event, Label) and event.status == "final":
+            last = self._labels.setdefault(
+                message.info.stream, deque(maxlen=_LAST_LABELS)
+            )
+            last.append(event)
+        elif isinstance(event, Gap | Health):
+            self._notes.append(line_of(message, labelled=True) or "")
+
+    def flush(self, timeout: float) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Draw a last time and give the terminal back."""
+        if self._live.is_started:
+            self.draw()
+            self._live.stop()
+
+    def draw(self) -> None:
+        """Draw the present state."""
+        table = Table(title=self._title, title_justify="left", expand=True)
+        for name, justify in (
+            ("stream", "left"),
+            ("time", "right"),
+            ("level", "left"),
+            ("lag", "right"),
+            ("segments", "right"),
+            ("lost", "right"),
+        ):
+            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column("last labels (posterior of the newest)", ratio=1)
+        for lane in self._lanes():
+            for channel in list(lane.channels):
+                table.add_row(*self._row(lane, channel))
+        notes = [Text(note, style="yellow") for note in self._notes]
+        self._live.update(Group(table, *notes), refresh=True)
+
+    def _row(self, lane: LaneWorker, channel: Channel) -> tuple[str | Text, ...]:
+        info = channel.lane.info
+        labels = self._labels.get(info.stream, deque())
+        units = " ".join(label.unit for label in list(labels))
+        newest = f"  ({labels[-1].posterior:.2f})" if labels else ""
+        return (
+            _shortened(info.stream),
+            f"{channel.lane.position / info.sample_rate:.1f} s",
+            _bar(channel.level_db),
+            f"{channel.lag_ms:.0f} ms",
+            str(channel.counts["offset"]),
+            str(lane.lost_samples),
+            Text(units, style="bold green") + Text(newest, style="dim"),
+        )
+
+
+def _shortened(name: str, limit: int = 28) -> str:
+    return name if len(name) <= limit else "…" + name[1 - limit :]
+
+
+def _bar(level_db: float, width: int = 12) -> Text:
+    filled = round(width * max(0.0, 1.0 - max(level_db, _FLOOR_DB) / _FLOOR_DB))
+    loud = level_db > -1.0
+    bar = "█" * filled + "·" * (width - filled)
+    number = f" {level_db:4.0f} dB" if level_db > _FLOOR_DB else "  <-60 dB"
+    return Text(bar, style="red" if loud else "green") + Text(number, style="dim")

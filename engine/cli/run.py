@@ -1,0 +1,64 @@
+"""``neurovocal run``: a configuration, live."""
+
+from typing import Annotated
+
+import typer
+
+from neurovocal.engine.cli.display import LineDisplay, TableDisplay
+from neurovocal.engine.cli.session import is_terminal, plan_of, run_plan
+from neurovocal.engine.config import load_config
+from neurovocal.engine.protocols import Sink
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B.C=VALUE", help="Override a value; repeatable."),
+]
+BlockLength = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Samples per block of the source; the events do not depend on it.",
+    ),
+]
+
+
+def run(
+    config: Annotated[
+        str, typer.Argument(help="YAML file, or the name of one that ships.")
+    ] = "demo",
+    set_: SetOption = None,
+    block_length: BlockLength = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Lines instead of the live table.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="JSON lines for programs.")
+    ] = False,
+) -> None:
+    """Run a configuration until its source ends or Ctrl-C.
+
+    In a terminal a live table shows level, lag and the last labels; elsewhere
+    each label is a line. Exit codes: 0 clean, 1 configuration, 2 failure, 3
+    stopped with loss or by force.
+    """
+    overrides = list(set_ or [])
+    if block_length is not None:
+        overrides.append(f"source.options.block_length={block_length}")
+    checked, located = load_config(config, overrides)
+    plan = plan_of(checked, located)
+    labelled = any(lane.models for lane in plan.lanes)
+    if plain or json or not is_terminal():
+        lines: Sink = LineDisplay(labelled=labelled, as_json=json)
+        outcome = run_plan(plan, lambda runner: (lines, lambda: None))
+    else:
+        title = f"{checked.shared.station}: {located.name}   (Ctrl-C stops)"
+
+        outcome = run_plan(
+            plan,
+            lambda runner: (
+                table := TableDisplay(lambda: runner.lanes, title),
+                table.draw,
+            ),
+        )
+    raise typer.Exit(outcome.exit_code)

@@ -1,0 +1,82 @@
+"""What commands share: from a configuration to a finished run."""
+
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+import yaml
+
+from neurovocal.engine.config import Config, parse_config
+from neurovocal.engine.located import Located, parse_located
+from neurovocal.engine.plan import Plan, base_of, make_plan
+from neurovocal.engine.protocols import Sink
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.runner import Outcome, Runner
+from neurovocal.engine.timebase import SystemClock
+
+
+def new_run_name() -> str:
+    """A name that no other run has."""
+    return uuid.uuid4().hex[:12]
+
+
+def plan_of(config: Config, located: Located) -> Plan:
+    """Check everything about a configuration that can be checked unopened."""
+    context = BuildContext(
+        clock=SystemClock(),
+        run=new_run_name(),
+        base=base_of(located.name),
+        config_text=yaml.safe_dump(located.data, sort_keys=False, allow_unicode=True),
+    )
+    return make_plan(config, located, Registry(), context)
+
+
+def plan_of_data(data: dict[str, object]) -> Plan:
+    """Plan for a configuration that a command assembled from its arguments."""
+    located = parse_located(yaml.safe_dump(data, sort_keys=False), "")
+    return plan_of(parse_config(located), located)
+
+
+def run_plan(
+    plan: Plan,
+    observers: Sequence[Sink] = (),
+    tick: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Run a plan until its end or Ctrl-C, and say what was lost.
+
+    The first SIGINT or SIGTERM stops in order within the configured time, the
+    second at once.
+    """
+    runner = Runner(plan, observers)
+    with _signals(runner):
+        outcome = runner.run(tick)
+    for sentence in outcome.sentences():
+        typer.echo(f"error: {sentence}", err=True)
+    return outcome
+
+
+@contextmanager
+def _signals(runner: Runner) -> Iterator[None]:
+    asked = 0
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked += 1
+        runner.stop(force=asked > 1)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, on_signal) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def is_terminal() -> bool:
+    """Whether a person watches stdout."""
+    return sys.stdout.isatty()

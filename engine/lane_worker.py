@@ -1,0 +1,346 @@
+"""One source's thread: pulls audio, drives its lanes, sends what they answer."""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from threading import Event as Flag
+from threading import Thread
+
+import numpy as np
+
+from neurovocal.engine.dispatch import Dispatcher, ledger_of
+from neurovocal.engine.errors import Disconnected, EndOfStream, NeurovocalError
+from neurovocal.engine.lane import Lane, Step
+from neurovocal.engine.metrics import LedgerMetrics
+from neurovocal.engine.protocols import Source, SourceItem
+from neurovocal.engine.supervise import Backoff, OnError
+from neurovocal.engine.timebase import NS, Clock, TimeBase
+from neurovocal.engine.types import (
+    Anchor,
+    Block,
+    Event,
+    Gap,
+    Health,
+    Stats,
+    StreamInfo,
+    kind_of,
+)
+
+log = logging.getLogger("neurovocal")
+
+_READ_S = 0.1
+_STATS_NS = NS
+_LAGGING_MS = 1000.0
+
+BuildLane = Callable[[StreamInfo, int], Lane]
+
+
+@dataclass(slots=True)
+class Channel:
+    """A lane with what the engine keeps beside it."""
+
+    lane: Lane
+    timebase: TimeBase
+    counts: Counter[str] = field(default_factory=Counter)
+    level_db: float = -np.inf
+    lag_ms: float = 0.0
+
+
+class LaneWorker:
+    """Shell of one source and the lanes of its channels.
+
+    Parameters
+    ----------
+    source : Source
+        Not yet open.
+    build : callable
+        ``build(source_info, channel)`` makes the lane of one channel.
+    dispatcher : Dispatcher
+        Where events go.
+    clock : Clock
+        The time of day.
+    on_error : {'fail', 'skip', 'restart'}
+        Whether a source that lost its device is opened again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        build: BuildLane,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        on_error: OnError = "fail",
+    ) -> None:
+        self.name = name
+        self.source = source
+        self.channels: list[Channel] = []
+        self.ledgers: defaultdict[str, LedgerMetrics] = defaultdict(LedgerMetrics)
+        self.lost_samples = 0
+        self.heard_samples = 0
+        self.streams = 0
+        self.error: Exception | None = None
+        self.finished = Flag()
+        self._build = build
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._restarts = on_error == "restart"
+        self._stopping = Flag()
+        self._info = StreamInfo(name, 1)
+        self._source_stop = 0  # source samples of this stream, lost ones included
+        self._shift = 0  # added to what the source counts, after a reconnect
+        self._next_stats_ns = 0
+        self._lagging = False
+        self._noticed = 0
+        self._thread = Thread(target=self._run, name=f"nv-{name}", daemon=True)
+
+    def open(self) -> None:
+        """Build the lanes and open the source; nothing is read yet.
+
+        A source that knows its stream beforehand (a microphone does) is opened
+        last, so that a bundle that does not fit is refused before a device is
+        touched.
+        """
+        with suppress(RuntimeError):  # some know only once they are open
+            self._begin(self.source.info)
+        self.source.open()
+        self._begin(self.source.info)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._next_stats_ns = self._clock.monotonic_ns() + _STATS_NS
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reading; what was heard is finished, open segments are closed."""
+        self._stopping.set()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the thread; whether it has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._read_all()
+            self._finish()
+        except Exception as error:
+            self.error = error
+            if not isinstance(error, NeurovocalError):
+                log.exception("lane '%s' failed", self.name)
+        finally:
+            try:
+                self.source.close()
+            except Exception as error:
+                log.exception("source of lane '%s' failed while closing", self.name)
+                self.error = self.error or error
+            self.finished.set()
+
+    def _read_all(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                item = self.source.read(_READ_S)
+            except EndOfStream:
+                return
+            except Disconnected as error:
+                self._reconnect(error)
+                continue
+            if isinstance(item, StreamInfo):
+                self._begin(item)
+            elif item is not None:
+                self._hear(self._shifted(item))
+            self._tick()
+
+    def _begin(self, info: StreamInfo) -> None:
+        """Finish the stream before, if any, and make lanes for a new one."""
+        self._show_notices()
+        untouched = self.channels and self._source_stop == 0
+        if untouched and info == self._info:
+            return
+        self._finish()
+        fits = self.channels and (info.sample_rate, info.channels) == (
+            self._info.sample_rate,
+            self._info.channels,
+        )
+        self._info = info
+        self._source_stop = self._shift = 0
+        self.streams += 1
+        if not fits:
+            lanes = [self._build(info, index) for index in range(info.channels)]
+            self.channels = [
+                Channel(lane, TimeBase(lane.info.sample_rate)) for lane in lanes
+            ]
+            return
+        for index, channel in enumerate(self.channels):
+            suffix = f".ch{index + 1}" if info.channels > 1 else ""
+            channel.lane.reset()
+            channel.lane.info = replace(channel.lane.info, stream=info.stream + suffix)
+            channel.timebase = TimeBase(channel.lane.info.sample_rate)
+
+    def _hear(self, item: Block | Gap | Anchor) -> None:
+        if isinstance(item, Block):
+            self._source_stop = item.stop
+            self.heard_samples += len(item.samples)
+        elif isinstance(item, Gap):
+            self._source_stop = item.stop
+            self.lost_samples += item.stop - item.start
+        for index, channel in enumerate(self.channels):
+            part = item
+            if isinstance(item, Block):
+                part = replace(item, samples=item.samples[:, index : index + 1])
+                self._keep(part, channel)
+            self._drive(channel, channel.lane.process(part))
+
+    def _keep(self, block: Block, channel: Channel) -> None:
+        peak = float(np.abs(block.samples).max(initial=0.0))
+        channel.level_db = 20.0 * float(np.log10(peak)) if peak > 0 else -np.inf
+        if self._dispatcher.wants("block"):
+            info = replace(channel.lane.info, sample_rate=self._info.sample_rate)
+            self._dispatcher.send(info, block, block.stop, channel.timebase)
+
+    def _drive(self, channel: Channel, steps: Iterator[Step]) -> None:
+        """Take steps from a lane, timing each, until done or told to stop."""
+        while not self._stopping.is_set():
+            start = self._clock.monotonic_ns()
+            step = next(steps, None)
+            if step is None:
+                return
+            self._send(channel, step, start)
+
+    def _send(self, channel: Channel, step: Step, start_ns: int) -> None:
+        now = self._clock.monotonic_ns()
+        timed = step.arrived_ns > 0
+        queue_ms = max(0.0, (start_ns - step.arrived_ns) / 1e6) if timed else 0.0
+        compute_ms = (now - start_ns) / 1e6
+        if timed:
+            channel.lag_ms = (now - step.arrived_ns) / 1e6
+        info = channel.lane.info
+        for event in step.events:
+            if isinstance(event, Anchor):
+                channel.timebase.add(event)
+            ledger = None
+            kind = kind_of(event)
+            channel.counts[kind] += 1
+            if timed:
+                ledger = ledger_of(
+                    event, step.at, info.sample_rate, queue_ms, compute_ms
+                )
+                parts = self.ledgers[kind]
+                parts.wait.add(ledger.wait_ms)
+                parts.queue.add(queue_ms)
+                parts.compute.add(compute_ms)
+            self._dispatcher.send(
+                info,
+                event,
+                step.at,
+                channel.timebase,
+                ledger=ledger,
+                emitted_ns=now if timed else 0,
+            )
+
+    def _finish(self) -> None:
+        """End the stream: the lanes close what is open and say so."""
+        for channel in self.channels:
+            for step in channel.lane.flush():
+                self._send(channel, step, self._clock.monotonic_ns())
+
+    def _reconnect(self, error: Disconnected) -> None:
+        """Open the source again, as often as it takes; the outage is a gap.
+
+        Raises
+        ------
+        Disconnected
+            The policy is not to restart.
+        """
+        if not self._restarts:
+            raise error
+        lost_ns = self._clock.monotonic_ns()
+        self._report(Health("source", "restarting", str(error)))
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            self.source.close()
+            until = self._clock.monotonic_ns() + round(backoff.pause_s() * NS)
+            while not self._stopping.is_set():
+                if self._clock.wait_until(until, _READ_S):
+                    break
+            try:
+                self.source.open()
+            except NeurovocalError as failure:
+                log.warning("lane '%s': %s", self.name, failure)
+                continue
+            away_ns = self._clock.monotonic_ns() - lost_ns
+            missing = away_ns * self._info.sample_rate // NS
+            gap = Gap(self._source_stop, self._source_stop + missing, "device lost")
+            self._shift = gap.stop
+            self._hear(gap)
+            self._report(Health("source", "healthy", "the device is back"))
+            return
+
+    def _shifted(self, item: SourceItem) -> Block | Gap | Anchor:
+        if not self._shift:
+            return item  # type: ignore[return-value]
+        match item:
+            case Block():
+                return replace(item, start=item.start + self._shift)
+            case Gap():
+                return Gap(
+                    item.start + self._shift, item.stop + self._shift, item.reason
+                )
+            case Anchor():
+                return Anchor(item.sample + self._shift, item.utc_ns)
+        raise TypeError(f"not an item of a stream: {item!r}")
+
+    def _tick(self) -> None:
+        """Once a second: statistics and the anchor, for those who came late."""
+        now = self._clock.monotonic_ns()
+        if now < self._next_stats_ns:
+            return
+        self._next_stats_ns = now + _STATS_NS
+        for channel in self.channels:
+            self._report_lag(channel)
+            self._report(Stats(self.statistics(channel)), channel)
+            if channel.timebase.anchor:
+                self._report(channel.timebase.anchor, channel)
+
+    def _report_lag(self, channel: Channel) -> None:
+        lagging = channel.lag_ms > _LAGGING_MS
+        if lagging != self._lagging:
+            self._lagging = lagging
+            state = f"{channel.lag_ms:.0f} ms behind the audio"
+            self._report(Health("lane", "lagging" if lagging else "healthy", state))
+
+    def _report(self, event: Event, channel: Channel | None = None) -> None:
+        for each in [channel] if channel else self.channels:
+            self._dispatcher.send(
+                each.lane.info,
+                event,
+                each.lane.position,
+                each.timebase,
+                emitted_ns=self._clock.monotonic_ns(),
+                only="stats" if isinstance(event, Anchor) else None,
+            )
+
+    def statistics(self, channel: Channel) -> dict[str, object]:
+        """Counters of one lane, as its ``stats`` message carries them."""
+        rate = channel.lane.info.sample_rate
+        return {
+            "position": channel.lane.position,
+            "seconds": round(channel.lane.position / rate, 3),
+            "level_db": round(channel.level_db, 1),
+            "lag_ms": round(channel.lag_ms, 3),
+            "drift_ppm": round(channel.timebase.drift_ppm, 3),
+            "source": {"heard": self.heard_samples, "lost": self.lost_samples},
+            "events": dict(channel.counts),
+            "stages": {s.name: s.metrics.as_dict() for s in channel.lane.stages},
+            "sinks": self._dispatcher.statistics(),
+            "latency": {k: v.summary() for k, v in self.ledgers.items()},
+        }
+
+    def _show_notices(self) -> None:
+        notices: list[str] = getattr(self.source, "notices", [])
+        for notice in notices[self._noticed :]:
+            log.warning("%s", notice)
+        self._noticed = len(notices)

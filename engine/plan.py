@@ -1,0 +1,257 @@
+"""From a checked configuration to stages that can be built: the second check.
+
+The first check (config) knows the envelope; this one knows the plugins: their
+options, the bundle, shapes, rates, ports and files. All mistakes are reported at
+once, before any device, file or port is opened.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from neurovocal.engine.config import Config, LaneConfig, SinkConfig, StageConfig
+from neurovocal.engine.config import explain as explain_validation
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.located import Located, Location
+from neurovocal.engine.manifest import Bundle, load_bundle
+from neurovocal.engine.registry import BuildContext, Kind, Plugin, Registry
+from neurovocal.engine.types import KINDS, StreamInfo
+
+DEFAULT_WANTS = frozenset(KINDS.values()) - {"block", "posteriors"}
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """A stage whose plugin was found and whose options are valid."""
+
+    name: str
+    kind: Kind
+    plugin: Plugin[Any]
+    options: Any
+    config: StageConfig
+    loc: Location
+
+    def build(self, context: BuildContext) -> Any:
+        """Make the stage."""
+        return self.plugin.build(self.options, context)
+
+
+@dataclass(frozen=True, slots=True)
+class SinkPlan:
+    """A sink, its queues and the kinds of events it gets."""
+
+    stage: StagePlan
+    config: SinkConfig
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """One source and its stages."""
+
+    name: str
+    source: StagePlan
+    bundle: Bundle | None
+    features: StagePlan
+    detector: StagePlan
+    models: Sequence[StagePlan]
+    sinks: Sequence[SinkPlan]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All lanes, the sinks they share, and the context they are built in."""
+
+    config: Config
+    lanes: Sequence[LanePlan]
+    sinks: Sequence[SinkPlan]
+    context: BuildContext
+
+
+def make_plan(
+    config: Config, located: Located, registry: Registry, context: BuildContext
+) -> Plan:
+    """Find every plugin, check every option, bundle and resource.
+
+    Parameters
+    ----------
+    config, located
+        From `neurovocal.engine.config.load_config`.
+    registry : Registry
+        Where plugins are looked up.
+    context : BuildContext
+        Clock, run name and base folder; the rest is filled in here.
+
+    Raises
+    ------
+    ConfigError
+        All mistakes at once, each with file and line.
+    """
+    return _Planner(located, registry, context).plan(config)
+
+
+class _Planner:
+    def __init__(
+        self, located: Located, registry: Registry, context: BuildContext
+    ) -> None:
+        self.located = located
+        self.registry = registry
+        self.context = context
+        self.problems: list[str] = []
+
+    def plan(self, config: Config) -> Plan:
+        context = replace(self.context, tile=config.shared.tile)
+        lanes = [
+            self._lane(lane, loc, config.shared.station, context)
+            for lane, loc in zip(config.lanes, config.lane_locs, strict=True)
+        ]
+        sinks = self._sinks(config.sinks, (), context)
+        whole = [lane for lane in lanes if lane]
+        everything = [*sinks, *(sink for lane in whole for sink in lane.sinks)]
+        self._claims(
+            [lane.source for lane in whole] + [sink.stage for sink in everything]
+        )
+        self._names(whole)
+        if not everything and not self.problems:
+            self.problems.append(
+                self.located.problem(
+                    (), "there is no sink: nobody would get the labels"
+                )
+            )
+        if self.problems:
+            raise ConfigError(self.problems)
+        return Plan(config, whole, sinks, context)
+
+    def _lane(
+        self, lane: LaneConfig, loc: Location, station: str, context: BuildContext
+    ) -> LanePlan | None:
+        name = lane.name or station
+        context = replace(context, stream=name)
+        bundle = self._bundle(lane, loc)
+        context = replace(context, bundle=bundle)
+        source = self._stage("source", lane.source, (*loc, "source"), context)
+        features = self._features(lane, loc, bundle, context)
+        detector = self._stage("detector", lane.detector, (*loc, "detector"), context)
+        models = [
+            self._stage("model", model, (*loc, "models", index), context)
+            for index, model in enumerate(lane.models)
+        ]
+        sinks = self._sinks(lane.sinks, loc, context)
+        if source is None or features is None or detector is None or None in models:
+            return None
+        return LanePlan(
+            name, source, bundle, features, detector, [m for m in models if m], sinks
+        )
+
+    def _bundle(self, lane: LaneConfig, loc: Location) -> Bundle | None:
+        if lane.bundle is None:
+            return None
+        if lane.features is not None:
+            self._problem(
+                (*loc, "features"),
+                "a bundle brings its own front end: remove this key or the bundle",
+            )
+        try:
+            return load_bundle(lane.bundle, self.context.base)
+        except ConfigError as error:
+            for problem in error.problems:
+                self._problem((*loc, "bundle"), problem)
+            return None
+
+    def _features(
+        self,
+        lane: LaneConfig,
+        loc: Location,
+        bundle: Bundle | None,
+        context: BuildContext,
+    ) -> StagePlan | None:
+        stage = lane.features or StageConfig(plugin="spectrogram")
+        if bundle is not None:
+            front_end = bundle.manifest.front_end
+            stage = StageConfig(plugin=front_end.plugin, options=front_end.options)
+        return self._stage("features", stage, (*loc, "features"), context)
+
+    def _sinks(
+        self, sinks: Sequence[SinkConfig], loc: Location, context: BuildContext
+    ) -> list[SinkPlan]:
+        plans = []
+        for index, sink in enumerate(sinks):
+            stage = self._stage("sink", sink, (*loc, "sinks", index), context)
+            if stage is not None:
+                plans.append(SinkPlan(stage, sink))
+        return plans
+
+    def _stage(
+        self, kind: Kind, stage: StageConfig, loc: Location, context: BuildContext
+    ) -> StagePlan | None:
+        try:
+            plugin = self.registry.get(kind, stage.plugin, self.context.base)
+        except ConfigError as error:
+            self._problem((*loc, "plugin"), str(error))
+            return None
+        try:
+            options = plugin.options.model_validate(stage.options)
+        except ValidationError as error:
+            self.problems += explain_validation(
+                error, plugin.options, self.located, (*loc, "options")
+            )
+            return None
+        for problem in plugin.check(options, context):
+            self._problem(loc, problem)
+        return StagePlan(f"{kind} '{stage.plugin}'", kind, plugin, options, stage, loc)
+
+    def _claims(self, stages: Sequence[StagePlan]) -> None:
+        owners: dict[str, StagePlan] = {}
+        for stage in stages:
+            for resource in sorted(stage.plugin.resources(stage.options)):
+                other = owners.setdefault(resource, stage)
+                if other is not stage:
+                    self._problem(
+                        stage.loc,
+                        f"{stage.name} and {other.name} both claim '{resource}'",
+                    )
+
+    def _names(self, lanes: Sequence[LanePlan]) -> None:
+        for index, lane in enumerate(lanes):
+            if lane.name in {other.name for other in lanes[:index]}:
+                self._problem(
+                    ("lanes", index),
+                    f"two lanes are named '{lane.name}': give each its own 'name'",
+                )
+
+    def _problem(self, loc: Location, message: str) -> None:
+        self.problems.append(self.located.problem(loc, message))
+
+
+def locate(build: Callable[[], Any], stage: StagePlan, located: Located) -> Any:
+    """Call `build`; a ConfigError gets the stage's place in the file.
+
+    Raises
+    ------
+    ConfigError
+        What `build` raised, with file and line in front.
+    """
+    try:
+        return build()
+    except ConfigError as error:
+        raise ConfigError(
+            [located.problem(stage.loc, problem) for problem in error.problems]
+        ) from error
+
+
+def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> StreamInfo:
+    """What a lane hears: one channel of the source, at the bundle's rate.
+
+    A source with several channels becomes several streams, named after the
+    channel's place in the source's list: nothing is ever mixed.
+    """
+    rate = bundle.manifest.front_end.sample_rate if bundle else source.sample_rate
+    suffix = f".ch{channel + 1}" if source.channels > 1 else ""
+    return StreamInfo(source.stream + suffix, rate, 1)
+
+
+def base_of(located_name: str) -> Path:
+    """Folder that relative input paths in a configuration start from."""
+    return Path(located_name).resolve().parent

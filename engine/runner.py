@@ -1,0 +1,251 @@
+"""Runs a plan: ordered start, orderly stop within a deadline, an honest outcome."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Event as Flag
+
+from neurovocal.engine.buffers import Mailbox
+from neurovocal.engine.build import build_lane
+from neurovocal.engine.dispatch import Dispatcher
+from neurovocal.engine.errors import (
+    EXIT_CLEAN,
+    EXIT_LOSS,
+    EXIT_RUNTIME,
+    ConfigError,
+    NeurovocalError,
+)
+from neurovocal.engine.lane import Lane
+from neurovocal.engine.lane_worker import LaneWorker
+from neurovocal.engine.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
+from neurovocal.engine.protocols import Sink, Source
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.types import Message, StreamInfo
+
+log = logging.getLogger("neurovocal")
+
+_ORDERLY_SHARE = 0.75
+_TICK_S = 0.1
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run came to; ``exit_code`` follows DESIGN section 9."""
+
+    seconds: float = 0.0
+    streams: int = 0
+    lost_samples: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    forced: bool = False
+    errors: list[str] = field(default_factory=list)
+    config_error: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean, 1 configuration, 2 runtime failure, 3 loss or force."""
+        if self.errors:
+            return ConfigError.exit_code if self.config_error else EXIT_RUNTIME
+        lossy = self.forced or self.lost_samples > 0 or self.dropped.total() > 0
+        return EXIT_LOSS if lossy else EXIT_CLEAN
+
+    def sentences(self) -> list[str]:
+        """What a person must know when the run has ended."""
+        lines = list(self.errors)
+        if self.lost_samples:
+            lines.append(f"{self.lost_samples} samples were lost (see the gaps)")
+        if self.dropped:
+            kinds = ", ".join(f"{n} {kind}" for kind, n in self.dropped.most_common())
+            lines.append(f"messages dropped by full or failing queues: {kinds}")
+        if self.forced:
+            lines.append("the run was stopped by force before all was written")
+        return lines
+
+
+class Runner:
+    """Owns the threads of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `neurovocal.engine.plan.make_plan`.
+    observers : sequence of Sink
+        Sinks beside the configured ones, such as the terminal's live table.
+    """
+
+    def __init__(self, plan: Plan, observers: Sequence[Sink] = ()) -> None:
+        self.plan = plan
+        self._clock = plan.context.clock
+        self._stop = Flag()
+        self._force = Flag()
+        self._sources: list[Source] = [
+            lane.source.build(self._context(lane)) for lane in plan.lanes
+        ]
+        live = any(source.live for source in self._sources)
+        shared = [self._sink(sink, live) for sink in plan.sinks]
+        shared += [self._observer(sink, live) for sink in observers]
+        self.sinks: list[SinkWorker] = list(shared)
+        self.lanes: list[LaneWorker] = []
+        for lane, source in zip(plan.lanes, self._sources, strict=True):
+            own = [self._sink(sink, source.live) for sink in lane.sinks]
+            self.sinks += own
+            dispatcher = Dispatcher([*shared, *own])
+            self.lanes.append(
+                LaneWorker(
+                    lane.name,
+                    source,
+                    self._builder(lane, dispatcher),
+                    dispatcher,
+                    self._clock,
+                    lane.source.config.on_error or "fail",
+                )
+            )
+
+    def run(self, tick: Callable[[], None] = lambda: None) -> Outcome:
+        """Run to the end of all sources, or until `stop`.
+
+        Parameters
+        ----------
+        tick : callable
+            Called about ten times a second from this thread (terminal display).
+
+        Returns
+        -------
+        Outcome
+            Counts, losses and errors; nothing is raised once the run began.
+
+        Raises
+        ------
+        NeurovocalError
+            A sink or source cannot be opened, or a stage cannot be built; what
+            was opened is closed again.
+        """
+        outcome = Outcome()
+        try:
+            self._start()
+        except BaseException:
+            self._abandon()
+            raise
+        while not self._stop.wait(_TICK_S):
+            tick()
+            if all(lane.finished.is_set() for lane in self.lanes):
+                break
+            if any(lane.error for lane in self.lanes if lane.finished.is_set()):
+                break
+            if any(sink.failed.is_set() for sink in self.sinks):
+                break
+        self._end(outcome, tick)
+        tick()
+        return outcome
+
+    def stop(self, *, force: bool = False) -> None:
+        """End the run: orderly within its deadline, or at once. Signal-safe."""
+        if force:
+            self._force.set()
+        self._stop.set()
+
+    def _start(self) -> None:
+        for sink in self.sinks:
+            sink.open()
+        for lane in self.lanes:
+            lane.open()
+        for lane in self.lanes:
+            lane.start()
+
+    def _abandon(self) -> None:
+        for source in reversed(self._sources):
+            source.close()
+        for sink in reversed(self.sinks):
+            sink.drain(_TICK_S, hurry=True)
+            sink.close()
+
+    def _end(self, outcome: Outcome, tick: Callable[[], None]) -> None:
+        """Lanes finish first, then the sinks write what waits, then all close."""
+        hurried = not all(lane.finished.is_set() for lane in self.lanes)
+        hurried = hurried or self._stop.is_set()
+        budget_s = self.plan.config.shared.stop_timeout_s
+        budget_s = 0.0 if self._force.is_set() else budget_s
+        began = self._clock.monotonic_ns()
+
+        def left(share: float) -> float:
+            spent = (self._clock.monotonic_ns() - began) / 1e9
+            return max(0.0, budget_s * share - spent)
+
+        for lane in self.lanes:
+            lane.stop()
+        for lane in self.lanes:
+            outcome.forced |= not lane.join(left(_ORDERLY_SHARE))
+        for sink in self.sinks:
+            # At the natural end nothing presses: all is written, however long.
+            while not sink.drain(_TICK_S, hurry=hurried or self._stop.is_set()):
+                hurried = hurried or self._stop.is_set()
+                if hurried and left(1.0) == 0.0:
+                    outcome.forced = True
+                    break
+                tick()
+        for sink in reversed(self.sinks):
+            sink.close()
+        self._conclude(outcome)
+
+    def _conclude(self, outcome: Outcome) -> None:
+        for lane in self.lanes:
+            outcome.streams += lane.streams
+            outcome.lost_samples += lane.lost_samples
+            rate = lane.source.info.sample_rate
+            outcome.seconds += lane.heard_samples / rate
+            outcome.errors += getattr(lane.source, "failures", [])
+            self._note(outcome, lane.error)
+        for sink in self.sinks:
+            outcome.dropped += sink.mailbox.dropped
+            self._note(outcome, sink.error)
+
+    @staticmethod
+    def _note(outcome: Outcome, error: Exception | None) -> None:
+        if error is None:
+            return
+        if isinstance(error, NeurovocalError):
+            outcome.config_error |= isinstance(error, ConfigError)
+            outcome.errors += str(error).split("\n")
+        else:
+            outcome.errors.append(f"{type(error).__name__}: {error}")
+
+    def _context(self, lane: LanePlan) -> BuildContext:
+        return replace(self.plan.context, stream=lane.name, bundle=lane.bundle)
+
+    def _builder(
+        self, lane: LanePlan, dispatcher: Dispatcher
+    ) -> Callable[[StreamInfo, int], Lane]:
+        def build(info: StreamInfo, channel: int) -> Lane:
+            return build_lane(
+                lane,
+                info,
+                channel,
+                self.plan.context,
+                wants_frames=dispatcher.wants("frames"),
+            )
+
+        return build
+
+    def _sink(self, plan: SinkPlan, live: bool) -> SinkWorker:
+        sink = plan.stage.build(self.plan.context)
+        asked = plan.config.events
+        wants = frozenset(asked) if asked is not None else _wants(sink)
+        queue = plan.config.queue
+        mailbox: Mailbox[Message] = Mailbox(
+            {"events": queue.events, "bulk": queue.bulk},
+            queue.when_full or ("drop_oldest" if live else "block"),
+        )
+        on_error = plan.config.on_error or ("restart" if live else "fail")
+        return SinkWorker(plan.stage.name, sink, wants, mailbox, on_error, self._clock)
+
+    def _observer(self, sink: Sink, live: bool) -> SinkWorker:
+        mailbox: Mailbox[Message] = Mailbox(
+            {"events": 1024, "bulk": 64}, "drop_oldest" if live else "block"
+        )
+        return SinkWorker("display", sink, _wants(sink), mailbox, "skip", self._clock)
+
+
+def _wants(sink: Sink) -> frozenset[str]:
+    wants: frozenset[str] = getattr(sink, "wants", DEFAULT_WANTS)
+    return wants
