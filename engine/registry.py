@@ -125,6 +125,9 @@ class Plugin(Generic[OptionsT]):
     check : callable
         ``check(options, context)`` yields a sentence per problem that can be
         found without opening anything, such as a missing file.
+    devices : callable, optional
+        For a source: what it could listen to, one dict per device, for
+        ``neurovocal devices``.
     api : int
         Version of the contracts the plugin was written for.
     """
@@ -135,6 +138,7 @@ class Plugin(Generic[OptionsT]):
     summary: str
     resources: Callable[[OptionsT], frozenset[str]] = _nothing
     check: Callable[[OptionsT, BuildContext], Iterable[str]] = _no_problems
+    devices: Callable[[], list[dict[str, Any]]] | None = None
     api: int = API_VERSION
 
 

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections import deque
-from collections.abc import Callable
 
 import msgspec
 from rich.console import Console, Group
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neurovocal.engine.lane_worker import Channel, LaneWorker
+from neurovocal.engine.runner import Runner
 from neurovocal.engine.types import Gap, Health, Label, Message, Offset
 
 _KINDS = frozenset({"label", "offset", "gap", "health"})
@@ -65,6 +65,12 @@ class LineDisplay:
         self._labelled = labelled
         self._as_json = as_json
 
+    def watch(self, runner: Runner) -> None:
+        """Lines need no more than the messages."""
+
+    def draw(self) -> None:
+        """Lines are printed as they come."""
+
     def open(self) -> None:
         """Nothing to acquire."""
 
@@ -88,19 +94,20 @@ class LineDisplay:
 
 
 class TableDisplay:
-    """A live table: level, lag, segments and the last labels of every lane.
-
-    A sink for the labels, and `draw` for the runner's tick.
-    """
+    """A live table: level, lag, segments and the last labels of every lane."""
 
     wants = _KINDS
 
-    def __init__(self, lanes: Callable[[], list[LaneWorker]], title: str) -> None:
-        self._lanes = lanes
+    def __init__(self, title: str) -> None:
+        self._lanes: list[LaneWorker] = []
         self._title = title
         self._labels: dict[str, deque[Label]] = {}
         self._notes: deque[str] = deque(maxlen=_LAST_NOTES)
         self._live = Live(console=Console(), auto_refresh=False, transient=False)
+
+    def watch(self, runner: Runner) -> None:
+        """Learn whose lanes are to be shown."""
+        self._lanes = runner.lanes
 
     def open(self) -> None:
         """Take the terminal."""
@@ -139,7 +146,7 @@ class TableDisplay:
         ):
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column("last labels (posterior of the newest)", ratio=1)
-        for lane in self._lanes():
+        for lane in self._lanes:
             for channel in list(lane.channels):
                 table.add_row(*self._row(lane, channel))
         notes = [Text(note, style="yellow") for note in self._notes]

@@ -5,9 +5,8 @@ from typing import Annotated
 import typer
 
 from neurovocal.engine.cli.display import LineDisplay, TableDisplay
-from neurovocal.engine.cli.session import is_terminal, plan_of, run_plan
+from neurovocal.engine.cli.session import Display, is_terminal, plan_of, run_plan
 from neurovocal.engine.config import load_config
-from neurovocal.engine.protocols import Sink
 
 SetOption = Annotated[
     list[str] | None,
@@ -48,17 +47,8 @@ def run(
     checked, located = load_config(config, overrides)
     plan = plan_of(checked, located)
     labelled = any(lane.models for lane in plan.lanes)
-    if plain or json or not is_terminal():
-        lines: Sink = LineDisplay(labelled=labelled, as_json=json)
-        outcome = run_plan(plan, lambda runner: (lines, lambda: None))
-    else:
-        title = f"{checked.shared.station}: {located.name}   (Ctrl-C stops)"
-
-        outcome = run_plan(
-            plan,
-            lambda runner: (
-                table := TableDisplay(lambda: runner.lanes, title),
-                table.draw,
-            ),
-        )
+    display: Display = LineDisplay(labelled=labelled, as_json=json)
+    if is_terminal() and not plain and not json:
+        display = TableDisplay(f"{checked.shared.station}: {located.name} (Ctrl-C stops)")
+    outcome = run_plan(plan, display)
     raise typer.Exit(outcome.exit_code)

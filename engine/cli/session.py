@@ -3,9 +3,10 @@
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol
 
 import typer
 import yaml
@@ -17,6 +18,18 @@ from neurovocal.engine.protocols import Sink
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.runner import Outcome, Runner
 from neurovocal.engine.timebase import SystemClock
+
+
+class Display(Sink, Protocol):
+    """A sink for people: it also watches the runner and is drawn at each tick."""
+
+    def watch(self, runner: Runner) -> None:
+        """Learn whose lanes are to be shown."""
+        ...
+
+    def draw(self) -> None:
+        """Show the present state; called about ten times a second."""
+        ...
 
 
 def new_run_name() -> str:
@@ -41,19 +54,17 @@ def plan_of_data(data: dict[str, object]) -> Plan:
     return plan_of(parse_config(located), located)
 
 
-def run_plan(
-    plan: Plan,
-    observers: Sequence[Sink] = (),
-    tick: Callable[[], None] = lambda: None,
-) -> Outcome:
+def run_plan(plan: Plan, display: Display | None = None) -> Outcome:
     """Run a plan until its end or Ctrl-C, and say what was lost.
 
     The first SIGINT or SIGTERM stops in order within the configured time, the
     second at once.
     """
-    runner = Runner(plan, observers)
+    runner = Runner(plan, [display] if display else [])
+    if display:
+        display.watch(runner)
     with _signals(runner):
-        outcome = runner.run(tick)
+        outcome = runner.run(display.draw) if display else runner.run()
     for sentence in outcome.sentences():
         typer.echo(f"error: {sentence}", err=True)
     return outcome

@@ -1,0 +1,74 @@
+"""``neurovocal bundle``: look at a model bundle, or verify it."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from neurovocal.engine.manifest import Bundle, load_bundle
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import StreamInfo
+
+bundle_app = typer.Typer(help="Look at a model bundle, or verify it.")
+
+Name = Annotated[str, typer.Argument(metavar="DIR", help="Folder, or a shipped name.")]
+
+
+@bundle_app.command("check")
+def check_bundle(name: Name) -> None:
+    """Verify a bundle: checksums, shapes, and golden outputs of every graph."""
+    bundle = load_bundle(name)
+    for line in verify(bundle):
+        typer.echo(line)
+    typer.echo(f"{bundle.folder}: correct")
+
+
+def verify(bundle: Bundle) -> list[str]:
+    """Build every stage that the bundle has; each verifies its golden outputs.
+
+    Raises
+    ------
+    BundleError
+        One sentence per problem.
+    """
+    manifest = bundle.manifest
+    front_end = manifest.front_end
+    registry = Registry()
+    context = BuildContext(
+        clock=SystemClock(),
+        run="check",
+        info=StreamInfo("check", front_end.sample_rate),
+        bundle=bundle,
+        n_bins=front_end.n_bins,
+        hop_length=front_end.hop_length,
+        frame_length=front_end.frame_length,
+    )
+    features = registry.get("features", front_end.plugin)
+    features.build(features.options.model_validate(front_end.options), context)
+    lines = [f"front end {front_end.plugin}: {front_end.n_bins} bins"]
+    parts: dict[str, Any] = {
+        "classifier": manifest.classifier,
+        "rnn_rbm": manifest.rnn_rbm,
+    }
+    for name, spec in parts.items():
+        if spec is not None:
+            model = registry.get("model", name)
+            model.build(model.options(), context)
+            lines.append(f"{name}: golden outputs reproduced")
+    return lines
+
+
+@bundle_app.command("show")
+def show_bundle(
+    name: Name,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+) -> None:
+    """Print what a bundle is, was trained on and can do."""
+    manifest = load_bundle(name).manifest
+    content = manifest.model_dump(mode="json", exclude={"files"})
+    if as_json:
+        typer.echo(json.dumps(content))
+    else:
+        typer.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), nl=False)

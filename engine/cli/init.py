@@ -1,0 +1,109 @@
+"""``neurovocal init``: writes a configuration by asking."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from neurovocal.engine.cli.session import plan_of
+from neurovocal.engine.config import load_config
+from neurovocal.engine.errors import ConfigError
+
+_NO_BUNDLE = "none"
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path(
+        "neurovocal.yaml"
+    ),
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Take the default of every answer.")
+    ] = False,
+    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Write a configuration by asking a few questions, and check it."""
+    if path.exists() and not force:
+        raise ConfigError(f"'{path}' exists already: choose another name or --force")
+    data = _ask(yes)
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    # First beside it, then in its place: a failure never leaves half a file.
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be written: {error.strerror}") from error
+    try:
+        plan_of(*load_config(str(draft)))
+    except ConfigError:
+        draft.unlink()
+        raise
+    os.replace(draft, path)
+    typer.echo(f"wrote {path}; now try: neurovocal run {path}")
+
+
+def _ask(yes: bool) -> dict[str, Any]:
+    def ask(question: str, default: str, choices: list[str] | None = None) -> str:
+        if yes:
+            return default
+        text = f"{question} [{', '.join(choices)}]" if choices else question
+        while True:
+            answer: str = typer.prompt(text, default=default)
+            if choices is None or answer in choices:
+                return answer
+            typer.echo(f"'{answer}' is none of: {', '.join(choices)}", err=True)
+
+    data: dict[str, Any] = {
+        "version": 1,
+        "station": ask("Name of this station", "station-1"),
+        "source": _source(ask),
+    }
+    bundles = [*_shipped_bundles(), _NO_BUNDLE]
+    bundle = ask(f"Model bundle: {', '.join(bundles)}, or a folder", bundles[0])
+    if bundle != _NO_BUNDLE:
+        data["bundle"] = bundle
+    taxon = ask("What is heard", "songbird", _presets())
+    preset, _ = load_config(taxon)
+    data["detector"] = preset.lanes[0].detector.model_dump(exclude_none=True)
+    if bundle != _NO_BUNDLE:
+        data["models"] = [{"plugin": "classifier"}]
+    data["sinks"] = [
+        {
+            "plugin": "zmq",
+            "options": {"endpoint": ask("Publish on", "tcp://127.0.0.1:5556")},
+        },
+        {
+            "plugin": "journal",
+            "options": {"path": ask("Keep events in", "neurovocal.sqlite")},
+        },
+    ]
+    return data
+
+
+def _source(ask: Any) -> dict[str, Any]:
+    kind = ask("Source", "microphone", ["microphone", "file"])
+    if kind == "file":
+        path = ask("Recording, folder or glob", "recordings")
+        return {"plugin": "file", "options": {"path": path, "pace": "realtime"}}
+    device = ask("Input device, by name or number ('default': the system's)", "default")
+    rate = ask("Sample rate in Hz", "48000")
+    if not rate.isdigit():
+        raise ConfigError(f"sample rate '{rate}' is not a number of Hz")
+    options: dict[str, Any] = {"sample_rate": int(rate), "channels": [1]}
+    if device != "default":
+        options["device"] = int(device) if device.isdigit() else device
+    return {"plugin": "microphone", "options": options}
+
+
+def _shipped_bundles() -> list[str]:
+    folder = Path(str(files("neurovocal.models"))) / "pretrained"
+    return sorted(p.parent.name for p in folder.glob("*/manifest.yaml"))
+
+
+def _presets() -> list[str]:
+    folder = Path(str(files("neurovocal.configs")))
+    known = {"songbird", "mouse-ultrasound", "bat-ultrasound", "mammal-calls"}
+    known.add("insects")
+    return sorted(p.stem for p in folder.glob("*.yaml") if p.stem in known)

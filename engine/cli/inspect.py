@@ -1,0 +1,182 @@
+"""``check``, ``plugins``, ``devices`` and ``schema``: look without running."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from neurovocal.engine.build import build_lane
+from neurovocal.engine.cli.run import SetOption
+from neurovocal.engine.cli.session import plan_of
+from neurovocal.engine.config import MultiConfig, SingleConfig, load_config
+from neurovocal.engine.errors import ConfigError, DeviceError, PluginError
+from neurovocal.engine.plan import Plan
+from neurovocal.engine.registry import GROUPS, Kind, Plugin, Registry
+
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
+
+
+def check(
+    config: Annotated[str, typer.Argument(help="YAML file, or one that ships.")],
+    set_: SetOption = None,
+) -> None:
+    """Check a configuration whole, without opening a device, file or port."""
+    checked, located = load_config(config, set_ or [])
+    plan = plan_of(checked, located)
+    _build_once(plan)
+    for lane in plan.lanes:
+        models = ", ".join(model.config.plugin for model in lane.models) or "no model"
+        typer.echo(
+            f"lane '{lane.name}': {lane.source.config.plugin} -> "
+            f"{lane.detector.config.plugin} -> {models}"
+        )
+    typer.echo(f"{located.name}: correct")
+
+
+def _build_once(plan: Plan) -> None:
+    """Build what can be built before a source is open: bundles are verified."""
+    for lane in plan.lanes:
+        source = lane.source.build(plan.context)
+        try:
+            info = source.info
+        except RuntimeError:  # known only once it is open
+            continue
+        build_lane(lane, info, 0, plan.context, wants_frames=True)
+
+
+def plugins(
+    name: Annotated[
+        str | None, typer.Argument(help="Show the options of this plugin.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the plugins, or the options of one of them."""
+    registry = Registry()
+    if name is not None:
+        _describe(registry, name, as_json)
+        return
+    rows = []
+    for kind in GROUPS:
+        for each in registry.names(kind):
+            try:
+                summary = registry.get(kind, each).summary
+            except PluginError as error:
+                summary = str(error)
+            rows.append((kind, each, registry.origin(kind, each), summary))
+    if as_json:
+        keys = ("kind", "name", "distribution", "summary")
+        typer.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+        return
+    table = Table("kind", "name", "from", "what it does", box=None)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _describe(registry: Registry, name: str, as_json: bool) -> None:
+    found: list[Plugin[Any]] = [
+        registry.get(kind, name)
+        for kind in get_args(Kind)
+        if name in registry.names(kind)
+    ]
+    if not found:
+        known = sorted({n for kind in GROUPS for n in registry.names(kind)})
+        raise ConfigError(f"unknown plugin '{name}' (known: {', '.join(known)})")
+    for plugin in found:
+        if as_json:
+            typer.echo(json.dumps(plugin.options.model_json_schema()))
+            continue
+        typer.echo(f"{plugin.kind} '{name}': {plugin.summary}\n")
+        for key, field in plugin.options.model_fields.items():
+            default = "required" if field.is_required() else f"{field.get_default()!r}"
+            typer.echo(f"  {key}  ({default})")
+            for line in (field.description or "").splitlines():
+                typer.echo(f"      {line}")
+
+
+def devices(as_json: JsonOption = False) -> None:
+    """List the sound cards that the microphone source can listen to."""
+    registry = Registry()
+    found: list[dict[str, Any]] = []
+    for name in registry.names("source"):
+        plugin = registry.get("source", name)
+        if plugin.devices is not None:
+            found += [{"source": name, **device} for device in plugin.devices()]
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    if not found:
+        raise DeviceError(
+            "no input device was found: connect one and check it with 'arecord -l'"
+        )
+    keys = list(found[0])
+    table = Table(*[key.replace("_", " ") for key in keys], box=None)
+    for device in found:
+        table.add_row(*[str(device[key]) for key in keys])
+    Console().print(table)
+
+
+def schema(
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File; default: stdout.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of configurations, for editors that complete keys."""
+    text = json.dumps(_schema(Registry()), indent=2)
+    if out is None:
+        typer.echo(text)
+        return
+    try:
+        out.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"'{out}' cannot be written: {error.strerror}") from error
+
+
+def _schema(registry: Registry) -> dict[str, Any]:
+    """Envelope with, for each stage, the options of the plugin that it names."""
+    single, several = SingleConfig.model_json_schema(), MultiConfig.model_json_schema()
+    definitions = {**single.pop("$defs"), **several.pop("$defs")}
+    stages: dict[Kind, str] = {
+        "source": "StageConfig",
+        "features": "StageConfig",
+        "detector": "StageConfig",
+        "model": "StageConfig",
+        "sink": "SinkConfig",
+    }
+    for kind, base in stages.items():
+        choices = []
+        for name in registry.names(kind):
+            options = registry.get(kind, name).options.model_json_schema()
+            definitions.update(options.pop("$defs", {}))
+            key = f"{kind}.{name}"
+            definitions[key] = options
+            choices.append(
+                {
+                    "if": {"properties": {"plugin": {"const": name}}},
+                    "then": {"properties": {"options": {"$ref": f"#/$defs/{key}"}}},
+                }
+            )
+        definitions[kind] = {"allOf": [{"$ref": f"#/$defs/{base}"}, *choices]}
+    for form in (single, several, definitions["LaneConfig"]):
+        _use_stages(form["properties"])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "NeuroVocal configuration",
+        "if": {"required": ["lanes"]},
+        "then": several,
+        "else": single,
+        "$defs": definitions,
+    }
+
+
+def _use_stages(properties: dict[str, Any]) -> None:
+    for kind in ("source", "features", "detector"):
+        if kind in properties:
+            help_text = properties[kind].get("description", "")
+            properties[kind] = {"$ref": f"#/$defs/{kind}", "description": help_text}
+    for key, kind in (("models", "model"), ("sinks", "sink")):
+        if key in properties:
+            properties[key]["items"] = {"$ref": f"#/$defs/{kind}"}

@@ -1,0 +1,176 @@
+"""``neurovocal detect`` and ``neurovocal label``: recordings in, a table out."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from neurovocal.engine.cli.run import BlockLength
+from neurovocal.engine.cli.session import plan_of_data, run_plan
+from neurovocal.engine.config import load_config
+from neurovocal.engine.lane_worker import LaneWorker
+from neurovocal.engine.runner import Runner
+from neurovocal.engine.types import Message
+
+TableFormat = Literal["csv", "raven", "audacity"]
+
+Files = Annotated[
+    list[str], typer.Argument(help="Recordings, folders or globs.", metavar="FILES...")
+]
+Out = Annotated[
+    str, typer.Option("--out", "-o", metavar="F", help="Output file; '-' is stdout.")
+]
+Form = Annotated[
+    TableFormat, typer.Option("--format", help="Form of the table that is written.")
+]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="C",
+        help="Take the detector (and tile) from this configuration or preset.",
+    ),
+]
+Channels = Annotated[
+    str | None,
+    typer.Option(help="Channels to use, from 1, such as '2' or '1,2'; default: 1."),
+]
+
+
+def detect(
+    files: Files,
+    config: ConfigOption = None,
+    out: Out = "-",
+    form: Form = "csv",
+    block_length: BlockLength = None,
+    channels: Channels = None,
+) -> None:
+    """Find the vocalizations in recordings; no model is needed.
+
+    Writes file, onset_s, offset_s, score (the level above the detector's
+    threshold at the onset). Presets for --config: songbird, mouse-ultrasound,
+    bat-ultrasound, mammal-calls, insects.
+    """
+    data = _borrowed(config)
+    data["source"] = _source(files, block_length, channels)
+    data["sinks"] = [_table(out, form, "segments")]
+    raise typer.Exit(_run(data))
+
+
+def label(
+    files: Files,
+    bundle: Annotated[
+        str, typer.Option(metavar="DIR", help="Model bundle, or one that ships.")
+    ] = "bengalese-finch",
+    config: ConfigOption = None,
+    out: Out = "-",
+    form: Form = "csv",
+    block_length: BlockLength = None,
+    channels: Channels = None,
+) -> None:
+    """Find and label the vocalizations in recordings with a bundle's classifier.
+
+    Writes file, onset_s, offset_s, label, posterior. The output does not depend
+    on --block-length, byte for byte.
+    """
+    data = _borrowed(config)
+    data["bundle"] = str(Path(bundle).resolve()) if Path(bundle).is_dir() else bundle
+    data["models"] = [
+        {"plugin": "classifier", "options": {"provisional": False}, "on_error": "fail"}
+    ]
+    data["source"] = _source(files, block_length, channels)
+    data["sinks"] = [_table(out, form, "labels")]
+    raise typer.Exit(_run(data))
+
+
+def _borrowed(config: str | None) -> dict[str, Any]:
+    """Start of a configuration: what the user's own says about detection."""
+    if config is None:
+        return {"version": 1}
+    checked, _ = load_config(config)
+    lane = checked.lanes[0]
+    return {
+        "version": 1,
+        "tile": checked.shared.tile,
+        "detector": lane.detector.model_dump(),
+    }
+
+
+def _source(
+    files: list[str], block_length: int | None, channels: str | None
+) -> dict[str, Any]:
+    options: dict[str, Any] = {"path": files, "pace": "asap", "streams": "each"}
+    if block_length is not None:
+        options["block_length"] = block_length
+    if channels is not None:
+        try:
+            options["channels"] = [int(part) for part in channels.split(",")]
+        except ValueError as error:
+            raise typer.BadParameter(
+                f"'{channels}' is not a list of channel numbers such as '1,2'",
+                param_hint="--channels",
+            ) from error
+    return {"plugin": "file", "options": options}
+
+
+def _table(out: str, form: TableFormat, content: str) -> dict[str, Any]:
+    options = {"path": out, "format": form, "content": content}
+    return {"plugin": "table", "options": options}
+
+
+def _run(data: dict[str, Any]) -> int:
+    return run_plan(plan_of_data(data), _Progress()).exit_code
+
+
+class _Progress:
+    """A progress bar on stderr, where a person watches it."""
+
+    wants: frozenset[str] = frozenset()
+
+    def __init__(self) -> None:
+        self._lane: LaneWorker | None = None
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[seconds]:.0f} s of audio"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("reading", total=None, seconds=0.0)
+
+    def watch(self, runner: Runner) -> None:
+        """Learn whose progress is to be shown."""
+        self._lane = runner.lanes[0]
+
+    def draw(self) -> None:
+        """Show how far the source has come."""
+        if self._lane is None:
+            return
+        rate = self._lane.source.info.sample_rate
+        done, total = getattr(self._lane.source, "progress", (0, None))
+        self._bar.update(
+            self._task,
+            description=self._lane.source.info.stream[-40:],
+            seconds=self._lane.heard_samples / rate,
+            completed=done,
+            total=total,
+        )
+
+    def open(self) -> None:
+        """Show the bar."""
+        self._bar.start()
+
+    def write(self, message: Message) -> None:
+        """Nothing is asked for."""
+
+    def flush(self, timeout: float) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.stop()
