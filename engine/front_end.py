@@ -1,0 +1,89 @@
+"""The front end of a bundle outside a lane: whole recordings to frames.
+
+Training, golden vectors and checks compute frames here, with the very plugin
+that the engine runs.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from neurovocal.engine.errors import BundleError
+from neurovocal.engine.manifest import FrontEnd
+from neurovocal.engine.protocols import Features
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Block, Float32, StreamInfo
+
+
+def build_front_end(
+    front_end: FrontEnd, folder: Path, registry: Registry | None = None
+) -> Features:
+    """Build the features stage that a manifest's front end describes.
+
+    Parameters
+    ----------
+    front_end : FrontEnd
+        Plugin, rate, options and the shape that must come out.
+    folder : Path
+        The bundle's folder, which the options' file names are relative to.
+    registry : Registry, optional
+        Where the plugin is looked up; the installed plugins by default.
+
+    Raises
+    ------
+    PluginError
+        No such features plugin.
+    BundleError
+        Options the plugin does not accept, or frames of another shape than the
+        front end states.
+    """
+    plugin = (registry or Registry()).get("features", front_end.plugin, folder)
+    try:
+        options = plugin.options.model_validate(front_end.options)
+    except ValidationError as error:
+        raise BundleError(
+            [
+                f"front end of '{folder}': options."
+                f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
+                for e in error.errors()
+            ]
+        ) from error
+    info = StreamInfo("front-end", front_end.sample_rate)
+    context = BuildContext(clock=SystemClock(), run="", base=folder, info=info)
+    features: Features = plugin.build(options, context)
+    built = (features.n_bins, features.hop_length, features.frame_length)
+    stated = (front_end.n_bins, front_end.hop_length, front_end.frame_length)
+    if built != stated:
+        raise BundleError(
+            f"front end of '{folder}': its options make frames of (n_bins, "
+            f"hop_length, frame_length) {built}, the manifest states {stated}"
+        )
+    return features
+
+
+def frames_of(features: Features, samples: Float32) -> Float32:
+    """All frames of a whole recording.
+
+    Parameters
+    ----------
+    features : Features
+        Any features stage; it is reset before and after.
+    samples : float32[n_samples]
+        One channel, from the recording's first sample.
+
+    Returns
+    -------
+    float32[n_frames, n_bins]
+        Frame ``k`` covers ``samples[k * hop_length:][:frame_length]``; a
+        recording shorter than a frame has none.
+    """
+    block = Block(0, np.ascontiguousarray(samples, dtype=np.float32)[:, None])
+    features.reset()
+    parts = [frames.values for frames in features.process(block)]
+    parts += [frames.values for frames in features.flush()]
+    features.reset()
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([np.empty((0, features.n_bins), np.float32), *parts])

@@ -1,0 +1,69 @@
+"""The scaling a bundle names: offset and gain per bin, then a clip."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from neurovocal.engine.errors import BundleError
+from neurovocal.engine.types import Float32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaling:
+    """``clip((x - offset) * gain)`` per bin.
+
+    Parameters
+    ----------
+    offset, gain : float32[n_bins]
+    clip : tuple of float, optional
+        Smallest and largest value afterwards.
+    """
+
+    offset: Float32
+    gain: Float32
+    clip: tuple[float, float] | None
+
+    def apply(self, values: Float32) -> None:
+        """Scale float32[n_frames, n_bins] in place."""
+        np.subtract(values, self.offset, out=values)
+        np.multiply(values, self.gain, out=values)
+        if self.clip is not None:
+            low, high = self.clip
+            np.maximum(values, np.float32(low), out=values)
+            np.minimum(values, np.float32(high), out=values)
+
+
+def load_scaling(
+    folder: Path, name: str, n_bins: int, clip: tuple[float, float] | None
+) -> Scaling:
+    """Read `offset` and `gain` from the npz file `name` in `folder`.
+
+    Raises
+    ------
+    BundleError
+        The file is missing, unreadable or outside the folder, or does not fit
+        `n_bins`.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"scaling file '{name}' lies outside the bundle '{folder}'")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            offset = np.asarray(arrays["offset"], dtype=np.float32)
+            gain = np.asarray(arrays["gain"], dtype=np.float32)
+    except FileNotFoundError as error:
+        raise BundleError(f"scaling file '{path}' does not exist") from error
+    except Exception as error:  # zipfile, zlib, numpy and KeyError: all mean damage
+        raise BundleError(
+            f"scaling file '{path}' cannot be read as an npz file with 'offset' and "
+            f"'gain' ({error})"
+        ) from error
+    if offset.shape != (n_bins,) or gain.shape != (n_bins,):
+        raise BundleError(
+            f"scaling file '{path}' is for {offset.size} bins, the front end makes "
+            f"{n_bins}"
+        )
+    if not (np.isfinite(offset).all() and np.isfinite(gain).all()):
+        raise BundleError(f"scaling file '{path}' holds values that are not finite")
+    return Scaling(offset, gain, clip)

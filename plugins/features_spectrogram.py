@@ -1,0 +1,245 @@
+"""Rolling spectrogram: windowed frames on the stream's own grid.
+
+With default options a frame equals the column that
+``scipy.signal.spectrogram(x, rate, nperseg=256, noverlap=128)`` gives.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.registry import BuildContext, Plugin
+from neurovocal.engine.types import Block, Float32, Frames, Gap
+from neurovocal.plugins._mel import mel_filters
+from neurovocal.plugins._scaling import load_scaling
+from neurovocal.plugins._spectrogram_options import SpectrogramOptions
+from neurovocal.plugins._spectrum import (
+    bin_frequencies,
+    density_gain,
+    kept_bins,
+    window_of,
+)
+
+# Frames that are transformed together: their arrays stay in the processor's cache.
+_BATCH = 32
+# Frames per matrix product. A product's last bits depend on the number of rows
+# and on a row's place among them; both are fixed by the frame grid.
+_MEL_TILE = 8
+
+
+class Spectrogram:
+    """Streaming spectrogram of one channel.
+
+    Every frame is computed from its own samples by operations whose result does
+    not depend on what else is in the call: any cutting of a stream gives the
+    same bits.
+
+    Parameters
+    ----------
+    options : SpectrogramOptions
+    sample_rate : int
+        Rate of the samples in Hz.
+    folder : Path
+        Where the scaling's file lies.
+
+    Attributes
+    ----------
+    n_bins, hop_length, frame_length : int
+        Shape of the frames.
+    latency : int
+        A frame is known `frame_length` samples after its first one.
+    frequencies_hz : float64[n_bins]
+        Frequency of each bin, or centre of each mel band.
+
+    Raises
+    ------
+    ConfigError
+        Options that make no sense at this rate; a scaling that does not fit.
+    """
+
+    def __init__(
+        self, options: SpectrogramOptions, sample_rate: int, folder: Path
+    ) -> None:
+        length, hop, n_fft = options.lengths(sample_rate)
+        self.frame_length = self.latency = length
+        self.hop_length = hop
+        self._log_floor = options.floor if options.scale == "log" else None
+        self._remove_mean = options.detrend == "constant"
+        self._window = window_of(options.window, length, options.tukey_alpha)
+
+        high_hz = options.high_hz or sample_rate / 2
+        kept = kept_bins(options.low_hz, high_hz, sample_rate, n_fft)
+        hz = bin_frequencies(sample_rate, n_fft)[kept]
+        self._gain = density_gain(self._window, sample_rate, n_fft)[kept]
+        if options.power_kind == "magnitude":
+            self._gain = np.ones_like(self._gain)
+        self._mel: Float32 | None = None
+        if options.scale == "mel":
+            self._mel, hz = mel_filters(hz, options.n_mels, options.low_hz, high_hz)
+        self.frequencies_hz = hz
+        self.n_bins = len(hz)
+        self._scaling = None
+        if options.scaling is not None:
+            name, clip = options.scaling.file, options.scaling.clip
+            self._scaling = load_scaling(folder, name, self.n_bins, clip)
+
+        self._stop: int | None = None  # where the next block must start
+        self._work = np.zeros((_BATCH - 1) * hop + length, np.float32)
+        self._frames = np.lib.stride_tricks.as_strided(
+            self._work, (_BATCH, length), (hop * 4, 4), writeable=False
+        )
+        # Columns beyond the frame stay zero: that is the zero padding.
+        self._padded = np.zeros((_BATCH, n_fft), np.float32)
+        self._spectrum: NDArray[Any] = np.empty((_BATCH, n_fft // 2 + 1), np.complex64)
+        # Real and imaginary parts of the kept bins, side by side.
+        self._parts = self._spectrum[:, kept].view(np.float32)
+        self._squares = np.empty(self._parts.shape, np.float32)
+        self._power = np.empty((_BATCH, self._gain.size), np.float32)
+        self._mel_tile = np.zeros((_MEL_TILE, self._gain.size), np.float32)
+        self.reset()
+
+    def process(self, item: Block | Gap, /) -> Iterable[Frames]:
+        """Frames that `item` completes, as one Frames; a gap forgets the carry.
+
+        Raises
+        ------
+        ValueError
+            A block that does not start where the one before stopped, without a
+            gap between them.
+        """
+        if isinstance(item, Gap):
+            self.reset()
+            return ()
+        self._join(item.start)
+        self._stop = item.stop
+        first = self._next
+        complete = (item.stop - self.frame_length) // self.hop_length + 1
+        values = np.empty((max(0, complete - first), self.n_bins), np.float32)
+        # A sample that is not finite spoils its own frames only, silently.
+        with np.errstate(all="ignore"):
+            self._fill(item.samples[:, 0], values)
+        if not len(values):
+            return ()
+        return (Frames(first, self.hop_length, self.frame_length, values),)
+
+    def flush(self) -> Iterable[Frames]:
+        """Nothing: an unfinished frame is no frame."""
+        return ()
+
+    def reset(self) -> None:
+        """Forget the carry; the next block may start anywhere."""
+        self._stop = None
+        self._next = 0  # frame that work[0] belongs to
+        self._held = 0  # samples in work; below 0: samples to skip before it
+
+    def _join(self, start: int) -> None:
+        if self._stop is None:
+            self._next = -(-start // self.hop_length)
+            self._held = start - self._next * self.hop_length
+        elif start != self._stop:
+            raise ValueError(
+                f"block starts at {start}, expected {self._stop}: missing samples "
+                "must be declared as a Gap"
+            )
+
+    def _fill(self, samples: Float32, values: Float32) -> None:
+        """Write the frames of carry and `samples`, a batch at a time."""
+        taken = done = 0
+        while taken < len(samples):
+            if self._held < 0:
+                skipped = min(-self._held, len(samples) - taken)
+                taken += skipped
+                self._held += skipped
+                continue
+            count = min(len(self._work) - self._held, len(samples) - taken)
+            stop = self._held + count
+            self._work[self._held : stop] = samples[taken : taken + count]
+            taken += count
+            self._held = stop
+            n_frames = (stop - self.frame_length) // self.hop_length + 1
+            if n_frames > 0:
+                self._transform(n_frames, values[done : done + n_frames])
+                done += n_frames
+                self._next += n_frames
+                used = n_frames * self.hop_length
+                self._held = stop - used
+                if self._held > 0:
+                    self._work[: self._held] = self._work[used:stop]
+
+    def _transform(self, n_frames: int, out: Float32) -> None:
+        """Write the first `n_frames` frames of the work buffer to `out`."""
+        frames = self._frames[:n_frames]
+        padded = self._padded[:n_frames]
+        windowed = padded[:, : self.frame_length]
+        if self._remove_mean:
+            mean = np.add.reduce(frames, axis=1, keepdims=True)
+            mean /= self.frame_length
+            frames = np.subtract(frames, mean, out=windowed)
+        np.multiply(frames, self._window, out=windowed)
+        # One row after the other, whatever their number: bit-stable. (A transform
+        # that vectorises over rows need not be.)
+        np.fft.rfft(padded, axis=-1, out=self._spectrum[:n_frames])
+        parts = self._parts[:n_frames]
+        squares = np.multiply(parts, parts, out=self._squares[:n_frames])
+        power = out if self._mel is None else self._power[:n_frames]
+        np.add(squares[:, 0::2], squares[:, 1::2], out=power)
+        np.multiply(power, self._gain, out=power)
+        if self._mel is not None:
+            self._to_mel(power, out)
+            np.add(out, np.float32(1.0), out=out)
+            np.log10(out, out=out)
+        if self._log_floor is not None:
+            np.add(out, np.float32(self._log_floor), out=out)
+            np.log10(out, out=out)
+        if self._scaling is not None:
+            self._scaling.apply(out)
+
+    def _to_mel(self, power: Float32, out: Float32) -> None:
+        """Mel product on tiles of the frame grid."""
+        assert self._mel is not None
+        done = 0
+        while done < len(power):
+            row = (self._next + done) % _MEL_TILE
+            count = min(_MEL_TILE - row, len(power) - done)
+            self._mel_tile[row : row + count] = power[done : done + count]
+            bands = self._mel_tile @ self._mel
+            out[done : done + count] = bands[row : row + count]
+            done += count
+
+
+def _build(options: SpectrogramOptions, context: BuildContext) -> Spectrogram:
+    if context.info is None:
+        raise ConfigError("the spectrogram needs a stream with a known sample rate")
+    return _at_rate(options, context, context.info.sample_rate)
+
+
+def _at_rate(
+    options: SpectrogramOptions, context: BuildContext, sample_rate: int
+) -> Spectrogram:
+    folder = context.bundle.folder if context.bundle else context.base
+    return Spectrogram(options, sample_rate, folder)
+
+
+def _check(options: SpectrogramOptions, context: BuildContext) -> Iterable[str]:
+    """Build it on trial where the rate is known before the source is open."""
+    rate = context.bundle.manifest.front_end.sample_rate if context.bundle else None
+    rate = context.info.sample_rate if context.info else rate
+    if rate is None:
+        return
+    try:
+        _at_rate(options, context, rate)
+    except ConfigError as error:
+        yield from error.problems
+
+
+plugin = Plugin(
+    kind="features",
+    options=SpectrogramOptions,
+    build=_build,
+    summary="rolling spectrogram: linear, log or mel, on the stream's frame grid",
+    check=_check,
+)
