@@ -1,0 +1,279 @@
+"""The training configuration: every choice of a recipe, checked before it starts."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from neurovocal.engine.config import explain
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.located import read_located
+from neurovocal.engine.registry import Options
+
+
+class FrontEndConfig(Options):
+    """How samples become frames."""
+
+    plugin: str = "spectrogram"
+    """Features plugin that computes the frames."""
+    sample_rate: int | None = Field(default=None, gt=0)
+    """Hz; None takes the most common rate of the recordings."""
+    options: dict[str, Any] = {
+        "frame_length": 256,
+        "hop_length": 128,
+        "window": "hann",
+        "scale": "log",
+    }
+    """Options of the features plugin, without its scaling."""
+    scaling: Literal["band"] = "band"
+    """`band`: per bin, `low` to `high` percentile of the training frames -> 0..1."""
+    low: float = Field(default=2.0, ge=0, le=100)
+    """Percentile of the training frames that becomes 0."""
+    high: float = Field(default=99.8, ge=0, le=100)
+    """Percentile of the training frames that becomes 1."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "FrontEndConfig":
+        if self.low >= self.high:
+            raise ValueError("'low' must be below 'high'")
+        return self
+
+
+class SplitConfig(Options):
+    """Which recordings are trained on, choose the model, and test it."""
+
+    column: str | None = None
+    """Column of files.csv that says where a recording belongs; None looks for
+    `split`, and then splits at random by recording."""
+    test: list[str] = []
+    """Values of `column` that mean the test split; empty: `test`, or `valid` where
+    no recording is named `test`."""
+    valid: list[str] = []
+    """Values of `column` that mean validation; empty: a share of the rest."""
+    valid_fraction: float = Field(default=0.15, gt=0, lt=0.5)
+    """Share of the training recordings, by duration, that validates."""
+    test_fraction: float = Field(default=0.15, gt=0, lt=0.5)
+    """Share of all recordings that tests where no column says so."""
+    min_recordings: int = Field(default=6, ge=3)
+    """With fewer recordings, recordings are cut in silences into this many parts."""
+
+
+class UnitsConfig(Options):
+    """What happens to labels with few examples."""
+
+    min_examples: int = Field(default=5, ge=1)
+    """A unit with fewer examples in the training split is rare."""
+    rare: Literal["ignore", "merge", "keep"] = "ignore"
+    """Rare units are left out of training and measures, merged into one unit
+    `other`, or kept as they are."""
+    silence: str = ""
+    """Name of the unit that means 'no vocalization'."""
+
+
+class AugmentConfig(Options):
+    """Noise that makes a classifier hold on other days and microphones."""
+
+    level_db: float = Field(default=6.0, ge=0)
+    """Standard deviation of a sequence's change of level."""
+    tilt_db: float = Field(default=3.0, ge=0)
+    """Standard deviation of a linear change of level from the lowest bin to the
+    highest."""
+    floor: float = Field(default=0.5, ge=0, le=1)
+    """Share of the sequences whose noise floor is raised."""
+    floor_db: float = Field(default=15.0, ge=0)
+    """Highest rise of the noise floor."""
+    noise: float = Field(default=0.03, ge=0)
+    """Standard deviation of the noise on every scaled value."""
+
+
+class ClassifierConfig(Options):
+    """Architecture and training of the frame-wise classifier."""
+
+    architecture: Literal["gru", "lstm", "tcn", "conv_gru"] = "gru"
+    """Causal network; all of them keep their state in explicit tensors."""
+    n_hidden: int = Field(default=96, gt=0)
+    """Recurrent units, or channels of the TCN."""
+    n_layers: int = Field(default=1, ge=1, le=8)
+    """Recurrent layers, or residual blocks of the TCN (dilation 2**i)."""
+    kernel_length: int = Field(default=5, ge=1)
+    """Frames under a convolution of `tcn` and `conv_gru`."""
+    dropout: float = Field(default=0.25, ge=0, lt=1)
+    """On the network's input to the last layer."""
+    objective: Literal["frames", "last"] = "frames"
+    """`frames`: every frame counts; `last`: only the last frame of each segment,
+    as in sequence classification with last-step output (silence stays framewise)."""
+    updates: int = Field(default=900, ge=1)
+    """Steps of the optimizer."""
+    batch_size: int = Field(default=12, ge=1)
+    """Sequences per step."""
+    sequence_length: int = Field(default=250, ge=2)
+    """Frames per sequence."""
+    warm_up: int = Field(default=12, ge=0)
+    """First frames of a sequence that do not count: the state is still cold."""
+    optimizer: Literal["adamw", "adam", "rmsprop"] = "adamw"
+    """Rule of the steps."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """First learning rate."""
+    decay: Literal["cosine", "constant"] = "cosine"
+    """How it changes: to 1 % along a half cosine, or not at all."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Of adamw."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    label_smoothing: float = Field(default=0.02, ge=0, lt=1)
+    """Share of the target that is spread over all units."""
+    edge_weight: float = Field(default=0.3, ge=0, le=1)
+    """Weight of the frames within `edge_frames` of an onset or offset, where the
+    annotation itself is uncertain."""
+    edge_frames: int = Field(default=1, ge=0)
+    """How many frames on each side of a boundary are edge frames."""
+    validate_every: int = Field(default=100, ge=1)
+    """Updates between two looks at the validation split."""
+    patience: int = Field(default=5, ge=1)
+    """Looks without improvement that end the training."""
+    augment: AugmentConfig = AugmentConfig()
+    """Noise on the training sequences."""
+    target_precision: float = Field(default=0.98, ge=0, le=1)
+    """`unknown` thresholds are the lowest that reach this precision per unit."""
+    provisional_ms: float = Field(default=20.0, ge=0)
+    """Delay after onset at which the first provisional label is given."""
+
+
+class Phase(Options):
+    """A stretch of the RNN-RBM training."""
+
+    objective: Literal["static", "deterministic", "contrastive"]
+    """`static`: RBM alone (state 0); `deterministic`: recurrent part alone (W = 0),
+    where the likelihood is exact; `contrastive`: all, by CD-k."""
+    updates: int = Field(ge=1)
+    """Steps of the optimizer."""
+    learning_rate: float = Field(gt=0)
+    """Of all parameters but W."""
+    learning_rate_w: float | None = Field(default=None, gt=0)
+    """Of W; None: as the others."""
+    decay: Literal["cosine", "constant"] = "constant"
+    """How the rates change over the phase."""
+
+
+class RnnRbmConfig(Options):
+    """Architecture and training of the RNN-RBM."""
+
+    visible: Literal["bernoulli", "gaussian"] = "bernoulli"
+    """Units of the visible layer."""
+    gates: Literal["sigmoid", "tanh", "simple"] = "sigmoid"
+    """Gates of the recurrent layers; `simple` is the paper's tanh cell."""
+    n_layers: int = Field(default=1, ge=1, le=3)
+    """Recurrent layers; the last one conditions the RBM."""
+    hidden_scalar: float = Field(default=1.7, gt=0)
+    """Hidden units per visible unit."""
+    recurrent_scalar: float = Field(default=1.3, gt=0)
+    """Recurrent units per visible unit."""
+    visible_sampling: Literal["mean_field", "sampled"] = "mean_field"
+    """How the visible units of the negative phase are reconstructed."""
+    cd_steps: int = Field(default=3, ge=1)
+    """k of CD-k."""
+    gibbs_steps: int = Field(default=20, ge=0)
+    """Gibbs steps per frame of synthesis."""
+    prediction_steps: int = Field(default=3, ge=0)
+    """Mean-field iterations of the one-step prediction."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """On the state that conditions the biases."""
+    batch_size: int = Field(default=12, ge=1)
+    """Sequences per step."""
+    sequence_length: int = Field(default=64, ge=2)
+    """Frames per sequence that count."""
+    warm_up: int = Field(default=16, ge=0)
+    """Frames before them, which only warm the state."""
+    trim_silence_s: float | None = Field(default=0.1, ge=0)
+    """Silence kept before the first and after the last segment of a recording;
+    None keeps all."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """Rule of the steps; `rmsprop` with decay 0.9 and epsilon 1e-6 inside the root."""
+    non_finite: Literal["skip", "shrink"] = "skip"
+    """A non-finite gradient skips the step, or its values are replaced by a tenth
+    of the parameter's, so that the parameter shrinks."""
+    l1: float = Field(default=0.0, ge=0)
+    """Weight of the sum of absolute weights."""
+    l2: float = Field(default=0.0, ge=0)
+    """Weight of the sum of squared weights."""
+    smoothness: float = Field(default=0.0, ge=0)
+    """Weight of the squared change of the predicted visible biases from frame to
+    frame."""
+    clip: float | None = Field(default=5.0, gt=0)
+    """Largest norm of the gradient; None: no limit."""
+    phases: list[Phase] = [
+        Phase(
+            objective="deterministic",
+            updates=600,
+            learning_rate=2e-3,
+            decay="cosine",
+        ),
+        Phase(
+            objective="contrastive",
+            updates=500,
+            learning_rate=5e-4,
+            learning_rate_w=1e-3,
+            decay="cosine",
+        ),
+    ]
+    """What is trained, in order."""
+    validate_every: int = Field(default=100, ge=1)
+    """Updates between two looks at the validation split."""
+
+
+class CardConfig(Options):
+    """What the bundle says about itself; taken from the dataset where empty."""
+
+    name: str = ""
+    """Name of the bundle; empty: the name of its folder."""
+    species: str = "unknown"
+    """Species, or the speaker, or the instrument."""
+    licence: str = "unknown"
+    """Licence of the bundle, which follows from that of the training data."""
+    attribution: str = ""
+    """Who is to be named with it."""
+    description: str = ""
+    """One paragraph for the bundle's card."""
+
+
+class TrainConfig(Options):
+    """A recipe: what `neurovocal train --config` reads."""
+
+    version: Literal[1] = 1
+    seed: int = Field(default=0, ge=0)
+    """Of every random choice; the same seed gives the same bundle."""
+    threads: int = Field(default=1, ge=1)
+    """CPU threads; another number may change results in the last digits."""
+    checkpoint_s: float = Field(default=15.0, gt=0)
+    """Seconds between two checkpoints."""
+    front_end: FrontEndConfig = FrontEndConfig()
+    split: SplitConfig = SplitConfig()
+    units: UnitsConfig = UnitsConfig()
+    classifier: ClassifierConfig | None = ClassifierConfig()
+    """None trains no classifier."""
+    rnn_rbm: RnnRbmConfig | None = RnnRbmConfig()
+    """None trains no RNN-RBM."""
+    card: CardConfig = CardConfig()
+
+    @model_validator(mode="after")
+    def _something(self) -> "TrainConfig":
+        if self.classifier is None and self.rnn_rbm is None:
+            raise ValueError("one of 'classifier' and 'rnn_rbm' must be trained")
+        return self
+
+
+def load_config(path: Path | None) -> TrainConfig:
+    """Read a recipe; without a path, the recommended defaults.
+
+    Raises
+    ------
+    ConfigError
+        All mistakes at once, each with file and line.
+    """
+    if path is None:
+        return TrainConfig()
+    located = read_located(path)
+    try:
+        return TrainConfig.model_validate(located.data)
+    except ValidationError as error:
+        raise ConfigError(explain(error, TrainConfig, located)) from error

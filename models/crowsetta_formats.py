@@ -1,0 +1,116 @@
+"""Annotations in other formats, through the crowsetta library."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.models.data import AUDIO_SUFFIXES, Annotation
+
+_BACKGROUND = frozenset({"", "sil", "SIL", "h#", "pau", "epi"})
+
+
+def read_crowsetta(folder: Path, name: str) -> dict[str, list[Annotation]]:
+    """Annotations of a folder's recordings, by file name relative to it.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds audio files and annotation files of the format, also in subfolders.
+    name : str
+        What crowsetta calls the format.
+
+    Raises
+    ------
+    ConfigError
+        crowsetta is absent or does not know the format, no annotation file was
+        found, or one cannot be read or matched with a recording.
+    """
+    try:
+        import crowsetta
+    except ImportError as error:
+        raise ConfigError(
+            "--format needs crowsetta: install neurovocal[train]"
+        ) from error
+    known = crowsetta.formats.as_list()
+    if name not in known:
+        raise ConfigError(f"unknown annotation format '{name}': {', '.join(known)}")
+    reader = crowsetta.formats.by_name(name)
+    suffixes = (reader.ext,) if isinstance(reader.ext, str) else tuple(reader.ext)
+    paths = [p for p in sorted(folder.rglob("*")) if p.name.endswith(suffixes)]
+    if not paths:
+        raise ConfigError(
+            f"dataset '{folder}' has no {' or '.join(suffixes)} file (format {name})"
+        )
+    rows: dict[str, list[Annotation]] = {}
+    for path in paths:
+        for annotation in _annotations(reader, path, name):
+            audio = _audio_of(folder, path, annotation)
+            found = rows.setdefault(audio.relative_to(folder).as_posix(), [])
+            found += _segments(annotation, audio, path)
+    return rows
+
+
+def _annotations(reader: Any, path: Path, name: str) -> list[Any]:
+    try:
+        found = reader.from_file(path)
+        # Rounding to milliseconds is crowsetta's default; it is ours to refuse.
+        unrounded = {"round_times": False} if _rounds(found) else {}
+        converted = found.to_annot(**unrounded)
+    except Exception as error:  # each format fails in its own way
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not a {name} file ({reason})") from error
+    return converted if isinstance(converted, list) else [converted]
+
+
+def _rounds(found: Any) -> bool:
+    return "round_times" in found.to_annot.__code__.co_varnames
+
+
+def _audio_of(folder: Path, path: Path, annotation: Any) -> Path:
+    """Recording of an annotation file: as it says, or of the same name."""
+    named = annotation.notated_path
+    stems = [path.name]
+    if named is not None:
+        for candidate in (folder / named, path.parent / Path(named).name):
+            if candidate.is_file() and candidate.suffix in AUDIO_SUFFIXES:
+                return candidate
+        stems.append(Path(named).name)
+    for stem in stems:
+        while "." in stem:
+            stem = stem.rpartition(".")[0]
+            for suffix in AUDIO_SUFFIXES:
+                candidate = path.parent / f"{stem}{suffix}"
+                if candidate.is_file():
+                    return candidate
+    raise ConfigError(f"{path}: no recording of the same name lies beside it")
+
+
+def _segments(annotation: Any, audio: Path, path: Path) -> list[Annotation]:
+    if getattr(annotation, "bboxes", None):
+        return [
+            Annotation(float(box.onset), float(box.offset), str(box.label))
+            for box in annotation.bboxes
+        ]
+    sequences = annotation.seq if isinstance(annotation.seq, list) else [annotation.seq]
+    if len(sequences) != 1:
+        raise ConfigError(
+            f"{path}: has {len(sequences)} tiers, and which one holds the units is "
+            "not known: export one tier"
+        )
+    return [
+        Annotation(*_times_s(segment, audio), str(segment.label))
+        for segment in sequences[0].segments
+        if str(segment.label).strip() not in _BACKGROUND
+    ]
+
+
+def _times_s(segment: Any, audio: Path) -> tuple[float, float]:
+    onset_s, offset_s = segment.onset_s, segment.offset_s
+    if onset_s is None or math.isnan(onset_s):
+        import soundfile
+
+        sample_rate = soundfile.info(audio).samplerate
+        onset_s = segment.onset_sample / sample_rate
+        offset_s = segment.offset_sample / sample_rate
+    return float(onset_s), float(offset_s)

@@ -1,0 +1,267 @@
+"""Recordings as frames and targets, through the engine's own front end."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import FrontEnd
+from neurovocal.engine.protocols import Features
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Block, Float32, StreamInfo
+from neurovocal.models.config import FrontEndConfig
+from neurovocal.models.data import Recording
+from neurovocal.models.split import Units
+
+SCALING_FILE = "scaling.npz"
+IGNORED = -1
+_BLOCK = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A segment in frames: those whose centres lie in it, and its unit."""
+
+    first: int
+    stop: int
+    unit: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """A recording, ready to train on or to measure.
+
+    Parameters
+    ----------
+    recording : Recording
+    frames : float32[n_frames, n_bins]
+        Scaled, not clipped (an augmentation may bring values back into range).
+    target : int64[n_frames]
+        Output that is right for each frame; `IGNORED` where nothing is.
+    spans : list of Span
+        Segments of units that count, in time order.
+    """
+
+    recording: Recording
+    frames: Float32
+    target: NDArray[np.int64]
+    spans: list[Span]
+
+    @property
+    def clipped(self) -> Float32:
+        """Frames as the networks hear them in the engine."""
+        return np.clip(self.frames, 0.0, 1.0)
+
+
+def build_features(front_end: FrontEnd, folder: Path) -> Features:
+    """Make the features stage of a front end, as the engine does.
+
+    Raises
+    ------
+    ConfigError
+        Unknown plugin, options that it does not take, or a shape that is not
+        the front end's.
+    """
+    features = _build(
+        front_end.plugin, front_end.options, front_end.sample_rate, folder
+    )
+    made = (features.n_bins, features.hop_length, features.frame_length)
+    stated = (front_end.n_bins, front_end.hop_length, front_end.frame_length)
+    if made != stated:
+        raise ConfigError(
+            f"front end '{front_end.plugin}' makes bins, hop, frame length {made}, "
+            f"the manifest says {stated}"
+        )
+    return features
+
+
+def describe_front_end(config: FrontEndConfig, sample_rate: int) -> FrontEnd:
+    """Front end without scaling, with the shape that its plugin gives it."""
+    folder = Path.cwd()
+    features = _build(config.plugin, config.options, sample_rate, folder)
+    return FrontEnd(
+        plugin=config.plugin,
+        sample_rate=sample_rate,
+        hop_length=features.hop_length,
+        frame_length=features.frame_length,
+        n_bins=features.n_bins,
+        options=config.options,
+    )
+
+
+def _build(name: str, options: object, sample_rate: int, folder: Path) -> Features:
+    plugin = Registry().get("features", name)
+    context = BuildContext(
+        clock=SystemClock(),
+        run="training",
+        base=folder,
+        info=StreamInfo("training", sample_rate),
+    )
+    try:
+        checked = plugin.options.model_validate(options)
+    except ValidationError as error:
+        raise ConfigError(
+            [
+                f"front_end.options.{'.'.join(map(str, e['loc']))}: {e['msg']}"
+                for e in error.errors()
+            ]
+        ) from error
+    return cast(Features, plugin.build(checked, context))
+
+
+def frames_of(features: Features, samples: Float32) -> Float32:
+    """All frames of one recording, float32[n_frames, n_bins].
+
+    Parameters
+    ----------
+    features : Features
+        Is reset first.
+    samples : float32[n_samples]
+        Mono.
+    """
+    features.reset()
+    parts = [np.zeros((0, features.n_bins), np.float32)]
+    for start in range(0, len(samples), _BLOCK):
+        block = Block(start, samples[start : start + _BLOCK, None])
+        parts += [frames.values for frames in features.process(block)]
+    parts += [frames.values for frames in features.flush()]
+    return np.concatenate(parts)
+
+
+def common_rate(recordings: Iterable[Recording]) -> tuple[int, list[str]]:
+    """Sample rate of most recordings, and a sentence where others differ."""
+    rates = Counter(recording.sample_rate for recording in recordings)
+    rate = max(rates, key=lambda r: (rates[r], r))
+    if len(rates) == 1:
+        return rate, []
+    others = ", ".join(f"{n} at {r} Hz" for r, n in sorted(rates.items()) if r != rate)
+    return rate, [
+        f"recordings are resampled to {rate} Hz, the most common rate: {others}"
+    ]
+
+
+def read_samples(recording: Recording, sample_rate: int) -> Float32:
+    """First channel of the recording (or of the part that is meant).
+
+    Returns
+    -------
+    float32[n_samples]
+        At `sample_rate`.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or holds values that are not finite.
+    """
+    import soundfile
+
+    start = round(recording.start_s * recording.sample_rate)
+    stop = round((recording.start_s + recording.seconds) * recording.sample_rate)
+    try:
+        samples, _ = soundfile.read(
+            recording.path, start=start, stop=stop, dtype="float32", always_2d=True
+        )
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise ConfigError(
+            f"{recording.path}: cannot be read as audio ({error})"
+        ) from error
+    mono = np.ascontiguousarray(samples[:, 0])
+    bad = np.flatnonzero(~np.isfinite(mono))
+    if len(bad):
+        at_s = recording.start_s + bad[0] / recording.sample_rate
+        raise ConfigError(
+            f"{recording.path}: {len(bad)} samples are not finite (the first at "
+            f"{at_s:.3f} s): repair the file or leave it out"
+        )
+    if recording.sample_rate != sample_rate:
+        import soxr
+
+        mono = soxr.resample(mono, recording.sample_rate, sample_rate)
+    return mono
+
+
+def fit_band(
+    frames: Iterable[Float32], config: FrontEndConfig
+) -> tuple[Float32, Float32]:
+    """Scaling that brings each bin's percentiles to 0 and 1.
+
+    Returns
+    -------
+    offset, gain : float32[n_bins]
+
+    Raises
+    ------
+    ConfigError
+        No frame to fit on.
+    """
+    stacked = np.concatenate(list(frames))
+    if not len(stacked):
+        raise ConfigError("the training recordings are shorter than one frame")
+    low, high = np.percentile(stacked, [config.low, config.high], axis=0)
+    # A bin that never changes (digital silence, a low-pass) stays at 0.
+    spread = np.where(high - low > 1e-6, high - low, np.inf)
+    return low.astype(np.float32), (1.0 / spread).astype(np.float32)
+
+
+def make_material(
+    recording: Recording,
+    features: Features,
+    sample_rate: int,
+    units: Units,
+    offset: Float32,
+    gain: Float32,
+) -> Material:
+    """Frames and targets of a recording; `features` must not scale."""
+    frames = (frames_of(features, read_samples(recording, sample_rate)) - offset) * gain
+    target, spans = targets_of(
+        recording,
+        units,
+        len(frames),
+        sample_rate,
+        features.hop_length,
+        features.frame_length,
+    )
+    return Material(recording, frames, target, spans)
+
+
+def targets_of(
+    recording: Recording,
+    units: Units,
+    n_frames: int,
+    sample_rate: int,
+    hop_length: int,
+    frame_length: int,
+) -> tuple[NDArray[np.int64], list[Span]]:
+    """Right output of each frame: the unit in which the frame's centre lies."""
+    target = np.zeros(n_frames, np.int64)
+    spans = []
+    for a in recording.annotations:
+        first, stop = (
+            int(
+                np.clip(
+                    _first_frame(at_s, sample_rate, hop_length, frame_length),
+                    0,
+                    n_frames,
+                )
+            )
+            for at_s in (a.onset_s - recording.start_s, a.offset_s - recording.start_s)
+        )
+        unit = units.index.get(a.unit, IGNORED)
+        target[first:stop] = unit
+        if unit > 0 and stop > first:
+            spans.append(Span(first, stop, unit))
+    return target, spans
+
+
+def _first_frame(
+    at_s: float, sample_rate: int, hop_length: int, frame_length: int
+) -> int:
+    """First frame whose centre is not before `at_s`."""
+    return int(np.ceil((at_s * sample_rate - frame_length / 2) / hop_length))
