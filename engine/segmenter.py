@@ -1,0 +1,272 @@
+"""From a score per hop to segments: the hysteresis that all detectors share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine.types import Mark, Offset, Onset
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterRules:
+    """What makes a run of scores a segment. Times are in samples.
+
+    Parameters
+    ----------
+    on, off : float
+        A segment is a run of scores >= `off` with one score >= `on` in it.
+    min_duration : int
+        Shorter segments are none. Buffers do not count.
+    max_duration : int, optional
+        A segment that lasts longer is closed as truncated and the next begins.
+    gap_fill : int
+        Runs that are less than this apart are one.
+    min_silence : int
+        Sound that follows the end of a segment sooner is not heard before this
+        time has passed.
+    lookback : int
+        How far before the score reached `on` an onset may lie.
+    pre, post : int
+        Buffers added to both ends, as far as neighbours leave room.
+    early : bool
+        Tell an onset when the score reaches `on`, not when the segment has
+        lasted `min_duration`: shorter segments are then told, too.
+    """
+
+    on: float
+    off: float
+    min_duration: int = 0
+    max_duration: int | None = None
+    gap_fill: int = 0
+    min_silence: int = 0
+    lookback: int = 0
+    pre: int = 0
+    post: int = 0
+    early: bool = False
+
+    def __post_init__(self) -> None:
+        if self.off > self.on:
+            raise ValueError(f"off ({self.off}) must not exceed on ({self.on})")
+        if self.max_duration is not None and self.max_duration < max(
+            1, self.min_duration
+        ):
+            raise ValueError(
+                f"max_duration ({self.max_duration}) must be positive and not less "
+                f"than min_duration ({self.min_duration})"
+            )
+
+    @property
+    def latency(self) -> int:
+        """Samples by which marks may lag behind the scores (see `Detector`)."""
+        confirm = 0 if self.early else self.min_duration
+        return max(self.lookback + self.pre + confirm, self.gap_fill, self.post)
+
+
+class Segmenter:
+    """Turns scores into onsets and offsets, each as soon as it is known.
+
+    Every onset that is told leads to exactly one offset; segments never overlap.
+    The marks depend on the scores alone, not on how they are cut into calls.
+
+    Parameters
+    ----------
+    rules : SegmenterRules
+        Thresholds and durations.
+    hop_length : int
+        Samples per score.
+    origin : int
+        Score k speaks of samples
+        ``[k * hop_length + origin, (k + 1) * hop_length + origin)``.
+
+    Notes
+    -----
+    The work is done per crossing of the lower threshold, not per score.
+    """
+
+    def __init__(self, rules: SegmenterRules, hop_length: int, origin: int = 0) -> None:
+        self.rules = rules
+        self._hop = hop_length
+        self._origin = origin
+        # A segment may be closed once it has been quiet for so long.
+        self._patience = max(rules.gap_fill, rules.post)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; segments count from 0 again."""
+        self._segment = 0
+        self._forget(0)
+
+    def begin(self, sample: int) -> None:
+        """Say where audio begins: nothing is told of samples before it."""
+        self._forget(sample)
+
+    def process(self, first: int, scores: NDArray[np.float64]) -> list[Mark]:
+        """Marks known after scores ``first, first + 1, ...``.
+
+        Parameters
+        ----------
+        first : int
+            Index of the first score; calls must follow each other without holes.
+        scores : float64[n]
+            Any quantity that is larger where there is sound.
+        """
+        marks: list[Mark] = []
+        if len(scores) == 0:
+            return marks
+        for start, stop in _runs(scores >= self.rules.off):
+            self._hear_silence(self._sample(first + start), marks)
+            self._hear_run(first + start, scores[start:stop], marks)
+        self._hear_silence(self._sample(first + len(scores)), marks)
+        return marks
+
+    def close(self, stop: int) -> list[Mark]:
+        """End of the audio at sample `stop`: close what is open as truncated."""
+        marks: list[Mark] = []
+        if self._start is not None:
+            if self._end >= self._heard:
+                self._end = stop  # it still sounded when the audio ended
+            self._tell_onset_if_due(stop, marks)
+            self._finish(min(self._end + self.rules.post, stop), True, marks)
+        self._forget(stop)
+        return marks
+
+    def _forget(self, sample: int) -> None:
+        self._floor = sample  # nothing may be told of samples before this one
+        self._deaf_until = sample
+        self._heard = sample
+        self._start: int | None = None  # first sample of the candidate segment
+        self._end = sample  # sample after its last score >= off
+        self._reached_on = False
+        self._told = False
+        self._continues = False  # the maximum duration cut the sound just here
+        self._onset = sample
+        self._peak = 0.0
+
+    def _sample(self, hop: int) -> int:
+        return hop * self._hop + self._origin
+
+    def _hear_silence(self, until: int, marks: list[Mark]) -> None:
+        """No score reached `off` from the last run up to sample `until`."""
+        self._heard = until
+        if until > self._end:
+            self._continues = False
+        if self._start is None or until == self._end:
+            return
+        if until - self._end < self.rules.gap_fill:
+            return
+        if not self._told:
+            self._start = None
+        elif until - self._end >= self._patience:
+            self._finish(self._end + self.rules.post, False, marks)
+
+    def _hear_run(
+        self, hop: int, scores: NDArray[np.float64], marks: list[Mark]
+    ) -> None:
+        """All `scores` reach `off`; cut the run where segments end within it."""
+        start = self._sample(hop)
+        if self._told and start - self._end >= max(self.rules.gap_fill, 1):
+            # Sound came back while the buffer after the segment was waited for.
+            self._finish(min(self._end + self.rules.post, start), False, marks)
+        limit = self.rules.max_duration
+        if self._told and limit is not None and self._start is not None:
+            if start - self._start >= limit:  # reached within a filled gap
+                self._finish(self._end, True, marks)
+        if start < self._deaf_until:
+            skip = min(-(-(self._deaf_until - start) // self._hop), len(scores))
+            hop, scores = hop + skip, scores[skip:]
+        while len(scores):
+            taken = self._extend(hop, scores, marks)
+            hop, scores = hop + taken, scores[taken:]
+
+    def _extend(self, hop: int, scores: NDArray[np.float64], marks: list[Mark]) -> int:
+        """Let the candidate grow; return how many of `scores` went into it."""
+        if self._start is None:
+            self._start = max(self._sample(hop), self._floor)
+            self._end = self._start
+            self._reached_on, self._continues = self._continues, False
+            self._peak = 0.0
+        count = self._room(hop, scores)
+        if not self._told:
+            self._confirm(hop, scores[:count], marks)
+        self._end = self._sample(hop + count)
+        limit = self.rules.max_duration
+        if limit is not None and self._told and self._end - self._start >= limit:
+            self._finish(self._end, True, marks)
+            self._continues = True
+        return count
+
+    def _room(self, hop: int, scores: NDArray[np.float64]) -> int:
+        """How many of `scores` the maximum duration leaves room for, at least 1."""
+        if self.rules.max_duration is None or self._start is None:
+            return len(scores)
+        if not self._reached_on:
+            # Counting starts where sound begins, which is not known before `on`.
+            reached = scores >= self.rules.on
+            if not reached.any():
+                return len(scores)
+            begin = self._sample(hop + int(np.argmax(reached))) - self.rules.lookback
+            start = max(self._start, begin)
+        else:
+            start = self._start
+        last = start + self.rules.max_duration - self._origin
+        return min(max(-(-last // self._hop) - hop, 1), len(scores))
+
+    def _confirm(
+        self, hop: int, scores: NDArray[np.float64], marks: list[Mark]
+    ) -> None:
+        """Tell the onset at the first score at which it is certain."""
+        assert self._start is not None
+        first_on = 0
+        if not self._reached_on:
+            reached = scores >= self.rules.on
+            if not reached.any():
+                return
+            first_on = int(np.argmax(reached))
+            self._reached_on = True
+            self._start = max(
+                self._start, self._sample(hop + first_on) - self.rules.lookback
+            )
+        least = 0 if self.rules.early else self.rules.min_duration
+        due = -(-(self._start + least - self._origin) // self._hop) - 1 - hop
+        due = max(due, first_on)
+        self._peak = max(self._peak, float(scores[first_on : due + 1].max(initial=0)))
+        if due < len(scores):
+            self._tell_onset(marks)
+
+    def _tell_onset_if_due(self, stop: int, marks: list[Mark]) -> None:
+        """Tell an onset that the end of the audio confirms."""
+        assert self._start is not None
+        lasted = min(self._end, stop) - self._start
+        if self._reached_on and not self._told and lasted >= self.rules.min_duration:
+            self._tell_onset(marks)
+
+    def _tell_onset(self, marks: list[Mark]) -> None:
+        assert self._start is not None
+        self._onset = max(self._start - self.rules.pre, self._floor)
+        self._told = True
+        marks.append(Onset(self._segment, self._onset, self._peak))
+
+    def _finish(self, offset: int, truncated: bool, marks: list[Mark]) -> None:
+        """Close the candidate; it leaves no trace unless its onset was told."""
+        if self._told:
+            marks.append(Offset(self._segment, self._onset, offset, truncated))
+            self._segment += 1
+            self._floor = offset
+            if not truncated:
+                self._deaf_until = self._end + self.rules.min_silence
+        self._start = None
+        self._told = False
+
+
+def _runs(above: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """``[start, stop)`` of each run of True."""
+    if not above.any():
+        return []
+    edges = np.flatnonzero(above[1:] != above[:-1]) + 1
+    bounds = edges.tolist()
+    if above[0]:
+        bounds.insert(0, 0)
+    if above[-1]:
+        bounds.append(len(above))
+    return list(zip(bounds[::2], bounds[1::2], strict=True))

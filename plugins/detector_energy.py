@@ -1,0 +1,286 @@
+"""The default detector: level of a band against a running noise floor."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.segmenter import Segmenter, SegmenterRules
+from neurovocal.engine.types import Block, Gap, Mark, Onset, Posteriors
+from neurovocal.plugins._floor import NoiseFloor
+from neurovocal.plugins._level import EDGE, BandLevel, default_band
+
+LEARN_EVERY = 64  # hops between updates of the noise floor
+
+
+class EnergyOptions(Options):
+    """Options of the `energy` detector."""
+
+    low_hz: float | None = Field(default=None, gt=0)
+    """Lower edge of the band; by default 1/32 of the rate, at most 500 Hz, and
+    20 kHz where the rate is above 96 kHz."""
+    high_hz: float | None = Field(default=None, gt=0)
+    """Upper edge of the band; by default 0.45 of the rate, at most 10 kHz where
+    the rate is not above 96 kHz."""
+    on_db: float = Field(default=8.0, gt=0)
+    """A sound is a segment when it reaches this level above the noise floor."""
+    off_db: float = Field(default=7.0, gt=0)
+    """A segment lasts while the level is this far above the noise floor."""
+    min_duration_ms: float = Field(default=10.0, ge=0)
+    """Shorter sounds are ignored."""
+    max_duration_ms: float = Field(default=5000.0, gt=0)
+    """A longer sound is closed as truncated and a new segment begins."""
+    gap_fill_ms: float = Field(default=6.0, ge=0)
+    """Sounds that are less than this apart are one segment."""
+    min_silence_ms: float = Field(default=0.0, ge=0)
+    """For so long after a segment no new one begins."""
+    pre_ms: float = Field(default=0.0, ge=0)
+    """Buffer before each segment."""
+    post_ms: float = Field(default=0.0, ge=0)
+    """Buffer after each segment; its offset is told that much later."""
+    lookback_ms: float = Field(default=10.0, ge=0)
+    """How far before the level reached `on_db` an onset may lie."""
+    early: bool = False
+    """Tell onsets before `min_duration_ms` has passed; short sounds are then
+    told, too."""
+    hop_ms: float = Field(default=1.0, gt=0)
+    """Time between two values of the level."""
+    smooth_ms: float = Field(default=2.0, ge=0)
+    """The level is averaged over about this time, half of it look-ahead."""
+    floor_quantile: float = Field(default=0.1, gt=0, lt=1)
+    """The noise floor is this quantile of the levels heard lately."""
+    memory_s: float = Field(default=10.0, gt=0)
+    """How long levels are remembered (time constant)."""
+    settle_s: float = Field(default=1.0, ge=0)
+    """At the start of a stream, and after an interruption longer than the memory,
+    marks are held back for so long, until the noise floor is known."""
+    least_floor_db: float = -95.0
+    """The noise floor is never taken to be lower than this (dB re full scale,
+    mean square), as in digital silence."""
+
+
+def band_problem(options: EnergyOptions, sample_rate: int) -> str | None:
+    """What is wrong with the band at a sample rate, in one sentence."""
+    low, high = band(options, sample_rate)
+    if low >= high:
+        return (
+            f"the band from {low:g} to {high:g} Hz is empty at {sample_rate} Hz: "
+            f"set low_hz below high_hz and below {EDGE * sample_rate:g} Hz"
+        )
+    return None
+
+
+def band(options: EnergyOptions, sample_rate: int) -> tuple[float, float]:
+    """Band in Hz: the options', else the rate's, never beyond 0.45 of the rate."""
+    low, high = default_band(sample_rate)
+    if options.low_hz is not None:
+        low = options.low_hz
+    if options.high_hz is not None:
+        high = options.high_hz
+    return low, min(high, EDGE * sample_rate)
+
+
+class EnergyDetector:
+    """Segments where a band is louder than the background.
+
+    The score of a hop is its level (smoothed mean square in the band) over the
+    noise floor as known at the last multiple of 64 hops; onsets carry it in dB.
+
+    Parameters
+    ----------
+    options : EnergyOptions
+        Band, thresholds and durations.
+    sample_rate : int
+        Hz.
+
+    Raises
+    ------
+    ConfigError
+        The band is empty at this rate, or thresholds or durations contradict
+        each other.
+    """
+
+    consumes: Literal["samples", "posteriors"] = "samples"
+
+    def __init__(self, options: EnergyOptions, sample_rate: int) -> None:
+        problems = list(_problems(options, sample_rate))
+        if problems:
+            raise ConfigError(problems)
+        low, high = band(options, sample_rate)
+        hop = max(1, round(options.hop_ms * sample_rate / 1000))
+        reach = max(0, round(options.smooth_ms * sample_rate / 1000 / hop) // 2)
+        per_s = sample_rate / hop
+        rules = _rules(options, sample_rate)
+        self._hop = hop
+        self._settle_hops = max(1, round(options.settle_s * per_s))
+        self._memory = round(options.memory_s * sample_rate)
+        self._level = BandLevel(low, high, sample_rate, hop, reach)
+        self._floor = NoiseFloor(
+            options.floor_quantile,
+            options.memory_s * per_s,
+            10.0 ** (options.least_floor_db / 10),
+        )
+        self._segmenter = Segmenter(rules, hop)
+        settling = (self._settle_hops + reach + 1) * hop
+        steady = rules.latency + (reach + 2) * hop
+        self.latency = max(settling, steady)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as if newly built."""
+        self._segmenter.reset()
+        self._forget()
+
+    def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
+        """Marks known after `item`; a gap closes an open segment as truncated."""
+        if isinstance(item, Gap):
+            return self._break(item)
+        assert isinstance(item, Block)
+        if not self._hears and len(item.samples):
+            self._segmenter.begin(item.start)
+            self._hears = True
+        self._heard = item.stop
+        return _in_db(self._hear(*self._level.push(item)))
+
+    def flush(self) -> Iterable[Mark]:
+        """End of the stream: an open segment is closed as truncated."""
+        marks = self._end()
+        self._forget()
+        return marks
+
+    def _break(self, gap: Gap) -> list[Mark]:
+        """Close at a gap. The background outlives an interruption, not a change.
+
+        An empty gap is a change of recording.
+        """
+        marks = self._end()
+        length = gap.stop - gap.start
+        if length == 0 or length > self._memory or not self._settled:
+            self._forget()
+        return marks
+
+    def _end(self) -> list[Mark]:
+        """Judge what is still held back and close the open segment."""
+        if not self._hears:
+            return []
+        marks = self._hear(*self._level.flush())
+        if not self._settled:
+            marks += self._settle()
+        marks += self._segmenter.close(self._heard)
+        self._floor.learn(_joined(self._fresh))
+        self._fresh = []
+        self._hears = False
+        self._level.begin()
+        return _in_db(marks)
+
+    def _forget(self) -> None:
+        """Forget the background, too."""
+        self._level.begin()
+        self._floor.reset()
+        self._fresh: list[NDArray[np.float64]] = []  # not yet in the floor
+        self._n_held = 0
+        self._first_held = 0
+        self._settled = False
+        self._hears = False
+        self._heard = 0
+
+    def _hear(self, first: int, levels: NDArray[np.float64]) -> list[Mark]:
+        marks: list[Mark] = []
+        if not self._settled and len(levels):
+            if self._n_held == 0:
+                self._first_held = first
+            held = levels[: self._settle_hops - self._n_held]
+            self._fresh.append(held)
+            self._n_held += len(held)
+            if self._n_held == self._settle_hops:
+                marks += self._settle()
+            first, levels = first + len(held), levels[len(held) :]
+        while len(levels):
+            part = levels[: LEARN_EVERY - first % LEARN_EVERY]
+            marks += self._segmenter.process(first, part / self._floor.value)
+            self._fresh.append(part)
+            first, levels = first + len(part), levels[len(part) :]
+            if first % LEARN_EVERY == 0:
+                self._floor.learn(_joined(self._fresh))
+                self._fresh = []
+        return marks
+
+    def _settle(self) -> list[Mark]:
+        """Learn the floor from all that was held back, then judge it."""
+        held = _joined(self._fresh)
+        self._fresh = []
+        self._floor.learn(held)
+        self._settled = True
+        return self._segmenter.process(self._first_held, held / self._floor.value)
+
+
+def _joined(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _in_db(marks: list[Mark]) -> list[Mark]:
+    return [
+        Onset(mark.segment, mark.sample, 10 * math.log10(mark.score))
+        if isinstance(mark, Onset)
+        else mark
+        for mark in marks
+    ]
+
+
+def _rules(options: EnergyOptions, sample_rate: int) -> SegmenterRules:
+    def samples(milliseconds: float) -> int:
+        return round(milliseconds * sample_rate / 1000)
+
+    return SegmenterRules(
+        on=10.0 ** (options.on_db / 10),
+        off=10.0 ** (options.off_db / 10),
+        min_duration=samples(options.min_duration_ms),
+        max_duration=max(1, samples(options.max_duration_ms)),
+        gap_fill=samples(options.gap_fill_ms),
+        min_silence=samples(options.min_silence_ms),
+        lookback=samples(options.lookback_ms),
+        pre=samples(options.pre_ms),
+        post=samples(options.post_ms),
+        early=options.early,
+    )
+
+
+def _problems(options: EnergyOptions, sample_rate: int) -> Iterable[str]:
+    problem = band_problem(options, sample_rate)
+    if problem:
+        yield problem
+    if options.off_db > options.on_db:
+        yield (
+            f"off_db ({options.off_db:g}) is above on_db ({options.on_db:g}): a "
+            "segment would end before it begins"
+        )
+    if options.max_duration_ms < options.min_duration_ms:
+        yield (
+            f"max_duration_ms ({options.max_duration_ms:g}) is below "
+            f"min_duration_ms ({options.min_duration_ms:g})"
+        )
+
+
+def _build(options: EnergyOptions, context: BuildContext) -> EnergyDetector:
+    if context.info is None:
+        raise ConfigError("the energy detector needs to know its stream's rate")
+    return EnergyDetector(options, context.info.sample_rate)
+
+
+def _check(options: EnergyOptions, context: BuildContext) -> Iterable[str]:
+    rate = context.info.sample_rate if context.info else None
+    return _problems(options, rate) if rate else ()
+
+
+plugin = Plugin(
+    kind="detector",
+    options=EnergyOptions,
+    build=_build,
+    summary="level of a band against a running noise floor (the default)",
+    check=_check,
+)
