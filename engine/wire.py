@@ -1,0 +1,252 @@
+"""The wire format: messages as three byte strings (docs/wire.md).
+
+Topic, header and payload; nothing here knows what carries them. Whatever comes
+in is checked: a decoder may be handed anything.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+from msgspec import UNSET
+
+from neurovocal.engine.errors import NeurovocalError
+from neurovocal.engine.types import Float32, Message
+from neurovocal.engine.wire_headers import (
+    DIMENSIONS,
+    VERSION,
+    AnchorHeader,
+    AnyHeader,
+    ArrayHeader,
+    Header,
+    Latency,
+    array_of,
+    decoder,
+    encoder,
+    header_of,
+    to_event,
+)
+
+__all__ = [
+    "MAX_HEADER",
+    "MAX_PAYLOAD",
+    "MAX_TOPIC",
+    "Decoded",
+    "Header",
+    "Latency",
+    "WireError",
+    "decode",
+    "encode",
+    "event_json",
+    "latency_of",
+    "payload_of",
+    "prefix",
+    "to_event",
+    "topic",
+]
+
+MAX_TOPIC = 16 * 1024
+MAX_HEADER = 1024 * 1024
+MAX_PAYLOAD = 64 * 1024 * 1024
+
+DTYPE = "<f4"
+_ITEM_BYTES = 4
+_VERSION_PREFIX = f"nv{VERSION}/".encode()
+
+Parts: TypeAlias = tuple[bytes, bytes, bytes]
+
+
+class WireError(NeurovocalError):
+    """A message does not follow the wire format."""
+
+
+class Decoded(NamedTuple):
+    """A checked header and its array: read-only float32, or None."""
+
+    header: AnyHeader
+    values: Float32 | None
+
+
+def prefix(kind: str) -> str:
+    """What all topics of a kind begin with."""
+    return f"nv{VERSION}/{kind}/"
+
+
+@lru_cache(maxsize=4096)
+def topic(kind: str, stream: str) -> bytes:
+    """Topic of a kind and stream: ``nv1/<kind>/<stream>`` in UTF-8.
+
+    In the stream's name, ``/``, ``%`` and control characters are
+    percent-encoded: a topic always has three parts and is one printable line.
+    """
+    return (prefix(kind) + "".join(map(_quoted, _utf8(stream)))).encode()
+
+
+def _quoted(char: str) -> str:
+    code = ord(char)
+    if char in "/%" or code < 0x20 or 0x7F <= code < 0xA0:
+        return "".join(f"%{byte:02X}" for byte in char.encode())
+    return char
+
+
+def _utf8(text: str) -> str:
+    """`text` as UTF-8 can say it: a file's name may hold bytes that are none."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def encode(message: Message, run: str, publish_ms: float | None) -> Parts:
+    """Turn a message into topic, header and payload.
+
+    Parameters
+    ----------
+    message : Message
+        Any message of the engine.
+    run : str
+        Name of the run.
+    publish_ms : float or None
+        Time from the message's leaving the lane to its sending; None offline.
+    """
+    header = header_of(message)
+    header.run = run
+    if not isinstance(header, AnchorHeader):
+        header.utc_ns = message.utc_ns
+    header.latency = latency_of(message, publish_ms)
+    name = topic(message.kind, message.info.stream)
+    return name, _json(header), payload_of(message)
+
+
+def latency_of(message: Message, publish_ms: float | None) -> Latency | None:
+    """The message's ledger with the sending added; None offline."""
+    ledger = message.ledger
+    if ledger is None:
+        if publish_ms is None:
+            return None
+        return Latency(None, None, None, publish_ms)
+    return Latency(ledger.wait_ms, ledger.queue_ms, ledger.compute_ms, publish_ms)
+
+
+def event_json(message: Message, *, values: bool = False) -> bytes:
+    """Canonical JSON of an event: what the audio alone defines, in fixed order.
+
+    The same audio and configuration give the same bytes in every run: run, time
+    of day and latency are not in it.
+
+    Parameters
+    ----------
+    message : Message
+        Any message of the engine.
+    values : bool
+        Whether a bulky event's array is written out, too (NaN as null).
+    """
+    text = _json(header_of(message))
+    array = array_of(message.event) if values else None
+    if array is None:
+        return text
+    return b"".join((text[:-1], b',"values":', encoder.encode(array.tolist()), b"}"))
+
+
+def payload_of(message: Message) -> bytes:
+    """The event's array as little-endian float32 in C order; else empty."""
+    array = array_of(message.event)
+    if array is None:
+        return b""
+    return np.ascontiguousarray(array, dtype=DTYPE).tobytes()
+
+
+def _json(header: AnyHeader) -> bytes:
+    try:
+        return encoder.encode(header)
+    except UnicodeEncodeError:
+        return encoder.encode(_clean(msgspec.to_builtins(header)))
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return _utf8(value)
+        case dict():
+            return {_clean(key): _clean(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_clean(item) for item in value]
+        case _:
+            return value
+
+
+def decode(parts: Sequence[bytes | memoryview]) -> Decoded:
+    """Check and read a message.
+
+    Parameters
+    ----------
+    parts : sequence of bytes
+        Topic, header, payload.
+
+    Returns
+    -------
+    Decoded
+        Header and array; the array is a read-only view of the payload.
+
+    Raises
+    ------
+    WireError
+        Anything at all is not as docs/wire.md says. Fields that are not known
+        are no mistake: a later version may add some.
+    """
+    if len(parts) != 3:
+        raise WireError(f"a message has 3 parts, not {len(parts)}")
+    limits = (MAX_TOPIC, MAX_HEADER, MAX_PAYLOAD)
+    names = ("topic", "header", "payload")
+    for part_name, part, limit in zip(names, parts, limits, strict=True):
+        if len(part) > limit:
+            raise WireError(f"{part_name} of {len(part)} bytes: {limit} is the most")
+    name, text, payload = bytes(parts[0]), parts[1], parts[2]
+    if not name.startswith(_VERSION_PREFIX):
+        raise WireError(f"topic {_shown(name)} is not of version {VERSION}")
+    header = _read_header(text)
+    if name != topic(header.kind, header.stream):
+        raise WireError(
+            f"topic {_shown(name)} does not fit a header of kind '{header.kind}'"
+        )
+    if isinstance(header, ArrayHeader):
+        return Decoded(header, _read_array(header, payload))
+    if len(payload):
+        raise WireError(f"a message of kind '{header.kind}' has no payload")
+    return Decoded(header, None)
+
+
+def _read_header(text: bytes | memoryview) -> AnyHeader:
+    try:
+        header = decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"the header cannot be read: {error}") from error
+    if header.v != VERSION:
+        raise WireError(f"the header is of version {header.v}, not {VERSION}")
+    for field in ("run", "utc_ns", "latency"):
+        if getattr(header, field) is UNSET:
+            raise WireError(f"the header lacks '{field}'")
+    if isinstance(header, AnchorHeader) and header.utc_ns is None:
+        raise WireError("an anchor without 'utc_ns' says nothing")
+    return header
+
+
+def _read_array(
+    header: ArrayHeader, payload: bytes | memoryview
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    if header.dtype != DTYPE:
+        raise WireError(f"dtype '{header.dtype}' is not '{DTYPE}'")
+    shape = header.shape
+    expected = DIMENSIONS[type(header)]
+    if len(shape) != expected:
+        raise WireError(f"shape {shape} does not have {expected} dimensions")
+    if math.prod(shape) * _ITEM_BYTES != len(payload):
+        raise WireError(f"a payload of {len(payload)} bytes is no array of {shape}")
+    try:
+        return np.frombuffer(payload, DTYPE).reshape(shape)
+    except ValueError as error:  # no value at all, but an absurd shape
+        raise WireError(f"shape {shape} is no array: {error}") from error
+
+
+def _shown(name: bytes) -> str:
+    return repr(name[:60].decode("utf-8", "replace"))
