@@ -109,7 +109,7 @@ def choose_units(
         rare = [label for label in rare if label not in kept]
     names = [config.silence, *kept]
     index = {name: position for position, name in enumerate(names)}
-    if config.rare == "merge" and sum(counts[label] for label in rare):
+    if config.rare == "merge" and any(counts[label] for label in rare):
         names.append(OTHER)
         index |= {label: len(names) - 1 for label in rare}
         fate = f"counts as '{OTHER}'"

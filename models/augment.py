@@ -1,0 +1,68 @@
+"""Other days and other microphones: what a recording could have sounded like."""
+
+import numpy as np
+
+from neurovocal.engine.types import Float32
+from neurovocal.models.config import AugmentConfig
+
+
+class Augmenter:
+    """Changes level, tilt and noise floor of scaled logarithmic frames.
+
+    Works on log10 of power, where a change of level is a sum: ``log`` frames.
+    On frames of another scale only `noise` is meaningful.
+
+    Parameters
+    ----------
+    config : AugmentConfig
+    offset, gain : float32[n_bins]
+        Scaling of the frames, ``(x - offset) * gain``.
+    logarithmic : bool
+        Whether x is log10 of power.
+    """
+
+    def __init__(
+        self, config: AugmentConfig, offset: Float32, gain: Float32, logarithmic: bool
+    ) -> None:
+        self._config = config
+        self._offset = offset
+        self._gain = gain
+        self._logarithmic = logarithmic
+        self._slope = np.linspace(-0.5, 0.5, len(gain), dtype=np.float32)
+
+    def __call__(self, frames: Float32, rng: np.random.Generator) -> Float32:
+        """Changed copy of float32[batch, T, n_bins], clipped to [0, 1]."""
+        config, batch_size = self._config, len(frames)
+        if self._logarithmic:
+            level_db = rng.normal(0, config.level_db, (batch_size, 1, 1))
+            tilt_db = rng.normal(0, config.tilt_db, (batch_size, 1, 1)) * self._slope
+            change = ((level_db + tilt_db) / 10).astype(np.float32)
+            frames = frames + change * self._gain
+            self._raise_floor(frames, rng)
+        if config.noise:
+            noise = rng.standard_normal(frames.shape, dtype=np.float32)
+            frames = frames + np.float32(config.noise) * noise
+        return np.clip(frames, 0.0, 1.0)
+
+    def _raise_floor(self, frames: Float32, rng: np.random.Generator) -> None:
+        """Add white or coloured noise of random power to some sequences.
+
+        The power of a Gaussian noise in one bin of one frame is exponentially
+        distributed around its mean.
+        """
+        config = self._config
+        for sequence in frames:
+            if rng.random() >= config.floor:
+                continue
+            rise = rng.uniform(0, config.floor_db) / 10
+            tilt = rng.normal(0, 1.0) * self._slope
+            mean = self._offset + rise + tilt
+            power = rng.standard_exponential(sequence.shape, dtype=np.float32)
+            heard = np.power(10.0, sequence / self._gain_or_one + self._offset)
+            total = heard + power * np.power(10.0, mean)
+            sequence[:] = (np.log10(total) - self._offset) * self._gain
+
+    @property
+    def _gain_or_one(self) -> Float32:
+        """Gain without the zeros of bins that never change."""
+        return np.where(self._gain > 0, self._gain, np.float32(1.0))

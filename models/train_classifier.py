@@ -1,0 +1,152 @@
+"""Training of the frame-wise classifier."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from neurovocal.engine.types import Float32
+from neurovocal.models.augment import Augmenter
+from neurovocal.models.classifier import Classifier
+from neurovocal.models.config import ClassifierConfig
+from neurovocal.models.frames import IGNORED, Material
+from neurovocal.models.optim import guard_gradients, rate_factor, set_rates
+
+
+class ClassifierTask:
+    """One network, its data and its optimizer (a `neurovocal.models.fit.Task`).
+
+    Parameters
+    ----------
+    config : ClassifierConfig
+    train, valid : list of Material
+    n_units : int
+    augmenter : Augmenter
+    seed : int
+    """
+
+    name = "classifier"
+
+    def __init__(
+        self,
+        config: ClassifierConfig,
+        train: list[Material],
+        valid: list[Material],
+        n_units: int,
+        augmenter: Augmenter,
+        seed: int,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.rng = np.random.Generator(np.random.SFC64(seed))
+        self.updates = config.updates
+        self.validate_every = config.validate_every
+        self.patience: int | None = config.patience
+        self.module = Classifier(config, train[0].frames.shape[1], n_units)
+        self.optimizer = _optimizer(self.module, config)
+        self._config = config
+        self._train = [m for m in train if len(m.frames)]
+        self._valid = valid
+        self._weights = [weights_of(m, config) for m in self._train]
+        lengths = np.array([len(m.frames) for m in self._train], float)
+        self._share = lengths / lengths.sum()
+        self._augment = augmenter
+
+    def begin(self, progress: float) -> bool:
+        """Set the learning rate."""
+        set_rates(self.optimizer, rate_factor(self._config.decay, progress))
+        return False
+
+    def step(self, progress: float) -> float:
+        """Train on one batch of sequences."""
+        frames, target, weight = self._batch()
+        logits, _ = self.module(frames)
+        loss = functional.cross_entropy(
+            logits.flatten(0, 1),
+            target.flatten(),
+            reduction="none",
+            ignore_index=IGNORED,
+            label_smoothing=self._config.label_smoothing,
+        )
+        mean = (loss * weight.flatten()).sum() / weight.sum().clamp_min(1e-6)
+        self.optimizer.zero_grad(set_to_none=True)
+        mean.backward()  # type: ignore[no-untyped-call]
+        if guard_gradients(self.module.parameters(), "skip", self._config.clip):
+            self.optimizer.step()
+        return float(mean.detach())
+
+    def validate(self) -> dict[str, float]:
+        """Cross entropy (the score) and error per frame, without gradients."""
+        entropy, wrong, counted = 0.0, 0, 0
+        for material in self._valid:
+            logits, _ = self.module(torch.from_numpy(material.clipped)[None])
+            target = torch.from_numpy(material.target)
+            valid = target != IGNORED
+            entropy += float(
+                functional.cross_entropy(
+                    logits[0], target, reduction="sum", ignore_index=IGNORED
+                )
+            )
+            wrong += int((logits[0].argmax(-1) != target)[valid].sum())
+            counted += int(valid.sum())
+        return {"score": entropy / counted, "frame_error": wrong / counted}
+
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Sequences from recordings drawn by their length, zero-padded."""
+        config = self._config
+        shape = (config.batch_size, config.sequence_length)
+        frames = np.zeros((*shape, self._train[0].frames.shape[1]), np.float32)
+        target = np.full(shape, IGNORED, np.int64)
+        weight = np.zeros(shape, np.float32)
+        chosen = self.rng.choice(len(self._train), config.batch_size, p=self._share)
+        for row, number in enumerate(chosen):
+            material = self._train[number]
+            spare = max(0, len(material.frames) - config.sequence_length)
+            start = int(self.rng.integers(spare + 1))
+            part = slice(start, start + config.sequence_length)
+            n = len(material.frames[part])
+            frames[row, :n] = material.frames[part]
+            target[row, :n] = material.target[part]
+            weight[row, :n] = self._weights[number][part]
+        weight[:, : config.warm_up] = 0.0
+        changed = self._augment(frames, self.rng)
+        return (
+            torch.from_numpy(changed),
+            torch.from_numpy(target),
+            torch.from_numpy(weight),
+        )
+
+
+def weights_of(material: Material, config: ClassifierConfig) -> Float32:
+    """How much each frame counts in training, float32[n_frames].
+
+    A boundary is where annotators disagree and where the detector, not the
+    classifier, decides: frames beside it count less. With the objective `last`
+    only the last frame of each segment counts, beside silence.
+    """
+    target = material.target
+    weight = np.ones(len(target), np.float32)
+    if config.objective == "last":
+        weight[target > 0] = 0.0
+        for span in material.spans:
+            weight[span.stop - 1] = span.stop - span.first
+    else:
+        edges = np.flatnonzero(np.diff(target)) + 1
+        for shift in range(-config.edge_frames, config.edge_frames):
+            near = np.clip(edges + shift, 0, len(target) - 1)
+            weight[near] = config.edge_weight
+    weight[target == IGNORED] = 0.0
+    return weight
+
+
+def _optimizer(
+    module: torch.nn.Module, config: ClassifierConfig
+) -> torch.optim.Optimizer:
+    rate = config.learning_rate
+    groups = [{"params": list(module.parameters()), "initial_lr": rate}]
+    match config.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay)
+        case "adam":
+            return torch.optim.Adam(groups, lr=rate)
+        case _:
+            return torch.optim.RMSprop(groups, lr=rate)

@@ -1,0 +1,223 @@
+"""Training of the RNN-RBM: phases of contrastive divergence or exact likelihood."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.types import Float32
+from neurovocal.models.config import Phase, RnnRbmConfig
+from neurovocal.models.frames import Material
+from neurovocal.models.optim import (
+    RmsProp,
+    guard_gradients,
+    rate_factor,
+    set_rates,
+    weight_penalty,
+)
+from neurovocal.models.rnn_rbm import RnnRbm, uniform_from
+
+
+class RnnRbmTask:
+    """One network, its data and its optimizer (a `neurovocal.models.fit.Task`).
+
+    Parameters
+    ----------
+    config : RnnRbmConfig
+    train, valid : list of float32[n_frames, n_bins]
+        Songs in [0, 1], one array per recording.
+    seed : int
+
+    Raises
+    ------
+    ConfigError
+        No song is as long as a training sequence.
+    """
+
+    name = "RNN-RBM"
+    patience: int | None = None
+
+    def __init__(
+        self,
+        config: RnnRbmConfig,
+        train: list[Float32],
+        valid: list[Float32],
+        seed: int,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.rng = np.random.Generator(np.random.SFC64(seed))
+        self._uniform = uniform_from(self.rng)
+        self._config = config
+        self._length = config.warm_up + config.sequence_length
+        self._train = [song for song in train if len(song) > self._length]
+        if not self._train:
+            raise ConfigError(
+                f"no training recording has {self._length + 1} frames of song: lower "
+                "rnn_rbm.sequence_length"
+            )
+        self._valid = valid
+        lengths = np.array([len(song) for song in self._train], float)
+        self._share = lengths / lengths.sum()
+        self.updates = sum(phase.updates for phase in config.phases)
+        self.validate_every = config.validate_every
+        self.module = RnnRbm(config, train[0].shape[1])
+        self._start_at_mean()
+        self._phase = -1
+        self.optimizer = self._new_optimizer(config.phases[0])
+
+    def begin(self, progress: float) -> bool:
+        """Set the learning rates; a new phase gets a new optimizer."""
+        number, within = self._position(progress)
+        changed = number != self._phase
+        phase = self._config.phases[number]
+        if changed:
+            self._phase = number
+            self._prepare(phase)
+            self.optimizer = self._new_optimizer(phase)
+        set_rates(self.optimizer, rate_factor(phase.decay, within))
+        return changed
+
+    def step(self, progress: float) -> float:
+        """Train on one batch of sequences."""
+        model, config = self.module, self._config
+        v = self._batch()
+        loss = self._loss(v, config.phases[self._phase].objective)
+        if config.l1 or config.l2:
+            weights = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
+            loss = loss + weight_penalty(weights, config.l1, config.l2)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if guard_gradients(model.parameters(), config.non_finite, config.clip):
+            self.optimizer.step()
+        return float(loss.detach())
+
+    def validate(self) -> dict[str, float]:
+        """Squared error of the one-step prediction (the score), and free energy."""
+        error, energy, n = 0.0, 0.0, 0
+        for song in self._valid:
+            v = torch.from_numpy(song)[:, None]
+            u = self.module.states(v, self.module.initial_state())[:, -1]
+            bv, bh = self.module.biases(u[:-1])
+            following = v[1:]
+            predicted = self.module.predict(v[:-1], bv, bh)
+            error += float((predicted - following).square().mean(-1).sum())
+            energy += float(self.module.free_energy(following, bv, bh).sum())
+            n += len(following)
+        norm = float(self.module.W.norm())
+        return {"score": error / n, "free_energy": energy / n, "w_norm": norm}
+
+    def _loss(self, v: Tensor, objective: str) -> Tensor:
+        model, config = self.module, self._config
+        before, now = v[:-1], v[1:]
+        if objective == "static":
+            u = torch.zeros(*now.shape[:2], model.n_recurrent)
+        else:
+            u = model.states(before, model.initial_state(v.shape[1]))[:, -1]
+        # The first states are cold: they only warm up those that count.
+        now, u = now[config.warm_up :], u[config.warm_up :]
+        bv, bh = model.biases(u)
+        if objective == "deterministic":
+            loss = model.deterministic_loss(now, bv)
+        else:
+            far = model.negative(
+                now,
+                bv,
+                bh,
+                config.cd_steps,
+                self._uniform,
+                sampled=config.visible_sampling == "sampled",
+            )
+            difference = model.free_energy(now, bv, bh) - model.free_energy(far, bv, bh)
+            loss = difference.mean()
+        if config.smoothness and objective != "static":
+            change = (bv[1:] - bv[:-1]).square().sum(-1).mean()
+            loss = loss + config.smoothness * change
+        return loss
+
+    def _batch(self) -> Tensor:
+        """Sequences [warm_up + sequence_length + 1, batch, n_visible]."""
+        chosen = self.rng.choice(
+            len(self._train), self._config.batch_size, p=self._share
+        )
+        parts = []
+        for number in chosen:
+            song = self._train[number]
+            start = int(self.rng.integers(len(song) - self._length))
+            parts.append(song[start : start + self._length + 1])
+        return torch.from_numpy(np.stack(parts, axis=1))
+
+    def _position(self, progress: float) -> tuple[int, float]:
+        """Phase at a share of the whole training, and the share of the phase."""
+        at = progress * self.updates
+        for number, phase in enumerate(self._config.phases):
+            if at < phase.updates:
+                return number, at / phase.updates
+            at -= phase.updates
+        return len(self._config.phases) - 1, 1.0
+
+    def _prepare(self, phase: Phase) -> None:
+        """W is 0 while the likelihood shall be exact, and alive afterwards."""
+        model = self.module
+        recurrent = phase.objective != "static"
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(
+                (recurrent or not name.startswith(("layers", "Wu")))
+                and (model.gaussian or name != "log_sigma")
+            )
+        if phase.objective == "deterministic":
+            model.W.requires_grad_(False)
+            nn.init.zeros_(model.W)
+        elif not model.W.any():
+            nn.init.normal_(model.W, std=0.01)
+
+    def _new_optimizer(self, phase: Phase) -> torch.optim.Optimizer:
+        others = [p for n, p in self.module.named_parameters() if n != "W"]
+        rate_w = phase.learning_rate_w or phase.learning_rate
+        groups = [
+            {"params": others, "initial_lr": phase.learning_rate},
+            {"params": [self.module.W], "initial_lr": rate_w},
+        ]
+        if self._config.optimizer == "rmsprop":
+            return RmsProp(groups, lr=phase.learning_rate)
+        return torch.optim.Adam(groups, lr=phase.learning_rate)
+
+    def _start_at_mean(self) -> None:
+        """Visible biases that give the mean frame, the best static guess."""
+        stacked = np.concatenate(self._train)
+        mean = stacked.mean(0)
+        if self.module.gaussian:
+            spread = np.maximum(stacked.std(0), 1e-3)
+            self.module.log_sigma.data = torch.from_numpy(np.log(spread))
+        else:
+            mean = np.clip(mean, 0.01, 0.99)
+            mean = np.log(mean / (1 - mean))
+        self.module.bv.data = torch.from_numpy(mean.astype(np.float32))
+
+
+def songs_of(
+    materials: list[Material], keep_s: float | None, frames_per_s: float
+) -> list[Float32]:
+    """Frames of each recording without the silence around its song.
+
+    A model that is trained on long silences learns, correctly, to fall silent.
+
+    Parameters
+    ----------
+    materials : list of Material
+    keep_s : float, optional
+        Silence to keep before the first and after the last segment; None keeps
+        everything.
+    frames_per_s : float
+        Frame rate.
+    """
+    songs = []
+    for material in materials:
+        frames = material.clipped
+        if keep_s is not None:
+            voiced = np.flatnonzero(material.target)
+            if not len(voiced):
+                continue
+            keep = round(keep_s * frames_per_s)
+            frames = frames[max(0, voiced[0] - keep) : voiced[-1] + 1 + keep]
+        songs.append(np.ascontiguousarray(frames, np.float32))
+    return songs
