@@ -1,5 +1,6 @@
 """From a score per hop to segments: the hysteresis that all detectors share."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,8 @@ class Segmenter:
         self._origin = origin
         # A segment may be closed once it has been quiet for so long.
         self._patience = max(rules.gap_fill, rules.post)
+        self._start: int | None = None  # first sample of the candidate segment
+        self._end = 0  # sample after its last score >= off
         self.reset()
 
     def reset(self) -> None:
@@ -135,8 +138,8 @@ class Segmenter:
         self._floor = sample  # nothing may be told of samples before this one
         self._deaf_until = sample
         self._heard = sample
-        self._start: int | None = None  # first sample of the candidate segment
-        self._end = sample  # sample after its last score >= off
+        self._start = None
+        self._end = sample
         self._reached_on = False
         self._told = False
         self._continues = False  # the maximum duration cut the sound just here
@@ -168,10 +171,8 @@ class Segmenter:
         if self._told and start - self._end >= max(self.rules.gap_fill, 1):
             # Sound came back while the buffer after the segment was waited for.
             self._finish(min(self._end + self.rules.post, start), False, marks)
-        limit = self.rules.max_duration
-        if self._told and limit is not None and self._start is not None:
-            if start - self._start >= limit:  # reached within a filled gap
-                self._finish(self._end, True, marks)
+        if self._told and start >= self._longest():  # reached within a filled gap
+            self._finish(self._end, True, marks)
         if start < self._deaf_until:
             skip = min(-(-(self._deaf_until - start) // self._hop), len(scores))
             hop, scores = hop + skip, scores[skip:]
@@ -190,11 +191,16 @@ class Segmenter:
         if not self._told:
             self._confirm(hop, scores[:count], marks)
         self._end = self._sample(hop + count)
-        limit = self.rules.max_duration
-        if limit is not None and self._told and self._end - self._start >= limit:
+        if self._told and self._end >= self._longest():
             self._finish(self._end, True, marks)
             self._continues = True
         return count
+
+    def _longest(self) -> float:
+        """Sample at which the maximum duration ends the candidate."""
+        if self._start is None or self.rules.max_duration is None:
+            return math.inf
+        return self._start + self.rules.max_duration
 
     def _room(self, hop: int, scores: NDArray[np.float64]) -> int:
         """How many of `scores` the maximum duration leaves room for, at least 1."""

@@ -1,4 +1,4 @@
-"""The level of the background: a low quantile of the levels heard lately."""
+"""Running quantiles of a level, and levels relative to them."""
 
 import math
 
@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 LOWEST_DB, HIGHEST_DB, STEP_DB = -140.0, 10.0, 0.25
 
 
-class NoiseFloor:
-    """Running quantile of levels under exponential forgetting.
+class RunningQuantile:
+    """Quantile of the levels heard lately, under exponential forgetting.
 
     A vocalizing animal raises the mean level but leaves gaps between sounds, and
-    a low quantile stays in them. It falls as soon as `quantile` of the memory is
+    a low quantile stays in them: it falls as soon as `quantile` of the memory is
     quieter and rises only when all but that share is louder.
 
     Parameters
     ----------
     quantile : float
-        Share of the remembered levels that lies below the floor.
+        Share of the remembered levels that lies below the value.
     memory : float
         Time constant of forgetting, in levels.
     least : float
-        The floor never falls below this power.
+        The value never falls below this power.
 
     Notes
     -----
@@ -62,3 +62,77 @@ class NoiseFloor:
         share = (wanted - before) / float(self._counts[found])
         level_db = LOWEST_DB + STEP_DB * (found + share)
         self.value = max(10.0 ** (level_db / 10), self._least)
+
+
+class RelativeLevel:
+    """Levels divided by the running quantile of the levels before them.
+
+    At first nothing is known to compare with: `settle` levels are held back and
+    then divided by their own quantile. From then on the quantile is renewed at
+    the multiples of `every` of the stream's grid, and nothing is held back.
+
+    Parameters
+    ----------
+    reference : RunningQuantile
+        What levels are compared with.
+    settle : int
+        Levels that are held back at first, at least 1.
+    every : int
+        Levels between renewals of the reference.
+    """
+
+    def __init__(self, reference: RunningQuantile, settle: int, every: int) -> None:
+        self._reference = reference
+        self._settle = settle
+        self._every = every
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._reference.reset()
+        self._fresh: list[NDArray[np.float64]] = []  # not yet in the reference
+        self._n_held = 0
+        self._first_held = 0
+        self.settled = False
+
+    def push(
+        self, first: int, levels: NDArray[np.float64]
+    ) -> list[tuple[int, NDArray[np.float64]]]:
+        """Pieces ``(first, ratios)`` that become known with these levels."""
+        pieces: list[tuple[int, NDArray[np.float64]]] = []
+        if not self.settled and len(levels):
+            if self._n_held == 0:
+                self._first_held = first
+            held = levels[: self._settle - self._n_held]
+            self._fresh.append(held)
+            self._n_held += len(held)
+            if self._n_held == self._settle:
+                pieces += self._release()
+            first, levels = first + len(held), levels[len(held) :]
+        while len(levels):
+            part = levels[: self._every - first % self._every]
+            pieces.append((first, part / self._reference.value))
+            self._fresh.append(part)
+            first, levels = first + len(part), levels[len(part) :]
+            if first % self._every == 0:
+                self._learn()
+        return pieces
+
+    def interrupt(self) -> list[tuple[int, NDArray[np.float64]]]:
+        """No more levels for now: what is still held back, judged by itself."""
+        pieces = [] if self.settled else self._release()
+        self._learn()
+        return pieces
+
+    def _release(self) -> list[tuple[int, NDArray[np.float64]]]:
+        if not self._fresh:
+            return []
+        held = np.concatenate(self._fresh)
+        self._learn()
+        self.settled = True
+        return [(self._first_held, held / self._reference.value)]
+
+    def _learn(self) -> None:
+        if self._fresh:
+            self._reference.learn(np.concatenate(self._fresh))
+            self._fresh = []

@@ -12,7 +12,7 @@ from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.segmenter import Segmenter, SegmenterRules
 from neurovocal.engine.types import Block, Gap, Mark, Onset, Posteriors
-from neurovocal.plugins._floor import NoiseFloor
+from neurovocal.plugins._floor import RelativeLevel, RunningQuantile
 from neurovocal.plugins._level import EDGE, BandLevel, default_band
 
 LEARN_EVERY = 64  # hops between updates of the noise floor
@@ -27,9 +27,9 @@ class EnergyOptions(Options):
     high_hz: float | None = Field(default=None, gt=0)
     """Upper edge of the band; by default 0.45 of the rate, at most 10 kHz where
     the rate is not above 96 kHz."""
-    on_db: float = Field(default=8.0, gt=0)
+    on_db: float = Field(default=10.0, gt=0)
     """A sound is a segment when it reaches this level above the noise floor."""
-    off_db: float = Field(default=7.0, gt=0)
+    off_db: float = Field(default=8.0, gt=0)
     """A segment lasts while the level is this far above the noise floor."""
     min_duration_ms: float = Field(default=10.0, ge=0)
     """Shorter sounds are ignored."""
@@ -117,18 +117,21 @@ class EnergyDetector:
         per_s = sample_rate / hop
         rules = _rules(options, sample_rate)
         self._hop = hop
-        self._settle_hops = max(1, round(options.settle_s * per_s))
         self._memory = round(options.memory_s * sample_rate)
         self._level = BandLevel(low, high, sample_rate, hop, reach)
-        self._floor = NoiseFloor(
+        floor = RunningQuantile(
             options.floor_quantile,
             options.memory_s * per_s,
             10.0 ** (options.least_floor_db / 10),
         )
+        settle = max(1, round(options.settle_s * per_s))
+        self._relative = RelativeLevel(floor, settle, LEARN_EVERY)
         self._segmenter = Segmenter(rules, hop)
-        settling = (self._settle_hops + reach + 1) * hop
+        settling = (settle + reach + 1) * hop
         steady = rules.latency + (reach + 2) * hop
         self.latency = max(settling, steady)
+        self._hears = False  # whether audio has come since the start or a gap
+        self._heard = 0
         self.reset()
 
     def reset(self) -> None:
@@ -145,7 +148,7 @@ class EnergyDetector:
             self._segmenter.begin(item.start)
             self._hears = True
         self._heard = item.stop
-        return _in_db(self._hear(*self._level.push(item)))
+        return self._judge(self._relative.push(*self._level.push(item)))
 
     def flush(self) -> Iterable[Mark]:
         """End of the stream: an open segment is closed as truncated."""
@@ -159,8 +162,7 @@ class EnergyDetector:
         An empty gap is a change of recording.
         """
         marks = self._end()
-        length = gap.stop - gap.start
-        if length == 0 or length > self._memory or not self._settled:
+        if not 0 < gap.stop - gap.start <= self._memory:
             self._forget()
         return marks
 
@@ -168,59 +170,25 @@ class EnergyDetector:
         """Judge what is still held back and close the open segment."""
         if not self._hears:
             return []
-        marks = self._hear(*self._level.flush())
-        if not self._settled:
-            marks += self._settle()
-        marks += self._segmenter.close(self._heard)
-        self._floor.learn(_joined(self._fresh))
-        self._fresh = []
-        self._hears = False
+        marks = self._judge(self._relative.push(*self._level.flush()))
+        marks += self._judge(self._relative.interrupt())
+        marks += _in_db(self._segmenter.close(self._heard))
         self._level.begin()
-        return _in_db(marks)
+        self._hears = False
+        return marks
 
     def _forget(self) -> None:
         """Forget the background, too."""
         self._level.begin()
-        self._floor.reset()
-        self._fresh: list[NDArray[np.float64]] = []  # not yet in the floor
-        self._n_held = 0
-        self._first_held = 0
-        self._settled = False
+        self._relative.reset()
         self._hears = False
         self._heard = 0
 
-    def _hear(self, first: int, levels: NDArray[np.float64]) -> list[Mark]:
+    def _judge(self, pieces: list[tuple[int, NDArray[np.float64]]]) -> list[Mark]:
         marks: list[Mark] = []
-        if not self._settled and len(levels):
-            if self._n_held == 0:
-                self._first_held = first
-            held = levels[: self._settle_hops - self._n_held]
-            self._fresh.append(held)
-            self._n_held += len(held)
-            if self._n_held == self._settle_hops:
-                marks += self._settle()
-            first, levels = first + len(held), levels[len(held) :]
-        while len(levels):
-            part = levels[: LEARN_EVERY - first % LEARN_EVERY]
-            marks += self._segmenter.process(first, part / self._floor.value)
-            self._fresh.append(part)
-            first, levels = first + len(part), levels[len(part) :]
-            if first % LEARN_EVERY == 0:
-                self._floor.learn(_joined(self._fresh))
-                self._fresh = []
-        return marks
-
-    def _settle(self) -> list[Mark]:
-        """Learn the floor from all that was held back, then judge it."""
-        held = _joined(self._fresh)
-        self._fresh = []
-        self._floor.learn(held)
-        self._settled = True
-        return self._segmenter.process(self._first_held, held / self._floor.value)
-
-
-def _joined(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.concatenate(parts) if parts else np.empty(0)
+        for first, ratios in pieces:
+            marks += self._segmenter.process(first, ratios)
+        return _in_db(marks)
 
 
 def _in_db(marks: list[Mark]) -> list[Mark]:

@@ -1,0 +1,349 @@
+"""Runs of a smoothed waveform above a percentile of itself."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from neurovocal.engine.errors import ConfigError, StageError
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.segmenter import Segmenter, SegmenterRules
+from neurovocal.engine.types import Block, Gap, Mark, Offset, Onset, Posteriors
+from neurovocal.plugins._floor import RelativeLevel, RunningQuantile
+
+LEARN_EVERY_S = 0.064
+LEAST_THRESHOLD_DB = -120.0  # running scope: below any 16-bit signal
+
+
+class PercentileOptions(Options):
+    """Options of the `percentile` detector."""
+
+    scope: Literal["file", "running"] = "file"
+    """`file`: the percentile of all samples up to the next gap or the end, so
+    that segments are told only then. `running`: of the samples heard lately."""
+    percentile: float = Field(default=90.0, gt=0, lt=100)
+    """Samples whose smoothed amplitude reaches this percentile are sound."""
+    smooth_ms: float = Field(default=4.0, gt=0)
+    """Length of the moving average over the rectified waveform."""
+    min_spacing_ms: float = Field(default=2.0, ge=0)
+    """Runs that are less than this apart are one segment."""
+    min_duration_ms: float = Field(default=15.0, ge=0)
+    """Shorter segments are ignored; one of just this length counts."""
+    max_duration_ms: float = Field(default=500.0, gt=0)
+    """Longer segments are ignored (`file`), or closed as truncated while a new
+    one begins (`running`, where the onset has been told already)."""
+    buffer_ms: float = Field(default=5.0, ge=0)
+    """Added to both ends, as far as neighbours leave room."""
+    max_file_s: float = Field(default=600.0, gt=0)
+    """`file`: audio longer than this without a gap is refused; it is held in
+    memory, and segments are told that late."""
+    memory_s: float = Field(default=30.0, gt=0)
+    """`running`: time constant of forgetting."""
+    settle_s: float = Field(default=1.0, ge=0)
+    """`running`: marks are held back for so long at the start of a stream."""
+
+
+def smooth(samples: NDArray[np.floating], width: int) -> NDArray[np.float64]:
+    """Centred moving average of the rectified samples, float64[n].
+
+    Value i is the sum of ``|x|`` over ``[i - width // 2, i + (width + 1) // 2)``
+    over `width`; beyond both ends there are zeros.
+    """
+    before, after = width // 2, (width - 1) // 2
+    total = np.zeros(1 + before + len(samples) + after)
+    np.abs(samples, out=total[1 + before : 1 + before + len(samples)])
+    np.cumsum(total, out=total)
+    return np.asarray((total[width:] - total[:-width]) / width)
+
+
+def percentile_segments(
+    samples: NDArray[np.floating],
+    sample_rate: int,
+    options: PercentileOptions | None = None,
+) -> list[tuple[int, int, float]]:
+    """Segments of a whole recording.
+
+    1. a = moving average of ``|x|`` over `smooth_ms` (`smooth`);
+    2. threshold = the `percentile` of a, interpolated linearly between samples;
+    3. runs of a >= threshold; runs less than `min_spacing_ms` apart are joined;
+    4. runs of `min_duration_ms` to `max_duration_ms`, both included, are kept;
+    5. `buffer_ms` is added to both ends, but no segment reaches beyond the
+       recording, into the run after it or into the segment before it.
+
+    Parameters
+    ----------
+    samples : float[n_samples]
+        One channel.
+    sample_rate : int
+        Hz.
+    options : PercentileOptions, optional
+        Defaults are those of the method's description.
+
+    Returns
+    -------
+    list of (onset, offset, score)
+        In samples; the score is the largest a of the run over the threshold
+        (1.0 where the threshold is zero).
+
+    Notes
+    -----
+    After the adaptive vocalization detection in the description of the
+    NeuroVocal RNN-RBM (section "Spectrogram Preprocessing Pipeline").
+    """
+    options = options or PercentileOptions()
+    if len(samples) == 0:
+        return []
+    width = max(1, _samples(options.smooth_ms, sample_rate))
+    level = smooth(samples, width)
+    threshold = float(np.percentile(level, options.percentile))
+    starts, stops = _joined_runs(
+        level >= threshold, _samples(options.min_spacing_ms, sample_rate)
+    )
+    lengths = stops - starts
+    kept = (lengths >= _samples(options.min_duration_ms, sample_rate)) & (
+        lengths <= _samples(options.max_duration_ms, sample_rate)
+    )
+    starts, stops = starts[kept], stops[kept]
+    buffer = _samples(options.buffer_ms, sample_rate)
+    segments: list[tuple[int, int, float]] = []
+    earliest = 0
+    for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        latest = starts[index + 1] if index + 1 < len(starts) else len(samples)
+        peak = float(level[start:stop].max())
+        score = peak / threshold if threshold > 0 else 1.0
+        onset = max(int(start) - buffer, earliest)
+        earliest = min(int(stop) + buffer, int(latest))
+        segments.append((onset, earliest, score))
+    return segments
+
+
+def _joined_runs(
+    above: NDArray[np.bool_], spacing: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Starts and stops of the runs of True that are `spacing` or more apart."""
+    padded = np.concatenate(([False], above, [False]))
+    edges = np.flatnonzero(padded[1:] != padded[:-1])
+    starts, stops = edges[::2], edges[1::2]
+    if len(starts) == 0:
+        return starts, stops
+    apart = starts[1:] - stops[:-1] >= max(spacing, 1)
+    return (
+        starts[np.concatenate(([True], apart))],
+        stops[np.concatenate((apart, [True]))],
+    )
+
+
+def _samples(milliseconds: float, sample_rate: int) -> int:
+    return round(milliseconds * sample_rate / 1000)
+
+
+class FilePercentileDetector:
+    """The whole-file method: audio is collected, the end or a gap answers.
+
+    Parameters
+    ----------
+    options : PercentileOptions
+        Percentile and durations.
+    sample_rate : int
+        Hz.
+    """
+
+    consumes: Literal["samples", "posteriors"] = "samples"
+
+    def __init__(self, options: PercentileOptions, sample_rate: int) -> None:
+        self._options = options
+        self._rate = sample_rate
+        self.latency = round(options.max_file_s * sample_rate)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as if newly built."""
+        self._segment = 0
+        self._clear()
+
+    def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
+        """Collect a block; a gap ends what was collected.
+
+        Raises
+        ------
+        StageError
+            More than `max_file_s` of audio came without a gap.
+        """
+        if isinstance(item, Gap):
+            return self.flush()
+        assert isinstance(item, Block)
+        if self._length == 0:
+            self._start = item.start
+        self._length += len(item.samples)
+        if self._length > self.latency:
+            self._clear()
+            raise StageError(
+                "percentile detector: the recording is longer than max_file_s "
+                f"({self._options.max_file_s:g} s): raise max_file_s, or set "
+                "scope to 'running', which needs no end"
+            )
+        self._parts.append(item.samples[:, 0].copy())
+        return ()
+
+    def flush(self) -> Iterable[Mark]:
+        """Segments of all that was collected."""
+        if not self._parts:
+            return []
+        samples = np.concatenate(self._parts)
+        start = self._start
+        self._clear()
+        marks: list[Mark] = []
+        for onset, offset, score in percentile_segments(
+            samples, self._rate, self._options
+        ):
+            # One that touches the end may have lasted longer.
+            truncated = offset == len(samples)
+            marks.append(Onset(self._segment, start + onset, score))
+            marks.append(
+                Offset(self._segment, start + onset, start + offset, truncated)
+            )
+            self._segment += 1
+        return marks
+
+    def _clear(self) -> None:
+        self._parts: list[NDArray[np.float32]] = []
+        self._length = 0
+        self._start = 0
+
+
+class RunningPercentileDetector:
+    """The same method with a running percentile: answers while audio comes.
+
+    The percentile is that of the samples heard lately (exponential forgetting
+    with time constant `memory_s`), renewed every 64 ms.
+
+    Parameters
+    ----------
+    options : PercentileOptions
+        Percentile, durations, memory.
+    sample_rate : int
+        Hz.
+    """
+
+    consumes: Literal["samples", "posteriors"] = "samples"
+
+    def __init__(self, options: PercentileOptions, sample_rate: int) -> None:
+        self._width = max(1, _samples(options.smooth_ms, sample_rate))
+        self._before = self._width // 2
+        self._after = (self._width - 1) // 2
+        self._memory = round(options.memory_s * sample_rate)
+        settle = max(1, round(options.settle_s * sample_rate))
+        buffer = _samples(options.buffer_ms, sample_rate)
+        rules = SegmenterRules(
+            on=1.0,
+            off=1.0,
+            min_duration=_samples(options.min_duration_ms, sample_rate),
+            max_duration=max(1, _samples(options.max_duration_ms, sample_rate)),
+            gap_fill=_samples(options.min_spacing_ms, sample_rate),
+            pre=buffer,
+            post=buffer,
+        )
+        # Powers, because the quantile's grid is one of powers.
+        threshold = RunningQuantile(
+            options.percentile / 100, self._memory, 10 ** (LEAST_THRESHOLD_DB / 10)
+        )
+        every = max(1, round(LEARN_EVERY_S * sample_rate))
+        self._relative = RelativeLevel(threshold, settle, every)
+        self._segmenter = Segmenter(rules, hop_length=1)
+        self.latency = max(settle, rules.latency) + self._after + 1
+        self._heard: int | None = None  # end of the audio so far
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as if newly built."""
+        self._segmenter.reset()
+        self._relative.reset()
+        self._begin(None)
+
+    def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
+        """Marks known after `item`; a gap closes an open segment as truncated."""
+        if isinstance(item, Gap):
+            marks = self._end()
+            if not 0 < item.stop - item.start <= self._memory:
+                self._relative.reset()
+            return marks
+        assert isinstance(item, Block)
+        if self._heard is None:
+            self._begin(item.start)
+            self._segmenter.begin(item.start)
+        self._heard = item.stop
+        return self._hear(np.abs(item.samples[:, 0], dtype=np.float64))
+
+    def flush(self) -> Iterable[Mark]:
+        """End of the stream: an open segment is closed as truncated."""
+        marks = self._end()
+        self._relative.reset()
+        return marks
+
+    def _begin(self, start: int | None) -> None:
+        self._heard = start
+        self._next = start or 0  # sample that the next smoothed value speaks of
+        # Running sums up to each of the last `width` samples, zeros before.
+        self._sums = np.zeros(self._before + 1)
+
+    def _end(self) -> list[Mark]:
+        if self._heard is None:
+            return []
+        marks = self._hear(np.zeros(self._after))
+        for first, ratios in self._relative.interrupt():
+            marks += self._segmenter.process(first, ratios)
+        marks += self._segmenter.close(self._heard)
+        self._begin(None)
+        return marks
+
+    def _hear(self, rectified: NDArray[np.float64]) -> list[Mark]:
+        marks: list[Mark] = []
+        for first, ratios in self._relative.push(*self._smooth(rectified)):
+            marks += self._segmenter.process(first, ratios)
+        return marks
+
+    def _smooth(
+        self, rectified: NDArray[np.float64]
+    ) -> tuple[int, NDArray[np.float64]]:
+        """Squared moving average; the same additions for any cutting."""
+        rectified = rectified.copy()
+        if len(rectified):
+            rectified[0] += self._sums[-1]
+        sums = np.concatenate((self._sums, np.cumsum(rectified)))
+        count = max(len(sums) - self._width, 0)
+        level = (sums[self._width :] - sums[:count]) / self._width
+        self._sums = sums[count:]
+        first, self._next = self._next, self._next + count
+        return first, level * level
+
+
+def _build(
+    options: PercentileOptions, context: BuildContext
+) -> FilePercentileDetector | RunningPercentileDetector:
+    if context.info is None:
+        raise ConfigError("the percentile detector needs to know its stream's rate")
+    problems = list(_check(options, context))
+    if problems:
+        raise ConfigError(problems)
+    if options.scope == "file":
+        return FilePercentileDetector(options, context.info.sample_rate)
+    return RunningPercentileDetector(options, context.info.sample_rate)
+
+
+def _check(options: PercentileOptions, context: BuildContext) -> Iterable[str]:
+    if options.max_duration_ms < options.min_duration_ms:
+        yield (
+            f"max_duration_ms ({options.max_duration_ms:g}) is below "
+            f"min_duration_ms ({options.min_duration_ms:g})"
+        )
+
+
+plugin = Plugin(
+    kind="detector",
+    options=PercentileOptions,
+    build=_build,
+    summary="smoothed amplitude above a percentile, of the file or running",
+    check=_check,
+)
