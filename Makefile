@@ -1,0 +1,62 @@
+# Every target makes what it needs: a machine with Python 3.11 or newer, make and
+# the Debian packages that the README names is enough.
+PYTHON ?= python3
+RUN_ENV := .venv-run
+DEV_ENV := .venv
+PIP := -m pip --disable-pip-version-check install --quiet
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+.PHONY: help demo test test-long check lint format types bench bench-detect bundle clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(RUN_ENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(RUN_ENV)
+	$(RUN_ENV)/bin/python $(PIP) -e .
+	@touch $@
+
+# torch comes first and by its full name, so that pip takes the CPU build where one
+# is at hand instead of the registry's newest with its CUDA packages.
+$(DEV_ENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEV_ENV)
+	$(DEV_ENV)/bin/python $(PIP) torch==$(shell sed -n 's/^torch==//p' constraints.txt)
+	$(DEV_ENV)/bin/python $(PIP) -e '.[train,dev]'
+	@touch $@
+
+demo: $(RUN_ENV)/.done  ## Label a shipped recording, as it plays (no hardware, no torch)
+	$(RUN_ENV)/bin/neurovocal run demo
+
+test: $(DEV_ENV)/.done  ## Run the test suite
+	$(DEV_ENV)/bin/pytest
+
+test-long: $(DEV_ENV)/.done  ## Run the tests that take minutes
+	$(DEV_ENV)/bin/pytest -m long
+
+check: lint types  ## Lint, format check and strict type check
+
+lint: $(DEV_ENV)/.done
+	$(DEV_ENV)/bin/ruff check .
+	$(DEV_ENV)/bin/ruff format --check .
+
+types: $(DEV_ENV)/.done
+	$(DEV_ENV)/bin/mypy
+
+format: $(DEV_ENV)/.done  ## Format the code
+	$(DEV_ENV)/bin/ruff check --fix .
+	$(DEV_ENV)/bin/ruff format .
+
+bench: $(DEV_ENV)/.done  ## Measure speed and latency, beside silero-vad and librosa
+	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
+	$(DEV_ENV)/bin/neurovocal bench --peers
+
+bench-detect: $(DEV_ENV)/.done  ## Measure the detectors on the annotated recordings
+	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
+	$(DEV_ENV)/bin/python bench/detect.py
+
+bundle: $(DEV_ENV)/.done  ## Train the bundle that ships, from ../shared/data
+	$(DEV_ENV)/bin/neurovocal train ../shared/data/finch_gy6or6 \
+	    --out models/pretrained/bengalese-finch --config configs/train.yaml
+
+clean:  ## Remove environments and caches
+	rm -rf $(RUN_ENV) $(DEV_ENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
