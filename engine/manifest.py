@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from neurovocal.engine.errors import BundleError
 from neurovocal.engine.registry import Options
@@ -51,6 +51,16 @@ class ClassifierSpec(Options):
     provisional_ms: float = Field(default=20.0, ge=0)
     """Delay after onset at which the first provisional label is worth giving."""
 
+    @model_validator(mode="after")
+    def _units_make_sense(self) -> "ClassifierSpec":
+        if len(set(self.units)) != len(self.units):
+            raise ValueError("units: a name occurs twice")
+        if self.silence not in self.units:
+            raise ValueError(f"units: silence, '{self.silence}', is not one of them")
+        if len(self.units) < 2:
+            raise ValueError("units: there is none but silence")
+        return self
+
 
 class RnnRbmSpec(Options):
     """State contract and baseline of the RNN-RBM graphs."""
@@ -68,7 +78,8 @@ class RnnRbmSpec(Options):
     """Mean free energy per frame on validation data, in nats."""
     free_energy_std: float = Field(gt=0)
     residual_file: str = "residual.npz"
-    """`chol`: float32[n_visible, n_visible], factor of the residual covariance."""
+    """`chol`: float32[n_visible, n_visible], factor of the residual covariance;
+    `sigma`: float32[n_visible], see docs/bundle.md."""
 
 
 class Manifest(Options):
@@ -154,8 +165,11 @@ def load_bundle(name: str | Path, base: Path | None = None) -> Bundle:
         for name, digest in manifest.files.items()
         if (problem := _file_problem(folder, name, digest))
     ]
-    specs = [manifest.classifier, manifest.rnn_rbm]
-    named = {manifest.golden, *(spec.file for spec in specs if spec)}
+    named = {manifest.golden}
+    if (classifier := manifest.classifier) is not None:
+        named.add(classifier.file)
+    if (rnn_rbm := manifest.rnn_rbm) is not None:
+        named |= {rnn_rbm.file, rnn_rbm.sample_file, rnn_rbm.residual_file}
     problems += [
         f"bundle '{folder}': {name} is not listed under 'files' in {MANIFEST_NAME}"
         for name in sorted(named - set(manifest.files))

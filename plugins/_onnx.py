@@ -1,0 +1,280 @@
+"""Running the graphs of a bundle: sessions, their contracts, golden vectors."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine.errors import BundleError
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.types import Float32
+from neurovocal.plugins._onnx_scan import forbidden_parts
+
+Shape: TypeAlias = tuple[int | None, ...]  # None: any length
+
+_SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
+
+
+class Graph:
+    """One ONNX graph on one thread that sleeps when it has nothing to do.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Whose graph it is.
+    name : str
+        File within the bundle.
+    inputs, outputs : mapping of str to tuple
+        Tensors that docs/bundle.md promises, with their shapes; None stands for
+        a length that must be free. All are float32.
+
+    Raises
+    ------
+    BundleError
+        The file is no ONNX graph, contains what a bundle must not contain, or
+        has other tensors.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        name: str,
+        inputs: Mapping[str, Shape],
+        outputs: Mapping[str, Shape],
+    ) -> None:
+        self.name = name
+        self.where = f"bundle '{bundle.folder}': {name}"
+        self.outputs = list(outputs)
+        self._session = open_session(bundle.path(name), self.where)
+        _check_tensors(self.where, "input", self._session.get_inputs(), inputs)
+        _check_tensors(self.where, "output", self._session.get_outputs(), outputs)
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> list[Float32]:
+        """Outputs in the order in which the contract names them."""
+        results: list[Float32] = self._session.run(self.outputs, feed)
+        return results
+
+    def try_run(self, feed: Mapping[str, NDArray[Any]]) -> list[Float32]:
+        """As `run`, for a graph that has not yet proved itself.
+
+        Raises
+        ------
+        BundleError
+            The graph fails.
+        """
+        try:
+            return self.run(feed)
+        except Exception as error:  # onnxruntime has no common error class
+            raise BundleError(
+                f"{self.where} cannot be run on the golden frames ({_one_line(error)})"
+            ) from error
+
+
+def open_session(path: Path, where: str | None = None) -> Any:
+    """Open an ONNX file: one thread, no spinning, nothing read beside the file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    where : str, optional
+        How errors name it.
+
+    Returns
+    -------
+    onnxruntime.InferenceSession
+
+    Raises
+    ------
+    BundleError
+        Not an ONNX graph, or one that holds external data, random or custom
+        operators.
+    """
+    import onnxruntime as ort
+
+    where = where or f"'{path}'"
+    try:
+        content = path.read_bytes()
+        forbidden = forbidden_parts(content)
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{where} is no readable ONNX graph ({_one_line(error)})"
+        ) from error
+    if forbidden:
+        raise BundleError(
+            f"{where} contains {' and '.join(forbidden)}, which no bundle may: export "
+            "it as docs/bundle.md says"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised, not printed
+    for entry in _SPINNING:
+        options.add_session_config_entry(entry, "0")
+    try:
+        return ort.InferenceSession(content, options, ["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has no common error class
+        raise BundleError(
+            f"{where} is no ONNX graph that can run ({_one_line(error)})"
+        ) from error
+
+
+class Golden:
+    """The golden vectors of a bundle.
+
+    Raises
+    ------
+    BundleError
+        `golden.npz` is missing, unreadable or without fitting `frames`.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        self._where = f"bundle '{bundle.folder}': {manifest.golden}"
+        self._tolerance = manifest.golden_tolerance
+        try:
+            with np.load(bundle.path(manifest.golden), allow_pickle=False) as arrays:
+                self._arrays = {name: arrays[name] for name in arrays.files}
+        except Exception as error:  # zipfile, zlib, numpy: all mean damage
+            raise BundleError(
+                f"{self._where} cannot be read ({_one_line(error)})"
+            ) from error
+        self.frames = self["frames"]
+        n_bins = manifest.front_end.n_bins
+        if self.frames.ndim != 2 or self.frames.shape[1] != n_bins:
+            raise BundleError(
+                f"{self._where} holds frames of shape {list(self.frames.shape)}, the "
+                f"front end makes {n_bins} bins"
+            )
+        if len(self.frames) < 2:
+            raise BundleError(f"{self._where} holds fewer than two frames")
+
+    def __getitem__(self, name: str) -> Float32:
+        if name not in self._arrays:
+            raise BundleError(f"{self._where} holds no '{name}'")
+        return np.ascontiguousarray(self._arrays[name], dtype=np.float32)
+
+    def check(self, graph: Graph, name: str, computed: Float32) -> float:
+        """Compare an output with the expected one; return the largest difference.
+
+        The difference is relative to ``max(1, |expected|)``.
+
+        Raises
+        ------
+        BundleError
+            Another shape, or a difference above the manifest's tolerance.
+        """
+        expected = self[name]
+        if expected.shape != computed.shape:
+            raise BundleError(
+                f"{graph.where} gives '{name}' of shape {list(computed.shape)}, "
+                f"golden vectors have {list(expected.shape)}"
+            )
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(computed - expected) / np.maximum(1, np.abs(expected))
+        largest = float(difference.max(initial=0.0))
+        if not largest <= self._tolerance:  # catches NaN, too
+            raise BundleError(
+                f"{graph.where} does not reproduce the golden '{name}': the largest "
+                f"difference is {largest:.2g}, {self._tolerance:.2g} is allowed; train "
+                "or export the bundle again"
+            )
+        return largest
+
+
+def fit_problems(context: BuildContext, model: str) -> Iterator[str]:
+    """Why the bundle of `context` cannot serve the model, a sentence each.
+
+    Parameters
+    ----------
+    context : BuildContext
+        What is not yet known in it (rate, shape of frames) is not compared.
+    model : {'classifier', 'rnn_rbm'}
+        Part of the manifest that the model needs.
+    """
+    bundle = context.bundle
+    if bundle is None:
+        yield f"model '{model}' needs a bundle: name one under 'bundle'"
+        return
+    if getattr(bundle.manifest, model) is None:
+        yield f"bundle '{bundle.folder}' has no {model}"
+    front_end = bundle.manifest.front_end
+    rate = context.info.sample_rate if context.info else front_end.sample_rate
+    if rate != front_end.sample_rate:
+        yield (
+            f"bundle '{bundle.folder}' was trained at {front_end.sample_rate} Hz, the "
+            f"stream has {rate} Hz"
+        )
+    for name in ("n_bins", "hop_length", "frame_length"):
+        heard, trained = getattr(context, name), getattr(front_end, name)
+        if heard and heard != trained:
+            yield (
+                f"bundle '{bundle.folder}' was trained on frames with {name} "
+                f"{trained}, the features make {heard}"
+            )
+
+
+def bundle_of(context: BuildContext, model: str) -> Bundle:
+    """Bundle of `context`, which fits.
+
+    Raises
+    ------
+    BundleError
+        It does not; all reasons at once.
+    """
+    problems = list(fit_problems(context, model))
+    if problems or context.bundle is None:
+        raise BundleError(problems)
+    return context.bundle
+
+
+def finite(values: Float32) -> Float32:
+    """`values`, with 0 in place of what is not a finite number.
+
+    One such value in a recurrent state would silence a model for ever.
+    """
+    if np.isfinite(values).all():
+        return values
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _check_tensors(
+    where: str, role: str, tensors: Sequence[Any], promised: Mapping[str, Shape]
+) -> None:
+    found = {tensor.name: tensor for tensor in tensors}
+    missing = sorted(set(promised) - set(found))
+    surplus = sorted(set(found) - set(promised)) if role == "input" else []
+    if missing or surplus:
+        lacks = f"lacks the {role} {', '.join(missing)}" if missing else ""
+        has = f"has an unknown {role} {', '.join(surplus)}" if surplus else ""
+        raise BundleError(f"{where} {' and '.join(filter(None, (lacks, has)))}")
+    for name, shape in promised.items():
+        tensor = found[name]
+        if tensor.type != "tensor(float)":
+            raise BundleError(
+                f"{where}: {role} '{name}' is a {tensor.type}, not float32"
+            )
+        if not _fits(tensor.shape, shape):
+            raise BundleError(
+                f"{where}: {role} '{name}' has shape {_in_words(tensor.shape)}, "
+                f"the manifest promises {_in_words(shape)}"
+            )
+
+
+def _fits(found: Sequence[int | str | None], promised: Shape) -> bool:
+    """Whether a graph's shape, with names for free lengths, keeps a promise."""
+    return len(found) == len(promised) and all(
+        not isinstance(length, int) or length == wanted
+        for length, wanted in zip(found, promised, strict=True)
+    )
+
+
+def _in_words(shape: Sequence[int | str | None]) -> str:
+    return f"[{', '.join(str(n) if isinstance(n, int) else 'any' for n in shape)}]"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."

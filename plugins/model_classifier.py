@@ -1,0 +1,283 @@
+"""Frame-wise classifier: posteriors per frame, a label per segment.
+
+A segment's label is decided by all frames whose centres lie in it; the rule is in
+`neurovocal.plugins._decision`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from neurovocal.engine.errors import BundleError
+from neurovocal.engine.protocols import ModelItem
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.types import (
+    Event,
+    Float32,
+    Frames,
+    Gap,
+    Label,
+    LabelStatus,
+    Offset,
+    Onset,
+    Posteriors,
+)
+from neurovocal.plugins._decision import Decision
+from neurovocal.plugins._onnx import Golden, Graph, bundle_of, finite, fit_problems
+from neurovocal.plugins._posterior_history import Float64, PosteriorHistory
+
+# Posteriors kept beyond the detector's look-ahead.
+_MARGIN_S = 1.0
+
+
+class ClassifierOptions(Options):
+    """When labels are given, and when they are refused."""
+
+    provisional: bool = True
+    """Label a segment before it has ended, and again when the label changes."""
+    provisional_ms: float | None = Field(default=None, ge=0)
+    """Delay after the onset of the first provisional label; the bundle's by
+    default."""
+    thresholds: dict[str, float] = {}
+    """Posterior per unit below which the label is `unknown`; goes before the
+    bundle's."""
+    min_posterior: float = Field(default=0.0, ge=0, le=1)
+    """Posterior below which any label is `unknown`."""
+
+
+@dataclass(slots=True)
+class _Segment:
+    """A segment that has no final label yet."""
+
+    segment: int
+    onset: int
+    lo: int
+    """First frame whose centre lies in it."""
+    ready: int
+    """Frame before which all that the first provisional label needs is known."""
+    offset: int | None = None
+    base: Float64 | None = None
+    """Sum of log-posteriors before `lo`, kept from when `lo` was recent."""
+    unit: str | None = None
+    """What it was last called."""
+
+
+class Classifier:
+    """Streaming classifier with explicit state.
+
+    The frames of one call go through the network in one call: the lane hands
+    over tiles of the frame grid, which makes results independent of blocks.
+
+    Parameters
+    ----------
+    options : ClassifierOptions
+    context : BuildContext
+        Its bundle must have a classifier.
+
+    Attributes
+    ----------
+    latency : int
+        0: a frame's posteriors are known with the frame. A final label waits for
+        the last frame whose centre lies in its segment.
+
+    Raises
+    ------
+    BundleError
+        No bundle, none that fits, or one whose golden vectors are not met.
+    """
+
+    latency = 0
+
+    def __init__(self, options: ClassifierOptions, context: BuildContext) -> None:
+        bundle = bundle_of(context, "classifier")
+        spec, front_end = bundle.manifest.classifier, bundle.manifest.front_end
+        assert spec is not None
+        self._name = f"{bundle.manifest.name}/classifier"
+        self._zeros = {
+            name: np.zeros(shape, np.float32) for name, shape in spec.state.items()
+        }
+        states = {name: tuple(shape) for name, shape in spec.state.items()}
+        self._graph = Graph(
+            bundle,
+            spec.file,
+            {"frames": (None, front_end.n_bins), **states},
+            {
+                "logits": (None, len(spec.units)),
+                **{f"{name}_next": shape for name, shape in states.items()},
+            },
+        )
+        golden = Golden(bundle)
+        logits = self._graph.try_run({"frames": golden.frames, **self._zeros})[0]
+        golden.check(self._graph, "logits", logits)
+        if logits.shape[1] != len(spec.units):
+            raise BundleError(
+                f"{self._graph.where} gives {logits.shape[1]} logits, the manifest "
+                f"names {len(spec.units)} units"
+            )
+
+        self._hop, self._length = front_end.hop_length, front_end.frame_length
+        self._decide = Decision(spec, options.thresholds, options.min_posterior)
+        self._provisional = options.provisional
+        delay_ms = options.provisional_ms
+        delay_ms = spec.provisional_ms if delay_ms is None else delay_ms
+        self._delay = round(delay_ms * front_end.sample_rate / 1000)
+        margin = round(_MARGIN_S * front_end.sample_rate)
+        keep = -(-(context.detector_latency + margin) // self._hop) + context.tile
+        self._history = PosteriorHistory(len(spec.units), keep)
+        self._open: dict[int, _Segment] = {}
+        self._closed: list[_Segment] = []
+        self.reset()
+
+    def process(self, item: ModelItem, /) -> Iterable[Event]:
+        """Posteriors for frames, labels for segments; a gap resets the state."""
+        match item:
+            case Frames():
+                return self._hear(item)
+            case Onset():
+                segment = self._begin(item.segment, item.sample)
+                self._open[item.segment] = segment
+                return self._early(segment)
+            case Offset():
+                return self._end(item)
+            case Gap():
+                labels = self.flush()
+                self.reset()
+                return labels
+
+    def flush(self) -> list[Event]:
+        """Final labels of segments whose last frames will never come."""
+        labels: list[Event] = [self._final(segment) for segment in self._closed]
+        self._closed.clear()
+        return labels
+
+    def reset(self) -> None:
+        """Forget state, history and segments."""
+        self._state = self._zeros
+        self._history.clear()
+        self._open.clear()
+        self._closed.clear()
+
+    def _hear(self, frames: Frames) -> list[Event]:
+        log_posteriors = self._classify(finite(frames.values))
+        self._history.append(frames.first, log_posteriors)
+        posteriors = np.exp(log_posteriors).astype(np.float32)
+        events: list[Event] = [
+            Posteriors(frames.first, self._hop, self._length, posteriors)
+        ]
+        for segment in self._open.values():
+            events += self._early(segment)
+        for segment in [s for s in self._closed if self._is_complete(s)]:
+            self._closed.remove(segment)
+            events.append(self._final(segment))
+        return events
+
+    def _classify(self, frames: Float32) -> Float64:
+        """Log-posteriors float64[n_frames, n_units]; the state goes on."""
+        logits, *states = self._graph.run({"frames": frames, **self._state})
+        # `tanh` gates leave the state unbounded: better forgetful than silent.
+        if all(np.isfinite(state).all() for state in states):
+            self._state = dict(zip(self._zeros, states, strict=True))
+        else:
+            self._state = self._zeros
+        scores = finite(logits).astype(np.float64)
+        scores -= scores.max(axis=1, keepdims=True)
+        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        return scores
+
+    def _begin(self, segment: int, onset: int) -> _Segment:
+        lo = self._frame_centred_from(onset)
+        ready = max(lo + 1, self._frame_centred_from(onset + self._delay))
+        return _Segment(segment, onset, lo, ready)
+
+    def _frame_centred_from(self, sample: int) -> int:
+        """First frame whose centre does not lie before `sample`."""
+        return max(0, -((self._length - 2 * sample) // (2 * self._hop)))
+
+    def _early(self, segment: _Segment) -> list[Event]:
+        """First label, or a changed one, of a segment that still lasts."""
+        history = self._history
+        if segment.base is None and history.stop >= segment.lo:
+            segment.base = history.before(segment.lo)
+        if not self._provisional or history.empty or history.stop < segment.ready:
+            return []
+        # The first label is due now, however late its onset was announced.
+        stop = segment.ready if segment.unit is None else history.stop
+        unit, posterior = self._answer(segment, stop)
+        if unit == segment.unit:
+            return []
+        status: LabelStatus = "provisional" if segment.unit is None else "revised"
+        segment.unit = unit
+        return [self._label(segment, unit, posterior, status)]
+
+    def _end(self, mark: Offset) -> list[Event]:
+        segment = self._open.pop(mark.segment, None)
+        segment = segment or self._begin(mark.segment, mark.onset)
+        segment.offset = mark.sample
+        if self._is_complete(segment):
+            return [self._final(segment)]
+        self._closed.append(segment)
+        return []
+
+    def _is_complete(self, segment: _Segment) -> bool:
+        assert segment.offset is not None
+        return self._history.stop >= self._frame_centred_from(segment.offset)
+
+    def _final(self, segment: _Segment) -> Label:
+        assert segment.offset is not None
+        stop = self._frame_centred_from(segment.offset)
+        return self._label(segment, *self._answer(segment, stop), "final")
+
+    def _answer(self, segment: _Segment, stop: int) -> tuple[str, float]:
+        """Unit and posterior from the known frames ``[segment.lo, stop)``."""
+        history = self._history
+        if history.empty:
+            return self._decide.unknown
+        stop = min(stop, history.stop)
+        if stop <= max(segment.lo, history.first):  # holds no frame's centre
+            twice_middle = segment.onset + (segment.offset or segment.onset)
+            distance = twice_middle - self._length + self._hop
+            return self._decide(history.at(distance // (2 * self._hop)))
+        base = segment.base
+        base = history.before(segment.lo) if base is None else base
+        return self._decide(history.before(stop) - base)
+
+    def _label(
+        self, segment: _Segment, unit: str, posterior: float, status: LabelStatus
+    ) -> Label:
+        return Label(
+            segment.segment,
+            segment.onset,
+            segment.offset,
+            unit,
+            posterior,
+            status,
+            self._name,
+        )
+
+
+def _check(options: ClassifierOptions, context: BuildContext) -> Iterable[str]:
+    problems = list(fit_problems(context, "classifier"))
+    yield from problems
+    spec = context.bundle.manifest.classifier if context.bundle else None
+    if spec is not None:
+        for unit in sorted(set(options.thresholds) - set(spec.units)):
+            known = ", ".join(u for u in spec.units if u != spec.silence)
+            yield f"thresholds: the bundle has no unit '{unit}' (it has {known})"
+
+
+def _build(options: ClassifierOptions, context: BuildContext) -> Classifier:
+    problems = list(_check(options, context))
+    if problems:
+        raise BundleError(problems)
+    return Classifier(options, context)
+
+
+plugin = Plugin(
+    kind="model",
+    options=ClassifierOptions,
+    build=_build,
+    summary="labels of segments from a bundle's frame-wise classifier",
+    check=_check,
+)
