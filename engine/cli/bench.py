@@ -1,0 +1,125 @@
+"""``neurovocal bench``: how fast and how late, on this machine."""
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import soundfile
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from neurovocal.engine.benchmark import (
+    Speed,
+    measure_latency,
+    measure_speed,
+    repeated,
+)
+from neurovocal.engine.cli.session import plan_of
+from neurovocal.engine.config import load_config
+from neurovocal.engine.errors import AudioFileError
+from neurovocal.engine.plan import Plan
+
+_LATENCY_KINDS = ("onset", "label", "frames")
+
+
+def bench(
+    recording: Annotated[
+        str | None, typer.Argument(help="Recording; default: the one that ships.")
+    ] = None,
+    config: Annotated[
+        str, typer.Option("--config", metavar="C", help="Whose lane is measured.")
+    ] = "demo",
+    seconds: Annotated[
+        float, typer.Option(min=1.0, help="Audio seconds per measurement.")
+    ] = 30.0,
+    live_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Length of the paced run; 0 leaves it out.")
+    ] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+) -> None:
+    """Measure speed per stage, and the latency ledger of a run in real time.
+
+    Speed is audio seconds per CPU second. Figures of a shared machine vary:
+    compare those of one run with each other.
+    """
+    plan, samples, rate = load(config, recording)
+    console = Console(stderr=True)
+    audio = repeated(samples, rate, seconds)
+    with console.status("measuring speed"):
+        speeds = list(measure_speed(plan, audio, rate, (1, 8, 25)))
+    latency: dict[str, Any] = {}
+    if live_seconds:
+        with console.status(f"running {live_seconds:g} s in real time"):
+            latency = live(config, recording, live_seconds)
+    if as_json:
+        rows = [dataclasses.asdict(speed) for speed in speeds]
+        typer.echo(json.dumps({"speed": rows, "latency": latency}))
+        return
+    Console().print(speed_table(speeds))
+    if latency:
+        Console().print(latency_table(latency))
+
+
+def load(config: str, recording: str | None) -> tuple[Plan, Any, int]:
+    """Plan of a configuration, and the recording as float32[n_samples, 1]."""
+    plan = plan_of(*load_config(config))
+    source = plan.lanes[0].source
+    path = plan.context.path(recording or str(getattr(source.options, "path", "")))
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise AudioFileError(f"'{path}' cannot be read as audio: {error}") from error
+    if not len(samples):
+        raise AudioFileError(f"'{path}' holds no samples")
+    return plan, samples[:, :1].copy(), int(rate)
+
+
+def live(config: str, recording: str | None, seconds: float) -> dict[str, Any]:
+    """Percentiles of the ledger while a recording is played in real time."""
+    checked, located = load_config(config)
+    path = recording or str(checked.lanes[0].source.options.get("path"))
+    source = {
+        "plugin": "file",
+        "options": {"path": path, "pace": "realtime", "stop_s": seconds},
+    }
+    overrides = [
+        f"source={json.dumps(source)}",
+        # A free port of the system's choice: the measurement disturbs nobody.
+        'sinks=[{"plugin": "zmq", "options": {"endpoint": "tcp://127.0.0.1:*"}}]',
+    ]
+    lanes, load_share = measure_latency(plan_of(*load_config(config, overrides)))
+    ledgers = lanes[0].ledgers
+    report = {k: ledgers[k].summary() for k in _LATENCY_KINDS if k in ledgers}
+    return {"cpu_share": round(load_share, 4), **report}
+
+
+def speed_table(speeds: list[Speed]) -> Table:
+    """Speeds for people."""
+    table = Table(title="audio seconds per CPU second", title_justify="left")
+    for column in ("tile", "block", "lane", "x real time", "of each stage alone"):
+        table.add_column(column)
+    for speed in speeds:
+        alone = ", ".join(
+            f"{name.split(chr(39))[1]} {x:.0f}" for name, x in speed.stages_x.items()
+        )
+        table.add_row(
+            str(speed.tile),
+            f"{speed.block_ms:.1f} ms",
+            speed.stages,
+            f"{speed.x_real_time:.1f}",
+            alone,
+        )
+    return table
+
+
+def latency_table(latency: dict[str, Any]) -> Table:
+    """The ledger's percentiles for people."""
+    title = f"latency in real time, ms ({latency['cpu_share']:.1%} of a core)"
+    table = Table("event", "part", "p50", "p95", "p99", "max", title=title)
+    for kind, parts in latency.items():
+        if isinstance(parts, dict):
+            for part, values in parts.items():
+                row = [f"{values[key]:.2f}" for key in ("p50", "p95", "p99", "max")]
+                table.add_row(kind, part.removesuffix("_ms"), *row)
+    return table
