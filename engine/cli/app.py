@@ -6,7 +6,6 @@ import sys
 from importlib.metadata import entry_points, version
 from typing import Annotated
 
-import click
 import typer
 
 from neurovocal.engine.cli.bench import bench
@@ -71,19 +70,21 @@ def main(args: list[str] | None = None) -> None:
         code = build_app()(args, standalone_mode=False)
     except NeurovocalError as error:
         code = _complain(str(error), error.exit_code)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         code = error.exit_code
-    except click.UsageError as error:
-        hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-        code = _complain(error.format_message() + hint, EXIT_CONFIG)
-    except click.ClickException as error:
-        code = _complain(error.format_message(), EXIT_CONFIG)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = EXIT_CLEAN
     except BrokenPipeError:
         # The reader of our output went away: nothing to say, nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_CLEAN
+    except Exception as error:
+        # Usage errors: their class moved between versions, their method did not.
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        hint = f" (see '{context.command_path} --help')" if context else ""
+        code = _complain(error.format_message() + hint, EXIT_CONFIG)
     sys.exit(code or EXIT_CLEAN)
 
 

@@ -71,4 +71,6 @@ def show_bundle(
     if as_json:
         typer.echo(json.dumps(content))
     else:
-        typer.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), nl=False)
+        typer.echo(
+            yaml.safe_dump(content, sort_keys=False, allow_unicode=True), nl=False
+        )

@@ -49,6 +49,8 @@ def run(
     labelled = any(lane.models for lane in plan.lanes)
     display: Display = LineDisplay(labelled=labelled, as_json=json)
     if is_terminal() and not plain and not json:
-        display = TableDisplay(f"{checked.shared.station}: {located.name} (Ctrl-C stops)")
+        display = TableDisplay(
+            f"{checked.shared.station}: {located.name} (Ctrl-C stops)"
+        )
     outcome = run_plan(plan, display)
     raise typer.Exit(outcome.exit_code)
