@@ -1,0 +1,171 @@
+"""Drawing frames from an RNN-RBM, one at a time.
+
+One step lets the recurrent state hear a frame, runs K Gibbs steps of the RBM that
+the state conditions, and gives the next frame, which is heard in the following
+step (Boulanger-Lewandowski, Bengio and Vincent, 2012, section 4). Randomness comes
+from one seeded generator and enters the graph as an input, so that a seed gives
+the same frames in every run.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from neurovocal.engine.errors import BundleError
+from neurovocal.engine.manifest import Bundle, RnnRbmSpec
+from neurovocal.engine.types import Float32
+from neurovocal.plugins._onnx import Graph, finite
+
+Feedback: TypeAlias = Literal["mean", "sampled", "mean_residual"]
+
+
+def sampling_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:
+    """The bundle's graph of one step; its tensors are in docs/bundle.md."""
+    state = (spec.n_layers, spec.n_recurrent)
+    return Graph(
+        bundle,
+        spec.sample_file,
+        {
+            "frame": (1, spec.n_visible),
+            "u": state,
+            "noise": (None, spec.n_hidden),
+            "temperature": (),
+        },
+        {"mean": (1, spec.n_visible), "u_next": state},
+    )
+
+
+class Sampler:
+    """A sequence of drawn frames that continues a heard one.
+
+    Parameters
+    ----------
+    graph : Graph
+        From `sampling_graph`.
+    bundle : Bundle
+        Whose RNN-RBM it is.
+    feedback : {'mean', 'sampled', 'mean_residual'}
+        What is made of the expectation of the next frame, given and heard next:
+        the expectation itself; a draw from the visible units (0 or 1 for Bernoulli
+        units, Gaussian with the bundle's `sigma` otherwise); the expectation plus
+        noise with the covariance of the model's one-step errors.
+    temperature : float
+        Divides the hidden units' input and scales Gaussian noise.
+    gibbs_steps : int, optional
+        Gibbs steps per frame; the bundle's number by default.
+
+    Attributes
+    ----------
+    frame : float32[n_visible]
+        The frame that was heard or drawn last.
+    state : float32[n_layers, n_recurrent]
+        The recurrent state before `frame`.
+
+    Raises
+    ------
+    BundleError
+        The bundle's residual file does not fit.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        bundle: Bundle,
+        *,
+        feedback: Feedback = "mean_residual",
+        temperature: float = 1.0,
+        gibbs_steps: int | None = None,
+    ) -> None:
+        spec = bundle.manifest.rnn_rbm
+        assert spec is not None
+        self._graph = graph
+        self._n_visible, self._n_hidden = spec.n_visible, spec.n_hidden
+        self._bernoulli = spec.visible == "bernoulli"
+        self._feedback = feedback
+        self._noise_rows = spec.gibbs_steps if gibbs_steps is None else gibbs_steps
+        self._temperature = np.array(temperature, np.float32)
+        path = bundle.path(spec.residual_file)
+        self._chol, self._sigma = _load_residual(path, spec.n_visible)
+        self._clip = (0.0, 1.0) if self._bernoulli else _clip_of(bundle)
+        self._rng = np.random.Generator(np.random.SFC64(0))
+        self.frame = np.zeros(spec.n_visible, np.float32)
+        self.state = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
+
+    def start(self, frame: Float32, state: Float32, seed: Sequence[int]) -> None:
+        """Begin after `frame`, with the state before it.
+
+        Parameters
+        ----------
+        frame : float32[n_visible]
+        state : float32[n_layers, n_recurrent]
+        seed : sequence of int
+            The same numbers give the same draws.
+        """
+        self.frame, self.state = frame, state
+        self._rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed)))
+
+    def step(self) -> Float32:
+        """Draw the next frame, float32[n_visible]; it is heard in the next step."""
+        noise = self._rng.random((self._noise_rows, self._n_hidden), dtype=np.float32)
+        mean, state = self._graph.run(
+            {
+                "frame": self.frame[None],
+                "u": self.state,
+                "noise": noise,
+                "temperature": self._temperature,
+            }
+        )
+        self.state = finite(state)
+        self.frame = self._draw(finite(mean)[0])
+        return self.frame
+
+    def draw(self, n_frames: int) -> Float32:
+        """The next frames, float32[n_frames, n_visible]."""
+        frames = np.empty((n_frames, self._n_visible), np.float32)
+        for row in frames:  # each frame depends on the one before
+            row[:] = self.step()
+        return frames
+
+    def _draw(self, mean: Float32) -> Float32:
+        if self._feedback == "mean":
+            return mean
+        if self._feedback == "sampled" and self._bernoulli:
+            drawn = self._rng.random(self._n_visible, dtype=np.float32) < mean
+            return drawn.astype(np.float32)
+        normal = self._rng.standard_normal(self._n_visible, dtype=np.float32)
+        noise = self._sigma * normal
+        if self._feedback == "mean_residual":
+            noise = self._chol @ normal
+        frame: Float32 = mean + self._temperature * noise
+        if self._clip is not None:
+            low, high = self._clip
+            np.maximum(frame, np.float32(low), out=frame)
+            np.minimum(frame, np.float32(high), out=frame)
+        return frame
+
+
+def _load_residual(path: Path, n_visible: int) -> tuple[Float32, Float32]:
+    """`chol` [n_visible, n_visible] and `sigma` [n_visible], ones where absent."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            chol = np.ascontiguousarray(arrays["chol"], dtype=np.float32)
+            sigma = np.ones(n_visible, np.float32)
+            if "sigma" in arrays.files:
+                sigma = np.ascontiguousarray(arrays["sigma"], dtype=np.float32)
+    except Exception as error:  # zipfile, zlib, numpy and KeyError: all mean damage
+        raise BundleError(
+            f"residual file '{path}' cannot be read as an npz file with 'chol' "
+            f"({error})"
+        ) from error
+    if chol.shape != (n_visible, n_visible) or sigma.shape != (n_visible,):
+        raise BundleError(f"residual file '{path}' is not for {n_visible} bins")
+    return chol, sigma
+
+
+def _clip_of(bundle: Bundle) -> tuple[float, float] | None:
+    """Range that the front end clips frames to, if it does."""
+    scaling = bundle.manifest.front_end.options.get("scaling") or {}
+    clip = scaling.get("clip")
+    return (float(clip[0]), float(clip[1])) if clip else None

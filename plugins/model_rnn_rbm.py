@@ -1,0 +1,271 @@
+"""RNN-RBM: how surprising each frame is, and frames as the model would go on.
+
+The model is a restricted Boltzmann machine whose biases a recurrent network sets
+anew for each frame, from all frames before it (Boulanger-Lewandowski, Bengio and
+Vincent, 2012). Its free energy says how unlikely a frame is after its past, up to
+the log partition function, which it leaves out; the running baseline makes up for
+that slowly varying part.
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from neurovocal.engine.errors import BundleError, ConfigError
+from neurovocal.engine.manifest import Bundle, RnnRbmSpec
+from neurovocal.engine.protocols import ModelItem
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.types import (
+    Event,
+    Float32,
+    Frames,
+    Gap,
+    Offset,
+    Onset,
+    Surprise,
+    Synthesis,
+)
+from neurovocal.plugins._baseline import Baseline
+from neurovocal.plugins._onnx import Golden, Graph, bundle_of, finite, fit_problems
+from neurovocal.plugins._row_history import RowHistory
+from neurovocal.plugins._sampler import Feedback, Sampler, sampling_graph
+
+# A row of frame and state costs about a kilobyte: the past to continue from is
+# limited, where posteriors need not be.
+_LONGEST_LATENCY_S = 30.0
+_MARGIN_S = 0.5
+
+
+class RnnRbmOptions(Options):
+    """What the RNN-RBM gives besides surprise."""
+
+    synthesis: Literal["off", "predict", "continue"] = "off"
+    """`predict`: the expectation of the next frame at each live frame; `continue`:
+    after each segment, frames drawn as the model would go on."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Randomness of drawn frames: 1 is the model's own."""
+    gibbs_steps: int | None = Field(default=None, ge=1)
+    """Gibbs steps per drawn frame; the bundle's number by default."""
+    seed: int = Field(default=0, ge=0)
+    """Of all draws; a segment's frames depend on it and the segment alone."""
+    continue_frames: int = Field(default=50, ge=1)
+    """Frames that `continue` draws after a segment."""
+    feedback: Feedback = "mean_residual"
+    """What a drawn frame is, and what the next one follows: the expectation
+    (`mean`), a draw from the visible units (`sampled`), or the expectation plus
+    noise like the model's errors (`mean_residual`)."""
+    baseline_s: float = Field(default=60.0, gt=0)
+    """Time constant of the running baseline of the free energy."""
+    warm_up_ms: float = Field(default=100.0, ge=0)
+    """Time after the start, and after a gap, in which the recurrent state is still
+    settling: surprise is 0 there, and the baseline does not move."""
+
+    @field_validator("synthesis", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: object) -> object:
+        # YAML 1.1 reads a bare `off` as false.
+        return "off" if value is False else value
+
+
+class RnnRbm:
+    """Streaming RNN-RBM with explicit state.
+
+    Parameters
+    ----------
+    options : RnnRbmOptions
+    context : BuildContext
+        Its bundle must have an RNN-RBM.
+
+    Attributes
+    ----------
+    latency : int
+        0: a frame's surprise is known with the frame.
+
+    Raises
+    ------
+    BundleError
+        No bundle, none that fits, or one whose golden vectors are not met.
+    ConfigError
+        Continuing segments of a detector that announces them too late.
+    """
+
+    latency = 0
+
+    def __init__(self, options: RnnRbmOptions, context: BuildContext) -> None:
+        bundle = bundle_of(context, "rnn_rbm")
+        spec, front_end = bundle.manifest.rnn_rbm, bundle.manifest.front_end
+        assert spec is not None
+        if spec.n_visible != front_end.n_bins:
+            raise BundleError(
+                f"bundle '{bundle.folder}': rnn_rbm has n_visible {spec.n_visible}, "
+                f"the front end makes {front_end.n_bins} bins"
+            )
+        self._options = options
+        self._name = f"{bundle.manifest.name}/rnn_rbm"
+        self._hop, self._length = front_end.hop_length, front_end.frame_length
+        self._zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
+        self._graph = _scoring_graph(bundle, spec)
+        drawing = sampling_graph(bundle, spec)
+        _check_golden(bundle, self._graph, drawing, self._zeros)
+        self._sampler = Sampler(
+            drawing,
+            bundle,
+            feedback=options.feedback,
+            temperature=options.temperature,
+            gibbs_steps=options.gibbs_steps,
+        )
+        frames_per_s = front_end.sample_rate / self._hop
+        self._baseline = Baseline(
+            spec.free_energy_mean,
+            spec.free_energy_std,
+            options.baseline_s * frames_per_s,
+        )
+        self._warm_up = round(options.warm_up_ms / 1000 * frames_per_s)
+        look_back = context.detector_latency + self._length
+        keep = round(_MARGIN_S * frames_per_s) + look_back // self._hop + context.tile
+        self._frames = RowHistory((spec.n_visible,), keep)
+        self._states = RowHistory(self._zeros.shape, keep)
+        self.reset()
+
+    def process(self, item: ModelItem, /) -> Iterable[Event]:
+        """Surprise for frames, synthesis as asked; a gap resets the state."""
+        match item:
+            case Frames():
+                return self._hear(item)
+            case Offset() if self._options.synthesis == "continue":
+                return self._continue(item)
+            case Gap():
+                self.reset()
+            case Onset() | Offset():
+                pass
+        return ()
+
+    def flush(self) -> Iterable[Event]:
+        """Nothing is held back."""
+        return ()
+
+    def reset(self) -> None:
+        """Forget state, baseline and history."""
+        self._state = self._zeros
+        self._cold = self._warm_up  # frames of the warm-up that are still to come
+        self._next: int | None = None
+        self._baseline.reset()
+        self._frames.clear()
+        self._states.clear()
+
+    def _hear(self, frames: Frames) -> list[Event]:
+        if self._next is not None and frames.first != self._next:
+            raise ValueError(
+                f"frames begin at {frames.first}, expected {self._next}: missing "
+                "frames must be declared as a Gap"
+            )
+        values = finite(frames.values)
+        free_energy, prediction, states, state = self._graph.run(
+            {"frames": values, "u": self._state}
+        )
+        events: list[Event] = [
+            Surprise(frames.first, self._hop, self._judge(free_energy))
+        ]
+        if self._options.synthesis == "predict":
+            first = frames.first + 1
+            events.append(
+                Synthesis(first, self._hop, finite(prediction), "predict", self._name)
+            )
+        if self._options.synthesis == "continue":
+            self._frames.append(frames.first, values)
+            before = np.concatenate([self._state[None], states[:-1]])
+            self._states.append(frames.first, before)
+        # `tanh` gates leave the state unbounded: better forgetful than silent.
+        self._state = state if np.isfinite(state).all() else self._zeros
+        self._next = frames.first + len(values)
+        return events
+
+    def _judge(self, free_energy: Float32) -> Float32:
+        """Surprise per frame, 0 while the state is cold."""
+        cold = min(self._cold, len(free_energy))
+        self._cold -= cold
+        surprise = np.zeros(len(free_energy), np.float32)
+        if cold < len(free_energy):
+            warm = finite(free_energy[cold:]).astype(np.float64)
+            surprise[cold:] = self._baseline.judge(warm)
+        return surprise
+
+    def _continue(self, mark: Offset) -> tuple[Event, ...]:
+        """Frames drawn after the last one that lies before the offset."""
+        last = (mark.sample - self._length) // self._hop
+        frame, state = self._frames.get(last), self._states.get(last)
+        if frame is None or state is None:
+            return ()  # the segment lies in the first frame after a gap
+        self._sampler.start(frame, state, (self._options.seed, mark.segment))
+        drawn = self._sampler.draw(self._options.continue_frames)
+        return (Synthesis(last + 1, self._hop, drawn, "continue", self._name),)
+
+
+def _scoring_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:
+    state = (spec.n_layers, spec.n_recurrent)
+    return Graph(
+        bundle,
+        spec.file,
+        {"frames": (None, spec.n_visible), "u": state},
+        {
+            "free_energy": (None,),
+            "prediction": (None, spec.n_visible),
+            "states": (None, *state),
+            "u_next": state,
+        },
+    )
+
+
+def _check_golden(
+    bundle: Bundle, scoring: Graph, drawing: Graph, zeros: Float32
+) -> None:
+    golden = Golden(bundle)
+    free_energy, prediction, states, last = scoring.try_run(
+        {"frames": golden.frames, "u": zeros}
+    )
+    golden.check(scoring, "free_energy", free_energy)
+    golden.check(scoring, "prediction", prediction)
+    golden.check(scoring, "states_last", last)
+    mean, _ = drawing.try_run(
+        {
+            "frame": golden.frames[-1:],
+            "u": states[-2],
+            "noise": golden["noise"],
+            "temperature": np.array(1.0, np.float32),
+        }
+    )
+    golden.check(drawing, "mean", mean)
+
+
+def _check(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
+    yield from fit_problems(context, "rnn_rbm")
+    yield from _late_offsets(options, context)
+
+
+def _late_offsets(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
+    if options.synthesis != "continue" or context.info is None:
+        return
+    latency_s = context.detector_latency / context.info.sample_rate
+    if latency_s > _LONGEST_LATENCY_S:
+        yield (
+            "synthesis 'continue' needs a detector that announces an offset within "
+            f"{_LONGEST_LATENCY_S:g} s, this one takes up to {latency_s:g} s"
+        )
+
+
+def _build(options: RnnRbmOptions, context: BuildContext) -> RnnRbm:
+    problems = list(_late_offsets(options, context))
+    if problems:
+        raise ConfigError(problems)
+    return RnnRbm(options, context)
+
+
+plugin = Plugin(
+    kind="model",
+    options=RnnRbmOptions,
+    build=_build,
+    summary="surprise per frame and synthesized frames from a bundle's RNN-RBM",
+    check=_check,
+)
