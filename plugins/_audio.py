@@ -1,0 +1,126 @@
+"""What several sources need: channel choice, samples that are no numbers, pace."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine.timebase import NS, Clock
+from neurovocal.engine.types import Block, Float32, Gap
+
+NOT_A_NUMBER = "not a number"
+
+
+class Channels:
+    """The columns of a block that were asked for, and whether they are averaged.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        Channels counted from 1, in the order wanted.
+    mix : bool
+        Average them to one; never done unless asked.
+    """
+
+    def __init__(self, numbers: Sequence[int], mix: bool = False) -> None:
+        self._columns = [number - 1 for number in numbers]
+        self._mix = mix and len(numbers) > 1
+        self.count = 1 if mix else len(numbers)
+
+    def pick(self, samples: Float32) -> Float32:
+        """Chosen columns of float32[n_samples, n_channels]; may be a view."""
+        columns = self._columns
+        if self._mix:
+            # Column by column: the order of additions, and with it the last
+            # bit, must not depend on the length of the block.
+            total = samples[:, columns[0]].copy()
+            for column in columns[1:]:
+                total += samples[:, column]
+            total /= np.float32(len(columns))
+            return total[:, None]
+        if columns == list(range(samples.shape[1])):
+            return samples
+        if len(columns) == 1:
+            return samples[:, columns[0] : columns[0] + 1]
+        return samples[:, columns]
+
+
+def channels_problem(numbers: Sequence[int]) -> str | None:
+    """What is wrong with a list of channel numbers, whatever the device has."""
+    if not numbers:
+        return "channels: name at least one channel, counted from 1"
+    if min(numbers) < 1:
+        return f"channels: {min(numbers)} is no channel, they are counted from 1"
+    if len(set(numbers)) < len(numbers):
+        return f"channels: {list(numbers)} names a channel twice"
+    return None
+
+
+def finite_items(
+    start: int, samples: Float32, arrived_ns: int = 0
+) -> Iterator[Block | Gap]:
+    """`samples` as blocks, with a gap in place of those that are no numbers.
+
+    Parameters
+    ----------
+    start : int
+        Stream index of the first sample.
+    samples : float32[n_samples, n_channels]
+        A sample counts as no number when any of its channels is NaN or infinite.
+    arrived_ns : int
+        Carried over into the blocks.
+    """
+    # One pass without a temporary: a NaN or an infinity always survives in a
+    # sum. A sum that overflows only costs the slow path below.
+    if np.isfinite(np.sum(samples, dtype=np.float64)):
+        yield Block(start, samples, arrived_ns)
+        return
+    good: NDArray[np.bool_] = np.all(np.isfinite(samples), axis=1)
+    edges = [0, *(np.flatnonzero(np.diff(good)) + 1).tolist(), len(good)]
+    for first, stop in pairwise(edges):
+        if good[first]:
+            yield Block(start + first, samples[first:stop], arrived_ns)
+        else:
+            yield Gap(start + first, start + stop, NOT_A_NUMBER)
+
+
+class Pacer:
+    """Hands samples out when they would have been heard, or as fast as it goes.
+
+    Parameters
+    ----------
+    clock : Clock
+        Where time comes from.
+    sample_rate : int
+        Hz.
+    realtime : bool
+        False: everything is due at once, and `due_ns` is 0.
+    """
+
+    def __init__(self, clock: Clock, sample_rate: int, realtime: bool) -> None:
+        self._clock = clock
+        self._sample_rate = sample_rate
+        self._realtime = realtime
+        self._position = 0
+        self._at_ns: int | None = None
+
+    def due_ns(self, position: int) -> int:
+        """Monotonic time at which the sample before `position` has been heard."""
+        if not self._realtime:
+            return 0
+        if self._at_ns is None:
+            self._at_ns = self._clock.monotonic_ns()
+        ahead = (position - self._position) * NS // self._sample_rate
+        return self._at_ns + ahead
+
+    def wait(self, position: int, timeout: float) -> bool:
+        """Wait until that time, at most `timeout` seconds; whether it has come."""
+        if not self._realtime:
+            return True
+        return self._clock.wait_until(self.due_ns(position), timeout)
+
+    def next_stream(self, position: int, sample_rate: int) -> None:
+        """A stream ended at `position`; the next follows it without a pause."""
+        self._at_ns = self.due_ns(position) if self._realtime else None
+        self._position, self._sample_rate = 0, sample_rate

@@ -1,0 +1,235 @@
+"""One recording on disk: found, inspected, read in pieces, never half believed."""
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurovocal.engine.errors import AudioFileError
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.types import Float32
+from neurovocal.plugins._recording_time import recorded_at
+
+SUFFIXES = frozenset(
+    [
+        *[".aif", ".aifc", ".aiff", ".au", ".avr", ".caf", ".flac", ".htk", ".iff"],
+        *[".ircam", ".mp3", ".nist", ".oga", ".ogg", ".opus", ".paf", ".pvf", ".rf64"],
+        *[".sd2", ".sds", ".sf", ".snd", ".sph", ".svx", ".voc", ".w64", ".wav"],
+        *[".wave", ".xi"],
+    ]
+)
+# libsndfile's way of saying that a length is not known (a recorder that could
+# not go back and fill it in): not a sign of truncation.
+_UNKNOWN_BYTES = 0x7FFFF000
+_UNKNOWN_SAMPLES = 1 << 62
+_SHORT_DATA = re.compile(r"(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a recording says about itself.
+
+    ``n_samples`` is None when its format does not tell; ``truncated``: fewer
+    samples are there than its header promises; ``utc_ns``: when its first
+    sample was recorded, if its metadata says so without doubt.
+    """
+
+    path: Path
+    sample_rate: int
+    channels: int
+    n_samples: int | None
+    truncated: bool
+    utc_ns: int | None
+
+
+def find_recordings(name: str, context: BuildContext, recursive: bool) -> list[Path]:
+    """Recordings that a file, a folder or a pattern stands for.
+
+    Parameters
+    ----------
+    name : str
+        As the user wrote it.
+    context : BuildContext
+        Knows the folder that it is relative to.
+    recursive : bool
+        Whether folders inside a folder are searched, too.
+
+    Returns
+    -------
+    list of Path
+        In natural order: ``take2`` before ``take10``.
+
+    Raises
+    ------
+    AudioFileError
+        Nothing is there.
+    """
+    path = context.path(name)
+    if path.is_dir():
+        found = path.rglob("*") if recursive else path.iterdir()
+        files = [p for p in found if p.suffix.lower() in SUFFIXES and p.is_file()]
+        if not files:
+            hint = "" if recursive else " (folders inside it need recursive: true)"
+            raise AudioFileError(f"folder '{name}' holds no recording{hint}")
+        return sorted(files, key=natural)
+    if not path.exists() and has_magic(name):
+        matches = map(Path, _matches(path) or _matches(context.base / path))
+        files = [p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file()]
+        if not files:
+            raise AudioFileError(f"no recording matches '{name}'")
+        return sorted(files, key=natural)
+    if not path.exists():
+        raise AudioFileError(f"recording '{name}' does not exist{_similar(path)}")
+    if not path.is_file():
+        raise AudioFileError(
+            f"'{name}' is neither a file nor a folder: read pipes with the pipe source"
+        )
+    return [path]
+
+
+def _matches(pattern: Path) -> list[str]:
+    return glob(str(pattern), recursive=True)
+
+
+def natural(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key that counts numbers as numbers."""
+    parts = re.split(r"(\d+)", path.as_posix().lower())
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
+
+
+def _similar(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    names = [p.name for p in path.parent.iterdir()]
+    close = get_close_matches(path.name, names, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def inspect(path: Path) -> Header:
+    """Read a recording's header.
+
+    Raises
+    ------
+    AudioFileError
+        It cannot be read, is no audio, or has no samples.
+    """
+    import soundfile
+
+    try:
+        if path.stat().st_size == 0:
+            raise AudioFileError(f"'{path}' is empty (0 bytes)")
+        path.open("rb").close()
+        with soundfile.SoundFile(path) as file:
+            frames = int(file.frames)
+            header = Header(
+                path,
+                int(file.samplerate),
+                int(file.channels),
+                frames if frames < _UNKNOWN_SAMPLES else None,
+                _is_short(file.extra_info),
+                recorded_at(path, file.comment, file.date),
+            )
+    except OSError as error:
+        raise AudioFileError(f"'{path}' cannot be read: {error.strerror}") from error
+    except soundfile.LibsndfileError as error:
+        reason = str(error.error_string).rstrip(". ") or "damaged"
+        raise AudioFileError(
+            f"'{path}' is not a recording that can be read ({reason})"
+        ) from error
+    if header.n_samples == 0:
+        cut = ": it was cut off" if header.truncated else ""
+        raise AudioFileError(f"'{path}' holds no samples{cut}")
+    return header
+
+
+def _is_short(log: str) -> bool:
+    """Whether libsndfile's account of a header says that data are missing."""
+    match = _SHORT_DATA.search(log)
+    if match is None:
+        return False
+    promised, present = int(match[1]), int(match[2])
+    return present + 1 < promised < _UNKNOWN_BYTES
+
+
+class Recording:
+    """A recording that is being read.
+
+    Parameters
+    ----------
+    header : Header
+        From `inspect`.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self.header = header
+        self.problem: str | None = None
+        self._read = 0
+        self._ended = False
+        self._file: Any = None
+
+    def open(self) -> None:
+        """Open the file.
+
+        Raises
+        ------
+        AudioFileError
+            It went away or changed since it was inspected.
+        """
+        import soundfile
+
+        try:
+            self._file = soundfile.SoundFile(self.header.path)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise AudioFileError(
+                f"'{self.header.path}' can no longer be read ({error})"
+            ) from error
+
+    def read(self, n_samples: int) -> Float32:
+        """Return the next samples, float32[n_samples, n_channels], fewer at the end.
+
+        What can be decoded before a damaged place is returned; `problem` then
+        says what is missing.
+        """
+        import soundfile
+
+        shape = (n_samples, self.header.channels)
+        if self._ended:
+            return np.empty((0, shape[1]), np.float32)
+        samples = np.full(shape, np.nan, np.float32)
+        try:
+            samples = self._file.read(n_samples, out=samples)
+        except soundfile.LibsndfileError:
+            # How much was decoded before the damage is not told: NaN is left
+            # where nothing was.
+            nothing = np.isnan(samples).all(axis=1)
+            count = int(nothing.argmax()) if nothing.any() else n_samples
+            samples = samples[:count]
+            self._ended = True
+        self._read += len(samples)
+        if self._ended or len(samples) < n_samples:
+            self._conclude()
+        return samples
+
+    def _conclude(self) -> None:
+        header = self.header
+        damaged, self._ended = self._ended, True
+        expected = header.n_samples or 0
+        # Compressed formats estimate their length: a little less is no damage.
+        tolerance = 0 if header.path.suffix.lower() in (".flac", ".wav") else 8192
+        if damaged or header.truncated or self._read < expected - tolerance:
+            seconds = self._read / header.sample_rate
+            kind = "damaged" if damaged else "cut off"
+            self.problem = (
+                f"'{header.path}' is {kind} after {seconds:.3f} s: "
+                "what comes before was used"
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

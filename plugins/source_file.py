@@ -1,0 +1,298 @@
+"""Recordings on disk as a source: one, several, a folder, a pattern."""
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from itertools import count
+from os.path import commonpath
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from neurovocal.engine.errors import AudioFileError, EndOfStream
+from neurovocal.engine.protocols import SourceItem
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.plugins._audio import Channels, Pacer, channels_problem, finite_items
+from neurovocal.plugins._recording import Header, Recording, find_recordings, inspect
+from neurovocal.plugins._recording_time import utc_ns
+
+NEXT_RECORDING = "next recording"
+_ASAP_LENGTH = 8192
+
+
+class FileOptions(Options):
+    """Options of the ``file`` source."""
+
+    path: str | list[str]
+    """Recording, folder or pattern such as `day1/*.wav`, or a list of them."""
+    pace: Literal["asap", "realtime"] = "asap"
+    """As fast as it goes, or at the pace at which it was heard."""
+    streams: Literal["each", "one"] = "each"
+    """Every recording a stream of its own, or all of them one after the other."""
+    channels: list[int] | None = None
+    """Channels to use, counted from 1; by default the first. Each is labelled
+    by itself unless `mix` is set."""
+    mix: bool = False
+    """Average the channels that were asked for to one."""
+    block_length: int | None = Field(default=None, ge=1)
+    """Samples read at once; by default 8192, or 10 ms at the pace of hearing."""
+    start_utc: AwareDatetime | Literal["metadata", "none"] = "metadata"
+    """When the first sample was recorded: ISO 8601 with a zone, or `metadata` to
+    believe the recording (GUANO, AudioMoth, a date with a zone), or `none`."""
+    repeat: int = Field(default=1, ge=0)
+    """How often all recordings are read; 0 is without end."""
+    recursive: bool = False
+    """Whether folders inside a folder are searched, too."""
+    on_bad_file: Literal["fail", "skip"] | None = None
+    """What to do about a recording that cannot be read; by default `skip` when
+    there are several (they are reported and the exit code is 2), else `fail`."""
+
+
+class FileSource:
+    """Reads recordings; nothing is ever dropped, whatever the pace.
+
+    Attributes
+    ----------
+    notices : list of str
+        What the user should be told once, such as channels that are not used.
+    failures : list of str
+        Recordings that could not be read, wholly or in part.
+    recordings : dict
+        Path of each stream that has begun.
+    """
+
+    live = False
+
+    def __init__(self, options: FileOptions, context: BuildContext) -> None:
+        self._options = options
+        self._context = context
+        self._info: StreamInfo | None = None
+        self._items: Iterator[SourceItem] = iter(())
+        self._waiting: deque[SourceItem] = deque()
+        self._recording: Recording | None = None
+        self.notices: list[str] = []
+        self.failures: list[str] = []
+        self.recordings: dict[str, Path] = {}
+
+    @property
+    def info(self) -> StreamInfo:
+        """The stream that is being read."""
+        if self._info is None:
+            raise RuntimeError("a file source knows its stream once it is open")
+        return self._info
+
+    def open(self) -> None:
+        """Find the recordings and read all their headers.
+
+        Raises
+        ------
+        AudioFileError
+            A recording is missing or cannot be read, has not the channels asked
+            for, or recordings that are to be one stream differ in rate.
+        """
+        self.close()
+        self.notices.clear()
+        self.failures.clear()
+        self.recordings.clear()
+        options = self._options
+        paths, problems = _find(options, self._context)
+        if problems:
+            raise AudioFileError("\n".join(problems))
+        policy = options.on_bad_file or ("skip" if len(paths) > 1 else "fail")
+        self._fail = policy == "fail"
+        self._asked = options.channels or [1]
+        self._channels = Channels(self._asked, options.mix)
+        headers = self._inspect(paths)
+        if options.streams == "one":
+            _check_one_rate(headers)
+        self._notice_channels(headers)
+        self._pacer = Pacer(
+            self._context.clock, headers[0].sample_rate, options.pace == "realtime"
+        )
+        names = _names([header.path for header in headers])
+        self._info = self._stream(headers[0], names[0])
+        self._items = self._play(list(zip(headers, names, strict=True)))
+
+    def read(self, timeout: float) -> SourceItem | None:
+        """Return the next item; at the pace of hearing, None while it is not due."""
+        if not self._waiting:
+            item = next(self._items, None)
+            if item is None:
+                raise EndOfStream
+            self._waiting.append(item)
+        item = self._waiting[0]
+        if isinstance(item, StreamInfo):
+            self._info = item
+        elif not isinstance(item, Anchor) and not self._pacer.wait(item.stop, timeout):
+            return None
+        return self._waiting.popleft()
+
+    def close(self) -> None:
+        """Close the recording that is open."""
+        self._items = iter(())
+        self._waiting.clear()
+        if self._recording is not None:
+            self._recording.close()
+            self._recording = None
+
+    def _inspect(self, paths: list[Path]) -> list[Header]:
+        headers, problems = [], []
+        for path in paths:
+            try:
+                header = inspect(path)
+                self._check_channels(header)
+                headers.append(header)
+            except AudioFileError as error:
+                problems.append(str(error))
+        if problems and (self._fail or not headers):
+            raise AudioFileError("\n".join(problems))
+        self.failures += problems
+        return headers
+
+    def _check_channels(self, header: Header) -> None:
+        highest = max(self._asked)
+        if highest > header.channels:
+            has = f"{header.channels} channel" + "s" * (header.channels > 1)
+            raise AudioFileError(
+                f"'{header.path}' has {has}, there is no channel {highest}"
+            )
+
+    def _notice_channels(self, headers: list[Header]) -> None:
+        several = [header for header in headers if header.channels > 1]
+        if several and self._options.channels is None:
+            first, more = several[0], len(several) - 1
+            others = f" (and {more} more recordings alike)" if more else ""
+            every = list(range(1, first.channels + 1))
+            self.notices.append(
+                f"'{first.path}' has {first.channels} channels{others}: using "
+                f"channel 1 (choose with channels: {every})"
+            )
+
+    def _stream(self, header: Header, name: str) -> StreamInfo:
+        if self._options.streams == "one":
+            name = self._context.stream
+        return StreamInfo(name, header.sample_rate, self._channels.count)
+
+    def _play(self, playlist: list[tuple[Header, str]]) -> Iterator[SourceItem]:
+        """All items of all recordings, in order."""
+        passes = self._options.repeat
+        position = 0
+        for number in count(1):
+            for header, name in playlist:
+                unique = name if number == 1 else f"{name}~{number}"
+                first = not self.recordings
+                self.recordings[unique] = header.path
+                if self._options.streams == "each":
+                    self._pacer.next_stream(position, header.sample_rate)
+                    position = 0
+                    yield self._stream(header, unique)
+                elif first:
+                    yield self._stream(header, unique)
+                else:
+                    yield Gap(position, position, NEXT_RECORDING)
+                yield from self._anchor(header, position, first)
+                for item in self._samples(header, position):
+                    yield item
+                    position = item.stop
+                if self._fail and self.failures:
+                    return
+            if number == passes:
+                return
+
+    def _anchor(self, header: Header, position: int, first: bool) -> Iterator[Anchor]:
+        start = self._options.start_utc
+        if start == "metadata":
+            if header.utc_ns is not None:
+                yield Anchor(position, header.utc_ns)
+        elif start != "none" and first:
+            yield Anchor(position, utc_ns(start))
+
+    def _samples(self, header: Header, position: int) -> Iterator[Block | Gap]:
+        """One recording's samples; what is wrong with it becomes a failure."""
+        realtime = self._options.pace == "realtime"
+        default = max(1, header.sample_rate // 100) if realtime else _ASAP_LENGTH
+        length = self._options.block_length or default
+        recording = self._recording = Recording(header)
+        try:
+            recording.open()
+            while len(samples := recording.read(length)):
+                chosen = self._channels.pick(samples)
+                stop = position + len(samples)
+                yield from finite_items(position, chosen, self._pacer.due_ns(stop))
+                position = stop
+        except AudioFileError as error:
+            self.failures.append(str(error))
+        finally:
+            recording.close()
+        if recording.problem is not None:
+            self.failures.append(recording.problem)
+
+
+def _find(options: FileOptions, context: BuildContext) -> tuple[list[Path], list[str]]:
+    """Paths of all recordings asked for, and what could not be found."""
+    asked = [options.path] if isinstance(options.path, str) else options.path
+    paths: list[Path] = []
+    problems: list[str] = []
+    for name in asked:
+        try:
+            paths += find_recordings(name, context, options.recursive)
+        except AudioFileError as error:
+            problems.append(str(error))
+    if not asked:
+        problems.append("path: name at least one recording")
+    return paths, problems
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """A different name for each: the file's own, or its path where two agree."""
+    plain = [path.name for path in paths]
+    if len(set(plain)) == len(plain):
+        return plain
+    resolved = [path.resolve() for path in paths]
+    root = Path(commonpath([path.parent for path in resolved]))
+    seen: Counter[str] = Counter()
+    names = []
+    for path in resolved:
+        name = path.relative_to(root).as_posix()
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return names
+
+
+def _check_one_rate(headers: list[Header]) -> None:
+    first = headers[0]
+    for header in headers:
+        if header.sample_rate != first.sample_rate:
+            raise AudioFileError(
+                f"'{header.path}' has {header.sample_rate} Hz and '{first.path}' "
+                f"{first.sample_rate} Hz: one stream has one rate (use streams: each)"
+            )
+
+
+def _check(options: FileOptions, context: BuildContext) -> Iterator[str]:
+    paths, problems = _find(options, context)
+    yield from problems
+    if options.channels is not None:
+        problem = channels_problem(options.channels)
+        if problem:
+            yield problem
+    dated = not isinstance(options.start_utc, str)
+    if dated and len(paths) > 1 and options.streams == "each":
+        yield (
+            f"start_utc: {len(paths)} recordings cannot all have begun at one time "
+            "(use streams: one)"
+        )
+
+
+def _build(options: FileOptions, context: BuildContext) -> FileSource:
+    return FileSource(options, context)
+
+
+plugin = Plugin(
+    kind="source",
+    options=FileOptions,
+    build=_build,
+    summary="Recordings on disk: one, several, a folder or a pattern",
+    check=_check,
+)

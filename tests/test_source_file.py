@@ -1,0 +1,414 @@
+"""The file source: everything that libsndfile reads, nothing lost, plain words."""
+
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from neurovocal.engine.errors import AudioFileError, EndOfStream
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.testing import check_source
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.plugins.source_file import plugin
+
+RATE = 16_000
+
+
+def make(clock=None, base=Path(), **options):
+    context = BuildContext(clock or ManualClock(), "run", base, stream="lane")
+    return plugin.build(plugin.options(**options), context)
+
+
+def problems(base=Path(), **options):
+    context = BuildContext(ManualClock(), "run", base)
+    return list(plugin.check(plugin.options(**options), context))
+
+
+def read_all(source, timeout=10.0):
+    source.open()
+    try:
+        return rest_of(source, timeout)
+    finally:
+        source.close()
+
+
+def rest_of(source, timeout=10.0):
+    items = []
+    while True:
+        try:
+            item = source.read(timeout)
+        except EndOfStream:
+            return items
+        if item is not None:
+            items.append(item)
+
+
+def samples_of(items):
+    return np.concatenate([i.samples for i in items if isinstance(i, Block)])
+
+
+def noise(count, channels=1, seed=0):
+    values = np.random.default_rng(seed).uniform(-0.5, 0.5, (count, channels))
+    return values.astype(np.float32)
+
+
+def write(path, values, rate=RATE, **kwargs):
+    soundfile.write(path, values, rate, **kwargs)
+    return str(path)
+
+
+def test_it_is_found_by_name():
+    assert Registry().get("source", "file") is plugin
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "tolerance"),
+    [
+        ("wav", "PCM_U8", 1 / 100),
+        ("wav", "PCM_16", 1 / 30_000),
+        ("wav", "PCM_24", 1e-6),
+        ("wav", "PCM_32", 1e-7),
+        ("wav", "FLOAT", 0),
+        ("wav", "DOUBLE", 0),
+        ("flac", "PCM_24", 1e-6),
+        ("aiff", "PCM_16", 1 / 30_000),
+        ("caf", "FLOAT", 0),
+        ("ogg", "VORBIS", 0.5),
+        ("mp3", "MPEG_LAYER_III", 1.0),
+    ],
+)
+def test_formats(tmp_path, suffix, subtype, tolerance):
+    values = noise(RATE)
+    path = write(tmp_path / f"x.{suffix}", values, subtype=subtype)
+    source = make(path=path, channels=[1])
+    items = read_all(source)
+    assert items[0] == StreamInfo(f"x.{suffix}", RATE, 1)
+    got = samples_of(items)
+    assert source.failures == source.notices == []
+    assert got.dtype == np.float32
+    if suffix != "mp3":  # MP3 does not keep the length
+        assert got.shape == values.shape
+        np.testing.assert_allclose(got, values, atol=tolerance, rtol=0)
+
+
+@given(st.integers(1, 5000))
+@settings(max_examples=25, deadline=None)
+def test_block_length_changes_nothing_but_the_cuts(tmp_path_factory, length):
+    folder = tmp_path_factory.mktemp("cut")
+    values = noise(3000, 3)
+    values[1000:1010, 1] = np.nan
+    path = write(folder / "x.wav", values, subtype="FLOAT")
+    options = {"path": path, "channels": [3, 2], "mix": True}
+    whole = read_all(make(**options))
+    cut = read_all(make(**options, block_length=length))
+    assert samples_of(cut).tobytes() == samples_of(whole).tobytes()
+    gaps = [item for item in cut if isinstance(item, Gap)]
+    assert sum(gap.stop - gap.start for gap in gaps) == 10
+
+
+@pytest.mark.parametrize("streams", ["each", "one"])
+@pytest.mark.parametrize("pace", ["asap", "realtime"])
+def test_conformance(tmp_path, streams, pace):
+    values = noise(4000)
+    values[77] = np.inf
+    write(tmp_path / "a.wav", values, subtype="FLOAT")
+    write(tmp_path / "b.wav", noise(100))
+    check_source(
+        partial(make, path=str(tmp_path), streams=streams, pace=pace, block_length=333)
+    )
+
+
+def test_samples_that_are_no_numbers_become_gaps_of_just_these(tmp_path):
+    values = noise(100)
+    values[[10, 11, 50, 99]] = [[np.nan], [np.inf], [-np.inf], [np.nan]]
+    path = write(tmp_path / "x.wav", values, subtype="FLOAT")
+    items = read_all(make(path=path))[1:]
+    gaps = [(i.start, i.stop, i.reason) for i in items if isinstance(i, Gap)]
+    reason = "not a number"
+    assert gaps == [(10, 12, reason), (50, 51, reason), (99, 100, reason)]
+    np.testing.assert_array_equal(
+        samples_of(items), values[np.isfinite(values)][:, None]
+    )
+
+
+def test_large_values_are_no_gaps(tmp_path):
+    values = np.full((4, 1), 3e38, np.float32)
+    path = write(tmp_path / "x.wav", values, subtype="FLOAT")
+    np.testing.assert_array_equal(samples_of(read_all(make(path=path))), values)
+
+
+def test_folder_in_natural_order_each_a_stream(tmp_path):
+    for name in ["take10.wav", "take2.wav", "TAKE1.wav"]:
+        write(tmp_path / name, noise(50))
+    (tmp_path / "notes.txt").write_text("not audio")
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep" / "take3.wav", noise(50))
+    source = make(path=str(tmp_path))
+    names = [i.stream for i in read_all(source) if isinstance(i, StreamInfo)]
+    assert names == ["TAKE1.wav", "take2.wav", "take10.wav"]
+    assert source.recordings["take2.wav"] == tmp_path / "take2.wav"
+    deep = read_all(make(path=str(tmp_path), recursive=True))
+    assert sum(isinstance(item, StreamInfo) for item in deep) == 4
+
+
+def test_pattern_and_list_relative_to_the_configuration(tmp_path):
+    for name in ["a1.wav", "a2.wav", "b.wav"]:
+        write(tmp_path / name, noise(50))
+    items = read_all(make(base=tmp_path, path=["b.wav", "a?.wav"]))
+    names = [item.stream for item in items if isinstance(item, StreamInfo)]
+    assert names == ["b.wav", "a1.wav", "a2.wav"]
+
+
+def test_equal_names_in_two_folders_stay_apart(tmp_path):
+    for folder in ["day1", "day2"]:
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "x.wav", noise(50))
+    items = read_all(make(path=str(tmp_path), recursive=True))
+    names = [item.stream for item in items if isinstance(item, StreamInfo)]
+    assert names == ["day1/x.wav", "day2/x.wav"]
+
+
+def test_one_stream_of_several_goes_on_with_an_empty_gap(tmp_path):
+    first, second = noise(100, seed=1), noise(70, seed=2)
+    write(tmp_path / "a.wav", first, subtype="FLOAT")
+    write(tmp_path / "b.wav", second, subtype="FLOAT")
+    items = read_all(make(path=str(tmp_path), streams="one", repeat=2))
+    assert [i for i in items if isinstance(i, StreamInfo)] == [
+        StreamInfo("lane", RATE, 1)
+    ]
+    gaps = [i for i in items if isinstance(i, Gap)]
+    assert gaps == [Gap(n, n, "next recording") for n in (100, 170, 270)]
+    starts = [i.start for i in items if isinstance(i, Block)]
+    assert starts == [0, 100, 170, 270]
+    np.testing.assert_array_equal(
+        samples_of(items), np.concatenate([first, second] * 2)
+    )
+
+
+def test_repeated_streams_get_names_of_their_own(tmp_path):
+    path = write(tmp_path / "a.wav", noise(10))
+    items = read_all(make(path=path, repeat=3))
+    names = [item.stream for item in items if isinstance(item, StreamInfo)]
+    assert names == ["a.wav", "a.wav~2", "a.wav~3"]
+
+
+def test_repeat_without_end_goes_on(tmp_path):
+    source = make(path=write(tmp_path / "a.wav", noise(10)), repeat=0, streams="one")
+    source.open()
+    blocks = 0
+    while blocks < 500:
+        blocks += isinstance(source.read(1), Block)
+    source.close()
+    with pytest.raises(EndOfStream):
+        source.read(0)
+
+
+def test_one_stream_has_one_rate(tmp_path):
+    write(tmp_path / "a.wav", noise(10), rate=16_000)
+    write(tmp_path / "b.wav", noise(10), rate=22_050)
+    with pytest.raises(AudioFileError, match=r"b\.wav.* 22050 Hz .*a\.wav' 16000 Hz"):
+        make(path=str(tmp_path), streams="one").open()
+    items = read_all(make(path=str(tmp_path)))
+    rates = [item.sample_rate for item in items if isinstance(item, StreamInfo)]
+    assert rates == [16_000, 22_050]
+
+
+def test_channels_are_chosen_and_never_mixed_unless_asked(tmp_path):
+    values = noise(100, 3)
+    path = write(tmp_path / "x.wav", values, subtype="FLOAT")
+    source = make(path=path)
+    np.testing.assert_array_equal(samples_of(read_all(source)), values[:, :1])
+    assert source.notices == [
+        f"'{path}' has 3 channels: using channel 1 (choose with channels: [1, 2, 3])"
+    ]
+    source = make(path=path, channels=[3, 1])
+    np.testing.assert_array_equal(samples_of(read_all(source)), values[:, [2, 0]])
+    assert source.info.channels == 2
+    assert source.notices == []
+    mixed = samples_of(read_all(make(path=path, channels=[3, 1], mix=True)))
+    np.testing.assert_allclose(mixed[:, 0], values[:, [2, 0]].mean(axis=1), rtol=1e-6)
+    with pytest.raises(AudioFileError, match="has 3 channels, there is no channel 4"):
+        make(path=path, channels=[4]).open()
+
+
+@pytest.mark.parametrize(
+    ("channels", "sentence"),
+    [([], "at least one"), ([0], "0 is no channel"), ([2, 2], "twice")],
+)
+def test_nonsense_channels(tmp_path, channels, sentence):
+    path = write(tmp_path / "x.wav", noise(10))
+    (problem,) = problems(path=path, channels=channels)
+    assert sentence in problem
+
+
+def test_realtime_delivers_each_block_when_it_would_have_been_heard(tmp_path):
+    path = write(tmp_path / "x.wav", noise(1000))
+    clock = ManualClock()
+    source = make(clock, path=path, pace="realtime", block_length=160)
+    assert source.live is False
+    source.open()
+    assert isinstance(source.read(0), StreamInfo)
+    assert source.read(0) is None  # 10 ms have not passed
+    block = source.read(1)
+    assert isinstance(block, Block)
+    assert clock.monotonic_ns() == block.arrived_ns == 10_000_000
+    clock.advance(60)  # a reader that was late loses nothing
+    late = rest_of(source, timeout=0)
+    assert [block.start for block in late] == list(range(160, 1000, 160))
+    for block in late:
+        assert block.arrived_ns == block.stop * 10**9 // RATE
+
+
+def test_realtime_goes_on_without_a_pause_from_stream_to_stream(tmp_path):
+    write(tmp_path / "a.wav", noise(1600))
+    write(tmp_path / "b.wav", noise(8000), rate=8000)
+    clock = ManualClock()
+    read_all(make(clock, path=str(tmp_path), pace="realtime"), timeout=0.005)
+    assert clock.monotonic_ns() == 1_100_000_000
+
+
+def test_time_comes_from_the_option_only_if_it_has_a_zone(tmp_path):
+    path = write(tmp_path / "x.wav", noise(10))
+    items = read_all(make(path=path, start_utc="2024-05-01T12:00:00.5+02:00"))
+    expected = datetime(2024, 5, 1, 10, 0, 0, 500_000, tzinfo=UTC).timestamp() * 1e9
+    assert items[1] == Anchor(0, round(expected))
+    assert not any(isinstance(i, Anchor) for i in read_all(make(path=path)))
+    with pytest.raises(ValidationError):
+        make(path=path, start_utc="2024-05-01T12:00:00")
+
+
+@pytest.mark.parametrize(
+    ("comment", "expected"),
+    [
+        ("Recorded at 19:17:30 20/02/2019 (UTC) by AudioMoth 24", 1550690250),
+        ("Recorded at 19:17:30 20/02/2019 (UTC+1) by AudioMoth 24", 1550686650),
+        ("Recorded at 19:17:30 20/02/2019 (UTC-3:30) by AudioMoth", 1550702850),
+        ("Recorded at 19:17:30 20/02/2019 by somebody", None),
+        ("Recorded at 29:17:30 20/02/2019 (UTC) by AudioMoth", None),
+    ],
+)
+def test_time_from_an_audiomoth_comment(tmp_path, comment, expected):
+    with soundfile.SoundFile(tmp_path / "x.wav", "w", RATE, 1) as file:
+        file.comment = comment
+        file.write(noise(10))
+    path = str(tmp_path / "x.wav")
+    anchors = [i for i in read_all(make(path=path)) if isinstance(i, Anchor)]
+    assert anchors == ([Anchor(0, expected * 10**9)] if expected else [])
+    ignored = read_all(make(path=path, start_utc="none"))
+    assert not any(isinstance(item, Anchor) for item in ignored)
+
+
+def test_time_from_a_guano_chunk(tmp_path):
+    path = write(tmp_path / "x.wav", noise(10))
+    text = b"GUANO|Version: 1.0\nTimestamp: 2018-05-30T20:11:00.250-04:00\n"
+    chunk = b"guan" + len(text).to_bytes(4, "little") + text + b"\0" * (len(text) % 2)
+    raw = Path(path).read_bytes() + chunk
+    Path(path).write_bytes(raw[:4] + (len(raw) - 8).to_bytes(4, "little") + raw[8:])
+    expected = datetime(2018, 5, 31, 0, 11, tzinfo=UTC).timestamp()
+    assert read_all(make(path=path))[1] == Anchor(
+        0, int(expected) * 10**9 + 250_000_000
+    )
+
+
+def test_one_time_for_several_streams_is_a_mistake(tmp_path):
+    write(tmp_path / "a.wav", noise(10))
+    write(tmp_path / "b.wav", noise(10))
+    options = {"path": str(tmp_path), "start_utc": "2024-05-01T12:00:00Z"}
+    assert "cannot all have begun" in problems(**options)[0]
+    assert problems(**options, streams="one") == []
+
+
+def bad_files(folder):
+    write(folder / "empty.wav", noise(0))
+    (folder / "nothing.wav").touch()
+    (folder / "text.wav").write_text("these are words\n" * 50)
+    write(folder / "cut.wav", noise(RATE))
+    raw = (folder / "cut.wav").read_bytes()
+    (folder / "cut.wav").write_bytes(raw[:40])
+    return {
+        "empty.wav": "holds no samples",
+        "nothing.wav": "is empty (0 bytes)",
+        "text.wav": "is not a recording that can be read (Format not recognised)",
+        "cut.wav": "",
+    }
+
+
+@pytest.mark.parametrize("name", ["empty.wav", "nothing.wav", "text.wav", "cut.wav"])
+def test_a_bad_file_is_refused_in_one_sentence_that_names_it(tmp_path, name):
+    sentence = bad_files(tmp_path)[name]
+    with pytest.raises(AudioFileError) as caught:
+        make(path=str(tmp_path / name)).open()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(tmp_path / name) in message
+    assert sentence in message
+
+
+def test_among_several_a_bad_file_is_skipped_and_remembered(tmp_path):
+    bad = bad_files(tmp_path)
+    write(tmp_path / "good.wav", noise(100))
+    source = make(path=str(tmp_path))
+    items = read_all(source)
+    assert [i.stream for i in items if isinstance(i, StreamInfo)] == ["good.wav"]
+    assert len(source.failures) == len(bad)
+    with pytest.raises(AudioFileError) as caught:
+        make(path=str(tmp_path), on_bad_file="fail").open()
+    assert len(str(caught.value).splitlines()) == len(bad)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])
+def test_a_truncated_recording_is_used_as_far_as_it_goes_and_reported(tmp_path, suffix):
+    values = noise(5 * RATE)
+    path = tmp_path / f"x.{suffix}"
+    write(path, values, subtype="PCM_16")
+    path.write_bytes(path.read_bytes()[:-60_001])
+    source = make(path=str(path), block_length=1000)
+    got = samples_of(read_all(source))
+    assert 2 * RATE < len(got) < 5 * RATE
+    np.testing.assert_allclose(got, values[: len(got)], atol=1e-4)
+    (failure,) = source.failures
+    assert f"after {len(got) / RATE:.3f} s" in failure
+    assert str(path) in failure
+
+
+def test_a_header_that_does_not_know_its_length_is_no_truncation(tmp_path):
+    """What a recorder writes that could not go back, such as ffmpeg on a pipe."""
+    path = tmp_path / "x.wav"
+    write(path, noise(1000), subtype="PCM_16")
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"data") + 4
+    raw[4:8] = raw[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(raw)
+    source = make(path=str(path))
+    assert len(samples_of(read_all(source))) == 1000
+    assert source.failures == []
+
+
+def test_missing_files_are_found_without_opening(tmp_path):
+    write(tmp_path / "song_01.wav", noise(10))
+    (tmp_path / "void").mkdir()
+    paths = ["song_1.wav", "void", "*.flac", "song_01.wav"]
+    found = problems(base=tmp_path, path=[str(tmp_path / name) for name in paths])
+    assert len(found) == 3
+    assert "did you mean 'song_01.wav'?" in found[0]
+    assert "holds no recording" in found[1]
+    assert "no recording matches" in found[2]
+    assert problems(path=[])
+
+
+def test_a_file_that_vanishes_between_open_and_read_is_a_failure(tmp_path):
+    write(tmp_path / "a.wav", noise(10))
+    write(tmp_path / "b.wav", noise(10))
+    source = make(path=str(tmp_path))
+    source.open()
+    (tmp_path / "b.wav").unlink()
+    rest_of(source)
+    assert len(source.failures) == 1
+    assert "b.wav" in source.failures[0]
