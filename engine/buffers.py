@@ -70,7 +70,6 @@ class Mailbox(Generic[ItemT]):
         """
         tally, waiting = self.tally[queue], self._queues[queue]
         with self._changed:
-            tally.received += 1
             while len(waiting) >= self._capacity[queue] and not self._closed:
                 if self.when_full == "drop_oldest":
                     _, oldest_kind, _ = waiting.popleft()
@@ -78,6 +77,8 @@ class Mailbox(Generic[ItemT]):
                     tally.queued -= 1
                 else:
                     self._changed.wait()
+            # Only now: an item that waits for room is not in the mailbox yet.
+            tally.received += 1
             if self._closed:
                 self._drop(tally, kind)
                 raise Closed
@@ -139,10 +140,10 @@ class Mailbox(Generic[ItemT]):
                 total += tally.dropped_kinds
             return total
 
-    @property
-    def queued(self) -> int:
-        """Items that wait, over all queues."""
-        return sum(tally.queued for tally in self.tally.values())
+    def counts(self) -> dict[str, dict[str, int]]:
+        """The four counters of each queue, all from the same moment."""
+        with self._changed:
+            return {name: tally.as_dict() for name, tally in self.tally.items()}
 
     def _readable(self) -> bool:
         return self._closed or any(self._queues.values())

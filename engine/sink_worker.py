@@ -110,8 +110,7 @@ class SinkWorker:
     def statistics(self) -> dict[str, object]:
         """Counters of the queues, and the sink's own where it has some."""
         own: dict[str, object] = getattr(self.sink, "stats", dict)()
-        queues = {name: t.as_dict() for name, t in self.mailbox.tally.items()}
-        return {**queues, "errors": self.metrics.errors, **own}
+        return {**self.mailbox.counts(), "errors": self.metrics.errors, **own}
 
     def _run(self) -> None:
         dirty = False

@@ -1,0 +1,67 @@
+"""What many tests need: the shared recordings, and threads that must not hang."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+PATIENCE_S = 30.0  # a wait that is this long has failed; no test depends on it
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Annotated recordings beside the repository; the test is skipped without."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("NEUROVOCAL_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip("needs the shared recordings (NEUROVOCAL_DATA)")
+    return folder
+
+
+class Background:
+    """Calls in threads of their own, whose results and errors are not lost."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[Thread, dict[str, Any]]] = []
+
+    def __call__(self, work: Callable[[], Any]) -> Callable[[], Any]:
+        """Start `work`; the function that comes back waits for its result."""
+        result: dict[str, Any] = {}
+
+        def call() -> None:
+            try:
+                result["value"] = work()
+            except BaseException as error:
+                result["error"] = error
+
+        thread = Thread(target=call, daemon=True)
+        self._calls.append((thread, result))
+        thread.start()
+
+        def wait() -> Any:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive(), "the call does not return"
+            if "error" in result:
+                raise result.pop("error")
+            return result.get("value")
+
+        return wait
+
+    def finish(self) -> None:
+        """All threads must have ended, none with an error that nobody asked for."""
+        for thread, result in self._calls:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive(), "a call of the test never returned"
+            if "error" in result:
+                raise result["error"]
+
+
+@pytest.fixture
+def background() -> Iterator[Background]:
+    """Start calls in other threads: ``wait = background(work)``, ``wait()``."""
+    calls = Background()
+    yield calls
+    calls.finish()
