@@ -95,7 +95,7 @@ class ClassifierConfig(Options):
     """Recurrent units, or channels of the TCN."""
     n_layers: int = Field(default=1, ge=1, le=8)
     """Recurrent layers, or residual blocks of the TCN (dilation 2**i)."""
-    kernel_length: int = Field(default=5, ge=1)
+    kernel_length: int = Field(default=5, ge=2)
     """Frames under a convolution of `tcn` and `conv_gru`."""
     dropout: float = Field(default=0.25, ge=0, lt=1)
     """On the network's input to the last layer."""

@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.front_end import frames_of
 from neurovocal.engine.manifest import FrontEnd
 from neurovocal.engine.protocols import Features
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Block, Float32, StreamInfo
+from neurovocal.engine.types import Float32, StreamInfo
 from neurovocal.models.config import FrontEndConfig
 from neurovocal.models.data import Recording
 from neurovocal.models.split import Units
 
 SCALING_FILE = "scaling.npz"
 IGNORED = -1
-_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +60,6 @@ class Material:
         return np.clip(self.frames, 0.0, 1.0)
 
 
-def build_features(front_end: FrontEnd, folder: Path) -> Features:
-    """Make the features stage of a front end, as the engine does.
-
-    Raises
-    ------
-    ConfigError
-        Unknown plugin, options that it does not take, or a shape that is not
-        the front end's.
-    """
-    features = _build(
-        front_end.plugin, front_end.options, front_end.sample_rate, folder
-    )
-    made = (features.n_bins, features.hop_length, features.frame_length)
-    stated = (front_end.n_bins, front_end.hop_length, front_end.frame_length)
-    if made != stated:
-        raise ConfigError(
-            f"front end '{front_end.plugin}' makes bins, hop, frame length {made}, "
-            f"the manifest says {stated}"
-        )
-    return features
-
-
 def describe_front_end(config: FrontEndConfig, sample_rate: int) -> FrontEnd:
     """Front end without scaling, with the shape that its plugin gives it."""
     folder = Path.cwd()
@@ -114,25 +92,6 @@ def _build(name: str, options: object, sample_rate: int, folder: Path) -> Featur
             ]
         ) from error
     return cast(Features, plugin.build(checked, context))
-
-
-def frames_of(features: Features, samples: Float32) -> Float32:
-    """All frames of one recording, float32[n_frames, n_bins].
-
-    Parameters
-    ----------
-    features : Features
-        Is reset first.
-    samples : float32[n_samples]
-        Mono.
-    """
-    features.reset()
-    parts = [np.zeros((0, features.n_bins), np.float32)]
-    for start in range(0, len(samples), _BLOCK):
-        block = Block(start, samples[start : start + _BLOCK, None])
-        parts += [frames.values for frames in features.process(block)]
-    parts += [frames.values for frames in features.flush()]
-    return np.concatenate(parts)
 
 
 def common_rate(recordings: Iterable[Recording]) -> tuple[int, list[str]]:
