@@ -34,6 +34,7 @@ __all__ = [
     "MAX_HEADER",
     "MAX_PAYLOAD",
     "MAX_TOPIC",
+    "READY",
     "Decoded",
     "Header",
     "Latency",
@@ -44,6 +45,7 @@ __all__ = [
     "latency_of",
     "payload_of",
     "prefix",
+    "ready_topic",
     "to_event",
     "topic",
 ]
@@ -51,6 +53,10 @@ __all__ = [
 MAX_TOPIC = 16 * 1024
 MAX_HEADER = 1024 * 1024
 MAX_PAYLOAD = 64 * 1024 * 1024
+
+# Sorts behind every other topic: ZeroMQ sends subscriptions in sorted order, so
+# that whoever sees this one has seen all others of the same connection.
+READY = f"nv{VERSION}~ready/".encode()
 
 DTYPE = "<f4"
 _ITEM_BYTES = 4
@@ -73,6 +79,19 @@ class Decoded(NamedTuple):
 def prefix(kind: str) -> str:
     """What all topics of a kind begin with."""
     return f"nv{VERSION}/{kind}/"
+
+
+def ready_topic(name: str, part: int = 1, parts: int = 1) -> bytes:
+    """Subscription by which a subscriber announces that it misses nothing any more.
+
+    Parameters
+    ----------
+    name : str
+        Any name that no other subscriber has, without ``/``.
+    part, parts : int
+        Which connection of the subscriber this is, from 1, of how many.
+    """
+    return READY + f"{name}/{part}/{parts}".encode()
 
 
 @lru_cache(maxsize=4096)

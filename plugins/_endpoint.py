@@ -1,0 +1,84 @@
+"""ZeroMQ endpoints to bind: what is wrong with one, before anything is opened."""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+_TCP = re.compile(r"tcp://(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5}|\*)")
+_LOOPBACK_NAMES = {"localhost", "lo"}
+# sockaddr_un holds no longer path.
+_IPC_MOST = 107
+
+
+def endpoint_problems(endpoint: str, *, allow_remote: bool) -> Iterator[str]:
+    """Yield a sentence per mistake in an endpoint that is to be bound.
+
+    Parameters
+    ----------
+    endpoint : str
+        ``tcp://HOST:PORT`` (port ``*``: any that is free) or ``ipc://PATH``.
+    allow_remote : bool
+        Whether other machines may connect.
+    """
+    if endpoint.startswith("ipc://"):
+        yield from _ipc_problems(endpoint.removeprefix("ipc://"))
+        return
+    match = _TCP.fullmatch(endpoint)
+    if match is None:
+        yield (
+            f"endpoint '{endpoint}' is neither tcp://HOST:PORT nor ipc://PATH, "
+            "such as tcp://127.0.0.1:5556"
+        )
+        return
+    host, port = match.groups()
+    if port != "*" and int(port) > 65535:
+        yield f"endpoint '{endpoint}': there is no port above 65535"
+    if not allow_remote and not is_loopback(host):
+        yield (
+            f"endpoint '{endpoint}' lets other machines connect, unencrypted: bind "
+            "127.0.0.1, or say 'allow_remote: true'"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host name or address."""
+    if host in _LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def claim(endpoint: str) -> frozenset[str]:
+    """Name under which two stages that want the same endpoint are found out."""
+    match = _TCP.fullmatch(endpoint)
+    if match is None:
+        return frozenset({endpoint})
+    return frozenset() if match[2] == "*" else frozenset({f"tcp:{match[2]}"})
+
+
+def ipc_in_use(endpoint: str) -> bool:
+    """Whether somebody listens at an ipc endpoint.
+
+    Binding would silently take the path away from them.
+    """
+    if not endpoint.startswith("ipc://"):
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(endpoint.removeprefix("ipc://"))
+        except OSError:
+            return False
+    return True
+
+
+def _ipc_problems(path: str) -> Iterator[str]:
+    if not path or path == "*":
+        yield "endpoint 'ipc://' needs a path, such as ipc:///tmp/neurovocal"
+    elif len(path.encode()) > _IPC_MOST:
+        yield f"ipc path '{path}' is longer than {_IPC_MOST} bytes"
+    elif not Path(path).parent.is_dir():
+        yield f"ipc path '{path}': folder '{Path(path).parent}' does not exist"

@@ -1,0 +1,85 @@
+"""Who subscribes, as far as the publishing side of ZeroMQ can tell."""
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from neurovocal.engine.wire import READY
+
+if TYPE_CHECKING:
+    import zmq
+
+_ANNOUNCEMENT = re.compile(re.escape(READY) + rb"([^/]{1,200})/(\d{1,3})/(\d{1,3})")
+_UNSUBSCRIBE, _SUBSCRIBE = b"\0", b"\1"
+
+
+class Subscribers:
+    """Counts subscribers from the subscriptions that an XPUB socket hands up.
+
+    A subscriber that announces itself (`neurovocal.engine.wire.ready_topic`) is
+    counted exactly, over all its connections. Of other connections, a plain SUB
+    socket's, only the first subscription can be seen, not the last: they are
+    counted apart.
+    """
+
+    def __init__(self) -> None:
+        self.subscriptions = 0
+        self._announced: Counter[tuple[bytes, int, int]] = Counter()
+        self._plain: set[str] = set()
+
+    @property
+    def announced(self) -> int:
+        """Subscribers that have announced all their connections."""
+        parts = Counter((name, of) for name, _, of in self._announced)
+        return sum(count == of for (_, of), count in parts.items())
+
+    @property
+    def plain(self) -> int:
+        """Connections that subscribed to something and announced nothing."""
+        return len(self._plain)
+
+    def take(self, frame: "zmq.Frame") -> None:
+        """Note what one message from the XPUB socket says; ignore what is none."""
+        text = frame.bytes
+        action, subject = text[:1], text[1:]
+        if action == _SUBSCRIBE:
+            self._add(subject, _connection(frame))
+        elif action == _UNSUBSCRIBE:
+            self._remove(subject)
+
+    def _add(self, subject: bytes, connection: str) -> None:
+        self.subscriptions += 1
+        announcement = _read(subject)
+        if announcement is not None:
+            self._announced[announcement] += 1
+            self._plain.discard(connection)
+        else:
+            self._plain.add(connection)
+
+    def _remove(self, subject: bytes) -> None:
+        self.subscriptions = max(0, self.subscriptions - 1)
+        announcement = _read(subject)
+        if announcement is not None:
+            self._announced[announcement] -= 1
+            if self._announced[announcement] <= 0:
+                del self._announced[announcement]
+        if not self.subscriptions:
+            # Who unsubscribes is not told; but now nobody can be left.
+            self._plain.clear()
+
+
+def _read(subject: bytes) -> tuple[bytes, int, int] | None:
+    match = _ANNOUNCEMENT.fullmatch(subject)
+    if match is None:
+        return None
+    return match[1], int(match[2]), int(match[3])
+
+
+def _connection(frame: "zmq.Frame") -> str:
+    """What tells connections apart: the descriptor that the message came by."""
+    import zmq
+
+    try:
+        return str(frame.get("__fd"))
+    except zmq.ZMQError:
+        return "unknown"

@@ -1,0 +1,217 @@
+"""Publishes messages over ZeroMQ: labels, segments, frames, synthesis, stats."""
+
+import errno
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from neurovocal.engine.errors import ConfigError, NeurovocalError, StageError
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.timebase import NS, Clock
+from neurovocal.engine.types import KINDS, Message
+from neurovocal.engine.wire import encode
+from neurovocal.plugins._endpoint import claim, endpoint_problems, ipc_in_use
+from neurovocal.plugins._subscribers import Subscribers
+
+if TYPE_CHECKING:
+    import zmq
+
+log = logging.getLogger("neurovocal")
+
+# A connection that says nothing for so long has subscribed to all that it wants.
+_QUIET_MS = 200
+# Subscriptions wait inside the socket until they are read: now and then is enough.
+_LOOK_EVERY = 64
+# No flood of subscriptions may keep the sink from sending.
+_LOOK_MOST = 1000
+# What a subscriber may send up, a topic, is short.
+_UPSTREAM_MOST_BYTES = 64 * 1024
+
+
+class ZmqOptions(Options):
+    """Options of the ZeroMQ sink."""
+
+    endpoint: str = "tcp://127.0.0.1:5556"
+    """Where to bind: `tcp://HOST:PORT` (port `*`: any free one) or `ipc://PATH`."""
+    queue_length: int = Field(default=1000, ge=1)
+    """Messages that wait for a slow connection; more are dropped for that
+    connection alone, which sees a hole in `seq`."""
+    allow_remote: bool = False
+    """Whether an endpoint that other machines can reach may be bound."""
+    wait_for_subscribers: int = Field(default=0, ge=0)
+    """Do not start before so many have subscribed: nobody misses the beginning."""
+    wait_timeout_s: float = Field(default=30.0, gt=0)
+    """How long to wait for them before giving up, in seconds."""
+    linger_s: float = Field(default=1.0, ge=0)
+    """How long closing waits for slow connections to take what is queued."""
+
+
+class ZmqSink:
+    """An XPUB socket, which any SUB socket understands.
+
+    Sending never blocks: a connection that does not read fills its own queue,
+    then loses messages, and costs the others nothing.
+
+    Parameters
+    ----------
+    options : ZmqOptions
+        Checked options.
+    clock : Clock
+        Monotonic time, for the ledger.
+    run : str
+        Name of the run, in every header.
+    """
+
+    # Audio is published only when it is asked for: it is bulky, and private.
+    wants = frozenset(KINDS.values()) - {"block"}
+
+    def __init__(self, options: ZmqOptions, clock: Clock, run: str) -> None:
+        self._options = options
+        self._clock = clock
+        self._run = run
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._subscribers = Subscribers()
+        self._dontwait = 0
+        self._sent = 0
+        self._waited = False
+        self.endpoint = options.endpoint
+
+    def open(self) -> None:
+        """Bind, then wait for subscribers if asked to.
+
+        Raises
+        ------
+        ConfigError
+            The endpoint is malformed, taken, or open to others without leave.
+        NeurovocalError
+            Too few subscribers came in time.
+        """
+        problems = list(_problems(self._options))
+        if problems:
+            raise ConfigError(problems)
+        self._bind()
+        if self._options.wait_for_subscribers and not self._waited:
+            self._wait()
+            self._waited = True
+
+    def write(self, message: Message) -> None:
+        """Send a message to whoever subscribed to its topic."""
+        if self._socket is None:
+            raise StageError("the ZeroMQ sink is not open")
+        publish_ms = None
+        if message.emitted_ns:
+            publish_ms = (self._clock.monotonic_ns() - message.emitted_ns) / 1e6
+        parts = encode(message, self._run, publish_ms)
+        self._socket.send_multipart(parts, flags=self._dontwait)
+        self._sent += 1
+        if self._sent % _LOOK_EVERY == 0:
+            self._look()
+
+    def flush(self, timeout: float) -> None:
+        """Nothing to wait for: ZeroMQ sends by itself, and `close` lingers."""
+        self._look()
+
+    def close(self) -> None:
+        """Close the socket; slow connections get `linger_s` to take what waits."""
+        if self._socket is not None:
+            self._socket.close(linger=round(self._options.linger_s * 1000))
+        if self._context is not None:
+            self._context.term()
+        self._socket = self._context = None
+
+    def stats(self) -> dict[str, object]:
+        """Messages sent, and who listens as of the last look."""
+        return {
+            "sent": self._sent,
+            "subscribers": self._subscribers.announced,
+            "subscriptions": self._subscribers.subscriptions,
+        }
+
+    def _bind(self) -> None:
+        import zmq
+
+        endpoint = self._options.endpoint
+        if ipc_in_use(endpoint):
+            raise ConfigError(_in_use(endpoint))
+        self._dontwait = zmq.DONTWAIT
+        self._subscribers = Subscribers()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
+        # All subscriptions are handed up, repeated ones too: they are counted.
+        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self._socket.setsockopt(zmq.SNDHWM, self._options.queue_length)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _UPSTREAM_MOST_BYTES)
+        if endpoint.startswith("tcp://["):
+            self._socket.setsockopt(zmq.IPV6, 1)
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConfigError(_explained(endpoint, error)) from error
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def _wait(self) -> None:
+        wanted = self._options.wait_for_subscribers
+        log.info("%s waits for %d subscribers", self.endpoint, wanted)
+        until = self._clock.monotonic_ns() + round(self._options.wait_timeout_s * NS)
+        while True:
+            assert self._socket is not None
+            quiet = not self._socket.poll(_QUIET_MS)
+            self._look()
+            found = self._subscribers.announced
+            # Others may still be in the middle of subscribing.
+            found += self._subscribers.plain if quiet else 0
+            if found >= wanted:
+                return
+            if self._clock.monotonic_ns() >= until:
+                self.close()
+                raise NeurovocalError(
+                    f"only {found} of {wanted} subscribers came to "
+                    f"{self.endpoint} within {self._options.wait_timeout_s:g} s"
+                )
+
+    def _look(self) -> None:
+        """Read the subscriptions that have come in."""
+        import zmq
+
+        if self._socket is None:
+            return
+        for _ in range(_LOOK_MOST):
+            if not self._socket.poll(0):
+                return
+            self._subscribers.take(self._socket.recv(zmq.DONTWAIT, copy=False))
+
+
+def _problems(options: ZmqOptions) -> Iterator[str]:
+    return endpoint_problems(options.endpoint, allow_remote=options.allow_remote)
+
+
+def _in_use(endpoint: str) -> str:
+    return f"{endpoint}: address in use: another run? choose another endpoint"
+
+
+def _explained(endpoint: str, error: Any) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return _in_use(endpoint)
+    if error.errno in (errno.ENODEV, errno.EADDRNOTAVAIL):
+        return f"{endpoint}: this machine has no such address"
+    if error.errno == errno.EACCES:
+        return f"{endpoint}: not allowed: choose a port above 1023 or another path"
+    return f"{endpoint} cannot be bound: {error.strerror}"
+
+
+def _build(options: ZmqOptions, context: BuildContext) -> ZmqSink:
+    return ZmqSink(options, context.clock, context.run)
+
+
+plugin = Plugin(
+    kind="sink",
+    options=ZmqOptions,
+    build=_build,
+    summary="publishes labels, segments, frames, synthesis and statistics (ZeroMQ)",
+    resources=lambda options: claim(options.endpoint),
+    check=lambda options, context: _problems(options),
+)

@@ -1,0 +1,360 @@
+"""The ZeroMQ sink and the Python client, over real sockets."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from neurovocal.engine import wire
+from neurovocal.engine.client import Missed, Received, Subscriber
+from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.testing import check_sink
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import (
+    KINDS,
+    Anchor,
+    Event,
+    Frames,
+    Label,
+    Ledger,
+    Message,
+    Stats,
+    StreamInfo,
+)
+from neurovocal.plugins.sink_zmq import ZmqOptions, ZmqSink, plugin
+
+ANY_PORT = "tcp://127.0.0.1:*"
+INFO = StreamInfo("aviary/3", 32000)
+
+
+def build(run: str = "run-1", **options: object) -> ZmqSink:
+    checked = ZmqOptions.model_validate({"endpoint": ANY_PORT, **options})
+    sink = plugin.build(checked, BuildContext(SystemClock(), run))
+    assert isinstance(sink, ZmqSink)
+    return sink
+
+
+def message(event: Event, seq: int, info: StreamInfo = INFO) -> Message:
+    clock = SystemClock()
+    return Message(
+        info, event, seq, 100, 5, Ledger(1.0, 2.0, 3.0), clock.monotonic_ns()
+    )
+
+
+def label(seq: int, info: StreamInfo = INFO) -> Message:
+    return message(Label(seq, seq, seq + 9, "b", 0.5, "final", "m"), seq, info)
+
+
+def frames(seq: int, n_frames: int = 8) -> Message:
+    values = np.full((n_frames, 129), seq, np.float32)
+    return message(Frames(seq * n_frames, 128, 256, values), seq)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        assert isinstance(port, int)
+        return port
+
+
+def endpoint() -> str:
+    return f"tcp://127.0.0.1:{free_port()}"
+
+
+@contextmanager
+def opened(sink: ZmqSink) -> Iterator[ZmqSink]:
+    try:
+        sink.open()
+        yield sink
+    finally:
+        sink.close()
+
+
+@contextmanager
+def connected(subscribers: list[Subscriber], **options: object) -> Iterator[ZmqSink]:
+    """A sink that has seen all subscriptions of `subscribers`."""
+    sink = build(
+        endpoint=subscribers[0].endpoint,
+        wait_for_subscribers=len(subscribers),
+        **options,
+    )
+    for subscriber in subscribers:
+        subscriber.open()
+    try:
+        with opened(sink):
+            yield sink
+    finally:
+        for subscriber in subscribers:
+            subscriber.close()
+
+
+def take(subscriber: Subscriber, count: int) -> list[Received]:
+    found = []
+    for _ in range(count):
+        received = subscriber.receive(timeout=20.0)
+        assert received is not None, f"only {len(found)} of {count} came"
+        found.append(received)
+    return found
+
+
+def test_is_installed_under_its_name() -> None:
+    assert Registry().get("sink", "zmq") is plugin
+
+
+def test_keeps_the_contract_of_sinks() -> None:
+    check_sink(build, [label(0), frames(0), message(Stats({"lag_ms": 1.0}), 0)])
+
+
+def test_what_a_plain_sub_socket_sees() -> None:
+    context = zmq.Context()
+    where = endpoint()
+    plain = context.socket(zmq.SUB)
+    plain.subscribe("nv1/label/")
+    plain.connect(where)
+    with opened(build(endpoint=where, wait_for_subscribers=1)) as sink:
+        sent = label(0)
+        sink.write(frames(0))
+        sink.write(sent)
+        assert plain.poll(20_000)
+        parts = plain.recv_multipart()
+    plain.close()
+    context.term()
+    header, values = wire.decode(parts)
+    assert parts[0] == b"nv1/label/aviary%2F3"
+    assert values is None
+    assert wire.to_event(header, values) == sent.event
+    assert header.run == "run-1"
+    assert isinstance(header.latency, wire.Latency)
+    assert (header.latency.wait_ms, header.latency.compute_ms) == (1.0, 3.0)
+    assert header.latency.publish_ms is not None
+    assert header.latency.publish_ms > 0.0
+
+
+def test_python_client_gets_typed_events_from_the_very_first() -> None:
+    subscriber = Subscriber(endpoint(), ["label", "frames", "anchor"])
+    with connected([subscriber]) as sink:
+        for seq in range(50):
+            sink.write(frames(seq))
+            sink.write(label(seq))
+        sink.write(message(Anchor(7, 1_700_000_000_000_000_000), 0))
+        found = take(subscriber, 101)
+    by_kind: dict[str, list[Received]] = {}
+    for received in found:
+        by_kind.setdefault(received.kind, []).append(received)
+    assert [r.seq for r in by_kind["label"]] == list(range(50))
+    assert [r.seq for r in by_kind["frames"]] == list(range(50))
+    last = by_kind["frames"][-1].event
+    assert isinstance(last, Frames)
+    assert np.array_equal(last.values, np.full((8, 129), 49, np.float32))
+    (anchor,) = by_kind["anchor"]
+    assert anchor.event == Anchor(7, 1_700_000_000_000_000_000)
+    assert anchor.utc_ns == 1_700_000_000_000_000_000
+    assert {r.stream for r in found} == {"aviary/3"}
+    assert subscriber.received == 101
+    assert subscriber.missed == 0
+
+
+def test_streams_are_chosen_by_their_whole_name() -> None:
+    subscriber = Subscriber(endpoint(), streams=["a"])
+    with connected([subscriber]) as sink:
+        for seq in range(3):
+            sink.write(label(seq, StreamInfo("ab", 8000)))
+            sink.write(label(seq, StreamInfo("a", 8000)))
+        found = take(subscriber, 3)
+        assert [(r.stream, r.seq) for r in found] == [("a", 0), ("a", 1), ("a", 2)]
+        assert subscriber.receive(timeout=0.05) is None
+
+
+def test_holes_are_reported_with_the_message_behind_them() -> None:
+    subscriber = Subscriber(endpoint())
+    with connected([subscriber]) as sink:
+        for seq in (4, 5, 9):  # it came late: what was before 4 is no hole
+            sink.write(label(seq))
+        found = take(subscriber, 3)
+    assert [r.missed for r in found] == [
+        None,
+        None,
+        Missed("nv1/label/aviary%2F3", 6, 3),
+    ]
+    assert subscriber.missed == 3
+
+
+def test_a_restarted_engine_is_recognised_and_counts_from_zero() -> None:
+    where = endpoint()
+    with Subscriber(where) as subscriber, ThreadPoolExecutor(1) as pool:
+        with opened(build("first", endpoint=where, wait_for_subscribers=1)) as sink:
+            sink.write(label(6))
+            take(subscriber, 1)
+        # ZeroMQ subscribes again only while somebody reads: hence the thread.
+        reading = pool.submit(take, subscriber, 2)
+        with opened(build("second", endpoint=where, wait_for_subscribers=1)) as sink:
+            sink.write(label(2))
+            sink.write(label(3))
+            again, after = reading.result()
+    assert (again.run, again.restarted) == ("second", True)
+    assert again.missed == Missed("nv1/label/aviary%2F3", 0, 2)
+    assert not after.restarted
+    assert after.missed is None
+
+
+def test_async_iteration_and_its_end() -> None:
+    async def listen(subscriber: Subscriber) -> list[int]:
+        return [received.seq async for received in subscriber]
+
+    subscriber = Subscriber(endpoint(), timeout=0.3)
+    with connected([subscriber]) as sink:
+        for seq in range(100):
+            sink.write(label(seq))
+        assert asyncio.run(listen(subscriber)) == list(range(100))
+
+
+def test_async_iteration_wakes_up_for_what_comes_later() -> None:
+    async def listen(subscriber: Subscriber, sink: ZmqSink) -> int:
+        asyncio.get_running_loop().call_later(0.01, sink.write, label(0))
+        async for received in subscriber:
+            return received.seq
+        return -1
+
+    subscriber = Subscriber(endpoint(), timeout=20.0)
+    with connected([subscriber]) as sink:
+        assert asyncio.run(listen(subscriber, sink)) == 0
+
+
+def test_plain_iteration_ends_when_nothing_comes() -> None:
+    with Subscriber(endpoint(), timeout=0.01) as subscriber:
+        assert list(subscriber) == []
+
+
+def test_a_subscriber_that_stops_reading_costs_the_others_nothing() -> None:
+    where = endpoint()
+    kinds = ["label", "frames"]
+    reader, stalled = (Subscriber(where, kinds, queue_length=50) for _ in range(2))
+    found: list[Received] = []
+    count = 600  # of 50 kB each: more than all queues and TCP windows hold
+    with connected([reader, stalled], queue_length=70) as sink:
+        for seq in range(count):
+            sink.write(frames(seq, n_frames=100))
+            if seq % 10 == 0:
+                sink.write(label(seq // 10))
+                found += take(reader, 2)
+            else:
+                found += take(reader, 1)
+        assert reader.missed == 0
+        assert [r.seq for r in found if r.kind == "frames"] == list(range(count))
+        assert [r.seq for r in found if r.kind == "label"] == list(range(60))
+
+        # It wakes up: no label is lost, and every lost frame is accounted for.
+        late: list[Received] = []
+        while not any(r.kind == "frames" and r.seq >= count for r in late):
+            sink.write(frames(count + len(late), n_frames=100))
+            late += take(stalled, 1)
+    assert [r.seq for r in late if r.kind == "label"] == list(range(60))
+    heard = [r for r in late if r.kind == "frames"]
+    assert stalled.missed > 0
+    assert len(heard) + stalled.missed == heard[-1].seq + 1
+
+
+def test_waits_for_as_many_subscribers_as_asked() -> None:
+    where = endpoint()
+    with Subscriber(where, ["label", "frames"]):
+        sink = build(endpoint=where, wait_for_subscribers=2, wait_timeout_s=0.3)
+        with pytest.raises(NeurovocalError, match="only 1 of 2 subscribers came"):
+            sink.open()
+        sink.close()
+
+
+def test_counts_subscribers_as_they_come_and_go() -> None:
+    where = endpoint()
+    staying, leaving = Subscriber(where), Subscriber(where, ["label", "frames"])
+    with connected([staying, leaving]) as sink:
+        assert sink.stats()["subscribers"] == 2
+        leaving.close()
+        for _ in range(200):  # closing reaches the other side when it likes
+            sink._look()
+            if sink.stats()["subscribers"] == 1:
+                break
+            staying.receive(timeout=0.02)
+        assert sink.stats()["subscribers"] == 1
+
+
+def test_messages_sent_up_by_a_hostile_peer_are_ignored() -> None:
+    context = zmq.Context()
+    where = endpoint()
+    peer = context.socket(zmq.XSUB)
+    peer.connect(where)
+    for text in (b"", b"\1", b"\0nv1/never", b"\2x", b"\1nv1~ready/a/b/c", b"x" * 9):
+        peer.send(text)
+    with opened(build(endpoint=where, wait_for_subscribers=1)) as sink:
+        sink.write(label(0))
+        assert peer.poll(20_000)
+    peer.close(linger=0)
+    context.term()
+
+
+def test_a_port_in_use_is_a_sentence() -> None:
+    with opened(build()) as sink:
+        other = build(endpoint=sink.endpoint)
+        with pytest.raises(ConfigError, match=r"address in use: another run\?"):
+            other.open()
+        other.close()
+
+
+def test_an_ipc_path_in_use_is_not_taken_away(tmp_path: Path) -> None:
+    where = f"ipc://{tmp_path}/events"
+    other = build(endpoint=where)
+    with opened(build(endpoint=where)), pytest.raises(ConfigError, match="in use"):
+        other.open()
+    with opened(build(endpoint=where)) as sink:  # what is left over is no hindrance
+        assert sink.endpoint == where
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("tcp://0.0.0.0:5556", "allow_remote"),
+        ("tcp://*:5556", "allow_remote"),
+        ("tcp://eth0:5556", "allow_remote"),
+        ("tcp://192.168.1.5:5556", "allow_remote"),
+        ("tcp://[::]:5556", "allow_remote"),
+        ("tcp://127.0.0.1:70000", "65535"),
+        ("tcp://127.0.0.1", "tcp://HOST:PORT"),
+        ("udp://127.0.0.1:1", "tcp://HOST:PORT"),
+        ("127.0.0.1:5556", "tcp://HOST:PORT"),
+        ("ipc://", "needs a path"),
+        ("ipc:///no/such/folder/x", "does not exist"),
+        ("ipc:///" + "x" * 200, "longer than"),
+    ],
+)
+def test_endpoints_that_are_refused(where: str, sentence: str) -> None:
+    options = ZmqOptions(endpoint=where)
+    (problem,) = plugin.check(options, BuildContext(SystemClock(), "run"))
+    assert sentence in problem
+    with pytest.raises(ConfigError, match=sentence):
+        build(endpoint=where).open()
+
+
+def test_other_machines_may_connect_when_the_user_says_so() -> None:
+    with opened(build(endpoint="tcp://0.0.0.0:*", allow_remote=True)) as sink:
+        assert sink.endpoint.startswith("tcp://0.0.0.0:")
+
+
+def test_two_stages_cannot_claim_one_port() -> None:
+    def claims(where: str) -> frozenset[str]:
+        return plugin.resources(ZmqOptions(endpoint=where))
+
+    assert claims("tcp://127.0.0.1:5556") == {"tcp:5556"}
+    assert claims("tcp://localhost:5556") == {"tcp:5556"}
+    assert claims("tcp://127.0.0.1:*") == frozenset()
+    assert claims("ipc:///tmp/x") == {"ipc:///tmp/x"}
+
+
+def test_every_kind_but_audio_is_published_unasked() -> None:
+    assert ZmqSink.wants == set(KINDS.values()) - {"block"}
