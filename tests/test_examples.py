@@ -1,0 +1,66 @@
+"""What the README and the examples show, run for real."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.testing import check_processor, song
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import StreamInfo
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_detector_in_readme_passes_the_conformance_kit(tmp_path):
+    (snippet,) = re.findall(
+        r"```python\n(# loud\.py.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    (tmp_path / "loud.py").write_text(snippet)
+    plugin = Registry().get("detector", "./loud.py:plugin", base=tmp_path)
+    context = BuildContext(ManualClock(), "test", info=StreamInfo("x", 32000))
+    check_processor(
+        lambda: plugin.build(plugin.options(), context), song(32000, 3.0)
+    )
+
+
+@pytest.mark.timeout(300)
+def test_template_works_as_a_distribution_of_its_own(tmp_path):
+    run(
+        *("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path)),
+        str(ROOT / "examples" / "plugin"),
+    )
+    command = "from neurovocal.engine.cli import main; main()"
+    assert "Absolute value" in run(
+        "-c", command, "plugins", "loud", PYTHONPATH=str(tmp_path)
+    )
+    table = run(
+        *("-c", command, "run", str(ROOT / "examples/plugin/loud.yaml"), "--plain"),
+        PYTHONPATH=str(tmp_path),
+    )
+    rows = [line for line in table.splitlines() if line.count(",") == 3]
+    assert rows[0] == "file,onset_s,offset_s,score"
+    assert len(rows) > 10
+    run(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"),
+        *("-c", os.devnull, "--rootdir", str(tmp_path)),
+        str(ROOT / "examples/plugin/tests"),
+        PYTHONPATH=str(tmp_path),
+    )
