@@ -11,6 +11,7 @@ from neurovocal.engine.errors import BundleError
 from neurovocal.engine.manifest import Bundle
 from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.types import Float32
+from neurovocal.plugins._npz import read_npz
 from neurovocal.plugins._onnx_scan import forbidden_parts
 
 Shape: TypeAlias = tuple[int | None, ...]  # None: any length
@@ -132,29 +133,24 @@ class Golden:
 
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
-        self._where = f"bundle '{bundle.folder}': {manifest.golden}"
         self._tolerance = manifest.golden_tolerance
-        try:
-            with np.load(bundle.path(manifest.golden), allow_pickle=False) as arrays:
-                self._arrays = {name: arrays[name] for name in arrays.files}
-        except Exception as error:  # zipfile, zlib, numpy: all mean damage
-            raise BundleError(
-                f"{self._where} cannot be read ({_one_line(error)})"
-            ) from error
-        self.frames = self["frames"]
+        path = bundle.path(manifest.golden)
+        self._where = f"golden vectors '{path}'"
+        self._arrays = read_npz(path, "golden vectors", "frames")
+        self.frames = self._arrays["frames"]
         n_bins = manifest.front_end.n_bins
         if self.frames.ndim != 2 or self.frames.shape[1] != n_bins:
             raise BundleError(
-                f"{self._where} holds frames of shape {list(self.frames.shape)}, the "
+                f"{self._where} hold frames of shape {list(self.frames.shape)}, the "
                 f"front end makes {n_bins} bins"
             )
         if len(self.frames) < 2:
-            raise BundleError(f"{self._where} holds fewer than two frames")
+            raise BundleError(f"{self._where} hold fewer than two frames")
 
     def __getitem__(self, name: str) -> Float32:
         if name not in self._arrays:
-            raise BundleError(f"{self._where} holds no '{name}'")
-        return np.ascontiguousarray(self._arrays[name], dtype=np.float32)
+            raise BundleError(f"{self._where} hold no '{name}'")
+        return self._arrays[name]
 
     def check(self, graph: Graph, name: str, computed: Float32) -> float:
         """Compare an output with the expected one; return the largest difference.

@@ -16,6 +16,7 @@ import numpy as np
 from neurovocal.engine.errors import BundleError
 from neurovocal.engine.manifest import Bundle, RnnRbmSpec
 from neurovocal.engine.types import Float32
+from neurovocal.plugins._npz import read_npz
 from neurovocal.plugins._onnx import Graph, finite
 
 Feedback: TypeAlias = Literal["mean", "sampled", "mean_residual"]
@@ -148,17 +149,9 @@ class Sampler:
 
 def _load_residual(path: Path, n_visible: int) -> tuple[Float32, Float32]:
     """`chol` [n_visible, n_visible] and `sigma` [n_visible], ones where absent."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            chol = np.ascontiguousarray(arrays["chol"], dtype=np.float32)
-            sigma = np.ones(n_visible, np.float32)
-            if "sigma" in arrays.files:
-                sigma = np.ascontiguousarray(arrays["sigma"], dtype=np.float32)
-    except Exception as error:  # zipfile, zlib, numpy and KeyError: all mean damage
-        raise BundleError(
-            f"residual file '{path}' cannot be read as an npz file with 'chol' "
-            f"({error})"
-        ) from error
+    arrays = read_npz(path, "residual file", "chol")
+    chol = arrays["chol"]
+    sigma = arrays.get("sigma", np.ones(n_visible, np.float32))
     if chol.shape != (n_visible, n_visible) or sigma.shape != (n_visible,):
         raise BundleError(f"residual file '{path}' is not for {n_visible} bins")
     return chol, sigma

@@ -7,6 +7,7 @@ import numpy as np
 
 from neurovocal.engine.errors import BundleError
 from neurovocal.engine.types import Float32
+from neurovocal.plugins._npz import read_npz
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,17 +49,8 @@ def load_scaling(
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(f"scaling file '{name}' lies outside the bundle '{folder}'")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            offset = np.asarray(arrays["offset"], dtype=np.float32)
-            gain = np.asarray(arrays["gain"], dtype=np.float32)
-    except FileNotFoundError as error:
-        raise BundleError(f"scaling file '{path}' does not exist") from error
-    except Exception as error:  # zipfile, zlib, numpy and KeyError: all mean damage
-        raise BundleError(
-            f"scaling file '{path}' cannot be read as an npz file with 'offset' and "
-            f"'gain' ({error})"
-        ) from error
+    arrays = read_npz(path, "scaling file", "offset", "gain")
+    offset, gain = arrays["offset"], arrays["gain"]
     if offset.shape != (n_bins,) or gain.shape != (n_bins,):
         raise BundleError(
             f"scaling file '{path}' is for {offset.size} bins, the front end makes "
