@@ -222,13 +222,14 @@ class RnnRbmConfig(Options):
 
 
 class CardConfig(Options):
-    """What the bundle says about itself; taken from the dataset where empty."""
+    """What the bundle says about itself. Where empty, the dataset's README.md is
+    asked: its lines `Licence: ...` and `Attribution: ...`, and its first paragraph."""
 
     name: str = ""
     """Name of the bundle; empty: the name of its folder."""
-    species: str = "unknown"
+    species: str = ""
     """Species, or the speaker, or the instrument."""
-    licence: str = "unknown"
+    licence: str = ""
     """Licence of the bundle, which follows from that of the training data."""
     attribution: str = ""
     """Who is to be named with it."""

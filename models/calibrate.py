@@ -1,0 +1,126 @@
+"""From a segment's summed log-posteriors to a posterior that can be believed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.models.frames import Span
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Votes:
+    """Segments of known units with the classifier's evidence for each unit.
+
+    Parameters
+    ----------
+    scores : float64[n_segments, n_units]
+        Log-posteriors summed over each segment's frames.
+    unit : int64[n_segments]
+        The unit that is right; never 0, which is silence.
+    """
+
+    scores: Float64
+    unit: NDArray[np.int64]
+
+    def posteriors(self, temperature: float) -> Float64:
+        """Posterior of every unit but silence, float64[n_segments, n_units - 1]."""
+        scaled = self.scores[:, 1:] / temperature
+        scaled -= scaled.max(axis=1, keepdims=True)
+        weights = np.exp(scaled)
+        posteriors: Float64 = weights / weights.sum(axis=1, keepdims=True)
+        return posteriors
+
+
+def log_softmax(logits: NDArray[np.float32]) -> Float64:
+    """Log-posteriors of each row, in double precision."""
+    scores = logits.astype(np.float64)
+    scores -= scores.max(axis=1, keepdims=True)
+    scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    return scores
+
+
+def collect_votes(log_posteriors: list[Float64], spans: list[list[Span]]) -> Votes:
+    """Sum each recording's log-posteriors over its segments."""
+    scores, units = [], []
+    for rows, segments in zip(log_posteriors, spans, strict=True):
+        for span in segments:
+            scores.append(rows[span.first : span.stop].sum(axis=0))
+            units.append(span.unit)
+    width = log_posteriors[0].shape[1] if log_posteriors else 0
+    stacked = np.array(scores, np.float64).reshape(len(scores), width)
+    return Votes(stacked, np.array(units, np.int64))
+
+
+def fit_temperature(votes: Votes) -> float:
+    """Temperature that makes the right units most likely (Guo et al. 2017).
+
+    Summed log-posteriors take frames as independent, which neighbours are not:
+    without a temperature nearly every posterior is 1. The likelihood is concave
+    in the inverse temperature; a golden-section search in its logarithm finds
+    the maximum between 0.1 and 1000. Few segments without a single mistake have
+    no maximum: one pseudo-mistake in 500 segments bounds it.
+    """
+    if not len(votes.unit):
+        return 1.0
+    rows = np.arange(len(votes.unit))
+
+    def loss(log_temperature: float) -> float:
+        posteriors = votes.posteriors(float(np.exp(log_temperature)))
+        right = np.clip(posteriors[rows, votes.unit - 1], 1e-300, 1.0)
+        wrong = np.clip(1.0 - right, 1e-300, 1.0)
+        return -float(np.log(right).mean() + np.log(wrong).mean() / 500)
+
+    low, high = float(np.log(0.1)), float(np.log(1000.0))
+    ratio = (np.sqrt(5.0) - 1) / 2
+    for _ in range(60):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        if loss(left) < loss(right):
+            high = right
+        else:
+            low = left
+    return float(np.exp((low + high) / 2))
+
+
+def fit_thresholds(
+    votes: Votes, temperature: float, names: list[str], precision: float
+) -> dict[str, float]:
+    """Per unit, the lowest posterior that labels must have to be that often right.
+
+    Parameters
+    ----------
+    votes : Votes
+    temperature : float
+    names : list of str
+        Unit names, silence first.
+    precision : float
+        Share of right labels that is wanted among those kept.
+
+    Returns
+    -------
+    dict of str to float
+        Only units that need a threshold.
+    """
+    posteriors = votes.posteriors(temperature)
+    if not len(posteriors):
+        return {}
+    best = posteriors.argmax(axis=1)
+    height = posteriors.max(axis=1)
+    thresholds = {}
+    for unit in range(posteriors.shape[1]):
+        chosen = best == unit
+        order = np.argsort(-height[chosen], kind="stable")
+        right = (votes.unit[chosen] == unit + 1)[order]
+        if not len(right) or right.all():
+            continue
+        reached = np.cumsum(right) / np.arange(1, len(right) + 1)
+        good = np.flatnonzero(reached >= precision)
+        sorted_height = height[chosen][order]
+        last = good[-1] if len(good) else 0
+        if last < len(right) - 1:
+            # Half way to the first label that would spoil the precision.
+            limit = (sorted_height[last] + sorted_height[last + 1]) / 2
+            thresholds[names[unit + 1]] = round(float(limit), 4)
+    return thresholds

@@ -1,0 +1,90 @@
+"""What a bundle says about itself: licence, attribution, and a page for people."""
+
+import re
+from pathlib import Path
+
+from neurovocal.engine.manifest import Manifest
+from neurovocal.models.config import CardConfig
+
+_LINE = re.compile(r"^(licen[cs]e|attribution)\s*:\s*(.+?)\s*$", re.IGNORECASE)
+UNKNOWN = "unknown"
+
+
+def complete_card(card: CardConfig, dataset: Path, out: Path) -> CardConfig:
+    """Fill in what the recipe leaves open from the dataset's README.md.
+
+    Parameters
+    ----------
+    card : CardConfig
+        Of the recipe; what it says stands.
+    dataset : Path
+        The dataset's folder.
+    out : Path
+        The bundle's folder, which names it by default.
+    """
+    found: dict[str, str] = {}
+    try:
+        text = (dataset / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match:
+            found.setdefault(match[1].lower().replace("license", "licence"), match[2])
+    blocks = [b.strip() for b in re.split(r"\n\s*\n", text)]
+    plain = [b for b in blocks if b and not b.startswith("#")]
+    about = " ".join(plain[0].split()) if plain else ""
+    return CardConfig(
+        name=card.name or out.name,
+        species=card.species or about.partition(":")[0][:80] or UNKNOWN,
+        licence=card.licence or found.get("licence", UNKNOWN),
+        attribution=card.attribution or found.get("attribution", ""),
+        description=card.description or about,
+    )
+
+
+def card_page(manifest: Manifest, description: str) -> str:
+    """README.md of a bundle, in Markdown."""
+    training, figures = manifest.training, manifest.figures
+    lines = [
+        f"# {manifest.name}",
+        "",
+        f"{description or manifest.species}",
+        "",
+        f"* Species: {manifest.species}",
+        f"* Licence: {manifest.licence}",
+        f"* Attribution: {manifest.attribution or 'none asked for'}",
+        f"* Front end: {manifest.front_end.plugin}, {manifest.front_end.n_bins} bins, "
+        f"{manifest.front_end.frame_length} samples a frame, "
+        f"{manifest.front_end.hop_length} a hop, "
+        f"{manifest.front_end.sample_rate} Hz",
+    ]
+    if manifest.classifier is not None:
+        units = ", ".join(u for u in manifest.classifier.units if u)
+        lines.append(f"* Units: {units}")
+    seconds = training.get("seconds", {})
+    lines += [
+        f"* Trained on {seconds.get('train')} s, chosen on {seconds.get('valid')} s, "
+        f"tested on {seconds.get('test')} s ({training.get('split')})",
+        "",
+        "Made by",
+        "",
+        f"    {training.get('command')}",
+        "",
+        "## Figures on the test split",
+        "",
+        "| measure | value |",
+        "| --- | --- |",
+    ]
+    for part in ("classifier", "rnn_rbm"):
+        for name, value in figures.get(part, {}).items():
+            if isinstance(value, int | float):
+                lines.append(f"| {part}: {name} | {value:g} |")
+    lines += [
+        "",
+        "What the measures mean: docs/training.md. They hold for this animal and this",
+        "way of recording; `neurovocal evaluate` gives the same measures on any other",
+        "annotated recordings.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,254 @@
+"""How good a bundle is on annotated recordings, as the engine would run it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.front_end import build_front_end, frames_of
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.scoring import SegmentScore, score_segments
+from neurovocal.engine.types import Float32, Label
+from neurovocal.models.data import Recording
+from neurovocal.models.frames import IGNORED, read_samples, targets_of
+from neurovocal.models.labelling import Labeller
+from neurovocal.models.measure import (
+    ErrorCount,
+    confusion,
+    edit_distance,
+    frame_errors,
+    runs_of,
+)
+from neurovocal.models.parity import Session
+from neurovocal.models.split import Units
+
+TOLERANCE_S = 0.010
+# First frames of a recording that a prediction is not judged by: states are cold.
+SKIPPED_FRAMES = 16
+Watch = Callable[[float], None]
+
+
+def units_of(bundle: Bundle, recordings: Sequence[Recording]) -> Units:
+    """Outputs of the bundle's classifier for the labels of a dataset.
+
+    A label that the bundle does not know is left out of all measures.
+
+    Raises
+    ------
+    ConfigError
+        The bundle knows none of the labels.
+    """
+    spec = bundle.manifest.classifier
+    if spec is None:
+        return Units([""], {})
+    # Measures count silence as output 0, wherever the bundle has it.
+    names = [spec.silence, *(u for u in spec.units if u != spec.silence)]
+    labels = {a.unit for r in recordings for a in r.annotations}
+    index = {u: names.index(u) if u in names else IGNORED for u in labels}
+    if labels and all(position <= 0 for position in index.values()):
+        raise ConfigError(
+            f"the bundle knows none of the dataset's labels: it has "
+            f"{', '.join(names[1:])}; the dataset has {', '.join(sorted(labels))}"
+        )
+    return Units(names, index)
+
+
+def evaluate_bundle(
+    bundle: Bundle,
+    recordings: Sequence[Recording],
+    watch: Watch = lambda share: None,
+) -> dict[str, Any]:
+    """Measure a bundle on annotated recordings.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    recordings : sequence of Recording
+    watch : callable
+        Told the share that is done.
+
+    Returns
+    -------
+    dict
+        Plain numbers, ready for JSON: `recordings`, `seconds`, and per model the
+        figures that docs/training.md explains.
+    """
+    units = units_of(bundle, recordings)
+    figures: dict[str, Any] = {
+        "recordings": len(recordings),
+        "seconds": round(sum(r.seconds for r in recordings), 1),
+    }
+    manifest = bundle.manifest
+    label_share = 0.5 if manifest.rnn_rbm and manifest.classifier else 1.0
+    if manifest.classifier is not None:
+        figures["classifier"] = _evaluate_classifier(
+            bundle, recordings, units, lambda share: watch(share * label_share)
+        )
+    if manifest.rnn_rbm is not None:
+        figures["rnn_rbm"] = _evaluate_rnn_rbm(
+            bundle, recordings, lambda share: watch(1 - (1 - share) * label_share)
+        )
+    return figures
+
+
+def _evaluate_classifier(
+    bundle: Bundle, recordings: Sequence[Recording], units: Units, watch: Watch
+) -> dict[str, Any]:
+    front_end, spec = bundle.manifest.front_end, bundle.manifest.classifier
+    assert spec is not None
+    columns = [spec.units.index(name) for name in units.names]
+    labeller = Labeller(bundle)
+    frames, inside, detected, raw = (ErrorCount() for _ in range(4))
+    unknown, segments = ErrorCount(), SegmentScore(0, 0, 0)
+    true: list[int] = []
+    given: list[int] = []
+    for number, recording in enumerate(recordings):
+        samples = read_samples(recording, front_end.sample_rate)
+        heard = labeller(samples)
+        posteriors = heard.posteriors[:, columns]
+        target, spans = targets_of(
+            recording,
+            units,
+            len(posteriors),
+            front_end.sample_rate,
+            front_end.hop_length,
+            front_end.frame_length,
+        )
+        answered: NDArray[np.int64] = posteriors.argmax(axis=1)
+        frames += frame_errors(target, answered)
+        reference = [span.unit for span in spans]
+        found_raw = edit_distance(reference, runs_of(answered, target))
+        raw += ErrorCount(found_raw, len(reference))
+        logs = np.log(np.maximum(posteriors, 1e-30))
+        voted = [
+            1 + int(logs[s.first : s.stop, 1:].sum(axis=0).argmax()) for s in spans
+        ]
+        true += reference
+        given += voted
+        wrong = sum(a != b for a, b in zip(reference, voted, strict=True))
+        inside += ErrorCount(wrong, len(reference))
+        kept = _counted(heard.labels, recording, units, front_end.sample_rate)
+        names = [units.names[unit] for unit in reference]
+        detected += ErrorCount(
+            edit_distance(names, [label.unit for label in kept]), len(names)
+        )
+        unsure = sum(label.unit == spec.unknown for label in kept)
+        unknown += ErrorCount(unsure, len(kept))
+        segments += score_segments(
+            [
+                (a.onset_s - recording.start_s, a.offset_s - recording.start_s)
+                for a in recording.own
+            ],
+            [_times_s(label, front_end.sample_rate) for label in heard.labels],
+            TOLERANCE_S,
+        )
+        watch((number + 1) / len(recordings))
+    table = confusion(np.array(true, int), np.array(given, int), len(units.names))
+    return {
+        "frame_error_percent": _rounded(frames.percent),
+        "syllable_error_percent": _rounded(detected.percent),
+        "syllable_error_in_true_segments_percent": _rounded(inside.percent),
+        "syllable_error_without_detector_percent": _rounded(raw.percent),
+        "unknown_percent": _rounded(unknown.percent),
+        "reference_syllables": inside.total,
+        "segments_f1_10ms": _rounded(segments.f1, 4),
+        "segments_precision_10ms": _rounded(segments.precision, 4),
+        "segments_recall_10ms": _rounded(segments.recall, 4),
+        "units": list(units.names[1:]),
+        "confusion": table[1:, 1:].tolist(),
+    }
+
+
+def _counted(
+    labels: Sequence[Label], recording: Recording, units: Units, sample_rate: int
+) -> list[Label]:
+    """Labels without those of segments that nobody can say the unit of."""
+    unsure = [
+        (a.onset_s - recording.start_s, a.offset_s - recording.start_s)
+        for a in recording.annotations
+        if units.index.get(a.unit, IGNORED) == IGNORED
+    ]
+    kept = []
+    for label in labels:
+        onset_s, offset_s = _times_s(label, sample_rate)
+        middle_s = (onset_s + offset_s) / 2
+        if not any(first <= middle_s < last for first, last in unsure):
+            kept.append(label)
+    return kept
+
+
+def _evaluate_rnn_rbm(
+    bundle: Bundle, recordings: Sequence[Recording], watch: Watch
+) -> dict[str, Any]:
+    """One-step squared error beside persistence, and free energy."""
+    spec, front_end = bundle.manifest.rnn_rbm, bundle.manifest.front_end
+    assert spec is not None
+    session = Session(bundle.path(spec.file))
+    features = build_front_end(front_end, bundle.folder)
+    zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
+    error, stale, energy, count = 0.0, 0.0, 0.0, 0
+    voiced_error, voiced_stale, voiced_count = 0.0, 0.0, 0
+    for number, recording in enumerate(recordings):
+        frames = frames_of(features, read_samples(recording, front_end.sample_rate))
+        if len(frames) <= SKIPPED_FRAMES:
+            continue
+        heard = session.run(frames=frames, u=zeros)
+        now = frames[SKIPPED_FRAMES:]
+        missed = np.square(heard["prediction"][SKIPPED_FRAMES - 1 : -1] - now).mean(1)
+        kept = np.square(frames[SKIPPED_FRAMES - 1 : -1] - now).mean(1)
+        voiced = _voiced(recording, frames, bundle)[SKIPPED_FRAMES:]
+        error += float(missed.sum())
+        stale += float(kept.sum())
+        voiced_error += float(missed[voiced].sum())
+        voiced_stale += float(kept[voiced].sum())
+        voiced_count += int(voiced.sum())
+        energy += float(heard["free_energy"][SKIPPED_FRAMES:].sum())
+        count += len(now)
+        watch((number + 1) / len(recordings))
+    if not count:
+        raise ConfigError("the recordings are too short to predict a frame of them")
+    figures = {
+        "mse": _rounded(error / count, 6),
+        "mse_persistence": _rounded(stale / count, 6),
+        "mse_ratio_to_persistence": _rounded(error / stale, 4) if stale else None,
+        "free_energy_mean": _rounded(energy / count, 3),
+    }
+    if voiced_count:
+        figures["mse_voiced"] = _rounded(voiced_error / voiced_count, 6)
+        figures["mse_voiced_persistence"] = _rounded(voiced_stale / voiced_count, 6)
+    return figures
+
+
+def _voiced(recording: Recording, frames: Float32, bundle: Bundle) -> NDArray[np.bool_]:
+    """Frames whose centres lie in an annotated segment, whatever its unit."""
+    front_end = bundle.manifest.front_end
+    everything = Units([""], {a.unit: 1 for a in recording.annotations})
+    target, _ = targets_of(
+        recording,
+        everything,
+        len(frames),
+        front_end.sample_rate,
+        front_end.hop_length,
+        front_end.frame_length,
+    )
+    return target > 0
+
+
+def _times_s(label: Label, sample_rate: int) -> tuple[float, float]:
+    offset = label.onset if label.offset is None else label.offset
+    return label.onset / sample_rate, offset / sample_rate
+
+
+def _rounded(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def example_of(bundle: Bundle, recording: Recording) -> tuple[Float32, list[Label]]:
+    """Frames and labels of one recording, for a picture of both."""
+    front_end, folder = bundle.manifest.front_end, Path(bundle.folder)
+    samples = read_samples(recording, front_end.sample_rate)
+    frames = frames_of(build_front_end(front_end, folder), samples)
+    return frames, Labeller(bundle)(samples).labels

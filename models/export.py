@@ -1,0 +1,269 @@
+"""From trained networks to a verified bundle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import yaml
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import (
+    MANIFEST_NAME,
+    Bundle,
+    ClassifierSpec,
+    FrontEnd,
+    Manifest,
+    RnnRbmSpec,
+    sha256,
+)
+from neurovocal.engine.types import Float32
+from neurovocal.models.calibrate import (
+    collect_votes,
+    fit_temperature,
+    fit_thresholds,
+    log_softmax,
+)
+from neurovocal.models.classifier import Classifier
+from neurovocal.models.config import TrainConfig
+from neurovocal.models.frames import SCALING_FILE, Material
+from neurovocal.models.graphs import classifier_graph, sampling_graph, scoring_graph
+from neurovocal.models.parity import (
+    check_classifier,
+    check_rnn_rbm,
+    clear_noise,
+    torch_outputs,
+)
+from neurovocal.models.rnn_rbm import RnnRbm
+from neurovocal.models.split import Units
+
+GOLDEN_FRAMES = 500
+GOLDEN_STEPS = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What training leaves behind: networks and the data that calibrate them."""
+
+    config: TrainConfig
+    front_end: FrontEnd
+    offset: Float32
+    gain: Float32
+    units: Units
+    valid: list[Material]
+    classifier: Classifier | None
+    rnn_rbm: RnnRbm | None
+    train_songs: list[Float32]
+    valid_songs: list[Float32]
+
+
+def write_bundle(
+    folder: Path, trained: Trained, about: dict[str, Any], training: dict[str, Any]
+) -> Bundle:
+    """Write graphs, golden vectors and manifest, and prove that they agree.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty folder; ``scaling.npz`` may already be there.
+    trained : Trained
+    about : dict
+        ``name``, ``species``, ``licence``, ``attribution`` of the manifest.
+    training : dict
+        Data, split, seed and command.
+
+    Raises
+    ------
+    BundleError
+        torch and ONNX Runtime disagree, or a state does not contract.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_scaling(folder, trained.offset, trained.gain)
+    frames = golden_frames(trained.valid)
+    golden: dict[str, Float32] = {"frames": frames}
+    parity: dict[str, dict[str, float]] = {}
+    classifier = rnn_rbm = None
+    if trained.classifier is not None:
+        classifier = _write_classifier(folder, trained, frames, golden, parity)
+    if trained.rnn_rbm is not None:
+        rnn_rbm = _write_rnn_rbm(folder, trained, frames, golden, parity)
+    np.savez_compressed(folder / "golden.npz", allow_pickle=False, **golden)
+    manifest = Manifest(
+        **about,
+        front_end=trained.front_end,
+        classifier=classifier,
+        rnn_rbm=rnn_rbm,
+        training={**training, "parity": _short(parity)},
+    )
+    return seal(folder, manifest)
+
+
+def seal(folder: Path, manifest: Manifest) -> Bundle:
+    """Write the manifest with the checksums of all files beside it."""
+    digests = {
+        path.name: sha256(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != MANIFEST_NAME
+    }
+    sealed = manifest.model_copy(update={"files": digests})
+    text = yaml.safe_dump(
+        sealed.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+    )
+    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    return Bundle(folder, sealed)
+
+
+def write_scaling(folder: Path, offset: Float32, gain: Float32) -> None:
+    """Write the front end's scaling."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / SCALING_FILE, allow_pickle=False, offset=offset, gain=gain)
+
+
+def golden_frames(materials: Sequence[Material]) -> Float32:
+    """Frames with song in them, repeated where there are too few.
+
+    Raises
+    ------
+    ConfigError
+        There is no frame at all.
+    """
+    parts = []
+    for material in materials:
+        first = material.spans[0].first if material.spans else 0
+        parts.append(material.clipped[max(0, first - 25) :])
+    frames = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+    if not len(frames):
+        raise ConfigError("the validation recordings are shorter than one frame")
+    times = -(-GOLDEN_FRAMES // len(frames))
+    return np.ascontiguousarray(np.tile(frames, (times, 1))[:GOLDEN_FRAMES])
+
+
+def _write_classifier(
+    folder: Path,
+    trained: Trained,
+    frames: Float32,
+    golden: dict[str, Float32],
+    parity: dict[str, dict[str, float]],
+) -> ClassifierSpec:
+    model, config = trained.classifier, trained.config.classifier
+    assert model is not None
+    assert config is not None
+    model.eval()
+    path = folder / "classifier.onnx"
+    onnx.save(classifier_graph(model), path)
+    parity["classifier"] = check_classifier(model, path, frames)
+    with torch.no_grad():
+        golden["logits"] = model(torch.from_numpy(frames)[None])[0][0].numpy()
+        logs = [
+            log_softmax(model(torch.from_numpy(m.clipped)[None])[0][0].numpy())
+            for m in trained.valid
+        ]
+    votes = collect_votes(logs, [m.spans for m in trained.valid])
+    temperature = round(fit_temperature(votes), 3)
+    names = trained.units.names
+    return ClassifierSpec(
+        units=names,
+        silence=names[0],
+        state=model.shapes,
+        temperature=temperature,
+        thresholds=fit_thresholds(votes, temperature, names, config.target_precision),
+        provisional_ms=config.provisional_ms,
+    )
+
+
+def _write_rnn_rbm(
+    folder: Path,
+    trained: Trained,
+    frames: Float32,
+    golden: dict[str, Float32],
+    parity: dict[str, dict[str, float]],
+) -> RnnRbmSpec:
+    model, config = trained.rnn_rbm, trained.config.rnn_rbm
+    assert model is not None
+    assert config is not None
+    model.eval()
+    scoring, sampling = folder / "rnn_rbm.onnx", folder / "rnn_rbm_sample.onnx"
+    onnx.save(scoring_graph(model), scoring)
+    onnx.save(sampling_graph(model), sampling)
+    rng = np.random.default_rng(trained.config.seed)
+    noise = clear_noise(model, frames, GOLDEN_STEPS, rng)
+    parity["rnn_rbm"] = check_rnn_rbm(model, scoring, sampling, frames, noise)
+    expected = torch_outputs(model, frames, noise)
+    golden |= {
+        "free_energy": expected["free_energy"],
+        "prediction": expected["prediction"],
+        "states_last": expected["states"][-1],
+        "noise": noise,
+        "mean": expected["mean"],
+    }
+    chol = residual_factor(model, trained.train_songs, config.gibbs_steps, rng)
+    np.savez_compressed(folder / "residual.npz", allow_pickle=False, chol=chol)
+    mean, std = free_energy_baseline(model, trained.valid)
+    return RnnRbmSpec(
+        visible=config.visible,
+        n_visible=model.n_visible,
+        n_hidden=model.n_hidden,
+        n_recurrent=model.n_recurrent,
+        n_layers=model.n_layers,
+        gates=config.gates,
+        gibbs_steps=config.gibbs_steps,
+        free_energy_mean=round(mean, 4),
+        free_energy_std=round(std, 4),
+    )
+
+
+def residual_factor(
+    model: RnnRbm, songs: Sequence[Float32], n_steps: int, rng: np.random.Generator
+) -> Float32:
+    """Cholesky factor of the covariance of what the sampler's mean misses.
+
+    Fed back as noise it keeps neighbouring bins as alike as they are in song;
+    independent noise per bin blurs and speckles.
+
+    Returns
+    -------
+    float32[n_visible, n_visible]
+        Lower triangular.
+    """
+    total = np.zeros((model.n_visible, model.n_visible))
+    count = 0
+    with torch.no_grad():
+        for song in songs:
+            v = torch.from_numpy(song)
+            u = model.states(v[:, None], model.initial_state())[:-1, -1, 0]
+            bv, bh = model.biases(u)
+            drawn = rng.random((n_steps, len(u), model.n_hidden), dtype=np.float32)
+            mean = model.gibbs(v[:-1], bv, bh, torch.from_numpy(drawn))
+            missed = (v[1:] - mean).numpy().astype(np.float64)
+            total += missed.T @ missed
+            count += len(missed)
+    covariance = total / max(1, count)
+    ridge = 1e-6 + 1e-4 * np.trace(covariance) / model.n_visible
+    factor = np.linalg.cholesky(covariance + ridge * np.eye(model.n_visible))
+    return factor.astype(np.float32)
+
+
+def free_energy_baseline(
+    model: RnnRbm, materials: Sequence[Material]
+) -> tuple[float, float]:
+    """Mean and standard deviation of the free energy per frame, in nats."""
+    rows = []
+    with torch.no_grad():
+        for material in materials:
+            v = torch.from_numpy(material.clipped)[:, None]
+            if len(v) < 2:
+                continue
+            u = model.states(v, model.initial_state())[:-1, -1]
+            rows.append(model.free_energy(v[1:], *model.biases(u))[:, 0].numpy())
+    energies = np.concatenate(rows)
+    return float(energies.mean()), max(float(energies.std()), 1e-6)
+
+
+def _short(parity: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    return {
+        part: {name: float(f"{value:.2g}") for name, value in found.items()}
+        for part, found in parity.items()
+    }
