@@ -6,6 +6,7 @@ benchmark run the very same object.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from neurovocal.engine.errors import StageError
 from neurovocal.engine.recut import Recutter
@@ -77,6 +78,7 @@ class Lane:
         self._resampler = resampler
         self._recutter = Recutter(quantum)
         self._position = 0
+        self._interrupted = False
 
     @property
     def stages(self) -> list[StageShell]:
@@ -92,6 +94,9 @@ class Lane:
     def process(self, item: Block | Gap | Anchor) -> Iterator[Step]:
         """Steps that `item` completes.
 
+        Who stops taking them part-way ends the stream there: what is left of
+        `item` counts as not heard, and only `flush` or `reset` may follow.
+
         Parameters
         ----------
         item : Block, Gap or Anchor
@@ -103,15 +108,16 @@ class Lane:
             A stage failed whose policy is to fail, or the source left a hole
             that it did not declare.
         """
-        if self._resampler is None:
-            yield from self._take(item)
-            return
-        for part in self._resampler.process(item):
+        self._interrupted = True
+        for part in self._resampled(item):
             yield from self._take(part)
+        self._interrupted = False
 
     def flush(self) -> Iterator[Step]:
         """End of the stream: the rest is heard, open segments are closed."""
-        if self._resampler:
+        # After an interruption the resampler is ahead of what was heard: its rest
+        # does not follow, and nothing may be computed across the hole.
+        if self._resampler and not self._interrupted:
             for part in self._resampler.flush():
                 yield from self._take(part)
         yield from self._finish_quantum()
@@ -133,23 +139,35 @@ class Lane:
         for stage in self.stages:
             stage.reset()
         self._position = 0
+        self._interrupted = False
+
+    def _resampled(self, item: Block | Gap | Anchor) -> Iterator[Any]:
+        if self._resampler is None:
+            yield item
+            return
+        try:
+            yield from self._resampler.process(item)
+        except ValueError as error:
+            raise StageError(f"{self.info.stream}: {error}") from error
 
     def _take(self, part: Block | Gap | Anchor) -> Iterator[Step]:
-        match part:
-            case Anchor():
-                yield Step(self._position, [part])
-            case Gap():
-                yield from self._finish_quantum()
-                yield self._break(part)
-            case Block():
-                if part.start != self._position:
-                    raise StageError(
-                        f"{self.info.stream}: samples {self._position} to "
-                        f"{part.start} are missing and the source declared no gap"
-                    )
-                self._position = part.stop
-                for quantum in self._recutter.push(part):
-                    yield self._hear(quantum)
+        if isinstance(part, Anchor):
+            yield Step(self._position, [part])
+            return
+        if part.start != self._position:
+            what = "block" if isinstance(part, Block) else "gap"
+            raise StageError(
+                f"{self.info.stream}: {what} starts at {part.start}, expected "
+                f"{self._position}: a source must declare missing samples as a Gap"
+            )
+        if isinstance(part, Gap):
+            yield from self._finish_quantum()
+            yield self._break(part)
+            return
+        for quantum in self._recutter.push(part):
+            self._position = quantum.stop
+            yield self._hear(quantum)
+        self._position = part.stop
 
     def _finish_quantum(self) -> Iterator[Step]:
         for rest in self._recutter.flush():
@@ -186,9 +204,12 @@ class Lane:
 
     def _break(self, gap: Gap) -> Step:
         events: list[Event] = []
+        if self.features:
+            for frames in self.features.process(gap):
+                self._hear_frames(frames, events)
         self._take_marks(self.detector.process(gap), events)
-        for stage in [self.features, *self.models]:
-            events += stage.process(gap) if stage else ()
+        for model in self.models:
+            events += model.process(gap)
         events.append(gap)
         self._position = gap.stop
         return Step(gap.stop, events)

@@ -1,0 +1,439 @@
+"""The lane: what it answers is defined by the audio, never by how it came."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neurovocal.engine.errors import StageError
+from neurovocal.engine.lane import Lane
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.resampler import Resampler
+from neurovocal.engine.supervise import StageShell
+from neurovocal.engine.testing import canonical, recut, song
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import (
+    Anchor,
+    Block,
+    Frames,
+    Gap,
+    Label,
+    Offset,
+    Onset,
+    Posteriors,
+    StreamInfo,
+)
+
+RATE = 16_000
+INFO = StreamInfo("cage", RATE)
+CONTEXT = BuildContext(clock=ManualClock(), run="test", info=INFO)
+SONG = song(RATE, 2.5, seed=3)
+TILE = 8
+
+
+def plugin(kind, name, **options):
+    found = Registry().get(kind, name)
+    return found.build(found.options(**options), CONTEXT)
+
+
+class Listener:
+    """A recurrent model: posteriors per frame, labels per segment.
+
+    Its posteriors carry its whole past since the last gap, so that any item
+    that is missed, doubled or out of order shows in all that follows.
+    """
+
+    latency = 0
+
+    def __init__(self):
+        self.heard = []
+        self.reset()
+
+    def reset(self):
+        self._forget()
+        self.heard.clear()
+
+    def _forget(self):
+        self.state = np.float32(0.0)
+        self.onset = None
+
+    def process(self, item):
+        self.heard.append(item)
+        match item:
+            case Frames():
+                yield self._posteriors(item)
+            case Onset():
+                self.onset = item.sample
+                yield self._label(item.segment, None, "provisional")
+            case Offset():
+                yield self._label(item.segment, item.sample, "final")
+            case Gap():
+                self._forget()
+
+    def flush(self):
+        assert not self.heard or not isinstance(self.heard[-1], Onset)
+        return ()
+
+    def _posteriors(self, frames):
+        rows = np.empty((len(frames.values), 2), np.float32)
+        for row, frame in zip(rows, frames.values, strict=True):
+            self.state = np.float32(0.5) * self.state + frame.max()
+            row[:] = self.state, frame.max()
+        return Posteriors(frames.first, frames.hop_length, frames.frame_length, rows)
+
+    def _label(self, segment, offset, status):
+        unit = f"unit-{float(self.state):.9g}"
+        return Label(segment, self.onset, offset, unit, 0.5, status, "listener")
+
+
+class LoudFrames:
+    """Consumes posteriors: a segment is a run of loud frames."""
+
+    consumes = "posteriors"
+    latency = 0
+
+    def __init__(self, threshold):
+        self.threshold = threshold
+        self.reset()
+
+    def reset(self):
+        self.segment, self.onset, self.heard_to = 0, None, 0
+
+    def process(self, item):
+        if isinstance(item, Gap):
+            return self.flush()
+        marks = []
+        for index, loud in enumerate(item.values[:, 1] > self.threshold):
+            sample = (item.first + index) * item.hop_length
+            if loud and self.onset is None:
+                self.onset = sample
+                marks.append(Onset(self.segment, sample, 1.0))
+            elif not loud and self.onset is not None:
+                marks.append(self._close(sample, truncated=False))
+            self.heard_to = sample + item.hop_length
+        return marks
+
+    def flush(self):
+        if self.onset is None:
+            return []
+        return [self._close(self.heard_to, truncated=True)]
+
+    def _close(self, sample, *, truncated):
+        mark = Offset(self.segment, self.onset, sample, truncated)
+        self.segment, self.onset = self.segment + 1, None
+        return mark
+
+
+def make_lane(*, posteriors=False, source_rate=RATE, frames=True, models=1):
+    front_end = plugin("features", "spectrogram")
+    detector = LoudFrames(1e-6) if posteriors else plugin("detector", "energy")
+    resampler = Resampler(source_rate, RATE) if source_rate != RATE else None
+    return Lane(
+        INFO,
+        TILE * front_end.hop_length,
+        StageShell("features", front_end) if frames else None,
+        StageShell("detector", detector),
+        [StageShell(f"model {i}", Listener()) for i in range(models)],
+        resampler,
+    )
+
+
+def play(lane, items, *, flush=True):
+    steps = [step for item in items for step in lane.process(item)]
+    return [*steps, *lane.flush()] if flush else steps
+
+
+def plain(steps):
+    """Steps as plain values, arrays byte for byte."""
+    return [(step.at, [canonical(event) for event in step.events]) for step in steps]
+
+
+def events_of(steps, *kinds):
+    events = [event for step in steps for event in step.events]
+    return [event for event in events if isinstance(event, kinds)]
+
+
+def script(samples, gaps, lengths, *, anchors=False):
+    """Items of a stream: audio with gaps of some lengths after some samples."""
+    items, position, taken = [], 0, 0
+    for after, missing in [*sorted(gaps), (len(samples), None)]:
+        piece = samples[taken:after]
+        items += recut(piece, lengths, start=position)
+        position, taken = position + len(piece), max(taken, after)
+        if missing is not None:
+            items.append(Gap(position, position + missing, "overrun"))
+            position += missing
+            if anchors:
+                items.append(Anchor(position, 1_700_000_000_000_000_000 + position))
+    return items
+
+
+GAPS = st.lists(
+    st.tuples(
+        st.integers(0, len(SONG)),
+        st.one_of(st.just(0), st.integers(1, 40), st.integers(1, 9000)),
+    ),
+    max_size=3,
+)
+LENGTHS = st.lists(
+    st.one_of(st.integers(1, 64), st.integers(1, 5000)), min_size=1, max_size=20
+)
+
+
+@pytest.mark.parametrize("posteriors", [False, True], ids=["samples", "posteriors"])
+@pytest.mark.parametrize("length", [1, 64, 333, 1024, 48_000])
+def test_the_same_events_for_any_block_length(posteriors, length):
+    samples = SONG[: RATE if length == 1 else None]
+    whole = play(make_lane(posteriors=posteriors), [Block(0, samples)])
+    assert len(events_of(whole, Onset)) >= 3 if length > 1 else events_of(whole, Onset)
+    cut = play(make_lane(posteriors=posteriors), recut(samples, [length]))
+    assert plain(cut) == plain(whole)
+
+
+@settings(max_examples=25, deadline=None)
+@given(gaps=GAPS, lengths=LENGTHS, posteriors=st.booleans())
+def test_the_same_steps_for_any_cutting_and_any_gaps(gaps, lengths, posteriors):
+    whole_items = script(SONG, gaps, [len(SONG)], anchors=True)
+    whole = play(make_lane(posteriors=posteriors), whole_items)
+    items = script(SONG, gaps, lengths, anchors=True)
+    assert plain(play(make_lane(posteriors=posteriors), items)) == plain(whole)
+
+    assert len(events_of(whole, Gap)) == len(gaps)
+    _check_frames(whole, gaps)
+    _check_segments(whole)
+
+
+def _check_frames(steps, gaps):
+    """Exactly the grid's frames that lie whole within a stretch of audio."""
+    edges = [0]
+    position, taken = 0, 0
+    for after, missing in sorted(gaps):
+        position, taken = position + after - taken, after
+        edges += [position, position + missing]
+        position += missing
+    edges.append(position + len(SONG) - taken)
+    got = [
+        (frames.first + index, frames.hop_length, frames.frame_length)
+        for frames in events_of(steps, Frames)
+        for index in range(len(frames.values))
+    ]
+    _, hop, length = got[0]
+    expected = []
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        expected += range(-(-start // hop), (stop - length) // hop + 1)
+    assert [number for number, _, _ in got] == expected
+
+
+def _check_segments(steps):
+    """Segments in order, each closed once, none across a gap."""
+    opened, segments, last = None, 0, 0
+    for event in events_of(steps, Onset, Offset, Gap):
+        if isinstance(event, Onset):
+            assert opened is None
+            assert event.segment == segments
+            assert event.sample >= last
+            opened = event
+        elif isinstance(event, Offset):
+            assert opened is not None
+            assert (event.segment, event.onset) == (opened.segment, opened.sample)
+            assert event.sample > event.onset
+            opened, segments, last = None, segments + 1, event.sample
+        else:
+            assert opened is None, "a gap while a segment is open"
+            assert last <= event.start, "a segment reaches into a gap"
+            last = event.stop
+    assert opened is None
+
+
+@settings(max_examples=15, deadline=None)
+@given(gaps=GAPS, lengths=LENGTHS, source_rate=st.sampled_from([22_050, 44_100, 8_000]))
+def test_the_same_events_through_a_resampler(gaps, lengths, source_rate):
+    whole = play(make_lane(source_rate=source_rate), script(SONG, gaps, [len(SONG)]))
+    cut = play(make_lane(source_rate=source_rate), script(SONG, gaps, lengths))
+    assert plain(cut) == plain(whole)
+    expected = sum(missing for _, missing in gaps) + len(SONG)
+    assert abs(whole[-1].at - expected * RATE / source_rate) <= 0.5
+
+
+def test_gaps_and_anchors_come_out_at_the_lanes_rate():
+    lane = make_lane(source_rate=32_000)
+    items = [
+        Anchor(0, 10**18),
+        Block(0, SONG[:3200]),
+        Gap(3200, 6400, "overrun"),
+        Block(6400, SONG[:3200]),
+    ]
+    steps = play(lane, items)
+    assert events_of(steps, Gap) == [Gap(1600, 3200, "overrun")]
+    assert events_of(steps, Anchor) == [Anchor(0, 10**18)]
+    assert lane.position == 4800
+
+
+def test_a_gap_in_a_segment_truncates_it_before_the_gap_is_told():
+    lane = make_lane()
+    marks = events_of(play(make_lane(), [Block(0, SONG)]), Onset, Offset)
+    onset, offset = marks[2:4]
+    middle = (onset.sample + offset.sample) // 2
+    gap = Gap(middle, middle + 8000, "overrun")
+    items = [Block(0, SONG[:middle]), gap, Block(gap.stop, SONG[middle:])]
+    steps = play(lane, items)
+    events = events_of(steps, Onset, Offset, Gap)
+    at = events.index(gap)
+    assert isinstance(events[at - 1], Offset)
+    assert events[at - 1].truncated
+    assert events[at - 1].sample <= gap.start
+    # The model heard the offset, and then forgot all.
+    heard = lane.models[0].stage.heard
+    place = heard.index(gap)
+    assert events[at - 1] in heard[:place]
+
+
+@pytest.mark.parametrize("posteriors", [False, True], ids=["samples", "posteriors"])
+def test_every_model_hears_frames_before_the_marks_found_in_them(posteriors):
+    lane = make_lane(posteriors=posteriors, models=2)
+    steps = play(lane, recut(SONG, [777]))
+    hop = 128
+    for step in steps[:-1]:
+        for mark in [e for e in step.events if isinstance(e, Onset | Offset)]:
+            assert mark.sample <= step.at
+    for shell in lane.models:
+        heard_to = 0
+        for item in shell.stage.heard:
+            if isinstance(item, Frames):
+                # Frames of one tile at most, on the grid of tiles.
+                assert len(item.values) <= TILE
+                heard_to = (item.first + len(item.values)) * hop
+            elif posteriors:
+                assert item.sample <= heard_to
+    first, second = (shell.stage.heard for shell in lane.models)
+    assert [canonical(item) for item in first] == [canonical(item) for item in second]
+    # And what sinks get has the same order: frames, answers, marks, labels.
+    for step in steps[:-1]:
+        kinds = [type(event) for event in step.events]
+        if Onset in kinds and Frames in kinds:
+            assert kinds.index(Frames) < kinds.index(Posteriors) < kinds.index(Onset)
+            assert kinds[kinds.index(Onset) + 1] is Label
+
+
+def test_a_label_follows_the_mark_that_asked_for_it():
+    events = events_of(play(make_lane(), [Block(0, SONG)]), Onset, Offset, Label)
+    assert len(events) >= 12
+    for mark, label in zip(events[::2], events[1::2], strict=True):
+        assert isinstance(mark, Onset | Offset)
+        assert isinstance(label, Label)
+        assert label.segment == mark.segment
+        assert label.status == ("final" if isinstance(mark, Offset) else "provisional")
+
+
+@pytest.mark.parametrize("source_rate", [RATE, 44_100])
+def test_a_hole_that_no_gap_declares_is_refused(source_rate):
+    lane = make_lane(source_rate=source_rate)
+    play(lane, [Block(0, SONG[:1000])], flush=False)
+    with pytest.raises(StageError, match=r"cage: block starts at 1001, expected 1000"):
+        play(lane, [Block(1001, SONG[:10])])
+
+
+def test_audio_that_comes_twice_is_refused():
+    lane = make_lane()
+    play(lane, [Block(0, SONG[:1000])], flush=False)
+    with pytest.raises(StageError, match=r"block starts at 500, expected 1000"):
+        play(lane, [Block(500, SONG[:1000])])
+
+
+def test_a_gap_must_begin_where_the_audio_ended():
+    lane = make_lane()
+    play(lane, [Block(0, SONG[:1000])], flush=False)
+    with pytest.raises(StageError, match=r"gap starts at 1200, expected 1000"):
+        play(lane, [Gap(1200, 1300, "overrun")])
+
+
+@pytest.mark.parametrize("source_rate", [RATE, 44_100])
+@pytest.mark.parametrize("n_before", [0, 700, 9_999])
+def test_a_lane_that_was_reset_is_a_fresh_one(source_rate, n_before):
+    lane = make_lane(source_rate=source_rate)
+    play(lane, recut(SONG[:n_before], [123]), flush=False)
+    lane.reset()
+    assert lane.position == 0
+    fresh = play(make_lane(source_rate=source_rate), [Block(0, SONG)])
+    assert plain(play(lane, [Block(0, SONG)])) == plain(fresh)
+
+
+def test_flush_closes_the_open_segment_and_hears_the_last_samples():
+    marks = events_of(play(make_lane(), [Block(0, SONG)]), Onset, Offset)
+    stop = (marks[0].sample + marks[1].sample) // 2
+    steps = play(make_lane(), [Block(0, SONG[:stop])])
+    assert steps[-1].at == stop
+    (offset,) = events_of(steps, Offset)
+    assert offset.truncated
+    labels = [e.status for e in events_of(steps, Label)]
+    assert labels == ["provisional", "final"]
+
+
+@pytest.mark.parametrize("source_rate", [RATE, 44_100])
+@pytest.mark.parametrize("n_steps", [1, 2, 7, 12])
+def test_who_stops_taking_steps_ends_the_stream_there(source_rate, n_steps):
+    """What an interrupted lane tells is what it tells of the audio it heard."""
+    lane = make_lane(source_rate=source_rate)
+    steps = lane.process(Block(0, SONG))
+    heard = [next(steps) for _ in range(n_steps)]
+    assert lane.position == heard[-1].at
+    del steps
+    heard += lane.flush()
+    assert heard[-1].at == n_steps * TILE * 128
+    _check_segments(heard)
+    if source_rate == RATE:
+        whole = play(make_lane(), [Block(0, SONG[: heard[-1].at])])
+        assert plain(heard) == plain(whole)
+    frames = events_of(heard, Frames)
+    last = (frames[-1].first + len(frames[-1].values) - 1) * 128 + 256
+    assert last <= heard[-1].at
+    # And a new stream on the same lane is not disturbed by it.
+    lane.reset()
+    fresh = play(make_lane(source_rate=source_rate), [Block(0, SONG[:9000])])
+    assert plain(play(lane, [Block(0, SONG[:9000])])) == plain(fresh)
+
+
+def test_a_stream_without_samples_has_no_events():
+    assert events_of(play(make_lane(), []), object) == []
+    steps = play(make_lane(), [Gap(0, 500, "overrun")])
+    assert events_of(steps, object) == [Gap(0, 500, "overrun")]
+
+
+def test_a_lane_without_features_finds_the_same_segments():
+    with_frames = play(make_lane(models=0), recut(SONG, [480]))
+    bare = play(make_lane(models=0, frames=False), recut(SONG, [480]))
+    assert not events_of(bare, Frames)
+    assert events_of(bare, Onset, Offset) == events_of(with_frames, Onset, Offset)
+
+
+def test_arrival_times_come_out_with_the_audio_that_they_belong_to():
+    blocks = [
+        Block(block.start, block.samples, arrived_ns=1000 + block.stop)
+        for block in recut(SONG[:8000], [500])
+    ]
+    for step in play(make_lane(), blocks, flush=False):
+        # Known when the block came that held its last sample.
+        assert step.arrived_ns == 1000 + -(-step.at // 500) * 500
+
+
+def test_a_source_may_reuse_its_array():
+    buffer = np.empty((700, 1), np.float32)
+    lane, steps = make_lane(), []
+    starts = range(0, len(SONG) - 700, 700)
+    for start in starts:
+        buffer[:] = SONG[start : start + 700]
+        # Taken one by one, as the engine does, before the array changes.
+        steps += [
+            (s.at, [canonical(e) for e in s.events])
+            for s in lane.process(Block(start, buffer))
+        ]
+    steps += plain(lane.flush())
+    expected = play(make_lane(), [Block(0, SONG[: starts[-1] + 700])])
+    assert steps == plain(expected)
+
+
+def test_positions_rise_step_by_step():
+    steps = play(make_lane(), script(SONG, [(9000, 0), (20_000, 333)], [1234]))
+    assert all(before.at <= after.at for before, after in pairwise(steps))
