@@ -12,6 +12,7 @@ from neurovocal.engine.types import Event, Health
 log = logging.getLogger("neurovocal")
 
 OnError: TypeAlias = Literal["fail", "skip", "restart"]
+State: TypeAlias = Literal["lossy", "restarting"]
 
 
 class StageShell:
@@ -75,29 +76,39 @@ class StageShell:
         start = self._timer()
         try:
             events = list(work())
+            if self._in_a_row:
+                events.append(Health(self.name, "healthy", "it works again"))
             self._in_a_row = 0
         except Exception as error:
-            events = [self._contain(error)]
+            events = self._contain(error)
         finally:
             self.metrics.busy_ns += self._timer() - start
         self.metrics.items += 1
         self.metrics.events += len(events)
         return events
 
-    def _contain(self, error: Exception) -> Health:
+    def _contain(self, error: Exception) -> list[Event]:
+        """What is published: the first failure in a row, and being switched off."""
         self.metrics.errors += 1
         self._in_a_row += 1
         reason = f"{type(error).__name__}: {error}"
         if self.on_error == "fail":
             raise StageError(f"{self.name} failed: {reason}") from error
-        if self._in_a_row == 1:
+        first = self._in_a_row == 1
+        if first:
             log.warning("%s failed and goes on: %s", self.name, reason, exc_info=error)
         if self.on_error == "restart":
-            self.stage.reset()
+            try:
+                self.stage.reset()
+            except Exception as again:
+                # Its state is unknown: no result of it could be trusted.
+                self._in_a_row = self._limit
+                reason = f"its reset failed: {type(again).__name__}: {again}"
         if self.failed:
-            log.error("%s is switched off after %d failures", self.name, self._limit)
-            return Health(self.name, "failed", f"switched off; last error: {reason}")
-        return Health(self.name, "restarting", reason)
+            log.error("%s is switched off: %s", self.name, reason)
+            return [Health(self.name, "failed", f"switched off; last error: {reason}")]
+        state: State = "restarting" if self.on_error == "restart" else "lossy"
+        return [Health(self.name, state, reason)] if first else []
 
 
 class Backoff:

@@ -1,0 +1,214 @@
+"""Failing stages: contained as their policy says, counted, and told once."""
+
+import logging
+
+import pytest
+
+from neurovocal.engine.errors import StageError
+from neurovocal.engine.lane import Lane
+from neurovocal.engine.metrics import StageMetrics
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.supervise import Backoff, StageShell
+from neurovocal.engine.testing import canonical, recut, song
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Frames, Health, StreamInfo
+
+CLOCK = ManualClock()
+
+
+class Counter:
+    """Answers with how many items it has heard; fails at the items it is told."""
+
+    def __init__(self, fails_at=(), reset_fails=False):
+        self.calls, self.state = 0, 0
+        self.fails_at = fails_at
+        self.reset_fails = reset_fails
+
+    def process(self, item):
+        self.calls += 1
+        self.state += 1
+        if self.calls in self.fails_at:
+            yield "never seen: the item failed as a whole"
+            raise ValueError(f"item {item} is bad")
+        yield self.state
+
+    def flush(self):
+        return [self.state]
+
+    def reset(self):
+        if self.reset_fails:
+            raise OSError("out of order")
+        self.state = 0
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    caplog.set_level(logging.CRITICAL, "neurovocal")
+
+
+def answers(shell, n_items):
+    return [shell.process(index) for index in range(n_items)]
+
+
+def test_a_stage_that_works_is_only_counted():
+    shell = StageShell("counter", Counter())
+    assert answers(shell, 3) == [[1], [2], [3]]
+    assert shell.flush() == [3]
+    metrics = shell.metrics
+    assert (metrics.items, metrics.events, metrics.errors) == (4, 4, 0)
+
+
+def test_time_is_measured_around_the_stage_also_when_it_fails():
+    now = iter(range(0, 1000, 5))
+    shell = StageShell("c", Counter(fails_at={2}), "skip", timer=lambda: next(now))
+    answers(shell, 3)
+    assert shell.metrics.busy_ns == 15
+
+
+def test_fail_ends_with_a_sentence_that_names_the_stage():
+    shell = StageShell("model 'counter'", Counter(fails_at={2}))
+    shell.process(0)
+    with pytest.raises(StageError) as caught:
+        shell.process(1)
+    assert str(caught.value) == "model 'counter' failed: ValueError: item 1 is bad"
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_skip_drops_the_item_and_keeps_the_state():
+    shell = StageShell("counter", Counter(fails_at={2, 3}), "skip")
+    assert answers(shell, 5) == [
+        [1],
+        [Health("counter", "lossy", "ValueError: item 1 is bad")],
+        [],  # told once, counted each time
+        [4, Health("counter", "healthy", "it works again")],
+        [5],
+    ]
+    assert shell.metrics.errors == 2
+
+
+def test_restart_resets_the_stage():
+    shell = StageShell("counter", Counter(fails_at={3}), "restart")
+    assert answers(shell, 5) == [
+        [1],
+        [2],
+        [Health("counter", "restarting", "ValueError: item 2 is bad")],
+        [1, Health("counter", "healthy", "it works again")],
+        [2],
+    ]
+
+
+@pytest.mark.parametrize("policy", ["skip", "restart"])
+def test_a_stage_that_always_fails_is_switched_off(policy):
+    stage = Counter(fails_at=range(1000))
+    shell = StageShell("counter", stage, policy, limit=3)
+    told = [event for events in answers(shell, 10) for event in events]
+    state = "lossy" if policy == "skip" else "restarting"
+    assert told == [
+        Health("counter", state, "ValueError: item 0 is bad"),
+        Health(
+            "counter", "failed", "switched off; last error: ValueError: item 2 is bad"
+        ),
+    ]
+    assert shell.failed
+    assert stage.calls == 3, "it must not cost time any more"
+    assert shell.flush() == []
+
+    stage.fails_at = ()
+    shell.reset()
+    assert not shell.failed
+    assert answers(shell, 2) == [[1], [2]]
+
+
+def test_a_stage_that_cannot_even_be_reset_is_switched_off():
+    shell = StageShell("counter", Counter({2}, reset_fails=True), "restart")
+    told = [event for events in answers(shell, 4) for event in events]
+    detail = "switched off; last error: its reset failed: OSError: out of order"
+    assert told == [1, Health("counter", "failed", detail)]
+    assert shell.failed
+
+
+def test_failures_that_are_not_in_a_row_switch_nothing_off():
+    shell = StageShell("counter", Counter(fails_at=range(1, 100, 2)), "skip", limit=2)
+    answers(shell, 50)
+    assert not shell.failed
+    assert shell.metrics.errors == 25
+
+
+def test_a_warning_is_logged_once_per_row(caplog):
+    caplog.set_level(logging.WARNING, "neurovocal")
+    logging.getLogger("neurovocal").propagate = True
+    answers(StageShell("counter", Counter({2, 3, 4}), "skip"), 6)
+    assert [record.getMessage() for record in caplog.records] == [
+        "counter failed and goes on: ValueError: item 1 is bad"
+    ]
+
+
+class Brittle:
+    """A model that fails at every third frame item, or hears marks in peace."""
+
+    latency = 0
+
+    def __init__(self):
+        self.n_items = 0
+
+    def process(self, item):
+        self.n_items += isinstance(item, Frames)
+        if isinstance(item, Frames) and self.n_items % 3 == 0:
+            raise RuntimeError("no")
+        return ()
+
+    def flush(self):
+        return ()
+
+    def reset(self):
+        self.n_items = 0
+
+
+@pytest.mark.parametrize("policy", ["skip", "restart"])
+def test_a_failing_model_leaves_its_neighbours_alone(policy):
+    def events(models):
+        registry, info = Registry(), StreamInfo("cage", 16_000)
+        context = BuildContext(clock=CLOCK, run="test", info=info)
+
+        def build(kind, name):
+            plugin = registry.get(kind, name)
+            stage = plugin.build(plugin.options(), context)
+            return StageShell(name, stage)
+
+        features, detector = (
+            build("features", "spectrogram"),
+            build("detector", "energy"),
+        )
+        shells = [StageShell("brittle", model, policy) for model in models]
+        lane = Lane(info, 1024, features, detector, shells)
+        steps = [
+            s for block in recut(song(16_000, 1.5), [700]) for s in lane.process(block)
+        ]
+        steps += lane.flush()
+        return [event for step in steps for event in step.events]
+
+    without = [canonical(event) for event in events([])]
+    with_brittle = events([Brittle()])
+    others = [e for e in with_brittle if not isinstance(e, Health)]
+    assert [canonical(event) for event in others] == without
+    states = [e.state for e in with_brittle if isinstance(e, Health)]
+    assert len(states) >= 6
+    first = "lossy" if policy == "skip" else "restarting"
+    assert states == [first, "healthy"] * (len(states) // 2)
+
+
+def test_backoff_doubles_up_to_its_most_and_starts_again():
+    backoff = Backoff()
+    assert [backoff.pause_s() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    backoff.succeeded()
+    assert backoff.pause_s() == 0.5
+
+
+def test_metrics_as_plain_numbers():
+    metrics = StageMetrics(items=3, events=2, errors=1, busy_ns=1_234_567)
+    assert metrics.as_dict() == {
+        "items": 3,
+        "events": 2,
+        "errors": 1,
+        "busy_ms": 1.235,
+    }
