@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import soundfile
@@ -19,6 +21,7 @@ from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config import load_config
 from neurovocal.engine.errors import AudioFileError
 from neurovocal.engine.plan import Plan
+from neurovocal.engine.types import Float32
 
 _LATENCY_KINDS = ("onset", "label", "frames")
 
@@ -51,7 +54,7 @@ def bench(
     latency: dict[str, Any] = {}
     if live_seconds:
         with console.status(f"running {live_seconds:g} s in real time"):
-            latency = live(config, recording, live_seconds)
+            latency = live(config, samples, rate, live_seconds)
     if as_json:
         rows = [dataclasses.asdict(speed) for speed in speeds]
         typer.echo(json.dumps({"speed": rows, "latency": latency}))
@@ -75,23 +78,22 @@ def load(config: str, recording: str | None) -> tuple[Plan, Any, int]:
     return plan, samples[:, :1].copy(), int(rate)
 
 
-def live(config: str, recording: str | None, seconds: float) -> dict[str, Any]:
-    """Percentiles of the ledger while a recording is played in real time."""
-    checked, located = load_config(config)
-    path = recording or str(checked.lanes[0].source.options.get("path"))
-    source = {
-        "plugin": "file",
-        "options": {"path": path, "pace": "realtime", "stop_s": seconds},
-    }
-    overrides = [
-        f"source={json.dumps(source)}",
-        # A free port of the system's choice: the measurement disturbs nobody.
-        'sinks=[{"plugin": "zmq", "options": {"endpoint": "tcp://127.0.0.1:*"}}]',
-    ]
-    lanes, load_share = measure_latency(plan_of(*load_config(config, overrides)))
+def live(config: str, samples: Float32, rate: int, seconds: float) -> dict[str, Any]:
+    """Percentiles of the ledger while audio is played in real time."""
+    with TemporaryDirectory(prefix="neurovocal-bench-") as folder:
+        path = Path(folder) / "bench.wav"
+        soundfile.write(path, repeated(samples, rate, seconds), rate, subtype="FLOAT")
+        options = {"path": str(path), "pace": "realtime"}
+        overrides = [
+            f"source={json.dumps({'plugin': 'file', 'options': options})}",
+            # A free port of the system's choice: the measurement disturbs nobody.
+            'sinks=[{"plugin": "zmq", "options": {"endpoint": "tcp://127.0.0.1:*"}}]',
+        ]
+        plan = plan_of(*load_config(config, overrides))
+        lanes, cpu_share = measure_latency(plan)
     ledgers = lanes[0].ledgers
     report = {k: ledgers[k].summary() for k in _LATENCY_KINDS if k in ledgers}
-    return {"cpu_share": round(load_share, 4), **report}
+    return {"cpu_share": round(cpu_share, 4), **report}
 
 
 def speed_table(speeds: list[Speed]) -> Table:

@@ -1,0 +1,53 @@
+"""Running the command line as a user does: another process, its streams and code."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RECORDING = ROOT / "configs" / "recordings" / "bengalese-finch.flac"
+NEUROVOCAL = [sys.executable, "-c", "from neurovocal.engine.cli import main; main()"]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+def neurovocal(*arguments: object, cwd: Path | None = None, stdin: bytes = b"") -> Done:
+    """Run a command to its end."""
+    done = subprocess.run(
+        [*NEUROVOCAL, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        cwd=cwd,
+        timeout=110,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@contextmanager
+def running(*arguments: object, cwd: Path | None = None) -> Iterator[subprocess.Popen]:
+    """A command that goes on; its streams are pipes, and it ends with the block."""
+    process = subprocess.Popen(
+        [*NEUROVOCAL, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
