@@ -28,7 +28,6 @@ class PosteriorHistory:
         # Row i: sum over the frames since `clear` that come before first + i.
         self._sums = np.zeros((64, self._n_units))
         self.first = self.stop = 0
-        self._begun = False
 
     @property
     def empty(self) -> bool:
@@ -36,21 +35,12 @@ class PosteriorHistory:
         return self.stop == self.first
 
     def append(self, first: int, log_posteriors: Float64) -> None:
-        """Add float64[n_frames, n_units], which begins with frame `first`.
+        """Add float64[n_frames, n_units], of `first` and the frames after it.
 
-        Raises
-        ------
-        ValueError
-            Frames are missing before it.
+        `first` is any frame where nothing is known, else the next one.
         """
-        if not self._begun:
+        if self.empty:
             self.first = self.stop = first
-            self._begun = True
-        if first != self.stop:
-            raise ValueError(
-                f"frames begin at {first}, expected {self.stop}: missing frames must "
-                "be declared as a Gap"
-            )
         held = self.stop - self.first
         if held > 2 * self._keep:
             self._sums[: self._keep + 1] = self._sums[held - self._keep : held + 1]

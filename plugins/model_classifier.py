@@ -142,9 +142,9 @@ class Classifier:
             case Offset():
                 return self._end(item)
             case Gap():
-                labels = self.flush()
+                late = self.flush()
                 self.reset()
-                return labels
+                return late
 
     def flush(self) -> list[Event]:
         """Final labels of segments whose last frames will never come."""
@@ -160,6 +160,7 @@ class Classifier:
         self._closed.clear()
 
     def _hear(self, frames: Frames) -> list[Event]:
+        self._expect(frames)
         log_posteriors = self._classify(finite(frames.values))
         self._history.append(frames.first, log_posteriors)
         posteriors = np.exp(log_posteriors).astype(np.float32)
@@ -172,6 +173,16 @@ class Classifier:
             self._closed.remove(segment)
             events.append(self._final(segment))
         return events
+
+    def _expect(self, frames: Frames) -> None:
+        """Refuse frames that do not follow; what comes after them may go on."""
+        expected = self._history.stop
+        if not self._history.empty and frames.first != expected:
+            self.reset()
+            raise ValueError(
+                f"frames begin at {frames.first}, expected {expected}: missing frames "
+                "must be declared as a Gap"
+            )
 
     def _classify(self, frames: Float32) -> Float64:
         """Log-posteriors float64[n_frames, n_units]; the state goes on."""
@@ -222,7 +233,8 @@ class Classifier:
 
     def _is_complete(self, segment: _Segment) -> bool:
         assert segment.offset is not None
-        return self._history.stop >= self._frame_centred_from(segment.offset)
+        stop = self._frame_centred_from(segment.offset)
+        return not self._history.empty and self._history.stop >= stop
 
     def _final(self, segment: _Segment) -> Label:
         assert segment.offset is not None

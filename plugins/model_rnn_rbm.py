@@ -156,11 +156,7 @@ class RnnRbm:
         self._states.clear()
 
     def _hear(self, frames: Frames) -> list[Event]:
-        if self._next is not None and frames.first != self._next:
-            raise ValueError(
-                f"frames begin at {frames.first}, expected {self._next}: missing "
-                "frames must be declared as a Gap"
-            )
+        self._expect(frames)
         values = finite(frames.values)
         free_energy, prediction, states, state = self._graph.run(
             {"frames": values, "u": self._state}
@@ -181,6 +177,16 @@ class RnnRbm:
         self._state = state if np.isfinite(state).all() else self._zeros
         self._next = frames.first + len(values)
         return events
+
+    def _expect(self, frames: Frames) -> None:
+        """Refuse frames that do not follow; what comes after them may go on."""
+        expected = self._next
+        if expected is not None and frames.first != expected:
+            self.reset()
+            raise ValueError(
+                f"frames begin at {frames.first}, expected {expected}: missing frames "
+                "must be declared as a Gap"
+            )
 
     def _judge(self, free_energy: Float32) -> Float32:
         """Surprise per frame, 0 while the state is cold."""

@@ -1,0 +1,448 @@
+"""The classifier: which label, from which frames, and when it is known."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tiny_bundle import HOP_LENGTH, edit_manifest, make_tiny_bundle
+
+from neurovocal.engine.front_end import build_front_end
+from neurovocal.engine.manifest import ClassifierSpec, load_bundle
+from neurovocal.engine.recut import Recutter
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.testing import canonical, recut
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import (
+    Block,
+    Event,
+    Frames,
+    Gap,
+    Label,
+    Mark,
+    Offset,
+    Onset,
+    Posteriors,
+    StreamInfo,
+)
+from neurovocal.plugins._decision import Decision
+from neurovocal.plugins._posterior_history import PosteriorHistory
+from neurovocal.plugins.model_classifier import Classifier
+from neurovocal.plugins.model_classifier import plugin as classifier_plugin
+
+RATE = 32000
+TILE = 8
+LOW, HIGH = 3000.0, 11000.0  # unit `a` and unit `b` of the tiny bundle
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+def build(folder: Path, *, latency: int = 0, **options: Any) -> Classifier:
+    context = BuildContext(
+        clock=ManualClock(),
+        run="test",
+        info=StreamInfo("test", RATE),
+        bundle=load_bundle(folder),
+        tile=TILE,
+        detector_latency=latency,
+    )
+    validated = classifier_plugin.options.model_validate(options)
+    model = classifier_plugin.build(validated, context)
+    assert isinstance(model, Classifier)
+    return model
+
+
+def audio(n_samples: int, *tones: tuple[int, int, float]) -> NDArray[np.float32]:
+    """Soft noise with tones ``(onset, offset, hz)``, float32[n_samples, 1]."""
+    samples = np.random.default_rng(5).normal(0, 1e-5, n_samples)
+    for onset, offset, hz in tones:
+        time = np.arange(offset - onset) / RATE
+        samples[onset:offset] += 0.3 * np.sin(2 * np.pi * hz * time)
+    return samples.astype(np.float32)[:, None]
+
+
+def hear(
+    model: Classifier,
+    folder: Path,
+    items: Iterable[Block | Gap],
+    marks: dict[int, list[Mark]] | None = None,
+    *,
+    tile: int = TILE,
+    flush: bool = True,
+) -> list[Event]:
+    """Do what a lane does: quanta to frames to events, then the marks.
+
+    `marks` are handed over once the stream position in their key is reached.
+    """
+    front_end = load_bundle(folder).manifest.front_end
+    features = build_front_end(front_end, folder)
+    recutter = Recutter(tile * HOP_LENGTH)
+    waiting = sorted((marks or {}).items())
+    events: list[Event] = []
+
+    def quantum(block: Block) -> None:
+        for frames in features.process(block):
+            events.extend(model.process(frames))
+        announce(block.stop)
+
+    def announce(stop: int) -> None:
+        while waiting and waiting[0][0] <= stop:
+            for mark in waiting.pop(0)[1]:
+                events.extend(model.process(mark))
+
+    for item in items:
+        if isinstance(item, Gap):
+            for rest in recutter.flush():
+                quantum(rest)
+            announce(item.start)
+            list(features.process(item))
+            events.extend(model.process(item))
+        else:
+            for block in recutter.push(item):
+                quantum(block)
+    for rest in recutter.flush():
+        quantum(rest)
+    announce(2**62)
+    return [*events, *model.flush()] if flush else events
+
+
+def labels(events: Iterable[Event]) -> list[Label]:
+    return [event for event in events if isinstance(event, Label)]
+
+
+def posteriors(events: Iterable[Event]) -> NDArray[np.float32]:
+    return np.concatenate([e.values for e in events if isinstance(e, Posteriors)])
+
+
+# ---- which label, and when -------------------------------------------------------
+
+
+def test_units_are_told_apart(folder: Path) -> None:
+    samples = audio(20000, (4000, 7000, LOW), (10000, 13000, HIGH))
+    marks: dict[int, list[Mark]] = {
+        4100: [Onset(0, 4000, 1.0)],
+        7200: [Offset(0, 4000, 7000, False)],
+        10100: [Onset(1, 10000, 1.0)],
+        13200: [Offset(1, 10000, 13000, False)],
+    }
+    given_labels = labels(hear(build(folder), folder, [Block(0, samples)], marks))
+    told = [(x.segment, x.onset, x.offset, x.unit, x.status) for x in given_labels]
+    assert told == [
+        (0, 4000, None, "a", "provisional"),
+        (0, 4000, 7000, "a", "final"),
+        (1, 10000, None, "b", "provisional"),
+        (1, 10000, 13000, "b", "final"),
+    ]
+    assert {x.model for x in given_labels} == {"tiny/classifier"}
+    assert all(x.posterior > 0.9 for x in given_labels)
+
+
+def test_posteriors_are_distributions_one_event_a_tile(folder: Path) -> None:
+    samples = audio(20000, (4000, 9000, LOW))
+    events = hear(build(folder), folder, [Block(0, samples)])
+    tiles = [e for e in events if isinstance(e, Posteriors)]
+    n_frames = (20000 - 256) // 128 + 1
+    assert sum(len(t.values) for t in tiles) == n_frames
+    assert [t.first for t in tiles] == [0, *range(7, n_frames, 8)]
+    values = posteriors(events)
+    np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-5)
+    assert values[:25].argmax(axis=1).tolist() == [0] * 25
+    assert values[35:65].argmax(axis=1).tolist() == [1] * 30
+
+
+def test_first_label_comes_when_its_frames_are_known(folder: Path) -> None:
+    samples = audio(20000, (4096, 9000, LOW))
+    model = build(folder, provisional_ms=10)  # 320 samples
+    marks: dict[int, list[Mark]] = {4096: [Onset(0, 4096, 1.0)]}
+    events = hear(model, folder, [Block(0, samples)], marks, tile=1, flush=False)
+    (label,) = labels(events)
+    before = events[: events.index(label)]
+    last = [e for e in before if isinstance(e, Posteriors)][-1]
+    # Centres in [4096, 4416): frames 31 (4096), 32 (4224), 33 (4352).
+    assert last.first == 33
+    log_p = np.log(posteriors(events)[31:34, 1:].astype(np.float64)).sum(axis=0)
+    expected = np.exp(log_p[0]) / np.exp(log_p).sum()
+    assert label.posterior == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_late_onset_is_labelled_at_once(folder: Path) -> None:
+    samples = audio(20000, (4096, 9000, LOW))
+    late: dict[int, list[Mark]] = {8192: [Onset(0, 4096, 1.0)]}
+    events = hear(build(folder, latency=6000), folder, [Block(0, samples)], late)
+    (label,) = labels(events)
+    assert label.status == "provisional"
+    known = [e for e in events[: events.index(label)] if isinstance(e, Posteriors)]
+    assert (known[-1].first + len(known[-1].values)) * 128 <= 8192
+
+
+def test_a_label_that_changes_is_revised(folder: Path) -> None:
+    samples = audio(20000, (4000, 5000, LOW), (5000, 9000, HIGH))
+    marks: dict[int, list[Mark]] = {
+        4100: [Onset(0, 4000, 1.0)],
+        9200: [Offset(0, 4000, 9000, False)],
+    }
+    told = labels(hear(build(folder), folder, [Block(0, samples)], marks))
+    assert [(x.unit, x.status) for x in told] == [
+        ("a", "provisional"),
+        ("b", "revised"),
+        ("b", "final"),
+    ]
+    quiet = build(folder, provisional=False)
+    told = labels(hear(quiet, folder, [Block(0, samples)], marks))
+    assert [(x.unit, x.status) for x in told] == [("b", "final")]
+
+
+def test_onset_and_offset_in_one_tile(folder: Path) -> None:
+    samples = audio(20000, (4000, 4500, HIGH))
+    marks: dict[int, list[Mark]] = {
+        5000: [Onset(0, 4000, 1.0), Offset(0, 4000, 4500, False)]
+    }
+    model = build(folder, provisional_ms=5)
+    told = labels(hear(model, folder, [Block(0, samples)], marks))
+    assert [(x.unit, x.status) for x in told] == [("b", "provisional"), ("b", "final")]
+
+
+def test_final_label_waits_for_the_frames_of_its_segment(folder: Path) -> None:
+    samples = audio(20000, (4096, 8192, LOW))
+    marks: dict[int, list[Mark]] = {
+        4096: [Onset(0, 4096, 1.0)],
+        8192: [Offset(0, 4096, 8192, False)],  # a detector without look-ahead
+    }
+    events = hear(build(folder), folder, [Block(0, samples)], marks, flush=False)
+    final = labels(events)[-1]
+    known = [e for e in events[: events.index(final)] if isinstance(e, Posteriors)]
+    last = known[-1].first + len(known[-1].values) - 1
+    assert final.status == "final"
+    assert last * 128 + 128 >= 8192 - 128  # the last centre before the offset
+    log_p = np.log(posteriors(events)[31:63, 1:].astype(np.float64)).sum(axis=0)
+    assert final.posterior == pytest.approx(np.exp(log_p[0] - log_p.max()), rel=1e-3)
+
+
+def test_end_of_stream_gives_the_final_label_with_what_is_known(folder: Path) -> None:
+    samples = audio(8192, (4096, 8192, LOW))
+    marks: dict[int, list[Mark]] = {
+        4096: [Onset(0, 4096, 1.0)],
+        8192: [Offset(0, 4096, 8192, True)],
+    }
+    told = labels(hear(build(folder), folder, [Block(0, samples)], marks))
+    assert [x.status for x in told] == ["provisional", "final"]
+
+
+def test_a_segment_between_frame_centres_takes_the_nearest_frame(folder: Path) -> None:
+    samples = audio(20000, (4000, 9000, HIGH))
+    marks: dict[int, list[Mark]] = {
+        9000: [Onset(0, 6030, 1.0), Offset(0, 6030, 6050, False)]
+    }
+    model = build(folder, provisional=False)
+    events = hear(model, folder, [Block(0, samples)], marks)
+    (label,) = labels(events)
+    assert label.unit == "b"
+    nearest = posteriors(events)[46]  # centre 6016
+    assert label.posterior == pytest.approx(nearest[2] / nearest[1:].sum(), rel=1e-4)
+
+
+def test_without_any_frame_the_label_is_unknown(folder: Path) -> None:
+    model = build(folder)
+    list(model.process(Onset(0, 10, 1.0)))
+    assert labels(model.process(Offset(0, 10, 100, True))) == []
+    (label,) = labels(model.flush())
+    assert (label.unit, label.posterior, label.status) == ("unknown", 0.0, "final")
+    assert list(model.flush()) == []
+
+
+# ---- calibration and thresholds ---------------------------------------------------
+
+
+def spec(**changes: Any) -> ClassifierSpec:
+    content = {"units": ["", "a", "b"], "state": {}}
+    return ClassifierSpec.model_validate({**content, **changes})
+
+
+def test_decision_is_a_softmax_over_units_without_silence() -> None:
+    log_p = np.array([-0.1, -3.0, -4.0])  # silence is likeliest, and not asked
+    unit, posterior = Decision(spec())(log_p)
+    assert (unit, posterior) == ("a", pytest.approx(1 / (1 + np.exp(-1.0))))
+    unit, posterior = Decision(spec(temperature=4.0))(log_p)
+    assert (unit, posterior) == ("a", pytest.approx(1 / (1 + np.exp(-0.25))))
+
+
+@pytest.mark.parametrize(
+    ("bundle", "user", "least", "unit"),
+    [
+        ({}, {}, 0.0, "a"),
+        ({"a": 0.8}, {}, 0.0, "none of them"),
+        ({"b": 0.8}, {}, 0.0, "a"),
+        ({"a": 0.8}, {"a": 0.7}, 0.0, "a"),
+        ({}, {"a": 0.74}, 0.0, "none of them"),
+        ({}, {}, 0.74, "none of them"),
+        ({"a": 0.1}, {"a": 0.2}, 0.74, "none of them"),
+    ],
+)
+def test_thresholds(
+    bundle: dict[str, float], user: dict[str, float], least: float, unit: str
+) -> None:
+    decide = Decision(spec(thresholds=bundle, unknown="none of them"), user, least)
+    told, posterior = decide(np.array([0.0, -1.0, -2.0]))
+    assert told == unit
+    assert posterior == pytest.approx(0.731, abs=1e-3)
+
+
+def test_thresholds_of_the_options_reach_the_label(folder: Path) -> None:
+    samples = audio(9000, (4000, 7000, LOW))
+    marks: dict[int, list[Mark]] = {7500: [Offset(3, 4000, 7000, False)]}
+    # A temperature that leaves doubts.
+    hot = make_tiny_bundle(folder.parent / "hot")
+    doubtful = {"units": ["", "a", "b"], "state": {"h": [1, 4]}, "temperature": 200.0}
+    edit_manifest(hot, classifier=doubtful)
+    model = build(hot, thresholds={"a": 0.99999})
+    (label,) = labels(hear(model, hot, [Block(0, samples)], marks))
+    assert label.unit == "unknown"
+    assert 0.5 < label.posterior < 0.99999
+
+
+# ---- streaming: cutting, tiles, gaps ------------------------------------------------
+
+SONG = audio(24000, (4000, 7000, LOW), (7300, 9000, HIGH), (15000, 19000, HIGH))
+SONG_MARKS: dict[int, list[Mark]] = {
+    4100: [Onset(0, 4000, 1.0)],
+    7200: [Offset(0, 4000, 7000, False), Onset(1, 7300, 1.0)],
+    9200: [Offset(1, 7300, 9000, False)],
+    15100: [Onset(2, 15000, 1.0)],
+    19200: [Offset(2, 15000, 19000, False)],
+}
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=st.lists(st.integers(1, 9000), min_size=1, max_size=10))
+def test_cutting_changes_no_event(folder: Path, lengths: list[int]) -> None:
+    whole = hear(build(folder), folder, [Block(0, SONG)], SONG_MARKS)
+    parts = hear(build(folder), folder, recut(SONG, lengths), SONG_MARKS)
+    assert list(map(canonical, parts)) == list(map(canonical, whole))
+
+
+@pytest.mark.parametrize("tile", [1, 3, 25, 1000])
+def test_other_tiles_give_the_same_labels(folder: Path, tile: int) -> None:
+    def finals(tile: int) -> list[Label]:
+        model = build(folder, latency=RATE)
+        events = hear(model, folder, [Block(0, SONG)], SONG_MARKS, tile=tile)
+        return [label for label in labels(events) if label.status == "final"]
+
+    for one, other in zip(finals(tile), finals(TILE), strict=True):
+        assert (one.segment, one.unit, one.offset) == (
+            other.segment,
+            other.unit,
+            other.offset,
+        )
+        assert one.posterior == pytest.approx(other.posterior, abs=1e-4)
+
+
+def test_reset_forgets_everything(folder: Path) -> None:
+    model = build(folder)
+    whole = hear(model, folder, [Block(0, SONG)], SONG_MARKS)
+    hear(model, folder, [Block(186 * 128, SONG[:9000])], flush=False)
+    list(model.process(Onset(9, 30000, 1.0)))
+    model.reset()
+    again = hear(model, folder, [Block(0, SONG)], SONG_MARKS)
+    assert list(map(canonical, again)) == list(map(canonical, whole))
+
+
+def test_state_matters(folder: Path) -> None:
+    """Without memory, the tests of cutting and gaps would prove nothing."""
+    model = build(folder)
+    first = posteriors(hear(model, folder, [Block(0, SONG[:7000])]))
+    again = hear(model, folder, [Block(53 * 128, SONG)], flush=False)
+    assert not np.array_equal(posteriors(again)[:50], first[:50])
+
+
+def test_nothing_is_computed_across_a_gap(folder: Path) -> None:
+    gap = Gap(8192, 16384, "overrun")
+    items = [Block(0, SONG[:8192]), gap, Block(16384, SONG)]
+    marks: dict[int, list[Mark]] = {
+        4100: [Onset(0, 4000, 1.0)],
+        8192: [Offset(0, 4000, 8192, True)],
+    }
+    events = hear(build(folder), folder, items, marks)
+    told = labels(events)
+    assert [x.status for x in told] == ["provisional", "final"]
+    after = [e for e in events if isinstance(e, Posteriors) and e.first >= 128]
+    fresh = posteriors(hear(build(folder), folder, [Block(0, SONG)]))
+    assert np.concatenate([e.values for e in after]).tobytes() == fresh.tobytes()
+    final = events.index(told[-1])
+    assert all(e.first < 128 for e in events[:final] if isinstance(e, Posteriors))
+
+
+def test_frames_that_are_missing_are_an_error(folder: Path) -> None:
+    model = build(folder)
+    values = np.zeros((4, 129), np.float32)
+    list(model.process(Frames(0, 128, 256, values)))
+    with pytest.raises(ValueError, match="expected 4"):
+        model.process(Frames(5, 128, 256, values))
+    (event,) = model.process(Frames(9, 128, 256, values))  # and it goes on, afresh
+    (fresh,) = build(folder).process(Frames(9, 128, 256, values))
+    assert canonical(event) == canonical(fresh)
+
+
+def test_a_frame_that_is_not_finite_does_no_lasting_harm(folder: Path) -> None:
+    model = build(folder)
+    bad = np.zeros((4, 129), np.float32)
+    bad[1] = np.nan
+    bad[2, 5] = np.inf
+    (first,) = model.process(Frames(0, 128, 256, bad))
+    assert isinstance(first, Posteriors)
+    clean = build(folder)
+    (same,) = clean.process(Frames(0, 128, 256, np.zeros((4, 129), np.float32)))
+    assert isinstance(same, Posteriors)
+    assert np.array_equal(first.values, same.values)
+
+
+def test_a_segment_that_began_before_a_restart_is_still_labelled(folder: Path) -> None:
+    model = build(folder)
+    marks: dict[int, list[Mark]] = {9200: [Offset(7, 4000, 7000, False)]}
+    (label,) = labels(hear(model, folder, [Block(0, SONG)], marks))
+    assert (label.segment, label.unit, label.status) == (7, "a", "final")
+
+
+# ---- the history -------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=20),
+    first=st.integers(0, 1000),
+    data=st.data(),
+)
+def test_history_sums_any_recent_stretch(
+    counts: list[int], first: int, data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.normal(-3, 1, (sum(counts), 3))
+    history = PosteriorHistory(3, keep=60)
+    done = 0
+    for count in counts:
+        history.append(first + done, rows[done : done + count])
+        done += count
+    assert history.stop == first + done
+    oldest = max(0, done - 60)
+    assert history.first - first <= oldest
+    lo = data.draw(st.integers(oldest, done))
+    hi = data.draw(st.integers(lo, done))
+    got = history.before(first + hi) - history.before(first + lo)
+    np.testing.assert_allclose(got, rows[lo:hi].sum(axis=0), atol=1e-9)
+    nearest = history.at(first + done + 5)
+    np.testing.assert_allclose(nearest, rows[-1], atol=1e-9)
+
+
+def test_history_is_bounded() -> None:
+    history = PosteriorHistory(3, keep=100)
+    for k in range(0, 100_000, 8):
+        history.append(k, np.full((8, 3), -1.0))
+        assert history.stop - history.first <= 2 * 100 + 8
+    total = history.before(100_000) - history.before(99_950)
+    np.testing.assert_allclose(total, -50.0)
