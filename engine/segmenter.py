@@ -136,7 +136,7 @@ class Segmenter:
 
     def _forget(self, sample: int) -> None:
         self._floor = sample  # nothing may be told of samples before this one
-        self._deaf_until = sample
+        self._deaf_until = 0
         self._heard = sample
         self._start = None
         self._end = sample

@@ -16,6 +16,7 @@ from neurovocal.plugins._floor import RelativeLevel, RunningQuantile
 from neurovocal.plugins._level import EDGE, BandLevel, default_band
 
 LEARN_EVERY = 64  # hops between updates of the noise floor
+CALM = 12.0  # least product of bandwidth and averaging time
 
 
 class EnergyOptions(Options):
@@ -50,11 +51,13 @@ class EnergyOptions(Options):
     told, too."""
     hop_ms: float = Field(default=1.0, gt=0)
     """Time between two values of the level."""
-    smooth_ms: float = Field(default=2.0, ge=0)
-    """The level is averaged over about this time, half of it look-ahead."""
+    smooth_ms: float | None = Field(default=None, ge=0)
+    """The level is averaged over about this time, half of it look-ahead; by
+    default 2 ms, longer where the band is narrower than 6 kHz, so that the level
+    of noise stays calm."""
     floor_quantile: float = Field(default=0.1, gt=0, lt=1)
     """The noise floor is this quantile of the levels heard lately."""
-    memory_s: float = Field(default=10.0, gt=0)
+    memory_s: float = Field(default=5.0, gt=0)
     """How long levels are remembered (time constant)."""
     settle_s: float = Field(default=1.0, ge=0)
     """At the start of a stream, and after an interruption longer than the memory,
@@ -113,8 +116,8 @@ class EnergyDetector:
             raise ConfigError(problems)
         low, high = band(options, sample_rate)
         hop = max(1, round(options.hop_ms * sample_rate / 1000))
-        reach = max(0, round(options.smooth_ms * sample_rate / 1000 / hop) // 2)
         per_s = sample_rate / hop
+        reach = round(_smooth_s(options, high - low) * per_s / 2)
         rules = _rules(options, sample_rate)
         self._hop = hop
         self._memory = round(options.memory_s * sample_rate)
@@ -198,6 +201,18 @@ def _in_db(marks: list[Mark]) -> list[Mark]:
         else mark
         for mark in marks
     ]
+
+
+def _smooth_s(options: EnergyOptions, width_hz: float) -> float:
+    """Time to average over.
+
+    The mean square of noise of bandwidth B over a time T scatters as
+    1 / sqrt(B * T) (Bendat and Piersol, Random Data, section 8.3): B * T >= 12
+    keeps it more than five standard deviations below the default threshold.
+    """
+    if options.smooth_ms is not None:
+        return options.smooth_ms / 1000
+    return max(0.002, CALM / width_hz)
 
 
 def _rules(options: EnergyOptions, sample_rate: int) -> SegmenterRules:

@@ -1,0 +1,324 @@
+"""The default detector: levels against a running noise floor."""
+
+import sys
+from collections.abc import Iterable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from neurovocal.engine.config import load_config
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.scoring import score_segments
+from neurovocal.engine.testing import canonical, check_processor, gather, recut, song
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Block, Gap, Offset, Onset, StreamInfo
+from neurovocal.plugins.detector_energy import (
+    EnergyDetector,
+    EnergyOptions,
+    band,
+    plugin,
+)
+
+RATE = 32_000
+RATES = [2500, 8000, 16_000, 22_000, 32_000, 44_100, 48_000, 96_000, 250_000, 384_000]
+PRESETS = ["songbird", "mouse-ultrasound", "bat-ultrasound", "mammal-calls", "insects"]
+
+Samples = NDArray[np.float32]
+
+
+def make(sample_rate: int = RATE, **options: Any) -> EnergyDetector:
+    return EnergyDetector(EnergyOptions(**options), sample_rate)
+
+
+def noise(sample_rate: int, seconds: float, level: float = 0.01) -> Samples:
+    rng = np.random.default_rng(5)
+    n_samples = round(sample_rate * seconds)
+    return (level * rng.standard_normal(n_samples)).astype(np.float32)[:, None]
+
+
+def add_tones(
+    samples: Samples, sample_rate: int, spans: Iterable[tuple[float, float]], pitch: int
+) -> None:
+    for onset, offset in spans:
+        first, last = round(onset * sample_rate), round(offset * sample_rate)
+        time = np.arange(last - first) / sample_rate
+        tone = 0.2 * np.sin(2 * np.pi * pitch * time)
+        samples[first:last, 0] += tone.astype(np.float32)
+
+
+def found(
+    detector: EnergyDetector, items: Iterable[Block | Gap], sample_rate: int = RATE
+) -> list[tuple[float, float]]:
+    marks = [mark for item in items for mark in detector.process(item)]
+    marks += detector.flush()
+    return [
+        (m.onset / sample_rate, m.sample / sample_rate)
+        for m in marks
+        if isinstance(m, Offset)
+    ]
+
+
+def agree(
+    expected: list[tuple[float, float]],
+    detected: list[tuple[float, float]],
+    tolerance: float = 0.005,
+) -> bool:
+    score = score_segments(expected, detected, tolerance)
+    return score.hits == score.n_reference == score.n_found
+
+
+@pytest.mark.parametrize("sample_rate", RATES)
+def test_it_keeps_the_contract_of_a_processor(sample_rate: int) -> None:
+    seconds = 3.0 if sample_rate < 100_000 else 1.5
+    options: dict[str, Any] = {"settle_s": 0.2}
+    if sample_rate > 96_000:
+        options["low_hz"] = 10_000
+    samples = song(sample_rate, seconds)
+    check_processor(lambda: make(sample_rate, **options), samples)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(1, 5000), min_size=1, max_size=10),
+    st.integers(0, 10_000),
+    st.sampled_from([0, 1, 31, 777, 200_000]),
+)
+def test_marks_do_not_depend_on_blocks_grid_or_gaps(
+    lengths: list[int], start: int, lost: int
+) -> None:
+    samples = song(RATE, 2.5, seed=3)
+    half = len(samples) // 2
+    gap = Gap(start + half, start + half + lost, "overrun")
+
+    def items(first: list[int], second: list[int]) -> list[Block | Gap]:
+        return [
+            *recut(samples[:half], first, start),
+            gap,
+            *recut(samples[half:], second, gap.stop),
+        ]
+
+    whole = gather(make(), items([half], [half]))
+    assert whole
+    assert gather(make(), items(lengths, lengths[::-1])) == whole
+
+
+@pytest.mark.parametrize("sample_rate", RATES)
+def test_it_finds_tones_in_noise_at_any_rate(sample_rate: int) -> None:
+    low, high = band(EnergyOptions(), sample_rate)
+    spans = [(0.5, 0.6), (0.7, 0.75), (1.2, 1.6)]
+    samples = noise(sample_rate, 2.0)
+    add_tones(samples, sample_rate, spans, round((low * high) ** 0.5))
+    detected = found(make(sample_rate), [Block(0, samples)], sample_rate)
+    # A narrow band is averaged over longer, which widens what it finds.
+    tolerance = 0.002 + 12 / (high - low)
+    assert agree(spans, detected, tolerance)
+
+
+@pytest.mark.parametrize("sample_rate", [2500, 8000, 32_000, 96_000])
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_steady_noise_is_never_a_sound(sample_rate: int, offset: float) -> None:
+    samples = noise(sample_rate, 60.0 if sample_rate < 50_000 else 20.0)
+    assert found(make(sample_rate), [Block(0, samples + np.float32(offset))]) == []
+
+
+def test_noise_that_swells_slowly_is_never_a_sound() -> None:
+    samples = noise(RATE, 60.0)
+    samples *= 10 ** (np.linspace(-20, 0, len(samples)) / 20)[:, None].astype("f")
+    assert found(make(), [Block(0, samples)]) == []
+
+
+def test_louder_noise_becomes_background_within_some_seconds() -> None:
+    samples = noise(RATE, 40.0)
+    samples[10 * RATE :] *= 10
+    detected = found(make(), [Block(0, samples)])
+    assert detected
+    assert detected[-1][1] < 10 + 15
+
+
+def test_softer_background_is_known_within_seconds() -> None:
+    samples = noise(RATE, 12.0)
+    samples[6 * RATE :] /= 10
+    spans = [(8.0, 8.1), (9.0, 9.05)]
+    soft = np.zeros_like(samples)
+    add_tones(soft, RATE, spans, 3000)
+    # Far below what the background was, far above what it is.
+    samples += soft / 50
+    assert agree(spans, found(make(), [Block(0, samples)]))
+
+
+def test_the_floor_survives_minutes_of_song() -> None:
+    spans = [(0.5 + 0.1 * k, 0.58 + 0.1 * k) for k in range(1200)]
+    samples = noise(RATE, 121.0, level=0.001)
+    add_tones(samples, RATE, spans, 3000)
+    assert agree(spans, found(make(), recut(samples, [1024])))
+
+
+def test_a_stream_may_begin_in_the_middle_of_song() -> None:
+    spans = [(0.1 * k, 0.1 * k + 0.07) for k in range(30)]
+    samples = noise(RATE, 3.5, level=0.001)
+    add_tones(samples, RATE, spans, 3000)
+    assert agree(spans, found(make(), [Block(0, samples)]))
+
+
+def test_digital_silence_is_no_sound_and_what_follows_is() -> None:
+    samples = np.zeros((10 * RATE, 1), dtype=np.float32)
+    assert found(make(), [Block(0, samples)]) == []
+    spans = [(4.0, 4.2), (6.0, 7.5)]
+    add_tones(samples, RATE, spans, 3000)
+    assert agree(spans, found(make(), recut(samples, [1024])))
+
+
+def test_an_input_offset_that_begins_with_the_stream_makes_no_click() -> None:
+    samples = np.full((3 * RATE, 1), 0.7, dtype=np.float32)
+    assert found(make(), [Block(0, samples)]) == []
+
+
+def test_clipped_song_has_the_same_bounds() -> None:
+    spans = [(0.5, 0.6), (0.8, 0.85), (1.4, 1.7)]
+    samples = noise(RATE, 2.5, level=0.001)
+    add_tones(samples, RATE, spans, 3000)
+    clipped = np.clip(samples * 20, -1, 1)
+    assert agree(spans, found(make(), [Block(0, clipped)]))
+
+
+def test_a_gap_closes_the_segment_and_the_background_outlives_it() -> None:
+    samples = noise(RATE, 4.0)
+    add_tones(samples, RATE, [(1.9, 2.1), (2.15, 2.3)], 3000)
+    half = 2 * RATE
+    detector = make()
+    marks = [*detector.process(Block(0, samples[:half]))]
+    marks += detector.process(Gap(half, half + 100, "overrun"))
+    assert isinstance(marks[-1], Offset)
+    assert marks[-1].truncated
+    assert marks[-1].sample == half
+    # 150 ms after the gap, long before a new floor could have settled.
+    after = detector.process(
+        Block(half + 100, samples[half : half + round(0.2 * RATE)])
+    )
+    assert [type(m) for m in after] == [Onset, Offset, Onset]
+    # Within a hop: an incomplete one is left out.
+    assert after[0].sample == pytest.approx(half + 100, abs=RATE // 1000)
+
+
+def test_another_recording_has_another_background() -> None:
+    first, second = noise(RATE, 3.0), 20 * noise(RATE, 3.0)
+    stop = len(first)
+    items = [Block(0, first), Gap(stop, stop, "next recording"), Block(stop, second)]
+    assert found(make(), items) == []
+
+
+def test_marks_are_never_later_than_the_latency_says() -> None:
+    samples = song(RATE, 6.0)
+    detector = make()
+    for block in recut(samples, [100]):
+        for mark in detector.process(block):
+            length = mark.sample - mark.onset if isinstance(mark, Offset) else 0
+            assert mark.sample >= block.stop - detector.latency - length - 100
+
+
+def test_once_the_floor_is_known_an_onset_is_told_within_milliseconds() -> None:
+    samples = noise(RATE, 4.0)
+    add_tones(samples, RATE, [(2.0, 2.5)], 3000)
+    detector = make()
+    for block in recut(samples, [32]):
+        marks = list(detector.process(block))
+        if marks:
+            break
+    assert marks[0].sample == pytest.approx(2 * RATE, abs=0.003 * RATE)
+    assert block.stop - 2 * RATE < 0.015 * RATE
+    assert isinstance(marks[0], Onset)
+    assert 20 < marks[0].score < 40  # dB above the floor
+
+
+def test_buffers_widen_segments() -> None:
+    samples = noise(RATE, 3.0)
+    add_tones(samples, RATE, [(2.0, 2.1)], 3000)
+    ((onset, offset),) = found(make(pre_ms=20, post_ms=30), [Block(0, samples)])
+    assert onset == pytest.approx(1.98, abs=0.003)
+    assert offset == pytest.approx(2.13, abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"low_hz": 20_000}, "the band from 20000 to 10000 Hz is empty"),
+        ({"on_db": 5, "off_db": 6}, "off_db .6. is above on_db .5."),
+        ({"min_duration_ms": 50, "max_duration_ms": 20}, "max_duration_ms .20. is"),
+    ],
+)
+def test_contradictions_are_named_before_anything_runs(
+    options: dict[str, Any], sentence: str
+) -> None:
+    context = BuildContext(ManualClock(), "run", info=StreamInfo("s", RATE))
+    parsed = EnergyOptions(**options)
+    (problem,) = plugin.check(parsed, context)
+    with pytest.raises(ConfigError, match=sentence):
+        plugin.build(parsed, context)
+    assert problem
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_whole_configurations(name: str) -> None:
+    config, _ = load_config(name)
+    (lane,) = config.lanes
+    registry = Registry()
+    for kind, stage in [("source", lane.source), *(("sink", s) for s in lane.sinks)]:
+        registry.get(kind, stage.plugin).options.model_validate(stage.options)
+    assert lane.detector.plugin == "energy"
+    rate = lane.source.options["sample_rate"]
+    options = EnergyOptions.model_validate(lane.detector.options)
+    samples = noise(rate, 3.0, level=0.005)
+    low, high = band(options, rate)
+    spans = [(1.5, 1.5 + options.min_duration_ms / 500)]
+    add_tones(samples, rate, spans, round((low * high) ** 0.5))
+    detected = found(EnergyDetector(options, rate), [Block(0, samples)], rate)
+    assert len(detected) == 1
+    tolerance = 0.002 + options.pre_ms / 1000 + (options.smooth_ms or 2) / 1000
+    assert agree(spans, detected, tolerance)
+
+
+def load_bench() -> ModuleType:
+    path = Path(__file__).resolve().parents[1] / "bench" / "detect.py"
+    spec = spec_from_file_location("neurovocal_bench_detect", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_finch_song_of_a_day_that_no_choice_was_made_on(data_folder: Path) -> None:
+    bench = load_bench()
+    which = next(s for s in bench.SETS if "held out" in s.name)
+    recordings = bench.read_set(which, data_folder)
+    assert len(recordings) == 12
+    result = bench.evaluate(recordings, bench.methods(which)["energy, default"], 10)
+    assert result.score.f1 >= 0.97
+
+
+def test_real_song_gives_the_same_bytes_for_any_blocks(data_folder: Path) -> None:
+    import soundfile
+
+    path = sorted((data_folder / "finch_gy6or6" / "audio").glob("*230312*"))[0]
+    samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    whole = gather(make(sample_rate), [Block(0, samples)])
+    assert len(whole) > 20
+    for length in (64, 333, 1024, 48_000):
+        assert gather(make(sample_rate), recut(samples, [length])) == whole
+    assert whole == [canonical(e) for e in _replayed(samples, sample_rate)]
+
+
+def _replayed(samples: Samples, sample_rate: int) -> list[Any]:
+    detector = make(sample_rate)
+    list(detector.process(Block(0, samples[:50_000])))
+    detector.reset()
+    return [*detector.process(Block(0, samples)), *detector.flush()]
