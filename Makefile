@@ -48,7 +48,7 @@ format: $(DEV_ENV)/.done  ## Format the code
 
 bench: $(DEV_ENV)/.done  ## Measure speed and latency, beside silero-vad and librosa
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
-	$(DEV_ENV)/bin/neurovocal bench --peers
+	$(DEV_ENV)/bin/python bench/speed.py
 
 bench-detect: $(DEV_ENV)/.done  ## Measure the detectors on the annotated recordings
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
