@@ -1,0 +1,170 @@
+"""``neurovocal listen``: what an engine publishes, as lines."""
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from neurovocal.engine.client import Received, Subscriber
+from neurovocal.engine.errors import NeurovocalError
+from neurovocal.engine.types import (
+    Anchor,
+    Event,
+    Gap,
+    Health,
+    Label,
+    Offset,
+    Onset,
+    Stats,
+)
+from neurovocal.engine.wire_headers import array_of
+
+# So long after the start a person is told that nothing has come.
+_PATIENCE_S = 2.0
+
+
+def listen(
+    endpoint: Annotated[
+        str, typer.Argument(help="Where the engine publishes.", metavar="ENDPOINT")
+    ] = "tcp://127.0.0.1:5556",
+    kinds: Annotated[
+        str, typer.Option(help="Kinds of events, separated by commas.", metavar="K,K")
+    ] = "label",
+    stream: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this stream; may be given several times."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line: the header.")
+    ] = False,
+    values: Annotated[
+        bool, typer.Option("--values", help="With --json: frames' values, too.")
+    ] = False,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="End after so many messages.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="End after so many seconds without a message."),
+    ] = None,
+) -> None:
+    """Print the events of a running engine, one a line, until Ctrl-C.
+
+    Kinds: label, onset, offset, gap, anchor, health, stats, frames, posteriors,
+    surprise, synthesis, block. Lost messages are reported on stderr.
+    """
+    chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
+    left = count
+    with (
+        suppress(KeyboardInterrupt),
+        Subscriber(endpoint, chosen, stream) as subscriber,
+    ):
+        while left is None or left > 0:
+            received = _next(subscriber, timeout)
+            if received is None:
+                break
+            _warn(received)
+            typer.echo(_as_json(received, values) if as_json else as_line(received))
+            left = None if left is None else left - 1
+        if left:
+            raise NeurovocalError(
+                f"only {subscriber.received} of {count} messages came from "
+                f"{endpoint} before {timeout:g} s of silence"
+            )
+
+
+def _next(subscriber: Subscriber, timeout: float | None) -> Received | None:
+    """Next message; before the very first, say once that nothing has come yet."""
+    if subscriber.received:
+        return subscriber.receive(timeout)
+    patience = _PATIENCE_S if timeout is None else min(timeout, _PATIENCE_S)
+    received = subscriber.receive(patience)
+    if received is not None or patience == timeout:
+        return received
+    typer.echo(f"nothing heard from {subscriber.endpoint} yet, waiting", err=True)
+    return subscriber.receive(None if timeout is None else timeout - patience)
+
+
+def _warn(received: Received) -> None:
+    if received.restarted:
+        typer.echo(f"the engine has started anew: run {received.run}", err=True)
+    if received.missed:
+        typer.echo(
+            f"warning: {received.missed.count} messages of "
+            f"{_printable(received.missed.topic)} were missed",
+            err=True,
+        )
+
+
+def _as_json(received: Received, values: bool) -> str:
+    fields: dict[str, Any] = msgspec.to_builtins(received.header)
+    if received.missed:
+        fields["missed"] = received.missed.count
+    array = array_of(received.event) if values else None
+    if array is not None:
+        fields["values"] = array.tolist()
+    return msgspec.json.encode(fields).decode()
+
+
+def as_line(received: Received) -> str:
+    """One event for people: time, kind, stream, what it says, how late it is."""
+    line = (
+        f"{_when(received)}  {received.kind:<10}  "
+        f"{_printable(received.stream):<16}  {_says(received.event, received)}"
+    )
+    late = _late_ms(received)
+    return line if late is None else f"{line:<90}  {late:7.1f} ms"
+
+
+def _when(received: Received) -> str:
+    """UTC where it is known, else seconds from the stream's start."""
+    if received.utc_ns is None:
+        return f"{received.sample / received.sample_rate:12.3f} s"
+    seconds, rest = divmod(received.utc_ns, 1_000_000_000)
+    time = datetime.fromtimestamp(seconds, UTC)
+    return f"{time:%H:%M:%S}.{rest // 1_000_000:03d} Z"
+
+
+def _late_ms(received: Received) -> float | None:
+    ledger = received.latency
+    if ledger is None:
+        return None
+    stages = (ledger.wait_ms, ledger.queue_ms, ledger.compute_ms, ledger.publish_ms)
+    return sum(stage for stage in stages if stage is not None)
+
+
+def _says(event: Event, received: Received) -> str:
+    rate = received.sample_rate
+    match event:
+        case Label():
+            span = "goes on"
+            if event.offset is not None:
+                span = f"{(event.offset - event.onset) / rate * 1000:.1f} ms"
+            unit = _printable(event.unit)
+            return f"{unit:<8} {event.posterior:6.3f}  {event.status:<11}  {span}"
+        case Onset():
+            return f"segment {event.segment} begins, score {event.score:.3g}"
+        case Offset():
+            span = f"{(event.sample - event.onset) / rate * 1000:.1f} ms"
+            cut = ", truncated" if event.truncated else ""
+            return f"segment {event.segment} ends, {span}{cut}"
+        case Gap():
+            span = f"{(event.stop - event.start) / rate * 1000:.1f} ms"
+            return f"{span} missing: {_printable(event.reason)}"
+        case Anchor():
+            return f"sample {event.sample} is at {event.utc_ns} ns UTC"
+        case Health():
+            return _printable(f"{event.stage} {event.state}: {event.detail}")
+        case Stats():
+            return _printable(msgspec.json.encode(event.values).decode())
+        case _:
+            array = array_of(event)
+            shape = () if array is None else array.shape
+            return f"{' x '.join(map(str, shape))} values"
+
+
+def _printable(text: str) -> str:
+    """Text from the network must not steer the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -1,0 +1,196 @@
+"""``neurovocal listen`` and the subscriber's own mistakes, over real sockets."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from neurovocal.engine.client import Subscriber
+from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import (
+    Event,
+    Frames,
+    Gap,
+    Health,
+    Label,
+    Ledger,
+    Message,
+    Offset,
+    Onset,
+    Stats,
+    StreamInfo,
+)
+from neurovocal.engine.wire import WireError
+from neurovocal.plugins.sink_zmq import ZmqOptions, ZmqSink, plugin
+
+INFO = StreamInfo("aviary-3", 1000)
+NEUROVOCAL = Path(sys.executable).with_name("neurovocal")
+EVENTS: list[Event] = [
+    Onset(0, 1500, 4.25),
+    Label(0, 1500, None, "a", 0.5, "provisional", "m"),
+    Label(0, 1500, 1550, "b\x1b[31m", 0.98, "final", "m"),
+    Offset(0, 1500, 1550, truncated=True),
+    Gap(2000, 2500, "overrun"),
+    Health("source", "lossy", "500 samples lost"),
+    Stats({"lag_ms": 1.5}),
+    Frames(3, 128, 256, np.ones((2, 3), np.float32)),
+]
+
+
+def sink_at(endpoint: str, subscribers: int) -> ZmqSink:
+    options = ZmqOptions(endpoint=endpoint, wait_for_subscribers=subscribers)
+    sink = plugin.build(options, BuildContext(SystemClock(), "run-1"))
+    assert isinstance(sink, ZmqSink)
+    return sink
+
+
+@contextmanager
+def listening(endpoint: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [NEUROVOCAL, "listen", endpoint, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def heard(
+    folder: Path, messages: Sequence[Message], *options: str
+) -> tuple[list[str], str]:
+    """Lines on stdout, and stderr, of a listener to `messages`."""
+    endpoint = f"ipc://{folder}/events"
+    with listening(endpoint, *options, "--count", str(len(messages))) as process:
+        sink = sink_at(endpoint, 1)
+        sink.open()
+        for message in messages:
+            sink.write(message)
+        out, err = process.communicate(timeout=60)
+        sink.close()
+        assert process.returncode == 0, err
+    return out.splitlines(), err
+
+
+def light(**fields: object) -> list[Message]:
+    return [
+        Message(INFO, event, 0 if i else 7, 1600, **fields)  # type: ignore[arg-type]
+        for i, event in enumerate(EVENTS[:-1])
+        if not isinstance(event, Label) or event.offset
+    ]
+
+
+def test_lines_for_people(tmp_path: Path) -> None:
+    lines, _ = heard(
+        tmp_path,
+        light(utc_ns=1_700_000_000_123_456_789, ledger=Ledger(1.0, 2.0, 3.5)),
+        "--kinds=onset,label,offset,gap,health,stats",
+    )
+    onset, label, offset, gap, health, stats = lines
+    assert onset.split()[:4] == ["22:13:20.123", "Z", "onset", "aviary-3"]
+    assert "score 4.25" in onset
+    assert onset.endswith("6.5 ms")
+    assert "b?[31m" in label  # no escape sequence reaches the terminal
+    assert "0.980  final" in label
+    assert "50.0 ms, truncated" in offset
+    assert "500.0 ms missing: overrun" in gap
+    assert "source lossy: 500 samples lost" in health
+    assert '{"lag_ms":1.5}' in stats
+
+
+def test_lines_without_utc_count_seconds(tmp_path: Path) -> None:
+    messages = [Message(INFO, EVENTS[1], 0, 1600)]
+    (line,), _ = heard(tmp_path, messages)
+    assert line.split()[:4] == ["1.500", "s", "label", "aviary-3"]
+    assert line.endswith("goes on")
+
+
+def test_lines_for_programs(tmp_path: Path) -> None:
+    messages = [Message(INFO, EVENTS[-1], seq, 0) for seq in (0, 1, 4)]
+    lines, err = heard(tmp_path, messages, "--kinds=frames", "--json", "--values")
+    headers = [json.loads(line) for line in lines]
+    assert [header["seq"] for header in headers] == [0, 1, 4]
+    assert [header.get("missed") for header in headers] == [None, None, 2]
+    assert headers[0]["kind"] == "frames"
+    assert headers[0]["shape"] == [2, 3]
+    assert headers[0]["values"] == [[1.0] * 3] * 2
+    assert "2 messages of nv1/frames/aviary-3 were missed" in err
+
+
+def test_ctrl_c_is_a_clean_end_also_while_nothing_comes(tmp_path: Path) -> None:
+    with listening(f"ipc://{tmp_path}/nobody") as process:
+        assert process.stderr is not None
+        assert "yet, waiting" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_what_did_not_come_in_time_is_said(tmp_path: Path) -> None:
+    options = ["--count=2", "--timeout=0.01"]
+    with listening(f"ipc://{tmp_path}/nobody", *options) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith("error: only 0 of 2 messages came")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "tcp://", "tcp://:x", "foo://bar"])
+def test_a_malformed_endpoint_is_one_sentence(endpoint: str) -> None:
+    with listening(endpoint) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith(f"error: '{endpoint}' is not an endpoint")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kinds", [["labels"], [], ["label", "audio"]])
+def test_unknown_kinds_are_refused(kinds: list[str]) -> None:
+    with pytest.raises(ConfigError, match="the kinds are block, gap"):
+        Subscriber("tcp://127.0.0.1:5556", kinds)
+
+
+def test_one_kind_may_be_given_as_a_string() -> None:
+    assert Subscriber("tcp://127.0.0.1:5556", "label").kinds == {"label"}
+
+
+def test_reading_a_closed_subscriber_is_a_mistake(tmp_path: Path) -> None:
+    subscriber = Subscriber(f"ipc://{tmp_path}/x")
+    with pytest.raises(NeurovocalError, match="not open"):
+        subscriber.receive(0.0)
+    with subscriber:
+        pass
+    subscriber.close()
+    with pytest.raises(NeurovocalError, match="not open"):
+        subscriber.receive(0.0)
+
+
+def test_something_else_that_speaks_here_does_not_end_the_subscriber(
+    tmp_path: Path,
+) -> None:
+    endpoint = f"ipc://{tmp_path}/events"
+    context = zmq.Context()
+    other = context.socket(zmq.XPUB)
+    other.bind(endpoint)
+    with Subscriber(endpoint) as subscriber:
+        assert other.poll(20_000)
+        other.send_multipart([b"nv1/label/x", b"\x80\x04pickle", b""])
+        other.send_multipart([b"nv1/label/x"])
+        for _ in range(2):
+            with pytest.raises(WireError):
+                subscriber.receive(timeout=20.0)
+        assert subscriber.receive(timeout=0.0) is None
+    other.close(linger=0)
+    context.term()
