@@ -7,6 +7,7 @@ the reader is told exactly which.
 """
 
 from bisect import bisect_right
+from contextlib import suppress
 from threading import Lock
 from typing import NamedTuple
 
@@ -102,10 +103,7 @@ class AudioRing:
         """
         for first in range(0, len(samples), self.capacity):
             self._write(samples[first : first + self.capacity], arrived_ns)
-        # Only this thread releases, so a lock seen locked stays so until then.
-        # Seen unlocked, a wake-up is pending and the new head already visible.
-        if self._wake.locked():
-            self._wake.release()
+        self._signal()
 
     def _write(self, samples: Float32, arrived_ns: int) -> None:
         head, n_samples = self._head, len(samples)
@@ -155,10 +153,19 @@ class AudioRing:
         self._reason = reason
 
     def close(self) -> None:
-        """No more writes; the reader gets what waits, then `EndOfStream`."""
+        """No more writes; the reader gets what waits, then `EndOfStream`.
+
+        May be called from any thread, more than once.
+        """
         self._closed = True
+        self._signal()
+
+    def _signal(self) -> None:
+        """Wake the reader; if the lock is free, a wake-up is pending anyway."""
         if self._wake.locked():
-            self._wake.release()
+            # Another thread may have closed the ring just now.
+            with suppress(RuntimeError):
+                self._wake.release()
 
     # ---- reader ----------------------------------------------------------------
 

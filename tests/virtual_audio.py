@@ -1,0 +1,242 @@
+"""A sound card made of software, for tests that need a real PortAudio stream.
+
+PulseAudio's pipe source turns a FIFO into a microphone. What is written there
+comes out of PortAudio bit for bit, at the pace of the writing. PortAudio reads
+its configuration once per process, so capturing happens in a process of its own::
+
+    with VirtualMicrophone(32_000) as microphone:
+        process = microphone.start([sys.executable, "-c", SCRIPT])
+        microphone.wait_until_heard()
+        microphone.play(samples)
+        process.wait()
+
+Silence is written whenever nothing is played: without data a stream cannot be
+stopped.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections import deque
+from ctypes.util import find_library
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+DEVICE = "pipemic"
+_BLOCKS_PER_S = 100
+
+needs_virtual_audio = pytest.mark.skipif(
+    shutil.which("pulseaudio") is None or find_library("portaudio") is None,
+    reason="needs the programs pulseaudio and libportaudio2",
+)
+
+
+class VirtualMicrophone:
+    """A PulseAudio daemon of its own with one microphone, named ``pipemic``.
+
+    Parameters
+    ----------
+    sample_rate : int
+        Hz.
+    channels : int
+        Channels of the microphone.
+
+    Attributes
+    ----------
+    env : dict
+        Environment in which a process finds this microphone, and no other.
+    home : Path
+        Temporary home folder of the daemon.
+    """
+
+    def __init__(self, sample_rate: int, channels: int = 1) -> None:
+        self.sample_rate = sample_rate
+        self.channels = channels
+        self.home = Path()
+        self.env: dict[str, str] = {}
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[Any]] = []
+        self._feeder: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._paused = False
+        # Samples that wait to be played, each with the event that it sets.
+        self._queue: deque[tuple[NDArray[np.int16], threading.Event]] = deque()
+        self._fifo = -1
+
+    def __enter__(self) -> "VirtualMicrophone":
+        self.home = Path(tempfile.mkdtemp(prefix="nv-audio-"))
+        self.env = self._environment()
+        try:
+            self._start_daemon()
+        except BaseException:
+            self.close()
+            raise
+        self._feeder = threading.Thread(target=self._feed, daemon=True)
+        self._feeder.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self, command: list[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a process that finds the microphone under the name ``pipemic``.
+
+        `options` go to `subprocess.Popen`. It is killed when the microphone is
+        closed.
+        """
+        env = {**self.env, **options.pop("env", {})}
+        process: subprocess.Popen[Any] = subprocess.Popen(command, env=env, **options)
+        self._processes.append(process)
+        return process
+
+    def run(
+        self, command: list[str], timeout: float = 60, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a process to its end while silence is heard; capture its output."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = self.start(command, **{**pipes, **options})
+        stdout, stderr = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+    def wait_until_heard(self, timeout: float = 60) -> None:
+        """Wait until a process captures from the microphone."""
+        self._wait_for(self._is_heard, timeout, "nobody opened the microphone")
+
+    def play(
+        self, samples: NDArray[Any], *, at_once: bool = False, wait: bool = True
+    ) -> None:
+        """Let the microphone hear something, in real time or all at once.
+
+        Parameters
+        ----------
+        samples : int16 or float array, [n_samples] or [n_samples, n_channels]
+            Floats in [-1, 1) are scaled by 32768 and rounded.
+        at_once : bool
+            Write it into the FIFO as fast as it takes them.
+        wait : bool
+            Return only when all of it has been written.
+        """
+        if samples.dtype != np.int16:
+            scaled = np.round(np.asarray(samples, np.float64) * 32768)
+            samples = np.clip(scaled, -32768, 32767).astype(np.int16)
+        samples = np.ascontiguousarray(samples).reshape(-1, self.channels)
+        step = len(samples) if at_once else self.sample_rate // _BLOCKS_PER_S
+        done = threading.Event()
+        for first in range(0, len(samples), max(1, step)):
+            done = threading.Event()
+            self._queue.append((samples[first : first + step], done))
+        while wait and len(samples) and not done.wait(0.5):
+            if self._feeder is None or not self._feeder.is_alive():
+                raise RuntimeError("the virtual microphone is closed")
+
+    def pause(self) -> None:
+        """Deliver nothing at all any more, like a device that hangs."""
+        self._paused = True
+
+    def close(self) -> None:
+        """End the processes, the daemon, and remove all traces."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        self._stop.set()
+        if self._daemon is not None:
+            self._daemon.kill()
+            self._daemon.communicate()
+        if self._feeder is not None:
+            self._feeder.join(10)
+        if self._fifo >= 0:
+            os.close(self._fifo)
+            self._fifo = -1
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _environment(self) -> dict[str, str]:
+        socket = self.home / "pulse.sock"
+        (self.home / ".asoundrc").write_text(
+            f'pcm.{DEVICE} {{ type pulse server "unix:{socket}" device "{DEVICE}" }}\n'
+        )
+        return {
+            **os.environ,
+            "HOME": str(self.home),
+            "XDG_RUNTIME_DIR": str(self.home),
+            "PULSE_SERVER": f"unix:{socket}",
+        }
+
+    def _start_daemon(self) -> None:
+        form = f"format=s16le rate={self.sample_rate} channels={self.channels}"
+        fifo = self.home / "microphone.fifo"
+        socket = self.home / "pulse.sock"
+        modules = [
+            f"module-native-protocol-unix socket={socket} auth-anonymous=1",
+            f"module-pipe-source source_name={DEVICE} file={fifo} {form}",
+        ]
+        command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"]
+        command += ["--use-pid-file=no", "-F", "/dev/null"]
+        for module in modules:
+            command += ["-L", module]
+        self._daemon = subprocess.Popen(
+            command,
+            env=self.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._wait_for(
+            lambda: socket.exists() and fifo.exists(), 30, "pulseaudio did not start"
+        )
+        self._fifo = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+
+    def _wait_for(self, condition: Any, timeout: float, problem: str) -> None:
+        limit = time.monotonic() + timeout
+        while not condition():
+            dead = self._daemon is None or self._daemon.poll() is not None
+            if dead or time.monotonic() > limit:
+                raise RuntimeError(problem)
+            time.sleep(0.02)
+
+    def _is_heard(self) -> bool:
+        listing = subprocess.run(
+            ["pactl", "list", "short", "source-outputs"],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return bool(listing.stdout.strip())
+
+    def _feed(self) -> None:
+        """Write what is played, else silence, on a schedule that never drifts."""
+        length = self.sample_rate // _BLOCKS_PER_S
+        silence = np.zeros((length, self.channels), np.int16)
+        due = time.monotonic()
+        while not self._stop.is_set():
+            samples, done = self._queue.popleft() if self._queue else (silence, None)
+            if not self._paused:
+                self._write(samples.astype("<i2").tobytes())
+            if done is not None:
+                done.set()
+            due += min(len(samples), length) / self.sample_rate
+            self._stop.wait(max(0.0, due - time.monotonic()))
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view and not self._stop.is_set():
+            try:
+                view = view[os.write(self._fifo, view) :]
+            except BlockingIOError:
+                # Pulse has not taken what the FIFO holds.
+                self._stop.wait(0.001)
+            except BrokenPipeError:
+                return
