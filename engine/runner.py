@@ -197,7 +197,8 @@ class Runner:
             outcome.errors += getattr(lane.source, "failures", [])
             self._note(outcome, lane.error)
         for sink in self.sinks:
-            outcome.dropped += sink.mailbox.dropped
+            if not sink.reader_left:
+                outcome.dropped += sink.mailbox.dropped
             self._note(outcome, sink.error)
 
     @staticmethod

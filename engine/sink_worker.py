@@ -58,6 +58,8 @@ class SinkWorker:
         self.metrics = StageMetrics()
         self.error: Exception | None = None
         self.failed = Flag()
+        self.reader_left = False
+        self._failing = False  # the last write failed: say it once, not each time
         self._on_error = on_error
         self._clock = clock
         self._stopping = Flag()
@@ -143,15 +145,24 @@ class SinkWorker:
                 self.mailbox.note_lost(_queue_of(message), message.kind)
             else:
                 self.metrics.items += 1
+                self._failing = False
             self.metrics.busy_ns += self._clock.monotonic_ns() - start
             return True
 
     def _contain(self, error: Exception, backoff: Backoff) -> bool:
         self.metrics.errors += 1
+        if isinstance(error, BrokenPipeError):
+            # Whoever read our output (`| head`) has had enough: no failure, no loss.
+            self.reader_left = True
+            self.mailbox.discard()
+            self.failed.set()
+            return False
         if self._on_error == "fail":
             self._give_up(error)
             return False
-        log.warning("%s failed: %s", self.name, error)
+        if not self._failing:
+            log.warning("%s failed: %s", self.name, error)
+        self._failing = True
         if self._on_error == "restart":
             self._reopen(backoff)
         return True
