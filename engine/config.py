@@ -177,18 +177,44 @@ def explain(
     prefix: Location = (),
 ) -> list[str]:
     """One sentence per mistake, with file, line and, for a typo, a suggestion."""
-    sentences = []
+    reasons: dict[Location, list[str]] = {}
+    inputs: dict[Location, Any] = {}
     for detail in error.errors():
-        loc = detail["loc"]
-        message = detail["msg"][:1].lower() + detail["msg"][1:]
+        loc = (*prefix, *detail["loc"])
         if detail["type"] == "extra_forbidden":
-            message = _unknown(str(loc[-1]), _fields_at(model, loc[:-1]))
+            reason = _unknown(str(loc[-1]), _fields_at(model, detail["loc"][:-1]))
         elif detail["type"] == "missing":
-            message = "is missing"
-        elif not isinstance(detail["input"], dict | list):
-            message = f"{message} (got {detail['input']!r})"
-        sentences.append(located.problem((*prefix, *loc), message))
-    return sentences
+            reason = "is missing"
+        elif detail["type"] == "model_type":
+            reason = "expected 'key: value' lines"
+        else:
+            reason = detail["msg"].removeprefix("Value error, ")
+            reason = reason[:1].lower() + reason[1:]
+            # Of a value that may be this or that, one sentence tells both.
+            loc = _in_data(loc, len(prefix), located.data)
+            if not isinstance(detail["input"], dict | list):
+                inputs[loc] = detail["input"]
+        reasons.setdefault(loc, []).append(reason)
+    return [
+        located.problem(
+            loc,
+            " or ".join(reasons[loc])
+            + (f" (got {inputs[loc]!r})" if loc in inputs else ""),
+        )
+        for loc in reasons
+    ]
+
+
+def _in_data(loc: Location, least: int, data: Any) -> Location:
+    """`loc` without the names that pydantic gives to the branches of a union."""
+    for index, part in enumerate(loc):
+        known = isinstance(data, dict) and part in data
+        known = known or (isinstance(data, list) and isinstance(part, int))
+        if not known:
+            # Where the prefix itself is not in the file, nothing can be told.
+            return loc[:index] if index > least else loc
+        data = data[part]
+    return loc
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

@@ -13,7 +13,6 @@ from neurovocal.engine.errors import ConfigError
 
 Location: TypeAlias = tuple[str | int, ...]
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SCALARS = yaml.SafeLoader("")
 
 
 @dataclass(slots=True)
@@ -38,6 +37,9 @@ class Located:
                 return f"--set {self.overrides[loc[:length]]}: {what}"
             if loc[:length] in self.lines:
                 return f"{self.name}:{self.lines[loc[:length]]}: {what}"
+            for path, text in self.overrides.items():
+                if length and path[:length] == loc[:length]:
+                    return f"--set {text}: {what}"
         return f"{self.name}: {what}"
 
 
@@ -68,10 +70,12 @@ def parse_located(text: str, name: str, overrides: Iterable[str] = ()) -> Locate
         line = f":{mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
         raise ConfigError(f"{name}{line}: not valid YAML: {reason}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: nested too deeply") from error
     located = Located(name, {}, {(): 1})
     problems: list[str] = []
     if root is not None:
-        located.data = _plain(root, (), located, problems)
+        located.data = _Builder(located, problems).build(root, ())
     for override in overrides:
         _override(located, override, problems)
     if not isinstance(located.data, dict):
@@ -81,28 +85,72 @@ def parse_located(text: str, name: str, overrides: Iterable[str] = ()) -> Locate
     return located
 
 
-def _plain(node: yaml.Node, loc: Location, into: Located, problems: list[str]) -> Any:
-    into.lines.setdefault(loc, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        mapping: dict[Any, Any] = {}
+class _Builder:
+    """Makes plain data of YAML nodes, and notes the line of each."""
+
+    def __init__(self, into: Located, problems: list[str]) -> None:
+        self._into = into
+        self._problems = problems
+        self._open: set[yaml.Node] = set()
+        self._scalars = yaml.SafeLoader("")
+
+    def build(self, node: yaml.Node, loc: Location) -> Any:
+        self._into.lines.setdefault(loc, node.start_mark.line + 1)
+        if node in self._open:
+            self._complain(node, "an alias that contains itself")
+            return None
+        self._open.add(node)
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, loc)
+            if isinstance(node, yaml.SequenceNode):
+                self._known(node, "tag:yaml.org,2002:seq")
+                return [
+                    self.build(child, (*loc, index))
+                    for index, child in enumerate(node.value)
+                ]
+            return self._scalar(node, loc)
+        finally:
+            self._open.discard(node)
+
+    def _mapping(self, node: yaml.MappingNode, loc: Location) -> dict[str, Any]:
+        self._known(node, "tag:yaml.org,2002:map")
+        mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = _SCALARS.construct_object(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._complain(key_node, "a key must be a name, not a list or mapping")
+                continue
+            # As it is written: a key that reads 'on' or '1' is that text.
+            key = key_node.value
             here = (*loc, key)
+            if key_node.tag.endswith(":merge"):
+                self._complain(key_node, "'<<' is not supported: write the keys out")
+                continue
             if key in mapping:
-                line = key_node.start_mark.line + 1
-                problems.append(f"{into.name}:{line}: '{key}' is given twice")
-            into.lines[here] = key_node.start_mark.line + 1
-            mapping[key] = _plain(value_node, here, into, problems)
+                self._complain(key_node, f"'{key}' is given twice")
+            self._into.lines[here] = key_node.start_mark.line + 1
+            mapping[key] = self.build(value_node, here)
         return mapping
-    if isinstance(node, yaml.SequenceNode):
-        return [
-            _plain(child, (*loc, index), into, problems)
-            for index, child in enumerate(node.value)
-        ]
-    value = _SCALARS.construct_object(node)
-    if isinstance(value, str):
-        return _expand(value, loc, into, problems)
-    return value
+
+    def _scalar(self, node: yaml.Node, loc: Location) -> Any:
+        if node.tag.endswith(":timestamp"):
+            return node.value  # what a date means is the option's matter
+        try:
+            value = self._scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError, KeyError):
+            self._complain(node, f"'{node.value}' cannot be read as {node.tag}")
+            return None
+        if isinstance(value, str):
+            return _expand(value, loc, self._into, self._problems)
+        return value
+
+    def _known(self, node: yaml.Node, tag: str) -> None:
+        if node.tag != tag:
+            self._complain(node, f"'{node.tag}' is not supported here")
+
+    def _complain(self, node: yaml.Node, what: str) -> None:
+        line = node.start_mark.line + 1
+        self._problems.append(f"{self._into.name}:{line}: {what}")
 
 
 def _expand(text: str, loc: Location, into: Located, problems: list[str]) -> Any:
@@ -115,20 +163,25 @@ def _expand(text: str, loc: Location, into: Located, problems: list[str]) -> Any
             return text
     expanded = _VARIABLE.sub(lambda match: os.environ[match[1]], text)
     if expanded != text and _VARIABLE.fullmatch(text):
-        return yaml.safe_load(expanded)
+        return _value(expanded)
     return expanded
+
+
+def _value(text: str) -> Any:
+    """What a text outside the file means: read as YAML where it is YAML."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, KeyError):
+        return text
 
 
 def _override(located: Located, override: str, problems: list[str]) -> None:
     path, equals, text = override.partition("=")
-    parts: list[str | int] = [int(p) if p.isdigit() else p for p in path.split(".")]
+    parts: list[str | int] = [int(p) if p.isdecimal() else p for p in path.split(".")]
     if not equals or "" in parts:
         problems.append(f"--set {override}: expected a.b.c=value")
         return
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
+    value = _value(text)
     target: Any = located.data
     for index, part in enumerate(parts[:-1]):
         target = _child(target, part, parts[index + 1])

@@ -1,0 +1,222 @@
+"""YAML with lines: every mistake a user can make is a sentence with a place."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.located import parse_located, read_located
+
+
+def problems(text, overrides=()):
+    with pytest.raises(ConfigError) as caught:
+        parse_located(text, "x.yaml", overrides)
+    return caught.value.problems
+
+
+def data(text, overrides=()):
+    return parse_located(text, "x.yaml", overrides).data
+
+
+def test_values_and_their_lines():
+    located = parse_located("a: 1\nb:\n  c: [x,\n    2.5]\n  d: true\n", "x.yaml")
+    assert located.data == {"a": 1, "b": {"c": ["x", 2.5], "d": True}}
+    assert located.problem(("a",), "wrong") == "x.yaml:1: a: wrong"
+    assert located.problem(("b", "c", 1), "wrong") == "x.yaml:4: b.c.1: wrong"
+    assert located.problem(("b", "d"), "wrong") == "x.yaml:5: b.d: wrong"
+    # Of what is not there, the nearest parent's line.
+    assert located.problem(("b", "e", "f"), "missing") == "x.yaml:2: b.e.f: missing"
+    assert located.problem((), "nothing") == "x.yaml:1: nothing"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "\n\n"])
+def test_an_empty_file_is_an_empty_configuration(text):
+    assert data(text) == {}
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "hello\n", "12\n", "null\n", "---\n"])
+def test_what_is_not_a_mapping(text):
+    assert problems(text) == [
+        "x.yaml:1: expected 'key: value' lines, found a list or text"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "a: 1\nb:\n\tc: 2\n",
+            r"x.yaml:3: not valid YAML: found character '\t' that cannot start any "
+            "token",
+        ),
+        ("a: [1,\n", "x.yaml:2: not valid YAML: expected the node content, but found"),
+        ("a: 1\n---\nb: 2\n", "x.yaml:2: not valid YAML: but found another document"),
+        ("a: \x00\n", "x.yaml: not valid YAML: unacceptable character #x0000"),
+        ("a: *b\n", "x.yaml:1: not valid YAML: found undefined alias 'b'"),
+    ],
+)
+def test_what_is_not_yaml(text, sentence):
+    (problem,) = problems(text)
+    assert problem.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "x.yaml:3: 'a' is given twice"),
+        ("a:\n  b: 1\n  b: 1\n", "x.yaml:3: 'b' is given twice"),
+        ("? [a, b]\n: 1\n", "x.yaml:1: a key must be a name, not a list or mapping"),
+        (
+            "a: &x {b: 1}\nc:\n  <<: *x\n",
+            "x.yaml:3: '<<' is not supported: write the keys out",
+        ),
+        ("a: &x\n  - *x\n", "x.yaml:1: an alias that contains itself"),
+        ("a: !secret x\n", "x.yaml:1: 'x' cannot be read as !secret"),
+        ("a: !secret {b: 1}\n", "x.yaml:1: '!secret' is not supported here"),
+        ("a: !secret [b]\n", "x.yaml:1: '!secret' is not supported here"),
+        ("a: !!int foo\n", "x.yaml:1: 'foo' cannot be read as tag:yaml.org,2002:int"),
+        ("a: !!bool foo\n", "x.yaml:1: 'foo' cannot be read as tag:yaml.org,2002:bool"),
+    ],
+)
+def test_yaml_that_means_nothing_here(text, sentence):
+    assert problems(text) == [sentence]
+
+
+def test_what_is_nested_without_end():
+    assert problems("a: " + "[" * 5000) == ["x.yaml: nested too deeply"]
+
+
+def test_an_alias_may_be_used_often():
+    assert data("a: &x {b: 1}\nc: *x\nd: [*x, *x]\n")["d"] == [{"b": 1}, {"b": 1}]
+
+
+def test_keys_and_dates_are_taken_as_they_are_written():
+    assert data("on: 1\n2: 3\nat: 2020-13-45\nday: 2021-05-01\n") == {
+        "on": 1,
+        "2": 3,
+        "at": "2020-13-45",
+        "day": "2021-05-01",
+    }
+
+
+def test_environment_variables(monkeypatch):
+    monkeypatch.setenv("NV_PORT", "5556")
+    monkeypatch.setenv("NV_NAME", "aviary")
+    monkeypatch.setenv("NV_BAD", "[1,")
+    read = data(
+        "url: tcp://*:${NV_PORT}\nport: ${NV_PORT}\nboth: ${NV_NAME}-${NV_PORT}\n"
+        "bad: ${NV_BAD}\nno: $NV_PORT {NV_PORT}\n"
+    )
+    assert read == {
+        "url": "tcp://*:5556",
+        "port": 5556,  # one variable alone keeps its type
+        "both": "aviary-5556",
+        "bad": "[1,",
+        "no": "$NV_PORT {NV_PORT}",
+    }
+
+
+def test_a_variable_that_is_not_set(monkeypatch):
+    monkeypatch.delenv("NV_NONE", raising=False)
+    assert problems("a: 1\nb:\n  - x\n  - y${NV_NONE}\n") == [
+        "x.yaml:4: b.1: environment variable 'NV_NONE' is not set"
+    ]
+
+
+def test_all_mistakes_at_once(monkeypatch):
+    monkeypatch.delenv("NV_NONE", raising=False)
+    assert problems("a: 1\na: 2\nb: ${NV_NONE}\nc: !x y\n", ["d", "a.b=1"]) == [
+        "x.yaml:2: 'a' is given twice",
+        "x.yaml:3: b: environment variable 'NV_NONE' is not set",
+        "x.yaml:4: 'y' cannot be read as !x",
+        "--set d: expected a.b.c=value",
+        "--set a.b=1: there is no 'b' to set",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("x=3", 3),
+        ("x=2.5", 2.5),
+        ("x=true", True),
+        ("x=null", None),
+        ("x=", None),
+        ("x=text", "text"),
+        ("x='3'", "3"),
+        ("x=[1, 2]", [1, 2]),
+        ("x={a: 1}", {"a": 1}),
+        ("x=[1, 2", "[1, 2"),
+        ("x=a=b", "a=b"),
+        ("x=tcp://127.0.0.1:5556", "tcp://127.0.0.1:5556"),
+    ],
+)
+def test_the_type_of_an_override_is_that_of_yaml(override, value):
+    assert data("x: 0\n", [override]) == {"x": value}
+
+
+def test_overrides_reach_into_lists_and_make_mappings():
+    text = "sinks:\n  - {plugin: zmq}\n  - {plugin: journal}\n"
+    overrides = ["sinks.1.options.path=a.db", "detector.options.low_hz=500"]
+    located = parse_located(text, "x.yaml", overrides)
+    assert located.data == {
+        "sinks": [
+            {"plugin": "zmq"},
+            {"plugin": "journal", "options": {"path": "a.db"}},
+        ],
+        "detector": {"options": {"low_hz": 500}},
+    }
+    assert (
+        located.problem(("sinks", 1, "options", "path"), "wrong")
+        == "--set sinks.1.options.path=a.db: sinks.1.options.path: wrong"
+    )
+    # The override made the mapping, so what it lacks is the override's fault.
+    assert (
+        located.problem(("detector", "plugin"), "is missing")
+        == "--set detector.options.low_hz=500: detector.plugin: is missing"
+    )
+    assert located.problem(("sinks", 0), "wrong") == "x.yaml:2: sinks.0: wrong"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("a", "expected a.b.c=value"),
+        ("=1", "expected a.b.c=value"),
+        ("a..b=1", "expected a.b.c=value"),
+        ("sinks.2.plugin=x", "there is no '2' to go into"),
+        ("sinks.2=x", "there is no '2' to set"),
+        ("sinks.first.plugin=x", "there is no 'first' to go into"),
+        ("lanes.0.name=x", "there is no 'lanes' to go into"),
+        ("station.x=1", "there is no 'x' to set"),
+        ("station.x.y=1", "there is no 'x' to go into"),
+    ],
+)
+def test_overrides_that_lead_nowhere(override, sentence):
+    text = "station: s\nsinks: [{plugin: a}, {plugin: b}]\n"
+    assert problems(text, [override]) == [f"--set {override}: {sentence}"]
+
+
+ODD = st.text(alphabet="ab:-[]{}&*!<>? \n\t01#'\"|$.", max_size=40)
+
+
+@given(text=st.text(max_size=80) | ODD, override=st.text(max_size=20))
+def test_no_text_ends_in_anything_but_a_sentence(text, override):
+    found = ["x.yaml: fine"]
+    try:
+        parse_located(text, "x.yaml", [override])
+    except ConfigError as error:
+        found = error.problems
+    assert all("x.yaml" in p or p.startswith("--set") for p in found)
+    assert found
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    missing, binary = tmp_path / "missing.yaml", tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ConfigError, match=r"missing\.yaml' does not exist"):
+        read_located(missing)
+    with pytest.raises(ConfigError, match=r"binary\.yaml' cannot be read: 'utf-8'"):
+        read_located(binary)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_located(tmp_path)
