@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from csv import DictReader
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -66,9 +66,7 @@ _MIXES = ("rain", "sea_waves", "helicopter")
 
 SETS = [
     DataSet("gy6or6 23+24 (choices)", "finch_gy6or6", "songbird", 10, {"split": "tr"}),
-    DataSet(
-        "gy6or6 25 (held out)", "finch_gy6or6", "songbird", 10, {"split": "valid"}
-    ),
+    DataSet("gy6or6 25 (held out)", "finch_gy6or6", "songbird", 10, {"split": "valid"}),
     DataSet("bird0", "finch_bird0", "songbird", 10, spans_only=True),
     DataSet(
         "zebra typed",
@@ -88,7 +86,7 @@ SETS = [
     *(DataSet(f"mix {n}", "noise_mixes", "songbird", 20, {"noise": n}) for n in _MIXES),
     DataSet("meerkat", "meerkat", "mammal-calls", 30),
     DataSet("mouse", "mouse_usv", "mouse-ultrasound", 5),
-    DataSet("bats", "bats_europe", "bat-ultrasound", 1),
+    DataSet("bats", "bats_europe", "bat-ultrasound", 2),
     DataSet(
         "fly 60 s",
         "fly_song",
@@ -166,8 +164,11 @@ def preset_options(name: str) -> dict[str, object]:
     return options
 
 
-def evfuncs_method() -> Method | None:
-    """`evfuncs` (segmenting of evsonganaly, as used with hvc and vak), if there."""
+def evfuncs_method(band: Sequence[float]) -> Method | None:
+    """`evfuncs` (segmenting of evsonganaly, as used with hvc and vak), if there.
+
+    Its own defaults but for the band, which is the preset's.
+    """
     try:
         from evfuncs import evfuncs
     except ImportError:
@@ -176,8 +177,8 @@ def evfuncs_method() -> Method | None:
     def segment(samples: Samples, sample_rate: int) -> list[Span]:
         # Its amplitudes, and so its default threshold, are on the 16-bit scale.
         raw = samples.astype(np.float64) * 32768
-        band = [min(500, sample_rate / 8), min(10_000, 0.45 * sample_rate)]
-        smooth = evfuncs.smooth_data(raw, sample_rate, freq_cutoffs=band)
+        cutoffs = [band[0], min(band[1], 0.45 * sample_rate)]
+        smooth = evfuncs.smooth_data(raw, sample_rate, freq_cutoffs=cutoffs)
         onsets, offsets = evfuncs.segment_song(smooth, sample_rate)
         if onsets is None:
             return []
@@ -224,13 +225,13 @@ def _inside(span: Span, judged: list[Span]) -> bool:
 
 def methods(which: DataSet) -> dict[str, Method | None]:
     """What is compared on a set, by name; None where it is not installed."""
+    preset = preset_options(which.preset)
+    band = (float(str(preset["low_hz"])), float(str(preset["high_hz"])))
     return {
         "energy, default": partial(detect, "energy", {}),
-        f"energy, {which.preset}": partial(
-            detect, "energy", preset_options(which.preset)
-        ),
+        f"energy, {which.preset}": partial(detect, "energy", preset),
         "percentile 90": partial(detect, "percentile", {"scope": "file"}),
-        "evfuncs, its defaults": evfuncs_method(),
+        "evfuncs": evfuncs_method(band),
     }
 
 
@@ -243,7 +244,9 @@ def main() -> int:
     if not data.is_dir():
         print(f"no recordings in {data}: set NEUROVOCAL_DATA", file=sys.stderr)
         return 1
-    print("| set | files | s | method | P | R | F1 (10 ms) | F1 (own) | own ms | x RT |")
+    print(
+        "| set | files | s | method | P | R | F1 (10 ms) | F1 (own) | own ms | x RT |"
+    )
     print("| --- | --: | --: | --- | --: | --: | --: | --: | --: | --: |")
     for which in SETS:
         if arguments.only not in which.name:

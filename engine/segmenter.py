@@ -59,9 +59,10 @@ class SegmenterRules:
 
     @property
     def latency(self) -> int:
-        """Samples by which marks may lag behind the scores (see `Detector`)."""
-        confirm = 0 if self.early else self.min_duration
-        return max(self.lookback + self.pre + confirm, self.gap_fill, self.post)
+        """Samples, less one hop, by which marks may lag behind the scores."""
+        # The minimum may pass within a gap that is being filled.
+        confirm = 0 if self.early else self.min_duration + self.gap_fill
+        return max(self.pre + max(self.lookback, confirm), self.gap_fill, self.post)
 
 
 class Segmenter:

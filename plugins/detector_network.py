@@ -150,11 +150,6 @@ def _build(options: NetworkOptions, context: BuildContext) -> NetworkDetector:
             f"bundle '{manifest.name}' has no classifier, which the network detector "
             "needs: use the 'energy' detector"
         )
-    if spec.silence not in spec.units:
-        raise BundleError(
-            f"bundle '{manifest.name}': the classifier has no unit "
-            f"'{spec.silence}' for silence, which the network detector needs"
-        )
     silence = spec.units.index(spec.silence)
     return NetworkDetector(options, manifest.front_end, silence)
 

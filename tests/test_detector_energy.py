@@ -220,8 +220,7 @@ def test_marks_are_never_later_than_the_latency_says() -> None:
     detector = make()
     for block in recut(samples, [100]):
         for mark in detector.process(block):
-            length = mark.sample - mark.onset if isinstance(mark, Offset) else 0
-            assert mark.sample >= block.stop - detector.latency - length - 100
+            assert mark.sample >= block.stop - detector.latency - 100
 
 
 def test_once_the_floor_is_known_an_onset_is_told_within_milliseconds() -> None:
@@ -250,8 +249,8 @@ def test_buffers_widen_segments() -> None:
     ("options", "sentence"),
     [
         ({"low_hz": 20_000}, "the band from 20000 to 10000 Hz is empty"),
-        ({"on_db": 5, "off_db": 6}, "off_db .6. is above on_db .5."),
-        ({"min_duration_ms": 50, "max_duration_ms": 20}, "max_duration_ms .20. is"),
+        ({"on_db": 5, "off_db": 6}, r"off_db \(6\) is above on_db \(5\)"),
+        ({"min_duration_ms": 50, "max_duration_ms": 20}, r"max_duration_ms \(20\) is"),
     ],
 )
 def test_contradictions_are_named_before_anything_runs(
