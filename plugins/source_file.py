@@ -40,6 +40,9 @@ class FileOptions(Options):
     start_utc: AwareDatetime | Literal["metadata", "none"] = "metadata"
     """When the first sample was recorded: ISO 8601 with a zone, or `metadata` to
     believe the recording (GUANO, AudioMoth, a date with a zone), or `none`."""
+    names: Literal["short", "path"] = "short"
+    """What streams are called: the file's name (its path where two agree), or
+    always the path as it was given."""
     repeat: int = Field(default=1, ge=0)
     """How often all recordings are read; 0 is without end."""
     recursive: bool = False
@@ -110,7 +113,7 @@ class FileSource:
         self._pacer = Pacer(
             self._context.clock, headers[0].sample_rate, options.pace == "realtime"
         )
-        names = _names([header.path for header in headers])
+        names = _names([header.path for header in headers], options.names)
         self._info = self._stream(headers[0], names[0])
         self._items = self._play(list(zip(headers, names, strict=True)))
 
@@ -244,19 +247,20 @@ def _find(options: FileOptions, context: BuildContext) -> tuple[list[Path], list
     return paths, problems
 
 
-def _names(paths: list[Path]) -> list[str]:
-    """A different name for each: the file's own, or its path where two agree."""
+def _names(paths: list[Path], style: str) -> list[str]:
+    """A different name for each: short or as given, numbered where two agree."""
+    names = [path.as_posix() for path in paths]
     plain = [path.name for path in paths]
-    if len(set(plain)) == len(plain):
+    if style == "short" and len(set(plain)) == len(plain):
         return plain
-    resolved = [path.resolve() for path in paths]
-    root = Path(commonpath([path.parent for path in resolved]))
+    if style == "short":
+        resolved = [path.resolve() for path in paths]
+        root = Path(commonpath([path.parent for path in resolved]))
+        names = [path.relative_to(root).as_posix() for path in resolved]
     seen: Counter[str] = Counter()
-    names = []
-    for path in resolved:
-        name = path.relative_to(root).as_posix()
+    for index, name in enumerate(names):
         seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+        names[index] = name if seen[name] == 1 else f"{name}#{seen[name]}"
     return names
 
 

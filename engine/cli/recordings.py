@@ -102,7 +102,7 @@ def _borrowed(config: str | None) -> dict[str, Any]:
 def _source(
     files: list[str], block_length: int | None, channels: str | None
 ) -> dict[str, Any]:
-    options: dict[str, Any] = {"path": files, "pace": "asap", "streams": "each"}
+    options: dict[str, Any] = {"path": files, "streams": "each", "names": "path"}
     if block_length is not None:
         options["block_length"] = block_length
     if channels is not None:
