@@ -209,10 +209,9 @@ class Registry:
     def _load_point(self, kind: Kind, name: str) -> Any:
         points = self._points.get((kind, name), [])
         if not points:
-            close = get_close_matches(name, self.names(kind), n=1)
-            hint = f"did you mean '{close[0]}'?" if close else "known: "
-            known = "" if close else ", ".join(self.names(kind))
-            raise PluginError(f"unknown {kind} plugin '{name}' ({hint}{known})")
+            raise PluginError(
+                f"unknown {kind} plugin '{name}' ({self._hint(kind, name)})"
+            )
         if len(points) > 1:
             owners = " and ".join(p.dist.name if p.dist else "?" for p in points)
             raise PluginError(
@@ -220,8 +219,17 @@ class Registry:
             )
         try:
             return points[0].load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever someone else's module does
             raise PluginError(f"{kind} '{name}' cannot be loaded: {error}") from error
+
+    def _hint(self, kind: Kind, name: str) -> str:
+        known = self.names(kind)
+        if close := get_close_matches(name, known, n=1):
+            return f"did you mean '{close[0]}'?"
+        for other in GROUPS:
+            if name in self.names(other):
+                return f"it is a {other} plugin"
+        return f"known: {', '.join(known)}" if known else "none is installed"
 
 
 def _load_file(name: str, base: Path) -> Any:
