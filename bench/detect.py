@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from csv import DictReader
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +139,7 @@ def detect(
     plugin_name: str, options: dict[str, object], samples: Samples, sample_rate: int
 ) -> list[Span]:
     """Segments in seconds that a detector plugin finds, in blocks of 32 ms."""
-    plugin = Registry().get("detector", plugin_name)
+    plugin = _registry().get("detector", plugin_name)
     context = BuildContext(
         clock=SystemClock(), run="bench", info=StreamInfo("bench", sample_rate)
     )
@@ -155,6 +155,11 @@ def detect(
         for mark in marks
         if isinstance(mark, Offset)
     ]
+
+
+@cache
+def _registry() -> Registry:
+    return Registry()
 
 
 def preset_options(name: str) -> dict[str, object]:

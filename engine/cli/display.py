@@ -18,6 +18,7 @@ _KINDS = frozenset({"label", "offset", "gap", "health"})
 _FLOOR_DB = -60.0
 _LAST_LABELS = 12
 _LAST_NOTES = 4
+_STREAM_WIDTH = 22
 
 
 def line_of(message: Message, *, labelled: bool) -> str | None:
@@ -136,16 +137,14 @@ class TableDisplay:
     def draw(self) -> None:
         """Draw the present state."""
         table = Table(title=self._title, title_justify="left", expand=True)
-        for name, justify in (
-            ("stream", "left"),
-            ("time", "right"),
-            ("level", "left"),
-            ("lag", "right"),
-            ("segments", "right"),
-            ("lost", "right"),
-        ):
-            table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-        table.add_column("last labels (posterior of the newest)", ratio=1)
+        # Fixed widths: a table that jumps with its numbers cannot be watched.
+        table.add_column("stream", width=_STREAM_WIDTH, no_wrap=True)
+        table.add_column("time", width=9, justify="right")
+        table.add_column("level", width=19, no_wrap=True)
+        table.add_column("lag", width=7, justify="right")
+        table.add_column("segments", width=8, justify="right")
+        table.add_column("lost", width=6, justify="right")
+        table.add_column("last labels, newest first", ratio=1, no_wrap=True)
         for lane in self._lanes:
             for channel in list(lane.channels):
                 table.add_row(*self._row(lane, channel))
@@ -154,9 +153,6 @@ class TableDisplay:
 
     def _row(self, lane: LaneWorker, channel: Channel) -> tuple[str | Text, ...]:
         info = channel.lane.info
-        labels = self._labels.get(info.stream, deque())
-        units = " ".join(label.unit for label in list(labels))
-        newest = f"  ({labels[-1].posterior:.2f})" if labels else ""
         return (
             _shortened(info.stream),
             f"{channel.lane.position / info.sample_rate:.1f} s",
@@ -164,11 +160,20 @@ class TableDisplay:
             f"{channel.lag_ms:.0f} ms",
             str(channel.counts["offset"]),
             str(lane.lost_samples),
-            Text(units, style="bold green") + Text(newest, style="dim"),
+            _units(list(self._labels.get(info.stream, ()))),
         )
 
 
-def _shortened(name: str, limit: int = 28) -> str:
+def _units(labels: list[Label]) -> Text:
+    if not labels:
+        return Text("")
+    newest, *older = reversed(labels)
+    text = Text(newest.unit, style="bold green")
+    text += Text(f" {newest.posterior:.2f}   ", style="dim")
+    return text + Text(" ".join(label.unit for label in older), style="green")
+
+
+def _shortened(name: str, limit: int = _STREAM_WIDTH) -> str:
     return name if len(name) <= limit else "…" + name[1 - limit :]
 
 

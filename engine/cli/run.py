@@ -1,5 +1,6 @@
 """``neurovocal run``: a configuration, live."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,8 +50,7 @@ def run(
     labelled = any(lane.models for lane in plan.lanes)
     display: Display = LineDisplay(labelled=labelled, as_json=json)
     if is_terminal() and not plain and not json:
-        display = TableDisplay(
-            f"{checked.shared.station}: {located.name} (Ctrl-C stops)"
-        )
+        title = f"{checked.shared.station} ({Path(located.name).name}), Ctrl-C stops"
+        display = TableDisplay(title)
     outcome = run_plan(plan, display)
     raise typer.Exit(outcome.exit_code)
