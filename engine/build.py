@@ -1,6 +1,5 @@
 """Building a lane's stages for a stream."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter_ns
 
@@ -14,8 +13,6 @@ from neurovocal.engine.types import StreamInfo
 
 # Where nothing needs frames, audio is still heard in steps of about this length.
 _BARE_QUANTUM_S = 0.032
-
-Locate = Callable[[Callable[[], object], StagePlan], object]
 
 
 def build_lane(

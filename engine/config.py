@@ -40,10 +40,10 @@ class StageConfig(Options):
     options: dict[str, Any] = {}
     """Options of the plugin; `neurovocal plugins NAME` lists them."""
     on_error: OnError | None = None
-    """What a failure means: `fail` ends the run; `skip` drops what failed, counts
-    it and goes on; `restart` also resets the stage (a source or sink is closed and
-    opened again, with growing pauses). Default: `fail` for the source, features
-    and detector, `restart` for models, and for sinks of a live source."""
+    """What a failure means: `fail` ends the run; `skip` (models, sinks) drops what
+    failed, counts it and goes on; `restart` also resets a model, or closes a source
+    or sink and opens it again, with growing pauses. Default: `restart` for models,
+    and for sinks of a live source; `fail` for all else."""
 
 
 class QueueConfig(Options):

@@ -5,7 +5,7 @@ options, the bundle, shapes, rates, ports and files. All mistakes are reported a
 once, before any device, file or port is opened.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,22 @@ from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.located import Located, Location
 from neurovocal.engine.manifest import Bundle, load_bundle
 from neurovocal.engine.registry import BuildContext, Kind, Plugin, Registry
+from neurovocal.engine.supervise import OnError
 from neurovocal.engine.types import KINDS, StreamInfo
+
+# What a stage cannot do about its failures, and why.
+_HOLE = "would be a hole that no gap declares"
+_ONLY_FAIL = f"only 'fail' is possible here: what it left out {_HOLE}"
+_POLICY_HINTS: dict[Kind, dict[OnError, str]] = {
+    "source": {
+        "skip": "only 'fail' or 'restart' is possible here: audio that is left "
+        f"out {_HOLE}"
+    },
+    "features": {"skip": _ONLY_FAIL, "restart": _ONLY_FAIL},
+    "detector": {"skip": _ONLY_FAIL, "restart": _ONLY_FAIL},
+    "model": {},
+    "sink": {},
+}
 
 DEFAULT_WANTS = frozenset(KINDS.values()) - {"block", "posteriors"}
 
@@ -100,6 +115,7 @@ class _Planner:
         self.registry = registry
         self.context = context
         self.problems: list[str] = []
+        self.stages: list[StagePlan] = []  # all whose options are valid
 
     def plan(self, config: Config) -> Plan:
         context = replace(self.context, tile=config.shared.tile)
@@ -108,21 +124,13 @@ class _Planner:
             for lane, loc in zip(config.lanes, config.lane_locs, strict=True)
         ]
         sinks = self._sinks(config.sinks, (), context)
-        whole = [lane for lane in lanes if lane]
-        everything = [*sinks, *(sink for lane in whole for sink in lane.sinks)]
-        self._claims(
-            [lane.source for lane in whole] + [sink.stage for sink in everything]
-        )
-        self._names(whole)
-        if not everything and not self.problems:
-            self.problems.append(
-                self.located.problem(
-                    (), "there is no sink: nobody would get the labels"
-                )
-            )
+        self._claims()
+        self._names(config)
+        if not config.sinks and not any(lane.sinks for lane in config.lanes):
+            self._problem((), "there is no sink: nobody would get the labels")
         if self.problems:
             raise ConfigError(self.problems)
-        return Plan(config, whole, sinks, context)
+        return Plan(config, [lane for lane in lanes if lane], sinks, context)
 
     def _lane(
         self, lane: LaneConfig, loc: Location, station: str, context: BuildContext
@@ -198,13 +206,17 @@ class _Planner:
                 error, plugin.options, self.located, (*loc, "options")
             )
             return None
+        if stage.on_error and (hint := _POLICY_HINTS[kind].get(stage.on_error)):
+            self._problem((*loc, "on_error"), hint)
         for problem in plugin.check(options, context):
             self._problem(loc, problem)
-        return StagePlan(f"{kind} '{stage.plugin}'", kind, plugin, options, stage, loc)
+        name = f"{kind} '{stage.plugin}'"
+        self.stages.append(StagePlan(name, kind, plugin, options, stage, loc))
+        return self.stages[-1]
 
-    def _claims(self, stages: Sequence[StagePlan]) -> None:
+    def _claims(self) -> None:
         owners: dict[str, StagePlan] = {}
-        for stage in stages:
+        for stage in self.stages:
             for resource in sorted(stage.plugin.resources(stage.options)):
                 other = owners.setdefault(resource, stage)
                 if other is not stage:
@@ -213,32 +225,18 @@ class _Planner:
                         f"{stage.name} and {other.name} both claim '{resource}'",
                     )
 
-    def _names(self, lanes: Sequence[LanePlan]) -> None:
-        for index, lane in enumerate(lanes):
-            if lane.name in {other.name for other in lanes[:index]}:
+    def _names(self, config: Config) -> None:
+        seen: set[str] = set()
+        for lane, loc in zip(config.lanes, config.lane_locs, strict=True):
+            name = lane.name or config.shared.station
+            if name in seen:
                 self._problem(
-                    ("lanes", index),
-                    f"two lanes are named '{lane.name}': give each its own 'name'",
+                    loc, f"two lanes are named '{name}': give each its own 'name'"
                 )
+            seen.add(name)
 
     def _problem(self, loc: Location, message: str) -> None:
         self.problems.append(self.located.problem(loc, message))
-
-
-def locate(build: Callable[[], Any], stage: StagePlan, located: Located) -> Any:
-    """Call `build`; a ConfigError gets the stage's place in the file.
-
-    Raises
-    ------
-    ConfigError
-        What `build` raised, with file and line in front.
-    """
-    try:
-        return build()
-    except ConfigError as error:
-        raise ConfigError(
-            [located.problem(stage.loc, problem) for problem in error.problems]
-        ) from error
 
 
 def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> StreamInfo:

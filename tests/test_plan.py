@@ -1,0 +1,204 @@
+"""The second check: plugins, options, bundles and resources, all at once."""
+
+import pytest
+from pydantic import Field
+
+from neurovocal.engine.config import parse_config
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.located import parse_located
+from neurovocal.engine.plan import lane_info, make_plan
+from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import StreamInfo
+
+
+class PortOptions(Options):
+    port: int = Field(default=1, ge=1)
+    """A port."""
+    file: str = ""
+    """A file that must exist."""
+
+
+def never(options, context):
+    raise AssertionError("making a plan must build nothing")
+
+
+def exists(options, context):
+    if options.file and not context.path(options.file).exists():
+        yield f"'{options.file}' does not exist"
+
+
+def plugin(kind, **more):
+    return Plugin(kind, PortOptions, never, "a test's", check=exists, **more)
+
+
+def claims(options):
+    return frozenset({f"tcp:{options.port}"})
+
+
+EXTRA = {
+    ("source", "tape"): plugin("source"),
+    ("features", "frames"): plugin("features"),
+    ("detector", "ear"): plugin("detector"),
+    ("model", "brain"): plugin("model"),
+    ("sink", "mouth"): plugin("sink", resources=claims),
+}
+LANE = "source: {plugin: tape}\nfeatures: {plugin: frames}\ndetector: {plugin: ear}\n"
+
+
+def plan_of(text, base="."):
+    located = parse_located(text, "x.yaml")
+    context = BuildContext(clock=ManualClock(), run="test", base=base)
+    return make_plan(parse_config(located), located, Registry(EXTRA), context)
+
+
+def problems(text, base="."):
+    with pytest.raises(ConfigError) as caught:
+        plan_of(text, base)
+    return caught.value.problems
+
+
+def test_a_plan_has_valid_options_and_builds_nothing():
+    plan = plan_of(
+        f"version: 1\nstation: roof\ntile: 3\n{LANE}"
+        "models: [{plugin: brain, options: {port: 7}}]\nsinks: [{plugin: mouth}]\n"
+    )
+    (lane,) = plan.lanes
+    assert lane.name == "roof"
+    assert lane.models[0].options == PortOptions(port=7)
+    assert lane.models[0].name == "model 'brain'"
+    assert [sink.stage.name for sink in lane.sinks] == ["sink 'mouth'"]
+    assert plan.context.tile == 3
+    assert lane.bundle is None
+
+
+def test_the_front_end_is_a_spectrogram_unless_told():
+    plan = plan_of(
+        "version: 1\nsource: {plugin: tape}\ndetector: {plugin: ear}\n"
+        "sinks: [{plugin: mouth}]\n"
+    )
+    assert plan.lanes[0].features.name == "features 'spectrogram'"
+
+
+def test_mistakes_of_all_stages_are_told_at_once():
+    text = """version: 1
+source: {plugin: tapes}
+features: {plugin: frames, options: {prot: 1}}
+detector:
+  plugin: ear
+  options:
+    port: 0
+models:
+  - plugin: brain
+    options: {file: none.wav}
+  - plugin: brains
+sinks:
+  - {plugin: mouth, options: {port: 9}}
+  - {plugin: mouth, options: {port: 9}}
+bundle: no-such-bird
+"""
+    found = problems(text)
+    assert len(found) == 8
+    expected = [
+        "x.yaml:2: source.plugin: unknown source plugin 'tapes' (did you mean 'tape'?)",
+        "x.yaml:3: features: a bundle brings its own front end: remove this key or "
+        "the bundle",
+        "x.yaml:3: features.options.prot: unknown option (did you mean 'port'?)",
+        "x.yaml:7: detector.options.port: input should be greater than or equal to 1 "
+        "(got 0)",
+        "x.yaml:9: models.0: 'none.wav' does not exist",
+        "x.yaml:11: models.1.plugin: unknown model plugin 'brains' "
+        "(did you mean 'brain'?)",
+        "x.yaml:14: sinks.1: sink 'mouth' and sink 'mouth' both claim 'tcp:9'",
+    ]
+    for sentence in expected:
+        assert sentence in found
+    (bundle,) = set(found) - set(expected)
+    assert bundle.startswith("x.yaml:15: bundle: bundle 'no-such-bird' does not exist")
+
+
+def test_resources_clash_across_lanes_too():
+    text = """version: 1
+lanes:
+  - {name: a, source: {plugin: tape}, detector: {plugin: ear}}
+  - name: b
+    source: {plugin: tape}
+    detector: {plugin: ear}
+    sinks: [{plugin: mouth}]
+sinks: [{plugin: mouth}]
+"""
+    assert problems(text) == [
+        "x.yaml:8: sinks.0: sink 'mouth' and sink 'mouth' both claim 'tcp:1'"
+    ]
+
+
+def test_lanes_of_one_name():
+    lane = "  - {source: {plugin: tape}, detector: {plugin: ear}}\n"
+    text = (
+        f"version: 1\nstation: roof\nlanes:\n{lane}{lane}sinks: [{{plugin: mouth}}]\n"
+    )
+    assert problems(text) == [
+        "x.yaml:5: lanes.1: two lanes are named 'roof': give each its own 'name'"
+    ]
+
+
+def test_a_run_that_nobody_would_hear_of():
+    assert problems(f"version: 1\n{LANE}") == [
+        "x.yaml:1: there is no sink: nobody would get the labels"
+    ]
+
+
+@pytest.mark.parametrize("stage", ["features", "detector"])
+def test_only_stages_that_can_go_on_may_be_told_to(stage):
+    """Frames or marks that are left out would be a hole that nobody declares."""
+    name = {"features": "frames", "detector": "ear"}[stage]
+    text = f"version: 1\n{LANE}sinks: [{{plugin: mouth}}]\n".replace(
+        f"{{plugin: {name}}}", f"{{plugin: {name}, on_error: skip}}"
+    )
+    (problem,) = problems(text)
+    line = {"features": 3, "detector": 4}[stage]
+    assert problem == (
+        f"x.yaml:{line}: {stage}.on_error: only 'fail' is possible here: what it "
+        "left out would be a hole that no gap declares"
+    )
+
+
+def test_a_source_cannot_skip():
+    text = f"version: 1\n{LANE}sinks: [{{plugin: mouth}}]\n".replace(
+        "{plugin: tape}", "{plugin: tape, on_error: skip}"
+    )
+    assert problems(text) == [
+        "x.yaml:2: source.on_error: only 'fail' or 'restart' is possible here: "
+        "audio that is left out would be a hole that no gap declares"
+    ]
+
+
+def test_files_are_found_beside_the_configuration(tmp_path):
+    (tmp_path / "song.wav").touch()
+    text = (
+        f"version: 1\n{LANE}sinks: [{{plugin: mouth, options: {{file: song.wav}}}}]\n"
+    )
+    plan_of(text, tmp_path)
+    assert problems(text, tmp_path / "elsewhere") == [
+        "x.yaml:5: sinks.0: 'song.wav' does not exist"
+    ]
+
+
+def test_plugins_in_a_file_beside_the_configuration(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from neurovocal.engine.registry import Options, Plugin\n"
+        "plugin = Plugin('sink', Options, lambda o, c: None, 'mine')\n"
+    )
+    plan = plan_of(
+        f"version: 1\n{LANE}sinks: [{{plugin: 'mine.py:plugin'}}]\n", tmp_path
+    )
+    assert plan.lanes[0].sinks[0].stage.plugin.summary == "mine"
+
+
+@pytest.mark.parametrize(
+    ("channels", "channel", "name"),
+    [(1, 0, "cage"), (2, 0, "cage.ch1"), (3, 2, "cage.ch3")],
+)
+def test_channels_become_streams(channels, channel, name):
+    info = lane_info(StreamInfo("cage", 48_000, channels), None, channel)
+    assert info == StreamInfo(name, 48_000, 1)
