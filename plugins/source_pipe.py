@@ -1,0 +1,291 @@
+"""Raw PCM as a source: from standard input, or from a program such as ffmpeg."""
+
+import os
+import select
+import shutil
+import sys
+from collections import deque
+from collections.abc import Iterator
+from threading import Thread
+
+from pydantic import AwareDatetime, Field
+
+from neurovocal.engine.capture_clock import CaptureClock
+from neurovocal.engine.errors import ConfigError, Disconnected, EndOfStream, StageError
+from neurovocal.engine.protocols import SourceItem
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.ring import AudioRing, RingCounts
+from neurovocal.engine.timebase import NS
+from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.plugins._audio import Channels, channels_problem, finite_items
+from neurovocal.plugins._command import Command, words
+from neurovocal.plugins._live import LiveAnchors
+from neurovocal.plugins._pcm import PcmDecoder, SampleFormat
+from neurovocal.plugins._recording_time import utc_ns
+
+_READ_BYTES = 65_536
+
+
+class PipeOptions(Options):
+    """Options of the ``pipe`` source."""
+
+    sample_rate: int = Field(gt=0)
+    """Hz; raw samples do not say it themselves."""
+    sample_format: SampleFormat = "s16le"
+    """What the bytes are, as ffmpeg names it (`-f s16le`)."""
+    channels_in: int = Field(default=1, ge=1)
+    """How many channels are interleaved."""
+    channels: list[int] = [1]
+    """Channels to use, counted from 1. Each is labelled by itself unless `mix`
+    is set."""
+    mix: bool = False
+    """Average the channels that were asked for to one."""
+    command: str | list[str] | None = None
+    """Program whose output is read; no shell is involved. By default standard
+    input is read."""
+    live: bool | None = None
+    """Whether time passes by itself: what is not read within `buffer_s` is then
+    dropped, counted and reported; else the writer has to wait. By default true
+    for a command and false for standard input. A command that reads a recording
+    needs false."""
+    block_length: int = Field(default=4096, ge=1)
+    """Most samples read at once."""
+    buffer_s: float = Field(default=5.0, ge=0.1, le=600)
+    """Live: seconds of audio that can wait while the machine is busy."""
+    stall_timeout_s: float = Field(default=15.0, gt=0)
+    """Live: seconds without a sample after which the writer counts as gone."""
+    start_utc: AwareDatetime | None = None
+    """Not live: when the first sample was recorded, ISO 8601 with a zone."""
+
+
+class PipeSource:
+    """Reads raw samples from standard input or a program.
+
+    Attributes
+    ----------
+    notices : list of str
+        What the user should be told once.
+    """
+
+    def __init__(self, options: PipeOptions, context: BuildContext) -> None:
+        self._options = options
+        self._context = context
+        self._clock = context.clock
+        self._channels = Channels(options.channels, options.mix)
+        self.live = options.live
+        if options.live is None:
+            self.live = options.command is not None
+        self._command: Command | None = None
+        self._fd = -1
+        self._ring: AudioRing | None = None
+        self._reader: Thread | None = None
+        self._stop_fds: tuple[int, int] | None = None
+        self._waiting: deque[SourceItem] = deque()
+        self.notices: list[str] = []
+
+    @property
+    def info(self) -> StreamInfo:
+        """The stream, as the options describe it."""
+        rate = self._options.sample_rate
+        return StreamInfo(self._context.stream, rate, self._channels.count)
+
+    @property
+    def counts(self) -> RingCounts | None:
+        """Where every sample went; None unless live and opened."""
+        return None if self._ring is None else self._ring.counts
+
+    def open(self) -> None:
+        """Start the program, or take standard input.
+
+        Raises
+        ------
+        ConfigError
+            The program cannot be run, or standard input is a terminal.
+        """
+        self.close()
+        options = self._options
+        if options.command is not None:
+            self._command = Command(words(options.command))
+            self._fd, self._name = self._command.fd, f"command '{self._command.name}'"
+        else:
+            self._fd, self._name = _stdin(), "standard input"
+        self._decoder = PcmDecoder(options.sample_format, options.channels_in)
+        self._position = 0
+        self._waiting.clear()
+        self._ring = None
+        if self.live:
+            self._listen()
+        elif options.start_utc is not None:
+            self._waiting.append(Anchor(0, utc_ns(options.start_utc)))
+
+    def read(self, timeout: float) -> SourceItem | None:
+        """Return what was written since the last call, or None after `timeout`.
+
+        Raises
+        ------
+        StageError
+            The program ended with an error.
+        Disconnected
+            Live, and nothing comes any more.
+        """
+        if not self._waiting:
+            try:
+                item = self._from_ring(timeout) if self.live else self._direct(timeout)
+            except EndOfStream:
+                self._conclude()
+                raise
+            if item is None:
+                return None
+            if isinstance(item, Block):
+                chosen = self._channels.pick(item.samples)
+                self._waiting += finite_items(item.start, chosen, item.arrived_ns)
+            else:
+                self._waiting.append(item)
+        return self._waiting.popleft()
+
+    def close(self) -> None:
+        """End the program; live, what was heard until now can still be read."""
+        if self._stop_fds is not None:
+            os.write(self._stop_fds[1], b"x")
+        if self._reader is not None:
+            self._reader.join()
+            self._reader = None
+        if self._command is not None:
+            self._command.close()
+            self._command = None
+        if self._stop_fds is not None:
+            for fd in self._stop_fds:
+                os.close(fd)
+            self._stop_fds = None
+        self._fd = -1
+
+    # ---- not live: the writer waits for us --------------------------------------
+
+    def _direct(self, timeout: float) -> Block | None:
+        if self._fd < 0:
+            raise EndOfStream
+        ready, _, _ = select.select([self._fd], [], [], max(0.0, timeout))
+        if not ready:
+            return None
+        wanted = self._options.block_length * self._decoder.sample_bytes
+        data = os.read(self._fd, wanted - self._decoder.rest)
+        if not data:
+            raise EndOfStream
+        samples = self._decoder.decode(data)
+        if not len(samples):
+            return None
+        start, self._position = self._position, self._position + len(samples)
+        return Block(start, samples)
+
+    # ---- live: we wait for the writer --------------------------------------------
+
+    def _listen(self) -> None:
+        options = self._options
+        rate = options.sample_rate
+        self._ring = AudioRing(round(options.buffer_s * rate), options.channels_in)
+        # The writer's pauses are its own: lost samples cannot be told from them.
+        self._capture = CaptureClock(rate, max_slip_ms=None)
+        self._anchors = LiveAnchors(self._clock, self._capture)
+        self._heard_ns = self._clock.monotonic_ns()
+        self._stop_fds = os.pipe()
+        self._reader = Thread(target=self._fill, args=(self._ring,), daemon=True)
+        self._reader.start()
+
+    def _fill(self, ring: AudioRing) -> None:
+        """Reader thread: bytes to samples to ring, until the end or `close`."""
+        assert self._stop_fds is not None
+        fd, stop, rate = self._fd, self._stop_fds[0], self._options.sample_rate
+        try:
+            while stop not in (ready := select.select([fd, stop], [], [])[0]) and ready:
+                data = os.read(fd, _READ_BYTES)
+                if not data:
+                    return
+                samples = self._decoder.decode(data)
+                now = self._heard_ns = self._clock.monotonic_ns()
+                self._capture.update(len(samples), now - len(samples) * NS // rate)
+                ring.write(samples, now)
+        finally:
+            ring.close()
+
+    def _from_ring(self, timeout: float) -> Block | Gap | Anchor | None:
+        if self._ring is None:
+            raise EndOfStream
+        item = self._ring.read(self._options.block_length, timeout)
+        if item is None:
+            silent_s = (self._clock.monotonic_ns() - self._heard_ns) / NS
+            if silent_s > self._options.stall_timeout_s and self._fd >= 0:
+                raise Disconnected(
+                    f"{self._name} has delivered nothing for {silent_s:.1f} s"
+                )
+            return None
+        anchor = self._anchors.before(item)
+        if anchor is not None:
+            self._waiting.append(anchor)
+        return item
+
+    # ---- the end ------------------------------------------------------------------
+
+    def _conclude(self) -> None:
+        """After the last sample: what was left over, and how the program ended."""
+        if self._fd < 0:
+            return
+        rest, command = self._decoder.rest, self._command
+        if rest:
+            self.notices.append(
+                f"{self._name} ended within a sample: its last {rest} bytes are "
+                "ignored (are sample_format and channels_in right?)"
+            )
+        failure = command.failure() if command is not None else None
+        self.close()
+        if failure is not None:
+            raise StageError(failure) from None
+
+
+def _stdin() -> int:
+    try:
+        fd = sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError) as error:
+        raise ConfigError("there is no standard input to read") from error
+    if os.isatty(fd):
+        raise ConfigError(
+            "standard input is a terminal: pipe raw samples into it, or give a command"
+        )
+    return fd
+
+
+def _build(options: PipeOptions, context: BuildContext) -> PipeSource:
+    return PipeSource(options, context)
+
+
+def _resources(options: PipeOptions) -> frozenset[str]:
+    return frozenset(["stdin"] if options.command is None else [])
+
+
+def _check(options: PipeOptions, context: BuildContext) -> Iterator[str]:
+    problem = channels_problem(options.channels)
+    if problem:
+        yield problem
+    elif max(options.channels) > options.channels_in:
+        yield (
+            f"channels: there is no channel {max(options.channels)}, "
+            f"channels_in is {options.channels_in}"
+        )
+    if options.command is None:
+        return
+    try:
+        program = words(options.command)[0]
+    except ConfigError as error:
+        yield str(error)
+        return
+    if shutil.which(program) is None:
+        yield f"command '{program}' does not exist: install it or correct the name"
+
+
+plugin = Plugin(
+    kind="source",
+    options=PipeOptions,
+    build=_build,
+    summary="Raw PCM from standard input or from a command such as ffmpeg",
+    resources=_resources,
+    check=_check,
+)

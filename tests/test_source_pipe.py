@@ -1,0 +1,358 @@
+"""The pipe source: real programs, real pipes, every way in which they end."""
+
+import io
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neurovocal.engine.errors import ConfigError, Disconnected, EndOfStream, StageError
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.timebase import NS, ManualClock, SystemClock
+from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.plugins._pcm import PcmDecoder
+from neurovocal.plugins.source_pipe import plugin
+
+RATE = 16_000
+PYTHON = sys.executable
+
+
+def make(clock=None, **options):
+    context = BuildContext(clock or SystemClock(), "run", stream="lane")
+    return plugin.build(plugin.options(sample_rate=RATE, **options), context)
+
+
+def problems(**options):
+    context = BuildContext(ManualClock(), "run")
+    return list(plugin.check(plugin.options(sample_rate=RATE, **options), context))
+
+
+def rest_of(source):
+    items = []
+    while True:
+        try:
+            item = source.read(10)
+        except EndOfStream:
+            return items
+        if item is not None:
+            items.append(item)
+
+
+def samples_of(items):
+    return np.concatenate([item.samples for item in items if isinstance(item, Block)])
+
+
+def says(path, status=0, stderr=""):
+    """A command that writes a file to its output and ends as told."""
+    code = "import shutil, sys; shutil.copyfileobj(open(sys.argv[1], 'rb'), "
+    code += "sys.stdout.buffer); sys.stdout.flush(); sys.stderr.write(sys.argv[2]); "
+    code += "sys.exit(int(sys.argv[3]))"
+    return [PYTHON, "-c", code, str(path), stderr, str(status)]
+
+
+@pytest.fixture
+def pcm(tmp_path):
+    """A file of raw samples, and what they are."""
+    values = np.arange(-20_000, 20_000, dtype="<i2").reshape(-1, 2)
+    path = tmp_path / "samples.raw"
+    path.write_bytes(values.tobytes())
+    return path, values.astype(np.float32) / 32768
+
+
+# ---- bytes to samples -----------------------------------------------------------
+
+FORMATS = {"s16le": "PCM_16", "s24le": "PCM_24", "s32le": "PCM_32", "f32le": "FLOAT"}
+
+
+@pytest.mark.parametrize("sample_format", FORMATS)
+@given(cuts=st.lists(st.integers(1, 997), max_size=20))
+def test_decoding_agrees_with_libsndfile_for_any_cutting(sample_format, cuts):
+    values = np.random.default_rng(0).uniform(-1, 1, (83, 2)).astype(np.float32)
+    buffer = io.BytesIO()
+    form = {"format": "RAW", "subtype": FORMATS[sample_format], "endian": "LITTLE"}
+    soundfile.write(buffer, values, RATE, **form)
+    raw = buffer.getvalue()
+    buffer.seek(0)
+    expected, _ = soundfile.read(
+        buffer, dtype="float32", samplerate=RATE, channels=2, **form
+    )
+    decoder = PcmDecoder(sample_format, 2)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(raw)), len(raw)]
+    parts = [decoder.decode(raw[a:b]) for a, b in pairwise(edges)]
+    np.testing.assert_array_equal(np.concatenate(parts), expected)
+    assert decoder.rest == 0
+
+
+# ---- commands -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_command_is_heard_to_its_end(pcm, live):
+    path, values = pcm
+    source = make(command=says(path), channels_in=2, channels=[2], live=live)
+    assert Registry().get("source", "pipe") is plugin
+    assert source.info == StreamInfo("lane", RATE, 1)
+    source.open()
+    items = rest_of(source)
+    np.testing.assert_array_equal(samples_of(items), values[:, 1:])
+    assert not any(isinstance(item, Gap) for item in items)
+    assert any(isinstance(item, Anchor) for item in items) is live
+    with pytest.raises(EndOfStream):
+        source.read(0)
+    source.close()
+    source.open()  # and once more
+    np.testing.assert_array_equal(samples_of(rest_of(source)), values[:, 1:])
+
+
+def test_a_command_is_live_unless_told_otherwise():
+    assert make(command="x").live is True
+    assert make(command="x", live=False).live is False
+    assert make().live is False
+    assert make(live=True).live is True
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_failing_command_is_one_sentence_after_the_last_sample(pcm, live):
+    path, values = pcm
+    command = says(path, status=3, stderr="no route to host\n\n")
+    # More chatter than a pipe holds must neither block nor be kept.
+    command[2] = "import sys; sys.stderr.write('chatter\\n' * 50_000); " + command[2]
+    source = make(command=command, channels_in=2, live=live)
+    source.open()
+    count = 0
+    while count < len(values):
+        item = source.read(10)
+        count += len(item.samples) if isinstance(item, Block) else 0
+    with pytest.raises(StageError) as caught:
+        rest_of(source)
+    name = os.path.basename(PYTHON)
+    assert (
+        str(caught.value) == f"command '{name}' ended with status 3: no route to host"
+    )
+    with pytest.raises(EndOfStream):
+        source.read(0)
+
+
+def test_a_killed_command_says_so():
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    source = make(command=[PYTHON, "-c", code])
+    source.open()
+    with pytest.raises(StageError, match="was ended by SIGKILL"):
+        rest_of(source)
+
+
+def test_a_command_that_does_not_exist(tmp_path):
+    source = make(command="no-such-program --option")
+    with pytest.raises(ConfigError, match="'no-such-program' cannot be run: No such"):
+        source.open()
+    source.close()
+    assert problems(command="no-such-program -x") == [
+        "command 'no-such-program' does not exist: install it or correct the name"
+    ]
+    assert "cannot be split" in problems(command="ffmpeg 'x")[0]
+    assert problems(command="") == ["command: name a program"]
+
+
+def test_close_ends_the_command_and_its_children(tmp_path):
+    """Both hold the write end of a FIFO: its end is seen when both are gone."""
+    os.mkfifo(tmp_path / "fifo")
+    alive = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    code = """
+import subprocess, sys, time
+held = open(sys.argv[1], "wb")
+sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+subprocess.Popen(sleep, pass_fds=[held.fileno()])
+sys.stdout.buffer.write(bytes(64))
+sys.stdout.flush()
+time.sleep(600)
+"""
+    source = make(command=[PYTHON, "-c", code, str(tmp_path / "fifo")])
+    source.open()
+    while not isinstance(source.read(10), Block):
+        pass
+    with pytest.raises(BlockingIOError):
+        os.read(alive, 1)
+    source.close()
+    source.close()
+    os.set_blocking(alive, True)
+    assert os.read(alive, 1) == b""
+    os.close(alive)
+    assert rest_of(source) == []
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_ffmpeg(tmp_path):
+    values = np.random.default_rng(1).uniform(-0.5, 0.5, (RATE, 1)).astype(np.float32)
+    soundfile.write(tmp_path / "x.flac", values, RATE, subtype="PCM_24")
+    command = f"ffmpeg -v error -i '{tmp_path}/x.flac' -f f32le -"
+    source = make(command=command, sample_format="f32le", live=False)
+    source.open()
+    np.testing.assert_allclose(samples_of(rest_of(source)), values, atol=1e-6)
+    source = make(command=command.replace("x.flac", "y.flac"), sample_format="f32le")
+    source.open()
+    with pytest.raises(StageError, match=r"command 'ffmpeg' .*: .*No such file"):
+        rest_of(source)
+
+
+# ---- what comes through -----------------------------------------------------------
+
+
+def test_an_unfinished_last_sample_is_ignored_and_told(pcm):
+    path, values = pcm
+    path.write_bytes(path.read_bytes()[:-1])
+    source = make(command=says(path), channels_in=2, channels=[1, 2], live=False)
+    source.open()
+    np.testing.assert_array_equal(samples_of(rest_of(source)), values[:-1])
+    (notice,) = source.notices
+    assert "its last 3 bytes are ignored" in notice
+
+
+def test_samples_that_are_no_numbers_become_a_gap(tmp_path):
+    values = np.ones(100, "<f4")
+    values[50] = np.nan
+    path = tmp_path / "x.raw"
+    path.write_bytes(values.tobytes())
+    source = make(command=says(path), sample_format="f32le", live=False)
+    source.open()
+    assert Gap(50, 51, "not a number") in rest_of(source)
+
+
+def test_live_what_does_not_fit_is_a_gap_and_counted(tmp_path):
+    values = np.random.default_rng(0).integers(-9999, 9999, 10 * RATE, np.int16)
+    path = tmp_path / "x.raw"
+    path.write_bytes(values.tobytes())
+    source = make(command=says(path), buffer_s=0.5)
+    source.open()
+    # The reader is busy until all has come: the ring's writer waits for nobody.
+    ended = threading.Event()
+    while source.counts.received < len(values):
+        ended.wait(0.01)
+    items = rest_of(source)
+    gap = items[0]
+    assert gap == Gap(0, len(values) - RATE // 2, "overrun")
+    np.testing.assert_array_equal(
+        samples_of(items)[:, 0], values[gap.stop :].astype(np.float32) / 32768
+    )
+    counts = source.counts
+    assert counts.received == counts.delivered + counts.dropped == len(values)
+
+
+def test_not_live_the_writer_waits_and_nothing_is_lost(tmp_path):
+    values = np.random.default_rng(0).integers(-9999, 9999, 20 * RATE, np.int16)
+    path = tmp_path / "x.raw"
+    path.write_bytes(values.tobytes())
+    source = make(command=says(path), live=False, block_length=1000)
+    source.open()
+    items = rest_of(source)
+    assert max(len(item.samples) for item in items) <= 1000
+    np.testing.assert_array_equal(
+        samples_of(items)[:, 0], values.astype(np.float32) / 32768
+    )
+
+
+def test_live_silence_of_the_writer_is_a_disconnection():
+    clock = ManualClock()
+    code = "import sys, time; sys.stdout.buffer.write(bytes(200)); "
+    code += "sys.stdout.flush(); time.sleep(600)"
+    source = make(clock, command=[PYTHON, "-c", code], stall_timeout_s=5)
+    source.open()
+    items = []
+    while sum(len(i.samples) for i in items if isinstance(i, Block)) < 100:
+        if (item := source.read(1)) is not None:
+            items.append(item)
+    clock.advance(4.9)
+    assert source.read(0) is None
+    clock.advance(0.2)
+    with pytest.raises(Disconnected, match=r"has delivered nothing for 5\.1 s"):
+        source.read(0)
+    source.close()
+
+
+def test_live_anchors_come_from_the_arrival(pcm):
+    clock = ManualClock(utc_ns=1_000 * NS)
+    clock.advance(100)
+    source = make(clock, command=says(pcm[0]), channels_in=2)
+    source.open()
+    anchor = next(item for item in rest_of(source) if isinstance(item, Anchor))
+    assert anchor.sample == 0
+    assert 1_098 * NS < anchor.utc_ns < 1_100 * NS
+
+
+def test_offline_time_comes_from_the_option(pcm):
+    source = make(
+        command=says(pcm[0]), channels_in=2, live=False, start_utc="1970-01-01T01:00Z"
+    )
+    source.open()
+    assert source.read(1) == Anchor(0, 3600 * NS)
+
+
+def test_channels_are_checked():
+    assert "there is no channel 3" in problems(channels=[3], channels_in=2)[0]
+    assert "twice" in problems(channels=[1, 1])[0]
+    assert problems(channels=[2, 1], channels_in=2) == []
+    assert plugin.resources(plugin.options(sample_rate=RATE)) == {"stdin"}
+    claims = plugin.resources(plugin.options(sample_rate=RATE, command="x"))
+    assert claims == frozenset()
+
+
+# ---- standard input ---------------------------------------------------------------
+
+READ_STDIN = f"""
+import json, sys
+import numpy as np
+from neurovocal.engine.errors import EndOfStream, NeurovocalError
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Block
+from neurovocal.plugins.source_pipe import plugin
+
+options = plugin.options(sample_rate={RATE}, live=json.loads(sys.argv[1]))
+source = plugin.build(options, BuildContext(SystemClock(), "run"))
+values = []
+try:
+    source.open()
+    while True:
+        item = source.read(1.0)
+        if isinstance(item, Block):
+            values.append(item.samples)
+except EndOfStream:
+    source.close()
+    np.save(sys.argv[2], np.concatenate(values))
+except NeurovocalError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_standard_input(tmp_path, live):
+    values = np.arange(-9000, 9000, dtype="<i2")
+    arguments = [PYTHON, "-c", READ_STDIN, json.dumps(live), str(tmp_path / "x.npy")]
+    subprocess.run(arguments, input=values.tobytes(), check=True, timeout=60)
+    got = np.load(tmp_path / "x.npy")[:, 0]
+    np.testing.assert_array_equal(got, values.astype(np.float32) / 32768)
+
+
+def test_a_terminal_is_no_audio():
+    leader, follower = pty.openpty()
+    done = subprocess.run(
+        [PYTHON, "-c", READ_STDIN, "false", "x"],
+        stdin=follower,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(leader)
+    os.close(follower)
+    assert done.returncode == 1
+    assert done.stderr.startswith("standard input is a terminal")
