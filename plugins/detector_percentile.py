@@ -5,139 +5,22 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.registry import BuildContext, Plugin
 from neurovocal.engine.segmenter import Segmenter, SegmenterRules
 from neurovocal.engine.types import Block, Gap, Mark, Offset, Onset, Posteriors
 from neurovocal.plugins._floor import RelativeLevel, RunningQuantile
+from neurovocal.plugins._percentile import (
+    PercentileOptions,
+    percentile_segments,
+    to_samples,
+)
+
+__all__ = ["PercentileOptions", "percentile_segments", "plugin"]
 
 LEARN_EVERY_S = 0.064
 LEAST_THRESHOLD_DB = -120.0  # running scope: below any 16-bit signal
-
-
-class PercentileOptions(Options):
-    """Options of the `percentile` detector."""
-
-    scope: Literal["file", "running"] = "file"
-    """`file`: the percentile of all samples up to the next gap or the end, so
-    that segments are told only then. `running`: of the samples heard lately."""
-    percentile: float = Field(default=90.0, gt=0, lt=100)
-    """Samples whose smoothed amplitude reaches this percentile are sound."""
-    smooth_ms: float = Field(default=4.0, gt=0)
-    """Length of the moving average over the rectified waveform."""
-    min_spacing_ms: float = Field(default=2.0, ge=0)
-    """Runs that are less than this apart are one segment."""
-    min_duration_ms: float = Field(default=15.0, ge=0)
-    """Shorter segments are ignored; one of just this length counts."""
-    max_duration_ms: float = Field(default=500.0, gt=0)
-    """Longer segments are ignored (`file`), or closed as truncated while a new
-    one begins (`running`, where the onset has been told already)."""
-    buffer_ms: float = Field(default=5.0, ge=0)
-    """Added to both ends, as far as neighbours leave room."""
-    max_file_s: float = Field(default=600.0, gt=0)
-    """`file`: audio longer than this without a gap is refused; it is held in
-    memory, and segments are told that late."""
-    memory_s: float = Field(default=30.0, gt=0)
-    """`running`: time constant of forgetting."""
-    settle_s: float = Field(default=1.0, ge=0)
-    """`running`: marks are held back for so long at the start of a stream."""
-
-
-def smooth(samples: NDArray[np.floating], width: int) -> NDArray[np.float64]:
-    """Centred moving average of the rectified samples, float64[n].
-
-    Value i is the sum of ``|x|`` over ``[i - width // 2, i + (width + 1) // 2)``
-    over `width`; beyond both ends there are zeros. Running sums in float64 are
-    exact for what 16 and 24 bit files hold, so that equal levels stay equal.
-    """
-    before, after = width // 2, (width - 1) // 2
-    total = np.zeros(1 + before + len(samples) + after)
-    np.abs(samples, out=total[1 + before : 1 + before + len(samples)])
-    np.cumsum(total, out=total)
-    return np.asarray((total[width:] - total[:-width]) / width)
-
-
-def percentile_segments(
-    samples: NDArray[np.floating],
-    sample_rate: int,
-    options: PercentileOptions | None = None,
-) -> list[tuple[int, int, float]]:
-    """Segments of a whole recording.
-
-    1. a = moving average of ``|x|`` over `smooth_ms` (`smooth`);
-    2. threshold = the `percentile` of a, interpolated linearly between samples;
-    3. runs of a >= threshold; runs less than `min_spacing_ms` apart are joined;
-    4. runs of `min_duration_ms` to `max_duration_ms`, both included, are kept;
-    5. `buffer_ms` is added to both ends, but no segment reaches beyond the
-       recording, into the run after it or into the segment before it.
-
-    Parameters
-    ----------
-    samples : float[n_samples]
-        One channel.
-    sample_rate : int
-        Hz.
-    options : PercentileOptions, optional
-        Defaults are those of the method's description.
-
-    Returns
-    -------
-    list of (onset, offset, score)
-        In samples; the score is the largest a of the run over the threshold
-        (1.0 where the threshold is zero).
-
-    Notes
-    -----
-    After the adaptive vocalization detection in the description of the
-    NeuroVocal RNN-RBM (section "Spectrogram Preprocessing Pipeline").
-    """
-    options = options or PercentileOptions()
-    if len(samples) == 0:
-        return []
-    width = max(1, _samples(options.smooth_ms, sample_rate))
-    level = smooth(samples, width)
-    threshold = float(np.percentile(level, options.percentile))
-    starts, stops = _joined_runs(
-        level >= threshold, _samples(options.min_spacing_ms, sample_rate)
-    )
-    lengths = stops - starts
-    kept = (lengths >= _samples(options.min_duration_ms, sample_rate)) & (
-        lengths <= _samples(options.max_duration_ms, sample_rate)
-    )
-    starts, stops = starts[kept], stops[kept]
-    buffer = _samples(options.buffer_ms, sample_rate)
-    segments: list[tuple[int, int, float]] = []
-    earliest = 0
-    for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-        latest = starts[index + 1] if index + 1 < len(starts) else len(samples)
-        peak = float(level[start:stop].max())
-        score = peak / threshold if threshold > 0 else 1.0
-        onset = max(int(start) - buffer, earliest)
-        earliest = min(int(stop) + buffer, int(latest))
-        segments.append((onset, earliest, score))
-    return segments
-
-
-def _joined_runs(
-    above: NDArray[np.bool_], spacing: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Starts and stops of the runs of True that are `spacing` or more apart."""
-    padded = np.concatenate(([False], above, [False]))
-    edges = np.flatnonzero(padded[1:] != padded[:-1])
-    starts, stops = edges[::2], edges[1::2]
-    if len(starts) == 0:
-        return starts, stops
-    apart = starts[1:] - stops[:-1] >= max(spacing, 1)
-    return (
-        starts[np.concatenate(([True], apart))],
-        stops[np.concatenate((apart, [True]))],
-    )
-
-
-def _samples(milliseconds: float, sample_rate: int) -> int:
-    return round(milliseconds * sample_rate / 1000)
 
 
 class FilePercentileDetector:
@@ -231,18 +114,18 @@ class RunningPercentileDetector:
     consumes: Literal["samples", "posteriors"] = "samples"
 
     def __init__(self, options: PercentileOptions, sample_rate: int) -> None:
-        self._width = max(1, _samples(options.smooth_ms, sample_rate))
+        self._width = max(1, to_samples(options.smooth_ms, sample_rate))
         self._before = self._width // 2
         self._after = (self._width - 1) // 2
         self._memory = round(options.memory_s * sample_rate)
         settle = max(1, round(options.settle_s * sample_rate))
-        buffer = _samples(options.buffer_ms, sample_rate)
+        buffer = to_samples(options.buffer_ms, sample_rate)
         rules = SegmenterRules(
             on=1.0,
             off=1.0,
-            min_duration=_samples(options.min_duration_ms, sample_rate),
-            max_duration=max(1, _samples(options.max_duration_ms, sample_rate)),
-            gap_fill=_samples(options.min_spacing_ms, sample_rate),
+            min_duration=to_samples(options.min_duration_ms, sample_rate),
+            max_duration=max(1, to_samples(options.max_duration_ms, sample_rate)),
+            gap_fill=to_samples(options.min_spacing_ms, sample_rate),
             pre=buffer,
             post=buffer,
         )
