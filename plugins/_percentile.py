@@ -128,5 +128,6 @@ def _joined_runs(
     )
 
 
-def toto_samples(milliseconds: float, sample_rate: int) -> int:
+def to_samples(milliseconds: float, sample_rate: int) -> int:
+    """Milliseconds as samples, rounded."""
     return round(milliseconds * sample_rate / 1000)
