@@ -1,9 +1,11 @@
 """One recording on disk: found, inspected, read in pieces, never half believed."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from difflib import get_close_matches
 from glob import glob, has_magic
+from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,23 @@ def _similar(path: Path) -> str:
     names = [p.name for p in path.parent.iterdir()]
     close = get_close_matches(path.name, names, n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def stream_names(paths: list[Path], style: str) -> list[str]:
+    """A different name for each: short or as given, numbered where two agree."""
+    names = [path.as_posix() for path in paths]
+    plain = [path.name for path in paths]
+    if style == "short" and len(set(plain)) == len(plain):
+        return plain
+    if style == "short":
+        resolved = [path.resolve() for path in paths]
+        root = Path(commonpath([path.parent for path in resolved]))
+        names = [path.relative_to(root).as_posix() for path in resolved]
+    seen: Counter[str] = Counter()
+    for index, name in enumerate(names):
+        seen[name] += 1
+        names[index] = name if seen[name] == 1 else f"{name}#{seen[name]}"
+    return names
 
 
 def inspect(path: Path) -> Header:

@@ -1,9 +1,8 @@
 """Recordings on disk as a source: one, several, a folder, a pattern."""
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from itertools import count
-from os.path import commonpath
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,13 @@ from neurovocal.engine.protocols import SourceItem
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
 from neurovocal.plugins._audio import Channels, Pacer, channels_problem, finite_items
-from neurovocal.plugins._recording import Header, Recording, find_recordings, inspect
+from neurovocal.plugins._recording import (
+    Header,
+    Recording,
+    find_recordings,
+    inspect,
+    stream_names,
+)
 from neurovocal.plugins._recording_time import utc_ns
 
 NEXT_RECORDING = "next recording"
@@ -113,7 +118,7 @@ class FileSource:
         self._pacer = Pacer(
             self._context.clock, headers[0].sample_rate, options.pace == "realtime"
         )
-        names = _names([header.path for header in headers], options.names)
+        names = stream_names([header.path for header in headers], options.names)
         self._info = self._stream(headers[0], names[0])
         self._items = self._play(list(zip(headers, names, strict=True)))
 
@@ -219,11 +224,14 @@ class FileSource:
         recording = self._recording = Recording(header)
         try:
             recording.open()
-            while len(samples := recording.read(length)):
-                chosen = self._channels.pick(samples)
-                stop = position + len(samples)
-                yield from finite_items(position, chosen, self._pacer.due_ns(stop))
-                position = stop
+            # Reading costs most per call: many small blocks come from one.
+            while len(read := recording.read(max(1, _ASAP_LENGTH // length) * length)):
+                for first in range(0, len(read), length):
+                    samples = self._channels.pick(read[first : first + length])
+                    stop = position + len(samples)
+                    due_ns = self._pacer.due_ns(stop)
+                    yield from finite_items(position, samples, due_ns)
+                    position = stop
         except AudioFileError as error:
             self.failures.append(str(error))
         finally:
@@ -245,23 +253,6 @@ def _find(options: FileOptions, context: BuildContext) -> tuple[list[Path], list
     if not asked:
         problems.append("path: name at least one recording")
     return paths, problems
-
-
-def _names(paths: list[Path], style: str) -> list[str]:
-    """A different name for each: short or as given, numbered where two agree."""
-    names = [path.as_posix() for path in paths]
-    plain = [path.name for path in paths]
-    if style == "short" and len(set(plain)) == len(plain):
-        return plain
-    if style == "short":
-        resolved = [path.resolve() for path in paths]
-        root = Path(commonpath([path.parent for path in resolved]))
-        names = [path.relative_to(root).as_posix() for path in resolved]
-    seen: Counter[str] = Counter()
-    for index, name in enumerate(names):
-        seen[name] += 1
-        names[index] = name if seen[name] == 1 else f"{name}#{seen[name]}"
-    return names
 
 
 def _check_one_rate(headers: list[Header]) -> None:
