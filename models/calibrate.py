@@ -85,9 +85,13 @@ def fit_temperature(votes: Votes) -> float:
 
 
 def fit_thresholds(
-    votes: Votes, temperature: float, names: list[str], precision: float
+    votes: Votes, temperature: float, names: list[str], margin: float
 ) -> dict[str, float]:
-    """Per unit, the lowest posterior that labels must have to be that often right.
+    """Per unit, the posterior below which a label is answered with `unknown`.
+
+    A right label of the unit has never been so unlikely on validation data, not
+    even `margin` times as unlikely: a sound that is, is another sound. With few
+    examples the smallest posterior is an accident, hence the margin.
 
     Parameters
     ----------
@@ -95,32 +99,23 @@ def fit_thresholds(
     temperature : float
     names : list of str
         Unit names, silence first.
-    precision : float
-        Share of right labels that is wanted among those kept.
+    margin : float
+        Factor on the odds ``p / (1 - p)`` of the least likely right label.
 
     Returns
     -------
     dict of str to float
-        Only units that need a threshold.
+        A unit without a right label on validation data has none.
     """
     posteriors = votes.posteriors(temperature)
-    if not len(posteriors):
-        return {}
-    best = posteriors.argmax(axis=1)
-    height = posteriors.max(axis=1)
     thresholds = {}
-    for unit in range(posteriors.shape[1]):
-        chosen = best == unit
-        order = np.argsort(-height[chosen], kind="stable")
-        right = (votes.unit[chosen] == unit + 1)[order]
-        if not len(right) or right.all():
+    for unit, name in enumerate(names[1:]):
+        chosen = votes.unit == unit + 1
+        own = posteriors[chosen, unit]
+        right = own[posteriors[chosen].argmax(axis=1) == unit]
+        if not len(right):
             continue
-        reached = np.cumsum(right) / np.arange(1, len(right) + 1)
-        good = np.flatnonzero(reached >= precision)
-        sorted_height = height[chosen][order]
-        last = good[-1] if len(good) else 0
-        if last < len(right) - 1:
-            # Half way to the first label that would spoil the precision.
-            limit = (sorted_height[last] + sorted_height[last + 1]) / 2
-            thresholds[names[unit + 1]] = round(float(limit), 4)
+        lowest = min(float(right.min()), 1 - 1e-9)
+        odds = lowest / (1 - lowest) / margin
+        thresholds[name] = round(odds / (1 + odds), 4)
     return thresholds

@@ -110,6 +110,9 @@ class ClassifierConfig(Options):
     """Frames per sequence."""
     warm_up: int = Field(default=12, ge=0)
     """First frames of a sequence that do not count: the state is still cold."""
+    used_states: float = Field(default=0.5, ge=0, le=1)
+    """Share of the sequences that begin with the state after another sequence, as
+    in the middle of a stream, and not with zeros."""
     optimizer: Literal["adamw", "adam", "rmsprop"] = "adamw"
     """Rule of the steps."""
     learning_rate: float = Field(default=3e-3, gt=0)
@@ -133,8 +136,9 @@ class ClassifierConfig(Options):
     """Looks without improvement that end the training."""
     augment: AugmentConfig = AugmentConfig()
     """Noise on the training sequences."""
-    target_precision: float = Field(default=0.98, ge=0, le=1)
-    """`unknown` thresholds are the lowest that reach this precision per unit."""
+    unknown_margin: float = Field(default=10.0, ge=1)
+    """A segment is `unknown` when the odds of its label are this many times lower
+    than the lowest odds of a right label of that unit on validation data."""
     provisional_ms: float = Field(default=20.0, ge=0)
     """Delay after onset at which the first provisional label is given."""
 
@@ -222,8 +226,11 @@ class RnnRbmConfig(Options):
 
 
 class CardConfig(Options):
-    """What the bundle says about itself. Where empty, the dataset's README.md is
-    asked: its lines `Licence: ...` and `Attribution: ...`, and its first paragraph."""
+    """What the bundle says about itself.
+
+    Where empty, the dataset's README.md is asked: its lines `Licence: ...` and
+    `Attribution: ...`, and its first paragraph.
+    """
 
     name: str = ""
     """Name of the bundle; empty: the name of its folder."""

@@ -132,9 +132,10 @@ def _evaluate_classifier(
         inside += ErrorCount(wrong, len(reference))
         kept = _counted(heard.labels, recording, units, front_end.sample_rate)
         names = [units.names[unit] for unit in reference]
-        detected += ErrorCount(
-            edit_distance(names, [label.unit for label in kept]), len(names)
-        )
+        # `unknown` is the right answer to a sound that is no syllable, and a
+        # missing label where it is one.
+        known = [label.unit for label in kept if label.unit != spec.unknown]
+        detected += ErrorCount(edit_distance(names, known), len(names))
         unsure = sum(label.unit == spec.unknown for label in kept)
         unknown += ErrorCount(unsure, len(kept))
         segments += score_segments(

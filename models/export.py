@@ -169,7 +169,7 @@ def _write_classifier(
         silence=names[0],
         state=model.shapes,
         temperature=temperature,
-        thresholds=fit_thresholds(votes, temperature, names, config.target_precision),
+        thresholds=fit_thresholds(votes, temperature, names, config.unknown_margin),
         provisional_ms=config.provisional_ms,
     )
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neurovocal.engine.errors import EXIT_LOSS, ConfigError, NeurovocalError
 
@@ -32,15 +32,23 @@ class Interrupted(NeurovocalError):  # noqa: N818 (a state, not a mistake)
 
 
 class Task(Protocol):
-    """What is trained, one optimizer step at a time."""
+    """What is trained, one optimizer step at a time.
+
+    ``carried`` holds tensors that one step hands to the next, beside the weights.
+    """
 
     name: str
     updates: int
     validate_every: int
     patience: int | None
-    module: nn.Module
     optimizer: torch.optim.Optimizer
     rng: np.random.Generator
+    carried: dict[str, Tensor]
+
+    @property
+    def module(self) -> nn.Module:
+        """The network."""
+        ...
 
     def begin(self, progress: float) -> bool:
         """Prepare for the step at `progress` of the training.
@@ -208,6 +216,7 @@ def _save(path: Path, task: Task, history: History, best: dict[str, Any]) -> Non
     content = {
         "module": task.module.state_dict(),
         "optimizer": task.optimizer.state_dict(),
+        "carried": task.carried,
         "best": best,
         "history": {name: getattr(history, name) for name in history.__slots__},
         "torch_rng": torch.get_rng_state(),
@@ -229,6 +238,7 @@ def _load(path: Path, task: Task) -> tuple[History, dict[str, Any]]:
         task.begin(min(history.update / task.updates, 1 - 1e-9))
         task.module.load_state_dict(content["module"])
         task.optimizer.load_state_dict(content["optimizer"])
+        task.carried = content["carried"]
         torch.set_rng_state(content["torch_rng"])
         task.rng.bit_generator.state = _arrays(content["rng"])
     except (OSError, RuntimeError, KeyError, ValueError, pickle.PickleError) as error:

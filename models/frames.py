@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.front_end import frames_of
 from neurovocal.engine.manifest import FrontEnd
 from neurovocal.engine.protocols import Features
 from neurovocal.engine.registry import BuildContext, Registry
@@ -71,6 +70,13 @@ def describe_front_end(config: FrontEndConfig, sample_rate: int) -> FrontEnd:
         frame_length=features.frame_length,
         n_bins=features.n_bins,
         options=config.options,
+    )
+
+
+def features_without_scaling(front_end: FrontEnd) -> Features:
+    """Features stage of a front end whose scaling is still to be fitted."""
+    return _build(
+        front_end.plugin, front_end.options, front_end.sample_rate, Path.cwd()
     )
 
 
@@ -167,27 +173,6 @@ def fit_band(
     # A bin that never changes (digital silence, a low-pass) stays at 0.
     spread = np.where(high - low > 1e-6, high - low, np.inf)
     return low.astype(np.float32), (1.0 / spread).astype(np.float32)
-
-
-def make_material(
-    recording: Recording,
-    features: Features,
-    sample_rate: int,
-    units: Units,
-    offset: Float32,
-    gain: Float32,
-) -> Material:
-    """Frames and targets of a recording; `features` must not scale."""
-    frames = (frames_of(features, read_samples(recording, sample_rate)) - offset) * gain
-    target, spans = targets_of(
-        recording,
-        units,
-        len(frames),
-        sample_rate,
-        features.hop_length,
-        features.frame_length,
-    )
-    return Material(recording, frames, target, spans)
 
 
 def targets_of(

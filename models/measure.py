@@ -92,8 +92,7 @@ class LinearPredictor:
             past = _past(song, order)
             gram += past.T @ past
             cross += past.T @ song[order:]
-        weights: NDArray[np.float64] = np.linalg.solve(gram, cross)
-        return cls(weights, order)
+        return cls(np.linalg.solve(gram, cross).astype(np.float64), order)
 
     def squared_error(self, songs: Sequence[Float32], skip: int) -> float:
         """Mean squared error of frames `skip`, `skip` + 1, ... of each song."""

@@ -1,5 +1,6 @@
 """Progress for people: a bar with the time left, or plain lines without a terminal."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ from rich.progress import (
 )
 
 Watch = Callable[[float, str], None]
+_QUIET_S = 2.0
 
 
 class Reporter:
@@ -60,14 +62,18 @@ class _Bar:
 
 
 class _Lines:
-    """A line for every tenth: enough for a log file."""
+    """A line for every tenth, but at most one every two seconds: for a log file."""
 
     def __init__(self, reporter: Reporter, name: str) -> None:
         self._reporter, self._name = reporter, name
         self._tenth = 0
+        self._started = self._said = time.monotonic()
 
     def __call__(self, share: float, note: str = "") -> None:
-        tenth = int(share * 10 + 1e-9)
-        if tenth > self._tenth:
-            self._tenth = tenth
-            self._reporter.say(f"{self._name}: {tenth * 10} % {note}".rstrip())
+        tenth, now = int(share * 10 + 1e-9), time.monotonic()
+        if tenth <= self._tenth or now - self._said < _QUIET_S:
+            return
+        self._tenth, self._said = tenth, now
+        left_s = (now - self._started) * (1 - share) / share
+        line = f"{self._name}: {tenth * 10} %, {left_s:.0f} s left {note}"
+        self._reporter.say(line.rstrip())

@@ -43,6 +43,7 @@ class ClassifierTask:
         self.patience: int | None = config.patience
         self.module = Classifier(config, train[0].frames.shape[1], n_units)
         self.optimizer = _optimizer(self.module, config)
+        self.carried: dict[str, Tensor] = {}
         self._config = config
         self._train = [m for m in train if len(m.frames)]
         self._valid = valid
@@ -59,7 +60,8 @@ class ClassifierTask:
     def step(self, progress: float) -> float:
         """Train on one batch of sequences."""
         frames, target, weight = self._batch()
-        logits, _ = self.module(frames)
+        logits, after = self.module(frames, self._before(len(frames)))
+        self.carried = {name: value.detach() for name, value in after.items()}
         loss = functional.cross_entropy(
             logits.flatten(0, 1),
             target.flatten(),
@@ -89,6 +91,22 @@ class ClassifierTask:
             wrong += int((logits[0].argmax(-1) != target)[valid].sum())
             counted += int(valid.sum())
         return {"score": entropy / counted, "frame_error": wrong / counted}
+
+    def _before(self, batch_size: int) -> dict[str, Tensor]:
+        """State before each sequence: that of a stream's start, or a used one.
+
+        A stream lasts for hours, a training sequence for a second: without used
+        states the network would never hear a frame from the state in which it
+        spends its life.
+        """
+        state = self.module.initial_state(batch_size)
+        order = torch.from_numpy(self.rng.permutation(batch_size))
+        used = self.rng.random(batch_size) < self._config.used_states
+        if self.carried:
+            rows = torch.from_numpy(used)
+            for name, fresh in state.items():
+                fresh[rows] = self.carried[name][order][rows]
+        return state
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
         """Sequences from recordings drawn by their length, zero-padded."""

@@ -46,6 +46,7 @@ class RnnRbmTask:
     ) -> None:
         torch.manual_seed(seed)
         self.rng = np.random.Generator(np.random.SFC64(seed))
+        self.carried: dict[str, Tensor] = {}
         self._uniform = uniform_from(self.rng)
         self._config = config
         self._length = config.warm_up + config.sequence_length

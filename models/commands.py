@@ -1,0 +1,164 @@
+"""``neurovocal train`` and ``neurovocal evaluate``.
+
+torch is imported when a command runs, not before: without it the command line
+still works and says what to install.
+"""
+
+import importlib.util
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import load_bundle
+
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="F",
+        help="Annotation format that crowsetta reads (notmat, raven, textgrid, "
+        "aud-seq, birdsong-recognition-dataset, ...); default: annotations.csv.",
+    ),
+]
+
+
+def train(
+    dataset: Annotated[
+        Path,
+        typer.Argument(help="Folder of recordings with annotations.csv."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Bundle to be made.")
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="C", help="Recipe, such as train.yaml."),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(metavar="M", min=0.01, help="Time budget; default: the recipe's."),
+    ] = None,
+    annotation_format: Format = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="In place of the recipe's seed.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads, in place of the recipe's.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Forget an unfinished training.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle that is there.")
+    ] = False,
+) -> None:
+    """Train a classifier and an RNN-RBM, and export them as a verified bundle.
+
+    Ctrl-C keeps a checkpoint beside DIR; the same command goes on from it, also
+    after a kill.
+    """
+    _need("torch", "onnx")
+    from neurovocal.models.config import load_config
+    from neurovocal.models.fit import stop_on_signal
+    from neurovocal.models.progress import Reporter
+    from neurovocal.models.train import Job, train_bundle
+
+    recipe = load_config(_found(config))
+    given = {"seed": seed, "threads": threads}
+    recipe = recipe.model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
+    job = Job(
+        dataset,
+        out,
+        annotation_format,
+        minutes,
+        restart,
+        overwrite,
+        command=_command_line(),
+    )
+    with stop_on_signal() as stop:
+        bundle = train_bundle(job, recipe, Reporter(), stop)
+    _print_figures(bundle.manifest.figures)
+
+
+def evaluate(
+    bundle: Annotated[
+        str, typer.Argument(help="Bundle, or the name of one that ships.")
+    ],
+    dataset: Annotated[
+        Path, typer.Argument(help="Folder of recordings with annotations.csv.")
+    ],
+    annotation_format: Format = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN=VALUE",
+            help="Only recordings for which files.csv says so, such as split=valid.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+) -> None:
+    """Measure a bundle on annotated recordings, run as the engine runs it."""
+    _need("torch")
+    from neurovocal.models.data import read_dataset
+    from neurovocal.models.evaluate import evaluate_bundle
+    from neurovocal.models.progress import Reporter
+
+    loaded = load_bundle(bundle)
+    recordings = list(read_dataset(dataset, annotation_format).recordings)
+    if split is not None:
+        column, _, value = split.partition("=")
+        recordings = [r for r in recordings if r.columns.get(column) == value]
+        if not recordings:
+            raise ConfigError(f"--split {split}: files.csv has no such recording")
+    with Reporter().stage("evaluate") as watch:
+        figures = evaluate_bundle(loaded, recordings, lambda share: watch(share, ""))
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        _print_figures(figures)
+
+
+def _need(*modules: str) -> None:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"this command needs {' and '.join(missing)}: install neurovocal[train]"
+        )
+
+
+def _found(config: Path | None) -> Path | None:
+    """A recipe's path; a bare name may be that of one that ships."""
+    if config is None or config.exists():
+        return config
+    from importlib.resources import files
+
+    name = config.name if config.suffix else f"{config.name}.yaml"
+    shipped = Path(str(files("neurovocal.configs"))) / name
+    return shipped if shipped.is_file() else config
+
+
+def _command_line() -> str:
+    """What was typed, for the bundle's record."""
+    return shlex.join(["neurovocal", *sys.argv[1:]])
+
+
+def _print_figures(figures: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    for part, measures in figures.items():
+        if not isinstance(measures, dict):
+            console.print(f"{part}: {measures}", markup=False)
+            continue
+        table = Table(title=part, title_justify="left", show_header=False)
+        for name, value in measures.items():
+            if isinstance(value, int | float):
+                table.add_row(name.replace("_", " "), f"{value:g}")
+        console.print(table)

@@ -1,0 +1,95 @@
+"""From a dataset and a recipe to arrays that can be trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.front_end import frames_of
+from neurovocal.engine.manifest import FrontEnd
+from neurovocal.engine.types import Float32
+from neurovocal.models.config import TrainConfig
+from neurovocal.models.data import Dataset, Recording
+from neurovocal.models.frames import (
+    SCALING_FILE,
+    Material,
+    common_rate,
+    describe_front_end,
+    features_without_scaling,
+    fit_band,
+    read_samples,
+    targets_of,
+)
+from neurovocal.models.progress import Watch
+from neurovocal.models.split import Split, Units, choose_units, split_recordings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A dataset, split and turned into scaled frames.
+
+    ``front_end`` is the one that the bundle will carry, scaling included. The
+    test split is only listed: nothing of it is read before the end.
+    """
+
+    split: Split
+    units: Units
+    front_end: FrontEnd
+    offset: Float32
+    gain: Float32
+    train: list[Material]
+    valid: list[Material]
+    warnings: list[str]
+
+
+def prepare(dataset: Dataset, config: TrainConfig, watch: Watch) -> Prepared:
+    """Split the recordings and compute the frames of training and validation.
+
+    The scaling is fitted on training frames alone.
+
+    Raises
+    ------
+    ConfigError
+        The data or the recipe cannot be trained on; one sentence per reason.
+    """
+    split = split_recordings(dataset, config.split, config.seed)
+    units, warnings = choose_units(split.train, dataset.recordings, config.units)
+    rate, resampled = common_rate(dataset.recordings)
+    rate = config.front_end.sample_rate or rate
+    bare = describe_front_end(config.front_end, rate)
+    features = features_without_scaling(bare)
+    wanted: Sequence[Recording] = [*split.train, *split.valid]
+    raw = []
+    for number, recording in enumerate(wanted, start=1):
+        raw.append(frames_of(features, read_samples(recording, rate)))
+        watch(number / len(wanted), "")
+    offset, gain = fit_band(raw[: len(split.train)], config.front_end)
+    materials = []
+    for recording, frames in zip(wanted, raw, strict=True):
+        target, spans = targets_of(
+            recording, units, len(frames), rate, bare.hop_length, bare.frame_length
+        )
+        scaled = ((frames - offset) * gain).astype(np.float32)
+        materials.append(Material(recording, scaled, target, spans))
+    n_train = len(split.train)
+    for name, part in (("train", materials[:n_train]), ("valid", materials[n_train:])):
+        if not any(material.spans for material in part):
+            raise ConfigError(
+                f"the {name} split has no segment that is long enough to hold the "
+                f"centre of a frame ({bare.hop_length / rate * 1000:.1f} ms apart)"
+            )
+    scaling = {"file": SCALING_FILE, "clip": [0.0, 1.0]}
+    front_end = bare.model_copy(
+        update={"options": {**bare.options, "scaling": scaling}}
+    )
+    return Prepared(
+        split,
+        units,
+        front_end,
+        offset,
+        gain,
+        materials[:n_train],
+        materials[n_train:],
+        [*warnings, *resampled],
+    )
