@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points, version
 from typing import Annotated
 
@@ -19,6 +20,10 @@ from neurovocal.engine.cli.run import run
 from neurovocal.engine.errors import EXIT_CLEAN, EXIT_CONFIG, NeurovocalError
 
 COMMANDS_GROUP = "neurovocal.commands"
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(run, check, init, devices, plugins, schema),
+    *(detect, label, listen, replay, bench),
+)
 
 
 def _version(wanted: bool) -> None:
@@ -54,11 +59,9 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_top)
-    for command in (run, check, init, devices, plugins, schema, detect, label):
+    for command in _COMMANDS:
         app.command()(command)
     app.add_typer(bundle_app, name="bundle")
-    for command in (listen, replay, bench):
-        app.command()(command)
     for point in sorted(entry_points(group=COMMANDS_GROUP), key=lambda p: p.name):
         app.command(point.name)(point.load())
     return app

@@ -151,12 +151,11 @@ class _Progress:
         """Show how far the source has come."""
         if self._lane is None:
             return
-        rate = self._lane.source.info.sample_rate
         done, total = getattr(self._lane.source, "progress", (0, None))
         self._bar.update(
             self._task,
             description=self._lane.source.info.stream[-40:],
-            seconds=self._lane.heard_samples / rate,
+            seconds=self._lane.heard_s,
             completed=done,
             total=total,
         )

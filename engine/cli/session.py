@@ -5,6 +5,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
@@ -39,11 +40,19 @@ def new_run_name() -> str:
 
 def plan_of(config: Config, located: Located) -> Plan:
     """Check everything about a configuration that can be checked unopened."""
+    return plan_of_parts(config, located, base_of(located.name))
+
+
+def plan_of_parts(config: Config, located: Located, base: Path) -> Plan:
+    """Same, with the folder that relative input paths start from."""
+    # The comment lets `replay` find recordings that the configuration names.
+    origin = f"# configuration: {base / Path(located.name or 'arguments').name}\n"
     context = BuildContext(
         clock=SystemClock(),
         run=new_run_name(),
-        base=base_of(located.name),
-        config_text=yaml.safe_dump(located.data, sort_keys=False, allow_unicode=True),
+        base=base,
+        config_text=origin
+        + yaml.safe_dump(located.data, sort_keys=False, allow_unicode=True),
     )
     return make_plan(config, located, Registry(), context)
 

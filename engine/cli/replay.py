@@ -1,0 +1,157 @@
+"""``neurovocal replay``: a recorded run again, byte for byte."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from neurovocal.engine.cli.run import BlockLength
+from neurovocal.engine.cli.session import plan_of_parts, run_plan
+from neurovocal.engine.config import parse_config
+from neurovocal.engine.errors import EXIT_RUNTIME, ConfigError
+from neurovocal.engine.journal import RunRecord, read_events, runs
+from neurovocal.engine.located import parse_located
+from neurovocal.engine.plan import DEFAULT_WANTS
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.replay import ReplayComparison
+from neurovocal.engine.runner import Runner
+from neurovocal.engine.timebase import SystemClock
+
+_SHOWN = 5
+_ORIGIN = re.compile(r"^# configuration: (.*)$", re.MULTILINE)
+
+
+def replay(
+    journal: Annotated[Path, typer.Argument(help="Journal of the recorded run.")],
+    run: Annotated[
+        str | None, typer.Option(help="Name of the run; default: the newest.")
+    ] = None,
+    block_length: BlockLength = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+) -> None:
+    """Run a recorded run again and compare every event, byte for byte.
+
+    The journal holds the configuration; the audio is read from the recordings
+    that it names, or, for a live source, from what the `recording` sink kept.
+    Exit code 2 if any event differs.
+    """
+    record = _find(journal, run)
+    origin = _ORIGIN.search(record.config)
+    base = Path(origin[1]).parent if origin else Path.cwd()
+    data = parse_located(record.config, str(journal)).data
+    kept, others = _wants(data, base)
+    comparison = _Comparison(read_events(journal, record.run), kept, others)
+    located = parse_located(
+        yaml.safe_dump(_again(data, block_length), sort_keys=False), str(journal)
+    )
+    outcome = run_plan(plan_of_parts(parse_config(located), located, base), comparison)
+    differences = comparison.differences + comparison.missing()
+    _report(record, comparison, differences, as_json)
+    raise typer.Exit(EXIT_RUNTIME if differences or outcome.errors else 0)
+
+
+class _Comparison(ReplayComparison):
+    """The comparison as a display: there is nothing to draw."""
+
+    def watch(self, runner: Runner) -> None:
+        """Only messages are needed."""
+
+    def draw(self) -> None:
+        """Nothing to show before the end."""
+
+
+def _find(journal: Path, name: str | None) -> RunRecord:
+    known = {record.run: record for record in runs(journal)}
+    if not known:
+        raise ConfigError(f"journal '{journal}' holds no run")
+    if name is None:
+        return list(known.values())[-1]
+    if name not in known:
+        raise ConfigError(
+            f"journal '{journal}' has no run '{name}' (it has: {', '.join(known)})"
+        )
+    return known[name]
+
+
+def _wants(data: dict[str, Any], base: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """Kinds that the journal kept, and kinds that any sink asked for."""
+    registry = Registry()
+    context = BuildContext(clock=SystemClock(), run="replay", base=base)
+    kept: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+    lanes = data.get("lanes", [])
+    for sink in [*data.get("sinks", []), *(s for la in lanes for s in la["sinks"])]:
+        plugin = registry.get("sink", sink["plugin"], base)
+        built = plugin.build(
+            plugin.options.model_validate(sink.get("options", {})), context
+        )
+        wants = frozenset(sink.get("events") or getattr(built, "wants", DEFAULT_WANTS))
+        others |= wants
+        if sink["plugin"] == "journal":
+            kept |= wants
+    return kept, others - {"block"}
+
+
+def _again(data: dict[str, Any], block_length: int | None) -> dict[str, Any]:
+    """The recorded configuration, as fast as it goes and without its sinks."""
+    recordings = [
+        sink["options"]["path"]
+        for sink in data.get("sinks", [])
+        if sink["plugin"] == "recording"
+    ]
+    lanes = data.get("lanes", [data])
+    for lane in lanes:
+        lane["source"] = _source(lane, data, recordings, block_length)
+        lane.pop("sinks", None)
+    # The comparison is an observer; a configuration has at least one sink.
+    nothing = {"plugin": "jsonl", "options": {"path": "/dev/null"}, "events": []}
+    return {**data, "sinks": [nothing]}
+
+
+def _source(
+    lane: dict[str, Any],
+    data: dict[str, Any],
+    recordings: list[str],
+    block_length: int | None,
+) -> dict[str, Any]:
+    source = lane["source"]
+    options = dict(source.get("options", {}))
+    if recordings:
+        name = lane.get("name") or data.get("station", "neurovocal")
+        source = {"plugin": "recording"}
+        options = {"path": recordings[0], "stream": options.get("stream", name)}
+    elif source["plugin"] in ("file", "synthetic"):
+        options["pace"] = "asap"
+    else:
+        raise ConfigError(
+            f"the audio of a '{source['plugin']}' source was not kept: add "
+            "{plugin: recording, options: {path: FOLDER}} to the sinks of such runs"
+        )
+    if block_length is not None:
+        options["block_length"] = block_length
+    return {**source, "options": options}
+
+
+def _report(
+    record: RunRecord,
+    comparison: ReplayComparison,
+    differences: list[str],
+    as_json: bool,
+) -> None:
+    if as_json:
+        report = {
+            "run": record.run,
+            "identical": dict(comparison.identical),
+            "differences": differences,
+        }
+        typer.echo(json.dumps(report))
+        return
+    counts = ", ".join(f"{n} {kind}" for kind, n in comparison.identical.items())
+    typer.echo(f"run {record.run}: identical: {counts or 'nothing'}")
+    for difference in differences[:_SHOWN]:
+        typer.echo(f"error: {difference}", err=True)
+    if len(differences) > _SHOWN:
+        typer.echo(f"error: and {len(differences) - _SHOWN} more", err=True)

@@ -1,0 +1,83 @@
+"""Running a recorded run again, and comparing every event byte for byte."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+
+from neurovocal.engine.journal import Recorded
+from neurovocal.engine.types import Message
+from neurovocal.engine.wire import event_json, payload_of
+
+Key = tuple[str, str, int]
+
+# What a run says of its own time and health is not of the audio.
+TIMED_KINDS = frozenset({"anchor", "health", "stats"})
+
+
+class ReplayComparison:
+    """A sink that compares what a lane says now with what was recorded.
+
+    Events are matched by kind, stream and number, so that the order in which
+    independent lanes were recorded does not matter.
+
+    Parameters
+    ----------
+    recorded : iterable of Recorded
+        Events of the recorded run.
+    kinds : frozenset of str
+        Kinds that the journal was to keep.
+    also_wants : frozenset of str
+        Kinds that other sinks of the recorded run asked for: they decide what
+        a lane computes, so they are asked for again.
+    """
+
+    def __init__(
+        self,
+        recorded: Iterable[Recorded],
+        kinds: frozenset[str],
+        also_wants: frozenset[str] = frozenset(),
+    ) -> None:
+        self.kinds = kinds - TIMED_KINDS
+        self.wants = self.kinds | also_wants
+        self.identical: Counter[str] = Counter()
+        self.differences: list[str] = []
+        self._digests: dict[Key, bytes] = {
+            (event.kind, event.stream, event.seq): _digest(event.header, event.payload)
+            for event in recorded
+            if event.kind in self.kinds
+        }
+
+    def open(self) -> None:
+        """Nothing to acquire."""
+
+    def write(self, message: Message) -> None:
+        """Compare one event."""
+        if message.kind not in self.kinds:
+            return
+        key = (message.kind, message.info.stream, message.seq)
+        header = event_json(message)
+        recorded = self._digests.pop(key, None)
+        if recorded == _digest(header, payload_of(message)):
+            self.identical[message.kind] += 1
+            return
+        what = "was not recorded" if recorded is None else "differs from the recorded"
+        self.differences.append(f"{_name(key)} {what}: {header.decode()}")
+
+    def flush(self, timeout: float) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def missing(self) -> list[str]:
+        """Recorded events that did not come again."""
+        return [f"{_name(key)} did not come again" for key in sorted(self._digests)]
+
+
+def _digest(header: bytes, payload: bytes) -> bytes:
+    return hashlib.blake2b(header + b"\0" + payload, digest_size=16).digest()
+
+
+def _name(key: Key) -> str:
+    kind, stream, seq = key
+    return f"{kind} {seq} of '{stream}'"
