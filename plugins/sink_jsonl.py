@@ -1,95 +1,67 @@
-"""Events as lines of canonical JSON: the same audio gives the same file."""
+"""Writes events as lines of JSON that are the same in every run."""
 
-import sys
-from pathlib import Path
-from typing import BinaryIO
-
-from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.types import BULK_KINDS, KINDS, Message
+from neurovocal.engine.types import Message
 from neurovocal.engine.wire import event_json
-
-STDOUT = "-"
+from neurovocal.plugins._output import TextOutput, claim, output_problems
 
 
 class JsonlOptions(Options):
-    """Options of the ``jsonl`` sink."""
+    """Options of the JSON lines sink."""
 
-    path: str = STDOUT
-    """File to write; `-` is stdout. An existing file is replaced."""
+    path: str = "-"
+    """File to write; `-` is standard output."""
     values: bool = False
-    """Whether frames and other bulky events are written with their values."""
+    """Whether frames and other arrays are written out, not only described."""
+    append: bool = False
+    """Whether to go on behind what the file holds, rather than replace it."""
 
 
 class JsonlSink:
-    """One line per event, without run, time of day and latency.
+    """One event a line, in canonical form: no run, time of day or latency in it.
 
-    What depends on the run is left out, so that two runs over the same audio
-    can be compared with `diff`.
+    The same audio and configuration give the same bytes, however the audio was
+    cut: compare two runs with ``cmp``. With several lanes their lines mix.
 
     Parameters
     ----------
     options : JsonlOptions
-        File and content.
+        Checked options.
     """
 
+    # What the audio alone defines: health and anchors come by the clock.
+    wants = frozenset({"onset", "offset", "label", "gap"})
+
     def __init__(self, options: JsonlOptions) -> None:
-        bulk = frozenset() if options.values else BULK_KINDS
-        self.wants = frozenset(KINDS.values()) - bulk - {"stats", "anchor", "block"}
-        self._options = options
-        self._file: BinaryIO | None = None
+        self._values = options.values
+        self._output = TextOutput(options.path, append=options.append)
 
     def open(self) -> None:
-        """Open the file.
-
-        Raises
-        ------
-        ConfigError
-            It cannot be written.
-        """
-        if self._options.path == STDOUT:
-            self._file = sys.stdout.buffer
-            return
-        try:
-            self._file = Path(self._options.path).expanduser().open("wb")
-        except OSError as error:
-            raise ConfigError(
-                f"'{self._options.path}' cannot be written: {error.strerror}"
-            ) from error
+        """Open the file; ConfigError when it cannot be written."""
+        self._output.open()
 
     def write(self, message: Message) -> None:
-        """Write a line."""
-        assert self._file is not None, "write before open"
-        self._file.write(event_json(message, values=self._options.values) + b"\n")
-        if self._options.path == STDOUT:
-            self._file.flush()
+        """Write one line."""
+        self._output.write(event_json(message, values=self._values).decode() + "\n")
 
     def flush(self, timeout: float) -> None:
-        """Bring the lines so far into the file."""
-        if self._file is not None:
-            self._file.flush()
+        """Hand everything to the operating system."""
+        self._output.flush()
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None and self._options.path != STDOUT:
-            self._file.close()
-        self._file = None
+        self._output.close()
 
 
 def _build(options: JsonlOptions, context: BuildContext) -> JsonlSink:
     return JsonlSink(options)
 
 
-def _claims(options: JsonlOptions) -> frozenset[str]:
-    if options.path == STDOUT:
-        return frozenset({"stdout"})
-    return frozenset({f"file:{Path(options.path).expanduser().resolve()}"})
-
-
 plugin = Plugin(
     kind="sink",
     options=JsonlOptions,
     build=_build,
-    summary="Events as lines of canonical JSON",
-    resources=_claims,
+    summary="writes events as lines of JSON, the same in every run",
+    resources=lambda options: claim(options.path),
+    check=lambda options, context: output_problems(options.path),
 )

@@ -1,166 +1,93 @@
-"""Writes segments or labels as a table: CSV, Raven selections or Audacity labels."""
+"""Writes segments or labels as a table: CSV, Raven selections, Audacity labels."""
 
-import csv
-import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Literal
 
-from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Label, Message, Offset, Onset
-
-_RAVEN = (
-    "Selection",
-    "View",
-    "Channel",
-    "Begin Time (s)",
-    "End Time (s)",
-    "Low Freq (Hz)",
-    "High Freq (Hz)",
-    "Begin File",
-    "Annotation",
-)
+from neurovocal.plugins._output import claim, output_problems
+from neurovocal.plugins._tables import TABLES, Content, Row
 
 
 class TableOptions(Options):
-    """Options of the ``table`` sink."""
+    """Options of the table sink."""
 
     path: str = "-"
-    """File to write; `-` is stdout. An existing file is replaced."""
+    """File to write; `-` is standard output."""
     format: Literal["csv", "raven", "audacity"] = "csv"
-    """`csv`: with a header; `raven`: a selection table; `audacity`: a label track
-    (one recording a file: times of several would lie over each other)."""
-    content: Literal["labels", "segments"] = "labels"
-    """A row per final label, or per segment whether it has a label or not."""
+    """Form of the table. Audacity's form holds one recording: further streams get
+    files of their own beside `path`, named after the stream."""
+    content: Literal["segments", "labels"] = "labels"
+    """What a row is: a detected segment with its score, or a final label."""
 
 
 class TableSink:
-    """One row per segment, written as soon as it is known.
+    """One row per segment or label, written as soon as it is final.
 
     Parameters
     ----------
     options : TableOptions
-        File, form and content.
+        Checked options.
     """
 
     def __init__(self, options: TableOptions) -> None:
+        self._content: Content = options.content
         labels = options.content == "labels"
         self.wants = frozenset({"label"} if labels else {"onset", "offset"})
-        self._options = options
-        self._labels = labels
-        self._file: TextIO | None = None
-        self._write: Callable[[list[Any]], Any] = lambda row: None
+        self._table = TABLES[options.format](options.path, options.content)
         self._scores: dict[tuple[str, int], float] = {}
-        self._selection = 0
-        self._stream: str | None = None
+        self._rows = 0
 
     def open(self) -> None:
-        """Open the file and write the header.
-
-        Raises
-        ------
-        ConfigError
-            The file cannot be written.
-        """
-        if self._options.path == "-":
-            self._file = sys.stdout
-        else:
-            try:
-                self._file = (
-                    Path(self._options.path)
-                    .expanduser()
-                    .open("w", encoding="utf-8", newline="")
-                )
-            except OSError as error:
-                raise ConfigError(
-                    f"'{self._options.path}' cannot be written: {error.strerror}"
-                ) from error
-        if self._options.format == "csv":
-            self._write = csv.writer(self._file, lineterminator="\n").writerow
-            last = ["label", "posterior"] if self._labels else ["score"]
-            self._write(["file", "onset_s", "offset_s", *last])
-            return
-        file = self._file
-        self._write = lambda row: file.write("\t".join(map(str, row)) + "\n")
-        if self._options.format == "raven":
-            self._write([*_RAVEN, "Posterior" if self._labels else "Score"])
+        """Open the file and write the heading; ConfigError when that fails."""
+        self._scores.clear()
+        self._table.open()
 
     def write(self, message: Message) -> None:
-        """Write a row for a segment that has ended.
-
-        Raises
-        ------
-        ConfigError
-            A second recording for an Audacity track.
-        """
-        stream, event = message.info.stream, message.event
-        rate = message.info.sample_rate
-        match event:
-            case Onset():
-                self._scores[stream, event.segment] = event.score
-            case Offset():
-                score = self._scores.pop((stream, event.segment), 0.0)
-                span = (event.onset / rate, event.sample / rate)
-                self._row(stream, span, "", score)
-            case Label(status="final", offset=int(offset)):
-                span = (event.onset / rate, offset / rate)
-                self._row(stream, span, event.unit, event.posterior)
+        """Write a row if the message completes one."""
+        row = self._row(message)
+        if row is not None:
+            self._table.write(row)
+            self._rows += 1
 
     def flush(self, timeout: float) -> None:
-        """Bring the rows so far into the file."""
-        if self._file is not None:
-            self._file.flush()
+        """Hand everything to the operating system."""
+        self._table.flush()
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None and self._file is not sys.stdout:
-            self._file.close()
-        self._file = None
+        self._table.close()
 
-    def _row(
-        self, stream: str, span: tuple[float, float], unit: str, value: float
-    ) -> None:
-        begin, end = (f"{time:.6f}" for time in span)
-        number = f"{value:.4f}"
-        if self._options.format == "csv":
-            label = [unit] if self._labels else []
-            self._write([stream, begin, end, *label, number])
-        elif self._options.format == "raven":
-            self._selection += 1
-            where = [self._selection, "Spectrogram 1", 1, begin, end, "", ""]
-            self._write([*where, stream, unit, number])
-        else:
-            if self._stream not in (None, stream):
-                raise ConfigError(
-                    f"an Audacity label track is of one recording: '{stream}' needs "
-                    "a file of its own (or use --format raven)"
-                )
-            self._stream = stream
-            self._write([begin, end, unit or number])
+    def stats(self) -> dict[str, object]:
+        """Rows so far."""
+        return {"rows": self._rows}
+
+    def _row(self, message: Message) -> Row | None:
+        event, info = message.event, message.info
+        if self._content == "labels":
+            if not isinstance(event, Label) or event.status != "final":
+                return None
+            if event.offset is None:
+                return None
+            return Row(info, event.onset, event.offset, event.unit, event.posterior)
+        match event:
+            case Onset():
+                self._scores[info.stream, event.segment] = event.score
+            case Offset():
+                # The engine's queue may have dropped the onset: then no score.
+                score = self._scores.pop((info.stream, event.segment), float("nan"))
+                return Row(info, event.onset, event.sample, "", score)
+        return None
 
 
 def _build(options: TableOptions, context: BuildContext) -> TableSink:
     return TableSink(options)
 
 
-def _claims(options: TableOptions) -> frozenset[str]:
-    if options.path == "-":
-        return frozenset({"stdout"})
-    return frozenset({f"file:{Path(options.path).expanduser().resolve()}"})
-
-
-def _check(options: TableOptions, context: BuildContext) -> Iterable[str]:
-    folder = Path(options.path).expanduser().parent
-    if options.path != "-" and not folder.is_dir():
-        yield f"'{options.path}' cannot be written: folder '{folder}' does not exist"
-
-
 plugin = Plugin(
     kind="sink",
     options=TableOptions,
     build=_build,
-    summary="Segments or labels as a table: CSV, Raven or Audacity",
-    resources=_claims,
-    check=_check,
+    summary="writes segments or labels as CSV, Raven or Audacity tables",
+    resources=lambda options: claim(options.path),
+    check=lambda options, context: output_problems(options.path),
 )

@@ -1,0 +1,195 @@
+"""The journal's file: events in SQLite, one file for many runs (docs/journal.md)."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from neurovocal.engine.errors import ConfigError
+
+__all__ = ["Recorded", "RunRecord", "open_journal", "read_events", "runs"]
+
+SCHEMA_VERSION = 1
+# Marks the file as ours: SQLite keeps it in the file's first bytes.
+APPLICATION_ID = int.from_bytes(b"NvJl")
+
+_MAGIC = b"SQLite format 3\0"
+# The SQLite file format (sqlite.org/fileformat2.html), section 1.3.
+_USER_VERSION = slice(60, 64)
+_APPLICATION = slice(68, 72)
+_HEADER_LENGTH = 100
+_BUSY_S = 5.0
+
+_TABLES = """
+CREATE TABLE runs (
+    run TEXT PRIMARY KEY,
+    started_utc_ns INTEGER NOT NULL,
+    version TEXT NOT NULL,
+    config TEXT NOT NULL
+);
+CREATE TABLE messages (
+    run TEXT NOT NULL REFERENCES runs (run),
+    kind TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    sample INTEGER NOT NULL,
+    utc_ns INTEGER,
+    header TEXT NOT NULL,
+    latency TEXT,
+    payload BLOB NOT NULL,
+    UNIQUE (run, kind, stream, seq)
+);
+"""
+
+
+class RunRecord(NamedTuple):
+    """One run of the engine, as its journal knows it."""
+
+    run: str
+    started_utc_ns: int
+    version: str
+    config: str
+
+
+class Recorded(NamedTuple):
+    """One event: canonical header (JSON) and payload, the same in every run."""
+
+    kind: str
+    stream: str
+    seq: int
+    header: bytes
+    payload: bytes
+
+
+def open_journal(path: Path) -> sqlite3.Connection:
+    """Open a journal for writing; make it if there is none.
+
+    A transaction ends when it is told to. The connection may pass from thread to
+    thread, but only one may use it at a time.
+
+    Raises
+    ------
+    ConfigError
+        The file is no journal, is of a newer version, or cannot be written. It
+        is left as it was.
+    """
+    exists = _check(path)
+    connection = None
+    try:
+        connection = sqlite3.connect(
+            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        if not exists:
+            _create(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A crash of the program loses nothing that was committed; one of the
+        # machine may lose the newest commits, but never damages the file.
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        raise ConfigError(f"journal '{path}' cannot be written: {error}") from error
+    return connection
+
+
+def runs(path: str | Path) -> list[RunRecord]:
+    """Runs that a journal holds, oldest first.
+
+    Raises
+    ------
+    ConfigError
+        The file does not exist, is no journal or cannot be read.
+    """
+    with closing(_open_to_read(Path(path))) as connection:
+        query = "SELECT run, started_utc_ns, version, config FROM runs ORDER BY rowid"
+        try:
+            return [RunRecord(*row) for row in connection.execute(query)]
+        except sqlite3.Error as error:
+            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+
+
+def read_events(path: str | Path, run: str | None = None) -> Iterator[Recorded]:
+    """Events of a run in the order in which they were written.
+
+    Parameters
+    ----------
+    path : path
+        A journal; it may be in use.
+    run : str, optional
+        Name of the run; None means the newest.
+
+    Raises
+    ------
+    ConfigError
+        The file does not exist, is no journal, cannot be read or has no such run.
+    """
+    known = [record.run for record in runs(path)]
+    if run is None and known:
+        run = known[-1]
+    if run is None or run not in known:
+        names = ", ".join(known) or "none"
+        raise ConfigError(f"journal '{path}' has no run '{run}' (it has: {names})")
+    return _events(Path(path), run)
+
+
+def _events(path: Path, run: str) -> Iterator[Recorded]:
+    query = (
+        "SELECT kind, stream, seq, header, payload FROM messages WHERE run = ? "
+        "ORDER BY rowid"
+    )
+    with closing(_open_to_read(path)) as connection:
+        try:
+            for kind, stream, seq, header, payload in connection.execute(query, (run,)):
+                yield Recorded(kind, stream, seq, header.encode(), payload)
+        except sqlite3.Error as error:
+            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    if not _check(path):
+        raise ConfigError(f"there is no journal '{path}'")
+    try:
+        return sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=_BUSY_S
+        )
+    except sqlite3.Error as error:
+        raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+
+
+def _check(path: Path) -> bool:
+    """Whether there is a journal to go on with; reads bytes, opens no database."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEADER_LENGTH)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ConfigError(
+            f"journal '{path}' cannot be read: {error.strerror}"
+        ) from error
+    if not head:
+        return False
+    application = int.from_bytes(head[_APPLICATION])
+    if not head.startswith(_MAGIC) or application != APPLICATION_ID:
+        raise ConfigError(f"'{path}' is not a journal: choose another path")
+    version = int.from_bytes(head[_USER_VERSION])
+    if version != SCHEMA_VERSION:
+        raise ConfigError(
+            f"journal '{path}' has version {version}, this program knows "
+            f"{SCHEMA_VERSION}: choose another path, or update"
+        )
+    return True
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    """Make tables and marks at once: no reader ever sees half a journal."""
+    connection.execute("BEGIN IMMEDIATE")
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if not tables:  # another program may have been quicker
+        for statement in _TABLES.split(";")[:-1]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")

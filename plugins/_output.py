@@ -1,0 +1,116 @@
+"""Where sinks write text: a file, line by line, or standard output."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from neurovocal.engine.errors import ConfigError, StageError
+
+STDOUT = "-"
+
+
+def output_problems(path: str) -> Iterator[str]:
+    """Yield a sentence if a file can surely not be written; opens nothing."""
+    if path == STDOUT:
+        return
+    target = Path(path).expanduser()
+    folder = target.parent
+    if not folder.is_dir():
+        yield f"'{path}' cannot be written: folder '{folder}' does not exist"
+    elif target.is_dir():
+        yield f"'{path}' cannot be written: it is a folder"
+    elif not os.access(target if target.exists() else folder, os.W_OK):
+        yield f"'{path}' cannot be written: permission denied"
+
+
+def claim(path: str) -> frozenset[str]:
+    """Name under which two stages that write the same file are found out."""
+    if path == STDOUT:
+        return frozenset({"stdout"})
+    return frozenset({f"file:{Path(path).expanduser().resolve()}"})
+
+
+class TextOutput:
+    """A text file or standard output; every line is handed on at once.
+
+    An interrupted run thus leaves all rows so far. Names of files that are no
+    UTF-8 are written as the bytes that they are.
+
+    Parameters
+    ----------
+    path : str
+        File name; ``-`` is standard output.
+    append : bool
+        Whether to go on behind what the file holds.
+    """
+
+    def __init__(self, path: str, *, append: bool = False) -> None:
+        self.path = path
+        self._append = append
+        self._file: TextIO | None = None
+
+    def open(self) -> None:
+        """Open the file.
+
+        Raises
+        ------
+        ConfigError
+            It cannot be written.
+        """
+        if self.path == STDOUT:
+            self._file = sys.stdout
+            return
+        try:
+            self._file = (
+                Path(self.path)
+                .expanduser()
+                .open(
+                    "a" if self._append else "w",
+                    buffering=1,
+                    encoding="utf-8",
+                    errors="surrogateescape",
+                    newline="",
+                )
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"'{self.path}' cannot be written: {error.strerror}"
+            ) from error
+
+    def write(self, line: str) -> None:
+        """Write a line, its end included.
+
+        Raises
+        ------
+        StageError
+            The file cannot take it.
+        BrokenPipeError
+            Whoever read standard output has gone.
+        """
+        if self._file is None:
+            raise StageError(f"'{self.path}' is not open")
+        try:
+            if self.path == STDOUT:
+                line = line.encode("utf-8", "surrogateescape").decode(errors="replace")
+            self._file.write(line)
+            if self.path == STDOUT:
+                self._file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StageError(
+                f"'{self.path}' cannot be written: {error.strerror}"
+            ) from error
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        if self._file is not None:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; standard output stays open for others."""
+        if self._file is not None and self.path != STDOUT:
+            self._file.close()
+        self._file = None

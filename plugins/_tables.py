@@ -1,0 +1,206 @@
+"""The forms of tables that annotation programs read."""
+
+import csv
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from neurovocal.engine.errors import StageError
+from neurovocal.engine.types import StreamInfo
+from neurovocal.plugins._output import STDOUT, TextOutput
+
+Content: TypeAlias = Literal["segments", "labels"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Segment ``[onset, offset)`` in samples, its unit, and posterior or score."""
+
+    info: StreamInfo
+    onset: int
+    offset: int
+    unit: str
+    value: float
+
+    @property
+    def onset_s(self) -> str:
+        """Onset in seconds."""
+        return _seconds(self.onset, self.info)
+
+    @property
+    def offset_s(self) -> str:
+        """Offset in seconds."""
+        return _seconds(self.offset, self.info)
+
+    @property
+    def number(self) -> str:
+        """Posterior or score; empty when it is not known."""
+        return "" if math.isnan(self.value) else f"{self.value:.6f}"
+
+
+class CsvTable:
+    """Columns file, onset_s, offset_s, then score; or label and posterior."""
+
+    def __init__(self, path: str, content: Content) -> None:
+        self._output = TextOutput(path)
+        self._labels = content == "labels"
+        self._csv = csv.writer(self._output, lineterminator="\n")
+
+    def open(self) -> None:
+        """Open the file and write the heading."""
+        self._output.open()
+        last = ("label", "posterior") if self._labels else ("score",)
+        self._csv.writerow(("file", "onset_s", "offset_s", *last))
+
+    def write(self, row: Row) -> None:
+        """Write a row."""
+        last = (row.unit, row.number) if self._labels else (row.number,)
+        self._csv.writerow((row.info.stream, row.onset_s, row.offset_s, *last))
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._output.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._output.close()
+
+
+class RavenTable:
+    """A Raven selection table: tabs, a numbered row per selection.
+
+    Times are those of each recording, which the column "Begin File" names. The
+    frequency limits, which the engine does not measure, span everything.
+    """
+
+    _HEADING = (
+        "Selection",
+        "View",
+        "Channel",
+        "Begin Time (s)",
+        "End Time (s)",
+        "Low Freq (Hz)",
+        "High Freq (Hz)",
+        "Begin File",
+    )
+
+    def __init__(self, path: str, content: Content) -> None:
+        self._output = TextOutput(path)
+        self._labels = content == "labels"
+        self._selection = 0
+
+    def open(self) -> None:
+        """Open the file and write the heading."""
+        self._selection = 0
+        self._output.open()
+        last = ("Annotation", "Posterior") if self._labels else ("Score",)
+        self._line(*self._HEADING, *last)
+
+    def write(self, row: Row) -> None:
+        """Write a row."""
+        self._selection += 1
+        last = (row.unit, row.number) if self._labels else (row.number,)
+        self._line(
+            str(self._selection),
+            "Spectrogram 1",
+            "1",
+            row.onset_s,
+            row.offset_s,
+            "0.0",
+            f"{row.info.sample_rate / 2:.1f}",
+            row.info.stream,
+            *last,
+        )
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._output.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._output.close()
+
+    def _line(self, *cells: str) -> None:
+        self._output.write("\t".join(map(_cell, cells)) + "\n")
+
+
+class AudacityTable:
+    """An Audacity label track: onset, offset and text, no heading.
+
+    A track belongs to one recording. The first stream is written to the path
+    itself, every further one to a file beside it, ``STEM.STREAM.SUFFIX``.
+    """
+
+    def __init__(self, path: str, content: Content) -> None:
+        self._path = path
+        self._labels = content == "labels"
+        self._names: dict[str, str] = {}
+        self._stream: str | None = None
+        self._output = TextOutput(path)
+
+    def open(self) -> None:
+        """Open the file; there is no heading."""
+        self._names, self._stream = {}, None
+        self._output = TextOutput(self._path)
+        self._output.open()
+
+    def write(self, row: Row) -> None:
+        """Write a row, into the file of its stream."""
+        if row.info.stream != self._stream:
+            self._turn_to(row.info.stream)
+        text = row.unit if self._labels else row.number
+        self._output.write(f"{row.onset_s}\t{row.offset_s}\t{_cell(text)}\n")
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._output.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._output.close()
+
+    def _turn_to(self, stream: str) -> None:
+        """Write into another stream's file; only one is open at a time."""
+        if not self._names:
+            self._names[stream] = self._path
+        elif self._path == STDOUT:
+            raise StageError(
+                "an Audacity label track holds one recording: give a file to write "
+                "to, and each further recording gets one of its own"
+            )
+        else:
+            known = stream in self._names
+            name = self._names.setdefault(stream, self._beside(stream))
+            self._output.close()
+            self._output = TextOutput(name, append=known)
+            self._output.open()
+        self._stream = stream
+
+    def _beside(self, stream: str) -> str:
+        path = Path(self._path)
+        plain = re.sub(r"[^\w.-]+", "_", stream)
+        taken = set(self._names.values())
+        name = str(path.with_name(f"{path.stem}.{plain}{path.suffix}"))
+        number = 2
+        while name in taken:
+            name = str(path.with_name(f"{path.stem}.{plain}-{number}{path.suffix}"))
+            number += 1
+        return name
+
+
+TABLES: dict[str, type[CsvTable] | type[RavenTable] | type[AudacityTable]] = {
+    "csv": CsvTable,
+    "raven": RavenTable,
+    "audacity": AudacityTable,
+}
+
+
+def _seconds(sample: int, info: StreamInfo) -> str:
+    return f"{sample / info.sample_rate:.6f}"
+
+
+def _cell(text: str) -> str:
+    """Tabs and line ends would break the table."""
+    return " ".join(text.split()) if any(c in text for c in "\t\r\n") else text

@@ -1,0 +1,336 @@
+"""The journal: what was written is there, and nothing else is touched."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurovocal.engine.errors import ConfigError, StageError
+from neurovocal.engine.journal import read_events, runs
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.replay import compare
+from neurovocal.engine.testing import check_sink
+from neurovocal.engine.timebase import Clock, ManualClock, SystemClock
+from neurovocal.engine.types import (
+    Anchor,
+    Frames,
+    Label,
+    Ledger,
+    Message,
+    Onset,
+    Stats,
+    StreamInfo,
+)
+from neurovocal.engine.wire import event_json
+from neurovocal.plugins.sink_journal import JournalOptions, JournalSink, plugin
+
+INFO = StreamInfo("aviary-3", 32000)
+
+
+def build(
+    path: Path, run: str = "run-1", clock: Clock | None = None, **options: object
+) -> JournalSink:
+    checked = JournalOptions.model_validate({"path": str(path), **options})
+    context = BuildContext(clock or SystemClock(), run, config_text="version: 1\n")
+    sink = plugin.build(checked, context)
+    assert isinstance(sink, JournalSink)
+    return sink
+
+
+def label(seq: int, posterior: float = 0.5) -> Message:
+    event = Label(seq, seq, seq + 9, "b", posterior, "final", "m")
+    return Message(INFO, event, seq, seq + 20, 1000 + seq, Ledger(1.0, 2.0, 3.0), 5)
+
+
+def frames(seq: int, value: float = 1.0) -> Message:
+    return Message(
+        INFO, Frames(seq, 128, 256, np.full((2, 3), value, np.float32)), seq, 0
+    )
+
+
+def write(path: Path, messages: list[Message], run: str = "run-1") -> None:
+    sink = build(path, run)
+    sink.open()
+    for message in messages:
+        sink.write(message)
+    sink.close()
+
+
+def count(path: Path) -> int:
+    """Rows that another program sees at this moment."""
+    connection = sqlite3.connect(path)
+    (rows,) = connection.execute("SELECT count(*) FROM messages").fetchone()
+    connection.close()
+    assert isinstance(rows, int)
+    return rows
+
+
+def test_is_installed_under_its_name() -> None:
+    assert Registry().get("sink", "journal") is plugin
+
+
+def test_keeps_the_contract_of_sinks(tmp_path: Path) -> None:
+    check_sink(lambda: build(tmp_path / "j.sqlite"), [label(0), frames(0)])
+
+
+def test_what_was_written_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    messages = [label(0), frames(0), label(1), Message(INFO, Anchor(5, 77), 0, 5)]
+    write(path, messages)
+    events = list(read_events(path))
+    assert [(e.kind, e.stream, e.seq) for e in events] == [
+        ("label", "aviary-3", 0),
+        ("frames", "aviary-3", 0),
+        ("label", "aviary-3", 1),
+        ("anchor", "aviary-3", 0),
+    ]
+    assert [e.header for e in events] == [event_json(m) for m in messages]
+    assert np.frombuffer(events[1].payload, "<f4").tolist() == [1.0] * 6
+    (record,) = runs(path)
+    assert (record.run, record.config) == ("run-1", "version: 1\n")
+    assert record.version
+
+
+def test_what_differs_from_run_to_run_stands_apart(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    write(path, [label(0)])
+    connection = sqlite3.connect(path)
+    query = "SELECT sample, utc_ns, latency, header FROM messages"
+    sample, utc_ns, latency, header = connection.execute(query).fetchone()
+    connection.close()
+    assert (sample, utc_ns) == (0, 1000)
+    assert json.loads(latency)["compute_ms"] == 3.0
+    assert not {"run", "utc_ns", "latency"} & set(json.loads(header))
+
+
+def test_each_opening_is_another_run_in_the_same_file(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    write(path, [label(0), label(1)], "first")
+    write(path, [label(0, posterior=0.25)], "second")
+    assert [record.run for record in runs(path)] == ["first", "second"]
+    assert len(list(read_events(path, "first"))) == 2
+    (newest,) = read_events(path)
+    assert json.loads(newest.header)["posterior"] == 0.25
+
+
+def test_a_lone_event_is_on_disk_at_once_a_burst_soon(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    clock = ManualClock(utc_ns=1_700_000_000_000_000_000)
+    sink = build(path, clock=clock, commit_ms=200)
+    sink.open()
+    clock.advance(1.0)
+    sink.write(label(0))
+    assert count(path) == 1
+    clock.advance(0.1)
+    sink.write(label(1))
+    assert count(path) == 1
+    clock.advance(0.1)
+    sink.write(label(2))
+    assert count(path) == 3
+    sink.write(label(3))
+    sink.flush(1.0)
+    assert count(path) == 4
+    assert sink.stats() == {"written": 4, "waiting": 0, "commits": 4}
+    sink.close()
+
+
+def test_a_long_burst_is_not_kept_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    sink = build(path, clock=ManualClock(), commit_ms=1e9)
+    sink.open()
+    for seq in range(2500):
+        sink.write(label(seq))
+    assert count(path) == 2000
+    sink.close()
+    assert count(path) == 2500
+
+
+def test_a_killed_program_leaves_what_was_committed(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_sink_journal import build, label
+sink = build(Path({str(path)!r}), commit_ms=0)
+sink.open()
+for seq in range(5):
+    sink.write(label(seq))
+os.kill(os.getpid(), {int(signal.SIGKILL)})
+"""
+    process = subprocess.run([sys.executable, "-c", script], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert [event.seq for event in read_events(path)] == list(range(5))
+    write(path, [label(0)], "after")
+    assert [record.run for record in runs(path)] == ["run-1", "after"]
+
+
+def test_can_be_read_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    sink = build(path, commit_ms=0)
+    sink.open()
+    sink.write(label(0))
+    events = read_events(path)
+    assert next(events).seq == 0
+    sink.write(label(1))
+    assert list(events) == []  # a reader sees the state it began with
+    assert len(list(read_events(path))) == 2
+    sink.close()
+
+
+def test_a_failed_commit_loses_only_what_the_engine_knows_of(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    clock = ManualClock()
+    sink = build(path, clock=clock)
+    sink.open()
+    sink.write(label(0))
+    # Somebody else breaks the table, then mends it.
+    other = sqlite3.connect(path)
+    other.execute("ALTER TABLE messages RENAME TO hidden")
+    clock.advance(1.0)
+    with pytest.raises(StageError, match="cannot be written"):
+        sink.write(label(1))
+    other.execute("ALTER TABLE hidden RENAME TO messages")
+    other.close()
+    sink.close()
+    sink.open()  # as the engine does when `on_error` says restart
+    sink.write(label(2))
+    sink.close()
+    assert [event.seq for event in read_events(path)] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "content", [b"file,onset_s\n", b"SQLite format 3\0" + b"\0" * 200, b"x"]
+)
+def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "other"
+    path.write_bytes(content)
+    for use in (build(path).open, lambda: runs(path), lambda: read_events(path)):
+        with pytest.raises(ConfigError, match="is not a journal"):
+            list(use() or ())
+    assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["other"]
+
+
+def test_another_programs_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE messages (text)")
+    connection.commit()
+    connection.close()
+    with pytest.raises(ConfigError, match="is not a journal"):
+        build(path).open()
+
+
+def test_a_newer_journal_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    write(path, [label(0)])
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(ConfigError, match="version 2, this program knows 1"):
+        build(path).open()
+
+
+def test_an_empty_file_becomes_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    path.touch()
+    write(path, [label(0)])
+    assert len(list(read_events(path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("no/such/j.sqlite", "does not exist"),
+        ("", "it is a folder"),
+        ("-", "is a file"),
+    ],
+)
+def test_paths_that_cannot_be_written(tmp_path: Path, name: str, sentence: str) -> None:
+    options = JournalOptions(path=name if name == "-" else str(tmp_path / name))
+    (problem,) = plugin.check(options, BuildContext(SystemClock(), "run"))
+    assert sentence in problem
+    if name != "-":
+        with pytest.raises(ConfigError, match="cannot be"):
+            build(tmp_path / name).open()
+
+
+def test_journals_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with pytest.raises(ConfigError, match="there is no journal"):
+        runs(path)
+    write(path, [label(0)])
+    with pytest.raises(ConfigError, match=r"no run 'other' \(it has: run-1\)"):
+        read_events(path, "other")
+
+
+def test_a_damaged_journal_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    write(path, [label(seq) for seq in range(500)])
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(os.urandom(path.stat().st_size - 100))
+    with pytest.raises(ConfigError, match=r"j\.sqlite' cannot be read"):
+        list(read_events(path))
+
+
+def test_two_sinks_cannot_claim_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    detour = tmp_path / "x" / ".." / "j.sqlite"
+    assert plugin.resources(JournalOptions(path=str(path))) == plugin.resources(
+        JournalOptions(path=str(detour))
+    )
+
+
+def recorded(path: Path, messages: list[Message]) -> Path:
+    write(path, messages)
+    return path
+
+
+def test_the_same_run_again_is_identical(tmp_path: Path) -> None:
+    messages = [label(0), frames(0), label(1), Message(INFO, Stats({"a": 1}), 0, 0)]
+    path = recorded(tmp_path / "j", messages)
+    again = [replace(m, utc_ns=None, ledger=None, emitted_ns=0) for m in messages]
+    report = compare(read_events(path), reversed(again))
+    assert report.identical == 3
+    assert report.first_difference is None
+
+
+def test_every_way_to_differ_is_told(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "j", [label(0), label(1), frames(0)])
+    report = compare(read_events(path), [label(0), label(1, 0.75), frames(0)])
+    assert (report.identical, report.different) == (2, 1)
+    assert report.first_difference == (
+        "label 1 of 'aviary-3': posterior was 0.5, is 0.75"
+    )
+    report = compare(read_events(path), [label(0), label(1), frames(0, 2.0)])
+    assert report.first_difference == "frames 0 of 'aviary-3': the values differ"
+    report = compare(read_events(path), [label(0), frames(0)])
+    assert (report.identical, report.missing) == (2, 1)
+    assert report.first_difference == (
+        "label 1 of 'aviary-3' was recorded, but did not come again"
+    )
+    report = compare(read_events(path), [label(s) for s in range(3)] + [frames(0)])
+    assert (report.identical, report.unrecorded) == (3, 1)
+    assert report.first_difference == (
+        "label 2 of 'aviary-3' came now, but was not recorded"
+    )
+
+
+def test_kinds_that_the_journal_was_not_asked_to_keep_do_not_count(
+    tmp_path: Path,
+) -> None:
+    path = recorded(tmp_path / "j", [label(0)])
+    again = [label(0), Message(INFO, Onset(0, 0, 1.0), 0, 0)]
+    assert compare(read_events(path), again).first_difference is None
+    report = compare(read_events(path), again, kinds=["label", "onset"])
+    assert report.unrecorded == 1
