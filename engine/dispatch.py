@@ -18,17 +18,36 @@ from neurovocal.engine.types import (
 )
 
 
+class Numbers:
+    """Counts messages per (kind, stream), for all lanes of a run."""
+
+    def __init__(self) -> None:
+        self._counts: defaultdict[tuple[str, str], count[int]] = defaultdict(count)
+        self._lock = Lock()
+
+    def next(self, kind: str, stream: str) -> int:
+        """Return 0, 1, 2, ... for each kind and stream."""
+        with self._lock:
+            return next(self._counts[kind, stream])
+
+
 class Dispatcher:
-    """Gives each event its number, its time and its ledger, for all lanes.
+    """Gives each event of a lane its number, its time and its ledger.
 
     ``seq`` counts per (kind, stream) without holes over the whole run; a message
     that a full queue drops leaves a hole that its subscriber can see.
+
+    Parameters
+    ----------
+    sinks : sequence of SinkWorker
+        Who gets the events.
+    numbers : Numbers
+        Shared by all lanes, whose streams may have the same name.
     """
 
-    def __init__(self, sinks: Sequence[SinkWorker]) -> None:
+    def __init__(self, sinks: Sequence[SinkWorker], numbers: Numbers) -> None:
         self._sinks = sinks
-        self._counts: defaultdict[tuple[str, str], count[int]] = defaultdict(count)
-        self._lock = Lock()
+        self._numbers = numbers
 
     def wants(self, kind: str) -> bool:
         """Whether any sink asked for this kind of event."""
@@ -47,34 +66,32 @@ class Dispatcher:
         *,
         ledger: Ledger | None = None,
         emitted_ns: int = 0,
-        only: str | None = None,
     ) -> Message:
-        """Number an event and put it into the queue of each sink that wants it.
-
-        Parameters
-        ----------
-        only : str, optional
-            Give it only to sinks that also want this kind: anchors repeated
-            for late joiners go where stats go, not into records.
-        """
+        """Number an event and put it into the queue of each sink that wants it."""
         kind = kind_of(event)
         message = Message(
             info=info,
             event=event,
-            seq=self._next(kind, info.stream),
+            seq=self._numbers.next(kind, info.stream),
             at=at,
             utc_ns=timebase.utc_ns(sample_of(event, at)),
             ledger=ledger,
             emitted_ns=emitted_ns,
         )
         for sink in self._sinks:
-            if kind in sink.wants and (only is None or only in sink.wants):
+            if kind in sink.wants:
                 sink.accept(message)
         return message
 
-    def _next(self, kind: str, stream: str) -> int:
-        with self._lock:
-            return next(self._counts[kind, stream])
+    def repeat(self, message: Message) -> None:
+        """Send a message once more, with its old number, for those who came late.
+
+        It goes where statistics go, too, and not into records: how often it is
+        repeated depends on the time of day, not on the audio.
+        """
+        for sink in self._sinks:
+            if message.kind in sink.wants and "stats" in sink.wants:
+                sink.accept(message)
 
 
 def ledger_of(

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from threading import Event as Flag
@@ -23,6 +23,7 @@ from neurovocal.engine.types import (
     Event,
     Gap,
     Health,
+    Message,
     Stats,
     StreamInfo,
     kind_of,
@@ -33,6 +34,7 @@ log = logging.getLogger("neurovocal")
 _READ_S = 0.1
 _STATS_NS = NS
 _LAGGING_MS = 1000.0
+_LONG_BLOCK = 1 << 16  # samples
 
 BuildLane = Callable[[StreamInfo, int], Lane]
 
@@ -46,6 +48,7 @@ class Channel:
     counts: Counter[str] = field(default_factory=Counter)
     level_db: float = -np.inf
     lag_ms: float = 0.0
+    anchored: Message | None = None  # the newest anchor, as it was sent
 
 
 class LaneWorker:
@@ -80,6 +83,7 @@ class LaneWorker:
         self.ledgers: defaultdict[str, LedgerMetrics] = defaultdict(LedgerMetrics)
         self.lost_samples = 0
         self.heard_samples = 0
+        self.heard_s = 0.0
         self.streams = 0
         self.error: Exception | None = None
         self.finished = Flag()
@@ -126,18 +130,21 @@ class LaneWorker:
     def _run(self) -> None:
         try:
             self._read_all()
+            # However the reading ended: what was heard is finished and told.
             self._finish()
         except Exception as error:
-            self.error = error
-            if not isinstance(error, NeurovocalError):
-                log.exception("lane '%s' failed", self.name)
+            self._fail(error)
         finally:
             try:
                 self.source.close()
             except Exception as error:
-                log.exception("source of lane '%s' failed while closing", self.name)
-                self.error = self.error or error
+                self._fail(error)
             self.finished.set()
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, NeurovocalError):
+            log.error("lane '%s' failed: %r", self.name, error, exc_info=error)
+        self.error = self.error or error
 
     def _read_all(self) -> None:
         while not self._stopping.is_set():
@@ -146,8 +153,12 @@ class LaneWorker:
             except EndOfStream:
                 return
             except Disconnected as error:
+                if not self._restarts:
+                    return self._fail(error)
                 self._reconnect(error)
                 continue
+            except Exception as error:
+                return self._fail(error)
             if isinstance(item, StreamInfo):
                 self._begin(item)
             elif item is not None:
@@ -179,11 +190,13 @@ class LaneWorker:
             channel.lane.reset()
             channel.lane.info = replace(channel.lane.info, stream=info.stream + suffix)
             channel.timebase = TimeBase(channel.lane.info.sample_rate)
+            channel.anchored = None
 
     def _hear(self, item: Block | Gap | Anchor) -> None:
         if isinstance(item, Block):
             self._source_stop = item.stop
             self.heard_samples += len(item.samples)
+            self.heard_s += len(item.samples) / self._info.sample_rate
         elif isinstance(item, Gap):
             self._source_stop = item.stop
             self.lost_samples += item.stop - item.start
@@ -192,7 +205,7 @@ class LaneWorker:
             if isinstance(item, Block):
                 part = replace(item, samples=item.samples[:, index : index + 1])
                 self._keep(part, channel)
-            self._drive(channel, channel.lane.process(part))
+            self._drive(channel, channel.lane.process(part), _is_long(part))
 
     def _keep(self, block: Block, channel: Channel) -> None:
         peak = float(np.abs(block.samples).max(initial=0.0))
@@ -201,9 +214,13 @@ class LaneWorker:
             info = replace(channel.lane.info, sample_rate=self._info.sample_rate)
             self._dispatcher.send(info, block, block.stop, channel.timebase)
 
-    def _drive(self, channel: Channel, steps: Iterator[Step]) -> None:
-        """Take steps from a lane, timing each, until done or told to stop."""
-        while not self._stopping.is_set():
+    def _drive(self, channel: Channel, steps: Iterator[Step], long: bool) -> None:
+        """Take steps from a lane, timing each, until done.
+
+        A long block (a whole file) is left when the run is to stop; an ordinary
+        one is heard to its end, so that what was recorded is what was heard.
+        """
+        while not (long and self._stopping.is_set()):
             start = self._clock.monotonic_ns()
             step = next(steps, None)
             if step is None:
@@ -232,7 +249,7 @@ class LaneWorker:
                 parts.wait.add(ledger.wait_ms)
                 parts.queue.add(queue_ms)
                 parts.compute.add(compute_ms)
-            self._dispatcher.send(
+            message = self._dispatcher.send(
                 info,
                 event,
                 step.at,
@@ -240,6 +257,8 @@ class LaneWorker:
                 ledger=ledger,
                 emitted_ns=now if timed else 0,
             )
+            if isinstance(event, Anchor):
+                channel.anchored = message
 
     def _finish(self) -> None:
         """End the stream: the lanes close what is open and say so."""
@@ -248,36 +267,37 @@ class LaneWorker:
                 self._send(channel, step, self._clock.monotonic_ns())
 
     def _reconnect(self, error: Disconnected) -> None:
-        """Open the source again, as often as it takes; the outage is a gap.
-
-        Raises
-        ------
-        Disconnected
-            The policy is not to restart.
-        """
-        if not self._restarts:
-            raise error
+        """Open the source again, as often as it takes; the outage is a gap."""
         lost_ns = self._clock.monotonic_ns()
         self._report(Health("source", "restarting", str(error)))
         backoff = Backoff()
         while not self._stopping.is_set():
             self.source.close()
-            until = self._clock.monotonic_ns() + round(backoff.pause_s() * NS)
-            while not self._stopping.is_set():
-                if self._clock.wait_until(until, _READ_S):
-                    break
+            self._pause(backoff.pause_s())
+            if self._stopping.is_set():
+                return
             try:
                 self.source.open()
+                break
             except NeurovocalError as failure:
                 log.warning("lane '%s': %s", self.name, failure)
-                continue
+        else:
+            return
+        if self.source.info != self._info:
+            self._begin(self.source.info)  # another device: what it hears is new
+        else:
             away_ns = self._clock.monotonic_ns() - lost_ns
             missing = away_ns * self._info.sample_rate // NS
             gap = Gap(self._source_stop, self._source_stop + missing, "device lost")
             self._shift = gap.stop
             self._hear(gap)
-            self._report(Health("source", "healthy", "the device is back"))
-            return
+        self._report(Health("source", "healthy", "the device is back"))
+
+    def _pause(self, seconds: float) -> None:
+        until = self._clock.monotonic_ns() + round(seconds * NS)
+        while not self._stopping.is_set():
+            if self._clock.wait_until(until, _READ_S):
+                return
 
     def _shifted(self, item: SourceItem) -> Block | Gap | Anchor:
         if not self._shift:
@@ -299,28 +319,32 @@ class LaneWorker:
         if now < self._next_stats_ns:
             return
         self._next_stats_ns = now + _STATS_NS
+        self._report_lag()
         for channel in self.channels:
-            self._report_lag(channel)
-            self._report(Stats(self.statistics(channel)), channel)
-            if channel.timebase.anchor:
-                self._report(channel.timebase.anchor, channel)
+            self._report(Stats(self.statistics(channel)), [channel])
+            if channel.anchored:
+                emitted_ns = self._clock.monotonic_ns()
+                self._dispatcher.repeat(
+                    replace(channel.anchored, emitted_ns=emitted_ns)
+                )
 
-    def _report_lag(self, channel: Channel) -> None:
-        lagging = channel.lag_ms > _LAGGING_MS
+    def _report_lag(self) -> None:
+        lag_ms = max((channel.lag_ms for channel in self.channels), default=0.0)
+        lagging = lag_ms > _LAGGING_MS
         if lagging != self._lagging:
             self._lagging = lagging
-            state = f"{channel.lag_ms:.0f} ms behind the audio"
+            state = f"{lag_ms:.0f} ms behind the audio"
             self._report(Health("lane", "lagging" if lagging else "healthy", state))
 
-    def _report(self, event: Event, channel: Channel | None = None) -> None:
-        for each in [channel] if channel else self.channels:
+    def _report(self, event: Event, channels: Sequence[Channel] = ()) -> None:
+        """Send an event that is not of a lane's own, to all channels' streams."""
+        for channel in channels or self.channels:
             self._dispatcher.send(
-                each.lane.info,
+                channel.lane.info,
                 event,
-                each.lane.position,
-                each.timebase,
+                channel.lane.position,
+                channel.timebase,
                 emitted_ns=self._clock.monotonic_ns(),
-                only="stats" if isinstance(event, Anchor) else None,
             )
 
     def statistics(self, channel: Channel) -> dict[str, object]:
@@ -344,3 +368,7 @@ class LaneWorker:
         for notice in notices[self._noticed :]:
             log.warning("%s", notice)
         self._noticed = len(notices)
+
+
+def _is_long(item: Block | Gap | Anchor) -> bool:
+    return isinstance(item, Block) and len(item.samples) > _LONG_BLOCK

@@ -3,12 +3,13 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from threading import Event as Flag
+from queue import Empty, SimpleQueue
 
 from neurovocal.engine.buffers import Mailbox
 from neurovocal.engine.build import build_lane
-from neurovocal.engine.dispatch import Dispatcher
+from neurovocal.engine.dispatch import Dispatcher, Numbers
 from neurovocal.engine.errors import (
     EXIT_CLEAN,
     EXIT_LOSS,
@@ -22,6 +23,7 @@ from neurovocal.engine.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
 from neurovocal.engine.protocols import Sink, Source
 from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import Message, StreamInfo
 
 log = logging.getLogger("neurovocal")
@@ -77,8 +79,10 @@ class Runner:
     def __init__(self, plan: Plan, observers: Sequence[Sink] = ()) -> None:
         self.plan = plan
         self._clock = plan.context.clock
-        self._stop = Flag()
-        self._force = Flag()
+        self._stopped = self._forced = False
+        # A signal handler may interrupt this very thread while it waits: the one
+        # thing to wait on whose other side takes no lock that the waiter holds.
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._sources: list[Source] = [
             lane.source.build(self._context(lane)) for lane in plan.lanes
         ]
@@ -87,10 +91,11 @@ class Runner:
         shared += [self._observer(sink, live) for sink in observers]
         self.sinks: list[SinkWorker] = list(shared)
         self.lanes: list[LaneWorker] = []
+        numbers = Numbers()
         for lane, source in zip(plan.lanes, self._sources, strict=True):
             own = [self._sink(sink, source.live) for sink in lane.sinks]
             self.sinks += own
-            dispatcher = Dispatcher([*shared, *own])
+            dispatcher = Dispatcher([*shared, *own], numbers)
             self.lanes.append(
                 LaneWorker(
                     lane.name,
@@ -121,29 +126,26 @@ class Runner:
             A sink or source cannot be opened, or a stage cannot be built; what
             was opened is closed again.
         """
-        outcome = Outcome()
         try:
             self._start()
         except BaseException:
             self._abandon()
             raise
-        while not self._stop.wait(_TICK_S):
-            tick()
-            if all(lane.finished.is_set() for lane in self.lanes):
-                break
-            if any(lane.error for lane in self.lanes if lane.finished.is_set()):
-                break
-            if any(sink.failed.is_set() for sink in self.sinks):
-                break
-        self._end(outcome, tick)
+        try:
+            self._watch(tick)
+        except BaseException:
+            self._stopped = True
+            self._end(lambda: None)
+            raise
+        outcome = self._end(tick)
         tick()
         return outcome
 
     def stop(self, *, force: bool = False) -> None:
         """End the run: orderly within its deadline, or at once. Signal-safe."""
-        if force:
-            self._force.set()
-        self._stop.set()
+        self._forced = self._forced or force
+        self._stopped = True
+        self._wake.put(None)
 
     def _start(self) -> None:
         for sink in self.sinks:
@@ -154,46 +156,68 @@ class Runner:
             lane.start()
 
     def _abandon(self) -> None:
+        """Close all, opened or not, in reverse; what went wrong first is raised."""
         for source in reversed(self._sources):
-            source.close()
+            try:
+                source.close()
+            except Exception:
+                log.exception("a source failed while closing")
         for sink in reversed(self.sinks):
             sink.drain(_TICK_S, hurry=True)
             sink.close()
 
-    def _end(self, outcome: Outcome, tick: Callable[[], None]) -> None:
+    def _watch(self, tick: Callable[[], None]) -> None:
+        """Until all lanes have finished, one has failed, or `stop` is called."""
+        while not self._stopped:
+            with suppress(Empty):
+                self._wake.get(timeout=_TICK_S)
+            tick()
+            ended = [lane for lane in self.lanes if lane.finished.is_set()]
+            if len(ended) == len(self.lanes) or any(lane.error for lane in ended):
+                return
+            if any(sink.failed.is_set() for sink in self.sinks):
+                return
+
+    def _end(self, tick: Callable[[], None]) -> Outcome:
         """Lanes finish first, then the sinks write what waits, then all close."""
-        hurried = not all(lane.finished.is_set() for lane in self.lanes)
-        hurried = hurried or self._stop.is_set()
+        outcome = Outcome()
+        cut_short = not all(lane.finished.is_set() for lane in self.lanes)
         budget_s = self.plan.config.shared.stop_timeout_s
-        budget_s = 0.0 if self._force.is_set() else budget_s
         began = self._clock.monotonic_ns()
 
-        def left(share: float) -> float:
-            spent = (self._clock.monotonic_ns() - began) / 1e9
-            return max(0.0, budget_s * share - spent)
+        def late(share: float) -> bool:
+            spent_s = (self._clock.monotonic_ns() - began) / NS
+            return self._forced or spent_s >= budget_s * share
 
         for lane in self.lanes:
             lane.stop()
         for lane in self.lanes:
-            outcome.forced |= not lane.join(left(_ORDERLY_SHARE))
+            while not lane.join(0.0 if late(_ORDERLY_SHARE) else _TICK_S):
+                if late(_ORDERLY_SHARE):
+                    outcome.forced = True
+                    break
+                tick()
         for sink in self.sinks:
-            # At the natural end nothing presses: all is written, however long.
-            while not sink.drain(_TICK_S, hurry=hurried or self._stop.is_set()):
-                hurried = hurried or self._stop.is_set()
-                if hurried and left(1.0) == 0.0:
+            # At the natural end nothing presses: all is written, however long it
+            # takes. Only a sink that is down is waited for no longer than that.
+            while True:
+                pressed = cut_short or self._stopped
+                if sink.drain(_TICK_S, hurry=pressed or (sink.down and late(1.0))):
+                    break
+                if pressed and late(1.0):
                     outcome.forced = True
                     break
                 tick()
         for sink in reversed(self.sinks):
             sink.close()
         self._conclude(outcome)
+        return outcome
 
     def _conclude(self, outcome: Outcome) -> None:
         for lane in self.lanes:
             outcome.streams += lane.streams
             outcome.lost_samples += lane.lost_samples
-            rate = lane.source.info.sample_rate
-            outcome.seconds += lane.heard_samples / rate
+            outcome.seconds += lane.heard_s
             outcome.errors += getattr(lane.source, "failures", [])
             self._note(outcome, lane.error)
         for sink in self.sinks:

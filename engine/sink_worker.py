@@ -1,6 +1,8 @@
 """One sink's thread, its queues, and what happens when the sink fails."""
 
 import logging
+import select
+import sys
 from contextlib import suppress
 from threading import Event as Flag
 from threading import Thread
@@ -17,6 +19,15 @@ log = logging.getLogger("neurovocal")
 
 _IDLE_S = 0.25
 _FLUSH_S = 1.0
+
+
+def _stdout_reader_left() -> bool:
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # closed, or not a file at all
+        return False
+    return any(state & select.POLLERR for _, state in poll.poll(0))
 
 
 def _queue_of(message: Message) -> str:
@@ -59,10 +70,12 @@ class SinkWorker:
         self.error: Exception | None = None
         self.failed = Flag()
         self.reader_left = False
+        self.down = False  # it failed and is not open again yet
         self._failing = False  # the last write failed: say it once, not each time
         self._on_error = on_error
         self._clock = clock
         self._stopping = Flag()
+        self._writing: Message | None = None
         self._thread = Thread(target=self._run, name=f"nv-{name}", daemon=True)
 
     def open(self) -> None:
@@ -100,7 +113,10 @@ class SinkWorker:
     def close(self) -> None:
         """Close the sink; what was not written by now is counted as dropped."""
         self.mailbox.discard()
+        unfinished = self._writing
         if self._thread.is_alive():
+            if unfinished is not None:
+                self._lose(unfinished)
             log.error("%s did not finish in time and was left behind", self.name)
             return
         try:
@@ -128,56 +144,75 @@ class SinkWorker:
             elif dirty:
                 # Nothing more comes for now: what was written must be safe.
                 dirty = not self._flush()
+                if self.failed.is_set():
+                    return
         self._flush()
 
     def _deliver(self, message: Message) -> bool:
-        """Write one message; False when the sink is given up."""
+        """Write one message; False when the sink can take no more."""
         backoff = Backoff()
-        while True:
-            start = self._clock.monotonic_ns()
-            try:
-                self.sink.write(message)
-            except Exception as error:
-                if not self._contain(error, backoff):
-                    return False
-                if self._on_error == "restart" and not self._stopping.is_set():
+        while (error := self._write(message)) is not None:
+            if isinstance(error, BrokenPipeError) and _stdout_reader_left():
+                # Whoever read our output (`| head`) has had enough: no failure,
+                # no loss.
+                self.reader_left = True
+                self.mailbox.discard()
+                self.failed.set()
+                return False
+            if self._on_error == "fail":
+                self._lose(message)
+                self._give_up(error)
+                return False
+            self._warn("failed", error)
+            if self._on_error == "restart" and not self._stopping.is_set():
+                if self._reopen(backoff):
                     continue  # once more, with the sink opened anew
-                self.mailbox.note_lost(_queue_of(message), message.kind)
-            else:
-                self.metrics.items += 1
-                self._failing = False
-            self.metrics.busy_ns += self._clock.monotonic_ns() - start
-            return True
-
-    def _contain(self, error: Exception, backoff: Backoff) -> bool:
-        self.metrics.errors += 1
-        if isinstance(error, BrokenPipeError):
-            # Whoever read our output (`| head`) has had enough: no failure, no loss.
-            self.reader_left = True
-            self.mailbox.discard()
-            self.failed.set()
-            return False
-        if self._on_error == "fail":
-            self._give_up(error)
-            return False
-        if not self._failing:
-            log.warning("%s failed: %s", self.name, error)
-        self._failing = True
-        if self._on_error == "restart":
-            self._reopen(backoff)
+                # Asked to stop while it was closed: what waits has nowhere to go.
+                self._lose(message)
+                self.mailbox.discard()
+                return False
+            self._lose(message)
+            break
         return True
 
-    def _reopen(self, backoff: Backoff) -> None:
-        while not self._stopping.is_set():
+    def _write(self, message: Message) -> Exception | None:
+        start = self._clock.monotonic_ns()
+        self._writing = message
+        try:
+            self.sink.write(message)
+            self.metrics.items += 1
+            self._failing = False
+            return None
+        except Exception as error:
+            self.metrics.errors += 1
+            return error
+        finally:
+            self._writing = None
+            self.metrics.busy_ns += self._clock.monotonic_ns() - start
+
+    def _lose(self, message: Message) -> None:
+        self.mailbox.note_lost(_queue_of(message), message.kind)
+
+    def _reopen(self, backoff: Backoff) -> bool:
+        """Open the sink again, as often as it takes; False if asked to stop."""
+        self.down = True
+        while True:
             try:
                 self.sink.close()
-                self._pause(backoff.pause_s())
+            except Exception as error:
+                log.warning("%s failed while closing: %s", self.name, error)
+            self._pause(backoff.pause_s())
+            if self._stopping.is_set():
+                return False
+            try:
                 self.sink.open()
-                log.warning("%s is open again", self.name)
-                return
             except Exception as error:
                 self.metrics.errors += 1
                 log.warning("%s cannot be opened again yet: %s", self.name, error)
+            else:
+                self.down = False
+                log.warning("%s is open again", self.name)
+                return True
 
     def _pause(self, seconds: float) -> None:
         until = self._clock.monotonic_ns() + round(seconds * NS)
@@ -191,8 +226,14 @@ class SinkWorker:
         except Exception as error:
             if self._on_error == "fail":
                 self._give_up(error)
-            log.warning("%s failed while flushing: %s", self.name, error)
+            self._warn("failed while flushing", error)
             return False
+
+    def _warn(self, what: str, error: Exception) -> None:
+        """Log the first failure in a row; the others are counted."""
+        if not self._failing:
+            log.warning("%s %s: %s", self.name, what, error)
+        self._failing = True
 
     def _give_up(self, error: Exception) -> None:
         sentence = str(error)

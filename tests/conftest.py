@@ -1,6 +1,8 @@
 """What many tests need: the shared recordings, and threads that must not hang."""
 
+import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
@@ -19,6 +21,22 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the shared recordings (NEUROVOCAL_DATA)")
     return folder
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Failures that a test causes on purpose need no log."""
+    caplog.set_level(logging.CRITICAL, "neurovocal")
+
+
+@pytest.fixture
+def no_threads_left() -> Iterator[None]:
+    """Whatever a test does to a run, its threads must end."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("nv-"):
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive(), f"{thread.name} was left running"
 
 
 class Background:

@@ -1,0 +1,231 @@
+"""Runs that are scripted to the last sample: a runner's tests use these doubles."""
+
+import numpy as np
+import yaml
+
+from neurovocal.engine.config import parse_config
+from neurovocal.engine.errors import DeviceError
+from neurovocal.engine.located import parse_located
+from neurovocal.engine.plan import make_plan
+from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
+from neurovocal.engine.runner import Runner
+from neurovocal.engine.testing import canonical
+from neurovocal.engine.timebase import NS, ManualClock
+from neurovocal.engine.types import (
+    Anchor,
+    Block,
+    Frames,
+    Gap,
+    Label,
+    Offset,
+    Onset,
+    StreamInfo,
+)
+
+RATE = 1000
+INFO = StreamInfo("cage", RATE)
+QUANTUM = 32  # samples: two frames of 16
+EPOCH = 1_700_000_000 * NS
+PATIENCE_S = 30
+
+
+class Gate:
+    """A segment is a run of samples above one half."""
+
+    consumes = "samples"
+    latency = 0
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.segment, self.onset, self.stop = 0, None, 0
+
+    def process(self, item):
+        if isinstance(item, Gap):
+            yield from self.flush()
+            return
+        for sample, value in enumerate(item.samples[:, 0], item.start):
+            if value > 0.5 and self.onset is None:
+                self.onset = sample
+                yield Onset(self.segment, sample, float(value))
+            elif value <= 0.5 and self.onset is not None:
+                yield self._close(sample, truncated=False)
+            self.stop = sample + 1
+
+    def flush(self):
+        if self.onset is not None:
+            yield self._close(self.stop, truncated=True)
+
+    def _close(self, sample, *, truncated):
+        mark = Offset(self.segment, self.onset, sample, truncated)
+        self.segment, self.onset = self.segment + 1, None
+        return mark
+
+
+class FrameEvery16:
+    """Frames of one bin: the largest sample of each 16."""
+
+    n_bins, hop_length, frame_length, latency = 1, 16, 16, 0
+
+    def process(self, item):
+        if isinstance(item, Gap) or len(item.samples) < 16:
+            return
+        n_frames = len(item.samples) // 16
+        values = item.samples[: n_frames * 16, 0].reshape(n_frames, 16).max(axis=1)
+        yield Frames(item.start // 16, 16, 16, values[:, None])
+
+    def flush(self):
+        return ()
+
+    def reset(self):
+        pass
+
+
+class Namer:
+    """Labels each segment at its offset."""
+
+    latency = 0
+
+    def process(self, item):
+        if isinstance(item, Offset):
+            yield Label(item.segment, item.onset, item.sample, "a", 1.0, "final", "n")
+
+    def flush(self):
+        return ()
+
+    def reset(self):
+        pass
+
+
+class Clumsy(Namer):
+    """Fails at every frames item, and has no names."""
+
+    def process(self, item):
+        if isinstance(item, Frames):
+            raise RuntimeError("no frames for me")
+        return ()
+
+
+STAGES = {"gate": Gate, "frames": FrameEvery16, "namer": Namer, "clumsy": Clumsy}
+KIND_OF_STAGE = {"gate": "detector", "frames": "features"}
+
+
+def make_runner(
+    source, *sinks, clock=None, models=(), source_policy=None, sink=(), observers=()
+):
+    """A runner with one lane per source, whose sinks all lanes share.
+
+    Parameters
+    ----------
+    source : ScriptedSource or list of them
+        The sources.
+    models : sequence of str or dict
+        Names from `STAGES`, or whole entries of a configuration.
+    source_policy : str, optional
+        What a failing source means.
+    sink : dict, or list of dict
+        More keys for all sinks, or for each.
+    """
+    sources = source if isinstance(source, list) else [source]
+    extra = {}
+    for name, stage in STAGES.items():
+        kind = KIND_OF_STAGE.get(name, "model")
+        extra[kind, name] = _plugin(kind, stage)
+    for kind, things in (("source", sources), ("sink", sinks)):
+        for index, thing in enumerate(things):
+            extra[kind, f"{kind}{index}"] = _plugin(kind, lambda t=thing: t)
+    lanes = [
+        {
+            "name": f"lane{index}",
+            "source": {"plugin": f"source{index}", "on_error": source_policy},
+            "features": {"plugin": "frames"},
+            "detector": {"plugin": "gate"},
+            "models": [{"plugin": m} if isinstance(m, str) else m for m in models],
+        }
+        for index in range(len(sources))
+    ]
+    keys = [dict(sink)] * len(sinks) if isinstance(sink, dict | tuple) else sink
+    shared = [{"plugin": f"sink{i}", **more} for i, more in enumerate(keys)]
+    data = {"version": 1, "tile": 2, "lanes": lanes, "sinks": shared}
+    located = parse_located(yaml.safe_dump(data), "x.yaml")
+    context = BuildContext(clock=clock or ManualClock(EPOCH), run="test")
+    plan = make_plan(parse_config(located), located, Registry(extra), context)
+    return Runner(plan, observers)
+
+
+def _plugin(kind, make):
+    return Plugin(kind, Options, lambda options, context: make(), "a test's")
+
+
+def audio(text, start=0, channels=1):
+    """Ten samples per letter: loud where it is '#'."""
+    values = np.repeat([0.9 if c == "#" else 0.1 for c in text], 10)
+    samples = np.repeat(values.astype(np.float32)[:, None], channels, axis=1)
+    return Block(start, samples)
+
+
+def then_wait(items, done):
+    """Items, and then nothing until `done` is set: a live source."""
+    yield from items
+    while not done.wait(0.01):
+        yield None
+
+
+def many(n_blocks, text="..##."):
+    position = 0
+    for _ in range(n_blocks):
+        block = audio(text, position)
+        position = block.stop
+        yield block
+
+
+def outline(sink):
+    return [
+        (m.kind, m.info.stream, m.seq, m.at, canonical(m.event)) for m in sink.messages
+    ]
+
+
+def check_seq(sink):
+    """No holes in the numbers of any kind and stream."""
+    counts = {}
+    for message in sink.messages:
+        key = message.kind, message.info.stream
+        if isinstance(message.event, Anchor) and message.seq < counts.get(key, 0):
+            continue  # repeated for those who came late
+        assert message.seq == counts.get(key, 0), key
+        counts[key] = message.seq + 1
+
+
+class Diary:
+    """Wraps sources and sinks, and writes down who is called when."""
+
+    def __init__(self):
+        self.lines = []
+
+    def keep(self, name, thing, *, fails=()):
+        for method in ("open", "read", "write", "flush", "close"):
+            original = getattr(thing, method, None)
+            if original is not None:
+                setattr(thing, method, self._noted(name, method, original, fails))
+        return thing
+
+    def _noted(self, name, method, original, fails):
+        def call(*args):
+            line = f"{name}.{method}"
+            if line not in self.lines:
+                self.lines.append(line)
+            if method in fails:
+                raise DeviceError(f"{name} cannot {method}: try another")
+            return original(*args)
+
+        return call
+
+
+def flagging(write, flag, kind):
+    def wrapper(message):
+        write(message)
+        if isinstance(message.event, kind):
+            flag.set()
+
+    return wrapper

@@ -1,0 +1,234 @@
+"""The runner: ordered start, natural end, one lane per stream and channel."""
+
+from itertools import count
+
+import numpy as np
+import pytest
+from scripted import (
+    EPOCH,
+    INFO,
+    RATE,
+    STAGES,
+    Diary,
+    Gate,
+    audio,
+    check_seq,
+    make_runner,
+    many,
+    outline,
+)
+
+from neurovocal.engine.errors import ConfigError, DeviceError, NeurovocalError
+from neurovocal.engine.runner import Outcome
+from neurovocal.engine.testing import CollectSink, ScriptedSource, StalledSink
+from neurovocal.engine.timebase import NS, ManualClock
+from neurovocal.engine.types import Anchor, Block, Gap, Label, Offset, Onset, StreamInfo
+
+pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
+
+
+def test_sinks_open_before_sources_and_close_after_them():
+    diary = Diary()
+    sources = [
+        diary.keep(f"source{i}", ScriptedSource(StreamInfo(f"s{i}", RATE), many(2)))
+        for i in range(2)
+    ]
+    sinks = [diary.keep(f"sink{i}", CollectSink()) for i in range(2)]
+    assert make_runner(sources, *sinks).run().exit_code == 0
+    order = diary.lines.index
+    opens = ["sink0.open", "sink1.open", "source0.open", "source1.open"]
+    assert diary.lines[:4] == opens
+    for index in range(2):
+        assert order("source1.open") < order(f"source{index}.read")
+        assert order(f"source{index}.close") < order("sink1.close")
+        assert order(f"sink{index}.write") < order(f"sink{index}.flush")
+        assert order(f"sink{index}.flush") < order(f"sink{index}.close")
+    assert order("sink1.close") < order("sink0.close")
+
+
+@pytest.mark.parametrize("culprit", ["sink1", "source0", "source1"])
+def test_what_was_opened_is_closed_in_reverse_when_an_open_fails(culprit):
+    diary = Diary()
+    fails = {culprit: ("open",)}
+    sinks = [
+        diary.keep(n, CollectSink(), fails=fails.get(n, ())) for n in ("sink0", "sink1")
+    ]
+    sources = [
+        diary.keep(
+            n, ScriptedSource(StreamInfo(n, RATE), many(2)), fails=fails.get(n, ())
+        )
+        for n in ("source0", "source1")
+    ]
+    runner = make_runner(sources, *sinks)
+    with pytest.raises(DeviceError, match=f"{culprit} cannot open: try another"):
+        runner.run()
+    opened = [line[:-5] for line in diary.lines if line.endswith(".open")]
+    closed = [line[:-6] for line in diary.lines if line.endswith(".close")]
+    assert opened[-1] == culprit
+    assert set(opened) <= set(closed)
+    assert [name for name in closed if name in opened] == opened[::-1]
+    assert not any(line.endswith((".read", ".write")) for line in diary.lines)
+
+
+def test_a_close_that_fails_too_hides_nothing():
+    diary = Diary()
+    sink = CollectSink()
+    source = ScriptedSource(INFO, [])
+    diary.keep("source", source, fails=("open", "close"))
+    with pytest.raises(DeviceError, match="source cannot open"):
+        make_runner(source, sink).run()
+    assert sink.closed == 1
+
+
+def test_a_recording_is_heard_to_its_end():
+    sink = CollectSink()
+    source = ScriptedSource(INFO, [Anchor(0, EPOCH), *many(4)])
+    outcome = make_runner(source, sink, models=["namer"]).run()
+    assert (outcome.exit_code, outcome.sentences()) == (0, [])
+    assert (outcome.seconds, outcome.streams) == (pytest.approx(0.2), 1)
+    assert sink.events(Onset) == [
+        Onset(i, 50 * i + 20, pytest.approx(0.9)) for i in range(4)
+    ]
+    assert sink.events(Offset) == [
+        Offset(i, 50 * i + 20, 50 * i + 40, False) for i in range(4)
+    ]
+    assert [label.segment for label in sink.events(Label)] == [0, 1, 2, 3]
+    assert [m.utc_ns for m in sink.messages if m.kind == "onset"] == [
+        EPOCH + (50 * i + 20) * NS // RATE for i in range(4)
+    ]
+    assert all(m.ledger is None and m.emitted_ns == 0 for m in sink.messages)
+    check_seq(sink)
+    assert (source.opened, source.closed, sink.opened, sink.closed) == (1, 1, 1, 1)
+    assert sink.flushed >= 1
+
+
+def test_offline_nothing_is_dropped_however_slow_a_sink_is(background):
+    clock, ticks = ManualClock(EPOCH), count()
+    fast, slow = CollectSink(), StalledSink()
+
+    def tick():
+        clock.advance(100.0)  # far beyond every deadline
+        if next(ticks) == 3:
+            slow.release.set()
+
+    source = ScriptedSource(INFO, many(300))
+    runner = make_runner(
+        source, fast, slow, clock=clock, sink={"queue": {"events": 2, "bulk": 1}}
+    )
+    outcome = background(lambda: runner.run(tick))()
+    assert (outcome.exit_code, outcome.forced) == (0, False)
+    assert not outcome.dropped
+    assert len(slow.events(Offset)) == 300
+    assert outline(slow) == outline(fast)
+    for worker in runner.sinks:
+        for counts in worker.mailbox.counts().values():
+            assert counts["queued"] == counts["dropped"] == 0
+            assert counts["received"] == counts["delivered"]
+
+
+def test_the_events_do_not_depend_on_the_blocks():
+    texts = ["..##..###.#", ".", "##"] * 7
+    whole = audio("".join(texts))
+
+    def run(blocks):
+        sink = CollectSink()
+        make_runner(ScriptedSource(INFO, blocks), sink, models=["namer"]).run()
+        return outline(sink)
+
+    cut = [Block(i, whole.samples[i : i + 7]) for i in range(0, whole.stop, 7)]
+    assert run(cut) == run([whole])
+
+
+def test_a_new_stream_begins_a_new_lane_at_its_own_rate():
+    sink = CollectSink()
+    items = [
+        audio("..####"),
+        StreamInfo("second", 2 * RATE),
+        Anchor(0, EPOCH),
+        audio("#..##"),
+        StreamInfo("third", 2 * RATE),
+        audio(".##."),
+    ]
+    outcome = make_runner(ScriptedSource(INFO, items), sink, models=["namer"]).run()
+    assert (outcome.exit_code, outcome.streams) == (0, 3)
+    assert outcome.seconds == pytest.approx(60 / 1000 + 50 / 2000 + 40 / 2000)
+    offsets = {}
+    for message in sink.messages:
+        if message.kind == "offset":
+            offsets.setdefault(message.info, []).append(message.event)
+    assert offsets == {
+        StreamInfo("cage", 1000): [Offset(0, 20, 60, True)],
+        StreamInfo("second", 2000): [Offset(0, 0, 10, False), Offset(1, 30, 50, True)],
+        StreamInfo("third", 2000): [Offset(0, 10, 30, False)],
+    }
+    # The time of one recording says nothing of another.
+    times = {m.info.stream: m.utc_ns for m in sink.messages if m.kind == "offset"}
+    assert times["second"] == EPOCH + 50 * NS // 2000
+    assert times["cage"] is times["third"] is None
+
+
+def test_streams_of_one_name_are_numbered_on():
+    sink = CollectSink()
+    sources = [ScriptedSource(INFO, many(30)) for _ in range(2)]
+    make_runner(sources, sink, models=["namer"]).run()
+    numbers = sorted(m.seq for m in sink.messages if m.kind == "label")
+    assert numbers == list(range(60))
+
+
+def test_every_channel_is_a_stream_of_its_own():
+    left, right = audio("..##..##"), audio("####....")
+    both = Block(0, np.concatenate([left.samples, right.samples], axis=1))
+    sink = CollectSink()
+    source = ScriptedSource(StreamInfo("cage", RATE, 2), [both])
+    outcome = make_runner(source, sink, models=["namer"]).run()
+    assert outcome.seconds == pytest.approx(0.08)
+    offsets = {"cage.ch1": [], "cage.ch2": []}
+    for message in sink.messages:
+        assert message.info.channels == 1
+        if message.kind == "offset":
+            offsets[message.info.stream].append(message.event)
+    assert offsets == {
+        "cage.ch1": [Offset(0, 20, 40, False), Offset(1, 60, 80, True)],
+        "cage.ch2": [Offset(0, 0, 40, False)],
+    }
+    check_seq(sink)
+
+
+def test_lost_samples_are_told_and_make_the_run_lossy():
+    sink = CollectSink()
+    items = [audio("..##"), Gap(40, 140, "overrun"), audio(".##.", 140)]
+    outcome = make_runner(ScriptedSource(INFO, items), sink).run()
+    assert sink.events(Gap) == [Gap(40, 140, "overrun")]
+    assert sink.events(Offset) == [Offset(0, 20, 40, True), Offset(1, 150, 170, False)]
+    assert (outcome.lost_samples, outcome.exit_code) == (100, 3)
+    assert outcome.sentences() == ["100 samples were lost (see the gaps)"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Outcome(), 0),
+        (Outcome(lost_samples=1), 3),
+        (Outcome(forced=True), 3),
+        (Outcome(errors=["broken"]), 2),
+        (Outcome(errors=["broken"], forced=True, lost_samples=4), 2),
+        (Outcome(errors=["wrong"], config_error=True), 1),
+    ],
+)
+def test_exit_codes(outcome, code):
+    assert outcome.exit_code == code
+    assert bool(outcome.sentences()) == (code != 0)
+
+
+def test_a_stream_that_no_lane_fits_is_a_mistake_of_the_configuration(monkeypatch):
+    class Needy(Gate):
+        def __init__(self):
+            raise ConfigError(["it needs 250 kHz", "and quiet"])
+
+    sink = CollectSink()
+    monkeypatch.setitem(STAGES, "gate", Needy)
+    runner = make_runner(ScriptedSource(INFO, many(2)), sink)
+    with pytest.raises(NeurovocalError, match="250 kHz") as caught:
+        runner.run()
+    assert caught.value.exit_code == 1
+    assert sink.closed == 1

@@ -1,0 +1,193 @@
+"""Sources, devices and models that fail while a run goes on."""
+
+from threading import Event as Flag
+
+import pytest
+from scripted import (
+    EPOCH,
+    INFO,
+    PATIENCE_S,
+    RATE,
+    Diary,
+    audio,
+    check_seq,
+    flagging,
+    make_runner,
+    many,
+    outline,
+    then_wait,
+)
+
+from neurovocal.engine.errors import DeviceError, Disconnected
+from neurovocal.engine.testing import CollectSink, ScriptedSource
+from neurovocal.engine.timebase import NS, ManualClock
+from neurovocal.engine.types import (
+    Anchor,
+    Gap,
+    Health,
+    Label,
+    Offset,
+    Onset,
+    StreamInfo,
+)
+
+pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
+
+
+def test_a_device_that_comes_back_leaves_a_gap_of_the_right_length():
+    clock, sink = ManualClock(EPOCH), CollectSink({"anchor", "gap", "offset", "health"})
+
+    class Returning(ScriptedSource):
+        """Lost after 60 samples; the third attempt to open it succeeds."""
+
+        def open(self):
+            super().open()
+            if self.opened in (2, 3):
+                raise DeviceError("it is still not there")
+
+    items = [
+        Anchor(0, EPOCH),
+        audio("..####"),
+        Disconnected("the cable was pulled"),
+        Anchor(0, EPOCH + 100 * NS),
+        audio("##.."),
+        Gap(40, 50, "overrun"),
+        audio(".##.", 50),
+    ]
+    source = Returning(INFO, items, live=True)
+    outcome = make_runner(source, sink, clock=clock, source_policy="restart").run()
+    # Pauses of 0.5, 1 and 2 s at 1000 samples a second.
+    gap = Gap(60, 60 + 3500, "device lost")
+    assert sink.events(Gap) == [gap, Gap(3600, 3610, "overrun")]
+    assert sink.events(Offset) == [
+        Offset(0, 20, 60, True),
+        Offset(1, 3560, 3580, False),
+        Offset(2, 3620, 3640, False),
+    ]
+    assert sink.events(Anchor) == [Anchor(0, EPOCH), Anchor(3560, EPOCH + 100 * NS)]
+    times = {m.event.segment: m.utc_ns for m in sink.messages if m.kind == "offset"}
+    assert times[1] == EPOCH + 100 * NS + 20 * NS // RATE
+    assert sink.events(Health) == [
+        Health("source", "restarting", "the cable was pulled"),
+        Health("source", "healthy", "the device is back"),
+    ]
+    assert outcome.lost_samples == 3510
+    assert source.closed == 4
+    check_seq(sink)
+
+
+def test_a_device_that_comes_back_as_another_begins_a_new_stream():
+    sink = CollectSink()
+
+    class Exchanged(ScriptedSource):
+        def open(self):
+            super().open()
+            if self.opened == 2:
+                self.info = StreamInfo("cage", 2 * RATE)
+
+    items = [audio("..####"), Disconnected("pulled"), audio("##..")]
+    source = Exchanged(INFO, items, live=True)
+    make_runner(source, sink, source_policy="restart").run()
+    assert [
+        (m.info.sample_rate, m.event) for m in sink.messages if m.kind == "offset"
+    ] == [
+        (1000, Offset(0, 20, 60, True)),
+        (2000, Offset(0, 0, 20, False)),
+    ]
+    assert not sink.events(Gap)
+
+
+def test_stop_while_a_device_is_away(background):
+    clock = ManualClock(EPOCH, autojump=False)
+    sink, told = CollectSink(), Flag()
+    sink.write = flagging(sink.write, told, Health)
+    items = [audio("..####"), Disconnected("the cable was pulled")]
+    source = ScriptedSource(INFO, items, live=True)
+    runner = make_runner(source, sink, clock=clock, source_policy="restart")
+    run = background(runner.run)
+    assert told.wait(PATIENCE_S)
+    runner.stop()
+    outcome = run()
+    assert outcome.exit_code == 0
+    assert sink.events(Offset) == [Offset(0, 20, 60, True)]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (Disconnected("the cable was pulled"), "the cable was pulled"),
+        (DeviceError("the card is on fire"), "the card is on fire"),
+        (OSError("read error"), "OSError: read error"),
+    ],
+)
+def test_a_source_that_fails_ends_the_run_with_all_that_was_heard(error, sentence):
+    sink = CollectSink()
+    source = ScriptedSource(INFO, [audio("..####"), error, audio("##")])
+    outcome = make_runner(source, sink, models=["namer"]).run()
+    assert (outcome.exit_code, outcome.errors) == (2, [sentence])
+    assert sink.events(Offset) == [Offset(0, 20, 60, True)]
+    assert len(sink.events(Label)) == 1
+    assert (source.closed, sink.closed) == (1, 1)
+
+
+def test_a_source_that_leaves_a_hole_is_refused():
+    source = ScriptedSource(INFO, [audio("..##"), audio("..##", 50)])
+    outcome = make_runner(source, CollectSink()).run()
+    assert outcome.exit_code == 2
+    assert outcome.errors == [
+        "cage: block starts at 50, expected 40: a source must declare missing "
+        "samples as a Gap"
+    ]
+
+
+def test_a_source_that_cannot_be_closed():
+    diary, sink = Diary(), CollectSink()
+    source = diary.keep("source", ScriptedSource(INFO, many(2)), fails=("close",))
+    outcome = make_runner(source, sink).run()
+    assert outcome.errors == ["source cannot close: try another"]
+    assert sink.closed == 1
+
+
+def test_what_a_source_could_not_read_is_reported():
+    source = ScriptedSource(INFO, many(2))
+    source.failures = ["b.wav: cannot be read"]
+    outcome = make_runner(source, CollectSink()).run()
+    assert (outcome.exit_code, outcome.sentences()) == (2, ["b.wav: cannot be read"])
+
+
+def test_a_failing_model_that_is_skipped_disturbs_nobody():
+    with_it, without = CollectSink(), CollectSink()
+    source = ScriptedSource(INFO, many(10))
+    outcome = make_runner(
+        source, with_it, models=["namer", {"plugin": "clumsy", "on_error": "skip"}]
+    ).run()
+    make_runner(ScriptedSource(INFO, many(10)), without, models=["namer"]).run()
+    assert outcome.exit_code == 0
+    others = [line for line in outline(with_it) if line[0] != "health"]
+    assert others == outline(without)
+    first = with_it.events(Health)[0]
+    assert (first.stage, first.state) == ("model 'clumsy'", "lossy")
+    assert "no frames for me" in first.detail
+
+
+def test_a_failing_model_ends_the_run_if_that_is_the_policy():
+    sink = CollectSink()
+    source = ScriptedSource(INFO, many(10))
+    outcome = make_runner(
+        source, sink, models=["namer", {"plugin": "clumsy", "on_error": "fail"}]
+    ).run()
+    assert outcome.exit_code == 2
+    assert outcome.errors == ["model 'clumsy' failed: RuntimeError: no frames for me"]
+    assert (source.closed, sink.closed) == (1, 1)
+
+
+def test_one_failing_lane_ends_the_others_in_order(background):
+    never, sink = Flag(), CollectSink()
+    good = ScriptedSource(
+        StreamInfo("good", RATE), then_wait([audio("..####")], never), live=True
+    )
+    bad = ScriptedSource(StreamInfo("bad", RATE), [DeviceError("gone")], live=True)
+    outcome = background(make_runner([good, bad], sink).run)()
+    assert outcome.errors == ["gone"]
+    assert len(sink.events(Onset)) == len(sink.events(Offset))
+    assert good.closed == bad.closed == 1

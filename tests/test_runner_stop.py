@@ -1,0 +1,161 @@
+"""Stopping: in order within a deadline, by force at once, nothing lost unseen."""
+
+import sys
+from itertools import count
+from threading import Event as Flag
+
+import pytest
+from scripted import (
+    EPOCH,
+    INFO,
+    PATIENCE_S,
+    QUANTUM,
+    STAGES,
+    Gate,
+    audio,
+    flagging,
+    make_runner,
+    many,
+    then_wait,
+)
+
+from neurovocal.engine.testing import CollectSink, ScriptedSource, StalledSink
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Block, Label, Offset, Onset
+
+pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
+
+
+def test_stop_closes_open_segments_and_loses_nothing(background):
+    never, sink = Flag(), CollectSink()
+    items = [audio("..####")]
+    source = ScriptedSource(INFO, then_wait(items, never), live=True)
+    heard = Flag()
+    sink.write = flagging(sink.write, heard, Onset)
+    runner = make_runner(source, sink, models=["namer"])
+    run = background(runner.run)
+    assert heard.wait(PATIENCE_S)
+    runner.stop()
+    outcome = run()
+    assert (outcome.exit_code, outcome.sentences()) == (0, [])
+    assert sink.events(Offset) == [Offset(0, 20, 60, True)]
+    assert sink.events(Label)[0].offset == 60
+    assert (source.closed, sink.closed) == (1, 1)
+
+
+def test_stop_inside_a_block_tells_what_was_heard_of_it(background, monkeypatch):
+    """A whole file may be one block: stopping does not wait for its end."""
+    sink, runners = CollectSink(), []
+
+    class StopsIt(Gate):
+        def process(self, item):
+            if isinstance(item, Block) and item.start >= 3 * QUANTUM:
+                runners[0].stop()
+            return super().process(item)
+
+    source = ScriptedSource(INFO, [audio("#" * 1000)])
+    monkeypatch.setitem(STAGES, "gate", StopsIt)
+    runners.append(make_runner(source, sink, models=["namer"]))
+    outcome = background(runners[0].run)()
+    assert outcome.exit_code == 0
+    (offset,) = sink.events(Offset)
+    assert offset.truncated
+    assert 4 * QUANTUM <= offset.sample < 10_000
+    assert sink.messages[-1].at == offset.sample
+
+
+def test_a_stalled_sink_is_left_behind_at_the_deadline(background):
+    clock, never = ManualClock(EPOCH), Flag()
+    stalled, fine = StalledSink(), CollectSink()
+    source = ScriptedSource(INFO, then_wait(many(20), never), live=True)
+    runner = make_runner(source, stalled, fine, clock=clock, models=["namer"])
+    run = background(lambda: runner.run(lambda: clock.advance(0.2)))
+    assert stalled.entered.wait(PATIENCE_S)
+    runner.stop()
+    outcome = run()
+    assert outcome.forced
+    assert outcome.exit_code == 3
+    lost = sum(outcome.dropped.values())
+    assert lost == len(fine.messages), "each message is accounted for"
+    assert outcome.sentences()[-1] == (
+        "the run was stopped by force before all was written"
+    )
+    assert outcome.sentences()[0].startswith(
+        "messages dropped by full or failing queues: "
+    )
+    assert fine.closed == 1
+    assert stalled.closed == 0, "its thread still uses it"
+    for worker in runner.sinks:
+        for counts in worker.mailbox.counts().values():
+            parts = counts["delivered"] + counts["dropped"] + counts["queued"]
+            assert counts["received"] == parts
+    stalled.release.set()
+
+
+def test_force_ends_at_once(background):
+    never, stalled = Flag(), StalledSink()
+    source = ScriptedSource(INFO, then_wait(many(5), never), live=True)
+    runner = make_runner(source, stalled, clock=ManualClock(EPOCH))
+    run = background(runner.run)  # nobody moves the clock: no deadline passes
+    assert stalled.entered.wait(PATIENCE_S)
+    runner.stop(force=True)
+    outcome = run()
+    assert (outcome.forced, outcome.exit_code) == (True, 3)
+    stalled.release.set()
+
+
+def test_a_second_stop_by_force_cuts_an_orderly_one_short(background):
+    never, stalled, ticks = Flag(), StalledSink(), count()
+    source = ScriptedSource(INFO, then_wait(many(5), never), live=True)
+    runner = make_runner(source, stalled, clock=ManualClock(EPOCH))
+
+    def tick():
+        if runner._stopped and next(ticks) == 3:
+            runner.stop(force=True)
+
+    run = background(lambda: runner.run(tick))
+    assert stalled.entered.wait(PATIENCE_S)
+    runner.stop()
+    assert run().exit_code == 3
+    stalled.release.set()
+
+
+@pytest.mark.parametrize("after", range(0, 60, 4))
+def test_stop_is_safe_wherever_it_interrupts_the_waiting_thread(after):
+    """A signal handler may run between any two lines of the main thread."""
+    source = ScriptedSource(INFO, then_wait([], Flag()), live=True)
+    runner = make_runner(source, CollectSink())
+    lines = count()
+
+    def interrupt(frame, event, argument):
+        if event == "line" and next(lines) == after:
+            runner.stop()
+        return interrupt
+
+    # From the first tick on, every line that this thread runs is counted.
+    def tick():
+        if sys.gettrace() is not interrupt:
+            sys.settrace(interrupt)
+            frame = sys._getframe(1)
+            while frame is not None:
+                frame.f_trace = interrupt
+                frame = frame.f_back
+
+    before = sys.gettrace()
+    try:
+        assert runner.run(tick).exit_code == 0
+    finally:
+        sys.settrace(before)
+
+
+def test_an_observer_that_raises_while_it_draws_leaves_nothing_open():
+    sink, never = CollectSink(), Flag()
+    source = ScriptedSource(INFO, then_wait([audio("..##")], never), live=True)
+
+    def tick():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(source, sink).run(tick)
+    assert (source.closed, sink.closed) == (1, 1)
+    assert len(sink.events(Onset)) == len(sink.events(Offset))

@@ -1,0 +1,109 @@
+"""The ledger, statistics and lag, on a clock that stands still."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+from scripted import (
+    EPOCH,
+    INFO,
+    QUANTUM,
+    RATE,
+    STAGES,
+    Namer,
+    audio,
+    check_seq,
+    make_runner,
+    many,
+)
+
+from neurovocal.engine.testing import CollectSink, ScriptedSource
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Anchor, Block, Frames, Health, Stats, StreamInfo
+
+pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
+
+
+def paced(clock, n_blocks, seconds):
+    """Blocks between whose readings `seconds` pass on the clock."""
+    for block in many(n_blocks):
+        clock.advance(seconds)
+        yield block
+
+
+def test_statistics_and_the_anchor_come_once_a_second():
+    clock = ManualClock(EPOCH)
+    recorder = CollectSink({"anchor", "offset"})  # keeps records: wants no statistics
+    publisher = CollectSink()
+    items = chain([Anchor(0, EPOCH)], paced(clock, 16, 0.25))
+    source = ScriptedSource(INFO, items, live=True)
+    make_runner(source, recorder, publisher, clock=clock).run()
+    stats = publisher.events(Stats)
+    assert len(stats) == 4
+    assert [s.values["position"] for s in stats] == [200, 400, 600, 800]
+    last = stats[-1].values
+    assert last["events"]["onset"] == 16
+    assert last["source"] == {"heard": 800, "lost": 0}
+    assert last["sinks"]["sink 'sink1'"]["events"]["dropped"] == 0
+    assert last["stages"]["detector 'gate'"]["errors"] == 0
+    # Repeated with its own number, only for who listens to statistics.
+    anchors = [(m.seq, m.event) for m in publisher.messages if m.kind == "anchor"]
+    assert anchors == [(0, Anchor(0, EPOCH))] * 5
+    assert recorder.events(Anchor) == [Anchor(0, EPOCH)]
+    check_seq(publisher)
+    check_seq(recorder)
+
+
+def test_the_ledger_tells_where_the_time_went(monkeypatch):
+    clock, sink = ManualClock(EPOCH), CollectSink()
+
+    class Slow(Namer):
+        def process(self, item):
+            if isinstance(item, Frames):
+                clock.advance(0.007)
+            return super().process(item)
+
+    def items():
+        yield Anchor(0, EPOCH)
+        clock.advance(5.0)
+        block = audio("#...", 0)  # 40 samples: one quantum of 32 and a rest
+        arrived_ns = clock.monotonic_ns()
+        clock.advance(0.003)  # it waits in the device's queue
+        yield Block(0, block.samples, arrived_ns)
+
+    monkeypatch.setitem(STAGES, "namer", Slow)
+    source = ScriptedSource(INFO, items(), live=True)
+    runner = make_runner(source, sink, clock=clock, models=["namer"])
+    runner.run()
+    first = {m.kind: m for m in reversed(sink.messages) if m.ledger}
+    onset, offset = first["onset"].ledger, first["offset"].ledger
+    # Heard in quanta of 32: the onset at 0 waited 32 ms, the offset at 10, 22 ms.
+    assert (onset.wait_ms, offset.wait_ms) == (32.0, 22.0)
+    assert first["label"].ledger.wait_ms == 22.0
+    assert onset.queue_ms == offset.queue_ms == 3.0
+    assert onset.compute_ms == 7.0
+    assert first["onset"].at == 32
+    assert first["onset"].emitted_ns == 5_010_000_000
+    summary = runner.lanes[0].ledgers["onset"].summary()
+    assert summary["wait_ms"]["max"] == 32.0
+
+
+def test_a_lane_that_falls_behind_says_so_once_and_when_it_has_caught_up():
+    clock, sink = ManualClock(EPOCH), CollectSink()
+
+    def items():
+        position = 0
+        for late_s in (0.0, 3.0, 3.0, 0.0, 0.0):
+            arrived_ns = clock.monotonic_ns() + 1
+            clock.advance(max(late_s, 0.001))
+            samples = np.zeros((QUANTUM, 2), np.float32)
+            yield Block(position, samples, arrived_ns)
+            position += QUANTUM
+            clock.advance(1.0)
+            yield None
+
+    source = ScriptedSource(StreamInfo("cage", RATE, 2), items(), live=True)
+    make_runner(source, sink, clock=clock).run()
+    first = [m.event for m in sink.messages if m.info.stream == "cage.ch1"]
+    states = [(e.stage, e.state) for e in first if isinstance(e, Health)]
+    assert states == [("lane", "lagging"), ("lane", "healthy")]
