@@ -1,8 +1,8 @@
 """The engine beside its peers, in one run: ``make bench``.
 
 Prints what ``neurovocal bench`` prints, then silero-vad and librosa on the same
-audio, and a bare prototype's figures for orientation. Everything runs on one thread; figures
-are audio seconds per CPU second, so ratios within one run are what counts.
+audio, and a bare prototype's figures for orientation. Everything runs on one thread;
+figures are audio seconds per CPU second: ratios within one run are what counts.
 """
 
 import argparse

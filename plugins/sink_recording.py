@@ -69,7 +69,9 @@ class RecordingSink:
             case Block() as block:
                 track = self._tracks.get(name)
                 if track is None:
-                    track = self._tracks[name] = _Track(self._folder, message.info)
+                    order = len(self._tracks)
+                    track = _Track(self._folder, message.info, order)
+                    self._tracks[name] = track
                 track.append(block)
 
     def flush(self, timeout: float) -> None:
@@ -87,7 +89,7 @@ class RecordingSink:
 class _Track:
     """The two files of one stream."""
 
-    def __init__(self, folder: Path, info: StreamInfo) -> None:
+    def __init__(self, folder: Path, info: StreamInfo, order: int) -> None:
         import soundfile
 
         stem = track_name(info.stream)
@@ -100,7 +102,8 @@ class _Track:
             subtype="FLOAT",
         )
         self._timeline: TextIO = (folder / f"{stem}.jsonl").open("w", encoding="utf-8")
-        self._note({"stream": info.stream, "sample_rate": info.sample_rate})
+        head = {"stream": info.stream, "sample_rate": info.sample_rate}
+        self._note({**head, "order": order})
         self._stop = 0
         self.reason = ""
 

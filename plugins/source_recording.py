@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from neurovocal.engine.errors import AudioFileError, EndOfStream
 from neurovocal.engine.protocols import SourceItem
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Block, Gap, StreamInfo
-from neurovocal.plugins.sink_recording import track_name
 
 
 class RecordedOptions(Options):
@@ -19,19 +19,30 @@ class RecordedOptions(Options):
 
     path: str
     """Folder that the `recording` sink wrote."""
-    stream: str
-    """Name of the stream in it."""
+    stream: str | None = None
+    """Name of a stream in it, or of a lane with several channels; by default all
+    streams are played, one after the other."""
     block_length: int = Field(default=8192, ge=1)
     """Samples read at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Track:
+    """A recorded stream: where its audio is, and where it jumps."""
+
+    audio: Path
+    info: StreamInfo
+    order: int
+    jumps: list[dict[str, Any]]
+
+
 class RecordedSource:
-    """A recorded stream, with its positions and gaps.
+    """Recorded streams, with their positions and gaps.
 
     Parameters
     ----------
     options : RecordedOptions
-        Folder, stream and length of blocks.
+        Stream and length of blocks.
     folder : Path
         The folder, as found.
     """
@@ -40,46 +51,39 @@ class RecordedSource:
 
     def __init__(self, options: RecordedOptions, folder: Path) -> None:
         self._options = options
-        self._stem = folder / track_name(options.stream)
+        self._folder = folder
         self._info: StreamInfo | None = None
         self._audio: Any = None
         self._items: Iterator[SourceItem] = iter(())
 
     @property
     def info(self) -> StreamInfo:
-        """The stream as it was recorded."""
+        """The stream that is being played."""
         if self._info is None:
-            raise RuntimeError("a recorded stream is known once it is open")
+            raise RuntimeError("recorded streams are known once they are open")
         return self._info
 
     def open(self) -> None:
-        """Open audio and timeline.
+        """Read all timelines.
 
         Raises
         ------
         AudioFileError
-            One of the two files is missing or damaged.
+            There is no such recording, or one of its two files is damaged.
         """
-        import soundfile
-
-        timeline = self._stem.with_name(self._stem.name + ".jsonl")
-        wav = self._stem.with_name(self._stem.name + ".wav")
-        try:
-            lines = timeline.read_text(encoding="utf-8").splitlines()
-            head, *jumps = [json.loads(line) for line in lines]
-            self._info = StreamInfo(head["stream"], head["sample_rate"])
-            self._audio = soundfile.SoundFile(wav)
-        except (OSError, ValueError, KeyError, soundfile.LibsndfileError) as error:
-            raise AudioFileError(
-                f"'{self._stem}' is not a complete recording: {error}"
-            ) from error
-        self._items = self._play(jumps)
+        tracks = _tracks(self._folder, self._options.stream)
+        if not tracks:
+            raise AudioFileError(_nothing(self._folder, self._options.stream))
+        self._info = tracks[0].info
+        self._items = self._play_all(tracks)
 
     def read(self, timeout: float) -> SourceItem | None:
-        """Return the next block or gap."""
+        """Return the next block, gap or stream."""
         item = next(self._items, None)
         if item is None:
             raise EndOfStream
+        if isinstance(item, StreamInfo):
+            self._info = item
         return item
 
     def close(self) -> None:
@@ -88,6 +92,18 @@ class RecordedSource:
         if self._audio is not None:
             self._audio.close()
             self._audio = None
+
+    def _play_all(self, tracks: list[_Track]) -> Iterator[SourceItem]:
+        import soundfile
+
+        for track in tracks:
+            try:
+                self._audio = soundfile.SoundFile(track.audio)
+            except (OSError, soundfile.LibsndfileError) as error:
+                raise AudioFileError(f"{track.audio}: {error}") from error
+            yield track.info
+            yield from self._play(track.jumps)
+            self._audio.close()
 
     def _play(self, jumps: list[dict[str, Any]]) -> Iterator[SourceItem]:
         position = 0
@@ -107,10 +123,36 @@ class RecordedSource:
             position += len(samples)
 
 
+def _tracks(folder: Path, wanted: str | None) -> list[_Track]:
+    tracks = []
+    for timeline in folder.glob("*.jsonl"):
+        try:
+            lines = timeline.read_text(encoding="utf-8").splitlines()
+            head, *jumps = [json.loads(line) for line in lines]
+            info = StreamInfo(head["stream"], head["sample_rate"])
+            track = _Track(timeline.with_suffix(".wav"), info, head["order"], jumps)
+        except (OSError, ValueError, KeyError) as error:
+            raise AudioFileError(
+                f"'{timeline}' is not a complete recording: {error!r}"
+            ) from error
+        channel = info.stream.startswith(f"{wanted}.ch")
+        if wanted is None or info.stream == wanted or channel:
+            tracks.append(track)
+    return sorted(tracks, key=lambda track: track.order)
+
+
+def _nothing(folder: Path, wanted: str | None) -> str:
+    what = f" of stream '{wanted}'" if wanted else ""
+    return f"'{folder}' holds no recording{what}"
+
+
 def _check(options: RecordedOptions, context: BuildContext) -> Iterable[str]:
     folder = context.path(options.path)
-    if not (folder / f"{track_name(options.stream)}.jsonl").is_file():
-        yield f"'{folder}' holds no recording of stream '{options.stream}'"
+    try:
+        if not _tracks(folder, options.stream):
+            yield _nothing(folder, options.stream)
+    except AudioFileError as error:
+        yield str(error)
 
 
 def _build(options: RecordedOptions, context: BuildContext) -> RecordedSource:

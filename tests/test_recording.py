@@ -67,7 +67,8 @@ def test_samples_and_gaps_come_back(tmp_path_factory, pieces, length):
             items.append(Gap(position, position + missing, f"reason {index}"))
             position += missing
     keep(folder, items)
-    found = read(play(folder, block_length=length))
+    info, *found = read(play(folder, block_length=length))
+    assert info == INFO
     assert [i for i in found if isinstance(i, Gap)] == [
         i for i in items if isinstance(i, Gap)
     ]

@@ -120,9 +120,10 @@ def _source(
     source = lane["source"]
     options = dict(source.get("options", {}))
     if recordings:
-        name = lane.get("name") or data.get("station", "neurovocal")
         source = {"plugin": "recording"}
-        options = {"path": recordings[0], "stream": options.get("stream", name)}
+        options = {"path": recordings[0]}
+        if "lanes" in data:
+            options["stream"] = lane.get("name") or data.get("station", "neurovocal")
     elif source["plugin"] in ("file", "synthetic"):
         options["pace"] = "asap"
     else:

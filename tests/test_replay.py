@@ -1,0 +1,96 @@
+"""A recorded run again: identical, and honest when it is not."""
+
+import json
+import sqlite3
+
+import soundfile
+from command import RECORDING, neurovocal, running
+
+SINKS = "sinks=[{{plugin: journal, options: {{path: '{0}/run.sqlite'}}}}{1}]"
+KEEP = ", {{plugin: recording, options: {{path: '{0}/kept'}}}}"
+
+
+def record(folder, *overrides):
+    sets = [part for override in overrides for part in ("--set", override)]
+    done = neurovocal("run", "demo", "--plain", *sets)
+    assert done.code == 0, done.err
+    return folder / "run.sqlite"
+
+
+def report(journal, *arguments):
+    done = neurovocal("replay", journal, "--json", *arguments)
+    assert "Traceback" not in done.err, done.err
+    return done.code, json.loads(done.out)
+
+
+def excerpt(folder):
+    samples, rate = soundfile.read(RECORDING, dtype="int16", frames=5 * 32000)
+    soundfile.write(folder / "song.flac", samples, rate)
+    return folder / "song.flac"
+
+
+def test_a_run_over_a_file_is_reproduced_for_any_blocks(tmp_path):
+    journal = record(
+        tmp_path,
+        f"source={{plugin: file, options: {{path: '{excerpt(tmp_path)}'}}}}",
+        SINKS.format(tmp_path, ""),
+    )
+    code, found = report(journal, "--block-length", 77)
+    assert code == 0
+    assert found["differences"] == []
+    assert found["identical"]["label"] > 50
+    assert found["identical"]["onset"] == found["identical"]["offset"]
+
+
+def test_an_interrupted_run_is_reproduced_from_its_recording(tmp_path):
+    with running(
+        *("run", "demo", "--plain", "--set"),
+        SINKS.format(tmp_path, KEEP.format(tmp_path)),
+    ) as process:
+        for _ in range(6):
+            process.stdout.readline()
+        process.send_signal(2)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    code, found = report(tmp_path / "run.sqlite")
+    assert (code, found["differences"]) == (0, [])
+    assert found["identical"]["label"] >= 6
+
+
+def test_a_difference_is_found_and_told(tmp_path):
+    journal = record(
+        tmp_path,
+        f"source={{plugin: file, options: {{path: '{excerpt(tmp_path)}'}}}}",
+        SINKS.format(tmp_path, ""),
+    )
+    with sqlite3.connect(journal) as connection:
+        connection.execute(
+            "update messages set header = replace(header, '\"segment\":3', "
+            "'\"segment\":9') where kind = 'onset' and seq = 3"
+        )
+        connection.execute("delete from messages where kind = 'offset' and seq = 5")
+    code, found = report(journal)
+    assert code == 2
+    assert [text.split(":")[0] for text in found["differences"]] == [
+        "onset 3 of 'song.flac' differs from the recorded",
+        "offset 5 of 'song.flac' was not recorded",
+    ]
+
+
+def test_a_live_run_without_its_audio_is_refused(tmp_path):
+    pipe = "source={plugin: pipe, options: {sample_rate: 32000}}"
+    done = neurovocal(
+        *("run", "demo", "--plain", "--set", pipe),
+        *("--set", SINKS.format(tmp_path, "")),
+        stdin=bytes(64000),
+    )
+    assert done.code == 0, done.err
+    done = neurovocal("replay", tmp_path / "run.sqlite")
+    assert done.code == 1
+    assert "recording" in done.err
+
+
+def test_no_journal(tmp_path):
+    done = neurovocal("replay", tmp_path / "none.sqlite")
+    assert done.code == 1
+    assert "none.sqlite" in done.err
