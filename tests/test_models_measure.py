@@ -1,0 +1,89 @@
+"""Measures and calibration, against definitions and known answers."""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neurovocal.models.calibrate import Votes, fit_temperature, fit_thresholds
+from neurovocal.models.measure import (
+    LinearPredictor,
+    confusion,
+    edit_distance,
+    frame_errors,
+    runs_of,
+)
+
+words = st.text("abc", max_size=7)
+
+
+def by_definition(a: str, b: str) -> int:
+    @lru_cache
+    def distance(i: int, j: int) -> int:
+        if not i or not j:
+            return i + j
+        change = distance(i - 1, j - 1) + (a[i - 1] != b[j - 1])
+        return min(distance(i - 1, j) + 1, distance(i, j - 1) + 1, change)
+
+    return distance(len(a), len(b))
+
+
+@given(words, words)
+def test_edit_distance_is_its_definition(a: str, b: str) -> None:
+    assert edit_distance(a, b) == by_definition(a, b)
+
+
+def test_ignored_frames_count_nowhere() -> None:
+    target = np.array([0, 0, 1, 1, -1, -1, 2])
+    answered = np.array([0, 1, 1, 1, 2, 2, 0])
+    count = frame_errors(target, answered)
+    assert (count.errors, count.total) == (2, 5)
+    assert runs_of(answered, target) == [1]
+    assert count.percent == pytest.approx(40.0)
+
+
+def test_confusion_has_true_units_in_rows() -> None:
+    table = confusion(np.array([1, 1, 2]), np.array([1, 2, 2]), 3)
+    assert table.tolist() == [[0, 0, 0], [0, 1, 1], [0, 0, 1]]
+
+
+def test_a_linear_predictor_finds_a_linear_law() -> None:
+    rng = np.random.default_rng(0)
+    song = np.zeros((4000, 2), np.float32)
+    song[0] = 1
+    for t in range(1, len(song)):
+        law = song[t - 1] @ np.array([[0.5, 0.2], [-0.3, 0.6]], np.float32)
+        song[t] = law + rng.normal(0, 0.1, 2)
+    found = LinearPredictor.fit([song], 1)
+    np.testing.assert_allclose(found.weights[0], [0.5, 0.2], atol=0.05)
+    assert found.squared_error([song], 16) == pytest.approx(0.01, rel=0.1)
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    rng = np.random.default_rng(0)
+    n, n_units = 20000, 4
+    logits = np.concatenate([np.zeros((n, 1)), rng.normal(0, 1.5, (n, n_units))], 1)
+    p = Votes(logits, np.ones(n, int)).posteriors(1.0)
+    unit = 1 + (p.cumsum(1) > rng.random((n, 1))).argmax(1)
+    overconfident = Votes(logits * 8, unit)
+    assert fit_temperature(overconfident) == pytest.approx(8, rel=0.1)
+
+
+def test_temperature_stays_finite_without_a_mistake() -> None:
+    scores = np.where(np.eye(4, dtype=bool)[np.arange(60) % 3 + 1], 0.0, -30.0)
+    temperature = fit_temperature(Votes(scores, np.arange(60) % 3 + 1))
+    assert 0.1 < temperature < 1000
+    assert fit_temperature(Votes(np.zeros((0, 4)), np.zeros(0, int))) == 1.0
+
+
+def test_thresholds_refuse_only_what_is_less_likely_than_any_right_label() -> None:
+    scores = np.array([[0, 0, -2], [0, 0, -1], [0, -5, 0], [0, 0, -4.0]])
+    votes = Votes(scores, np.array([1, 1, 2, 2]))
+    names = ["", "a", "b"]
+    thresholds = fit_thresholds(votes, 1.0, names, 1.0)
+    assert thresholds["a"] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-3)
+    assert thresholds["b"] == pytest.approx(1 / (1 + np.exp(-5)), abs=1e-3)
+    lower = fit_thresholds(votes, 1.0, names, 10.0)
+    assert lower["a"] < thresholds["a"]

@@ -1,0 +1,246 @@
+"""`neurovocal train` and `evaluate`, on a tiny dataset, from folder to bundle."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.front_end import build_front_end, frames_of
+from neurovocal.engine.manifest import load_bundle
+from neurovocal.models.commands import evaluate, train
+from neurovocal.models.config import TrainConfig, load_config
+from neurovocal.models.data import read_dataset
+from neurovocal.models.fit import Interrupted, StopFlag
+from neurovocal.models.labelling import Labeller
+from neurovocal.models.prepare import prepare
+from neurovocal.models.progress import Reporter
+from neurovocal.models.train import Job, train_bundle
+
+RATE = 16000
+UNITS = {"a": 1500.0, "b": 3000.0, "c": 5000.0}
+RECIPE: dict[str, Any] = {
+    "front_end": {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}},
+    "classifier": {
+        "n_hidden": 24,
+        "updates": 240,
+        "sequence_length": 120,
+        "learning_rate": 0.01,
+        "validate_every": 60,
+    },
+    "rnn_rbm": {
+        "hidden_scalar": 0.5,
+        "recurrent_scalar": 0.5,
+        "phases": [
+            {"objective": "deterministic", "updates": 60, "learning_rate": 0.01},
+            {"objective": "contrastive", "updates": 10, "learning_rate": 0.001},
+        ],
+        "validate_every": 20,
+    },
+    "card": {"species": "test tone"},
+}
+
+
+def song(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[float, float, str]]]:
+    samples = rng.normal(0, 0.001, 2 * RATE)
+    segments, at_s = [], 1.1
+    for unit in [*rng.permutation(list(UNITS)), *rng.permutation(list(UNITS))]:
+        start, stop = round(at_s * RATE), round((at_s + 0.06) * RATE)
+        t = np.arange(stop - start) / RATE
+        samples[start:stop] += 0.3 * np.sin(2 * math.pi * UNITS[unit] * t)
+        segments.append((start / RATE, stop / RATE, str(unit)))
+        at_s += 0.13
+    return samples.astype(np.float32), segments
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tones")
+    rng = np.random.default_rng(0)
+    rows = ["file,onset_s,offset_s,label"]
+    for number in range(8):
+        samples, segments = song(rng)
+        name = f"song{number}.wav"
+        soundfile.write(folder / name, samples, RATE, subtype="FLOAT")
+        rows += [f"{name},{on:.6f},{off:.6f},{u}" for on, off, u in segments]
+    (folder / "annotations.csv").write_text("\n".join(rows) + "\n")
+    text = "# Tones\n\nTones: three units.\n\nLicence: CC0 1.0  \nAttribution: nobody\n"
+    (folder / "README.md").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe() -> TrainConfig:
+    return TrainConfig.model_validate(RECIPE)
+
+
+@pytest.fixture(scope="module")
+def bundle_folder(
+    dataset: Path, recipe: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("out") / "tones"
+    train_bundle(Job(dataset, out), recipe, Reporter(), StopFlag())
+    return out
+
+
+@pytest.fixture(scope="module")
+def cli() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(train)
+    app.command()(evaluate)
+    return app
+
+
+def test_a_bundle_labels_what_it_was_trained_on(
+    bundle_folder: Path, dataset: Path
+) -> None:
+    bundle = load_bundle(bundle_folder)
+    labeller = Labeller(bundle)  # builds the engine's stages: golden vectors too
+    samples, _ = soundfile.read(dataset / "song3.wav", dtype="float32")
+    (recording,) = [
+        r for r in read_dataset(dataset).recordings if r.file == "song3.wav"
+    ]
+    found = [label.unit for label in labeller(samples).labels]
+    assert found == [a.unit for a in recording.annotations]
+
+
+def test_the_manifest_says_where_the_bundle_comes_from(bundle_folder: Path) -> None:
+    manifest = load_bundle(bundle_folder).manifest
+    assert manifest.licence == "CC0 1.0"
+    assert manifest.attribution == "nobody"
+    assert manifest.species == "test tone"
+    assert manifest.classifier is not None
+    assert manifest.classifier.units == ["", "a", "b", "c"]
+    split = manifest.training["recordings"]
+    files = [name for part in split.values() for name in part]
+    assert len(files) == len(set(files)) == 8
+    assert manifest.figures["classifier"]["reference_syllables"] > 0
+    rbm = manifest.figures["rnn_rbm"]
+    assert rbm["mse"] < rbm["mse_persistence"]
+    assert set(manifest.files) >= {"classifier.onnx", "rnn_rbm.onnx", "README.md"}
+    assert not bundle_folder.with_name("tones.partial").exists()
+
+
+def test_training_hears_the_frames_that_the_bundle_makes(
+    bundle_folder: Path, dataset: Path, recipe: TrainConfig
+) -> None:
+    bundle = load_bundle(bundle_folder)
+    data = prepare(read_dataset(dataset), recipe, lambda share, note: None)
+    features = build_front_end(bundle.manifest.front_end, bundle_folder)
+    for material in data.train[:2]:
+        samples, _ = soundfile.read(material.recording.path, dtype="float32")
+        np.testing.assert_allclose(
+            material.clipped, frames_of(features, samples), atol=1e-6
+        )
+
+
+class StopAfter(StopFlag):
+    """Raised when it has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        self._left = looks
+
+    @property
+    def raised(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+    @raised.setter
+    def raised(self, value: bool) -> None: ...
+
+
+@pytest.mark.parametrize("looks", [25, 270])
+def test_an_interrupted_training_ends_with_the_same_weights(
+    dataset: Path, recipe: TrainConfig, bundle_folder: Path, tmp_path: Path, looks: int
+) -> None:
+    job = Job(dataset, tmp_path / "tones")
+    with pytest.raises(Interrupted, match="run the same command again"):
+        train_bundle(job, recipe, Reporter(), StopAfter(looks))
+    assert not job.out.exists()
+    train_bundle(job, recipe, Reporter(), StopFlag())
+    for name in ("classifier.onnx", "rnn_rbm.onnx", "rnn_rbm_sample.onnx"):
+        resumed = (job.out / name).read_bytes()
+        assert resumed == (bundle_folder / name).read_bytes()
+
+
+def test_what_is_there_is_never_lost_by_accident(
+    dataset: Path, recipe: TrainConfig, bundle_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="already is a bundle"):
+        train_bundle(Job(dataset, bundle_folder), recipe, Reporter(), StopFlag())
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="holds other files"):
+        train_bundle(Job(dataset, tmp_path), recipe, Reporter(), StopFlag())
+    job = Job(dataset, tmp_path / "b")
+    with pytest.raises(Interrupted):
+        train_bundle(job, recipe, Reporter(), StopAfter(3))
+    other = recipe.model_copy(update={"seed": 5})
+    with pytest.raises(ConfigError, match="another recipe or other data"):
+        train_bundle(job, other, Reporter(), StopFlag())
+    (job.work / "classifier.pt").write_bytes(b"torn")
+    with pytest.raises(ConfigError, match="cannot be resumed from"):
+        train_bundle(job, recipe, Reporter(), StopFlag())
+
+
+def test_a_budget_ends_the_training(
+    dataset: Path, recipe: TrainConfig, tmp_path: Path
+) -> None:
+    endless = recipe.model_dump()
+    endless["classifier"]["updates"] = 10**6
+    endless["rnn_rbm"] = None
+    config = TrainConfig.model_validate(endless)
+    job = Job(dataset, tmp_path / "short", minutes=0.02)
+    manifest = train_bundle(job, config, Reporter(), StopFlag()).manifest
+    assert manifest.rnn_rbm is None
+    assert manifest.training["networks"]["classifier"]["updates"] < 10**5
+
+
+def test_commands_print_figures_and_json(
+    cli: typer.Typer, bundle_folder: Path, dataset: Path
+) -> None:
+    result = CliRunner().invoke(
+        cli, ["evaluate", str(bundle_folder), str(dataset), "--json"]
+    )
+    figures = json.loads(result.stdout)
+    assert figures["recordings"] == 8
+    assert figures["classifier"]["syllable_error_in_true_segments_percent"] == 0
+    assert figures["classifier"]["frame_error_percent"] < 10
+    plain = CliRunner().invoke(cli, ["evaluate", str(bundle_folder), str(dataset)])
+    assert "frame error percent" in plain.stdout
+
+
+def test_wrong_arguments_are_sentences(
+    cli: typer.Typer, dataset: Path, bundle_folder: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("version: 1\nclassifier:\n  learning_rat: 1\n")
+    cases = [
+        (["train", str(tmp_path / "no"), "--out", str(tmp_path / "b")], "not exist"),
+        (
+            ["train", str(dataset), f"--out={tmp_path / 'b'}", f"--config={recipe}"],
+            "r.yaml:3: classifier.learning_rat: unknown option "
+            "(did you mean 'learning_rate'?)",
+        ),
+        (
+            ["evaluate", str(bundle_folder), str(dataset), "--split", "day=1"],
+            "no such recording",
+        ),
+    ]
+    for arguments, expected in cases:
+        error = CliRunner().invoke(cli, arguments).exception
+        assert isinstance(error, NeurovocalError)
+        assert expected in str(error)
+
+
+@pytest.mark.parametrize("name", ["train", "train-source"])
+def test_recipes_that_ship_are_valid(name: str) -> None:
+    path = Path(__file__).resolve().parents[1] / "configs" / f"{name}.yaml"
+    config = load_config(path)
+    assert yaml.safe_load(path.read_text())["version"] == config.version
