@@ -77,13 +77,13 @@ class ArrayHeader(Header, kw_only=True):
     shape: list[Count]
 
 
-class BlockHeader(ArrayHeader, tag="block"):
+class BlockHeader(ArrayHeader, kw_only=True, tag="block"):
     """See `Block`."""
 
     start: Count
 
 
-class FramesHeader(ArrayHeader, tag="frames"):
+class FramesHeader(ArrayHeader, kw_only=True, tag="frames"):
     """See `Frames`."""
 
     first: Count
@@ -91,7 +91,7 @@ class FramesHeader(ArrayHeader, tag="frames"):
     frame_length: Positive
 
 
-class PosteriorsHeader(ArrayHeader, tag="posteriors"):
+class PosteriorsHeader(ArrayHeader, kw_only=True, tag="posteriors"):
     """See `Posteriors`."""
 
     first: Count
@@ -99,14 +99,14 @@ class PosteriorsHeader(ArrayHeader, tag="posteriors"):
     frame_length: Positive
 
 
-class SurpriseHeader(ArrayHeader, tag="surprise"):
+class SurpriseHeader(ArrayHeader, kw_only=True, tag="surprise"):
     """See `Surprise`."""
 
     first: Count
     hop_length: Positive
 
 
-class SynthesisHeader(ArrayHeader, tag="synthesis"):
+class SynthesisHeader(ArrayHeader, kw_only=True, tag="synthesis"):
     """See `Synthesis`."""
 
     first: Count
@@ -115,7 +115,7 @@ class SynthesisHeader(ArrayHeader, tag="synthesis"):
     model: str
 
 
-class GapHeader(Header, tag="gap"):
+class GapHeader(Header, kw_only=True, tag="gap"):
     """See `Gap`."""
 
     start: Count
@@ -123,18 +123,18 @@ class GapHeader(Header, tag="gap"):
     reason: str
 
 
-class AnchorHeader(Header, tag="anchor"):
+class AnchorHeader(Header, kw_only=True, tag="anchor"):
     """See `Anchor`: the common fields say it all."""
 
 
-class OnsetHeader(Header, tag="onset"):
+class OnsetHeader(Header, kw_only=True, tag="onset"):
     """See `Onset`."""
 
     segment: Count
     score: float | None
 
 
-class OffsetHeader(Header, tag="offset"):
+class OffsetHeader(Header, kw_only=True, tag="offset"):
     """See `Offset`."""
 
     segment: Count
@@ -142,7 +142,7 @@ class OffsetHeader(Header, tag="offset"):
     truncated: bool
 
 
-class LabelHeader(Header, tag="label"):
+class LabelHeader(Header, kw_only=True, tag="label"):
     """See `Label`."""
 
     segment: Count
@@ -154,7 +154,7 @@ class LabelHeader(Header, tag="label"):
     model: str
 
 
-class HealthHeader(Header, tag="health"):
+class HealthHeader(Header, kw_only=True, tag="health"):
     """See `Health`."""
 
     stage: str
@@ -162,7 +162,7 @@ class HealthHeader(Header, tag="health"):
     detail: str
 
 
-class StatsHeader(Header, tag="stats"):
+class StatsHeader(Header, kw_only=True, tag="stats"):
     """See `Stats`."""
 
     values: dict[str, Any]

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -50,6 +51,7 @@ class TextOutput:
         self.path = path
         self._append = append
         self._file: TextIO | None = None
+        self._failed = False
 
     def open(self) -> None:
         """Open the file.
@@ -59,6 +61,7 @@ class TextOutput:
         ConfigError
             It cannot be written.
         """
+        self._failed = False
         if self.path == STDOUT:
             self._file = sys.stdout
             return
@@ -91,26 +94,40 @@ class TextOutput:
         """
         if self._file is None:
             raise StageError(f"'{self.path}' is not open")
-        try:
-            if self.path == STDOUT:
-                line = line.encode("utf-8", "surrogateescape").decode(errors="replace")
+        if self.path == STDOUT:
+            line = line.encode("utf-8", "surrogateescape").decode(errors="replace")
+        with self._sentences():
             self._file.write(line)
             if self.path == STDOUT:
                 self._file.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise StageError(
-                f"'{self.path}' cannot be written: {error.strerror}"
-            ) from error
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
+        """Hand everything to the operating system; raises as `write` does."""
         if self._file is not None:
-            self._file.flush()
+            with self._sentences():
+                self._file.flush()
 
     def close(self) -> None:
         """Close the file; standard output stays open for others."""
-        if self._file is not None and self.path != STDOUT:
-            self._file.close()
-        self._file = None
+        file, self._file = self._file, None
+        if file is None or self.path == STDOUT:
+            return
+        said = self._failed
+        try:
+            with self._sentences():
+                file.close()
+        except StageError:
+            if not said:
+                raise
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self._failed = True
+            raise StageError(
+                f"'{self.path}' cannot be written: {error.strerror}"
+            ) from error

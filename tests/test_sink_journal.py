@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import pytest
 from neurovocal.engine.errors import ConfigError, StageError
 from neurovocal.engine.journal import read_events, runs
 from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.replay import compare
 from neurovocal.engine.testing import check_sink
 from neurovocal.engine.timebase import Clock, ManualClock, SystemClock
 from neurovocal.engine.types import (
@@ -24,8 +22,6 @@ from neurovocal.engine.types import (
     Label,
     Ledger,
     Message,
-    Onset,
-    Stats,
     StreamInfo,
 )
 from neurovocal.engine.wire import event_json
@@ -289,48 +285,3 @@ def test_two_sinks_cannot_claim_one_file(tmp_path: Path) -> None:
     assert plugin.resources(JournalOptions(path=str(path))) == plugin.resources(
         JournalOptions(path=str(detour))
     )
-
-
-def recorded(path: Path, messages: list[Message]) -> Path:
-    write(path, messages)
-    return path
-
-
-def test_the_same_run_again_is_identical(tmp_path: Path) -> None:
-    messages = [label(0), frames(0), label(1), Message(INFO, Stats({"a": 1}), 0, 0)]
-    path = recorded(tmp_path / "j", messages)
-    again = [replace(m, utc_ns=None, ledger=None, emitted_ns=0) for m in messages]
-    report = compare(read_events(path), reversed(again))
-    assert report.identical == 3
-    assert report.first_difference is None
-
-
-def test_every_way_to_differ_is_told(tmp_path: Path) -> None:
-    path = recorded(tmp_path / "j", [label(0), label(1), frames(0)])
-    report = compare(read_events(path), [label(0), label(1, 0.75), frames(0)])
-    assert (report.identical, report.different) == (2, 1)
-    assert report.first_difference == (
-        "label 1 of 'aviary-3': posterior was 0.5, is 0.75"
-    )
-    report = compare(read_events(path), [label(0), label(1), frames(0, 2.0)])
-    assert report.first_difference == "frames 0 of 'aviary-3': the values differ"
-    report = compare(read_events(path), [label(0), frames(0)])
-    assert (report.identical, report.missing) == (2, 1)
-    assert report.first_difference == (
-        "label 1 of 'aviary-3' was recorded, but did not come again"
-    )
-    report = compare(read_events(path), [label(s) for s in range(3)] + [frames(0)])
-    assert (report.identical, report.unrecorded) == (3, 1)
-    assert report.first_difference == (
-        "label 2 of 'aviary-3' came now, but was not recorded"
-    )
-
-
-def test_kinds_that_the_journal_was_not_asked_to_keep_do_not_count(
-    tmp_path: Path,
-) -> None:
-    path = recorded(tmp_path / "j", [label(0)])
-    again = [label(0), Message(INFO, Onset(0, 0, 1.0), 0, 0)]
-    assert compare(read_events(path), again).first_difference is None
-    report = compare(read_events(path), again, kinds=["label", "onset"])
-    assert report.unrecorded == 1

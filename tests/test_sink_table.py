@@ -1,0 +1,245 @@
+"""Tables that people and annotation programs read."""
+
+import csv
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from neurovocal.engine.errors import ConfigError, StageError
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.testing import check_sink
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Label, Message, Offset, Onset, StreamInfo
+from neurovocal.plugins.sink_table import TableOptions, TableSink, plugin
+
+INFO = StreamInfo("day 1/bird.wav", 32000)
+OTHER = StreamInfo("day 2/bird.wav", 1000)
+CONTEXT = BuildContext(SystemClock(), "run")
+
+
+def build(**options: object) -> TableSink:
+    sink = plugin.build(TableOptions.model_validate(options), CONTEXT)
+    assert isinstance(sink, TableSink)
+    return sink
+
+
+def label(
+    unit: str, onset: int, offset: int | None, info: StreamInfo = INFO
+) -> Message:
+    status = "provisional" if offset is None else "final"
+    event = Label(0, onset, offset, unit, 0.97654321, status, "m")  # type: ignore[arg-type]
+    return Message(info, event, 0, 0)
+
+
+def segment(number: int, onset: int, offset: int, score: float) -> list[Message]:
+    return [
+        Message(INFO, Onset(number, onset, score), number, 0),
+        Message(INFO, Offset(number, onset, offset, truncated=False), number, 0),
+    ]
+
+
+LABELS = [
+    label("a", 32000, None),
+    label("a", 32000, 33600),
+    label("b,\t2", 48000, 48001),
+]
+SEGMENTS = [*segment(0, 32000, 33600, 4.5), *segment(1, 48000, 48001, 1 / 3)]
+
+
+def written(path: Path, messages: Sequence[Message], **options: object) -> str:
+    sink = build(path=str(path), **options)
+    sink.open()
+    for message in messages:
+        sink.write(message)
+    sink.close()
+    return path.read_bytes().decode()
+
+
+def test_is_installed_under_its_name() -> None:
+    assert Registry().get("sink", "table") is plugin
+
+
+@pytest.mark.parametrize("form", ["csv", "raven", "audacity"])
+@pytest.mark.parametrize("content", ["segments", "labels"])
+def test_keeps_the_contract_of_sinks(tmp_path: Path, form: str, content: str) -> None:
+    path = str(tmp_path / "out")
+    check_sink(
+        lambda: build(path=path, format=form, content=content), [*LABELS, *SEGMENTS]
+    )
+
+
+def test_csv_of_labels(tmp_path: Path) -> None:
+    text = written(tmp_path / "out.csv", LABELS)
+    assert text == (
+        "file,onset_s,offset_s,label,posterior\n"
+        "day 1/bird.wav,1.000000,1.050000,a,0.976543\n"
+        'day 1/bird.wav,1.500000,1.500031,"b,\t2",0.976543\n'
+    )
+
+
+def test_csv_of_segments(tmp_path: Path) -> None:
+    text = written(tmp_path / "out.csv", SEGMENTS, content="segments")
+    assert text == (
+        "file,onset_s,offset_s,score\n"
+        "day 1/bird.wav,1.000000,1.050000,4.500000\n"
+        "day 1/bird.wav,1.500000,1.500031,0.333333\n"
+    )
+
+
+def test_a_segment_whose_onset_was_lost_has_no_score(tmp_path: Path) -> None:
+    text = written(tmp_path / "out.csv", SEGMENTS[1:], content="segments")
+    assert text.splitlines()[1] == "day 1/bird.wav,1.000000,1.050000,"
+
+
+def test_nothing_found_is_a_heading_alone(tmp_path: Path) -> None:
+    assert written(tmp_path / "a", []) == "file,onset_s,offset_s,label,posterior\n"
+    text = written(tmp_path / "b", [], content="segments")
+    assert text == "file,onset_s,offset_s,score\n"
+    assert written(tmp_path / "c", [], format="audacity") == ""
+
+
+def test_it_asks_for_what_it_writes() -> None:
+    assert build(content="labels").wants == {"label"}
+    assert build(content="segments").wants == {"onset", "offset"}
+
+
+def test_raven_selections(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    messages = [*LABELS, label("c", 500, 600, OTHER)]
+    written(path, messages, format="raven")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["Selection"] for row in rows] == ["1", "2", "3"]
+    assert [row["Annotation"] for row in rows] == ["a", "b, 2", "c"]
+    assert [row["Begin Time (s)"] for row in rows] == [
+        "1.000000",
+        "1.500000",
+        "0.500000",
+    ]
+    assert rows[2]["End Time (s)"] == "0.600000"
+    assert rows[2]["High Freq (Hz)"] == "500.0"
+    assert rows[2]["Begin File"] == "day 2/bird.wav"
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, in crowsetta
+def test_a_public_reader_reads_the_raven_table(tmp_path: Path) -> None:
+    crowsetta = pytest.importorskip("crowsetta")
+    path = tmp_path / "out.txt"
+    written(path, LABELS, format="raven")
+    raven = crowsetta.formats.bbox.Raven.from_file(path, annot_col="Annotation")
+    boxes = raven.to_annot().bboxes
+    assert [(box.onset, box.offset, box.label) for box in boxes] == [
+        (1.0, 1.05, "a"),
+        (1.5, 1.500031, "b, 2"),
+    ]
+
+
+def test_audacity_labels(tmp_path: Path) -> None:
+    text = written(tmp_path / "out.txt", LABELS, format="audacity")
+    assert text == "1.000000\t1.050000\ta\n1.500000\t1.500031\tb, 2\n"
+
+
+def test_each_recording_has_an_audacity_track_of_its_own(tmp_path: Path) -> None:
+    streams = [StreamInfo(name, 1000) for name in ("a", "b/1", "b 1", "a", "b/1")]
+    messages = [label("x", i * 1000, i * 1000 + 1, s) for i, s in enumerate(streams)]
+    written(tmp_path / "out.txt", messages, format="audacity")
+    found = {
+        path.name: [line.split("\t")[0] for line in path.read_text().splitlines()]
+        for path in tmp_path.iterdir()
+    }
+    assert found == {
+        "out.txt": ["0.000000", "3.000000"],
+        "out.b_1.txt": ["1.000000", "4.000000"],
+        "out.b_1-2.txt": ["2.000000"],
+    }
+
+
+def test_several_audacity_tracks_do_not_fit_on_stdout() -> None:
+    sink = build(format="audacity")
+    sink.open()
+    sink.write(label("a", 0, 1))
+    with pytest.raises(StageError, match="holds one recording"):
+        sink.write(label("a", 0, 1, OTHER))
+    sink.close()
+
+
+def test_stdout_stays_open(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = build()
+    sink.open()
+    sink.write(LABELS[1])
+    sink.close()
+    print("after")
+    assert capsys.readouterr().out.splitlines() == [
+        "file,onset_s,offset_s,label,posterior",
+        "day 1/bird.wav,1.000000,1.050000,a,0.976543",
+        "after",
+    ]
+
+
+def test_rows_are_in_the_file_as_soon_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    sink = build(path=str(path))
+    sink.open()
+    sink.write(LABELS[1])
+    assert len(path.read_text().splitlines()) == 2
+    sink.close()
+
+
+def test_file_names_keep_their_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    sink = build(path=str(path))
+    sink.open()
+    sink.write(label("a", 0, 1, StreamInfo("b\udcffrd.wav", 1000)))
+    sink.close()
+    assert path.read_bytes().splitlines()[1].startswith(b"b\xffrd.wav,0.000000")
+
+
+def test_a_full_disk_is_a_sentence() -> None:
+    sink = build(path="/dev/full")
+    with pytest.raises(StageError, match="'/dev/full' cannot be written: No space"):
+        sink.open()
+    sink.close()
+
+
+def test_a_reader_that_goes_away_is_told_apart() -> None:
+    script = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_sink_table import LABELS, build
+sink = build()
+sink.open()
+try:
+    while True:
+        sink.write(LABELS[1])
+except BrokenPipeError:
+    sys.stderr.write("gone")
+    sys.stderr.flush()
+    import os
+    os._exit(0)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(Path(__file__).parent)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == "gone"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("no/such/out.csv", "does not exist"), ("", "is a folder")]
+)
+def test_paths_that_cannot_be_written(tmp_path: Path, name: str, sentence: str) -> None:
+    path = str(tmp_path / name)
+    (problem,) = plugin.check(TableOptions(path=path), CONTEXT)
+    assert sentence in problem
+    with pytest.raises(ConfigError, match="cannot be written"):
+        build(path=path).open()
