@@ -80,6 +80,7 @@ class Runner:
         self.plan = plan
         self._clock = plan.context.clock
         self._stopped = self._forced = False
+        self.started = False  # until then, opening sinks and sources may block
         # A signal handler may interrupt this very thread while it waits: the one
         # thing to wait on whose other side takes no lock that the waiter holds.
         self._wake: SimpleQueue[None] = SimpleQueue()
@@ -131,6 +132,7 @@ class Runner:
         except BaseException:
             self._abandon()
             raise
+        self.started = True
         try:
             self._watch(tick)
         except BaseException:

@@ -88,10 +88,17 @@ def test_not_a_number_is_a_gap_and_nothing_else_is_lost(tmp_path):
     assert done.code == 3
     assert "100 samples were lost" in done.err
 
-    def times(lines: list[str]) -> list[list[str]]:
-        return [line.split(",")[1:3] for line in lines]
+    def song(lines: list[str]) -> list[float]:
+        """Bounds of the segments after the noise in which samples are missing."""
+        rows = [map(float, line.split(",")[1:3]) for line in lines[1:]]
+        return [
+            time for onset, offset in rows if onset > 0.5 for time in (onset, offset)
+        ]
 
-    assert times(done.out.splitlines()) == times(clean)
+    # The noise floor knows 100 samples less: a bound may move by one hop.
+    found, wanted = song(done.out.splitlines()), song(clean)
+    assert len(wanted) > 20
+    np.testing.assert_allclose(found, wanted, atol=0.0011)
 
 
 def test_one_bad_recording_among_many_costs_the_others_nothing(tmp_path):

@@ -54,7 +54,8 @@ def test_labels_do_not_depend_on_the_blocks(tmp_path, whole, length):
 
 def test_labels_are_those_that_the_authors_gave(whole):
     found = list(csv.DictReader(whole.decode().splitlines()))
-    truth = list(csv.DictReader((RECORDING.parent / "annotations.csv").open()))
+    annotations = (RECORDING.parent / "annotations.csv").read_text()
+    truth = list(csv.DictReader(annotations.splitlines()))
     right = sum(
         any(
             row["label"] == ref["label"]
@@ -103,7 +104,7 @@ def test_live_over_zeromq_equals_the_table(tmp_path, excerpt):
     rows = [
         [f"{e.onset / 32000:.6f}", f"{e.offset / 32000:.6f}", e.unit] for e in final
     ]
-    expected = list(csv.reader(table.open()))[1:]
+    expected = list(csv.reader(table.read_text().splitlines()))[1:]
     assert rows == [row[1:4] for row in expected]
     assert all(m.missed is None for m in heard + labels)
     for kind in KINDS:
@@ -142,7 +143,7 @@ def test_microphone_is_labelled(tmp_path, excerpt):
                 *("run", "microphone", "--plain"),
                 *("--set", "source.options.device=pipemic"),
                 *("--set", f"source.options.sample_rate={rate}"),
-                *("--set", "sinks=[{plugin: jsonl, options: {path: '%s'}}]" % out),
+                *("--set", f"sinks=[{{plugin: jsonl, options: {{path: '{out}'}}}}]"),
             ],
             stdout=PIPE,
             stderr=PIPE,
@@ -205,7 +206,7 @@ def test_ctrl_c_while_it_waits_for_subscribers():
         _wait_for_threads(process)
         code, _, err = interrupt(process)
     assert "Traceback" not in err
-    assert code in (0, 3)
+    assert code == 0, err
 
 
 def test_ctrl_c_while_a_pipe_is_silent():
@@ -230,7 +231,7 @@ def test_ctrl_c_in_the_middle_of_a_table(tmp_path):
         code, _, err = interrupt(process)
     assert "Traceback" not in err
     assert code == 0, err
-    rows = list(csv.reader(out.open()))
+    rows = list(csv.reader(out.read_text().splitlines()))
     assert len(rows) > 5
     assert all(len(row) == 5 for row in rows)
 

@@ -87,6 +87,9 @@ def _signals(runner: Runner) -> Iterator[None]:
         nonlocal asked
         asked += 1
         runner.stop(force=asked > 1)
+        if not runner.started:
+            # Whatever is being opened may wait for long: leave it now.
+            raise KeyboardInterrupt
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, on_signal) for number in numbers]
