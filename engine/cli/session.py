@@ -89,7 +89,7 @@ def _signals(runner: Runner) -> Iterator[None]:
         runner.stop(force=asked > 1)
         if not runner.started:
             # Whatever is being opened may wait for long: leave it now.
-            raise KeyboardInterrupt
+            raise typer.Exit
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, on_signal) for number in numbers]
