@@ -1,0 +1,20 @@
+"""Prints every label of a running engine; the docs of the client say more.
+
+Start an engine first, in another terminal: neurovocal run
+"""
+
+import sys
+
+from neurovocal.engine.client import Subscriber
+from neurovocal.engine.types import Label
+
+endpoint = sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5556"
+
+with Subscriber(endpoint, kinds=["label"]) as subscriber:
+    for message in subscriber:
+        if message.missed:
+            print(f"missed {message.missed.count} messages", file=sys.stderr)
+        label = message.event
+        if isinstance(label, Label) and label.status == "final":
+            seconds = label.onset / message.sample_rate
+            print(f"{message.stream}  {seconds:9.3f} s  {label.unit}", flush=True)

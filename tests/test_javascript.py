@@ -1,0 +1,159 @@
+"""A subscriber in another language, next to a Python one, over real sockets."""
+
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurovocal.engine.client import Received, Subscriber
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Frames, Label, Message, StreamInfo
+from neurovocal.plugins.sink_zmq import ZmqOptions, plugin
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "javascript"
+INFO = StreamInfo("aviary 3/été", 32000)
+N_FRAMES = 400
+PER_LABEL = 4
+
+node, npm = shutil.which("node"), shutil.which("npm")
+pytestmark = [
+    pytest.mark.skipif(not (node and npm), reason="needs Node.js with npm"),
+    pytest.mark.timeout(300),
+]
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example as a stranger gets it, with its packages installed."""
+    folder = tmp_path_factory.mktemp("javascript")
+    for path in EXAMPLE.iterdir():
+        if path.is_file():
+            shutil.copy(path, folder)
+    assert npm is not None
+    installed = subprocess.run(
+        [npm, "install", "--no-audit", "--no-fund", "--prefer-offline"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert installed.returncode == 0, installed.stderr
+    return folder
+
+
+def endpoint() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@contextmanager
+def javascript(folder: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+    assert node is not None
+    process = subprocess.Popen(
+        [node, "subscriber.mjs", *args],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def label(seq: int) -> Message:
+    unit = "abcdeé"[seq % 6]
+    event = Label(seq, seq * 100, seq * 100 + 50, unit, 0.5, "final", "m")
+    return Message(INFO, event, seq, seq * 100 + 60, 10**18 + seq)
+
+
+def frames(seq: int) -> Message:
+    values = np.full((100, 129), seq, np.float32)
+    return Message(INFO, Frames(seq * 100, 128, 256, values), seq, 0)
+
+
+def take(subscriber: Subscriber, count: int) -> list[Received]:
+    found = [subscriber.receive(timeout=60.0) for _ in range(count)]
+    return [received for received in found if received is not None]
+
+
+def test_javascript_and_python_both_get_every_label(example: Path) -> None:
+    where = endpoint()
+    n_labels = N_FRAMES // PER_LABEL
+    options = ZmqOptions(
+        # Twenty megabytes of frames do not fit into these queues; labels do.
+        endpoint=where,
+        queue_length=n_labels,
+        wait_for_subscribers=3,
+        wait_timeout_s=120,
+    )
+    sink = plugin.build(options, BuildContext(SystemClock(), "run-1"))
+    with (
+        javascript(example, where, "--json", f"--count={n_labels}") as other,
+        Subscriber(where, ["label", "frames"]) as python,
+        # This one subscribes to everything and never reads.
+        Subscriber(where, ["label", "frames"], queue_length=1),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        lines = pool.submit(other.communicate)
+        found: list[Received] = []
+        try:
+            sink.open()
+            for seq in range(N_FRAMES):
+                sink.write(frames(seq))
+                if seq % PER_LABEL == 0:
+                    sink.write(label(seq // PER_LABEL))
+                    found += take(python, 1)
+                found += take(python, 1)
+            out, err = lines.result(timeout=60)
+        finally:
+            sink.close()
+    assert (other.returncode, err) == (0, "")
+    headers = [json.loads(line) for line in out.splitlines()]
+    assert [header["seq"] for header in headers] == list(range(n_labels))
+    assert {header["stream"] for header in headers} == {INFO.stream}
+    assert {header["run"] for header in headers} == {"run-1"}
+
+    labels = [received for received in found if received.kind == "label"]
+    assert [received.event for received in labels] == [
+        label(seq).event for seq in range(n_labels)
+    ]
+    assert [received.seq for received in found if received.kind == "frames"] == list(
+        range(N_FRAMES)
+    )
+    assert python.missed == 0
+    assert [
+        (header["unit"], header["posterior"], header["sample"]) for header in headers
+    ] == [
+        (received.header.unit, received.header.posterior, received.sample)  # type: ignore[attr-defined]
+        for received in labels
+    ]
+
+
+def test_javascript_reads_arrays_and_sees_holes(example: Path) -> None:
+    where = endpoint()
+    options = ZmqOptions(endpoint=where, wait_for_subscribers=1, wait_timeout_s=120)
+    sink = plugin.build(options, BuildContext(SystemClock(), "run-1"))
+    with javascript(example, where, "--kinds=label,frames", "--count=3") as other:
+        sink.open()
+        for message in (frames(7), label(0), label(3)):
+            sink.write(message)
+        out, err = other.communicate(timeout=60)
+        sink.close()
+    first, second, third = out.splitlines()
+    assert first.endswith("frames  100 x 129 values, first 7")
+    assert second.endswith("0.000 s  aviary 3/été  label  a  0.500  final")
+    assert "label  d" in third
+    assert "missed 2 messages of nv1/label/aviary 3%2Fété" in err
+    assert other.returncode == 3
