@@ -20,6 +20,7 @@ from neurovocal.engine.cli.run import run
 from neurovocal.engine.errors import EXIT_CLEAN, EXIT_CONFIG, NeurovocalError
 
 COMMANDS_GROUP = "neurovocal.commands"
+_INTERRUPTED = 130  # what typer makes of Ctrl-C where no run handles it
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(run, check, init, devices, plugins, schema),
     *(detect, label, listen, replay, bench),
@@ -71,10 +72,11 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with the code of DESIGN section 9."""
     try:
         code = build_app()(args, standalone_mode=False)
+        code = EXIT_CLEAN if code == _INTERRUPTED else code
     except NeurovocalError as error:
         code = _complain(str(error), error.exit_code)
     except typer.Exit as error:
-        code = error.exit_code
+        code = EXIT_CLEAN if error.exit_code == _INTERRUPTED else error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_CLEAN
     except BrokenPipeError:
