@@ -85,13 +85,13 @@ def fit_temperature(votes: Votes) -> float:
 
 
 def fit_thresholds(
-    votes: Votes, temperature: float, names: list[str], margin: float
+    votes: Votes, temperature: float, names: list[str], margin: float, cap: float
 ) -> dict[str, float]:
     """Per unit, the posterior below which a label is answered with `unknown`.
 
     A right label of the unit has never been so unlikely on validation data, not
     even `margin` times as unlikely: a sound that is, is another sound. With few
-    examples the smallest posterior is an accident, hence the margin.
+    examples the smallest posterior is an accident, hence the margin and the cap.
 
     Parameters
     ----------
@@ -101,6 +101,8 @@ def fit_thresholds(
         Unit names, silence first.
     margin : float
         Factor on the odds ``p / (1 - p)`` of the least likely right label.
+    cap : float
+        No threshold is higher.
 
     Returns
     -------
@@ -117,5 +119,5 @@ def fit_thresholds(
             continue
         lowest = min(float(right.min()), 1 - 1e-9)
         odds = lowest / (1 - lowest) / margin
-        thresholds[name] = round(odds / (1 + odds), 4)
+        thresholds[name] = round(min(odds / (1 + odds), cap), 4)
     return thresholds

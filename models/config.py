@@ -139,6 +139,9 @@ class ClassifierConfig(Options):
     unknown_margin: float = Field(default=10.0, ge=1)
     """A segment is `unknown` when the odds of its label are this many times lower
     than the lowest odds of a right label of that unit on validation data."""
+    unknown_cap: float = Field(default=0.95, gt=0, lt=1)
+    """Highest posterior that may be asked of a label: one that is calibrated to be
+    right so often is not to be refused."""
     provisional_ms: float = Field(default=20.0, ge=0)
     """Delay after onset at which the first provisional label is given."""
 

@@ -169,7 +169,9 @@ def _write_classifier(
         silence=names[0],
         state=model.shapes,
         temperature=temperature,
-        thresholds=fit_thresholds(votes, temperature, names, config.unknown_margin),
+        thresholds=fit_thresholds(
+            votes, temperature, names, config.unknown_margin, config.unknown_cap
+        ),
         provisional_ms=config.provisional_ms,
     )
 

@@ -82,8 +82,9 @@ def test_thresholds_refuse_only_what_is_less_likely_than_any_right_label() -> No
     scores = np.array([[0, 0, -2], [0, 0, -1], [0, -5, 0], [0, 0, -4.0]])
     votes = Votes(scores, np.array([1, 1, 2, 2]))
     names = ["", "a", "b"]
-    thresholds = fit_thresholds(votes, 1.0, names, 1.0)
+    thresholds = fit_thresholds(votes, 1.0, names, 1.0, 0.999)
     assert thresholds["a"] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-3)
     assert thresholds["b"] == pytest.approx(1 / (1 + np.exp(-5)), abs=1e-3)
-    lower = fit_thresholds(votes, 1.0, names, 10.0)
+    lower = fit_thresholds(votes, 1.0, names, 10.0, 0.999)
     assert lower["a"] < thresholds["a"]
+    assert fit_thresholds(votes, 1.0, names, 1.0, 0.9)["b"] == 0.9
