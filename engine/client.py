@@ -209,17 +209,19 @@ class Subscriber:
         """
         import zmq
 
+        received = self._take()
+        if received is not None or timeout == 0:
+            return received
         poller = zmq.Poller()
         for connection in self._sockets:
             poller.register(connection, zmq.POLLIN)
         until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            received = self._take()
-            if received is not None:
-                return received
+        while received is None:
             left = None if until is None else max(0.0, until - time.monotonic())
             if not poller.poll(None if left is None else ceil(left * 1000)):
                 return None
+            received = self._take()
+        return received
 
     def __iter__(self) -> Iterator[Received]:
         while (received := self.receive(self.timeout)) is not None:

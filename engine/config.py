@@ -133,11 +133,12 @@ def find_config(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    folder = Path(str(files("neurovocal.configs")))
+    folder = Path(str(files("neurovocal.configs"))).resolve()
     shipped = folder / f"{path.name.removesuffix('.yaml')}.yaml"
     if shipped.is_file() and path.parent in (Path(), Path("configs")):
         return shipped
-    names = sorted(p.stem for p in folder.glob("*.yaml"))
+    recipes = set(folder.glob("train*.yaml"))  # for `train`, not for `run`
+    names = sorted(p.stem for p in set(folder.glob("*.yaml")) - recipes)
     close = get_close_matches(path.name.removesuffix(".yaml"), names, n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"shipped: {', '.join(names)}"
     raise ConfigError(f"configuration '{name}' does not exist ({hint})")

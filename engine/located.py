@@ -17,7 +17,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(slots=True)
 class Located:
-    """Plain data with the source of each value.
+    """Plain data with the source of each value; no name means no file.
 
     ``lines`` maps the path of every key to its line; values that came from the
     command line are in ``overrides`` with the text that set them.
@@ -30,6 +30,8 @@ class Located:
 
     def problem(self, loc: Location, message: str) -> str:
         """Sentence for a mistake at `loc`, or at its nearest known parent."""
+        if not self.name:
+            return message  # a command's own arguments: no file, no line
         dotted = ".".join(str(part) for part in loc)
         what = f"{dotted}: {message}" if dotted else message
         for length in range(len(loc), -1, -1):

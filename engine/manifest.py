@@ -131,7 +131,7 @@ def find_bundle(name: str, base: Path | None = None) -> Path:
         Nothing of that name; the message lists the bundles that ship.
     """
     path = Path(name).expanduser()
-    shipped = Path(str(files("neurovocal.models"))) / "pretrained"
+    shipped = Path(str(files("neurovocal.models"))).resolve() / "pretrained"
     candidates = [path]
     if not path.is_absolute():
         candidates += [base / path] if base else []

@@ -116,6 +116,7 @@ class _Planner:
         self.context = context
         self.problems: list[str] = []
         self.stages: list[StagePlan] = []  # all whose options are valid
+        self._bundle_failed = False  # of the lane that is being planned
 
     def plan(self, config: Config) -> Plan:
         context = replace(self.context, tile=config.shared.tile)
@@ -154,6 +155,7 @@ class _Planner:
         )
 
     def _bundle(self, lane: LaneConfig, loc: Location) -> Bundle | None:
+        self._bundle_failed = False
         if lane.bundle is None:
             return None
         if lane.features is not None:
@@ -166,6 +168,7 @@ class _Planner:
         except ConfigError as error:
             for problem in error.problems:
                 self._problem((*loc, "bundle"), problem)
+            self._bundle_failed = True
             return None
 
     def _features(
@@ -208,8 +211,10 @@ class _Planner:
             return None
         if stage.on_error and (hint := _POLICY_HINTS[kind].get(stage.on_error)):
             self._problem((*loc, "on_error"), hint)
-        for problem in plugin.check(options, context):
-            self._problem(loc, problem)
+        # Without the bundle that was asked for, models would only complain of that.
+        if kind != "model" or not self._bundle_failed:
+            for problem in plugin.check(options, context):
+                self._problem(loc, problem)
         name = f"{kind} '{stage.plugin}'"
         self.stages.append(StagePlan(name, kind, plugin, options, stage, loc))
         return self.stages[-1]

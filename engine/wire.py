@@ -15,6 +15,7 @@ from msgspec import UNSET
 
 from neurovocal.engine.errors import NeurovocalError
 from neurovocal.engine.types import Float32, Message
+from neurovocal.engine.wire_events import array_of, header_of, to_event
 from neurovocal.engine.wire_headers import (
     DIMENSIONS,
     VERSION,
@@ -23,11 +24,8 @@ from neurovocal.engine.wire_headers import (
     ArrayHeader,
     Header,
     Latency,
-    array_of,
     decoder,
     encoder,
-    header_of,
-    to_event,
 )
 
 __all__ = [

@@ -36,9 +36,7 @@ def test_detector_in_readme_passes_the_conformance_kit(tmp_path):
     (tmp_path / "loud.py").write_text(snippet)
     plugin = Registry().get("detector", "./loud.py:plugin", base=tmp_path)
     context = BuildContext(ManualClock(), "test", info=StreamInfo("x", 32000))
-    check_processor(
-        lambda: plugin.build(plugin.options(), context), song(32000, 3.0)
-    )
+    check_processor(lambda: plugin.build(plugin.options(), context), song(32000, 3.0))
 
 
 @pytest.mark.timeout(300)

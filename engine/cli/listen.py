@@ -19,7 +19,7 @@ from neurovocal.engine.types import (
     Onset,
     Stats,
 )
-from neurovocal.engine.wire_headers import array_of
+from neurovocal.engine.wire_events import array_of
 
 # So long after the start a person is told that nothing has come.
 _PATIENCE_S = 2.0

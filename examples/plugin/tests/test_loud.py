@@ -1,5 +1,6 @@
-from neurovocal.engine.testing import check_processor, song
 from neurovocal_loud import Loud
+
+from neurovocal.engine.testing import check_processor, song
 
 
 def test_conformance():
