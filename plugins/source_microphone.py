@@ -110,6 +110,7 @@ class MicrophoneSource:
         self._capture = CaptureClock(rate, options.max_slip_ms)
         self._anchors = LiveAnchors(self._clock, self._capture)
         self._longest = max(options.block_length or 0, rate // 10)
+        self._buffer_s = device[f"latency_{options.latency}_ms"] / 1000
         self._heard_ns = self._clock.monotonic_ns()
         self._waiting.clear()
         self._closing = False
@@ -130,11 +131,14 @@ class MicrophoneSource:
         assert rate is not None
         now = self._heard_ns = self._clock.monotonic_ns()
         # Both times are PortAudio's, so that it matters neither which clock they
-        # are of nor whether that clock is being set. Some hosts leave them 0.
-        heard_at_s = time.inputBufferAdcTime
+        # are of nor whether that clock is being set. Some hosts leave them 0;
+        # sound servers may report a backlog of their own, which then fades: no
+        # sample is older than the device's buffer and the block itself.
+        heard_at_s, length_s = time.inputBufferAdcTime, n_samples / rate
         age_s = time.currentTime - heard_at_s
         if heard_at_s <= 0.0 or not 0.0 <= age_s < _PLAUSIBLE_S:
-            age_s = n_samples / rate
+            age_s = length_s
+        age_s = min(age_s, self._buffer_s + 2 * length_s)
         # Hosts flag the first block when the device ran before we listened.
         broken = bool(status.input_overflow) and capture.anchor is not None
         missing = capture.update(n_samples, now - round(age_s * NS), broken)

@@ -33,6 +33,7 @@ class Device:
     def __init__(self, monkeypatch, clock, channels=2):
         self.clock = clock
         self.channels = channels
+        self.latency_high_ms = 600.0
         self.position = 0
         self.closed = False
         monkeypatch.setattr(source_microphone, "find_device", self._find)
@@ -45,6 +46,7 @@ class Device:
             "name": "fake",
             "channels": self.channels,
             "sample_rate": RATE,
+            "latency_high_ms": self.latency_high_ms,
         }
 
     def _open(self, device, sample_rate, channels, **options):
@@ -156,6 +158,21 @@ def test_a_lasting_lag_is_a_slip_and_a_late_callback_is_none(monkeypatch, clock)
     assert isinstance(after, Anchor)
     truth = clock.utc_ns() - (items[-1].stop - after.sample) * NS // RATE - NS * 6 // 10
     assert after.utc_ns == pytest.approx(truth, abs=20_000_000)
+
+
+def test_a_backlog_that_a_sound_server_reports_and_forgets_is_no_slip(
+    monkeypatch, clock
+):
+    """A second is claimed to wait somewhere at first, then ever less of it."""
+    device = Device(monkeypatch, clock)
+    device.latency_high_ms = 20.0
+    source = make(clock)
+    source.open()
+    items = []
+    for number in range(1000):
+        device.deliver(320, age_s=max(0.01, 1.0 - number / 500))
+        items += items_of(source)
+    assert not any(isinstance(item, Gap) for item in items)
 
 
 def test_a_slow_device_clock_is_drift_and_the_anchors_follow_it(monkeypatch, clock):

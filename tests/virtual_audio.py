@@ -10,10 +10,11 @@ its configuration once per process, so capturing happens in a process of its own
         microphone.play(samples)
         process.wait()
 
-Silence is written whenever nothing is played: without data a stream cannot be
-stopped.
+Silence, or a background, is written whenever nothing is played: without data a
+stream cannot always be stopped.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -48,6 +49,9 @@ class VirtualMicrophone:
         Hz.
     channels : int
         Channels of the microphone.
+    background : int16 or float array, optional
+        What is heard, over and over, while nothing is played; by default
+        silence. Digital silence is something that no real microphone delivers.
 
     Attributes
     ----------
@@ -57,9 +61,16 @@ class VirtualMicrophone:
         Temporary home folder of the daemon.
     """
 
-    def __init__(self, sample_rate: int, channels: int = 1) -> None:
+    def __init__(
+        self,
+        sample_rate: int,
+        channels: int = 1,
+        background: NDArray[Any] | None = None,
+    ) -> None:
         self.sample_rate = sample_rate
         self.channels = channels
+        quiet = np.zeros((1, channels), np.int16)
+        self._background = quiet if background is None else self._as_int16(background)
         self.home = Path()
         self.env: dict[str, str] = {}
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -112,8 +123,13 @@ class VirtualMicrophone:
         return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
     def wait_until_heard(self, timeout: float = 60) -> None:
-        """Wait until a process captures from the microphone."""
+        """Wait until a process captures from the microphone.
+
+        What is played from then on is heard from its first sample.
+        """
         self._wait_for(self._is_heard, timeout, "nobody opened the microphone")
+        quiet = np.resize(self._background, (self.sample_rate // 5, self.channels))
+        self.play(quiet)
 
     def play(
         self, samples: NDArray[Any], *, at_once: bool = False, wait: bool = True
@@ -129,10 +145,7 @@ class VirtualMicrophone:
         wait : bool
             Return only when all of it has been written.
         """
-        if samples.dtype != np.int16:
-            scaled = np.round(np.asarray(samples, np.float64) * 32768)
-            samples = np.clip(scaled, -32768, 32767).astype(np.int16)
-        samples = np.ascontiguousarray(samples).reshape(-1, self.channels)
+        samples = self._as_int16(samples)
         step = len(samples) if at_once else self.sample_rate // _BLOCKS_PER_S
         done = threading.Event()
         for first in range(0, len(samples), max(1, step)):
@@ -141,6 +154,12 @@ class VirtualMicrophone:
         while wait and len(samples) and not done.wait(0.5):
             if self._feeder is None or not self._feeder.is_alive():
                 raise RuntimeError("the virtual microphone is closed")
+
+    def _as_int16(self, samples: NDArray[Any]) -> NDArray[np.int16]:
+        if samples.dtype != np.int16:
+            scaled = np.round(np.asarray(samples, np.float64) * 32768)
+            samples = np.clip(scaled, -32768, 32767).astype(np.int16)
+        return np.ascontiguousarray(samples).reshape(-1, self.channels)
 
     def pause(self) -> None:
         """Deliver nothing at all any more, like a device that hangs."""
@@ -197,6 +216,9 @@ class VirtualMicrophone:
             lambda: socket.exists() and fifo.exists(), 30, "pulseaudio did not start"
         )
         self._fifo = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        # What waits in the FIFO is heard late: a quarter of a second, not one.
+        frame_bytes = 2 * self.channels
+        fcntl.fcntl(self._fifo, fcntl.F_SETPIPE_SZ, self.sample_rate * frame_bytes // 4)
 
     def _wait_for(self, condition: Any, timeout: float, problem: str) -> None:
         limit = time.monotonic() + timeout
@@ -208,35 +230,45 @@ class VirtualMicrophone:
 
     def _is_heard(self) -> bool:
         listing = subprocess.run(
-            ["pactl", "list", "short", "source-outputs"],
-            env=self.env,
+            ["pactl", "list", "source-outputs"],
+            env={**self.env, "LC_ALL": "C"},
             capture_output=True,
             text=True,
             check=False,
         )
-        return bool(listing.stdout.strip())
+        return "Corked: no" in listing.stdout  # corked: opened, not yet started
 
     def _feed(self) -> None:
-        """Write what is played, else silence, on a schedule that never drifts."""
+        """Write what is played, else the background, on a steady schedule."""
         length = self.sample_rate // _BLOCKS_PER_S
-        silence = np.zeros((length, self.channels), np.int16)
+        at = 0
         due = time.monotonic()
         while not self._stop.is_set():
-            samples, done = self._queue.popleft() if self._queue else (silence, None)
+            if self._queue:
+                samples, done = self._queue.popleft()
+            else:
+                rows = np.arange(at, at + length) % len(self._background)
+                samples, done = self._background[rows], None
+                at += length
             if not self._paused:
-                self._write(samples.astype("<i2").tobytes())
+                written = self._write(samples.astype("<i2").tobytes(), done is not None)
+                if not written:
+                    due = time.monotonic()  # nobody listens: time stands still
             if done is not None:
                 done.set()
             due += min(len(samples), length) / self.sample_rate
             self._stop.wait(max(0.0, due - time.monotonic()))
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, insist: bool) -> bool:
+        """Write all of it; unless `insist`, nothing when the FIFO has no room."""
         view = memoryview(data)
         while view and not self._stop.is_set():
             try:
                 view = view[os.write(self._fifo, view) :]
             except BlockingIOError:
-                # Pulse has not taken what the FIFO holds.
+                if not insist and len(view) == len(data):
+                    return False
                 self._stop.wait(0.001)
             except BrokenPipeError:
-                return
+                return False
+        return True
