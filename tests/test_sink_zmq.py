@@ -278,7 +278,7 @@ def test_counts_subscribers_as_they_come_and_go() -> None:
         assert sink.stats()["subscribers"] == 2
         leaving.close()
         for _ in range(200):  # closing reaches the other side when it likes
-            sink._look()
+            sink.flush(0.0)
             if sink.stats()["subscribers"] == 1:
                 break
             staying.receive(timeout=0.02)
