@@ -60,7 +60,7 @@ def plan_of_parts(config: Config, located: Located, base: Path) -> Plan:
 def plan_of_data(data: dict[str, object]) -> Plan:
     """Plan for a configuration that a command assembled from its arguments."""
     located = parse_located(yaml.safe_dump(data, sort_keys=False), "")
-    return plan_of(parse_config(located), located)
+    return plan_of_parts(parse_config(located), located, Path.cwd())
 
 
 def run_plan(plan: Plan, display: Display | None = None) -> Outcome:
