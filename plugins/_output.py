@@ -44,7 +44,9 @@ class TextOutput:
     path : str
         File name; ``-`` is standard output.
     append : bool
-        Whether to go on behind what the file holds.
+        Whether to go on behind what the file holds. Whoever opens the same
+        output once more goes on in any case: a sink is opened again when it has
+        failed, and what it wrote before must stay.
     """
 
     def __init__(self, path: str, *, append: bool = False) -> None:
@@ -53,8 +55,13 @@ class TextOutput:
         self._file: TextIO | None = None
         self._failed = False
 
-    def open(self) -> None:
+    def open(self) -> bool:
         """Open the file.
+
+        Returns
+        -------
+        bool
+            Whether this is its beginning, where a heading belongs.
 
         Raises
         ------
@@ -62,9 +69,11 @@ class TextOutput:
             It cannot be written.
         """
         self._failed = False
+        begins = not self._append
         if self.path == STDOUT:
             self._file = sys.stdout
-            return
+            self._append = True
+            return begins
         try:
             self._file = (
                 Path(self.path)
@@ -81,6 +90,8 @@ class TextOutput:
             raise ConfigError(
                 f"'{self.path}' cannot be written: {error.strerror}"
             ) from error
+        self._append = True
+        return begins
 
     def write(self, line: str) -> None:
         """Write a line, its end included.

@@ -49,10 +49,10 @@ class CsvTable:
         self._csv = csv.writer(self._output, lineterminator="\n")
 
     def open(self) -> None:
-        """Open the file and write the heading."""
-        self._output.open()
+        """Open the file and write the heading, unless it was open before."""
         last = ("label", "posterior") if self._labels else ("score",)
-        self._csv.writerow(("file", "onset_s", "offset_s", *last))
+        if self._output.open():
+            self._csv.writerow(("file", "onset_s", "offset_s", *last))
 
     def write(self, row: Row) -> None:
         """Write a row."""
@@ -92,11 +92,10 @@ class RavenTable:
         self._selection = 0
 
     def open(self) -> None:
-        """Open the file and write the heading."""
-        self._selection = 0
-        self._output.open()
+        """Open the file and write the heading, unless it was open before."""
         last = ("Annotation", "Posterior") if self._labels else ("Score",)
-        self._line(*self._HEADING, *last)
+        if self._output.open():
+            self._line(*self._HEADING, *last)
 
     def write(self, row: Row) -> None:
         """Write a row."""
@@ -141,9 +140,7 @@ class AudacityTable:
         self._output = TextOutput(path)
 
     def open(self) -> None:
-        """Open the file; there is no heading."""
-        self._names, self._stream = {}, None
-        self._output = TextOutput(self._path)
+        """Open the file of the newest stream; there is no heading."""
         self._output.open()
 
     def write(self, row: Row) -> None:

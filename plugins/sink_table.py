@@ -39,7 +39,6 @@ class TableSink:
 
     def open(self) -> None:
         """Open the file and write the heading; ConfigError when that fails."""
-        self._scores.clear()
         self._table.open()
 
     def write(self, message: Message) -> None:

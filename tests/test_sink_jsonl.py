@@ -55,6 +55,17 @@ def test_keeps_the_contract_of_sinks(tmp_path: Path) -> None:
     check_sink(lambda: build(path=str(tmp_path / "out")), messages())
 
 
+def test_opened_again_it_goes_on(tmp_path: Path) -> None:
+    """As after a failure: what was written stays."""
+    path = tmp_path / "again"
+    sink = build(path=str(path))
+    for message in messages():
+        sink.open()
+        sink.write(message)
+        sink.close()
+    assert path.read_bytes() == written(tmp_path / "whole", messages())
+
+
 def test_the_golden_form(tmp_path: Path) -> None:
     assert written(tmp_path / "out", messages()).decode() == (
         '{"kind":"offset","v":1,"stream":"bird.wav","seq":3,"sample":200,"at":210,'

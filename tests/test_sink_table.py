@@ -71,6 +71,22 @@ def test_keeps_the_contract_of_sinks(tmp_path: Path, form: str, content: str) ->
     )
 
 
+@pytest.mark.parametrize("form", ["csv", "raven", "audacity"])
+@pytest.mark.parametrize("content", ["segments", "labels"])
+def test_opened_again_it_goes_on(tmp_path: Path, form: str, content: str) -> None:
+    """As after a failure: rows stay, and the heading is not repeated."""
+    messages = LABELS if content == "labels" else SEGMENTS
+    options = {"format": form, "content": content}
+    whole = written(tmp_path / "whole", messages, **options)
+    path = tmp_path / "again"
+    sink = build(path=str(path), **options)
+    for message in messages:
+        sink.open()
+        sink.write(message)
+        sink.close()
+    assert path.read_bytes().decode() == whole
+
+
 def test_csv_of_labels(tmp_path: Path) -> None:
     text = written(tmp_path / "out.csv", LABELS)
     assert text == (
