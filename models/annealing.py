@@ -1,0 +1,284 @@
+r"""Partition functions of RBMs, by annealing from below and from above.
+
+A frame's likelihood needs the partition function Z of its RBM, a sum over
+2**n_visible frames. Annealed importance sampling estimates it, and flatters: a short
+run on a strong model can say that log Z is nats smaller than it is, and nothing in
+that run shows it. So every estimate is made in both directions. From a factorial
+distribution up to the model, log Z comes out too small on average; from samples of
+the model down to the factorial one, too large. The truth lies between.
+
+Samples of the model are themselves approximate. Two kinds start the way down,
+independently: long Gibbs runs from the data, and the ends of the way up.
+
+References
+----------
+R. M. Neal, "Annealed importance sampling", Statistics and Computing 11, 2001.
+R. Salakhutdinov, I. Murray, "On the quantitative analysis of deep belief networks",
+ICML 2008: the path of RBMs between a factorial distribution and the model.
+Y. Burda, R. Grosse, R. Salakhutdinov, "Accurate and conservative estimates of MRF
+log-likelihood using reverse annealing", AISTATS 2015: the way down.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from neurovocal.engine.errors import NeurovocalError
+from neurovocal.engine.types import Float32
+
+Float64 = NDArray[np.float64]
+_MOST_ENUMERATED = 20
+
+
+class LikelihoodError(NeurovocalError):
+    """A likelihood cannot be computed, or not well enough to be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annealing:
+    """How much work an estimate is worth.
+
+    Parameters
+    ----------
+    n_temperatures : int
+        Steps between the factorial distribution and the model.
+    n_chains : int
+        Chains per frame and direction.
+    n_mixing : int
+        Gibbs steps from the data to what is taken for samples of the model.
+    """
+
+    n_temperatures: int = 1000
+    n_chains: int = 2
+    n_mixing: int = 200
+
+    def __post_init__(self) -> None:
+        if min(self.n_temperatures, self.n_chains, self.n_mixing) < 1:
+            raise LikelihoodError(
+                "annealing needs at least one temperature, one chain and one mixing "
+                "step"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConditionalRbms:
+    """One RBM with Bernoulli units per frame; all share their weights.
+
+    Parameters
+    ----------
+    W : float32[n_visible, n_hidden]
+    bv : float32[n_frames, n_visible]
+    bh : float32[n_frames, n_hidden]
+    """
+
+    W: Tensor
+    bv: Tensor
+    bh: Tensor
+
+    def __len__(self) -> int:
+        return len(self.bv)
+
+    def __getitem__(self, rows: slice | Tensor) -> "ConditionalRbms":
+        return ConditionalRbms(self.W, self.bv[rows], self.bh[rows])
+
+    def repeated(self, times: int) -> "ConditionalRbms":
+        """Every RBM `times` times in a row."""
+        return ConditionalRbms(
+            self.W,
+            self.bv.repeat_interleave(times, dim=0),
+            self.bh.repeat_interleave(times, dim=0),
+        )
+
+    def log_weight(self, v: Tensor) -> Tensor:
+        """Log p(v) + log Z, the negative free energy, float64[n_frames]."""
+        linear = (v * self.bv).sum(-1, dtype=torch.float64)
+        return linear + _softplus_sum(v @ self.W + self.bh)
+
+
+class Noise:
+    """Comparisons with uniform noise, drawn into one buffer per shape."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._buffers: dict[tuple[int, ...], Float32] = {}
+
+    def on(self, p: Tensor) -> Tensor:
+        """Units that are on with probability p: 0.0 or 1.0, of p's shape."""
+        shape = tuple(p.shape)
+        buffer = self._buffers.get(shape)
+        if buffer is None:
+            buffer = self._buffers[shape] = np.empty(shape, np.float32)
+        self._rng.random(out=buffer, dtype=np.float32)
+        return (p > torch.from_numpy(buffer)).to(p.dtype)
+
+    def pick(self, log_weights: Tensor) -> Tensor:
+        """One column of each row, drawn by its weight: int64[n_rows]."""
+        total = torch.softmax(log_weights, dim=1).cumsum(dim=1)
+        level = torch.from_numpy(self._rng.random((len(log_weights), 1)))
+        return (total < level).sum(dim=1).clamp_max(log_weights.shape[1] - 1)
+
+
+@torch.no_grad()
+def gibbs(rbms: ConditionalRbms, v: Tensor, n_steps: int, noise: Noise) -> Tensor:
+    """Frames after block Gibbs steps, both layers sampled."""
+    for _ in range(n_steps):
+        h = noise.on(torch.sigmoid(torch.addmm(rbms.bh, v, rbms.W)))
+        v = noise.on(torch.sigmoid(torch.addmm(rbms.bv, h, rbms.W.t())))
+    return v
+
+
+@torch.no_grad()
+def log_partition(
+    rbms: ConditionalRbms, start: Tensor, annealing: Annealing, noise: Noise
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logarithm of each RBM's partition function, from below and from above.
+
+    Parameters
+    ----------
+    rbms : ConditionalRbms
+    start : float32[n_frames, n_visible]
+        Likely frames: where the Gibbs runs begin.
+    annealing : Annealing
+    noise : Noise
+
+    Returns
+    -------
+    up, down, down_again : float64[n_frames]
+        Too small on average; too large on average, from Gibbs runs and from the
+        ends of the way up. All are exact where W is 0.
+    """
+    if not bool(rbms.W.any()):
+        exact = _softplus_sum(rbms.bv) + _softplus_sum(rbms.bh)
+        return exact, exact, exact
+    base, mixed = _factorial_match(rbms, start, annealing.n_mixing, noise)
+    zero = _softplus_sum(base) + rbms.W.shape[1] * math.log(2.0)
+    n = annealing.n_chains
+    path = _Path(rbms.repeated(n), base.repeat_interleave(n, dim=0), noise)
+    first = noise.on(torch.sigmoid(path.base))
+    betas = np.linspace(0.0, 1.0, annealing.n_temperatures + 1)
+    ups, ends = path.up(first, betas)
+    # One of a frame's ends, drawn by its weight, is a sample of the model as far
+    # as the way up was long enough.
+    chosen = noise.pick(ups.view(-1, n))
+    best = ends.view(-1, n, ends.shape[1])[torch.arange(len(rbms)), chosen]
+    down = path.down(_spread(rbms, mixed, annealing, noise), betas)
+    again = path.down(_spread(rbms, best, annealing, noise), betas)
+    return (
+        zero + _log_mean(ups.view(-1, n)),
+        zero - _log_mean(-down.view(-1, n)),
+        zero - _log_mean(-again.view(-1, n)),
+    )
+
+
+def exact_log_partition(rbms: ConditionalRbms) -> Tensor:
+    """Logarithm of each RBM's partition function by enumeration, float64[n_frames].
+
+    Raises
+    ------
+    LikelihoodError
+        Both layers have more than 20 units.
+    """
+    weights, inner, outer = rbms.W.double(), rbms.bh.double(), rbms.bv.double()
+    if weights.shape[1] > weights.shape[0]:
+        weights, inner, outer = weights.t(), outer, inner
+    n = weights.shape[1]
+    if n > _MOST_ENUMERATED:
+        raise LikelihoodError(
+            f"the smaller layer has {n} units, and 2**{n} states are too many to "
+            "enumerate: use annealed importance sampling"
+        )
+    states = torch.arange(2**n)[:, None] >> torch.arange(n) & 1
+    states = states.double()
+    field = states @ weights.t()
+    rows = [
+        torch.logsumexp(states @ own + functional.softplus(other + field).sum(-1), 0)
+        for own, other in zip(inner, outer, strict=True)
+    ]
+    return torch.stack(rows)
+
+
+class _Path:
+    r"""RBMs between a factorial distribution (beta = 0) and the model (1).
+
+    .. math::
+        \log p_\beta(v) = v \cdot ((1 - \beta) b_0 + \beta b_v)
+            + \sum_j \log(1 + e^{\beta (b_{h,j} + (vW)_j)}) - \log Z_\beta
+    """
+
+    def __init__(self, rbms: ConditionalRbms, base: Tensor, noise: Noise) -> None:
+        self.base = base
+        self._rbms = rbms
+        self._tilt = rbms.bv - base
+        self._noise = noise
+
+    def up(self, v: Tensor, betas: Float64) -> tuple[Tensor, Tensor]:
+        """Log-weights of chains from the base to the model, and where they end."""
+        total = torch.zeros(len(v), dtype=torch.float64)
+        for lower, upper in pairwise(betas):
+            drive = self._drive(v)
+            total += self._gain(v, drive, float(lower), float(upper))
+            v = self._step(drive, float(upper))
+        return total, v
+
+    def down(self, v: Tensor, betas: Float64) -> Tensor:
+        """Log-weights of the same chains in reverse, from samples of the model."""
+        total = torch.zeros(len(v), dtype=torch.float64)
+        for upper, lower in pairwise(betas[::-1]):
+            drive = self._drive(v)
+            total += self._gain(v, drive, float(lower), float(upper))
+            v = self._step(drive, float(lower))
+        return total
+
+    def _drive(self, v: Tensor) -> Tensor:
+        return torch.addmm(self._rbms.bh, v, self._rbms.W)
+
+    def _gain(self, v: Tensor, drive: Tensor, lower: float, upper: float) -> Tensor:
+        linear = (v * self._tilt).sum(-1, dtype=torch.float64) * (upper - lower)
+        change = functional.softplus(upper * drive) - functional.softplus(lower * drive)
+        return linear + change.sum(-1, dtype=torch.float64)
+
+    def _step(self, drive: Tensor, beta: float) -> Tensor:
+        h = self._noise.on(torch.sigmoid(beta * drive))
+        field = torch.addmm(self._tilt, h, self._rbms.W.t())
+        return self._noise.on(torch.sigmoid(torch.add(self.base, field, alpha=beta)))
+
+
+def _factorial_match(
+    rbms: ConditionalRbms, start: Tensor, n_mixing: int, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """Biases of the factorial distribution with a Gibbs run's marginals; its end."""
+    v = gibbs(rbms, start, n_mixing - n_mixing // 2, noise)
+    total = torch.zeros_like(v)
+    n = max(1, n_mixing // 2)
+    for _ in range(n):
+        h = noise.on(torch.sigmoid(torch.addmm(rbms.bh, v, rbms.W)))
+        p = torch.sigmoid(torch.addmm(rbms.bv, h, rbms.W.t()))
+        total += p
+        v = noise.on(p)
+    # Never 0 or 1: what the run did not visit must stay possible.
+    marginal = (total / n).clamp(2e-3, 1 - 2e-3)
+    return torch.log(marginal / (1 - marginal)), v
+
+
+def _spread(
+    rbms: ConditionalRbms, v: Tensor, annealing: Annealing, noise: Noise
+) -> Tensor:
+    """A start for every chain: runs of their own from one frame."""
+    n = annealing.n_chains
+    return gibbs(
+        rbms.repeated(n), v.repeat_interleave(n, 0), annealing.n_mixing // 2, noise
+    )
+
+
+def _softplus_sum(x: Tensor) -> Tensor:
+    return functional.softplus(x).sum(-1, dtype=torch.float64)
+
+
+def _log_mean(log_weights: Tensor) -> Tensor:
+    return torch.logsumexp(log_weights, 1) - math.log(log_weights.shape[1])
