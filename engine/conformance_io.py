@@ -1,0 +1,99 @@
+"""What sources and sinks must survive (see `engine.testing`)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from neurovocal.engine.errors import EndOfStream
+from neurovocal.engine.protocols import Sink, Source
+from neurovocal.engine.specimens import canonical
+from neurovocal.engine.types import Block, Gap, Message, StreamInfo
+
+
+def check_source(make: Callable[[], Source]) -> None:
+    """Read a finite source to its end, twice, and check what it promises.
+
+    Raises
+    ------
+    AssertionError
+        With the promise that was broken.
+    """
+    first, second = _read_all(make()), _read_all(make())
+    assert first == second, "a second reading differs from the first"
+    source = make()
+    with _promise("closing what was never opened must be harmless"):
+        source.close()
+    source.open()
+    with _promise("closing twice must be harmless"):
+        source.close()
+        source.close()
+
+
+def _read_all(source: Source) -> list[tuple[Any, ...]]:
+    source.open()
+    items: list[tuple[Any, ...]] = []
+    position = 0
+    info = source.info
+    while True:
+        try:
+            item = source.read(1.0)
+        except EndOfStream:
+            break
+        if item is None:
+            continue
+        if isinstance(item, StreamInfo):
+            position, info = 0, item
+        elif isinstance(item, Block):
+            assert item.samples.ndim == 2, "samples are not [n_samples, n_channels]"
+            assert item.start == position, f"hole at sample {position}"
+            assert item.samples.dtype == np.float32, "samples are not float32"
+            assert item.samples.shape[1] == info.channels, "wrong number of channels"
+            assert np.isfinite(item.samples).all(), "not a finite sample"
+            position = item.stop
+        elif isinstance(item, Gap):
+            assert item.start == position, f"hole before the gap at {position}"
+            assert item.stop >= item.start, "a gap that runs backwards"
+            position = item.stop
+        items.append(canonical(item))
+    try:
+        source.read(0.0)
+    except EndOfStream:
+        pass
+    else:
+        raise AssertionError("read after the end must raise EndOfStream again")
+    source.close()
+    return items
+
+
+def check_sink(make: Callable[[], Sink], messages: Sequence[Message]) -> None:
+    """Open, write every kind of message, flush and close; then open again.
+
+    The engine opens a sink that failed once more: what one object wrote before
+    must not be in the way of what it writes then.
+
+    Raises
+    ------
+    AssertionError
+        With the promise that was broken.
+    """
+    sink = make()
+    with _promise("closing what was never opened must be harmless"):
+        sink.close()
+    for each in (sink, sink, make()):
+        each.open()
+        for message in messages:
+            each.write(message)
+        each.flush(1.0)
+        each.close()
+        with _promise("closing twice must be harmless"):
+            each.close()
+
+
+@contextmanager
+def _promise(sentence: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise AssertionError(f"{sentence}: {error!r}") from error

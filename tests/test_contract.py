@@ -1,0 +1,317 @@
+"""Every plugin that is installed keeps the promises of its kind.
+
+A plugin without an entry in `CONTRACTS` fails here: nobody forgets to add one.
+"""
+
+import wave
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bundle import make_tiny_bundle
+
+from neurovocal.engine.errors import DeviceError
+from neurovocal.engine.manifest import Bundle, load_bundle
+from neurovocal.engine.protocols import Sink, Source
+from neurovocal.engine.registry import GROUPS, BuildContext, Plugin, Registry
+from neurovocal.engine.testing import (
+    check_model,
+    check_processor,
+    check_sink,
+    check_source,
+    recut,
+    song,
+)
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import (
+    Anchor,
+    Block,
+    Frames,
+    Gap,
+    Health,
+    Label,
+    Ledger,
+    Message,
+    Offset,
+    Onset,
+    Posteriors,
+    Stats,
+    StreamInfo,
+    Surprise,
+    Synthesis,
+)
+
+RATE = 32_000
+INFO = StreamInfo("cage", RATE)
+REGISTRY = Registry()
+INSTALLED = [(kind, name) for kind in GROUPS for name in REGISTRY.names(kind)]
+
+
+@dataclass
+class Bench:
+    """A plugin on the bench, with what its stages need around them."""
+
+    plugin: Plugin
+    bundle: Bundle
+    folder: Path
+    problems: list[str] = field(default_factory=list)
+
+    def build(self, **options):
+        context = BuildContext(
+            clock=ManualClock(1_700_000_000 * 10**9),
+            run="test",
+            base=self.folder,
+            stream="cage",
+            info=INFO,
+            bundle=self.bundle,
+            n_bins=129,
+            hop_length=128,
+            frame_length=256,
+            config_text="version: 1\n",
+        )
+        checked = self.plugin.options.model_validate(options)
+        self.problems = list(self.plugin.check(checked, context))
+        assert isinstance(self.plugin.resources(checked), frozenset)
+        return self.plugin.build(checked, context)
+
+
+# ---- features and detectors ----------------------------------------------------
+
+
+def spectrogram(bench):
+    mel = {"scale": "mel", "frame_length": 800, "hop_length": 200, "n_fft": 1600}
+    for options in ({}, mel):
+        check_processor(lambda options=options: bench.build(**options), song(RATE, 1.5))
+
+
+def detector_of_samples(bench):
+    check_processor(bench.build, song(RATE, 2.0))
+
+
+def detector_of_posteriors(bench):
+    check_processor(lambda: BehindClassifier(bench.build()), song(RATE, 2.0))
+
+
+class BehindClassifier:
+    """A detector of posteriors with frames and a classifier before it."""
+
+    def __init__(self, detector):
+        assert detector.consumes == "posteriors"
+        features = REGISTRY.get("features", "spectrogram")
+        context = BuildContext(clock=ManualClock(), run="test", info=INFO)
+        self._features = features.build(features.options(), context)
+        self._detector = detector
+        self.latency = detector.latency + self._features.frame_length
+
+    def process(self, item):
+        marks = []
+        for frames in self._features.process(item):
+            loud = (frames.values.max(axis=1) > 1e-6).astype(np.float32)
+            rows = np.stack([1 - loud, loud, 0 * loud], axis=1)
+            posteriors = Posteriors(frames.first, 128, 256, rows)
+            marks += self._detector.process(posteriors)
+        if isinstance(item, Gap):
+            marks += self._detector.process(item)
+        return marks
+
+    def flush(self):
+        return [*self._detector.flush()]
+
+    def reset(self):
+        self._features.reset()
+        self._detector.reset()
+
+
+# ---- models ----------------------------------------------------------------------
+
+
+def heard_by_models():
+    """Frames in tiles of 8 with two segments, as a lane hands them over."""
+    rng = np.random.default_rng(5)
+    values = rng.uniform(0, 0.2, (160, 129)).astype(np.float32)
+    values[40:64, 80:90] += 0.7
+    values[96:128, 20:30] += 0.7
+    marks = {
+        48: Onset(0, 40 * 128, 1.0),
+        72: Offset(0, 40 * 128, 64 * 128, False),
+        104: Onset(1, 96 * 128, 1.0),
+        136: Offset(1, 96 * 128, 128 * 128, False),
+    }
+    items = []
+    for first in range(0, 160, 8):
+        items.append(Frames(first, 128, 256, values[first : first + 8]))
+        if first + 8 in marks:
+            items.append(marks[first + 8])
+    return items
+
+
+def classifier(bench):
+    check_model(bench.build, heard_by_models())
+
+
+def rnn_rbm(bench):
+    for synthesis in ("off", "predict", "continue"):
+        check_model(lambda s=synthesis: bench.build(synthesis=s), heard_by_models())
+
+
+# ---- sources -----------------------------------------------------------------------
+
+
+def pcm(n_samples=5000):
+    return (song(RATE, 1.0)[:n_samples, 0] * 32000).astype("<i2").tobytes()
+
+
+def file(bench):
+    for name in ("a.wav", "b.wav"):
+        with wave.open(str(bench.folder / name), "wb") as recording:
+            recording.setnchannels(1)
+            recording.setsampwidth(2)
+            recording.setframerate(RATE)
+            recording.writeframes(pcm())
+    for streams in ("one", "each"):
+        check_source(lambda s=streams: bench.build(path=str(bench.folder), streams=s))
+
+
+def pipe(bench):
+    raw = bench.folder / "song.raw"
+    raw.write_bytes(pcm())
+    options = {"sample_rate": RATE, "command": ["cat", str(raw)], "live": False}
+    check_source(lambda: bench.build(**options))
+
+
+def recording(bench):
+    folder = bench.folder / "kept"
+    sink = REGISTRY.get("sink", "recording")
+    context = BuildContext(clock=ManualClock(), run="test", base=bench.folder)
+    keeper = sink.build(sink.options(path=str(folder)), context)
+    keeper.open()
+    for seq, block in enumerate(recut(song(RATE, 0.5), [1000])):
+        keeper.write(Message(INFO, block, seq, block.stop))
+    keeper.close()
+    check_source(lambda: bench.build(path=str(folder)))
+
+
+def synthetic(bench):
+    check_source(lambda: bench.build(duration_s=1.0))
+
+
+def microphone(bench):
+    """No two readings are alike: what remains to check is its manners."""
+    source = bench.build(device="no such sound card", sample_rate=RATE)
+    assert len(bench.problems) == 1
+    bench.problems.clear()
+    assert isinstance(source, Source)
+    assert source.live
+    source.close()
+    with pytest.raises(DeviceError):
+        source.open()
+    source.close()
+    source.close()
+
+
+# ---- sinks ---------------------------------------------------------------------------
+
+
+def every_kind():
+    """One message of each kind, and some more."""
+    values = np.linspace(0, 1, 8, dtype=np.float32).reshape(4, 2)
+    events = [
+        Anchor(0, 1_700_000_000 * 10**9),
+        Block(0, values[:, :1].copy()),
+        Frames(0, 128, 256, values),
+        Posteriors(0, 128, 256, values),
+        Onset(0, 100, 2.5),
+        Label(0, 100, None, "a", 0.5, "provisional", "m"),
+        Label(0, 100, None, "b", 0.6, "revised", "m"),
+        Offset(0, 100, 200, True),
+        Label(0, 100, 200, "b", 0.7, "final", "m"),
+        Surprise(0, 128, values[:, 0].copy()),
+        Synthesis(1, 128, values, "predict", "m"),
+        Gap(4, 900, "overrun"),
+        Health("model 'm'", "restarting", "it failed"),
+        Stats({"position": 900, "level_db": -np.inf}),
+    ]
+    ledger = Ledger(1.0, 2.0, 3.0)
+    return [Message(INFO, e, 0, 1000, 123, ledger, 5) for e in events]
+
+
+def sink(**options):
+    def check(bench):
+        in_folder = {
+            key: str(bench.folder / value) if key == "path" else value
+            for key, value in options.items()
+        }
+        wants = getattr(bench.build(**in_folder), "wants", None)
+        messages = [m for m in every_kind() if wants is None or m.kind in wants]
+        assert messages, "it wants nothing"
+        check_sink(lambda: bench.build(**in_folder), messages)
+
+    return check
+
+
+CONTRACTS = {
+    ("features", "spectrogram"): spectrogram,
+    ("detector", "energy"): detector_of_samples,
+    ("detector", "percentile"): detector_of_samples,
+    ("detector", "network"): detector_of_posteriors,
+    ("model", "classifier"): classifier,
+    ("model", "rnn_rbm"): rnn_rbm,
+    ("source", "file"): file,
+    ("source", "microphone"): microphone,
+    ("source", "pipe"): pipe,
+    ("source", "recording"): recording,
+    ("source", "synthetic"): synthetic,
+    ("sink", "journal"): sink(path="journal.sqlite"),
+    ("sink", "jsonl"): sink(path="events.jsonl"),
+    ("sink", "recording"): sink(path="kept"),
+    ("sink", "table"): sink(path="table.csv"),
+    ("sink", "zmq"): sink(endpoint="tcp://127.0.0.1:*"),
+}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return load_bundle(make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny"))
+
+
+@pytest.mark.parametrize(("kind", "name"), INSTALLED)
+def test_every_installed_plugin_keeps_its_contract(kind, name, bundle, tmp_path):
+    if REGISTRY.origin(kind, name) != "neurovocal":
+        pytest.skip("of another distribution, which has tests of its own")
+    assert (kind, name) in CONTRACTS, (
+        f"{kind} plugin '{name}' has no contract test: add it to CONTRACTS"
+    )
+    plugin = REGISTRY.get(kind, name)
+    bench = Bench(plugin, bundle, tmp_path)
+    CONTRACTS[kind, name](bench)
+    assert bench.problems == [], "good options were found fault with"
+
+
+@pytest.mark.parametrize(("kind", "name"), list(CONTRACTS))
+def test_every_contract_is_of_an_installed_plugin(kind, name):
+    assert (kind, name) in INSTALLED, "the plugin is gone, or lost its entry point"
+
+
+@pytest.mark.parametrize("kind", ["source", "sink"])
+def test_stages_look_like_their_protocol(kind, bundle, tmp_path):
+    protocol = {"source": Source, "sink": Sink}[kind]
+    options = {
+        "file": {"path": "."},
+        "pipe": {"sample_rate": RATE},
+        "recording": {"path": str(tmp_path)},
+        "journal": {"path": str(tmp_path / "j.sqlite")},
+    }
+    for name in (n for k, n in INSTALLED if k == kind):
+        plugin = REGISTRY.get(kind, name)
+        context = BuildContext(clock=ManualClock(), run="test", base=tmp_path)
+        checked = plugin.options.model_validate(options.get(name, {}))
+        stage = plugin.build(checked, replace(context, stream="cage"))
+        for method in (
+            "open",
+            "close",
+            *(["read"] if kind == "source" else ["write", "flush"]),
+        ):
+            assert callable(getattr(stage, method, None)), f"{name} has no {method}"
+        if kind == "sink":
+            assert isinstance(stage, protocol)

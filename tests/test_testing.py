@@ -1,0 +1,728 @@
+"""The conformance kit itself: every broken promise is found, by its name."""
+
+import numpy as np
+import pytest
+
+from neurovocal.engine.errors import EndOfStream
+from neurovocal.engine.testing import (
+    CollectSink,
+    FailingSink,
+    ScriptedSource,
+    StalledSink,
+    canonical,
+    check_model,
+    check_processor,
+    check_sink,
+    check_source,
+    gather,
+    recut,
+    song,
+)
+from neurovocal.engine.types import (
+    Block,
+    Frames,
+    Gap,
+    Label,
+    Message,
+    Offset,
+    Onset,
+    Posteriors,
+    StreamInfo,
+)
+
+RATE = 8000
+SONG = song(RATE, 2.0, seed=1)
+INFO = StreamInfo("cage", RATE)
+
+
+class Framer:
+    """A correct features stage: running mean and largest sample of each frame."""
+
+    n_bins, hop_length, frame_length, latency = 2, 64, 128, 0
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.frame, self.mean = 0, np.float32(0)
+        self._forget(0)
+
+    def _forget(self, start):
+        self.rest, self.start = np.empty((0, 1), np.float32), start
+        self.frame = -(-start // self.hop_length)
+
+    def process(self, item):
+        if isinstance(item, Gap):
+            self._forget(item.stop)
+            return
+        self.rest = np.concatenate([self.rest, item.samples])
+        rows, first = [], self.frame
+        while True:
+            at = self.frame * self.hop_length - self.start
+            part = self.rest[at : at + self.frame_length]
+            if at < 0 or len(part) < self.frame_length:
+                break
+            self.mean = np.float32(0.9) * self.mean + part.max()
+            rows.append((self.mean, part.max()))
+            self.frame += 1
+        keep = max(0, self.frame * self.hop_length - self.start)
+        self.rest, self.start = self.rest[keep:], self.start + min(keep, len(self.rest))
+        if rows:
+            values = np.array(rows, np.float32)
+            yield Frames(first, self.hop_length, self.frame_length, values)
+
+    def flush(self):
+        return ()
+
+
+class Ear:
+    """A correct detector: hops of 32 samples, loud or not, with memory of a floor."""
+
+    consumes = "samples"
+    latency = 32
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.segment, self.loudest = 0, np.float32(0)
+        self._forget(0)
+
+    def _forget(self, start):
+        self.rest, self.start, self.onset = np.empty(0, np.float32), start, None
+
+    def process(self, item):
+        if isinstance(item, Gap):
+            yield from self.flush()
+            self._forget(item.stop)
+            return
+        self.rest = np.concatenate([self.rest, item.samples[:, 0]])
+        while len(self.rest) >= 32:
+            level = np.abs(self.rest[:32]).max()
+            self.loudest = max(self.loudest, level)
+            loud = level > max(0.1 * self.loudest, 0.02)
+            if loud and self.onset is None:
+                self.onset = self.start
+                yield Onset(self.segment, self.onset, float(level))
+            elif not loud and self.onset is not None:
+                yield self.close(truncated=False)
+            self.rest, self.start = self.rest[32:], self.start + 32
+
+    def close(self, *, truncated):
+        mark = Offset(self.segment, self.onset, self.start, truncated)
+        self.segment, self.onset = self.segment + 1, None
+        return mark
+
+    def flush(self):
+        if self.onset is not None:
+            yield self.close(truncated=True)
+
+
+@pytest.mark.parametrize("make", [Framer, Ear])
+def test_a_correct_stage_passes(make):
+    check_processor(make, SONG)
+
+
+def broken_features():
+    class Cuts(Framer):
+        """Frames start anew with each block."""
+
+        def process(self, item):
+            if isinstance(item, Block):
+                self._forget(item.start)
+            return super().process(item)
+
+    class Remembers(Framer):
+        """`reset` leaves the running mean."""
+
+        def reset(self):
+            self._forget(0)
+            self.mean = getattr(self, "mean", np.float32(0))
+
+    class Writes(Framer):
+        """Scales its input in place."""
+
+        def process(self, item):
+            if isinstance(item, Block):
+                item.samples[:] *= 0.5
+            return super().process(item)
+
+    class Keeps(Framer):
+        """What waits for the next block is a view of this one."""
+
+        def process(self, item):
+            yield from super().process(item)
+            if isinstance(item, Block) and 0 < len(self.rest) <= len(item.samples):
+                self.rest = item.samples[-len(self.rest) :]
+
+    class Spans(Framer):
+        """Goes on across a gap."""
+
+        def process(self, item):
+            if isinstance(item, Gap):
+                item = Block(item.start, np.zeros((item.stop - item.start, 1), "f4"))
+            return super().process(item)
+
+    class Restarts(Framer):
+        """After a gap, the first whole frame is left out."""
+
+        def _forget(self, start):
+            super()._forget(start)
+            self.frame += start > 0
+
+    class Doubles(Framer):
+        """Float64 frames."""
+
+        def process(self, item):
+            for frames in super().process(item):
+                values = frames.values.astype(np.float64)
+                yield Frames(frames.first, 64, 128, values)
+
+    class Narrow(Framer):
+        """Fewer bins than it says."""
+
+        n_bins = 3
+
+    class OtherGrid(Framer):
+        """Frames that tell another hop."""
+
+        def process(self, item):
+            for frames in super().process(item):
+                yield Frames(frames.first, 32, 128, frames.values)
+
+    class Late(Framer):
+        """Holds frames back, longer than it says."""
+
+        def process(self, item):
+            if isinstance(item, Gap):
+                yield from self.flush()
+            else:
+                self.waiting = getattr(self, "waiting", [])
+            self.waiting += super().process(item)
+            while sum(len(f.values) for f in self.waiting) > 5:
+                yield self.waiting.pop(0)
+
+        def flush(self):
+            waiting, self.waiting = getattr(self, "waiting", []), []
+            return waiting
+
+        def reset(self):
+            super().reset()
+            self.waiting = []
+
+    class Overflows(Framer):
+        """Silence is minus infinity."""
+
+        def process(self, item):
+            for frames in super().process(item):
+                with np.errstate(divide="ignore"):
+                    yield Frames(frames.first, 64, 128, np.log(frames.values))
+
+    class Mute(Framer):
+        """Finds nothing at all."""
+
+        def process(self, item):
+            return ()
+
+    class Poisoned(Framer):
+        """A NaN stays in the running mean, and `reset` does not know it."""
+
+        def reset(self):
+            mean = getattr(self, "mean", 0.0)
+            super().reset()
+            self.mean = np.float32(0) if np.isfinite(mean) else mean
+
+    class OneChannelOnly(Framer):
+        """Reads memory instead of the array."""
+
+        def process(self, item):
+            if isinstance(item, Block):
+                base = item.samples if item.samples.base is None else item.samples.base
+                if base.shape[-1] > 1:
+                    count = len(item.samples)
+                    item = Block(item.start, base.reshape(-1)[:count, None].copy())
+            return super().process(item)
+
+    return [
+        (Cuts, "recut"),
+        (Remembers, "reset: something was kept"),
+        (Writes, "changed its input"),
+        (Keeps, "keeps its input array"),
+        (Spans, "spans the gap"),
+        (Restarts, "missing, doubled"),
+        (Doubles, "not float32"),
+        (Narrow, "another shape"),
+        (OtherGrid, "another grid"),
+        (Late, "later than the stated latency"),
+        (Overflows, "not a finite number"),
+        (Mute, "found nothing"),
+        (Poisoned, "NaN was kept"),
+        (OneChannelOnly, "one column of several channels"),
+    ]
+
+
+def broken_detectors():
+    class NeverCloses(Ear):
+        """The end of the stream leaves a segment open."""
+
+        def flush(self):
+            return ()
+
+    class SpansGaps(Ear):
+        """A gap does not close a segment."""
+
+        def process(self, item):
+            if isinstance(item, Gap):
+                self.rest, self.start = np.empty(0, np.float32), item.stop
+                return []
+            return super().process(item)
+
+    class Revises(Ear):
+        """The offset tells another onset."""
+
+        def close(self, *, truncated):
+            mark = super().close(truncated=truncated)
+            return Offset(mark.segment, mark.onset - 1, mark.sample, truncated)
+
+    class Renumbers(Ear):
+        """Segments count from 1."""
+
+        def reset(self):
+            super().reset()
+            self.segment = 1
+
+    class Empty(Ear):
+        """Segments of no length."""
+
+        def close(self, *, truncated):
+            mark = super().close(truncated=truncated)
+            return Offset(mark.segment, mark.onset, mark.onset, truncated)
+
+    class Foresees(Ear):
+        """Offsets beyond what was heard."""
+
+        def close(self, *, truncated):
+            mark = super().close(truncated=truncated)
+            later = mark.sample + (500 if truncated else 0)
+            return Offset(mark.segment, mark.onset, later, truncated)
+
+    class Dawdles(Ear):
+        """Tells marks much later than it says."""
+
+        def process(self, item):
+            if isinstance(item, Gap):
+                yield from self.flush()
+                self._forget(item.stop)
+                return
+            self.held += super().process(item)
+            while self.held and self.held[0].sample <= self.start - 2000:
+                yield self.held.pop(0)
+
+        def flush(self):
+            held, self.held = self.held, []
+            return [*held, *super().flush()]
+
+        def reset(self):
+            super().reset()
+            self.held = []
+
+    class TellsTwice(Ear):
+        """Every onset comes twice."""
+
+        def process(self, item):
+            for mark in super().process(item):
+                yield mark
+                if isinstance(mark, Onset):
+                    yield mark
+
+    class FlushesTwice(Ear):
+        """Its flush never ends."""
+
+        def flush(self):
+            marks = list(super().flush())
+            self.last = marks or getattr(self, "last", [])
+            return self.last
+
+        def reset(self):
+            super().reset()
+            self.last = []
+
+    return [
+        (NeverCloses, "left a segment open"),
+        (SpansGaps, "a gap left a segment open"),
+        (Revises, "onset was changed"),
+        (Renumbers, "not counted 0, 1, 2"),
+        (Empty, "an empty segment"),
+        (Foresees, "into the unheard"),
+        (Dawdles, "later than the stated latency"),
+        (TellsTwice, "inside an open segment"),
+        (FlushesTwice, "second flush|without its onset"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [*broken_features(), *broken_detectors()],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_broken_stage_is_found(make, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_processor(make, SONG.copy())
+
+
+def test_a_stage_without_memory_must_say_so():
+    class Plain(Framer):
+        def process(self, item):
+            for frames in super().process(item):
+                values = np.repeat(frames.values[:, 1:], 2, axis=1)
+                yield Frames(frames.first, 64, 128, values)
+
+    # What a stage says of later samples differs by their place alone.
+    check_processor(Plain, SONG, stateful=False)
+
+
+# ---- models ------------------------------------------------------------------
+
+
+class Namer:
+    """A correct model: a running sum, and a label at the end of each segment."""
+
+    latency = 0
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.sum, self.onset = np.float32(0), None
+
+    def process(self, item):
+        match item:
+            case Gap():
+                self.reset()
+            case Frames():
+                rows = self.sum + np.cumsum(item.values.sum(axis=1), dtype=np.float32)
+                self.sum = rows[-1]
+                yield Posteriors(item.first, 64, 128, rows[:, None])
+            case Onset():
+                self.onset = item.sample
+            case Offset():
+                yield self.label(item)
+
+    def label(self, item):
+        unit = f"{float(self.sum):.6g}"
+        return Label(item.segment, item.onset, item.sample, unit, 0.5, "final", "n")
+
+    def flush(self):
+        return ()
+
+
+def broken_models():
+    class Keeps(Namer):
+        """`reset` does not forget."""
+
+        def reset(self):
+            self.sum = getattr(self, "sum", np.float32(0))
+
+    class Across(Namer):
+        """A gap does not make it forget."""
+
+        def process(self, item):
+            return () if isinstance(item, Gap) else super().process(item)
+
+    class Random(Namer):
+        """Draws from a generator without a seed."""
+
+        def process(self, item):
+            if isinstance(item, Frames):
+                self.sum = np.float32(np.random.default_rng().normal())
+            return super().process(item)
+
+    class Writes(Namer):
+        """Changes the frames that its neighbours hear next."""
+
+        def process(self, item):
+            if isinstance(item, Frames):
+                item.values[:] += 1
+            return super().process(item)
+
+    class Explodes(Namer):
+        """Its state grows without bound."""
+
+        def process(self, item):
+            with np.errstate(all="ignore"):
+                self.sum = np.float32(self.sum * 1e30)
+                yield from super().process(item)
+
+    class Moves(Namer):
+        """Labels with another onset than the segment's."""
+
+        def label(self, item):
+            return Label(
+                item.segment, item.onset + 1, item.sample, "", 0.5, "final", ""
+            )
+
+    class Invents(Namer):
+        """Labels of segments that never began."""
+
+        def label(self, item):
+            return Label(
+                item.segment + 1, item.onset, item.sample, "", 0.5, "final", ""
+            )
+
+    class Certain(Namer):
+        """Posteriors above one."""
+
+        def label(self, item):
+            return Label(item.segment, item.onset, item.sample, "", 1.5, "final", "")
+
+    class Hasty(Namer):
+        """A final label without an offset."""
+
+        def label(self, item):
+            return Label(item.segment, item.onset, None, "", 0.5, "final", "")
+
+    class Mute(Namer):
+        """Says nothing."""
+
+        def process(self, item):
+            return ()
+
+    return [
+        (Keeps, "reset: something was kept"),
+        (Across, "gap: something was kept"),
+        (Random, "two models differ"),
+        (Writes, "changed its input"),
+        (Explodes, "not a finite number"),
+        (Moves, "onset was changed"),
+        (Invents, "never began"),
+        (Certain, "beyond 0 and 1"),
+        (Hasty, "without offset"),
+        (Mute, "nothing to say"),
+    ]
+
+
+def heard():
+    """What a model hears of the song, as a lane hands it over."""
+    framer, ear = Framer(), Ear()
+    for block in recut(SONG, [512]):
+        yield from framer.process(block)
+        yield from ear.process(block)
+    yield from ear.flush()
+
+
+def test_a_correct_model_passes():
+    check_model(Namer, list(heard()))
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    broken_models(),
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_broken_model_is_found(make, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_model(make, list(heard()))
+
+
+# ---- sources -----------------------------------------------------------------
+
+
+def blocks(*spans, dtype=np.float32, columns=1):
+    return [Block(a, np.zeros((b - a, columns), dtype)) for a, b in spans]
+
+
+class Ending(ScriptedSource):
+    """Ends, and then goes on."""
+
+    def read(self, timeout):
+        self.ended = getattr(self, "ended", 0)
+        try:
+            return super().read(timeout)
+        except EndOfStream:
+            self.ended += 1
+            if self.ended == 1:
+                raise
+            return None
+
+
+class NeverOpened(ScriptedSource):
+    """Cannot be closed before it was open."""
+
+    def close(self):
+        if not self.opened:
+            raise RuntimeError("not open")
+        super().close()
+
+
+class ClosedOnce(ScriptedSource):
+    """Cannot be closed twice."""
+
+    def close(self):
+        super().close()
+        if self.closed > 2:
+            raise RuntimeError("closed already")
+
+
+def test_a_correct_source_passes():
+    items = [
+        *blocks((0, 10), (10, 15)),
+        Gap(15, 20, "overrun"),
+        None,
+        *blocks((20, 25)),
+        StreamInfo("next", RATE, 2),
+        *blocks((0, 5), columns=2),
+    ]
+    check_source(lambda: ScriptedSource(INFO, items))
+
+
+@pytest.mark.parametrize(
+    ("items", "sentence"),
+    [
+        (blocks((0, 10), (11, 20)), "hole at sample 10"),
+        ([*blocks((0, 10)), Gap(12, 20, "")], "hole before the gap at 10"),
+        ([*blocks((0, 10)), Gap(10, 5, "")], "runs backwards"),
+        (blocks((0, 10), dtype=np.float64), "not float32"),
+        (blocks((0, 10), columns=2), "wrong number of channels"),
+        ([Block(0, np.zeros(10, np.float32))], r"not \[n_samples, n_channels\]"),
+        ([Block(0, np.full((5, 1), np.nan, np.float32))], "not a finite sample"),
+        ([*blocks((0, 5)), INFO, *blocks((5, 10))], "hole at sample 0"),
+    ],
+)
+def test_a_broken_source_is_found(items, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_source(lambda: ScriptedSource(INFO, items))
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (Ending, "EndOfStream again"),
+        (NeverOpened, "closing what was never opened"),
+        (ClosedOnce, "closing twice"),
+    ],
+)
+def test_a_source_with_broken_manners_is_found(make, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_source(lambda: make(INFO, blocks((0, 10))))
+
+
+def test_a_source_that_never_reads_the_same_twice():
+    turns = iter(range(1, 10))
+    with pytest.raises(AssertionError, match="second reading differs"):
+        check_source(lambda: ScriptedSource(INFO, blocks((0, next(turns)))))
+
+
+# ---- sinks and doubles -----------------------------------------------------------
+
+MESSAGES = [Message(INFO, Onset(0, 5, 1.0), 0, 8), Message(INFO, Gap(8, 9, ""), 0, 9)]
+
+
+class OpenOnce(CollectSink):
+    """Cannot be opened again."""
+
+    def open(self):
+        super().open()
+        assert self.opened == 1, "opened again"
+
+
+class CloseOnce(CollectSink):
+    """Cannot be closed twice."""
+
+    def close(self):
+        super().close()
+        if self.closed > 2:
+            raise OSError("closed already")
+
+
+class CloseLate(CollectSink):
+    """Cannot be closed before it was open."""
+
+    def close(self):
+        if not self.opened:
+            raise OSError("not open")
+
+
+def test_a_correct_sink_passes_and_gets_everything():
+    made = []
+
+    def make():
+        made.append(CollectSink())
+        return made[-1]
+
+    check_sink(make, MESSAGES)
+    assert [sink.messages for sink in made] == [MESSAGES * 2, MESSAGES]
+    assert all(sink.flushed for sink in made)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "sentence"),
+    [
+        (OpenOnce, AssertionError, "opened again"),
+        (CloseOnce, AssertionError, "closing twice"),
+        (CloseLate, AssertionError, "closing what was never opened"),
+        (FailingSink, OSError, "the disk is full"),
+    ],
+)
+def test_a_broken_sink_is_found(make, error, sentence):
+    with pytest.raises(error, match=sentence):
+        check_sink(make, MESSAGES)
+
+
+def test_a_scripted_source_raises_what_its_script_says():
+    source = ScriptedSource(INFO, [*blocks((0, 5)), OSError("gone"), None], live=True)
+    source.open()
+    assert source.live
+    assert source.read(0).stop == 5
+    with pytest.raises(OSError, match="gone"):
+        source.read(0)
+    assert source.read(0) is None
+    for _ in range(2):
+        with pytest.raises(EndOfStream):
+            source.read(0)
+
+
+def test_a_stalled_sink_holds_on_until_it_is_released(background):
+    sink = StalledSink()
+    wait = background(lambda: sink.write(MESSAGES[0]))
+    assert sink.entered.wait(10)
+    assert sink.messages == []
+    sink.release.set()
+    wait()
+    assert sink.events(Onset) == [MESSAGES[0].event]
+    assert sink.events(Gap) == []
+
+
+def test_events_compare_by_value_but_for_their_arrival():
+    samples = np.arange(6, dtype=np.float32)[:, None]
+    block = canonical(Block(3, samples, arrived_ns=5))
+    assert block == canonical(Block(3, samples.copy(), arrived_ns=9))
+    assert block != canonical(Block(4, samples))
+    assert block != canonical(Block(3, samples + 1e-6))
+    assert block != canonical(Block(3, samples.reshape(3, 2)))
+
+
+def test_gather_joins_rows_that_follow_each_other():
+    class Echo:
+        def process(self, item):
+            return [item]
+
+        def flush(self):
+            return ()
+
+    values = np.arange(8, dtype=np.float32).reshape(4, 2)
+    whole = [Frames(3, 64, 128, values)]
+    parts = [Frames(3, 64, 128, values[:1]), Frames(4, 64, 128, values[1:])]
+    apart = [Frames(3, 64, 128, values[:1]), Frames(5, 64, 128, values[1:])]
+    assert gather(Echo(), parts) == gather(Echo(), whole)
+    assert len(gather(Echo(), apart)) == 2
+
+
+def test_audio_is_cut_without_a_sample_lost():
+    samples = SONG[:1000]
+    cut = recut(samples, [7, 100], start=50)
+    assert [b.start for b in cut[:3]] == [50, 57, 157]
+    assert np.array_equal(np.concatenate([b.samples for b in cut]), samples)
+    assert not any(np.shares_memory(b.samples, samples) for b in cut)
+    assert all(
+        np.shares_memory(b.samples, samples) for b in recut(samples, [9], copy=False)
+    )
