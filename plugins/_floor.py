@@ -7,6 +7,12 @@ from numpy.typing import NDArray
 
 LOWEST_DB, HIGHEST_DB, STEP_DB = -140.0, 10.0, 0.25
 
+# Levels below this are digital silence: no room and no preamplifier is so quiet.
+DIGITAL_SILENCE = 10.0 ** (LOWEST_DB / 10)
+# A sound card that begins with zeros and then delivers something steady: below
+# this level it is taken for the background, above for a sound.
+LOUDEST_BACKGROUND = 10.0 ** (-40.0 / 10)
+
 
 class RunningQuantile:
     """Quantile of the levels heard lately, under exponential forgetting.
@@ -71,6 +77,10 @@ class RelativeLevel:
     then divided by their own quantile. From then on the quantile is renewed at
     the multiples of `every` of the stream's grid, and nothing is held back.
 
+    Digital silence says nothing about a background: that before the first sound
+    is passed over, and where the held levels had none, later silence (a card that
+    drops out) is not learned. Where they had some, it *is* the background.
+
     Parameters
     ----------
     reference : RunningQuantile
@@ -93,6 +103,8 @@ class RelativeLevel:
         self._fresh: list[NDArray[np.float64]] = []  # not yet in the reference
         self._n_held = 0
         self._first_held = 0
+        self._began_silent = False
+        self._noisy = False  # there is a background that is not digital silence
         self.settled = False
 
     def push(
@@ -100,6 +112,12 @@ class RelativeLevel:
     ) -> list[tuple[int, NDArray[np.float64]]]:
         """Pieces ``(first, ratios)`` that become known with these levels."""
         pieces: list[tuple[int, NDArray[np.float64]]] = []
+        if not self.settled and self._n_held == 0:
+            silent = _leading_silence(levels)
+            if silent:
+                self._began_silent = True
+                pieces.append((first, np.zeros(silent)))
+                first, levels = first + silent, levels[silent:]
         if not self.settled and len(levels):
             if self._n_held == 0:
                 self._first_held = first
@@ -128,11 +146,23 @@ class RelativeLevel:
         if not self._fresh:
             return []
         held = np.concatenate(self._fresh)
+        self._noisy = bool((held >= DIGITAL_SILENCE).all())
+        if self._noisy and self._began_silent:
+            self._fresh.append(np.full(self._settle, LOUDEST_BACKGROUND))
         self._learn()
         self.settled = True
         return [(self._first_held, held / self._reference.value)]
 
     def _learn(self) -> None:
         if self._fresh:
-            self._reference.learn(np.concatenate(self._fresh))
+            levels = np.concatenate(self._fresh)
+            if self._noisy:
+                levels = levels[levels >= DIGITAL_SILENCE]
+            self._reference.learn(levels)
             self._fresh = []
+
+
+def _leading_silence(levels: NDArray[np.float64]) -> int:
+    """How many levels come before the first that is not digital silence."""
+    sounding = np.flatnonzero(levels >= DIGITAL_SILENCE)
+    return int(sounding[0]) if len(sounding) else len(levels)

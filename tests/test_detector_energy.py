@@ -321,3 +321,43 @@ def _replayed(samples: Samples, sample_rate: int) -> list[Any]:
     list(detector.process(Block(0, samples[:50_000])))
     detector.reset()
     return [*detector.process(Block(0, samples)), *detector.flush()]
+
+
+def recording() -> tuple[Samples, int]:
+    import soundfile
+
+    path = Path(__file__).parent.parent / "configs/recordings/bengalese-finch.flac"
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return samples[: 10 * rate], rate
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.5, 20.0])
+def test_a_card_that_begins_with_zeros_changes_nothing(seconds: float) -> None:
+    samples, rate = recording()
+    plain = found(make(rate), [Block(0, samples)])
+    zeros = np.zeros((round(seconds * rate), 1), np.float32)
+    after = found(make(rate), [Block(0, np.concatenate([zeros, samples]))])
+    moved = [(onset + seconds, offset + seconds) for onset, offset in plain]
+    assert score_segments(moved, after, 0.01).f1 > 0.96
+
+
+def test_a_card_that_drops_out_for_seconds_keeps_its_background() -> None:
+    samples, rate = recording()
+    zeros = np.zeros((3 * rate, 1), np.float32)
+    parts = [samples[: 5 * rate], zeros, samples[5 * rate :]]
+    after = found(make(rate), [Block(0, np.concatenate(parts))])
+    plain = found(make(rate), [Block(0, samples)])
+    moved = [
+        (onset + 3 * (onset >= 5), offset + 3 * (onset >= 5)) for onset, offset in plain
+    ]
+    assert score_segments(moved, after, 0.01).f1 > 0.96
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.5, 2.0])
+def test_a_loud_tone_after_digital_silence_is_a_sound(seconds: float) -> None:
+    tone = 0.3 * np.sin(2 * np.pi * 3000 * np.arange(round(RATE * seconds)) / RATE)
+    zeros = np.zeros(2 * RATE)
+    samples = np.concatenate([zeros, tone, zeros]).astype(np.float32)[:, None]
+    ((onset, offset),) = found(make(), [Block(0, samples)])
+    assert abs(onset - 2.0) < 0.01
+    assert abs(offset - 2.0 - seconds) < 0.02

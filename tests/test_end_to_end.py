@@ -10,6 +10,7 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 from threading import Thread
 
+import numpy as np
 import pytest
 import soundfile
 from command import NEUROVOCAL, RECORDING, neurovocal, running
@@ -135,7 +136,7 @@ def _drain(subscriber: Subscriber, into: list[Received], process: Popen) -> None
 @pytest.mark.timeout(240)
 def test_microphone_is_labelled(tmp_path, excerpt):
     samples, rate = soundfile.read(excerpt, dtype="int16")
-    out = tmp_path / "events.jsonl"
+    kept = tmp_path / "events.jsonl"
     with VirtualMicrophone(rate) as microphone:
         process = microphone.start(
             [
@@ -143,7 +144,7 @@ def test_microphone_is_labelled(tmp_path, excerpt):
                 *("run", "microphone", "--plain"),
                 *("--set", "source.options.device=pipemic"),
                 *("--set", f"source.options.sample_rate={rate}"),
-                *("--set", f"sinks=[{{plugin: jsonl, options: {{path: '{out}'}}}}]"),
+                *("--set", f"sinks=[{{plugin: jsonl, options: {{path: '{kept}'}}}}]"),
             ],
             stdout=PIPE,
             stderr=PIPE,
@@ -151,17 +152,16 @@ def test_microphone_is_labelled(tmp_path, excerpt):
         )
         microphone.wait_until_heard()
         microphone.play(samples)
-        expected = neurovocal("label", excerpt).out.splitlines()[1:]
-        lines = [process.stdout.readline() for _ in range(len(expected) - 2)]
+        # A segment that is cut by the silence after the song ends the excerpt.
+        microphone.play(np.zeros(rate, np.int16))
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-    units = [line.split()[3] for line in lines if " ms" in line]
-    assert process.returncode == 0, err
-    # The floor settles on the silence that the card heard first, so the first
-    # segments may differ from the recording's; what follows is the same song.
-    wanted = [row.split(",")[3] for row in expected]
-    assert _agreement(units, wanted) > 0.85, (units, wanted)
-    events = [json.loads(line) for line in out.read_text().splitlines()]
+        out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert process.returncode in (0, 3), err  # 3: the card itself lost samples
+    units = [line.split()[3] for line in out.splitlines() if " ms" in line]
+    wanted = neurovocal("label", excerpt).out.splitlines()[1:]
+    assert _agreement(units, [row.split(",")[3] for row in wanted]) > 0.9, units
+    events = [json.loads(line) for line in kept.read_text().splitlines()]
     assert {"onset", "offset", "label"} <= {event["kind"] for event in events}
 
 

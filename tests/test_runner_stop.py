@@ -53,14 +53,14 @@ def test_stop_inside_a_block_tells_what_was_heard_of_it(background, monkeypatch)
                 runners[0].stop()
             return super().process(item)
 
-    source = ScriptedSource(INFO, [audio("#" * 1000)])
+    source = ScriptedSource(INFO, [audio("#" * 10_000)])
     monkeypatch.setitem(STAGES, "gate", StopsIt)
     runners.append(make_runner(source, sink, models=["namer"]))
     outcome = background(runners[0].run)()
     assert outcome.exit_code == 0
     (offset,) = sink.events(Offset)
     assert offset.truncated
-    assert 4 * QUANTUM <= offset.sample < 10_000
+    assert 4 * QUANTUM <= offset.sample < 100_000
     assert sink.messages[-1].at == offset.sample
 
 
