@@ -64,9 +64,14 @@ def main() -> None:
     for label in labels:
         onset, offset = label.onset / rate, label.offset / rate
         if onset >= BEGIN_S and offset <= END_S:
-            axes[0].axvspan(onset, offset, 0.93, 1.0, color="#2a9d8f")
+            axes[0].axvspan(onset, offset, 0.91, 1.0, color="#2a9d8f")
             axes[0].text(
-                (onset + offset) / 2, 12.6, label.unit, color="white", ha="center"
+                (onset + offset) / 2,
+                14.8,
+                label.unit,
+                color="white",
+                ha="center",
+                size=9,
             )
     time = np.arange(len(surprise)) * hop / rate
     axes[1].plot(time, surprise, color="#444", linewidth=0.8)
