@@ -71,7 +71,7 @@ def build_app() -> typer.Typer:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with the code of DESIGN section 9."""
     try:
-        code = build_app()(args, standalone_mode=False)
+        code = build_app()(args, prog_name="neurovocal", standalone_mode=False)
         code = EXIT_CLEAN if code == _INTERRUPTED else code
     except NeurovocalError as error:
         code = _complain(str(error), error.exit_code)

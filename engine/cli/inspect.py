@@ -85,10 +85,11 @@ def _describe(registry: Registry, name: str, as_json: bool) -> None:
     if not found:
         known = sorted({n for kind in GROUPS for n in registry.names(kind)})
         raise ConfigError(f"unknown plugin '{name}' (known: {', '.join(known)})")
+    if as_json:
+        schemas = {p.kind: p.options.model_json_schema() for p in found}
+        typer.echo(json.dumps(schemas))
+        return
     for plugin in found:
-        if as_json:
-            typer.echo(json.dumps(plugin.options.model_json_schema()))
-            continue
         typer.echo(f"{plugin.kind} '{name}': {plugin.summary}\n")
         for key, field in plugin.options.model_fields.items():
             default = "required" if field.is_required() else f"{field.get_default()!r}"

@@ -1,0 +1,315 @@
+"""The command line: sentences and exit codes, and what programs may read."""
+
+import json
+import logging
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from neurovocal.engine.cli.app import main
+from neurovocal.engine.registry import GROUPS, Registry
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted(
+    path.stem
+    for path in (ROOT / "configs").glob("*.yaml")
+    if "sinks" in yaml.safe_load(path.read_text())
+)
+BASE = "version: 1\nsource: {plugin: synthetic}\nsinks: [{plugin: jsonl}]\n"
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """The command line owns the log; here it gives it back."""
+    log = logging.getLogger("neurovocal")
+    before = log.handlers, log.propagate, log.level
+    yield
+    log.handlers, log.propagate, log.level = before
+
+
+class Done:
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def neurovocal(capsys):
+    """Run a command in this process: its code, its output, its complaints."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return Done(caught.value.code, out, err)
+
+    return run
+
+
+def test_version(neurovocal):
+    done = neurovocal("--version")
+    assert (done.code, done.out, done.err) == (
+        0,
+        f"neurovocal {version('neurovocal')}\n",
+        "",
+    )
+
+
+def test_help_names_every_command(neurovocal):
+    done = neurovocal("--help")
+    assert done.code == 0
+    commands = "run check init devices plugins schema detect label listen replay bench"
+    for command in [*commands.split(), "bundle", "train", "evaluate"]:
+        assert re.search(rf"^  {command} ", done.out, re.MULTILINE), command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["rum"], "error: No such command 'rum'"),
+        (["run", "--blok", "3"], "error: No such option: --blok"),
+        (["run", "demo", "extra"], "error: Got unexpected extra argument"),
+        (
+            ["check"],
+            "error: Missing argument 'config'. (see 'neurovocal check --help')",
+        ),
+        (["run", "--block-length", "0"], "error: Invalid value for '--block-length'"),
+        (["run", "--block-length", "x"], "error: Invalid value for '--block-length'"),
+        (["run", "dmeo"], "error: configuration 'dmeo' does not exist"),
+        (["check", "demo", "--set", "tile"], "error: --set tile: expected a.b.c=value"),
+        (["detect"], "error: Missing argument 'FILES...'"),
+        (["detect", "a.wav", "--format", "xls"], "error: Invalid value for '--format'"),
+        (["bundle", "check", "no-bird"], "error: bundle 'no-bird' does not exist"),
+        (["plugins", "zqm"], "error: unknown plugin 'zqm' (known: "),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(neurovocal, arguments, sentence):
+    done = neurovocal(*arguments)
+    assert done.code == 1
+    assert done.err.startswith(sentence)
+    assert done.err.count("\n") == 1
+    assert done.out == ""
+
+
+def test_no_command_shows_the_help(neurovocal):
+    done = neurovocal()
+    assert "Usage:" in done.out + done.err
+
+
+# ---- check -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_ships_is_correct(neurovocal, name):
+    done = neurovocal("check", name)
+    if "no input device was found" in done.err:
+        pytest.skip("needs a sound card")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1].endswith(f"{name}.yaml: correct")
+
+
+def test_check_tells_the_lanes(neurovocal, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(BASE)
+    done = neurovocal("check", path, "--set", "station=roof")
+    assert done.out == (
+        f"lane 'roof': synthetic -> energy -> no model\n{path}: correct\n"
+    )
+
+
+def test_check_tells_every_mistake_on_a_line_of_its_own(neurovocal, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        BASE.replace("synthetic}", "synthetic, options: {sed: 1, n_units: 99}}")
+        + "detector: {plugin: enrgy}\n"
+    )
+    done = neurovocal("check", path)
+    assert done.code == 1
+    lines = done.err.splitlines()
+    assert len(lines) == 3
+    assert f"error: {path}:2: source.options.sed: unknown option" in lines[1] + lines[0]
+    assert f"error: {path}:4: detector.plugin: unknown detector" in done.err
+
+
+def test_check_opens_nothing(neurovocal, tmp_path):
+    path = tmp_path / "a.yaml"
+    out = tmp_path / "out.jsonl"
+    path.write_text(BASE)
+    done = neurovocal("check", path, "--set", f"sinks.0.options.path={out}")
+    assert done.code == 0
+    assert not out.exists()
+
+
+# ---- run ---------------------------------------------------------------------
+
+
+def test_run_prints_a_line_per_segment(neurovocal, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        BASE.replace("{plugin: jsonl}", "{plugin: jsonl, options: {path: x}}")
+    )
+    options = ["--set", f"sinks.0.options.path={tmp_path}/o", "--set", "station=roof"]
+    done = neurovocal("run", path, *options)
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert len(lines) > 10
+    assert re.fullmatch(r"\S+ +\d+\.\d{3} s  segment +\d+ ms", lines[0])
+    events = [json.loads(line) for line in (tmp_path / "o").read_text().splitlines()]
+    assert sum(event["kind"] == "offset" for event in events) == len(lines)
+
+
+def test_run_prints_json_for_programs(neurovocal, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(BASE)
+    done = neurovocal(
+        "run", path, "--json", "--set", f"sinks.0.options.path={tmp_path}/o"
+    )
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert len(rows) > 10
+    assert {row["kind"] for row in rows} == {"offset"}
+    assert [row["seq"] for row in rows] == list(range(len(rows)))
+
+
+# ---- plugins, devices, schema, bundle ----------------------------------------
+
+
+def test_plugins_are_listed(neurovocal):
+    rows = json.loads(neurovocal("plugins", "--json").out)
+    found = {(row["kind"], row["name"]) for row in rows}
+    registry = Registry()
+    assert found == {(kind, n) for kind in GROUPS for n in registry.names(kind)}
+    assert all(row["summary"] and row["distribution"] for row in rows)
+    table = neurovocal("plugins").out
+    for _, name in found:
+        assert name in table
+
+
+def test_the_options_of_a_plugin(neurovocal):
+    done = neurovocal("plugins", "energy")
+    assert done.out.startswith("detector 'energy': ")
+    assert "  on_db  (10.0)\n      A sound is a segment" in done.out
+    schema = json.loads(neurovocal("plugins", "energy", "--json").out)
+    field = schema["detector"]["properties"]["on_db"]
+    assert field["description"].startswith("A sound")
+
+
+def test_plugins_of_one_name_and_two_kinds_are_all_shown(neurovocal):
+    done = neurovocal("plugins", "recording")
+    assert "source 'recording'" in done.out
+    assert "sink 'recording'" in done.out
+    shown = json.loads(neurovocal("plugins", "recording", "--json").out)
+    assert set(shown) == {"source", "sink"}
+
+
+def test_devices(neurovocal):
+    done = neurovocal("devices", "--json")
+    assert done.code in (0, 2)
+    if done.code == 0:
+        assert isinstance(json.loads(done.out), list)
+    else:
+        assert done.err.startswith("error: ")
+
+
+def test_the_schema_can_be_written_to_a_file(neurovocal, tmp_path):
+    out = tmp_path / "schema.json"
+    assert neurovocal("schema", "--out", out).code == 0
+    assert json.loads(out.read_text()) == json.loads(neurovocal("schema").out)
+    done = neurovocal("schema", "--out", tmp_path)
+    assert done.code == 1
+    assert done.err == f"error: '{tmp_path}' cannot be written: Is a directory\n"
+
+
+def test_every_reference_of_the_schema_leads_somewhere(neurovocal):
+    schema = json.loads(neurovocal("schema").out)
+    references = re.findall(r'"\$ref": "([^"]+)"', json.dumps(schema))
+    assert len(references) > 20
+    for reference in references:
+        assert reference.startswith("#/$defs/")
+        assert reference.removeprefix("#/$defs/") in schema["$defs"], reference
+
+
+def test_the_schema_knows_the_options_of_every_plugin(neurovocal):
+    schema = json.loads(neurovocal("schema").out)
+    registry = Registry()
+    for kind in GROUPS:
+        for name in registry.names(kind):
+            options = schema["$defs"][f"{kind}.{name}"]
+            expected = registry.get(kind, name).options.model_fields
+            assert set(options.get("properties", {})) == set(expected)
+            assert options["additionalProperties"] is False
+            cases = schema["$defs"][kind]["allOf"][1:]
+            chosen = [
+                c for c in cases if c["if"]["properties"]["plugin"]["const"] == name
+            ]
+            assert len(chosen) == 1
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_schema_accepts_what_ships_and_refuses_a_typo(neurovocal, name):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(neurovocal("schema").out)
+    data = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+    jsonschema.validate(data, schema)
+    data["detector"]["options"] = {"low_hx": 3}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, schema)
+
+
+def test_bundle_show_and_check(neurovocal):
+    shown = json.loads(neurovocal("bundle", "show", "bengalese-finch", "--json").out)
+    assert shown["name"]
+    assert shown["licence"]
+    text = neurovocal("bundle", "show", "bengalese-finch").out
+    assert yaml.safe_load(text) == shown
+    done = neurovocal("bundle", "check", "bengalese-finch")
+    assert done.code == 0
+    assert done.out.endswith("correct\n")
+
+
+# ---- init --------------------------------------------------------------------
+
+
+def test_init_writes_a_configuration_that_check_accepts(
+    neurovocal, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "songs").mkdir()
+    soundfile.write(tmp_path / "songs" / "a.wav", np.zeros(320), 32_000)
+    answers = iter(
+        ["roof", "file", "songs", "none", "songbird", "tcp://127.0.0.1:5999", "a.db"]
+    )
+    monkeypatch.setattr("typer.prompt", lambda text, default: next(answers))
+    done = neurovocal("init", "mine.yaml")
+    assert (done.code, done.err) == (0, "")
+    written = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    assert written["station"] == "roof"
+    assert "bundle" not in written
+    assert [sink["plugin"] for sink in written["sinks"]] == ["zmq", "journal"]
+    assert neurovocal("check", "mine.yaml").code == 0
+    assert [path.name for path in tmp_path.glob("*.draft")] == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.yaml", "songs"]
+
+
+def test_init_asks_again_and_keeps_what_is_there(neurovocal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("kept")
+    done = neurovocal("init", "mine.yaml")
+    assert done.code == 1
+    assert "exists already" in done.err
+    assert (tmp_path / "mine.yaml").read_text() == "kept"
+    # Answers that lead to a mistake leave nothing behind.
+    answers = iter(
+        ["roof", "tape", "file", "songs", "none", "bird", "songbird", "nowhere", "a.db"]
+    )
+    monkeypatch.setattr("typer.prompt", lambda text, default: next(answers))
+    done = neurovocal("init", "other.yaml")
+    assert done.code == 1
+    assert "'tape' is none of: microphone, file" in done.err
+    assert "'bird' is none of: " in done.err
+    assert "nowhere" in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]

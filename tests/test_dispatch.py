@@ -1,0 +1,145 @@
+"""From events to queues: numbers, times and ledgers."""
+
+from threading import Barrier
+
+import numpy as np
+import pytest
+
+from neurovocal.engine.buffers import Mailbox
+from neurovocal.engine.dispatch import Dispatcher, Numbers, ledger_of
+from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.testing import CollectSink
+from neurovocal.engine.timebase import NS, ManualClock, TimeBase
+from neurovocal.engine.types import (
+    KINDS,
+    Anchor,
+    Frames,
+    Gap,
+    Health,
+    Label,
+    Ledger,
+    Offset,
+    Onset,
+    StreamInfo,
+    Synthesis,
+    instant_of,
+    kind_of,
+    sample_of,
+)
+
+INFO = StreamInfo("cage", 1000)
+EPOCH = 1_700_000_000 * NS
+VALUES = np.zeros((3, 2), np.float32)
+
+
+def worker(name, *wants, room=100):
+    mailbox = Mailbox({"events": room, "bulk": room}, "drop_oldest")
+    return SinkWorker(
+        name, CollectSink(), frozenset(wants), mailbox, "fail", ManualClock()
+    )
+
+
+def taken(sink):
+    sink.mailbox.close()
+    got = []
+    while sink.mailbox.counts()["events"]["queued"]:
+        got.append(sink.mailbox.get(0.0))
+    return got
+
+
+def test_numbers_count_per_kind_and_stream():
+    sink = worker("a", "onset", "offset")
+    dispatcher, timebase = Dispatcher([sink], Numbers()), TimeBase(1000)
+    other = StreamInfo("other", 1000)
+    for info in (INFO, other, INFO):
+        dispatcher.send(info, Onset(0, 5, 1.0), 8, timebase)
+        dispatcher.send(info, Offset(0, 5, 7, False), 8, timebase)
+    got = [(m.info.stream, m.kind, m.seq) for m in taken(sink)]
+    assert got == [
+        ("cage", "onset", 0),
+        ("cage", "offset", 0),
+        ("other", "onset", 0),
+        ("other", "offset", 0),
+        ("cage", "onset", 1),
+        ("cage", "offset", 1),
+    ]
+
+
+def test_numbers_have_no_holes_and_no_doubles_across_threads(background):
+    numbers, start = Numbers(), Barrier(3)
+
+    def count():
+        start.wait()
+        return [numbers.next("label", "cage") for _ in range(2000)]
+
+    waits = [background(count) for _ in range(3)]
+    assert sorted(n for wait in waits for n in wait()) == list(range(6000))
+
+
+def test_events_go_to_those_who_want_them():
+    marks, labels = worker("marks", "onset", "offset"), worker("labels", "label")
+    dispatcher = Dispatcher([marks, labels], Numbers())
+    dispatcher.send(INFO, Onset(0, 5, 1.0), 8, TimeBase(1000))
+    assert dispatcher.wants("label")
+    assert not dispatcher.wants("frames")
+    assert [m.kind for m in taken(marks)] == ["onset"]
+    assert taken(labels) == []
+    assert set(dispatcher.statistics()) == {"marks", "labels"}
+
+
+def test_a_repeated_message_keeps_its_number_and_goes_where_statistics_go():
+    recorder, publisher = worker("r", "anchor"), worker("p", "anchor", "stats")
+    deaf = worker("d", "stats")
+    dispatcher = Dispatcher([recorder, publisher, deaf], Numbers())
+    message = dispatcher.send(INFO, Anchor(0, EPOCH), 0, TimeBase(1000))
+    dispatcher.repeat(message)
+    again = dispatcher.send(INFO, Anchor(5, EPOCH + 1), 5, TimeBase(1000))
+    assert [m.seq for m in taken(publisher)] == [0, 0, 1]
+    assert [m.seq for m in taken(recorder)] == [0, 1]
+    assert taken(deaf) == []
+    assert again.seq == 1
+
+
+def test_the_time_of_an_event_is_that_of_its_sample():
+    sink = worker("a", *KINDS.values())
+    dispatcher, timebase = Dispatcher([sink], Numbers()), TimeBase(1000)
+    before = dispatcher.send(INFO, Onset(0, 5, 1.0), 8, timebase)
+    timebase.add(Anchor(1000, EPOCH))
+    label = Label(0, 400, 600, "a", 1.0, "final", "m")
+    assert before.utc_ns is None
+    assert dispatcher.send(INFO, label, 700, timebase).utc_ns == EPOCH - 600_000_000
+    health = dispatcher.send(INFO, Health("lane", "healthy", ""), 1700, timebase)
+    assert health.utc_ns == EPOCH + 700_000_000
+    assert health.sample == 1700
+
+
+def test_a_message_to_a_closed_sink_is_counted():
+    sink = worker("a", "onset")
+    sink.mailbox.close()
+    Dispatcher([sink], Numbers()).send(INFO, Onset(0, 5, 1.0), 8, TimeBase(1000))
+    assert sink.mailbox.dropped == {"onset": 1}
+
+
+@pytest.mark.parametrize(
+    ("event", "wait_ms"),
+    [
+        (Onset(0, 100, 1.0), 50.0),
+        (Offset(0, 100, 140, False), 10.0),
+        (Label(0, 100, None, "a", 1.0, "provisional", "m"), 50.0),
+        (Label(0, 100, 140, "a", 1.0, "final", "m"), 10.0),
+        (Frames(7, 16, 16, VALUES), 38.0),
+        (Synthesis(10, 16, VALUES, "predict", "m"), -10.0),  # foretold
+        (Health("lane", "healthy", ""), 0.0),
+    ],
+)
+def test_the_ledger_counts_from_the_instant_that_an_event_speaks_of(event, wait_ms):
+    ledger = ledger_of(event, 150, 1000, 1.23456, 2.0)
+    assert ledger == Ledger(wait_ms, 1.235, 2.0)
+
+
+def test_every_kind_has_a_name_and_a_place():
+    assert [kind_of(Gap(3, 9, "")), sample_of(Gap(3, 9, ""))] == ["gap", 3]
+    assert sample_of(Frames(7, 16, 32, VALUES)) == 112
+    assert instant_of(Label(0, 1, None, "a", 1.0, "revised", "m")) == 1
+    assert instant_of(Label(0, 1, 9, "a", 1.0, "final", "m")) == 9
+    assert sample_of(Health("lane", "healthy", ""), 77) == 77
