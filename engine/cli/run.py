@@ -8,6 +8,7 @@ import typer
 from neurovocal.engine.cli.display import LineDisplay, TableDisplay
 from neurovocal.engine.cli.session import Display, is_terminal, plan_of, run_plan
 from neurovocal.engine.config import load_config
+from neurovocal.engine.plan import Plan
 
 SetOption = Annotated[
     list[str] | None,
@@ -47,6 +48,8 @@ def run(
         overrides.append(f"source.options.block_length={block_length}")
     checked, located = load_config(config, overrides)
     plan = plan_of(checked, located)
+    if not json:
+        _announce(plan)
     labelled = any(lane.models for lane in plan.lanes)
     display: Display = LineDisplay(labelled=labelled, as_json=json)
     if is_terminal() and not plain and not json:
@@ -54,3 +57,12 @@ def run(
         display = TableDisplay(title)
     outcome = run_plan(plan, display)
     raise typer.Exit(outcome.exit_code)
+
+
+def _announce(plan: Plan) -> None:
+    """Tell a person where to listen."""
+    for sink in [*plan.sinks, *(sink for lane in plan.lanes for sink in lane.sinks)]:
+        endpoint = getattr(sink.stage.options, "endpoint", None)
+        if endpoint:
+            hint = f"in another terminal: neurovocal listen {endpoint}"
+            typer.echo(f"publishing on {endpoint} ({hint})", err=True)
