@@ -11,11 +11,12 @@ from threading import Thread
 import numpy as np
 
 from neurovocal.engine.dispatch import Dispatcher, ledger_of
-from neurovocal.engine.errors import Disconnected, EndOfStream, NeurovocalError
+from neurovocal.engine.errors import EndOfStream, NeurovocalError
 from neurovocal.engine.lane import Lane, Step
 from neurovocal.engine.metrics import LedgerMetrics
-from neurovocal.engine.protocols import Source, SourceItem
-from neurovocal.engine.supervise import Backoff, OnError
+from neurovocal.engine.protocols import Source
+from neurovocal.engine.source_shell import SourceShell
+from neurovocal.engine.supervise import OnError
 from neurovocal.engine.timebase import NS, Clock, TimeBase
 from neurovocal.engine.types import (
     Anchor,
@@ -90,14 +91,14 @@ class LaneWorker:
         self._build = build
         self._dispatcher = dispatcher
         self._clock = clock
-        self._restarts = on_error == "restart"
         self._stopping = Flag()
+        self._shell = SourceShell(
+            name, source, clock, on_error, self._stopping, self._report
+        )
         self._info = StreamInfo(name, 1)
-        self._source_stop = 0  # source samples of this stream, lost ones included
-        self._shift = 0  # added to what the source counts, after a reconnect
+        self._touched = False  # whether this stream has begun
         self._next_stats_ns = 0
         self._lagging = False
-        self._noticed = 0
         self._thread = Thread(target=self._run, name=f"nv-{name}", daemon=True)
 
     def open(self) -> None:
@@ -109,8 +110,7 @@ class LaneWorker:
         """
         with suppress(RuntimeError):  # some know only once they are open
             self._begin(self.source.info)
-        self.source.open()
-        self._begin(self.source.info)
+        self._begin(self._shell.open())
 
     def start(self) -> None:
         """Begin to read."""
@@ -136,7 +136,7 @@ class LaneWorker:
             self._fail(error)
         finally:
             try:
-                self.source.close()
+                self._shell.close()
             except Exception as error:
                 self._fail(error)
             self.finished.set()
@@ -149,27 +149,20 @@ class LaneWorker:
     def _read_all(self) -> None:
         while not self._stopping.is_set():
             try:
-                item = self.source.read(_READ_S)
+                item = self._shell.read(_READ_S)
             except EndOfStream:
                 return
-            except Disconnected as error:
-                if not self._restarts:
-                    return self._fail(error)
-                self._reconnect(error)
-                continue
             except Exception as error:
                 return self._fail(error)
             if isinstance(item, StreamInfo):
                 self._begin(item)
             elif item is not None:
-                self._hear(self._shifted(item))
+                self._hear(item)
             self._tick()
 
     def _begin(self, info: StreamInfo) -> None:
         """Finish the stream before, if any, and make lanes for a new one."""
-        self._show_notices()
-        untouched = self.channels and self._source_stop == 0
-        if untouched and info == self._info:
+        if self.channels and not self._touched and info == self._info:
             return
         self._finish()
         fits = self.channels and (info.sample_rate, info.channels) == (
@@ -177,7 +170,7 @@ class LaneWorker:
             self._info.channels,
         )
         self._info = info
-        self._source_stop = self._shift = 0
+        self._touched = False
         self.streams += 1
         if not fits:
             lanes = [self._build(info, index) for index in range(info.channels)]
@@ -194,11 +187,11 @@ class LaneWorker:
 
     def _hear(self, item: Block | Gap | Anchor) -> None:
         if isinstance(item, Block):
-            self._source_stop = item.stop
+            self._touched = True
             self.heard_samples += len(item.samples)
             self.heard_s += len(item.samples) / self._info.sample_rate
         elif isinstance(item, Gap):
-            self._source_stop = item.stop
+            self._touched = True
             self.lost_samples += item.stop - item.start
         for index, channel in enumerate(self.channels):
             part = item
@@ -266,53 +259,6 @@ class LaneWorker:
             for step in channel.lane.flush():
                 self._send(channel, step, self._clock.monotonic_ns())
 
-    def _reconnect(self, error: Disconnected) -> None:
-        """Open the source again, as often as it takes; the outage is a gap."""
-        lost_ns = self._clock.monotonic_ns()
-        self._report(Health("source", "restarting", str(error)))
-        backoff = Backoff()
-        while not self._stopping.is_set():
-            self.source.close()
-            self._pause(backoff.pause_s())
-            if self._stopping.is_set():
-                return
-            try:
-                self.source.open()
-                break
-            except NeurovocalError as failure:
-                log.warning("lane '%s': %s", self.name, failure)
-        else:
-            return
-        if self.source.info != self._info:
-            self._begin(self.source.info)  # another device: what it hears is new
-        else:
-            away_ns = self._clock.monotonic_ns() - lost_ns
-            missing = away_ns * self._info.sample_rate // NS
-            gap = Gap(self._source_stop, self._source_stop + missing, "device lost")
-            self._shift = gap.stop
-            self._hear(gap)
-        self._report(Health("source", "healthy", "the device is back"))
-
-    def _pause(self, seconds: float) -> None:
-        until = self._clock.monotonic_ns() + round(seconds * NS)
-        while not self._stopping.is_set():
-            if self._clock.wait_until(until, _READ_S):
-                return
-
-    def _shifted(self, item: SourceItem) -> Block | Gap | Anchor:
-        if not self._shift:
-            return item  # type: ignore[return-value]
-        match item:
-            case Block():
-                return replace(item, start=item.start + self._shift)
-            case Gap():
-                return Gap(
-                    item.start + self._shift, item.stop + self._shift, item.reason
-                )
-            case Anchor():
-                return Anchor(item.sample + self._shift, item.utc_ns)
-        raise TypeError(f"not an item of a stream: {item!r}")
-
     def _tick(self) -> None:
         """Once a second: statistics and the anchor, for those who came late."""
         now = self._clock.monotonic_ns()
@@ -362,12 +308,6 @@ class LaneWorker:
             "sinks": self._dispatcher.statistics(),
             "latency": {k: v.summary() for k, v in self.ledgers.items()},
         }
-
-    def _show_notices(self) -> None:
-        notices: list[str] = getattr(self.source, "notices", [])
-        for notice in notices[self._noticed :]:
-            log.warning("%s", notice)
-        self._noticed = len(notices)
 
 
 def _is_long(item: Block | Gap | Anchor) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from command import running
 
 from neurovocal.engine.cli.app import main
 from neurovocal.engine.registry import GROUPS, Registry
@@ -161,6 +162,18 @@ def test_run_prints_a_line_per_segment(neurovocal, tmp_path):
     assert re.fullmatch(r"\S+ +\d+\.\d{3} s  segment +\d+ ms", lines[0])
     events = [json.loads(line) for line in (tmp_path / "o").read_text().splitlines()]
     assert sum(event["kind"] == "offset" for event in events) == len(lines)
+
+
+def test_a_reader_that_has_had_enough_ends_the_run_quietly(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(BASE)
+    options = [f"sinks.0.options.path={tmp_path}/o", "source.options.duration_s=900"]
+    sets = [part for option in options for part in ("--set", option)]
+    with running("run", path, *sets) as process:
+        assert "segment" in process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 0
 
 
 def test_run_prints_json_for_programs(neurovocal, tmp_path):

@@ -1,5 +1,6 @@
 """Sources, devices and models that fail while a run goes on."""
 
+import logging
 from threading import Event as Flag
 
 import pytest
@@ -146,6 +147,15 @@ def test_a_source_that_cannot_be_closed():
     outcome = make_runner(source, sink).run()
     assert outcome.errors == ["source cannot close: try another"]
     assert sink.closed == 1
+
+
+def test_what_a_source_has_to_remark_is_logged_once(caplog):
+    caplog.set_level(logging.WARNING, "neurovocal")
+    logging.getLogger("neurovocal").propagate = True
+    source = ScriptedSource(INFO, [*many(2), StreamInfo("next", RATE), *many(1)])
+    source.notices = ["a.wav is cut short"]
+    make_runner(source, CollectSink()).run()
+    assert [r.getMessage() for r in caplog.records] == ["a.wav is cut short"]
 
 
 def test_what_a_source_could_not_read_is_reported():

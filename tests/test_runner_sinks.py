@@ -16,6 +16,7 @@ from scripted import (
     then_wait,
 )
 
+from neurovocal.engine.errors import DeviceError
 from neurovocal.engine.testing import (
     CollectSink,
     FailingSink,
@@ -80,6 +81,43 @@ def test_a_failing_sink_is_opened_again_and_gets_what_it_missed():
     # Pauses of 0.5, 1 and 2 s, and nobody waited for them.
     assert np.diff(failing.opened_at).tolist() == [0.5, 1.0, 2.0]
     assert runner.sinks[0].statistics()["errors"] == 3
+
+
+def test_a_sink_that_cannot_be_opened_or_closed_for_a_while():
+    class Stubborn(Recovering):
+        """Fails once, then cannot be closed, then cannot be opened twice."""
+
+        def open(self):
+            super().open()
+            if self.opened in (2, 3):
+                raise DeviceError("it is still away")
+            self.broken = self.opened == 1
+
+        def close(self):
+            super().close()
+            if self.closed == 1:
+                raise OSError("cannot let go")
+
+    clock = ManualClock(EPOCH)
+    stubborn, fine = Stubborn(clock), CollectSink()
+    source = ScriptedSource(INFO, many(10))
+    runner = make_runner(
+        source, stubborn, fine, clock=clock, sink={"on_error": "restart"}
+    )
+    assert runner.run().exit_code == 0
+    assert outline(stubborn) == outline(fine)
+    assert stubborn.opened == 4
+    assert runner.sinks[0].statistics()["errors"] == 3
+
+
+def test_a_flush_that_fails_between_messages_ends_the_run(background):
+    diary, never = Diary(), Flag()
+    sink = diary.keep("sink", CollectSink(), fails=("flush",))
+    source = ScriptedSource(INFO, then_wait(many(3), never), live=True)
+    runner = make_runner(source, sink, sink={"on_error": "fail"})
+    outcome = background(runner.run)()  # nobody stops it
+    assert outcome.exit_code == 2
+    assert outcome.errors == ["sink 'sink0' failed: sink cannot flush: try another"]
 
 
 def test_a_sink_that_stays_down_does_not_keep_a_finished_run():
