@@ -163,10 +163,7 @@ def log_partition(
     first = noise.on(torch.sigmoid(path.base))
     betas = np.linspace(0.0, 1.0, annealing.n_temperatures + 1)
     ups, ends = path.up(first, betas)
-    # One of a frame's ends, drawn by its weight, is a sample of the model as far
-    # as the way up was long enough.
-    chosen = noise.pick(ups.view(-1, n))
-    best = ends.view(-1, n, ends.shape[1])[torch.arange(len(rbms)), chosen]
+    best = _chosen(ups.view(-1, n), ends, noise)
     down = path.down(_spread(rbms, mixed, annealing, noise), betas)
     again = path.down(_spread(rbms, best, annealing, noise), betas)
     return (
@@ -174,6 +171,24 @@ def log_partition(
         zero - _log_mean(-down.view(-1, n)),
         zero - _log_mean(-again.view(-1, n)),
     )
+
+
+@torch.no_grad()
+def annealed(
+    rbms: ConditionalRbms, start: Tensor, annealing: Annealing, noise: Noise
+) -> Tensor:
+    """One frame of each RBM, drawn by the way up: float32[n_frames, n_visible].
+
+    Where wells are deep, Gibbs steps from `start` stay in its well; a chain that
+    comes from a factorial distribution has a choice. The best of `n_chains` is
+    drawn by weight. `start` must not be what is to be predicted: it leaks.
+    """
+    base, _ = _factorial_match(rbms, start, annealing.n_mixing, noise)
+    n = annealing.n_chains
+    path = _Path(rbms.repeated(n), base.repeat_interleave(n, dim=0), noise)
+    betas = np.linspace(0.0, 1.0, annealing.n_temperatures + 1)
+    weights, ends = path.up(noise.on(torch.sigmoid(path.base)), betas)
+    return _chosen(weights.view(-1, n), ends, noise)
 
 
 def exact_log_partition(rbms: ConditionalRbms) -> Tensor:
@@ -264,6 +279,16 @@ def _factorial_match(
     # Never 0 or 1: what the run did not visit must stay possible.
     marginal = (total / n).clamp(2e-3, 1 - 2e-3)
     return torch.log(marginal / (1 - marginal)), v
+
+
+def _chosen(log_weights: Tensor, ends: Tensor, noise: Noise) -> Tensor:
+    """One of each RBM's ends, drawn by its weight.
+
+    It is a sample of the model as far as the way up was long enough.
+    """
+    n_frames, n_chains = log_weights.shape
+    each = ends.view(n_frames, n_chains, ends.shape[1])
+    return each[torch.arange(n_frames), noise.pick(log_weights)]
 
 
 def _spread(

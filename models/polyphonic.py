@@ -1,0 +1,235 @@
+"""Training of the models of the paper's table, one optimizer step at a time.
+
+N. Boulanger-Lewandowski, Y. Bengio, P. Vincent, "Modeling Temporal Dependencies in
+High-Dimensional Sequences", ICML 2012. As in the paper, the recurrent layers are first
+trained to predict the next frame by themselves, and the RBM without a past; only then
+are they one model. What each step is for:
+
+* `static`: the harmony. A strong RBM needs a large learning rate, persistent chains
+  and many cheap steps; the joint steps are too dear for that.
+* `predictor`: the past. A linear read-out of the state, cross entropy, dropout.
+* `joint`: contrastive divergence of the whole model, with a rate of its own for W: a
+  likelihood that is gained with W alone costs accuracy.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from neurovocal.engine.types import Float32
+from neurovocal.models.annealing import Annealing
+from neurovocal.models.config import RnnRbmConfig
+from neurovocal.models.likelihood import (
+    conditional_rbms,
+    expected_accuracy,
+    log_likelihood,
+)
+from neurovocal.models.optim import guard_gradients, rate_factor, set_rates
+from neurovocal.models.piano_rolls import N_NOTES, Recipe, Rolls, Step
+from neurovocal.models.rnn_rbm import RnnRbm, uniform_from
+
+# One percent of expected accuracy weighs as much as a tenth of a nat in the choice
+# of the best weights: both columns of the table are of one model.
+_ACCURACY_WEIGHT = 10.0
+_QUICK = Annealing(n_temperatures=200, n_chains=1, n_mixing=50)
+
+
+class PianoTask:
+    """One model, its pieces and its steps (a `neurovocal.models.fit.Task`)."""
+
+    name = "model of piano rolls"
+    patience: int | None = None
+
+    def __init__(self, recipe: Recipe, rolls: Rolls, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.rng = np.random.Generator(np.random.SFC64(seed))
+        self.carried: dict[str, Tensor] = {}
+        self.updates = sum(n for _, n in recipe.phases)
+        self.validate_every = recipe.validate_every
+        self._recipe = recipe
+        self._uniform = uniform_from(self.rng)
+        self._pieces = rolls.train
+        self._valid = rolls.valid
+        self._frames = torch.from_numpy(np.concatenate(rolls.train))
+        lengths = np.array([len(piece) for piece in rolls.train], float)
+        self._share = lengths / lengths.sum()
+        self.module = PianoModel(recipe, self._frames.mean(0))
+        self._number = -1
+        self.optimizer = self._optimizer()
+
+    @property
+    def kind(self) -> Step:
+        """What is trained now."""
+        return self._recipe.phases[max(self._number, 0)][0]
+
+    def begin(self, progress: float) -> bool:
+        """Set the learning rates; a new kind of step gets a new optimizer."""
+        at, number = progress * self.updates, 0
+        for _, n in self._recipe.phases[:-1]:
+            if at < n:
+                break
+            at, number = at - n, number + 1
+        changed = number != self._number
+        if changed:
+            self._number = number
+            self.optimizer = self._optimizer()
+        within = at / self._recipe.phases[number][1]
+        set_rates(self.optimizer, rate_factor("cosine", within))
+        return changed
+
+    def step(self, progress: float) -> float:
+        """Take one step of the present kind."""
+        match self.kind:
+            case "static":
+                loss = self._static_loss()
+            case "predictor":
+                loss = self._predictor_loss()
+            case "joint":
+                loss = self._joint_loss()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if guard_gradients(self.module.parameters(), "skip", 5.0):
+            self.optimizer.step()
+        return float(loss.detach())
+
+    def validate(self) -> dict[str, float]:
+        """Quick measures of the validation set; only good enough for choosing."""
+        if self.kind == "predictor":
+            entropy = self.module.cross_entropy(self._valid)
+            return {"score": entropy, "log_likelihood": -entropy}
+        # A generator of its own: looking must not change what is trained.
+        rng = np.random.Generator(np.random.SFC64(0))
+        rbms, frames, previous = conditional_rbms(self.module.rbm, self._valid)
+        some = torch.from_numpy(rng.permutation(len(frames))[:2000])
+        rbms, frames, previous = rbms[some], frames[some], previous[some]
+        likely = log_likelihood(rbms, frames, _QUICK, rng, widest=None).bracket.middle
+        accuracy = expected_accuracy(rbms, frames, previous, rng, n_samples=3)
+        return {
+            "score": -likely - _ACCURACY_WEIGHT * accuracy.replaced_once,
+            "log_likelihood": likely,
+            "accuracy": accuracy.replaced_once,
+            "w_norm": float(self.module.rbm.W.norm()),
+        }
+
+    def _static_loss(self) -> Tensor:
+        """Persistent contrastive divergence of the RBM without a past."""
+        rbm, n = self.module.rbm, 200
+        drawn = self._frames[
+            torch.from_numpy(self.rng.integers(len(self._frames), size=n))
+        ]
+        far = self.carried.get("chains", drawn)
+        far = rbm.negative(far, rbm.bv, rbm.bh, 5, self._uniform, sampled=True)
+        self.carried["chains"] = far
+        data = rbm.free_energy(drawn, rbm.bv, rbm.bh).mean()
+        return data - rbm.free_energy(far, rbm.bv, rbm.bh).mean()
+
+    def _predictor_loss(self) -> Tensor:
+        v, counts = self._batch()
+        u = self.module.states(self._heard(v))
+        logits = self.module.head(self.module.rbm.dropout(u))
+        loss = functional.binary_cross_entropy_with_logits(logits, v, reduction="none")
+        return loss.sum(-1)[counts].mean()
+
+    def _joint_loss(self) -> Tensor:
+        rbm = self.module.rbm
+        v, counts = self._batch()
+        bv, bh = rbm.biases(self.module.states(self._heard(v)))
+        bv, bh, v = bv[counts], bh[counts], v[counts]
+        steps = self._recipe.cd_steps
+        far = rbm.negative(v, bv, bh, steps, self._uniform, sampled=True)
+        return (rbm.free_energy(v, bv, bh) - rbm.free_energy(far, bv, bh)).mean()
+
+    def _heard(self, v: Tensor) -> Tensor:
+        if not self._recipe.input_dropout:
+            return v
+        return v * (self._uniform(tuple(v.shape)) >= self._recipe.input_dropout)
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """Parts of pieces [T, batch, 88], and which of their frames count."""
+        recipe = self._recipe
+        shape = (recipe.sequence_length, recipe.batch_size)
+        v = np.zeros((*shape, N_NOTES), np.float32)
+        counts = np.zeros(shape, bool)
+        chosen = self.rng.choice(len(self._pieces), recipe.batch_size, p=self._share)
+        for column, number in enumerate(chosen):
+            piece = self._pieces[number]
+            spare = max(0, len(piece) - recipe.sequence_length)
+            # Starts before the piece become its start, which long pieces would
+            # hardly ever show otherwise.
+            start = max(0, int(self.rng.integers(-(spare // 10) - 1, spare + 1)))
+            part = piece[start : start + recipe.sequence_length]
+            v[: len(part), column] = part
+            counts[recipe.warm_up if start else 0 : len(part), column] = True
+        return torch.from_numpy(v), torch.from_numpy(counts)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        module, recipe = self.module, self._recipe
+        rbm = module.rbm
+        match self.kind:
+            case "static":
+                rate = recipe.static_rate
+                groups = [{"params": [rbm.W, rbm.bv, rbm.bh], "initial_lr": rate}]
+            case "predictor":
+                parts = [*rbm.layers.parameters(), *module.head.parameters()]
+                groups = [{"params": parts, "initial_lr": recipe.predictor_rate}]
+            case "joint":
+                skipped = ("W", "log_sigma")
+                others = [p for n, p in rbm.named_parameters() if n not in skipped]
+                groups = [
+                    {"params": others, "initial_lr": recipe.joint_rate},
+                    {"params": [rbm.W], "initial_lr": recipe.joint_rate_w},
+                ]
+        return torch.optim.Adam(groups, lr=1e-3)
+
+
+class PianoModel(nn.Module):
+    """An RNN-RBM, and the linear read-out with which its layers learn first."""
+
+    def __init__(self, recipe: Recipe, mean: Tensor) -> None:
+        super().__init__()
+        config = RnnRbmConfig(
+            gates=recipe.gates,
+            dropout=recipe.dropout,
+            hidden_scalar=recipe.n_hidden / N_NOTES,
+            recurrent_scalar=recipe.n_recurrent / N_NOTES,
+            visible_sampling="sampled",
+        )
+        self.rbm = RnnRbm(config, N_NOTES)
+        self.head = nn.Linear(recipe.n_recurrent, N_NOTES)
+        mean = mean.clamp(2e-3, 0.99)
+        for bias in (self.rbm.bv, self.head.bias):
+            bias.data = torch.log(mean / (1 - mean))
+        if recipe.joint:
+            return
+        # Without joint steps the past does not reach the RBM.
+        nn.init.zeros_(self.rbm.Wuv)
+        nn.init.zeros_(self.rbm.Wuh)
+
+    def states(self, v: Tensor) -> Tensor:
+        """State before each frame of [T, batch, 88]: [T, batch, n_recurrent]."""
+        start = self.rbm.initial_state(v.shape[1])
+        after = self.rbm.states(v[:-1], start)[:, -1]
+        return torch.cat([start[-1:], after])
+
+    @torch.no_grad()
+    def cross_entropy(self, pieces: list[Float32]) -> float:
+        """Of the read-out, mean per frame in nats."""
+        total, n = 0.0, 0
+        for piece in pieces:
+            v = torch.from_numpy(piece)[:, None]
+            logits = self.head(self.states(v))
+            total += float(
+                functional.binary_cross_entropy_with_logits(logits, v, reduction="sum")
+            )
+            n += len(piece)
+        return total / n
+
+    @torch.no_grad()
+    def read_out(self) -> RnnRbm:
+        """The predictor as an RNN-RBM with W = 0, whose likelihood is exact."""
+        self.rbm.W.zero_()
+        self.rbm.Wuh.zero_()
+        self.rbm.Wuv.copy_(self.head.weight.t())
+        self.rbm.bv.copy_(self.head.bias)
+        return self.rbm

@@ -1,0 +1,179 @@
+"""Piano rolls, and the training of the table's models: small, real, resumable."""
+
+import json
+import os
+import runpy
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.models.fit import Budget, Interrupted, StopFlag, fit
+from neurovocal.models.likelihood import Annealing, conditional_rbms, log_likelihood
+from neurovocal.models.piano_rolls import (
+    RECIPES,
+    ROWS,
+    Recipe,
+    Rolls,
+    load_rolls,
+    recipe_for,
+)
+from neurovocal.models.polyphonic import PianoTask
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("NEUROVOCAL_DATA", ROOT.parent / "shared" / "data"))
+REAL = DATA / "piano_rolls" / "piano_rolls.npz"
+SMALL = Recipe(
+    n_hidden=10,
+    n_recurrent=20,
+    static=40,
+    predictor=30,
+    joint=30,
+    dropout=0.1,
+    cd_steps=2,
+    batch_size=6,
+    sequence_length=20,
+    warm_up=2,
+    validate_every=15,
+)
+
+
+def alternating(n_pieces, seed=0):
+    """Two chords in turn: certain from the past, a fair coin without it."""
+    rng = np.random.default_rng(seed)
+    pieces = []
+    for _ in range(n_pieces):
+        piece = np.zeros((rng.integers(20, 50), 88), np.float32)
+        piece[0::2, [40, 44, 47]] = 1
+        piece[1::2, [35, 42, 50]] = 1
+        pieces.append(piece[rng.integers(2) :])
+    return pieces
+
+
+@pytest.fixture(scope="module")
+def rolls():
+    return Rolls(alternating(20, 0), alternating(4, 1), alternating(4, 2))
+
+
+def trained(recipe, rolls, path, seed=0):
+    task = PianoTask(recipe, rolls, seed)
+    return task, fit(task, path, Budget(), StopFlag(), 1e9)
+
+
+def save_packed(path, pieces, name="JSB_Chorales", splits=("train", "valid", "test")):
+    bits = np.packbits(np.concatenate(pieces).astype(np.uint8), axis=1)
+    lengths = np.array([len(p) for p in pieces], np.int32)
+    arrays = {f"{name}_{s}_bits": bits for s in splits}
+    np.savez(path, **arrays, **{f"{name}_{s}_lengths": lengths for s in splits})
+
+
+def test_rolls_come_back_as_they_were_packed(tmp_path):
+    pieces = alternating(3)
+    save_packed(tmp_path / "rolls.npz", pieces)
+    found = load_rolls(tmp_path / "rolls.npz", "JSB_Chorales")
+    for part in (found.train, found.valid, found.test):
+        assert [p.tolist() for p in part] == [p.tolist() for p in pieces]
+
+
+def test_missing_damaged_and_incomplete_files_are_told(tmp_path):
+    with pytest.raises(ConfigError, match="are not there"):
+        load_rolls(tmp_path / "none.npz", "JSB_Chorales")
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_rolls(tmp_path / "text.npz", "JSB_Chorales")
+    save_packed(tmp_path / "part.npz", alternating(2), splits=("train",))
+    with pytest.raises(ConfigError, match="no piano rolls of 'JSB_Chorales'"):
+        load_rolls(tmp_path / "part.npz", "JSB_Chorales")
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="the piano rolls are not there")
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [
+        ("JSB_Chorales", (13807, 4602, 4725)),
+        ("Nottingham", (176561, 45513, 44463)),
+        ("Piano_midi", (75911, 8540, 19036)),
+        ("MuseData", (245202, 82755, 64339)),
+    ],
+)
+def test_real_sets_have_the_published_sizes(name, frames):
+    rolls = load_rolls(REAL, name)
+    found = tuple(sum(map(len, p)) for p in (rolls.train, rolls.valid, rolls.test))
+    assert found == frames
+    assert set(np.unique(rolls.test[0])) == {0, 1}
+
+
+def test_every_cell_has_a_recipe_and_the_rows_leave_out_what_they_say():
+    for name in RECIPES:
+        kinds = {r: [k for k, _ in recipe_for(name, r).phases] for r in ROWS}
+        assert kinds["rbm"] == ["static"]
+        assert kinds["rnn"] == ["predictor"]
+        assert kinds["rtrbm"] == kinds["rnn_rbm"] == ["static", "predictor", "joint"]
+        assert recipe_for(name, "rtrbm").gates == "simple"
+
+
+def test_training_learns_what_the_past_tells(rolls, tmp_path):
+    task, history = trained(replace(SMALL, joint=60), rolls, tmp_path / "a.pt")
+    joint = history.rows[-1]
+    alone, _ = trained(replace(SMALL, predictor=0, joint=0), rolls, tmp_path / "b.pt")
+    rng = np.random.Generator(np.random.SFC64(0))
+    figures = []
+    for model in (task.module.rbm, alone.module.rbm):
+        rbms, frames, _ = conditional_rbms(model, rolls.test)
+        bracket = log_likelihood(rbms, frames, Annealing(300, 2), rng).bracket
+        figures.append(bracket)
+    assert figures[0].low > figures[1].high + 0.3
+    assert joint["accuracy"] > 0.6
+
+
+def test_the_predictor_read_out_has_its_own_exact_likelihood(rolls, tmp_path):
+    recipe = replace(SMALL, static=0, joint=0)
+    task, _ = trained(recipe, rolls, tmp_path / "c.pt")
+    entropy = task.module.cross_entropy(rolls.test)
+    rbms, frames, _ = conditional_rbms(task.module.read_out(), rolls.test)
+    found = log_likelihood(rbms, frames, Annealing(1, 1, 1), np.random.default_rng(0))
+    assert found.bracket.width == 0
+    assert found.bracket.low == pytest.approx(-entropy, abs=1e-3)
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(rolls, tmp_path):
+    whole, _ = trained(SMALL, rolls, tmp_path / "whole.pt")
+    task, stop = PianoTask(SMALL, rolls, 0), StopFlag()
+
+    def after_50(share, history, loss):
+        stop.raised = history.update >= 50
+
+    with pytest.raises(Interrupted):
+        fit(task, tmp_path / "cut.pt", Budget(), stop, 1e9, after_50)
+    resumed, history = trained(SMALL, rolls, tmp_path / "cut.pt", seed=0)
+    assert history.update == 100
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name
+
+
+def test_the_bench_makes_a_cell_once_and_prints_the_table(
+    rolls, tmp_path, monkeypatch, capsys
+):
+    save_packed(tmp_path / "rolls.npz", alternating(6))
+    monkeypatch.setitem(RECIPES, "JSB_Chorales", SMALL)
+    arguments = ["bench", "--data", str(tmp_path / "rolls.npz"), "--out"]
+    arguments += [str(tmp_path / "cells"), "--sets", "JSB_Chorales"]
+    arguments += ["--rows", "copy", "rnn"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    stored = tmp_path / "cells" / "JSB_Chorales-rnn-0.json"
+    tables = []
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "bench" / "polyphonic.py"), run_name="__main__")
+        assert ended.value.code == 0
+        tables.append((capsys.readouterr().out, stored.stat().st_mtime_ns))
+    assert tables[0] == tables[1]
+    assert "| RNN, no RBM | 0 |" in tables[0][0]
+    assert "(exact)" in tables[0][0]
+    cell = json.loads(stored.read_text())
+    assert cell["test"]["low"] == cell["test"]["high"]
+    assert cell["updates"] == cell["planned"] == SMALL.predictor
