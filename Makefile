@@ -6,7 +6,7 @@ DEV_ENV := .venv
 PIP := -m pip --disable-pip-version-check install --quiet
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: help demo test test-long check lint format types bench bench-detect bundle clean
+.PHONY: help demo test test-long check lint format types bench bench-detect bench-polyphonic bundle clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ bench: $(DEV_ENV)/.done  ## Measure speed and latency, beside silero-vad and lib
 bench-detect: $(DEV_ENV)/.done  ## Measure the detectors on the annotated recordings
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/detect.py
+
+bench-polyphonic: $(DEV_ENV)/.done  ## Make the table of the RNN-RBM's paper again (hours; resumable)
+	$(DEV_ENV)/bin/python bench/polyphonic.py
 
 bundle: $(DEV_ENV)/.done  ## Train the bundle that ships, from ../shared/data
 	$(DEV_ENV)/bin/neurovocal train ../shared/data/finch_gy6or6 \
