@@ -17,6 +17,7 @@ from neurovocal.engine.benchmark import (
     measure_speed,
     repeated,
 )
+from neurovocal.engine.cli.run import SetOption
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config import load_config
 from neurovocal.engine.errors import AudioFileError
@@ -39,6 +40,7 @@ def bench(
     live_seconds: Annotated[
         float, typer.Option(min=0.0, help="Length of the paced run; 0 leaves it out.")
     ] = 10.0,
+    set_: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
     """Measure speed per stage, and the latency ledger of a run in real time.
@@ -46,7 +48,8 @@ def bench(
     Speed is audio seconds per CPU second. Figures of a shared machine vary:
     compare those of one run with each other.
     """
-    plan, samples, rate = load(config, recording)
+    overrides = list(set_ or [])
+    plan, samples, rate = load(config, recording, overrides)
     console = Console(stderr=True)
     audio = repeated(samples, rate, seconds)
     with console.status("measuring speed"):
@@ -54,7 +57,7 @@ def bench(
     latency: dict[str, Any] = {}
     if live_seconds:
         with console.status(f"running {live_seconds:g} s in real time"):
-            latency = live(config, samples, rate, live_seconds)
+            latency = live(config, samples, rate, live_seconds, overrides)
     if as_json:
         rows = [dataclasses.asdict(speed) for speed in speeds]
         typer.echo(json.dumps({"speed": rows, "latency": latency}))
@@ -64,9 +67,11 @@ def bench(
         Console().print(latency_table(latency))
 
 
-def load(config: str, recording: str | None) -> tuple[Plan, Any, int]:
+def load(
+    config: str, recording: str | None, overrides: list[str]
+) -> tuple[Plan, Any, int]:
     """Plan of a configuration, and the recording as float32[n_samples, 1]."""
-    plan = plan_of(*load_config(config))
+    plan = plan_of(*load_config(config, overrides))
     source = plan.lanes[0].source
     path = plan.context.path(recording or str(getattr(source.options, "path", "")))
     try:
@@ -78,18 +83,21 @@ def load(config: str, recording: str | None) -> tuple[Plan, Any, int]:
     return plan, samples[:, :1].copy(), int(rate)
 
 
-def live(config: str, samples: Float32, rate: int, seconds: float) -> dict[str, Any]:
+def live(
+    config: str, samples: Float32, rate: int, seconds: float, overrides: list[str]
+) -> dict[str, Any]:
     """Percentiles of the ledger while audio is played in real time."""
     with TemporaryDirectory(prefix="neurovocal-bench-") as folder:
         path = Path(folder) / "bench.wav"
         soundfile.write(path, repeated(samples, rate, seconds), rate, subtype="FLOAT")
         options = {"path": str(path), "pace": "realtime"}
-        overrides = [
+        paced = [
+            *overrides,
             f"source={json.dumps({'plugin': 'file', 'options': options})}",
             # A free port of the system's choice: the measurement disturbs nobody.
             'sinks=[{"plugin": "zmq", "options": {"endpoint": "tcp://127.0.0.1:*"}}]',
         ]
-        plan = plan_of(*load_config(config, overrides))
+        plan = plan_of(*load_config(config, paced))
         lanes, cpu_share = measure_latency(plan)
     ledgers = lanes[0].ledgers
     report = {k: ledgers[k].summary() for k in _LATENCY_KINDS if k in ledgers}
