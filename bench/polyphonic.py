@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from neurovocal.engine.errors import NeurovocalError
+from neurovocal.engine.errors import EXIT_CLEAN, EXIT_LOSS, NeurovocalError
 from neurovocal.models.annealing import Annealing
-from neurovocal.models.fit import Budget, Interrupted, StopFlag, fit, stop_on_signal
+from neurovocal.models.fit import Budget, fit, stop_on_signal
 from neurovocal.models.likelihood import (
     LikelihoodError,
     accuracy_of,
@@ -88,19 +88,21 @@ def main() -> int:
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     say = Reporter().say
+    code = EXIT_CLEAN
     try:
-        with stop_on_signal() as stop:
-            for name in options.sets:
-                rolls = load_rolls(options.data, name)
-                for row in options.rows:
-                    for seed in options.seeds if row != "copy" else options.seeds[:1]:
-                        make_cell(name, row, seed, rolls, options, stop, say)
+        for name in options.sets:
+            rolls = load_rolls(options.data, name)
+            for row in options.rows:
+                for seed in options.seeds if row != "copy" else options.seeds[:1]:
+                    make_cell(name, row, seed, rolls, options, say)
+    except KeyboardInterrupt:
+        code = EXIT_LOSS
+        say("stopped while measuring: run the same command again to measure again")
     except NeurovocalError as error:
-        print(error, file=sys.stderr)
-        if not isinstance(error, Interrupted):
-            return error.exit_code
+        code = error.exit_code
+        say(str(error))
     print("\n".join(table(options.out, options.sets)))
-    return 0
+    return code
 
 
 def read_options() -> argparse.Namespace:
@@ -130,7 +132,6 @@ def make_cell(
     seed: int,
     rolls: Rolls,
     options: argparse.Namespace,
-    stop: StopFlag,
     say: Any,
 ) -> None:
     """Train, measure and store one cell, unless it is there."""
@@ -147,7 +148,8 @@ def make_cell(
     budget = Budget(None if options.minutes is None else 60 * options.minutes)
     task = PianoTask(recipe, rolls, seed)
     say(f"{name} {row} seed {seed}: training, {task.updates} steps")
-    history = fit(task, checkpoint, budget, stop, 15.0)
+    with stop_on_signal() as stop:
+        history = fit(task, checkpoint, budget, stop, 15.0)
     say(f"{name} {row} seed {seed}: measuring after {history.spent_s:.0f} s")
     model = task.module.read_out() if row == "rnn" else task.module.rbm
     began = time.monotonic()

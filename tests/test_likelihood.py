@@ -235,7 +235,8 @@ def test_expected_accuracy_of_a_random_model_is_the_papers():
     assert found.pooled == pytest.approx(2 / 46, abs=1e-3)
 
 
-def test_expected_accuracy_agrees_with_enumeration():
+@pytest.mark.parametrize("annealing", [None, Annealing(20, 1, 5), Annealing(20, 3, 5)])
+def test_expected_accuracy_agrees_with_enumeration(annealing):
     rbms, frames = random_rbms(40, 5, 3, 1.0), random_frames(40, 5)
     log_z, states = exact_log_partition(rbms), all_frames(5)
     expected = 0.0
@@ -246,7 +247,6 @@ def test_expected_accuracy_agrees_with_enumeration():
         largest = torch.maximum(drawn, wanted)
         score = torch.where(largest > 0, both / largest.clamp_min(1), 1.0)
         expected += float((p * score).sum()) / 40
-    found = expected_accuracy(
-        rbms, frames, random_frames(40, 5, 9), generator(), 50, 200
-    )
+    start = random_frames(40, 5, 9)
+    found = expected_accuracy(rbms, frames, start, generator(), 50, 200, annealing)
     assert found.replaced_once == pytest.approx(expected, abs=0.02)
