@@ -215,10 +215,13 @@ class Recording:
         """
         import soundfile
 
-        shape = (n_samples, self.header.channels)
         if self._ended:
-            return np.empty((0, shape[1]), np.float32)
-        samples = np.full(shape, np.nan, np.float32)
+            return np.empty((0, self.header.channels), np.float32)
+        if self.header.n_samples is not None:
+            # Room for a whole block of any length would be more than there is; one
+            # sample more than expected shows that the end is the end.
+            n_samples = min(n_samples, self.header.n_samples - self._read + 1)
+        samples = np.full((n_samples, self.header.channels), np.nan, np.float32)
         try:
             samples = self._file.read(n_samples, out=samples)
         except soundfile.LibsndfileError:
