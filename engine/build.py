@@ -1,5 +1,6 @@
 """Building a lane's stages for a stream."""
 
+import logging
 from dataclasses import replace
 from time import perf_counter_ns
 
@@ -10,6 +11,8 @@ from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.resampler import Resampler
 from neurovocal.engine.supervise import OnError, StageShell
 from neurovocal.engine.types import StreamInfo
+
+log = logging.getLogger("neurovocal")
 
 # Where nothing needs frames, audio is still heard in steps of about this length.
 _BARE_QUANTUM_S = 0.032
@@ -69,6 +72,13 @@ def build_lane(
     context = replace(context, detector_latency=detector.latency)
     models = [shell(m, m.build(context), "restart") for m in plan.models]
     resampler = None
+    if info.sample_rate > source.sample_rate:
+        log.warning(
+            "'%s' has %d Hz, the bundle was trained at %d Hz: what it knows of "
+            "frequencies above %d Hz cannot be heard, expect worse labels",
+            *(source.stream, source.sample_rate, info.sample_rate),
+            source.sample_rate // 2,
+        )
     if info.sample_rate != source.sample_rate:
         resampler = Resampler(source.sample_rate, info.sample_rate)
     return Lane(
