@@ -76,9 +76,14 @@ def test_enumeration_of_two_large_layers_is_refused():
     ("n_visible", "n_hidden", "spread", "annealing", "tolerance"),
     [
         (88, 12, 0.5, Annealing(200, 4), 0.02),
-        (88, 12, 1.0, Annealing(1000, 4), 0.05),
         # Some frames have two far wells: few chains find both.
-        (88, 12, 2.0, Annealing(3000, 4), 0.25),
+        *(
+            pytest.param(88, 12, *strong, marks=pytest.mark.long)
+            for strong in (
+                (1.0, Annealing(1000, 4), 0.05),
+                (2.0, Annealing(3000, 4), 0.25),
+            )
+        ),
         (10, 30, 1.0, Annealing(500, 4), 0.05),
         (5, 3, 1.0, Annealing(300, 4), 0.02),
     ],

@@ -17,6 +17,7 @@ from neurovocal.engine.cli.listen import listen
 from neurovocal.engine.cli.recordings import detect, label
 from neurovocal.engine.cli.replay import replay
 from neurovocal.engine.cli.run import run
+from neurovocal.engine.cli.session import Interrupted
 from neurovocal.engine.errors import EXIT_CLEAN, EXIT_CONFIG, NeurovocalError
 
 COMMANDS_GROUP = "neurovocal.commands"
@@ -77,7 +78,7 @@ def main(args: list[str] | None = None) -> None:
         code = _complain(str(error), error.exit_code)
     except typer.Exit as error:
         code = EXIT_CLEAN if error.exit_code == _INTERRUPTED else error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, Interrupted, typer.Abort):
         code = EXIT_CLEAN
     except BrokenPipeError:
         # The reader of our output went away: nothing to say, nobody to tell.

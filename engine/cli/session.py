@@ -21,6 +21,10 @@ from neurovocal.engine.runner import Outcome, Runner
 from neurovocal.engine.timebase import SystemClock
 
 
+class Interrupted(BaseException):
+    """Ctrl-C before a run began; no `except Exception` on its way may keep it."""
+
+
 class Display(Sink, Protocol):
     """A sink for people: it also watches the runner and is drawn at each tick."""
 
@@ -89,7 +93,7 @@ def _signals(runner: Runner) -> Iterator[None]:
         runner.stop(force=asked > 1)
         if not runner.started:
             # Whatever is being opened may wait for long: leave it now.
-            raise typer.Exit
+            raise Interrupted
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, on_signal) for number in numbers]
