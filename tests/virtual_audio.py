@@ -259,6 +259,11 @@ class VirtualMicrophone:
             due += min(len(samples), length) / self.sample_rate
             self._stop.wait(max(0.0, due - time.monotonic()))
 
+    def _deserted(self) -> bool:
+        """Whether all who listened have gone: then nothing is ever read again."""
+        gone = [process.poll() is not None for process in self._processes]
+        return bool(gone) and all(gone)
+
     def _write(self, data: bytes, insist: bool) -> bool:
         """Write all of it; unless `insist`, nothing when the FIFO has no room."""
         view = memoryview(data)
@@ -267,6 +272,8 @@ class VirtualMicrophone:
                 view = view[os.write(self._fifo, view) :]
             except BlockingIOError:
                 if not insist and len(view) == len(data):
+                    return False
+                if self._deserted():
                     return False
                 self._stop.wait(0.001)
             except BrokenPipeError:
