@@ -68,6 +68,9 @@ class FileSource:
         Recordings that could not be read, wholly or in part.
     recordings : dict
         Path of each stream that has begun.
+    progress : tuple of (int, int or None)
+        Samples read so far and in all; None where a format does not tell, or
+        the recordings are repeated without end.
     """
 
     live = False
@@ -82,6 +85,7 @@ class FileSource:
         self.notices: list[str] = []
         self.failures: list[str] = []
         self.recordings: dict[str, Path] = {}
+        self.progress: tuple[int, int | None] = (0, None)
 
     @property
     def info(self) -> StreamInfo:
@@ -121,6 +125,10 @@ class FileSource:
         names = stream_names([header.path for header in headers], options.names)
         self._info = self._stream(headers[0], names[0])
         self._items = self._play(list(zip(headers, names, strict=True)))
+        lengths = [header.n_samples for header in headers]
+        known = options.repeat > 0 and None not in lengths
+        total = sum(length or 0 for length in lengths) * options.repeat
+        self.progress = (0, total if known else None)
 
     def read(self, timeout: float) -> SourceItem | None:
         """Return the next item; at the pace of hearing, None while it is not due."""
@@ -226,6 +234,8 @@ class FileSource:
             recording.open()
             # Reading costs most per call: many small blocks come from one.
             while len(read := recording.read(max(1, _ASAP_LENGTH // length) * length)):
+                done, total = self.progress
+                self.progress = (done + len(read), total)
                 for first in range(0, len(read), length):
                     samples = self._channels.pick(read[first : first + length])
                     stop = position + len(samples)

@@ -412,3 +412,16 @@ def test_a_file_that_vanishes_between_open_and_read_is_a_failure(tmp_path):
     rest_of(source)
     assert len(source.failures) == 1
     assert "b.wav" in source.failures[0]
+
+
+def test_progress_counts_up_to_all_samples_of_all_rounds(tmp_path):
+    first = write(tmp_path / "a.wav", noise(RATE))
+    second = write(tmp_path / "b.wav", noise(RATE // 2))
+    source = make(path=[str(first), str(second)], repeat=2)
+    source.open()
+    assert source.progress == (0, 3 * RATE)
+    read_all(source)
+    assert source.progress == (3 * RATE, 3 * RATE)
+    endless = make(path=first, repeat=0)
+    endless.open()
+    assert endless.progress == (0, None)

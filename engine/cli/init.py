@@ -13,6 +13,13 @@ from neurovocal.engine.config import load_config
 from neurovocal.engine.errors import ConfigError
 
 _NO_BUNDLE = "none"
+_PRESETS = (
+    "songbird",
+    "mouse-ultrasound",
+    "bat-ultrasound",
+    "mammal-calls",
+    "insects",
+)
 
 
 def init(
@@ -64,7 +71,7 @@ def _ask(yes: bool) -> dict[str, Any]:
     bundle = ask(f"Model bundle: {', '.join(bundles)}, or a folder", bundles[0])
     if bundle != _NO_BUNDLE:
         data["bundle"] = bundle
-    taxon = ask("What is heard", "songbird", _presets())
+    taxon = ask("What is heard", "songbird", list(_PRESETS))
     preset, _ = load_config(taxon)
     data["detector"] = preset.lanes[0].detector.model_dump(exclude_none=True)
     if bundle != _NO_BUNDLE:
@@ -100,10 +107,3 @@ def _source(ask: Any) -> dict[str, Any]:
 def _shipped_bundles() -> list[str]:
     folder = Path(str(files("neurovocal.models"))) / "pretrained"
     return sorted(p.parent.name for p in folder.glob("*/manifest.yaml"))
-
-
-def _presets() -> list[str]:
-    folder = Path(str(files("neurovocal.configs")))
-    known = {"songbird", "mouse-ultrasound", "bat-ultrasound", "mammal-calls"}
-    known.add("insects")
-    return sorted(p.stem for p in folder.glob("*.yaml") if p.stem in known)
