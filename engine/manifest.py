@@ -44,8 +44,11 @@ class ClassifierSpec(Options):
     """Label of a segment that no unit reaches its threshold for."""
     state: dict[str, list[int]]
     """Input name -> shape of each recurrent state; the output is NAME_next."""
+    decision: Literal["vote", "last"] = "vote"
+    """Whose log-posteriors decide a segment's label: the sum over all of its frames,
+    or those of its last frame alone."""
     temperature: float = Field(default=1.0, gt=0)
-    """Calibration of a segment's summed log-posteriors (validation data)."""
+    """Calibration of the log-posteriors that decide (validation data)."""
     thresholds: dict[str, float] = {}
     """Posterior below which a unit is answered with `unknown`."""
     provisional_ms: float = Field(default=20.0, ge=0)

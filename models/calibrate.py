@@ -1,6 +1,7 @@
 """From a segment's summed log-posteriors to a posterior that can be believed."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from neurovocal.models.frames import Span
 
 Float64 = NDArray[np.float64]
+Decision: TypeAlias = Literal["vote", "last"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,7 +19,7 @@ class Votes:
     Parameters
     ----------
     scores : float64[n_segments, n_units]
-        Log-posteriors summed over each segment's frames.
+        Log-posteriors summed over each segment's frames, or of its last one.
     unit : int64[n_segments]
         The unit that is right; never 0, which is silence.
     """
@@ -42,12 +44,33 @@ def log_softmax(logits: NDArray[np.float32]) -> Float64:
     return scores
 
 
-def collect_votes(log_posteriors: list[Float64], spans: list[list[Span]]) -> Votes:
-    """Sum each recording's log-posteriors over its segments."""
+def evidence(log_posteriors: Float64, span: Span, decision: Decision) -> Float64:
+    """Log-posteriors that decide a segment's label, float64[n_units].
+
+    Parameters
+    ----------
+    log_posteriors : float64[n_frames, n_units]
+    span : Span
+    decision : {'vote', 'last'}
+        As in `neurovocal.engine.manifest.ClassifierSpec`.
+    """
+    if decision == "last":
+        last: Float64 = log_posteriors[span.stop - 1]
+        return last
+    total: Float64 = log_posteriors[span.first : span.stop].sum(axis=0)
+    return total
+
+
+def collect_votes(
+    log_posteriors: list[Float64],
+    spans: list[list[Span]],
+    decision: Decision = "vote",
+) -> Votes:
+    """Evidence for each unit in each of the recordings' segments."""
     scores, units = [], []
     for rows, segments in zip(log_posteriors, spans, strict=True):
         for span in segments:
-            scores.append(rows[span.first : span.stop].sum(axis=0))
+            scores.append(evidence(rows, span, decision))
             units.append(span.unit)
     width = log_posteriors[0].shape[1] if log_posteriors else 0
     stacked = np.array(scores, np.float64).reshape(len(scores), width)

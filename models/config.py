@@ -101,7 +101,8 @@ class ClassifierConfig(Options):
     """On the network's input to the last layer."""
     objective: Literal["frames", "last"] = "frames"
     """`frames`: every frame counts; `last`: only the last frame of each segment,
-    as in sequence classification with last-step output (silence stays framewise)."""
+    as in sequence classification with last-step output (silence stays framewise);
+    the engine then takes a segment's label from its last frame, too."""
     updates: int = Field(default=900, ge=1)
     """Steps of the optimizer."""
     batch_size: int = Field(default=12, ge=1)

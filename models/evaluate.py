@@ -12,6 +12,7 @@ from neurovocal.engine.front_end import build_front_end, frames_of
 from neurovocal.engine.manifest import Bundle
 from neurovocal.engine.scoring import SegmentScore, score_segments
 from neurovocal.engine.types import Float32, Label
+from neurovocal.models.calibrate import evidence
 from neurovocal.models.data import Recording
 from neurovocal.models.frames import IGNORED, read_samples, targets_of
 from neurovocal.models.labelling import Labeller
@@ -122,10 +123,8 @@ def _evaluate_classifier(
         reference = [span.unit for span in spans]
         found_raw = edit_distance(reference, runs_of(answered, target))
         raw += ErrorCount(found_raw, len(reference))
-        logs = np.log(np.maximum(posteriors, 1e-30))
-        voted = [
-            1 + int(logs[s.first : s.stop, 1:].sum(axis=0).argmax()) for s in spans
-        ]
+        logs = np.log(np.maximum(posteriors.astype(np.float64), 1e-30))
+        voted = [1 + int(evidence(logs, s, spec.decision)[1:].argmax()) for s in spans]
         true += reference
         given += voted
         wrong = sum(a != b for a, b in zip(reference, voted, strict=True))

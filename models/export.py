@@ -22,6 +22,7 @@ from neurovocal.engine.manifest import (
 )
 from neurovocal.engine.types import Float32
 from neurovocal.models.calibrate import (
+    Decision,
     collect_votes,
     fit_temperature,
     fit_thresholds,
@@ -161,13 +162,15 @@ def _write_classifier(
             log_softmax(model(torch.from_numpy(m.clipped)[None])[0][0].numpy())
             for m in trained.valid
         ]
-    votes = collect_votes(logs, [m.spans for m in trained.valid])
+    decision: Decision = "last" if config.objective == "last" else "vote"
+    votes = collect_votes(logs, [m.spans for m in trained.valid], decision)
     temperature = round(fit_temperature(votes), 3)
     names = trained.units.names
     return ClassifierSpec(
         units=names,
         silence=names[0],
         state=model.shapes,
+        decision=decision,
         temperature=temperature,
         thresholds=fit_thresholds(
             votes, temperature, names, config.unknown_margin, config.unknown_cap

@@ -1,11 +1,13 @@
 """What a segment is called, from the posteriors of its frames.
 
 With p_t the posteriors of frame t, a unit u scores ``sum_t log p_t(u)`` over the
-segment's frames; the label's posterior is the softmax over all units but silence
-of these scores, divided by the bundle's temperature. The sum takes frames as
-independent, which they are not: the temperature, fitted on validation data, makes
-up for it (Guo et al., 2017, On Calibration of Modern Neural Networks, section
-4.2). A label whose posterior is below its unit's threshold is `unknown`.
+segment's frames (decision `vote`) or ``log p_t(u)`` of its last frame (`last`, for
+networks that were trained on last-step output); the label's posterior is the softmax
+over all units but silence of these scores, divided by the bundle's temperature. The
+sum takes frames as independent, which they are not: the temperature, fitted on
+validation data, makes up for it (Guo et al., 2017, On Calibration of Modern Neural
+Networks, section 4.2). A label whose posterior is below its unit's threshold is
+`unknown`.
 """
 
 from collections.abc import Mapping
@@ -50,7 +52,7 @@ class Decision:
         return self._unknown, 0.0
 
     def __call__(self, log_posteriors: Float64) -> tuple[str, float]:
-        """Unit and posterior for float64[n_units], summed over frames."""
+        """Unit and posterior for float64[n_units], of the frames that decide."""
         scores = log_posteriors[self._voiced] / self._temperature
         weights = np.exp(scores - scores.max())
         best = int(weights.argmax())

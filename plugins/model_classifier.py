@@ -1,7 +1,7 @@
 """Frame-wise classifier: posteriors per frame, a label per segment.
 
-A segment's label is decided by all frames whose centres lie in it; the rule is in
-`neurovocal.plugins._decision`.
+A segment's label is decided by the frames whose centres lie in it, by all of them or
+by the last one, as the bundle says; the rule is in `neurovocal.plugins._decision`.
 """
 
 from collections.abc import Iterable
@@ -118,6 +118,7 @@ class Classifier:
             )
 
         self._hop, self._length = front_end.hop_length, front_end.frame_length
+        self._by_last = spec.decision == "last"
         self._decide = Decision(spec, options.thresholds, options.min_posterior)
         self._provisional = options.provisional
         delay_ms = options.provisional_ms
@@ -251,6 +252,8 @@ class Classifier:
             twice_middle = segment.onset + (segment.offset or segment.onset)
             distance = twice_middle - self._length + self._hop
             return self._decide(history.at(distance // (2 * self._hop)))
+        if self._by_last:
+            return self._decide(history.at(stop - 1))
         base = segment.base
         base = history.before(segment.lo) if base is None else base
         return self._decide(history.before(stop) - base)

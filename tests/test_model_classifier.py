@@ -257,6 +257,33 @@ def test_without_any_frame_the_label_is_unknown(folder: Path) -> None:
     assert list(model.flush()) == []
 
 
+def test_the_last_frame_decides_where_the_bundle_says_so(tmp_path: Path) -> None:
+    spec = {"units": ["", "a", "b"], "silence": "", "state": {"h": [1, 4]}}
+    folders = {
+        decision: make_tiny_bundle(
+            tmp_path / decision, classifier={**spec, "decision": decision}
+        )
+        for decision in ("vote", "last")
+    }
+    # Most of the segment sounds like `a`, its end like `b`.
+    samples = audio(20000, (4096, 8000, LOW), (8000, 9000, HIGH))
+    marks: dict[int, list[Mark]] = {
+        4096: [Onset(0, 4096, 1.0)],
+        9000: [Offset(0, 4096, 9000, False)],
+    }
+    told = {
+        decision: hear(build(folder), folder, [Block(0, samples)], marks)
+        for decision, folder in folders.items()
+    }
+    voted, last = labels(told["vote"])[-1], labels(told["last"])[-1]
+    assert (voted.unit, voted.status) == ("a", "final")
+    assert (last.unit, last.status) == ("b", "final")
+    # The last centre before the offset at 9000 is that of frame 69 (8960).
+    p = posteriors(told["last"])[69].astype(np.float64)
+    assert last.posterior == pytest.approx(p[2] / p[1:].sum(), rel=1e-4)
+    assert [x.unit for x in labels(told["last"])] == ["a", "b", "b"]
+
+
 # ---- calibration and thresholds ---------------------------------------------------
 
 

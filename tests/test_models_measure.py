@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurovocal.models.calibrate import Votes, fit_temperature, fit_thresholds
+from neurovocal.models.calibrate import (
+    Votes,
+    collect_votes,
+    evidence,
+    fit_temperature,
+    fit_thresholds,
+)
+from neurovocal.models.frames import Span
 from neurovocal.models.measure import (
     LinearPredictor,
     confusion,
@@ -88,3 +95,12 @@ def test_thresholds_refuse_only_what_is_less_likely_than_any_right_label() -> No
     lower = fit_thresholds(votes, 1.0, names, 10.0, 0.999)
     assert lower["a"] < thresholds["a"]
     assert fit_thresholds(votes, 1.0, names, 1.0, 0.9)["b"] == 0.9
+
+
+def test_evidence_is_the_sum_over_a_segment_or_its_last_frame() -> None:
+    rows = np.log(np.array([[0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]]))
+    span = Span(1, 3, 2)
+    np.testing.assert_allclose(evidence(rows, span, "vote"), rows[1] + rows[2])
+    np.testing.assert_allclose(evidence(rows, span, "last"), rows[2])
+    votes = collect_votes([rows], [[span]], "last")
+    np.testing.assert_allclose(votes.posteriors(1.0), [[0.2 / 0.9, 0.7 / 0.9]])

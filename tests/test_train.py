@@ -1,7 +1,6 @@
 """`neurovocal train` and `evaluate`, on a tiny dataset, from folder to bundle."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import soundfile
 import typer
 import yaml
+from tone_dataset import make_tone_dataset
 from typer.testing import CliRunner
 
 from neurovocal.engine.errors import ConfigError, NeurovocalError
@@ -24,8 +24,6 @@ from neurovocal.models.prepare import prepare
 from neurovocal.models.progress import Reporter
 from neurovocal.models.train import Job, train_bundle
 
-RATE = 16000
-UNITS = {"a": 1500.0, "b": 3000.0, "c": 5000.0}
 RECIPE: dict[str, Any] = {
     "front_end": {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}},
     "classifier": {
@@ -48,32 +46,9 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def song(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[float, float, str]]]:
-    samples = rng.normal(0, 0.001, 2 * RATE)
-    segments, at_s = [], 1.1
-    for unit in [*rng.permutation(list(UNITS)), *rng.permutation(list(UNITS))]:
-        start, stop = round(at_s * RATE), round((at_s + 0.06) * RATE)
-        t = np.arange(stop - start) / RATE
-        samples[start:stop] += 0.3 * np.sin(2 * math.pi * UNITS[unit] * t)
-        segments.append((start / RATE, stop / RATE, str(unit)))
-        at_s += 0.13
-    return samples.astype(np.float32), segments
-
-
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tones")
-    rng = np.random.default_rng(0)
-    rows = ["file,onset_s,offset_s,label"]
-    for number in range(8):
-        samples, segments = song(rng)
-        name = f"song{number}.wav"
-        soundfile.write(folder / name, samples, RATE, subtype="FLOAT")
-        rows += [f"{name},{on:.6f},{off:.6f},{u}" for on, off, u in segments]
-    (folder / "annotations.csv").write_text("\n".join(rows) + "\n")
-    text = "# Tones\n\nTones: three units.\n\nLicence: CC0 1.0  \nAttribution: nobody\n"
-    (folder / "README.md").write_text(text)
-    return folder
+    return make_tone_dataset(tmp_path_factory.mktemp("tones"))
 
 
 @pytest.fixture(scope="module")
