@@ -78,8 +78,9 @@ class LaneConfig(Options):
     """Model bundle: a folder, or the name of one that ships."""
     features: StageConfig | None = None
     """Only without a bundle; a bundle brings its own."""
-    detector: StageConfig = StageConfig(plugin="energy")
-    """What finds onsets and offsets."""
+    detector: StageConfig | None = None
+    """What finds onsets and offsets; by default the detector that the bundle
+    recommends, or else `energy`."""
     models: list[StageConfig] = []
     """What answers with labels, surprise and synthesis, in order."""
     sinks: list[SinkConfig] = []

@@ -32,6 +32,25 @@ class FrontEnd(Options):
     """Options of the features plugin; file names are relative to the bundle."""
 
 
+class DetectorSpec(Options):
+    """Detector that finds what the bundle was trained to label."""
+
+    plugin: str = "energy"
+    options: dict[str, Any] = {}
+    """Options that differ from the plugin's defaults."""
+
+
+class EarlySpec(Options):
+    """Calibration of labels that are given before a segment has ended."""
+
+    frames: int = Field(ge=1)
+    """Holds from so many frames of the segment on."""
+    temperature: float = Field(gt=0)
+    """As `temperature` of the final label."""
+    thresholds: dict[str, float] = {}
+    """As `thresholds` of the final label."""
+
+
 class ClassifierSpec(Options):
     """State contract and calibration of ``classifier.onnx``."""
 
@@ -51,6 +70,9 @@ class ClassifierSpec(Options):
     """Calibration of the log-posteriors that decide (validation data)."""
     thresholds: dict[str, float] = {}
     """Posterior below which a unit is answered with `unknown`."""
+    early: list[EarlySpec] = []
+    """Calibration of provisional and revised labels, by rising `frames`; before the
+    first entry it holds, too. Empty: that of the final label."""
     provisional_ms: float = Field(default=20.0, ge=0)
     """Delay after onset at which the first provisional label is worth giving."""
 
@@ -62,6 +84,9 @@ class ClassifierSpec(Options):
             raise ValueError(f"units: silence, '{self.silence}', is not one of them")
         if len(self.units) < 2:
             raise ValueError("units: there is none but silence")
+        frames = [entry.frames for entry in self.early]
+        if frames != sorted(set(frames)):
+            raise ValueError("early: 'frames' must rise from entry to entry")
         return self
 
 
@@ -94,6 +119,8 @@ class Manifest(Options):
     licence: str
     attribution: str
     front_end: FrontEnd
+    detector: DetectorSpec | None = None
+    """Used where the configuration names no detector; the figures hold for it."""
     classifier: ClassifierSpec | None = None
     rnn_rbm: RnnRbmSpec | None = None
     golden: str = "golden.npz"

@@ -142,7 +142,7 @@ class _Planner:
         context = replace(context, bundle=bundle)
         source = self._stage("source", lane.source, (*loc, "source"), context)
         features = self._features(lane, loc, bundle, context)
-        detector = self._stage("detector", lane.detector, (*loc, "detector"), context)
+        detector = self._detector(lane, loc, bundle, context)
         models = [
             self._stage("model", model, (*loc, "models", index), context)
             for index, model in enumerate(lane.models)
@@ -183,6 +183,21 @@ class _Planner:
             front_end = bundle.manifest.front_end
             stage = StageConfig(plugin=front_end.plugin, options=front_end.options)
         return self._stage("features", stage, (*loc, "features"), context)
+
+    def _detector(
+        self,
+        lane: LaneConfig,
+        loc: Location,
+        bundle: Bundle | None,
+        context: BuildContext,
+    ) -> StagePlan | None:
+        """The configuration's detector, else the bundle's, else `energy`."""
+        advised = bundle.manifest.detector if bundle else None
+        if lane.detector is None and advised is not None:
+            stage = StageConfig(plugin=advised.plugin, options=advised.options)
+            return self._stage("detector", stage, (*loc, "bundle"), context)
+        stage = lane.detector or StageConfig(plugin="energy")
+        return self._stage("detector", stage, (*loc, "detector"), context)
 
     def _sinks(
         self, sinks: Sequence[SinkConfig], loc: Location, context: BuildContext

@@ -67,9 +67,24 @@ def collect_votes(
     decision: Decision = "vote",
 ) -> Votes:
     """Evidence for each unit in each of the recordings' segments."""
+    return early_votes(log_posteriors, spans, None, decision)
+
+
+def early_votes(
+    log_posteriors: list[Float64],
+    spans: list[list[Span]],
+    n_frames: int | None,
+    decision: Decision = "vote",
+) -> Votes:
+    """Evidence after `n_frames` of each segment that lasts longer (None: all)."""
     scores, units = [], []
     for rows, segments in zip(log_posteriors, spans, strict=True):
-        for span in segments:
+        for whole in segments:
+            span = whole
+            if n_frames is not None:
+                if whole.stop - whole.first <= n_frames:
+                    continue
+                span = Span(whole.first, whole.first + n_frames, whole.unit)
             scores.append(evidence(rows, span, decision))
             units.append(span.unit)
     width = log_posteriors[0].shape[1] if log_posteriors else 0

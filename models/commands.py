@@ -9,7 +9,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -104,28 +104,9 @@ def evaluate(
             help="Only recordings for which files.csv says so, such as split=valid.",
         ),
     ] = None,
-    synthesis: Annotated[
-        bool,
-        typer.Option(
-            "--synthesis",
-            help="Judge what the RNN-RBM sings, beside real song and yardsticks.",
-        ),
-    ] = False,
-    seconds: Annotated[
-        float, typer.Option(metavar="S", min=1.0, help="Song to draw per row.")
-    ] = 80.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the drawn song.")] = 0,
-    against: Annotated[
-        Literal["test", "valid"],
-        typer.Option(help="Recordings that drawn song is compared with."),
-    ] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
-    """Measure a bundle on annotated recordings, run as the engine runs it.
-
-    With --synthesis the bundle sings, and its song is compared with recordings
-    that it was not trained on.
-    """
+    """Measure a bundle on annotated recordings, run as the engine runs it."""
     _need("torch")
     from neurovocal.models.data import read_dataset
     from neurovocal.models.evaluate import evaluate_bundle
@@ -138,24 +119,6 @@ def evaluate(
         recordings = [r for r in recordings if r.columns.get(column) == value]
         if not recordings:
             raise ConfigError(f"--split {split}: files.csv has no such recording")
-    if synthesis:
-        from neurovocal.models.synthesis.quality import evaluate_synthesis
-        from neurovocal.models.synthesis.table import print_quality
-
-        with Reporter().stage("synthesis") as watch:
-            quality = evaluate_synthesis(
-                loaded,
-                recordings,
-                seconds=seconds,
-                seed=seed,
-                against=against,
-                watch=watch,
-            )
-        if as_json:
-            typer.echo(json.dumps(quality))
-        else:
-            print_quality(quality)
-        return
     with Reporter().stage("evaluate") as watch:
         figures = evaluate_bundle(loaded, recordings, lambda share: watch(share, ""))
     if as_json:
@@ -191,6 +154,9 @@ def _command_line() -> str:
 def _print_figures(figures: dict[str, Any]) -> None:
     console = Console(highlight=False)
     for part, measures in figures.items():
+        if part == "label_in_time":
+            _print_label_in_time(console, measures)
+            continue
         if not isinstance(measures, dict):
             console.print(f"{part}: {measures}", markup=False)
             continue
@@ -199,3 +165,15 @@ def _print_figures(figures: dict[str, Any]) -> None:
             if isinstance(value, int | float):
                 table.add_row(name.replace("_", " "), f"{value:g}")
         console.print(table)
+
+
+def _print_label_in_time(console: Console, rows: list[dict[str, Any]]) -> None:
+    """The curve of accuracy after the onset, as a table."""
+    table = Table(title="label in time", title_justify="left")
+    names = list(rows[0]) if rows else []
+    for name in names:
+        heading = name.removesuffix("_percent").replace("_", " ")
+        table.add_column(heading if name == "ms" else f"{heading} %", justify="right")
+    for row in rows:
+        table.add_row(*(str(row[name]) for name in names))
+    console.print(table)

@@ -145,6 +145,30 @@ class ClassifierConfig(Options):
     right so often is not to be refused."""
     provisional_ms: float = Field(default=20.0, ge=0)
     """Delay after onset at which the first provisional label is given."""
+    early_posterior: float = Field(default=0.5, ge=0, lt=1)
+    """Posterior below which a label before the offset is `unknown`, whatever its
+    unit: it is named when it is likelier right than wrong."""
+
+
+class DetectorConfig(Options):
+    """Detector options that the bundle recommends."""
+
+    fit: bool = True
+    """Choose options of the `energy` detector by how well the final labels of
+    training and validation recordings agree with the annotation; otherwise the
+    bundle recommends `options` as they are."""
+    plugin: str = "energy"
+    """Detector that is recommended; only `energy` can be fitted."""
+    options: dict[str, Any] = {}
+    """Options where the search begins."""
+    limit_s: float = Field(default=180.0, gt=0)
+    """Seconds of recordings that the search listens to."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "DetectorConfig":
+        if self.fit and self.plugin != "energy":
+            raise ValueError(f"'{self.plugin}' cannot be fitted: set fit to false")
+        return self
 
 
 class Phase(Options):
@@ -263,6 +287,7 @@ class TrainConfig(Options):
     units: UnitsConfig = UnitsConfig()
     classifier: ClassifierConfig | None = ClassifierConfig()
     """None trains no classifier."""
+    detector: DetectorConfig = DetectorConfig()
     rnn_rbm: RnnRbmConfig | None = RnnRbmConfig()
     """None trains no RNN-RBM."""
     card: CardConfig = CardConfig()

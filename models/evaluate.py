@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.manifest import Bundle, FrontEnd
 from neurovocal.engine.scoring import SegmentScore, score_segments
 from neurovocal.engine.types import Float32, Label
 from neurovocal.models.calibrate import evidence
 from neurovocal.models.data import Recording
-from neurovocal.models.frames import IGNORED, read_samples, targets_of
+from neurovocal.models.frames import IGNORED, first_frame, read_samples, targets_of
+from neurovocal.models.label_in_time import label_in_time
 from neurovocal.models.labelling import Labeller
 from neurovocal.models.measure import (
     ErrorCount,
@@ -83,10 +84,16 @@ def evaluate_bundle(
         "seconds": round(sum(r.seconds for r in recordings), 1),
     }
     manifest = bundle.manifest
-    label_share = 0.5 if manifest.rnn_rbm and manifest.classifier else 1.0
+    label_share = 0.7 if manifest.rnn_rbm and manifest.classifier else 1.0
     if manifest.classifier is not None:
         figures["classifier"] = _evaluate_classifier(
-            bundle, recordings, units, lambda share: watch(share * label_share)
+            bundle, recordings, units, lambda share: watch(share * label_share / 3)
+        )
+        figures["label_in_time"] = label_in_time(
+            bundle,
+            recordings,
+            units,
+            lambda share: watch((1 + 2 * share) * label_share / 3),
         )
     if manifest.rnn_rbm is not None:
         figures["rnn_rbm"] = _evaluate_rnn_rbm(
@@ -102,7 +109,7 @@ def _evaluate_classifier(
     assert spec is not None
     columns = [spec.units.index(name) for name in units.names]
     labeller = Labeller(bundle)
-    frames, inside, detected, raw = (ErrorCount() for _ in range(4))
+    frames, final, inside, detected, raw = (ErrorCount() for _ in range(5))
     unknown, segments = ErrorCount(), SegmentScore(0, 0, 0)
     true: list[int] = []
     given: list[int] = []
@@ -120,6 +127,8 @@ def _evaluate_classifier(
         )
         answered: NDArray[np.int64] = posteriors.argmax(axis=1)
         frames += frame_errors(target, answered)
+        known = [label for label in heard.labels if label.unit != spec.unknown]
+        final += frame_errors(target, _painted(known, units, len(target), front_end))
         reference = [span.unit for span in spans]
         found_raw = edit_distance(reference, runs_of(answered, target))
         raw += ErrorCount(found_raw, len(reference))
@@ -133,8 +142,8 @@ def _evaluate_classifier(
         names = [units.names[unit] for unit in reference]
         # `unknown` is the right answer to a sound that is no syllable, and a
         # missing label where it is one.
-        known = [label.unit for label in kept if label.unit != spec.unknown]
-        detected += ErrorCount(edit_distance(names, known), len(names))
+        named = [label.unit for label in kept if label.unit != spec.unknown]
+        detected += ErrorCount(edit_distance(names, named), len(names))
         unsure = sum(label.unit == spec.unknown for label in kept)
         unknown += ErrorCount(unsure, len(kept))
         segments += score_segments(
@@ -149,6 +158,7 @@ def _evaluate_classifier(
     table = confusion(np.array(true, int), np.array(given, int), len(units.names))
     return {
         "frame_error_percent": _rounded(frames.percent),
+        "frame_error_final_percent": _rounded(final.percent),
         "syllable_error_percent": _rounded(detected.percent),
         "syllable_error_in_true_segments_percent": _rounded(inside.percent),
         "syllable_error_without_detector_percent": _rounded(raw.percent),
@@ -160,6 +170,21 @@ def _evaluate_classifier(
         "units": list(units.names[1:]),
         "confusion": table[1:, 1:].tolist(),
     }
+
+
+def _painted(
+    labels: Sequence[Label], units: Units, n_frames: int, front_end: FrontEnd
+) -> NDArray[np.int64]:
+    """Unit of each frame when the frames centred in a segment have its label."""
+    painted = np.zeros(n_frames, np.int64)
+    hop, length = front_end.hop_length, front_end.frame_length
+    for label in labels:
+        offset = label.onset if label.offset is None else label.offset
+        first = max(first_frame(label.onset, hop, length), 0)
+        painted[first : max(first_frame(offset, hop, length), 0)] = units.names.index(
+            label.unit
+        )
+    return painted
 
 
 def _counted(

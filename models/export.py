@@ -14,20 +14,13 @@ from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.manifest import (
     MANIFEST_NAME,
     Bundle,
-    ClassifierSpec,
     FrontEnd,
     Manifest,
     RnnRbmSpec,
     sha256,
 )
 from neurovocal.engine.types import Float32
-from neurovocal.models.calibrate import (
-    Decision,
-    collect_votes,
-    fit_temperature,
-    fit_thresholds,
-    log_softmax,
-)
+from neurovocal.models.adjust import Adjusted
 from neurovocal.models.classifier import Classifier
 from neurovocal.models.config import TrainConfig
 from neurovocal.models.frames import SCALING_FILE, Material
@@ -56,6 +49,7 @@ class Trained:
     units: Units
     valid: list[Material]
     classifier: Classifier | None
+    adjusted: Adjusted | None
     rnn_rbm: RnnRbm | None
     train_songs: list[Float32]
     valid_songs: list[Float32]
@@ -86,16 +80,17 @@ def write_bundle(
     frames = golden_frames(trained.valid)
     golden: dict[str, Float32] = {"frames": frames}
     parity: dict[str, dict[str, float]] = {}
-    classifier = rnn_rbm = None
+    rnn_rbm, adjusted = None, trained.adjusted
     if trained.classifier is not None:
-        classifier = _write_classifier(folder, trained, frames, golden, parity)
+        _write_classifier(folder, trained, frames, golden, parity)
     if trained.rnn_rbm is not None:
         rnn_rbm = _write_rnn_rbm(folder, trained, frames, golden, parity)
     np.savez_compressed(folder / "golden.npz", allow_pickle=False, **golden)
     manifest = Manifest(
         **about,
         front_end=trained.front_end,
-        classifier=classifier,
+        detector=adjusted.detector if adjusted else None,
+        classifier=adjusted.spec if adjusted else None,
         rnn_rbm=rnn_rbm,
         training={**training, "parity": _short(parity)},
     )
@@ -148,35 +143,15 @@ def _write_classifier(
     frames: Float32,
     golden: dict[str, Float32],
     parity: dict[str, dict[str, float]],
-) -> ClassifierSpec:
-    model, config = trained.classifier, trained.config.classifier
+) -> None:
+    model = trained.classifier
     assert model is not None
-    assert config is not None
     model.eval()
     path = folder / "classifier.onnx"
     onnx.save(classifier_graph(model), path)
     parity["classifier"] = check_classifier(model, path, frames)
     with torch.no_grad():
         golden["logits"] = model(torch.from_numpy(frames)[None])[0][0].numpy()
-        logs = [
-            log_softmax(model(torch.from_numpy(m.clipped)[None])[0][0].numpy())
-            for m in trained.valid
-        ]
-    decision: Decision = "last" if config.objective == "last" else "vote"
-    votes = collect_votes(logs, [m.spans for m in trained.valid], decision)
-    temperature = round(fit_temperature(votes), 3)
-    names = trained.units.names
-    return ClassifierSpec(
-        units=names,
-        silence=names[0],
-        state=model.shapes,
-        decision=decision,
-        temperature=temperature,
-        thresholds=fit_thresholds(
-            votes, temperature, names, config.unknown_margin, config.unknown_cap
-        ),
-        provisional_ms=config.provisional_ms,
-    )
 
 
 def _write_rnn_rbm(

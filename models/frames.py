@@ -190,7 +190,7 @@ def targets_of(
         first, stop = (
             int(
                 np.clip(
-                    _first_frame(at_s, sample_rate, hop_length, frame_length),
+                    first_frame(at_s * sample_rate, hop_length, frame_length),
                     0,
                     n_frames,
                 )
@@ -204,8 +204,6 @@ def targets_of(
     return target, spans
 
 
-def _first_frame(
-    at_s: float, sample_rate: int, hop_length: int, frame_length: int
-) -> int:
-    """First frame whose centre is not before `at_s`."""
-    return int(np.ceil((at_s * sample_rate - frame_length / 2) / hop_length))
+def first_frame(sample: float, hop_length: int, frame_length: int) -> int:
+    """First frame whose centre does not lie before `sample`."""
+    return int(np.ceil((sample - frame_length / 2) / hop_length))

@@ -1,16 +1,32 @@
 """Labels as the engine gives them: recordings through a lane."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from neurovocal.engine.front_end import build_front_end
 from neurovocal.engine.lane import Lane
-from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.manifest import Bundle, DetectorSpec
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.supervise import StageShell
 from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Block, Float32, Label, Posteriors, StreamInfo
+from neurovocal.engine.types import (
+    Block,
+    Event,
+    Float32,
+    Label,
+    Posteriors,
+    StreamInfo,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A label, and the samples that had been heard when it was told."""
+
+    heard: int
+    label: Label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,10 +39,13 @@ class Labelled:
         Final ones, in order of their onsets.
     posteriors : float32[n_frames, n_units]
         Of every frame.
+    told : list of Told
+        All labels in the order in which they were told.
     """
 
     labels: list[Label]
     posteriors: Float32
+    told: list[Told]
 
 
 class Labeller:
@@ -36,21 +55,28 @@ class Labeller:
     ----------
     bundle : Bundle
         Must have a classifier.
-    detector : str
-        Name of the detector plugin.
+    detector : str, optional
+        Name of the detector plugin; by default the one that the bundle
+        recommends, or else `energy`.
     options : dict, optional
         Its options; the plugin's defaults where absent.
     tile : int
         Frames per network call, as in the engine's configuration.
+    provisional_ms : float, optional
+        Delay of provisional labels; None: there are only final ones.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        detector: str = "energy",
+        detector: str | None = None,
         options: dict[str, object] | None = None,
         tile: int = 8,
+        provisional_ms: float | None = None,
     ) -> None:
+        advised = bundle.manifest.detector or DetectorSpec()
+        if detector is None:
+            detector, options = advised.plugin, options or advised.options
         front_end = bundle.manifest.front_end
         info = StreamInfo("recording", front_end.sample_rate)
         context = BuildContext(
@@ -68,15 +94,19 @@ class Labeller:
         stage = plugin.build(plugin.options.model_validate(options or {}), context)
         context = replace(context, detector_latency=stage.latency)
         classifier = registry.get("model", "classifier")
-        model = classifier.build(
-            classifier.options.model_validate({"provisional": False}), context
-        )
+        early: dict[str, object] = {"provisional": False}
+        self._quantum = tile * front_end.hop_length
+        self._block_length: int | None = None  # only early labels ask when
+        if provisional_ms is not None:
+            early = {"provisional_ms": provisional_ms}
+            self._block_length = self._quantum
+        model = classifier.build(classifier.options.model_validate(early), context)
         features = build_front_end(front_end, bundle.folder, registry)
         assert bundle.manifest.classifier is not None
         self._n_units = len(bundle.manifest.classifier.units)
         self._lane = Lane(
             info,
-            tile * front_end.hop_length,
+            self._quantum,
             StageShell("features", features, "fail"),
             StageShell(detector, stage, "fail"),
             [StageShell("classifier", model, "fail")],
@@ -85,13 +115,25 @@ class Labeller:
     def __call__(self, samples: Float32) -> Labelled:
         """Labels and posteriors of a whole recording, float32[n_samples]."""
         self._lane.reset()
-        labels: list[Label] = []
+        told: list[Told] = []
         rows = [np.zeros((0, self._n_units), np.float32)]
-        steps = [*self._lane.process(Block(0, samples[:, None])), *self._lane.flush()]
-        for step in steps:
+        for heard, event in self._events(samples):
+            if isinstance(event, Label):
+                told.append(Told(heard, event))
+            elif isinstance(event, Posteriors):
+                rows.append(event.values)
+        labels = [one.label for one in told if one.label.status == "final"]
+        labels.sort(key=lambda label: label.onset)
+        return Labelled(labels, np.concatenate(rows), told)
+
+    def _events(self, samples: Float32) -> Iterator[tuple[int, Event]]:
+        """Events with the samples that had been heard before each."""
+        n, length = len(samples), self._block_length or max(len(samples), 1)
+        for start in range(0, n, length):
+            block = Block(start, samples[start : start + length, None])
+            for step in self._lane.process(block):
+                for event in step.events:
+                    yield min(start + length, n), event
+        for step in self._lane.flush():
             for event in step.events:
-                if isinstance(event, Label) and event.status == "final":
-                    labels.append(event)
-                elif isinstance(event, Posteriors):
-                    rows.append(event.values)
-        return Labelled(sorted(labels, key=lambda a: a.onset), np.concatenate(rows))
+                yield n, event

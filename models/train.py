@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -18,6 +19,7 @@ from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.front_end import build_front_end, frames_of
 from neurovocal.engine.manifest import MANIFEST_NAME, Bundle, load_bundle
 from neurovocal.engine.types import Float32
+from neurovocal.models.adjust import Adjusted, adjust
 from neurovocal.models.augment import Augmenter
 from neurovocal.models.card import card_page, complete_card
 from neurovocal.models.classifier import Classifier
@@ -25,7 +27,7 @@ from neurovocal.models.config import TrainConfig
 from neurovocal.models.data import Dataset, Recording, read_dataset
 from neurovocal.models.evaluate import SKIPPED_FRAMES, evaluate_bundle
 from neurovocal.models.export import Trained, seal, write_bundle
-from neurovocal.models.fit import Budget, History, StopFlag, Task, fit
+from neurovocal.models.fit import Budget, History, Interrupted, StopFlag, Task, fit
 from neurovocal.models.frames import read_samples
 from neurovocal.models.measure import LinearPredictor
 from neurovocal.models.prepare import Prepared, prepare
@@ -36,7 +38,8 @@ from neurovocal.models.train_classifier import ClassifierTask
 from neurovocal.models.train_rnn_rbm import RnnRbmTask, songs_of
 
 # Of a time budget: the rest is for frames, export and evaluation.
-_CLASSIFIER_SHARE = 0.4
+_DETECTOR_SHARE = 0.05
+_CLASSIFIER_SHARE = 0.35
 _RNN_RBM_SHARE = 0.5
 AR_ORDER = 8
 
@@ -87,6 +90,7 @@ def train_bundle(
     classifier, classifier_history = _train_classifier(
         job, config, data, reporter, stop
     )
+    adjusted = _adjust(job, config, data, classifier, reporter, stop)
     rnn_rbm, rnn_rbm_history = _train_rnn_rbm(job, config, data, reporter, stop)
 
     histories = {"classifier": classifier_history, "rnn_rbm": rnn_rbm_history}
@@ -101,6 +105,7 @@ def train_bundle(
         data.units,
         data.valid,
         classifier,
+        adjusted,
         rnn_rbm,
         train_songs,
         valid_songs,
@@ -123,6 +128,29 @@ def train_bundle(
     _put_in_place(job)
     reporter.say(f"{job.out}: done in {(time.monotonic() - started) / 60:.1f} min")
     return load_bundle(job.out)
+
+
+def _adjust(
+    job: Job,
+    config: TrainConfig,
+    data: Prepared,
+    classifier: Classifier | None,
+    reporter: Reporter,
+    stop: StopFlag,
+) -> Adjusted | None:
+    if classifier is None:
+        return None
+
+    def leave() -> None:
+        if stop.raised:
+            raise Interrupted(
+                "stopped while the detector was fitted: run the same command again "
+                "to fit it to the network, which is trained"
+            )
+
+    limit_s = math.inf if job.minutes is None else job.minutes * 60 * _DETECTOR_SHARE
+    with reporter.stage("detector") as watch:
+        return adjust(classifier, config, data, watch, leave, limit_s)
 
 
 def _train_classifier(

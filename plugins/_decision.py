@@ -7,15 +7,26 @@ over all units but silence of these scores, divided by the bundle's temperature.
 sum takes frames as independent, which they are not: the temperature, fitted on
 validation data, makes up for it (Guo et al., 2017, On Calibration of Modern Neural
 Networks, section 4.2). A label whose posterior is below its unit's threshold is
-`unknown`.
+`unknown`. So is a segment whose frames vote for silence: detectors hear doors, too.
+
+Before a segment has ended its few frames have a calibration of their own, by how
+many they are, and silence has no vote: at an onset the network still says it.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from neurovocal.engine.manifest import ClassifierSpec
 from neurovocal.plugins._posterior_history import Float64
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    temperature: float
+    thresholds: list[float]
 
 
 class Decision:
@@ -24,7 +35,7 @@ class Decision:
     Parameters
     ----------
     spec : ClassifierSpec
-        Units, temperature and thresholds.
+        Units, temperatures and thresholds.
     thresholds : mapping of str to float
         Thresholds that go before the bundle's.
     min_posterior : float
@@ -37,14 +48,23 @@ class Decision:
         thresholds: Mapping[str, float] | None = None,
         min_posterior: float = 0.0,
     ) -> None:
+        self._silence = spec.units.index(spec.silence)
+        # The last frame of a segment may well be silent: there it says nothing.
+        self._silence_votes = spec.decision == "vote"
         self._voiced = [i for i, unit in enumerate(spec.units) if unit != spec.silence]
         self._units = [spec.units[i] for i in self._voiced]
-        self._temperature = spec.temperature
         self._unknown = spec.unknown
-        wanted = {**spec.thresholds, **(thresholds or {})}
-        self._thresholds = [
-            max(wanted.get(unit, 0.0), min_posterior) for unit in self._units
-        ]
+
+        def rule(temperature: float, own: Mapping[str, float]) -> _Rule:
+            wanted = {**own, **(thresholds or {})}
+            return _Rule(
+                temperature,
+                [max(wanted.get(unit, 0.0), min_posterior) for unit in self._units],
+            )
+
+        self._final = rule(spec.temperature, spec.thresholds)
+        self._early = [rule(e.temperature, e.thresholds) for e in spec.early]
+        self._early_from = [entry.frames for entry in spec.early]
 
     @property
     def unknown(self) -> tuple[str, float]:
@@ -52,11 +72,24 @@ class Decision:
         return self._unknown, 0.0
 
     def __call__(self, log_posteriors: Float64) -> tuple[str, float]:
-        """Unit and posterior for float64[n_units], of the frames that decide."""
-        scores = log_posteriors[self._voiced] / self._temperature
+        """Final unit and posterior for float64[n_units], of the frames that decide."""
+        unit, posterior = self._answer(log_posteriors, self._final)
+        silent = log_posteriors[self._silence] > log_posteriors[self._voiced].max()
+        if silent and self._silence_votes:
+            return self._unknown, posterior
+        return unit, posterior
+
+    def early(self, log_posteriors: Float64, n_frames: int) -> tuple[str, float]:
+        """Same after the first `n_frames` of a segment that still lasts."""
+        entry = max(bisect_right(self._early_from, n_frames) - 1, 0)
+        rule = self._early[entry] if self._early else self._final
+        return self._answer(log_posteriors, rule)
+
+    def _answer(self, log_posteriors: Float64, rule: _Rule) -> tuple[str, float]:
+        scores = log_posteriors[self._voiced] / rule.temperature
         weights = np.exp(scores - scores.max())
         best = int(weights.argmax())
         posterior = float(weights[best] / weights.sum())
-        if posterior < self._thresholds[best]:
+        if posterior < rule.thresholds[best]:
             return self._unknown, posterior
         return self._units[best], posterior

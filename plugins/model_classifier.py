@@ -216,7 +216,7 @@ class Classifier:
             return []
         # The first label is due now, however late its onset was announced.
         stop = segment.ready if segment.unit is None else history.stop
-        unit, posterior = self._answer(segment, stop)
+        unit, posterior = self._answer(segment, stop, ended=False)
         if unit == segment.unit:
             return []
         status: LabelStatus = "provisional" if segment.unit is None else "revised"
@@ -240,9 +240,11 @@ class Classifier:
     def _final(self, segment: _Segment) -> Label:
         assert segment.offset is not None
         stop = self._frame_centred_from(segment.offset)
-        return self._label(segment, *self._answer(segment, stop), "final")
+        return self._label(segment, *self._answer(segment, stop, ended=True), "final")
 
-    def _answer(self, segment: _Segment, stop: int) -> tuple[str, float]:
+    def _answer(
+        self, segment: _Segment, stop: int, *, ended: bool
+    ) -> tuple[str, float]:
         """Unit and posterior from the known frames ``[segment.lo, stop)``."""
         history = self._history
         if history.empty:
@@ -253,10 +255,14 @@ class Classifier:
             distance = twice_middle - self._length + self._hop
             return self._decide(history.at(distance // (2 * self._hop)))
         if self._by_last:
-            return self._decide(history.at(stop - 1))
-        base = segment.base
-        base = history.before(segment.lo) if base is None else base
-        return self._decide(history.before(stop) - base)
+            evidence = history.at(stop - 1)
+        else:
+            base = segment.base
+            base = history.before(segment.lo) if base is None else base
+            evidence = history.before(stop) - base
+        if ended:
+            return self._decide(evidence)
+        return self._decide.early(evidence, stop - segment.lo)
 
     def _label(
         self, segment: _Segment, unit: str, posterior: float, status: LabelStatus

@@ -268,7 +268,7 @@ def test_the_schema_accepts_what_ships_and_refuses_a_typo(neurovocal, name):
     schema = json.loads(neurovocal("schema").out)
     data = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
     jsonschema.validate(data, schema)
-    data["detector"]["options"] = {"low_hx": 3}
+    data["detector"] = {"plugin": "energy", "options": {"low_hx": 3}}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(data, schema)
 

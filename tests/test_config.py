@@ -38,8 +38,8 @@ def test_the_smallest_configuration():
     assert config.lane_locs == [()]
     assert config.sinks == []
     assert lane.source.plugin == "file"
-    assert lane.detector.plugin == "energy"
     assert (lane.bundle, lane.features, lane.models) == (None, None, [])
+    assert lane.detector is None  # the bundle's, or `energy`: the plan decides
     assert config.shared.station == "neurovocal"
     assert config.shared.tile == 8
 

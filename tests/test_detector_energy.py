@@ -271,6 +271,7 @@ def test_presets_are_whole_configurations(name: str) -> None:
     registry = Registry()
     for kind, stage in [("source", lane.source), *(("sink", s) for s in lane.sinks)]:
         registry.get(kind, stage.plugin).options.model_validate(stage.options)
+    assert lane.detector is not None
     assert lane.detector.plugin == "energy"
     rate = lane.source.options["sample_rate"]
     options = EnergyOptions.model_validate(lane.detector.options)

@@ -293,11 +293,41 @@ def spec(**changes: Any) -> ClassifierSpec:
 
 
 def test_decision_is_a_softmax_over_units_without_silence() -> None:
-    log_p = np.array([-0.1, -3.0, -4.0])  # silence is likeliest, and not asked
+    log_p = np.array([-3.1, -3.0, -4.0])
     unit, posterior = Decision(spec())(log_p)
     assert (unit, posterior) == ("a", pytest.approx(1 / (1 + np.exp(-1.0))))
     unit, posterior = Decision(spec(temperature=4.0))(log_p)
     assert (unit, posterior) == ("a", pytest.approx(1 / (1 + np.exp(-0.25))))
+
+
+def test_a_segment_whose_frames_vote_for_silence_is_unknown() -> None:
+    log_p = np.array([-2.9, -3.0, -9.0])
+    assert Decision(spec())(log_p)[0] == "unknown"
+    # Its last frame may be silent, and says nothing then.
+    assert Decision(spec(decision="last"))(log_p)[0] == "a"
+    # Before the offset silence has no vote.
+    assert Decision(spec()).early(log_p, 1)[0] == "a"
+
+
+def test_few_frames_have_a_calibration_of_their_own() -> None:
+    early = [
+        {"frames": 2, "temperature": 1.0},
+        {"frames": 5, "temperature": 4.0, "thresholds": {"a": 0.9}},
+    ]
+    decide = Decision(spec(temperature=9.0, early=early))
+    log_p = np.array([-9.0, -1.0, -2.0])
+    for n_frames, temperature, unit in [
+        (1, 1.0, "a"),
+        (4, 1.0, "a"),
+        (5, 4.0, "unknown"),
+        (99, 4.0, "unknown"),
+    ]:
+        told, posterior = decide.early(log_p, n_frames)
+        assert told == unit
+        assert posterior == pytest.approx(1 / (1 + np.exp(-1 / temperature)))
+    assert decide(log_p)[1] == pytest.approx(1 / (1 + np.exp(-1 / 9)))
+    with pytest.raises(ValueError, match="must rise"):
+        spec(early=early[::-1])
 
 
 @pytest.mark.parametrize(
@@ -316,7 +346,7 @@ def test_thresholds(
     bundle: dict[str, float], user: dict[str, float], least: float, unit: str
 ) -> None:
     decide = Decision(spec(thresholds=bundle, unknown="none of them"), user, least)
-    told, posterior = decide(np.array([0.0, -1.0, -2.0]))
+    told, posterior = decide(np.array([-9.0, -1.0, -2.0]))
     assert told == unit
     assert posterior == pytest.approx(0.731, abs=1e-3)
 

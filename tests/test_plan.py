@@ -2,6 +2,7 @@
 
 import pytest
 from pydantic import Field
+from tiny_bundle import make_tiny_bundle
 
 from neurovocal.engine.config import parse_config
 from neurovocal.engine.errors import ConfigError
@@ -56,6 +57,33 @@ def problems(text, base="."):
     with pytest.raises(ConfigError) as caught:
         plan_of(text, base)
     return caught.value.problems
+
+
+def test_the_detector_is_the_configurations_or_the_bundles_or_energy(tmp_path):
+    advice = {"plugin": "energy", "options": {"off_db": 7.0}}
+    make_tiny_bundle(tmp_path / "with", detector=advice)
+    make_tiny_bundle(tmp_path / "without")
+    text = "source: {plugin: tape}\nsinks: [{plugin: mouth}]\nversion: 1\n"
+
+    def detector(more):
+        (lane,) = plan_of(text + more, tmp_path).lanes
+        return lane.detector
+
+    assert detector("bundle: with").options.off_db == 7.0
+    assert detector("bundle: with\ndetector: {plugin: energy}").options.off_db == 8.0
+    assert detector("bundle: with\ndetector: {plugin: ear}").options == PortOptions()
+    assert detector("bundle: without").options.off_db == 8.0
+    assert detector("features: {plugin: frames}").options.off_db == 8.0
+
+
+def test_a_bundles_detector_is_checked_like_any_other(tmp_path):
+    advice = {"plugin": "energy", "options": {"low_hx": 7.0}}
+    make_tiny_bundle(tmp_path / "odd", detector=advice)
+    (problem,) = problems(
+        LANE.splitlines()[0] + "\nbundle: odd\nversion: 1\nsinks: [{plugin: mouth}]\n",
+        tmp_path,
+    )
+    assert problem.startswith("x.yaml:2: bundle.options.low_hx: unknown option")
 
 
 def test_a_plan_has_valid_options_and_builds_nothing():

@@ -18,6 +18,7 @@ from neurovocal.engine.manifest import load_bundle
 from neurovocal.models.commands import evaluate, train
 from neurovocal.models.config import TrainConfig, load_config
 from neurovocal.models.data import read_dataset
+from neurovocal.models.evaluate import evaluate_bundle
 from neurovocal.models.fit import Interrupted, StopFlag
 from neurovocal.models.labelling import Labeller
 from neurovocal.models.prepare import prepare
@@ -101,6 +102,37 @@ def test_the_manifest_says_where_the_bundle_comes_from(bundle_folder: Path) -> N
     assert rbm["mse"] < rbm["mse_persistence"]
     assert set(manifest.files) >= {"classifier.onnx", "rnn_rbm.onnx", "README.md"}
     assert not bundle_folder.with_name("tones.partial").exists()
+
+
+def test_labels_are_judged_in_time(bundle_folder: Path, dataset: Path) -> None:
+    bundle = load_bundle(bundle_folder)
+    recordings = list(read_dataset(dataset).recordings)[:2]
+    figures = evaluate_bundle(bundle, recordings)
+    rows = {row["ms"]: row for row in figures["label_in_time"]}
+    assert list(rows) == [0, 5, 10, 20, 30, 50, "offset"]
+    answers = ("right", "wrong", "unknown", "unlabelled")
+    for row in rows.values():
+        total = sum(row[f"{answer}_percent"] for answer in answers)
+        assert total == pytest.approx(100, abs=0.05)
+    # The detector wants a sound to last 10 ms before it tells of it.
+    assert rows[0]["unlabelled_percent"] == rows[5]["unlabelled_percent"] == 100
+    assert rows[50]["right_percent"] > 90
+    assert rows["offset"]["right_percent"] == 100
+    assert rows["offset"]["forced_right_percent"] == 100
+    measures = figures["classifier"]
+    assert measures["syllable_error_percent"] == 0
+    # Boundaries within a frame of the annotated ones: 2 of 15 frames in 32.
+    assert measures["frame_error_final_percent"] < 6
+
+
+def test_the_bundle_recommends_its_detector(bundle_folder: Path) -> None:
+    manifest = load_bundle(bundle_folder).manifest
+    assert manifest.detector is not None
+    assert manifest.detector.plugin == "energy"
+    assert manifest.classifier is not None
+    frames = [entry.frames for entry in manifest.classifier.early]
+    assert frames == sorted(set(frames))
+    assert frames[0] == 1
 
 
 def test_training_hears_the_frames_that_the_bundle_makes(

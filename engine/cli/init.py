@@ -11,6 +11,7 @@ import yaml
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config import load_config
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import load_bundle
 
 _NO_BUNDLE = "none"
 _PRESETS = (
@@ -71,9 +72,12 @@ def _ask(yes: bool) -> dict[str, Any]:
     bundle = ask(f"Model bundle: {', '.join(bundles)}, or a folder", bundles[0])
     if bundle != _NO_BUNDLE:
         data["bundle"] = bundle
-    taxon = ask("What is heard", "songbird", list(_PRESETS))
-    preset, _ = load_config(taxon)
-    data["detector"] = preset.lanes[0].detector.model_dump(exclude_none=True)
+    if bundle == _NO_BUNDLE or load_bundle(bundle).manifest.detector is None:
+        taxon = ask("What is heard", "songbird", list(_PRESETS))
+        preset, _ = load_config(taxon)
+        detector = preset.lanes[0].detector
+        assert detector is not None, f"the preset '{taxon}' is about its detector"
+        data["detector"] = detector.model_dump(exclude_none=True)
     if bundle != _NO_BUNDLE:
         data["models"] = [{"plugin": "classifier"}]
     data["sinks"] = [

@@ -31,7 +31,8 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         metavar="C",
-        help="Take the detector (and tile) from this configuration or preset.",
+        help="Take the detector (and tile) from this configuration or preset; "
+        "default: the bundle's detector, or `energy`.",
     ),
 ]
 Channels = Annotated[
@@ -92,11 +93,10 @@ def _borrowed(config: str | None) -> dict[str, Any]:
         return {"version": 1}
     checked, _ = load_config(config)
     lane = checked.lanes[0]
-    return {
-        "version": 1,
-        "tile": checked.shared.tile,
-        "detector": lane.detector.model_dump(),
-    }
+    data: dict[str, Any] = {"version": 1, "tile": checked.shared.tile}
+    if lane.detector is not None:
+        data["detector"] = lane.detector.model_dump()
+    return data
 
 
 def _source(

@@ -1,0 +1,121 @@
+"""What is fitted to a trained classifier before it is exported.
+
+Temperatures and thresholds come from validation recordings; the detector's options
+from training recordings, too: a handful of numbers does not overfit them.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from neurovocal.engine.manifest import ClassifierSpec, DetectorSpec, EarlySpec
+from neurovocal.models.calibrate import (
+    Decision,
+    Float64,
+    collect_votes,
+    early_votes,
+    fit_temperature,
+    fit_thresholds,
+    log_softmax,
+)
+from neurovocal.models.classifier import Classifier
+from neurovocal.models.config import ClassifierConfig, TrainConfig
+from neurovocal.models.fit_detector import Heard, fit_detector
+from neurovocal.models.frames import Material
+from neurovocal.models.prepare import Prepared
+from neurovocal.models.progress import Watch
+
+# Delays after onset, in milliseconds, that early labels are calibrated for.
+EARLY_MS = (0.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0, 200.0)
+# With fewer segments that last so long, a delay has no calibration of its own.
+_FEWEST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """A classifier's calibration, and the detector that belongs to it."""
+
+    spec: ClassifierSpec
+    detector: DetectorSpec
+
+
+def adjust(
+    model: Classifier,
+    config: TrainConfig,
+    data: Prepared,
+    watch: Watch = lambda share, note: None,
+    stop: Callable[[], None] = lambda: None,
+    patience_s: float = math.inf,
+) -> Adjusted:
+    """Calibrate a trained classifier and fit the detector to it.
+
+    Parameters
+    ----------
+    model : Classifier
+    config : TrainConfig
+        With a classifier.
+    data : Prepared
+    watch : callable
+        Told the share that is done.
+    stop : callable
+        Called now and then; raises to end the work.
+    patience_s : float
+        Wall-clock seconds that the detector's options are looked for.
+    """
+    assert config.classifier is not None
+    model.eval()
+    valid = [_log_posteriors(model, m) for m in data.valid]
+    spec = _calibrated(model, config.classifier, data, valid)
+    wanted = config.detector
+    detector = DetectorSpec(plugin=wanted.plugin, options=wanted.options)
+    if wanted.fit:
+        materials = [*data.train, *data.valid]
+        logs = [*(_log_posteriors(model, m) for m in data.train), *valid]
+        heard = [
+            Heard(material, rows, data.front_end, spec)
+            for material, rows in zip(materials, logs, strict=True)
+        ]
+        detector = fit_detector(
+            heard, wanted.options, wanted.limit_s, watch, stop, patience_s
+        )
+    return Adjusted(spec, detector)
+
+
+def _log_posteriors(model: Classifier, material: Material) -> Float64:
+    """Of every frame of a recording, float64[n_frames, n_units]."""
+    with torch.no_grad():
+        logits, _ = model(torch.from_numpy(material.clipped)[None])
+    return log_softmax(logits[0].numpy())
+
+
+def _calibrated(
+    model: Classifier, config: ClassifierConfig, data: Prepared, logs: list[Float64]
+) -> ClassifierSpec:
+    names, spans = data.units.names, [m.spans for m in data.valid]
+    decision: Decision = "last" if config.objective == "last" else "vote"
+    votes = collect_votes(logs, spans, decision)
+    temperature = round(fit_temperature(votes), 3)
+    margin, cap = config.unknown_margin, config.unknown_cap
+    early: list[EarlySpec] = []
+    per_ms = data.front_end.sample_rate / 1000 / data.front_end.hop_length
+    for n_frames in sorted({max(1, round(ms * per_ms)) for ms in EARLY_MS}):
+        some = early_votes(logs, spans, n_frames, decision)
+        if early and len(some.unit) < _FEWEST:
+            break
+        warmth = round(fit_temperature(some), 3)
+        own = fit_thresholds(some, warmth, names, margin, cap)
+        least = {name: config.early_posterior for name in names[1:]}
+        asked = {name: max(own.get(name, 0.0), low) for name, low in least.items()}
+        early.append(EarlySpec(frames=n_frames, temperature=warmth, thresholds=asked))
+    return ClassifierSpec(
+        units=names,
+        silence=names[0],
+        state=model.shapes,
+        decision=decision,
+        temperature=temperature,
+        thresholds=fit_thresholds(votes, temperature, names, margin, cap),
+        early=early,
+        provisional_ms=config.provisional_ms,
+    )

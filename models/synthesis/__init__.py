@@ -1,1 +1,0 @@
-"""How much drawn song is like real song: measures on sequences of frames."""
