@@ -6,7 +6,7 @@ DEV_ENV := .venv
 PIP := -m pip --disable-pip-version-check install --quiet
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: help demo test test-long check lint format types bench bench-detect bench-polyphonic bundle clean
+.PHONY: help demo test test-long check lint format types bench bench-detect bench-polyphonic torture bundle clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,10 @@ bench-detect: $(DEV_ENV)/.done  ## Measure the detectors on the annotated record
 
 bench-polyphonic: $(DEV_ENV)/.done  ## Make the table of the RNN-RBM's paper again (hours; resumable)
 	$(DEV_ENV)/bin/python bench/polyphonic.py
+
+KILLS ?= 300
+torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what does its journal lose?
+	$(DEV_ENV)/bin/python bench/torture.py --kills $(KILLS)
 
 bundle: $(DEV_ENV)/.done  ## Train the bundle that ships, from ../shared/data
 	$(DEV_ENV)/bin/neurovocal train ../shared/data/finch_gy6or6 \

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from itertools import count
 from threading import Lock
 
+from neurovocal.engine.sink_health import SinkHealth
 from neurovocal.engine.sink_worker import SinkWorker
 from neurovocal.engine.timebase import TimeBase
 from neurovocal.engine.types import (
     Event,
+    Health,
     Ledger,
     Message,
     StreamInfo,
@@ -48,6 +50,7 @@ class Dispatcher:
     def __init__(self, sinks: Sequence[SinkWorker], numbers: Numbers) -> None:
         self._sinks = sinks
         self._numbers = numbers
+        self._health = SinkHealth(sinks)
 
     def wants(self, kind: str) -> bool:
         """Whether any sink asked for this kind of event."""
@@ -56,6 +59,10 @@ class Dispatcher:
     def statistics(self) -> dict[str, object]:
         """Counters of each sink, by its name."""
         return {sink.name: sink.statistics() for sink in self._sinks}
+
+    def sinks_health(self) -> list[Health]:
+        """Sinks whose state has changed since the last call."""
+        return list(self._health.changes())
 
     def send(
         self,

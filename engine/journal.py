@@ -9,9 +9,17 @@ from urllib.parse import quote
 
 from neurovocal.engine.errors import ConfigError
 
-__all__ = ["Recorded", "RunRecord", "open_journal", "read_events", "runs"]
+__all__ = [
+    "DamagedJournalError",
+    "Recorded",
+    "RunRecord",
+    "open_journal",
+    "open_to_read",
+    "read_events",
+    "runs",
+]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Marks the file as ours: SQLite keeps it in the file's first bytes.
 APPLICATION_ID = int.from_bytes(b"NvJl")
 
@@ -21,13 +29,19 @@ _USER_VERSION = slice(60, 64)
 _APPLICATION = slice(68, 72)
 _HEADER_LENGTH = 100
 _BUSY_S = 5.0
+# Up to here every page is looked at when a journal is opened (a second or less).
+_CHECKED_BYTES = 128 * 2**20
+# What a checkpoint leaves of the write-ahead log's file.
+_WAL_BYTES = 16 * 2**20
 
 _TABLES = """
 CREATE TABLE runs (
     run TEXT PRIMARY KEY,
     started_utc_ns INTEGER NOT NULL,
     version TEXT NOT NULL,
-    config TEXT NOT NULL
+    config TEXT NOT NULL,
+    ended_utc_ns INTEGER,
+    removed INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE messages (
     run TEXT NOT NULL REFERENCES runs (run),
@@ -42,15 +56,32 @@ CREATE TABLE messages (
     UNIQUE (run, kind, stream, seq)
 );
 """
+# What leads from a version to the next one.
+_MIGRATIONS = {
+    1: (
+        "ALTER TABLE runs ADD COLUMN ended_utc_ns INTEGER",
+        "ALTER TABLE runs ADD COLUMN removed INTEGER NOT NULL DEFAULT 0",
+    )
+}
+
+
+class DamagedJournalError(ConfigError):
+    """The file is a journal, but its content is not whole."""
 
 
 class RunRecord(NamedTuple):
-    """One run of the engine, as its journal knows it."""
+    """One run of the engine, as its journal knows it.
+
+    ``ended_utc_ns`` is None while the run goes on, and for ever if it was killed;
+    ``removed`` counts events that were removed because of their age or size.
+    """
 
     run: str
     started_utc_ns: int
     version: str
     config: str
+    ended_utc_ns: int | None = None
+    removed: int = 0
 
 
 class Recorded(NamedTuple):
@@ -63,14 +94,28 @@ class Recorded(NamedTuple):
     payload: bytes
 
 
-def open_journal(path: Path) -> sqlite3.Connection:
-    """Open a journal for writing; make it if there is none.
+def open_journal(
+    path: Path, *, synchronous: str = "FULL", thorough: bool = False
+) -> sqlite3.Connection:
+    """Open a journal for writing; make it if there is none, update an older one.
 
     A transaction ends when it is told to. The connection may pass from thread to
     thread, but only one may use it at a time.
 
+    Parameters
+    ----------
+    path : Path
+    synchronous : {'FULL', 'NORMAL'}
+        FULL: what is committed survives a loss of power. NORMAL: it survives the
+        death of the program, and a loss of power takes what was committed since
+        the last checkpoint, which may be long ago.
+    thorough : bool
+        Whether to look at every page, however large the file is.
+
     Raises
     ------
+    DamagedJournalError
+        The file is a journal, but not whole.
     ConfigError
         The file is no journal, is of a newer version, or cannot be written. It
         is left as it was.
@@ -83,15 +128,29 @@ def open_journal(path: Path) -> sqlite3.Connection:
         )
         if not exists:
             _create(connection)
+        elif thorough or path.stat().st_size <= _CHECKED_BYTES:
+            _look_through(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
-        # A crash of the program loses nothing that was committed; one of the
-        # machine may lose the newest commits, but never damages the file.
-        connection.execute("PRAGMA synchronous = NORMAL")
-    except sqlite3.Error as error:
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+        _migrate(connection, path)
+    except (sqlite3.Error, ConfigError) as error:
         if connection is not None:
             connection.close()
+        if isinstance(error, ConfigError):
+            raise
+        if is_damage(error):
+            raise DamagedJournalError(
+                f"journal '{path}' is damaged: {error}"
+            ) from error
         raise ConfigError(f"journal '{path}' cannot be written: {error}") from error
     return connection
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file's content is not whole."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def runs(path: str | Path) -> list[RunRecord]:
@@ -102,8 +161,8 @@ def runs(path: str | Path) -> list[RunRecord]:
     ConfigError
         The file does not exist, is no journal or cannot be read.
     """
-    with closing(_open_to_read(Path(path))) as connection:
-        query = "SELECT run, started_utc_ns, version, config FROM runs ORDER BY rowid"
+    with closing(open_to_read(Path(path))) as connection:
+        query = "SELECT * FROM runs ORDER BY rowid"
         try:
             return [RunRecord(*row) for row in connection.execute(query)]
         except sqlite3.Error as error:
@@ -139,7 +198,7 @@ def _events(path: Path, run: str) -> Iterator[Recorded]:
         "SELECT kind, stream, seq, header, payload FROM messages WHERE run = ? "
         "ORDER BY rowid"
     )
-    with closing(_open_to_read(path)) as connection:
+    with closing(open_to_read(path)) as connection:
         try:
             for kind, stream, seq, header, payload in connection.execute(query, (run,)):
                 yield Recorded(kind, stream, seq, header.encode(), payload)
@@ -147,7 +206,14 @@ def _events(path: Path, run: str) -> Iterator[Recorded]:
             raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
 
 
-def _open_to_read(path: Path) -> sqlite3.Connection:
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a journal for reading, also while an engine writes it.
+
+    Raises
+    ------
+    ConfigError
+        The file does not exist, is no journal, or cannot be read.
+    """
     if not _check(path):
         raise ConfigError(f"there is no journal '{path}'")
     try:
@@ -174,17 +240,45 @@ def _check(path: Path) -> bool:
     application = int.from_bytes(head[_APPLICATION])
     if not head.startswith(_MAGIC) or application != APPLICATION_ID:
         raise ConfigError(f"'{path}' is not a journal: choose another path")
-    version = int.from_bytes(head[_USER_VERSION])
-    if version != SCHEMA_VERSION:
+    _check_version(path, int.from_bytes(head[_USER_VERSION]))
+    return True
+
+
+def _check_version(path: Path, version: int) -> None:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise ConfigError(
-            f"journal '{path}' has version {version}, this program knows "
+            f"journal '{path}' has version {version}, this program knows 1 to "
             f"{SCHEMA_VERSION}: choose another path, or update"
         )
-    return True
+
+
+def _look_through(connection: sqlite3.Connection, path: Path) -> None:
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise DamagedJournalError(f"journal '{path}' is damaged: {verdict}")
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring an older journal to this version, in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    # Asked within the transaction: another program may have been quicker.
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    try:
+        _check_version(path, version)
+        for old in range(version, SCHEMA_VERSION):
+            for statement in _MIGRATIONS[old]:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
 def _create(connection: sqlite3.Connection) -> None:
     """Make tables and marks at once: no reader ever sees half a journal."""
+    # So that what is removed later gives its space back, a little at a time.
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("BEGIN IMMEDIATE")
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if not tables:  # another program may have been quicker

@@ -266,6 +266,8 @@ class LaneWorker:
             return
         self._next_stats_ns = now + _STATS_NS
         self._report_lag()
+        for change in self._dispatcher.sinks_health():
+            self._report(change)
         for channel in self.channels:
             self._report(Stats(self.statistics(channel)), [channel])
             if channel.anchored:

@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from threading import Event as Flag
 from threading import Thread
+from typing import Literal
 
 from neurovocal.engine.buffers import Closed, Mailbox
 from neurovocal.engine.errors import NeurovocalError, StageError
@@ -72,6 +73,7 @@ class SinkWorker:
         self.reader_left = False
         self.down = False  # it failed and is not open again yet
         self._failing = False  # the last write failed: say it once, not each time
+        self._trouble = ""  # the sentence of the last failure
         self._on_error = on_error
         self._clock = clock
         self._stopping = Flag()
@@ -129,6 +131,15 @@ class SinkWorker:
         """Counters of the queues, and the sink's own where it has some."""
         own: dict[str, object] = getattr(self.sink, "stats", dict)()
         return {**self.mailbox.counts(), "errors": self.metrics.errors, **own}
+
+    @property
+    def trouble(self) -> tuple[Literal["restarting", "failed"], str] | None:
+        """What is wrong with the sink at this moment, and a sentence; None: nothing."""
+        if self.failed.is_set() and not self.reader_left:
+            return "failed", str(self.error or self._trouble)
+        if self.down or self._failing:
+            return "restarting", self._trouble
+        return None
 
     def _run(self) -> None:
         dirty = False
@@ -222,6 +233,7 @@ class SinkWorker:
     def _flush(self) -> bool:
         try:
             self.sink.flush(_FLUSH_S)
+            self._failing = False
             return True
         except Exception as error:
             if self._on_error == "fail":
@@ -231,6 +243,7 @@ class SinkWorker:
 
     def _warn(self, what: str, error: Exception) -> None:
         """Log the first failure in a row; the others are counted."""
+        self._trouble = str(error)
         if not self._failing:
             log.warning("%s %s: %s", self.name, what, error)
         self._failing = True

@@ -9,7 +9,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -104,9 +104,28 @@ def evaluate(
             help="Only recordings for which files.csv says so, such as split=valid.",
         ),
     ] = None,
+    synthesis: Annotated[
+        bool,
+        typer.Option(
+            "--synthesis",
+            help="Judge what the RNN-RBM sings, beside real song and yardsticks.",
+        ),
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", min=1.0, help="Song to draw per row.")
+    ] = 80.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the drawn song.")] = 0,
+    against: Annotated[
+        Literal["test", "valid"],
+        typer.Option(help="Recordings that drawn song is compared with."),
+    ] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
-    """Measure a bundle on annotated recordings, run as the engine runs it."""
+    """Measure a bundle on annotated recordings, run as the engine runs it.
+
+    With --synthesis the bundle sings, and its song is compared with recordings
+    that it was not trained on.
+    """
     _need("torch")
     from neurovocal.models.data import read_dataset
     from neurovocal.models.evaluate import evaluate_bundle
@@ -119,6 +138,24 @@ def evaluate(
         recordings = [r for r in recordings if r.columns.get(column) == value]
         if not recordings:
             raise ConfigError(f"--split {split}: files.csv has no such recording")
+    if synthesis:
+        from neurovocal.models.synthesis.quality import evaluate_synthesis
+        from neurovocal.models.synthesis.table import print_quality
+
+        with Reporter().stage("synthesis") as watch:
+            quality = evaluate_synthesis(
+                loaded,
+                recordings,
+                seconds=seconds,
+                seed=seed,
+                against=against,
+                watch=watch,
+            )
+        if as_json:
+            typer.echo(json.dumps(quality))
+        else:
+            print_quality(quality)
+        return
     with Reporter().stage("evaluate") as watch:
         figures = evaluate_bundle(loaded, recordings, lambda share: watch(share, ""))
     if as_json:

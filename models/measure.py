@@ -62,6 +62,12 @@ def runs_of(answered: NDArray[np.int64], target: NDArray[np.int64]) -> list[int]
     return found
 
 
+def runs_above(marks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """First index of each run of marks and first after it, int64[n_runs, 2]."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], marks.astype(np.int8), [0]])))
+    return edges.reshape(-1, 2)
+
+
 def confusion(
     true: NDArray[np.int64], found: NDArray[np.int64], n_units: int
 ) -> NDArray[np.int64]:
@@ -94,12 +100,15 @@ class LinearPredictor:
             cross += past.T @ song[order:]
         return cls(np.linalg.solve(gram, cross).astype(np.float64), order)
 
+    def residual(self, song: Float32) -> NDArray[np.float64]:
+        """What the prediction of frames `order`, `order` + 1, ... misses."""
+        return song[self.order :] - _past(song, self.order) @ self.weights
+
     def squared_error(self, songs: Sequence[Float32], skip: int) -> float:
         """Mean squared error of frames `skip`, `skip` + 1, ... of each song."""
         total, count = 0.0, 0
         for song in songs:
-            predicted = _past(song, self.order) @ self.weights
-            error = (predicted - song[self.order :])[skip - self.order :]
+            error = self.residual(song)[skip - self.order :]
             total += float(np.square(error).sum())
             count += error.size
         return total / count if count else float("nan")

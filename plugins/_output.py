@@ -33,6 +33,19 @@ def claim(path: str) -> frozenset[str]:
     return frozenset({f"file:{Path(path).expanduser().resolve()}"})
 
 
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another of the same name; None: there is none.
+
+    A file that is removed while it is open goes on taking what nobody will ever
+    read: whoever writes for months must notice.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 class TextOutput:
     """A text file or standard output; every line is handed on at once.
 
@@ -53,6 +66,7 @@ class TextOutput:
         self.path = path
         self._append = append
         self._file: TextIO | None = None
+        self._identity: tuple[int, int] | None = None
         self._failed = False
 
     def open(self) -> bool:
@@ -91,6 +105,7 @@ class TextOutput:
                 f"'{self.path}' cannot be written: {error.strerror}"
             ) from error
         self._append = True
+        self._identity = identity_of(Path(self.path).expanduser())
         return begins
 
     def write(self, line: str) -> None:
@@ -107,6 +122,11 @@ class TextOutput:
             raise StageError(f"'{self.path}' is not open")
         if self.path == STDOUT:
             line = line.encode("utf-8", "surrogateescape").decode(errors="replace")
+        elif identity_of(Path(self.path).expanduser()) != self._identity:
+            self._failed = True
+            raise StageError(
+                f"'{self.path}' was removed or replaced while it was written"
+            )
         with self._sentences():
             self._file.write(line)
             if self.path == STDOUT:

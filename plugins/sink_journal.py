@@ -1,27 +1,35 @@
 """Keeps events on disk, in SQLite: what was published can be read again."""
 
+import logging
 import sqlite3
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 from pydantic import Field
 
 from neurovocal.engine.errors import StageError
-from neurovocal.engine.journal import open_journal
+from neurovocal.engine.journal import DamagedJournalError, is_damage, open_journal
+from neurovocal.engine.journal_upkeep import remove_above, remove_older, used_bytes
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.timebase import Clock
 from neurovocal.engine.types import BULK_KINDS, KINDS, Anchor, Message
 from neurovocal.engine.wire import event_json, latency_of, payload_of
-from neurovocal.plugins._output import STDOUT, claim, output_problems
+from neurovocal.plugins._output import STDOUT, claim, identity_of, output_problems
 
 Row: TypeAlias = tuple[str, str, str, int, int, int | None, str, str | None, bytes]
+
+log = logging.getLogger("neurovocal")
 
 _INSERT = "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # A burst is written in one transaction, but not one of any length.
 _MOST_ROWS = 1000
+_DAY_NS = 86_400 * 10**9
+# How often age and size are looked at.
+_UPKEEP_NS = 10 * 10**9
 
 
 class JournalOptions(Options):
@@ -31,6 +39,14 @@ class JournalOptions(Options):
     """File to write; one that exists gets another run."""
     commit_ms: float = Field(default=200.0, ge=0)
     """Events of so many milliseconds are committed together, at most."""
+    sync: Literal["full", "normal"] = "full"
+    """`full`: what is committed survives a loss of power. `normal` spares the disk:
+    it survives the death of the program, but a loss of power may take the newest
+    hours."""
+    keep_days: float | None = Field(default=None, gt=0)
+    """Events older than this are removed; null: never."""
+    keep_mb: float | None = Field(default=None, ge=1)
+    """The oldest events are removed when the journal is larger; null: never."""
 
 
 class JournalSink:
@@ -39,6 +55,9 @@ class JournalSink:
     An event that comes `commit_ms` or more after the last commit is committed at
     once, a burst behind it together; the engine flushes when nothing comes for a
     moment. A killed program thus loses events of less than a second.
+
+    A journal that is damaged when it is opened is set aside under another name, and
+    a new one is begun: that of yesterday must not cost the events of today.
 
     Parameters
     ----------
@@ -62,9 +81,18 @@ class JournalSink:
         self._config = config
         self._connection: sqlite3.Connection | None = None
         self._waiting: list[Row] = []
+        self._sync = options.sync.upper()
+        self._keep_ns = (
+            None if options.keep_days is None else options.keep_days * _DAY_NS
+        )
+        self._keep_bytes = (
+            None if options.keep_mb is None else round(options.keep_mb * 2**20)
+        )
+        self._identity: tuple[int, int] | None = None
+        self._suspicious = False  # SQLite spoke of damage: look at every page
         self._committed_ns = 0
-        self._written = 0
-        self._commits = 0
+        self._kept_up_ns = 0
+        self._written = self._commits = self._removed = self._bytes = 0
 
     def open(self) -> None:
         """Open or make the journal and note that a run begins.
@@ -74,9 +102,26 @@ class JournalSink:
         ConfigError
             The file is no journal, or cannot be written.
         """
-        self._connection = open_journal(self.path)
+        try:
+            self._connection = self._opened()
+        except DamagedJournalError as error:
+            aside = _set_aside(self.path, self._clock.utc_ns())
+            log.warning("%s; it was set aside as '%s'", error, aside.name)
+            self._connection = self._opened()
+        self._suspicious = False
+        self._identity = identity_of(self.path)
         row = (self._run, self._clock.utc_ns(), version("neurovocal"), self._config)
-        self._transact("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?)", [row])
+        columns = "run, started_utc_ns, version, config"
+        self._transact(
+            f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET ended_utc_ns = NULL",
+            [row],
+        )
+
+    def _opened(self) -> sqlite3.Connection:
+        return open_journal(
+            self.path, synchronous=self._sync, thorough=self._suspicious
+        )
 
     def write(self, message: Message) -> None:
         """Take an event; commit when the window is over.
@@ -101,21 +146,27 @@ class JournalSink:
         self._commit()
 
     def close(self) -> None:
-        """Commit everything and close the file."""
+        """Commit everything, note that the run has ended, and close the file."""
         if self._connection is None:
             return
         try:
             self._commit()
+            self._transact(
+                "UPDATE runs SET ended_utc_ns = ? WHERE run = ?",
+                [(self._clock.utc_ns(), self._run)],
+            )
         finally:
             self._connection.close()
             self._connection = None
 
     def stats(self) -> dict[str, object]:
-        """Events on disk and not yet on it, and transactions."""
+        """Events on disk, not yet on it and removed again; transactions; size."""
         return {
             "written": self._written,
             "waiting": len(self._waiting),
             "commits": self._commits,
+            "removed": self._removed,
+            "mb": round(self._bytes / 2**20, 1),
         }
 
     def _row(self, message: Message) -> Row:
@@ -139,10 +190,34 @@ class JournalSink:
             self._transact(_INSERT, self._waiting)
             self._written += len(self._waiting)
             self._waiting.clear()
+        if self._committed_ns - self._kept_up_ns >= _UPKEEP_NS:
+            self._keep_up()
+
+    def _keep_up(self) -> None:
+        """One bounded step of removing; while there is more, the next follows soon."""
+        if self._connection is None:
+            return
+        removed = 0
+        try:
+            if self._keep_ns is not None:
+                before = self._clock.utc_ns() - round(self._keep_ns)
+                removed += remove_older(self._connection, before)
+            if self._keep_bytes is not None:
+                removed += remove_above(self._connection, self._keep_bytes)
+            self._bytes = used_bytes(self._connection)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        self._removed += removed
+        if not removed:
+            self._kept_up_ns = self._committed_ns
 
     def _transact(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         if self._connection is None:
             raise StageError(f"journal '{self.path}' is not open")
+        if identity_of(self.path) != self._identity:
+            raise StageError(
+                f"journal '{self.path}' was removed or replaced while it was written"
+            )
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(statement, rows)
@@ -151,9 +226,22 @@ class JournalSink:
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            raise StageError(
-                f"journal '{self.path}' cannot be written: {error}"
-            ) from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: sqlite3.Error) -> StageError:
+        self._suspicious |= is_damage(error)
+        return StageError(f"journal '{self.path}' cannot be written: {error}")
+
+
+def _set_aside(path: Path, utc_ns: int) -> Path:
+    """Rename a damaged journal, with its write-ahead log; nothing is deleted."""
+    when = datetime.fromtimestamp(utc_ns / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
+    aside = path.with_name(f"{path.stem}.damaged-{when}{path.suffix}")
+    for end in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + end)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + end))
+    return aside
 
 
 def _build(options: JournalOptions, context: BuildContext) -> JournalSink:

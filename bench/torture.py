@@ -1,0 +1,175 @@
+"""Kills a running engine again and again, and asks what its journal lost.
+
+Each round starts the engine with the configuration below, hears its labels as a
+subscriber does, kills it (SIGKILL) at a random moment, and opens the journal. Rounds
+share one journal. Counted are journals that do not open, labels that a subscriber had
+heard longer than the stated window before the kill and that the journal lacks, holes,
+and labels that are there twice.
+
+    .venv/bin/python bench/torture.py --kills 300
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from neurovocal.engine.client import Received, Subscriber
+from neurovocal.engine.errors import NeurovocalError
+from neurovocal.engine.journal import read_events, runs
+
+# What may be lost: events whose commit was still to come (docs/journal.md).
+WINDOW_S = 1.0
+# One kill in four comes while the engine starts, the others so long after the first
+# event that was heard.
+STARTING_SHARE = 0.25
+LIFE_S = (0.0, 3.0)
+LONGEST_START_S = 60.0
+CONFIG = """
+version: 1
+station: torture
+source: {{plugin: synthetic, options: {{pace: realtime, duration_s: null, seed: {seed},
+         pause_ms: [50, 100], song_length: 20}}}}
+sinks:
+  - {{plugin: zmq, options: {{endpoint: "tcp://127.0.0.1:{port}"}}}}
+  - {{plugin: journal, options: {{path: {journal}}}}}
+"""
+ENGINE = "from neurovocal.engine.cli import main; main()"
+KIND = "offset"  # of the bare detector: a fast start, and one event per segment
+
+
+@dataclass
+class Toll:
+    """What the kills have cost."""
+
+    kills: int = 0
+    unopened: int = 0
+    heard: int = 0
+    kept: int = 0
+    lost: int = 0
+    within_window: int = 0
+    holes: int = 0
+    doubled: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def main() -> int:
+    """Torture, and tell; 0 if nothing was lost."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    toll = Toll()
+    with tempfile.TemporaryDirectory() as folder:
+        bar = Console(stderr=True)
+        try:
+            for number in track(range(arguments.kills), "killing", console=bar):
+                kill_once(Path(folder), number, rng, toll)
+        except KeyboardInterrupt:
+            print("interrupted; so far:", file=sys.stderr)
+        check_whole(Path(folder) / "j.sqlite", toll)
+    print(json.dumps({k: v for k, v in vars(toll).items() if k != "failures"}))
+    for sentence in toll.failures[:10]:
+        print(sentence, file=sys.stderr)
+    return 2 if toll.unopened or toll.lost or toll.holes or toll.doubled else 0
+
+
+def kill_once(folder: Path, number: int, rng: random.Random, toll: Toll) -> None:
+    """One life of the engine, its sudden end, and what the journal says of it."""
+    port = free_port()
+    journal = folder / "j.sqlite"
+    config = folder / "config.yaml"
+    config.write_text(CONFIG.format(seed=number, port=port, journal=journal))
+    known = set(run_names(journal, toll))
+    starting, life_s = rng.random() < STARTING_SHARE, rng.uniform(*LIFE_S)
+    engine = subprocess.Popen(
+        [sys.executable, "-c", ENGINE, "run", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    heard: list[tuple[float, Received]] = []
+    deadline = time.monotonic() + (life_s if starting else LONGEST_START_S)
+    endpoint = f"tcp://127.0.0.1:{port}"
+    with Subscriber(endpoint, kinds=[KIND], timeout=0.05) as subscriber:
+        while time.monotonic() < deadline and engine.poll() is None:
+            for message in subscriber:
+                now = time.monotonic()
+                if not heard and not starting:
+                    deadline = now + life_s
+                heard.append((now, message))
+                if now >= deadline:
+                    break
+    os.kill(engine.pid, signal.SIGKILL)
+    killed = time.monotonic()
+    _, said = engine.communicate()
+    if engine.returncode != -signal.SIGKILL:
+        toll.failures.append(f"round {number}: the engine ended: {said.decode()}")
+    toll.kills += 1
+    compare(journal, known, heard, killed, toll)
+
+
+def compare(
+    journal: Path,
+    known: set[str],
+    heard: list[tuple[float, Received]],
+    killed: float,
+    toll: Toll,
+) -> None:
+    """Hold what a subscriber had heard against what the journal kept."""
+    new = [run for run in run_names(journal, toll) if run not in known]
+    kept = [e.seq for run in new for e in read_events(journal, run) if e.kind == KIND]
+    toll.heard += len(heard)
+    toll.kept += len(kept)
+    missing = [(at, m.seq) for at, m in heard if m.seq not in set(kept)]
+    late = [seq for at, seq in missing if killed - at > WINDOW_S]
+    toll.lost += len(late)
+    toll.within_window += len(missing) - len(late)
+    if late:
+        toll.failures.append(f"run {new}: lost {late}")
+    if kept != list(range(len(kept))):
+        toll.holes += 1
+        toll.failures.append(f"run {new}: {kept} has holes")
+
+
+def run_names(journal: Path, toll: Toll) -> list[str]:
+    """Runs in the journal; a journal that does not open is counted."""
+    if not journal.exists():
+        return []
+    try:
+        return [record.run for record in runs(journal)]
+    except NeurovocalError as error:
+        toll.unopened += 1
+        toll.failures.append(str(error))
+        return []
+
+
+def check_whole(journal: Path, toll: Toll) -> None:
+    """Nothing in the whole journal may be there twice."""
+    for run in run_names(journal, toll):
+        keys = Counter((e.kind, e.stream, e.seq) for e in read_events(journal, run))
+        toll.doubled += sum(number - 1 for number in keys.values())
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""``neurovocal export``: a journal's events as tables for other programs."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.journal import runs
+from neurovocal.engine.journal_reading import Selection, count_messages, read_messages
+from neurovocal.engine.protocols import Sink
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import KINDS, Label
+
+ExportFormat = Literal["csv", "parquet", "jsonl", "raven", "audacity"]
+# Forms without a column for the run: times of two runs cannot be told apart.
+_ONE_RUN = ("raven", "audacity", "jsonl")
+_STDOUT = "-"
+
+
+def export(
+    journal: Annotated[Path, typer.Argument(help="Journal; it may be in use.")],
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="Form of what is written.")
+    ] = "csv",
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="F", help="File; '-' is stdout.")
+    ] = _STDOUT,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of a run; may be repeated. Default: all runs (csv, parquet), "
+            "or the newest (the others)."
+        ),
+    ] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(help="Name of a stream; may be repeated.")
+    ] = None,
+    kinds: Annotated[
+        str, typer.Option(help="Kinds of events, such as 'label,gap'; or 'all'.")
+    ] = "label",
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="UTC", help="From this time on: 2026-05-01T04:00Z."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="UTC", help="Before this time.")
+    ] = None,
+    provisional: Annotated[
+        bool, typer.Option("--provisional", help="Labels that were not final, too.")
+    ] = False,
+) -> None:
+    """Write what a journal holds as CSV, Parquet, JSON lines, Raven or Audacity.
+
+    CSV and Parquet have a column for every field and the time of day; Raven and
+    Audacity tables hold final labels, in seconds from the start of their stream.
+    """
+    selection = _selection(journal, form, run, stream, kinds, since, until)
+    number = count_messages(journal, selection)
+    with _in_place(out) as path:
+        sink = _sink(form, path, selection)
+        sink.open()
+        with closing(sink), _bar(number) as advance:
+            for name, message in read_messages(journal, selection):
+                event = message.event
+                final = not isinstance(event, Label) or event.status == "final"
+                if final or provisional:
+                    if hasattr(sink, "run"):
+                        sink.run = name
+                    sink.write(message)
+                advance()
+
+
+def _selection(
+    journal: Path,
+    form: ExportFormat,
+    names: list[str] | None,
+    streams: list[str] | None,
+    kinds: str,
+    since: str | None,
+    until: str | None,
+) -> Selection:
+    known = [record.run for record in runs(journal)]
+    if not known:
+        raise ConfigError(f"journal '{journal}' holds no run")
+    if unknown := sorted(set(names or ()) - set(known)):
+        raise ConfigError(
+            f"journal '{journal}' has no run '{unknown[0]}' "
+            f"(it has: {', '.join(known)})"
+        )
+    if not names and form in _ONE_RUN:
+        names = known[-1:]
+        if len(known) > 1:
+            typer.echo(
+                f"note: run {names[0]}, the newest of {len(known)} (choose by --run)",
+                err=True,
+            )
+    return Selection(
+        runs=tuple(names) if names else None,
+        kinds=_kinds(kinds, form),
+        streams=tuple(streams) if streams else None,
+        since_ns=_utc_ns(since, "--since"),
+        until_ns=_utc_ns(until, "--until"),
+    )
+
+
+def _kinds(text: str, form: ExportFormat) -> tuple[str, ...]:
+    known = sorted(KINDS.values())
+    if form in ("raven", "audacity") and text != "label":
+        raise ConfigError(f"--format {form} holds labels: leave out --kinds")
+    if text == "all":
+        return tuple(known)
+    kinds = tuple(part.strip() for part in text.split(","))
+    for kind in kinds:
+        if kind not in known:
+            raise ConfigError(
+                f"--kinds: '{kind}' is none (there are: {', '.join(known)})"
+            )
+    return kinds
+
+
+def _utc_ns(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{option}: '{text}' is no time such as 2026-05-01T04:00Z"
+        ) from error
+    if when.tzinfo is None:
+        raise ConfigError(
+            f"{option}: '{text}' has no time zone: write {when:%Y-%m-%dT%H:%M}Z for "
+            f"UTC, or {when:%Y-%m-%dT%H:%M}+02:00"
+        )
+    return round(when.timestamp() * 1_000_000) * 1000
+
+
+def _sink(form: ExportFormat, path: str, selection: Selection) -> Sink:
+    options: dict[str, object] = {"path": path}
+    name = "jsonl"
+    if form in ("csv", "parquet"):
+        name = "columns"
+        options |= {"format": form, "kinds": list(selection.kinds or ())}
+    elif form != "jsonl":
+        name = "table"
+        options |= {"format": form, "content": "labels"}
+    plugin = Registry().get("sink", name)
+    context = BuildContext(clock=SystemClock(), run="")
+    checked = plugin.options.model_validate(options)
+    if problems := list(plugin.check(checked, context)):
+        raise ConfigError(problems)
+    sink: Sink = plugin.build(checked, context)
+    return sink
+
+
+@contextmanager
+def _in_place(out: str) -> Iterator[str]:
+    """Path to write to; what is not finished never stands under the final name."""
+    if out == _STDOUT:
+        yield out
+        return
+    target = Path(out).expanduser()
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        yield str(partial)
+        partial.replace(target)
+    except OSError as error:
+        raise ConfigError(f"'{out}' cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _bar(number: int) -> Iterator[Callable[[], None]]:
+    bar = Progress(
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    )
+    task = bar.add_task("exporting", total=number)
+    with bar:
+        yield lambda: bar.advance(task)

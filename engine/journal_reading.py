@@ -1,0 +1,127 @@
+"""Messages out of a journal, as the engine once sent them."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.journal import open_to_read
+from neurovocal.engine.types import Ledger, Message, StreamInfo
+from neurovocal.engine.wire import Latency, to_event
+from neurovocal.engine.wire_headers import AnchorHeader, ArrayHeader, decoder
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is wanted of a journal; None means all.
+
+    ``since_ns`` and ``until_ns`` (half-open, UTC) speak of an event's own time;
+    one without, such as that of a recording whose date is unknown, is as old as
+    its run.
+    """
+
+    runs: tuple[str, ...] | None = None
+    kinds: tuple[str, ...] | None = None
+    streams: tuple[str, ...] | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+
+
+def count_messages(path: str | Path, selection: Selection) -> int:
+    """How many messages `read_messages` would return at this moment."""
+    where, values = _where(selection)
+    with closing(open_to_read(Path(path))) as connection:
+        query = f"SELECT count(*) FROM messages {where}"
+        try:
+            (number,) = connection.execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+    return int(number)
+
+
+def read_messages(
+    path: str | Path, selection: Selection
+) -> Iterator[tuple[str, Message]]:
+    """Yield the run and the message of each selected event, in order of writing.
+
+    Rows are read as they are asked for: memory does not grow with the journal. A
+    journal that is being written is read as it was at the first row.
+
+    Raises
+    ------
+    ConfigError
+        The file does not exist, is no journal, or cannot be read.
+    """
+    where, values = _where(selection)
+    query = (
+        "SELECT run, header, utc_ns, latency, payload FROM messages "
+        f"{where} ORDER BY rowid"
+    )
+    with closing(open_to_read(Path(path))) as connection:
+        try:
+            for run, header, utc_ns, latency, payload in connection.execute(
+                query, values
+            ):
+                yield run, _message(header, utc_ns, latency, payload)
+        except sqlite3.Error as error:
+            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise ConfigError(
+                f"journal '{path}' holds an event that cannot be read: {error}"
+            ) from error
+
+
+def _where(selection: Selection) -> tuple[str, list[object]]:
+    conditions: list[str] = []
+    values: list[object] = []
+    chosen = {
+        "run": selection.runs,
+        "kind": selection.kinds,
+        "stream": selection.streams,
+    }
+    for column, names in chosen.items():
+        if names is not None:
+            conditions.append(f"{column} IN ({', '.join('?' * len(names))})")
+            values += names
+    time = (
+        "coalesce(utc_ns, (SELECT started_utc_ns FROM runs "
+        "WHERE runs.run = messages.run))"
+    )
+    for sign, limit in ((">=", selection.since_ns), ("<", selection.until_ns)):
+        if limit is not None:
+            conditions.append(f"{time} {sign} ?")
+            values.append(limit)
+    return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), values
+
+
+def _message(
+    text: str, utc_ns: int | None, latency: str | None, payload: bytes
+) -> Message:
+    header = decoder.decode(text)
+    values = None
+    if isinstance(header, ArrayHeader):
+        values = np.frombuffer(payload, header.dtype).reshape(header.shape)
+    if isinstance(header, AnchorHeader):
+        header.utc_ns = utc_ns
+    return Message(
+        info=StreamInfo(header.stream, header.sample_rate),
+        event=to_event(header, values),
+        seq=header.seq,
+        at=header.at,
+        utc_ns=utc_ns,
+        ledger=_ledger(latency),
+    )
+
+
+def _ledger(text: str | None) -> Ledger | None:
+    if text is None:
+        return None
+    parts = msgspec.json.decode(text, type=Latency)
+    if parts.wait_ms is None or parts.queue_ms is None or parts.compute_ms is None:
+        return None
+    return Ledger(parts.wait_ms, parts.queue_ms, parts.compute_ms)

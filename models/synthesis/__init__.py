@@ -1,0 +1,1 @@
+"""How much drawn song is like real song: measures on sequences of frames."""

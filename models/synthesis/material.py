@@ -1,0 +1,192 @@
+"""Songs that drawn ones are compared with, and those that a bundle draws."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.front_end import build_front_end, frames_of
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.types import Float32
+from neurovocal.models.data import Recording
+from neurovocal.models.frames import read_samples, targets_of
+from neurovocal.models.parity import Session
+from neurovocal.models.split import Units
+from neurovocal.plugins._decision import Decision
+from neurovocal.plugins._sampler import Feedback, Sampler, sampling_graph
+
+# Silence kept around song, and real frames heard before the first drawn one.
+_KEPT_S = 0.1
+_HEARD_FRAMES = 200
+_AT_ONCE = 250
+Watch = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Song:
+    """Frames of a recording from its first annotated segment to its last.
+
+    Parameters
+    ----------
+    frames : float32[n_frames, n_bins]
+    voiced : bool[n_frames]
+    """
+
+    frames: Float32
+    voiced: NDArray[np.bool_]
+
+
+def read_songs(
+    bundle: Bundle, recordings: Sequence[Recording], watch: Watch
+) -> list[Song]:
+    """Songs of annotated recordings, through the bundle's own front end."""
+    front_end = bundle.manifest.front_end
+    features = build_front_end(front_end, bundle.folder)
+    keep = round(_KEPT_S * front_end.sample_rate / front_end.hop_length)
+    songs = []
+    for number, recording in enumerate(recordings, start=1):
+        frames = frames_of(features, read_samples(recording, front_end.sample_rate))
+        target, _ = targets_of(
+            recording,
+            Units([""], {a.unit: 1 for a in recording.annotations}),
+            len(frames),
+            front_end.sample_rate,
+            front_end.hop_length,
+            front_end.frame_length,
+        )
+        at = np.flatnonzero(target)
+        if len(at):
+            part = slice(max(0, at[0] - keep), at[-1] + 1 + keep)
+            songs.append(Song(frames[part], target[part] > 0))
+        watch(number / len(recordings))
+    return songs
+
+
+def unit_sequences(
+    recordings: Sequence[Recording], index: dict[str, int]
+) -> list[list[int]]:
+    """Annotated units in order; one that is not in `index` breaks the sequence."""
+    sequences: list[list[int]] = []
+    for recording in recordings:
+        sequences.append([])
+        for annotation in recording.own:
+            unit = index.get(annotation.unit)
+            if unit is None:
+                sequences.append([])
+            else:
+                sequences[-1].append(unit)
+    return sequences
+
+
+def draw_songs(
+    bundle: Bundle,
+    feedback: Feedback,
+    starts: Sequence[Float32],
+    n_frames: int,
+    seed: int,
+    watch: Watch,
+) -> list[Float32]:
+    """Let the bundle's RNN-RBM sing on after each of `starts`.
+
+    Parameters
+    ----------
+    starts : sequence of float32[n_heard, n_bins]
+        At least two frames each.
+    n_frames : int
+        To be drawn, per start.
+    seed : int
+        Of all draws, together with the number of the start.
+
+    Returns
+    -------
+    list of float32[n_frames, n_bins]
+    """
+    spec = bundle.manifest.rnn_rbm
+    assert spec is not None
+    sampler = Sampler(sampling_graph(bundle, spec), bundle, feedback=feedback)
+    scoring = Session(bundle.path(spec.file))
+    zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
+    songs = []
+    for number, start in enumerate(starts):
+        heard = scoring.run(frames=start[:-1], u=zeros)
+        sampler.start(start[-1], heard["u_next"], (seed, number))
+        parts = []
+        for first in range(0, n_frames, _AT_ONCE):
+            parts.append(sampler.draw(min(_AT_ONCE, n_frames - first)))
+            done = min(first + _AT_ONCE, n_frames)
+            watch((number + done / n_frames) / len(starts))
+        songs.append(np.concatenate(parts))
+    return songs
+
+
+def starts_of(
+    songs: Sequence[Song], n_starts: int, rng: np.random.Generator
+) -> list[Float32]:
+    """Stretches of real song to go on from, evenly over the songs.
+
+    Raises
+    ------
+    ConfigError
+        No song is long enough.
+    """
+    long = [s.frames for s in songs if len(s.frames) > _HEARD_FRAMES]
+    if not long:
+        raise ConfigError(
+            f"no recording has {_HEARD_FRAMES + 1} frames of song to start from"
+        )
+    starts = []
+    for number in range(n_starts):
+        song = long[number * len(long) // n_starts % len(long)]
+        first = int(rng.integers(len(song) - _HEARD_FRAMES))
+        starts.append(song[first : first + _HEARD_FRAMES])
+    return starts
+
+
+class SegmentClassifier:
+    """Units of segments of frames, by the bundle's classifier.
+
+    The RNN-RBM was trained without labels and without this network: its opinion
+    of drawn song is an independent one.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        spec = bundle.manifest.classifier
+        assert spec is not None
+        self._session = Session(bundle.path(spec.file))
+        self._states = {
+            name: np.zeros(shape, np.float32) for name, shape in spec.state.items()
+        }
+        self._decision = Decision(spec)
+        self.units = [unit for unit in spec.units if unit != spec.silence]
+
+    def __call__(
+        self, song: Float32, segments: NDArray[np.int64]
+    ) -> tuple[list[list[int]], list[float]]:
+        """Sequences of unit numbers, broken where one is unknown, and posteriors."""
+        logits = self._session.run(frames=song, **self._states)["logits"]
+        logits = logits.astype(np.float64)
+        highest = logits.max(1, keepdims=True)
+        logs = logits - highest
+        logs -= np.log(np.exp(logs).sum(1, keepdims=True))
+        sequences: list[list[int]] = [[]]
+        posteriors = []
+        for first, stop in segments:
+            unit, posterior = self._decision(logs[first:stop].sum(0))
+            posteriors.append(posterior)
+            if unit in self.units:
+                sequences[-1].append(self.units.index(unit))
+            else:
+                sequences.append([])
+        return sequences, posteriors
+
+
+def cut_evenly(songs: Sequence[Float32], n_frames: int) -> list[Float32]:
+    """Pieces of one length; what is left at a song's end is left out."""
+    pieces = []
+    for song in songs:
+        edges = range(0, len(song) + 1, n_frames)
+        pieces += [song[first:stop] for first, stop in pairwise(edges)]
+    return pieces

@@ -1,0 +1,217 @@
+"""The sound of frames: a bundle's front end backwards, as a stream.
+
+Scaling, logarithm and power are undone exactly; what the front end threw away (the
+phase, bands outside the kept bins, values beyond the clip) cannot come back. Phases are
+found by `PhaseReconstruction`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import FrontEnd
+from neurovocal.engine.types import Float32
+from neurovocal.plugins._mel import mel_filters
+from neurovocal.plugins._phase import PhaseReconstruction
+from neurovocal.plugins._scaling import load_scaling
+from neurovocal.plugins._spectrogram_options import SpectrogramOptions
+from neurovocal.plugins._spectrum import (
+    bin_frequencies,
+    density_gain,
+    kept_bins,
+    window_of,
+)
+
+# Chosen on days 23 and 24 of gy6or6: docs/synthesis.md.
+LOOK_AHEAD = 4
+_ITERATIONS = 16
+_INERTIA = 0.9
+
+
+class Voice:
+    """Streaming inverse of a bundle's front end.
+
+    Frame *k* of a piece sounds at its samples ``[k * hop_length, k * hop_length +
+    frame_length)``, at the level at which the front end would have heard it. The first
+    half of the first window fades in, the second half of the last one fades out. The
+    samples depend on the frames alone, to the last bit, not on how many come at a time.
+
+    Parameters
+    ----------
+    front_end : FrontEnd
+        Of the bundle's manifest; its plugin must be ``spectrogram``.
+    folder : Path
+        The bundle's folder, where the scaling lies.
+    look_ahead : int
+        Frames that must be known beyond the one that is given out, from 0.
+    iterations : int
+        Projections per frame: more are slower and a little better.
+    inertia : float
+        See `PhaseReconstruction`.
+
+    Attributes
+    ----------
+    sample_rate, hop_length, n_bins : int
+        As in the front end.
+    latency : int
+        ``look_ahead * hop_length``: after n frames, ``n * hop_length - latency``
+        samples have been given out (none if that is negative).
+
+    Raises
+    ------
+    ConfigError
+        A front end that has no inverse.
+    """
+
+    def __init__(
+        self,
+        front_end: FrontEnd,
+        folder: Path,
+        look_ahead: int = LOOK_AHEAD,
+        *,
+        iterations: int = _ITERATIONS,
+        inertia: float = _INERTIA,
+    ) -> None:
+        if front_end.plugin != "spectrogram":
+            raise ConfigError(
+                f"sound cannot be made of the frames of '{front_end.plugin}': only the "
+                "front end 'spectrogram' has an inverse"
+            )
+        try:
+            options = SpectrogramOptions.model_validate(front_end.options)
+        except ValidationError as error:
+            raise ConfigError(f"front end of '{folder}': {error}") from error
+        self.sample_rate, self.n_bins = front_end.sample_rate, front_end.n_bins
+        length, hop, n_fft = options.lengths(self.sample_rate)
+        self.hop_length = hop
+        window = window_of(options.window, length, options.tukey_alpha)
+        self._phase = PhaseReconstruction(
+            window,
+            hop,
+            n_fft,
+            look_ahead=look_ahead,
+            iterations=iterations,
+            inertia=inertia,
+        )
+        self.latency = self._phase.latency
+        self._undo = _Undo(options, front_end, folder, window, n_fft)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames: a new piece begins."""
+        self._phase.reset()
+
+    def process(self, values: Float32) -> Float32:
+        """Samples that more frames fix.
+
+        Parameters
+        ----------
+        values : float32[n_frames, n_bins]
+            As the front end makes them; a value that is not finite is silence.
+
+        Returns
+        -------
+        float32[n_samples]
+            ``n_frames * hop_length``, less the latency at the beginning of a piece.
+
+        Raises
+        ------
+        ValueError
+            Another number of bins.
+        """
+        if values.ndim != 2 or values.shape[1] != self.n_bins:
+            raise ValueError(
+                f"frames of shape {values.shape}, expected (n_frames, {self.n_bins})"
+            )
+        samples = np.empty(len(values) * self.hop_length, np.float32)
+        done = 0
+        for frame in values:  # each frame's phase depends on the one before
+            piece = self._phase.push(self._undo(frame))
+            samples[done : done + len(piece)] = piece
+            done += len(piece)
+        return samples[:done]
+
+    def flush(self) -> Float32:
+        """Samples of the last frames, to the end of the last; a new piece may begin.
+
+        Returns
+        -------
+        float32[n_samples]
+            A piece of n frames has ``(n - 1) * hop_length + frame_length`` samples.
+        """
+        return self._phase.flush()
+
+
+class _Undo:
+    """Values of one frame to magnitudes of the transform, float32[n_fft // 2 + 1]."""
+
+    def __init__(
+        self,
+        options: SpectrogramOptions,
+        front_end: FrontEnd,
+        folder: Path,
+        window: Float32,
+        n_fft: int,
+    ) -> None:
+        rate, n_bins = front_end.sample_rate, front_end.n_bins
+        high_hz = options.high_hz or rate / 2
+        kept = kept_bins(options.low_hz, high_hz, rate, n_fft)
+        hz = bin_frequencies(rate, n_fft)[kept]
+        gain = density_gain(window, rate, n_fft)[kept]
+        if options.power_kind == "magnitude":
+            gain = np.ones_like(gain)
+        self._per_gain = (1.0 / gain).astype(np.float32)
+        self._log_floor = options.floor if options.scale == "log" else 0.0
+        self._scale = options.scale
+        self._spread: Float32 | None = None
+        if options.scale == "mel":
+            filters, _ = mel_filters(hz, options.n_mels, options.low_hz, high_hz)
+            self._spread = _spread(filters)
+        self._slope = np.ones(n_bins, np.float32)
+        self._offset = np.zeros(n_bins, np.float32)
+        if options.scaling is not None:
+            scaling = load_scaling(folder, options.scaling.file, n_bins, None)
+            # A bin that is scaled by zero says nothing: it stays at its offset.
+            live = scaling.gain != 0
+            self._slope = np.where(live, 1 / np.where(live, scaling.gain, 1), 0.0)
+            self._slope = self._slope.astype(np.float32)
+            self._offset = scaling.offset
+        # No bin can be louder than a constant of full scale in the first one.
+        self._loudest = np.float32(window.sum() ** 2)
+        self._magnitudes = np.zeros(n_fft // 2 + 1, np.float32)
+        self._kept = self._magnitudes[kept]
+
+    def __call__(self, frame: Float32) -> Float32:
+        values = frame * self._slope + self._offset
+        silent = ~np.isfinite(values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self._scale != "linear":
+                values = np.power(np.float32(10.0), values)
+            if self._scale == "log":
+                values -= np.float32(self._log_floor)
+            if self._spread is not None:
+                values -= np.float32(1.0)
+                values[silent] = 0
+                values = np.minimum(np.maximum(values, 0), self._loudest)
+                power = values @ self._spread
+            else:
+                values[silent] = 0
+                power = values * self._per_gain
+        np.maximum(power, 0, out=power)
+        np.minimum(power, self._loudest, out=power)
+        np.sqrt(power, out=self._kept)
+        return self._magnitudes
+
+
+def _spread(filters: Float32) -> Float32:
+    """Matrix from power in mel bands to power in bins, float32[n_mels, n_bins].
+
+    Each bin gets the mean density of its bands, weighted by their filters: smooth and
+    never negative, unlike the pseudoinverse. What a band does not resolve is lost.
+    """
+    density = filters / filters.sum(axis=0)
+    weights = filters.sum(axis=1, keepdims=True)
+    spread = density / np.where(weights > 0, weights, 1)
+    return np.ascontiguousarray(spread.T, dtype=np.float32)

@@ -1,0 +1,154 @@
+"""Writes events with all their fields as columns: CSV, or Parquet."""
+
+import csv
+from typing import Literal, Protocol
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.types import KINDS, Message
+from neurovocal.plugins._columns import Column, Value, columns_of, row_of, utc_text
+from neurovocal.plugins._output import STDOUT, TextOutput, claim, output_problems
+
+
+class ColumnsOptions(Options):
+    """Options of the columns sink."""
+
+    path: str = "-"
+    """File to write; `-` is standard output (CSV only)."""
+    format: Literal["csv", "parquet"] = "csv"
+    """Parquet needs `pip install neurovocal[parquet]`, and its file can be read once
+    the run has ended."""
+    kinds: list[str] = ["label"]
+    """Kinds of events; together they decide which columns there are."""
+
+
+class Table(Protocol):
+    """A file of rows."""
+
+    def open(self) -> None:
+        """Open the file; ConfigError when it cannot be written."""
+        ...
+
+    def write(self, row: dict[str, Value]) -> None:
+        """Take a row."""
+        ...
+
+    def flush(self) -> None:
+        """Hand everything to the operating system, as far as the format allows."""
+        ...
+
+    def close(self) -> None:
+        """Finish the file."""
+        ...
+
+
+class CsvColumns:
+    """A heading, then a line per row; what is not known is an empty cell."""
+
+    def __init__(self, path: str, columns: list[Column]) -> None:
+        self._output = TextOutput(path)
+        names = [column.name for column in columns]
+        self._csv = csv.DictWriter(self._output, names, lineterminator="\n")
+
+    def open(self) -> None:
+        """Open the file and write the heading, unless it was open before."""
+        if self._output.open():
+            self._csv.writeheader()
+
+    def write(self, row: dict[str, Value]) -> None:
+        """Write a line."""
+        utc = row["utc"]
+        self._csv.writerow({**row, "utc": "" if utc is None else utc_text(int(utc))})
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._output.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._output.close()
+
+
+class ColumnsSink:
+    """One row per event.
+
+    Parameters
+    ----------
+    options : ColumnsOptions
+        Checked options.
+    run : str
+        Name of the run, the first column.
+
+    Attributes
+    ----------
+    run : str
+        May be changed between events, by who exports several runs.
+    """
+
+    def __init__(self, options: ColumnsOptions, run: str) -> None:
+        self.wants = frozenset(options.kinds)
+        self.run = run
+        self._rows = 0
+        columns = columns_of(options.kinds)
+        self._table: Table
+        if options.format == "parquet":
+            from neurovocal.plugins._parquet import ParquetColumns
+
+            self._table = ParquetColumns(options.path, columns)
+        else:
+            self._table = CsvColumns(options.path, columns)
+
+    def open(self) -> None:
+        """Open the file; ConfigError when it cannot be written."""
+        self._table.open()
+
+    def write(self, message: Message) -> None:
+        """Write one row."""
+        self._table.write(row_of(self.run, message))
+        self._rows += 1
+
+    def flush(self, timeout: float) -> None:
+        """Hand everything to the operating system, as far as the format allows."""
+        self._table.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._table.close()
+
+    def stats(self) -> dict[str, object]:
+        """Rows so far."""
+        return {"rows": self._rows}
+
+
+def _build(options: ColumnsOptions, context: BuildContext) -> ColumnsSink:
+    problems = _problems(options, context)
+    if problems:
+        raise ConfigError(problems)
+    return ColumnsSink(options, context.run)
+
+
+def _problems(options: ColumnsOptions, context: BuildContext) -> list[str]:
+    problems = list(output_problems(options.path))
+    known = sorted(KINDS.values())
+    problems += [
+        f"kind '{kind}' is none (there are: {', '.join(known)})"
+        for kind in options.kinds
+        if kind not in known
+    ]
+    if options.format == "parquet":
+        from neurovocal.plugins._parquet import parquet_problems
+
+        if options.path == STDOUT:
+            problems.append("a Parquet table is a file: '-' is none")
+        problems += parquet_problems()
+    return problems
+
+
+plugin = Plugin(
+    kind="sink",
+    options=ColumnsOptions,
+    build=_build,
+    summary="writes events with all their fields as columns: CSV or Parquet",
+    resources=lambda options: claim(options.path),
+    check=_problems,
+)

@@ -1,0 +1,89 @@
+"""A sink that is in trouble is told of by its neighbours."""
+
+from threading import Event as Flag
+
+import pytest
+from scripted import EPOCH, INFO, PATIENCE_S
+
+from neurovocal.engine.buffers import Mailbox
+from neurovocal.engine.dispatch import Dispatcher, Numbers
+from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.testing import CollectSink, FailingSink, StalledSink
+from neurovocal.engine.timebase import ManualClock, TimeBase
+from neurovocal.engine.types import Gap, Health, Message
+
+pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
+KINDS = frozenset({"gap", "health"})
+
+
+class Counting(CollectSink):
+    """Says when it was tried."""
+
+    def __init__(self, inner: CollectSink) -> None:
+        super().__init__(KINDS)
+        self.inner, self.tried = inner, Flag()
+
+    def write(self, message: Message) -> None:
+        try:
+            self.inner.write(message)
+        finally:
+            self.tried.set()
+
+
+def worker(sink: CollectSink, capacity: int = 4) -> SinkWorker:
+    mailbox: Mailbox[Message] = Mailbox(
+        {"events": capacity, "bulk": capacity}, "drop_oldest"
+    )
+    return SinkWorker("disk", sink, KINDS, mailbox, "skip", ManualClock(EPOCH))
+
+
+def send(dispatcher: Dispatcher, number: int = 1) -> None:
+    for _ in range(number):
+        dispatcher.send(INFO, Gap(0, 0, "test"), 0, TimeBase(INFO.sample_rate))
+
+
+def changes(dispatcher: Dispatcher) -> list[tuple[str, str]]:
+    return [(h.stage, h.state) for h in dispatcher.sinks_health()]
+
+
+def test_a_failing_sink_is_told_once_and_its_recovery_too() -> None:
+    failing = FailingSink()
+    sink = Counting(failing)
+    disk = worker(sink)
+    disk.open()
+    dispatcher = Dispatcher([disk], Numbers())
+    assert changes(dispatcher) == []
+    for broken, expected in ((True, "restarting"), (False, "healthy")):
+        failing.broken = broken
+        sink.tried.clear()
+        send(dispatcher)
+        assert sink.tried.wait(PATIENCE_S)
+        told: list[Health] = []
+        while not told:  # the worker notes it right after
+            told = dispatcher.sinks_health()
+        assert [(h.stage, h.state) for h in told] == [("disk", expected)]
+        assert ("the disk is full" in told[0].detail) == broken
+        assert "1 messages" in told[0].detail
+        assert changes(dispatcher) == []
+    disk.drain(PATIENCE_S, hurry=True)
+    disk.close()
+
+
+def test_a_sink_that_cannot_keep_up_is_lossy_until_it_can() -> None:
+    stalled = StalledSink(KINDS)
+    disk = worker(stalled)
+    disk.open()
+    dispatcher = Dispatcher([disk], Numbers())
+    send(dispatcher)
+    assert stalled.entered.wait(PATIENCE_S)
+    send(dispatcher, 4)
+    assert changes(dispatcher) == []
+    send(dispatcher, 3)
+    assert changes(dispatcher) == [("disk", "lossy")]
+    send(dispatcher, 1)
+    assert changes(dispatcher) == []
+    assert changes(dispatcher) == [("disk", "healthy")]
+    stalled.release.set()
+    disk.drain(PATIENCE_S, hurry=True)
+    disk.close()
+    assert disk.mailbox.dropped.total() == 4
