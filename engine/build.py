@@ -54,7 +54,9 @@ def build_lane(
 
     def shell(stage: StagePlan, built: object, default: OnError) -> StageShell:
         on_error = stage.config.on_error or default
-        return StageShell(stage.name, built, on_error, timer=timer)
+        return StageShell(
+            stage.name, built, on_error, timer=timer, plugin=stage.config.plugin
+        )
 
     features = None
     quantum = round(info.sample_rate * _BARE_QUANTUM_S)

@@ -15,6 +15,7 @@ from math import ceil
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from neurovocal.engine.control_client import Control
 from neurovocal.engine.errors import ConfigError, NeurovocalError
 from neurovocal.engine.types import BULK_KINDS, KINDS, Event
 from neurovocal.engine.wire import (
@@ -31,7 +32,7 @@ from neurovocal.engine.wire import (
 if TYPE_CHECKING:
     import zmq
 
-__all__ = ["Missed", "Received", "Subscriber"]
+__all__ = ["Control", "Missed", "Received", "Subscriber"]
 
 # In async iteration, others get their turn after so many messages in a row.
 _BURST = 16

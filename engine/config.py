@@ -27,6 +27,7 @@ EventKind = Literal[
     "surprise",
     "synthesis",
     "health",
+    "control",
     "stats",
 ]
 assert set(KINDS.values()) == set(EventKind.__args__)  # type: ignore[attr-defined]
@@ -98,6 +99,8 @@ class GlobalConfig(Options):
     """Frames per network call: 1 answers soonest, 25 or more costs least."""
     stop_timeout_s: float = Field(default=1.5, gt=0)
     """Time for an orderly stop; then what still waits is dropped and counted."""
+    control: StageConfig | None = None
+    """What takes commands while it runs, such as `{plugin: zmq}`; none by default."""
 
 
 class SingleConfig(GlobalConfig, LaneConfig):

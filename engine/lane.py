@@ -77,7 +77,7 @@ class Lane:
         self._hears_posteriors = detector.stage.consumes == "posteriors"
         self._resampler = resampler
         self._recutter = Recutter(quantum)
-        self._position = 0
+        self._position = self._heard = 0
         self._interrupted = False
 
     @property
@@ -90,6 +90,16 @@ class Lane:
     def position(self) -> int:
         """Samples of the stream, at the lane's rate, that were heard or lost."""
         return self._position
+
+    @property
+    def heard(self) -> int:
+        """Samples that the stages have heard: what starts here is still to come.
+
+        Up to a quantum less than `position`, and always on the stream's grid of
+        quanta, or at a gap: what happens here happens at the same sample in
+        every run, however the audio is cut.
+        """
+        return self._heard
 
     def process(self, item: Block | Gap | Anchor) -> Iterator[Step]:
         """Steps that `item` completes.
@@ -138,7 +148,7 @@ class Lane:
             self._resampler.reset()
         for stage in self.stages:
             stage.reset()
-        self._position = 0
+        self._position = self._heard = 0
         self._interrupted = False
 
     def _resampled(self, item: Block | Gap | Anchor) -> Iterator[Any]:
@@ -175,6 +185,7 @@ class Lane:
 
     def _hear(self, quantum: Block) -> Step:
         events: list[Event] = []
+        self._heard = quantum.stop
         if self.features:
             for frames in self.features.process(quantum):
                 self._hear_frames(frames, events)
@@ -211,5 +222,5 @@ class Lane:
         for model in self.models:
             events += model.process(gap)
         events.append(gap)
-        self._position = gap.stop
+        self._position = self._heard = gap.stop
         return Step(gap.stop, events)

@@ -1,30 +1,32 @@
 """One source's thread: pulls audio, drives its lanes, sends what they answer."""
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from threading import Event as Flag
 from threading import Thread
 
 import numpy as np
 
+from neurovocal.engine.channel import Channel
 from neurovocal.engine.dispatch import Dispatcher, ledger_of
 from neurovocal.engine.errors import EndOfStream, NeurovocalError
 from neurovocal.engine.lane import Lane, Step
 from neurovocal.engine.metrics import LedgerMetrics
-from neurovocal.engine.protocols import Source
+from neurovocal.engine.orders import Inbox
+from neurovocal.engine.protocols import Controllable, Source
 from neurovocal.engine.source_shell import SourceShell
 from neurovocal.engine.supervise import OnError
 from neurovocal.engine.timebase import NS, Clock, TimeBase
 from neurovocal.engine.types import (
     Anchor,
     Block,
+    Control,
     Event,
     Gap,
     Health,
-    Message,
     Stats,
     StreamInfo,
     kind_of,
@@ -33,23 +35,13 @@ from neurovocal.engine.types import (
 log = logging.getLogger("neurovocal")
 
 _READ_S = 0.1
+# A command waits no longer than this for a source that has nothing to say.
+_HURRIED_READ_S = 0.02
 _STATS_NS = NS
 _LAGGING_MS = 1000.0
 _LONG_BLOCK = 1 << 16  # samples
 
 BuildLane = Callable[[StreamInfo, int], Lane]
-
-
-@dataclass(slots=True)
-class Channel:
-    """A lane with what the engine keeps beside it."""
-
-    lane: Lane
-    timebase: TimeBase
-    counts: Counter[str] = field(default_factory=Counter)
-    level_db: float = -np.inf
-    lag_ms: float = 0.0
-    anchored: Message | None = None  # the newest anchor, as it was sent
 
 
 class LaneWorker:
@@ -67,6 +59,8 @@ class LaneWorker:
         The time of day.
     on_error : {'fail', 'skip', 'restart'}
         Whether a source that lost its device is opened again.
+    inbox : Inbox, optional
+        Commands for this lane; where none can come, it reads less often.
     """
 
     def __init__(
@@ -77,6 +71,7 @@ class LaneWorker:
         dispatcher: Dispatcher,
         clock: Clock,
         on_error: OnError = "fail",
+        inbox: Inbox | None = None,
     ) -> None:
         self.name = name
         self.source = source
@@ -88,6 +83,8 @@ class LaneWorker:
         self.streams = 0
         self.error: Exception | None = None
         self.finished = Flag()
+        self.inbox = inbox or Inbox()
+        self._read_s = _READ_S if inbox is None else _HURRIED_READ_S
         self._build = build
         self._dispatcher = dispatcher
         self._clock = clock
@@ -140,6 +137,7 @@ class LaneWorker:
             except Exception as error:
                 self._fail(error)
             self.finished.set()
+            self.inbox.close()
 
     def _fail(self, error: Exception) -> None:
         if not isinstance(error, NeurovocalError):
@@ -148,8 +146,9 @@ class LaneWorker:
 
     def _read_all(self) -> None:
         while not self._stopping.is_set():
+            self._obey()
             try:
-                item = self._shell.read(_READ_S)
+                item = self._shell.read(self._read_s)
             except EndOfStream:
                 return
             except Exception as error:
@@ -174,6 +173,8 @@ class LaneWorker:
         self.streams += 1
         if not fits:
             lanes = [self._build(info, index) for index in range(info.channels)]
+            for channel, lane in zip(self.channels, lanes, strict=False):
+                _inherit(channel.lane, lane)
             self.channels = [
                 Channel(lane, TimeBase(lane.info.sample_rate)) for lane in lanes
             ]
@@ -214,6 +215,7 @@ class LaneWorker:
         one is heard to its end, so that what was recorded is what was heard.
         """
         while not (long and self._stopping.is_set()):
+            self._obey()
             start = self._clock.monotonic_ns()
             step = next(steps, None)
             if step is None:
@@ -253,8 +255,23 @@ class LaneWorker:
             if isinstance(event, Anchor):
                 channel.anchored = message
 
+    def _obey(self) -> None:
+        """Carry out the commands that are due."""
+        for order, channels in self.inbox.due(self.channels):
+            order.carry_out(channels, self._report_command)
+
+    def _report_command(self, event: Control, channel: Channel) -> None:
+        self._dispatcher.send(
+            channel.lane.info,
+            event,
+            event.sample,
+            channel.timebase,
+            emitted_ns=self._clock.monotonic_ns(),
+        )
+
     def _finish(self) -> None:
         """End the stream: the lanes close what is open and say so."""
+        self._obey()
         for channel in self.channels:
             for step in channel.lane.flush():
                 self._send(channel, step, self._clock.monotonic_ns())
@@ -310,6 +327,13 @@ class LaneWorker:
             "sinks": self._dispatcher.statistics(),
             "latency": {k: v.summary() for k, v in self.ledgers.items()},
         }
+
+
+def _inherit(before: Lane, after: Lane) -> None:
+    """What commands have changed stays so in a lane that is built anew."""
+    for old, new in zip(before.models, after.models, strict=False):
+        if isinstance(old.stage, Controllable) and old.plugin == new.plugin:
+            new.stage.obey("set", new.stage.prepare("set", old.stage.options))
 
 
 def _is_long(item: Block | Gap | Anchor) -> bool:

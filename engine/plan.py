@@ -8,7 +8,7 @@ once, before any device, file or port is opened.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -24,6 +24,7 @@ from neurovocal.engine.types import KINDS, StreamInfo
 # What a stage cannot do about its failures, and why.
 _HOLE = "would be a hole that no gap declares"
 _ONLY_FAIL = f"only 'fail' is possible here: what it left out {_HOLE}"
+_NO_POLICY = "a control has no policy: a failing one is tried again"
 _POLICY_HINTS: dict[Kind, dict[OnError, str]] = {
     "source": {
         "skip": "only 'fail' or 'restart' is possible here: audio that is left "
@@ -33,6 +34,7 @@ _POLICY_HINTS: dict[Kind, dict[OnError, str]] = {
     "detector": {"skip": _ONLY_FAIL, "restart": _ONLY_FAIL},
     "model": {},
     "sink": {},
+    "control": dict.fromkeys(get_args(OnError), _NO_POLICY),
 }
 
 DEFAULT_WANTS = frozenset(KINDS.values()) - {"block", "posteriors"}
@@ -83,6 +85,7 @@ class Plan:
     lanes: Sequence[LanePlan]
     sinks: Sequence[SinkPlan]
     context: BuildContext
+    control: StagePlan | None = None
 
 
 def make_plan(
@@ -125,13 +128,18 @@ class _Planner:
             for lane, loc in zip(config.lanes, config.lane_locs, strict=True)
         ]
         sinks = self._sinks(config.sinks, (), context)
+        control = None
+        if config.shared.control is not None:
+            control = self._stage(
+                "control", config.shared.control, ("control",), context
+            )
         self._claims()
         self._names(config)
         if not config.sinks and not any(lane.sinks for lane in config.lanes):
             self._problem((), "there is no sink: nobody would get the labels")
         if self.problems:
             raise ConfigError(self.problems)
-        return Plan(config, [lane for lane in lanes if lane], sinks, context)
+        return Plan(config, [lane for lane in lanes if lane], sinks, context, control)
 
     def _lane(
         self, lane: LaneConfig, loc: Location, station: str, context: BuildContext

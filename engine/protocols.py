@@ -4,8 +4,8 @@ A plugin is a plain object with these methods and no base class. The engine owns
 threads, queues, time and failure; a stage owns none of them.
 """
 
-from collections.abc import Iterable
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from neurovocal.engine.types import (
     Anchor,
@@ -20,6 +20,9 @@ from neurovocal.engine.types import (
     Posteriors,
     StreamInfo,
 )
+
+if TYPE_CHECKING:
+    from neurovocal.engine.registry import Options
 
 API_VERSION = 1
 
@@ -140,6 +143,63 @@ class Model(Protocol):
 
     def reset(self) -> None:
         """Forget everything, as if newly built."""
+        ...
+
+
+@runtime_checkable
+class Controllable(Protocol):
+    """What a model has besides, if it takes commands while it runs.
+
+    Attributes
+    ----------
+    options : Options
+        What it is set to now.
+    adjustable : frozenset of str
+        Options that the command ``set`` may change.
+    commands : mapping of str to type of Options
+        Its own commands, and what their arguments must be.
+    """
+
+    options: "Options"
+    adjustable: frozenset[str]
+    commands: "Mapping[str, type[Options]]"
+
+    def prepare(self, command: str, arguments: "Options", /) -> Any:
+        """Do what takes time, and find all that can go wrong; change nothing.
+
+        Called from another thread than `process`, and perhaps for nothing. For
+        ``set``, `arguments` are the whole new options.
+
+        Raises
+        ------
+        NeurovocalError
+            The command cannot be carried out; one sentence says why.
+        """
+        ...
+
+    def obey(self, command: str, prepared: Any, /) -> None:
+        """Take over what `prepare` returned, between two items; at once."""
+        ...
+
+
+class Control(Protocol):
+    """Takes commands from outside and answers them; a thread of its own calls it."""
+
+    def open(self) -> None:
+        """Acquire socket or file; raise NeurovocalError with one sentence."""
+        ...
+
+    def serve(
+        self, submit: Callable[[object], dict[str, Any]], timeout: float, /
+    ) -> None:
+        """Wait at most `timeout` seconds for a request and answer it.
+
+        ``submit(request)`` takes any JSON value and always returns a reply.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what `open` acquired. May be called twice, and after a failure."""
         ...
 
 

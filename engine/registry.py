@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from neurovocal.engine.manifest import Bundle
     from neurovocal.engine.timebase import Clock
 
-Kind: TypeAlias = Literal["source", "features", "detector", "model", "sink"]
+Kind: TypeAlias = Literal["source", "features", "detector", "model", "sink", "control"]
 GROUPS: dict[Kind, str] = {
     "source": "neurovocal.sources",
     "features": "neurovocal.features",
     "detector": "neurovocal.detectors",
     "model": "neurovocal.models",
     "sink": "neurovocal.sinks",
+    "control": "neurovocal.controls",
 }
 
 
@@ -110,7 +111,7 @@ class Plugin(Generic[OptionsT]):
 
     Parameters
     ----------
-    kind : {'source', 'features', 'detector', 'model', 'sink'}
+    kind : {'source', 'features', 'detector', 'model', 'sink', 'control'}
         Which contract of `neurovocal.engine.protocols` the stage keeps.
     options : type of Options
         The stage's options with their help texts.

@@ -1,10 +1,12 @@
 """Running a recorded run again, and comparing every event byte for byte."""
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from neurovocal.engine.journal import Recorded
+from neurovocal.engine.orders import Recalled, Wish
 from neurovocal.engine.types import Message
 from neurovocal.engine.wire import event_json, payload_of
 
@@ -12,6 +14,8 @@ Key = tuple[str, str, int]
 
 # What a run says of its own time and health is not of the audio.
 TIMED_KINDS = frozenset({"anchor", "health", "stats"})
+# These ended a run; they are not what was heard.
+_NOT_AGAIN = frozenset({"stop"})
 
 
 class ReplayComparison:
@@ -44,7 +48,7 @@ class ReplayComparison:
         self._digests: dict[Key, bytes] = {
             (event.kind, event.stream, event.seq): _digest(event.header, event.payload)
             for event in recorded
-            if event.kind in self.kinds
+            if event.kind in self.kinds and not _ended_it(event)
         }
 
     def open(self) -> None:
@@ -72,6 +76,22 @@ class ReplayComparison:
     def missing(self) -> list[str]:
         """Recorded events that did not come again."""
         return [f"{_name(key)} did not come again" for key in sorted(self._digests)]
+
+
+def recalled(recorded: Iterable[Recorded]) -> Iterator[Recalled]:
+    """Commands of a recorded run that are to be carried out again."""
+    for event in recorded:
+        if event.kind == "control":
+            header = json.loads(event.header)
+            if header["command"] not in _NOT_AGAIN:
+                wish = Wish(header["command"], header["model"], header["arguments"])
+                yield Recalled(header["stream"], header["sample"], wish)
+
+
+def _ended_it(event: Recorded) -> bool:
+    if event.kind != "control":
+        return False
+    return json.loads(event.header)["command"] in _NOT_AGAIN
 
 
 def _digest(header: bytes, payload: bytes) -> bytes:

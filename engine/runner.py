@@ -9,6 +9,8 @@ from queue import Empty, SimpleQueue
 
 from neurovocal.engine.buffers import Mailbox
 from neurovocal.engine.build import build_lane
+from neurovocal.engine.control import CommandBus
+from neurovocal.engine.control_worker import ControlWorker
 from neurovocal.engine.dispatch import Dispatcher, Numbers
 from neurovocal.engine.errors import (
     EXIT_CLEAN,
@@ -19,6 +21,7 @@ from neurovocal.engine.errors import (
 )
 from neurovocal.engine.lane import Lane
 from neurovocal.engine.lane_worker import LaneWorker
+from neurovocal.engine.orders import Inbox, Recalled, Script
 from neurovocal.engine.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
 from neurovocal.engine.protocols import Sink, Source
 from neurovocal.engine.registry import BuildContext
@@ -74,9 +77,21 @@ class Runner:
         From `neurovocal.engine.plan.make_plan`.
     observers : sequence of Sink
         Sinks beside the configured ones, such as the terminal's live table.
+    recalled : sequence of Recalled
+        Commands of a recorded run, to be carried out again where they were.
+
+    Attributes
+    ----------
+    bus : CommandBus
+        Takes commands while it runs, from any thread.
     """
 
-    def __init__(self, plan: Plan, observers: Sequence[Sink] = ()) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        observers: Sequence[Sink] = (),
+        recalled: Sequence[Recalled] = (),
+    ) -> None:
         self.plan = plan
         self._clock = plan.context.clock
         self._stopped = self._forced = False
@@ -92,6 +107,8 @@ class Runner:
         shared += [self._observer(sink, live) for sink in observers]
         self.sinks: list[SinkWorker] = list(shared)
         self.lanes: list[LaneWorker] = []
+        self.bus = CommandBus(plan.context.run, self.lanes, self.stop)
+        self._control = self._control_worker()
         numbers = Numbers()
         for lane, source in zip(plan.lanes, self._sources, strict=True):
             own = [self._sink(sink, source.live) for sink in lane.sinks]
@@ -105,6 +122,7 @@ class Runner:
                     dispatcher,
                     self._clock,
                     lane.source.config.on_error or "fail",
+                    self._inbox(recalled),
                 )
             )
 
@@ -152,13 +170,19 @@ class Runner:
     def _start(self) -> None:
         for sink in self.sinks:
             sink.open()
+        if self._control:
+            self._control.open()
         for lane in self.lanes:
             lane.open()
         for lane in self.lanes:
             lane.start()
+        if self._control:
+            self._control.start()
 
     def _abandon(self) -> None:
         """Close all, opened or not, in reverse; what went wrong first is raised."""
+        if self._control:
+            self._control.close(_TICK_S)
         for source in reversed(self._sources):
             try:
                 source.close()
@@ -191,6 +215,8 @@ class Runner:
             spent_s = (self._clock.monotonic_ns() - began) / NS
             return self._forced or spent_s >= budget_s * share
 
+        if self._control:
+            self._control.close(budget_s * _ORDERLY_SHARE)
         for lane in self.lanes:
             lane.stop()
         for lane in self.lanes:
@@ -253,6 +279,18 @@ class Runner:
             )
 
         return build
+
+    def _inbox(self, recalled: Sequence[Recalled]) -> Inbox | None:
+        if recalled:
+            return Script(recalled, self.bus.recall)
+        return Inbox() if self._control else None
+
+    def _control_worker(self) -> ControlWorker | None:
+        plan = self.plan.control
+        if plan is None:
+            return None
+        control = plan.build(self.plan.context)
+        return ControlWorker(plan.name, control, self.bus.submit)
 
     def _sink(self, plan: SinkPlan, live: bool) -> SinkWorker:
         sink = plan.stage.build(self.plan.context)

@@ -33,6 +33,8 @@ class StageShell:
         off: one that always fails must not cost time and log lines for ever.
     timer : callable
         Nanoseconds; the benchmark passes CPU time instead of wall time.
+    plugin : str
+        Name of its plugin, by which commands address it.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class StageShell:
         *,
         limit: int = 100,
         timer: Timer = perf_counter_ns,
+        plugin: str = "",
     ) -> None:
         self.name = name
+        self.plugin = plugin
         self.stage = stage
         self.on_error = on_error
         self.metrics = StageMetrics()

@@ -162,6 +162,20 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Control:
+    """A command took effect: what starts at `sample` or later obeys it.
+
+    ``model`` names the model it was for (empty: the whole run), ``arguments`` are
+    its JSON values (docs/control.md).
+    """
+
+    sample: int
+    command: str
+    model: str
+    arguments: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Counters and timings of one lane, once a second (keys: docs/wire.md)."""
 
@@ -181,6 +195,7 @@ Event: TypeAlias = (
     | Surprise
     | Synthesis
     | Health
+    | Control
     | Stats
 )
 
@@ -196,6 +211,7 @@ KINDS: dict[type, str] = {
     Surprise: "surprise",
     Synthesis: "synthesis",
     Health: "health",
+    Control: "control",
     Stats: "stats",
 }
 
@@ -213,7 +229,7 @@ def sample_of(event: Event, at: int = 0) -> int:
     match event:
         case Block() | Gap():
             return event.start
-        case Anchor() | Onset() | Offset():
+        case Anchor() | Onset() | Offset() | Control():
             return event.sample
         case Label():
             return event.onset

@@ -8,6 +8,7 @@ import numpy as np
 from neurovocal.engine.types import (
     Anchor,
     Block,
+    Control,
     Event,
     Float32,
     Frames,
@@ -26,6 +27,7 @@ from neurovocal.engine.wire_headers import (
     AnchorHeader,
     AnyHeader,
     BlockHeader,
+    ControlHeader,
     FramesHeader,
     GapHeader,
     HealthHeader,
@@ -129,6 +131,13 @@ def header_of(message: Message) -> AnyHeader:
             return HealthHeader(
                 **common, stage=event.stage, state=event.state, detail=event.detail
             )
+        case Control():
+            return ControlHeader(
+                **common,
+                command=event.command,
+                model=event.model,
+                arguments=event.arguments,
+            )
         case Stats():
             return StatsHeader(**common, values=event.values)
         case _:
@@ -181,6 +190,10 @@ def to_event(header: AnyHeader, values: Float32 | None) -> Event:
             return Anchor(header.sample, header.utc_ns or 0)
         case HealthHeader():
             return Health(header.stage, header.state, header.detail)
+        case ControlHeader():
+            return Control(
+                header.sample, header.command, header.model, header.arguments
+            )
         case StatsHeader():
             return Stats(header.values)
         case _:

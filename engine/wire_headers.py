@@ -144,6 +144,14 @@ class HealthHeader(Header, kw_only=True, tag="health"):
     detail: str
 
 
+class ControlHeader(Header, kw_only=True, tag="control"):
+    """See `Control`."""
+
+    command: str
+    model: str
+    arguments: dict[str, Any]
+
+
 class StatsHeader(Header, kw_only=True, tag="stats"):
     """See `Stats`."""
 
@@ -162,6 +170,7 @@ AnyHeader: TypeAlias = (
     | OffsetHeader
     | LabelHeader
     | HealthHeader
+    | ControlHeader
     | StatsHeader
 )
 

@@ -1,10 +1,17 @@
 """ZeroMQ endpoints to bind: what is wrong with one, before anything is opened."""
 
+import errno
 import ipaddress
 import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neurovocal.engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    import zmq
 
 _TCP = re.compile(r"tcp://(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5}|\*)")
 _LOOPBACK_NAMES = {"localhost", "lo"}
@@ -60,7 +67,28 @@ def claim(endpoint: str) -> frozenset[str]:
     return frozenset() if match[2] == "*" else frozenset({f"tcp:{match[2]}"})
 
 
-def ipc_in_use(endpoint: str) -> bool:
+def bind(zmq_socket: "zmq.Socket[bytes]", endpoint: str) -> str:
+    """Bind a socket; the endpoint as it is then known (a port for ``*``).
+
+    Raises
+    ------
+    ConfigError
+        It is taken, or not this machine's.
+    """
+    import zmq
+
+    if _ipc_in_use(endpoint):
+        raise ConfigError(_in_use(endpoint))
+    if endpoint.startswith("tcp://["):
+        zmq_socket.setsockopt(zmq.IPV6, 1)
+    try:
+        zmq_socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise ConfigError(_explained(endpoint, error)) from error
+    return zmq_socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def _ipc_in_use(endpoint: str) -> bool:
     """Whether somebody listens at an ipc endpoint.
 
     Binding would silently take the path away from them.
@@ -73,6 +101,20 @@ def ipc_in_use(endpoint: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def _in_use(endpoint: str) -> str:
+    return f"{endpoint}: address in use: another run? choose another endpoint"
+
+
+def _explained(endpoint: str, error: Any) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return _in_use(endpoint)
+    if error.errno in (errno.ENODEV, errno.EADDRNOTAVAIL):
+        return f"{endpoint}: this machine has no such address"
+    if error.errno == errno.EACCES:
+        return f"{endpoint}: not allowed: choose a port above 1023 or another path"
+    return f"{endpoint} cannot be bound: {error.strerror}"
 
 
 def _ipc_problems(path: str) -> Iterator[str]:

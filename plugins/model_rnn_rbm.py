@@ -7,7 +7,8 @@ the log partition function, which it leaves out; the running baseline makes up f
 that slowly varying part.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -92,6 +93,17 @@ class RnnRbm:
     """
 
     latency = 0
+    adjustable = frozenset(
+        {
+            "continue_frames",
+            "feedback",
+            "gibbs_steps",
+            "seed",
+            "synthesis",
+            "temperature",
+        }
+    )
+    commands: Mapping[str, type[Options]] = MappingProxyType({})
 
     def __init__(self, options: RnnRbmOptions, context: BuildContext) -> None:
         bundle = bundle_of(context, "rnn_rbm")
@@ -102,20 +114,16 @@ class RnnRbm:
                 f"bundle '{bundle.folder}': rnn_rbm has n_visible {spec.n_visible}, "
                 f"the front end makes {front_end.n_bins} bins"
             )
-        self._options = options
+        self.options = options
+        self._bundle, self._latency_s = bundle, _latency_s(context)
         self._name = f"{bundle.manifest.name}/rnn_rbm"
         self._hop, self._length = front_end.hop_length, front_end.frame_length
         self._zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
         self._graph = _scoring_graph(bundle, spec)
         drawing = sampling_graph(bundle, spec)
         _check_golden(bundle, self._graph, drawing, self._zeros)
-        self._sampler = Sampler(
-            drawing,
-            bundle,
-            feedback=options.feedback,
-            temperature=options.temperature,
-            gibbs_steps=options.gibbs_steps,
-        )
+        self._drawing = drawing
+        self._sampler = self._sampler_for(options)
         frames_per_s = front_end.sample_rate / self._hop
         self._baseline = Baseline(
             spec.free_energy_mean,
@@ -129,12 +137,44 @@ class RnnRbm:
         self._states = RowHistory(self._zeros.shape, keep)
         self.reset()
 
+    def prepare(
+        self, command: str, arguments: Options, /
+    ) -> tuple[RnnRbmOptions, Sampler]:
+        """Sampler for new options; nothing changes yet.
+
+        Raises
+        ------
+        ConfigError
+            The new options do not fit this lane.
+        """
+        assert isinstance(arguments, RnnRbmOptions)
+        problems = list(_late_offsets(arguments, self._latency_s))
+        if problems:
+            raise ConfigError(problems)
+        return arguments, self._sampler_for(arguments)
+
+    def obey(self, command: str, prepared: tuple[RnnRbmOptions, Sampler], /) -> None:
+        """Take over new options."""
+        self.options, self._sampler = prepared
+        # Nothing was kept while nobody was to continue: begin anew.
+        self._frames.clear()
+        self._states.clear()
+
+    def _sampler_for(self, options: RnnRbmOptions) -> Sampler:
+        return Sampler(
+            self._drawing,
+            self._bundle,
+            feedback=options.feedback,
+            temperature=options.temperature,
+            gibbs_steps=options.gibbs_steps,
+        )
+
     def process(self, item: ModelItem, /) -> Iterable[Event]:
         """Surprise for frames, synthesis as asked; a gap resets the state."""
         match item:
             case Frames():
                 return self._hear(item)
-            case Offset() if self._options.synthesis == "continue":
+            case Offset() if self.options.synthesis == "continue":
                 return self._continue(item)
             case Gap():
                 self.reset()
@@ -164,12 +204,12 @@ class RnnRbm:
         events: list[Event] = [
             Surprise(frames.first, self._hop, self._judge(free_energy))
         ]
-        if self._options.synthesis == "predict":
+        if self.options.synthesis == "predict":
             first = frames.first + 1
             events.append(
                 Synthesis(first, self._hop, finite(prediction), "predict", self._name)
             )
-        if self._options.synthesis == "continue":
+        if self.options.synthesis == "continue":
             self._frames.append(frames.first, values)
             before = np.concatenate([self._state[None], states[:-1]])
             self._states.append(frames.first, before)
@@ -204,8 +244,8 @@ class RnnRbm:
         frame, state = self._frames.get(last), self._states.get(last)
         if frame is None or state is None:
             return ()  # the segment lies in the first frame after a gap
-        self._sampler.start(frame, state, (self._options.seed, mark.segment))
-        drawn = self._sampler.draw(self._options.continue_frames)
+        self._sampler.start(frame, state, (self.options.seed, mark.segment))
+        drawn = self._sampler.draw(self.options.continue_frames)
         return (Synthesis(last + 1, self._hop, drawn, "continue", self._name),)
 
 
@@ -247,13 +287,18 @@ def _check_golden(
 
 def _check(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
     yield from fit_problems(context, "rnn_rbm")
-    yield from _late_offsets(options, context)
+    yield from _late_offsets(options, _latency_s(context))
 
 
-def _late_offsets(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
-    if options.synthesis != "continue" or context.info is None:
+def _latency_s(context: BuildContext) -> float:
+    if context.info is None:
+        return 0.0
+    return context.detector_latency / context.info.sample_rate
+
+
+def _late_offsets(options: RnnRbmOptions, latency_s: float) -> Iterable[str]:
+    if options.synthesis != "continue":
         return
-    latency_s = context.detector_latency / context.info.sample_rate
     if latency_s > _LONGEST_LATENCY_S:
         yield (
             "synthesis 'continue' needs a detector that announces an offset within "
@@ -262,7 +307,7 @@ def _late_offsets(options: RnnRbmOptions, context: BuildContext) -> Iterable[str
 
 
 def _build(options: RnnRbmOptions, context: BuildContext) -> RnnRbm:
-    problems = list(_late_offsets(options, context))
+    problems = list(_late_offsets(options, _latency_s(context)))
     if problems:
         raise ConfigError(problems)
     return RnnRbm(options, context)

@@ -1,9 +1,8 @@
 """Publishes messages over ZeroMQ: labels, segments, frames, synthesis, stats."""
 
-import errno
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -12,7 +11,7 @@ from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.timebase import NS, Clock
 from neurovocal.engine.types import KINDS, Message
 from neurovocal.engine.wire import encode
-from neurovocal.plugins._endpoint import claim, endpoint_problems, ipc_in_use
+from neurovocal.plugins._endpoint import bind, claim, endpoint_problems
 from neurovocal.plugins._subscribers import Subscribers
 
 if TYPE_CHECKING:
@@ -134,8 +133,6 @@ class ZmqSink:
         import zmq
 
         endpoint = self._options.endpoint
-        if ipc_in_use(endpoint):
-            raise ConfigError(_in_use(endpoint))
         self._dontwait = zmq.DONTWAIT
         self._subscribers = Subscribers()
         self._context = zmq.Context()
@@ -144,14 +141,11 @@ class ZmqSink:
         self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)
         self._socket.setsockopt(zmq.SNDHWM, self._options.queue_length)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _UPSTREAM_MOST_BYTES)
-        if endpoint.startswith("tcp://["):
-            self._socket.setsockopt(zmq.IPV6, 1)
         try:
-            self._socket.bind(endpoint)
-        except zmq.ZMQError as error:
+            self.endpoint = bind(self._socket, endpoint)
+        except ConfigError:
             self.close()
-            raise ConfigError(_explained(endpoint, error)) from error
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            raise
 
     def _wait(self) -> None:
         wanted = self._options.wait_for_subscribers
@@ -187,20 +181,6 @@ class ZmqSink:
 
 def _problems(options: ZmqOptions) -> Iterator[str]:
     return endpoint_problems(options.endpoint, allow_remote=options.allow_remote)
-
-
-def _in_use(endpoint: str) -> str:
-    return f"{endpoint}: address in use: another run? choose another endpoint"
-
-
-def _explained(endpoint: str, error: Any) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return _in_use(endpoint)
-    if error.errno in (errno.ENODEV, errno.EADDRNOTAVAIL):
-        return f"{endpoint}: this machine has no such address"
-    if error.errno == errno.EACCES:
-        return f"{endpoint}: not allowed: choose a port above 1023 or another path"
-    return f"{endpoint} cannot be bound: {error.strerror}"
 
 
 def _build(options: ZmqOptions, context: BuildContext) -> ZmqSink:

@@ -12,12 +12,12 @@ from neurovocal.engine.located import parse_located
 from neurovocal.engine.registry import Options
 
 TOP = (
-    "bundle, detector, features, models, name, sinks, source, station, "
+    "bundle, control, detector, features, models, name, sinks, source, station, "
     "stop_timeout_s, tile, version"
 )
 KINDS = (
     "'block', 'gap', 'anchor', 'frames', 'posteriors', 'onset', 'offset', 'label', "
-    "'surprise', 'synthesis', 'health' or 'stats'"
+    "'surprise', 'synthesis', 'health', 'control' or 'stats'"
 )
 
 
@@ -143,7 +143,7 @@ sinks:
         (
             "version: 1\nlanes: [{source: {plugin: file}}]\nsource: {plugin: file}\n",
             [
-                "source: unknown option (known: lanes, sinks, station, "
+                "source: unknown option (known: control, lanes, sinks, station, "
                 "stop_timeout_s, tile, version)"
             ],
         ),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zmq
 from tiny_bundle import make_tiny_bundle
 
 from neurovocal.engine.errors import DeviceError
@@ -27,6 +28,7 @@ from neurovocal.engine.timebase import ManualClock
 from neurovocal.engine.types import (
     Anchor,
     Block,
+    Control,
     Frames,
     Gap,
     Health,
@@ -230,6 +232,7 @@ def every_kind():
         Synthesis(1, 128, values, "predict", "m"),
         Gap(4, 900, "overrun"),
         Health("model 'm'", "restarting", "it failed"),
+        Control(900, "set", "m", {"temperature": 0.5}),
         Stats({"position": 900, "level_db": -np.inf}),
     ]
     ledger = Ledger(1.0, 2.0, 3.0)
@@ -250,6 +253,20 @@ def sink(**options):
     return check
 
 
+def control(bench):
+    """It answers whoever asks, and closes as often as it is told to."""
+    server = bench.build(endpoint="tcp://127.0.0.1:*")
+    server.open()
+    with zmq.Context() as context, context.socket(zmq.REQ) as client:
+        client.connect(server.endpoint)
+        client.send(b'{"v": 1}')
+        server.serve(lambda request: {"heard": request}, 10.0)
+        assert client.poll(10_000)
+        assert client.recv() == b'{"heard":{"v":1}}'
+    server.close()
+    server.close()
+
+
 CONTRACTS = {
     ("features", "spectrogram"): spectrogram,
     ("detector", "energy"): detector_of_samples,
@@ -262,6 +279,7 @@ CONTRACTS = {
     ("source", "pipe"): pipe,
     ("source", "recording"): recording,
     ("source", "synthetic"): synthetic,
+    ("control", "zmq"): control,
     ("sink", "journal"): sink(path="journal.sqlite"),
     ("sink", "jsonl"): sink(path="events.jsonl"),
     ("sink", "recording"): sink(path="kept"),

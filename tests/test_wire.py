@@ -16,6 +16,7 @@ from neurovocal.engine.types import (
     KINDS,
     Anchor,
     Block,
+    Control,
     Event,
     Frames,
     Gap,
@@ -76,6 +77,13 @@ EVENTS: dict[type, st.SearchStrategy[Event]] = {
         texts,
         st.sampled_from(["healthy", "lagging", "lossy", "restarting", "failed"]),
         texts,
+    ),
+    Control: st.builds(
+        Control,
+        counts,
+        texts,
+        texts,
+        st.dictionaries(texts, json_values, max_size=4),
     ),
     Stats: st.builds(Stats, st.dictionaries(texts, json_values, max_size=4)),
 }

@@ -11,6 +11,7 @@ import typer
 
 from neurovocal.engine.cli.bench import bench
 from neurovocal.engine.cli.bundle import bundle_app
+from neurovocal.engine.cli.control import control
 from neurovocal.engine.cli.export import export
 from neurovocal.engine.cli.init import init
 from neurovocal.engine.cli.inspect import check, devices, plugins, schema
@@ -25,7 +26,7 @@ COMMANDS_GROUP = "neurovocal.commands"
 _INTERRUPTED = 130  # what typer makes of Ctrl-C where no run handles it
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(run, check, init, devices, plugins, schema),
-    *(detect, label, listen, replay, export, bench),
+    *(detect, label, listen, control, replay, export, bench),
 )
 
 

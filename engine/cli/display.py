@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from neurovocal.engine.lane_worker import Channel, LaneWorker
+from neurovocal.engine.channel import Channel
+from neurovocal.engine.lane_worker import LaneWorker
 from neurovocal.engine.runner import Runner
 from neurovocal.engine.types import Gap, Health, Label, Message, Offset
 

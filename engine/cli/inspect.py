@@ -146,6 +146,7 @@ def _schema(registry: Registry) -> dict[str, Any]:
         "detector": "StageConfig",
         "model": "StageConfig",
         "sink": "SinkConfig",
+        "control": "StageConfig",
     }
     for kind, base in stages.items():
         choices = []
@@ -174,7 +175,7 @@ def _schema(registry: Registry) -> dict[str, Any]:
 
 
 def _use_stages(properties: dict[str, Any]) -> None:
-    for kind in ("source", "features", "detector"):
+    for kind in ("source", "features", "detector", "control"):
         if kind in properties:
             help_text = properties[kind].get("description", "")
             properties[kind] = {"$ref": f"#/$defs/{kind}", "description": help_text}

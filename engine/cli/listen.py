@@ -11,6 +11,7 @@ from neurovocal.engine.client import Received, Subscriber
 from neurovocal.engine.errors import NeurovocalError
 from neurovocal.engine.types import (
     Anchor,
+    Control,
     Event,
     Gap,
     Health,
@@ -52,8 +53,8 @@ def listen(
 ) -> None:
     """Print the events of a running engine, one a line, until Ctrl-C.
 
-    Kinds: label, onset, offset, gap, anchor, health, stats, frames, posteriors,
-    surprise, synthesis, block. Lost messages are reported on stderr.
+    Kinds: label, onset, offset, gap, anchor, health, control, stats, frames,
+    posteriors, surprise, synthesis, block. Lost messages are reported on stderr.
     """
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     left = count
@@ -157,6 +158,9 @@ def _says(event: Event, received: Received) -> str:
             return f"sample {event.sample} is at {event.utc_ns} ns UTC"
         case Health():
             return _printable(f"{event.stage} {event.state}: {event.detail}")
+        case Control():
+            said = msgspec.json.encode(event.arguments).decode()
+            return _printable(f"{event.command} {event.model} {said}")
         case Stats():
             return _printable(msgspec.json.encode(event.values).decode())
         case _:

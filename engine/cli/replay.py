@@ -16,7 +16,7 @@ from neurovocal.engine.journal import RunRecord, read_events, runs
 from neurovocal.engine.located import parse_located
 from neurovocal.engine.plan import DEFAULT_WANTS
 from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.replay import ReplayComparison
+from neurovocal.engine.replay import ReplayComparison, recalled
 from neurovocal.engine.runner import Runner
 from neurovocal.engine.timebase import SystemClock
 
@@ -47,7 +47,9 @@ def replay(
     located = parse_located(
         yaml.safe_dump(_again(data, block_length), sort_keys=False), str(journal)
     )
-    outcome = run_plan(plan_of_parts(parse_config(located), located, base), comparison)
+    plan = plan_of_parts(parse_config(located), located, base)
+    commands = list(recalled(read_events(journal, record.run)))
+    outcome = run_plan(plan, comparison, commands)
     differences = comparison.differences + comparison.missing()
     _report(record, comparison, differences, as_json)
     raise typer.Exit(EXIT_RUNTIME if differences or outcome.errors else 0)
@@ -108,7 +110,9 @@ def _again(data: dict[str, Any], block_length: int | None) -> dict[str, Any]:
         lane.pop("sinks", None)
     # The comparison is an observer; a configuration has at least one sink.
     nothing = {"plugin": "jsonl", "options": {"path": "/dev/null"}, "events": []}
-    return {**data, "sinks": [nothing]}
+    again = {**data, "sinks": [nothing]}
+    again.pop("control", None)  # its commands come from the journal
+    return again
 
 
 def _source(

@@ -3,7 +3,7 @@
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -14,6 +14,7 @@ import yaml
 
 from neurovocal.engine.config import Config, parse_config
 from neurovocal.engine.located import Located, parse_located
+from neurovocal.engine.orders import Recalled
 from neurovocal.engine.plan import Plan, base_of, make_plan
 from neurovocal.engine.protocols import Sink
 from neurovocal.engine.registry import BuildContext, Registry
@@ -67,13 +68,17 @@ def plan_of_data(data: dict[str, object]) -> Plan:
     return plan_of_parts(parse_config(located), located, Path.cwd())
 
 
-def run_plan(plan: Plan, display: Display | None = None) -> Outcome:
+def run_plan(
+    plan: Plan, display: Display | None = None, recalled: Sequence[Recalled] = ()
+) -> Outcome:
     """Run a plan until its end or Ctrl-C, and say what was lost.
+
+    Commands of a recorded run, `recalled`, are carried out where they were.
 
     The first SIGINT or SIGTERM stops in order within the configured time, the
     second at once.
     """
-    runner = Runner(plan, [display] if display else [])
+    runner = Runner(plan, [display] if display else [], recalled)
     if display:
         display.watch(runner)
     with _signals(runner):

@@ -1,0 +1,102 @@
+"""``neurovocal control``: steer a running engine."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from neurovocal.engine.control_client import Control
+from neurovocal.engine.errors import ConfigError
+
+_DEFAULT = "tcp://127.0.0.1:5557"
+_PATIENCE_S = 30.0  # a long recording takes a moment to be read
+
+
+def control(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[ENDPOINT] COMMAND [NAME=VALUE...]",
+            help="ping, status, set NAME=VALUE..., prime [RECORDING], or stop.",
+        ),
+    ],
+    lane: Annotated[
+        str | None, typer.Option(help="Only this lane; default: all.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Which model; default: the one that takes commands."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The reply as JSON.")] = False,
+) -> None:
+    """Steer a running engine: `neurovocal control set synthesis=free temperature=0.8`.
+
+    The engine's configuration has `control: {plugin: zmq}`; without ENDPOINT it is
+    asked at tcp://127.0.0.1:5557. `status` lists what can be set. Exit code 2: the
+    engine refused, or nobody answered.
+    """
+    endpoint = _DEFAULT
+    if "://" in words[0]:
+        endpoint, *words = words
+    if not words:
+        raise ConfigError("which command? ping, status, set, prime or stop")
+    command, *rest = words
+    with Control(endpoint, timeout=_PATIENCE_S) as socket:
+        reply = socket.command(
+            command, _arguments(command, rest), lane=lane, model=model
+        )
+    if as_json:
+        typer.echo(json.dumps(reply))
+        return
+    for line in _lines(reply):
+        typer.echo("".join(char if char.isprintable() else "?" for char in line))
+
+
+def _arguments(command: str, words: list[str]) -> dict[str, Any]:
+    if command == "prime" and len(words) == 1 and "=" not in words[0]:
+        # The engine may have been started in another folder.
+        return {"path": str(Path(words[0]).expanduser().absolute())}
+    return dict(map(_assignment, words))
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"'{text}' is not NAME=VALUE, such as temperature=0.8")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{text}': the value cannot be read") from error
+
+
+def _lines(reply: dict[str, Any]) -> list[str]:
+    """The reply for people."""
+    if "lanes" in reply:
+        lanes = [line for lane in reply["lanes"] for line in _lane_lines(lane)]
+        return [f"run {reply['run']}", *lanes]
+    if "applied" in reply:
+        return [f"{a['stream']}: from sample {a['sample']}" for a in reply["applied"]]
+    return [f"run {reply['run']}"] if "run" in reply else ["done"]
+
+
+def _lane_lines(lane: dict[str, Any]) -> list[str]:
+    if "streams" not in lane:
+        return [f"lane '{lane['lane']}': {lane.get('error', 'has ended')}"]
+    lines = [
+        f"lane '{lane['lane']}', stream '{stream['stream']}': "
+        f"{stream['seconds']:.1f} s, {_db(stream['level_db'])}, "
+        f"lag {stream['lag_ms']:.1f} ms, {stream['source']['lost']} samples lost"
+        for stream in lane["streams"]
+    ]
+    for model in lane["models"]:
+        options = model.get("options", {})
+        told = "  ".join(f"{name}={value}" for name, value in options.items())
+        state = "switched off after failures" if model["failed"] else told
+        lines.append(f"  {model['model']}: {state or 'takes no commands'}")
+    return lines
+
+
+def _db(level: float | None) -> str:
+    return "silence" if level is None else f"{level:.1f} dB"

@@ -1,0 +1,324 @@
+"""Commands while a run goes on: from a request to its reply (docs/control.md)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from threading import Lock
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from pydantic import Field, ValidationError
+
+from neurovocal.engine.channel import Channel
+from neurovocal.engine.errors import NeurovocalError
+from neurovocal.engine.lane_worker import LaneWorker
+from neurovocal.engine.orders import Act, CommandError, Order, Wish
+from neurovocal.engine.protocols import Controllable
+from neurovocal.engine.registry import Options
+
+__all__ = ["VERSION", "CommandBus", "CommandError"]
+
+VERSION = 1
+# What commands of the engine itself are called; models have more.
+OWN_COMMANDS = ("ping", "status", "set", "stop")
+
+Reply: TypeAlias = dict[str, Any]
+_Id: TypeAlias = str | int | None
+FormT = TypeVar("FormT", bound=Options)
+
+
+class Request(Options):
+    """A command as it comes from outside."""
+
+    v: Literal[1]
+    """Version of this format."""
+    id: str | int | None = None
+    """Comes back with the reply."""
+    command: str = Field(max_length=64)
+    """`ping`, `status`, `set`, `stop`, or one of a model's own."""
+    lane: str | None = None
+    """Name of a lane; default: all."""
+    model: str | int | None = None
+    """Plugin name, or place in the lane's list of models from 0; default: the only
+    one that takes commands."""
+    arguments: dict[str, Any] = {}
+    """What the command needs."""
+
+
+class CommandBus:
+    """Takes requests from any thread and answers when they took effect.
+
+    One command is dealt with at a time, so that each is checked against what the
+    one before has left.
+
+    Parameters
+    ----------
+    run : str
+        Name of the run.
+    lanes : sequence of LaneWorker
+        Who carries commands out.
+    stop : callable
+        Ends the run.
+    patience_s : float
+        How long a lane may take to carry a command out.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        lanes: Sequence[LaneWorker],
+        stop: Callable[[], None],
+        patience_s: float = 2.0,
+    ) -> None:
+        self._run = run
+        self._lanes = lanes
+        self._stop = stop
+        self._patience_s = patience_s
+        self._lock = Lock()
+
+    def submit(self, request: object) -> Reply:
+        """Carry a command out.
+
+        Parameters
+        ----------
+        request : object
+            What came from outside, any JSON value; see `Request`.
+
+        Returns
+        -------
+        dict
+            ``{v, id, ok: True, command, ...}``, or ``{v, id, ok: False, error}`` with
+            one sentence, when nothing was changed.
+        """
+        head: Reply = {"v": VERSION, "id": _id_of(request), "ok": True}
+        try:
+            checked = _checked(Request, request, "a command")
+            with self._lock:
+                answer = self._answer(checked)
+        except NeurovocalError as error:
+            sentence = " ".join(str(error).split())
+            return {**head, "ok": False, "error": sentence}
+        return {**head, "command": checked.command, **answer}
+
+    def recall(self, wish: Wish, channel: Channel) -> Order:
+        """Prepare the order of a recorded command anew, for one channel."""
+        act = self._prepared(wish, channel)
+        return Order(wish, [(channel.lane, act)])
+
+    def _answer(self, request: Request) -> Reply:
+        workers = self._addressed(request.lane)
+        if request.command == "ping":
+            return {"run": self._run}
+        if request.command == "status":
+            return {"run": self._run, "lanes": [self._status(w) for w in workers]}
+        if request.command == "stop":
+            try:
+                return {"applied": self._send(workers, Wish("stop", "", {}))}
+            finally:
+                self._stop()  # a lane that does not answer ends, too
+        wish = Wish(request.command, _model_of(request, workers), request.arguments)
+        return {"applied": self._send(workers, wish), **self._options(workers, wish)}
+
+    def _addressed(self, name: str | None) -> Sequence[LaneWorker]:
+        if any(not worker.channels for worker in self._lanes):
+            raise CommandError("the run has not begun yet: ask again")
+        if name is None:
+            living = [lane for lane in self._lanes if not lane.finished.is_set()]
+            return living or self._lanes
+        found = [worker for worker in self._lanes if worker.name == name]
+        if not found:
+            known = ", ".join(f"'{worker.name}'" for worker in self._lanes)
+            raise CommandError(f"there is no lane '{name}' (there is: {known})")
+        return found
+
+    def _send(self, workers: Sequence[LaneWorker], wish: Wish) -> list[Any]:
+        """Prepare everything, then hand it out: what can fail comes first."""
+        orders = []
+        for worker in workers:
+            if worker.finished.is_set():
+                raise CommandError(f"lane '{worker.name}' has ended")
+            acts = [(c.lane, self._prepared(wish, c)) for c in worker.channels]
+            orders.append(Order(wish, acts))
+        for worker, order in zip(workers, orders, strict=True):
+            worker.inbox.put(order)
+        answers: list[Any] = []
+        refused = []
+        for worker, order in zip(workers, orders, strict=True):
+            try:
+                answers += order.wait(self._patience_s)
+            except CommandError as error:
+                refused.append(f"lane '{worker.name}': {error}")
+        if refused and answers:
+            took = ", ".join(f"'{answer['stream']}'" for answer in answers)
+            refused.append(f"but these streams took it: {took}")
+        if refused:
+            raise CommandError("; ".join(refused))
+        return answers
+
+    def _prepared(self, wish: Wish, channel: Channel) -> Act:
+        if wish.command == "stop":
+            return lambda channel: None
+        stage = _stage_of(channel, wish.model)
+        if wish.command == "set":
+            arguments: Options = _merged(stage, wish)
+        else:
+            form = stage.commands.get(wish.command)
+            if form is None:
+                raise CommandError(_unknown_command(wish.command, stage))
+            arguments = _checked(form, wish.arguments, f"'{wish.command}'")
+        prepared = stage.prepare(wish.command, arguments)
+        return lambda channel: stage.obey(wish.command, prepared)
+
+    def _status(self, worker: LaneWorker) -> Reply:
+        status: Reply = {"lane": worker.name, "ended": worker.finished.is_set()}
+        channels = worker.channels
+        if not status["ended"]:
+            acts = [(c.lane, _statistics(worker, c)) for c in channels]
+            order = Order(None, acts)
+            try:
+                worker.inbox.put(order)
+                streams = order.wait(self._patience_s)
+            except CommandError as error:
+                return {**status, "error": str(error)}
+            return {**status, "streams": streams, "models": _models(channels[0])}
+        return status
+
+    def _options(self, workers: Sequence[LaneWorker], wish: Wish) -> Reply:
+        stage = _stage_of(workers[0].channels[0], wish.model)
+        return {"options": _adjustable(stage)}
+
+
+def _statistics(worker: LaneWorker, channel: Channel) -> Act:
+    def act(_: Channel) -> Reply:
+        info = channel.lane.info
+        head = {"stream": info.stream, "sample_rate": info.sample_rate}
+        return {**head, **worker.statistics(channel)}
+
+    return act
+
+
+def _models(channel: Channel) -> list[Reply]:
+    """What each model is set to, and what of it can be changed."""
+    models = []
+    for index, shell in enumerate(channel.lane.models):
+        entry: Reply = {"model": shell.plugin, "index": index, "failed": shell.failed}
+        if isinstance(shell.stage, Controllable):
+            entry["options"] = _adjustable(shell.stage)
+            entry["commands"] = ["set", *sorted(shell.stage.commands)]
+        models.append(entry)
+    return models
+
+
+def _adjustable(stage: Controllable) -> Reply:
+    options = stage.options.model_dump(mode="json")
+    return {name: options[name] for name in sorted(stage.adjustable)}
+
+
+def _model_of(request: Request, workers: Sequence[LaneWorker]) -> str:
+    """Which model is meant, as a name or index that is the same in all lanes."""
+    if request.model is not None:
+        return str(request.model)
+    for worker in workers:
+        found = [
+            (index, shell.plugin)
+            for index, shell in enumerate(worker.channels[0].lane.models)
+            if isinstance(shell.stage, Controllable)
+        ]
+        if not found:
+            raise CommandError(
+                f"lane '{worker.name}' has no model that takes '{request.command}' "
+                f"(without one there are: {', '.join(OWN_COMMANDS)})"
+            )
+        if len(found) > 1:
+            names = ", ".join(f"{index} ({plugin})" for index, plugin in found)
+            raise CommandError(f"say which 'model' is meant: {names}")
+    return str(found[0][1])
+
+
+def _stage_of(channel: Channel, model: str) -> Controllable:
+    shells = channel.lane.models
+    if model.isdecimal() and int(model) < len(shells):
+        found = [shells[int(model)]]
+    else:
+        found = [shell for shell in shells if shell.plugin == model]
+    if not found:
+        known = ", ".join(f"{i} ({s.plugin})" for i, s in enumerate(shells)) or "none"
+        raise CommandError(f"there is no model '{model}' (there is: {known})")
+    if len(found) > 1:
+        raise CommandError(f"several models are '{model}': name its place in the list")
+    if not isinstance(found[0].stage, Controllable):
+        raise CommandError(f"model '{model}' takes no commands")
+    return found[0].stage
+
+
+def _merged(stage: Controllable, wish: Wish) -> Options:
+    """The stage's present options with what is to change, checked as a whole."""
+    if not wish.arguments:
+        raise CommandError(
+            f"'set' without arguments changes nothing; it can: {_listed(stage)}"
+        )
+    for name in wish.arguments:
+        if name not in stage.adjustable:
+            raise CommandError(_not_adjustable(name, stage))
+    form = type(stage.options)
+    return _checked(form, {**stage.options.model_dump(), **wish.arguments}, "'set'")
+
+
+def _not_adjustable(name: str, stage: Controllable) -> str:
+    if name in type(stage.options).model_fields:
+        return f"'{name}' cannot be changed while it runs (these can: {_listed(stage)})"
+    close = get_close_matches(name, stage.adjustable, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {_listed(stage)}"
+    return f"unknown option '{name[:64]}' ({hint})"
+
+
+def _unknown_command(command: str, stage: Controllable) -> str:
+    known = [*OWN_COMMANDS, *sorted(stage.commands)]
+    close = get_close_matches(command, known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+    return f"unknown command '{command}' ({hint})"
+
+
+def _listed(stage: Controllable) -> str:
+    return ", ".join(sorted(stage.adjustable))
+
+
+def _checked(form: type[FormT], data: object, what: str) -> FormT:
+    try:
+        return form.model_validate(data)
+    except ValidationError as error:
+        raise CommandError("; ".join(_sentences(error, form, what))) from error
+
+
+def _sentences(error: ValidationError, form: type[Options], what: str) -> Iterator[str]:
+    if any(not detail["loc"] for detail in error.errors()):
+        # Not of one field, but of all of them together.
+        whole = {_lower(d["msg"]) for d in error.errors() if not d["loc"]}
+        yield f"{what}: {', '.join(sorted(whole))}"
+        return
+    found: dict[str, list[str]] = {}
+    for detail in error.errors():
+        found.setdefault(str(detail["loc"][0])[:64], []).append(_reason(detail, form))
+    for name, reasons in found.items():
+        yield f"{what}: '{name}' {' or '.join(dict.fromkeys(reasons))}"
+
+
+def _reason(detail: Any, form: type[Options]) -> str:
+    if detail["type"] == "extra_forbidden":
+        known = sorted(form.model_fields)
+        close = get_close_matches(str(detail["loc"][-1]), known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+        return f"is unknown ({hint})"
+    if detail["type"] == "missing":
+        return "is missing"
+    got = repr(detail["input"])
+    return f"is wrong: {_lower(detail['msg'])} (got {got[:80]})"
+
+
+def _lower(text: str) -> str:
+    text = text.removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
+
+
+def _id_of(request: object) -> _Id:
+    """The request's id, as far as it has one that can be given back."""
+    found = request.get("id") if isinstance(request, dict) else None
+    return found if isinstance(found, str | int) else None

@@ -1,0 +1,199 @@
+"""Commands on their way to a lane's thread, and their answers on the way back."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event as Flag
+from threading import Lock
+from typing import Any, NamedTuple
+
+from neurovocal.engine.channel import Channel
+from neurovocal.engine.errors import NeurovocalError
+from neurovocal.engine.lane import Lane
+from neurovocal.engine.types import Control
+
+# A person or a program steers; nobody needs more commands waiting than this.
+_MOST_WAITING = 16
+
+
+class CommandError(NeurovocalError):
+    """A command was refused; nothing has changed."""
+
+
+Act = Callable[[Channel], Any]
+Report = Callable[[Control, Channel], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a command asks of the models of a lane, as it is published and kept.
+
+    Parameters
+    ----------
+    command : str
+        Such as ``set``.
+    model : str
+        Plugin name or place in the configuration's list; empty: of no model.
+    arguments : mapping
+        JSON values.
+    """
+
+    command: str
+    model: str
+    arguments: Mapping[str, Any]
+
+
+class Order:
+    """One command for the channels of one lane.
+
+    Whoever waits may give up, and the lane may take it: only one of the two
+    happens, so that a command that was reported as not carried out never is.
+
+    Parameters
+    ----------
+    wish : Wish or None
+        Published where the order is carried out; None: it changes nothing.
+    acts : mapping of Lane to callable
+        What to do for each channel; called on the lane's thread, quick.
+    """
+
+    def __init__(self, wish: Wish | None, acts: Iterable[tuple[Lane, Act]]) -> None:
+        self._wish = wish
+        self._acts = dict(acts)
+        self._lock = Lock()
+        self._taken = self._dropped = False
+        self._done = Flag()
+        self._error: Exception | None = None
+        self._answers: list[Any] = []
+
+    def carry_out(self, channels: Iterable[Channel], report: Report) -> None:
+        """Do it, on the lane's thread between two quanta."""
+        with self._lock:
+            if self._dropped:
+                return
+            self._taken = True
+        try:
+            for channel in channels:
+                self._carry_out(channel, report)
+        except Exception as error:
+            self._error = error
+        self._done.set()
+
+    def _carry_out(self, channel: Channel, report: Report) -> None:
+        act = self._acts.get(channel.lane)
+        if act is None:
+            raise CommandError("another stream has begun meanwhile: send it again")
+        answer = act(channel)
+        if self._wish is None:
+            self._answers.append(answer)
+            return
+        sample = channel.lane.heard
+        wish = self._wish
+        event = Control(sample, wish.command, wish.model, dict(wish.arguments))
+        report(event, channel)
+        stream = channel.lane.info.stream
+        self._answers.append({"stream": stream, "sample": sample})
+
+    def refuse(self, error: Exception) -> None:
+        """Say that it will not be carried out."""
+        self._error = error
+        self._done.set()
+
+    def wait(self, timeout: float) -> list[Any]:
+        """Answers of all channels.
+
+        Raises
+        ------
+        CommandError
+            The lane did not take it in time (it never will), or it failed.
+        """
+        if not self._done.wait(timeout):
+            with self._lock:
+                self._dropped = not self._taken
+            if self._dropped:
+                raise CommandError(
+                    f"the lane did not take the command within {timeout:g} s; "
+                    "nothing has changed"
+                )
+            self._done.wait()
+        if isinstance(self._error, NeurovocalError):
+            raise self._error
+        if self._error is not None:
+            error = self._error
+            raise CommandError(f"it failed: {type(error).__name__}: {error}")
+        return self._answers
+
+
+class Inbox:
+    """Orders that wait for a lane, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._orders: deque[Order] = deque()
+        self._closed = False
+
+    def put(self, order: Order) -> None:
+        """Add an order.
+
+        Raises
+        ------
+        CommandError
+            Too many wait already, or the lane has ended.
+        """
+        if self._closed:
+            raise CommandError("the lane has ended")
+        if len(self._orders) >= _MOST_WAITING:
+            raise CommandError(f"{_MOST_WAITING} commands wait already: send fewer")
+        self._orders.append(order)
+
+    def due(
+        self, channels: Sequence[Channel]
+    ) -> Iterator[tuple[Order, Sequence[Channel]]]:
+        """Orders to carry out now, and for which channels."""
+        while self._orders:
+            yield self._orders.popleft(), channels
+
+    def close(self) -> None:
+        """Refuse what waits, and what comes."""
+        self._closed = True
+        while self._orders:
+            self._orders.popleft().refuse(CommandError("the lane has ended"))
+
+
+class Recalled(NamedTuple):
+    """A command as a journal kept it."""
+
+    stream: str
+    sample: int
+    wish: Wish
+
+
+class Script(Inbox):
+    """Commands of a recorded run, each at the position where it took effect.
+
+    Parameters
+    ----------
+    recalled : iterable of Recalled
+        In the order of each stream.
+    make : callable
+        ``make(wish, channel)`` prepares the order anew.
+    """
+
+    def __init__(
+        self, recalled: Iterable[Recalled], make: Callable[[Wish, Channel], Order]
+    ) -> None:
+        super().__init__()
+        self._make = make
+        self._waiting: dict[str, deque[Recalled]] = {}
+        for each in recalled:
+            self._waiting.setdefault(each.stream, deque()).append(each)
+
+    def due(
+        self, channels: Sequence[Channel]
+    ) -> Iterator[tuple[Order, Sequence[Channel]]]:
+        """Orders whose position has been reached."""
+        for channel in channels:
+            waiting = self._waiting.get(channel.lane.info.stream)
+            while waiting and waiting[0].sample <= channel.lane.heard:
+                order = self._make(waiting.popleft().wish, channel)
+                yield order, [channel]
+                order.wait(0.0)  # nobody else would hear of a failure

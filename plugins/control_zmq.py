@@ -1,0 +1,158 @@
+"""Takes commands over ZeroMQ: JSON requests, JSON replies (docs/control.md)."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from pydantic import Field
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.timebase import NS, Clock
+from neurovocal.plugins._endpoint import bind, claim, endpoint_problems
+
+if TYPE_CHECKING:
+    import zmq
+
+_MOST_BYTES = 64 * 1024
+# Requests that wait in the socket, for each connection; ZeroMQ holds back more.
+_MOST_WAITING = 32
+_LINGER_MS = 200
+
+Submit = Callable[[object], dict[str, Any]]
+
+
+class ControlOptions(Options):
+    """Options of the control socket."""
+
+    endpoint: str = "tcp://127.0.0.1:5557"
+    """Where to bind: `tcp://HOST:PORT` (port `*`: any free one) or `ipc://PATH`."""
+    allow_remote: bool = False
+    """Whether an endpoint that other machines can reach may be bound: whoever
+    reaches it may stop the engine."""
+    commands_per_s: float = Field(default=100.0, gt=0)
+    """Commands that are carried out per second, in the long run; more are refused."""
+
+
+class ControlSocket:
+    """A ROUTER socket, which any REQ or DEALER socket can talk to.
+
+    Parameters
+    ----------
+    options : ControlOptions
+        Checked options.
+    clock : Clock
+        For the bound on the rate.
+    """
+
+    def __init__(self, options: ControlOptions, clock: Clock) -> None:
+        self._options = options
+        self._rate = _Rate(options.commands_per_s, clock)
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self.endpoint = options.endpoint
+
+    def open(self) -> None:
+        """Bind.
+
+        Raises
+        ------
+        ConfigError
+            The endpoint is malformed, taken, or open to others without leave.
+        """
+        import zmq
+
+        problems = list(_problems(self._options))
+        if problems:
+            raise ConfigError(problems)
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.RCVHWM, _MOST_WAITING)
+        self._socket.setsockopt(zmq.SNDHWM, _MOST_WAITING)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES)
+        try:
+            self.endpoint = bind(self._socket, self._options.endpoint)
+        except ConfigError:
+            self.close()
+            raise
+
+    def serve(self, submit: Submit, timeout: float) -> None:
+        """Wait for one request and answer it."""
+        import zmq
+
+        assert self._socket is not None
+        if not self._socket.poll(round(timeout * 1000)):
+            return
+        *envelope, body = self._socket.recv_multipart()
+        # A connection that does not read its replies loses them: nobody waits.
+        if envelope:
+            reply = msgspec.json.encode(self._reply(envelope, body, submit))
+            try:
+                self._socket.send_multipart([*envelope, reply], zmq.DONTWAIT)
+            except zmq.Again:
+                return
+
+    def close(self) -> None:
+        """Close the socket; the last reply gets a moment to leave."""
+        if self._socket is not None:
+            self._socket.close(linger=_LINGER_MS)
+        if self._context is not None:
+            self._context.term()
+        self._socket = self._context = None
+
+    def _reply(
+        self, envelope: list[bytes], body: bytes, submit: Submit
+    ) -> dict[str, Any]:
+        # The connection's name, and for a REQ socket the empty part after it.
+        if len(envelope) > 2 or any(envelope[1:]):
+            return _refusal("a request is one part: a JSON object")
+        if not self._rate.take():
+            most = self._options.commands_per_s
+            return _refusal(f"more than {most:g} commands per second: send fewer")
+        try:
+            request = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return _refusal(f"a request is a JSON object ({error})")
+        return submit(request)
+
+
+class _Rate:
+    """A bucket that fills with time and holds a second's worth."""
+
+    def __init__(self, per_s: float, clock: Clock) -> None:
+        self._per_s = per_s
+        self._most = max(1.0, per_s)
+        self._clock = clock
+        self._left = self._most
+        self._then = clock.monotonic_ns()
+
+    def take(self) -> bool:
+        now = self._clock.monotonic_ns()
+        gained = (now - self._then) / NS * self._per_s
+        self._then, self._left = now, min(self._most, self._left + gained)
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+def _refusal(sentence: str) -> dict[str, Any]:
+    return {"v": 1, "id": None, "ok": False, "error": sentence}
+
+
+def _problems(options: ControlOptions) -> Iterator[str]:
+    return endpoint_problems(options.endpoint, allow_remote=options.allow_remote)
+
+
+def _build(options: ControlOptions, context: BuildContext) -> ControlSocket:
+    return ControlSocket(options, context.clock)
+
+
+plugin = Plugin(
+    kind="control",
+    options=ControlOptions,
+    build=_build,
+    summary="takes commands while it runs: status, set, prime, stop (ZeroMQ)",
+    resources=lambda options: claim(options.endpoint),
+    check=lambda options, context: _problems(options),
+)

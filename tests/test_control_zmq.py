@@ -1,0 +1,212 @@
+"""The control socket of a real engine: the client, the command, hostile peers."""
+
+import json
+from threading import Thread
+
+import pytest
+import zmq
+from command import neurovocal, running
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from neurovocal.engine.client import Control
+from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.orders import CommandError
+from neurovocal.engine.timebase import NS, ManualClock
+from neurovocal.plugins.control_zmq import ControlOptions, ControlSocket
+
+PATIENCE_MS = 20_000
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A socket that answers with what it was asked, on a thread of its own."""
+    socket = ControlSocket(
+        ControlOptions(endpoint=f"ipc://{tmp_path}/control", commands_per_s=1e9),
+        ManualClock(),
+    )
+    socket.open()
+    ended = []
+
+    def serve():
+        while not ended:
+            socket.serve(
+                lambda request: {"ok": True, "id": None, "echo": request}, 0.05
+            )
+
+    thread = Thread(target=serve, daemon=True)
+    thread.start()
+    yield socket
+    ended.append(True)
+    thread.join()
+    socket.close()
+
+
+@pytest.fixture
+def peer(server):
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.connect(server.endpoint)
+
+        def ask(*parts):
+            socket.send_multipart(parts)
+            assert socket.poll(PATIENCE_MS), "no reply"
+            return json.loads(socket.recv_multipart()[-1])
+
+        yield ask
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner),
+    max_leaves=6,
+)
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(body=st.binary(max_size=300) | JSON.map(lambda v: json.dumps(v).encode()))
+def test_whatever_comes_is_answered(peer, body):
+    reply = peer(body)
+    assert reply["ok"] or "JSON object" in reply["error"]
+
+
+def test_plain_req_sockets_and_odd_envelopes(server, peer):
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.connect(server.endpoint)
+        socket.send(b'{"v": 1, "command": "ping"}')
+        assert socket.poll(PATIENCE_MS)
+        assert json.loads(socket.recv())["echo"] == {"v": 1, "command": "ping"}
+    assert "one part" in peer(b"1", b"2", b"3")["error"]
+    assert "one part" in peer(b"not empty", b"{}")["error"]
+    assert peer(b"[" * 30_000)["ok"] is False
+
+
+def test_an_oversized_request_costs_its_connection_alone(server, peer):
+    with zmq.Context() as context, context.socket(zmq.DEALER) as bully:
+        bully.setsockopt(zmq.LINGER, 0)
+        bully.connect(server.endpoint)
+        bully.send(b"x" * 100_000)
+        assert peer(b"{}")["ok"]
+        assert not bully.poll(0)
+
+
+def test_more_commands_than_allowed_are_refused_until_time_has_passed(tmp_path):
+    clock = ManualClock()
+    endpoint = f"ipc://{tmp_path}/control"
+    socket = ControlSocket(ControlOptions(endpoint=endpoint, commands_per_s=3), clock)
+    socket.open()
+
+    def ask():
+        client.send(b"{}")
+        socket.serve(lambda request: {"ok": True}, 20.0)
+        assert client.poll(PATIENCE_MS)
+        return json.loads(client.recv())
+
+    with zmq.Context() as context, context.socket(zmq.DEALER) as client:
+        client.connect(endpoint)
+        assert [ask()["ok"] for _ in range(4)] == [True, True, True, False]
+        assert ask()["error"] == "more than 3 commands per second: send fewer"
+        clock.advance(0.4)
+        assert [ask()["ok"] for _ in range(2)] == [True, False]
+    socket.close()
+    assert clock.monotonic_ns() == 0.4 * NS
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("tcp://0.0.0.0:5557", "other machines connect"),
+        ("udp://127.0.0.1:1", "neither tcp://HOST:PORT nor ipc://PATH"),
+    ],
+)
+def test_bad_endpoints_are_found_before_anything_opens(endpoint, expected):
+    override = f"control={{plugin: zmq, options: {{endpoint: '{endpoint}'}}}}"
+    done = neurovocal("check", "demo", "--set", override)
+    assert done.code == 1
+    assert expected in done.err
+    assert "control" in done.err
+
+
+def test_two_that_want_the_same_endpoint_are_refused():
+    override = "control={plugin: zmq, options: {endpoint: 'tcp://127.0.0.1:5556'}}"
+    done = neurovocal("check", "demo", "--set", override)
+    assert done.code == 1
+    assert "both claim 'tcp:5556'" in done.err
+
+
+def test_a_policy_makes_no_sense_here():
+    done = neurovocal("check", "demo", "--set", "control={plugin: zmq, on_error: skip}")
+    assert done.code == 1
+    assert "has no policy" in done.err
+
+
+def test_nobody_there(tmp_path):
+    with (
+        Control(f"ipc://{tmp_path}/nobody", timeout=0.05) as control,
+        pytest.raises(NeurovocalError, match=r"nobody answered .* within 0\.05 s"),
+    ):
+        control.status()
+    with pytest.raises(ConfigError, match="is not an endpoint"), Control("nonsense"):
+        pass
+
+
+def test_a_steered_run_and_its_replay(tmp_path):
+    """A run is steered and stopped; a replay carries its commands out again."""
+    endpoint = f"ipc://{tmp_path}/control"
+    journal = f"{{plugin: journal, options: {{path: '{tmp_path}/run.sqlite'}}"
+    kept = "label, onset, offset, control, synthesis"
+    overrides = [
+        f"control={{plugin: zmq, options: {{endpoint: '{endpoint}'}}}}",
+        "source={plugin: synthetic, options: {duration_s: null, pace: realtime}}",
+        f"sinks=[{journal}, events: [{kept}]}}, "
+        f"{{plugin: recording, options: {{path: '{tmp_path}/kept'}}}}]",
+    ]
+    sets = [word for override in overrides for word in ("--set", override)]
+    with running("run", "demo", "--plain", *sets) as process:
+        assert process.stdout.readline()
+        shown = neurovocal("control", endpoint, "status")
+        assert shown.code == 0, shown.err
+        assert "rnn_rbm: continue_frames=50" in shown.out
+        assert "synthesis=predict" in shown.out
+        changed = neurovocal(
+            *("control", endpoint, "set", "synthesis=continue", "temperature=0.5"),
+            *("--lane", "demo", "--model", "rnn_rbm", "--json"),
+        )
+        assert json.loads(changed.out)["options"]["temperature"] == 0.5
+        with Control(endpoint) as control:
+            for wrong, sentence in (
+                ({"temperature": -1}, "greater than 0"),
+                ({"synthesis": "sing"}, "'synthesis' is wrong"),
+                ({"baseline_s": 3}, "cannot be changed while it runs"),
+            ):
+                with pytest.raises(CommandError, match=sentence):
+                    control.set(**wrong)
+            with pytest.raises(CommandError, match="there is no lane 'x'"):
+                control.command("status", lane="x")
+            process.stdout.readline()
+            assert control.set(synthesis=False)["options"]["synthesis"] == "off"
+            assert control.stop()["applied"][0]["stream"] == "demo"
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    done = neurovocal("replay", tmp_path / "run.sqlite", "--json")
+    found = json.loads(done.out)
+    assert found["differences"] == []
+    assert found["identical"]["control"] == 2
+    assert found["identical"]["synthesis"] > 10
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["set", "temperature"], "is not NAME=VALUE"),
+        (["ipc:///tmp/x"], "which command?"),
+        (["set", "a={"], "the value cannot be read"),
+    ],
+)
+def test_mistakes_on_the_command_line(words, sentence):
+    done = neurovocal("control", *words)
+    assert done.code == 1
+    assert sentence in done.err
