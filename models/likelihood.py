@@ -172,7 +172,7 @@ def log_likelihood(
     low = min(float(torch.cat(below).mean()), float(torch.cat(again).mean()))
     bracket = Bracket(low, float(high.mean()))
     if widest is not None and not bracket.width <= widest:
-        raise LikelihoodError(_refusal(bracket, annealing.n_temperatures, widest))
+        raise LikelihoodError(refusal(bracket, annealing.n_temperatures, widest))
     error = float(high.std()) / math.sqrt(len(high)) if len(high) > 1 else math.nan
     return Likelihood(bracket, error, len(high))
 
@@ -260,7 +260,8 @@ def _tiles(n: int, size: int) -> Iterator[slice]:
         yield slice(first, min(first + size, n))
 
 
-def _refusal(bracket: Bracket, n_temperatures: int, widest: float) -> str:
+def refusal(bracket: Bracket, n_temperatures: int, widest: float) -> str:
+    """Why a bracket is no figure, and what may make it one."""
     # The gap shrinks as one over the number of temperatures, in the end.
     needed = n_temperatures * bracket.width / widest * 1.25
     more = (

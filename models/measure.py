@@ -113,6 +113,17 @@ class LinearPredictor:
             count += error.size
         return total / count if count else float("nan")
 
+    def predict(self, song: Float32) -> Float32:
+        """Expectation of the frame after each, float32[n_frames, n_bins].
+
+        The first `order` - 1 frames have too short a past: silence (0) is put
+        before them.
+        """
+        before = np.zeros((self.order - 1, song.shape[1]), song.dtype)
+        after = np.zeros((1, song.shape[1]), song.dtype)
+        padded = np.concatenate([before, song, after])
+        return (_past(padded, self.order) @ self.weights).astype(np.float32)
+
 
 def _past(song: Float32, order: int) -> NDArray[np.float64]:
     """Rows of the `order` frames before each frame, newest first, and a one."""

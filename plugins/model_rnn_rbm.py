@@ -2,16 +2,22 @@
 
 The model is a restricted Boltzmann machine whose biases a recurrent network sets
 anew for each frame, from all frames before it (Boulanger-Lewandowski, Bengio and
-Vincent, 2012). Its free energy says how unlikely a frame is after its past, up to
-the log partition function, which it leaves out; the running baseline makes up for
-that slowly varying part.
+Vincent, 2012). Surprise is how far a frame lies from what the model expected after
+its past (`neurovocal.plugins._divergence`), over a running baseline. Its free energy
+says the same only up to the log partition function, and can be had instead.
 """
 
+<<<<<<< HEAD
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal
+=======
+from collections.abc import Iterable
+from typing import Any, Literal
+>>>>>>> 3ee4ac5 (Surprise is how far a frame lies from the expected one: free energy told loud from soft; measures of song: one-step errors, densities of Gaussian models, read-outs, foreign sounds)
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from neurovocal.engine.errors import BundleError, ConfigError
@@ -29,6 +35,8 @@ from neurovocal.engine.types import (
     Synthesis,
 )
 from neurovocal.plugins._baseline import Baseline
+from neurovocal.plugins._divergence import Divergence
+from neurovocal.plugins._npz import read_npz
 from neurovocal.plugins._onnx import Golden, Graph, bundle_of, finite, fit_problems
 from neurovocal.plugins._row_history import RowHistory
 from neurovocal.plugins._sampler import Feedback, Sampler, sampling_graph
@@ -57,8 +65,11 @@ class RnnRbmOptions(Options):
     """What a drawn frame is, and what the next one follows: the expectation
     (`mean`), a draw from the visible units (`sampled`), or the expectation plus
     noise like the model's errors (`mean_residual`)."""
+    surprise: Literal["divergence", "free_energy"] = "divergence"
+    """What surprise is made of: how far a frame lies from the expected one, or its
+    free energy, which tells foreign sounds from the bird's own less well."""
     baseline_s: float = Field(default=60.0, gt=0)
-    """Time constant of the running baseline of the free energy."""
+    """Time constant of the running baseline of the surprise."""
     warm_up_ms: float = Field(default=100.0, ge=0)
     """Time after the start, and after a gap, in which the recurrent state is still
     settling: surprise is 0 there, and the baseline does not move."""
@@ -121,16 +132,32 @@ class RnnRbm:
         self._zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
         self._graph = _scoring_graph(bundle, spec)
         drawing = sampling_graph(bundle, spec)
+<<<<<<< HEAD
         _check_golden(bundle, self._graph, drawing, self._zeros)
         self._drawing = drawing
         self._sampler = self._sampler_for(options)
-        frames_per_s = front_end.sample_rate / self._hop
-        self._baseline = Baseline(
-            spec.free_energy_mean,
-            spec.free_energy_std,
-            options.baseline_s * frames_per_s,
+=======
+        golden = Golden(bundle)
+        prediction = _check_golden(golden, self._graph, drawing, self._zeros)
+        self._sampler = Sampler(
+            drawing,
+            bundle,
+            feedback=options.feedback,
+            temperature=options.temperature,
+            gibbs_steps=options.gibbs_steps,
         )
+>>>>>>> 3ee4ac5 (Surprise is how far a frame lies from the expected one: free energy told loud from soft; measures of song: one-step errors, densities of Gaussian models, read-outs, foreign sounds)
+        frames_per_s = front_end.sample_rate / self._hop
+        self._divergence: Divergence | None = None
+        start = (spec.free_energy_mean, spec.free_energy_std)
+        if options.surprise == "divergence":
+            self._divergence = Divergence(_error_variance(bundle, spec))
+            known = self._divergence(golden.frames, prediction)[1:]
+            start = (float(known.mean()), max(float(known.std()), 1e-3))
+        self._baseline = Baseline(*start, options.baseline_s * frames_per_s)
         self._warm_up = round(options.warm_up_ms / 1000 * frames_per_s)
+        if self._divergence is not None:
+            self._warm_up = max(1, self._warm_up)  # nothing predicted the first frame
         look_back = context.detector_latency + self._length
         keep = round(_MARGIN_S * frames_per_s) + look_back // self._hop + context.tile
         self._frames = RowHistory((spec.n_visible,), keep)
@@ -192,6 +219,8 @@ class RnnRbm:
         self._cold = self._warm_up  # frames of the warm-up that are still to come
         self._next: int | None = None
         self._baseline.reset()
+        if self._divergence is not None:
+            self._divergence.reset()
         self._frames.clear()
         self._states.clear()
 
@@ -201,10 +230,18 @@ class RnnRbm:
         free_energy, prediction, states, state = self._graph.run(
             {"frames": values, "u": self._state}
         )
+<<<<<<< HEAD
         events: list[Event] = [
             Surprise(frames.first, self._hop, self._judge(free_energy))
         ]
         if self.options.synthesis == "predict":
+=======
+        measured: NDArray[np.floating[Any]] = free_energy
+        if self._divergence is not None:
+            measured = self._divergence(values, finite(prediction))
+        events: list[Event] = [Surprise(frames.first, self._hop, self._judge(measured))]
+        if self._options.synthesis == "predict":
+>>>>>>> 3ee4ac5 (Surprise is how far a frame lies from the expected one: free energy told loud from soft; measures of song: one-step errors, densities of Gaussian models, read-outs, foreign sounds)
             first = frames.first + 1
             events.append(
                 Synthesis(first, self._hop, finite(prediction), "predict", self._name)
@@ -228,13 +265,13 @@ class RnnRbm:
                 "must be declared as a Gap"
             )
 
-    def _judge(self, free_energy: Float32) -> Float32:
+    def _judge(self, measured: NDArray[np.floating[Any]]) -> Float32:
         """Surprise per frame, 0 while the state is cold."""
-        cold = min(self._cold, len(free_energy))
+        cold = min(self._cold, len(measured))
         self._cold -= cold
-        surprise = np.zeros(len(free_energy), np.float32)
-        if cold < len(free_energy):
-            warm = finite(free_energy[cold:]).astype(np.float64)
+        surprise = np.zeros(len(measured), np.float32)
+        if cold < len(measured):
+            warm = finite(measured[cold:].astype(np.float32)).astype(np.float64)
             surprise[cold:] = self._baseline.judge(warm)
         return surprise
 
@@ -264,10 +301,19 @@ def _scoring_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:
     )
 
 
+def _error_variance(bundle: Bundle, spec: RnnRbmSpec) -> Float32 | None:
+    """Variance of the prediction's errors per bin, where units are Gaussian."""
+    if spec.visible == "bernoulli":
+        return None
+    chol = read_npz(bundle.path(spec.residual_file), "residual file", "chol")["chol"]
+    variance: Float32 = np.square(chol).sum(axis=1, dtype=np.float32)
+    return variance
+
+
 def _check_golden(
-    bundle: Bundle, scoring: Graph, drawing: Graph, zeros: Float32
-) -> None:
-    golden = Golden(bundle)
+    golden: Golden, scoring: Graph, drawing: Graph, zeros: Float32
+) -> Float32:
+    """Compare all outputs with the golden ones; returns the predictions."""
     free_energy, prediction, states, last = scoring.try_run(
         {"frames": golden.frames, "u": zeros}
     )
@@ -283,6 +329,7 @@ def _check_golden(
         }
     )
     golden.check(drawing, "mean", mean)
+    return finite(prediction)
 
 
 def _check(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:

@@ -35,6 +35,7 @@ from neurovocal.engine.types import (
     Synthesis,
 )
 from neurovocal.plugins._baseline import Baseline
+from neurovocal.plugins._divergence import Divergence
 from neurovocal.plugins._row_history import RowHistory
 from neurovocal.plugins.model_rnn_rbm import RnnRbm
 from neurovocal.plugins.model_rnn_rbm import plugin as rnn_rbm_plugin
@@ -117,9 +118,55 @@ def surprise_by_hand(
     return surprises
 
 
-def test_surprise_is_free_energy_over_its_running_baseline(folder: Path) -> None:
+def test_surprise_is_the_divergence_from_what_was_expected(folder: Path) -> None:
     frames = song_frames(120)
     model = build(folder, baseline_s=0.2, warm_up_ms=0)
+    surprise = surprise_of(hear(model, tiles(frames)))
+
+    def divergence(v: Floats) -> Floats:
+        p = scored(folder, v)["prediction"][:-1].astype(np.float64)
+        p, v = np.clip(p, 1e-4, 1 - 1e-4), np.clip(v[1:], 1e-4, 1 - 1e-4)
+        apart = v * np.log(v / p) + (1 - v) * np.log((1 - v) / (1 - p))
+        return np.log(1 + apart.sum(axis=1))
+
+    with np.load(folder / "golden.npz") as golden:
+        known = divergence(golden["frames"])
+    expected = surprise_by_hand(
+        divergence(frames), known.mean(), known.std(), 0.2 * RATE / HOP
+    )
+    assert surprise[0] == 0  # nothing predicted the first frame
+    np.testing.assert_allclose(surprise[1:], expected, rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(cuts=st.lists(st.integers(0, 60), max_size=5), gaussian=st.booleans())
+def test_divergence_does_not_depend_on_the_cutting(
+    cuts: list[int], gaussian: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    frames, predictions = rng.random((2, 60, 5), dtype=np.float32)
+    variance = np.full(5, 0.5, np.float32) if gaussian else None
+    whole = Divergence(variance)(frames, predictions)
+    edges = sorted({c for c in cuts if 0 < c < 60})
+    cut = Divergence(variance)
+    parts = [
+        cut(v, p)
+        for v, p in zip(
+            np.split(frames, edges), np.split(predictions, edges), strict=True
+        )
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert whole[0] == 0
+    if gaussian:
+        squares = np.square(frames[1:] - predictions[:-1]).sum(axis=1)
+        np.testing.assert_allclose(whole[1:], np.log1p(squares), rtol=1e-5)
+    else:
+        assert (Divergence()(frames, np.roll(frames, -1, axis=0)) == 0).all()
+
+
+def test_surprise_can_be_free_energy_over_its_running_baseline(folder: Path) -> None:
+    frames = song_frames(120)
+    model = build(folder, baseline_s=0.2, warm_up_ms=0, surprise="free_energy")
     surprise = surprise_of(hear(model, tiles(frames)))
     spec = load_bundle(folder).manifest.rnn_rbm
     assert spec is not None
@@ -142,12 +189,12 @@ def test_one_surprise_per_frame_on_the_frame_grid(folder: Path) -> None:
 
 def test_while_the_state_settles_nothing_is_surprising(folder: Path) -> None:
     frames = song_frames(60)
-    model = build(folder, warm_up_ms=100)  # 25 frames
+    model = build(folder, warm_up_ms=100, surprise="free_energy")  # 25 frames
     surprise = surprise_of(hear(model, tiles(frames)))
     assert not surprise[:25].any()
     assert surprise[25:].all()
     # The baseline did not move either.
-    settled = build(folder, warm_up_ms=0)
+    settled = build(folder, warm_up_ms=0, surprise="free_energy")
     first = scored(folder, frames)["free_energy"][25]
     spec = load_bundle(folder).manifest.rnn_rbm
     assert spec is not None

@@ -1,0 +1,181 @@
+"""Sounds that are not the bird's own, and how surprised a model is by them.
+
+Every recording is heard as a stream of its own that begins with background of the
+bird's recordings, so that states are warm and the running baseline is that of the
+bird. Foreign recordings are brought to the level of the bird's syllables: a model that
+only heard how loud they are would not tell them apart.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.front_end import build_front_end, frames_of
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Float32, Frames, StreamInfo, Surprise
+from neurovocal.models.data import Recording
+from neurovocal.models.frames import read_samples
+
+_TILE = 8
+_LONGEST_S = 12.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sound:
+    """Samples float32[n_samples], and the stretches (first, stop) that are judged."""
+
+    samples: Float32
+    stretches: list[tuple[int, int]]
+
+
+def sound_of(
+    recording: Recording, sample_rate: int, stretches_s: Sequence[tuple[float, float]]
+) -> Sound:
+    """The first seconds of a recording with those of its stretches that lie in them."""
+    samples = read_samples(recording, sample_rate)[: round(_LONGEST_S * sample_rate)]
+    stretches = [
+        (round(first_s * sample_rate), round(stop_s * sample_rate))
+        for first_s, stop_s in stretches_s
+    ]
+    return Sound(samples, [s for s in stretches if 0 <= s[0] < s[1] <= len(samples)])
+
+
+def annotated(recording: Recording, sample_rate: int) -> Sound:
+    """A recording judged in its annotated segments."""
+    stretches = [(a.onset_s, a.offset_s) for a in recording.annotations]
+    return sound_of(recording, sample_rate, stretches)
+
+
+def active(recording: Recording, sample_rate: int) -> Sound:
+    """A recording judged where its columns `active_start_s` and `active_end_s` say.
+
+    Stretches of 0.1 s, so that a long sound does not count as one.
+
+    Raises
+    ------
+    ConfigError
+        files.csv has no such columns.
+    """
+    try:
+        first_s = float(recording.columns["active_start_s"])
+        stop_s = float(recording.columns["active_end_s"])
+    except (KeyError, ValueError) as error:
+        raise ConfigError(
+            f"{recording.path}: files.csv says no active_start_s and active_end_s"
+        ) from error
+    starts = np.arange(first_s, max(first_s + 0.05, stop_s - 0.1), 0.1)
+    pieces = [(s, min(s + 0.1, stop_s)) for s in starts.tolist()]
+    return sound_of(recording, sample_rate, pieces)
+
+
+def level_of(sounds: Sequence[Sound]) -> float:
+    """Median root mean square of the stretches."""
+    levels = [
+        float(np.sqrt(np.square(sound.samples[first:stop]).mean()))
+        for sound in sounds
+        for first, stop in sound.stretches
+    ]
+    return float(np.median(levels))
+
+
+def at_level(sounds: Sequence[Sound], level: float) -> list[Sound]:
+    """The same sounds, each recording at that median level of its stretches."""
+    changed = []
+    for sound in sounds:
+        if sound.stretches and (own := level_of([sound])) > 0:
+            samples = (sound.samples * (level / own)).astype(np.float32)
+            changed.append(Sound(np.clip(samples, -1, 1), sound.stretches))
+    return changed
+
+
+def noise_in_place(sound: Sound, rng: np.random.Generator) -> Sound:
+    """White noise of the same level and length in place of every stretch."""
+    samples = sound.samples.copy()
+    for first, stop in sound.stretches:
+        part = samples[first:stop]
+        level = np.sqrt(np.square(part).mean())
+        samples[first:stop] = level * rng.standard_normal(stop - first)
+    return Sound(samples, sound.stretches)
+
+
+def background_of(sounds: Sequence[Sound], n_samples: int) -> Float32:
+    """Samples outside of all stretches, float32[n_samples], repeated where too few."""
+    parts = []
+    for sound in sounds:
+        quiet = np.ones(len(sound.samples), bool)
+        for first, stop in sound.stretches:
+            quiet[max(0, first - 500) : stop + 500] = False
+        parts.append(sound.samples[quiet])
+    found = np.concatenate(parts)
+    return np.resize(found, n_samples).astype(np.float32)
+
+
+Scorer = Callable[[Float32], Float32]
+
+
+def plugin_surprise(bundle: Bundle, **options: object) -> Scorer:
+    """Surprise of each frame of a stream, as the engine's `rnn_rbm` computes it."""
+    front_end = bundle.manifest.front_end
+    registry = Registry()
+    plugin = registry.get("model", "rnn_rbm")
+    context = BuildContext(
+        clock=SystemClock(),
+        run="evaluation",
+        info=StreamInfo("recording", front_end.sample_rate),
+        bundle=bundle,
+        tile=_TILE,
+        n_bins=front_end.n_bins,
+        hop_length=front_end.hop_length,
+        frame_length=front_end.frame_length,
+    )
+    model = plugin.build(plugin.options.model_validate(options), context)
+
+    def score(frames: Float32) -> Float32:
+        model.reset()
+        values = []
+        for first in range(0, len(frames), _TILE):
+            tile = frames[first : first + _TILE]
+            item = Frames(first, front_end.hop_length, front_end.frame_length, tile)
+            values += [e.values for e in model.process(item) if isinstance(e, Surprise)]
+        return np.concatenate([np.zeros(0, np.float32), *values])
+
+    return score
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """A value's mean and largest in every stretch, and in every frame of them."""
+
+    mean: NDArray[np.float64]
+    max: NDArray[np.float64]
+    frames: NDArray[np.float64]
+
+
+def scores_of(
+    sounds: Sequence[Sound], bundle: Bundle, background: Float32, score: Scorer
+) -> Scores:
+    """Values of `score` in the stretches of sounds that follow `background`."""
+    front_end = bundle.manifest.front_end
+    features = build_front_end(front_end, bundle.folder)
+    hop, half = front_end.hop_length, front_end.frame_length // 2
+    inside = []
+    for sound in sounds:
+        frames = frames_of(features, np.concatenate([background, sound.samples]))
+        values = score(frames).astype(np.float64)
+        for first, stop in sound.stretches:
+            # Frames whose centres lie in the stretch.
+            lo, hi = (-(-(len(background) + s - half) // hop) for s in (first, stop))
+            if hi > lo:
+                inside.append(values[lo:hi])
+    if not inside:
+        raise ConfigError("the recordings have no stretch that holds a frame's centre")
+    return Scores(
+        np.array([v.mean() for v in inside]),
+        np.array([v.max() for v in inside]),
+        np.concatenate(inside),
+    )
