@@ -7,14 +7,9 @@ its past (`neurovocal.plugins._divergence`), over a running baseline. Its free e
 says the same only up to the log partition function, and can be had instead.
 """
 
-<<<<<<< HEAD
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Literal
-=======
-from collections.abc import Iterable
 from typing import Any, Literal
->>>>>>> 3ee4ac5 (Surprise is how far a frame lies from the expected one: free energy told loud from soft; measures of song: one-step errors, densities of Gaussian models, read-outs, foreign sounds)
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,21 +127,10 @@ class RnnRbm:
         self._zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
         self._graph = _scoring_graph(bundle, spec)
         drawing = sampling_graph(bundle, spec)
-<<<<<<< HEAD
-        _check_golden(bundle, self._graph, drawing, self._zeros)
-        self._drawing = drawing
-        self._sampler = self._sampler_for(options)
-=======
         golden = Golden(bundle)
         prediction = _check_golden(golden, self._graph, drawing, self._zeros)
-        self._sampler = Sampler(
-            drawing,
-            bundle,
-            feedback=options.feedback,
-            temperature=options.temperature,
-            gibbs_steps=options.gibbs_steps,
-        )
->>>>>>> 3ee4ac5 (Surprise is how far a frame lies from the expected one: free energy told loud from soft; measures of song: one-step errors, densities of Gaussian models, read-outs, foreign sounds)
+        self._drawing = drawing
+        self._sampler = self._sampler_for(options)
         frames_per_s = front_end.sample_rate / self._hop
         self._divergence: Divergence | None = None
         start = (spec.free_energy_mean, spec.free_energy_std)
@@ -230,18 +214,11 @@ class RnnRbm:
         free_energy, prediction, states, state = self._graph.run(
             {"frames": values, "u": self._state}
         )
-<<<<<<< HEAD
-        events: list[Event] = [
-            Surprise(frames.first, self._hop, self._judge(free_energy))
-        ]
-        if self.options.synthesis == "predict":
-=======
         measured: NDArray[np.floating[Any]] = free_energy
         if self._divergence is not None:
             measured = self._divergence(values, finite(prediction))
         events: list[Event] = [Surprise(frames.first, self._hop, self._judge(measured))]
-        if self._options.synthesis == "predict":
->>>>>>> 3ee4ac5 (Surprise is how far a frame lies from the expected one: free energy told loud from soft; measures of song: one-step errors, densities of Gaussian models, read-outs, foreign sounds)
+        if self.options.synthesis == "predict":
             first = frames.first + 1
             events.append(
                 Synthesis(first, self._hop, finite(prediction), "predict", self._name)
