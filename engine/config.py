@@ -26,6 +26,7 @@ EventKind = Literal[
     "label",
     "surprise",
     "synthesis",
+    "audio",
     "health",
     "control",
     "stats",

@@ -152,6 +152,39 @@ class Synthesis:
     model: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Audio:
+    """Synthesized sound, at the rate of the stream.
+
+    Consecutive events of a piece follow each other without holes; another piece, or
+    the same model after a gap, begins where its ``start`` says. Pieces may overlap:
+    they are to be added.
+
+    Parameters
+    ----------
+    start : int
+        Stream index of the first sample. It lies in the past by what the model and the
+        search for phases look ahead.
+    samples : float32[n_samples, 1]
+        About in [-1, 1]; nothing is clipped yet.
+    mode, model : str
+        As in the `Synthesis` that it sounds like.
+    last : bool
+        Whether the piece ends here.
+    """
+
+    start: int
+    samples: Float32
+    mode: str
+    model: str
+    last: bool = False
+
+    @property
+    def stop(self) -> int:
+        """Stream index after the last sample."""
+        return self.start + len(self.samples)
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """A stage changed its state; ``detail`` is one sentence for people."""
@@ -194,6 +227,7 @@ Event: TypeAlias = (
     | Label
     | Surprise
     | Synthesis
+    | Audio
     | Health
     | Control
     | Stats
@@ -210,13 +244,16 @@ KINDS: dict[type, str] = {
     Label: "label",
     Surprise: "surprise",
     Synthesis: "synthesis",
+    Audio: "audio",
     Health: "health",
     Control: "control",
     Stats: "stats",
 }
 
 # Bulky kinds have queues of their own, so that they can never push out a label.
-BULK_KINDS = frozenset({"block", "frames", "posteriors", "surprise", "synthesis"})
+BULK_KINDS = frozenset(
+    {"block", "frames", "posteriors", "surprise", "synthesis", "audio"}
+)
 
 
 def kind_of(event: Event) -> str:
@@ -227,7 +264,7 @@ def kind_of(event: Event) -> str:
 def sample_of(event: Event, at: int = 0) -> int:
     """First sample that the event speaks of; `at` for events without one."""
     match event:
-        case Block() | Gap():
+        case Block() | Gap() | Audio():
             return event.start
         case Anchor() | Onset() | Offset() | Control():
             return event.sample

@@ -7,6 +7,7 @@ import numpy as np
 
 from neurovocal.engine.types import (
     Anchor,
+    Audio,
     Block,
     Control,
     Event,
@@ -26,6 +27,7 @@ from neurovocal.engine.types import (
 from neurovocal.engine.wire_headers import (
     AnchorHeader,
     AnyHeader,
+    AudioHeader,
     BlockHeader,
     ControlHeader,
     FramesHeader,
@@ -46,7 +48,7 @@ def array_of(event: Event) -> Float32 | None:
     match event:
         case Frames() | Posteriors() | Surprise() | Synthesis():
             return event.values
-        case Block():
+        case Block() | Audio():
             return event.samples
         case _:
             return None
@@ -109,6 +111,14 @@ def header_of(message: Message) -> AnyHeader:
                 hop_length=event.hop_length,
                 mode=event.mode,
                 model=event.model,
+            )
+        case Audio():
+            return AudioHeader(
+                **common,
+                start=event.start,
+                mode=event.mode,
+                model=event.model,
+                last=event.last,
             )
         case Onset():
             return OnsetHeader(**common, segment=event.segment, score=event.score)
@@ -178,6 +188,8 @@ def to_event(header: AnyHeader, values: Float32 | None) -> Event:
             return Synthesis(
                 header.first, header.hop_length, array, header.mode, header.model
             )
+        case AudioHeader():
+            return Audio(header.start, array, header.mode, header.model, header.last)
         case OnsetHeader():
             return Onset(header.segment, header.sample, _number(header.score))
         case OffsetHeader():

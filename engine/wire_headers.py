@@ -97,6 +97,15 @@ class SynthesisHeader(ArrayHeader, kw_only=True, tag="synthesis"):
     model: str
 
 
+class AudioHeader(ArrayHeader, kw_only=True, tag="audio"):
+    """See `Audio`."""
+
+    start: Count
+    mode: str
+    model: str
+    last: bool
+
+
 class GapHeader(Header, kw_only=True, tag="gap"):
     """See `Gap`."""
 
@@ -164,6 +173,7 @@ AnyHeader: TypeAlias = (
     | PosteriorsHeader
     | SurpriseHeader
     | SynthesisHeader
+    | AudioHeader
     | GapHeader
     | AnchorHeader
     | OnsetHeader
@@ -180,6 +190,7 @@ DIMENSIONS = {
     PosteriorsHeader: 2,
     SurpriseHeader: 1,
     SynthesisHeader: 2,
+    AudioHeader: 2,
 }
 
 

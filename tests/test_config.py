@@ -17,7 +17,7 @@ TOP = (
 )
 KINDS = (
     "'block', 'gap', 'anchor', 'frames', 'posteriors', 'onset', 'offset', 'label', "
-    "'surprise', 'synthesis', 'health', 'control' or 'stats'"
+    "'surprise', 'synthesis', 'audio', 'health', 'control' or 'stats'"
 )
 
 

@@ -27,6 +27,7 @@ from neurovocal.engine.testing import (
 from neurovocal.engine.timebase import ManualClock
 from neurovocal.engine.types import (
     Anchor,
+    Audio,
     Block,
     Control,
     Frames,
@@ -155,6 +156,9 @@ def classifier(bench):
 def rnn_rbm(bench):
     for synthesis in ("off", "predict", "continue"):
         check_model(lambda s=synthesis: bench.build(synthesis=s), heard_by_models())
+        check_model(
+            lambda s=synthesis: bench.build(synthesis=s, sound=True), heard_by_models()
+        )
 
 
 # ---- sources -----------------------------------------------------------------------
@@ -230,6 +234,7 @@ def every_kind():
         Label(0, 100, 200, "b", 0.7, "final", "m"),
         Surprise(0, 128, values[:, 0].copy()),
         Synthesis(1, 128, values, "predict", "m"),
+        Audio(128, values[:, :1].copy(), "predict", "m", last=True),
         Gap(4, 900, "overrun"),
         Health("model 'm'", "restarting", "it failed"),
         Control(900, "set", "m", {"temperature": 0.5}),

@@ -15,6 +15,7 @@ from neurovocal.engine.types import (
     BULK_KINDS,
     KINDS,
     Anchor,
+    Audio,
     Block,
     Control,
     Event,
@@ -72,6 +73,7 @@ EVENTS: dict[type, st.SearchStrategy[Event]] = {
     ),
     Surprise: st.builds(Surprise, firsts, hops, matrices(1)),
     Synthesis: st.builds(Synthesis, firsts, hops, matrices(2), texts, texts),
+    Audio: st.builds(Audio, counts, matrices(2), texts, texts, st.booleans()),
     Health: st.builds(
         Health,
         texts,

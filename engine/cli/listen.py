@@ -54,7 +54,8 @@ def listen(
     """Print the events of a running engine, one a line, until Ctrl-C.
 
     Kinds: label, onset, offset, gap, anchor, health, control, stats, frames,
-    posteriors, surprise, synthesis, block. Lost messages are reported on stderr.
+    posteriors, surprise, synthesis, audio, block. Lost messages are reported on
+    stderr.
     """
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     left = count
