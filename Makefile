@@ -6,7 +6,7 @@ DEV_ENV := .venv
 PIP := -m pip --disable-pip-version-check install --quiet
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: help demo test test-long check lint format types bench bench-detect bench-polyphonic torture bundle clean
+.PHONY: help demo test test-long check lint format types bench bench-detect bench-polyphonic bench-sound torture bundle clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,10 @@ bench-polyphonic: $(DEV_ENV)/.done  ## Make the table of the RNN-RBM's paper aga
 KILLS ?= 300
 torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what does its journal lose?
 	$(DEV_ENV)/bin/python bench/torture.py --kills $(KILLS)
+
+bench-sound: $(DEV_ENV)/.done  ## Measure the sound of frames beside Griffin-Lim
+	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
+	$(DEV_ENV)/bin/python bench/sound.py
 
 bundle: $(DEV_ENV)/.done  ## Train the bundle that ships, from ../shared/data
 	$(DEV_ENV)/bin/neurovocal train ../shared/data/finch_gy6or6 \

@@ -133,6 +133,20 @@ class Voice:
             done += len(piece)
         return samples[:done]
 
+    def magnitudes(self, values: Float32) -> Float32:
+        """Magnitudes of the plain transform that frames stand for.
+
+        Parameters
+        ----------
+        values : float32[n_frames, n_bins]
+
+        Returns
+        -------
+        float32[n_frames, n_fft // 2 + 1]
+        """
+        rows = [self._undo(frame).copy() for frame in values]
+        return np.array(rows, np.float32).reshape(len(rows), -1)
+
     def flush(self) -> Float32:
         """Samples of the last frames, to the end of the last; a new piece may begin.
 

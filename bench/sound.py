@@ -1,0 +1,199 @@
+"""Streaming sound beside Griffin-Lim on the whole recording: ``make bench-sound``.
+
+Real recordings are turned into frames and back. The streaming inverse (four frames
+of look-ahead) and librosa's Griffin-Lim (100 iterations, the whole recording at once,
+with and without its inertia) get the same magnitudes; both are compared with those of
+the recording. Spectral convergence is ``|A - B| / |A|`` (Frobenius norms); log-spectral
+distance is the mean over frames of the root mean square over bins of
+``20 log10(A / B)`` in dB, with both limited to 80 dB below the recording's loudest bin.
+Seeds: 0.
+"""
+
+import argparse
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import time
+from pathlib import Path
+
+import librosa
+import numpy as np
+import soundfile
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from neurovocal.engine.front_end import build_front_end, frames_of
+from neurovocal.engine.manifest import FrontEnd, load_bundle
+from neurovocal.plugins._voice import Voice
+
+# Held out: nothing was chosen on these. (Choices: gy6or6, days 23 and 24.)
+SETS = {
+    "gy6or6, day 25": ("finch_gy6or6", "*250312*.flac"),
+    "zebra finch": ("zebra_finch_G402", "*.flac"),
+    "digits": ("spoken_digits", "**/*.flac"),
+}
+CHOICES = {"gy6or6, days 23 and 24": ("finch_gy6or6", "*2[34]0312*.flac")}
+ITERATIONS = 100
+
+
+def recordings(data: Path, pattern: tuple[str, str], seconds: float) -> list:
+    """Evenly chosen recordings of a set, `seconds` in all, at most 5 s of each."""
+    folder, glob = pattern
+    paths = sorted((data / folder / "audio").glob(glob))
+    found, left = [], seconds
+    for path in paths[:: max(1, len(paths) // 24)]:
+        samples, rate = soundfile.read(path, dtype="float32", frames=-1)
+        samples = samples[: int(min(left, 5.0) * rate)]
+        if len(samples) > rate // 4:
+            found.append((samples, rate))
+            left -= len(samples) / rate
+        if left <= 0.25:
+            break
+    return found
+
+
+def front_end(rate: int, length: int, hop: int) -> FrontEnd:
+    """Unscaled log spectrogram: nothing is lost but the phase."""
+    options = {
+        "frame_length": length,
+        "hop_length": hop,
+        "window": "hann",
+        "scale": "log",
+        "detrend": "none",
+    }
+    return FrontEnd(
+        sample_rate=rate,
+        n_bins=length // 2 + 1,
+        hop_length=hop,
+        frame_length=length,
+        options=options,
+    )
+
+
+def magnitudes(samples: np.ndarray, length: int, hop: int) -> np.ndarray:
+    """Of the Hann-windowed transform, float64[n_frames, n_bins]."""
+    window = np.hanning(length + 1)[:-1]
+    frames = np.lib.stride_tricks.sliding_window_view(samples, length)[::hop]
+    return np.abs(np.fft.rfft(frames * window))
+
+
+def griffin_lim(wanted: np.ndarray, length: int, hop: int, inertia: float):
+    """librosa's, on the whole recording."""
+    return librosa.griffinlim(
+        wanted.T.astype(np.float32),
+        n_iter=ITERATIONS,
+        hop_length=hop,
+        n_fft=length,
+        window="hann",
+        center=False,
+        momentum=inertia,
+        random_state=0,
+    )
+
+
+def compared(wanted: np.ndarray, samples: np.ndarray, length: int, hop: int):
+    """Spectral convergence and log-spectral distance in dB."""
+    got = magnitudes(samples, length, hop)
+    count = min(len(got), len(wanted))
+    a, b = wanted[:count], got[:count]
+    floor = 1e-4 * wanted.max()
+    ratio = np.log10(np.maximum(a, floor) / np.maximum(b, floor))
+    distance = np.sqrt(np.mean((20 * ratio) ** 2, axis=1)).mean()
+    return np.linalg.norm(a - b) / np.linalg.norm(a), distance
+
+
+def measure(found: list, spec, folder: Path, ways: dict) -> dict:
+    """Mean figures of each way, weighted by the recordings' lengths."""
+    sums: dict = {}
+    for samples, rate in found:
+        one = spec(rate)
+        length, hop = one.frame_length, one.hop_length
+        values = frames_of(build_front_end(one, folder), samples)
+        wanted = magnitudes(samples, length, hop)[: len(values)]
+        # What the frames stand for: both ways get this, no more.
+        given = Voice(one, folder).magnitudes(values)
+        for name, way in ways.items():
+            began = time.process_time()
+            again = way(one, values, given)
+            spent = time.process_time() - began
+            figures = np.array([*compared(wanted, again, length, hop), spent, 0])
+            figures[:2] *= len(samples)
+            figures[3] = len(samples) / rate
+            total = sums.setdefault(name, [np.zeros(4), 0])
+            total[0] += figures
+            total[1] += len(samples)
+    return {
+        name: (total[0] / n, total[1] / n, total[2] / total[3])
+        for name, (total, n) in sums.items()
+    }
+
+
+def streaming(folder: Path, **how):
+    """The streaming inverse; frames come in eights."""
+
+    def way(spec: FrontEnd, values: np.ndarray, given: np.ndarray) -> np.ndarray:
+        voice = Voice(spec, folder, **how)
+        parts = [voice.process(values[k : k + 8]) for k in range(0, len(values), 8)]
+        return np.concatenate([*parts, voice.flush()])
+
+    return way
+
+
+def offline(inertia: float):
+    """Griffin-Lim with 100 iterations."""
+    return lambda spec, values, given: griffin_lim(
+        given, spec.frame_length, spec.hop_length, inertia
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each set")
+    parser.add_argument("--choices", action="store_true", help="how many of what")
+    options = parser.parse_args()
+    bundle = load_bundle("bengalese-finch")
+    console = Console(width=120)
+    fronts = [
+        ("256 / 128 (50 %)", lambda rate: front_end(rate, 256, 128)),
+        ("256 / 64 (75 %)", lambda rate: front_end(rate, 256, 64)),
+    ]
+    folder = bundle.folder
+    ways = {
+        "streaming, 4 frames ahead": streaming(folder),
+        "Griffin-Lim, inertia 0.99 (librosa's default)": offline(0.99),
+        "Griffin-Lim, plain": offline(0.0),
+    }
+    sets = SETS
+    if options.choices:
+        sets, ways = CHOICES, {}
+        for look_ahead in (0, 1, 2, 3, 4):
+            how = {"look_ahead": look_ahead}
+            ways[f"{look_ahead} ahead"] = streaming(folder, **how)
+        for iterations in (4, 8, 16, 32):
+            how = {"iterations": iterations}
+            ways[f"{iterations} iterations"] = streaming(folder, **how)
+        for inertia in (0.0, 0.5, 0.7, 0.99):
+            ways[f"inertia {inertia}"] = streaming(folder, inertia=inertia)
+    jobs = [(s, *front) for s in sets for front in fronts]
+    if not options.choices:
+        shipped = ("the shipped bundle's", lambda rate: bundle.manifest.front_end)
+        jobs.insert(2, (next(iter(sets)), *shipped))
+    table = Table()
+    for column in ("recordings", "frame / hop", "way", "SC", "LSD, dB", "CPU / audio"):
+        table.add_column(column)
+    for data, front, spec in track(jobs, console=Console(stderr=True)):
+        found = recordings(options.data, sets[data], options.seconds)
+        for way, figures in measure(found, spec, folder, ways).items():
+            convergence, distance, share = figures
+            cells = [f"{convergence:.4f}", f"{distance:.3f}", f"{share:.1%}"]
+            table.add_row(data, front, way, *cells)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
