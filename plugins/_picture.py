@@ -1,0 +1,100 @@
+"""Pictures of frames; matplotlib comes with the extra ``train``."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.types import Float32
+
+_INCHES_PER_S = 3.0
+_MOST_INCHES = 100.0
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def need_drawing(what: str) -> None:
+    """Refuse early what cannot be drawn.
+
+    Raises
+    ------
+    ConfigError
+        matplotlib is not installed.
+    """
+    if not can_draw():
+        raise ConfigError(
+            f"{what} needs matplotlib, which is not installed: pip install matplotlib "
+            "(it comes with the extra 'train', too)"
+        )
+
+
+def new_figure(seconds: float, heights: list[float]) -> tuple[Any, list[Any]]:
+    """Figure with panels one above the other over the same time axis."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    width = min(_MOST_INCHES, 1.5 + _INCHES_PER_S * max(1.0, seconds))
+    figure = Figure(figsize=(width, sum(heights) + 0.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(
+        len(heights), 1, sharex=True, squeeze=False, height_ratios=heights
+    )
+    return figure, list(axes[:, 0])
+
+
+def draw_frames(axis: Any, bundle: Bundle, frames: Float32, title: str) -> None:
+    """Draw float32[n_frames, n_bins] over seconds and, where bins are, kHz."""
+    front_end = bundle.manifest.front_end
+    hop_s = front_end.hop_length / front_end.sample_rate
+    low, high, unit = 0.0, float(front_end.n_bins), "bin"
+    if front_end.options.get("scale") != "mel":
+        low = float(front_end.options.get("low_hz") or 0.0) / 1000
+        top = front_end.options.get("high_hz") or front_end.sample_rate / 2
+        high, unit = float(top) / 1000, "kHz"
+    axis.imshow(
+        frames.T,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        cmap="magma",
+        extent=(0, len(frames) * hop_s, low, high),
+    )
+    axis.set_ylabel(unit)
+    axis.set_title(title, loc="left", fontsize="medium")
+
+
+def draw_song(path: Path, bundle: Bundle, frames: Float32, title: str) -> None:
+    """Write a spectrogram as PNG.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be written.
+    """
+    front_end = bundle.manifest.front_end
+    seconds = len(frames) * front_end.hop_length / front_end.sample_rate
+    figure, (axis,) = new_figure(seconds, [2.5])
+    draw_frames(axis, bundle, np.asarray(frames), title)
+    axis.set_xlabel("s")
+    save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be written.
+    """
+    try:
+        # Without the library's version in it, the same picture is the same file.
+        figure.savefig(path, format="png", dpi=100, metadata={"Software": None})
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be written: {error.strerror}") from error

@@ -1,0 +1,140 @@
+"""``neurovocal generate``: a bundle sings into files."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from command import RECORDING, neurovocal
+from tiny_bundle import N_BINS, edit_manifest, make_tiny_bundle
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import load_bundle
+from neurovocal.plugins._singing import Singer, frames_of_recording
+from neurovocal.plugins._voice import Voice
+from neurovocal.plugins.command_generate import generate
+
+HOP, LENGTH, RATE = 128, 256, 32_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+def sung(folder: Path, out: Path, **options: Any) -> bytes:
+    generate(str(folder), out=out, **{"seconds": 0.4, **options})
+    return out.read_bytes()
+
+
+def test_song_frames_and_picture_are_written(folder: Path, tmp_path: Path) -> None:
+    done = neurovocal(
+        *("generate", folder, "--seconds", 0.4, "--seed", 3, "--json"),
+        *("--out", tmp_path / "song.wav", "--frames", tmp_path / "song.npz"),
+    )
+    assert done.code == 0, done.err
+    made = json.loads(done.out)
+    samples, rate = soundfile.read(tmp_path / "song.wav")
+    frames = np.load(tmp_path / "song.npz")["frames"]
+    assert rate == made["sample_rate"] == RATE
+    assert frames.shape == (made["n_frames"], N_BINS) == (100, N_BINS)
+    assert len(samples) == 99 * HOP + LENGTH
+    rms_db = 20 * np.log10(np.sqrt(np.mean(samples**2)))
+    assert made["rms_db"] == pytest.approx(rms_db, abs=0.1)
+    voice = Voice(load_bundle(folder).manifest.front_end, folder)
+    sound = np.concatenate([voice.process(frames), voice.flush()])
+    np.testing.assert_allclose(samples, np.clip(sound, -1, 1), atol=2 / 32768)
+    picture = (tmp_path / "song.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_a_seed_gives_the_same_file(folder: Path, tmp_path: Path) -> None:
+    one = sung(folder, tmp_path / "a.wav", seed=1)
+    assert sung(folder, tmp_path / "b.wav", seed=1) == one
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    for other in ({"seed": 2}, {"seed": 1, "temperature": 0.3}, {"feedback": "mean"}):
+        assert sung(folder, tmp_path / "c.wav", **other) != one
+
+
+def test_a_song_goes_on_from_a_recording(folder: Path, tmp_path: Path) -> None:
+    samples, rate = soundfile.read(RECORDING, frames=44_100)
+    soundfile.write(tmp_path / "past.wav", samples, rate)
+    plain = sung(folder, tmp_path / "a.wav")
+    after = sung(folder, tmp_path / "b.wav", prime=tmp_path / "past.wav")
+    assert plain != after
+    bundle = load_bundle(folder)
+    past = frames_of_recording(bundle, tmp_path / "past.wav")
+    assert past.shape == ((44_100 - LENGTH) // HOP + 1, N_BINS)
+    first = next(Singer(bundle, past).sing(100))
+    voice = Voice(bundle.manifest.front_end, folder)
+    begin = voice.process(first)
+    written, _ = soundfile.read(tmp_path / "b.wav", frames=len(begin))
+    np.testing.assert_allclose(written, np.clip(begin, -1, 1), atol=2 / 32768)
+
+
+def test_parts_and_lengths_do_not_change_a_song(folder: Path) -> None:
+    bundle = load_bundle(folder)
+    long = np.concatenate(list(Singer(bundle, seed=5).sing(60)))
+    short = np.concatenate(list(Singer(bundle, seed=5).sing(31)))
+    assert long[:31].tobytes() == short.tobytes()
+
+
+def test_ctrl_c_keeps_what_was_sung(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = Singer.sing
+
+    def interrupted(self: Singer, n_frames: int) -> Iterator[Any]:
+        for number, part in enumerate(whole(self, n_frames)):
+            if number == 2:
+                signal.raise_signal(signal.SIGINT)
+            yield part
+
+    monkeypatch.setattr(Singer, "sing", interrupted)
+    sung(folder, tmp_path / "song.wav", seconds=60)
+    samples, _ = soundfile.read(tmp_path / "song.wav")
+    assert len(samples) == 49 * HOP + LENGTH
+    assert "what was sung until now is kept" in capsys.readouterr().err
+
+
+def test_what_cannot_be_done_is_said_before_it_is_begun(
+    folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"folder '.*nowhere' does not exist"):
+        sung(folder, tmp_path / "nowhere" / "song.wav")
+    with pytest.raises(ConfigError, match="above 0"):
+        sung(folder, tmp_path / "song.wav", temperature=0.0)
+    silent = make_tiny_bundle(tmp_path / "silent")
+    edit_manifest(silent, rnn_rbm=None)
+    with pytest.raises(ConfigError, match="has no rnn_rbm"):
+        sung(silent, tmp_path / "song.wav")
+    soundfile.write(tmp_path / "short.wav", np.zeros(300), RATE)
+    with pytest.raises(ConfigError, match="too short to go on from"):
+        sung(folder, tmp_path / "song.wav", prime=tmp_path / "short.wav")
+    assert not (tmp_path / "song.wav").exists()
+
+
+def test_without_matplotlib_there_is_sound(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import neurovocal.plugins._picture as picture
+
+    monkeypatch.setattr(picture.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "neurovocal.plugins.command_generate.can_draw", picture.can_draw
+    )
+    sung(folder, tmp_path / "song.wav", seconds=0.1)
+    assert "no picture: pip install matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "song.png").exists()
+    with pytest.raises(ConfigError, match="--picture needs matplotlib"):
+        sung(folder, tmp_path / "b.wav", picture=tmp_path / "b.png")
