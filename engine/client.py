@@ -9,85 +9,29 @@ with Subscriber("tcp://127.0.0.1:5556", kinds=["label"]) as subscriber:
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from math import ceil
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from neurovocal.engine.control_client import Control
 from neurovocal.engine.errors import ConfigError, NeurovocalError
-from neurovocal.engine.types import BULK_KINDS, KINDS, Event
-from neurovocal.engine.wire import (
-    MAX_PAYLOAD,
-    Header,
-    Latency,
-    decode,
-    prefix,
-    ready_topic,
-    to_event,
-    topic,
-)
+from neurovocal.engine.received import Missed, Received, Sequences, received_of
+from neurovocal.engine.replay_client import ReplayClient
+from neurovocal.engine.resume import NOT_KEPT, Key, Position, Start
+from neurovocal.engine.types import BULK_KINDS, KINDS
+from neurovocal.engine.wire import MAX_PAYLOAD, decode, prefix, ready_topic, topic
 
 if TYPE_CHECKING:
     import zmq
 
-__all__ = ["Control", "Missed", "Received", "Subscriber"]
+__all__ = ["Control", "Missed", "Position", "Received", "Subscriber"]
 
 # In async iteration, others get their turn after so many messages in a row.
 _BURST = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """Messages ``first_seq, ..., first_seq + count - 1`` of a topic never came."""
-
-    topic: str
-    first_seq: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """One message as it came.
-
-    Parameters
-    ----------
-    kind, stream, run : str
-        What it is, whose audio it speaks of, which run of the engine sent it.
-    seq : int
-        Number of the message in its topic and run, from 0.
-    sample, at : int
-        First sample it speaks of; stream position at which it was known.
-    utc_ns : int or None
-        Time of `sample`, None when the engine does not know it.
-    sample_rate : int
-        Of the stream, in Hz.
-    latency : Latency or None
-        The ledger in ms; None for an offline run.
-    event : Event
-        The event itself, as in `neurovocal.engine.types`.
-    missed : Missed or None
-        The hole in the topic right before this message.
-    restarted : bool
-        Whether this is the first message of another run than before.
-    header : Header
-        All fields as they stood on the wire.
-    """
-
-    kind: str
-    stream: str
-    run: str
-    seq: int
-    sample: int
-    at: int
-    utc_ns: int | None
-    sample_rate: int
-    latency: Latency | None
-    event: Event
-    missed: Missed | None
-    restarted: bool
-    header: Header
+# With a replay socket there are questions to ask, also when nothing comes.
+_LOOK_MS = 50
 
 
 class Subscriber:
@@ -102,6 +46,12 @@ class Subscriber:
     of a topic sets the count; after a restart of the engine, counting starts at
     0, so that what was sent while reconnecting counts as missed.
 
+    With `replay`, nothing that the engine's journal keeps is lost: messages that did
+    not come, for whatever reason, are asked for and handed out in their place, none
+    twice, in the order of their topic. Keep `positions` with what you made of the
+    messages, and give them to the next subscriber: it goes on where this one
+    stopped, also when it was killed.
+
     Parameters
     ----------
     endpoint : str
@@ -114,11 +64,21 @@ class Subscriber:
         Iteration ends after so many seconds without a message; None: never.
     queue_length : int
         Messages that may wait on this side, for each connection.
+    replay : str, optional
+        Replay socket of the engine's journal (its option ``replay``).
+    start : {'now', 'run', 'journal'}
+        Where topics without a position begin: with what is sent from now on, with
+        the newest run, or with the oldest message in the journal.
+    positions : mapping, optional
+        `positions` of an earlier subscriber.
 
     Attributes
     ----------
     received, missed : int
         Messages so far.
+    positions : dict of (kind, stream) to Position
+        The last message of each topic that was handed out; kinds that a journal
+        does not keep are not in it. With `replay` only.
     """
 
     def __init__(
@@ -129,6 +89,9 @@ class Subscriber:
         *,
         timeout: float | None = None,
         queue_length: int = 1000,
+        replay: str | None = None,
+        start: Start = "now",
+        positions: Mapping[Key, Position] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.kinds = _known(kinds)
@@ -139,7 +102,20 @@ class Subscriber:
         self._queue_length = queue_length
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._sockets: list[zmq.Socket[bytes]] = []
-        self._sequences = _Sequences()
+        self._sequences = Sequences()
+        if replay is None and (start != "now" or positions):
+            raise ConfigError(
+                "'start' and 'positions' need 'replay': the endpoint of a journal's "
+                "replay socket, such as tcp://127.0.0.1:5558"
+            )
+        self.positions: dict[Key, Position] = {
+            key: Position(*position) for key, position in (positions or {}).items()
+        }
+        self._replay = (
+            None
+            if replay is None
+            else ReplayClient(replay, self.kinds, self.streams, start, self.positions)
+        )
 
     def __enter__(self) -> Self:
         self.open()
@@ -186,11 +162,19 @@ class Subscriber:
                     f"'{self.endpoint}' is not an endpoint such as "
                     "tcp://127.0.0.1:5556 or ipc:///tmp/neurovocal"
                 ) from error
+        if self._replay is not None:
+            try:
+                self._replay.open(self._context)
+            except ConfigError:
+                self.close()
+                raise
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
         for connection in self._sockets:
             connection.close(linger=0)
+        if self._replay is not None:
+            self._replay.close()
         if self._context is not None:
             self._context.term()
         self._sockets, self._context = [], None
@@ -214,13 +198,14 @@ class Subscriber:
         if received is not None or timeout == 0:
             return received
         poller = zmq.Poller()
-        for connection in self._sockets:
+        for connection in self._connections():
             poller.register(connection, zmq.POLLIN)
         until = None if timeout is None else time.monotonic() + timeout
         while received is None:
-            left = None if until is None else max(0.0, until - time.monotonic())
-            if not poller.poll(None if left is None else ceil(left * 1000)):
+            left_s = None if until is None else until - time.monotonic()
+            if left_s is not None and left_s <= 0:
                 return None
+            poller.poll(self._pause_ms(left_s))
             received = self._take()
         return received
 
@@ -235,20 +220,25 @@ class Subscriber:
         import zmq.asyncio
 
         poller = zmq.asyncio.Poller()
-        for connection in self._sockets:
+        for connection in self._connections():
             poller.register(connection, zmq.POLLIN)
-        wait_ms = None if self.timeout is None else ceil(self.timeout * 1000)
+        heard_s = time.monotonic()
         while True:
             for _ in range(_BURST):
                 received = self._take()
                 if received is None:
                     break
                 yield received
+                heard_s = time.monotonic()
             else:
                 await asyncio.sleep(0)
                 continue
-            if not await poller.poll(wait_ms):
-                return
+            left_s = None
+            if self.timeout is not None:
+                left_s = heard_s + self.timeout - time.monotonic()
+                if left_s <= 0:
+                    return
+            await poller.poll(self._pause_ms(left_s))
 
     def _subjects(self, kinds: frozenset[str]) -> Iterator[bytes]:
         for kind in sorted(kinds):
@@ -257,72 +247,57 @@ class Subscriber:
             else:
                 yield from (topic(kind, stream) for stream in sorted(self.streams))
 
+    def _connections(self) -> "Iterator[zmq.Socket[bytes]]":
+        yield from self._sockets
+        if self._replay is not None:
+            yield self._replay.connection
+
+    def _pause_ms(self, left_s: float | None) -> int | None:
+        """How long to wait for the connections at most."""
+        if self._replay is None:
+            return None if left_s is None else ceil(left_s * 1000)
+        return _LOOK_MS if left_s is None else min(_LOOK_MS, ceil(left_s * 1000))
+
     def _take(self) -> Received | None:
         """Next message that has already come, light kinds first."""
-        import zmq
-
         if not self._sockets:
             raise NeurovocalError("the subscriber is not open")
+        while True:
+            if self._replay is not None and (old := self._replay.next()) is not None:
+                return self._handed_out(old)
+            received = self._next_live()
+            if received is None or self._replay is None:
+                return None if received is None else self._handed_out(received)
+            if received.kind in NOT_KEPT:
+                return self._handed_out(received)
+            self._replay.live(received)
+
+    def _next_live(self) -> Received | None:
+        import zmq
+
         for connection in self._sockets:
             while True:
                 try:
                     parts = connection.recv_multipart(zmq.DONTWAIT)
                 except zmq.Again:
                     break
-                received = self._read(parts)
-                if received is not None:
-                    return received
+                header, values = decode(parts)
+                # A subscription to 'a' also lets 'ab' through.
+                if self.streams is None or header.stream in self.streams:
+                    return received_of(header, values)
         return None
 
-    def _read(self, parts: list[bytes]) -> Received | None:
-        header, values = decode(parts)
-        if self.streams is not None and header.stream not in self.streams:
-            return None  # a subscription to 'a' also lets 'ab' through
-        # Asking a replay socket for what is missing would begin here.
-        missed, restarted = self._sequences.check(header)
+    def _handed_out(self, received: Received) -> Received:
+        """Note what is missing before a message, and that it is the user's now."""
+        if self._replay is None or received.kind in NOT_KEPT:
+            missed, restarted = self._sequences.check(received)
+            received = replace(received, missed=missed, restarted=restarted)
+        else:
+            key = (received.kind, received.stream)
+            self.positions[key] = Position(received.run, received.seq)
         self.received += 1
-        self.missed += missed.count if missed else 0
-        fields: dict[str, Any] = {
-            name: getattr(header, name)
-            for name in ("run", "utc_ns", "latency")  # never absent on the wire
-        }
-        return Received(
-            kind=header.kind,
-            stream=header.stream,
-            seq=header.seq,
-            sample=header.sample,
-            at=header.at,
-            sample_rate=header.sample_rate,
-            event=to_event(header, values),
-            missed=missed,
-            restarted=restarted,
-            header=header,
-            **fields,
-        )
-
-
-class _Sequences:
-    """Finds holes in the numbering of topics, and restarts of the engine."""
-
-    def __init__(self) -> None:
-        # Per topic, not per run: bulky messages of the run before may still come
-        # after light ones of the next.
-        self._next: dict[tuple[str, str], tuple[str, int]] = {}
-        self._runs: list[str] = []
-
-    def check(self, header: Header) -> tuple[Missed | None, bool]:
-        run, key = str(header.run), (header.kind, header.stream)
-        restarted = bool(self._runs) and run not in self._runs
-        if run not in self._runs:
-            self._runs.append(run)
-        known_run, expected = self._next.get(key, ("", 0))
-        if known_run != run:
-            expected = header.seq if run == self._runs[0] else 0
-        self._next[key] = (run, header.seq + 1)
-        if header.seq <= expected:
-            return None, restarted
-        name = topic(*key).decode()
-        return Missed(name, expected, header.seq - expected), restarted
+        self.missed += received.missed.count if received.missed else 0
+        return received
 
 
 def _known(kinds: Iterable[str]) -> frozenset[str]:

@@ -55,12 +55,14 @@ CREATE TABLE messages (
     payload BLOB NOT NULL,
     UNIQUE (run, kind, stream, seq)
 );
+CREATE INDEX messages_by_topic ON messages (kind, stream);
 """
 # What leads from a version to the next one.
 _MIGRATIONS = {
     1: (
         "ALTER TABLE runs ADD COLUMN ended_utc_ns INTEGER",
         "ALTER TABLE runs ADD COLUMN removed INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX IF NOT EXISTS messages_by_topic ON messages (kind, stream)",
     )
 }
 

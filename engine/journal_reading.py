@@ -67,7 +67,7 @@ def read_messages(
             for run, header, utc_ns, latency, payload in connection.execute(
                 query, values
             ):
-                yield run, _message(header, utc_ns, latency, payload)
+                yield run, message_of(header, utc_ns, latency, payload)
         except sqlite3.Error as error:
             raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
         except (msgspec.MsgspecError, ValueError) as error:
@@ -99,9 +99,10 @@ def _where(selection: Selection) -> tuple[str, list[object]]:
     return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), values
 
 
-def _message(
+def message_of(
     text: str, utc_ns: int | None, latency: str | None, payload: bytes
 ) -> Message:
+    """One row's message."""
     header = decoder.decode(text)
     values = None
     if isinstance(header, ArrayHeader):

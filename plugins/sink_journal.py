@@ -18,7 +18,10 @@ from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.timebase import Clock
 from neurovocal.engine.types import BULK_KINDS, KINDS, Anchor, Message
 from neurovocal.engine.wire import event_json, latency_of, payload_of
+from neurovocal.plugins._endpoint import claim as claim_endpoint
+from neurovocal.plugins._endpoint import endpoint_problems
 from neurovocal.plugins._output import STDOUT, claim, identity_of, output_problems
+from neurovocal.plugins._replay_server import ReplayServer
 
 Row: TypeAlias = tuple[str, str, str, int, int, int | None, str, str | None, bytes]
 
@@ -47,6 +50,11 @@ class JournalOptions(Options):
     """Events older than this are removed; null: never."""
     keep_mb: float | None = Field(default=None, ge=1)
     """The oldest events are removed when the journal is larger; null: never."""
+    replay: str | None = None
+    """Where subscribers can ask for what they missed, such as
+    `tcp://127.0.0.1:5558`; null: nowhere."""
+    allow_remote: bool = False
+    """Whether a replay endpoint that other machines can reach may be bound."""
 
 
 class JournalSink:
@@ -88,6 +96,9 @@ class JournalSink:
         self._keep_bytes = (
             None if options.keep_mb is None else round(options.keep_mb * 2**20)
         )
+        self._server = (
+            None if options.replay is None else ReplayServer(options.replay, self.path)
+        )
         self._identity: tuple[int, int] | None = None
         self._suspicious = False  # SQLite spoke of damage: look at every page
         self._committed_ns = 0
@@ -117,6 +128,9 @@ class JournalSink:
             "ON CONFLICT DO UPDATE SET ended_utc_ns = NULL",
             [row],
         )
+        if self._server is not None:
+            self._server.close()
+            self._server.open()
 
     def _opened(self) -> sqlite3.Connection:
         return open_journal(
@@ -147,6 +161,8 @@ class JournalSink:
 
     def close(self) -> None:
         """Commit everything, note that the run has ended, and close the file."""
+        if self._server is not None:
+            self._server.close()
         if self._connection is None:
             return
         try:
@@ -167,6 +183,7 @@ class JournalSink:
             "commits": self._commits,
             "removed": self._removed,
             "mb": round(self._bytes / 2**20, 1),
+            "replayed": 0 if self._server is None else self._server.answered,
         }
 
     def _row(self, message: Message) -> Row:
@@ -251,7 +268,15 @@ def _build(options: JournalOptions, context: BuildContext) -> JournalSink:
 def _problems(options: JournalOptions, context: BuildContext) -> list[str]:
     if options.path == STDOUT:
         return ["a journal is a file: '-' is none"]
-    return list(output_problems(options.path))
+    problems = list(output_problems(options.path))
+    if options.replay is not None:
+        problems += endpoint_problems(options.replay, allow_remote=options.allow_remote)
+    return problems
+
+
+def _resources(options: JournalOptions) -> frozenset[str]:
+    endpoint = frozenset() if options.replay is None else claim_endpoint(options.replay)
+    return claim(options.path) | endpoint
 
 
 plugin = Plugin(
@@ -259,6 +284,6 @@ plugin = Plugin(
     options=JournalOptions,
     build=_build,
     summary="keeps events on disk (SQLite), to be read again or replayed",
-    resources=lambda options: claim(options.path),
+    resources=_resources,
     check=_problems,
 )

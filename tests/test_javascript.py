@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from publishing import Engine
 
 from neurovocal.engine.client import Received, Subscriber
 from neurovocal.engine.registry import BuildContext
@@ -155,5 +156,25 @@ def test_javascript_reads_arrays_and_sees_holes(example: Path) -> None:
     assert first.endswith("frames  100 x 129 values, first 7")
     assert second.endswith("0.000 s  aviary 3/été  label  a  0.500  final")
     assert "label  d" in third
-    assert "missed 2 messages of nv1/label/aviary 3%2Fété" in err
+    assert "missed 2 label messages of aviary 3/été" in err
     assert other.returncode == 3
+
+
+def test_javascript_gets_back_what_it_missed(example: Path, tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    engine.send(1100, only_keep=True)
+    arguments = [f"--replay={engine.replay}", "--start=run", "--count=1160", "--json"]
+    with javascript(example, engine.zmq.endpoint, *arguments) as other:
+        lines = []
+        assert other.stdout is not None
+        while len(lines) < 1100:
+            lines.append(other.stdout.readline())
+        for _ in range(20):  # of three, the last arrives
+            engine.send(2, only_keep=True)
+            engine.send(1)
+        out, err = other.communicate(timeout=60)
+        engine.close()
+    lines += out.splitlines()
+    assert err == ""
+    assert [json.loads(line)["seq"] for line in lines] == list(range(1160))
+    assert other.returncode == 0

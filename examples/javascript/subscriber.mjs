@@ -1,12 +1,15 @@
 // Prints the labels that a running engine publishes: docs/wire.md in JavaScript.
 //
 //   node subscriber.mjs [ENDPOINT] [--kinds label,onset] [--count N] [--json]
+//                       [--replay ENDPOINT] [--start now|run|journal]
 //
-// Exit code 3 says that messages were missed.
+// With --replay, what was missed is asked for and printed in its place. Exit code 3
+// says that messages were missed all the same.
 
 import { randomUUID } from "node:crypto";
 import { parseArgs } from "node:util";
 import { Subscriber } from "zeromq";
+import { NOT_KEPT, Replay } from "./replay.mjs";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -14,6 +17,8 @@ const { values: options, positionals } = parseArgs({
     kinds: { type: "string", default: "label" },
     count: { type: "string", default: "Infinity" },
     json: { type: "boolean", default: false },
+    replay: { type: "string" },
+    start: { type: "string", default: "now" },
   },
 });
 const endpoint = positionals[0] ?? "tcp://127.0.0.1:5556";
@@ -49,23 +54,42 @@ function lineOf(header, payload) {
 }
 
 const socket = new Subscriber({ receiveHighWaterMark: 1000 });
-for (const kind of options.kinds.split(",")) socket.subscribe(`nv1/${kind}/`);
+const kinds = options.kinds.split(",");
+for (const kind of kinds) socket.subscribe(`nv1/${kind}/`);
 // Last of all: tells the engine that nothing more will be subscribed to.
 socket.subscribe(`nv1~ready/${randomUUID()}/1/1`);
-socket.connect(endpoint);
 
 let heard = 0;
 let missed = 0;
-for await (const [topicBytes, headerBytes, payload] of socket) {
-  const header = JSON.parse(headerBytes.toString());
-  const lost = missedBefore(topicBytes.toString(), header);
+
+function handOut(header, payload, lost) {
+  if (heard >= count) return;
   if (lost > 0) {
     missed += lost;
-    console.error(`missed ${lost} messages of ${topicBytes}`);
+    console.error(`missed ${lost} ${header.kind} messages of ${header.stream}`);
   }
   console.log(options.json ? JSON.stringify(header) : lineOf(header, payload));
   heard += 1;
-  if (heard >= count) break;
+  if (heard >= count) stop();
 }
-socket.close();
-process.exitCode = missed > 0 ? 3 : 0;
+
+const replay = options.replay
+  ? new Replay(options.replay, kinds, options.start, handOut)
+  : null;
+
+function stop() {
+  replay?.close();
+  socket.close();
+  process.exitCode = missed > 0 ? 3 : 0;
+}
+
+socket.connect(endpoint);
+try {
+  for await (const [topicBytes, headerBytes, payload] of socket) {
+    const header = JSON.parse(headerBytes.toString());
+    if (replay && !NOT_KEPT.has(header.kind)) replay.live(header, payload);
+    else handOut(header, payload, missedBefore(topicBytes.toString(), header));
+  }
+} catch (error) {
+  if (!socket.closed) throw error;
+}

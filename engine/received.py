@@ -1,0 +1,112 @@
+"""What a subscriber receives, and how it knows what it did not."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from neurovocal.engine.types import Event, Float32
+from neurovocal.engine.wire import Header, Latency, to_event, topic
+from neurovocal.engine.wire_headers import AnyHeader
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Messages ``first_seq, ..., first_seq + count - 1`` of a topic never came."""
+
+    topic: str
+    first_seq: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message as it came.
+
+    Parameters
+    ----------
+    kind, stream, run : str
+        What it is, whose audio it speaks of, which run of the engine sent it.
+    seq : int
+        Number of the message in its topic and run, from 0.
+    sample, at : int
+        First sample it speaks of; stream position at which it was known.
+    utc_ns : int or None
+        Time of `sample`, None when the engine does not know it.
+    sample_rate : int
+        Of the stream, in Hz.
+    latency : Latency or None
+        The ledger in ms; None for an offline run.
+    event : Event
+        The event itself, as in `neurovocal.engine.types`.
+    missed : Missed or None
+        The hole in the topic right before this message.
+    restarted : bool
+        Whether this is the first message of another run than before.
+    header : Header
+        All fields as they stood on the wire.
+    replayed : bool
+        Whether it came from the journal rather than as it happened.
+    """
+
+    kind: str
+    stream: str
+    run: str
+    seq: int
+    sample: int
+    at: int
+    utc_ns: int | None
+    sample_rate: int
+    latency: Latency | None
+    event: Event
+    missed: Missed | None
+    restarted: bool
+    header: Header
+    replayed: bool = False
+
+
+def received_of(
+    header: AnyHeader, values: Float32 | None, *, replayed: bool = False
+) -> Received:
+    """A checked message as its reader sees it; what is missing is not known yet."""
+    fields: dict[str, Any] = {
+        name: getattr(header, name)
+        for name in ("run", "utc_ns", "latency")  # never absent on the wire
+    }
+    return Received(
+        kind=header.kind,
+        stream=header.stream,
+        seq=header.seq,
+        sample=header.sample,
+        at=header.at,
+        sample_rate=header.sample_rate,
+        event=to_event(header, values),
+        missed=None,
+        restarted=False,
+        header=header,
+        replayed=replayed,
+        **fields,
+    )
+
+
+class Sequences:
+    """Finds holes in the numbering of topics, and restarts of the engine."""
+
+    def __init__(self) -> None:
+        # Per topic, not per run: bulky messages of the run before may still come
+        # after light ones of the next.
+        self._next: dict[tuple[str, str], tuple[str, int]] = {}
+        self._runs: list[str] = []
+
+    def check(self, received: Received) -> tuple[Missed | None, bool]:
+        """What is missing right before a message, and whether its run is new."""
+        run, key = received.run, (received.kind, received.stream)
+        restarted = bool(self._runs) and run not in self._runs
+        if run not in self._runs:
+            self._runs.append(run)
+        known_run, expected = self._next.get(key, ("", 0))
+        if known_run != run:
+            expected = received.seq if run == self._runs[0] else 0
+        self._next[key] = (run, received.seq + 1)
+        if received.seq <= expected:
+            return None, restarted
+        name = topic(*key).decode()
+        return Missed(name, expected, received.seq - expected), restarted

@@ -1,0 +1,250 @@
+"""How a subscriber gets back what it missed: positions, holes, and questions.
+
+Nothing here knows sockets or clocks: live messages and answers go in, questions to
+the replay socket and messages in their right order come out.
+
+Each topic (kind and stream) has a position: run and number of the last message that
+was handed out. A live message that follows it is handed out at once. One that does
+not is held while the journal is asked for what comes after the position; the answers
+are handed out in their order, and what was held follows them. So nothing is
+handed out twice, and what is missing in the end is missing in the journal, too.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from neurovocal.engine.received import Missed, Received
+from neurovocal.engine.types import BULK_KINDS
+from neurovocal.engine.wire import topic
+
+Start: TypeAlias = Literal["now", "run", "journal"]
+Key: TypeAlias = tuple[str, str]
+Question: TypeAlias = dict[str, Any]
+
+# Kinds that a journal does not keep: they are as they come.
+NOT_KEPT = BULK_KINDS | {"stats"}
+
+# Live messages of one topic that wait for older ones; more are asked for again.
+_MOST_HELD = 1000
+_PAGE = 500
+# Runs that a topic remembers as over.
+_MOST_RUNS = 64
+# A question without an answer is asked again: the engine may have been restarted.
+_PATIENCE_ANSWER_S = 2.0
+# The journal commits in less than a second: what it lacks is asked for once more.
+_RETRY_S = 0.15
+# A topic in which nothing happens may have lost its last message.
+_LOOK_S = 2.0
+
+
+class Position(NamedTuple):
+    """The last message of a topic that was handed out."""
+
+    run: str
+    seq: int
+
+
+@dataclass(slots=True)
+class _Topic:
+    position: Position | None = None
+    past: deque[str] = field(default_factory=lambda: deque(maxlen=_MOST_RUNS))
+    behind: bool = False  # whether older messages must come first
+    held: deque[Received] = field(default_factory=lambda: deque(maxlen=_MOST_HELD))
+    question: int | None = None  # number of the one that waits for its answer
+    asked_s: float = float("-inf")
+    due_s: float = float("-inf")  # when to ask next
+    held_since_s: float = 0.0
+
+
+class Resumer:
+    """Puts live messages and those of the journal into one order per topic.
+
+    Parameters
+    ----------
+    kinds : frozenset of str
+        What is subscribed to; kinds that no journal keeps are left out.
+    streams : frozenset of str or None
+        Streams that are wanted; None: all.
+    start : {'now', 'run', 'journal'}
+        Where a topic without a position begins: with what comes live, with the
+        first message of the newest run, or with the oldest in the journal.
+    positions : mapping of (kind, stream) to Position
+        Where an earlier subscriber stopped.
+    patience_s : float
+        How long live messages are held for older ones that the journal cannot
+        give; then these count as missed.
+    """
+
+    def __init__(
+        self,
+        kinds: frozenset[str],
+        streams: frozenset[str] | None,
+        start: Start,
+        positions: Mapping[Key, Position],
+        patience_s: float = 5.0,
+    ) -> None:
+        self.kinds = kinds - NOT_KEPT
+        self.ready: deque[Received] = deque()
+        self._streams = streams
+        self._start = start
+        self._patience_s = patience_s
+        self._topics = {
+            key: _Topic(Position(*position), behind=True)
+            for key, position in positions.items()
+            if key[0] in self.kinds and (streams is None or key[1] in streams)
+        }
+        self._numbers = 0
+        self._asked: dict[int, Key] = {}
+        self._listing: int | None = None
+        self._listed_s = float("-inf")
+
+    def live(self, message: Received, now_s: float) -> None:
+        """Take a message as it happens."""
+        key = (message.kind, message.stream)
+        known = self._topics.get(key)
+        if known is None:
+            known = self._topics[key] = _Topic(behind=self._start != "now")
+        if not known.behind and self._follows(known, message):
+            self._hand_out(known, message)
+        elif not _is_old(known, message):
+            if not known.held:
+                known.held_since_s = now_s
+            if not known.behind:
+                known.behind, known.due_s = True, now_s
+            known.held.append(message)
+
+    def questions(self, now_s: float) -> list[Question]:
+        """What to send to the replay socket now."""
+        questions = []
+        if self._wants_list(now_s):
+            self._listing, self._listed_s = self._next_number(), now_s
+            questions.append(
+                {
+                    "v": 1,
+                    "id": self._listing,
+                    "command": "topics",
+                    "kinds": sorted(self.kinds),
+                }
+            )
+        for key, known in self._topics.items():
+            if known.question is not None and (
+                now_s - known.asked_s < _PATIENCE_ANSWER_S
+            ):
+                continue
+            due_s = known.due_s if known.behind else known.asked_s + _LOOK_S
+            if now_s >= due_s:
+                questions.append(self._question(key, known, now_s))
+        self._let_go(now_s)
+        return questions
+
+    def topics(self, number: int, keys: list[Key]) -> None:
+        """Take the answer to the question which topics the journal has."""
+        if number != self._listing:
+            return
+        self._listing = None
+        for key in keys:
+            wanted = self._streams is None or key[1] in self._streams
+            if wanted and key[0] in self.kinds and key not in self._topics:
+                self._topics[key] = _Topic(behind=True)
+
+    def page(
+        self, number: int, messages: list[Received], *, more: bool, now_s: float
+    ) -> None:
+        """Take an answer: messages after the position, the oldest first."""
+        key = self._asked.pop(number, None)
+        known = self._topics.get(key) if key else None
+        if known is None or known.question != number:
+            return  # it came too late, and was asked again
+        known.question = None
+        for message in messages:
+            if not _is_old(known, message):
+                self._hand_out(known, message)
+                known.held_since_s = now_s  # it goes on: patience begins anew
+        self._release(known)
+        if known.held:
+            known.due_s = now_s if more else now_s + _RETRY_S
+        elif more:
+            known.behind, known.due_s = True, now_s
+        else:
+            known.behind = False
+
+    def _wants_list(self, now_s: float) -> bool:
+        late = now_s - self._listed_s
+        return self._start != "now" and late >= (
+            _LOOK_S if self._listing is None else _PATIENCE_ANSWER_S
+        )
+
+    def _question(self, key: Key, known: _Topic, now_s: float) -> Question:
+        if known.question is not None:
+            self._asked.pop(known.question, None)
+        known.question, known.asked_s = self._next_number(), now_s
+        self._asked[known.question] = key
+        after = known.position._asdict() if known.position else None
+        return {
+            "v": 1,
+            "id": known.question,
+            "command": "replay",
+            "kind": key[0],
+            "stream": key[1],
+            "after": after,
+            "start": "run" if self._start == "run" else "journal",
+            "most": _PAGE,
+        }
+
+    def _release(self, known: _Topic) -> None:
+        """Hand out what was held, as far as nothing is missing before it."""
+        while known.held:
+            first = known.held[0]
+            if _is_old(known, first):
+                known.held.popleft()
+            elif self._follows(known, first):
+                self._hand_out(known, known.held.popleft())
+            else:
+                return
+
+    def _let_go(self, now_s: float) -> None:
+        """What the journal cannot give in time is missed, and life goes on."""
+        for known in self._topics.values():
+            if known.held and now_s - known.held_since_s > self._patience_s:
+                self._hand_out(known, known.held.popleft())
+                self._release(known)
+                known.held_since_s = now_s
+                known.behind = bool(known.held)
+
+    def _follows(self, known: _Topic, message: Received) -> bool:
+        """Whether nothing can lie between the position and a message."""
+        if known.position is None:
+            return self._start == "now" or (self._start == "run" and not message.seq)
+        return known.position == (message.run, message.seq - 1)
+
+    def _hand_out(self, known: _Topic, message: Received) -> None:
+        before = known.position
+        known.position = Position(message.run, message.seq)
+        restarted = before is not None and before.run != message.run
+        expected = message.seq
+        if before is not None:
+            expected = 0 if restarted else before.seq + 1
+        elif self._start != "now":
+            expected = 0
+        if restarted and before is not None:
+            known.past.append(before.run)
+        missed = None
+        if message.seq > expected:
+            name = topic(message.kind, message.stream).decode()
+            missed = Missed(name, expected, message.seq - expected)
+        self.ready.append(replace(message, missed=missed, restarted=restarted))
+
+    def _next_number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+
+def _is_old(known: _Topic, message: Received) -> bool:
+    """Whether the message, or a later one, was handed out before."""
+    if known.position is None:
+        return False
+    if known.position.run == message.run:
+        return message.seq <= known.position.seq
+    return message.run in known.past

@@ -1,0 +1,46 @@
+"""The two sinks by which a run tells what it hears, without the run."""
+
+from pathlib import Path
+
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Label, Message, StreamInfo
+from neurovocal.plugins import sink_journal, sink_zmq
+
+INFO = StreamInfo("aviary 3/été", 32000)
+
+
+class Engine:
+    """The two sinks of a run that has labels to tell."""
+
+    def __init__(self, folder: Path, run: str = "run0", port: int = 0) -> None:
+        options = sink_journal.JournalOptions(
+            path=str(folder / "j.sqlite"), replay="tcp://127.0.0.1:*"
+        )
+        context = BuildContext(SystemClock(), run, config_text="version: 1\n")
+        self.journal = sink_journal.plugin.build(options, context)
+        endpoint = f"tcp://127.0.0.1:{port or '*'}"
+        self.zmq = sink_zmq.plugin.build(
+            sink_zmq.ZmqOptions(endpoint=endpoint, queue_length=50, linger_s=0), context
+        )
+        self.journal.open()
+        self.zmq.open()
+        self.seq = 0
+
+    @property
+    def replay(self) -> str:
+        return self.journal._server.endpoint
+
+    def send(self, number: int = 1, *, only_keep: bool = False) -> None:
+        for _ in range(number):
+            event = Label(self.seq, self.seq, self.seq + 9, "é", 0.5, "final", "m")
+            message = Message(INFO, event, self.seq, self.seq + 20, 10**18 + self.seq)
+            self.journal.write(message)
+            if not only_keep:
+                self.zmq.write(message)
+            self.seq += 1
+        self.journal.flush(1.0)
+
+    def close(self) -> None:
+        self.zmq.close()
+        self.journal.close()

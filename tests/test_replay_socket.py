@@ -1,0 +1,275 @@
+"""The replay socket over real connections: what was missed comes back, once."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import zmq
+from bad_network import BadNetwork
+from publishing import INFO, Engine
+
+from neurovocal.engine.client import Position, Received, Subscriber
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Gap, Label, Message
+from neurovocal.plugins import sink_journal
+
+KEY = ("label", INFO.stream)
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine(tmp_path)
+    yield engine
+    engine.close()
+
+
+def port_of(endpoint: str) -> int:
+    return int(endpoint.rsplit(":", 1)[1])
+
+
+def hear(subscriber: Subscriber, until: int, run: str = "run0") -> list[Received]:
+    heard: list[Received] = []
+    while not heard or (heard[-1].run, heard[-1].seq) != (run, until):
+        one = subscriber.receive(PATIENCE_S)
+        assert one is not None, [m.seq for m in heard]
+        heard.append(one)
+    return heard
+
+
+def seqs(heard: list[Received]) -> list[int]:
+    return [m.seq for m in heard]
+
+
+def meet(engine: Engine, subscriber: Subscriber) -> list[Received]:
+    """Send until the subscriber hears: then its subscription has arrived."""
+    while True:
+        engine.send()
+        one = subscriber.receive(0.02)
+        if one is not None:
+            return [one]
+
+
+def test_who_comes_late_hears_all_from_the_beginning(engine: Engine) -> None:
+    engine.send(1200)
+    with Subscriber(engine.zmq.endpoint, replay=engine.replay, start="run") as late:
+        heard = hear(late, 1199)
+        assert seqs(heard) == list(range(1200))
+        assert all(m.replayed and m.missed is None for m in heard)
+        first = heard[0].event
+        assert isinstance(first, Label)
+        assert (first.unit, heard[0].utc_ns) == ("é", 10**18)
+        engine.send(5)
+        assert seqs(hear(late, 1204)) == list(range(1200, 1205))
+        assert late.missed == 0
+
+
+def test_a_hole_in_what_is_sent_is_filled(engine: Engine) -> None:
+    with Subscriber(engine.zmq.endpoint, replay=engine.replay) as subscriber:
+        heard = meet(engine, subscriber)
+        engine.send(40, only_keep=True)
+        engine.send(3)
+        heard += hear(subscriber, engine.seq - 1)
+        assert seqs(heard) == list(range(heard[0].seq, engine.seq))
+        assert subscriber.missed == 0
+
+
+def test_the_last_message_before_silence_is_not_lost(engine: Engine) -> None:
+    with Subscriber(engine.zmq.endpoint, replay=engine.replay) as subscriber:
+        meet(engine, subscriber)
+        engine.send(2, only_keep=True)
+        assert seqs(hear(subscriber, engine.seq - 1))[-2:] == [
+            engine.seq - 2,
+            engine.seq - 1,
+        ]
+
+
+def test_a_reader_that_slept_through_a_flood_loses_nothing(engine: Engine) -> None:
+    # Far more than the queues of both sides and TCP hold.
+    endpoint = engine.zmq.endpoint
+    with Subscriber(endpoint, replay=engine.replay, queue_length=20) as subscriber:
+        heard = meet(engine, subscriber)
+        engine.send(20_000)
+        heard += hear(subscriber, engine.seq - 1)
+        assert seqs(heard) == list(range(heard[0].seq, engine.seq))
+        assert any(m.replayed for m in heard)
+        assert subscriber.missed == 0
+
+
+def test_a_network_that_breaks_costs_nothing(engine: Engine) -> None:
+    with (
+        BadNetwork(port_of(engine.zmq.endpoint)) as live,
+        BadNetwork(port_of(engine.replay)) as replay,
+        Subscriber(live.endpoint, replay=replay.endpoint) as subscriber,
+    ):
+        heard = meet(engine, subscriber)
+        for number in range(12):
+            engine.send(15)
+            (live if number % 3 else replay).cut()
+            while (one := subscriber.receive(0.01)) is not None:
+                heard.append(one)
+        engine.send(1)
+        if heard[-1].seq < engine.seq - 1:
+            heard += hear(subscriber, engine.seq - 1)
+        assert seqs(heard) == list(range(heard[0].seq, engine.seq))
+        assert live.cuts + replay.cuts == 12
+
+
+def test_an_engine_that_restarts_is_followed(tmp_path: Path) -> None:
+    before = Engine(tmp_path)
+    with (
+        BadNetwork(port_of(before.zmq.endpoint)) as live,
+        BadNetwork(port_of(before.replay)) as replay,
+        Subscriber(live.endpoint, replay=replay.endpoint) as subscriber,
+    ):
+        heard = meet(before, subscriber)
+        before.send(5, only_keep=True)
+        before.close()
+        after = Engine(tmp_path, "run1")
+        live.target, replay.target = port_of(after.zmq.endpoint), port_of(after.replay)
+        live.cut()
+        replay.cut()
+        after.send(3, only_keep=True)
+        heard += hear(subscriber, 2, "run1")
+        last = before.seq - 1
+        expected = [("run0", seq) for seq in range(heard[0].seq, last + 1)]
+        expected += [("run1", seq) for seq in range(3)]
+        assert [(m.run, m.seq) for m in heard] == expected
+        assert [m.seq for m in heard if m.restarted] == [0]
+        after.close()
+
+
+def test_positions_lead_on_where_another_subscriber_stopped(engine: Engine) -> None:
+    engine.send(30)
+    with Subscriber(engine.zmq.endpoint, replay=engine.replay, start="run") as first:
+        hear(first, 10)
+        kept = json.loads(json.dumps([[*k, *p] for k, p in first.positions.items()]))
+    assert kept == [["label", INFO.stream, "run0", 10]]
+    positions = {(k, s): Position(run, seq) for k, s, run, seq in kept}
+    engine.send(5)
+    with Subscriber(
+        engine.zmq.endpoint, replay=engine.replay, positions=positions
+    ) as second:
+        assert seqs(hear(second, 34)) == list(range(11, 35))
+    assert positions == {KEY: Position("run0", 10)}
+
+
+def test_async_iteration_fills_holes_too(engine: Engine) -> None:
+    engine.send(7, only_keep=True)
+
+    async def listen() -> list[int]:
+        found: list[int] = []
+        with Subscriber(
+            engine.zmq.endpoint, replay=engine.replay, start="run", timeout=PATIENCE_S
+        ) as subscriber:
+            async for message in subscriber:
+                found.append(message.seq)
+                if len(found) == 7:
+                    break
+        return found
+
+    assert asyncio.run(listen()) == list(range(7))
+
+
+def test_kinds_that_no_journal_keeps_pass_beside_it(engine: Engine) -> None:
+    with Subscriber(
+        engine.zmq.endpoint, kinds=["label", "gap"], replay=engine.replay
+    ) as subscriber:
+        meet(engine, subscriber)
+        gap = Message(INFO, Gap(5, 9, "overrun"), 0, 9)
+        engine.journal.write(gap)
+        engine.zmq.write(gap)
+        while (one := subscriber.receive(PATIENCE_S)) is not None:
+            if one.kind == "gap":
+                break
+        assert one is not None
+        assert one.event == gap.event
+
+
+@contextmanager
+def asking(endpoint: str) -> "Iterator[zmq.Socket[bytes]]":
+    with zmq.Context() as context, context.socket(zmq.REQ) as connection:
+        connection.setsockopt(zmq.LINGER, 0)
+        connection.setsockopt(zmq.REQ_RELAXED, 1)
+        connection.connect(endpoint)
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (b"", "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"[" * 5000, "cannot be read"),
+        (b'{"v":1,"id":1,"command":"drop"}', "Invalid value 'drop'"),
+        (
+            b'{"v":2,"id":1,"command":"topics","kinds":["label"]}',
+            "Invalid enum value 2",
+        ),
+        (b'{"v":1,"command":"replay","kind":"lable","stream":"a"}', "unknown kind"),
+        (b'{"v":1,"command":"replay","kind":"label","stream":"a","most":9999}', "1000"),
+        (
+            b'{"v":1,"command":"replay","kind":"label","stream":"a",'
+            b'"after":{"run":"x","seq":-1}}',
+            ">= 0",
+        ),
+    ],
+)
+def test_bad_requests_are_answered_and_change_nothing(
+    engine: Engine, request_: bytes, sentence: str
+) -> None:
+    engine.send(3, only_keep=True)
+    with asking(engine.replay) as connection:
+        connection.send(request_)
+        assert connection.poll(10_000)
+        (reply,) = connection.recv_multipart()
+        decoded = json.loads(reply)
+        assert not decoded["ok"]
+        assert sentence in decoded["error"]
+        connection.send(b'{"v":1,"id":"x","command":"topics","kinds":["label"]}')
+        assert connection.poll(10_000)
+        (reply,) = connection.recv_multipart()
+        assert json.loads(reply) == {
+            "v": 1,
+            "id": "x",
+            "ok": True,
+            "topics": [["label", INFO.stream]],
+        }
+
+
+def test_bytes_that_are_no_zeromq_do_no_harm(engine: Engine) -> None:
+    engine.send(3, only_keep=True)
+    strangers = []
+    for _ in range(5):
+        stranger = socket.create_connection(("127.0.0.1", port_of(engine.replay)))
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
+        strangers.append(stranger)
+    with Subscriber(engine.zmq.endpoint, replay=engine.replay, start="run") as good:
+        assert seqs(hear(good, 2)) == [0, 1, 2]
+    for stranger in strangers:
+        stranger.close()
+
+
+def test_positions_without_a_replay_socket_are_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="need 'replay'"):
+        Subscriber("tcp://127.0.0.1:5556", start="run")
+    with (
+        pytest.raises(ConfigError, match="is not an endpoint"),
+        Subscriber("tcp://127.0.0.1:5556", replay="nowhere"),
+    ):
+        pass
+
+
+def test_a_replay_socket_for_others_needs_leave(tmp_path: Path) -> None:
+    options = sink_journal.JournalOptions(
+        path=str(tmp_path / "j.sqlite"), replay="tcp://*:5558"
+    )
+    context = BuildContext(SystemClock(), "run")
+    (problem,) = sink_journal.plugin.check(options, context)
+    assert "lets other machines connect" in problem
