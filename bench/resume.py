@@ -197,11 +197,15 @@ def compare(diary: Path, kept: list[tuple[str, str, str, int]]) -> dict[str, obj
 
 
 class Lateness:
-    """Measures how late a reader gets its messages beside one that never reads."""
+    """Measures how late a reader gets its messages beside one that never reads.
+
+    Later than the promptest message of the same run, that is: the engine's own
+    latency is not of interest here.
+    """
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        self._late_ms: list[float] = []
+        self._late_ms: dict[str, list[float]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._read)
 
@@ -216,7 +220,7 @@ class Lateness:
 
     def summary(self) -> dict[str, object]:
         """Median and 99th percentile."""
-        late = sorted(self._late_ms)
+        late = sorted(one - min(run) for run in self._late_ms.values() for one in run)
         if not late:
             return {"late_ms_p50": None, "late_ms_p99": None}
         return {
@@ -232,19 +236,11 @@ class Lateness:
         ):
             while not self._stopping.is_set():
                 one = reader.receive(0.2)
-                if one is not None and one.latency and one.utc_ns:
-                    ledger = one.latency
-                    told_ms = sum(
-                        part or 0.0
-                        for part in (
-                            ledger.wait_ms,
-                            ledger.queue_ms,
-                            ledger.compute_ms,
-                            ledger.publish_ms,
-                        )
-                    )
-                    age_ms = (time.time_ns() - one.utc_ns) / 1e6
-                    self._late_ms.append(age_ms - told_ms)
+                if one is not None:
+                    # On the stream's own clock; what all have in common goes later.
+                    told_ms = one.at / one.sample_rate * 1e3
+                    late_ms = time.monotonic() * 1e3 - told_ms
+                    self._late_ms.setdefault(one.run, []).append(late_ms)
 
 
 if __name__ == "__main__":
