@@ -6,7 +6,8 @@ DEV_ENV := .venv
 PIP := -m pip --disable-pip-version-check install --quiet
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: help demo test test-long check lint format types bench bench-detect bench-polyphonic bench-sound torture bundle clean
+# All targets but the environments are names, not files.
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*//p' $(MAKEFILE_LIST))
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,6 +57,10 @@ bench-detect: $(DEV_ENV)/.done  ## Measure the detectors on the annotated record
 
 bench-polyphonic: $(DEV_ENV)/.done  ## Make the table of the RNN-RBM's paper again (hours; resumable)
 	$(DEV_ENV)/bin/python bench/polyphonic.py
+
+CUTS ?= 100
+bench-resume: $(DEV_ENV)/.done  ## Cut, stall and kill CUTS times: what does a subscriber lose?
+	$(DEV_ENV)/bin/python bench/resume.py --cuts $(CUTS)
 
 KILLS ?= 300
 torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what does its journal lose?

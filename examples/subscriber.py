@@ -1,6 +1,10 @@
 """Prints every label of a running engine; the docs of the client say more.
 
 Start an engine first, in another terminal: neurovocal run
+
+    python subscriber.py [ENDPOINT [REPLAY]]
+
+With the replay socket of the engine's journal, labels that were missed come later.
 """
 
 import sys
@@ -10,7 +14,9 @@ from neurovocal.engine.types import Label
 
 endpoint = sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5556"
 
-with Subscriber(endpoint, kinds=["label"]) as subscriber:
+replay = sys.argv[2] if len(sys.argv) > 2 else None
+
+with Subscriber(endpoint, kinds=["label"], replay=replay) as subscriber:
     for message in subscriber:
         if message.missed:
             print(f"missed {message.missed.count} messages", file=sys.stderr)

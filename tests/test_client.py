@@ -156,7 +156,7 @@ def test_a_malformed_endpoint_is_one_sentence(endpoint: str) -> None:
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("kinds", [["labels"], [], ["label", "audio"]])
+@pytest.mark.parametrize("kinds", [["labels"], [], ["label", "sound"]])
 def test_unknown_kinds_are_refused(kinds: list[str]) -> None:
     with pytest.raises(ConfigError, match="the kinds are block, gap"):
         Subscriber("tcp://127.0.0.1:5556", kinds)
