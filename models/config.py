@@ -204,6 +204,14 @@ class RnnRbmConfig(Options):
     """How the visible units of the negative phase are reconstructed."""
     cd_steps: int = Field(default=3, ge=1)
     """k of CD-k."""
+    negative: Literal["cd", "pcd"] = "cd"
+    """Where the chains of the negative phase begin: at the data (`cd`), or where the
+    chain of the same frame was left when it was last drawn (`pcd`)."""
+    persistent_frames: int = Field(default=50_000, ge=1)
+    """Chains that `pcd` keeps at most."""
+    persistent_updates: int = Field(default=200, ge=0)
+    """Updates after which a chain of `pcd` begins anew at the data: what was left for
+    longer belongs to other weights."""
     gibbs_steps: int = Field(default=20, ge=0)
     """Gibbs steps per frame of synthesis."""
     prediction_steps: int = Field(default=3, ge=0)
@@ -229,8 +237,8 @@ class RnnRbmConfig(Options):
     l2: float = Field(default=0.0, ge=0)
     """Weight of the sum of squared weights."""
     smoothness: float = Field(default=0.0, ge=0)
-    """Weight of the squared change of the predicted visible biases from frame to
-    frame."""
+    """Weight s of the penalty on changes of the conditional visible biases from frame
+    to frame: ``s * mean_t sum_i (bv_t[i] - bv_(t-1)[i])**2``; not in phase `static`."""
     clip: float | None = Field(default=5.0, gt=0)
     """Largest norm of the gradient; None: no limit."""
     phases: list[Phase] = [

@@ -25,6 +25,7 @@ from neurovocal.models.annealing import (
     log_partition,
 )
 from neurovocal.models.rnn_rbm import RnnRbm
+from neurovocal.models.tempering import Tempering, tempered
 
 WIDEST = 0.3
 _TILE_ROWS = 1024
@@ -185,14 +186,14 @@ def expected_accuracy(
     rng: np.random.Generator,
     n_steps: int = 50,
     n_samples: int = 20,
-    annealing: Annealing | None = None,
+    annealing: Annealing | Tempering | None = None,
 ) -> Accuracy:
     """Expected accuracy of predicted frames, given the true past.
 
     Each prediction is a sample: `n_steps` block Gibbs steps from the previous
     frame, as in Boulanger-Lewandowski, Bengio and Vincent (ICML 2012). On a strong
     model these do not reach its distribution; with `annealing` a sample comes from
-    a factorial distribution instead.
+    a factorial distribution instead, with a `Tempering` from parallel chains.
 
     Parameters
     ----------
@@ -201,7 +202,7 @@ def expected_accuracy(
     rng : Generator
     n_steps, n_samples : int
         Gibbs steps per sample, samples per frame.
-    annealing : Annealing, optional
+    annealing : Annealing or Tempering, optional
         Way of sampling that replaces the Gibbs steps.
     """
     noise = Noise(rng)
@@ -211,6 +212,8 @@ def expected_accuracy(
         for _ in range(n_samples):
             if annealing is None:
                 drawn = gibbs(part, start, n_steps, noise)
+            elif isinstance(annealing, Tempering):
+                drawn = tempered(part, start, annealing, noise)
             else:
                 drawn = annealed(part, start, annealing, noise)
             counts.append(match_counts(drawn, wanted))

@@ -15,6 +15,7 @@ from neurovocal.models.optim import (
     set_rates,
     weight_penalty,
 )
+from neurovocal.models.persistent import PersistentChains
 from neurovocal.models.rnn_rbm import RnnRbm, uniform_from
 
 
@@ -59,6 +60,9 @@ class RnnRbmTask:
         self._valid = valid
         lengths = np.array([len(song) for song in self._train], float)
         self._share = lengths / lengths.sum()
+        # Number of each song's first frame among all of them.
+        self._first = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        self._drawn = self._first[:0]
         self.updates = sum(phase.updates for phase in config.phases)
         self.validate_every = config.validate_every
         self.module = RnnRbm(config, train[0].shape[1])
@@ -121,13 +125,14 @@ class RnnRbmTask:
             loss = model.deterministic_loss(now, bv)
         else:
             far = model.negative(
-                now,
+                self._chain_starts(now),
                 bv,
                 bh,
                 config.cd_steps,
                 self._uniform,
                 sampled=config.visible_sampling == "sampled",
             )
+            self._keep_chains(far)
             difference = model.free_energy(now, bv, bh) - model.free_energy(far, bv, bh)
             loss = difference.mean()
         if config.smoothness and objective != "static":
@@ -140,12 +145,37 @@ class RnnRbmTask:
         chosen = self.rng.choice(
             len(self._train), self._config.batch_size, p=self._share
         )
-        parts = []
+        parts, firsts = [], []
         for number in chosen:
             song = self._train[number]
             start = int(self.rng.integers(len(song) - self._length))
             parts.append(song[start : start + self._length + 1])
+            firsts.append(int(self._first[number]) + start)
+        counted = np.arange(1 + self._config.warm_up, self._length + 1)
+        self._drawn = counted[:, None] + np.array(firsts)
         return torch.from_numpy(np.stack(parts, axis=1))
+
+    def _chain_starts(self, now: Tensor) -> Tensor:
+        """Where the Gibbs chains of the frames `now` begin."""
+        if self._config.negative == "cd":
+            return now
+        return self._chains().resume(self._drawn, self._update(), now)
+
+    def _keep_chains(self, far: Tensor) -> None:
+        if self._config.negative == "pcd":
+            self._chains().keep(self._drawn, self._update(), far)
+            self.carried["update"] += 1
+
+    def _chains(self) -> PersistentChains:
+        config = self._config
+        n_slots = min(config.persistent_frames, int(self._first[-1]))
+        n_visible, longest = self.module.n_visible, config.persistent_updates
+        return PersistentChains(self.carried, n_slots, n_visible, longest)
+
+    def _update(self) -> int:
+        return int(
+            self.carried.setdefault("update", torch.zeros((), dtype=torch.int64))
+        )
 
     def _position(self, progress: float) -> tuple[int, float]:
         """Phase at a share of the whole training, and the share of the phase."""
