@@ -7,7 +7,7 @@ PIP := -m pip --disable-pip-version-check install --quiet
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 # All targets but the environments are names, not files.
-.PHONY: $(shell sed -nE 's/^([a-z-]+):.*//p' $(MAKEFILE_LIST))
+.PHONY: $(shell sed -nE "s/^([a-z-]+):.*/\1/p" $(MAKEFILE_LIST))
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
