@@ -24,6 +24,7 @@ EventKind = Literal[
     "onset",
     "offset",
     "label",
+    "forecast",
     "surprise",
     "synthesis",
     "audio",

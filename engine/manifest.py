@@ -110,6 +110,23 @@ class RnnRbmSpec(Options):
     `sigma`: float32[n_visible], see docs/bundle.md."""
 
 
+class ForecastSpec(Options):
+    """State contract of ``forecast.onnx`` and how much it is worth as a prior."""
+
+    file: str = "forecast.onnx"
+    n_recurrent: int = Field(gt=0)
+    gap_edges_ms: list[float]
+    """Silences that separate the bins of the inputs, rising."""
+    pause_ms: float = Field(gt=0)
+    """Silence after which a phrase begins anew, with state 0."""
+    prior_weight: float = Field(default=0.0, ge=0)
+    """Exponent of the forecast in its product with the classifier (validation
+    data); 0: the classifier is better alone."""
+    followed: list[list[int]] = []
+    """How often unit k came after each unit in training (the last row: began a
+    phrase); the yardsticks of `evaluate` are computed from it."""
+
+
 class Manifest(Options):
     """Content of ``manifest.yaml``."""
 
@@ -123,6 +140,7 @@ class Manifest(Options):
     """Used where the configuration names no detector; the figures hold for it."""
     classifier: ClassifierSpec | None = None
     rnn_rbm: RnnRbmSpec | None = None
+    forecast: ForecastSpec | None = None
     golden: str = "golden.npz"
     golden_tolerance: float = Field(default=1e-4, gt=0)
     training: dict[str, Any] = {}
@@ -131,6 +149,12 @@ class Manifest(Options):
     """Measures on the test split."""
     files: dict[str, str] = {}
     """sha256 of every other file of the bundle."""
+
+    @model_validator(mode="after")
+    def _parts_belong_together(self) -> "Manifest":
+        if self.forecast is not None and self.classifier is None:
+            raise ValueError("forecast: without a classifier there are no units")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +224,8 @@ def load_bundle(name: str | Path, base: Path | None = None) -> Bundle:
         named.add(classifier.file)
     if (rnn_rbm := manifest.rnn_rbm) is not None:
         named |= {rnn_rbm.file, rnn_rbm.sample_file, rnn_rbm.residual_file}
+    if manifest.forecast is not None:
+        named.add(manifest.forecast.file)
     problems += [
         f"bundle '{folder}': {name} is not listed under 'files' in {MANIFEST_NAME}"
         for name in sorted(named - set(manifest.files))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Float32: TypeAlias = NDArray[np.float32]
 LabelStatus: TypeAlias = Literal["provisional", "revised", "final"]
+ForecastStatus: TypeAlias = Literal["offset", "onset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,24 @@ class Label:
     model: str
 
 
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Which unit segment ``segment`` will be, before a frame of it was heard.
+
+    First at the offset of the segment before (``status`` is ``offset``), again when
+    its own onset says how long the silence was (``onset``); ``sample`` is that
+    offset or onset. ``unit`` is the likeliest, ``posteriors`` has all of them.
+    """
+
+    segment: int
+    sample: int
+    unit: str
+    posterior: float
+    posteriors: dict[str, float]
+    status: ForecastStatus
+    model: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Surprise:
     """Normalised free energy per frame, float32[n_frames]."""
@@ -225,6 +244,7 @@ Event: TypeAlias = (
     | Onset
     | Offset
     | Label
+    | Forecast
     | Surprise
     | Synthesis
     | Audio
@@ -242,6 +262,7 @@ KINDS: dict[type, str] = {
     Onset: "onset",
     Offset: "offset",
     Label: "label",
+    Forecast: "forecast",
     Surprise: "surprise",
     Synthesis: "synthesis",
     Audio: "audio",
@@ -266,7 +287,7 @@ def sample_of(event: Event, at: int = 0) -> int:
     match event:
         case Block() | Gap() | Audio():
             return event.start
-        case Anchor() | Onset() | Offset() | Control():
+        case Anchor() | Onset() | Offset() | Control() | Forecast():
             return event.sample
         case Label():
             return event.onset

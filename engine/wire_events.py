@@ -12,6 +12,7 @@ from neurovocal.engine.types import (
     Control,
     Event,
     Float32,
+    Forecast,
     Frames,
     Gap,
     Health,
@@ -30,6 +31,7 @@ from neurovocal.engine.wire_headers import (
     AudioHeader,
     BlockHeader,
     ControlHeader,
+    ForecastHeader,
     FramesHeader,
     GapHeader,
     HealthHeader,
@@ -83,6 +85,16 @@ def header_of(message: Message) -> AnyHeader:
                 offset=event.offset,
                 unit=event.unit,
                 posterior=event.posterior,
+                status=event.status,
+                model=event.model,
+            )
+        case Forecast():
+            return ForecastHeader(
+                **common,
+                segment=event.segment,
+                unit=event.unit,
+                posterior=event.posterior,
+                posteriors=dict(event.posteriors),
                 status=event.status,
                 model=event.model,
             )
@@ -173,6 +185,16 @@ def to_event(header: AnyHeader, values: Float32 | None) -> Event:
                 header.offset,
                 header.unit,
                 _number(header.posterior),
+                header.status,
+                header.model,
+            )
+        case ForecastHeader():
+            return Forecast(
+                header.segment,
+                header.sample,
+                header.unit,
+                _number(header.posterior),
+                {unit: _number(p) for unit, p in header.posteriors.items()},
                 header.status,
                 header.model,
             )

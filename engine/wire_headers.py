@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from neurovocal.engine.types import LabelStatus
+from neurovocal.engine.types import ForecastStatus, LabelStatus
 
 VERSION = 1
 
@@ -145,6 +145,17 @@ class LabelHeader(Header, kw_only=True, tag="label"):
     model: str
 
 
+class ForecastHeader(Header, kw_only=True, tag="forecast"):
+    """See `Forecast`."""
+
+    segment: Count
+    unit: str
+    posterior: float | None
+    posteriors: dict[str, float | None]
+    status: ForecastStatus
+    model: str
+
+
 class HealthHeader(Header, kw_only=True, tag="health"):
     """See `Health`."""
 
@@ -179,6 +190,7 @@ AnyHeader: TypeAlias = (
     | OnsetHeader
     | OffsetHeader
     | LabelHeader
+    | ForecastHeader
     | HealthHeader
     | ControlHeader
     | StatsHeader

@@ -66,13 +66,13 @@ def adjust(
     """
     assert config.classifier is not None
     model.eval()
-    valid = [_log_posteriors(model, m) for m in data.valid]
-    spec = _calibrated(model, config.classifier, data, valid)
+    valid = [log_posteriors_of(model, m) for m in data.valid]
+    spec = calibrated(model, config.classifier, data, valid)
     wanted = config.detector
     detector = DetectorSpec(plugin=wanted.plugin, options=wanted.options)
     if wanted.fit:
         materials = [*data.train, *data.valid]
-        logs = [*(_log_posteriors(model, m) for m in data.train), *valid]
+        logs = [*(log_posteriors_of(model, m) for m in data.train), *valid]
         heard = [
             Heard(material, rows, data.front_end, spec)
             for material, rows in zip(materials, logs, strict=True)
@@ -83,16 +83,26 @@ def adjust(
     return Adjusted(spec, detector)
 
 
-def _log_posteriors(model: Classifier, material: Material) -> Float64:
+def log_posteriors_of(model: Classifier, material: Material) -> Float64:
     """Of every frame of a recording, float64[n_frames, n_units]."""
     with torch.no_grad():
         logits, _ = model(torch.from_numpy(material.clipped)[None])
     return log_softmax(logits[0].numpy())
 
 
-def _calibrated(
+def calibrated(
     model: Classifier, config: ClassifierConfig, data: Prepared, logs: list[Float64]
 ) -> ClassifierSpec:
+    """Temperatures and thresholds from validation recordings.
+
+    Parameters
+    ----------
+    model : Classifier
+    config : ClassifierConfig
+    data : Prepared
+    logs : list of float64[n_frames, n_units]
+        Of the validation recordings.
+    """
     names, spans = data.units.names, [m.spans for m in data.valid]
     decision: Decision = "last" if config.objective == "last" else "vote"
     votes = collect_votes(logs, spans, decision)

@@ -261,6 +261,35 @@ class RnnRbmConfig(Options):
     """Updates between two looks at the validation split."""
 
 
+class ForecastConfig(Options):
+    """RNN-RBM over units: which one comes next (docs/prior.md)."""
+
+    n_recurrent: int = Field(default=32, gt=0)
+    """Recurrent units."""
+    n_hidden: int = Field(default=32, gt=0)
+    """Hidden units of the RBM."""
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    """On the state that conditions the biases."""
+    forgotten: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the units that it is not told, so that an `unknown` does no harm."""
+    pause_ms: float = Field(default=500.0, gt=0)
+    """Silence after which what comes next begins anew."""
+    gap_bins: int = Field(default=8, ge=1)
+    """Bins into which the silences between units are sorted."""
+    updates: int = Field(default=300, ge=1)
+    """Steps of the optimizer."""
+    batch_size: int = Field(default=16, ge=1)
+    """Phrases per step."""
+    learning_rate: float = Field(default=5e-3, gt=0)
+    """At the first step; falls to 1 % along a half cosine."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """Of AdamW."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    validate_every: int = Field(default=25, ge=1)
+    """Updates between two looks at the validation split."""
+
+
 class CardConfig(Options):
     """What the bundle says about itself.
 
@@ -298,6 +327,8 @@ class TrainConfig(Options):
     detector: DetectorConfig = DetectorConfig()
     rnn_rbm: RnnRbmConfig | None = RnnRbmConfig()
     """None trains no RNN-RBM."""
+    forecast: ForecastConfig | None = ForecastConfig()
+    """None trains no forecast; without a classifier there is none, either."""
     card: CardConfig = CardConfig()
 
     @model_validator(mode="after")

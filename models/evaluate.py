@@ -14,6 +14,7 @@ from neurovocal.engine.scoring import SegmentScore, score_segments
 from neurovocal.engine.types import Float32, Label
 from neurovocal.models.calibrate import evidence
 from neurovocal.models.data import Recording
+from neurovocal.models.evaluate_forecast import evaluate_forecast
 from neurovocal.models.frames import IGNORED, first_frame, read_samples, targets_of
 from neurovocal.models.label_in_time import label_in_time
 from neurovocal.models.labelling import Labeller
@@ -95,6 +96,8 @@ def evaluate_bundle(
             units,
             lambda share: watch((1 + 2 * share) * label_share / 3),
         )
+    if manifest.forecast is not None:
+        figures["forecast"] = evaluate_forecast(bundle, recordings, units)
     if manifest.rnn_rbm is not None:
         figures["rnn_rbm"] = _evaluate_rnn_rbm(
             bundle, recordings, lambda share: watch(1 - (1 - share) * label_share)

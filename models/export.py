@@ -14,15 +14,17 @@ from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.manifest import (
     MANIFEST_NAME,
     Bundle,
+    ForecastSpec,
     FrontEnd,
     Manifest,
     RnnRbmSpec,
     sha256,
 )
 from neurovocal.engine.types import Float32
-from neurovocal.models.adjust import Adjusted
+from neurovocal.models.adjust import Adjusted, log_posteriors_of
 from neurovocal.models.classifier import Classifier
 from neurovocal.models.config import TrainConfig
+from neurovocal.models.export_forecast import TrainedForecast, write_forecast
 from neurovocal.models.frames import SCALING_FILE, Material
 from neurovocal.models.graphs import classifier_graph, sampling_graph, scoring_graph
 from neurovocal.models.parity import (
@@ -31,6 +33,7 @@ from neurovocal.models.parity import (
     clear_noise,
     torch_outputs,
 )
+from neurovocal.models.prior import Heard
 from neurovocal.models.rnn_rbm import RnnRbm
 from neurovocal.models.split import Units
 
@@ -51,6 +54,7 @@ class Trained:
     classifier: Classifier | None
     adjusted: Adjusted | None
     rnn_rbm: RnnRbm | None
+    forecast: TrainedForecast | None
     train_songs: list[Float32]
     valid_songs: list[Float32]
 
@@ -80,9 +84,11 @@ def write_bundle(
     frames = golden_frames(trained.valid)
     golden: dict[str, Float32] = {"frames": frames}
     parity: dict[str, dict[str, float]] = {}
-    rnn_rbm, adjusted = None, trained.adjusted
+    rnn_rbm, forecast, adjusted = None, None, trained.adjusted
     if trained.classifier is not None:
         _write_classifier(folder, trained, frames, golden, parity)
+        if trained.forecast is not None:
+            forecast = _write_forecast(folder, trained, golden, parity)
     if trained.rnn_rbm is not None:
         rnn_rbm = _write_rnn_rbm(folder, trained, frames, golden, parity)
     np.savez_compressed(folder / "golden.npz", allow_pickle=False, **golden)
@@ -92,6 +98,7 @@ def write_bundle(
         detector=adjusted.detector if adjusted else None,
         classifier=adjusted.spec if adjusted else None,
         rnn_rbm=rnn_rbm,
+        forecast=forecast,
         training={**training, "parity": _short(parity)},
     )
     return seal(folder, manifest)
@@ -152,6 +159,22 @@ def _write_classifier(
     parity["classifier"] = check_classifier(model, path, frames)
     with torch.no_grad():
         golden["logits"] = model(torch.from_numpy(frames)[None])[0][0].numpy()
+
+
+def _write_forecast(
+    folder: Path,
+    trained: Trained,
+    golden: dict[str, Float32],
+    parity: dict[str, dict[str, float]],
+) -> ForecastSpec:
+    config = trained.config.forecast
+    assert config is not None
+    assert trained.forecast is not None
+    assert trained.classifier is not None
+    assert trained.adjusted is not None
+    logs = [log_posteriors_of(trained.classifier, m) for m in trained.valid]
+    heard = Heard(trained.valid, logs, trained.front_end, trained.adjusted.spec)
+    return write_forecast(folder, trained.forecast, config, heard, golden, parity)
 
 
 def _write_rnn_rbm(

@@ -126,6 +126,48 @@ def check_rnn_rbm(
     return found
 
 
+def check_outputs(
+    path: Path,
+    inputs: dict[str, Float32],
+    state: str,
+    expected: dict[str, Float32],
+    after: Float32,
+) -> dict[str, float]:
+    """Same as `check_classifier`, for a graph with rows in, rows out and one state.
+
+    Parameters
+    ----------
+    path : Path
+    inputs : dict of str to float32[T, ...]
+    state : str
+        Name of the state, which begins with zeros.
+    expected : dict of str to float32[T, ...]
+        What torch says of the same rows.
+    after : float32
+        State after them, as torch says.
+    """
+    session = Session(path)
+    whole = session.run(**inputs, **{state: np.zeros_like(after)})
+    carried = np.zeros_like(after)
+    rows: dict[str, list[Float32]] = {name: [] for name in expected}
+    for at in range(len(next(iter(inputs.values())))):
+        step = session.run(
+            **{name: row[at : at + 1] for name, row in inputs.items()},
+            **{state: carried},
+        )
+        carried = step[f"{state}_next"]
+        for name in expected:
+            rows[name].append(step[name])
+    found = {"states": _absolute(carried, after)}
+    found["states_whole"] = _absolute(whole[f"{state}_next"], carried)
+    for name, values in expected.items():
+        single = np.concatenate(rows[name])
+        found[name] = _relative(single, values)
+        found[f"{name}_whole"] = _relative(whole[name], single)
+    _refuse(path, found, np.inf)
+    return found
+
+
 def torch_outputs(model: RnnRbm, frames: Float32, noise: Float32) -> dict[str, Float32]:
     """What torch says the graphs shall answer (names of docs/bundle.md)."""
     with torch.no_grad():

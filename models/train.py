@@ -27,7 +27,9 @@ from neurovocal.models.config import TrainConfig
 from neurovocal.models.data import Dataset, Recording, read_dataset
 from neurovocal.models.evaluate import SKIPPED_FRAMES, evaluate_bundle
 from neurovocal.models.export import Trained, seal, write_bundle
+from neurovocal.models.export_forecast import TrainedForecast
 from neurovocal.models.fit import Budget, History, Interrupted, StopFlag, Task, fit
+from neurovocal.models.forecast import phrases_of
 from neurovocal.models.frames import read_samples
 from neurovocal.models.measure import LinearPredictor
 from neurovocal.models.prepare import Prepared, prepare
@@ -35,12 +37,14 @@ from neurovocal.models.progress import Reporter
 from neurovocal.models.rnn_rbm import RnnRbm
 from neurovocal.models.split import seconds
 from neurovocal.models.train_classifier import ClassifierTask
+from neurovocal.models.train_forecast import ForecastTask
 from neurovocal.models.train_rnn_rbm import RnnRbmTask, songs_of
 
 # Of a time budget: the rest is for frames, export and evaluation.
 _DETECTOR_SHARE = 0.05
 _CLASSIFIER_SHARE = 0.35
 _RNN_RBM_SHARE = 0.5
+_FORECAST_SHARE = 0.05
 AR_ORDER = 8
 
 
@@ -91,9 +95,14 @@ def train_bundle(
         job, config, data, reporter, stop
     )
     adjusted = _adjust(job, config, data, classifier, reporter, stop)
+    forecast, forecast_history = _train_forecast(job, config, data, reporter, stop)
     rnn_rbm, rnn_rbm_history = _train_rnn_rbm(job, config, data, reporter, stop)
 
-    histories = {"classifier": classifier_history, "rnn_rbm": rnn_rbm_history}
+    histories = {
+        "classifier": classifier_history,
+        "forecast": forecast_history,
+        "rnn_rbm": rnn_rbm_history,
+    }
     training = _training_record(job, config, dataset, data, histories)
     card = complete_card(config.card, job.dataset, job.out)
     train_songs, valid_songs = _songs(config, data)
@@ -107,6 +116,7 @@ def train_bundle(
         classifier,
         adjusted,
         rnn_rbm,
+        forecast,
         train_songs,
         valid_songs,
     )
@@ -173,6 +183,29 @@ def _train_classifier(
     share = _CLASSIFIER_SHARE if config.rnn_rbm else _CLASSIFIER_SHARE + _RNN_RBM_SHARE
     history = _fit(task, job, config, share, reporter, stop)
     return task.module, history
+
+
+def _train_forecast(
+    job: Job, config: TrainConfig, data: Prepared, reporter: Reporter, stop: StopFlag
+) -> tuple[TrainedForecast | None, History | None]:
+    """The RNN-RBM over units: seconds of work."""
+    if config.forecast is None or config.classifier is None:
+        return None, None
+    frame_ms = 1000 * data.front_end.hop_length / data.front_end.sample_rate
+    train, valid = (
+        phrases_of(materials, frame_ms, config.forecast.pause_ms)
+        for materials in (data.train, data.valid)
+    )
+    if not any(len(phrase.units) > 1 for phrase in train):
+        reporter.say(
+            "note: no forecast, because no two training segments follow each other "
+            f"within {config.forecast.pause_ms:g} ms (forecast.pause_ms)"
+        )
+        return None, None
+    n_units = len(data.units.names) - 1
+    task = ForecastTask(config.forecast, train, valid, n_units, config.seed)
+    history = _fit(task, job, config, _FORECAST_SHARE, reporter, stop)
+    return TrainedForecast(task.module, task.edges, train), history
 
 
 def _train_rnn_rbm(

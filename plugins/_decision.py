@@ -11,6 +11,9 @@ Networks, section 4.2). A label whose posterior is below its unit's threshold is
 
 Before a segment has ended its few frames have a calibration of their own, by how
 many they are, and silence has no vote: at an onset the network still says it.
+
+A prior, the weighted log-probabilities of the units before a frame of the segment was
+heard, is added to the calibrated scores: the product of both experts.
 """
 
 from bisect import bisect_right
@@ -71,22 +74,39 @@ class Decision:
         """Answer where no frame is known."""
         return self._unknown, 0.0
 
-    def __call__(self, log_posteriors: Float64) -> tuple[str, float]:
-        """Final unit and posterior for float64[n_units], of the frames that decide."""
-        unit, posterior = self._answer(log_posteriors, self._final)
+    def __call__(
+        self, log_posteriors: Float64, prior: Float64 | None = None
+    ) -> tuple[str, float]:
+        """Final unit and posterior for float64[n_units], of the frames that decide.
+
+        `prior` is added to the scores of the units, float64[n_voiced].
+        """
+        unit, posterior = self._answer(log_posteriors, self._final, prior)
         silent = log_posteriors[self._silence] > log_posteriors[self._voiced].max()
         if silent and self._silence_votes:
             return self._unknown, posterior
         return unit, posterior
 
-    def early(self, log_posteriors: Float64, n_frames: int) -> tuple[str, float]:
+    def early(
+        self, log_posteriors: Float64, n_frames: int, prior: Float64 | None = None
+    ) -> tuple[str, float]:
         """Same after the first `n_frames` of a segment that still lasts."""
-        entry = max(bisect_right(self._early_from, n_frames) - 1, 0)
-        rule = self._early[entry] if self._early else self._final
-        return self._answer(log_posteriors, rule)
+        return self._answer(log_posteriors, self._rule(n_frames), prior)
 
-    def _answer(self, log_posteriors: Float64, rule: _Rule) -> tuple[str, float]:
+    def temperature(self, n_frames: int | None) -> float:
+        """That of the first `n_frames` of a segment; None: of all of them."""
+        return (self._final if n_frames is None else self._rule(n_frames)).temperature
+
+    def _rule(self, n_frames: int) -> _Rule:
+        entry = max(bisect_right(self._early_from, n_frames) - 1, 0)
+        return self._early[entry] if self._early else self._final
+
+    def _answer(
+        self, log_posteriors: Float64, rule: _Rule, prior: Float64 | None
+    ) -> tuple[str, float]:
         scores = log_posteriors[self._voiced] / rule.temperature
+        if prior is not None:
+            scores = scores + prior
         weights = np.exp(scores - scores.max())
         best = int(weights.argmax())
         posterior = float(weights[best] / weights.sum())

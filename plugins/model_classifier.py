@@ -6,6 +6,7 @@ by the last one, as the bundle says; the rule is in `neurovocal.plugins._decisio
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,7 +16,6 @@ from neurovocal.engine.protocols import ModelItem
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import (
     Event,
-    Float32,
     Frames,
     Gap,
     Label,
@@ -25,7 +25,9 @@ from neurovocal.engine.types import (
     Posteriors,
 )
 from neurovocal.plugins._decision import Decision
-from neurovocal.plugins._onnx import Golden, Graph, bundle_of, finite, fit_problems
+from neurovocal.plugins._forecast import Forecaster
+from neurovocal.plugins._frame_network import FrameNetwork
+from neurovocal.plugins._onnx import bundle_of, fit_problems
 from neurovocal.plugins._posterior_history import Float64, PosteriorHistory
 
 # Posteriors kept beyond the detector's look-ahead.
@@ -45,6 +47,11 @@ class ClassifierOptions(Options):
     bundle's."""
     min_posterior: float = Field(default=0.0, ge=0, le=1)
     """Posterior below which any label is `unknown`."""
+    forecast: bool = True
+    """Say which unit will come, before its onset, where the bundle has a forecast."""
+    prior: Literal["none", "provisional", "all"] = "provisional"
+    """Labels that the forecast has a say in: with `all` final ones, too, which are
+    then no longer independent of the order in which units usually come."""
 
 
 @dataclass(slots=True)
@@ -62,6 +69,8 @@ class _Segment:
     """Sum of log-posteriors before `lo`, kept from when `lo` was recent."""
     unit: str | None = None
     """What it was last called."""
+    forecast: Float64 | None = None
+    """Weighted log-probabilities of the units, once the labels before it are final."""
 
 
 class Classifier:
@@ -95,31 +104,15 @@ class Classifier:
         spec, front_end = bundle.manifest.classifier, bundle.manifest.front_end
         assert spec is not None
         self._name = f"{bundle.manifest.name}/classifier"
-        self._zeros = {
-            name: np.zeros(shape, np.float32) for name, shape in spec.state.items()
-        }
-        states = {name: tuple(shape) for name, shape in spec.state.items()}
-        self._graph = Graph(
-            bundle,
-            spec.file,
-            {"frames": (None, front_end.n_bins), **states},
-            {
-                "logits": (None, len(spec.units)),
-                **{f"{name}_next": shape for name, shape in states.items()},
-            },
-        )
-        golden = Golden(bundle)
-        logits = self._graph.try_run({"frames": golden.frames, **self._zeros})[0]
-        golden.check(self._graph, "logits", logits)
-        if logits.shape[1] != len(spec.units):
-            raise BundleError(
-                f"{self._graph.where} gives {logits.shape[1]} logits, the manifest "
-                f"names {len(spec.units)} units"
-            )
-
+        self._network = FrameNetwork(bundle)
         self._hop, self._length = front_end.hop_length, front_end.frame_length
         self._by_last = spec.decision == "last"
         self._decide = Decision(spec, options.thresholds, options.min_posterior)
+        self._forecaster = None
+        if bundle.manifest.forecast and (options.forecast or options.prior != "none"):
+            self._forecaster = Forecaster(bundle)
+        self._tells_forecast = options.forecast
+        self._prior = options.prior
         self._provisional = options.provisional
         delay_ms = options.provisional_ms
         delay_ms = spec.provisional_ms if delay_ms is None else delay_ms
@@ -139,7 +132,7 @@ class Classifier:
             case Onset():
                 segment = self._begin(item.segment, item.sample)
                 self._open[item.segment] = segment
-                return self._early(segment)
+                return [*self._foresee(segment), *self._early(segment)]
             case Offset():
                 return self._end(item)
             case Gap():
@@ -149,30 +142,34 @@ class Classifier:
 
     def flush(self) -> list[Event]:
         """Final labels of segments whose last frames will never come."""
-        labels: list[Event] = [self._final(segment) for segment in self._closed]
-        self._closed.clear()
+        labels: list[Event] = []
+        while self._closed:
+            labels += self._finish(self._closed.pop(0))
         return labels
 
     def reset(self) -> None:
         """Forget state, history and segments."""
-        self._state = self._zeros
+        self._network.reset()
         self._history.clear()
         self._open.clear()
         self._closed.clear()
+        if self._forecaster:
+            self._forecaster.reset()
 
     def _hear(self, frames: Frames) -> list[Event]:
         self._expect(frames)
-        log_posteriors = self._classify(finite(frames.values))
+        log_posteriors = self._network(frames.values)
         self._history.append(frames.first, log_posteriors)
         posteriors = np.exp(log_posteriors).astype(np.float32)
         events: list[Event] = [
             Posteriors(frames.first, self._hop, self._length, posteriors)
         ]
-        for segment in self._open.values():
-            events += self._early(segment)
         for segment in [s for s in self._closed if self._is_complete(s)]:
             self._closed.remove(segment)
-            events.append(self._final(segment))
+            events += self._finish(segment)
+        for segment in self._open.values():
+            events += self._foresee(segment)
+            events += self._early(segment)
         return events
 
     def _expect(self, frames: Frames) -> None:
@@ -184,19 +181,6 @@ class Classifier:
                 f"frames begin at {frames.first}, expected {expected}: missing frames "
                 "must be declared as a Gap"
             )
-
-    def _classify(self, frames: Float32) -> Float64:
-        """Log-posteriors float64[n_frames, n_units]; the state goes on."""
-        logits, *states = self._graph.run({"frames": frames, **self._state})
-        # `tanh` gates leave the state unbounded: better forgetful than silent.
-        if all(np.isfinite(state).all() for state in states):
-            self._state = dict(zip(self._zeros, states, strict=True))
-        else:
-            self._state = self._zeros
-        scores = finite(logits).astype(np.float64)
-        scores -= scores.max(axis=1, keepdims=True)
-        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
-        return scores
 
     def _begin(self, segment: int, onset: int) -> _Segment:
         lo = self._frame_centred_from(onset)
@@ -216,7 +200,8 @@ class Classifier:
             return []
         # The first label is due now, however late its onset was announced.
         stop = segment.ready if segment.unit is None else history.stop
-        unit, posterior = self._answer(segment, stop, ended=False)
+        prior = None if self._prior == "none" else segment.forecast
+        unit, posterior = self._answer(segment, stop, prior, ended=False)
         if unit == segment.unit:
             return []
         status: LabelStatus = "provisional" if segment.unit is None else "revised"
@@ -228,7 +213,7 @@ class Classifier:
         segment = segment or self._begin(mark.segment, mark.onset)
         segment.offset = mark.sample
         if self._is_complete(segment):
-            return [self._final(segment)]
+            return self._finish(segment)
         self._closed.append(segment)
         return []
 
@@ -237,13 +222,34 @@ class Classifier:
         stop = self._frame_centred_from(segment.offset)
         return not self._history.empty and self._history.stop >= stop
 
-    def _final(self, segment: _Segment) -> Label:
+    def _finish(self, segment: _Segment) -> list[Event]:
+        """Final label, and a forecast of what comes next."""
         assert segment.offset is not None
         stop = self._frame_centred_from(segment.offset)
-        return self._label(segment, *self._answer(segment, stop, ended=True), "final")
+        foreseen = self._foresee(segment)  # where frames came later than both marks
+        prior = segment.forecast if self._prior == "all" else None
+        unit, posterior = self._answer(segment, stop, prior, ended=True)
+        label = self._label(segment, unit, posterior, "final")
+        if self._forecaster is None:
+            return [label]
+        self._forecaster.hear(unit, segment.onset, segment.offset)
+        if not self._tells_forecast or self._open or self._closed:
+            return [*foreseen, label]
+        return [*foreseen, label, self._forecaster.after_offset(segment.segment + 1)]
+
+    def _foresee(self, segment: _Segment) -> list[Event]:
+        """What a segment will be, as soon as all labels before it are final."""
+        number = segment.segment
+        if self._forecaster is None or segment.forecast is not None:
+            return []
+        if any(other.segment < number for other in self._closed):
+            return []
+        event, logs = self._forecaster.at_onset(number, segment.onset)
+        segment.forecast = self._forecaster.weight * logs
+        return [event] if self._tells_forecast else []
 
     def _answer(
-        self, segment: _Segment, stop: int, *, ended: bool
+        self, segment: _Segment, stop: int, prior: Float64 | None, *, ended: bool
     ) -> tuple[str, float]:
         """Unit and posterior from the known frames ``[segment.lo, stop)``."""
         history = self._history
@@ -253,7 +259,7 @@ class Classifier:
         if stop <= max(segment.lo, history.first):  # holds no frame's centre
             twice_middle = segment.onset + (segment.offset or segment.onset)
             distance = twice_middle - self._length + self._hop
-            return self._decide(history.at(distance // (2 * self._hop)))
+            return self._decide(history.at(distance // (2 * self._hop)), prior)
         if self._by_last:
             evidence = history.at(stop - 1)
         else:
@@ -261,8 +267,8 @@ class Classifier:
             base = history.before(segment.lo) if base is None else base
             evidence = history.before(stop) - base
         if ended:
-            return self._decide(evidence)
-        return self._decide.early(evidence, stop - segment.lo)
+            return self._decide(evidence, prior)
+        return self._decide.early(evidence, stop - segment.lo, prior)
 
     def _label(
         self, segment: _Segment, unit: str, posterior: float, status: LabelStatus

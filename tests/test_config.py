@@ -17,7 +17,7 @@ TOP = (
 )
 KINDS = (
     "'block', 'gap', 'anchor', 'frames', 'posteriors', 'onset', 'offset', 'label', "
-    "'surprise', 'synthesis', 'audio', 'health', 'control' or 'stats'"
+    "'forecast', 'surprise', 'synthesis', 'audio', 'health', 'control' or 'stats'"
 )
 
 

@@ -1,0 +1,146 @@
+"""How well a bundle foretells units, and how much sooner its labels are right."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine.front_end import build_front_end, frames_of
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.types import Float32
+from neurovocal.models.calibrate import Float64
+from neurovocal.models.data import Recording
+from neurovocal.models.forecast import phrases_of
+from neurovocal.models.frames import Material, read_samples, targets_of
+from neurovocal.models.parity import Session
+from neurovocal.models.prior import DELAYS_MS, Heard, collect_evidence, foretell
+from neurovocal.models.split import Units
+from neurovocal.plugins._frame_network import FrameNetwork
+
+
+def evaluate_forecast(
+    bundle: Bundle, recordings: Sequence[Recording], units: Units
+) -> dict[str, Any]:
+    """Forecasts beside their yardsticks, and labels in time with and without them.
+
+    Everything is judged in annotated segments, given the annotated units before them.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Must have a classifier and a forecast.
+    recordings : sequence of Recording
+    units : Units
+        Silence first.
+
+    Returns
+    -------
+    dict
+        Plain numbers; docs/prior.md explains them.
+    """
+    spec, classifier = bundle.manifest.forecast, bundle.manifest.classifier
+    assert spec is not None
+    assert classifier is not None
+    heard = hear(bundle, recordings, units)
+    n_units = len(units.names) - 1
+    session = Session(bundle.path(spec.file))
+    zeros = np.zeros(spec.n_recurrent, np.float32)
+
+    def predict(tokens: Float32, gaps: Float32) -> Float32:
+        return session.run(tokens=tokens, gaps=gaps, u=zeros)["log_posteriors"]
+
+    def foretold(at_onset: bool) -> Float64:
+        return foretell(
+            predict,
+            n_units,
+            spec.gap_edges_ms,
+            heard,
+            spec.pause_ms,
+            at_onset=at_onset,
+        )
+
+    evidence = collect_evidence(heard, foretold(True))
+    figures: dict[str, Any] = {"segments": len(evidence.unit)}
+    if not len(evidence.unit):
+        return figures
+    rows = {"before_onset": foretold(False), "at_onset": evidence.forecast}
+    phrases = phrases_of(heard.materials, heard.frame_ms, spec.pause_ms)
+    counts = np.array(spec.followed, float)
+    before = [np.concatenate([[n_units], p.units[:-1]]) for p in phrases]
+    rows |= yardsticks(counts, np.concatenate(before))
+    for name, logs in rows.items():
+        right, nats = judged(logs, evidence.unit)
+        figures[f"foretold_{name}_percent"] = round(100 * float(right.mean()), 2)
+        figures[f"nats_{name}"] = round(float(nats.mean()), 4)
+    with_prior = evidence.right(spec.prior_weight)
+    without = evidence.right(0.0)
+    for at, delay_ms in enumerate(DELAYS_MS):
+        when = "at_offset" if delay_ms is None else f"{delay_ms:g}_ms_after_onset"
+        figures[f"right_{when}_percent"] = round(100 * float(without[at].mean()), 2)
+        share = round(100 * float(with_prior[at].mean()), 2)
+        figures[f"right_{when}_with_forecast_percent"] = share
+    return figures
+
+
+def judged(
+    log_posteriors: Float64, unit: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], Float64]:
+    """Whether the likeliest unit came, and how many nats the one that came cost."""
+    right: NDArray[np.bool_] = log_posteriors.argmax(axis=1) == unit
+    nats: Float64 = -log_posteriors[np.arange(len(unit)), unit]
+    return right, nats
+
+
+def yardsticks(followed: Float64, before: NDArray[np.int64]) -> dict[str, Float64]:
+    """Log-probabilities by a unit's frequency, and by the unit before it.
+
+    Parameters
+    ----------
+    followed : float64[n_units + 1, n_units]
+        Counts of training, as in `ForecastSpec.followed`.
+    before : int64[n_segments]
+        The unit before each segment; n_units at the beginning of a phrase.
+
+    Returns
+    -------
+    dict
+        `by_frequency` and `by_bigram`, float64[n_segments, n_units] each. A pair's
+        count is added to one pseudo-count, spread as units are frequent.
+    """
+    frequency = followed.sum(axis=0) + 0.5
+    frequency /= frequency.sum()
+    pairs = (followed + frequency) / (followed.sum(axis=1, keepdims=True) + 1)
+    return {
+        "by_frequency": np.log(np.tile(frequency, (len(before), 1))),
+        "by_bigram": np.log(pairs)[before],
+    }
+
+
+def hear(bundle: Bundle, recordings: Sequence[Recording], units: Units) -> Heard:
+    """Recordings as a bundle's classifier hears them."""
+    front_end, spec = bundle.manifest.front_end, bundle.manifest.classifier
+    assert spec is not None
+    rate = front_end.sample_rate
+    columns = [spec.units.index(name) for name in units.names]
+    features = build_front_end(front_end, bundle.folder)
+    network = FrameNetwork(bundle)
+    materials, logs = [], []
+    for recording in recordings:
+        frames = frames_of(features, read_samples(recording, rate))
+        target, spans = targets_of(
+            recording,
+            units,
+            len(frames),
+            rate,
+            front_end.hop_length,
+            front_end.frame_length,
+        )
+        materials.append(Material(recording, frames, target, spans))
+        network.reset()
+        logs.append(network(frames)[:, columns] if len(frames) else _nothing(columns))
+    return Heard(materials, logs, front_end, spec)
+
+
+def _nothing(columns: Sequence[int]) -> Float64:
+    return np.zeros((0, len(columns)))

@@ -1,0 +1,176 @@
+"""The forecast as a prior for the classifier, and how fast a label is right.
+
+The product of experts of the RNN-RBM's paper (section 7), for a whole segment: with
+S_n(k) the log-posteriors of unit k summed over its first n frames, T_n the temperature
+that calibrates so many frames and log p(k) the forecast,
+
+    score(k) = S_n(k) / T_n + w log p(k)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine.manifest import ClassifierSpec, FrontEnd
+from neurovocal.engine.types import Float32
+from neurovocal.models.calibrate import Float64
+from neurovocal.models.forecast import inputs_of, phrases_of
+from neurovocal.models.frames import Material
+from neurovocal.plugins._decision import Decision
+
+# Where labels are judged: ms of sound after the onset; None is the whole segment.
+DELAYS_MS: tuple[float | None, ...] = (0, 5, 10, 20, 30, 50, None)
+WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+Predict: TypeAlias = Callable[[Float32, Float32], Float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What is known of some segments, after each delay.
+
+    Parameters
+    ----------
+    scores : float64[n_delays, n_segments, n_units]
+        Calibrated log-posteriors of the units, silence left out, of the frames that
+        were complete by then; where there is none, of the last frame before it.
+    forecast : float64[n_segments, n_units]
+        Log-probabilities before a frame of it was heard.
+    unit : int64[n_segments]
+        The right one, counted from 0.
+    recording : int64[n_segments]
+        Which recording each segment is from.
+    """
+
+    scores: Float64
+    forecast: Float64
+    unit: NDArray[np.int64]
+    recording: NDArray[np.int64]
+
+    def log_posteriors(self, weight: float) -> Float64:
+        """Of each unit after each delay, float64[n_delays, n_segments, n_units]."""
+        scores = self.scores + weight * self.forecast
+        scores -= scores.max(axis=-1, keepdims=True)
+        logs: Float64 = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+        return logs
+
+    def right(self, weight: float) -> NDArray[np.bool_]:
+        """Whether the likeliest unit is right, bool[n_delays, n_segments]."""
+        right: NDArray[np.bool_] = self.log_posteriors(weight).argmax(-1) == self.unit
+        return right
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """Annotated recordings, as a classifier hears them.
+
+    Parameters
+    ----------
+    materials : list of Material
+    log_posteriors : list of float64[n_frames, n_units]
+        One array per recording; silence is column 0.
+    front_end : FrontEnd
+    spec : ClassifierSpec
+        The classifier's decision and calibration.
+    """
+
+    materials: Sequence[Material]
+    log_posteriors: Sequence[Float64]
+    front_end: FrontEnd
+    spec: ClassifierSpec
+
+    @property
+    def frame_ms(self) -> float:
+        """Milliseconds between two frames."""
+        return 1000 * self.front_end.hop_length / self.front_end.sample_rate
+
+
+def foretell(
+    predict: Predict,
+    n_units: int,
+    edges: Sequence[float],
+    heard: Heard,
+    pause_ms: float,
+    *,
+    at_onset: bool = True,
+) -> Float64:
+    """Log-probabilities of each annotated unit, given the true ones before it.
+
+    Parameters
+    ----------
+    predict : callable
+        From a phrase's tokens and gaps (`inputs_of`) to log-probabilities.
+    n_units : int
+        Units, silence left out.
+    edges : sequence of float
+        Bins of silence, ms.
+    heard : Heard
+    pause_ms : float
+        Silence after which a phrase begins anew.
+    at_onset : bool
+        Whether the silence before the unit is known, too.
+
+    Returns
+    -------
+    float64[n_segments, n_units]
+        All recordings', in order.
+    """
+    rows = [np.zeros((0, n_units))]
+    for phrase in phrases_of(heard.materials, heard.frame_ms, pause_ms):
+        tokens, gaps = inputs_of(phrase, n_units, edges)
+        told = gaps if at_onset else np.zeros_like(gaps)
+        rows.append(predict(tokens, told).astype(np.float64))
+    return np.concatenate(rows)
+
+
+def collect_evidence(heard: Heard, forecast: Float64) -> Evidence:
+    """What each segment's frames say up to every delay, beside its forecast.
+
+    A frame counts once it is complete: half of its length after its centre. Frames
+    are centred up to a hop after the onset, half a hop on average.
+
+    Parameters
+    ----------
+    heard : Heard
+    forecast : float64[n_segments, n_units]
+    """
+    scores: list[list[Float64]] = [[] for _ in DELAYS_MS]
+    units, recording = [], []
+    by_last, decide = heard.spec.decision == "last", Decision(heard.spec)
+    half_ms = 500 * heard.front_end.frame_length / heard.front_end.sample_rate
+    for number, (material, rows) in enumerate(
+        zip(heard.materials, heard.log_posteriors, strict=True)
+    ):
+        for span in material.spans:
+            units.append(span.unit - 1)
+            recording.append(number)
+            for at, delay_ms in enumerate(DELAYS_MS):
+                n = span.stop - span.first
+                if delay_ms is not None:
+                    late_ms = delay_ms - half_ms - heard.frame_ms / 2
+                    n = min(n, max(0, 1 + int(np.floor(late_ms / heard.frame_ms))))
+                stop = max(1, span.first + n)
+                first = stop - 1 if by_last or n == 0 else span.first
+                warmth = decide.temperature(None if delay_ms is None else n)
+                scores[at].append(rows[first:stop, 1:].sum(axis=0) / warmth)
+    return Evidence(
+        np.array(scores),
+        forecast,
+        np.array(units, np.int64),
+        np.array(recording, np.int64),
+    )
+
+
+def choose_weight(evidence: Evidence) -> float:
+    """Weight of the prior with the most likely right units over all delays."""
+    if not len(evidence.unit):
+        return 0.0
+    rows = np.arange(len(evidence.unit))
+
+    def loss(weight: float) -> float:
+        logs = evidence.log_posteriors(weight)
+        return -float(logs[:, rows, evidence.unit].mean())
+
+    return min(WEIGHTS, key=loss)

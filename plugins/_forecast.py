@@ -1,0 +1,149 @@
+"""Which unit comes next: the streaming side of a bundle's forecast."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.types import Float32, Forecast, ForecastStatus
+from neurovocal.plugins._onnx import Golden, Graph, finite
+from neurovocal.plugins._posterior_history import Float64
+
+
+def gap_bin(gap_ms: float, edges: Sequence[float]) -> Float32:
+    """Silence as one of n, float32[n_edges + 2]; the last one begins a phrase."""
+    row = np.zeros(len(edges) + 2, np.float32)
+    finite_bin = int(np.searchsorted(edges, gap_ms, side="right"))
+    row[finite_bin if np.isfinite(gap_ms) else -1] = 1.0
+    return row
+
+
+def token_of(unit: int | None, gap: Float32, n_units: int) -> Float32:
+    """A unit (None: nobody knows) and the silence before it, as one row."""
+    row = np.zeros(n_units + len(gap), np.float32)
+    if unit is not None:
+        row[unit] = 1.0
+    row[n_units:] = gap
+    return row
+
+
+class Forecaster:
+    """Follows the labels of a stream and says what the next one will be.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Must have a forecast.
+
+    Raises
+    ------
+    BundleError
+        The graph does not fit, or does not reproduce its golden vectors.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        spec, classifier = manifest.forecast, manifest.classifier
+        assert spec is not None
+        assert classifier is not None
+        self._name = f"{manifest.name}/forecast"
+        self.weight = spec.prior_weight
+        self.units = [u for u in classifier.units if u != classifier.silence]
+        self._index = {unit: number for number, unit in enumerate(self.units)}
+        self._edges = spec.gap_edges_ms
+        self._rate = manifest.front_end.sample_rate
+        self._pause = round(spec.pause_ms * self._rate / 1000)
+        n_units, n_gaps = len(self.units), len(self._edges) + 2
+        self._unheard = np.zeros((1, n_gaps), np.float32)
+        self._graph = Graph(
+            bundle,
+            spec.file,
+            {
+                "tokens": (None, n_units + n_gaps),
+                "gaps": (None, n_gaps),
+                "u": (spec.n_recurrent,),
+            },
+            {"log_posteriors": (None, n_units), "u_next": (spec.n_recurrent,)},
+        )
+        self._zeros = np.zeros(spec.n_recurrent, np.float32)
+        golden = Golden(bundle)
+        feed = {
+            "tokens": golden["forecast_tokens"],
+            "gaps": golden["forecast_gaps"],
+            "u": self._zeros,
+        }
+        golden.check(self._graph, "forecast", self._graph.try_run(feed)[0])
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a phrase: nothing was heard before."""
+        self._u = self._zeros
+        self._offset: int | None = None
+        # The token that the forecast depends on last; the state is that before it.
+        first = gap_bin(np.inf, self._edges)
+        self._token = token_of(None, first, len(self.units))
+        self._gap = first
+
+    def hear(self, unit: str, onset: int, offset: int) -> None:
+        """Take the final label of a segment, `unknown` being any other word."""
+        if self._is_pause(onset):
+            self.reset()
+        gap = self._gap_before(onset)
+        self._u = self._run(self._token, self._unheard)[1]
+        self._token = token_of(self._index.get(unit), gap, len(self.units))
+        self._offset = offset
+
+    def after_offset(self, segment: int) -> Forecast:
+        """What `segment` will be, right after the one before it has ended."""
+        assert self._offset is not None
+        log_posteriors = self._run(self._token, self._unheard)[0]
+        return self._event(segment, self._offset, log_posteriors, "offset")
+
+    def at_onset(self, segment: int, onset: int) -> tuple[Forecast, Float64]:
+        """The same once its onset, and with it the silence before it, is known.
+
+        Returns
+        -------
+        forecast : Forecast
+        log_posteriors : float64[n_units]
+        """
+        if self._is_pause(onset):
+            self.reset()
+        gap = self._gap_before(onset)[None]
+        log_posteriors = self._run(self._token, gap)[0]
+        return (
+            self._event(segment, onset, log_posteriors, "onset"),
+            log_posteriors.astype(np.float64),
+        )
+
+    def _event(
+        self,
+        segment: int,
+        sample: int,
+        log_posteriors: Float32,
+        status: ForecastStatus,
+    ) -> Forecast:
+        shares = [round(float(p), 6) for p in np.exp(log_posteriors)]
+        best = int(log_posteriors.argmax())
+        return Forecast(
+            segment,
+            sample,
+            self.units[best],
+            shares[best],
+            dict(zip(self.units, shares, strict=True)),
+            status,
+            self._name,
+        )
+
+    def _is_pause(self, onset: int) -> bool:
+        return self._offset is not None and onset - self._offset > self._pause
+
+    def _gap_before(self, onset: int) -> Float32:
+        if self._offset is None:
+            return gap_bin(np.inf, self._edges)
+        return gap_bin(1000 * (onset - self._offset) / self._rate, self._edges)
+
+    def _run(self, token: Float32, gap: Float32) -> tuple[Float32, Float32]:
+        feed = {"tokens": token[None], "gaps": gap, "u": self._u}
+        log_posteriors, u_next = self._graph.run(feed)
+        return finite(log_posteriors)[0], finite(u_next)

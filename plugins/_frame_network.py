@@ -1,0 +1,70 @@
+"""A bundle's frame-wise classifier: frames in, log-posteriors out, state within."""
+
+import numpy as np
+
+from neurovocal.engine.errors import BundleError
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.types import Float32
+from neurovocal.plugins._onnx import Golden, Graph, finite
+from neurovocal.plugins._posterior_history import Float64
+
+
+class FrameNetwork:
+    """``classifier.onnx`` with its recurrent state.
+
+    The frames of one call go through the network in one call.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Must have a classifier.
+
+    Raises
+    ------
+    BundleError
+        The graph does not fit, or does not reproduce its golden vectors.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        spec, n_bins = bundle.manifest.classifier, bundle.manifest.front_end.n_bins
+        assert spec is not None
+        self._zeros = {
+            name: np.zeros(shape, np.float32) for name, shape in spec.state.items()
+        }
+        states = {name: tuple(shape) for name, shape in spec.state.items()}
+        self._graph = Graph(
+            bundle,
+            spec.file,
+            {"frames": (None, n_bins), **states},
+            {
+                "logits": (None, len(spec.units)),
+                **{f"{name}_next": shape for name, shape in states.items()},
+            },
+        )
+        golden = Golden(bundle)
+        logits = self._graph.try_run({"frames": golden.frames, **self._zeros})[0]
+        golden.check(self._graph, "logits", logits)
+        if logits.shape[1] != len(spec.units):
+            raise BundleError(
+                f"{self._graph.where} gives {logits.shape[1]} logits, the manifest "
+                f"names {len(spec.units)} units"
+            )
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the state, as if newly built."""
+        self._state = self._zeros
+
+    def __call__(self, frames: Float32) -> Float64:
+        """Log-posteriors float64[n_frames, n_units]; the state goes on."""
+        feed = {"frames": finite(frames), **self._state}
+        logits, *states = self._graph.run(feed)
+        # `tanh` gates leave the state unbounded: better forgetful than silent.
+        if all(np.isfinite(state).all() for state in states):
+            self._state = dict(zip(self._zeros, states, strict=True))
+        else:
+            self._state = self._zeros
+        scores = finite(logits).astype(np.float64)
+        scores -= scores.max(axis=1, keepdims=True)
+        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        return scores

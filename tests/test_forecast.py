@@ -1,0 +1,375 @@
+"""The forecast: exact, learned, exported, streamed, and used as a prior."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_model_classifier import HIGH, LOW, RATE, TILE, audio, hear, labels
+from tiny_bundle import edit_manifest, front_end, make_tiny_bundle
+
+from neurovocal.engine.errors import BundleError
+from neurovocal.engine.manifest import ClassifierSpec, FrontEnd, load_bundle
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.testing import canonical, recut
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import (
+    Block,
+    Event,
+    Forecast,
+    Gap,
+    Mark,
+    Offset,
+    Onset,
+    StreamInfo,
+)
+from neurovocal.models.config import ForecastConfig
+from neurovocal.models.data import Recording
+from neurovocal.models.evaluate_forecast import judged, yardsticks
+from neurovocal.models.export_forecast import (
+    TrainedForecast,
+    followed_by,
+    forecast_graph,
+    write_forecast,
+)
+from neurovocal.models.fit import Budget, StopFlag, fit
+from neurovocal.models.forecast import Phrase, UnitRnnRbm, inputs_of, phrases_of
+from neurovocal.models.frames import Material, Span
+from neurovocal.models.prior import (
+    DELAYS_MS,
+    Evidence,
+    Heard,
+    choose_weight,
+    collect_evidence,
+    foretell,
+)
+from neurovocal.models.train_forecast import ForecastTask
+from neurovocal.plugins._forecast import Forecaster
+from neurovocal.plugins.model_classifier import Classifier
+from neurovocal.plugins.model_classifier import plugin as classifier_plugin
+
+CONFIG = ForecastConfig(
+    updates=100,
+    batch_size=4,
+    learning_rate=0.03,
+    n_hidden=6,
+    n_recurrent=8,
+    dropout=0.0,
+    forgotten=0.0,
+)
+A, B = 0, 1
+ORDER = [A, A, B, B] * 8  # no unit alone says which one follows it
+FRAME_MS = 4.0
+
+
+def phrase(units: list[int], gap_ms: float = 40.0) -> Phrase:
+    gaps = np.full(len(units), gap_ms)
+    gaps[0] = np.inf
+    return Phrase(np.array(units), gaps)
+
+
+def material(units: list[int], n_frames: int = 10, gap: int = 10) -> Material:
+    """A recording of equal segments with equal silences, frames of zeros."""
+    spans, target = [], np.zeros(len(units) * (n_frames + gap) + 60, np.int64)
+    for i, unit in enumerate(units):
+        first = 30 + i * (n_frames + gap)
+        spans.append(Span(first, first + n_frames, unit + 1))
+        target[first : first + n_frames] = unit + 1
+    frames = np.zeros((len(target), 3), np.float32)
+    nowhere = Recording("x.wav", Path("x.wav"), len(target) * 0.004, RATE, (), {})
+    return Material(nowhere, frames, target, spans)
+
+
+def heard_as(song: Material, logs: np.ndarray) -> Heard:
+    spec = ClassifierSpec(units=["", "a", "b"], state={})
+    return Heard([song], [logs], FrontEnd.model_validate(front_end(RATE)), spec)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> ForecastTask:
+    train = [phrase(ORDER[i:]) for i in range(4)]
+    task = ForecastTask(CONFIG, train, [phrase(ORDER)], 2, 0)
+    path = tmp_path_factory.mktemp("forecast") / "forecast.pt"
+    fit(task, path, Budget(None), StopFlag(), 1e9)
+    return task
+
+
+@pytest.fixture(scope="module")
+def folder(task: ForecastTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle, with a forecast that knows `ORDER`."""
+    folder = make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+    return add_forecast(folder, task)
+
+
+def add_forecast(folder: Path, task: ForecastTask, **changes: Any) -> Path:
+    golden = dict(np.load(folder / "golden.npz"))
+    song = material(ORDER)
+    logs = np.zeros((len(song.frames), 3))
+    heard = heard_as(song, logs)
+    trained = TrainedForecast(task.module, task.edges, [phrase(ORDER)])
+    spec = write_forecast(folder, trained, CONFIG, heard, golden, {})
+    np.savez(folder / "golden.npz", **golden)
+    content = spec.model_dump() | changes
+    edit_manifest(folder, forecast=content)
+    return folder
+
+
+# ---- the network ---------------------------------------------------------------------
+
+
+def test_it_is_the_rbm_with_its_hidden_units_summed_out() -> None:
+    torch.manual_seed(0)
+    model = UnitRnnRbm(CONFIG, 3, 2).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    tokens, gaps = torch.rand(4, 1, 5), torch.rand(4, 1, 2)
+    found, _ = model(tokens, gaps)
+    u = model.layer(tokens, torch.zeros(1, 8))[-1, 0]
+    bv = model.bv + u @ model.Wuv + gaps[-1, 0] @ model.Wgv
+    bh = model.bh + u @ model.Wuh + gaps[-1, 0] @ model.Wgh
+    weight = torch.zeros(3, dtype=torch.float64)
+    for bits in itertools.product((0.0, 1.0), repeat=6):
+        h = torch.tensor(bits)
+        weight += torch.exp(bv + model.W @ h + bh @ h).double()
+    expected = (weight / weight.sum()).log()
+    assert torch.allclose(found[-1, 0].double(), expected, atol=1e-5)
+
+
+def test_it_learns_what_a_bigram_cannot(task: ForecastTask) -> None:
+    song = phrase(ORDER)
+    logs = task.module.eval().predict(*inputs_of(song, 2, task.edges))
+    right, nats = judged(logs[2:].astype(float), song.units[2:])
+    assert right.all()
+    counts = np.array(followed_by([song], 2), float)
+    before = np.concatenate([[2], song.units[:-1]])
+    bigram = yardsticks(counts, before)["by_bigram"]
+    assert nats.mean() < 0.25 < 0.5 < judged(bigram[2:], song.units[2:])[1].mean()
+
+
+def test_a_resumed_training_ends_alike(tmp_path: Path) -> None:
+    class StopAt(StopFlag):
+        """Raised when it has been looked at so often."""
+
+        looks = 25
+
+        @property
+        def raised(self) -> bool:
+            self.looks -= 1
+            return self.looks < 0
+
+        @raised.setter
+        def raised(self, value: bool) -> None: ...
+
+    config = CONFIG.model_copy(update={"updates": 40, "validate_every": 10})
+
+    def train(name: str, stop: StopFlag) -> list[np.ndarray]:
+        task = ForecastTask(config, [phrase(ORDER)], [phrase(ORDER)], 2, 3)
+        fit(task, tmp_path / name, Budget(None), stop, 1e9)
+        return [p.detach().numpy() for p in task.module.parameters()]
+
+    whole = train("a.pt", StopFlag())
+    with pytest.raises(Exception, match="stopped at update 25 of 40"):
+        train("b.pt", StopAt())
+    for a, b in zip(whole, train("b.pt", StopFlag()), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_phrases_end_at_pauses_and_recordings() -> None:
+    song = material([A, B, A])
+    late = replace(song.spans[2], first=400, stop=410)
+    split = replace(song, spans=[*song.spans[:2], late])
+    found = phrases_of([song, split], FRAME_MS, 500.0)
+    assert [p.units.tolist() for p in found] == [[A, B, A], [A, B], [A]]
+    assert [p.gaps_ms[0] for p in found] == [np.inf] * 3
+    assert found[0].gaps_ms[1] == 40.0
+
+
+# ---- export and bundle ---------------------------------------------------------------
+
+
+def test_a_bundle_without_classifier_has_no_forecast(folder: Path) -> None:
+    spec = load_bundle(folder).manifest.forecast
+    assert spec is not None
+    without: dict[str, Any] = {"classifier": None, "forecast": spec.model_dump()}
+    bare = make_tiny_bundle(folder.parent / "bare", **without)
+    with pytest.raises(BundleError, match="without a classifier there are no units"):
+        load_bundle(bare)
+
+
+def test_another_network_is_refused(task: ForecastTask, tmp_path: Path) -> None:
+    folder = add_forecast(make_tiny_bundle(tmp_path / "tiny"), task)
+    torch.manual_seed(9)
+    n_gaps = len(task.edges) + 2
+    onnx.save(forecast_graph(UnitRnnRbm(CONFIG, 2, n_gaps)), folder / "forecast.onnx")
+    edit_manifest(folder)
+    with pytest.raises(BundleError, match="does not reproduce the golden 'forecast'"):
+        build(folder)
+
+
+# ---- streaming -----------------------------------------------------------------------
+
+
+def build(folder: Path, **options: Any) -> Classifier:
+    context = BuildContext(
+        clock=ManualClock(),
+        run="test",
+        info=StreamInfo("test", RATE),
+        bundle=load_bundle(folder),
+        tile=TILE,
+    )
+    validated = classifier_plugin.options.model_validate(options)
+    model = classifier_plugin.build(validated, context)
+    assert isinstance(model, Classifier)
+    return model
+
+
+def test_the_stream_foretells_what_the_batch_does(
+    folder: Path, task: ForecastTask
+) -> None:
+    song = material([A, B, B, A, A, B])
+    heard = heard_as(song, np.zeros((len(song.frames), 3)))
+
+    def batch(at_onset: bool) -> np.ndarray:
+        predict = task.module.eval().predict
+        return foretell(predict, 2, task.edges, heard, 500.0, at_onset=at_onset)
+
+    forecaster, hop = Forecaster(load_bundle(folder)), 128
+    at_onset, after_offset = [], []
+    for i, span in enumerate(song.spans):
+        onset, offset = span.first * hop, span.stop * hop
+        event, logs = forecaster.at_onset(i, onset)
+        assert (event.segment, event.sample, event.status) == (i, onset, "onset")
+        at_onset.append(logs)
+        forecaster.hear("ab"[span.unit - 1], onset, offset)
+        after_offset.append(forecaster.after_offset(i + 1).posteriors["a"])
+    assert np.allclose(at_onset, batch(True), atol=1e-5)
+    assert np.allclose(after_offset[:-1], np.exp(batch(False)[1:, A]), atol=1e-5)
+
+
+TONES = [(LOW, 4000), (LOW, 8000), (HIGH, 12000), (HIGH, 16000), (LOW, 20000)]
+SONG = audio(26000, *((at, at + 2000, hz) for hz, at in TONES))
+MARKS: dict[int, list[Mark]] = {}
+for number, (_, at) in enumerate(TONES):
+    MARKS[at + 300] = [Onset(number, at, 1.0)]
+    MARKS[at + 2200] = [Offset(number, at, at + 2000, False)]
+
+
+def bytes_of(events: list[Event]) -> list[Any]:
+    return [canonical(event) for event in events]
+
+
+def forecasts(events: list[Event]) -> list[Forecast]:
+    return [event for event in events if isinstance(event, Forecast)]
+
+
+def test_each_unit_is_foretold_before_it_is_heard(folder: Path) -> None:
+    events = hear(build(folder), folder, [Block(0, SONG)], MARKS)
+    found = forecasts(events)
+    # The first one of a stream is foretold at its onset alone.
+    assert [(f.segment, f.status) for f in found] == [
+        (0, "onset"),
+        *((n, s) for n in range(1, 5) for s in ("offset", "onset")),
+        (5, "offset"),
+    ]
+    assert [f.unit for f in found[3:]] == ["b", "b", "b", "b", "a", "a", "a"]
+    for f in found:
+        assert f.posterior == max(f.posteriors.values())
+        assert sum(f.posteriors.values()) == pytest.approx(1.0, abs=1e-5)
+        assert f.model == "tiny/forecast"
+    for told in labels(events):
+        before = events[: events.index(told)]
+        assert told.segment in [f.segment for f in forecasts(before)]
+
+
+def test_it_can_be_silenced(folder: Path) -> None:
+    told = hear(build(folder), folder, [Block(0, SONG)], MARKS)
+    quiet = hear(build(folder, forecast=False), folder, [Block(0, SONG)], MARKS)
+    rest = [event for event in told if not isinstance(event, Forecast)]
+    assert bytes_of(rest) == bytes_of(quiet)
+
+
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_any_cutting_gives_the_same_forecasts(
+    folder: Path, data: st.DataObject
+) -> None:
+    lengths = data.draw(st.lists(st.integers(100, 9000), min_size=1, max_size=12))
+    model = build(folder, prior="all")
+    whole = hear(model, folder, [Block(0, SONG)], MARKS)
+    model.reset()
+    pieces = hear(model, folder, recut(SONG, lengths), MARKS)
+    assert bytes_of(whole) == bytes_of(pieces)
+
+
+def test_a_gap_makes_it_forget(folder: Path) -> None:
+    gap = Gap(11000, 11100, "test")
+    items = [Block(0, SONG[:11000]), gap, Block(11100, SONG[11100:])]
+    found = forecasts(hear(build(folder), folder, items, MARKS))
+    first, after = found[0], next(f for f in found if f.sample > gap.stop)
+    assert after.status == "onset"
+    assert after.posteriors == first.posteriors
+
+
+def test_a_long_pause_makes_it_forget(folder: Path) -> None:
+    forecaster = Forecaster(load_bundle(folder))
+    fresh = forecaster.at_onset(0, 500)[0].posteriors
+    forecaster.hear("a", 500, 2000)
+    pause = RATE // 2
+    assert forecaster.at_onset(1, 2000 + pause)[0].posteriors != fresh
+    assert forecaster.at_onset(1, 2001 + pause)[0].posteriors == fresh
+
+
+def test_the_prior_decides_what_the_sound_does_not(
+    task: ForecastTask, tmp_path: Path
+) -> None:
+    """Third in the order comes b; the sound says a little more for a."""
+    folder = make_tiny_bundle(tmp_path / "tiny")
+    add_forecast(folder, task, prior_weight=50.0)
+    tones = [*TONES[:2], (LOW, 12000)]
+    samples = audio(16000, *((at, at + 2000, hz) for hz, at in tones))
+    marks = {at: marks for at, marks in MARKS.items() if at < 15000}
+
+    def third(prior: str) -> list[tuple[str, str]]:
+        heard = hear(build(folder, prior=prior), folder, [Block(0, samples)], marks)
+        return [(x.status, x.unit) for x in labels(heard) if x.segment == 2]
+
+    assert third("none") == [("provisional", "a"), ("final", "a")]
+    assert third("provisional")[0] == ("provisional", "b")
+    assert third("provisional")[-1] == ("final", "a")
+    assert third("all") == [("provisional", "b"), ("final", "b")]
+
+
+# ---- the weight of the prior ---------------------------------------------------------
+
+
+def test_evidence_counts_only_frames_that_are_complete() -> None:
+    song = material([A, B], n_frames=20)
+    logs = np.zeros((len(song.frames), 3))
+    logs[:, 1] = np.arange(len(logs))
+    heard = heard_as(song, logs)
+    found = collect_evidence(heard, np.zeros((2, 2)))
+    first = song.spans[0].first
+    n_frames = dict(zip(DELAYS_MS, (0, 0, 2, 4, 7, 12, 20), strict=True))
+    for at, n in enumerate(n_frames.values()):
+        # Without a frame of it, the last one before it.
+        expected = sum(range(first, first + n)) if n else first - 1
+        assert found.scores[at, 0, 0] == expected
+    assert found.unit.tolist() == [A, B]
+
+
+@pytest.mark.parametrize(("knows", "expected"), [(True, 2.0), (False, 0.0)])
+def test_the_weight_is_what_validation_says(knows: bool, expected: float) -> None:
+    rng = np.random.default_rng(0)
+    unit = rng.integers(2, size=400)
+    sure = np.log(np.where(np.eye(2)[unit] > 0, 0.9, 0.1))
+    scores = np.stack([sure] * len(DELAYS_MS))
+    other = np.eye(2)[unit if knows else rng.integers(2, size=400)]
+    forecast = np.log(np.where(other > 0, 0.9, 0.1))
+    evidence = Evidence(scores, forecast, unit, np.zeros(400, np.int64))
+    assert choose_weight(evidence) == expected
