@@ -13,13 +13,16 @@ INFO = StreamInfo("aviary 3/été", 32000)
 class Engine:
     """The two sinks of a run that has labels to tell."""
 
-    def __init__(self, folder: Path, run: str = "run0", port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, run: str = "run0", stream: str = INFO.stream
+    ) -> None:
+        self.info = StreamInfo(stream, INFO.sample_rate)
         options = sink_journal.JournalOptions(
             path=str(folder / "j.sqlite"), replay="tcp://127.0.0.1:*"
         )
         context = BuildContext(SystemClock(), run, config_text="version: 1\n")
         self.journal = sink_journal.plugin.build(options, context)
-        endpoint = f"tcp://127.0.0.1:{port or '*'}"
+        endpoint = "tcp://127.0.0.1:*"
         self.zmq = sink_zmq.plugin.build(
             sink_zmq.ZmqOptions(endpoint=endpoint, queue_length=50, linger_s=0), context
         )
@@ -34,7 +37,9 @@ class Engine:
     def send(self, number: int = 1, *, only_keep: bool = False) -> None:
         for _ in range(number):
             event = Label(self.seq, self.seq, self.seq + 9, "é", 0.5, "final", "m")
-            message = Message(INFO, event, self.seq, self.seq + 20, 10**18 + self.seq)
+            message = Message(
+                self.info, event, self.seq, self.seq + 20, 10**18 + self.seq
+            )
             self.journal.write(message)
             if not only_keep:
                 self.zmq.write(message)

@@ -1,0 +1,198 @@
+"""Many stations to many subscribers: one place to subscribe to, and to ask."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.wire import MAX_PAYLOAD, prefix
+from neurovocal.plugins._endpoint import bind
+from neurovocal.plugins._relay_replay import ReplayRelay
+
+if TYPE_CHECKING:
+    import zmq
+
+log = logging.getLogger("neurovocal")
+
+_QUEUE_LENGTH = 10_000
+# Kinds of which the last message of each stream is kept for those who come late.
+_KEPT_KINDS = ("anchor", "health", "stats")
+_MOST_KEPT = 10_000
+# A topic is repeated for late ones no more often than this.
+_REPEAT_S = 1.0
+_SUBSCRIBE = 1
+# Messages of one station in a row, before the others have their turn.
+_BURST = 200
+
+
+class Station(NamedTuple):
+    """Where an engine publishes, and where its journal answers, if anywhere."""
+
+    live: str
+    replay: str | None
+
+
+def station_of(text: str) -> Station:
+    """Read ``LIVE`` or ``LIVE,REPLAY``."""
+    live, _, replay = text.partition(",")
+    return Station(live, replay or None)
+
+
+class Relay:
+    """Passes on what stations publish, and hands on what subscribers ask.
+
+    Only what somebody subscribed to is fetched from the stations, once for all. A
+    subscriber that does not read loses messages of its own and costs the others
+    nothing, as with an engine.
+
+    Parameters
+    ----------
+    stations : sequence of Station
+    publish : str
+        Endpoint to bind for subscribers.
+    replay : str or None
+        Endpoint to bind for those who ask for what they missed.
+    """
+
+    def __init__(
+        self, stations: Sequence[Station], publish: str, replay: str | None = None
+    ) -> None:
+        self.endpoint = publish
+        self.forwarded = 0
+        self._stations = stations
+        self._replay = (
+            None
+            if replay is None
+            else ReplayRelay(replay, [station.replay for station in stations])
+        )
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._front: list[zmq.Socket[bytes]] = []
+        self._back: zmq.Socket[bytes] | None = None
+        self._kept: dict[bytes, list[bytes]] = {}
+        self._repeated_s: dict[bytes, float] = {}
+
+    @property
+    def replay_endpoint(self) -> str | None:
+        """Where to ask; None: nowhere."""
+        return self._replay.endpoint if self._replay else None
+
+    def open(self) -> None:
+        """Bind, connect to the stations; those that are not there are waited for.
+
+        Raises
+        ------
+        ConfigError
+            An endpoint is malformed or taken.
+        """
+        import zmq
+
+        self._context = zmq.Context()
+        self._back = self._context.socket(zmq.XPUB)
+        # All subscriptions are handed up: the stations' side counts them.
+        self._back.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self._back.setsockopt(zmq.SNDHWM, _QUEUE_LENGTH)
+        self._back.setsockopt(zmq.MAXMSGSIZE, 64 * 1024)
+        try:
+            self.endpoint = bind(self._back, self.endpoint)
+            for station in self._stations:
+                self._front.append(self._connected(station.live))
+            if self._replay is not None:
+                self._replay.open(self._context)
+        except ConfigError:
+            self.close()
+            raise
+        for kind in _KEPT_KINDS:
+            self._subscribe(bytes([_SUBSCRIBE]) + prefix(kind).encode())
+
+    def close(self) -> None:
+        """Disconnect. May be called twice."""
+        for end in (*self._front, *([self._back] if self._back else [])):
+            end.close(linger=0)
+        if self._replay is not None:
+            self._replay.close()
+        if self._context is not None:
+            self._context.term()
+        self._front, self._back, self._context = [], None, None
+
+    def step(self, timeout_s: float) -> None:
+        """Wait for something to pass on, at most so long, and pass it on."""
+        import zmq
+
+        assert self._back is not None
+        poller = zmq.Poller()
+        for end in (self._back, *self._front):
+            poller.register(end, zmq.POLLIN)
+        for end in self._replay.ends if self._replay else ():
+            poller.register(end, zmq.POLLIN)
+        ready = dict(poller.poll(round(timeout_s * 1000)))
+        if self._back in ready:
+            self._read_subscriptions(self._back)
+        for number, end in enumerate(self._front):
+            if end in ready:
+                self._forward(number, end)
+        if self._replay is not None:
+            self._replay.step(ready)
+
+    def _connected(self, endpoint: str) -> "zmq.Socket[bytes]":
+        import zmq
+
+        assert self._context is not None
+        end = self._context.socket(zmq.XSUB)
+        end.setsockopt(zmq.RCVHWM, _QUEUE_LENGTH)
+        end.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+        try:
+            end.connect(endpoint)
+        except zmq.ZMQError as error:
+            end.close(linger=0)
+            raise ConfigError(
+                f"'{endpoint}' is not an endpoint such as tcp://station-1:5556"
+            ) from error
+        return end
+
+    def _read_subscriptions(self, back: "zmq.Socket[bytes]") -> None:
+        import zmq
+
+        while True:
+            try:
+                subject = back.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            if not subject or subject[0] > _SUBSCRIBE:
+                continue  # no subscription: subscribers have nothing else to say
+            self._subscribe(subject)
+            if subject[0] == _SUBSCRIBE:
+                self._repeat(back, subject[1:])
+
+    def _subscribe(self, subject: bytes) -> None:
+        for end in self._front:
+            end.send(subject)
+
+    def _forward(self, number: int, end: "zmq.Socket[bytes]") -> None:
+        import zmq
+
+        assert self._back is not None
+        for _ in range(_BURST):
+            try:
+                parts = end.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            self._back.send_multipart(parts, zmq.DONTWAIT)
+            self.forwarded += 1
+            _, kind, stream = (*parts[0].split(b"/", 2), b"", b"")[:3]
+            if kind.decode("utf-8", "replace") in _KEPT_KINDS:
+                if self._replay is not None:
+                    self._replay.learn(number, stream)
+                if parts[0] in self._kept or len(self._kept) < _MOST_KEPT:
+                    self._kept[parts[0]] = parts
+
+    def _repeat(self, back: "zmq.Socket[bytes]", wanted: bytes) -> None:
+        """Tell who comes late where the streams are."""
+        import zmq
+
+        now_s = time.monotonic()
+        for name, parts in self._kept.items():
+            told_s = self._repeated_s.get(name, float("-inf"))
+            if name.startswith(wanted) and now_s - told_s >= _REPEAT_S:
+                self._repeated_s[name] = now_s
+                back.send_multipart(parts, zmq.DONTWAIT)

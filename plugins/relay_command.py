@@ -1,0 +1,74 @@
+"""``neurovocal relay``: many stations at one endpoint."""
+
+import signal
+from contextlib import suppress
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.plugins._endpoint import endpoint_problems
+from neurovocal.plugins._relay import Relay, station_of
+
+_STEP_S = 0.5
+
+
+def relay(
+    station: Annotated[
+        list[str],
+        typer.Option(
+            "--from",
+            metavar="LIVE[,REPLAY]",
+            help="Endpoint of an engine, and of its journal's replay socket; may be "
+            "repeated.",
+        ),
+    ],
+    to: Annotated[
+        str, typer.Option("--to", metavar="ENDPOINT", help="Where to publish it all.")
+    ] = "tcp://127.0.0.1:5600",
+    replay_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENDPOINT", help="Where to answer for all replay sockets."
+        ),
+    ] = None,
+    allow_remote: Annotated[
+        bool, typer.Option(help="Let other machines connect, unencrypted.")
+    ] = False,
+) -> None:
+    """Publish what several engines publish at one endpoint, for many subscribers.
+
+    Whoever comes late hears the last anchor, health and statistics of each stream
+    at once. With --replay-to, subscribers get back what they missed, as from the
+    engines themselves. Runs until Ctrl-C.
+    """
+    stations = [station_of(text) for text in station]
+    problems = list(endpoint_problems(to, allow_remote=allow_remote))
+    if replay_to is not None:
+        problems += endpoint_problems(replay_to, allow_remote=allow_remote)
+        if not any(one.replay for one in stations):
+            problems.append("--replay-to needs a station with one: --from LIVE,REPLAY")
+    if problems:
+        raise ConfigError(problems)
+    _run(Relay(stations, to, replay_to), len(stations))
+
+
+def _run(running: Relay, number: int) -> None:
+    stopping = False
+
+    def stop(signal_number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, stop)
+    running.open()
+    typer.echo(f"{number} station(s) at {running.endpoint}", err=True)
+    if running.replay_endpoint:
+        typer.echo(f"what was missed at {running.replay_endpoint}", err=True)
+    with suppress(KeyboardInterrupt):
+        while not stopping:
+            running.step(_STEP_S)
+    running.close()
+    typer.echo(f"{running.forwarded} messages were passed on", err=True)
