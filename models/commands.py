@@ -45,6 +45,15 @@ def train(
         float | None,
         typer.Option(metavar="M", min=0.01, help="Time budget; default: the recipe's."),
     ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="BUNDLE",
+            help="Start from this bundle's weights and front end: a folder, or the "
+            "name of one that ships.",
+        ),
+    ] = None,
     annotation_format: Format = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="In place of the recipe's seed.")
@@ -83,6 +92,7 @@ def train(
         restart,
         overwrite,
         command=_command_line(),
+        origin=origin,
     )
     with stop_on_signal() as stop:
         bundle = train_bundle(job, recipe, Reporter(), stop)

@@ -43,10 +43,16 @@ class Prepared:
     warnings: list[str]
 
 
-def prepare(dataset: Dataset, config: TrainConfig, watch: Watch) -> Prepared:
+def prepare(
+    dataset: Dataset,
+    config: TrainConfig,
+    watch: Watch,
+    scaling: tuple[Float32, Float32] | None = None,
+) -> Prepared:
     """Split the recordings and compute the frames of training and validation.
 
-    The scaling is fitted on training frames alone.
+    The scaling is fitted on training frames alone, unless it is given as offset and
+    gain.
 
     Raises
     ------
@@ -64,7 +70,12 @@ def prepare(dataset: Dataset, config: TrainConfig, watch: Watch) -> Prepared:
     for number, recording in enumerate(wanted, start=1):
         raw.append(frames_of(features, read_samples(recording, rate)))
         watch(number / len(wanted), "")
-    offset, gain = fit_band(raw[: len(split.train)], config.front_end)
+    fitted = scaling or fit_band(raw[: len(split.train)], config.front_end)
+    offset, gain = fitted
+    if len(offset) != bare.n_bins:
+        raise ConfigError(
+            f"the scaling is for {len(offset)} bins, the front end makes {bare.n_bins}"
+        )
     materials = []
     for recording, frames in zip(wanted, raw, strict=True):
         target, spans = targets_of(
@@ -79,9 +90,9 @@ def prepare(dataset: Dataset, config: TrainConfig, watch: Watch) -> Prepared:
                 f"the {name} split has no segment that is long enough to hold the "
                 f"centre of a frame ({bare.hop_length / rate * 1000:.1f} ms apart)"
             )
-    scaling = {"file": SCALING_FILE, "clip": [0.0, 1.0]}
+    described = {"file": SCALING_FILE, "clip": [0.0, 1.0]}
     front_end = bare.model_copy(
-        update={"options": {**bare.options, "scaling": scaling}}
+        update={"options": {**bare.options, "scaling": described}}
     )
     return Prepared(
         split,

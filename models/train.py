@@ -39,6 +39,7 @@ from neurovocal.models.split import seconds
 from neurovocal.models.train_classifier import ClassifierTask
 from neurovocal.models.train_forecast import ForecastTask
 from neurovocal.models.train_rnn_rbm import RnnRbmTask, songs_of
+from neurovocal.models.transfer import Origin, origin_of
 
 # Of a time budget: the rest is for frames, export and evaluation.
 _DETECTOR_SHARE = 0.05
@@ -59,6 +60,8 @@ class Job:
     restart: bool = False
     overwrite: bool = False
     command: str = ""
+    origin: str | None = None
+    """Bundle to start from: a folder, or the name of one that ships."""
 
     @property
     def work(self) -> Path:
@@ -84,19 +87,22 @@ def train_bundle(
     torch.set_num_threads(config.threads)
     started = time.monotonic()
     dataset = read_dataset(job.dataset, job.annotation_format)
-    _claim_work(job, config, dataset)
+    origin, scaling = origin_of(job.origin), None
+    if origin is not None:
+        scaling, config = origin.scaling(config), origin.recipe(config)
+    _claim_work(job, config, dataset, origin)
     with reporter.stage("frames") as watch:
-        data = prepare(dataset, config, watch)
+        data = prepare(dataset, config, watch, scaling)
     for warning in data.warnings:
         reporter.say(f"note: {warning}")
     reporter.say(_summary(dataset, data, config))
 
     classifier, classifier_history = _train_classifier(
-        job, config, data, reporter, stop
+        job, config, data, reporter, stop, origin
     )
     adjusted = _adjust(job, config, data, classifier, reporter, stop)
     forecast, forecast_history = _train_forecast(job, config, data, reporter, stop)
-    rnn_rbm, rnn_rbm_history = _train_rnn_rbm(job, config, data, reporter, stop)
+    rnn_rbm, rnn_rbm_history = _train_rnn_rbm(job, config, data, reporter, stop, origin)
 
     histories = {
         "classifier": classifier_history,
@@ -104,6 +110,8 @@ def train_bundle(
         "rnn_rbm": rnn_rbm_history,
     }
     training = _training_record(job, config, dataset, data, histories)
+    if origin is not None:
+        training["from"] = origin.record
     card = complete_card(config.card, job.dataset, job.out)
     train_songs, valid_songs = _songs(config, data)
     trained = Trained(
@@ -164,7 +172,12 @@ def _adjust(
 
 
 def _train_classifier(
-    job: Job, config: TrainConfig, data: Prepared, reporter: Reporter, stop: StopFlag
+    job: Job,
+    config: TrainConfig,
+    data: Prepared,
+    reporter: Reporter,
+    stop: StopFlag,
+    origin: Origin | None,
 ) -> tuple[Classifier | None, History | None]:
     if config.classifier is None:
         return None, None
@@ -180,6 +193,8 @@ def _train_classifier(
         augmenter,
         config.seed,
     )
+    if origin is not None:
+        origin.fill_classifier(task.module, data.units.names)
     share = _CLASSIFIER_SHARE if config.rnn_rbm else _CLASSIFIER_SHARE + _RNN_RBM_SHARE
     history = _fit(task, job, config, share, reporter, stop)
     return task.module, history
@@ -209,12 +224,19 @@ def _train_forecast(
 
 
 def _train_rnn_rbm(
-    job: Job, config: TrainConfig, data: Prepared, reporter: Reporter, stop: StopFlag
+    job: Job,
+    config: TrainConfig,
+    data: Prepared,
+    reporter: Reporter,
+    stop: StopFlag,
+    origin: Origin | None,
 ) -> tuple[RnnRbm | None, History | None]:
     if config.rnn_rbm is None:
         return None, None
     train, valid = _songs(config, data)
     task = RnnRbmTask(config.rnn_rbm, train, valid, config.seed)
+    if origin is not None:
+        origin.fill_rnn_rbm(task.module)
     share = _RNN_RBM_SHARE if config.classifier else _CLASSIFIER_SHARE + _RNN_RBM_SHARE
     history = _fit(task, job, config, share, reporter, stop)
     return task.module, history
@@ -364,7 +386,9 @@ def _check_out(job: Job) -> None:
         raise ConfigError(f"'{job.work}' cannot be made ({error.strerror})") from error
 
 
-def _claim_work(job: Job, config: TrainConfig, dataset: Dataset) -> None:
+def _claim_work(
+    job: Job, config: TrainConfig, dataset: Dataset, origin: Origin | None
+) -> None:
     """Begin a work folder, or make sure that the one there is ours."""
     listing = [
         [r.file, r.path.stat().st_size, r.sample_rate, len(r.annotations)]
@@ -372,7 +396,8 @@ def _claim_work(job: Job, config: TrainConfig, dataset: Dataset) -> None:
         for r in dataset.recordings
     ]
     recipe = config.model_dump(mode="json", exclude={"card", "checkpoint_s"})
-    content = json.dumps([recipe, listing], sort_keys=True)
+    start = [origin.digest] if origin else []
+    content = json.dumps([recipe, listing, *start], sort_keys=True)
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
     path = job.work / "fingerprint"
     if job.restart:

@@ -1,20 +1,35 @@
 """Options of a recipe, each from a dataset folder to a bundle that the engine runs."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import soundfile
+import torch
 from tone_dataset import make_tone_dataset
 
-from neurovocal.engine.manifest import Bundle
-from neurovocal.models.config import TrainConfig, load_config
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import Bundle, Manifest
+from neurovocal.models.classifier import Classifier
+from neurovocal.models.config import (
+    ClassifierConfig,
+    RnnRbmConfig,
+    TrainConfig,
+    load_config,
+)
 from neurovocal.models.data import read_dataset
 from neurovocal.models.evaluate import evaluate_bundle
 from neurovocal.models.fit import StopFlag
+from neurovocal.models.graphs import classifier_graph, scoring_graph
 from neurovocal.models.labelling import Labeller
+from neurovocal.models.parity import Session
 from neurovocal.models.progress import Reporter
+from neurovocal.models.rnn_rbm import RnnRbm
 from neurovocal.models.train import Job, train_bundle
+from neurovocal.models.transfer import Origin
 
 FRONT_END = {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}}
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -68,3 +83,118 @@ def test_the_source_recipe_trains_a_bundle_that_labels(
     assert found == [a.unit for a in recording.annotations]
     figures = evaluate_bundle(bundle, [recording])["classifier"]
     assert figures["syllable_error_in_true_segments_percent"] == 0
+
+
+RECIPE = TrainConfig.model_validate(
+    {
+        "front_end": FRONT_END,
+        "classifier": {
+            "n_hidden": 16,
+            "updates": 60,
+            "sequence_length": 120,
+            "learning_rate": 0.01,
+        },
+        "rnn_rbm": {
+            "hidden_scalar": 0.3,
+            "recurrent_scalar": 0.3,
+            "phases": [
+                {"objective": "deterministic", "updates": 20, "learning_rate": 0.01},
+                {"objective": "contrastive", "updates": 10, "learning_rate": 0.001},
+            ],
+        },
+    }
+)
+# Too few updates to learn anything anew.
+SHORT: dict[str, Any] = {
+    "classifier": {"updates": 1, "learning_rate": 1e-9},
+    "rnn_rbm": {
+        "phases": [{"objective": "contrastive", "updates": 1, "learning_rate": 1e-9}]
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def origin(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return trained(dataset, tmp_path_factory.mktemp("origin") / "old", RECIPE)
+
+
+def test_a_training_starts_from_the_weights_of_a_bundle(
+    origin: Bundle, dataset: Path, tmp_path: Path
+) -> None:
+    recipe = TrainConfig.model_validate(SHORT)
+    job = Job(dataset, tmp_path / "new", origin=str(origin.folder))
+    bundle = train_bundle(job, recipe, Reporter(), StopFlag())
+    assert bundle.manifest.front_end == origin.manifest.front_end
+    assert bundle.manifest.training["from"]["name"] == "old"
+    with np.load(origin.path("golden.npz")) as old:
+        frames, expected = old["frames"], dict(old)
+    spec = bundle.manifest.classifier
+    assert spec is not None
+    state = {n: np.zeros(shape, np.float32) for n, shape in spec.state.items()}
+    logits = Session(bundle.path("classifier.onnx")).run(frames=frames, **state)
+    np.testing.assert_allclose(logits["logits"], expected["logits"], atol=1e-4)
+    rbm = bundle.manifest.rnn_rbm
+    assert rbm is not None
+    heard = Session(bundle.path("rnn_rbm.onnx")).run(
+        frames=frames, u=np.zeros((rbm.n_layers, rbm.n_recurrent), np.float32)
+    )
+    np.testing.assert_allclose(heard["prediction"], expected["prediction"], atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["gru", "lstm", "tcn", "conv_gru"])
+def test_weights_come_back_from_every_graph(tmp_path: Path, architecture: str) -> None:
+    torch.manual_seed(0)
+    config = ClassifierConfig(architecture=architecture, n_hidden=6, n_layers=2)
+    old, new = Classifier(config, 9, 4), Classifier(config, 9, 3)
+    onnx.save(classifier_graph(old), tmp_path / "classifier.onnx")
+    manifest = Manifest.model_validate(
+        {
+            "name": "old",
+            "species": "",
+            "licence": "",
+            "attribution": "",
+            "front_end": {
+                "sample_rate": 1,
+                "hop_length": 1,
+                "frame_length": 1,
+                "n_bins": 9,
+            },
+            "classifier": {"units": ["", "a", "b", "c"], "state": {}},
+        }
+    )
+    before = new.readout.weight[2].clone()
+    Origin(Bundle(tmp_path, manifest)).fill_classifier(new, ["", "c", "another"])
+    frames = torch.randn(1, 30, 9)
+    with torch.no_grad():
+        wanted, given = old.eval()(frames)[0], new.eval()(frames)[0]
+    torch.testing.assert_close(given[..., :2], wanted[..., [0, 3]])
+    assert torch.equal(new.readout.weight[2], before)  # a unit that is new
+
+
+@pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])
+def test_an_rnn_rbm_comes_back_from_its_graph(tmp_path: Path, visible: str) -> None:
+    torch.manual_seed(0)
+    config = RnnRbmConfig(visible=visible, n_layers=2)
+    old, new = RnnRbm(config, 5), RnnRbm(config, 5)
+    torch.nn.init.normal_(old.log_sigma)
+    onnx.save(scoring_graph(old), tmp_path / "rnn_rbm.onnx")
+    spec = SimpleNamespace(file="rnn_rbm.onnx")
+    bundle: Any = SimpleNamespace(
+        folder=tmp_path,
+        manifest=SimpleNamespace(rnn_rbm=spec),
+        path=lambda name: tmp_path / name,
+    )
+    Origin(bundle).fill_rnn_rbm(new)
+    for name, value in old.state_dict().items():
+        if visible == "gaussian" or name != "log_sigma":
+            torch.testing.assert_close(new.state_dict()[name], value)
+
+
+def test_shapes_that_do_not_fit_are_refused(
+    origin: Bundle, dataset: Path, tmp_path: Path
+) -> None:
+    other = {"options": {"frame_length": 256, "hop_length": 64, "scale": "log"}}
+    recipe = TrainConfig.model_validate({**SHORT, "front_end": other})
+    job = Job(dataset, tmp_path / "new", origin=str(origin.folder))
+    with pytest.raises(ConfigError, match="leave front_end and sizes to the bundle"):
+        train_bundle(job, recipe, Reporter(), StopFlag())
