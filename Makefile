@@ -55,6 +55,9 @@ bench-detect: $(DEV_ENV)/.done  ## Measure the detectors on the annotated record
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/detect.py
 
+bench-prior: $(DEV_ENV)/.done  ## Measure forecasts, and what they and the RNN-RBM do for labels (an hour; resumable)
+	$(DEV_ENV)/bin/python bench/prior.py
+
 bench-polyphonic: $(DEV_ENV)/.done  ## Make the table of the RNN-RBM's paper again (hours; resumable)
 	$(DEV_ENV)/bin/python bench/polyphonic.py
 

@@ -110,6 +110,15 @@ class RnnRbmSpec(Options):
     `sigma`: float32[n_visible], see docs/bundle.md."""
 
 
+class PriorSpec(Options):
+    """Exponent of the forecast in its product with the classifier."""
+
+    frames: int = Field(ge=0)
+    """Holds from so many frames of the segment on."""
+    weight: float = Field(ge=0)
+    """Chosen on validation data; 0: the sound says more alone."""
+
+
 class ForecastSpec(Options):
     """State contract of ``forecast.onnx`` and how much it is worth as a prior."""
 
@@ -119,9 +128,10 @@ class ForecastSpec(Options):
     """Silences that separate the bins of the inputs, rising."""
     pause_ms: float = Field(gt=0)
     """Silence after which a phrase begins anew, with state 0."""
+    early: list[PriorSpec] = []
+    """Weights for labels of a segment that still lasts, by frames, rising."""
     prior_weight: float = Field(default=0.0, ge=0)
-    """Exponent of the forecast in its product with the classifier (validation
-    data); 0: the classifier is better alone."""
+    """As those of `early`, for the final label."""
     followed: list[list[int]] = []
     """How often unit k came after each unit in training (the last row: began a
     phrase); the yardsticks of `evaluate` are computed from it."""

@@ -14,8 +14,15 @@ from neurovocal.models.data import Recording
 from neurovocal.models.forecast import phrases_of
 from neurovocal.models.frames import Material, read_samples, targets_of
 from neurovocal.models.parity import Session
-from neurovocal.models.prior import DELAYS_MS, Heard, collect_evidence, foretell
+from neurovocal.models.prior import (
+    DELAYS_MS,
+    Heard,
+    collect_evidence,
+    foretell,
+    frames_within,
+)
 from neurovocal.models.split import Units
+from neurovocal.plugins._forecast import weight_of
 from neurovocal.plugins._frame_network import FrameNetwork
 
 
@@ -73,8 +80,9 @@ def evaluate_forecast(
         right, nats = judged(logs, evidence.unit)
         figures[f"foretold_{name}_percent"] = round(100 * float(right.mean()), 2)
         figures[f"nats_{name}"] = round(float(nats.mean()), 4)
-    with_prior = evidence.right(spec.prior_weight)
-    without = evidence.right(0.0)
+    frames = [d if d is None else frames_within(d, heard.front_end) for d in DELAYS_MS]
+    with_prior = evidence.right([weight_of(spec, n) for n in frames])
+    without = evidence.right([0.0] * len(DELAYS_MS))
     for at, delay_ms in enumerate(DELAYS_MS):
         when = "at_offset" if delay_ms is None else f"{delay_ms:g}_ms_after_onset"
         figures[f"right_{when}_percent"] = round(100 * float(without[at].mean()), 2)

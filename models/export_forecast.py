@@ -17,8 +17,9 @@ from neurovocal.models.graphs import GraphWriter
 from neurovocal.models.parity import check_outputs
 from neurovocal.models.prior import (
     Heard,
-    choose_weight,
+    choose_weights,
     collect_evidence,
+    early_weights,
     foretell,
 )
 
@@ -138,11 +139,13 @@ def write_forecast(
     foretold = foretell(
         model.predict, model.n_units, trained.edges, heard, config.pause_ms
     )
+    weights = choose_weights(collect_evidence(heard, foretold))
     return ForecastSpec(
         n_recurrent=model.n_recurrent,
         gap_edges_ms=trained.edges,
         pause_ms=config.pause_ms,
-        prior_weight=choose_weight(collect_evidence(heard, foretold)),
+        early=early_weights(weights, heard.front_end),
+        prior_weight=weights[-1],
         followed=followed_by(trained.train, model.n_units),
     )
 

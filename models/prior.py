@@ -4,7 +4,7 @@ The product of experts of the RNN-RBM's paper (section 7), for a whole segment: 
 S_n(k) the log-posteriors of unit k summed over its first n frames, T_n the temperature
 that calibrates so many frames and log p(k) the forecast,
 
-    score(k) = S_n(k) / T_n + w log p(k)
+    score(k) = S_n(k) / T_n + w_n log p(k)
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.manifest import ClassifierSpec, FrontEnd
+from neurovocal.engine.manifest import ClassifierSpec, FrontEnd, PriorSpec
 from neurovocal.engine.types import Float32
 from neurovocal.models.calibrate import Float64
 from neurovocal.models.forecast import inputs_of, phrases_of
@@ -49,16 +49,22 @@ class Evidence:
     unit: NDArray[np.int64]
     recording: NDArray[np.int64]
 
-    def log_posteriors(self, weight: float) -> Float64:
-        """Of each unit after each delay, float64[n_delays, n_segments, n_units]."""
-        scores = self.scores + weight * self.forecast
+    def log_posteriors(self, weights: Sequence[float]) -> Float64:
+        """Of each unit after each delay, float64[n_delays, n_segments, n_units].
+
+        Parameters
+        ----------
+        weights : sequence of float
+            Of the forecast, after each delay.
+        """
+        scores = self.scores + np.array(weights)[:, None, None] * self.forecast
         scores -= scores.max(axis=-1, keepdims=True)
         logs: Float64 = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
         return logs
 
-    def right(self, weight: float) -> NDArray[np.bool_]:
+    def right(self, weights: Sequence[float]) -> NDArray[np.bool_]:
         """Whether the likeliest unit is right, bool[n_delays, n_segments]."""
-        right: NDArray[np.bool_] = self.log_posteriors(weight).argmax(-1) == self.unit
+        right: NDArray[np.bool_] = self.log_posteriors(weights).argmax(-1) == self.unit
         return right
 
 
@@ -125,11 +131,19 @@ def foretell(
     return np.concatenate(rows)
 
 
+def frames_within(delay_ms: float, front_end: FrontEnd) -> int:
+    """Frames of a segment that are complete so long after its onset, on average.
+
+    A frame is complete half of its length after its centre; the first one is
+    centred half a hop after the onset.
+    """
+    samples = delay_ms * front_end.sample_rate / 1000
+    late = samples - (front_end.frame_length + front_end.hop_length) / 2
+    return max(0, 1 + int(np.floor(late / front_end.hop_length)))
+
+
 def collect_evidence(heard: Heard, forecast: Float64) -> Evidence:
     """What each segment's frames say up to every delay, beside its forecast.
-
-    A frame counts once it is complete: half of its length after its centre. Frames
-    are centred up to a hop after the onset, half a hop on average.
 
     Parameters
     ----------
@@ -139,7 +153,6 @@ def collect_evidence(heard: Heard, forecast: Float64) -> Evidence:
     scores: list[list[Float64]] = [[] for _ in DELAYS_MS]
     units, recording = [], []
     by_last, decide = heard.spec.decision == "last", Decision(heard.spec)
-    half_ms = 500 * heard.front_end.frame_length / heard.front_end.sample_rate
     for number, (material, rows) in enumerate(
         zip(heard.materials, heard.log_posteriors, strict=True)
     ):
@@ -149,8 +162,7 @@ def collect_evidence(heard: Heard, forecast: Float64) -> Evidence:
             for at, delay_ms in enumerate(DELAYS_MS):
                 n = span.stop - span.first
                 if delay_ms is not None:
-                    late_ms = delay_ms - half_ms - heard.frame_ms / 2
-                    n = min(n, max(0, 1 + int(np.floor(late_ms / heard.frame_ms))))
+                    n = min(n, frames_within(delay_ms, heard.front_end))
                 stop = max(1, span.first + n)
                 first = stop - 1 if by_last or n == 0 else span.first
                 warmth = decide.temperature(None if delay_ms is None else n)
@@ -163,14 +175,25 @@ def collect_evidence(heard: Heard, forecast: Float64) -> Evidence:
     )
 
 
-def choose_weight(evidence: Evidence) -> float:
-    """Weight of the prior with the most likely right units over all delays."""
+def choose_weights(evidence: Evidence) -> list[float]:
+    """After each delay, the weight that makes the right units most likely."""
     if not len(evidence.unit):
-        return 0.0
+        return [0.0] * len(DELAYS_MS)
     rows = np.arange(len(evidence.unit))
+    nats = np.stack(
+        [
+            -evidence.log_posteriors([weight] * len(DELAYS_MS))[:, rows, evidence.unit]
+            for weight in WEIGHTS
+        ]
+    )
+    return [WEIGHTS[best] for best in nats.mean(axis=-1).argmin(axis=0)]
 
-    def loss(weight: float) -> float:
-        logs = evidence.log_posteriors(weight)
-        return -float(logs[:, rows, evidence.unit].mean())
 
-    return min(WEIGHTS, key=loss)
+def early_weights(weights: Sequence[float], front_end: FrontEnd) -> list[PriorSpec]:
+    """Weights by frames; of delays with the same frames the last one counts."""
+    by_frames = {
+        frames_within(delay_ms, front_end): weight
+        for delay_ms, weight in zip(DELAYS_MS, weights, strict=True)
+        if delay_ms is not None
+    }
+    return [PriorSpec(frames=n, weight=w) for n, w in sorted(by_frames.items())]

@@ -1,10 +1,11 @@
 """Which unit comes next: the streaming side of a bundle's forecast."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
 
-from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.manifest import Bundle, ForecastSpec
 from neurovocal.engine.types import Float32, Forecast, ForecastStatus
 from neurovocal.plugins._onnx import Golden, Graph, finite
 from neurovocal.plugins._posterior_history import Float64
@@ -27,6 +28,14 @@ def token_of(unit: int | None, gap: Float32, n_units: int) -> Float32:
     return row
 
 
+def weight_of(spec: ForecastSpec, n_frames: int | None) -> float:
+    """Weight of the forecast beside `n_frames` of a segment; None: all of them."""
+    if n_frames is None:
+        return spec.prior_weight
+    entry = bisect_right(spec.early, n_frames, key=lambda e: e.frames) - 1
+    return spec.early[entry].weight if entry >= 0 else 0.0
+
+
 class Forecaster:
     """Follows the labels of a stream and says what the next one will be.
 
@@ -47,7 +56,7 @@ class Forecaster:
         assert spec is not None
         assert classifier is not None
         self._name = f"{manifest.name}/forecast"
-        self.weight = spec.prior_weight
+        self._spec = spec
         self.units = [u for u in classifier.units if u != classifier.silence]
         self._index = {unit: number for number, unit in enumerate(self.units)}
         self._edges = spec.gap_edges_ms
@@ -92,6 +101,10 @@ class Forecaster:
         self._u = self._run(self._token, self._unheard)[1]
         self._token = token_of(self._index.get(unit), gap, len(self.units))
         self._offset = offset
+
+    def weight(self, n_frames: int | None) -> float:
+        """Of the forecast beside so many frames of a segment; None: all of them."""
+        return weight_of(self._spec, n_frames)
 
     def after_offset(self, segment: int) -> Forecast:
         """What `segment` will be, right after the one before it has ended."""

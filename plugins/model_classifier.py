@@ -70,7 +70,7 @@ class _Segment:
     unit: str | None = None
     """What it was last called."""
     forecast: Float64 | None = None
-    """Weighted log-probabilities of the units, once the labels before it are final."""
+    """Log-probabilities of the units, once the labels before it are final."""
 
 
 class Classifier:
@@ -200,8 +200,7 @@ class Classifier:
             return []
         # The first label is due now, however late its onset was announced.
         stop = segment.ready if segment.unit is None else history.stop
-        prior = None if self._prior == "none" else segment.forecast
-        unit, posterior = self._answer(segment, stop, prior, ended=False)
+        unit, posterior = self._answer(segment, stop, ended=False)
         if unit == segment.unit:
             return []
         status: LabelStatus = "provisional" if segment.unit is None else "revised"
@@ -227,8 +226,7 @@ class Classifier:
         assert segment.offset is not None
         stop = self._frame_centred_from(segment.offset)
         foreseen = self._foresee(segment)  # where frames came later than both marks
-        prior = segment.forecast if self._prior == "all" else None
-        unit, posterior = self._answer(segment, stop, prior, ended=True)
+        unit, posterior = self._answer(segment, stop, ended=True)
         label = self._label(segment, unit, posterior, "final")
         if self._forecaster is None:
             return [label]
@@ -245,17 +243,18 @@ class Classifier:
         if any(other.segment < number for other in self._closed):
             return []
         event, logs = self._forecaster.at_onset(number, segment.onset)
-        segment.forecast = self._forecaster.weight * logs
+        segment.forecast = logs
         return [event] if self._tells_forecast else []
 
     def _answer(
-        self, segment: _Segment, stop: int, prior: Float64 | None, *, ended: bool
+        self, segment: _Segment, stop: int, *, ended: bool
     ) -> tuple[str, float]:
         """Unit and posterior from the known frames ``[segment.lo, stop)``."""
         history = self._history
         if history.empty:
             return self._decide.unknown
         stop = min(stop, history.stop)
+        prior = self._prior_of(segment, None if ended else stop - segment.lo)
         if stop <= max(segment.lo, history.first):  # holds no frame's centre
             twice_middle = segment.onset + (segment.offset or segment.onset)
             distance = twice_middle - self._length + self._hop
@@ -269,6 +268,15 @@ class Classifier:
         if ended:
             return self._decide(evidence, prior)
         return self._decide.early(evidence, stop - segment.lo, prior)
+
+    def _prior_of(self, segment: _Segment, n_frames: int | None) -> Float64 | None:
+        """What is added to the scores of the units; None where nothing is."""
+        wanted = self._prior == "all" or (
+            self._prior != "none" and n_frames is not None
+        )
+        if not wanted or self._forecaster is None or segment.forecast is None:
+            return None
+        return self._forecaster.weight(n_frames) * segment.forecast
 
     def _label(
         self, segment: _Segment, unit: str, posterior: float, status: LabelStatus

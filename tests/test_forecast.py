@@ -45,12 +45,13 @@ from neurovocal.models.prior import (
     DELAYS_MS,
     Evidence,
     Heard,
-    choose_weight,
+    choose_weights,
     collect_evidence,
+    early_weights,
     foretell,
 )
 from neurovocal.models.train_forecast import ForecastTask
-from neurovocal.plugins._forecast import Forecaster
+from neurovocal.plugins._forecast import Forecaster, weight_of
 from neurovocal.plugins.model_classifier import Classifier
 from neurovocal.plugins.model_classifier import plugin as classifier_plugin
 
@@ -330,7 +331,8 @@ def test_the_prior_decides_what_the_sound_does_not(
 ) -> None:
     """Third in the order comes b; the sound says a little more for a."""
     folder = make_tiny_bundle(tmp_path / "tiny")
-    add_forecast(folder, task, prior_weight=50.0)
+    strong = [{"frames": 0, "weight": 50.0}]
+    add_forecast(folder, task, prior_weight=50.0, early=strong)
     tones = [*TONES[:2], (LOW, 12000)]
     samples = audio(16000, *((at, at + 2000, hz) for hz, at in tones))
     marks = {at: marks for at, marks in MARKS.items() if at < 15000}
@@ -372,4 +374,14 @@ def test_the_weight_is_what_validation_says(knows: bool, expected: float) -> Non
     other = np.eye(2)[unit if knows else rng.integers(2, size=400)]
     forecast = np.log(np.where(other > 0, 0.9, 0.1))
     evidence = Evidence(scores, forecast, unit, np.zeros(400, np.int64))
-    assert choose_weight(evidence) == expected
+    assert choose_weights(evidence) == [expected] * len(DELAYS_MS)
+
+
+def test_a_weight_holds_from_its_number_of_frames_on(folder: Path) -> None:
+    front_end = load_bundle(folder).manifest.front_end
+    spec = load_bundle(folder).manifest.forecast
+    assert spec is not None
+    early = early_weights([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], front_end)
+    changed = spec.model_copy(update={"early": early, "prior_weight": 0.7})
+    found = [weight_of(changed, n) for n in (0, 1, 2, 3, 4, 11, 12, 99, None)]
+    assert found == [0.2, 0.2, 0.3, 0.3, 0.4, 0.5, 0.6, 0.6, 0.7]

@@ -1,0 +1,203 @@
+"""What a forecast and the RNN-RBM's state are worth: the tables of docs/prior.md.
+
+    .venv/bin/python bench/prior.py [--sets finch_gy6or6 ...] [--seeds 0 1 2]
+
+Each finished cell is a JSON file under runs/prior, kept until it is deleted.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import numpy as np
+import torch
+from prior_models import Data, few, gru, load, n_gram, rnn_rbm, trained_forecast
+from prior_tables import print_tables
+
+from neurovocal.models.adjust import calibrated
+from neurovocal.models.config import (
+    ClassifierConfig,
+    ForecastConfig,
+)
+from neurovocal.models.evaluate_forecast import judged
+from neurovocal.models.forecast import phrases_of
+from neurovocal.models.frames import Material
+from neurovocal.models.prior import Heard, choose_weights, collect_evidence, foretell
+
+SETS = ("finch_gy6or6", "finch_bird0")
+SECONDS = (15, 30, 60, 120)
+
+
+def per_recording(data: Data, right: Any, nats: Any) -> dict[str, list[float]]:
+    """Sums over each test recording, so that recordings can be drawn again."""
+    ends = np.cumsum([len(m.spans) for m in data.test])[:-1]
+    return {
+        "n": [len(m.spans) for m in data.test],
+        "right": [float(part.sum()) for part in np.split(right, ends)],
+        "nats": [float(part.sum()) for part in np.split(nats, ends)],
+    }
+
+
+def forecast_cell(data: Data, seed: int, path: Path) -> dict[str, Any]:
+    """Forecasts of the test recordings' units, given the true ones before."""
+    config = ForecastConfig()
+    unit = np.array([s.unit - 1 for m in data.test for s in m.spans])
+    result: dict[str, Any] = {}
+    parts = {
+        name: phrases_of(part, data.frame_ms, config.pause_ms)
+        for name, part in (
+            ("train", data.prepared.train),
+            ("valid", data.prepared.valid),
+            ("test", data.test),
+        )
+    }
+    for order in range(5 if seed == 0 else 0):  # nothing random in them
+        best = min(
+            (
+                n_gram(order, data.n_units, parts["train"], s)
+                for s in (0.1, 0.5, 1, 2, 5)
+            ),
+            key=lambda logs: sum(
+                judged(logs(p), p.units)[1].sum() for p in parts["valid"]
+            ),
+        )
+        logs = np.concatenate([best(p) for p in parts["test"]])
+        result[f"{order} units before"] = per_recording(data, *judged(logs, unit))
+    for label, hidden in (("RNN, no RBM", 0), ("RNN-RBM", config.n_hidden)):
+        sized = config.model_copy(update={"n_hidden": hidden})
+        task = trained_forecast(data, data.prepared.train, sized, seed, path)
+        for when, at_onset in (("after the offset", False), ("at the onset", True)):
+            logs = foretell(
+                *(
+                    task.module.predict,
+                    data.n_units,
+                    task.edges,
+                    data.silent,
+                ),
+                config.pause_ms,
+                at_onset=at_onset,
+            )
+            result[f"{label}, {when}"] = per_recording(data, *judged(logs, unit))
+    return result
+
+
+def labels_cell(
+    data: Data, seconds: float, seed: int, network: Callable, path: Path
+) -> dict[str, Any]:
+    """Labels of annotated test segments, by delay, with and without the forecast."""
+    config = ForecastConfig()
+    train = few(data, seconds, seed)
+    logs = network(train)
+    valid = [logs(m) for m in data.prepared.valid]
+    test = [logs(m) for m in data.test]
+    shapes: Any = SimpleNamespace(shapes={})
+    spec = calibrated(shapes, ClassifierConfig(), data.prepared, valid)
+    task = trained_forecast(data, train, config, seed, path)
+
+    def evidence(materials: list[Material], rows: list[Any]) -> Any:
+        heard = Heard(materials, rows, data.prepared.front_end, spec)
+        foretold = foretell(
+            task.module.predict, data.n_units, task.edges, heard, config.pause_ms
+        )
+        return collect_evidence(heard, foretold)
+
+    weights = choose_weights(evidence(data.prepared.valid, valid))
+    found = evidence(data.test, test)
+    ends = np.cumsum([len(m.spans) for m in data.test])[:-1]
+
+    def wrong(chosen: list[float]) -> list[list[int]]:
+        rows = ~found.right(chosen)
+        return [[int(p.sum()) for p in np.split(row, ends)] for row in rows]
+
+    frames = [
+        [
+            int((r.argmax(1) != m.target)[m.target >= 0].sum()),
+            int((m.target >= 0).sum()),
+        ]
+        for r, m in zip(test, data.test, strict=True)
+    ]
+    return {
+        "n": [len(m.spans) for m in data.test],
+        "weights": weights,
+        "labelled_syllables": sum(len(m.spans) for m in train),
+        "alone": wrong([0.0] * len(weights)),
+        "with forecast": wrong(weights),
+        "frames": frames,
+    }
+
+
+# ---- cells ---------------------------------------------------------------------------
+
+
+def cells(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[Path], Any]]]:
+    """Name of each cell, and what computes it."""
+    for name in args.sets:
+        for seed in args.seeds:
+            data = load(name, args.data)
+            yield (
+                f"{name}-forecast-{seed}",
+                lambda path, d=data, s=seed: forecast_cell(d, s, path),
+            )
+    for name in args.sets:
+        for seconds in args.seconds:
+            for seed in args.seeds:
+                for arm in ("started", "frames"):
+                    yield (
+                        f"{name}-{arm}-{seconds}-{seed}",
+                        lambda path, n=name, w=seconds, s=seed, a=arm: one_classifier(
+                            load(n, args.data), w, s, a, path, args.runs / f"{n}-u.pt"
+                        ),
+                    )
+
+
+def one_classifier(
+    data: Data, seconds: float, seed: int, arm: str, path: Path, shared: Path
+) -> dict[str, Any]:
+    """A cell of labels, by a classifier of its own or one begun with the RNN-RBM."""
+    start = rnn_rbm(data, shared) if arm == "started" else None
+    return labels_cell(
+        data, seconds, seed, lambda train: gru(data, train, seed, path, start), path
+    )
+
+
+def main() -> int:
+    """Compute what is missing, print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/prior"))
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seconds", nargs="+", type=int, default=SECONDS)
+    args = parser.parse_args()
+    if not all((args.data / name).is_dir() for name in args.sets):
+        print(f"prior: no data in '{args.data}' (--data)", file=sys.stderr)
+        return 1
+    torch.set_num_threads(1)
+    args.runs.mkdir(parents=True, exist_ok=True)
+    done: dict[str, Any] = {}
+    try:
+        for name, compute in cells(args):
+            path = args.runs / f"{name}.json"
+            if not path.is_file():
+                print(f"prior: {name} ...", file=sys.stderr, flush=True)
+                result = compute(path.with_suffix(".pt"))
+                partial = path.with_suffix(".partial")
+                partial.write_text(json.dumps(result))
+                partial.replace(path)
+            done[name] = json.loads(path.read_text())
+    except KeyboardInterrupt:
+        print("prior: stopped; finished cells are kept", file=sys.stderr)
+    print_tables(done)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
