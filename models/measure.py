@@ -1,6 +1,6 @@
 """Measures of labels and predictions, on plain arrays and sequences."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.types import Float32
 from neurovocal.models.frames import IGNORED
+
+# A row of eight frames of 129 bins in double precision is 8 kB.
+_PART_FRAMES = 10_000
 
 
 def edit_distance(reference: Sequence[Hashable], found: Sequence[Hashable]) -> int:
@@ -95,9 +98,10 @@ class LinearPredictor:
         gram = ridge * np.eye(n)
         cross = np.zeros((n, songs[0].shape[1]))
         for song in songs:
-            past = _past(song, order)
-            gram += past.T @ past
-            cross += past.T @ song[order:]
+            for part in _parts(song, order):
+                past = _past(part, order)
+                gram += past.T @ past
+                cross += past.T @ part[order:]
         return cls(np.linalg.solve(gram, cross).astype(np.float64), order)
 
     def residual(self, song: Float32) -> NDArray[np.float64]:
@@ -108,9 +112,10 @@ class LinearPredictor:
         """Mean squared error of frames `skip`, `skip` + 1, ... of each song."""
         total, count = 0.0, 0
         for song in songs:
-            error = self.residual(song)[skip - self.order :]
-            total += float(np.square(error).sum())
-            count += error.size
+            for part in _parts(song[skip - self.order :], self.order):
+                error = self.residual(part)
+                total += float(np.square(error).sum())
+                count += error.size
         return total / count if count else float("nan")
 
     def predict(self, song: Float32) -> Float32:
@@ -123,6 +128,12 @@ class LinearPredictor:
         after = np.zeros((1, song.shape[1]), song.dtype)
         padded = np.concatenate([before, song, after])
         return (_past(padded, self.order) @ self.weights).astype(np.float32)
+
+
+def _parts(song: Float32, order: int) -> Iterator[Float32]:
+    """Pieces that overlap by `order` frames: rows of many frames are large."""
+    for first in range(0, len(song) - order, _PART_FRAMES):
+        yield song[first : first + _PART_FRAMES + order]
 
 
 def _past(song: Float32, order: int) -> NDArray[np.float64]:

@@ -46,7 +46,7 @@ _DETECTOR_SHARE = 0.05
 _CLASSIFIER_SHARE = 0.35
 _RNN_RBM_SHARE = 0.5
 _FORECAST_SHARE = 0.05
-AR_ORDER = 8
+AR_ORDERS = (1, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,12 +288,13 @@ def _compare_with_linear(
     rate = bundle.manifest.front_end.sample_rate
     test = [frames_of(features, read_samples(r, rate)) for r in data.split.test]
     longer = [song for song in test if len(song) > SKIPPED_FRAMES]
-    predictor = LinearPredictor.fit([s for s in train if len(s) > AR_ORDER], AR_ORDER)
-    error = predictor.squared_error(longer, SKIPPED_FRAMES)
     measures = figures["rnn_rbm"]
-    measures[f"mse_ar{AR_ORDER}"] = round(error, 6)
-    if error > 0:
-        measures[f"mse_ratio_to_ar{AR_ORDER}"] = round(measures["mse"] / error, 4)
+    for order in AR_ORDERS:
+        songs = [song for song in train if len(song) > order]
+        error = LinearPredictor.fit(songs, order).squared_error(longer, SKIPPED_FRAMES)
+        measures[f"mse_ar{order}"] = round(error, 6)
+        if error > 0:
+            measures[f"mse_ratio_to_ar{order}"] = round(measures["mse"] / error, 4)
 
 
 def _summary(dataset: Dataset, data: Prepared, config: TrainConfig) -> str:

@@ -104,3 +104,15 @@ def test_evidence_is_the_sum_over_a_segment_or_its_last_frame() -> None:
     np.testing.assert_allclose(evidence(rows, span, "last"), rows[2])
     votes = collect_votes([rows], [[span]], "last")
     np.testing.assert_allclose(votes.posteriors(1.0), [[0.2 / 0.9, 0.7 / 0.9]])
+
+
+def test_a_long_song_is_regressed_in_parts_as_it_were_whole() -> None:
+    song = np.random.default_rng(0).random((25_003, 2), dtype=np.float32)
+    past = np.concatenate(
+        [song[1:-1], song[:-2], np.ones((len(song) - 2, 1), np.float32)], axis=1
+    ).astype(np.float64)
+    expected = np.linalg.solve(past.T @ past + np.eye(5), past.T @ song[2:])
+    predictor = LinearPredictor.fit([song], 2)
+    np.testing.assert_allclose(predictor.weights, expected, rtol=1e-8)
+    error = float(np.square(past @ expected - song[2:])[3:].mean())
+    assert predictor.squared_error([song], 5) == pytest.approx(error, rel=1e-9)
