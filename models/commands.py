@@ -18,6 +18,9 @@ from rich.table import Table
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.manifest import load_bundle
 
+# What the report needs beside what it reports on.
+_REPORT = ("matplotlib", "jinja2")
+
 Format = Annotated[
     str | None,
     typer.Option(
@@ -73,11 +76,12 @@ def train(
     Ctrl-C keeps a checkpoint beside DIR; the same command goes on from it, also
     after a kill.
     """
-    _need("torch", "onnx")
+    _need("torch", "onnx", *_REPORT)
     from neurovocal.models.config import load_config
     from neurovocal.models.fit import stop_on_signal
     from neurovocal.models.progress import Reporter
-    from neurovocal.models.train import Job, train_bundle
+    from neurovocal.models.train import train_bundle
+    from neurovocal.models.workplace import Job
 
     recipe = load_config(_found(config))
     given = {"seed": seed, "threads": threads}
@@ -114,6 +118,12 @@ def evaluate(
             help="Only recordings for which files.csv says so, such as split=valid.",
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write DIR/index.html, a page with pictures, too."
+        ),
+    ] = None,
     synthesis: Annotated[
         bool,
         typer.Option(
@@ -136,10 +146,11 @@ def evaluate(
     With --synthesis the bundle sings, and its song is compared with recordings
     that it was not trained on.
     """
-    _need("torch")
+    _need("torch", *(("onnx", *_REPORT) if report else ()))
     from neurovocal.models.data import read_dataset
     from neurovocal.models.evaluate import evaluate_bundle
     from neurovocal.models.progress import Reporter
+    from neurovocal.models.report.tally import Tally
 
     loaded = load_bundle(bundle)
     recordings = list(read_dataset(dataset, annotation_format).recordings)
@@ -149,6 +160,8 @@ def evaluate(
         if not recordings:
             raise ConfigError(f"--split {split}: files.csv has no such recording")
     if synthesis:
+        if report is not None:
+            raise ConfigError("--report goes without --synthesis: run them apart")
         from neurovocal.models.synthesis.quality import evaluate_synthesis
         from neurovocal.models.synthesis.table import print_quality
 
@@ -166,12 +179,35 @@ def evaluate(
         else:
             print_quality(quality)
         return
-    with Reporter().stage("evaluate") as watch:
-        figures = evaluate_bundle(loaded, recordings, lambda share: watch(share, ""))
+    if report is not None:
+        from neurovocal.models.report.page import check_folder
+
+        check_folder(report)
+    tally, reporter = Tally(loaded), Reporter()
+    with reporter.stage("evaluate") as watch:
+        figures = evaluate_bundle(
+            loaded, recordings, lambda share: watch(share, ""), tally.add
+        )
     if as_json:
         typer.echo(json.dumps(figures))
     else:
         _print_figures(figures)
+    if report is not None:
+        from neurovocal.models.report.page import Measured, write_report
+
+        part = f"{dataset.resolve().name}{f', {split}' if split else ''}"
+        measured = Measured(part, _command_line())
+        with reporter.stage("report") as watch:
+            page = write_report(
+                report,
+                loaded,
+                figures,
+                measured,
+                tally,
+                recordings,
+                lambda share: watch(share, ""),
+            )
+        reporter.say(f"{page}: what was learned, and how well")
 
 
 def _need(*modules: str) -> None:

@@ -1,7 +1,6 @@
 """How good a bundle is on annotated recordings, as the engine would run it."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from neurovocal.models.data import Recording
 from neurovocal.models.evaluate_forecast import evaluate_forecast
 from neurovocal.models.frames import IGNORED, first_frame, read_samples, targets_of
 from neurovocal.models.label_in_time import label_in_time
-from neurovocal.models.labelling import Labeller
+from neurovocal.models.labelling import Judged, Labeller
 from neurovocal.models.measure import (
     ErrorCount,
     confusion,
@@ -32,6 +31,9 @@ TOLERANCE_S = 0.010
 # First frames of a recording that a prediction is not judged by: states are cold.
 SKIPPED_FRAMES = 16
 Watch = Callable[[float], None]
+
+
+Observe = Callable[[Judged], None]
 
 
 def units_of(bundle: Bundle, recordings: Sequence[Recording]) -> Units:
@@ -63,6 +65,7 @@ def evaluate_bundle(
     bundle: Bundle,
     recordings: Sequence[Recording],
     watch: Watch = lambda share: None,
+    observe: Observe = lambda judged: None,
 ) -> dict[str, Any]:
     """Measure a bundle on annotated recordings.
 
@@ -72,6 +75,8 @@ def evaluate_bundle(
     recordings : sequence of Recording
     watch : callable
         Told the share that is done.
+    observe : callable
+        Given each recording as the classifier heard it.
 
     Returns
     -------
@@ -88,7 +93,11 @@ def evaluate_bundle(
     label_share = 0.7 if manifest.rnn_rbm and manifest.classifier else 1.0
     if manifest.classifier is not None:
         figures["classifier"] = _evaluate_classifier(
-            bundle, recordings, units, lambda share: watch(share * label_share / 3)
+            bundle,
+            recordings,
+            units,
+            lambda share: watch(share * label_share / 3),
+            observe,
         )
         figures["label_in_time"] = label_in_time(
             bundle,
@@ -106,7 +115,11 @@ def evaluate_bundle(
 
 
 def _evaluate_classifier(
-    bundle: Bundle, recordings: Sequence[Recording], units: Units, watch: Watch
+    bundle: Bundle,
+    recordings: Sequence[Recording],
+    units: Units,
+    watch: Watch,
+    observe: Observe,
 ) -> dict[str, Any]:
     front_end, spec = bundle.manifest.front_end, bundle.manifest.classifier
     assert spec is not None
@@ -157,6 +170,7 @@ def _evaluate_classifier(
             [_times_s(label, front_end.sample_rate) for label in heard.labels],
             TOLERANCE_S,
         )
+        observe(Judged(recording, heard.labels, posteriors, target))
         watch((number + 1) / len(recordings))
     table = confusion(np.array(true, int), np.array(given, int), len(units.names))
     return {
@@ -272,11 +286,3 @@ def _times_s(label: Label, sample_rate: int) -> tuple[float, float]:
 
 def _rounded(value: float | None, digits: int = 3) -> float | None:
     return None if value is None else round(value, digits)
-
-
-def example_of(bundle: Bundle, recording: Recording) -> tuple[Float32, list[Label]]:
-    """Frames and labels of one recording, for a picture of both."""
-    front_end, folder = bundle.manifest.front_end, Path(bundle.folder)
-    samples = read_samples(recording, front_end.sample_rate)
-    frames = frames_of(build_front_end(front_end, folder), samples)
-    return frames, Labeller(bundle)(samples).labels

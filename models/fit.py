@@ -90,6 +90,7 @@ class History:
     stale: int = 0
     finished: bool = False
     spent_s: float = 0.0
+    phase_starts: list[int] = field(default_factory=list)
 
 
 class StopFlag:
@@ -170,6 +171,7 @@ def fit(
             break
         if task.begin(min(progress, 1 - 1e-9)):
             history.best_score, history.stale, best = math.inf, 0, {}
+            history.phase_starts.append(history.update)
         task.module.train()
         loss = task.step(progress)
         smoothed = loss if math.isnan(smoothed) else 0.95 * smoothed + 0.05 * loss

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neurovocal.engine.front_end import build_front_end
 from neurovocal.engine.lane import Lane
@@ -19,6 +20,7 @@ from neurovocal.engine.types import (
     Posteriors,
     StreamInfo,
 )
+from neurovocal.models.data import Recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,28 @@ class Labelled:
     labels: list[Label]
     posteriors: Float32
     told: list[Told]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """A recording with what the engine's classifier said of it.
+
+    Parameters
+    ----------
+    recording : Recording
+    labels : list of Label
+        Final ones, in order of their onsets; times count from `recording.start_s`.
+    posteriors : float32[n_frames, n_units]
+        Silence first.
+    target : int64[n_frames]
+        The unit that is right, an index into `posteriors`; `IGNORED` where nobody
+        can say.
+    """
+
+    recording: Recording
+    labels: list[Label]
+    posteriors: Float32
+    target: NDArray[np.int64]
 
 
 class Labeller:

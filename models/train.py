@@ -1,30 +1,21 @@
 """Training from a dataset folder to a verified bundle."""
 
-import hashlib
-import json
 import math
-import os
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import MANIFEST_NAME, Bundle, load_bundle
+from neurovocal.engine.manifest import Bundle, load_bundle
 from neurovocal.engine.types import Float32
 from neurovocal.models.adjust import Adjusted, adjust
 from neurovocal.models.augment import Augmenter
 from neurovocal.models.card import card_page, complete_card
 from neurovocal.models.classifier import Classifier
 from neurovocal.models.config import TrainConfig
-from neurovocal.models.data import Dataset, Recording, read_dataset
+from neurovocal.models.data import Recording, read_dataset
 from neurovocal.models.evaluate import SKIPPED_FRAMES, evaluate_bundle
 from neurovocal.models.export import Trained, seal, write_bundle
 from neurovocal.models.export_forecast import TrainedForecast
@@ -34,12 +25,15 @@ from neurovocal.models.frames import read_samples
 from neurovocal.models.measure import LinearPredictor
 from neurovocal.models.prepare import Prepared, prepare
 from neurovocal.models.progress import Reporter
+from neurovocal.models.record import summary, training_record, write_history
+from neurovocal.models.report.page import REPORT_FOLDER, Measured, write_report
+from neurovocal.models.report.tally import Tally
 from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.models.split import seconds
 from neurovocal.models.train_classifier import ClassifierTask
 from neurovocal.models.train_forecast import ForecastTask
 from neurovocal.models.train_rnn_rbm import RnnRbmTask, songs_of
 from neurovocal.models.transfer import Origin, origin_of
+from neurovocal.models.workplace import Job, claim_work, put_in_place, work_folder
 
 # Of a time budget: the rest is for frames, export and evaluation.
 _DETECTOR_SHARE = 0.05
@@ -49,30 +43,13 @@ _FORECAST_SHARE = 0.05
 AR_ORDERS = (1, 4, 8)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is asked for on the command line."""
-
-    dataset: Path
-    out: Path
-    annotation_format: str | None = None
-    minutes: float | None = None
-    restart: bool = False
-    overwrite: bool = False
-    command: str = ""
-    origin: str | None = None
-    """Bundle to start from: a folder, or the name of one that ships."""
-
-    @property
-    def work(self) -> Path:
-        """Folder of checkpoints and of the bundle that is not finished."""
-        return self.out.with_name(f"{self.out.name}.partial")
-
-
 def train_bundle(
     job: Job, config: TrainConfig, reporter: Reporter, stop: StopFlag
 ) -> Bundle:
     """Train, export, verify, evaluate, and only then put the bundle in place.
+
+    The report is written last, into the finished bundle: whatever happens to it,
+    what was trained is safe.
 
     Raises
     ------
@@ -83,19 +60,49 @@ def train_bundle(
     BundleError
         What was trained cannot be exported faithfully.
     """
-    _check_out(job)
-    torch.set_num_threads(config.threads)
     started = time.monotonic()
+    with work_folder(job):
+        tally, test = _make_bundle(job, config, reporter, stop)
+    bundle = load_bundle(job.out)
+    with reporter.stage("report") as watch:
+
+        def step(share: float) -> None:
+            if stop.raised:
+                raise Interrupted(
+                    f"'{job.out}' is finished, but not its report: `neurovocal "
+                    "evaluate BUNDLE DATASET --report DIR` writes it"
+                )
+            watch(share, "")
+
+        page = write_report(
+            job.out / REPORT_FOLDER,
+            bundle,
+            bundle.manifest.figures,
+            Measured("the test split", job.command),
+            tally,
+            test,
+            step,
+        )
+    reporter.say(f"{page}: what was learned, and how well")
+    reporter.say(f"{job.out}: done in {(time.monotonic() - started) / 60:.1f} min")
+    return bundle
+
+
+def _make_bundle(
+    job: Job, config: TrainConfig, reporter: Reporter, stop: StopFlag
+) -> tuple[Tally, list[Recording]]:
+    """Train and put the bundle in place; what was heard of the test split."""
+    torch.set_num_threads(config.threads)
     dataset = read_dataset(job.dataset, job.annotation_format)
     origin, scaling = origin_of(job.origin), None
     if origin is not None:
         scaling, config = origin.scaling(config), origin.recipe(config)
-    _claim_work(job, config, dataset, origin)
+    claim_work(job, config, dataset, origin.digest if origin else None)
     with reporter.stage("frames") as watch:
         data = prepare(dataset, config, watch, scaling)
     for warning in data.warnings:
         reporter.say(f"note: {warning}")
-    reporter.say(_summary(dataset, data, config))
+    reporter.say(summary(dataset, data, config))
 
     classifier, classifier_history = _train_classifier(
         job, config, data, reporter, stop, origin
@@ -109,7 +116,7 @@ def train_bundle(
         "forecast": forecast_history,
         "rnn_rbm": rnn_rbm_history,
     }
-    training = _training_record(job, config, dataset, data, histories)
+    training = training_record(job.command, config, dataset, data, histories)
     if origin is not None:
         training["from"] = origin.record
     card = complete_card(config.card, job.dataset, job.out)
@@ -132,20 +139,21 @@ def train_bundle(
     folder = job.work / "bundle"
     shutil.rmtree(folder, ignore_errors=True)
     bundle = write_bundle(folder, trained, about, training)
+    tally = Tally(bundle)
     with reporter.stage("test") as watch:
         figures = evaluate_bundle(
-            bundle, data.split.test, lambda share: watch(share, "")
+            bundle, data.split.test, lambda share: watch(share, ""), tally.add
         )
     if rnn_rbm is not None:
         _compare_with_linear(figures, bundle, data)
     finished = bundle.manifest.model_copy(update={"figures": figures})
     page = card_page(finished, card.description)
     (folder / "README.md").write_text(page, encoding="utf-8")
+    write_history(folder, histories)
     seal(folder, finished)
     load_bundle(folder)
-    _put_in_place(job)
-    reporter.say(f"{job.out}: done in {(time.monotonic() - started) / 60:.1f} min")
-    return load_bundle(job.out)
+    put_in_place(job)
+    return tally, data.split.test
 
 
 def _adjust(
@@ -295,129 +303,3 @@ def _compare_with_linear(
         measures[f"mse_ar{order}"] = round(error, 6)
         if error > 0:
             measures[f"mse_ratio_to_ar{order}"] = round(measures["mse"] / error, 4)
-
-
-def _summary(dataset: Dataset, data: Prepared, config: TrainConfig) -> str:
-    split = data.split
-    parts = ", ".join(
-        f"{name} {len(part)} ({seconds(part):.0f} s)"
-        for name, part in (
-            ("train", split.train),
-            ("valid", split.valid),
-            ("test", split.test),
-        )
-    )
-    names = [name for name in data.units.names if name]
-    return (
-        f"recordings: {parts}; split {split.rule}; {len(names)} units: "
-        f"{' '.join(names)}; {config.threads} thread(s), seed {config.seed}"
-    )
-
-
-def _training_record(
-    job: Job,
-    config: TrainConfig,
-    dataset: Dataset,
-    data: Prepared,
-    histories: dict[str, History | None],
-) -> dict[str, Any]:
-    def names(part: Sequence[Recording]) -> list[str]:
-        return [
-            r.file
-            if r.start_s == 0 and r.stop_s > r.duration_s
-            else f"{r.file} from {r.start_s:.3f} to {min(r.stop_s, r.duration_s):.3f} s"
-            for r in part
-        ]
-
-    split = data.split
-    chosen = {
-        name: {
-            "updates": history.update,
-            "chosen_at": int(history.best_row["update"]),
-            "minutes": round(history.spent_s / 60, 2),
-            "valid": {
-                key: round(value, 5)
-                for key, value in history.best_row.items()
-                if key not in ("update", "loss")
-            },
-        }
-        for name, history in histories.items()
-        if history is not None and history.best_row
-    }
-    return {
-        "command": job.command,
-        "dataset": dataset.folder.resolve().name,
-        "split": split.rule,
-        "seconds": {
-            "train": round(seconds(split.train), 1),
-            "valid": round(seconds(split.valid), 1),
-            "test": round(seconds(split.test), 1),
-        },
-        "recordings": {
-            "train": names(split.train),
-            "valid": names(split.valid),
-            "test": names(split.test),
-        },
-        "networks": chosen,
-        "notes": data.warnings,
-        "recipe": config.model_dump(mode="json", exclude={"card"}),
-        "versions": {
-            "neurovocal": version("neurovocal"),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-    }
-
-
-def _check_out(job: Job) -> None:
-    out = job.out
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out '{out}' is a file: name a folder that is to be made")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / MANIFEST_NAME).is_file():
-            raise ConfigError(f"--out '{out}' holds other files: name a new folder")
-        if not job.overwrite:
-            raise ConfigError(
-                f"--out '{out}' already is a bundle: name another folder, or say "
-                "--overwrite (it is replaced when the new one is finished)"
-            )
-    try:
-        job.work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"'{job.work}' cannot be made ({error.strerror})") from error
-
-
-def _claim_work(
-    job: Job, config: TrainConfig, dataset: Dataset, origin: Origin | None
-) -> None:
-    """Begin a work folder, or make sure that the one there is ours."""
-    listing = [
-        [r.file, r.path.stat().st_size, r.sample_rate, len(r.annotations)]
-        + [[a.onset_s, a.offset_s, a.unit] for a in r.annotations]
-        for r in dataset.recordings
-    ]
-    recipe = config.model_dump(mode="json", exclude={"card", "checkpoint_s"})
-    start = [origin.digest] if origin else []
-    content = json.dumps([recipe, listing, *start], sort_keys=True)
-    fingerprint = hashlib.sha256(content.encode()).hexdigest()
-    path = job.work / "fingerprint"
-    if job.restart:
-        for old in job.work.glob("*.pt"):
-            old.unlink()
-    elif path.is_file() and path.read_text(encoding="utf-8") != fingerprint:
-        raise ConfigError(
-            f"'{job.work}' holds an unfinished training with another recipe or other "
-            "data: say --restart to begin anew, or name another --out"
-        )
-    path.write_text(fingerprint, encoding="utf-8")
-
-
-def _put_in_place(job: Job) -> None:
-    """Swap the finished bundle in; an older one is gone only afterwards."""
-    old = job.out.with_name(f"{job.out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if job.out.exists():
-        os.replace(job.out, old)
-    os.replace(job.work / "bundle", job.out)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(job.work)

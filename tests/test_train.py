@@ -23,7 +23,9 @@ from neurovocal.models.fit import Interrupted, StopFlag
 from neurovocal.models.labelling import Labeller
 from neurovocal.models.prepare import prepare
 from neurovocal.models.progress import Reporter
-from neurovocal.models.train import Job, train_bundle
+from neurovocal.models.report.history import read_history
+from neurovocal.models.train import train_bundle
+from neurovocal.models.workplace import Job
 
 RECIPE: dict[str, Any] = {
     "front_end": {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}},
@@ -148,6 +150,45 @@ def test_training_hears_the_frames_that_the_bundle_makes(
         )
 
 
+def test_a_bundle_comes_with_its_report_and_history(bundle_folder: Path) -> None:
+    bundle = load_bundle(bundle_folder)
+    page = (bundle_folder / "report" / "index.html").read_text(encoding="utf-8")
+    for title in ("Learning", "Classifier", "RNN-RBM"):
+        assert f"<h2>{title}</h2>" in page
+    assert "CC0 1.0" in page
+    # Pictures are not part of what is sealed: they may be left behind.
+    assert not [name for name in bundle.manifest.files if "report" in name]
+    curves = read_history(bundle)
+    assert [row["update"] for row in curves["classifier"].rows] == [60, 120, 180, 240]
+    assert [at for at, _ in curves["rnn_rbm"].phases] == [0, 60]
+    assert curves["rnn_rbm"].phases[1][1].startswith("contrastive")
+    for name, network in bundle.manifest.training["networks"].items():
+        assert curves[name].chosen_at == network["chosen_at"]
+        assert network["chosen_at"] in [row["update"] for row in curves[name].rows]
+
+
+def test_a_refused_training_leaves_nothing_behind(
+    dataset: Path, recipe: TrainConfig, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    endless = recipe.model_dump()
+    endless["rnn_rbm"]["sequence_length"] = 10**5
+    endless["classifier"] = None
+    too_long = TrainConfig.model_validate(endless)
+    for songs, config in ((empty, recipe), (dataset, too_long)):
+        job = Job(songs, tmp_path / "made" / "too" / "b")
+        with pytest.raises(ConfigError):
+            train_bundle(job, config, Reporter(), StopFlag())
+        assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+    # What is not ours stays.
+    (tmp_path / "b.partial").mkdir()
+    (tmp_path / "b.partial" / "mine").write_text("notes")
+    with pytest.raises(ConfigError):
+        train_bundle(Job(empty, tmp_path / "b"), recipe, Reporter(), StopFlag())
+    assert (tmp_path / "b.partial" / "mine").exists()
+
+
 class StopAfter(StopFlag):
     """Raised when it has been looked at so many times."""
 
@@ -244,6 +285,23 @@ def test_wrong_arguments_are_sentences(
         error = CliRunner().invoke(cli, arguments).exception
         assert isinstance(error, NeurovocalError)
         assert expected in str(error)
+
+
+def test_an_interrupted_report_costs_no_bundle(
+    dataset: Path, recipe: TrainConfig, tmp_path: Path
+) -> None:
+    job = Job(dataset, tmp_path / "tones")
+    quick = recipe.model_dump()
+    quick["classifier"]["updates"] = quick["rnn_rbm"]["phases"][0]["updates"] = 20
+    config = TrainConfig.model_validate(quick)
+
+    class StopWhenThere(StopFlag):
+        raised = property(lambda self: job.out.exists(), lambda self, value: None)
+
+    with pytest.raises(Interrupted, match="is finished, but not its report"):
+        train_bundle(job, config, Reporter(), StopWhenThere())
+    load_bundle(job.out)
+    assert not job.work.exists()
 
 
 @pytest.mark.parametrize("name", ["train", "train-source"])

@@ -1,0 +1,114 @@
+"""What a bundle remembers of its training."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neurovocal.models.config import TrainConfig
+from neurovocal.models.data import Dataset, Recording
+from neurovocal.models.fit import History
+from neurovocal.models.prepare import Prepared
+from neurovocal.models.report.history import HISTORY_NAME
+from neurovocal.models.split import seconds
+
+
+def summary(dataset: Dataset, data: Prepared, config: TrainConfig) -> str:
+    """One sentence on splits, units and seed."""
+    split = data.split
+    parts = ", ".join(
+        f"{name} {len(part)} ({seconds(part):.0f} s)"
+        for name, part in (
+            ("train", split.train),
+            ("valid", split.valid),
+            ("test", split.test),
+        )
+    )
+    names = [name for name in data.units.names if name]
+    return (
+        f"recordings: {parts}; split {split.rule}; {len(names)} units: "
+        f"{' '.join(names)}; {config.threads} thread(s), seed {config.seed}"
+    )
+
+
+def training_record(
+    command: str,
+    config: TrainConfig,
+    dataset: Dataset,
+    data: Prepared,
+    histories: Mapping[str, History | None],
+) -> dict[str, Any]:
+    """``training`` of the manifest: data, splits, networks, recipe and versions."""
+    split = data.split
+    parts = {"train": split.train, "valid": split.valid, "test": split.test}
+    return {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "dataset": dataset.folder.resolve().name,
+        "split": split.rule,
+        "seconds": {name: round(seconds(part), 1) for name, part in parts.items()},
+        "recordings": {name: _names(part) for name, part in parts.items()},
+        "networks": {
+            name: _chosen(history)
+            for name, history in histories.items()
+            if history is not None and history.best_row
+        },
+        "notes": data.warnings,
+        "recipe": config.model_dump(mode="json", exclude={"card"}),
+        "versions": {
+            "neurovocal": version("neurovocal"),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def write_history(folder: Path, histories: Mapping[str, History | None]) -> None:
+    """Write the measures of every look at the validation split (docs/bundle.md)."""
+    content = {
+        name: {
+            "rows": [_finite(row) for row in history.rows],
+            "phase_starts": history.phase_starts,
+            "chosen_at": int(history.best_row["update"]),
+        }
+        for name, history in histories.items()
+        if history is not None and history.best_row
+    }
+    text = json.dumps(content, indent=1, allow_nan=False)
+    (folder / HISTORY_NAME).write_text(text, encoding="utf-8")
+
+
+def _names(part: Sequence[Recording]) -> list[str]:
+    return [
+        r.file
+        if r.start_s == 0 and r.stop_s > r.duration_s
+        else f"{r.file} from {r.start_s:.3f} to {min(r.stop_s, r.duration_s):.3f} s"
+        for r in part
+    ]
+
+
+def _finite(row: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no word for the loss of a step that went astray."""
+    return {
+        key: float(f"{value:.6g}") if math.isfinite(value) else None
+        for key, value in row.items()
+    }
+
+
+def _chosen(history: History) -> dict[str, Any]:
+    return {
+        "updates": history.update,
+        "chosen_at": int(history.best_row["update"]),
+        "minutes": round(history.spent_s / 60, 2),
+        "valid": {
+            key: round(value, 5)
+            for key, value in history.best_row.items()
+            if key not in ("update", "loss")
+        },
+    }

@@ -1,0 +1,176 @@
+"""Figures as inline SVG that follow the page's colours, light or dark."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from neurovocal.engine.front_end import build_front_end
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.types import Float32
+
+Float64 = NDArray[np.float64]
+# Middle tones: readable on white and on black.
+LINES = ("#3f86d2", "#e0742b", "#2f9e6e", "#8a7fc7", "#b58a1a")
+WRONG = "#e0443e"
+# Drawn in place of the page's text colour, which only the browser knows.
+_INK = "#010203"
+_COLOURS = 64  # of an image; more would double the page and nobody would see them
+_STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a unit may be called $
+    "svg.fonttype": "none",
+    "svg.hashsalt": "neurovocal",
+    "image.composite_image": False,
+    "image.interpolation": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.facecolor": "none",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.linewidth": 0.7,
+}
+INK = _INK
+
+
+@contextmanager
+def drawn_figure(width: float, height: float) -> Iterator[Figure]:
+    """Open an empty figure in the page's style, of so many inches."""
+    with mpl.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def svg(figure: Figure, title: str) -> str:
+    """A finished figure as an ``<svg>`` element; the same bytes every time.
+
+    Parameters
+    ----------
+    figure : Figure
+        From `drawn_figure`.
+    title : str
+        What a screen reader says in its place.
+    """
+    FigureCanvasSVG(figure)
+    stream = io.StringIO()
+    metadata: dict[str, Any] = {"Date": None, "Creator": None}
+    figure.savefig(stream, format="svg", metadata=metadata)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    # Names of groups would occur in every figure of the page.
+    text = re.sub(r'<g id="[^"]*_\d+"', "<g", text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = text.replace(_INK, "currentColor")
+    width = round(figure.get_figwidth() * 96)
+    head = f'<svg role="img" aria-label="{title}" style="width:{width}px"'
+    return re.sub(r'<svg( height="[^"]*"| width="[^"]*")*', head, text, count=1)
+
+
+@lru_cache
+def colours(name: str) -> Any:
+    """A colour map with few enough colours to be stored well."""
+    return mpl.colormaps[name].resampled(_COLOURS)
+
+
+class FrameAxes:
+    """Where frames lie in time and frequency.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Its front end makes the frames.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        front_end = bundle.manifest.front_end
+        self.hop_s = front_end.hop_length / front_end.sample_rate
+        self.centre_s = front_end.frame_length / 2 / front_end.sample_rate
+        self.n_bins = front_end.n_bins
+        features = build_front_end(front_end, bundle.folder)
+        found = getattr(features, "frequencies_hz", None)
+        self.frequencies_khz: Float64 | None = None
+        if found is not None and len(found) == self.n_bins:
+            self.frequencies_khz = np.asarray(found, np.float64) / 1000
+
+    def frame_at(self, at_s: float) -> int:
+        """First frame whose centre is not before `at_s`, not below 0."""
+        return max(0, int(np.ceil((at_s - self.centre_s) / self.hop_s)))
+
+    def image(
+        self,
+        panel: Any,
+        frames: Float32,
+        first: int = 0,
+        *,
+        cmap: str = "magma",
+        limits: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        """Draw float32[n_frames, n_bins] as a spectrogram over seconds and kHz."""
+        left = first * self.hop_s + self.centre_s - self.hop_s / 2
+        panel.imshow(
+            frames.T,
+            origin="lower",
+            aspect="auto",
+            extent=(left, left + len(frames) * self.hop_s, -0.5, self.n_bins - 0.5),
+            cmap=colours(cmap),
+            vmin=limits[0],
+            vmax=limits[1],
+        )
+        self.frequency_axis(panel)
+
+    def frequency_axis(self, panel: Any) -> None:
+        """Kilohertz along a y axis that counts bins."""
+        khz = self.frequencies_khz
+        if khz is None:
+            panel.set_ylabel("bin")
+            return
+        wanted = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(khz[0], khz[-1])
+        wanted = wanted[(wanted >= khz[0]) & (wanted <= khz[-1])]
+        places = np.interp(wanted, khz, np.arange(self.n_bins))
+        # Bands that lie close together (mel) need room for their numbers.
+        kept = [0]
+        for k in range(1, len(places)):
+            if places[k] - places[kept[-1]] >= self.n_bins / 9:
+                kept.append(k)
+        names = {float(places[k]): f"{wanted[k]:g}" for k in kept}
+        panel.yaxis.set_major_locator(FixedLocator(list(names)))
+        panel.yaxis.set_major_formatter(
+            FuncFormatter(lambda at, _: names.get(float(at), ""))
+        )
+        panel.set_ylabel("kHz")
+
+
+def heat(
+    panel: Any,
+    rows: Float32,
+    length_s: float,
+    limits: tuple[float, float],
+    cmap: str,
+) -> None:
+    """Draw float32[n_frames, n_units] over `length_s` seconds."""
+    panel.imshow(
+        rows.T,
+        origin="lower",
+        aspect="auto",
+        extent=(0, length_s, 0, rows.shape[1]),
+        cmap=colours(cmap),
+        vmin=limits[0],
+        vmax=max(limits[1], limits[0] + 1e-6),
+    )

@@ -1,0 +1,116 @@
+"""Learning curves: the looks at the validation split that a training took."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from neurovocal.engine.errors import BundleError
+from neurovocal.engine.manifest import Bundle
+from neurovocal.models.report.draw import LINES, drawn_figure, svg
+
+HISTORY_NAME = "history.json"
+_MEASURES = {
+    "classifier": {
+        "loss": "loss (training)",
+        "score": "cross entropy per frame (validation)",
+        "frame_error": "frame error (validation)",
+    },
+    "rnn_rbm": {
+        "loss": "loss (training)",
+        "score": "squared error of the next frame (validation)",
+        "free_energy": "free energy per frame, nats (validation)",
+        "w_norm": "norm of W",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """History of one network.
+
+    Parameters
+    ----------
+    rows : list of dict
+        `update`, `loss` and the measures on the validation split, one per look.
+    phases : list of (int, str)
+        Update at which each phase begins, and what it does.
+    chosen_at : int
+        Update whose weights the bundle has.
+    """
+
+    rows: list[dict[str, float | None]]
+    phases: list[tuple[int, str]]
+    chosen_at: int
+
+
+def read_history(bundle: Bundle) -> dict[str, Curves]:
+    """Histories by network; empty for a bundle that carries none.
+
+    Raises
+    ------
+    BundleError
+        The file is not what training writes.
+    """
+    if HISTORY_NAME not in bundle.manifest.files:
+        return {}
+    path = bundle.path(HISTORY_NAME)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            name: Curves(
+                [dict(row) for row in entry["rows"]],
+                _named(bundle, name, [int(at) for at in entry["phase_starts"]]),
+                int(entry["chosen_at"]),
+            )
+            for name, entry in content.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"history '{path}' cannot be read ({error!r})") from error
+
+
+def draw_history(name: str, curves: Curves) -> str:
+    """One panel per measure over the updates, phases and the chosen one marked."""
+    known = _MEASURES.get(name, {})
+    names = [key for key in curves.rows[0] if key != "update"]
+    names.sort(key=lambda key: list(known).index(key) if key in known else len(known))
+    columns = len(names) if len(names) <= 3 else 2
+    lines = -(-len(names) // columns)
+    with drawn_figure(10, 2.1 * lines + 0.5) as figure:
+        axes = figure.subplots(lines, columns, squeeze=False, sharex=True)
+        for spare in axes.flat[len(names) :]:
+            spare.remove()
+        for panel, key in zip(axes.flat, names, strict=False):
+            points = [(r["update"], r.get(key)) for r in curves.rows]
+            x = [at for at, value in points if value is not None]
+            y = [value for _, value in points if value is not None]
+            panel.plot(x, y, "o-", ms=3, color=LINES[0])
+            panel.axvline(curves.chosen_at, color=LINES[1], lw=1.2)
+            for number, (start, _) in enumerate(curves.phases, start=1):
+                if len(curves.phases) > 1:
+                    panel.axvline(start, color=LINES[3], lw=0.8, ls=":")
+                    panel.annotate(
+                        str(number),
+                        (start, 1),
+                        xycoords=("data", "axes fraction"),
+                        xytext=(3, -3),
+                        textcoords="offset points",
+                        va="top",
+                        color=LINES[3],
+                    )
+            panel.set_title(known.get(key, key.replace("_", " ")))
+            panel.tick_params(labelbottom=True)
+        for panel in axes[-1]:
+            panel.set_xlabel("update")
+        return svg(figure, f"learning curves of the {name}")
+
+
+def _named(bundle: Bundle, name: str, starts: list[int]) -> list[tuple[int, str]]:
+    """Phases as the recipe calls them."""
+    recipe: Any = bundle.manifest.training.get("recipe", {}).get(name) or {}
+    phases = recipe.get("phases") or []
+    if len(phases) != len(starts):
+        return [(at, f"phase {number}") for number, at in enumerate(starts, start=1)]
+    return [
+        (at, f"{phase['objective']}, learning rate {phase['learning_rate']:g}")
+        for at, phase in zip(starts, phases, strict=True)
+    ]

@@ -1,0 +1,190 @@
+"""The inside of a bundle's RNN-RBM: weights, activations, what it says of a song."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Float32, Frames, StreamInfo, Surprise
+from neurovocal.models.parity import Session
+
+_NAMES = ("W", "bv", "bh", "Wuv", "Wuh")
+_CHECKED_FRAMES = 50
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """Parameters of the RBM and of its conditional biases.
+
+    Parameters
+    ----------
+    W : float32[n_visible, n_hidden]
+    bv, bh : float32[n_visible], float32[n_hidden]
+    Wuv, Wuh : float32[n_recurrent, n_visible], float32[n_recurrent, n_hidden]
+    sigma : float32[n_visible]
+        Of Gaussian visible units; ones otherwise.
+    gaussian : bool
+    """
+
+    W: Float32
+    bv: Float32
+    bh: Float32
+    Wuv: Float32
+    Wuh: Float32
+    sigma: Float32
+    gaussian: bool
+
+    def biases(self, before: Float32) -> tuple[Float32, Float32]:
+        """Biases under the states before each frame, float32[n_frames, n_recurrent].
+
+        ``bv_t = bv + u_{t-1} Wuv`` and ``bh_t = bh + u_{t-1} Wuh``
+        (Boulanger-Lewandowski, Bengio and Vincent 2012, eq. 10 and 11).
+        """
+        return self.bv + before @ self.Wuv, self.bh + before @ self.Wuh
+
+    def hidden(self, frames: Float32, bh: Float32) -> Float32:
+        """E[h_t | v_t], float32[n_frames, n_hidden]."""
+        return _sigmoid(frames / self.sigma @ self.W + bh)
+
+    def visible(self, hidden: Float32, bv: Float32) -> Float32:
+        """E[v_t | h_t], float32[n_frames, n_visible]."""
+        heard = hidden @ self.W.T
+        if self.gaussian:
+            return np.asarray(heard * self.sigma + bv, np.float32)
+        return _sigmoid(heard + bv)
+
+    def free_energy(self, frames: Float32, bv: Float32, bh: Float32) -> Float32:
+        """F(v_t), float32[n_frames]; as in the bundle's scoring graph."""
+        soft = np.logaddexp(0, frames / self.sigma @ self.W + bh).sum(1)
+        if self.gaussian:
+            own = 0.5 * np.square((frames - bv) / self.sigma).sum(1)
+        else:
+            own = -(frames * bv).sum(1)
+        return np.asarray(own - soft, np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """A song with everything that the RNN-RBM makes of it.
+
+    Parameters
+    ----------
+    frames : float32[n_frames, n_visible]
+    prediction : float32[n_frames, n_visible]
+        Row t was expected before frame t was heard; row 0 is frame 0 itself.
+    before, after : float32[n_frames, n_layers, n_recurrent]
+        States before and after each frame.
+    free_energy, surprise : float32[n_frames]
+    """
+
+    frames: Float32
+    prediction: Float32
+    before: Float32
+    after: Float32
+    free_energy: Float32
+    surprise: Float32
+
+    def part(self, first: int, stop: int) -> "Heard":
+        """Some of its frames."""
+        names = self.__slots__
+        return Heard(*(getattr(self, name)[first:stop] for name in names))
+
+
+class Listener:
+    """A bundle's RNN-RBM as the engine runs it.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Must have an RNN-RBM.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        spec, front_end = bundle.manifest.rnn_rbm, bundle.manifest.front_end
+        assert spec is not None
+        self._session = Session(bundle.path(spec.file))
+        self._zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
+        self._front_end = front_end
+        plugin = Registry().get("model", "rnn_rbm")
+        context = BuildContext(
+            clock=SystemClock(),
+            run="report",
+            info=StreamInfo("report", front_end.sample_rate),
+            bundle=bundle,
+            n_bins=front_end.n_bins,
+            hop_length=front_end.hop_length,
+            frame_length=front_end.frame_length,
+        )
+        self._model = plugin.build(plugin.options(), context)
+
+    def __call__(self, frames: Float32) -> Heard:
+        """Hear float32[n_frames, n_visible] from the state of a stream's start."""
+        found = self._session.run(frames=frames, u=self._zeros)
+        prediction = np.concatenate([frames[:1], found["prediction"][:-1]])
+        before = np.concatenate([self._zeros[None], found["states"][:-1]])
+        self._model.reset()
+        item = Frames(
+            0, self._front_end.hop_length, self._front_end.frame_length, frames
+        )
+        surprise = [
+            event.values
+            for event in self._model.process(item)
+            if isinstance(event, Surprise)
+        ]
+        return Heard(
+            frames,
+            prediction,
+            before,
+            found["states"],
+            found["free_energy"],
+            np.concatenate(surprise),
+        )
+
+
+def read_weights(bundle: Bundle, heard: Heard) -> Weights | None:
+    """Weights from the graph of a bundle that this project's training wrote.
+
+    Other exporters may call them otherwise, or mean another thing by a name: what
+    does not give the graph's own free energy over `heard` is not shown.
+
+    Returns
+    -------
+    Weights or None
+    """
+    spec = bundle.manifest.rnn_rbm
+    assert spec is not None
+    model = onnx.load(bundle.path(spec.file))
+    arrays = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if tensor.name in (*_NAMES, "sigma")
+    }
+    if not set(_NAMES) <= set(arrays):
+        return None
+    weights = Weights(
+        arrays["W"],
+        arrays["bv"],
+        arrays["bh"],
+        arrays["Wuv"],
+        arrays["Wuh"],
+        arrays.get("sigma", np.ones(spec.n_visible, np.float32)),
+        spec.visible == "gaussian",
+    )
+    part = heard.part(0, _CHECKED_FRAMES)
+    try:
+        biases = weights.biases(part.before[:, -1])
+        computed = weights.free_energy(part.frames, *biases)
+    except ValueError:  # shapes that do not fit each other
+        return None
+    agree = np.allclose(computed, part.free_energy, rtol=1e-3, atol=1e-2)
+    return weights if agree else None
+
+
+def _sigmoid(x: NDArray[Any]) -> Float32:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), np.float32)

@@ -1,0 +1,200 @@
+"""The report's page: header, sections, and the file that holds it all."""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup, escape
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import Bundle
+from neurovocal.models.data import Recording
+from neurovocal.models.report.draw import FrameAxes
+from neurovocal.models.report.parts import Section
+from neurovocal.models.report.section_classifier import classifier_section
+from neurovocal.models.report.section_history import history_section
+from neurovocal.models.report.section_rnn_rbm import rnn_rbm_section
+from neurovocal.models.report.tables import Table
+from neurovocal.models.report.tally import Tally
+
+REPORT_FOLDER = "report"
+PAGE_NAME = "index.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the figures were measured on, and by which command."""
+
+    on: str
+    command: str
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder of a report, before anything is computed for it.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"report folder '{folder}' cannot be made ({error.strerror}): name another"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"report folder '{folder}' cannot be written to")
+
+
+def write_report(
+    folder: Path,
+    bundle: Bundle,
+    figures: Mapping[str, Any],
+    measured: Measured,
+    tally: Tally,
+    recordings: Sequence[Recording],
+    watch: Callable[[float], None] = lambda share: None,
+) -> Path:
+    """Write one self-contained page on a bundle.
+
+    Parameters
+    ----------
+    folder : Path
+        Where ``index.html`` is written; made where it is absent.
+    bundle : Bundle
+        Finished: its graphs are run as the engine runs them.
+    figures : mapping
+        From `evaluate_bundle`.
+    measured : Measured
+        On what, and how.
+    tally : Tally
+        That watched the evaluation.
+    recordings : sequence of Recording
+        That were evaluated.
+    watch : callable
+        Told the share that is done.
+
+    Returns
+    -------
+    Path
+        The page. The same bundle, figures and recordings give the same bytes.
+
+    Raises
+    ------
+    ConfigError
+        The folder cannot be written to, or a recording cannot be read.
+    """
+    check_folder(folder)
+    axes, manifest = FrameAxes(bundle), bundle.manifest
+    sections: list[Section] = []
+    history = history_section(bundle)
+    if history is not None:
+        sections.append(history)
+    watch(0.1)
+    if manifest.classifier is not None and "classifier" in figures:
+        found = figures["classifier"]
+        sections.append(classifier_section(bundle, axes, found, tally, recordings))
+    watch(0.4)
+    if manifest.rnn_rbm is not None and "rnn_rbm" in figures:
+        found = figures["rnn_rbm"]
+        sections.append(
+            rnn_rbm_section(
+                bundle,
+                axes,
+                found,
+                recordings,
+                lambda share: watch(0.4 + 0.6 * share),
+            )
+        )
+    page = _template().render(
+        **_header(bundle, figures, measured, recordings), sections=sections
+    )
+    path = folder / PAGE_NAME
+    temporary = folder / f"{PAGE_NAME}.new"
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"report '{path}' cannot be written ({error.strerror})"
+        ) from error
+    watch(1.0)
+    return path
+
+
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["prose"] = _prose
+    text = files("neurovocal.models.report").joinpath("page.html").read_text("utf-8")
+    return environment.from_string(text)
+
+
+def _prose(text: str) -> Markup:
+    """Escaped text, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _header(
+    bundle: Bundle,
+    figures: Mapping[str, Any],
+    measured: Measured,
+    recordings: Sequence[Recording],
+) -> dict[str, Any]:
+    manifest = bundle.manifest
+    training, front_end = manifest.training, manifest.front_end
+    hop_ms = front_end.hop_length / front_end.sample_rate * 1000
+    networks = training.get("networks", {})
+    minutes = ", ".join(
+        f"{name.replace('_', '-')} {entry.get('minutes', 0):g} min "
+        f"({entry.get('updates', 0)} updates)"
+        for name, entry in networks.items()
+    )
+    facts = [
+        (
+            "measured on",
+            f"{measured.on}: {figures['recordings']} recordings, "
+            f"{figures['seconds']:g} s",
+        ),
+        ("measured by", measured.command),
+        ("trained on", training.get("dataset")),
+        ("trained by", training.get("command")),
+        ("date of training", training.get("date")),
+        ("time taken", minutes),
+        ("seed", training.get("recipe", {}).get("seed")),
+        ("split", training.get("split")),
+        (
+            "front end",
+            f"{front_end.plugin}: {front_end.n_bins} bins, a frame of "
+            f"{front_end.frame_length} samples every {front_end.hop_length} "
+            f"({hop_ms:.3g} ms) at {front_end.sample_rate} Hz",
+        ),
+    ]
+    if measured.command == training.get("command"):
+        facts = [fact for fact in facts if fact[0] != "measured by"]
+    parts = training.get("recordings", {})
+    splits = Table(
+        "Splits",
+        ["split", "recordings", "seconds"],
+        [
+            [name, str(len(names)), f"{training.get('seconds', {}).get(name, 0):g}"]
+            for name, names in parts.items()
+        ],
+    )
+    return {
+        "name": manifest.name,
+        "species": manifest.species,
+        "licence": manifest.licence,
+        "attribution": manifest.attribution,
+        "facts": [(key, value) for key, value in facts if value not in (None, "")],
+        "splits": splits if parts else None,
+        "recordings": list(parts.items()),
+        "notes": training.get("notes", []),
+    }

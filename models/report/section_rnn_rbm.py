@@ -1,0 +1,255 @@
+"""The section of the RNN-RBM."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.types import Float32
+from neurovocal.models.data import Annotation, Recording
+from neurovocal.models.report.draw import FrameAxes
+from neurovocal.models.report.figures_rnn_rbm import (
+    draw_activity,
+    draw_course,
+    draw_filters,
+    draw_preferences,
+    draw_songs,
+    generate,
+)
+from neurovocal.models.report.listening import (
+    preferences,
+    unlike,
+    used_hidden,
+    used_recurrent,
+)
+from neurovocal.models.report.network import Heard, Listener, Weights, read_weights
+from neurovocal.models.report.parts import Drawing, Part, Section
+from neurovocal.models.report.section_classifier import extra_parts
+from neurovocal.models.report.tables import measures
+from neurovocal.models.report.tally import Segment
+from neurovocal.models.report.windows import (
+    Window,
+    annotations_in,
+    frames_in,
+    liveliest,
+    window_length,
+)
+
+# Listening needs many frames, but not hours of them.
+_FRAMES_IN_ALL = 20_000
+_UNITS = 12
+_LEAD_FRAMES = 250  # heard before what is shown: the state is warm by then
+_PRIMED_SHARE = 0.3
+_SEED = 0
+_ANALYSIS = (
+    "These pictures need the weights under the names that this project's training "
+    "gives them; the graph of this bundle has others, or another meaning for them."
+)
+
+
+def rnn_rbm_section(
+    bundle: Bundle,
+    axes: FrameAxes,
+    figures: Mapping[str, Any],
+    recordings: Sequence[Recording],
+    watch: Callable[[float], None],
+) -> Section:
+    """Measures, songs, activity and what the units listen to."""
+    listener = Listener(bundle)
+    window = _shown(recordings, axes)
+    lead_s = min(window.start_s, _LEAD_FRAMES * axes.hop_s)
+    wide = Window(window.recording, window.start_s - lead_s, window.stop_s)
+    heard = listener(frames_in(bundle, wide))
+    # The lead ends on the frame grid, not where the window was asked to begin.
+    n_lead = round(lead_s / axes.hop_s)
+    song = heard.part(n_lead, len(heard.frames))
+    shift_s = n_lead * axes.hop_s + axes.centre_s - axes.hop_s / 2
+    segments = [
+        Segment(a.onset_s - shift_s, a.offset_s - shift_s, a.unit, True)
+        for a in annotations_in(wide)
+        if a.offset_s > shift_s
+    ]
+    where = (
+        f"{window.recording.file} from "
+        f"{window.recording.start_s + window.start_s:.2f} s"
+    )
+    watch(0.2)
+    weights = read_weights(bundle, heard)
+    parts = [Part("Measures", measures=measures(figures)), *extra_parts(figures)]
+    parts.append(_songs_part(bundle, axes, song, segments, weights, where))
+    watch(0.4)
+    parts.append(
+        Part(
+            "Surprise, free energy and biases",
+            figures=[
+                Drawing(
+                    draw_course(axes, song, segments, weights),
+                    f"{where}. The biases are what the recurrent state tells the RBM "
+                    "about the next frame: where their range moves, the past counts.",
+                )
+            ],
+        )
+    )
+    if weights is None:
+        parts.append(Part("Learned features", _ANALYSIS))
+    else:
+        parts += _inside(bundle, axes, listener, recordings, song, segments, weights)
+    watch(1.0)
+    return Section(
+        "rnn-rbm",
+        "RNN-RBM",
+        "",
+        parts,
+    )
+
+
+def _shown(recordings: Sequence[Recording], axes: FrameAxes) -> Window:
+    """The liveliest stretch of the recording with the most segments."""
+    best = max(recordings, key=lambda r: len(r.own))
+    shortest_s = 100 * axes.hop_s
+    return liveliest(best, max(1.5 * window_length(recordings), shortest_s))
+
+
+def _songs_part(
+    bundle: Bundle,
+    axes: FrameAxes,
+    song: Heard,
+    segments: list[Segment],
+    weights: Weights | None,
+    where: str,
+) -> Part:
+    rows: list[tuple[str, Float32]] = []
+    if weights is not None:
+        bv, bh = weights.biases(song.before[:, -1])
+        seen = weights.visible(weights.hidden(song.frames, bh), bv)
+        rows.append(
+            ("reconstructed: each frame through the hidden units and back", seen)
+        )
+    rows.append(
+        ("expected: each frame as it was predicted from those before", song.prediction)
+    )
+    n_primed = max(1, round(_PRIMED_SHARE * len(song.frames)))
+    drawn = generate(bundle, song, n_primed, _SEED)
+    rows.append(("generated: heard up to the dashed line, then drawn", drawn))
+    return Part(
+        "A song",
+        figures=[
+            Drawing(
+                draw_songs(axes, song, segments, rows, n_primed * axes.hop_s),
+                f"{where}. Drawn with the engine's sampler: feedback mean_residual, "
+                f"temperature 1, seed {_SEED}.",
+            )
+        ],
+    )
+
+
+def _inside(
+    bundle: Bundle,
+    axes: FrameAxes,
+    listener: Listener,
+    recordings: Sequence[Recording],
+    song: Heard,
+    segments: list[Segment],
+    weights: Weights,
+) -> list[Part]:
+    """Filters, activity and preferences, from many songs."""
+    names = ["", *sorted({a.unit for r in recordings for a in r.annotations})]
+    songs, targets = _listened(bundle, axes, listener, recordings, names)
+    songs, targets = (songs, targets) if songs else ([song], [_none(song)])
+    hidden = [_hidden(weights, one) for one in songs]
+    states = [one.after[:, -1] for one in songs]
+    n_frames = sum(len(one.frames) for one in songs)
+    order = used_hidden(weights, np.concatenate(hidden))
+    order_u = used_recurrent(weights, np.concatenate(states))
+    told = (
+        "The units that move the picture most, those left out whose activity is nearly "
+        f"that of one before (correlation above 0.9), over {n_frames:,} frames. "
+        "Colours: the average spectrogram up to the moments when the unit is strongly "
+        "active, less the average of all frames (red is more, blue is less). Above: "
+        "the syllable that the unit tells best from everything else, frame by frame, "
+        "as area under the ROC curve (0.5 is chance; below it, the unit falls with the "
+        "syllable). The best of many syllables is chosen on the same frames: small "
+        "differences from 0.5 mean nothing."
+    )
+    chosen = unlike(np.concatenate(hidden), order, _UNITS)
+    chosen_u = unlike(np.concatenate(states), order_u, _UNITS)
+    by_hidden = preferences(songs, hidden, targets, names, chosen)
+    by_state = preferences(songs, states, targets, names, chosen_u)
+    return [
+        Part(
+            "Filters of W",
+            "What each hidden unit adds to the picture when it is on (red) or takes "
+            "from it (blue); the units that move the picture most.",
+            [Drawing(draw_filters(axes, weights, order), "")],
+        ),
+        Part(
+            "Activity over the song",
+            figures=[
+                Drawing(
+                    draw_activity(
+                        axes, song, segments, _hidden(weights, song)[:, order]
+                    ),
+                    "Hidden units answer to the frame, recurrent units remember.",
+                )
+            ],
+        ),
+        Part(
+            "What each hidden unit listens to",
+            figures=[Drawing(draw_preferences(axes, "h", by_hidden), told)],
+        ),
+        Part(
+            "What each recurrent unit listens to",
+            figures=[
+                Drawing(
+                    draw_preferences(axes, "u", by_state),
+                    "The same for the recurrent units that move the biases most.",
+                )
+            ],
+        ),
+    ]
+
+
+def _hidden(weights: Weights, song: Heard) -> Float32:
+    _, bh = weights.biases(song.before[:, -1])
+    return weights.hidden(song.frames, bh)
+
+
+def _none(song: Heard) -> NDArray[np.int64]:
+    return np.zeros(len(song.frames), np.int64)
+
+
+def _listened(
+    bundle: Bundle,
+    axes: FrameAxes,
+    listener: Listener,
+    recordings: Sequence[Recording],
+    names: list[str],
+) -> tuple[list[Heard], list[NDArray[np.int64]]]:
+    """Lively stretches of the recordings, and the syllable under each frame."""
+    each = max(1000, _FRAMES_IN_ALL // len(recordings))
+    songs, targets, count = [], [], 0
+    for recording in recordings:
+        if count >= _FRAMES_IN_ALL:
+            break
+        window = liveliest(recording, each * axes.hop_s)
+        frames = frames_in(bundle, window)
+        if len(frames) < 2:
+            continue
+        songs.append(listener(frames))
+        targets.append(_syllables(axes, len(frames), annotations_in(window), names))
+        count += len(frames)
+    return songs, targets
+
+
+def _syllables(
+    axes: FrameAxes, n_frames: int, annotations: list[Annotation], names: list[str]
+) -> NDArray[np.int64]:
+    """The syllable in which each frame's centre lies, as an index into `names`."""
+    target = np.zeros(n_frames, np.int64)
+    for a in annotations:
+        target[axes.frame_at(a.onset_s) : axes.frame_at(a.offset_s)] = names.index(
+            a.unit
+        )
+    return target

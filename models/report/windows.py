@@ -1,0 +1,118 @@
+"""Which stretches of a recording a report shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from neurovocal.engine.front_end import build_front_end, frames_of
+from neurovocal.engine.manifest import Bundle
+from neurovocal.engine.types import Float32
+from neurovocal.models.data import Annotation, Recording
+from neurovocal.models.frames import read_samples
+from neurovocal.models.report.tally import Compared
+
+_SEGMENTS = 16
+_SHORTEST_S, _LONGEST_S = 0.3, 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of a recording, in seconds from `recording.start_s`."""
+
+    recording: Recording
+    start_s: float
+    stop_s: float
+
+
+def window_length(recordings: Sequence[Recording]) -> float:
+    """Seconds that hold about as many segments as a picture can show."""
+    gaps = [
+        gap
+        for recording in recordings
+        for gap in np.diff([a.onset_s for a in recording.own])
+    ]
+    typical = float(np.median(gaps)) if gaps else _LONGEST_S
+    return float(np.clip(_SEGMENTS * typical, _SHORTEST_S, _LONGEST_S))
+
+
+def liveliest(recording: Recording, length_s: float) -> Window:
+    """The window with the most annotated segments."""
+    onsets = [a.onset_s - recording.start_s for a in recording.own]
+    return _around(recording, onsets, length_s)[0]
+
+
+def examples(
+    compared: Sequence[Compared], length_s: float
+) -> list[tuple[str, Compared, Window]]:
+    """The stretch with the most mistakes, and two that are typical.
+
+    Returns
+    -------
+    list of (str, Compared, Window)
+        What each one is, and where.
+    """
+    worst, most = None, 0
+    for entry in compared:
+        wrong = [s.onset_s for s in (*entry.true, *entry.given) if s.right is False]
+        if wrong:
+            window, count = _around(entry.recording, sorted(wrong), length_s)
+            if count > most:
+                worst, most = ("The most mistakes in one stretch", entry, window), count
+    singing = [entry for entry in compared if entry.recording.own]
+    picks = sorted(
+        {len(singing) // 4, 3 * len(singing) // 4} & set(range(len(singing)))
+    )
+    chosen = [] if worst is None else [worst]
+    for pick in picks:
+        entry = singing[pick]
+        window = liveliest(entry.recording, length_s)
+        if worst is None or window != worst[2]:
+            chosen.append(("Much song in one stretch", entry, window))
+    return chosen
+
+
+def frames_in(bundle: Bundle, window: Window) -> Float32:
+    """Frames of a window, as the networks hear them; frame 0 is at its start."""
+    front_end = bundle.manifest.front_end
+    start_s = window.recording.start_s
+    part = replace(
+        window.recording,
+        start_s=start_s + window.start_s,
+        stop_s=min(start_s + window.stop_s, window.recording.duration_s),
+    )
+    features = build_front_end(front_end, bundle.folder)
+    return frames_of(features, read_samples(part, front_end.sample_rate))
+
+
+def annotations_in(window: Window) -> list[Annotation]:
+    """Annotations that touch a window, in seconds from its start."""
+    shift = window.recording.start_s + window.start_s
+    return [
+        Annotation(a.onset_s - shift, a.offset_s - shift, a.unit)
+        for a in window.recording.annotations
+        if a.offset_s > shift and a.onset_s < shift + window.stop_s - window.start_s
+    ]
+
+
+def _around(
+    recording: Recording, onsets_s: Sequence[float], length_s: float
+) -> tuple[Window, int]:
+    """The window with the most onsets, and their number."""
+    length_s = min(length_s, recording.seconds)
+    inside = 0.9 * length_s
+    starts = np.asarray(onsets_s, float)
+    counts = np.searchsorted(starts, starts + inside, "right") - np.arange(len(starts))
+    best = int(counts.argmax()) if len(starts) else 0
+    first = float(starts[best]) if len(starts) else 0.0
+    start_s = float(np.clip(first - 0.05 * length_s, 0, recording.seconds - length_s))
+    # A picture that begins in the middle of a segment looks like a mistake.
+    for a in recording.annotations:
+        onset_s, offset_s = (
+            a.onset_s - recording.start_s,
+            a.offset_s - recording.start_s,
+        )
+        if onset_s < start_s < offset_s < start_s + 0.2 * length_s:
+            start_s = min(offset_s, recording.seconds - length_s)
+    count = int(counts[best]) if len(starts) else 0
+    return Window(recording, start_s, start_s + length_s), count

@@ -1,0 +1,132 @@
+"""The folders of a training: where it works, and where the bundle will be."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import MANIFEST_NAME
+from neurovocal.models.config import TrainConfig
+from neurovocal.models.data import Dataset
+
+_FINGERPRINT = "fingerprint"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked for on the command line."""
+
+    dataset: Path
+    out: Path
+    annotation_format: str | None = None
+    minutes: float | None = None
+    restart: bool = False
+    overwrite: bool = False
+    command: str = ""
+    origin: str | None = None
+    """Bundle to start from: a folder, or the name of one that ships."""
+
+    @property
+    def work(self) -> Path:
+        """Folder of checkpoints and of the bundle that is not finished."""
+        return self.out.with_name(f"{self.out.name}.partial")
+
+
+@contextmanager
+def work_folder(job: Job) -> Iterator[None]:
+    """Make the folder of a training; leave nothing where nothing was trained.
+
+    Raises
+    ------
+    ConfigError
+        ``--out`` cannot become a bundle, or the folder cannot be made.
+    """
+    _check_out(job.out, job.overwrite)
+    made = [p for p in (job.work, *job.work.parents) if not p.exists()]
+    try:
+        job.work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"'{job.work}' cannot be made ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        if not any(job.work.glob("*.pt")):
+            _leave(job.work, made)
+
+
+def claim_work(
+    job: Job, config: TrainConfig, dataset: Dataset, origin: str | None
+) -> None:
+    """Begin in the work folder, or make sure that what is there is ours.
+
+    Parameters
+    ----------
+    job : Job
+    config : TrainConfig
+    dataset : Dataset
+    origin : str, optional
+        Digest of the bundle that weights come from.
+
+    Raises
+    ------
+    ConfigError
+        It holds a training with another recipe or other data.
+    """
+    listing = [
+        [r.file, r.path.stat().st_size, r.sample_rate, len(r.annotations)]
+        + [[a.onset_s, a.offset_s, a.unit] for a in r.annotations]
+        for r in dataset.recordings
+    ]
+    recipe = config.model_dump(mode="json", exclude={"card", "checkpoint_s"})
+    start = [origin] if origin else []
+    content = json.dumps([recipe, listing, *start], sort_keys=True)
+    fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    path = job.work / _FINGERPRINT
+    if job.restart:
+        for old in job.work.glob("*.pt"):
+            old.unlink()
+    elif path.is_file() and path.read_text(encoding="utf-8") != fingerprint:
+        raise ConfigError(
+            f"'{job.work}' holds an unfinished training with another recipe or other "
+            "data: say --restart to begin anew, or name another --out"
+        )
+    path.write_text(fingerprint, encoding="utf-8")
+
+
+def put_in_place(job: Job) -> None:
+    """Swap the finished bundle in; an older one is gone only afterwards."""
+    old = job.out.with_name(f"{job.out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if job.out.exists():
+        os.replace(job.out, old)
+    os.replace(job.work / "bundle", job.out)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(job.work)
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out '{out}' is a file: name a folder that is to be made")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / MANIFEST_NAME).is_file():
+            raise ConfigError(f"--out '{out}' holds other files: name a new folder")
+        if not overwrite:
+            raise ConfigError(
+                f"--out '{out}' already is a bundle: name another folder, or say "
+                "--overwrite (it is replaced when the new one is finished)"
+            )
+
+
+def _leave(work: Path, made: list[Path]) -> None:
+    """Remove the fingerprint and every folder that was made in vain."""
+    (work / _FINGERPRINT).unlink(missing_ok=True)
+    for folder in made or [work]:
+        try:
+            folder.rmdir()
+        except OSError:  # gone already, or somebody's files are in it
+            return

@@ -1,0 +1,262 @@
+"""The report: one page that shows what a bundle learned, and how well."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_bundle import edit_manifest, make_tiny_bundle
+from typer.testing import CliRunner
+
+from neurovocal.engine.cli.app import build_app
+from neurovocal.engine.errors import BundleError, ConfigError
+from neurovocal.engine.manifest import load_bundle
+from neurovocal.models.data import read_dataset
+from neurovocal.models.evaluate import evaluate_bundle
+from neurovocal.models.report.listening import (
+    syllable_aucs,
+    triggered_averages,
+    unlike,
+)
+from neurovocal.models.report.network import Listener, Weights, read_weights
+from neurovocal.models.report.page import Measured, write_report
+from neurovocal.models.report.tables import extras
+from neurovocal.models.report.tally import Reliability, Tally
+
+RATE = 32000
+VOID = {"meta", "br", "link", "img", "hr"}
+
+
+class Outline(HTMLParser):
+    """Headings, links to elsewhere, and whether every element is closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: dict[str, list[str]] = {}
+        self.addresses: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.addresses += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href", "srcset", "data")
+        ]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        for tag in self.open[-1:]:
+            self.text.setdefault(tag, []).append(data.strip())
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tones in the tiny bundle's bands; one of an unknown unit, one mislabelled."""
+    folder = tmp_path_factory.mktemp("tones")
+    rng = np.random.default_rng(0)
+    rows = ["file,onset_s,offset_s,label"]
+    for number in range(3):
+        samples = rng.normal(0, 1e-4, 3 * RATE).astype(np.float32)
+        for place, hz in enumerate([3000, 11000, 3000, 11000, 3000]):
+            start = int((1.2 + 0.3 * place) * RATE)
+            t = np.arange(int(0.12 * RATE)) / RATE
+            samples[start : start + len(t)] += 0.3 * np.sin(2 * np.pi * hz * t)
+            unit = "a" if hz < 8000 else "b"
+            unit = {(0, 4): "x<y>", (1, 2): "b"}.get((number, place), unit)
+            rows.append(f"t{number}.wav,{start / RATE},{start / RATE + 0.12},{unit}")
+        soundfile.write(folder / f"t{number}.wav", samples, RATE, subtype="FLOAT")
+    (folder / "annotations.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def report(
+    folder: Path, bundle_folder: Path, dataset: Path, **more: Any
+) -> tuple[str, Tally]:
+    bundle = load_bundle(bundle_folder)
+    recordings = list(read_dataset(dataset).recordings)
+    tally = Tally(bundle)
+    figures = evaluate_bundle(bundle, recordings, observe=tally.add)
+    for part, extra in more.items():
+        figures[part] |= extra
+    measured = Measured("tones", "a command")
+    path = write_report(folder, bundle, figures, measured, tally, recordings)
+    assert [p.name for p in folder.iterdir()] == ["index.html"]
+    return path.read_text(encoding="utf-8"), tally
+
+
+def test_a_page_stands_alone_and_is_the_same_every_time(
+    dataset: Path, tmp_path: Path
+) -> None:
+    tiny = make_tiny_bundle(tmp_path / "tiny", name="<b>tiny</b> & co")
+    page, _ = report(tmp_path / "one", tiny, dataset)
+    again, _ = report(tmp_path / "two", tiny, dataset)
+    assert page == again
+    outline = Outline(page)
+    assert all(a.startswith(("#", "data:")) for a in outline.addresses)
+    assert "url(http" not in page
+    assert "@import" not in page
+    assert "<script" not in page
+    # What people wrote is text, not markup.
+    assert outline.text["h1"] == ["<b>tiny</b> & co"]
+    assert "x<y>" in outline.text["text"]
+    assert outline.text["h2"] == ["Classifier", "RNN-RBM"]
+    assert len(page) < 5e6
+
+
+def test_a_bundle_with_one_network_has_a_page_without_the_other(
+    dataset: Path, tmp_path: Path
+) -> None:
+    tiny = make_tiny_bundle(tmp_path / "tiny", rnn_rbm=False)
+    page, _ = report(tmp_path / "one", tiny, dataset)
+    assert Outline(page).text["h2"] == ["Classifier"]
+    both = make_tiny_bundle(tmp_path / "both")
+    edit_manifest(both, classifier=None)
+    page, _ = report(tmp_path / "two", both, dataset)
+    assert Outline(page).text["h2"] == ["RNN-RBM"]
+
+
+def test_labels_are_compared_with_what_lies_under_them(
+    dataset: Path, tmp_path: Path
+) -> None:
+    _, tally = report(tmp_path / "r", make_tiny_bundle(tmp_path / "tiny"), dataset)
+    outcomes = [[s.right for s in entry.true] for entry in tally.compared]
+    assert outcomes[0] == [True, True, True, True, None]  # x<y> is no known unit
+    assert outcomes[1] == [True, True, False, True, True]
+    assert outcomes[2] == [True] * 5
+    given = [s.right for s in tally.compared[1].given]
+    assert given == outcomes[1]
+    assert tally.labels.count.sum() == 14  # the one under x<y> does not count
+    assert tally.labels.right.sum() == 13
+
+
+def test_figures_that_nobody_foresaw_are_shown(dataset: Path, tmp_path: Path) -> None:
+    extra = {
+        "label_in_time": [
+            {"ms": 0, "right_percent": 20.0},
+            {"ms": 10, "right_percent": 71.5},
+            {"ms": 50, "right_percent": None},
+        ],
+        "days": {"monday": {"n": 3, "error": 0.5}, "friday": {"n": 4, "error": None}},
+        "new_measure": 12.5,
+    }
+    tiny = make_tiny_bundle(tmp_path / "tiny", rnn_rbm=False)
+    page, _ = report(tmp_path / "r", tiny, dataset, classifier=extra)
+    text = Outline(page).text
+    assert {"Label in time", "Days"} <= set(text["h3"])
+    assert {"71.5", "friday", "new measure"} <= set(text["td"])
+    assert "12.5" in text["b"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "x", "curves"),
+    [
+        ({"0": 1.0, "5": 2.0, "20": 3.0, "offset": 4.0}, [0, 5, 20], 1),
+        ({"ms": [0, 5, 9], "a": [1, 2, 3], "b": [3, 2, 1]}, [0, 5, 9], 2),
+        ([[0, 1.0], [1, 2.0], [2, 0.5]], [0, 1, 2], 1),
+        ({"x": "words", "y": [1, 2]}, None, 0),
+    ],
+)
+def test_a_table_that_begins_with_growing_numbers_is_a_curve(
+    figure: Any, x: list[float] | None, curves: int
+) -> None:
+    tables, series = extras({"it": figure})
+    assert len(tables) == 1
+    assert all(len(row) == len(tables[0].columns) for row in tables[0].rows)
+    assert [s.x for s in series] == ([x] if x else [])
+    assert sum(len(s.columns) for s in series) == curves
+
+
+def test_reliability_counts_and_measures_the_distance() -> None:
+    found = Reliability()
+    found.add(np.array([0.95, 0.95, 0.95, 0.95]), np.array([True, True, True, False]))
+    found.add(np.array([0.25, 1.0]), np.array([False, True]))
+    assert found.count.tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 5]
+    assert found.right.tolist()[-1] == 4
+    assert found.expected_error == pytest.approx((0.25 + 0.8) / 6)
+
+
+def test_aucs_are_those_of_every_pair() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, 6, (120, 3)).astype(np.float32)
+    target = rng.integers(-1, 3, 120)
+    aucs = syllable_aucs(rows, target, 4)
+    assert np.isnan(aucs[:, [0, 3]]).all()
+    for unit in range(3):
+        for name in (1, 2):
+            own = rows[target == name, unit][:, None]
+            rest = rows[(target != name) & (target >= 0), unit]
+            pairs = (own > rest).mean() + 0.5 * (own == rest).mean()
+            assert aucs[unit, name] == pytest.approx(pairs)
+
+
+def test_a_unit_that_follows_a_bin_has_listened_to_it() -> None:
+    rng = np.random.default_rng(2)
+    song = rng.uniform(0, 1, (4000, 7)).astype(np.float32)
+    late = np.zeros((4000, 2), np.float32)
+    late[3:, 0] = song[:-3, 5]  # answers three frames later; the other one never
+    patches = triggered_averages([song[:2000], song[2000:]], [late[:2000], late[2000:]])
+    peak = np.unravel_index(patches[0].argmax(), patches[0].shape)
+    assert peak == (len(patches[0]) - 1 - 3, 5)
+    assert not patches[1].any()
+
+
+def test_units_that_say_the_same_are_shown_once() -> None:
+    rng = np.random.default_rng(3)
+    free = rng.normal(0, 1, (500, 3)).astype(np.float32)
+    rows = np.stack([free[:, 0], -2 * free[:, 0], free[:, 1], free[:, 2]], axis=1)
+    assert unlike(rows, np.array([1, 0, 3, 2]), 3) == [1, 3, 2]
+    assert unlike(np.zeros((9, 2), np.float32), np.array([0, 1]), 5) == [0, 1]
+
+
+def test_weights_are_shown_only_where_they_mean_what_they_say(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    bundle = load_bundle("bengalese-finch")
+    frames = np.load(bundle.path("golden.npz"))["frames"]
+    heard = Listener(bundle)(frames)
+    weights = read_weights(bundle, heard)
+    assert isinstance(weights, Weights)
+    bv, bh = weights.biases(heard.before[:, -1])
+    np.testing.assert_allclose(
+        weights.free_energy(frames, bv, bh), heard.free_energy, rtol=1e-4, atol=1e-3
+    )
+    # One mean-field step from each frame is nearer to it than its prediction.
+    seen = weights.visible(weights.hidden(frames, bh), bv)
+    assert np.square(seen - frames).mean() < np.square(heard.prediction - frames).mean()
+    tiny = load_bundle(make_tiny_bundle(tmp_path / "tiny"))
+    assert read_weights(tiny, Listener(tiny)(frames)) is None
+
+
+def test_evaluate_writes_the_page(dataset: Path, tmp_path: Path) -> None:
+    tiny = make_tiny_bundle(tmp_path / "tiny")
+    out = tmp_path / "a" / "report"
+    arguments = ["evaluate", str(tiny), str(dataset), "--json", "--report", str(out)]
+    done = CliRunner().invoke(build_app(), arguments)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["recordings"] == 3
+    text = Outline((out / "index.html").read_text()).text
+    assert any("3 recordings" in cell for cell in text["td"])
+    (tmp_path / "file").write_text("mine")
+    arguments[-1] = str(tmp_path / "file")
+    refused = CliRunner().invoke(build_app(), arguments).exception
+    assert isinstance(refused, ConfigError)
+    assert "cannot be made" in str(refused)
+
+
+def test_a_spoiled_history_is_a_sentence(dataset: Path, tmp_path: Path) -> None:
+    tiny = make_tiny_bundle(tmp_path / "tiny")
+    (tiny / "history.json").write_text('{"classifier": {"rows": 3}}')
+    edit_manifest(tiny)
+    with pytest.raises(BundleError, match=re.escape("history.json' cannot be read")):
+        report(tmp_path / "r", tiny, dataset)
