@@ -112,6 +112,9 @@ def test_a_page_stands_alone_and_is_the_same_every_time(
     assert "x<y>" in outline.text["text"]
     assert outline.text["h2"] == ["Classifier", "RNN-RBM"]
     assert len(page) < 5e6
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
 
 
 def test_a_bundle_with_one_network_has_a_page_without_the_other(

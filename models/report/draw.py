@@ -1,5 +1,6 @@
 """Figures as inline SVG that follow the page's colours, light or dark."""
 
+import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -75,12 +76,31 @@ def svg(figure: Figure, title: str) -> str:
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     # Names of groups would occur in every figure of the page.
-    text = re.sub(r'<g id="[^"]*_\d+"', "<g", text)
+    text = _renamed(re.sub(r'<g id="[^"]*_\d+"', "<g", text))
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = text.replace(_INK, "currentColor")
     width = round(figure.get_figwidth() * 96)
     head = f'<svg role="img" aria-label="{title}" style="width:{width}px"'
     return re.sub(r'<svg( height="[^"]*"| width="[^"]*")*', head, text, count=1)
+
+
+def _renamed(text: str) -> str:
+    """Ids by their place and the figure's content.
+
+    matplotlib takes them from coordinates, whose last bits differ from one layout
+    to the next.
+    """
+    names = dict.fromkeys(re.findall(r' id="([^"]+)"', text))
+    places = {name: f"{place}" for place, name in enumerate(names)}
+
+    def rename(prefix: str) -> str:
+        return re.sub(
+            r'( id="|"#|\(#)([^")]+)',
+            lambda m: f"{m[1]}{prefix}{places[m[2]]}" if m[2] in places else m[0],
+            text,
+        )
+
+    return rename(f"f{hashlib.sha256(rename('').encode()).hexdigest()[:8]}-")
 
 
 @lru_cache
