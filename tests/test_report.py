@@ -88,7 +88,8 @@ def report(
     tally = Tally(bundle)
     figures = evaluate_bundle(bundle, recordings, observe=tally.add)
     for part, extra in more.items():
-        figures[part] |= extra
+        known = figures.get(part)
+        figures[part] = known | extra if isinstance(known, dict) else extra
     measured = Measured("tones", "a command")
     path = write_report(folder, bundle, figures, measured, tally, recordings)
     assert [p.name for p in folder.iterdir()] == ["index.html"]
@@ -144,18 +145,27 @@ def test_labels_are_compared_with_what_lies_under_them(
 
 
 def test_figures_that_nobody_foresaw_are_shown(dataset: Path, tmp_path: Path) -> None:
+    in_time = [
+        {"ms": 0, "right_percent": 20.0},
+        {"ms": 10, "right_percent": 71.5},
+        {"ms": 50, "right_percent": None},
+        {"ms": "offset", "right_percent": 99.0},
+    ]
     extra = {
-        "label_in_time": [
-            {"ms": 0, "right_percent": 20.0},
-            {"ms": 10, "right_percent": 71.5},
-            {"ms": 50, "right_percent": None},
-        ],
         "days": {"monday": {"n": 3, "error": 0.5}, "friday": {"n": 4, "error": None}},
         "new_measure": 12.5,
     }
     tiny = make_tiny_bundle(tmp_path / "tiny", rnn_rbm=False)
-    page, _ = report(tmp_path / "r", tiny, dataset, classifier=extra)
+    page, _ = report(
+        tmp_path / "r",
+        tiny,
+        dataset,
+        classifier=extra,
+        label_in_time=in_time,
+        later=[4, 5],
+    )
     text = Outline(page).text
+    assert text["h2"] == ["Classifier", "More measures"]
     assert {"Label in time", "Days"} <= set(text["h3"])
     assert {"71.5", "friday", "new measure"} <= set(text["td"])
     assert "12.5" in text["b"]

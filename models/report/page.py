@@ -16,7 +16,10 @@ from neurovocal.engine.manifest import Bundle
 from neurovocal.models.data import Recording
 from neurovocal.models.report.draw import FrameAxes
 from neurovocal.models.report.parts import Section
-from neurovocal.models.report.section_classifier import classifier_section
+from neurovocal.models.report.section_classifier import (
+    classifier_section,
+    extra_parts,
+)
 from neurovocal.models.report.section_history import history_section
 from neurovocal.models.report.section_rnn_rbm import rnn_rbm_section
 from neurovocal.models.report.tables import Table
@@ -24,6 +27,7 @@ from neurovocal.models.report.tally import Tally
 
 REPORT_FOLDER = "report"
 PAGE_NAME = "index.html"
+_PLACED = {"recordings", "seconds", "classifier", "rnn_rbm", "label_in_time"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ def write_report(
         sections.append(history)
     watch(0.1)
     if manifest.classifier is not None and "classifier" in figures:
-        found = figures["classifier"]
+        found = {**figures["classifier"], **_beside(figures, "label_in_time")}
         sections.append(classifier_section(bundle, axes, found, tally, recordings))
     watch(0.4)
     if manifest.rnn_rbm is not None and "rnn_rbm" in figures:
@@ -112,6 +116,9 @@ def write_report(
                 lambda share: watch(0.4 + 0.6 * share),
             )
         )
+    rest = {k: v for k, v in figures.items() if k not in _PLACED}
+    if parts := extra_parts(rest):
+        sections.append(Section("more", "More measures", "", parts))
     page = _template().render(
         **_header(bundle, figures, measured, recordings), sections=sections
     )
@@ -126,6 +133,10 @@ def write_report(
         ) from error
     watch(1.0)
     return path
+
+
+def _beside(figures: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: figures[name] for name in names if name in figures}
 
 
 def _template() -> Template:

@@ -100,5 +100,5 @@ def extra_parts(figures: Mapping[str, Any]) -> list[Part]:
             picture = draw_series(curve.title, curve.x_name, curve.x, curve.columns)
             drawn.append(Drawing(picture, ""))
         title = table.title[:1].upper() + table.title[1:]
-        parts.append(Part(title, figures=drawn, table=table))
+        parts.append(Part(title, table.meaning, drawn, table))
     return parts

@@ -17,11 +17,12 @@ _SPECIAL = {"units", "confusion"}  # shown by a picture and a table of their own
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under a title."""
+    """Rows of text under a title, and what they mean where that is known."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
+    meaning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,12 @@ def extras(figures: Mapping[str, Any]) -> tuple[list[Table], list[Series]]:
             continue
         columns, cells = _grid(value)
         tables.append(
-            Table(readable(name), columns, [[number(c) for c in row] for row in cells])
+            Table(
+                readable(name),
+                columns,
+                [[number(c) for c in row] for row in cells],
+                _meanings().get(name, ""),
+            )
         )
         curve = _series(readable(name), columns, cells)
         if curve is not None:
