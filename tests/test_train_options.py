@@ -28,7 +28,8 @@ from neurovocal.models.labelling import Labeller
 from neurovocal.models.parity import Session
 from neurovocal.models.progress import Reporter
 from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.models.train import Job, train_bundle
+from neurovocal.models.train import train_bundle
+from neurovocal.models.workplace import Job
 from neurovocal.models.transfer import Origin
 
 FRONT_END = {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}}
