@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from threading import Lock
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from neurovocal.engine.errors import DeviceError
 
 _RATES = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)
 _FAST_RATES = (192_000, 200_000, 250_000, 256_000, 300_000, 384_000, 500_000)
+
+Direction: TypeAlias = Literal["input", "output"]
 
 _lock = Lock()
 _open_streams = 0
@@ -29,7 +31,7 @@ def portaudio() -> Any:
             import sounddevice
     except OSError as error:
         raise DeviceError(
-            "PortAudio is not installed: a microphone needs it "
+            "PortAudio is not installed: a sound card needs it "
             "(Debian: apt install libportaudio2)"
         ) from error
     return sounddevice
@@ -63,24 +65,39 @@ def input_devices() -> list[dict[str, Any]]:
     DeviceError
         PortAudio is not installed.
     """
+    return devices("input")
+
+
+def devices(direction: Direction) -> list[dict[str, Any]]:
+    """Devices of one direction; see `input_devices`.
+
+    Raises
+    ------
+    DeviceError
+        PortAudio is not installed.
+    """
     module = portaudio()
     _refresh(module)
-    default = module.default.device[0]
+    default = module.default.device[0 if direction == "input" else 1]
     hosts = module.query_hostapis()
     return [
         {
             "index": device["index"],
             "name": device["name"],
-            "channels": device["max_input_channels"],
+            "channels": device[f"max_{direction}_channels"],
             "sample_rate": round(device["default_samplerate"]),
-            "latency_low_ms": round(device["default_low_input_latency"] * 1e3, 1),
-            "latency_high_ms": round(device["default_high_input_latency"] * 1e3, 1),
+            "latency_low_ms": _ms(device[f"default_low_{direction}_latency"]),
+            "latency_high_ms": _ms(device[f"default_high_{direction}_latency"]),
             "default": device["index"] == default,
             "host": hosts[device["hostapi"]]["name"],
         }
         for device in module.query_devices()
-        if device["max_input_channels"] > 0
+        if device[f"max_{direction}_channels"] > 0
     ]
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 1)
 
 
 def _refresh(module: Any) -> None:
@@ -95,7 +112,9 @@ def _refresh(module: Any) -> None:
                 module._initialize()
 
 
-def find_device(wanted: str | int | None) -> dict[str, Any]:
+def find_device(
+    wanted: str | int | None, direction: Direction = "input"
+) -> dict[str, Any]:
     """Device of an index, of a name, or of a part of a name.
 
     Raises
@@ -103,31 +122,30 @@ def find_device(wanted: str | int | None) -> dict[str, Any]:
     DeviceError
         None or several fit; the message lists what there is.
     """
-    devices = input_devices()
-    if not devices:
+    found = devices(direction)
+    if not found:
+        tool = "arecord" if direction == "input" else "aplay"
         raise DeviceError(
-            "no input device was found: connect one and check it with 'arecord -l'"
+            f"no {direction} device was found: connect one and check with '{tool} -l'"
         )
     if wanted is None:
-        fitting = [d for d in devices if d["default"]] or devices[:1]
+        fitting = [d for d in found if d["default"]] or found[:1]
     elif isinstance(wanted, int):
-        fitting = [d for d in devices if d["index"] == wanted]
+        fitting = [d for d in found if d["index"] == wanted]
     else:
-        fitting = [d for d in devices if d["name"] == wanted] or [
-            d for d in devices if wanted.lower() in d["name"].lower()
+        fitting = [d for d in found if d["name"] == wanted] or [
+            d for d in found if wanted.lower() in d["name"].lower()
         ]
     if len(fitting) == 1:
         return fitting[0]
-    listing = ", ".join(f"{d['index']} '{d['name']}'" for d in fitting or devices)
+    listing = ", ".join(f"{d['index']} '{d['name']}'" for d in fitting or found)
     if fitting:
         raise DeviceError(
-            f"several input devices fit '{wanted}': name one of {listing}"
+            f"several {direction} devices fit '{wanted}': name one of {listing}"
         )
-    close = get_close_matches(
-        str(wanted), [d["name"] for d in devices], n=1, cutoff=0.4
-    )
+    close = get_close_matches(str(wanted), [d["name"] for d in found], n=1, cutoff=0.4)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    raise DeviceError(f"no input device '{wanted}'{hint}; there are: {listing}")
+    raise DeviceError(f"no {direction} device '{wanted}'{hint}; there are: {listing}")
 
 
 def open_input(
@@ -141,23 +159,43 @@ def open_input(
         The device is busy or cannot do what is asked; the message says what it
         can.
     """
+    return _open("input", device, sample_rate, channels, options)
+
+
+def open_output(
+    device: dict[str, Any], sample_rate: int, channels: int, **options: Any
+) -> Any:
+    """Open and start an output stream of float32 samples; raises as `open_input`."""
+    return _open("output", device, sample_rate, channels, options)
+
+
+def _open(
+    direction: Direction,
+    device: dict[str, Any],
+    sample_rate: int,
+    channels: int,
+    options: dict[str, Any],
+) -> Any:
     module = portaudio()
     name = device["name"]
     if channels > device["channels"]:
-        has = f"{device['channels']} input channel" + "s" * (device["channels"] > 1)
+        has = f"{device['channels']} {direction} channel" + "s" * (
+            device["channels"] > 1
+        )
         raise DeviceError(f"device '{name}' has {has}, there is no channel {channels}")
     form = {"device": device["index"], "channels": channels, "dtype": "float32"}
     stream = None
     _count_streams(+1)
     try:
         with _quiet():
-            stream = module.InputStream(samplerate=sample_rate, **form, **options)
+            kind = module.InputStream if direction == "input" else module.OutputStream
+            stream = kind(samplerate=sample_rate, **form, **options)
             stream.start()
     except module.PortAudioError as error:
         if stream is not None:
             stream.close(ignore_errors=True)
         _count_streams(-1)
-        rates = _rates(module, form)
+        rates = _rates(module, direction, form)
         if rates and sample_rate not in rates:
             listing = ", ".join(str(rate) for rate in rates)
             raise DeviceError(
@@ -177,18 +215,27 @@ def close_input(stream: Any) -> None:
     _count_streams(-1)
 
 
+def close_output(stream: Any) -> None:
+    """End a stream when it has played what the device still holds."""
+    with _quiet():
+        stream.stop(ignore_errors=True)
+        stream.close(ignore_errors=True)
+    _count_streams(-1)
+
+
 def _count_streams(change: int) -> None:
     global _open_streams
     with _lock:
         _open_streams += change
 
 
-def _rates(module: Any, form: dict[str, Any]) -> list[int]:
+def _rates(module: Any, direction: Direction, form: dict[str, Any]) -> list[int]:
+    check = getattr(module, f"check_{direction}_settings")
     found = []
     with _quiet():
         for rate in _RATES + _FAST_RATES:
             try:
-                module.check_input_settings(samplerate=rate, **form)
+                check(samplerate=rate, **form)
             except module.PortAudioError:
                 continue
             found.append(rate)
@@ -197,4 +244,7 @@ def _rates(module: Any, form: dict[str, Any]) -> list[int]:
 
 def _reason(error: Exception) -> str:
     """What PortAudio says, without the number and the call it was about."""
-    return str(error).removeprefix("Error opening InputStream: ").split(" [PaError")[0]
+    text = str(error).split(" [PaError")[0]
+    for kind in ("InputStream", "OutputStream"):
+        text = text.removeprefix(f"Error opening {kind}: ")
+    return text

@@ -217,6 +217,19 @@ def microphone(bench):
     source.close()
 
 
+def speaker(bench):
+    """Without a device there is nothing to play on: what remains is its manners."""
+    player = bench.build(device="no such loudspeaker")
+    assert len(bench.problems) == 1
+    bench.problems.clear()
+    assert player.wants == {"audio"}
+    player.close()
+    with pytest.raises(DeviceError):
+        player.open()
+    player.close()
+    player.close()
+
+
 # ---- sinks ---------------------------------------------------------------------------
 
 
@@ -287,10 +300,13 @@ CONTRACTS = {
     ("source", "recording"): recording,
     ("source", "synthetic"): synthetic,
     ("control", "zmq"): control,
+    ("sink", "columns"): sink(path="columns"),
     ("sink", "journal"): sink(path="journal.sqlite"),
     ("sink", "jsonl"): sink(path="events.jsonl"),
     ("sink", "recording"): sink(path="kept"),
+    ("sink", "speaker"): speaker,
     ("sink", "table"): sink(path="table.csv"),
+    ("sink", "wav"): sink(path="sung"),
     ("sink", "zmq"): sink(endpoint="tcp://127.0.0.1:*"),
 }
 
@@ -325,6 +341,7 @@ def test_stages_look_like_their_protocol(kind, bundle, tmp_path):
         "file": {"path": "."},
         "pipe": {"sample_rate": RATE},
         "recording": {"path": str(tmp_path)},
+        "wav": {"path": str(tmp_path)},
         "journal": {"path": str(tmp_path / "j.sqlite")},
     }
     for name in (n for k, n in INSTALLED if k == kind):

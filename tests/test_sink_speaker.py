@@ -1,0 +1,320 @@
+"""The loudspeaker: every sample in its place, and every one that is not, counted."""
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neurovocal.engine.errors import StageError
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Audio, Block, Gap, Message, StreamInfo
+from neurovocal.plugins import sink_speaker
+from neurovocal.plugins._playback import PlaybackRing
+from tests.virtual_speaker import DEVICE, VirtualSpeaker, needs_virtual_speaker
+
+RATE = 16_000
+
+
+# ---- ring ------------------------------------------------------------------------
+
+
+def taken(ring: PlaybackRing, n_samples: int, channels: int = 1) -> Any:
+    out = np.full((n_samples, channels), np.nan, np.float32)
+    ring.take(out)
+    return out[:, 0]
+
+
+@settings(deadline=None)
+@given(
+    pieces=st.lists(
+        st.tuples(st.integers(0, 60), st.integers(0, 30)), min_size=1, max_size=6
+    ),
+    blocks=st.lists(st.integers(1, 17), min_size=20, max_size=20),
+)
+def test_pieces_are_added_in_their_places(
+    pieces: list[tuple[int, int]], blocks: list[int]
+) -> None:
+    ring = PlaybackRing(100, guard=0)
+    expected = np.zeros(100, np.float32)
+    for number, (position, length) in enumerate(pieces):
+        samples = np.full(length, 2.0**-number, np.float32)
+        ring.mix(position, samples)
+        expected[position : position + length] += samples
+    heard: list[float] = []
+    for length in blocks:
+        heard += list(taken(ring, length))
+    count = min(100, len(heard))
+    assert heard[:count] == list(expected[:count])
+    assert not any(heard[100:])  # nothing is heard twice
+    assert ring.late == 0
+
+
+def test_the_ring_goes_round() -> None:
+    ring = PlaybackRing(10, guard=2)
+    rising = np.arange(1, 41, dtype=np.float32) / 64
+    heard: list[float] = []
+    position = 2
+    while position < 42:
+        count = min(ring.room(position), 3, 42 - position)
+        ring.mix(position, rising[position - 2 : position - 2 + count])
+        position += count
+        if ring.room(position) < 3 or position == 42:
+            heard += list(taken(ring, 4))
+    while ring.read < 44:
+        heard += list(taken(ring, 4))
+    assert heard[2:42] == list(rising)
+    assert ring.late == 0
+
+
+def test_what_comes_too_late_is_left_out_and_counted() -> None:
+    ring = PlaybackRing(100, guard=5)
+    taken(ring, 10)
+    ring.mix(12, np.ones(8, np.float32))
+    assert ring.late == 3
+    assert list(taken(ring, 12)) == [0] * 5 + [1] * 5 + [0] * 2
+
+
+def test_silence_is_an_underrun_only_inside_a_piece() -> None:
+    ring = PlaybackRing(100, guard=0)
+    taken(ring, 20)
+    assert (ring.underruns, ring.missing) == (0, 0)
+    ring.mix(20, np.ones(10, np.float32))
+    ring.open_pieces = 1
+    taken(ring, 8)
+    assert (ring.underruns, ring.missing) == (0, 0)
+    taken(ring, 8)  # two are there, six are not
+    taken(ring, 8)  # none is there: the same underrun goes on
+    assert (ring.underruns, ring.missing) == (1, 14)
+    ring.mix(44, np.ones(8, np.float32))
+    taken(ring, 8)
+    taken(ring, 8)
+    assert (ring.underruns, ring.missing) == (2, 22)
+    ring.open_pieces = 0
+    taken(ring, 8)
+    assert (ring.underruns, ring.missing) == (2, 22)
+
+
+def test_clipped_samples_are_counted() -> None:
+    ring = PlaybackRing(100, guard=0)
+    ring.mix(0, np.array([0.5, 1.5, -2.0, 1.0], np.float32))
+    assert ring.clipped == 2
+
+
+# ---- sink, with a device that is stepped by hand -----------------------------------
+
+
+class Device:
+    """Stands for PortAudio where a test needs to say when samples are taken."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, rate: int = RATE) -> None:
+        device = {"index": 0, "name": "stepped", "channels": 2, "sample_rate": rate}
+        monkeypatch.setattr(sink_speaker, "find_device", lambda *_: device)
+        monkeypatch.setattr(sink_speaker, "open_output", self._open)
+        monkeypatch.setattr(sink_speaker, "close_output", lambda stream: None)
+        self.heard = np.empty((0, 2), np.float32)
+
+    def _open(self, device: Any, rate: int, channels: int, **options: Any) -> "Device":
+        self._callback, self.block = options["callback"], options["blocksize"]
+        self.latency = 0.02
+        return self
+
+    def step(self, blocks: int = 1) -> None:
+        status = type("Status", (), {"output_underflow": False})
+        for _ in range(blocks):
+            out = np.full((self.block, 2), np.nan, np.float32)
+            self._callback(out, self.block, None, status)
+            self.heard = np.concatenate([self.heard, out])
+
+
+class SteppingClock(ManualClock):
+    """Whoever waits lets the device go on."""
+
+    device: Device | None = None
+
+    def wait_until(self, monotonic_ns: int, timeout: float) -> bool:
+        if self.device is not None:
+            self.device.step()
+        self.advance(timeout)
+        return True
+
+
+def opened(device: Device, clock: ManualClock | None = None, **options: Any) -> Any:
+    if clock is None:
+        clock = SteppingClock()
+        clock.device = device
+    context = BuildContext(clock=clock, run="test")
+    checked = sink_speaker.plugin.options.model_validate(options)
+    sink = sink_speaker.plugin.build(checked, context)
+    sink.open()
+    return sink
+
+
+def message(event: Any, rate: int = RATE, at: int = 0, live: bool = False) -> Message:
+    return Message(StreamInfo("cage", rate), event, 0, at, emitted_ns=int(live))
+
+
+def tone(n_samples: int, rate: int = RATE, hz: float = 1000, level: float = 0.4) -> Any:
+    t = np.arange(n_samples) / rate
+    return np.asarray(level * np.sin(2 * np.pi * hz * t), np.float32)[:, None]
+
+
+def test_a_piece_in_parts_is_heard_whole_after_the_latency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Device(monkeypatch)
+    sink = opened(device, latency_ms=50, gain_db=-6.0206)
+    song = tone(5 * RATE)  # more than fits: it has to wait for the device
+    for first in range(0, len(song), 3001):
+        part = song[first : first + 3001]
+        last = first + 3001 >= len(song)
+        sink.write(message(Audio(500 + first, part, "free", "m", last)))
+    sink.close()
+    begin = device.block + RATE // 20
+    heard = device.heard[begin : begin + len(song), 0]
+    np.testing.assert_allclose(heard, song[:, 0] / 2, atol=1e-5)
+    assert not device.heard[:begin].any()
+    assert np.array_equal(device.heard[:, 0], device.heard[:, 1])
+    stats = sink.stats()
+    counts = [stats[k] for k in ("underruns", "late_samples", "dropped_samples")]
+    assert counts == [0, 0, 0]
+
+
+def test_pieces_keep_their_distance_and_overlap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Device(monkeypatch)
+    sink = opened(device, latency_ms=100)
+    one = np.full((800, 1), 0.25, np.float32)
+    sink.write(message(Audio(0, one, "continue", "m", True)))
+    sink.write(message(Audio(600, one, "continue", "m", True)))
+    device.step(2)
+    sink.write(message(Audio(2000, one, "continue", "m", True)))
+    sink.close()
+    begin = device.block + RATE // 10
+    expected = np.zeros(2800, np.float32)
+    for start in (0, 600, 2000):
+        expected[start : start + 800] += 0.25
+    assert np.array_equal(device.heard[begin : begin + 2800, 0], expected)
+
+
+def test_after_an_underrun_the_piece_goes_on_with_its_latency(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Device(monkeypatch)
+    sink = opened(device, latency_ms=50)
+    sink.write(message(Audio(0, tone(400), "predict", "m")))
+    device.step(20)  # far beyond what there is
+    sink.write(message(Audio(400, tone(400), "predict", "m", True)))
+    sink.close()
+    stats = sink.stats()
+    assert stats["underruns"] == 1
+    assert stats["begun_anew"] == 1
+    assert stats["late_samples"] == 0
+    position = 20 * device.block + device.block + RATE // 20
+    np.testing.assert_array_equal(
+        device.heard[position : position + 400, 0], tone(400)[:, 0]
+    )
+
+
+def test_a_live_stream_that_runs_ahead_is_cut_not_delayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The device is slower than the stream: its delay stays within bounds."""
+    device = Device(monkeypatch)
+    sink = opened(device, latency_ms=50)
+    for number in range(100):
+        first = number * 160
+        event = Audio(first, tone(160), "predict", "m")
+        sink.write(message(event, at=first + 160, live=True))
+        device.step(number % 10 != 0)  # nine blocks where ten were due
+    dropped = sink.stats()["dropped_samples"]
+    assert dropped > 0
+    waiting = sink._ring.written - sink._ring.read
+    assert waiting <= 2 * RATE // 20 + 2 * device.block
+    # Nothing but what was dropped is missing from what was played or waits.
+    assert sink._ring.written == device.block + RATE // 20 + 100 * 160 - dropped
+
+
+def test_another_rate_is_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch, rate=48_000)
+    sink = opened(device, latency_ms=50)
+    song = tone(RATE, hz=1000)
+    for first in range(0, RATE, 1000):
+        last = first + 1000 == RATE
+        sink.write(message(Audio(first, song[first : first + 1000], "free", "m", last)))
+    sink.close()
+    begin = device.block + 2400
+    heard = device.heard[begin : begin + 48_000, 0]
+    expected = tone(48_000, 48_000, hz=1000)[:, 0]
+    np.testing.assert_allclose(heard[500:-500], expected[500:-500], atol=1e-3)
+
+
+def test_the_live_input_is_played_with_its_gaps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Device(monkeypatch)
+    sink = opened(device, what="block", latency_ms=50)
+    assert sink.wants == {"block", "gap"}
+    ones = np.full((400, 1), 0.5, np.float32)
+    sink.write(message(Block(0, ones)))
+    sink.write(message(Gap(400, 700, "overrun")))
+    sink.write(message(Block(700, ones)))
+    sink.close()
+    begin = device.block + RATE // 20
+    expected = np.concatenate([ones, np.zeros((300, 1)), ones])[:, 0]
+    assert np.array_equal(device.heard[begin : begin + 1100, 0], expected)
+
+
+def test_a_device_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+    sink = opened(device, ManualClock(autojump=True))
+    with pytest.raises(StageError, match="'stepped' has played nothing for 5 s"):
+        sink.write(message(Audio(0, tone(5 * RATE), "free", "m")))
+    sink.close()
+
+
+# ---- sink, on a real PortAudio stream ----------------------------------------------
+
+SCRIPT = """
+import json, sys
+import numpy as np
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Audio, Message, StreamInfo
+
+plugin = Registry().get("sink", "speaker")
+options = plugin.options(device=sys.argv[1], sample_rate=16000, latency_ms=300)
+song = np.load(sys.argv[2])
+sink = plugin.build(options, BuildContext(clock=SystemClock(), run="test"))
+sink.open()
+for first in range(0, len(song), 800):
+    last = first + 800 >= len(song)
+    audio = Audio(first, song[first : first + 800], "free", "m", last)
+    sink.write(Message(StreamInfo("cage", 16000), audio, 0, 0))
+sink.close()
+print(json.dumps(sink.stats()))
+"""
+
+
+@needs_virtual_speaker
+def test_a_real_stream_plays_every_sample() -> None:
+    rng = np.random.default_rng(0)
+    song = rng.uniform(-0.5, 0.5, (2 * RATE, 1)).astype(np.float32)
+    song *= np.hanning(len(song))[:, None].astype(np.float32)
+    with VirtualSpeaker(RATE) as speaker:
+        np.save(speaker.home / "song.npy", song)
+        path = str(speaker.home / "song.npy")
+        stats = json.loads(speaker.run([sys.executable, "-c", SCRIPT, DEVICE, path]))
+        played = speaker.played()
+    lags = np.fft.irfft(
+        np.fft.rfft(played, 2**20) * np.conj(np.fft.rfft(song[:, 0], 2**20))
+    )
+    begin = int(np.argmax(lags))
+    heard = played[begin : begin + len(song)]
+    np.testing.assert_allclose(heard, song[:, 0], atol=1e-4)
+    assert stats["underruns"] == stats["late_samples"] == stats["clipped_samples"] == 0

@@ -1,0 +1,74 @@
+"""Synthesized sound in files: in time with the stream, overlaps added."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.types import Audio, Message, StreamInfo
+from neurovocal.plugins.sink_wav import WavSink
+
+
+def message(start: int, samples: Any, stream: str = "cage") -> Message:
+    values = np.asarray(samples, np.float32)[:, None]
+    return Message(StreamInfo(stream, 8000), Audio(start, values, "free", "m"), 0, 0)
+
+
+def written(folder: Path, name: str = "cage") -> Any:
+    samples, rate = soundfile.read(folder / f"{name}.wav", dtype="float32")
+    assert rate == 8000
+    return samples
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    pieces=st.lists(
+        st.tuples(st.integers(0, 300), st.integers(0, 200)), min_size=1, max_size=5
+    )
+)
+def test_every_piece_is_in_its_place(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("wav")
+    sink = WavSink(folder)
+    sink.open()
+    expected = np.zeros(max(start + n for start, n in pieces), np.float32)
+    for number, (start, n) in enumerate(pieces):
+        samples = np.full(n, 2.0**-number + 1.0, np.float32)  # beyond full scale, too
+        expected[start : start + n] += samples
+        sink.write(message(start, samples))
+    sink.close()
+    assert np.array_equal(written(folder), expected)
+
+
+def test_long_silence_and_several_streams(tmp_path: Path) -> None:
+    sink = WavSink(tmp_path / "new")
+    sink.open()
+    sink.write(message(200_000, np.ones(10)))
+    sink.write(message(3, np.ones(2), "nest/1"))
+    sink.close()
+    assert len(written(tmp_path / "new")) == 200_010
+    assert not written(tmp_path / "new")[:200_000].any()
+    assert list(written(tmp_path / "new", "nest%2F1")) == [0, 0, 0, 1, 1]
+
+
+def test_a_sink_that_is_opened_again_goes_on(tmp_path: Path) -> None:
+    sink = WavSink(tmp_path)
+    sink.open()
+    sink.write(message(0, np.ones(4)))
+    sink.close()
+    sink.open()
+    sink.write(message(2, np.ones(4)))
+    sink.close()
+    assert list(written(tmp_path)) == [1, 1, 2, 2, 1, 1]
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="sound cannot be written to"):
+        WavSink(tmp_path / "file").open()
