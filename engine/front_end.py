@@ -16,6 +16,8 @@ from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.timebase import SystemClock
 from neurovocal.engine.types import Block, Float32, StreamInfo
 
+_BLOCK_LENGTH = 2**18
+
 
 def build_front_end(
     front_end: FrontEnd, folder: Path, registry: Registry | None = None
@@ -79,9 +81,16 @@ def frames_of(features: Features, samples: Float32) -> Float32:
         Frame ``k`` covers ``samples[k * hop_length:][:frame_length]``; a
         recording shorter than a frame has none.
     """
-    block = Block(0, np.ascontiguousarray(samples, dtype=np.float32)[:, None])
+    column = np.ascontiguousarray(samples, dtype=np.float32)[:, None]
     features.reset()
-    parts = [frames.values for frames in features.process(block)]
+    # In blocks, which change nothing: what lies between samples and frames is large.
+    parts = [
+        frames.values
+        for first in range(0, len(column), _BLOCK_LENGTH)
+        for frames in features.process(
+            Block(first, column[first : first + _BLOCK_LENGTH])
+        )
+    ]
     parts += [frames.values for frames in features.flush()]
     features.reset()
     if len(parts) == 1:

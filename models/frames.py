@@ -22,6 +22,7 @@ from neurovocal.models.split import Units
 
 SCALING_FILE = "scaling.npz"
 IGNORED = -1
+_BINS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +167,15 @@ def fit_band(
     ConfigError
         No frame to fit on.
     """
-    stacked = np.concatenate(list(frames))
-    if not len(stacked):
+    parts = list(frames)
+    if not any(len(part) for part in parts):
         raise ConfigError("the training recordings are shorter than one frame")
-    low, high = np.percentile(stacked, [config.low, config.high], axis=0)
+    # Some bins at a time: a percentile sorts copies of what may be hours.
+    found = []
+    for first in range(0, parts[0].shape[1], _BINS_AT_ONCE):
+        stacked = np.concatenate([p[:, first : first + _BINS_AT_ONCE] for p in parts])
+        found.append(np.percentile(stacked, [config.low, config.high], axis=0))
+    low, high = np.concatenate(found, axis=1)
     # A bin that never changes (digital silence, a low-pass) stays at 0.
     spread = np.where(high - low > 1e-6, high - low, np.inf)
     return low.astype(np.float32), (1.0 / spread).astype(np.float32)

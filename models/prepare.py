@@ -77,7 +77,9 @@ def prepare(
             f"the scaling is for {len(offset)} bins, the front end makes {bare.n_bins}"
         )
     materials = []
-    for recording, frames in zip(wanted, raw, strict=True):
+    for number, recording in enumerate(wanted):
+        # Scaled one by one, and let go of: there may be hours.
+        frames, raw[number] = raw[number], np.empty((0, bare.n_bins), np.float32)
         target, spans = targets_of(
             recording, units, len(frames), rate, bare.hop_length, bare.frame_length
         )

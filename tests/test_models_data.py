@@ -1,5 +1,6 @@
 """Datasets: what is read, what is refused, who trains and who tests."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurovocal.engine.errors import ConfigError
-from neurovocal.models.config import FrontEndConfig, SplitConfig, UnitsConfig
+from neurovocal.models.config import (
+    FrontEndConfig,
+    SplitConfig,
+    TrainConfig,
+    UnitsConfig,
+)
 from neurovocal.models.data import Annotation, Recording, read_dataset
 from neurovocal.models.frames import (
     IGNORED,
@@ -18,6 +24,7 @@ from neurovocal.models.frames import (
     read_samples,
     targets_of,
 )
+from neurovocal.models.prepare import prepare
 from neurovocal.models.split import Units, choose_units, split_recordings
 
 RATE = 8000
@@ -196,3 +203,23 @@ def test_band_scaling_brings_percentiles_to_0_and_1() -> None:
     np.testing.assert_allclose(np.percentile(scaled[:, :2], 2, axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(np.percentile(scaled[:, :2], 99.8, axis=0), 1, atol=1e-3)
     assert not scaled[:, 2].any()  # a constant bin says nothing
+
+
+def test_preparing_needs_little_more_memory_than_its_frames(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["file,onset_s,offset_s,label"]
+    for number in range(10):
+        samples = rng.normal(0, 0.01, 60 * 16000).astype(np.float32)
+        soundfile.write(tmp_path / f"{number}.wav", samples, 16000)
+        rows += [f"{number}.wav,{t + 0.5},{t + 0.7},a" for t in range(1, 58)]
+    (tmp_path / "annotations.csv").write_text("\n".join(rows) + "\n")
+    dataset = read_dataset(tmp_path)
+    tracemalloc.start()
+    try:
+        data = prepare(dataset, TrainConfig(), lambda share, note: None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    held = sum(m.frames.nbytes for m in [*data.train, *data.valid])
+    # What a block of samples needs on its way, whatever the length of recordings.
+    assert peak - held < 65e6
