@@ -29,8 +29,8 @@ from neurovocal.models.parity import Session
 from neurovocal.models.progress import Reporter
 from neurovocal.models.rnn_rbm import RnnRbm
 from neurovocal.models.train import train_bundle
-from neurovocal.models.workplace import Job
 from neurovocal.models.transfer import Origin
+from neurovocal.models.workplace import Job
 
 FRONT_END = {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}}
 CONFIGS = Path(__file__).parents[1] / "configs"
