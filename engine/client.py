@@ -12,11 +12,13 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from neurovocal.engine.control_client import Control
 from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.keys import use_client_keys
 from neurovocal.engine.received import Missed, Received, Sequences, received_of
 from neurovocal.engine.replay_client import ReplayClient
 from neurovocal.engine.resume import NOT_KEPT, Key, Position, Start
@@ -71,6 +73,8 @@ class Subscriber:
         the newest run, or with the oldest message in the journal.
     positions : mapping, optional
         `positions` of an earlier subscriber.
+    keys : path, optional
+        Folder that ``neurovocal keys add`` made, for an engine that asks for keys.
 
     Attributes
     ----------
@@ -92,6 +96,7 @@ class Subscriber:
         replay: str | None = None,
         start: Start = "now",
         positions: Mapping[Key, Position] | None = None,
+        keys: str | Path | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.kinds = _known(kinds)
@@ -100,6 +105,7 @@ class Subscriber:
         self.received = 0
         self.missed = 0
         self._queue_length = queue_length
+        self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._sockets: list[zmq.Socket[bytes]] = []
         self._sequences = Sequences()
@@ -114,7 +120,9 @@ class Subscriber:
         self._replay = (
             None
             if replay is None
-            else ReplayClient(replay, self.kinds, self.streams, start, self.positions)
+            else ReplayClient(
+                replay, self.kinds, self.streams, start, self.positions, keys
+            )
         )
 
     def __enter__(self) -> Self:
@@ -135,7 +143,7 @@ class Subscriber:
         Raises
         ------
         ConfigError
-            The endpoint is malformed.
+            The endpoint is malformed, or the keys cannot be read.
         """
         import zmq
 
@@ -155,7 +163,12 @@ class Subscriber:
                 connection.subscribe(subject)
             connection.subscribe(ready_topic(name, part, len(groups)))
             try:
+                if self._keys is not None:
+                    use_client_keys(connection, self._keys)
                 connection.connect(self.endpoint)
+            except ConfigError:
+                self.close()
+                raise
             except zmq.ZMQError as error:
                 self.close()
                 raise ConfigError(

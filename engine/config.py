@@ -103,6 +103,9 @@ class GlobalConfig(Options):
     """Time for an orderly stop; then what still waits is dropped and counted."""
     control: StageConfig | None = None
     """What takes commands while it runs, such as `{plugin: zmq}`; none by default."""
+    keys: str | None = None
+    """Folder of keys that `neurovocal keys new` made: every socket then encrypts, and
+    lets in only those whom `neurovocal keys add` let in."""
 
 
 class SingleConfig(GlobalConfig, LaneConfig):

@@ -3,12 +3,14 @@
 import time
 import uuid
 from math import ceil
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.keys import use_client_keys
 from neurovocal.engine.orders import CommandError
 
 if TYPE_CHECKING:
@@ -28,13 +30,21 @@ class Control:
         Where the engine takes commands, such as ``tcp://127.0.0.1:5557``.
     timeout : float
         Seconds to wait for a reply.
+    keys : path, optional
+        Folder that ``neurovocal keys add --control`` made, for an engine that asks
+        for keys.
     """
 
     def __init__(
-        self, endpoint: str = "tcp://127.0.0.1:5557", *, timeout: float = 5.0
+        self,
+        endpoint: str = "tcp://127.0.0.1:5557",
+        *,
+        timeout: float = 5.0,
+        keys: str | Path | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.timeout = timeout
+        self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
 
@@ -64,7 +74,12 @@ class Control:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES)
         try:
+            if self._keys is not None:
+                use_client_keys(self._socket, self._keys)
             self._socket.connect(self.endpoint)
+        except ConfigError:
+            self.close()
+            raise
         except zmq.ZMQError as error:
             self.close()
             raise ConfigError(

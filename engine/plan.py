@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from neurovocal.engine.config import Config, LaneConfig, SinkConfig, StageConfig
 from neurovocal.engine.config import explain as explain_validation
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.keys import key_problems
 from neurovocal.engine.located import Located, Location
 from neurovocal.engine.manifest import Bundle, load_bundle
 from neurovocal.engine.registry import BuildContext, Kind, Plugin, Registry
@@ -122,6 +123,8 @@ class _Planner:
         self._bundle_failed = False  # of the lane that is being planned
 
     def plan(self, config: Config) -> Plan:
+        if config.shared.keys is not None:
+            self._keys(config.shared.keys)
         context = replace(self.context, tile=config.shared.tile)
         lanes = [
             self._lane(lane, loc, config.shared.station, context)
@@ -140,6 +143,12 @@ class _Planner:
         if self.problems:
             raise ConfigError(self.problems)
         return Plan(config, [lane for lane in lanes if lane], sinks, context, control)
+
+    def _keys(self, name: str) -> None:
+        folder = self.context.path(name)
+        self.context = replace(self.context, keys=folder)
+        for problem in key_problems(folder):
+            self._problem(("keys",), problem)
 
     def _lane(
         self, lane: LaneConfig, loc: Location, station: str, context: BuildContext

@@ -74,6 +74,8 @@ class BuildContext:
         history until a segment closes.
     config_text : str
         The whole configuration, for sinks that keep a record of it.
+    keys : Path, optional
+        Folder of the engine's keys: every socket asks for one.
     """
 
     clock: "Clock"
@@ -88,6 +90,7 @@ class BuildContext:
     frame_length: int = 0
     detector_latency: int = 0
     config_text: str = ""
+    keys: Path | None = None
 
     def path(self, name: str | Path) -> Path:
         """`name` as found from the working folder or else from `base`."""

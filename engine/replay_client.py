@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.keys import use_client_keys
 from neurovocal.engine.received import Received, received_of
 from neurovocal.engine.resume import Key, Position, Resumer, Start
 from neurovocal.engine.wire import MAX_PAYLOAD, WireError, decode
@@ -37,6 +39,8 @@ class ReplayClient:
         Where the journal answers, such as ``tcp://127.0.0.1:5558``.
     kinds, streams, start, positions
         See `Resumer`.
+    keys : path, optional
+        Folder of the client's keys.
     """
 
     def __init__(
@@ -46,8 +50,10 @@ class ReplayClient:
         streams: frozenset[str] | None,
         start: Start,
         positions: Mapping[Key, Position],
+        keys: str | Path | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._keys = keys
         self._resumer = Resumer(kinds, streams, start, positions)
         self._socket: zmq.Socket[bytes] | None = None
 
@@ -66,6 +72,8 @@ class ReplayClient:
         self._socket.setsockopt(zmq.SNDHWM, _MOST_WAITING)
         # A question to an engine that is not there would only be answered twice.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        if self._keys is not None:
+            use_client_keys(self._socket, self._keys)
         try:
             self._socket.connect(self.endpoint)
         except zmq.ZMQError as error:

@@ -19,7 +19,9 @@ _LOOPBACK_NAMES = {"localhost", "lo"}
 _IPC_MOST = 107
 
 
-def endpoint_problems(endpoint: str, *, allow_remote: bool) -> Iterator[str]:
+def endpoint_problems(
+    endpoint: str, *, allow_remote: bool, keyed: bool = False
+) -> Iterator[str]:
     """Yield a sentence per mistake in an endpoint that is to be bound.
 
     Parameters
@@ -27,7 +29,9 @@ def endpoint_problems(endpoint: str, *, allow_remote: bool) -> Iterator[str]:
     endpoint : str
         ``tcp://HOST:PORT`` (port ``*``: any that is free) or ``ipc://PATH``.
     allow_remote : bool
-        Whether other machines may connect.
+        Whether other machines may connect, whoever they are.
+    keyed : bool
+        Whether only those with a key may.
     """
     if endpoint.startswith("ipc://"):
         yield from _ipc_problems(endpoint.removeprefix("ipc://"))
@@ -42,10 +46,11 @@ def endpoint_problems(endpoint: str, *, allow_remote: bool) -> Iterator[str]:
     host, port = match.groups()
     if port != "*" and int(port) > 65535:
         yield f"endpoint '{endpoint}': there is no port above 65535"
-    if not allow_remote and not is_loopback(host):
+    if not (allow_remote or keyed or is_loopback(host)):
         yield (
             f"endpoint '{endpoint}' lets other machines connect, unencrypted: bind "
-            "127.0.0.1, or say 'allow_remote: true'"
+            "127.0.0.1, or make keys ('neurovocal keys new') and name their folder by "
+            "'keys', or say 'allow_remote: true'"
         )
 
 

@@ -3,11 +3,14 @@
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.keys import use_client_keys
 from neurovocal.engine.wire import MAX_PAYLOAD, prefix
 from neurovocal.plugins._endpoint import bind
+from neurovocal.plugins._guard import Guard
 from neurovocal.plugins._relay_replay import ReplayRelay
 
 if TYPE_CHECKING:
@@ -53,10 +56,20 @@ class Relay:
         Endpoint to bind for subscribers.
     replay : str or None
         Endpoint to bind for those who ask for what they missed.
+    keys : Path, optional
+        The relay's own keys, as an engine's: whom it lets in.
+    station_keys : Path, optional
+        Keys by which the stations let the relay in.
     """
 
     def __init__(
-        self, stations: Sequence[Station], publish: str, replay: str | None = None
+        self,
+        stations: Sequence[Station],
+        publish: str,
+        replay: str | None = None,
+        *,
+        keys: Path | None = None,
+        station_keys: Path | None = None,
     ) -> None:
         self.endpoint = publish
         self.forwarded = 0
@@ -64,8 +77,12 @@ class Relay:
         self._replay = (
             None
             if replay is None
-            else ReplayRelay(replay, [station.replay for station in stations])
+            else ReplayRelay(
+                replay, [station.replay for station in stations], station_keys
+            )
         )
+        self._guard = Guard(keys, "read")
+        self._station_keys = station_keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._front: list[zmq.Socket[bytes]] = []
         self._back: zmq.Socket[bytes] | None = None
@@ -94,11 +111,12 @@ class Relay:
         self._back.setsockopt(zmq.SNDHWM, _QUEUE_LENGTH)
         self._back.setsockopt(zmq.MAXMSGSIZE, 64 * 1024)
         try:
+            self._guard.protect(self._context, self._back)
             self.endpoint = bind(self._back, self.endpoint)
             for station in self._stations:
                 self._front.append(self._connected(station.live))
             if self._replay is not None:
-                self._replay.open(self._context)
+                self._replay.open(self._context, self._guard)
         except ConfigError:
             self.close()
             raise
@@ -111,6 +129,7 @@ class Relay:
             end.close(linger=0)
         if self._replay is not None:
             self._replay.close()
+        self._guard.close()
         if self._context is not None:
             self._context.term()
         self._front, self._back, self._context = [], None, None
@@ -141,6 +160,8 @@ class Relay:
         end = self._context.socket(zmq.XSUB)
         end.setsockopt(zmq.RCVHWM, _QUEUE_LENGTH)
         end.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+        if self._station_keys is not None:
+            use_client_keys(end, self._station_keys)
         try:
             end.connect(endpoint)
         except zmq.ZMQError as error:

@@ -3,14 +3,17 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.keys import use_client_keys
 from neurovocal.engine.wire import MAX_PAYLOAD
 from neurovocal.plugins._endpoint import bind
+from neurovocal.plugins._guard import Guard
 
 if TYPE_CHECKING:
     import zmq
@@ -45,10 +48,18 @@ class ReplayRelay:
         Where to bind.
     stations : sequence of str or None
         Replay sockets, in the order of the stations.
+    station_keys : Path, optional
+        Keys by which the stations let the relay in.
     """
 
-    def __init__(self, endpoint: str, stations: Sequence[str | None]) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        stations: Sequence[str | None],
+        station_keys: Path | None = None,
+    ) -> None:
         self.endpoint = endpoint
+        self._station_keys = station_keys
         self._stations = stations
         self._front: dict[int, zmq.Socket[bytes]] = {}
         self._back: zmq.Socket[bytes] | None = None
@@ -61,7 +72,7 @@ class ReplayRelay:
         """Sockets to be polled."""
         return [*([self._back] if self._back else []), *self._front.values()]
 
-    def open(self, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+    def open(self, context: "zmq.Context[zmq.Socket[bytes]]", guard: Guard) -> None:
         """Bind and connect; ConfigError when an endpoint is malformed or taken."""
         import zmq
 
@@ -69,6 +80,7 @@ class ReplayRelay:
         self._back.setsockopt(zmq.MAXMSGSIZE, _MOST_REQUEST_BYTES)
         self._back.setsockopt(zmq.SNDHWM, _MOST_WAITING)
         self._back.setsockopt(zmq.RCVHWM, _MOST_WAITING)
+        guard.protect(context, self._back)
         self.endpoint = bind(self._back, self.endpoint)
         for number, station in enumerate(self._stations):
             if station is None:
@@ -77,6 +89,8 @@ class ReplayRelay:
             end.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
             end.setsockopt(zmq.SNDHWM, _MOST_WAITING)
             end.setsockopt(zmq.IMMEDIATE, 1)
+            if self._station_keys is not None:
+                use_client_keys(end, self._station_keys)
             try:
                 end.connect(station)
             except zmq.ZMQError as error:

@@ -19,6 +19,7 @@ from neurovocal.engine.journal_topics import Page, page_after, topics
 from neurovocal.engine.types import KINDS
 from neurovocal.engine.wire import encode
 from neurovocal.plugins._endpoint import bind
+from neurovocal.plugins._guard import Guard
 
 if TYPE_CHECKING:
     import zmq
@@ -82,10 +83,13 @@ class ReplayServer:
         Where to bind.
     journal : Path
         The journal; it may be removed and made anew.
+    keys : Path, optional
+        Folder of keys; None: whoever reaches the endpoint may ask.
     """
 
-    def __init__(self, endpoint: str, journal: Path) -> None:
+    def __init__(self, endpoint: str, journal: Path, keys: Path | None = None) -> None:
         self.endpoint = endpoint
+        self._guard = Guard(keys, "read")
         self.answered = 0
         self._journal = journal
         self._stopping = Flag()
@@ -110,6 +114,7 @@ class ReplayServer:
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MOST_REQUEST_BYTES)
         self._socket.setsockopt(zmq.LINGER, 0)
         try:
+            self._guard.protect(self._context, self._socket)
             self.endpoint = bind(self._socket, self.endpoint)
         except ConfigError:
             self.close()
@@ -125,6 +130,7 @@ class ReplayServer:
             self._thread.join()
         if self._socket is not None:
             self._socket.close()
+        self._guard.close()
         if self._context is not None:
             self._context.term()
         self._thread = self._socket = self._context = None

@@ -1,6 +1,7 @@
 """Takes commands over ZeroMQ: JSON requests, JSON replies (docs/control.md)."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,6 +11,7 @@ from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.timebase import NS, Clock
 from neurovocal.plugins._endpoint import bind, claim, endpoint_problems
+from neurovocal.plugins._guard import Guard
 
 if TYPE_CHECKING:
     import zmq
@@ -43,10 +45,16 @@ class ControlSocket:
         Checked options.
     clock : Clock
         For the bound on the rate.
+    keys : Path, optional
+        Folder of keys; None: whoever reaches the endpoint may steer.
     """
 
-    def __init__(self, options: ControlOptions, clock: Clock) -> None:
+    def __init__(
+        self, options: ControlOptions, clock: Clock, keys: Path | None = None
+    ) -> None:
         self._options = options
+        self._keyed = keys is not None
+        self._guard = Guard(keys, "control")
         self._rate = _Rate(options.commands_per_s, clock)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -62,7 +70,7 @@ class ControlSocket:
         """
         import zmq
 
-        problems = list(_problems(self._options))
+        problems = list(_problems(self._options, self._keyed))
         if problems:
             raise ConfigError(problems)
         self._context = zmq.Context()
@@ -71,6 +79,7 @@ class ControlSocket:
         self._socket.setsockopt(zmq.SNDHWM, _MOST_WAITING)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES)
         try:
+            self._guard.protect(self._context, self._socket)
             self.endpoint = bind(self._socket, self._options.endpoint)
         except ConfigError:
             self.close()
@@ -96,6 +105,7 @@ class ControlSocket:
         """Close the socket; the last reply gets a moment to leave."""
         if self._socket is not None:
             self._socket.close(linger=_LINGER_MS)
+        self._guard.close()
         if self._context is not None:
             self._context.term()
         self._socket = self._context = None
@@ -140,12 +150,14 @@ def _refusal(sentence: str) -> dict[str, Any]:
     return {"v": 1, "id": None, "ok": False, "error": sentence}
 
 
-def _problems(options: ControlOptions) -> Iterator[str]:
-    return endpoint_problems(options.endpoint, allow_remote=options.allow_remote)
+def _problems(options: ControlOptions, keyed: bool) -> Iterator[str]:
+    return endpoint_problems(
+        options.endpoint, allow_remote=options.allow_remote, keyed=keyed
+    )
 
 
 def _build(options: ControlOptions, context: BuildContext) -> ControlSocket:
-    return ControlSocket(options, context.clock)
+    return ControlSocket(options, context.clock, context.keys)
 
 
 plugin = Plugin(
@@ -154,5 +166,5 @@ plugin = Plugin(
     build=_build,
     summary="takes commands while it runs: status, set, prime, stop (ZeroMQ)",
     resources=lambda options: claim(options.endpoint),
-    check=lambda options, context: _problems(options),
+    check=lambda options, context: _problems(options, context.keys is not None),
 )

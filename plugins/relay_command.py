@@ -2,12 +2,14 @@
 
 import signal
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.keys import key_problems
 from neurovocal.plugins._endpoint import endpoint_problems
 from neurovocal.plugins._relay import Relay, station_of
 
@@ -33,6 +35,14 @@ def relay(
             metavar="ENDPOINT", help="Where to answer for all replay sockets."
         ),
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The relay's own keys: whom it lets in."),
+    ] = None,
+    station_keys: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keys by which the stations let it in."),
+    ] = None,
     allow_remote: Annotated[
         bool, typer.Option(help="Let other machines connect, unencrypted.")
     ] = False,
@@ -44,14 +54,18 @@ def relay(
     engines themselves. Runs until Ctrl-C.
     """
     stations = [station_of(text) for text in station]
-    problems = list(endpoint_problems(to, allow_remote=allow_remote))
-    if replay_to is not None:
-        problems += endpoint_problems(replay_to, allow_remote=allow_remote)
-        if not any(one.replay for one in stations):
-            problems.append("--replay-to needs a station with one: --from LIVE,REPLAY")
+    problems = [] if keys is None else key_problems(keys)
+    for endpoint in (to, replay_to):
+        if endpoint is not None:
+            problems += endpoint_problems(
+                endpoint, allow_remote=allow_remote, keyed=keys is not None
+            )
+    if replay_to is not None and not any(one.replay for one in stations):
+        problems.append("--replay-to needs a station with one: --from LIVE,REPLAY")
     if problems:
         raise ConfigError(problems)
-    _run(Relay(stations, to, replay_to), len(stations))
+    running = Relay(stations, to, replay_to, keys=keys, station_keys=station_keys)
+    _run(running, len(stations))
 
 
 def _run(running: Relay, number: int) -> None:

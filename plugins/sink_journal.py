@@ -75,12 +75,19 @@ class JournalSink:
         For the commit window and the time at which the run began.
     run, config : str
         Name of the run, and its whole configuration.
+    keys : Path, optional
+        Folder of keys, for the replay socket.
     """
 
     wants = frozenset(KINDS.values()) - BULK_KINDS - {"stats"}
 
     def __init__(
-        self, options: JournalOptions, clock: Clock, run: str, config: str
+        self,
+        options: JournalOptions,
+        clock: Clock,
+        run: str,
+        config: str,
+        keys: Path | None = None,
     ) -> None:
         self.path = Path(options.path).expanduser()
         self._window_ns = round(options.commit_ms * 1e6)
@@ -97,7 +104,9 @@ class JournalSink:
             None if options.keep_mb is None else round(options.keep_mb * 2**20)
         )
         self._server = (
-            None if options.replay is None else ReplayServer(options.replay, self.path)
+            None
+            if options.replay is None
+            else ReplayServer(options.replay, self.path, keys)
         )
         self._identity: tuple[int, int] | None = None
         self._suspicious = False  # SQLite spoke of damage: look at every page
@@ -262,7 +271,9 @@ def _set_aside(path: Path, utc_ns: int) -> Path:
 
 
 def _build(options: JournalOptions, context: BuildContext) -> JournalSink:
-    return JournalSink(options, context.clock, context.run, context.config_text)
+    return JournalSink(
+        options, context.clock, context.run, context.config_text, context.keys
+    )
 
 
 def _problems(options: JournalOptions, context: BuildContext) -> list[str]:
@@ -270,7 +281,11 @@ def _problems(options: JournalOptions, context: BuildContext) -> list[str]:
         return ["a journal is a file: '-' is none"]
     problems = list(output_problems(options.path))
     if options.replay is not None:
-        problems += endpoint_problems(options.replay, allow_remote=options.allow_remote)
+        problems += endpoint_problems(
+            options.replay,
+            allow_remote=options.allow_remote,
+            keyed=context.keys is not None,
+        )
     return problems
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from neurovocal.engine.timebase import NS, Clock
 from neurovocal.engine.types import KINDS, Message
 from neurovocal.engine.wire import encode
 from neurovocal.plugins._endpoint import bind, claim, endpoint_problems
+from neurovocal.plugins._guard import Guard
 from neurovocal.plugins._subscribers import Subscribers
 
 if TYPE_CHECKING:
@@ -61,15 +63,21 @@ class ZmqSink:
         Monotonic time, for the ledger.
     run : str
         Name of the run, in every header.
+    keys : Path, optional
+        Folder of keys; None: whoever reaches the endpoint may listen.
     """
 
     # Audio is published only when it is asked for: it is bulky, and private.
     wants = frozenset(KINDS.values()) - {"block"}
 
-    def __init__(self, options: ZmqOptions, clock: Clock, run: str) -> None:
+    def __init__(
+        self, options: ZmqOptions, clock: Clock, run: str, keys: Path | None = None
+    ) -> None:
         self._options = options
+        self._keyed = keys is not None
         self._clock = clock
         self._run = run
+        self._guard = Guard(keys, "read")
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._subscribers = Subscribers()
@@ -88,7 +96,7 @@ class ZmqSink:
         NeurovocalError
             Too few subscribers came in time.
         """
-        problems = list(_problems(self._options))
+        problems = list(_problems(self._options, self._keyed))
         if problems:
             raise ConfigError(problems)
         self._bind()
@@ -117,6 +125,7 @@ class ZmqSink:
         """Close the socket; slow connections get `linger_s` to take what waits."""
         if self._socket is not None:
             self._socket.close(linger=round(self._options.linger_s * 1000))
+        self._guard.close()
         if self._context is not None:
             self._context.term()
         self._socket = self._context = None
@@ -142,6 +151,7 @@ class ZmqSink:
         self._socket.setsockopt(zmq.SNDHWM, self._options.queue_length)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _UPSTREAM_MOST_BYTES)
         try:
+            self._guard.protect(self._context, self._socket)
             self.endpoint = bind(self._socket, endpoint)
         except ConfigError:
             self.close()
@@ -179,12 +189,14 @@ class ZmqSink:
             self._subscribers.take(self._socket.recv(zmq.DONTWAIT, copy=False))
 
 
-def _problems(options: ZmqOptions) -> Iterator[str]:
-    return endpoint_problems(options.endpoint, allow_remote=options.allow_remote)
+def _problems(options: ZmqOptions, keyed: bool) -> Iterator[str]:
+    return endpoint_problems(
+        options.endpoint, allow_remote=options.allow_remote, keyed=keyed
+    )
 
 
 def _build(options: ZmqOptions, context: BuildContext) -> ZmqSink:
-    return ZmqSink(options, context.clock, context.run)
+    return ZmqSink(options, context.clock, context.run, context.keys)
 
 
 plugin = Plugin(
@@ -193,5 +205,5 @@ plugin = Plugin(
     build=_build,
     summary="publishes labels, segments, frames, synthesis and statistics (ZeroMQ)",
     resources=lambda options: claim(options.endpoint),
-    check=lambda options, context: _problems(options),
+    check=lambda options, context: _problems(options, context.keys is not None),
 )

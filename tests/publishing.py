@@ -14,13 +14,18 @@ class Engine:
     """The two sinks of a run that has labels to tell."""
 
     def __init__(
-        self, folder: Path, run: str = "run0", stream: str = INFO.stream
+        self,
+        folder: Path,
+        run: str = "run0",
+        stream: str = INFO.stream,
+        keys: Path | None = None,
     ) -> None:
         self.info = StreamInfo(stream, INFO.sample_rate)
         options = sink_journal.JournalOptions(
             path=str(folder / "j.sqlite"), replay="tcp://127.0.0.1:*"
         )
-        context = BuildContext(SystemClock(), run, config_text="version: 1\n")
+        text = "version: 1\n"
+        context = BuildContext(SystemClock(), run, config_text=text, keys=keys)
         self.journal = sink_journal.plugin.build(options, context)
         endpoint = "tcp://127.0.0.1:*"
         self.zmq = sink_zmq.plugin.build(

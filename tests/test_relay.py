@@ -32,10 +32,12 @@ def engines(tmp_path: Path) -> Iterator[list[Engine]]:
 
 
 @contextmanager
-def relaying(engines: list[Engine], *, replay: bool = False) -> Iterator[Relay]:
+def relaying(
+    engines: list[Engine], *, replay: bool = False, **keys: Path
+) -> Iterator[Relay]:
     stations = [Station(e.zmq.endpoint, e.replay) for e in engines]
     endpoint = "tcp://127.0.0.1:*"
-    relay = Relay(stations, endpoint, endpoint if replay else None)
+    relay = Relay(stations, endpoint, endpoint if replay else None, **keys)
     relay.open()
     done = Flag()
 

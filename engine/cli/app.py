@@ -15,6 +15,7 @@ from neurovocal.engine.cli.control import control
 from neurovocal.engine.cli.export import export
 from neurovocal.engine.cli.init import init
 from neurovocal.engine.cli.inspect import check, devices, plugins, schema
+from neurovocal.engine.cli.keys import keys_app
 from neurovocal.engine.cli.listen import listen
 from neurovocal.engine.cli.recordings import detect, label
 from neurovocal.engine.cli.replay import replay
@@ -66,6 +67,7 @@ def build_app() -> typer.Typer:
     for command in _COMMANDS:
         app.command()(command)
     app.add_typer(bundle_app, name="bundle")
+    app.add_typer(keys_app, name="keys")
     for point in sorted(entry_points(group=COMMANDS_GROUP), key=lambda p: p.name):
         app.command(point.name)(point.load())
     return app

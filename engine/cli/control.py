@@ -29,6 +29,10 @@ def control(
         str | None,
         typer.Option(help="Which model; default: the one that takes commands."),
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keys that `neurovocal keys add` made."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The reply as JSON.")] = False,
 ) -> None:
     """Steer a running engine: `neurovocal control set synthesis=free temperature=0.8`.
@@ -43,7 +47,7 @@ def control(
     if not words:
         raise ConfigError("which command? ping, status, set, prime or stop")
     command, *rest = words
-    with Control(endpoint, timeout=_PATIENCE_S) as socket:
+    with Control(endpoint, timeout=_PATIENCE_S, keys=keys) as socket:
         reply = socket.command(
             command, _arguments(command, rest), lane=lane, model=model
         )

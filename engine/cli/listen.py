@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -46,6 +47,10 @@ def listen(
     count: Annotated[
         int | None, typer.Option(min=1, help="End after so many messages.")
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keys that `neurovocal keys add` made."),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(min=0, help="End after so many seconds without a message."),
@@ -61,7 +66,7 @@ def listen(
     left = count
     with (
         suppress(KeyboardInterrupt),
-        Subscriber(endpoint, chosen, stream) as subscriber,
+        Subscriber(endpoint, chosen, stream, keys=keys) as subscriber,
     ):
         while left is None or left > 0:
             received = _next(subscriber, timeout)

@@ -1,0 +1,80 @@
+"""Who may connect: CURVE for a socket that is bound, answered by ZAP.
+
+ZeroMQ encrypts the connection (CurveZMQ, rfc.zeromq.org/spec/26) and asks inside this
+process (ZAP, rfc.zeromq.org/spec/27) whether a client's public key is known.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neurovocal.engine.keys import Role, allowed_keys, engine_keys
+
+if TYPE_CHECKING:
+    import zmq
+    from zmq.auth.thread import ThreadAuthenticator
+
+log = logging.getLogger("neurovocal")
+
+# A connection that has not shown its key by then is closed.
+HANDSHAKE_MS = 5000
+
+
+class Guard:
+    """Lets in whoever has a key; one guard per ZeroMQ context.
+
+    Parameters
+    ----------
+    folder : Path or None
+        The engine's keys; None: whoever can reach the socket may use it.
+    role : {'read', 'control'}
+        What the socket is for.
+    """
+
+    def __init__(self, folder: Path | None, role: Role) -> None:
+        self._folder = folder
+        self._role: Role = role
+        self._thread: ThreadAuthenticator | None = None
+
+    def protect(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", server: "zmq.Socket[bytes]"
+    ) -> None:
+        """Set a socket up before it is bound; a context may have several.
+
+        Raises
+        ------
+        ConfigError
+            The engine's keys are missing, or not secret.
+        """
+        import zmq
+
+        server.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        if self._folder is None:
+            return
+        from zmq.auth.thread import ThreadAuthenticator
+
+        own = engine_keys(self._folder)
+        if self._thread is None:
+            quiet = logging.getLogger("neurovocal.zap")
+            quiet.setLevel(logging.CRITICAL)
+            self._thread = ThreadAuthenticator(context, log=quiet)
+            self._thread.start()
+            self._thread.configure_curve_callback("*", self)
+        server.curve_publickey = own.public
+        server.curve_secretkey = own.secret
+        server.curve_server = True
+
+    def close(self) -> None:
+        """Stop answering; before the context ends. May be called twice."""
+        if self._thread is not None:
+            self._thread.stop()
+        self._thread = None
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether the owner of a public key (Z85) may connect; asked by ZeroMQ.
+
+        The folder is read each time: connections are rare, and ZeroMQ's clients do
+        not try again when they were refused once.
+        """
+        assert self._folder is not None
+        return key in allowed_keys(self._folder, self._role)

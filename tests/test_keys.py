@@ -1,0 +1,247 @@
+"""Nobody without a key is let in, and the key decides what for."""
+
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bad_network import BadNetwork
+from command import neurovocal
+from publishing import Engine
+from test_relay import relaying
+
+from neurovocal.engine.cli.session import plan_of
+from neurovocal.engine.client import Control, Subscriber
+from neurovocal.engine.config import parse_config
+from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.keys import (
+    add_client,
+    allowed_keys,
+    clients,
+    key_problems,
+    make_engine_keys,
+    remove_client,
+)
+from neurovocal.engine.located import parse_located
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.plugins import control_zmq
+
+PATIENCE_S = 30.0
+SILENCE_S = 0.5  # long enough for a connection that is let in to say something
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """An engine's keys, with one client of each role."""
+    folder = tmp_path / "engine"
+    make_engine_keys(folder)
+    add_client(folder, "alice", "read", tmp_path / "alice")
+    add_client(folder, "carol", "control", tmp_path / "carol")
+    return folder
+
+
+@pytest.fixture
+def engine(keys: Path, tmp_path: Path) -> Iterator[Engine]:
+    (tmp_path / "journal").mkdir()
+    engine = Engine(tmp_path / "journal", keys=keys)
+    yield engine
+    engine.close()
+
+
+def hears(engine: Engine, subscriber: Subscriber, tries: int) -> bool:
+    for _ in range(tries):
+        engine.send()
+        if subscriber.receive(SILENCE_S / 10) is not None:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", ["alice", "carol"])
+def test_who_has_a_key_hears_and_gets_back_what_was_missed(
+    engine: Engine, tmp_path: Path, name: str
+) -> None:
+    engine.send(20, only_keep=True)
+    with Subscriber(
+        engine.zmq.endpoint,
+        replay=engine.replay,
+        start="run",
+        keys=tmp_path / name,
+    ) as subscriber:
+        heard = [subscriber.receive(PATIENCE_S) for _ in range(20)]
+        seqs = [message.seq for message in heard if message]
+        assert seqs == list(range(20))
+        assert hears(engine, subscriber, 600)
+
+
+def test_who_has_none_hears_nothing(engine: Engine, tmp_path: Path) -> None:
+    engine.send(5, only_keep=True)
+    stranger = tmp_path / "stranger"
+    make_engine_keys(tmp_path / "elsewhere")
+    add_client(tmp_path / "elsewhere", "mallory", "read", stranger)
+    # The right server, but a key that it does not know.
+    (stranger / "server.key").write_bytes((tmp_path / "engine/server.key").read_bytes())
+    for given in (None, stranger):
+        with Subscriber(
+            engine.zmq.endpoint, replay=engine.replay, start="run", keys=given
+        ) as subscriber:
+            assert not hears(engine, subscriber, 10)
+    with Subscriber(engine.zmq.endpoint, keys=tmp_path / "alice") as subscriber:
+        assert hears(engine, subscriber, 600)
+
+
+def test_a_false_server_is_not_believed(keys: Path, tmp_path: Path) -> None:
+    make_engine_keys(tmp_path / "false")
+    (tmp_path / "journal").mkdir()
+    false = Engine(tmp_path / "journal", keys=tmp_path / "false")
+    with Subscriber(false.zmq.endpoint, keys=tmp_path / "alice") as subscriber:
+        assert not hears(false, subscriber, 10)
+    false.close()
+
+
+def test_only_who_may_steer_steers(keys: Path, tmp_path: Path) -> None:
+    options = control_zmq.ControlOptions(endpoint="tcp://127.0.0.1:*")
+    context = BuildContext(SystemClock(), "run", keys=keys)
+    server = control_zmq.plugin.build(options, context)
+    server.open()
+
+    def answer(name: str) -> dict[str, object]:
+        with Control(server.endpoint, timeout=SILENCE_S, keys=tmp_path / name) as asked:
+            from threading import Thread
+
+            for _ in range(20):
+                thread = Thread(
+                    target=server.serve, args=(lambda r: {"ok": True}, SILENCE_S)
+                )
+                thread.start()
+                try:
+                    return asked.command("ping")
+                except NeurovocalError:
+                    if name == "alice":
+                        raise
+                finally:
+                    thread.join()
+        return {}
+
+    assert answer("carol")["ok"]
+    with pytest.raises(NeurovocalError):
+        answer("alice")
+    server.close()
+
+
+def test_a_client_that_is_removed_is_not_let_in_again(
+    engine: Engine, keys: Path, tmp_path: Path
+) -> None:
+    with BadNetwork(int(engine.zmq.endpoint.rsplit(":", 1)[1])) as network:
+        with Subscriber(network.endpoint, keys=tmp_path / "alice") as subscriber:
+            assert hears(engine, subscriber, 600)
+        remove_client(keys, "alice")
+        with Subscriber(network.endpoint, keys=tmp_path / "alice") as subscriber:
+            assert not hears(engine, subscriber, 10)
+        add_client(keys, "dora", "read", tmp_path / "dora")
+        with Subscriber(network.endpoint, keys=tmp_path / "dora") as subscriber:
+            assert hears(engine, subscriber, 600)
+
+
+def test_a_relay_has_keys_on_both_sides(
+    engine: Engine, keys: Path, tmp_path: Path
+) -> None:
+    with relaying(
+        [engine], replay=True, keys=keys, station_keys=tmp_path / "alice"
+    ) as relay:
+        with Subscriber(relay.endpoint, keys=tmp_path / "carol") as subscriber:
+            assert hears(engine, subscriber, 600)
+        with Subscriber(relay.endpoint) as subscriber:
+            assert not hears(engine, subscriber, 10)
+
+
+def test_connections_that_never_finish_their_greeting_do_no_harm(
+    engine: Engine, tmp_path: Path
+) -> None:
+    port = int(engine.zmq.endpoint.rsplit(":", 1)[1])
+    greeting = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\x01CURVE" + b"\0" * 15
+    slow = []
+    for number in range(40):
+        one = socket.create_connection(("127.0.0.1", port))
+        one.sendall((b"", b"\xff", greeting, b"GET / HTTP/1.1\r\n\r\n")[number % 4])
+        slow.append(one)
+    with Subscriber(engine.zmq.endpoint, keys=tmp_path / "alice") as subscriber:
+        assert hears(engine, subscriber, 600)
+    for one in slow:
+        one.close()
+
+
+def test_secrets_are_for_one_user_only(keys: Path, tmp_path: Path) -> None:
+    for path in (keys / "server.key_secret", tmp_path / "alice" / "client.key_secret"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o700
+    os.chmod(keys / "server.key_secret", 0o644)
+    (problem,) = key_problems(keys)
+    assert "others may read the secret key" in problem
+    os.chmod(tmp_path / "alice" / "client.key_secret", 0o640)
+    with (
+        pytest.raises(ConfigError, match="others may read"),
+        Subscriber("tcp://127.0.0.1:1", keys=tmp_path / "alice"),
+    ):
+        pass
+
+
+def test_the_command_makes_lists_and_removes(tmp_path: Path) -> None:
+    def keys_command(*arguments: object) -> str:
+        done = neurovocal("keys", *arguments, cwd=tmp_path)
+        assert done.code == 0, done.err
+        return done.out
+
+    assert "keys: " in keys_command("new", "e")
+    keys_command("add", "e", "alice")
+    keys_command("add", "e", "carol", "--control", "--out", "c")
+    assert keys_command("list", "e") == "alice\tlisten\ncarol\tlisten, steer\n"
+    assert clients(tmp_path / "e") == [("alice", "read"), ("carol", "control")]
+    assert len(allowed_keys(tmp_path / "e", "read")) == 2
+    assert len(allowed_keys(tmp_path / "e", "control")) == 1
+    done = neurovocal("keys", "add", "e", "alice", cwd=tmp_path)
+    assert (done.code, "knows a client 'alice' already" in done.err) == (1, True)
+
+
+def test_mistakes_with_keys_change_nothing(keys: Path, tmp_path: Path) -> None:
+    before = (keys / "server.key_secret").read_bytes()
+    with pytest.raises(ConfigError, match="holds keys already"):
+        make_engine_keys(keys)
+    assert (keys / "server.key_secret").read_bytes() == before
+    for engine, name, out, sentence in (
+        (keys, "alice", "x", "knows a client 'alice' already"),
+        (keys, "bob", "alice", "holds keys already"),
+        (keys, "../../bob", "x", "is no name"),
+        (tmp_path / "nowhere", "bob", "x", "holds no keys of an engine"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            add_client(engine, name, "read", tmp_path / out)
+    with pytest.raises(ConfigError, match="it knows: alice, carol"):
+        remove_client(keys, "bob")
+
+
+def test_a_configuration_is_checked_before_anything_is_bound(
+    keys: Path, tmp_path: Path
+) -> None:
+    def problems(line: str) -> list[str]:
+        text = f"""
+version: 1
+{line}
+source: {{plugin: synthetic}}
+sinks:
+  - {{plugin: zmq, options: {{endpoint: "tcp://*:5999"}}}}
+"""
+        located = parse_located(text, str(tmp_path / "c.yaml"))
+        try:
+            plan_of(parse_config(located), located)
+        except ConfigError as error:
+            return str(error).split("\n")
+        return []
+
+    assert problems("keys: engine") == []
+    (missing,) = problems("keys: nothing")
+    assert "c.yaml:3: keys: there is no key" in missing
+    (open_to_all,) = problems("")
+    assert "neurovocal keys new" in open_to_all
