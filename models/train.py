@@ -3,11 +3,9 @@
 import math
 import shutil
 import time
-from typing import Any
 
 import torch
 
-from neurovocal.engine.front_end import build_front_end, frames_of
 from neurovocal.engine.manifest import Bundle, load_bundle
 from neurovocal.engine.types import Float32
 from neurovocal.models.adjust import Adjusted, adjust
@@ -16,13 +14,12 @@ from neurovocal.models.card import card_page, complete_card
 from neurovocal.models.classifier import Classifier
 from neurovocal.models.config import TrainConfig
 from neurovocal.models.data import Recording, read_dataset
-from neurovocal.models.evaluate import SKIPPED_FRAMES, evaluate_bundle
+from neurovocal.models.evaluate import evaluate_bundle
 from neurovocal.models.export import Trained, seal, write_bundle
 from neurovocal.models.export_forecast import TrainedForecast
 from neurovocal.models.fit import Budget, History, Interrupted, StopFlag, Task, fit
 from neurovocal.models.forecast import phrases_of
-from neurovocal.models.frames import read_samples
-from neurovocal.models.measure import LinearPredictor
+from neurovocal.models.linear import linear_errors
 from neurovocal.models.prepare import Prepared, prepare
 from neurovocal.models.progress import Reporter
 from neurovocal.models.record import summary, training_record, write_history
@@ -40,7 +37,6 @@ _DETECTOR_SHARE = 0.05
 _CLASSIFIER_SHARE = 0.35
 _RNN_RBM_SHARE = 0.5
 _FORECAST_SHARE = 0.05
-AR_ORDERS = (1, 4, 8)
 
 
 def train_bundle(
@@ -145,7 +141,7 @@ def _make_bundle(
             bundle, data.split.test, lambda share: watch(share, ""), tally.add
         )
     if rnn_rbm is not None:
-        _compare_with_linear(figures, bundle, data)
+        figures["rnn_rbm"] |= linear_errors(bundle, data, figures["rnn_rbm"]["mse"])
     finished = bundle.manifest.model_copy(update={"figures": figures})
     page = card_page(finished, card.description)
     (folder / "README.md").write_text(page, encoding="utf-8")
@@ -285,21 +281,3 @@ def _songs(config: TrainConfig, data: Prepared) -> tuple[list[Float32], list[Flo
         songs_of(data.train, keep_s, frames_per_s),
         songs_of(data.valid, keep_s, frames_per_s),
     )
-
-
-def _compare_with_linear(
-    figures: dict[str, Any], bundle: Bundle, data: Prepared
-) -> None:
-    """Put the yardstick of a linear prediction beside the RNN-RBM's."""
-    train = [material.clipped for material in data.train]
-    features = build_front_end(bundle.manifest.front_end, bundle.folder)
-    rate = bundle.manifest.front_end.sample_rate
-    test = [frames_of(features, read_samples(r, rate)) for r in data.split.test]
-    longer = [song for song in test if len(song) > SKIPPED_FRAMES]
-    measures = figures["rnn_rbm"]
-    for order in AR_ORDERS:
-        songs = [song for song in train if len(song) > order]
-        error = LinearPredictor.fit(songs, order).squared_error(longer, SKIPPED_FRAMES)
-        measures[f"mse_ar{order}"] = round(error, 6)
-        if error > 0:
-            measures[f"mse_ratio_to_ar{order}"] = round(measures["mse"] / error, 4)
