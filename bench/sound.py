@@ -33,7 +33,7 @@ from neurovocal.plugins._voice import Voice
 SETS = {
     "gy6or6, day 25": ("finch_gy6or6", "*250312*.flac"),
     "zebra finch": ("zebra_finch_G402", "*.flac"),
-    "digits": ("spoken_digits", "**/*.flac"),
+    "digits": ("spoken_digits", "*.wav"),
 }
 CHOICES = {"gy6or6, days 23 and 24": ("finch_gy6or6", "*2[34]0312*.flac")}
 ITERATIONS = 100
@@ -47,7 +47,7 @@ def recordings(data: Path, pattern: tuple[str, str], seconds: float) -> list:
     for path in paths[:: max(1, len(paths) // 24)]:
         samples, rate = soundfile.read(path, dtype="float32", frames=-1)
         samples = samples[: int(min(left, 5.0) * rate)]
-        if len(samples) > rate // 4:
+        if len(samples) > rate // 8:
             found.append((samples, rate))
             left -= len(samples) / rate
         if left <= 0.25:

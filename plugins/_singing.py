@@ -68,6 +68,13 @@ class Singer:
     seed : int
         The same seed, options and past give the same frames.
 
+    Attributes
+    ----------
+    past : float32[n_frames, n_bins]
+        What was heard.
+    gibbs_steps : int
+        Per frame.
+
     Raises
     ------
     BundleError
@@ -105,9 +112,10 @@ class Singer:
             gibbs_steps=gibbs_steps,
         )
         self.gibbs_steps = gibbs_steps or spec.gibbs_steps
-        past = finite(Golden(bundle).frames if past is None else past)
-        (heard,) = listening.try_run({"frames": past[:-1], "u": np.zeros(state, "f4")})
-        self._sampler.start(past[-1], finite(heard), (seed,))
+        self.past = finite(Golden(bundle).frames if past is None else past)
+        silence = np.zeros(state, np.float32)
+        (heard,) = listening.try_run({"frames": self.past[:-1], "u": silence})
+        self._sampler.start(self.past[-1], finite(heard), (seed,))
 
     def sing(self, n_frames: int) -> Iterator[Float32]:
         """Yield ``n_frames`` frames in parts, float32[n_part, n_bins]."""

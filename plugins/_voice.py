@@ -26,7 +26,8 @@ from neurovocal.plugins._spectrum import (
 
 # Chosen on days 23 and 24 of gy6or6: docs/synthesis.md.
 LOOK_AHEAD = 4
-_ITERATIONS = 16
+_ITERATIONS = 24  # at 50 % overlap; with more, frames tell more of each other
+_FEWER_ITERATIONS = 16
 _INERTIA = 0.9
 
 
@@ -46,8 +47,9 @@ class Voice:
         The bundle's folder, where the scaling lies.
     look_ahead : int
         Frames that must be known beyond the one that is given out, from 0.
-    iterations : int
-        Projections per frame: more are slower and a little better.
+    iterations : int, optional
+        Projections per frame: more are slower and a little better. Default: 24, or 16
+        where frames overlap by more than half.
     inertia : float
         See `PhaseReconstruction`.
 
@@ -71,7 +73,7 @@ class Voice:
         folder: Path,
         look_ahead: int = LOOK_AHEAD,
         *,
-        iterations: int = _ITERATIONS,
+        iterations: int | None = None,
         inertia: float = _INERTIA,
     ) -> None:
         if front_end.plugin != "spectrogram":
@@ -86,6 +88,8 @@ class Voice:
         self.sample_rate, self.n_bins = front_end.sample_rate, front_end.n_bins
         length, hop, n_fft = options.lengths(self.sample_rate)
         self.hop_length = hop
+        if iterations is None:
+            iterations = _ITERATIONS if 2 * hop >= length else _FEWER_ITERATIONS
         window = window_of(options.window, length, options.tukey_alpha)
         self._phase = PhaseReconstruction(
             window,

@@ -67,7 +67,7 @@ class RnnRbmOptions(Options):
     free energy, which tells foreign sounds from the bird's own less well."""
     sound: bool = False
     """Whether synthesized frames are turned into sound, too (`audio` events); this
-    takes a sixth of a core for frames at 250 a second."""
+    takes a fifth of a core for frames at 250 a second."""
     baseline_s: float = Field(default=60.0, gt=0)
     """Time constant of the running baseline of the surprise."""
     warm_up_ms: float = Field(default=100.0, ge=0)

@@ -14,9 +14,10 @@ from tiny_bundle import N_BINS, edit_manifest, make_tiny_bundle
 
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.manifest import load_bundle
+from neurovocal.models.explain import explain
+from neurovocal.models.generate import generate
 from neurovocal.plugins._singing import Singer, frames_of_recording
 from neurovocal.plugins._voice import Voice
-from neurovocal.plugins.command_generate import generate
 
 HOP, LENGTH, RATE = 128, 256, 32_000
 
@@ -130,11 +131,43 @@ def test_without_matplotlib_there_is_sound(
     import neurovocal.plugins._picture as picture
 
     monkeypatch.setattr(picture.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(
-        "neurovocal.plugins.command_generate.can_draw", picture.can_draw
-    )
+    monkeypatch.setattr("neurovocal.models.generate.can_draw", picture.can_draw)
     sung(folder, tmp_path / "song.wav", seconds=0.1)
     assert "no picture: pip install matplotlib" in capsys.readouterr().err
     assert not (tmp_path / "song.png").exists()
     with pytest.raises(ConfigError, match="--picture needs matplotlib"):
         sung(folder, tmp_path / "b.wav", picture=tmp_path / "b.png")
+
+
+def test_a_song_is_explained(tmp_path: Path) -> None:
+    """Where a band came unexpected, it told the state; the moments are the largest."""
+    bundle = load_bundle("bengalese-finch")
+    past = frames_of_recording(bundle, RECORDING)[:400]
+    loud = past.copy()
+    loud[-6:, 40:48] = 1.0  # a band that nothing foretold
+    plain, changed = explain(bundle, past, 50), explain(bundle, loud, 50)
+    band = next(k for k, (low, _) in enumerate(plain.bands) if low >= 40)
+    assert plain.told.shape == (50, 16)
+    assert np.array_equal(plain.told[:44], changed.told[:44])
+    assert changed.told[44, band] > 3 * plain.told[44, band]
+    assert changed.told[44].argmax() == band
+    assert changed.change[44] > plain.change[44]
+    assert plain.hidden is not None
+    assert plain.reconstruction is not None
+    error = np.sqrt(np.mean((plain.reconstruction - plain.heard.frames) ** 2))
+    assert error < 0.2
+    assert np.all((plain.hidden >= 0) & (plain.hidden <= 1))
+
+
+def test_an_explanation_is_drawn_and_told(folder: Path, tmp_path: Path) -> None:
+    done = neurovocal(
+        *("generate", folder, "--seconds", 0.2, "--out", tmp_path / "song.wav"),
+        *("--explain", tmp_path / "why.png", "--json"),
+    )
+    assert done.code == 0, done.err
+    made = json.loads(done.out)
+    assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
+    changes = [moment["change"] for moment in made["moments"]]
+    assert len(changes) == 5
+    assert changes == sorted(changes, reverse=True)
+    assert all(-0.5 <= moment["s"] < 0.2 for moment in made["moments"])

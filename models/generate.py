@@ -1,5 +1,6 @@
 """``neurovocal generate``: a bundle sings into a file, faster than in real time."""
 
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -12,13 +13,17 @@ from rich.console import Console
 from rich.progress import Progress
 
 from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import load_bundle
+from neurovocal.engine.manifest import Bundle, load_bundle
 from neurovocal.engine.types import Float32
 from neurovocal.plugins._output import output_problems
 from neurovocal.plugins._picture import can_draw, draw_song, need_drawing
 from neurovocal.plugins._sampler import Feedback
 from neurovocal.plugins._singing import Singer, frames_of_recording
 from neurovocal.plugins._voice import Voice
+
+# Seconds of the past that an explanation shows: of a recording, of the bundle's own.
+_PAST_S = 3.0
+_GOLDEN_S = 0.5
 
 
 def generate(
@@ -56,6 +61,14 @@ def generate(
             metavar="F", help="PNG of the spectrogram; default: beside the WAV file."
         ),
     ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="F",
+            help="PNG of what the model made of it: reconstruction, hidden units, "
+            "free energy, what changed its state.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
     """Let a bundle's RNN-RBM sing: sound, and a picture of its spectrogram.
@@ -67,7 +80,9 @@ def generate(
         raise ConfigError("--temperature must be above 0")
     if picture is not None:
         need_drawing("--picture")
-    _can_be_written(out, frames, picture)
+    if explain is not None:
+        _need_for_explaining()
+    _can_be_written(out, frames, picture, explain)
     loaded = load_bundle(bundle)
     voice = Voice(loaded.manifest.front_end, loaded.folder)
     past = frames_of_recording(loaded, prime) if prime else None
@@ -89,6 +104,9 @@ def generate(
     if picture is not None:
         title = f"{loaded.manifest.name}, temperature {temperature:g}, seed {seed}"
         draw_song(picture, loaded, song, title)
+    moments = None
+    if explain is not None:
+        moments = _explain(explain, loaded, singer.past, song, whole_past=bool(prime))
     made = {
         "bundle": loaded.manifest.name,
         "seed": seed,
@@ -101,8 +119,33 @@ def generate(
         "out": str(out),
         "frames": frames and str(frames),
         "picture": picture and str(picture),
+        "explanation": explain and str(explain),
+        "moments": moments,
     }
     _tell(made, as_json)
+
+
+def _need_for_explaining() -> None:
+    need_drawing("--explain")
+    if importlib.util.find_spec("onnx") is None:
+        raise ConfigError(
+            "--explain needs onnx, which is not installed: pip install onnx (it comes "
+            "with the extra 'train', too)"
+        )
+
+
+def _explain(
+    path: Path, bundle: Bundle, past: Float32, song: Float32, *, whole_past: bool
+) -> list[dict[str, Any]]:
+    """Draw what the model made of the song and of what it heard before."""
+    from neurovocal.models.explain import draw_explanation, explain, moments
+
+    front_end = bundle.manifest.front_end
+    per_s = front_end.sample_rate / front_end.hop_length
+    n_past = min(len(past), round((_PAST_S if whole_past else _GOLDEN_S) * per_s))
+    found = explain(bundle, np.concatenate([past, song]), n_past + len(song))
+    draw_explanation(path, bundle, found, n_past, bundle.manifest.name)
+    return moments(bundle, found, n_past)
 
 
 def _can_be_written(*paths: Path | None) -> None:
@@ -167,9 +210,15 @@ def _tell(made: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(made))
         return
     typer.echo(f"{made['out']}: {made['seconds']:g} s, {made['rms_db']:g} dB")
-    for path in (made["picture"], made["frames"]):
+    for path in (made["picture"], made["frames"], made["explanation"]):
         if path:
             typer.echo(path)
+    for moment in made["moments"] or ():
+        low, high = moment["bins"]
+        typer.echo(
+            f"{moment['s']:8.3f} s  the state moved by {moment['change']:.2f}, most "
+            f"by bins {low} to {high - 1}"
+        )
     if made["clipped"]:
         typer.echo(f"warning: {made['clipped']} samples were clipped", err=True)
     if not made["picture"]:
