@@ -240,7 +240,7 @@ sinks:
             return str(error).split("\n")
         return []
 
-    assert problems("keys: engine") == []
+    assert problems(f"keys: {keys}") == []
     (missing,) = problems("keys: nothing")
     assert "c.yaml:3: keys: there is no key" in missing
     (open_to_all,) = problems("")
