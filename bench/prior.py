@@ -175,7 +175,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/prior"))
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--seconds", nargs="+", type=int, default=SECONDS)
+    parser.add_argument("--seconds", nargs="*", type=int, default=SECONDS)
     args = parser.parse_args()
     if not all((args.data / name).is_dir() for name in args.sets):
         print(f"prior: no data in '{args.data}' (--data)", file=sys.stderr)

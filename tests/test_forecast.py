@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from test_model_classifier import HIGH, LOW, RATE, TILE, audio, hear, labels
 from tiny_bundle import edit_manifest, front_end, make_tiny_bundle
 
+from neurovocal.engine.cli.listen import as_line
 from neurovocal.engine.errors import BundleError
 from neurovocal.engine.manifest import ClassifierSpec, FrontEnd, load_bundle
+from neurovocal.engine.received import received_of
 from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.testing import canonical, recut
 from neurovocal.engine.timebase import ManualClock
@@ -25,10 +27,12 @@ from neurovocal.engine.types import (
     Forecast,
     Gap,
     Mark,
+    Message,
     Offset,
     Onset,
     StreamInfo,
 )
+from neurovocal.engine.wire import decode, encode
 from neurovocal.models.config import ForecastConfig
 from neurovocal.models.data import Recording
 from neurovocal.models.evaluate_forecast import judged, yardsticks
@@ -385,3 +389,13 @@ def test_a_weight_holds_from_its_number_of_frames_on(folder: Path) -> None:
     changed = spec.model_copy(update={"early": early, "prior_weight": 0.7})
     found = [weight_of(changed, n) for n in (0, 1, 2, 3, 4, 11, 12, 99, None)]
     assert found == [0.2, 0.2, 0.3, 0.3, 0.4, 0.5, 0.6, 0.6, 0.7]
+
+
+def test_listeners_read_it() -> None:
+    event = Forecast(7, 3200, "b", 0.75, {"a": 0.25, "b": 0.75}, "offset", "m")
+    message = Message(StreamInfo("cage", RATE), event, 0, 3200)
+    received = received_of(*decode(encode(message, "run", None)))
+    assert as_line(received).split() == [
+        *("0.100", "s", "forecast", "cage", "b", "0.750"),
+        *("segment", "7,", "to", "come"),
+    ]

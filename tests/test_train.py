@@ -100,6 +100,10 @@ def test_the_manifest_says_where_the_bundle_comes_from(bundle_folder: Path) -> N
     files = [name for part in split.values() for name in part]
     assert len(files) == len(set(files)) == 8
     assert manifest.figures["classifier"]["reference_syllables"] > 0
+    assert manifest.forecast is not None
+    foretold = manifest.figures["forecast"]
+    assert foretold["segments"] == manifest.figures["classifier"]["reference_syllables"]
+    assert foretold["nats_before_onset"] > 0
     rbm = manifest.figures["rnn_rbm"]
     assert rbm["mse"] < rbm["mse_persistence"]
     assert set(manifest.files) >= {"classifier.onnx", "rnn_rbm.onnx", "README.md"}

@@ -108,6 +108,7 @@ RECIPE = TrainConfig.model_validate(
 # Too few updates to learn anything anew.
 SHORT: dict[str, Any] = {
     "classifier": {"updates": 1, "learning_rate": 1e-9},
+    "forecast": {"updates": 40, "batch_size": 4},
     "rnn_rbm": {
         "phases": [{"objective": "contrastive", "updates": 1, "learning_rate": 1e-9}]
     },

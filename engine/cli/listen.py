@@ -14,6 +14,7 @@ from neurovocal.engine.types import (
     Anchor,
     Control,
     Event,
+    Forecast,
     Gap,
     Health,
     Label,
@@ -58,7 +59,7 @@ def listen(
 ) -> None:
     """Print the events of a running engine, one a line, until Ctrl-C.
 
-    Kinds: label, onset, offset, gap, anchor, health, control, stats, frames,
+    Kinds: label, forecast, onset, offset, gap, anchor, health, control, stats, frames,
     posteriors, surprise, synthesis, audio, block. Lost messages are reported on
     stderr.
     """
@@ -151,6 +152,10 @@ def _says(event: Event, received: Received) -> str:
                 span = f"{(event.offset - event.onset) / rate * 1000:.1f} ms"
             unit = _printable(event.unit)
             return f"{unit:<8} {event.posterior:6.3f}  {event.status:<11}  {span}"
+        case Forecast():
+            unit = _printable(event.unit)
+            told = "it has begun" if event.status == "onset" else "to come"
+            return f"{unit:<8} {event.posterior:6.3f}  segment {event.segment}, {told}"
         case Onset():
             return f"segment {event.segment} begins, score {event.score:.3g}"
         case Offset():
