@@ -12,7 +12,11 @@ LAYERS = ["engine", "plugins", "models"]  # each may import those before it
 FORBIDDEN = {"torch", "onnxruntime", "onnx", "sounddevice", "zmq"}
 HEAVY = FORBIDDEN | {"soundfile", "soxr", "matplotlib", "crowsetta", "pandas"}
 # The only places where the engine may speak ZeroMQ, and there only when asked to.
-CLIENTS = {ROOT / "engine" / "client.py", ROOT / "engine" / "control_client.py"}
+# What programs that talk to an engine import: they have ZeroMQ.
+CLIENTS = {
+    ROOT / "engine" / f"{name}.py"
+    for name in ("client", "control_client", "replay_client", "keys")
+}
 MOST_LINES = 400
 
 
