@@ -123,6 +123,23 @@ class Lane:
             yield from self._take(part)
         self._interrupted = False
 
+    def advance(self, position: int) -> Step:
+        """Let time pass without audio: what models bring forth by themselves.
+
+        The stream stands still: audio, or a gap, that comes later begins where
+        it would have begun anyway.
+
+        Parameters
+        ----------
+        position : int
+            Samples that the stream would have, had the source not stopped.
+        """
+        events: list[Event] = []
+        for model in self.models:
+            if model.sings:
+                events += model.advance(position)
+        return Step(self._heard, events)
+
     def flush(self) -> Iterator[Step]:
         """End of the stream: the rest is heard, open segments are closed."""
         # After an interruption the resampler is ahead of what was heard: its rest

@@ -21,6 +21,7 @@ from neurovocal.engine.source_shell import SourceShell
 from neurovocal.engine.supervise import OnError
 from neurovocal.engine.timebase import NS, Clock, TimeBase
 from neurovocal.engine.types import (
+    SONG_CLOCK,
     Anchor,
     Block,
     Control,
@@ -35,11 +36,17 @@ from neurovocal.engine.types import (
 log = logging.getLogger("neurovocal")
 
 _READ_S = 0.1
-# A command waits no longer than this for a source that has nothing to say.
+# Commands and songs wait no longer than this for a source that has nothing to say.
 _HURRIED_READ_S = 0.02
+# A live source that is silent for longer does not lead songs any more.
+_STALL_NS = NS // 20
 _STATS_NS = NS
 _LAGGING_MS = 1000.0
 _LONG_BLOCK = 1 << 16  # samples
+
+_STALLED = Health(
+    SONG_CLOCK, "lagging", "the source delivers nothing: songs go on without it"
+)
 
 BuildLane = Callable[[StreamInfo, int], Lane]
 
@@ -84,13 +91,16 @@ class LaneWorker:
         self.error: Exception | None = None
         self.finished = Flag()
         self.inbox = inbox or Inbox()
-        self._read_s = _READ_S if inbox is None else _HURRIED_READ_S
+        hurried = inbox is not None or source.live
+        self._read_s = _HURRIED_READ_S if hurried else _READ_S
+        self._audio_ns = 0  # when the source last delivered
+        self._stalled = False  # and songs went on without it
         self._build = build
         self._dispatcher = dispatcher
         self._clock = clock
         self._stopping = Flag()
         self._shell = SourceShell(
-            name, source, clock, on_error, self._stopping, self._report
+            name, source, clock, on_error, self._stopping, self._report, self._sing
         )
         self._info = StreamInfo(name, 1)
         self._touched = False  # whether this stream has begun
@@ -111,7 +121,8 @@ class LaneWorker:
 
     def start(self) -> None:
         """Begin to read."""
-        self._next_stats_ns = self._clock.monotonic_ns() + _STATS_NS
+        self._audio_ns = self._clock.monotonic_ns()
+        self._next_stats_ns = self._audio_ns + _STATS_NS
         self._thread.start()
 
     def stop(self) -> None:
@@ -157,6 +168,8 @@ class LaneWorker:
                 self._begin(item)
             elif item is not None:
                 self._hear(item)
+            else:
+                self._sing()
             self._tick()
 
     def _begin(self, info: StreamInfo) -> None:
@@ -194,6 +207,9 @@ class LaneWorker:
         elif isinstance(item, Gap):
             self._touched = True
             self.lost_samples += item.stop - item.start
+        if not isinstance(item, Anchor):
+            self._audio_ns = self._clock.monotonic_ns()
+            self._stalled = False
         for index, channel in enumerate(self.channels):
             part = item
             if isinstance(item, Block):
@@ -254,6 +270,23 @@ class LaneWorker:
             )
             if isinstance(event, Anchor):
                 channel.anchored = message
+
+    def _sing(self) -> None:
+        """A live source delivers nothing: songs go on by the machine's clock."""
+        start = self._clock.monotonic_ns()
+        elapsed_ns = start - self._audio_ns
+        if not self.source.live or elapsed_ns < _STALL_NS:
+            return
+        for channel in self.channels:
+            ahead = elapsed_ns * channel.lane.info.sample_rate // NS
+            step = channel.lane.advance(channel.lane.position + ahead)
+            if not step.events:
+                continue
+            if not self._stalled:
+                # What comes now depends on the time of day: a replay must know.
+                self._report(_STALLED, [channel])
+            self._send(channel, step, start)
+        self._stalled = True
 
     def _obey(self) -> None:
         """Carry out the commands that are due."""

@@ -142,7 +142,12 @@ class Model(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget everything, as if newly built."""
+        """Forget everything, as if newly built, but for what commands have set.
+
+        A model may also have ``advance(position)``: a live source has delivered
+        nothing for a while, and its stream would be at `position` by now. Its
+        events say what goes on without audio, such as a song.
+        """
         ...
 
 

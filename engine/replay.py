@@ -7,15 +7,17 @@ from collections.abc import Iterable, Iterator
 
 from neurovocal.engine.journal import Recorded
 from neurovocal.engine.orders import Recalled, Wish
-from neurovocal.engine.types import Message
+from neurovocal.engine.types import SONG_CLOCK, Message
 from neurovocal.engine.wire import event_json, payload_of
 
 Key = tuple[str, str, int]
 
 # What a run says of its own time and health is not of the audio.
 TIMED_KINDS = frozenset({"anchor", "health", "stats"})
-# These ended a run; they are not what was heard.
+# This ended a run; it is not what was heard.
 _NOT_AGAIN = frozenset({"stop"})
+# While a live source stalls, these follow the machine's clock.
+_SONG_KINDS = frozenset({"synthesis", "audio"})
 
 
 class ReplayComparison:
@@ -33,6 +35,12 @@ class ReplayComparison:
     also_wants : frozenset of str
         Kinds that other sinks of the recorded run asked for: they decide what
         a lane computes, so they are asked for again.
+
+    Attributes
+    ----------
+    stalled : set of str
+        Streams whose songs followed the machine's clock at times: when their frames
+        came cannot be repeated, so their synthesis and sound are not compared.
     """
 
     def __init__(
@@ -45,11 +53,16 @@ class ReplayComparison:
         self.wants = self.kinds | also_wants
         self.identical: Counter[str] = Counter()
         self.differences: list[str] = []
-        self._digests: dict[Key, bytes] = {
-            (event.kind, event.stream, event.seq): _digest(event.header, event.payload)
-            for event in recorded
-            if event.kind in self.kinds and not _ended_it(event)
-        }
+        self.stalled: set[str] = set()
+        self._digests: dict[Key, bytes] = {}
+        for event in recorded:
+            if _tells_of_a_stall(event):
+                self.stalled.add(event.stream)
+            elif event.kind in self.kinds and not _ended_it(event):
+                key = (event.kind, event.stream, event.seq)
+                self._digests[key] = _digest(event.header, event.payload)
+        for key in [key for key in self._digests if self._untimed(key)]:
+            del self._digests[key]
 
     def open(self) -> None:
         """Nothing to acquire."""
@@ -59,6 +72,8 @@ class ReplayComparison:
         if message.kind not in self.kinds:
             return
         key = (message.kind, message.info.stream, message.seq)
+        if self._untimed(key):
+            return
         header = event_json(message)
         recorded = self._digests.pop(key, None)
         if recorded == _digest(header, payload_of(message)):
@@ -72,6 +87,10 @@ class ReplayComparison:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    def _untimed(self, key: Key) -> bool:
+        kind, stream, _ = key
+        return kind in _SONG_KINDS and stream in self.stalled
 
     def missing(self) -> list[str]:
         """Recorded events that did not come again."""
@@ -88,10 +107,18 @@ def recalled(recorded: Iterable[Recorded]) -> Iterator[Recalled]:
                 yield Recalled(header["stream"], header["sample"], wish)
 
 
+def _tells_of_a_stall(event: Recorded) -> bool:
+    if event.kind != "health":
+        return False
+    stage: str = json.loads(event.header)["stage"]
+    return stage == SONG_CLOCK
+
+
 def _ended_it(event: Recorded) -> bool:
     if event.kind != "control":
         return False
-    return json.loads(event.header)["command"] in _NOT_AGAIN
+    command: str = json.loads(event.header)["command"]
+    return command in _NOT_AGAIN
 
 
 def _digest(header: bytes, payload: bytes) -> bytes:

@@ -36,6 +36,8 @@ class SourceShell:
         Set when nobody wants more: pauses end, and nothing is opened again.
     report : callable
         Takes the Health events of the source.
+    idle : callable
+        Called again and again while a lost device is waited for.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class SourceShell:
         on_error: OnError,
         stopping: Flag,
         report: Callable[[Health], None],
+        idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = name
         self._source = source
@@ -53,6 +56,7 @@ class SourceShell:
         self._restarts = on_error == "restart"
         self._stopping = stopping
         self._report = report
+        self._idle = idle
         self._info: StreamInfo | None = None
         self._stop = 0  # samples of this stream, lost ones included
         self._shift = 0  # added to what the source counts
@@ -128,6 +132,7 @@ class SourceShell:
             while not self._clock.wait_until(until, _PAUSE_S):
                 if self._stopping.is_set():
                     return False
+                self._idle()
             try:
                 self._source.open()
                 return True

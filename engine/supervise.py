@@ -69,6 +69,15 @@ class StageShell:
         """Events of the stage at the end of the stream."""
         return self._call(self.stage.flush)
 
+    @property
+    def sings(self) -> bool:
+        """Whether the stage goes on by itself when no audio comes."""
+        return hasattr(self.stage, "advance")
+
+    def advance(self, position: int) -> list[Event]:
+        """Events of the stage when time has passed without audio."""
+        return self._call(lambda: self.stage.advance(position))
+
     def reset(self) -> None:
         """Make the stage forget everything; a switched-off stage is tried again."""
         self._in_a_row = 0

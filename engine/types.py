@@ -213,6 +213,10 @@ class Health:
     detail: str
 
 
+# Stage of the Health event that tells when songs begin to follow the machine's clock.
+SONG_CLOCK = "song clock"
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
     """A command took effect: what starts at `sample` or later obeys it.

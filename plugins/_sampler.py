@@ -107,6 +107,10 @@ class Sampler:
         self.frame, self.state = frame, state
         self._rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed)))
 
+    def follow(self, other: "Sampler") -> None:
+        """Go on from where another one is, with its randomness."""
+        self.frame, self.state, self._rng = other.frame, other.state, other._rng
+
     def step(self) -> Float32:
         """Draw the next frame, float32[n_visible]; it is heard in the next step."""
         noise = self._rng.random((self._noise_rows, self._n_hidden), dtype=np.float32)

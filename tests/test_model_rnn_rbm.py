@@ -324,9 +324,14 @@ def drawn(folder: Path, segment: int, late: int = 0, **options: Any) -> Floats:
     frames = song_frames(200)
     model = build(folder, latency=LENGTH * 50, synthesis="continue", **options)
     heard = [t for t in tiles(frames) if t.first < 48 + late]
+    rest = [t for t in tiles(frames) if t.first >= 48 + late]
     mark = Offset(segment, 2000, 5500, False)
-    (part,) = synthesis_of(hear(model, [*heard, mark]))
-    return part.values
+    parts = synthesis_of(hear(model, [*heard, mark, *rest]))
+    last = (5500 - LENGTH) // HOP
+    counts = [len(part.values) for part in parts]
+    assert max(counts) <= 16  # however late it is, nothing waits for it
+    assert [p.first for p in parts] == list(last + 1 + np.cumsum([0, *counts[:-1]]))
+    return np.concatenate([part.values for part in parts])
 
 
 def test_draws_depend_on_seed_and_segment_alone(folder: Path) -> None:

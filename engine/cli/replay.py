@@ -151,11 +151,18 @@ def _report(
             "run": record.run,
             "identical": dict(comparison.identical),
             "differences": differences,
+            "not_compared": sorted(comparison.stalled),
         }
         typer.echo(json.dumps(report))
         return
     counts = ", ".join(f"{n} {kind}" for kind, n in comparison.identical.items())
     typer.echo(f"run {record.run}: identical: {counts or 'nothing'}")
+    for stream in sorted(comparison.stalled):
+        typer.echo(
+            f"'{stream}': its source stalled and songs followed the machine's clock: "
+            "synthesis and sound were not compared",
+            err=True,
+        )
     for difference in differences[:_SHOWN]:
         typer.echo(f"error: {difference}", err=True)
     if len(differences) > _SHOWN:

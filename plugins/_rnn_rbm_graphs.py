@@ -1,0 +1,55 @@
+"""The graphs of a bundle's RNN-RBM, and proof that they answer as they should."""
+
+import numpy as np
+
+from neurovocal.engine.manifest import Bundle, RnnRbmSpec
+from neurovocal.engine.types import Float32
+from neurovocal.plugins._npz import read_npz
+from neurovocal.plugins._onnx import Golden, Graph, finite
+
+
+def scoring_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:
+    """The bundle's graph over a stretch of frames; its tensors: docs/bundle.md."""
+    state = (spec.n_layers, spec.n_recurrent)
+    return Graph(
+        bundle,
+        spec.file,
+        {"frames": (None, spec.n_visible), "u": state},
+        {
+            "free_energy": (None,),
+            "prediction": (None, spec.n_visible),
+            "states": (None, *state),
+            "u_next": state,
+        },
+    )
+
+
+def error_variance(bundle: Bundle, spec: RnnRbmSpec) -> Float32 | None:
+    """Variance of the prediction's errors per bin, where units are Gaussian."""
+    if spec.visible == "bernoulli":
+        return None
+    chol = read_npz(bundle.path(spec.residual_file), "residual file", "chol")["chol"]
+    variance: Float32 = np.square(chol).sum(axis=1, dtype=np.float32)
+    return variance
+
+
+def check_golden(
+    golden: Golden, scoring: Graph, drawing: Graph, zeros: Float32
+) -> Float32:
+    """Compare all outputs with the golden ones; returns the predictions."""
+    free_energy, prediction, states, last = scoring.try_run(
+        {"frames": golden.frames, "u": zeros}
+    )
+    golden.check(scoring, "free_energy", free_energy)
+    golden.check(scoring, "prediction", prediction)
+    golden.check(scoring, "states_last", last)
+    mean, _ = drawing.try_run(
+        {
+            "frame": golden.frames[-1:],
+            "u": states[-2],
+            "noise": golden["noise"],
+            "temperature": np.array(1.0, np.float32),
+        }
+    )
+    golden.check(drawing, "mean", mean)
+    return finite(prediction)

@@ -1,0 +1,70 @@
+"""What the RNN-RBM can be set to."""
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from neurovocal.engine.registry import Options
+from neurovocal.plugins._sampler import Feedback
+
+# What makes no sense to change in the middle of a stream: surprise would jump.
+FIXED = frozenset({"surprise", "baseline_s", "warm_up_ms"})
+
+
+class RnnRbmOptions(Options):
+    """What the RNN-RBM gives besides surprise."""
+
+    synthesis: Literal["off", "predict", "continue", "free", "prime"] = "off"
+    """`predict`: the expectation of the next frame at each live frame; `continue`:
+    after each segment, frames drawn as the model would go on; `free`: a song from
+    rest, without end; `prime`: the same, going on from the recording `prime`."""
+    temperature: float = Field(default=1.0, gt=0, le=10)
+    """Randomness of drawn frames: 1 is the model's own."""
+    gibbs_steps: int | None = Field(default=None, ge=1, le=100)
+    """Gibbs steps per drawn frame; the bundle's number by default."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Of all draws; a segment's frames depend on it and the segment alone."""
+    continue_frames: int = Field(default=50, ge=1)
+    """Frames that `continue` draws after a segment, at most."""
+    continue_until: Literal["frames", "silence"] = "frames"
+    """Whether a continuation ends early: when it has sung and fallen silent."""
+    prime: str | None = None
+    """Recording that `prime` goes on from: the last ten seconds of its first
+    channel."""
+    pace: Literal["realtime", "fast"] = "realtime"
+    """Whether a song without end keeps up with the stream, or is drawn as fast as the
+    lane goes: then its frames run ahead of the stream."""
+    feedback: Feedback = "mean_residual"
+    """What a drawn frame is, and what the next one follows: the expectation
+    (`mean`), a draw from the visible units (`sampled`), or the expectation plus
+    noise like the model's errors (`mean_residual`)."""
+    sound: bool = False
+    """Whether synthesized frames are turned into sound, too (`audio` events); this
+    takes a fifth of a core for frames at 250 a second."""
+    surprise: Literal["divergence", "free_energy"] = "divergence"
+    """What surprise is made of: how far a frame lies from the expected one, or its
+    free energy, which tells foreign sounds from the bird's own less well."""
+    baseline_s: float = Field(default=60.0, gt=0)
+    """Time constant of the running baseline of the surprise."""
+    warm_up_ms: float = Field(default=100.0, ge=0)
+    """Time after the start, and after a gap, in which the recurrent state is still
+    settling: surprise is 0 there, and the baseline does not move."""
+
+    @field_validator("synthesis", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: object) -> object:
+        # YAML 1.1 reads a bare `off` as false.
+        return "off" if value is False else value
+
+    @model_validator(mode="after")
+    def _primed(self) -> Self:
+        if self.synthesis == "prime" and self.prime is None:
+            raise ValueError("synthesis 'prime' needs 'prime': the path of a recording")
+        return self
+
+
+class PrimeOptions(Options):
+    """Arguments of the command ``prime``."""
+
+    path: str | None = None
+    """Recording to go on from; default: the live animal's last segment."""

@@ -1,0 +1,421 @@
+"""Modes of synthesis: songs that keep up with the stream, whatever happens to it."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_model_rnn_rbm import (
+    HOP,
+    LENGTH,
+    RATE,
+    Floats,
+    build,
+    hear,
+    scored,
+    song_frames,
+    synthesis_of,
+    tiles,
+)
+from tiny_bundle import N_BINS, N_RECURRENT, make_tiny_bundle
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import load_bundle
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.testing import canonical
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import (
+    Audio,
+    Block,
+    Frames,
+    Gap,
+    Offset,
+    StreamInfo,
+    Surprise,
+    Synthesis,
+)
+from neurovocal.plugins._rnn_rbm_options import PrimeOptions
+from neurovocal.plugins._sampler import Sampler, sampling_graph
+from neurovocal.plugins._song import Hush
+
+QUIET_SEED = (0,)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+def song_of(events: list[Any]) -> Floats:
+    """The drawn frames, which must follow each other without holes."""
+    parts = synthesis_of(events)
+    for before, after in itertools.pairwise(parts):
+        assert after.first == before.first + len(before.values)
+    return np.concatenate([part.values for part in parts])
+
+
+def by_hand(
+    folder: Path, n: int, frame: Any = 0, state: Any = 0, seed: Any = (0,), **how: Any
+) -> Floats:
+    """A song drawn in one go."""
+    bundle = load_bundle(folder)
+    spec = bundle.manifest.rnn_rbm
+    assert spec is not None
+    sampler = Sampler(sampling_graph(bundle, spec), bundle, **how)
+    zeros = np.zeros((1, N_RECURRENT), np.float32), np.zeros(N_BINS, np.float32)
+    sampler.start(zeros[1] + np.float32(frame), zeros[0] + np.float32(state), seed)
+    return sampler.draw(n)
+
+
+def change(model: Any, **options: Any) -> None:
+    """What the command `set` does."""
+    merged = {**model.options.model_dump(), **options}
+    checked = type(model.options).model_validate(merged)
+    model.obey("set", model.prepare("set", checked))
+
+
+def prime(model: Any, path: Path | None = None) -> None:
+    arguments = PrimeOptions(path=None if path is None else str(path))
+    model.obey("prime", model.prepare("prime", arguments))
+
+
+# ---- free --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{}, {"feedback": "mean"}, {"feedback": "sampled"}])
+def test_a_free_song_keeps_up_with_the_stream(folder: Path, how: Any) -> None:
+    model = build(folder, synthesis="free", seed=3, **how)
+    events = hear(model, tiles(song_frames(50), first=7))
+    parts = synthesis_of(events)
+    assert parts[0].first == 7
+    assert {(p.mode, p.model) for p in parts} == {("free", "tiny/rnn_rbm")}
+    song = song_of(events)
+    assert song.tobytes() == by_hand(folder, 50, seed=(3,), **how).tobytes()
+    again = hear(build(folder, synthesis="free", seed=4, **how), tiles(song_frames(50)))
+    assert (how.get("feedback") == "mean") or not np.array_equal(song_of(again), song)
+
+
+def test_what_is_heard_does_not_change_a_free_song(folder: Path) -> None:
+    songs = [
+        song_of(hear(build(folder, synthesis="free"), tiles(frames)))
+        for frames in (song_frames(60), np.zeros((60, N_BINS), np.float32))
+    ]
+    assert songs[0].tobytes() == songs[1].tobytes()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    tile=st.sampled_from([1, 3, 8, 25]),
+    script=st.lists(
+        st.tuples(st.sampled_from(["hear", "gap", "tick"]), st.integers(1, 60)),
+        min_size=1,
+        max_size=12,
+    ),
+)
+def test_gaps_and_stalls_never_break_a_song_and_nothing_is_drawn_twice(
+    folder: Path, tile: int, script: list[tuple[str, int]]
+) -> None:
+    """A song is the same frames at the same places, by audio, gap or the clock."""
+    model = build(folder, synthesis="free")
+    position, clock, events = 0, 0, []
+    for what, count in script:
+        if what == "hear":
+            events += hear(model, tiles(song_frames(count), tile, position))
+            position += count
+        elif what == "gap":
+            events += model.process(Gap(position * HOP, (position + count) * HOP, "x"))
+            position += count
+        else:
+            clock = max(clock, position) + count
+            events += model.advance(clock * HOP)
+        clock = max(clock, position)
+    while True:  # it catches up
+        more = list(model.advance(clock * HOP))
+        if not synthesis_of(more):
+            break
+        events += more
+    song = song_of(events)
+    assert len(song) == clock
+    assert song.tobytes() == by_hand(folder, clock).tobytes()
+    assert max(len(part.values) for part in synthesis_of(events)) <= 50
+
+
+def test_a_song_that_is_hopelessly_behind_leaps(folder: Path) -> None:
+    model = build(folder, synthesis="free")
+    hear(model, tiles(song_frames(8)))
+    parts = synthesis_of(model.process(Gap(8 * HOP, 10_008 * HOP, "device lost")))
+    assert [(p.first, len(p.values)) for p in parts] == [(10_008 - 16, 16)]
+    expected = by_hand(folder, 24)[8:]
+    assert parts[0].values.tobytes() == expected.tobytes()
+
+
+def test_a_fast_song_runs_ahead_by_a_bounded_number_at_a_time(folder: Path) -> None:
+    model = build(folder, synthesis="free", pace="fast")
+    events = hear(model, tiles(song_frames(40)))
+    assert [len(p.values) for p in synthesis_of(events)] == [16] * 5
+    assert song_of(events).tobytes() == by_hand(folder, 80).tobytes()
+
+
+def test_a_stall_before_any_audio(folder: Path) -> None:
+    model = build(folder, synthesis="free")
+    assert song_of(list(model.advance(10 * HOP + 5))).shape == (10, N_BINS)
+    assert list(model.advance(10 * HOP + 50)) == []
+    for quiet in ("off", "predict", "continue"):
+        assert list(build(folder, synthesis=quiet).advance(9_000)) == []
+
+
+# ---- continue ------------------------------------------------------------------------
+
+
+def test_a_continuation_goes_on_through_a_gap(folder: Path) -> None:
+    model = build(folder, synthesis="continue", continue_frames=60)
+    frames = song_frames(64)
+    begun = hear(model, [*tiles(frames), Offset(0, 2000, 7000, False)])
+    rest = list(model.process(Gap(64 * HOP, 200 * HOP, "overrun")))
+    last = (7000 - LENGTH) // HOP
+    states = scored(folder, frames)["states"]
+    expected = by_hand(folder, 60, frames[last], states[last - 1], (0, 0))
+    np.testing.assert_allclose(song_of([*begun, *rest]), expected[: 64 - last - 1 + 16])
+    more = hear(model, tiles(song_frames(40), first=200))
+    np.testing.assert_allclose(song_of([*begun, *rest, *more]), expected)
+
+
+def test_a_new_segment_takes_over(folder: Path) -> None:
+    model = build(folder, synthesis="continue", continue_frames=100)
+    items = tiles(song_frames(80))
+    events = hear(
+        model,
+        [*items[:4], Offset(0, 0, 3000, False), *items[4:8], Offset(1, 0, 7000, False)],
+    )
+    firsts = [(part.first, part.mode) for part in synthesis_of(events)]
+    assert firsts[0] == ((3000 - LENGTH) // HOP + 1, "continue")
+    assert firsts[-1] == ((7000 - LENGTH) // HOP + 1, "continue")
+
+
+def test_until_silence_ends_after_sound_and_not_before() -> None:
+    loud, quiet = np.full(4, 0.9), np.full(4, 0.1)
+
+    def ends(pattern: str) -> list[bool]:
+        hush = Hush(0.5)
+        return [hush.take(loud if letter == "#" else quiet) for letter in pattern]
+
+    assert not any(ends("." * 40))
+    assert not any(ends("#########........."))
+    assert ends("...#..........") == [False] * 13 + [True]
+
+
+def test_a_continuation_until_silence_is_no_longer_than_one_without(
+    folder: Path,
+) -> None:
+    def length(until: str) -> int:
+        model = build(
+            folder, synthesis="continue", continue_frames=80, continue_until=until
+        )
+        frames = song_frames(200)
+        mark = Offset(0, 20 * HOP, 42 * HOP, False)
+        items = tiles(frames)
+        return len(song_of(hear(model, [*items[:6], mark, *items[6:]])))
+
+    assert length("frames") == 80
+    assert 0 < length("silence") <= 80
+
+
+# ---- prime ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(5)
+    noise = rng.normal(0, 0.1, (RATE, 2)).astype(np.float32)
+    path = tmp_path / "song.wav"
+    soundfile.write(path, noise, RATE, subtype="FLOAT")
+    return path
+
+
+def primed_by_hand(folder: Path, recording: Path) -> tuple[Floats, Floats]:
+    samples, _ = soundfile.read(recording, dtype="float32", always_2d=True)
+    bundle = load_bundle(folder)
+    plugin = Registry().get("features", "spectrogram")
+    context = BuildContext(
+        clock=ManualClock(), run="test", info=StreamInfo("x", RATE), bundle=bundle
+    )
+    options = plugin.options.model_validate(bundle.manifest.front_end.options)
+    features = plugin.build(options, context)
+    parts = [*features.process(Block(0, samples[:, :1])), *features.flush()]
+    frames = np.concatenate([part.values for part in parts])
+    return frames[-1], scored(folder, frames)["states"][-2]
+
+
+def test_a_primed_song_goes_on_from_the_recording(
+    folder: Path, recording: Path
+) -> None:
+    model = build(folder, synthesis="prime", prime=str(recording), seed=2)
+    events = hear(model, tiles(song_frames(30)))
+    assert {part.mode for part in synthesis_of(events)} == {"prime"}
+    frame, state = primed_by_hand(folder, recording)
+    expected = by_hand(folder, 30, frame, state, (2,))
+    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
+
+
+def test_priming_while_it_runs(folder: Path, recording: Path) -> None:
+    model = build(folder, synthesis="free")
+    hear(model, tiles(song_frames(16)))
+    prime(model, recording)
+    assert (model.options.synthesis, model.options.prime) == ("prime", str(recording))
+    frame, state = primed_by_hand(folder, recording)
+    events = hear(model, tiles(song_frames(16), first=16))
+    assert synthesis_of(events)[0].first == 16
+    expected = by_hand(folder, 16, frame, state)
+    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
+    prime(model, recording)  # once more: from the beginning
+    events = hear(model, tiles(song_frames(16), first=32))
+    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
+
+
+def test_priming_from_the_last_segment(folder: Path) -> None:
+    model = build(folder, synthesis="off", seed=1)
+    frames = song_frames(48)
+    with pytest.raises(ConfigError, match="no segment has ended yet"):
+        prime(model)
+    assert model.options.synthesis == "off"
+    hear(model, [*tiles(frames), Offset(0, 1000, 5000, False)])
+    prime(model)
+    events = hear(model, tiles(frames, first=48))
+    last = (5000 - LENGTH) // HOP
+    state = scored(folder, frames)["states"][last - 1]
+    expected = by_hand(folder, 48, frames[last], state, (1,))
+    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
+    assert synthesis_of(events)[0].first == 48
+
+
+@pytest.mark.parametrize("content", [None, b"no sound at all", b""])
+def test_a_recording_that_cannot_be_read_changes_nothing(
+    folder: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "bad.wav"
+    if content is not None:
+        path.write_bytes(content)
+    model = build(folder, synthesis="free")
+    before = model.options
+    with pytest.raises(ConfigError, match=r"bad\.wav"):
+        prime(model, path)
+    assert model.options is before
+
+
+def test_a_recording_of_one_frame_is_too_short(folder: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "short.wav", np.zeros(LENGTH), RATE)
+    with pytest.raises(ConfigError, match="shorter than two frames"):
+        build(folder, synthesis="prime", prime=str(tmp_path / "short.wav"))
+
+
+def test_prime_without_a_recording_is_a_mistake(folder: Path) -> None:
+    with pytest.raises(ValueError, match="needs 'prime': the path of a recording"):
+        build(folder, synthesis="prime")
+
+
+# ---- switching ---------------------------------------------------------------------
+
+
+def test_a_song_goes_on_when_its_options_change(folder: Path) -> None:
+    model = build(folder, synthesis="free")
+    events = hear(model, tiles(song_frames(16)))
+    change(model, temperature=0.3, feedback="mean")
+    events += hear(model, tiles(song_frames(16), first=16))
+    song = song_of(events)
+    expected = by_hand(folder, 32)
+    assert song[:16].tobytes() == expected[:16].tobytes()
+    assert not np.array_equal(song[16:], expected[16:])
+    change(model, temperature=1.0, feedback="mean_residual", seed=5)
+    first = song_of(hear(model, tiles(song_frames(16), first=32)))
+    other = build(folder, synthesis="free")
+    hear(other, tiles(song_frames(16)))
+    change(other, temperature=0.3, feedback="mean")
+    hear(other, tiles(song_frames(16), first=16))
+    change(other, temperature=1.0, feedback="mean_residual", seed=6)
+    assert not np.array_equal(
+        song_of(hear(other, tiles(song_frames(16), first=32))), first
+    )
+
+
+MODES = ("off", "predict", "continue", "free", "prime")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    modes=st.lists(st.sampled_from(MODES), min_size=2, max_size=6),
+    sound=st.booleans(),
+)
+def test_any_switching_gives_sound_in_whole_pieces(
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    modes: list[str],
+    sound: bool,
+) -> None:
+    """Each piece begins and ends by itself; a mode that is left says nothing more."""
+    path = tmp_path_factory.getbasetemp() / "modes.wav"
+    if not path.exists():
+        soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, RATE), RATE)
+    model = build(folder, prime=str(path), sound=sound)
+    events, first = [], 0
+    for mode in modes:
+        change(model, synthesis=mode)
+        items = tiles(song_frames(24), first=first)
+        items.insert(2, Offset(0, (first + 1) * HOP, (first + 12) * HOP, False))
+        part = hear(model, items)
+        first += 24
+        found = {p.mode for p in synthesis_of(part)}
+        assert found <= {mode}, "another mode went on"
+        assert found or mode == "off"
+        surprises = [e.first for e in part if isinstance(e, Surprise)]
+        assert surprises == [first - 24, first - 16, first - 8]
+        events += part
+    events += model.flush()
+    pieces = _pieces([e for e in events if isinstance(e, Audio)])
+    n_songs = len(pieces)
+    assert (n_songs > 0) == (sound and set(modes) != {"off"})
+    for piece in pieces:
+        samples = np.concatenate([e.samples for e in piece])[:, 0]
+        assert piece[-1].last
+        assert not any(e.last for e in piece[:-1])
+        loudest = abs(samples).max()
+        assert abs(samples[[0, -1]]).max() <= 0.05 * loudest + 1e-6, "a click"
+
+
+def _pieces(sounds: list[Audio]) -> list[list[Audio]]:
+    pieces: list[list[Audio]] = []
+    for event in sounds:
+        if not pieces or pieces[-1][-1].last:
+            pieces.append([])
+        elif pieces[-1]:
+            assert event.start == pieces[-1][-1].stop, "a hole in a piece"
+        pieces[-1].append(event)
+    return pieces
+
+
+def test_sound_can_be_switched_while_a_song_goes_on(folder: Path) -> None:
+    model = build(folder, synthesis="free")
+    parts = []
+    for index, sound in enumerate((False, True, True, False)):
+        change(model, sound=sound, temperature=0.5 + index / 10)
+        parts.append(hear(model, tiles(song_frames(24), first=24 * index)))
+    kinds = [[isinstance(e, Audio) for e in part] for part in parts]
+    assert [any(k) for k in kinds] == [False, True, True, True]
+    last = [e for e in parts[3] if isinstance(e, Audio)]
+    assert [e.last for e in last] == [True]
+    assert len(song_of([e for part in parts for e in part])) == 96
+
+
+def test_reset_begins_the_song_anew_and_keeps_what_was_set(folder: Path) -> None:
+    model = build(folder, synthesis="off")
+    change(model, synthesis="free", seed=9)
+    events = hear(model, tiles(song_frames(24)))
+    model.reset()
+    assert model.options.seed == 9
+    again = hear(model, tiles(song_frames(24)))
+    assert list(map(canonical, again)) == list(map(canonical, events))
+    assert isinstance(events[1], Synthesis)
+    assert isinstance(tiles(song_frames(8))[0], Frames)
