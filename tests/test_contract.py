@@ -155,11 +155,11 @@ def classifier(bench):
 
 
 def rnn_rbm(bench):
+    # A song goes on through a gap (tests/test_synthesis_modes.py): here it is over.
     for synthesis in ("off", "predict", "continue"):
-        check_model(lambda s=synthesis: bench.build(synthesis=s), heard_by_models())
-        check_model(
-            lambda s=synthesis: bench.build(synthesis=s, sound=True), heard_by_models()
-        )
+        for sound in (False, True):
+            options = {"synthesis": synthesis, "sound": sound, "continue_frames": 20}
+            check_model(lambda o=options: bench.build(**o), heard_by_models())
 
 
 # ---- sources -----------------------------------------------------------------------

@@ -111,7 +111,7 @@ def test_what_is_heard_does_not_change_a_free_song(folder: Path) -> None:
 @given(
     tile=st.sampled_from([1, 3, 8, 25]),
     script=st.lists(
-        st.tuples(st.sampled_from(["hear", "gap", "tick"]), st.integers(1, 60)),
+        st.tuples(st.sampled_from(["hear", "gap", "tick"]), st.integers(1, 20)),
         min_size=1,
         max_size=12,
     ),
