@@ -197,12 +197,12 @@ class PhaseReconstruction:
         np.fft.rfft(self._padded, axis=-1, out=self._heard)
         spectra, heard = self._spectra, self._heard
         if iteration == 0:
-            # What has just come was not heard before: no inertia, and a seed.
-            self._before[-1] = heard[-1]
-            self._before[-1] += self._seed
+            self._before[-1] = heard[-1]  # it has just come: no inertia
         np.subtract(heard, self._before, out=spectra)
         np.multiply(spectra, self._inertia, out=spectra)
         np.add(spectra, heard, out=spectra)
+        if iteration == 0:
+            spectra[-1] += self._seed
         self._before, self._heard = heard, self._before
         parts = spectra.view(np.float32)
         squares = np.multiply(parts, parts, out=self._squares)

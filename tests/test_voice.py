@@ -100,6 +100,8 @@ def test_phases_are_what_makes_the_difference() -> None:
     found = convergence(wanted, sound(Voice(spec, HERE), values), spec)
     barely = Voice(spec, HERE, 0, iterations=1)
     assert found < 0.5 * convergence(wanted, sound(barely, values), spec)
+    plain = Voice(spec, HERE, inertia=0.0)
+    assert convergence(wanted, sound(plain, values), spec) < 0.1
 
 
 def test_bands_scaling_and_padding_are_undone(tmp_path: Path) -> None:
