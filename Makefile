@@ -76,6 +76,9 @@ bench-sound: $(DEV_ENV)/.done  ## Measure the sound of frames beside Griffin-Lim
 bench-song: $(DEV_ENV)/.done  ## Measure what the RNN-RBM knows about song (half an hour; resumable)
 	$(DEV_ENV)/bin/python bench/song.py
 
+bench-labels: $(DEV_ENV)/.done  ## Make the tables of docs/labels.md again (an hour; resumable)
+	$(DEV_ENV)/bin/python bench/labels.py
+
 bundle: $(DEV_ENV)/.done  ## Train the bundle that ships, from ../shared/data
 	$(DEV_ENV)/bin/neurovocal train ../shared/data/finch_gy6or6 \
 	    --out models/pretrained/bengalese-finch --config configs/train.yaml

@@ -42,6 +42,9 @@ class FrontEndConfig(Options):
 class SplitConfig(Options):
     """Which recordings are trained on, choose the model, and test it."""
 
+    only: dict[str, list[str]] = {}
+    """Columns of files.csv and the values that a recording must have there; others
+    are left out altogether."""
     column: str | None = None
     """Column of files.csv that says where a recording belongs; None looks for
     `split`, and then splits at random by recording."""
@@ -73,14 +76,14 @@ class UnitsConfig(Options):
 class AugmentConfig(Options):
     """Noise that makes a classifier hold on other days and microphones."""
 
-    level_db: float = Field(default=6.0, ge=0)
+    level_db: float = Field(default=3.0, ge=0)
     """Standard deviation of a sequence's change of level."""
-    tilt_db: float = Field(default=3.0, ge=0)
+    tilt_db: float = Field(default=1.5, ge=0)
     """Standard deviation of a linear change of level from the lowest bin to the
     highest."""
-    floor: float = Field(default=0.5, ge=0, le=1)
+    floor: float = Field(default=0.25, ge=0, le=1)
     """Share of the sequences whose noise floor is raised."""
-    floor_db: float = Field(default=15.0, ge=0)
+    floor_db: float = Field(default=10.0, ge=0)
     """Highest rise of the noise floor."""
     noise: float = Field(default=0.03, ge=0)
     """Standard deviation of the noise on every scaled value."""
@@ -110,7 +113,11 @@ class ClassifierConfig(Options):
     sequence_length: int = Field(default=250, ge=2)
     """Frames per sequence."""
     warm_up: int = Field(default=12, ge=0)
-    """First frames of a sequence that do not count: the state is still cold."""
+    """First frames of a sequence that do not count where it begins within a
+    recording: the state is still cold."""
+    pause_frames: int = Field(default=40, ge=0)
+    """Longest silence between recordings that are shorter than a sequence and
+    share one."""
     used_states: float = Field(default=0.5, ge=0, le=1)
     """Share of the sequences that begin with the state after another sequence, as
     in the middle of a stream, and not with zeros."""

@@ -44,15 +44,15 @@ STEPS: dict[str, tuple[Any, ...]] = {
     "above_off_db": (0.0, 1.0, 2.0, 4.0, 6.0, 10.0),
     "gap_fill_ms": (2.0, 4.0, 6.0, 8.0, 12.0, 20.0, 30.0, 60.0, 120.0, 200.0),
     "hop_ms": (0.5, 1.0),
-    "smooth_ms": (1.0, 1.5, 2.0, 3.0, 5.0, 10.0),
+    "smooth_ms": (2.0, 3.0, 5.0, 10.0),
     "min_duration_ms": (5.0, 10.0, 15.0, 20.0, 30.0, 50.0),
-    "least_floor_db": (-95.0, -75.0, -65.0, -55.0, -45.0),
     "pre_ms": (0.0, 2.0, 5.0, 10.0),
     "post_ms": (0.0, 2.0, 5.0, 10.0, 20.0),
 }
 DEFAULTS = {"on_db": 10.0, "off_db": 8.0}
-# An option leaves its default for at least so much of the error.
-WORTHWHILE = 0.02
+# An option leaves its value for at least so many percent of error: less is the luck
+# of a few segments.
+WORTHWHILE = 0.05
 ROUNDS = 2
 
 

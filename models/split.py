@@ -37,6 +37,29 @@ class Units:
     index: dict[str, int]
 
 
+def chosen_recordings(dataset: Dataset, config: SplitConfig) -> Dataset:
+    """The recordings that the recipe is about, by columns of files.csv.
+
+    Raises
+    ------
+    ConfigError
+        files.csv has no such column, or no such recording.
+    """
+    recordings = list(dataset.recordings)
+    for column, values in config.only.items():
+        if not _has_column(recordings, column):
+            raise ConfigError(f"split.only: files.csv has no column '{column}'")
+        there = {r.columns.get(column, "") for r in recordings}
+        strangers = set(values) - there
+        if strangers:
+            raise ConfigError(
+                f"split.only: no recording has {column} = {_listed(strangers)} "
+                f"(there are: {_listed(there)})"
+            )
+        recordings = [r for r in recordings if r.columns.get(column) in values]
+    return replace(dataset, recordings=tuple(recordings))
+
+
 def split_recordings(dataset: Dataset, config: SplitConfig, seed: int) -> Split:
     """Split by recording, as files.csv says or else at random.
 
@@ -63,8 +86,8 @@ def split_recordings(dataset: Dataset, config: SplitConfig, seed: int) -> Split:
     strangers = {*config.test, *config.valid} - values
     if strangers:
         raise ConfigError(
-            f"split: no recording has {column} = {', '.join(sorted(strangers))} "
-            f"(there are: {', '.join(sorted(values))})"
+            f"split: no recording has {column} = {_listed(strangers)} "
+            f"(there are: {_listed(values)})"
         )
     for_test = config.test or (["test"] if "test" in values else ["valid"])
     for_valid = config.valid or [v for v in ("valid",) if v not in for_test]
@@ -128,6 +151,10 @@ def choose_units(
             f"{config.min_examples}); the labels are {', '.join(labels)}"
         )
     return Units(names, index), warnings
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(sorted(values))
 
 
 def _has_column(recordings: Iterable[Recording], column: str) -> bool:

@@ -26,6 +26,7 @@ from neurovocal.models.record import summary, training_record, write_history
 from neurovocal.models.report.page import REPORT_FOLDER, Measured, write_report
 from neurovocal.models.report.tally import Tally
 from neurovocal.models.rnn_rbm import RnnRbm
+from neurovocal.models.split import chosen_recordings
 from neurovocal.models.train_classifier import ClassifierTask
 from neurovocal.models.train_forecast import ForecastTask
 from neurovocal.models.train_rnn_rbm import RnnRbmTask, songs_of
@@ -89,7 +90,8 @@ def _make_bundle(
 ) -> tuple[Tally, list[Recording]]:
     """Train and put the bundle in place; what was heard of the test split."""
     torch.set_num_threads(config.threads)
-    dataset = read_dataset(job.dataset, job.annotation_format)
+    everything = read_dataset(job.dataset, job.annotation_format)
+    dataset = chosen_recordings(everything, config.split)
     origin, scaling = origin_of(job.origin), None
     if origin is not None:
         scaling, config = origin.scaling(config), origin.recipe(config)

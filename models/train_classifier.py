@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -109,29 +110,48 @@ class ClassifierTask:
         return state
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Sequences from recordings drawn by their length, zero-padded."""
+        """Sequences from recordings drawn by their length, augmented."""
         config = self._config
         shape = (config.batch_size, config.sequence_length)
         frames = np.zeros((*shape, self._train[0].frames.shape[1]), np.float32)
         target = np.full(shape, IGNORED, np.int64)
         weight = np.zeros(shape, np.float32)
-        chosen = self.rng.choice(len(self._train), config.batch_size, p=self._share)
-        for row, number in enumerate(chosen):
-            material = self._train[number]
-            spare = max(0, len(material.frames) - config.sequence_length)
-            start = int(self.rng.integers(spare + 1))
-            part = slice(start, start + config.sequence_length)
-            n = len(material.frames[part])
-            frames[row, :n] = material.frames[part]
-            target[row, :n] = material.target[part]
-            weight[row, :n] = self._weights[number][part]
-        weight[:, : config.warm_up] = 0.0
+        for row in range(config.batch_size):
+            self._fill(frames[row], target[row], weight[row])
         changed = self._augment(frames, self.rng)
         return (
             torch.from_numpy(changed),
             torch.from_numpy(target),
             torch.from_numpy(weight),
         )
+
+    def _fill(
+        self, frames: Float32, target: NDArray[np.int64], weight: Float32
+    ) -> None:
+        """Write one sequence: a part of a recording, or short ones with pauses.
+
+        Recordings that are shorter than a sequence follow each other as in a
+        stream. Pauses are as quiet as a frame can be, before noise is added: the
+        network of words that were cut out must know silence, too.
+        """
+        config, at = self._config, 0
+        while at < len(frames):
+            number = int(self.rng.choice(len(self._train), p=self._share))
+            material = self._train[number]
+            room = len(frames) - at
+            spare = len(material.frames) - config.sequence_length
+            start = int(self.rng.integers(spare + 1)) if spare > 0 and not at else 0
+            n = min(len(material.frames) - start, room)
+            source, place = slice(start, start + n), slice(at, at + n)
+            frames[place] = material.frames[source]
+            target[place] = material.target[source]
+            weight[place] = self._weights[number][source]
+            if start:  # in the middle of a recording the state is still cold
+                weight[: config.warm_up] = 0.0
+            at += n
+            pause = slice(at, at + int(self.rng.integers(config.pause_frames + 1)))
+            target[pause], weight[pause] = 0, 1.0
+            at = pause.stop
 
 
 def weights_of(material: Material, config: ClassifierConfig) -> Float32:

@@ -16,7 +16,7 @@ from neurovocal.models.config import (
     TrainConfig,
     UnitsConfig,
 )
-from neurovocal.models.data import Annotation, Recording, read_dataset
+from neurovocal.models.data import Annotation, Dataset, Recording, read_dataset
 from neurovocal.models.frames import (
     IGNORED,
     common_rate,
@@ -25,7 +25,12 @@ from neurovocal.models.frames import (
     targets_of,
 )
 from neurovocal.models.prepare import prepare
-from neurovocal.models.split import Units, choose_units, split_recordings
+from neurovocal.models.split import (
+    Units,
+    choose_units,
+    chosen_recordings,
+    split_recordings,
+)
 
 RATE = 8000
 
@@ -146,6 +151,22 @@ def test_files_csv_decides_the_split() -> None:
         split_recordings(data, SplitConfig(column="day"), 0)
     with pytest.raises(ConfigError, match="split = nowhere"):
         split_recordings(data, SplitConfig(test=["nowhere"]), 0)
+
+
+def test_only_recordings_that_the_recipe_names_are_used() -> None:
+    recordings = tuple(recording(f"{i}", [1.0], kind) for i, kind in enumerate("aabc"))
+    data = Dataset(Path("d"), recordings)
+
+    def files(**only: list[str]) -> list[str]:
+        found = chosen_recordings(data, SplitConfig(only=only)).recordings
+        return [r.file for r in found]
+
+    assert files() == ["0", "1", "2", "3"]
+    assert files(split=["a", "c"]) == ["0", "1", "3"]
+    with pytest.raises(ConfigError, match=r"split = z \(there are: a, b, c\)"):
+        files(split=["z"])
+    with pytest.raises(ConfigError, match="no column 'day'"):
+        files(day=["a"])
 
 
 @given(st.integers(0, 1000), st.integers(1, 12))

@@ -1,0 +1,249 @@
+"""The tables of docs/labels.md, made again: ``make bench-labels``.
+
+Each cell (set, network, seed) is a classifier that is trained with the recommended
+recipe, tested once and stored under runs/labels; what is there is not made again, and
+a training that was interrupted goes on. One thread. The tables come as Markdown on
+stdout, progress on stderr.
+"""
+
+import argparse
+import os
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from labels_tables import tables
+
+from neurovocal.engine.errors import EXIT_CLEAN, NeurovocalError
+from neurovocal.engine.manifest import Bundle, load_bundle
+from neurovocal.models.config import SplitConfig, TrainConfig, load_config
+from neurovocal.models.data import read_dataset
+from neurovocal.models.fit import stop_on_signal
+from neurovocal.models.frames import read_samples
+from neurovocal.models.labelling import Labeller
+from neurovocal.models.parity import Session
+from neurovocal.models.progress import Reporter
+from neurovocal.models.train import Job, train_bundle
+
+ROOT = Path(__file__).parents[1]
+# Folder, and what the recipe is told of its recordings.
+SETS: dict[str, dict[str, Any]] = {
+    "gy6or6": {"folder": "finch_gy6or6"},
+    "bird0": {"folder": "finch_bird0"},
+    "zebra": {
+        "folder": "zebra_finch_G402",
+        "split": {"only": {"label_kind": ["syllable_types"]}},
+    },
+    "digits": {"folder": "spoken_digits"},
+    "digits-new-speaker": {
+        "folder": "spoken_digits",
+        "split": {"column": "speaker", "test": ["yweweler"]},
+    },
+}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "gru": {},
+    "lstm": {"architecture": "lstm", "n_hidden": 128},
+    "lstm-last": {},  # the classifier of train-source.yaml
+    "tcn": {"architecture": "tcn", "n_hidden": 64, "n_layers": 7},
+    "conv_gru": {"architecture": "conv_gru"},
+}
+# Sounds that the bundle of gy6or6 must not name.
+FOREIGN = {
+    "song of another Bengalese finch": ("finch_bird0", ("split", "valid")),
+    "zebra finch, song, calls and noise": ("zebra_finch_G402", None),
+    "speech": ("spoken_digits", ("index", "0")),
+    "dog, rooster, baby, rain, sea, helicopter": ("env_sounds", None),
+}
+TIMED_FRAMES, TILE = 4000, 8
+
+
+def main() -> int:
+    """Make the missing cells, then print the tables."""
+    options = read_options()
+    options.out.mkdir(parents=True, exist_ok=True)
+    reporter, code = Reporter(), EXIT_CLEAN
+    try:
+        for name in options.sets:
+            for network in options.networks if name == "gy6or6" else ["gru"]:
+                for seed in options.seeds:
+                    make_cell(name, network, seed, options, reporter)
+        if options.foreign:
+            measure_foreign(options, reporter)
+    except NeurovocalError as error:
+        code = error.exit_code
+        reporter.say(str(error))
+    print("\n".join(tables(options.out)))
+    return code
+
+
+def read_options() -> argparse.Namespace:
+    """Arguments, checked."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    data = Path(os.environ.get("NEUROVOCAL_DATA", ROOT / "../shared/data"))
+    parser.add_argument("--data", type=Path, default=data)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/labels")
+    parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        choices=NETWORKS,
+        default=list(NETWORKS),
+        help="on gy6or6; the other sets are for the recipe's own network",
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--no-foreign", dest="foreign", action="store_false", help="skip that table"
+    )
+    return parser.parse_args()
+
+
+def recipe_of(name: str, network: str, seed: int) -> TrainConfig:
+    """The recommended recipe without the RNN-RBM, and what a cell changes."""
+    recipe = load_config(ROOT / "configs/train.yaml")
+    classifier = recipe.classifier
+    assert classifier is not None
+    if network == "lstm-last":
+        classifier = load_config(ROOT / "configs/train-source.yaml").classifier
+    else:
+        changes = {**classifier.model_dump(), **NETWORKS[network]}
+        classifier = type(classifier).model_validate(changes)
+    return recipe.model_copy(
+        update={
+            "seed": seed,
+            "classifier": classifier,
+            "rnn_rbm": None,
+            "split": SplitConfig.model_validate(SETS[name].get("split", {})),
+        }
+    )
+
+
+def make_cell(
+    name: str, network: str, seed: int, options: argparse.Namespace, reporter: Reporter
+) -> None:
+    """Train, test and store one cell, unless it is there."""
+    recipe = recipe_of(name, network, seed)
+    path = options.out / f"{name}-{network}-{seed}.json"
+    wanted = recipe.model_dump(mode="json")
+    if path.is_file() and json.loads(path.read_text())["recipe"] == wanted:
+        return
+    reporter.say(f"{name} {network} seed {seed}")
+    began = time.process_time()
+    folder = options.out / "bundles" / path.stem
+    job = Job(options.data / SETS[name]["folder"], folder, overwrite=True)
+    with stop_on_signal() as stop:
+        bundle = train_bundle(job, recipe, reporter, stop)
+    manifest = bundle.manifest
+    cell = {
+        "set": name,
+        "network": network,
+        "seed": seed,
+        "recipe": wanted,
+        "cpu_s": round(time.process_time() - began, 1),
+        "seconds": manifest.training["seconds"],
+        "trained": manifest.training["networks"]["classifier"],
+        "detector": manifest.detector.options if manifest.detector else {},
+        "parameters": parameters_of(bundle),
+        "us_per_frame": round(us_per_frame(bundle), 1),
+        "figures": manifest.figures,
+    }
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_text(json.dumps(cell, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def parameters_of(bundle: Bundle) -> int:
+    """Numbers in the classifier's graph."""
+    import onnx
+
+    graph = onnx.load(bundle.path("classifier.onnx")).graph
+    return sum(int(np.prod(t.dims)) for t in graph.initializer if len(t.dims))
+
+
+def us_per_frame(bundle: Bundle) -> float:
+    """CPU time of the graph in ONNX Runtime, one thread, tiles of eight frames."""
+    spec = bundle.manifest.classifier
+    assert spec is not None
+    session = Session(bundle.path(spec.file))
+    rng = np.random.default_rng(0)
+    tile = rng.random((TILE, bundle.manifest.front_end.n_bins), np.float32)
+    state = {name: np.zeros(shape, np.float32) for name, shape in spec.state.items()}
+    best = float("inf")
+    for _ in range(5):
+        began = time.process_time()
+        for _ in range(TIMED_FRAMES // TILE):
+            session.run(frames=tile, **state)
+        best = min(best, (time.process_time() - began) / TIMED_FRAMES)
+    return best * 1e6
+
+
+def measure_foreign(options: argparse.Namespace, reporter: Reporter) -> None:
+    """How sounds that are none of the bird's are answered, and its own."""
+    folder = options.out / "bundles" / "gy6or6-gru-0"
+    path = options.out / "foreign.json"
+    if not folder.is_dir():
+        reporter.say("no cell gy6or6 gru 0: no table of foreign sounds")
+        return
+    bundle = load_bundle(folder)
+    digest = bundle.manifest.files["classifier.onnx"]
+    if path.is_file() and json.loads(path.read_text())["bundle"] == digest:
+        return
+    labeller = Labeller(bundle)
+    rows = {"own song, another day": ("finch_gy6or6", ("split", "valid")), **FOREIGN}
+    found = {}
+    for title, (name, only) in rows.items():
+        reporter.say(f"foreign: {title}")
+        source = Path(options.data) / name
+        recordings = _recordings(source, only)
+        answers = [
+            (label.unit, label.posterior)
+            for recording in recordings
+            for label in labeller(
+                read_samples(recording, bundle.manifest.front_end.sample_rate)
+            ).labels
+        ]
+        found[title] = {
+            "seconds": round(sum(r.seconds for r in recordings), 1),
+            "unknown": [p for unit, p in answers if unit == "unknown"],
+            "named": [p for unit, p in answers if unit != "unknown"],
+        }
+    path.write_text(json.dumps({"bundle": digest, "sounds": found}) + "\n")
+
+
+def _recordings(source: Path, only: tuple[str, str] | None) -> list[Any]:
+    """Recordings of a folder, annotated or not."""
+    if (source / "annotations.csv").is_file():
+        recordings = list(read_dataset(source).recordings)
+    else:
+        import soundfile
+
+        from neurovocal.models.data import Recording
+
+        recordings = []
+        with (source / "files.csv").open(newline="") as stream:
+            for row in csv.DictReader(stream):
+                about = soundfile.info(source / row["file"])
+                recordings.append(
+                    Recording(
+                        row["file"],
+                        source / row["file"],
+                        about.duration,
+                        about.samplerate,
+                        (),
+                        dict(row),
+                    )
+                )
+    if only is None:
+        return recordings
+    return [r for r in recordings if r.columns.get(only[0]) == only[1]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
