@@ -77,7 +77,7 @@ bench-song: $(DEV_ENV)/.done  ## Measure what the RNN-RBM knows about song (half
 	$(DEV_ENV)/bin/python bench/song.py
 
 bench-labels: $(DEV_ENV)/.done  ## Make the tables of docs/labels.md again (an hour; resumable)
-	$(DEV_ENV)/bin/python bench/labels.py
+	$(DEV_ENV)/bin/python bench/labels.py --picture docs/labels.svg
 
 bundle: $(DEV_ENV)/.done  ## Train the bundle that ships, from ../shared/data
 	$(DEV_ENV)/bin/neurovocal train ../shared/data/finch_gy6or6 \

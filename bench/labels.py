@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from labels_tables import tables
+from labels_tables import draw, tables
 
 from neurovocal.engine.errors import EXIT_CLEAN, NeurovocalError
 from neurovocal.engine.manifest import Bundle, load_bundle
@@ -81,6 +81,8 @@ def main() -> int:
         code = error.exit_code
         reporter.say(str(error))
     print("\n".join(tables(options.out)))
+    if options.picture:
+        draw(options.out, options.picture)
     return code
 
 
@@ -99,6 +101,9 @@ def read_options() -> argparse.Namespace:
         help="on gy6or6; the other sets are for the recipe's own network",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--picture", type=Path, metavar="SVG", help="draw labels in time, too"
+    )
     parser.add_argument(
         "--no-foreign", dest="foreign", action="store_false", help="skip that table"
     )

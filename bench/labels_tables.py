@@ -18,6 +18,7 @@ TITLES = {
     "tcn": "TCN 64 x 7",
     "conv_gru": "convolution and GRU 96",
 }
+ANSWERS = ("right", "wrong", "unknown", "unlabelled")
 LEAST = (0.0, 0.8, 0.9, 0.95, 0.99, 0.999)
 
 
@@ -122,3 +123,33 @@ def foreign_table(sounds: dict[str, Any]) -> list[str]:
         row = " | ".join(f"{100 * n / max(total, 1):.1f}" for n in shares)
         lines.append(f"| {title} | {total} | {row} |")
     return lines
+
+
+def draw(out: Path, picture: Path) -> None:
+    """Labels in time, one panel a set, as a picture."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "labels"
+    import matplotlib.pyplot as plt
+
+    cells = [json.loads(path.read_text()) for path in sorted(out.glob("*-gru-0.json"))]
+    if not cells:
+        return
+    shape = {"figsize": (3.2 * len(cells), 3.0), "sharey": True, "squeeze": False}
+    figure, axes = plt.subplots(1, len(cells), **shape)
+    for axis, cell in zip(axes[0], cells, strict=True):
+        rows = cell["figures"]["label_in_time"]
+        names = [str(row["ms"]) for row in rows]
+        for answer in ANSWERS:
+            values = [row[f"{answer}_percent"] for row in rows]
+            axis.plot(names, values, marker="o", markersize=3, label=answer)
+        forced = [row["forced_right_percent"] for row in rows]
+        axis.plot(names, forced, "k--", linewidth=1, label="right if forced")
+        axis.set_title(cell["set"])
+        axis.set_xlabel("ms after onset")
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("vocalizations, %")
+    axes[0][-1].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(picture, metadata={"Date": None})
