@@ -40,6 +40,18 @@ class DetectorSpec(Options):
     """Options that differ from the plugin's defaults."""
 
 
+class TypicalSpec(Options):
+    """What segments of a unit are like, as they were annotated."""
+
+    shortest: int = Field(ge=0)
+    """Frames of the shortest segment that can be the unit."""
+    longest: int = Field(ge=1)
+    """Frames of the longest one."""
+    agreement: float = Field(le=0)
+    """Mean log-posterior of the unit, over the frames that decide, below which the
+    segment is another sound."""
+
+
 class EarlySpec(Options):
     """Calibration of labels that are given before a segment has ended."""
 
@@ -70,6 +82,9 @@ class ClassifierSpec(Options):
     """Calibration of the log-posteriors that decide (validation data)."""
     thresholds: dict[str, float] = {}
     """Posterior below which a unit is answered with `unknown`."""
+    typical: dict[str, TypicalSpec] = {}
+    """Per unit, what its segments are like: another one is `unknown`. A posterior
+    compares the units with each other; this says whether it is any of them."""
     early: list[EarlySpec] = []
     """Calibration of provisional and revised labels, by rising `frames`; before the
     first entry it holds, too. Empty: that of the final label."""

@@ -1,7 +1,8 @@
 """What is fitted to a trained classifier before it is exported.
 
 Temperatures and thresholds come from validation recordings; the detector's options
-from training recordings, too: a handful of numbers does not overfit them.
+and what units are like from training recordings, too: a handful of numbers does not
+overfit them.
 """
 
 import math
@@ -18,6 +19,7 @@ from neurovocal.models.calibrate import (
     early_votes,
     fit_temperature,
     fit_thresholds,
+    fit_typical,
     log_softmax,
 )
 from neurovocal.models.classifier import Classifier
@@ -66,13 +68,19 @@ def adjust(
     """
     assert config.classifier is not None
     model.eval()
+    train = [log_posteriors_of(model, m) for m in data.train]
     valid = [log_posteriors_of(model, m) for m in data.valid]
-    spec = calibrated(model, config.classifier, data, valid)
+    spec = _with_typical(
+        calibrated(model, config.classifier, data, valid),
+        config.classifier,
+        data,
+        [*train, *valid],
+    )
     wanted = config.detector
     detector = DetectorSpec(plugin=wanted.plugin, options=wanted.options)
     if wanted.fit:
         materials = [*data.train, *data.valid]
-        logs = [*(log_posteriors_of(model, m) for m in data.train), *valid]
+        logs = [*train, *valid]
         heard = [
             Heard(material, rows, data.front_end, spec)
             for material, rows in zip(materials, logs, strict=True)
@@ -129,3 +137,21 @@ def calibrated(
         early=early,
         provisional_ms=config.provisional_ms,
     )
+
+
+def _with_typical(
+    spec: ClassifierSpec,
+    config: ClassifierConfig,
+    data: Prepared,
+    logs: list[Float64],
+) -> ClassifierSpec:
+    """Same, with what segments of each unit are like in all recordings."""
+    typical = fit_typical(
+        logs,
+        [m.spans for m in (*data.train, *data.valid)],
+        spec.units,
+        config.duration_margin,
+        config.agreement_margin,
+        spec.decision,
+    )
+    return spec.model_copy(update={"typical": typical})

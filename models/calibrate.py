@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from neurovocal.engine.manifest import TypicalSpec
 from neurovocal.models.frames import Span
 
 Float64 = NDArray[np.float64]
@@ -159,3 +160,54 @@ def fit_thresholds(
         odds = lowest / (1 - lowest) / margin
         thresholds[name] = round(min(odds / (1 + odds), cap), 4)
     return thresholds
+
+
+def fit_typical(
+    log_posteriors: list[Float64],
+    spans: list[list[Span]],
+    names: list[str],
+    duration_margin: float,
+    agreement_margin: float,
+    decision: Decision = "vote",
+) -> dict[str, TypicalSpec]:
+    """What annotated segments of each unit are like.
+
+    Limits lie `duration_margin` and `agreement_margin` times beyond the 2nd and 98th
+    percentiles: an odd annotation does not widen them.
+
+    Parameters
+    ----------
+    log_posteriors : list of float64[n_frames, n_units]
+    spans : list of list of Span
+        Segments of each recording.
+    names : list of str
+        Unit names, silence first.
+    duration_margin, agreement_margin : float
+        At least 1.
+    decision : {'vote', 'last'}
+
+    Returns
+    -------
+    dict of str to TypicalSpec
+        Of the units that occur.
+    """
+    lengths: dict[int, list[int]] = {}
+    means: dict[int, list[float]] = {}
+    for rows, segments in zip(log_posteriors, spans, strict=True):
+        for span in segments:
+            n = span.stop - span.first
+            score = float(evidence(rows, span, decision)[span.unit])
+            lengths.setdefault(span.unit, []).append(n)
+            means.setdefault(span.unit, []).append(
+                score / n if decision == "vote" else score
+            )
+    typical = {}
+    for unit in sorted(lengths):
+        low, high = np.percentile(lengths[unit], [2, 98])
+        agreement = agreement_margin * float(np.percentile(means[unit], 2))
+        typical[names[unit]] = TypicalSpec(
+            shortest=int(low / duration_margin),
+            longest=int(np.ceil(high * duration_margin)),
+            agreement=round(min(agreement, 0.0), 3),
+        )
+    return typical

@@ -150,6 +150,12 @@ class ClassifierConfig(Options):
     unknown_cap: float = Field(default=0.95, gt=0, lt=1)
     """Highest posterior that may be asked of a label: one that is calibrated to be
     right so often is not to be refused."""
+    duration_margin: float = Field(default=1.5, ge=1)
+    """A segment is `unknown` when it is this many times shorter or longer than
+    nearly all annotated segments of its unit."""
+    agreement_margin: float = Field(default=6.0, ge=1)
+    """A segment is `unknown` when the mean log-posterior of its unit is this many
+    times further below 0 than in nearly all annotated segments of that unit."""
     provisional_ms: float = Field(default=20.0, ge=0)
     """Delay after onset at which the first provisional label is given."""
     early_posterior: float = Field(default=0.5, ge=0, lt=1)

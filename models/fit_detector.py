@@ -118,7 +118,7 @@ class Heard:
             evidence = self.sums[stop] - self.sums[first]
             if self.spec.decision == "last":
                 evidence = self.log_posteriors[stop - 1]
-            name, _ = self._decide(evidence)
+            name, _ = self._decide(evidence, n_frames=stop - first)
             if name == self.spec.unknown:
                 continue
             unit = self.spec.units.index(name)

@@ -9,6 +9,10 @@ validation data, makes up for it (Guo et al., 2017, On Calibration of Modern Neu
 Networks, section 4.2). A label whose posterior is below its unit's threshold is
 `unknown`. So is a segment whose frames vote for silence: detectors hear doors, too.
 
+A posterior compares units with each other, and one of them always fits best. So a
+final label is `unknown`, too, where the segment is much shorter or longer than the
+unit's are, or its frames agree much less on the unit (mean log-posterior).
+
 Before a segment has ended its few frames have a calibration of their own, by how
 many they are, and silence has no vote: at an onset the network still says it.
 
@@ -43,6 +47,8 @@ class Decision:
         Thresholds that go before the bundle's.
     min_posterior : float
         Smallest threshold of every unit.
+    typical : bool
+        Whether segments must be like the unit's.
     """
 
     def __init__(
@@ -50,13 +56,17 @@ class Decision:
         spec: ClassifierSpec,
         thresholds: Mapping[str, float] | None = None,
         min_posterior: float = 0.0,
+        *,
+        typical: bool = True,
     ) -> None:
         self._silence = spec.units.index(spec.silence)
         # The last frame of a segment may well be silent: there it says nothing.
-        self._silence_votes = spec.decision == "vote"
+        self._sums = self._silence_votes = spec.decision == "vote"
         self._voiced = [i for i, unit in enumerate(spec.units) if unit != spec.silence]
         self._units = [spec.units[i] for i in self._voiced]
+        self._column = {unit: i for i, unit in enumerate(spec.units)}
         self._unknown = spec.unknown
+        self._typical = spec.typical if typical else {}
 
         def rule(temperature: float, own: Mapping[str, float]) -> _Rule:
             wanted = {**own, **(thresholds or {})}
@@ -75,16 +85,33 @@ class Decision:
         return self._unknown, 0.0
 
     def __call__(
-        self, log_posteriors: Float64, prior: Float64 | None = None
+        self,
+        log_posteriors: Float64,
+        prior: Float64 | None = None,
+        n_frames: int | None = None,
     ) -> tuple[str, float]:
-        """Final unit and posterior for float64[n_units], of the frames that decide.
+        """Final unit and posterior of a segment.
 
-        `prior` is added to the scores of the units, float64[n_voiced].
+        Parameters
+        ----------
+        log_posteriors : float64[n_units]
+            Of the frames that decide, summed.
+        prior : float64[n_voiced], optional
+            Added to the scores of the units.
+        n_frames : int, optional
+            Frames of the segment; without them nothing is asked of its likeness.
         """
         unit, posterior = self._answer(log_posteriors, self._final, prior)
         silent = log_posteriors[self._silence] > log_posteriors[self._voiced].max()
         if silent and self._silence_votes:
             return self._unknown, posterior
+        typical = self._typical.get(unit)
+        if typical is not None and n_frames is not None:
+            score = log_posteriors[self._column[unit]]
+            mean = score / n_frames if self._sums else score
+            fits = typical.shortest <= n_frames <= typical.longest
+            if not fits or mean < typical.agreement:
+                return self._unknown, posterior
         return unit, posterior
 
     def early(

@@ -53,6 +53,10 @@ class ClassifierOptions(Options):
     """Labels that the forecast has a say in: with `all` final ones, too, which are
     then no longer independent of the order in which units usually come."""
 
+    typical: bool = True
+    """Answer `unknown` where a segment's duration, or how far its frames agree, is
+    unlike that of the unit, as far as the bundle knows."""
+
 
 @dataclass(slots=True)
 class _Segment:
@@ -107,7 +111,9 @@ class Classifier:
         self._network = FrameNetwork(bundle)
         self._hop, self._length = front_end.hop_length, front_end.frame_length
         self._by_last = spec.decision == "last"
-        self._decide = Decision(spec, options.thresholds, options.min_posterior)
+        self._decide = Decision(
+            spec, options.thresholds, options.min_posterior, typical=options.typical
+        )
         self._forecaster = None
         if bundle.manifest.forecast and (options.forecast or options.prior != "none"):
             self._forecaster = Forecaster(bundle)
@@ -258,7 +264,8 @@ class Classifier:
         if stop <= max(segment.lo, history.first):  # holds no frame's centre
             twice_middle = segment.onset + (segment.offset or segment.onset)
             distance = twice_middle - self._length + self._hop
-            return self._decide(history.at(distance // (2 * self._hop)), prior)
+            nearest = history.at(distance // (2 * self._hop))
+            return self._decide(nearest, prior, n_frames=1)
         if self._by_last:
             evidence = history.at(stop - 1)
         else:
@@ -266,7 +273,7 @@ class Classifier:
             base = history.before(segment.lo) if base is None else base
             evidence = history.before(stop) - base
         if ended:
-            return self._decide(evidence, prior)
+            return self._decide(evidence, prior, n_frames=stop - segment.lo)
         return self._decide.early(evidence, stop - segment.lo, prior)
 
     def _prior_of(self, segment: _Segment, n_frames: int | None) -> Float64 | None:

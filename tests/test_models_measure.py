@@ -13,6 +13,7 @@ from neurovocal.models.calibrate import (
     evidence,
     fit_temperature,
     fit_thresholds,
+    fit_typical,
 )
 from neurovocal.models.frames import Span
 from neurovocal.models.measure import (
@@ -116,3 +117,16 @@ def test_a_long_song_is_regressed_in_parts_as_it_were_whole() -> None:
     np.testing.assert_allclose(predictor.weights, expected, rtol=1e-8)
     error = float(np.square(past @ expected - song[2:])[3:].mean())
     assert predictor.squared_error([song], 5) == pytest.approx(error, rel=1e-9)
+
+
+def test_what_units_are_like_has_margins_beyond_nearly_all_segments() -> None:
+    rows = np.full((300, 3), -8.0)
+    rows[:, 1] = -0.2
+    spans = [Span(start, start + 10, 1) for start in range(0, 290, 10)]
+    (name,) = typical = fit_typical([rows], [spans], ["", "a", "b"], 1.5, 3.0)
+    assert name == "a"
+    like = typical["a"]
+    assert (like.shortest, like.longest) == (6, 15)
+    assert like.agreement == pytest.approx(-0.6)
+    (last,) = fit_typical([rows], [spans], ["", "a", "b"], 1, 1, "last").values()
+    assert (last.shortest, last.longest, last.agreement) == (10, 10, -0.2)
