@@ -308,7 +308,9 @@ def test_an_interrupted_report_costs_no_bundle(
     assert not job.work.exists()
 
 
-@pytest.mark.parametrize("name", ["train", "train-source"])
+@pytest.mark.parametrize(
+    "name", ["train", "train-source", "train-spoken-digits", "train-zebra-finch"]
+)
 def test_recipes_that_ship_are_valid(name: str) -> None:
     path = Path(__file__).resolve().parents[1] / "configs" / f"{name}.yaml"
     config = load_config(path)
