@@ -1,0 +1,200 @@
+"""Frames of the shipped bundle's graphs against torch, with the same weights and noise.
+
+Each frame is drawn after the same frames, each side carrying its own state: fed back,
+rounding grows for a while (up to 1e-2 in some songs) before it is forgotten. A unit
+whose probability lies within rounding of its noise may fire here and not there: such
+noise, a few numbers in ten thousand, is moved a little; then both are given the same.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command import RECORDING
+
+from neurovocal.engine.manifest import load_bundle
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Frames, Offset, StreamInfo, Synthesis
+from neurovocal.models.config import TrainConfig
+from neurovocal.models.rnn_rbm import RnnRbm
+from neurovocal.models.transfer import Origin
+from neurovocal.plugins._prime import _frames
+from neurovocal.plugins._sampler import Sampler
+from neurovocal.plugins.model_rnn_rbm import plugin
+
+N_FRAMES = 500
+TOLERANCE = 1e-4
+FEEDBACKS = ["mean", "sampled", "mean_residual"]
+
+
+MARGIN = 1e-4
+
+
+class Tape:
+    """A generator that gives numbers which were drawn before."""
+
+    def __init__(self) -> None:
+        self.numbers: list[np.ndarray] = []
+        self.moved = self.count = 0
+
+    def record(self, noise: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """Keep uniform noise, clear of the probabilities it is compared with."""
+        near = np.abs(p - noise) < MARGIN
+        self.moved += int(near.sum())
+        self.count += near.size
+        side = np.where(p > 0.5, -2 * MARGIN, 2 * MARGIN)
+        return np.where(near, p + side, noise).astype(np.float32)
+
+    def random(self, shape: Any, dtype: Any) -> np.ndarray:
+        return self.numbers.pop(0)
+
+    standard_normal = random
+
+
+class Torch:
+    """The shipped RNN-RBM in torch."""
+
+    def __init__(self) -> None:
+        self.bundle = load_bundle("bengalese-finch")
+        origin = Origin.load("bengalese-finch")
+        spec = self.bundle.manifest.rnn_rbm
+        assert spec is not None
+        config = origin.recipe(TrainConfig()).rnn_rbm
+        assert config is not None
+        self.model = RnnRbm(config, spec.n_visible)
+        origin.fill_rnn_rbm(self.model)
+        self.model.eval()
+        self.spec = spec
+        self.chol = np.load(self.bundle.path(spec.residual_file))["chol"]
+
+    def heard(self, frames: np.ndarray) -> torch.Tensor:
+        with torch.no_grad():
+            return self.model.states(
+                torch.from_numpy(frames)[:, None], self.model.initial_state()
+            )
+
+    def predictions(self, frames: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            bv, bh = self.model.biases(self.heard(frames)[:, -1])
+            return self.model.predict(torch.from_numpy(frames)[:, None], bv, bh)[
+                :, 0
+            ].numpy()
+
+    def song(
+        self, frame: np.ndarray, u: torch.Tensor, tape: Tape, feedback: str
+    ) -> np.ndarray:
+        """Draw frames, and put all that was random on the tape."""
+        rng, drawn = np.random.default_rng(3), []
+        for _ in range(N_FRAMES):
+            with torch.no_grad():
+                v = torch.from_numpy(frame)[None, None]
+                u = self.model.states(v, u)[0]
+                bv, bh = self.model.biases(u[-1])
+                v, rows = v[0], []
+                for _ in range(self.spec.gibbs_steps):
+                    noise = rng.random(self.model.n_hidden, dtype=np.float32)
+                    p = self.model.hidden(v, bh)[0].numpy()
+                    rows.append(tape.record(noise, p))
+                    row = torch.from_numpy(rows[-1])[None, None]
+                    v = self.model.gibbs(v, bv, bh, row)
+            tape.numbers.append(np.array(rows))
+            frame = v[0].numpy()
+            if feedback == "sampled":
+                uniform = rng.random(len(frame), dtype=np.float32)
+                tape.numbers.append(tape.record(uniform, frame))
+                frame = (tape.numbers[-1] < frame).astype(np.float32)
+            elif feedback == "mean_residual":
+                tape.numbers.append(rng.standard_normal(len(frame), dtype=np.float32))
+                noisy = frame + self.chol @ tape.numbers[-1]
+                frame = np.clip(noisy, 0, 1).astype(np.float32)
+            drawn.append(frame)
+        # The last tile may draw more than is compared.
+        tape.numbers += tape.numbers[-100:]
+        return np.array(drawn)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Torch:
+    torch.set_num_threads(1)
+    return Torch()
+
+
+@pytest.fixture(scope="module")
+def live(reference: Torch) -> np.ndarray:
+    """Frames of the shipped recording, the last ten seconds."""
+    return _frames(RECORDING, reference.bundle)[: N_FRAMES + 40]
+
+
+def sung(reference: Torch, live: np.ndarray, mode: str, **options: Any) -> Any:
+    """Frames that the plugin gives in a mode, hearing the recording."""
+    front_end = reference.bundle.manifest.front_end
+    hop, length = front_end.hop_length, front_end.frame_length
+    context = BuildContext(
+        clock=ManualClock(),
+        run="test",
+        info=StreamInfo("x", front_end.sample_rate),
+        bundle=reference.bundle,
+        base=Path.cwd(),
+    )
+    checked = plugin.options.model_validate({"synthesis": mode, **options})
+    model = plugin.build(checked, context)
+    events: list[Any] = []
+    for k in range(0, len(live), 8):
+        events += model.process(Frames(k, hop, length, live[k : k + 8]))
+        if k == 24:
+            events += model.process(Offset(0, 0, 25 * hop + length, False))
+    parts = [e.values for e in events if isinstance(e, Synthesis)]
+    return np.concatenate(parts)[:N_FRAMES]
+
+
+def same(found: np.ndarray, expected: np.ndarray) -> None:
+    assert found.shape == expected.shape == (N_FRAMES, expected.shape[1])
+    errors = np.abs(found - expected).max(axis=1)
+    assert errors.max() <= TOLERANCE, f"first at frame {np.argmax(errors > TOLERANCE)}"
+
+
+def test_predictions_are_those_of_torch(reference: Torch, live: np.ndarray) -> None:
+    found = sung(reference, live, "predict")
+    same(found, reference.predictions(live)[:N_FRAMES])
+
+
+@pytest.mark.parametrize("feedback", FEEDBACKS)
+@pytest.mark.parametrize("mode", ["continue", "free", "prime"])
+def test_songs_are_those_of_torch(
+    reference: Torch,
+    live: np.ndarray,
+    mode: str,
+    feedback: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = {"feedback": feedback, "continue_frames": N_FRAMES}
+    rest = np.zeros_like(live[0]), reference.model.initial_state()
+    start = {"continue": (live[25], reference.heard(live)[24]), "free": rest}
+    if mode == "prime":
+        heard = _frames(RECORDING, reference.bundle)
+        start["prime"] = heard[-1], reference.heard(heard)[-2]
+        options["prime"] = str(RECORDING)
+    tape = Tape()
+    expected = reference.song(*start[mode], tape, feedback)
+    assert tape.moved < 1e-3 * tape.count
+    begin = Sampler.start
+
+    def start_with_the_tape(self: Sampler, *past: Any) -> None:
+        begin(self, *past)
+        monkeypatch.setattr(self, "_rng", tape)
+
+    def step_after_the_same(self: Sampler) -> np.ndarray:
+        drawn = step(self)
+        count = next(steps)
+        if count < N_FRAMES:
+            self.frame = expected[count]
+        return drawn
+
+    step, steps = Sampler.step, itertools.count()
+    monkeypatch.setattr(Sampler, "start", start_with_the_tape)
+    monkeypatch.setattr(Sampler, "step", step_after_the_same)
+    same(sung(reference, live, mode, **options), expected)
