@@ -78,6 +78,7 @@ bench-song: $(DEV_ENV)/.done  ## Measure what the RNN-RBM knows about song (half
 
 bench-labels: $(DEV_ENV)/.done  ## Make the tables of docs/labels.md again (an hour; resumable)
 	$(DEV_ENV)/bin/python bench/labels.py --picture docs/labels.svg
+
 bench-synthesis: $(DEV_ENV)/.done  ## Let the model sing for an hour, and steer it 200 times (about 20 minutes)
 	$(DEV_ENV)/bin/python bench/free_run.py --commands 200
 
