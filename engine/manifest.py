@@ -121,8 +121,8 @@ class RnnRbmSpec(Options):
     """Mean free energy per frame on validation data, in nats."""
     free_energy_std: float = Field(gt=0)
     residual_file: str = "residual.npz"
-    """`chol`: float32[n_visible, n_visible], factor of the residual covariance;
-    `sigma`: float32[n_visible], see docs/bundle.md."""
+    """Noise of drawn frames: `chol`, a factor of the residual covariance, or a
+    mixture that the state chooses from; `sigma`; see docs/bundle.md."""
 
 
 class PriorSpec(Options):

@@ -139,6 +139,10 @@ def evaluate(
         Literal["test", "valid"],
         typer.Option(help="Recordings that drawn song is compared with."),
     ] = "test",
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Spectrograms of real and drawn song."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
     """Measure a bundle on annotated recordings, run as the engine runs it.
@@ -152,6 +156,10 @@ def evaluate(
     from neurovocal.models.progress import Reporter
     from neurovocal.models.report.tally import Tally
 
+    if picture is not None:
+        if not synthesis:
+            raise ConfigError("--picture shows drawn song: say --synthesis, too")
+        _need("matplotlib")
     loaded = load_bundle(bundle)
     recordings = list(read_dataset(dataset, annotation_format).recordings)
     if split is not None:
@@ -165,6 +173,7 @@ def evaluate(
         from neurovocal.models.synthesis.quality import evaluate_synthesis
         from neurovocal.models.synthesis.table import print_quality
 
+        examples: dict[str, Any] = {}
         with Reporter().stage("synthesis") as watch:
             quality = evaluate_synthesis(
                 loaded,
@@ -173,7 +182,12 @@ def evaluate(
                 seed=seed,
                 against=against,
                 watch=watch,
+                show=lambda name, songs: examples.update({name: songs[0]}),
             )
+        if picture is not None:
+            from neurovocal.models.synthesis.picture import draw_picture
+
+            draw_picture(picture, examples, loaded.manifest.front_end)
         if as_json:
             typer.echo(json.dumps(quality))
         else:

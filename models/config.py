@@ -227,10 +227,17 @@ class RnnRbmConfig(Options):
     longer belongs to other weights."""
     gibbs_steps: int = Field(default=20, ge=0)
     """Gibbs steps per frame of synthesis."""
+    residual_components: int = Field(default=16, ge=1, le=64)
+    """Kinds of errors that the state chooses from when their noise is fed back; 1:
+    one covariance for all frames."""
     prediction_steps: int = Field(default=3, ge=0)
     """Mean-field iterations of the one-step prediction."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """On the state that conditions the biases."""
+    feedback_noise: float = Field(default=0.0, ge=0)
+    """Largest strength of the noise on the frames that the recurrent part hears in
+    training, drawn anew for each sequence; 1 is as strong as the model's own errors.
+    Teaches it to sing on from frames that it drew itself."""
     batch_size: int = Field(default=12, ge=1)
     """Sequences per step."""
     sequence_length: int = Field(default=64, ge=2)

@@ -34,6 +34,7 @@ from neurovocal.models.parity import (
     torch_outputs,
 )
 from neurovocal.models.prior import Heard
+from neurovocal.models.residual import collect_missed, residual_arrays
 from neurovocal.models.rnn_rbm import RnnRbm
 from neurovocal.models.split import Units
 
@@ -202,8 +203,14 @@ def _write_rnn_rbm(
         "noise": noise,
         "mean": expected["mean"],
     }
-    chol = residual_factor(model, trained.train_songs, config.gibbs_steps, rng)
-    np.savez_compressed(folder / "residual.npz", allow_pickle=False, chol=chol)
+    missed, missed_valid = (
+        collect_missed(model, songs, config.gibbs_steps, rng)
+        for songs in (trained.train_songs, trained.valid_songs)
+    )
+    residual = residual_arrays(
+        missed, missed_valid, config.residual_components, trained.config.seed
+    )
+    np.savez_compressed(folder / "residual.npz", allow_pickle=False, **residual)
     mean, std = free_energy_baseline(model, trained.valid)
     return RnnRbmSpec(
         visible=config.visible,
@@ -216,37 +223,6 @@ def _write_rnn_rbm(
         free_energy_mean=round(mean, 4),
         free_energy_std=round(std, 4),
     )
-
-
-def residual_factor(
-    model: RnnRbm, songs: Sequence[Float32], n_steps: int, rng: np.random.Generator
-) -> Float32:
-    """Cholesky factor of the covariance of what the sampler's mean misses.
-
-    Fed back as noise it keeps neighbouring bins as alike as they are in song;
-    independent noise per bin blurs and speckles.
-
-    Returns
-    -------
-    float32[n_visible, n_visible]
-        Lower triangular.
-    """
-    total = np.zeros((model.n_visible, model.n_visible))
-    count = 0
-    with torch.no_grad():
-        for song in songs:
-            v = torch.from_numpy(song)
-            u = model.states(v[:, None], model.initial_state())[:-1, -1, 0]
-            bv, bh = model.biases(u)
-            drawn = rng.random((n_steps, len(u), model.n_hidden), dtype=np.float32)
-            mean = model.gibbs(v[:-1], bv, bh, torch.from_numpy(drawn))
-            missed = (v[1:] - mean).numpy().astype(np.float64)
-            total += missed.T @ missed
-            count += len(missed)
-    covariance = total / max(1, count)
-    ridge = 1e-6 + 1e-4 * np.trace(covariance) / model.n_visible
-    factor = np.linalg.cholesky(covariance + ridge * np.eye(model.n_visible))
-    return factor.astype(np.float32)
 
 
 def free_energy_baseline(

@@ -18,6 +18,9 @@ from neurovocal.models.optim import (
 from neurovocal.models.persistent import PersistentChains
 from neurovocal.models.rnn_rbm import RnnRbm, uniform_from
 
+# Of the running covariance of errors, per update.
+_MISSED_MEMORY = 0.95
+
 
 class RnnRbmTask:
     """One network, its data and its optimizer (a `neurovocal.models.fit.Task`).
@@ -117,10 +120,14 @@ class RnnRbmTask:
         if objective == "static":
             u = torch.zeros(*now.shape[:2], model.n_recurrent)
         else:
-            u = model.states(before, model.initial_state(v.shape[1]))[:, -1]
+            heard = self._disturbed(before)
+            u = model.states(heard, model.initial_state(v.shape[1]))[:, -1]
         # The first states are cold: they only warm up those that count.
-        now, u = now[config.warm_up :], u[config.warm_up :]
+        before, now = before[config.warm_up :], now[config.warm_up :]
+        u = u[config.warm_up :]
         bv, bh = model.biases(u)
+        if config.feedback_noise and objective != "static":
+            self._follow_missed(now, model.predict(before, bv, bh).detach())
         if objective == "deterministic":
             loss = model.deterministic_loss(now, bv)
         else:
@@ -139,6 +146,31 @@ class RnnRbmTask:
             change = (bv[1:] - bv[:-1]).square().sum(-1).mean()
             loss = loss + config.smoothness * change
         return loss
+
+    def _disturbed(self, v: Tensor) -> Tensor:
+        """Frames as a singing model hears them: with noise like its own errors.
+
+        The strength differs from sequence to sequence, none included. A model
+        that has only heard real song does not know how to come back to it.
+        """
+        most = self._config.feedback_noise
+        if not most or "missed" not in self.carried:
+            return v
+        covariance = self.carried["missed"]
+        ridge = 1e-6 + 1e-3 * float(covariance.diagonal().mean())
+        factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance)))
+        normal = self.rng.standard_normal(tuple(v.shape), dtype=np.float32)
+        strength = most * self.rng.random((1, v.shape[1], 1), dtype=np.float32)
+        noise = torch.from_numpy(normal * strength) @ factor.t()
+        disturbed: Tensor = v + noise
+        return disturbed if self.module.gaussian else disturbed.clamp(0.0, 1.0)
+
+    def _follow_missed(self, v: Tensor, predicted: Tensor) -> None:
+        """Running covariance of the prediction's errors."""
+        missed = (v - predicted).flatten(0, 1)
+        found = missed.t() @ missed / len(missed)
+        known = self.carried.get("missed", found)
+        self.carried["missed"] = torch.lerp(known, found, 1 - _MISSED_MEMORY)
 
     def _batch(self) -> Tensor:
         """Sequences [warm_up + sequence_length + 1, batch, n_visible]."""

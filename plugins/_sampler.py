@@ -8,16 +8,14 @@ the same frames in every run.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from neurovocal.engine.errors import BundleError
 from neurovocal.engine.manifest import Bundle, RnnRbmSpec
 from neurovocal.engine.types import Float32
-from neurovocal.plugins._npz import read_npz
 from neurovocal.plugins._onnx import Graph, finite
+from neurovocal.plugins._residual import load_residual
 
 Feedback: TypeAlias = Literal["mean", "sampled", "mean_residual"]
 
@@ -51,7 +49,7 @@ class Sampler:
         What is made of the expectation of the next frame, given and heard next:
         the expectation itself; a draw from the visible units (0 or 1 for Bernoulli
         units, Gaussian with the bundle's `sigma` otherwise); the expectation plus
-        noise with the covariance of the model's one-step errors.
+        noise like the model's one-step errors in this state.
     temperature : float
         Divides the hidden units' input and scales Gaussian noise.
     gibbs_steps : int, optional
@@ -88,7 +86,7 @@ class Sampler:
         self._noise_rows = spec.gibbs_steps if gibbs_steps is None else gibbs_steps
         self._temperature = np.array(temperature, np.float32)
         path = bundle.path(spec.residual_file)
-        self._chol, self._sigma = _load_residual(path, spec.n_visible)
+        self._residual = load_residual(path, spec.n_visible, spec.n_recurrent)
         self._clip = (0.0, 1.0) if self._bernoulli else _clip_of(bundle)
         self._rng = np.random.Generator(np.random.SFC64(0))
         self.frame = np.zeros(spec.n_visible, np.float32)
@@ -139,26 +137,21 @@ class Sampler:
         if self._feedback == "sampled" and self._bernoulli:
             drawn = self._rng.random(self._n_visible, dtype=np.float32) < mean
             return drawn.astype(np.float32)
+        chance = 0.0
+        if self._feedback == "mean_residual" and self._residual.is_mixture:
+            chance = float(self._rng.random(dtype=np.float32))
         normal = self._rng.standard_normal(self._n_visible, dtype=np.float32)
-        noise = self._sigma * normal
         if self._feedback == "mean_residual":
-            noise = self._chol @ normal
+            middle, noise = self._residual.draw(self.state[-1], normal, chance)
+            mean = mean + middle
+        else:
+            noise = self._residual.sigma * normal
         frame: Float32 = mean + self._temperature * noise
         if self._clip is not None:
             low, high = self._clip
             np.maximum(frame, np.float32(low), out=frame)
             np.minimum(frame, np.float32(high), out=frame)
         return frame
-
-
-def _load_residual(path: Path, n_visible: int) -> tuple[Float32, Float32]:
-    """`chol` [n_visible, n_visible] and `sigma` [n_visible], ones where absent."""
-    arrays = read_npz(path, "residual file", "chol")
-    chol = arrays["chol"]
-    sigma = arrays.get("sigma", np.ones(n_visible, np.float32))
-    if chol.shape != (n_visible, n_visible) or sigma.shape != (n_visible,):
-        raise BundleError(f"residual file '{path}' is not for {n_visible} bins")
-    return chol, sigma
 
 
 def _clip_of(bundle: Bundle) -> tuple[float, float] | None:

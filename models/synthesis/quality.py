@@ -1,6 +1,6 @@
 """The table of synthesis quality: real song, drawn song and two yardsticks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -42,6 +42,7 @@ from neurovocal.models.synthesis.transitions import (
 )
 from neurovocal.plugins._sampler import Feedback
 
+Show = Callable[[str, Sequence[Float32]], None]
 N_SEQUENCES = 8
 SURE = 0.9
 _REPEAT_FRAMES = 1000  # repeats are searched in pieces of this length
@@ -180,6 +181,7 @@ def evaluate_synthesis(
     seed: int,
     against: str,
     watch: Watch,
+    show: Show = lambda name, songs: None,
 ) -> dict[str, Any]:
     """Measure what a bundle sings beside real song and two yardsticks.
 
@@ -193,6 +195,8 @@ def evaluate_synthesis(
         Recordings to compare with, see `parts_of`.
     watch : callable
         Told the share that is done, and what is being done.
+    show : callable
+        Given each row's name and songs, such as for a picture.
 
     Returns
     -------
@@ -226,7 +230,14 @@ def evaluate_synthesis(
     rng = np.random.default_rng(seed)
     starts = starts_of(known, N_SEQUENCES, rng)
     real = [song.frames for song in known]
-    rows = {"real": judge(real)}
+    rows: dict[str, dict[str, float]] = {}
+
+    def add(name: str, songs: Sequence[Float32]) -> None:
+        rows[name] = judge(songs)
+        show(name, songs)
+
+    show("held-out", [song.frames for song in held_out])
+    add("real", real)
     feedbacks: tuple[Feedback, ...] = get_args(Feedback)
     for number, feedback in enumerate(feedbacks):
 
@@ -234,13 +245,11 @@ def evaluate_synthesis(
             watch(0.1 + 0.8 * (number + share) / len(feedbacks), f"drawing, {name}")
 
         drawn = draw_songs(bundle, feedback, starts, n_frames, seed, tell)
-        rows[feedback] = judge(drawn)
+        add(feedback, drawn)
     watch(0.9, "yardsticks")
-    rows["shuffled"] = judge(
-        shuffled([s.frames for s in held_out], n_frames, N_SEQUENCES, rng)
-    )
-    process = LinearProcess.fit(real).draw(starts, n_frames, rng)
-    rows[f"ar{ORDER}"] = judge(process)
+    frames = [song.frames for song in held_out]
+    add("shuffled", shuffled(frames, n_frames, N_SEQUENCES, rng))
+    add(f"ar{ORDER}", LinearProcess.fit(real).draw(starts, n_frames, rng))
     watch(1.0, "")
     return {
         "against": against,

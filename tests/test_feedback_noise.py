@@ -1,0 +1,66 @@
+"""Training with noise like the model's own errors on what it hears."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neurovocal.models.config import Phase, RnnRbmConfig
+from neurovocal.models.fit import Budget, Interrupted, StopFlag, fit
+from neurovocal.models.train_rnn_rbm import RnnRbmTask
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def song(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    t = np.arange(400)[:, None] / 7.0
+    wave = 0.5 + 0.4 * np.sin(t + np.arange(4))
+    return np.clip(wave + rng.normal(0, 0.05, wave.shape), 0, 1).astype(np.float32)
+
+
+def task(noise: float) -> RnnRbmTask:
+    phases = [
+        Phase(objective="deterministic", updates=12, learning_rate=0.01),
+        Phase(objective="contrastive", updates=8, learning_rate=0.001),
+    ]
+    config = RnnRbmConfig(
+        feedback_noise=noise, sequence_length=20, warm_up=4, phases=phases
+    )
+    return RnnRbmTask(config, [song(0), song(1)], [song(2)], 0)
+
+
+def trained(made: RnnRbmTask, path: Path) -> dict[str, torch.Tensor]:
+    fit(made, path, Budget(), StopFlag(), 1e9)
+    return made.module.state_dict()
+
+
+def test_noise_changes_what_is_learned_and_follows_the_errors(tmp_path: Path) -> None:
+    noisy = task(1.0)
+    with_noise = trained(noisy, tmp_path / "noisy.pt")
+    without = trained(task(0.0), tmp_path / "plain.pt")
+    assert not torch.equal(
+        with_noise["layers.0.weight_in"], without["layers.0.weight_in"]
+    )
+    covariance = noisy.carried["missed"].numpy()
+    missed = np.linalg.eigvalsh(covariance)
+    assert missed.min() > -1e-7
+    # Near the square of the error that is left, not of the noise that was added.
+    assert 0.001 < np.trace(covariance) / 4 < 0.15
+
+
+def test_a_stopped_training_goes_on_with_the_same_noise(tmp_path: Path) -> None:
+    expected = trained(task(1.0), tmp_path / "whole.pt")
+    path, stop = tmp_path / "parts.pt", StopFlag()
+
+    def halt(progress: float, history: object, loss: float) -> None:
+        stop.raised = progress > 0.4
+
+    with pytest.raises(Interrupted):
+        fit(task(1.0), path, Budget(), stop, 1e9, halt)
+    for name, value in trained(task(1.0), path).items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
