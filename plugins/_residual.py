@@ -42,10 +42,8 @@ class Residual:
         """Whether `draw` needs a chance to choose by."""
         return len(self.chol) > 1
 
-    def draw(
-        self, state: Float32, normal: Float32, chance: float
-    ) -> tuple[Float32, Float32]:
-        """Middle of a component, and noise around it.
+    def draw(self, state: Float32, normal: Float32, chance: float) -> Float32:
+        """What is added to an expectation, float32[n_visible].
 
         Parameters
         ----------
@@ -57,7 +55,8 @@ class Residual:
             Uniform in [0, 1): chooses the component.
         """
         number = self.component(state, chance) if self.is_mixture else 0
-        return self.mean[number], self.chol[number] @ normal
+        drawn: Float32 = self.mean[number] + self.chol[number] @ normal
+        return drawn
 
     def component(self, state: Float32, chance: float) -> int:
         """Number of the component that `chance` falls on in this state."""

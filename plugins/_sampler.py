@@ -51,7 +51,7 @@ class Sampler:
         units, Gaussian with the bundle's `sigma` otherwise); the expectation plus
         noise like the model's one-step errors in this state.
     temperature : float
-        Divides the hidden units' input and scales Gaussian noise.
+        Divides the hidden units' input and scales what is added to the expectation.
     gibbs_steps : int, optional
         Gibbs steps per frame; the bundle's number by default.
 
@@ -142,8 +142,7 @@ class Sampler:
             chance = float(self._rng.random(dtype=np.float32))
         normal = self._rng.standard_normal(self._n_visible, dtype=np.float32)
         if self._feedback == "mean_residual":
-            middle, noise = self._residual.draw(self.state[-1], normal, chance)
-            mean = mean + middle
+            noise = self._residual.draw(self.state[-1], normal, chance)
         else:
             noise = self._residual.sigma * normal
         frame: Float32 = mean + self._temperature * noise
