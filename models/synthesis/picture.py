@@ -10,6 +10,7 @@ from neurovocal.engine.manifest import FrontEnd
 from neurovocal.engine.types import Float32
 
 _SHOWN_S = 2.0
+_SHADES = 12  # more would only make the file larger
 
 
 def draw_picture(path: Path, songs: Mapping[str, Float32], front_end: FrontEnd) -> None:
@@ -43,7 +44,7 @@ def draw_picture(path: Path, songs: Mapping[str, Float32], front_end: FrontEnd) 
             shown.T,
             origin="lower",
             aspect="auto",
-            cmap="magma",
+            cmap=pyplot.get_cmap("magma", _SHADES),
             vmin=0,
             vmax=1,
             extent=(0, len(shown) / frames_per_s, 0, shown.shape[1]),
@@ -53,7 +54,7 @@ def draw_picture(path: Path, songs: Mapping[str, Float32], front_end: FrontEnd) 
     axes[-1, 0].set_xlabel("s")
     figure.tight_layout(pad=0.3)
     try:
-        figure.savefig(path, dpi=80)
+        figure.savefig(path, dpi=64)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--picture '{path}' cannot be written: {error}") from error
     finally:
