@@ -230,6 +230,9 @@ class RnnRbmConfig(Options):
     residual_components: int = Field(default=16, ge=1, le=64)
     """Kinds of errors that the state chooses from when their noise is fed back; 1:
     one covariance for all frames."""
+    residual_level: float = Field(default=0.65, gt=0)
+    """Strength of that noise, 1 being as strong as the errors; less sings more
+    clearly, far less sings in a circle."""
     prediction_steps: int = Field(default=3, ge=0)
     """Mean-field iterations of the one-step prediction."""
     dropout: float = Field(default=0.1, ge=0, lt=1)

@@ -210,6 +210,11 @@ def _write_rnn_rbm(
     residual = residual_arrays(
         missed, missed_valid, config.residual_components, trained.config.seed
     )
+    residual |= {
+        name: np.float32(config.residual_level) * residual[name]
+        for name in ("mixture_mean", "mixture_chol")
+        if name in residual
+    }
     np.savez_compressed(folder / "residual.npz", allow_pickle=False, **residual)
     mean, std = free_energy_baseline(model, trained.valid)
     return RnnRbmSpec(

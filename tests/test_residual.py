@@ -45,10 +45,7 @@ def test_errors_are_drawn_as_the_state_says(tmp_path: Path) -> None:
     assert found.is_mixture
     rng = np.random.default_rng(1)
     drawn = np.stack(
-        [
-            found.draw(u, rng.normal(size=N_VISIBLE), rng.random())
-            for u in missed.state
-        ]
+        [found.draw(u, rng.normal(size=N_VISIBLE), rng.random()) for u in missed.state]
     )
     for kind in (large, ~large):
         real = missed.residual[kind]
