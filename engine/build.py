@@ -73,6 +73,11 @@ def build_lane(
     detector = plan.detector.build(context)
     context = replace(context, detector_latency=detector.latency)
     models = [shell(m, m.build(context), "restart") for m in plan.models]
+    watchers = [
+        shell(stage, stage.plugin.watch(stage.options, context), "restart")
+        for stage in plan.watchers
+        if stage.plugin.watch
+    ]
     resampler = None
     if info.sample_rate > source.sample_rate:
         log.warning(
@@ -90,4 +95,5 @@ def build_lane(
         shell(plan.detector, detector, "fail"),
         models,
         resampler,
+        watchers,
     )

@@ -30,6 +30,7 @@ EventKind = Literal[
     "audio",
     "health",
     "control",
+    "trigger",
     "stats",
 ]
 assert set(KINDS.values()) == set(EventKind.__args__)  # type: ignore[attr-defined]

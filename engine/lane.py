@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neurovocal.engine.errors import StageError
+from neurovocal.engine.protocols import Known
 from neurovocal.engine.recut import Recutter
 from neurovocal.engine.resampler import Resampler
 from neurovocal.engine.supervise import StageShell
@@ -59,6 +60,8 @@ class Lane:
         Asked in order.
     resampler : Resampler, optional
         Present when the source's rate is not the lane's.
+    watchers : sequence of StageShell
+        Asked at the end of each step about all of its events.
     """
 
     def __init__(
@@ -69,11 +72,13 @@ class Lane:
         detector: StageShell,
         models: Sequence[StageShell] = (),
         resampler: Resampler | None = None,
+        watchers: Sequence[StageShell] = (),
     ) -> None:
         self.info = info
         self.features = features
         self.detector = detector
         self.models = list(models)
+        self.watchers = list(watchers)
         self._hears_posteriors = detector.stage.consumes == "posteriors"
         self._resampler = resampler
         self._recutter = Recutter(quantum)
@@ -84,7 +89,7 @@ class Lane:
     def stages(self) -> list[StageShell]:
         """All stages in order."""
         first = [self.features] if self.features else []
-        return [*first, self.detector, *self.models]
+        return [*first, self.detector, *self.models, *self.watchers]
 
     @property
     def position(self) -> int:
@@ -155,7 +160,7 @@ class Lane:
         self._take_marks(self.detector.flush(), events)
         for model in self.models:
             events += model.flush()
-        yield Step(self._position, events)
+        yield self._step(self._position, events)
 
     def reset(self) -> None:
         """Begin a new stream at sample 0."""
@@ -208,7 +213,7 @@ class Lane:
                 self._hear_frames(frames, events)
         if not self._hears_posteriors:
             self._take_marks(self.detector.process(quantum), events)
-        return Step(quantum.stop, events, quantum.arrived_ns)
+        return self._step(quantum.stop, events, quantum.arrived_ns)
 
     def _hear_frames(self, frames: Event, events: list[Event]) -> None:
         events.append(frames)
@@ -240,4 +245,11 @@ class Lane:
             events += model.process(gap)
         events.append(gap)
         self._position = self._heard = gap.stop
-        return Step(gap.stop, events)
+        return self._step(gap.stop, events)
+
+    def _step(self, at: int, events: list[Event], arrived_ns: int = 0) -> Step:
+        if self.watchers:
+            known = Known(self.info, at, tuple(events))
+            for watcher in self.watchers:
+                events += watcher.process(known)
+        return Step(at, events, arrived_ns)

@@ -15,7 +15,7 @@ from neurovocal.engine.dispatch import Dispatcher, ledger_of
 from neurovocal.engine.errors import EndOfStream, NeurovocalError
 from neurovocal.engine.lane import Lane, Step
 from neurovocal.engine.metrics import LedgerMetrics
-from neurovocal.engine.orders import Inbox
+from neurovocal.engine.orders import Inbox, Order, Wish
 from neurovocal.engine.protocols import Controllable, Source
 from neurovocal.engine.source_shell import SourceShell
 from neurovocal.engine.supervise import OnError
@@ -30,6 +30,7 @@ from neurovocal.engine.types import (
     Health,
     Stats,
     StreamInfo,
+    Trigger,
     kind_of,
 )
 
@@ -49,6 +50,7 @@ _STALLED = Health(
 )
 
 BuildLane = Callable[[StreamInfo, int], Lane]
+Recall = Callable[[Wish, Channel], Order]
 
 
 class LaneWorker:
@@ -68,6 +70,8 @@ class LaneWorker:
         Whether a source that lost its device is opened again.
     inbox : Inbox, optional
         Commands for this lane; where none can come, it reads less often.
+    recall : callable, optional
+        ``recall(wish, channel)`` prepares what a trigger sets.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class LaneWorker:
         clock: Clock,
         on_error: OnError = "fail",
         inbox: Inbox | None = None,
+        recall: Recall | None = None,
     ) -> None:
         self.name = name
         self.source = source
@@ -96,6 +101,7 @@ class LaneWorker:
         self._audio_ns = 0  # when the source last delivered
         self._stalled = False  # and songs went on without it
         self._build = build
+        self._recall = recall
         self._dispatcher = dispatcher
         self._clock = clock
         self._stopping = Flag()
@@ -191,6 +197,7 @@ class LaneWorker:
             self.channels = [
                 Channel(lane, TimeBase(lane.info.sample_rate)) for lane in lanes
             ]
+            self._rehearse()
             return
         for index, channel in enumerate(self.channels):
             suffix = f".ch{index + 1}" if info.channels > 1 else ""
@@ -270,6 +277,33 @@ class LaneWorker:
             )
             if isinstance(event, Anchor):
                 channel.anchored = message
+            elif isinstance(event, Trigger):
+                self._set_off(event, channel)
+
+    def _rehearse(self) -> None:
+        """Find out now whether what triggers are to set can be set."""
+        for channel in self.channels:
+            for watcher in channel.lane.watchers:
+                wish: Wish | None = getattr(watcher.stage, "wish", None)
+                if wish is not None and self._recall is not None:
+                    self._recall(wish, channel)
+
+    def _set_off(self, trigger: Trigger, channel: Channel) -> None:
+        """Set what a trigger sets, before more is heard: at the same sample always.
+
+        The trigger itself says so; there is no `Control` event besides, which a
+        replay would carry out twice.
+        """
+        if trigger.decision != "act" or not trigger.model or self._recall is None:
+            return
+        try:
+            order = self._recall(Wish("set", trigger.model, trigger.arguments), channel)
+            order.carry_out([channel], lambda event, channel: None)
+            order.wait(0.0)
+        except NeurovocalError as error:
+            log.warning("trigger '%s' set nothing: %s", trigger.trigger, error)
+            name = f"trigger '{trigger.trigger}'"
+            self._report(Health(name, "lossy", f"it set nothing: {error}"), [channel])
 
     def _sing(self) -> None:
         """A live source delivers nothing: songs go on by the machine's clock."""

@@ -76,6 +76,7 @@ class LanePlan:
     detector: StagePlan
     models: Sequence[StagePlan]
     sinks: Sequence[SinkPlan]
+    watchers: Sequence[StagePlan] = ()  # stages of sinks that watch this lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,10 @@ class _Planner:
             for lane, loc in zip(config.lanes, config.lane_locs, strict=True)
         ]
         sinks = self._sinks(config.sinks, (), context)
+        lanes = [
+            lane and replace(lane, watchers=_watchers([*sinks, *lane.sinks]))
+            for lane in lanes
+        ]
         control = None
         if config.shared.control is not None:
             control = self._stage(
@@ -274,6 +279,10 @@ class _Planner:
 
     def _problem(self, loc: Location, message: str) -> None:
         self.problems.append(self.located.problem(loc, message))
+
+
+def _watchers(sinks: Sequence[SinkPlan]) -> list[StagePlan]:
+    return [sink.stage for sink in sinks if sink.stage.plugin.watch]
 
 
 def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> StreamInfo:

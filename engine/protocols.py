@@ -4,7 +4,8 @@ A plugin is a plain object with these methods and no base class. The engine owns
 threads, queues, time and failure; a stage owns none of them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from neurovocal.engine.types import (
@@ -19,6 +20,7 @@ from neurovocal.engine.types import (
     Onset,
     Posteriors,
     StreamInfo,
+    Trigger,
 )
 
 if TYPE_CHECKING:
@@ -148,6 +150,34 @@ class Model(Protocol):
         nothing for a while, and its stream would be at `position` by now. Its
         events say what goes on without audio, such as a song.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a step of a lane made known, for those who watch it.
+
+    ``at`` is the stream position up to which audio has been heard.
+    """
+
+    info: StreamInfo
+    at: int
+    events: Sequence[Event]
+
+
+class Watcher(Protocol):
+    """Sees all that a lane says, and says when something is to be done about it.
+
+    A sink may have one (`Plugin.watch`): it decides in the lane, by the audio alone,
+    the sink acts.
+    """
+
+    def process(self, known: Known, /) -> Iterable[Trigger]:
+        """What the events of one step make due."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything: another stream begins."""
         ...
 
 

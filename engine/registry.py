@@ -76,6 +76,9 @@ class BuildContext:
         The whole configuration, for sinks that keep a record of it.
     keys : Path, optional
         Folder of the engine's keys: every socket asks for one.
+    acting : bool
+        False where a recorded run is only computed again: a sink that watches lanes
+        then acquires nothing and acts on nothing.
     """
 
     clock: "Clock"
@@ -91,6 +94,7 @@ class BuildContext:
     detector_latency: int = 0
     config_text: str = ""
     keys: Path | None = None
+    acting: bool = True
 
     def path(self, name: str | Path) -> Path:
         """`name` as found from the working folder or else from `base`."""
@@ -132,6 +136,9 @@ class Plugin(Generic[OptionsT]):
     devices : callable, optional
         For a source: what it could listen to, one dict per device, for
         ``neurovocal devices``.
+    watch : callable, optional
+        For a sink: ``watch(options, context)`` makes the `Watcher` that decides, in
+        each lane that the sink hears, what the sink is to act on.
     api : int
         Version of the contracts the plugin was written for.
     """
@@ -143,6 +150,7 @@ class Plugin(Generic[OptionsT]):
     resources: Callable[[OptionsT], frozenset[str]] = _nothing
     check: Callable[[OptionsT, BuildContext], Iterable[str]] = _no_problems
     devices: Callable[[], list[dict[str, Any]]] | None = None
+    watch: Callable[[OptionsT, BuildContext], Any] | None = None
     api: int = API_VERSION
 
 

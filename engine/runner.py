@@ -123,6 +123,7 @@ class Runner:
                     self._clock,
                     lane.source.config.on_error or "fail",
                     self._inbox(recalled),
+                    self.bus.recall,
                 )
             )
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Float32: TypeAlias = NDArray[np.float32]
 LabelStatus: TypeAlias = Literal["provisional", "revised", "final"]
 ForecastStatus: TypeAlias = Literal["offset", "onset"]
+TriggerStatus: TypeAlias = Literal["onset", "provisional", "final", "silence"]
+Decision: TypeAlias = Literal["act", "catch", "refractory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,44 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class Trigger:
+    """A pattern of units came to its end, and what was decided then.
+
+    Parameters
+    ----------
+    trigger : str
+        Name of the trigger, as configured.
+    sample : int
+        The instant that delays count from: the onset of `segment` for what is known
+        by an onset or a provisional label, its offset for a final one, the end of
+        the silence for a pattern that ends with one.
+    segment, onset, offset
+        The last segment of the match; the offset is None while it lasts.
+    units, posteriors : tuple
+        Of the segments of the match, oldest first, at most the newest 32; what is
+        not labelled (yet) is an empty string, with NaN.
+    status : {'onset', 'provisional', 'final', 'silence'}
+        What completed the match.
+    decision : {'act', 'catch', 'refractory'}
+        Whether it acts, is a catch trial, or came too soon after another.
+    model, arguments
+        The options that are set when it acts, and of which model; else empty.
+    """
+
+    trigger: str
+    sample: int
+    segment: int
+    onset: int
+    offset: int | None
+    units: tuple[str, ...]
+    posteriors: tuple[float, ...]
+    status: TriggerStatus
+    decision: Decision
+    model: str
+    arguments: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Counters and timings of one lane, once a second (keys: docs/wire.md)."""
 
@@ -254,6 +294,7 @@ Event: TypeAlias = (
     | Audio
     | Health
     | Control
+    | Trigger
     | Stats
 )
 
@@ -272,6 +313,7 @@ KINDS: dict[type, str] = {
     Audio: "audio",
     Health: "health",
     Control: "control",
+    Trigger: "trigger",
     Stats: "stats",
 }
 
@@ -291,7 +333,7 @@ def sample_of(event: Event, at: int = 0) -> int:
     match event:
         case Block() | Gap() | Audio():
             return event.start
-        case Anchor() | Onset() | Offset() | Control() | Forecast():
+        case Anchor() | Onset() | Offset() | Control() | Forecast() | Trigger():
             return event.sample
         case Label():
             return event.onset

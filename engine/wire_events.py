@@ -24,6 +24,7 @@ from neurovocal.engine.types import (
     Stats,
     Surprise,
     Synthesis,
+    Trigger,
 )
 from neurovocal.engine.wire_headers import (
     AnchorHeader,
@@ -42,6 +43,7 @@ from neurovocal.engine.wire_headers import (
     StatsHeader,
     SurpriseHeader,
     SynthesisHeader,
+    TriggerHeader,
 )
 
 
@@ -160,6 +162,20 @@ def header_of(message: Message) -> AnyHeader:
                 model=event.model,
                 arguments=event.arguments,
             )
+        case Trigger():
+            return TriggerHeader(
+                **common,
+                trigger=event.trigger,
+                segment=event.segment,
+                onset=event.onset,
+                offset=event.offset,
+                units=list(event.units),
+                posteriors=list(event.posteriors),
+                status=event.status,
+                decision=event.decision,
+                model=event.model,
+                arguments=event.arguments,
+            )
         case Stats():
             return StatsHeader(**common, values=event.values)
         case _:
@@ -227,6 +243,20 @@ def to_event(header: AnyHeader, values: Float32 | None) -> Event:
         case ControlHeader():
             return Control(
                 header.sample, header.command, header.model, header.arguments
+            )
+        case TriggerHeader():
+            return Trigger(
+                header.trigger,
+                header.sample,
+                header.segment,
+                header.onset,
+                header.offset,
+                tuple(header.units),
+                tuple(map(_number, header.posteriors)),
+                header.status,
+                header.decision,
+                header.model,
+                header.arguments,
             )
         case StatsHeader():
             return Stats(header.values)

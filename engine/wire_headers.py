@@ -10,7 +10,12 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from neurovocal.engine.types import ForecastStatus, LabelStatus
+from neurovocal.engine.types import (
+    Decision,
+    ForecastStatus,
+    LabelStatus,
+    TriggerStatus,
+)
 
 VERSION = 1
 
@@ -172,6 +177,21 @@ class ControlHeader(Header, kw_only=True, tag="control"):
     arguments: dict[str, Any]
 
 
+class TriggerHeader(Header, kw_only=True, tag="trigger"):
+    """See `Trigger`."""
+
+    trigger: str
+    segment: Count
+    onset: Count
+    offset: Count | None
+    units: list[str]
+    posteriors: list[float | None]
+    status: TriggerStatus
+    decision: Decision
+    model: str
+    arguments: dict[str, Any]
+
+
 class StatsHeader(Header, kw_only=True, tag="stats"):
     """See `Stats`."""
 
@@ -193,6 +213,7 @@ AnyHeader: TypeAlias = (
     | ForecastHeader
     | HealthHeader
     | ControlHeader
+    | TriggerHeader
     | StatsHeader
 )
 

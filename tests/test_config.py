@@ -17,7 +17,8 @@ TOP = (
 )
 KINDS = (
     "'block', 'gap', 'anchor', 'frames', 'posteriors', 'onset', 'offset', 'label', "
-    "'forecast', 'surprise', 'synthesis', 'audio', 'health', 'control' or 'stats'"
+    "'forecast', 'surprise', 'synthesis', 'audio', 'health', 'control', 'trigger' or "
+    "'stats'"
 )
 
 

@@ -3,6 +3,7 @@
 A plugin without an entry in `CONTRACTS` fails here: nobody forgets to add one.
 """
 
+import json
 import wave
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +45,7 @@ from neurovocal.engine.types import (
     StreamInfo,
     Surprise,
     Synthesis,
+    Trigger,
 )
 
 RATE = 32_000
@@ -253,6 +255,11 @@ def every_kind():
         Gap(4, 900, "overrun"),
         Health("model 'm'", "restarting", "it failed"),
         Control(900, "set", "m", {"temperature": 0.5}),
+        Trigger(
+            *("trigger", 200, 0, 100, 200, ("a", ""), (0.9, np.nan)),
+            *("final", "act", "rnn_rbm", {"synthesis": "off"}),
+        ),
+        Trigger("trigger", 300, 1, 300, None, ("",), (1.0,), "onset", "catch", "", {}),
         Stats({"position": 900, "level_db": -np.inf}),
     ]
     ledger = Ledger(1.0, 2.0, 3.0)
@@ -271,6 +278,22 @@ def sink(**options):
         check_sink(lambda: bench.build(**in_folder), messages)
 
     return check
+
+
+def trigger(bench):
+    """It writes down what it does; without a device it does not begin."""
+    messages = [m for m in every_kind() if m.kind == "trigger"]
+    log = bench.folder / "triggers.jsonl"
+    check_sink(lambda: bench.build(pattern="a b", log=str(log)), messages)
+    outcomes = [json.loads(line)["outcome"] for line in log.read_text().splitlines()]
+    assert outcomes == ["set", "catch"]  # the last of three; the others are replaced
+    play = {"path": "no such sound.wav", "device": "no such loudspeaker"}
+    player = bench.build(pattern="[a x] .", play=play)
+    assert len(bench.problems) == 3  # unit, sound, device
+    bench.problems.clear()
+    with pytest.raises(DeviceError):
+        player.open()
+    player.close()
 
 
 def control(bench):
@@ -306,6 +329,7 @@ CONTRACTS = {
     ("sink", "recording"): sink(path="kept"),
     ("sink", "speaker"): speaker,
     ("sink", "table"): sink(path="table.csv"),
+    ("sink", "trigger"): trigger,
     ("sink", "wav"): sink(path="sung"),
     ("sink", "zmq"): sink(endpoint="tcp://127.0.0.1:*"),
 }
@@ -342,6 +366,7 @@ def test_stages_look_like_their_protocol(kind, bundle, tmp_path):
         "pipe": {"sample_rate": RATE},
         "recording": {"path": str(tmp_path)},
         "wav": {"path": str(tmp_path)},
+        "trigger": {"pattern": "a"},
         "journal": {"path": str(tmp_path / "j.sqlite")},
     }
     for name in (n for k, n in INSTALLED if k == kind):

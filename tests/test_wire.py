@@ -33,6 +33,7 @@ from neurovocal.engine.types import (
     StreamInfo,
     Surprise,
     Synthesis,
+    Trigger,
 )
 
 counts = st.integers(0, 2**63 - 1)
@@ -95,6 +96,20 @@ EVENTS: dict[type, st.SearchStrategy[Event]] = {
         Control,
         counts,
         texts,
+        texts,
+        st.dictionaries(texts, json_values, max_size=4),
+    ),
+    Trigger: st.builds(
+        Trigger,
+        texts,
+        counts,
+        counts,
+        counts,
+        st.none() | counts,
+        st.lists(texts, max_size=3).map(tuple),
+        st.lists(st.floats(0, 1), max_size=3).map(tuple),
+        st.sampled_from(["onset", "provisional", "final", "silence"]),
+        st.sampled_from(["act", "catch", "refractory"]),
         texts,
         st.dictionaries(texts, json_values, max_size=4),
     ),

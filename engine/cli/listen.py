@@ -21,6 +21,7 @@ from neurovocal.engine.types import (
     Offset,
     Onset,
     Stats,
+    Trigger,
 )
 from neurovocal.engine.wire_events import array_of
 
@@ -59,8 +60,8 @@ def listen(
 ) -> None:
     """Print the events of a running engine, one a line, until Ctrl-C.
 
-    Kinds: label, forecast, onset, offset, gap, anchor, health, control, stats, frames,
-    posteriors, surprise, synthesis, audio, block. Lost messages are reported on
+    Kinds: label, forecast, onset, offset, gap, anchor, health, control, trigger, stats,
+    frames, posteriors, surprise, synthesis, audio, block. Lost messages are reported on
     stderr.
     """
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
@@ -172,6 +173,10 @@ def _says(event: Event, received: Received) -> str:
         case Control():
             said = msgspec.json.encode(event.arguments).decode()
             return _printable(f"{event.command} {event.model} {said}")
+        case Trigger():
+            units = _printable(" ".join(unit or "?" for unit in event.units))
+            name = _printable(event.trigger)
+            return f"{name}: {units} ({event.status}): {event.decision}"
         case Stats():
             return _printable(msgspec.json.encode(event.values).decode())
         case _:

@@ -45,9 +45,9 @@ def replay(
     kept, others = _wants(data, base)
     comparison = _Comparison(read_events(journal, record.run), kept, others)
     located = parse_located(
-        yaml.safe_dump(_again(data, block_length), sort_keys=False), str(journal)
+        yaml.safe_dump(_again(data, base, block_length), sort_keys=False), str(journal)
     )
-    plan = plan_of_parts(parse_config(located), located, base)
+    plan = plan_of_parts(parse_config(located), located, base, acting=False)
     commands = list(recalled(read_events(journal, record.run)))
     outcome = run_plan(plan, comparison, commands)
     differences = comparison.differences + comparison.missing()
@@ -85,7 +85,10 @@ def _wants(data: dict[str, Any], base: Path) -> tuple[frozenset[str], frozenset[
     kept: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()
     lanes = data.get("lanes", [])
-    for sink in [*data.get("sinks", []), *(s for la in lanes for s in la["sinks"])]:
+    for sink in [
+        *data.get("sinks", []),
+        *(s for la in lanes for s in la.get("sinks", [])),
+    ]:
         plugin = registry.get("sink", sink["plugin"], base)
         built = plugin.build(
             plugin.options.model_validate(sink.get("options", {})), context
@@ -97,7 +100,9 @@ def _wants(data: dict[str, Any], base: Path) -> tuple[frozenset[str], frozenset[
     return kept, others - {"block"}
 
 
-def _again(data: dict[str, Any], block_length: int | None) -> dict[str, Any]:
+def _again(
+    data: dict[str, Any], base: Path, block_length: int | None
+) -> dict[str, Any]:
     """The recorded configuration, as fast as it goes and without its sinks."""
     recordings = [
         sink["options"]["path"]
@@ -105,14 +110,22 @@ def _again(data: dict[str, Any], block_length: int | None) -> dict[str, Any]:
         if sink["plugin"] == "recording"
     ]
     lanes = data.get("lanes", [data])
+    # The comparison is an observer; a configuration has at least one sink. What
+    # decides in a lane stays, and acts on nothing.
+    nothing = {"plugin": "jsonl", "options": {"path": "/dev/null"}, "events": []}
+    sinks = [nothing, *_deciding(data.get("sinks", []), base)]
     for lane in lanes:
         lane["source"] = _source(lane, data, recordings, block_length)
-        lane.pop("sinks", None)
-    # The comparison is an observer; a configuration has at least one sink.
-    nothing = {"plugin": "jsonl", "options": {"path": "/dev/null"}, "events": []}
-    again = {**data, "sinks": [nothing]}
+        if "lanes" in data:
+            lane["sinks"] = _deciding(lane.get("sinks", []), base)
+    again = {**data, "sinks": sinks}
     again.pop("control", None)  # its commands come from the journal
     return again
+
+
+def _deciding(sinks: list[dict[str, Any]], base: Path) -> list[dict[str, Any]]:
+    registry = Registry()
+    return [s for s in sinks if registry.get("sink", s["plugin"], base).watch]
 
 
 def _source(

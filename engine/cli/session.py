@@ -48,14 +48,20 @@ def plan_of(config: Config, located: Located) -> Plan:
     return plan_of_parts(config, located, base_of(located.name))
 
 
-def plan_of_parts(config: Config, located: Located, base: Path) -> Plan:
-    """Same, with the folder that relative input paths start from."""
+def plan_of_parts(
+    config: Config, located: Located, base: Path, *, acting: bool = True
+) -> Plan:
+    """Same, with the folder that relative input paths start from.
+
+    Where a recorded run is only computed again, it is not `acting`.
+    """
     # The comment lets `replay` find recordings that the configuration names.
     origin = f"# configuration: {base / Path(located.name or 'arguments').name}\n"
     context = BuildContext(
         clock=SystemClock(),
         run=new_run_name(),
         base=base,
+        acting=acting,
         config_text=origin
         + yaml.safe_dump(located.data, sort_keys=False, allow_unicode=True),
     )

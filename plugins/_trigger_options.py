@@ -1,0 +1,100 @@
+"""Options of the ``trigger`` sink."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from neurovocal.engine.registry import Options
+from neurovocal.plugins._pattern import PatternError, read_pattern
+
+
+class PlayOptions(Options):
+    """What is played, and when."""
+
+    path: str
+    """Sound file (WAV, FLAC, ...); it is loaded at the start."""
+    device: str | int | None = None
+    """Name of the output device or a part of it, or its number; by default the
+    system's."""
+    gain_db: float = Field(default=0.0, ge=-120, le=60)
+    """Gain. A sound that would be clipped is refused."""
+    delay_ms: float = Field(default=0.0, ge=0, le=60_000)
+    """0: as soon as possible. More: so long after the trigger's instant (onset or
+    offset), to the sample, as far as what comes before it leaves time for that."""
+    latest_ms: float = Field(default=250.0, gt=0, le=120_000)
+    """What cannot be heard so soon after the trigger's instant is not played at all,
+    and counted as late."""
+    block_ms: float = Field(default=5.0, ge=1, le=100)
+    """How much sound the device asks for at a time."""
+
+    @model_validator(mode="after")
+    def _in_time(self) -> "PlayOptions":
+        if self.delay_ms >= self.latest_ms:
+            raise ValueError("delay_ms must be less than latest_ms")
+        return self
+
+
+class SetOptions(Options):
+    """What is set, as by the command `set` (docs/control.md)."""
+
+    model: str = "rnn_rbm"
+    """Plugin name of the model, or its place in the lane's list."""
+    arguments: dict[str, Any] = Field(min_length=1)
+    """Options and their new values, such as `{synthesis: continue}`."""
+
+
+class TriggerOptions(Options):
+    """Options of the ``trigger`` sink."""
+
+    pattern: str
+    """Units one after the other, such as `a b [c d] $`; docs/closed-loop.md."""
+    name: str = Field(default="trigger", min_length=1)
+    """Name in events; several triggers need several."""
+    status: Literal["onset", "provisional", "final"] = "final"
+    """What the last unit of a match is known by: its final label (after its offset),
+    its provisional label, or nothing but its onset (the pattern then ends with `.`)."""
+    posterior: float = Field(default=0.8, ge=0, le=1)
+    """A label less sure than this is as good as none: only `.` matches it."""
+    labels_from: str | None = None
+    """The model whose labels count, as events name it; by default the first that
+    labels."""
+    bout_gap_ms: float = Field(default=500.0, gt=0, le=600_000)
+    """A silence that long ends a bout, and with it every unfinished match."""
+    refractory_ms: float = Field(default=200.0, ge=0, le=86_400_000)
+    """A match so soon after another is told, but not acted on."""
+    catch_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of catch trials: told, but not acted on."""
+    seed: int = 0
+    """Decides which ones are catch trials."""
+    streams: list[str] | None = None
+    """Streams to listen to; by default all that the sink gets."""
+    play: PlayOptions | None = None
+    """A sound to play."""
+    set: SetOptions | None = None
+    """Options of a model to set."""
+    log: str | None = None
+    """File that takes a line of JSON for each trigger; `-` is standard output."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _readable(cls, text: str) -> str:
+        try:
+            read_pattern(text)
+        except PatternError as error:
+            raise ValueError(f"no pattern: {error}") from error
+        return text
+
+    @model_validator(mode="after")
+    def _possible(self) -> "TriggerOptions":
+        pattern = read_pattern(self.pattern)
+        if pattern.at_end and self.status != "final":
+            raise ValueError(
+                f"a pattern that ends with $ waits for silence: status '{self.status}' "
+                "is not possible"
+            )
+        if self.status == "onset" and not pattern.may_end_unlabelled:
+            raise ValueError(
+                "at an onset the unit is not known yet: with status 'onset' the "
+                "pattern must end with '.'"
+            )
+        return self

@@ -1,0 +1,257 @@
+"""Closed loops: acts when a unit or a sequence of units is heard (docs/closed-loop.md).
+
+What is to be done is decided in the lane (`_trigger`), by the audio alone; here it is
+done, and written down how long it took.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+import msgspec
+
+from neurovocal.engine.errors import DeviceError
+from neurovocal.engine.orders import Wish
+from neurovocal.engine.registry import BuildContext, Plugin
+from neurovocal.engine.timebase import Clock
+from neurovocal.engine.types import Message, Trigger
+from neurovocal.engine.wire_events import header_of
+from neurovocal.plugins._output import TextOutput, claim, output_problems
+from neurovocal.plugins._pattern import Pattern, read_pattern
+from neurovocal.plugins._player import Player, Shot
+from neurovocal.plugins._portaudio import find_device
+from neurovocal.plugins._trigger import PatternWatcher, Rules
+from neurovocal.plugins._trigger_options import PlayOptions, TriggerOptions
+
+log = logging.getLogger("neurovocal")
+
+_SUMMARIZED = 1000
+_MS_NS = 1_000_000
+
+
+class TriggerSink:
+    """Acts on the triggers of its name, and keeps account.
+
+    Parameters
+    ----------
+    options : TriggerOptions
+    context : BuildContext
+        Clock, run, and whether it is to act at all.
+    """
+
+    wants = frozenset({"trigger"})
+
+    def __init__(self, options: TriggerOptions, context: BuildContext) -> None:
+        self._name, self._play = options.name, options.play
+        self._run, self._acting = context.run, context.acting
+        self._log = None if options.log is None else TextOutput(options.log)
+        self._player = None
+        if options.play is not None:
+            self._player = _player(options.play, context, context.clock)
+        self._shots: dict[Shot, Message] = {}
+        self._outcomes: dict[str, int] = {}
+        self._totals: deque[float] = deque(maxlen=_SUMMARIZED)
+        self._warned = False
+
+    def open(self) -> None:
+        """Load the sound, open the device and the log.
+
+        Raises
+        ------
+        NeurovocalError
+            With one sentence that names file or device.
+        """
+        if not self._acting:
+            return
+        if self._player:
+            self._player.open()
+        if self._log:
+            self._log.open()
+
+    def write(self, message: Message) -> None:
+        """Act on one trigger; returns at once.
+
+        Raises
+        ------
+        StageError
+            The device has stopped, or the log cannot be written.
+        """
+        trigger = message.event
+        if not isinstance(trigger, Trigger) or trigger.trigger != self._name:
+            return
+        if not self._acting:
+            return
+        if trigger.decision != "act":
+            self._note(message, trigger.decision)
+        elif self._player is None or self._play is None:
+            self._note(message, "set" if trigger.model else "told")
+        elif not message.emitted_ns or message.ledger is None:
+            self._refuse(message)
+        else:
+            instant_ns = _instant_ns(message)
+            shot = Shot(
+                instant_ns + round(self._play.delay_ms * _MS_NS),
+                instant_ns + round(self._play.latest_ms * _MS_NS),
+            )
+            self._player.play(shot)
+            self._shots[shot] = message
+        self._collect()
+
+    def flush(self, timeout: float) -> None:
+        """Write down what became of the sounds that were asked for."""
+        self._collect()
+        if self._log:
+            self._log.flush()
+
+    def close(self) -> None:
+        """Let the last sound be heard, write its line, close."""
+        if self._player:
+            self._player.close()
+        self._collect()
+        if self._log:
+            self._log.close()
+
+    def stats(self) -> dict[str, object]:
+        """What became of the triggers, for the ``stats`` event."""
+        found: dict[str, object] = {"outcomes": dict(self._outcomes)}
+        if self._player:
+            found["device_underflows"] = self._player.underflows
+        if totals := sorted(self._totals):
+            found["total_ms"] = {
+                f"p{share}": round(totals[(len(totals) - 1) * share // 100], 3)
+                for share in (50, 95, 99)
+            }
+        return found
+
+    def _refuse(self, message: Message) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "trigger '%s' plays nothing: audio that is not live has no time at "
+                "which a sound could answer it (a file has: pace: realtime)",
+                self._name,
+            )
+        self._note(message, "not live")
+
+    def _collect(self) -> None:
+        for shot in self._player.done() if self._player else ():
+            message = self._shots.pop(shot)
+            self._note(message, shot.outcome, shot)
+
+    def _note(self, message: Message, outcome: str, shot: Shot | None = None) -> None:
+        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
+        line = {
+            **msgspec.to_builtins(header_of(message)),
+            "run": self._run,
+            "utc_ns": message.utc_ns,
+            "outcome": outcome,
+        }
+        if message.ledger is not None:
+            line |= msgspec.to_builtins(message.ledger)
+        if shot is not None and shot.heard_ns:
+            line |= _way_out(message, shot)
+            if outcome == "played":
+                self._totals.append(line["total_ms"])
+        if self._log:
+            self._log.write(msgspec.json.encode(line).decode() + "\n")
+
+
+def _instant_ns(message: Message) -> int:
+    """Monotonic time of the instant that delays count from.
+
+    The audio's own length stands for the time that passed while it arrived.
+    """
+    ledger = message.ledger
+    assert ledger is not None
+    late_ms = ledger.wait_ms + ledger.queue_ms + ledger.compute_ms
+    return message.emitted_ns - round(late_ms * _MS_NS)
+
+
+def _way_out(message: Message, shot: Shot) -> dict[str, object]:
+    return {
+        "handover_ms": _ms(shot.taken_ns - message.emitted_ns),
+        "device_ms": _ms(shot.heard_ns - shot.taken_ns),
+        "total_ms": _ms(shot.heard_ns - _instant_ns(message)),
+        "output_sample": shot.position,
+        "delayed_ms": _ms(max(0, shot.due_ns - _instant_ns(message))),
+    }
+
+
+def _ms(ns: int) -> float:
+    return round(ns / _MS_NS, 3)
+
+
+def _player(options: PlayOptions, context: BuildContext, clock: Clock) -> Player:
+    gain = 10 ** (options.gain_db / 20)
+    path = str(context.path(options.path))
+    return Player(path, options.device, gain, options.block_ms, clock)
+
+
+def _build(options: TriggerOptions, context: BuildContext) -> TriggerSink:
+    return TriggerSink(options, context)
+
+
+def _watch(options: TriggerOptions, context: BuildContext) -> PatternWatcher:
+    rules = Rules(
+        name=options.name,
+        pattern=read_pattern(options.pattern),
+        posterior=options.posterior,
+        status=options.status,
+        labels_from=options.labels_from,
+        bout_gap_ms=options.bout_gap_ms,
+        refractory_ms=options.refractory_ms,
+        catch_share=options.catch_share,
+        seed=options.seed,
+        streams=options.streams,
+    )
+    wish = (
+        Wish("set", options.set.model, options.set.arguments) if options.set else None
+    )
+    # A detector of posteriors hears of a sample when its last frame is complete.
+    latency = context.detector_latency + context.frame_length
+    return PatternWatcher(rules, latency, wish)
+
+
+def _resources(options: TriggerOptions) -> frozenset[str]:
+    names = frozenset([f"trigger:{options.name}"])
+    return names | claim(options.log) if options.log else names
+
+
+def _check(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
+    yield from _unknown_units(read_pattern(options.pattern), context)
+    if not context.acting:
+        return
+    if options.log is not None:
+        yield from output_problems(options.log)
+    if options.play is not None:
+        path = Path(context.path(options.play.path))
+        if not path.is_file():
+            yield f"play.path: sound '{options.play.path}' does not exist"
+        try:
+            find_device(options.play.device, "output")
+        except DeviceError as error:
+            yield f"play.device: {error}"
+
+
+def _unknown_units(pattern: Pattern, context: BuildContext) -> Iterator[str]:
+    spec = context.bundle.manifest.classifier if context.bundle else None
+    if spec is None:
+        return
+    known = [unit for unit in spec.units if unit != spec.silence] + [spec.unknown]
+    for unit in sorted(pattern.units - set(known)):
+        close = get_close_matches(unit, known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(known)}"
+        yield f"pattern: the bundle has no unit '{unit}' ({hint})"
+
+
+plugin = Plugin(
+    kind="sink",
+    options=TriggerOptions,
+    build=_build,
+    summary="Closed loops: plays a sound or sets options when a pattern is heard",
+    resources=_resources,
+    check=_check,
+    watch=_watch,
+)
