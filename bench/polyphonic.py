@@ -14,6 +14,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import hashlib
 import json
+import math
 import sys
 import time
 from dataclasses import asdict
@@ -25,7 +26,7 @@ import torch
 
 from neurovocal.engine.errors import EXIT_CLEAN, EXIT_LOSS, NeurovocalError
 from neurovocal.models.annealing import Annealing
-from neurovocal.models.fit import Budget, fit, stop_on_signal
+from neurovocal.models.fit import Budget, History, fit, stop_on_signal
 from neurovocal.models.likelihood import (
     LikelihoodError,
     accuracy_of,
@@ -37,6 +38,7 @@ from neurovocal.models.likelihood import (
 from neurovocal.models.piano_rolls import (
     RECIPES,
     ROWS,
+    Recipe,
     Rolls,
     load_rolls,
     recipe_for,
@@ -79,7 +81,8 @@ TITLES = {
     "rtrbm": "RNN-RBM, simple tanh cell (RTRBM-like)",
     "rnn_rbm": "RNN-RBM, gated",
 }
-EFFORTS = (Annealing(1000, 2), Annealing(3000, 2), Annealing(8000, 3))
+EFFORTS = (Annealing(1000, 1), Annealing(3000, 1), Annealing(8000, 2))
+ENOUGH_DRAWS = 90_000
 
 
 def main() -> int:
@@ -123,7 +126,18 @@ def read_options() -> argparse.Namespace:
         default=5000,
         help="test frames whose likelihood is bracketed, drawn at random; 0: all",
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--split",
+        choices=["valid", "test"],
+        default="test",
+        help="frames to measure; recipes are chosen by those of 'valid', whose cells "
+        "lie in a folder of their own",
+    )
+    options = parser.parse_args()
+    options.checkpoints = options.out
+    if options.split == "valid":
+        options.out = options.out / "valid"
+    return options
 
 
 def make_cell(
@@ -138,19 +152,23 @@ def make_cell(
     recipe = recipe_for(name, row)
     path = options.out / f"{name}-{row}-{seed}.json"
     if row == "copy":
-        store(path, {"set": name, "row": row, "seed": seed, "test": copied(rolls.test)})
+        store(
+            path,
+            {
+                "set": name,
+                "row": row,
+                "seed": seed,
+                "test": copied(getattr(rolls, options.split)),
+            },
+        )
         return
-    wanted = asdict(recipe)
+    wanted = json.loads(json.dumps(asdict(recipe)))
     if path.is_file() and json.loads(path.read_text())["recipe"] == wanted:
         return
-    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-    checkpoint = path.with_name(f"{path.stem}-{digest[:8]}.pt")
-    budget = Budget(None if options.minutes is None else 60 * options.minutes)
-    task = PianoTask(recipe, rolls, seed)
-    say(f"{name} {row} seed {seed}: training, {task.updates} steps")
-    with stop_on_signal() as stop:
-        history = fit(task, checkpoint, budget, stop, 15.0)
-    say(f"{name} {row} seed {seed}: measuring after {history.spent_s:.0f} s")
+    say(f"{name} {row} seed {seed}: training")
+    task, histories = trained(name, recipe, seed, rolls, options)
+    spent = sum(history.spent_s for history in histories)
+    say(f"{name} {row} seed {seed}: measuring after {spent:.0f} s")
     model = task.module.read_out() if row == "rnn" else task.module.rbm
     began = time.monotonic()
     cell = {
@@ -158,29 +176,53 @@ def make_cell(
         "row": row,
         "seed": seed,
         "recipe": wanted,
-        "updates": history.update,
-        "planned": task.updates,
-        "training_s": round(history.spent_s, 1),
-        "valid": history.best_row,
-        "test": measure(model, rolls.test, options.frames, say),
+        "updates": sum(history.update for history in histories),
+        "planned": sum(n for _, n in recipe.phases),
+        "training_s": round(spent, 1),
+        "valid": histories[-1].best_row,
+        "test": measure(model, getattr(rolls, options.split), options.frames, say),
         "measuring_s": round(time.monotonic() - began, 1),
     }
     store(path, cell)
+
+
+def trained(
+    name: str, recipe: Recipe, seed: int, rolls: Rolls, options: argparse.Namespace
+) -> tuple[PianoTask, list[History]]:
+    """Train by a recipe; cells of a seed whose predictors are alike share them."""
+    limit = None if options.minutes is None else 60 * options.minutes
+    start, histories = None, []
+    parts = [part for part in (recipe.first, recipe.rest) if part.phases]
+    for part in parts:
+        task = PianoTask(part, rolls, seed, start)
+        with stop_on_signal() as stop:
+            path = options.checkpoints / f"{name}-{seed}-{digest(part)}.pt"
+            histories.append(fit(task, path, Budget(limit), stop, 15.0))
+        start = task.module.state_dict()
+    return task, histories
+
+
+def digest(recipe: Recipe) -> str:
+    """Short name of a recipe's training."""
+    text = json.dumps(asdict(recipe), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def measure(model: Any, rolls: list[np.ndarray], n_frames: int, say: Any) -> dict:
     """Both columns of one model, with as much annealing as the bracket needs."""
     rng = np.random.Generator(np.random.SFC64(1))
     rbms, frames, previous = conditional_rbms(model, rolls)
-    found: dict[str, Any] = {"n_frames": len(frames)}
-    found |= asdict(expected_accuracy(rbms, frames, previous, rng))
+    # 20 samples a frame as in the paper; of large sets fewer tell as much.
+    n_samples = min(20, max(3, math.ceil(ENOUGH_DRAWS / len(frames))))
+    found: dict[str, Any] = {"n_frames": len(frames), "n_samples": n_samples}
+    found |= asdict(expected_accuracy(rbms, frames, previous, rng, n_samples=n_samples))
     if 0 < n_frames < len(frames):
         some = torch.from_numpy(np.sort(rng.permutation(len(frames))[:n_frames]))
         rbms, frames, previous = rbms[some], frames[some], previous[some]
     # The Gibbs runs of the paper hardly mix on a strong model: here are samples that
     # come nearer to what the model says.
     nearer = expected_accuracy(
-        rbms, frames, previous, rng, n_samples=3, annealing=Annealing(1000, 1)
+        rbms, frames, previous, rng, n_samples=2, annealing=Annealing(1000, 1)
     )
     found["annealed"] = asdict(nearer)
     for annealing in EFFORTS:

@@ -108,14 +108,14 @@ class Noise:
         self._rng = rng
         self._buffers: dict[tuple[int, ...], Float32] = {}
 
-    def on(self, p: Tensor) -> Tensor:
-        """Units that are on with probability p: 0.0 or 1.0, of p's shape."""
+    def on_(self, p: Tensor) -> Tensor:
+        """Put units that are on with probability p, 0.0 or 1.0, in p's place."""
         shape = tuple(p.shape)
         buffer = self._buffers.get(shape)
         if buffer is None:
             buffer = self._buffers[shape] = np.empty(shape, np.float32)
         self._rng.random(out=buffer, dtype=np.float32)
-        return (p > torch.from_numpy(buffer)).to(p.dtype)
+        return torch.gt(p, torch.from_numpy(buffer), out=p)
 
     def pick(self, log_weights: Tensor) -> Tensor:
         """One column of each row, drawn by its weight: int64[n_rows]."""
@@ -127,9 +127,11 @@ class Noise:
 @torch.no_grad()
 def gibbs(rbms: ConditionalRbms, v: Tensor, n_steps: int, noise: Noise) -> Tensor:
     """Frames after block Gibbs steps, both layers sampled."""
+    # Two tensors serve all steps: new ones cost more than the arithmetic.
+    v, h = v.clone(), torch.empty_like(rbms.bh)
     for _ in range(n_steps):
-        h = noise.on(torch.sigmoid(torch.addmm(rbms.bh, v, rbms.W)))
-        v = noise.on(torch.sigmoid(torch.addmm(rbms.bv, h, rbms.W.t())))
+        noise.on_(torch.addmm(rbms.bh, v, rbms.W, out=h).sigmoid_())
+        noise.on_(torch.addmm(rbms.bv, h, rbms.W.t(), out=v).sigmoid_())
     return v
 
 
@@ -160,7 +162,7 @@ def log_partition(
     zero = _softplus_sum(base) + rbms.W.shape[1] * math.log(2.0)
     n = annealing.n_chains
     path = _Path(rbms.repeated(n), base.repeat_interleave(n, dim=0), noise)
-    first = noise.on(torch.sigmoid(path.base))
+    first = noise.on_(torch.sigmoid(path.base))
     betas = np.linspace(0.0, 1.0, annealing.n_temperatures + 1)
     ups, ends = path.up(first, betas)
     best = _chosen(ups.view(-1, n), ends, noise)
@@ -187,7 +189,7 @@ def annealed(
     n = annealing.n_chains
     path = _Path(rbms.repeated(n), base.repeat_interleave(n, dim=0), noise)
     betas = np.linspace(0.0, 1.0, annealing.n_temperatures + 1)
-    weights, ends = path.up(noise.on(torch.sigmoid(path.base)), betas)
+    weights, ends = path.up(noise.on_(torch.sigmoid(path.base)), betas)
     return _chosen(weights.view(-1, n), ends, noise)
 
 
@@ -231,37 +233,30 @@ class _Path:
         self._rbms = rbms
         self._tilt = rbms.bv - base
         self._noise = noise
+        # Made once: new tensors at every temperature cost more than the arithmetic.
+        self._drive, self._scaled = torch.empty_like(rbms.bh), torch.empty_like(rbms.bh)
 
     def up(self, v: Tensor, betas: Float64) -> tuple[Tensor, Tensor]:
         """Log-weights of chains from the base to the model, and where they end."""
-        total = torch.zeros(len(v), dtype=torch.float64)
-        for lower, upper in pairwise(betas):
-            drive = self._drive(v)
-            total += self._gain(v, drive, float(lower), float(upper))
-            v = self._step(drive, float(upper))
-        return total, v
+        return self._along(v, betas, 1.0)
 
     def down(self, v: Tensor, betas: Float64) -> Tensor:
         """Log-weights of the same chains in reverse, from samples of the model."""
-        total = torch.zeros(len(v), dtype=torch.float64)
-        for upper, lower in pairwise(betas[::-1]):
-            drive = self._drive(v)
-            total += self._gain(v, drive, float(lower), float(upper))
-            v = self._step(drive, float(lower))
-        return total
+        return self._along(v, betas[::-1], -1.0)[0]
 
-    def _drive(self, v: Tensor) -> Tensor:
-        return torch.addmm(self._rbms.bh, v, self._rbms.W)
-
-    def _gain(self, v: Tensor, drive: Tensor, lower: float, upper: float) -> Tensor:
-        linear = (v * self._tilt).sum(-1, dtype=torch.float64) * (upper - lower)
-        change = functional.softplus(upper * drive) - functional.softplus(lower * drive)
-        return linear + change.sum(-1, dtype=torch.float64)
-
-    def _step(self, drive: Tensor, beta: float) -> Tensor:
-        h = self._noise.on(torch.sigmoid(beta * drive))
-        field = torch.addmm(self._tilt, h, self._rbms.W.t())
-        return self._noise.on(torch.sigmoid(torch.add(self.base, field, alpha=beta)))
+    def _along(self, v: Tensor, betas: Float64, sign: float) -> tuple[Tensor, Tensor]:
+        v, total = v.clone(), torch.zeros(len(v), dtype=torch.float64)
+        for now, following in pairwise(betas):
+            drive = torch.addmm(self._rbms.bh, v, self._rbms.W, out=self._drive)
+            linear = (v * self._tilt).sum(-1, dtype=torch.float64)
+            total += linear * float(following - now)
+            total += _softplus_sum(torch.mul(drive, float(following), out=self._scaled))
+            total -= _softplus_sum(torch.mul(drive, float(now), out=self._scaled))
+            h = self._noise.on_(drive.mul_(float(following)).sigmoid_())
+            torch.addmm(self._tilt, h, self._rbms.W.t(), out=v)
+            torch.add(self.base, v, alpha=float(following), out=v)
+            self._noise.on_(v.sigmoid_())
+        return sign * total, v
 
 
 def _factorial_match(
@@ -269,13 +264,12 @@ def _factorial_match(
 ) -> tuple[Tensor, Tensor]:
     """Biases of the factorial distribution with a Gibbs run's marginals; its end."""
     v = gibbs(rbms, start, n_mixing - n_mixing // 2, noise)
-    total = torch.zeros_like(v)
+    total, h = torch.zeros_like(v), torch.empty_like(rbms.bh)
     n = max(1, n_mixing // 2)
     for _ in range(n):
-        h = noise.on(torch.sigmoid(torch.addmm(rbms.bh, v, rbms.W)))
-        p = torch.sigmoid(torch.addmm(rbms.bv, h, rbms.W.t()))
-        total += p
-        v = noise.on(p)
+        noise.on_(torch.addmm(rbms.bh, v, rbms.W, out=h).sigmoid_())
+        total += torch.addmm(rbms.bv, h, rbms.W.t(), out=v).sigmoid_()
+        noise.on_(v)
     # Never 0 or 1: what the run did not visit must stay possible.
     marginal = (total / n).clamp(2e-3, 1 - 2e-3)
     return torch.log(marginal / (1 - marginal)), v

@@ -16,7 +16,7 @@ from neurovocal.engine.types import Float32
 
 N_NOTES = 88
 ROWS = ("copy", "rbm", "rnn", "rtrbm", "rnn_rbm")
-Step = Literal["static", "predictor", "joint"]
+Step = Literal["static", "predictor", "conditional", "joint"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +37,7 @@ class Recipe:
     n_hidden, n_recurrent : int
     gates : {'sigmoid', 'simple'}
         Gated layer, or the paper's tanh cell.
-    static, predictor, joint : int
+    static, predictor, conditional, joint : int
         Optimizer steps of each kind; 0 leaves the kind out.
     dropout : float
         On the state.
@@ -45,8 +45,11 @@ class Recipe:
         Share of the notes that the recurrent layers do not hear in training.
     cd_steps : int
         k of CD-k.
+    conditional_cd : tuple of int
+        k of CD-k in equal parts of the conditional steps.
     static_rate, predictor_rate, joint_rate, joint_rate_w : float
-        First learning rates; the last is that of W.
+    conditional_rate, conditional_rate_w : float
+        First learning rates; those with ``_w`` are W's.
     batch_size, sequence_length, warm_up : int
         Sequences per step, their frames, and how many of these do not count where
         a sequence begins in the middle of a piece.
@@ -59,18 +62,47 @@ class Recipe:
     gates: Literal["sigmoid", "simple"] = "sigmoid"
     static: int = 5000
     predictor: int = 400
-    joint: int = 550
+    conditional: int = 4000
+    joint: int = 0
     dropout: float = 0.5
     input_dropout: float = 0.0
     cd_steps: int = 10
+    conditional_cd: tuple[int, ...] = (5, 10)
     static_rate: float = 3e-2
     predictor_rate: float = 3e-3
+    conditional_rate: float = 3e-3
+    conditional_rate_w: float = 1.5e-2
     joint_rate: float = 3e-3
     joint_rate_w: float = 1e-3
     batch_size: int = 10
     sequence_length: int = 100
     warm_up: int = 10
-    validate_every: int = 100
+    validate_every: int = 1000
+
+    @property
+    def first(self) -> "Recipe":
+        """What the steps of the predictor depend on: several cells begin with them."""
+        return Recipe(
+            n_hidden=self.n_hidden,
+            n_recurrent=self.n_recurrent,
+            gates=self.gates,
+            static=0,
+            predictor=self.predictor,
+            conditional=0,
+            joint=0,
+            dropout=self.dropout,
+            input_dropout=self.input_dropout,
+            predictor_rate=self.predictor_rate,
+            batch_size=self.batch_size,
+            sequence_length=self.sequence_length,
+            warm_up=self.warm_up,
+            validate_every=100,
+        )
+
+    @property
+    def rest(self) -> "Recipe":
+        """What follows the steps of the predictor."""
+        return replace(self, predictor=0)
 
     @property
     def phases(self) -> list[tuple[Step, int]]:
@@ -78,19 +110,28 @@ class Recipe:
         every: list[tuple[Step, int]] = [
             ("static", self.static),
             ("predictor", self.predictor),
+            ("conditional", self.conditional),
             ("joint", self.joint),
         ]
         return [(kind, n) for kind, n in every if n]
 
 
-# Chosen on the validation sets; those of Piano_midi and MuseData are first guesses.
+# Chosen on the validation sets.
 RECIPES = {
-    "JSB_Chorales": Recipe(joint=1200),
+    "JSB_Chorales": Recipe(),
     "Nottingham": Recipe(
-        n_recurrent=300, predictor=1000, joint=2100, dropout=0.1, validate_every=300
+        n_recurrent=300,
+        predictor=2400,
+        predictor_rate=5e-3,
+        conditional=5000,
+        conditional_rate_w=2.5e-2,
+        conditional_cd=(5, 10, 15),
+        dropout=0.3,
+        batch_size=20,
+        sequence_length=80,
     ),
-    "Piano_midi": Recipe(predictor=800, joint=1500, dropout=0.4, validate_every=250),
-    "MuseData": Recipe(predictor=2000, joint=3000, dropout=0.2, validate_every=500),
+    "Piano_midi": Recipe(predictor=800, dropout=0.4),
+    "MuseData": Recipe(predictor=1500, dropout=0.2),
 }
 
 
@@ -99,13 +140,14 @@ def recipe_for(name: str, row: str) -> Recipe:
     recipe = RECIPES[name]
     match row:
         case "rbm":
-            return replace(recipe, predictor=0, joint=0)
+            return replace(recipe, predictor=0, conditional=0, joint=0)
         case "rnn":
-            return replace(recipe, static=0, joint=0)
+            return replace(recipe, static=0, conditional=0, joint=0)
         case "rtrbm":
-            return replace(recipe, gates="simple", predictor_rate=1e-3, joint_rate=1e-3)
+            simple = replace(recipe, gates="simple", predictor_rate=1e-3)
+            return replace(simple, static=0, joint_rate=simple.joint_rate / 3)
         case _:
-            return recipe
+            return replace(recipe, static=0)
 
 
 def load_rolls(path: Path, name: str) -> Rolls:

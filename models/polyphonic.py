@@ -8,26 +8,29 @@ are they one model. What each step is for:
 * `static`: the harmony. A strong RBM needs a large learning rate, persistent chains
   and many cheap steps; the joint steps are too dear for that.
 * `predictor`: the past. A linear read-out of the state, cross entropy, dropout.
+* `conditional`: contrastive divergence of everything but the recurrent layers, on
+  single frames whose states were computed once. It starts from the read-out, with W
+  near 0: W learns what the past leaves open, stays small, and its chains mix.
 * `joint`: contrastive divergence of the whole model, with a rate of its own for W: a
   likelihood that is gained with W alone costs accuracy.
 """
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from neurovocal.engine.types import Float32
-from neurovocal.models.annealing import Annealing
-from neurovocal.models.config import RnnRbmConfig
+from neurovocal.models.annealing import Annealing, ConditionalRbms, Noise, gibbs
 from neurovocal.models.likelihood import (
     conditional_rbms,
     expected_accuracy,
     log_likelihood,
 )
 from neurovocal.models.optim import guard_gradients, rate_factor, set_rates
+from neurovocal.models.piano_model import PianoModel
 from neurovocal.models.piano_rolls import N_NOTES, Recipe, Rolls, Step
-from neurovocal.models.rnn_rbm import RnnRbm, uniform_from
+from neurovocal.models.rnn_rbm import uniform_from
 
 # One percent of expected accuracy weighs as much as 0.3 nat in the choice of the best
 # weights: both columns of the table are of one model, and W alone can gain nats.
@@ -36,13 +39,32 @@ _QUICK = Annealing(n_temperatures=200, n_chains=1, n_mixing=50)
 _COARSE = Annealing(n_temperatures=100, n_chains=1, n_mixing=20)
 
 
+# Frames of the validation set that a look takes in, about.
+_LOOKED_AT = 8000
+
+
 class PianoTask:
-    """One model, its pieces and its steps (a `neurovocal.models.fit.Task`)."""
+    """One model, its pieces and its steps (a `neurovocal.models.fit.Task`).
+
+    Parameters
+    ----------
+    recipe : Recipe
+    rolls : Rolls
+    seed : int
+    start : dict, optional
+        Weights of a model of the same sizes whose predictor is trained already.
+    """
 
     name = "model of piano rolls"
     patience: int | None = None
 
-    def __init__(self, recipe: Recipe, rolls: Rolls, seed: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        rolls: Rolls,
+        seed: int,
+        start: dict[str, Tensor] | None = None,
+    ) -> None:
         torch.manual_seed(seed)
         self.rng = np.random.Generator(np.random.SFC64(seed))
         self.carried: dict[str, Tensor] = {}
@@ -51,11 +73,17 @@ class PianoTask:
         self._recipe = recipe
         self._uniform = uniform_from(self.rng)
         self._pieces = rolls.train
-        self._valid = rolls.valid
+        self._valid = _some_pieces(rolls.valid, _LOOKED_AT)
         self._frames = torch.from_numpy(np.concatenate(rolls.train))
         lengths = np.array([len(piece) for piece in rolls.train], float)
         self._share = lengths / lengths.sum()
         self.module = PianoModel(recipe, self._frames.mean(0))
+        if start is not None:
+            self.module.load_state_dict(start)
+            self.module.take_read_out()
+        self._noise = Noise(self.rng)
+        self._states: Tensor | None = None
+        self._within = 0.0
         self._number = -1
         self.optimizer = self._optimizer()
 
@@ -74,9 +102,11 @@ class PianoTask:
         changed = number != self._number
         if changed:
             self._number = number
+            if self.kind == "conditional" and self._recipe.predictor:
+                self.module.take_read_out()
             self.optimizer = self._optimizer()
-        within = at / self._recipe.phases[number][1]
-        set_rates(self.optimizer, rate_factor("cosine", within))
+        self._within = at / self._recipe.phases[number][1]
+        set_rates(self.optimizer, rate_factor("cosine", self._within))
         return changed
 
     def step(self, progress: float) -> float:
@@ -86,6 +116,8 @@ class PianoTask:
                 loss = self._static_loss()
             case "predictor":
                 loss = self._predictor_loss()
+            case "conditional":
+                loss = self._conditional_loss()
             case "joint":
                 loss = self._joint_loss()
         self.optimizer.zero_grad(set_to_none=True)
@@ -102,18 +134,20 @@ class PianoTask:
         # A generator of its own: looking must not change what is trained.
         rng = np.random.Generator(np.random.SFC64(0))
         rbms, frames, previous = conditional_rbms(self.module.rbm, self._valid)
+        order = torch.from_numpy(rng.permutation(len(frames)))
         static = self.kind == "static"
         # The many looks at the static steps choose little: they may be coarse.
-        some = torch.from_numpy(rng.permutation(len(frames))[: 500 if static else 2000])
-        rbms, frames, previous = rbms[some], frames[some], previous[some]
-        annealing = _COARSE if static else _QUICK
-        found = log_likelihood(rbms, frames, annealing, rng, widest=None)
+        some, annealing = (order[:500], _COARSE) if static else (order[:1000], _QUICK)
+        found = log_likelihood(rbms[some], frames[some], annealing, rng, widest=None)
         likely = found.bracket.middle
         measures = {"score": -likely, "log_likelihood": likely}
         if not static:
             # Without a past, Gibbs runs from the last frame would only say how badly
             # they mix.
-            accuracy = expected_accuracy(rbms, frames, previous, rng, n_samples=3)
+            some = order[:3000]
+            accuracy = expected_accuracy(
+                rbms[some], frames[some], previous[some], rng, n_samples=3
+            )
             measures["accuracy"] = accuracy.replaced_once
             measures["score"] -= _ACCURACY_WEIGHT * accuracy.replaced_once
         return measures | {"w_norm": float(self.module.rbm.W.norm())}
@@ -130,6 +164,23 @@ class PianoTask:
         data = rbm.free_energy(drawn, rbm.bv, rbm.bh).mean()
         return data - rbm.free_energy(far, rbm.bv, rbm.bh).mean()
 
+    def _conditional_loss(self) -> Tensor:
+        """Contrastive divergence of single frames, given states that stay as they are.
+
+        Frames from anywhere and states that are computed once make a step as cheap
+        as one without a past.
+        """
+        rbm, recipe, n = self.module.rbm, self._recipe, 200
+        if self._states is None:
+            self._states = self.module.all_states(self._pieces)
+        rows = torch.from_numpy(self.rng.integers(len(self._frames), size=n))
+        v = self._frames[rows]
+        bv, bh = rbm.biases(self._states[rows])
+        part = int(self._within * len(recipe.conditional_cd))
+        chains = ConditionalRbms(rbm.W.detach(), bv.detach(), bh.detach())
+        far = gibbs(chains, v, recipe.conditional_cd[part], self._noise)
+        return (rbm.free_energy(v, bv, bh) - rbm.free_energy(far, bv, bh)).mean()
+
     def _predictor_loss(self) -> Tensor:
         v, counts = self._batch()
         u = self.module.states(self._heard(v))
@@ -142,8 +193,8 @@ class PianoTask:
         v, counts = self._batch()
         bv, bh = rbm.biases(self.module.states(self._heard(v)))
         bv, bh, v = bv[counts], bh[counts], v[counts]
-        steps = self._recipe.cd_steps
-        far = rbm.negative(v, bv, bh, steps, self._uniform, sampled=True)
+        chains = ConditionalRbms(rbm.W.detach(), bv.detach(), bh.detach())
+        far = gibbs(chains, v, self._recipe.cd_steps, self._noise)
         return (rbm.free_energy(v, bv, bh) - rbm.free_energy(far, bv, bh)).mean()
 
     def _heard(self, v: Tensor) -> Tensor:
@@ -179,6 +230,12 @@ class PianoTask:
             case "predictor":
                 parts = [*rbm.layers.parameters(), *module.head.parameters()]
                 groups = [{"params": parts, "initial_lr": recipe.predictor_rate}]
+            case "conditional":
+                others = [rbm.bv, rbm.bh, rbm.Wuv, rbm.Wuh]
+                groups = [
+                    {"params": others, "initial_lr": recipe.conditional_rate},
+                    {"params": [rbm.W], "initial_lr": recipe.conditional_rate_w},
+                ]
             case "joint":
                 skipped = ("W", "log_sigma")
                 others = [p for n, p in rbm.named_parameters() if n not in skipped]
@@ -189,53 +246,9 @@ class PianoTask:
         return torch.optim.Adam(groups, lr=1e-3)
 
 
-class PianoModel(nn.Module):
-    """An RNN-RBM, and the linear read-out with which its layers learn first."""
-
-    def __init__(self, recipe: Recipe, mean: Tensor) -> None:
-        super().__init__()
-        config = RnnRbmConfig(
-            gates=recipe.gates,
-            dropout=recipe.dropout,
-            hidden_scalar=recipe.n_hidden / N_NOTES,
-            recurrent_scalar=recipe.n_recurrent / N_NOTES,
-            visible_sampling="sampled",
-        )
-        self.rbm = RnnRbm(config, N_NOTES)
-        self.head = nn.Linear(recipe.n_recurrent, N_NOTES)
-        mean = mean.clamp(2e-3, 0.99)
-        for bias in (self.rbm.bv, self.head.bias):
-            bias.data = torch.log(mean / (1 - mean))
-        if recipe.joint:
-            return
-        # Without joint steps the past does not reach the RBM.
-        nn.init.zeros_(self.rbm.Wuv)
-        nn.init.zeros_(self.rbm.Wuh)
-
-    def states(self, v: Tensor) -> Tensor:
-        """State before each frame of [T, batch, 88]: [T, batch, n_recurrent]."""
-        start = self.rbm.initial_state(v.shape[1])
-        after = self.rbm.states(v[:-1], start)[:, -1]
-        return torch.cat([start[-1:], after])
-
-    @torch.no_grad()
-    def cross_entropy(self, pieces: list[Float32]) -> float:
-        """Of the read-out, mean per frame in nats."""
-        total, n = 0.0, 0
-        for piece in pieces:
-            v = torch.from_numpy(piece)[:, None]
-            logits = self.head(self.states(v))
-            total += float(
-                functional.binary_cross_entropy_with_logits(logits, v, reduction="sum")
-            )
-            n += len(piece)
-        return total / n
-
-    @torch.no_grad()
-    def read_out(self) -> RnnRbm:
-        """The predictor as an RNN-RBM with W = 0, whose likelihood is exact."""
-        self.rbm.W.zero_()
-        self.rbm.Wuh.zero_()
-        self.rbm.Wuv.copy_(self.head.weight.t())
-        self.rbm.bv.copy_(self.head.bias)
-        return self.rbm
+def _some_pieces(pieces: list[Float32], n_frames: int) -> list[Float32]:
+    """Pieces from everywhere in the list, with at least `n_frames` or all there are."""
+    order = np.random.Generator(np.random.SFC64(0)).permutation(len(pieces))
+    ends = np.cumsum([len(pieces[i]) for i in order])
+    n = int(np.searchsorted(ends, n_frames)) + 1
+    return [pieces[i] for i in order[:n]]
