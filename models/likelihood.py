@@ -29,7 +29,7 @@ from neurovocal.models.tempering import Tempering, tempered
 
 WIDEST = 0.3
 _TILE_ROWS = 1024
-_ENOUGH_ALIKE = 1024
+_ENOUGH_ALIKE = 512
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,3 +255,19 @@ def test_expected_accuracy_agrees_with_enumeration(annealing):
     start = random_frames(40, 5, 9)
     found = expected_accuracy(rbms, frames, start, generator(), 50, 200, annealing)
     assert found.replaced_once == pytest.approx(expected, abs=0.02)
+
+
+def test_frames_that_share_one_rbm_have_the_likelihood_that_enumeration_says():
+    one = random_rbms(1, 20, 6, 0.5)
+    rbms = ConditionalRbms(one.W, one.bv.repeat(800, 1), one.bh.repeat(800, 1))
+    frames = random_frames(800, 20)
+    exact = float((rbms.log_weight(frames) - exact_log_partition(one)).mean())
+    found = log_likelihood(rbms, frames, Annealing(60, 1, 20), generator())
+    assert found.n_frames == 800
+    assert found.bracket.low == pytest.approx(exact, abs=0.05)
+    assert found.bracket.high == pytest.approx(exact, abs=0.05)
+    # A frame with an RBM of its own ends the short cut.
+    rbms.bv[-1] += 1.0
+    other = log_likelihood(rbms, frames, Annealing(60, 1, 20), generator())
+    assert other.bracket.middle == pytest.approx(exact, abs=0.1)
+    assert other.bracket != found.bracket

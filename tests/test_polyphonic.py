@@ -144,6 +144,28 @@ def test_the_predictor_read_out_has_its_own_exact_likelihood(rolls, tmp_path):
     assert found.bracket.low == pytest.approx(-entropy, abs=1e-3)
 
 
+def test_states_of_pieces_side_by_side_are_those_of_each_alone(rolls):
+    model = PianoTask(SMALL, rolls, 0).module.eval()
+    together = model.all_states(rolls.train)
+    with torch.no_grad():
+        alone = [model.states(torch.from_numpy(p)[:, None])[:, 0] for p in rolls.train]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-6)
+
+
+def test_a_model_begins_with_what_the_predictor_knows(rolls, tmp_path):
+    first = replace(SMALL, predictor=80).first
+    task, history = trained(first, rolls, tmp_path / "first.pt")
+    start = task.module.state_dict()
+    rest = PianoTask(SMALL.rest, rolls, 0, start)
+    rest.module.eval()
+    with torch.no_grad():
+        rest.module.rbm.W.zero_()
+    rbms, frames, _ = conditional_rbms(rest.module.rbm, rolls.valid)
+    found = log_likelihood(rbms, frames, Annealing(1, 1, 1), np.random.default_rng(0))
+    # Hidden units that see nothing leave the read-out's prediction as it is.
+    assert found.bracket.low == pytest.approx(-history.best_score, abs=1e-3)
+
+
 def test_an_interrupted_training_ends_with_the_same_weights(rolls, tmp_path):
     whole, _ = trained(SMALL, rolls, tmp_path / "whole.pt")
     task, stop = PianoTask(SMALL, rolls, 0), StopFlag()
@@ -159,21 +181,25 @@ def test_an_interrupted_training_ends_with_the_same_weights(rolls, tmp_path):
         assert torch.equal(value, resumed.module.state_dict()[name]), name
 
 
+def bench(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "bench" / "polyphonic.py"), run_name="__main__")
+    assert ended.value.code == 0
+
+
 def test_the_bench_makes_a_cell_once_and_prints_the_table(
-    rolls, tmp_path, monkeypatch, capsys
+    tmp_path, monkeypatch, capsys
 ):
     save_packed(tmp_path / "rolls.npz", alternating(6))
     monkeypatch.setitem(RECIPES, "JSB_Chorales", SMALL)
-    arguments = ["bench", "--data", str(tmp_path / "rolls.npz"), "--out"]
-    arguments += [str(tmp_path / "cells"), "--sets", "JSB_Chorales"]
-    arguments += ["--rows", "copy", "rnn"]
-    monkeypatch.setattr(sys, "argv", arguments)
-    stored = tmp_path / "cells" / "JSB_Chorales-rnn-0.json"
+    cells = tmp_path / "cells"
+    arguments = ["--data", tmp_path / "rolls.npz", "--out", cells]
+    arguments += ["--sets", "JSB_Chorales", "--rows", "copy", "rnn"]
+    stored = cells / "JSB_Chorales-rnn-0.json"
     tables = []
     for _ in range(2):
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / "bench" / "polyphonic.py"), run_name="__main__")
-        assert ended.value.code == 0
+        bench(monkeypatch, *arguments)
         tables.append((capsys.readouterr().out, stored.stat().st_mtime_ns))
     assert tables[0] == tables[1]
     assert "| RNN, no RBM | 0 |" in tables[0][0]
@@ -181,3 +207,9 @@ def test_the_bench_makes_a_cell_once_and_prints_the_table(
     cell = json.loads(stored.read_text())
     assert cell["test"]["low"] == cell["test"]["high"]
     assert cell["updates"] == cell["planned"] == SMALL.predictor
+    # The choice among recipes has cells of its own, of the same training.
+    checkpoints = sorted(cells.glob("*.pt"))
+    bench(monkeypatch, *arguments, "--split", "valid")
+    assert (cells / "valid" / stored.name).is_file()
+    assert sorted(cells.glob("*.pt")) == checkpoints
+    assert stored.stat().st_mtime_ns == tables[0][1]
