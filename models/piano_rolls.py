@@ -96,7 +96,7 @@ class Recipe:
             batch_size=self.batch_size,
             sequence_length=self.sequence_length,
             warm_up=self.warm_up,
-            validate_every=100,
+            validate_every=max(100, self.predictor // 8),
         )
 
     @property
@@ -120,15 +120,15 @@ class Recipe:
 RECIPES = {
     "JSB_Chorales": Recipe(),
     "Nottingham": Recipe(
-        n_recurrent=300,
-        predictor=2400,
-        predictor_rate=5e-3,
-        conditional=5000,
+        n_recurrent=256,
+        predictor=3000,
+        predictor_rate=4e-3,
+        conditional=4500,
         conditional_rate_w=2.5e-2,
         conditional_cd=(5, 10, 15),
-        dropout=0.3,
-        batch_size=20,
-        sequence_length=80,
+        dropout=0.25,
+        sequence_length=64,
+        validate_every=1500,
     ),
     "Piano_midi": Recipe(predictor=800, dropout=0.4),
     "MuseData": Recipe(predictor=1500, dropout=0.2),

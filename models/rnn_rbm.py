@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neurovocal.models.config import RnnRbmConfig
+from neurovocal.models.recurrence import gated_states, simple_states
 
 Uniform = Callable[[tuple[int, ...]], Tensor]
 
@@ -79,23 +80,9 @@ class RecurrentLayer(nn.Module):
         float32[T, batch, n_recurrent]
         """
         heard = functional.linear(x, self.weight_in, self.bias)
-        recurrent = self.weight_recurrent.t()
-        states = []
         if self.gates == "simple":
-            for row in heard:
-                u = torch.tanh(torch.addmm(row, u, recurrent))
-                states.append(u)
-            return torch.stack(states)
-        squash = torch.sigmoid if self.gates == "sigmoid" else torch.tanh
-        n = self.n_recurrent
-        for_gates, for_candidate = recurrent[:, : 2 * n], recurrent[:, 2 * n :]
-        for row in heard:
-            both = squash(torch.addmm(row[:, : 2 * n], u, for_gates))
-            z, r = both[:, :n], both[:, n:]
-            c = torch.tanh(torch.addmm(row[:, 2 * n :], u * r, for_candidate))
-            u = torch.lerp(c, u, z)
-            states.append(u)
-        return torch.stack(states)
+            return simple_states(heard, u, self.weight_recurrent)
+        return gated_states(heard, u, self.weight_recurrent, self.gates == "tanh")
 
 
 class RnnRbm(nn.Module):

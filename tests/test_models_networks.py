@@ -1,6 +1,7 @@
 """The networks: causal and cut-proof, and the RBM against exact enumeration."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +135,23 @@ def test_the_gated_layer_is_the_equations_of_its_documentation() -> None:
         r = torch.tanh(x[0] @ wr.T + u @ rr.T)
         c = torch.tanh(x[0] @ wc.T + (u * r) @ rc.T)
         torch.testing.assert_close(layer(x, u)[0], (1 - z) * c + z * u)
+
+
+@pytest.mark.parametrize("gates", ["sigmoid", "tanh", "simple"])
+def test_the_written_gradients_are_those_of_the_states(gates: str) -> None:
+    torch.manual_seed(0)
+    layer = RecurrentLayer(3, 4, gates).double()
+    x = torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True)
+    u = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    weights = [w.detach().clone().requires_grad_() for w in layer.parameters()]
+    names = [name for name, _ in layer.named_parameters()]
+
+    def states(x: torch.Tensor, u: torch.Tensor, *weights: torch.Tensor) -> Any:
+        named = dict(zip(names, weights, strict=True))
+        return torch.func.functional_call(layer, named, (x, u))
+
+    # Against finite differences.
+    assert torch.autograd.gradcheck(states, (x, u, *weights))
 
 
 def test_biases_follow_the_state_and_predictions_the_biases() -> None:
