@@ -80,6 +80,19 @@ class Recipe:
     validate_every: int = 1000
 
     @property
+    def without_past(self) -> "Recipe":
+        """What the static steps depend on."""
+        return Recipe(
+            n_hidden=self.n_hidden,
+            static=self.static,
+            static_rate=self.static_rate,
+            predictor=0,
+            conditional=0,
+            joint=0,
+            validate_every=500,
+        )
+
+    @property
     def first(self) -> "Recipe":
         """What the steps of the predictor depend on: several cells begin with them."""
         return Recipe(
@@ -118,7 +131,7 @@ class Recipe:
 
 # Chosen on the validation sets.
 RECIPES = {
-    "JSB_Chorales": Recipe(),
+    "JSB_Chorales": Recipe(conditional_rate_w=1.2e-2, conditional_cd=(5,)),
     "Nottingham": Recipe(
         n_recurrent=256,
         predictor=3000,
@@ -130,8 +143,23 @@ RECIPES = {
         sequence_length=64,
         validate_every=1500,
     ),
-    "Piano_midi": Recipe(predictor=800, dropout=0.4),
-    "MuseData": Recipe(predictor=1500, dropout=0.2),
+    "Piano_midi": Recipe(
+        n_recurrent=256,
+        predictor=1200,
+        conditional_rate_w=2e-2,
+        dropout=0.4,
+        sequence_length=64,
+    ),
+    "MuseData": Recipe(
+        n_recurrent=256,
+        predictor=2400,
+        conditional=4500,
+        conditional_rate_w=2.5e-2,
+        conditional_cd=(5, 10, 15),
+        dropout=0.2,
+        sequence_length=64,
+        validate_every=1500,
+    ),
 }
 
 
@@ -140,9 +168,9 @@ def recipe_for(name: str, row: str) -> Recipe:
     recipe = RECIPES[name]
     match row:
         case "rbm":
-            return replace(recipe, predictor=0, conditional=0, joint=0)
+            return recipe.without_past
         case "rnn":
-            return replace(recipe, static=0, conditional=0, joint=0)
+            return recipe.first
         case "rtrbm":
             simple = replace(recipe, gates="simple", predictor_rate=1e-3)
             return replace(simple, static=0, joint_rate=simple.joint_rate / 3)
