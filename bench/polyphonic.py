@@ -153,6 +153,7 @@ def make_cell(
     task, histories = trained(name, recipe, seed, rolls, options)
     spent = sum(history.spent_s for history in histories)
     say(f"{name} {row} seed {seed}: measuring after {spent:.0f} s")
+    task.module.sharpen(recipe.sharpness)
     model = task.module.read_out() if row == "rnn" else task.module.rbm
     began = time.monotonic()
     cell = {
@@ -188,7 +189,9 @@ def trained(
 
 def digest(recipe: Recipe) -> str:
     """Short name of a recipe's training."""
-    text = json.dumps(asdict(recipe), sort_keys=True)
+    # How sharp it is afterwards is no part of the training.
+    fields = {k: v for k, v in asdict(recipe).items() if k != "sharpness"}
+    text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

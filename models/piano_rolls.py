@@ -55,6 +55,8 @@ class Recipe:
         a sequence begins in the middle of a piece.
     validate_every : int
         Steps between two looks at the validation set.
+    sharpness : float
+        Factor on the visible biases, conditional part included, after training.
     """
 
     n_hidden: int = 150
@@ -78,6 +80,7 @@ class Recipe:
     sequence_length: int = 100
     warm_up: int = 10
     validate_every: int = 1000
+    sharpness: float = 1.0
 
     @property
     def without_past(self) -> "Recipe":
@@ -114,8 +117,8 @@ class Recipe:
 
     @property
     def rest(self) -> "Recipe":
-        """What follows the steps of the predictor."""
-        return replace(self, predictor=0)
+        """What the steps after those of the predictor depend on."""
+        return replace(self, predictor=0, sharpness=1.0)
 
     @property
     def phases(self) -> list[tuple[Step, int]]:
@@ -131,7 +134,7 @@ class Recipe:
 
 # Chosen on the validation sets.
 RECIPES = {
-    "JSB_Chorales": Recipe(conditional_rate_w=1.2e-2, conditional_cd=(5,)),
+    "JSB_Chorales": Recipe(sharpness=1.2),
     "Nottingham": Recipe(
         n_recurrent=256,
         predictor=3000,
