@@ -96,9 +96,9 @@ class TemperedChains:
     def step(self) -> None:
         """One Gibbs step of every chain, then one round of exchanges."""
         drive = self._v @ self._rbms.W + self._rbms.bh
-        h = self._noise.on(torch.sigmoid(self._beta * drive))
+        h = self._noise.on_(torch.sigmoid(self._beta * drive))
         field = self._rbms.bv + h @ self._rbms.W.t()
-        self._v = self._noise.on(torch.sigmoid(self._beta * field))
+        self._v = self._noise.on_(torch.sigmoid(self._beta * field))
         self._exchange()
 
     def _exchange(self) -> None:
@@ -109,7 +109,7 @@ class TemperedChains:
             return
         cold = hot + 1
         gain = self._gain(self._v[hot], hot) - self._gain(self._v[cold], hot)
-        accepted = self._noise.on(torch.exp(gain.clamp_max(0)).float())[..., None] > 0
+        accepted = self._noise.on_(torch.exp(gain.clamp_max(0)).float())[..., None] > 0
         warmer, colder = self._v[hot], self._v[cold]
         self._v[hot] = torch.where(accepted, colder, warmer)
         self._v[cold] = torch.where(accepted, warmer, colder)

@@ -43,6 +43,15 @@ SMALL = Recipe(
 )
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small steps are slower on two threads, much slower where others compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def alternating(n_pieces, seed=0):
     """Two chords in turn: certain from the past, a fair coin without it."""
     rng = np.random.default_rng(seed)
