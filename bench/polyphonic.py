@@ -91,6 +91,11 @@ def read_options() -> argparse.Namespace:
         help="default: 0, and 0 to 2 for the RNN-RBM of the two smaller sets",
     )
     parser.add_argument(
+        "--only-train",
+        action="store_true",
+        help="measure nothing yet: the validation figures are in the checkpoints",
+    )
+    parser.add_argument(
         "--only-print", action="store_true", help="the cells that are there, no more"
     )
     parser.add_argument("--minutes", type=float, help="of training per cell, at most")
@@ -151,6 +156,9 @@ def make_cell(
         return
     say(f"{name} {row} seed {seed}: training")
     task, histories = trained(name, recipe, seed, rolls, options)
+    if options.only_train:
+        say(f"  {histories[-1].best_row}")
+        return
     spent = sum(history.spent_s for history in histories)
     say(f"{name} {row} seed {seed}: measuring after {spent:.0f} s")
     task.module.sharpen(recipe.sharpness)
