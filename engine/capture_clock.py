@@ -55,6 +55,10 @@ class CaptureClock:
         at, at_ns = self._anchor
         return at_ns + (sample - at) * NS // self.sample_rate
 
+    def heard_ns(self, sample: int) -> int | None:
+        """Monotonic time at which `sample` was captured; None before any was."""
+        return None if self._anchor is None else self.expected_ns(sample)
+
     def update(self, n_samples: int, begin_ns: int, broken: bool = False) -> int:
         """Account for a block and tell how many samples are missing before it.
 

@@ -47,7 +47,7 @@ class StageConfig(Options):
     """What a failure means: `fail` ends the run; `skip` (models, sinks) drops what
     failed, counts it and goes on; `restart` also resets a model, or closes a source
     or sink and opens it again, with growing pauses. Default: `restart` for models,
-    and for sinks of a live source; `fail` for all else."""
+    for live sources and their sinks; `fail` for all else."""
 
 
 class QueueConfig(Options):

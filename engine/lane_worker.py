@@ -106,7 +106,7 @@ class LaneWorker:
         self._clock = clock
         self._stopping = Flag()
         self._shell = SourceShell(
-            name, source, clock, on_error, self._stopping, self._report, self._sing
+            name, source, clock, on_error, self._stopping, self._report
         )
         self._info = StreamInfo(name, 1)
         self._touched = False  # whether this stream has begun
@@ -388,7 +388,12 @@ class LaneWorker:
             "level_db": round(channel.level_db, 1),
             "lag_ms": round(channel.lag_ms, 3),
             "drift_ppm": round(channel.timebase.drift_ppm, 3),
-            "source": {"heard": self.heard_samples, "lost": self.lost_samples},
+            "source": {
+                "heard": self.heard_samples,
+                "lost": self.lost_samples,
+                "state": self._shell.state.condition,
+                "outages": self._shell.state.outages,
+            },
             "events": dict(channel.counts),
             "stages": {s.name: s.metrics.as_dict() for s in channel.lane.stages},
             "sinks": self._dispatcher.statistics(),

@@ -81,6 +81,25 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """What a live source has besides, if it can tell when a sample was heard.
+
+    With it an outage is a gap of the length that the capture clock tells, instead
+    of one that the arrival of blocks tells.
+    """
+
+    def heard_ns(self, sample: int, /) -> int | None:
+        """Monotonic time at which a sample was captured; None while unknown.
+
+        Parameters
+        ----------
+        sample : int
+            As the source counts since it was opened, past its last one, too.
+        """
+        ...
+
+
 class Features(Protocol):
     """Turns samples into frames. Mono: ``Block.samples`` has one column."""
 

@@ -121,7 +121,8 @@ class Runner:
                     self._builder(lane, dispatcher),
                     dispatcher,
                     self._clock,
-                    lane.source.config.on_error or "fail",
+                    lane.source.config.on_error
+                    or ("restart" if source.live else "fail"),
                     self._inbox(recalled),
                     self.bus.recall,
                 )

@@ -1,26 +1,36 @@
 """Shell of one source: an outage is a gap, positions go on across it."""
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Event as Flag
 
-from neurovocal.engine.errors import Disconnected, NeurovocalError
-from neurovocal.engine.protocols import Source, SourceItem
+from neurovocal.engine.errors import Disconnected, EndOfStream, NeurovocalError
+from neurovocal.engine.protocols import Source, SourceItem, Timed
+from neurovocal.engine.source_state import SourceState
 from neurovocal.engine.supervise import Backoff, OnError
 from neurovocal.engine.timebase import NS, Clock
-from neurovocal.engine.types import Block, Gap, Health, StreamInfo
+from neurovocal.engine.types import Anchor, Block, Gap, Health, StreamInfo
 
 log = logging.getLogger("neurovocal")
 
-_PAUSE_S = 0.1
+LOST = "device lost"
+# What comes back is held for so long: its first blocks come late or in a burst,
+# and only some of them together tell when the first sample was heard.
+_SETTLE_NS = NS // 2
 
 
 class SourceShell:
     """Reads a source; opens it again when its device was lost.
 
     A source counts from 0 each time it is opened. Here positions go on: what
-    comes after an outage is shifted by all that came before it.
+    comes after an outage is shifted by all that came before it. An outage is an
+    empty gap at once, so that open segments are closed and labelled without
+    waiting for the device, and, when samples come again, a gap of what is missing:
+    from the capture of the last sample before to that of the first one after.
+
+    `read` never waits longer than it was told to, also while the device is away.
 
     Parameters
     ----------
@@ -33,11 +43,9 @@ class SourceShell:
     on_error : {'fail', 'skip', 'restart'}
         Whether a source that lost its device is opened again.
     stopping : Flag
-        Set when nobody wants more: pauses end, and nothing is opened again.
+        Set when nobody wants more: nothing is opened again.
     report : callable
         Takes the Health events of the source.
-    idle : callable
-        Called again and again while a lost device is waited for.
     """
 
     def __init__(
@@ -48,55 +56,65 @@ class SourceShell:
         on_error: OnError,
         stopping: Flag,
         report: Callable[[Health], None],
-        idle: Callable[[], None] = lambda: None,
     ) -> None:
-        self._name = name
+        self.state = SourceState(name, clock, source.live, report)
         self._source = source
         self._clock = clock
         self._restarts = on_error == "restart"
         self._stopping = stopping
-        self._report = report
-        self._idle = idle
         self._info: StreamInfo | None = None
         self._stop = 0  # samples of this stream, lost ones included
         self._shift = 0  # added to what the source counts
         self._noticed = 0
+        self._backoff = Backoff()
+        self._pause_ns = 0
+        self._back_ns = 0  # when the first sample came after the last outage
+        # The outage, if there is one: when the last sample before it was heard,
+        # when the next attempt is due, and what came since the return.
+        self._last_ns: int | None = None
+        self._attempt_ns: int | None = None
+        self._held: deque[SourceItem] | None = None
+        self._first_ns: int | None = None
+        self._ready: deque[SourceItem] = deque()
+        self._end: Exception | None = None
 
     def open(self) -> StreamInfo:
         """Open the source; the stream that it brings."""
         self._source.open()
+        self.state.opened()
         return self._begin(self._source.info)
 
     def read(self, timeout: float) -> SourceItem | None:
-        """Read the next item; after an outage that is its gap.
+        """Read the next item; an outage is an empty gap first, then its length.
 
         Raises
         ------
         Exception
             What the source raises, `Disconnected` only if it is not to restart.
         """
+        if self._ready:
+            return self._pass(self._ready.popleft())
+        if self._attempt_ns is not None:
+            return self._try_again(timeout)
         try:
+            if self._end is not None:
+                end, self._end = self._end, None
+                raise end
             item = self._source.read(timeout)
-        except Disconnected as error:
-            if not self._restarts:
-                raise
-            return self._reconnect(error)
-        match item:
-            case StreamInfo():
-                return self._begin(item)
-            case Block():
-                item = replace(item, start=item.start + self._shift)
-                self._stop = item.stop
-            case Gap():
-                item = Gap(
-                    item.start + self._shift, item.stop + self._shift, item.reason
-                )
-                self._stop = item.stop
-            case None:
-                return None
-            case _:
-                item = replace(item, sample=item.sample + self._shift)
-        return item
+        except (Disconnected, EndOfStream) as error:
+            if self._first_ns is not None:  # while what came back was held
+                self._end = error
+                return self._settle(self._first_ns)
+            return self._lose(error)
+        if item is None:
+            self.state.waited()
+        elif isinstance(item, Block):
+            self._hear(item)
+        if self._held is None:
+            return self._pass(item)
+        if item is not None:
+            self._held.append(item)
+        return self._conclude()
 
     def close(self) -> None:
         """Close the source."""
@@ -106,39 +124,117 @@ class SourceShell:
         self._show_notices()
         self._info = info
         self._stop = self._shift = 0
+        self._last_ns = self._held = None
         return info
 
-    def _reconnect(self, error: Disconnected) -> Gap | StreamInfo | None:
-        """Open the source again, as often as it takes; None if asked to stop."""
-        lost_ns = self._clock.monotonic_ns()
-        self._report(Health("source", "restarting", str(error)))
-        if not self._reopened():
+    def _hear(self, block: Block) -> None:
+        assert self._info is not None
+        now = block.arrived_ns or self._clock.monotonic_ns()
+        n_samples = len(block.samples)
+        length_ns = n_samples * NS // self._info.sample_rate
+        self.state.heard(length_ns)
+        if self._held is None:
+            self._last_ns = now
+        elif self._first_ns is None:
+            # Of the source's sample 0, which may lie before the block.
+            first_ns = now - block.stop * NS // self._info.sample_rate
+            self._first_ns, self._back_ns = first_ns, self._clock.monotonic_ns()
+
+    def _pass(self, item: SourceItem | None) -> SourceItem | None:
+        """`item` at its place in the stream."""
+        match item:
+            case None:
+                return None
+            case StreamInfo():
+                return self._begin(item)
+            case Block():
+                item = replace(item, start=item.start + self._shift)
+                self._stop = item.stop
+            case Gap():
+                start, stop = item.start + self._shift, item.stop + self._shift
+                item = Gap(start, stop, item.reason)
+                self._stop = stop
+            case _:
+                item = replace(item, sample=item.sample + self._shift)
+        return item
+
+    # ---- an outage ---------------------------------------------------------------
+
+    def _lose(self, error: Disconnected | EndOfStream) -> Gap | None:
+        """The device went away: say so, and look for it after a pause."""
+        if isinstance(error, EndOfStream):
+            raise error
+        if not self._restarts:
+            self.state.gave_up(str(error))
+            raise error
+        again = self._held is not None  # it was open, but gave no sample
+        if not again:
+            heard_ns = self._heard_ns(self._stop - self._shift)
+            self._last_ns = self._last_ns if heard_ns is None else heard_ns
+            steady_ns = self._clock.monotonic_ns() - self._back_ns
+            if steady_ns > self._pause_ns:
+                self._backoff.succeeded()
+        self._held, self._first_ns = deque(), None
+        self._source.close()
+        self.state.lost(str(error))
+        self._pause(str(error) if again else None)
+        return None if again else Gap(self._stop, self._stop, LOST)
+
+    def _pause(self, reason: str | None) -> None:
+        pause_s = self._backoff.pause_s()
+        self._pause_ns = round(pause_s * NS)
+        self._attempt_ns = self._clock.monotonic_ns() + self._pause_ns
+        if reason is not None:
+            self.state.missed(reason, pause_s)
+
+    def _try_again(self, timeout: float) -> StreamInfo | None:
+        """Open the source if the pause is over; another device is a new stream."""
+        assert self._attempt_ns is not None
+        due = self._clock.wait_until(self._attempt_ns, timeout)
+        if self._stopping.is_set() or not due:
             return None
-        self._report(Health("source", "healthy", "the device is back"))
-        info = self._source.info
-        if info != self._info:
-            return self._begin(info)  # another device: what it hears is new
-        away_ns = self._clock.monotonic_ns() - lost_ns
-        missing = away_ns * info.sample_rate // NS
-        gap = Gap(self._stop, self._stop + missing, "device lost")
+        try:
+            self._source.open()
+            info = self._source.info
+        except NeurovocalError as failure:
+            self._source.close()
+            self._pause(str(failure))
+            return None
+        self._attempt_ns = None
+        return None if info == self._info else self._begin(info)
+
+    def _conclude(self) -> SourceItem | None:
+        """Once the source has been heard for long enough, tell what is missing."""
+        if self._first_ns is None:
+            return None
+        heard_for_ns = self._clock.monotonic_ns() - self._back_ns
+        if isinstance(self._source, Timed) and heard_for_ns < _SETTLE_NS:
+            return None
+        return self._settle(self._first_ns)
+
+    def _settle(self, first_ns: int) -> SourceItem | None:
+        """The outage's gap; what was held follows it, then the source itself."""
+        assert self._info is not None
+        assert self._held is not None
+        self._ready, self._held, self._first_ns = self._held, None, None
+        heard_ns = self._heard_ns(0)
+        if heard_ns is not None:
+            # What was said about the time at first was a guess.
+            self._ready = deque(i for i in self._ready if not isinstance(i, Anchor))
+            since_epoch = self._clock.utc_ns() - self._clock.monotonic_ns()
+            self._ready.appendleft(Anchor(0, heard_ns + since_epoch))
+            first_ns = heard_ns
+        away_ns = 0 if self._last_ns is None else max(0, first_ns - self._last_ns)
+        self._last_ns = self._clock.monotonic_ns()
+        missing = round(away_ns * self._info.sample_rate / NS)
+        gap = Gap(self._stop, self._stop + missing, LOST)
         self._stop = self._shift = gap.stop
         return gap
 
-    def _reopened(self) -> bool:
-        backoff = Backoff()
-        while not self._stopping.is_set():
-            self._source.close()
-            until = self._clock.monotonic_ns() + round(backoff.pause_s() * NS)
-            while not self._clock.wait_until(until, _PAUSE_S):
-                if self._stopping.is_set():
-                    return False
-                self._idle()
-            try:
-                self._source.open()
-                return True
-            except NeurovocalError as failure:
-                log.warning("lane '%s': %s", self._name, failure)
-        return False
+    def _heard_ns(self, sample: int) -> int | None:
+        return (
+            self._source.heard_ns(sample) if isinstance(self._source, Timed) else None
+        )
 
     def _show_notices(self) -> None:
         notices: list[str] = getattr(self._source, "notices", [])

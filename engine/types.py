@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Float32: TypeAlias = NDArray[np.float32]
 LabelStatus: TypeAlias = Literal["provisional", "revised", "final"]
+HealthState: TypeAlias = Literal[
+    "healthy", "lagging", "lossy", "stalled", "restarting", "recovering", "failed"
+]
 ForecastStatus: TypeAlias = Literal["offset", "onset"]
 TriggerStatus: TypeAlias = Literal["onset", "provisional", "final", "silence"]
 Decision: TypeAlias = Literal["act", "catch", "refractory"]
@@ -211,7 +214,7 @@ class Health:
     """A stage changed its state; ``detail`` is one sentence for people."""
 
     stage: str
-    state: Literal["healthy", "lagging", "lossy", "restarting", "failed"]
+    state: HealthState
     detail: str
 
 

@@ -4,7 +4,7 @@ The same structures give the canonical form of an event: what remains when run,
 time of day and latency, which differ from run to run, are left out.
 """
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from neurovocal.engine.types import (
     Decision,
     ForecastStatus,
+    HealthState,
     LabelStatus,
     TriggerStatus,
 )
@@ -165,7 +166,7 @@ class HealthHeader(Header, kw_only=True, tag="health"):
     """See `Health`."""
 
     stage: str
-    state: Literal["healthy", "lagging", "lossy", "restarting", "failed"]
+    state: HealthState
     detail: str
 
 

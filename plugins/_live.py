@@ -4,6 +4,8 @@ from neurovocal.engine.capture_clock import CaptureClock
 from neurovocal.engine.timebase import Clock
 from neurovocal.engine.types import Anchor, Block, Gap
 
+SLIP = "device slip"
+
 
 class LiveAnchors:
     """Says about once a second which sample was heard when.

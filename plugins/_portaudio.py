@@ -1,6 +1,7 @@
 """PortAudio's devices: found, named, and asked what they can do."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -13,6 +14,9 @@ _RATES = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)
 _FAST_RATES = (192_000, 200_000, 250_000, 256_000, 300_000, 384_000, 500_000)
 
 Direction: TypeAlias = Literal["input", "output"]
+
+# ALSA puts the number of the card into the name, and numbers change.
+_CARD = re.compile(r"\s*\((?:plug)?hw:[^)]*\)$")
 
 _lock = Lock()
 _open_streams = 0
@@ -146,6 +150,29 @@ def find_device(
     close = get_close_matches(str(wanted), [d["name"] for d in found], n=1, cutoff=0.4)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
     raise DeviceError(f"no {direction} device '{wanted}'{hint}; there are: {listing}")
+
+
+def find_again(device: dict[str, Any]) -> dict[str, Any]:
+    """Device that was found before, at whatever number it is now.
+
+    By its host and name; where these have changed (another socket, another number
+    of its card), by its name without the number.
+
+    Raises
+    ------
+    DeviceError
+        It is not there, or several are called so.
+    """
+    found = [d for d in devices("input") if d["host"] == device["host"]]
+    name = _CARD.sub("", device["name"])
+    fitting = [d for d in found if d["name"] == device["name"]] or [
+        d for d in found if _CARD.sub("", d["name"]) == name
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise DeviceError(f"{len(fitting)} devices are called '{name}' now: unplug one")
+    raise DeviceError(f"device '{name}' is not there: connect it again")
 
 
 def open_input(

@@ -14,16 +14,16 @@ from neurovocal.engine.ring import AudioRing, RingCounts
 from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import Block, StreamInfo
 from neurovocal.plugins._audio import Channels, channels_problem, finite_items
-from neurovocal.plugins._live import LiveAnchors
+from neurovocal.plugins._live import SLIP, LiveAnchors
 from neurovocal.plugins._portaudio import (
     close_input,
+    find_again,
     find_device,
     input_devices,
     open_input,
 )
 
 OVERFLOW = "device overflow"
-SLIP = "device slip"
 _PLAUSIBLE_S = 10.0
 
 
@@ -74,6 +74,7 @@ class MicrophoneSource:
         self._channels = Channels(options.channels, options.mix)
         self._sample_rate = options.sample_rate
         self._name = "" if options.device is None else str(options.device)
+        self._device: dict[str, Any] | None = None
         self._stream: Any = None
         self._ring: AudioRing | None = None
         self._waiting: deque[SourceItem] = deque()
@@ -92,6 +93,10 @@ class MicrophoneSource:
         """Where every sample went; None before the first `open`."""
         return None if self._ring is None else self._ring.counts
 
+    def heard_ns(self, sample: int) -> int | None:
+        """Monotonic time at which a sample was captured; None before the first."""
+        return None if self._ring is None else self._capture.heard_ns(sample)
+
     def open(self) -> None:
         """Find the device, open it and start to listen.
 
@@ -102,8 +107,11 @@ class MicrophoneSource:
         """
         self.close()
         options = self._options
-        device = find_device(options.device)
-        self._name = device["name"]
+        # Once it is known it is looked for by name: numbers, and what the system
+        # calls its default, change when a device goes and comes.
+        known = self._device
+        device = find_device(options.device) if known is None else find_again(known)
+        self._device, self._name = device, device["name"]
         rate = self._sample_rate = options.sample_rate or device["sample_rate"]
         columns = max(options.channels)
         self._ring = AudioRing(round(options.buffer_s * rate), columns)

@@ -19,7 +19,7 @@ from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
 from neurovocal.plugins._audio import Channels, channels_problem, finite_items
 from neurovocal.plugins._command import Command, words
-from neurovocal.plugins._live import LiveAnchors
+from neurovocal.plugins._live import SLIP, LiveAnchors
 from neurovocal.plugins._pcm import PcmDecoder, SampleFormat
 from neurovocal.plugins._recording_time import utc_ns
 
@@ -54,6 +54,12 @@ class PipeOptions(Options):
     """Live: seconds of audio that can wait while the machine is busy."""
     stall_timeout_s: float = Field(default=15.0, gt=0)
     """Live: seconds without a sample after which the writer counts as gone."""
+    endless: bool = False
+    """Live, with a command: the stream has no end. However the command ends, the
+    connection counts as lost, and the command is started again."""
+    max_slip_ms: float | None = Field(default=1000.0, gt=0)
+    """Live: how far the count of samples may lag behind the clock for good before
+    samples are declared missing; null: never, as for a writer with pauses."""
     start_utc: AwareDatetime | None = None
     """Not live: when the first sample was recorded, ISO 8601 with a zone."""
 
@@ -94,6 +100,10 @@ class PipeSource:
         """Where every sample went; None unless live and opened."""
         return None if self._ring is None else self._ring.counts
 
+    def heard_ns(self, sample: int) -> int | None:
+        """Monotonic time at which a sample came, by the pace of all; live only."""
+        return None if self._ring is None else self._capture.heard_ns(sample)
+
     def open(self) -> None:
         """Start the program, or take standard input.
 
@@ -124,9 +134,10 @@ class PipeSource:
         Raises
         ------
         StageError
-            The program ended with an error.
+            The program ended with an error; not live.
         Disconnected
-            Live, and nothing comes any more.
+            Live, and nothing comes any more: the program ended with an error, or
+            at all although its stream is endless, or it has gone silent.
         """
         if not self._waiting:
             try:
@@ -183,8 +194,7 @@ class PipeSource:
         options = self._options
         rate = options.sample_rate
         self._ring = AudioRing(round(options.buffer_s * rate), options.channels_in)
-        # The writer's pauses are its own: lost samples cannot be told from them.
-        self._capture = CaptureClock(rate, max_slip_ms=None)
+        self._capture = CaptureClock(rate, options.max_slip_ms)
         self._anchors = LiveAnchors(self._clock, self._capture)
         self._heard_ns = self._clock.monotonic_ns()
         self._stop_fds = os.pipe()
@@ -202,7 +212,10 @@ class PipeSource:
                     return
                 samples = self._decoder.decode(data)
                 now = self._heard_ns = self._clock.monotonic_ns()
-                self._capture.update(len(samples), now - len(samples) * NS // rate)
+                began_ns = now - len(samples) * NS // rate
+                missing = self._capture.update(len(samples), began_ns)
+                if missing:
+                    ring.lose(missing, SLIP)
                 ring.write(samples, now)
         finally:
             ring.close()
@@ -237,8 +250,12 @@ class PipeSource:
             )
         failure = command.failure() if command is not None else None
         self.close()
+        if self.live and failure is not None:
+            raise Disconnected(failure) from None
         if failure is not None:
             raise StageError(failure) from None
+        if self.live and self._options.endless:
+            raise Disconnected(f"{self._name} ended") from None
 
 
 def _stdin() -> int:
@@ -270,6 +287,8 @@ def _check(options: PipeOptions, context: BuildContext) -> Iterator[str]:
             f"channels: there is no channel {max(options.channels)}, "
             f"channels_in is {options.channels_in}"
         )
+    if options.endless and (options.command is None or options.live is False):
+        yield "endless: only a live command can be started again"
     if options.command is None:
         return
     try:

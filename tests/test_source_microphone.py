@@ -37,6 +37,7 @@ class Device:
         self.position = 0
         self.closed = False
         monkeypatch.setattr(source_microphone, "find_device", self._find)
+        monkeypatch.setattr(source_microphone, "find_again", self._find)
         monkeypatch.setattr(source_microphone, "open_input", self._open)
         monkeypatch.setattr(source_microphone, "close_input", self._close)
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from neurovocal.engine.types import (
     Frames,
     Gap,
     Health,
+    HealthState,
     Label,
     Ledger,
     Message,
@@ -89,7 +91,7 @@ EVENTS: dict[type, st.SearchStrategy[Event]] = {
     Health: st.builds(
         Health,
         texts,
-        st.sampled_from(["healthy", "lagging", "lossy", "restarting", "failed"]),
+        st.sampled_from(get_args(HealthState)),
         texts,
     ),
     Control: st.builds(

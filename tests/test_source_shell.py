@@ -1,0 +1,265 @@
+"""Outages: what a lane hears of a source that goes away and comes back."""
+
+import itertools
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event as Flag
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neurovocal.engine.errors import DeviceError, Disconnected
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.source_shell import SourceShell
+from neurovocal.engine.testing import ScriptedSource
+from neurovocal.engine.timebase import NS, ManualClock, SystemClock
+from neurovocal.engine.types import Anchor, Block, Gap, Health, StreamInfo
+from neurovocal.plugins.source_pipe import plugin as pipe
+
+RATE = 1000
+EPOCH = 1_700_000_000 * NS
+
+
+class Radio:
+    """A live source on a clock of its own making: sample k of the world is k.
+
+    `script` says, in ms, how long it is on and off in turn. While it is off it
+    cannot be opened; what it hears is the time since the world began.
+    """
+
+    live = True
+
+    def __init__(self, clock, script, block_ms=20):
+        self.info = StreamInfo("radio", RATE)
+        self._clock, self._block_ms = clock, block_ms
+        edges = list(itertools.accumulate(script, initial=0))
+        self._on = list(zip(edges[0::2], edges[1::2], strict=False))
+        self._first = None
+        self.heard = 0
+
+    def _now_ms(self):
+        return self._clock.monotonic_ns() // 1_000_000
+
+    def _until(self):
+        now = self._now_ms()
+        return next((stop for start, stop in self._on if start <= now < stop), None)
+
+    @property
+    def over(self):
+        return self._now_ms() >= self._on[-1][1]
+
+    def open(self):
+        if self._until() is None:
+            raise DeviceError("there is no radio")
+        self._first, self.heard = self._now_ms(), 0
+
+    def heard_ns(self, sample):
+        return None if not self.heard else (self._first + sample) * 1_000_000
+
+    def read(self, timeout):
+        start = self._first + self.heard
+        until = self._until()
+        if until is None or start + self._block_ms > until:
+            raise Disconnected("the radio is off")
+        due = (start + self._block_ms) * 1_000_000
+        if not self._clock.wait_until(due, timeout):
+            return None
+        values = np.arange(start, start + self._block_ms, dtype=np.float32)
+        block = Block(self.heard, values[:, None], due)
+        self.heard += self._block_ms
+        return block
+
+    def close(self):
+        self._first = None
+
+
+def play(shell, source):
+    """All items until the world ends."""
+    shell.open()
+    items = []
+    while not source.over:
+        if (item := shell.read(0.1)) is not None:
+            items.append(item)
+    return items
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    script=st.lists(st.integers(700, 20_000), min_size=1, max_size=7).filter(
+        lambda times: len(times) % 2
+    ),
+    block_ms=st.sampled_from([10, 40, 130]),
+)
+def test_every_outage_is_a_gap_of_its_length_and_the_return_an_anchor(script, block_ms):
+    clock, told = ManualClock(EPOCH), []
+    source = Radio(clock, script, block_ms)
+    shell = SourceShell("lane", source, clock, "restart", Flag(), told.append)
+    items = play(shell, source)
+    position = 0
+    for item in items:
+        if isinstance(item, Anchor):
+            # Sample k of the world was heard k ms after its beginning.
+            assert item == Anchor(position, EPOCH + position * 1_000_000)
+            continue
+        assert item.start == position
+        position = item.stop
+        if isinstance(item, Block):  # it lies where it was in the world
+            np.testing.assert_array_equal(
+                item.samples[:, 0], np.arange(item.start, item.stop)
+            )
+    gaps = [item for item in items if isinstance(item, Gap)]
+    outages = shell.state.outages
+    assert len(gaps) in (2 * outages, 2 * outages - 1)  # the end may come first
+    assert all(gap.start == gap.stop for gap in gaps[0::2])
+    states = [health.state for health in told if health.state != "stalled"]
+    assert states == (["recovering", "healthy"] * outages)[: len(states)]
+
+
+def test_silence_is_told_and_so_is_its_end():
+    clock, told = ManualClock(EPOCH), []
+    block = Block(0, np.zeros((10, 1), np.float32))
+    source = ScriptedSource(StreamInfo("x", RATE), [block, *[None] * 4], live=True)
+    shell = SourceShell("lane", source, clock, "restart", Flag(), told.append)
+    shell.open()
+    shell.read(1)
+    for _ in range(4):
+        clock.advance(0.9)
+        assert shell.read(1) is None
+    source.read = lambda timeout: Block(10, np.zeros((10, 1), np.float32))
+    shell.read(1)
+    assert told == [
+        Health(
+            "source", "stalled", "no sample since 2023-11-14T22:13:20.000Z (2.7 s ago)"
+        ),
+        Health("source", "healthy", "samples arrive again, after 3.6 s"),
+    ]
+
+
+def test_after_ten_attempts_it_has_failed_and_is_still_tried():
+    clock, told = ManualClock(EPOCH), []
+    source = Radio(clock, [1000, 600_000, 5000])
+    shell = SourceShell("lane", source, clock, "restart", Flag(), told.append)
+    items = play(shell, source)
+    assert [health.state for health in told] == ["recovering", "failed", "healthy"]
+    assert "10 attempts failed; last sample at 2023-11-14T22:13:21" in told[1].detail
+    last = [item for item in items if isinstance(item, Gap)][-1]
+    assert 600_000 <= last.stop - last.start < 600_000 + 30_000
+
+
+def test_without_restart_it_fails_at_once():
+    told = []
+    source = Radio(ManualClock(EPOCH), [1000, 1000, 1000])
+    shell = SourceShell("lane", source, source._clock, "fail", Flag(), told.append)
+    with pytest.raises(Disconnected):
+        play(shell, source)
+    assert [health.state for health in told] == ["failed"]
+
+
+# ---- a real server that cuts the stream -----------------------------------------
+
+FETCH = """
+import shutil, sys, urllib.request
+with urllib.request.urlopen(sys.argv[1]) as stream:
+    while data := stream.read1(65536):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+"""
+
+
+class Station(ThreadingHTTPServer):
+    """Broadcasts 24-bit samples whose value is their number since the start."""
+
+    daemon_threads = True
+    rate = 8000
+    step_s = 0.02
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Listener)
+        self.began = time.monotonic()
+        self.cut = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def __exit__(self, *error):
+        self.cut.set()
+        self.shutdown()
+        super().__exit__(*error)
+
+
+class _Listener(BaseHTTPRequestHandler):
+    def do_GET(self):
+        station = self.server
+        self.send_response(200)
+        self.end_headers()
+        station.cut.clear()
+        sent = at = int((time.monotonic() - station.began) * station.rate)
+        with suppress(OSError):
+            while not station.cut.wait(station.step_s):
+                at = int((time.monotonic() - station.began) * station.rate)
+                numbers = np.arange(sent, at, dtype="<i4")
+                self.wfile.write(numbers.view(np.uint8).reshape(-1, 4)[:, :3].tobytes())
+                sent = at
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, *args):
+        pass
+
+
+def hear_until_cut(shell, station, cuts):
+    """What a lane hears while the stream is cut, each time after half a second."""
+    items, returns, since = [], 0, 0
+    while returns < cuts or since < station.rate // 2:
+        item = shell.read(1)
+        if item is not None:
+            items.append(item)
+        if isinstance(item, Block):
+            since += len(item.samples)
+            if since >= station.rate // 2 and returns < cuts:
+                station.cut.set()
+        elif isinstance(item, Gap) and item.stop > item.start:
+            returns, since = returns + 1, 0
+    return items
+
+
+def test_a_cut_http_stream_comes_back_with_a_gap_of_what_was_missed():
+    clock, told = SystemClock(), []
+    with Station() as station:
+        options = pipe.options(
+            sample_rate=station.rate,
+            sample_format="s24le",
+            command=[sys.executable, "-c", FETCH, station.url],
+            endless=True,
+        )
+        source = pipe.build(options, BuildContext(clock, "run"))
+        shell = SourceShell("lane", source, clock, "restart", Flag(), told.append)
+        shell.open()
+        try:
+            items = hear_until_cut(shell, station, cuts=2)
+        finally:
+            shell.close()
+    blocks, gaps, anchors = (
+        [item for item in items if isinstance(item, kind)]
+        for kind in (Block, Gap, Anchor)
+    )
+    for cut, gap in zip(gaps[0::2], gaps[1::2], strict=True):
+        assert cut == Gap(gap.start, gap.start, "device lost")
+        before = next(b for b in blocks if b.stop == gap.start)
+        after = next(b for b in blocks if b.start == gap.stop)
+        numbers = [
+            round(float(b.samples[i, 0]) * 2**23) for b, i in ((before, -1), (after, 0))
+        ]
+        missed = numbers[1] - numbers[0] - 1
+        assert missed > 0.4 * station.rate  # the first pause alone is half a second
+        assert abs(gap.stop - gap.start - missed) < options.block_length
+        assert any(a.sample == gap.stop for a in anchors)
+    assert [h.state for h in told if h.state != "stalled"] == [
+        "recovering",
+        "healthy",
+    ] * 2
