@@ -65,6 +65,25 @@ CUTS ?= 100
 bench-resume: $(DEV_ENV)/.done  ## Cut, stall and kill CUTS times: what does a subscriber lose?
 	$(DEV_ENV)/bin/python bench/resume.py --cuts $(CUTS)
 
+INPUTS ?= 100000
+fuzz: $(DEV_ENV)/.done  ## Feed INPUTS damaged inputs to all parsers
+	$(DEV_ENV)/bin/python bench/fuzz.py --inputs $(INPUTS)
+
+# The environment of its own keeps the tools' packages out of the others.
+AUDIT_ENV := .venv-audit
+$(AUDIT_ENV)/.done:
+	$(PYTHON) -m venv $(AUDIT_ENV)
+	PIP_CONSTRAINT= $(AUDIT_ENV)/bin/python $(PIP) pip-audit pip-tools
+	@touch $@
+
+audit: $(AUDIT_ENV)/.done  ## Look for known weaknesses of the locked packages (asks the network)
+	$(AUDIT_ENV)/bin/python bench/audit.py requirements.lock
+
+lock: $(AUDIT_ENV)/.done  ## Make requirements.lock anew from pyproject.toml and constraints.txt
+	PIP_CONSTRAINT= $(AUDIT_ENV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --no-header --no-annotate --strip-extras --allow-unsafe \
+	    --constraint constraints.txt --output-file requirements.lock pyproject.toml
+
 KILLS ?= 300
 torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what does its journal lose?
 	$(DEV_ENV)/bin/python bench/torture.py --kills $(KILLS)

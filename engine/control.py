@@ -216,6 +216,7 @@ def _model_of(request: Request, workers: Sequence[LaneWorker]) -> str:
     """Which model is meant, as a name or index that is the same in all lanes."""
     if request.model is not None:
         return str(request.model)
+    name: str | None = None
     for worker in workers:
         found = [
             (index, shell.plugin)
@@ -230,7 +231,10 @@ def _model_of(request: Request, workers: Sequence[LaneWorker]) -> str:
         if len(found) > 1:
             names = ", ".join(f"{index} ({plugin})" for index, plugin in found)
             raise CommandError(f"say which 'model' is meant: {names}")
-    return str(found[0][1])
+        name = str(found[0][1])
+    if name is None:
+        raise CommandError("there is no lane")
+    return name
 
 
 def _stage_of(channel: Channel, model: str) -> Controllable:

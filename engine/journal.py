@@ -31,6 +31,8 @@ _HEADER_LENGTH = 100
 _BUSY_S = 5.0
 # Up to here every page is looked at when a journal is opened (a second or less).
 _CHECKED_BYTES = 128 * 2**20
+# What reading a damaged file may come to: SQLite looks at little of it by itself.
+_UNREADABLE = (sqlite3.Error, TypeError, AttributeError, UnicodeError)
 # What a checkpoint leaves of the write-ahead log's file.
 _WAL_BYTES = 16 * 2**20
 
@@ -166,9 +168,12 @@ def runs(path: str | Path) -> list[RunRecord]:
     with closing(open_to_read(Path(path))) as connection:
         query = "SELECT * FROM runs ORDER BY rowid"
         try:
-            return [RunRecord(*row) for row in connection.execute(query)]
-        except sqlite3.Error as error:
+            found = [RunRecord(*row) for row in connection.execute(query)]
+        except _UNREADABLE as error:
             raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+    if not all(isinstance(record.run, str) for record in found):
+        raise ConfigError(f"journal '{path}' is damaged: a run has no name")
+    return found
 
 
 def read_events(path: str | Path, run: str | None = None) -> Iterator[Recorded]:
@@ -204,7 +209,7 @@ def _events(path: Path, run: str) -> Iterator[Recorded]:
         try:
             for kind, stream, seq, header, payload in connection.execute(query, (run,)):
                 yield Recorded(kind, stream, seq, header.encode(), payload)
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
 
 

@@ -2,9 +2,12 @@
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TextIO
 
 from neurovocal.engine.errors import ConfigError
 
@@ -131,7 +134,7 @@ def _read_csv(folder: Path) -> dict[str, list[Annotation]]:
         )
     rows: dict[str, list[Annotation]] = {}
     problems: list[str] = []
-    with path.open(newline="", encoding="utf-8-sig") as stream:
+    with _readable(path) as stream:
         reader = csv.DictReader(stream)
         missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
@@ -156,11 +159,25 @@ def _read_csv(folder: Path) -> dict[str, list[Annotation]]:
     return rows
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[TextIO]:
+    """A table's text; what is none is told in a sentence."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            yield stream
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not UTF-8 text: save it as CSV in UTF-8 ({error})"
+        ) from error
+    except (OSError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+
+
 def _read_columns(folder: Path) -> dict[str, dict[str, str]]:
     path = folder / FILES
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as stream:
+    with _readable(path) as stream:
         return {
             row["file"]: {key: value or "" for key, value in row.items() if key}
             for row in csv.DictReader(stream)
@@ -174,8 +191,8 @@ def _recording(
     import soundfile
 
     path = folder / file
-    if not path.is_file():
-        problems.append(f"{path}: named in the annotations, but does not exist")
+    if not os.path.isfile(path):  # unlike pathlib, it takes any name for one
+        problems.append(f"{str(path)[:200]}: named in the annotations, but missing")
         return None
     try:
         header = soundfile.info(path)

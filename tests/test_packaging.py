@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -153,3 +154,19 @@ def _recording(folder):
     found += sorted(folder.rglob("neurovocal/configs/**/*.flac"))
     assert found, "no recording was installed"
     return str(found[0])
+
+
+def test_the_lock_agrees_with_the_constraints():
+    lock = (ROOT / "requirements.lock").read_text()
+    locked = dict(re.findall(r"^([\w.-]+)==(\S+) \\$", lock, re.MULTILINE))
+    pinned = dict(
+        re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    )
+    plain = {name.lower().replace("_", "-"): v for name, v in pinned.items()}
+    assert locked, "nothing is locked"
+    for name, release in locked.items():
+        assert plain[name] == release, f"{name}: 'make lock'"
+    for needed in PROJECT["project"]["dependencies"]:
+        assert re.split(r"[<>=!~]", needed)[0] in locked, f"{needed}: 'make lock'"
+    blocks = re.split(r"^(?=\S)", lock, flags=re.MULTILINE)[1:]
+    assert all("--hash=sha256:" in block for block in blocks)

@@ -1,0 +1,269 @@
+"""What `fuzz.py` feeds: every place where bytes from outside come in."""
+
+import io
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import soundfile
+
+from neurovocal.engine.config import parse_config
+from neurovocal.engine.control import CommandBus
+from neurovocal.engine.errors import EndOfStream
+from neurovocal.engine.journal import read_events
+from neurovocal.engine.located import parse_located
+from neurovocal.engine.manifest import find_bundle, load_bundle
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import (
+    Anchor,
+    Frames,
+    Gap,
+    Health,
+    Label,
+    Message,
+    Onset,
+    Stats,
+    StreamInfo,
+)
+from neurovocal.engine.wire import decode, encode
+from neurovocal.models.data import read_dataset
+from neurovocal.plugins import source_file
+from neurovocal.plugins._npz import read_npz
+from neurovocal.plugins._onnx import open_session
+from neurovocal.plugins._replay_server import ReplayServer
+from neurovocal.plugins.sink_journal import JournalOptions, JournalSink
+
+ROOT = Path(__file__).resolve().parent.parent
+INFO = StreamInfo("aviary", 32000)
+
+
+@dataclass(frozen=True)
+class Parser:
+    """A way in, and good input for it; ``weight`` is its share of all inputs."""
+
+    take: Callable[[bytes], object]
+    good: list[bytes]
+    weight: float = 1.0
+
+
+@cache
+def folder() -> Path:
+    """Where files to be read are put; one per process."""
+    return Path(tempfile.mkdtemp(prefix="fuzz-"))
+
+
+def parsers() -> dict[str, Parser]:
+    """All of them, by name."""
+    configs = [p.read_bytes() for p in sorted((ROOT / "configs").glob("*.yaml"))]
+    bundle = find_bundle("bengalese-finch")
+    return {
+        "wire message": Parser(wire, wire_messages(), 6),
+        "command": Parser(command, requests("status", "set", "prime"), 2),
+        "replay request": Parser(replay, requests("replay", "topics"), 3),
+        "configuration": Parser(configuration, configs, 1),
+        "bundle manifest": Parser(manifest, [(bundle / "manifest.yaml").read_bytes()]),
+        "ONNX file": Parser(onnx, [(bundle / "classifier.onnx").read_bytes()], 1),
+        "npz file": Parser(npz, npz_files(), 2),
+        "WAV file": Parser(recording("wav"), sounds("WAV"), 2),
+        "FLAC file": Parser(recording("flac"), sounds("FLAC"), 1),
+        "annotations": Parser(annotations, tables(), 1),
+        "journal": Parser(journal, journals(), 1),
+    }
+
+
+def wire(data: bytes) -> object:
+    """A message, its parts one after another with their lengths before them."""
+    parts, at = [], 0
+    for _ in range(3):
+        length = int.from_bytes(data[at : at + 3])
+        parts.append(data[at + 3 : at + 3 + length])
+        at += 3 + length
+    return decode(parts)
+
+
+def wire_messages() -> list[bytes]:
+    """One of most kinds."""
+    events = [
+        Label(1, 5, 9, "b", 0.5, "final", "m"),
+        Onset(1, 5, 3.0),
+        Gap(1, 2, "overrun"),
+        Anchor(5, 10**18),
+        Health("zmq", "lossy", "slow"),
+        Stats({"a": 1}),
+        Frames(3, 128, 256, np.zeros((2, 5), np.float32)),
+    ]
+    found = []
+    for event in events:
+        parts = encode(Message(INFO, event, 3, 9, 10**18), "run", 0.5)
+        found.append(b"".join(len(p).to_bytes(3) + p for p in parts))
+    return found
+
+
+def command(data: bytes) -> object:
+    """What the control socket does with a request, before a lane hears of it."""
+    try:
+        request = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # refused by the socket itself
+    reply = bus().submit(request)
+    return msgspec.json.encode(reply)
+
+
+@cache
+def bus() -> CommandBus:
+    """Without lanes: everything is checked, nothing is carried out."""
+    return CommandBus("run", [], lambda: None)
+
+
+def replay(data: bytes) -> object:
+    """A question to the replay socket."""
+    return server()._answer(data)
+
+
+@cache
+def server() -> ReplayServer:
+    """It has a journal to answer from."""
+    path = folder() / "asked.sqlite"
+    path.write_bytes(journals()[0])
+    return ReplayServer("tcp://127.0.0.1:*", path)
+
+
+def requests(*commands: str) -> list[bytes]:
+    """Well-formed requests."""
+    arguments: dict[str, Any] = {
+        "set": {"arguments": {"temperature": 0.5}, "lane": "a", "model": 0},
+        "replay": {
+            "kind": "label",
+            "stream": "aviary",
+            "after": {"run": "run", "seq": 0},
+            "start": "run",
+            "most": 5,
+        },
+        "topics": {"kinds": ["label", "gap"]},
+    }
+    return [
+        msgspec.json.encode(
+            {"v": 1, "id": 7, "command": name, **arguments.get(name, {})}
+        )
+        for name in commands
+    ]
+
+
+def configuration(data: bytes) -> object:
+    """A configuration, as far as its envelope."""
+    text = data.decode("utf-8", "replace")
+    return parse_config(parse_located(text, "fuzz.yaml"))
+
+
+def manifest(data: bytes) -> object:
+    """A bundle's manifest, with the files of the real bundle beside it."""
+    target = folder() / "bundle"
+    if not target.exists():
+        shutil.copytree(find_bundle("bengalese-finch"), target)
+    (target / "manifest.yaml").write_bytes(data)
+    return load_bundle(target)
+
+
+def onnx(data: bytes) -> object:
+    """A graph, opened as the engine opens it."""
+    path = folder() / "graph.onnx"
+    path.write_bytes(data)
+    return open_session(path)
+
+
+def npz(data: bytes) -> object:
+    """Arrays of a bundle."""
+    path = folder() / "arrays.npz"
+    path.write_bytes(data)
+    return read_npz(path, "residual file")
+
+
+def npz_files() -> list[bytes]:
+    """Packed and not."""
+    found = []
+    for save in (np.savez, np.savez_compressed):
+        stream = io.BytesIO()
+        save(stream, chol=np.eye(9, dtype=np.float32), sigma=np.ones(9))
+        found.append(stream.getvalue())
+    return found
+
+
+def recording(ending: str) -> Callable[[bytes], object]:
+    """A recording, read to its end by the file source."""
+
+    def take(data: bytes) -> None:
+        path = folder() / f"sound.{ending}"
+        path.write_bytes(data)
+        options = source_file.FileOptions(path=str(path))
+        source = source_file.plugin.build(options, BuildContext(SystemClock(), "run"))
+        try:
+            source.open()
+            # A header may promise hours; what is there ends soon.
+            for _ in range(200):
+                source.read(0.0)
+        except EndOfStream:
+            pass
+        finally:
+            source.close()
+
+    return take
+
+
+def sounds(form: str) -> list[bytes]:
+    """Half a second in several encodings."""
+    rng = np.random.default_rng(0)
+    found = []
+    for subtype, channels in (("PCM_16", 1), ("PCM_24", 2)):
+        stream = io.BytesIO()
+        noise = rng.uniform(-0.5, 0.5, (4000, channels))
+        soundfile.write(stream, noise, 8000, format=form, subtype=subtype)
+        found.append(stream.getvalue())
+    return found
+
+
+def annotations(data: bytes) -> object:
+    """A dataset's table, beside a recording that it names."""
+    target = folder() / "dataset"
+    if not target.exists():
+        target.mkdir()
+        (target / "a.wav").write_bytes(sounds("WAV")[0])
+    (target / "annotations.csv").write_bytes(data)
+    return read_dataset(target)
+
+
+def tables() -> list[bytes]:
+    """What people write."""
+    head = "file,onset_s,offset_s,label\n"
+    rows = "a.wav,0.05,0.10,a\na.wav,0.15,0.20,b\na.wav,0.25,0.31,a\n"
+    return [(head + rows).encode(), ("\ufeff" + head + rows).encode("utf-8")]
+
+
+def journal(data: bytes) -> object:
+    """A journal, read to its end."""
+    path = folder() / "read.sqlite"
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    path.write_bytes(data)
+    return list(read_events(path))
+
+
+@cache
+def journals() -> list[bytes]:
+    """A short run, closed in order."""
+    path = folder() / "good.sqlite"
+    sink = JournalSink(
+        JournalOptions(path=str(path)), SystemClock(), "run", "version: 1"
+    )
+    sink.open()
+    for seq in range(20):
+        event = Label(seq, seq, seq + 9, "b", 0.5, "final", "m")
+        sink.write(Message(INFO, event, seq, seq + 20))
+    sink.close()
+    return [path.read_bytes()]
