@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import tzinfo
 from difflib import get_close_matches
 from glob import glob, has_magic
 from os.path import commonpath
@@ -14,7 +15,7 @@ import numpy as np
 from neurovocal.engine.errors import AudioFileError
 from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.types import Float32
-from neurovocal.plugins._recording_time import recorded_at
+from neurovocal.plugins._recording_time import Start, recorded_at
 
 SUFFIXES = frozenset(
     [
@@ -36,8 +37,8 @@ class Header:
     """What a recording says about itself.
 
     ``n_samples`` is None when its format does not tell; ``truncated``: fewer
-    samples are there than its header promises; ``utc_ns``: when its first
-    sample was recorded, if its metadata says so without doubt.
+    samples are there than its header promises; ``start``: when its first
+    sample was recorded, if it says so without doubt.
     """
 
     path: Path
@@ -45,7 +46,7 @@ class Header:
     channels: int
     n_samples: int | None
     truncated: bool
-    utc_ns: int | None
+    start: Start
 
 
 def find_recordings(name: str, context: BuildContext, recursive: bool) -> list[Path]:
@@ -128,8 +129,15 @@ def stream_names(paths: list[Path], style: str) -> list[str]:
     return names
 
 
-def inspect(path: Path) -> Header:
+def inspect(path: Path, zone: tzinfo | None = None) -> Header:
     """Read a recording's header.
+
+    Parameters
+    ----------
+    path : Path
+        The recording.
+    zone : tzinfo, optional
+        Zone of times of day that do not name one.
 
     Raises
     ------
@@ -150,7 +158,7 @@ def inspect(path: Path) -> Header:
                 int(file.channels),
                 frames if frames < _UNKNOWN_SAMPLES else None,
                 _is_short(file.extra_info),
-                recorded_at(path, file.comment, file.date),
+                recorded_at(path, file.comment, file.date, zone),
             )
     except OSError as error:
         raise AudioFileError(f"'{path}' cannot be read: {error.strerror}") from error

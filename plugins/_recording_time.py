@@ -1,13 +1,19 @@
-"""When a recording was made, where its metadata says so without doubt.
+"""When a recording was made, where it says so without doubt.
 
-Only times with a zone count: a wall-clock time of an unknown zone would be
-wrong by hours in silence.
+A wall-clock time of an unknown zone would be wrong by hours in silence: it counts
+only when the user has said which zone it is of.
 """
 
 import re
 import struct
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
+from typing import Annotated, TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator
 
 from neurovocal.engine.timebase import NS
 
@@ -18,15 +24,86 @@ _AUDIOMOTH = re.compile(
     r"\(UTC(?:([+-])(\d{1,2})(?::(\d\d))?)?\)"
 )
 _GUANO_TIME = re.compile(r"^Timestamp:\s*(\S.*?)\s*$", re.MULTILINE)
+# 20210513_190000, 20210513T190000.250+0200, 2021-05-13_19-00-00, 2021-05-13T19:00:00Z
+_NAME_TIME = re.compile(
+    r"(?<!\d)(\d{4})(-?)(\d\d)\2(\d\d)[_T \-]"
+    r"(\d\d)([-:.]?)(\d\d)\6(\d\d)(?:[._](\d{3})(?!\d))?"
+    r"(Z|[+-]\d\d:?\d\d(?!\d))?(?!\d)"
+)
+# The first AudioMoths named files by the seconds since 1970, in hexadecimal.
+_HEX_NAME = re.compile(r"(?=.*[A-F])[0-9A-F]{8}")
+_HEX_YEARS = range(2016, 2041)
+# BWF, EBU Tech 3285: description, originator, reference; then date and time.
+_BEXT_DATE, _BEXT_END = 256 + 32 + 32, 256 + 32 + 32 + 10 + 8
 _MAX_CHUNKS = 64
 _MAX_TEXT = 1 << 20
 
 
-def recorded_at(path: Path, comment: str, date: str) -> int | None:
-    """UTC of the first sample in ns, or None when it is not known.
+def _zone_or_none(text: str | None) -> str | None:
+    if text is not None:
+        zone_of(text)
+    return text
 
-    Looks for a ``Timestamp`` in a GUANO chunk (the metadata format of bat
-    recorders), an AudioMoth comment, and an ISO 8601 date, in this order.
+
+# An option of sources that read recordings: checked, and kept as it was written.
+TimeZone: TypeAlias = Annotated[str | None, AfterValidator(_zone_or_none)]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """When the first sample of a recording was made, as far as it is known.
+
+    Parameters
+    ----------
+    utc_ns : int or None
+        Nanoseconds since the epoch.
+    origin : str
+        Where this was read, such as ``file name``; empty where nothing was found.
+    problem : str or None
+        Why what was found is not believed.
+    """
+
+    utc_ns: int | None = None
+    origin: str = ""
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        """As ``neurovocal check`` shows it."""
+        if self.utc_ns is None:
+            return self.problem or "unknown"
+        milliseconds = timedelta(milliseconds=self.utc_ns // 1_000_000)
+        text = (_EPOCH + milliseconds).isoformat(timespec="milliseconds")
+        return f"{text.removesuffix('+00:00')}Z ({self.origin})"
+
+
+def zone_of(text: str) -> tzinfo:
+    """Time zone of a name such as ``Europe/Berlin``, ``UTC`` or ``+02:00``.
+
+    Raises
+    ------
+    ValueError
+        There is no such zone.
+    """
+    if match := re.fullmatch(r"(?:UTC)?([+-])(\d{1,2}):?(\d\d)?", text):
+        span = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
+        return timezone(-span if match[1] == "-" else span)
+    try:
+        return UTC if text in ("UTC", "Z") else ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(
+            f"no time zone is called '{text}': give one such as Europe/Berlin, UTC or "
+            "+02:00"
+        ) from error
+
+
+def recorded_at(
+    path: Path, comment: str, date: str, zone: tzinfo | None = None
+) -> Start:
+    """When the first sample was recorded.
+
+    The first that says so without doubt of: a ``Timestamp`` in a GUANO chunk (the
+    metadata format of bat recorders), an AudioMoth comment, a bext chunk (BWF), an
+    ISO 8601 date, the file's name.
 
     Parameters
     ----------
@@ -34,16 +111,16 @@ def recorded_at(path: Path, comment: str, date: str) -> int | None:
         The recording.
     comment, date : str
         Its text metadata of these names, may be empty.
+    zone : tzinfo, optional
+        Zone of times that do not name one; without it they are not believed.
     """
-    match = _GUANO_TIME.search(_chunk(path, b"guan"))
-    for time in (
-        _iso(match[1]) if match else None,
-        _audiomoth(comment),
-        _iso(date.strip()),
-    ):
-        if time is not None:
-            return utc_ns(time)
-    return None
+    doubt = Start()
+    for time, origin in _times(path, comment, date):
+        start = _believed(time, origin, zone)
+        if start.utc_ns is not None:
+            return start
+        doubt = doubt if doubt.problem else start
+    return doubt
 
 
 def utc_ns(time: datetime) -> int:
@@ -51,12 +128,42 @@ def utc_ns(time: datetime) -> int:
     return (time - _EPOCH) // timedelta(microseconds=1) * (NS // 1_000_000)
 
 
+def _times(path: Path, comment: str, date: str) -> Iterator[tuple[datetime, str]]:
+    """Every time that is found, with its origin; may be without a zone."""
+    chunks = _chunks(path, {b"guan", b"bext"})
+    match = _GUANO_TIME.search(chunks.get(b"guan", b"").decode("utf-8", "replace"))
+    found = [
+        (_iso(match[1]) if match else None, "GUANO"),
+        (_audiomoth(comment), "AudioMoth comment"),
+        (_bext(chunks.get(b"bext", b"")), "bext"),
+        (_iso(date.strip()), "date"),
+        (_named(path.stem), "file name"),
+    ]
+    return ((time, origin) for time, origin in found if time is not None)
+
+
+def _believed(time: datetime, origin: str, zone: tzinfo | None) -> Start:
+    if time.tzinfo is not None:
+        return Start(utc_ns(time), origin)
+    found = f"{time.isoformat(' ')} by its {origin}"
+    if zone is None:
+        return Start(None, origin, f"{found}, of an unknown zone (give timezone)")
+    early, late = time.replace(tzinfo=zone), time.replace(tzinfo=zone, fold=1)
+    if early.utcoffset() != late.utcoffset():
+        return Start(
+            None, origin, f"{found}, in an hour that the change of clocks makes unclear"
+        )
+    return Start(utc_ns(early), f"{origin}, {zone}")
+
+
 def _iso(text: str) -> datetime | None:
+    """A date with a time of day; a date alone does not tell when."""
+    if len(text) <= len("2021-05-13"):
+        return None
     try:
-        time = datetime.fromisoformat(text)
+        return datetime.fromisoformat(text)
     except ValueError:
         return None
-    return time if time.tzinfo is not None else None
 
 
 def _audiomoth(comment: str) -> datetime | None:
@@ -80,17 +187,42 @@ def _audiomoth(comment: str) -> datetime | None:
         return None
 
 
-def _chunk(path: Path, wanted: bytes) -> str:
-    """Text of a RIFF chunk, empty when the file has none."""
+def _bext(chunk: bytes) -> datetime | None:
+    text = chunk[_BEXT_DATE:_BEXT_END].decode("ascii", "replace")
+    # The standard leaves the separators open.
+    match = re.fullmatch(r"(\d{4}).(\d\d).(\d\d)(\d\d).(\d\d).(\d\d)", text)
+    try:
+        return datetime(*map(int, match.groups())) if match else None  # type: ignore[arg-type]  # noqa: DTZ001
+    except ValueError:
+        return None
+
+
+def _named(stem: str) -> datetime | None:
+    """Time in a file's name; the last one, where it has several."""
+    if _HEX_NAME.fullmatch(stem):
+        time = _EPOCH + timedelta(seconds=int(stem, 16))
+        return time if time.year in _HEX_YEARS else None
+    for match in reversed(list(_NAME_TIME.finditer(stem))):
+        year, _, month, day, hour, _, minute, second, milli, zone = match.groups()
+        text = f"{year}-{month}-{day}T{hour}:{minute}:{second}.{milli or '000'}"
+        if (found := _iso(text + (zone or ""))) is not None:
+            return found
+    return None
+
+
+def _chunks(path: Path, wanted: set[bytes]) -> dict[bytes, bytes]:
+    """Chunks of a RIFF file of these names; empty when it is none."""
+    found: dict[bytes, bytes] = {}
     with path.open("rb") as file:
         if file.read(12)[:4] not in (b"RIFF", b"RF64"):
-            return ""
+            return found
         for _ in range(_MAX_CHUNKS):
             head = file.read(8)
             if len(head) < 8:
-                return ""
+                break
             name, size = struct.unpack("<4sI", head)
-            if name == wanted:
-                return file.read(min(size, _MAX_TEXT)).decode("utf-8", "replace")
-            file.seek(size + size % 2, 1)
-    return ""
+            end = file.tell() + size + size % 2
+            if name in wanted:
+                found[name] = file.read(min(size, _MAX_TEXT))
+            file.seek(end)
+    return found

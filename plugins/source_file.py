@@ -20,7 +20,8 @@ from neurovocal.plugins._recording import (
     inspect,
     stream_names,
 )
-from neurovocal.plugins._recording_time import utc_ns
+from neurovocal.plugins._recording_time import TimeZone, utc_ns, zone_of
+from neurovocal.plugins._starts import describe_starts, doubtful_starts
 
 NEXT_RECORDING = "next recording"
 _ASAP_LENGTH = 8192
@@ -44,7 +45,10 @@ class FileOptions(Options):
     """Samples read at once; by default 8192, or 10 ms at the pace of hearing."""
     start_utc: AwareDatetime | Literal["metadata", "none"] = "metadata"
     """When the first sample was recorded: ISO 8601 with a zone, or `metadata` to
-    believe the recording (GUANO, AudioMoth, a date with a zone), or `none`."""
+    believe the recording (GUANO, AudioMoth, bext, a date, its name), or `none`."""
+    timezone: TimeZone = None
+    """Zone of times in metadata and names that do not say theirs, such as
+    `Europe/Berlin`, `UTC` or `+02:00`; by default such times are not believed."""
     names: Literal["short", "path"] = "short"
     """What streams are called: the file's name (its path where two agree), or
     always the path as it was given."""
@@ -79,6 +83,7 @@ class FileSource:
         self._options = options
         self._context = context
         self._info: StreamInfo | None = None
+        self._zone = zone_of(options.timezone) if options.timezone else None
         self._items: Iterator[SourceItem] = iter(())
         self._waiting: deque[SourceItem] = deque()
         self._recording: Recording | None = None
@@ -119,6 +124,8 @@ class FileSource:
         if options.streams == "one":
             _check_one_rate(headers)
         self._notice_channels(headers)
+        if options.start_utc == "metadata":
+            self.notices += doubtful_starts(headers)
         self._pacer = Pacer(
             self._context.clock, headers[0].sample_rate, options.pace == "realtime"
         )
@@ -129,6 +136,12 @@ class FileSource:
         known = options.repeat > 0 and None not in lengths
         total = sum(length or 0 for length in lengths) * options.repeat
         self.progress = (0, total if known else None)
+
+    def describe(self) -> Iterator[str]:
+        """Lines for ``neurovocal check``: the start of each recording, as used."""
+        if self._options.start_utc == "metadata":
+            paths, _ = _find(self._options, self._context)
+            yield from describe_starts(paths, self._zone)
 
     def read(self, timeout: float) -> SourceItem | None:
         """Return the next item; at the pace of hearing, None while it is not due."""
@@ -156,7 +169,7 @@ class FileSource:
         headers, problems = [], []
         for path in paths:
             try:
-                header = inspect(path)
+                header = inspect(path, self._zone)
                 self._check_channels(header)
                 headers.append(header)
             except AudioFileError as error:
@@ -219,8 +232,8 @@ class FileSource:
     def _anchor(self, header: Header, position: int, first: bool) -> Iterator[Anchor]:
         start = self._options.start_utc
         if start == "metadata":
-            if header.utc_ns is not None:
-                yield Anchor(position, header.utc_ns)
+            if header.start.utc_ns is not None:
+                yield Anchor(position, header.start.utc_ns)
         elif start != "none" and first:
             yield Anchor(position, utc_ns(start))
 

@@ -14,6 +14,7 @@ from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config import MultiConfig, SingleConfig, load_config
 from neurovocal.engine.errors import ConfigError, DeviceError, PluginError
 from neurovocal.engine.plan import Plan
+from neurovocal.engine.protocols import Source
 from neurovocal.engine.registry import GROUPS, Kind, Plugin, Registry
 
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
@@ -26,25 +27,30 @@ def check(
     """Check a configuration whole, without opening a device, file or port."""
     checked, located = load_config(config, set_ or [])
     plan = plan_of(checked, located)
-    _build_once(plan)
-    for lane in plan.lanes:
+    sources = _build_once(plan)
+    for lane, source in zip(plan.lanes, sources, strict=True):
         models = ", ".join(model.config.plugin for model in lane.models) or "no model"
         typer.echo(
             f"lane '{lane.name}': {lane.source.config.plugin} -> "
             f"{lane.detector.config.plugin} -> {models}"
         )
+        for line in getattr(source, "describe", tuple)():
+            typer.echo(f"  {line}")
     typer.echo(f"{located.name}: correct")
 
 
-def _build_once(plan: Plan) -> None:
+def _build_once(plan: Plan) -> list[Source]:
     """Build what can be built before a source is open: bundles are verified."""
+    sources = []
     for lane in plan.lanes:
         source = lane.source.build(plan.context)
+        sources.append(source)
         try:
             info = source.info
         except RuntimeError:  # known only once it is open
             continue
         build_lane(lane, info, 0, plan.context, wants_frames=True)
+    return sources
 
 
 def plugins(

@@ -103,6 +103,7 @@ def _source(
     files: list[str], block_length: int | None, channels: str | None
 ) -> dict[str, Any]:
     options: dict[str, Any] = {"path": files, "streams": "each", "names": "path"}
+    options["start_utc"] = "none"  # the tables count from the start of each file
     if block_length is not None:
         options["block_length"] = block_length
     if channels is not None:
