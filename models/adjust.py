@@ -6,8 +6,9 @@ overfit them.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -24,7 +25,7 @@ from neurovocal.models.calibrate import (
 )
 from neurovocal.models.classifier import Classifier
 from neurovocal.models.config import ClassifierConfig, TrainConfig
-from neurovocal.models.fit_detector import Heard, fit_detector
+from neurovocal.models.fit_detector import Heard, fit_detector, some_of
 from neurovocal.models.frames import Material
 from neurovocal.models.prepare import Prepared
 from neurovocal.models.progress import Watch
@@ -68,26 +69,19 @@ def adjust(
     """
     assert config.classifier is not None
     model.eval()
-    train = [log_posteriors_of(model, m) for m in data.train]
     valid = [log_posteriors_of(model, m) for m in data.valid]
-    spec = _with_typical(
-        calibrated(model, config.classifier, data, valid),
-        config.classifier,
-        data,
-        [*train, *valid],
-    )
+    spec = calibrated(model, config.classifier, data, valid)
+    # One after the other, and let go of: there may be hours.
+    train = (log_posteriors_of(model, m) for m in data.train)
+    spec = _with_typical(spec, config.classifier, data, chain(train, valid))
     wanted = config.detector
     detector = DetectorSpec(plugin=wanted.plugin, options=wanted.options)
     if wanted.fit:
-        materials = [*data.train, *data.valid]
-        logs = [*train, *valid]
         heard = [
-            Heard(material, rows, data.front_end, spec)
-            for material, rows in zip(materials, logs, strict=True)
+            Heard(m, log_posteriors_of(model, m), data.front_end, spec)
+            for m in some_of([*data.train, *data.valid], wanted.limit_s)
         ]
-        detector = fit_detector(
-            heard, wanted.options, wanted.limit_s, watch, stop, patience_s
-        )
+        detector = fit_detector(heard, wanted.options, watch, stop, patience_s)
     return Adjusted(spec, detector)
 
 
@@ -143,7 +137,7 @@ def _with_typical(
     spec: ClassifierSpec,
     config: ClassifierConfig,
     data: Prepared,
-    logs: list[Float64],
+    logs: Iterable[Float64],
 ) -> ClassifierSpec:
     """Same, with what segments of each unit are like in all recordings."""
     typical = fit_typical(

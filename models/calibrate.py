@@ -1,5 +1,6 @@
 """From a segment's summed log-posteriors to a posterior that can be believed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -163,7 +164,7 @@ def fit_thresholds(
 
 
 def fit_typical(
-    log_posteriors: list[Float64],
+    log_posteriors: Iterable[Float64],
     spans: list[list[Span]],
     names: list[str],
     duration_margin: float,
@@ -177,7 +178,7 @@ def fit_typical(
 
     Parameters
     ----------
-    log_posteriors : list of float64[n_frames, n_units]
+    log_posteriors : iterable of float64[n_frames, n_units]
     spans : list of list of Span
         Segments of each recording.
     names : list of str

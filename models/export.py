@@ -36,6 +36,7 @@ from neurovocal.models.parity import (
 from neurovocal.models.prior import Heard
 from neurovocal.models.residual import collect_missed, residual_arrays
 from neurovocal.models.rnn_rbm import RnnRbm
+from neurovocal.models.rows import ClippedRows, Rows
 from neurovocal.models.split import Units
 
 GOLDEN_FRAMES = 500
@@ -56,8 +57,8 @@ class Trained:
     adjusted: Adjusted | None
     rnn_rbm: RnnRbm | None
     forecast: TrainedForecast | None
-    train_songs: list[Float32]
-    valid_songs: list[Float32]
+    train_songs: Sequence[Rows]
+    valid_songs: Sequence[Rows]
 
 
 def write_bundle(
@@ -137,7 +138,9 @@ def golden_frames(materials: Sequence[Material]) -> Float32:
     parts = []
     for material in materials:
         first = material.spans[0].first if material.spans else 0
-        parts.append(material.clipped[max(0, first - 25) :])
+        parts.append(ClippedRows.of(material.frames, max(0, first - 25))[:])
+        if sum(map(len, parts)) >= GOLDEN_FRAMES:
+            break
     frames = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
     if not len(frames):
         raise ConfigError("the validation recordings are shorter than one frame")

@@ -139,7 +139,6 @@ class Heard:
 def fit_detector(
     heard: Sequence[Heard],
     start: dict[str, Any],
-    limit_s: float,
     watch: Watch = lambda share, note: None,
     stop: Callable[[], None] = lambda: None,
     patience_s: float = math.inf,
@@ -155,8 +154,6 @@ def fit_detector(
         Recordings of the training and validation splits.
     start : dict
         Options where the search begins.
-    limit_s : float
-        Seconds of recordings that are used, taken evenly over the list.
     watch : callable
         Told the share that is done.
     stop : callable
@@ -170,20 +167,20 @@ def fit_detector(
         With the options that differ from the plugin's defaults.
     """
     ends_at = time.monotonic() + patience_s
-    return _Search(_some(heard, limit_s), watch, stop, ends_at).best(start)
+    return _Search(heard, watch, stop, ends_at).best(start)
 
 
-def _some(heard: Sequence[Heard], limit_s: float) -> list[Heard]:
+def some_of(materials: Sequence[Material], limit_s: float) -> list[Material]:
     """Recordings of about `limit_s` seconds in all, evenly from the list."""
-    total = sum(h.material.recording.seconds for h in heard)
+    total = sum(material.recording.seconds for material in materials)
     share = min(1.0, limit_s / total) if total else 1.0
     kept, due = [], 0.0
-    for one in heard:
+    for one in materials:
         due += share
         if due >= 1.0 - 1e-9:
             kept.append(one)
             due -= 1.0
-    return kept or list(heard[:1])
+    return kept or list(materials[:1])
 
 
 class _Search:

@@ -6,8 +6,10 @@ bird. Foreign recordings are brought to the level of the bird's syllables: a mod
 only heard how loud they are would not tell them apart.
 """
 
+import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +73,24 @@ def active(recording: Recording, sample_rate: int) -> Sound:
     starts = np.arange(first_s, max(first_s + 0.05, stop_s - 0.1), 0.1)
     pieces = [(s, min(s + 0.1, stop_s)) for s in starts.tolist()]
     return sound_of(recording, sample_rate, pieces)
+
+
+def listed(folder: Path) -> list[Recording]:
+    """Recordings of a folder that its files.csv names, without annotations."""
+    with (folder / "files.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    empty = Recording("", folder, 0.0, 0, ())
+    return [
+        replace(
+            empty,
+            file=row["file"],
+            path=folder / row["file"],
+            duration_s=float(row["duration_s"]),
+            sample_rate=int(row["sample_rate_hz"]),
+            columns=row,
+        )
+        for row in rows
+    ]
 
 
 def level_of(sounds: Sequence[Sound]) -> float:

@@ -18,6 +18,7 @@ from neurovocal.engine.timebase import SystemClock
 from neurovocal.engine.types import Float32, StreamInfo
 from neurovocal.models.config import FrontEndConfig
 from neurovocal.models.data import Recording
+from neurovocal.models.rows import Rows
 from neurovocal.models.split import Units
 
 SCALING_FILE = "scaling.npz"
@@ -41,7 +42,7 @@ class Material:
     Parameters
     ----------
     recording : Recording
-    frames : float32[n_frames, n_bins]
+    frames : Rows of float32[n_frames, n_bins]
         Scaled, not clipped (an augmentation may bring values back into range).
     target : int64[n_frames]
         Output that is right for each frame; `IGNORED` where nothing is.
@@ -50,14 +51,14 @@ class Material:
     """
 
     recording: Recording
-    frames: Float32
+    frames: Rows
     target: NDArray[np.int64]
     spans: list[Span]
 
     @property
     def clipped(self) -> Float32:
         """Frames as the networks hear them in the engine."""
-        return np.clip(self.frames, 0.0, 1.0)
+        return np.clip(self.frames[:], 0.0, 1.0)
 
 
 def describe_front_end(config: FrontEndConfig, sample_rate: int) -> FrontEnd:
@@ -153,9 +154,7 @@ def read_samples(recording: Recording, sample_rate: int) -> Float32:
     return mono
 
 
-def fit_band(
-    frames: Iterable[Float32], config: FrontEndConfig
-) -> tuple[Float32, Float32]:
+def fit_band(frames: Iterable[Rows], config: FrontEndConfig) -> tuple[Float32, Float32]:
     """Scaling that brings each bin's percentiles to 0 and 1.
 
     Returns
@@ -173,7 +172,8 @@ def fit_band(
     # Some bins at a time: a percentile sorts copies of what may be hours.
     found = []
     for first in range(0, parts[0].shape[1], _BINS_AT_ONCE):
-        stacked = np.concatenate([p[:, first : first + _BINS_AT_ONCE] for p in parts])
+        bins = slice(first, first + _BINS_AT_ONCE)
+        stacked = np.concatenate([np.ascontiguousarray(p[:][:, bins]) for p in parts])
         found.append(np.percentile(stacked, [config.low, config.high], axis=0))
     low, high = np.concatenate(found, axis=1)
     # A bin that never changes (digital silence, a low-pass) stays at 0.

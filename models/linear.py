@@ -6,6 +6,7 @@ from neurovocal.models.evaluate import SKIPPED_FRAMES
 from neurovocal.models.frames import read_samples
 from neurovocal.models.measure import LinearPredictor
 from neurovocal.models.prepare import Prepared
+from neurovocal.models.rows import ClippedRows
 
 AR_ORDERS = (1, 4, 8)
 
@@ -21,7 +22,7 @@ def linear_errors(bundle: Bundle, data: Prepared, mse: float) -> dict[str, float
     mse : float
         The RNN-RBM's error on the same frames, for the ratios.
     """
-    train = [material.clipped for material in data.train]
+    train = [ClippedRows.of(material.frames) for material in data.train]
     features = build_front_end(bundle.manifest.front_end, bundle.folder)
     rate = bundle.manifest.front_end.sample_rate
     test = [frames_of(features, read_samples(r, rate)) for r in data.split.test]

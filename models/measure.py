@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.types import Float32
 from neurovocal.models.frames import IGNORED
+from neurovocal.models.rows import Rows
 
 # A row of eight frames of 129 bins in double precision is 8 kB.
 _PART_FRAMES = 10_000
@@ -91,7 +92,7 @@ class LinearPredictor:
 
     @classmethod
     def fit(
-        cls, songs: Sequence[Float32], order: int, ridge: float = 1.0
+        cls, songs: Sequence[Rows], order: int, ridge: float = 1.0
     ) -> "LinearPredictor":
         """Least squares on `songs`, with a small penalty on the weights."""
         n = songs[0].shape[1] * order + 1
@@ -108,11 +109,11 @@ class LinearPredictor:
         """What the prediction of frames `order`, `order` + 1, ... misses."""
         return song[self.order :] - _past(song, self.order) @ self.weights
 
-    def squared_error(self, songs: Sequence[Float32], skip: int) -> float:
+    def squared_error(self, songs: Sequence[Rows], skip: int) -> float:
         """Mean squared error of frames `skip`, `skip` + 1, ... of each song."""
         total, count = 0.0, 0
         for song in songs:
-            for part in _parts(song[skip - self.order :], self.order):
+            for part in _parts(song, self.order, skip - self.order):
                 error = self.residual(part)
                 total += float(np.square(error).sum())
                 count += error.size
@@ -130,9 +131,9 @@ class LinearPredictor:
         return (_past(padded, self.order) @ self.weights).astype(np.float32)
 
 
-def _parts(song: Float32, order: int) -> Iterator[Float32]:
+def _parts(song: Rows, order: int, start: int = 0) -> Iterator[Float32]:
     """Pieces that overlap by `order` frames: rows of many frames are large."""
-    for first in range(0, len(song) - order, _PART_FRAMES):
+    for first in range(start, len(song) - order, _PART_FRAMES):
         yield song[first : first + _PART_FRAMES + order]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from neurovocal.models.frames import (
     targets_of,
 )
 from neurovocal.models.progress import Watch
+from neurovocal.models.rows import Rows, StoredRows
 from neurovocal.models.split import Split, Units, choose_units, split_recordings
 
 
@@ -48,11 +50,20 @@ def prepare(
     config: TrainConfig,
     watch: Watch,
     scaling: tuple[Float32, Float32] | None = None,
+    folder: Path | None = None,
 ) -> Prepared:
     """Split the recordings and compute the frames of training and validation.
 
-    The scaling is fitted on training frames alone, unless it is given as offset and
-    gain.
+    Parameters
+    ----------
+    dataset : Dataset
+    config : TrainConfig
+    watch : callable
+        Told the share that is done.
+    scaling : (float32[n_bins], float32[n_bins]), optional
+        Offset and gain; None: they are fitted on training frames alone.
+    folder : Path, optional
+        Where frames are stored, to be read piece by piece; None: in memory.
 
     Raises
     ------
@@ -66,10 +77,11 @@ def prepare(
     bare = describe_front_end(config.front_end, rate)
     features = features_without_scaling(bare)
     wanted: Sequence[Recording] = [*split.train, *split.valid]
-    raw = []
-    for number, recording in enumerate(wanted, start=1):
-        raw.append(frames_of(features, read_samples(recording, rate)))
-        watch(number / len(wanted), "")
+    raw: list[Rows] = []
+    for number, recording in enumerate(wanted):
+        frames = frames_of(features, read_samples(recording, rate))
+        raw.append(_kept(frames, folder, number))
+        watch((number + 1) / len(wanted), "")
     fitted = scaling or fit_band(raw[: len(split.train)], config.front_end)
     offset, gain = fitted
     if len(offset) != bare.n_bins:
@@ -79,12 +91,13 @@ def prepare(
     materials = []
     for number, recording in enumerate(wanted):
         # Scaled one by one, and let go of: there may be hours.
-        frames, raw[number] = raw[number], np.empty((0, bare.n_bins), np.float32)
+        frames, raw[number] = raw[number][:], np.empty((0, bare.n_bins), np.float32)
         target, spans = targets_of(
             recording, units, len(frames), rate, bare.hop_length, bare.frame_length
         )
         scaled = ((frames - offset) * gain).astype(np.float32)
-        materials.append(Material(recording, scaled, target, spans))
+        kept = _kept(scaled, folder, number)
+        materials.append(Material(recording, kept, target, spans))
     n_train = len(split.train)
     for name, part in (("train", materials[:n_train]), ("valid", materials[n_train:])):
         if not any(material.spans for material in part):
@@ -106,3 +119,10 @@ def prepare(
         materials[n_train:],
         [*warnings, *resampled],
     )
+
+
+def _kept(frames: Float32, folder: Path | None, number: int) -> Rows:
+    """Frames in memory, or in a file of that number."""
+    if folder is None:
+        return frames
+    return StoredRows.write(folder / f"{number}.npy", frames)

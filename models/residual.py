@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from neurovocal.engine.types import Float32
 from neurovocal.models.rnn_rbm import RnnRbm
+from neurovocal.models.rows import Rows, pieces_of
 
 Float64 = NDArray[np.float64]
 _ITERATIONS = 12
@@ -35,6 +36,9 @@ _COVARIANCE_PRIOR = 200.0
 _MEAN_PRIOR = 50.0
 # The first frames of a song, whose states are cold.
 _SKIPPED = 16
+# Enough for a mixture; the noise of a piece is drawn at once.
+_MOST_FRAMES = 60_000
+_PIECE_FRAMES = 5000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,13 +57,16 @@ class Missed:
 
 
 def collect_missed(
-    model: RnnRbm, songs: Sequence[Float32], n_steps: int, rng: np.random.Generator
+    model: RnnRbm, songs: Sequence[Rows], n_steps: int, rng: np.random.Generator
 ) -> Missed:
-    """What the sampler's expectation misses, frame by frame, on real song."""
+    """What the sampler's expectation misses, frame by frame, on real song.
+
+    Of long songs only some pieces are heard.
+    """
     residuals, states = [], []
     with torch.no_grad():
-        for song in songs:
-            v = torch.from_numpy(song)
+        for song in pieces_of(songs, _MOST_FRAMES, _PIECE_FRAMES):
+            v = torch.from_numpy(song[:])
             u = model.states(v[:, None], model.initial_state())[:-1, -1, 0]
             bv, bh = model.biases(u)
             drawn = rng.random((n_steps, len(u), model.n_hidden), dtype=np.float32)

@@ -13,6 +13,9 @@ from neurovocal.models.config import SplitConfig, UnitsConfig
 from neurovocal.models.data import Dataset, Recording
 
 OTHER = "other"
+# Whole recordings are heard at once in places: an hour at a time is too much.
+_LONGEST_S = 300.0
+_MARGIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def split_recordings(dataset: Dataset, config: SplitConfig, seed: int) -> Split:
         rule = "by recording, at random"
         if len(parts) > len(recordings):
             rule = "by parts of recordings, cut in silences, at random"
-        return _checked(Split(train, valid, test, rule))
+        return _checked(train, valid, test, rule)
     if not _has_column(recordings, column):
         raise ConfigError(f"split.column: files.csv has no column '{column}'")
     values = {r.columns.get(column, "") for r in recordings}
@@ -99,7 +102,7 @@ def split_recordings(dataset: Dataset, config: SplitConfig, seed: int) -> Split:
     if not valid:
         train, valid = _take_share(train, config.valid_fraction, rng)
     rule = f"by recording; test: {column} is {' or '.join(for_test)}"
-    return _checked(Split(train, valid, test, rule))
+    return _checked(train, valid, test, rule)
 
 
 def choose_units(
@@ -196,6 +199,36 @@ def _halved(part: Recording) -> list[Recording]:
     return [replace(part, stop_s=cut_s), replace(part, start_s=cut_s)]
 
 
+def _shortened(recordings: Sequence[Recording]) -> list[Recording]:
+    """The same stretches in parts that are not too long, cut in silences."""
+    parts: list[Recording] = []
+    for whole in recordings:
+        n = math.ceil(whole.seconds / _LONGEST_S)
+        wanted = [whole.start_s + whole.seconds * k / n for k in range(1, n)]
+        cuts = sorted({_cut_near(at_s, whole) for at_s in wanted} - {math.inf})
+        edges = [whole.start_s, *cuts, whole.stop_s]
+        parts += [
+            replace(whole, start_s=first_s, stop_s=last_s)
+            for first_s, last_s in itertools.pairwise(edges)
+        ]
+    return parts
+
+
+def _cut_near(at_s: float, whole: Recording) -> float:
+    """A moment of silence near `at_s`, away from sounds; infinity if there is none."""
+    stop_s = whole.start_s + whole.seconds
+    offsets = [whole.start_s, *(a.offset_s for a in whole.annotations)]
+    onsets = [*(a.onset_s for a in whole.annotations), stop_s]
+    nearest_s = math.inf
+    for lo_s, hi_s in zip(offsets, onsets, strict=True):
+        lo_s, hi_s = max(lo_s, whole.start_s), min(hi_s, stop_s)
+        margin_s = min(_MARGIN_S, (hi_s - lo_s) / 2)
+        moment_s = min(max(at_s, lo_s + margin_s), hi_s - margin_s)
+        if lo_s < moment_s < hi_s and abs(moment_s - at_s) < abs(nearest_s - at_s):
+            nearest_s = moment_s
+    return nearest_s
+
+
 def _take_share(
     recordings: Sequence[Recording], share: float, rng: np.random.Generator
 ) -> tuple[list[Recording], list[Recording]]:
@@ -210,7 +243,10 @@ def _take_share(
     return rest, sorted(taken, key=lambda r: (r.file, r.start_s))
 
 
-def _checked(split: Split) -> Split:
+def _checked(
+    train: list[Recording], valid: list[Recording], test: list[Recording], rule: str
+) -> Split:
+    split = Split(_shortened(train), _shortened(valid), _shortened(test), rule)
     for name in ("train", "valid", "test"):
         part: list[Recording] = getattr(split, name)
         if not any(recording.own for recording in part):

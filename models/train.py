@@ -7,7 +7,6 @@ import time
 import torch
 
 from neurovocal.engine.manifest import Bundle, load_bundle
-from neurovocal.engine.types import Float32
 from neurovocal.models.adjust import Adjusted, adjust
 from neurovocal.models.augment import Augmenter
 from neurovocal.models.card import card_page, complete_card
@@ -26,6 +25,7 @@ from neurovocal.models.record import summary, training_record, write_history
 from neurovocal.models.report.page import REPORT_FOLDER, Measured, write_report
 from neurovocal.models.report.tally import Tally
 from neurovocal.models.rnn_rbm import RnnRbm
+from neurovocal.models.rows import Rows
 from neurovocal.models.split import chosen_recordings
 from neurovocal.models.train_classifier import ClassifierTask
 from neurovocal.models.train_forecast import ForecastTask
@@ -96,8 +96,9 @@ def _make_bundle(
     if origin is not None:
         scaling, config = origin.scaling(config), origin.recipe(config)
     claim_work(job, config, dataset, origin.digest if origin else None)
+    job.frames.mkdir(exist_ok=True)
     with reporter.stage("frames") as watch:
-        data = prepare(dataset, config, watch, scaling)
+        data = prepare(dataset, config, watch, scaling, job.frames)
     for warning in data.warnings:
         reporter.say(f"note: {warning}")
     reporter.say(summary(dataset, data, config))
@@ -274,12 +275,12 @@ def _fit(
         return fit(task, path, Budget(limit_s), stop, config.checkpoint_s, report)
 
 
-def _songs(config: TrainConfig, data: Prepared) -> tuple[list[Float32], list[Float32]]:
+def _songs(config: TrainConfig, data: Prepared) -> tuple[list[Rows], list[Rows]]:
     if config.rnn_rbm is None:
         return [], []
     keep_s = config.rnn_rbm.trim_silence_s
     frames_per_s = data.front_end.sample_rate / data.front_end.hop_length
     return (
-        songs_of(data.train, keep_s, frames_per_s),
-        songs_of(data.valid, keep_s, frames_per_s),
+        [*songs_of(data.train, keep_s, frames_per_s)],
+        [*songs_of(data.valid, keep_s, frames_per_s)],
     )

@@ -1,11 +1,12 @@
 """Training of the RNN-RBM: phases of contrastive divergence or exact likelihood."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.types import Float32
 from neurovocal.models.config import Phase, RnnRbmConfig
 from neurovocal.models.frames import Material
 from neurovocal.models.optim import (
@@ -17,6 +18,7 @@ from neurovocal.models.optim import (
 )
 from neurovocal.models.persistent import PersistentChains
 from neurovocal.models.rnn_rbm import RnnRbm, uniform_from
+from neurovocal.models.rows import ClippedRows, Rows, mean_and_spread
 
 # Of the running covariance of errors, per update.
 _MISSED_MEMORY = 0.95
@@ -28,7 +30,7 @@ class RnnRbmTask:
     Parameters
     ----------
     config : RnnRbmConfig
-    train, valid : list of float32[n_frames, n_bins]
+    train, valid : sequences of Rows, float32[n_frames, n_bins]
         Songs in [0, 1], one array per recording.
     seed : int
 
@@ -44,8 +46,8 @@ class RnnRbmTask:
     def __init__(
         self,
         config: RnnRbmConfig,
-        train: list[Float32],
-        valid: list[Float32],
+        train: Sequence[Rows],
+        valid: Sequence[Rows],
         seed: int,
     ) -> None:
         torch.manual_seed(seed)
@@ -103,7 +105,7 @@ class RnnRbmTask:
         """Squared error of the one-step prediction (the score), and free energy."""
         error, energy, n = 0.0, 0.0, 0
         for song in self._valid:
-            v = torch.from_numpy(song)[:, None]
+            v = torch.from_numpy(song[:])[:, None]
             u = self.module.states(v, self.module.initial_state())[:, -1]
             bv, bh = self.module.biases(u[:-1])
             following = v[1:]
@@ -246,10 +248,9 @@ class RnnRbmTask:
 
     def _start_at_mean(self) -> None:
         """Visible biases that give the mean frame, the best static guess."""
-        stacked = np.concatenate(self._train)
-        mean = stacked.mean(0)
+        mean, spread = mean_and_spread(self._train)
         if self.module.gaussian:
-            spread = np.maximum(stacked.std(0), 1e-3)
+            spread = np.maximum(spread, 1e-3)
             self.module.log_sigma.data = torch.from_numpy(np.log(spread))
         else:
             mean = np.clip(mean, 0.01, 0.99)
@@ -259,8 +260,8 @@ class RnnRbmTask:
 
 def songs_of(
     materials: list[Material], keep_s: float | None, frames_per_s: float
-) -> list[Float32]:
-    """Frames of each recording without the silence around its song.
+) -> list[ClippedRows]:
+    """Frames of each recording without the silence around its song; nothing is copied.
 
     A model that is trained on long silences learns, correctly, to fall silent.
 
@@ -275,12 +276,12 @@ def songs_of(
     """
     songs = []
     for material in materials:
-        frames = material.clipped
+        first, stop = 0, len(material.frames)
         if keep_s is not None:
             voiced = np.flatnonzero(material.target)
             if not len(voiced):
                 continue
             keep = round(keep_s * frames_per_s)
-            frames = frames[max(0, voiced[0] - keep) : voiced[-1] + 1 + keep]
-        songs.append(np.ascontiguousarray(frames, np.float32))
+            first, stop = max(0, int(voiced[0]) - keep), int(voiced[-1]) + 1 + keep
+        songs.append(ClippedRows.of(material.frames, first, stop))
     return songs

@@ -36,6 +36,11 @@ class Job:
         """Folder of checkpoints and of the bundle that is not finished."""
         return self.out.with_name(f"{self.out.name}.partial")
 
+    @property
+    def frames(self) -> Path:
+        """Folder of the frames that are trained on, made anew by every try."""
+        return self.work / "frames"
+
 
 @contextmanager
 def work_folder(job: Job) -> Iterator[None]:
@@ -55,6 +60,7 @@ def work_folder(job: Job) -> Iterator[None]:
     try:
         yield
     finally:
+        shutil.rmtree(job.frames, ignore_errors=True)
         if not any(job.work.glob("*.pt")):
             _leave(job.work, made)
 

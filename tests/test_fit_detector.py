@@ -10,7 +10,7 @@ import soundfile
 from neurovocal.engine.manifest import ClassifierSpec, FrontEnd
 from neurovocal.models.data import Annotation, Recording
 from neurovocal.models.fit import Interrupted
-from neurovocal.models.fit_detector import Heard, fit_detector
+from neurovocal.models.fit_detector import Heard, fit_detector, some_of
 from neurovocal.models.frames import Material, targets_of
 from neurovocal.models.split import Units
 
@@ -45,23 +45,24 @@ def heard(folder: Path, hole_ms: float, number: int) -> Heard:
 
 def test_sounds_with_holes_need_longer_gaps(tmp_path: Path) -> None:
     some = [heard(tmp_path, 40.0, number) for number in range(3)]
-    found = fit_detector(some, {}, 60.0)
+    found = fit_detector(some, {})
     assert found.plugin == "energy"
     assert found.options["gap_fill_ms"] >= 30
 
 
 def test_plain_sounds_leave_the_options_that_matter_alone(tmp_path: Path) -> None:
     some = [heard(tmp_path, 0.0, number) for number in range(3)]
-    found = fit_detector(some, {}, 60.0)
+    found = fit_detector(some, {})
     assert "gap_fill_ms" not in found.options
     assert "min_duration_ms" not in found.options
 
 
 def test_only_so_many_seconds_are_listened_to(tmp_path: Path) -> None:
     some = [heard(tmp_path, 40.0, number) for number in range(4)]
-    for one in some[::2]:  # the ones that are left out
-        one.material.recording.path.unlink()
-    assert fit_detector(some, {}, 6.0).options["gap_fill_ms"] >= 30
+    materials = [one.material for one in some]
+    assert some_of(materials, 6.0) == materials[1::2]
+    assert some_of(materials, 60.0) == materials
+    assert some_of(materials, 0.1) == materials[:1]
 
 
 def test_the_search_can_be_stopped(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_the_search_can_be_stopped(tmp_path: Path) -> None:
         shares.append(share)
 
     with pytest.raises(Interrupted):
-        fit_detector([heard(tmp_path, 0.0, 0)], {}, 60.0, watch, stop)
+        fit_detector([heard(tmp_path, 0.0, 0)], {}, watch, stop)
     assert len(shares) == 5
     assert shares == sorted(shares)
 

@@ -8,16 +8,15 @@ import torch
 
 from neurovocal.models.annealing import Annealing, LikelihoodError
 from neurovocal.models.config import Phase, RnnRbmConfig
+from neurovocal.models.gaussian_annealing import GaussianRbms, log_partition
 from neurovocal.models.measure import LinearPredictor
 from neurovocal.models.rnn_rbm import RnnRbm
 from neurovocal.models.song_density import (
     DensityTask,
-    GaussianRbms,
     LinearDensity,
     Whitening,
     conditional_gaussians,
     log_density,
-    log_partition,
 )
 
 

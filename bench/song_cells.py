@@ -1,0 +1,297 @@
+"""The cells of bench/song.py: one training of the RNN-RBM, and what it is asked."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neurovocal.engine.front_end import build_front_end, frames_of
+from neurovocal.engine.manifest import MANIFEST_NAME, Bundle, load_bundle
+from neurovocal.models.annealing import Annealing, LikelihoodError
+from neurovocal.models.config import Phase, RnnRbmConfig, load_config
+from neurovocal.models.data import Recording, read_dataset
+from neurovocal.models.fit import Budget, fit, stop_on_signal
+from neurovocal.models.foreign import (
+    active,
+    annotated,
+    at_level,
+    background_of,
+    level_of,
+    listed,
+    noise_in_place,
+    plugin_surprise,
+    scores_of,
+)
+from neurovocal.models.frames import read_samples, targets_of
+from neurovocal.models.measure import LinearPredictor
+from neurovocal.models.parity import Session
+from neurovocal.models.prepare import Prepared, prepare
+from neurovocal.models.progress import Reporter
+from neurovocal.models.rnn_rbm import RnnRbm
+from neurovocal.models.song_density import (
+    DensityTask,
+    LinearDensity,
+    Whitening,
+    conditional_gaussians,
+    log_density,
+)
+from neurovocal.models.song_measures import (
+    SongRegressorTask,
+    decode,
+    one_step_errors,
+    roc_auc,
+    stacked,
+)
+from neurovocal.models.train import Job, train_bundle
+from neurovocal.models.train_rnn_rbm import songs_of
+
+RECIPE = load_config(Path(__file__).parent.parent / "configs" / "train.yaml")
+NETWORK = RECIPE.rnn_rbm or RnnRbmConfig()
+SKIP = 16
+FOREIGN = {"Bird0": "finch_bird0", "zebra finch": "zebra_finch_G402"}
+EFFORTS = (Annealing(1000, 2, 200), Annealing(4000, 2, 400))
+DENSITY = RnnRbmConfig(
+    visible="gaussian",
+    visible_sampling="sampled",
+    hidden_scalar=1.0,
+    phases=[
+        Phase(
+            objective="deterministic", updates=600, learning_rate=2e-3, decay="cosine"
+        ),
+        Phase(
+            objective="contrastive",
+            updates=500,
+            learning_rate=5e-4,
+            learning_rate_w=3e-3,
+            decay="cosine",
+        ),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where recordings are, and where results and trained networks go."""
+
+    data: Path
+    out: Path
+
+
+@dataclass(frozen=True)
+class Song:
+    """One seed's split and bundle, and the frames of the test day."""
+
+    seed: int
+    data: Prepared
+    bundle: Bundle
+    test: list[np.ndarray]
+    units: list[np.ndarray]
+
+    @property
+    def voiced(self) -> list[np.ndarray]:
+        """Frames in an annotated segment, whatever its unit."""
+        return [units != 0 for units in self.units]
+
+
+def load_song(place: Place, seed: int, reporter: Reporter) -> Song:
+    """Split, train the RNN-RBM unless it is there, and read the test day."""
+    folder, out = place.data / "finch_gy6or6", place.out / f"bundle-{seed}"
+    config = RECIPE.model_copy(update={"classifier": None, "seed": seed})
+    if not (out / MANIFEST_NAME).is_file():
+        with stop_on_signal() as stop:
+            train_bundle(Job(folder, out), config, reporter, stop)
+    bundle = load_bundle(out)
+    with reporter.stage("frames") as watch:
+        data = prepare(read_dataset(folder), config, watch)
+    front_end = bundle.manifest.front_end
+    features = build_front_end(front_end, out)
+    test, units = [], []
+    for recording in data.split.test:
+        frames = frames_of(features, read_samples(recording, front_end.sample_rate))
+        target, _ = targets_of(
+            recording,
+            data.units,
+            len(frames),
+            front_end.sample_rate,
+            front_end.hop_length,
+            front_end.frame_length,
+        )
+        test.append(frames)
+        units.append(target)
+    return Song(seed, data, bundle, test, units)
+
+
+def measure_step(song: Song, place: Place, reporter: Reporter) -> dict[str, Any]:
+    """One-step errors of the RNN-RBM and of its yardsticks."""
+    session, zeros = scoring(song.bundle)
+    train = [m.clipped for m in song.data.train]
+    predictors: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "RNN-RBM": lambda frames: session.run(frames=frames, u=zeros)["prediction"],
+        "persistence": lambda frames: frames,
+    }
+    for order in (1, 4, 8):
+        predictors[f"AR({order})"] = LinearPredictor.fit(train, order).predict
+    predictors["GRU regressor"] = regressor(song, place, reporter)
+    return {
+        name: asdict(one_step_errors(predict, song.test, song.voiced, SKIP))
+        for name, predict in predictors.items()
+    }
+
+
+def regressor(
+    song: Song, place: Place, reporter: Reporter
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The same recurrent part, as many updates on the same songs, squared error."""
+    first = NETWORK.phases[0]
+    updates = sum(phase.updates for phase in NETWORK.phases)
+    phases = [first.model_copy(update={"updates": updates})]
+    config = NETWORK.model_copy(update={"phases": phases})
+    task = SongRegressorTask(config, *songs(song, config), song.seed)
+    model = trained(task, place.out / f"regressor-{song.seed}.pt", reporter)
+
+    @torch.no_grad()
+    def predict(frames: np.ndarray) -> np.ndarray:
+        v = torch.from_numpy(frames)[:, None]
+        u = model.states(v, model.initial_state())[:, -1, 0]
+        return torch.sigmoid(model.biases(u)[0]).numpy()
+
+    return predict
+
+
+def measure_decode(song: Song, place: Place, reporter: Reporter) -> dict[str, Any]:
+    """Linear read-outs of the unit from frames and from states."""
+    session, zeros = scoring(song.bundle)
+    torch.manual_seed(song.seed)
+    fresh = RnnRbm(NETWORK, song.test[0].shape[1]).eval()
+
+    @torch.no_grad()
+    def untrained(frames: np.ndarray) -> np.ndarray:
+        v = torch.from_numpy(frames)[:, None]
+        return fresh.states(v, fresh.initial_state())[:, -1, 0].numpy()
+
+    features = {
+        "frame": lambda frames: frames,
+        "8 frames": lambda frames: stacked(frames, 8),
+        "untrained u": untrained,
+        "u": lambda frames: session.run(frames=frames, u=zeros)["states"][:, -1],
+    }
+    train_units = np.concatenate([m.target for m in song.data.train])
+    found = {}
+    for name, feature in features.items():
+        reporter.say(f"  read-out of {name}")
+        train = np.concatenate([feature(m.clipped) for m in song.data.train])
+        test = np.concatenate([feature(frames) for frames in song.test])
+        units = np.concatenate(song.units)
+        n_units = len(song.data.units.names)
+        found[name] = asdict(decode(train, train_units, test, units, n_units))
+    return found
+
+
+def measure_surprise(song: Song, place: Place, reporter: Reporter) -> dict[str, Any]:
+    """Areas under the curve: foreign sounds against the bird's own of the test day."""
+    bundle, rate = song.bundle, song.bundle.manifest.front_end.sample_rate
+    background = background_of(
+        [annotated(m.recording, rate) for m in song.data.train[:3]], 2 * rate
+    )
+    level = level_of([annotated(r, rate) for r in song.data.split.valid])
+    own = [annotated(r, rate) for r in song.data.split.test]
+    rng = np.random.default_rng(song.seed)
+    kinds = {"noise bursts": [noise_in_place(sound, rng) for sound in own]}
+    for name, folder in FOREIGN.items():
+        heard = [r for r in read_dataset(place.data / folder).recordings]
+        kinds[name] = [annotated(r, rate) for r in every(heard, 12)]
+    digits = read_dataset(place.data / "spoken_digits").recordings
+    kinds["spoken digits"] = [annotated(r, rate) for r in every(digits, 60)]
+    sounds = listed(place.data / "env_sounds")
+    kinds["environment"] = [active(r, rate) for r in sounds]
+    found: dict[str, Any] = {}
+    for measure in ("divergence", "free_energy"):
+        score = plugin_surprise(bundle, surprise=measure)
+        known = scores_of(own, bundle, background, score)
+        for name, heard in kinds.items():
+            reporter.say(f"  {measure}: {name}")
+            foreign = scores_of(at_level(heard, level), bundle, background, score)
+            found.setdefault(measure, {})[name] = {
+                "segments": len(foreign.mean),
+                **{
+                    how: roc_auc(getattr(known, how), getattr(foreign, how))
+                    for how in ("mean", "max", "frames")
+                },
+            }
+    return found
+
+
+def measure_density(song: Song, place: Place, reporter: Reporter) -> dict[str, Any]:
+    """Log density per frame: linear prediction, recurrent part alone, RNN-RBM."""
+    train, valid = songs(song, DENSITY)
+    linear = LinearDensity.fit(train, 4)
+    whitening = Whitening.fit(train, linear)
+    cut = SKIP - linear.predictor.order
+    found: dict[str, Any] = {
+        "AR(4)": float(
+            np.concatenate([linear.log_density(s)[cut:] for s in song.test]).mean()
+        )
+    }
+    white = [[whitening(s) for s in part] for part in (train, valid, song.test)]
+    parts = {"recurrent part": DENSITY.phases[:1], "RNN-RBM": DENSITY.phases}
+    for name, phases in parts.items():
+        config = DENSITY.model_copy(update={"phases": phases})
+        task = DensityTask(config, white[0], white[1], song.seed)
+        stem = f"density-{len(phases)}-{song.seed}.pt"
+        model = trained(task, place.out / stem, reporter)
+        rbms, x = conditional_gaussians(model, white[2], SKIP)
+        for effort in EFFORTS:
+            rng = np.random.Generator(np.random.SFC64(1))
+            some = torch.from_numpy(rng.permutation(len(x))[:1500])
+            try:
+                told = log_density(model, rbms[some], x[some], whitening, effort, rng)
+            except LikelihoodError as error:
+                found[name] = {"refused": str(error)}
+                reporter.say(f"  {name}: {error}")
+                continue
+            found[name] = asdict(told.bracket) | {"frames": told.n_frames}
+            break
+    return found
+
+
+CELLS = {
+    "step": measure_step,
+    "decode": measure_decode,
+    "surprise": measure_surprise,
+    "density": measure_density,
+}
+
+
+def trained(task: Any, path: Path, reporter: Reporter) -> RnnRbm:
+    """A task's network after its training, which goes on where it was stopped."""
+    with stop_on_signal() as stop, reporter.stage(task.name) as watch:
+        fit(task, path, Budget(), stop, 15.0, lambda share, *_: watch(min(1.0, share)))
+    return task.module
+
+
+def songs(song: Song, config: RnnRbmConfig) -> tuple[list[np.ndarray], ...]:
+    """Songs that an RNN-RBM of this recipe is trained on and chosen by."""
+    front_end = song.data.front_end
+    rate = front_end.sample_rate / front_end.hop_length
+    keep = config.trim_silence_s
+    return tuple(
+        [part[:] for part in songs_of(materials, keep, rate)]
+        for materials in (song.data.train, song.data.valid)
+    )
+
+
+def scoring(bundle: Bundle) -> tuple[Session, np.ndarray]:
+    """The scoring graph and the state that it starts from."""
+    spec = bundle.manifest.rnn_rbm
+    assert spec is not None
+    zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
+    return Session(bundle.path(spec.file)), zeros
+
+
+def every(recordings: Any, n: int) -> list[Recording]:
+    """About `n` of the annotated recordings, evenly spread, not the first ones."""
+    heard = [r for r in recordings if r.annotations]
+    return heard[1 :: max(1, len(heard) // n)]

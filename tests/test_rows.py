@@ -1,0 +1,160 @@
+"""Frames on disk: the same as in memory, read piece by piece."""
+
+import subprocess
+import sys
+import tracemalloc
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from tone_dataset import make_tone_dataset
+
+from neurovocal.models.config import SplitConfig, TrainConfig
+from neurovocal.models.data import Annotation, Dataset, Recording, read_dataset
+from neurovocal.models.prepare import Prepared, prepare
+from neurovocal.models.rows import ClippedRows, StoredRows, mean_and_spread
+from neurovocal.models.split import split_recordings
+from neurovocal.models.train_rnn_rbm import songs_of
+
+BENCH = Path(__file__).parent.parent / "bench" / "train_memory.py"
+edges = st.none() | st.integers(-25, 25)
+
+
+def frames(n: int, seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(0.5, 0.5, (n, 3))
+    return values.astype(np.float32)
+
+
+@given(first=edges, stop=edges, step=st.none() | st.integers(1, 4))
+def test_stored_rows_are_what_was_stored(
+    tmp_path_factory: pytest.TempPathFactory,
+    first: int | None,
+    stop: int | None,
+    step: int | None,
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "rows.npy"
+    stored, wanted = StoredRows.write(path, frames(20)), slice(first, stop, step)
+    np.testing.assert_array_equal(stored[wanted], frames(20)[wanted])
+    assert (len(stored), stored.shape) == (20, (20, 3))
+
+
+@given(first=st.integers(0, 25), stop=edges, inner=edges, last=edges)
+def test_clipped_rows_are_a_clipped_slice(
+    first: int, stop: int | None, inner: int | None, last: int | None
+) -> None:
+    whole = frames(20)
+    expected = np.clip(whole[first:stop], 0, 1)
+    rows = ClippedRows.of(whole, first, stop)
+    np.testing.assert_array_equal(rows[inner:last], expected[inner:last])
+    assert len(rows) == len(expected)
+    assert rows[:].flags["C_CONTIGUOUS"]
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=5))
+def test_moments_of_parts_are_those_of_the_whole(lengths: list[int]) -> None:
+    songs = [frames(n, seed) for seed, n in enumerate(lengths)]
+    mean, spread = mean_and_spread(songs)
+    together = np.concatenate(songs)
+    np.testing.assert_array_equal(mean, together.mean(axis=0))
+    np.testing.assert_array_equal(spread, together.std(axis=0))
+
+
+def prepared(folder: Path, store: Path | None = None) -> Prepared:
+    dataset = read_dataset(folder)
+    return prepare(dataset, TrainConfig(), lambda share, note: None, None, store)
+
+
+def test_frames_on_disk_are_those_in_memory(tmp_path: Path) -> None:
+    folder, store = tmp_path / "tones", tmp_path / "frames"
+    folder.mkdir()
+    store.mkdir()
+    make_tone_dataset(folder)
+    held, stored = prepared(folder), prepared(folder, store)
+    np.testing.assert_array_equal(held.gain, stored.gain)
+    for part in ("train", "valid"):
+        pairs = zip(getattr(held, part), getattr(stored, part), strict=True)
+        for one, other in pairs:
+            assert isinstance(other.frames, StoredRows)
+            np.testing.assert_array_equal(one.frames, other.frames[:])
+            np.testing.assert_array_equal(one.clipped, other.clipped)
+    for one, other in zip(
+        songs_of(held.train, 0.1, 125.0),
+        songs_of(stored.train, 0.1, 125.0),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one[:], other[:])
+        assert 0 < len(one) < len(held.train[0].frames)
+
+
+def test_preparing_on_disk_needs_no_memory_for_all_frames(tmp_path: Path) -> None:
+    rng, store = np.random.default_rng(0), tmp_path / "frames"
+    store.mkdir()
+    rows = ["file,onset_s,offset_s,label"]
+    for number in range(12):
+        samples = rng.normal(0, 0.01, 30 * 32000).astype(np.float32)
+        soundfile.write(tmp_path / f"{number}.wav", samples, 32000)
+        rows += [f"{number}.wav,{t + 0.5},{t + 0.7},a" for t in range(1, 28)]
+    (tmp_path / "annotations.csv").write_text("\n".join(rows) + "\n")
+    dataset = read_dataset(tmp_path)
+    tracemalloc.start()
+    try:
+        data = prepare(dataset, TrainConfig(), lambda *_: None, None, store)
+        songs = songs_of(data.train, None, 250.0)
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    n_bytes = sum(len(m.frames) * 129 * 4 for m in [*data.train, *data.valid])
+    assert sum(map(len, songs)) * 129 * 4 > 0.6 * n_bytes > 20e6
+    assert now < 0.2 * n_bytes
+    assert peak < 40e6  # a recording at a time, and eight bins of all
+
+
+@given(
+    minutes=st.floats(1, 200),
+    sounds=st.lists(
+        st.tuples(st.floats(0, 1), st.floats(0.001, 400)), min_size=3, max_size=40
+    ),
+)
+def test_long_recordings_are_heard_in_parts(
+    minutes: float, sounds: list[tuple[float, float]]
+) -> None:
+    marks, free_s = [], 0.0
+    for share, length_s in sorted(sounds):
+        onset_s = max(free_s, share * minutes * 60)
+        free_s = onset_s + length_s
+        if free_s <= minutes * 60:
+            marks.append(Annotation(onset_s, free_s, "a"))
+    one = Recording("a.wav", Path("a.wav"), minutes * 60, 1000, tuple(marks))
+    others = [
+        Recording(f"{part}.wav", Path(part), 5.0, 1000, (Annotation(1, 2, "a"),))
+        for part in ("train", "valid", "test")
+    ]
+    named = [one, *others]
+    for recording in named:
+        part = "train" if recording is one else recording.file[:-4]
+        recording.columns["split"] = part
+    split = split_recordings(Dataset(Path(), tuple(named)), SplitConfig(), 0)
+    parts = [p for p in split.train if p.file == "a.wav"]
+    assert parts[0].start_s == 0
+    assert parts[-1].start_s + parts[-1].seconds == pytest.approx(minutes * 60)
+    for before, after in pairwise(parts):
+        cut_s = before.stop_s
+        assert cut_s == after.start_s
+        assert not any(a.onset_s < cut_s < a.offset_s for a in marks)
+    longest_sound_s = max((a.offset_s - a.onset_s for a in marks), default=0.0)
+    if len(marks) < 2 or longest_sound_s < 1:  # cuts can be where they are wanted
+        assert max(p.seconds for p in parts) < 400
+    assert sum(len(p.own) for p in parts) == len(marks)
+    assert (split.valid, split.test) == (others[1:2], others[2:])
+
+
+@pytest.mark.long
+def test_a_long_recording_does_not_fill_the_memory() -> None:
+    command = [sys.executable, str(BENCH), "--hours", "0.3333", "--minutes", "0.3"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    figure = done.stdout.strip().splitlines()[-1]
+    assert float(figure.split(":")[1].split()[0]) < 1.0, figure
