@@ -19,6 +19,7 @@ import torch
 from song_cells import CELLS, Place, load_song
 
 from neurovocal.engine.errors import EXIT_CLEAN, EXIT_LOSS, NeurovocalError
+from neurovocal.models.config import load_config
 from neurovocal.models.progress import Reporter
 
 
@@ -27,7 +28,7 @@ def main() -> int:
     options = read_options()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    place = Place(options.data, options.out)
+    place = Place(options.data, options.out, load_config(options.config))
     reporter, code = Reporter(), EXIT_CLEAN
     try:
         for seed in options.seeds:
@@ -58,6 +59,8 @@ def read_options() -> argparse.Namespace:
     data = Path(os.environ.get("NEUROVOCAL_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--out", type=Path, default=Path("runs/song"))
+    recipe = Path(__file__).parent.parent / "configs" / "train.yaml"
+    parser.add_argument("--config", type=Path, default=recipe, help="recipe")
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     return parser.parse_args()

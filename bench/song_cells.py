@@ -11,7 +11,7 @@ import torch
 from neurovocal.engine.front_end import build_front_end, frames_of
 from neurovocal.engine.manifest import MANIFEST_NAME, Bundle, load_bundle
 from neurovocal.models.annealing import Annealing, LikelihoodError
-from neurovocal.models.config import Phase, RnnRbmConfig, load_config
+from neurovocal.models.config import Phase, RnnRbmConfig, TrainConfig
 from neurovocal.models.data import Recording, read_dataset
 from neurovocal.models.fit import Budget, fit, stop_on_signal
 from neurovocal.models.foreign import (
@@ -48,8 +48,6 @@ from neurovocal.models.song_measures import (
 from neurovocal.models.train import Job, train_bundle
 from neurovocal.models.train_rnn_rbm import songs_of
 
-RECIPE = load_config(Path(__file__).parent.parent / "configs" / "train.yaml")
-NETWORK = RECIPE.rnn_rbm or RnnRbmConfig()
 SKIP = 16
 FOREIGN = {"Bird0": "finch_bird0", "zebra finch": "zebra_finch_G402"}
 EFFORTS = (Annealing(1000, 2, 200), Annealing(4000, 2, 400))
@@ -74,10 +72,16 @@ DENSITY = RnnRbmConfig(
 
 @dataclass(frozen=True)
 class Place:
-    """Where recordings are, and where results and trained networks go."""
+    """Where recordings are, where results and trained networks go, and the recipe."""
 
     data: Path
     out: Path
+    recipe: TrainConfig
+
+    @property
+    def network(self) -> RnnRbmConfig:
+        """The recipe of the RNN-RBM."""
+        return self.recipe.rnn_rbm or RnnRbmConfig()
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Song:
 def load_song(place: Place, seed: int, reporter: Reporter) -> Song:
     """Split, train the RNN-RBM unless it is there, and read the test day."""
     folder, out = place.data / "finch_gy6or6", place.out / f"bundle-{seed}"
-    config = RECIPE.model_copy(update={"classifier": None, "seed": seed})
+    config = place.recipe.model_copy(update={"classifier": None, "seed": seed})
     if not (out / MANIFEST_NAME).is_file():
         with stop_on_signal() as stop:
             train_bundle(Job(folder, out), config, reporter, stop)
@@ -145,10 +149,10 @@ def regressor(
     song: Song, place: Place, reporter: Reporter
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The same recurrent part, as many updates on the same songs, squared error."""
-    first = NETWORK.phases[0]
-    updates = sum(phase.updates for phase in NETWORK.phases)
+    first = place.network.phases[0]
+    updates = sum(phase.updates for phase in place.network.phases)
     phases = [first.model_copy(update={"updates": updates})]
-    config = NETWORK.model_copy(update={"phases": phases})
+    config = place.network.model_copy(update={"phases": phases})
     task = SongRegressorTask(config, *songs(song, config), song.seed)
     model = trained(task, place.out / f"regressor-{song.seed}.pt", reporter)
 
@@ -165,7 +169,7 @@ def measure_decode(song: Song, place: Place, reporter: Reporter) -> dict[str, An
     """Linear read-outs of the unit from frames and from states."""
     session, zeros = scoring(song.bundle)
     torch.manual_seed(song.seed)
-    fresh = RnnRbm(NETWORK, song.test[0].shape[1]).eval()
+    fresh = RnnRbm(place.network, song.test[0].shape[1]).eval()
 
     @torch.no_grad()
     def untrained(frames: np.ndarray) -> np.ndarray:
