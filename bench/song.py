@@ -114,7 +114,7 @@ def flattened(cell: Any, *names: str) -> Iterator[tuple[tuple[str, str], str]]:
             yield from flattened(inner, *names, name)
     else:
         key = (", ".join(names[:-1]), names[-1]) if len(names) > 1 else (names[0], "")
-        yield key, f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+        yield key, f"{cell:.5g}" if isinstance(cell, float) else str(cell)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from neurovocal.models.train import Job, train_bundle
 from neurovocal.models.train_rnn_rbm import songs_of
 
 SKIP = 16
+WHITENED_BY = 4
 FOREIGN = {"Bird0": "finch_bird0", "zebra finch": "zebra_finch_G402"}
 EFFORTS = (Annealing(1000, 2, 200), Annealing(4000, 2, 400))
 DENSITY = RnnRbmConfig(
@@ -231,14 +232,17 @@ def measure_surprise(song: Song, place: Place, reporter: Reporter) -> dict[str, 
 def measure_density(song: Song, place: Place, reporter: Reporter) -> dict[str, Any]:
     """Log density per frame: linear prediction, recurrent part alone, RNN-RBM."""
     train, valid = songs(song, DENSITY)
-    linear = LinearDensity.fit(train, 4)
-    whitening = Whitening.fit(train, linear)
-    cut = SKIP - linear.predictor.order
-    found: dict[str, Any] = {
-        "AR(4)": float(
-            np.concatenate([linear.log_density(s)[cut:] for s in song.test]).mean()
-        )
-    }
+    n_frames = sum(max(0, len(s) - SKIP) for s in song.test)
+    order = np.random.Generator(np.random.SFC64(1)).permutation(n_frames)
+    some = torch.from_numpy(order[:1500])  # the same for everyone
+    found: dict[str, Any] = {}
+    for n in (1, 4, 8):
+        linear = LinearDensity.fit(train, n)
+        told = np.concatenate([linear.log_density(s)[SKIP - n :] for s in song.test])
+        value = float(told[some.numpy()].mean())
+        found[f"AR({n})"] = {"low": value, "high": value, "frames": len(some)}
+        if n == WHITENED_BY:
+            whitening = Whitening.fit(train, linear)
     white = [[whitening(s) for s in part] for part in (train, valid, song.test)]
     parts = {"recurrent part": DENSITY.phases[:1], "RNN-RBM": DENSITY.phases}
     for name, phases in parts.items():
@@ -249,7 +253,6 @@ def measure_density(song: Song, place: Place, reporter: Reporter) -> dict[str, A
         rbms, x = conditional_gaussians(model, white[2], SKIP)
         for effort in EFFORTS:
             rng = np.random.Generator(np.random.SFC64(1))
-            some = torch.from_numpy(rng.permutation(len(x))[:1500])
             try:
                 told = log_density(model, rbms[some], x[some], whitening, effort, rng)
             except LikelihoodError as error:

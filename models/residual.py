@@ -37,7 +37,7 @@ _MEAN_PRIOR = 50.0
 # The first frames of a song, whose states are cold.
 _SKIPPED = 16
 # Enough for a mixture; the noise of a piece is drawn at once.
-_MOST_FRAMES = 60_000
+_MOST_FRAMES = 40_000
 _PIECE_FRAMES = 5000
 
 
