@@ -92,6 +92,10 @@ bench-sound: $(DEV_ENV)/.done  ## Measure the sound of frames beside Griffin-Lim
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/sound.py
 
+LOOPS ?= 500
+bench-loop: $(DEV_ENV)/.done  ## Measure a closed loop of LOOPS triggers: from sound to answer (15 minutes)
+	$(DEV_ENV)/bin/python bench/loop.py --triggers $(LOOPS)
+
 bench-song: $(DEV_ENV)/.done  ## Measure what the RNN-RBM knows about song (half an hour; resumable)
 	$(DEV_ENV)/bin/python bench/song.py
 

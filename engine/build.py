@@ -71,7 +71,9 @@ def build_lane(
             frame_length=front_end.frame_length,
         )
     detector = plan.detector.build(context)
-    context = replace(context, detector_latency=detector.latency)
+    context = replace(
+        context, detector_latency=detector.latency, n_models=len(plan.models)
+    )
     models = [shell(m, m.build(context), "restart") for m in plan.models]
     watchers = [
         shell(stage, stage.plugin.watch(stage.options, context), "restart")

@@ -72,6 +72,8 @@ class BuildContext:
     detector_latency : int
         Look-ahead of the lane's detector in samples, for models that keep
         history until a segment closes.
+    n_models : int
+        How many models the lane has, for those who watch it.
     config_text : str
         The whole configuration, for sinks that keep a record of it.
     keys : Path, optional
@@ -92,6 +94,7 @@ class BuildContext:
     hop_length: int = 0
     frame_length: int = 0
     detector_latency: int = 0
+    n_models: int = 0
     config_text: str = ""
     keys: Path | None = None
     acting: bool = True

@@ -73,7 +73,8 @@ class TriggerOptions(Options):
     set: SetOptions | None = None
     """Options of a model to set."""
     log: str | None = None
-    """File that takes a line of JSON for each trigger; `-` is standard output."""
+    """File that takes a line of JSON for each trigger, behind what it holds; `-` is
+    standard output."""
 
     @field_validator("pattern")
     @classmethod

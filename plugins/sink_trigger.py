@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from neurovocal.engine.errors import DeviceError
+from neurovocal.engine.errors import ConfigError, DeviceError
 from neurovocal.engine.orders import Wish
 from neurovocal.engine.registry import BuildContext, Plugin
 from neurovocal.engine.timebase import Clock
@@ -46,7 +46,9 @@ class TriggerSink:
     def __init__(self, options: TriggerOptions, context: BuildContext) -> None:
         self._name, self._play = options.name, options.play
         self._run, self._acting = context.run, context.acting
-        self._log = None if options.log is None else TextOutput(options.log)
+        self._log = None
+        if options.log is not None:
+            self._log = TextOutput(options.log, append=True)
         self._player = None
         if options.play is not None:
             self._player = _player(options.play, context, context.clock)
@@ -194,6 +196,8 @@ def _build(options: TriggerOptions, context: BuildContext) -> TriggerSink:
 
 
 def _watch(options: TriggerOptions, context: BuildContext) -> PatternWatcher:
+    if problems := list(_deaf(options, context)):
+        raise ConfigError([f"trigger '{options.name}': {each}" for each in problems])
     rules = Rules(
         name=options.name,
         pattern=read_pattern(options.pattern),
@@ -233,6 +237,18 @@ def _check(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
             find_device(options.play.device, "output")
         except DeviceError as error:
             yield f"play.device: {error}"
+
+
+def _deaf(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
+    """Why this lane could never set it off."""
+    stream = context.info.stream if context.info else ""
+    if options.streams is not None and stream not in options.streams:
+        return
+    pattern = read_pattern(options.pattern)
+    yield from _unknown_units(pattern, context)
+    unlabelled = options.status == "onset" or pattern.at_end
+    if (pattern.units or not unlabelled) and context.n_models == 0:
+        yield "the lane has no model that labels: add 'classifier' to its 'models'"
 
 
 def _unknown_units(pattern: Pattern, context: BuildContext) -> Iterator[str]:

@@ -286,7 +286,7 @@ def trigger(bench):
     log = bench.folder / "triggers.jsonl"
     check_sink(lambda: bench.build(pattern="a b", log=str(log)), messages)
     outcomes = [json.loads(line)["outcome"] for line in log.read_text().splitlines()]
-    assert outcomes == ["set", "catch"]  # the last of three; the others are replaced
+    assert outcomes == ["set", "catch"] * 3  # it goes on where it was
     play = {"path": "no such sound.wav", "device": "no such loudspeaker"}
     player = bench.build(pattern="[a x] .", play=play)
     assert len(bench.problems) == 3  # unit, sound, device

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.protocols import Known
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.timebase import ManualClock
@@ -20,7 +21,7 @@ PLUGIN = Registry().get("sink", "trigger")
 
 def watcher(pattern, info=INFO, **options):
     checked = PLUGIN.options(pattern=pattern, **options)
-    context = BuildContext(clock=ManualClock(), run="test", info=info)
+    context = BuildContext(clock=ManualClock(), run="test", info=info, n_models=1)
     return PLUGIN.watch(checked, context)
 
 
@@ -209,7 +210,12 @@ def test_the_end_of_a_stream_is_no_silence():
 
 def test_an_onset_that_a_detector_may_still_report_is_waited_for():
     context = BuildContext(
-        clock=ManualClock(), run="t", info=INFO, detector_latency=40, frame_length=8
+        clock=ManualClock(),
+        run="t",
+        info=INFO,
+        n_models=1,
+        detector_latency=40,
+        frame_length=8,
     )
     options = PLUGIN.options(pattern="b $", bout_gap_ms=300)
     found = triggers(PLUGIN.watch(options, context), heard("ab"), until=700)
@@ -311,3 +317,14 @@ def test_reset_forgets_everything():
 def test_what_cannot_be_is_refused(options, problem):
     with pytest.raises(ValueError, match=problem):
         PLUGIN.options.model_validate(options)
+
+
+def test_a_lane_without_labels_is_refused_where_labels_are_needed():
+    context = BuildContext(clock=ManualClock(), run="t", info=INFO)
+    with pytest.raises(ConfigError, match="no model that labels"):
+        PLUGIN.watch(PLUGIN.options(pattern="a ."), context)
+    with pytest.raises(ConfigError, match="no model that labels"):
+        PLUGIN.watch(PLUGIN.options(pattern="."), context)
+    PLUGIN.watch(PLUGIN.options(pattern=".", status="onset"), context)
+    PLUGIN.watch(PLUGIN.options(pattern=". $"), context)
+    PLUGIN.watch(PLUGIN.options(pattern="a", streams=["attic"]), context)

@@ -1,0 +1,54 @@
+"""The closed-loop bench counts samples correctly, and a real loop answers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from virtual_speaker import needs_virtual_speaker
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+sys.path.insert(0, str(BENCH))
+import loop  # noqa: E402
+
+
+def test_delays_are_counted_from_sound_to_answer() -> None:
+    """Also where the player paused, and where nobody answered."""
+    rng = np.random.default_rng(2)
+    sound = loop.syllable()
+    stimulus, starts = loop.series(sound, 12, rng)
+    paused = int(starts[5]) + len(sound) + 1000
+    left = np.concatenate(
+        [np.zeros(777), stimulus[:paused], np.zeros(900), stimulus[paused:]]
+    )
+    heard = np.stack([left, np.zeros_like(left)], axis=1).astype(np.float32)
+    expected = rng.integers(300, 9000, 12)
+    expected[3] = 0
+    for index, (start, delay) in enumerate(zip(starts, expected, strict=True)):
+        at = 777 + int(start) + (900 if index > 5 else 0) + int(delay)
+        if delay:
+            heard[at : at + 160, 1] = 0.5
+    delays = loop.delays_in(heard, sound, starts)
+    assert np.isnan(delays[3])
+    known = expected > 0
+    np.testing.assert_allclose(delays[known], expected[known] / loop.RATE * 1000)
+
+
+@pytest.mark.long
+@needs_virtual_speaker
+def test_a_real_loop_answers_every_sound() -> None:
+    command = [sys.executable, str(BENCH / "loop.py"), "--triggers", "20"]
+    done = subprocess.run(
+        [*command, "--mode", "provisional"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[0])
+    assert found["outcomes"]["played"] == 20
+    # Nobody answers a label before it was given.
+    assert 20 < found["measured_ms"]["p50"] < 200
