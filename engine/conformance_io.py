@@ -35,7 +35,10 @@ def _read_all(source: Source) -> list[tuple[Any, ...]]:
     source.open()
     items: list[tuple[Any, ...]] = []
     position = 0
-    info = source.info
+    try:
+        info = source.info
+    except RuntimeError:
+        info = None  # the first item must say it
     while True:
         try:
             item = source.read(1.0)
@@ -46,6 +49,7 @@ def _read_all(source: Source) -> list[tuple[Any, ...]]:
         if isinstance(item, StreamInfo):
             position, info = 0, item
         elif isinstance(item, Block):
+            assert info is not None, "samples before their stream is known"
             assert item.samples.ndim == 2, "samples are not [n_samples, n_channels]"
             assert item.start == position, f"hole at sample {position}"
             assert item.samples.dtype == np.float32, "samples are not float32"

@@ -170,6 +170,8 @@ class CommandBus:
     def _status(self, worker: LaneWorker) -> Reply:
         status: Reply = {"lane": worker.name, "ended": worker.finished.is_set()}
         channels = worker.channels
+        if not status["ended"] and not channels:
+            return {**status, "streams": [], "models": []}
         if not status["ended"]:
             acts = [(c.lane, _statistics(worker, c)) for c in channels]
             order = Order(None, acts)
@@ -182,8 +184,16 @@ class CommandBus:
         return status
 
     def _options(self, workers: Sequence[LaneWorker], wish: Wish) -> Reply:
-        stage = _stage_of(workers[0].channels[0], wish.model)
+        stage = _stage_of(_channel_of(workers[0]), wish.model)
         return {"options": _adjustable(stage)}
+
+
+def _channel_of(worker: LaneWorker) -> Channel:
+    if not worker.channels:
+        raise CommandError(
+            f"lane '{worker.name}' has heard nothing yet: try again later"
+        )
+    return worker.channels[0]
 
 
 def _statistics(worker: LaneWorker, channel: Channel) -> Act:
@@ -220,7 +230,7 @@ def _model_of(request: Request, workers: Sequence[LaneWorker]) -> str:
     for worker in workers:
         found = [
             (index, shell.plugin)
-            for index, shell in enumerate(worker.channels[0].lane.models)
+            for index, shell in enumerate(_channel_of(worker).lane.models)
             if isinstance(shell.stage, Controllable)
         ]
         if not found:

@@ -123,7 +123,8 @@ class LaneWorker:
         """
         with suppress(RuntimeError):  # some know only once they are open
             self._begin(self.source.info)
-        self._begin(self._shell.open())
+        if (info := self._shell.open()) is not None:
+            self._begin(info)
 
     def start(self) -> None:
         """Begin to read."""

@@ -14,6 +14,7 @@ from neurovocal.engine.types import (
     Event,
     Frames,
     Gap,
+    Health,
     Mark,
     Message,
     Offset,
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 API_VERSION = 1
 
-SourceItem: TypeAlias = Block | Gap | Anchor | StreamInfo
+StreamItem: TypeAlias = Block | Gap | Anchor | StreamInfo
+SourceItem: TypeAlias = StreamItem | Health
 ModelItem: TypeAlias = Frames | Gap | Onset | Offset
 
 
@@ -38,10 +40,11 @@ class Source(Protocol):
 
     @property
     def info(self) -> StreamInfo:
-        """The stream that is being read; known once `open` has returned.
+        """The stream that is being read; as a rule known once `open` has returned.
 
         A source that knows it earlier (a microphone) says so earlier; others
-        raise RuntimeError until they are open.
+        raise RuntimeError until they are open, or until their first stream has
+        begun (a folder in which no recording is yet).
         """
         ...
 
@@ -65,7 +68,9 @@ class Source(Protocol):
 
         Blocks and gaps follow each other without holes: each starts where the
         one before stopped. A `StreamInfo` says that a new stream begins at
-        sample 0 with the next block (a source may hold many recordings).
+        sample 0 with the next block (a source may hold many recordings). A source
+        that does not know its stream when it is open begins with one. `Health` is
+        published, for what a source can tell of itself besides its samples.
 
         Raises
         ------

@@ -7,7 +7,7 @@ from dataclasses import replace
 from threading import Event as Flag
 
 from neurovocal.engine.errors import Disconnected, EndOfStream, NeurovocalError
-from neurovocal.engine.protocols import Source, SourceItem, Timed
+from neurovocal.engine.protocols import Source, SourceItem, StreamItem, Timed
 from neurovocal.engine.source_state import SourceState
 from neurovocal.engine.supervise import Backoff, OnError
 from neurovocal.engine.timebase import NS, Clock
@@ -58,6 +58,8 @@ class SourceShell:
         report: Callable[[Health], None],
     ) -> None:
         self.state = SourceState(name, clock, source.live, report)
+        self._name = name
+        self._report = report
         self._source = source
         self._clock = clock
         self._restarts = on_error == "restart"
@@ -78,13 +80,15 @@ class SourceShell:
         self._ready: deque[SourceItem] = deque()
         self._end: Exception | None = None
 
-    def open(self) -> StreamInfo:
-        """Open the source; the stream that it brings."""
+    def open(self) -> StreamInfo | None:
+        """Open the source; the stream that it brings, if it is known yet."""
         self._source.open()
         self.state.opened()
-        return self._begin(self._source.info)
+        self._show_notices()
+        info = self._known()
+        return None if info is None else self._begin(info)
 
-    def read(self, timeout: float) -> SourceItem | None:
+    def read(self, timeout: float) -> StreamItem | None:
         """Read the next item; an outage is an empty gap first, then its length.
 
         Raises
@@ -120,6 +124,12 @@ class SourceShell:
         """Close the source."""
         self._source.close()
 
+    def _known(self) -> StreamInfo | None:
+        try:
+            return self._source.info
+        except RuntimeError:  # a folder in which no recording has appeared
+            return None
+
     def _begin(self, info: StreamInfo) -> StreamInfo:
         self._show_notices()
         self._info = info
@@ -140,7 +150,7 @@ class SourceShell:
             first_ns = now - block.stop * NS // self._info.sample_rate
             self._first_ns, self._back_ns = first_ns, self._clock.monotonic_ns()
 
-    def _pass(self, item: SourceItem | None) -> SourceItem | None:
+    def _pass(self, item: SourceItem | None) -> StreamItem | None:
         """`item` at its place in the stream."""
         match item:
             case None:
@@ -154,6 +164,10 @@ class SourceShell:
                 start, stop = item.start + self._shift, item.stop + self._shift
                 item = Gap(start, stop, item.reason)
                 self._stop = stop
+            case Health():
+                log.warning("lane '%s': %s", self._name, item.detail)
+                self._report(item)
+                return None
             case _:
                 item = replace(item, sample=item.sample + self._shift)
         return item
@@ -195,15 +209,15 @@ class SourceShell:
             return None
         try:
             self._source.open()
-            info = self._source.info
+            info = self._known()
         except NeurovocalError as failure:
             self._source.close()
             self._pause(str(failure))
             return None
         self._attempt_ns = None
-        return None if info == self._info else self._begin(info)
+        return None if info in (None, self._info) else self._begin(info)
 
-    def _conclude(self) -> SourceItem | None:
+    def _conclude(self) -> StreamItem | None:
         """Once the source has been heard for long enough, tell what is missing."""
         if self._first_ns is None:
             return None
@@ -212,7 +226,7 @@ class SourceShell:
             return None
         return self._settle(self._first_ns)
 
-    def _settle(self, first_ns: int) -> SourceItem | None:
+    def _settle(self, first_ns: int) -> StreamItem | None:
         """The outage's gap; what was held follows it, then the source itself."""
         assert self._info is not None
         assert self._held is not None

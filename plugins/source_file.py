@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from neurovocal.engine.errors import AudioFileError, EndOfStream
-from neurovocal.engine.protocols import SourceItem
+from neurovocal.engine.protocols import StreamItem
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
 from neurovocal.plugins._audio import Channels, Pacer, channels_problem, finite_items
@@ -84,8 +84,8 @@ class FileSource:
         self._context = context
         self._info: StreamInfo | None = None
         self._zone = zone_of(options.timezone) if options.timezone else None
-        self._items: Iterator[SourceItem] = iter(())
-        self._waiting: deque[SourceItem] = deque()
+        self._items: Iterator[StreamItem] = iter(())
+        self._waiting: deque[StreamItem] = deque()
         self._recording: Recording | None = None
         self.notices: list[str] = []
         self.failures: list[str] = []
@@ -143,7 +143,7 @@ class FileSource:
             paths, _ = _find(self._options, self._context)
             yield from describe_starts(paths, self._zone)
 
-    def read(self, timeout: float) -> SourceItem | None:
+    def read(self, timeout: float) -> StreamItem | None:
         """Return the next item; at the pace of hearing, None while it is not due."""
         if not self._waiting:
             item = next(self._items, None)
@@ -203,7 +203,7 @@ class FileSource:
             name = self._context.stream
         return StreamInfo(name, header.sample_rate, self._channels.count)
 
-    def _play(self, playlist: list[tuple[Header, str]]) -> Iterator[SourceItem]:
+    def _play(self, playlist: list[tuple[Header, str]]) -> Iterator[StreamItem]:
         """All items of all recordings, in order."""
         passes = self._options.repeat
         position = 0

@@ -182,6 +182,26 @@ def file(bench):
         check_source(lambda s=streams: bench.build(path=str(bench.folder), streams=s))
 
 
+def folder(bench):
+    (bench.folder / "card").mkdir()
+    path = bench.folder / "card" / "a.wav"
+    with wave.open(str(path), "wb") as recording:
+        recording.setnchannels(1)
+        recording.setsampwidth(2)
+        recording.setframerate(RATE)
+        recording.writeframes(pcm())
+    states = iter(range(10))
+    # Each has a memory of its own: what was taken once is not taken again.
+    check_source(
+        lambda: bench.build(
+            path=str(path.parent),
+            state=str(bench.folder / f"taken{next(states)}"),
+            follow=False,
+            **{"settle_s": 0, "poll_s": 0.01},
+        )
+    )
+
+
 def pipe(bench):
     raw = bench.folder / "song.raw"
     raw.write_bytes(pcm())
@@ -318,6 +338,7 @@ CONTRACTS = {
     ("model", "classifier"): classifier,
     ("model", "rnn_rbm"): rnn_rbm,
     ("source", "file"): file,
+    ("source", "folder"): folder,
     ("source", "microphone"): microphone,
     ("source", "pipe"): pipe,
     ("source", "recording"): recording,
@@ -363,6 +384,7 @@ def test_stages_look_like_their_protocol(kind, bundle, tmp_path):
     protocol = {"source": Source, "sink": Sink}[kind]
     options = {
         "file": {"path": "."},
+        "folder": {"path": "."},
         "pipe": {"sample_rate": RATE},
         "recording": {"path": str(tmp_path)},
         "wav": {"path": str(tmp_path)},

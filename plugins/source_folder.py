@@ -1,0 +1,306 @@
+"""A folder that recorders fill, as a source: each recording is heard once."""
+
+import shutil
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from neurovocal.engine.errors import AudioFileError, ConfigError, EndOfStream
+from neurovocal.engine.protocols import SourceItem
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.timebase import NS
+from neurovocal.engine.types import Anchor, Block, Gap, Health, StreamInfo
+from neurovocal.plugins._arrivals import Arrival, Arrivals
+from neurovocal.plugins._audio import Channels, channels_problem, finite_items
+from neurovocal.plugins._recording import Header, Recording
+from neurovocal.plugins._recording_time import TimeZone, zone_of
+from neurovocal.plugins._taken import Taken
+
+STATE = ".neurovocal-taken.jsonl"
+_BLOCK_LENGTH = 8192
+
+
+class FolderOptions(Options):
+    """Options of the ``folder`` source."""
+
+    path: str
+    """Folder into which recorders write."""
+    recursive: bool = False
+    """Whether folders inside it are searched, too."""
+    state: str | None = None
+    """File that remembers what was taken; by default `.neurovocal-taken.jsonl` in
+    the folder itself."""
+    set_aside: str | None = None
+    """Folder to move recordings to that cannot be used; by default they stay where
+    they are, and are not looked at again before they change."""
+    follow: bool = True
+    """Wait for more for ever; false: end when all that is there has been taken."""
+    settle_s: float = Field(default=5.0, ge=0)
+    """Seconds without a change after which a recording is finished: longer than the
+    recorder's pauses between two writes."""
+    partial_s: float = Field(default=60.0, ge=0)
+    """Seconds without a change after which one that is incomplete, or is none, is
+    set aside."""
+    poll_s: float = Field(default=1.0, gt=0)
+    """Seconds between two looks into the folder."""
+    confirm_s: float = Field(default=2.0, ge=0)
+    """Seconds after its last sample at which a recording counts as taken: sinks must
+    have written what came of it by then."""
+    channels: list[int] = [1]
+    """Channels to use, counted from 1. Each is labelled by itself unless `mix`
+    is set."""
+    mix: bool = False
+    """Average the channels that were asked for to one."""
+    timezone: TimeZone = None
+    """Zone of times in metadata and names that do not say theirs, such as
+    `Europe/Berlin`, `UTC` or `+02:00`; by default such times are not believed."""
+
+
+class FolderSource:
+    """Takes finished recordings in the order of time; nothing is ever dropped.
+
+    A recording that was being read when the engine was killed is read again, whole:
+    nothing is left out, and its events of the run before are of another run.
+
+    Attributes
+    ----------
+    failures : list of str
+        Recordings that were set aside or are damaged; when it ends by itself.
+    """
+
+    live = False
+
+    def __init__(self, options: FolderOptions, context: BuildContext) -> None:
+        self._options = options
+        self._clock = context.clock
+        self._folder = context.path(options.path)
+        self._taken = Taken(_state_path(options, context))
+        self._channels = Channels(options.channels, options.mix)
+        self._zone = zone_of(options.timezone) if options.timezone else None
+        self._info: StreamInfo | None = None
+        self._items: Iterator[SourceItem | None] = iter(())
+        self._unconfirmed: deque[tuple[int, Arrival, str | None]] = deque()
+        self._recording: Recording | None = None
+        self._readable = True
+        self._sound = True  # whether the last recording could be used, whole
+        self._told: deque[Health] = deque()
+        self.failures: list[str] = []
+
+    @property
+    def info(self) -> StreamInfo:
+        """The recording that is being read."""
+        if self._info is None:
+            raise RuntimeError("a folder source knows its stream once one has begun")
+        return self._info
+
+    def open(self) -> None:
+        """Read what was taken before.
+
+        Raises
+        ------
+        ConfigError
+            The folder is not there, or its state cannot be kept.
+        """
+        self.close()
+        if not self._folder.is_dir():
+            raise ConfigError(f"folder '{self._options.path}' does not exist")
+        self._taken.open()
+        options = self._options
+        self._arrivals = Arrivals(
+            self._folder,
+            options.recursive,
+            options.settle_s,
+            options.partial_s,
+            self._zone,
+            self._clock,
+        )
+        self._info = None
+        self._next_look_ns = self._clock.monotonic_ns()
+        self.failures.clear()
+        self._items = self._play()
+
+    def read(self, timeout: float) -> SourceItem | None:
+        """Return the next item; None while no finished recording is there."""
+        self._confirm(round(self._options.confirm_s * NS))
+        if self._told:
+            return self._told.popleft()
+        item = next(self._items, None)
+        if isinstance(item, StreamInfo):
+            self._info = item
+        if item is None and self._told:
+            return self._told.popleft()
+        if item is None and not self._options.follow and self._is_empty():
+            self._items = iter(())
+            self._confirm(0)
+            raise EndOfStream
+        if item is None and self._recording is None:
+            self._clock.wait_until(self._next_look_ns, timeout)
+        return item
+
+    def close(self) -> None:
+        """End; what was read to its end counts as taken."""
+        self._items = iter(())
+        self._confirm(0)
+        self._taken.close()
+        if self._recording is not None:
+            self._recording.close()
+            self._recording = None
+
+    def _is_empty(self) -> bool:
+        return self._empty and not self._arrivals.growing
+
+    def _play(self) -> Iterator[SourceItem | None]:
+        """All items for ever; None whenever there is nothing to do."""
+        self._empty = False
+        while True:
+            for arrival in self._look():
+                if arrival.header is None:
+                    self._put_aside(arrival, arrival.problem or "it is unusable")
+                elif (most := max(self._options.channels)) > arrival.header.channels:
+                    has = f"{arrival.header.channels} channels, there is no {most}"
+                    self._put_aside(arrival, f"'{arrival.path}' has {has}")
+                else:
+                    yield from self._hear(arrival, arrival.header)
+            yield None
+
+    def _look(self) -> list[Arrival]:
+        """Finished recordings, if it is time to look."""
+        now = self._clock.monotonic_ns()
+        if now < self._next_look_ns:
+            return []
+        self._next_look_ns = now + round(self._options.poll_s * NS)
+        pending = {arrival.name for _, arrival, _ in self._unconfirmed}
+        try:
+            found = self._arrivals.look(self._taken)
+        except OSError as error:
+            if self._readable:
+                reason = f"'{self._folder}' cannot be read: {error.strerror}"
+                self._tell("lossy", f"folder {reason}; it is tried again")
+            self._readable = False
+            return []
+        if not self._readable:
+            self._readable = True
+            self._tell("healthy", f"folder '{self._folder}' can be read again")
+        arrivals = [arrival for arrival in found if arrival.name not in pending]
+        self._empty = not arrivals
+        return arrivals
+
+    def _hear(self, arrival: Arrival, header: Header) -> Iterator[SourceItem]:
+        """One recording, as a stream of its own."""
+        recording = self._recording = Recording(header)
+        problem = None
+        yield StreamInfo(arrival.name, header.sample_rate, self._channels.count)
+        if header.start.utc_ns is not None:
+            yield Anchor(0, header.start.utc_ns)
+        try:
+            recording.open()
+            yield from self._samples(recording)
+            problem = recording.problem
+        except AudioFileError as error:
+            problem = str(error)
+        finally:
+            recording.close()
+            self._recording = None
+        if problem is not None and not arrival.path.exists():
+            self._tell("lossy", f"{problem}; it is heard again when it is back")
+            return
+        if problem is not None:
+            self._fail(problem)
+        elif not self._sound:
+            self._sound = True
+            self._tell("healthy", f"'{arrival.path}' could be used again")
+        self._unconfirmed.append((self._clock.monotonic_ns(), arrival, problem))
+
+    def _samples(self, recording: Recording) -> Iterator[Block | Gap]:
+        position = 0
+        while len(read := recording.read(_BLOCK_LENGTH)):
+            yield from finite_items(position, self._channels.pick(read))
+            position += len(read)
+
+    def _put_aside(self, arrival: Arrival, problem: str) -> None:
+        """Remember that it is of no use, and move it if that is wanted."""
+        self._taken.add(arrival.name, arrival.stat, "set aside", reason=problem)
+        if self._options.set_aside is not None:
+            target = Path(self._options.set_aside) / arrival.name
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if target.exists():
+                    raise FileExistsError(0, "there is one of this name")
+                shutil.move(arrival.path, target)
+            except OSError as error:
+                problem += f" (and cannot be moved: {error.strerror or error})"
+        self._fail(f"set aside: {problem}")
+
+    def _fail(self, problem: str) -> None:
+        self._sound = False
+        if not self._options.follow:  # the list of a run that never ends has no end
+            self.failures.append(problem)
+        self._tell("lossy", problem)
+
+    def _tell(self, state: Literal["healthy", "lossy"], sentence: str) -> None:
+        self._told.append(Health("source", state, sentence))
+
+    def _confirm(self, age_ns: int) -> None:
+        """Recordings whose last sample went out that long ago are taken."""
+        now = self._clock.monotonic_ns()
+        while self._unconfirmed and now - self._unconfirmed[0][0] >= age_ns:
+            _, arrival, problem = self._unconfirmed.popleft()
+            if not _is_unchanged(arrival):
+                problem = (
+                    f"'{arrival.path}' has changed after it was finished: what came "
+                    "later is not heard (make settle_s longer than the writer's pauses)"
+                )
+                self._fail(problem)
+            more = {} if problem is None else {"reason": problem}
+            self._taken.add(arrival.name, arrival.stat, "taken", **more)
+
+
+def _is_unchanged(arrival: Arrival) -> bool:
+    """Whether a file is as it was; one that was removed after it was heard is."""
+    try:
+        stat = arrival.path.stat()
+    except OSError:
+        return True
+    before = arrival.stat
+    return (stat.st_size, stat.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def _state_path(options: FolderOptions, context: BuildContext) -> Path:
+    folder = context.path(options.path)
+    return folder / STATE if options.state is None else Path(options.state)
+
+
+def _check(options: FolderOptions, context: BuildContext) -> Iterator[str]:
+    folder = context.path(options.path)
+    if not folder.is_dir():
+        yield f"folder '{options.path}' does not exist: make it or correct the name"
+    problem = channels_problem(options.channels)
+    if problem:
+        yield problem
+    if options.set_aside is not None:
+        aside = Path(options.set_aside).resolve()
+        if aside == folder.resolve() or (
+            options.recursive and folder.resolve() in aside.parents
+        ):
+            yield "set_aside: name a folder that is not itself searched for recordings"
+
+
+def _resources(options: FolderOptions) -> frozenset[str]:
+    return frozenset([f"folder:{Path(options.path).resolve()}"])
+
+
+def _build(options: FolderOptions, context: BuildContext) -> FolderSource:
+    return FolderSource(options, context)
+
+
+plugin = Plugin(
+    kind="source",
+    options=FolderOptions,
+    build=_build,
+    summary="A folder that recorders fill: each finished recording once",
+    resources=_resources,
+    check=_check,
+)
