@@ -43,7 +43,6 @@ _HURRIED_READ_S = 0.02
 _STALL_NS = NS // 20
 _STATS_NS = NS
 _LAGGING_MS = 1000.0
-_LONG_BLOCK = 1 << 16  # samples
 
 _STALLED = Health(
     SONG_CLOCK, "lagging", "the source delivers nothing: songs go on without it"
@@ -174,7 +173,10 @@ class LaneWorker:
             if isinstance(item, StreamInfo):
                 self._begin(item)
             elif item is not None:
-                self._hear(item)
+                for part in _pieces(item, self._info.sample_rate):
+                    self._hear(part)
+                    if self._stopping.is_set():
+                        break
             else:
                 self._sing()
             self._tick()
@@ -223,7 +225,7 @@ class LaneWorker:
             if isinstance(item, Block):
                 part = replace(item, samples=item.samples[:, index : index + 1])
                 self._keep(part, channel)
-            self._drive(channel, channel.lane.process(part), _is_long(part))
+            self._drive(channel, channel.lane.process(part))
 
     def _keep(self, block: Block, channel: Channel) -> None:
         peak = float(np.abs(block.samples).max(initial=0.0))
@@ -232,13 +234,9 @@ class LaneWorker:
             info = replace(channel.lane.info, sample_rate=self._info.sample_rate)
             self._dispatcher.send(info, block, block.stop, channel.timebase)
 
-    def _drive(self, channel: Channel, steps: Iterator[Step], long: bool) -> None:
-        """Take steps from a lane, timing each, until done.
-
-        A long block (a whole file) is left when the run is to stop; an ordinary
-        one is heard to its end, so that what was recorded is what was heard.
-        """
-        while not (long and self._stopping.is_set()):
+    def _drive(self, channel: Channel, steps: Iterator[Step]) -> None:
+        """Take steps from a lane, timing each, until done."""
+        while True:
             self._obey()
             start = self._clock.monotonic_ns()
             step = next(steps, None)
@@ -409,5 +407,15 @@ def _inherit(before: Lane, after: Lane) -> None:
             new.stage.obey("set", new.stage.prepare("set", old.stage.options))
 
 
-def _is_long(item: Block | Gap | Anchor) -> bool:
-    return isinstance(item, Block) and len(item.samples) > _LONG_BLOCK
+def _pieces(item: Block | Gap | Anchor, rate: int) -> Iterator[Block | Gap | Anchor]:
+    """A block, such as a whole file, in parts of at most a second.
+
+    A sink thus hears audio about when it hears what is in it, and who stops the run
+    does not wait for the end of a file.
+    """
+    if not isinstance(item, Block) or len(item.samples) <= rate:
+        yield item
+        return
+    for first in range(0, len(item.samples), rate):
+        samples = item.samples[first : first + rate]
+        yield replace(item, start=item.start + first, samples=samples)

@@ -133,13 +133,18 @@ class SinkWorker:
         return {**self.mailbox.counts(), "errors": self.metrics.errors, **own}
 
     @property
-    def trouble(self) -> tuple[Literal["restarting", "failed"], str] | None:
-        """What is wrong with the sink at this moment, and a sentence; None: nothing."""
+    def trouble(self) -> tuple[Literal["lossy", "restarting", "failed"], str] | None:
+        """What is wrong with the sink at this moment, and a sentence; None: nothing.
+
+        A sink that goes on without a part of its work says so in a `trouble` of
+        its own, a sentence or None.
+        """
         if self.failed.is_set() and not self.reader_left:
             return "failed", str(self.error or self._trouble)
         if self.down or self._failing:
             return "restarting", self._trouble
-        return None
+        own: str | None = getattr(self.sink, "trouble", None)
+        return None if own is None else ("lossy", own)
 
     def _run(self) -> None:
         dirty = False

@@ -36,6 +36,10 @@ def check(
         )
         for line in getattr(source, "describe", tuple)():
             typer.echo(f"  {line}")
+    sinks = [*plan.sinks, *(sink for lane in plan.lanes for sink in lane.sinks)]
+    for stage in (sink.stage for sink in sinks):
+        for line in getattr(stage.build(plan.context), "describe", tuple)():
+            typer.echo(f"{stage.name}: {line}")
     typer.echo(f"{located.name}: correct")
 
 

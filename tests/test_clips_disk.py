@@ -1,0 +1,235 @@
+"""Clips on disks that fill, vanish or refuse: it is said, and labels go on."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from test_sink_clips import EPOCH, INFO, QUICK, clips, play, segment, sink
+
+from neurovocal.engine.buffers import Mailbox
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.sink_health import SinkHealth
+from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Event, Message
+from neurovocal.plugins._clip_store import ClipStore, Limits, NoRoom
+from neurovocal.plugins.sink_clips import ClipsOptions, ClipsSink
+
+NAME = Path("2026-01-01/cage/t_cage_s{:012d}.flac")
+
+
+def name(number: int) -> Path:
+    return Path(str(NAME).format(number))
+
+
+def noise(seconds: float) -> Any:
+    """Audio that FLAC cannot make small."""
+    rng = np.random.default_rng(1)
+    return rng.uniform(-1, 1, (round(seconds * 1000), 1)).astype(np.float32)
+
+
+def three(first: int = 0) -> list[Event]:
+    return [
+        event
+        for i in range(3)
+        for event in segment(first + i, 1000 + 1500 * i, 2000 + 1500 * i)
+    ]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 64 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_costs_clips_only_and_recovers(small_disk: Path) -> None:
+    (small_disk / "ballast").write_bytes(bytes(60_000))
+    target = sink(small_disk)
+    target.open()
+    play(target, noise(8), three())
+    assert target.stats()["clips"] == 0
+    assert target.stats()["refused"] == 3
+    assert target.trouble is not None
+    assert "No space left" in target.trouble
+    assert "labels go on" in target.trouble
+    assert not [p for p in (small_disk / "clips").rglob("*") if p.is_file()]
+    (small_disk / "ballast").unlink()
+    target.close()
+    play(target, noise(8), three())
+    target.close()
+    assert target.stats()["clips"] == 3
+    assert target.trouble is None
+    assert len(clips(small_disk)) == 3
+
+
+def test_trouble_ends_by_itself_when_there_is_room_again(small_disk: Path) -> None:
+    clock = ManualClock(EPOCH)
+    options = ClipsOptions(path=str(small_disk / "clips"), **QUICK)
+    target = ClipsSink(options, "run1", clock)
+    target.open()
+    (small_disk / "ballast").write_bytes(bytes(60_000))
+    play(target, noise(3.5), segment(0, 1000, 2000))
+    assert target.trouble
+    (small_disk / "ballast").unlink()
+    clock.advance(6)
+    play(target, noise(0.2), [])
+    assert target.trouble is None
+
+
+def test_free_space_has_a_floor(tmp_path: Path) -> None:
+    free = [3_000_000]
+    store = ClipStore(
+        tmp_path / "clips", Limits(min_free_bytes=2_000_000), lambda folder: free[0]
+    )
+    store.open()
+    store.write(name(1), bytes(500_000), b"{}")
+    with pytest.raises(NoRoom, match=r"only 3.0 MB are free .* \(min_free_mb: 2\)"):
+        store.write(name(2), bytes(1_500_000), b"{}")
+    free[0] = 1_000_000
+    with pytest.raises(NoRoom):
+        store.probe()
+
+
+def test_the_file_size_limit_of_the_process_leaves_no_part(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    target = sink(tmp_path)
+    target.open()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        play(target, noise(4), segment(0, 1000, 2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "File too large" in str(target.trouble)
+    assert not [p for p in (tmp_path / "clips").rglob("*") if p.is_file()]
+    play(target, noise(4), [])
+
+
+def test_a_deleted_folder_is_made_again(tmp_path: Path) -> None:
+    target = sink(tmp_path)
+    target.open()
+    play(target, noise(4), segment(0, 1000, 2000))
+    target.close()
+    shutil.rmtree(tmp_path / "clips")
+    play(target, noise(4), segment(0, 1000, 2000))
+    assert len(clips(tmp_path)) == 1
+    assert target.stats()["files"] == 1
+    assert target.trouble is None
+
+
+AS_SOMEBODY_ELSE = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import soundfile
+from test_clips_disk import noise, play, segment, sink
+if os.geteuid() == 0:
+    os.setegid(65534)
+    os.seteuid(65534)
+folder = Path(sys.argv[2])
+target = sink(folder)
+target.open()
+os.chmod(folder / "clips", 0o500)
+play(target, noise(4), segment(0, 1000, 2000))
+assert "Permission denied" in target.trouble, target.trouble
+os.chmod(folder / "clips", 0o700)
+target.close()
+play(target, noise(4), segment(0, 1000, 2000))
+assert target.trouble is None
+assert target.stats()["clips"] == 1
+print("refused, then taken")
+"""
+
+
+def test_a_folder_that_may_not_be_written_is_said_and_tried_again() -> None:
+    # Root may write anywhere: the process that is tried is somebody else.
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        arguments = ["-c", AS_SOMEBODY_ELSE, str(Path(__file__).parent), folder]
+        done = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, timeout=100
+        )
+    assert done.stdout == "refused, then taken\n", done.stderr
+
+
+def test_a_read_only_disk_is_said_at_the_start(small_disk: Path) -> None:
+    remount = ["mount", "-o", "remount,ro", str(small_disk)]
+    subprocess.run(remount, check=True)
+    with pytest.raises(ConfigError, match="Read-only file system"):
+        sink(small_disk).open()
+
+
+def test_the_oldest_clips_go_first(tmp_path: Path) -> None:
+    store = ClipStore(tmp_path, Limits(max_files=2))
+    store.open()
+    (tmp_path / "2026-01-01").mkdir()
+    mine = tmp_path / "2026-01-01" / "my notes.wav"
+    mine.write_bytes(b"not a clip of ours")
+    for number in range(4):
+        store.write(name(number), b"x" * 10, b"{}")
+    assert store.removed == 2
+    kept = {p.name for p in (tmp_path / name(0)).parent.iterdir()}
+    assert kept == {
+        name(i).with_suffix(end).name for i in (2, 3) for end in (".flac", ".json")
+    }
+    assert mine.exists()
+    again = ClipStore(tmp_path, Limits(max_bytes=30))
+    again.open()
+    assert (again.files, again.size) == (2, 24)
+    again.write(name(9), b"x" * 10, b"{}")
+    assert not (tmp_path / name(2)).exists()
+    assert (again.files, again.size) == (2, 24)
+    with pytest.raises(NoRoom, match="more than max_mb"):
+        again.write(name(10), bytes(40), b"{}")
+
+
+def test_a_full_quota_may_stop_instead(tmp_path: Path) -> None:
+    target = sink(tmp_path, max_files=2, when_full="stop")
+    target.open()
+    play(target, noise(8), three())
+    assert len(clips(tmp_path)) == 2
+    assert "holds 2 clips (max_files)" in str(target.trouble)
+    for path in (tmp_path / "clips").rglob("*_s*"):
+        path.unlink()
+
+
+def test_what_a_killed_run_left_unfinished_is_removed(tmp_path: Path) -> None:
+    folder = (tmp_path / name(0)).parent
+    folder.mkdir(parents=True)
+    part = folder / ".t_cage_s000000000001.flac.part"
+    part.write_bytes(b"half")
+    store = ClipStore(tmp_path, Limits())
+    store.open()
+    assert not part.exists()
+
+
+def test_neighbours_are_told_that_no_clips_are_written(tmp_path: Path) -> None:
+    target = sink(tmp_path, max_files=1, when_full="stop")
+    mailbox: Mailbox[Message] = Mailbox({"events": 9, "bulk": 9}, "block")
+    worker = SinkWorker(
+        "sink 'clips'", target, target.wants, mailbox, "restart", ManualClock(EPOCH)
+    )
+    health = SinkHealth([worker])
+    target.open()
+    assert list(health.changes()) == []
+    play(target, noise(8), three())
+    [told] = health.changes()
+    assert told.state == "lossy"
+    assert "labels go on" in told.detail
+    assert INFO.stream not in told.detail

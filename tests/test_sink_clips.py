@@ -1,0 +1,325 @@
+"""Clips: the right samples, what is said of them, and which segments are taken."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neurovocal.engine.testing import check_sink
+from neurovocal.engine.timebase import NS, ManualClock
+from neurovocal.engine.types import (
+    Block,
+    Event,
+    Gap,
+    Label,
+    Message,
+    Offset,
+    Onset,
+    StreamInfo,
+    Surprise,
+)
+from neurovocal.plugins.sink_clips import ClipsOptions, ClipsSink
+
+RATE = 1000
+INFO = StreamInfo("cage 1", RATE)
+EPOCH = 1_700_000_000 * NS
+QUICK = {"min_free_mb": 0, "pre_roll_s": 0.1, "post_roll_s": 0.2, "longest_s": 2}
+
+
+def sink(folder: Path, **options: Any) -> ClipsSink:
+    checked = ClipsOptions.model_validate(
+        {"path": str(folder / "clips"), **QUICK, **options}
+    )
+    return ClipsSink(checked, "run1", ManualClock(EPOCH))
+
+
+def ramp(seconds: float) -> np.ndarray[Any, Any]:
+    """Each sample tells where it is."""
+    count = round(seconds * RATE)
+    return (np.arange(count, dtype=np.float32) / 2**16)[:, None]
+
+
+def segment(number: int, onset: int, offset: int, **label: Any) -> list[Event]:
+    given = {"unit": "a", "posterior": 0.9, "status": "final", "model": "m", **label}
+    return [
+        Onset(number, onset, 1.0),
+        Offset(number, onset, offset, False),
+        Label(number, onset, offset, **given),
+    ]
+
+
+def known_at(event: Event) -> int:
+    """When a lane would tell: marks at once, labels and gaps a little later."""
+    match event:
+        case Onset() | Offset():
+            return event.sample
+        case Label():
+            return (event.offset or event.onset) + 30
+        case Gap():
+            return event.stop
+        case Surprise():
+            return (event.first + len(event.values)) * event.hop_length
+    raise AssertionError(event)
+
+
+def play(
+    target: ClipsSink,
+    samples: Any,
+    events: Sequence[Event],
+    cuts: Sequence[int] = (100,),
+    *,
+    timed: bool = True,
+    delay: int = 0,
+) -> None:
+    """Audio in blocks, each followed by what the lane makes of it, as the engine does.
+
+    `delay`: so many samples later than their events do blocks come (a privacy gate).
+    """
+    gaps = [e for e in events if isinstance(e, Gap)]
+    waiting = sorted(events, key=known_at)
+    blocks = list(blocks_of(samples, cuts, gaps))
+    for block in blocks:
+        while waiting and known_at(waiting[0]) <= block.start + delay:
+            give(target, waiting.pop(0), timed)
+        target.write(message(block, block.stop, timed))
+    for event in waiting:
+        give(target, event, timed)
+
+
+def blocks_of(samples: Any, cuts: Sequence[int], gaps: list[Gap]) -> Iterator[Block]:
+    position = turn = 0
+    while position < len(samples):
+        stop = min(position + max(1, cuts[turn % len(cuts)]), len(samples))
+        for gap in gaps:
+            if gap.start <= position < gap.stop:
+                position = gap.stop
+                stop = max(stop, position)
+            elif position < gap.start < stop:
+                stop = gap.start
+        if stop > position:
+            yield Block(position, samples[position:stop])
+        position = stop
+        turn += 1
+
+
+def message(event: Event, at: int, timed: bool) -> Message:
+    made = Message(INFO, event, 0, at)
+    utc = EPOCH + made.sample * NS // RATE if timed else None
+    return Message(INFO, event, 0, at, utc)
+
+
+def give(target: ClipsSink, event: Event, timed: bool) -> None:
+    target.write(message(event, known_at(event), timed))
+
+
+def clips(folder: Path) -> list[tuple[dict[str, Any], Any, Path]]:
+    found = []
+    for path in sorted((folder / "clips").rglob("*.json")):
+        told = json.loads(path.read_text())
+        audio, rate = soundfile.read(path.with_name(told["audio"]), dtype="float32")
+        assert rate == told["sample_rate"]
+        assert len(audio) == told["stop"] - told["start"]
+        found.append((told, audio, path))
+    return found
+
+
+def test_a_clip_has_its_samples_and_says_what_they_are(tmp_path: Path) -> None:
+    target = sink(tmp_path, format="wav")
+    target.open()
+    samples = ramp(4)
+    surprise = Surprise(0, 100, np.arange(13, dtype=np.float32))
+    play(target, samples, [surprise, *segment(0, 1000, 1300)])
+    [(told, audio, path)] = clips(tmp_path)
+    target.close()
+    assert (told["start"], told["stop"]) == (900, 1500)
+    assert np.array_equal(audio, samples[900:1500, 0])
+    assert told["segments"] == [
+        {
+            "segment": 0,
+            "onset": 1000,
+            "offset": 1300,
+            "onset_s": 0.1,
+            "offset_s": 0.4,
+            "truncated": False,
+            "labels": [
+                {"unit": "a", "posterior": 0.9, "status": "final", "model": "m"}
+            ],
+            "surprise": {"mean": 11.0, "max": 12.0},
+        }
+    ]
+    assert told["complete"]
+    assert told["missing"] == []
+    assert told["utc"] == "2023-11-14T22:13:20.900000Z"
+    assert told["run"] == "run1"
+    day = tmp_path / "clips" / "2023-11-14" / "cage 1"
+    assert path == day / "20231114T221320.900000Z_cage 1_s000000000900.json"
+    assert len(list(day.iterdir())) == 2  # nothing is left beside the pair
+
+
+def test_flac_keeps_24_bits(tmp_path: Path) -> None:
+    target = sink(tmp_path)
+    target.open()
+    samples = ramp(3)
+    play(target, samples, segment(0, 1000, 1300))
+    [(_, audio, path)] = clips(tmp_path)
+    assert path.with_suffix(".flac").exists()
+    assert np.abs(audio - samples[900:1500, 0]).max() <= 2**-23
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, 900), min_size=1, max_size=6),
+    delay=st.sampled_from([0, 700]),
+    what=st.sampled_from(["segment", "bout"]),
+)
+def test_clips_do_not_depend_on_blocks(
+    tmp_path_factory: Any, cuts: list[int], delay: int, what: str
+) -> None:
+    samples = ramp(9)
+    events = [
+        *segment(0, 500, 700),
+        *segment(1, 1200, 1900, unit="b"),
+        Gap(4000, 4300, "overrun"),
+        *segment(2, 3800, 4000),
+        *segment(3, 4350, 7400),
+    ]
+    written = []
+    for cut, late in (((50,), 0), (cuts, delay)):
+        folder = tmp_path_factory.mktemp("clips")
+        target = sink(folder, what=what)
+        target.open()
+        play(target, samples, events, cut, delay=late)
+        target.close()
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        written.append([(p.relative_to(folder), p.read_bytes()) for p in files])
+    assert written[0] == written[1]
+    assert written[0]
+
+
+def test_a_gap_inside_is_silence_and_said_so(tmp_path: Path) -> None:
+    target = sink(tmp_path)
+    target.open()
+    play(target, ramp(4), [Gap(1350, 1420, "overrun"), *segment(0, 1000, 1300)])
+    [(told, audio, _)] = clips(tmp_path)
+    assert told["missing"] == [{"start": 1350, "stop": 1420, "reason": "overrun"}]
+    assert not told["complete"]
+    assert not audio[450:520].any()
+    assert audio[520:].all()
+    assert target.stats()["incomplete"] == 1
+
+
+def test_blocks_that_a_full_queue_dropped_are_said_to_be_lost(tmp_path: Path) -> None:
+    target = sink(tmp_path)
+    target.open()
+    events = segment(0, 1000, 1300)
+    for block in blocks_of(ramp(4), [100], []):
+        if block.start not in (1100, 1200):
+            target.write(message(block, block.stop, True))
+        for event in events:
+            if block.start < known_at(event) <= block.stop:
+                give(target, event, True)
+    [(told, _, _)] = clips(tmp_path)
+    assert told["missing"] == [
+        {"start": 1100, "stop": 1300, "reason": "lost on the way to the sink"}
+    ]
+
+
+def test_bouts_join_segments_and_are_never_longer_than_said(tmp_path: Path) -> None:
+    target = sink(tmp_path, what="bout", bout_gap_s=0.3)
+    target.open()
+    marks = [(500, 700), (900, 1100), (1800, 2000), (2200, 3500), (3700, 4500)]
+    events = [e for i, m in enumerate(marks) for e in segment(i, *m)]
+    play(target, ramp(8), events)
+    found = [[s["segment"] for s in told["segments"]] for told, _, _ in clips(tmp_path)]
+    assert found == [[0, 1], [2, 3], [4]]
+
+
+def test_of_a_long_segment_the_end_is_kept(tmp_path: Path) -> None:
+    target = sink(tmp_path)
+    target.open()
+    play(target, ramp(12), segment(0, 1000, 9000))
+    [(told, audio, _)] = clips(tmp_path)
+    assert told["cut"]
+    assert (told["start"], told["stop"]) == (6900, 9200)
+    assert audio.all()
+
+
+def rules_take(folder: Path, **select: Any) -> list[int]:
+    """Which of eight segments the rules take."""
+    folder.mkdir()
+    target = sink(folder, select=select)
+    target.open()
+    events: list[Event] = []
+    for i in range(8):
+        unit = "ab"[i % 2]
+        events += segment(
+            i,
+            1000 * i + 300,
+            1000 * i + 500,
+            unit=unit,
+            posterior=0.3 + 0.1 * (i // 2),
+            status="provisional" if i == 7 else "final",
+        )
+    values = np.repeat(np.arange(8, dtype=np.float32), 10)
+    values[23] = 20.0
+    # As a lane does it: surprise up to the offset, and then the offset.
+    heard = [Surprise(10 * i, 100, values[10 * i : 10 * i + 5]) for i in range(8)]
+    events = [*heard, *events]
+    play(target, ramp(12), events)
+    target.close()
+    return [told["segments"][0]["segment"] for told, _, _ in clips(folder)]
+
+
+def test_rules_are_all_to_be_passed(tmp_path: Path) -> None:
+    def take(**select: Any) -> list[int]:
+        return rules_take(tmp_path / str(len(list(tmp_path.iterdir()))), **select)
+
+    assert take() == list(range(8))
+    assert take(units=["b"]) == [1, 3, 5]  # 7 has no final label
+    assert take(units=["b"], status="any") == [1, 3, 5, 7]
+    assert take(min_posterior=0.45) == [4, 5, 6]
+    assert take(units=["a"], min_posterior=0.45) == [4, 6]
+    assert take(every=3) == [0, 3, 6]
+    assert take(units=["b"], every=2) == [1, 5]
+    assert take(min_surprise=5) == [2, 5, 6, 7]
+    assert take(min_surprise=15, surprise="max") == [2]
+
+
+def test_without_a_time_of_day_names_tell_the_run(tmp_path: Path) -> None:
+    target = sink(tmp_path)
+    target.open()
+    play(target, ramp(4), segment(0, 1000, 1300), timed=False)
+    [(told, _, path)] = clips(tmp_path)
+    assert told["utc"] is None
+    assert path.parent == tmp_path / "clips" / "undated" / "cage 1"
+    assert path.name == "run1_cage 1_s000000000900.json"
+
+
+def test_what_has_not_ended_is_written_when_the_run_ends(tmp_path: Path) -> None:
+    target = sink(tmp_path)
+    target.open()
+    play(target, ramp(1.4), segment(0, 1000, 1300))
+    assert clips(tmp_path) == []
+    target.close()
+    [(told, _, _)] = clips(tmp_path)
+    assert (told["start"], told["stop"]) == (900, 1400)
+
+
+def test_clips_sink_keeps_the_contract(tmp_path: Path) -> None:
+    events = segment(0, 200, 300)
+    block = Block(0, ramp(1))
+    messages = [
+        message(e, e.stop if e is block else 400, True) for e in [block, *events]
+    ]
+    check_sink(lambda: sink(tmp_path), messages)
+
+
+def test_check_tells_the_memory(tmp_path: Path) -> None:
+    [line] = sink(tmp_path, longest_s=94.7).describe()
+    assert "100 s" in line
+    assert "19.2 MB a stream" in line
