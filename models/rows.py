@@ -107,7 +107,7 @@ def pieces_of(songs: Sequence[Rows], most: int, length: int) -> list[Rows]:
     songs : sequence of Rows
         Clipped to [0, 1].
     most : int
-        Frames that all pieces may have.
+        Frames that all pieces may have; a single piece may have more.
     length : int
         Frames of the longest piece. A song that is longer is cut.
     """
@@ -121,8 +121,13 @@ def pieces_of(songs: Sequence[Rows], most: int, length: int) -> list[Rows]:
     share = most / max(1, sum(map(len, pieces)))
     if share >= 1:
         return pieces
-    kept = np.linspace(0, len(pieces) - 1, max(1, int(share * len(pieces)))).astype(int)
-    return [pieces[number] for number in kept]
+    kept, n_kept, n_seen = [], 0, 0
+    for piece in pieces:
+        n_seen += len(piece)
+        if n_kept + len(piece) <= share * n_seen:
+            kept.append(piece)
+            n_kept += len(piece)
+    return kept or pieces[:1]
 
 
 def mean_and_spread(songs: Sequence[Rows]) -> tuple[Float32, Float32]:

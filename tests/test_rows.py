@@ -16,7 +16,7 @@ from tone_dataset import make_tone_dataset
 from neurovocal.models.config import SplitConfig, TrainConfig
 from neurovocal.models.data import Annotation, Dataset, Recording, read_dataset
 from neurovocal.models.prepare import Prepared, prepare
-from neurovocal.models.rows import ClippedRows, StoredRows, mean_and_spread
+from neurovocal.models.rows import ClippedRows, StoredRows, mean_and_spread, pieces_of
 from neurovocal.models.split import split_recordings
 from neurovocal.models.train_rnn_rbm import songs_of
 
@@ -61,6 +61,27 @@ def test_moments_of_parts_are_those_of_the_whole(lengths: list[int]) -> None:
     together = np.concatenate(songs)
     np.testing.assert_array_equal(mean, together.mean(axis=0))
     np.testing.assert_array_equal(spread, together.std(axis=0))
+
+
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    most=st.integers(1, 200),
+)
+def test_pieces_are_some_of_the_songs(lengths: list[int], most: int) -> None:
+    songs = [np.full((n, 2), k / 10, np.float32) for k, n in enumerate(lengths)]
+    pieces = pieces_of(songs, most, 25)
+    # A last single frame foretells none, and is no piece.
+    alone = sum(n % 25 == 1 for n in lengths if n > 25)
+    n_frames = sum(map(len, pieces))
+    assert max(map(len, pieces)) <= 25
+    if most >= sum(lengths):
+        assert n_frames == sum(lengths) - alone
+    elif len(pieces) > 1:
+        assert n_frames <= most
+        # Spread evenly: what is left out at once is never much.
+        assert n_frames > most - 2 * 25 - alone
+    heard = [float(piece[:][0, 0]) for piece in pieces]
+    assert heard == sorted(heard)
 
 
 def prepared(folder: Path, store: Path | None = None) -> Prepared:

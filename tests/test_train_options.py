@@ -128,6 +128,10 @@ def test_a_training_starts_from_the_weights_of_a_bundle(
     bundle = train_bundle(job, recipe, Reporter(), StopFlag())
     assert bundle.manifest.front_end == origin.manifest.front_end
     assert bundle.manifest.training["from"]["name"] == "old"
+    # The final test heard it with the forecast, in the engine's lane.
+    figures = bundle.manifest.figures
+    assert figures["forecast"]["segments"] > 0
+    assert figures["label_in_time"][-1]["right_percent"] > 90
     with np.load(origin.path("golden.npz")) as old:
         frames, expected = old["frames"], dict(old)
     spec = bundle.manifest.classifier
