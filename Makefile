@@ -111,3 +111,8 @@ bundle: $(DEV_ENV)/.done  ## Train the bundle that ships, from ../shared/data
 
 clean:  ## Remove environments and caches
 	rm -rf $(RUN_ENV) $(DEV_ENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+LANES ?= 8
+MINUTES ?= 10
+bench-load: $(DEV_ENV)/.done  ## Play LANES lanes in real time for MINUTES: is any sample lost?
+	$(DEV_ENV)/bin/python bench/load.py --lanes $(LANES) --minutes $(MINUTES)

@@ -1,13 +1,15 @@
 """A lane and what the engine keeps beside it."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from neurovocal.engine.lane import Lane
+from neurovocal.engine.protocols import Controllable
 from neurovocal.engine.timebase import TimeBase
-from neurovocal.engine.types import Message
+from neurovocal.engine.types import Anchor, Block, Gap, Message
 
 
 @dataclass(slots=True, eq=False)
@@ -20,3 +22,24 @@ class Channel:
     level_db: float = -np.inf
     lag_ms: float = 0.0
     anchored: Message | None = None  # the newest anchor, as it was sent
+
+
+def inherit(before: Lane, after: Lane) -> None:
+    """What commands have changed stays so in a lane that is built anew."""
+    for old, new in zip(before.models, after.models, strict=False):
+        if isinstance(old.stage, Controllable) and old.plugin == new.plugin:
+            new.stage.obey("set", new.stage.prepare("set", old.stage.options))
+
+
+def pieces(item: Block | Gap | Anchor, rate: int) -> Iterator[Block | Gap | Anchor]:
+    """A block, such as a whole file, in parts of at most a second.
+
+    A sink thus hears audio about when it hears what is in it, and who stops the run
+    does not wait for the end of a file.
+    """
+    if not isinstance(item, Block) or len(item.samples) <= rate:
+        yield item
+        return
+    for first in range(0, len(item.samples), rate):
+        samples = item.samples[first : first + rate]
+        yield replace(item, start=item.start + first, samples=samples)

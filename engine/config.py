@@ -91,6 +91,17 @@ class LaneConfig(Options):
     """Sinks of this lane alone."""
 
 
+class SuperviseConfig(Options):
+    """When a run counts as sick."""
+
+    hang_s: float | None = Field(default=30.0, gt=0)
+    """Seconds after which a plugin that does not return counts as hanging: a sink is
+    replaced, a lane given up, and the others go on; null: never."""
+    max_rss_mb: float | None = Field(default=None, gt=0)
+    """Resident memory in MiB above which the run ends in order with exit code 2, so
+    that a service manager starts it anew; null: no limit."""
+
+
 class GlobalConfig(Options):
     """What all lanes share."""
 
@@ -104,6 +115,8 @@ class GlobalConfig(Options):
     """Time for an orderly stop; then what still waits is dropped and counted."""
     control: StageConfig | None = None
     """What takes commands while it runs, such as `{plugin: zmq}`; none by default."""
+    supervise: SuperviseConfig = SuperviseConfig()
+    """What the watchdog does not put up with (docs/operation.md)."""
     keys: str | None = None
     """Folder of keys that `neurovocal keys new` made: every socket then encrypts, and
     lets in only those whom `neurovocal keys add` let in."""

@@ -7,21 +7,22 @@ from contextlib import suppress
 from dataclasses import replace
 from threading import Event as Flag
 from threading import Thread
+from typing import Literal
 
 import numpy as np
 
-from neurovocal.engine.channel import Channel
+from neurovocal.engine.channel import Channel, inherit, pieces
 from neurovocal.engine.dispatch import Dispatcher, ledger_of
 from neurovocal.engine.errors import EndOfStream, NeurovocalError
 from neurovocal.engine.lane import Lane, Step
+from neurovocal.engine.lane_figures import STALLED, LagWatch, figures_of, look_at_load
 from neurovocal.engine.metrics import LedgerMetrics
 from neurovocal.engine.orders import Inbox, Order, Wish
-from neurovocal.engine.protocols import Controllable, Source
+from neurovocal.engine.protocols import Source
 from neurovocal.engine.source_shell import SourceShell
-from neurovocal.engine.supervise import OnError
+from neurovocal.engine.supervise import Calls, OnError
 from neurovocal.engine.timebase import NS, Clock, TimeBase
 from neurovocal.engine.types import (
-    SONG_CLOCK,
     Anchor,
     Block,
     Control,
@@ -42,11 +43,6 @@ _HURRIED_READ_S = 0.02
 # A live source that is silent for longer does not lead songs any more.
 _STALL_NS = NS // 20
 _STATS_NS = NS
-_LAGGING_MS = 1000.0
-
-_STALLED = Health(
-    SONG_CLOCK, "lagging", "the source delivers nothing: songs go on without it"
-)
 
 BuildLane = Callable[[StreamInfo, int], Lane]
 Recall = Callable[[Wish, Channel], Order]
@@ -110,7 +106,7 @@ class LaneWorker:
         self._info = StreamInfo(name, 1)
         self._touched = False  # whether this stream has begun
         self._next_stats_ns = 0
-        self._lagging = False
+        self._lag = LagWatch()
         self._thread = Thread(target=self._run, name=f"nv-{name}", daemon=True)
 
     def open(self) -> None:
@@ -134,6 +130,24 @@ class LaneWorker:
     def stop(self) -> None:
         """Stop reading; what was heard is finished, open segments are closed."""
         self._stopping.set()
+
+    @property
+    def away(self) -> bool:
+        """Whether the source's device was lost and is being waited for."""
+        return self._shell.away
+
+    def calls(self) -> Iterator[tuple[str, Calls]]:
+        """Everything of this lane that may hang, with its name."""
+        yield "source", self._shell.calls
+        for channel in self.channels:
+            for stage in channel.lane.stages:
+                yield stage.name, stage.calls
+
+    def note(
+        self, stage: str, state: Literal["healthy", "failed"], detail: str
+    ) -> None:
+        """Publish a health event in this lane's streams; from any thread."""
+        self._report(Health(stage, state, detail))
 
     def join(self, timeout: float) -> bool:
         """Wait for the thread; whether it has ended."""
@@ -173,7 +187,7 @@ class LaneWorker:
             if isinstance(item, StreamInfo):
                 self._begin(item)
             elif item is not None:
-                for part in _pieces(item, self._info.sample_rate):
+                for part in pieces(item, self._info.sample_rate):
                     self._hear(part)
                     if self._stopping.is_set():
                         break
@@ -196,7 +210,7 @@ class LaneWorker:
         if not fits:
             lanes = [self._build(info, index) for index in range(info.channels)]
             for channel, lane in zip(self.channels, lanes, strict=False):
-                _inherit(channel.lane, lane)
+                inherit(channel.lane, lane)
             self.channels = [
                 Channel(lane, TimeBase(lane.info.sample_rate)) for lane in lanes
             ]
@@ -262,10 +276,7 @@ class LaneWorker:
                 ledger = ledger_of(
                     event, step.at, info.sample_rate, queue_ms, compute_ms
                 )
-                parts = self.ledgers[kind]
-                parts.wait.add(ledger.wait_ms)
-                parts.queue.add(queue_ms)
-                parts.compute.add(compute_ms)
+                self.ledgers[kind].add(ledger)
             message = self._dispatcher.send(
                 info,
                 event,
@@ -317,7 +328,7 @@ class LaneWorker:
                 continue
             if not self._stalled:
                 # What comes now depends on the time of day: a replay must know.
-                self._report(_STALLED, [channel])
+                self._report(STALLED, [channel])
             self._send(channel, step, start)
         self._stalled = True
 
@@ -348,7 +359,9 @@ class LaneWorker:
         if now < self._next_stats_ns:
             return
         self._next_stats_ns = now + _STATS_NS
-        self._report_lag()
+        look_at_load(self.channels)
+        for change in self._lag.look(self.channels):
+            self._report(change)
         for change in self._dispatcher.sinks_health():
             self._report(change)
         for channel in self.channels:
@@ -358,14 +371,6 @@ class LaneWorker:
                 self._dispatcher.repeat(
                     replace(channel.anchored, emitted_ns=emitted_ns)
                 )
-
-    def _report_lag(self) -> None:
-        lag_ms = max((channel.lag_ms for channel in self.channels), default=0.0)
-        lagging = lag_ms > _LAGGING_MS
-        if lagging != self._lagging:
-            self._lagging = lagging
-            state = f"{lag_ms:.0f} ms behind the audio"
-            self._report(Health("lane", "lagging" if lagging else "healthy", state))
 
     def _report(self, event: Event, channels: Sequence[Channel] = ()) -> None:
         """Send an event that is not of a lane's own, to all channels' streams."""
@@ -380,42 +385,14 @@ class LaneWorker:
 
     def statistics(self, channel: Channel) -> dict[str, object]:
         """Counters of one lane, as its ``stats`` message carries them."""
-        rate = channel.lane.info.sample_rate
         return {
-            "position": channel.lane.position,
-            "seconds": round(channel.lane.position / rate, 3),
-            "level_db": round(channel.level_db, 1),
-            "lag_ms": round(channel.lag_ms, 3),
-            "drift_ppm": round(channel.timebase.drift_ppm, 3),
+            **figures_of(channel),
             "source": {
                 "heard": self.heard_samples,
                 "lost": self.lost_samples,
                 "state": self._shell.state.condition,
                 "outages": self._shell.state.outages,
             },
-            "events": dict(channel.counts),
-            "stages": {s.name: s.metrics.as_dict() for s in channel.lane.stages},
             "sinks": self._dispatcher.statistics(),
             "latency": {k: v.summary() for k, v in self.ledgers.items()},
         }
-
-
-def _inherit(before: Lane, after: Lane) -> None:
-    """What commands have changed stays so in a lane that is built anew."""
-    for old, new in zip(before.models, after.models, strict=False):
-        if isinstance(old.stage, Controllable) and old.plugin == new.plugin:
-            new.stage.obey("set", new.stage.prepare("set", old.stage.options))
-
-
-def _pieces(item: Block | Gap | Anchor, rate: int) -> Iterator[Block | Gap | Anchor]:
-    """A block, such as a whole file, in parts of at most a second.
-
-    A sink thus hears audio about when it hears what is in it, and who stops the run
-    does not wait for the end of a file.
-    """
-    if not isinstance(item, Block) or len(item.samples) <= rate:
-        yield item
-        return
-    for first in range(0, len(item.samples), rate):
-        samples = item.samples[first : first + rate]
-        yield replace(item, start=item.start + first, samples=samples)

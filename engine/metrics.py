@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from neurovocal.engine.types import Ledger
+
 _LOWEST_MS = 1e-3
 _PER_DECADE = 40
 _N_BUCKETS = 9 * _PER_DECADE
@@ -77,6 +79,12 @@ class LedgerMetrics:
     wait: Percentiles = field(default_factory=Percentiles)
     queue: Percentiles = field(default_factory=Percentiles)
     compute: Percentiles = field(default_factory=Percentiles)
+
+    def add(self, ledger: Ledger) -> None:
+        """Count one event's ledger."""
+        self.wait.add(ledger.wait_ms)
+        self.queue.add(ledger.queue_ms)
+        self.compute.add(ledger.compute_ms)
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Percentiles of each part in ms."""

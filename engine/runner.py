@@ -21,6 +21,7 @@ from neurovocal.engine.errors import (
 )
 from neurovocal.engine.lane import Lane
 from neurovocal.engine.lane_worker import LaneWorker
+from neurovocal.engine.notify import ServiceManager
 from neurovocal.engine.orders import Inbox, Recalled, Script
 from neurovocal.engine.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
 from neurovocal.engine.protocols import Sink, Source
@@ -28,6 +29,7 @@ from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.sink_worker import SinkWorker
 from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import Message, StreamInfo
+from neurovocal.engine.watchdog import Watchdog
 
 log = logging.getLogger("neurovocal")
 
@@ -109,6 +111,17 @@ class Runner:
         self.lanes: list[LaneWorker] = []
         self.bus = CommandBus(plan.context.run, self.lanes, self.stop)
         self._control = self._control_worker()
+        self._gave_up: list[str] = []
+        supervise = plan.config.shared.supervise
+        self.watchdog = Watchdog(
+            self.lanes,
+            self.sinks,
+            self._clock,
+            hang_s=supervise.hang_s,
+            max_rss_mb=supervise.max_rss_mb,
+            give_up=self._give_up,
+            manager=ServiceManager.of_environment(),
+        )
         numbers = Numbers()
         for lane, source in zip(plan.lanes, self._sources, strict=True):
             own = [self._sink(sink, source.live) for sink in lane.sinks]
@@ -180,6 +193,11 @@ class Runner:
             lane.start()
         if self._control:
             self._control.start()
+        self.watchdog.start()
+
+    def _give_up(self, sentence: str) -> None:
+        self._gave_up.append(sentence)
+        self.stop()
 
     def _abandon(self) -> None:
         """Close all, opened or not, in reverse; what went wrong first is raised."""
@@ -200,8 +218,12 @@ class Runner:
             with suppress(Empty):
                 self._wake.get(timeout=_TICK_S)
             tick()
+            hung = self.watchdog.hung
             ended = [lane for lane in self.lanes if lane.finished.is_set()]
-            if len(ended) == len(self.lanes) or any(lane.error for lane in ended):
+            # A lane that hangs is given up; what is left of the others is heard.
+            if all(lane.finished.is_set() or lane.name in hung for lane in self.lanes):
+                return
+            if any(lane.error for lane in ended):
                 return
             if any(sink.failed.is_set() for sink in self.sinks):
                 return
@@ -217,6 +239,7 @@ class Runner:
             spent_s = (self._clock.monotonic_ns() - began) / NS
             return self._forced or spent_s >= budget_s * share
 
+        self.watchdog.stop()
         if self._control:
             self._control.close(budget_s * _ORDERLY_SHARE)
         for lane in self.lanes:
@@ -244,6 +267,7 @@ class Runner:
         return outcome
 
     def _conclude(self, outcome: Outcome) -> None:
+        outcome.errors += [*self._gave_up, *self.watchdog.hung.values()]
         for lane in self.lanes:
             outcome.streams += lane.streams
             outcome.lost_samples += lane.lost_samples
@@ -295,7 +319,11 @@ class Runner:
         return ControlWorker(plan.name, control, self.bus.submit)
 
     def _sink(self, plan: SinkPlan, live: bool) -> SinkWorker:
-        sink = plan.stage.build(self.plan.context)
+        def build() -> Sink:
+            built: Sink = plan.stage.build(self.plan.context)
+            return built
+
+        sink = build()
         asked = plan.config.events
         wants = frozenset(asked) if asked is not None else _wants(sink)
         queue = plan.config.queue
@@ -304,7 +332,9 @@ class Runner:
             queue.when_full or ("drop_oldest" if live else "block"),
         )
         on_error = plan.config.on_error or ("restart" if live else "fail")
-        return SinkWorker(plan.stage.name, sink, wants, mailbox, on_error, self._clock)
+        return SinkWorker(
+            plan.stage.name, sink, wants, mailbox, on_error, self._clock, build
+        )
 
     def _observer(self, sink: Sink, live: bool) -> SinkWorker:
         mailbox: Mailbox[Message] = Mailbox(

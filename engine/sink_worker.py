@@ -3,16 +3,18 @@
 import logging
 import select
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import Event as Flag
-from threading import Thread
+from threading import Lock, Thread
 from typing import Literal
 
 from neurovocal.engine.buffers import Closed, Mailbox
 from neurovocal.engine.errors import NeurovocalError, StageError
 from neurovocal.engine.metrics import StageMetrics
 from neurovocal.engine.protocols import Sink
-from neurovocal.engine.supervise import Backoff, OnError
+from neurovocal.engine.supervise import Backoff, Calls, OnError
 from neurovocal.engine.timebase import NS, Clock
 from neurovocal.engine.types import BULK_KINDS, Message
 
@@ -20,6 +22,12 @@ log = logging.getLogger("neurovocal")
 
 _IDLE_S = 0.25
 _FLUSH_S = 1.0
+# A sink that hangs leaves its thread behind; after so many, the last one is waited for.
+_MOST_LEFT_BEHIND = 3
+
+
+class _Replaced(BaseException):
+    """The call hung, and another thread has taken the place of its own since."""
 
 
 def _stdout_reader_left() -> bool:
@@ -52,6 +60,8 @@ class SinkWorker:
         What a failing `write` means.
     clock : Clock
         For the pauses between restarts.
+    rebuild : callable, optional
+        Makes the sink anew, in place of one that hangs.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class SinkWorker:
         mailbox: Mailbox[Message],
         on_error: OnError,
         clock: Clock,
+        rebuild: Callable[[], Sink] | None = None,
     ) -> None:
         self.name = name
         self.sink = sink
@@ -78,7 +89,12 @@ class SinkWorker:
         self._clock = clock
         self._stopping = Flag()
         self._writing: Message | None = None
-        self._thread = Thread(target=self._run, name=f"nv-{name}", daemon=True)
+        self.calls = Calls()  # of the present thread
+        self._hung = 0  # number of the call that was last found hanging
+        self._left_behind = 0
+        self._rebuild = rebuild
+        self._lock = Lock()
+        self._thread = self._new_thread()
 
     def open(self) -> None:
         """Open the sink and start its thread."""
@@ -130,7 +146,47 @@ class SinkWorker:
     def statistics(self) -> dict[str, object]:
         """Counters of the queues, and the sink's own where it has some."""
         own: dict[str, object] = getattr(self.sink, "stats", dict)()
-        return {**self.mailbox.counts(), "errors": self.metrics.errors, **own}
+        counts = {"errors": self.metrics.errors, "replaced": self._left_behind}
+        return {**self.mailbox.counts(), **counts, **own}
+
+    def isolate(self, calls: Calls, seconds: float) -> None:
+        """Be told by the watchdog that a call does not return.
+
+        The queues before the sink are bounded, so the others go on anyhow. Where
+        its policy is to restart, a new sink with a new thread takes its place; the
+        message that it was writing counts as lost. Where the source waits for the
+        sink nothing is lost by waiting: it is only said.
+        """
+        with self._lock:
+            if calls is not self.calls or self._hung == calls.entered:
+                return  # it was replaced, or told, before
+            if calls.returned >= calls.entered:
+                return  # just now
+            self._hung = calls.entered
+            self._trouble = f"it has not returned for {seconds:.0f} s"
+            log.error("%s: %s", self.name, self._trouble)
+            if self.mailbox.when_full == "block":
+                return
+            replaceable = self._on_error == "restart" and self._rebuild is not None
+            if replaceable and self._left_behind < _MOST_LEFT_BEHIND:
+                self._replace()
+                return
+        if self._on_error == "fail":
+            self._give_up(StageError(self._trouble))
+
+    def _replace(self) -> None:
+        self._left_behind += 1
+        self.calls, self._hung = Calls(), 0
+        if self._writing is not None:
+            self._lose(self._writing)
+            self._writing = None
+        self.down = True
+        self._thread = self._new_thread(replaces=True)
+        self._thread.start()
+
+    def _new_thread(self, *, replaces: bool = False) -> Thread:
+        run = self._run_anew if replaces else self._run
+        return Thread(target=run, name=f"nv-{self.name}", daemon=True)
 
     @property
     def trouble(self) -> tuple[Literal["lossy", "restarting", "failed"], str] | None:
@@ -141,12 +197,51 @@ class SinkWorker:
         """
         if self.failed.is_set() and not self.reader_left:
             return "failed", str(self.error or self._trouble)
+        if self._hung and self._hung > self.calls.returned:
+            return "failed", self._trouble
         if self.down or self._failing:
             return "restarting", self._trouble
         own: str | None = getattr(self.sink, "trouble", None)
         return None if own is None else ("lossy", own)
 
     def _run(self) -> None:
+        sink = self.sink
+        with suppress(_Replaced):
+            self._work()
+            return
+        # Nobody waits for what this one still does.
+        try:
+            sink.close()
+        except Exception as error:
+            log.warning("%s, replaced, failed while closing: %s", self.name, error)
+
+    def _run_anew(self) -> None:
+        """Take the place of a sink that hangs."""
+        assert self._rebuild is not None
+        self.sink = self._rebuild()
+        try:
+            opened = self._reopen(Backoff())
+        except _Replaced:
+            return
+        if opened:
+            self._run()
+        else:
+            self.mailbox.discard()
+
+    def _call(self, work: Callable[[], None]) -> None:
+        """Call the sink; _Replaced when it took so long that it was given up."""
+        calls = self.calls
+        calls.entered += 1
+        try:
+            work()
+        finally:
+            with self._lock:
+                calls.returned += 1
+                replaced = calls is not self.calls
+            if replaced:
+                raise _Replaced
+
+    def _work(self) -> None:
         dirty = False
         while True:
             try:
@@ -194,17 +289,18 @@ class SinkWorker:
     def _write(self, message: Message) -> Exception | None:
         start = self._clock.monotonic_ns()
         self._writing = message
+        error: Exception | None = None
         try:
-            self.sink.write(message)
+            self._call(partial(self.sink.write, message))
             self.metrics.items += 1
             self._failing = False
-            return None
-        except Exception as error:
+        except Exception as failure:
             self.metrics.errors += 1
-            return error
-        finally:
-            self._writing = None
-            self.metrics.busy_ns += self._clock.monotonic_ns() - start
+            error = failure
+        # Not where it was replaced: the message is another thread's by then.
+        self._writing = None
+        self.metrics.busy_ns += self._clock.monotonic_ns() - start
+        return error
 
     def _lose(self, message: Message) -> None:
         self.mailbox.note_lost(_queue_of(message), message.kind)
@@ -214,14 +310,14 @@ class SinkWorker:
         self.down = True
         while True:
             try:
-                self.sink.close()
+                self._call(self.sink.close)
             except Exception as error:
                 log.warning("%s failed while closing: %s", self.name, error)
             self._pause(backoff.pause_s())
             if self._stopping.is_set():
                 return False
             try:
-                self.sink.open()
+                self._call(self.sink.open)
             except Exception as error:
                 self.metrics.errors += 1
                 log.warning("%s cannot be opened again yet: %s", self.name, error)
@@ -237,7 +333,7 @@ class SinkWorker:
 
     def _flush(self) -> bool:
         try:
-            self.sink.flush(_FLUSH_S)
+            self._call(partial(self.sink.flush, _FLUSH_S))
             self._failing = False
             return True
         except Exception as error:

@@ -5,15 +5,18 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Event as Flag
+from typing import TypeVar
 
 from neurovocal.engine.errors import Disconnected, EndOfStream, NeurovocalError
 from neurovocal.engine.protocols import Source, SourceItem, StreamItem, Timed
 from neurovocal.engine.source_state import SourceState
-from neurovocal.engine.supervise import Backoff, OnError
+from neurovocal.engine.supervise import Backoff, Calls, OnError
 from neurovocal.engine.timebase import NS, Clock
 from neurovocal.engine.types import Anchor, Block, Gap, Health, StreamInfo
 
 log = logging.getLogger("neurovocal")
+
+ResultT = TypeVar("ResultT")
 
 LOST = "device lost"
 # What comes back is held for so long: its first blocks come late or in a burst,
@@ -64,6 +67,7 @@ class SourceShell:
         self._clock = clock
         self._restarts = on_error == "restart"
         self._stopping = stopping
+        self.calls = Calls()
         self._info: StreamInfo | None = None
         self._stop = 0  # samples of this stream, lost ones included
         self._shift = 0  # added to what the source counts
@@ -104,7 +108,7 @@ class SourceShell:
             if self._end is not None:
                 end, self._end = self._end, None
                 raise end
-            item = self._source.read(timeout)
+            item = self._watched(lambda: self._source.read(timeout))
         except (Disconnected, EndOfStream) as error:
             if self._first_ns is not None:  # while what came back was held
                 self._end = error
@@ -119,6 +123,19 @@ class SourceShell:
         if item is not None:
             self._held.append(item)
         return self._conclude()
+
+    @property
+    def away(self) -> bool:
+        """Whether a lost device is being waited for."""
+        return self._attempt_ns is not None or self._held is not None
+
+    def _watched(self, work: Callable[[], ResultT]) -> ResultT:
+        """Call the source; the watchdog notices when it does not return."""
+        self.calls.entered += 1
+        try:
+            return work()
+        finally:
+            self.calls.returned += 1
 
     def close(self) -> None:
         """Close the source."""
@@ -208,7 +225,7 @@ class SourceShell:
         if self._stopping.is_set() or not due:
             return None
         try:
-            self._source.open()
+            self._watched(self._source.open)
             info = self._known()
         except NeurovocalError as failure:
             self._source.close()

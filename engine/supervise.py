@@ -1,6 +1,7 @@
 """What happens when a stage fails: a policy per stage, never a dead neighbour."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from time import perf_counter_ns
 from typing import Any, Literal, TypeAlias
@@ -11,8 +12,36 @@ from neurovocal.engine.types import Event, Health
 
 log = logging.getLogger("neurovocal")
 
+_LOAD_LOOKS = 11  # a second apart
+
 OnError: TypeAlias = Literal["fail", "skip", "restart"]
 State: TypeAlias = Literal["lossy", "restarting"]
+
+
+class Calls:
+    """Calls into a plugin, counted: more entered than returned is one that goes on.
+
+    Written by the thread that calls, read by the watchdog: two integers need no lock.
+    """
+
+    __slots__ = ("entered", "returned")
+
+    def __init__(self) -> None:
+        self.entered = self.returned = 0
+
+
+class Load:
+    """Share of real time that a stage takes, over the last ten seconds or so."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[int, int]] = deque(maxlen=_LOAD_LOOKS)
+        self.now = 0.0
+
+    def look(self, busy_ns: int, audio_ns: int) -> None:
+        """Note what was spent so far on how much audio; once a second."""
+        self._marks.append((busy_ns, audio_ns))
+        busy, audio = (self._marks[-1][i] - self._marks[0][i] for i in range(2))
+        self.now = busy / audio if audio > 0 else 0.0
 
 
 class StageShell:
@@ -52,6 +81,8 @@ class StageShell:
         self.stage = stage
         self.on_error = on_error
         self.metrics = StageMetrics()
+        self.calls = Calls()
+        self.load = Load()
         self._limit = limit
         self._in_a_row = 0
         self._timer = timer
@@ -87,6 +118,7 @@ class StageShell:
         if self.failed:
             return []
         start = self._timer()
+        self.calls.entered += 1
         try:
             events = list(work())
             if self._in_a_row:
@@ -95,6 +127,7 @@ class StageShell:
         except Exception as error:
             events = self._contain(error)
         finally:
+            self.calls.returned += 1
             self.metrics.busy_ns += self._timer() - start
         self.metrics.items += 1
         self.metrics.events += len(events)

@@ -1,0 +1,62 @@
+"""Tells a service manager how the run is: systemd's ``sd_notify`` protocol.
+
+The protocol is one datagram of ``KEY=value`` lines to a UNIX socket (sd_notify(3)),
+which is less code than any library for it.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+
+log = logging.getLogger("neurovocal")
+
+
+class ServiceManager:
+    """Who started the process and wants to hear of it; nobody: all is silent.
+
+    Parameters
+    ----------
+    address : str, optional
+        Path of a UNIX datagram socket; with a leading ``@``, an abstract one.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+
+    @classmethod
+    def of_environment(
+        cls, environment: Mapping[str, str] = os.environ
+    ) -> "ServiceManager":
+        """The manager that ``NOTIFY_SOCKET`` names, if any."""
+        return cls(environment.get("NOTIFY_SOCKET"))
+
+    def ready(self) -> None:
+        """All sinks and sources are open, audio is heard."""
+        self._send("READY=1")
+
+    def alive(self, status: str) -> None:
+        """All lanes make progress; `status` is one line for people."""
+        self._send(f"WATCHDOG=1\nSTATUS={status}")
+
+    def status(self, status: str) -> None:
+        """One line for people, without a sign of life."""
+        self._send(f"STATUS={status}")
+
+    def stopping(self) -> None:
+        """The run ends."""
+        self._send("STOPPING=1")
+
+    def _send(self, lines: str) -> None:
+        if not self._address:
+            return
+        address = self._address
+        if address.startswith("@"):
+            address = "\0" + address[1:]
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+                datagrams.setblocking(False)
+                datagrams.sendto(lines.encode(), address)
+        except OSError as error:
+            # A manager that went away must not end the run.
+            log.debug("NOTIFY_SOCKET takes nothing: %s", error)

@@ -1,0 +1,186 @@
+"""Notices what never returns or never stops growing, while the others work on.
+
+A call into a plugin that hangs cannot be ended: threads cannot be killed. It can be
+noticed, said, and walled off: a sink is replaced by a new one, a lane is given up.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from threading import Event as Flag
+from threading import Thread
+
+from neurovocal.engine.lane_worker import LaneWorker
+from neurovocal.engine.notify import ServiceManager
+from neurovocal.engine.process import Usage, usage
+from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.supervise import Calls
+from neurovocal.engine.timebase import NS, Clock
+
+log = logging.getLogger("neurovocal")
+
+_LOOK_S = 0.25
+_PING_NS = NS
+# A process that was itself stopped or starved in between has seen no hang.
+_MOST_NS = NS
+
+
+class Watchdog:
+    """Looks at all lanes and sinks of a run, four times a second.
+
+    Parameters
+    ----------
+    lanes, sinks : sequence of LaneWorker, of SinkWorker
+        Whose calls are watched.
+    clock : Clock
+        Measures how long a call lasts.
+    hang_s : float or None
+        Seconds after which a call counts as hanging; None: however long it takes.
+    max_rss_mb : float or None
+        Resident memory in MiB that ends the run; None: no limit.
+    give_up : callable
+        ``give_up(sentence)`` ends the run in order, with a failure.
+    manager : ServiceManager
+        Gets a sign of life each second as long as every lane makes progress.
+    measure : callable
+        What the process uses.
+
+    Attributes
+    ----------
+    hung : dict of str to str
+        Lanes that are given up, by name, with a sentence.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[LaneWorker],
+        sinks: Sequence[SinkWorker],
+        clock: Clock,
+        *,
+        hang_s: float | None,
+        max_rss_mb: float | None,
+        give_up: Callable[[str], None],
+        manager: ServiceManager,
+        measure: Callable[[], Usage] = usage,
+    ) -> None:
+        self._lanes = lanes
+        self._sinks = sinks
+        self._clock = clock
+        self._hang_ns = None if hang_s is None else round(hang_s * NS)
+        self._max_rss_mb = max_rss_mb
+        self._give_up = give_up
+        self._manager = manager
+        self._measure = measure
+        self._seen: dict[Calls, tuple[int, int]] = {}  # call's number, how long
+        self._looked_ns = clock.monotonic_ns()
+        self._passed_ns = 0  # since the look before, as far as it counts
+        self._progress: dict[LaneWorker, tuple[int, int]] = {}  # samples, since when
+        self.hung: dict[str, str] = {}  # by lane: what does not return, a sentence
+        self._culprits: dict[LaneWorker, str] = {}
+        self._next_ping_ns = 0
+        self._stopping = Flag()
+        self._thread = Thread(target=self._run, name="nv-watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._manager.ready()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more; the run ends."""
+        self._stopping.set()
+        self._manager.stopping()
+        if self._thread.ident is not None:
+            self._thread.join(_LOOK_S)
+
+    def look(self) -> None:
+        """Look once at everything."""
+        now = self._clock.monotonic_ns()
+        self._passed_ns = min(now - self._looked_ns, _MOST_NS)
+        self._looked_ns = now
+        for lane in self._lanes:
+            self._look_at_lane(lane)
+        for sink in self._sinks:
+            calls = sink.calls
+            lasts_ns = self._lasts_ns(calls)
+            if self._hang_ns is not None and lasts_ns >= self._hang_ns:
+                sink.isolate(calls, lasts_ns / NS)
+        if now >= self._next_ping_ns:
+            self._next_ping_ns = now + _PING_NS
+            self._look_at_memory()
+            self._ping(now)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_LOOK_S):
+            try:
+                self.look()
+            except Exception:
+                log.exception("the watchdog failed and goes on")
+
+    def _look_at_lane(self, lane: LaneWorker) -> None:
+        longest, culprit = 0, ""
+        for name, calls in lane.calls():
+            lasts_ns = self._lasts_ns(calls)
+            if lasts_ns > longest:
+                longest, culprit = lasts_ns, name
+        if self._hang_ns is not None:
+            hangs = longest >= self._hang_ns
+            self._note_hang(lane, culprit if hangs else "", longest / NS)
+
+    def _note_hang(self, lane: LaneWorker, culprit: str, seconds: float) -> None:
+        told = self._culprits.get(lane, "")
+        if culprit and not told:
+            self._culprits[lane] = culprit
+            sentence = f"it has not returned for {seconds:.0f} s"
+            self.hung[lane.name] = f"lane '{lane.name}': {culprit} hangs: {sentence}"
+            log.error("%s", self.hung[lane.name])
+            lane.note(culprit, "failed", sentence)
+        elif told and not culprit:
+            del self.hung[lane.name], self._culprits[lane]
+            log.warning("lane '%s': %s has returned", lane.name, told)
+            lane.note(told, "healthy", "it has returned, and the lane goes on")
+
+    def _lasts_ns(self, calls: Calls) -> int:
+        """How long the present call has been seen; 0 between calls."""
+        # In this order: a call that ends meanwhile is seen as ended, never as long.
+        entered, returned = calls.entered, calls.returned
+        if entered <= returned:
+            self._seen.pop(calls, None)
+            return 0
+        number, lasts_ns = self._seen.get(calls, (0, 0))
+        lasts_ns = lasts_ns + self._passed_ns if number == entered else 0
+        self._seen[calls] = (entered, lasts_ns)
+        return lasts_ns
+
+    def _look_at_memory(self) -> None:
+        if self._max_rss_mb is None:
+            return
+        used = self._measure()
+        if used.rss_mb <= self._max_rss_mb:
+            return
+        sentence = (
+            f"the process holds {used.rss_mb:.0f} MiB, more than "
+            f"supervise.max_rss_mb ({self._max_rss_mb:g}): it ends, to be started anew"
+        )
+        self._max_rss_mb = None  # said once
+        log.error("%s", sentence)
+        for lane in self._lanes:
+            lane.note("process", "failed", sentence)
+        self._give_up(sentence)
+
+    def _ping(self, now: int) -> None:
+        stuck = [lane.name for lane in self._lanes if not self._progresses(lane, now)]
+        if stuck:
+            self._manager.status(f"no progress: {', '.join(stuck)}")
+            return
+        ended = sum(lane.finished.is_set() for lane in self._lanes)
+        heard_s = sum(lane.heard_s for lane in self._lanes)
+        self._manager.alive(f"{len(self._lanes) - ended} lanes, {heard_s:.0f} s heard")
+
+    def _progresses(self, lane: LaneWorker, now: int) -> bool:
+        """Whether samples come, or their absence is known and being dealt with."""
+        samples = lane.heard_samples + lane.lost_samples
+        before, since = self._progress.get(lane, (-1, now))
+        if samples != before or lane.finished.is_set() or lane.away:
+            self._progress[lane] = (samples, now)
+            return True
+        return now - since < (self._hang_ns or 30 * NS)

@@ -1,0 +1,275 @@
+"""What hangs or grows: noticed by its deadline, said, walled off from the others."""
+
+import os
+import socket
+from threading import Event as Flag
+
+import pytest
+import scripted
+from scripted import EPOCH, INFO, PATIENCE_S, Namer, audio, many, then_wait
+
+from neurovocal.engine.config import SuperviseConfig
+from neurovocal.engine.notify import ServiceManager
+from neurovocal.engine.process import Usage, usage
+from neurovocal.engine.testing import CollectSink, ScriptedSource
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Frames, Health, Label, StreamInfo
+from neurovocal.engine.watchdog import Watchdog
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+class Sleeper(Namer):
+    """Does not return from its first frames before `woken` is set."""
+
+    def __init__(self):
+        self.entered, self.woken = Flag(), Flag()
+
+    def process(self, item):
+        if isinstance(item, Frames) and not self.entered.is_set():
+            self.entered.set()
+            self.woken.wait()
+        return super().process(item)
+
+
+@pytest.fixture
+def sleeper():
+    stage = Sleeper()
+    yield stage
+    stage.woken.set()
+
+
+def looker(runner, clock, **keys):
+    """A watchdog that looks when it is told to: the run's own never does here."""
+    runner.watchdog.stop()
+    settings = {
+        "hang_s": 30.0,
+        "max_rss_mb": None,
+        "give_up": runner._give_up,
+        "manager": ServiceManager(None),
+    }
+    runner.watchdog = Watchdog(
+        runner.lanes, runner.sinks, clock, **{**settings, **keys}
+    )
+    return runner.watchdog
+
+
+def pass_time(watchdog, clock, seconds, healthy):
+    """Seconds, one look each, in all of which a healthy lane goes on reading."""
+    (calls,) = [calls for name, calls in healthy.calls() if name == "source"]
+    watchdog.look()
+    for _ in range(seconds):
+        before = calls.entered
+        until(lambda before=before: calls.entered > before)
+        clock.advance(1.0)
+        watchdog.look()
+
+
+def until(condition):
+    """Wait for another thread, by its effects."""
+    pause = Flag()
+    for _ in range(int(PATIENCE_S / 0.01)):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it never came to be")
+
+
+@pytest.mark.parametrize("wakes", [False, True], ids=["for ever", "for a while"])
+def test_a_stage_that_hangs_costs_its_lane_alone(background, sleeper, wakes):
+    clock = ManualClock(EPOCH, autojump=False)
+    sink, done = CollectSink({"label", "health"}), Flag()
+    sources = [
+        ScriptedSource(INFO, then_wait(many(4), done), live=True),
+        ScriptedSource(StreamInfo("other", 1000), then_wait(many(4), done), live=True),
+    ]
+    runner = scripted.make_runner(sources, sink, clock=clock, models=["namer"])
+    # Only the first lane has the model that hangs.
+    runner.lanes[0]._build = _with(runner.lanes[0]._build, sleeper)
+    ended = Flag()
+    run = background(lambda: (runner.run(), ended.set())[0])
+    assert sleeper.entered.wait(PATIENCE_S)
+    watchdog = looker(runner, clock)
+    pass_time(watchdog, clock, 29, runner.lanes[1])
+    assert not watchdog.hung
+    pass_time(watchdog, clock, 2, runner.lanes[1])
+    hung = "lane 'lane0': model 'namer' hangs: it has not returned for 30 s"
+    assert watchdog.hung == {"lane0": hung}
+    until(lambda: sum(m.info.stream == "other" for m in sink.messages) >= 4)
+    if wakes:
+        sleeper.woken.set()
+        until(lambda: len(sink.events(Label)) == 8)
+        watchdog.look()
+    done.set()
+    until(lambda: clock.advance(0.1) or ended.is_set())
+    outcome = run()
+    states = [e.state for e in sink.events(Health) if "namer" in e.stage]
+    if wakes:
+        assert (states, outcome.exit_code) == (["failed", "healthy"], 0)
+    else:
+        assert (states, outcome.exit_code) == (["failed"], 2)
+        assert outcome.errors[0] == hung
+
+
+def _with(build, stage):
+    def with_stage(info, channel):
+        lane = build(info, channel)
+        lane.models[0].stage = stage
+        return lane
+
+    return with_stage
+
+
+class Hanging(CollectSink):
+    """Its second write does not return before `release` is set."""
+
+    def __init__(self):
+        super().__init__({"label"})
+        self.entered, self.release, self.writes = Flag(), Flag(), 0
+
+    def write(self, message):
+        self.writes += 1
+        if self.writes == 2:
+            self.entered.set()
+            self.release.wait()
+        super().write(message)
+
+
+def test_a_sink_that_hangs_is_replaced_and_its_loss_counted(background):
+    clock = ManualClock(EPOCH, autojump=False)
+    hanging, other, done = Hanging(), CollectSink({"label"}), Flag()
+    source = ScriptedSource(INFO, then_wait(many(6), done), live=True)
+    runner = scripted.make_runner(source, hanging, other, clock=clock, models=["namer"])
+    run = background(runner.run)
+    assert hanging.entered.wait(PATIENCE_S)
+    watchdog = looker(runner, clock)
+    pass_time(watchdog, clock, 30, runner.lanes[0])
+    worker = runner.sinks[0]
+    assert worker.trouble[0] == "restarting"
+    # The sixth comes when the stream ends.
+    until(lambda: len(other.messages) == 5)
+    until(lambda: clock.advance(0.2) or len(hanging.messages) == 4)
+    assert worker.trouble is None
+    hanging.release.set()  # the one that was left behind ends by itself
+    done.set()
+    outcome = run()
+    tally = worker.mailbox.tally["events"]
+    assert (tally.received, tally.delivered, tally.dropped) == (6, 5, 1)
+    assert (outcome.exit_code, dict(outcome.dropped)) == (3, {"label": 1})
+    assert worker.statistics()["replaced"] == 1
+
+
+def test_a_sink_that_may_only_fail_ends_the_run(background):
+    clock = ManualClock(EPOCH, autojump=False)
+    hanging, done = Hanging(), Flag()
+    source = ScriptedSource(INFO, then_wait(many(5), done), live=True)
+    runner = scripted.make_runner(
+        source, hanging, clock=clock, models=["namer"], sink={"on_error": "fail"}
+    )
+    run = background(runner.run)
+    assert hanging.entered.wait(PATIENCE_S)
+    watchdog = looker(runner, clock)
+    pass_time(watchdog, clock, 31, runner.lanes[0])
+    until(lambda: clock.advance(0.2) or runner.sinks[0].failed.is_set())
+    hanging.release.set()
+    outcome = run()
+    assert outcome.exit_code == 2
+    assert "has not returned for 30 s" in outcome.errors[0]
+
+
+def test_a_process_that_grows_ends_in_order(background):
+    clock = ManualClock(EPOCH, autojump=False)
+    sink, done = CollectSink({"label", "health"}), Flag()
+    source = ScriptedSource(INFO, then_wait(many(2), done), live=True)
+    runner = scripted.make_runner(source, sink, clock=clock, models=["namer"])
+    run = background(runner.run)
+    until(lambda: len(sink.events(Label)) == 2)
+    sizes = iter([Usage(900.0, 9, 9, 1.0), Usage(1100.0, 9, 9, 1.0)])
+    watchdog = looker(runner, clock, max_rss_mb=1000.0, measure=lambda: next(sizes))
+    watchdog.look()
+    assert not sink.events(Health)
+    clock.advance(1.0)
+    watchdog.look()
+    outcome = run()
+    assert [e.stage for e in sink.events(Health)] == ["process"]
+    assert outcome.exit_code == 2
+    assert "1100 MiB, more than supervise.max_rss_mb (1000)" in outcome.errors[0]
+
+
+@pytest.fixture
+def manager(tmp_path, monkeypatch):
+    """What a service manager hears, over a real socket."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(path)
+        listening.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        yield listening
+
+
+def heard(listening):
+    lines = []
+    while True:
+        try:
+            lines += listening.recv(4096).decode().split("\n")
+        except BlockingIOError:
+            return lines
+
+
+def test_signs_of_life_only_while_samples_come(background, manager):
+    clock = ManualClock(EPOCH, autojump=False)
+    go, done = Flag(), Flag()
+
+    def script():
+        yield audio("..##..")
+        while not go.wait(0.01):
+            yield None
+        yield audio("..##..", 60)
+        while not done.wait(0.01):
+            yield None
+
+    runner = scripted.make_runner(
+        ScriptedSource(INFO, script(), live=True), CollectSink(), clock=clock
+    )
+    run = background(runner.run)
+    until(lambda: runner.lanes[0].heard_samples == 60)
+    watchdog = looker(runner, clock, manager=ServiceManager.of_environment())
+    watchdog.look()
+    lines = heard(manager)
+    assert lines[0] == "READY=1"
+    assert lines[-2:] == ["WATCHDOG=1", "STATUS=1 lanes, 0 s heard"]
+    pass_time(watchdog, clock, 31, runner.lanes[0])
+    heard(manager)  # more than the socket holds: the manager looks seldom here
+    clock.advance(1.0)
+    watchdog.look()
+    assert heard(manager) == ["STATUS=no progress: lane0"]
+    go.set()
+    until(lambda: runner.lanes[0].heard_samples == 120)
+    clock.advance(1.0)
+    watchdog.look()
+    assert heard(manager)[0] == "WATCHDOG=1"
+    done.set()
+    run()
+    assert heard(manager) == ["STOPPING=1"]
+
+
+def test_no_manager_and_one_that_is_gone_cost_nothing(tmp_path):
+    ServiceManager.of_environment({}).ready()
+    ServiceManager(str(tmp_path / "nobody")).ready()
+
+
+def test_usage_is_of_this_process(tmp_path):
+    before = usage()
+    with open(tmp_path / "a", "w"), open(tmp_path / "b", "w"):
+        during = usage()
+    assert during.handles == before.handles + 2
+    assert 5 < before.rss_mb < 1e5
+    assert before.threads >= 1
+    assert before.cpu_s <= during.cpu_s <= sum(os.times()[:2]) + 0.01
+
+
+def test_limits_are_checked_like_everything_else():
+    assert SuperviseConfig().hang_s == 30.0
+    for wrong in ({"hang_s": 0}, {"max_rss_mb": -1}):
+        with pytest.raises(ValueError, match="greater than 0"):
+            SuperviseConfig(**wrong)
