@@ -84,6 +84,10 @@ lock: $(AUDIT_ENV)/.done  ## Make requirements.lock anew from pyproject.toml and
 	    --no-emit-find-links --no-header --no-annotate --strip-extras --allow-unsafe \
 	    --constraint constraints.txt --output-file requirements.lock pyproject.toml
 
+LOSSES ?= 100
+bench-losses: $(DEV_ENV)/.done  ## Take a stream and a sound card away LOSSES times: are the gaps of the true length?
+	$(DEV_ENV)/bin/python bench/losses.py --losses $(LOSSES)
+
 KILLS ?= 300
 torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what does its journal lose?
 	$(DEV_ENV)/bin/python bench/torture.py --kills $(KILLS)

@@ -8,6 +8,7 @@ import numpy as np
 
 from neurovocal.engine.lane import Lane
 from neurovocal.engine.protocols import Controllable
+from neurovocal.engine.signal_health import SignalHealth
 from neurovocal.engine.timebase import TimeBase
 from neurovocal.engine.types import Anchor, Block, Gap, Message
 
@@ -21,6 +22,7 @@ class Channel:
     counts: Counter[str] = field(default_factory=Counter)
     level_db: float = -np.inf
     lag_ms: float = 0.0
+    signal: SignalHealth | None = None  # of a live source
     anchored: Message | None = None  # the newest anchor, as it was sent
 
 

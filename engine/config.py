@@ -12,6 +12,7 @@ from neurovocal.engine.buffers import WhenFull
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.located import Located, Location, read_located
 from neurovocal.engine.registry import Options
+from neurovocal.engine.signal_health import SignalOptions
 from neurovocal.engine.supervise import OnError
 from neurovocal.engine.types import KINDS
 
@@ -78,6 +79,9 @@ class LaneConfig(Options):
     """Name of the stream where the source has no better one; default: station."""
     source: StageConfig
     """Where the audio comes from."""
+    signal: SignalOptions = SignalOptions()
+    """What is told about the signal of a live source: flat, clipped, with an offset,
+    too quiet, of another rate (docs/sources.md)."""
     bundle: str | None = None
     """Model bundle: a folder, or the name of one that ships."""
     features: StageConfig | None = None

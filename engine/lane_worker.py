@@ -19,6 +19,7 @@ from neurovocal.engine.lane_figures import STALLED, LagWatch, figures_of, look_a
 from neurovocal.engine.metrics import LedgerMetrics
 from neurovocal.engine.orders import Inbox, Order, Wish
 from neurovocal.engine.protocols import Source
+from neurovocal.engine.signal_health import RateHealth, SignalHealth, SignalOptions
 from neurovocal.engine.source_shell import SourceShell
 from neurovocal.engine.supervise import Calls, OnError
 from neurovocal.engine.timebase import NS, Clock, TimeBase
@@ -63,6 +64,8 @@ class LaneWorker:
         The time of day.
     on_error : {'fail', 'skip', 'restart'}
         Whether a source that lost its device is opened again.
+    signal : SignalOptions, optional
+        What is told about the samples of a live source.
     inbox : Inbox, optional
         Commands for this lane; where none can come, it reads less often.
     recall : callable, optional
@@ -79,6 +82,7 @@ class LaneWorker:
         on_error: OnError = "fail",
         inbox: Inbox | None = None,
         recall: Recall | None = None,
+        signal: SignalOptions | None = None,
     ) -> None:
         self.name = name
         self.source = source
@@ -97,6 +101,8 @@ class LaneWorker:
         self._stalled = False  # and songs went on without it
         self._build = build
         self._recall = recall
+        self._signal = signal if source.live else None
+        self._rate: RateHealth | None = None
         self._dispatcher = dispatcher
         self._clock = clock
         self._stopping = Flag()
@@ -214,6 +220,7 @@ class LaneWorker:
             self.channels = [
                 Channel(lane, TimeBase(lane.info.sample_rate)) for lane in lanes
             ]
+            self._watch_signal(info.sample_rate)
             self._rehearse()
             return
         for index, channel in enumerate(self.channels):
@@ -222,6 +229,29 @@ class LaneWorker:
             channel.lane.info = replace(channel.lane.info, stream=info.stream + suffix)
             channel.timebase = TimeBase(channel.lane.info.sample_rate)
             channel.anchored = None
+
+    def _watch_signal(self, sample_rate: int) -> None:
+        if self._signal is None:
+            return
+        self._rate = RateHealth(sample_rate, self._signal)
+        for channel in self.channels:
+            channel.signal = SignalHealth(sample_rate, self._signal)
+
+    def _hear_signal(self, item: Block | Gap | Anchor, channel: Channel) -> None:
+        """Tell what is wrong with the samples themselves."""
+        if channel.signal is None:
+            return
+        if isinstance(item, Gap):
+            channel.signal.lose()
+        elif isinstance(item, Block):
+            for change in channel.signal.hear(item.start, item.samples[:, 0]):
+                self._warn(change, [channel])
+
+    def _warn(self, change: Health, channels: Sequence[Channel] = ()) -> None:
+        level = logging.INFO if change.state == "healthy" else logging.WARNING
+        words = (self.name, change.stage, change.state, change.detail)
+        log.log(level, "lane '%s': %s is %s: %s", *words)
+        self._report(change, channels)
 
     def _hear(self, item: Block | Gap | Anchor) -> None:
         if isinstance(item, Block):
@@ -234,11 +264,15 @@ class LaneWorker:
         if not isinstance(item, Anchor):
             self._audio_ns = self._clock.monotonic_ns()
             self._stalled = False
+        if self._rate is not None and not isinstance(item, Anchor):
+            for change in self._rate.hear(item):
+                self._warn(change)
         for index, channel in enumerate(self.channels):
             part = item
             if isinstance(item, Block):
                 part = replace(item, samples=item.samples[:, index : index + 1])
                 self._keep(part, channel)
+            self._hear_signal(part, channel)
             self._drive(channel, channel.lane.process(part))
 
     def _keep(self, block: Block, channel: Channel) -> None:

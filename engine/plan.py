@@ -19,6 +19,7 @@ from neurovocal.engine.keys import key_problems
 from neurovocal.engine.located import Located, Location
 from neurovocal.engine.manifest import Bundle, load_bundle
 from neurovocal.engine.registry import BuildContext, Kind, Plugin, Registry
+from neurovocal.engine.signal_health import SignalOptions
 from neurovocal.engine.supervise import OnError
 from neurovocal.engine.types import KINDS, StreamInfo
 
@@ -76,6 +77,7 @@ class LanePlan:
     detector: StagePlan
     models: Sequence[StagePlan]
     sinks: Sequence[SinkPlan]
+    signal: SignalOptions
     watchers: Sequence[StagePlan] = ()  # stages of sinks that watch this lane
 
 
@@ -173,7 +175,11 @@ class _Planner:
         if source is None or features is None or detector is None or None in models:
             return None
         return LanePlan(
-            name, source, bundle, features, detector, [m for m in models if m], sinks
+            name,
+            *(source, bundle, features, detector),
+            [m for m in models if m],
+            sinks,
+            lane.signal,
         )
 
     def _bundle(self, lane: LaneConfig, loc: Location) -> Bundle | None:

@@ -138,6 +138,7 @@ class Runner:
                     or ("restart" if source.live else "fail"),
                     self._inbox(recalled),
                     self.bus.recall,
+                    lane.signal,
                 )
             )
 

@@ -22,6 +22,8 @@ LOST = "device lost"
 # What comes back is held for so long: its first blocks come late or in a burst,
 # and only some of them together tell when the first sample was heard.
 _SETTLE_NS = NS // 2
+# One that goes away again sooner than this is sought with longer and longer pauses.
+_STEADY_NS = NS
 
 
 class SourceShell:
@@ -73,7 +75,6 @@ class SourceShell:
         self._shift = 0  # added to what the source counts
         self._noticed = 0
         self._backoff = Backoff()
-        self._pause_ns = 0
         self._back_ns = 0  # when the first sample came after the last outage
         # The outage, if there is one: when the last sample before it was heard,
         # when the next attempt is due, and what came since the return.
@@ -202,8 +203,7 @@ class SourceShell:
         if not again:
             heard_ns = self._heard_ns(self._stop - self._shift)
             self._last_ns = self._last_ns if heard_ns is None else heard_ns
-            steady_ns = self._clock.monotonic_ns() - self._back_ns
-            if steady_ns > self._pause_ns:
+            if self._clock.monotonic_ns() - self._back_ns > _STEADY_NS:
                 self._backoff.succeeded()
         self._held, self._first_ns = deque(), None
         self._source.close()
@@ -213,8 +213,7 @@ class SourceShell:
 
     def _pause(self, reason: str | None) -> None:
         pause_s = self._backoff.pause_s()
-        self._pause_ns = round(pause_s * NS)
-        self._attempt_ns = self._clock.monotonic_ns() + self._pause_ns
+        self._attempt_ns = self._clock.monotonic_ns() + round(pause_s * NS)
         if reason is not None:
             self.state.missed(reason, pause_s)
 

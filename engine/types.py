@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 Float32: TypeAlias = NDArray[np.float32]
 LabelStatus: TypeAlias = Literal["provisional", "revised", "final"]
 HealthState: TypeAlias = Literal[
-    "healthy", "lagging", "lossy", "stalled", "restarting", "recovering", "failed"
+    "healthy",
+    "degraded",
+    "lagging",
+    "lossy",
+    "stalled",
+    "restarting",
+    "recovering",
+    "failed",
 ]
 ForecastStatus: TypeAlias = Literal["offset", "onset"]
 TriggerStatus: TypeAlias = Literal["onset", "provisional", "final", "silence"]

@@ -12,8 +12,8 @@ from neurovocal.engine.located import parse_located
 from neurovocal.engine.registry import Options
 
 TOP = (
-    "bundle, control, detector, features, models, name, sinks, source, station, "
-    "stop_timeout_s, tile, version"
+    "bundle, control, detector, features, keys, models, name, signal, sinks, source, "
+    "station, stop_timeout_s, supervise, tile, version"
 )
 KINDS = (
     "'block', 'gap', 'anchor', 'frames', 'posteriors', 'onset', 'offset', 'label', "
@@ -144,8 +144,8 @@ sinks:
         (
             "version: 1\nlanes: [{source: {plugin: file}}]\nsource: {plugin: file}\n",
             [
-                "source: unknown option (known: control, lanes, sinks, station, "
-                "stop_timeout_s, tile, version)"
+                "source: unknown option (known: control, keys, lanes, sinks, station, "
+                "stop_timeout_s, supervise, tile, version)"
             ],
         ),
         (

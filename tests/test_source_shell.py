@@ -1,16 +1,12 @@
 """Outages: what a lane hears of a source that goes away and comes back."""
 
 import itertools
-import socket
 import sys
-import threading
-import time
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event as Flag
 
 import numpy as np
 import pytest
+from broadcast import FETCH, Station
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -162,54 +158,6 @@ def test_without_restart_it_fails_at_once():
 
 
 # ---- a real server that cuts the stream -----------------------------------------
-
-FETCH = """
-import shutil, sys, urllib.request
-with urllib.request.urlopen(sys.argv[1]) as stream:
-    while data := stream.read1(65536):
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-"""
-
-
-class Station(ThreadingHTTPServer):
-    """Broadcasts 24-bit samples whose value is their number since the start."""
-
-    daemon_threads = True
-    rate = 8000
-    step_s = 0.02
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Listener)
-        self.began = time.monotonic()
-        self.cut = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
-
-    def __exit__(self, *error):
-        self.cut.set()
-        self.shutdown()
-        super().__exit__(*error)
-
-
-class _Listener(BaseHTTPRequestHandler):
-    def do_GET(self):
-        station = self.server
-        self.send_response(200)
-        self.end_headers()
-        station.cut.clear()
-        sent = at = int((time.monotonic() - station.began) * station.rate)
-        with suppress(OSError):
-            while not station.cut.wait(station.step_s):
-                at = int((time.monotonic() - station.began) * station.rate)
-                numbers = np.arange(sent, at, dtype="<i4")
-                self.wfile.write(numbers.view(np.uint8).reshape(-1, 4)[:, :3].tobytes())
-                sent = at
-        with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    def log_message(self, *args):
-        pass
 
 
 def hear_until_cut(shell, station, cuts):

@@ -165,6 +165,21 @@ class VirtualMicrophone:
         """Deliver nothing at all any more, like a device that hangs."""
         self._paused = True
 
+    def unplug(self) -> None:
+        """Take the sound card away: whoever listens to it loses it."""
+        self._pactl("unload-module", "module-pipe-source")
+
+    def plug_in(self) -> None:
+        """Let the sound card be there again, with an empty memory."""
+        self._pactl("load-module", *self._module())
+        fifo, self._fifo = self._fifo, self._open_fifo()
+        os.close(fifo)
+
+    def _pactl(self, *words: str) -> None:
+        subprocess.run(
+            ["pactl", *words], env=self.env, stdout=subprocess.DEVNULL, check=True
+        )
+
     def close(self) -> None:
         """End the processes, the daemon, and remove all traces."""
         for process in self._processes:
@@ -195,12 +210,10 @@ class VirtualMicrophone:
         }
 
     def _start_daemon(self) -> None:
-        form = f"format=s16le rate={self.sample_rate} channels={self.channels}"
-        fifo = self.home / "microphone.fifo"
         socket = self.home / "pulse.sock"
         modules = [
             f"module-native-protocol-unix socket={socket} auth-anonymous=1",
-            f"module-pipe-source source_name={DEVICE} file={fifo} {form}",
+            " ".join(self._module()),
         ]
         command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"]
         command += ["--use-pid-file=no", "-F", "/dev/null"]
@@ -213,12 +226,26 @@ class VirtualMicrophone:
             stderr=subprocess.DEVNULL,
         )
         self._wait_for(
-            lambda: socket.exists() and fifo.exists(), 30, "pulseaudio did not start"
+            lambda: socket.exists() and self._path.exists(),
+            *(30, "pulseaudio did not start"),
         )
-        self._fifo = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        self._fifo = self._open_fifo()
+
+    @property
+    def _path(self) -> Path:
+        return self.home / "microphone.fifo"
+
+    def _module(self) -> list[str]:
+        form = f"format=s16le rate={self.sample_rate} channels={self.channels}"
+        name = f"source_name={DEVICE} file={self._path}"
+        return ["module-pipe-source", *name.split(), *form.split()]
+
+    def _open_fifo(self) -> int:
+        fifo = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
         # What waits in the FIFO is heard late: a quarter of a second, not one.
         frame_bytes = 2 * self.channels
-        fcntl.fcntl(self._fifo, fcntl.F_SETPIPE_SZ, self.sample_rate * frame_bytes // 4)
+        fcntl.fcntl(fifo, fcntl.F_SETPIPE_SZ, self.sample_rate * frame_bytes // 4)
+        return fifo
 
     def _wait_for(self, condition: Any, timeout: float, problem: str) -> None:
         limit = time.monotonic() + timeout

@@ -1,0 +1,256 @@
+"""Takes a stream and a sound card away, again and again, and measures the gaps.
+
+*stream*: a `pipe` source fetches raw PCM over HTTP from a server that cuts the
+connection, and refuses new ones for a random time. *microphone*: PortAudio listens
+to a sound card made of software, which is unplugged (its module unloaded) and plugged
+in again. Every sample carries the moment at which it was made, so that the number of
+those that were missed is read off the samples around each gap.
+
+    .venv/bin/python bench/losses.py --losses 100
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from threading import Event as Flag
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.source_shell import SourceShell
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Anchor, Block, Gap
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from broadcast import FETCH, Station
+from virtual_audio import VirtualMicrophone
+
+HEARD_S = (0.6, 1.5)
+AWAY_S = (0.1, 3.0)
+PATIENCE_S = 60.0
+MICROPHONE_RATE = 32_000
+MICROPHONE_SPAN = 1 << 16  # after so many samples 16 bits come again
+MICROPHONE_BLOCK = MICROPHONE_RATE // 10
+
+
+def main() -> int:
+    """Lose, recover, compare; 0 if every gap is within a block of its length."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--losses", type=int, default=100, help="of each kind")
+    parser.add_argument("--kinds", default="stream,microphone")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--listen", metavar="PLUGIN", help=argparse.SUPPRESS)
+    parser.add_argument("--options", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.listen:
+        return listen(arguments.listen, arguments.options)
+    table = Table(
+        *("source", "losses", "recovered", "within a block"),
+        *("block, ms", "error, ms: median", "95 %", "largest", "outage, s"),
+        box=None,
+    )
+    good = True
+    for kind in arguments.kinds.split(","):
+        make = {"stream": LostStream, "microphone": LostMicrophone}[kind]
+        rng = random.Random(arguments.seed)
+        with make() as lost:
+            errors, lengths = lose(lost, kind, arguments.losses, rng)
+        rate, block = lost.sample_rate, lost.block_length
+        off = np.abs(errors) * 1000 / rate
+        within = int((np.abs(errors) <= block).sum())
+        good &= within == arguments.losses
+        table.add_row(
+            kind,
+            str(arguments.losses),
+            str(len(errors)),
+            str(within),
+            f"{block * 1000 / rate:.0f}",
+            *(f"{value:.2f}" for value in np.percentile(off, [50, 95, 100])),
+            f"{min(lengths):.1f} to {max(lengths):.1f}",
+        )
+    Console(width=120).print(table)
+    return 0 if good else 1
+
+
+class Lost:
+    """A source that can be taken away, and a process that listens to it."""
+
+    sample_rate: int
+    block_length: int
+    process: subprocess.Popen[str]
+
+    def take_away(self) -> None:
+        """Nothing is delivered any more."""
+
+    def give_back(self) -> None:
+        """It can be opened again."""
+
+    def missed(self, last: int, first: int, gap: int) -> int:
+        """Samples that were made between two, of which `gap` is a guess."""
+        raise NotImplementedError
+
+    def command(self, plugin: str, options: dict[str, Any]) -> list[str]:
+        """What the process that listens is."""
+        more = ["--listen", plugin, "--options", json.dumps(options)]
+        return [sys.executable, __file__, *more]
+
+
+class LostStream(Lost):
+    """HTTP: the server cuts connections and refuses new ones for a while."""
+
+    sample_rate = Station.rate
+    block_length = 4096
+
+    def __enter__(self) -> "LostStream":
+        self.station = Station()
+        options = {
+            "sample_rate": self.sample_rate,
+            "sample_format": "s24le",
+            "command": [sys.executable, "-c", FETCH, self.station.url],
+            "endless": True,
+            "block_length": self.block_length,
+        }
+        self.process = subprocess.Popen(
+            self.command("pipe", options), stdout=subprocess.PIPE, text=True
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.station.__exit__(*error)
+
+    def take_away(self) -> None:
+        """Nothing is delivered any more."""
+        self.station.closed = True
+        self.station.cut.set()
+
+    def give_back(self) -> None:
+        """It can be opened again."""
+        self.station.closed = False
+
+    def missed(self, last: int, first: int, gap: int) -> int:
+        """Samples that were made between two."""
+        return first - last - 1
+
+
+class LostMicrophone(Lost, VirtualMicrophone):
+    """PulseAudio: the module that is the sound card is unloaded and loaded."""
+
+    sample_rate = MICROPHONE_RATE
+    block_length = MICROPHONE_BLOCK
+
+    def __init__(self) -> None:
+        super().__init__(MICROPHONE_RATE)
+
+    def __enter__(self) -> "LostMicrophone":
+        super().__enter__()
+        options = {
+            "device": "pipemic",
+            "sample_rate": self.sample_rate,
+            "stall_timeout_s": 2.0,
+        }
+        command = self.command("microphone", options)
+        self.process = self.start(command, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def _feed(self) -> None:
+        """Write the ramp as time goes, whether anybody can take it or not."""
+        began, sent = time.monotonic(), 0
+        while not self._stop.wait(0.01):
+            at = int((time.monotonic() - began) * self.sample_rate)
+            numbers = np.arange(sent, at).astype(np.uint16)
+            self._write(numbers.tobytes(), insist=False)
+            sent = at
+
+    def take_away(self) -> None:
+        """Nothing is delivered any more."""
+        self.unplug()
+
+    def give_back(self) -> None:
+        """It can be opened again."""
+        self.plug_in()
+
+    def missed(self, last: int, first: int, gap: int) -> int:
+        """Samples that were made between two; their numbers come again."""
+        exact = (first - last - 1) % MICROPHONE_SPAN
+        turns = round((gap - exact) / MICROPHONE_SPAN)
+        return exact + turns * MICROPHONE_SPAN
+
+
+def lose(
+    lost: Lost, kind: str, losses: int, rng: random.Random
+) -> tuple[list[int], list[float]]:
+    """Errors in samples, and the true lengths in s, of so many outages."""
+    back, gaps = threading.Semaphore(0), []
+
+    def hear() -> None:
+        assert lost.process.stdout is not None
+        for line in lost.process.stdout:
+            gaps.append(json.loads(line))
+            back.release()
+
+    threading.Thread(target=hear, daemon=True).start()
+    if not back.acquire(timeout=PATIENCE_S):
+        raise SystemExit(f"{kind}: nothing was heard within {PATIENCE_S:.0f} s")
+    gaps.clear()
+    errors, lengths = [], []
+    with Progress(transient=True, console=Console(stderr=True)) as progress:
+        for _ in progress.track(range(losses), description=kind):
+            time.sleep(rng.uniform(*HEARD_S))
+            lost.take_away()
+            time.sleep(rng.uniform(*AWAY_S))
+            lost.give_back()
+            if not back.acquire(timeout=PATIENCE_S):
+                break  # it has not come back: the table says so
+            gap = gaps[-1]
+            missed = lost.missed(gap["last"], gap["first"], gap["length"])
+            errors.append(gap["length"] - missed)
+            lengths.append(missed / lost.sample_rate)
+    return errors, lengths
+
+
+def listen(plugin: str, options: dict[str, Any]) -> int:
+    """The engine's part: a line at the first sample, and one for each return."""
+    if plugin == "pipe":
+        from neurovocal.plugins import source_pipe as module
+
+        bits = 23
+    else:
+        from neurovocal.plugins import source_microphone as module
+
+        bits = 15
+    clock = SystemClock()
+    context = BuildContext(clock, "bench")
+    source = module.plugin.build(module.plugin.options(**options), context)
+    shell = SourceShell("bench", source, clock, "restart", Flag(), lambda health: None)
+    shell.open()
+    last, gap, anchored = None, None, False
+    while True:
+        item = shell.read(0.5)
+        if isinstance(item, Gap):
+            gap, anchored = item, False
+        elif isinstance(item, Anchor):
+            anchored = True
+        elif isinstance(item, Block):
+            values = np.round(item.samples[:, 0] * float(1 << bits)).astype(int)
+            if last is None:
+                print("{}", flush=True)
+            elif gap is not None:
+                assert anchored, "a return without an anchor"
+                line = {"last": last, "first": int(values[0])}
+                print(json.dumps({**line, "length": gap.stop - gap.start}), flush=True)
+            last, gap = int(values[-1]), None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""Whether what a live source delivers can be sound at all: told as health.
+
+A microphone whose cable is out, whose gain is wrong or whose driver runs at another
+rate delivers samples as before; labels then are wrong or missing without a word.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from pydantic import Field
+
+from neurovocal.engine.registry import Options
+from neurovocal.engine.timebase import NS
+from neurovocal.engine.types import Block, Float32, Gap, Health
+
+_WINDOW_S = 1.0
+_OFF = 0.5  # of a threshold: below it for the time of hysteresis, trouble is over
+_QUIET_OFF_DB = 6.0
+
+
+class SignalOptions(Options):
+    """Watch over the signal of a live source. A threshold of null: not watched."""
+
+    flat_s: float | None = Field(default=10.0, ge=1)
+    """Seconds in which all samples are equal, as digital silence is."""
+    clipped_share: float | None = Field(default=0.001, gt=0, le=1)
+    """Share of the samples of a second at full scale."""
+    clip_level: float = Field(default=0.999, gt=0)
+    """Full scale, as an absolute value of a sample."""
+    offset: float | None = Field(default=0.05, gt=0)
+    """Mean of a second's samples, as an absolute value."""
+    quiet_db: float | None = -90.0
+    """Level of a second (root mean square without the mean), in dB of full scale,
+    below which nothing but the converter's last bits moves."""
+    rate_percent: float | None = Field(default=1.0, gt=0)
+    """How far samples per second of the clock are off what the source says."""
+    rate_window_s: float = Field(default=60.0, ge=5)
+    """Seconds over which that is counted."""
+    hold_s: float = Field(default=3.0, ge=1)
+    """Seconds for which trouble must last before it is told (flat lines have
+    their own), and be over before its end is told."""
+
+
+class Hysteresis:
+    """Trouble that must last before it counts, and be over before it ends.
+
+    Parameters
+    ----------
+    name : str
+        Stage of its Health events.
+    n_on, n_off : int
+        Looks in a row that are bad before it begins, and good before it ends.
+    """
+
+    def __init__(self, name: str, n_on: int, n_off: int) -> None:
+        self.active = False
+        self._name = f"signal {name}"
+        self._needed = (n_on, n_off)
+        self._in_a_row = 0
+
+    def look(self, bad: bool, good: bool, detail: str) -> Iterator[Health]:
+        """Health, if this look changes the state."""
+        self._in_a_row = self._in_a_row + 1 if (good if self.active else bad) else 0
+        if self._in_a_row < self._needed[self.active]:
+            return
+        self.active, self._in_a_row = not self.active, 0
+        yield Health(self._name, "degraded" if self.active else "healthy", detail)
+
+
+class SignalHealth:
+    """Looks at each second of one channel's samples.
+
+    Seconds lie on the stream's grid, and one with a gap in it is not judged: what
+    is told depends on the samples alone. Blocks are copied into one window, which
+    is judged when it is full; that costs some microseconds a second.
+
+    Parameters
+    ----------
+    sample_rate : int
+        In Hz.
+    options : SignalOptions
+        Thresholds.
+    """
+
+    def __init__(self, sample_rate: int, options: SignalOptions) -> None:
+        self._options = options
+        self._length = round(_WINDOW_S * sample_rate)
+        self._window = np.zeros(self._length, np.float32)
+        self._filled = 0  # samples of this window that came, all from its start on
+        hold = round(options.hold_s / _WINDOW_S)
+        flat = round((options.flat_s or 0.0) / _WINDOW_S)
+        self._flat = Hysteresis("flat", flat, hold)
+        self._clipped = Hysteresis("clipped", hold, hold)
+        self._offset = Hysteresis("offset", hold, hold)
+        self._quiet = Hysteresis("quiet", hold, hold)
+
+    def hear(self, start: int, samples: Float32) -> Iterator[Health]:
+        """Take consecutive samples, float32[n_samples], from stream index `start`."""
+        at = 0
+        while at < len(samples):
+            place = (start + at) % self._length
+            part = samples[at : at + self._length - place]
+            if place == self._filled:
+                self._window[place : place + len(part)] = part
+                self._filled += len(part)
+            at += len(part)
+            if self._filled == self._length:
+                yield from self._judge(self._window)
+            if place + len(part) == self._length:
+                self._filled = 0
+
+    def lose(self) -> None:
+        """A gap: the second that it lies in is not judged."""
+        self._filled = -1  # no sample's place: until the next second begins
+
+    def _judge(self, window: Float32) -> Iterator[Health]:
+        options = self._options
+        low, high = float(window.min()), float(window.max())
+        mean = float(window.mean(dtype=np.float64))
+        is_flat = low == high
+        if options.flat_s is not None:
+            detail = f"all samples are {low:.6g}: is the microphone connected?"
+            if not is_flat:
+                detail = "samples move again"
+            yield from self._flat.look(is_flat, not is_flat, detail)
+        if options.clipped_share is not None:
+            share = self._share_clipped(window, low, high)
+            most = options.clipped_share
+            detail = f"{share:.2%} of a second's samples are at full scale (gain?)"
+            yield from self._clipped.look(share > most, share <= most * _OFF, detail)
+        if options.offset is not None:
+            most = options.offset
+            detail = f"the mean of the samples is {mean:.4f}"
+            yield from self._offset.look(
+                abs(mean) > most, abs(mean) <= most * _OFF, detail
+            )
+        if options.quiet_db is not None:
+            power = float(np.dot(window, window)) / len(window) - mean * mean
+            level_db = 10 * float(np.log10(max(power, 1e-20)))
+            quiet = level_db < options.quiet_db and not is_flat
+            good = level_db > options.quiet_db + _QUIET_OFF_DB
+            detail = f"the level is {level_db:.0f} dB of full scale (gain? cable?)"
+            yield from self._quiet.look(quiet, good, detail)
+
+    def _share_clipped(self, window: Float32, low: float, high: float) -> float:
+        level = self._options.clip_level
+        if high < level and low > -level:
+            return 0.0
+        count = np.count_nonzero(window >= level) + np.count_nonzero(window <= -level)
+        return count / len(window)
+
+
+class RateHealth:
+    """Compares the samples that arrive with the clock.
+
+    Slips do not count as an outage: a device of another rate than it says slips
+    again and again.
+
+    Parameters
+    ----------
+    sample_rate : int
+        What the source says, in Hz.
+    options : SignalOptions
+        Threshold and window.
+    """
+
+    def __init__(self, sample_rate: int, options: SignalOptions) -> None:
+        self._sample_rate = sample_rate
+        self._most = (options.rate_percent or 0.0) / 100
+        self._span_ns = round(options.rate_window_s * NS)
+        self._trouble = Hysteresis("rate", 1, 1)
+        self._began_ns = 0
+        self._count = 0
+
+    def hear(self, item: Block | Gap) -> Iterator[Health]:
+        """Take all that the source delivers; blocks without a time do not count."""
+        if isinstance(item, Gap):
+            if item.reason != "device slip":
+                self._began_ns = 0
+            return
+        if not self._most or not item.arrived_ns:
+            return
+        if not self._began_ns:  # from the end of this block on
+            self._began_ns, self._count = item.arrived_ns, 0
+            return
+        self._count += len(item.samples)
+        elapsed_ns = item.arrived_ns - self._began_ns
+        if elapsed_ns < self._span_ns:
+            return
+        rate = self._count * NS / elapsed_ns
+        off = abs(rate / self._sample_rate - 1)
+        detail = f"{rate:.0f} samples a second arrive instead of {self._sample_rate}"
+        yield from self._trouble.look(
+            off > self._most, off <= self._most * _OFF, detail
+        )
+        self._began_ns, self._count = item.arrived_ns, 0

@@ -1,0 +1,152 @@
+"""Signals that cannot be sound: told once, with hysteresis, whatever the blocks."""
+
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scripted import EPOCH, INFO, audio, make_runner
+
+from neurovocal.engine.signal_health import RateHealth, SignalHealth, SignalOptions
+from neurovocal.engine.testing import CollectSink, ScriptedSource
+from neurovocal.engine.timebase import NS, ManualClock
+from neurovocal.engine.types import Block, Gap, Health
+
+RATE = 1000
+NOISE = np.random.default_rng(0).normal(0, 0.05, 60 * RATE).astype(np.float32)
+
+
+def seconds(n, change=lambda samples: samples):
+    return change(NOISE[: n * RATE].copy()).astype(np.float32)
+
+
+def hear(signal, samples, start=0, block=100):
+    """(second, stage, state) of each change."""
+    changes = []
+    for at in range(0, len(samples), block):
+        for health in signal.hear(start + at, samples[at : at + block]):
+            changes.append(((start + at + block) // RATE, health.stage, health.state))
+    return changes
+
+
+def clipped(samples):
+    samples[::200] = 1.0
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("stage", "trouble", "begins"),
+    [
+        ("flat", np.zeros_like, 15),
+        ("flat", lambda samples: np.full_like(samples, 0.01), 15),
+        ("clipped", clipped, 8),
+        ("clipped", lambda samples: -clipped(samples), 8),
+        ("offset", lambda samples: samples - 0.06, 8),
+        ("quiet", lambda samples: samples * 1e-4, 8),
+    ],
+)
+def test_trouble_is_told_when_it_lasts_and_when_it_is_over(stage, trouble, begins):
+    samples = np.concatenate([seconds(5), seconds(20, trouble), seconds(10)])
+    assert hear(SignalHealth(RATE, SignalOptions()), samples) == [
+        (begins, f"signal {stage}", "degraded"),
+        (28, f"signal {stage}", "healthy"),
+    ]
+
+
+def test_what_comes_and_goes_is_not_told_again_and_again():
+    parts = [seconds(1, clipped if second % 2 else np.copy) for second in range(30)]
+    assert hear(SignalHealth(RATE, SignalOptions()), np.concatenate(parts)) == []
+    # Between the two thresholds nothing changes either way.
+    half = [seconds(4, clipped), *[seconds(1, lambda s: np.r_[1, s[1:]])] * 20]
+    options = SignalOptions(clipped_share=0.0015)
+    changes = hear(SignalHealth(RATE, options), np.concatenate(half))
+    assert [state for _, _, state in changes] == ["degraded"]
+
+
+def test_sound_is_fine_and_what_is_null_is_not_watched():
+    assert hear(SignalHealth(RATE, SignalOptions()), seconds(60)) == []
+    off = {"flat_s": None, "clipped_share": None, "offset": None, "quiet_db": None}
+    signal = SignalHealth(RATE, SignalOptions(**off))
+    assert hear(signal, np.ones(30 * RATE, np.float32)) == []
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    cuts=st.lists(st.integers(0, 20 * RATE), max_size=30),
+    gap=st.tuples(st.integers(0, 20 * RATE), st.integers(0, 3000)),
+)
+def test_blocks_and_gaps_change_nothing_but_the_seconds_they_touch(cuts, gap):
+    samples = seconds(20, lambda s: np.where(np.arange(len(s)) < 9000, s, 0))
+    lost_from, lost_to = gap[0], min(sum(gap), len(samples))
+
+    def play(edges):
+        signal = SignalHealth(RATE, SignalOptions(flat_s=3, hold_s=1))
+        found = []
+        edges = {0, lost_from, lost_to, len(samples), *edges}
+        for first, stop in pairwise(sorted(edges)):
+            if lost_from <= first < lost_to:
+                signal.lose()
+            else:
+                found += signal.hear(first, samples[first:stop])
+        return found
+
+    assert play(cuts) == play([])
+
+
+def beat(rate, n_seconds, start_ns=NS, gap_at=None):
+    """A tenth of a second at a time, of a source that really has `rate` Hz."""
+    position = 0
+    for index in range(1, n_seconds * 10 + 1):
+        n_samples = round(rate * index / 10) - position
+        yield Block(position, np.zeros((n_samples, 1)), start_ns + index * NS // 10)
+        position += n_samples
+        if index == gap_at:
+            yield Gap(position, position + 5000, "device lost")
+
+
+@pytest.mark.parametrize(("rate", "told"), [(1000, 0), (1005, 0), (985, 1), (1100, 1)])
+def test_another_rate_than_the_source_says(rate, told):
+    health = RateHealth(1000, SignalOptions(rate_window_s=10))
+    changes = [change for block in beat(rate, 65) for change in health.hear(block)]
+    assert len(changes) == told
+    if told:
+        assert changes[0].state == "degraded"
+        assert f"{rate} samples a second arrive instead of 1000" in changes[0].detail
+        for block in beat(1000, 25, start_ns=100 * NS):
+            changes += health.hear(block)
+        assert changes[-1].state == "healthy"
+
+
+def test_an_outage_is_no_other_rate():
+    health = RateHealth(1000, SignalOptions(rate_window_s=10))
+    blocks = list(beat(1000, 15, gap_at=80))
+    assert not [change for item in blocks for change in health.hear(item)]
+
+
+def test_a_live_lane_publishes_it_and_a_file_does_not():
+    def health_of(live):
+        sink = CollectSink({"health"})
+        items = [audio("." * 100, start) for start in range(0, 20_000, 1000)]
+        for item in items:
+            item.samples[:] = 0.25
+        source = ScriptedSource(INFO, items, live=live)
+        make_runner(source, sink, clock=ManualClock(EPOCH)).run()
+        return [(e.stage, e.state) for e in sink.events(Health)]
+
+    assert health_of(live=False) == []
+    assert health_of(live=True) == [
+        ("signal offset", "degraded"),
+        ("signal flat", "degraded"),
+    ]
+
+
+def test_it_costs_less_than_a_hundredth_of_real_time_by_far():
+    rate = 48_000
+    samples = np.random.default_rng(0).normal(0, 0.1, rate * 20).astype(np.float32)
+    signal = SignalHealth(rate, SignalOptions())
+    began = time.process_time()
+    assert hear(signal, samples, block=480) == []
+    # Really about 1/3000 of real time; the limit is that of the design.
+    assert time.process_time() - began < 0.01 * 20
