@@ -32,7 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDING = ROOT / "configs" / "recordings" / "bengalese-finch.flac"
 MODES = ("floor", "onset", "provisional")
 LEAD_S = 3.0  # the detector learns what silence is
-INTERVAL_S = (0.45, 0.65)
+INTERVAL_S = (0.33, 0.43)
+ANSWER_S = 0.3  # an answer that comes later is none
+ROUND = 100  # triggers for which an engine is started
 UNIT = "a"
 SHARES = (50, 95, 99)
 PARTS = ("wait_ms", "queue_ms", "compute_ms", "handover_ms", "device_ms", "total_ms")
@@ -46,7 +48,7 @@ rate, block = {rate}, {block}
 asked, last = [], [0.0]
 def listen(data, n, now, status):
     loud = np.abs(data[:, 0]).max() > 0.02
-    if loud and time.monotonic() - last[0] > 0.3:
+    if loud and time.monotonic() - last[0] > 0.2:
         last[0] = time.monotonic()
         asked.append(1)
 def answer(out, n, now, status):
@@ -69,27 +71,52 @@ def main() -> int:
     parser.add_argument("--mode", choices=MODES, action="append")
     parser.add_argument("--block-ms", type=float, default=5.0)
     parser.add_argument("--input", choices=("low", "high"), default="low")
-    parser.add_argument("--keep", type=Path, help="Folder for what was heard and told.")
+    parser.add_argument(
+        "--keep", type=Path, help="Folder; rounds in it are not redone."
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rows = {}
     for mode in arguments.mode or MODES:
-        with Room() as room:
-            delays, ledger = measure(room, mode, arguments)
-        rows[mode] = summary(delays, ledger)
+        rows[mode] = summary(*rounds(mode, arguments))
         load = os.getloadavg()[0]
         print(json.dumps({"mode": mode, "load": round(load, 1), **rows[mode]}))
     print(table(rows))
     return 2 if any(row["unanswered"] for row in rows.values()) else 0
 
 
-def measure(
-    room: Room, mode: str, arguments: argparse.Namespace
+def rounds(
+    mode: str, arguments: argparse.Namespace
 ) -> tuple[NDArray[np.float64], list[dict[str, Any]]]:
+    """All rounds of a mode, each with a room, an engine and a seed of its own."""
+    delays: list[float] = []
+    ledger: list[dict[str, Any]] = []
+    for number in range(-(-arguments.triggers // ROUND)):
+        count = min(ROUND, arguments.triggers - number * ROUND)
+        kept = arguments.keep and arguments.keep / f"{mode}-{number}-{count}.json"
+        if kept and kept.exists():
+            found, told = json.loads(kept.read_text())
+        else:
+            rng = np.random.default_rng([arguments.seed, number])
+            with Room() as room:
+                found, told = measure(room, mode, count, rng, arguments)
+            if kept:
+                kept.write_text(json.dumps([found, told]))
+        delays += found
+        ledger += told
+    return np.array(delays, np.float64), ledger
+
+
+def measure(
+    room: Room,
+    mode: str,
+    count: int,
+    rng: np.random.Generator,
+    arguments: argparse.Namespace,
+) -> tuple[list[float], list[dict[str, Any]]]:
     """Delays in ms, NaN where there was no answer, and the engine's own account."""
-    rng = np.random.default_rng(arguments.seed)
     sound = burst() if mode == "floor" else syllable()
-    stimulus, starts = series(sound, arguments.triggers, rng)
+    stimulus, starts = series(sound, count, rng)
     log = room.home / "log.jsonl"
     if mode == "floor":
         block = round(arguments.block_ms / 1000 * RATE)
@@ -114,10 +141,8 @@ def measure(
     process.wait(30)
     heard = room.heard()
     text = log.read_text() if log.exists() else ""
-    if arguments.keep:
-        soundfile.write(arguments.keep / f"{mode}.wav", heard, RATE)
-        (arguments.keep / f"{mode}.jsonl").write_text(text)
-    return delays_in(heard, sound, starts), [json.loads(t) for t in text.splitlines()]
+    told = [json.loads(line) for line in text.splitlines()]
+    return delays_in(heard, sound, starts).tolist(), told
 
 
 def syllable() -> NDArray[np.float32]:
@@ -167,7 +192,7 @@ def configuration(
         "pattern": ".",
         "status": mode,
         "posterior": 0,
-        "refractory_ms": 300,
+        "refractory_ms": 200,
         "play": play,
         "log": str(log),
     }
@@ -204,7 +229,7 @@ def delays_in(
     for index, start in enumerate(starts):
         at = find(left, sound, shift + int(start) - RATE // 20, RATE // 8)
         shift = at - int(start)
-        answer = right[at : at + round(0.4 * RATE)]
+        answer = right[at : at + round(ANSWER_S * RATE)]
         if answer.any():
             delays[index] = int(np.argmax(answer)) / RATE * 1000
     return delays
