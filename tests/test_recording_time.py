@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import soundfile
+from command import neurovocal
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -131,3 +132,18 @@ def test_a_file_source_anchors_by_its_zone_and_tells_doubts(tmp_path):
     assert not source.notices
     with pytest.raises(ValidationError, match="no time zone is called 'Berlin'"):
         plugin.options(path="x", timezone="Berlin")
+
+
+def test_check_shows_the_start_that_is_used_and_where_it_was_read(tmp_path):
+    path = write(tmp_path / "20210513_190000.wav")
+    config = tmp_path / "c.yaml"
+    options = f"{{path: {path}, timezone: '+02:00'}}"
+    config.write_text(
+        f"version: 1\nsource: {{plugin: file, options: {options}}}\n"
+        "sinks: [{plugin: jsonl, options: {path: out.jsonl}}]\n"
+    )
+    done = neurovocal("check", config)
+    assert (
+        f"'{path}' began: 2021-05-13T17:00:00.000Z (file name, UTC+02:00)" in done.out
+    )
+    assert done.code == 0
