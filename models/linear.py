@@ -23,14 +23,24 @@ def linear_errors(bundle: Bundle, data: Prepared, mse: float) -> dict[str, float
         The RNN-RBM's error on the same frames, for the ratios.
     """
     train = [ClippedRows.of(material.frames) for material in data.train]
+    predictors = {
+        order: LinearPredictor.fit([s for s in train if len(s) > order], order)
+        for order in AR_ORDERS
+    }
     features = build_front_end(bundle.manifest.front_end, bundle.folder)
     rate = bundle.manifest.front_end.sample_rate
-    test = [frames_of(features, read_samples(r, rate)) for r in data.split.test]
-    longer = [song for song in test if len(song) > SKIPPED_FRAMES]
+    totals, count = dict.fromkeys(AR_ORDERS, 0.0), 0
+    for recording in data.split.test:
+        song = frames_of(features, read_samples(recording, rate))
+        n = len(song) - SKIPPED_FRAMES
+        if n <= 0:
+            continue
+        count += n
+        for order, predictor in predictors.items():
+            totals[order] += n * predictor.squared_error([song], SKIPPED_FRAMES)
     measures = {}
-    for order in AR_ORDERS:
-        songs = [song for song in train if len(song) > order]
-        error = LinearPredictor.fit(songs, order).squared_error(longer, SKIPPED_FRAMES)
+    for order, total in totals.items():
+        error = total / count if count else float("nan")
         measures[f"mse_ar{order}"] = round(error, 6)
         if error > 0:
             measures[f"mse_ratio_to_ar{order}"] = round(mse / error, 4)

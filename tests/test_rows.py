@@ -178,4 +178,4 @@ def test_a_long_recording_does_not_fill_the_memory() -> None:
     command = [sys.executable, str(BENCH), "--hours", "0.3333", "--minutes", "0.3"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     figure = done.stdout.strip().splitlines()[-1]
-    assert float(figure.split(":")[1].split()[0]) < 1.0, figure
+    assert float(figure.split(":")[1].split()[0]) < 1.2, figure
