@@ -109,6 +109,9 @@ bench-labels: $(DEV_ENV)/.done  ## Make the tables of docs/labels.md again (an h
 bench-synthesis: $(DEV_ENV)/.done  ## Let the model sing for an hour, and steer it 200 times (about 20 minutes)
 	$(DEV_ENV)/bin/python bench/free_run.py --commands 200
 
+bench-transfer: $(DEV_ENV)/.done  ## Measure what starting from another bird's bundle is worth (an hour; resumable)
+	$(DEV_ENV)/bin/python bench/transfer.py
+
 bundle: $(DEV_ENV)/.done  ## Train the bundle that ships, from ../shared/data
 	$(DEV_ENV)/bin/neurovocal train ../shared/data/finch_gy6or6 \
 	    --out models/pretrained/bengalese-finch --config configs/train.yaml
