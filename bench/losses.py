@@ -46,7 +46,9 @@ def main() -> int:
     """Lose, recover, compare; 0 if every gap is within a block of its length."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--losses", type=int, default=100, help="of each kind")
-    parser.add_argument("--kinds", default="stream,microphone")
+    parser.add_argument(
+        "--kinds", default="stream,microphone", help="also: ffmpeg, the stream by it"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--listen", metavar="PLUGIN", help=argparse.SUPPRESS)
     parser.add_argument("--options", type=json.loads, help=argparse.SUPPRESS)
@@ -60,7 +62,7 @@ def main() -> int:
     )
     good = True
     for kind in arguments.kinds.split(","):
-        make = {"stream": LostStream, "microphone": LostMicrophone}[kind]
+        make = KINDS[kind]
         rng = random.Random(arguments.seed)
         with make() as lost:
             errors, lengths = lose(lost, kind, arguments.losses, rng)
@@ -115,7 +117,7 @@ class LostStream(Lost):
         options = {
             "sample_rate": self.sample_rate,
             "sample_format": "s24le",
-            "command": [sys.executable, "-c", FETCH, self.station.url],
+            "command": self.fetch(),
             "endless": True,
             "block_length": self.block_length,
         }
@@ -123,6 +125,10 @@ class LostStream(Lost):
             self.command("pipe", options), stdout=subprocess.PIPE, text=True
         )
         return self
+
+    def fetch(self) -> list[str]:
+        """Command that writes the stream to its standard output."""
+        return [sys.executable, "-c", FETCH, self.station.url]
 
     def __exit__(self, *error: object) -> None:
         self.process.kill()
@@ -141,6 +147,17 @@ class LostStream(Lost):
     def missed(self, last: int, first: int, gap: int) -> int:
         """Samples that were made between two."""
         return first - last - 1
+
+
+class LostFfmpeg(LostStream):
+    """The same, fetched by ffmpeg, which has buffers of its own."""
+
+    def fetch(self) -> list[str]:
+        """Command that writes the stream to its standard output."""
+        form = f"-f s24le -ar {self.sample_rate} -ac 1"
+        read = f"{form} -fflags nobuffer -i {self.station.url}"
+        write = f"{form} -flush_packets 1 -"
+        return f"ffmpeg -v error -nostdin {read} {write}".split()
 
 
 class LostMicrophone(Lost, VirtualMicrophone):
@@ -185,6 +202,9 @@ class LostMicrophone(Lost, VirtualMicrophone):
         exact = (first - last - 1) % MICROPHONE_SPAN
         turns = round((gap - exact) / MICROPHONE_SPAN)
         return exact + turns * MICROPHONE_SPAN
+
+
+KINDS = {"stream": LostStream, "ffmpeg": LostFfmpeg, "microphone": LostMicrophone}
 
 
 def lose(

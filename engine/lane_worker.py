@@ -138,6 +138,16 @@ class LaneWorker:
         self._stopping.set()
 
     @property
+    def progress(self) -> int:
+        """Grows as long as the source does what it should; for the watchdog.
+
+        A live source delivers samples, or says what it lost. Another may have
+        nothing to deliver for hours, as a folder has: it is enough that it answers.
+        """
+        samples = self.heard_samples + self.lost_samples
+        return samples if self.source.live else samples + self._shell.calls.returned
+
+    @property
     def away(self) -> bool:
         """Whether the source's device was lost and is being waited for."""
         return self._shell.away

@@ -178,9 +178,9 @@ class Watchdog:
 
     def _progresses(self, lane: LaneWorker, now: int) -> bool:
         """Whether samples come, or their absence is known and being dealt with."""
-        samples = lane.heard_samples + lane.lost_samples
+        progress = lane.progress
         before, since = self._progress.get(lane, (-1, now))
-        if samples != before or lane.finished.is_set() or lane.away:
-            self._progress[lane] = (samples, now)
+        if progress != before or lane.finished.is_set() or lane.away:
+            self._progress[lane] = (progress, now)
             return True
         return now - since < (self._hang_ns or 30 * NS)

@@ -253,6 +253,28 @@ def test_signs_of_life_only_while_samples_come(background, manager):
     assert heard(manager) == ["STOPPING=1"]
 
 
+def test_a_source_that_can_wait_is_alive_as_long_as_it_answers(background, manager):
+    clock, done = ManualClock(EPOCH, autojump=False), Flag()
+
+    def script():  # an empty folder: nothing comes, and nothing is wrong
+        while not done.wait(0.01):
+            yield None
+
+    runner = scripted.make_runner(
+        ScriptedSource(INFO, script()), CollectSink(), clock=clock
+    )
+    run = background(runner.run)
+    watchdog = looker(runner, clock, manager=ServiceManager.of_environment())
+    for _ in range(2):
+        answers = runner.lanes[0].progress
+        until(lambda before=answers: runner.lanes[0].progress > before)
+        clock.advance(100.0)
+        watchdog.look()
+        assert "STATUS=1 lanes, 0 s heard" in heard(manager)
+    done.set()
+    run()
+
+
 def test_no_manager_and_one_that_is_gone_cost_nothing(tmp_path):
     ServiceManager.of_environment({}).ready()
     ServiceManager(str(tmp_path / "nobody")).ready()
