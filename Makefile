@@ -123,3 +123,7 @@ LANES ?= 8
 MINUTES ?= 10
 bench-load: $(DEV_ENV)/.done  ## Play LANES lanes in real time for MINUTES: is any sample lost?
 	$(DEV_ENV)/bin/python bench/load.py --lanes $(LANES) --minutes $(MINUTES)
+
+HOURS ?= 24
+soak: $(DEV_ENV)/.done  ## Hear HOURS lane-hours as fast as it goes: does memory grow, does the balance hold?
+	$(DEV_ENV)/bin/python bench/soak.py --hours $(HOURS)

@@ -13,12 +13,13 @@ from neurovocal.engine.lane_worker import LaneWorker
 from neurovocal.engine.orders import Act, CommandError, Order, Wish
 from neurovocal.engine.protocols import Controllable
 from neurovocal.engine.registry import Options
+from neurovocal.engine.swap import SwapArguments, Swapper
 
 __all__ = ["VERSION", "CommandBus", "CommandError"]
 
 VERSION = 1
 # What commands of the engine itself are called; models have more.
-OWN_COMMANDS = ("ping", "status", "set", "stop")
+OWN_COMMANDS = ("ping", "status", "set", "swap", "stop")
 
 Reply: TypeAlias = dict[str, Any]
 _Id: TypeAlias = str | int | None
@@ -33,7 +34,7 @@ class Request(Options):
     id: str | int | None = None
     """Comes back with the reply."""
     command: str = Field(max_length=64)
-    """`ping`, `status`, `set`, `stop`, or one of a model's own."""
+    """`ping`, `status`, `set`, `swap`, `stop`, or one of a model's own."""
     lane: str | None = None
     """Name of a lane; default: all."""
     model: str | int | None = None
@@ -67,10 +68,12 @@ class CommandBus:
         lanes: Sequence[LaneWorker],
         stop: Callable[[], None],
         patience_s: float = 2.0,
+        swapper: Swapper | None = None,
     ) -> None:
         self._run = run
         self._lanes = lanes
         self._stop = stop
+        self._swapper = swapper
         self._patience_s = patience_s
         self._lock = Lock()
 
@@ -108,7 +111,11 @@ class CommandBus:
         if request.command == "ping":
             return {"run": self._run}
         if request.command == "status":
-            return {"run": self._run, "lanes": [self._status(w) for w in workers]}
+            lanes = [self._status(worker) for worker in workers]
+            swapped = self._swapper.last if self._swapper else None
+            return {"run": self._run, "lanes": lanes, "swap": swapped}
+        if request.command == "swap":
+            return self._swap(request)
         if request.command == "stop":
             try:
                 return {"applied": self._send(workers, Wish("stop", "", {}))}
@@ -116,6 +123,13 @@ class CommandBus:
                 self._stop()  # a lane that does not answer ends, too
         wish = Wish(request.command, _model_of(request, workers), request.arguments)
         return {"applied": self._send(workers, wish), **self._options(workers, wish)}
+
+    def _swap(self, request: Request) -> Reply:
+        if self._swapper is None:
+            raise CommandError("this run cannot be swapped")
+        if request.lane is not None or request.model is not None:
+            raise CommandError("'swap' is for the whole run: leave out lane and model")
+        return self._swapper.begin(_checked(SwapArguments, request.arguments, "'swap'"))
 
     def _addressed(self, name: str | None) -> Sequence[LaneWorker]:
         if any(not worker.channels for worker in self._lanes):

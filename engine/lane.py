@@ -84,6 +84,23 @@ class Lane:
         self._recutter = Recutter(quantum)
         self._position = self._heard = 0
         self._interrupted = False
+        self._next_segment = 0
+        self._open = False
+
+    @property
+    def next_segment(self) -> int:
+        """Number that the next segment of this stream will have."""
+        return self._next_segment
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a segment has begun and not ended."""
+        return self._open
+
+    @property
+    def shadowed(self) -> list[StageShell]:
+        """Stages of another lane that hears the same for the time being."""
+        return []
 
     @property
     def stages(self) -> list[StageShell]:
@@ -153,6 +170,15 @@ class Lane:
             for part in self._resampler.flush():
                 yield from self._take(part)
         yield from self._finish_quantum()
+        yield self._step(self._position, self._close())
+
+    def leave(self) -> Iterator[Step]:
+        """End at `heard`: another lane goes on from that very sample."""
+        for _ in self._recutter.flush():
+            pass  # the other lane has it, too
+        yield self._step(self._heard, self._close())
+
+    def _close(self) -> list[Event]:
         events: list[Event] = []
         if self.features:
             for frames in self.features.flush():
@@ -160,7 +186,7 @@ class Lane:
         self._take_marks(self.detector.flush(), events)
         for model in self.models:
             events += model.flush()
-        yield self._step(self._position, events)
+        return events
 
     def reset(self) -> None:
         """Begin a new stream at sample 0."""
@@ -170,8 +196,8 @@ class Lane:
             self._resampler.reset()
         for stage in self.stages:
             stage.reset()
-        self._position = self._heard = 0
-        self._interrupted = False
+        self._position = self._heard = self._next_segment = 0
+        self._interrupted = self._open = False
 
     def _resampled(self, item: Block | Gap | Anchor) -> Iterator[Any]:
         if self._resampler is None:
@@ -232,6 +258,9 @@ class Lane:
         for mark in marks:
             events.append(mark)
             if isinstance(mark, Onset | Offset):
+                self._open = isinstance(mark, Onset)
+                if isinstance(mark, Onset):
+                    self._next_segment = mark.segment + 1
                 for model in self.models:
                     events += model.process(mark)
 

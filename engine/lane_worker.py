@@ -99,7 +99,7 @@ class LaneWorker:
         self._read_s = _HURRIED_READ_S if hurried else _READ_S
         self._audio_ns = 0  # when the source last delivered
         self._stalled = False  # and songs went on without it
-        self._build = build
+        self.build = build
         self._recall = recall
         self._signal = signal if source.live else None
         self._rate: RateHealth | None = None
@@ -109,7 +109,7 @@ class LaneWorker:
         self._shell = SourceShell(
             name, source, clock, on_error, self._stopping, self._report
         )
-        self._info = StreamInfo(name, 1)
+        self.info = StreamInfo(name, 1)
         self._touched = False  # whether this stream has begun
         self._next_stats_ns = 0
         self._lag = LagWatch()
@@ -156,7 +156,7 @@ class LaneWorker:
         """Everything of this lane that may hang, with its name."""
         yield "source", self._shell.calls
         for channel in self.channels:
-            for stage in channel.lane.stages:
+            for stage in [*channel.lane.stages, *channel.lane.shadowed]:
                 yield stage.name, stage.calls
 
     def note(
@@ -203,7 +203,7 @@ class LaneWorker:
             if isinstance(item, StreamInfo):
                 self._begin(item)
             elif item is not None:
-                for part in pieces(item, self._info.sample_rate):
+                for part in pieces(item, self.info.sample_rate):
                     self._hear(part)
                     if self._stopping.is_set():
                         break
@@ -213,18 +213,18 @@ class LaneWorker:
 
     def _begin(self, info: StreamInfo) -> None:
         """Finish the stream before, if any, and make lanes for a new one."""
-        if self.channels and not self._touched and info == self._info:
+        if self.channels and not self._touched and info == self.info:
             return
         self._finish()
         fits = self.channels and (info.sample_rate, info.channels) == (
-            self._info.sample_rate,
-            self._info.channels,
+            self.info.sample_rate,
+            self.info.channels,
         )
-        self._info = info
+        self.info = info
         self._touched = False
         self.streams += 1
         if not fits:
-            lanes = [self._build(info, index) for index in range(info.channels)]
+            lanes = [self.build(info, index) for index in range(info.channels)]
             for channel, lane in zip(self.channels, lanes, strict=False):
                 inherit(channel.lane, lane)
             self.channels = [
@@ -267,7 +267,7 @@ class LaneWorker:
         if isinstance(item, Block):
             self._touched = True
             self.heard_samples += len(item.samples)
-            self.heard_s += len(item.samples) / self._info.sample_rate
+            self.heard_s += len(item.samples) / self.info.sample_rate
         elif isinstance(item, Gap):
             self._touched = True
             self.lost_samples += item.stop - item.start
@@ -289,7 +289,7 @@ class LaneWorker:
         peak = float(np.abs(block.samples).max(initial=0.0))
         channel.level_db = 20.0 * float(np.log10(peak)) if peak > 0 else -np.inf
         if self._dispatcher.wants("block"):
-            info = replace(channel.lane.info, sample_rate=self._info.sample_rate)
+            info = replace(channel.lane.info, sample_rate=self.info.sample_rate)
             self._dispatcher.send(info, block, block.stop, channel.timebase)
 
     def _drive(self, channel: Channel, steps: Iterator[Step]) -> None:

@@ -90,6 +90,7 @@ class Plan:
     sinks: Sequence[SinkPlan]
     context: BuildContext
     control: StagePlan | None = None
+    name: str = ""  # of the file that the configuration came from
 
 
 def make_plan(
@@ -149,7 +150,14 @@ class _Planner:
             self._problem((), "there is no sink: nobody would get the labels")
         if self.problems:
             raise ConfigError(self.problems)
-        return Plan(config, [lane for lane in lanes if lane], sinks, context, control)
+        return Plan(
+            config,
+            [lane for lane in lanes if lane],
+            sinks,
+            context,
+            control,
+            self.located.name,
+        )
 
     def _keys(self, name: str) -> None:
         folder = self.context.path(name)

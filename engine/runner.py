@@ -20,13 +20,14 @@ from neurovocal.engine.errors import (
     NeurovocalError,
 )
 from neurovocal.engine.lane import Lane
-from neurovocal.engine.lane_worker import LaneWorker
+from neurovocal.engine.lane_worker import BuildLane, LaneWorker
 from neurovocal.engine.notify import ServiceManager
 from neurovocal.engine.orders import Inbox, Recalled, Script
 from neurovocal.engine.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
 from neurovocal.engine.protocols import Sink, Source
 from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.swap import Swapper
 from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import Message, StreamInfo
 from neurovocal.engine.watchdog import Watchdog
@@ -109,7 +110,11 @@ class Runner:
         shared += [self._observer(sink, live) for sink in observers]
         self.sinks: list[SinkWorker] = list(shared)
         self.lanes: list[LaneWorker] = []
-        self.bus = CommandBus(plan.context.run, self.lanes, self.stop)
+        self.swapper = Swapper(plan, self.lanes, self._anew)
+        self._dispatchers: dict[str, Dispatcher] = {}
+        self.bus = CommandBus(
+            plan.context.run, self.lanes, self.stop, swapper=self.swapper
+        )
         self._control = self._control_worker()
         self._gave_up: list[str] = []
         supervise = plan.config.shared.supervise
@@ -241,6 +246,7 @@ class Runner:
             return self._forced or spent_s >= budget_s * share
 
         self.watchdog.stop()
+        self.swapper.stop()
         if self._control:
             self._control.close(budget_s * _ORDERLY_SHARE)
         for lane in self.lanes:
@@ -293,15 +299,22 @@ class Runner:
     def _context(self, lane: LanePlan) -> BuildContext:
         return replace(self.plan.context, stream=lane.name, bundle=lane.bundle)
 
-    def _builder(
-        self, lane: LanePlan, dispatcher: Dispatcher
-    ) -> Callable[[StreamInfo, int], Lane]:
+    def _builder(self, lane: LanePlan, dispatcher: Dispatcher) -> BuildLane:
+        self._dispatchers[lane.name] = dispatcher
+        return self._anew(lane, self.plan)
+
+    def _anew(self, lane: LanePlan, plan: Plan) -> BuildLane:
+        """What builds the lanes that a plan asks for."""
+        context = replace(self.plan.context, tile=plan.config.shared.tile)
+        context = replace(context, base=plan.context.base)
+        dispatcher = self._dispatchers[lane.name]
+
         def build(info: StreamInfo, channel: int) -> Lane:
             return build_lane(
                 lane,
                 info,
                 channel,
-                self.plan.context,
+                context,
                 wants_frames=dispatcher.wants("frames"),
             )
 

@@ -85,7 +85,7 @@ def test_a_stage_that_hangs_costs_its_lane_alone(background, sleeper, wakes):
     ]
     runner = scripted.make_runner(sources, sink, clock=clock, models=["namer"])
     # Only the first lane has the model that hangs.
-    runner.lanes[0]._build = _with(runner.lanes[0]._build, sleeper)
+    runner.lanes[0].build = _with(runner.lanes[0].build, sleeper)
     ended = Flag()
     run = background(lambda: (runner.run(), ended.set())[0])
     assert sleeper.entered.wait(PATIENCE_S)

@@ -19,7 +19,7 @@ def control(
         list[str],
         typer.Argument(
             metavar="[ENDPOINT] COMMAND [NAME=VALUE...]",
-            help="ping, status, set NAME=VALUE..., prime [RECORDING], or stop.",
+            help="ping, status, set NAME=VALUE..., prime [RECORDING], swap or stop.",
         ),
     ],
     lane: Annotated[
@@ -45,7 +45,7 @@ def control(
     if "://" in words[0]:
         endpoint, *words = words
     if not words:
-        raise ConfigError("which command? ping, status, set, prime or stop")
+        raise ConfigError("which command? ping, status, set, prime, swap or stop")
     command, *rest = words
     with Control(endpoint, timeout=_PATIENCE_S, keys=keys) as socket:
         reply = socket.command(
@@ -79,7 +79,12 @@ def _lines(reply: dict[str, Any]) -> list[str]:
     """The reply for people."""
     if "lanes" in reply:
         lanes = [line for lane in reply["lanes"] for line in _lane_lines(lane)]
-        return [f"run {reply['run']}", *lanes]
+        swap = reply.get("swap")
+        told = [f"swap: {swap['state']}"] if swap else []
+        return [f"run {reply['run']}", *lanes, *told]
+    if "shadow_s" in reply:
+        wait = f"{reply['shadow_s']:g} s of audio"
+        return [f"checked and built; the old lanes are compared with it for {wait}"]
     if "applied" in reply:
         return [f"{a['stream']}: from sample {a['sample']}" for a in reply["applied"]]
     return [f"run {reply['run']}"] if "run" in reply else ["done"]

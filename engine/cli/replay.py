@@ -49,6 +49,13 @@ def replay(
     )
     plan = plan_of_parts(parse_config(located), located, base, acting=False)
     commands = list(recalled(read_events(journal, record.run)))
+    for each in commands:
+        if each.wish.command == "swap":
+            raise ConfigError(
+                f"the run swapped its configuration at sample {each.sample} of "
+                f"'{each.stream}': the journal holds only the one it began with, so "
+                "that what came later cannot be computed again"
+            )
     outcome = run_plan(plan, comparison, commands)
     differences = comparison.differences + comparison.missing()
     _report(record, comparison, differences, as_json)

@@ -8,6 +8,7 @@ import typer
 from neurovocal.engine.cli.display import LineDisplay, TableDisplay
 from neurovocal.engine.cli.session import Display, is_terminal, plan_of, run_plan
 from neurovocal.engine.config import load_config
+from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.plan import Plan
 
 SetOption = Annotated[
@@ -55,7 +56,17 @@ def run(
     if is_terminal() and not plain and not json:
         title = f"{checked.shared.station} ({Path(located.name).name}), Ctrl-C stops"
         display = TableDisplay(title)
-    outcome = run_plan(plan, display)
+
+    def reload(name: str | None) -> Plan:
+        if name is None:
+            return plan_of(*load_config(config, overrides))
+        # Whoever steers chooses among what lies there, not among all files.
+        if Path(name).name != name:
+            raise ConfigError(f"'{name}': name a file beside {located.name}, no path")
+        beside = str(Path(located.name).resolve().parent / name)
+        return plan_of(*load_config(beside, overrides))
+
+    outcome = run_plan(plan, display, reload=reload)
     raise typer.Exit(outcome.exit_code)
 
 

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from neurovocal.engine.plan import Plan, base_of, make_plan
 from neurovocal.engine.protocols import Sink
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.runner import Outcome, Runner
+from neurovocal.engine.swap import Load
 from neurovocal.engine.timebase import SystemClock
 
 
@@ -75,16 +77,21 @@ def plan_of_data(data: dict[str, object]) -> Plan:
 
 
 def run_plan(
-    plan: Plan, display: Display | None = None, recalled: Sequence[Recalled] = ()
+    plan: Plan,
+    display: Display | None = None,
+    recalled: Sequence[Recalled] = (),
+    reload: Load | None = None,
 ) -> Outcome:
     """Run a plan until its end or Ctrl-C, and say what was lost.
 
     Commands of a recorded run, `recalled`, are carried out where they were.
+    `reload` reads the configuration again, or another: for SIGHUP and `swap`.
 
     The first SIGINT or SIGTERM stops in order within the configured time, the
     second at once.
     """
     runner = Runner(plan, [display] if display else [], recalled)
+    runner.swapper.load = reload
     if display:
         display.watch(runner)
     with _signals(runner):
@@ -106,8 +113,15 @@ def _signals(runner: Runner) -> Iterator[None]:
             # Whatever is being opened may wait for long: leave it now.
             raise Interrupted
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    def on_hang_up(number: int, frame: FrameType | None) -> None:
+        # Building lanes takes its time, and this thread may hold any lock.
+        Thread(target=runner.swapper.hang_up, daemon=True).start()
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
     before = [signal.signal(number, on_signal) for number in numbers]
+    if runner.swapper.load is not None:
+        numbers.append(signal.SIGHUP)
+        before.append(signal.signal(signal.SIGHUP, on_hang_up))
     try:
         yield
     finally:

@@ -1,0 +1,214 @@
+"""Soak: many lane-hours through the whole chain, as fast as it goes.
+
+Several lanes hear the same audio, each in blocks of another length, through front end,
+detector, classifier and RNN-RBM into a journal, a socket and a digest. Checked every
+few seconds: does memory grow, do handles, and does every queue's balance hold? In the
+end all lanes must have brought forth the same events.
+
+    .venv/bin/python bench/soak.py --hours 24
+"""
+
+import argparse
+import hashlib
+import json
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import signal
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import soundfile as sf
+import yaml
+
+from neurovocal.engine.config import parse_config
+from neurovocal.engine.located import parse_located
+from neurovocal.engine.plan import make_plan
+from neurovocal.engine.process import usage
+from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
+from neurovocal.engine.runner import Outcome, Runner
+from neurovocal.engine.testing import canonical
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Message
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDING = ROOT / "configs/recordings/bengalese-finch.flac"
+BLOCKS = (8192, 441, 32_000, 1000)
+CHECK_S = 10.0
+MOST_GROWTH = 0.02
+FIRST = 0.1  # share of the audio after which memory must stand still
+
+
+class Digest:
+    """A digest over all events of one lane, in order."""
+
+    wants = frozenset({"onset", "offset", "label", "surprise", "gap"})
+
+    def __init__(self) -> None:
+        self.digest = hashlib.blake2b()
+        self.count = 0
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def write(self, message: Message) -> None:
+        """Take one event in."""
+        self.digest.update(repr(canonical(message.event)).encode())
+        self.count += 1
+
+    def flush(self, timeout: float) -> None:
+        """Nothing to flush."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass
+class Checks:
+    """What was seen while it ran."""
+
+    runner: Runner
+    total_s: float
+    began: float = field(default_factory=time.monotonic)
+    next_s: float = 0.0
+    seen: list[tuple[float, float, int]] = field(default_factory=list)
+    unbalanced: int = 0
+    queues: int = 0
+
+    def tick(self) -> None:
+        """Check and print a line, every `CHECK_S` seconds."""
+        spent = time.monotonic() - self.began
+        if spent < self.next_s:
+            return
+        self.next_s = spent + CHECK_S
+        now, heard_s = usage(), sum(lane.heard_s for lane in self.runner.lanes)
+        self.seen.append((heard_s / self.total_s, now.rss_mb, now.handles))
+        for sink in self.runner.sinks:
+            for tally in sink.mailbox.counts().values():
+                self.queues += 1
+                parts = tally["delivered"] + tally["dropped"] + tally["queued"]
+                self.unbalanced += tally["received"] != parts
+        print(
+            f"{spent:5.0f} s: {heard_s / 3600:6.3f} lane-hours "
+            f"({heard_s / max(spent, 1e-9):.0f} x), {now.rss_mb:.1f} MiB, "
+            f"{now.handles} handles, {now.threads} threads, "
+            f"{self.unbalanced} of {self.queues} queues unbalanced",
+            flush=True,
+        )
+
+    def verdict(self) -> dict[str, object]:
+        """Growth of memory and handles after the first tenth of the audio."""
+        later = [look for look in self.seen if look[0] >= FIRST]
+        first, last = later[: max(1, len(later) // 10)], later[-3:]
+        if not later:
+            return {"checks": len(self.seen)}
+        base = statistics.median(rss for _, rss, _ in first)
+        return {
+            "checks": len(self.seen),
+            "rss_mb": [base, last[-1][1]],
+            "rss_growth": round(
+                statistics.median(rss for _, rss, _ in last) / base - 1, 4
+            ),
+            "rss_most_mb": max(rss for _, rss, _ in later),
+            "handles": sorted({handles for _, _, handles in later}),
+            "queue_checks": self.queues,
+            "unbalanced": self.unbalanced,
+        }
+
+
+def main() -> int:
+    """Run and judge; 0 if all holds."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--hours", type=float, default=24.0, help="lane-hours")
+    parser.add_argument("--lanes", type=int, default=4)
+    parser.add_argument("--tile", type=int, default=25)
+    arguments = parser.parse_args()
+    length_s = sf.info(RECORDING).duration
+    repeat = max(1, round(arguments.hours * 3600 / arguments.lanes / length_s))
+    digests = [Digest() for _ in range(arguments.lanes)]
+    extra = {
+        ("sink", f"digest{i}"): Plugin("sink", Options, lambda o, c, d=d: d, "a hash")
+        for i, d in enumerate(digests)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        data = configuration(arguments.lanes, arguments.tile, repeat, Path(folder))
+        located = parse_located(yaml.safe_dump(data), "soak.yaml")
+        context = BuildContext(clock=SystemClock(), run="soak")
+        plan = make_plan(parse_config(located), located, Registry(extra), context)
+        runner = Runner(plan)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: runner.stop())
+        checks = Checks(runner, repeat * length_s * arguments.lanes)
+        outcome = runner.run(checks.tick)
+    return judge(outcome, checks, digests, vars(arguments))
+
+
+def configuration(
+    n_lanes: int, tile: int, repeat: int, folder: Path
+) -> dict[str, object]:
+    """Lanes that differ in the length of their blocks alone."""
+    lanes = [
+        {
+            "name": f"lane{index}",
+            "source": {
+                "plugin": "file",
+                "options": {
+                    "path": str(RECORDING),
+                    "repeat": repeat,
+                    "streams": "one",
+                    "block_length": BLOCKS[index % len(BLOCKS)],
+                },
+            },
+            "bundle": "bengalese-finch",
+            "models": [{"plugin": "classifier"}, {"plugin": "rnn_rbm"}],
+            "sinks": [{"plugin": f"digest{index}"}],
+        }
+        for index in range(n_lanes)
+    ]
+    sinks = [
+        {"plugin": "journal", "options": {"path": str(folder / "soak.sqlite")}},
+        {"plugin": "zmq", "options": {"endpoint": "tcp://127.0.0.1:*"}},
+    ]
+    return {"version": 1, "tile": tile, "lanes": lanes, "sinks": sinks}
+
+
+def judge(
+    outcome: Outcome,
+    checks: Checks,
+    digests: list[Digest],
+    arguments: dict[str, object],
+) -> int:
+    """Print what came of it; 0 if all holds, 2 if not, 3 if it was stopped."""
+    whole = outcome.seconds >= checks.total_s - 1.0
+    result = {
+        **arguments,
+        "lane_hours": round(outcome.seconds / 3600, 3),
+        "whole": whole,
+        **checks.verdict(),
+        "events": [digest.count for digest in digests],
+        "different_digests": len({d.digest.hexdigest() for d in digests}),
+        "dropped": outcome.dropped.total(),
+        "errors": outcome.errors,
+    }
+    print(json.dumps(result))
+    if not whole or "handles" not in result:
+        print("stopped, or over, too soon: nothing is shown by that")
+        return 3
+    holds = (
+        result["rss_growth"] <= MOST_GROWTH
+        and len(result["handles"]) == 1
+        and result["unbalanced"] == result["dropped"] == 0
+        and result["different_digests"] == 1
+        and not outcome.errors
+    )
+    print("all holds" if holds else "something does not hold")
+    return 0 if holds else 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,169 @@
+"""Another configuration while a run goes on: promoted whole, or rolled back whole."""
+
+from itertools import count
+from threading import Event as Flag
+
+import pytest
+import scripted
+from scripted import INFO, PATIENCE_S, Namer, audio, check_seq, make_runner
+
+from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.swap import SwapArguments
+from neurovocal.engine.testing import CollectSink, ScriptedSource
+from neurovocal.engine.types import Control, Frames, Health, Label, Offset, Onset
+
+pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
+
+
+class Renamer(Namer):
+    """Labels each segment, too, but otherwise."""
+
+    def process(self, item):
+        if isinstance(item, Offset):
+            yield Label(item.segment, item.onset, item.sample, "b", 1.0, "final", "r")
+
+
+class Bomb(Namer):
+    """Goes off at the second frames that it hears."""
+
+    heard = 0
+
+    def process(self, item):
+        if isinstance(item, Frames):
+            self.heard += 1
+            if self.heard == 2:
+                raise RuntimeError("boom")
+        return super().process(item)
+
+
+@pytest.fixture(autouse=True)
+def stages(monkeypatch):
+    monkeypatch.setitem(scripted.STAGES, "renamer", Renamer)
+    monkeypatch.setitem(scripted.STAGES, "bomb", Bomb)
+
+
+class Endless:
+    """A live source of ever the same song, until a while after `over` is set."""
+
+    def __init__(self):
+        self.over, self.n_blocks = Flag(), 0
+        self.source = ScriptedSource(INFO, self._items(), live=True)
+
+    def _items(self):
+        left = 10
+        for number in count():
+            if self.over.wait(0.001):
+                left -= 1
+            if left == 0:
+                return
+            self.n_blocks = number + 1
+            yield audio("..##.#.", number * 70)
+
+
+@pytest.fixture
+def song():
+    song = Endless()
+    yield song
+    song.over.set()
+
+
+def swapped(background, song, models, **arguments):
+    """Begin, swap to `models`, end: the sink, what came of the swap, the outcome."""
+    sink, began = CollectSink(), Flag()
+    sink.write = scripted.flagging(sink.write, began, Label)
+    queue = {"queue": {"events": 100_000, "bulk": 100_000}}
+    runner = make_runner(song.source, sink, models=["namer"], sink=queue)
+    other = make_runner(song.source, sink, models=models, sink=queue).plan
+    runner.swapper.load = lambda name: other
+    run = background(runner.run)
+    assert began.wait(PATIENCE_S)
+    try:
+        answer = runner.swapper.begin(SwapArguments(shadow_s=0.5, **arguments))
+        assert answer == {"shadow_s": 0.5}
+        runner.swapper._thread.join(PATIENCE_S)
+    finally:
+        song.over.set()
+    return sink, runner.swapper.last, run()
+
+
+def test_a_swap_loses_no_sample_and_no_number(background, song):
+    sink, last, outcome = swapped(background, song, ["renamer"])
+    assert last["state"] == "swapped"
+    (command,) = sink.events(Control)
+    report = command.arguments["agreement"]
+    assert command.command == "swap"
+    assert report["segments"]["equal"] == 1.0
+    assert report["labels"]["equal"] == 0.0
+    assert report["labels"]["old"] == report["labels"]["new"] >= 10
+    # Every segment that was sung is there once, numbered without a hole.
+    onsets = sink.events(Onset)
+    sung = [n * 70 + at for n in range(song.n_blocks) for at in (20, 50)]
+    assert [o.sample for o in onsets] == sung
+    assert [o.segment for o in onsets] == list(range(len(sung)))
+    assert not any(o.truncated for o in sink.events(Offset))
+    # Who labels changes at that sample, and nowhere else.
+    labels = sink.events(Label)
+    assert [label.segment for label in labels] == list(range(len(sung)))
+    assert [label.unit for label in labels] == [
+        "a" if label.onset < command.sample else "b" for label in labels
+    ]
+    frames = [f.first + i for f in sink.events(Frames) for i in range(len(f.values))]
+    assert frames == list(range(len(frames)))
+    check_seq(sink)
+    assert song.source.opened == 1
+    assert (outcome.lost_samples, outcome.exit_code) == (0, 0)
+    told = [h.detail for h in sink.events(Health) if h.stage == "swap"]
+    assert told == ["swapped to x.yaml"]
+
+
+def test_too_little_agreement_rolls_back(background, song):
+    sink, last, _ = swapped(background, song, ["renamer"], min_agreement=0.9)
+    assert last["state"] == "rolled back"
+    assert {label.unit for label in sink.events(Label)} == {"a"}
+    assert not sink.events(Control)
+    (health,) = [h for h in sink.events(Health) if h.stage == "swap"]
+    assert health.state == "failed"
+    assert "only 0% of labels agree, asked for were 90%" in health.detail
+    check_seq(sink)
+
+
+def test_a_new_lane_that_fails_in_the_shadow_costs_nothing(background, song):
+    bomb = {"plugin": "bomb", "on_error": "fail"}
+    sink, last, outcome = swapped(background, song, [bomb])
+    assert "RuntimeError: boom" in last["reason"]
+    assert {label.unit for label in sink.events(Label)} == {"a"}
+    assert outcome.exit_code == 0
+
+
+def test_what_cannot_be_is_refused_in_a_sentence(background, song):
+    sink, began = CollectSink(), Flag()
+    sink.write = scripted.flagging(sink.write, began, Label)
+    runner = make_runner(song.source, sink, models=["namer"])
+    run = background(runner.run)
+    assert began.wait(PATIENCE_S)
+
+    def ask(plan=None, error=None, **arguments):
+        def load(name):
+            if error:
+                raise error
+            return plan
+
+        runner.swapper.load = load
+        request = {"v": 1, "command": "swap", "arguments": arguments}
+        return runner.bus.submit(request)["error"]
+
+    assert ask(error=ConfigError("x.yaml:3: no")) == "x.yaml:3: no"
+    other = make_runner(song.source, sink, sink={"on_error": "skip"}).plan
+    assert "'sinks' cannot be swapped while it runs" in ask(other)
+    other = make_runner(song.source, sink, source_policy="restart").plan
+    assert "'source' cannot be swapped" in ask(other)
+    other = make_runner([song.source] * 2, sink).plan
+    assert "'lanes' cannot be swapped" in ask(other)
+    assert "did you mean 'shadow_s'" in ask(other, shadow=3)
+    runner.swapper.load = None
+    with pytest.raises(NeurovocalError, match="no configuration file"):
+        runner.swapper.begin(SwapArguments())
+    assert runner.bus.submit({"v": 1, "command": "status"})["swap"] is None
+    song.over.set()
+    run()
+    assert {label.unit for label in sink.events(Label)} == {"a"}
