@@ -247,6 +247,19 @@ class LaneWorker:
         for channel in self.channels:
             channel.signal = SignalHealth(sample_rate, self._signal)
 
+    def _set_time(self, anchor: Anchor, channel: Channel) -> None:
+        """Take an anchor; a live source whose time jumps says so, and when it stops."""
+        before = channel.timebase.moved_ns
+        channel.timebase.add(anchor)
+        moved_s = channel.timebase.moved_ns / NS
+        if not self.source.live or not (before or moved_s):
+            return
+        change = Health("clock", "healthy", "time goes on evenly")
+        if moved_s:
+            detail = f"UTC of the samples moved by {moved_s:+.3f} s (was a clock set?)"
+            change = Health("clock", "degraded", detail)
+        self._warn(change, [channel])
+
     def _hear_signal(self, item: Block | Gap | Anchor, channel: Channel) -> None:
         """Tell what is wrong with the samples themselves."""
         if channel.signal is None:
@@ -312,7 +325,7 @@ class LaneWorker:
         info = channel.lane.info
         for event in step.events:
             if isinstance(event, Anchor):
-                channel.timebase.add(event)
+                self._set_time(event, channel)
             ledger = None
             kind = kind_of(event)
             channel.counts[kind] += 1

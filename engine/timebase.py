@@ -7,6 +7,8 @@ from typing import Protocol
 from neurovocal.engine.types import Anchor
 
 NS = 1_000_000_000
+_JUMP_NS = NS // 2
+_MOST_DRIFT = 500  # one part in so many: 2000 ppm, ten times a bad crystal's
 
 
 class Clock(Protocol):
@@ -99,6 +101,7 @@ class TimeBase:
 
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
+        self.moved_ns = 0  # how far the newest anchor moved time, if that is a jump
         self._first: Anchor | None = None
         self._last: Anchor | None = None
 
@@ -108,8 +111,19 @@ class TimeBase:
         return self._last
 
     def add(self, anchor: Anchor) -> None:
-        """Take a new anchor; samples from now on are timed by it."""
-        if self._first is None:
+        """Take a new anchor; samples from now on are timed by it.
+
+        One that is more than half a second off, and more than drift can explain,
+        is a jump: somebody set the clock (a machine without one learns the time
+        from the network), or the source jumped. Drift is then counted from here.
+        """
+        self.moved_ns = 0
+        if self._last is not None:
+            passed_ns = (anchor.sample - self._last.sample) * NS // self.sample_rate
+            error_ns = anchor.utc_ns - self._last.utc_ns - passed_ns
+            if abs(error_ns) > max(_JUMP_NS, abs(passed_ns) // _MOST_DRIFT):
+                self.moved_ns = error_ns
+        if self._first is None or self.moved_ns:
             self._first = anchor
         self._last = anchor
 
@@ -124,7 +138,8 @@ class TimeBase:
     def drift_ppm(self) -> float:
         """How much faster than UTC the sample clock runs, in parts per million.
 
-        From the first to the newest anchor; 0.0 until two of them are known.
+        From the first to the newest anchor since time last jumped; 0.0 until two
+        of them are known.
         """
         if self._first is None or self._last is None:
             return 0.0

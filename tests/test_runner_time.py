@@ -108,3 +108,22 @@ def test_a_lane_that_falls_behind_says_so_once_and_when_it_has_caught_up():
     first = [m.event for m in sink.messages if m.info.stream == "cage.ch1"]
     states = [(e.stage, e.state) for e in first if isinstance(e, Health)]
     assert states == [("lane", "lagging"), ("lane", "healthy")]
+
+
+def test_a_live_source_whose_time_jumps_says_so_once():
+    sink = CollectSink({"health"})
+    anchors = [Anchor(0, 0), Anchor(60, EPOCH), Anchor(120, EPOCH + 60_000_000)]
+    blocks = [audio("..##..", start) for start in (0, 60, 120)]
+    items = [item for pair in zip(anchors, blocks, strict=True) for item in pair]
+    make_runner(ScriptedSource(INFO, items, live=True), sink).run()
+    assert [(e.state, e.detail) for e in sink.events(Health)] == [
+        (
+            "degraded",
+            "UTC of the samples moved by +1699999999.940 s (was a clock set?)",
+        ),
+        ("healthy", "time goes on evenly"),
+    ]
+    # Recordings in one stream were made whenever they were made.
+    other = CollectSink({"health"})
+    make_runner(ScriptedSource(INFO, items), other).run()
+    assert not other.events(Health)

@@ -60,6 +60,19 @@ def test_drift_in_parts_per_million(rate, ppm, seconds):
     assert abs(timebase.drift_ppm - ppm) <= resolution + 1e-6
 
 
+def test_a_clock_that_is_set_is_a_jump_and_no_drift():
+    base = TimeBase(1000)
+    base.add(Anchor(0, 0))  # a machine that does not know the time yet
+    base.add(Anchor(1000, NS + 1000))
+    assert base.moved_ns == 0
+    base.add(Anchor(2000, 1_700_000_000 * NS))
+    assert base.moved_ns == 1_700_000_000 * NS - 2 * NS - 1000
+    assert base.drift_ppm == 0.0
+    base.add(Anchor(12_000, 1_700_000_010 * NS - 100_000))
+    assert base.moved_ns == 0
+    assert abs(base.drift_ppm - 10) < 1e-3
+
+
 def test_anchors_without_elapsed_time_tell_no_drift():
     timebase = TimeBase(1000)
     timebase.add(Anchor(0, EPOCH))
