@@ -87,7 +87,9 @@ class Checks:
             return
         self.next_s = spent + CHECK_S
         now, heard_s = usage(), sum(lane.heard_s for lane in self.runner.lanes)
-        self.seen.append((heard_s / self.total_s, now.rss_mb, now.handles))
+        # A lane that has ended has given back what it held: no measure of the others.
+        if not any(lane.finished.is_set() for lane in self.runner.lanes):
+            self.seen.append((heard_s / self.total_s, now.rss_mb, now.handles))
         for sink in self.runner.sinks:
             for tally in sink.mailbox.counts().values():
                 self.queues += 1

@@ -1,6 +1,5 @@
 """Registers the commands and turns every error into a sentence and an exit code."""
 
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from neurovocal.engine.cli.init import init
 from neurovocal.engine.cli.inspect import check, devices, plugins, schema
 from neurovocal.engine.cli.keys import keys_app
 from neurovocal.engine.cli.listen import listen
+from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
 from neurovocal.engine.cli.recordings import detect, label
 from neurovocal.engine.cli.replay import replay
 from neurovocal.engine.cli.run import run
@@ -45,13 +45,20 @@ def _top(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log more, with tracebacks.")
     ] = False,
+    log_level: Annotated[
+        LogLevel, typer.Option("--log-level", help="The least that is logged.")
+    ] = LogLevel.WARNING,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option("--log-format", help="Sentences, or JSON lines for programs."),
+    ] = LogFormat.TEXT,
 ) -> None:
     """Detect, label and synthesize animal vocalizations while they happen.
 
     Start with `neurovocal run`: it plays a recording that ships, no hardware
     needed. `neurovocal COMMAND --help` explains a command.
     """
-    set_up_logging(verbose)
+    set_up_logging(verbose, log_level, log_format)
 
 
 def build_app() -> typer.Typer:
@@ -102,28 +109,3 @@ def _complain(message: str, code: int) -> int:
     for line in message.splitlines():
         typer.echo(f"error: {line}", err=True)
     return code
-
-
-class _Sentences(logging.Formatter):
-    """``warning: sentence``, without a traceback unless asked for."""
-
-    def __init__(self, *, tracebacks: bool) -> None:
-        super().__init__("%(levelname)s: %(message)s")
-        self._tracebacks = tracebacks
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line in lower case, or with its traceback."""
-        record.levelname = record.levelname.lower()
-        if not self._tracebacks:
-            record.exc_info, record.exc_text = None, None
-        return super().format(record)
-
-
-def set_up_logging(verbose: bool) -> None:
-    """Log to stderr: warnings as sentences, or everything with tracebacks."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Sentences(tracebacks=verbose))
-    log = logging.getLogger("neurovocal")
-    log.handlers = [handler]
-    log.propagate = False
-    log.setLevel(logging.DEBUG if verbose else logging.WARNING)
