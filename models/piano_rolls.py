@@ -163,6 +163,7 @@ RECIPES = {
         dropout=0.3,
         sequence_length=64,
         validate_every=1500,
+        sharpness=1.2,
     ),
 }
 
