@@ -158,12 +158,12 @@ RECIPES = {
         n_recurrent=256,
         predictor=2000,
         conditional=4500,
-        conditional_rate_w=3e-2,
-        conditional_cd=(5, 10, 15),
+        conditional_rate_w=5e-2,
+        conditional_cd=(5, 10, 20),
         dropout=0.3,
         sequence_length=64,
         validate_every=1500,
-        sharpness=1.2,
+        sharpness=1.15,
     ),
 }
 
