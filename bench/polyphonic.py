@@ -102,7 +102,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument(
         "--frames",
         type=int,
-        default=5000,
+        default=2500,
         help="test frames whose likelihood is bracketed, drawn at random; 0: all",
     )
     parser.add_argument(

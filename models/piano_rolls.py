@@ -132,7 +132,7 @@ class Recipe:
         return [(kind, n) for kind, n in every if n]
 
 
-# Chosen on the validation sets.
+# Chosen on the validation sets (docs/polyphonic.md tells what is not clean about it).
 RECIPES = {
     "JSB_Chorales": Recipe(sharpness=1.2),
     "Nottingham": Recipe(
