@@ -112,9 +112,11 @@ bench-synthesis: $(DEV_ENV)/.done  ## Let the model sing for an hour, and steer 
 bench-transfer: $(DEV_ENV)/.done  ## Measure what starting from another bird's bundle is worth (an hour; resumable)
 	$(DEV_ENV)/bin/python bench/transfer.py
 
-bundle: $(DEV_ENV)/.done  ## Train the bundle that ships, from ../shared/data
-	$(DEV_ENV)/bin/neurovocal train ../shared/data/finch_gy6or6 \
+bundle: $(DEV_ENV)/.done  ## Train the bundles that ship again, from ../shared/data
+	$(DEV_ENV)/bin/neurovocal train ../shared/data/finch_gy6or6 --overwrite \
 	    --out models/pretrained/bengalese-finch --config configs/train.yaml
+	$(DEV_ENV)/bin/neurovocal train ../shared/data/zebra_finch_G402 --overwrite \
+	    --out models/pretrained/zebra-finch --config configs/train-zebra-finch.yaml
 
 clean:  ## Remove environments and caches
 	rm -rf $(RUN_ENV) $(DEV_ENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -24,7 +24,12 @@ from labels_tables import draw, tables
 
 from neurovocal.engine.errors import EXIT_CLEAN, NeurovocalError
 from neurovocal.engine.manifest import Bundle, load_bundle
-from neurovocal.models.config import SplitConfig, TrainConfig, load_config
+from neurovocal.models.config import (
+    DetectorConfig,
+    SplitConfig,
+    TrainConfig,
+    load_config,
+)
 from neurovocal.models.data import read_dataset
 from neurovocal.models.fit import stop_on_signal
 from neurovocal.models.frames import read_samples
@@ -55,6 +60,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "tcn": {"architecture": "tcn", "n_hidden": 64, "n_layers": 7},
     "conv_gru": {"architecture": "conv_gru"},
 }
+# Fitted with the recipe's network on gy6or6, for every seed: all networks hear the
+# same segments.
+SAME_DETECTOR = DetectorConfig(fit=False, options={"hop_ms": 0.5})
 # Sounds that the bundle of gy6or6 must not name.
 FOREIGN = {
     "song of another Bengalese finch": ("finch_bird0", ("split", "valid")),
@@ -125,6 +133,7 @@ def recipe_of(name: str, network: str, seed: int) -> TrainConfig:
             "seed": seed,
             "classifier": classifier,
             "rnn_rbm": None,
+            "detector": recipe.detector if network == "gru" else SAME_DETECTOR,
             "split": SplitConfig.model_validate(SETS[name].get("split", {})),
         }
     )

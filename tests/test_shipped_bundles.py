@@ -1,0 +1,94 @@
+"""The bundles that ship: complete, small, credited, right on sounds of their kind."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from command import ROOT, neurovocal
+
+from neurovocal.engine.manifest import load_bundle
+from neurovocal.models.measure import edit_distance
+
+PRETRAINED = ROOT / "models" / "pretrained"
+NAMES = sorted(path.parent.name for path in PRETRAINED.glob("*/manifest.yaml"))
+# Data set, recordings of the test split that are heard, and edits per label that are
+# far above the figures in the cards.
+HEARD = {
+    "bengalese-finch": ("finch_gy6or6", 3, 0.05),
+    "zebra-finch": ("zebra_finch_G402", 4, 0.15),
+}
+MOST_BYTES = 3_000_000
+
+
+def test_these_bundles_ship() -> None:
+    assert set(NAMES) == set(HEARD)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_bundle_is_complete_and_can_be_made_again(name: str) -> None:
+    done = neurovocal("bundle", "check", name)
+    assert done.code == 0, done.err
+    training = load_bundle(name).manifest.training
+    command = training["command"]
+    assert f"--out models/pretrained/{name}" in command
+    (recipe,) = re.findall(r"--config (\S+)", command)
+    assert (ROOT / recipe).is_file()
+    parts = [set(training["recordings"][p]) for p in ("train", "valid", "test")]
+    assert sum(len(part) for part in parts) == len(set.union(*parts))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_bundle_says_whose_recordings_it_learned_from(name: str) -> None:
+    manifest = load_bundle(name).manifest
+    card = (PRETRAINED / name / "README.md").read_text()
+    notices = (ROOT / "NOTICE.md").read_text()
+    assert manifest.licence
+    assert manifest.licence in card
+    assert manifest.attribution in card
+    section = next(
+        part for part in notices.split("\n* ") if f"models/pretrained/{name}/" in part
+    )
+    assert manifest.licence in section
+
+
+@pytest.mark.parametrize("name", ["zebra-finch"])
+def test_classifiers_that_ship_are_small(name: str) -> None:
+    files = [p for p in (PRETRAINED / name).iterdir() if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < MOST_BYTES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_bundle_labels_recordings_that_it_was_not_trained_on(
+    name: str, data_folder: Path, tmp_path: Path
+) -> None:
+    dataset, number, most_edits = HEARD[name]
+    bundle = load_bundle(name)
+    files = bundle.manifest.training["recordings"]["test"]
+    heard = files[:: max(1, len(files) // number)][:number]
+    out = tmp_path / "labels.csv"
+    paths = [data_folder / dataset / file for file in heard]
+    done = neurovocal("label", *paths, "--bundle", name, "--out", out)
+    assert done.code == 0, done.err
+    with out.open(newline="") as stream:
+        found = list(csv.DictReader(stream))
+    with (data_folder / dataset / "annotations.csv").open(newline="") as stream:
+        truth = list(csv.DictReader(stream))
+    edits = total = 0
+    assert bundle.manifest.classifier is not None
+    units = bundle.manifest.classifier.units
+    for file, path in zip(heard, paths, strict=True):
+        wanted = [
+            units.index(row["label"])
+            for row in truth
+            if row["file"] == file and row["label"] in units
+        ]
+        given = [
+            units.index(row["label"])
+            for row in found
+            if row["file"] == str(path) and row["label"] in units
+        ]
+        edits += edit_distance(wanted, given)
+        total += len(wanted)
+    assert total > 20
+    assert edits <= most_edits * total
