@@ -16,10 +16,12 @@ from neurovocal.engine.dispatch import Dispatcher, ledger_of
 from neurovocal.engine.errors import EndOfStream, NeurovocalError
 from neurovocal.engine.lane import Lane, Step
 from neurovocal.engine.lane_figures import STALLED, LagWatch, figures_of, look_at_load
+from neurovocal.engine.lane_signal import LaneSignal
 from neurovocal.engine.metrics import LedgerMetrics
-from neurovocal.engine.orders import Inbox, Order, Wish
+from neurovocal.engine.orders import Inbox
 from neurovocal.engine.protocols import Source
-from neurovocal.engine.signal_health import RateHealth, SignalHealth, SignalOptions
+from neurovocal.engine.set_off import Recall, rehearse, set_off
+from neurovocal.engine.signal_health import SignalOptions
 from neurovocal.engine.source_shell import SourceShell
 from neurovocal.engine.supervise import Calls, OnError
 from neurovocal.engine.timebase import NS, Clock, TimeBase
@@ -46,7 +48,6 @@ _STALL_NS = NS // 20
 _STATS_NS = NS
 
 BuildLane = Callable[[StreamInfo, int], Lane]
-Recall = Callable[[Wish, Channel], Order]
 
 
 class LaneWorker:
@@ -101,8 +102,7 @@ class LaneWorker:
         self._stalled = False  # and songs went on without it
         self.build = build
         self._recall = recall
-        self._signal = signal if source.live else None
-        self._rate: RateHealth | None = None
+        self._signal = LaneSignal(name, signal if source.live else None, self._report)
         self._dispatcher = dispatcher
         self._clock = clock
         self._stopping = Flag()
@@ -230,8 +230,8 @@ class LaneWorker:
             self.channels = [
                 Channel(lane, TimeBase(lane.info.sample_rate)) for lane in lanes
             ]
-            self._watch_signal(info.sample_rate)
-            self._rehearse()
+            self._signal.begin(self.channels, info.sample_rate)
+            rehearse(self.channels, self._recall)
             return
         for index, channel in enumerate(self.channels):
             suffix = f".ch{index + 1}" if info.channels > 1 else ""
@@ -239,42 +239,6 @@ class LaneWorker:
             channel.lane.info = replace(channel.lane.info, stream=info.stream + suffix)
             channel.timebase = TimeBase(channel.lane.info.sample_rate)
             channel.anchored = None
-
-    def _watch_signal(self, sample_rate: int) -> None:
-        if self._signal is None:
-            return
-        self._rate = RateHealth(sample_rate, self._signal)
-        for channel in self.channels:
-            channel.signal = SignalHealth(sample_rate, self._signal)
-
-    def _set_time(self, anchor: Anchor, channel: Channel) -> None:
-        """Take an anchor; a live source whose time jumps says so, and when it stops."""
-        before = channel.timebase.moved_ns
-        channel.timebase.add(anchor)
-        moved_s = channel.timebase.moved_ns / NS
-        if not self.source.live or not (before or moved_s):
-            return
-        change = Health("clock", "healthy", "time goes on evenly")
-        if moved_s:
-            detail = f"UTC of the samples moved by {moved_s:+.3f} s (was a clock set?)"
-            change = Health("clock", "degraded", detail)
-        self._warn(change, [channel])
-
-    def _hear_signal(self, item: Block | Gap | Anchor, channel: Channel) -> None:
-        """Tell what is wrong with the samples themselves."""
-        if channel.signal is None:
-            return
-        if isinstance(item, Gap):
-            channel.signal.lose()
-        elif isinstance(item, Block):
-            for change in channel.signal.hear(item.start, item.samples[:, 0]):
-                self._warn(change, [channel])
-
-    def _warn(self, change: Health, channels: Sequence[Channel] = ()) -> None:
-        level = logging.INFO if change.state == "healthy" else logging.WARNING
-        words = (self.name, change.stage, change.state, change.detail)
-        log.log(level, "lane '%s': %s is %s: %s", *words)
-        self._report(change, channels)
 
     def _hear(self, item: Block | Gap | Anchor) -> None:
         if isinstance(item, Block):
@@ -285,17 +249,14 @@ class LaneWorker:
             self._touched = True
             self.lost_samples += item.stop - item.start
         if not isinstance(item, Anchor):
+            self._signal.hear(item, self.channels)
             self._audio_ns = self._clock.monotonic_ns()
             self._stalled = False
-        if self._rate is not None and not isinstance(item, Anchor):
-            for change in self._rate.hear(item):
-                self._warn(change)
         for index, channel in enumerate(self.channels):
             part = item
             if isinstance(item, Block):
                 part = replace(item, samples=item.samples[:, index : index + 1])
                 self._keep(part, channel)
-            self._hear_signal(part, channel)
             self._drive(channel, channel.lane.process(part))
 
     def _keep(self, block: Block, channel: Channel) -> None:
@@ -325,7 +286,7 @@ class LaneWorker:
         info = channel.lane.info
         for event in step.events:
             if isinstance(event, Anchor):
-                self._set_time(event, channel)
+                self._signal.set_time(event, channel)
             ledger = None
             kind = kind_of(event)
             channel.counts[kind] += 1
@@ -345,32 +306,9 @@ class LaneWorker:
             if isinstance(event, Anchor):
                 channel.anchored = message
             elif isinstance(event, Trigger):
-                self._set_off(event, channel)
-
-    def _rehearse(self) -> None:
-        """Find out now whether what triggers are to set can be set."""
-        for channel in self.channels:
-            for watcher in channel.lane.watchers:
-                wish: Wish | None = getattr(watcher.stage, "wish", None)
-                if wish is not None and self._recall is not None:
-                    self._recall(wish, channel)
-
-    def _set_off(self, trigger: Trigger, channel: Channel) -> None:
-        """Set what a trigger sets, before more is heard: at the same sample always.
-
-        The trigger itself says so; there is no `Control` event besides, which a
-        replay would carry out twice.
-        """
-        if trigger.decision != "act" or not trigger.model or self._recall is None:
-            return
-        try:
-            order = self._recall(Wish("set", trigger.model, trigger.arguments), channel)
-            order.carry_out([channel], lambda event, channel: None)
-            order.wait(0.0)
-        except NeurovocalError as error:
-            log.warning("trigger '%s' set nothing: %s", trigger.trigger, error)
-            name = f"trigger '{trigger.trigger}'"
-            self._report(Health(name, "lossy", f"it set nothing: {error}"), [channel])
+                trouble = set_off(event, channel, self._recall)
+                if trouble is not None:
+                    self._report(trouble, [channel])
 
     def _sing(self) -> None:
         """A live source delivers nothing: songs go on by the machine's clock."""

@@ -13,16 +13,8 @@ from numpy.typing import NDArray
 
 Float32: TypeAlias = NDArray[np.float32]
 LabelStatus: TypeAlias = Literal["provisional", "revised", "final"]
-HealthState: TypeAlias = Literal[
-    "healthy",
-    "degraded",
-    "lagging",
-    "lossy",
-    "stalled",
-    "restarting",
-    "recovering",
-    "failed",
-]
+_Trouble: TypeAlias = Literal["degraded", "lagging", "lossy", "stalled", "failed"]
+HealthState: TypeAlias = Literal["healthy", _Trouble, "restarting", "recovering"]
 ForecastStatus: TypeAlias = Literal["offset", "onset"]
 TriggerStatus: TypeAlias = Literal["onset", "provisional", "final", "silence"]
 Decision: TypeAlias = Literal["act", "catch", "refractory"]
