@@ -348,6 +348,7 @@ CONTRACTS = {
     ("sink", "journal"): sink(path="journal.sqlite"),
     ("sink", "jsonl"): sink(path="events.jsonl"),
     ("sink", "clips"): sink(path="clips", min_free_mb=0),
+    ("sink", "prometheus"): sink(endpoint="127.0.0.1:0"),
     ("sink", "recording"): sink(path="kept"),
     ("sink", "speaker"): speaker,
     ("sink", "table"): sink(path="table.csv"),

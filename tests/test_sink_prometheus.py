@@ -1,0 +1,87 @@
+"""What Prometheus reads of a run, over real HTTP."""
+
+from threading import Event as Flag
+from urllib.request import urlopen
+
+import pytest
+from scripted import INFO, PATIENCE_S, audio, make_runner
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.testing import ScriptedSource, check_sink
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Gap, Message
+from neurovocal.plugins.sink_prometheus import PrometheusOptions, PrometheusSink, plugin
+
+pytest.importorskip("prometheus_client")
+
+
+def test_counters_of_a_run_can_be_read(background):
+    clock, done, told = ManualClock(0), Flag(), Flag()
+    sink = PrometheusSink(PrometheusOptions(endpoint="127.0.0.1:0"))
+    write = sink.write
+
+    def script():
+        yield audio("..##..")
+        yield Gap(60, 100, "overrun")
+        clock.advance(2.0)
+        yield audio("..##..", 100)
+        while not done.wait(0.01):
+            clock.advance(2.0)
+            yield None
+
+    def watched(message):
+        write(message)
+        if message.kind == "stats" and message.seq:
+            told.set()
+
+    sink.write = watched
+    runner = make_runner(ScriptedSource(INFO, script(), live=True), sink, clock=clock)
+    run = background(runner.run)
+    assert told.wait(PATIENCE_S)
+    with urlopen(f"http://127.0.0.1:{sink.port}/metrics", timeout=PATIENCE_S) as page:
+        text = page.read().decode()
+    done.set()
+    run()
+    lines = text.splitlines()
+    assert 'neurovocal_samples_heard_total{stream="cage"} 120.0' in lines
+    assert 'neurovocal_samples_lost_total{stream="cage"} 40.0' in lines
+    assert 'neurovocal_gaps_total{reason="overrun",stream="cage"} 1.0' in [
+        _sorted(line) for line in lines
+    ]
+    assert any(line.startswith("neurovocal_messages{") for line in lines)
+    assert any(line.startswith("neurovocal_stage_load{") for line in lines)
+    (rss,) = [line for line in lines if line.startswith("neurovocal_rss_bytes ")]
+    assert float(rss.split()[1]) > 1e6
+
+
+def _sorted(line):
+    name, brace, rest = line.partition("{")
+    labels, brace_, value = rest.partition("}")
+    return name + brace + ",".join(sorted(labels.split(","))) + brace_ + value
+
+
+def test_wider_than_this_machine_needs_the_users_word():
+    context = BuildContext(clock=ManualClock(0), run="r")
+
+    def problems(**options):
+        return list(plugin.check(PrometheusOptions(**options), context))
+
+    assert problems() == []
+    assert "allow_remote: true" in problems(endpoint="0.0.0.0:9464")[0]
+    assert problems(endpoint="0.0.0.0:9464", allow_remote=True) == []
+    assert "is not HOST:PORT" in problems(endpoint="9464")[0]
+    with pytest.raises(ConfigError, match="allow_remote"):
+        PrometheusSink(PrometheusOptions(endpoint="0.0.0.0:0")).open()
+
+
+def test_it_is_a_sink_and_a_taken_port_is_a_sentence():
+    gap = Message(INFO, Gap(0, 10, "overrun"), 0, 10, None)
+    options = PrometheusOptions(endpoint="127.0.0.1:0")
+    check_sink(lambda: PrometheusSink(options), [gap])
+    first = PrometheusSink(PrometheusOptions(endpoint="127.0.0.1:0"))
+    first.open()
+    second = PrometheusSink(PrometheusOptions(endpoint=f"127.0.0.1:{first.port}"))
+    with pytest.raises(ConfigError, match="cannot be bound"):
+        second.open()
+    first.close()
