@@ -51,6 +51,10 @@ bench: $(DEV_ENV)/.done  ## Measure speed and latency, beside silero-vad and lib
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/speed.py
 
+bench-privacy: $(DEV_ENV)/.done  ## Measure what the privacy gate catches, and what else it withholds
+	$(DEV_ENV)/bin/python $(PIP) -e '.[privacy]'
+	$(DEV_ENV)/bin/python bench/privacy.py
+
 bench-detect: $(DEV_ENV)/.done  ## Measure the detectors on the annotated recordings
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/detect.py

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from neurovocal.engine.lane import Lane
+from neurovocal.engine.privacy import AudioGate, NoAudio
 from neurovocal.engine.protocols import Controllable
 from neurovocal.engine.signal_health import SignalHealth
 from neurovocal.engine.timebase import TimeBase
@@ -23,7 +24,15 @@ class Channel:
     level_db: float = -np.inf
     lag_ms: float = 0.0
     signal: SignalHealth | None = None  # of a live source
+    source_rate: int = 1
+    # None: all audio may leave. Nothing leaves before the outlet has said so.
+    gate: AudioGate | NoAudio | None = field(default_factory=lambda: NoAudio(1))
     anchored: Message | None = None  # the newest anchor, as it was sent
+
+    def meter(self, block: Block) -> None:
+        """Note how loud it is."""
+        peak = float(np.abs(block.samples).max(initial=0.0))
+        self.level_db = 20.0 * float(np.log10(peak)) if peak > 0 else -np.inf
 
 
 def inherit(before: Lane, after: Lane) -> None:

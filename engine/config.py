@@ -6,11 +6,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from neurovocal.engine.buffers import WhenFull
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.located import Located, Location, read_located
+from neurovocal.engine.privacy import Mode
 from neurovocal.engine.registry import Options
 from neurovocal.engine.signal_health import SignalOptions
 from neurovocal.engine.supervise import OnError
@@ -19,6 +20,7 @@ from neurovocal.engine.types import KINDS
 EventKind = Literal[
     "block",
     "gap",
+    "withheld",
     "anchor",
     "frames",
     "posteriors",
@@ -106,6 +108,33 @@ class SuperviseConfig(Options):
     that a service manager starts it anew; null: no limit."""
 
 
+class GateConfig(StageConfig):
+    """A stage that finds what must not leave."""
+
+    plugin: str = "silero"
+    """Name of an installed plugin, or `path/to/file.py:plugin`."""
+
+
+class PrivacyConfig(Options):
+    """Which audio may reach the sinks; labels always do."""
+
+    mode: Mode = "gate"
+    """`gate`: what the gate has found free of human voices; `labels_only`: none at all;
+    `off`: all."""
+    gate: GateConfig = GateConfig()
+    """What finds human voices."""
+    before_s: float = Field(default=2.0, ge=0, le=60)
+    """Audio that is withheld before a voice; all audio is late by as much."""
+    after_s: float = Field(default=2.0, ge=0, le=600)
+    """Audio that is withheld after a voice."""
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: Any) -> Any:
+        """An unquoted `off` is a false one in YAML."""
+        return "off" if value is False else value
+
+
 class GlobalConfig(Options):
     """What all lanes share."""
 
@@ -124,6 +153,9 @@ class GlobalConfig(Options):
     keys: str | None = None
     """Folder of keys that `neurovocal keys new` made: every socket then encrypts, and
     lets in only those whom `neurovocal keys add` let in."""
+
+    privacy: PrivacyConfig | None = None
+    """What audio may leave the lanes (docs/clips.md); all of it by default."""
 
 
 class SingleConfig(GlobalConfig, LaneConfig):

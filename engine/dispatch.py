@@ -81,7 +81,7 @@ class Dispatcher:
             event=event,
             seq=self._numbers.next(kind, info.stream),
             at=at,
-            utc_ns=timebase.utc_ns(sample_of(event, at)),
+            utc_ns=timebase.utc_ns(sample_of(event, at), info.sample_rate),
             ledger=ledger,
             emitted_ns=emitted_ns,
         )

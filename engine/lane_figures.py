@@ -24,6 +24,7 @@ def figures_of(channel: Channel) -> dict[str, object]:
         "level_db": round(channel.level_db, 1),
         "lag_ms": round(channel.lag_ms, 3),
         "drift_ppm": round(channel.timebase.drift_ppm, 3),
+        "privacy": None if channel.gate is None else channel.gate.as_dict(),
         "events": dict(channel.counts),
         "stages": {s.name: _figures_of_stage(s) for s in channel.lane.stages},
         "process": usage()._asdict(),

@@ -9,8 +9,6 @@ from threading import Event as Flag
 from threading import Thread
 from typing import Literal
 
-import numpy as np
-
 from neurovocal.engine.channel import Channel, inherit, pieces
 from neurovocal.engine.dispatch import Dispatcher, ledger_of
 from neurovocal.engine.errors import EndOfStream, NeurovocalError
@@ -19,6 +17,7 @@ from neurovocal.engine.lane_figures import STALLED, LagWatch, figures_of, look_a
 from neurovocal.engine.lane_signal import LaneSignal
 from neurovocal.engine.metrics import LedgerMetrics
 from neurovocal.engine.orders import Inbox
+from neurovocal.engine.outlet import MakeGate, Outlet, everything
 from neurovocal.engine.protocols import Source
 from neurovocal.engine.set_off import Recall, rehearse, set_off
 from neurovocal.engine.signal_health import SignalOptions
@@ -71,6 +70,8 @@ class LaneWorker:
         Commands for this lane; where none can come, it reads less often.
     recall : callable, optional
         ``recall(wish, channel)`` prepares what a trigger sets.
+    make_gate : callable
+        What stands between the source's audio and the sinks.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class LaneWorker:
         inbox: Inbox | None = None,
         recall: Recall | None = None,
         signal: SignalOptions | None = None,
+        make_gate: MakeGate = everything,
     ) -> None:
         self.name = name
         self.source = source
@@ -104,6 +106,7 @@ class LaneWorker:
         self._recall = recall
         self._signal = LaneSignal(name, signal if source.live else None, self._report)
         self._dispatcher = dispatcher
+        self._outlet = Outlet(dispatcher, make_gate)
         self._clock = clock
         self._stopping = Flag()
         self._shell = SourceShell(
@@ -230,6 +233,8 @@ class LaneWorker:
             self.channels = [
                 Channel(lane, TimeBase(lane.info.sample_rate)) for lane in lanes
             ]
+            for channel in self.channels:
+                self._outlet.attach(channel, info.sample_rate)
             self._signal.begin(self.channels, info.sample_rate)
             rehearse(self.channels, self._recall)
             return
@@ -256,15 +261,10 @@ class LaneWorker:
             part = item
             if isinstance(item, Block):
                 part = replace(item, samples=item.samples[:, index : index + 1])
-                self._keep(part, channel)
+                channel.meter(part)
+            if not isinstance(part, Anchor):
+                self._outlet.hear(part, channel)
             self._drive(channel, channel.lane.process(part))
-
-    def _keep(self, block: Block, channel: Channel) -> None:
-        peak = float(np.abs(block.samples).max(initial=0.0))
-        channel.level_db = 20.0 * float(np.log10(peak)) if peak > 0 else -np.inf
-        if self._dispatcher.wants("block"):
-            info = replace(channel.lane.info, sample_rate=self.info.sample_rate)
-            self._dispatcher.send(info, block, block.stop, channel.timebase)
 
     def _drive(self, channel: Channel, steps: Iterator[Step]) -> None:
         """Take steps from a lane, timing each, until done."""
@@ -285,6 +285,8 @@ class LaneWorker:
             channel.lag_ms = (now - step.arrived_ns) / 1e6
         info = channel.lane.info
         for event in step.events:
+            if self._outlet.keeps_back(event, channel):
+                continue
             if isinstance(event, Anchor):
                 self._signal.set_time(event, channel)
             ledger = None
@@ -347,6 +349,7 @@ class LaneWorker:
         for channel in self.channels:
             for step in channel.lane.flush():
                 self._send(channel, step, self._clock.monotonic_ns())
+            self._outlet.finish(channel)
 
     def _tick(self) -> None:
         """Once a second: statistics and the anchor, for those who came late."""

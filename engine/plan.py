@@ -27,6 +27,7 @@ from neurovocal.engine.types import KINDS, StreamInfo
 _HOLE = "would be a hole that no gap declares"
 _ONLY_FAIL = f"only 'fail' is possible here: what it left out {_HOLE}"
 _NO_POLICY = "a control has no policy: a failing one is tried again"
+_CLOSED = "a gate has no policy: while it fails no audio leaves"
 _POLICY_HINTS: dict[Kind, dict[OnError, str]] = {
     "source": {
         "skip": "only 'fail' or 'restart' is possible here: audio that is left "
@@ -37,6 +38,7 @@ _POLICY_HINTS: dict[Kind, dict[OnError, str]] = {
     "model": {},
     "sink": {},
     "control": dict.fromkeys(get_args(OnError), _NO_POLICY),
+    "gate": dict.fromkeys(get_args(OnError), _CLOSED),
 }
 
 DEFAULT_WANTS = frozenset(KINDS.values()) - {"block", "posteriors"}
@@ -91,6 +93,7 @@ class Plan:
     context: BuildContext
     control: StagePlan | None = None
     name: str = ""  # of the file that the configuration came from
+    gate: StagePlan | None = None
 
 
 def make_plan(
@@ -144,6 +147,10 @@ class _Planner:
             control = self._stage(
                 "control", config.shared.control, ("control",), context
             )
+        gate = None
+        privacy = config.shared.privacy
+        if privacy is not None and privacy.mode == "gate":
+            gate = self._stage("gate", privacy.gate, ("privacy", "gate"), context)
         self._claims()
         self._names(config)
         if not config.sinks and not any(lane.sinks for lane in config.lanes):
@@ -157,6 +164,7 @@ class _Planner:
             context,
             control,
             self.located.name,
+            gate,
         )
 
     def _keys(self, name: str) -> None:

@@ -241,6 +241,36 @@ class Controllable(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether there is a voice in samples ``[start, stop)`` of the source."""
+
+    start: int
+    stop: int
+    voice: bool
+
+
+class Gate(Protocol):
+    """Finds what must not leave: the engine withholds it, and what lies around it.
+
+    It hears one channel at the rate of the source (``context.info``), each stream
+    from anywhere after `reset`. Verdicts follow each other without holes; what no
+    verdict speaks of is withheld.
+    """
+
+    def process(self, item: Block | Gap, /) -> Iterable[Verdict]:
+        """Verdicts that `item` makes possible; a gap ends what was heard before."""
+        ...
+
+    def flush(self) -> Iterable[Verdict]:
+        """End of the stream: verdicts on the rest."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything, as if newly built."""
+        ...
+
+
 class Control(Protocol):
     """Takes commands from outside and answers them; a thread of its own calls it."""
 

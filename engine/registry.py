@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from neurovocal.engine.manifest import Bundle
     from neurovocal.engine.timebase import Clock
 
-Kind: TypeAlias = Literal["source", "features", "detector", "model", "sink", "control"]
+Kind: TypeAlias = Literal[
+    "source", "features", "detector", "model", "sink", "control", "gate"
+]
 GROUPS: dict[Kind, str] = {
     "source": "neurovocal.sources",
     "features": "neurovocal.features",
@@ -27,6 +29,7 @@ GROUPS: dict[Kind, str] = {
     "model": "neurovocal.models",
     "sink": "neurovocal.sinks",
     "control": "neurovocal.controls",
+    "gate": "neurovocal.gates",
 }
 
 
@@ -121,7 +124,7 @@ class Plugin(Generic[OptionsT]):
 
     Parameters
     ----------
-    kind : {'source', 'features', 'detector', 'model', 'sink', 'control'}
+    kind : {'source', 'features', 'detector', 'model', 'sink', 'control', 'gate'}
         Which contract of `neurovocal.engine.protocols` the stage keeps.
     options : type of Options
         The stage's options with their help texts.

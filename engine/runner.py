@@ -23,7 +23,9 @@ from neurovocal.engine.lane import Lane
 from neurovocal.engine.lane_worker import BuildLane, LaneWorker
 from neurovocal.engine.notify import ServiceManager
 from neurovocal.engine.orders import Inbox, Recalled, Script
+from neurovocal.engine.outlet import MakeGate, everything
 from neurovocal.engine.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
+from neurovocal.engine.privacy import AudioGate, NoAudio
 from neurovocal.engine.protocols import Sink, Source
 from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.sink_worker import SinkWorker
@@ -144,6 +146,7 @@ class Runner:
                     self._inbox(recalled),
                     self.bus.recall,
                     lane.signal,
+                    self._gates(lane, source.live),
                 )
             )
 
@@ -315,10 +318,32 @@ class Runner:
                 info,
                 channel,
                 context,
-                wants_frames=dispatcher.wants("frames"),
+                wants_frames=self._wants_frames(dispatcher),
             )
 
         return build
+
+    def _wants_frames(self, dispatcher: Dispatcher) -> bool:
+        privacy = self.plan.config.shared.privacy
+        may_leave = privacy is None or privacy.mode == "off"
+        return may_leave and dispatcher.wants("frames")
+
+    def _gates(self, lane: LanePlan, live: bool) -> MakeGate:
+        """What audio may leave, by the station's privacy."""
+        privacy, plan = self.plan.config.shared.privacy, self.plan.gate
+        if privacy is None or privacy.mode == "off":
+            return everything
+        if privacy.mode == "labels_only":
+            return lambda info: NoAudio(info.sample_rate)
+        assert plan is not None, "a plan with a gate mode has a gate"
+        now_ns = self._clock.monotonic_ns if live else None
+
+        def make(info: StreamInfo) -> AudioGate:
+            gate = plan.build(replace(self._context(lane), info=info))
+            spans = privacy.before_s, privacy.after_s
+            return AudioGate(gate, info.sample_rate, *spans, now_ns)
+
+        return make
 
     def _inbox(self, recalled: Sequence[Recalled]) -> Inbox | None:
         if recalled:

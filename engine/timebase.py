@@ -127,10 +127,16 @@ class TimeBase:
             self._first = anchor
         self._last = anchor
 
-    def utc_ns(self, sample: int) -> int | None:
-        """UTC of a sample in ns, None when no anchor is known."""
+    def utc_ns(self, sample: int, sample_rate: int | None = None) -> int | None:
+        """UTC of a sample in ns, None when no anchor is known.
+
+        `sample_rate`: rate at which `sample` counts, where it is another one.
+        """
         if self._last is None:
             return None
+        if sample_rate is not None and sample_rate != self.sample_rate:
+            apart = sample * self.sample_rate - self._last.sample * sample_rate
+            return self._last.utc_ns + apart * NS // (self.sample_rate * sample_rate)
         distance = sample - self._last.sample
         return self._last.utc_ns + distance * NS // self.sample_rate
 

@@ -1,12 +1,11 @@
 """The nouns of the engine: what travels between stages, and what sinks receive.
 
-Positions are integer sample indices of the *stream* (DESIGN: samples are the
-clock). Intervals are half-open. Arrays are float32 and read-only by convention:
-a stage that keeps an array beyond its call copies it.
+Positions are integer sample indices of the *stream*, intervals are half-open. Arrays
+are float32 and read-only: a stage that keeps one beyond its call copies it.
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +60,15 @@ class Gap:
     An empty gap (``start == stop``) is a discontinuity: nothing is missing, but
     what follows does not continue what came before, such as the next recording.
     """
+
+    start: int
+    stop: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Samples ``[start, stop)``, at the source's rate, that reach no sink: privacy."""
 
     start: int
     stop: int
@@ -284,6 +292,7 @@ Mark: TypeAlias = Onset | Offset
 Event: TypeAlias = (
     Block
     | Gap
+    | Withheld
     | Anchor
     | Frames
     | Posteriors
@@ -300,24 +309,7 @@ Event: TypeAlias = (
     | Stats
 )
 
-KINDS: dict[type, str] = {
-    Block: "block",
-    Gap: "gap",
-    Anchor: "anchor",
-    Frames: "frames",
-    Posteriors: "posteriors",
-    Onset: "onset",
-    Offset: "offset",
-    Label: "label",
-    Forecast: "forecast",
-    Surprise: "surprise",
-    Synthesis: "synthesis",
-    Audio: "audio",
-    Health: "health",
-    Control: "control",
-    Trigger: "trigger",
-    Stats: "stats",
-}
+KINDS: dict[type, str] = {event: event.__name__.lower() for event in get_args(Event)}
 
 # Bulky kinds have queues of their own, so that they can never push out a label.
 BULK_KINDS = frozenset(
@@ -333,7 +325,7 @@ def kind_of(event: Event) -> str:
 def sample_of(event: Event, at: int = 0) -> int:
     """First sample that the event speaks of; `at` for events without one."""
     match event:
-        case Block() | Gap() | Audio():
+        case Block() | Gap() | Withheld() | Audio():
             return event.start
         case Anchor() | Onset() | Offset() | Control() | Forecast() | Trigger():
             return event.sample

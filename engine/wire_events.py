@@ -25,6 +25,7 @@ from neurovocal.engine.types import (
     Surprise,
     Synthesis,
     Trigger,
+    Withheld,
 )
 from neurovocal.engine.wire_headers import (
     AnchorHeader,
@@ -44,6 +45,7 @@ from neurovocal.engine.wire_headers import (
     SurpriseHeader,
     SynthesisHeader,
     TriggerHeader,
+    WithheldHeader,
 )
 
 
@@ -149,6 +151,10 @@ def header_of(message: Message) -> AnyHeader:
             return GapHeader(
                 **common, start=event.start, stop=event.stop, reason=event.reason
             )
+        case Withheld():
+            return WithheldHeader(
+                **common, start=event.start, stop=event.stop, reason=event.reason
+            )
         case Anchor():
             return AnchorHeader(**common, utc_ns=event.utc_ns)
         case Health():
@@ -236,6 +242,8 @@ def to_event(header: AnyHeader, values: Float32 | None) -> Event:
             return Block(header.start, array)
         case GapHeader():
             return Gap(header.start, header.stop, header.reason)
+        case WithheldHeader():
+            return Withheld(header.start, header.stop, header.reason)
         case AnchorHeader():
             return Anchor(header.sample, header.utc_ns or 0)
         case HealthHeader():

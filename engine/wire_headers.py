@@ -120,6 +120,14 @@ class GapHeader(Header, kw_only=True, tag="gap"):
     reason: str
 
 
+class WithheldHeader(Header, kw_only=True, tag="withheld"):
+    """See `Withheld`."""
+
+    start: Count
+    stop: Count
+    reason: str
+
+
 class AnchorHeader(Header, kw_only=True, tag="anchor"):
     """See `Anchor`: the common fields say it all."""
 
@@ -207,6 +215,7 @@ AnyHeader: TypeAlias = (
     | SynthesisHeader
     | AudioHeader
     | GapHeader
+    | WithheldHeader
     | AnchorHeader
     | OnsetHeader
     | OffsetHeader

@@ -19,6 +19,7 @@ from neurovocal.engine.types import (
     Offset,
     Onset,
     Surprise,
+    Withheld,
 )
 from neurovocal.plugins._clip_audio import ClipRing, Missing
 from neurovocal.plugins._clip_choice import Grouper, Heard, Piece, SurpriseHistory
@@ -68,9 +69,13 @@ class ClipStream:
         self._surprise: SurpriseHistory | None = None
         self._gaps: list[Gap] = []  # that came before any audio
 
-    def hear(self, block: Block, rate: int) -> None:
-        """Take audio."""
-        self._open_ring(rate).write(block)
+    def hear(self, item: Block | Withheld, rate: int) -> None:
+        """Take audio, or learn that it may not be had."""
+        ring = self._open_ring(rate)
+        if isinstance(item, Block):
+            ring.write(item)
+        else:
+            ring.skip(item.start, item.stop, item.reason)
 
     def note(self, event: Event, message: Message) -> None:
         """Take what the lane says."""

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.timebase import NS, Clock
-from neurovocal.engine.types import Block, Message
+from neurovocal.engine.types import Block, Message, Withheld
 from neurovocal.plugins._clip_choice import Choice, Piece, SelectOptions
 from neurovocal.plugins._clip_store import ClipStore, Limits, NoRoom
 from neurovocal.plugins._clip_stream import ClipStream, Lengths, encoded
@@ -75,7 +75,9 @@ class ClipsSink:
         Where clips go; by default the folder of the options.
     """
 
-    wants = frozenset({"block", "gap", "onset", "offset", "label", "surprise"})
+    wants = frozenset(
+        {"block", "gap", "withheld", "onset", "offset", "label", "surprise"}
+    )
 
     def __init__(
         self,
@@ -117,7 +119,7 @@ class ClipsSink:
         """Remember audio and what is said of it; write the clips that are complete."""
         stream = self._stream(message.info.stream)
         event = message.event
-        if not isinstance(event, Block):
+        if not isinstance(event, Block | Withheld):
             stream.note(event, message)
             return
         rate = message.info.sample_rate

@@ -6,15 +6,20 @@ source delivered, bit for bit) and ``STREAM.jsonl``, its timeline.
 
 import json
 import logging
+from collections import deque
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
 
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.types import Block, Gap, Message, StreamInfo
+from neurovocal.engine.resampler import scaled
+from neurovocal.engine.types import Block, Gap, Message, StreamInfo, Withheld
 
 log = logging.getLogger("neurovocal")
+
+# Gaps are told at the lane's rate: rounding moves them by so many samples.
+_ROUNDING = 4
 
 NOT_RECORDED = "not recorded"
 
@@ -36,7 +41,7 @@ class RecordingSink:
         Where the recordings go.
     """
 
-    wants = frozenset({"block", "gap"})
+    wants = frozenset({"block", "gap", "withheld"})
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -63,9 +68,10 @@ class RecordingSink:
         """Append a block, or remember why samples are missing before the next."""
         name = message.info.stream
         match message.event:
-            case Gap():
+            case Gap() | Withheld() as hole:
                 if name in self._tracks:
-                    self._tracks[name].reason = message.event.reason
+                    rate = message.info.sample_rate
+                    self._tracks[name].expect(hole, rate)
             case Block() as block:
                 track = self._tracks.get(name)
                 if track is None:
@@ -105,20 +111,27 @@ class _Track:
         head = {"stream": info.stream, "sample_rate": info.sample_rate}
         self._note({**head, "order": order})
         self._stop = 0
-        self.reason = ""
+        self._rate = info.sample_rate
+        self._holes: deque[tuple[int, str]] = deque()
+
+    def expect(self, hole: Gap | Withheld, rate: int) -> None:
+        """Remember why samples will be missing; blocks before it may still come."""
+        self._holes.append((scaled(hole.start, rate, self._rate), hole.reason))
 
     def append(self, block: Block) -> None:
         """Write a block; one that does not follow begins a new piece."""
-        if block.start != self._stop or self.reason:
+        reason = ""
+        while self._holes and self._holes[0][0] <= block.start + _ROUNDING:
+            reason = self._holes.popleft()[1]
+        if block.start != self._stop or reason:
             self._note(
                 {
                     "at": self._audio.frames,
                     "start": self._stop,
                     "stop": block.start,
-                    "reason": self.reason or NOT_RECORDED,
+                    "reason": reason or NOT_RECORDED,
                 }
             )
-        self.reason = ""
         self._audio.write(block.samples)
         self._stop = block.stop
 

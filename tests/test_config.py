@@ -12,13 +12,13 @@ from neurovocal.engine.located import parse_located
 from neurovocal.engine.registry import Options
 
 TOP = (
-    "bundle, control, detector, features, keys, models, name, signal, sinks, source, "
-    "station, stop_timeout_s, supervise, tile, version"
+    "bundle, control, detector, features, keys, models, name, privacy, signal, sinks, "
+    "source, station, stop_timeout_s, supervise, tile, version"
 )
 KINDS = (
-    "'block', 'gap', 'anchor', 'frames', 'posteriors', 'onset', 'offset', 'label', "
-    "'forecast', 'surprise', 'synthesis', 'audio', 'health', 'control', 'trigger' or "
-    "'stats'"
+    "'block', 'gap', 'withheld', 'anchor', 'frames', 'posteriors', 'onset', 'offset', "
+    "'label', 'forecast', 'surprise', 'synthesis', 'audio', 'health', 'control', "
+    "'trigger' or 'stats'"
 )
 
 
@@ -144,8 +144,8 @@ sinks:
         (
             "version: 1\nlanes: [{source: {plugin: file}}]\nsource: {plugin: file}\n",
             [
-                "source: unknown option (known: control, keys, lanes, sinks, station, "
-                "stop_timeout_s, supervise, tile, version)"
+                "source: unknown option (known: control, keys, lanes, privacy, sinks, "
+                "station, stop_timeout_s, supervise, tile, version)"
             ],
         ),
         (

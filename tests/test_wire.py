@@ -36,6 +36,7 @@ from neurovocal.engine.types import (
     Surprise,
     Synthesis,
     Trigger,
+    Withheld,
 )
 
 counts = st.integers(0, 2**63 - 1)
@@ -60,6 +61,7 @@ json_values = st.recursive(
 EVENTS: dict[type, st.SearchStrategy[Event]] = {
     Block: st.builds(Block, counts, matrices(2)),
     Gap: st.builds(Gap, counts, counts, texts),
+    Withheld: st.builds(Withheld, counts, counts, texts),
     Anchor: st.builds(Anchor, counts, st.integers(-(2**63), 2**63 - 1)),
     Frames: st.builds(Frames, firsts, hops, hops, matrices(2)),
     Posteriors: st.builds(Posteriors, firsts, hops, hops, matrices(2)),

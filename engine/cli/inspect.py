@@ -157,6 +157,7 @@ def _schema(registry: Registry) -> dict[str, Any]:
         "model": "StageConfig",
         "sink": "SinkConfig",
         "control": "StageConfig",
+        "gate": "GateConfig",
     }
     for kind, base in stages.items():
         choices = []
@@ -172,7 +173,12 @@ def _schema(registry: Registry) -> dict[str, Any]:
                 }
             )
         definitions[kind] = {"allOf": [{"$ref": f"#/$defs/{base}"}, *choices]}
-    for form in (single, several, definitions["LaneConfig"]):
+    for form in (
+        single,
+        several,
+        definitions["LaneConfig"],
+        definitions["PrivacyConfig"],
+    ):
         _use_stages(form["properties"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -185,7 +191,7 @@ def _schema(registry: Registry) -> dict[str, Any]:
 
 
 def _use_stages(properties: dict[str, Any]) -> None:
-    for kind in ("source", "features", "detector", "control"):
+    for kind in ("source", "features", "detector", "control", "gate"):
         if kind in properties:
             help_text = properties[kind].get("description", "")
             properties[kind] = {"$ref": f"#/$defs/{kind}", "description": help_text}

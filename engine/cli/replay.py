@@ -104,7 +104,9 @@ def _wants(data: dict[str, Any], base: Path) -> tuple[frozenset[str], frozenset[
         others |= wants
         if sink["plugin"] == "journal":
             kept |= wants
-    return kept, others - {"block"}
+    # A replay has no privacy, and nobody gets its audio.
+    hidden = frozenset({"withheld", "frames"} if data.get("privacy") else ())
+    return kept - hidden, others - hidden - {"block"}
 
 
 def _again(
@@ -126,6 +128,7 @@ def _again(
         if "lanes" in data:
             lane["sinks"] = _deciding(lane.get("sinks", []), base)
     again = {**data, "sinks": sinks}
+    again.pop("privacy", None)  # no audio leaves a replay
     again.pop("control", None)  # its commands come from the journal
     return again
 

@@ -1,0 +1,72 @@
+"""How the audio of a source reaches the sinks: through a gate, or not at all."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TypeAlias
+
+from neurovocal.engine.channel import Channel
+from neurovocal.engine.dispatch import Dispatcher
+from neurovocal.engine.privacy import AudioGate, NoAudio, Released
+from neurovocal.engine.types import Block, Frames, Gap, Health, StreamInfo
+
+MakeGate: TypeAlias = Callable[[StreamInfo], AudioGate | NoAudio | None]
+
+
+def everything(info: StreamInfo) -> None:
+    """No gate: all audio may leave."""
+
+
+class Outlet:
+    """Sends blocks of a lane's channels to the sinks that want them.
+
+    Parameters
+    ----------
+    dispatcher : Dispatcher
+        Where they go.
+    make_gate : callable
+        ``make_gate(info)`` makes the gate of one channel at the source's rate; None
+        means that all may leave.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, make_gate: MakeGate) -> None:
+        self._dispatcher = dispatcher
+        self._make_gate = make_gate
+
+    def attach(self, channel: Channel, sample_rate: int) -> None:
+        """Give a new channel its gate; `sample_rate` is the source's."""
+        channel.source_rate = sample_rate
+        channel.gate = self._make_gate(_at_source(channel))
+
+    def hear(self, item: Block | Gap, channel: Channel) -> None:
+        """Take what the source delivered, send what may leave by now."""
+        if not self._dispatcher.wants("block"):
+            return
+        if channel.gate is not None:
+            self._send(channel.gate.push(item), channel, channel.gate.lookahead)
+        elif isinstance(item, Block):
+            self._send([item], channel, 0)
+
+    def finish(self, channel: Channel) -> None:
+        """End of the stream: what waits is decided."""
+        if channel.gate is not None:
+            self._send(channel.gate.flush(), channel, 0)
+
+    def keeps_back(self, event: object, channel: Channel) -> bool:
+        """Whether an event of the lane is as telling as audio, and may not leave."""
+        return channel.gate is not None and isinstance(event, Frames)
+
+    def _send(
+        self, released: Iterable[Released], channel: Channel, lookahead: int
+    ) -> None:
+        info = _at_source(channel)
+        for event in released:
+            if isinstance(event, Health):
+                lane = channel.lane
+                self._dispatcher.send(lane.info, event, lane.position, channel.timebase)
+            else:
+                at = event.stop + lookahead
+                self._dispatcher.send(info, event, at, channel.timebase)
+
+
+def _at_source(channel: Channel) -> StreamInfo:
+    return replace(channel.lane.info, sample_rate=channel.source_rate)

