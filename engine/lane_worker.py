@@ -103,7 +103,7 @@ class LaneWorker:
         self._audio_ns = 0  # when the source last delivered
         self._stalled = False  # and songs went on without it
         self.build = build
-        self._recall = recall
+        self.recall = recall
         self._signal = LaneSignal(name, signal if source.live else None, self._report)
         self._dispatcher = dispatcher
         self._outlet = Outlet(dispatcher, make_gate)
@@ -236,7 +236,7 @@ class LaneWorker:
             for channel in self.channels:
                 self._outlet.attach(channel, info.sample_rate)
             self._signal.begin(self.channels, info.sample_rate)
-            rehearse(self.channels, self._recall)
+            rehearse(self.channels, self.recall)
             return
         for index, channel in enumerate(self.channels):
             suffix = f".ch{index + 1}" if info.channels > 1 else ""
@@ -308,7 +308,7 @@ class LaneWorker:
             if isinstance(event, Anchor):
                 channel.anchored = message
             elif isinstance(event, Trigger):
-                trouble = set_off(event, channel, self._recall)
+                trouble = set_off(event, channel, self.recall)
                 if trouble is not None:
                     self._report(trouble, [channel])
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from pydantic import Field
 
+from neurovocal.engine.channel import Channel
 from neurovocal.engine.config import LaneConfig
 from neurovocal.engine.lane import Lane
 from neurovocal.engine.lane_worker import BuildLane, LaneWorker
 from neurovocal.engine.orders import CommandError, Order
 from neurovocal.engine.plan import LanePlan, Plan
 from neurovocal.engine.registry import Options
+from neurovocal.engine.set_off import rehearse
 from neurovocal.engine.succession import Succession
 
 log = logging.getLogger("neurovocal")
@@ -140,6 +142,8 @@ class Swapper:
                     f"one would at {new.info.sample_rate}: that needs a restart"
                 )
             new.info = old.info
+            # What triggers are to set must be there in the new lane's models.
+            rehearse([Channel(new, channel.timebase)], worker.recall)
             successions.append(
                 Succession(
                     old,
