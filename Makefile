@@ -121,6 +121,8 @@ bundle: $(DEV_ENV)/.done  ## Train the bundles that ship again, from ../shared/d
 	    --out models/pretrained/bengalese-finch --config configs/train.yaml
 	$(DEV_ENV)/bin/neurovocal train ../shared/data/zebra_finch_G402 --overwrite \
 	    --out models/pretrained/zebra-finch --config configs/train-zebra-finch.yaml
+	$(DEV_ENV)/bin/neurovocal train ../shared/data/spoken_digits --overwrite \
+	    --out models/pretrained/spoken-digits --config configs/train-spoken-digits.yaml
 
 clean:  ## Remove environments and caches
 	rm -rf $(RUN_ENV) $(DEV_ENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
