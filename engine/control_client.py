@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import zmq
 
 _MOST_BYTES = 16 * 1024 * 1024
+_CONNECT_S = 5.0  # a reply may take long; that an engine is there does not
 
 
 class Control:
@@ -73,6 +74,8 @@ class Control:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES)
+        # Without a connection nothing can be sent: that tells whether one is there.
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
         try:
             if self._keys is not None:
                 use_client_keys(self._socket, self._keys)
@@ -161,11 +164,14 @@ class Control:
 
         if self._socket is None:
             raise NeurovocalError("the control is not open")
+        until = time.monotonic() + self.timeout
+        patience_s = min(self.timeout, _CONNECT_S)
         try:
+            if not self._socket.poll(ceil(patience_s * 1000), zmq.POLLOUT):
+                raise self._silence(patience_s)
             self._socket.send(msgspec.json.encode(request), zmq.DONTWAIT)
         except zmq.Again:
-            raise self._silence() from None
-        until = time.monotonic() + self.timeout
+            raise self._silence(self.timeout) from None
         while (left := until - time.monotonic()) > 0:
             if not self._socket.poll(ceil(left * 1000)):
                 break
@@ -173,11 +179,11 @@ class Control:
             # A late reply to a command that was given up says nothing of this one.
             if reply.get("id") in (request["id"], None):
                 return reply
-        raise self._silence()
+        raise self._silence(self.timeout)
 
-    def _silence(self) -> NeurovocalError:
+    def _silence(self, waited_s: float) -> NeurovocalError:
         return NeurovocalError(
-            f"nobody answered at {self.endpoint} within {self.timeout:g} s: is an "
+            f"nobody answered at {self.endpoint} within {waited_s:g} s: is an "
             "engine with 'control: {plugin: zmq}' running there?"
         )
 

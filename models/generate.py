@@ -34,7 +34,8 @@ def generate(
         float, typer.Option("--seconds", "-s", metavar="S", min=0.05, help="Of song.")
     ] = 10.0,
     temperature: Annotated[
-        float, typer.Option(metavar="T", min=0.0, help="1 is the model's own.")
+        float,
+        typer.Option(metavar="T", min=0.0, max=10.0, help="1 is the model's own."),
     ] = 1.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of all draws.")] = 0,
     out: Annotated[
@@ -78,6 +79,8 @@ def generate(
     """
     if temperature == 0:
         raise ConfigError("--temperature must be above 0")
+    if out.suffix.lower() not in ("", ".wav"):
+        raise ConfigError(f"--out '{out}': sound is written as WAV: end it in .wav")
     if picture is not None:
         need_drawing("--picture")
     if explain is not None:

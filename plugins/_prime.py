@@ -66,6 +66,8 @@ def _frames(path: Path, bundle: Bundle) -> Float32:
 def _read(path: Path) -> tuple[Float32, int]:
     import soundfile
 
+    if not path.is_file():
+        raise ConfigError(f"prime: '{path}' cannot be read (no such file)")
     try:
         with soundfile.SoundFile(path) as file:
             rate: int = file.samplerate

@@ -171,3 +171,11 @@ def test_an_explanation_is_drawn_and_told(folder: Path, tmp_path: Path) -> None:
     assert len(changes) == 5
     assert changes == sorted(changes, reverse=True)
     assert all(-0.5 <= moment["s"] < 0.2 for moment in made["moments"])
+
+
+def test_a_song_is_not_written_under_a_misleading_name(
+    folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"written as WAV: end it in \.wav"):
+        sung(folder, tmp_path / "song.mp3")
+    assert list(tmp_path.iterdir()) == []
