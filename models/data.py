@@ -192,7 +192,9 @@ def _recording(
 
     path = folder / file
     if not os.path.isfile(path):  # unlike pathlib, it takes any name for one
-        problems.append(f"{str(path)[:200]}: named in the annotations, but missing")
+        problems.append(
+            f"{str(path)[:200]}: named in the annotations, but does not exist"
+        )
         return None
     try:
         header = soundfile.info(path)

@@ -19,6 +19,7 @@ class Engine:
         run: str = "run0",
         stream: str = INFO.stream,
         keys: Path | None = None,
+        queue_length: int = 50,
     ) -> None:
         self.info = StreamInfo(stream, INFO.sample_rate)
         options = sink_journal.JournalOptions(
@@ -29,7 +30,10 @@ class Engine:
         self.journal = sink_journal.plugin.build(options, context)
         endpoint = "tcp://127.0.0.1:*"
         self.zmq = sink_zmq.plugin.build(
-            sink_zmq.ZmqOptions(endpoint=endpoint, queue_length=50, linger_s=0), context
+            sink_zmq.ZmqOptions(
+                endpoint=endpoint, queue_length=queue_length, linger_s=0
+            ),
+            context,
         )
         self.journal.open()
         self.zmq.open()

@@ -62,7 +62,9 @@ def test_a_table_that_is_no_utf8_says_how_to_save_it(tmp_path: Path) -> None:
 
 def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
     table = b"file,onset_s,offset_s,label\n" + b"x" * 5000 + b".wav,0.1,0.2,a\n"
-    with pytest.raises(ConfigError, match="named in the annotations, but missing"):
+    with pytest.raises(
+        ConfigError, match="named in the annotations, but does not exist"
+    ):
         read_dataset(dataset(tmp_path, table))
 
 

@@ -25,7 +25,9 @@ def engines(tmp_path: Path) -> Iterator[list[Engine]]:
     made = []
     for name in ("north", "south"):
         (tmp_path / name).mkdir()
-        made.append(Engine(tmp_path / name, f"run-{name}", stream=name))
+        made.append(
+            Engine(tmp_path / name, f"run-{name}", stream=name, queue_length=5000)
+        )
     yield made
     for engine in made:
         engine.close()

@@ -49,7 +49,7 @@ class Tape:
         side = np.where(p > 0.5, -2 * MARGIN, 2 * MARGIN)
         return np.where(near, p + side, noise).astype(np.float32)
 
-    def random(self, shape: Any, dtype: Any) -> np.ndarray:
+    def random(self, shape: Any = None, dtype: Any = None) -> np.ndarray:
         return self.numbers.pop(0)
 
     standard_normal = random
@@ -69,7 +69,8 @@ class Torch:
         origin.fill_rnn_rbm(self.model)
         self.model.eval()
         self.spec = spec
-        self.chol = np.load(self.bundle.path(spec.residual_file))["chol"]
+        with np.load(self.bundle.path(spec.residual_file)) as arrays:
+            self.residual = {name: torch.from_numpy(arrays[name]) for name in arrays}
 
     def heard(self, frames: np.ndarray) -> torch.Tensor:
         with torch.no_grad():
@@ -108,13 +109,29 @@ class Torch:
                 tape.numbers.append(tape.record(uniform, frame))
                 frame = (tape.numbers[-1] < frame).astype(np.float32)
             elif feedback == "mean_residual":
-                tape.numbers.append(rng.standard_normal(len(frame), dtype=np.float32))
-                noisy = frame + self.chol @ tape.numbers[-1]
-                frame = np.clip(noisy, 0, 1).astype(np.float32)
+                frame = frame + self.error(u[-1, 0], rng, tape)
+                frame = np.clip(frame, 0, 1).astype(np.float32)
             drawn.append(frame)
-        # The last tile may draw more than is compared.
-        tape.numbers += tape.numbers[-100:]
+        # The last tile may draw more than is compared; one to three numbers a frame.
+        tape.numbers += tape.numbers[-120:]
         return np.array(drawn)
+
+    def error(
+        self, u: torch.Tensor, rng: np.random.Generator, tape: Tape
+    ) -> np.ndarray:
+        """Draw from the mixture of what expectations miss."""
+        with torch.no_grad():
+            scores = u @ self.residual["gate_weight"] + self.residual["gate_bias"]
+            edges = torch.softmax(scores, 0).cumsum(0)[:-1].numpy()
+        chance = rng.random(dtype=np.float32)
+        while np.abs(edges - chance).min() < MARGIN:
+            chance = rng.random(dtype=np.float32)
+        normal = rng.standard_normal(self.spec.n_visible, dtype=np.float32)
+        tape.numbers += [np.array(chance), normal]
+        number = int((edges <= chance).sum())
+        mean = self.residual["mixture_mean"][number]
+        chol = self.residual["mixture_chol"][number]
+        return (mean + chol @ torch.from_numpy(normal)).numpy()
 
 
 @pytest.fixture(scope="module")
