@@ -154,9 +154,11 @@ def test_a_source_that_cannot_be_closed():
     assert sink.closed == 1
 
 
-def test_what_a_source_has_to_remark_is_logged_once(caplog):
+def test_what_a_source_has_to_remark_is_logged_once(caplog, monkeypatch):
     caplog.set_level(logging.WARNING, "neurovocal")
-    logging.getLogger("neurovocal").propagate = True
+    log = logging.getLogger("neurovocal")
+    monkeypatch.setattr(log, "handlers", [])  # a command may have left its own
+    monkeypatch.setattr(log, "propagate", True)
     source = ScriptedSource(INFO, [*many(2), StreamInfo("next", RATE), *many(1)])
     source.notices = ["a.wav is cut short"]
     make_runner(source, CollectSink()).run()
