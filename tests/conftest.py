@@ -23,6 +23,16 @@ def data_folder() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Commands set the log up for a terminal: the next test has one of its own."""
+    yield
+    log = logging.getLogger("neurovocal")
+    log.handlers, log.filters = [], []
+    log.propagate = True
+    log.setLevel(logging.NOTSET)
+
+
 @pytest.fixture
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
     """Failures that a test causes on purpose need no log."""
