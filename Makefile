@@ -69,6 +69,10 @@ CUTS ?= 100
 bench-resume: $(DEV_ENV)/.done  ## Cut, stall and kill CUTS times: what does a subscriber lose?
 	$(DEV_ENV)/bin/python bench/resume.py --cuts $(CUTS)
 
+STALLED ?= 10
+bench-stall: $(DEV_ENV)/.done  ## Stop a subscriber for STALLED minutes beside one that reads
+	$(DEV_ENV)/bin/python bench/stall.py --minutes $(STALLED)
+
 INPUTS ?= 100000
 fuzz: $(DEV_ENV)/.done  ## Feed INPUTS damaged inputs to all parsers
 	$(DEV_ENV)/bin/python bench/fuzz.py --inputs $(INPUTS)

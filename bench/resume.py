@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -52,9 +53,10 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--read", nargs=3, metavar=("LIVE", "REPLAY", "FILE"))
+    parser.add_argument("--kinds", nargs="+", default=KINDS)
     arguments = parser.parse_args()
     if arguments.read:
-        return read_for_ever(*arguments.read)
+        return read_for_ever(*arguments.read, kinds=arguments.kinds)
     with tempfile.TemporaryDirectory() as folder:
         result = trouble(Path(folder), arguments.cuts, random.Random(arguments.seed))
     print(json.dumps(result))
@@ -93,9 +95,9 @@ def trouble(folder: Path, cuts: int, rng: random.Random) -> dict[str, object]:
         time.sleep(3)
         engine.terminate()
         engine.wait()
+        kept = kept_in(journal)
         # Those who were cut at the very end ask the next engine.
         engine = start_engine(folder, journal, ports, cuts + 1)
-        kept = kept_in(journal)
         settle(diary, kept)
         kill(reader)
         engine.terminate()
@@ -129,7 +131,9 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def read_for_ever(live: str, replay: str, diary: str) -> int:
+def read_for_ever(
+    live: str, replay: str, diary: str, kinds: Sequence[str] = KINDS
+) -> int:
     """The subscriber: a message and its position are kept in one transaction."""
     kept = sqlite3.connect(diary)
     kept.execute("CREATE TABLE IF NOT EXISTS heard (run, kind, stream, seq)")
@@ -142,7 +146,7 @@ def read_for_ever(live: str, replay: str, diary: str) -> int:
         for kind, stream, run, seq in kept.execute("SELECT * FROM positions")
     }
     with Subscriber(
-        live, KINDS, replay=replay, start="journal", positions=positions
+        live, kinds, replay=replay, start="journal", positions=positions
     ) as subscriber:
         for one in subscriber:
             row = (one.run, one.kind, one.stream, one.seq)
@@ -155,13 +159,15 @@ def read_for_ever(live: str, replay: str, diary: str) -> int:
     return 0
 
 
-def kept_in(journal: Path) -> list[tuple[str, str, str, int]]:
-    """What the journal of all ended runs holds."""
+def kept_in(
+    journal: Path, kinds: Sequence[str] = KINDS
+) -> list[tuple[str, str, str, int]]:
+    """What the journal of ended runs holds."""
     return [
         (record.run, e.kind, e.stream, e.seq)
-        for record in runs(journal)[:-1]
+        for record in runs(journal)
         for e in read_events(journal, record.run)
-        if e.kind in KINDS
+        if e.kind in kinds
     ]
 
 

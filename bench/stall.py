@@ -1,0 +1,133 @@
+"""Stops a subscriber for minutes beside one that reads, and asks what it cost whom.
+
+An engine labels song in real time and publishes everything it can, spectrogram frames
+too. One subscriber reads all the time. Another one (its own process) hears the same,
+is stopped by a signal (SIGSTOP) for minutes, so that every buffer on the way to it
+fills, and goes on. How late are the reader's labels while it stands still, compared
+with before? Does the other one have every label in the end?
+
+    .venv/bin/python bench/stall.py --minutes 10
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from resume import compare, kept_in, settle
+from rich.console import Console
+from rich.progress import track
+from torture import ENGINE, free_port
+
+from neurovocal.engine.client import Subscriber
+
+EVERYTHING = ("frames", "surprise", "onset", "offset", "label")
+BASELINE_SHARE = 0.2  # of the minutes, before the stall
+START_S = 60.0
+MOST_MS = 50.0  # that the other's stall may cost the reader's labels (99 %)
+CONFIG = """
+version: 1
+station: stall
+source: {{plugin: synthetic, options: {{sample_rate: 32000, pace: realtime,
+         duration_s: null, seed: 1, pause_ms: [50, 100], song_length: 20}}}}
+bundle: bengalese-finch
+models: [{{plugin: classifier}}, {{plugin: rnn_rbm}}]
+sinks:
+  - {{plugin: zmq, options: {{endpoint: "tcp://127.0.0.1:{live}"}}}}
+  - {{plugin: journal, options: {{path: {journal},
+      replay: "tcp://127.0.0.1:{replay}"}}}}
+"""
+
+
+def main() -> int:
+    """Stall, compare; 0 if the reader was not disturbed and nothing is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10.0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = stall(Path(folder), arguments.minutes * 60)
+    print(json.dumps(result))
+    disturbed = result["extra_ms_p99"] > MOST_MS or result["reader_missed"]
+    lost = not result["labels"] or result["missing"] or result["double"]
+    return 2 if disturbed or lost else 0
+
+
+def stall(folder: Path, stalled_s: float) -> dict[str, float]:
+    """The whole rehearsal; what came of it."""
+    ports = {"live": free_port(), "replay": free_port()}
+    live, replay = (f"tcp://127.0.0.1:{port}" for port in ports.values())
+    journal, diary = folder / "j.sqlite", folder / "heard.sqlite"
+    config = folder / "config.yaml"
+    config.write_text(CONFIG.format(journal=journal, **ports))
+    engine = start("-c", ENGINE, "run", str(config), "--json")
+    resume = str(Path(__file__).with_name("resume.py"))
+    kinds = ("--kinds", *EVERYTHING)
+    other = start(resume, "--read", live, replay, str(diary), *kinds)
+    try:
+        with Subscriber(live, ("label",)) as reader:
+            if reader.receive(START_S) is None:
+                raise SystemExit(f"no label within {START_S:g} s")
+            alone = lateness(reader, stalled_s * BASELINE_SHARE, "both read")
+            other.send_signal(signal.SIGSTOP)
+            beside = lateness(reader, stalled_s, "one stands still")
+            other.send_signal(signal.SIGCONT)
+            lateness(reader, 5.0, "both read")
+            missed = reader.missed
+        engine.terminate()
+        engine.wait()
+        kept = kept_in(journal, ("label",))
+        # What came last, the other one asks of the next engine.
+        engine = start("-c", ENGINE, "run", str(config), "--json")
+        settle(diary, kept)
+    finally:
+        for process in (other, engine):
+            process.kill()
+            process.wait()
+    found = compare(diary, kept)
+    return {
+        "stalled_s": stalled_s,
+        "labels": len(kept),
+        "missing": int(str(found["missing"])),
+        "double": int(str(found["double"])),
+        "reader_missed": missed,
+        **{f"alone_{name}": value for name, value in summary(alone).items()},
+        **{f"stalled_{name}": value for name, value in summary(beside).items()},
+        "extra_ms_p99": round(summary(beside)["ms_p99"] - summary(alone)["ms_p99"], 2),
+    }
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    """A Python process of its own, without a word."""
+    return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+
+
+def lateness(reader: Subscriber, seconds: float, doing: str) -> list[float]:
+    """Milliseconds from a label's instant to the reader, plus a constant."""
+    late_ms: list[float] = []
+    for _ in track(range(round(seconds)), doing, console=Console(stderr=True)):
+        until = time.monotonic() + 1.0
+        while (left := until - time.monotonic()) > 0:
+            one = reader.receive(left)
+            if one is not None:
+                told_ms = one.at / one.sample_rate * 1e3
+                late_ms.append(time.monotonic() * 1e3 - told_ms)
+    return late_ms
+
+
+def summary(late_ms: list[float]) -> dict[str, float]:
+    """How late the labels were, beyond the promptest of them."""
+    ordered = sorted(late_ms)
+    late = [one - ordered[0] for one in ordered]
+    return {
+        "ms_p50": round(late[len(late) // 2], 2),
+        "ms_p99": round(late[int(len(late) * 0.99)], 2),
+        "ms_max": round(late[-1], 2),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
