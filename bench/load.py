@@ -1,9 +1,9 @@
 """Real-time load: many lanes on two cores at the pace of hearing.
 
-Every lane plays the shipped recording, each from another place in it, into the very
-ring that a microphone fills: a lane that falls behind by more than the ring holds loses
-samples, and they are counted. Classifier and surprise run on every lane; labels go to
-a journal and to a socket.
+Every lane plays the shipped recording, each from another place in it (source
+`playback`), into the very ring that a microphone fills: a lane that falls behind by
+more than the ring holds loses samples, and they are counted. Classifier and surprise
+run on every lane; labels go to a journal and to a socket.
 
     .venv/bin/python bench/load.py --lanes 8 --minutes 10
 """
@@ -16,11 +16,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import soundfile as sf
 import yaml
 
@@ -29,73 +27,15 @@ from neurovocal.engine.located import parse_located
 from neurovocal.engine.metrics import Percentiles
 from neurovocal.engine.plan import make_plan
 from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
-from neurovocal.engine.ring import AudioRing
 from neurovocal.engine.runner import Runner
 from neurovocal.engine.timebase import NS, SystemClock
-from neurovocal.engine.types import Block, Gap, Message, StreamInfo
+from neurovocal.engine.types import Message
 
-RECORDING = Path(__file__).resolve().parent.parent / "configs/recordings"
-BLOCK_S = 0.01
-BUFFER_S = 5.0  # what the microphone source holds by default
+RECORDING = (
+    Path(__file__).resolve().parent.parent / "configs/recordings/bengalese-finch.flac"
+)
 BULK = 1024  # 8 lanes bring 500 bulky messages a second: the default's 64 are 0.13 s
 WANTED = ("label", "offset", "surprise")
-
-
-class Player(threading.Thread):
-    """Writes 10 ms to the ring of each lane, every 10 ms: the sound cards."""
-
-    def __init__(self, n_lanes: int, seconds: float) -> None:
-        super().__init__(daemon=True)
-        samples, self.rate = sf.read(
-            RECORDING / "bengalese-finch.flac", dtype="float32", always_2d=True
-        )
-        apart = len(samples) // n_lanes
-        self._parts = [np.roll(samples, -i * apart, axis=0) for i in range(n_lanes)]
-        self.rings = [AudioRing(round(BUFFER_S * self.rate), 1) for _ in range(n_lanes)]
-        self._seconds = seconds
-        self.stopping = False
-        self.latest_ms = 0.0
-
-    def run(self) -> None:
-        """Play until the time is over."""
-        length = round(self.rate * BLOCK_S)
-        began = time.monotonic_ns()
-        for number in range(round(self._seconds / BLOCK_S)):
-            due = began + round((number + 1) * BLOCK_S * NS)
-            late = time.monotonic_ns() - due
-            self.latest_ms = max(self.latest_ms, late / 1e6)
-            if late < 0:
-                time.sleep(-late / NS)
-            if self.stopping:
-                break
-            for ring, part in zip(self.rings, self._parts, strict=True):
-                start = number * length % (len(part) - length)
-                ring.write(part[start : start + length], time.monotonic_ns())
-        for ring in self.rings:
-            ring.close()
-
-
-class Card:
-    """A live source that reads a ring, as the microphone does."""
-
-    live = True
-
-    def __init__(self, player: Player, index: int) -> None:
-        self._player, self._ring = player, player.rings[index]
-        self.info = StreamInfo(f"lane{index}", player.rate)
-
-    def open(self) -> None:
-        """Start the player with the first lane."""
-        if self._player.ident is None:
-            self._player.start()
-
-    def read(self, timeout: float) -> Block | Gap | None:
-        """What was played since the last call."""
-        return self._ring.read(self._player.rate // 10, timeout)
-
-    def close(self) -> None:
-        """Nothing more is wanted."""
-        self._player.stopping = True
 
 
 class Ears:
@@ -125,10 +65,18 @@ class Ears:
 
 def configuration(n_lanes: int, tile: int, journal: Path) -> dict[str, object]:
     """Classifier and surprise on every lane; a journal and a socket for all."""
+    apart_s = sf.info(RECORDING).duration / n_lanes
     lanes = [
         {
             "name": f"lane{index}",
-            "source": {"plugin": f"card{index}"},
+            "source": {
+                "plugin": "playback",
+                "options": {
+                    "path": str(RECORDING),
+                    "start_s": index * apart_s,
+                    "repeat": 0,
+                },
+            },
             "bundle": "bengalese-finch",
             "models": [{"plugin": "classifier"}, {"plugin": "rnn_rbm"}],
         }
@@ -155,43 +103,46 @@ def main() -> int:
     parser.add_argument("--cores", type=int, default=2)
     arguments = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
-    player = Player(arguments.lanes, arguments.minutes * 60)
-    extra = {
-        ("source", f"card{i}"): Plugin(
-            "source", Options, lambda o, c, i=i: Card(player, i), "a played card"
-        )
-        for i in range(arguments.lanes)
-    }
     with tempfile.TemporaryDirectory() as folder:
         data = configuration(
             arguments.lanes, arguments.tile, Path(folder) / "load.sqlite"
         )
         ears = Ears()
-        extra["sink", "ears"] = Plugin("sink", Options, lambda o, c: ears, "notes")
+        plugin = Plugin("sink", Options, lambda o, c: ears, "notes")
         located = parse_located(yaml.safe_dump(data), "load.yaml")
         context = BuildContext(clock=SystemClock(), run="load")
-        plan = make_plan(parse_config(located), located, Registry(extra), context)
+        plan = make_plan(
+            parse_config(located),
+            located,
+            Registry({("sink", "ears"): plugin}),
+            context,
+        )
         runner = Runner(plan)
-        result = play(runner, player, ears)
+        result = play(runner, arguments.minutes * 60, ears)
     print(json.dumps({**vars(arguments), **result}))
     return 0 if result["overrun_samples"] == result["dropped"] == 0 else 3
 
 
-def play(runner: Runner, player: Player, ears: Ears) -> dict[str, object]:
-    """Run to the end; figures of it."""
+def play(runner: Runner, seconds: float, ears: Ears) -> dict[str, object]:
+    """Run for so long; figures of it."""
     began, cpu = time.monotonic(), time.process_time()
     told = began
     worst_ms = 0.0
+
+    def overruns() -> int:
+        counts = [lane.source.counts for lane in runner.lanes]
+        return sum(each.dropped for each in counts if each is not None)
 
     def tick() -> None:
         nonlocal told, worst_ms
         lags = [c.lag_ms for lane in runner.lanes for c in lane.channels]
         worst_ms = max([worst_ms, *lags])
+        if time.monotonic() - began >= seconds:
+            runner.stop()
         if time.monotonic() - told >= 10:
             told = time.monotonic()
-            lost = sum(ring.counts.dropped for ring in player.rings)
             print(
-                f"{told - began:.0f} s: lag {max(lags):.0f} ms, overruns {lost}, "
+                f"{told - began:.0f} s: lag {max(lags):.0f} ms, overruns {overruns()}, "
                 f"load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
@@ -208,7 +159,7 @@ def play(runner: Runner, player: Player, ears: Ears) -> dict[str, object]:
     audio_s = sum(lane.heard_s for lane in runner.lanes)
     return {
         "audio_s": round(audio_s, 1),
-        "overrun_samples": sum(ring.counts.dropped for ring in player.rings),
+        "overrun_samples": overruns(),
         "lost_samples": outcome.lost_samples,
         "dropped": outcome.dropped.total(),
         "dropped_by": {
@@ -219,7 +170,7 @@ def play(runner: Runner, player: Player, ears: Ears) -> dict[str, object]:
         "cpu_cores": round((time.process_time() - cpu) / wall, 2),
         "other_load": round(os.getloadavg()[0], 1),
         "worst_lag_ms": round(worst_ms),
-        "player_late_ms": round(player.latest_ms),
+        "player_late_ms": round(max(lane.source.latest_ms for lane in runner.lanes)),
         "late_ms": {kind: late.summary() for kind, late in ears.late.items()},
         "labels": ears.late["label"].count,
         "stage_wall_s_per_audio_s": {

@@ -215,6 +215,25 @@ class Recording:
                 f"'{self.header.path}' can no longer be read ({error})"
             ) from error
 
+    def seek(self, sample: int) -> None:
+        """Go on reading from a sample.
+
+        Raises
+        ------
+        AudioFileError
+            There is no such place, or the format does not know places.
+        """
+        import soundfile
+
+        if sample == self._read:
+            return
+        try:
+            self._read = int(self._file.seek(sample))
+        except soundfile.LibsndfileError as error:
+            raise AudioFileError(
+                f"'{self.header.path}' cannot be read from sample {sample} on ({error})"
+            ) from error
+
     def read(self, n_samples: int) -> Float32:
         """Return the next samples, float32[n_samples, n_channels], fewer at the end.
 
