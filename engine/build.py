@@ -72,7 +72,7 @@ def build_lane(
         )
     detector = plan.detector.build(context)
     context = replace(
-        context, detector_latency=detector.latency, n_models=len(plan.models)
+        context, detector_latency=detector.latency, models=plan.model_names
     )
     models = [shell(m, m.build(context), "restart") for m in plan.models]
     watchers = [

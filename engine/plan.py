@@ -82,6 +82,11 @@ class LanePlan:
     signal: SignalOptions
     watchers: Sequence[StagePlan] = ()  # stages of sinks that watch this lane
 
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Plugin names of the models, in order."""
+        return tuple(model.config.plugin for model in self.models)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -138,10 +143,7 @@ class _Planner:
             for lane, loc in zip(config.lanes, config.lane_locs, strict=True)
         ]
         sinks = self._sinks(config.sinks, (), context)
-        lanes = [
-            lane and replace(lane, watchers=_watchers([*sinks, *lane.sinks]))
-            for lane in lanes
-        ]
+        lanes = [lane and self._watched(lane, sinks, context) for lane in lanes]
         control = None
         if config.shared.control is not None:
             control = self._stage(
@@ -253,6 +255,20 @@ class _Planner:
                 plans.append(SinkPlan(stage, sink))
         return plans
 
+    def _watched(
+        self, lane: LanePlan, shared: Sequence[SinkPlan], context: BuildContext
+    ) -> LanePlan:
+        """The lane with those who watch it; each must find there what it watches."""
+        stages = [sink.stage for sink in [*shared, *lane.sinks]]
+        watchers = [stage for stage in stages if stage.plugin.watch]
+        context = replace(
+            context, stream=lane.name, bundle=lane.bundle, models=lane.model_names
+        )
+        for stage in watchers:
+            for problem in stage.plugin.check_lane(stage.options, context):
+                self._problem(stage.loc, f"lane '{lane.name}': {problem}")
+        return replace(lane, watchers=watchers)
+
     def _stage(
         self, kind: Kind, stage: StageConfig, loc: Location, context: BuildContext
     ) -> StagePlan | None:
@@ -301,10 +317,6 @@ class _Planner:
 
     def _problem(self, loc: Location, message: str) -> None:
         self.problems.append(self.located.problem(loc, message))
-
-
-def _watchers(sinks: Sequence[SinkPlan]) -> list[StagePlan]:
-    return [sink.stage for sink in sinks if sink.stage.plugin.watch]
 
 
 def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> StreamInfo:

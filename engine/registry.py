@@ -75,8 +75,8 @@ class BuildContext:
     detector_latency : int
         Look-ahead of the lane's detector in samples, for models that keep
         history until a segment closes.
-    n_models : int
-        How many models the lane has, for those who watch it.
+    models : tuple of str
+        Plugin names of the lane's models, in order, for those who watch it.
     config_text : str
         The whole configuration, for sinks that keep a record of it.
     keys : Path, optional
@@ -97,7 +97,7 @@ class BuildContext:
     hop_length: int = 0
     frame_length: int = 0
     detector_latency: int = 0
-    n_models: int = 0
+    models: tuple[str, ...] = ()
     config_text: str = ""
     keys: Path | None = None
     acting: bool = True
@@ -145,6 +145,8 @@ class Plugin(Generic[OptionsT]):
     watch : callable, optional
         For a sink: ``watch(options, context)`` makes the `Watcher` that decides, in
         each lane that the sink hears, what the sink is to act on.
+    check_lane : callable
+        For such a sink: as `check`, once per lane, with its bundle and models.
     api : int
         Version of the contracts the plugin was written for.
     """
@@ -157,6 +159,7 @@ class Plugin(Generic[OptionsT]):
     check: Callable[[OptionsT, BuildContext], Iterable[str]] = _no_problems
     devices: Callable[[], list[dict[str, Any]]] | None = None
     watch: Callable[[OptionsT, BuildContext], Any] | None = None
+    check_lane: Callable[[OptionsT, BuildContext], Iterable[str]] = _no_problems
     api: int = API_VERSION
 
 

@@ -49,8 +49,7 @@ def card_page(manifest: Manifest, description: str) -> str:
     lines = [
         f"# {manifest.name}",
         "",
-        f"{description or manifest.species}",
-        "",
+        *([description, ""] if description else []),
         f"* Species: {manifest.species}",
         f"* Licence: {manifest.licence}",
         f"* Attribution: {manifest.attribution or 'none asked for'}",

@@ -46,7 +46,12 @@ def train(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(metavar="M", min=0.01, help="Time budget; default: the recipe's."),
+        typer.Option(
+            metavar="M",
+            min=0.01,
+            help="Time for training the networks and choosing the detector; frames, "
+            "test and report come on top. Default: the recipe's updates.",
+        ),
     ] = None,
     origin: Annotated[
         str | None,

@@ -138,7 +138,12 @@ def _read_csv(folder: Path) -> dict[str, list[Annotation]]:
         reader = csv.DictReader(stream)
         missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
-            raise ConfigError(f"{path}: column {', '.join(missing)} is missing")
+            found = ",".join(reader.fieldnames or ()) or "nothing"
+            raise ConfigError(
+                f"{path}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
+                f"missing: the first line must name the columns "
+                f"{','.join(_COLUMNS)}, and names {found[:200]}"
+            )
         for line, row in enumerate(reader, start=2):
             where = f"{path}:{line}"
             try:

@@ -224,7 +224,6 @@ def _resources(options: TriggerOptions) -> frozenset[str]:
 
 
 def _check(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
-    yield from _unknown_units(read_pattern(options.pattern), context)
     if not context.acting:
         return
     if options.log is not None:
@@ -241,14 +240,23 @@ def _check(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
 
 def _deaf(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
     """Why this lane could never set it off."""
-    stream = context.info.stream if context.info else ""
-    if options.streams is not None and stream not in options.streams:
-        return
+    if options.streams is not None and (
+        context.info is None or context.info.stream not in options.streams
+    ):
+        return  # or not known before the source is open
     pattern = read_pattern(options.pattern)
     yield from _unknown_units(pattern, context)
     unlabelled = options.status == "onset" or pattern.at_end
-    if (pattern.units or not unlabelled) and context.n_models == 0:
+    if (pattern.units or not unlabelled) and not context.models:
         yield "the lane has no model that labels: add 'classifier' to its 'models'"
+    if options.set and not _is_there(options.set.model, context.models):
+        known = ", ".join(context.models) or "none"
+        yield f"set.model: there is no model '{options.set.model}' (there is: {known})"
+
+
+def _is_there(model: str, models: tuple[str, ...]) -> bool:
+    """Whether it is the name of one of them, or a place among them."""
+    return model in models or (model.isdecimal() and int(model) < len(models))
 
 
 def _unknown_units(pattern: Pattern, context: BuildContext) -> Iterator[str]:
@@ -270,4 +278,5 @@ plugin = Plugin(
     resources=_resources,
     check=_check,
     watch=_watch,
+    check_lane=_deaf,
 )

@@ -100,7 +100,9 @@ def test_missing_folders_columns_and_audio_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no annotations\.csv"):
         read_dataset(tmp_path)
     (tmp_path / "annotations.csv").write_text("file,start,stop\n")
-    with pytest.raises(ConfigError, match="onset_s, offset_s, label is missing"):
+    with pytest.raises(
+        ConfigError, match="onset_s, offset_s, label are missing: the first line must"
+    ):
         read_dataset(tmp_path)
     folder = dataset(tmp_path / "text", ["t.wav,0.1,0.2,a"], [])
     (folder / "t.wav").write_text("no audio at all")

@@ -252,13 +252,26 @@ def test_a_run_sets_options_at_the_same_sample_again(tmp_path: Path) -> None:
     assert log.read_bytes() == before, "a replay writes no log"
 
 
-def test_what_cannot_be_set_is_found_before_anything_sounds() -> None:
-    options = "pattern: 'a [b]', set: {model: nobody, arguments: {x: 1}}"
-    sinks = f"sinks=[{{plugin: trigger, options: {{{options}}}}}]"
-    done = neurovocal("run", "demo", "--plain", "--set", sinks)
-    assert done.code == 2
-    assert "no model 'nobody'" in done.err
-    assert "Traceback" not in done.err
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize(
+    ("options", "models", "problem"),
+    [
+        ("set: {model: nobody, arguments: {x: 1}}", None, "no model 'nobody'"),
+        ("set: {model: '2', arguments: {x: 1}}", None, "no model '2'"),
+        ("log: '-'", "[]", "lane 'demo': the lane has no model that labels"),
+    ],
+)
+def test_what_cannot_act_is_found_before_anything_is_opened(
+    command, options, models, problem
+):
+    sinks = f"sinks=[{{plugin: trigger, options: {{pattern: 'a [b]', {options}}}}}]"
+    changes = ["--set", sinks]
+    if models is not None:
+        changes += ["--set", f"models={models}"]
+    done = neurovocal(command, "demo", *changes)
+    assert done.code == 1
+    assert problem in done.err
+    assert "demo.yaml:" in done.err
 
 
 # ---- a real PortAudio stream ------------------------------------------------------

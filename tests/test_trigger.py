@@ -21,7 +21,7 @@ PLUGIN = Registry().get("sink", "trigger")
 
 def watcher(pattern, info=INFO, **options):
     checked = PLUGIN.options(pattern=pattern, **options)
-    context = BuildContext(clock=ManualClock(), run="test", info=info, n_models=1)
+    context = BuildContext(clock=ManualClock(), run="test", info=info, models=("classifier",))
     return PLUGIN.watch(checked, context)
 
 
@@ -213,7 +213,7 @@ def test_an_onset_that_a_detector_may_still_report_is_waited_for():
         clock=ManualClock(),
         run="t",
         info=INFO,
-        n_models=1,
+        models=("classifier",),
         detector_latency=40,
         frame_length=8,
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from neurovocal.engine.manifest import Bundle, load_bundle
+from neurovocal.engine.manifest import Bundle, Manifest, load_bundle
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.timebase import SystemClock
 from neurovocal.engine.types import StreamInfo
@@ -67,12 +67,47 @@ def show_bundle(
     name: Name,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
-    """Print what a bundle is, was trained on and can do."""
+    """Print what a bundle is, was trained on and can do; --json prints all of it."""
     manifest = load_bundle(name).manifest
     content = manifest.model_dump(mode="json", exclude={"files"})
     if as_json:
         typer.echo(json.dumps(content))
     else:
         typer.echo(
-            yaml.safe_dump(content, sort_keys=False, allow_unicode=True), nl=False
+            yaml.safe_dump(summary(manifest), sort_keys=False, allow_unicode=True),
+            nl=False,
         )
+
+
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """What a person asks of a bundle; ``--json`` and the manifest hold the rest."""
+    front_end, training = manifest.front_end, manifest.training
+    shown: dict[str, Any] = {
+        "name": manifest.name,
+        "species": manifest.species,
+        "licence": manifest.licence,
+        "attribution": manifest.attribution,
+        "front_end": f"{front_end.plugin}, {front_end.sample_rate} Hz, "
+        f"{front_end.n_bins} bins, frames of {front_end.frame_length} samples, "
+        f"one every {front_end.hop_length}",
+        "units": [],
+        "models": [
+            name
+            for name in ("classifier", "rnn_rbm", "forecast")
+            if getattr(manifest, name) is not None
+        ],
+    }
+    if manifest.classifier is not None:
+        shown["units"] = [unit for unit in manifest.classifier.units if unit]
+    told = ("command", "date", "dataset", "split", "seconds", "from", "notes")
+    shown["training"] = {key: training[key] for key in told if training.get(key)}
+    shown["figures"] = {
+        part: {
+            name: value
+            for name, value in measures.items()
+            if isinstance(value, int | float)
+        }
+        for part, measures in manifest.figures.items()
+        if isinstance(measures, dict)
+    }
+    return {key: value for key, value in shown.items() if value}
