@@ -21,7 +21,9 @@ PLUGIN = Registry().get("sink", "trigger")
 
 def watcher(pattern, info=INFO, **options):
     checked = PLUGIN.options(pattern=pattern, **options)
-    context = BuildContext(clock=ManualClock(), run="test", info=info, models=("classifier",))
+    context = BuildContext(
+        clock=ManualClock(), run="test", info=info, models=("classifier",)
+    )
     return PLUGIN.watch(checked, context)
 
 
