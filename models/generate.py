@@ -85,6 +85,8 @@ def generate(
         need_drawing("--picture")
     if explain is not None:
         _need_for_explaining()
+    if prime is not None and not prime.is_file():
+        raise ConfigError(f"recording '{prime}' does not exist")
     _can_be_written(out, frames, picture, explain)
     loaded = load_bundle(bundle)
     voice = Voice(loaded.manifest.front_end, loaded.folder)

@@ -85,6 +85,10 @@ def test_help_names_every_command(neurovocal):
         (["check", "demo", "--set", "tile"], "error: --set tile: expected a.b.c=value"),
         (["detect"], "error: Missing argument 'FILES...'"),
         (["detect", "a.wav", "--format", "xls"], "error: Invalid value for '--format'"),
+        (
+            ["generate", "--feedback", "x"],
+            "error: Invalid value for '--feedback': 'x' ",
+        ),
         (["bundle", "check", "no-bird"], "error: bundle 'no-bird' does not exist"),
         (["plugins", "zqm"], "error: unknown plugin 'zqm' (known: "),
     ],

@@ -112,6 +112,8 @@ def test_what_cannot_be_done_is_said_before_it_is_begun(
         sung(folder, tmp_path / "nowhere" / "song.wav")
     with pytest.raises(ConfigError, match="above 0"):
         sung(folder, tmp_path / "song.wav", temperature=0.0)
+    with pytest.raises(ConfigError, match=r"recording '.*gone.wav' does not exist"):
+        sung(folder, tmp_path / "song.wav", prime=tmp_path / "gone.wav")
     silent = make_tiny_bundle(tmp_path / "silent")
     edit_manifest(silent, rnn_rbm=None)
     with pytest.raises(ConfigError, match="has no rnn_rbm"):

@@ -101,7 +101,8 @@ def main(args: list[str] | None = None) -> None:
             raise
         context = getattr(error, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context else ""
-        code = _complain(error.format_message() + hint, EXIT_CONFIG)
+        sentence = error.format_message().replace(": Value error, ", ": ")
+        code = _complain(sentence + hint, EXIT_CONFIG)
     sys.exit(code or EXIT_CLEAN)
 
 
