@@ -86,10 +86,12 @@ class CaptureClock:
             missing = max(0, self._samples(error_ns))
             self._restart(self._position + missing, begin_ns)
         else:
-            self._errors.append(error_ns)
             if not self._settled and error_ns < 0:
-                # The first block came late, as first blocks do.
-                self._anchor = (self._position, begin_ns)
+                # The first block came late, as first blocks do: errors count from
+                # here, and this one has been dealt with.
+                self._anchor, error_ns = (self._position, begin_ns), 0
+                self._errors.clear()
+            self._errors.append(error_ns)
             if begin_ns >= self._window_end and len(self._errors) >= _MIN_OBSERVATIONS:
                 missing = self._follow(min(self._errors), begin_ns)
         self._position += missing + n_samples

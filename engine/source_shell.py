@@ -22,6 +22,13 @@ LOST = "device lost"
 # What comes back is held for so long: its first blocks come late or in a burst,
 # and only some of them together tell when the first sample was heard.
 _SETTLE_NS = NS // 2
+# As long as that estimate still moves by more than this, as while a server's burst
+# comes in, it is held on, but not for ever.
+_MOVES_NS = NS // 100
+_SETTLE_MOST_NS = 3 * NS
+# What comes again after an outage and is left out is shorter than this: no server
+# keeps more for those who come late.
+_REPEATED_S = 60
 # One that goes away again sooner than this is sought with longer and longer pauses.
 _STEADY_NS = NS
 
@@ -33,7 +40,9 @@ class SourceShell:
     comes after an outage is shifted by all that came before it. An outage is an
     empty gap at once, so that open segments are closed and labelled without
     waiting for the device, and, when samples come again, a gap of what is missing:
-    from the capture of the last sample before to that of the first one after.
+    from the capture of the last sample before to that of the first one after. Where
+    that lies before the loss, as after the burst of the past that servers begin with,
+    nothing is missing, and what was heard already is left out.
 
     `read` never waits longer than it was told to, also while the device is away.
 
@@ -82,6 +91,8 @@ class SourceShell:
         self._attempt_ns: int | None = None
         self._held: deque[SourceItem] | None = None
         self._first_ns: int | None = None
+        self._estimate_ns = self._moved_ns = 0  # of the first sample; since when
+        self.repeated = 0  # samples that were left out, having been heard before
         self._ready: deque[SourceItem] = deque()
         self._end: Exception | None = None
 
@@ -176,19 +187,34 @@ class SourceShell:
             case StreamInfo():
                 return self._begin(item)
             case Block():
-                item = replace(item, start=item.start + self._shift)
+                heard = min(len(item.samples), self._heard_before(item.start))
+                if heard:
+                    self.repeated += heard
+                    item = replace(item, samples=item.samples[heard:])
+                    if not len(item.samples):
+                        return None
+                item = replace(item, start=item.start + heard + self._shift)
                 self._stop = item.stop
             case Gap():
                 start, stop = item.start + self._shift, item.stop + self._shift
-                item = Gap(start, stop, item.reason)
+                if stop < self._stop:
+                    return None
+                item = Gap(max(start, self._stop), stop, item.reason)
                 self._stop = stop
             case Health():
                 log.warning("lane '%s': %s", self._name, item.detail)
                 self._report(item)
                 return None
             case _:
-                item = replace(item, sample=item.sample + self._shift)
+                assert self._info is not None
+                early = self._heard_before(item.sample)
+                at_ns = item.utc_ns + early * NS // self._info.sample_rate
+                item = Anchor(item.sample + early + self._shift, at_ns)
         return item
+
+    def _heard_before(self, sample: int) -> int:
+        """Samples from the source's `sample` on that the stream has already."""
+        return max(0, self._stop - self._shift - sample)
 
     # ---- an outage ---------------------------------------------------------------
 
@@ -237,9 +263,13 @@ class SourceShell:
         """Once the source has been heard for long enough, tell what is missing."""
         if self._first_ns is None:
             return None
-        heard_for_ns = self._clock.monotonic_ns() - self._back_ns
-        if isinstance(self._source, Timed) and heard_for_ns < _SETTLE_NS:
-            return None
+        now, first_ns = self._clock.monotonic_ns(), self._heard_ns(0)
+        if first_ns is not None:
+            if abs(first_ns - self._estimate_ns) > _MOVES_NS:
+                self._estimate_ns, self._moved_ns = first_ns, now
+            held_ns = now - self._back_ns
+            if now - self._moved_ns < _SETTLE_NS and held_ns < _SETTLE_MOST_NS:
+                return None
         return self._settle(self._first_ns)
 
     def _settle(self, first_ns: int) -> StreamItem | None:
@@ -254,11 +284,19 @@ class SourceShell:
             since_epoch = self._clock.utc_ns() - self._clock.monotonic_ns()
             self._ready.appendleft(Anchor(0, heard_ns + since_epoch))
             first_ns = heard_ns
-        away_ns = 0 if self._last_ns is None else max(0, first_ns - self._last_ns)
+        rate = self._info.sample_rate
+        away_ns = 0 if self._last_ns is None else first_ns - self._last_ns
         self._last_ns = self._clock.monotonic_ns()
-        missing = round(away_ns * self._info.sample_rate / NS)
-        gap = Gap(self._stop, self._stop + missing, LOST)
-        self._stop = self._shift = gap.stop
+        missing = round(away_ns * rate / NS)
+        if heard_ns is None or missing < -min(self._stop, _REPEATED_S * rate):
+            missing = max(0, missing)
+        gap = Gap(self._stop, self._stop + max(0, missing), LOST)
+        self._stop, self._shift = gap.stop, self._stop + missing
+        if missing < 0:
+            seconds = f"the first {-missing / rate:.3f} s after the return"
+            detail = f"{seconds} were heard before the loss: they are left out"
+            log.info("lane '%s': source: %s", self._name, detail)
+            self._report(Health("source", "healthy", detail))
         return gap
 
     def _heard_ns(self, sample: int) -> int | None:

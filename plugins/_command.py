@@ -7,6 +7,7 @@ import subprocess
 from contextlib import suppress
 from threading import Thread
 
+from neurovocal.engine.credentials import hide_credentials
 from neurovocal.engine.errors import ConfigError
 
 _STDERR_BYTES = 4096
@@ -24,7 +25,8 @@ def words(command: str | list[str]) -> list[str]:
     try:
         parts = shlex.split(command) if isinstance(command, str) else list(command)
     except ValueError as error:
-        raise ConfigError(f"command: {command!r} cannot be split ({error})") from error
+        shown = hide_credentials(repr(command))
+        raise ConfigError(f"command: {shown} cannot be split ({error})") from error
     if not parts:
         raise ConfigError("command: name a program")
     return parts
@@ -76,7 +78,11 @@ class Command:
                 self._said = (self._said + data)[-_STDERR_BYTES:]
 
     def failure(self) -> str | None:
-        """Wait for the end after the last byte; a sentence if it was no success."""
+        """Wait for the end after the last byte; a sentence if it was no success.
+
+        Programs like to name the address that they could not reach: what stands in
+        it for a user or a password is left out.
+        """
         try:
             status = self._process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
@@ -86,6 +92,7 @@ class Command:
         self._listener.join(_GRACE_S)
         lines = self._said.decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last = hide_credentials(last)
         how = f"ended with status {status}"
         if status < 0:
             how = f"was ended by {signal.Signals(-status).name}"

@@ -26,12 +26,14 @@ class Radio:
     """A live source on a clock of its own making: sample k of the world is k.
 
     `script` says, in ms, how long it is on and off in turn. While it is off it
-    cannot be opened; what it hears is the time since the world began.
+    cannot be opened; what it hears is the time since the world began. Like a
+    server with a burst it begins `burst_ms` in the past, at once.
     """
 
     live = True
 
-    def __init__(self, clock, script, block_ms=20):
+    def __init__(self, clock, script, block_ms=20, burst_ms=0):
+        self._burst_ms = burst_ms
         self.info = StreamInfo("radio", RATE)
         self._clock, self._block_ms = clock, block_ms
         edges = list(itertools.accumulate(script, initial=0))
@@ -53,7 +55,7 @@ class Radio:
     def open(self):
         if self._until() is None:
             raise DeviceError("there is no radio")
-        self._first, self.heard = self._now_ms(), 0
+        self._first, self.heard = max(0, self._now_ms() - self._burst_ms), 0
 
     def heard_ns(self, sample):
         return None if not self.heard else (self._first + sample) * 1_000_000
@@ -67,7 +69,7 @@ class Radio:
         if not self._clock.wait_until(due, timeout):
             return None
         values = np.arange(start, start + self._block_ms, dtype=np.float32)
-        block = Block(self.heard, values[:, None], due)
+        block = Block(self.heard, values[:, None], self._clock.monotonic_ns())
         self.heard += self._block_ms
         return block
 
@@ -91,10 +93,13 @@ def play(shell, source):
         lambda times: len(times) % 2
     ),
     block_ms=st.sampled_from([10, 40, 130]),
+    burst_ms=st.sampled_from([0, 300, 4000]),
 )
-def test_every_outage_is_a_gap_of_its_length_and_the_return_an_anchor(script, block_ms):
+def test_every_outage_is_a_gap_of_its_length_and_the_return_an_anchor(
+    script, block_ms, burst_ms
+):
     clock, told = ManualClock(EPOCH), []
-    source = Radio(clock, script, block_ms)
+    source = Radio(clock, script, block_ms, burst_ms)
     shell = SourceShell("lane", source, clock, "restart", Flag(), told.append)
     items = play(shell, source)
     position = 0
@@ -113,6 +118,9 @@ def test_every_outage_is_a_gap_of_its_length_and_the_return_an_anchor(script, bl
     outages = shell.state.outages
     assert len(gaps) in (2 * outages, 2 * outages - 1)  # the end may come first
     assert all(gap.start == gap.stop for gap in gaps[0::2])
+    again = [health for health in told if "heard before the loss" in health.detail]
+    assert bool(again) == bool(shell.repeated)
+    told = [health for health in told if health not in again]
     states = [health.state for health in told if health.state != "stalled"]
     assert states == (["recovering", "healthy"] * outages)[: len(states)]
 

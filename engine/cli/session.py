@@ -14,6 +14,7 @@ import typer
 import yaml
 
 from neurovocal.engine.config import Config, parse_config
+from neurovocal.engine.credentials import without_credentials
 from neurovocal.engine.located import Located, parse_located
 from neurovocal.engine.orders import Recalled
 from neurovocal.engine.plan import Plan, base_of, make_plan
@@ -58,14 +59,14 @@ def plan_of_parts(
     Where a recorded run is only computed again, it is not `acting`.
     """
     # The comment lets `replay` find recordings that the configuration names.
+    kept = without_credentials(located.data)
     origin = f"# configuration: {base / Path(located.name or 'arguments').name}\n"
     context = BuildContext(
         clock=SystemClock(),
         run=new_run_name(),
         base=base,
         acting=acting,
-        config_text=origin
-        + yaml.safe_dump(located.data, sort_keys=False, allow_unicode=True),
+        config_text=origin + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True),
     )
     return make_plan(config, located, Registry(), context)
 

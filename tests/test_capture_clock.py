@@ -1,0 +1,81 @@
+"""When a sample was heard: bursts, lumps and drift of a live source."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neurovocal.engine.capture_clock import CaptureClock
+from neurovocal.engine.timebase import NS, ManualClock, TimeBase
+from neurovocal.engine.types import Block
+from neurovocal.plugins._live import LiveAnchors
+
+RATE = 8000
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    burst=st.lists(st.integers(200, 12_000), min_size=1, max_size=12),
+    first_late_ms=st.integers(0, 3000),
+    block=st.sampled_from([160, 800, 1024, 4000]),
+    seed=st.integers(0, 1000),
+)
+def test_a_burst_of_the_past_is_no_slip(burst, first_late_ms, block, seed):
+    """As radio servers begin: seconds of audio in big reads at once, then the present.
+
+    Nothing is missing, whatever the sizes of the reads, and in the end the first
+    sample is known to have been heard as long ago as the burst lasted.
+    """
+    clock = CaptureClock(RATE, max_slip_ms=1000)
+    rng = np.random.default_rng(seed)
+    position, missing = 0, 0
+    total = sum(burst)
+    for size in burst:  # all there when the connection is made, at second 100
+        now = 100 * NS + first_late_ms * NS // 1000
+        missing += clock.update(size, now - size * NS // RATE)
+        position += size
+    while position < total + 30 * RATE:
+        position += block
+        heard = 100 * NS + (position - total) * NS // RATE
+        now = max(heard, now) + int(rng.exponential(0.004) * NS)
+        missing += clock.update(block, now - block * NS // RATE)
+    assert missing == 0
+    truth = 100 * NS - total * NS // RATE
+    assert abs(clock.heard_ns(0) - truth) < 0.02 * NS
+
+
+def drift_of(ppm, jitter_ms, seconds, seed, step=(0, 0)):
+    """ppm as told each second of a device that is `ppm` fast, its blocks late."""
+    rate, block = 48_000, 4800
+    clock = ManualClock(1_700_000_000 * NS, autojump=False)
+    capture, base = CaptureClock(rate, 200), TimeBase(rate)
+    anchors, told = LiveAnchors(clock, capture), []
+    late = np.random.default_rng(seed).exponential(jitter_ms / 1e3, seconds * 10)
+    late[0] += 0.03
+    for number, late_s in enumerate(late):
+        at_s = 0.1 + (number + 1) * block / (rate * (1 + ppm * 1e-6)) + late_s
+        clock.advance(max(0.0, at_s - clock.monotonic_ns() / NS))
+        if step[0] and at_s > step[0]:
+            clock._utc_at_zero, step = clock._utc_at_zero + step[1], (0, 0)
+        now = clock.monotonic_ns()
+        assert not capture.update(block, now - block * NS // rate)
+        anchor = anchors.before(Block(number * block, np.zeros((1, 1), np.float32)))
+        if anchor is not None:
+            base.add(anchor)
+            told.append((at_s, base.drift_ppm))
+    return np.array(told)
+
+
+@pytest.mark.parametrize("ppm", [200, -200, 40])
+@pytest.mark.parametrize("jitter_ms", [0.5, 5])
+def test_drift_is_right_within_a_tenth_after_three_minutes(ppm, jitter_ms):
+    at_s, told = drift_of(ppm, jitter_ms, 600, seed=1).T
+    assert np.abs(told[at_s > 180] - ppm).max() <= 0.1 * abs(ppm)
+    assert abs(told[-1] - ppm) <= 2
+
+
+@pytest.mark.parametrize("step_ms", [-400, 130, 400])
+def test_a_clock_that_is_put_right_is_no_drift(step_ms):
+    """As time servers do it: at once, when it is more than an eighth of a second."""
+    at_s, told = drift_of(50, 2, 900, seed=2, step=(500, step_ms * NS // 1000)).T
+    assert np.abs(told[at_s > 300] - 50).max() <= 5

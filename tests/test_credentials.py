@@ -1,0 +1,95 @@
+"""Passwords in addresses reach neither log, health nor journal."""
+
+import sys
+
+import pytest
+import yaml
+from command import neurovocal
+
+from neurovocal.engine.credentials import hide_credentials, without_credentials
+from neurovocal.engine.errors import ConfigError, Disconnected
+from neurovocal.engine.journal import runs
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.plugins.source_pipe import plugin as pipe
+
+SECRETS = [
+    "rtsp://bird:seed@camera.example/audio",
+    "http://bird:se%2Feed@radio",
+    "https://seed@radio/live.ogg",
+    "icecast://source:s@eed@10.0.0.1:8000/live",
+    "rtsp://10.0.0.1/user=admin&password=seed&channel=1.sdp",
+    "https://radio/live?token=seed&rate=48000",
+    "-headers 'Authorization: Basic seed'",
+]
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_what_is_secret_is_left_out_and_the_rest_is_kept(text):
+    hidden = hide_credentials(f"before {text}: Connection refused")
+    assert hidden.startswith("before ")
+    assert "eed" not in hidden
+    if not text.startswith("-"):
+        assert hidden.endswith(": Connection refused")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://radio/live.ogg: Server returned 404 Not Found",
+        "a@b, monkey=3; /dev/snd/by-path/pci: no such file",
+        "ffmpeg -i tcp://127.0.0.1:5000 -metadata title=x",
+    ],
+)
+def test_what_is_not_secret_stays(text):
+    assert hide_credentials(text) == text
+
+
+def test_data_keep_their_shape():
+    data = {"a": ["http://u:p@h/x", 3], "password": "x", "b": {"token": None}}
+    assert without_credentials(data) == {
+        "a": ["http://***@h/x", 3],
+        "password": "***",
+        "b": {"token": None},
+    }
+
+
+def test_a_program_that_names_its_address_gives_nothing_away():
+    says = "import sys; sys.exit('http://bird:seed@radio/live: refused')"
+    options = pipe.options(sample_rate=8000, command=[sys.executable, "-c", says])
+    source = pipe.build(options, BuildContext(SystemClock(), "run"))
+    source.open()
+    refused = r"http://\*\*\*@radio/live: refused"
+    with pytest.raises(Disconnected, match=refused):
+        source.read(60)
+    broken = pipe.options(sample_rate=8000, command="ffmpeg -i 'http://u:seed@h")
+    with pytest.raises(ConfigError) as caught:
+        pipe.build(broken, BuildContext(SystemClock(), "run")).open()
+    assert "seed" not in str(caught.value)
+
+
+def test_a_journal_keeps_the_configuration_without_them(tmp_path):
+    """The whole file is searched: headers of events and SQLite's own pages, too."""
+    journal = tmp_path / "run.sqlite"
+    says = "import sys; sys.exit(sys.argv[1] + ': refused')"
+    command = [sys.executable, "-c", says, "rtsp://bird:hayseed@camera/audio"]
+    config = {
+        "version": 1,
+        "source": {
+            "plugin": "pipe",
+            "on_error": "fail",
+            "options": {"sample_rate": 32_000, "command": command},
+        },
+        "sinks": [{"plugin": "journal", "options": {"path": str(journal)}}],
+    }
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(config))
+    done = neurovocal("run", path)
+    assert done.code == 2
+    assert "rtsp://***@camera/audio: refused" in done.err
+    assert "hayseed" not in done.err + done.out
+    (record,) = runs(journal)
+    kept = yaml.safe_load(record.config)["source"]["options"]["command"]
+    assert kept == [*command[:3], "rtsp://***@camera/audio"]
+    for file in tmp_path.glob("run.sqlite*"):
+        assert b"hayseed" not in file.read_bytes()
