@@ -6,10 +6,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from neurovocal.engine.buffers import WhenFull
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.explain import explain
+from neurovocal.engine.faults.options import Fault
 from neurovocal.engine.located import Located, Location, read_located
 from neurovocal.engine.privacy import Mode
 from neurovocal.engine.registry import Options
@@ -156,6 +158,9 @@ class GlobalConfig(Options):
 
     privacy: PrivacyConfig | None = None
     """What audio may leave the lanes (docs/clips.md); all of it by default."""
+    faults: list[Fault] = []
+    """What is to go wrong on purpose, to see what survives it; for rehearsals only
+    (docs/reliability.md)."""
 
 
 class SingleConfig(GlobalConfig, LaneConfig):
@@ -228,81 +233,3 @@ def parse_config(located: Located) -> Config:
             shared=parsed, lanes=parsed.lanes, lane_locs=locs, sinks=parsed.sinks
         )
     return Config(shared=parsed, lanes=[parsed], lane_locs=[()], sinks=[])
-
-
-def explain(
-    error: ValidationError,
-    model: type[BaseModel],
-    located: Located,
-    prefix: Location = (),
-) -> list[str]:
-    """One sentence per mistake, with file, line and, for a typo, a suggestion."""
-    reasons: dict[Location, list[str]] = {}
-    inputs: dict[Location, Any] = {}
-    for detail in error.errors():
-        loc = (*prefix, *detail["loc"])
-        if detail["type"] == "extra_forbidden":
-            reason = _unknown(str(loc[-1]), _fields_at(model, detail["loc"][:-1]))
-        elif detail["type"] == "missing":
-            reason = "is missing"
-        elif detail["type"] == "model_type":
-            reason = "expected 'key: value' lines"
-        else:
-            reason = detail["msg"].removeprefix("Value error, ")
-            reason = reason[:1].lower() + reason[1:]
-            # Of a value that may be this or that, one sentence tells both.
-            loc = _in_data(loc, len(prefix), located.data)
-            if not isinstance(detail["input"], dict | list):
-                inputs[loc] = detail["input"]
-        reasons.setdefault(loc, []).append(reason)
-    return [
-        located.problem(
-            loc,
-            " or ".join(reasons[loc])
-            + (f" (got {inputs[loc]!r})" if loc in inputs else ""),
-        )
-        for loc in reasons
-    ]
-
-
-def _in_data(loc: Location, least: int, data: Any) -> Location:
-    """`loc` without the names that pydantic gives to the branches of a union."""
-    for index, part in enumerate(loc):
-        known = isinstance(data, dict) and part in data
-        known = known or (isinstance(data, list) and isinstance(part, int))
-        if not known:
-            # Where the prefix itself is not in the file, nothing can be told.
-            return loc[:index] if index > least else loc
-        data = data[part]
-    return loc
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = get_close_matches(name, known, n=1)
-    if close:
-        return f"unknown option (did you mean '{close[0]}'?)"
-    return f"unknown option (known: {', '.join(known)})" if known else "unknown option"
-
-
-def _fields_at(model: type[BaseModel], loc: Location) -> Iterable[str]:
-    """Field names of the model that the path `loc` leads to."""
-    current: Any = model
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        field = current.model_fields.get(part)
-        current = _model_in(field.annotation) if field else None
-        if current is None:
-            return ()
-    return tuple(current.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
-        if found:
-            return found
-    return None

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import replace
 from threading import Event as Flag
 from threading import Thread
-from typing import Literal
 
 from neurovocal.engine.channel import Channel, inherit, pieces
 from neurovocal.engine.dispatch import Dispatcher, ledger_of
@@ -31,6 +30,7 @@ from neurovocal.engine.types import (
     Event,
     Gap,
     Health,
+    HealthState,
     Stats,
     StreamInfo,
     Trigger,
@@ -162,9 +162,7 @@ class LaneWorker:
             for stage in [*channel.lane.stages, *channel.lane.shadowed]:
                 yield stage.name, stage.calls
 
-    def note(
-        self, stage: str, state: Literal["healthy", "failed"], detail: str
-    ) -> None:
+    def note(self, stage: str, state: HealthState, detail: str) -> None:
         """Publish a health event in this lane's streams; from any thread."""
         self._report(Health(stage, state, detail))
 

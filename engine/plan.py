@@ -13,8 +13,9 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from neurovocal.engine.config import Config, LaneConfig, SinkConfig, StageConfig
-from neurovocal.engine.config import explain as explain_validation
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.explain import explain as explain_validation
+from neurovocal.engine.faults.aim import problems as fault_problems
 from neurovocal.engine.keys import key_problems
 from neurovocal.engine.located import Located, Location
 from neurovocal.engine.manifest import Bundle, load_bundle
@@ -157,17 +158,19 @@ class _Planner:
         self._names(config)
         if not config.sinks and not any(lane.sinks for lane in config.lanes):
             self._problem((), "there is no sink: nobody would get the labels")
+        known = [lane for lane in lanes if lane]
+        plan = Plan(config, known, sinks, context, control, self.located.name, gate)
+        if not self.problems:  # what has no place because of them is no mistake
+            self._faults(plan)
         if self.problems:
             raise ConfigError(self.problems)
-        return Plan(
-            config,
-            [lane for lane in lanes if lane],
-            sinks,
-            context,
-            control,
-            self.located.name,
-            gate,
-        )
+        return plan
+
+    def _faults(self, plan: Plan) -> None:
+        for index, fault in enumerate(plan.config.shared.faults):
+            for key, problem in fault_problems(fault, plan):
+                where: Location = ("faults", index, *([key] if key else []))
+                self._problem(where, problem)
 
     def _keys(self, name: str) -> None:
         folder = self.context.path(name)

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from neurovocal.engine.config import explain
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.explain import explain
 from neurovocal.engine.located import read_located
 from neurovocal.engine.registry import Options
 

@@ -112,7 +112,14 @@ KIND_OF_STAGE = {"gate": "detector", "frames": "features"}
 
 
 def make_runner(
-    source, *sinks, clock=None, models=(), source_policy=None, sink=(), observers=()
+    source,
+    *sinks,
+    clock=None,
+    models=(),
+    source_policy=None,
+    sink=(),
+    observers=(),
+    **more,
 ):
     """A runner with one lane per source, whose sinks all lanes share.
 
@@ -126,6 +133,8 @@ def make_runner(
         What a failing source means.
     sink : dict, or list of dict
         More keys for all sinks, or for each.
+    more
+        More keys of the configuration.
     """
     sources = source if isinstance(source, list) else [source]
     extra = {}
@@ -146,8 +155,8 @@ def make_runner(
         for index in range(len(sources))
     ]
     keys = [dict(sink)] * len(sinks) if isinstance(sink, dict | tuple) else sink
-    shared = [{"plugin": f"sink{i}", **more} for i, more in enumerate(keys)]
-    data = {"version": 1, "tile": 2, "lanes": lanes, "sinks": shared}
+    shared = [{"plugin": f"sink{i}", **own} for i, own in enumerate(keys)]
+    data = {"version": 1, "tile": 2, "lanes": lanes, "sinks": shared, **more}
     located = parse_located(yaml.safe_dump(data), "x.yaml")
     context = BuildContext(clock=clock or ManualClock(EPOCH), run="test")
     plan = make_plan(parse_config(located), located, Registry(extra), context)

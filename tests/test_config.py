@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from pydantic import Field, ValidationError, field_validator
 
-from neurovocal.engine.config import explain, find_config, load_config, parse_config
+from neurovocal.engine.config import find_config, load_config, parse_config
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.explain import explain
 from neurovocal.engine.located import parse_located
 from neurovocal.engine.registry import Options
 
 TOP = (
-    "bundle, control, detector, features, keys, models, name, privacy, signal, sinks, "
-    "source, station, stop_timeout_s, supervise, tile, version"
+    "bundle, control, detector, faults, features, keys, models, name, privacy, "
+    "signal, sinks, source, station, stop_timeout_s, supervise, tile, version"
 )
 KINDS = (
     "'block', 'gap', 'withheld', 'anchor', 'frames', 'posteriors', 'onset', 'offset', "
@@ -144,8 +145,8 @@ sinks:
         (
             "version: 1\nlanes: [{source: {plugin: file}}]\nsource: {plugin: file}\n",
             [
-                "source: unknown option (known: control, keys, lanes, privacy, sinks, "
-                "station, stop_timeout_s, supervise, tile, version)"
+                "source: unknown option (known: control, faults, keys, lanes, privacy, "
+                "sinks, station, stop_timeout_s, supervise, tile, version)"
             ],
         ),
         (

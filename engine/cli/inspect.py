@@ -13,6 +13,7 @@ from neurovocal.engine.cli.run import SetOption
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config import MultiConfig, SingleConfig, load_config
 from neurovocal.engine.errors import ConfigError, DeviceError, PluginError
+from neurovocal.engine.faults.apply import listed
 from neurovocal.engine.plan import Plan
 from neurovocal.engine.protocols import Source
 from neurovocal.engine.registry import GROUPS, Kind, Plugin, Registry
@@ -40,6 +41,8 @@ def check(
     for stage in (sink.stage for sink in sinks):
         for line in getattr(stage.build(plan.context), "describe", tuple)():
             typer.echo(f"{stage.name}: {line}")
+    for fault in listed(checked.shared.faults):
+        typer.echo(f"injects: {fault}")
     typer.echo(f"{located.name}: correct")
 
 

@@ -1,0 +1,125 @@
+"""Mistakes in a configuration as sentences, each with its file and line."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from neurovocal.engine.located import Located, Location
+
+
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    located: Located,
+    prefix: Location = (),
+) -> list[str]:
+    """One sentence per mistake, with file, line and, for a typo, a suggestion."""
+    reasons: dict[Location, list[str]] = {}
+    inputs: dict[Location, Any] = {}
+    for detail in error.errors():
+        loc = _untagged((*prefix, *detail["loc"]), located.data)
+        if detail["type"] == "extra_forbidden":
+            reason = _unknown(str(loc[-1]), _fields_at(model, detail["loc"][:-1]))
+        elif detail["type"] == "missing":
+            reason = "is missing"
+        elif detail["type"] == "union_tag_not_found":
+            loc = (*loc, detail["ctx"]["discriminator"].strip("'"))
+            reason = "is missing"
+        elif detail["type"] == "union_tag_invalid":
+            loc = (*loc, detail["ctx"]["discriminator"].strip("'"))
+            reason = _unknown_tag(detail["ctx"])
+        elif detail["type"] == "model_type":
+            reason = "expected 'key: value' lines"
+        else:
+            reason = detail["msg"].removeprefix("Value error, ")
+            reason = reason[:1].lower() + reason[1:]
+            # Of a value that may be this or that, one sentence tells both.
+            loc = _in_data(loc, len(prefix), located.data)
+            if not isinstance(detail["input"], dict | list):
+                inputs[loc] = detail["input"]
+        reasons.setdefault(loc, []).append(reason)
+    return [
+        located.problem(
+            loc,
+            " or ".join(reasons[loc])
+            + (f" (got {inputs[loc]!r})" if loc in inputs else ""),
+        )
+        for loc in reasons
+    ]
+
+
+def _in_data(loc: Location, least: int, data: Any) -> Location:
+    """`loc` without the names that pydantic gives to the branches of a union."""
+    for index, part in enumerate(loc):
+        known = isinstance(data, dict) and part in data
+        known = known or (isinstance(data, list) and isinstance(part, int))
+        if not known:
+            # Where the prefix itself is not in the file, nothing can be told.
+            return loc[:index] if index > least else loc
+        data = data[part]
+    return loc
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"unknown option (did you mean '{close[0]}'?)"
+    return f"unknown option (known: {', '.join(known)})" if known else "unknown option"
+
+
+def _unknown_tag(context: dict[str, Any]) -> str:
+    known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+    close = get_close_matches(str(context["tag"]), known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+    return f"unknown: '{context['tag']}' ({hint})"
+
+
+def _fields_at(model: type[BaseModel], loc: Location) -> Iterable[str]:
+    """Field names of the model that the path `loc` leads to."""
+    models = [model]
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        tagged = [each for each in models if part in _tags(each)]
+        if len(models) > 1 and tagged:
+            models = tagged
+            continue
+        fields = [
+            each.model_fields[part] for each in models if part in each.model_fields
+        ]
+        models = [found for field in fields for found in _models_in(field.annotation)]
+    return tuple(models[0].model_fields) if models else ()
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    arguments = getattr(annotation, "__args__", ())
+    return [found for argument in arguments for found in _models_in(argument)]
+
+
+def _tags(model: type[BaseModel]) -> set[str]:
+    """Texts by which a value says that it is one of this model."""
+    return {
+        argument
+        for field in model.model_fields.values()
+        for argument in getattr(field.annotation, "__args__", ())
+        if isinstance(argument, str)
+    }
+
+
+def _untagged(loc: Location, data: Any) -> Location:
+    """`loc` without the tags that pydantic puts into it, such as which fault it is."""
+    kept: list[str | int] = []
+    for index, part in enumerate(loc):
+        tag = isinstance(data, dict) and part not in data and part in data.values()
+        if tag and index + 1 < len(loc):
+            continue
+        kept.append(part)
+        inside = isinstance(data, dict) and part in data
+        inside = inside or (isinstance(data, list) and isinstance(part, int))
+        data = data[part] if inside else None
+    return tuple(kept)

@@ -1,0 +1,1 @@
+"""Faults on purpose: what a run does when its world fails (docs/reliability.md)."""

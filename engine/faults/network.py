@@ -1,0 +1,169 @@
+"""Networks that break and readers that do not read, with real sockets."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Coroutine
+from threading import Thread
+from typing import Any
+
+from neurovocal.engine.client import Subscriber
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.types import KINDS
+
+log = logging.getLogger("neurovocal")
+
+_PIECE = 64 * 1024
+_PATIENCE_S = 10.0
+
+
+class Proxy:
+    """Stands at an endpoint and passes all on to a port of this machine, until cut.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Where it listens.
+    target : int
+        Port on the loopback interface where the real socket is.
+    """
+
+    def __init__(self, host: str, port: int, target: int) -> None:
+        self._where = host, port
+        self.target = target
+        self._loop = asyncio.new_event_loop()
+        self._server: asyncio.Server | None = None
+        self._pipes: set[asyncio.Task[None]] = set()
+        self._thread = Thread(target=self._run, name="nv-proxy", daemon=True)
+
+    def open(self) -> None:
+        """Listen.
+
+        Raises
+        ------
+        ConfigError
+            The address is taken, or not this machine's.
+        """
+        self._thread.start()
+        host, port = self._where
+        try:
+            self._call(self._listen())
+        except OSError as error:
+            self.close()
+            raise ConfigError(
+                f"tcp://{host}:{port}: cannot be bound: {error.strerror}: choose "
+                "another endpoint"
+            ) from error
+
+    def cut(self) -> None:
+        """Break all connections and refuse new ones."""
+        self._call(self._break())
+
+    def mend(self) -> None:
+        """Let connections in again."""
+        self._call(self._listen())
+
+    def close(self) -> None:
+        """Break everything. May be called twice, and before `open`."""
+        if self._thread.is_alive():
+            self._call(self._break())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_PATIENCE_S)
+        if not self._loop.is_running():
+            self._loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _call(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE_S)
+
+    async def _listen(self) -> None:
+        if self._server is None:
+            self._server = await asyncio.start_server(self._accept, *self._where)
+
+    async def _break(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        pipes = list(self._pipes)
+        for pipe in pipes:
+            pipe.cancel()
+        await asyncio.gather(*pipes, return_exceptions=True)
+        if server is not None:
+            await server.wait_closed()
+
+    async def _accept(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._pipes.add(task)
+        ends = [writer]
+        try:
+            far_reader, far_writer = await asyncio.open_connection(
+                "127.0.0.1", self.target
+            )
+            ends.append(far_writer)
+            ways = (_pass(reader, far_writer), _pass(far_reader, writer))
+            tasks = [asyncio.ensure_future(way) for way in ways]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in tasks:
+                    one.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        except (OSError, asyncio.CancelledError):
+            pass  # nobody is there, or the network was cut
+        finally:
+            self._pipes.discard(task)
+            for end in ends:
+                end.transport.abort()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(_PIECE):
+            writer.write(data)
+            await writer.drain()
+
+
+class DeafReaders:
+    """Subscribers to all that is published, which never read.
+
+    Parameters
+    ----------
+    endpoints : list of str
+        Where to connect, one each.
+    keys : str, optional
+        Folder of keys that let them in.
+    """
+
+    def __init__(self, endpoints: list[str], keys: str | None) -> None:
+        self._endpoints = endpoints
+        self._keys = keys
+        self._readers: list[Subscriber] = []
+
+    def begin(self) -> None:
+        """Connect and subscribe."""
+        for endpoint in self._endpoints:
+            reader = Subscriber(
+                endpoint, KINDS.values(), queue_length=1, keys=self._keys
+            )
+            reader.open()
+            self._readers.append(reader)
+
+    def end(self) -> None:
+        """Go away."""
+        for reader in self._readers:
+            reader.close()
+        self._readers = []
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,308 @@
+"""Sources whose audio is spoilt for a while: one class per fault, one around another.
+
+Blocks are cut where a fault begins and ends, so that what is heard depends on the audio
+alone and never on the blocks in which it came.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from neurovocal.engine.errors import Disconnected, EndOfStream
+from neurovocal.engine.faults.herald import InjectedError, begins, ends
+from neurovocal.engine.faults.options import (
+    AnyFault,
+    Clip,
+    Crash,
+    Hang,
+    Jitter,
+    LastingFault,
+)
+from neurovocal.engine.protocols import Source, SourceItem, Timed
+from neurovocal.engine.timebase import NS, Clock
+from neurovocal.engine.types import Anchor, Block, Gap, Health, StreamInfo
+
+FaultT = TypeVar("FaultT", bound=AnyFault)
+
+
+class FaultySource(Generic[FaultT]):
+    """Passes on what a source brings; subclasses say what becomes of the rest.
+
+    Parameters
+    ----------
+    source : Source
+        What is spoilt. All of its attributes show through.
+    fault : AnyFault
+        When, for how long, and how.
+    clock : Clock
+        Measures what no sample can measure.
+    options : Options, optional
+        Of the source's plugin.
+    """
+
+    _ends_by_samples = True
+
+    def __init__(
+        self, source: Source, fault: FaultT, clock: Clock, options: object = None
+    ) -> None:
+        self._source = source
+        self._fault = fault
+        self._clock = clock
+        self._options = options
+        # Edges still to come, in nanoseconds of the audio that the source has brought
+        # since the run began, whatever streams and openings it came in.
+        self._edges_ns = [round(fault.at_s * NS)]
+        if self._ends_by_samples and isinstance(fault, LastingFault):
+            self._edges_ns.append(self._edges_ns[0] + round(fault.for_s * NS))
+        self._before_ns = 0  # audio of earlier streams and openings
+        self._rate = 0
+        self._here = 0  # samples of this stream that were taken
+        self._active = False
+        self._ready: deque[SourceItem | Callable[[], None]] = deque()
+        self._end: Exception | None = None
+        if isinstance(source, Timed):
+            self.heard_ns = self._heard_ns
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the source has: notices, failures, counts."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
+    @property
+    def info(self) -> StreamInfo:
+        """As the source's."""
+        return self._source.info
+
+    @property
+    def live(self) -> bool:
+        """As the source's."""
+        return self._source.live
+
+    def open(self) -> None:
+        """Open the source; it counts from 0 again."""
+        self._ready.clear()
+        self._end = None
+        self._source.open()
+        try:
+            self._begin(self._source.info)
+        except RuntimeError:  # it begins with a StreamInfo
+            self._rate = 0
+
+    def read(self, timeout: float) -> SourceItem | None:
+        """Return the next item of what is left of the source."""
+        if not self._ready:
+            if self._end is not None:
+                raise self._end
+            try:
+                item = self._source.read(timeout)
+            except (EndOfStream, Disconnected) as error:
+                self._end = error
+                self._give_out()
+            else:
+                self._take(item)
+        if not self._ready:
+            if self._end is not None:
+                raise self._end
+            return None
+        ready = self._ready.popleft()
+        if callable(ready):
+            ready()
+            return None
+        return ready
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+    # ---- what subclasses make of it ------------------------------------------------
+
+    def _strike(self) -> None:
+        """The fault begins with the next sample."""
+        self._ready.append(begins(self._fault))
+
+    def _spoil(self, part: Block) -> None:
+        """Samples within the fault."""
+
+    def _recover(self) -> None:
+        """The fault ended with the last sample."""
+        self._ready.append(ends(self._fault))
+
+    def _give_out(self) -> None:
+        """The stream ends here: what was kept back comes now."""
+
+    def _placed(self, item: Block | Gap | Anchor) -> SourceItem:
+        """An item outside the fault, at its place in what is given out."""
+        return item
+
+    def _heard_ns(self, sample: int) -> int | None:
+        """As `Timed.heard_ns`, of what is given out."""
+        assert isinstance(self._source, Timed)
+        return self._source.heard_ns(sample)
+
+    # ---- where in the audio it is ----------------------------------------------------
+
+    def _begin(self, info: StreamInfo) -> None:
+        if self._rate:
+            self._before_ns += self._here * NS // self._rate
+        self._rate, self._here = info.sample_rate, 0
+
+    def _take(self, item: SourceItem | None) -> None:
+        match item:
+            case None:
+                pass
+            case StreamInfo():
+                self._give_out()
+                self._begin(item)
+                self._ready.append(item)
+            case Block():
+                self._hear(item)
+            case Gap():
+                self._here += item.stop - item.start
+                self._lose(item)
+            case Anchor():
+                self._time(item)
+            case Health():
+                self._ready.append(item)
+
+    def _hear(self, block: Block) -> None:
+        samples, start = block.samples, block.start
+        while len(samples):
+            if (count := self._to_next_edge(len(samples))) == 0:
+                continue  # an edge was passed
+            part = Block(start, samples[:count], block.arrived_ns)
+            self._here += len(part.samples)
+            if self._active:
+                self._spoil(part)
+            else:
+                self._ready.append(self._placed(part))
+            samples, start = samples[count:], part.stop
+
+    def _lose(self, gap: Gap) -> None:
+        self._ready.append(self._placed(gap))
+
+    def _time(self, anchor: Anchor) -> None:
+        self._ready.append(self._placed(anchor))
+
+    def _to_next_edge(self, most: int) -> int:
+        """Samples until the next edge, at most `most`; 0: one was passed just now."""
+        if not self._edges_ns:
+            return most
+        edge_ns = self._edges_ns[0] - self._before_ns
+        left = -(-edge_ns * self._rate // NS) - self._here
+        if left > 0:
+            return min(left, most)
+        del self._edges_ns[0]
+        self._active = not self._active
+        if self._active:
+            self._strike()
+        else:
+            self._recover()
+        return 0
+
+
+class ClippedSource(FaultySource[Clip]):
+    """Louder samples reach full scale and are cut off there."""
+
+    def _spoil(self, part: Block) -> None:
+        level = np.float32(self._fault.level)
+        samples = np.clip(part.samples, -level, level) / level
+        self._ready.append(replace(part, samples=samples))
+
+
+class JitterySource(FaultySource[Jitter]):
+    """Blocks are kept for a while drawn by chance, then come in a burst."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._random = Random(self._fault.seed)
+        self._kept: list[SourceItem] = []
+        self._due_ns = 0
+
+    def open(self) -> None:
+        """Open the source; what was kept of an earlier opening is gone."""
+        self._kept = []
+        super().open()
+
+    def read(self, timeout: float) -> SourceItem | None:
+        """Return the next item that is due."""
+        if self._kept and not self._ready:
+            left_s = (self._due_ns - self._clock.monotonic_ns()) / NS
+            if left_s <= 0:
+                self._give_out()
+            else:
+                timeout = min(timeout, left_s)
+        return super().read(timeout)
+
+    def _spoil(self, part: Block) -> None:
+        if not self._kept:
+            late_ns = round(self._random.uniform(0, self._fault.ms) * 1e6)
+            self._due_ns = self._clock.monotonic_ns() + late_ns
+        self._kept.append(part)
+
+    def _lose(self, gap: Gap) -> None:
+        self._wait_or_pass(gap)
+
+    def _time(self, anchor: Anchor) -> None:
+        self._wait_or_pass(anchor)
+
+    def _wait_or_pass(self, item: Gap | Anchor) -> None:
+        (self._kept if self._kept else self._ready).append(item)
+
+    def _recover(self) -> None:
+        self._give_out()
+        super()._recover()
+
+    def _give_out(self) -> None:
+        now = self._clock.monotonic_ns()
+        for item in self._kept:
+            if isinstance(item, Block) and item.arrived_ns:
+                item = replace(item, arrived_ns=now)
+            self._ready.append(item)
+        self._kept = []
+
+
+class CrashingSource(FaultySource[Crash]):
+    """A read raises."""
+
+    def _strike(self) -> None:
+        super()._strike()
+        self._ready.extend([self._crash] * self._fault.times)
+        self._active = False
+
+    def _crash(self) -> None:
+        raise InjectedError(f"injected: {self._fault.words}")
+
+
+class HangingSource(FaultySource[Hang]):
+    """A read does not return for a while."""
+
+    _ends_by_samples = False
+
+    def _strike(self) -> None:
+        super()._strike()
+        self._ready.append(lambda: wait(self._clock, self._fault.for_s))
+        self._ready.append(ends(self._fault))
+        self._active = False
+
+
+def wait(clock: Clock, seconds: float) -> None:
+    """Return after `seconds`, whatever happens."""
+    until_ns = clock.monotonic_ns() + round(seconds * NS)
+    while not clock.wait_until(until_ns, 1.0):
+        pass
+
+
+def moved(item: Block | Gap | Anchor, by: int) -> Block | Gap | Anchor:
+    """`item`, so many samples later."""
+    match item:
+        case Block():
+            return Block(item.start + by, item.samples, item.arrived_ns)
+        case Gap():
+            return Gap(item.start + by, item.stop + by, item.reason)
+        case Anchor():
+            return Anchor(item.sample + by, item.utc_ns)
