@@ -11,6 +11,9 @@ from neurovocal.engine.timebase import NS, Clock
 from neurovocal.plugins._recording import SUFFIXES, Header, inspect, natural
 from neurovocal.plugins._taken import Taken
 
+# So long a look opens files, then the next one goes on: thousands may be there.
+_JUDGE_NS = NS // 5
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -33,12 +36,21 @@ class Arrival:
         time = self.stat.st_mtime_ns if start is None else start
         return time, natural(self.path)
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the file is there, as it was."""
+        try:
+            now = self.path.stat()
+        except OSError:
+            return False
+        return _state(now) == _state(self.stat)
+
 
 @dataclass(slots=True)
 class _Watched:
-    size: int
-    mtime_ns: int
+    state: tuple[int, int]
     since_ns: int  # when it was first seen so
+    arrival: Arrival | None = None  # once it was judged
 
 
 class Arrivals:
@@ -62,6 +74,14 @@ class Arrivals:
         Zone of times of day that do not name one.
     clock : Clock
         Measures how long a file has been as it is.
+
+    Attributes
+    ----------
+    unreadable : dict of str to str
+        Files and folders inside that cannot be read, by name, and why.
+    busy : bool
+        Whether files wait to be judged: until all are, none is handed out, so that
+        the earliest goes first.
     """
 
     def __init__(
@@ -80,14 +100,21 @@ class Arrivals:
         self._zone = zone
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
+        self.unreadable: dict[str, str] = {}
+        self.busy = False
 
     @property
     def growing(self) -> int:
         """Files that were seen and may still change."""
-        return len(self._watched)
+        return sum(
+            watched.arrival is None and name not in self.unreadable
+            for name, watched in self._watched.items()
+        )
 
     def look(self, taken: Taken) -> list[Arrival]:
         """Files that are finished and not known to `taken`, in the order of time.
+
+        They come in each look until they are known.
 
         Raises
         ------
@@ -96,60 +123,95 @@ class Arrivals:
         """
         now = self._clock.monotonic_ns()
         before, self._watched = self._watched, {}
+        self.unreadable, self.busy = {}, False
         arrivals = []
-        for path in self._files():
-            name = path.relative_to(self._folder).as_posix()
-            try:
-                stat = path.stat()
-            except OSError:
-                continue  # it went away between two looks
+        for name, path, stat in self._files():
             if taken.knows(name, stat):
                 continue
             watched = before.get(name)
-            if watched is None or _changed(watched, stat):
-                watched = _Watched(stat.st_size, stat.st_mtime_ns, now)
+            if watched is None or watched.state != _state(stat):
+                watched = _Watched(_state(stat), now)
             self._watched[name] = watched
-            arrival = self._judge(name, path, stat, now - watched.since_ns)
-            if arrival is not None:
-                arrivals.append(arrival)
-                del self._watched[name]
+            if watched.arrival is None and now - watched.since_ns >= self._settle_ns:
+                if self._clock.monotonic_ns() - now > _JUDGE_NS:
+                    self.busy = True
+                else:
+                    self._judge(taken, name, Path(path), stat, now)
+            if watched.arrival is not None:
+                arrivals.append(watched.arrival)
+        if self.busy:
+            return []
         return sorted(arrivals, key=lambda arrival: arrival.order)
 
-    def _files(self) -> Iterator[Path]:
-        folders = [self._folder]
+    def _files(self) -> Iterator[tuple[str, str, os.stat_result]]:
+        """Name, path and state of all that may be recordings."""
+        folders = [("", os.fspath(self._folder))]
+        seen = {_identity(self._folder.stat())}  # links may lead in a circle
         while folders:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue  # how programs name what they have not finished
+            prefix, folder = folders.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    found = list(entries)
+            except OSError as error:
+                if not prefix:
+                    raise
+                self._cannot_read(prefix, f"folder '{folder}'", error)
+                continue
+            for entry in found:
+                name = prefix + entry.name
+                if entry.name.startswith("."):
+                    continue  # how programs name what they have not finished
+                try:
                     if entry.is_dir():
-                        if self._recursive:
-                            folders.append(Path(entry.path))
+                        if not self._recursive:
+                            continue
+                        if (identity := _identity(entry.stat())) not in seen:
+                            seen.add(identity)
+                            folders.append((name + "/", entry.path))
                     elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                        yield Path(entry.path)
+                        yield name, entry.path, entry.stat()
+                except FileNotFoundError:
+                    continue  # it went away between two looks
+                except OSError as error:
+                    self._cannot_read(name, f"'{entry.path}'", error)
+
+    def _cannot_read(self, name: str, what: str, error: OSError) -> None:
+        self.unreadable[name] = f"{what} cannot be read: {error.strerror}"
 
     def _judge(
-        self, name: str, path: Path, stat: os.stat_result, still_ns: int
-    ) -> Arrival | None:
-        """What a file is that has not changed for `still_ns`; None: too soon."""
-        if still_ns < self._settle_ns:
-            return None
+        self, taken: Taken, name: str, path: Path, stat: os.stat_result, now: int
+    ) -> None:
+        """What a file is that has not changed for `settle_s`; perhaps too soon."""
+        watched = self._watched[name]
+        is_old = now - watched.since_ns >= self._partial_ns
         try:
+            if taken.recognises(self._folder, name, stat):
+                del self._watched[name]
+                return
             header = inspect(path, self._zone)
-        except AudioFileError as error:
-            if still_ns < self._partial_ns or not path.exists():
-                return None
-            return Arrival(name, path, stat, None, str(error))
+        except FileNotFoundError:
+            return
+        except (AudioFileError, OSError) as error:
+            reason = error if isinstance(error, OSError) else error.__cause__
+            if isinstance(reason, OSError):
+                # Rights and disks change, which the file itself does not show.
+                self._cannot_read(name, f"'{path}'", reason)
+            elif is_old and path.exists():
+                watched.arrival = Arrival(name, path, stat, None, str(error))
+            return
         if not header.truncated:
-            return Arrival(name, path, stat, header)
-        if still_ns < self._partial_ns:
-            return None
-        seconds = (header.n_samples or 0) / header.sample_rate
-        problem = (
-            f"'{path}' is cut off: it holds {seconds:.3f} s, less than it promises"
-        )
-        return Arrival(name, path, stat, None, problem)
+            watched.arrival = Arrival(name, path, stat, header)
+        elif is_old:
+            seconds = (header.n_samples or 0) / header.sample_rate
+            problem = (
+                f"'{path}' is cut off: it holds {seconds:.3f} s, less than it promises"
+            )
+            watched.arrival = Arrival(name, path, stat, None, problem)
 
 
-def _changed(watched: _Watched, stat: os.stat_result) -> bool:
-    return (watched.size, watched.mtime_ns) != (stat.st_size, stat.st_mtime_ns)
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
+
+
+def _state(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_size, stat.st_mtime_ns

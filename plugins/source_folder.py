@@ -1,5 +1,6 @@
 """A folder that recorders fill, as a source: each recording is heard once."""
 
+import os
 import shutil
 from collections import deque
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from neurovocal.plugins._arrivals import Arrival, Arrivals
 from neurovocal.plugins._audio import Channels, channels_problem, finite_items
 from neurovocal.plugins._recording import Header, Recording
 from neurovocal.plugins._recording_time import TimeZone, zone_of
-from neurovocal.plugins._taken import Taken
+from neurovocal.plugins._taken import Taken, can_be_read, fingerprint
 
 STATE = ".neurovocal-taken.jsonl"
 _BLOCK_LENGTH = 8192
+_ATTEMPTS = 3  # at a recording that the disk does not give
 
 
 class FolderOptions(Options):
@@ -62,8 +64,9 @@ class FolderOptions(Options):
 class FolderSource:
     """Takes finished recordings in the order of time; nothing is ever dropped.
 
-    A recording that was being read when the engine was killed is read again, whole:
-    nothing is left out, and its events of the run before are of another run.
+    A recording that was being read when the engine was killed is read again, whole,
+    and that is told: nothing is left out, and its events of the run before are of
+    another run.
 
     Attributes
     ----------
@@ -76,16 +79,19 @@ class FolderSource:
     def __init__(self, options: FolderOptions, context: BuildContext) -> None:
         self._options = options
         self._clock = context.clock
+        self._run = context.run
         self._folder = context.path(options.path)
         self._taken = Taken(_state_path(options, context))
         self._channels = Channels(options.channels, options.mix)
         self._zone = zone_of(options.timezone) if options.timezone else None
         self._info: StreamInfo | None = None
         self._items: Iterator[SourceItem | None] = iter(())
-        self._unconfirmed: deque[tuple[int, Arrival, str | None]] = deque()
+        self._queue: deque[Arrival] = deque()
+        self._unconfirmed: deque[tuple[int, Arrival, str | None, str]] = deque()
+        self._later: dict[str, tuple[int, int]] = {}  # attempts; when the next is due
         self._recording: Recording | None = None
-        self._readable = True
         self._sound = True  # whether the last recording could be used, whole
+        self._troubles: dict[str, str] = {}  # that were told and go on
         self._told: deque[Health] = deque()
         self.failures: list[str] = []
 
@@ -105,7 +111,7 @@ class FolderSource:
             The folder is not there, or its state cannot be kept.
         """
         self.close()
-        if not self._folder.is_dir():
+        if not os.path.isdir(self._folder):
             raise ConfigError(f"folder '{self._options.path}' does not exist")
         self._taken.open()
         options = self._options
@@ -119,7 +125,10 @@ class FolderSource:
         )
         self._info = None
         self._next_look_ns = self._clock.monotonic_ns()
+        self._queue.clear()
+        self._troubles.clear()
         self.failures.clear()
+        self._empty = False
         self._items = self._play()
 
     def read(self, timeout: float) -> SourceItem | None:
@@ -135,6 +144,7 @@ class FolderSource:
         if item is None and not self._options.follow and self._is_empty():
             self._items = iter(())
             self._confirm(0)
+            self.failures += self._arrivals.unreadable.values()
             raise EndOfStream
         if item is None and self._recording is None:
             self._clock.wait_until(self._next_look_ns, timeout)
@@ -150,69 +160,116 @@ class FolderSource:
             self._recording = None
 
     def _is_empty(self) -> bool:
-        return self._empty and not self._arrivals.growing
+        return self._empty and not self._arrivals.growing and not self._later
 
     def _play(self) -> Iterator[SourceItem | None]:
         """All items for ever; None whenever there is nothing to do."""
-        self._empty = False
         while True:
-            for arrival in self._look():
-                if arrival.header is None:
-                    self._put_aside(arrival, arrival.problem or "it is unusable")
-                elif (most := max(self._options.channels)) > arrival.header.channels:
-                    has = f"{arrival.header.channels} channels, there is no {most}"
-                    self._put_aside(arrival, f"'{arrival.path}' has {has}")
-                else:
-                    yield from self._hear(arrival, arrival.header)
-            yield None
+            self._look()
+            if not self._queue:
+                yield None
+                continue
+            arrival = self._queue.popleft()
+            if not arrival.is_unchanged:
+                continue  # the next look finds out
+            if arrival.header is None:
+                self._put_aside(arrival, arrival.problem or "it is unusable")
+            elif (most := max(self._options.channels)) > arrival.header.channels:
+                has = f"{arrival.header.channels} channels, there is no {most}"
+                self._put_aside(arrival, f"'{arrival.path}' has {has}")
+            else:
+                yield from self._hear(arrival, arrival.header)
 
-    def _look(self) -> list[Arrival]:
-        """Finished recordings, if it is time to look."""
+    def _look(self) -> None:
+        """See what there is, if it is time to look."""
         now = self._clock.monotonic_ns()
         if now < self._next_look_ns:
-            return []
+            return
         self._next_look_ns = now + round(self._options.poll_s * NS)
-        pending = {arrival.name for _, arrival, _ in self._unconfirmed}
+        if os.path.isdir(self._folder):
+            self._watch("state", self._taken.save())
         try:
             found = self._arrivals.look(self._taken)
         except OSError as error:
-            if self._readable:
-                reason = f"'{self._folder}' cannot be read: {error.strerror}"
-                self._tell("lossy", f"folder {reason}; it is tried again")
-            self._readable = False
-            return []
-        if not self._readable:
-            self._readable = True
-            self._tell("healthy", f"folder '{self._folder}' can be read again")
-        arrivals = [arrival for arrival in found if arrival.name not in pending]
-        self._empty = not arrivals
-        return arrivals
+            reason = f"folder '{self._folder}' cannot be read: {error.strerror}"
+            self._watch("folder", f"{reason}; it is tried again")
+            self._queue.clear()
+            return
+        self._watch("folder", None)
+        unreadable = self._arrivals.unreadable
+        self._watch("content", _some(list(unreadable.values())))
+        if self._arrivals.busy:
+            self._next_look_ns = now
+            return
+        waiting = {arrival.name for _, arrival, _, _ in self._unconfirmed}
+        waiting |= {name for name, (_, due) in self._later.items() if now < due}
+        self._queue = deque(a for a in found if a.name not in waiting)
+        self._empty = not self._queue
+
+    def _watch(self, what: str, trouble: str | None) -> None:
+        """Tell of a trouble when it begins or changes, and when it is over."""
+        before = self._troubles.pop(what, None)
+        if trouble is not None:
+            self._troubles[what] = trouble
+        if trouble not in (None, before):
+            self._tell("lossy", trouble or "")
+        elif before is not None and trouble is None:
+            self._tell("healthy", f"no longer: {before}")
 
     def _hear(self, arrival: Arrival, header: Header) -> Iterator[SourceItem]:
         """One recording, as a stream of its own."""
         recording = self._recording = Recording(header)
-        problem = None
+        problem, print_ = None, ""
         yield StreamInfo(arrival.name, header.sample_rate, self._channels.count)
+        yield from self._heard_before(arrival)
         if header.start.utc_ns is not None:
             yield Anchor(0, header.start.utc_ns)
         try:
+            print_ = fingerprint(arrival.path, arrival.stat.st_size)
+            more = {"run": self._run, "print": print_}
+            trouble = self._taken.add(arrival.name, arrival.stat, "begun", **more)
+            self._watch("state", trouble)
             recording.open()
             yield from self._samples(recording)
             problem = recording.problem
-        except AudioFileError as error:
+        except (AudioFileError, OSError) as error:
             problem = str(error)
         finally:
             recording.close()
             self._recording = None
-        if problem is not None and not arrival.path.exists():
+        if problem is not None and not os.path.exists(arrival.path):
             self._tell("lossy", f"{problem}; it is heard again when it is back")
             return
+        if problem is not None and self._may_be_the_disk(arrival):
+            self._tell("lossy", f"{problem}; the disk failed, it is heard again")
+            return
+        self._later.pop(arrival.name, None)
         if problem is not None:
             self._fail(problem)
         elif not self._sound:
             self._sound = True
             self._tell("healthy", f"'{arrival.path}' could be used again")
-        self._unconfirmed.append((self._clock.monotonic_ns(), arrival, problem))
+        now = self._clock.monotonic_ns()
+        self._unconfirmed.append((now, arrival, problem, print_))
+
+    def _heard_before(self, arrival: Arrival) -> Iterator[Health]:
+        """A sentence, where what comes now has been heard by an earlier run."""
+        path, run = arrival.path, self._taken.begun_by(arrival.name)
+        if run is not None:
+            detail = f"'{path}' is heard again, whole: run {run} did not get to its end"
+            yield Health("source", "recovering", detail)
+        elif self._taken.was_taken(arrival.name):
+            detail = f"'{path}' is another recording than the one of this name before"
+            yield Health("source", "healthy", detail)
+
+    def _may_be_the_disk(self, arrival: Arrival) -> bool:
+        """Whether a recording could not be read for another reason than its content."""
+        attempts, _ = self._later.get(arrival.name, (0, 0))
+        if attempts >= _ATTEMPTS or can_be_read(arrival.path):
+            return False
+        due = self._clock.monotonic_ns() + round(self._options.partial_s * NS)
+        self._later[arrival.name] = (attempts + 1, due)
+        return True
 
     def _samples(self, recording: Recording) -> Iterator[Block | Gap]:
         position = 0
@@ -247,25 +304,34 @@ class FolderSource:
         """Recordings whose last sample went out that long ago are taken."""
         now = self._clock.monotonic_ns()
         while self._unconfirmed and now - self._unconfirmed[0][0] >= age_ns:
-            _, arrival, problem = self._unconfirmed.popleft()
-            if not _is_unchanged(arrival):
-                problem = (
-                    f"'{arrival.path}' has changed after it was finished: what came "
-                    "later is not heard (make settle_s longer than the writer's pauses)"
+            _, arrival, problem, print_ = self._unconfirmed.popleft()
+            if self._has_changed(arrival, print_):
+                self._fail(
+                    f"'{arrival.path}' has changed after it was finished: it is heard "
+                    "again (make settle_s longer than the writer's pauses)"
                 )
-                self._fail(problem)
-            more = {} if problem is None else {"reason": problem}
-            self._taken.add(arrival.name, arrival.stat, "taken", **more)
+                continue
+            more = {"print": print_ or None, "reason": problem}
+            trouble = self._taken.add(arrival.name, arrival.stat, "taken", **more)
+            self._watch("state", trouble)
+
+    def _has_changed(self, arrival: Arrival, print_: str) -> bool:
+        """Whether a file holds something else by now; one that was removed does not."""
+        try:
+            size = arrival.path.stat().st_size
+            if arrival.is_unchanged or size != arrival.stat.st_size:
+                return not arrival.is_unchanged
+            return fingerprint(arrival.path, size) != print_
+        except OSError:
+            return False
 
 
-def _is_unchanged(arrival: Arrival) -> bool:
-    """Whether a file is as it was; one that was removed after it was heard is."""
-    try:
-        stat = arrival.path.stat()
-    except OSError:
-        return True
-    before = arrival.stat
-    return (stat.st_size, stat.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+def _some(sentences: list[str]) -> str | None:
+    """The first of many sentences, and how many more there are."""
+    if not sentences:
+        return None
+    more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""
+    return f"{min(sentences)}{more}; it is tried again"
 
 
 def _state_path(options: FolderOptions, context: BuildContext) -> Path:
