@@ -197,7 +197,7 @@ class Runner:
 
     def _start(self) -> None:
         if self._injection:
-            self._injection.open()
+            self._injection.open(self.lanes)
         for sink in self.sinks:
             sink.open()
         if self._control:
@@ -210,7 +210,7 @@ class Runner:
             self._control.start()
         self.watchdog.start()
         if self._injection:
-            self._injection.start(self.lanes)
+            self._injection.start()
 
     def _give_up(self, sentence: str) -> None:
         self._gave_up.append(sentence)

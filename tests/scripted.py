@@ -143,7 +143,9 @@ def make_runner(
         extra[kind, name] = _plugin(kind, stage)
     for kind, things in (("source", sources), ("sink", sinks)):
         for index, thing in enumerate(things):
-            extra[kind, f"{kind}{index}"] = _plugin(kind, lambda t=thing: t)
+            options = getattr(thing, "options", Options)
+            plugin = _plugin(kind, lambda t=thing: t, options)
+            extra[kind, f"{kind}{index}"] = plugin
     lanes = [
         {
             "name": f"lane{index}",
@@ -163,8 +165,8 @@ def make_runner(
     return Runner(plan, observers)
 
 
-def _plugin(kind, make):
-    return Plugin(kind, Options, lambda options, context: make(), "a test's")
+def _plugin(kind, make, options=Options):
+    return Plugin(kind, options, lambda options, context: make(), "a test's")
 
 
 def audio(text, start=0, channels=1):

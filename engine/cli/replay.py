@@ -12,6 +12,7 @@ from neurovocal.engine.cli.run import BlockLength
 from neurovocal.engine.cli.session import plan_of_parts, run_plan
 from neurovocal.engine.config import parse_config
 from neurovocal.engine.errors import EXIT_RUNTIME, ConfigError
+from neurovocal.engine.faults.again import faults_again
 from neurovocal.engine.journal import RunRecord, read_events, runs
 from neurovocal.engine.located import parse_located
 from neurovocal.engine.plan import DEFAULT_WANTS
@@ -122,12 +123,13 @@ def _again(
     # The comparison is an observer; a configuration has at least one sink. What
     # decides in a lane stays, and acts on nothing.
     nothing = {"plugin": "jsonl", "options": {"path": "/dev/null"}, "events": []}
+    faults = faults_again(data, kept_audio=bool(recordings))
     sinks = [nothing, *_deciding(data.get("sinks", []), base)]
     for lane in lanes:
         lane["source"] = _source(lane, data, recordings, block_length)
         if "lanes" in data:
             lane["sinks"] = _deciding(lane.get("sinks", []), base)
-    again = {**data, "sinks": sinks}
+    again = {**data, "sinks": sinks, "faults": faults}
     again.pop("privacy", None)  # no audio leaves a replay
     again.pop("control", None)  # its commands come from the journal
     return again

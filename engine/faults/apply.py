@@ -84,21 +84,26 @@ class Injection:
         self._struck = struck
         self.plan = self._spoilt(plan)
 
-    def open(self) -> None:
+    def open(self, lanes: Sequence[Notable]) -> None:
         """Say what is to come, and stand where the network will break.
+
+        Parameters
+        ----------
+        lanes : sequence of LaneWorker
+            Who tells what strikes.
 
         Raises
         ------
         ConfigError
             A sink's endpoint cannot be bound.
         """
+        self._herald.lanes = list(lanes)
         log.warning("this run injects faults: %s", "; ".join(listed(self._faults)))
         for proxy in self._proxies.values():
             proxy.open()
 
-    def start(self, lanes: Sequence[Notable]) -> None:
-        """The run has begun: `lanes` tell what strikes."""
-        self._herald.lanes = list(lanes)
+    def start(self) -> None:
+        """The run has begun: the clock's faults count from now on."""
         self._schedule.start()
 
     def close(self) -> None:

@@ -53,12 +53,13 @@ class FaultySource(Generic[FaultT]):
         self._fault = fault
         self._clock = clock
         self._options = options
-        # Edges still to come, in nanoseconds of the audio that the source has brought
-        # since the run began, whatever streams and openings it came in.
+        # Edges still to come, in nanoseconds of the audio since the run began, whatever
+        # streams and openings it came in.
         self._edges_ns = [round(fault.at_s * NS)]
         if self._ends_by_samples and isinstance(fault, LastingFault):
             self._edges_ns.append(self._edges_ns[0] + round(fault.for_s * NS))
-        self._before_ns = 0  # audio of earlier streams and openings
+        self._before_ns = 0  # audio of earlier streams and openings, and outages
+        self._taken_ns = 0  # when the source last brought something
         self._rate = 0
         self._here = 0  # samples of this stream that were taken
         self._active = False
@@ -88,6 +89,8 @@ class FaultySource(Generic[FaultT]):
         self._ready.clear()
         self._end = None
         self._source.open()
+        if self._source.live and self._taken_ns:  # an outage is part of the stream
+            self._before_ns += self._clock.monotonic_ns() - self._taken_ns
         try:
             self._begin(self._source.info)
         except RuntimeError:  # it begins with a StreamInfo
@@ -152,9 +155,10 @@ class FaultySource(Generic[FaultT]):
         self._rate, self._here = info.sample_rate, 0
 
     def _take(self, item: SourceItem | None) -> None:
+        if item is None:
+            return
+        self._taken_ns = self._clock.monotonic_ns()
         match item:
-            case None:
-                pass
             case StreamInfo():
                 self._give_out()
                 self._begin(item)

@@ -1,0 +1,174 @@
+"""Stages and sinks that raise or hang on purpose: what goes on beside them."""
+
+from threading import Event as Flag
+
+import pytest
+from scripted import EPOCH, INFO, audio, make_runner, many, then_wait
+
+from neurovocal.engine.faults.herald import Herald
+from neurovocal.engine.faults.options import Crash
+from neurovocal.engine.faults.stage import Charge, faulty_stage
+from neurovocal.engine.protocols import Controllable
+from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.testing import CollectSink, ScriptedSource
+from neurovocal.engine.timebase import NS, ManualClock, SystemClock
+from neurovocal.engine.types import Health, Label, Offset
+
+pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
+
+
+SONG = "..##................"  # a fifth of a second
+
+
+def rehearse(*sinks, faults, sink=(), clock=None):
+    """Ten seconds of song, five segments in each, with faults."""
+    source = ScriptedSource(INFO, many(50, SONG))
+    return make_runner(
+        source, *sinks, clock=clock, models=["namer"], sink=sink, faults=faults
+    )
+
+
+def told(sink, stage):
+    return [(e.state, e.detail) for e in sink.events(Health) if e.stage == stage]
+
+
+def test_a_model_that_crashes_is_reset_and_goes_on():
+    sink = CollectSink({"label", "offset", "health"})
+    crash = {"fault": "crash", "at_s": 5, "stage": "namer", "times": 3}
+    outcome = rehearse(sink, faults=[crash]).run()
+    assert outcome.errors == []
+    assert told(sink, "fault crash") == [
+        ("degraded", "injected: crash of namer x 3"),
+        ("healthy", "injected: crash of namer x 3: over"),
+    ]
+    assert told(sink, "model 'namer'") == [
+        ("restarting", "InjectedError: injected: crash of namer x 3"),
+        ("healthy", "it works again"),
+    ]
+    # Three calls are three tiles of frames here: no label was among them.
+    assert len(sink.events(Label)) == len(sink.events(Offset)) == 50
+
+
+def test_a_detector_that_crashes_ends_the_run():
+    sink = CollectSink({"offset"})
+    crash = {"fault": "crash", "at_s": 5, "stage": "detector"}
+    outcome = rehearse(sink, faults=[crash]).run()
+    assert outcome.exit_code == 2
+    assert outcome.errors == [
+        "detector 'gate' failed: InjectedError: injected: crash of detector"
+    ]
+    assert max(e.sample for e in sink.events(Offset)) < 5000
+
+
+def test_a_stage_that_hangs_is_over_when_its_time_is():
+    clock = ManualClock(EPOCH)
+    sink = CollectSink({"label", "health"})
+    hang = {"fault": "hang", "at_s": 5, "stage": "frames", "for_s": 7}
+    outcome = rehearse(sink, faults=[hang], clock=clock).run()
+    assert outcome.errors == []
+    assert 7 * NS <= clock.monotonic_ns() < 8 * NS
+    assert [state for state, _ in told(sink, "fault hang")] == ["degraded", "healthy"]
+    assert len(sink.events(Label)) == 50
+
+
+def test_a_fault_is_for_its_lane_alone():
+    sinks = CollectSink({"health", "label"})
+    sources = [ScriptedSource(INFO, many(20)) for _ in range(2)]
+    crash = {"fault": "crash", "at_s": 0.1, "stage": "namer", "lane": "lane1"}
+    seen = []
+    runner = make_runner(sources, sinks, models=["namer"], faults=[crash])
+    for worker in runner.lanes:
+        note = worker.note
+        worker.note = lambda *told, name=worker.name, note=note: (
+            seen.append((name, told[0])),
+            note(*told),
+        )
+    assert runner.run().errors == []
+    assert seen == [("lane1", "fault crash")] * 2
+
+
+def test_a_sink_that_crashes_is_opened_again_and_misses_nothing():
+    clock = ManualClock(EPOCH)
+    struck, other = CollectSink({"label"}), CollectSink({"label", "health"})
+    crash = {"fault": "crash", "at_s": 5, "stage": "sink0", "times": 3}
+    outcome = rehearse(
+        struck, other, faults=[crash], sink={"on_error": "restart"}, clock=clock
+    ).run()
+    assert (outcome.errors, outcome.dropped.total()) == ([], 0)
+    assert struck.opened == 4
+    assert len(struck.messages) == 50
+    assert [m.event for m in struck.messages] == other.events(Label)
+    assert len(told(other, "fault crash")) == 2
+
+
+def test_a_sink_that_hangs_is_replaced_and_hangs_once():
+    """The one that takes its place shares the fault: it has struck already."""
+    last = Flag()
+    sink = CollectSink({"label", "health"})
+    write = sink.write
+
+    def note_the_last(message):
+        write(message)
+        if isinstance(message.event, Label) and message.sample > 9800:
+            last.set()
+
+    sink.write = note_the_last
+    source = ScriptedSource(INFO, then_wait(many(50, SONG), last), live=True)
+    hang = {"fault": "hang", "at_s": 5, "stage": "sink0", "for_s": 2}
+    runner = make_runner(
+        source,
+        sink,
+        models=["namer"],
+        sink={"on_error": "restart"},
+        clock=SystemClock(),
+        faults=[hang],
+        supervise={"hang_s": 0.8},
+    )
+    outcome = runner.run()
+    assert outcome.errors == []
+    assert runner.sinks[0].statistics()["replaced"] == 1
+    # The message that hung counts as lost, though it came late.
+    assert outcome.dropped.total() == 1
+    assert [state for state, _ in told(sink, "fault hang")] == ["degraded", "healthy"]
+
+
+def test_commands_reach_a_model_through_its_fault():
+    """What takes commands still does, and what does not still does not."""
+
+    class Set(Options):
+        gain: float = 1.0
+
+    class Steered:
+        latency = 0
+        adjustable = frozenset({"gain"})
+        commands = {}
+
+        def __init__(self):
+            self.options = Set()
+
+        def process(self, item):
+            return ()
+
+        def flush(self):
+            return ()
+
+        def reset(self):
+            pass
+
+        def prepare(self, command, arguments):
+            return arguments
+
+        def obey(self, command, prepared):
+            self.options = prepared
+
+    plugin = Plugin("model", Options, lambda options, context: Steered(), "a test's")
+    clock = ManualClock(EPOCH)
+    crash = Crash(fault="crash", at_s=1, stage="steered")
+    charge = Charge(crash, clock, Herald(), None)
+    context = BuildContext(clock=clock, run="test", info=INFO)
+    stage = faulty_stage(plugin.build, charge)(Options(), context)
+    assert isinstance(stage, Controllable)
+    assert not hasattr(stage, "advance")
+    stage.obey("set", stage.prepare("set", Set(gain=2.0)))
+    assert stage.options.gain == 2.0
+    assert list(stage.process(audio("..."))) == []
