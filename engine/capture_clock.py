@@ -59,7 +59,13 @@ class CaptureClock:
         """Monotonic time at which `sample` was captured; None before any was."""
         return None if self._anchor is None else self.expected_ns(sample)
 
-    def update(self, n_samples: int, begin_ns: int, broken: bool = False) -> int:
+    def update(
+        self,
+        n_samples: int,
+        begin_ns: int,
+        broken: bool = False,
+        backlog: bool = False,
+    ) -> int:
         """Account for a block and tell how many samples are missing before it.
 
         Parameters
@@ -71,6 +77,9 @@ class CaptureClock:
         broken : bool
             The device says that samples were lost just before this block (or it
             was opened anew): their number is read off the clock at once.
+        backlog : bool
+            It comes faster than time passes: what waited somewhere is being caught
+            up with. That it is late then says nothing.
 
         Returns
         -------
@@ -85,6 +94,9 @@ class CaptureClock:
         if broken:
             missing = max(0, self._samples(error_ns))
             self._restart(self._position + missing, begin_ns)
+        elif backlog and error_ns > 0:
+            self._errors.clear()
+            self._window_end = begin_ns + _WINDOW_NS
         else:
             if not self._settled and error_ns < 0:
                 # The first block came late, as first blocks do: errors count from

@@ -24,6 +24,9 @@ from neurovocal.plugins._pcm import PcmDecoder, SampleFormat
 from neurovocal.plugins._recording_time import utc_ns
 
 _READ_BYTES = 65_536
+_ROOM_S = 0.005
+# Samples that come so many times as fast as time passes have waited somewhere.
+_FASTER = 1.5
 
 
 class PipeOptions(Options):
@@ -51,7 +54,8 @@ class PipeOptions(Options):
     block_length: int = Field(default=4096, ge=1)
     """Most samples read at once."""
     buffer_s: float = Field(default=5.0, ge=0.1, le=600)
-    """Live: seconds of audio that can wait while the machine is busy."""
+    """Live: seconds of audio that can wait while the machine is busy. A backlog that
+    comes faster than time passes, as after a stall of the network, waits outside."""
     stall_timeout_s: float = Field(default=15.0, gt=0)
     """Live: seconds without a sample after which the writer counts as gone."""
     endless: bool = False
@@ -211,14 +215,36 @@ class PipeSource:
                 if not data:
                     return
                 samples = self._decoder.decode(data)
-                now = self._heard_ns = self._clock.monotonic_ns()
-                began_ns = now - len(samples) * NS // rate
-                missing = self._capture.update(len(samples), began_ns)
+                before, now = self._heard_ns, self._clock.monotonic_ns()
+                self._heard_ns = now
+                length_ns = len(samples) * NS // rate
+                catches_up = length_ns > _FASTER * (now - before)
+                missing = self._capture.update(
+                    len(samples), now - length_ns, backlog=catches_up
+                )
                 if missing:
                     ring.lose(missing, SLIP)
-                ring.write(samples, now)
+                step = ring.capacity // 2 if catches_up else len(samples)
+                for first in range(0, len(samples), max(1, step)):
+                    part = samples[first : first + step]
+                    if catches_up:
+                        self._wait_for_room(ring, len(part))
+                    ring.write(part, now)
         finally:
             ring.close()
+
+    def _wait_for_room(self, ring: AudioRing, n_samples: int) -> None:
+        """Let a backlog wait where it is, as long as the engine works it off.
+
+        After a stall of the network, and at the start of a server's burst, more may
+        come at once than the ring holds. Time passes by itself again afterwards.
+        """
+        assert self._stop_fds is not None
+        until = self._clock.monotonic_ns() + round(self._options.buffer_s * NS)
+        while ring.counts.queued + n_samples > ring.capacity:
+            stopping = select.select([self._stop_fds[0]], [], [], _ROOM_S)[0]
+            if stopping or self._clock.monotonic_ns() > until:
+                return
 
     def _from_ring(self, timeout: float) -> Block | Gap | Anchor | None:
         if self._ring is None:

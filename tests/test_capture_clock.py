@@ -44,6 +44,23 @@ def test_a_burst_of_the_past_is_no_slip(burst, first_late_ms, block, seed):
     assert abs(clock.heard_ns(0) - truth) < 0.02 * NS
 
 
+@pytest.mark.parametrize("speed", [2, 3, 20])
+def test_a_backlog_that_is_worked_off_slowly_is_no_slip(speed):
+    """Ten seconds were late and come `speed` times as fast as time passes."""
+    clock, block, position, missing = CaptureClock(RATE, 1000), 800, 0, 0
+    now, stall = 100 * NS, 110 * NS
+    while position < 120 * RATE:
+        position += block
+        heard = 100 * NS + position * NS // RATE
+        if stall <= heard < stall + 10 * NS and now < stall + 10 * NS:
+            now = stall + 10 * NS
+        now = max(heard, now + block * NS // RATE // speed)
+        begin = now - block * NS // RATE
+        missing += clock.update(block, begin, backlog=now > heard)
+    assert missing == 0
+    assert abs(clock.heard_ns(0) - 100 * NS) < 0.01 * NS
+
+
 def drift_of(ppm, jitter_ms, seconds, seed, step=(0, 0)):
     """ppm as told each second of a device that is `ppm` fast, its blocks late."""
     rate, block = 48_000, 4800

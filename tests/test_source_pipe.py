@@ -247,6 +247,21 @@ def test_live_what_does_not_fit_is_a_gap_and_counted(tmp_path):
     assert counts.received == counts.delivered + counts.dropped == len(values)
 
 
+def test_live_a_backlog_longer_than_the_ring_is_worked_off_without_a_loss(tmp_path):
+    """As after a stall of the network, or when a server begins with a burst."""
+    values = np.random.default_rng(0).integers(-9999, 9999, 60 * RATE, np.int16)
+    path = tmp_path / "x.raw"
+    path.write_bytes(values.tobytes())
+    source = make(command=says(path), buffer_s=2, block_length=500)
+    source.open()
+    items = rest_of(source)
+    assert not [item for item in items if isinstance(item, Gap)]
+    np.testing.assert_array_equal(
+        samples_of(items)[:, 0], values.astype(np.float32) / 32768
+    )
+    assert source.counts.dropped == source.counts.lost == 0
+
+
 def test_not_live_the_writer_waits_and_nothing_is_lost(tmp_path):
     values = np.random.default_rng(0).integers(-9999, 9999, 20 * RATE, np.int16)
     path = tmp_path / "x.raw"
