@@ -1,13 +1,16 @@
 """The forms of tables that annotation programs read."""
 
 import csv
+import json
 import math
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from neurovocal.engine.errors import StageError
+from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import StreamInfo
 from neurovocal.plugins._output import STDOUT, TextOutput
 
@@ -16,13 +19,17 @@ Content: TypeAlias = Literal["segments", "labels"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Segment ``[onset, offset)`` in samples, its unit, and posterior or score."""
+    """Segment ``[onset, offset)`` in samples, its unit, and posterior or score.
+
+    ``onset_ns`` is the onset's UTC, None where it is not known.
+    """
 
     info: StreamInfo
     onset: int
     offset: int
     unit: str
     value: float
+    onset_ns: int | None = None
 
     @property
     def onset_s(self) -> str:
@@ -187,11 +194,63 @@ class AudacityTable:
         return name
 
 
-TABLES: dict[str, type[CsvTable] | type[RavenTable] | type[AudacityTable]] = {
+class JsonTable:
+    """JSON lines: what CSV has, and the time of day of onset and recording.
+
+    ``onset_utc`` and ``start_utc``, when the recording began, are null where that is
+    not known.
+    """
+
+    def __init__(self, path: str, content: Content) -> None:
+        self._output = TextOutput(path)
+        self._labels = content == "labels"
+
+    def open(self) -> None:
+        """Open the file."""
+        self._output.open()
+
+    def write(self, row: Row) -> None:
+        """Write a row."""
+        value = None if math.isnan(row.value) else round(row.value, 6)
+        line: dict[str, object] = {
+            "file": row.info.stream,
+            "onset_s": float(row.onset_s),
+            "offset_s": float(row.offset_s),
+        }
+        line |= (
+            {"label": row.unit, "posterior": value}
+            if self._labels
+            else {"score": value}
+        )
+        start_ns = None
+        if row.onset_ns is not None:
+            start_ns = row.onset_ns - row.onset * NS // row.info.sample_rate
+        line |= {"onset_utc": _utc(row.onset_ns), "start_utc": _utc(start_ns)}
+        self._output.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._output.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._output.close()
+
+
+Table: TypeAlias = CsvTable | RavenTable | AudacityTable | JsonTable
+TABLES: dict[str, type[Table]] = {
+    "json": JsonTable,
     "csv": CsvTable,
     "raven": RavenTable,
     "audacity": AudacityTable,
 }
+
+
+def _utc(utc_ns: int | None) -> str | None:
+    if utc_ns is None:
+        return None
+    time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=utc_ns // 10**6)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _seconds(sample: int, info: StreamInfo) -> str:

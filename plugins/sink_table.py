@@ -3,6 +3,7 @@
 from typing import Literal
 
 from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import Label, Message, Offset, Onset
 from neurovocal.plugins._output import claim, output_problems
 from neurovocal.plugins._tables import TABLES, Content, Row
@@ -13,9 +14,10 @@ class TableOptions(Options):
 
     path: str = "-"
     """File to write; `-` is standard output."""
-    format: Literal["csv", "raven", "audacity"] = "csv"
-    """Form of the table. Audacity's form holds one recording: further streams get
-    files of their own beside `path`, named after the stream."""
+    format: Literal["csv", "raven", "audacity", "json"] = "csv"
+    """Form of the table; `json` is a line for each row, with times of day.
+    Audacity's form holds one recording: further streams get files of their own
+    beside `path`, named after the stream."""
     content: Literal["segments", "labels"] = "labels"
     """What a row is: a detected segment with its score, or a final label."""
 
@@ -67,14 +69,25 @@ class TableSink:
                 return None
             if event.offset is None:
                 return None
-            return Row(info, event.onset, event.offset, event.unit, event.posterior)
+            return Row(
+                info,
+                event.onset,
+                event.offset,
+                event.unit,
+                event.posterior,
+                message.utc_ns,
+            )
         match event:
             case Onset():
                 self._scores[info.stream, event.segment] = event.score
             case Offset():
                 # The engine's queue may have dropped the onset: then no score.
                 score = self._scores.pop((info.stream, event.segment), float("nan"))
-                return Row(info, event.onset, event.sample, "", score)
+                onset_ns = message.utc_ns
+                if onset_ns is not None:
+                    length = event.sample - event.onset
+                    onset_ns -= length * NS // info.sample_rate
+                return Row(info, event.onset, event.sample, "", score, onset_ns)
         return None
 
 

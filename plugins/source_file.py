@@ -25,6 +25,7 @@ from neurovocal.plugins._starts import describe_starts, doubtful_starts
 
 NEXT_RECORDING = "next recording"
 _ASAP_LENGTH = 8192
+_SHOWN = 5
 
 
 class FileOptions(Options):
@@ -87,6 +88,7 @@ class FileSource:
         self._items: Iterator[StreamItem] = iter(())
         self._waiting: deque[StreamItem] = deque()
         self._recording: Recording | None = None
+        self._headers: list[Header] = []
         self.notices: list[str] = []
         self.failures: list[str] = []
         self.recordings: dict[str, Path] = {}
@@ -120,7 +122,7 @@ class FileSource:
         self._fail = policy == "fail"
         self._asked = options.channels or [1]
         self._channels = Channels(self._asked, options.mix)
-        headers = self._inspect(paths)
+        headers = self._headers = self._inspect(paths)
         if options.streams == "one":
             _check_one_rate(headers)
         self._notice_channels(headers)
@@ -142,6 +144,14 @@ class FileSource:
         if self._options.start_utc == "metadata":
             paths, _ = _find(self._options, self._context)
             yield from describe_starts(paths, self._zone)
+
+    def starts(self) -> Iterator[str]:
+        """Lines for ``neurovocal label``: starts that were found and believed."""
+        known = [header for header in self._headers if header.start.utc_ns is not None]
+        for header in known[:_SHOWN]:
+            yield f"'{header.path}' began: {header.start}"
+        if len(known) > _SHOWN:
+            yield f"... and {len(known) - _SHOWN} more recordings"
 
     def read(self, timeout: float) -> StreamItem | None:
         """Return the next item; at the pace of hearing, None while it is not due."""

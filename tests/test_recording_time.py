@@ -1,12 +1,14 @@
 """When recordings were made: every way in which recorders say it, and doubt."""
 
+import json
+import shutil
 import struct
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 import soundfile
-from command import neurovocal
+from command import RECORDING, neurovocal
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -147,3 +149,26 @@ def test_check_shows_the_start_that_is_used_and_where_it_was_read(tmp_path):
         f"'{path}' began: 2021-05-13T17:00:00.000Z (file name, UTC+02:00)" in done.out
     )
     assert done.code == 0
+
+
+@pytest.mark.parametrize("command", ["label", "detect"])
+def test_tables_tell_which_start_was_used(tmp_path, command):
+    path = tmp_path / "20210513_190000.flac"
+    shutil.copy(RECORDING, path)
+    done = neurovocal(command, path, "--timezone", "Europe/Berlin", "--json")
+    said = f"'{path}' began: 2021-05-13T17:00:00.000Z (file name, Europe/Berlin)"
+    assert said in done.err.splitlines()
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    began = datetime(2021, 5, 13, 17, tzinfo=UTC)
+    for row in rows:
+        assert row["start_utc"] == "2021-05-13T17:00:00.000Z"
+        after = datetime.fromisoformat(row["onset_utc"]) - began
+        assert abs(after.total_seconds() - row["onset_s"]) < 0.0011
+    assert len(rows) > 50
+    doubted = neurovocal(command, path)
+    assert "of an unknown zone (give timezone)" in doubted.err
+    table = [line.split(",")[1] for line in doubted.out.splitlines()[1:]]
+    assert [float(onset_s) for onset_s in table] == [row["onset_s"] for row in rows]
+    unknown = neurovocal(command, RECORDING, "--json")
+    assert json.loads(unknown.out.splitlines()[0])["onset_utc"] is None
+    assert unknown.err == ""

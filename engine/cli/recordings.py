@@ -15,7 +15,7 @@ from neurovocal.engine.lane_worker import LaneWorker
 from neurovocal.engine.runner import Runner
 from neurovocal.engine.types import Message
 
-TableFormat = Literal["csv", "raven", "audacity"]
+TableFormat = Literal["csv", "raven", "audacity", "json"]
 
 Files = Annotated[
     list[str], typer.Argument(help="Recordings, folders or globs.", metavar="FILES...")
@@ -39,6 +39,18 @@ Channels = Annotated[
     str | None,
     typer.Option(help="Channels to use, from 1, such as '2' or '1,2'; default: 1."),
 ]
+Zone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ZONE",
+        help="Zone of times in metadata and names that do not tell theirs, such as "
+        "Europe/Berlin, UTC or +02:00.",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="JSON lines with times of day: --format json."),
+]
 
 
 def detect(
@@ -48,6 +60,8 @@ def detect(
     form: Form = "csv",
     block_length: BlockLength = None,
     channels: Channels = None,
+    timezone: Zone = None,
+    json: Json = False,
 ) -> None:
     """Find the vocalizations in recordings; no model is needed.
 
@@ -56,8 +70,8 @@ def detect(
     bat-ultrasound, mammal-calls, insects.
     """
     data = _borrowed(config)
-    data["source"] = _source(files, block_length, channels)
-    data["sinks"] = [_table(out, form, "segments")]
+    data["source"] = _source(files, block_length, channels, timezone)
+    data["sinks"] = [_table(out, "json" if json else form, "segments")]
     raise typer.Exit(_run(data))
 
 
@@ -71,6 +85,8 @@ def label(
     form: Form = "csv",
     block_length: BlockLength = None,
     channels: Channels = None,
+    timezone: Zone = None,
+    json: Json = False,
 ) -> None:
     """Find and label the vocalizations in recordings with a bundle's classifier.
 
@@ -82,8 +98,8 @@ def label(
     data["models"] = [
         {"plugin": "classifier", "options": {"provisional": False}, "on_error": "fail"}
     ]
-    data["source"] = _source(files, block_length, channels)
-    data["sinks"] = [_table(out, form, "labels")]
+    data["source"] = _source(files, block_length, channels, timezone)
+    data["sinks"] = [_table(out, "json" if json else form, "labels")]
     raise typer.Exit(_run(data))
 
 
@@ -100,10 +116,14 @@ def _borrowed(config: str | None) -> dict[str, Any]:
 
 
 def _source(
-    files: list[str], block_length: int | None, channels: str | None
+    files: list[str],
+    block_length: int | None,
+    channels: str | None,
+    timezone: str | None,
 ) -> dict[str, Any]:
     options: dict[str, Any] = {"path": files, "streams": "each", "names": "path"}
-    options["start_utc"] = "none"  # the tables count from the start of each file
+    if timezone is not None:
+        options["timezone"] = timezone
     if block_length is not None:
         options["block_length"] = block_length
     if channels is not None:
@@ -123,7 +143,11 @@ def _table(out: str, form: TableFormat, content: str) -> dict[str, Any]:
 
 
 def _run(data: dict[str, Any]) -> int:
-    return run_plan(plan_of_data(data), _Progress()).exit_code
+    plan = plan_of_data(data)
+    progress = _Progress()
+    outcome = run_plan(plan, progress)
+    progress.tell_starts()
+    return outcome.exit_code
 
 
 class _Progress:
@@ -147,6 +171,15 @@ class _Progress:
     def watch(self, runner: Runner) -> None:
         """Learn whose progress is to be shown."""
         self._lane = runner.lanes[0]
+
+    def tell_starts(self) -> None:
+        """Say on stderr when the recordings began, those of which something is known.
+
+        Tables count from the start of each file; JSON lines have the time of day.
+        """
+        source = None if self._lane is None else self._lane.source
+        for line in getattr(source, "starts", tuple)():
+            typer.echo(line, err=True)
 
     def draw(self) -> None:
         """Show how far the source has come."""
