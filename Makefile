@@ -96,6 +96,10 @@ LOSSES ?= 100
 bench-losses: $(DEV_ENV)/.done  ## Take a stream and a sound card away LOSSES times: are the gaps of the true length?
 	$(DEV_ENV)/bin/python bench/losses.py --losses $(LOSSES)
 
+bench-disk: $(DEV_ENV)/.done  ## Let the disk fail under a running engine in five ways (Linux; best as root)
+	$(DEV_ENV)/bin/python $(PIP) -e '.[parquet]'
+	$(DEV_ENV)/bin/python bench/disk.py
+
 KILLS ?= 300
 torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what does its journal lose?
 	$(DEV_ENV)/bin/python bench/torture.py --kills $(KILLS)

@@ -294,6 +294,9 @@ class _Planner:
             for problem in plugin.check(options, context):
                 self._problem(loc, problem)
         name = f"{kind} '{stage.plugin}'"
+        if kind == "sink":  # their counters are told by name: two need two names
+            alike = sum(s.kind == kind and s.plugin is plugin for s in self.stages)
+            name += f" {alike + 1}" if alike else ""
         self.stages.append(StagePlan(name, kind, plugin, options, stage, loc))
         return self.stages[-1]
 

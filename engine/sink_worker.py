@@ -85,6 +85,7 @@ class SinkWorker:
         self.down = False  # it failed and is not open again yet
         self._failing = False  # the last write failed: say it once, not each time
         self._trouble = ""  # the sentence of the last failure
+        self.failures = 0  # how often it began to fail
         self._on_error = on_error
         self._clock = clock
         self._stopping = Flag()
@@ -203,6 +204,11 @@ class SinkWorker:
             return "restarting", self._trouble
         own: str | None = getattr(self.sink, "trouble", None)
         return None if own is None else ("lossy", own)
+
+    @property
+    def reason(self) -> str:
+        """Sentence of the last failure, also when it is over."""
+        return self._trouble
 
     def _run(self) -> None:
         sink = self.sink
@@ -346,6 +352,7 @@ class SinkWorker:
         """Log the first failure in a row; the others are counted."""
         self._trouble = str(error)
         if not self._failing:
+            self.failures += 1
             log.warning("%s %s: %s", self.name, what, error)
         self._failing = True
 

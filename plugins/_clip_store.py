@@ -8,6 +8,7 @@ from errno import ENOSPC
 from pathlib import Path
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.plugins._place import Place
 
 # What this store has written, and nothing else, counts and may be removed.
 _DAY = re.compile(r"\d{4}-\d\d-\d\d|undated")
@@ -57,17 +58,21 @@ class ClipStore:
         Clips in the folder, and their bytes with sidecars.
     removed : int
         Clips that made room for others.
+    deleted : int
+        How often the folder was found deleted, and made again.
     """
 
     def __init__(
         self, folder: Path, limits: Limits, free: Callable[[Path], int] = free_bytes
     ) -> None:
         self.folder = folder
+        self._place = Place(folder, make=True)
         self.files = self.size = self.removed = 0
         self._limits = limits
         self._free = free
         self._sizes: dict[Path, int] = {}  # the oldest first
         self._needed = 0  # bytes of the clip that was not taken last
+        self._doubtful = False  # whether the disk may hold other clips than we know
 
     def open(self) -> None:
         """Make the folder, count its clips, remove what a killed run left unfinished.
@@ -78,19 +83,22 @@ class ClipStore:
             The folder cannot be made or written to.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._place.enter()
             self._count()
         except OSError as error:
             raise ConfigError(
                 f"clips cannot be written to '{self.folder}': {error.strerror}"
             ) from error
 
+    @property
+    def deleted(self) -> int:
+        """How often the folder was found deleted, and made again."""
+        return self._place.remade
+
     def check_room(self, size: int = 0) -> None:
         """Raise NoRoom, or OSError, if `size` bytes more may not be written."""
         limits = self._limits
-        if not self.folder.is_dir():  # someone has removed it
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._count()
+        self._look_around()
         free = self._free(self.folder)
         if limits.min_free_bytes and free - size < limits.min_free_bytes:
             raise NoRoom(
@@ -141,6 +149,8 @@ class ClipStore:
 
     def probe(self) -> None:
         """Try whether a clip would be taken; raises as `write` does."""
+        # Somebody may have made room; where we do it ourselves nobody need count.
+        self._doubtful |= not self._limits.remove_oldest
         self.check_room(self._needed)
         if self._free(self.folder) < self._needed:
             raise OSError(ENOSPC, os.strerror(ENOSPC))
@@ -149,6 +159,18 @@ class ClipStore:
             _write_safely(probe, b"?")
         finally:
             _unlink(probe)
+
+    def _look_around(self) -> None:
+        """Make sure of the folder; count again what may not be what it was."""
+        remade = self._place.remade
+        try:
+            self._place.enter()
+        except OSError:
+            self._doubtful = True  # what comes back may be another disk
+            raise
+        if self._doubtful or self._place.remade != remade:
+            self._count()
+            self._doubtful = False
 
     def _make_room(self, path: Path, size: int) -> None:
         limits = self._limits

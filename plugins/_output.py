@@ -1,13 +1,18 @@
 """Where sinks write text: a file, line by line, or standard output."""
 
+import logging
 import os
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from neurovocal.engine.errors import ConfigError, StageError
+from neurovocal.plugins._place import Place, identity_of
+
+log = logging.getLogger("neurovocal")
 
 STDOUT = "-"
 
@@ -33,19 +38,6 @@ def claim(path: str) -> frozenset[str]:
     return frozenset({f"file:{Path(path).expanduser().resolve()}"})
 
 
-def identity_of(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another of the same name; None: there is none.
-
-    A file that is removed while it is open goes on taking what nobody will ever
-    read: whoever writes for months must notice.
-    """
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 class TextOutput:
     """A text file or standard output; every line is handed on at once.
 
@@ -60,14 +52,23 @@ class TextOutput:
         Whether to go on behind what the file holds. Whoever opens the same
         output once more goes on in any case: a sink is opened again when it has
         failed, and what it wrote before must stay.
+    place : Place, optional
+        The folder, where several files share it.
     """
 
-    def __init__(self, path: str, *, append: bool = False) -> None:
+    def __init__(
+        self, path: str, *, append: bool = False, place: Place | None = None
+    ) -> None:
         self.path = path
+        self._target = Path(path).expanduser()
+        self._place = place or Place(self._target.parent)
         self._append = append
-        self._file: TextIO | None = None
+        self._file: TextIO | None = None  # standard output
+        self._descriptor: int | None = None
         self._identity: tuple[int, int] | None = None
-        self._failed = False
+        # Length of what was written whole; None where there is no such thing, as
+        # in a pipe.
+        self._whole: int | None = None
 
     def open(self) -> bool:
         """Open the file.
@@ -82,55 +83,46 @@ class TextOutput:
         ConfigError
             It cannot be written.
         """
-        self._failed = False
         begins = not self._append
         if self.path == STDOUT:
             self._file = sys.stdout
             self._append = True
             return begins
         try:
-            self._file = (
-                Path(self.path)
-                .expanduser()
-                .open(
-                    "a" if self._append else "w",
-                    buffering=1,
-                    encoding="utf-8",
-                    errors="surrogateescape",
-                    newline="",
-                )
-            )
+            self._place.enter()
+            begins = self._open_file()
         except OSError as error:
+            self.close()
             raise ConfigError(
                 f"'{self.path}' cannot be written: {error.strerror}"
             ) from error
         self._append = True
-        self._identity = identity_of(Path(self.path).expanduser())
         return begins
 
     def write(self, line: str) -> None:
-        """Write a line, its end included.
+        """Write a line, its end included, or nothing.
 
         Raises
         ------
         StageError
             The file cannot take it.
         BrokenPipeError
-            Whoever read standard output has gone.
+            Whoever read the output has gone.
         """
-        if self._file is None:
+        if self._file is not None:
+            with self._sentences():
+                text = line.encode("utf-8", "surrogateescape")
+                self._file.write(text.decode(errors="replace"))
+                self._file.flush()
+            return
+        if self._descriptor is None:
             raise StageError(f"'{self.path}' is not open")
-        if self.path == STDOUT:
-            line = line.encode("utf-8", "surrogateescape").decode(errors="replace")
-        elif identity_of(Path(self.path).expanduser()) != self._identity:
-            self._failed = True
+        if identity_of(self._target) != self._identity:
             raise StageError(
-                f"'{self.path}' was removed or replaced while it was written"
+                f"'{self.path}' cannot be written: {self._place.lost(self._target)}"
             )
         with self._sentences():
-            self._file.write(line)
-            if self.path == STDOUT:
-                self._file.flush()
+            self._write_whole(line.encode("utf-8", "surrogateescape"))
 
     def flush(self) -> None:
         """Hand everything to the operating system; raises as `write` does."""
@@ -140,16 +132,58 @@ class TextOutput:
 
     def close(self) -> None:
         """Close the file; standard output stays open for others."""
-        file, self._file = self._file, None
-        if file is None or self.path == STDOUT:
-            return
-        said = self._failed
-        try:
+        descriptor, self._descriptor, self._file = self._descriptor, None, None
+        if descriptor is not None:
             with self._sentences():
-                file.close()
-        except StageError:
-            if not said:
-                raise
+                os.close(descriptor)
+
+    def _open_file(self) -> bool:
+        begins = not self._append
+        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if begins else 0)
+        self._descriptor = os.open(self._target, how, 0o666)
+        status = os.fstat(self._descriptor)
+        identity = (status.st_dev, status.st_ino)
+        if not stat.S_ISREG(status.st_mode):
+            self._whole = None
+        else:
+            if identity == self._identity and self._whole is not None:
+                if status.st_size < self._whole:
+                    lost = self._whole - status.st_size
+                    log.warning("'%s': the disk has lost %d bytes", self.path, lost)
+                # What a full disk took of a line that it could not take whole.
+                os.ftruncate(self._descriptor, min(self._whole, status.st_size))
+            self._whole = os.fstat(self._descriptor).st_size
+            begins = self._whole == 0
+            self._end_line()
+        self._identity = identity
+        return begins
+
+    def _end_line(self) -> None:
+        """End a line that a loss of power cut off: it must not spoil the next one."""
+        if not self._whole:
+            return
+        try:
+            with self._target.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                cut = file.read() != b"\n"
+        except OSError:  # it may be written, but not read: nobody can tell
+            return
+        if cut:
+            self._write_whole(b"\n")
+
+    def _write_whole(self, data: bytes) -> None:
+        assert self._descriptor is not None
+        rest = data
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError:
+            if self._whole is not None:
+                with suppress(OSError):  # then it is done when it is opened again
+                    os.ftruncate(self._descriptor, self._whole)
+            raise
+        if self._whole is not None:
+            self._whole += len(data)
 
     @contextmanager
     def _sentences(self) -> Iterator[None]:
@@ -158,7 +192,6 @@ class TextOutput:
         except BrokenPipeError:
             raise
         except OSError as error:
-            self._failed = True
             raise StageError(
                 f"'{self.path}' cannot be written: {error.strerror}"
             ) from error

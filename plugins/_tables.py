@@ -13,6 +13,7 @@ from neurovocal.engine.errors import StageError
 from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import StreamInfo
 from neurovocal.plugins._output import STDOUT, TextOutput
+from neurovocal.plugins._place import Place
 
 Content: TypeAlias = Literal["segments", "labels"]
 
@@ -142,9 +143,10 @@ class AudacityTable:
     def __init__(self, path: str, content: Content) -> None:
         self._path = path
         self._labels = content == "labels"
-        self._names: dict[str, str] = {}
+        self._place = Place(Path(path).expanduser().parent)
+        self._output = TextOutput(path, place=self._place)
+        self._outputs: dict[str, TextOutput] = {}
         self._stream: str | None = None
-        self._output = TextOutput(path)
 
     def open(self) -> None:
         """Open the file of the newest stream; there is no heading."""
@@ -167,25 +169,26 @@ class AudacityTable:
 
     def _turn_to(self, stream: str) -> None:
         """Write into another stream's file; only one is open at a time."""
-        if not self._names:
-            self._names[stream] = self._path
+        if not self._outputs:
+            self._outputs[stream] = self._output
         elif self._path == STDOUT:
             raise StageError(
                 "an Audacity label track holds one recording: give a file to write "
                 "to, and each further recording gets one of its own"
             )
         else:
-            known = stream in self._names
-            name = self._names.setdefault(stream, self._beside(stream))
             self._output.close()
-            self._output = TextOutput(name, append=known)
+            if stream not in self._outputs:
+                name = self._beside(stream)
+                self._outputs[stream] = TextOutput(name, place=self._place)
+            self._output = self._outputs[stream]
             self._output.open()
         self._stream = stream
 
     def _beside(self, stream: str) -> str:
         path = Path(self._path)
         plain = re.sub(r"[^\w.-]+", "_", stream)
-        taken = set(self._names.values())
+        taken = {output.path for output in self._outputs.values()}
         name = str(path.with_name(f"{path.stem}.{plain}{path.suffix}"))
         number = 2
         while name in taken:

@@ -95,6 +95,8 @@ class ClipsSink:
         self._lengths = _lengths(options)
         self._trouble = ""
         self._looked_ns = 0
+        self._deleted = 0
+        self._told_ns = -_RETRY_NS  # when that the folder was deleted
         self._written = self._incomplete = self._refused = self._empty = 0
 
     @property
@@ -191,7 +193,7 @@ class ClipsSink:
             self._refused += 1
             self._trouble = self._sentence(error)
             return
-        self._trouble = ""
+        self._all_is_well()
         self._written += 1
         self._incomplete += bool(missing)
 
@@ -209,6 +211,16 @@ class ClipsSink:
         except (NoRoom, OSError) as error:
             self._trouble = self._sentence(error)
         else:
+            self._all_is_well()
+
+    def _all_is_well(self) -> None:
+        """Clips are taken again; that their folder was deleted is told for a while."""
+        if self._deleted != self._store.deleted:
+            self._deleted = self._store.deleted
+            self._told_ns = self._clock.monotonic_ns()
+            folder = self._store.folder
+            self._trouble = f"'{folder}' was deleted, with its clips, and made again"
+        elif self._clock.monotonic_ns() - self._told_ns >= _RETRY_NS:
             self._trouble = ""
 
     def _sentence(self, error: Exception) -> str:

@@ -16,8 +16,8 @@ class ColumnsOptions(Options):
     path: str = "-"
     """File to write; `-` is standard output (CSV only)."""
     format: Literal["csv", "parquet"] = "csv"
-    """Parquet needs `pip install neurovocal[parquet]`, and its file can be read once
-    the run has ended."""
+    """Parquet needs `pip install neurovocal[parquet]`; its file appears when the run
+    ends."""
     kinds: list[str] = ["label"]
     """Kinds of events; together they decide which columns there are."""
 
@@ -116,8 +116,9 @@ class ColumnsSink:
         self._table.close()
 
     def stats(self) -> dict[str, object]:
-        """Rows so far."""
-        return {"rows": self._rows}
+        """Rows so far; with Parquet also those that a failing disk has taken back."""
+        lost = getattr(self._table, "lost", None)
+        return {"rows": self._rows} | ({} if lost is None else {"rows_lost": lost})
 
 
 def _build(options: ColumnsOptions, context: BuildContext) -> ColumnsSink:

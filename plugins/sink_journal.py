@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import msgspec
 from pydantic import Field
 
-from neurovocal.engine.errors import StageError
+from neurovocal.engine.errors import ConfigError, StageError
 from neurovocal.engine.journal import DamagedJournalError, is_damage, open_journal
 from neurovocal.engine.journal_upkeep import remove_above, remove_older, used_bytes
 from neurovocal.engine.registry import BuildContext, Options, Plugin
@@ -20,7 +20,8 @@ from neurovocal.engine.types import BULK_KINDS, KINDS, Anchor, Message
 from neurovocal.engine.wire import event_json, latency_of, payload_of
 from neurovocal.plugins._endpoint import claim as claim_endpoint
 from neurovocal.plugins._endpoint import endpoint_problems
-from neurovocal.plugins._output import STDOUT, claim, identity_of, output_problems
+from neurovocal.plugins._output import STDOUT, claim, output_problems
+from neurovocal.plugins._place import Place, identity_of
 from neurovocal.plugins._replay_server import ReplayServer
 
 Row: TypeAlias = tuple[str, str, str, int, int, int | None, str, str | None, bytes]
@@ -90,6 +91,7 @@ class JournalSink:
         keys: Path | None = None,
     ) -> None:
         self.path = Path(options.path).expanduser()
+        self._place = Place(self.path.parent)
         self._window_ns = round(options.commit_ms * 1e6)
         self._clock = clock
         self._run = run
@@ -123,7 +125,12 @@ class JournalSink:
             The file is no journal, or cannot be written.
         """
         try:
+            self._place.enter()
             self._connection = self._opened()
+        except OSError as error:
+            raise ConfigError(
+                f"journal '{self.path}' cannot be written: {error.strerror}"
+            ) from error
         except DamagedJournalError as error:
             aside = _set_aside(self.path, self._clock.utc_ns())
             log.warning("%s; it was set aside as '%s'", error, aside.name)
@@ -242,7 +249,8 @@ class JournalSink:
             raise StageError(f"journal '{self.path}' is not open")
         if identity_of(self.path) != self._identity:
             raise StageError(
-                f"journal '{self.path}' was removed or replaced while it was written"
+                f"journal '{self.path}' cannot be written: "
+                f"{self._place.lost(self.path)}"
             )
         try:
             self._connection.execute("BEGIN IMMEDIATE")

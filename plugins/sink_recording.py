@@ -7,14 +7,17 @@ source delivered, bit for bit) and ``STREAM.jsonl``, its timeline.
 import json
 import logging
 from collections import deque
+from errno import ESTALE
 from pathlib import Path
-from typing import Any, TextIO
 from urllib.parse import quote
 
-from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.errors import ConfigError, NeurovocalError, StageError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.resampler import scaled
 from neurovocal.engine.types import Block, Gap, Message, StreamInfo, Withheld
+from neurovocal.plugins._float_wave import FloatWave
+from neurovocal.plugins._output import TextOutput
+from neurovocal.plugins._place import Place
 
 log = logging.getLogger("neurovocal")
 
@@ -45,6 +48,7 @@ class RecordingSink:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._place = Place(folder, make=True)
         self._tracks: dict[str, _Track] = {}
 
     def open(self) -> None:
@@ -56,7 +60,7 @@ class RecordingSink:
             It cannot be made or written to.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._place.enter()
             (self._folder / ".probe").touch()
             (self._folder / ".probe").unlink()
         except OSError as error:
@@ -65,7 +69,13 @@ class RecordingSink:
             ) from error
 
     def write(self, message: Message) -> None:
-        """Append a block, or remember why samples are missing before the next."""
+        """Append a block, or remember why samples are missing before the next.
+
+        Raises
+        ------
+        StageError
+            The disk does not take it; nothing of it is in the files.
+        """
         name = message.info.stream
         match message.event:
             case Gap() | Withheld() as hole:
@@ -75,10 +85,15 @@ class RecordingSink:
             case Block() as block:
                 track = self._tracks.get(name)
                 if track is None:
-                    order = len(self._tracks)
-                    track = _Track(self._folder, message.info, order)
+                    track = _Track(self._place, message.info, len(self._tracks))
                     self._tracks[name] = track
-                track.append(block)
+                try:
+                    track.append(block)
+                except OSError as error:
+                    raise StageError(
+                        f"audio of '{name}' cannot be written to '{self._folder}': "
+                        f"{error.strerror}"
+                    ) from error
 
     def flush(self, timeout: float) -> None:
         """Bring what was written to the disk."""
@@ -86,32 +101,24 @@ class RecordingSink:
             track.flush()
 
     def close(self) -> None:
-        """Finish the files."""
+        """Finish the files; opened again, they go on."""
         for track in self._tracks.values():
             track.close()
-        self._tracks.clear()
 
 
 class _Track:
     """The two files of one stream."""
 
-    def __init__(self, folder: Path, info: StreamInfo, order: int) -> None:
-        import soundfile
-
-        stem = track_name(info.stream)
-        self._audio: Any = soundfile.SoundFile(
-            folder / f"{stem}.wav",
-            mode="w",
-            samplerate=info.sample_rate,
-            channels=1,
-            format="RF64",
-            subtype="FLOAT",
-        )
-        self._timeline: TextIO = (folder / f"{stem}.jsonl").open("w", encoding="utf-8")
-        head = {"stream": info.stream, "sample_rate": info.sample_rate}
-        self._note({**head, "order": order})
-        self._stop = 0
-        self._rate = info.sample_rate
+    def __init__(self, place: Place, info: StreamInfo, order: int) -> None:
+        self._place, self._rate = place, info.sample_rate
+        self._stem = track_name(info.stream)
+        self._stop = self._jumped = 0
+        self._head = {
+            "stream": info.stream,
+            "sample_rate": info.sample_rate,
+            "order": order,
+        }
+        self._begin()
         self._holes: deque[tuple[int, str]] = deque()
 
     def expect(self, hole: Gap | Withheld, rate: int) -> None:
@@ -120,31 +127,78 @@ class _Track:
 
     def append(self, block: Block) -> None:
         """Write a block; one that does not follow begins a new piece."""
-        reason = ""
-        while self._holes and self._holes[0][0] <= block.start + _ROUNDING:
-            reason = self._holes.popleft()[1]
-        if block.start != self._stop or reason:
-            self._note(
-                {
-                    "at": self._audio.frames,
-                    "start": self._stop,
-                    "stop": block.start,
-                    "reason": reason or NOT_RECORDED,
-                }
-            )
-        self._audio.write(block.samples)
+        if not self._audio.is_open:
+            self._open()
+        elif not self._audio.in_place:
+            raise OSError(ESTALE, self._place.lost(self._audio.path))
+        due = [why for at, why in self._holes if at <= block.start + _ROUNDING]
+        if due or block.start != self._stop:
+            self._jump(block.start, due[-1] if due else NOT_RECORDED)
+            for _ in due:
+                self._holes.popleft()
+        self._audio.write(self._audio.frames, block.samples[:, 0])
         self._stop = block.stop
 
     def flush(self) -> None:
         self._audio.flush()
-        self._timeline.flush()
 
     def close(self) -> None:
         self._audio.close()
         self._timeline.close()
 
-    def _note(self, entry: dict[str, Any]) -> None:
+    def _begin(self) -> None:
+        folder = self._place.folder
+        self._audio = FloatWave(folder / f"{self._stem}.wav", self._rate)
+        self._timeline_path = folder / f"{self._stem}.jsonl"
+        self._timeline = TextOutput(str(self._timeline_path), place=self._place)
+        self._stop = self._jumped = 0
+
+    def _open(self) -> None:
+        """Begin, or go on where a failure has interrupted."""
+        self._place.enter()
+        before = self._audio.frames
+        if before and not self._is_whole():
+            self._set_aside()
+            before = 0
+        try:
+            self._audio.open()
+            if self._audio.frames < max(self._jumped, 1) and before:
+                # The disk has lost more than the timeline can tell.
+                self._set_aside()
+                self._audio.open()
+            else:
+                self._stop -= before - self._audio.frames
+            if self._timeline.open():
+                self._timeline.write(json.dumps(self._head) + "\n")
+        except (OSError, NeurovocalError):
+            self._audio.abandon()
+            raise
+
+    def _is_whole(self) -> bool:
+        return self._audio.path.exists() and self._timeline_path.exists()
+
+    def _set_aside(self) -> None:
+        """Begin anew; audio without its timeline is kept under another name."""
+        self._audio.abandon()
+        path, number = self._audio.path, 1
+        while (aside := path.with_suffix(f".{number}.left.wav")).exists():
+            number += 1
+        if path.exists():
+            path.rename(aside)
+            log.warning("'%s' has lost its timeline: it is now '%s'", path, aside.name)
+        self._begin()
+
+    def _jump(self, start: int, reason: str) -> None:
+        """Note, once, that the next sample does not follow."""
+        entry = {
+            "at": self._audio.frames,
+            "start": self._stop,
+            "stop": start,
+            "reason": reason,
+        }
+        self._audio.flush()  # no timeline may know more samples than its audio
         self._timeline.write(json.dumps(entry) + "\n")
+        self._stop, self._jumped = start, self._audio.frames
 
 
 def track_name(stream: str) -> str:

@@ -1,17 +1,14 @@
 """Synthesized sound in files: one WAV per stream, in time with the stream."""
 
+from errno import ESTALE
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from neurovocal.engine.errors import ConfigError, StageError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Audio, Float32, Message, StreamInfo
+from neurovocal.plugins._float_wave import FloatWave
+from neurovocal.plugins._place import Place
 from neurovocal.plugins.sink_recording import track_name
-
-# Silence that is written at once.
-_STRETCH = 65_536
 
 
 class WavOptions(Options):
@@ -39,8 +36,8 @@ class WavSink:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: dict[str, Any] = {}
-        self._begun: set[str] = set()
+        self._place = Place(folder, make=True)
+        self._files: dict[str, FloatWave] = {}
 
     def open(self) -> None:
         """Make the folder.
@@ -51,7 +48,7 @@ class WavSink:
             It cannot be made or written to.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._place.enter()
             (self._folder / ".probe").touch()
             (self._folder / ".probe").unlink()
         except OSError as error:
@@ -65,18 +62,17 @@ class WavSink:
         Raises
         ------
         StageError
-            The file cannot take it.
+            The file cannot take it; nothing of it is in the file.
         """
-        import soundfile
-
         if not isinstance(message.event, Audio):
             return
         try:
-            _add(self._file(message.info), message.event.start, message.event.samples)
-        except (OSError, soundfile.LibsndfileError) as error:
+            file = self._file(message.info)
+            _add(file, message.event.start, message.event.samples[:, 0])
+        except OSError as error:
             raise StageError(
                 f"sound of '{message.info.stream}' cannot be written to "
-                f"'{self._folder}': {error}"
+                f"'{self._folder}': {error.strerror}"
             ) from error
 
     def flush(self, timeout: float) -> None:
@@ -85,43 +81,28 @@ class WavSink:
             file.flush()
 
     def close(self) -> None:
-        """Finish the files."""
+        """Finish the files; opened again, they go on."""
         for file in self._files.values():
             file.close()
-        self._files.clear()
 
-    def _file(self, info: StreamInfo) -> Any:
-        import soundfile
-
-        if info.stream not in self._files:
-            # Opened once more after a failure, a file keeps what it holds.
-            again = info.stream in self._begun
-            form = {"format": "RF64", "subtype": "FLOAT"}
-            shape = {"samplerate": info.sample_rate, "channels": 1}
-            self._files[info.stream] = soundfile.SoundFile(
-                self._folder / f"{track_name(info.stream)}.wav",
-                mode="r+" if again else "w+",
-                **({} if again else {**shape, **form}),
-            )
-            self._begun.add(info.stream)
-        return self._files[info.stream]
+    def _file(self, info: StreamInfo) -> FloatWave:
+        path = self._folder / f"{track_name(info.stream)}.wav"
+        file = self._files.setdefault(info.stream, FloatWave(path, info.sample_rate))
+        if not file.is_open:
+            self._place.enter()
+            file.open()
+        elif not file.in_place:
+            raise OSError(ESTALE, self._place.lost(path))
+        return file
 
 
-def _add(file: Any, start: int, samples: Float32) -> None:
-    """Add float32[n_samples, 1] to what the file holds from `start` on."""
-    end = file.frames
-    if start > end:
-        file.seek(0, 2)
-        for first in range(end, start, _STRETCH):
-            file.write(np.zeros((min(_STRETCH, start - first), 1), np.float32))
-        end = start
-    overlap = min(len(samples), end - start)
+def _add(file: FloatWave, start: int, samples: Float32) -> None:
+    """Add float32[n_samples] to what the file holds from `start` on."""
+    overlap = min(len(samples), max(0, file.frames - start))
     if overlap:
         samples = samples.copy()
-        file.seek(start)
-        samples[:overlap] += file.read(overlap, dtype="float32", always_2d=True)
-    file.seek(start)
-    file.write(samples)
+        samples[:overlap] += file.read(start, overlap)
+    file.write(start, samples)
 
 
 def _build(options: WavOptions, context: BuildContext) -> WavSink:

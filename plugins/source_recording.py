@@ -119,6 +119,8 @@ class RecordedSource:
         while (left := until - self._audio.tell()) > 0:
             count = min(left, self._options.block_length)
             samples = self._audio.read(count, dtype="float32", always_2d=True)
+            if not len(samples):  # cut off
+                return
             yield Block(position, samples)
             position += len(samples)
 

@@ -121,8 +121,10 @@ def test_the_file_size_limit_of_the_process_leaves_no_part(tmp_path: Path) -> No
     play(target, noise(4), [])
 
 
-def test_a_deleted_folder_is_made_again(tmp_path: Path) -> None:
-    target = sink(tmp_path)
+def test_a_deleted_folder_is_told_and_made_again(tmp_path: Path) -> None:
+    clock = ManualClock(EPOCH)
+    options = ClipsOptions(path=str(tmp_path / "clips"), **QUICK)
+    target = ClipsSink(options, "run1", clock)
     target.open()
     play(target, noise(4), segment(0, 1000, 2000))
     target.close()
@@ -130,6 +132,10 @@ def test_a_deleted_folder_is_made_again(tmp_path: Path) -> None:
     play(target, noise(4), segment(0, 1000, 2000))
     assert len(clips(tmp_path)) == 1
     assert target.stats()["files"] == 1
+    assert "was deleted, with its clips, and made again" in str(target.trouble)
+    target.close()
+    clock.advance(6)
+    play(target, noise(0.2), [])
     assert target.trouble is None
 
 
@@ -199,14 +205,21 @@ def test_the_oldest_clips_go_first(tmp_path: Path) -> None:
         again.write(name(10), bytes(40), b"{}")
 
 
-def test_a_full_quota_may_stop_instead(tmp_path: Path) -> None:
-    target = sink(tmp_path, max_files=2, when_full="stop")
+def test_a_full_quota_may_stop_until_somebody_makes_room(tmp_path: Path) -> None:
+    clock = ManualClock(EPOCH)
+    limits = {"max_files": 2, "when_full": "stop"}
+    options = ClipsOptions(path=str(tmp_path / "clips"), **QUICK, **limits)
+    target = ClipsSink(options, "run1", clock)
     target.open()
     play(target, noise(8), three())
     assert len(clips(tmp_path)) == 2
     assert "holds 2 clips (max_files)" in str(target.trouble)
+    target.close()
     for path in (tmp_path / "clips").rglob("*_s*"):
         path.unlink()
+    clock.advance(6)
+    play(target, noise(8), three())
+    assert len(clips(tmp_path)) == target.stats()["files"] == 2
 
 
 def test_what_a_killed_run_left_unfinished_is_removed(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ bundle: no-such-bird
         "(got 0)",
         "x.yaml:11: models.1.plugin: unknown model plugin 'brains' "
         "(did you mean 'brain'?)",
-        "x.yaml:14: sinks.1: sink 'mouth' and sink 'mouth' both claim 'tcp:9'",
+        "x.yaml:14: sinks.1: sink 'mouth' 2 and sink 'mouth' both claim 'tcp:9'",
     ]
     for sentence in expected:
         assert sentence in found
@@ -156,7 +156,7 @@ lanes:
 sinks: [{plugin: mouth}]
 """
     assert problems(text) == [
-        "x.yaml:8: sinks.0: sink 'mouth' and sink 'mouth' both claim 'tcp:1'"
+        "x.yaml:8: sinks.0: sink 'mouth' 2 and sink 'mouth' both claim 'tcp:1'"
     ]
 
 

@@ -1,0 +1,228 @@
+"""What the files of a run hold, against what a subscriber heard of it."""
+
+import csv
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import soundfile
+
+from neurovocal.engine.client import Received
+from neurovocal.engine.errors import EndOfStream, NeurovocalError
+from neurovocal.engine.journal import read_events
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Audio, Block, Label
+from neurovocal.plugins import source_recording, source_synthetic
+
+NO_STATS = "its statistics never came"
+
+
+@dataclass
+class Account:
+    """Of one sink: what it said it lost, what is missing, and what is wrong."""
+
+    sink: str
+    counted: int
+    missing: int
+    problems: list[str]
+
+    @property
+    def text(self) -> str:
+        """For the table."""
+        return str(self.missing)
+
+
+def audit(
+    folders: list[Path], heard: list[Received], stats: dict[str, Any], seed: int
+) -> Iterator[Account]:
+    """Look at every file; one account for each sink."""
+    files = [f for folder in folders for f in sorted(folder.rglob("*")) if f.is_file()]
+    odd = [f for f in files if f.name.startswith(".") or f.suffix == ".part"]
+    last = max(m.at for m in heard)
+    looks = {
+        "journal": _journal,
+        "jsonl": _lines,
+        "columns": _columns,
+        "columns 2": _parquet,
+        "table": _table,
+        "clips": _clips,
+        "wav": _sound,
+    }
+    for name, look in looks.items():
+        own = stats.get(f"sink '{name.split()[0]}'{name[len(name.split()[0]) :]}")
+        if own is None:
+            yield Account(name, 0, 0, [NO_STATS])
+            continue
+        counted = sum(own[queue]["dropped"] for queue in ("events", "bulk"))
+        counted += own.get("refused", 0) + own.get("rows_lost", 0)
+        try:
+            missing, problems = look(folders, heard)
+        except (NeurovocalError, OSError, RuntimeError, ValueError) as error:
+            yield Account(name, counted, 0, [f"{type(error).__name__}: {error}"])
+            continue
+        if missing != counted:
+            problems.append(f"{missing} are missing, {counted} were counted")
+        yield Account(name, counted, missing, problems)
+    own = stats["sink 'recording'"]
+    try:
+        missing, problems = _recording(folders, seed, last)
+    except NeurovocalError as error:
+        missing, problems = 0, [str(error)]
+    counted = own["bulk"]["dropped"]
+    if missing != counted:
+        problems.append(f"{missing} blocks are missing, {counted} were counted")
+    yield Account("recording", counted, missing, problems)
+    if odd:
+        yield Account("files", 0, 0, [f"leftovers: {', '.join(map(str, odd))}"])
+
+
+def _journal(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+    kept, problems = [], []
+    for path in _found(folders, "j.sqlite"):
+        with closing(sqlite3.connect(path)) as connection:
+            (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
+        if verdict != "ok":
+            problems.append(f"{path}: {verdict}")
+        kept += [(e.kind, e.seq) for e in read_events(path, heard[0].run)]
+    return _missing(kept, heard, ("onset", "offset", "label"), problems)
+
+
+def _lines(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+    kept, problems = [], []
+    for path in _found(folders, "e.jsonl"):
+        for line in path.read_text().splitlines():
+            try:
+                head = json.loads(line)
+                kept.append((head["kind"], head["seq"]))
+            except ValueError:
+                problems.append(f"{path}: {line!r} is no line")
+    return _missing(kept, heard, ("onset", "offset", "label"), problems)
+
+
+def _columns(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+    rows = chain.from_iterable(_rows(p) for p in _found(folders, "l.csv"))
+    kept = [("label", int(row["seq"])) for row in rows]
+    return _missing(kept, heard, ("label",), [])
+
+
+def _parquet(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+    tables = [pyarrow.parquet.read_table(p) for p in _found(folders, "l*.parquet")]
+    kept = [("label", seq) for t in tables for seq in t["seq"].to_pylist()]
+    return _missing(kept, heard, ("label",), [])
+
+
+def _table(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+    rows = [row for p in _found(folders, "t.csv") for row in _rows(p)]
+    kept = sorted((row["onset_s"], row["label"]) for row in rows)
+    told = sorted((f"{e.onset / r:.6f}", e.unit) for e, r in _final(heard))
+    problems = [f"{row} was never heard" for row in set(kept) - set(told)]
+    return len(told) - len(set(kept)), problems + _doubles(kept)
+
+
+def _clips(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+    kept, problems = [], []
+    for sidecar in _found(folders, "clips/*/*/*.json"):
+        told = json.loads(sidecar.read_text())
+        samples, _ = soundfile.read(sidecar.with_name(told["audio"]))
+        if len(samples) != told["stop"] - told["start"]:
+            problems.append(f"{sidecar}: {len(samples)} samples")
+        kept += [segment["onset"] for segment in told["segments"]]
+    lonely = len(_found(folders, "clips/*/*/*.flac")) - len(kept)
+    if lonely:
+        problems.append(f"{lonely} clips without a sidecar")
+    told_onsets = {e.onset for e, _ in _final(heard)}
+    problems += [f"{o} was never heard" for o in set(kept) - told_onsets]
+    return len(told_onsets) - len(set(kept)), problems + _doubles(kept)
+
+
+def _sound(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+    pieces = [m.event for m in heard if isinstance(m.event, Audio)]
+    files = [soundfile.read(p, dtype="float32")[0] for p in _found(folders, "w/*.wav")]
+    missing, problems = 0, []
+    for piece in pieces:
+        held = [f[piece.start : piece.stop] for f in files]
+        same = [np.array_equal(h, piece.samples[:, 0]) for h in held]
+        empty = [not h.any() for h in held]
+        missing += not any(same)
+        if not all(a or b for a, b in zip(same, empty, strict=True)):
+            problems.append(f"sound at {piece.start} is not what was heard")
+    return missing, problems
+
+
+def _recording(folders: list[Path], seed: int, last: int) -> tuple[int, list[str]]:
+    """Blocks that no file holds; whatever is there must be what was to be heard."""
+    context = BuildContext(SystemClock(), "audit")
+    options: dict[str, Any] = {"seed": seed, **SONG}
+    options["duration_s"] = last / 32_000 + 60
+    source = source_synthetic.plugin.build(
+        source_synthetic.SyntheticOptions(**options), context
+    )
+    truth = np.concatenate([b.samples[:, 0] for b in _blocks(source)])
+    held = np.zeros(len(truth), bool)
+    problems, end = [], 0
+    for path in _found(folders, "r"):
+        recorded = source_recording.plugin.build(
+            source_recording.RecordedOptions(path=str(path)), context
+        )
+        for block in _blocks(recorded):
+            there = slice(block.start, block.stop)
+            if not np.array_equal(truth[there], block.samples[:, 0]):
+                problems.append(f"{path}: samples at {block.start} are others")
+            held[there] = True
+            end = max(end, block.stop)
+    return int((~held[:end]).sum()) // BLOCK, problems
+
+
+# What the engine's source plays, and what a block of it is at the pace of hearing.
+SONG: dict[str, Any] = {"pause_ms": [50, 100], "song_length": 20}
+BLOCK = 320
+
+
+def _blocks(source: Any) -> Iterator[Block]:
+    source.open()
+    while True:
+        try:
+            item = source.read(0.0)
+        except EndOfStream:
+            source.close()
+            return
+        if isinstance(item, Block):
+            yield item
+
+
+def _found(folders: list[Path], pattern: str) -> list[Path]:
+    return [path for folder in folders for path in sorted(folder.glob(pattern))]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _final(heard: list[Received]) -> list[tuple[Label, int]]:
+    labels = [(m.event, m.sample_rate) for m in heard if isinstance(m.event, Label)]
+    return [(e, rate) for e, rate in labels if e.status == "final"]
+
+
+def _missing(
+    kept: list[tuple[str, int]],
+    heard: list[Received],
+    kinds: tuple[str, ...],
+    problems: list[str],
+) -> tuple[int, list[str]]:
+    told = {(m.kind, m.seq) for m in heard if m.kind in kinds}
+    return len(told - set(kept)), problems + _doubles(kept)
+
+
+def _doubles(kept: Iterable[object]) -> list[str]:
+    items = list(kept)
+    doubles = len(items) - len(set(items))
+    return [f"{doubles} are there twice"] if doubles else []

@@ -1,0 +1,165 @@
+"""File sinks, what to give them, and how to read what they have kept."""
+
+import csv
+import json
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from neurovocal.engine.errors import EndOfStream, NeurovocalError
+from neurovocal.engine.journal import read_events
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Audio, Block, Label, Message, StreamInfo
+from neurovocal.plugins import _parquet, source_recording
+
+INFO = StreamInfo("cage", 1000)
+CONTEXT = BuildContext(ManualClock(), "run1")
+PIECE = 100  # samples that message n brings, from n * PIECE on
+
+
+def label(number: int) -> Message:
+    onset = number * PIECE
+    event = Label(number, onset, onset + 50, "a" * 20, 0.5, "final", "m")
+    return Message(INFO, event, number, onset)
+
+
+def sound(number: int) -> Message:
+    samples = np.full((PIECE, 1), number + 1, np.float32)
+    return Message(INFO, Audio(number * PIECE, samples, "free", "m"), number, 0)
+
+
+def block(number: int) -> Message:
+    samples = np.full((PIECE, 1), number + 1, np.float32)
+    return Message(INFO, Block(number * PIECE, samples), number, 0)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A sink: how to make one, what to give it, which numbers its files hold."""
+
+    name: str
+    plugin: str
+    options: dict[str, Any]
+    path: str
+    give: Callable[[int], Message]
+    read: Callable[[Path], list[int]]
+
+    def build(self, folder: Path) -> Any:
+        plugin = Registry().get("sink", self.plugin)
+        options = {"path": str(folder / self.path), **self.options}
+        return plugin.build(plugin.options.model_validate(options), CONTEXT)
+
+    def kept(self, folder: Path) -> list[int]:
+        return self.read(folder / self.path)
+
+
+def deliver(sink: Any, message: Message) -> None:
+    """As the engine does after a failure: closed, opened, the same once more."""
+    with suppress(NeurovocalError):
+        sink.close()
+    sink.open()
+    sink.write(message)
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """The kernel takes so many bytes of a file and no more, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def _lines(path: Path) -> list[int]:
+    text = path.read_text()
+    assert not text or text.endswith("\n")
+    return [json.loads(line)["seq"] for line in text.splitlines()]
+
+
+def _columns(path: Path) -> list[int]:
+    with path.open(newline="") as file:
+        return [int(row["seq"]) for row in csv.DictReader(file)]
+
+
+def _parquet_rows(path: Path) -> list[int]:
+    import pyarrow.parquet
+
+    files = sorted(path.parent.glob("*.parquet"), key=lambda p: p.stat().st_mtime_ns)
+    return [n for f in files for n in pyarrow.parquet.read_table(f)["seq"].to_pylist()]
+
+
+def _table(path: Path) -> list[int]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(row["label"] == "a" * 20 for row in rows)
+    return [round(float(row["onset_s"]) * 10) for row in rows]
+
+
+def _raven(path: Path) -> list[int]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return [round(float(row["Begin Time (s)"]) * 10) for row in rows]
+
+
+def _journal(path: Path) -> list[int]:
+    return [event.seq for event in read_events(path)]
+
+
+def _sound(path: Path) -> list[int]:
+    samples, rate = soundfile.read(path / "cage.wav", dtype="float32")
+    assert rate == INFO.sample_rate
+    assert len(samples) % PIECE == 0
+    pieces = samples.reshape(-1, PIECE)
+    assert (pieces == pieces[:, :1]).all()
+    found = [int(piece[0]) - 1 for piece in pieces if piece.any()]
+    assert all(pieces[n].any() for n in found)  # each in its place
+    return found
+
+
+def _recording(path: Path) -> list[int]:
+    options = source_recording.RecordedOptions(path=str(path), block_length=PIECE)
+    source = source_recording.plugin.build(options, CONTEXT)
+    source.open()
+    found, end = [], 0
+    with suppress(EndOfStream), closing(source):
+        while True:
+            item = source.read(0.0)
+            if isinstance(item, StreamInfo):
+                continue
+            assert item.start == end
+            end = item.stop
+            if isinstance(item, Block):
+                assert (item.samples == item.start // PIECE + 1).all()
+                found.append(item.start // PIECE)
+    return found
+
+
+KINDS = [
+    Kind("jsonl", "jsonl", {}, "e.jsonl", label, _lines),
+    Kind("csv", "columns", {}, "c.csv", label, _columns),
+    Kind(
+        "parquet", "columns", {"format": "parquet"}, "c.parquet", label, _parquet_rows
+    ),
+    Kind("table", "table", {}, "t.csv", label, _table),
+    Kind("raven", "table", {"format": "raven"}, "t.txt", label, _raven),
+    Kind("journal", "journal", {"commit_ms": 0}, "j.sqlite", label, _journal),
+    Kind("wav", "wav", {}, "w", sound, _sound),
+    Kind("recording", "recording", {}, "r", block, _recording),
+]
+
+
+def small_groups(rows: int) -> None:
+    """Let the Parquet sink write a group of so many rows."""
+    _parquet._GROUP = rows

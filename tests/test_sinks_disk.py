@@ -1,0 +1,305 @@
+"""All sinks that write files: what a failing disk costs, and what it never may."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import soundfile
+from failing_disks import KINDS, Kind, deliver, no_file_above
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neurovocal.engine.buffers import Mailbox
+from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.sink_health import SinkHealth
+from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.testing import CollectSink
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Message
+from neurovocal.plugins import _parquet
+from neurovocal.plugins._float_wave import FloatWave
+from neurovocal.plugins._output import TextOutput
+from neurovocal.plugins._place import Place
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    if request.param.name == "parquet":
+        pytest.importorskip("pyarrow")
+        monkeypatch.setattr(_parquet, "_GROUP", 1)
+    chosen: Kind = request.param
+    return chosen
+
+
+def sizes(folder: Path) -> int:
+    return max((p.stat().st_size for p in folder.rglob("*") if p.is_file()), default=0)
+
+
+def test_a_deleted_folder_is_told_and_made_again(kind: Kind, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    sink = kind.build(folder)
+    sink.open()
+    sink.write(kind.give(0))
+    sink.flush(1.0)
+    shutil.rmtree(folder)
+    with pytest.raises(NeurovocalError, match="deleted"):
+        sink.write(kind.give(1))
+    for number in (1, 2):
+        deliver(sink, kind.give(number))
+    sink.close()
+    assert kind.kept(folder) == [1, 2]
+
+
+def test_a_file_that_was_replaced_is_told(kind: Kind, tmp_path: Path) -> None:
+    sink = kind.build(tmp_path)
+    sink.open()
+    sink.write(kind.give(0))
+    sink.flush(1.0)
+    for path in list(tmp_path.rglob("*")):
+        if path.is_file():
+            path.rename(path.with_name(f"{path.name}.old"))
+    with pytest.raises(NeurovocalError, match="removed or replaced"):
+        sink.write(kind.give(1))
+    deliver(sink, kind.give(1))
+    sink.close()
+    assert kind.kept(tmp_path) == [1]
+
+
+@pytest.mark.parametrize("room", [0, 1, 17, 150, 399])
+def test_a_full_disk_takes_a_message_whole_or_not_at_all(
+    kind: Kind, tmp_path: Path, room: int
+) -> None:
+    sink = kind.build(tmp_path)
+    sink.open()
+    for number in range(3):
+        sink.write(kind.give(number))
+    sink.flush(1.0)
+    refused = []
+    with no_file_above(sizes(tmp_path) + room):
+        for number in range(3, 25):
+            give = deliver if refused else lambda s, m: s.write(m)
+            try:
+                give(sink, kind.give(number))
+            except NeurovocalError as error:
+                refused.append(str(error))
+    assert refused
+    assert all("cannot be written" in sentence for sentence in refused)
+    deliver(sink, kind.give(25))
+    sink.close()
+    kept = kind.kept(tmp_path)
+    lost = getattr(sink, "stats", dict)().get("rows_lost", 0)
+    assert len(kept) == len(set(kept)) == 26 - len(refused) - lost
+    assert kept[-1] == 25
+    assert not list(tmp_path.rglob("*.part"))
+
+
+AS_SOMEBODY_ELSE = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from failing_disks import KINDS, deliver, small_groups
+from neurovocal.engine.errors import NeurovocalError
+kinds = [k for k in KINDS if k.name != "parquet" or sys.argv[3] == "parquet"]
+small_groups(1)
+for kind in kinds:  # what the other may not import
+    folder = Path(sys.argv[2]) / "warm"
+    folder.mkdir(exist_ok=True)
+    sink = kind.build(folder)
+    sink.open()
+    sink.write(kind.give(0))
+    sink.close()
+    kind.kept(folder)
+if os.geteuid() == 0:
+    os.setegid(65534)
+    os.seteuid(65534)
+folder = Path(sys.argv[2]) / "disk"
+for kind in kinds:
+    folder.mkdir(exist_ok=True)
+    sink = kind.build(folder)
+    sink.open()
+    sink.write(kind.give(0))
+    sink.flush(1.0)
+    folder.chmod(0)
+    try:
+        sink.write(kind.give(1))
+        said = "nothing"
+    except NeurovocalError as error:
+        said = str(error)
+    assert "ermission denied" in said, (kind.name, said)
+    try:
+        deliver(sink, kind.give(1))
+        said = "nothing"
+    except NeurovocalError as error:
+        said = str(error)
+    assert "cannot be" in said, (kind.name, said)
+    folder.chmod(0o700)
+    deliver(sink, kind.give(2))
+    sink.close()
+    assert kind.kept(folder) == [0, 2], (kind.name, kind.kept(folder))
+print("refused, then taken")
+"""
+
+
+def test_without_permission_it_is_told_and_tried_again() -> None:
+    # Root may write anywhere: the process that is tried is somebody else.
+    parquet = "" if list(_parquet.parquet_problems()) else "parquet"
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        where = [str(Path(__file__).parent), folder, parquet]
+        done = subprocess.run(
+            [sys.executable, "-c", AS_SOMEBODY_ELSE, *where],
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+    assert done.stdout == "refused, then taken\n", done.stderr
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Path]:
+    """A disk that can be taken out; another mount of it keeps what it holds."""
+    keeper, folder = tmp_path / "keeper", tmp_path / "disk"
+    keeper.mkdir()
+    folder.mkdir()
+    mounts = [["-t", "tmpfs", "-o", "size=8m", "tmpfs", str(keeper)]]
+    mounts.append(["--bind", str(keeper), str(folder)])
+    for mount in mounts:
+        done = subprocess.run(["mount", *mount], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip("only root may mount a file system")
+    yield folder
+    for path in (folder, keeper):
+        subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
+
+
+def test_nothing_is_written_below_a_disk_that_was_taken_out(
+    kind: Kind, mounted: Path, tmp_path: Path
+) -> None:
+    folder = mounted / "deep" / "out"
+    folder.mkdir(parents=True)
+    sink = kind.build(folder)
+    sink.open()
+    sink.write(kind.give(0))
+    sink.flush(1.0)
+    subprocess.run(["umount", "-l", str(mounted)], check=True)
+    with pytest.raises(NeurovocalError, match=f"'{mounted}' is no longer mounted"):
+        sink.write(kind.give(1))
+    with pytest.raises(ConfigError, match="no longer mounted"):
+        deliver(sink, kind.give(1))
+    assert not list(mounted.iterdir())
+    subprocess.run(["mount", "--bind", tmp_path / "keeper", mounted], check=True)
+    deliver(sink, kind.give(2))
+    sink.close()
+    assert kind.kept(folder) == [0, 2]
+
+
+def test_what_is_below_a_disk_is_not_its_folder(mounted: Path) -> None:
+    place = Place(mounted / "clips", make=True)
+    place.enter()
+    subprocess.run(["umount", str(mounted)], check=True)
+    with pytest.raises(OSError, match="no longer mounted"):
+        place.enter()
+    assert not (mounted / "clips").exists()
+
+
+def test_a_folder_is_made_the_first_time_only_if_asked(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="does not exist"):
+        Place(tmp_path / "none").enter()
+    Place(tmp_path / "some" / "where", make=True).enter()
+    assert (tmp_path / "some" / "where").is_dir()
+
+
+def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "e.jsonl"
+    path.write_text('{"kind":"label","s')  # as a loss of power leaves it
+    output = TextOutput(str(path), append=True)
+    output.open()
+    output.write("whole\n")
+    output.close()
+    assert path.read_text().splitlines()[1:] == ["whole"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pieces=st.lists(
+        st.tuples(st.integers(0, 60), st.integers(0, 40), st.integers(0, 200)),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_a_wave_file_is_whole_after_every_write(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, int, int]]
+) -> None:
+    """Whatever a full disk refuses: the file is what was taken, and can be read."""
+    path = tmp_path_factory.mktemp("wave") / "x.wav"
+    wave = FloatWave(path, 8000)
+    assert wave.open()
+    expected = np.zeros(0, np.float32)
+    for number, (start, count, room) in enumerate(pieces):
+        samples = np.full(count, number + 1.0, np.float32)
+        try:
+            with no_file_above(path.stat().st_size + room):
+                wave.write(start, samples)
+        except OSError:
+            wave.abandon()  # as the program does when it is killed
+            assert not wave.open()
+        else:
+            longer = max(len(expected), start + count)
+            expected = np.pad(expected, (0, longer - len(expected)))
+            expected[start : start + count] = samples
+        wave.flush()
+        found, rate = soundfile.read(path, dtype="float32")
+        assert rate == 8000
+        assert np.array_equal(found, expected)
+
+
+def test_a_recording_without_its_timeline_is_kept_aside(tmp_path: Path) -> None:
+    (kind,) = [k for k in KINDS if k.name == "recording"]
+    sink = kind.build(tmp_path)
+    sink.open()
+    sink.write(kind.give(0))
+    sink.close()
+    (tmp_path / "r" / "cage.jsonl").unlink()
+    sink.open()
+    sink.write(kind.give(1))
+    sink.close()
+    assert kind.kept(tmp_path) == [1]
+    samples, _ = soundfile.read(tmp_path / "r" / "cage.1.left.wav")
+    assert len(samples) == 100
+
+
+class FailsOnce(CollectSink):
+    """Refuses the first message."""
+
+    refused = False
+
+    def write(self, message: Message) -> None:
+        if not self.refused:
+            self.refused = True
+            raise OSError("the disk is full")
+        super().write(message)
+
+
+def test_a_failure_shorter_than_a_look_is_told() -> None:
+    sink, clock = FailsOnce(), ManualClock()
+    mailbox: Mailbox[Message] = Mailbox({"events": 9, "bulk": 9}, "drop_oldest")
+    worker = SinkWorker("disk", sink, frozenset({"label"}), mailbox, "skip", clock)
+    health = SinkHealth([worker])
+    assert list(health.changes()) == []
+    worker.open()
+    for number in range(3):
+        worker.accept(KINDS[0].give(number))
+    assert worker.drain(100, hurry=False)
+    assert [(h.state, h.detail) for h in health.changes()] == [
+        ("restarting", "the disk is full; it goes on"),
+        ("healthy", "it works again; 1 messages were lost"),
+    ]
+    assert list(health.changes()) == []
+    assert [m.seq for m in sink.messages] == [1, 2]
