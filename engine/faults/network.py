@@ -16,6 +16,8 @@ log = logging.getLogger("neurovocal")
 
 _PIECE = 64 * 1024
 _PATIENCE_S = 10.0
+_LINGER_S = 1.0
+_NOTICE_S = 0.01
 
 
 class Proxy:
@@ -34,7 +36,6 @@ class Proxy:
         self.target = target
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
-        self._pipes: set[asyncio.Task[None]] = set()
         self._thread = Thread(target=self._run, name="nv-proxy", daemon=True)
 
     def open(self) -> None:
@@ -65,9 +66,12 @@ class Proxy:
         self._call(self._listen())
 
     def close(self) -> None:
-        """Break everything. May be called twice, and before `open`."""
+        """Pass on what the sink has sent last, then break everything.
+
+        May be called twice, and before `open`.
+        """
         if self._thread.is_alive():
-            self._call(self._break())
+            self._call(self._end())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_PATIENCE_S)
         if not self._loop.is_running():
@@ -84,23 +88,30 @@ class Proxy:
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, *self._where)
 
+    async def _end(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if pipes := _others():
+            # The sink is closed: each ends when its reader has got all.
+            await asyncio.wait(pipes, timeout=_LINGER_S)
+        await self._break()
+
     async def _break(self) -> None:
         server, self._server = self._server, None
         if server is not None:
             server.close()
-        pipes = list(self._pipes)
-        for pipe in pipes:
-            pipe.cancel()
-        await asyncio.gather(*pipes, return_exceptions=True)
+        # One that is just being accepted becomes another task.
+        while pipes := _others():
+            for pipe in pipes:
+                pipe.cancel()
+            await asyncio.gather(*pipes, return_exceptions=True)
+            await asyncio.sleep(_NOTICE_S)
         if server is not None:
             await server.wait_closed()
 
     async def _accept(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._pipes.add(task)
         ends = [writer]
         try:
             far_reader, far_writer = await asyncio.open_connection(
@@ -108,19 +119,32 @@ class Proxy:
             )
             ends.append(far_writer)
             ways = (_pass(reader, far_writer), _pass(far_reader, writer))
-            tasks = [asyncio.ensure_future(way) for way in ways]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for one in tasks:
-                    one.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            await _first(*ways)
+            for end in ends:
+                end.close()  # what is on its way still goes out
+            for end in ends:
+                await end.wait_closed()
         except (OSError, asyncio.CancelledError):
             pass  # nobody is there, or the network was cut
         finally:
-            self._pipes.discard(task)
             for end in ends:
                 end.transport.abort()
+
+
+def _others() -> set[asyncio.Task[Any]]:
+    """All connections of this loop, at whatever stage."""
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+async def _first(*ways: Coroutine[Any, Any, None]) -> None:
+    """Until one way is at its end; the others are given up."""
+    tasks = [asyncio.ensure_future(way) for way in ways]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
