@@ -96,3 +96,45 @@ def test_a_clock_that_is_put_right_is_no_drift(step_ms):
     """As time servers do it: at once, when it is more than an eighth of a second."""
     at_s, told = drift_of(50, 2, 900, seed=2, step=(500, step_ms * NS // 1000)).T
     assert np.abs(told[at_s > 300] - 50).max() <= 5
+
+
+def test_a_sleep_of_the_machine_is_a_slip_of_its_length_and_utc_is_right():
+    """A device that goes on after an hour: its samples are late by that hour."""
+    rate, block, hour = 48_000, 4800, 3600
+    clock = ManualClock(1_700_000_000 * NS, autojump=False)
+    capture, base = CaptureClock(rate, 200), TimeBase(rate)
+    anchors, position, gaps = LiveAnchors(clock, capture), 0, []
+    for number in range(600):
+        clock.advance(block / rate + (hour if number == 300 else 0))
+        now = clock.monotonic_ns()
+        missing = capture.update(block, now - block * NS // rate)
+        if missing:
+            gaps.append((number, missing))
+            position += missing
+        anchor = anchors.before(Block(position, np.zeros((1, 1), np.float32)))
+        if anchor is not None:
+            base.add(anchor)
+        position += block
+    assert gaps == [(pytest.approx(321, abs=3), pytest.approx(hour * rate, abs=2))]
+    assert base.utc_ns(position) == pytest.approx(clock.utc_ns(), abs=NS // 100)
+
+
+def test_a_clock_that_is_set_changes_utc_and_no_gap():
+    rate, block = 48_000, 4800
+    clock = ManualClock(1_700_000_000 * NS, autojump=False)
+    capture, base, moves = CaptureClock(rate, 200), TimeBase(rate), []
+    anchors = LiveAnchors(clock, capture)
+    for number in range(600):
+        clock.advance(block / rate)
+        if number == 300:
+            clock._utc_at_zero += 3600 * NS
+        now = clock.monotonic_ns()
+        assert not capture.update(block, now - block * NS // rate)
+        anchor = anchors.before(Block(number * block, np.zeros((1, 1), np.float32)))
+        if anchor is not None:
+            base.add(anchor)
+            moves += [(number, base.moved_ns)] if base.moved_ns else []
+    assert len(moves) == 1
+    assert moves[0][0] - 300 < 10  # blocks: within a second
+    assert abs(moves[0][1] - 3600 * NS) < NS // 100
+    assert base.utc_ns(600 * block) == pytest.approx(clock.utc_ns(), abs=NS // 100)

@@ -291,7 +291,7 @@ for number in range(3):
     time.sleep(0.3)
     event = Trigger("trigger", 0, number, 0, 9, ("a",), (1.0,), "final", "act", "", {})
     ledger = Ledger(1.0, 1.0, 1.0)
-    now = time.monotonic_ns()
+    now = SystemClock().monotonic_ns()
     sink.write(Message(StreamInfo("cage", 16000), event, number, 0, 0, ledger, now))
 sink.close()
 print(json.dumps(sink.stats()))

@@ -1,8 +1,10 @@
 """Time: exact however long a run is, and clocks that tests hold still."""
 
+import time
 from fractions import Fraction
 from threading import Event as Flag
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,3 +122,10 @@ def test_the_systems_clock():
     assert not clock.wait_until(clock.monotonic_ns() + 3600 * NS, timeout=0.001)
     assert clock.wait_until(before, timeout=0)
     assert clock.utc_ns() > EPOCH
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="Linux has it")
+def test_time_goes_on_while_the_machine_sleeps():
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    now = SystemClock().monotonic_ns()
+    assert before <= now <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
