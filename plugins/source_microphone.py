@@ -112,7 +112,20 @@ class MicrophoneSource:
         known = self._device
         device = find_device(options.device) if known is None else find_again(known)
         self._device, self._name = device, device["name"]
-        rate = self._sample_rate = options.sample_rate or device["sample_rate"]
+        # One that comes back with another rate of its own is asked for that of before,
+        # so that the stream goes on; what it cannot do begins a new stream.
+        own, before = device["sample_rate"], self._sample_rate
+        rate = options.sample_rate or before or own
+        try:
+            self._start(device, rate)
+        except DeviceError:
+            if options.sample_rate or rate == own:
+                raise
+            self._start(device, own)
+
+    def _start(self, device: dict[str, Any], rate: int) -> None:
+        """Listen at a rate, with a ring and a capture clock of its own."""
+        options = self._options
         columns = max(options.channels)
         self._ring = AudioRing(round(options.buffer_s * rate), columns)
         self._capture = CaptureClock(rate, options.max_slip_ms)
@@ -122,15 +135,20 @@ class MicrophoneSource:
         self._heard_ns = self._clock.monotonic_ns()
         self._waiting.clear()
         self._closing = False
-        self._stream = open_input(
-            device,
-            rate,
-            columns,
-            blocksize=options.block_length or 0,
-            latency=options.latency,
-            callback=self._hear,
-            finished_callback=self._ring.close,
-        )
+        known, self._sample_rate = self._sample_rate, rate  # the callback needs it
+        try:
+            self._stream = open_input(
+                device,
+                rate,
+                columns,
+                blocksize=options.block_length or 0,
+                latency=options.latency,
+                callback=self._hear,
+                finished_callback=self._ring.close,
+            )
+        except DeviceError:
+            self._sample_rate = known
+            raise
 
     def _hear(self, samples: Any, n_samples: int, time: Any, status: Any) -> None:
         """PortAudio's callback: copy, count, return."""

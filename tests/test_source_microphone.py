@@ -34,6 +34,8 @@ class Device:
         self.clock = clock
         self.channels = channels
         self.latency_high_ms = 600.0
+        self.own_rate = RATE
+        self.refused = ()
         self.position = 0
         self.closed = False
         monkeypatch.setattr(source_microphone, "find_device", self._find)
@@ -46,12 +48,14 @@ class Device:
             "index": 0,
             "name": "fake",
             "channels": self.channels,
-            "sample_rate": RATE,
+            "sample_rate": self.own_rate,
             "latency_high_ms": self.latency_high_ms,
         }
 
     def _open(self, device, sample_rate, channels, **options):
         self.callback, self.finished = options["callback"], options["finished_callback"]
+        if sample_rate in self.refused:
+            raise DeviceError(f"device 'fake' does not take {sample_rate} Hz")
         self.opened = channels
         return self
 
@@ -245,6 +249,26 @@ def test_after_close_what_was_heard_is_still_read_and_open_starts_anew(
     device.deliver(320)
     assert isinstance(source.read(0), Anchor)
     assert source.read(0).start == 0
+
+
+def test_a_card_that_comes_back_with_another_rate_of_its_own(monkeypatch, clock):
+    """It is asked for the rate of before; only what it cannot do is a new stream."""
+    device = Device(monkeypatch, clock)
+    source = make(clock)
+    source.open()
+    device.own_rate = 2 * RATE
+    source.open()
+    assert source.info.sample_rate == RATE
+    device.refused = (RATE,)
+    source.open()
+    assert source.info.sample_rate == 2 * RATE
+    device.refused = (RATE, 2 * RATE)
+    with pytest.raises(DeviceError):
+        source.open()
+    assert source.info.sample_rate == 2 * RATE
+    asked = make(clock, sample_rate=RATE)
+    with pytest.raises(DeviceError, match=f"{RATE} Hz"):
+        asked.open()
 
 
 def test_claims_and_checks(monkeypatch, clock):
