@@ -81,6 +81,7 @@ class Lane:
         self.watchers = list(watchers)
         self._hears_posteriors = detector.stage.consumes == "posteriors"
         self._resampler = resampler
+        self.quantum = quantum
         self._recutter = Recutter(quantum)
         self._position = self._heard = 0
         self._interrupted = False
@@ -140,10 +141,22 @@ class Lane:
             A stage failed whose policy is to fail, or the source left a hole
             that it did not declare.
         """
+        for part in self.parts(item):
+            yield from self.take(part)
+        self.settle()
+
+    def parts(self, item: Block | Gap | Anchor) -> Iterator[Any]:
+        """What `item` is at the lane's rate: `take` each, then `settle`."""
         self._interrupted = True
-        for part in self._resampled(item):
-            yield from self._take(part)
+        yield from self._resampled(item)
+
+    def settle(self) -> None:
+        """All that the last item was has been taken."""
         self._interrupted = False
+
+    def succeed(self, old: "Lane") -> None:
+        """Go on from `old` in its stream: what its resampler holds comes next."""
+        self._resampler, self._interrupted = old._resampler, old._interrupted
 
     def advance(self, position: int) -> Step:
         """Let time pass without audio: what models bring forth by themselves.
@@ -164,11 +177,19 @@ class Lane:
 
     def flush(self) -> Iterator[Step]:
         """End of the stream: the rest is heard, open segments are closed."""
+        for part in self.rest():
+            yield from self.take(part)
+        yield from self.end()
+
+    def rest(self) -> Iterator[Any]:
+        """What the resampler still holds at the end of the stream."""
         # After an interruption the resampler is ahead of what was heard: its rest
         # does not follow, and nothing may be computed across the hole.
         if self._resampler and not self._interrupted:
-            for part in self._resampler.flush():
-                yield from self._take(part)
+            yield from self._resampler.flush()
+
+    def end(self) -> Iterator[Step]:
+        """End of the stream, once its `rest` was taken."""
         yield from self._finish_quantum()
         yield self._step(self._position, self._close())
 
@@ -208,7 +229,8 @@ class Lane:
         except ValueError as error:
             raise StageError(f"{self.info.stream}: {error}") from error
 
-    def _take(self, part: Block | Gap | Anchor) -> Iterator[Step]:
+    def take(self, part: Block | Gap | Anchor) -> Iterator[Step]:
+        """Steps that a part at the lane's rate completes."""
         if isinstance(part, Anchor):
             yield Step(self._position, [part])
             return

@@ -10,6 +10,8 @@ from dataclasses import replace
 from threading import Event as Flag
 from typing import Any
 
+from neurovocal.engine.agreement import Agreement
+from neurovocal.engine.decision import Decision
 from neurovocal.engine.lane import Lane, Step
 from neurovocal.engine.supervise import StageShell
 from neurovocal.engine.types import (
@@ -19,6 +21,7 @@ from neurovocal.engine.types import (
     Event,
     Frames,
     Gap,
+    Health,
     Label,
     Offset,
     Posteriors,
@@ -26,8 +29,6 @@ from neurovocal.engine.types import (
     Synthesis,
 )
 
-# Onsets that are as close as this are of the same segment.
-_SAME_S = 0.02
 _FRAMED = (Frames, Posteriors, Surprise, Synthesis)
 
 
@@ -36,53 +37,49 @@ class Succession(Lane):
 
     Parameters
     ----------
+    name : str
+        Of the lane, for sentences.
     old, new : Lane
-        ``new`` has heard nothing yet.
+        ``new`` has heard nothing yet. Both are at one rate, and so are their sources.
+    decision : Decision
+        Of the swap; whoever swaps promotes or cancels it, from any thread.
     shadow_s : float
         Seconds of audio after which ``new`` has heard enough.
     patience_s : float
         Seconds for which a promotion waits for silence; then it cuts a segment.
-    promoted : callable
-        Called on the lane's thread when ``new`` has taken over.
     """
 
     def __init__(
         self,
+        name: str,
         old: Lane,
         new: Lane,
+        decision: Decision,
         shadow_s: float,
         patience_s: float,
-        promoted: Callable[[], None],
     ) -> None:
         self.info = old.info
-        self._old, self._new = old, new
-        self._now = old
         self.predecessor = old  # in whose place this is put
+        self.ready, self.done = Flag(), Flag()
+        self._name = name
+        self._shift = self._first = 0  # of the present lane's segment numbers
+        self._marks: dict[type, int] = {}  # up to where frames were told before it
+        if isinstance(old, Succession):
+            # Swapped before: what it does is done here, or every swap would cost
+            # all audio another step for ever.
+            self._shift, self._first, self._marks = old._shift, old._first, old._marks
+            old = old._now
+        self._old, self._new = old, new
+        self._now: Lane = old
         self._adopt(old)
+        self._decision = decision
         self._shadow = round(shadow_s * old.info.sample_rate)
         self._patience = round(patience_s * old.info.sample_rate)
-        self._told = promoted
         self._since: int | None = None  # where the new lane began to hear
         self._asked: int | None = None  # where the promotion was asked for
-        self._report: dict[str, Any] = {}
-        self._shift = self._first = 0  # of the new lane's segment numbers
-        self._marks: dict[type, int] = {}  # end of the last frames of each kind
-        self._heard_old: list[Event] = []
-        self._heard_new: list[Event] = []
-        self.ready, self.done = Flag(), Flag()
-        self.failure = ""  # why there will be no promotion
-        self._wanted = False
-
-    # ---- what whoever swaps asks for, from any thread ---------------------------
-
-    def promote(self, report: dict[str, Any]) -> None:
-        """Let the new lane take over at the next boundary; `report` is published."""
-        self._report = report
-        self._wanted = True
-
-    def cancel(self, reason: str) -> None:
-        """Stay with the old lane for ever."""
-        self.failure = self.failure or reason
+        self._ended = 0  # samples that it heard of streams that have ended
+        self._ends: dict[type, int] = {}  # end of the last frames of each kind
+        self._agreement = Agreement(old.info.sample_rate)
 
     def agreement(self) -> dict[str, Any]:
         """How alike both lanes' segments and labels are, and what they cost.
@@ -92,19 +89,17 @@ class Succession(Lane):
         dict
             ``segments`` and ``labels``: how many of the old lane's and of the new
             one's, and the share that is the same in both (None: there are none);
-            ``load``: share of real time of each.
+            ``load``: share of real time of the new one.
         """
-        heard = max(1, self._old.heard - (self._since or 0))
-        seconds = heard / self.info.sample_rate
-        result: dict[str, Any] = {"seconds": round(seconds, 2)}
-        for name, kind in (("segments", Offset), ("labels", Label)):
-            both = (self._heard_old, self._heard_new)
-            old, new = (_named(events, kind, self._since or 0) for events in both)
-            share = _share(old, new, round(_SAME_S * self.info.sample_rate))
-            result[name] = {"old": len(old), "new": len(new), "equal": share}
+        seconds = max(1, self._shadowed) / self.info.sample_rate
+        since = self._since or -1  # from a stream's beginning on, all of it
         busy = sum(stage.metrics.busy_ns for stage in self._new.stages)
-        result["load"] = round(busy / 1e9 / seconds, 4)
-        return result
+        return {
+            "seconds": round(seconds, 2),
+            "segments": self._agreement.of(Offset, since),
+            "labels": self._agreement.of(Label, since),
+            "load": round(busy / 1e9 / seconds, 4),
+        }
 
     # ---- a lane -------------------------------------------------------------------
 
@@ -135,17 +130,20 @@ class Succession(Lane):
 
     def process(self, item: Block | Gap | Anchor) -> Iterator[Step]:
         """As `Lane.process`."""
-        for step in self._now.process(item):
-            yield self._passed(step)
-        if self._alone:
-            return
-        try:
-            self._follow(item)
-        except Exception as error:
-            self.cancel(f"the new lane failed: {type(error).__name__}: {error}")
-        if self._alone or not (self._wanted and self._fits()):
-            return
-        yield from self._hand_over()
+        self._now.info = self._new.info = self.info
+        # Both hear the same samples: those of the old one's resampler.
+        for part in self._now.parts(item):
+            for piece in self._pieces(part):
+                if not self._alone:
+                    self._join(piece)
+                for step in self._now.take(piece):
+                    yield self._passed(step)
+                if not self._alone:
+                    self._follow(piece)
+                    if self._fits():
+                        yield self._hand_over(self._old.leave())
+                        self.done.set()
+        self._now.settle()
 
     def advance(self, position: int) -> Step:
         """As `Lane.advance`."""
@@ -153,9 +151,21 @@ class Succession(Lane):
 
     def flush(self) -> Iterator[Step]:
         """As `Lane.flush`."""
-        self._stay("the stream ended before the new lane took over")
-        for step in self._now.flush():
+        for part in self._now.rest():
+            if not self._alone:
+                self._join(part)
+            for step in self._now.take(part):
+                yield self._passed(step)
+            if not self._alone:
+                self._follow(part)
+        for step in self._now.end():
             yield self._passed(step)
+        if self._alone:
+            return
+        self._try(lambda: self._compare(self._new.end()))
+        if not self._alone and self._decision.report is not None:
+            yield self._hand_over(iter(()))
+            self.done.set()
 
     def leave(self) -> Iterator[Step]:
         """As `Lane.leave`."""
@@ -163,47 +173,88 @@ class Succession(Lane):
             yield self._passed(step)
 
     def reset(self) -> None:
-        """As `Lane.reset`."""
-        self._stay("a new stream began before the new lane took over")
+        """As `Lane.reset`: the shadow goes on in the new stream."""
+        if not self._alone:
+            self._ended, since = self._shadowed, self._since or -1
+            self._agreement.end_stream(since)
+            self._since = self._asked = None
+            self._try(self._new.reset)
         self._shift = self._first = 0
-        self._marks = {}
+        self._marks, self._ends = {}, {}
         self._now.reset()
 
     # ---- in between -----------------------------------------------------------------
 
     @property
     def _alone(self) -> bool:
-        return bool(self.failure) or self._now is self._new
+        return bool(self._decision.failure) or self._now is self._new
 
-    def _stay(self, reason: str) -> None:
-        if not self._alone:
-            self.cancel(reason)
+    @property
+    def _shadowed(self) -> int:
+        """Samples that the new lane has heard beside the old one."""
+        here = 0 if self._since is None else self._old.heard - self._since
+        return self._ended + max(0, here)
 
     def _adopt(self, lane: Lane) -> None:
         self.features, self.detector = lane.features, lane.detector
         self.models, self.watchers = lane.models, lane.watchers
 
-    def _follow(self, item: Block | Gap | Anchor) -> None:
-        """Let the new lane hear `item`, from wherever the stream is."""
-        if isinstance(item, Anchor):
+    def _pieces(self, part: Block | Gap | Anchor) -> Iterator[Block | Gap | Anchor]:
+        """A long block in short ones, while a boundary of both lanes is sought."""
+        sought = not self._alone and self._decision.report is not None
+        step = min(self._old.quantum, self._new.quantum) if sought else 0
+        if not (step and isinstance(part, Block)):
+            yield part
             return
-        if self._since is None:
-            if item.start > 0:
-                for _ in self._new.process(Gap(0, item.start, "not heard yet")):
-                    pass
-            self._since = self._new.position
-        for step in self._new.process(item):
-            self._heard_new += [e for e in step.events if isinstance(e, Offset | Label)]
-        if self._old.position != self._new.position:
-            self.cancel(
-                f"the new lane is at sample {self._new.position}, the old one at "
-                f"{self._old.position}"
-            )
-        elif self._old.heard - self._since >= self._shadow:
+        for first in range(0, len(part.samples), step):
+            samples = part.samples[first : first + step]
+            yield replace(part, start=part.start + first, samples=samples)
+
+    def _try(self, work: Callable[[], None]) -> None:
+        """Let the new lane do something: should it fail, none takes over.
+
+        Once they are promoted the new one's failures are those of the lane.
+        """
+        try:
+            work()
+        except Exception as error:
+            if not self._call_off(f"failed: {type(error).__name__}: {error}"):
+                raise
+
+    def _call_off(self, reason: str) -> bool:
+        return self._decision.cancel(f"lane '{self._name}': the new lane {reason}")
+
+    def _join(self, part: Block | Gap | Anchor) -> None:
+        """Let the new lane begin to hear, wherever the stream is."""
+        if self._since is not None or isinstance(part, Anchor):
+            return
+        self._since = part.start
+        if part.start > 0:
+            before = Gap(0, part.start, "not heard yet")
+            self._try(lambda: self._compare(self._new.take(before)))
+
+    def _follow(self, part: Block | Gap | Anchor) -> None:
+        """Let the new lane hear `part`, too."""
+        if not isinstance(part, Anchor):
+            self._try(lambda: self._compare(self._new.take(part)))
+        if not self._alone and self._shadowed >= self._shadow:
             self.ready.set()
 
+    def _compare(self, steps: Iterable[Step]) -> None:
+        """Note what the new lane says; a stage that fails is not to take over."""
+        for step in steps:
+            self._agreement.note_new(step.events)
+            for event in step.events:
+                if isinstance(event, Health) and self._errors():
+                    self._call_off(f"failed: {event.stage}: {event.detail}")
+
+    def _errors(self) -> int:
+        return sum(stage.metrics.errors for stage in self._new.stages)
+
     def _fits(self) -> bool:
-        """Whether both are at one boundary, in silence or after long enough."""
+        """Whether to take over here: at one boundary, in silence or after long."""
+        if self._alone or self._decision.report is None:
+            return False
         here = self._old.heard
         self._asked = here if self._asked is None else self._asked
         if here != self._new.heard:
@@ -211,36 +262,36 @@ class Succession(Lane):
         quiet = not (self._old.is_open or self._new.is_open)
         return quiet or here - self._asked >= self._patience
 
-    def _hand_over(self) -> Iterator[Step]:
-        report = {**self._report, "agreement": self.agreement()}
-        for step in self._old.leave():
-            yield self._passed(step)
-        self._first = self._new.next_segment
-        self._shift = self._old.next_segment - self._first
-        self._now, self._old = self._new, self._new
-        self._heard_old, self._heard_new = [], []
-        self._adopt(self._new)
-        self._told()
-        sample = self._now.heard
-        yield Step(sample, [Control(sample, "swap", "", report)])
-        self.done.set()
+    def _hand_over(self, last: Iterator[Step]) -> Step:
+        """The old lane's last words, and that the new one goes on."""
+        report = {**(self._decision.report or {}), "agreement": self.agreement()}
+        events = [e for step in last for e in self._passed(step).events]
+        # What was switched off is no more: let nobody believe it still is.
+        for stage in self._old.stages:
+            if stage.failed:
+                events.append(Health(stage.name, "healthy", "another took its place"))
+        new, next_segment = self._new, self.next_segment
+        new.succeed(self._old)
+        self._first = new.next_segment
+        self._shift = next_segment - self._first
+        self._marks = {**self._marks, **self._ends}
+        self._now = self._old = new
+        self._adopt(new)
+        sample = new.heard
+        return Step(sample, [*events, Control(sample, "swap", "", report)])
 
     def _passed(self, step: Step) -> Step:
-        if self._now is not self._new:
-            if not self.failure:
-                self._note(step.events)
-            return step
-        events = [e for event in step.events for e in self._renumbered(event)]
-        return replace(step, events=events)
-
-    def _note(self, events: Iterable[Any]) -> None:
-        """Remember what the old lane said, to compare it and to go on after it."""
-        for event in events:
-            if isinstance(event, Offset | Label):
-                self._heard_old.append(event)
-            elif isinstance(event, _FRAMED):
-                stop = (event.first + len(event.values)) * event.hop_length
-                self._marks[type(event)] = stop
+        if self._shift or self._first or self._marks:
+            events = [e for event in step.events for e in self._renumbered(event)]
+            step = replace(step, events=events)
+        if not self._alone:
+            if self._since is not None:
+                self._agreement.note_old(step.events)
+            for event in step.events:
+                if isinstance(event, _FRAMED):
+                    stop = (event.first + len(event.values)) * event.hop_length
+                    self._ends[type(event)] = stop
+        return step
 
     def _renumbered(self, event: Any) -> Iterator[Event]:
         """Without what the old lane has said already, and numbered after it."""
@@ -253,31 +304,3 @@ class Succession(Lane):
                 return
             event = replace(event, segment=event.segment + self._shift)
         yield event
-
-
-def _named(events: list[Event], kind: type, since: int) -> list[tuple[int, int, str]]:
-    """(onset, offset, unit) of segments or of final labels that began since then."""
-    found = []
-    for event in events:
-        if isinstance(event, Label) and kind is Label:
-            if event.status == "final":
-                found.append((event.onset, event.offset or event.onset, event.unit))
-        elif isinstance(event, Offset) and kind is Offset:
-            found.append((event.onset, event.sample, ""))
-    return sorted(each for each in found if each[0] > since)
-
-
-def _share(
-    old: list[tuple[int, int, str]], new: list[tuple[int, int, str]], near: int
-) -> float | None:
-    """Share of segments that are in both, at the same place and of the same unit."""
-    if not old and not new:
-        return None
-    equal, at = 0, 0
-    for onset, _, unit in old:
-        while at < len(new) and new[at][0] < onset - near:
-            at += 1
-        if at < len(new) and new[at][0] <= onset + near:
-            equal += new[at][2] == unit
-            at += 1
-    return round(equal / max(len(old), len(new)), 4)

@@ -9,13 +9,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event as Flag
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 from pydantic import Field
 
 from neurovocal.engine.channel import Channel
 from neurovocal.engine.config import LaneConfig
+from neurovocal.engine.decision import Decision
 from neurovocal.engine.lane import Lane
 from neurovocal.engine.lane_worker import BuildLane, LaneWorker
 from neurovocal.engine.orders import CommandError, Order
@@ -33,6 +34,8 @@ _MOST_LAG_MS = 500.0
 # What a running lane can be given anew.
 _CHANGEABLE = {"bundle", "features", "detector", "models"}
 
+_UNDER_WAY = "a swap is under way already: wait for its end, or swap with cancel=true"
+
 Load = Callable[[str | None], Plan]
 BuilderOf = Callable[[LanePlan, Plan], BuildLane]
 
@@ -48,11 +51,14 @@ class SwapArguments(Options):
     min_agreement: float = Field(default=0.0, ge=0, le=1)
     """Share of equal labels (segments, where nothing labels) below which the old
     lanes stay."""
+    cancel: bool = False
+    """Call off the swap that is under way instead, as long as nothing took over."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
     worker: LaneWorker
+    build: BuildLane
     successions: Sequence[Succession]
 
 
@@ -79,6 +85,8 @@ class Swapper:
         self._builder = builder
         self._stopping = Flag()
         self._thread: Thread | None = None
+        self._decision = Decision()
+        self._beginning = Lock()
 
     def begin(self, arguments: SwapArguments) -> dict[str, Any]:
         """Check, build and start the shadow; the rest happens by itself.
@@ -88,19 +96,37 @@ class Swapper:
         NeurovocalError
             Nothing has changed: in a sentence, why.
         """
+        if arguments.cancel:
+            return self._call_off()
+        if not self._beginning.acquire(blocking=False):
+            raise CommandError(_UNDER_WAY)
+        try:
+            return self._begin(arguments)
+        finally:
+            self._beginning.release()
+
+    def _begin(self, arguments: SwapArguments) -> dict[str, Any]:
         if self._thread is not None and self._thread.is_alive():
-            raise CommandError("a swap is under way already: wait for its end")
+            raise CommandError(_UNDER_WAY)
         if self.load is None:
             raise CommandError("this run has no configuration file to read again")
+        going_on = [worker for worker in self._lanes if not worker.finished.is_set()]
+        if not going_on:
+            raise CommandError("all lanes have ended")
+        for worker in going_on:
+            if not worker.channels:
+                raise CommandError(
+                    f"lane '{worker.name}' has no stream yet: try again once it hears "
+                    "something"
+                )
         plan = self.load(arguments.config)
         _refuse_unchangeable(self._plan, plan)
+        self._decision = Decision()
         changes = [
             self._prepare(worker, lane, plan, arguments.shadow_s)
             for worker, lane in zip(self._lanes, plan.lanes, strict=True)
-            if not worker.finished.is_set()
+            if worker in going_on
         ]
-        if not changes:
-            raise CommandError("all lanes have ended")
         self._install(changes)
         self.last = {"state": "shadow", "config": plan.name}
         self._thread = Thread(
@@ -111,6 +137,12 @@ class Swapper:
         )
         self._thread.start()
         return {"shadow_s": arguments.shadow_s}
+
+    def _call_off(self) -> dict[str, Any]:
+        going_on = self._thread is not None and self._thread.is_alive()
+        if not (going_on and self._decision.cancel("it was called off")):
+            raise CommandError("no swap is under way that could be called off")
+        return {"cancelled": True}
 
     def hang_up(self) -> None:
         """Read the configuration again (SIGHUP); what goes wrong is logged."""
@@ -130,9 +162,6 @@ class Swapper:
     ) -> _Change:
         build = self._builder(lane, plan)
 
-        def promoted() -> None:
-            worker.build = build
-
         successions = []
         for index, channel in enumerate(worker.channels):
             old, new = channel.lane, build(worker.info, index)
@@ -146,14 +175,11 @@ class Swapper:
             rehearse([Channel(new, channel.timebase)], worker.recall)
             successions.append(
                 Succession(
-                    old,
-                    new,
-                    shadow_s,
-                    _PATIENCE_S,
-                    promoted,
+                    *(worker.name, old, new, self._decision),
+                    *(shadow_s, _PATIENCE_S),
                 )
             )
-        return _Change(worker, successions)
+        return _Change(worker, build, successions)
 
     def _install(self, changes: Sequence[_Change]) -> None:
         """Put the pairs in the old lanes' places, or in none."""
@@ -166,7 +192,7 @@ class Swapper:
             for order in orders:
                 order.wait(_TAKE_S)
         except CommandError:
-            _cancel(changes, "another lane did not take it")
+            self._decision.cancel("another lane did not take it")
             raise
 
     def _see_through(
@@ -176,18 +202,17 @@ class Swapper:
         reason = self._await(changes, lambda s: s.ready.is_set())
         reason = reason or _too_different(successions, arguments.min_agreement)
         reason = reason or _too_slow(changes)
-        if reason:
-            _cancel(changes, reason)
+        report = {"config": plan.name}
+        if reason or not self._decision.promote(report):
+            self._decision.cancel(reason)
+            reason = self._decision.failure
             self.last = {"state": "rolled back", "reason": reason}
             self._tell(changes, "failed", f"rolled back, nothing changed: {reason}")
             return
-        report = {"config": plan.name}
-        for succession in successions:
-            succession.promote(report)
-        reason = self._await(changes, lambda s: s.done.is_set())
-        if reason:
-            # The streams that are left go on with what they have; new ones begin anew.
-            _cancel(changes, reason)
+        # From here on it holds: who ends before its next boundary needs none.
+        for change in changes:
+            change.worker.build = change.build
+        self._await(changes, lambda s: s.done.is_set())
         self._plan = plan
         self.last = {"state": "swapped", **report}
         self._tell(changes, "healthy", f"swapped to {plan.name}")
@@ -195,17 +220,18 @@ class Swapper:
     def _await(
         self, changes: Sequence[_Change], reached: Callable[[Succession], bool]
     ) -> str:
-        """Wait for all successions; why it will not happen, or nothing."""
+        """Wait for all lanes; why it will not happen, or nothing."""
         while True:
             waiting = 0
             for change in changes:
-                for succession in change.successions:
-                    if succession.failure:
-                        return f"lane '{change.worker.name}': {succession.failure}"
-                    if not reached(succession):
-                        waiting += 1
-                        if change.worker.finished.is_set():
-                            return f"lane '{change.worker.name}' has ended"
+                trouble = _ended(change)
+                if self._decision.report is None:
+                    trouble = self._decision.failure or trouble
+                    if trouble:
+                        return trouble
+                elif trouble:
+                    continue
+                waiting += sum(not reached(s) for s in change.successions)
             if not waiting:
                 return ""
             if self._stopping.wait(_LOOK_S):
@@ -224,11 +250,15 @@ def _installing(succession: Succession) -> tuple[Lane, Callable[[Any], None]]:
     return succession.predecessor, install
 
 
-def _cancel(changes: Sequence[_Change], reason: str) -> None:
-    for change in changes:
-        for succession in change.successions:
-            if not succession.done.is_set():
-                succession.cancel(reason)
+def _ended(change: _Change) -> str:
+    """Why a lane does not come to a boundary any more, or nothing."""
+    worker = change.worker
+    if worker.finished.is_set():
+        return f"lane '{worker.name}' has ended"
+    present = {channel.lane for channel in worker.channels}
+    if present.isdisjoint(change.successions):
+        return f"lane '{worker.name}': a stream of another kind has begun"
+    return ""
 
 
 def _too_different(successions: Sequence[Succession], least: float) -> str:

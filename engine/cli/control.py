@@ -80,11 +80,14 @@ def _lines(reply: dict[str, Any]) -> list[str]:
     if "lanes" in reply:
         lanes = [line for lane in reply["lanes"] for line in _lane_lines(lane)]
         swap = reply.get("swap")
-        told = [f"swap: {swap['state']}"] if swap else []
+        why = f" ({swap['reason']})" if swap and "reason" in swap else ""
+        told = [f"swap: {swap['state']}{why}"] if swap else []
         return [f"run {reply['run']}", *lanes, *told]
     if "shadow_s" in reply:
         wait = f"{reply['shadow_s']:g} s of audio"
         return [f"checked and built; the old lanes are compared with it for {wait}"]
+    if "cancelled" in reply:
+        return ["called off: the old lanes stay"]
     if "applied" in reply:
         return [f"{a['stream']}: from sample {a['sample']}" for a in reply["applied"]]
     return [f"run {reply['run']}"] if "run" in reply else ["done"]

@@ -1,0 +1,350 @@
+"""A swap while things go wrong: gaps, ends, failures, second thoughts, other rates."""
+
+from itertools import count
+from threading import Event as Flag
+
+import numpy as np
+import pytest
+import scripted
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import (
+    INFO,
+    PATIENCE_S,
+    FrameEvery16,
+    Gate,
+    Namer,
+    audio,
+    check_seq,
+    make_runner,
+)
+
+from neurovocal.engine.decision import Decision
+from neurovocal.engine.errors import Disconnected
+from neurovocal.engine.lane import Lane
+from neurovocal.engine.orders import CommandError
+from neurovocal.engine.resampler import Resampler
+from neurovocal.engine.succession import Succession
+from neurovocal.engine.supervise import StageShell
+from neurovocal.engine.swap import SwapArguments
+from neurovocal.engine.testing import CollectSink, ScriptedSource
+from neurovocal.engine.types import (
+    Block,
+    Control,
+    Frames,
+    Gap,
+    Health,
+    Label,
+    Offset,
+    Onset,
+    StreamInfo,
+)
+
+quiet = pytest.mark.usefixtures("quiet", "no_threads_left")
+BIG = {"queue": {"events": 100_000, "bulk": 100_000}}
+
+
+class Dud(Namer):
+    """Fails at every offset: one that its policy contains, again and again."""
+
+    def process(self, item):
+        if isinstance(item, Offset):
+            raise RuntimeError("no good")
+        return ()
+
+
+class Broken(Namer):
+    """Fails at everything, and is switched off."""
+
+    def process(self, item):
+        raise RuntimeError("no good")
+
+
+class Live:
+    """A live source of songs of 70 samples, with what `script` adds to each."""
+
+    def __init__(self, script=lambda number: ()):
+        self.over = Flag()
+        self._script = script
+        self._info = INFO
+        self.source = ScriptedSource(INFO, self._items(), live=True)
+
+    def _items(self):
+        position, left = 0, 10
+        for number in count():
+            if self.over.wait(0.001):
+                left -= 1
+            if left == 0:
+                return
+            for extra in self._script(number):
+                if isinstance(extra, Gap):
+                    extra = Gap(position, position + extra.stop, extra.reason)
+                    position = extra.stop
+                elif isinstance(extra, StreamInfo):
+                    position = 0
+                yield extra
+            yield audio("..##.#.", position)
+            position += 70
+
+
+class Run:
+    """A run that goes on while a test swaps."""
+
+    def __init__(self, background, songs, models=("namer",), wait_for=Label):
+        self.songs, self.sink = songs, CollectSink()
+        self.sources = [song.source for song in songs]
+        self.models = models
+        began = Flag()
+        self.sink.write = scripted.flagging(self.sink.write, began, wait_for)
+        self.runner = make_runner(self.sources, self.sink, models=models, sink=BIG)
+        self._join = background(self.runner.run)
+        assert began.wait(PATIENCE_S)
+
+    def begin(self, models=("namer",), **arguments):
+        other = make_runner(self.sources, self.sink, models=models, sink=BIG).plan
+        self.runner.swapper.load = lambda name: other
+        arguments = {"shadow_s": 0.5, **arguments}
+        return self.runner.swapper.begin(SwapArguments(**arguments))
+
+    def settled(self):
+        self.runner.swapper._thread.join(PATIENCE_S)
+        return self.runner.swapper.last
+
+    def end(self):
+        for song in self.songs:
+            song.over.set()
+        return self._join()
+
+
+@pytest.fixture
+def live(background, monkeypatch):
+    monkeypatch.setitem(scripted.STAGES, "dud", Dud)
+    monkeypatch.setitem(scripted.STAGES, "broken", Broken)
+    runs = []
+
+    def start(*songs, **keys):
+        runs.append(Run(background, songs or (Live(),), **keys))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        for song in run.songs:
+            song.over.set()
+
+
+@quiet
+def test_one_lane_whose_shadow_fails_keeps_all_as_they_are(live):
+    run = live(Live(), Live())
+    half = make_runner(run.sources, run.sink, models=["namer"], sink=BIG).plan
+    bad = make_runner(run.sources, run.sink, models=["dud"], sink=BIG).plan
+    half.lanes[1] = bad.lanes[1]
+    run.runner.swapper.load = lambda name: half
+    run.runner.swapper.begin(SwapArguments(shadow_s=0.5))
+    last = run.settled()
+    assert last["state"] == "rolled back"
+    assert "lane 'lane1'" in last["reason"]
+    # Its policy is to go on: what fails all the time must not take over even so.
+    assert "RuntimeError: no good" in last["reason"]
+    assert run.end().exit_code == 0
+    assert not run.sink.events(Control)
+    told = [h for h in run.sink.events(Health) if h.stage == "swap"]
+    assert [h.state for h in told] == ["failed", "failed"]  # one for each stream
+    check_seq(run.sink)
+
+
+@quiet
+def test_a_gap_in_the_shadow_is_a_gap_for_both(live):
+    run = live(Live(lambda number: [Gap(0, 33, "lost")] if number % 3 == 2 else []))
+    run.begin()
+    assert run.settled()["state"] == "swapped"
+    run.end()
+    (command,) = run.sink.events(Control)
+    assert command.arguments["agreement"]["labels"]["equal"] == 1.0
+    onsets = run.sink.events(Onset)
+    assert [o.segment for o in onsets] == list(range(len(onsets)))
+    check_seq(run.sink)
+
+
+@quiet
+def test_an_outage_of_the_source_in_the_shadow_is_outlived(live):
+    def unplugged(number):
+        return [Disconnected("pulled")] if number in (400, 900) else []
+
+    run = live(Live(unplugged))
+    run.begin(shadow_s=5.0)
+    assert run.settled()["state"] == "swapped"
+    assert run.end().exit_code in (0, 3)
+    onsets = run.sink.events(Onset)
+    assert [o.segment for o in onsets] == list(range(len(onsets)))
+
+
+@quiet
+def test_a_source_that_ends_in_the_shadow_changes_nothing(live):
+    run = live()
+    run.begin(shadow_s=600)
+    assert run.end().exit_code == 0
+    last = run.settled()
+    assert last["state"] == "rolled back"
+    assert last["reason"] in ("lane 'lane0' has ended", "the run ends")
+    assert not run.sink.events(Control)
+
+
+@quiet
+def test_streams_that_end_sooner_than_the_shadow_are_heard_one_after_the_other(live):
+    def files(number):
+        return [StreamInfo(f"file{number}", 1000)] if number % 4 == 0 and number else []
+
+    run = live(Live(files))
+    run.begin(shadow_s=1.0)  # a file has 0.28 s
+    assert run.settled()["state"] == "swapped"
+    run.end()
+    (command,) = run.sink.events(Control)
+    report = command.arguments["agreement"]
+    assert report["seconds"] >= 1.0
+    assert report["labels"]["equal"] == 1.0
+    assert report["labels"]["old"] >= 20
+    # Each file is numbered from 0, also those after the swap.
+    by_stream = {}
+    for message in run.sink.messages:
+        if isinstance(message.event, Onset):
+            by_stream.setdefault(message.info.stream, []).append(message.event.segment)
+    assert all(n == list(range(len(n))) for n in by_stream.values())
+    check_seq(run.sink)
+
+
+@quiet
+def test_one_swap_at_a_time_and_a_way_out(live):
+    run = live()
+    with pytest.raises(CommandError, match="no swap is under way"):
+        run.begin(cancel=True)
+    run.begin(shadow_s=600)
+    with pytest.raises(CommandError, match="under way already"):
+        run.begin()
+    assert run.begin(cancel=True) == {"cancelled": True}
+    assert run.settled() == {"state": "rolled back", "reason": "it was called off"}
+    for _ in range(3):
+        run.begin()
+        assert run.settled()["state"] == "swapped"
+    assert run.end().exit_code == 0
+    assert len(run.sink.events(Control)) == 3
+    onsets = run.sink.events(Onset)
+    assert [o.segment for o in onsets] == list(range(len(onsets)))
+    labels = run.sink.events(Label)
+    assert [label.segment for label in labels] == list(range(len(labels)))
+    check_seq(run.sink)
+
+
+@quiet
+def test_a_model_that_was_switched_off_is_replaced_and_that_is_said(live):
+    dud = {"plugin": "broken", "on_error": "skip"}
+
+    off = Flag()
+    run = live(models=[dud], wait_for=Onset)
+    stage = run.runner.lanes[0].channels[0].lane.models[0]
+    for _ in range(int(PATIENCE_S / 0.01)):
+        if stage.failed:
+            break
+        off.wait(0.01)
+    assert stage.failed
+    run.begin()
+    assert run.settled()["state"] == "swapped"
+    run.end()
+    assert run.sink.events(Label)
+    states = [h.state for h in run.sink.events(Health) if h.stage == stage.name]
+    assert states == ["lossy", "failed", "healthy"]
+
+
+@quiet
+def test_before_there_is_a_stream_nothing_is_swapped(background):
+    """As SIGHUP does while a run still starts, or a folder is still empty."""
+    opening, opened = Flag(), Flag()
+
+    class Late(ScriptedSource):
+        def open(self):
+            opening.set()
+            assert opened.wait(PATIENCE_S)
+            super().open()
+
+    song = Live()
+    source = Late(INFO, [audio("..##.")], live=True)
+    runner = make_runner(source, CollectSink(), models=["namer"])
+    run = background(runner.run)
+    assert opening.wait(PATIENCE_S)
+    runner.swapper.load = lambda name: runner.plan
+    runner.lanes[0].channels.clear()
+    with pytest.raises(CommandError, match="lane 'lane0' has no stream yet"):
+        runner.swapper.begin(SwapArguments())
+    opened.set()
+    song.over.set()
+    run()
+    assert runner.swapper.last is None
+
+
+# ---- the lanes alone ------------------------------------------------------------
+
+
+def lane(source_rate, tile=2):
+    return Lane(
+        INFO,
+        16 * tile,
+        StageShell("features", FrameEvery16()),
+        StageShell("detector", Gate()),
+        [StageShell("model", Namer())],
+        None if source_rate == 1000 else Resampler(source_rate, 1000),
+    )
+
+
+@st.composite
+def streams(draw):
+    """Blocks and gaps, and after which of them the swap begins and is promoted."""
+    rate = draw(st.sampled_from([1000, 1500, 441]))
+    items, position = [], 0
+    for _ in range(draw(st.integers(3, 12))):
+        length = draw(st.integers(1, 900))
+        if draw(st.integers(0, 5)) == 0:
+            items.append(Gap(position, position + length, "lost"))
+        else:
+            t = np.arange(position, position + length) / rate
+            values = (np.sin(2 * np.pi * 3 * t) > 0.2).astype(np.float32)[:, None]
+            items.append(Block(position, values))
+        position += length
+    begins = draw(st.integers(0, len(items) - 1))
+    promoted = draw(st.integers(begins, len(items)))
+    return rate, items, begins, promoted, draw(st.sampled_from([2, 3]))
+
+
+@given(streams())
+def test_a_lane_swapped_for_its_like_says_the_same_at_any_rate(stream):
+    """Segments, labels and frames go on across a swap as if there had been none."""
+    rate, items, begins, promoted, tile = stream
+    whole = lane(rate)
+    expected = [e for i in items for s in whole.process(i) for e in s.events]
+    expected += [e for s in whole.flush() for e in s.events]
+
+    decision = Decision()
+    present, heard = lane(rate), []
+    for number, item in enumerate(items):
+        if number == begins:
+            present = Succession("l", present, lane(rate, tile), decision, 0.0, 1e9)
+        if number == promoted:
+            assert decision.promote({})
+        heard += [e for s in present.process(item) for e in s.events]
+    heard += [e for s in present.flush() for e in s.events]
+    assert not decision.failure
+    if promoted < len(items):
+        assert present.done.is_set()
+    assert [e for e in heard if isinstance(e, Onset | Offset | Label | Gap)] == [
+        e for e in expected if isinstance(e, Onset | Offset | Label | Gap)
+    ]
+    if tile == 3:
+        return  # these frames are no front end's: after a gap they depend on the tile
+    firsts, values = _joined(heard)
+    other_firsts, other_values = _joined(expected)
+    assert firsts == other_firsts
+    np.testing.assert_array_equal(values, other_values)
+
+
+def _joined(events):
+    frames = [e for e in events if isinstance(e, Frames)]
+    firsts = [f.first + i for f in frames for i in range(len(f.values))]
+    return firsts, np.concatenate([f.values for f in frames] or [np.zeros((0, 1))])
