@@ -108,6 +108,15 @@ def test_the_front_end_is_a_spectrogram_unless_told():
     assert plan.lanes[0].features.name == "features 'spectrogram'"
 
 
+def test_two_sinks_of_one_plugin_have_names_of_their_own():
+    plan = plan_of(
+        "version: 1\nsource: {plugin: tape}\ndetector: {plugin: ear}\n"
+        "sinks: [{plugin: mouth}, {plugin: mouth, options: {port: 2}}]\n"
+    )
+    names = [sink.stage.name for sink in plan.sinks]
+    assert names == ["sink 'mouth'", "sink 'mouth' 2"]
+
+
 def test_mistakes_of_all_stages_are_told_at_once():
     text = """version: 1
 source: {plugin: tapes}

@@ -303,3 +303,28 @@ def test_a_failure_shorter_than_a_look_is_told() -> None:
     ]
     assert list(health.changes()) == []
     assert [m.seq for m in sink.messages] == [1, 2]
+
+
+def test_a_killed_program_leaves_sound_that_can_be_read(tmp_path: Path) -> None:
+    wave = FloatWave(tmp_path / "x.wav", 1000)
+    wave.open()
+    for start in range(0, 2500, 100):
+        wave.write(start, np.full(100, start + 1, np.float32))
+    wave.abandon()  # nothing was finished
+    found, _ = soundfile.read(tmp_path / "x.wav", dtype="float32")
+    assert 1500 <= len(found) <= 2500
+    assert found[-1] == len(found) - 100 + 1
+
+
+def test_what_a_killed_run_left_of_a_parquet_table_is_removed(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (kind,) = [k for k in KINDS if k.name == "parquet"]
+    (tmp_path / ".c.parquet.part").write_bytes(b"half a table")
+    (tmp_path / "c.parquet").write_bytes(b"of an earlier run")
+    sink = kind.build(tmp_path)
+    sink.open()
+    assert not (tmp_path / ".c.parquet.part").exists()
+    sink.write(kind.give(0))
+    sink.close()
+    assert kind.kept(tmp_path) == [0]
+    assert [p.name for p in tmp_path.iterdir()] == ["c.parquet"]
