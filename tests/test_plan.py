@@ -113,7 +113,7 @@ def test_two_sinks_of_one_plugin_have_names_of_their_own():
         "version: 1\nsource: {plugin: tape}\ndetector: {plugin: ear}\n"
         "sinks: [{plugin: mouth}, {plugin: mouth, options: {port: 2}}]\n"
     )
-    names = [sink.stage.name for sink in plan.sinks]
+    names = [sink.stage.name for sink in (*plan.sinks, *plan.lanes[0].sinks)]
     assert names == ["sink 'mouth'", "sink 'mouth' 2"]
 
 
