@@ -90,6 +90,7 @@ audit: $(AUDIT_ENV)/.done  ## Look for known weaknesses of the locked packages (
 lock: $(AUDIT_ENV)/.done  ## Make requirements.lock anew from pyproject.toml and constraints.txt
 	PIP_CONSTRAINT= $(AUDIT_ENV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --no-header --no-annotate --strip-extras --allow-unsafe \
+	    --extra parquet --extra prometheus --extra privacy \
 	    --constraint constraints.txt --output-file requirements.lock pyproject.toml
 
 LOSSES ?= 100

@@ -23,7 +23,14 @@ from neurovocal.engine.received import Missed, Received, Sequences, received_of
 from neurovocal.engine.replay_client import ReplayClient
 from neurovocal.engine.resume import NOT_KEPT, Key, Position, Start
 from neurovocal.engine.types import BULK_KINDS, KINDS
-from neurovocal.engine.wire import MAX_PAYLOAD, decode, prefix, ready_topic, topic
+from neurovocal.engine.wire import (
+    MAX_HEADER,
+    MAX_PAYLOAD,
+    decode,
+    prefix,
+    ready_topic,
+    topic,
+)
 
 if TYPE_CHECKING:
     import zmq
@@ -158,7 +165,11 @@ class Subscriber:
             connection = self._context.socket(zmq.SUB)
             self._sockets.append(connection)
             connection.setsockopt(zmq.RCVHWM, self._queue_length)
-            connection.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+            # ZeroMQ drops subscriptions that do not fit; there are not many.
+            connection.setsockopt(zmq.SNDHWM, 0)
+            bulky = group & BULK_KINDS
+            most = MAX_PAYLOAD if bulky else MAX_HEADER  # no other part is longer
+            connection.setsockopt(zmq.MAXMSGSIZE, most)
             for subject in self._subjects(group):
                 connection.subscribe(subject)
             connection.subscribe(ready_topic(name, part, len(groups)))

@@ -9,9 +9,12 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from neurovocal.engine import bounded_yaml
 from neurovocal.engine.errors import ConfigError
 
 Location: TypeAlias = tuple[str | int, ...]
+# Python itself refuses to print what is much longer.
+_MOST_BITS = 4096
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -55,10 +58,10 @@ def read_located(path: Path, overrides: Iterable[str] = ()) -> Located:
         malformed overrides: all that can be told, with file and line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = bounded_yaml.read_text(path)
     except FileNotFoundError as error:
         raise ConfigError(f"configuration '{path}' does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, bounded_yaml.YamlError) as error:
         raise ConfigError(f"configuration '{path}' cannot be read: {error}") from error
     return parse_located(text, str(path), overrides)
 
@@ -66,14 +69,10 @@ def read_located(path: Path, overrides: Iterable[str] = ()) -> Located:
 def parse_located(text: str, name: str, overrides: Iterable[str] = ()) -> Located:
     """Same as `read_located` for a text that is already in memory."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ConfigError(f"{name}{line}: not valid YAML: {reason}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{name}: nested too deeply") from error
+        root = bounded_yaml.compose(text)
+    except bounded_yaml.YamlError as error:
+        line = f":{error.line}" if error.line else ""
+        raise ConfigError(f"{name}{line}: not valid YAML: {error}") from error
     located = Located(name, {}, {(): 1})
     problems: list[str] = []
     if root is not None:
@@ -140,7 +139,10 @@ class _Builder:
         try:
             value = self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError, KeyError):
-            self._complain(node, f"'{node.value}' cannot be read as {node.tag}")
+            self._complain(node, f"'{node.value[:80]}' cannot be read as {node.tag}")
+            return None
+        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            self._complain(node, f"a number of {value.bit_length()} bits is too large")
             return None
         if isinstance(value, str):
             return _expand(value, loc, self._into, self._problems)
@@ -172,8 +174,8 @@ def _expand(text: str, loc: Location, into: Located, problems: list[str]) -> Any
 def _value(text: str) -> Any:
     """What a text outside the file means: read as YAML where it is YAML."""
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, KeyError):
+        return bounded_yaml.load(text)
+    except bounded_yaml.YamlError:
         return text
 
 

@@ -6,24 +6,39 @@ tensors of each graph.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from neurovocal.engine import bounded_yaml
 from neurovocal.engine.errors import BundleError
 from neurovocal.engine.registry import Options
 
 MANIFEST_NAME = "manifest.yaml"
+_PLUGIN = re.compile(r"[\w-]{1,64}")
+
+
+def _installed(name: str) -> str:
+    if not _PLUGIN.fullmatch(name):
+        raise ValueError(
+            f"'{name[:64]}' is not the name of an installed plugin: a bundle may come "
+            "from a stranger, so it may not name a file to be run"
+        )
+    return name
+
+
+Installed: TypeAlias = Annotated[str, AfterValidator(_installed)]
+"""Name of a plugin that is installed; never a file."""
 
 
 class FrontEnd(Options):
     """What turns samples into the frames that the networks were trained on."""
 
-    plugin: str = "spectrogram"
+    plugin: Installed = "spectrogram"
     sample_rate: int = Field(gt=0)
     hop_length: int = Field(gt=0)
     frame_length: int = Field(gt=0)
@@ -35,7 +50,7 @@ class FrontEnd(Options):
 class DetectorSpec(Options):
     """Detector that finds what the bundle was trained to label."""
 
-    plugin: str = "energy"
+    plugin: Installed = "energy"
     options: dict[str, Any] = {}
     """Options that differ from the plugin's defaults."""
 
@@ -262,9 +277,9 @@ def load_bundle(name: str | Path, base: Path | None = None) -> Bundle:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = bounded_yaml.load(bounded_yaml.read_text(path))
         return Manifest.model_validate(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, bounded_yaml.YamlError) as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"{path}: cannot be read as YAML ({reason})") from error
     except ValidationError as error:

@@ -1,11 +1,17 @@
 """What a subscriber receives, and how it knows what it did not."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from neurovocal.engine.types import Event, Float32
 from neurovocal.engine.wire import Header, Latency, to_event, topic
 from neurovocal.engine.wire_headers import AnyHeader
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MOST_TOPICS = 10_000
+MOST_RUNS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +94,39 @@ def received_of(
 
 
 class Sequences:
-    """Finds holes in the numbering of topics, and restarts of the engine."""
+    """Finds holes in the numbering of topics, and restarts of the engine.
+
+    What was heard longest ago is forgotten: nobody can fill a reader's memory by
+    naming ever new streams or runs.
+    """
 
     def __init__(self) -> None:
         # Per topic, not per run: bulky messages of the run before may still come
         # after light ones of the next.
         self._next: dict[tuple[str, str], tuple[str, int]] = {}
-        self._runs: list[str] = []
+        self._first_run: str | None = None
+        self._runs: dict[str, None] = {}
 
     def check(self, received: Received) -> tuple[Missed | None, bool]:
         """What is missing right before a message, and whether its run is new."""
         run, key = received.run, (received.kind, received.stream)
+        if self._first_run is None:
+            self._first_run = run
         restarted = bool(self._runs) and run not in self._runs
-        if run not in self._runs:
-            self._runs.append(run)
+        _remember(self._runs, run, None, MOST_RUNS)
         known_run, expected = self._next.get(key, ("", 0))
         if known_run != run:
-            expected = received.seq if run == self._runs[0] else 0
-        self._next[key] = (run, received.seq + 1)
+            expected = received.seq if run == self._first_run else 0
+        _remember(self._next, key, (run, received.seq + 1), MOST_TOPICS)
         if received.seq <= expected:
             return None, restarted
         name = topic(*key).decode()
         return Missed(name, expected, received.seq - expected), restarted
+
+
+def _remember(known: dict[K, V], key: K, value: V, most: int) -> None:
+    """Put `key` behind all others, and forget the foremost if there are too many."""
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > most:
+        del known[next(iter(known))]

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from neurovocal.engine.errors import NeurovocalError
 from neurovocal.engine.received import Missed, Received
 from neurovocal.engine.types import BULK_KINDS
 from neurovocal.engine.wire import topic
@@ -28,6 +29,10 @@ NOT_KEPT = BULK_KINDS | {"stats"}
 
 # Live messages of one topic that wait for older ones; more are asked for again.
 _MOST_HELD = 1000
+# Of all topics together: no publisher may fill a subscriber's memory.
+_MOST_HELD_IN_ALL = 4000
+# Each recording of a folder is a stream; a million is no station any more.
+_MOST_TOPICS = 1_000_000
 _PAGE = 500
 # Runs that a topic remembers as over.
 _MOST_RUNS = 64
@@ -95,6 +100,7 @@ class Resumer:
             for key, position in positions.items()
             if key[0] in self.kinds and (streams is None or key[1] in streams)
         }
+        self._held = 0  # messages in all topics
         self._numbers = 0
         self._asked: dict[int, Key] = {}
         self._listing: int | None = None
@@ -105,7 +111,7 @@ class Resumer:
         key = (message.kind, message.stream)
         known = self._topics.get(key)
         if known is None:
-            known = self._topics[key] = _Topic(behind=self._start != "now")
+            known = self._new_topic(key, behind=self._start != "now")
         if not known.behind and self._follows(known, message):
             self._hand_out(known, message)
         elif not _is_old(known, message):
@@ -113,7 +119,9 @@ class Resumer:
                 known.held_since_s = now_s
             if not known.behind:
                 known.behind, known.due_s = True, now_s
-            known.held.append(message)
+            if self._held < _MOST_HELD_IN_ALL:
+                self._held += len(known.held) < _MOST_HELD
+                known.held.append(message)  # else it is asked for when it is its turn
 
     def questions(self, now_s: float) -> list[Question]:
         """What to send to the replay socket now."""
@@ -147,7 +155,7 @@ class Resumer:
         for key in keys:
             wanted = self._streams is None or key[1] in self._streams
             if wanted and key[0] in self.kinds and key not in self._topics:
-                self._topics[key] = _Topic(behind=True)
+                self._new_topic(key, behind=True)
 
     def page(
         self, number: int, messages: list[Received], *, more: bool, now_s: float
@@ -198,9 +206,9 @@ class Resumer:
         while known.held:
             first = known.held[0]
             if _is_old(known, first):
-                known.held.popleft()
+                self._next_held(known)
             elif self._follows(known, first):
-                self._hand_out(known, known.held.popleft())
+                self._hand_out(known, self._next_held(known))
             else:
                 return
 
@@ -208,10 +216,23 @@ class Resumer:
         """What the journal cannot give in time is missed, and life goes on."""
         for known in self._topics.values():
             if known.held and now_s - known.held_since_s > self._patience_s:
-                self._hand_out(known, known.held.popleft())
+                self._hand_out(known, self._next_held(known))
                 self._release(known)
                 known.held_since_s = now_s
                 known.behind = bool(known.held)
+
+    def _next_held(self, known: _Topic) -> Received:
+        self._held -= 1
+        return known.held.popleft()
+
+    def _new_topic(self, key: Key, *, behind: bool) -> _Topic:
+        if len(self._topics) >= _MOST_TOPICS:
+            raise NeurovocalError(
+                f"more than {_MOST_TOPICS} streams: is this an engine? Name the "
+                "streams that are wanted"
+            )
+        self._topics[key] = _Topic(behind=behind)
+        return self._topics[key]
 
     def _follows(self, known: _Topic, message: Received) -> bool:
         """Whether nothing can lie between the position and a message."""

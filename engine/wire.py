@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 MAX_TOPIC = 16 * 1024
-MAX_HEADER = 1024 * 1024
+MAX_HEADER = 256 * 1024
 MAX_PAYLOAD = 64 * 1024 * 1024
 
 # Sorts behind every other topic: ZeroMQ sends subscriptions in sorted order, so

@@ -22,6 +22,8 @@ VERSION = 1
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+# As long as a path may be: what readers keep of many messages must not be longer.
+Name: TypeAlias = Annotated[str, Meta(max_length=4096)]
 Time: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -41,12 +43,12 @@ class Header(Struct, tag_field="kind", kw_only=True):
     """
 
     v: int = VERSION
-    stream: str
+    stream: Name
     seq: Count
     sample: Count
     at: Count
     sample_rate: Positive
-    run: str | UnsetType = UNSET
+    run: Name | UnsetType = UNSET
     utc_ns: Time | UnsetType | None = UNSET
     latency: Latency | UnsetType | None = UNSET
 

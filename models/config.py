@@ -8,13 +8,14 @@ from pydantic import Field, ValidationError, model_validator
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.explain import explain
 from neurovocal.engine.located import read_located
+from neurovocal.engine.manifest import Installed
 from neurovocal.engine.registry import Options
 
 
 class FrontEndConfig(Options):
     """How samples become frames."""
 
-    plugin: str = "spectrogram"
+    plugin: Installed = "spectrogram"
     """Features plugin that computes the frames."""
     sample_rate: int | None = Field(default=None, gt=0)
     """Hz; None takes the most common rate of the recordings."""
@@ -170,7 +171,7 @@ class DetectorConfig(Options):
     """Choose options of the `energy` detector by how well the final labels of
     training and validation recordings agree with the annotation; otherwise the
     bundle recommends `options` as they are."""
-    plugin: str = "energy"
+    plugin: Installed = "energy"
     """Detector that is recommended; only `energy` can be fitted."""
     options: dict[str, Any] = {}
     """Options where the search begins."""

@@ -1,14 +1,16 @@
-"""Who may connect: CURVE for a socket that is bound, answered by ZAP.
+"""Who may connect, and how much of it: CURVE for a socket that is bound, and a door.
 
 ZeroMQ encrypts the connection (CurveZMQ, rfc.zeromq.org/spec/26) and asks inside this
 process (ZAP, rfc.zeromq.org/spec/27) whether a client's public key is known.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neurovocal.engine.keys import Role, allowed_keys, engine_keys
+from neurovocal.plugins._door import Door
 
 if TYPE_CHECKING:
     import zmq
@@ -35,6 +37,7 @@ class Guard:
         self._folder = folder
         self._role: Role = role
         self._thread: ThreadAuthenticator | None = None
+        self._door = Door()
 
     def protect(
         self, context: "zmq.Context[zmq.Socket[bytes]]", server: "zmq.Socket[bytes]"
@@ -64,8 +67,22 @@ class Guard:
         server.curve_secretkey = own.secret
         server.curve_server = True
 
+    def watch(self, endpoint: str, most_bytes: int, per_s: float = 0.0) -> None:
+        """Bound what connections to an endpoint may cost, once it is bound.
+
+        See `Door.watch`.
+        """
+        self._door.watch(endpoint, most_bytes, per_s)
+
+    def take(self, frames: "Sequence[zmq.Frame]") -> list[bytes]:
+        """The parts of a message that has been received whole, noted for the door."""
+        self._door.credit(frames)
+        return [frame.bytes for frame in frames]
+
     def close(self) -> None:
         """Stop answering; before the context ends. May be called twice."""
+        self._door.close()
+        self._door = Door()
         if self._thread is not None:
             self._thread.stop()
         self._thread = None

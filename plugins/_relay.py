@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.keys import use_client_keys
+from neurovocal.engine.types import KINDS
 from neurovocal.engine.wire import MAX_PAYLOAD, prefix
 from neurovocal.plugins._endpoint import bind
 from neurovocal.plugins._guard import Guard
 from neurovocal.plugins._relay_replay import ReplayRelay
+from neurovocal.plugins._subscribers import (
+    MOST_WAITING,
+    TOPIC_MOST_BYTES,
+    TOPICS_MOST_BYTES,
+    TOPICS_PER_S,
+)
 
 if TYPE_CHECKING:
     import zmq
@@ -22,9 +29,14 @@ _QUEUE_LENGTH = 10_000
 # Kinds of which the last message of each stream is kept for those who come late.
 _KEPT_KINDS = ("anchor", "health", "stats")
 _MOST_KEPT = 10_000
+_MOST_KEPT_BYTES = 32 * 1024
 # A topic is repeated for late ones no more often than this.
 _REPEAT_S = 1.0
 _SUBSCRIBE = 1
+# Half of what a station lets one subscriber name.
+_WHOLE_KINDS = frozenset(prefix(kind).encode() for kind in KINDS.values())
+_TOPIC_BYTES = 48  # on the wire, beside its name
+_TOPICS_BYTES = TOPICS_MOST_BYTES // 2
 # Messages of one station in a row, before the others have their turn.
 _BURST = 200
 
@@ -87,6 +99,8 @@ class Relay:
         self._front: list[zmq.Socket[bytes]] = []
         self._back: zmq.Socket[bytes] | None = None
         self._kept: dict[bytes, list[bytes]] = {}
+        self._topics: dict[bytes, int] = {}  # those that are fetched, and for how many
+        self._topics_bytes = 0
         self._repeated_s: dict[bytes, float] = {}
 
     @property
@@ -109,10 +123,13 @@ class Relay:
         # All subscriptions are handed up: the stations' side counts them.
         self._back.setsockopt(zmq.XPUB_VERBOSER, 1)
         self._back.setsockopt(zmq.SNDHWM, _QUEUE_LENGTH)
-        self._back.setsockopt(zmq.MAXMSGSIZE, 64 * 1024)
+        self._back.setsockopt(zmq.MAXMSGSIZE, TOPIC_MOST_BYTES)
+        self._back.setsockopt(zmq.RCVHWM, MOST_WAITING)
+        self._back.setsockopt(zmq.RCVBUF, TOPIC_MOST_BYTES)
         try:
             self._guard.protect(self._context, self._back)
             self.endpoint = bind(self._back, self.endpoint)
+            self._guard.watch(self.endpoint, TOPICS_MOST_BYTES, TOPICS_PER_S)
             for station in self._stations:
                 self._front.append(self._connected(station.live))
             if self._replay is not None:
@@ -159,6 +176,8 @@ class Relay:
         assert self._context is not None
         end = self._context.socket(zmq.XSUB)
         end.setsockopt(zmq.RCVHWM, _QUEUE_LENGTH)
+        # ZeroMQ drops subscriptions that do not fit; there are not many.
+        end.setsockopt(zmq.SNDHWM, 0)
         end.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
         if self._station_keys is not None:
             use_client_keys(end, self._station_keys)
@@ -174,7 +193,7 @@ class Relay:
     def _read_subscriptions(self, back: "zmq.Socket[bytes]") -> None:
         import zmq
 
-        while True:
+        for _ in range(_BURST):
             try:
                 subject = back.recv(zmq.DONTWAIT)
             except zmq.Again:
@@ -186,8 +205,36 @@ class Relay:
                 self._repeat(back, subject[1:])
 
     def _subscribe(self, subject: bytes) -> None:
+        """Hand a subscription on, the first of its topic, and when the last one ends.
+
+        The stations bound what a subscriber, such as this relay, may name: where it
+        would be more, all streams of the kind are fetched.
+        """
+        wanted, name = subject[0] == _SUBSCRIBE, subject[1:]
+        count, size = self._topics.get(name, 0), len(name) + _TOPIC_BYTES
+        if wanted and not count and self._is_too_much(name, size):
+            whole = b"/".join([*name.split(b"/")[:2], b""])
+            if whole in _WHOLE_KINDS:
+                self._subscribe(bytes([_SUBSCRIBE]) + whole)  # and never takes it back
+            return
+        if not wanted and not count:
+            return  # one that was too much
+        count += 1 if wanted else -1
+        self._topics[name] = count
+        if count == 1 and wanted:
+            self._topics_bytes += size
+        elif count == 0:
+            self._topics_bytes -= size
+            del self._topics[name]
+        else:
+            return
         for end in self._front:
             end.send(subject)
+
+    def _is_too_much(self, name: bytes, size: int) -> bool:
+        if name in _WHOLE_KINDS:
+            return False
+        return self._topics_bytes + size > _TOPICS_BYTES
 
     def _forward(self, number: int, end: "zmq.Socket[bytes]") -> None:
         import zmq
@@ -204,8 +251,18 @@ class Relay:
             if kind.decode("utf-8", "replace") in _KEPT_KINDS:
                 if self._replay is not None:
                     self._replay.learn(number, stream)
-                if parts[0] in self._kept or len(self._kept) < _MOST_KEPT:
-                    self._kept[parts[0]] = parts
+                self._keep(parts)
+
+    def _keep(self, parts: list[bytes]) -> None:
+        """Note the last message of a topic; the stalest topic makes room."""
+        if sum(map(len, parts)) > _MOST_KEPT_BYTES:
+            return
+        self._kept.pop(parts[0], None)
+        self._kept[parts[0]] = parts
+        if len(self._kept) > _MOST_KEPT:
+            gone = next(iter(self._kept))
+            del self._kept[gone]
+            self._repeated_s.pop(gone, None)
 
     def _repeat(self, back: "zmq.Socket[bytes]", wanted: bytes) -> None:
         """Tell who comes late where the streams are."""

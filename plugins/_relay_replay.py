@@ -14,6 +14,7 @@ from neurovocal.engine.keys import use_client_keys
 from neurovocal.engine.wire import MAX_PAYLOAD
 from neurovocal.plugins._endpoint import bind
 from neurovocal.plugins._guard import Guard
+from neurovocal.plugins._replay_server import MOST_UNREAD_BYTES
 
 if TYPE_CHECKING:
     import zmq
@@ -63,6 +64,7 @@ class ReplayRelay:
         self._stations = stations
         self._front: dict[int, zmq.Socket[bytes]] = {}
         self._back: zmq.Socket[bytes] | None = None
+        self._guard: Guard | None = None
         self._pending: dict[int, _Pending] = {}
         self._number = 0
         self._owners: dict[str, int] = {}
@@ -82,6 +84,8 @@ class ReplayRelay:
         self._back.setsockopt(zmq.RCVHWM, _MOST_WAITING)
         guard.protect(context, self._back)
         self.endpoint = bind(self._back, self.endpoint)
+        guard.watch(self.endpoint, MOST_UNREAD_BYTES)
+        self._guard = guard
         for number, station in enumerate(self._stations):
             if station is None:
                 continue
@@ -125,9 +129,11 @@ class ReplayRelay:
         assert self._back is not None
         while True:
             try:
-                *envelope, body = self._back.recv_multipart(zmq.DONTWAIT)
+                frames = self._back.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 return
+            assert self._guard is not None
+            *envelope, body = self._guard.take(frames)
             if envelope:
                 self._ask(envelope, body)
 

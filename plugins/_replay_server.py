@@ -30,6 +30,8 @@ VERSION = 1
 _MOST_REQUEST_BYTES = 16 * 1024
 # Requests, and pages, that may wait in the socket for each connection.
 _MOST_WAITING = 16
+# Those, what the kernel holds, and the parts of a request that has no end yet.
+MOST_UNREAD_BYTES = 2**20
 _MOST_PAGE = 1000
 _MOST_PAGE_BYTES = 2 * 2**20
 _WAIT_MS = 100
@@ -116,6 +118,7 @@ class ReplayServer:
         try:
             self._guard.protect(self._context, self._socket)
             self.endpoint = bind(self._socket, self.endpoint)
+            self._guard.watch(self.endpoint, MOST_UNREAD_BYTES)
         except ConfigError:
             self.close()
             raise
@@ -143,7 +146,8 @@ class ReplayServer:
         while not self._stopping.is_set():
             if not socket.poll(_WAIT_MS):
                 continue
-            *envelope, body = socket.recv_multipart()
+            frames = socket.recv_multipart(copy=False)
+            *envelope, body = self._guard.take(frames)
             if not envelope:
                 continue
             try:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _MOST_BYTES = 64 * 1024
 # Requests that wait in the socket, for each connection; ZeroMQ holds back more.
 _MOST_WAITING = 32
+# Those, what the kernel holds, and the parts of a request that has no end yet.
+_MOST_UNREAD_BYTES = 2 * _MOST_WAITING * _MOST_BYTES
 _LINGER_MS = 200
 
 Submit = Callable[[object], dict[str, Any]]
@@ -81,6 +83,7 @@ class ControlSocket:
         try:
             self._guard.protect(self._context, self._socket)
             self.endpoint = bind(self._socket, self._options.endpoint)
+            self._guard.watch(self.endpoint, _MOST_UNREAD_BYTES)
         except ConfigError:
             self.close()
             raise
@@ -92,7 +95,8 @@ class ControlSocket:
         assert self._socket is not None
         if not self._socket.poll(round(timeout * 1000)):
             return
-        *envelope, body = self._socket.recv_multipart()
+        frames = self._socket.recv_multipart(copy=False)
+        *envelope, body = self._guard.take(frames)
         # A connection that does not read its replies loses them: nobody waits.
         if envelope:
             reply = msgspec.json.encode(self._reply(envelope, body, submit))

@@ -12,13 +12,14 @@ from neurovocal.engine.errors import ConfigError, StageError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Gap, Health, Message, Stats
 from neurovocal.plugins._endpoint import is_loopback
+from neurovocal.plugins._http import BoundedServer
 
 if TYPE_CHECKING:
-    from wsgiref.simple_server import WSGIServer
-
     from prometheus_client.core import Metric
 
 _ENDPOINT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5})")
+# Whose counters are told; each file of a folder is a stream.
+_MOST_STREAMS = 200
 _QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
 
 
@@ -54,7 +55,7 @@ class PrometheusSink:
         self._stats: dict[str, dict[str, Any]] = {}
         self._gaps: Counter[tuple[str, str]] = Counter()
         self._health: Counter[tuple[str, str, str]] = Counter()
-        self._server: WSGIServer | None = None
+        self._server: BoundedServer | None = None
         self._thread: Thread | None = None
         self.port = 0
 
@@ -69,18 +70,19 @@ class PrometheusSink:
         problems = list(_problems(self._options))
         if problems:
             raise ConfigError(problems)
-        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client import CollectorRegistry, make_wsgi_app
 
         registry = CollectorRegistry()
         registry.register(self)  # type: ignore[arg-type]
         host, port = _split(self._options.endpoint)
         try:
-            self._server, self._thread = start_http_server(port, host, registry)
+            self._server = BoundedServer(host, port, make_wsgi_app(registry))
         except OSError as error:
             raise ConfigError(
                 f"endpoint '{self._options.endpoint}' cannot be bound: "
                 f"{error.strerror or error}; choose another port"
             ) from error
+        self._thread = self._server.start()
         self.port = self._server.server_port
 
     def write(self, message: Message) -> None:
@@ -90,11 +92,21 @@ class PrometheusSink:
         stream, event = message.info.stream, message.event
         with self._lock:
             if isinstance(event, Stats):
+                self._stats.pop(stream, None)
                 self._stats[stream] = dict(event.values)
+                while len(self._stats) > _MOST_STREAMS:
+                    self._forget(next(iter(self._stats)))
             elif isinstance(event, Gap):
                 self._gaps[stream, event.reason] += 1
             elif isinstance(event, Health):
                 self._health[stream, event.stage, event.state] += 1
+
+    def _forget(self, stream: str) -> None:
+        """Of files that come one after another, the newest are told."""
+        del self._stats[stream]
+        for counter in (self._gaps, self._health):
+            for key in [key for key in counter if key[0] == stream]:
+                del counter[key]
 
     def flush(self, timeout: float) -> None:
         """Nothing waits here."""
@@ -151,9 +163,12 @@ class _Table:
         name = f"neurovocal_{name}"
         if name not in self.families:
             self.families[name] = family(name, text, labels=list(labels))
-        self.families[name].add_metric(  # type: ignore[attr-defined]
-            list(labels.values()), value
-        )
+        # A file's name may hold bytes that are no text; the page is UTF-8.
+        values = [
+            text.encode("utf-8", "backslashreplace").decode()
+            for text in labels.values()
+        ]
+        self.families[name].add_metric(values, value)  # type: ignore[attr-defined]
 
 
 def _add_stream(table: _Table, stream: str, values: dict[str, Any]) -> None:

@@ -203,7 +203,9 @@ class _Track:
 
 def track_name(stream: str) -> str:
     """File name, without its ending, that a stream is recorded under."""
-    return quote(stream, safe=" ")
+    name = quote(stream, safe=" ")
+    # '.' and '..' are folders, and quoting leaves them as they are.
+    return name if name.strip(".") else name.replace(".", "%2E") or "%"
 
 
 def _build(options: RecordingOptions, context: BuildContext) -> RecordingSink:

@@ -14,7 +14,13 @@ from neurovocal.engine.types import KINDS, Message
 from neurovocal.engine.wire import encode
 from neurovocal.plugins._endpoint import bind, claim, endpoint_problems
 from neurovocal.plugins._guard import Guard
-from neurovocal.plugins._subscribers import Subscribers
+from neurovocal.plugins._subscribers import (
+    MOST_WAITING,
+    TOPIC_MOST_BYTES,
+    TOPICS_MOST_BYTES,
+    TOPICS_PER_S,
+    Subscribers,
+)
 
 if TYPE_CHECKING:
     import zmq
@@ -27,8 +33,6 @@ _QUIET_MS = 200
 _LOOK_EVERY = 64
 # No flood of subscriptions may keep the sink from sending.
 _LOOK_MOST = 1000
-# What a subscriber may send up, a topic, is short.
-_UPSTREAM_MOST_BYTES = 64 * 1024
 
 
 class ZmqOptions(Options):
@@ -149,10 +153,13 @@ class ZmqSink:
         # All subscriptions are handed up, repeated ones too: they are counted.
         self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)
         self._socket.setsockopt(zmq.SNDHWM, self._options.queue_length)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, _UPSTREAM_MOST_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, TOPIC_MOST_BYTES)
+        self._socket.setsockopt(zmq.RCVHWM, MOST_WAITING)
+        self._socket.setsockopt(zmq.RCVBUF, TOPIC_MOST_BYTES)
         try:
             self._guard.protect(self._context, self._socket)
             self.endpoint = bind(self._socket, endpoint)
+            self._guard.watch(self.endpoint, TOPICS_MOST_BYTES, TOPICS_PER_S)
         except ConfigError:
             self.close()
             raise

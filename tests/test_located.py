@@ -83,7 +83,7 @@ def test_yaml_that_means_nothing_here(text, sentence):
 
 
 def test_what_is_nested_without_end():
-    assert problems("a: " + "[" * 5000) == ["x.yaml: nested too deeply"]
+    assert problems("a: " + "[" * 5000) == ["x.yaml: not valid YAML: nested too deeply"]
 
 
 def test_an_alias_may_be_used_often():

@@ -22,6 +22,7 @@ from neurovocal.engine.cli.replay import replay
 from neurovocal.engine.cli.run import run
 from neurovocal.engine.cli.session import Interrupted
 from neurovocal.engine.errors import EXIT_CLEAN, EXIT_CONFIG, NeurovocalError
+from neurovocal.engine.printable import printable
 
 COMMANDS_GROUP = "neurovocal.commands"
 _INTERRUPTED = 130  # what typer makes of Ctrl-C where no run handles it
@@ -108,5 +109,5 @@ def main(args: list[str] | None = None) -> None:
 
 def _complain(message: str, code: int) -> int:
     for line in message.splitlines():
-        typer.echo(f"error: {line}", err=True)
+        typer.echo(printable(f"error: {line}"), err=True)
     return code

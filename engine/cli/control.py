@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
+from neurovocal.engine import bounded_yaml
 from neurovocal.engine.control_client import Control
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.printable import printable
 
 _DEFAULT = "tcp://127.0.0.1:5557"
 _PATIENCE_S = 30.0  # a long recording takes a moment to be read
@@ -54,7 +55,7 @@ def control(
     if as_json:
         typer.echo(json.dumps(reply))
         return
-    for line in _lines(reply):
+    for line in map(printable, _lines(reply)):
         typer.echo("".join(char if char.isprintable() else "?" for char in line))
 
 
@@ -70,8 +71,8 @@ def _assignment(text: str) -> tuple[str, Any]:
     if not equals or not name:
         raise ConfigError(f"'{text}' is not NAME=VALUE, such as temperature=0.8")
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return name, bounded_yaml.load(value)
+    except bounded_yaml.YamlError as error:
         raise ConfigError(f"'{text}': the value cannot be read") from error
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from neurovocal.engine.channel import Channel
 from neurovocal.engine.lane_worker import LaneWorker
+from neurovocal.engine.printable import printable
 from neurovocal.engine.runner import Runner
 from neurovocal.engine.types import Gap, Health, Label, Message, Offset
 
@@ -47,7 +48,7 @@ def line_of(message: Message, *, labelled: bool) -> str | None:
             what = f"{event.stage} {event.state}: {event.detail}"
         case _:
             return None
-    return f"{where}  {what}"
+    return printable(f"{where}  {what}")
 
 
 class LineDisplay:
@@ -137,7 +138,9 @@ class TableDisplay:
 
     def draw(self) -> None:
         """Draw the present state."""
-        table = Table(title=self._title, title_justify="left", expand=True)
+        table = Table(
+            title=Text(printable(self._title)), title_justify="left", expand=True
+        )
         # Fixed widths: a table that jumps with its numbers cannot be watched.
         table.add_column("stream", width=_STREAM_WIDTH, no_wrap=True)
         table.add_column("time", width=9, justify="right")
@@ -155,7 +158,7 @@ class TableDisplay:
     def _row(self, lane: LaneWorker, channel: Channel) -> tuple[str | Text, ...]:
         info = channel.lane.info
         return (
-            _shortened(info.stream),
+            Text(printable(_shortened(info.stream))),
             f"{channel.lane.position / info.sample_rate:.1f} s",
             _bar(channel.level_db),
             f"{channel.lag_ms:.0f} ms",
@@ -169,9 +172,11 @@ def _units(labels: list[Label]) -> Text:
     if not labels:
         return Text("")
     newest, *older = reversed(labels)
-    text = Text(newest.unit, style="bold green")
+    text = Text(printable(newest.unit), style="bold green")
     text += Text(f" {newest.posterior:.2f}   ", style="dim")
-    return text + Text(" ".join(label.unit for label in older), style="green")
+    return text + Text(
+        printable(" ".join(label.unit for label in older)), style="green"
+    )
 
 
 def _shortened(name: str, limit: int = _STREAM_WIDTH) -> str:

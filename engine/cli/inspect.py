@@ -15,6 +15,7 @@ from neurovocal.engine.config import MultiConfig, SingleConfig, load_config
 from neurovocal.engine.errors import ConfigError, DeviceError, PluginError
 from neurovocal.engine.faults.apply import listed
 from neurovocal.engine.plan import Plan
+from neurovocal.engine.printable import printable
 from neurovocal.engine.protocols import Source
 from neurovocal.engine.registry import GROUPS, Kind, Plugin, Registry
 
@@ -36,11 +37,11 @@ def check(
             f"{lane.detector.config.plugin} -> {models}"
         )
         for line in getattr(source, "describe", tuple)():
-            typer.echo(f"  {line}")
+            typer.echo(printable(f"  {line}"))
     sinks = [*plan.sinks, *(sink for lane in plan.lanes for sink in lane.sinks)]
     for stage in (sink.stage for sink in sinks):
         for line in getattr(stage.build(plan.context), "describe", tuple)():
-            typer.echo(f"{stage.name}: {line}")
+            typer.echo(printable(f"{stage.name}: {line}"))
     for fault in listed(checked.shared.faults):
         typer.echo(f"injects: {fault}")
     typer.echo(f"{located.name}: correct")

@@ -10,6 +10,7 @@ import typer
 
 from neurovocal.engine.client import Received, Subscriber
 from neurovocal.engine.errors import NeurovocalError
+from neurovocal.engine.printable import printable
 from neurovocal.engine.types import (
     Anchor,
     Control,
@@ -98,11 +99,13 @@ def _next(subscriber: Subscriber, timeout: float | None) -> Received | None:
 
 def _warn(received: Received) -> None:
     if received.restarted:
-        typer.echo(f"the engine has started anew: run {received.run}", err=True)
+        typer.echo(
+            f"the engine has started anew: run {printable(received.run)}", err=True
+        )
     if received.missed:
         typer.echo(
             f"warning: {received.missed.count} messages of "
-            f"{_printable(received.missed.topic)} were missed",
+            f"{printable(received.missed.topic)} were missed",
             err=True,
         )
 
@@ -121,7 +124,7 @@ def as_line(received: Received) -> str:
     """One event for people: time, kind, stream, what it says, how late it is."""
     line = (
         f"{_when(received)}  {received.kind:<10}  "
-        f"{_printable(received.stream):<16}  {_says(received.event, received)}"
+        f"{printable(received.stream):<16}  {_says(received.event, received)}"
     )
     late = _late_ms(received)
     return line if late is None else f"{line:<90}  {late:7.1f} ms"
@@ -151,10 +154,10 @@ def _says(event: Event, received: Received) -> str:
             span = "goes on"
             if event.offset is not None:
                 span = f"{(event.offset - event.onset) / rate * 1000:.1f} ms"
-            unit = _printable(event.unit)
+            unit = printable(event.unit)
             return f"{unit:<8} {event.posterior:6.3f}  {event.status:<11}  {span}"
         case Forecast():
-            unit = _printable(event.unit)
+            unit = printable(event.unit)
             told = "it has begun" if event.status == "onset" else "to come"
             return f"{unit:<8} {event.posterior:6.3f}  segment {event.segment}, {told}"
         case Onset():
@@ -165,26 +168,21 @@ def _says(event: Event, received: Received) -> str:
             return f"segment {event.segment} ends, {span}{cut}"
         case Gap():
             span = f"{(event.stop - event.start) / rate * 1000:.1f} ms"
-            return f"{span} missing: {_printable(event.reason)}"
+            return f"{span} missing: {printable(event.reason)}"
         case Anchor():
             return f"sample {event.sample} is at {event.utc_ns} ns UTC"
         case Health():
-            return _printable(f"{event.stage} {event.state}: {event.detail}")
+            return printable(f"{event.stage} {event.state}: {event.detail}")
         case Control():
             said = msgspec.json.encode(event.arguments).decode()
-            return _printable(f"{event.command} {event.model} {said}")
+            return printable(f"{event.command} {event.model} {said}")
         case Trigger():
-            units = _printable(" ".join(unit or "?" for unit in event.units))
-            name = _printable(event.trigger)
+            units = printable(" ".join(unit or "?" for unit in event.units))
+            name = printable(event.trigger)
             return f"{name}: {units} ({event.status}): {event.decision}"
         case Stats():
-            return _printable(msgspec.json.encode(event.values).decode())
+            return printable(msgspec.json.encode(event.values).decode())
         case _:
             array = array_of(event)
             shape = () if array is None else array.shape
             return f"{' x '.join(map(str, shape))} values"
-
-
-def _printable(text: str) -> str:
-    """Text from the network must not steer the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic
 
+from neurovocal.engine.printable import printable
+
 _WINDOW_S = 10.0
 _MOST = 20
 
@@ -32,6 +34,10 @@ class Sentences(logging.Formatter):
     def __init__(self, *, tracebacks: bool) -> None:
         super().__init__("%(levelname)s: %(message)s")
         self._tracebacks = tracebacks
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """One line, whatever the message holds."""
+        return printable(super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
         """One line in lower case, or with its traceback."""

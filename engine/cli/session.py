@@ -18,6 +18,7 @@ from neurovocal.engine.credentials import without_credentials
 from neurovocal.engine.located import Located, parse_located
 from neurovocal.engine.orders import Recalled
 from neurovocal.engine.plan import Plan, base_of, make_plan
+from neurovocal.engine.printable import printable
 from neurovocal.engine.protocols import Sink
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.runner import Outcome, Runner
@@ -98,7 +99,7 @@ def run_plan(
     with _signals(runner):
         outcome = runner.run(display.draw) if display else runner.run()
     for sentence in outcome.sentences():
-        typer.echo(f"error: {sentence}", err=True)
+        typer.echo(printable(f"error: {sentence}"), err=True)
     return outcome
 
 

@@ -41,6 +41,11 @@ function arrayOf(payload) {
   );
 }
 
+// What comes from a network must not steer the terminal.
+function printable(text) {
+  return text.replace(/\p{C}/gu, "?");
+}
+
 function lineOf(header, payload) {
   const seconds = (header.sample / header.sample_rate).toFixed(3);
   const start = `${seconds.padStart(10)} s  ${header.stream}  ${header.kind}`;
@@ -53,7 +58,7 @@ function lineOf(header, payload) {
   return start;
 }
 
-const socket = new Subscriber({ receiveHighWaterMark: 1000 });
+const socket = new Subscriber({ receiveHighWaterMark: 1000, maxMessageSize: 64 * 2 ** 20 });
 const kinds = options.kinds.split(",");
 for (const kind of kinds) socket.subscribe(`nv1/${kind}/`);
 // Last of all: tells the engine that nothing more will be subscribed to.
@@ -66,9 +71,9 @@ function handOut(header, payload, lost) {
   if (heard >= count) return;
   if (lost > 0) {
     missed += lost;
-    console.error(`missed ${lost} ${header.kind} messages of ${header.stream}`);
+    console.error(printable(`missed ${lost} ${header.kind} messages of ${header.stream}`));
   }
-  console.log(options.json ? JSON.stringify(header) : lineOf(header, payload));
+  console.log(options.json ? JSON.stringify(header) : printable(lineOf(header, payload)));
   heard += 1;
   if (heard >= count) stop();
 }

@@ -1,0 +1,218 @@
+"""Bounds what connections to a bound ZeroMQ socket may cost this process.
+
+ZeroMQ bounds the parts of a message, and the messages that wait, but neither the parts
+of one message, nor the topics that a subscriber names, nor the connections: each of
+them grows until memory or file handles are gone. What is counted here is what the
+kernel knows of each connection (tcp(7), TCP_INFO); one that is too much is shut down,
+and ZeroMQ then frees what it kept of it.
+"""
+
+import logging
+import os
+import resource
+import socket
+import stat
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Event as Flag
+from threading import Lock, Thread
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import zmq
+
+log = logging.getLogger("neurovocal")
+
+_LOOK_S = 0.2
+_MOST_CONNECTIONS = 1000
+# Of what all connections together may have sent without need: so many times as much
+# as each alone.
+_ALL_TOGETHER = 4
+# Greeting, handshake and a few topics: every connection needs them.
+_FREE_BYTES = 2048
+# What a part costs on the wire beside its content, when it is encrypted.
+_PART_BYTES = 64
+_BYTES_RECEIVED = struct.Struct("=Q")
+_BYTES_RECEIVED_AT = 128  # in struct tcp_info of linux/tcp.h, since Linux 4.1
+_INFO_BYTES = 256
+_RESET = struct.pack("ii", 1, 0)
+_LISTENING = 10  # of tcp_info's state
+
+
+@dataclass(slots=True)
+class _Limit:
+    most_bytes: int
+    per_s: float
+
+
+@dataclass(slots=True)
+class _Connection:
+    """One connection, by the inode of its socket, which is never two at a time."""
+
+    inode: int
+    port: int
+    began_s: float
+    handle: int
+    credit: int = 0
+    surplus: float = 0.0
+    cut: bool = False  # it goes when ZeroMQ next looks at it
+
+
+class Door:
+    """Watches the TCP connections to the endpoints of one ZeroMQ context.
+
+    Attributes
+    ----------
+    cut : int
+        Connections that were shut down.
+    """
+
+    def __init__(self) -> None:
+        self.cut = 0
+        self.most_connections = min(_MOST_CONNECTIONS, _handles() // 8)
+        self._limits: dict[int, _Limit] = {}
+        self._connections: dict[int, _Connection] = {}  # by inode, the oldest first
+        self._others: set[int] = set()
+        self._lock = Lock()
+        self._stopping = Flag()
+        self._thread: Thread | None = None
+
+    def watch(self, endpoint: str, most_bytes: int, per_s: float = 0.0) -> None:
+        """Bound the connections to an endpoint that is bound.
+
+        Parameters
+        ----------
+        endpoint : str
+            As ZeroMQ knows it; other endpoints than TCP are left alone: who reaches
+            them is a user of this machine.
+        most_bytes : int
+            What a connection may have sent beyond what `credit` was given for.
+        per_s : float
+            Bytes that are forgiven each second.
+        """
+        if not endpoint.startswith("tcp://"):
+            return
+        port = int(endpoint.rsplit(":", 1)[1])
+        self._limits[port] = _Limit(most_bytes, per_s)
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="nv-door", daemon=True)
+            self._thread.start()
+
+    def credit(self, frames: "Sequence[zmq.Frame]") -> None:
+        """Note that a whole message was taken from a connection."""
+        try:
+            handle = int(str(frames[-1].get("__fd")))
+            inode = os.fstat(handle).st_ino
+        except (ValueError, OSError):  # ZMQError is one: the connection has gone
+            return
+        with self._lock:
+            connection = self._connections.get(inode)
+            if connection is not None:
+                size = sum(len(frame) + _PART_BYTES for frame in frames)
+                connection.credit += size
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_LOOK_S):
+            try:
+                self._look()
+            except Exception:  # nothing may end the watch
+                log.exception("the connections could not be watched")
+
+    def _look(self) -> None:
+        now_s = monotonic()
+        with self._lock:
+            seen = set()
+            for handle, inode in _sockets():
+                seen.add(inode)
+                if inode not in self._others:
+                    self._measure(handle, inode, now_s)
+            self._others &= seen
+            for inode in self._connections.keys() - seen:
+                del self._connections[inode]
+            for port, limit in self._limits.items():
+                self._judge(port, limit)
+
+    def _measure(self, handle: int, inode: int, now_s: float) -> None:
+        try:
+            with socket.socket(fileno=os.dup(handle)) as one:
+                port, state, received = _facts(one)
+        except OSError:
+            return  # it has just been closed
+        if port not in self._limits or state == _LISTENING:
+            self._others.add(inode)
+            return
+        known = self._connections.get(inode)
+        if known is None:
+            known = _Connection(inode, port, now_s, handle)
+            self._connections[inode] = known
+        known.handle = handle
+        forgiven = (now_s - known.began_s) * self._limits[port].per_s
+        known.surplus = max(0.0, received - known.credit - forgiven - _FREE_BYTES)
+
+    def _judge(self, port: int, limit: _Limit) -> None:
+        """Cut what is too much: who sent the most, and who came last."""
+        every = self._connections.values()
+        here = [one for one in every if one.port == port and not one.cut]
+        for connection in here[self.most_connections :]:
+            self._cut(connection, f"there are {self.most_connections} already")
+        by_size = sorted(here, key=lambda c: c.surplus, reverse=True)
+        total = sum(connection.surplus for connection in by_size)
+        for connection in by_size:
+            alone = connection.surplus > limit.most_bytes
+            if not alone and total <= limit.most_bytes * _ALL_TOGETHER:
+                break
+            total -= connection.surplus
+            self._cut(connection, "it sends more than it may")
+
+    def _cut(self, connection: _Connection, reason: str) -> None:
+        try:
+            with socket.socket(fileno=os.dup(connection.handle)) as one:
+                # The handle may be another's by now.
+                if os.fstat(one.fileno()).st_ino != connection.inode:
+                    return
+                # Whoever goes on sending is told at once, by a reset.
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                one.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+        self.cut += 1
+        connection.cut = True
+        log.warning("a connection to port %d was cut: %s", connection.port, reason)
+
+
+def _handles() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**20 if soft == resource.RLIM_INFINITY else soft
+
+
+def _sockets() -> Iterator[tuple[int, int]]:
+    """Handle and inode of each socket of this process."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            status = os.fstat(int(name))
+        except OSError:
+            continue
+        if stat.S_ISSOCK(status.st_mode):
+            yield int(name), status.st_ino
+
+
+def _facts(one: socket.socket) -> tuple[int, int, int]:
+    """Local port, state and bytes received; port 0: no TCP socket."""
+    if one.family not in (socket.AF_INET, socket.AF_INET6):
+        return 0, 0, 0
+    if one.type != socket.SOCK_STREAM:
+        return 0, 0, 0
+    info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+    received = 0
+    if len(info) >= _BYTES_RECEIVED_AT + _BYTES_RECEIVED.size:
+        (received,) = _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)
+    return one.getsockname()[1], info[0], received

@@ -1,0 +1,128 @@
+"""Files that are small and stand for much, or name what they must not."""
+
+import io
+import logging
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from command import neurovocal
+from tiny_bundle import edit_manifest, make_tiny_bundle
+
+from neurovocal.engine import bounded_yaml
+from neurovocal.engine.cli.logs import Sentences
+from neurovocal.engine.config import parse_config
+from neurovocal.engine.errors import BundleError, ConfigError
+from neurovocal.engine.located import parse_located
+from neurovocal.engine.manifest import load_bundle
+from neurovocal.engine.process import usage
+from neurovocal.plugins._npz import read_npz
+from neurovocal.plugins.sink_recording import track_name
+
+LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+)
+BOMBS = {
+    "a billion laughs": (LAUGHS, "stands for more than 500000 values"),
+    "brackets": ("a: " + "[" * 50_000, "nested too deeply"),
+    "levels": ("a: " + "[" * 200 + "]" * 200, "nested too deeply"),
+    "megabytes": ("a: " + "x" * (3 * 2**20), "is longer than 2097152 bytes"),
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), BOMBS.values(), ids=BOMBS)
+def test_a_yaml_bomb_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    before_mb = usage().rss_mb
+    with pytest.raises(ConfigError, match=sentence):
+        parse_config(parse_located(text, "bomb.yaml"))
+    folder = make_tiny_bundle(tmp_path / "tiny")
+    (folder / "manifest.yaml").write_text(text)
+    with pytest.raises(BundleError, match=sentence):
+        load_bundle(folder)
+    assert usage().rss_mb - before_mb < 300
+
+
+@pytest.mark.parametrize(
+    "value", ["9" * 5000, "0x" + "f" * 5000, "1:" * 5000 + "1", "2001-99-99"]
+)
+def test_a_value_that_is_none_is_told_in_a_sentence(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(parse_located(f"version: {value}", "odd.yaml"))
+    assert len(str(caught.value)) < 500
+    folder = make_tiny_bundle(tmp_path / "tiny")
+    (folder / "manifest.yaml").write_text(f"version: {value}")
+    with pytest.raises(BundleError):
+        load_bundle(folder)
+
+
+def test_what_people_write_is_read_as_before() -> None:
+    text = "a: [1, 2.5, yes, null, 2020-01-02]\nb: &x {c: d}\ne: *x\n"
+    assert bounded_yaml.load(text) == yaml.safe_load(text)
+    assert bounded_yaml.load("") is None
+
+
+@pytest.mark.parametrize("part", ["front_end", "detector"])
+def test_a_bundle_runs_no_file_of_its_own(tmp_path: Path, part: str) -> None:
+    folder = make_tiny_bundle(tmp_path / "tiny")
+    proof = tmp_path / "proof"
+    evil = folder / "evil.py"
+    evil.write_text(f"open({str(proof)!r}, 'w')\nplugin = None\n")
+
+    content = yaml.safe_load((folder / "manifest.yaml").read_text("utf-8"))
+    named = {**(content.get(part) or {}), "plugin": f"{evil}:plugin"}
+    edit_manifest(folder, **{part: named})
+    with pytest.raises(BundleError, match="not the name of an installed plugin"):
+        load_bundle(folder)
+    assert neurovocal("bundle", "check", str(folder)).code == 1
+    assert not proof.exists()
+
+
+def test_a_packed_desert_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    head = io.BytesIO()
+    shape = (100 * 2**20,)
+    description = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(head, description)
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("frames.npy", "w", force_zip64=True) as entry,
+    ):
+        entry.write(head.getvalue())
+        for _ in range(400):
+            entry.write(bytes(2**20))
+    assert path.stat().st_size < 2**20
+    before_mb = usage().rss_mb
+    with pytest.raises(BundleError, match="bytes unpacked: 268435456 is the most"):
+        read_npz(path, "golden vectors", "frames")
+    assert usage().rss_mb - before_mb < 100
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../../x", "/etc/x", "a/../../b"])
+def test_a_streams_name_leads_nowhere(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{track_name(name)}.wav"
+    assert path.parent == tmp_path
+    folder = tmp_path / track_name(name)
+    assert folder.resolve().parent == tmp_path
+
+
+def test_what_is_printed_does_not_steer_the_terminal(tmp_path: Path) -> None:
+    name = "\x1b]0;renamed\x07\nerror: forged.wav"
+    done = neurovocal("detect", str(tmp_path / name))
+    assert done.code != 0
+    assert "\x1b" not in done.err
+    assert "\x07" not in done.err
+    record = logging.LogRecord(
+        "neurovocal", logging.WARNING, __file__, 1, "lost %s", (name,), None
+    )
+    line = Sentences(tracebacks=False).format(record)
+    assert line == "warning: lost ?]0;renamed??error: forged.wav"
+
+
+def test_a_bundle_that_is_told_of_does_not_steer_it_either(tmp_path: Path) -> None:
+    folder = make_tiny_bundle(tmp_path / "tiny")
+    edit_manifest(folder, species="\x1b[31mred")
+    shown = neurovocal("bundle", "show", str(folder))
+    assert shown.code == 0
+    assert "\x1b" not in shown.out

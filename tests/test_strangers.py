@@ -1,0 +1,273 @@
+"""Connections that want to do harm: everybody else is served, nothing grows."""
+
+import json
+import random
+import socket
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+from urllib.request import urlopen
+
+import pytest
+from hostile import all_leave, frame, is_cut, silent, speaking
+from publishing import Engine
+from test_relay import relaying
+
+from neurovocal.engine.client import Control, Subscriber
+from neurovocal.engine.process import usage
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.plugins import _http, control_zmq
+from neurovocal.plugins._door import Door
+from neurovocal.plugins.control_zmq import ControlSocket
+from neurovocal.plugins.sink_prometheus import PrometheusOptions, PrometheusSink
+
+PATIENCE_S = 30.0
+CROWD = 500
+
+
+@pytest.fixture(autouse=True)
+def strangers_leave() -> Iterator[None]:
+    yield
+    all_leave()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine(tmp_path)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def control() -> Iterator[ControlSocket]:
+    options = control_zmq.ControlOptions(endpoint="tcp://127.0.0.1:*")
+    server = control_zmq.plugin.build(options, BuildContext(SystemClock(), "run"))
+    server.open()
+    done = Flag()
+
+    def serve() -> None:
+        while not done.is_set():
+            server.serve(lambda request: {"ok": True, "echo": request}, 0.02)
+
+    thread = Thread(target=serve)
+    thread.start()
+    yield server
+    done.set()
+    thread.join(PATIENCE_S)
+    server.close()
+
+
+@pytest.fixture
+def page() -> Iterator[PrometheusSink]:
+    pytest.importorskip("prometheus_client")
+    sink = PrometheusSink(PrometheusOptions(endpoint="127.0.0.1:0"))
+    sink.open()
+    yield sink
+    sink.close()
+
+
+def crowd(endpoint: str) -> list[socket.socket]:
+    """Half of it silent, half in the middle of its first word."""
+    strangers = [silent(endpoint) for _ in range(CROWD)]
+    for stranger in strangers[::2]:
+        stranger.sendall(b"\xff")
+    return strangers
+
+
+def hears(engine: Engine, subscriber: Subscriber) -> bool:
+    for _ in range(600):
+        engine.send()
+        if subscriber.receive(0.05) is not None:
+            return True
+    return False
+
+
+def test_five_hundred_who_say_nothing_keep_nobody_from_listening(
+    engine: Engine,
+) -> None:
+    strangers = crowd(engine.zmq.endpoint) + crowd(engine.replay)
+    engine.send(20, only_keep=True)
+    with Subscriber(
+        engine.zmq.endpoint, replay=engine.replay, start="run"
+    ) as subscriber:
+        heard = [subscriber.receive(PATIENCE_S) for _ in range(20)]
+        assert [one.seq for one in heard if one] == list(range(20))
+        assert hears(engine, subscriber)
+    # Nobody greets for ever.
+    assert all(map(is_cut, strangers))
+
+
+def test_five_hundred_who_say_nothing_keep_nobody_from_steering(
+    control: ControlSocket,
+) -> None:
+    crowd(control.endpoint)
+    with Control(control.endpoint, timeout=PATIENCE_S) as asked:
+        assert asked.command("ping")["ok"]
+
+
+def test_five_hundred_who_say_nothing_keep_nobody_from_a_relay(
+    engine: Engine,
+) -> None:
+    with relaying([engine], replay=True) as relay:
+        crowd(relay.endpoint)
+        crowd(relay.replay_endpoint or "")
+        with Subscriber(relay.endpoint) as subscriber:
+            assert hears(engine, subscriber)
+
+
+def test_five_hundred_who_say_nothing_keep_nobody_from_the_metrics(
+    page: PrometheusSink,
+) -> None:
+    endpoint = f"127.0.0.1:{page.port}"
+    strangers = crowd(endpoint)
+    with urlopen(f"http://{endpoint}/metrics", timeout=PATIENCE_S) as answer:
+        assert answer.status == 200
+    server = page._server
+    assert server is not None
+    assert server.connections <= _http.MOST_CONNECTIONS
+    # One that says a byte now and then has no longer than one that is silent.
+    done = Flag()
+
+    def drip() -> None:
+        while not done.wait(0.2):
+            try:
+                strangers[-1].sendall(b"G")
+            except OSError:
+                return
+
+    dripping = Thread(target=drip)
+    dripping.start()
+    assert is_cut(strangers[-1])
+    done.set()
+    dripping.join(PATIENCE_S)
+
+
+def test_there_are_only_so_many_connections(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = engine.zmq._guard._door
+    monkeypatch.setattr(door, "most_connections", 50)
+    with Subscriber(engine.zmq.endpoint) as subscriber:
+        assert hears(engine, subscriber)
+        strangers = [speaking(engine.zmq.endpoint, b"SUB") for _ in range(100)]
+        # Who came last goes; who was there stays.
+        assert is_cut(strangers[-1])
+        assert hears(engine, subscriber)
+        assert subscriber.missed == 0
+
+
+@pytest.mark.parametrize("part", [b"x", b"x" * 16000])
+def test_a_command_without_an_end_is_cut_off(
+    control: ControlSocket, part: bytes
+) -> None:
+    before_mb = usage().rss_mb
+    stranger = speaking(control.endpoint, b"DEALER")
+    with Control(control.endpoint, timeout=PATIENCE_S) as asked:
+        assert asked.command("ping")["ok"]
+        assert is_cut(stranger, repeat(frame(part, more=True) * 100))
+        assert asked.command("ping")["ok"]
+    assert usage().rss_mb - before_mb < 500
+
+
+def test_a_question_without_an_end_is_cut_off(engine: Engine) -> None:
+    stranger = speaking(engine.replay, b"DEALER")
+    assert is_cut(stranger, repeat(frame(b"x", more=True) * 1000))
+    engine.send(3, only_keep=True)
+    with Subscriber(
+        engine.zmq.endpoint, replay=engine.replay, start="run"
+    ) as subscriber:
+        assert subscriber.receive(PATIENCE_S) is not None
+
+
+def test_many_commands_that_end_are_no_attack(control: ControlSocket) -> None:
+    # More bytes than a connection may leave unread, each of them read.
+    with Control(control.endpoint, timeout=PATIENCE_S) as asked:
+        for _ in range(90):
+            assert asked.command("ping", {"x": "x" * 60_000})["ok"] or True
+    assert control._guard._door.cut == 0
+
+
+@pytest.mark.parametrize("length", [10, 16_000])
+def test_topics_without_end_are_cut_off(engine: Engine, length: int) -> None:
+    rng = random.Random(0)
+    before_mb = usage().rss_mb
+    stranger = speaking(engine.zmq.endpoint, b"SUB")
+    done = Flag()
+
+    def publish() -> None:
+        while not done.is_set():
+            engine.zmq.flush(0.0)
+            done.wait(0.01)
+
+    looking = Thread(target=publish)
+    looking.start()
+    topics = (b"\1" + rng.randbytes(length) for _ in range(200_000))
+    assert is_cut(stranger, map(frame, topics))
+    done.set()
+    looking.join(PATIENCE_S)
+    with Subscriber(engine.zmq.endpoint) as subscriber:
+        assert hears(engine, subscriber)
+    assert usage().rss_mb - before_mb < 500
+
+
+def test_a_relay_hands_no_flood_of_topics_on(engine: Engine) -> None:
+    with relaying([engine]) as relay:
+        strangers = [speaking(relay.endpoint, b"SUB") for _ in range(2)]
+        for number, stranger in enumerate(strangers):
+            for topic in range(10_000):
+                stranger.sendall(frame(b"\1nv1/label/%d-%d" % (number, topic)))
+        with Subscriber(relay.endpoint) as subscriber:
+            assert hears(engine, subscriber)
+        assert relay._topics_bytes <= 257 * 1024
+        # The station did not have to cut the relay.
+        assert engine.zmq._guard._door.cut == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 60_000,
+        b'{"a":' * 10_000,
+        b'{"v":1,"id":1e999,"command":"set"}',
+        b'{"v":NaN}',
+        b'{"v":1,"command":"' + b"9" * 60_000 + b'"}',
+        json.dumps({f"k{n}": n for n in range(4000)}).encode(),
+    ],
+    ids=["lists", "objects", "infinite", "nan", "long", "many"],
+)
+def test_a_strange_command_is_refused_at_once(
+    control: ControlSocket, body: bytes
+) -> None:
+    stranger = speaking(control.endpoint, b"DEALER")
+    stranger.sendall(frame(body))
+    stranger.settimeout(PATIENCE_S)
+    assert stranger.recv(1 << 16)
+
+
+def test_a_command_of_ten_megabytes_ends_the_connection(
+    control: ControlSocket,
+) -> None:
+    stranger = speaking(control.endpoint, b"DEALER")
+    stranger.sendall(b"\2" + (10 * 2**20).to_bytes(8))
+    assert is_cut(stranger)
+    with Control(control.endpoint, timeout=PATIENCE_S) as asked:
+        assert asked.command("ping")["ok"]
+
+
+def test_a_door_leaves_other_sockets_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with (
+            socket.create_connection(("127.0.0.1", port)) as client,
+            server.accept()[0] as ours,
+        ):
+            door = Door()
+            door.watch(f"tcp://127.0.0.1:{port + 1 if port < 65535 else 1}", 10)
+            client.sendall(b"x" * 100_000)
+            door._look()
+            assert door.cut == 0
+            assert ours.recv(10) == b"x" * 10
+            door.close()
