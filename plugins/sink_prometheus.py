@@ -218,7 +218,7 @@ def _problems(options: PrometheusOptions) -> Iterator[str]:
         yield (
             f"endpoint '{options.endpoint}' is not HOST:PORT, such as 127.0.0.1:9464"
         )
-    elif not (options.allow_remote or is_loopback(match[1])):
+    elif not options.allow_remote and (match[1] == "lo" or not is_loopback(match[1])):
         yield (
             f"endpoint '{options.endpoint}' lets other machines read it, unencrypted: "
             "bind 127.0.0.1, or say 'allow_remote: true'"

@@ -10,7 +10,7 @@ from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.testing import ScriptedSource, check_sink
 from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Gap, Message
+from neurovocal.engine.types import Gap, Message, Stats, StreamInfo
 from neurovocal.plugins.sink_prometheus import PrometheusOptions, PrometheusSink, plugin
 
 pytest.importorskip("prometheus_client")
@@ -69,6 +69,9 @@ def test_wider_than_this_machine_needs_the_users_word():
 
     assert problems() == []
     assert "allow_remote: true" in problems(endpoint="0.0.0.0:9464")[0]
+    for host in ("[::]", "*", "station-1", "lo"):
+        assert "allow_remote: true" in problems(endpoint=f"{host}:9464")[0]
+    assert problems(endpoint="[::1]:9464") == []
     assert problems(endpoint="0.0.0.0:9464", allow_remote=True) == []
     assert "is not HOST:PORT" in problems(endpoint="9464")[0]
     with pytest.raises(ConfigError, match="allow_remote"):
@@ -85,3 +88,25 @@ def test_it_is_a_sink_and_a_taken_port_is_a_sentence():
     with pytest.raises(ConfigError, match="cannot be bound"):
         second.open()
     first.close()
+
+
+def test_strange_names_do_not_spoil_the_page_and_old_ones_are_forgotten():
+    sink = PrometheusSink(PrometheusOptions(endpoint="127.0.0.1:0"))
+    sink.open()
+    names = [f"{n}.wav" for n in range(300)] + ['a"} 1\nforged{x="', "b\udcff"]
+    values = {
+        "source": {"heard": 1, "lost": 0},
+        **dict.fromkeys(("lag_ms", "drift_ppm"), 0.0),
+        **{key: {} for key in ("events", "stages", "sinks", "latency")},
+        "process": {"rss_mb": 1.0, "handles": 1},
+    }
+    for name in names:
+        info = StreamInfo(name, 32000)
+        sink.write(Message(info, Gap(0, 10, "overrun"), 0, 10, None))
+        sink.write(Message(info, Stats(values), 0, 10, None))
+    with urlopen(f"http://127.0.0.1:{sink.port}/metrics", timeout=PATIENCE_S) as page:
+        lines = page.read().decode().splitlines()
+    sink.close()
+    assert not any(line.startswith("forged") for line in lines)
+    assert any("b\\\\udcff" in line for line in lines)
+    assert sum(line.startswith("neurovocal_gaps_total{") for line in lines) == 200

@@ -15,10 +15,14 @@ from hostile import all_leave, frame, is_cut, silent, speaking
 from publishing import Engine
 from test_relay import relaying
 
-from neurovocal.engine.client import Control, Subscriber
+from neurovocal.engine import received, resume
+from neurovocal.engine.client import Control, Received, Subscriber
 from neurovocal.engine.process import usage
+from neurovocal.engine.received import received_of
 from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Label, Message, StreamInfo
+from neurovocal.engine.wire import decode, encode
 from neurovocal.plugins import _http, control_zmq
 from neurovocal.plugins._door import Door
 from neurovocal.plugins.control_zmq import ControlSocket
@@ -271,3 +275,36 @@ def test_a_door_leaves_other_sockets_alone() -> None:
             assert door.cut == 0
             assert ours.recv(10) == b"x" * 10
             door.close()
+
+
+def message(kind: type, stream: str, run: str, seq: int) -> Received:
+    event = kind(seq, seq, seq + 9, "a", 0.5, "final", "m")
+    parts = encode(
+        Message(StreamInfo(stream, 32000), event, seq, seq + 20, 0), run, 1.0
+    )
+    return received_of(*decode(parts))
+
+
+def test_names_without_end_do_not_fill_a_readers_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(received, "MOST_TOPICS", 100)
+    monkeypatch.setattr(received, "MOST_RUNS", 10)
+    sequences = received.Sequences()
+    for number in range(1000):
+        told = message(Label, f"stream{number}", f"run{number}", 0)
+        assert sequences.check(told) == (None, number > 0)
+    assert len(sequences._next) == 100
+    assert len(sequences._runs) == 10
+
+
+def test_holes_without_end_do_not_fill_a_readers_memory() -> None:
+    resumer = resume.Resumer(frozenset({"label"}), None, "journal", {})
+    for number in range(5000):
+        resumer.live(message(Label, f"stream{number}", "run", 1000), 0.0)
+    assert sum(len(known.held) for known in resumer._topics.values()) == 4000
+    # In the end all that was held is handed out, and there is room again.
+    for now_s in (10.0, 20.0):
+        resumer.questions(now_s)
+    assert len(resumer.ready) == 4000
+    assert resumer._held == 0
