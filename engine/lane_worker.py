@@ -388,6 +388,7 @@ class LaneWorker:
                 "lost": self.lost_samples,
                 "state": self._shell.state.condition,
                 "outages": self._shell.state.outages,
+                "repeated": self._shell.repeated,
             },
             "sinks": self._dispatcher.statistics(),
             "latency": {k: v.summary() for k, v in self.ledgers.items()},
