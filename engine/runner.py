@@ -19,7 +19,7 @@ from neurovocal.engine.errors import (
     ConfigError,
     NeurovocalError,
 )
-from neurovocal.engine.faults.apply import Injection
+from neurovocal.engine.faults.injection import injection_of
 from neurovocal.engine.lane import Lane
 from neurovocal.engine.lane_worker import BuildLane, LaneWorker
 from neurovocal.engine.notify import ServiceManager
@@ -98,10 +98,8 @@ class Runner:
         observers: Sequence[Sink] = (),
         recalled: Sequence[Recalled] = (),
     ) -> None:
-        self._injection = Injection(plan) if plan.config.shared.faults else None
-        if self._injection:
-            plan = self._injection.plan
-        self.plan = plan
+        self._injection = injection_of(plan)
+        plan = self.plan = self._injection.plan
         self._clock = plan.context.clock
         self._stopped = self._forced = False
         self.started = False  # until then, opening sinks and sources may block
@@ -196,8 +194,7 @@ class Runner:
         self._wake.put(None)
 
     def _start(self) -> None:
-        if self._injection:
-            self._injection.open(self.lanes)
+        self._injection.open(self.lanes)
         for sink in self.sinks:
             sink.open()
         if self._control:
@@ -209,8 +206,7 @@ class Runner:
         if self._control:
             self._control.start()
         self.watchdog.start()
-        if self._injection:
-            self._injection.start()
+        self._injection.start()
 
     def _give_up(self, sentence: str) -> None:
         self._gave_up.append(sentence)
@@ -228,8 +224,7 @@ class Runner:
         for sink in reversed(self.sinks):
             sink.drain(_TICK_S, hurry=True)
             sink.close()
-        if self._injection:
-            self._injection.close()
+        self._injection.close()
 
     def _watch(self, tick: Callable[[], None]) -> None:
         """Until all lanes have finished, one has failed, or `stop` is called."""
@@ -283,8 +278,7 @@ class Runner:
                 tick()
         for sink in reversed(self.sinks):
             sink.close()
-        if self._injection:
-            self._injection.close()
+        self._injection.close()
         self._conclude(outcome)
         return outcome
 

@@ -197,7 +197,9 @@ def test_a_gate_that_is_too_slow_for_a_live_source_is_closed() -> None:
     assert kept == set(range(900, 3000))
 
 
-def run(privacy: Any, items: list[Any], *sinks: CollectSink, gate: Any = Above) -> Any:
+def run(
+    privacy: Any, items: list[Any], *sinks: Any, gate: Any = Above, faults: Any = ()
+) -> Any:
     extra: dict[Any, Any] = {
         ("detector", "gate"): _plugin("detector", STAGES["gate"]),
         ("features", "frames"): _plugin("features", STAGES["frames"]),
@@ -216,6 +218,7 @@ def run(privacy: Any, items: list[Any], *sinks: CollectSink, gate: Any = Above) 
         "models": [{"plugin": "namer"}],
         "sinks": [{"plugin": f"sink{i}"} for i in range(len(sinks))],
         "privacy": privacy,
+        "faults": list(faults),
     }
     located = parse_located(yaml.safe_dump(data), "x.yaml")
     context = BuildContext(clock=ManualClock(EPOCH), run="test")
@@ -246,6 +249,22 @@ def test_labels_of_what_is_withheld_leave_all_the_same() -> None:
     assert plain.events(Frames)
     assert not gated.events(Frames)
     assert not closed.events(Frames)
+
+
+def test_a_gate_that_is_made_to_crash_lets_nothing_out() -> None:
+    items = [audio("." * 100, 1000 * i) for i in range(14)]
+    plain, struck = CollectSink(ALL), CollectSink(ALL)
+    privacy = {"gate": ABOVE, "before_s": 0, "after_s": 0}
+    crash = {"fault": "crash", "at_s": 2, "stage": "above"}
+    run(privacy, items, plain)
+    run(privacy, items, struck, faults=[crash])
+    assert len(split_loud(plain)[0]) == 14_000
+    left, kept = split_loud(struck)
+    # Asked again ten seconds later, it works.
+    assert kept == set(range(2000, 12_000 + 1000))
+    assert left == set(range(14_000)) - kept
+    details = [health.detail for health in struck.events(Health)]
+    assert "injected: crash of above" in details
 
 
 def split_loud(sink: CollectSink) -> tuple[set[int], set[int]]:

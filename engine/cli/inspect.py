@@ -13,7 +13,7 @@ from neurovocal.engine.cli.run import SetOption
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config import MultiConfig, SingleConfig, load_config
 from neurovocal.engine.errors import ConfigError, DeviceError, PluginError
-from neurovocal.engine.faults.apply import listed
+from neurovocal.engine.faults.options import listed
 from neurovocal.engine.plan import Plan
 from neurovocal.engine.printable import printable
 from neurovocal.engine.protocols import Source

@@ -18,15 +18,15 @@ from neurovocal.engine.faults.options import (
     LastingFault,
     NetworkCut,
     SubscriberStall,
+    listed,
 )
 from neurovocal.engine.faults.schedule import Act, FullDisk, Schedule, kill
 from neurovocal.engine.faults.source import (
     ClippedSource,
-    CrashingSource,
     FaultySource,
-    HangingSource,
     JitterySource,
 )
+from neurovocal.engine.faults.source_call import CrashingSource, HangingSource
 from neurovocal.engine.faults.source_outage import (
     DroppingSource,
     StalledSource,
@@ -54,7 +54,7 @@ _SOURCES: dict[str, Callable[..., FaultySource[Any]]] = {
 }
 
 
-class Injection:
+class PlannedFaults:
     """The faults of a run: in its plan, in its network, and at their time.
 
     Parameters
@@ -84,7 +84,7 @@ class Injection:
         self._struck = struck
         self.plan = self._spoilt(plan)
 
-    def open(self, lanes: Sequence[Notable]) -> None:
+    def open(self, lanes: Sequence[Notable], /) -> None:
         """Say what is to come, and stand where the network will break.
 
         Parameters
@@ -220,12 +220,3 @@ class Injection:
         }
         behind = {n: f"tcp://127.0.0.1:{p.target}" for n, p in proxies.items()}
         return options.model_copy(update=behind)
-
-
-def listed(faults: Sequence[AnyFault]) -> list[str]:
-    """Each fault in a few words."""
-    return [
-        f"{fault.words} at {fault.at_s:g} s"
-        + ("" if fault.lane is None else f" in lane '{fault.lane}'")
-        for fault in faults
-    ]

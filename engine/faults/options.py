@@ -1,5 +1,6 @@
 """`faults:` in a configuration: what is to go wrong, when and for how long."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
@@ -191,3 +192,12 @@ Fault: TypeAlias = Annotated[
 
 # Where audio waits for its reader, time does not pass by itself: none of these is.
 LIVE_ONLY = (Jitter, Stall, Unplug, Drift)
+
+
+def listed(faults: Sequence[AnyFault]) -> list[str]:
+    """Each fault in a few words."""
+    return [
+        f"{fault.words} at {fault.at_s:g} s"
+        + ("" if fault.lane is None else f" in lane '{fault.lane}'")
+        for fault in faults
+    ]

@@ -13,12 +13,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from neurovocal.engine.errors import Disconnected, EndOfStream
-from neurovocal.engine.faults.herald import InjectedError, begins, ends
+from neurovocal.engine.faults.herald import begins, ends
 from neurovocal.engine.faults.options import (
     AnyFault,
     Clip,
-    Crash,
-    Hang,
     Jitter,
     LastingFault,
 )
@@ -268,37 +266,6 @@ class JitterySource(FaultySource[Jitter]):
                 item = replace(item, arrived_ns=now)
             self._ready.append(item)
         self._kept = []
-
-
-class CrashingSource(FaultySource[Crash]):
-    """A read raises."""
-
-    def _strike(self) -> None:
-        super()._strike()
-        self._ready.extend([self._crash] * self._fault.times)
-        self._active = False
-
-    def _crash(self) -> None:
-        raise InjectedError(f"injected: {self._fault.words}")
-
-
-class HangingSource(FaultySource[Hang]):
-    """A read does not return for a while."""
-
-    _ends_by_samples = False
-
-    def _strike(self) -> None:
-        super()._strike()
-        self._ready.append(lambda: wait(self._clock, self._fault.for_s))
-        self._ready.append(ends(self._fault))
-        self._active = False
-
-
-def wait(clock: Clock, seconds: float) -> None:
-    """Return after `seconds`, whatever happens."""
-    until_ns = clock.monotonic_ns() + round(seconds * NS)
-    while not clock.wait_until(until_ns, 1.0):
-        pass
 
 
 def moved(item: Block | Gap | Anchor, by: int) -> Block | Gap | Anchor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from neurovocal.engine.faults.herald import Herald, InjectedError, begins, ends
 from neurovocal.engine.faults.options import Crash, Hang
-from neurovocal.engine.faults.source import wait
+from neurovocal.engine.faults.source_call import wait
 from neurovocal.engine.protocols import Controllable
 from neurovocal.engine.registry import BuildContext, Options
 from neurovocal.engine.timebase import NS, Clock
