@@ -2,7 +2,9 @@
 
 import io
 import logging
+import struct
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,19 @@ from tiny_bundle import edit_manifest, make_tiny_bundle
 from neurovocal.engine import bounded_yaml
 from neurovocal.engine.cli.logs import Sentences
 from neurovocal.engine.config import parse_config
-from neurovocal.engine.errors import BundleError, ConfigError
+from neurovocal.engine.errors import (
+    BundleError,
+    ConfigError,
+    EndOfStream,
+    NeurovocalError,
+)
 from neurovocal.engine.located import parse_located
 from neurovocal.engine.manifest import load_bundle
 from neurovocal.engine.process import usage
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.types import Block
+from neurovocal.plugins import source_file
 from neurovocal.plugins._npz import read_npz
 from neurovocal.plugins.sink_recording import track_name
 
@@ -126,3 +137,45 @@ def test_a_bundle_that_is_told_of_does_not_steer_it_either(tmp_path: Path) -> No
     shown = neurovocal("bundle", "show", str(folder))
     assert shown.code == 0
     assert "\x1b" not in shown.out
+
+
+def wav(*, channels: int = 1, rate: int = 8000, claimed: int = 16_000) -> bytes:
+    """A second of silence whose header may say anything."""
+    head = struct.pack(
+        "<IHHIIHH", 16, 1, channels, rate, rate, 2 * channels % 65536, 16
+    )
+    body = b"fmt " + head + b"data" + struct.pack("<I", claimed) + bytes(16_000)
+    return b"RIFF" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE" + body
+
+
+@pytest.mark.parametrize(
+    ("lie", "samples"),
+    [
+        ({"claimed": 0xFFFFFFF0}, 8000),
+        ({"rate": 10**9}, 8000),
+        ({"channels": 1000}, 8),
+        ({"channels": 65535}, None),
+        ({"channels": 0}, None),
+        ({"rate": 0xFFFFFFFF}, None),
+    ],
+)
+def test_a_header_that_lies_costs_nothing(
+    tmp_path: Path, lie: dict[str, int], samples: int | None
+) -> None:
+    path = tmp_path / "lie.wav"
+    path.write_bytes(wav(**lie))
+    options = source_file.FileOptions(path=str(path))
+    source = source_file.plugin.build(options, BuildContext(SystemClock(), "run"))
+    before_mb, heard = usage().rss_mb, 0
+    if samples is None:
+        with pytest.raises(NeurovocalError):
+            source.open()
+        return
+    source.open()
+    with suppress(EndOfStream):
+        for _ in range(10_000):
+            item = source.read(0.0)
+            heard += len(item.samples) if isinstance(item, Block) else 0
+    source.close()
+    assert heard == samples
+    assert usage().rss_mb - before_mb < 100
