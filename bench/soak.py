@@ -29,10 +29,11 @@ import yaml
 
 from neurovocal.engine.config import parse_config
 from neurovocal.engine.located import parse_located
+from neurovocal.engine.outcome import Outcome
 from neurovocal.engine.plan import make_plan
 from neurovocal.engine.process import usage
 from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
-from neurovocal.engine.runner import Outcome, Runner
+from neurovocal.engine.runner import Runner
 from neurovocal.engine.testing import canonical
 from neurovocal.engine.timebase import SystemClock
 from neurovocal.engine.types import Message

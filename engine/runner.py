@@ -1,77 +1,40 @@
 """Runs a plan: ordered start, orderly stop within a deadline, an honest outcome."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-from neurovocal.engine.buffers import Mailbox
+from neurovocal.engine.assembly import (
+    gates,
+    lane_context,
+    may_leave,
+    observer_worker,
+    sink_worker,
+)
 from neurovocal.engine.build import build_lane
 from neurovocal.engine.control import CommandBus
 from neurovocal.engine.control_worker import ControlWorker
 from neurovocal.engine.dispatch import Dispatcher, Numbers
-from neurovocal.engine.errors import (
-    EXIT_CLEAN,
-    EXIT_LOSS,
-    EXIT_RUNTIME,
-    ConfigError,
-    NeurovocalError,
-)
 from neurovocal.engine.faults.injection import injection_of
 from neurovocal.engine.lane import Lane
 from neurovocal.engine.lane_worker import BuildLane, LaneWorker
 from neurovocal.engine.notify import ServiceManager
 from neurovocal.engine.orders import Inbox, Recalled, Script
-from neurovocal.engine.outlet import MakeGate, everything
-from neurovocal.engine.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
-from neurovocal.engine.privacy import AudioGate, NoAudio
+from neurovocal.engine.outcome import Outcome
+from neurovocal.engine.plan import LanePlan, Plan
 from neurovocal.engine.protocols import Sink, Source
-from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.sink_worker import SinkWorker
 from neurovocal.engine.swap import Swapper
 from neurovocal.engine.timebase import NS
-from neurovocal.engine.types import Message, StreamInfo
+from neurovocal.engine.types import StreamInfo
 from neurovocal.engine.watchdog import Watchdog
 
 log = logging.getLogger("neurovocal")
 
 _ORDERLY_SHARE = 0.75
 _TICK_S = 0.1
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a run came to; ``exit_code`` follows DESIGN section 9."""
-
-    seconds: float = 0.0
-    streams: int = 0
-    lost_samples: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    forced: bool = False
-    errors: list[str] = field(default_factory=list)
-    config_error: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """0 clean, 1 configuration, 2 runtime failure, 3 loss or force."""
-        if self.errors:
-            return ConfigError.exit_code if self.config_error else EXIT_RUNTIME
-        lossy = self.forced or self.lost_samples > 0 or self.dropped.total() > 0
-        return EXIT_LOSS if lossy else EXIT_CLEAN
-
-    def sentences(self) -> list[str]:
-        """What a person must know when the run has ended."""
-        lines = list(self.errors)
-        if self.lost_samples:
-            lines.append(f"{self.lost_samples} samples were lost (see the gaps)")
-        if self.dropped:
-            kinds = ", ".join(f"{n} {kind}" for kind, n in self.dropped.most_common())
-            lines.append(f"messages dropped by full or failing queues: {kinds}")
-        if self.forced:
-            lines.append("the run was stopped by force before all was written")
-        return lines
 
 
 class Runner:
@@ -107,11 +70,11 @@ class Runner:
         # thing to wait on whose other side takes no lock that the waiter holds.
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._sources: list[Source] = [
-            lane.source.build(self._context(lane)) for lane in plan.lanes
+            lane.source.build(lane_context(plan, lane)) for lane in plan.lanes
         ]
         live = any(source.live for source in self._sources)
-        shared = [self._sink(sink, live) for sink in plan.sinks]
-        shared += [self._observer(sink, live) for sink in observers]
+        shared = [sink_worker(sink, plan.context, live) for sink in plan.sinks]
+        shared += [observer_worker(sink, self._clock, live) for sink in observers]
         self.sinks: list[SinkWorker] = list(shared)
         self.lanes: list[LaneWorker] = []
         self.swapper = Swapper(plan, self.lanes, self._anew)
@@ -133,7 +96,7 @@ class Runner:
         )
         numbers = Numbers()
         for lane, source in zip(plan.lanes, self._sources, strict=True):
-            own = [self._sink(sink, source.live) for sink in lane.sinks]
+            own = [sink_worker(sink, plan.context, source.live) for sink in lane.sinks]
             self.sinks += own
             dispatcher = Dispatcher([*shared, *own], numbers)
             self.lanes.append(
@@ -148,7 +111,7 @@ class Runner:
                     self._inbox(recalled),
                     self.bus.recall,
                     lane.signal,
-                    self._gates(lane, source.live),
+                    gates(plan, lane, source.live),
                 )
             )
 
@@ -289,24 +252,11 @@ class Runner:
             outcome.lost_samples += lane.lost_samples
             outcome.seconds += lane.heard_s
             outcome.errors += getattr(lane.source, "failures", [])
-            self._note(outcome, lane.error)
+            outcome.note(lane.error)
         for sink in self.sinks:
             if not sink.reader_left:
                 outcome.dropped += sink.mailbox.dropped
-            self._note(outcome, sink.error)
-
-    @staticmethod
-    def _note(outcome: Outcome, error: Exception | None) -> None:
-        if error is None:
-            return
-        if isinstance(error, NeurovocalError):
-            outcome.config_error |= isinstance(error, ConfigError)
-            outcome.errors += str(error).split("\n")
-        else:
-            outcome.errors.append(f"{type(error).__name__}: {error}")
-
-    def _context(self, lane: LanePlan) -> BuildContext:
-        return replace(self.plan.context, stream=lane.name, bundle=lane.bundle)
+            outcome.note(sink.error)
 
     def _builder(self, lane: LanePlan, dispatcher: Dispatcher) -> BuildLane:
         self._dispatchers[lane.name] = dispatcher
@@ -324,32 +274,10 @@ class Runner:
                 info,
                 channel,
                 context,
-                wants_frames=self._wants_frames(dispatcher),
+                wants_frames=may_leave(self.plan) and dispatcher.wants("frames"),
             )
 
         return build
-
-    def _wants_frames(self, dispatcher: Dispatcher) -> bool:
-        privacy = self.plan.config.shared.privacy
-        may_leave = privacy is None or privacy.mode == "off"
-        return may_leave and dispatcher.wants("frames")
-
-    def _gates(self, lane: LanePlan, live: bool) -> MakeGate:
-        """What audio may leave, by the station's privacy."""
-        privacy, plan = self.plan.config.shared.privacy, self.plan.gate
-        if privacy is None or privacy.mode == "off":
-            return everything
-        if privacy.mode == "labels_only":
-            return lambda info: NoAudio(info.sample_rate)
-        assert plan is not None, "a plan with a gate mode has a gate"
-        now_ns = self._clock.monotonic_ns if live else None
-
-        def make(info: StreamInfo) -> AudioGate:
-            gate = plan.build(replace(self._context(lane), info=info))
-            spans = privacy.before_s, privacy.after_s
-            return AudioGate(gate, info.sample_rate, *spans, now_ns)
-
-        return make
 
     def _inbox(self, recalled: Sequence[Recalled]) -> Inbox | None:
         if recalled:
@@ -362,32 +290,3 @@ class Runner:
             return None
         control = plan.build(self.plan.context)
         return ControlWorker(plan.name, control, self.bus.submit)
-
-    def _sink(self, plan: SinkPlan, live: bool) -> SinkWorker:
-        def build() -> Sink:
-            built: Sink = plan.stage.build(self.plan.context)
-            return built
-
-        sink = build()
-        asked = plan.config.events
-        wants = frozenset(asked) if asked is not None else _wants(sink)
-        queue = plan.config.queue
-        mailbox: Mailbox[Message] = Mailbox(
-            {"events": queue.events, "bulk": queue.bulk},
-            queue.when_full or ("drop_oldest" if live else "block"),
-        )
-        on_error = plan.config.on_error or ("restart" if live else "fail")
-        return SinkWorker(
-            plan.stage.name, sink, wants, mailbox, on_error, self._clock, build
-        )
-
-    def _observer(self, sink: Sink, live: bool) -> SinkWorker:
-        mailbox: Mailbox[Message] = Mailbox(
-            {"events": 1024, "bulk": 64}, "drop_oldest" if live else "block"
-        )
-        return SinkWorker("display", sink, _wants(sink), mailbox, "skip", self._clock)
-
-
-def _wants(sink: Sink) -> frozenset[str]:
-    wants: frozenset[str] = getattr(sink, "wants", DEFAULT_WANTS)
-    return wants

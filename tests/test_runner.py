@@ -19,7 +19,7 @@ from scripted import (
 )
 
 from neurovocal.engine.errors import ConfigError, DeviceError, NeurovocalError
-from neurovocal.engine.runner import Outcome
+from neurovocal.engine.outcome import Outcome
 from neurovocal.engine.testing import CollectSink, ScriptedSource, StalledSink
 from neurovocal.engine.timebase import NS, ManualClock
 from neurovocal.engine.types import Anchor, Block, Gap, Label, Offset, Onset, StreamInfo

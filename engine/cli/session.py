@@ -17,11 +17,12 @@ from neurovocal.engine.config import Config, parse_config
 from neurovocal.engine.credentials import without_credentials
 from neurovocal.engine.located import Located, parse_located
 from neurovocal.engine.orders import Recalled
+from neurovocal.engine.outcome import Outcome
 from neurovocal.engine.plan import Plan, base_of, make_plan
 from neurovocal.engine.printable import printable
 from neurovocal.engine.protocols import Sink
 from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.runner import Outcome, Runner
+from neurovocal.engine.runner import Runner
 from neurovocal.engine.swap import Load
 from neurovocal.engine.timebase import SystemClock
 

@@ -1,0 +1,77 @@
+"""From the parts of a plan to what works on them: sinks behind queues, gates."""
+
+from dataclasses import replace
+
+from neurovocal.engine.buffers import Mailbox
+from neurovocal.engine.outlet import MakeGate, everything
+from neurovocal.engine.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
+from neurovocal.engine.privacy import AudioGate, NoAudio
+from neurovocal.engine.protocols import Sink
+from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.timebase import Clock
+from neurovocal.engine.types import Message, StreamInfo
+
+
+def lane_context(plan: Plan, lane: LanePlan) -> BuildContext:
+    """What the source and the gate of a lane are built in."""
+    return replace(plan.context, stream=lane.name, bundle=lane.bundle)
+
+
+def may_leave(plan: Plan) -> bool:
+    """Whether all audio, and frames made of it, may reach the sinks."""
+    privacy = plan.config.shared.privacy
+    return privacy is None or privacy.mode == "off"
+
+
+def gates(plan: Plan, lane: LanePlan, live: bool) -> MakeGate:
+    """What makes, for each stream of a lane, what lets its audio leave."""
+    privacy = plan.config.shared.privacy
+    if privacy is None or privacy.mode == "off":
+        return everything
+    if privacy.mode == "labels_only":
+        return lambda info: NoAudio(info.sample_rate)
+    found = plan.gate
+    assert found is not None, "a plan with a gate mode has a gate"
+    now_ns = plan.context.clock.monotonic_ns if live else None
+
+    def make(info: StreamInfo) -> AudioGate:
+        gate = found.build(replace(lane_context(plan, lane), info=info))
+        spans = privacy.before_s, privacy.after_s
+        return AudioGate(gate, info.sample_rate, *spans, now_ns)
+
+    return make
+
+
+def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker:
+    """A sink of the configuration behind its queues."""
+
+    def build() -> Sink:
+        built: Sink = plan.stage.build(context)
+        return built
+
+    sink = build()
+    asked = plan.config.events
+    wants = frozenset(asked) if asked is not None else _wants(sink)
+    queue = plan.config.queue
+    mailbox: Mailbox[Message] = Mailbox(
+        {"events": queue.events, "bulk": queue.bulk},
+        queue.when_full or ("drop_oldest" if live else "block"),
+    )
+    on_error = plan.config.on_error or ("restart" if live else "fail")
+    return SinkWorker(
+        plan.stage.name, sink, wants, mailbox, on_error, context.clock, build
+    )
+
+
+def observer_worker(sink: Sink, clock: Clock, live: bool) -> SinkWorker:
+    """A sink beside the configured ones; its failures end nothing."""
+    mailbox: Mailbox[Message] = Mailbox(
+        {"events": 1024, "bulk": 64}, "drop_oldest" if live else "block"
+    )
+    return SinkWorker("display", sink, _wants(sink), mailbox, "skip", clock)
+
+
+def _wants(sink: Sink) -> frozenset[str]:
+    wants: frozenset[str] = getattr(sink, "wants", DEFAULT_WANTS)
+    return wants
