@@ -250,7 +250,7 @@ def struck(request):
     return request.param, events_of(request.param, [])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.lists(st.integers(1, 400), max_size=6))
 def test_the_same_audio_gives_the_same_events_in_any_blocks(struck, lengths):
     fault, whole = struck

@@ -84,7 +84,7 @@ def test_a_cut_network_is_cut_and_costs_no_label(tmp_path, background):
     }
     cut = {"fault": "network_cut", "at_s": 2, "for_s": 0.7}
     watching = Watching()
-    runner = runner_of(station(5, [zmq_sink(live), journal], cut), watching)
+    runner = runner_of(station(4.5, [zmq_sink(live), journal], cut), watching)
     run = background(runner.run)
     heard, ended = [], Flag()
 
@@ -125,7 +125,7 @@ def test_connections_break_when_the_network_does(background):
     port = free_port()
     cut = {"fault": "network_cut", "at_s": 1, "for_s": 0.1}
     watching = Watching()
-    runner = runner_of(station(2.5, [zmq_sink(port)], cut), watching)
+    runner = runner_of(station(1.8, [zmq_sink(port)], cut), watching)
     run = background(runner.run)
     assert watching.is_open.wait(PATIENCE_S)
     greeting = b""
@@ -158,13 +158,13 @@ def test_an_endpoint_that_is_taken_is_told_as_ever():
 def test_a_subscriber_that_does_not_read_comes_and_goes(tmp_path, background):
     make_engine_keys(tmp_path / "engine")
     add_client(tmp_path / "engine", "deaf", "read", tmp_path / "deaf")
-    stall = {"fault": "subscriber_stall", "at_s": 0.5, "for_s": 2}
+    stall = {"fault": "subscriber_stall", "at_s": 0.5, "for_s": 1.2}
     keys = {"keys": str(tmp_path / "engine")}
     with pytest.raises(ConfigError, match="the engine asks for keys: name the folder"):
         runner_of(station(1, [zmq_sink(free_port())], stall, **keys))
     watching = Watching()
     stall["keys"] = str(tmp_path / "deaf")
-    runner = runner_of(station(4.5, [zmq_sink(free_port())], stall, **keys), watching)
+    runner = runner_of(station(3.3, [zmq_sink(free_port())], stall, **keys), watching)
     assert runner.run().errors == []
     counts = [
         stats.values["sinks"]["sink 'zmq'"]["subscriptions"]
@@ -191,9 +191,9 @@ def test_a_full_disk_costs_nothing_that_a_queue_can_hold(tmp_path):
             },
         ]
 
-    full = {"fault": "disk_full", "at_s": 1, "for_s": 1}
+    full = {"fault": "disk_full", "at_s": 0.8, "for_s": 1}
     for name, faults, pace in (("whole", [], "asap"), ("full", [full], "realtime")):
-        data = station(4, sinks(name), *faults)
+        data = station(3, sinks(name), *faults)
         data["source"]["options"]["pace"] = pace
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(data))
         done = neurovocal("run", tmp_path / f"{name}.yaml", "--json")
@@ -221,7 +221,7 @@ def kept(path):
 
 def test_a_killed_run_keeps_what_was_committed(tmp_path):
     journal = {"plugin": "journal", "options": {"path": str(tmp_path / "j.sqlite")}}
-    data = station(30, [journal], {"fault": "kill", "at_s": 2})
+    data = station(30, [journal], {"fault": "kill", "at_s": 1.6})
     (tmp_path / "station.yaml").write_text(yaml.safe_dump(data))
     done = neurovocal("run", tmp_path / "station.yaml", "--plain")
     assert done.code == -signal.SIGKILL
