@@ -110,10 +110,12 @@ class PlannedFaults:
         """Undo whatever lasts. May be called without `open`."""
         self._schedule.stop()
         self._disk.clear()
-        for readers in self._readers:
-            readers.end()
-        for proxy in self._proxies.values():
-            proxy.close()
+        ends = [readers.end for readers in self._readers]
+        for end in [*ends, *(proxy.close for proxy in self._proxies.values())]:
+            try:
+                end()
+            except Exception:  # how the run ended matters more
+                log.exception("a fault could not be undone")
 
     # ---- what comes by the clock -----------------------------------------------------
 

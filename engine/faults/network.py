@@ -34,9 +34,8 @@ class Proxy:
     def __init__(self, host: str, port: int, target: int) -> None:
         self._where = host, port
         self.target = target
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._server: asyncio.Server | None = None
-        self._thread = Thread(target=self._run, name="nv-proxy", daemon=True)
 
     def open(self) -> None:
         """Listen.
@@ -46,6 +45,10 @@ class Proxy:
         ConfigError
             The address is taken, or not this machine's.
         """
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(
+            target=self._loop.run_forever, name="nv-proxy", daemon=True
+        )
         self._thread.start()
         host, port = self._where
         try:
@@ -70,19 +73,19 @@ class Proxy:
 
         May be called twice, and before `open`.
         """
-        if self._thread.is_alive():
-            self._call(self._end())
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        try:
+            _wait_for(self._end(), loop)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
             self._thread.join(_PATIENCE_S)
-        if not self._loop.is_running():
-            self._loop.close()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        loop.close()
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE_S)
+        assert self._loop is not None, "only an open proxy is cut"
+        _wait_for(work, self._loop)
 
     async def _listen(self) -> None:
         if self._server is None:
@@ -129,6 +132,10 @@ class Proxy:
         finally:
             for end in ends:
                 end.transport.abort()
+
+
+def _wait_for(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.run_coroutine_threadsafe(work, loop).result(_PATIENCE_S)
 
 
 def _others() -> set[asyncio.Task[Any]]:
