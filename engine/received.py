@@ -46,7 +46,8 @@ class Received:
     missed : Missed or None
         The hole in the topic right before this message.
     restarted : bool
-        Whether this is the first message of another run than before.
+        Whether this is the first message of a run that brings a stream of a run
+        before: the engine was started again.
     header : Header
         All fields as they stood on the wire.
     replayed : bool
@@ -104,24 +105,37 @@ class Sequences:
         # Per topic, not per run: bulky messages of the run before may still come
         # after light ones of the next.
         self._next: dict[tuple[str, str], tuple[str, int]] = {}
-        self._first_run: str | None = None
-        self._runs: dict[str, None] = {}
+        self._streams: dict[str, None] = {}
+        self._heard: dict[tuple[str, str], None] = {}  # streams and their runs
+        self._restarts: dict[str, None] = {}
 
     def check(self, received: Received) -> tuple[Missed | None, bool]:
         """What is missing right before a message, and whether its run is new."""
         run, key = received.run, (received.kind, received.stream)
-        if self._first_run is None:
-            self._first_run = run
-        restarted = bool(self._runs) and run not in self._runs
-        _remember(self._runs, run, None, MOST_RUNS)
+        restarted = self._has_restarted(received.stream, run)
         known_run, expected = self._next.get(key, ("", 0))
         if known_run != run:
-            expected = received.seq if run == self._first_run else 0
+            # Who heard the run before would have heard this one from its beginning.
+            expected = 0 if run in self._restarts else received.seq
         _remember(self._next, key, (run, received.seq + 1), MOST_TOPICS)
         if received.seq <= expected:
             return None, restarted
         name = topic(*key).decode()
         return Missed(name, expected, received.seq - expected), restarted
+
+    def _has_restarted(self, stream: str, run: str) -> bool:
+        """Whether a run takes the place of another, and that was not told yet.
+
+        Runs that stand beside each other, of several stations, have streams of
+        their own; a run that brings a known stream is the next of the same engine.
+        """
+        follows = stream in self._streams and (stream, run) not in self._heard
+        _remember(self._streams, stream, None, MOST_TOPICS)
+        _remember(self._heard, (stream, run), None, MOST_TOPICS)
+        if not follows or run in self._restarts:
+            return False
+        _remember(self._restarts, run, None, MOST_RUNS)
+        return True
 
 
 def _remember(known: dict[K, V], key: K, value: V, most: int) -> None:

@@ -351,7 +351,7 @@ def trigger(bench):
     assert outcomes == ["set", "catch"] * 3  # it goes on where it was
     play = {"path": "no such sound.wav", "device": "no such loudspeaker"}
     player = bench.build(pattern="[a x] .", play=play)
-    assert len(bench.problems) == 3  # unit, sound, device
+    assert len(bench.problems) == 2  # sound, device
     bench.problems.clear()
     with pytest.raises(DeviceError):
         player.open()

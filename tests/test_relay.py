@@ -95,8 +95,28 @@ def test_who_comes_late_hears_where_the_streams_are(engines: list[Engine]) -> No
             while relay.forwarded == 0 or len(relay._kept) <= number:
                 engine.zmq.write(anchor)
         with Subscriber(relay.endpoint, kinds=["anchor"]) as late:
-            found = [late.receive(PATIENCE_S), late.receive(PATIENCE_S)]
-            assert {one.stream for one in found if one} == {"north", "south"}
+            found: set[str] = set()
+            while found != {"north", "south"}:
+                one = late.receive(PATIENCE_S)
+                assert one is not None
+                found.add(one.stream)
+
+
+def test_stations_beside_each_other_are_no_restarts_of_one(
+    engines: list[Engine],
+) -> None:
+    north, south = engines
+    south.send(50)
+    with relaying(engines) as relay, Subscriber(relay.endpoint) as subscriber:
+        meet(engines, subscriber)
+        for engine in (north, south, north):
+            engine.send(3)
+        restarts = []
+        while (one := subscriber.receive(0.5)) is not None:
+            restarts.append(one.restarted)
+        assert len(restarts) >= 9
+        assert not any(restarts)
+        assert subscriber.missed == 0
 
 
 def test_what_was_missed_is_asked_for_at_the_right_station(

@@ -292,10 +292,11 @@ def test_names_without_end_do_not_fill_a_readers_memory(
     monkeypatch.setattr(received, "MOST_RUNS", 10)
     sequences = received.Sequences()
     for number in range(1000):
-        told = message(Label, f"stream{number}", f"run{number}", 0)
-        assert sequences.check(told) == (None, number > 0)
-    assert len(sequences._next) == 100
-    assert len(sequences._runs) == 10
+        told = message(Label, f"stream{number // 2}", f"run{number}", 0)
+        assert sequences.check(told) == (None, number % 2 == 1)
+    assert len(sequences._next) == len(sequences._streams) == 100
+    assert len(sequences._heard) == 100
+    assert len(sequences._restarts) == 10
 
 
 def test_holes_without_end_do_not_fill_a_readers_memory() -> None:
