@@ -42,6 +42,14 @@ class BundleError(ConfigError):
     """A model bundle is missing, damaged or does not fit what it is used for."""
 
 
+class Absent(str):
+    """A problem that a plugin's check finds and that may pass by itself.
+
+    Such as a sound card that is not plugged in: as long as it is all that is wrong,
+    the exit code says that starting again may help.
+    """
+
+
 class StageError(NeurovocalError):
     """A stage failed while the engine was running."""
 

@@ -10,7 +10,7 @@ from threading import Thread
 
 from neurovocal.engine.channel import Channel, inherit, pieces
 from neurovocal.engine.dispatch import Dispatcher, ledger_of
-from neurovocal.engine.errors import EndOfStream, NeurovocalError
+from neurovocal.engine.errors import EndOfStream, NeurovocalError, StageError
 from neurovocal.engine.lane import Lane, Step
 from neurovocal.engine.lane_figures import STALLED, LagWatch, figures_of, look_at_load
 from neurovocal.engine.lane_signal import LaneSignal
@@ -177,17 +177,19 @@ class LaneWorker:
             self._read_all()
             # However the reading ended: what was heard is finished and told.
             self._finish()
-        except Exception as error:
+        except BaseException as error:  # SystemExit of a plugin ends no thread unseen
             self._fail(error)
         finally:
             try:
                 self._shell.close()
-            except Exception as error:
+            except BaseException as error:
                 self._fail(error)
             self.finished.set()
             self.inbox.close()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            error = StageError(f"lane '{self.name}': a plugin raised {error!r}")
         if not isinstance(error, NeurovocalError):
             log.error("lane '%s' failed: %r", self.name, error, exc_info=error)
         self.error = self.error or error
@@ -199,7 +201,7 @@ class LaneWorker:
                 item = self._shell.read(self._read_s)
             except EndOfStream:
                 return
-            except Exception as error:
+            except BaseException as error:
                 return self._fail(error)
             if isinstance(item, StreamInfo):
                 self._begin(item)

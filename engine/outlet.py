@@ -1,8 +1,10 @@
 """How the audio of a source reaches the sinks: through a gate, or not at all."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeAlias
+
+import numpy as np
 
 from neurovocal.engine.channel import Channel
 from neurovocal.engine.dispatch import Dispatcher
@@ -59,13 +61,44 @@ class Outlet:
         self, released: Iterable[Released], channel: Channel, lookahead: int
     ) -> None:
         info = _at_source(channel)
-        for event in released:
+        for event in _joined(released, channel.source_rate):
             if isinstance(event, Health):
                 lane = channel.lane
                 self._dispatcher.send(lane.info, event, lane.position, channel.timebase)
             else:
                 at = event.stop + lookahead
                 self._dispatcher.send(info, event, at, channel.timebase)
+
+
+def _joined(released: Iterable[Released], most: int) -> Iterator[Released]:
+    """Blocks that are let out together as one, of at most `most` samples.
+
+    At a gap and at the end a gate lets out all that waited: seconds in blocks of
+    milliseconds, more than a queue before a sink holds.
+    """
+    waiting: list[Block] = []
+    for event in released:
+        block = event if isinstance(event, Block) else None
+        if waiting and (
+            block is None
+            or block.start != waiting[-1].stop
+            or block.stop - waiting[0].start > most
+        ):
+            yield _whole(waiting)
+            waiting = []
+        if block is None:
+            yield event
+        else:
+            waiting.append(block)
+    if waiting:
+        yield _whole(waiting)
+
+
+def _whole(blocks: list[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    samples = np.concatenate([block.samples for block in blocks])
+    return Block(blocks[0].start, samples, blocks[-1].arrived_ns)
 
 
 def _at_source(channel: Channel) -> StreamInfo:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from neurovocal.engine.config import Config, LaneConfig, SinkConfig, StageConfig
-from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.errors import Absent, ConfigError, DeviceError
 from neurovocal.engine.explain import explain as explain_validation
 from neurovocal.engine.faults.aim import problems as fault_problems
 from neurovocal.engine.keys import key_problems
@@ -120,6 +120,8 @@ def make_plan(
     ------
     ConfigError
         All mistakes at once, each with file and line.
+    DeviceError
+        Nothing is wrong but a device that is not there.
     """
     return _Planner(located, registry, context).plan(config)
 
@@ -132,6 +134,7 @@ class _Planner:
         self.registry = registry
         self.context = context
         self.problems: list[str] = []
+        self._mistaken = False  # one of them at least is not to pass by itself
         self.stages: list[StagePlan] = []  # all whose options are valid
         self._bundle_failed = False  # of the lane that is being planned
 
@@ -162,6 +165,8 @@ class _Planner:
         plan = Plan(config, known, sinks, context, control, self.located.name, gate)
         if not self.problems:  # what has no place because of them is no mistake
             self._faults(plan)
+        if self.problems and not self._mistaken:
+            raise DeviceError("\n".join(self.problems))
         if self.problems:
             raise ConfigError(self.problems)
         return plan
@@ -283,6 +288,7 @@ class _Planner:
         try:
             options = plugin.options.model_validate(stage.options)
         except ValidationError as error:
+            self._mistaken = True
             self.problems += explain_validation(
                 error, plugin.options, self.located, (*loc, "options")
             )
@@ -322,6 +328,7 @@ class _Planner:
             seen.add(name)
 
     def _problem(self, loc: Location, message: str) -> None:
+        self._mistaken |= not isinstance(message, Absent)
         self.problems.append(self.located.problem(loc, message))
 
 

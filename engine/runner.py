@@ -17,6 +17,7 @@ from neurovocal.engine.build import build_lane
 from neurovocal.engine.control import CommandBus
 from neurovocal.engine.control_worker import ControlWorker
 from neurovocal.engine.dispatch import Dispatcher, Numbers
+from neurovocal.engine.errors import StageError
 from neurovocal.engine.faults.injection import injection_of
 from neurovocal.engine.lane import Lane
 from neurovocal.engine.lane_worker import BuildLane, LaneWorker
@@ -26,6 +27,7 @@ from neurovocal.engine.outcome import Outcome
 from neurovocal.engine.plan import LanePlan, Plan
 from neurovocal.engine.protocols import Sink, Source
 from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.strays import telling_of_threads
 from neurovocal.engine.swap import Swapper
 from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import StreamInfo
@@ -134,8 +136,17 @@ class Runner:
             A sink or source cannot be opened, or a stage cannot be built; what
             was opened is closed again.
         """
+        with telling_of_threads(self.lanes):
+            return self._run(tick)
+
+    def _run(self, tick: Callable[[], None]) -> Outcome:
         try:
             self._start()
+        except SystemExit as error:
+            self._abandon()
+            raise StageError(
+                f"a plugin gave up while it was opened: {error!r}"
+            ) from error
         except BaseException:
             self._abandon()
             raise
@@ -182,11 +193,11 @@ class Runner:
         for source in reversed(self._sources):
             try:
                 source.close()
-            except Exception:
+            except (Exception, SystemExit):
                 log.exception("a source failed while closing")
         for sink in reversed(self.sinks):
             sink.drain(_TICK_S, hurry=True)
-            sink.close()
+            sink.close(lambda: False)
         self._injection.close()
 
     def _watch(self, tick: Callable[[], None]) -> None:
@@ -239,8 +250,10 @@ class Runner:
                     outcome.forced = True
                     break
                 tick()
+        pressed = cut_short or self._stopped
         for sink in reversed(self.sinks):
-            sink.close()
+            closed = sink.close(lambda: not (self._forced or (pressed and late(1.0))))
+            outcome.forced |= not closed
         self._injection.close()
         self._conclude(outcome)
         return outcome

@@ -22,6 +22,9 @@ log = logging.getLogger("neurovocal")
 
 _IDLE_S = 0.25
 _FLUSH_S = 1.0
+# A sink has this long to close, whatever else has used up the time for that.
+_CLOSE_S = 1.0
+_LOOK_S = 0.1
 # A sink that hangs leaves its thread behind; after so many, the last one is waited for.
 _MOST_LEFT_BEHIND = 3
 
@@ -129,20 +132,42 @@ class SinkWorker:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def close(self) -> None:
-        """Close the sink; what was not written by now is counted as dropped."""
+    def close(self, waits: Callable[[], bool] = lambda: True) -> bool:
+        """Close the sink; what was not written by now is counted as dropped.
+
+        Parameters
+        ----------
+        waits : callable
+            Asked again and again whether to wait for a sink that does not return.
+
+        Returns
+        -------
+        bool
+            Whether nothing of it was left behind.
+        """
         self.mailbox.discard()
         unfinished = self._writing
         if self._thread.is_alive():
             if unfinished is not None:
                 self._lose(unfinished)
             log.error("%s did not finish in time and was left behind", self.name)
-            return
+            return False
+        closer = Thread(target=self._close, name=f"nv-{self.name}", daemon=True)
+        closer.start()
+        closer.join(_CLOSE_S)
+        while closer.is_alive() and waits():
+            closer.join(_LOOK_S)
+        if closer.is_alive():
+            log.error("%s does not close and was left behind", self.name)
+        return not closer.is_alive()
+
+    def _close(self) -> None:
         try:
             self.sink.close()
-        except Exception as error:
+        except BaseException as error:
             log.exception("%s failed while closing", self.name)
-            self.error = self.error or error
+            failure = error if isinstance(error, Exception) else StageError(repr(error))
+            self.error = self.error or failure
 
     def statistics(self) -> dict[str, object]:
         """Counters of the queues, and the sink's own where it has some."""
@@ -218,7 +243,7 @@ class SinkWorker:
         # Nobody waits for what this one still does.
         try:
             sink.close()
-        except Exception as error:
+        except BaseException as error:
             log.warning("%s, replaced, failed while closing: %s", self.name, error)
 
     def _run_anew(self) -> None:
@@ -240,6 +265,10 @@ class SinkWorker:
         calls.entered += 1
         try:
             work()
+        except Exception:
+            raise
+        except BaseException as error:  # a SystemExit of a plugin is a failure
+            raise StageError(repr(error)) from error
         finally:
             with self._lock:
                 calls.returned += 1

@@ -124,7 +124,7 @@ class StageShell:
             if self._in_a_row:
                 events.append(Health(self.name, "healthy", "it works again"))
             self._in_a_row = 0
-        except Exception as error:
+        except BaseException as error:  # a SystemExit of a plugin is a failure
             events = self._contain(error)
         finally:
             self.calls.returned += 1
@@ -133,7 +133,7 @@ class StageShell:
         self.metrics.events += len(events)
         return events
 
-    def _contain(self, error: Exception) -> list[Event]:
+    def _contain(self, error: BaseException) -> list[Event]:
         """What is published: the first failure in a row, and being switched off."""
         self.metrics.errors += 1
         self._in_a_row += 1
@@ -146,7 +146,7 @@ class StageShell:
         if self.on_error == "restart":
             try:
                 self.stage.reset()
-            except Exception as again:
+            except BaseException as again:
                 # Its state is unknown: no result of it could be trusted.
                 self._in_a_row = self._limit
                 reason = f"its reset failed: {type(again).__name__}: {again}"

@@ -174,7 +174,9 @@ class Watchdog:
             return
         ended = sum(lane.finished.is_set() for lane in self._lanes)
         heard_s = sum(lane.heard_s for lane in self._lanes)
-        self._manager.alive(f"{len(self._lanes) - ended} lanes, {heard_s:.0f} s heard")
+        number = len(self._lanes) - ended
+        lanes = f"{number} lane{'' if number == 1 else 's'}"
+        self._manager.alive(f"{lanes}, {heard_s:.0f} s heard")
 
     def _progresses(self, lane: LaneWorker, now: int) -> bool:
         """Whether samples come, or their absence is known and being dealt with."""

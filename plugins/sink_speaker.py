@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.errors import DeviceError, StageError
+from neurovocal.engine.errors import Absent, DeviceError, StageError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.timebase import NS, Clock
 from neurovocal.engine.types import Audio, Block, Float32, Gap, Message
@@ -281,7 +281,7 @@ def _check(options: SpeakerOptions, context: BuildContext) -> Iterator[str]:
     try:
         find_device(options.device, "output")
     except DeviceError as error:
-        yield str(error)
+        yield Absent(error)
 
 
 plugin = Plugin(

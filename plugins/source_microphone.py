@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from neurovocal.engine.capture_clock import CaptureClock
-from neurovocal.engine.errors import DeviceError, Disconnected, EndOfStream
+from neurovocal.engine.errors import Absent, DeviceError, Disconnected, EndOfStream
 from neurovocal.engine.protocols import SourceItem
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.ring import AudioRing, RingCounts
@@ -245,7 +245,7 @@ def _check(options: MicrophoneOptions, context: BuildContext) -> Iterator[str]:
     try:
         device = find_device(options.device)
     except DeviceError as error:
-        yield str(error)
+        yield Absent(error)
         return
     highest = max(options.channels)
     if highest > device["channels"]:

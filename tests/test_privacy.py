@@ -335,3 +335,15 @@ def test_clips_say_what_privacy_took(tmp_path: Path) -> None:
     assert (told["start"], told["stop"]) == (950, 1250)
     assert told["missing"] == [{"start": 1150, "stop": 1250, "reason": VOICE}]
     assert [s["labels"][0]["unit"] for s in told["segments"]] == ["a"]
+
+
+def test_what_waited_leaves_in_few_messages() -> None:
+    """At a gap and at the end seconds come out at once: no queue overflows by that."""
+    blocks = [Block(at, ramp(at + 4, [])[at:]) for at in range(0, 2000, 4)]
+    sink = CollectSink({"block"})
+    privacy = {"mode": "gate", "gate": ABOVE, "before_s": 1.0, "after_s": 0.1}
+    run(privacy, blocks, sink)
+    left = sink.events(Block)
+    late = [m for m in sink.messages if m.event.stop > 950]  # those of the end
+    assert len(late) <= 4
+    assert np.array_equal(np.concatenate([b.samples for b in left]), ramp(2000, []))

@@ -237,7 +237,7 @@ def test_signs_of_life_only_while_samples_come(background, manager):
     watchdog.look()
     lines = heard(manager)
     assert lines[0] == "READY=1"
-    assert lines[-2:] == ["WATCHDOG=1", "STATUS=1 lanes, 0 s heard"]
+    assert lines[-2:] == ["WATCHDOG=1", "STATUS=1 lane, 0 s heard"]
     pass_time(watchdog, clock, 31, runner.lanes[0])
     heard(manager)  # more than the socket holds: the manager looks seldom here
     clock.advance(1.0)
@@ -270,7 +270,7 @@ def test_a_source_that_can_wait_is_alive_as_long_as_it_answers(background, manag
         until(lambda before=answers: runner.lanes[0].progress > before)
         clock.advance(100.0)
         watchdog.look()
-        assert "STATUS=1 lanes, 0 s heard" in heard(manager)
+        assert "STATUS=1 lane, 0 s heard" in heard(manager)
     done.set()
     run()
 

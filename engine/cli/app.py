@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
 from typing import Annotated
@@ -25,6 +26,7 @@ from neurovocal.engine.errors import EXIT_CLEAN, EXIT_CONFIG, NeurovocalError
 from neurovocal.engine.printable import printable
 
 COMMANDS_GROUP = "neurovocal.commands"
+_LAST_WAIT_S = 2.0
 _INTERRUPTED = 130  # what typer makes of Ctrl-C where no run handles it
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(run, check, init, devices, plugins, schema),
@@ -104,7 +106,21 @@ def main(args: list[str] | None = None) -> None:
         hint = f" (see '{context.command_path} --help')" if context else ""
         sentence = error.format_message().replace(": Value error, ", ": ")
         code = _complain(sentence + hint, EXIT_CONFIG)
+    if args is None:
+        _leave_behind(code or EXIT_CLEAN)
     sys.exit(code or EXIT_CLEAN)
+
+
+def _leave_behind(code: int) -> None:
+    """End even if threads that a plugin has started would keep the process."""
+    for thread in threading.enumerate():
+        if thread is threading.current_thread() or thread.daemon:
+            continue
+        thread.join(_LAST_WAIT_S)
+        if thread.is_alive():
+            _complain(f"thread '{thread.name}' does not end and is left behind", code)
+            sys.stdout.flush()
+            os._exit(code)
 
 
 def _complain(message: str, code: int) -> int:

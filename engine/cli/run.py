@@ -74,6 +74,8 @@ def _announce(plan: Plan) -> None:
     """Tell a person where to listen."""
     for sink in [*plan.sinks, *(sink for lane in plan.lanes for sink in lane.sinks)]:
         endpoint = getattr(sink.stage.options, "endpoint", None)
+        if sink.stage.config.plugin != "zmq":
+            continue
         if endpoint and not endpoint.endswith("*"):
             hint = f"in another terminal: neurovocal listen {endpoint}"
             typer.echo(f"publishing on {endpoint} ({hint})", err=True)
