@@ -10,6 +10,7 @@ CLIENT/server.key               and the engine whom it is to trust
 The files are ZeroMQ certificates (docs/security.md).
 """
 
+import os
 import re
 import stat
 from dataclasses import dataclass
@@ -179,7 +180,17 @@ def use_client_keys(zmq_socket: "zmq.Socket[bytes]", folder: str | Path) -> None
 
 
 def _pair(path: Path, remedy: str) -> KeyPair:
-    if not path.is_file():
+    try:
+        found = path.is_file()
+        readable = not found or os.access(path, os.R_OK)
+    except PermissionError:
+        readable = False
+    if not readable:
+        raise ConfigError(
+            f"key '{path}' belongs to somebody else: 'chown -R USER {path.parent}', "
+            "with the user who runs this"
+        )
+    if not found:
         raise ConfigError(f"there is no key '{path}': '{remedy}' makes keys")
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(

@@ -96,6 +96,7 @@ def open_session(path: Path, where: str | None = None) -> Any:
     """
     import onnxruntime as ort
 
+    ort.disable_telemetry_events()  # a station tells nobody that it runs
     where = where or f"'{path}'"
     try:
         content = path.read_bytes()

@@ -3,6 +3,8 @@
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -245,3 +247,17 @@ sinks:
     assert "c.yaml:3: keys: there is no key" in missing
     (open_to_all,) = problems("")
     assert "neurovocal keys new" in open_to_all
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_keys_of_another_user_are_refused_in_a_sentence(keys: Path) -> None:
+    """Made by root for a service that has a user of its own."""
+    script = (
+        "import os, sys; from pathlib import Path; import zmq.auth\n"
+        "from neurovocal.engine.keys import key_problems\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "print(*key_problems(Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", script, str(keys)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"belongs to somebody else: 'chown -R USER {keys}'" in done.stdout
