@@ -33,6 +33,9 @@ _QUIET_MS = 200
 _LOOK_EVERY = 64
 # No flood of subscriptions may keep the sink from sending.
 _LOOK_MOST = 1000
+# How often to look for subscribers of a socket that was opened again.
+_COME_BACK_LOOKS = 5
+_MOST_LOOKS = 50
 
 
 class ZmqOptions(Options):
@@ -88,10 +91,15 @@ class ZmqSink:
         self._dontwait = 0
         self._sent = 0
         self._waited = False
+        self._known = 0  # who listened when it was last open
+        self._tried = False  # whether it was to be opened before
         self.endpoint = options.endpoint
 
     def open(self) -> None:
         """Bind, then wait for subscribers if asked to.
+
+        Opened again after a failure it leaves those who listened a second to come
+        back: what waited meanwhile would go out before they could hear it.
 
         Raises
         ------
@@ -103,7 +111,10 @@ class ZmqSink:
         problems = list(_problems(self._options, self._keyed))
         if problems:
             raise ConfigError(problems)
+        again, self._tried = self._tried, True
         self._bind()
+        if again:
+            self._let_come_back()
         if self._options.wait_for_subscribers and not self._waited:
             self._wait()
             self._waited = True
@@ -128,6 +139,7 @@ class ZmqSink:
     def close(self) -> None:
         """Close the socket; slow connections get `linger_s` to take what waits."""
         if self._socket is not None:
+            self._known = self._subscribers.announced + self._subscribers.plain
             self._socket.close(linger=round(self._options.linger_s * 1000))
         self._guard.close()
         if self._context is not None:
@@ -163,6 +175,19 @@ class ZmqSink:
         except ConfigError:
             self.close()
             raise
+
+    def _let_come_back(self) -> None:
+        """Wait a moment for those who were there, or for anybody if that is unknown."""
+        assert self._socket is not None
+        quiet_looks = 0
+        for _ in range(_MOST_LOOKS):
+            quiet = not self._socket.poll(_QUIET_MS)
+            quiet_looks += quiet
+            self._look()
+            found = self._subscribers.announced
+            found += self._subscribers.plain if quiet else 0
+            if found >= max(1, self._known) or quiet_looks == _COME_BACK_LOOKS:
+                return
 
     def _wait(self) -> None:
         wanted = self._options.wait_for_subscribers

@@ -205,6 +205,20 @@ def test_a_restarted_engine_is_recognised_and_counts_from_zero() -> None:
     assert after.missed is None
 
 
+def test_who_listened_before_a_failure_misses_nothing_of_what_waited() -> None:
+    """The engine closes and opens a sink that failed, then writes what has piled up."""
+    subscriber = Subscriber(endpoint(), ["label"])
+    with connected([subscriber], linger_s=5.0) as sink, ThreadPoolExecutor() as pool:
+        sink.write(label(0))
+        # ZeroMQ subscribes again only while somebody reads: hence the thread.
+        reading = pool.submit(take, subscriber, 3)
+        sink.close()
+        sink.open()
+        sink.write(label(1))
+        sink.write(label(2))
+        assert [one.seq for one in reading.result()] == [0, 1, 2]
+
+
 def test_async_iteration_and_its_end() -> None:
     async def listen(subscriber: Subscriber) -> list[int]:
         return [received.seq async for received in subscriber]

@@ -19,6 +19,7 @@ from neurovocal.engine.cli.keys import keys_app
 from neurovocal.engine.cli.listen import listen
 from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
 from neurovocal.engine.cli.recordings import detect, label
+from neurovocal.engine.cli.rehearse import rehearse
 from neurovocal.engine.cli.replay import replay
 from neurovocal.engine.cli.run import run
 from neurovocal.engine.cli.session import Interrupted
@@ -30,7 +31,7 @@ _LAST_WAIT_S = 2.0
 _INTERRUPTED = 130  # what typer makes of Ctrl-C where no run handles it
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(run, check, init, devices, plugins, schema),
-    *(detect, label, listen, control, replay, export, bench),
+    *(detect, label, listen, control, replay, export, rehearse, bench),
 )
 
 

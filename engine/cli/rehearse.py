@@ -1,0 +1,190 @@
+"""``neurovocal rehearse``: each fault against one's own configuration."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from neurovocal.engine.cli.run import SetOption
+from neurovocal.engine.cli.session import plan_of_parts
+from neurovocal.engine.config import find_config, parse_config
+from neurovocal.engine.errors import EXIT_CLEAN, EXIT_RUNTIME, ConfigError
+from neurovocal.engine.located import Located, read_located
+from neurovocal.engine.plan import Plan
+from neurovocal.engine.rehearsal.exercises import chosen
+from neurovocal.engine.rehearsal.programme import Programme, Wishes
+from neurovocal.engine.rehearsal.verdict import Row
+
+_WIDTH = 160
+_COUNTS = (
+    *("expected", "received", "lost,\ntold", "changed"),
+    *("lost,\nuntold", "double"),
+)
+_STYLES = {"survived": "green", "survived with told loss": "yellow", "FAILED": "red"}
+
+
+def rehearse(
+    config: Annotated[str, typer.Argument(help="YAML file, or one that ships.")],
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Only these faults, such as drop,kill."),
+    ] = None,
+    recording: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What is played.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=10, max=3600, help="Least seconds of audio per fault.")
+    ] = 20.0,
+    seed: Annotated[int, typer.Option(help="Decides when each fault strikes.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=64, help="Faults rehearsed at the same time.")
+    ] = 4,
+    live: Annotated[
+        bool, typer.Option("--live", help="Hear the real source; compare no labels.")
+    ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep configurations, journals, recordings."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
+    set_: SetOption = None,
+) -> None:
+    """Inject each fault into a stand-in of a configuration and print what survived.
+
+    Nothing of the configuration's own is touched: files go to a temporary folder,
+    sockets to free ports of this machine, loudspeakers stay silent. Exit code 2 if
+    anything did not survive.
+    """
+    names = chosen(only)
+    if live and recording is not None:
+        raise ConfigError("--live hears the real source: leave out --recording")
+    located = read_located(find_config(config), set_ or [])
+    wishes = Wishes(names, recording, seconds, seed, jobs, live)
+    with _folder(keep) as folder:
+        programme = Programme(located, wishes, folder, _plan_of)
+        rows = _carry_out(programme)
+    failed = [row for row in rows if row.verdict == "FAILED"]
+    alone = (failed or rows)[-1].fault.split()[0]
+    again = _again(config, alone, recording, seed, set_ or [])
+    if as_json:
+        report = {
+            "configuration": located.name,
+            "notes": programme.notes,
+            "rows": [row.as_dict() for row in rows],
+            "not_rehearsed": programme.absent,
+        }
+        typer.echo(json.dumps(report))
+    else:
+        _print(programme, rows, again)
+    raise typer.Exit(EXIT_RUNTIME if failed else EXIT_CLEAN)
+
+
+def _plan_of(located: Located, base: Path) -> Plan:
+    return plan_of_parts(parse_config(located), located, base, acting=False)
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    """An empty folder, which stays if it was asked for by name."""
+    if keep is None:
+        with TemporaryDirectory(prefix="neurovocal-") as name:
+            yield Path(name)
+        return
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        if any(keep.iterdir()):
+            raise ConfigError(f"--keep {keep}: the folder is not empty: name another")
+    except OSError as error:
+        raise ConfigError(f"--keep {keep}: {error.strerror}") from error
+    yield keep.resolve()
+
+
+def _carry_out(programme: Programme) -> list[Row]:
+    """Run all exercises under a progress bar; rows in the order of the faults."""
+    order = {each.name: index for index, each in enumerate(programme.exercises)}
+    minutes = programme.estimate_s / 60
+    error = Console(stderr=True)
+    error.print(
+        f"{len(order)} rehearsals, about {minutes:.1f} minutes (--only chooses)",
+        highlight=False,
+    )
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        TimeElapsedColumn(),
+    )
+    rows: list[Row] = []
+    going: dict[str, None] = {}
+    with Progress(*columns, console=error, transient=True) as progress:
+        task = progress.add_task("starting", total=len(order))
+
+        def show() -> None:
+            progress.update(task, description=", ".join(tuple(going))[:70])
+
+        def begun(name: str) -> None:
+            going[name] = None
+            show()
+
+        for row in programme.run(begun):
+            rows.append(row)
+            going.pop("undisturbed", None)
+            going.pop(row.fault, None)
+            progress.advance(task)
+            show()
+    return sorted(rows, key=lambda row: order[row.fault])
+
+
+def _print(programme: Programme, rows: list[Row], again: str) -> None:
+    """The table, what differs from the real thing, and how to repeat a line."""
+    console = Console()
+    if console.width < _WIDTH:
+        console = Console(width=_WIDTH)
+    for note in programme.notes:
+        console.print(f"{note}", highlight=False, markup=False)
+    table = Table("fault", "injected", "what the engine said", box=None)
+    for name in ("recovered\nafter, s", *_COUNTS):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for row in rows:
+        kept = f"\n+{row.kept} in journal" if row.kept else ""
+        recovered = "" if row.recovered_s is None else f"{row.recovered_s:.1f}"
+        verdict = "; ".join([row.verdict, *row.why])
+        table.add_row(
+            row.fault,
+            row.injected,
+            "; ".join(row.said) or "nothing",
+            recovered,
+            *(str(row.expected), f"{row.received}{kept}"),
+            *(str(number) for number in (row.told, row.changed, row.lost, row.double)),
+            f"[{_STYLES[row.verdict]}]{verdict}[/]",
+        )
+    console.print(table)
+    for name, reason in programme.absent.items():
+        console.print(f"not rehearsed: {name}: {reason}", highlight=False)
+    console.print(f"one alone: {again}", highlight=False, markup=False)
+
+
+def _again(
+    config: str, fault: str, recording: str | None, seed: int, set_: list[str]
+) -> str:
+    """Command that repeats one fault."""
+    words = ["neurovocal", "rehearse", config, "--only", fault]
+    words += ["--seed", str(seed)]
+    if recording is not None:
+        words += ["--recording", recording]
+    for each in set_:
+        words += ["--set", each]
+    return shlex.join(words)

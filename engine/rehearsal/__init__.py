@@ -1,0 +1,1 @@
+"""Rehearsals: each fault against the user's own configuration (docs/reliability.md)."""
