@@ -275,7 +275,15 @@ def test_a_loss_that_was_told_is_survived():
 def test_a_gap_of_another_length_is_a_failure():
     row = judged([gap(5000, 5300)], outside(SOUNDS, 5000, 5500))
     assert row.verdict == "FAILED"
-    assert row.why == ["gaps of 0.300 s were told, 0.5 s were lost"]
+    assert row.why == ["'yard': gaps of 0.300 s were told, 0.5 s were lost"]
+
+
+def test_each_lane_has_gaps_of_its_own():
+    there = gap(5000, 5500)
+    place = {**common(5000, 5500), "stream": "b"}
+    header = GapHeader(**place, start=5000, stop=5500, reason="")
+    row = judged([there, heard(header, 0)], outside(SOUNDS, 5000, 5500))
+    assert row.why == []
 
 
 def test_no_gap_at_all_is_a_failure():

@@ -130,6 +130,15 @@ class Evidence:
             found.append(Span(start, stop))
         return found
 
+    def lost_s(self) -> dict[str, float]:
+        """Seconds of all gaps that were told, by stream."""
+        found: dict[str, float] = {}
+        for one in self.record.events("gap"):
+            assert isinstance(one.header, GapHeader)
+            seconds = (one.header.stop - one.header.start) / one.header.sample_rate
+            found[one.header.stream] = found.get(one.header.stream, 0.0) + seconds
+        return found
+
     def _struck(self) -> Iterator[Span]:
         """Samples that were spoilt, or that a stage of the lane could not process."""
         fault = self.exercise.fault

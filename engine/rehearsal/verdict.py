@@ -246,13 +246,17 @@ def _telling(evidence: Evidence) -> Iterator[str]:
 
 
 def _gap_of(evidence: Evidence, seconds: float | None) -> Iterator[str]:
-    """Whether one gap was told, of the right length if that is known."""
-    lengths = [(gap.stop - gap.start) / evidence.sample_rate for gap in evidence.gaps()]
-    longest = max(lengths, default=0.0)
-    if longest <= 0:
+    """Whether gaps were told, in each stream of the right length if that is known."""
+    lost_s = evidence.lost_s()
+    if max(lost_s.values(), default=0.0) <= 0:
         yield "no gap was told"
-    elif seconds is not None and abs(sum(lengths) - seconds) > _BLOCK_S:
-        yield f"gaps of {sum(lengths):.3f} s were told, {seconds:g} s were lost"
+    elif seconds is not None:
+        for stream, told_s in lost_s.items():
+            if abs(told_s - seconds) > _BLOCK_S:
+                yield (
+                    f"'{stream}': gaps of {told_s:.3f} s were told, {seconds:g} s "
+                    "were lost"
+                )
 
 
 def _drift(evidence: Evidence) -> Iterator[str]:
