@@ -49,7 +49,8 @@ class StageConfig(Options):
     options: dict[str, Any] = {}
     """Options of the plugin; `neurovocal plugins NAME` lists them."""
     on_error: OnError | None = None
-    """What a failure means: `fail` ends the run; `skip` (models, sinks) drops what
+    """What a failure means: `fail` ends the lane (a sink's: the run) and the run's exit
+    code is 2; `skip` (models, sinks) drops what
     failed, counts it and goes on; `restart` also resets a model, or closes a source
     or sink and opens it again, with growing pauses. Default: `restart` for models,
     for live sources and their sinks; `fail` for all else."""

@@ -192,7 +192,9 @@ class LaneWorker:
             error = StageError(f"lane '{self.name}': a plugin raised {error!r}")
         if not isinstance(error, NeurovocalError):
             log.error("lane '%s' failed: %r", self.name, error, exc_info=error)
-        self.error = self.error or error
+        if self.error is None:
+            self.error = error
+            self.note("lane", "failed", f"it ends: {str(error) or repr(error)}")
 
     def _read_all(self) -> None:
         while not self._stopping.is_set():

@@ -201,17 +201,14 @@ class Runner:
         self._injection.close()
 
     def _watch(self, tick: Callable[[], None]) -> None:
-        """Until all lanes have finished, one has failed, or `stop` is called."""
+        """Until no lane goes on, a sink has failed, or `stop` is called."""
         while not self._stopped:
             with suppress(Empty):
                 self._wake.get(timeout=_TICK_S)
             tick()
             hung = self.watchdog.hung
-            ended = [lane for lane in self.lanes if lane.finished.is_set()]
-            # A lane that hangs is given up; what is left of the others is heard.
+            # A lane that hangs or has failed is given up; the others are heard.
             if all(lane.finished.is_set() or lane.name in hung for lane in self.lanes):
-                return
-            if any(lane.error for lane in ended):
                 return
             if any(sink.failed.is_set() for sink in self.sinks):
                 return

@@ -122,10 +122,11 @@ class SourceShell:
                 raise end
             item = self._watched(lambda: self._source.read(timeout))
         except (Disconnected, EndOfStream) as error:
-            if self._first_ns is not None:  # while what came back was held
-                self._end = error
-                return self._settle(self._first_ns)
-            return self._lose(error)
+            return self._cease(error)
+        except Exception as error:
+            if not self._restarts:
+                raise
+            return self._cease(Disconnected(self._told(error)))
         if item is None:
             self.state.waited()
         elif isinstance(item, Block):
@@ -218,6 +219,13 @@ class SourceShell:
 
     # ---- an outage ---------------------------------------------------------------
 
+    def _cease(self, error: Disconnected | EndOfStream) -> StreamItem | None:
+        """Nothing comes any more; what came back and was held is told first."""
+        if self._first_ns is not None:
+            self._end = error
+            return self._settle(self._first_ns)
+        return self._lose(error)
+
     def _lose(self, error: Disconnected | EndOfStream) -> Gap | None:
         """The device went away: say so, and look for it after a pause."""
         if isinstance(error, EndOfStream):
@@ -232,10 +240,23 @@ class SourceShell:
             if self._clock.monotonic_ns() - self._back_ns > _STEADY_NS:
                 self._backoff.succeeded()
         self._held, self._first_ns = deque(), None
-        self._source.close()
+        self._release()
         self.state.lost(str(error))
         self._pause(str(error) if again else None)
         return None if again else Gap(self._stop, self._stop, LOST)
+
+    def _told(self, error: Exception) -> str:
+        """Why a source failed; of a plugin's own mistake the log tells more."""
+        if isinstance(error, NeurovocalError):
+            return str(error)
+        log.error("lane '%s': its source failed", self._name, exc_info=error)
+        return f"{type(error).__name__}: {error}"
+
+    def _release(self) -> None:
+        try:
+            self._source.close()
+        except Exception:
+            log.exception("lane '%s': its source failed while closing", self._name)
 
     def _pause(self, reason: str | None) -> None:
         pause_s = self._backoff.pause_s()
@@ -252,9 +273,9 @@ class SourceShell:
         try:
             self._watched(self._source.open)
             info = self._known()
-        except NeurovocalError as failure:
-            self._source.close()
-            self._pause(str(failure))
+        except Exception as failure:
+            self._release()
+            self._pause(self._told(failure))
             return None
         self._attempt_ns = None
         return None if info in (None, self._info) else self._begin(info)

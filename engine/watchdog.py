@@ -182,7 +182,8 @@ class Watchdog:
         """Whether samples come, or their absence is known and being dealt with."""
         progress = lane.progress
         before, since = self._progress.get(lane, (-1, now))
-        if progress != before or lane.finished.is_set() or lane.away:
+        ended = lane.finished.is_set() and lane.error is None
+        if progress != before or ended or lane.away:
             self._progress[lane] = (progress, now)
             return True
         return now - since < (self._hang_ns or 30 * NS)

@@ -16,7 +16,6 @@ from scripted import (
     make_runner,
     many,
     outline,
-    then_wait,
 )
 
 from neurovocal.engine.errors import DeviceError, Disconnected
@@ -198,13 +197,53 @@ def test_a_failing_model_ends_the_run_if_that_is_the_policy():
     assert (source.closed, sink.closed) == (1, 1)
 
 
-def test_one_failing_lane_ends_the_others_in_order(background):
-    never, sink = Flag(), CollectSink()
-    good = ScriptedSource(
-        StreamInfo("good", RATE), then_wait([audio("..####")], never), live=True
-    )
+def test_one_failing_lane_leaves_the_others_alone(background):
+    """They are heard to their end, and the exit code tells of the failure."""
+    gone, sink = Flag(), CollectSink()
+
+    def after_the_other():
+        yield audio("..####")
+        assert gone.wait(30)
+        yield audio("....####..", start=60)
+
+    good = ScriptedSource(StreamInfo("good", RATE), after_the_other(), live=True)
     bad = ScriptedSource(StreamInfo("bad", RATE), [DeviceError("gone")], live=True)
-    outcome = background(make_runner([good, bad], sink).run)()
-    assert outcome.errors == ["gone"]
-    assert len(sink.events(Onset)) == len(sink.events(Offset))
+    runner = make_runner([good, bad], sink, source_policy="fail")
+    finish = background(runner.run)
+    assert runner.lanes[1].finished.wait(30)
+    gone.set()
+    outcome = finish()
+    assert (outcome.errors, outcome.exit_code) == (["gone"], 2)
+    assert len(sink.events(Onset)) == len(sink.events(Offset)) == 2
+    assert [
+        (message.info.stream, event.stage, event.state)
+        for message in sink.messages
+        if isinstance(event := message.event, Health) and event.state == "failed"
+    ] == [("bad", "lane", "failed")]
     assert good.closed == bad.closed == 1
+
+
+def test_a_source_that_raises_anything_is_opened_again():
+    """Also when it raises while it is opened, or closed."""
+    sink = CollectSink({"gap", "offset", "health"})
+
+    class Clumsy(ScriptedSource):
+        def open(self):
+            super().open()
+            if self.opened == 2:
+                raise ZeroDivisionError("no rate")
+
+        def close(self):
+            super().close()
+            if self.opened < 3:
+                raise OSError("no such handle")
+
+    items = [audio("..####.."), ValueError("an odd packet"), audio("..####..")]
+    source = Clumsy(INFO, items, live=True)
+    clock = ManualClock(EPOCH)
+    outcome = make_runner(source, sink, clock=clock, source_policy="restart").run()
+    assert (outcome.errors, source.opened) == ([], 3)
+    assert len(sink.events(Offset)) == 2
+    lost = [e for e in sink.events(Health) if e.state == "recovering"]
+    assert "ValueError: an odd packet" in lost[0].detail
+    assert sink.events(Gap)[-1].stop > sink.events(Gap)[-1].start
