@@ -53,7 +53,8 @@ def build_lane(
     context = replace(context, bundle=plan.bundle, info=info, stream=plan.name)
 
     def shell(stage: StagePlan, built: object, default: OnError) -> StageShell:
-        on_error = stage.config.on_error or default
+        # What front end and detector cannot do about a failure, the lane's worker can.
+        on_error = "fail" if default == "fail" else stage.config.on_error or default
         return StageShell(
             stage.name, built, on_error, timer=timer, plugin=stage.config.plugin
         )

@@ -51,9 +51,10 @@ class StageConfig(Options):
     on_error: OnError | None = None
     """What a failure means: `fail` ends the lane (a sink's: the run) and the run's exit
     code is 2; `skip` (models, sinks) drops what
-    failed, counts it and goes on; `restart` also resets a model, or closes a source
-    or sink and opens it again, with growing pauses. Default: `restart` for models,
-    for live sources and their sinks; `fail` for all else."""
+    failed, counts it and goes on; `restart` also resets a model, closes a source
+    or sink and opens it again, or builds the lane of a front end or detector anew, with
+    growing pauses. Default: `restart` for models, and for live sources, their lanes and
+    sinks; `fail` for all else."""
 
 
 class QueueConfig(Options):

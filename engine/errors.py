@@ -51,7 +51,19 @@ class Absent(str):
 
 
 class StageError(NeurovocalError):
-    """A stage failed while the engine was running."""
+    """A stage failed while the engine was running.
+
+    Parameters
+    ----------
+    message : str
+        One sentence.
+    stage : str
+        Name of the lane's stage, where it was one of those.
+    """
+
+    def __init__(self, message: str, stage: str = "") -> None:
+        self.stage = stage
+        super().__init__(message)
 
 
 class DeviceError(NeurovocalError):

@@ -5,7 +5,7 @@ benchmark run the very same object.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from neurovocal.engine.errors import StageError
@@ -85,7 +85,7 @@ class Lane:
         self._recutter = Recutter(quantum)
         self._position = self._heard = 0
         self._interrupted = False
-        self._next_segment = 0
+        self._next_segment = self._shift = self._onset = 0
         self._open = False
 
     @property
@@ -158,6 +158,24 @@ class Lane:
         """Go on from `old` in its stream: what its resampler holds comes next."""
         self._resampler, self._interrupted = old._resampler, old._interrupted
 
+    def number_from(self, segment: int) -> None:
+        """Give the next segments these numbers, after those of a lane before."""
+        self._next_segment = self._shift = segment
+
+    def abandon(self, reason: str) -> Step:
+        """End at `heard` although the front end or the detector has failed.
+
+        An open segment ends there; nothing else of the lane may be called any more.
+        """
+        events: list[Event] = []
+        if self._open:
+            last = self._next_segment - 1
+            self._tell(Offset(last, self._onset, self._heard, True), events)
+        for model in self.models:
+            events += model.flush()
+        events.append(Gap(self._heard, self._heard, reason))
+        return self._step(self._heard, events)
+
     def advance(self, position: int) -> Step:
         """Let time pass without audio: what models bring forth by themselves.
 
@@ -217,7 +235,7 @@ class Lane:
             self._resampler.reset()
         for stage in self.stages:
             stage.reset()
-        self._position = self._heard = self._next_segment = 0
+        self._position = self._heard = self._next_segment = self._shift = 0
         self._interrupted = self._open = False
 
     def _resampled(self, item: Block | Gap | Anchor) -> Iterator[Any]:
@@ -255,12 +273,12 @@ class Lane:
 
     def _hear(self, quantum: Block) -> Step:
         events: list[Event] = []
-        self._heard = quantum.stop
         if self.features:
             for frames in self.features.process(quantum):
                 self._hear_frames(frames, events)
         if not self._hears_posteriors:
             self._take_marks(self.detector.process(quantum), events)
+        self._heard = quantum.stop
         return self._step(quantum.stop, events, quantum.arrived_ns)
 
     def _hear_frames(self, frames: Event, events: list[Event]) -> None:
@@ -278,13 +296,21 @@ class Lane:
 
     def _take_marks(self, marks: list[Event], events: list[Event]) -> None:
         for mark in marks:
-            events.append(mark)
             if isinstance(mark, Onset | Offset):
-                self._open = isinstance(mark, Onset)
-                if isinstance(mark, Onset):
-                    self._next_segment = mark.segment + 1
-                for model in self.models:
-                    events += model.process(mark)
+                if self._shift:
+                    mark = replace(mark, segment=mark.segment + self._shift)
+                self._tell(mark, events)
+            else:
+                events.append(mark)
+
+    def _tell(self, mark: Onset | Offset, events: list[Event]) -> None:
+        """Let the models answer to a segment's beginning or end."""
+        events.append(mark)
+        self._open = isinstance(mark, Onset)
+        if isinstance(mark, Onset):
+            self._next_segment, self._onset = mark.segment + 1, mark.sample
+        for model in self.models:
+            events += model.process(mark)
 
     def _break(self, gap: Gap) -> Step:
         events: list[Event] = []

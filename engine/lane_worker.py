@@ -1,7 +1,6 @@
 """One source's thread: pulls audio, drives its lanes, sends what they answer."""
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -9,16 +8,17 @@ from threading import Event as Flag
 from threading import Thread
 
 from neurovocal.engine.channel import Channel, inherit, pieces
-from neurovocal.engine.dispatch import Dispatcher, ledger_of
+from neurovocal.engine.dispatch import Dispatcher
 from neurovocal.engine.errors import EndOfStream, NeurovocalError, StageError
 from neurovocal.engine.lane import Lane, Step
+from neurovocal.engine.lane_events import LaneEvents
 from neurovocal.engine.lane_figures import STALLED, LagWatch, figures_of, look_at_load
 from neurovocal.engine.lane_signal import LaneSignal
-from neurovocal.engine.metrics import LedgerMetrics
 from neurovocal.engine.orders import Inbox
 from neurovocal.engine.outlet import MakeGate, Outlet, everything
 from neurovocal.engine.protocols import Source
-from neurovocal.engine.set_off import Recall, rehearse, set_off
+from neurovocal.engine.revival import Revival
+from neurovocal.engine.set_off import Recall, rehearse
 from neurovocal.engine.signal_health import SignalOptions
 from neurovocal.engine.source_shell import SourceShell
 from neurovocal.engine.supervise import Calls, OnError
@@ -26,15 +26,12 @@ from neurovocal.engine.timebase import NS, Clock, TimeBase
 from neurovocal.engine.types import (
     Anchor,
     Block,
-    Control,
     Event,
     Gap,
     Health,
     HealthState,
     Stats,
     StreamInfo,
-    Trigger,
-    kind_of,
 )
 
 log = logging.getLogger("neurovocal")
@@ -72,6 +69,8 @@ class LaneWorker:
         ``recall(wish, channel)`` prepares what a trigger sets.
     make_gate : callable
         What stands between the source's audio and the sinks.
+    revives : bool
+        Whether a lane whose front end or detector has failed is built anew.
     """
 
     def __init__(
@@ -86,11 +85,12 @@ class LaneWorker:
         recall: Recall | None = None,
         signal: SignalOptions | None = None,
         make_gate: MakeGate = everything,
+        *,
+        revives: bool = False,
     ) -> None:
         self.name = name
         self.source = source
         self.channels: list[Channel] = []
-        self.ledgers: defaultdict[str, LedgerMetrics] = defaultdict(LedgerMetrics)
         self.lost_samples = 0
         self.heard_samples = 0
         self.heard_s = 0.0
@@ -107,13 +107,23 @@ class LaneWorker:
         self._signal = LaneSignal(name, signal if source.live else None, self._report)
         self._dispatcher = dispatcher
         self._outlet = Outlet(dispatcher, make_gate)
+        self._events = LaneEvents(dispatcher, self._outlet, self._signal, clock, recall)
+        self.ledgers = self._events.ledgers
         self._clock = clock
         self._stopping = Flag()
         self._shell = SourceShell(
             name, source, clock, on_error, self._stopping, self._report
         )
+        self.revival = Revival(
+            name,
+            lambda index: self.build(self.info, index),
+            lambda health, channel: self._report(health, [channel]),
+            clock,
+            willing=revives,
+        )
         self.info = StreamInfo(name, 1)
         self._touched = False  # whether this stream has begun
+        self._position = 0  # samples of it, lost ones included
         self._next_stats_ns = 0
         self._lag = LagWatch()
         self._thread = Thread(target=self._run, name=f"nv-{name}", daemon=True)
@@ -226,7 +236,7 @@ class LaneWorker:
             self.info.channels,
         )
         self.info = info
-        self._touched = False
+        self._touched, self._position = False, 0
         self.streams += 1
         if not fits:
             lanes = [self.build(info, index) for index in range(info.channels)]
@@ -256,6 +266,7 @@ class LaneWorker:
             self._touched = True
             self.lost_samples += item.stop - item.start
         if not isinstance(item, Anchor):
+            self._position = item.stop
             self._signal.hear(item, self.channels)
             self._audio_ns = self._clock.monotonic_ns()
             self._stalled = False
@@ -266,7 +277,7 @@ class LaneWorker:
                 channel.meter(part)
             if not isinstance(part, Anchor):
                 self._outlet.hear(part, channel)
-            self._drive(channel, channel.lane.process(part))
+            self._drive(channel, self.revival.process(index, channel, part))
 
     def _drive(self, channel: Channel, steps: Iterator[Step]) -> None:
         """Take steps from a lane, timing each, until done."""
@@ -276,43 +287,7 @@ class LaneWorker:
             step = next(steps, None)
             if step is None:
                 return
-            self._send(channel, step, start)
-
-    def _send(self, channel: Channel, step: Step, start_ns: int) -> None:
-        now = self._clock.monotonic_ns()
-        timed = step.arrived_ns > 0
-        queue_ms = max(0.0, (start_ns - step.arrived_ns) / 1e6) if timed else 0.0
-        compute_ms = (now - start_ns) / 1e6
-        if timed:
-            channel.lag_ms = (now - step.arrived_ns) / 1e6
-        info = channel.lane.info
-        for event in step.events:
-            if self._outlet.keeps_back(event, channel):
-                continue
-            if isinstance(event, Anchor):
-                self._signal.set_time(event, channel)
-            ledger = None
-            kind = kind_of(event)
-            channel.counts[kind] += 1
-            if timed:
-                ledger = ledger_of(
-                    event, step.at, info.sample_rate, queue_ms, compute_ms
-                )
-                self.ledgers[kind].add(ledger)
-            message = self._dispatcher.send(
-                info,
-                event,
-                step.at,
-                channel.timebase,
-                ledger=ledger,
-                emitted_ns=now if timed else 0,
-            )
-            if isinstance(event, Anchor):
-                channel.anchored = message
-            elif isinstance(event, Trigger):
-                trouble = set_off(event, channel, self.recall)
-                if trouble is not None:
-                    self._report(trouble, [channel])
+            self._events.send(channel, step, start)
 
     def _sing(self) -> None:
         """A live source delivers nothing: songs go on by the machine's clock."""
@@ -321,6 +296,8 @@ class LaneWorker:
         if not self.source.live or elapsed_ns < _STALL_NS:
             return
         for channel in self.channels:
+            if self.revival.away(channel):
+                continue
             ahead = elapsed_ns * channel.lane.info.sample_rate // NS
             step = channel.lane.advance(channel.lane.position + ahead)
             if not step.events:
@@ -328,30 +305,24 @@ class LaneWorker:
             if not self._stalled:
                 # What comes now depends on the time of day: a replay must know.
                 self._report(STALLED, [channel])
-            self._send(channel, step, start)
+            self._events.send(channel, step, start)
         self._stalled = True
 
     def _obey(self) -> None:
         """Carry out the commands that are due."""
         for order, channels in self.inbox.due(self.channels):
-            order.carry_out(channels, self._report_command)
-
-    def _report_command(self, event: Control, channel: Channel) -> None:
-        self._dispatcher.send(
-            channel.lane.info,
-            event,
-            event.sample,
-            channel.timebase,
-            emitted_ns=self._clock.monotonic_ns(),
-        )
+            order.carry_out(
+                channels, lambda event, of: self._events.report(event, of, event.sample)
+            )
 
     def _finish(self) -> None:
         """End the stream: the lanes close what is open and say so."""
         self._obey()
-        for channel in self.channels:
-            for step in channel.lane.flush():
-                self._send(channel, step, self._clock.monotonic_ns())
+        for index, channel in enumerate(self.channels):
+            for step in self.revival.finish(index, channel, self._position):
+                self._events.send(channel, step, self._clock.monotonic_ns())
             self._outlet.finish(channel)
+        self.revival.forget()
 
     def _tick(self) -> None:
         """Once a second: statistics and the anchor, for those who came late."""
@@ -375,13 +346,7 @@ class LaneWorker:
     def _report(self, event: Event, channels: Sequence[Channel] = ()) -> None:
         """Send an event that is not of a lane's own, to all channels' streams."""
         for channel in channels or self.channels:
-            self._dispatcher.send(
-                channel.lane.info,
-                event,
-                channel.lane.position,
-                channel.timebase,
-                emitted_ns=self._clock.monotonic_ns(),
-            )
+            self._events.report(event, channel)
 
     def statistics(self, channel: Channel) -> dict[str, object]:
         """Counters of one lane, as its ``stats`` message carries them."""
@@ -390,6 +355,7 @@ class LaneWorker:
             "source": {
                 "heard": self.heard_samples,
                 "lost": self.lost_samples,
+                "unheard": self.revival.missed,
                 "state": self._shell.state.condition,
                 "outages": self._shell.state.outages,
                 "repeated": self._shell.repeated,

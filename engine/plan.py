@@ -26,7 +26,7 @@ from neurovocal.engine.types import KINDS, StreamInfo
 
 # What a stage cannot do about its failures, and why.
 _HOLE = "would be a hole that no gap declares"
-_ONLY_FAIL = f"only 'fail' is possible here: what it left out {_HOLE}"
+_NO_SKIP = f"only 'fail' or 'restart' is possible here: what it left out {_HOLE}"
 _NO_POLICY = "a control has no policy: a failing one is tried again"
 _CLOSED = "a gate has no policy: while it fails no audio leaves"
 _POLICY_HINTS: dict[Kind, dict[OnError, str]] = {
@@ -34,8 +34,8 @@ _POLICY_HINTS: dict[Kind, dict[OnError, str]] = {
         "skip": "only 'fail' or 'restart' is possible here: audio that is left "
         f"out {_HOLE}"
     },
-    "features": {"skip": _ONLY_FAIL, "restart": _ONLY_FAIL},
-    "detector": {"skip": _ONLY_FAIL, "restart": _ONLY_FAIL},
+    "features": {"skip": _NO_SKIP},
+    "detector": {"skip": _NO_SKIP},
     "model": {},
     "sink": {},
     "control": dict.fromkeys(get_args(OnError), _NO_POLICY),
@@ -82,6 +82,12 @@ class LanePlan:
     sinks: Sequence[SinkPlan]
     signal: SignalOptions
     watchers: Sequence[StagePlan] = ()  # stages of sinks that watch this lane
+
+    def revives(self, live: bool) -> bool:
+        """Whether a lane whose front end or detector fails is built anew."""
+        default: OnError = "restart" if live else "fail"
+        asked = [stage.config.on_error for stage in (self.features, self.detector)]
+        return all((policy or default) == "restart" for policy in asked)
 
     @property
     def model_names(self) -> tuple[str, ...]:

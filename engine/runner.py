@@ -114,6 +114,7 @@ class Runner:
                     self.bus.recall,
                     lane.signal,
                     gates(plan, lane, source.live),
+                    revives=lane.revives(source.live),
                 )
             )
 
@@ -259,7 +260,7 @@ class Runner:
         outcome.errors += [*self._gave_up, *self.watchdog.hung.values()]
         for lane in self.lanes:
             outcome.streams += lane.streams
-            outcome.lost_samples += lane.lost_samples
+            outcome.lost_samples += lane.lost_samples + lane.revival.missed
             outcome.seconds += lane.heard_s
             outcome.errors += getattr(lane.source, "failures", [])
             outcome.note(lane.error)

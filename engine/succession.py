@@ -167,6 +167,10 @@ class Succession(Lane):
             yield self._hand_over(iter(()))
             self.done.set()
 
+    def abandon(self, reason: str) -> Step:
+        """As `Lane.abandon`."""
+        return self._passed(self._now.abandon(reason))
+
     def leave(self) -> Iterator[Step]:
         """As `Lane.leave`."""
         for step in self._now.leave():

@@ -139,7 +139,7 @@ class StageShell:
         self._in_a_row += 1
         reason = f"{type(error).__name__}: {error}"
         if self.on_error == "fail":
-            raise StageError(f"{self.name} failed: {reason}") from error
+            raise StageError(f"{self.name} failed: {reason}", self.name) from error
         first = self._in_a_row == 1
         if first:
             log.warning("%s failed and goes on: %s", self.name, reason, exc_info=error)

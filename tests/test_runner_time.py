@@ -43,7 +43,7 @@ def test_statistics_and_the_anchor_come_once_a_second():
     assert [s.values["position"] for s in stats] == [200, 400, 600, 800]
     last = stats[-1].values
     assert last["events"]["onset"] == 16
-    samples = {"heard": 800, "lost": 0, "repeated": 0}
+    samples = {"heard": 800, "lost": 0, "unheard": 0, "repeated": 0}
     assert last["source"] == {**samples, "state": "healthy", "outages": 0}
     assert last["sinks"]["sink 'sink1'"]["events"]["dropped"] == 0
     assert last["stages"]["detector 'gate'"]["errors"] == 0
