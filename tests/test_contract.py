@@ -15,7 +15,7 @@ import pytest
 import zmq
 from tiny_bundle import make_tiny_bundle
 
-from neurovocal.engine.errors import DeviceError
+from neurovocal.engine.errors import DeviceError, EndOfStream
 from neurovocal.engine.manifest import Bundle, load_bundle
 from neurovocal.engine.protocols import Sink, Source
 from neurovocal.engine.registry import GROUPS, BuildContext, Plugin, Registry
@@ -224,6 +224,33 @@ def recording(bench):
     check_source(lambda: bench.build(path=str(folder)))
 
 
+def playback(bench):
+    """Live: its blocks come as the machine lets them. Its samples do not differ."""
+    path = bench.folder / "played.wav"
+    with wave.open(str(path), "wb") as tape:
+        tape.setnchannels(1)
+        tape.setsampwidth(2)
+        tape.setframerate(RATE)
+        tape.writeframes(pcm())
+    heard = []
+    for _ in range(2):
+        source = bench.build(path=str(path))
+        assert isinstance(source, Source)
+        assert source.live
+        source.close()
+        source.open()
+        blocks = []
+        with pytest.raises(EndOfStream):
+            while True:
+                item = source.read(0.1)
+                if isinstance(item, Block):
+                    blocks.append(item.samples)
+        source.close()
+        source.close()
+        heard.append(np.concatenate(blocks))
+    assert np.array_equal(*heard)
+
+
 def synthetic(bench):
     check_source(lambda: bench.build(duration_s=1.0))
 
@@ -383,6 +410,7 @@ CONTRACTS = {
     ("source", "folder"): folder,
     ("source", "microphone"): microphone,
     ("source", "pipe"): pipe,
+    ("source", "playback"): playback,
     ("source", "recording"): recording,
     ("source", "synthetic"): synthetic,
     ("control", "zmq"): control,
@@ -430,6 +458,7 @@ def test_stages_look_like_their_protocol(kind, bundle, tmp_path):
     options = {
         "file": {"path": "."},
         "folder": {"path": "."},
+        "playback": {"path": "."},
         "pipe": {"sample_rate": RATE},
         "clips": {"path": str(tmp_path)},
         "recording": {"path": str(tmp_path)},

@@ -195,8 +195,8 @@ def test_only_stages_that_can_go_on_may_be_told_to(stage):
     (problem,) = problems(text)
     line = {"features": 3, "detector": 4}[stage]
     assert problem == (
-        f"x.yaml:{line}: {stage}.on_error: only 'fail' or 'restart' is possible here: what "
-        "it left out would be a hole that no gap declares"
+        f"x.yaml:{line}: {stage}.on_error: only 'fail' or 'restart' is possible here: "
+        "what it left out would be a hole that no gap declares"
     )
 
 

@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import EPOCH, INFO, RATE, audio, check_seq, make_runner
 
-from neurovocal.engine.testing import recut
-from neurovocal.engine.testing import CollectSink, ScriptedSource
+from neurovocal.engine.testing import CollectSink, ScriptedSource, recut
 from neurovocal.engine.timebase import NS, ManualClock
 from neurovocal.engine.types import Gap, Health, Label, Offset, Onset, StreamInfo
 
