@@ -235,20 +235,24 @@ def playback(bench):
     heard = []
     for _ in range(2):
         source = bench.build(path=str(path))
-        assert isinstance(source, Source)
         assert source.live
         source.close()
         source.open()
-        blocks = []
-        with pytest.raises(EndOfStream):
-            while True:
-                item = source.read(0.1)
-                if isinstance(item, Block):
-                    blocks.append(item.samples)
+        assert isinstance(source, Source)
+        heard.append(np.concatenate(list(blocks_of(source))))
         source.close()
         source.close()
-        heard.append(np.concatenate(blocks))
     assert np.array_equal(*heard)
+
+
+def blocks_of(source):
+    while True:
+        try:
+            item = source.read(0.1)
+        except EndOfStream:
+            return
+        if isinstance(item, Block):
+            yield item.samples
 
 
 def synthetic(bench):
