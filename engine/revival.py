@@ -31,6 +31,7 @@ class _Patient:
     """What became of one channel's lane."""
 
     backoff: Backoff = field(default_factory=Backoff)
+    stage: str = ""  # which one has failed
     reason: str = ""  # why it is away; empty: it is not
     due_ns: int = 0  # when the next attempt is
     back_ns: int = 0  # when the last one succeeded
@@ -106,11 +107,15 @@ class Revival:
         if now - patient.back_ns > _STEADY_NS:
             patient.backoff.succeeded()
         pause_s = patient.backoff.pause_s()
-        patient.reason = f"{error.stage} failed"
+        patient.stage, patient.reason = error.stage, f"{error.stage} failed"
         patient.due_ns = now + round(pause_s * NS)
         log.error("lane '%s': %s", self._name, error, exc_info=error)
         self._tell(
-            Health("lane", "restarting", f"{error}; built anew in {pause_s:g} s"),
+            Health(
+                error.stage,
+                "restarting",
+                f"{error}; the lane is built anew in {pause_s:g} s",
+            ),
             channel,
         )
         return channel.lane.abandon(patient.reason)
@@ -137,10 +142,8 @@ class Revival:
         for step in steps:
             yield replace(step, events=[_since(old, event) for event in step.events])
         seconds = (new.heard - old.heard) / new.info.sample_rate
-        self._tell(
-            Health("lane", "healthy", f"built anew; {seconds:.1f} s were not heard"),
-            channel,
-        )
+        told = f"the lane was built anew; {seconds:.1f} s were not heard"
+        self._tell(Health(patient.stage, "healthy", told), channel)
 
     def _of(self, channel: Channel) -> _Patient:
         return self._patients.setdefault(channel, _Patient())

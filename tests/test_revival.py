@@ -51,7 +51,8 @@ def test_what_is_missed_is_a_gap_and_numbers_go_on(stage):
     assert all(onset >= whole[1] for _, onset, *_ in marks[2:])
     assert len(marks) > 2
     assert [m.segment for m in sink.events(Label)] == [m[0] for m in marks]
-    said = [e for e in sink.events(Health) if e.stage == "lane"]
+    name = {"detector": "detector 'gate'", "features": "features 'frames'"}[stage]
+    said = [e for e in sink.events(Health) if e.stage == name]
     assert [e.state for e in said] == ["restarting", "healthy"]
     assert "failed" in said[0].detail
     check_seq(sink)
