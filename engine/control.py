@@ -132,7 +132,7 @@ class CommandBus:
         return self._swapper.begin(_checked(SwapArguments, request.arguments, "'swap'"))
 
     def _addressed(self, name: str | None) -> Sequence[LaneWorker]:
-        if any(not worker.channels for worker in self._lanes):
+        if not self._lanes or any(not worker.channels for worker in self._lanes):
             raise CommandError("the run has not begun yet: ask again")
         if name is None:
             living = [lane for lane in self._lanes if not lane.finished.is_set()]
