@@ -228,7 +228,7 @@ def test_samples_that_are_no_numbers_become_a_gap(tmp_path):
 
 
 def test_live_what_does_not_fit_is_a_gap_and_counted(tmp_path):
-    values = np.random.default_rng(0).integers(-9999, 9999, 10 * RATE, np.int16)
+    values = np.random.default_rng(0).integers(-9999, 9999, 3 * RATE, np.int16)
     path = tmp_path / "x.raw"
     path.write_bytes(values.tobytes())
     source = make(command=says(path), buffer_s=0.5)

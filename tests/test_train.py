@@ -208,7 +208,7 @@ class StopAfter(StopFlag):
     def raised(self, value: bool) -> None: ...
 
 
-@pytest.mark.parametrize("looks", [25, 270])
+@pytest.mark.parametrize("looks", [25, pytest.param(270, marks=pytest.mark.long)])
 def test_an_interrupted_training_ends_with_the_same_weights(
     dataset: Path, recipe: TrainConfig, bundle_folder: Path, tmp_path: Path, looks: int
 ) -> None:

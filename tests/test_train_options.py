@@ -49,6 +49,7 @@ def changed(recipe: TrainConfig, **parts: Any) -> TrainConfig:
     return TrainConfig.model_validate({**recipe.model_dump(), **parts})
 
 
+@pytest.mark.long
 def test_the_source_recipe_trains_a_bundle_that_labels(
     dataset: Path, tmp_path: Path
 ) -> None:
