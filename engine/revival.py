@@ -31,10 +31,14 @@ class _Patient:
     """What became of one channel's lane."""
 
     backoff: Backoff = field(default_factory=Backoff)
-    stage: str = ""  # which one has failed
-    reason: str = ""  # why it is away; empty: it is not
+    stage: str = ""  # which one has failed; empty: the lane hears
     due_ns: int = 0  # when the next attempt is
     back_ns: int = 0  # when the last one succeeded
+
+    @property
+    def reason(self) -> str:
+        """What the gap says."""
+        return f"{self.stage} failed"
 
 
 class Revival:
@@ -71,7 +75,7 @@ class Revival:
 
     def away(self, channel: Channel) -> bool:
         """Whether nobody hears this channel at the moment."""
-        return bool(self._patients) and bool(self._of(channel).reason)
+        return bool(self._patients) and bool(self._of(channel).stage)
 
     def process(
         self, index: int, channel: Channel, item: Block | Gap | Anchor
@@ -107,7 +111,7 @@ class Revival:
         if now - patient.back_ns > _STEADY_NS:
             patient.backoff.succeeded()
         pause_s = patient.backoff.pause_s()
-        patient.stage, patient.reason = error.stage, f"{error.stage} failed"
+        patient.stage = error.stage
         patient.due_ns = now + round(pause_s * NS)
         log.error("lane '%s': %s", self._name, error, exc_info=error)
         self._tell(
@@ -137,13 +141,14 @@ class Revival:
             log.error("lane '%s' is not built anew: %s", self._name, error)
             return
         self.missed += new.heard - old.heard
-        patient.reason, patient.back_ns = "", self._clock.monotonic_ns()
+        failed, patient.stage = patient.stage, ""
+        patient.back_ns = self._clock.monotonic_ns()
         channel.lane = new
         for step in steps:
             yield replace(step, events=[_since(old, event) for event in step.events])
         seconds = (new.heard - old.heard) / new.info.sample_rate
         told = f"the lane was built anew; {seconds:.1f} s were not heard"
-        self._tell(Health(patient.stage, "healthy", told), channel)
+        self._tell(Health(failed, "healthy", told), channel)
 
     def _of(self, channel: Channel) -> _Patient:
         return self._patients.setdefault(channel, _Patient())

@@ -275,8 +275,9 @@ class Runner:
 
     def _anew(self, lane: LanePlan, plan: Plan) -> BuildLane:
         """What builds the lanes that a plan asks for."""
-        context = replace(self.plan.context, tile=plan.config.shared.tile)
-        context = replace(context, base=plan.context.base)
+        context = replace(
+            self.plan.context, tile=plan.config.shared.tile, base=plan.context.base
+        )
         dispatcher = self._dispatchers[lane.name]
 
         def build(info: StreamInfo, channel: int) -> Lane:
