@@ -29,8 +29,9 @@ class PlaybackRing:
         Samples that the device has taken.
     written : int
         Position after the last sample that was ever written.
-    open_pieces : int
-        Pieces that go on: silence where they should be is an underrun.
+    open_until : int or None
+        Where the pieces that go on go on: silence from there is an underrun. None:
+        nothing goes on.
     underruns, missing : int
         How often the device found nothing, and how many samples that were.
     late : int
@@ -43,7 +44,7 @@ class PlaybackRing:
         self._samples = np.zeros(capacity, np.float32)
         self._guard = guard
         self.read = self.written = 0
-        self.open_pieces = 0
+        self.open_until: int | None = None
         self.underruns = self.missing = self.late = self.clipped = 0
         self._starved = False
 
@@ -62,8 +63,10 @@ class PlaybackRing:
         Runs in the device's callback: copies, counts, returns.
         """
         n_samples, size = len(out), len(self._samples)
-        lack = self.read + n_samples - max(self.written, self.read)
-        if self.open_pieces and lack > 0:
+        until = self.open_until
+        end = self.read + n_samples
+        lack = 0 if until is None else end - max(until, self.written, self.read)
+        if lack > 0:
             self.missing += lack
             self.underruns += not self._starved
             self._starved = True

@@ -133,10 +133,12 @@ class SpeakerSink:
         if piece.resampler is not None:
             samples = piece.resampler.resample_chunk(samples, last=last)
         piece.next_sample = event.stop
+        self._tell_ring()
         self._put(piece, samples, self._excess(piece, message, event.start))
         self._ends[stream] = piece.position
         if last:
-            self._end(key)
+            del self._pieces[key]
+        self._tell_ring()
 
     def flush(self, timeout: float) -> None:
         """Nothing to do: waiting for the end of a sound would delay the next."""
@@ -186,7 +188,6 @@ class SpeakerSink:
         if base is None or late or self._excess(piece, message, start):
             piece.position = self._begin_anew(key[0], start, rate)
         self._pieces[key] = piece
-        ring.open_pieces = len(self._pieces)
         return piece
 
     def _begin_anew(self, stream: str, start: int, rate: int) -> int:
@@ -206,7 +207,12 @@ class SpeakerSink:
 
     def _end(self, key: tuple[str, str, str]) -> None:
         if self._pieces.pop(key, None) is not None:
-            self._open_ring().open_pieces = len(self._pieces)
+            self._tell_ring()
+
+    def _tell_ring(self) -> None:
+        """Where sound is expected: nowhere before a piece is in its place."""
+        positions = [piece.position for piece in self._pieces.values()]
+        self._open_ring().open_until = max(positions, default=None)
 
     def _excess(self, piece: _Piece, message: Message, start: int) -> int:
         """Samples that a live stream is ahead of the device, beyond twice the latency.

@@ -84,7 +84,7 @@ def test_silence_is_an_underrun_only_inside_a_piece() -> None:
     taken(ring, 20)
     assert (ring.underruns, ring.missing) == (0, 0)
     ring.mix(20, np.ones(10, np.float32))
-    ring.open_pieces = 1
+    ring.open_until = 30
     taken(ring, 8)
     assert (ring.underruns, ring.missing) == (0, 0)
     taken(ring, 8)  # two are there, six are not
@@ -94,7 +94,7 @@ def test_silence_is_an_underrun_only_inside_a_piece() -> None:
     taken(ring, 8)
     taken(ring, 8)
     assert (ring.underruns, ring.missing) == (2, 22)
-    ring.open_pieces = 0
+    ring.open_until = None
     taken(ring, 8)
     assert (ring.underruns, ring.missing) == (2, 22)
 
@@ -278,6 +278,20 @@ def test_a_device_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     sink.close()
 
 
+def test_the_silence_before_a_piece_is_no_underrun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Device(monkeypatch, rate=48_000)
+    sink = opened(device, latency_ms=50)
+    # So little that nothing of it leaves the resampler yet.
+    sink.write(message(Audio(0, tone(10), "free", "m")))
+    device.step(4)
+    assert sink.stats()["underruns"] == 0
+    device.step(10)  # but its place is passed now, and nothing is there
+    assert sink.stats()["underruns"] == 1
+    sink.close()
+
+
 # ---- sink, on a real PortAudio stream ----------------------------------------------
 
 SCRIPT = """
@@ -288,7 +302,7 @@ from neurovocal.engine.timebase import SystemClock
 from neurovocal.engine.types import Audio, Message, StreamInfo
 
 plugin = Registry().get("sink", "speaker")
-options = plugin.options(device=sys.argv[1], sample_rate=16000, latency_ms=300)
+options = plugin.options(device=sys.argv[1], sample_rate=16000, latency_ms=2000)
 song = np.load(sys.argv[2])
 sink = plugin.build(options, BuildContext(clock=SystemClock(), run="test"))
 sink.open()
@@ -304,7 +318,9 @@ print(json.dumps(sink.stats()))
 @needs_virtual_speaker
 def test_a_real_stream_plays_every_sample() -> None:
     rng = np.random.default_rng(0)
-    song = rng.uniform(-0.5, 0.5, (2 * RATE, 1)).astype(np.float32)
+    # Longer than what fits, so that the writer waits for the device; all that fits
+    # is seconds, so that a busy machine is no underrun.
+    song = rng.uniform(-0.5, 0.5, (3 * RATE, 1)).astype(np.float32)
     song *= np.hanning(len(song))[:, None].astype(np.float32)
     with VirtualSpeaker(RATE) as speaker:
         np.save(speaker.home / "song.npy", song)
@@ -314,7 +330,20 @@ def test_a_real_stream_plays_every_sample() -> None:
     lags = np.fft.irfft(
         np.fft.rfft(played, 2**20) * np.conj(np.fft.rfft(song[:, 0], 2**20))
     )
-    begin = int(np.argmax(lags))
-    heard = played[begin : begin + len(song)]
-    np.testing.assert_allclose(heard, song[:, 0], atol=1e-4)
-    assert stats["underruns"] == stats["late_samples"] == stats["clipped_samples"] == 0
+    assert_heard(song[:, 0], played[int(np.argmax(lags)) :])
+    # The sink itself was never late: silence of the sound server's is its own.
+    counts = [stats[k] for k in ("underruns", "late_samples", "clipped_samples")]
+    assert counts == [0, 0, 0]
+    assert stats["played_s"] >= len(song) / RATE
+
+
+def assert_heard(song: Any, played: Any) -> None:
+    """All of it, in order; a busy sound server may fall silent in between."""
+    while len(song):
+        most = min(len(song), len(played))
+        differs = np.abs(song[:most] - played[:most]) > 1e-4
+        same = int(differs.argmax()) if differs.any() else most
+        rest = played[same:]
+        silence = int(rest.any() and (rest != 0).argmax())
+        assert same == len(song) or silence, f"{len(song) - same} samples are missing"
+        song, played = song[same:], rest[silence:]
