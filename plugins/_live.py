@@ -1,8 +1,13 @@
-"""What live sources share: when their samples were heard, in UTC."""
+"""What live sources share: how the ring that a device fills is read, item by item."""
+
+from collections import deque
 
 from neurovocal.engine.capture_clock import CaptureClock
+from neurovocal.engine.protocols import SourceItem
+from neurovocal.engine.ring import AudioRing
 from neurovocal.engine.timebase import Clock
 from neurovocal.engine.types import Anchor, Block, Gap
+from neurovocal.plugins._audio import Channels, finite_items
 
 SLIP = "device slip"
 
@@ -39,3 +44,61 @@ class LiveAnchors:
         utc_minus_monotonic = self._clock.utc_ns() - self._clock.monotonic_ns()
         heard_ns = self._capture.expected_ns(item.start)
         return Anchor(item.start, heard_ns + utc_minus_monotonic)
+
+
+class Intake:
+    """The reader's end of a live source, from one `open` to the next.
+
+    The device's thread writes to `ring` and `capture`. Here the channels are chosen,
+    gaps take the place of samples that are no numbers, and anchors are put in.
+
+    Parameters
+    ----------
+    ring : AudioRing
+        Of all channels that the device has.
+    capture : CaptureClock
+        Follows the device's clock on the monotonic one.
+    channels : Channels
+        Those that were asked for.
+    clock : Clock
+        For the time of day.
+    longest : int
+        Most samples of one block.
+    """
+
+    def __init__(
+        self,
+        ring: AudioRing,
+        capture: CaptureClock,
+        channels: Channels,
+        clock: Clock,
+        longest: int,
+    ) -> None:
+        self.ring = ring
+        self.capture = capture
+        self._channels = channels
+        self._anchors = LiveAnchors(clock, capture)
+        self._longest = longest
+        self._waiting: deque[SourceItem] = deque()
+
+    def read(self, timeout: float) -> SourceItem | None:
+        """Return what was heard since the last call, or None after `timeout` s.
+
+        Raises
+        ------
+        EndOfStream
+            The ring is closed and empty.
+        """
+        if not self._waiting:
+            item = self.ring.read(self._longest, timeout)
+            if item is None:
+                return None
+            anchor = self._anchors.before(item)
+            if anchor is not None:
+                self._waiting.append(anchor)
+            if isinstance(item, Block):
+                chosen = self._channels.pick(item.samples)
+                self._waiting += finite_items(item.start, chosen, item.arrived_ns)
+            else:
+                self._waiting.append(item)
+        return self._waiting.popleft()

@@ -1,6 +1,5 @@
 """A sound card as a source, by way of PortAudio."""
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -12,9 +11,9 @@ from neurovocal.engine.protocols import SourceItem
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.ring import AudioRing, RingCounts
 from neurovocal.engine.timebase import NS
-from neurovocal.engine.types import Block, StreamInfo
-from neurovocal.plugins._audio import Channels, channels_problem, finite_items
-from neurovocal.plugins._live import SLIP, LiveAnchors
+from neurovocal.engine.types import StreamInfo
+from neurovocal.plugins._audio import Channels, channels_problem
+from neurovocal.plugins._live import SLIP, Intake
 from neurovocal.plugins._portaudio import (
     close_input,
     find_again,
@@ -76,8 +75,7 @@ class MicrophoneSource:
         self._name = "" if options.device is None else str(options.device)
         self._device: dict[str, Any] | None = None
         self._stream: Any = None
-        self._ring: AudioRing | None = None
-        self._waiting: deque[SourceItem] = deque()
+        self._intake: Intake | None = None
         self._closing = False
         self.overflows = 0
 
@@ -91,11 +89,11 @@ class MicrophoneSource:
     @property
     def counts(self) -> RingCounts | None:
         """Where every sample went; None before the first `open`."""
-        return None if self._ring is None else self._ring.counts
+        return None if self._intake is None else self._intake.ring.counts
 
     def heard_ns(self, sample: int) -> int | None:
         """Monotonic time at which a sample was captured; None before the first."""
-        return None if self._ring is None else self._capture.heard_ns(sample)
+        return None if self._intake is None else self._intake.capture.heard_ns(sample)
 
     def open(self) -> None:
         """Find the device, open it and start to listen.
@@ -127,13 +125,16 @@ class MicrophoneSource:
         """Listen at a rate, with a ring and a capture clock of its own."""
         options = self._options
         columns = max(options.channels)
-        self._ring = AudioRing(round(options.buffer_s * rate), columns)
-        self._capture = CaptureClock(rate, options.max_slip_ms)
-        self._anchors = LiveAnchors(self._clock, self._capture)
-        self._longest = max(options.block_length or 0, rate // 10)
+        ring = AudioRing(round(options.buffer_s * rate), columns)
+        self._intake = Intake(
+            ring,
+            CaptureClock(rate, options.max_slip_ms),
+            self._channels,
+            self._clock,
+            longest=max(options.block_length or 0, rate // 10),
+        )
         self._buffer_s = device[f"latency_{options.latency}_ms"] / 1000
         self._heard_ns = self._clock.monotonic_ns()
-        self._waiting.clear()
         self._closing = False
         known, self._sample_rate = self._sample_rate, rate  # the callback needs it
         try:
@@ -144,7 +145,7 @@ class MicrophoneSource:
                 blocksize=options.block_length or 0,
                 latency=options.latency,
                 callback=self._hear,
-                finished_callback=self._ring.close,
+                finished_callback=ring.close,
             )
         except DeviceError:
             self._sample_rate = known
@@ -152,9 +153,10 @@ class MicrophoneSource:
 
     def _hear(self, samples: Any, n_samples: int, time: Any, status: Any) -> None:
         """PortAudio's callback: copy, count, return."""
-        ring, capture, rate = self._ring, self._capture, self._sample_rate
-        assert ring is not None
+        intake, rate = self._intake, self._sample_rate
+        assert intake is not None
         assert rate is not None
+        ring, capture = intake.ring, intake.capture
         now = self._heard_ns = self._clock.monotonic_ns()
         # Both times are PortAudio's, so that it matters neither which clock they
         # are of nor whether that clock is being set. Some hosts leave them 0;
@@ -183,12 +185,10 @@ class MicrophoneSource:
         Disconnected
             The device stopped or delivers nothing any more.
         """
-        if self._waiting:
-            return self._waiting.popleft()
-        if self._ring is None:
+        if self._intake is None:
             raise EndOfStream
         try:
-            item = self._ring.read(self._longest, timeout)
+            item = self._intake.read(timeout)
         except EndOfStream:
             if self._closing:
                 raise
@@ -197,16 +197,7 @@ class MicrophoneSource:
             ) from None
         if item is None:
             self._check_stall()
-            return None
-        anchor = self._anchors.before(item)
-        if anchor is not None:
-            self._waiting.append(anchor)
-        if isinstance(item, Block):
-            chosen = self._channels.pick(item.samples)
-            self._waiting += finite_items(item.start, chosen, item.arrived_ns)
-        else:
-            self._waiting.append(item)
-        return self._waiting.popleft()
+        return item
 
     def _check_stall(self) -> None:
         if self._closing:
@@ -224,8 +215,8 @@ class MicrophoneSource:
         if self._stream is not None:
             stream, self._stream = self._stream, None
             close_input(stream)
-        if self._ring is not None:
-            self._ring.close()
+        if self._intake is not None:
+            self._intake.ring.close()
 
 
 def _build(options: MicrophoneOptions, context: BuildContext) -> MicrophoneSource:

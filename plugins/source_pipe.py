@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections import deque
 from collections.abc import Iterator
-from threading import Thread
 
 from pydantic import AwareDatetime, Field
 
@@ -16,17 +15,13 @@ from neurovocal.engine.protocols import SourceItem
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.ring import AudioRing, RingCounts
 from neurovocal.engine.timebase import NS
-from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.engine.types import Anchor, StreamInfo
 from neurovocal.plugins._audio import Channels, channels_problem, finite_items
 from neurovocal.plugins._command import Command, words
-from neurovocal.plugins._live import SLIP, LiveAnchors
+from neurovocal.plugins._live import Intake
 from neurovocal.plugins._pcm import PcmDecoder, SampleFormat
+from neurovocal.plugins._pipe_reader import PipeReader
 from neurovocal.plugins._recording_time import utc_ns
-
-_READ_BYTES = 65_536
-_ROOM_S = 0.005
-# Samples that come so many times as fast as time passes have waited somewhere.
-_FASTER = 1.5
 
 
 class PipeOptions(Options):
@@ -87,9 +82,8 @@ class PipeSource:
             self.live = options.command is not None
         self._command: Command | None = None
         self._fd = -1
-        self._ring: AudioRing | None = None
-        self._reader: Thread | None = None
-        self._stop_fds: tuple[int, int] | None = None
+        self._intake: Intake | None = None  # live only
+        self._reader: PipeReader | None = None
         self._waiting: deque[SourceItem] = deque()
         self.notices: list[str] = []
 
@@ -102,11 +96,11 @@ class PipeSource:
     @property
     def counts(self) -> RingCounts | None:
         """Where every sample went; None unless live and opened."""
-        return None if self._ring is None else self._ring.counts
+        return None if self._intake is None else self._intake.ring.counts
 
     def heard_ns(self, sample: int) -> int | None:
         """Monotonic time at which a sample came, by the pace of all; live only."""
-        return None if self._ring is None else self._capture.heard_ns(sample)
+        return None if self._intake is None else self._intake.capture.heard_ns(sample)
 
     def open(self) -> None:
         """Start the program, or take standard input.
@@ -126,7 +120,7 @@ class PipeSource:
         self._decoder = PcmDecoder(options.sample_format, options.channels_in)
         self._position = 0
         self._waiting.clear()
-        self._ring = None
+        self._intake = None
         if self.live:
             self._listen()
         elif options.start_utc is not None:
@@ -143,40 +137,29 @@ class PipeSource:
             Live, and nothing comes any more: the program ended with an error, or
             at all although its stream is endless, or it has gone silent.
         """
-        if not self._waiting:
-            try:
-                item = self._from_ring(timeout) if self.live else self._direct(timeout)
-            except EndOfStream:
-                self._conclude()
-                raise
-            if item is None:
-                return None
-            if isinstance(item, Block):
-                chosen = self._channels.pick(item.samples)
-                self._waiting += finite_items(item.start, chosen, item.arrived_ns)
-            else:
-                self._waiting.append(item)
-        return self._waiting.popleft()
+        try:
+            if self._intake is not None:
+                return self._heard(self._intake, timeout)
+            return self._direct(timeout)
+        except EndOfStream:
+            self._conclude()
+            raise
 
     def close(self) -> None:
         """End the program; live, what was heard until now can still be read."""
-        if self._stop_fds is not None:
-            os.write(self._stop_fds[1], b"x")
         if self._reader is not None:
-            self._reader.join()
+            self._reader.stop()
             self._reader = None
         if self._command is not None:
             self._command.close()
             self._command = None
-        if self._stop_fds is not None:
-            for fd in self._stop_fds:
-                os.close(fd)
-            self._stop_fds = None
         self._fd = -1
 
     # ---- not live: the writer waits for us --------------------------------------
 
-    def _direct(self, timeout: float) -> Block | None:
+    def _direct(self, timeout: float) -> SourceItem | None:
+        if self._waiting:
+            return self._waiting.popleft()
         if self._fd < 0:
             raise EndOfStream
         ready, _, _ = select.select([self._fd], [], [], max(0.0, timeout))
@@ -190,76 +173,31 @@ class PipeSource:
         if not len(samples):
             return None
         start, self._position = self._position, self._position + len(samples)
-        return Block(start, samples)
+        self._waiting += finite_items(start, self._channels.pick(samples))
+        return self._waiting.popleft()
 
     # ---- live: we wait for the writer --------------------------------------------
 
     def _listen(self) -> None:
         options = self._options
         rate = options.sample_rate
-        self._ring = AudioRing(round(options.buffer_s * rate), options.channels_in)
-        self._capture = CaptureClock(rate, options.max_slip_ms)
-        self._anchors = LiveAnchors(self._clock, self._capture)
-        self._heard_ns = self._clock.monotonic_ns()
-        self._stop_fds = os.pipe()
-        self._reader = Thread(target=self._fill, args=(self._ring,), daemon=True)
+        ring = AudioRing(round(options.buffer_s * rate), options.channels_in)
+        capture = CaptureClock(rate, options.max_slip_ms)
+        longest = options.block_length
+        self._intake = Intake(ring, capture, self._channels, self._clock, longest)
+        self._reader = PipeReader(
+            self._fd, self._decoder, ring, capture, self._clock, options.buffer_s
+        )
         self._reader.start()
 
-    def _fill(self, ring: AudioRing) -> None:
-        """Reader thread: bytes to samples to ring, until the end or `close`."""
-        assert self._stop_fds is not None
-        fd, stop, rate = self._fd, self._stop_fds[0], self._options.sample_rate
-        try:
-            while stop not in (ready := select.select([fd, stop], [], [])[0]) and ready:
-                data = os.read(fd, _READ_BYTES)
-                if not data:
-                    return
-                samples = self._decoder.decode(data)
-                before, now = self._heard_ns, self._clock.monotonic_ns()
-                self._heard_ns = now
-                length_ns = len(samples) * NS // rate
-                catches_up = length_ns > _FASTER * (now - before)
-                missing = self._capture.update(
-                    len(samples), now - length_ns, backlog=catches_up
-                )
-                if missing:
-                    ring.lose(missing, SLIP)
-                step = ring.capacity // 2 if catches_up else len(samples)
-                for first in range(0, len(samples), max(1, step)):
-                    part = samples[first : first + step]
-                    if catches_up:
-                        self._wait_for_room(ring, len(part))
-                    ring.write(part, now)
-        finally:
-            ring.close()
-
-    def _wait_for_room(self, ring: AudioRing, n_samples: int) -> None:
-        """Let a backlog wait where it is, as long as the engine works it off.
-
-        After a stall of the network, and at the start of a server's burst, more may
-        come at once than the ring holds. Time passes by itself again afterwards.
-        """
-        assert self._stop_fds is not None
-        until = self._clock.monotonic_ns() + round(self._options.buffer_s * NS)
-        while ring.counts.queued + n_samples > ring.capacity:
-            stopping = select.select([self._stop_fds[0]], [], [], _ROOM_S)[0]
-            if stopping or self._clock.monotonic_ns() > until:
-                return
-
-    def _from_ring(self, timeout: float) -> Block | Gap | Anchor | None:
-        if self._ring is None:
-            raise EndOfStream
-        item = self._ring.read(self._options.block_length, timeout)
-        if item is None:
-            silent_s = (self._clock.monotonic_ns() - self._heard_ns) / NS
-            if silent_s > self._options.stall_timeout_s and self._fd >= 0:
+    def _heard(self, intake: Intake, timeout: float) -> SourceItem | None:
+        item = intake.read(timeout)
+        if item is None and self._reader is not None:
+            silent_s = (self._clock.monotonic_ns() - self._reader.heard_at_ns) / NS
+            if silent_s > self._options.stall_timeout_s:
                 raise Disconnected(
                     f"{self._name} has delivered nothing for {silent_s:.1f} s"
                 )
-            return None
-        anchor = self._anchors.before(item)
-        if anchor is not None:
-            self._waiting.append(anchor)
         return item
 
     # ---- the end ------------------------------------------------------------------

@@ -1,10 +1,7 @@
 """A recording played as a sound card would deliver it: in time, or lost."""
 
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event as Flag
-from threading import Thread
 
 from pydantic import Field
 
@@ -13,14 +10,12 @@ from neurovocal.engine.errors import AudioFileError, EndOfStream
 from neurovocal.engine.protocols import SourceItem
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.ring import AudioRing, RingCounts
-from neurovocal.engine.timebase import NS, Clock
-from neurovocal.engine.types import Block, Float32, StreamInfo
-from neurovocal.plugins._audio import Channels, channels_problem, finite_items
-from neurovocal.plugins._live import LiveAnchors
-from neurovocal.plugins._recording import Header, Recording, find_recordings, inspect
-
-_STOP_LOOK_S = 0.1
-_JOIN_S = 5.0
+from neurovocal.engine.timebase import NS
+from neurovocal.engine.types import StreamInfo
+from neurovocal.plugins._audio import Channels, channels_problem
+from neurovocal.plugins._live import Intake
+from neurovocal.plugins._recording import Header, find_recordings, inspect
+from neurovocal.plugins._tape import Tape, TapePlayer
 
 
 class PlaybackOptions(Options):
@@ -65,9 +60,8 @@ class PlaybackSource:
         self._channels = Channels(options.channels, options.mix)
         self._info: StreamInfo | None = None
         self._began_ns: int | None = None
-        self._ring: AudioRing | None = None
-        self._player: _Player | None = None
-        self._waiting: deque[SourceItem] = deque()
+        self._intake: Intake | None = None
+        self._player: TapePlayer | None = None
 
     @property
     def info(self) -> StreamInfo:
@@ -79,7 +73,7 @@ class PlaybackSource:
     @property
     def counts(self) -> RingCounts | None:
         """Where every sample went since `open`; None before the first."""
-        return None if self._ring is None else self._ring.counts
+        return None if self._intake is None else self._intake.ring.counts
 
     @property
     def latest_ms(self) -> float:
@@ -88,7 +82,7 @@ class PlaybackSource:
 
     def heard_ns(self, sample: int) -> int | None:
         """Monotonic time at which a sample was played; None before the first."""
-        return None if self._ring is None else self._capture.heard_ns(sample)
+        return None if self._intake is None else self._intake.capture.heard_ns(sample)
 
     def open(self) -> None:
         """Read the recording's header and play from where it is by now.
@@ -108,17 +102,16 @@ class PlaybackSource:
         now = clock.monotonic_ns()
         if self._began_ns is None:
             self._began_ns = now
-        self._waiting.clear()
-        self._ring = AudioRing(round(options.buffer_s * rate), header.channels)
-        self._capture = CaptureClock(rate, None)
-        self._anchors = LiveAnchors(clock, self._capture)
-        self._longest = max(options.block_length or 0, rate // 10)
-        tape = _Tape(header, round(options.start_s * rate), options.repeat)
+        ring = AudioRing(round(options.buffer_s * rate), header.channels)
+        capture = CaptureClock(rate, None)
+        longest = max(options.block_length or 0, rate // 10)
+        self._intake = Intake(ring, capture, self._channels, clock, longest)
+        tape = Tape(header, round(options.start_s * rate), options.repeat)
         tape.skip(-(-(now - self._began_ns) * rate // NS))
-        self._player = _Player(
+        self._player = TapePlayer(
             tape,
-            self._ring,
-            self._capture,
+            ring,
+            capture,
             clock,
             self._began_ns,
             options.block_length or max(16, rate // 100),
@@ -127,152 +120,19 @@ class PlaybackSource:
 
     def read(self, timeout: float) -> SourceItem | None:
         """Return what was played since the last call, or None after `timeout`."""
-        if self._waiting:
-            return self._waiting.popleft()
-        if self._ring is None or self._player is None:
+        if self._intake is None or self._player is None:
             raise EndOfStream
         try:
-            item = self._ring.read(self._longest, timeout)
+            return self._intake.read(timeout)
         except EndOfStream:
             if self._player.error is not None:
                 raise self._player.error from None
             raise
-        if item is None:
-            return None
-        anchor = self._anchors.before(item)
-        if anchor is not None:
-            self._waiting.append(anchor)
-        if isinstance(item, Block):
-            chosen = self._channels.pick(item.samples)
-            self._waiting += finite_items(item.start, chosen, item.arrived_ns)
-        else:
-            self._waiting.append(item)
-        return self._waiting.popleft()
 
     def close(self) -> None:
         """Stop listening; the recording goes on unheard."""
         if self._player is not None:
             self._player.stop()
-
-
-class _Tape:
-    """The recording's samples one after the other, `repeat` times over.
-
-    Parameters
-    ----------
-    header : Header
-        From `inspect`.
-    start : int
-        First sample that is played.
-    repeat : int
-        How often it is played; 0: without end.
-    """
-
-    def __init__(self, header: Header, start: int, repeat: int) -> None:
-        self._header = header
-        self._start = start
-        self._passes_left = repeat or None
-        self.position = 0  # samples played since the very beginning, unheard ones too
-
-    def skip(self, n_samples: int) -> None:
-        """Let samples pass that nobody hears."""
-        self.position += n_samples
-        self._start += n_samples
-        length = self._header.n_samples
-        if length is None or self._start < length:
-            return
-        passes, self._start = divmod(self._start, length)
-        if self._passes_left is not None:
-            self._passes_left = max(0, self._passes_left - passes)
-
-    def read(self, n_samples: int) -> Iterator[Float32]:
-        """Yield float32[<= n_samples, n_channels] until all has been played."""
-        while self._passes_left is None or self._passes_left > 0:
-            recording = Recording(self._header)
-            recording.open()
-            try:
-                recording.seek(self._start)
-                while len(samples := recording.read(n_samples)):
-                    yield samples
-            finally:
-                recording.close()
-            if recording.problem is not None:
-                raise AudioFileError(recording.problem)
-            self._start = 0
-            if self._passes_left is not None:
-                self._passes_left -= 1
-
-
-class _Player(Thread):
-    """Writes each block when its last sample has been played: the sound card.
-
-    A thread that the machine kept waiting writes what is due at once, as the buffer
-    of a device does.
-
-    Parameters
-    ----------
-    tape : _Tape
-        What is played.
-    ring : AudioRing
-        Closed when it has ended.
-    capture : CaptureClock
-        Learns when each block was played, which is known exactly.
-    clock : Clock
-        Time.
-    began_ns : int
-        Monotonic time at which the tape's position 0 was played.
-    block_length : int
-        Samples per block.
-    """
-
-    def __init__(
-        self,
-        tape: _Tape,
-        ring: AudioRing,
-        capture: CaptureClock,
-        clock: Clock,
-        began_ns: int,
-        block_length: int,
-    ) -> None:
-        super().__init__(name="nv-playback", daemon=True)
-        self._tape, self._ring, self._capture = tape, ring, capture
-        self._clock, self._began_ns = clock, began_ns
-        self._block_length = block_length
-        self._stopping = Flag()
-        self.error: AudioFileError | None = None
-        self.latest_ms = 0.0
-
-    def stop(self) -> None:
-        """End the thread; what it wrote can still be read."""
-        self._stopping.set()
-        if self.ident is not None:
-            self.join(_JOIN_S)
-
-    def run(self) -> None:
-        """Play until the tape's end, or `stop`."""
-        try:
-            self._play()
-        except AudioFileError as error:
-            self.error = error
-        finally:
-            self._ring.close()
-
-    def _play(self) -> None:
-        rate, clock = self._capture.sample_rate, self._clock
-        position = self._tape.position
-        for samples in self._tape.read(self._block_length):
-            begin_ns = self._began_ns + position * NS // rate
-            position += len(samples)
-            due_ns = self._began_ns + position * NS // rate
-            while not clock.wait_until(due_ns, _STOP_LOOK_S):
-                if self._stopping.is_set():
-                    return
-            if self._stopping.is_set():
-                return
-            now = clock.monotonic_ns()
-            self.latest_ms = max(self.latest_ms, (now - due_ns) / 1e6)
-            self._capture.update(len(samples), begin_ns)
-            self._ring.write(samples, now)
 
 
 def _one(name: str, context: BuildContext) -> Path:
