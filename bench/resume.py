@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from torture import ENGINE, free_port
 
-from neurovocal.engine.client import Position, Subscriber
+from neurovocal.engine.client import Position, Received, Subscriber
 from neurovocal.engine.journal import read_events, runs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -35,16 +35,6 @@ from bad_network import BadNetwork
 KINDS = ("onset", "offset")
 ACTIONS = ("cut live", "cut live", "cut replay", "stall", "kill engine", "kill reader")
 SETTLE_S = 30.0
-CONFIG = """
-version: 1
-station: cut
-source: {{plugin: synthetic, options: {{pace: realtime, duration_s: null, seed: {seed},
-         pause_ms: [50, 100], song_length: 20}}}}
-sinks:
-  - {{plugin: zmq, options: {{endpoint: "tcp://127.0.0.1:{live}"}}}}
-  - {{plugin: journal, options: {{path: {journal},
-      replay: "tcp://127.0.0.1:{replay}"}}}}
-"""
 
 
 def main() -> int:
@@ -110,11 +100,46 @@ def start_engine(
     folder: Path, journal: Path, ports: dict[str, int], seed: int
 ) -> subprocess.Popen[bytes]:
     """An engine on the same ports and journal as the one before."""
-    config = folder / "config.yaml"
-    config.write_text(CONFIG.format(seed=seed, journal=journal, **ports))
+    config = configure(folder, journal, ports, {"seed": seed})
     return subprocess.Popen(
         [sys.executable, "-c", ENGINE, "run", str(config)], stdout=subprocess.DEVNULL
     )
+
+
+def configure(
+    folder: Path,
+    journal: Path,
+    ports: dict[str, int],
+    song: dict[str, object],
+    **more: object,
+) -> Path:
+    """An engine that sings without end, publishes, and answers from its journal.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the configuration is written to.
+    journal : Path
+        Kept from one run to the next.
+    ports : dict
+        ``live`` and ``replay``.
+    song : dict
+        Options of the source, beside those that make it dense.
+    more : optional
+        Other keys of the configuration.
+    """
+    live, replay = (f"tcp://127.0.0.1:{ports[name]}" for name in ("live", "replay"))
+    dense = {"duration_s": None, "pause_ms": [50, 100], "song_length": 20}
+    options = {"pace": "realtime", **dense, **song}
+    sinks = [
+        {"plugin": "zmq", "options": {"endpoint": live}},
+        {"plugin": "journal", "options": {"path": str(journal), "replay": replay}},
+    ]
+    source = {"plugin": "synthetic", "options": options}
+    whole = {"version": 1, "station": "cut", "source": source, **more, "sinks": sinks}
+    config = folder / "config.yaml"
+    config.write_text(json.dumps(whole))
+    return config
 
 
 def start_reader(
@@ -202,6 +227,12 @@ def compare(diary: Path, kept: list[tuple[str, str, str, int]]) -> dict[str, obj
     }
 
 
+def late_ms(received: Received) -> float:
+    """How late a message is on its stream's own clock, plus a constant of its run."""
+    told_ms = received.at / received.sample_rate * 1e3
+    return time.monotonic() * 1e3 - told_ms
+
+
 class Lateness:
     """Measures how late a reader gets its messages beside one that never reads.
 
@@ -243,10 +274,7 @@ class Lateness:
             while not self._stopping.is_set():
                 one = reader.receive(0.2)
                 if one is not None:
-                    # On the stream's own clock; what all have in common goes later.
-                    told_ms = one.at / one.sample_rate * 1e3
-                    late_ms = time.monotonic() * 1e3 - told_ms
-                    self._late_ms.setdefault(one.run, []).append(late_ms)
+                    self._late_ms.setdefault(one.run, []).append(late_ms(one))
 
 
 if __name__ == "__main__":

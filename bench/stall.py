@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from resume import compare, kept_in, settle
+from resume import compare, configure, kept_in, late_ms, settle
 from rich.console import Console
 from rich.progress import track
 from torture import ENGINE, free_port
@@ -29,18 +29,11 @@ EVERYTHING = ("frames", "surprise", "onset", "offset", "label")
 BASELINE_SHARE = 0.2  # of the minutes, before the stall
 START_S = 60.0
 MOST_MS = 50.0  # that the other's stall may cost the reader's labels (99 %)
-CONFIG = """
-version: 1
-station: stall
-source: {{plugin: synthetic, options: {{sample_rate: 32000, pace: realtime,
-         duration_s: null, seed: 1, pause_ms: [50, 100], song_length: 20}}}}
-bundle: bengalese-finch
-models: [{{plugin: classifier}}, {{plugin: rnn_rbm}}]
-sinks:
-  - {{plugin: zmq, options: {{endpoint: "tcp://127.0.0.1:{live}"}}}}
-  - {{plugin: journal, options: {{path: {journal},
-      replay: "tcp://127.0.0.1:{replay}"}}}}
-"""
+SONG = {"sample_rate": 32_000, "seed": 1}
+STAGES = {
+    "bundle": "bengalese-finch",
+    "models": [{"plugin": "classifier"}, {"plugin": "rnn_rbm"}],
+}
 
 
 def main() -> int:
@@ -61,8 +54,7 @@ def stall(folder: Path, stalled_s: float) -> dict[str, float]:
     ports = {"live": free_port(), "replay": free_port()}
     live, replay = (f"tcp://127.0.0.1:{port}" for port in ports.values())
     journal, diary = folder / "j.sqlite", folder / "heard.sqlite"
-    config = folder / "config.yaml"
-    config.write_text(CONFIG.format(journal=journal, **ports))
+    config = configure(folder, journal, ports, SONG, **STAGES)
     engine = start("-c", ENGINE, "run", str(config), "--json")
     resume = str(Path(__file__).with_name("resume.py"))
     kinds = ("--kinds", *EVERYTHING)
@@ -107,20 +99,19 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
 
 def lateness(reader: Subscriber, seconds: float, doing: str) -> list[float]:
     """Milliseconds from a label's instant to the reader, plus a constant."""
-    late_ms: list[float] = []
+    found: list[float] = []
     for _ in track(range(round(seconds)), doing, console=Console(stderr=True)):
         until = time.monotonic() + 1.0
         while (left := until - time.monotonic()) > 0:
             one = reader.receive(left)
             if one is not None:
-                told_ms = one.at / one.sample_rate * 1e3
-                late_ms.append(time.monotonic() * 1e3 - told_ms)
-    return late_ms
+                found.append(late_ms(one))
+    return found
 
 
-def summary(late_ms: list[float]) -> dict[str, float]:
+def summary(found: list[float]) -> dict[str, float]:
     """How late the labels were, beyond the promptest of them."""
-    ordered = sorted(late_ms)
+    ordered = sorted(found)
     late = [one - ordered[0] for one in ordered]
     return {
         "ms_p50": round(late[len(late) // 2], 2),

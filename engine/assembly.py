@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from neurovocal.engine.buffers import Mailbox
+from neurovocal.engine.config import PrivacyConfig
 from neurovocal.engine.outlet import MakeGate, everything
 from neurovocal.engine.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
 from neurovocal.engine.privacy import AudioGate, NoAudio
@@ -20,14 +21,13 @@ def lane_context(plan: Plan, lane: LanePlan) -> BuildContext:
 
 def may_leave(plan: Plan) -> bool:
     """Whether all audio, and frames made of it, may reach the sinks."""
-    privacy = plan.config.shared.privacy
-    return privacy is None or privacy.mode == "off"
+    return _privacy(plan) is None
 
 
 def gates(plan: Plan, lane: LanePlan, live: bool) -> MakeGate:
     """What makes, for each stream of a lane, what lets its audio leave."""
-    privacy = plan.config.shared.privacy
-    if privacy is None or privacy.mode == "off":
+    privacy = _privacy(plan)
+    if privacy is None:
         return everything
     if privacy.mode == "labels_only":
         return lambda info: NoAudio(info.sample_rate)
@@ -41,6 +41,12 @@ def gates(plan: Plan, lane: LanePlan, live: bool) -> MakeGate:
         return AudioGate(gate, info.sample_rate, *spans, now_ns)
 
     return make
+
+
+def _privacy(plan: Plan) -> PrivacyConfig | None:
+    """What holds audio back; None where nothing does."""
+    privacy = plan.config.shared.privacy
+    return None if privacy is None or privacy.mode == "off" else privacy
 
 
 def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker:

@@ -56,6 +56,19 @@ class Place:
             self.remade += 1
             log.warning("folder '%s' was deleted and is made again", self.folder)
 
+    def probe(self) -> None:
+        """Make sure of the folder, and that a file can be made in it.
+
+        Raises
+        ------
+        OSError
+            As `enter`, or the folder takes no files.
+        """
+        self.enter()
+        probe = self.folder / ".probe"
+        probe.touch()
+        probe.unlink()
+
     def require_disk(self) -> None:
         """Raise OSError if the disk on which the folder was is mounted no more."""
         if self._mount is not None and not _is_mount(self._mount):

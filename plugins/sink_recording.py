@@ -60,9 +60,7 @@ class RecordingSink:
             It cannot be made or written to.
         """
         try:
-            self._place.enter()
-            (self._folder / ".probe").touch()
-            (self._folder / ".probe").unlink()
+            self._place.probe()
         except OSError as error:
             raise ConfigError(
                 f"recordings cannot be written to '{self._folder}': {error.strerror}"
