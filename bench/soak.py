@@ -30,7 +30,7 @@ import yaml
 from neurovocal.engine.config import parse_config
 from neurovocal.engine.located import parse_located
 from neurovocal.engine.outcome import Outcome
-from neurovocal.engine.plan import make_plan
+from neurovocal.engine.planner import make_plan
 from neurovocal.engine.process import usage
 from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
 from neurovocal.engine.runner import Runner

@@ -45,7 +45,7 @@ class Runner:
     Parameters
     ----------
     plan : Plan
-        From `neurovocal.engine.plan.make_plan`.
+        From `neurovocal.engine.planner.make_plan`.
     observers : sequence of Sink
         Sinks beside the configured ones, such as the terminal's live table.
     recalled : sequence of Recalled

@@ -26,7 +26,8 @@ from neurovocal.models.classifier import Classifier
 from neurovocal.models.config import TrainConfig
 from neurovocal.models.export_forecast import TrainedForecast, write_forecast
 from neurovocal.models.frames import SCALING_FILE, Material
-from neurovocal.models.graphs import classifier_graph, sampling_graph, scoring_graph
+from neurovocal.models.graph_classifier import classifier_graph
+from neurovocal.models.graph_rnn_rbm import sampling_graph, scoring_graph
 from neurovocal.models.parity import (
     check_classifier,
     check_rnn_rbm,

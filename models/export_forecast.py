@@ -13,7 +13,7 @@ from neurovocal.engine.manifest import ForecastSpec
 from neurovocal.engine.types import Float32
 from neurovocal.models.config import ForecastConfig
 from neurovocal.models.forecast import Phrase, UnitRnnRbm, inputs_of, phrases_of
-from neurovocal.models.graphs import GraphWriter
+from neurovocal.models.graph_writer import GraphWriter
 from neurovocal.models.parity import check_outputs
 from neurovocal.models.prior import (
     Heard,

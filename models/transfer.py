@@ -29,7 +29,8 @@ from neurovocal.models.config import (
     TrainConfig,
 )
 from neurovocal.models.frames import SCALING_FILE
-from neurovocal.models.graphs import classifier_graph, scoring_graph
+from neurovocal.models.graph_classifier import classifier_graph
+from neurovocal.models.graph_rnn_rbm import scoring_graph
 from neurovocal.models.rnn_rbm import RnnRbm
 from neurovocal.plugins._npz import read_npz
 

@@ -10,7 +10,8 @@ import torch
 from neurovocal.engine.errors import BundleError
 from neurovocal.models.classifier import Classifier
 from neurovocal.models.config import ClassifierConfig, RnnRbmConfig
-from neurovocal.models.graphs import classifier_graph, sampling_graph, scoring_graph
+from neurovocal.models.graph_classifier import classifier_graph
+from neurovocal.models.graph_rnn_rbm import sampling_graph, scoring_graph
 from neurovocal.models.parity import (
     Session,
     check_classifier,

@@ -7,7 +7,8 @@ from tiny_bundle import make_tiny_bundle
 from neurovocal.engine.config import parse_config
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.located import parse_located
-from neurovocal.engine.plan import lane_info, make_plan
+from neurovocal.engine.plan import lane_info
+from neurovocal.engine.planner import make_plan
 from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
 from neurovocal.engine.timebase import ManualClock
 from neurovocal.engine.types import StreamInfo

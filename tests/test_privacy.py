@@ -14,7 +14,7 @@ from scripted import EPOCH, INFO, RATE, STAGES, _plugin, audio
 from neurovocal.engine.config import parse_config
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.located import parse_located
-from neurovocal.engine.plan import make_plan
+from neurovocal.engine.planner import make_plan
 from neurovocal.engine.privacy import FAILED, LABELS_ONLY, VOICE, AudioGate
 from neurovocal.engine.protocols import Verdict
 from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry

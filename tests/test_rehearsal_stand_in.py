@@ -10,7 +10,7 @@ from neurovocal.engine.config import parse_config
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.keys import key_problems, make_engine_keys
 from neurovocal.engine.located import Located, parse_located
-from neurovocal.engine.plan import make_plan
+from neurovocal.engine.planner import make_plan
 from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
 from neurovocal.engine.rehearsal.relocate import Elsewhere, moved
 from neurovocal.engine.rehearsal.stand_in import StandInMaker, stages

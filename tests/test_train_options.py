@@ -23,7 +23,8 @@ from neurovocal.models.config import (
 from neurovocal.models.data import read_dataset
 from neurovocal.models.evaluate import evaluate_bundle
 from neurovocal.models.fit import StopFlag
-from neurovocal.models.graphs import classifier_graph, scoring_graph
+from neurovocal.models.graph_classifier import classifier_graph
+from neurovocal.models.graph_rnn_rbm import scoring_graph
 from neurovocal.models.labelling import Labeller
 from neurovocal.models.parity import Session
 from neurovocal.models.progress import Reporter

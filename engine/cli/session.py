@@ -18,7 +18,8 @@ from neurovocal.engine.credentials import without_credentials
 from neurovocal.engine.located import Located, parse_located
 from neurovocal.engine.orders import Recalled
 from neurovocal.engine.outcome import Outcome
-from neurovocal.engine.plan import Plan, base_of, make_plan
+from neurovocal.engine.plan import Plan, base_of
+from neurovocal.engine.planner import make_plan
 from neurovocal.engine.printable import printable
 from neurovocal.engine.protocols import Sink
 from neurovocal.engine.registry import BuildContext, Registry

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from neurovocal.engine.faults.options import (
     LIVE_ONLY,
@@ -13,12 +13,10 @@ from neurovocal.engine.faults.options import (
     StageFault,
     SubscriberStall,
 )
-
-if TYPE_CHECKING:
-    from neurovocal.engine.plan import Plan, StagePlan
+from neurovocal.engine.plan import Plan, StagePlan
 
 # A stage, and the name of its lane; None: it belongs to all of them.
-Target: TypeAlias = "tuple[StagePlan, str | None]"
+Target: TypeAlias = tuple[StagePlan, str | None]
 # A mistake: the option that it is about, if it is about one, and a sentence.
 Problem: TypeAlias = tuple[str | None, str]
 
@@ -28,7 +26,7 @@ _TCP = re.compile(r"tcp://(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5})")
 _SINGLE = ("source", "features", "detector", "gate")
 
 
-def targets(fault: AnyFault, plan: "Plan") -> list[Target]:
+def targets(fault: AnyFault, plan: Plan) -> list[Target]:
     """Stages that a fault strikes; none for faults of the whole process."""
     return [
         (stage, lane)
@@ -37,7 +35,7 @@ def targets(fault: AnyFault, plan: "Plan") -> list[Target]:
     ]
 
 
-def problems(fault: AnyFault, plan: "Plan") -> Iterator[Problem]:
+def problems(fault: AnyFault, plan: Plan) -> Iterator[Problem]:
     """What keeps a fault from doing anything."""
     lanes = [lane.name for lane in plan.lanes]
     if fault.lane is not None and fault.lane not in lanes:
@@ -75,7 +73,7 @@ def live_endpoint(options: Any) -> str | None:
     return endpoint if known else None
 
 
-def _stages(plan: "Plan") -> Iterator[Target]:
+def _stages(plan: Plan) -> Iterator[Target]:
     for lane in plan.lanes:
         for stage in (lane.source, lane.features, lane.detector, *lane.models):
             yield stage, lane.name
@@ -87,7 +85,7 @@ def _stages(plan: "Plan") -> Iterator[Target]:
         yield plan.gate, None
 
 
-def _hits(fault: AnyFault, stage: "StagePlan", plan: "Plan") -> bool:
+def _hits(fault: AnyFault, stage: StagePlan, plan: Plan) -> bool:
     if isinstance(fault, SourceFault):
         if stage.kind != "source":
             return False
@@ -101,12 +99,12 @@ def _hits(fault: AnyFault, stage: "StagePlan", plan: "Plan") -> bool:
     return isinstance(fault, SubscriberStall) and bool(live_endpoint(stage.options))
 
 
-def _names(stage: "StagePlan") -> list[str]:
+def _names(stage: StagePlan) -> list[str]:
     names = [stage.config.plugin]
     return [*names, stage.kind] if stage.kind in _SINGLE else names
 
 
-def _is_live(stage: "StagePlan", plan: "Plan") -> bool:
+def _is_live(stage: StagePlan, plan: Plan) -> bool:
     """Building a source touches nothing: only it knows what its options make of it."""
     try:
         return bool(stage.build(plan.context).live)
@@ -114,7 +112,7 @@ def _is_live(stage: "StagePlan", plan: "Plan") -> bool:
         return False
 
 
-def _miss(fault: AnyFault, plan: "Plan") -> Problem:
+def _miss(fault: AnyFault, plan: Plan) -> Problem:
     """Why there is nothing to hit."""
     match fault:
         case StageFault():

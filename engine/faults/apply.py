@@ -4,7 +4,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neurovocal.engine.faults.aim import live_endpoint, targets, tcp_endpoints
 from neurovocal.engine.faults.herald import Herald, Notable, begins, ends
@@ -34,10 +34,8 @@ from neurovocal.engine.faults.source_outage import (
 )
 from neurovocal.engine.faults.source_rate import DriftingSource, WrongRateSource
 from neurovocal.engine.faults.stage import Build, Charge, faulty_sink, faulty_stage
+from neurovocal.engine.plan import LanePlan, Plan, SinkPlan, StagePlan
 from neurovocal.engine.timebase import NS
-
-if TYPE_CHECKING:
-    from neurovocal.engine.plan import LanePlan, Plan, SinkPlan, StagePlan
 
 log = logging.getLogger("neurovocal")
 
@@ -68,7 +66,7 @@ class PlannedFaults:
         The same, but what the stages' plugins build is spoilt.
     """
 
-    def __init__(self, plan: "Plan") -> None:
+    def __init__(self, plan: Plan) -> None:
         self._faults = plan.config.shared.faults
         self._clock = plan.context.clock
         self._herald = Herald()
@@ -119,7 +117,7 @@ class PlannedFaults:
 
     # ---- what comes by the clock -----------------------------------------------------
 
-    def _acts(self, fault: AnyFault, plan: "Plan") -> Iterator[Act]:
+    def _acts(self, fault: AnyFault, plan: Plan) -> Iterator[Act]:
         match fault:
             case DiskFull():
                 yield from self._lasting(fault, self._disk.begin, self._disk.end)
@@ -134,7 +132,7 @@ class PlannedFaults:
             case Kill():
                 yield self._act(fault, fault.at_s, begins(fault), kill)
 
-    def _cuts(self, fault: NetworkCut, plan: "Plan") -> Iterator[Act]:
+    def _cuts(self, fault: NetworkCut, plan: Plan) -> Iterator[Act]:
         proxies = []
         for stage, _ in targets(fault, plan):
             for where in tcp_endpoints(stage.options).values():
@@ -169,7 +167,7 @@ class PlannedFaults:
 
     # ---- what is built spoilt --------------------------------------------------------
 
-    def _spoilt(self, plan: "Plan") -> "Plan":
+    def _spoilt(self, plan: Plan) -> Plan:
         gate = None if plan.gate is None else self._stage(plan.gate)
         return replace(
             plan,
@@ -178,7 +176,7 @@ class PlannedFaults:
             gate=gate,
         )
 
-    def _lane(self, lane: "LanePlan") -> "LanePlan":
+    def _lane(self, lane: LanePlan) -> LanePlan:
         return replace(
             lane,
             source=self._stage(lane.source),
@@ -188,10 +186,10 @@ class PlannedFaults:
             sinks=[self._sink(sink) for sink in lane.sinks],
         )
 
-    def _sink(self, sink: "SinkPlan") -> "SinkPlan":
+    def _sink(self, sink: SinkPlan) -> SinkPlan:
         return replace(sink, stage=self._stage(sink.stage))
 
-    def _stage(self, stage: "StagePlan") -> "StagePlan":
+    def _stage(self, stage: StagePlan) -> StagePlan:
         build = stage.plugin.build
         options = stage.options
         for fault, lane in self._struck[id(stage)]:

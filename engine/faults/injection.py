@@ -1,18 +1,16 @@
 """What a run's faults are to the runner; of most runs, nothing."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from neurovocal.engine.faults.herald import Notable
-
-if TYPE_CHECKING:
-    from neurovocal.engine.plan import Plan
+from neurovocal.engine.plan import Plan
 
 
 class Injection(Protocol):
     """Spoils a plan, and does what comes by the clock."""
 
-    plan: "Plan"
+    plan: Plan
 
     def open(self, lanes: Sequence[Notable], /) -> None:
         """Before anything else is opened; `lanes` tell what strikes."""
@@ -36,7 +34,7 @@ class NoInjection:
         Without faults.
     """
 
-    def __init__(self, plan: "Plan") -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
     def open(self, lanes: Sequence[Notable], /) -> None:
@@ -49,7 +47,7 @@ class NoInjection:
         """Nothing came."""
 
 
-def injection_of(plan: "Plan") -> Injection:
+def injection_of(plan: Plan) -> Injection:
     """The faults that a plan asks for."""
     if not plan.config.shared.faults:
         return NoInjection(plan)

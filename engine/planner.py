@@ -1,0 +1,271 @@
+"""From a checked configuration to stages that can be built: the second check.
+
+The first check (config) knows the envelope; this one knows the plugins: their
+options, the bundle, shapes, rates, ports and files. All mistakes are reported at
+once, before any device, file or port is opened.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
+
+from pydantic import ValidationError
+
+from neurovocal.engine.config import Config, LaneConfig, SinkConfig, StageConfig
+from neurovocal.engine.errors import Absent, ConfigError, DeviceError
+from neurovocal.engine.explain import explain as explain_validation
+from neurovocal.engine.faults.aim import problems as fault_problems
+from neurovocal.engine.keys import key_problems
+from neurovocal.engine.located import Located, Location
+from neurovocal.engine.manifest import Bundle, load_bundle
+from neurovocal.engine.plan import LanePlan, Plan, SinkPlan, StagePlan
+from neurovocal.engine.registry import BuildContext, Kind, Registry
+from neurovocal.engine.supervise import OnError
+
+# What a stage cannot do about its failures, and why.
+_HOLE = "would be a hole that no gap declares"
+_NO_SKIP = f"only 'fail' or 'restart' is possible here: what it left out {_HOLE}"
+_NO_POLICY = "a control has no policy: a failing one is tried again"
+_CLOSED = "a gate has no policy: while it fails no audio leaves"
+_POLICY_HINTS: dict[Kind, dict[OnError, str]] = {
+    "source": {
+        "skip": "only 'fail' or 'restart' is possible here: audio that is left "
+        f"out {_HOLE}"
+    },
+    "features": {"skip": _NO_SKIP},
+    "detector": {"skip": _NO_SKIP},
+    "model": {},
+    "sink": {},
+    "control": dict.fromkeys(get_args(OnError), _NO_POLICY),
+    "gate": dict.fromkeys(get_args(OnError), _CLOSED),
+}
+
+
+def make_plan(
+    config: Config, located: Located, registry: Registry, context: BuildContext
+) -> Plan:
+    """Find every plugin, check every option, bundle and resource.
+
+    Parameters
+    ----------
+    config, located
+        From `neurovocal.engine.config.load_config`.
+    registry : Registry
+        Where plugins are looked up.
+    context : BuildContext
+        Clock, run name and base folder; the rest is filled in here.
+
+    Raises
+    ------
+    ConfigError
+        All mistakes at once, each with file and line.
+    DeviceError
+        Nothing is wrong but a device that is not there.
+    """
+    return _Planner(located, registry, context).plan(config)
+
+
+class _Planner:
+    def __init__(
+        self, located: Located, registry: Registry, context: BuildContext
+    ) -> None:
+        self.located = located
+        self.registry = registry
+        self.context = context
+        self.problems: list[str] = []
+        self._mistaken = False  # one of them at least is not to pass by itself
+        self.stages: list[StagePlan] = []  # all whose options are valid
+        self._bundle_failed = False  # of the lane that is being planned
+
+    def plan(self, config: Config) -> Plan:
+        if config.shared.keys is not None:
+            self._keys(config.shared.keys)
+        context = replace(self.context, tile=config.shared.tile)
+        lanes = [
+            self._lane(lane, loc, config.shared.station, context)
+            for lane, loc in zip(config.lanes, config.lane_locs, strict=True)
+        ]
+        sinks = self._sinks(config.sinks, (), context)
+        lanes = [lane and self._watched(lane, sinks, context) for lane in lanes]
+        control = None
+        if config.shared.control is not None:
+            control = self._stage(
+                "control", config.shared.control, ("control",), context
+            )
+        gate = None
+        privacy = config.shared.privacy
+        if privacy is not None and privacy.mode == "gate":
+            gate = self._stage("gate", privacy.gate, ("privacy", "gate"), context)
+        self._claims()
+        self._names(config)
+        if not config.sinks and not any(lane.sinks for lane in config.lanes):
+            self._problem((), "there is no sink: nobody would get the labels")
+        known = [lane for lane in lanes if lane]
+        plan = Plan(config, known, sinks, context, control, self.located.name, gate)
+        if not self.problems:  # what has no place because of them is no mistake
+            self._faults(plan)
+        if self.problems and not self._mistaken:
+            raise DeviceError("\n".join(self.problems))
+        if self.problems:
+            raise ConfigError(self.problems)
+        return plan
+
+    def _faults(self, plan: Plan) -> None:
+        for index, fault in enumerate(plan.config.shared.faults):
+            for key, problem in fault_problems(fault, plan):
+                where: Location = ("faults", index, *([key] if key else []))
+                self._problem(where, problem)
+
+    def _keys(self, name: str) -> None:
+        folder = self.context.path(name)
+        self.context = replace(self.context, keys=folder)
+        for problem in key_problems(folder):
+            self._problem(("keys",), problem)
+
+    def _lane(
+        self, lane: LaneConfig, loc: Location, station: str, context: BuildContext
+    ) -> LanePlan | None:
+        name = lane.name or station
+        context = replace(context, stream=name)
+        bundle = self._bundle(lane, loc)
+        context = replace(context, bundle=bundle)
+        source = self._stage("source", lane.source, (*loc, "source"), context)
+        features = self._features(lane, loc, bundle, context)
+        detector = self._detector(lane, loc, bundle, context)
+        models = [
+            self._stage("model", model, (*loc, "models", index), context)
+            for index, model in enumerate(lane.models)
+        ]
+        sinks = self._sinks(lane.sinks, loc, context)
+        if source is None or features is None or detector is None or None in models:
+            return None
+        return LanePlan(
+            name,
+            *(source, bundle, features, detector),
+            [m for m in models if m],
+            sinks,
+            lane.signal,
+        )
+
+    def _bundle(self, lane: LaneConfig, loc: Location) -> Bundle | None:
+        self._bundle_failed = False
+        if lane.bundle is None:
+            return None
+        if lane.features is not None:
+            self._problem(
+                (*loc, "features"),
+                "a bundle brings its own front end: remove this key or the bundle",
+            )
+        try:
+            return load_bundle(lane.bundle, self.context.base)
+        except ConfigError as error:
+            for problem in error.problems:
+                self._problem((*loc, "bundle"), problem)
+            self._bundle_failed = True
+            return None
+
+    def _features(
+        self,
+        lane: LaneConfig,
+        loc: Location,
+        bundle: Bundle | None,
+        context: BuildContext,
+    ) -> StagePlan | None:
+        stage = lane.features or StageConfig(plugin="spectrogram")
+        if bundle is not None:
+            front_end = bundle.manifest.front_end
+            stage = StageConfig(plugin=front_end.plugin, options=front_end.options)
+        return self._stage("features", stage, (*loc, "features"), context)
+
+    def _detector(
+        self,
+        lane: LaneConfig,
+        loc: Location,
+        bundle: Bundle | None,
+        context: BuildContext,
+    ) -> StagePlan | None:
+        """The configuration's detector, else the bundle's, else `energy`."""
+        advised = bundle.manifest.detector if bundle else None
+        if lane.detector is None and advised is not None:
+            stage = StageConfig(plugin=advised.plugin, options=advised.options)
+            return self._stage("detector", stage, (*loc, "bundle"), context)
+        stage = lane.detector or StageConfig(plugin="energy")
+        return self._stage("detector", stage, (*loc, "detector"), context)
+
+    def _sinks(
+        self, sinks: Sequence[SinkConfig], loc: Location, context: BuildContext
+    ) -> list[SinkPlan]:
+        plans = []
+        for index, sink in enumerate(sinks):
+            stage = self._stage("sink", sink, (*loc, "sinks", index), context)
+            if stage is not None:
+                plans.append(SinkPlan(stage, sink))
+        return plans
+
+    def _watched(
+        self, lane: LanePlan, shared: Sequence[SinkPlan], context: BuildContext
+    ) -> LanePlan:
+        """The lane with those who watch it; each must find there what it watches."""
+        stages = [sink.stage for sink in [*shared, *lane.sinks]]
+        watchers = [stage for stage in stages if stage.plugin.watch]
+        context = replace(
+            context, stream=lane.name, bundle=lane.bundle, models=lane.model_names
+        )
+        for stage in watchers:
+            for problem in stage.plugin.check_lane(stage.options, context):
+                self._problem(stage.loc, f"lane '{lane.name}': {problem}")
+        return replace(lane, watchers=watchers)
+
+    def _stage(
+        self, kind: Kind, stage: StageConfig, loc: Location, context: BuildContext
+    ) -> StagePlan | None:
+        try:
+            plugin = self.registry.get(kind, stage.plugin, self.context.base)
+        except ConfigError as error:
+            self._problem((*loc, "plugin"), str(error))
+            return None
+        try:
+            options = plugin.options.model_validate(stage.options)
+        except ValidationError as error:
+            self._mistaken = True
+            self.problems += explain_validation(
+                error, plugin.options, self.located, (*loc, "options")
+            )
+            return None
+        if stage.on_error and (hint := _POLICY_HINTS[kind].get(stage.on_error)):
+            self._problem((*loc, "on_error"), hint)
+        # Without the bundle that was asked for, models would only complain of that.
+        if kind != "model" or not self._bundle_failed:
+            for problem in plugin.check(options, context):
+                self._problem(loc, problem)
+        name = f"{kind} '{stage.plugin}'"
+        if kind == "sink":  # their counters are told by name: two need two names
+            alike = sum(s.kind == kind and s.plugin is plugin for s in self.stages)
+            name += f" {alike + 1}" if alike else ""
+        self.stages.append(StagePlan(name, kind, plugin, options, stage, loc))
+        return self.stages[-1]
+
+    def _claims(self) -> None:
+        owners: dict[str, StagePlan] = {}
+        for stage in self.stages:
+            for resource in sorted(stage.plugin.resources(stage.options)):
+                other = owners.setdefault(resource, stage)
+                if other is not stage:
+                    self._problem(
+                        stage.loc,
+                        f"{stage.name} and {other.name} both claim '{resource}'",
+                    )
+
+    def _names(self, config: Config) -> None:
+        seen: set[str] = set()
+        for lane, loc in zip(config.lanes, config.lane_locs, strict=True):
+            name = lane.name or config.shared.station
+            if name in seen:
+                self._problem(
+                    loc, f"two lanes are named '{name}': give each its own 'name'"
+                )
+            seen.add(name)
+
+    def _problem(self, loc: Location, message: str) -> None:
+        self._mistaken |= not isinstance(message, Absent)
+        self.problems.append(self.located.problem(loc, message))

@@ -1,0 +1,153 @@
+"""The ONNX graph of the classifier, for every encoder that there is."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from neurovocal.models.classifier import (
+    CausalConv,
+    Classifier,
+    ConvGruEncoder,
+    GruEncoder,
+    LstmEncoder,
+    TcnEncoder,
+)
+from neurovocal.models.graph_writer import GraphWriter, Shape
+
+
+def classifier_graph(model: Classifier) -> Any:
+    """Graph of ``classifier.onnx`` (docs/bundle.md)."""
+    g = GraphWriter("classifier")
+    encoder = model.encoder
+    match encoder:
+        case GruEncoder():
+            encoded = _gru(g, encoder, "frames")
+        case LstmEncoder():
+            encoded = _lstm(g, encoder, "frames")
+        case TcnEncoder():
+            encoded = _tcn(g, encoder, "frames")
+        case ConvGruEncoder():
+            columns = g.op("Transpose", "frames", perm=[1, 0])
+            filtered = g.op("Relu", _conv(g, encoder.conv, columns, "p1"))
+            rows = g.op("Transpose", filtered, perm=[1, 0])
+            encoded = _gru(g, encoder.gru, rows)
+    _linear(g, model.readout, encoded, out="logits")
+    n_bins = _n_bins(encoder)
+    states: dict[str, Shape] = {name: [*shape] for name, shape in model.shapes.items()}
+    return g.model(
+        {"frames": ["T", n_bins], **states},
+        {
+            "logits": ["T", model.readout.out_features],
+            **{f"{name}_next": shape for name, shape in states.items()},
+        },
+    )
+
+
+def _gru(g: GraphWriter, encoder: GruEncoder, x: str) -> str:
+    for number, layer in enumerate(encoder.layers, start=1):
+        assert isinstance(layer, nn.GRU)
+        n = layer.hidden_size
+        # torch stacks (r, z, n), ONNX (z, r, h).
+        order = np.concatenate(
+            [np.arange(n, 2 * n), np.arange(n), np.arange(2 * n, 3 * n)]
+        )
+        x = _cell(g, "GRU", layer, number, x, order, linear_before_reset=1)
+    return x
+
+
+def _lstm(g: GraphWriter, encoder: LstmEncoder, x: str) -> str:
+    for number, layer in enumerate(encoder.layers, start=1):
+        assert isinstance(layer, nn.LSTM)
+        n = layer.hidden_size
+        # torch stacks (i, f, g, o), ONNX (i, o, f, c).
+        blocks = [np.arange(k * n, (k + 1) * n) for k in (0, 3, 1, 2)]
+        x = _cell(g, "LSTM", layer, number, x, np.concatenate(blocks))
+    return x
+
+
+def _cell(
+    g: GraphWriter,
+    kind: str,
+    layer: nn.GRU | nn.LSTM,
+    number: int,
+    x: str,
+    order: NDArray[np.int64],
+    **options: int,
+) -> str:
+    """One torch layer as an ONNX operator; reads and writes its states."""
+    arrays = {name: value.detach().numpy() for name, value in layer.named_parameters()}
+    bias = np.concatenate([arrays["bias_ih_l0"][order], arrays["bias_hh_l0"][order]])
+    weights = [
+        g.constant(f"weight_in_{number}", arrays["weight_ih_l0"][order][None]),
+        g.constant(f"weight_recurrent_{number}", arrays["weight_hh_l0"][order][None]),
+        g.constant(f"bias_{number}", bias[None]),
+    ]
+    kinds = "hc" if kind == "LSTM" else "h"
+    initial = [g.op("Unsqueeze", f"{k}{number}", g.axes(0, 1)) for k in kinds]
+    outs = [g.new("states"), *(g.new("last") for _ in kinds)]
+    sequence = g.op("Unsqueeze", x, g.axes(1))
+    g.ops(
+        kind,
+        sequence,
+        *weights,
+        "",
+        *initial,
+        outs=outs,
+        hidden_size=layer.hidden_size,
+        **options,
+    )
+    for k, last in zip(kinds, outs[1:], strict=True):
+        g.op("Squeeze", last, g.axes(0, 1), out=f"{k}{number}_next")
+    return g.op("Squeeze", outs[0], g.axes(1, 2))
+
+
+def _tcn(g: GraphWriter, encoder: TcnEncoder, x: str) -> str:
+    y = g.op("Relu", _linear(g, encoder.project, x, stem="project"))
+    y = g.op("Transpose", y, perm=[1, 0])
+    for number, block in enumerate(encoder.blocks, start=1):
+        assert isinstance(block, CausalConv)
+        added = g.op("Relu", _conv(g, block, y, f"p{number}"))
+        y = g.op("Add", y, added)
+    return g.op("Transpose", y, perm=[1, 0])
+
+
+def _conv(g: GraphWriter, layer: CausalConv, columns: str, state: str) -> str:
+    """Causal convolution of [n_in, T]; reads and writes its state."""
+    length = layer.shape[1]
+    joined = g.op("Concat", state, columns, axis=1)
+    end = g.axes(np.iinfo(np.int64).max)
+    g.op("Slice", joined, g.axes(-length), end, g.axes(1), out=f"{state}_next")
+    batch = g.op("Unsqueeze", joined, g.axes(0))
+    weight = g.constant(f"kernel_{state}", layer.conv.weight)
+    assert layer.conv.bias is not None
+    bias = g.constant(f"kernel_bias_{state}", layer.conv.bias)
+    dilations = [int(layer.conv.dilation[0])]
+    filtered = g.op("Conv", batch, weight, bias, dilations=dilations)
+    return g.op("Squeeze", filtered, g.axes(0))
+
+
+def _linear(
+    g: GraphWriter,
+    layer: nn.Linear,
+    x: str,
+    stem: str = "readout",
+    out: str | None = None,
+) -> str:
+    weight = g.constant(f"{stem}_weight", np.ascontiguousarray(layer.weight.detach().T))
+    bias = g.constant(f"{stem}_bias", layer.bias)
+    return g.op("Add", g.op("MatMul", x, weight), bias, out=out)
+
+
+def _n_bins(encoder: nn.Module) -> int:
+    match encoder:
+        case TcnEncoder():
+            return encoder.project.in_features
+        case ConvGruEncoder():
+            return encoder.conv.shape[0]
+        case GruEncoder() | LstmEncoder():
+            first = encoder.layers[0]
+            assert isinstance(first, nn.RNNBase)
+            return int(first.input_size)
+    raise TypeError(f"no graph for {type(encoder).__name__}")
