@@ -1,11 +1,9 @@
 """Commands while a run goes on: from a request to its reply (docs/control.md)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from threading import Lock
-from typing import Any, Literal, TypeAlias, TypeVar
-
-from pydantic import Field, ValidationError
+from typing import Any, TypeAlias
 
 from neurovocal.engine.channel import Channel
 from neurovocal.engine.errors import NeurovocalError
@@ -13,35 +11,10 @@ from neurovocal.engine.lane_worker import LaneWorker
 from neurovocal.engine.orders import Act, CommandError, Order, Wish
 from neurovocal.engine.protocols import Controllable
 from neurovocal.engine.registry import Options
+from neurovocal.engine.requests import OWN_COMMANDS, VERSION, Request, checked, id_of
 from neurovocal.engine.swap import SwapArguments, Swapper
 
-__all__ = ["VERSION", "CommandBus", "CommandError"]
-
-VERSION = 1
-# What commands of the engine itself are called; models have more.
-OWN_COMMANDS = ("ping", "status", "set", "swap", "stop")
-
 Reply: TypeAlias = dict[str, Any]
-_Id: TypeAlias = str | int | None
-FormT = TypeVar("FormT", bound=Options)
-
-
-class Request(Options):
-    """A command as it comes from outside."""
-
-    v: Literal[1]
-    """Version of this format."""
-    id: str | int | None = None
-    """Comes back with the reply."""
-    command: str = Field(max_length=64)
-    """`ping`, `status`, `set`, `swap`, `stop`, or one of a model's own."""
-    lane: str | None = None
-    """Name of a lane; default: all."""
-    model: str | int | None = None
-    """Plugin name, or place in the lane's list of models from 0; default: the only
-    one that takes commands."""
-    arguments: dict[str, Any] = {}
-    """What the command needs."""
 
 
 class CommandBus:
@@ -91,15 +64,15 @@ class CommandBus:
             ``{v, id, ok: True, command, ...}``, or ``{v, id, ok: False, error}`` with
             one sentence, when nothing was changed.
         """
-        head: Reply = {"v": VERSION, "id": _id_of(request), "ok": True}
+        head: Reply = {"v": VERSION, "id": id_of(request), "ok": True}
         try:
-            checked = _checked(Request, request, "a command")
+            wanted = checked(Request, request, "a command")
             with self._lock:
-                answer = self._answer(checked)
+                answer = self._answer(wanted)
         except NeurovocalError as error:
             sentence = " ".join(str(error).split())
             return {**head, "ok": False, "error": sentence}
-        return {**head, "command": checked.command, **answer}
+        return {**head, "command": wanted.command, **answer}
 
     def recall(self, wish: Wish, channel: Channel) -> Order:
         """Prepare the order of a recorded command anew, for one channel."""
@@ -129,7 +102,7 @@ class CommandBus:
             raise CommandError("this run cannot be swapped")
         if request.lane is not None or request.model is not None:
             raise CommandError("'swap' is for the whole run: leave out lane and model")
-        return self._swapper.begin(_checked(SwapArguments, request.arguments, "'swap'"))
+        return self._swapper.begin(checked(SwapArguments, request.arguments, "'swap'"))
 
     def _addressed(self, name: str | None) -> Sequence[LaneWorker]:
         if not self._lanes or any(not worker.channels for worker in self._lanes):
@@ -177,7 +150,7 @@ class CommandBus:
             form = stage.commands.get(wish.command)
             if form is None:
                 raise CommandError(_unknown_command(wish.command, stage))
-            arguments = _checked(form, wish.arguments, f"'{wish.command}'")
+            arguments = checked(form, wish.arguments, f"'{wish.command}'")
         prepared = stage.prepare(wish.command, arguments)
         return lambda channel: stage.obey(wish.command, prepared)
 
@@ -287,7 +260,7 @@ def _merged(stage: Controllable, wish: Wish) -> Options:
         if name not in stage.adjustable:
             raise CommandError(_not_adjustable(name, stage))
     form = type(stage.options)
-    return _checked(form, {**stage.options.model_dump(), **wish.arguments}, "'set'")
+    return checked(form, {**stage.options.model_dump(), **wish.arguments}, "'set'")
 
 
 def _not_adjustable(name: str, stage: Controllable) -> str:
@@ -307,46 +280,3 @@ def _unknown_command(command: str, stage: Controllable) -> str:
 
 def _listed(stage: Controllable) -> str:
     return ", ".join(sorted(stage.adjustable))
-
-
-def _checked(form: type[FormT], data: object, what: str) -> FormT:
-    try:
-        return form.model_validate(data)
-    except ValidationError as error:
-        raise CommandError("; ".join(_sentences(error, form, what))) from error
-
-
-def _sentences(error: ValidationError, form: type[Options], what: str) -> Iterator[str]:
-    if any(not detail["loc"] for detail in error.errors()):
-        # Not of one field, but of all of them together.
-        whole = {_lower(d["msg"]) for d in error.errors() if not d["loc"]}
-        yield f"{what}: {', '.join(sorted(whole))}"
-        return
-    found: dict[str, list[str]] = {}
-    for detail in error.errors():
-        found.setdefault(str(detail["loc"][0])[:64], []).append(_reason(detail, form))
-    for name, reasons in found.items():
-        yield f"{what}: '{name}' {' or '.join(dict.fromkeys(reasons))}"
-
-
-def _reason(detail: Any, form: type[Options]) -> str:
-    if detail["type"] == "extra_forbidden":
-        known = sorted(form.model_fields)
-        close = get_close_matches(str(detail["loc"][-1]), known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-        return f"is unknown ({hint})"
-    if detail["type"] == "missing":
-        return "is missing"
-    got = repr(detail["input"])
-    return f"is wrong: {_lower(detail['msg'])} (got {got[:80]})"
-
-
-def _lower(text: str) -> str:
-    text = text.removeprefix("Value error, ")
-    return text[:1].lower() + text[1:]
-
-
-def _id_of(request: object) -> _Id:
-    """The request's id, as far as it has one that can be given back."""
-    found = request.get("id") if isinstance(request, dict) else None
-    return found if isinstance(found, str | int) else None

@@ -1,0 +1,93 @@
+"""What comes in over the control socket: its form, and what is wrong with it."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from neurovocal.engine.orders import CommandError
+from neurovocal.engine.registry import Options
+
+VERSION = 1
+# What commands of the engine itself are called; models have more.
+OWN_COMMANDS = ("ping", "status", "set", "swap", "stop")
+
+FormT = TypeVar("FormT", bound=Options)
+
+
+class Request(Options):
+    """A command as it comes from outside."""
+
+    v: Literal[1]
+    """Version of this format."""
+    id: str | int | None = None
+    """Comes back with the reply."""
+    command: str = Field(max_length=64)
+    """`ping`, `status`, `set`, `swap`, `stop`, or one of a model's own."""
+    lane: str | None = None
+    """Name of a lane; default: all."""
+    model: str | int | None = None
+    """Plugin name, or place in the lane's list of models from 0; default: the only
+    one that takes commands."""
+    arguments: dict[str, Any] = {}
+    """What the command needs."""
+
+
+def checked(form: type[FormT], data: object, what: str) -> FormT:
+    """Give untrusted JSON its form.
+
+    Parameters
+    ----------
+    form : type of Options
+        What `data` must fit.
+    data : object
+        Any JSON value.
+    what : str
+        What it is, as the beginning of a sentence.
+
+    Raises
+    ------
+    CommandError
+        It does not fit: one sentence, of bounded length, for each field.
+    """
+    try:
+        return form.model_validate(data)
+    except ValidationError as error:
+        raise CommandError("; ".join(_sentences(error, form, what))) from error
+
+
+def _sentences(error: ValidationError, form: type[Options], what: str) -> Iterator[str]:
+    if any(not detail["loc"] for detail in error.errors()):
+        # Not of one field, but of all of them together.
+        whole = {_lower(d["msg"]) for d in error.errors() if not d["loc"]}
+        yield f"{what}: {', '.join(sorted(whole))}"
+        return
+    found: dict[str, list[str]] = {}
+    for detail in error.errors():
+        found.setdefault(str(detail["loc"][0])[:64], []).append(_reason(detail, form))
+    for name, reasons in found.items():
+        yield f"{what}: '{name}' {' or '.join(dict.fromkeys(reasons))}"
+
+
+def _reason(detail: Any, form: type[Options]) -> str:
+    if detail["type"] == "extra_forbidden":
+        known = sorted(form.model_fields)
+        close = get_close_matches(str(detail["loc"][-1]), known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+        return f"is unknown ({hint})"
+    if detail["type"] == "missing":
+        return "is missing"
+    got = repr(detail["input"])
+    return f"is wrong: {_lower(detail['msg'])} (got {got[:80]})"
+
+
+def _lower(text: str) -> str:
+    text = text.removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
+
+
+def id_of(request: object) -> str | int | None:
+    """The request's id, as far as it has one that can be given back."""
+    found = request.get("id") if isinstance(request, dict) else None
+    return found if isinstance(found, str | int) else None
