@@ -26,7 +26,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.source_shell import SourceShell
+from neurovocal.engine.source_shell import LOST, SourceShell
 from neurovocal.engine.timebase import SystemClock
 from neurovocal.engine.types import Anchor, Block, Gap
 
@@ -254,22 +254,23 @@ def listen(plugin: str, options: dict[str, Any]) -> int:
     source = module.plugin.build(module.plugin.options(**options), context)
     shell = SourceShell("bench", source, clock, "restart", Flag(), lambda health: None)
     shell.open()
-    last, gap, anchored = None, None, False
+    last, stop, lost, anchored = 0, 0, False, False
     while True:
         item = shell.read(0.5)
         if isinstance(item, Gap):
-            gap, anchored = item, False
+            # One more may follow an outage's: what counts is where sound goes on.
+            lost, anchored = lost or item.reason == LOST, False
         elif isinstance(item, Anchor):
             anchored = True
         elif isinstance(item, Block):
             values = np.round(item.samples[:, 0] * float(1 << bits)).astype(int)
-            if last is None:
+            if not stop:
                 print("{}", flush=True)
-            elif gap is not None:
+            elif lost:
                 assert anchored, "a return without an anchor"
                 line = {"last": last, "first": int(values[0])}
-                print(json.dumps({**line, "length": gap.stop - gap.start}), flush=True)
-            last, gap = int(values[-1]), None
+                print(json.dumps({**line, "length": item.start - stop}), flush=True)
+            last, stop, lost = int(values[-1]), item.stop, False
 
 
 if __name__ == "__main__":
