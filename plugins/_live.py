@@ -5,11 +5,44 @@ from collections import deque
 from neurovocal.engine.capture_clock import CaptureClock
 from neurovocal.engine.protocols import SourceItem
 from neurovocal.engine.ring import AudioRing
-from neurovocal.engine.timebase import Clock
+from neurovocal.engine.timebase import NS, Clock
 from neurovocal.engine.types import Anchor, Block, Gap
 from neurovocal.plugins._audio import Channels, finite_items
 
 SLIP = "device slip"
+
+
+class FreshStart:
+    """Leaves out what had gathered somewhere before a device was listened to.
+
+    A sound server on a busy machine begins with what it has kept for who knows how
+    long, all at once, and goes on after a hole of which it says nothing: those samples
+    would be dated wrong by that hole. Fresh ones come at the pace of sound, so that
+    listening begins with the first block that has kept the one before it at a distance.
+
+    Parameters
+    ----------
+    sample_rate : int
+        Hz.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self._rate = sample_rate
+        self._before_ns: int | None = None
+        self._left_out = 0
+        self._over = False
+
+    def leaves_out(self, n_samples: int, arrived_ns: int) -> bool:
+        """Whether a block is of before the start, or may be."""
+        if self._over:
+            return False
+        before_ns, self._before_ns = self._before_ns, arrived_ns
+        if before_ns is not None:
+            pause = (arrived_ns - before_ns) * self._rate // NS
+            # One that never pauses is not live: there is nothing to tell apart.
+            self._over = 2 * pause >= n_samples or self._left_out >= self._rate
+        self._left_out += n_samples
+        return not self._over
 
 
 class LiveAnchors:

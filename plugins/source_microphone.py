@@ -13,7 +13,7 @@ from neurovocal.engine.ring import AudioRing, RingCounts
 from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import StreamInfo
 from neurovocal.plugins._audio import Channels, channels_problem
-from neurovocal.plugins._live import SLIP, Intake
+from neurovocal.plugins._live import SLIP, FreshStart, Intake
 from neurovocal.plugins._portaudio import (
     close_input,
     find_again,
@@ -134,6 +134,7 @@ class MicrophoneSource:
             longest=max(options.block_length or 0, rate // 10),
         )
         self._buffer_s = device[f"latency_{options.latency}_ms"] / 1000
+        self._fresh_start = FreshStart(rate)
         self._heard_ns = self._clock.monotonic_ns()
         self._closing = False
         known, self._sample_rate = self._sample_rate, rate  # the callback needs it
@@ -158,6 +159,8 @@ class MicrophoneSource:
         assert rate is not None
         ring, capture = intake.ring, intake.capture
         now = self._heard_ns = self._clock.monotonic_ns()
+        if self._fresh_start.leaves_out(n_samples, now):
+            return
         # Both times are PortAudio's, so that it matters neither which clock they
         # are of nor whether that clock is being set. Some hosts leave them 0;
         # sound servers may report a backlog of their own, which then fades: no

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neurovocal.engine.errors import DeviceError, Disconnected, EndOfStream
 from neurovocal.engine.registry import BuildContext, Registry
@@ -57,15 +59,18 @@ class Device:
         if sample_rate in self.refused:
             raise DeviceError(f"device 'fake' does not take {sample_rate} Hz")
         self.opened = channels
+        # The first block, which is left out: nobody knows how old it is.
+        self.position -= 16
+        self.deliver(16, paced=False)
         return self
 
     def _close(self, stream):
         self.closed = True
         self.finished()
 
-    def deliver(self, count, *, age_s=None, overflow=False, adc=True):
-        """One callback, `count` samples after the one before."""
-        self.clock.advance(count / RATE)
+    def deliver(self, count, *, age_s=None, overflow=False, adc=True, paced=True):
+        """One callback, `count` samples after the one before, or at once."""
+        self.clock.advance(count / RATE if paced else 0)
         numbers = np.arange(self.position, self.position + count, dtype=np.float32)
         samples = np.stack([numbers, -numbers], axis=1)[:, : self.opened] / 2**20
         self.position += count
@@ -209,6 +214,34 @@ def test_a_reader_that_is_late_gets_a_gap_of_exactly_what_was_overwritten(
     assert anchor.sample == 3200
     assert (block.start, block.stop) == (3200, 6400)
     assert source.counts.dropped == 3200
+
+
+@settings(deadline=None)
+@given(
+    burst=st.lists(st.integers(16, 600), max_size=8),
+    lengths=st.lists(st.integers(16, 600), min_size=2, max_size=6),
+    hole=st.integers(0, 20_000),
+)
+def test_what_a_sound_server_kept_before_a_hole_is_left_out(burst, lengths, hole):
+    """All that is heard is of one piece, and what comes at its pace is all there."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        clock = ManualClock()
+        device = Device(monkeypatch, clock)
+        source = make(clock)
+        source.open()
+        for count in burst:
+            device.deliver(count, paced=False)
+        device.position += hole
+        clock.advance(hole / RATE)
+        fresh = device.position
+        for count in lengths:
+            device.deliver(count)
+        items = items_of(source)
+    numbers = np.concatenate([b.samples[:, 0] for b in items if isinstance(b, Block)])
+    numbers = np.round(numbers * 2**20).astype(int)
+    assert not any(isinstance(item, Gap) for item in items)
+    assert list(numbers) == list(range(numbers[0], device.position))
+    assert numbers[0] == fresh
 
 
 def test_a_device_that_falls_silent_or_stops_is_disconnected(monkeypatch, clock):
