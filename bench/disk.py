@@ -66,8 +66,8 @@ sinks:
   - {{plugin: recording, options: {{path: {out}/r}}, {live}}}
 """
 LIVE = "on_error: restart, queue: {when_full: drop_oldest}"
-# Everything but Parquet, which writes nothing before the end, must meet the failure;
-# on a full disk the last page of a small table may have room for what comes.
+# These must meet the failure; on a full disk the last page of a small table may have
+# room for what comes.
 WRITING = ("journal", "jsonl", "clips", "wav", "recording")
 INSIDE = "NEUROVOCAL_OWN_MOUNTS"
 

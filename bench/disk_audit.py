@@ -45,7 +45,9 @@ def audit(
 ) -> Iterator[Account]:
     """Look at every file; one account for each sink."""
     files = [f for folder in folders for f in sorted(folder.rglob("*")) if f.is_file()]
-    odd = [f for f in files if f.name.startswith(".") or f.suffix == ".part"]
+    odd = [f for f in files if f.name.startswith(".") or f.suffix in (".part", ".rows")]
+    # The table of a deleted folder is that of another file of rows.
+    odd = [f for f in odd if f.parent in folders[-1:] or f.suffix != ".rows"]
     last = max(m.at for m in heard)
     looks = {
         "journal": _journal,
@@ -62,7 +64,7 @@ def audit(
             yield Account(name, 0, 0, [NO_STATS])
             continue
         counted = sum(own[queue]["dropped"] for queue in ("events", "bulk"))
-        counted += own.get("refused", 0) + own.get("rows_lost", 0)
+        counted += own.get("refused", 0)
         try:
             missing, problems = look(folders, heard)
         except (NeurovocalError, OSError, RuntimeError, ValueError) as error:
@@ -116,6 +118,10 @@ def _columns(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]
 def _parquet(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
     tables = [pyarrow.parquet.read_table(p) for p in _found(folders, "l*.parquet")]
     kept = [("label", seq) for t in tables for seq in t["seq"].to_pylist()]
+    # In a folder that was deleted the rows still waited for their table.
+    for path in _found(folders[:-1], "l.parquet.rows"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        kept += [("label", line["seq"]) for line in lines if "seq" in line]
     return _missing(kept, heard, ("label",), [])
 
 

@@ -17,7 +17,8 @@ class ColumnsOptions(Options):
     """File to write; `-` is standard output (CSV only)."""
     format: Literal["csv", "parquet"] = "csv"
     """Parquet needs `pip install neurovocal[parquet]`; its file appears when the run
-    ends."""
+    ends. Until then rows are in `PATH.rows`, a line of JSON each; what a killed run has
+    left there becomes part of the next run's table."""
     kinds: list[str] = ["label"]
     """Kinds of events; together they decide which columns there are."""
 
@@ -34,7 +35,7 @@ class Table(Protocol):
         ...
 
     def flush(self) -> None:
-        """Hand everything to the operating system, as far as the format allows."""
+        """Hand everything to the operating system."""
         ...
 
     def close(self) -> None:
@@ -89,14 +90,13 @@ class ColumnsSink:
         self.wants = frozenset(options.kinds)
         self.run = run
         self._rows = 0
-        columns = columns_of(options.kinds)
         self._table: Table
         if options.format == "parquet":
             from neurovocal.plugins._parquet import ParquetColumns
 
-            self._table = ParquetColumns(options.path, columns)
+            self._table = ParquetColumns(options.path, options.kinds)
         else:
-            self._table = CsvColumns(options.path, columns)
+            self._table = CsvColumns(options.path, columns_of(options.kinds))
 
     def open(self) -> None:
         """Open the file; ConfigError when it cannot be written."""
@@ -108,7 +108,7 @@ class ColumnsSink:
         self._rows += 1
 
     def flush(self, timeout: float) -> None:
-        """Hand everything to the operating system, as far as the format allows."""
+        """Hand everything to the operating system."""
         self._table.flush()
 
     def close(self) -> None:
@@ -116,9 +116,8 @@ class ColumnsSink:
         self._table.close()
 
     def stats(self) -> dict[str, object]:
-        """Rows so far; with Parquet also those that a failing disk has taken back."""
-        lost = getattr(self._table, "lost", None)
-        return {"rows": self._rows} | ({} if lost is None else {"rows_lost": lost})
+        """Rows so far."""
+        return {"rows": self._rows}
 
 
 def _build(options: ColumnsOptions, context: BuildContext) -> ColumnsSink:
@@ -145,11 +144,19 @@ def _problems(options: ColumnsOptions, context: BuildContext) -> list[str]:
     return problems
 
 
+def _claims(options: ColumnsOptions) -> frozenset[str]:
+    if options.format == "csv":
+        return claim(options.path)
+    from neurovocal.plugins._parquet import rows_path
+
+    return claim(options.path) | claim(str(rows_path(options.path)))
+
+
 plugin = Plugin(
     kind="sink",
     options=ColumnsOptions,
     build=_build,
     summary="writes events with all their fields as columns: CSV or Parquet",
-    resources=lambda options: claim(options.path),
+    resources=_claims,
     check=_problems,
 )

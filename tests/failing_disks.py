@@ -18,7 +18,7 @@ from neurovocal.engine.journal import read_events
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.timebase import ManualClock
 from neurovocal.engine.types import Audio, Block, Label, Message, StreamInfo
-from neurovocal.plugins import _parquet, source_recording
+from neurovocal.plugins import _parquet_groups, source_recording
 
 INFO = StreamInfo("cage", 1000)
 CONTEXT = BuildContext(ManualClock(), "run1")
@@ -162,4 +162,4 @@ KINDS = [
 
 def small_groups(rows: int) -> None:
     """Let the Parquet sink write a group of so many rows."""
-    _parquet._GROUP = rows
+    _parquet_groups._GROUP = rows

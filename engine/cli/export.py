@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
@@ -168,14 +169,18 @@ def _in_place(out: str) -> Iterator[str]:
         yield out
         return
     target = Path(out).expanduser()
-    partial = target.with_name(f".{target.name}.partial")
+    if not target.parent.is_dir():
+        raise ConfigError(
+            f"'{out}' cannot be written: folder '{target.parent}' does not exist"
+        )
     try:
-        yield str(partial)
-        partial.replace(target)
+        # A folder: a sink may keep files beside its own.
+        with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            partial = Path(folder) / target.name
+            yield str(partial)
+            partial.replace(target)
     except OSError as error:
         raise ConfigError(f"'{out}' cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager
