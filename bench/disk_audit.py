@@ -19,7 +19,7 @@ from neurovocal.engine.errors import EndOfStream, NeurovocalError
 from neurovocal.engine.journal import read_events
 from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Audio, Block, Label
+from neurovocal.engine.types import Audio, Block, Float32, Label
 from neurovocal.plugins import source_recording, source_synthetic
 
 NO_STATS = "its statistics never came"
@@ -165,20 +165,11 @@ def _sound(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
 
 def _recording(folders: list[Path], seed: int, last: int) -> tuple[int, list[str]]:
     """Blocks that no file holds; whatever is there must be what was to be heard."""
-    context = BuildContext(SystemClock(), "audit")
-    options: dict[str, Any] = {"seed": seed, **SONG}
-    options["duration_s"] = last / 32_000 + 60
-    source = source_synthetic.plugin.build(
-        source_synthetic.SyntheticOptions(**options), context
-    )
-    truth = np.concatenate([b.samples[:, 0] for b in _blocks(source)])
+    truth = played(seed, last / 32_000 + 60)
     held = np.zeros(len(truth), bool)
     problems, end = [], 0
     for path in _found(folders, "r"):
-        recorded = source_recording.plugin.build(
-            source_recording.RecordedOptions(path=str(path)), context
-        )
-        for block in _blocks(recorded):
+        for block in recorded(path):
             there = slice(block.start, block.stop)
             if not np.array_equal(truth[there], block.samples[:, 0]):
                 problems.append(f"{path}: samples at {block.start} are others")
@@ -190,6 +181,22 @@ def _recording(folders: list[Path], seed: int, last: int) -> tuple[int, list[str
 # What the engine's source plays, and what a block of it is at the pace of hearing.
 SONG: dict[str, Any] = {"pause_ms": [50, 100], "song_length": 20}
 BLOCK = 320
+_CONTEXT = BuildContext(SystemClock(), "audit")
+
+
+def played(seed: int, seconds: float) -> Float32:
+    """What the engine's source plays: float32[n_samples]."""
+    options: dict[str, Any] = {"seed": seed, "duration_s": seconds, **SONG}
+    source = source_synthetic.plugin.build(
+        source_synthetic.SyntheticOptions(**options), _CONTEXT
+    )
+    return np.concatenate([b.samples[:, 0] for b in _blocks(source)])
+
+
+def recorded(folder: Path) -> Iterator[Block]:
+    """What the `recording` sink has kept in a folder, block by block."""
+    options = source_recording.RecordedOptions(path=str(folder))
+    yield from _blocks(source_recording.plugin.build(options, _CONTEXT))
 
 
 def _blocks(source: Any) -> Iterator[Block]:

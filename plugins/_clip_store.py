@@ -198,10 +198,9 @@ class ClipStore:
         self.files = self.size = 0
         days = [d for d in _entries(self.folder) if _DAY.fullmatch(d.name)]
         for stream in (s for day in days for s in _entries(day)):
+            _tidy(stream)
             for path in _entries(stream):
-                if path.name.startswith(".") and path.name.endswith(_PART):
-                    path.unlink()
-                elif _CLIP.fullmatch(path.name):
+                if _CLIP.fullmatch(path.name):
                     status = path.stat()
                     sidecar = path.with_suffix(".json")
                     size = sidecar.stat().st_size if sidecar.exists() else 0
@@ -228,6 +227,24 @@ def _entries(folder: Path) -> list[Path]:
     if folder.is_symlink() or not folder.is_dir():
         return []
     return sorted(folder.iterdir())
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a killed run left unfinished, but for a sidecar without its name.
+
+    Both files are whole before the audio gets its name: where that is done, the
+    sidecar needs nothing else.
+    """
+    for part in _entries(folder):
+        if not (part.name.startswith(".") and part.name.endswith(_PART)):
+            continue
+        name = part.name[1:].removesuffix(_PART)
+        audio = name.removesuffix(".json")
+        waits = name != audio and not (folder / f".{audio}{_PART}").exists()
+        if waits and (folder / audio).exists():
+            part.replace((folder / audio).with_suffix(".json"))
+        else:
+            part.unlink()
 
 
 def _make_folder(folder: Path) -> None:

@@ -232,6 +232,40 @@ def test_what_a_killed_run_left_unfinished_is_removed(tmp_path: Path) -> None:
     assert not part.exists()
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from neurovocal.plugins._clip_store import ClipStore, Limits
+
+store, left, rename = ClipStore(Path(sys.argv[1]), Limits()), int(sys.argv[3]), Path.rename
+
+def dying(path, target):
+    global left
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    return rename(path, target)
+
+Path.rename = dying
+store.open()
+store.write(Path(sys.argv[2]), b"audio", b"sidecar")
+"""
+
+
+@pytest.mark.parametrize(("renames", "left"), [(0, []), (1, ["flac", "json"])])
+def test_a_kill_between_two_names_leaves_a_whole_clip_or_none(
+    tmp_path: Path, renames: int, left: list[str]
+) -> None:
+    where = [str(tmp_path), str(name(1)), str(renames)]
+    done = subprocess.run([sys.executable, "-c", KILLED, *where], timeout=100)
+    assert done.returncode == -signal.SIGKILL
+    store = ClipStore(tmp_path, Limits())
+    store.open()
+    found = sorted((tmp_path / name(1)).parent.iterdir())
+    assert found == [tmp_path / name(1).with_suffix(f".{end}") for end in left]
+    assert store.files == bool(left)
+
+
 def test_neighbours_are_told_that_no_clips_are_written(tmp_path: Path) -> None:
     target = sink(tmp_path, max_files=1, when_full="stop")
     mailbox: Mailbox[Message] = Mailbox({"events": 9, "bulk": 9}, "block")
