@@ -242,7 +242,9 @@ class Runner:
             # takes. Only a sink that is down is waited for no longer than that.
             while True:
                 pressed = cut_short or self._stopped
-                if sink.drain(_TICK_S, hurry=pressed or (sink.down and late(1.0))):
+                if sink.drain(
+                    _TICK_S, hurry=pressed or (sink.shell.down and late(1.0))
+                ):
                     break
                 if pressed and late(1.0):
                     outcome.forced = True

@@ -33,7 +33,9 @@ class SinkHealth:
             before = self._states.get(sink.name, "healthy")
             if failed and now.state not in _DOWN and before not in _DOWN:
                 before = "restarting"
-                yield Health(sink.name, "restarting", f"{sink.reason}; it goes on")
+                yield Health(
+                    sink.name, "restarting", f"{sink.shell.trouble}; it goes on"
+                )
             self._states[sink.name] = now.state
             if now.state != before:
                 yield now
@@ -41,8 +43,8 @@ class SinkHealth:
     def _has_failed(self, sink: SinkWorker) -> bool:
         """Whether it has failed since the last look; it may have recovered, too."""
         before = self._failures.get(sink.name, 0)
-        self._failures[sink.name] = sink.failures
-        return sink.failures != before
+        self._failures[sink.name] = sink.shell.failures
+        return sink.shell.failures != before
 
     def _look(self, sink: SinkWorker, failed: bool) -> Health:
         dropped = sink.mailbox.dropped.total()

@@ -5,32 +5,26 @@ import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from threading import Event as Flag
-from threading import Lock, Thread
+from threading import Thread
 from typing import Literal
 
 from neurovocal.engine.buffers import Closed, Mailbox
 from neurovocal.engine.errors import NeurovocalError, StageError
-from neurovocal.engine.metrics import StageMetrics
 from neurovocal.engine.protocols import Sink
+from neurovocal.engine.sink_shell import Replaced, SinkShell
 from neurovocal.engine.supervise import Backoff, Calls, OnError
-from neurovocal.engine.timebase import NS, Clock
+from neurovocal.engine.timebase import Clock
 from neurovocal.engine.types import BULK_KINDS, Message
 
 log = logging.getLogger("neurovocal")
 
 _IDLE_S = 0.25
-_FLUSH_S = 1.0
 # A sink has this long to close, whatever else has used up the time for that.
 _CLOSE_S = 1.0
 _LOOK_S = 0.1
 # A sink that hangs leaves its thread behind; after so many, the last one is waited for.
 _MOST_LEFT_BEHIND = 3
-
-
-class _Replaced(BaseException):
-    """The call hung, and another thread has taken the place of its own since."""
 
 
 def _stdout_reader_left() -> bool:
@@ -47,7 +41,7 @@ def _queue_of(message: Message) -> str:
 
 
 class SinkWorker:
-    """Shell of one sink: bounded queues before it, one thread that writes.
+    """Bounded queues before a sink, one thread that writes, and its policy.
 
     Parameters
     ----------
@@ -65,6 +59,17 @@ class SinkWorker:
         For the pauses between restarts.
     rebuild : callable, optional
         Makes the sink anew, in place of one that hangs.
+
+    Attributes
+    ----------
+    shell : SinkShell
+        The sink, and how it does.
+    error : Exception or None
+        Why the run has to end, or what went wrong while closing.
+    failed : Flag
+        Set when the sink takes nothing any more.
+    reader_left : bool
+        Whether that is because nobody reads the program's output any more.
     """
 
     def __init__(
@@ -78,31 +83,23 @@ class SinkWorker:
         rebuild: Callable[[], Sink] | None = None,
     ) -> None:
         self.name = name
-        self.sink = sink
         self.wants = wants
         self.mailbox = mailbox
-        self.metrics = StageMetrics()
         self.error: Exception | None = None
         self.failed = Flag()
         self.reader_left = False
-        self.down = False  # it failed and is not open again yet
-        self._failing = False  # the last write failed: say it once, not each time
-        self._trouble = ""  # the sentence of the last failure
-        self.failures = 0  # how often it began to fail
         self._on_error = on_error
-        self._clock = clock
         self._stopping = Flag()
+        self.shell = SinkShell(name, sink, clock, self._stopping)
         self._writing: Message | None = None
-        self.calls = Calls()  # of the present thread
         self._hung = 0  # number of the call that was last found hanging
         self._left_behind = 0
         self._rebuild = rebuild
-        self._lock = Lock()
         self._thread = self._new_thread()
 
     def open(self) -> None:
         """Open the sink and start its thread."""
-        self.sink.open()
+        self.shell.sink.open()
         self._thread.start()
 
     def accept(self, message: Message) -> None:
@@ -163,7 +160,7 @@ class SinkWorker:
 
     def _close(self) -> None:
         try:
-            self.sink.close()
+            self.shell.sink.close()
         except BaseException as error:
             log.exception("%s failed while closing", self.name)
             failure = error if isinstance(error, Exception) else StageError(repr(error))
@@ -171,8 +168,8 @@ class SinkWorker:
 
     def statistics(self) -> dict[str, object]:
         """Counters of the queues, and the sink's own where it has some."""
-        own: dict[str, object] = getattr(self.sink, "stats", dict)()
-        counts = {"errors": self.metrics.errors, "replaced": self._left_behind}
+        own: dict[str, object] = getattr(self.shell.sink, "stats", dict)()
+        counts = {"errors": self.shell.errors, "replaced": self._left_behind}
         return {**self.mailbox.counts(), **counts, **own}
 
     def isolate(self, calls: Calls, seconds: float) -> None:
@@ -183,14 +180,15 @@ class SinkWorker:
         message that it was writing counts as lost. Where the source waits for the
         sink nothing is lost by waiting: it is only said.
         """
-        with self._lock:
-            if calls is not self.calls or self._hung == calls.entered:
+        shell = self.shell
+        with shell.lock:
+            if calls is not shell.calls or self._hung == calls.entered:
                 return  # it was replaced, or told, before
             if calls.returned >= calls.entered:
                 return  # just now
             self._hung = calls.entered
-            self._trouble = f"it has not returned for {seconds:.0f} s"
-            log.error("%s: %s", self.name, self._trouble)
+            shell.trouble = f"it has not returned for {seconds:.0f} s"
+            log.error("%s: %s", self.name, shell.trouble)
             if self.mailbox.when_full == "block":
                 return
             replaceable = self._on_error == "restart" and self._rebuild is not None
@@ -198,15 +196,15 @@ class SinkWorker:
                 self._replace()
                 return
         if self._on_error == "fail":
-            self._give_up(StageError(self._trouble))
+            self._give_up(StageError(shell.trouble))
 
     def _replace(self) -> None:
         self._left_behind += 1
-        self.calls, self._hung = Calls(), 0
+        self.shell.calls, self._hung = Calls(), 0
         if self._writing is not None:
             self._lose(self._writing)
             self._writing = None
-        self.down = True
+        self.shell.down = True
         self._thread = self._new_thread(replaces=True)
         self._thread.start()
 
@@ -221,23 +219,19 @@ class SinkWorker:
         A sink that goes on without a part of its work says so in a `trouble` of
         its own, a sentence or None.
         """
+        shell = self.shell
         if self.failed.is_set() and not self.reader_left:
-            return "failed", str(self.error or self._trouble)
-        if self._hung and self._hung > self.calls.returned:
-            return "failed", self._trouble
-        if self.down or self._failing:
-            return "restarting", self._trouble
-        own: str | None = getattr(self.sink, "trouble", None)
+            return "failed", str(self.error or shell.trouble)
+        if self._hung and self._hung > shell.calls.returned:
+            return "failed", shell.trouble
+        if shell.down or shell.failing:
+            return "restarting", shell.trouble
+        own: str | None = getattr(shell.sink, "trouble", None)
         return None if own is None else ("lossy", own)
 
-    @property
-    def reason(self) -> str:
-        """Sentence of the last failure, also when it is over."""
-        return self._trouble
-
     def _run(self) -> None:
-        sink = self.sink
-        with suppress(_Replaced):
+        sink = self.shell.sink
+        with suppress(Replaced):
             self._work()
             return
         # Nobody waits for what this one still does.
@@ -249,32 +243,15 @@ class SinkWorker:
     def _run_anew(self) -> None:
         """Take the place of a sink that hangs."""
         assert self._rebuild is not None
-        self.sink = self._rebuild()
+        self.shell.sink = self._rebuild()
         try:
-            opened = self._reopen(Backoff())
-        except _Replaced:
+            opened = self.shell.reopen(Backoff())
+        except Replaced:
             return
         if opened:
             self._run()
         else:
             self.mailbox.discard()
-
-    def _call(self, work: Callable[[], None]) -> None:
-        """Call the sink; _Replaced when it took so long that it was given up."""
-        calls = self.calls
-        calls.entered += 1
-        try:
-            work()
-        except Exception:
-            raise
-        except BaseException as error:  # a SystemExit of a plugin is a failure
-            raise StageError(repr(error)) from error
-        finally:
-            with self._lock:
-                calls.returned += 1
-                replaced = calls is not self.calls
-            if replaced:
-                raise _Replaced
 
     def _work(self) -> None:
         dirty = False
@@ -309,9 +286,9 @@ class SinkWorker:
                 self._lose(message)
                 self._give_up(error)
                 return False
-            self._warn("failed", error)
+            self.shell.warn("failed", error)
             if self._on_error == "restart" and not self._stopping.is_set():
-                if self._reopen(backoff):
+                if self.shell.reopen(backoff):
                     continue  # once more, with the sink opened anew
                 # Asked to stop while it was closed: what waits has nowhere to go.
                 self._lose(message)
@@ -322,68 +299,23 @@ class SinkWorker:
         return True
 
     def _write(self, message: Message) -> Exception | None:
-        start = self._clock.monotonic_ns()
         self._writing = message
-        error: Exception | None = None
-        try:
-            self._call(partial(self.sink.write, message))
-            self.metrics.items += 1
-            self._failing = False
-        except Exception as failure:
-            self.metrics.errors += 1
-            error = failure
+        error = self.shell.write(message)
         # Not where it was replaced: the message is another thread's by then.
         self._writing = None
-        self.metrics.busy_ns += self._clock.monotonic_ns() - start
         return error
 
     def _lose(self, message: Message) -> None:
         self.mailbox.note_lost(_queue_of(message), message.kind)
 
-    def _reopen(self, backoff: Backoff) -> bool:
-        """Open the sink again, as often as it takes; False if asked to stop."""
-        self.down = True
-        while True:
-            try:
-                self._call(self.sink.close)
-            except Exception as error:
-                log.warning("%s failed while closing: %s", self.name, error)
-            self._pause(backoff.pause_s())
-            if self._stopping.is_set():
-                return False
-            try:
-                self._call(self.sink.open)
-            except Exception as error:
-                self.metrics.errors += 1
-                log.warning("%s cannot be opened again yet: %s", self.name, error)
-            else:
-                self.down = False
-                log.warning("%s is open again", self.name)
-                return True
-
-    def _pause(self, seconds: float) -> None:
-        until = self._clock.monotonic_ns() + round(seconds * NS)
-        while not self._stopping.is_set() and not self._clock.wait_until(until, 0.1):
-            pass
-
     def _flush(self) -> bool:
-        try:
-            self._call(partial(self.sink.flush, _FLUSH_S))
-            self._failing = False
+        error = self.shell.flush()
+        if error is None:
             return True
-        except Exception as error:
-            if self._on_error == "fail":
-                self._give_up(error)
-            self._warn("failed while flushing", error)
-            return False
-
-    def _warn(self, what: str, error: Exception) -> None:
-        """Log the first failure in a row; the others are counted."""
-        self._trouble = str(error)
-        if not self._failing:
-            self.failures += 1
-            log.warning("%s %s: %s", self.name, what, error)
-        self._failing = True
+        if self._on_error == "fail":
+            self._give_up(error)
+        self.shell.warn("failed while flushing", error)
+        return False
 
     def _give_up(self, error: Exception) -> None:
         sentence = str(error)
