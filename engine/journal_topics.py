@@ -7,6 +7,29 @@ from typing import NamedTuple
 from neurovocal.engine.journal_reading import message_of
 from neurovocal.engine.types import Message
 
+# What is asked must cost the same in a journal of a day and in one of a year: each
+# of these steps through an index, from one place that counts to the next.
+_STREAMS = """
+    WITH RECURSIVE known (stream) AS (
+        SELECT (SELECT min(stream) FROM messages WHERE kind = ?1)
+        UNION ALL
+        SELECT (SELECT min(stream) FROM messages
+                WHERE kind = ?1 AND stream > known.stream)
+        FROM known WHERE known.stream IS NOT NULL
+    )
+    SELECT stream FROM known WHERE stream IS NOT NULL
+"""
+_RUN = "SELECT rowid FROM runs WHERE run = ?"
+_LAST_KNOWN = (
+    "SELECT rowid FROM messages WHERE run = ? AND kind = ? AND stream = ? "
+    "AND seq <= ? ORDER BY seq DESC LIMIT 1"
+)
+_FIRST_SINCE = (
+    "SELECT messages.rowid FROM runs CROSS JOIN messages ON messages.run = runs.run "
+    "AND kind = ? AND stream = ? WHERE runs.rowid >= ? "
+    "ORDER BY runs.rowid, seq LIMIT 1"
+)
+
 
 class Page(NamedTuple):
     """Messages with their runs, the oldest first, and whether there are more."""
@@ -19,11 +42,11 @@ def topics(
     connection: sqlite3.Connection, kinds: Sequence[str]
 ) -> list[tuple[str, str]]:
     """Kinds and streams of which the journal holds messages."""
-    query = (
-        "SELECT DISTINCT kind, stream FROM messages "
-        f"WHERE kind IN ({', '.join('?' * len(kinds))})"
-    )
-    return list(connection.execute(query, list(kinds)))
+    return [
+        (kind, stream)
+        for kind in dict.fromkeys(kinds)
+        for (stream,) in connection.execute(_STREAMS, (kind,))
+    ]
 
 
 def page_after(
@@ -77,26 +100,24 @@ def _row_before(
     """Row after which to begin; rows are numbered in the order of writing."""
     if after is not None:
         run, seq = after
-        # Of the topic itself, or, where the message was never kept, of its run.
-        for query, values in (
-            (
-                "SELECT max(rowid) FROM messages WHERE run = ? AND kind = ? "
-                "AND stream = ? AND seq <= ?",
-                (run, *topic, seq),
-            ),
-            ("SELECT min(rowid) - 1 FROM messages WHERE run = ?", (run,)),
-        ):
-            (row,) = connection.execute(query, values).fetchone()
-            if row is not None:
-                return int(row)
+        found = connection.execute(_LAST_KNOWN, (run, *topic, seq)).fetchone()
+        if found is not None:
+            return int(found[0])
+        # The message was never kept, or is there no more: its run, and later ones.
+        known = connection.execute(_RUN, (run,)).fetchone()
+        if known is not None:
+            return _row_before_run(connection, topic, known[0])
     if newest_run:
-        query = (
-            "SELECT min(rowid) - 1 FROM messages WHERE run = "
-            "(SELECT run FROM runs ORDER BY rowid DESC LIMIT 1)"
-        )
-        (row,) = connection.execute(query).fetchone()
-        if row is not None:
-            return int(row)
-        (row,) = connection.execute("SELECT max(rowid) FROM messages").fetchone()
-        return int(row or 0)
+        (newest,) = connection.execute("SELECT max(rowid) FROM runs").fetchone()
+        return _row_before_run(connection, topic, newest)
     return 0
+
+
+def _row_before_run(
+    connection: sqlite3.Connection, topic: tuple[str, str], run: int | None
+) -> int:
+    found = connection.execute(_FIRST_SINCE, (*topic, run)).fetchone()
+    if found is not None:
+        return int(found[0]) - 1
+    (last,) = connection.execute("SELECT max(rowid) FROM messages").fetchone()
+    return int(last or 0)

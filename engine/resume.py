@@ -13,6 +13,7 @@ handed out twice, and what is missing in the end is missing in the journal, too.
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from heapq import nsmallest
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from neurovocal.engine.errors import NeurovocalError
@@ -38,6 +39,10 @@ _PAGE = 500
 _MOST_RUNS = 64
 # A question without an answer is asked again: the engine may have been restarted.
 _PATIENCE_ANSWER_S = 2.0
+# Questions that wait for their answers at a time: the journal answers at a rate.
+_MOST_ASKED = 50
+# Numbers of questions that are remembered; an answer may come late.
+_MOST_NUMBERS = 1000
 # The journal commits in less than a second: what it lacks is asked for once more.
 _RETRY_S = 0.15
 # A topic in which nothing happens may have lost its last message.
@@ -136,16 +141,28 @@ class Resumer:
                     "kinds": sorted(self.kinds),
                 }
             )
+        questions += [
+            self._question(key, self._topics[key], now_s) for key in self._due(now_s)
+        ]
+        self._let_go(now_s)
+        return questions
+
+    def _due(self, now_s: float) -> list[Key]:
+        """Topics to ask for now: those that miss something, then the longest quiet."""
+        asked, due = 0, []
         for key, known in self._topics.items():
             if known.question is not None and (
                 now_s - known.asked_s < _PATIENCE_ANSWER_S
             ):
+                asked += 1
                 continue
             due_s = known.due_s if known.behind else known.asked_s + _LOOK_S
             if now_s >= due_s:
-                questions.append(self._question(key, known, now_s))
-        self._let_go(now_s)
-        return questions
+                due.append((not known.behind, due_s, key))
+        free = max(0, _MOST_ASKED - asked)
+        if len(due) > free:
+            due = nsmallest(free, due)
+        return [key for *_, key in due]
 
     def topics(self, number: int, keys: list[Key]) -> None:
         """Take the answer to the question which topics the journal has."""
@@ -163,9 +180,11 @@ class Resumer:
         """Take an answer: messages after the position, the oldest first."""
         key = self._asked.pop(number, None)
         known = self._topics.get(key) if key else None
-        if known is None or known.question != number:
-            return  # it came too late, and was asked again
-        known.question = None
+        if known is None:
+            return
+        # One that was asked again since is as good; its answer says the same.
+        if known.question == number:
+            known.question = None
         for message in messages:
             if not _is_old(known, message):
                 self._hand_out(known, message)
@@ -185,10 +204,10 @@ class Resumer:
         )
 
     def _question(self, key: Key, known: _Topic, now_s: float) -> Question:
-        if known.question is not None:
-            self._asked.pop(known.question, None)
         known.question, known.asked_s = self._next_number(), now_s
         self._asked[known.question] = key
+        if len(self._asked) > _MOST_NUMBERS:
+            del self._asked[next(iter(self._asked))]
         after = known.position._asdict() if known.position else None
         return {
             "v": 1,

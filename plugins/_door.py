@@ -102,16 +102,19 @@ class Door:
 
     def credit(self, frames: "Sequence[zmq.Frame]") -> None:
         """Note that a whole message was taken from a connection."""
-        try:
-            handle = int(str(frames[-1].get("__fd")))
-            inode = os.fstat(handle).st_ino
-        except (ValueError, OSError):  # ZMQError is one: the connection has gone
-            return
+        inode = socket_of(frames)
         with self._lock:
-            connection = self._connections.get(inode)
+            connection = self._connections.get(inode or 0)
             if connection is not None:
                 size = sum(len(frame) + _PART_BYTES for frame in frames)
                 connection.credit += size
+
+    def end(self, inode: int | None, reason: str) -> None:
+        """Shut the connection of a socket down, if it is one that is watched."""
+        with self._lock:
+            connection = self._connections.get(inode or 0)
+            if connection is not None and not connection.cut:
+                self._cut(connection, reason)
 
     def close(self) -> None:
         """Watch no more."""
@@ -187,6 +190,14 @@ class Door:
         self.cut += 1
         connection.cut = True
         log.warning("a connection to port %d was cut: %s", connection.port, reason)
+
+
+def socket_of(frames: "Sequence[zmq.Frame]") -> int | None:
+    """Inode of the socket by which a message came; None: it has gone."""
+    try:
+        return os.fstat(int(str(frames[-1].get("__fd")))).st_ino
+    except (ValueError, OSError):  # ZMQError is one
+        return None
 
 
 def _handles() -> int:

@@ -79,6 +79,10 @@ class Guard:
         self._door.credit(frames)
         return [frame.bytes for frame in frames]
 
+    def end(self, socket: int | None, reason: str) -> None:
+        """Shut down the connection of a socket, by its inode (`Door.end`)."""
+        self._door.end(socket, reason)
+
     def close(self) -> None:
         """Stop answering; before the context ends. May be called twice."""
         self._door.close()

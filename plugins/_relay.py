@@ -39,6 +39,7 @@ _TOPIC_BYTES = 48  # on the wire, beside its name
 _TOPICS_BYTES = TOPICS_MOST_BYTES // 2
 # Messages of one station in a row, before the others have their turn.
 _BURST = 200
+_BLOCKED_S = 0.02
 
 
 class Station(NamedTuple):
@@ -161,6 +162,8 @@ class Relay:
             poller.register(end, zmq.POLLIN)
         for end in self._replay.ends if self._replay else ():
             poller.register(end, zmq.POLLIN)
+        if self._replay is not None and self._replay.counts.waiting:
+            timeout_s = min(timeout_s, _BLOCKED_S)  # until somebody's rate allows more
         ready = dict(poller.poll(round(timeout_s * 1000)))
         if self._back in ready:
             self._read_subscriptions(self._back)

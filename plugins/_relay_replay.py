@@ -12,9 +12,12 @@ import msgspec
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.keys import use_client_keys
 from neurovocal.engine.wire import MAX_PAYLOAD
+from neurovocal.plugins._delivery import begin_answer, end_answer, prepare
+from neurovocal.plugins._door import socket_of
 from neurovocal.plugins._endpoint import bind
 from neurovocal.plugins._guard import Guard
-from neurovocal.plugins._replay_server import MOST_UNREAD_BYTES
+from neurovocal.plugins._replay_server import MOST_UNREAD_BYTES, TOO_MANY, USUAL_RATE
+from neurovocal.plugins._turns import Line, TurnCounts, Turns
 
 if TYPE_CHECKING:
     import zmq
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 _MOST_REQUEST_BYTES = 16 * 1024
 _MOST_WAITING = 64
 _MOST_PENDING = 1000
+# Questions of one connection that are with the stations at a time.
+_MOST_UNDER_WAY = 16
+# Questions that are put in line at a time.
+_MOST_AT_ONCE = 200
 _PATIENCE_S = 10.0
 _MOST_STREAMS = 10_000
 
@@ -30,6 +37,7 @@ _MOST_STREAMS = 10_000
 class _Pending:
     """A question that stations have not all answered yet."""
 
+    line: Line
     envelope: list[bytes]
     id: Any
     asked_s: float
@@ -66,8 +74,14 @@ class ReplayRelay:
         self._back: zmq.Socket[bytes] | None = None
         self._guard: Guard | None = None
         self._pending: dict[int, _Pending] = {}
+        self._turns = Turns(USUAL_RATE, _MOST_UNDER_WAY)
         self._number = 0
         self._owners: dict[str, int] = {}
+
+    @property
+    def counts(self) -> TurnCounts:
+        """What became of questions."""
+        return self._turns.counts
 
     @property
     def ends(self) -> "list[zmq.Socket[bytes]]":
@@ -80,7 +94,7 @@ class ReplayRelay:
 
         self._back = context.socket(zmq.ROUTER)
         self._back.setsockopt(zmq.MAXMSGSIZE, _MOST_REQUEST_BYTES)
-        self._back.setsockopt(zmq.SNDHWM, _MOST_WAITING)
+        prepare(self._back)
         self._back.setsockopt(zmq.RCVHWM, _MOST_WAITING)
         guard.protect(context, self._back)
         self.endpoint = bind(self._back, self.endpoint)
@@ -116,53 +130,65 @@ class ReplayRelay:
 
     def step(self, ready: "Mapping[Any, int]") -> None:
         """Pass on what has come."""
-        if self._back in ready:
-            self._take_questions()
+        if self._back is not None and self._back in ready:
+            self._line_up(self._back)
         for number, end in self._front.items():
             if end in ready:
                 self._take_answers(number, end)
         self._expire()
-
-    def _take_questions(self) -> None:
-        import zmq
-
-        assert self._back is not None
-        while True:
-            try:
-                frames = self._back.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return
+        for line in self._turns.too_much():
             assert self._guard is not None
-            *envelope, body = self._guard.take(frames)
-            if envelope:
-                self._ask(envelope, body)
+            self._guard.end(line.socket, "it does not take its answers")
+        while len(self._pending) < _MOST_PENDING:
+            turn = self._turns.next(time.monotonic())
+            if turn is None:
+                return
+            self._ask(*turn)
 
-    def _ask(self, envelope: list[bytes], body: bytes) -> None:
+    def _line_up(self, back: "zmq.Socket[bytes]") -> None:
+        """Put questions that have come in line."""
         import zmq
 
+        assert self._guard is not None
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                frames = back.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.ZMQError:
+                return
+            parts = self._guard.take(frames)
+            now_s = time.monotonic()
+            if len(parts) < 2 or self._turns.put(parts, socket_of(frames), now_s):
+                continue
+            if begin_answer(back, parts[0]) == "begun":
+                end_answer(back, [*parts[1:-1], _refusal(None, TOO_MANY)])
+
+    def _ask(self, line: Line, parts: list[bytes]) -> None:
+        import zmq
+
+        *envelope, body = parts
+        own = _Pending(line, envelope, None, time.monotonic(), set())
         try:
             question = msgspec.json.decode(body, type=dict[str, Any])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self._reply(envelope, _refusal(None, "a request is a JSON object"))
+            self._reply(own, _refusal(None, "a request is a JSON object"))
             return
-        name = question.get("id")
+        own.id = question.get("id")
         targets = self._targets(question)
-        if not targets or len(self._pending) >= _MOST_PENDING:
-            self._reply(envelope, _refusal(name, "no station can be asked for that"))
+        if not targets:
+            self._reply(own, _refusal(own.id, "no station can be asked for that"))
             return
         self._number += 1
-        asked = _Pending(envelope, name, time.monotonic(), set())
         for number in targets:
             text = msgspec.json.encode({**question, "id": self._number})
             try:
                 self._front[number].send(text, zmq.DONTWAIT)
             except zmq.Again:
                 continue  # that station is not there
-            asked.waiting.add(number)
-        if asked.waiting:
-            self._pending[self._number] = asked
+            own.waiting.add(number)
+        if own.waiting:
+            self._pending[self._number] = own
         else:
-            self._reply(envelope, _refusal(name, "the station does not answer"))
+            self._reply(own, _refusal(own.id, "the station does not answer"))
 
     def _targets(self, question: dict[str, Any]) -> list[int]:
         if question.get("command") == "topics":
@@ -204,7 +230,7 @@ class ReplayRelay:
         if not asked.waiting:
             del self._pending[own]
             head = msgspec.json.encode({**answer, "id": asked.id})
-            self._reply(asked.envelope, head, *parts)
+            self._reply(asked, head, *parts)
 
     def _expire(self) -> None:
         late = time.monotonic() - _PATIENCE_S
@@ -213,19 +239,21 @@ class ReplayRelay:
             asked = self._pending.pop(number)
             if asked.topics:
                 answer = {"v": 1, "id": asked.id, "ok": True, "topics": asked.topics}
-                self._reply(asked.envelope, msgspec.json.encode(answer))
+                self._reply(asked, msgspec.json.encode(answer))
             else:
                 sentence = "the station does not answer"
-                self._reply(asked.envelope, _refusal(asked.id, sentence))
+                self._reply(asked, _refusal(asked.id, sentence))
 
-    def _reply(self, envelope: list[bytes], *parts: bytes) -> None:
-        import zmq
-
+    def _reply(self, asked: _Pending, *parts: bytes) -> None:
+        """Send an answer, unless who asked has gone, or does not read."""
         assert self._back is not None
-        try:
-            self._back.send_multipart([*envelope, *parts], zmq.DONTWAIT)
-        except zmq.ZMQError:
-            return  # who asked has gone, or does not read
+        state = begin_answer(self._back, asked.line.name)
+        if state != "begun":
+            self._turns.failed(asked.line, ended=state == "ended")
+            return
+        delivery = end_answer(self._back, [*asked.envelope[1:], *parts])
+        now_s = time.monotonic()
+        self._turns.done(asked.line, sum(map(len, parts)), now_s, delivery)
 
 
 def _refusal(name: object, sentence: str) -> bytes:

@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from neurovocal.plugins._endpoint import endpoint_problems
 from neurovocal.plugins._output import STDOUT, claim, output_problems
 from neurovocal.plugins._place import Place, identity_of
 from neurovocal.plugins._replay_server import ReplayServer
+from neurovocal.plugins._turns import Rate
 
 Row: TypeAlias = tuple[str, str, str, int, int, int | None, str, str | None, bytes]
 
@@ -54,6 +56,12 @@ class JournalOptions(Options):
     replay: str | None = None
     """Where subscribers can ask for what they missed, such as
     `tcp://127.0.0.1:5558`; null: nowhere."""
+    replay_requests_s: float = Field(default=200.0, ge=1)
+    """What one connection may ask for at the replay socket each second: so many
+    requests (or a mixture of them and of `replay_mb_s`). Who asks for more is
+    answered later; the others do not wait for it."""
+    replay_mb_s: float = Field(default=8.0, ge=1)
+    """... or so many megabytes of messages."""
     allow_remote: bool = False
     """Whether a replay endpoint that other machines can reach may be bound."""
 
@@ -108,7 +116,12 @@ class JournalSink:
         self._server = (
             None
             if options.replay is None
-            else ReplayServer(options.replay, self.path, keys)
+            else ReplayServer(
+                options.replay,
+                self.path,
+                keys,
+                Rate(options.replay_requests_s, options.replay_mb_s * 1e6),
+            )
         )
         self._identity: tuple[int, int] | None = None
         self._suspicious = False  # SQLite spoke of damage: look at every page
@@ -192,15 +205,20 @@ class JournalSink:
             self._connection = None
 
     def stats(self) -> dict[str, object]:
-        """Events on disk, not yet on it and removed again; transactions; size."""
-        return {
+        """Events on disk, not yet on it and removed again; transactions; size.
+
+        With a replay socket also what became of the requests (`TurnCounts`).
+        """
+        own: dict[str, object] = {
             "written": self._written,
             "waiting": len(self._waiting),
             "commits": self._commits,
             "removed": self._removed,
             "mb": round(self._bytes / 2**20, 1),
-            "replayed": 0 if self._server is None else self._server.answered,
         }
+        if self._server is not None:
+            own["replay"] = asdict(self._server.counts)
+        return own
 
     def _row(self, message: Message) -> Row:
         event = message.event

@@ -20,10 +20,11 @@ class Engine:
         stream: str = INFO.stream,
         keys: Path | None = None,
         queue_length: int = 50,
+        **journal: object,
     ) -> None:
         self.info = StreamInfo(stream, INFO.sample_rate)
         options = sink_journal.JournalOptions(
-            path=str(folder / "j.sqlite"), replay="tcp://127.0.0.1:*"
+            path=str(folder / "j.sqlite"), replay="tcp://127.0.0.1:*", **journal
         )
         text = "version: 1\n"
         context = BuildContext(SystemClock(), run, config_text=text, keys=keys)

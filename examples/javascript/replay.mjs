@@ -8,6 +8,7 @@ import { Dealer } from "zeromq";
 
 const ASK_AGAIN_MS = 2000; // a question without an answer; a topic that is quiet
 const RETRY_MS = 150; // the journal commits within a second
+const MOST_ASKED = 1000; // questions whose answers may still come
 const PATIENCE_MS = 5000; // then what is missing is missed
 const MOST_HELD = 1000;
 const PAGE = 500;
@@ -108,7 +109,6 @@ export class Replay {
     for (const topic of this.#topics.values()) {
       if (topic.question !== null && now - topic.askedAt < ASK_AGAIN_MS) continue;
       if (now < (topic.behind ? topic.due : topic.askedAt + ASK_AGAIN_MS)) continue;
-      this.#asked.delete(topic.question);
       topic.askedAt = now;
       topic.question = this.#send({
         command: "replay", kind: topic.kind, stream: topic.stream,
@@ -116,6 +116,7 @@ export class Replay {
         start: this.start === "run" ? "run" : "journal",
       });
       this.#asked.set(topic.question, topic);
+      if (this.#asked.size > MOST_ASKED) this.#asked.delete(this.#asked.keys().next().value);
     }
     this.#letGo(now);
   }
@@ -150,9 +151,10 @@ export class Replay {
     if (!reply.ok) return; // no journal yet, or a disk in trouble: asked again
     for (const [kind, stream] of reply.topics ?? []) this.#topic(kind, stream, true);
     const topic = this.#asked.get(reply.id);
-    if (topic?.question !== reply.id) return;
     this.#asked.delete(reply.id);
-    topic.question = null;
+    if (!topic) return;
+    // One that was asked again since is as good.
+    if (topic.question === reply.id) topic.question = null;
     for (let first = 0; first < parts.length; first += 3) {
       const header = JSON.parse(parts[first + 1].toString());
       if (this.#isOld(topic, header)) continue;
