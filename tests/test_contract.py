@@ -4,7 +4,6 @@ A plugin without an entry in `CONTRACTS` fails here: nobody forgets to add one.
 """
 
 import json
-import wave
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import pairwise
@@ -13,9 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
+from contract_sources import (
+    INFO,
+    RATE,
+    file,
+    folder,
+    microphone,
+    pipe,
+    playback,
+    recording,
+    synthetic,
+)
 from tiny_bundle import make_tiny_bundle
 
-from neurovocal.engine.errors import DeviceError, EndOfStream
+from neurovocal.engine.errors import DeviceError
 from neurovocal.engine.manifest import Bundle, load_bundle
 from neurovocal.engine.protocols import Sink, Source
 from neurovocal.engine.registry import GROUPS, BuildContext, Plugin, Registry
@@ -23,7 +33,6 @@ from neurovocal.engine.testing import (
     check_model,
     check_processor,
     check_sink,
-    check_source,
     recut,
     song,
 )
@@ -44,15 +53,12 @@ from neurovocal.engine.types import (
     Onset,
     Posteriors,
     Stats,
-    StreamInfo,
     Surprise,
     Synthesis,
     Trigger,
     Withheld,
 )
 
-RATE = 32_000
-INFO = StreamInfo("cage", RATE)
 REGISTRY = Registry()
 INSTALLED = [(kind, name) for kind in GROUPS for name in REGISTRY.names(kind)]
 
@@ -167,110 +173,7 @@ def rnn_rbm(bench):
             check_model(lambda o=options: bench.build(**o), heard_by_models())
 
 
-# ---- sources -----------------------------------------------------------------------
-
-
-def pcm(n_samples=5000):
-    return (song(RATE, 1.0)[:n_samples, 0] * 32000).astype("<i2").tobytes()
-
-
-def file(bench):
-    for name in ("a.wav", "b.wav"):
-        with wave.open(str(bench.folder / name), "wb") as recording:
-            recording.setnchannels(1)
-            recording.setsampwidth(2)
-            recording.setframerate(RATE)
-            recording.writeframes(pcm())
-    for streams in ("one", "each"):
-        check_source(lambda s=streams: bench.build(path=str(bench.folder), streams=s))
-
-
-def folder(bench):
-    (bench.folder / "card").mkdir()
-    path = bench.folder / "card" / "a.wav"
-    with wave.open(str(path), "wb") as recording:
-        recording.setnchannels(1)
-        recording.setsampwidth(2)
-        recording.setframerate(RATE)
-        recording.writeframes(pcm())
-    states = iter(range(10))
-    # Each has a memory of its own: what was taken once is not taken again.
-    check_source(
-        lambda: bench.build(
-            path=str(path.parent),
-            state=str(bench.folder / f"taken{next(states)}"),
-            follow=False,
-            **{"settle_s": 0, "poll_s": 0.01},
-        )
-    )
-
-
-def pipe(bench):
-    raw = bench.folder / "song.raw"
-    raw.write_bytes(pcm())
-    options = {"sample_rate": RATE, "command": ["cat", str(raw)], "live": False}
-    check_source(lambda: bench.build(**options))
-
-
-def recording(bench):
-    folder = bench.folder / "kept"
-    sink = REGISTRY.get("sink", "recording")
-    context = BuildContext(clock=ManualClock(), run="test", base=bench.folder)
-    keeper = sink.build(sink.options(path=str(folder)), context)
-    keeper.open()
-    for seq, block in enumerate(recut(song(RATE, 0.5), [1000])):
-        keeper.write(Message(INFO, block, seq, block.stop))
-    keeper.close()
-    check_source(lambda: bench.build(path=str(folder)))
-
-
-def playback(bench):
-    """Live: its blocks come as the machine lets them. Its samples do not differ."""
-    path = bench.folder / "played.wav"
-    with wave.open(str(path), "wb") as tape:
-        tape.setnchannels(1)
-        tape.setsampwidth(2)
-        tape.setframerate(RATE)
-        tape.writeframes(pcm())
-    heard = []
-    for _ in range(2):
-        source = bench.build(path=str(path))
-        assert source.live
-        source.close()
-        source.open()
-        assert isinstance(source, Source)
-        heard.append(np.concatenate(list(blocks_of(source))))
-        source.close()
-        source.close()
-    assert np.array_equal(*heard)
-
-
-def blocks_of(source):
-    while True:
-        try:
-            item = source.read(0.1)
-        except EndOfStream:
-            return
-        if isinstance(item, Block):
-            yield item.samples
-
-
-def synthetic(bench):
-    check_source(lambda: bench.build(duration_s=1.0))
-
-
-def microphone(bench):
-    """No two readings are alike: what remains to check is its manners."""
-    source = bench.build(device="no such sound card", sample_rate=RATE)
-    assert len(bench.problems) == 1
-    bench.problems.clear()
-    assert isinstance(source, Source)
-    assert source.live
-    source.close()
-    with pytest.raises(DeviceError):
-        source.open()
-    source.close()
-    source.close()
+# ---- sinks ---------------------------------------------------------------------------
 
 
 def speaker(bench):
@@ -284,9 +187,6 @@ def speaker(bench):
         player.open()
     player.close()
     player.close()
-
-
-# ---- sinks ---------------------------------------------------------------------------
 
 
 def every_kind():

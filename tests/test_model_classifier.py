@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tiny_bundle import HOP_LENGTH, edit_manifest, make_tiny_bundle
 
 from neurovocal.engine.front_end import build_front_end
-from neurovocal.engine.manifest import ClassifierSpec, load_bundle
+from neurovocal.engine.manifest import load_bundle
 from neurovocal.engine.recut import Recutter
 from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.testing import canonical, recut
@@ -29,8 +29,6 @@ from neurovocal.engine.types import (
     Posteriors,
     StreamInfo,
 )
-from neurovocal.plugins._decision import Decision
-from neurovocal.plugins._posterior_history import PosteriorHistory
 from neurovocal.plugins.model_classifier import Classifier
 from neurovocal.plugins.model_classifier import plugin as classifier_plugin
 
@@ -284,97 +282,6 @@ def test_the_last_frame_decides_where_the_bundle_says_so(tmp_path: Path) -> None
     assert [x.unit for x in labels(told["last"])] == ["a", "b", "b"]
 
 
-# ---- calibration and thresholds ---------------------------------------------------
-
-
-def spec(**changes: Any) -> ClassifierSpec:
-    content = {"units": ["", "a", "b"], "state": {}}
-    return ClassifierSpec.model_validate({**content, **changes})
-
-
-def test_decision_is_a_softmax_over_units_without_silence() -> None:
-    log_p = np.array([-3.1, -3.0, -4.0])
-    unit, posterior = Decision(spec())(log_p, n_frames=9)
-    assert (unit, posterior) == ("a", pytest.approx(1 / (1 + np.exp(-1.0))))
-    unit, posterior = Decision(spec(temperature=4.0))(log_p, n_frames=9)
-    assert (unit, posterior) == ("a", pytest.approx(1 / (1 + np.exp(-0.25))))
-
-
-def test_a_segment_whose_frames_vote_for_silence_is_unknown() -> None:
-    log_p = np.array([-2.9, -3.0, -9.0])
-    assert Decision(spec())(log_p, n_frames=9)[0] == "unknown"
-    # Its last frame may be silent, and says nothing then.
-    assert Decision(spec(decision="last"))(log_p, n_frames=9)[0] == "a"
-    # Before the offset silence has no vote.
-    assert Decision(spec()).early(log_p, 1)[0] == "a"
-
-
-@pytest.mark.parametrize(
-    ("decision", "n_frames", "unit"),
-    [
-        ("vote", 10, "a"),
-        ("vote", 4, "unknown"),  # too short
-        ("vote", 21, "unknown"),  # too long
-        ("vote", 5, "unknown"),  # -1 over 5 frames: they disagree
-        ("last", 5, "unknown"),
-        ("last", 21, "unknown"),
-    ],
-)
-def test_a_segment_unlike_its_unit_is_unknown(
-    decision: str, n_frames: int, unit: str
-) -> None:
-    typical = {"a": {"shortest": 5, "longest": 20, "agreement": -0.15}}
-    like = spec(decision=decision, typical=typical)
-    log_p = np.array([-9.0, -1.0, -2.0])
-    told, posterior = Decision(like)(log_p, n_frames=n_frames)
-    assert told == unit
-    assert posterior == pytest.approx(0.731, abs=1e-3)
-    assert Decision(like, typical=False)(log_p, n_frames=n_frames)[0] == "a"
-    assert Decision(like).early(log_p, 1)[0] == "a"
-
-
-def test_few_frames_have_a_calibration_of_their_own() -> None:
-    early = [
-        {"frames": 2, "temperature": 1.0},
-        {"frames": 5, "temperature": 4.0, "thresholds": {"a": 0.9}},
-    ]
-    decide = Decision(spec(temperature=9.0, early=early))
-    log_p = np.array([-9.0, -1.0, -2.0])
-    for n_frames, temperature, unit in [
-        (1, 1.0, "a"),
-        (4, 1.0, "a"),
-        (5, 4.0, "unknown"),
-        (99, 4.0, "unknown"),
-    ]:
-        told, posterior = decide.early(log_p, n_frames)
-        assert told == unit
-        assert posterior == pytest.approx(1 / (1 + np.exp(-1 / temperature)))
-    assert decide(log_p, n_frames=9)[1] == pytest.approx(1 / (1 + np.exp(-1 / 9)))
-    with pytest.raises(ValueError, match="must rise"):
-        spec(early=early[::-1])
-
-
-@pytest.mark.parametrize(
-    ("bundle", "user", "least", "unit"),
-    [
-        ({}, {}, 0.0, "a"),
-        ({"a": 0.8}, {}, 0.0, "none of them"),
-        ({"b": 0.8}, {}, 0.0, "a"),
-        ({"a": 0.8}, {"a": 0.7}, 0.0, "a"),
-        ({}, {"a": 0.74}, 0.0, "none of them"),
-        ({}, {}, 0.74, "none of them"),
-        ({"a": 0.1}, {"a": 0.2}, 0.74, "none of them"),
-    ],
-)
-def test_thresholds(
-    bundle: dict[str, float], user: dict[str, float], least: float, unit: str
-) -> None:
-    decide = Decision(spec(thresholds=bundle, unknown="none of them"), user, least)
-    told, posterior = decide(np.array([-9.0, -1.0, -2.0]), n_frames=9)
-    assert told == unit
-    assert posterior == pytest.approx(0.731, abs=1e-3)
-
-
 def test_thresholds_of_the_options_reach_the_label(folder: Path) -> None:
     samples = audio(9000, (4000, 7000, LOW))
     marks: dict[int, list[Mark]] = {7500: [Offset(3, 4000, 7000, False)]}
@@ -488,42 +395,3 @@ def test_a_segment_that_began_before_a_restart_is_still_labelled(folder: Path) -
     marks: dict[int, list[Mark]] = {9200: [Offset(7, 4000, 7000, False)]}
     (label,) = labels(hear(model, folder, [Block(0, SONG)], marks))
     assert (label.segment, label.unit, label.status) == (7, "a", "final")
-
-
-# ---- the history -------------------------------------------------------------------
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    counts=st.lists(st.integers(1, 40), min_size=1, max_size=20),
-    first=st.integers(0, 1000),
-    data=st.data(),
-)
-def test_history_sums_any_recent_stretch(
-    counts: list[int], first: int, data: st.DataObject
-) -> None:
-    rng = np.random.default_rng(1)
-    rows = rng.normal(-3, 1, (sum(counts), 3))
-    history = PosteriorHistory(3, keep=60)
-    done = 0
-    for count in counts:
-        history.append(first + done, rows[done : done + count])
-        done += count
-    assert history.stop == first + done
-    oldest = max(0, done - 60)
-    assert history.first - first <= oldest
-    lo = data.draw(st.integers(oldest, done))
-    hi = data.draw(st.integers(lo, done))
-    got = history.before(first + hi) - history.before(first + lo)
-    np.testing.assert_allclose(got, rows[lo:hi].sum(axis=0), atol=1e-9)
-    nearest = history.at(first + done + 5)
-    np.testing.assert_allclose(nearest, rows[-1], atol=1e-9)
-
-
-def test_history_is_bounded() -> None:
-    history = PosteriorHistory(3, keep=100)
-    for k in range(0, 100_000, 8):
-        history.append(k, np.full((8, 3), -1.0))
-        assert history.stop - history.first <= 2 * 100 + 8
-    total = history.before(100_000) - history.before(99_950)
-    np.testing.assert_allclose(total, -50.0)

@@ -7,61 +7,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from file_source import (
+    RATE,
+    make,
+    noise,
+    problems,
+    read_all,
+    rest_of,
+    samples_of,
+    write,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from neurovocal.engine.errors import AudioFileError, EndOfStream
-from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.registry import Registry
 from neurovocal.engine.testing import check_source
 from neurovocal.engine.timebase import ManualClock
 from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
 from neurovocal.plugins.source_file import plugin
-
-RATE = 16_000
-
-
-def make(clock=None, base=Path(), **options):
-    context = BuildContext(clock or ManualClock(), "run", base, stream="lane")
-    return plugin.build(plugin.options(**options), context)
-
-
-def problems(base=Path(), **options):
-    context = BuildContext(ManualClock(), "run", base)
-    return list(plugin.check(plugin.options(**options), context))
-
-
-def read_all(source, timeout=10.0):
-    source.open()
-    try:
-        return rest_of(source, timeout)
-    finally:
-        source.close()
-
-
-def rest_of(source, timeout=10.0):
-    items = []
-    while True:
-        try:
-            item = source.read(timeout)
-        except EndOfStream:
-            return items
-        if item is not None:
-            items.append(item)
-
-
-def samples_of(items):
-    return np.concatenate([i.samples for i in items if isinstance(i, Block)])
-
-
-def noise(count, channels=1, seed=0):
-    values = np.random.default_rng(seed).uniform(-0.5, 0.5, (count, channels))
-    return values.astype(np.float32)
-
-
-def write(path, values, rate=RATE, **kwargs):
-    soundfile.write(path, values, rate, **kwargs)
-    return str(path)
 
 
 def test_it_is_found_by_name():
@@ -323,95 +288,6 @@ def test_one_time_for_several_streams_is_a_mistake(tmp_path):
     options = {"path": str(tmp_path), "start_utc": "2024-05-01T12:00:00Z"}
     assert "cannot all have begun" in problems(**options)[0]
     assert problems(**options, streams="one") == []
-
-
-def bad_files(folder):
-    write(folder / "empty.wav", noise(0))
-    (folder / "nothing.wav").touch()
-    (folder / "text.wav").write_text("these are words\n" * 50)
-    write(folder / "cut.wav", noise(RATE))
-    raw = (folder / "cut.wav").read_bytes()
-    (folder / "cut.wav").write_bytes(raw[:40])
-    return {
-        "empty.wav": "holds no samples",
-        "nothing.wav": "is empty (0 bytes)",
-        "text.wav": "is not a recording that can be read (Format not recognised)",
-        "cut.wav": "",
-    }
-
-
-@pytest.mark.parametrize("name", ["empty.wav", "nothing.wav", "text.wav", "cut.wav"])
-def test_a_bad_file_is_refused_in_one_sentence_that_names_it(tmp_path, name):
-    sentence = bad_files(tmp_path)[name]
-    with pytest.raises(AudioFileError) as caught:
-        make(path=str(tmp_path / name)).open()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert str(tmp_path / name) in message
-    assert sentence in message
-
-
-def test_among_several_a_bad_file_is_skipped_and_remembered(tmp_path):
-    bad = bad_files(tmp_path)
-    write(tmp_path / "good.wav", noise(100))
-    source = make(path=str(tmp_path))
-    items = read_all(source)
-    assert [i.stream for i in items if isinstance(i, StreamInfo)] == ["good.wav"]
-    assert len(source.failures) == len(bad)
-    with pytest.raises(AudioFileError) as caught:
-        make(path=str(tmp_path), on_bad_file="fail").open()
-    assert len(str(caught.value).splitlines()) == len(bad)
-
-
-@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])
-def test_a_truncated_recording_is_used_as_far_as_it_goes_and_reported(tmp_path, suffix):
-    values = noise(5 * RATE)
-    path = tmp_path / f"x.{suffix}"
-    write(path, values, subtype="PCM_16")
-    path.write_bytes(path.read_bytes()[:-60_001])
-    source = make(path=str(path), block_length=1000)
-    got = samples_of(read_all(source))
-    assert 2 * RATE < len(got) < 5 * RATE
-    np.testing.assert_allclose(got, values[: len(got)], atol=1e-4)
-    (failure,) = source.failures
-    assert f"after {len(got) / RATE:.3f} s" in failure
-    assert str(path) in failure
-
-
-def test_a_header_that_does_not_know_its_length_is_no_truncation(tmp_path):
-    """What a recorder writes that could not go back, such as ffmpeg on a pipe."""
-    path = tmp_path / "x.wav"
-    write(path, noise(1000), subtype="PCM_16")
-    raw = bytearray(path.read_bytes())
-    at = raw.index(b"data") + 4
-    raw[4:8] = raw[at : at + 4] = b"\xff\xff\xff\xff"
-    path.write_bytes(raw)
-    source = make(path=str(path))
-    assert len(samples_of(read_all(source))) == 1000
-    assert source.failures == []
-
-
-def test_missing_files_are_found_without_opening(tmp_path):
-    write(tmp_path / "song_01.wav", noise(10))
-    (tmp_path / "void").mkdir()
-    paths = ["song_1.wav", "void", "*.flac", "song_01.wav"]
-    found = problems(base=tmp_path, path=[str(tmp_path / name) for name in paths])
-    assert len(found) == 3
-    assert "did you mean 'song_01.wav'?" in found[0]
-    assert "holds no recording" in found[1]
-    assert "no recording matches" in found[2]
-    assert problems(path=[])
-
-
-def test_a_file_that_vanishes_between_open_and_read_is_a_failure(tmp_path):
-    write(tmp_path / "a.wav", noise(10))
-    write(tmp_path / "b.wav", noise(10))
-    source = make(path=str(tmp_path))
-    source.open()
-    (tmp_path / "b.wav").unlink()
-    rest_of(source)
-    assert len(source.failures) == 1
-    assert "b.wav" in source.failures[0]
 
 
 def test_progress_counts_up_to_all_samples_of_all_rounds(tmp_path):

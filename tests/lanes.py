@@ -1,0 +1,163 @@
+"""Lanes of real stages for tests, with models that write down what they hear."""
+
+import numpy as np
+
+from neurovocal.engine.lane import Lane
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.resampler import Resampler
+from neurovocal.engine.supervise import StageShell
+from neurovocal.engine.testing import canonical, recut, song
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import (
+    Anchor,
+    Frames,
+    Gap,
+    Label,
+    Offset,
+    Onset,
+    Posteriors,
+    StreamInfo,
+)
+
+RATE = 16_000
+INFO = StreamInfo("cage", RATE)
+CONTEXT = BuildContext(clock=ManualClock(), run="test", info=INFO)
+SONG = song(RATE, 2.5, seed=3)
+TILE = 8
+
+
+def plugin(kind, name, **options):
+    found = Registry().get(kind, name)
+    return found.build(found.options(**options), CONTEXT)
+
+
+class Listener:
+    """A recurrent model: posteriors per frame, labels per segment.
+
+    Its posteriors carry its whole past since the last gap, so that any item
+    that is missed, doubled or out of order shows in all that follows.
+    """
+
+    latency = 0
+
+    def __init__(self):
+        self.heard = []
+        self.reset()
+
+    def reset(self):
+        self._forget()
+        self.heard.clear()
+
+    def _forget(self):
+        self.state = np.float32(0.0)
+        self.onset = None
+
+    def process(self, item):
+        self.heard.append(item)
+        match item:
+            case Frames():
+                yield self._posteriors(item)
+            case Onset():
+                self.onset = item.sample
+                yield self._label(item.segment, None, "provisional")
+            case Offset():
+                yield self._label(item.segment, item.sample, "final")
+            case Gap():
+                self._forget()
+
+    def flush(self):
+        assert not self.heard or not isinstance(self.heard[-1], Onset)
+        return ()
+
+    def _posteriors(self, frames):
+        rows = np.empty((len(frames.values), 2), np.float32)
+        for row, frame in zip(rows, frames.values, strict=True):
+            self.state = np.float32(0.5) * self.state + frame.max()
+            row[:] = self.state, frame.max()
+        return Posteriors(frames.first, frames.hop_length, frames.frame_length, rows)
+
+    def _label(self, segment, offset, status):
+        unit = f"unit-{float(self.state):.9g}"
+        return Label(segment, self.onset, offset, unit, 0.5, status, "listener")
+
+
+class LoudFrames:
+    """Consumes posteriors: a segment is a run of loud frames."""
+
+    consumes = "posteriors"
+    latency = 0
+
+    def __init__(self, threshold):
+        self.threshold = threshold
+        self.reset()
+
+    def reset(self):
+        self.segment, self.onset, self.heard_to = 0, None, 0
+
+    def process(self, item):
+        if isinstance(item, Gap):
+            return self.flush()
+        marks = []
+        for index, loud in enumerate(item.values[:, 1] > self.threshold):
+            sample = (item.first + index) * item.hop_length
+            if loud and self.onset is None:
+                self.onset = sample
+                marks.append(Onset(self.segment, sample, 1.0))
+            elif not loud and self.onset is not None:
+                marks.append(self._close(sample, truncated=False))
+            self.heard_to = sample + item.hop_length
+        return marks
+
+    def flush(self):
+        if self.onset is None:
+            return []
+        return [self._close(self.heard_to, truncated=True)]
+
+    def _close(self, sample, *, truncated):
+        mark = Offset(self.segment, self.onset, sample, truncated)
+        self.segment, self.onset = self.segment + 1, None
+        return mark
+
+
+def make_lane(*, posteriors=False, source_rate=RATE, frames=True, models=1):
+    front_end = plugin("features", "spectrogram")
+    detector = LoudFrames(1e-6) if posteriors else plugin("detector", "energy")
+    resampler = Resampler(source_rate, RATE) if source_rate != RATE else None
+    return Lane(
+        INFO,
+        TILE * front_end.hop_length,
+        StageShell("features", front_end) if frames else None,
+        StageShell("detector", detector),
+        [StageShell(f"model {i}", Listener()) for i in range(models)],
+        resampler,
+    )
+
+
+def play(lane, items, *, flush=True):
+    steps = [step for item in items for step in lane.process(item)]
+    return [*steps, *lane.flush()] if flush else steps
+
+
+def plain(steps):
+    """Steps as plain values, arrays byte for byte."""
+    return [(step.at, [canonical(event) for event in step.events]) for step in steps]
+
+
+def events_of(steps, *kinds):
+    events = [event for step in steps for event in step.events]
+    return [event for event in events if isinstance(event, kinds)]
+
+
+def script(samples, gaps, lengths, *, anchors=False):
+    """Items of a stream: audio with gaps of some lengths after some samples."""
+    items, position, taken = [], 0, 0
+    for after, missing in [*sorted(gaps), (len(samples), None)]:
+        piece = samples[taken:after]
+        items += recut(piece, lengths, start=position)
+        position, taken = position + len(piece), max(taken, after)
+        if missing is not None:
+            items.append(Gap(position, position + missing, "overrun"))
+            position += missing
+            if anchors:
+                items.append(Anchor(position, 1_700_000_000_000_000_000 + position))
+    return items

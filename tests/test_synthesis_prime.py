@@ -1,0 +1,124 @@
+"""A song that goes on from a recording, or from what was heard last."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_bundle import make_tiny_bundle
+from tiny_rnn_rbm import (
+    HOP,
+    LENGTH,
+    RATE,
+    Floats,
+    build,
+    by_hand,
+    hear,
+    prime,
+    scored,
+    song_frames,
+    song_of,
+    synthesis_of,
+    tiles,
+)
+
+from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.manifest import load_bundle
+from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.types import Block, Offset, StreamInfo
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(5)
+    noise = rng.normal(0, 0.1, (RATE, 2)).astype(np.float32)
+    path = tmp_path / "song.wav"
+    soundfile.write(path, noise, RATE, subtype="FLOAT")
+    return path
+
+
+def primed_by_hand(folder: Path, recording: Path) -> tuple[Floats, Floats]:
+    samples, _ = soundfile.read(recording, dtype="float32", always_2d=True)
+    bundle = load_bundle(folder)
+    plugin = Registry().get("features", "spectrogram")
+    context = BuildContext(
+        clock=ManualClock(), run="test", info=StreamInfo("x", RATE), bundle=bundle
+    )
+    options = plugin.options.model_validate(bundle.manifest.front_end.options)
+    features = plugin.build(options, context)
+    parts = [*features.process(Block(0, samples[:, :1])), *features.flush()]
+    frames = np.concatenate([part.values for part in parts])
+    return frames[-1], scored(folder, frames)["states"][-2]
+
+
+def test_a_primed_song_goes_on_from_the_recording(
+    folder: Path, recording: Path
+) -> None:
+    model = build(folder, synthesis="prime", prime=str(recording), seed=2)
+    events = hear(model, tiles(song_frames(30)))
+    assert {part.mode for part in synthesis_of(events)} == {"prime"}
+    frame, state = primed_by_hand(folder, recording)
+    expected = by_hand(folder, 30, frame, state, (2,))
+    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
+
+
+def test_priming_while_it_runs(folder: Path, recording: Path) -> None:
+    model = build(folder, synthesis="free")
+    hear(model, tiles(song_frames(16)))
+    prime(model, recording)
+    assert (model.options.synthesis, model.options.prime) == ("prime", str(recording))
+    frame, state = primed_by_hand(folder, recording)
+    events = hear(model, tiles(song_frames(16), first=16))
+    assert synthesis_of(events)[0].first == 16
+    expected = by_hand(folder, 16, frame, state)
+    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
+    prime(model, recording)  # once more: from the beginning
+    events = hear(model, tiles(song_frames(16), first=32))
+    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
+
+
+def test_priming_from_the_last_segment(folder: Path) -> None:
+    model = build(folder, synthesis="off", seed=1)
+    frames = song_frames(48)
+    with pytest.raises(ConfigError, match="no segment has ended yet"):
+        prime(model)
+    assert model.options.synthesis == "off"
+    hear(model, [*tiles(frames), Offset(0, 1000, 5000, False)])
+    prime(model)
+    events = hear(model, tiles(frames, first=48))
+    last = (5000 - LENGTH) // HOP
+    state = scored(folder, frames)["states"][last - 1]
+    expected = by_hand(folder, 48, frames[last], state, (1,))
+    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
+    assert synthesis_of(events)[0].first == 48
+
+
+@pytest.mark.parametrize("content", [None, b"no sound at all", b""])
+def test_a_recording_that_cannot_be_read_changes_nothing(
+    folder: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "bad.wav"
+    if content is not None:
+        path.write_bytes(content)
+    model = build(folder, synthesis="free")
+    before = model.options
+    with pytest.raises(ConfigError, match=r"bad\.wav"):
+        prime(model, path)
+    assert model.options is before
+
+
+def test_a_recording_of_one_frame_is_too_short(folder: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "short.wav", np.zeros(LENGTH), RATE)
+    with pytest.raises(ConfigError, match="shorter than two frames"):
+        build(folder, synthesis="prime", prime=str(tmp_path / "short.wav"))
+
+
+def test_prime_without_a_recording_is_a_mistake(folder: Path) -> None:
+    with pytest.raises(ValueError, match="needs 'prime': the path of a recording"):
+        build(folder, synthesis="prime")
