@@ -34,8 +34,14 @@ _ALL_TOGETHER = 4
 _FREE_BYTES = 2048
 # What a part costs on the wire beside its content, when it is encrypted.
 _PART_BYTES = 64
-_BYTES_RECEIVED = struct.Struct("=Q")
+_COUNT = struct.Struct("=Q")
 _BYTES_RECEIVED_AT = 128  # in struct tcp_info of linux/tcp.h, since Linux 4.1
+# What the other side has acknowledged of what we sent, and how much we send before it
+# has shown that it may come in: greeting, with CURVE also WELCOME (170 bytes) and
+# ERROR (12); READY, which comes then, has 28 bytes, with CURVE 52
+# (rfc.zeromq.org/spec/23 and /25).
+_BYTES_ACKED_AT = 120
+_OUTSIDE_BYTES, _OUTSIDE_CURVE_BYTES = 80, 265
 _INFO_BYTES = 256
 _RESET = struct.pack("ii", 1, 0)
 _LISTENING = 10  # of tcp_info's state
@@ -57,11 +63,17 @@ class _Connection:
     handle: int
     credit: int = 0
     surplus: float = 0.0
+    is_in: bool = False  # its handshake has ended well: with keys, it has a good one
     cut: bool = False  # it goes when ZeroMQ next looks at it
 
 
 class Door:
     """Watches the TCP connections to the endpoints of one ZeroMQ context.
+
+    Parameters
+    ----------
+    keyed : bool
+        Whether connections must show a key (CURVE).
 
     Attributes
     ----------
@@ -69,8 +81,9 @@ class Door:
         Connections that were shut down.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keyed: bool = False) -> None:
         self.cut = 0
+        self._outside_bytes = _OUTSIDE_CURVE_BYTES if keyed else _OUTSIDE_BYTES
         self.most_connections = min(_MOST_CONNECTIONS, _handles() // 8)
         self._limits: dict[int, _Limit] = {}
         self._connections: dict[int, _Connection] = {}  # by inode, the oldest first
@@ -102,9 +115,14 @@ class Door:
 
     def credit(self, frames: "Sequence[zmq.Frame]") -> None:
         """Note that a whole message was taken from a connection."""
-        inode = socket_of(frames)
+        found = _socket_of(frames)
+        if found is None:
+            return
+        handle, inode = found
         with self._lock:
-            connection = self._connections.get(inode or 0)
+            if inode not in self._connections and inode not in self._others:
+                self._measure(handle, inode, monotonic())  # no look has seen it yet
+            connection = self._connections.get(inode)
             if connection is not None:
                 size = sum(len(frame) + _PART_BYTES for frame in frames)
                 connection.credit += size
@@ -147,7 +165,7 @@ class Door:
     def _measure(self, handle: int, inode: int, now_s: float) -> None:
         try:
             with socket.socket(fileno=os.dup(handle)) as one:
-                port, state, received = _facts(one)
+                port, state, received, acked = _facts(one)
         except OSError:
             return  # it has just been closed
         if port not in self._limits or state == _LISTENING:
@@ -158,15 +176,20 @@ class Door:
             known = _Connection(inode, port, now_s, handle)
             self._connections[inode] = known
         known.handle = handle
+        known.is_in = acked > self._outside_bytes
         forgiven = (now_s - known.began_s) * self._limits[port].per_s
         known.surplus = max(0.0, received - known.credit - forgiven - _FREE_BYTES)
 
     def _judge(self, port: int, limit: _Limit) -> None:
-        """Cut what is too much: who sent the most, and who came last."""
+        """Cut what is too much: who sent the most, and who keeps others out."""
         every = self._connections.values()
         here = [one for one in every if one.port == port and not one.cut]
-        for connection in here[self.most_connections :]:
-            self._cut(connection, f"there are {self.most_connections} already")
+        if len(here) > self.most_connections:
+            # Who is not in by now, the oldest first; then who came last.
+            outside = [one for one in here if not one.is_in]
+            inside = [one for one in reversed(here) if one.is_in]
+            for connection in (outside + inside)[: len(here) - self.most_connections]:
+                self._cut(connection, f"there are more than {self.most_connections}")
         by_size = sorted(here, key=lambda c: c.surplus, reverse=True)
         total = sum(connection.surplus for connection in by_size)
         for connection in by_size:
@@ -194,8 +217,15 @@ class Door:
 
 def socket_of(frames: "Sequence[zmq.Frame]") -> int | None:
     """Inode of the socket by which a message came; None: it has gone."""
+    found = _socket_of(frames)
+    return None if found is None else found[1]
+
+
+def _socket_of(frames: "Sequence[zmq.Frame]") -> tuple[int, int] | None:
+    """Handle and inode."""
     try:
-        return os.fstat(int(str(frames[-1].get("__fd")))).st_ino
+        handle = int(str(frames[-1].get("__fd")))
+        return handle, os.fstat(handle).st_ino
     except (ValueError, OSError):  # ZMQError is one
         return None
 
@@ -216,14 +246,15 @@ def _sockets() -> Iterator[tuple[int, int]]:
             yield int(name), status.st_ino
 
 
-def _facts(one: socket.socket) -> tuple[int, int, int]:
-    """Local port, state and bytes received; port 0: no TCP socket."""
+def _facts(one: socket.socket) -> tuple[int, int, int, int]:
+    """Local port, state, bytes received and acknowledged; port 0: no TCP socket."""
     if one.family not in (socket.AF_INET, socket.AF_INET6):
-        return 0, 0, 0
+        return 0, 0, 0, 0
     if one.type != socket.SOCK_STREAM:
-        return 0, 0, 0
+        return 0, 0, 0, 0
     info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
-    received = 0
-    if len(info) >= _BYTES_RECEIVED_AT + _BYTES_RECEIVED.size:
-        (received,) = _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)
-    return one.getsockname()[1], info[0], received
+    received = acked = 0
+    if len(info) >= _BYTES_RECEIVED_AT + _COUNT.size:
+        (received,) = _COUNT.unpack_from(info, _BYTES_RECEIVED_AT)
+        (acked,) = _COUNT.unpack_from(info, _BYTES_ACKED_AT)
+    return one.getsockname()[1], info[0], received, acked

@@ -37,7 +37,7 @@ class Guard:
         self._folder = folder
         self._role: Role = role
         self._thread: ThreadAuthenticator | None = None
-        self._door = Door()
+        self._door = Door(keyed=folder is not None)
 
     def protect(
         self, context: "zmq.Context[zmq.Socket[bytes]]", server: "zmq.Socket[bytes]"
@@ -86,7 +86,7 @@ class Guard:
     def close(self) -> None:
         """Stop answering; before the context ends. May be called twice."""
         self._door.close()
-        self._door = Door()
+        self._door = Door(keyed=self._folder is not None)
         if self._thread is not None:
             self._thread.stop()
         self._thread = None
