@@ -149,6 +149,20 @@ def test_five_hundred_who_say_nothing_keep_nobody_from_the_metrics(
     dripping.join(PATIENCE_S)
 
 
+def test_who_does_not_greet_makes_room(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = engine.zmq._guard._door
+    monkeypatch.setattr(door, "most_connections", 50)
+    crowd(engine.zmq.endpoint)
+    with Subscriber(engine.zmq.endpoint) as subscriber:
+        for _ in range(5):
+            door._look()
+            assert hears(engine, subscriber)
+        assert door.cut > 400
+        assert subscriber.missed == 0
+
+
 def test_there_are_only_so_many_connections(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,10 +171,8 @@ def test_there_are_only_so_many_connections(
     with Subscriber(engine.zmq.endpoint) as subscriber:
         assert hears(engine, subscriber)
         strangers = [speaking(engine.zmq.endpoint, b"SUB") for _ in range(100)]
-        # Who says nothing goes; who was there stays, and there is room for another.
-        assert is_cut(strangers[0])
-        with Subscriber(engine.zmq.endpoint) as another:
-            assert hears(engine, another)
+        # Who came last goes; who was there stays.
+        assert is_cut(strangers[-1])
         assert hears(engine, subscriber)
         assert subscriber.missed == 0
 
