@@ -1,7 +1,6 @@
 """The configuration: one YAML file, checked whole before anything is opened."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from neurovocal.engine.buffers import WhenFull
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.explain import explain
 from neurovocal.engine.faults.options import Fault
+from neurovocal.engine.hint import hint
 from neurovocal.engine.located import Located, Location, read_located
 from neurovocal.engine.privacy import Mode
 from neurovocal.engine.registry import Options
@@ -205,9 +205,8 @@ def find_config(name: str) -> Path:
         return shipped
     recipes = set(folder.glob("train*.yaml"))  # for `train`, not for `run`
     names = sorted(p.stem for p in set(folder.glob("*.yaml")) - recipes)
-    close = get_close_matches(path.name.removesuffix(".yaml"), names, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"shipped: {', '.join(names)}"
-    raise ConfigError(f"configuration '{name}' does not exist ({hint})")
+    meant = hint(path.name.removesuffix(".yaml"), names, "shipped:")
+    raise ConfigError(f"configuration '{name}' does not exist ({meant})")
 
 
 def load_config(name: str, overrides: Iterable[str] = ()) -> tuple[Config, Located]:

@@ -1,12 +1,12 @@
 """Commands while a run goes on: from a request to its reply (docs/control.md)."""
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from threading import Lock
 from typing import Any, TypeAlias
 
 from neurovocal.engine.channel import Channel
 from neurovocal.engine.errors import NeurovocalError
+from neurovocal.engine.hint import hint
 from neurovocal.engine.lane_worker import LaneWorker
 from neurovocal.engine.orders import Act, CommandError, Order, Wish
 from neurovocal.engine.protocols import Controllable
@@ -266,16 +266,12 @@ def _merged(stage: Controllable, wish: Wish) -> Options:
 def _not_adjustable(name: str, stage: Controllable) -> str:
     if name in type(stage.options).model_fields:
         return f"'{name}' cannot be changed while it runs (these can: {_listed(stage)})"
-    close = get_close_matches(name, stage.adjustable, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known: {_listed(stage)}"
-    return f"unknown option '{name[:64]}' ({hint})"
+    return f"unknown option '{name[:64]}' ({hint(name, sorted(stage.adjustable))})"
 
 
 def _unknown_command(command: str, stage: Controllable) -> str:
     known = [*OWN_COMMANDS, *sorted(stage.commands)]
-    close = get_close_matches(command, known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-    return f"unknown command '{command}' ({hint})"
+    return f"unknown command '{command}' ({hint(command, known)})"
 
 
 def _listed(stage: Controllable) -> str:

@@ -1,11 +1,11 @@
 """Mistakes in a configuration as sentences, each with its file and line."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from neurovocal.engine.hint import hint
 from neurovocal.engine.located import Located, Location
 
 
@@ -64,17 +64,12 @@ def _in_data(loc: Location, least: int, data: Any) -> Location:
 
 def _unknown(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
-    close = get_close_matches(name, known, n=1)
-    if close:
-        return f"unknown option (did you mean '{close[0]}'?)"
-    return f"unknown option (known: {', '.join(known)})" if known else "unknown option"
+    return f"unknown option ({hint(name, known)})" if known else "unknown option"
 
 
 def _unknown_tag(context: dict[str, Any]) -> str:
     known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
-    close = get_close_matches(str(context["tag"]), known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-    return f"unknown: '{context['tag']}' ({hint})"
+    return f"unknown: '{context['tag']}' ({hint(str(context['tag']), known)})"
 
 
 def _fields_at(model: type[BaseModel], loc: Location) -> Iterable[str]:

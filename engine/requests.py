@@ -1,11 +1,11 @@
 """What comes in over the control socket: its form, and what is wrong with it."""
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from neurovocal.engine.hint import hint
 from neurovocal.engine.orders import CommandError
 from neurovocal.engine.registry import Options
 
@@ -72,10 +72,7 @@ def _sentences(error: ValidationError, form: type[Options], what: str) -> Iterat
 
 def _reason(detail: Any, form: type[Options]) -> str:
     if detail["type"] == "extra_forbidden":
-        known = sorted(form.model_fields)
-        close = get_close_matches(str(detail["loc"][-1]), known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-        return f"is unknown ({hint})"
+        return f"is unknown ({hint(str(detail['loc'][-1]), sorted(form.model_fields))})"
     if detail["type"] == "missing":
         return "is missing"
     got = repr(detail["input"])

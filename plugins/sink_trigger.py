@@ -7,12 +7,12 @@ done, and written down how long it took.
 import logging
 from collections import deque
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
 
 from neurovocal.engine.errors import ConfigError, DeviceError
+from neurovocal.engine.hint import hint
 from neurovocal.engine.orders import Wish
 from neurovocal.engine.registry import BuildContext, Plugin
 from neurovocal.engine.timebase import Clock
@@ -265,9 +265,8 @@ def _unknown_units(pattern: Pattern, context: BuildContext) -> Iterator[str]:
         return
     known = [unit for unit in spec.units if unit != spec.silence] + [spec.unknown]
     for unit in sorted(pattern.units - set(known)):
-        close = get_close_matches(unit, known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(known)}"
-        yield f"pattern: the bundle has no unit '{unit}' ({hint})"
+        meant = hint(unit, known, "it has")
+        yield f"pattern: the bundle has no unit '{unit}' ({meant})"
 
 
 plugin = Plugin(

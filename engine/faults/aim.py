@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from neurovocal.engine.faults.options import (
@@ -13,6 +12,7 @@ from neurovocal.engine.faults.options import (
     StageFault,
     SubscriberStall,
 )
+from neurovocal.engine.hint import hint
 from neurovocal.engine.plan import Plan, StagePlan
 
 # A stage, and the name of its lane; None: it belongs to all of them.
@@ -39,7 +39,7 @@ def problems(fault: AnyFault, plan: Plan) -> Iterator[Problem]:
     """What keeps a fault from doing anything."""
     lanes = [lane.name for lane in plan.lanes]
     if fault.lane is not None and fault.lane not in lanes:
-        yield "lane", f"there is no lane '{fault.lane}' ({_hint(fault.lane, lanes)})"
+        yield "lane", f"there is no lane '{fault.lane}' ({hint(fault.lane, lanes)})"
         return
     aimed = isinstance(fault, SourceFault | StageFault | NetworkCut | SubscriberStall)
     if not aimed:
@@ -121,8 +121,8 @@ def _miss(fault: AnyFault, plan: Plan) -> Problem:
                 what = f"lane '{fault.lane}' has no stage '{fault.stage}' of its own"
                 return "lane", f"{what}: remove this key"
             known = sorted({n for stage, _ in _stages(plan) for n in _names(stage)})
-            hint = _hint(fault.stage, known)
-            return "stage", f"there is no stage '{fault.stage}' ({hint})"
+            meant = hint(fault.stage, known)
+            return "stage", f"there is no stage '{fault.stage}' ({meant})"
         case NetworkCut():
             return None, (
                 "no sink has a TCP endpoint with a port of its own, such as "
@@ -139,8 +139,3 @@ def _miss(fault: AnyFault, plan: Plan) -> Problem:
                 "comes late or not at all without any loss (drop, clip and wrong_rate "
                 "strike every source)"
             )
-
-
-def _hint(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"

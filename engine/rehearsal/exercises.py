@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from random import Random
 from typing import Any
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.hint import hint
 
 FAULTS = (
     *("drop", "jitter", "stall", "unplug", "clip", "drift", "wrong_rate", "crash"),
@@ -108,16 +108,15 @@ def chosen(only: str | None) -> list[str]:
         return [NONE, *FAULTS]
     names = [name.strip() for name in only.split(",") if name.strip()]
     known = [NONE, *FAULTS]
-    problems = []
-    for name in names:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = (
-                f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-            )
-            problems.append(f"--only: there is no fault '{name}' ({hint})")
-    if problems or not names:
-        raise ConfigError(problems or f"--only names no fault (known: {known})")
+    problems = [
+        f"--only: there is no fault '{name}' ({hint(name, known)})"
+        for name in names
+        if name not in known
+    ]
+    if not names:
+        problems.append(f"--only names no fault (known: {', '.join(known)})")
+    if problems:
+        raise ConfigError(problems)
     return [name for name in known if name in names]
 
 
