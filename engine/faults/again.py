@@ -16,6 +16,11 @@ def faults_again(data: Mapping[str, Any], *, kept_audio: bool) -> list[dict[str,
         The recorded run's configuration, as it was.
     kept_audio : bool
         Whether the replay hears what the lanes heard, which was spoilt already.
+
+    Returns
+    -------
+    list of dict
+        What stands under ``faults`` in the replay's configuration.
     """
     lanes = data.get("lanes") or [data]
     outside = {"source", "gate", *_plugins(lane["source"] for lane in lanes)}

@@ -36,6 +36,7 @@ from neurovocal.engine.faults.source_rate import DriftingSource, WrongRateSource
 from neurovocal.engine.faults.stage import Build, Charge, faulty_sink, faulty_stage
 from neurovocal.engine.plan import LanePlan, Plan, SinkPlan, StagePlan
 from neurovocal.engine.timebase import NS
+from neurovocal.engine.types import Health
 
 log = logging.getLogger("neurovocal")
 
@@ -108,10 +109,10 @@ class PlannedFaults:
         """Undo whatever lasts. May be called without `open`."""
         self._schedule.stop()
         self._disk.clear()
-        ends = [readers.end for readers in self._readers]
-        for end in [*ends, *(proxy.close for proxy in self._proxies.values())]:
+        readers = [each.end for each in self._readers]
+        for undo in [*readers, *(proxy.close for proxy in self._proxies.values())]:
             try:
-                end()
+                undo()
             except Exception:  # how the run ended matters more
                 log.exception("a fault could not be undone")
 
@@ -157,7 +158,7 @@ class PlannedFaults:
         yield self._act(fault, fault.at_s + fault.for_s, ends(fault), end)
 
     def _act(
-        self, fault: AnyFault, at_s: float, health: Any, do: Callable[[], None]
+        self, fault: AnyFault, at_s: float, health: Health, do: Callable[[], None]
     ) -> Act:
         def act() -> None:
             self._herald.tell(health, fault.lane)

@@ -14,9 +14,11 @@ from neurovocal.engine.types import KINDS
 
 log = logging.getLogger("neurovocal")
 
-_PIECE = 64 * 1024
-_PATIENCE_S = 10.0
+_PIECE = 64 * 1024  # most bytes passed on at once
+_PATIENCE_S = 10.0  # for the proxy's thread, which never has much to do
+# At the end, what the sink has sent last still has so long to reach its readers.
 _LINGER_S = 1.0
+# A connection that is being accepted while all are broken shows up within this.
 _NOTICE_S = 0.01
 
 
@@ -178,7 +180,13 @@ class DeafReaders:
         self._readers: list[Subscriber] = []
 
     def begin(self) -> None:
-        """Connect and subscribe."""
+        """Connect and subscribe.
+
+        Raises
+        ------
+        ConfigError
+            The keys cannot be read.
+        """
         for endpoint in self._endpoints:
             reader = Subscriber(
                 endpoint, KINDS.values(), queue_length=1, keys=self._keys

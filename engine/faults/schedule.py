@@ -4,7 +4,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event as Flag
 from threading import Thread
@@ -36,7 +36,7 @@ class Schedule:
         The engine's.
     """
 
-    def __init__(self, acts: list[Act], clock: Clock) -> None:
+    def __init__(self, acts: Sequence[Act], clock: Clock) -> None:
         self._acts = sorted(acts, key=lambda act: act.at_ns)
         self._clock = clock
         self._stopping = Flag()
@@ -60,7 +60,7 @@ class Schedule:
             try:
                 act.do()
             except Exception as error:
-                log.error("a fault could not be injected: %s", error)
+                log.error("a fault could not be injected, or ended: %s", error)
 
     def _wait_until(self, at_ns: int) -> bool:
         while (left_ns := at_ns - self._clock.monotonic_ns()) > 0:

@@ -20,7 +20,7 @@ from neurovocal.engine.wire_headers import (
 # What a kill may cost: events whose commit was still to come (docs/journal.md).
 WINDOW_S = 1.0
 _INJECTED = "fault "
-_SHORTEST_S = 0.0005
+_SHORTEST_S = 0.0005  # of a gap: an outage begins with an empty one
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,9 @@ class Evidence:
     Parameters
     ----------
     exercise : Exercise
+        What was rehearsed.
     record : Record
+        What came of it.
     labelled : bool
         Whether sounds are labels, or segments.
     sample_rate : int
@@ -90,7 +92,11 @@ class Evidence:
         return self.place(one.run)(sample)
 
     def place(self, run: str) -> Callable[[int], int]:
-        """What turns a sample of a run into one of the recording."""
+        """What turns a sample of a run into one of the recording.
+
+        A run that was started again begins later in it. Within the fault of a clock
+        that is off, the device brings more samples than it should, or fewer.
+        """
         start_s = self.record.starts_s.get(run, 0.0)
         exercise, rate = self.exercise, self.sample_rate
         first_s, last_s = exercise.at_s, exercise.end_s
@@ -101,12 +107,12 @@ class Evidence:
         elif exercise.fault == "wrong_rate" and not again:
             speed = float(exercise.options["rate"]) / self.tape_rate
 
-        def place(sample: int) -> int:
+        def placed(sample: int) -> int:
             at_s = sample / rate + start_s
             inside_s = min(max(0.0, at_s - first_s), (last_s - first_s) * speed)
             return round((at_s - inside_s + inside_s / speed) * rate)
 
-        return place
+        return placed
 
     @property
     def retimed(self) -> bool:
@@ -117,7 +123,7 @@ class Evidence:
 
     def told_spans(self) -> list[Span]:
         """Where the engine has said, or a run's end says, that samples are missing."""
-        return [*self.gaps(), *self._struck(), *self._between_lives()]
+        return [*self.gaps(), *self._spoilt(), *self._between_lives()]
 
     def gaps(self) -> list[Span]:
         """Gaps that were told."""
@@ -139,7 +145,7 @@ class Evidence:
             found[one.header.stream] = found.get(one.header.stream, 0.0) + seconds
         return found
 
-    def _struck(self) -> Iterator[Span]:
+    def _spoilt(self) -> Iterator[Span]:
         """Samples that were spoilt, or that a stage of the lane could not process."""
         fault = self.exercise.fault
         in_lane = fault in ("crash", "hang") and not self.exercise.of_sink

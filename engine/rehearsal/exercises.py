@@ -17,17 +17,32 @@ NONE = "none"
 _EARLIEST_S, _LATEST_S = 4.0, 6.0
 _AFTER_S = 6.0
 DRIFT_PPM = 500.0
-LONGEST_S = 60.0
+LONGEST_S = 60.0  # seconds of audio after which drift can be told from jitter
+# The user's own limits may be minutes: what they do is seen as well with short ones.
 _HANG_S = 3.0
 _RATE_WINDOW_S = 5.0
+# A hang goes on for so long after it has been noticed.
+_BEYOND_HANG_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
     """What a configuration has that can fail.
 
-    ``lane`` are the names of features, detector and models, ``sinks`` those of sinks;
-    ``loud`` is a level that a tenth of the recording's samples exceeds.
+    Parameters
+    ----------
+    lane, sinks : tuple of str
+        Names of features, detector, gate and models; of sinks.
+    hang_s : float or None
+        After which a call counts as hanging; None: never.
+    on_disk : bool
+        Whether a sink writes files.
+    socket : str or None
+        Endpoint of a sink that publishes labels, if there is one.
+    tape_rate : int
+        Of the recording, in Hz.
+    loud : float
+        Absolute value that a tenth of the recording's samples exceeds.
     """
 
     lane: tuple[str, ...]
@@ -178,7 +193,9 @@ def _of_kind(name: str, stages: Stages, rng: Random) -> Iterator[Exercise]:
             for stage in every:
                 yield Exercise(
                     name,
-                    *(at_s(), 0.0, stage, {"times": 3}),
+                    at_s(),
+                    stage=stage,
+                    options={"times": 3},
                     of_sink=stage in stages.sinks,
                 )
         case "hang":
@@ -188,7 +205,9 @@ def _of_kind(name: str, stages: Stages, rng: Random) -> Iterator[Exercise]:
             for stage in dict.fromkeys((stages.lane[-1], *stages.sinks)):
                 yield Exercise(
                     name,
-                    *(at_s(), hang_s + 4.0, stage),
+                    at_s(),
+                    hang_s + _BEYOND_HANG_S,
+                    stage,
                     changes=changes,
                     of_sink=stage in stages.sinks,
                 )

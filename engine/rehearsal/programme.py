@@ -27,6 +27,8 @@ _OVERHEAD_S = 8.0
 _TRUTH_SPEED = 5.0
 # Of tape: for what is played before an engine is told to stop.
 _SPARE_S = 5.0
+# Real sources are not asked: without sounds to compare, it only places spans.
+_LIVE_RATE = 48_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,8 @@ class Programme:
         # With the lines of the user's file, for mistakes.
         self._plan = plan_of(replace(located, data=sample.data), self._base)
         self._sample_rate = _rate_of(self._plan, self._tapes)
-        self._tape_rate = self._tapes[0].sample_rate if self._tapes else 48_000
-        self.notes = [*self._heard(), *sample.notes, *_resuming(sample)]
+        self._tape_rate = self._tapes[0].sample_rate if self._tapes else _LIVE_RATE
+        self.notes = [*self._played(), *sample.notes, *_resuming(sample)]
         self.reader = _reader_of(sample)
         self.exercises, self.absent = exercises(
             wishes.names, self._stages(sample), wishes.seed
@@ -218,7 +220,8 @@ class Programme:
             loud=self._tapes[0].loud if self._tapes else 0.1,
         )
 
-    def _heard(self) -> list[str]:
+    def _played(self) -> list[str]:
+        """What stands in for the sources, for people."""
         if not self._tapes:
             return ["the real sources are heard: sounds cannot be compared"]
         origins = ", ".join(dict.fromkeys(tape.origin for tape in self._tapes))
@@ -233,7 +236,7 @@ def _rate_of(plan: Plan, tapes: Sequence[Tape]) -> int:
     """The highest rate of any lane, in Hz: no sample is lost by counting at it."""
     bundles = [lane.bundle for lane in plan.lanes]
     rates = [b.manifest.front_end.sample_rate for b in bundles if b is not None]
-    return max([*rates, *(tape.sample_rate for tape in tapes)], default=48_000)
+    return max([*rates, *(tape.sample_rate for tape in tapes)], default=_LIVE_RATE)
 
 
 def _reader_of(sample: StandIn) -> str:

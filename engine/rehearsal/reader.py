@@ -28,6 +28,8 @@ class Reader(Thread):
     ----------
     received : list of (int, Received)
         Monotonic time in ns, message.
+    error : Exception or None
+        What the subscriber could not read, or why it gave up.
     """
 
     def __init__(self, endpoint: str, replay: str | None, keys: Path | None) -> None:

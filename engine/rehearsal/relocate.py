@@ -25,8 +25,16 @@ _OUTSIDE = ("file:", "folder:", "tcp:", "ipc:", "device:", "output device:", _ST
 class Moved:
     """Options of a stage that touches nothing of the user's any more.
 
-    ``left`` are claims that could not be moved; ``places`` maps where each moved
-    option stands to its new value; ``on_disk``: whether some of them are files.
+    Parameters
+    ----------
+    options : dict
+        As they stand in a configuration.
+    left : frozenset of str
+        Claims that could not be moved.
+    places : dict
+        Where each moved option stands, and its new value.
+    on_disk : bool
+        Whether some of them are files.
     """
 
     options: dict[str, Any]
@@ -86,12 +94,12 @@ def moved(
     claims = plugin.resources(options)
     places: dict[Location, str] = {}
     on_disk = False
-    for loc, value in _texts(options.model_dump(mode="json"), ()):
+    whole = options.model_dump(mode="json")
+    for loc, value in _texts(whole, ()):
         new = _instead_of(value, claims, to)
         if new is not None:
             places[loc] = new
             on_disk |= new.startswith(str(to.folder))
-    whole = options.model_dump(mode="json")
     result = dict(given)
     for loc, new in places.items():
         _put(whole, loc, new)

@@ -140,15 +140,16 @@ class StandInMaker:
     ) -> StandIn:
         made = StandIn(deepcopy(self._located.data))
         sources = iter(tapes)
+        left_out = []
         for stage in list(stages(made.data)):
             if stage.kind == "source":
                 if tapes:
                     self._play(stage, next(sources))
             elif stage.kind == "sink" and self._leave_out(stage, made):
-                stage.data["plugin"] = ""  # taken out below
+                left_out.append(stage.data)
             else:
                 self._move(stage, made, elsewhere)
-        _take_out(made.data)
+        _take_out(made.data, left_out)
         if not any(stage.kind == "sink" for stage in stages(made.data)):
             path = elsewhere.path("events.jsonl")
             made.data["sinks"] = [{"plugin": "jsonl", "options": {"path": path}}]
@@ -235,10 +236,12 @@ def stages(data: dict[str, Any]) -> Iterator[Stage]:
         yield Stage("control", data["control"], ("control",))
 
 
-def _take_out(data: dict[str, Any]) -> None:
+def _take_out(data: dict[str, Any], left_out: Sequence[dict[str, Any]]) -> None:
+    """Leave out these very sinks: of two that are alike, one may take part."""
+    gone = {id(sink) for sink in left_out}
     for part in [data, *(data.get("lanes") or [])]:
         if part.get("sinks"):
-            part["sinks"] = [sink for sink in part["sinks"] if sink["plugin"]]
+            part["sinks"] = [sink for sink in part["sinks"] if id(sink) not in gone]
 
 
 def _note_places(stage: Stage, new: Moved, made: StandIn) -> None:

@@ -14,8 +14,8 @@ from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
 from neurovocal.engine.types import Block, Float32, Gap, StreamInfo
 
 LEAST_S = 5.0
+_LOUD = 0.9  # quantile
 _RECORDINGS = "recordings"
-_LOUD = 0.9
 _DEFAULT = "bengalese-finch"
 
 
@@ -23,8 +23,18 @@ _DEFAULT = "bengalese-finch"
 class Tape:
     """Audio for one lane, in a file of its own.
 
-    ``origin`` is where it comes from, in words; all ``channels`` are played; a tenth
-    of the samples is above ``loud``.
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sample_rate : int
+        Hz.
+    channels : int
+        How many it has; all are played.
+    origin : str
+        Where it comes from, in words.
+    loud : float
+        Absolute value that a tenth of the samples exceeds.
     """
 
     path: Path

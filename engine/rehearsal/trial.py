@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Flag
@@ -12,6 +13,7 @@ import yaml
 from neurovocal.engine.client import Received
 from neurovocal.engine.errors import EXIT_CONFIG, NeurovocalError
 from neurovocal.engine.journal import read_events, runs
+from neurovocal.engine.rehearsal.compare import Key
 from neurovocal.engine.rehearsal.exercises import Exercise
 from neurovocal.engine.rehearsal.life import Heard, Life
 from neurovocal.engine.rehearsal.reader import Reader
@@ -27,9 +29,9 @@ from neurovocal.engine.wire_headers import (
 
 # As the shipped systemd unit does it.
 _RESTART_S = 2.0
-_MOST_LIVES = 4
-_START_S = 60.0
-_CATCH_UP_S = 6.0
+_MOST_LIVES = 4  # one that ends again and again does not survive anyhow
+_START_S = 60.0  # to load models and open sockets on a busy machine
+_CATCH_UP_S = 6.0  # for a subscriber that was cut off or stood still
 _LOOK_S = 0.1
 # What is heard after the last sound that counts, so that its label has time to come.
 _AFTERGLOW_S = 1.0
@@ -55,6 +57,10 @@ class Record:
         Exit codes of all lives but the last, and that of the last.
     said : list of str
         Last lines of stderr.
+    seconds : float
+        Of audio that were to be heard.
+    trouble : list of str
+        What kept the exercise itself from being carried out, in sentences.
     """
 
     told: list[Heard] = field(default_factory=list)
@@ -133,8 +139,8 @@ class Trial:
         return record
 
     def _begin(self, faults: Sequence[dict[str, Any]], start_s: float) -> None:
-        """Start the engine's process; without faults it is one that goes on."""
-        data = {**self._stand_in.data}
+        """Start the engine's process, where in the recording the time has come to."""
+        data = deepcopy(self._stand_in.data)
         for loc, value in self._exercise.changes.items():
             _put(data, loc, value)
         if faults:
@@ -193,7 +199,7 @@ class Trial:
         until = time.monotonic() + _CATCH_UP_S
         while time.monotonic() < until and not self._stopping.wait(_LOOK_S):
             sent = {key_of(one.run, one.header) for one in self._sounds()}
-            has = {(r.run, r.kind, r.stream, r.seq) for _, r in tuple(reader.received)}
+            has = {key_of(one.run, one.header) for _, one in tuple(reader.received)}
             if sent <= has:
                 return
 
@@ -230,7 +236,7 @@ class Trial:
             return []
 
 
-def key_of(run: str, header: Header) -> tuple[str, str, str, int]:
+def key_of(run: str, header: Header) -> Key:
     """What tells a message from all others."""
     return run, header.kind, header.stream, header.seq
 

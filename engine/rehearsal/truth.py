@@ -45,25 +45,57 @@ def truth(
     stopping : Flag
         Set when nobody wants to know any more.
 
+    Returns
+    -------
+    list of Sound, bool
+        None, and False, when nobody wants to know any more.
+
     Raises
     ------
     ConfigError
-        The configuration does not run, or finds nothing in the recording.
+        The configuration does not run.
+    StageError
+        It finds nothing in the recording.
     """
+    config = folder / "truth.yaml"
+    calm = _calm(data, tapes, folder / "truth.jsonl")
+    config.write_text(yaml.safe_dump(calm, sort_keys=False), encoding="utf-8")
+    life = _lived(config, base, stopping)
+    if stopping.is_set():
+        return [], False
+    if life.exit_code != 0:
+        said = [line.removeprefix("error: ") for line in life.said]
+        raise ConfigError(said or f"the engine ended with code {life.exit_code}")
+    headers = [one.header for one in life.told]
+    labels = sounds_of(headers, True, sample_rate)
+    found = labels or sounds_of(headers, False, sample_rate)
+    if not found:
+        raise StageError(
+            f"this configuration finds no vocalization in {tapes[0].origin}: nothing "
+            "could be compared; name another recording by --recording"
+        )
+    names = lane_names(data)
+    streams = {tape.path.name: name for tape, name in zip(tapes, names, strict=True)}
+    sounds = [sound._replace(stream=_named(sound.stream, streams)) for sound in found]
+    return sounds, bool(labels)
+
+
+def _calm(data: dict[str, Any], tapes: Sequence[Tape], path: Path) -> dict[str, Any]:
+    """The configuration without what is beside the lanes, reading its recordings."""
     calm = deepcopy(data)
-    names = lane_names(calm)
     for part in [calm, *calm.get("lanes", [])]:
         for key in _APART:
             part.pop(key, None)
-    lanes = calm.get("lanes", [calm])
-    for lane, tape in zip(lanes, tapes, strict=True):
+    for lane, tape in zip(calm.get("lanes", [calm]), tapes, strict=True):
         channels = list(range(1, tape.channels + 1))
         options = {"path": str(tape.path), "channels": channels}
         lane["source"] = {"plugin": "file", "options": options}
-    path = str(folder / "truth.jsonl")
-    calm["sinks"] = [{"plugin": "jsonl", "options": {"path": path}}]
-    config = folder / "truth.yaml"
-    config.write_text(yaml.safe_dump(calm, sort_keys=False), encoding="utf-8")
+    calm["sinks"] = [{"plugin": "jsonl", "options": {"path": str(path)}}]
+    return calm
+
+
+def _lived(config: Path, base: Path, stopping: Flag) -> Life:
+    """An engine that has run to its end, or was killed because nobody waits."""
     life = Life(config, base)
     try:
         while not life.ended and not stopping.wait(_LOOK_S):
@@ -72,24 +104,7 @@ def truth(
         if not life.ended:
             life.kill()
         life.conclude()
-    if stopping.is_set():
-        return [], False
-    if life.exit_code != 0:
-        said = [line.removeprefix("error: ") for line in life.said]
-        raise ConfigError(said or f"the engine ended with code {life.exit_code}")
-    headers = [one.header for one in life.told]
-    found = sounds_of(headers, True, sample_rate)
-    labelled = bool(found)
-    found = found or sounds_of(headers, False, sample_rate)
-    if not found:
-        raise StageError(
-            f"this configuration finds no vocalization in {tapes[0].origin}: nothing "
-            "could be compared; name another recording by --recording"
-        )
-    streams = {tape.path.name: name for tape, name in zip(tapes, names, strict=True)}
-    return [sound._replace(stream=_named(sound.stream, streams)) for sound in found], (
-        labelled
-    )
+    return life
 
 
 def lane_names(data: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import median
 from typing import Any, Literal, TypeAlias
 
 from neurovocal.engine.errors import EXIT_CLEAN, EXIT_LOSS
@@ -15,6 +14,7 @@ from neurovocal.engine.rehearsal.compare import (
     overlap,
 )
 from neurovocal.engine.rehearsal.evidence import Evidence
+from neurovocal.engine.rehearsal.telling import BLOCK_S, untold
 from neurovocal.engine.timebase import NS
 
 Verdict: TypeAlias = Literal["survived", "survived with told loss", "FAILED"]
@@ -25,10 +25,7 @@ TOLERANCE_S = 0.02
 BEFORE_S, AFTER_S = 0.3, 2.0
 # For so long after a damaged span a sound may come with other bounds or another unit.
 AFTERMATH_S = 10.0
-_REACH_S = 0.1
-_BLOCK_S = 0.01
-_LATE_MS = 50.0
-_LEAST_DRIFT, _MOST_DRIFT = 0.25, 1.5
+_REACH_S = 0.1  # how far a displaced sound is looked for
 
 
 @dataclass(slots=True)
@@ -101,7 +98,7 @@ def judge(
         if resumes and row.kept:
             row.why.append(f"the subscriber did not get back {row.kept}")
     row.why += list(_process(evidence))
-    row.why += list(_telling(evidence))
+    row.why += list(untold(evidence))
     if row.why:
         row.verdict = "FAILED"
     elif row.told or row.changed:
@@ -167,7 +164,7 @@ def _compare(evidence: Evidence, truth: Sequence[Sound], row: Row) -> None:
             (row.said if mine else row.why).append(lack)
     after_it = [s for s in expected if s.onset > evidence.over() + after]
     off = displacement(after_it, received, round(_REACH_S * rate))
-    if off is not None and abs(off) > _BLOCK_S * rate:
+    if off is not None and abs(off) > BLOCK_S * rate:
         row.why.append(f"what follows is {off / rate * 1000:+.0f} ms out of its place")
 
 
@@ -216,85 +213,3 @@ def _process(evidence: Evidence) -> Iterator[str]:
         yield f"the run ended with code {exits[-1]}: {said[0]}"
     if len(exits) > 2:
         yield f"the engine ended {len(exits) - 1} times for one fault"
-
-
-def _telling(evidence: Evidence) -> Iterator[str]:
-    """What should have been told and was not, or was told wrongly."""
-    exercise = evidence.exercise
-    ended = len(evidence.record.exits) > 1
-    match exercise.fault:
-        case "drop" | "stall":
-            yield from _gap_of(evidence, exercise.for_s)
-        case "unplug":
-            yield from _gap_of(evidence, None)
-        case "none" | "jitter" if evidence.gaps():
-            yield "samples were lost"
-        case "clip" if "degraded" not in evidence.states("signal clipped"):
-            yield "nothing told that the signal is clipped"
-        case "wrong_rate" if not (
-            "degraded" in evidence.states("signal rate") or evidence.gaps()
-        ):
-            yield "nothing told that the rate is wrong"
-        case "drift":
-            yield from _drift(evidence)
-        case "crash" | "hang" if not (ended or evidence.states(exercise.stage)):
-            yield f"nothing told that '{exercise.stage}' failed"
-        case "disk_full":
-            yield from _disk(evidence)
-        case "subscriber_stall":
-            yield from _lateness(evidence)
-
-
-def _gap_of(evidence: Evidence, seconds: float | None) -> Iterator[str]:
-    """Whether gaps were told, in each stream of the right length if that is known."""
-    lost_s = evidence.lost_s()
-    if max(lost_s.values(), default=0.0) <= 0:
-        yield "no gap was told"
-    elif seconds is not None:
-        for stream, told_s in lost_s.items():
-            if abs(told_s - seconds) > _BLOCK_S:
-                yield (
-                    f"'{stream}': gaps of {told_s:.3f} s were told, {seconds:g} s "
-                    "were lost"
-                )
-
-
-def _drift(evidence: Evidence) -> Iterator[str]:
-    true, found = float(evidence.exercise.options["ppm"]), evidence.drift_ppm()
-    if found is None:
-        yield "no drift was told"
-    elif not _LEAST_DRIFT <= found / true <= _MOST_DRIFT:
-        yield f"a drift of {found:+.0f} ppm was told"
-
-
-def _disk(evidence: Evidence) -> Iterator[str]:
-    if not evidence.states("sink"):
-        yield "nothing told that the disk is full"
-    if evidence.record.journal is not None:
-        over = evidence.over()
-        if not any(each.sound.onset > over for each in evidence.kept()):
-            yield "the journal did not go on afterwards"
-
-
-def _lateness(evidence: Evidence) -> Iterator[str]:
-    """Whether the one that does not read makes the other's messages late."""
-    late = reader_late_ms(evidence)
-    if late is not None and late > _LATE_MS:
-        yield f"the other subscriber's messages came {late:.0f} ms later (median)"
-
-
-def reader_late_ms(evidence: Evidence) -> float | None:
-    """Median of ms from engine to subscriber while the fault lasted, above before."""
-    sent = {
-        (one.run, one.header.kind, one.header.stream, one.header.seq): one.heard_ns
-        for one in evidence.record.told
-    }
-    begin = evidence.exercise.at_s * evidence.sample_rate
-    apart: dict[bool, list[float]] = {False: [], True: []}
-    for at, message in evidence.record.received or ():
-        told_ns = sent.get((message.run, message.kind, message.stream, message.seq))
-        if told_ns is not None:
-            apart[message.at >= begin].append((at - told_ns) / 1e6)
-    if not apart[True] or not apart[False]:
-        return None
-    return median(apart[True]) - median(apart[False])
