@@ -9,8 +9,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-
-PATIENCE_S = 30.0  # a wait that is this long has failed; no test depends on it
+from patience import PATIENCE_S
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ import socket
 import struct
 from collections.abc import Iterable
 
+from patience import PATIENCE_S
+
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 
 
@@ -28,7 +30,7 @@ _OPEN: list[socket.socket] = []
 def silent(endpoint: str) -> socket.socket:
     """A connection that says nothing."""
     address = ("127.0.0.1", port_of(endpoint))
-    _OPEN.append(socket.create_connection(address, timeout=30))
+    _OPEN.append(socket.create_connection(address, timeout=PATIENCE_S))
     return _OPEN[-1]
 
 
@@ -53,7 +55,7 @@ def speaking(endpoint: str, kind: bytes) -> socket.socket:
 
 def is_cut(stranger: socket.socket, what: Iterable[bytes] = ()) -> bool:
     """Whether the other side ends it, while or after things are sent."""
-    stranger.settimeout(30)
+    stranger.settimeout(PATIENCE_S)
     try:
         for piece in what:
             stranger.sendall(piece)

@@ -26,7 +26,8 @@ RATE = 1000
 INFO = StreamInfo("cage", RATE)
 QUANTUM = 32  # samples: two frames of 16
 EPOCH = 1_700_000_000 * NS
-PATIENCE_S = 30
+# Whoever hears all loses nothing to a busy machine: what waits for it has room.
+AMPLE = {"events": 100_000, "bulk": 100_000}
 
 
 class Gate:
@@ -132,7 +133,8 @@ def make_runner(
     source_policy : str, optional
         What a failing source means.
     sink : dict, or list of dict
-        More keys for all sinks, or for each.
+        More keys for all sinks, or for each; without `queue`, all that waits for
+        a sink has room.
     more
         More keys of the configuration.
     """
@@ -157,7 +159,9 @@ def make_runner(
         for index in range(len(sources))
     ]
     keys = [dict(sink)] * len(sinks) if isinstance(sink, dict | tuple) else sink
-    shared = [{"plugin": f"sink{i}", **own} for i, own in enumerate(keys)]
+    shared = [
+        {"plugin": f"sink{i}", "queue": AMPLE, **own} for i, own in enumerate(keys)
+    ]
     data = {"version": 1, "tile": 2, "lanes": lanes, "sinks": shared, **more}
     located = parse_located(yaml.safe_dump(data), "x.yaml")
     context = BuildContext(clock=clock or ManualClock(EPOCH), run="test")

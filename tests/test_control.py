@@ -5,8 +5,9 @@ from threading import Thread
 
 import pytest
 import scripted
+from patience import PATIENCE_S
 from pydantic import Field
-from scripted import EPOCH, PATIENCE_S, RATE, Namer, audio, many, then_wait
+from scripted import EPOCH, RATE, Namer, audio, many, then_wait
 
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.orders import Recalled, Wish
@@ -67,22 +68,25 @@ class Live:
     """A run that waits for more audio until it is let go."""
 
     def __init__(self, *, models=("dial",), lanes=1, before=3):
-        self.begun, self.more, self.done = Flag(), Flag(), Flag()
+        self.more, self.done = Flag(), Flag()
+        self.begun = [Flag() for _ in range(lanes)]
         self.sink = CollectSink()
         sources = [
-            ScriptedSource(StreamInfo(f"s{i}", RATE), self._items(before))
-            for i in range(lanes)
+            ScriptedSource(StreamInfo(f"s{i}", RATE), self._items(before, begun))
+            for i, begun in enumerate(self.begun)
         ]
         clock = ManualClock(EPOCH)
         self.runner = scripted.make_runner(
             sources, self.sink, clock=clock, models=models
         )
+        self.runner.bus._patience_s = PATIENCE_S
         self._thread = Thread(target=self._run, daemon=True)
 
-    def _items(self, before):
-        self.begun.set()
+    def _items(self, before, begun):
         blocks = many(1000)
-        yield from then_wait((next(blocks) for _ in range(before)), self.more)
+        yield from (next(blocks) for _ in range(before))
+        begun.set()  # all of these have been heard
+        yield from then_wait((), self.more)
         yield from then_wait((next(blocks) for _ in range(3)), self.done)
 
     def _run(self):
@@ -90,7 +94,7 @@ class Live:
 
     def __enter__(self):
         self._thread.start()
-        assert self.begun.wait(PATIENCE_S)
+        assert all(begun.wait(PATIENCE_S) for begun in self.begun)
         return self
 
     def __exit__(self, *_):

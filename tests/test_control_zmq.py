@@ -15,7 +15,7 @@ from neurovocal.engine.orders import CommandError
 from neurovocal.engine.timebase import NS, ManualClock
 from neurovocal.plugins.control_zmq import ControlOptions, ControlSocket
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 
 
 @pytest.fixture
@@ -161,6 +161,7 @@ def test_a_steered_run_and_its_replay(tmp_path):
     overrides = [
         f"control={{plugin: zmq, options: {{endpoint: '{endpoint}'}}}}",
         "source={plugin: synthetic, options: {duration_s: null, pace: realtime}}",
+        "stop_timeout_s=60",
         f"sinks=[{journal}, events: [{kept}]}}, "
         f"{{plugin: recording, options: {{path: '{tmp_path}/kept'}}}}]",
     ]

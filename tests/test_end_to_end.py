@@ -5,7 +5,8 @@ import json
 import signal
 import socket
 import sqlite3
-import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from subprocess import PIPE, Popen
 from threading import Thread
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from command import NEUROVOCAL, RECORDING, neurovocal, running
+from patience import PATIENCE_S
 from virtual_audio import VirtualMicrophone, needs_virtual_audio
 
 from neurovocal.engine.client import Received, Subscriber
@@ -25,6 +27,11 @@ def free_endpoint() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def units_in(out: str) -> list[str]:
+    """Of the lines of a run those that tell a label: a busy machine lags, too."""
+    return [line.split()[3] for line in out.splitlines() if line.endswith(" ms")]
 
 
 @pytest.fixture
@@ -76,6 +83,13 @@ def test_live_over_zeromq_equals_the_table(tmp_path, excerpt):
     assert neurovocal("label", excerpt, "--out", table).code == 0
     journal = tmp_path / "run.sqlite"
     options = f"{{endpoint: '{endpoint}', wait_for_subscribers: 2}}"
+    events = ", ".join(KINDS)
+
+    def kept(kinds: tuple[str, ...]) -> int:
+        with closing(sqlite3.connect(journal)) as connection:
+            rows = connection.execute("select kind, count(*) from messages group by 1")
+            return sum(number for kind, number in rows if kind in kinds)
+
     with (
         Subscriber(endpoint, kinds=KINDS) as first,
         Subscriber(endpoint, kinds=("label",)) as second,
@@ -85,14 +99,15 @@ def test_live_over_zeromq_equals_the_table(tmp_path, excerpt):
             *(
                 "--set",
                 f"sinks=[{{plugin: zmq, options: {options}}}, "
-                f"{{plugin: journal, options: {{path: '{journal}'}}}}]",
+                f"{{plugin: journal, options: {{path: '{journal}'}}, "
+                f"events: [{events}]}}]",
             ),
         ) as process,
     ):
         heard: list[Received] = []
         labels: list[Received] = []
         threads = [
-            Thread(target=_drain, args=(subscriber, into, process))
+            Thread(target=_drain, args=(subscriber, into, process, kept))
             for subscriber, into in ((first, heard), (second, labels))
         ]
         for thread in threads:
@@ -115,21 +130,24 @@ def test_live_over_zeromq_equals_the_table(tmp_path, excerpt):
     frames = [m for m in heard if m.kind == "frames"]
     assert sum(len(m.event.values) for m in frames) == 6 * 250 - 1
     assert all(m.latency.wait_ms >= 0 for m in heard if m.latency)
-    assert len(out.splitlines()) == len(expected)
-    kept = sqlite3.connect(journal).execute(
-        "select count(*) from messages where kind = 'label'"
-    )
-    assert kept.fetchone()[0] == len(labels)
+    assert len(units_in(out)) == len(expected)
+    assert kept(("label",)) == len(labels)
 
 
-def _drain(subscriber: Subscriber, into: list[Received], process: Popen) -> None:
-    """Receive until the engine has ended and nothing more comes."""
-    while True:
-        message = subscriber.receive(timeout=1.0)
-        if message is not None:
+def _drain(
+    subscriber: Subscriber,
+    into: list[Received],
+    process: Popen,
+    kept: Callable[[tuple[str, ...]], int],
+) -> None:
+    """Receive until the engine has ended and all that it kept has come."""
+    while process.poll() is None:
+        if (message := subscriber.receive(timeout=0.5)) is not None:
             into.append(message)
-        elif process.poll() is not None:
-            return
+    while len(into) < kept(tuple(subscriber.kinds)):
+        message = subscriber.receive(timeout=PATIENCE_S)
+        assert message is not None, "what was sent last has not come"
+        into.append(message)
 
 
 @needs_virtual_audio
@@ -155,10 +173,10 @@ def test_microphone_is_labelled(tmp_path, excerpt):
         # A segment that is cut by the silence after the song ends the excerpt.
         microphone.play(np.zeros(rate, np.int16))
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in err
     assert process.returncode in (0, 3), err  # 3: the card itself lost samples
-    units = [line.split()[3] for line in out.splitlines() if " ms" in line]
+    units = units_in(out)
     wanted = neurovocal("label", excerpt).out.splitlines()[1:]
     assert _agreement(units, [row.split(",")[3] for row in wanted]) > 0.9, units
     events = [json.loads(line) for line in kept.read_text().splitlines()]
@@ -171,11 +189,10 @@ def _agreement(found: list[str], wanted: list[str]) -> float:
     return SequenceMatcher(None, found, wanted, autojunk=False).ratio()
 
 
-def interrupt(process: Popen) -> tuple[int, float, str]:
-    began = time.monotonic()
+def interrupt(process: Popen) -> tuple[int, str]:
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    return process.returncode, time.monotonic() - began, err
+    _, err = process.communicate(timeout=PATIENCE_S)
+    return process.returncode, err
 
 
 def test_ctrl_c_while_it_runs_flushes_and_closes(tmp_path):
@@ -183,9 +200,10 @@ def test_ctrl_c_while_it_runs_flushes_and_closes(tmp_path):
     with running(
         *("run", "demo", "--plain"),
         *("--set", f"sinks=[{{plugin: journal, options: {{path: '{journal}'}}}}]"),
+        *("--set", f"stop_timeout_s={PATIENCE_S}"),
     ) as process:
         printed = [process.stdout.readline() for _ in range(5)]
-        code, _, err = interrupt(process)
+        code, err = interrupt(process)
     assert code == 0, err
     assert "Traceback" not in err
     rows = sqlite3.connect(journal).execute(
@@ -204,7 +222,7 @@ def test_ctrl_c_while_it_waits_for_subscribers():
         *("--set", "stop_timeout_s=0.5"),
     ) as process:
         _wait_for_threads(process)
-        code, _, err = interrupt(process)
+        code, err = interrupt(process)
     assert "Traceback" not in err
     assert code == 0, err
 
@@ -214,9 +232,10 @@ def test_ctrl_c_while_a_pipe_is_silent():
         *("run", "demo", "--plain", "--set"),
         "source={plugin: pipe, options: {sample_rate: 32000}}",
         *("--set", "sinks=[{plugin: jsonl, options: {path: '-'}}]"),
+        *("--set", f"stop_timeout_s={PATIENCE_S}"),
     ) as process:
         _wait_for_threads(process)
-        code, _, err = interrupt(process)
+        code, err = interrupt(process)
     assert "Traceback" not in err
     assert code == 0, err
 
@@ -228,9 +247,10 @@ def test_ctrl_c_in_the_middle_of_a_table(tmp_path):
     ) as process:
         while not out.exists() or out.stat().st_size < 1000:
             assert process.poll() is None, process.stderr.read()
-        code, _, err = interrupt(process)
+        code, err = interrupt(process)
     assert "Traceback" not in err
-    assert code == 0, err
+    # Only a machine that stood still for longer than its time to stop forces it.
+    assert code == (3 if "stopped by force" in err else 0), err
     rows = list(csv.reader(out.read_text().splitlines()))
     assert len(rows) > 5
     assert all(len(row) == 5 for row in rows)
@@ -264,6 +284,4 @@ def test_pipe_from_standard_input(excerpt):
     )
     assert done.code == 0, done.err
     wanted = neurovocal("label", excerpt).out.splitlines()[1:]
-    assert [line.split()[3] for line in done.out.splitlines()] == [
-        row.split(",")[3] for row in wanted
-    ]
+    assert units_in(done.out) == [row.split(",")[3] for row in wanted]

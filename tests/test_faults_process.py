@@ -8,6 +8,7 @@ from threading import Event as Flag
 import pytest
 import yaml
 from command import neurovocal
+from patience import PATIENCE_S
 
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.client import Subscriber
@@ -22,7 +23,6 @@ from neurovocal.engine.types import Health, Stats
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
-PATIENCE_S = 30
 SONG = {"pace": "realtime", "pause_ms": [50, 100], "song_length": 20, "seed": 3}
 
 

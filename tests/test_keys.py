@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from bad_network import BadNetwork
 from command import neurovocal
+from patience import PATIENCE_S
 from publishing import Engine
 from test_relay import relaying
 
@@ -31,7 +32,6 @@ from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.timebase import SystemClock
 from neurovocal.plugins import control_zmq
 
-PATIENCE_S = 30.0
 SILENCE_S = 0.5  # long enough for a connection that is let in to say something
 
 

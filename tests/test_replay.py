@@ -46,9 +46,11 @@ def test_an_interrupted_run_is_reproduced_from_its_recording(tmp_path):
     with running(
         *("run", "demo", "--plain", "--set"),
         SINKS.format(tmp_path, KEEP.format(tmp_path)),
+        *("--set", "stop_timeout_s=60"),
     ) as process:
-        for _ in range(6):
-            process.stdout.readline()
+        labels = 0
+        while labels < 6:
+            labels += process.stdout.readline().endswith(" ms\n")
         process.send_signal(2)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 from bad_network import BadNetwork
+from patience import PATIENCE_S
 from publishing import INFO, Engine
 
 from neurovocal.engine.client import Position, Received, Subscriber
@@ -20,7 +21,6 @@ from neurovocal.engine.types import Gap, Label, Message
 from neurovocal.plugins import sink_journal
 
 KEY = ("label", INFO.stream)
-PATIENCE_S = 30.0
 
 
 @pytest.fixture

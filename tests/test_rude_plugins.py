@@ -8,7 +8,8 @@ from threading import Event as Flag
 
 import pytest
 import scripted
-from scripted import INFO, PATIENCE_S, Namer, audio, make_runner, many, then_wait
+from patience import PATIENCE_S
+from scripted import INFO, Namer, audio, make_runner, many, then_wait
 
 from neurovocal.engine.errors import StageError
 from neurovocal.engine.testing import CollectSink, ScriptedSource

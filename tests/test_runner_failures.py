@@ -4,10 +4,10 @@ import logging
 from threading import Event as Flag
 
 import pytest
+from patience import PATIENCE_S
 from scripted import (
     EPOCH,
     INFO,
-    PATIENCE_S,
     RATE,
     Diary,
     audio,

@@ -4,10 +4,10 @@ from threading import Event as Flag
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 from scripted import (
     EPOCH,
     INFO,
-    PATIENCE_S,
     Diary,
     check_seq,
     make_runner,

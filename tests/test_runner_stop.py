@@ -5,10 +5,10 @@ from itertools import count
 from threading import Event as Flag
 
 import pytest
+from patience import PATIENCE_S
 from scripted import (
     EPOCH,
     INFO,
-    PATIENCE_S,
     QUANTUM,
     STAGES,
     Gate,

@@ -3,7 +3,8 @@
 from threading import Event as Flag
 
 import pytest
-from scripted import EPOCH, INFO, PATIENCE_S
+from patience import PATIENCE_S
+from scripted import EPOCH, INFO
 
 from neurovocal.engine.buffers import Mailbox
 from neurovocal.engine.dispatch import Dispatcher, Numbers

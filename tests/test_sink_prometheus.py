@@ -4,7 +4,8 @@ from threading import Event as Flag
 from urllib.request import urlopen
 
 import pytest
-from scripted import INFO, PATIENCE_S, audio, make_runner
+from patience import PATIENCE_S
+from scripted import INFO, audio, make_runner
 
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.registry import BuildContext

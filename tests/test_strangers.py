@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 from hostile import all_leave, frame, is_cut, silent, speaking
+from patience import PATIENCE_S
 from publishing import Engine
 from test_relay import relaying
 
@@ -28,7 +29,6 @@ from neurovocal.plugins._door import Door
 from neurovocal.plugins.control_zmq import ControlSocket
 from neurovocal.plugins.sink_prometheus import PrometheusOptions, PrometheusSink
 
-PATIENCE_S = 30.0
 CROWD = 500
 
 

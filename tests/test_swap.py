@@ -5,7 +5,8 @@ from threading import Event as Flag
 
 import pytest
 import scripted
-from scripted import INFO, PATIENCE_S, Namer, audio, check_seq, make_runner
+from patience import PATIENCE_S
+from scripted import INFO, Namer, audio, check_seq, make_runner
 
 from neurovocal.engine.errors import ConfigError, NeurovocalError
 from neurovocal.engine.swap import SwapArguments
@@ -71,9 +72,8 @@ def swapped(background, song, models, **arguments):
     """Begin, swap to `models`, end: the sink, what came of the swap, the outcome."""
     sink, began = CollectSink(), Flag()
     sink.write = scripted.flagging(sink.write, began, Label)
-    queue = {"queue": {"events": 100_000, "bulk": 100_000}}
-    runner = make_runner(song.source, sink, models=["namer"], sink=queue)
-    other = make_runner(song.source, sink, models=models, sink=queue).plan
+    runner = make_runner(song.source, sink, models=["namer"])
+    other = make_runner(song.source, sink, models=models).plan
     runner.swapper.load = lambda name: other
     run = background(runner.run)
     assert began.wait(PATIENCE_S)

@@ -8,9 +8,9 @@ import pytest
 import scripted
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE_S, until
 from scripted import (
     INFO,
-    PATIENCE_S,
     FrameEvery16,
     Gate,
     Namer,
@@ -41,7 +41,6 @@ from neurovocal.engine.types import (
 )
 
 quiet = pytest.mark.usefixtures("quiet", "no_threads_left")
-BIG = {"queue": {"events": 100_000, "bulk": 100_000}}
 
 
 class Dud(Namer):
@@ -96,12 +95,12 @@ class Run:
         self.models = models
         began = Flag()
         self.sink.write = scripted.flagging(self.sink.write, began, wait_for)
-        self.runner = make_runner(self.sources, self.sink, models=models, sink=BIG)
+        self.runner = make_runner(self.sources, self.sink, models=models)
         self._join = background(self.runner.run)
         assert began.wait(PATIENCE_S)
 
     def begin(self, models=("namer",), **arguments):
-        other = make_runner(self.sources, self.sink, models=models, sink=BIG).plan
+        other = make_runner(self.sources, self.sink, models=models).plan
         self.runner.swapper.load = lambda name: other
         arguments = {"shadow_s": 0.5, **arguments}
         return self.runner.swapper.begin(SwapArguments(**arguments))
@@ -135,8 +134,8 @@ def live(background, monkeypatch):
 @quiet
 def test_one_lane_whose_shadow_fails_keeps_all_as_they_are(live):
     run = live(Live(), Live())
-    half = make_runner(run.sources, run.sink, models=["namer"], sink=BIG).plan
-    bad = make_runner(run.sources, run.sink, models=["dud"], sink=BIG).plan
+    half = make_runner(run.sources, run.sink, models=["namer"]).plan
+    bad = make_runner(run.sources, run.sink, models=["dud"]).plan
     half.lanes[1] = bad.lanes[1]
     run.runner.swapper.load = lambda name: half
     run.runner.swapper.begin(SwapArguments(shadow_s=0.5))
@@ -237,15 +236,9 @@ def test_one_swap_at_a_time_and_a_way_out(live):
 @quiet
 def test_a_model_that_was_switched_off_is_replaced_and_that_is_said(live):
     dud = {"plugin": "broken", "on_error": "skip"}
-
-    off = Flag()
     run = live(models=[dud], wait_for=Onset)
     stage = run.runner.lanes[0].channels[0].lane.models[0]
-    for _ in range(int(PATIENCE_S / 0.01)):
-        if stage.failed:
-            break
-        off.wait(0.01)
-    assert stage.failed
+    until(lambda: stage.failed)
     run.begin()
     assert run.settled()["state"] == "swapped"
     run.end()

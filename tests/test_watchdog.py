@@ -6,7 +6,8 @@ from threading import Event as Flag
 
 import pytest
 import scripted
-from scripted import EPOCH, INFO, PATIENCE_S, Namer, audio, many, then_wait
+from patience import PATIENCE_S, until
+from scripted import EPOCH, INFO, Namer, audio, many, then_wait
 
 from neurovocal.engine.config import SuperviseConfig
 from neurovocal.engine.notify import ServiceManager
@@ -40,7 +41,8 @@ def sleeper():
 
 
 def looker(runner, clock, **keys):
-    """A watchdog that looks when it is told to: the run's own never does here."""
+    """A watchdog that looks when it is told to, in place of the run's own."""
+    until(lambda: runner.started)  # or the run would start this one
     runner.watchdog.stop()
     settings = {
         "hang_s": 30.0,
@@ -63,16 +65,6 @@ def pass_time(watchdog, clock, seconds, healthy):
         until(lambda before=before: calls.entered > before)
         clock.advance(1.0)
         watchdog.look()
-
-
-def until(condition):
-    """Wait for another thread, by its effects."""
-    pause = Flag()
-    for _ in range(int(PATIENCE_S / 0.01)):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it never came to be")
 
 
 @pytest.mark.parametrize("wakes", [False, True], ids=["for ever", "for a while"])
