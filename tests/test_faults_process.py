@@ -3,21 +3,21 @@
 import json
 import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from threading import Event as Flag
 
 import pytest
 import yaml
 from command import neurovocal
-from patience import PATIENCE_S
+from passing import PassingRun
+from patience import PATIENCE_S, until
 
-from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.config import parse_config
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.journal import read_events, runs
 from neurovocal.engine.keys import add_client, make_engine_keys
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.runner import Runner
 from neurovocal.engine.testing import CollectSink
 from neurovocal.engine.types import Health, Stats
 
@@ -42,22 +42,12 @@ def station(seconds, sinks, *faults, **more):
     }
 
 
-def runner_of(data, *observers):
-    located = parse_located(yaml.safe_dump(data), "station.yaml")
-    return Runner(plan_of(parse_config(located), located), observers)
-
-
 class Watching(CollectSink):
     """Keeps health and statistics, and can be waited for."""
 
     def __init__(self):
         super().__init__({"health", "stats"})
-        self.is_open = Flag()
         self.flags = {"degraded": Flag(), "healthy": Flag()}
-
-    def open(self):
-        super().open()
-        self.is_open.set()  # as the last of all sinks
 
     def write(self, message):
         super().write(message)
@@ -67,6 +57,13 @@ class Watching(CollectSink):
 
     def await_(self, state):
         assert self.flags[state].wait(PATIENCE_S), f"no fault was ever {state}"
+
+    def subscriptions(self):
+        """How many the ZeroMQ sink had, each second."""
+        return [
+            stats.values["sinks"]["sink 'zmq'"]["subscriptions"]
+            for stats in self.events(Stats)
+        ]
 
 
 def zmq_sink(port):
@@ -84,9 +81,9 @@ def test_a_cut_network_is_cut_and_costs_no_label(tmp_path, background):
     }
     cut = {"fault": "network_cut", "at_s": 2, "for_s": 0.7}
     watching = Watching()
-    runner = runner_of(station(4.5, [zmq_sink(live), journal], cut), watching)
-    run = background(runner.run)
-    heard, ended = [], Flag()
+    run = PassingRun(station(4.5, [zmq_sink(live), journal], cut), watching)
+    run.begin(background)
+    heard, enough = [], Flag()
 
     def listen():
         with Subscriber(
@@ -95,48 +92,52 @@ def test_a_cut_network_is_cut_and_costs_no_label(tmp_path, background):
             replay=f"tcp://127.0.0.1:{replay}",
             start="run",
         ) as subscriber:
-            message = None
-            while message is not None or not ended.is_set():
+            while not enough.is_set():
                 message = subscriber.receive(0.5)
                 if message is not None:
-                    heard.append(message.seq)
+                    heard.append((message.seq, message.sample))
+
+    def sent():
+        return [
+            (seq, sample)
+            for kind, seq, sample in kept(tmp_path / "j.sqlite")
+            if kind == "offset"
+        ]
 
     listening = background(listen)
+    run.pass_to(1.9)
+    until(lambda: heard and heard == sent())
+    run.pass_to(2)
     watching.await_("degraded")
-    for port in (live, replay):
-        # The fault is told a moment before it strikes.
-        while not watching.flags["healthy"].wait(0.02):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
-            except ConnectionRefusedError:
-                break
-        else:
-            pytest.fail(f"port {port} was never refused")
+    until(lambda: all(map(refuses, (live, replay))))
+    run.pass_to(2.6)
+    run.pass_to(2.8)
     watching.await_("healthy")
-    outcome = run()
-    ended.set()
+    run.pass_to(4.4)
+    until(lambda: heard == sent() and heard[-1][1] > 4 * 32_000)
+    enough.set()
     listening()
-    assert outcome.errors == []
-    sent = [seq for kind, seq, _ in kept(tmp_path / "j.sqlite") if kind == "offset"]
-    assert heard == sent
+    assert run.end().errors == []
+    assert any(2 < sample / 32_000 < 2.6 for _, sample in heard)
+
+
+def refuses(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_connections_break_when_the_network_does(background):
     port = free_port()
     cut = {"fault": "network_cut", "at_s": 1, "for_s": 0.1}
     watching = Watching()
-    runner = runner_of(station(1.8, [zmq_sink(port)], cut), watching)
-    run = background(runner.run)
-    assert watching.is_open.wait(PATIENCE_S)
-    greeting = b""
-    while not greeting:  # until the sink is there, too
-        assert not watching.flags["degraded"].is_set()
-        reached = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
-        greeting = reached.recv(64)
-        if not greeting:
-            reached.close()
-    with reached:
-        assert greeting[:1] == b"\xff"  # ZeroMQ's own, through the proxy
+    run = PassingRun(station(1.8, [zmq_sink(port)], cut), watching)
+    run.begin(background)
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as reached:
+        assert reached.recv(64)[:1] == b"\xff"  # ZeroMQ's own, through the proxy
+        run.pass_to(1)
         rest = b"x"
         try:
             while rest:
@@ -144,7 +145,7 @@ def test_connections_break_when_the_network_does(background):
         except ConnectionResetError:
             pass
     watching.await_("degraded")
-    assert run().errors == []
+    assert run.end().errors == []
 
 
 def test_an_endpoint_that_is_taken_is_told_as_ever():
@@ -152,31 +153,83 @@ def test_an_endpoint_that_is_taken_is_told_as_ever():
     with socket.create_server(("127.0.0.1", 0)) as owner:
         port = owner.getsockname()[1]
         with pytest.raises(ConfigError, match=f"tcp://127.0.0.1:{port}: .* in use"):
-            runner_of(station(1, [zmq_sink(port)], cut)).run()
+            PassingRun(station(1, [zmq_sink(port)], cut)).runner.run()
 
 
 def test_a_subscriber_that_does_not_read_comes_and_goes(tmp_path, background):
     make_engine_keys(tmp_path / "engine")
     add_client(tmp_path / "engine", "deaf", "read", tmp_path / "deaf")
-    stall = {"fault": "subscriber_stall", "at_s": 0.5, "for_s": 1.2}
+    stall = {"fault": "subscriber_stall", "at_s": 1.5, "for_s": 20}
     keys = {"keys": str(tmp_path / "engine")}
     with pytest.raises(ConfigError, match="the engine asks for keys: name the folder"):
-        runner_of(station(1, [zmq_sink(free_port())], stall, **keys))
+        PassingRun(station(1, [zmq_sink(free_port())], stall, **keys))
     watching = Watching()
     stall["keys"] = str(tmp_path / "deaf")
-    runner = runner_of(station(3.3, [zmq_sink(free_port())], stall, **keys), watching)
-    assert runner.run().errors == []
-    counts = [
-        stats.values["sinks"]["sink 'zmq'"]["subscriptions"]
-        for stats in watching.events(Stats)
-    ]
-    assert max(counts) > 5
-    assert (counts[0], counts[-1]) == (0, 0)
+    run = PassingRun(station(40, [zmq_sink(free_port())], stall, **keys), watching)
+    run.begin(background)
+    run.pass_to(1.2)
+    until(watching.subscriptions)
+    run.pass_until(lambda: watching.subscriptions()[-1] > 5)
+    run.pass_to(22)
+    watching.await_("healthy")
+    run.pass_until(lambda: watching.subscriptions()[-1] == 0)
+    assert run.end().errors == []
+    assert watching.subscriptions()[0] == 0
+
+
+# A limit, and being killed, are of a whole process: these are processes of their own.
+CHILD = """
+import json, resource, sys
+sys.path.insert(0, sys.argv[1])
+from conftest import Background
+from passing import PassingRun
+from patience import until
+from test_faults_process import Health, Watching, kept
+
+watching = Watching()
+run = PassingRun(json.loads(sys.argv[2]), watching)
+run.begin(Background())
+"""
+
+FILL = (
+    CHILD
+    + """
+run.pass_to(0.8)
+until(lambda: resource.getrlimit(resource.RLIMIT_FSIZE)[0] == 0)
+run.pass_to(1.6)
+sinks = [sink for sink in run.runner.sinks if sink.name.startswith("sink")]
+until(lambda: all(sink.failures for sink in sinks))
+outcome = run.end()
+states = [e.state for e in watching.events(Health) if e.stage == "fault disk_full"]
+reasons = [sink.reason for sink in sinks]
+print(json.dumps([states, reasons, outcome.sentences()]))
+"""
+)
+
+KILL = (
+    CHILD
+    + """
+run.pass_to(1.5)
+until(lambda: kept(sys.argv[3]))
+run.end()
+"""
+)
+
+
+def child(script, data, *arguments):
+    """A script's exit code, output and errors."""
+    tests = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", script, tests, json.dumps(data), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_a_full_disk_costs_nothing_that_a_queue_can_hold(tmp_path):
-    """As a child process: the limit is the process's own."""
-
     def sinks(name):
         return [
             {
@@ -191,18 +244,19 @@ def test_a_full_disk_costs_nothing_that_a_queue_can_hold(tmp_path):
             },
         ]
 
+    data = station(3, sinks("whole"))
+    data["source"]["options"]["pace"] = "asap"
+    (tmp_path / "whole.yaml").write_text(yaml.safe_dump(data))
+    done = neurovocal("run", tmp_path / "whole.yaml", "--json")
+    assert done.code == 0, done.err
     full = {"fault": "disk_full", "at_s": 0.8, "for_s": 1}
-    for name, faults, pace in (("whole", [], "asap"), ("full", [full], "realtime")):
-        data = station(3, sinks(name), *faults)
-        data["source"]["options"]["pace"] = pace
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(data))
-        done = neurovocal("run", tmp_path / f"{name}.yaml", "--json")
-        assert done.code == 0, done.err
-    assert "File too large" in done.err
-    assert "journal" in done.err
-    events = [json.loads(line) for line in done.out.splitlines()]
-    states = [e["state"] for e in events if e.get("stage") == "fault disk_full"]
+    code, out, err = child(FILL, station(3, sinks("full"), full))
+    assert code == 0, err
+    states, reasons, sentences = json.loads(out)
     assert states == ["degraded", "healthy"]
+    assert "File too large" in reasons[0]
+    assert "journal" in reasons[1]
+    assert sentences == []
     whole, struck = (
         (tmp_path / f"{name}.jsonl").read_text() for name in ("whole", "full")
     )
@@ -220,13 +274,13 @@ def kept(path):
 
 
 def test_a_killed_run_keeps_what_was_committed(tmp_path):
-    journal = {"plugin": "journal", "options": {"path": str(tmp_path / "j.sqlite")}}
+    path = tmp_path / "j.sqlite"
+    journal = {"plugin": "journal", "options": {"path": str(path)}}
     data = station(30, [journal], {"fault": "kill", "at_s": 1.6})
-    (tmp_path / "station.yaml").write_text(yaml.safe_dump(data))
-    done = neurovocal("run", tmp_path / "station.yaml", "--plain")
-    assert done.code == -signal.SIGKILL
-    assert "injected: kill" in done.err
-    found = kept(tmp_path / "j.sqlite")
+    code, _, err = child(KILL, data, path)
+    assert code == -signal.SIGKILL, err
+    assert "injected: kill" in err
+    found = kept(path)
     assert found
     assert max(sample for _, _, sample in found) < 3 * 32_000
 

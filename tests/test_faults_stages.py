@@ -3,7 +3,9 @@
 from threading import Event as Flag
 
 import pytest
+from patience import until
 from scripted import EPOCH, INFO, audio, make_runner, many, then_wait
+from test_watchdog import looker, pass_time
 
 from neurovocal.engine.faults.herald import Herald
 from neurovocal.engine.faults.options import Crash
@@ -11,7 +13,7 @@ from neurovocal.engine.faults.stage import Charge, faulty_stage
 from neurovocal.engine.protocols import Controllable
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.testing import CollectSink, ScriptedSource
-from neurovocal.engine.timebase import NS, ManualClock, SystemClock
+from neurovocal.engine.timebase import NS, ManualClock
 from neurovocal.engine.types import Health, Label, Offset
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
@@ -101,30 +103,27 @@ def test_a_sink_that_crashes_is_opened_again_and_misses_nothing():
     assert len(told(other, "fault crash")) == 2
 
 
-def test_a_sink_that_hangs_is_replaced_and_hangs_once():
+def test_a_sink_that_hangs_is_replaced_and_hangs_once(background):
     """The one that takes its place shares the fault: it has struck already."""
-    last = Flag()
-    sink = CollectSink({"label", "health"})
-    write = sink.write
-
-    def note_the_last(message):
-        write(message)
-        if isinstance(message.event, Label) and message.sample > 9800:
-            last.set()
-
-    sink.write = note_the_last
-    source = ScriptedSource(INFO, then_wait(many(50, SONG), last), live=True)
-    hang = {"fault": "hang", "at_s": 5, "stage": "sink0", "for_s": 2}
+    clock, done = ManualClock(EPOCH, autojump=False), Flag()
+    sink, other = CollectSink({"label", "health"}), CollectSink({"health"})
+    source = ScriptedSource(INFO, then_wait(many(50, SONG), done), live=True)
+    hang = {"fault": "hang", "at_s": 5, "stage": "sink0", "for_s": 60}
     runner = make_runner(
         source,
-        sink,
+        *(sink, other),
         models=["namer"],
         sink={"on_error": "restart"},
-        clock=SystemClock(),
+        clock=clock,
         faults=[hang],
-        supervise={"hang_s": 0.8},
     )
-    outcome = runner.run()
+    run = background(runner.run)
+    until(lambda: told(other, "fault hang"))
+    pass_time(looker(runner, clock), clock, 30, runner.lanes[0])
+    assert runner.sinks[0].trouble[0] == "restarting"
+    until(lambda: clock.advance(0.2) or len(sink.events(Label)) == 50)
+    done.set()
+    outcome = run()
     assert outcome.errors == []
     assert runner.sinks[0].statistics()["replaced"] == 1
     # The message that hung counts as lost, though it came late.

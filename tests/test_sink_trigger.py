@@ -282,8 +282,11 @@ from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.timebase import SystemClock
 from neurovocal.engine.types import Ledger, Message, StreamInfo, Trigger
 
+from neurovocal.plugins import _player
+
+_player._STALL_S = 60.0  # a machine that is busy is no device that has stopped
 plugin = Registry().get("sink", "trigger")
-play = {"path": sys.argv[2], "device": sys.argv[1], "latest_ms": 5000, "block_ms": 20}
+play = {"path": sys.argv[2], "device": sys.argv[1], "latest_ms": 60000, "block_ms": 20}
 options = plugin.options(pattern="a", play=play, log=sys.argv[3])
 sink = plugin.build(options, BuildContext(clock=SystemClock(), run="test"))
 sink.open()
