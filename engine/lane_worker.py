@@ -327,8 +327,8 @@ class LaneWorker:
     def _tick(self) -> None:
         """Once a second: statistics and the anchor, for those who came late."""
         now = self._clock.monotonic_ns()
-        if now < self._next_stats_ns:
-            return
+        if now < self._next_stats_ns or not self.channels:
+            return  # before the first stream nobody hears what is told
         self._next_stats_ns = now + _STATS_NS
         look_at_load(self.channels)
         for change in self._lag.look(self.channels):

@@ -87,6 +87,8 @@ class _Planner:
         ]
         sinks = self._sinks(config.sinks, (), context)
         lanes = [lane and self._watched(lane, sinks, context) for lane in lanes]
+        if None not in lanes:
+            self._heard(sinks, [lane for lane in lanes if lane], context)
         control = None
         if config.shared.control is not None:
             control = self._stage(
@@ -208,13 +210,25 @@ class _Planner:
         """The lane with those who watch it; each must find there what it watches."""
         stages = [sink.stage for sink in [*shared, *lane.sinks]]
         watchers = [stage for stage in stages if stage.plugin.watch]
-        context = replace(
-            context, stream=lane.name, bundle=lane.bundle, models=lane.model_names
-        )
+        context = _context_of(lane, context)
         for stage in watchers:
             for problem in stage.plugin.check_lane(stage.options, context):
                 self._problem(stage.loc, f"lane '{lane.name}': {problem}")
         return replace(lane, watchers=watchers)
+
+    def _heard(
+        self,
+        shared: Sequence[SinkPlan],
+        lanes: Sequence[LanePlan],
+        context: BuildContext,
+    ) -> None:
+        """Each sink must be able to hear what it is to act on, in one lane at least."""
+        heard = [(sink.stage, lanes) for sink in shared]
+        heard += [(sink.stage, [lane]) for lane in lanes for sink in lane.sinks]
+        for stage, its_lanes in heard:
+            contexts = [_context_of(lane, context) for lane in its_lanes]
+            for problem in stage.plugin.check_lanes(stage.options, contexts):
+                self._problem(stage.loc, problem)
 
     def _stage(
         self, kind: Kind, stage: StageConfig, loc: Location, context: BuildContext
@@ -269,3 +283,10 @@ class _Planner:
     def _problem(self, loc: Location, message: str) -> None:
         self._mistaken |= not isinstance(message, Absent)
         self.problems.append(self.located.problem(loc, message))
+
+
+def _context_of(lane: LanePlan, context: BuildContext) -> BuildContext:
+    """What a sink may know of a lane that it hears."""
+    return replace(
+        context, stream=lane.name, bundle=lane.bundle, models=lane.model_names
+    )

@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -114,7 +114,7 @@ def _nothing(options: Any) -> frozenset[str]:
     return frozenset()
 
 
-def _no_problems(options: Any, context: BuildContext) -> Iterable[str]:
+def _no_problems(options: Any, context: Any) -> Iterable[str]:
     return ()
 
 
@@ -147,6 +147,9 @@ class Plugin(Generic[OptionsT]):
         each lane that the sink hears, what the sink is to act on.
     check_lane : callable
         For such a sink: as `check`, once per lane, with its bundle and models.
+    check_lanes : callable
+        For a sink: as `check`, with the contexts of all lanes that it hears: what
+        none of them can ever bring is a mistake.
     api : int
         Version of the contracts the plugin was written for.
     """
@@ -160,6 +163,9 @@ class Plugin(Generic[OptionsT]):
     devices: Callable[[], list[dict[str, Any]]] | None = None
     watch: Callable[[OptionsT, BuildContext], Any] | None = None
     check_lane: Callable[[OptionsT, BuildContext], Iterable[str]] = _no_problems
+    check_lanes: Callable[[OptionsT, Sequence[BuildContext]], Iterable[str]] = (
+        _no_problems
+    )
     api: int = API_VERSION
 
 

@@ -1,17 +1,21 @@
 """Which segments become clips, and where a clip begins and ends."""
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.registry import Options
+from neurovocal.engine.registry import BuildContext, Options
 from neurovocal.engine.types import Label, Offset, Surprise
 
 # Where no audio comes at all, so many segments wait for theirs.
 _MOST_WAITING = 1000
+# Models of which it is known what they bring.
+_BUILT_IN = {"classifier", "rnn_rbm"}
 
 
 class SelectOptions(Options):
@@ -30,6 +34,45 @@ class SelectOptions(Options):
     every: int = Field(default=1, ge=1)
     """Of those that pass the other rules, in each stream: the first, and then each
     so many-th."""
+
+
+def never_passed(rules: SelectOptions, lanes: Sequence[BuildContext]) -> Iterator[str]:
+    """A sentence for each rule that nothing can pass in any of the lanes."""
+    if rules.min_surprise is not None and not _may_bring("rnn_rbm", lanes):
+        yield "select.min_surprise: nothing brings surprise: add 'rnn_rbm' to 'models'"
+    asked = rules.units is not None or rules.min_posterior is not None
+    if asked and not _may_bring("classifier", lanes):
+        option = "min_posterior" if rules.units is None else "units"
+        yield f"select.{option}: nothing labels: add 'classifier' to 'models'"
+        return
+    known = _known_units(lanes)
+    if known is None:
+        return
+    for unit in rules.units or ():
+        if unit not in known:
+            close = get_close_matches(unit, known, n=1)
+            there = f"there are: {', '.join(known)}"
+            hint = f"did you mean '{close[0]}'?" if close else there
+            yield f"select.units: no model knows a unit '{unit}' ({hint})"
+
+
+def _may_bring(model: str, lanes: Sequence[BuildContext]) -> bool:
+    """Whether one of the lanes has it, or a model of which we do not know."""
+    models = {name for lane in lanes for name in lane.models}
+    return model in models or not models <= _BUILT_IN
+
+
+def _known_units(lanes: Sequence[BuildContext]) -> list[str] | None:
+    """Units that labels can have; None where that cannot be known."""
+    units: dict[str, None] = {}
+    for lane in lanes:
+        spec = lane.bundle.manifest.classifier if lane.bundle else None
+        if not set(lane.models) <= _BUILT_IN:
+            return None
+        if spec is not None:
+            units |= dict.fromkeys(unit for unit in spec.units if unit != spec.silence)
+            units[spec.unknown] = None
+    return list(units)
 
 
 @dataclass(slots=True)

@@ -31,6 +31,16 @@ def output_problems(path: str) -> Iterator[str]:
         yield f"'{path}' cannot be written: permission denied"
 
 
+def folder_problems(path: str) -> Iterator[str]:
+    """The same for a folder, which is made with those above it if it is not there."""
+    folder = Path(path).expanduser()
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not there.is_dir():
+        yield f"folder '{path}' cannot be written: '{there}' is a file"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield f"folder '{path}' cannot be written: permission denied"
+
+
 def claim(path: str) -> frozenset[str]:
     """Name under which two stages that write the same file are found out."""
     if path == STDOUT:

@@ -1,7 +1,8 @@
 """Clips: the sound of segments or bouts, with what was heard (docs/clips.md)."""
 
 import json
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +11,17 @@ from pydantic import Field
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.timebase import NS, Clock
 from neurovocal.engine.types import Block, Message, Withheld
-from neurovocal.plugins._clip_choice import Choice, Piece, SelectOptions
+from neurovocal.plugins._clip_choice import (
+    Choice,
+    Piece,
+    SelectOptions,
+    never_passed,
+)
 from neurovocal.plugins._clip_store import ClipStore, Limits, NoRoom
 from neurovocal.plugins._clip_stream import ClipStream, Lengths, encoded
+from neurovocal.plugins._output import folder_problems
+
+log = logging.getLogger("neurovocal")
 
 _MB = 1_000_000
 # Labels may come so long after the offset; the engine hands on audio in blocks of at
@@ -98,6 +107,7 @@ class ClipsSink:
         self._deleted = 0
         self._told_ns = -_RETRY_NS  # when that the folder was deleted
         self._written = self._incomplete = self._refused = self._empty = 0
+        self._refused_told = 0
 
     @property
     def trouble(self) -> str | None:
@@ -138,6 +148,10 @@ class ClipsSink:
         """Write the clips of which the end has not been heard."""
         while self._streams:
             self._end(next(iter(self._streams)))
+        if self._refused != self._refused_told:
+            more = self._refused - self._refused_told
+            log.warning("%d clips were not written to '%s'", more, self._store.folder)
+            self._refused_told = self._refused
 
     def stats(self) -> dict[str, object]:
         """What was written, and what was not, and why."""
@@ -191,7 +205,7 @@ class ClipsSink:
             self._store.write(path, audio, content)
         except (NoRoom, OSError) as error:
             self._refused += 1
-            self._trouble = self._sentence(error)
+            self._fail(error)
             return
         self._all_is_well()
         self._written += 1
@@ -209,9 +223,15 @@ class ClipsSink:
         try:
             self._store.probe()
         except (NoRoom, OSError) as error:
-            self._trouble = self._sentence(error)
+            self._fail(error)
         else:
             self._all_is_well()
+
+    def _fail(self, error: Exception) -> None:
+        """No clip is taken; the log has the first such moment, health each."""
+        before, self._trouble = self._trouble, self._sentence(error)
+        if not before:
+            log.warning("%s", self._trouble)
 
     def _all_is_well(self) -> None:
         """Clips are taken again; that their folder was deleted is told for a while."""
@@ -221,6 +241,8 @@ class ClipsSink:
             folder = self._store.folder
             self._trouble = f"'{folder}' was deleted, with its clips, and made again"
         elif self._clock.monotonic_ns() - self._told_ns >= _RETRY_NS:
+            if self._trouble:
+                log.warning("clips are written to '%s' again", self._store.folder)
             self._trouble = ""
 
     def _sentence(self, error: Exception) -> str:
@@ -258,10 +280,16 @@ def _claims(options: ClipsOptions) -> frozenset[str]:
     return frozenset({f"folder:{Path(options.path).expanduser().resolve()}"})
 
 
+def _unheard(options: ClipsOptions, lanes: Sequence[BuildContext]) -> Iterator[str]:
+    return never_passed(options.select, lanes)
+
+
 plugin = Plugin(
     kind="sink",
     options=ClipsOptions,
     build=_build,
     summary="Keeps the sound of segments or bouts, with labels, within quotas",
     resources=_claims,
+    check=lambda options, context: folder_problems(options.path),
+    check_lanes=_unheard,
 )

@@ -16,7 +16,7 @@ from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.resampler import scaled
 from neurovocal.engine.types import Block, Gap, Message, StreamInfo, Withheld
 from neurovocal.plugins._float_wave import FloatWave
-from neurovocal.plugins._output import TextOutput
+from neurovocal.plugins._output import TextOutput, folder_problems
 from neurovocal.plugins._place import Place
 
 log = logging.getLogger("neurovocal")
@@ -220,4 +220,5 @@ plugin = Plugin(
     build=_build,
     summary="Keeps the audio with its gaps, so that a live run can be replayed",
     resources=_claims,
+    check=lambda options, context: folder_problems(options.path),
 )

@@ -7,6 +7,7 @@ from neurovocal.engine.errors import ConfigError, StageError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Audio, Float32, Message, StreamInfo
 from neurovocal.plugins._float_wave import FloatWave
+from neurovocal.plugins._output import folder_problems
 from neurovocal.plugins._place import Place
 from neurovocal.plugins.sink_recording import track_name
 
@@ -117,4 +118,5 @@ plugin = Plugin(
     build=_build,
     summary="Writes synthesized sound into WAV files, in time with the stream",
     resources=_claims,
+    check=lambda options, context: folder_problems(options.path),
 )

@@ -355,7 +355,12 @@ def _check(options: FolderOptions, context: BuildContext) -> Iterator[str]:
 
 
 def _resources(options: FolderOptions) -> frozenset[str]:
-    return frozenset([f"folder:{Path(options.path).resolve()}"])
+    claims = [f"folder:{Path(options.path).resolve()}"]
+    if options.state is not None:
+        claims.append(f"file:{Path(options.state).resolve()}")
+    if options.set_aside is not None:
+        claims.append(f"folder:{Path(options.set_aside).resolve()}")
+    return frozenset(claims)
 
 
 def _build(options: FolderOptions, context: BuildContext) -> FolderSource:

@@ -51,8 +51,13 @@ def rehearse(
     ] = 20.0,
     seed: Annotated[int, typer.Option(help="Decides when each fault strikes.")] = 0,
     jobs: Annotated[
-        int, typer.Option(min=1, max=64, help="Faults rehearsed at the same time.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Faults rehearsed at the same time: 4, or 1 with --live.",
+        ),
+    ] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Hear the real source; compare no labels.")
     ] = False,
@@ -73,13 +78,15 @@ def rehearse(
     if live and recording is not None:
         raise ConfigError("--live hears the real source: leave out --recording")
     located = read_located(find_config(config), set_ or [])
-    wishes = Wishes(names, recording, seconds, seed, jobs, live)
+    # Many a device can be opened by one process only.
+    at_once = jobs or (1 if live else 4)
+    wishes = Wishes(names, recording, seconds, seed, at_once, live)
     with _folder(keep) as folder:
         programme = Programme(located, wishes, folder, _plan_of)
         rows = _carry_out(programme)
     failed = [row for row in rows if row.verdict == "FAILED"]
     alone = (failed or rows)[-1].fault.split()[0]
-    again = _again(config, alone, recording, seed, set_ or [])
+    again = _again(config, alone, recording, seed, live, set_ or [])
     if as_json:
         report = {
             "configuration": located.name,
@@ -178,11 +185,17 @@ def _print(programme: Programme, rows: list[Row], again: str) -> None:
 
 
 def _again(
-    config: str, fault: str, recording: str | None, seed: int, set_: list[str]
+    config: str,
+    fault: str,
+    recording: str | None,
+    seed: int,
+    live: bool,
+    set_: list[str],
 ) -> str:
     """Command that repeats one fault."""
     words = ["neurovocal", "rehearse", config, "--only", fault]
     words += ["--seed", str(seed)]
+    words += ["--live"] if live else []
     if recording is not None:
         words += ["--recording", recording]
     for each in set_:

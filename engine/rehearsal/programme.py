@@ -9,7 +9,7 @@ from threading import Event as Flag
 
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.located import Located
-from neurovocal.engine.plan import Plan, base_of
+from neurovocal.engine.plan import LanePlan, Plan, base_of
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.rehearsal.compare import Sound
 from neurovocal.engine.rehearsal.evidence import Evidence
@@ -115,6 +115,11 @@ class Programme:
         sample = self._stand_in("check")
         # With the lines of the user's file, for mistakes.
         self._plan = plan_of(replace(located, data=sample.data), self._base)
+        if wishes.live and not any(_is_live(lane) for lane in self._plan.lanes):
+            raise ConfigError(
+                "--live hears microphones, pipes and other live sources, and there is "
+                "none: leave it out"
+            )
         self._sample_rate = _rate_of(self._plan, self._tapes)
         self._tape_rate = self._tapes[0].sample_rate if self._tapes else _LIVE_RATE
         self.notes = [*self._played(), *sample.notes, *_resuming(sample)]
@@ -230,6 +235,11 @@ class Programme:
         if self._wishes.recording is None:
             words += " (--recording names another)"
         return [words]
+
+
+def _is_live(lane: LanePlan) -> bool:
+    context = BuildContext(clock=SystemClock(), run="live")
+    return bool(lane.source.build(context).live)
 
 
 def _rate_of(plan: Plan, tapes: Sequence[Tape]) -> int:

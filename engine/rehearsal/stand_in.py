@@ -145,6 +145,8 @@ class StandInMaker:
             if stage.kind == "source":
                 if tapes:
                     self._play(stage, next(sources))
+                else:
+                    self._keep(stage, made, elsewhere)
             elif stage.kind == "sink" and self._leave_out(stage, made):
                 left_out.append(stage.data)
             else:
@@ -179,6 +181,36 @@ class StandInMaker:
             **{name: value for name, value in common.items() if value is not None},
         }
 
+    def _keep(self, stage: Stage, made: StandIn, elsewhere: Elsewhere) -> None:
+        """The real source; of one that takes what it finds, only the ways of it.
+
+        A device can be listened to beside others. Files and folders that a source
+        owns are changed by it: it gets empty ones.
+        """
+        plugin, options = self._checked[stage.loc]
+        given = stage.data.get("options") or {}
+        new = moved(plugin, options, given, elsewhere)
+        if left := sorted(c for c in new.left if c.startswith(("file:", "folder:"))):
+            raise ConfigError(self._immovable(stage, left))
+        if "stdin" in plugin.resources(options):
+            raise ConfigError(
+                self._located.problem(
+                    stage.loc,
+                    f"source '{stage.name}' reads standard input, which many runs "
+                    "cannot share: give it a command, or rehearse without --live",
+                )
+            )
+        if new.on_disk:
+            claims = plugin.resources(plugin.options.model_validate(new.options))
+            for place in new.places.values():
+                if f"folder:{Path(place).resolve()}" in claims:
+                    Path(place).mkdir()
+            made.notes.append(
+                f"source '{stage.name}' finds an empty folder: what lies in yours "
+                "would be taken"
+            )
+            stage.data["options"] = new.options
+
     def _leave_out(self, stage: Stage, made: StandIn) -> bool:
         """Whether a sink takes no part, because it would be heard or is unknown."""
         plugin, options = self._checked[stage.loc]
@@ -201,17 +233,17 @@ class StandInMaker:
         plugin, options = self._checked[stage.loc]
         new = moved(plugin, options, stage.data.get("options") or {}, elsewhere)
         if new.left:
-            raise ConfigError(
-                self._located.problem(
-                    stage.loc,
-                    f"{stage.kind} '{stage.name}' owns {', '.join(sorted(new.left))}, "
-                    "and no option of it says so: the rehearsal cannot put that "
-                    "elsewhere; leave this stage out",
-                )
-            )
+            raise ConfigError(self._immovable(stage, sorted(new.left)))
         stage.data["options"] = new.options
         if stage.kind == "sink":
             _note_places(stage, new, made)
+
+    def _immovable(self, stage: Stage, claims: Sequence[str]) -> str:
+        return self._located.problem(
+            stage.loc,
+            f"{stage.kind} '{stage.name}' owns {', '.join(claims)}, and no option of "
+            "it says so: the rehearsal cannot put that elsewhere; leave this stage out",
+        )
 
     def _make_keys(self, made: StandIn, folder: Path) -> None:
         engine, made.keys = folder / "keys", folder / "subscriber-keys"
