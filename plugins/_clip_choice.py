@@ -3,12 +3,12 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
+from neurovocal.engine.hint import hint
 from neurovocal.engine.registry import BuildContext, Options
 from neurovocal.engine.types import Label, Offset, Surprise
 
@@ -50,10 +50,8 @@ def never_passed(rules: SelectOptions, lanes: Sequence[BuildContext]) -> Iterato
         return
     for unit in rules.units or ():
         if unit not in known:
-            close = get_close_matches(unit, known, n=1)
-            there = f"there are: {', '.join(known)}"
-            hint = f"did you mean '{close[0]}'?" if close else there
-            yield f"select.units: no model knows a unit '{unit}' ({hint})"
+            meant = hint(unit, known, "there are:")
+            yield f"select.units: no model knows a unit '{unit}' ({meant})"
 
 
 def _may_bring(model: str, lanes: Sequence[BuildContext]) -> bool:
