@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from difflib import get_close_matches
@@ -47,6 +48,15 @@ class Header:
     n_samples: int | None
     truncated: bool
     start: Start
+
+
+def channel_problem(header: Header, numbers: Sequence[int]) -> str | None:
+    """What is wrong with a recording of which these channels are asked for."""
+    highest = max(numbers)
+    if highest <= header.channels:
+        return None
+    has = f"{header.channels} channel" + "s" * (header.channels > 1)
+    return f"'{header.path}' has {has}, there is no channel {highest}"
 
 
 def find_recordings(name: str, context: BuildContext, recursive: bool) -> list[Path]:

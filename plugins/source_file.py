@@ -13,13 +13,13 @@ from neurovocal.engine.protocols import StreamItem
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
 from neurovocal.plugins._audio import Channels, Pacer, channels_problem, finite_items
-from neurovocal.plugins._recording import (
-    Header,
-    Recording,
-    find_recordings,
-    inspect,
-    stream_names,
+from neurovocal.plugins._playlist import (
+    check_one_rate,
+    find_all,
+    inspect_all,
+    unused_channels,
 )
+from neurovocal.plugins._recording import Header, Recording, stream_names
 from neurovocal.plugins._recording_time import TimeZone, utc_ns, zone_of
 from neurovocal.plugins._starts import describe_starts, doubtful_starts
 
@@ -115,17 +115,22 @@ class FileSource:
         self.failures.clear()
         self.recordings.clear()
         options = self._options
-        paths, problems = _find(options, self._context)
+        paths, problems = find_all(options.path, self._context, options.recursive)
         if problems:
             raise AudioFileError("\n".join(problems))
         policy = options.on_bad_file or ("skip" if len(paths) > 1 else "fail")
         self._fail = policy == "fail"
-        self._asked = options.channels or [1]
-        self._channels = Channels(self._asked, options.mix)
-        headers = self._headers = self._inspect(paths)
+        asked = options.channels or [1]
+        self._channels = Channels(asked, options.mix)
+        headers, problems = inspect_all(paths, asked, self._zone)
+        if problems and (self._fail or not headers):
+            raise AudioFileError("\n".join(problems))
+        self._headers = headers
+        self.failures += problems
         if options.streams == "one":
-            _check_one_rate(headers)
-        self._notice_channels(headers)
+            check_one_rate(headers)
+        if options.channels is None:
+            self.notices += unused_channels(headers)
         if options.start_utc == "metadata":
             self.notices += doubtful_starts(headers)
         self._pacer = Pacer(
@@ -142,7 +147,8 @@ class FileSource:
     def describe(self) -> Iterator[str]:
         """Lines for ``neurovocal check``: the start of each recording, as used."""
         if self._options.start_utc == "metadata":
-            paths, _ = _find(self._options, self._context)
+            options = self._options
+            paths, _ = find_all(options.path, self._context, options.recursive)
             yield from describe_starts(paths, self._zone)
 
     def starts(self) -> Iterator[str]:
@@ -174,39 +180,6 @@ class FileSource:
         if self._recording is not None:
             self._recording.close()
             self._recording = None
-
-    def _inspect(self, paths: list[Path]) -> list[Header]:
-        headers, problems = [], []
-        for path in paths:
-            try:
-                header = inspect(path, self._zone)
-                self._check_channels(header)
-                headers.append(header)
-            except AudioFileError as error:
-                problems.append(str(error))
-        if problems and (self._fail or not headers):
-            raise AudioFileError("\n".join(problems))
-        self.failures += problems
-        return headers
-
-    def _check_channels(self, header: Header) -> None:
-        highest = max(self._asked)
-        if highest > header.channels:
-            has = f"{header.channels} channel" + "s" * (header.channels > 1)
-            raise AudioFileError(
-                f"'{header.path}' has {has}, there is no channel {highest}"
-            )
-
-    def _notice_channels(self, headers: list[Header]) -> None:
-        several = [header for header in headers if header.channels > 1]
-        if several and self._options.channels is None:
-            first, more = several[0], len(several) - 1
-            others = f" (and {more} more recordings alike)" if more else ""
-            every = list(range(1, first.channels + 1))
-            self.notices.append(
-                f"'{first.path}' has {first.channels} channels{others}: using "
-                f"channel 1 (choose with channels: {every})"
-            )
 
     def _stream(self, header: Header, name: str) -> StreamInfo:
         if self._options.streams == "one":
@@ -273,33 +246,8 @@ class FileSource:
             self.failures.append(recording.problem)
 
 
-def _find(options: FileOptions, context: BuildContext) -> tuple[list[Path], list[str]]:
-    """Paths of all recordings asked for, and what could not be found."""
-    asked = [options.path] if isinstance(options.path, str) else options.path
-    paths: list[Path] = []
-    problems: list[str] = []
-    for name in asked:
-        try:
-            paths += find_recordings(name, context, options.recursive)
-        except AudioFileError as error:
-            problems.append(str(error))
-    if not asked:
-        problems.append("path: name at least one recording")
-    return paths, problems
-
-
-def _check_one_rate(headers: list[Header]) -> None:
-    first = headers[0]
-    for header in headers:
-        if header.sample_rate != first.sample_rate:
-            raise AudioFileError(
-                f"'{header.path}' has {header.sample_rate} Hz and '{first.path}' "
-                f"{first.sample_rate} Hz: one stream has one rate (use streams: each)"
-            )
-
-
 def _check(options: FileOptions, context: BuildContext) -> Iterator[str]:
-    paths, problems = _find(options, context)
+    paths, problems = find_all(options.path, context, options.recursive)
     yield from problems
     if options.channels is not None:
         problem = channels_problem(options.channels)

@@ -16,7 +16,7 @@ from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import Anchor, Block, Gap, Health, StreamInfo
 from neurovocal.plugins._arrivals import Arrival, Arrivals
 from neurovocal.plugins._audio import Channels, channels_problem, finite_items
-from neurovocal.plugins._recording import Header, Recording
+from neurovocal.plugins._recording import Header, Recording, channel_problem
 from neurovocal.plugins._recording_time import TimeZone, zone_of
 from neurovocal.plugins._taken import Taken, can_be_read, fingerprint
 
@@ -174,9 +174,8 @@ class FolderSource:
                 continue  # the next look finds out
             if arrival.header is None:
                 self._put_aside(arrival, arrival.problem or "it is unusable")
-            elif (most := max(self._options.channels)) > arrival.header.channels:
-                has = f"{arrival.header.channels} channels, there is no {most}"
-                self._put_aside(arrival, f"'{arrival.path}' has {has}")
+            elif lack := channel_problem(arrival.header, self._options.channels):
+                self._put_aside(arrival, lack)
             else:
                 yield from self._hear(arrival, arrival.header)
 

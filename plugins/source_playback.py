@@ -14,7 +14,12 @@ from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import StreamInfo
 from neurovocal.plugins._audio import Channels, channels_problem
 from neurovocal.plugins._live import Intake
-from neurovocal.plugins._recording import Header, find_recordings, inspect
+from neurovocal.plugins._recording import (
+    Header,
+    channel_problem,
+    find_recordings,
+    inspect,
+)
 from neurovocal.plugins._tape import Tape, TapePlayer
 
 
@@ -145,11 +150,9 @@ def _one(name: str, context: BuildContext) -> Path:
 
 
 def _check_fit(options: PlaybackOptions, header: Header) -> None:
-    if max(options.channels) > header.channels:
-        raise AudioFileError(
-            f"'{header.path}' has {header.channels} channels, there is no channel "
-            f"{max(options.channels)}"
-        )
+    problem = channel_problem(header, options.channels)
+    if problem is not None:
+        raise AudioFileError(problem)
     length = header.n_samples
     if length is not None and options.start_s * header.sample_rate >= length:
         raise AudioFileError(

@@ -141,7 +141,7 @@ def test_too_few_channels_are_a_reason(tmp_path):
     items = take(make(tmp_path, channels=[2]))
     (state, detail), *_ = told(items)
     assert state == "lossy"
-    assert detail.endswith("mono.wav' has 1 channels, there is no 2")
+    assert detail.endswith("mono.wav' has 1 channel, there is no channel 2")
 
 
 def test_a_folder_that_goes_away_and_comes_back(tmp_path):

@@ -1,0 +1,93 @@
+"""Which recordings a file source was asked for, and whether they can be used."""
+
+from collections.abc import Iterator, Sequence
+from datetime import tzinfo
+from pathlib import Path
+
+from neurovocal.engine.errors import AudioFileError
+from neurovocal.engine.registry import BuildContext
+from neurovocal.plugins._recording import (
+    Header,
+    channel_problem,
+    find_recordings,
+    inspect,
+)
+
+
+def find_all(
+    names: str | Sequence[str], context: BuildContext, recursive: bool
+) -> tuple[list[Path], list[str]]:
+    """Paths of all recordings asked for, and what could not be found.
+
+    Parameters
+    ----------
+    names : str or sequence of str
+        Recordings, folders, patterns.
+    context : BuildContext
+        Relative names start from its base folder.
+    recursive : bool
+        Whether folders inside a folder are searched, too.
+    """
+    asked = [names] if isinstance(names, str) else names
+    paths: list[Path] = []
+    problems: list[str] = []
+    for name in asked:
+        try:
+            paths += find_recordings(name, context, recursive)
+        except AudioFileError as error:
+            problems.append(str(error))
+    if not asked:
+        problems.append("path: name at least one recording")
+    return paths, problems
+
+
+def inspect_all(
+    paths: Sequence[Path], channels: Sequence[int], zone: tzinfo | None
+) -> tuple[list[Header], list[str]]:
+    """Headers of those that can be used, and what is wrong with the others.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The recordings.
+    channels : sequence of int
+        Channels that each must have, counted from 1.
+    zone : tzinfo, optional
+        Of times that do not say theirs.
+    """
+    headers, problems = [], []
+    for path in paths:
+        try:
+            header = inspect(path, zone)
+        except AudioFileError as error:
+            problems.append(str(error))
+            continue
+        if (problem := channel_problem(header, channels)) is None:
+            headers.append(header)
+        else:
+            problems.append(problem)
+    return headers, problems
+
+
+def check_one_rate(headers: Sequence[Header]) -> None:
+    """Raise AudioFileError unless the recordings can be one stream."""
+    first = headers[0]
+    for header in headers:
+        if header.sample_rate != first.sample_rate:
+            raise AudioFileError(
+                f"'{header.path}' has {header.sample_rate} Hz and '{first.path}' "
+                f"{first.sample_rate} Hz: one stream has one rate (use streams: each)"
+            )
+
+
+def unused_channels(headers: Sequence[Header]) -> Iterator[str]:
+    """A sentence, where the user did not choose and there is a choice."""
+    several = [header for header in headers if header.channels > 1]
+    if several:
+        first, more = several[0], len(several) - 1
+        others = f" (and {more} more recordings alike)" if more else ""
+        every = list(range(1, first.channels + 1))
+        yield (
+            f"'{first.path}' has {first.channels} channels{others}: using "
+            f"channel 1 (choose with channels: {every})"
+        )
