@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from neurovocal.engine.control_client import Control
 from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.keepalive import keep_alive
 from neurovocal.engine.keys import use_client_keys
 from neurovocal.engine.received import Missed, Received, Sequences, received_of
 from neurovocal.engine.replay_client import ReplayClient
@@ -170,6 +171,7 @@ class Subscriber:
             bulky = group & BULK_KINDS
             most = MAX_PAYLOAD if bulky else MAX_HEADER  # no other part is longer
             connection.setsockopt(zmq.MAXMSGSIZE, most)
+            keep_alive(connection)
             for subject in self._subjects(group):
                 connection.subscribe(subject)
             connection.subscribe(ready_topic(name, part, len(groups)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.keepalive import keep_alive
 from neurovocal.engine.keys import use_client_keys
 from neurovocal.engine.orders import CommandError
 
@@ -76,6 +77,7 @@ class Control:
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES)
         # Without a connection nothing can be sent: that tells whether one is there.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        keep_alive(self._socket, asks=True)
         try:
             if self._keys is not None:
                 use_client_keys(self._socket, self._keys)

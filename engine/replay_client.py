@@ -1,5 +1,6 @@
 """Asks a replay socket for what a subscriber missed."""
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.keepalive import keep_alive
 from neurovocal.engine.keys import use_client_keys
+from neurovocal.engine.printable import printable
 from neurovocal.engine.received import Received, received_of
 from neurovocal.engine.resume import Key, Position, Resumer, Start
 from neurovocal.engine.wire import MAX_PAYLOAD, WireError, decode
@@ -16,9 +19,14 @@ from neurovocal.engine.wire import MAX_PAYLOAD, WireError, decode
 if TYPE_CHECKING:
     import zmq
 
+log = logging.getLogger("neurovocal")
+
 _PARTS = 3  # of a message
 # Questions that wait for an engine that is not there.
 _MOST_WAITING = 100
+# So long without an answer that is waited for, the user is told.
+_PATIENCE_S = 5.0
+_SHOWN = 200  # letters of what a stranger says
 
 
 class _Reply(msgspec.Struct):
@@ -26,6 +34,7 @@ class _Reply(msgspec.Struct):
 
     ok: bool
     id: int | None = None
+    error: str = ""
     topics: list[tuple[str, str]] | None = None
     more: bool = False
 
@@ -56,6 +65,8 @@ class ReplayClient:
         self._keys = keys
         self._resumer = Resumer(kinds, streams, start, positions)
         self._socket: zmq.Socket[bytes] | None = None
+        self._unanswered_s: float | None = None  # since when
+        self._told = ""
 
     @property
     def connection(self) -> "zmq.Socket[bytes]":
@@ -72,6 +83,7 @@ class ReplayClient:
         self._socket.setsockopt(zmq.SNDHWM, _MOST_WAITING)
         # A question to an engine that is not there would only be answered twice.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        keep_alive(self._socket, asks=True)
         if self._keys is not None:
             use_client_keys(self._socket, self._keys)
         try:
@@ -101,13 +113,34 @@ class ReplayClient:
     def _ask(self) -> None:
         import zmq
 
+        now_s = time.monotonic()
+        self._complain(now_s)
         if not self.connection.poll(0, zmq.POLLOUT):
             return  # nobody is there yet, or any more
-        for question in self._resumer.questions(time.monotonic()):
+        for question in self._resumer.questions(now_s):
             try:
                 self.connection.send(msgspec.json.encode(question), zmq.DONTWAIT)
             except zmq.Again:
                 return  # more than wait in line: they are asked again
+
+    def _complain(self, now_s: float) -> None:
+        """Tell once that what was missed is waited for in vain."""
+        if not self._resumer.waiting:
+            self._unanswered_s = None
+        elif self._unanswered_s is None:
+            self._unanswered_s = now_s
+        elif now_s - self._unanswered_s > _PATIENCE_S:
+            self._tell("does not answer: messages wait for those before them")
+
+    def _tell(self, what: str) -> None:
+        if what != self._told:
+            self._told = what
+            log.warning(
+                "the replay socket %s %s (is it the 'replay' endpoint of the engine's "
+                "journal, or of a relay?)",
+                self.endpoint,
+                what,
+            )
 
     def _listen(self) -> None:
         import zmq
@@ -120,8 +153,15 @@ class ReplayClient:
             self._hear(_reply_of(head), parts)
 
     def _hear(self, reply: _Reply, parts: list[bytes]) -> None:
-        if not reply.ok or reply.id is None:
+        self._unanswered_s = None
+        if not reply.ok:
             # No journal yet, or a disk in trouble: the question is asked again.
+            if reply.id is not None:
+                self._resumer.refused(reply.id, time.monotonic())
+            self._tell(f"refuses: {printable(reply.error[:_SHOWN])}")
+            return
+        self._told = ""
+        if reply.id is None:
             return
         if reply.topics is not None:
             self._resumer.topics(reply.id, reply.topics)

@@ -47,6 +47,11 @@ _MOST_NUMBERS = 1000
 _RETRY_S = 0.15
 # A topic in which nothing happens may have lost its last message.
 _LOOK_S = 2.0
+# Without any answer, so much of live messages is held back before they go on: as long
+# as a station that is down with its journal is not heard, there is nothing to win.
+_STARVED_S = 60.0
+# What a silence adds to that at most.
+_SILENCE_S = 10.0
 
 
 class Position(NamedTuple):
@@ -66,6 +71,8 @@ class _Topic:
     asked_s: float = float("-inf")
     due_s: float = float("-inf")  # when to ask next
     held_since_s: float = 0.0
+    heard_s: float = 0.0  # when the last live message came
+    starved_s: float = 0.0  # how long they have come without an answer
 
 
 class Resumer:
@@ -83,8 +90,9 @@ class Resumer:
     positions : mapping of (kind, stream) to Position
         Where an earlier subscriber stopped.
     patience_s : float
-        How long live messages are held for older ones that the journal cannot
-        give; then these count as missed.
+        How long after a hole was seen the journal must still have nothing for it;
+        then what is in it counts as missed. What counts is when the journal was
+        asked: one who does not listen for a while loses nothing by it.
     """
 
     def __init__(
@@ -106,8 +114,9 @@ class Resumer:
             if key[0] in self.kinds and (streams is None or key[1] in streams)
         }
         self._held = 0  # messages in all topics
+        self._unbegun = start != "now" or bool(self._topics)  # no answer yet at all
         self._numbers = 0
-        self._asked: dict[int, Key] = {}
+        self._asked: dict[int, tuple[Key, float]] = {}
         self._listing: int | None = None
         self._listed_s = float("-inf")
 
@@ -120,13 +129,12 @@ class Resumer:
         if not known.behind and self._follows(known, message):
             self._hand_out(known, message)
         elif not _is_old(known, message):
-            if not known.held:
-                known.held_since_s = now_s
-            if not known.behind:
-                known.behind, known.due_s = True, now_s
-            if self._held < _MOST_HELD_IN_ALL:
-                self._held += len(known.held) < _MOST_HELD
-                known.held.append(message)  # else it is asked for when it is its turn
+            self._hold(known, message, now_s)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything depends on an answer."""
+        return self._held > 0 or self._unbegun
 
     def questions(self, now_s: float) -> list[Question]:
         """What to send to the replay socket now."""
@@ -144,7 +152,6 @@ class Resumer:
         questions += [
             self._question(key, self._topics[key], now_s) for key in self._due(now_s)
         ]
-        self._let_go(now_s)
         return questions
 
     def _due(self, now_s: float) -> list[Key]:
@@ -168,7 +175,7 @@ class Resumer:
         """Take the answer to the question which topics the journal has."""
         if number != self._listing:
             return
-        self._listing = None
+        self._listing, self._unbegun = None, False
         for key in keys:
             wanted = self._streams is None or key[1] in self._streams
             if wanted and key[0] in self.kinds and key not in self._topics:
@@ -178,24 +185,52 @@ class Resumer:
         self, number: int, messages: list[Received], *, more: bool, now_s: float
     ) -> None:
         """Take an answer: messages after the position, the oldest first."""
-        key = self._asked.pop(number, None)
+        key, asked_s = self._asked.pop(number, (None, 0.0))
         known = self._topics.get(key) if key else None
         if known is None:
             return
         # One that was asked again since is as good; its answer says the same.
         if known.question == number:
             known.question = None
+        known.starved_s, self._unbegun, goes_on = 0.0, False, False
         for message in messages:
             if not _is_old(known, message):
                 self._hand_out(known, message)
-                known.held_since_s = now_s  # it goes on: patience begins anew
+                goes_on = True
         self._release(known)
+        if goes_on:
+            known.held_since_s = now_s  # it goes on: patience begins anew
+        elif not more:
+            self._give_up(known, asked_s, now_s)
         if known.held:
             known.due_s = now_s if more else now_s + _RETRY_S
         elif more:
             known.behind, known.due_s = True, now_s
         else:
             known.behind = False
+
+    def refused(self, number: int, now_s: float) -> None:
+        """Take the answer that there is none now; the question is asked again."""
+        key, asked_s = self._asked.pop(number, (None, 0.0))
+        known = self._topics.get(key) if key else None
+        if known is not None:
+            known.starved_s = 0.0
+            self._give_up(known, asked_s, now_s)
+
+    def _hold(self, known: _Topic, message: Received, now_s: float) -> None:
+        """Keep a live message until those before it have come."""
+        if known.held:
+            known.starved_s += min(now_s - known.heard_s, _SILENCE_S)
+        else:
+            known.held_since_s, known.starved_s = now_s, 0.0
+        known.heard_s = now_s
+        if not known.behind:
+            known.behind, known.due_s = True, now_s
+        if self._held < _MOST_HELD_IN_ALL:
+            self._held += len(known.held) < _MOST_HELD
+            known.held.append(message)  # else it is asked for when it is its turn
+        if known.starved_s > _STARVED_S:
+            self._skip_hole(known, now_s)
 
     def _wants_list(self, now_s: float) -> bool:
         late = now_s - self._listed_s
@@ -205,7 +240,7 @@ class Resumer:
 
     def _question(self, key: Key, known: _Topic, now_s: float) -> Question:
         known.question, known.asked_s = self._next_number(), now_s
-        self._asked[known.question] = key
+        self._asked[known.question] = (key, now_s)
         if len(self._asked) > _MOST_NUMBERS:
             del self._asked[next(iter(self._asked))]
         after = known.position._asdict() if known.position else None
@@ -231,14 +266,18 @@ class Resumer:
             else:
                 return
 
-    def _let_go(self, now_s: float) -> None:
-        """What the journal cannot give in time is missed, and life goes on."""
-        for known in self._topics.values():
-            if known.held and now_s - known.held_since_s > self._patience_s:
-                self._hand_out(known, self._next_held(known))
-                self._release(known)
-                known.held_since_s = now_s
-                known.behind = bool(known.held)
+    def _give_up(self, known: _Topic, asked_s: float, now_s: float) -> None:
+        """A journal that was asked late enough and has nothing never had it."""
+        if asked_s - known.held_since_s > self._patience_s:
+            self._skip_hole(known, now_s)
+
+    def _skip_hole(self, known: _Topic, now_s: float) -> None:
+        """What is missing before the first message that is held is missed."""
+        if known.held:
+            self._hand_out(known, self._next_held(known))
+            self._release(known)
+            known.held_since_s, known.starved_s = now_s, 0.0
+            known.behind = bool(known.held)
 
     def _next_held(self, known: _Topic) -> Received:
         self._held -= 1

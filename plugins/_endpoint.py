@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.keepalive import keep_alive
 
 if TYPE_CHECKING:
     import zmq
@@ -84,6 +85,7 @@ def bind(zmq_socket: "zmq.Socket[bytes]", endpoint: str) -> str:
 
     if _ipc_in_use(endpoint):
         raise ConfigError(_in_use(endpoint))
+    keep_alive(zmq_socket)
     if endpoint.startswith("tcp://["):
         zmq_socket.setsockopt(zmq.IPV6, 1)
     try:

@@ -4,15 +4,18 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.keepalive import keep_alive
 from neurovocal.engine.keys import use_client_keys
+from neurovocal.engine.printable import printable
 from neurovocal.engine.types import KINDS
-from neurovocal.engine.wire import MAX_PAYLOAD, prefix
+from neurovocal.engine.wire import MAX_PAYLOAD, WireError, prefix
 from neurovocal.plugins._endpoint import bind
 from neurovocal.plugins._guard import Guard
 from neurovocal.plugins._relay_replay import ReplayRelay
+from neurovocal.plugins._stations import Station, Streams, stream_of
 from neurovocal.plugins._subscribers import (
     MOST_WAITING,
     TOPIC_MOST_BYTES,
@@ -32,6 +35,7 @@ _MOST_KEPT = 10_000
 _MOST_KEPT_BYTES = 32 * 1024
 # A topic is repeated for late ones no more often than this.
 _REPEAT_S = 1.0
+_MOST_TOLD = 100
 _SUBSCRIBE = 1
 # Half of what a station lets one subscriber name.
 _WHOLE_KINDS = frozenset(prefix(kind).encode() for kind in KINDS.values())
@@ -40,19 +44,6 @@ _TOPICS_BYTES = TOPICS_MOST_BYTES // 2
 # Messages of one station in a row, before the others have their turn.
 _BURST = 200
 _BLOCKED_S = 0.02
-
-
-class Station(NamedTuple):
-    """Where an engine publishes, and where its journal answers, if anywhere."""
-
-    live: str
-    replay: str | None
-
-
-def station_of(text: str) -> Station:
-    """Read ``LIVE`` or ``LIVE,REPLAY``."""
-    live, _, replay = text.partition(",")
-    return Station(live, replay or None)
 
 
 class Relay:
@@ -86,12 +77,18 @@ class Relay:
     ) -> None:
         self.endpoint = publish
         self.forwarded = 0
+        self.left_out = 0
         self._stations = stations
+        self._streams = Streams()
+        self._told: set[tuple[int, str]] = set()
         self._replay = (
             None
             if replay is None
             else ReplayRelay(
-                replay, [station.replay for station in stations], station_keys
+                replay,
+                [station.replay for station in stations],
+                self._streams,
+                station_keys,
             )
         )
         self._guard = Guard(keys, "read")
@@ -182,6 +179,7 @@ class Relay:
         # ZeroMQ drops subscriptions that do not fit; there are not many.
         end.setsockopt(zmq.SNDHWM, 0)
         end.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+        keep_alive(end)
         if self._station_keys is not None:
             use_client_keys(end, self._station_keys)
         try:
@@ -248,13 +246,38 @@ class Relay:
                 parts = end.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
+            if not self._is_right(number, parts):
+                self.left_out += 1
+                continue
             self._back.send_multipart(parts, zmq.DONTWAIT)
             self.forwarded += 1
-            _, kind, stream = (*parts[0].split(b"/", 2), b"", b"")[:3]
+            kind = parts[0].split(b"/", 2)[1]
             if kind.decode("utf-8", "replace") in _KEPT_KINDS:
-                if self._replay is not None:
-                    self._replay.learn(number, stream)
                 self._keep(parts)
+
+    def _is_right(self, number: int, parts: list[bytes]) -> bool:
+        """Whether it is a message, and of a stream that is this station's."""
+        station = self._stations[number].live
+        try:
+            stream = stream_of(parts)
+        except WireError as error:
+            log.warning("%s: no message, left out: %s", station, printable(str(error)))
+            return False
+        if self._streams.publishes(number, stream, time.monotonic()):
+            return True
+        if (number, stream) not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add((number, stream))
+            owner = self._streams.owner(stream)
+            assert owner is not None
+            log.warning(
+                "%s and %s both publish a stream '%s': what the second one says of "
+                "it is left out; give every station a name of its own ('station:' in "
+                "its configuration)",
+                self._stations[owner].live,
+                station,
+                printable(stream),
+            )
+        return False
 
     def _keep(self, parts: list[bytes]) -> None:
         """Note the last message of a topic; the stalest topic makes room."""

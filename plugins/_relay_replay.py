@@ -1,15 +1,15 @@
 """The relay's side of the replay socket: questions go to the right station."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.keepalive import keep_alive
 from neurovocal.engine.keys import use_client_keys
 from neurovocal.engine.wire import MAX_PAYLOAD
 from neurovocal.plugins._delivery import begin_answer, end_answer, prepare
@@ -17,6 +17,7 @@ from neurovocal.plugins._door import socket_of
 from neurovocal.plugins._endpoint import bind
 from neurovocal.plugins._guard import Guard
 from neurovocal.plugins._replay_server import MOST_UNREAD_BYTES, TOO_MANY, USUAL_RATE
+from neurovocal.plugins._stations import Streams
 from neurovocal.plugins._turns import Line, TurnCounts, Turns
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ _MOST_UNDER_WAY = 16
 # Questions that are put in line at a time.
 _MOST_AT_ONCE = 200
 _PATIENCE_S = 10.0
-_MOST_STREAMS = 10_000
+_LISTING_S = 1.0
+_NO_REPLAY = "that station has no replay socket: the relay needs --from LIVE,REPLAY"
 
 
 @dataclass(slots=True)
@@ -43,13 +45,23 @@ class _Pending:
     asked_s: float
     waiting: set[int]
     topics: list[Any] = field(default_factory=list)
+    # What the station that turns out to have it is asked; whether all were searched.
+    then: dict[str, Any] | None = None
+    everywhere: bool = False
+
+    def is_late(self, now_s: float) -> bool:
+        """Whether it is over; who asks for topics is told those that are known soon."""
+        listing = self.topics and self.then is None
+        return now_s - self.asked_s > (_LISTING_S if listing else _PATIENCE_S)
 
 
 class ReplayRelay:
     """Hands questions on to the station that has the stream.
 
     Which station that is, it learns from what stations publish, and from their own
-    answers about topics, which it puts together into one.
+    answers about topics, which it puts together into one. As long as a station is not
+    there, questions about its streams have no answer: a refusal would say that what is
+    missing is nowhere.
 
     Parameters
     ----------
@@ -57,6 +69,8 @@ class ReplayRelay:
         Where to bind.
     stations : sequence of str or None
         Replay sockets, in the order of the stations.
+    streams : Streams
+        What the relay knows of who has which stream.
     station_keys : Path, optional
         Keys by which the stations let the relay in.
     """
@@ -65,6 +79,7 @@ class ReplayRelay:
         self,
         endpoint: str,
         stations: Sequence[str | None],
+        streams: Streams,
         station_keys: Path | None = None,
     ) -> None:
         self.endpoint = endpoint
@@ -76,7 +91,7 @@ class ReplayRelay:
         self._pending: dict[int, _Pending] = {}
         self._turns = Turns(USUAL_RATE, _MOST_UNDER_WAY)
         self._number = 0
-        self._owners: dict[str, int] = {}
+        self._streams = streams
 
     @property
     def counts(self) -> TurnCounts:
@@ -107,6 +122,7 @@ class ReplayRelay:
             end.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
             end.setsockopt(zmq.SNDHWM, _MOST_WAITING)
             end.setsockopt(zmq.IMMEDIATE, 1)
+            keep_alive(end, asks=True)
             if self._station_keys is not None:
                 use_client_keys(end, self._station_keys)
             try:
@@ -121,12 +137,6 @@ class ReplayRelay:
         for end in self.ends:
             end.close(linger=0)
         self._front, self._back = {}, None
-
-    def learn(self, station: int, topic_stream: bytes) -> None:
-        """Note that a stream, as written in a topic, is of a station."""
-        name = unquote_to_bytes(topic_stream).decode("utf-8", "replace")
-        if name in self._owners or len(self._owners) < _MOST_STREAMS:
-            self._owners[name] = station
 
     def step(self, ready: "Mapping[Any, int]") -> None:
         """Pass on what has come."""
@@ -163,8 +173,6 @@ class ReplayRelay:
                 end_answer(back, [*parts[1:-1], _refusal(None, TOO_MANY)])
 
     def _ask(self, line: Line, parts: list[bytes]) -> None:
-        import zmq
-
         *envelope, body = parts
         own = _Pending(line, envelope, None, time.monotonic(), set())
         try:
@@ -173,30 +181,46 @@ class ReplayRelay:
             self._reply(own, _refusal(None, "a request is a JSON object"))
             return
         own.id = question.get("id")
-        targets = self._targets(question)
-        if not targets:
-            self._reply(own, _refusal(own.id, "no station can be asked for that"))
-            return
+        if question.get("command") == "topics":
+            self._hand_on(own, question, self._front)
+        else:
+            self._ask_owner(own, question)
+
+    def _ask_owner(self, own: _Pending, question: dict[str, Any]) -> None:
+        """Ask the station that has the stream; all of them who that is, if need be."""
+        owner = self._streams.owner(str(question.get("stream")))
+        if owner is None and len(self._stations) == 1:
+            owner = 0
+        if owner is None:
+            own.then = question
+            search = {"v": 1, "command": "topics", "kinds": [question.get("kind")]}
+            self._hand_on(own, search, self._front)
+        elif owner in self._front:
+            self._hand_on(own, question, [owner])
+        else:
+            sentence = (
+                "the station of that stream has no replay socket: the relay needs"
+            )
+            self._reply(own, _refusal(own.id, f"{sentence} --from LIVE,REPLAY"))
+
+    def _hand_on(
+        self, own: _Pending, question: dict[str, Any], targets: Iterable[int]
+    ) -> None:
+        import zmq
+
         self._number += 1
+        text = msgspec.json.encode({**question, "id": self._number})
         for number in targets:
-            text = msgspec.json.encode({**question, "id": self._number})
             try:
                 self._front[number].send(text, zmq.DONTWAIT)
             except zmq.Again:
                 continue  # that station is not there
             own.waiting.add(number)
+        own.everywhere = len(own.waiting) == len(self._front)
         if own.waiting:
             self._pending[self._number] = own
         else:
-            self._reply(own, _refusal(own.id, "the station does not answer"))
-
-    def _targets(self, question: dict[str, Any]) -> list[int]:
-        if question.get("command") == "topics":
-            return list(self._front)
-        owner = self._owners.get(str(question.get("stream")))
-        if owner is None and len(self._front) == 1:
-            return list(self._front)
-        return [owner] if owner in self._front and owner is not None else []
+            self._turns.failed(own.line, ended=False)
 
     def _take_answers(self, number: int, end: "zmq.Socket[bytes]") -> None:
         import zmq
@@ -222,27 +246,39 @@ class ReplayRelay:
         if asked is None or number not in asked.waiting:
             return
         asked.waiting.discard(number)
-        if "topics" in answer:
-            asked.topics += answer["topics"]
-            for _, stream in answer["topics"]:
-                self._owners.setdefault(str(stream), number)
-            answer = {**answer, "topics": asked.topics}
-        if not asked.waiting:
-            del self._pending[own]
-            head = msgspec.json.encode({**answer, "id": asked.id})
-            self._reply(asked, head, *parts)
+        for topic in _topics_in(answer):
+            asked.topics.append(topic)
+            self._streams.keeps(number, topic[1])
+        if asked.waiting:
+            return
+        del self._pending[own]
+        if asked.then is not None:
+            self._found(asked, asked.then)
+            return
+        if asked.topics:
+            answer = _topics_answer(asked)
+        head = msgspec.json.encode({**answer, "id": asked.id})
+        self._reply(asked, head, *parts)
+
+    def _found(self, asked: _Pending, question: dict[str, Any]) -> None:
+        """All stations that are there have said what they have."""
+        asked.then, asked.topics = None, []
+        if self._streams.owner(str(question.get("stream"))) is not None:
+            self._ask_owner(asked, question)
+        elif asked.everywhere:
+            self._reply(asked, _refusal(asked.id, "no station has that stream"))
+        else:
+            self._turns.failed(asked.line, ended=False)
 
     def _expire(self) -> None:
-        late = time.monotonic() - _PATIENCE_S
-        gone = [n for n, asked in self._pending.items() if asked.asked_s < late]
+        now_s = time.monotonic()
+        gone = [n for n, asked in self._pending.items() if asked.is_late(now_s)]
         for number in gone:
             asked = self._pending.pop(number)
-            if asked.topics:
-                answer = {"v": 1, "id": asked.id, "ok": True, "topics": asked.topics}
-                self._reply(asked, msgspec.json.encode(answer))
+            if asked.topics and asked.then is None:
+                self._reply(asked, msgspec.json.encode(_topics_answer(asked)))
             else:
-                sentence = "the station does not answer"
-                self._reply(asked, _refusal(asked.id, sentence))
+                self._turns.failed(asked.line, ended=False)
 
     def _reply(self, asked: _Pending, *parts: bytes) -> None:
         """Send an answer, unless who asked has gone, or does not read."""
@@ -254,6 +290,24 @@ class ReplayRelay:
         delivery = end_answer(self._back, [*asked.envelope[1:], *parts])
         now_s = time.monotonic()
         self._turns.done(asked.line, sum(map(len, parts)), now_s, delivery)
+
+
+def _topics_in(answer: dict[str, Any]) -> list[list[str]]:
+    found = answer.get("topics")
+    if not isinstance(found, list):
+        return []
+    return [one for one in found if _is_topic(one)]
+
+
+def _is_topic(found: object) -> bool:
+    match found:
+        case [str(), str()]:
+            return True
+    return False
+
+
+def _topics_answer(asked: _Pending) -> dict[str, Any]:
+    return {"v": 1, "id": asked.id, "ok": True, "topics": asked.topics}
 
 
 def _refusal(name: object, sentence: str) -> bytes:

@@ -35,7 +35,9 @@ class Delivery(Protocol):
     """Tells whether an answer has left this process, as ``zmq.MessageTracker``."""
 
     @property
-    def done(self) -> bool: ...
+    def done(self) -> bool:
+        """Whether it has."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import typer
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.keys import key_problems
 from neurovocal.plugins._endpoint import endpoint_problems
-from neurovocal.plugins._relay import Relay, station_of
+from neurovocal.plugins._relay import Relay
+from neurovocal.plugins._stations import named_twice, station_of
 
 _STEP_S = 0.5
 
@@ -60,6 +61,7 @@ def relay(
             problems += endpoint_problems(
                 endpoint, allow_remote=allow_remote, keyed=keys is not None
             )
+    problems += named_twice([end for one in stations for end in one])
     if replay_to is not None and not any(one.replay for one in stations):
         problems.append("--replay-to needs a station with one: --from LIVE,REPLAY")
     if problems:
@@ -86,3 +88,5 @@ def _run(running: Relay, number: int) -> None:
             running.step(_STEP_S)
     running.close()
     typer.echo(f"{running.forwarded} messages were passed on", err=True)
+    if running.left_out:
+        typer.echo(f"{running.left_out} were left out", err=True)

@@ -1,21 +1,27 @@
 """Many stations at one endpoint: live, late, and asked for again."""
 
+import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
+from typing import Any
 
 import pytest
+import zmq
 from command import neurovocal, running
+from hypothesis import given
+from hypothesis import strategies as st
 from patience import PATIENCE_S
 from publishing import Engine
 
 from neurovocal.engine.client import Subscriber
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.types import Anchor, Message
-from neurovocal.plugins._relay import Relay, Station, station_of
+from neurovocal.plugins._relay import Relay
+from neurovocal.plugins._stations import Station, Streams, station_of
 
 
 @pytest.fixture
@@ -34,9 +40,14 @@ def engines(tmp_path: Path) -> Iterator[list[Engine]]:
 
 @contextmanager
 def relaying(
-    engines: list[Engine], *, replay: bool = False, **keys: Path
+    engines: list[Engine],
+    *,
+    replay: bool = False,
+    others: Sequence[str] = (),
+    **keys: Path,
 ) -> Iterator[Relay]:
     stations = [Station(e.zmq.endpoint, e.replay) for e in engines]
+    stations += [Station(endpoint, None) for endpoint in others]
     endpoint = "tcp://127.0.0.1:*"
     relay = Relay(stations, endpoint, endpoint if replay else None, **keys)
     relay.open()
@@ -139,6 +150,128 @@ def test_what_was_missed_is_asked_for_at_the_right_station(
         assert seen == {"north": list(range(700)), "south": list(range(5))}
 
 
+def ask(relay: Relay, stream: str, patience_s: float = PATIENCE_S) -> Any:
+    """Head of the relay's answer; None: there was none in time."""
+    assert relay.replay_endpoint is not None
+    with zmq.Context() as context, context.socket(zmq.DEALER) as asking:
+        asking.linger = 0
+        asking.connect(relay.replay_endpoint)
+        question = {"v": 1, "id": 7, "command": "replay", "kind": "label"}
+        asking.send_json({**question, "stream": stream})
+        if not asking.poll(1000 * patience_s):
+            return None
+        return json.loads(asking.recv_multipart()[0])
+
+
+def test_what_only_a_journal_knows_is_searched_for(engines: list[Engine]) -> None:
+    engines[1].send(5, only_keep=True)
+    with relaying(engines, replay=True) as relay:
+        found = ask(relay, "south")
+        assert (found["ok"], found["id"], found["messages"]) == (True, 7, 5)
+        nowhere = ask(relay, "west")
+        assert (nowhere["ok"], nowhere["id"]) == (False, 7)
+        assert "no station has that stream" in nowhere["error"]
+
+
+def test_a_station_that_is_not_there_is_no_refusal(engines: list[Engine]) -> None:
+    """Who is refused gives what is missing up."""
+    engines[0].send(5)
+    with relaying(engines, replay=True) as relay:
+        assert ask(relay, "north")["messages"] == 5
+        engines[0].close()
+        while (found := ask(relay, "north", 0.3)) is not None:
+            assert found["ok"]  # the last answer, on its way
+        assert ask(relay, "west", 0.3) is None  # it may be the one that has it
+
+
+def test_two_stations_of_one_name_are_told_apart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        made.append(Engine(tmp_path / name, name, stream="aviary", queue_length=5000))
+    first, second = made
+    try:
+        with relaying(made) as relay, Subscriber(relay.endpoint) as subscriber:
+            meet([first], subscriber)
+            while not relay.left_out:
+                second.send()
+            first.send(20)
+            runs = set()
+            while True:
+                one = subscriber.receive(PATIENCE_S)
+                assert one is not None
+                runs.add(one.run)
+                if one.seq == first.seq - 1:
+                    break
+        assert runs == {"first"}
+        told = [r.getMessage() for r in caplog.records if "both publish" in r.msg]
+        assert len(told) == 1
+        assert first.zmq.endpoint in told[0]
+        assert second.zmq.endpoint in told[0]
+        assert "'station:'" in told[0]
+    finally:
+        for engine in made:
+            engine.close()
+
+
+def test_a_station_that_is_silent_gives_its_name_away() -> None:
+    streams = Streams()
+    assert streams.publishes(0, "a", 0.0)
+    assert not streams.publishes(1, "a", 5.0)
+    assert not streams.publishes(1, "a", 9.0)
+    assert streams.publishes(1, "a", 11.0)
+    assert not streams.publishes(0, "a", 12.0)
+    assert streams.owner("a") == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3), st.integers(0, 20))),
+)
+def test_a_stream_has_one_station_at_a_time(
+    told: list[tuple[int, int, int]],
+) -> None:
+    streams, now_s, last = Streams(), 0.0, {}
+    for station, name, after_s in told:
+        now_s += after_s
+        if streams.publishes(station, str(name), now_s):
+            owner, heard_s = last.get(name, (station, now_s))
+            assert owner == station or now_s - heard_s > 10
+            last[name] = (station, now_s)
+        assert streams.owner(str(name)) == last[name][0]
+
+
+def test_what_is_no_message_costs_nobody_else_anything(engines: list[Engine]) -> None:
+    with zmq.Context() as context, context.socket(zmq.XPUB) as rogue:
+        rogue.linger = 0
+        rogue.bind("tcp://127.0.0.1:*")
+        endpoint = rogue.getsockopt_string(zmq.LAST_ENDPOINT)
+        with (
+            relaying(engines, others=[endpoint]) as relay,
+            Subscriber(relay.endpoint) as subscriber,
+        ):
+            meet(engines, subscriber)
+            garbage: list[list[bytes]] = [
+                [b"nv1/label/north"],
+                [b"nv1/label/north", b"{}", b""],
+                [b"nv1/label/north", b"[" * 5000, b"\xff" * 100],
+                [b"nv1/label/x", b"{}", b"", b""],
+            ]
+            while relay.left_out < 100:
+                for parts in garbage:
+                    rogue.send_multipart(parts)
+            for engine in engines:
+                engine.send(20)
+            last = {e.info.stream: e.seq - 1 for e in engines}
+            while last:
+                one = subscriber.receive(PATIENCE_S)
+                assert one is not None
+                if last.get(one.stream) == one.seq:
+                    del last[one.stream]
+            assert subscriber.missed == 0
+
+
 def test_the_command_runs_until_it_is_told_to_stop(engines: list[Engine]) -> None:
     with running(
         "relay", "--from", engines[0].zmq.endpoint, "--to", "tcp://127.0.0.1:*"
@@ -161,6 +294,8 @@ def test_mistakes_are_one_sentence() -> None:
     assert "lets other machines connect" in done.err
     done = neurovocal("relay", "--from", "x", "--replay-to", "tcp://127.0.0.1:5601")
     assert (done.code, "needs a station with one" in done.err) == (1, True)
+    done = neurovocal("relay", "--from", "tcp://a:1", "--from", "tcp://a:1,tcp://a:2")
+    assert (done.code, "'tcp://a:1' is given twice" in done.err) == (1, True)
     relay = Relay([Station("nowhere", None)], "tcp://127.0.0.1:*")
     with pytest.raises(ConfigError, match="is not an endpoint"):
         relay.open()

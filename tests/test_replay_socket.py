@@ -160,6 +160,35 @@ def test_positions_lead_on_where_another_subscriber_stopped(engine: Engine) -> N
     assert positions == {KEY: Position("run0", 10)}
 
 
+def test_a_run_that_was_killed_before_its_first_commit_doubles_nothing(
+    tmp_path: Path,
+) -> None:
+    for run in ("run0", "killed", "run2"):
+        engine = Engine(tmp_path, run)
+        if run != "killed":  # one of its messages was heard, none was kept
+            engine.send(3)
+        if run == "killed":
+            with Subscriber(
+                engine.zmq.endpoint,
+                replay=engine.replay,
+                positions={KEY: Position("killed", 0)},
+                timeout=0.7,
+            ) as subscriber:
+                assert [m.seq for m in subscriber] == []
+        if run != "run2":
+            engine.close()
+    try:
+        with Subscriber(
+            engine.zmq.endpoint,
+            replay=engine.replay,
+            positions={KEY: Position("killed", 0)},
+        ) as subscriber:
+            heard = hear(subscriber, 2, "run2")
+        assert [(m.run, m.seq) for m in heard] == [("run2", n) for n in range(3)]
+    finally:
+        engine.close()
+
+
 def test_async_iteration_fills_holes_too(engine: Engine) -> None:
     engine.send(7, only_keep=True)
 

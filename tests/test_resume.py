@@ -213,17 +213,80 @@ def test_what_the_journal_never_had_is_missed_in_the_end() -> None:
     assert (missed.first_seq, missed.count) == (1, 1)
 
 
-def test_without_an_answer_life_goes_on() -> None:
+def with_a_hole() -> World:
     world = World()
     world.send(True)
     world.send(False)
     world.send(True)
-    for _ in range(10):
+    assert names(world.heard) == [("run0", 0)]
+    return world
+
+
+def test_without_an_answer_life_goes_on_after_a_minute_of_messages() -> None:
+    world = with_a_hole()
+    while len(world.heard) == 1:
         world.ask(1.0)
-    assert names(world.heard) == [("run0", 0), ("run0", 2)]
+        world.send(True)
+        assert world.now_s < 70
+    assert world.now_s > 60
+    assert names(world.heard)[1] == ("run0", 2)
     assert world.heard[1].missed is not None
-    world.send(True)
-    assert names(world.heard)[-1] == ("run0", 3)
+    assert names(world.heard)[-1] == ("run0", world.seq - 1)
+
+
+def test_a_station_that_is_down_with_its_journal_is_waited_for() -> None:
+    world = with_a_hole()
+    world.commit()
+    for _ in range(1000):
+        world.ask(1.0)
+    world.asked.clear()
+    world.send(True)  # it is back; its journal answers a moment later
+    world.commit()
+    world.ask(2.0)
+    world.answer()
+    assert names(world.heard) == [("run0", seq) for seq in range(4)]
+    assert not any(m.missed for m in world.heard)
+
+
+def test_who_does_not_listen_for_a_while_misses_nothing() -> None:
+    """A page takes its reader longer than the journal is given to fill a hole."""
+    world = with_a_hole()
+    for _ in range(10):
+        world.send(True)
+    world.commit()
+    while world.heard[-1].seq < world.seq - 1:
+        world.ask(20.0)  # the reader was busy with the page before
+        world.answer()
+        assert not any(m.missed for m in world.heard)
+    assert names(world.heard) == [("run0", seq) for seq in range(world.seq)]
+
+
+def test_an_answer_to_an_early_question_says_nothing_about_later() -> None:
+    world = with_a_hole()
+    world.ask(0.1)
+    world.now_s += 30.0
+    world.answer()  # empty: asked before the journal could commit
+    assert names(world.heard) == [("run0", 0)]
+    world.commit()
+    world.ask(0.2)
+    world.answer()
+    assert names(world.heard) == [("run0", 0), ("run0", 1), ("run0", 2)]
+
+
+def test_a_journal_that_refuses_is_given_its_time_and_no_more() -> None:
+    world = with_a_hole()
+    while len(world.heard) == 1:
+        world.ask(2.0)
+        for question in world.asked:
+            world.subscriber.refused(question["id"], world.now_s)
+        world.asked.clear()
+        world.take()
+        assert world.now_s < 12
+    assert world.now_s > 5
+    assert names(world.heard) == [("run0", 0), ("run0", 2)]
+    missed = world.heard[1].missed
+    assert missed is not None
+    assert missed.count == 1
 
 
 def test_a_flood_while_waiting_is_bounded_and_asked_for_again() -> None:

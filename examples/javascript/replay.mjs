@@ -9,7 +9,9 @@ import { Dealer } from "zeromq";
 const ASK_AGAIN_MS = 2000; // a question without an answer; a topic that is quiet
 const RETRY_MS = 150; // the journal commits within a second
 const MOST_ASKED = 1000; // questions whose answers may still come
-const PATIENCE_MS = 5000; // then what is missing is missed
+const PATIENCE_MS = 5000; // what the journal still lacks then is missed
+const STARVED_MS = 60_000; // of live messages without any answer: they go on
+const SILENCE_MS = 10_000; // what a silence adds to that at most
 const MOST_HELD = 1000;
 const PAGE = 500;
 
@@ -18,8 +20,18 @@ export const NOT_KEPT = new Set([
   "block", "frames", "posteriors", "surprise", "synthesis", "audio", "stats",
 ]);
 
+// A machine that loses power tells nobody: the kernel asks whether it is still there.
+export const KEEP_ALIVE = {
+  tcpKeepalive: 1, tcpKeepaliveIdle: 8, tcpKeepaliveInterval: 4, tcpKeepaliveCount: 3,
+};
+
 export class Replay {
-  #socket = new Dealer({ immediate: true, linger: 0, sendTimeout: 0 });
+  #socket = new Dealer({
+    immediate: true, linger: 0, sendTimeout: 0, tcpMaxRetransmitTimeout: 20_000,
+    ...KEEP_ALIVE,
+  });
+  #silentSince = null;
+  #told = "";
   #topics = new Map();
   #asked = new Map();
   #number = 0;
@@ -50,10 +62,14 @@ export class Replay {
       this.#give(topic, header, payload);
       return;
     }
-    if (topic.held.length === 0) topic.heldSince = Date.now();
-    if (!topic.behind) Object.assign(topic, { behind: true, due: Date.now() });
+    const now = Date.now();
+    if (topic.held.length === 0) Object.assign(topic, { heldSince: now, starved: 0 });
+    else topic.starved += Math.min(now - topic.heardAt, SILENCE_MS);
+    topic.heardAt = now;
+    if (!topic.behind) Object.assign(topic, { behind: true, due: now });
     topic.held.push([header, payload]);
     if (topic.held.length > MOST_HELD) topic.held.shift(); // asked for again
+    if (topic.starved > STARVED_MS) this.#skipHole(topic);
   }
 
   #topic(kind, stream, behind) {
@@ -61,6 +77,7 @@ export class Replay {
     if (!this.#topics.has(key)) {
       this.#topics.set(key, {
         kind, stream, behind, position: null, past: new Set(), held: [], heldSince: 0,
+        heardAt: 0, starved: 0,
         question: null, askedAt: -Infinity, due: -Infinity,
       });
     }
@@ -115,19 +132,39 @@ export class Replay {
         after: topic.position, most: PAGE,
         start: this.start === "run" ? "run" : "journal",
       });
-      this.#asked.set(topic.question, topic);
+      this.#asked.set(topic.question, { topic, askedAt: now });
       if (this.#asked.size > MOST_ASKED) this.#asked.delete(this.#asked.keys().next().value);
     }
-    this.#letGo(now);
+    this.#complain(now);
   }
 
-  #letGo(now) {
-    for (const topic of this.#topics.values()) {
-      if (topic.held.length === 0 || now - topic.heldSince <= PATIENCE_MS) continue;
-      this.#give(topic, ...topic.held.shift());
-      this.#release(topic);
-      Object.assign(topic, { heldSince: now, behind: topic.held.length > 0 });
+  #complain(now) {
+    if (![...this.#topics.values()].some((topic) => topic.held.length > 0)) {
+      this.#silentSince = null;
+    } else if (this.#silentSince === null) {
+      this.#silentSince = now;
+    } else if (now - this.#silentSince > PATIENCE_MS) {
+      this.#tell("the replay socket does not answer: messages wait for those before them");
     }
+  }
+
+  #tell(what) {
+    if (what !== "" && what !== this.#told) console.error(what.replace(/\p{C}/gu, "?"));
+    this.#told = what;
+  }
+
+  // A journal that was asked late enough and has nothing never had it.
+  #giveUp(topic, askedAt) {
+    if (askedAt - topic.heldSince > PATIENCE_MS) this.#skipHole(topic);
+  }
+
+  #skipHole(topic) {
+    if (topic.held.length === 0) return;
+    this.#give(topic, ...topic.held.shift());
+    this.#release(topic);
+    Object.assign(topic, {
+      heldSince: Date.now(), starved: 0, behind: topic.held.length > 0,
+    });
   }
 
   #send(question) {
@@ -148,20 +185,29 @@ export class Replay {
   }
 
   #hear(reply, parts) {
-    if (!reply.ok) return; // no journal yet, or a disk in trouble: asked again
+    this.#silentSince = null;
+    this.#tell(reply.ok ? "" : `the replay socket refuses: ${reply.error}`);
     for (const [kind, stream] of reply.topics ?? []) this.#topic(kind, stream, true);
-    const topic = this.#asked.get(reply.id);
+    const { topic, askedAt } = this.#asked.get(reply.id) ?? {};
     this.#asked.delete(reply.id);
     if (!topic) return;
+    topic.starved = 0;
+    if (!reply.ok) { // no journal yet, or a disk in trouble: asked again
+      this.#giveUp(topic, askedAt);
+      return;
+    }
     // One that was asked again since is as good.
     if (topic.question === reply.id) topic.question = null;
+    let goesOn = false;
     for (let first = 0; first < parts.length; first += 3) {
       const header = JSON.parse(parts[first + 1].toString());
       if (this.#isOld(topic, header)) continue;
       this.#give(topic, header, parts[first + 2]);
-      topic.heldSince = Date.now();
+      goesOn = true;
     }
     this.#release(topic);
+    if (goesOn) topic.heldSince = Date.now();
+    else if (!reply.more) this.#giveUp(topic, askedAt);
     topic.behind = topic.held.length > 0 || reply.more;
     topic.due = Date.now() + (reply.more ? 0 : RETRY_MS);
   }

@@ -9,7 +9,7 @@
 import { randomUUID } from "node:crypto";
 import { parseArgs } from "node:util";
 import { Subscriber } from "zeromq";
-import { NOT_KEPT, Replay } from "./replay.mjs";
+import { KEEP_ALIVE, NOT_KEPT, Replay } from "./replay.mjs";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -58,7 +58,9 @@ function lineOf(header, payload) {
   return start;
 }
 
-const socket = new Subscriber({ receiveHighWaterMark: 1000, maxMessageSize: 64 * 2 ** 20 });
+const socket = new Subscriber({
+  receiveHighWaterMark: 1000, maxMessageSize: 64 * 2 ** 20, ...KEEP_ALIVE,
+});
 const kinds = options.kinds.split(",");
 for (const kind of kinds) socket.subscribe(`nv1/${kind}/`);
 // Last of all: tells the engine that nothing more will be subscribed to.
