@@ -237,7 +237,8 @@ import os, signal, sys
 from pathlib import Path
 from neurovocal.plugins._clip_store import ClipStore, Limits
 
-store, left, rename = ClipStore(Path(sys.argv[1]), Limits()), int(sys.argv[3]), Path.rename
+store, left = ClipStore(Path(sys.argv[1]), Limits()), int(sys.argv[3])
+rename = Path.rename
 
 def dying(path, target):
     global left
