@@ -6,7 +6,7 @@ import yaml
 from neurovocal.engine.config import parse_config
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.located import parse_located
-from neurovocal.engine.plan import make_plan
+from neurovocal.engine.planner import make_plan
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.timebase import SystemClock
 from tests.command import RECORDING, neurovocal
