@@ -11,7 +11,7 @@ from neurovocal.engine.privacy import AudioGate, NoAudio
 from neurovocal.engine.protocols import Controllable
 from neurovocal.engine.signal_health import SignalHealth
 from neurovocal.engine.timebase import TimeBase
-from neurovocal.engine.types import Anchor, Block, Gap, Message
+from neurovocal.engine.types import Anchor, Block, Gap, Message, StreamInfo
 
 
 @dataclass(slots=True, eq=False)
@@ -29,10 +29,23 @@ class Channel:
     gate: AudioGate | NoAudio | None = field(default_factory=lambda: NoAudio(1))
     anchored: Message | None = None  # the newest anchor, as it was sent
 
+    def begin(self, stream: str) -> None:
+        """Hear another stream of the same kind, from its sample 0."""
+        self.lane.reset()
+        self.lane.info = replace(self.lane.info, stream=stream)
+        self.timebase = TimeBase(self.lane.info.sample_rate)
+        self.anchored = None
+
     def meter(self, block: Block) -> None:
         """Note how loud it is."""
         peak = float(np.abs(block.samples).max(initial=0.0))
         self.level_db = 20.0 * float(np.log10(peak)) if peak > 0 else -np.inf
+
+
+def stream_of(source: StreamInfo, index: int) -> str:
+    """Name of a channel's own stream: nothing is ever mixed."""
+    suffix = f".ch{index + 1}" if source.channels > 1 else ""
+    return source.stream + suffix
 
 
 def inherit(before: Lane, after: Lane) -> None:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from threading import Event as Flag
 from threading import Thread
 
-from neurovocal.engine.channel import Channel, inherit, pieces
+from neurovocal.engine.channel import Channel, inherit, pieces, stream_of
 from neurovocal.engine.dispatch import Dispatcher
 from neurovocal.engine.errors import EndOfStream, NeurovocalError, StageError
 from neurovocal.engine.lane import Lane, Step
 from neurovocal.engine.lane_events import LaneEvents
-from neurovocal.engine.lane_figures import STALLED, LagWatch, figures_of, look_at_load
+from neurovocal.engine.lane_figures import STALLED, figures_of
+from neurovocal.engine.lane_pulse import LanePulse
 from neurovocal.engine.lane_signal import LaneSignal
 from neurovocal.engine.orders import Inbox
 from neurovocal.engine.outlet import MakeGate, Outlet, everything
@@ -30,7 +31,6 @@ from neurovocal.engine.types import (
     Gap,
     Health,
     HealthState,
-    Stats,
     StreamInfo,
 )
 
@@ -41,7 +41,6 @@ _READ_S = 0.1
 _HURRIED_READ_S = 0.02
 # A live source that is silent for longer does not lead songs any more.
 _STALL_NS = NS // 20
-_STATS_NS = NS
 
 BuildLane = Callable[[StreamInfo, int], Lane]
 
@@ -124,8 +123,7 @@ class LaneWorker:
         self.info = StreamInfo(name, 1)
         self._touched = False  # whether this stream has begun
         self._position = 0  # samples of it, lost ones included
-        self._next_stats_ns = 0
-        self._lag = LagWatch()
+        self._pulse = LanePulse(clock, dispatcher, self._report, self.statistics)
         self._thread = Thread(target=self._run, name=f"nv-{name}", daemon=True)
 
     def open(self) -> None:
@@ -143,7 +141,7 @@ class LaneWorker:
     def start(self) -> None:
         """Begin to read."""
         self._audio_ns = self._clock.monotonic_ns()
-        self._next_stats_ns = self._audio_ns + _STATS_NS
+        self._pulse.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -224,7 +222,7 @@ class LaneWorker:
                         break
             else:
                 self._sing()
-            self._tick()
+            self._pulse.beat(self.channels)
 
     def _begin(self, info: StreamInfo) -> None:
         """Finish the stream before, if any, and make lanes for a new one."""
@@ -251,11 +249,7 @@ class LaneWorker:
             rehearse(self.channels, self.recall)
             return
         for index, channel in enumerate(self.channels):
-            suffix = f".ch{index + 1}" if info.channels > 1 else ""
-            channel.lane.reset()
-            channel.lane.info = replace(channel.lane.info, stream=info.stream + suffix)
-            channel.timebase = TimeBase(channel.lane.info.sample_rate)
-            channel.anchored = None
+            channel.begin(stream_of(info, index))
 
     def _hear(self, item: Block | Gap | Anchor) -> None:
         if isinstance(item, Block):
@@ -323,25 +317,6 @@ class LaneWorker:
                 self._events.send(channel, step, self._clock.monotonic_ns())
             self._outlet.finish(channel)
         self.revival.forget()
-
-    def _tick(self) -> None:
-        """Once a second: statistics and the anchor, for those who came late."""
-        now = self._clock.monotonic_ns()
-        if now < self._next_stats_ns or not self.channels:
-            return  # before the first stream nobody hears what is told
-        self._next_stats_ns = now + _STATS_NS
-        look_at_load(self.channels)
-        for change in self._lag.look(self.channels):
-            self._report(change)
-        for change in self._dispatcher.sinks_health():
-            self._report(change)
-        for channel in self.channels:
-            self._report(Stats(self.statistics(channel)), [channel])
-            if channel.anchored:
-                emitted_ns = self._clock.monotonic_ns()
-                self._dispatcher.repeat(
-                    replace(channel.anchored, emitted_ns=emitted_ns)
-                )
 
     def _report(self, event: Event, channels: Sequence[Channel] = ()) -> None:
         """Send an event that is not of a lane's own, to all channels' streams."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neurovocal.engine.channel import stream_of
 from neurovocal.engine.config import Config, SinkConfig, StageConfig
 from neurovocal.engine.located import Location
 from neurovocal.engine.manifest import Bundle
@@ -83,11 +84,10 @@ def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> Stream
     """What a lane hears: one channel of the source, at the bundle's rate.
 
     A source with several channels becomes several streams, named after the
-    channel's place in the source's list: nothing is ever mixed.
+    channel's place in the source's list.
     """
     rate = bundle.manifest.front_end.sample_rate if bundle else source.sample_rate
-    suffix = f".ch{channel + 1}" if source.channels > 1 else ""
-    return StreamInfo(source.stream + suffix, rate, 1)
+    return StreamInfo(stream_of(source, channel), rate, 1)
 
 
 def base_of(located_name: str) -> Path:
