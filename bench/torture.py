@@ -7,11 +7,15 @@ heard longer than the stated window before the kill and that the journal lacks, 
 and labels that are there twice.
 
     .venv/bin/python bench/torture.py --kills 300
+    .venv/bin/python bench/torture.py --kills 60 --files
+
+With ``--files`` the engine labels, sings, and has all sinks that write files; one kill
+in five comes while it ends, and after each every file is held against the journal
+(`torture_files`).
 """
 
 import argparse
 import json
-import os
 import random
 import signal
 import socket
@@ -20,11 +24,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
+from torture_files import Files
+from torture_killed import KINDS, Killed
 
 from neurovocal.engine.client import Received, Subscriber
 from neurovocal.engine.errors import NeurovocalError
@@ -36,6 +43,10 @@ WINDOW_S = 1.0
 # event that was heard.
 STARTING_SHARE = 0.25
 LIFE_S = (0.0, 3.0)
+# With files: clips come more than a second after their sound. One life in five is
+# asked to end, and killed so soon after that.
+FILES_LIFE_S = (0.0, 6.0)
+ENDING_SHARE, ENDING_S = 0.2, (0.0, 0.5)
 LONGEST_START_S = 60.0
 CONFIG = """
 version: 1
@@ -70,31 +81,66 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--files", action="store_true", help="audit the files of all sinks, too"
+    )
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     toll = Toll()
     with tempfile.TemporaryDirectory() as folder:
+        files = Files(Path(folder) / "out") if arguments.files else None
         bar = Console(stderr=True)
         try:
             for number in track(range(arguments.kills), "killing", console=bar):
-                kill_once(Path(folder), number, rng, toll)
+                kill_once(Path(folder), number, rng, toll, files)
+            if files:
+                end_once(Path(folder), arguments.kills, toll, files)
         except KeyboardInterrupt:
             print("interrupted; so far:", file=sys.stderr)
         check_whole(Path(folder) / "j.sqlite", toll)
     print(json.dumps({k: v for k, v in vars(toll).items() if k != "failures"}))
-    for sentence in toll.failures[:10]:
+    for name, count in files.counts.items() if files else ():
+        print(json.dumps({"sink": name, **vars(count)}))
+    for sentence in (toll.failures + (files.problems if files else []))[:10]:
         print(sentence, file=sys.stderr)
-    return 2 if toll.unopened or toll.lost or toll.holes or toll.doubled else 0
+    spoilt = toll.unopened or toll.lost or toll.holes or toll.doubled
+    return 2 if spoilt or (files and not files.ok()) else 0
 
 
-def kill_once(folder: Path, number: int, rng: random.Random, toll: Toll) -> None:
-    """One life of the engine, its sudden end, and what the journal says of it."""
+def kill_once(
+    folder: Path, number: int, rng: random.Random, toll: Toll, files: Files | None
+) -> None:
+    """One life of the engine, its sudden end, and what its files say of it."""
+    starting = rng.random() < STARTING_SHARE
+    life_s = rng.uniform(*(FILES_LIFE_S if files else LIFE_S))
+    ending = files is not None and rng.random() < ENDING_SHARE
+    wait_s = rng.uniform(*ENDING_S) if ending else None
+    live_and_die(folder, number, toll, files, life_s, wait_s, starting=starting)
+
+
+def end_once(folder: Path, number: int, toll: Toll, files: Files) -> None:
+    """A last life that ends in order: what the kills have left is taken up."""
+    live_and_die(folder, number, toll, files, 3.0, LONGEST_START_S, starting=False)
+    files.finish()
+
+
+def live_and_die(
+    folder: Path,
+    number: int,
+    toll: Toll,
+    files: Files | None,
+    life_s: float,
+    wait_s: float | None,
+    *,
+    starting: bool,
+) -> None:
+    """Start the engine, hear it for `life_s`, ask it to end for `wait_s`, kill it."""
     port = free_port()
     journal = folder / "j.sqlite"
     config = folder / "config.yaml"
-    config.write_text(CONFIG.format(seed=number, port=port, journal=journal))
+    text = CONFIG.format(seed=number, port=port, journal=journal)
+    config.write_text(files.config(number, port, journal) if files else text)
     known = set(run_names(journal, toll))
-    starting, life_s = rng.random() < STARTING_SHARE, rng.uniform(*LIFE_S)
     engine = subprocess.Popen(
         [sys.executable, "-c", ENGINE, "run", str(config)],
         stdout=subprocess.DEVNULL,
@@ -103,7 +149,8 @@ def kill_once(folder: Path, number: int, rng: random.Random, toll: Toll) -> None
     heard: list[tuple[float, Received]] = []
     deadline = time.monotonic() + (life_s if starting else LONGEST_START_S)
     endpoint = f"tcp://127.0.0.1:{port}"
-    with Subscriber(endpoint, kinds=[KIND], timeout=0.05) as subscriber:
+    kinds = KINDS if files else (KIND,)
+    with Subscriber(endpoint, kinds=kinds, timeout=0.05) as subscriber:
         while time.monotonic() < deadline and engine.poll() is None:
             for message in subscriber:
                 now = time.monotonic()
@@ -112,13 +159,35 @@ def kill_once(folder: Path, number: int, rng: random.Random, toll: Toll) -> None
                 heard.append((now, message))
                 if now >= deadline:
                     break
-    os.kill(engine.pid, signal.SIGKILL)
+    if wait_s is not None:
+        engine.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            engine.wait(wait_s)
+    engine.kill()
     killed = time.monotonic()
     _, said = engine.communicate()
-    if engine.returncode != -signal.SIGKILL:
+    if engine.returncode != -signal.SIGKILL and wait_s is None:
         toll.failures.append(f"round {number}: the engine ended: {said.decode()}")
-    toll.kills += 1
+    toll.kills += engine.returncode == -signal.SIGKILL
     compare(journal, known, heard, killed, toll)
+    if files:
+        files.audit(killed_run(journal, known, heard, killed, number, toll))
+
+
+def killed_run(
+    journal: Path,
+    known: set[str],
+    heard: list[tuple[float, Received]],
+    killed: float,
+    seed: int,
+    toll: Toll,
+) -> Killed:
+    """What is known of a run when it is dead."""
+    new = [run for run in run_names(journal, toll) if run not in known]
+    kept = [event for run in new for event in read_events(journal, run)]
+    old = [m for at, m in heard if killed - at > WINDOW_S]
+    run = heard[0][1].run if heard else "".join(new)
+    return Killed(run, kept, [m for _, m in heard], old, seed)
 
 
 def compare(
@@ -131,6 +200,7 @@ def compare(
     """Hold what a subscriber had heard against what the journal kept."""
     new = [run for run in run_names(journal, toll) if run not in known]
     kept = [e.seq for run in new for e in read_events(journal, run) if e.kind == KIND]
+    heard = [(at, m) for at, m in heard if m.kind == KIND]
     toll.heard += len(heard)
     toll.kept += len(kept)
     missing = [(at, m.seq) for at, m in heard if m.seq not in set(kept)]
