@@ -105,6 +105,9 @@ KILLS ?= 300
 torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what does its journal lose?
 	$(DEV_ENV)/bin/python bench/torture.py --kills $(KILLS)
 
+torture-files: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what do the files of its sinks lose?
+	$(DEV_ENV)/bin/python bench/torture.py --kills $(KILLS) --files
+
 bench-sound: $(DEV_ENV)/.done  ## Measure the sound of frames beside Griffin-Lim
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/sound.py

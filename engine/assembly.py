@@ -1,6 +1,7 @@
 """From the parts of a plan to what works on them: sinks behind queues, gates."""
 
 from dataclasses import replace
+from functools import partial
 
 from neurovocal.engine.buffers import Mailbox
 from neurovocal.engine.config import PrivacyConfig
@@ -52,11 +53,11 @@ def _privacy(plan: Plan) -> PrivacyConfig | None:
 def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker:
     """A sink of the configuration behind its queues."""
 
-    def build() -> Sink:
-        built: Sink = plan.stage.build(context)
+    def build(*, again: bool) -> Sink:
+        built: Sink = plan.stage.build(replace(context, again=again))
         return built
 
-    sink = build()
+    sink = build(again=False)
     asked = plan.config.events
     wants = frozenset(asked) if asked is not None else _wants(sink)
     queue = plan.config.queue
@@ -65,8 +66,9 @@ def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker
         queue.when_full or ("drop_oldest" if live else "block"),
     )
     on_error = plan.config.on_error or ("restart" if live else "fail")
+    rebuild = partial(build, again=True)
     return SinkWorker(
-        plan.stage.name, sink, wants, mailbox, on_error, context.clock, build
+        plan.stage.name, sink, wants, mailbox, on_error, context.clock, rebuild
     )
 
 

@@ -84,6 +84,9 @@ class BuildContext:
     acting : bool
         False where a recorded run is only computed again: a sink that watches lanes
         then acquires nothing and acts on nothing.
+    again : bool
+        True where a sink takes the place of one of this run that hangs: what that one
+        wrote must stay.
     """
 
     clock: "Clock"
@@ -101,6 +104,7 @@ class BuildContext:
     config_text: str = ""
     keys: Path | None = None
     acting: bool = True
+    again: bool = False
 
     def path(self, name: str | Path) -> Path:
         """`name` as found from the working folder or else from `base`."""

@@ -51,8 +51,8 @@ class Row:
 class CsvTable:
     """Columns file, onset_s, offset_s, then score; or label and posterior."""
 
-    def __init__(self, path: str, content: Content) -> None:
-        self._output = TextOutput(path)
+    def __init__(self, path: str, content: Content, *, again: bool = False) -> None:
+        self._output = TextOutput(path, append=again)
         self._labels = content == "labels"
         self._csv = csv.writer(self._output, lineterminator="\n")
 
@@ -94,8 +94,8 @@ class RavenTable:
         "Begin File",
     )
 
-    def __init__(self, path: str, content: Content) -> None:
-        self._output = TextOutput(path)
+    def __init__(self, path: str, content: Content, *, again: bool = False) -> None:
+        self._output = TextOutput(path, append=again)
         self._labels = content == "labels"
         self._selection = 0
 
@@ -140,11 +140,11 @@ class AudacityTable:
     itself, every further one to a file beside it, ``STEM.STREAM.SUFFIX``.
     """
 
-    def __init__(self, path: str, content: Content) -> None:
-        self._path = path
+    def __init__(self, path: str, content: Content, *, again: bool = False) -> None:
+        self._path, self._again = path, again
         self._labels = content == "labels"
         self._place = Place(Path(path).expanduser().parent)
-        self._output = TextOutput(path, place=self._place)
+        self._output = TextOutput(path, append=again, place=self._place)
         self._outputs: dict[str, TextOutput] = {}
         self._stream: str | None = None
 
@@ -180,7 +180,9 @@ class AudacityTable:
             self._output.close()
             if stream not in self._outputs:
                 name = self._beside(stream)
-                self._outputs[stream] = TextOutput(name, place=self._place)
+                self._outputs[stream] = TextOutput(
+                    name, append=self._again, place=self._place
+                )
             self._output = self._outputs[stream]
             self._output.open()
         self._stream = stream
@@ -204,8 +206,8 @@ class JsonTable:
     not known.
     """
 
-    def __init__(self, path: str, content: Content) -> None:
-        self._output = TextOutput(path)
+    def __init__(self, path: str, content: Content, *, again: bool = False) -> None:
+        self._output = TextOutput(path, append=again)
         self._labels = content == "labels"
 
     def open(self) -> None:

@@ -46,8 +46,10 @@ class Table(Protocol):
 class CsvColumns:
     """A heading, then a line per row; what is not known is an empty cell."""
 
-    def __init__(self, path: str, columns: list[Column]) -> None:
-        self._output = TextOutput(path)
+    def __init__(
+        self, path: str, columns: list[Column], *, again: bool = False
+    ) -> None:
+        self._output = TextOutput(path, append=again)
         names = [column.name for column in columns]
         self._csv = csv.DictWriter(self._output, names, lineterminator="\n")
 
@@ -79,6 +81,8 @@ class ColumnsSink:
         Checked options.
     run : str
         Name of the run, the first column.
+    again : bool
+        Whether to go on behind what this run has written.
 
     Attributes
     ----------
@@ -86,7 +90,9 @@ class ColumnsSink:
         May be changed between events, by who exports several runs.
     """
 
-    def __init__(self, options: ColumnsOptions, run: str) -> None:
+    def __init__(
+        self, options: ColumnsOptions, run: str, *, again: bool = False
+    ) -> None:
         self.wants = frozenset(options.kinds)
         self.run = run
         self._rows = 0
@@ -96,7 +102,9 @@ class ColumnsSink:
 
             self._table = ParquetColumns(options.path, options.kinds)
         else:
-            self._table = CsvColumns(options.path, columns_of(options.kinds))
+            self._table = CsvColumns(
+                options.path, columns_of(options.kinds), again=again
+            )
 
     def open(self) -> None:
         """Open the file; ConfigError when it cannot be written."""
@@ -124,7 +132,7 @@ def _build(options: ColumnsOptions, context: BuildContext) -> ColumnsSink:
     problems = _problems(options, context)
     if problems:
         raise ConfigError(problems)
-    return ColumnsSink(options, context.run)
+    return ColumnsSink(options, context.run, again=context.again)
 
 
 def _problems(options: ColumnsOptions, context: BuildContext) -> list[str]:

@@ -27,14 +27,16 @@ class JsonlSink:
     ----------
     options : JsonlOptions
         Checked options.
+    again : bool
+        Whether to go on behind what this run has written, in any case.
     """
 
     # What the audio alone defines: health and anchors come by the clock.
     wants = frozenset({"onset", "offset", "label", "gap"})
 
-    def __init__(self, options: JsonlOptions) -> None:
+    def __init__(self, options: JsonlOptions, *, again: bool = False) -> None:
         self._values = options.values
-        self._output = TextOutput(options.path, append=options.append)
+        self._output = TextOutput(options.path, append=options.append or again)
 
     def open(self) -> None:
         """Open the file; ConfigError when it cannot be written."""
@@ -54,7 +56,7 @@ class JsonlSink:
 
 
 def _build(options: JsonlOptions, context: BuildContext) -> JsonlSink:
-    return JsonlSink(options)
+    return JsonlSink(options, again=context.again)
 
 
 plugin = Plugin(

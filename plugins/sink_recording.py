@@ -15,7 +15,7 @@ from neurovocal.engine.errors import ConfigError, NeurovocalError, StageError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.resampler import scaled
 from neurovocal.engine.types import Block, Gap, Message, StreamInfo, Withheld
-from neurovocal.plugins._float_wave import FloatWave
+from neurovocal.plugins._float_wave import FloatWave, set_aside
 from neurovocal.plugins._output import TextOutput, folder_problems
 from neurovocal.plugins._place import Place
 
@@ -42,12 +42,16 @@ class RecordingSink:
     ----------
     folder : Path
         Where the recordings go.
+    again : bool
+        Whether this run may have written there: what is found is kept, under another
+        name.
     """
 
     wants = frozenset({"block", "gap", "withheld"})
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, again: bool = False) -> None:
         self._folder = folder
+        self._again = again
         self._place = Place(folder, make=True)
         self._tracks: dict[str, _Track] = {}
 
@@ -84,6 +88,7 @@ class RecordingSink:
                 track = self._tracks.get(name)
                 if track is None:
                     track = _Track(self._place, message.info, len(self._tracks))
+                    track.keeps = self._again
                     self._tracks[name] = track
                 try:
                     track.append(block)
@@ -105,7 +110,9 @@ class RecordingSink:
 
 
 class _Track:
-    """The two files of one stream."""
+    """The two files of one stream; `keeps`: those that are there are set aside."""
+
+    keeps = False
 
     def __init__(self, place: Place, info: StreamInfo, order: int) -> None:
         self._place, self._rate = place, info.sample_rate
@@ -154,6 +161,9 @@ class _Track:
     def _open(self) -> None:
         """Begin, or go on where a failure has interrupted."""
         self._place.enter()
+        if self.keeps:
+            self._set_aside()
+            self.keeps = False
         before = self._audio.frames
         if before and not self._is_whole():
             self._set_aside()
@@ -178,12 +188,10 @@ class _Track:
     def _set_aside(self) -> None:
         """Begin anew; audio without its timeline is kept under another name."""
         self._audio.abandon()
-        path, number = self._audio.path, 1
-        while (aside := path.with_suffix(f".{number}.left.wav")).exists():
-            number += 1
+        path = self._audio.path
         if path.exists():
-            path.rename(aside)
-            log.warning("'%s' has lost its timeline: it is now '%s'", path, aside.name)
+            aside = set_aside(path).name
+            log.warning("'%s' has lost its timeline: it is now '%s'", path, aside)
         self._begin()
 
     def _jump(self, start: int, reason: str) -> None:
@@ -207,7 +215,7 @@ def track_name(stream: str) -> str:
 
 
 def _build(options: RecordingOptions, context: BuildContext) -> RecordingSink:
-    return RecordingSink(Path(options.path).expanduser())
+    return RecordingSink(Path(options.path).expanduser(), again=context.again)
 
 
 def _claims(options: RecordingOptions) -> frozenset[str]:

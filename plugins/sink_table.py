@@ -29,13 +29,15 @@ class TableSink:
     ----------
     options : TableOptions
         Checked options.
+    again : bool
+        Whether to go on behind what this run has written.
     """
 
-    def __init__(self, options: TableOptions) -> None:
+    def __init__(self, options: TableOptions, *, again: bool = False) -> None:
         self._content: Content = options.content
         labels = options.content == "labels"
         self.wants = frozenset({"label"} if labels else {"onset", "offset"})
-        self._table = TABLES[options.format](options.path, options.content)
+        self._table = TABLES[options.format](options.path, options.content, again=again)
         self._scores: dict[tuple[str, int], float] = {}
         self._rows = 0
 
@@ -92,7 +94,7 @@ class TableSink:
 
 
 def _build(options: TableOptions, context: BuildContext) -> TableSink:
-    return TableSink(options)
+    return TableSink(options, again=context.again)
 
 
 plugin = Plugin(

@@ -1,15 +1,18 @@
 """Synthesized sound in files: one WAV per stream, in time with the stream."""
 
+import logging
 from errno import ESTALE
 from pathlib import Path
 
 from neurovocal.engine.errors import ConfigError, StageError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Audio, Float32, Message, StreamInfo
-from neurovocal.plugins._float_wave import FloatWave
+from neurovocal.plugins._float_wave import FloatWave, set_aside
 from neurovocal.plugins._output import folder_problems
 from neurovocal.plugins._place import Place
 from neurovocal.plugins.sink_recording import track_name
+
+log = logging.getLogger("neurovocal")
 
 
 class WavOptions(Options):
@@ -31,12 +34,16 @@ class WavSink:
     ----------
     folder : Path
         Where the files go.
+    again : bool
+        Whether this run may have written there: what is found is kept, under another
+        name.
     """
 
     wants = frozenset({"audio"})
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, again: bool = False) -> None:
         self._folder = folder
+        self._again = again
         self._place = Place(folder, make=True)
         self._files: dict[str, FloatWave] = {}
 
@@ -86,6 +93,8 @@ class WavSink:
 
     def _file(self, info: StreamInfo) -> FloatWave:
         path = self._folder / f"{track_name(info.stream)}.wav"
+        if self._again and info.stream not in self._files and path.exists():
+            log.warning("'%s' is now '%s'", path, set_aside(path).name)
         file = self._files.setdefault(info.stream, FloatWave(path, info.sample_rate))
         if not file.is_open:
             self._place.enter()
@@ -105,7 +114,7 @@ def _add(file: FloatWave, start: int, samples: Float32) -> None:
 
 
 def _build(options: WavOptions, context: BuildContext) -> WavSink:
-    return WavSink(Path(options.path).expanduser())
+    return WavSink(Path(options.path).expanduser(), again=context.again)
 
 
 def _claims(options: WavOptions) -> frozenset[str]:

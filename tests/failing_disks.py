@@ -6,7 +6,7 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,11 @@ class Kind:
     give: Callable[[int], Message]
     read: Callable[[Path], list[int]]
 
-    def build(self, folder: Path) -> Any:
+    def build(self, folder: Path, *, again: bool = False) -> Any:
         plugin = Registry().get("sink", self.plugin)
         options = {"path": str(folder / self.path), **self.options}
-        return plugin.build(plugin.options.model_validate(options), CONTEXT)
+        context = replace(CONTEXT, again=again)
+        return plugin.build(plugin.options.model_validate(options), context)
 
     def kept(self, folder: Path) -> list[int]:
         return self.read(folder / self.path)
