@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.journal import open_to_read
+from neurovocal.engine.journal_hearings import earlier_hearings
 from neurovocal.engine.types import Ledger, Message, StreamInfo
 from neurovocal.engine.wire import Latency, to_event
 from neurovocal.engine.wire_headers import AnchorHeader, ArrayHeader, decoder
@@ -22,7 +24,9 @@ class Selection:
 
     ``since_ns`` and ``until_ns`` (half-open, UTC) speak of an event's own time;
     one without, such as that of a recording whose date is unknown, is as old as
-    its run.
+    its run. ``heard``: where a recording was heard again, because a kill or a stop cut
+    its hearing short, `last` leaves the earlier hearing out, if both are of the runs
+    that are wanted.
     """
 
     runs: tuple[str, ...] | None = None
@@ -30,6 +34,7 @@ class Selection:
     streams: tuple[str, ...] | None = None
     since_ns: int | None = None
     until_ns: int | None = None
+    heard: Literal["all", "last"] = "all"
 
 
 def count_messages(path: str | Path, selection: Selection) -> int:
@@ -38,6 +43,7 @@ def count_messages(path: str | Path, selection: Selection) -> int:
     with closing(open_to_read(Path(path))) as connection:
         query = f"SELECT count(*) FROM messages {where}"
         try:
+            _note_hearings(connection, selection)
             (number,) = connection.execute(query, values).fetchone()
         except sqlite3.Error as error:
             raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
@@ -64,6 +70,7 @@ def read_messages(
     )
     with closing(open_to_read(Path(path))) as connection:
         try:
+            _note_hearings(connection, selection)
             for run, header, utc_ns, latency, payload in connection.execute(
                 query, values
             ):
@@ -74,6 +81,30 @@ def read_messages(
             raise ConfigError(
                 f"journal '{path}' holds an event that cannot be read: {error}"
             ) from error
+
+
+def count_earlier_hearings(path: str | Path, selection: Selection) -> int:
+    """How many hearings `heard="last"` leaves out of the wanted streams."""
+    with closing(open_to_read(Path(path))) as connection:
+        try:
+            found = earlier_hearings(connection, selection.runs)
+        except sqlite3.Error as error:
+            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+    wanted = selection.streams
+    return len({one[:3] for one in found if wanted is None or one.stream in wanted})
+
+
+def _note_hearings(connection: sqlite3.Connection, selection: Selection) -> None:
+    """Put what is left out where the query finds it; the journal is not touched."""
+    if selection.heard == "all":
+        return
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("CREATE TEMP TABLE earlier (run, stream, first, stop)")
+    connection.execute("CREATE INDEX temp.earlier_by_stream ON earlier (run, stream)")
+    connection.executemany(
+        "INSERT INTO earlier VALUES (?, ?, ?, ?)",
+        earlier_hearings(connection, selection.runs),
+    )
 
 
 def _where(selection: Selection) -> tuple[str, list[object]]:
@@ -96,6 +127,12 @@ def _where(selection: Selection) -> tuple[str, list[object]]:
         if limit is not None:
             conditions.append(f"{time} {sign} ?")
             values.append(limit)
+    if selection.heard == "last":
+        conditions.append(
+            "NOT EXISTS (SELECT 1 FROM temp.earlier AS earlier "
+            "WHERE earlier.run = messages.run AND earlier.stream = messages.stream "
+            "AND messages.rowid >= earlier.first AND messages.rowid < earlier.stop)"
+        )
     return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), values
 
 

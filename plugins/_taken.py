@@ -128,14 +128,22 @@ class Taken:
         self.add(name, stat, "taken", print=entry.get("print"), **more)
         return True
 
-    def begun_by(self, name: str) -> str | None:
-        """Run that began to read a recording and has not got to its end."""
-        entry = self._entries.get(name, {})
-        return entry.get("run") if entry.get("verdict") == "begun" else None
+    def begun_by(self, name: str, print_: str) -> list[str]:
+        """Runs that began to read a recording and have not got to its end.
 
-    def was_taken(self, name: str) -> bool:
-        """Whether a recording of this name was, whatever is in the file by now."""
-        return self._entries.get(name, {}).get("verdict") == "taken"
+        Another content under the name is another recording.
+        """
+        entry = self._entries.get(name, {})
+        if entry.get("verdict") != "begun" or entry.get("print") not in (None, print_):
+            return []
+        return list(entry.get("runs") or [entry["run"]])
+
+    def is_new_of_name(self, name: str, print_: str) -> bool:
+        """Whether another recording of this name was begun or taken before."""
+        entry = self._entries.get(name, {})
+        if self.begun_by(name, print_):
+            return bool(entry.get("name was used"))
+        return entry.get("verdict") in ("begun", "taken")
 
     def add(
         self, name: str, stat: os.stat_result, verdict: Verdict, **more: object

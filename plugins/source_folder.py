@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from neurovocal.engine.errors import AudioFileError, ConfigError, EndOfStream
+from neurovocal.engine.journal_hearings import heard_again, other_recording
 from neurovocal.engine.protocols import SourceItem
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.timebase import NS
@@ -22,6 +23,7 @@ from neurovocal.plugins._taken import Taken, can_be_read, fingerprint
 
 STATE = ".neurovocal-taken.jsonl"
 _BLOCK_LENGTH = 8192
+_MOST_RUNS = 16  # that are remembered to have begun one recording
 _ATTEMPTS = 3  # at a recording that the disk does not give
 
 
@@ -220,14 +222,11 @@ class FolderSource:
         recording = self._recording = Recording(header)
         problem, print_ = None, ""
         yield StreamInfo(arrival.name, header.sample_rate, self._channels.count)
-        yield from self._heard_before(arrival)
-        if header.start.utc_ns is not None:
-            yield Anchor(0, header.start.utc_ns)
         try:
             print_ = fingerprint(arrival.path, arrival.stat.st_size)
-            more = {"run": self._run, "print": print_}
-            trouble = self._taken.add(arrival.name, arrival.stat, "begun", **more)
-            self._watch("state", trouble)
+            yield from self._begin(arrival, print_)
+            if header.start.utc_ns is not None:
+                yield Anchor(0, header.start.utc_ns)
             recording.open()
             yield from self._samples(recording)
             problem = recording.problem
@@ -251,15 +250,24 @@ class FolderSource:
         now = self._clock.monotonic_ns()
         self._unconfirmed.append((now, arrival, problem, print_))
 
-    def _heard_before(self, arrival: Arrival) -> Iterator[Health]:
-        """A sentence, where what comes now has been heard by an earlier run."""
-        path, run = arrival.path, self._taken.begun_by(arrival.name)
-        if run is not None:
-            detail = f"'{path}' is heard again, whole: run {run} did not get to its end"
-            yield Health("source", "recovering", detail)
-        elif self._taken.was_taken(arrival.name):
-            detail = f"'{path}' is another recording than the one of this name before"
-            yield Health("source", "healthy", detail)
+    def _begin(self, arrival: Arrival, print_: str) -> Iterator[Health]:
+        """Note who begins; a sentence, where what comes now has been heard before."""
+        path, name, run = arrival.path, arrival.name, self._run
+        runs = self._taken.begun_by(name, print_)
+        name_was_used = self._taken.is_new_of_name(name, print_)
+        if runs:
+            sentence = heard_again(path, runs, name_was_used=name_was_used)
+            yield Health("source", "recovering", sentence)
+        elif name_was_used:
+            yield Health("source", "healthy", other_recording(path))
+        more = {
+            "run": run,
+            "runs": [*(one for one in runs if one != run), run][-_MOST_RUNS:],
+            "print": print_,
+            "name was used": name_was_used or None,
+        }
+        trouble = self._taken.add(name, arrival.stat, "begun", **more)
+        self._watch("state", trouble)
 
     def _may_be_the_disk(self, arrival: Arrival) -> bool:
         """Whether a recording could not be read for another reason than its content."""

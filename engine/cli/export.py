@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,12 @@ from rich.progress import Progress
 
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.journal import runs
-from neurovocal.engine.journal_reading import Selection, count_messages, read_messages
+from neurovocal.engine.journal_reading import (
+    Selection,
+    count_earlier_hearings,
+    count_messages,
+    read_messages,
+)
 from neurovocal.engine.protocols import Sink
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.timebase import SystemClock
@@ -24,6 +30,7 @@ ExportFormat = Literal["csv", "parquet", "jsonl", "raven", "audacity"]
 # Forms without a column for the run: times of two runs cannot be told apart.
 _ONE_RUN = ("raven", "audacity", "jsonl")
 _STDOUT = "-"
+Heard = Literal["last", "all"]
 
 
 def export(
@@ -57,6 +64,13 @@ def export(
     provisional: Annotated[
         bool, typer.Option("--provisional", help="Labels that were not final, too.")
     ] = False,
+    heard: Annotated[
+        Heard,
+        typer.Option(
+            help="Recordings that were heard again after a kill or stop: 'last' "
+            "leaves the earlier hearing out, 'all' keeps both."
+        ),
+    ] = "last",
 ) -> None:
     """Write what a journal holds as CSV, Parquet, JSON lines, Raven or Audacity.
 
@@ -64,6 +78,9 @@ def export(
     Audacity tables hold final labels, in seconds from the start of their stream.
     """
     selection = _selection(journal, form, run, stream, kinds, since, until)
+    selection = replace(selection, heard=heard)
+    if heard == "last":
+        _tell_left_out(count_earlier_hearings(journal, selection))
     number = count_messages(journal, selection)
     with _in_place(out) as path:
         sink = _sink(form, path, selection)
@@ -77,6 +94,15 @@ def export(
                         sink.run = name
                     sink.write(message)
                 advance()
+
+
+def _tell_left_out(number: int) -> None:
+    if number:
+        typer.echo(
+            f"note: {number} hearing{'s' * (number > 1)} that a kill or stop cut short "
+            "left out: the recording was heard again (--heard all keeps both)",
+            err=True,
+        )
 
 
 def _selection(
