@@ -10,13 +10,35 @@ import numpy as np
 from pydantic import ValidationError
 
 from neurovocal.engine.errors import BundleError
-from neurovocal.engine.manifest import FrontEnd
+from neurovocal.engine.manifest import Bundle, FrontEnd
 from neurovocal.engine.protocols import Features
 from neurovocal.engine.registry import BuildContext, Registry
 from neurovocal.engine.timebase import SystemClock
 from neurovocal.engine.types import Block, Float32, StreamInfo
 
 _BLOCK_LENGTH = 2**18
+
+
+def context_of(bundle: Bundle, purpose: str) -> BuildContext:
+    """What stages of a bundle are built in outside a run.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Its front end says what they hear.
+    purpose : str
+        Stands for the names of run and stream.
+    """
+    front_end = bundle.manifest.front_end
+    return BuildContext(
+        clock=SystemClock(),
+        run=purpose,
+        info=StreamInfo(purpose, front_end.sample_rate),
+        bundle=bundle,
+        n_bins=front_end.n_bins,
+        hop_length=front_end.hop_length,
+        frame_length=front_end.frame_length,
+    )
 
 
 def build_front_end(

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.front_end import build_front_end, frames_of
+from neurovocal.engine.front_end import build_front_end, context_of, frames_of
 from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Float32, Frames, StreamInfo, Surprise
+from neurovocal.engine.registry import Registry
+from neurovocal.engine.types import Float32, Frames, Surprise
 from neurovocal.models.data import Recording
 from neurovocal.models.frames import read_samples
 
@@ -143,16 +142,7 @@ def plugin_surprise(bundle: Bundle, **options: object) -> Scorer:
     front_end = bundle.manifest.front_end
     registry = Registry()
     plugin = registry.get("model", "rnn_rbm")
-    context = BuildContext(
-        clock=SystemClock(),
-        run="evaluation",
-        info=StreamInfo("recording", front_end.sample_rate),
-        bundle=bundle,
-        tile=_TILE,
-        n_bins=front_end.n_bins,
-        hop_length=front_end.hop_length,
-        frame_length=front_end.frame_length,
-    )
+    context = replace(context_of(bundle, "evaluation"), tile=_TILE)
     model = plugin.build(plugin.options.model_validate(options), context)
 
     def score(frames: Float32) -> Float32:

@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.front_end import build_front_end
+from neurovocal.engine.front_end import build_front_end, context_of
 from neurovocal.engine.lane import Lane
 from neurovocal.engine.manifest import Bundle, DetectorSpec
-from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.registry import Registry
 from neurovocal.engine.supervise import StageShell
-from neurovocal.engine.timebase import SystemClock
 from neurovocal.engine.types import (
     Block,
     Event,
@@ -103,16 +102,7 @@ class Labeller:
             detector, options = advised.plugin, options or advised.options
         front_end = bundle.manifest.front_end
         info = StreamInfo("recording", front_end.sample_rate)
-        context = BuildContext(
-            clock=SystemClock(),
-            run="evaluation",
-            info=info,
-            bundle=bundle,
-            tile=tile,
-            n_bins=front_end.n_bins,
-            hop_length=front_end.hop_length,
-            frame_length=front_end.frame_length,
-        )
+        context = replace(context_of(bundle, "evaluation"), info=info, tile=tile)
         registry = Registry()
         plugin = registry.get("detector", detector)
         stage = plugin.build(plugin.options.model_validate(options or {}), context)

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from neurovocal.engine.front_end import context_of
 from neurovocal.engine.manifest import Bundle, Manifest, load_bundle
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import StreamInfo
+from neurovocal.engine.registry import Registry
 
 bundle_app = typer.Typer(help="Look at a model bundle, or verify it.")
 
@@ -36,15 +35,7 @@ def verify(bundle: Bundle) -> list[str]:
     manifest = bundle.manifest
     front_end = manifest.front_end
     registry = Registry()
-    context = BuildContext(
-        clock=SystemClock(),
-        run="check",
-        info=StreamInfo("check", front_end.sample_rate),
-        bundle=bundle,
-        n_bins=front_end.n_bins,
-        hop_length=front_end.hop_length,
-        frame_length=front_end.frame_length,
-    )
+    context = context_of(bundle, "check")
     features = registry.get("features", front_end.plugin)
     features.build(features.options.model_validate(front_end.options), context)
     lines = [f"front end {front_end.plugin}: {front_end.n_bins} bins"]

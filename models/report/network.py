@@ -8,10 +8,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from neurovocal.engine.front_end import context_of
 from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Float32, Frames, StreamInfo, Surprise
+from neurovocal.engine.registry import Registry
+from neurovocal.engine.types import Float32, Frames, Surprise
 from neurovocal.models.parity import Session
 
 _NAMES = ("W", "bv", "bh", "Wuv", "Wuh")
@@ -112,15 +112,7 @@ class Listener:
         self._zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
         self._front_end = front_end
         plugin = Registry().get("model", "rnn_rbm")
-        context = BuildContext(
-            clock=SystemClock(),
-            run="report",
-            info=StreamInfo("report", front_end.sample_rate),
-            bundle=bundle,
-            n_bins=front_end.n_bins,
-            hop_length=front_end.hop_length,
-            frame_length=front_end.frame_length,
-        )
+        context = context_of(bundle, "report")
         self._model = plugin.build(plugin.options(), context)
 
     def __call__(self, frames: Float32) -> Heard:
