@@ -43,7 +43,8 @@ PARTS = ("wait_ms", "queue_ms", "compute_ms", "handover_ms", "device_ms", "total
 FLOOR = """
 import sys, time
 import numpy as np
-from neurovocal.plugins._portaudio import find_device, open_input, open_output
+from neurovocal.plugins._device_choice import find_device
+from neurovocal.plugins._portaudio import open_input, open_output
 rate, block = {rate}, {block}
 asked, last = [], [0.0]
 def listen(data, n, now, status):

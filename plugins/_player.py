@@ -9,7 +9,8 @@ import numpy as np
 from neurovocal.engine.errors import ConfigError, StageError
 from neurovocal.engine.timebase import NS, Clock
 from neurovocal.engine.types import Float32
-from neurovocal.plugins._portaudio import close_output, find_device, open_output
+from neurovocal.plugins._device_choice import find_device
+from neurovocal.plugins._portaudio import close_output, open_output
 
 # So many sounds at once; what comes on top of them is not played.
 _MOST_AT_ONCE = 8

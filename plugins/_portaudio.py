@@ -1,22 +1,18 @@
-"""PortAudio's devices: found, named, and asked what they can do."""
+"""PortAudio's devices: listed, opened, and asked what they can do."""
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from threading import Lock
 from typing import Any, Literal, TypeAlias
 
 from neurovocal.engine.errors import DeviceError
+from neurovocal.plugins._usb_port import usb_port
 
 _RATES = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)
 _FAST_RATES = (192_000, 200_000, 250_000, 256_000, 300_000, 384_000, 500_000)
 
 Direction: TypeAlias = Literal["input", "output"]
-
-# ALSA puts the number of the card into the name, and numbers change.
-_CARD = re.compile(r"\s*\((?:plug)?hw:[^)]*\)$")
 
 _lock = Lock()
 _open_streams = 0
@@ -62,7 +58,8 @@ def input_devices() -> list[dict[str, Any]]:
     -------
     list of dict
         ``index, name, channels, sample_rate`` (Hz, the device's own),
-        ``latency_low_ms, latency_high_ms, default, host``.
+        ``latency_low_ms, latency_high_ms, default, host``, and ``port``
+        (`usb_port`).
 
     Raises
     ------
@@ -94,6 +91,7 @@ def devices(direction: Direction) -> list[dict[str, Any]]:
             "latency_high_ms": _ms(device[f"default_high_{direction}_latency"]),
             "default": device["index"] == default,
             "host": hosts[device["hostapi"]]["name"],
+            "port": usb_port(device["name"], hosts[device["hostapi"]]["name"]),
         }
         for device in module.query_devices()
         if device[f"max_{direction}_channels"] > 0
@@ -114,65 +112,6 @@ def _refresh(module: Any) -> None:
             with _quiet():
                 module._terminate()
                 module._initialize()
-
-
-def find_device(
-    wanted: str | int | None, direction: Direction = "input"
-) -> dict[str, Any]:
-    """Device of an index, of a name, or of a part of a name.
-
-    Raises
-    ------
-    DeviceError
-        None or several fit; the message lists what there is.
-    """
-    found = devices(direction)
-    if not found:
-        tool = "arecord" if direction == "input" else "aplay"
-        raise DeviceError(
-            f"no {direction} device was found: connect one and check with '{tool} -l'"
-        )
-    if wanted is None:
-        fitting = [d for d in found if d["default"]] or found[:1]
-    elif isinstance(wanted, int):
-        fitting = [d for d in found if d["index"] == wanted]
-    else:
-        fitting = [d for d in found if d["name"] == wanted] or [
-            d for d in found if wanted.lower() in d["name"].lower()
-        ]
-    if len(fitting) == 1:
-        return fitting[0]
-    listing = ", ".join(f"{d['index']} '{d['name']}'" for d in fitting or found)
-    if fitting:
-        raise DeviceError(
-            f"several {direction} devices fit '{wanted}': name one of {listing}"
-        )
-    close = get_close_matches(str(wanted), [d["name"] for d in found], n=1, cutoff=0.4)
-    hint = f" (did you mean '{close[0]}'?)" if close else ""
-    raise DeviceError(f"no {direction} device '{wanted}'{hint}; there are: {listing}")
-
-
-def find_again(device: dict[str, Any]) -> dict[str, Any]:
-    """Device that was found before, at whatever number it is now.
-
-    By its host and name; where these have changed (another socket, another number
-    of its card), by its name without the number.
-
-    Raises
-    ------
-    DeviceError
-        It is not there, or several are called so.
-    """
-    found = [d for d in devices("input") if d["host"] == device["host"]]
-    name = _CARD.sub("", device["name"])
-    fitting = [d for d in found if d["name"] == device["name"]] or [
-        d for d in found if _CARD.sub("", d["name"]) == name
-    ]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise DeviceError(f"{len(fitting)} devices are called '{name}' now: unplug one")
-    raise DeviceError(f"device '{name}' is not there: connect it again")
 
 
 def open_input(

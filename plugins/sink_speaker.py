@@ -10,8 +10,9 @@ from neurovocal.engine.errors import Absent, DeviceError, StageError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.timebase import NS, Clock
 from neurovocal.engine.types import Audio, Block, Float32, Gap, Message
+from neurovocal.plugins._device_choice import find_device
 from neurovocal.plugins._playback import PlaybackRing
-from neurovocal.plugins._portaudio import close_output, find_device, open_output
+from neurovocal.plugins._portaudio import close_output, open_output
 
 # Beyond the latency, so much fits: pieces that come whole are longer than frames.
 _ROOM_S = 0.5

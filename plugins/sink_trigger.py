@@ -18,10 +18,10 @@ from neurovocal.engine.registry import BuildContext, Plugin
 from neurovocal.engine.timebase import Clock
 from neurovocal.engine.types import Message, Trigger
 from neurovocal.engine.wire_events import header_of
+from neurovocal.plugins._device_choice import find_device
 from neurovocal.plugins._output import TextOutput, claim, output_problems
 from neurovocal.plugins._pattern import Pattern, read_pattern
 from neurovocal.plugins._player import Player, Shot
-from neurovocal.plugins._portaudio import find_device
 from neurovocal.plugins._trigger import PatternWatcher, Rules
 from neurovocal.plugins._trigger_options import PlayOptions, TriggerOptions
 

@@ -13,14 +13,9 @@ from neurovocal.engine.ring import AudioRing, RingCounts
 from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import StreamInfo
 from neurovocal.plugins._audio import Channels, channels_problem
+from neurovocal.plugins._device_choice import find_again, find_device
 from neurovocal.plugins._live import SLIP, FreshStart, Intake
-from neurovocal.plugins._portaudio import (
-    close_input,
-    find_again,
-    find_device,
-    input_devices,
-    open_input,
-)
+from neurovocal.plugins._portaudio import close_input, input_devices, open_input
 
 OVERFLOW = "device overflow"
 _PLAUSIBLE_S = 10.0
@@ -30,8 +25,8 @@ class MicrophoneOptions(Options):
     """Options of the ``microphone`` source."""
 
     device: str | int | None = None
-    """Name of the input device or a part of it, or its number in `neurovocal
-    devices`; by default the system's."""
+    """Name of the input device or a part of it, its USB port, such as `usb:1-4.2`, or
+    its number in `neurovocal devices`; by default the system's."""
     sample_rate: int | None = Field(default=None, gt=0)
     """Hz; by default the device's own."""
     channels: list[int] = [1]

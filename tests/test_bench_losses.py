@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from neurovocal.engine.errors import DeviceError
-from neurovocal.plugins import _portaudio
+from neurovocal.plugins import _device_choice
 from tests.virtual_audio import needs_virtual_audio
 
 SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "losses.py"
@@ -25,7 +25,13 @@ def test_a_card_that_is_unplugged_comes_back_with_a_gap_of_the_true_length():
 
 
 def card(index, name, host="ALSA"):
-    return {"index": index, "name": name, "host": host}
+    return {
+        "index": index,
+        "name": name,
+        "host": host,
+        "port": None,
+        "only_at_port": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -51,9 +57,9 @@ def card(index, name, host="ALSA"):
 def test_a_device_is_found_again_by_its_name(monkeypatch, known, now, expected):
     cards = [card(index, name) for index, name in enumerate(now)]
     cards.append(card(len(cards), known, host="JACK"))  # the same by another way
-    monkeypatch.setattr(_portaudio, "devices", lambda direction: cards)
+    monkeypatch.setattr(_device_choice, "devices", lambda direction: cards)
     if isinstance(expected, int):
-        assert _portaudio.find_again(card(7, known))["index"] == expected
+        assert _device_choice.find_again(card(7, known))["index"] == expected
     else:
         with pytest.raises(DeviceError, match=expected):
-            _portaudio.find_again(card(7, known))
+            _device_choice.find_again(card(7, known))

@@ -130,7 +130,8 @@ def devices(as_json: JsonOption = False) -> None:
     keys = list(found[0])
     table = Table(*[key.replace("_", " ") for key in keys], box=None)
     for device in found:
-        table.add_row(*[str(device[key]) for key in keys])
+        cells = ["" if device[key] is None else str(device[key]) for key in keys]
+        table.add_row(*cells)
     Console().print(table)
 
 
