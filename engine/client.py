@@ -14,8 +14,9 @@ from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, get_args
 
+from neurovocal.engine.admission import LOOK_S, Admission
 from neurovocal.engine.control_client import Control
 from neurovocal.engine.errors import ConfigError, NeurovocalError
 from neurovocal.engine.keepalive import keep_alive
@@ -108,7 +109,9 @@ class Subscriber:
     ) -> None:
         self.endpoint = endpoint
         self.kinds = _known(kinds)
-        self.streams = None if streams is None else frozenset(streams)
+        # A name alone is meant as one, not as its letters.
+        named = [streams] if isinstance(streams, str) else streams
+        self.streams = None if named is None else frozenset(named)
         self.timeout = timeout
         self.received = 0
         self.missed = 0
@@ -116,11 +119,17 @@ class Subscriber:
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._sockets: list[zmq.Socket[bytes]] = []
+        self._admissions: list[Admission] = []
         self._sequences = Sequences()
         if replay is None and (start != "now" or positions):
             raise ConfigError(
                 "'start' and 'positions' need 'replay': the endpoint of a journal's "
                 "replay socket, such as tcp://127.0.0.1:5558"
+            )
+        if start not in get_args(Start):
+            raise ConfigError(
+                f"start '{start}' is none of {', '.join(get_args(Start))}: from "
+                "when on to receive"
             )
         self.positions: dict[Key, Position] = {
             key: Position(*position) for key, position in (positions or {}).items()
@@ -178,6 +187,10 @@ class Subscriber:
             try:
                 if self._keys is not None:
                     use_client_keys(connection, self._keys)
+                keyed = self._keys is not None
+                self._admissions.append(
+                    Admission(connection, self.endpoint, keyed=keyed)
+                )
                 connection.connect(self.endpoint)
             except ConfigError:
                 self.close()
@@ -197,13 +210,15 @@ class Subscriber:
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
+        for admission in self._admissions:
+            admission.close()
         for connection in self._sockets:
             connection.close(linger=0)
         if self._replay is not None:
             self._replay.close()
         if self._context is not None:
             self._context.term()
-        self._sockets, self._context = [], None
+        self._sockets, self._admissions, self._context = [], [], None
 
     def receive(self, timeout: float | None = None) -> Received | None:
         """Return the next message, or None when none came in time.
@@ -278,16 +293,17 @@ class Subscriber:
         if self._replay is not None:
             yield self._replay.connection
 
-    def _pause_ms(self, left_s: float | None) -> int | None:
+    def _pause_ms(self, left_s: float | None) -> int:
         """How long to wait for the connections at most."""
-        if self._replay is None:
-            return None if left_s is None else ceil(left_s * 1000)
-        return _LOOK_MS if left_s is None else min(_LOOK_MS, ceil(left_s * 1000))
+        pause_ms = round(1000 * LOOK_S) if self._replay is None else _LOOK_MS
+        return pause_ms if left_s is None else min(pause_ms, ceil(left_s * 1000))
 
     def _take(self) -> Received | None:
         """Next message that has already come, light kinds first."""
         if not self._sockets:
             raise NeurovocalError("the subscriber is not open")
+        for admission in self._admissions:
+            admission.look()
         while True:
             if self._replay is not None and (old := self._replay.next()) is not None:
                 return self._handed_out(old)

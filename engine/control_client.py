@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from neurovocal.engine.admission import Admission
 from neurovocal.engine.errors import ConfigError, NeurovocalError
 from neurovocal.engine.keepalive import keep_alive
 from neurovocal.engine.keys import use_client_keys
@@ -49,6 +50,7 @@ class Control:
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
+        self._admission: Admission | None = None
 
     def __enter__(self) -> Self:
         self.open()
@@ -81,6 +83,8 @@ class Control:
         try:
             if self._keys is not None:
                 use_client_keys(self._socket, self._keys)
+            keyed = self._keys is not None
+            self._admission = Admission(self._socket, self.endpoint, keyed=keyed)
             self._socket.connect(self.endpoint)
         except ConfigError:
             self.close()
@@ -94,11 +98,13 @@ class Control:
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
+        if self._admission is not None:
+            self._admission.close()
         if self._socket is not None:
             self._socket.close(linger=0)
         if self._context is not None:
             self._context.term()
-        self._socket = self._context = None
+        self._socket = self._context = self._admission = None
 
     def status(self) -> dict[str, Any]:
         """Lanes, their positions and counters, and what the models are set to."""
@@ -184,6 +190,9 @@ class Control:
         raise self._silence(self.timeout)
 
     def _silence(self, waited_s: float) -> NeurovocalError:
+        assert self._admission is not None
+        if refusal := self._admission.read():
+            return NeurovocalError(refusal)
         return NeurovocalError(
             f"nobody answered at {self.endpoint} within {waited_s:g} s: is an "
             "engine with 'control: {plugin: zmq}' running there?"

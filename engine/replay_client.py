@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from neurovocal.engine.admission import Admission
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.keepalive import keep_alive
 from neurovocal.engine.keys import use_client_keys
@@ -67,6 +68,7 @@ class ReplayClient:
         self._socket: zmq.Socket[bytes] | None = None
         self._unanswered_s: float | None = None  # since when
         self._told = ""
+        self._admission: Admission | None = None
 
     @property
     def connection(self) -> "zmq.Socket[bytes]":
@@ -86,6 +88,8 @@ class ReplayClient:
         keep_alive(self._socket, asks=True)
         if self._keys is not None:
             use_client_keys(self._socket, self._keys)
+        keyed = self._keys is not None
+        self._admission = Admission(self._socket, self.endpoint, keyed=keyed)
         try:
             self._socket.connect(self.endpoint)
         except zmq.ZMQError as error:
@@ -95,9 +99,11 @@ class ReplayClient:
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
+        if self._admission is not None:
+            self._admission.close()
         if self._socket is not None:
             self._socket.close(linger=0)
-        self._socket = None
+        self._socket = self._admission = None
 
     def live(self, message: Received) -> None:
         """Take a message as it happens; `next` hands it out when it is its turn."""
@@ -113,6 +119,8 @@ class ReplayClient:
     def _ask(self) -> None:
         import zmq
 
+        assert self._admission is not None
+        self._admission.look()
         now_s = time.monotonic()
         self._complain(now_s)
         if not self.connection.poll(0, zmq.POLLOUT):

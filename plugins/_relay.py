@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neurovocal.engine.admission import Admission
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.keepalive import keep_alive
 from neurovocal.engine.keys import use_client_keys
@@ -95,6 +96,7 @@ class Relay:
         self._station_keys = station_keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._front: list[zmq.Socket[bytes]] = []
+        self._admissions: list[Admission] = []
         self._back: zmq.Socket[bytes] | None = None
         self._kept: dict[bytes, list[bytes]] = {}
         self._topics: dict[bytes, int] = {}  # those that are fetched, and for how many
@@ -129,7 +131,7 @@ class Relay:
             self.endpoint = bind(self._back, self.endpoint)
             self._guard.watch(self.endpoint, TOPICS_MOST_BYTES, TOPICS_PER_S)
             for station in self._stations:
-                self._front.append(self._connected(station.live))
+                self._connect(station.live)
             if self._replay is not None:
                 self._replay.open(self._context, self._guard)
         except ConfigError:
@@ -140,6 +142,8 @@ class Relay:
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
+        for admission in self._admissions:
+            admission.close()
         for end in (*self._front, *([self._back] if self._back else [])):
             end.close(linger=0)
         if self._replay is not None:
@@ -147,7 +151,8 @@ class Relay:
         self._guard.close()
         if self._context is not None:
             self._context.term()
-        self._front, self._back, self._context = [], None, None
+        self._front, self._admissions = [], []
+        self._back = self._context = None
 
     def step(self, timeout_s: float) -> None:
         """Wait for something to pass on, at most so long, and pass it on."""
@@ -167,14 +172,17 @@ class Relay:
         for number, end in enumerate(self._front):
             if end in ready:
                 self._forward(number, end)
+        for admission in self._admissions:
+            admission.look()
         if self._replay is not None:
             self._replay.step(ready)
 
-    def _connected(self, endpoint: str) -> "zmq.Socket[bytes]":
+    def _connect(self, endpoint: str) -> None:
         import zmq
 
         assert self._context is not None
         end = self._context.socket(zmq.XSUB)
+        self._front.append(end)
         end.setsockopt(zmq.RCVHWM, _QUEUE_LENGTH)
         # ZeroMQ drops subscriptions that do not fit; there are not many.
         end.setsockopt(zmq.SNDHWM, 0)
@@ -182,14 +190,14 @@ class Relay:
         keep_alive(end)
         if self._station_keys is not None:
             use_client_keys(end, self._station_keys)
+        keyed = self._station_keys is not None
+        self._admissions.append(Admission(end, endpoint, keyed=keyed))
         try:
             end.connect(endpoint)
         except zmq.ZMQError as error:
-            end.close(linger=0)
             raise ConfigError(
                 f"'{endpoint}' is not an endpoint such as tcp://station-1:5556"
             ) from error
-        return end
 
     def _read_subscriptions(self, back: "zmq.Socket[bytes]") -> None:
         import zmq

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from neurovocal.engine.admission import Admission
 from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.keepalive import keep_alive
 from neurovocal.engine.keys import use_client_keys
@@ -86,6 +87,7 @@ class ReplayRelay:
         self._station_keys = station_keys
         self._stations = stations
         self._front: dict[int, zmq.Socket[bytes]] = {}
+        self._admissions: list[Admission] = []
         self._back: zmq.Socket[bytes] | None = None
         self._guard: Guard | None = None
         self._pending: dict[int, _Pending] = {}
@@ -125,6 +127,8 @@ class ReplayRelay:
             keep_alive(end, asks=True)
             if self._station_keys is not None:
                 use_client_keys(end, self._station_keys)
+            keyed = self._station_keys is not None
+            self._admissions.append(Admission(end, station, keyed=keyed))
             try:
                 end.connect(station)
             except zmq.ZMQError as error:
@@ -134,9 +138,11 @@ class ReplayRelay:
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
+        for admission in self._admissions:
+            admission.close()
         for end in self.ends:
             end.close(linger=0)
-        self._front, self._back = {}, None
+        self._front, self._admissions, self._back = {}, [], None
 
     def step(self, ready: "Mapping[Any, int]") -> None:
         """Pass on what has come."""
@@ -146,6 +152,8 @@ class ReplayRelay:
             if end in ready:
                 self._take_answers(number, end)
         self._expire()
+        for admission in self._admissions:
+            admission.look()
         for line in self._turns.too_much():
             assert self._guard is not None
             self._guard.end(line.socket, "it does not take its answers")

@@ -194,3 +194,10 @@ def test_something_else_that_speaks_here_does_not_end_the_subscriber(
         assert subscriber.receive(timeout=0.0) is None
     other.close(linger=0)
     context.term()
+
+
+def test_a_stream_and_a_start_that_are_meant_otherwise() -> None:
+    where = "tcp://127.0.0.1:9"
+    assert Subscriber(where, streams="aviary").streams == {"aviary"}
+    with pytest.raises(ConfigError, match="start 'begin' is none of now, run, journal"):
+        Subscriber(where, replay=where, start="begin")  # type: ignore[arg-type]

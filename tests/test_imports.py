@@ -15,7 +15,14 @@ HEAVY = FORBIDDEN | {"soundfile", "soxr", "matplotlib", "crowsetta", "pandas"}
 # What programs that talk to an engine import: they have ZeroMQ.
 CLIENTS = {
     ROOT / "engine" / f"{name}.py"
-    for name in ("client", "control_client", "replay_client", "keys", "keepalive")
+    for name in (
+        "client",
+        "control_client",
+        "replay_client",
+        "keys",
+        "keepalive",
+        "admission",
+    )
 }
 MOST_LINES = 400
 

@@ -14,6 +14,7 @@ import pytest
 from publishing import Engine
 
 from neurovocal.engine.client import Received, Subscriber
+from neurovocal.engine.keys import add_client, make_engine_keys
 from neurovocal.engine.registry import BuildContext
 from neurovocal.engine.timebase import SystemClock
 from neurovocal.engine.types import Frames, Label, Message, StreamInfo
@@ -178,3 +179,41 @@ def test_javascript_gets_back_what_it_missed(example: Path, tmp_path: Path) -> N
     assert err == ""
     assert [json.loads(line)["seq"] for line in lines] == list(range(1160))
     assert other.returncode == 0
+
+
+def test_javascript_shows_its_keys_or_is_told_to(example: Path, tmp_path: Path) -> None:
+    make_engine_keys(tmp_path / "keys")
+    add_client(tmp_path / "keys", "alice", "read", tmp_path / "alice")
+    (tmp_path / "journal").mkdir()
+    engine = Engine(tmp_path / "journal", keys=tmp_path / "keys")
+    where = engine.zmq.endpoint
+    try:
+        engine.send(30, only_keep=True)
+        given = ("--json", "--replay", engine.replay, "--start", "run", "--count=30")
+        with javascript(example, where, *given, "--keys", f"{tmp_path}/alice") as own:
+            out, err = own.communicate(timeout=60)
+        assert (own.returncode, err) == (0, "")
+        assert [json.loads(line)["seq"] for line in out.splitlines()] == list(range(30))
+        with javascript(example, where) as stranger:
+            out, err = stranger.communicate(timeout=60)
+        assert (stranger.returncode, out) == (2, "")
+        assert "--keys DIR" in err
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--kinds", "labels"), "there is no kind 'labels'"),
+        (("--start", "begin"), "'begin' is none of now, run, journal"),
+        (("--keys", "nowhere"), "nowhere/client.key_secret"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    example: Path, given: tuple[str, str], said: str
+) -> None:
+    with javascript(example, *given) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, len(err.splitlines())) == (1, "", 1)
+    assert said in err

@@ -147,6 +147,61 @@ def test_a_client_that_is_removed_is_not_let_in_again(
             assert hears(engine, subscriber, 600)
 
 
+def test_who_came_too_early_is_let_in_later(
+    engine: Engine, keys: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_client(keys, "dora", "read", tmp_path / "dora")
+    let_in = keys / "readers" / "dora.key"
+    kept = let_in.read_bytes()
+    let_in.unlink()
+    engine.send(5)
+    with Subscriber(
+        engine.zmq.endpoint, replay=engine.replay, start="run", keys=tmp_path / "dora"
+    ) as subscriber:
+        while not any("let these keys in" in r.getMessage() for r in caplog.records):
+            assert subscriber.receive(0.1) is None
+        let_in.write_bytes(kept)
+        heard = [subscriber.receive(PATIENCE_S) for _ in range(5)]
+        assert [message.seq for message in heard if message] == list(range(5))
+        assert hears(engine, subscriber, 600)
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [(None, "asks for keys: 'neurovocal keys add'"), ("alice", "does not let these")],
+)
+def test_who_may_not_steer_is_told_why(
+    keys: Path, tmp_path: Path, shown: str | None, said: str
+) -> None:
+    options = control_zmq.ControlOptions(endpoint="tcp://127.0.0.1:*")
+    server = control_zmq.plugin.build(
+        options, BuildContext(SystemClock(), "run", keys=keys)
+    )
+    server.open()
+    given = None if shown is None else tmp_path / shown
+    try:
+        with (
+            Control(server.endpoint, timeout=1.0, keys=given) as asking,
+            pytest.raises(NeurovocalError, match=said),
+        ):
+            asking.command("stop")
+    finally:
+        server.close()
+
+
+def test_a_relay_with_the_wrong_folder_of_keys_says_so_and_ends(keys: Path) -> None:
+    done = neurovocal(
+        "relay",
+        "--from",
+        "tcp://127.0.0.1:9",
+        "--to",
+        "tcp://127.0.0.1:*",
+        "--station-keys",
+        keys,
+    )
+    assert (done.code, done.err.count("client.key_secret")) == (1, 1)
+
+
 def test_a_relay_has_keys_on_both_sides(
     engine: Engine, keys: Path, tmp_path: Path
 ) -> None:

@@ -93,7 +93,11 @@ def _next(subscriber: Subscriber, timeout: float | None) -> Received | None:
     received = subscriber.receive(patience)
     if received is not None or patience == timeout:
         return received
-    typer.echo(f"nothing heard from {subscriber.endpoint} yet, waiting", err=True)
+    typer.echo(
+        f"nothing heard from {subscriber.endpoint} yet, waiting (is an engine there, "
+        "and does something sound?)",
+        err=True,
+    )
     return subscriber.receive(None if timeout is None else timeout - patience)
 
 

@@ -26,10 +26,7 @@ export const KEEP_ALIVE = {
 };
 
 export class Replay {
-  #socket = new Dealer({
-    immediate: true, linger: 0, sendTimeout: 0, tcpMaxRetransmitTimeout: 20_000,
-    ...KEEP_ALIVE,
-  });
+  #socket;
   #silentSince = null;
   #told = "";
   #topics = new Map();
@@ -40,7 +37,11 @@ export class Replay {
   #timer;
 
   // `handOut(header, payload, missed)` gets every message once, in its topic's order.
-  constructor(endpoint, kinds, start, handOut) {
+  constructor(endpoint, kinds, start, handOut, curve = {}) {
+    this.#socket = new Dealer({
+      immediate: true, linger: 0, sendTimeout: 0, tcpMaxRetransmitTimeout: 20_000,
+      ...KEEP_ALIVE, ...curve,
+    });
     this.kinds = kinds;
     this.start = start;
     this.handOut = handOut;

@@ -1,7 +1,7 @@
 // Prints the labels that a running engine publishes: docs/wire.md in JavaScript.
 //
 //   node subscriber.mjs [ENDPOINT] [--kinds label,onset] [--count N] [--json]
-//                       [--replay ENDPOINT] [--start now|run|journal]
+//                       [--replay ENDPOINT] [--start now|run|journal] [--keys DIR]
 //
 // With --replay, what was missed is asked for and printed in its place. Exit code 3
 // says that messages were missed all the same.
@@ -9,6 +9,7 @@
 import { randomUUID } from "node:crypto";
 import { parseArgs } from "node:util";
 import { Subscriber } from "zeromq";
+import { curveOf } from "./keys.mjs";
 import { KEEP_ALIVE, NOT_KEPT, Replay } from "./replay.mjs";
 
 const { values: options, positionals } = parseArgs({
@@ -19,6 +20,7 @@ const { values: options, positionals } = parseArgs({
     json: { type: "boolean", default: false },
     replay: { type: "string" },
     start: { type: "string", default: "now" },
+    keys: { type: "string" },
   },
 });
 const endpoint = positionals[0] ?? "tcp://127.0.0.1:5556";
@@ -58,16 +60,41 @@ function lineOf(header, payload) {
   return start;
 }
 
+const KINDS = new Set([
+  "block", "gap", "withheld", "anchor", "frames", "posteriors", "onset", "offset", "label",
+  "forecast", "surprise", "synthesis", "audio", "health", "control", "trigger", "stats",
+]);
+const kinds = options.kinds.split(",");
+const unknown = kinds.find((kind) => !KINDS.has(kind));
+const mistake =
+  unknown !== undefined
+    ? `--kinds: there is no kind '${unknown}', only ${[...KINDS].join(", ")}`
+    : !["now", "run", "journal"].includes(options.start)
+      ? `--start: '${options.start}' is none of now, run, journal`
+      : null;
+if (mistake !== null) {
+  console.error(`error: ${mistake}`);
+  process.exit(1);
+}
+
+let curve = {};
+try {
+  if (options.keys) curve = curveOf(options.keys);
+} catch (error) {
+  console.error(`error: --keys: ${error.message}`);
+  process.exit(1);
+}
 const socket = new Subscriber({
+  ...curve,
   receiveHighWaterMark: 1000, maxMessageSize: 64 * 2 ** 20, ...KEEP_ALIVE,
 });
-const kinds = options.kinds.split(",");
 for (const kind of kinds) socket.subscribe(`nv1/${kind}/`);
 // Last of all: tells the engine that nothing more will be subscribed to.
 socket.subscribe(`nv1~ready/${randomUUID()}/1/1`);
 
 let heard = 0;
 let missed = 0;
+let refused = false;
 
 function handOut(header, payload, lost) {
   if (heard >= count) return;
@@ -81,15 +108,22 @@ function handOut(header, payload, lost) {
 }
 
 const replay = options.replay
-  ? new Replay(options.replay, kinds, options.start, handOut)
+  ? new Replay(options.replay, kinds, options.start, handOut, curve)
   : null;
 
 function stop() {
   replay?.close();
   socket.close();
-  process.exitCode = missed > 0 ? 3 : 0;
+  process.exitCode = refused ? 2 : missed > 0 ? 3 : 0;
 }
 
+for (const name of ["handshake:error:auth", "handshake:error:protocol"]) {
+  socket.events.on(name, () => {
+    console.error(`${endpoint} does not let this program in: --keys DIR, from 'neurovocal keys add'`);
+    refused = true;
+    stop();
+  });
+}
 socket.connect(endpoint);
 try {
   for await (const [topicBytes, headerBytes, payload] of socket) {

@@ -1,0 +1,105 @@
+"""Notices that the other side does not let this one in, and knocks again later.
+
+ZeroMQ gives a connection up for ever, and without a word, once it is refused: a program
+that came before its keys were let in would wait until it is started anew.
+"""
+
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import zmq
+
+log = logging.getLogger("neurovocal")
+
+LOOK_S = 0.5
+_KNOCK_S = 3.0
+
+
+class Admission:
+    """Watches one socket that connects; tells once, and connects again.
+
+    Parameters
+    ----------
+    zmq_socket : Socket
+        Not connected yet.
+    endpoint : str
+        Where it will connect, or has been.
+    keyed : bool
+        Whether it shows keys.
+    """
+
+    def __init__(
+        self, zmq_socket: "zmq.Socket[bytes]", endpoint: str, *, keyed: bool
+    ) -> None:
+        import zmq
+
+        self._refusal = ""
+        self._socket = zmq_socket
+        self._endpoint = endpoint
+        self._keyed = keyed
+        self._looked_s = self._knocked_s = float("-inf")
+        self._told = False
+        self._monitor = zmq_socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+        )
+
+    def close(self) -> None:
+        """Watch no more; before the socket is closed."""
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+
+    def look(self) -> None:
+        """See what has happened; cheap, and to be called now and then."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < LOOK_S:
+            return
+        self._looked_s = now_s
+        refusal = self.read()
+        if not refusal:
+            self._told = False
+            return
+        if not self._told:
+            self._told = True
+            log.warning("%s", refusal)
+        if now_s - self._knocked_s >= _KNOCK_S:
+            self._knocked_s = now_s
+            self._knock()
+
+    def read(self) -> str:
+        """Why this one is not let in, in a sentence; empty: nobody has said so."""
+        import zmq
+        from zmq.utils.monitor import recv_monitor_message
+
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._refusal = ""
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                self._refusal = (
+                    f"{self._endpoint} does not let these keys in: 'neurovocal keys "
+                    "add' at the engine does (with --control to steer)"
+                )
+            elif self._keyed:
+                self._refusal = (
+                    f"{self._endpoint} has no keys, or others than these were made for"
+                )
+            else:
+                self._refusal = (
+                    f"{self._endpoint} asks for keys: 'neurovocal keys add' at the "
+                    "engine makes them, '--keys DIR' (in Python keys=) shows them"
+                )
+        return self._refusal
+
+    def _knock(self) -> None:
+        import zmq
+
+        # What was given up is not known any more: nothing to disconnect.
+        with suppress(zmq.ZMQError):
+            self._socket.disconnect(self._endpoint)
+        with suppress(zmq.ZMQError):
+            self._socket.connect(self._endpoint)
