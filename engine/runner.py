@@ -37,6 +37,7 @@ log = logging.getLogger("neurovocal")
 
 _ORDERLY_SHARE = 0.75
 _TICK_S = 0.1
+_ABANDON_S = 1.0
 
 
 class Runner:
@@ -143,6 +144,7 @@ class Runner:
     def _run(self, tick: Callable[[], None]) -> Outcome:
         try:
             self._start()
+            self.started = True
         except SystemExit as error:
             self._abandon()
             raise StageError(
@@ -151,7 +153,6 @@ class Runner:
         except BaseException:
             self._abandon()
             raise
-        self.started = True
         try:
             self._watch(tick)
         except BaseException:
@@ -191,6 +192,11 @@ class Runner:
         """Close all, opened or not, in reverse; what went wrong first is raised."""
         if self._control:
             self._control.close(_TICK_S)
+        self.watchdog.stop()
+        for lane in self.lanes:  # some may hear already
+            lane.stop()
+        for lane in self.lanes:
+            lane.join(_ABANDON_S)
         for source in reversed(self._sources):
             try:
                 source.close()

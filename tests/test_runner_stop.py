@@ -1,5 +1,6 @@
 """Stopping: in order within a deadline, by force at once, nothing lost unseen."""
 
+import signal
 import sys
 from itertools import count
 from threading import Event as Flag
@@ -19,6 +20,7 @@ from scripted import (
     then_wait,
 )
 
+from neurovocal.engine.cli.session import Interrupted, run_plan
 from neurovocal.engine.testing import CollectSink, ScriptedSource, StalledSink
 from neurovocal.engine.timebase import ManualClock
 from neurovocal.engine.types import Block, Label, Offset, Onset
@@ -159,3 +161,43 @@ def test_an_observer_that_raises_while_it_draws_leaves_nothing_open():
         make_runner(source, sink).run(tick)
     assert (source.closed, sink.closed) == (1, 1)
     assert len(sink.events(Onset)) == len(sink.events(Offset))
+
+
+def test_an_interruption_when_the_first_lane_hears_leaves_nothing_open(monkeypatch):
+    """A signal may come while the last things are still being started."""
+    heard, never = Flag(), Flag()
+
+    def items():
+        heard.set()
+        yield from then_wait([audio("..##")], never)
+
+    sink, source = CollectSink(), ScriptedSource(INFO, items(), live=True)
+    runner = make_runner(source, sink)
+
+    def interrupted():
+        assert heard.wait(PATIENCE_S)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.watchdog, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    assert not runner.started
+    assert sink.closed == 1
+    assert source.closed >= 1
+    assert runner.lanes[0].error is None
+    assert runner.lanes[0].finished.is_set()
+
+
+def test_an_interruption_that_a_library_takes_for_its_own_error_is_one():
+    """As where it comes while a module in C is loaded: that fails as an ImportError."""
+
+    class Loading(CollectSink):
+        def open(self):
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except BaseException:
+                raise ImportError("initialization failed") from None
+
+    plan = make_runner(ScriptedSource(INFO, many(2)), Loading()).plan
+    with pytest.raises(Interrupted):
+        run_plan(plan)

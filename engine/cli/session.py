@@ -3,7 +3,7 @@
 import signal
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -98,15 +98,21 @@ def run_plan(
     runner.swapper.load = reload
     if display:
         display.watch(runner)
-    with _signals(runner):
-        outcome = runner.run(display.draw) if display else runner.run()
+    with _signals(runner) as interrupted:
+        try:
+            outcome = runner.run(display.draw) if display else runner.run()
+        except Exception as error:
+            # A library that was being loaded makes an error of its own of it.
+            if interrupted() and not runner.started:
+                raise Interrupted from error
+            raise
     for sentence in outcome.sentences():
         typer.echo(printable(f"error: {sentence}"), err=True)
     return outcome
 
 
 @contextmanager
-def _signals(runner: Runner) -> Iterator[None]:
+def _signals(runner: Runner) -> Iterator[Callable[[], bool]]:
     asked = 0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -127,7 +133,7 @@ def _signals(runner: Runner) -> Iterator[None]:
         numbers.append(signal.SIGHUP)
         before.append(signal.signal(signal.SIGHUP, on_hang_up))
     try:
-        yield
+        yield lambda: asked > 0
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
