@@ -154,7 +154,8 @@ def test_who_does_not_greet_makes_room(
 ) -> None:
     door = engine.zmq._guard._door
     monkeypatch.setattr(door, "most_connections", 50)
-    crowd(engine.zmq.endpoint)
+    for _ in range(CROWD):
+        silent(engine.zmq.endpoint)
     with Subscriber(engine.zmq.endpoint) as subscriber:
         for _ in range(5):
             door._look()
