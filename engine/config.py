@@ -224,10 +224,19 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> tuple[Config, Locat
 def parse_config(located: Located) -> Config:
     """Check the envelope of configuration data that was already read."""
     form = MultiConfig if "lanes" in located.data else SingleConfig
+    own = LaneConfig.model_fields.keys() - form.model_fields.keys()
+    misplaced = [key for key in located.data if key in own]
+    problems = [
+        located.problem((key,), "belongs to a lane: write it in each of 'lanes'")
+        for key in misplaced
+    ]
+    data = {key: located.data[key] for key in located.data if key not in misplaced}
     try:
-        parsed = form.model_validate(located.data)
+        parsed = form.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(explain(error, form, located)) from error
+        raise ConfigError([*problems, *explain(error, form, located)]) from error
+    if problems:
+        raise ConfigError(problems)
     if isinstance(parsed, MultiConfig):
         locs: list[Location] = [("lanes", i) for i in range(len(parsed.lanes))]
         return Config(

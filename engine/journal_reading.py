@@ -1,7 +1,7 @@
 """Messages out of a journal, as the engine once sent them."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,17 @@ def count_messages(path: str | Path, selection: Selection) -> int:
         except sqlite3.Error as error:
             raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
     return int(number)
+
+
+def streams_of(path: str | Path, runs: Sequence[str] | None = None) -> list[str]:
+    """Names of the streams of which a journal holds events; `runs`: None means all."""
+    where, values = _where(Selection(runs=tuple(runs) if runs else None))
+    with closing(open_to_read(Path(path))) as connection:
+        query = f"SELECT DISTINCT stream FROM messages {where} ORDER BY stream"
+        try:
+            return [name for (name,) in connection.execute(query, values)]
+        except sqlite3.Error as error:
+            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
 
 
 def read_messages(

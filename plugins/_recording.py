@@ -84,14 +84,14 @@ def find_recordings(name: str, context: BuildContext, recursive: bool) -> list[P
     path = context.path(name)
     if path.is_dir():
         found = path.rglob("*") if recursive else path.iterdir()
-        files = [p for p in found if p.suffix.lower() in SUFFIXES and p.is_file()]
+        files = [p for p in found if _is_recording(p)]
         if not files:
             hint = "" if recursive else " (folders inside it need recursive: true)"
             raise AudioFileError(f"folder '{name}' holds no recording{hint}")
         return sorted(files, key=natural)
     if not path.exists() and has_magic(name):
         matches = map(Path, _matches(path) or _matches(context.base / path))
-        files = [p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file()]
+        files = [p for p in matches if _is_recording(p)]
         if not files:
             raise AudioFileError(f"no recording matches '{name}'")
         return sorted(files, key=natural)
@@ -106,6 +106,12 @@ def find_recordings(name: str, context: BuildContext, recursive: bool) -> list[P
 
 def _matches(pattern: Path) -> list[str]:
     return glob(str(pattern), recursive=True)
+
+
+def _is_recording(path: Path) -> bool:
+    """Not one whose name begins with a dot: unfinished, or what macOS leaves."""
+    named = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return named and path.is_file()
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:

@@ -1,5 +1,6 @@
 """A folder that recorders fill, as a source: each recording is heard once."""
 
+import logging
 import os
 import shutil
 from collections import deque
@@ -19,7 +20,10 @@ from neurovocal.plugins._arrivals import Arrival, Arrivals
 from neurovocal.plugins._audio import Channels, channels_problem, finite_items
 from neurovocal.plugins._recording import Header, Recording, channel_problem
 from neurovocal.plugins._recording_time import TimeZone, zone_of
+from neurovocal.plugins._starts import doubtful_starts
 from neurovocal.plugins._taken import Taken, can_be_read, fingerprint
+
+log = logging.getLogger("neurovocal")
 
 STATE = ".neurovocal-taken.jsonl"
 _BLOCK_LENGTH = 8192
@@ -95,6 +99,7 @@ class FolderSource:
         self._sound = True  # whether the last recording could be used, whole
         self._troubles: dict[str, str] = {}  # that were told and go on
         self._told: deque[Health] = deque()
+        self._doubted = False  # whether it was said that a start is not believed
         self.failures: list[str] = []
 
     @property
@@ -222,6 +227,7 @@ class FolderSource:
         recording = self._recording = Recording(header)
         problem, print_ = None, ""
         yield StreamInfo(arrival.name, header.sample_rate, self._channels.count)
+        self._doubt(header)
         try:
             print_ = fingerprint(arrival.path, arrival.stat.st_size)
             yield from self._begin(arrival, print_)
@@ -246,9 +252,16 @@ class FolderSource:
             self._fail(problem)
         elif not self._sound:
             self._sound = True
-            self._tell("healthy", f"'{arrival.path}' could be used again")
+            again = "recordings can be used again"
+            self._tell("healthy", f"{again}: '{arrival.path}' was")
         now = self._clock.monotonic_ns()
         self._unconfirmed.append((now, arrival, problem, print_))
+
+    def _doubt(self, header: Header) -> None:
+        """Say once that a start was found and is not believed: more will be alike."""
+        for sentence in () if self._doubted else doubtful_starts([header]):
+            self._doubted = True
+            log.warning("%s", sentence)
 
     def _begin(self, arrival: Arrival, print_: str) -> Iterator[Health]:
         """Note who begins; a sentence, where what comes now has been heard before."""

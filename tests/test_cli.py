@@ -334,7 +334,31 @@ def test_init_asks_again_and_keeps_what_is_there(neurovocal, tmp_path, monkeypat
     monkeypatch.setattr("typer.prompt", lambda text, default: next(answers))
     done = neurovocal("init", "other.yaml")
     assert done.code == 1
-    assert "'tape' is none of: microphone, file" in done.err
+    assert "'tape' is none of: microphone, file, folder" in done.err
     assert "'bird' is none of: " in done.err
     assert "nowhere" in done.err
+    assert "other.yaml:" in done.err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_init_writes_what_is_right_but_for_a_device_that_is_elsewhere(
+    neurovocal, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    answers = iter(["roof", "microphone", "in the field", "48000", "zebra-finch"])
+    monkeypatch.setattr("typer.prompt", lambda text, default: next(answers, default))
+    done = neurovocal("init", "mine.yaml")
+    assert (done.code, done.err.count("\n")) == (0, 1)
+    assert done.err.startswith("warning: mine.yaml:3: source: ")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
+    written = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    assert written["source"]["options"]["device"] == "in the field"
+
+
+def test_init_knows_folders_that_recorders_fill(neurovocal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "card").mkdir()
+    answers = iter(["roof", "folder", "card"])
+    monkeypatch.setattr("typer.prompt", lambda text, default: next(answers, default))
+    assert neurovocal("init", "mine.yaml").code == 0
+    assert neurovocal("check", "mine.yaml").code == 0

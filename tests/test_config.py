@@ -144,10 +144,7 @@ sinks:
         ),
         (
             "version: 1\nlanes: [{source: {plugin: file}}]\nsource: {plugin: file}\n",
-            [
-                "source: unknown option (known: control, faults, keys, lanes, privacy, "
-                "sinks, station, stop_timeout_s, supervise, tile, version)"
-            ],
+            ["source: belongs to a lane: write it in each of 'lanes'"],
         ),
         (
             "version: 1\nsource: {plugin: file, on_error: ignore}\n",
@@ -165,6 +162,16 @@ sinks:
 def test_single_mistakes(text, expected):
     found = [problem.split(": ", 1)[1] for problem in problems(text)]
     assert found == expected
+
+
+def test_what_belongs_to_a_lane_is_not_beside_the_lanes():
+    found = problems(
+        "version: 1\nbundle: finch\nmodels: []\nlanes:\n"
+        "- {source: {plugin: synthetic}, nam: a}\n"
+    )
+    belongs = "belongs to a lane: write it in each of 'lanes'"
+    assert found[:2] == [f"x.yaml:2: bundle: {belongs}", f"x.yaml:3: models: {belongs}"]
+    assert "unknown option (did you mean 'name'?)" in found[2]
 
 
 def test_a_mistake_in_an_override_names_the_override():

@@ -69,7 +69,7 @@ def test_labels_that_were_not_final_when_asked_for(journal: Path) -> None:
         (["--since", DAY.format(3)], ["2", "0"]),
         (["--until", DAY.format(3)], ["0"]),
         (["--since", "2023-11-14T23:13:21+01:00", "--until", DAY.format(5)], ["2"]),
-        (["--stream", "elsewhere"], []),
+        (["--until", "1999-01-01T00:00Z"], []),
         (["--run", "second"], ["0"]),
     ],
 )
@@ -116,6 +116,7 @@ def test_json_lines_raven_and_audacity_hold_one_run(journal: Path) -> None:
         (["--kinds", "lable"], "'lable' is none"),
         (["--run", "third"], "no run 'third' (it has: first, second)"),
         (["--format", "raven", "--kinds", "gap"], "leave out --kinds"),
+        (["--stream", "hall"], "has no stream 'hall' ("),
         (["--format", "parquet"], "a Parquet table is a file"),
         (["--out", "no/such/folder.csv"], "does not exist"),
     ],
@@ -129,6 +130,27 @@ def test_mistakes_are_one_sentence(
     assert done.code == 1
     assert sentence in done.err
     assert done.out == ""
+
+
+def test_an_empty_table_is_said_to_be_one(journal: Path) -> None:
+    done = neurovocal("export", str(journal), "--until", "1999-01-01T00:00Z")
+    assert (done.code, len(done.out.splitlines())) == (0, 1)
+    assert done.err == "note: no event of the journal is what was asked for\n"
+
+
+def test_each_recording_has_an_audacity_track_and_all_are_named(tmp_path: Path) -> None:
+    path, table = tmp_path / "two.sqlite", tmp_path / "labels.txt"
+    other = replace(INFO, stream="other.wav")
+    write(path, [label(0), replace(label(2), info=other), label(4)], "first")
+    done = neurovocal(
+        *("export", str(path), "--format", "audacity", "--out", str(table))
+    )
+    beside = tmp_path / "labels.other.wav.txt"
+    assert (done.code, done.err) == (0, f"note: wrote '{beside}', too\n")
+    assert len(table.read_text().splitlines()) == 2
+    assert len(beside.read_text().splitlines()) == 1
+    left = [p for p in tmp_path.iterdir() if not p.name.startswith("two.")]
+    assert sorted(left) == [beside, table]
 
 
 def test_a_file_that_exists_is_replaced_only_by_a_whole_one(journal: Path) -> None:

@@ -110,6 +110,7 @@ def test_large_values_are_no_gaps(tmp_path):
 
 
 def test_folder_in_natural_order_each_a_stream(tmp_path):
+    (tmp_path / "._take1.wav").write_bytes(b"what macOS leaves on cards")
     for name in ["take10.wav", "take2.wav", "TAKE1.wav"]:
         write(tmp_path / name, noise(50))
     (tmp_path / "notes.txt").write_text("not audio")

@@ -82,6 +82,17 @@ def test_each_is_taken_once_in_the_order_of_time(tmp_path):
     assert names(take(make(tmp_path))) == ["d.wav"]
 
 
+def test_a_start_that_is_not_believed_is_said_once(tmp_path, caplog):
+    for seed, name in enumerate(["a_20210513_190000", "b_20210513_200000", "song"]):
+        write(tmp_path / f"{name}.wav", seed=seed)
+    items = take(make(tmp_path))
+    assert len(names(items)) == 3
+    assert not any(isinstance(item, Anchor) for item in items)
+    (record,) = caplog.records
+    assert "when '" in record.getMessage()
+    assert "of an unknown zone (give timezone)" in record.getMessage()
+
+
 def test_a_growing_file_waits_and_holds_nobody_up(tmp_path):
     clock = ManualClock()
     done = write(tmp_path / "done.wav")
@@ -270,7 +281,7 @@ def test_a_recording_that_goes_on_after_it_was_finished_is_heard_again(tmp_path)
     sentence, again, over = [detail for _, detail in told(items)]
     assert "is another recording than the one of this name before" in again
     assert "has changed after it was finished: it is heard again" in sentence
-    assert "could be used again" in over
+    assert "can be used again" in over
     assert names(items) == ["x.wav", "x.wav"]
     assert [len(item.samples) for item in items if isinstance(item, Block)] == [
         800,

@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.hint import hint
 from neurovocal.engine.journal import runs
 from neurovocal.engine.journal_reading import (
     Selection,
     count_earlier_hearings,
     count_messages,
     read_messages,
+    streams_of,
 )
 from neurovocal.engine.protocols import Sink
 from neurovocal.engine.registry import BuildContext, Registry
@@ -82,6 +84,7 @@ def export(
     if heard == "last":
         _tell_left_out(count_earlier_hearings(journal, selection))
     number = count_messages(journal, selection)
+    rows = 0
     with _in_place(out) as path:
         sink = _sink(form, path, selection)
         sink.open()
@@ -93,7 +96,10 @@ def export(
                     if hasattr(sink, "run"):
                         sink.run = name
                     sink.write(message)
+                    rows += 1
                 advance()
+    if not rows:
+        typer.echo("note: no event of the journal is what was asked for", err=True)
 
 
 def _tell_left_out(number: int) -> None:
@@ -129,6 +135,11 @@ def _selection(
                 f"note: run {names[0]}, the newest of {len(known)} (choose by --run)",
                 err=True,
             )
+    there = streams_of(journal, names) if streams else []
+    for stream in streams or ():
+        if stream not in there:
+            meant = hint(stream, there, "it has:")
+            raise ConfigError(f"journal '{journal}' has no stream '{stream}' ({meant})")
     return Selection(
         runs=tuple(names) if names else None,
         kinds=_kinds(kinds, form),
@@ -204,9 +215,13 @@ def _in_place(out: str) -> Iterator[str]:
         with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             partial = Path(folder) / target.name
             yield str(partial)
-            partial.replace(target)
+            written = sorted(Path(folder).iterdir(), key=lambda path: path != partial)
+            for path in written:
+                path.replace(target.parent / path.name)
     except OSError as error:
         raise ConfigError(f"'{out}' cannot be written: {error.strerror}") from error
+    for path in written[1:]:
+        typer.echo(f"note: wrote '{target.parent / path.name}', too", err=True)
 
 
 @contextmanager

@@ -9,8 +9,9 @@ import typer
 import yaml
 
 from neurovocal.engine.cli.session import plan_of
-from neurovocal.engine.config import load_config
-from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.config import load_config, parse_config
+from neurovocal.engine.errors import ConfigError, DeviceError
+from neurovocal.engine.located import parse_located
 from neurovocal.engine.manifest import load_bundle
 
 _NO_BUNDLE = "none"
@@ -37,18 +38,21 @@ def init(
         raise ConfigError(f"'{path}' exists already: choose another name or --force")
     data = _ask(yes)
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    located = parse_located(text, str(path))
+    absent = None
+    try:
+        plan_of(parse_config(located), located)
+    except DeviceError as error:  # it may be written for another machine
+        absent = error
     # First beside it, then in its place: a failure never leaves half a file.
     draft = path.with_name(f".{path.name}.draft")
     try:
         draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
     except OSError as error:
         raise ConfigError(f"'{path}' cannot be written: {error.strerror}") from error
-    try:
-        plan_of(*load_config(str(draft)))
-    except ConfigError:
-        draft.unlink()
-        raise
-    os.replace(draft, path)
+    if absent is not None:
+        typer.echo(f"warning: {absent}", err=True)
     typer.echo(f"wrote {path}; now try: neurovocal run {path}")
 
 
@@ -94,7 +98,10 @@ def _ask(yes: bool) -> dict[str, Any]:
 
 
 def _source(ask: Any) -> dict[str, Any]:
-    kind = ask("Source", "microphone", ["microphone", "file"])
+    kind = ask("Source", "microphone", ["microphone", "file", "folder"])
+    if kind == "folder":
+        path = ask("Folder that recorders fill", "recordings")
+        return {"plugin": "folder", "options": {"path": path}}
     if kind == "file":
         path = ask("Recording, folder or glob", "recordings")
         return {"plugin": "file", "options": {"path": path, "pace": "realtime"}}
