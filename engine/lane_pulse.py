@@ -51,8 +51,8 @@ class LanePulse:
     def beat(self, channels: Sequence[Channel]) -> None:
         """Tell, if a second has passed; to be called more often."""
         now = self._clock.monotonic_ns()
-        if now < self._due_ns:
-            return
+        if now < self._due_ns or not channels:
+            return  # before the first stream nobody hears what is told
         self._due_ns = now + _EVERY_NS
         look_at_load(channels)
         for change in (*self._lag.look(channels), *self._dispatcher.sinks_health()):
