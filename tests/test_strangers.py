@@ -4,6 +4,7 @@ import json
 import random
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
 from threading import Event as Flag
@@ -77,7 +78,8 @@ def crowd(endpoint: str) -> list[socket.socket]:
     """Half of it silent, half in the middle of its first word."""
     strangers = [silent(endpoint) for _ in range(CROWD)]
     for stranger in strangers[::2]:
-        stranger.sendall(b"\xff")
+        with suppress(OSError):  # it may have had to make room already
+            stranger.sendall(b"\xff")
     return strangers
 
 
