@@ -6,7 +6,6 @@ import shutil
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -18,6 +17,7 @@ from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import Anchor, Block, Gap, Health, StreamInfo
 from neurovocal.plugins._arrivals import Arrival, Arrivals
 from neurovocal.plugins._audio import Channels, channels_problem, finite_items
+from neurovocal.plugins._folder_health import FolderHealth
 from neurovocal.plugins._recording import Header, Recording, channel_problem
 from neurovocal.plugins._recording_time import TimeZone, zone_of
 from neurovocal.plugins._starts import doubtful_starts
@@ -96,11 +96,9 @@ class FolderSource:
         self._unconfirmed: deque[tuple[int, Arrival, str | None, str]] = deque()
         self._later: dict[str, tuple[int, int]] = {}  # attempts; when the next is due
         self._recording: Recording | None = None
-        self._sound = True  # whether the last recording could be used, whole
-        self._troubles: dict[str, str] = {}  # that were told and go on
-        self._told: deque[Health] = deque()
         self._doubted = False  # whether it was said that a start is not believed
-        self.failures: list[str] = []
+        self._health = FolderHealth(endless=options.follow)
+        self.failures = self._health.failures
 
     @property
     def info(self) -> StreamInfo:
@@ -133,21 +131,20 @@ class FolderSource:
         self._info = None
         self._next_look_ns = self._clock.monotonic_ns()
         self._queue.clear()
-        self._troubles.clear()
-        self.failures.clear()
+        self._health.forget()
         self._empty = False
         self._items = self._play()
 
     def read(self, timeout: float) -> SourceItem | None:
         """Return the next item; None while no finished recording is there."""
         self._confirm(round(self._options.confirm_s * NS))
-        if self._told:
-            return self._told.popleft()
+        if (told := self._health.next()) is not None:
+            return told
         item = next(self._items, None)
         if isinstance(item, StreamInfo):
             self._info = item
-        if item is None and self._told:
-            return self._told.popleft()
+        if item is None and (told := self._health.next()) is not None:
+            return told
         if item is None and not self._options.follow and self._is_empty():
             self._items = iter(())
             self._confirm(0)
@@ -193,17 +190,17 @@ class FolderSource:
             return
         self._next_look_ns = now + round(self._options.poll_s * NS)
         if os.path.isdir(self._folder):
-            self._watch("state", self._taken.save())
+            self._health.watch("state", self._taken.save())
         try:
             found = self._arrivals.look(self._taken)
         except OSError as error:
             reason = f"folder '{self._folder}' cannot be read: {error.strerror}"
-            self._watch("folder", f"{reason}; it is tried again")
+            self._health.watch("folder", f"{reason}; it is tried again")
             self._queue.clear()
             return
-        self._watch("folder", None)
+        self._health.watch("folder", None)
         unreadable = self._arrivals.unreadable
-        self._watch("content", _some(list(unreadable.values())))
+        self._health.watch("content", _some(list(unreadable.values())))
         if self._arrivals.busy:
             self._next_look_ns = now
             return
@@ -211,16 +208,6 @@ class FolderSource:
         waiting |= {name for name, (_, due) in self._later.items() if now < due}
         self._queue = deque(a for a in found if a.name not in waiting)
         self._empty = not self._queue
-
-    def _watch(self, what: str, trouble: str | None) -> None:
-        """Tell of a trouble when it begins or changes, and when it is over."""
-        before = self._troubles.pop(what, None)
-        if trouble is not None:
-            self._troubles[what] = trouble
-        if trouble not in (None, before):
-            self._tell("lossy", trouble or "")
-        elif before is not None and trouble is None:
-            self._tell("healthy", f"no longer: {before}")
 
     def _hear(self, arrival: Arrival, header: Header) -> Iterator[SourceItem]:
         """One recording, as a stream of its own."""
@@ -242,18 +229,17 @@ class FolderSource:
             recording.close()
             self._recording = None
         if problem is not None and not os.path.exists(arrival.path):
-            self._tell("lossy", f"{problem}; it is heard again when it is back")
+            self._health.tell("lossy", f"{problem}; it is heard again when it is back")
             return
         if problem is not None and self._may_be_the_disk(arrival):
-            self._tell("lossy", f"{problem}; the disk failed, it is heard again")
+            self._health.tell("lossy", f"{problem}; the disk failed, it is heard again")
             return
         self._later.pop(arrival.name, None)
         if problem is not None:
-            self._fail(problem)
-        elif not self._sound:
-            self._sound = True
+            self._health.fail(problem)
+        else:
             again = "recordings can be used again"
-            self._tell("healthy", f"{again}: '{arrival.path}' was")
+            self._health.succeed(f"{again}: '{arrival.path}' was")
         now = self._clock.monotonic_ns()
         self._unconfirmed.append((now, arrival, problem, print_))
 
@@ -280,7 +266,7 @@ class FolderSource:
             "name was used": name_was_used or None,
         }
         trouble = self._taken.add(name, arrival.stat, "begun", **more)
-        self._watch("state", trouble)
+        self._health.watch("state", trouble)
 
     def _may_be_the_disk(self, arrival: Arrival) -> bool:
         """Whether a recording could not be read for another reason than its content."""
@@ -309,16 +295,7 @@ class FolderSource:
                 shutil.move(arrival.path, target)
             except OSError as error:
                 problem += f" (and cannot be moved: {error.strerror or error})"
-        self._fail(f"set aside: {problem}")
-
-    def _fail(self, problem: str) -> None:
-        self._sound = False
-        if not self._options.follow:  # the list of a run that never ends has no end
-            self.failures.append(problem)
-        self._tell("lossy", problem)
-
-    def _tell(self, state: Literal["healthy", "lossy"], sentence: str) -> None:
-        self._told.append(Health("source", state, sentence))
+        self._health.fail(f"set aside: {problem}")
 
     def _confirm(self, age_ns: int) -> None:
         """Recordings whose last sample went out that long ago are taken."""
@@ -326,14 +303,14 @@ class FolderSource:
         while self._unconfirmed and now - self._unconfirmed[0][0] >= age_ns:
             _, arrival, problem, print_ = self._unconfirmed.popleft()
             if self._has_changed(arrival, print_):
-                self._fail(
+                self._health.fail(
                     f"'{arrival.path}' has changed after it was finished: it is heard "
                     "again (make settle_s longer than the writer's pauses)"
                 )
                 continue
             more = {"print": print_ or None, "reason": problem}
             trouble = self._taken.add(arrival.name, arrival.stat, "taken", **more)
-            self._watch("state", trouble)
+            self._health.watch("state", trouble)
 
     def _has_changed(self, arrival: Arrival, print_: str) -> bool:
         """Whether a file holds something else by now; one that was removed does not."""
