@@ -226,7 +226,7 @@ class VirtualMicrophone:
             stderr=subprocess.DEVNULL,
         )
         self._wait_for(
-            lambda: socket.exists() and self._path.exists(),
+            lambda: socket.exists() and self._is_read(),
             *(30, "pulseaudio did not start"),
         )
         self._fifo = self._open_fifo()
@@ -239,6 +239,14 @@ class VirtualMicrophone:
         form = f"format=s16le rate={self.sample_rate} channels={self.channels}"
         name = f"source_name={DEVICE} file={self._path}"
         return ["module-pipe-source", *name.split(), *form.split()]
+
+    def _is_read(self) -> bool:
+        """Whether the FIFO is there and PulseAudio has opened it."""
+        try:
+            os.close(os.open(self._path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
 
     def _open_fifo(self) -> int:
         fifo = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
