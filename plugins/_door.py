@@ -223,10 +223,12 @@ def socket_of(frames: "Sequence[zmq.Frame]") -> int | None:
 
 def _socket_of(frames: "Sequence[zmq.Frame]") -> tuple[int, int] | None:
     """Handle and inode."""
+    import zmq
+
     try:
         handle = int(str(frames[-1].get("__fd")))
         return handle, os.fstat(handle).st_ino
-    except (ValueError, OSError):  # ZMQError is one
+    except (ValueError, OSError, zmq.ZMQError):  # not every message says it
         return None
 
 

@@ -12,6 +12,7 @@ from threading import Thread
 from urllib.request import urlopen
 
 import pytest
+import zmq
 from hostile import all_leave, frame, is_cut, silent, speaking
 from patience import PATIENCE_S
 from publishing import Engine
@@ -26,7 +27,7 @@ from neurovocal.engine.timebase import SystemClock
 from neurovocal.engine.types import Label, Message, StreamInfo
 from neurovocal.engine.wire import decode, encode
 from neurovocal.plugins import _http, control_zmq
-from neurovocal.plugins._door import Door
+from neurovocal.plugins._door import Door, socket_of
 from neurovocal.plugins.control_zmq import ControlSocket
 from neurovocal.plugins.sink_prometheus import PrometheusOptions, PrometheusSink
 
@@ -164,6 +165,14 @@ def test_who_does_not_greet_makes_room(
             assert hears(engine, subscriber)
         assert door.cut > 400
         assert subscriber.missed == 0
+
+
+def test_a_message_that_does_not_say_where_it_came_from_ends_nothing() -> None:
+    """ZeroMQ does not know the connection of each message under a flood."""
+    door = Door()
+    door.credit([zmq.Frame(b"x")])
+    assert socket_of([zmq.Frame(b"x")]) is None
+    door.close()
 
 
 def test_there_are_only_so_many_connections(
