@@ -198,10 +198,10 @@ run.pass_to(0.8)
 until(lambda: resource.getrlimit(resource.RLIMIT_FSIZE)[0] == 0)
 run.pass_to(1.6)
 sinks = [sink for sink in run.runner.sinks if sink.name.startswith("sink")]
-until(lambda: all(sink.failures for sink in sinks))
+until(lambda: all(sink.shell.failures for sink in sinks))
 outcome = run.end()
 states = [e.state for e in watching.events(Health) if e.stage == "fault disk_full"]
-reasons = [sink.reason for sink in sinks]
+reasons = [sink.shell.trouble for sink in sinks]
 print(json.dumps([states, reasons, outcome.sentences()]))
 """
 )
