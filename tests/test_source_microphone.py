@@ -404,6 +404,7 @@ def found_in(captured, played):
 def test_every_sample_that_was_played_is_captured_bit_for_bit(tmp_path, block_length):
     played = marker(RATE)
     options = {"device": "pipemic", "sample_rate": RATE, "block_length": block_length}
+    options["max_slip_ms"] = None  # a machine that stands still is late, too
     with VirtualMicrophone(RATE) as microphone:
         process = record(microphone, options, tmp_path / "x.npz", 4 * RATE)
         microphone.wait_until_heard()
