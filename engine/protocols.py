@@ -105,6 +105,21 @@ class Timed(Protocol):
         ...
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """What a source has besides that is not live, but hears nothing a second time."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the next run begins behind what this one has read."""
+        ...
+
+
+def is_heard_once(source: Source) -> bool:
+    """Whether what comes of a source's audio cannot be computed again from it."""
+    return source.live or (isinstance(source, Remembering) and source.remembers)
+
+
 class Features(Protocol):
     """Turns samples into frames. Mono: ``Block.samples`` has one column."""
 

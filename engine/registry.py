@@ -87,6 +87,9 @@ class BuildContext:
     again : bool
         True where a sink takes the place of one of this run that hangs: what that one
         wrote must stay.
+    heard_once : bool
+        True where no run hears the same audio again, and what an earlier run wrote
+        must stay.
     """
 
     clock: "Clock"
@@ -105,6 +108,7 @@ class BuildContext:
     keys: Path | None = None
     acting: bool = True
     again: bool = False
+    heard_once: bool = False
 
     def path(self, name: str | Path) -> Path:
         """`name` as found from the working folder or else from `base`."""

@@ -25,7 +25,7 @@ from neurovocal.engine.notify import ServiceManager
 from neurovocal.engine.orders import Inbox, Recalled, Script
 from neurovocal.engine.outcome import Outcome
 from neurovocal.engine.plan import LanePlan, Plan
-from neurovocal.engine.protocols import Sink, Source
+from neurovocal.engine.protocols import Sink, Source, is_heard_once
 from neurovocal.engine.sink_worker import SinkWorker
 from neurovocal.engine.strays import telling_of_threads
 from neurovocal.engine.swap import Swapper
@@ -76,7 +76,9 @@ class Runner:
             lane.source.build(lane_context(plan, lane)) for lane in plan.lanes
         ]
         live = any(source.live for source in self._sources)
-        shared = [sink_worker(sink, plan.context, live) for sink in plan.sinks]
+        once = any(map(is_heard_once, self._sources))
+        context = replace(plan.context, heard_once=once)
+        shared = [sink_worker(sink, context, live) for sink in plan.sinks]
         shared += [observer_worker(sink, self._clock, live) for sink in observers]
         self.sinks: list[SinkWorker] = list(shared)
         self.lanes: list[LaneWorker] = []
@@ -99,7 +101,8 @@ class Runner:
         )
         numbers = Numbers()
         for lane, source in zip(plan.lanes, self._sources, strict=True):
-            own = [sink_worker(sink, plan.context, source.live) for sink in lane.sinks]
+            context = replace(plan.context, heard_once=is_heard_once(source))
+            own = [sink_worker(sink, context, source.live) for sink in lane.sinks]
             self.sinks += own
             dispatcher = Dispatcher([*shared, *own], numbers)
             self.lanes.append(

@@ -23,7 +23,7 @@ from neurovocal.engine.types import (
 )
 from neurovocal.plugins._clip_audio import ClipRing, Missing
 from neurovocal.plugins._clip_choice import Grouper, Heard, Piece, SurpriseHistory
-from neurovocal.plugins.sink_recording import track_name
+from neurovocal.plugins._place import track_name
 
 
 @dataclass(frozen=True, slots=True)

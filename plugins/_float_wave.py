@@ -172,16 +172,6 @@ class FloatWave:
         return _HEAD.size + sample * _BYTES
 
 
-def set_aside(path: Path) -> Path:
-    """Give a file a name under which nothing is written any more; it may be gone."""
-    number = 1
-    while (aside := path.with_suffix(f".{number}.left{path.suffix}")).exists():
-        number += 1
-    with suppress(FileNotFoundError):
-        path.rename(aside)
-    return aside
-
-
 def _head(rate: int, frames: int) -> bytes:
     size = frames * _BYTES
     form: tuple[Any, ...] = (b"fmt ", 18, _FLOAT, 1, rate, rate * _BYTES, _BYTES, 32, 0)

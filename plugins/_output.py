@@ -7,14 +7,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO, TypeAlias
 
 from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.plugins._place import Place, identity_of
+from neurovocal.engine.registry import BuildContext
+from neurovocal.plugins._place import Place, identity_of, set_aside
 
 log = logging.getLogger("neurovocal")
 
 STDOUT = "-"
+
+# What becomes of a file that is there when a sink first opens it.
+Existing: TypeAlias = Literal["replace", "append", "set aside"]
+
+
+def on_existing(context: BuildContext, *, append: bool = False) -> Existing:
+    """What becomes of the file: what cannot be had again must stay."""
+    if append or context.again:
+        return "append"
+    return "set aside" if context.heard_once else "replace"
 
 
 def output_problems(path: str) -> Iterator[str]:
@@ -58,21 +69,25 @@ class TextOutput:
     ----------
     path : str
         File name; ``-`` is standard output.
-    append : bool
-        Whether to go on behind what the file holds. Whoever opens the same
-        output once more goes on in any case: a sink is opened again when it has
+    existing : {'replace', 'append', 'set aside'}
+        What becomes of a file that is there. Whoever opens the same output once
+        more goes on behind it in any case: a sink is opened again when it has
         failed, and what it wrote before must stay.
     place : Place, optional
         The folder, where several files share it.
     """
 
     def __init__(
-        self, path: str, *, append: bool = False, place: Place | None = None
+        self,
+        path: str,
+        *,
+        existing: Existing = "replace",
+        place: Place | None = None,
     ) -> None:
         self.path = path
         self._target = Path(path).expanduser()
         self._place = place or Place(self._target.parent)
-        self._append = append
+        self._existing: Existing = existing
         self._file: TextIO | None = None  # standard output
         self._descriptor: int | None = None
         self._identity: tuple[int, int] | None = None
@@ -93,20 +108,22 @@ class TextOutput:
         ConfigError
             It cannot be written.
         """
-        begins = not self._append
+        begins = self._existing != "append"
         if self.path == STDOUT:
             self._file = sys.stdout
-            self._append = True
+            self._existing = "append"
             return begins
         try:
             self._place.enter()
+            if self._existing == "set aside":
+                self._set_aside()
             begins = self._open_file()
         except OSError as error:
             self.close()
             raise ConfigError(
                 f"'{self.path}' cannot be written: {error.strerror}"
             ) from error
-        self._append = True
+        self._existing = "append"
         return begins
 
     def write(self, line: str) -> None:
@@ -147,8 +164,14 @@ class TextOutput:
             with self._sentences():
                 os.close(descriptor)
 
+    def _set_aside(self) -> None:
+        """Keep what an earlier run wrote; a device or an empty file is nothing."""
+        path = self._target.resolve()
+        if path.is_file() and path.stat().st_size:
+            log.warning("'%s' of an earlier run is now '%s'", path, set_aside(path))
+
     def _open_file(self) -> bool:
-        begins = not self._append
+        begins = self._existing != "append"
         how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if begins else 0)
         self._descriptor = os.open(self._target, how, 0o666)
         status = os.fstat(self._descriptor)

@@ -63,7 +63,7 @@ class ParquetColumns:
         self._rows = rows_path(path)
         self._head = head_line(kinds)
         self._place = Place(self._path.parent)
-        self._output = TextOutput(str(self._rows), append=True, place=self._place)
+        self._output = TextOutput(str(self._rows), existing="append", place=self._place)
         self._groups: ParquetGroups | None = None
         self._held: int | None = None  # descriptor of the file of rows, locked
         self._files = 0

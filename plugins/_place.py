@@ -1,9 +1,13 @@
 """Where a sink keeps its files: one folder, on the disk on which it first was."""
 
+import itertools
 import logging
 import os
+import re
+from contextlib import suppress
 from errno import ENODEV, ENOENT
 from pathlib import Path
+from urllib.parse import quote
 
 log = logging.getLogger("neurovocal")
 
@@ -101,12 +105,43 @@ def identity_of(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def set_aside(*paths: Path) -> str:
+    """Give files that belong together names under which nothing is written any more.
+
+    ``NAME.wav`` becomes ``NAME.1.left.wav``, or another number if one of these names
+    is taken; the first of the new names is returned. Files may be gone.
+    """
+    numbers = itertools.count(1)
+    free = (n for n in numbers if not any(_left(path, n).exists() for path in paths))
+    number = next(free)
+    for path in paths:
+        with suppress(FileNotFoundError):
+            path.rename(_left(path, number))
+    return _left(paths[0], number).name
+
+
+def is_set_aside(path: Path) -> bool:
+    """Whether a file's name is one that `set_aside` gives."""
+    return re.search(r"\.\d+\.left$", path.stem) is not None
+
+
+def track_name(stream: str) -> str:
+    """File name, without its ending, that a stream is recorded under."""
+    name = quote(stream, safe=" ")
+    # '.' and '..' are folders, and quoting leaves them as they are.
+    return name if name.strip(".") else name.replace(".", "%2E") or "%"
+
+
 def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     """Write all bytes at an offset; OSError when the disk takes fewer."""
     rest = memoryview(data)
     while rest:
         count = os.pwrite(descriptor, rest, offset)
         rest, offset = rest[count:], offset + count
+
+
+def _left(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.{number}.left{path.suffix}")
 
 
 def _mount_of(folder: Path) -> Path:

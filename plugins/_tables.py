@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from neurovocal.engine.errors import StageError
 from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import StreamInfo
-from neurovocal.plugins._output import STDOUT, TextOutput
+from neurovocal.plugins._output import STDOUT, Existing, TextOutput
 from neurovocal.plugins._place import Place
 
 Content: TypeAlias = Literal["segments", "labels"]
@@ -51,8 +51,10 @@ class Row:
 class CsvTable:
     """Columns file, onset_s, offset_s, then score; or label and posterior."""
 
-    def __init__(self, path: str, content: Content, *, again: bool = False) -> None:
-        self._output = TextOutput(path, append=again)
+    def __init__(
+        self, path: str, content: Content, existing: Existing = "replace"
+    ) -> None:
+        self._output = TextOutput(path, existing=existing)
         self._labels = content == "labels"
         self._csv = csv.writer(self._output, lineterminator="\n")
 
@@ -94,8 +96,10 @@ class RavenTable:
         "Begin File",
     )
 
-    def __init__(self, path: str, content: Content, *, again: bool = False) -> None:
-        self._output = TextOutput(path, append=again)
+    def __init__(
+        self, path: str, content: Content, existing: Existing = "replace"
+    ) -> None:
+        self._output = TextOutput(path, existing=existing)
         self._labels = content == "labels"
         self._selection = 0
 
@@ -140,11 +144,14 @@ class AudacityTable:
     itself, every further one to a file beside it, ``STEM.STREAM.SUFFIX``.
     """
 
-    def __init__(self, path: str, content: Content, *, again: bool = False) -> None:
-        self._path, self._again = path, again
+    def __init__(
+        self, path: str, content: Content, existing: Existing = "replace"
+    ) -> None:
+        self._path = path
+        self._existing: Existing = existing
         self._labels = content == "labels"
         self._place = Place(Path(path).expanduser().parent)
-        self._output = TextOutput(path, append=again, place=self._place)
+        self._output = TextOutput(path, existing=existing, place=self._place)
         self._outputs: dict[str, TextOutput] = {}
         self._stream: str | None = None
 
@@ -181,7 +188,7 @@ class AudacityTable:
             if stream not in self._outputs:
                 name = self._beside(stream)
                 self._outputs[stream] = TextOutput(
-                    name, append=self._again, place=self._place
+                    name, existing=self._existing, place=self._place
                 )
             self._output = self._outputs[stream]
             self._output.open()
@@ -206,8 +213,10 @@ class JsonTable:
     not known.
     """
 
-    def __init__(self, path: str, content: Content, *, again: bool = False) -> None:
-        self._output = TextOutput(path, append=again)
+    def __init__(
+        self, path: str, content: Content, existing: Existing = "replace"
+    ) -> None:
+        self._output = TextOutput(path, existing=existing)
         self._labels = content == "labels"
 
     def open(self) -> None:

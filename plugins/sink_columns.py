@@ -7,14 +7,22 @@ from neurovocal.engine.errors import ConfigError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import KINDS, Message
 from neurovocal.plugins._columns import Column, Value, columns_of, row_of, utc_text
-from neurovocal.plugins._output import STDOUT, TextOutput, claim, output_problems
+from neurovocal.plugins._output import (
+    STDOUT,
+    Existing,
+    TextOutput,
+    claim,
+    on_existing,
+    output_problems,
+)
 
 
 class ColumnsOptions(Options):
     """Options of the columns sink."""
 
     path: str = "-"
-    """File to write; `-` is standard output (CSV only)."""
+    """File to write; `-` is standard output (CSV only). A live run sets a CSV that an
+    earlier run left aside, as `STEM.1.left.SUFFIX`; offline runs replace it."""
     format: Literal["csv", "parquet"] = "csv"
     """Parquet needs `pip install neurovocal[parquet]`; its file appears when the run
     ends. Until then rows are in `PATH.rows`, a line of JSON each; what a killed run has
@@ -46,10 +54,8 @@ class Table(Protocol):
 class CsvColumns:
     """A heading, then a line per row; what is not known is an empty cell."""
 
-    def __init__(
-        self, path: str, columns: list[Column], *, again: bool = False
-    ) -> None:
-        self._output = TextOutput(path, append=again)
+    def __init__(self, path: str, columns: list[Column], existing: Existing) -> None:
+        self._output = TextOutput(path, existing=existing)
         names = [column.name for column in columns]
         self._csv = csv.DictWriter(self._output, names, lineterminator="\n")
 
@@ -81,8 +87,8 @@ class ColumnsSink:
         Checked options.
     run : str
         Name of the run, the first column.
-    again : bool
-        Whether to go on behind what this run has written.
+    existing : {'replace', 'append', 'set aside'}
+        What becomes of a file that is there.
 
     Attributes
     ----------
@@ -91,7 +97,7 @@ class ColumnsSink:
     """
 
     def __init__(
-        self, options: ColumnsOptions, run: str, *, again: bool = False
+        self, options: ColumnsOptions, run: str, existing: Existing = "replace"
     ) -> None:
         self.wants = frozenset(options.kinds)
         self.run = run
@@ -102,9 +108,7 @@ class ColumnsSink:
 
             self._table = ParquetColumns(options.path, options.kinds)
         else:
-            self._table = CsvColumns(
-                options.path, columns_of(options.kinds), again=again
-            )
+            self._table = CsvColumns(options.path, columns_of(options.kinds), existing)
 
     def open(self) -> None:
         """Open the file; ConfigError when it cannot be written."""
@@ -132,7 +136,7 @@ def _build(options: ColumnsOptions, context: BuildContext) -> ColumnsSink:
     problems = _problems(options, context)
     if problems:
         raise ConfigError(problems)
-    return ColumnsSink(options, context.run, again=context.again)
+    return ColumnsSink(options, context.run, on_existing(context))
 
 
 def _problems(options: ColumnsOptions, context: BuildContext) -> list[str]:

@@ -3,7 +3,13 @@
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Message
 from neurovocal.engine.wire import event_json
-from neurovocal.plugins._output import TextOutput, claim, output_problems
+from neurovocal.plugins._output import (
+    Existing,
+    TextOutput,
+    claim,
+    on_existing,
+    output_problems,
+)
 
 
 class JsonlOptions(Options):
@@ -14,7 +20,8 @@ class JsonlOptions(Options):
     values: bool = False
     """Whether frames and other arrays are written out, not only described."""
     append: bool = False
-    """Whether to go on behind what the file holds, rather than replace it."""
+    """Whether to go on behind what the file holds. Without it a live run sets what an
+    earlier run left aside, as `STEM.1.left.SUFFIX`; offline runs replace it."""
 
 
 class JsonlSink:
@@ -27,16 +34,16 @@ class JsonlSink:
     ----------
     options : JsonlOptions
         Checked options.
-    again : bool
-        Whether to go on behind what this run has written, in any case.
+    existing : {'replace', 'append', 'set aside'}
+        What becomes of a file that is there.
     """
 
     # What the audio alone defines: health and anchors come by the clock.
     wants = frozenset({"onset", "offset", "label", "gap"})
 
-    def __init__(self, options: JsonlOptions, *, again: bool = False) -> None:
+    def __init__(self, options: JsonlOptions, existing: Existing = "replace") -> None:
         self._values = options.values
-        self._output = TextOutput(options.path, append=options.append or again)
+        self._output = TextOutput(options.path, existing=existing)
 
     def open(self) -> None:
         """Open the file; ConfigError when it cannot be written."""
@@ -56,7 +63,7 @@ class JsonlSink:
 
 
 def _build(options: JsonlOptions, context: BuildContext) -> JsonlSink:
-    return JsonlSink(options, again=context.again)
+    return JsonlSink(options, on_existing(context, append=options.append))
 
 
 plugin = Plugin(

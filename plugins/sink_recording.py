@@ -9,15 +9,14 @@ import logging
 from collections import deque
 from errno import ESTALE
 from pathlib import Path
-from urllib.parse import quote
 
 from neurovocal.engine.errors import ConfigError, NeurovocalError, StageError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.resampler import scaled
 from neurovocal.engine.types import Block, Gap, Message, StreamInfo, Withheld
-from neurovocal.plugins._float_wave import FloatWave, set_aside
+from neurovocal.plugins._float_wave import FloatWave
 from neurovocal.plugins._output import TextOutput, folder_problems
-from neurovocal.plugins._place import Place
+from neurovocal.plugins._place import Place, set_aside, track_name
 
 log = logging.getLogger("neurovocal")
 
@@ -31,8 +30,9 @@ class RecordingOptions(Options):
     """Options of the ``recording`` sink."""
 
     path: str
-    """Folder to write into; made if it does not exist. A run replaces what an
-    earlier run recorded there under the same names."""
+    """Folder to write into; made if it does not exist. A live run sets what an
+    earlier run recorded there under the same names aside, as `STREAM.1.left.wav` and
+    `.jsonl`: a folder of their own makes them a recording again."""
 
 
 class RecordingSink:
@@ -42,16 +42,15 @@ class RecordingSink:
     ----------
     folder : Path
         Where the recordings go.
-    again : bool
-        Whether this run may have written there: what is found is kept, under another
-        name.
+    keeps : bool
+        Whether files that are found are set aside, rather than replaced.
     """
 
     wants = frozenset({"block", "gap", "withheld"})
 
-    def __init__(self, folder: Path, *, again: bool = False) -> None:
+    def __init__(self, folder: Path, *, keeps: bool = False) -> None:
         self._folder = folder
-        self._again = again
+        self._keeps = keeps
         self._place = Place(folder, make=True)
         self._tracks: dict[str, _Track] = {}
 
@@ -88,7 +87,7 @@ class RecordingSink:
                 track = self._tracks.get(name)
                 if track is None:
                     track = _Track(self._place, message.info, len(self._tracks))
-                    track.keeps = self._again
+                    track.keeps = self._keeps
                     self._tracks[name] = track
                 try:
                     track.append(block)
@@ -162,17 +161,17 @@ class _Track:
         """Begin, or go on where a failure has interrupted."""
         self._place.enter()
         if self.keeps:
-            self._set_aside()
+            self._set_aside("an earlier run or sink wrote it")
             self.keeps = False
         before = self._audio.frames
         if before and not self._is_whole():
-            self._set_aside()
+            self._set_aside("one of its two files is missing")
             before = 0
         try:
             self._audio.open()
             if self._audio.frames < max(self._jumped, 1) and before:
                 # The disk has lost more than the timeline can tell.
-                self._set_aside()
+                self._set_aside("its timeline knows more than it has")
                 self._audio.open()
             else:
                 self._stop -= before - self._audio.frames
@@ -185,13 +184,14 @@ class _Track:
     def _is_whole(self) -> bool:
         return self._audio.path.exists() and self._timeline_path.exists()
 
-    def _set_aside(self) -> None:
-        """Begin anew; audio without its timeline is kept under another name."""
+    def _set_aside(self, why: str) -> None:
+        """Begin anew; what is there is kept, under other names."""
         self._audio.abandon()
+        self._timeline.close()
         path = self._audio.path
-        if path.exists():
-            aside = set_aside(path).name
-            log.warning("'%s' has lost its timeline: it is now '%s'", path, aside)
+        if path.exists() or self._timeline_path.exists():
+            aside = set_aside(path, self._timeline_path)
+            log.warning("'%s' is now '%s': %s", path, aside, why)
         self._begin()
 
     def _jump(self, start: int, reason: str) -> None:
@@ -207,15 +207,10 @@ class _Track:
         self._stop, self._jumped = start, self._audio.frames
 
 
-def track_name(stream: str) -> str:
-    """File name, without its ending, that a stream is recorded under."""
-    name = quote(stream, safe=" ")
-    # '.' and '..' are folders, and quoting leaves them as they are.
-    return name if name.strip(".") else name.replace(".", "%2E") or "%"
-
-
 def _build(options: RecordingOptions, context: BuildContext) -> RecordingSink:
-    return RecordingSink(Path(options.path).expanduser(), again=context.again)
+    return RecordingSink(
+        Path(options.path).expanduser(), keeps=context.again or context.heard_once
+    )
 
 
 def _claims(options: RecordingOptions) -> frozenset[str]:

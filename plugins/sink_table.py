@@ -5,7 +5,7 @@ from typing import Literal
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.timebase import NS
 from neurovocal.engine.types import Label, Message, Offset, Onset
-from neurovocal.plugins._output import claim, output_problems
+from neurovocal.plugins._output import Existing, claim, on_existing, output_problems
 from neurovocal.plugins._tables import TABLES, Content, Row
 
 
@@ -13,7 +13,8 @@ class TableOptions(Options):
     """Options of the table sink."""
 
     path: str = "-"
-    """File to write; `-` is standard output."""
+    """File to write; `-` is standard output. A live run sets what an earlier run left
+    aside, as `STEM.1.left.SUFFIX`; offline runs replace it."""
     format: Literal["csv", "raven", "audacity", "json"] = "csv"
     """Form of the table; `json` is a line for each row, with times of day.
     Audacity's form holds one recording: further streams get files of their own
@@ -29,15 +30,15 @@ class TableSink:
     ----------
     options : TableOptions
         Checked options.
-    again : bool
-        Whether to go on behind what this run has written.
+    existing : {'replace', 'append', 'set aside'}
+        What becomes of a file that is there.
     """
 
-    def __init__(self, options: TableOptions, *, again: bool = False) -> None:
+    def __init__(self, options: TableOptions, existing: Existing = "replace") -> None:
         self._content: Content = options.content
         labels = options.content == "labels"
         self.wants = frozenset({"label"} if labels else {"onset", "offset"})
-        self._table = TABLES[options.format](options.path, options.content, again=again)
+        self._table = TABLES[options.format](options.path, options.content, existing)
         self._scores: dict[tuple[str, int], float] = {}
         self._rows = 0
 
@@ -94,7 +95,7 @@ class TableSink:
 
 
 def _build(options: TableOptions, context: BuildContext) -> TableSink:
-    return TableSink(options, again=context.again)
+    return TableSink(options, on_existing(context))
 
 
 plugin = Plugin(

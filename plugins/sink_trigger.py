@@ -48,7 +48,7 @@ class TriggerSink:
         self._run, self._acting = context.run, context.acting
         self._log = None
         if options.log is not None:
-            self._log = TextOutput(options.log, append=True)
+            self._log = TextOutput(options.log, existing="append")
         self._player = None
         if options.play is not None:
             self._player = _player(options.play, context, context.clock)

@@ -7,10 +7,9 @@ from pathlib import Path
 from neurovocal.engine.errors import ConfigError, StageError
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Audio, Float32, Message, StreamInfo
-from neurovocal.plugins._float_wave import FloatWave, set_aside
+from neurovocal.plugins._float_wave import FloatWave
 from neurovocal.plugins._output import folder_problems
-from neurovocal.plugins._place import Place
-from neurovocal.plugins.sink_recording import track_name
+from neurovocal.plugins._place import Place, set_aside, track_name
 
 log = logging.getLogger("neurovocal")
 
@@ -19,8 +18,9 @@ class WavOptions(Options):
     """Options of the ``wav`` sink."""
 
     path: str
-    """Folder for one file per stream, ``STREAM.wav``; made if it does not exist. A run
-    replaces what an earlier run wrote there under the same names."""
+    """Folder for one file per stream, ``STREAM.wav``; made if it does not exist. A live
+    run sets what an earlier run wrote there under the same names aside, as
+    `STREAM.1.left.wav`; offline runs replace it."""
 
 
 class WavSink:
@@ -34,16 +34,15 @@ class WavSink:
     ----------
     folder : Path
         Where the files go.
-    again : bool
-        Whether this run may have written there: what is found is kept, under another
-        name.
+    keeps : bool
+        Whether files that are found are set aside, rather than replaced.
     """
 
     wants = frozenset({"audio"})
 
-    def __init__(self, folder: Path, *, again: bool = False) -> None:
+    def __init__(self, folder: Path, *, keeps: bool = False) -> None:
         self._folder = folder
-        self._again = again
+        self._keeps = keeps
         self._place = Place(folder, make=True)
         self._files: dict[str, FloatWave] = {}
 
@@ -93,8 +92,8 @@ class WavSink:
 
     def _file(self, info: StreamInfo) -> FloatWave:
         path = self._folder / f"{track_name(info.stream)}.wav"
-        if self._again and info.stream not in self._files and path.exists():
-            log.warning("'%s' is now '%s'", path, set_aside(path).name)
+        if self._keeps and info.stream not in self._files and path.exists():
+            log.warning("'%s' of before is now '%s'", path, set_aside(path))
         file = self._files.setdefault(info.stream, FloatWave(path, info.sample_rate))
         if not file.is_open:
             self._place.enter()
@@ -114,7 +113,9 @@ def _add(file: FloatWave, start: int, samples: Float32) -> None:
 
 
 def _build(options: WavOptions, context: BuildContext) -> WavSink:
-    return WavSink(Path(options.path).expanduser(), again=context.again)
+    return WavSink(
+        Path(options.path).expanduser(), keeps=context.again or context.heard_once
+    )
 
 
 def _claims(options: WavOptions) -> frozenset[str]:

@@ -81,6 +81,7 @@ class FolderSource:
     """
 
     live = False
+    remembers = True
 
     def __init__(self, options: FolderOptions, context: BuildContext) -> None:
         self._options = options

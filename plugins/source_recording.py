@@ -12,6 +12,7 @@ from neurovocal.engine.errors import AudioFileError, EndOfStream
 from neurovocal.engine.protocols import SourceItem
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.types import Block, Gap, StreamInfo
+from neurovocal.plugins._place import is_set_aside, track_name
 
 
 class RecordedOptions(Options):
@@ -132,6 +133,8 @@ def _tracks(folder: Path, wanted: str | None) -> list[_Track]:
             lines = timeline.read_text(encoding="utf-8").splitlines()
             head, *jumps = [json.loads(line) for line in lines]
             info = StreamInfo(head["stream"], head["sample_rate"])
+            if is_set_aside(timeline) and track_name(info.stream) != timeline.stem:
+                continue
             track = _Track(timeline.with_suffix(".wav"), info, head["order"], jumps)
         except (OSError, ValueError, KeyError) as error:
             raise AudioFileError(

@@ -52,10 +52,10 @@ class Kind:
     give: Callable[[int], Message]
     read: Callable[[Path], list[int]]
 
-    def build(self, folder: Path, *, again: bool = False) -> Any:
+    def build(self, folder: Path, **more: bool) -> Any:
         plugin = Registry().get("sink", self.plugin)
         options = {"path": str(folder / self.path), **self.options}
-        context = replace(CONTEXT, again=again)
+        context = replace(CONTEXT, **more)
         return plugin.build(plugin.options.model_validate(options), context)
 
     def kept(self, folder: Path) -> list[int]:

@@ -272,7 +272,7 @@ sinks:
 def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     path.write_text('{"kind":"label","s')  # as a loss of power leaves it
-    output = TextOutput(str(path), append=True)
+    output = TextOutput(str(path), existing="append")
     output.open()
     output.write("whole\n")
     output.close()
