@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Event as Flag
 
@@ -16,6 +17,7 @@ from patience import PATIENCE_S, until
 
 from neurovocal.engine.client import Subscriber
 from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.faults.network import Proxy, free_port
 from neurovocal.engine.journal import read_events, runs
 from neurovocal.engine.keys import add_client, make_engine_keys
 from neurovocal.engine.testing import CollectSink
@@ -24,11 +26,6 @@ from neurovocal.engine.types import Health, Stats
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 SONG = {"pace": "realtime", "pause_ms": [50, 100], "song_length": 20, "seed": 3}
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def station(seconds, sinks, *faults, **more):
@@ -148,6 +145,20 @@ def test_connections_break_when_the_network_does(background):
             pass
     watching.await_("degraded")
     assert run.end().errors == []
+
+
+def test_who_connects_in_the_moment_of_the_cut_is_cut_off():
+    with socket.create_server(("127.0.0.1", 0)) as target:
+        here = "127.0.0.1", free_port()
+        proxy = Proxy(*here, target.getsockname()[1])
+        proxy.open()
+        for _ in range(100):
+            with socket.create_connection(here, timeout=PATIENCE_S) as late:
+                proxy.cut()
+                with suppress(ConnectionResetError):
+                    assert late.recv(1) == b""  # and no socket is forgotten: an error
+            proxy.mend()
+        proxy.close()
 
 
 def test_an_endpoint_that_is_taken_is_told_as_ever():

@@ -104,9 +104,15 @@ class Proxy:
     async def _break(self) -> None:
         server, self._server = self._server, None
         if server is not None:
+            # asyncio never closes a socket that it has accepted when its server ends,
+            # or its task is cancelled, before that task's first step.
+            for listening in server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            await asyncio.sleep(0)
             server.close()
         # One that is just being accepted becomes another task.
         while pipes := _others():
+            await asyncio.sleep(0)
             for pipe in pipes:
                 pipe.cancel()
             await asyncio.gather(*pipes, return_exceptions=True)
