@@ -101,9 +101,11 @@ def test_wrong_arguments_are_one_sentence(neurovocal, arguments, sentence):
     assert done.out == ""
 
 
-def test_no_command_shows_the_help(neurovocal):
-    done = neurovocal()
-    assert "Usage:" in done.out + done.err
+@pytest.mark.parametrize("group", [[], ["keys"], ["bundle"]])
+def test_no_command_shows_the_help(neurovocal, group):
+    done = neurovocal(*group)
+    assert done.err.startswith(" ".join(["Usage: neurovocal", *group]))
+    assert "error:" not in done.err
 
 
 # ---- check -------------------------------------------------------------------

@@ -103,6 +103,9 @@ def main(args: list[str] | None = None) -> None:
         # Usage errors: their class moved between versions, their method did not.
         if not hasattr(error, "format_message"):
             raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message(), err=True)
+            sys.exit(EXIT_CONFIG)
         context = getattr(error, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context else ""
         sentence = error.format_message().replace(": Value error, ", ": ")
