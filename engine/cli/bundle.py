@@ -10,7 +10,9 @@ from neurovocal.engine.front_end import context_of
 from neurovocal.engine.manifest import Bundle, Manifest, load_bundle
 from neurovocal.engine.registry import Registry
 
-bundle_app = typer.Typer(help="Look at a model bundle, or verify it.")
+bundle_app = typer.Typer(
+    no_args_is_help=True, help="Look at a model bundle, or verify it."
+)
 
 Name = Annotated[str, typer.Argument(metavar="DIR", help="Folder, or a shipped name.")]
 
