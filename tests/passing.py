@@ -40,9 +40,19 @@ class PassingRun:
         self._ended = Flag()
 
     def begin(self, background):
-        """Run in another thread, until all is open and started."""
+        """Run in another thread, until all is open, started and waits for time.
+
+        A source begins to count time at its first read.
+        """
         self._result = background(self._run)
         until(lambda: self.runner.started or self._ended.is_set())
+        read = [(lane, lane.progress) for lane in self.runner.lanes]
+        until(
+            lambda: (
+                all(lane.progress > before for lane, before in read)
+                or self._ended.is_set()
+            )
+        )
 
     def _run(self):
         try:
