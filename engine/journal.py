@@ -124,7 +124,7 @@ def open_journal(
         The file is no journal, is of a newer version, or cannot be written. It
         is left as it was.
     """
-    exists = _check(path)
+    exists = is_journal(path)
     connection = None
     try:
         connection = sqlite3.connect(
@@ -221,7 +221,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     ConfigError
         The file does not exist, is no journal, or cannot be read.
     """
-    if not _check(path):
+    if not is_journal(path):
         raise ConfigError(f"there is no journal '{path}'")
     try:
         return sqlite3.connect(
@@ -231,8 +231,14 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
 
 
-def _check(path: Path) -> bool:
-    """Whether there is a journal to go on with; reads bytes, opens no database."""
+def is_journal(path: Path) -> bool:
+    """Whether there is a journal to go on with; reads bytes, opens no database.
+
+    Raises
+    ------
+    ConfigError
+        The file is no journal, is of a newer version, or cannot be read.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(_HEADER_LENGTH)

@@ -13,7 +13,12 @@ import msgspec
 from pydantic import Field
 
 from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.journal import DamagedJournalError, is_damage, open_journal
+from neurovocal.engine.journal import (
+    DamagedJournalError,
+    is_damage,
+    is_journal,
+    open_journal,
+)
 from neurovocal.engine.journal_upkeep import remove_above, remove_older, used_bytes
 from neurovocal.engine.registry import BuildContext, Options, Plugin
 from neurovocal.engine.timebase import Clock
@@ -306,6 +311,11 @@ def _problems(options: JournalOptions, context: BuildContext) -> list[str]:
     if options.path == STDOUT:
         return ["a journal is a file: '-' is none"]
     problems = list(output_problems(options.path))
+    if not problems:
+        try:
+            is_journal(Path(options.path).expanduser())
+        except ConfigError as error:
+            problems.append(str(error))
     if options.replay is not None:
         problems += endpoint_problems(
             options.replay,

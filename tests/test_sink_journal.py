@@ -211,6 +211,9 @@ def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) 
     for use in (build(path).open, lambda: runs(path), lambda: read_events(path)):
         with pytest.raises(ConfigError, match="is not a journal"):
             list(use() or ())
+    options, context = JournalOptions(path=str(path)), BuildContext(SystemClock(), "r")
+    (problem,) = plugin.check(options, context)
+    assert "is not a journal" in problem
     assert path.read_bytes() == content
     assert os.listdir(tmp_path) == ["other"]
 
