@@ -16,6 +16,9 @@ log = logging.getLogger("neurovocal")
 
 LOOK_S = 0.5
 _KNOCK_S = 3.0
+# Greetings in a row that the other side has ended without a word: one may be an
+# engine that stops, or a network that breaks.
+_MOST_BROKEN = 3
 
 
 class Admission:
@@ -37,6 +40,7 @@ class Admission:
         import zmq
 
         self._refusal = ""
+        self._broken = 0
         self._socket = zmq_socket
         self._endpoint = endpoint
         self._keyed = keyed
@@ -46,6 +50,7 @@ class Admission:
             zmq.EVENT_HANDSHAKE_SUCCEEDED
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
             | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         )
 
     def close(self) -> None:
@@ -79,6 +84,14 @@ class Admission:
             event = recv_monitor_message(self._monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._refusal = ""
+                self._broken = 0
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+                self._broken += 1
+                if self._broken >= _MOST_BROKEN and self._keyed:
+                    self._refusal = (
+                        f"{self._endpoint} ends the connection before it is made: "
+                        "were these keys made for another engine (server.key)?"
+                    )
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 self._refusal = (
                     f"{self._endpoint} does not let these keys in: 'neurovocal keys "

@@ -166,6 +166,16 @@ def test_who_came_too_early_is_let_in_later(
         assert hears(engine, subscriber, 600)
 
 
+def test_who_has_keys_of_another_engine_is_told(
+    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_engine_keys(tmp_path / "other")
+    add_client(tmp_path / "other", "carol", "read", tmp_path / "carol")
+    with Subscriber(engine.zmq.endpoint, keys=tmp_path / "carol") as subscriber:
+        while not any("another engine" in r.getMessage() for r in caplog.records):
+            assert subscriber.receive(0.1) is None
+
+
 @pytest.mark.parametrize(
     ("shown", "said"),
     [(None, "asks for keys: 'neurovocal keys add'"), ("alice", "does not let these")],
