@@ -170,8 +170,8 @@ def test_who_has_keys_of_another_engine_is_told(
     engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_engine_keys(tmp_path / "other")
-    add_client(tmp_path / "other", "carol", "read", tmp_path / "carol")
-    with Subscriber(engine.zmq.endpoint, keys=tmp_path / "carol") as subscriber:
+    add_client(tmp_path / "other", "stranger", "read", tmp_path / "stranger")
+    with Subscriber(engine.zmq.endpoint, keys=tmp_path / "stranger") as subscriber:
         while not any("another engine" in r.getMessage() for r in caplog.records):
             assert subscriber.receive(0.1) is None
 
