@@ -28,6 +28,7 @@ from neurovocal.engine.types import BULK_KINDS, KINDS
 from neurovocal.engine.wire import (
     MAX_HEADER,
     MAX_PAYLOAD,
+    MAX_SUBSCRIPTION,
     decode,
     prefix,
     ready_topic,
@@ -182,7 +183,7 @@ class Subscriber:
             connection.setsockopt(zmq.MAXMSGSIZE, most)
             keep_alive(connection)
             for subject in self._subjects(group):
-                connection.subscribe(subject)
+                connection.subscribe(subject[:MAX_SUBSCRIPTION])
             connection.subscribe(ready_topic(name, part, len(groups)))
             try:
                 if self._keys is not None:

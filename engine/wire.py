@@ -31,6 +31,7 @@ from neurovocal.engine.wire_headers import (
 __all__ = [
     "MAX_HEADER",
     "MAX_PAYLOAD",
+    "MAX_SUBSCRIPTION",
     "MAX_TOPIC",
     "READY",
     "Decoded",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 MAX_TOPIC = 16 * 1024
+MAX_SUBSCRIPTION = 2048  # the beginning of a longer topic will do
 MAX_HEADER = 256 * 1024
 MAX_PAYLOAD = 64 * 1024 * 1024
 

@@ -20,12 +20,17 @@ from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from neurovocal.engine.supervise import Calls
+from neurovocal.plugins._drawbridge import Drawbridge
+
 if TYPE_CHECKING:
     import zmq
 
 log = logging.getLogger("neurovocal")
 
 _LOOK_S = 0.2
+_SOON_S = 0.05  # while there is something to see
+_BUSY_S = 1.0  # a call that lasts longer is kept busy by those who come
 _MOST_CONNECTIONS = 1000
 # Of what all connections together may have sent without need: so many times as much
 # as each alone.
@@ -51,6 +56,7 @@ _LISTENING = 10  # of tcp_info's state
 class _Limit:
     most_bytes: int
     per_s: float
+    bridge: Drawbridge
 
 
 @dataclass(slots=True)
@@ -79,15 +85,22 @@ class Door:
     ----------
     cut : int
         Connections that were shut down.
+    calls : Calls
+        To be counted by who uses a socket that subscribers may keep busy: ZeroMQ
+        returns only when it has seen to all that has come, and all that comes
+        meanwhile.
     """
 
     def __init__(self, *, keyed: bool = False) -> None:
         self.cut = 0
+        self.calls = Calls()
+        self._call, self._call_s = 0, monotonic()  # the newest, and when it was seen
         self._outside_bytes = _OUTSIDE_CURVE_BYTES if keyed else _OUTSIDE_BYTES
         self.most_connections = min(_MOST_CONNECTIONS, _handles() // 8)
         self._limits: dict[int, _Limit] = {}
         self._connections: dict[int, _Connection] = {}  # by inode, the oldest first
         self._others: set[int] = set()
+        self._looked_s = monotonic()
         self._lock = Lock()
         self._stopping = Flag()
         self._thread: Thread | None = None
@@ -107,8 +120,9 @@ class Door:
         """
         if not endpoint.startswith("tcp://"):
             return
-        port = int(endpoint.rsplit(":", 1)[1])
-        self._limits[port] = _Limit(most_bytes, per_s)
+        self._limits[_port(endpoint)] = _Limit(
+            most_bytes, per_s, Drawbridge(most_bytes)
+        )
         if self._thread is None:
             self._thread = Thread(target=self._run, name="nv-door", daemon=True)
             self._thread.start()
@@ -127,6 +141,15 @@ class Door:
                 size = sum(len(frame) + _PART_BYTES for frame in frames)
                 connection.credit += size
 
+    def spend(self, endpoint: str, n_bytes: int) -> None:
+        """Note what costs even when the connection has gone, whoever sent it."""
+        with self._lock:
+            port = _port(endpoint)
+            limit = self._limits.get(port)
+            if limit is not None:
+                limit.bridge.spent += n_bytes
+                self._turn(port, limit.bridge)
+
     def end(self, inode: int | None, reason: str) -> None:
         """Shut the connection of a socket down, if it is one that is watched."""
         with self._lock:
@@ -142,13 +165,15 @@ class Door:
         self._thread = None
 
     def _run(self) -> None:
-        while not self._stopping.wait(_LOOK_S):
+        pause_s = _LOOK_S
+        while not self._stopping.wait(pause_s):
             try:
-                self._look()
+                pause_s = _SOON_S if self._look() else _LOOK_S
             except Exception:  # nothing may end the watch
                 log.exception("the connections could not be watched")
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Judge all connections; whether to look again soon."""
         now_s = monotonic()
         with self._lock:
             seen = set()
@@ -158,9 +183,24 @@ class Door:
                     self._measure(handle, inode, now_s)
             self._others &= seen
             for inode in self._connections.keys() - seen:
-                del self._connections[inode]
+                gone = self._connections.pop(inode)
+                self._limits[gone.port].bridge.gone += gone.surplus
+            busy_s = self._busy_s(now_s)
             for port, limit in self._limits.items():
                 self._judge(port, limit)
+                if busy_s > _BUSY_S:
+                    limit.bridge.flooded()
+                limit.bridge.forget(now_s - self._looked_s)
+                self._turn(port, limit.bridge)
+            self._looked_s = now_s
+            return any(limit.bridge.is_busy for limit in self._limits.values())
+
+    def _busy_s(self, now_s: float) -> float:
+        """For how long a call has not returned."""
+        if self._call != self.calls.entered:
+            self._call, self._call_s = self.calls.entered, now_s
+        is_busy = self.calls.returned < self._call
+        return now_s - self._call_s if is_busy else 0.0
 
     def _measure(self, handle: int, inode: int, now_s: float) -> None:
         try:
@@ -170,6 +210,8 @@ class Door:
             return  # it has just been closed
         if port not in self._limits or state == _LISTENING:
             self._others.add(inode)
+            if port in self._limits:
+                self._limits[port].bridge.listening = handle
             return
         known = self._connections.get(inode)
         if known is None:
@@ -199,6 +241,12 @@ class Door:
             total -= connection.surplus
             self._cut(connection, "it sends more than it may")
 
+    def _turn(self, port: int, bridge: Drawbridge) -> None:
+        if bridge.turn():
+            log.warning(
+                "port %d lets nobody new in for a while: too much was sent", port
+            )
+
     def _cut(self, connection: _Connection, reason: str) -> None:
         try:
             with socket.socket(fileno=os.dup(connection.handle)) as one:
@@ -213,6 +261,11 @@ class Door:
         self.cut += 1
         connection.cut = True
         log.warning("a connection to port %d was cut: %s", connection.port, reason)
+
+
+def _port(endpoint: str) -> int:
+    """Of an endpoint that is bound; 0: it is none of TCP."""
+    return int(endpoint.rsplit(":", 1)[1]) if endpoint.startswith("tcp://") else 0
 
 
 def socket_of(frames: "Sequence[zmq.Frame]") -> int | None:

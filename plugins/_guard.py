@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neurovocal.engine.keys import Role, allowed_keys, engine_keys
+from neurovocal.engine.supervise import Calls
 from neurovocal.plugins._door import Door
 
 if TYPE_CHECKING:
@@ -78,6 +79,15 @@ class Guard:
         """The parts of a message that has been received whole, noted for the door."""
         self._door.credit(frames)
         return [frame.bytes for frame in frames]
+
+    @property
+    def calls(self) -> Calls:
+        """To be counted by who uses a socket (`Door.calls`)."""
+        return self._door.calls
+
+    def spend(self, endpoint: str, n_bytes: int) -> None:
+        """Note what costs even when the connection has gone (`Door.spend`)."""
+        self._door.spend(endpoint, n_bytes)
 
     def end(self, socket: int | None, reason: str) -> None:
         """Shut down the connection of a socket, by its inode (`Door.end`)."""

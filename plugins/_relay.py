@@ -167,6 +167,8 @@ class Relay:
         if self._replay is not None and self._replay.counts.waiting:
             timeout_s = min(timeout_s, _BLOCKED_S)  # until somebody's rate allows more
         ready = dict(poller.poll(round(timeout_s * 1000)))
+        calls = self._guard.calls
+        calls.entered += 1
         if self._back in ready:
             self._read_subscriptions(self._back)
         for number, end in enumerate(self._front):
@@ -174,6 +176,7 @@ class Relay:
                 self._forward(number, end)
         for admission in self._admissions:
             admission.look()
+        calls.returned = calls.entered
         if self._replay is not None:
             self._replay.step(ready)
 
@@ -207,6 +210,7 @@ class Relay:
                 subject = back.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return
+            self._guard.spend(self.endpoint, len(subject))
             if not subject or subject[0] > _SUBSCRIBE:
                 continue  # no subscription: subscribers have nothing else to say
             self._subscribe(subject)

@@ -4,17 +4,17 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from neurovocal.engine.wire import MAX_TOPIC, READY
+from neurovocal.engine.wire import MAX_SUBSCRIPTION, READY
 
 if TYPE_CHECKING:
     import zmq
 
 # What a subscriber may send up: topics. ZeroMQ keeps some 50 times as much memory.
-TOPIC_MOST_BYTES = MAX_TOPIC
+TOPIC_MOST_BYTES = 1 + MAX_SUBSCRIPTION
 TOPICS_MOST_BYTES = 512 * 1024
 TOPICS_PER_S = 1024.0
-# Subscriptions that wait to be read, for each connection.
-MOST_WAITING = 100
+# Subscriptions that wait to be read, for each connection; others wait in the network.
+MOST_WAITING = 10
 
 _ANNOUNCEMENT = re.compile(re.escape(READY) + rb"([^/]{1,200})/(\d{1,3})/(\d{1,3})")
 _UNSUBSCRIBE, _SUBSCRIBE = b"\0", b"\1"

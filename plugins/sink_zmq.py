@@ -29,10 +29,10 @@ log = logging.getLogger("neurovocal")
 
 # A connection that says nothing for so long has subscribed to all that it wants.
 _QUIET_MS = 200
-# Subscriptions wait inside the socket until they are read: now and then is enough.
-_LOOK_EVERY = 64
-# No flood of subscriptions may keep the sink from sending.
-_LOOK_MOST = 1000
+# What subscribers say waits inside the socket, without a bound, until it is read: all
+# of it is, whenever the socket is used. No flood may keep the sink from sending: of
+# this many it reads more in a second than a connection can say.
+_LOOK_MOST = 20_000
 # How often to look for subscribers of a socket that was opened again.
 _COME_BACK_LOOKS = 5
 _MOST_LOOKS = 50
@@ -127,10 +127,12 @@ class ZmqSink:
         if message.emitted_ns:
             publish_ms = (self._clock.monotonic_ns() - message.emitted_ns) / 1e6
         parts = encode(message, self._run, publish_ms)
+        calls = self._guard.calls
+        calls.entered += 1
         self._socket.send_multipart(parts, flags=self._dontwait)
         self._sent += 1
-        if self._sent % _LOOK_EVERY == 0:
-            self._look()
+        self._look()
+        calls.returned = calls.entered
 
     def flush(self, timeout: float) -> None:
         """Nothing to wait for: ZeroMQ sends by itself, and `close` lingers."""
@@ -216,9 +218,11 @@ class ZmqSink:
         if self._socket is None:
             return
         for _ in range(_LOOK_MOST):
-            if not self._socket.poll(0):
+            if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
                 return
-            self._subscribers.take(self._socket.recv(zmq.DONTWAIT, copy=False))
+            frame = self._socket.recv(zmq.DONTWAIT, copy=False)
+            self._guard.spend(self.endpoint, len(frame))
+            self._subscribers.take(frame)
 
 
 def _problems(options: ZmqOptions, keyed: bool) -> Iterator[str]:

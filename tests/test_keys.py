@@ -191,7 +191,7 @@ def test_who_may_not_steer_is_told_why(
     given = None if shown is None else tmp_path / shown
     try:
         with (
-            Control(server.endpoint, timeout=1.0, keys=given) as asking,
+            Control(server.endpoint, timeout=5.0, keys=given) as asking,
             pytest.raises(NeurovocalError, match=said),
         ):
             asking.command("stop")

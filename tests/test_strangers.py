@@ -220,7 +220,7 @@ def test_many_commands_that_end_are_no_attack(control: ControlSocket) -> None:
     assert control._guard._door.cut == 0
 
 
-@pytest.mark.parametrize("length", [10, 16_000])
+@pytest.mark.parametrize("length", [10, 2_000])
 def test_topics_without_end_are_cut_off(engine: Engine, length: int) -> None:
     rng = random.Random(0)
     before_mb = usage().rss_mb
