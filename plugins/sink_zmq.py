@@ -129,10 +129,12 @@ class ZmqSink:
         parts = encode(message, self._run, publish_ms)
         calls = self._guard.calls
         calls.entered += 1
-        self._socket.send_multipart(parts, flags=self._dontwait)
-        self._sent += 1
-        self._look()
-        calls.returned = calls.entered
+        try:
+            self._socket.send_multipart(parts, flags=self._dontwait)
+            self._sent += 1
+            self._look()
+        finally:
+            calls.returned = calls.entered
 
     def flush(self, timeout: float) -> None:
         """Nothing to wait for: ZeroMQ sends by itself, and `close` lingers."""
