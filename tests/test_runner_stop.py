@@ -6,7 +6,7 @@ from itertools import count
 from threading import Event as Flag
 
 import pytest
-from patience import PATIENCE_S
+from patience import PATIENCE_S, until
 from scripted import (
     EPOCH,
     INFO,
@@ -53,6 +53,7 @@ def test_stop_inside_a_block_tells_what_was_heard_of_it(background, monkeypatch)
         def process(self, item):
             if isinstance(item, Block) and item.start >= 3 * QUANTUM:
                 runners[0].stop()
+                until(runners[0].lanes[0]._stopping.is_set)
             return super().process(item)
 
     source = ScriptedSource(INFO, [audio("#" * 10_000)])
