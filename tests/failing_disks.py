@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 
 from neurovocal.engine.errors import EndOfStream, NeurovocalError
@@ -164,3 +165,11 @@ KINDS = [
 def small_groups(rows: int) -> None:
     """Let the Parquet sink write a group of so many rows."""
     _parquet_groups._GROUP = rows
+
+
+def ready(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """A kind for one test, whose Parquet tables get a group for each row."""
+    if kind.name == "parquet":
+        pytest.importorskip("pyarrow")
+        monkeypatch.setattr(_parquet_groups, "_GROUP", 1)
+    return kind

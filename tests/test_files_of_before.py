@@ -6,20 +6,15 @@ from pathlib import Path
 
 import pytest
 from command import RECORDING, neurovocal
-from failing_disks import KINDS, Kind
+from failing_disks import KINDS, Kind, ready
 
-from neurovocal.plugins import _parquet_groups
 from neurovocal.plugins._output import TextOutput
 from neurovocal.plugins._place import is_set_aside, set_aside
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
-    if request.param.name == "parquet":
-        pytest.importorskip("pyarrow")
-        monkeypatch.setattr(_parquet_groups, "_GROUP", 1)
-    chosen: Kind = request.param
-    return chosen
+    return ready(request.param, monkeypatch)
 
 
 def left(folder: Path, number: int) -> Path:

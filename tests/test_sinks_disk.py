@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from command import RECORDING, neurovocal
-from failing_disks import KINDS, Kind, deliver, no_file_above
+from failing_disks import KINDS, Kind, deliver, no_file_above, ready
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ from neurovocal.engine.sink_worker import SinkWorker
 from neurovocal.engine.testing import CollectSink
 from neurovocal.engine.timebase import ManualClock
 from neurovocal.engine.types import Message
-from neurovocal.plugins import _parquet, _parquet_groups
+from neurovocal.plugins import _parquet
 from neurovocal.plugins._float_wave import FloatWave
 from neurovocal.plugins._output import TextOutput
 from neurovocal.plugins._place import Place
@@ -33,11 +33,7 @@ from neurovocal.plugins._place import Place
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
-    if request.param.name == "parquet":
-        pytest.importorskip("pyarrow")
-        monkeypatch.setattr(_parquet_groups, "_GROUP", 1)
-    chosen: Kind = request.param
-    return chosen
+    return ready(request.param, monkeypatch)
 
 
 def sizes(folder: Path) -> int:
