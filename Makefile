@@ -49,33 +49,33 @@ format: $(DEV_ENV)/.done  ## Format the code
 
 bench: $(DEV_ENV)/.done  ## Measure speed and latency, beside silero-vad and librosa
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
-	$(DEV_ENV)/bin/python bench/speed.py
+	$(DEV_ENV)/bin/python bench/speed/speed.py
 
 bench-privacy: $(DEV_ENV)/.done  ## Measure what the privacy gate catches, and what else it withholds
 	$(DEV_ENV)/bin/python $(PIP) -e '.[privacy]'
-	$(DEV_ENV)/bin/python bench/privacy.py
+	$(DEV_ENV)/bin/python bench/detection/privacy.py
 
 bench-detect: $(DEV_ENV)/.done  ## Measure the detectors on the annotated recordings
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
-	$(DEV_ENV)/bin/python bench/detect.py
+	$(DEV_ENV)/bin/python bench/detection/detect.py
 
 bench-prior: $(DEV_ENV)/.done  ## Measure forecasts, and what they and the RNN-RBM do for labels (an hour; resumable)
-	$(DEV_ENV)/bin/python bench/prior.py
+	$(DEV_ENV)/bin/python bench/labels/prior.py
 
 bench-polyphonic: $(DEV_ENV)/.done  ## Make the table of the RNN-RBM's paper again (hours; resumable)
-	$(DEV_ENV)/bin/python bench/polyphonic.py
+	$(DEV_ENV)/bin/python bench/paper/polyphonic.py
 
 CUTS ?= 100
 bench-resume: $(DEV_ENV)/.done  ## Cut, stall and kill CUTS times: what does a subscriber lose?
-	$(DEV_ENV)/bin/python bench/resume.py --cuts $(CUTS)
+	$(DEV_ENV)/bin/python bench/reliability/resume.py --cuts $(CUTS)
 
 STALLED ?= 10
 bench-stall: $(DEV_ENV)/.done  ## Stop a subscriber for STALLED minutes beside one that reads
-	$(DEV_ENV)/bin/python bench/stall.py --minutes $(STALLED)
+	$(DEV_ENV)/bin/python bench/reliability/stall.py --minutes $(STALLED)
 
 INPUTS ?= 100000
 fuzz: $(DEV_ENV)/.done  ## Feed INPUTS damaged inputs to all parsers
-	$(DEV_ENV)/bin/python bench/fuzz.py --inputs $(INPUTS)
+	$(DEV_ENV)/bin/python bench/reliability/fuzz.py --inputs $(INPUTS)
 
 # The environment of its own keeps the tools' packages out of the others.
 AUDIT_ENV := .venv-audit
@@ -85,7 +85,7 @@ $(AUDIT_ENV)/.done:
 	@touch $@
 
 audit: $(AUDIT_ENV)/.done  ## Look for known weaknesses of the locked packages (asks the network)
-	$(AUDIT_ENV)/bin/python bench/audit.py requirements.lock
+	$(AUDIT_ENV)/bin/python bench/packaging/audit.py requirements.lock
 
 lock: $(AUDIT_ENV)/.done  ## Make requirements.lock anew from pyproject.toml and constraints.txt
 	PIP_CONSTRAINT= $(AUDIT_ENV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url \
@@ -95,38 +95,38 @@ lock: $(AUDIT_ENV)/.done  ## Make requirements.lock anew from pyproject.toml and
 
 LOSSES ?= 100
 bench-losses: $(DEV_ENV)/.done  ## Take a stream and a sound card away LOSSES times: are the gaps of the true length?
-	$(DEV_ENV)/bin/python bench/losses.py --losses $(LOSSES)
+	$(DEV_ENV)/bin/python bench/reliability/losses.py --losses $(LOSSES)
 
 bench-disk: $(DEV_ENV)/.done  ## Let the disk fail under a running engine in five ways (Linux; best as root)
 	$(DEV_ENV)/bin/python $(PIP) -e '.[parquet]'
-	$(DEV_ENV)/bin/python bench/disk.py
+	$(DEV_ENV)/bin/python bench/reliability/disk.py
 
 KILLS ?= 300
 torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what does its journal lose?
-	$(DEV_ENV)/bin/python bench/torture.py --kills $(KILLS)
+	$(DEV_ENV)/bin/python bench/reliability/torture.py --kills $(KILLS)
 
 torture-files: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what do the files of its sinks lose?
-	$(DEV_ENV)/bin/python bench/torture.py --kills $(KILLS) --files
+	$(DEV_ENV)/bin/python bench/reliability/torture.py --kills $(KILLS) --files
 
 bench-sound: $(DEV_ENV)/.done  ## Measure the sound of frames beside Griffin-Lim
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
-	$(DEV_ENV)/bin/python bench/sound.py
+	$(DEV_ENV)/bin/python bench/song/sound.py
 
 LOOPS ?= 500
 bench-loop: $(DEV_ENV)/.done  ## Measure a closed loop of LOOPS triggers: from sound to answer (15 minutes)
-	$(DEV_ENV)/bin/python bench/loop.py --triggers $(LOOPS)
+	$(DEV_ENV)/bin/python bench/speed/loop.py --triggers $(LOOPS)
 
 bench-song: $(DEV_ENV)/.done  ## Measure what the RNN-RBM knows about song (half an hour; resumable)
-	$(DEV_ENV)/bin/python bench/song.py
+	$(DEV_ENV)/bin/python bench/song/song.py
 
 bench-labels: $(DEV_ENV)/.done  ## Make the tables of docs/labels.md again (an hour; resumable)
-	$(DEV_ENV)/bin/python bench/labels.py --picture docs/labels.svg
+	$(DEV_ENV)/bin/python bench/labels/labels.py --picture docs/labels.svg
 
 bench-synthesis: $(DEV_ENV)/.done  ## Let the model sing for an hour, and steer it 200 times (about 20 minutes)
-	$(DEV_ENV)/bin/python bench/free_run.py --commands 200
+	$(DEV_ENV)/bin/python bench/song/free_run.py --commands 200
 
 bench-transfer: $(DEV_ENV)/.done  ## Measure what starting from another bird's bundle is worth (an hour; resumable)
-	$(DEV_ENV)/bin/python bench/transfer.py
+	$(DEV_ENV)/bin/python bench/labels/transfer.py
 
 bundle: $(DEV_ENV)/.done  ## Train the bundles that ship again, from ../shared/data
 	$(DEV_ENV)/bin/neurovocal train ../shared/data/finch_gy6or6 --overwrite \
@@ -142,8 +142,8 @@ clean:  ## Remove environments and caches
 LANES ?= 8
 MINUTES ?= 10
 bench-load: $(DEV_ENV)/.done  ## Play LANES lanes in real time for MINUTES: is any sample lost?
-	$(DEV_ENV)/bin/python bench/load.py --lanes $(LANES) --minutes $(MINUTES)
+	$(DEV_ENV)/bin/python bench/speed/load.py --lanes $(LANES) --minutes $(MINUTES)
 
 HOURS ?= 24
 soak: $(DEV_ENV)/.done  ## Hear HOURS lane-hours as fast as it goes: does memory grow, does the balance hold?
-	$(DEV_ENV)/bin/python bench/soak.py --hours $(HOURS)
+	$(DEV_ENV)/bin/python bench/reliability/soak.py --hours $(HOURS)

@@ -10,7 +10,7 @@ With the replay socket of the engine's journal, labels that were missed come lat
 import sys
 
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.types import Label
+from neurovocal.engine.contracts.types import Label
 
 endpoint = sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5556"
 

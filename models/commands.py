@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import load_bundle
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.errors import ConfigError
 
 # What the report needs beside what it reports on.
 _REPORT = ("matplotlib", "jinja2")
@@ -82,11 +82,11 @@ def train(
     after a kill.
     """
     _need("torch", "onnx", *_REPORT)
-    from neurovocal.models.config import load_config
-    from neurovocal.models.fit import stop_on_signal
-    from neurovocal.models.progress import Reporter
-    from neurovocal.models.train import train_bundle
-    from neurovocal.models.workplace import Job
+    from neurovocal.models.toolkit.loop import stop_on_signal
+    from neurovocal.models.toolkit.progress import Reporter
+    from neurovocal.models.toolkit.recipe import load_config
+    from neurovocal.models.training.train import train_bundle
+    from neurovocal.models.training.workspace import Job
 
     recipe = load_config(_found(config))
     given = {"seed": seed, "threads": threads}
@@ -156,10 +156,10 @@ def evaluate(
     that it was not trained on.
     """
     _need("torch", *(("onnx", *_REPORT) if report else ()))
-    from neurovocal.models.data import read_dataset
-    from neurovocal.models.evaluate import evaluate_bundle
-    from neurovocal.models.progress import Reporter
+    from neurovocal.models.data.datasets import read_dataset
+    from neurovocal.models.evaluation.evaluate import evaluate_bundle
     from neurovocal.models.report.tally import Tally
+    from neurovocal.models.toolkit.progress import Reporter
 
     if picture is not None:
         if not synthesis:
@@ -175,8 +175,10 @@ def evaluate(
     if synthesis:
         if report is not None:
             raise ConfigError("--report goes without --synthesis: run them apart")
-        from neurovocal.models.synthesis.quality import evaluate_synthesis
-        from neurovocal.models.synthesis.table import print_quality
+        from neurovocal.models.evaluation.synthesis.quality import (
+            evaluate_synthesis,
+            print_quality,
+        )
 
         examples: dict[str, Any] = {}
         with Reporter().stage("synthesis") as watch:
@@ -190,7 +192,7 @@ def evaluate(
                 show=lambda name, songs: examples.update({name: songs[0]}),
             )
         if picture is not None:
-            from neurovocal.models.synthesis.picture import draw_picture
+            from neurovocal.models.generation.pictures import draw_picture
 
             draw_picture(picture, examples, loaded.manifest.front_end)
         if as_json:

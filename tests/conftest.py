@@ -9,7 +9,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from patience import PATIENCE_S
+from processes.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Every annotated set against every detector, in one table.
 
-Run ``python bench/detect.py`` from the repository; the recordings are read from
+Run ``python bench/detection/detect.py`` from the repository; recordings come from
 ``../shared/data`` or from the folder that NEUROVOCAL_DATA names. What the rows
 and columns mean, and which recordings were used for choices: docs/detectors.md.
 """
@@ -20,12 +20,13 @@ import soundfile
 import yaml
 from numpy.typing import NDArray
 
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.scoring import SegmentScore, score_segments
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Block, Offset, StreamInfo
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Block, Offset, StreamInfo
+from neurovocal.models.evaluation.segments import SegmentScore, score_segments
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BLOCK_S = 0.032
 
 Span = tuple[float, float]

@@ -27,12 +27,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from neurovocal.engine.privacy import AudioGate
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Block, StreamInfo, Withheld
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Block, StreamInfo, Withheld
+from neurovocal.engine.runtime.workers.privacy import AudioGate
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("NEUROVOCAL_DATA", HERE.parent / "shared" / "data"))
 SEED = 7
 SCENE_S = 5.0

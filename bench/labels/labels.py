@@ -22,23 +22,23 @@ from typing import Any
 import numpy as np
 from labels_tables import draw, tables
 
-from neurovocal.engine.errors import EXIT_CLEAN, NeurovocalError
-from neurovocal.engine.manifest import Bundle, load_bundle
-from neurovocal.models.config import (
+from neurovocal.engine.contracts.bundle import Bundle, load_bundle
+from neurovocal.engine.contracts.errors import EXIT_CLEAN, NeurovocalError
+from neurovocal.models.data.datasets import read_dataset
+from neurovocal.models.data.frames import read_samples
+from neurovocal.models.evaluation.labelling import Labeller
+from neurovocal.models.toolkit.loop import stop_on_signal
+from neurovocal.models.toolkit.onnx_session import Session
+from neurovocal.models.toolkit.progress import Reporter
+from neurovocal.models.toolkit.recipe import (
     DetectorConfig,
     SplitConfig,
     TrainConfig,
     load_config,
 )
-from neurovocal.models.data import read_dataset
-from neurovocal.models.fit import stop_on_signal
-from neurovocal.models.frames import read_samples
-from neurovocal.models.labelling import Labeller
-from neurovocal.models.parity import Session
-from neurovocal.models.progress import Reporter
-from neurovocal.models.train import Job, train_bundle
+from neurovocal.models.training.train import Job, train_bundle
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Folder, and what the recipe is told of its recordings.
 SETS: dict[str, dict[str, Any]] = {
     "gy6or6": {"folder": "finch_gy6or6"},
@@ -238,7 +238,7 @@ def _recordings(source: Path, only: tuple[str, str] | None) -> list[Any]:
     else:
         import soundfile
 
-        from neurovocal.models.data import Recording
+        from neurovocal.models.data.datasets import Recording
 
         recordings = []
         with (source / "files.csv").open(newline="") as stream:

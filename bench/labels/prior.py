@@ -1,6 +1,6 @@
 """What a forecast and the RNN-RBM's state are worth: the tables of docs/prior.md.
 
-    .venv/bin/python bench/prior.py [--sets finch_gy6or6 ...] [--seeds 0 1 2]
+    .venv/bin/python bench/labels/prior.py [--sets finch_gy6or6 ...] [--seeds 0 1 2]
 
 Each finished cell is a JSON file under runs/prior, kept until it is deleted.
 """
@@ -22,15 +22,20 @@ import torch
 from prior_models import Data, few, gru, load, n_gram, rnn_rbm, trained_forecast
 from prior_tables import print_tables
 
-from neurovocal.models.adjust import calibrated
-from neurovocal.models.config import (
+from neurovocal.models.classifier.adjust import calibrated
+from neurovocal.models.data.frames import Material
+from neurovocal.models.forecast.evaluation import judged
+from neurovocal.models.forecast.network import phrases_of
+from neurovocal.models.forecast.prior import (
+    Heard,
+    choose_weights,
+    collect_evidence,
+    foretell,
+)
+from neurovocal.models.toolkit.recipe import (
     ClassifierConfig,
     ForecastConfig,
 )
-from neurovocal.models.evaluate_forecast import judged
-from neurovocal.models.forecast import phrases_of
-from neurovocal.models.frames import Material
-from neurovocal.models.prior import Heard, choose_weights, collect_evidence, foretell
 
 SETS = ("finch_gy6or6", "finch_bird0")
 SECONDS = (15, 30, 60, 120)

@@ -1,4 +1,4 @@
-"""What bench/prior.py trains: forecasts, n-grams, classifiers; and on what."""
+"""What bench/labels/prior.py trains: forecasts, n-grams, classifiers; and on what."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import ClassifierSpec
-from neurovocal.models.augment import Augmenter
-from neurovocal.models.calibrate import log_softmax
-from neurovocal.models.config import (
+from neurovocal.engine.contracts.bundle import ClassifierSpec
+from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.models.classifier.calibration import log_softmax
+from neurovocal.models.classifier.training import ClassifierTask
+from neurovocal.models.data.augment import Augmenter
+from neurovocal.models.data.datasets import read_dataset
+from neurovocal.models.data.frames import Material, read_samples, targets_of
+from neurovocal.models.data.prepare import Prepared, prepare
+from neurovocal.models.forecast.network import Phrase, phrases_of
+from neurovocal.models.forecast.prior import Heard
+from neurovocal.models.forecast.training import ForecastTask
+from neurovocal.models.rnn_rbm.network import RecurrentLayer, RnnRbm
+from neurovocal.models.rnn_rbm.training import RnnRbmTask, songs_of
+from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
+from neurovocal.models.toolkit.recipe import (
     ClassifierConfig,
     ForecastConfig,
     RnnRbmConfig,
     SplitConfig,
     TrainConfig,
 )
-from neurovocal.models.data import read_dataset
-from neurovocal.models.fit import Budget, StopFlag, fit
-from neurovocal.models.forecast import Phrase, phrases_of
-from neurovocal.models.frames import Material, read_samples, targets_of
-from neurovocal.models.prepare import Prepared, prepare
-from neurovocal.models.prior import Heard
-from neurovocal.models.rnn_rbm import RecurrentLayer, RnnRbm
-from neurovocal.models.train_classifier import ClassifierTask
-from neurovocal.models.train_forecast import ForecastTask
-from neurovocal.models.train_rnn_rbm import RnnRbmTask, songs_of
 
 UPDATES = 300
 
@@ -183,7 +183,7 @@ def gru(
 class Started(torch.nn.Module):
     """A classifier whose recurrent layer is the RNN-RBM's, to be trained further.
 
-    Takes the place of `neurovocal.models.classifier.Classifier` in its task.
+    Takes the place of `neurovocal.models.classifier.network.Classifier` in its task.
     """
 
     def __init__(self, layer: RecurrentLayer, n_units: int, dropout: float) -> None:

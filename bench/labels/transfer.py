@@ -5,7 +5,7 @@ trained on from that bundle (`neurovocal train --from`) and from scratch, with e
 many updates. Twenty later recordings of Bird0 test. Every finished cell is a JSON file;
 what is there is not made again.
 
-    python bench/transfer.py [--updates 150 900] [--seeds 0 1 2]
+    python bench/labels/transfer.py [--updates 150 900] [--seeds 0 1 2]
 """
 
 import argparse
@@ -21,15 +21,15 @@ from typing import Any
 
 import yaml
 
-from neurovocal.engine.errors import EXIT_CLEAN, NeurovocalError
-from neurovocal.models.config import TrainConfig
-from neurovocal.models.fit import stop_on_signal
-from neurovocal.models.progress import Reporter
-from neurovocal.models.train import train_bundle
-from neurovocal.models.workplace import Job
+from neurovocal.engine.contracts.errors import EXIT_CLEAN, NeurovocalError
+from neurovocal.models.toolkit.loop import stop_on_signal
+from neurovocal.models.toolkit.progress import Reporter
+from neurovocal.models.toolkit.recipe import TrainConfig
+from neurovocal.models.training.train import train_bundle
+from neurovocal.models.training.workspace import Job
 
 BIRD, ORIGIN, LONG_ENOUGH_S = "finch_bird0", "bengalese-finch", 60.0
-RECIPE = Path(__file__).parent.parent / "configs" / "train.yaml"
+RECIPE = Path(__file__).resolve().parents[2] / "configs" / "train.yaml"
 ALONE = 0.75  # share of the updates, as in the recipe
 STARTS = {"from the bundle": ORIGIN, "from scratch": None}
 MEASURES = {

@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
+from piano_rolls import N_NOTES, Recipe
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.config import RnnRbmConfig
-from neurovocal.models.piano_rolls import N_NOTES, Recipe
-from neurovocal.models.rnn_rbm import RnnRbm
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.toolkit.recipe import RnnRbmConfig
 
 
 class PianoModel(nn.Module):

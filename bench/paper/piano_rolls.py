@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.types import Float32
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
 
 N_NOTES = 88
 ROWS = ("copy", "rbm", "rnn", "rtrbm", "rnn_rbm")

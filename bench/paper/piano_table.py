@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from neurovocal.models.piano_rolls import ROWS, Recipe, recipe_for
+from piano_rolls import ROWS, Recipe, recipe_for
 
 # Log-likelihood per frame and expected accuracy in percent: table 1 of
 # Boulanger-Lewandowski et al. 2012.

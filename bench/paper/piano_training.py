@@ -17,20 +17,20 @@ are they one model. What each step is for:
 
 import numpy as np
 import torch
+from piano_model import PianoModel
+from piano_rolls import N_NOTES, Recipe, Rolls, Step
 from torch import Tensor
 from torch.nn import functional
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.annealing import Annealing, ConditionalRbms, Noise, gibbs
-from neurovocal.models.likelihood import (
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.rnn_rbm.annealing import Annealing, ConditionalRbms, Noise, gibbs
+from neurovocal.models.rnn_rbm.likelihood import (
     conditional_rbms,
     expected_accuracy,
     log_likelihood,
 )
-from neurovocal.models.optim import guard_gradients, rate_factor, set_rates
-from neurovocal.models.piano_model import PianoModel
-from neurovocal.models.piano_rolls import N_NOTES, Recipe, Rolls, Step
-from neurovocal.models.rnn_rbm import uniform_from
+from neurovocal.models.rnn_rbm.network import uniform_from
+from neurovocal.models.toolkit.optim import guard_gradients, rate_factor, set_rates
 
 # One percent of expected accuracy weighs as much as 0.3 nat in the choice of the best
 # weights: both columns of the table are of one model, and W alone can gain nats.
@@ -44,7 +44,7 @@ _LOOKED_AT = 8000
 
 
 class PianoTask:
-    """One model, its pieces and its steps (a `neurovocal.models.fit.Task`).
+    """One model, its pieces and its steps (a `neurovocal.models.toolkit.loop.Task`).
 
     Parameters
     ----------

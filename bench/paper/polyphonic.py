@@ -23,19 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-
-from neurovocal.engine.errors import EXIT_CLEAN, EXIT_LOSS, NeurovocalError
-from neurovocal.models.annealing import Annealing
-from neurovocal.models.fit import Budget, History, fit, stop_on_signal
-from neurovocal.models.likelihood import (
-    LikelihoodError,
-    accuracy_of,
-    conditional_rbms,
-    expected_accuracy,
-    log_likelihood,
-    match_counts,
-)
-from neurovocal.models.piano_rolls import (
+from piano_rolls import (
     RECIPES,
     ROWS,
     Recipe,
@@ -43,9 +31,21 @@ from neurovocal.models.piano_rolls import (
     load_rolls,
     recipe_for,
 )
-from neurovocal.models.piano_table import plain, table
-from neurovocal.models.polyphonic import PianoTask
-from neurovocal.models.progress import Reporter
+from piano_table import plain, table
+from piano_training import PianoTask
+
+from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_LOSS, NeurovocalError
+from neurovocal.models.rnn_rbm.annealing import Annealing
+from neurovocal.models.rnn_rbm.likelihood import (
+    LikelihoodError,
+    accuracy_of,
+    conditional_rbms,
+    expected_accuracy,
+    log_likelihood,
+    match_counts,
+)
+from neurovocal.models.toolkit.loop import Budget, History, fit, stop_on_signal
+from neurovocal.models.toolkit.progress import Reporter
 
 EFFORTS = (Annealing(1000, 1), Annealing(3000, 1), Annealing(8000, 2))
 ENOUGH_DRAWS = 90_000

@@ -1,6 +1,6 @@
 """Make the recording that ships: three songs of the held-out day, end to end.
 
-``python bench/make_demo_recording.py ../shared/data/finch_gy6or6`` writes
+``python bench/pictures/make_demo_recording.py ../shared/data/finch_gy6or6`` writes
 ``configs/recordings/bengalese-finch.flac`` and its annotations beside it. The songs
 are of the day that no model and no threshold was chosen on.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 
 SONGS = ("0814.5830", "0821.5878", "0826.5905")
-FOLDER = Path(__file__).parent.parent / "configs" / "recordings"
+FOLDER = Path(__file__).resolve().parents[2] / "configs" / "recordings"
 
 
 def main(dataset: Path) -> None:

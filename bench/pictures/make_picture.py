@@ -1,7 +1,7 @@
 """Make the README's picture from the shipped recording and bundle.
 
-``python bench/make_picture.py`` writes ``docs/demo.png``: three seconds as the engine
-heard them, with everything that it publishes.
+``python bench/pictures/make_picture.py`` writes ``docs/demo.png``: three seconds as
+the engine heard them, with everything that it publishes.
 """
 
 import json
@@ -14,13 +14,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from neurovocal.engine.cli.session import plan_of
-from neurovocal.engine.config import load_config
-from neurovocal.engine.runner import Runner
+from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.contracts.types import Frames, Label, Surprise, Synthesis
+from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.testing import CollectSink
-from neurovocal.engine.types import Frames, Label, Surprise, Synthesis
 
 BEGIN_S, END_S = 1.0, 4.0
-OUT = Path(__file__).parent.parent / "docs" / "demo.png"
+OUT = Path(__file__).resolve().parents[2] / "docs" / "demo.png"
 KINDS = ["frames", "label", "surprise", "synthesis"]
 
 

@@ -7,7 +7,7 @@ must reach the subscriber; `health` must say which sink is in trouble, and why, 
 it is well again; what the files lack in the end must be what the sinks counted as lost,
 no more and no less, and all files must be whole.
 
-    .venv/bin/python bench/disk.py
+    .venv/bin/python bench/reliability/disk.py
 
 The file systems are mounted in a namespace of the program's own (`unshare`); a disk
 that turns read-only needs root, the others do not. The engine runs without the powers
@@ -36,7 +36,7 @@ from rich.table import Table
 from torture import ENGINE, free_port
 
 from neurovocal.engine.client import Received, Subscriber
-from neurovocal.engine.types import Health, Stats
+from neurovocal.engine.contracts.types import Health, Stats
 
 SOUND_S, PATIENCE_S = 5.0, 60.0
 KINDS = ("onset", "offset", "label", "health", "stats", "audio")

@@ -15,12 +15,13 @@ import pyarrow.parquet
 import soundfile
 
 from neurovocal.engine.client import Received
-from neurovocal.engine.errors import EndOfStream, NeurovocalError
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import EndOfStream, NeurovocalError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Audio, Block, Float32, Label
 from neurovocal.engine.journal import read_events
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Audio, Block, Float32, Label
-from neurovocal.plugins import source_recording, source_synthetic
+from neurovocal.plugins.sources import recording as source_recording
+from neurovocal.plugins.sources import synthetic as source_synthetic
 
 NO_STATS = "its statistics never came"
 

@@ -1,6 +1,6 @@
 """Feeds damaged input to every parser, and counts what is not told in a sentence.
 
-    .venv/bin/python bench/fuzz.py --inputs 100000
+    .venv/bin/python bench/reliability/fuzz.py --inputs 100000
 
 Good input of each kind is damaged by bit flips, cuts, repeats, insertions of
 interesting bytes, and splices with other good input (seeded). A parser may take the
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from neurovocal.engine.errors import NeurovocalError
+from neurovocal.engine.contracts.errors import NeurovocalError
 
 TIMEOUT_S = 10
 LIMIT_GB = 6

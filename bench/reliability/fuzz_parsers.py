@@ -13,15 +13,13 @@ import msgspec
 import numpy as np
 import soundfile
 
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.control import CommandBus
-from neurovocal.engine.errors import EndOfStream
-from neurovocal.engine.journal import read_events
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.manifest import find_bundle, load_bundle
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import (
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.bundle import find_bundle, load_bundle
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import EndOfStream
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import (
     Anchor,
     Frames,
     Gap,
@@ -32,15 +30,17 @@ from neurovocal.engine.types import (
     Stats,
     StreamInfo,
 )
-from neurovocal.engine.wire import decode, encode
-from neurovocal.models.data import read_dataset
-from neurovocal.plugins import source_file
-from neurovocal.plugins._npz import read_npz
-from neurovocal.plugins._onnx import open_session
-from neurovocal.plugins._replay_server import ReplayServer
-from neurovocal.plugins.sink_journal import JournalOptions, JournalSink
+from neurovocal.engine.journal import read_events
+from neurovocal.engine.runtime.control.command_bus import CommandBus
+from neurovocal.engine.wire.codec import decode, encode
+from neurovocal.models.data.datasets import read_dataset
+from neurovocal.plugins.models.onnx.session import open_session
+from neurovocal.plugins.sinks.journal import JournalOptions, JournalSink
+from neurovocal.plugins.sources import file as source_file
+from neurovocal.plugins.storage.npz import read_npz
+from neurovocal.plugins.zeromq.replay_server import ReplayServer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 INFO = StreamInfo("aviary", 32000)
 
 

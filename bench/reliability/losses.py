@@ -6,7 +6,7 @@ to a sound card made of software, which is unplugged (its module unloaded) and p
 in again. Every sample carries the moment at which it was made, so that the number of
 those that were missed is read off the samples around each gap.
 
-    .venv/bin/python bench/losses.py --losses 100
+    .venv/bin/python bench/reliability/losses.py --losses 100
 """
 
 import argparse
@@ -25,14 +25,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.source_shell import LOST, SourceShell
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Anchor, Block, Gap
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Anchor, Block, Gap
+from neurovocal.engine.runtime.workers.source_reader import LOST, SourceShell
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from broadcast import FETCH, Station
-from virtual_audio import VirtualMicrophone
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
+from audio_devices.virtual_audio import VirtualMicrophone
+from network.broadcast import FETCH, Station
 
 HEARD_S = (0.6, 1.5)
 AWAY_S = (0.1, 3.0)
@@ -242,11 +242,11 @@ def lose(
 def listen(plugin: str, options: dict[str, Any]) -> int:
     """The engine's part: a line at the first sample, and one for each return."""
     if plugin == "pipe":
-        from neurovocal.plugins import source_pipe as module
+        from neurovocal.plugins.sources.pipe import source as module
 
         bits = 23
     else:
-        from neurovocal.plugins import source_microphone as module
+        from neurovocal.plugins.sources import microphone as module
 
         bits = 15
     clock = SystemClock()

@@ -7,7 +7,7 @@ its positions. In the end its file must hold what the journal holds: nothing mis
 nothing twice. A second subscriber reads without trouble while a third one never reads:
 how late are the reader's messages?
 
-    .venv/bin/python bench/resume.py --cuts 100
+    .venv/bin/python bench/reliability/resume.py --cuts 100
 """
 
 import argparse
@@ -29,8 +29,8 @@ from torture import ENGINE, free_port
 from neurovocal.engine.client import Position, Received, Subscriber
 from neurovocal.engine.journal import read_events, runs
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from bad_network import BadNetwork
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
+from network.bad_network import BadNetwork
 
 KINDS = ("onset", "offset")
 ACTIONS = ("cut live", "cut live", "cut replay", "stall", "kill engine", "kill reader")

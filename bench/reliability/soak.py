@@ -5,7 +5,7 @@ detector, classifier and RNN-RBM into a journal, a socket and a digest. Checked 
 few seconds: does memory grow, do handles, and does every queue's balance hold? In the
 end all lanes must have brought forth the same events.
 
-    .venv/bin/python bench/soak.py --hours 24
+    .venv/bin/python bench/reliability/soak.py --hours 24
 """
 
 import argparse
@@ -27,18 +27,20 @@ from pathlib import Path
 import soundfile as sf
 import yaml
 
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.outcome import Outcome
-from neurovocal.engine.planner import make_plan
-from neurovocal.engine.process import usage
-from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
-from neurovocal.engine.runner import Runner
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.planner import make_plan
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Message
+from neurovocal.engine.runtime.outcome import Outcome
+from neurovocal.engine.runtime.runner import Runner
+from neurovocal.engine.support.process import usage
 from neurovocal.engine.testing import canonical
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Message
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RECORDING = ROOT / "configs/recordings/bengalese-finch.flac"
 BLOCKS = (8192, 441, 32_000, 1000)
 CHECK_S = 10.0

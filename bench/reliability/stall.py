@@ -6,7 +6,7 @@ is stopped by a signal (SIGSTOP) for minutes, so that every buffer on the way to
 fills, and goes on. How late are the reader's labels while it stands still, compared
 with before? Does the other one have every label in the end?
 
-    .venv/bin/python bench/stall.py --minutes 10
+    .venv/bin/python bench/reliability/stall.py --minutes 10
 """
 
 import argparse

@@ -6,8 +6,8 @@ share one journal. Counted are journals that do not open, labels that a subscrib
 heard longer than the stated window before the kill and that the journal lacks, holes,
 and labels that are there twice.
 
-    .venv/bin/python bench/torture.py --kills 300
-    .venv/bin/python bench/torture.py --kills 60 --files
+    .venv/bin/python bench/reliability/torture.py --kills 300
+    .venv/bin/python bench/reliability/torture.py --kills 60 --files
 
 With ``--files`` the engine labels, sings, and has all sinks that write files; one kill
 in five comes while it ends, and after each every file is held against the journal
@@ -34,7 +34,7 @@ from torture_files import Files
 from torture_killed import KINDS, Killed
 
 from neurovocal.engine.client import Received, Subscriber
-from neurovocal.engine.errors import NeurovocalError
+from neurovocal.engine.contracts.errors import NeurovocalError
 from neurovocal.engine.journal import read_events, runs
 
 # What may be lost: events whose commit was still to come (docs/journal.md).

@@ -21,7 +21,7 @@ import soundfile
 from disk_audit import played, recorded
 from torture_killed import POST_ROLL_S, RATE, Count, Key, Killed, config_text
 
-from neurovocal.engine.types import Audio, Float32
+from neurovocal.engine.contracts.types import Audio, Float32
 
 # A clip is written a second after its post-roll: labels may come so late.
 SETTLE_S = 1.0

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from gaussian_annealing import GaussianRbms, log_partition
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.annealing import Annealing, LikelihoodError
-from neurovocal.models.gaussian_annealing import GaussianRbms, log_partition
-from neurovocal.models.likelihood import WIDEST, Bracket, Likelihood, refusal
-from neurovocal.models.measure import LinearPredictor
-from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.models.rows import Rows
-from neurovocal.models.train_rnn_rbm import RnnRbmTask
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.rnn_rbm.annealing import Annealing, LikelihoodError
+from neurovocal.models.rnn_rbm.likelihood import WIDEST, Bracket, Likelihood, refusal
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.rnn_rbm.training import RnnRbmTask
+from neurovocal.models.toolkit.measures import LinearPredictor
+from neurovocal.models.toolkit.rows import Rows
 
 Float64 = NDArray[np.float64]
 _LOG_2PI = math.log(2 * math.pi)

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.front_end import build_front_end, context_of, frames_of
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.registry import Registry
-from neurovocal.engine.types import Float32, Frames, Surprise
-from neurovocal.models.data import Recording
-from neurovocal.models.frames import read_samples
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Float32, Frames, Surprise
+from neurovocal.engine.lane.offline import build_front_end, context_of, frames_of
+from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.frames import read_samples
 
 _TILE = 8
 _LONGEST_S = 12.0

@@ -1,7 +1,7 @@
 """How a song without end holds: level and variety per minute, memory, commands.
 
-    python bench/free_run.py                      an hour of song, as fast as it goes
-    python bench/free_run.py --commands 200       steer a run in real time as well
+    python bench/song/free_run.py                 an hour, as fast as it goes
+    python bench/song/free_run.py --commands 200  steer a run in real time as well
 
 The song is that of `rnn_rbm` in mode `free`, seed 7, drawn by the lane's own model.
 Commands go through the control socket of `neurovocal run`'s engine, at a block of
@@ -20,15 +20,16 @@ import numpy as np
 
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.client import Control
-from neurovocal.engine.config import load_config
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.runner import Runner
+from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Audio, StreamInfo, Synthesis
+from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.testing import CollectSink
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Audio, StreamInfo, Synthesis
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("level", "units/s", "variety", "cycle")
 STEP = 16  # frames per call: what a model draws at a time
 

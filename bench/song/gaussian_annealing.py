@@ -3,7 +3,7 @@ r"""Partition functions of RBMs with Gaussian visible units, by annealing.
 A conditional RBM with Gaussian visible units is a mixture of 2**n_hidden Gaussians
 with one diagonal covariance. Its partition function is annealed from a Gaussian with
 the model's variances to the model and back; the bracket is told as in
-`neurovocal.models.likelihood`.
+`neurovocal.models.rnn_rbm.likelihood`.
 """
 
 import math
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from neurovocal.models.annealing import Annealing, LikelihoodError, Noise
+from neurovocal.models.rnn_rbm.annealing import Annealing, LikelihoodError, Noise
 
 Float64 = NDArray[np.float64]
 _LOG_2PI = math.log(2 * math.pi)
@@ -125,7 +125,7 @@ class _Path:
 def log_partition(
     rbms: GaussianRbms, start: Tensor, annealing: Annealing, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `neurovocal.models.annealing.log_partition`, for Gaussian units.
+    """As `neurovocal.models.rnn_rbm.annealing.log_partition`, for Gaussian units.
 
     Parameters
     ----------

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.frames import IGNORED
-from neurovocal.models.train_rnn_rbm import RnnRbmTask
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.rnn_rbm.training import RnnRbmTask
+from neurovocal.models.toolkit.measures import IGNORED
 
 Predictor = Callable[[Float32], Float32]
 

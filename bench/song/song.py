@@ -3,7 +3,7 @@
 Trained on two days of a Bengalese finch, measured on a third. Every finished cell is a
 JSON file; what is there is not made again.
 
-    python bench/song.py [--cells step decode surprise density] [--seeds 0 1 2]
+    python bench/song/song.py [--cells step decode surprise density] [--seeds 0 1 2]
 """
 
 import argparse
@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from song_cells import CELLS, Place, load_song
 
-from neurovocal.engine.errors import EXIT_CLEAN, EXIT_LOSS, NeurovocalError
-from neurovocal.models.config import load_config
-from neurovocal.models.progress import Reporter
+from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_LOSS, NeurovocalError
+from neurovocal.models.toolkit.progress import Reporter
+from neurovocal.models.toolkit.recipe import load_config
 
 
 def main() -> int:
@@ -59,7 +59,7 @@ def read_options() -> argparse.Namespace:
     data = Path(os.environ.get("NEUROVOCAL_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--out", type=Path, default=Path("runs/song"))
-    recipe = Path(__file__).parent.parent / "configs" / "train.yaml"
+    recipe = Path(__file__).resolve().parents[2] / "configs" / "train.yaml"
     parser.add_argument("--config", type=Path, default=recipe, help="recipe")
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -1,4 +1,4 @@
-"""The cells of bench/song.py: one training of the RNN-RBM, and what it is asked."""
+"""Cells of bench/song/song.py: one training of the RNN-RBM, and its measures."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import MANIFEST_NAME, Bundle, load_bundle
-from neurovocal.models.annealing import Annealing, LikelihoodError
-from neurovocal.models.config import Phase, RnnRbmConfig, TrainConfig
-from neurovocal.models.data import Recording, read_dataset
-from neurovocal.models.fit import Budget, fit, stop_on_signal
-from neurovocal.models.foreign import (
+from density import (
+    DensityTask,
+    LinearDensity,
+    Whitening,
+    conditional_gaussians,
+    log_density,
+)
+from foreign_sounds import (
     active,
     annotated,
     at_level,
@@ -25,28 +25,28 @@ from neurovocal.models.foreign import (
     plugin_surprise,
     scores_of,
 )
-from neurovocal.models.frames import read_samples, targets_of
-from neurovocal.models.measure import LinearPredictor
-from neurovocal.models.parity import Session
-from neurovocal.models.prepare import Prepared, prepare
-from neurovocal.models.progress import Reporter
-from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.models.song_density import (
-    DensityTask,
-    LinearDensity,
-    Whitening,
-    conditional_gaussians,
-    log_density,
-)
-from neurovocal.models.song_measures import (
+from measures import (
     SongRegressorTask,
     decode,
     one_step_errors,
     roc_auc,
     stacked,
 )
-from neurovocal.models.train import Job, train_bundle
-from neurovocal.models.train_rnn_rbm import songs_of
+
+from neurovocal.engine.contracts.bundle import MANIFEST_NAME, Bundle, load_bundle
+from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.models.data.datasets import Recording, read_dataset
+from neurovocal.models.data.frames import read_samples, targets_of
+from neurovocal.models.data.prepare import Prepared, prepare
+from neurovocal.models.rnn_rbm.annealing import Annealing, LikelihoodError
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.rnn_rbm.training import songs_of
+from neurovocal.models.toolkit.loop import Budget, fit, stop_on_signal
+from neurovocal.models.toolkit.measures import LinearPredictor
+from neurovocal.models.toolkit.onnx_session import Session
+from neurovocal.models.toolkit.progress import Reporter
+from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig, TrainConfig
+from neurovocal.models.training.train import Job, train_bundle
 
 SKIP = 16
 WHITENED_BY = 4

@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import FrontEnd, load_bundle
-from neurovocal.plugins._voice import Voice
+from neurovocal.engine.contracts.bundle import FrontEnd, load_bundle
+from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.plugins.features.inverse import Voice
 
 # Held out: nothing was chosen on these. (Choices: gy6or6, days 23 and 24.)
 SETS = {

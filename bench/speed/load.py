@@ -5,7 +5,7 @@ Every lane plays the shipped recording, each from another place in it (source
 more than the ring holds loses samples, and they are counted. Classifier and surprise
 run on every lane; labels go to a journal and to a socket.
 
-    .venv/bin/python bench/load.py --lanes 8 --minutes 10
+    .venv/bin/python bench/speed/load.py --lanes 8 --minutes 10
 """
 
 import argparse
@@ -22,17 +22,19 @@ from pathlib import Path
 import soundfile as sf
 import yaml
 
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.metrics import Percentiles
-from neurovocal.engine.planner import make_plan
-from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
-from neurovocal.engine.runner import Runner
-from neurovocal.engine.timebase import NS, SystemClock
-from neurovocal.engine.types import Message
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.planner import make_plan
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.clock import NS, SystemClock
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Message
+from neurovocal.engine.runtime.runner import Runner
+from neurovocal.engine.runtime.workers.latency import Percentiles
 
 RECORDING = (
-    Path(__file__).resolve().parent.parent / "configs/recordings/bengalese-finch.flac"
+    Path(__file__).resolve().parents[2] / "configs/recordings/bengalese-finch.flac"
 )
 BULK = 1024  # 8 lanes bring 500 bulky messages a second: the default's 64 are 0.13 s
 WANTED = ("label", "offset", "surprise")

@@ -7,7 +7,7 @@ recorded by one recorder on one sample clock, and their distance is counted in s
 ``floor`` is the same without the engine: a small program that answers, block for
 block, the first loud sample it is given. What it takes are the devices alone.
 
-    .venv/bin/python bench/loop.py --triggers 500
+    .venv/bin/python bench/speed/loop.py --triggers 500
 """
 
 import argparse
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RECORDING = ROOT / "configs" / "recordings" / "bengalese-finch.flac"
 MODES = ("floor", "onset", "provisional")
 LEAD_S = 3.0  # the detector learns what silence is
@@ -43,8 +43,8 @@ PARTS = ("wait_ms", "queue_ms", "compute_ms", "handover_ms", "device_ms", "total
 FLOOR = """
 import sys, time
 import numpy as np
-from neurovocal.plugins._device_choice import find_device
-from neurovocal.plugins._portaudio import open_input, open_output
+from neurovocal.plugins.devices.choice import find_device
+from neurovocal.plugins.devices.portaudio import open_input, open_output
 rate, block = {rate}, {block}
 asked, last = [], [0.0]
 def listen(data, n, now, status):

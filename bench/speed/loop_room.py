@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from pulse import PulseAudio
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
+from audio_devices.pulses import PulseAudio
 
 RATE = 32_000
 MICROPHONE, LOUDSPEAKER = "room_in", "room_out"

@@ -19,8 +19,14 @@ import soxr
 from rich.console import Console
 from rich.table import Table
 
-from neurovocal.engine.benchmark import measure_speed, repeated
-from neurovocal.engine.cli.bench import latency_table, live, load, speed_table
+from neurovocal.engine.cli.commands.bench import (
+    latency_table,
+    live,
+    load,
+    measure_speed,
+    repeated,
+    speed_table,
+)
 
 # A bare prototype of the same chain (detector with spectrogram and publishing / with
 # classifier / with 20 Gibbs steps a frame), measured on another day.

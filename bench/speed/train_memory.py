@@ -3,7 +3,7 @@
 One long recording of the synthetic bird is written with its annotation, and
 `neurovocal train` runs on it in a process of its own, whose peak is told.
 
-    python bench/train_memory.py [--hours 3] [--minutes 1]
+    python bench/speed/train_memory.py [--hours 3] [--minutes 1]
 """
 
 import argparse
@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from neurovocal.engine.errors import EndOfStream
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import EndOfStream
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
 
 COMMAND = "from neurovocal.engine.cli import main; main()"
 

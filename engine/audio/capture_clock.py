@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from neurovocal.engine.timebase import NS
+from neurovocal.engine.contracts.clock import NS
 
 _SLEW = 16
 _WINDOW_NS = 2 * NS

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.timebase import NS, Clock
-from neurovocal.engine.types import Block, Float32, Gap
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.types import Block, Float32, Gap
 
 NOT_A_NUMBER = "not a number"
 

@@ -2,12 +2,12 @@
 
 from collections import deque
 
-from neurovocal.engine.capture_clock import CaptureClock
-from neurovocal.engine.protocols import SourceItem
-from neurovocal.engine.ring import AudioRing
-from neurovocal.engine.timebase import NS, Clock
-from neurovocal.engine.types import Anchor, Block, Gap
-from neurovocal.plugins._audio import Channels, finite_items
+from neurovocal.engine.audio.capture_clock import CaptureClock
+from neurovocal.engine.audio.channels import Channels, finite_items
+from neurovocal.engine.audio.ring import AudioRing
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.stages import SourceItem
+from neurovocal.engine.contracts.types import Anchor, Block, Gap
 
 SLIP = "device slip"
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from neurovocal.engine.types import Block
+from neurovocal.engine.contracts.types import Block
 
 
 class Recutter:

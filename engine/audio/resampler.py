@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
 
 Quality: TypeAlias = Literal["MQ", "HQ", "VHQ"]
 ResamplerItem: TypeAlias = Block | Gap | Anchor | StreamInfo

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neurovocal.engine.errors import EndOfStream
-from neurovocal.engine.types import Block, Float32, Gap
+from neurovocal.engine.contracts.errors import EndOfStream
+from neurovocal.engine.contracts.types import Block, Float32, Gap
 
 OVERRUN = "overrun"
 _MARKS = 4096

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.types import Mark, Offset, Onset
+from neurovocal.engine.contracts.types import Mark, Offset, Onset
 
 
 @dataclass(frozen=True, slots=True)

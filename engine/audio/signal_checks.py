@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.registry import Options
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.types import Block, Float32, Gap, Health
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.types import Block, Float32, Gap, Health
 
 _WINDOW_S = 1.0
 _OFF = 0.5  # of a threshold: below it for the time of hysteresis, trouble is over

@@ -9,22 +9,22 @@ from typing import Annotated
 
 import typer
 
-from neurovocal.engine.cli.bench import bench
-from neurovocal.engine.cli.bundle import bundle_app
-from neurovocal.engine.cli.control import control
-from neurovocal.engine.cli.export import export
-from neurovocal.engine.cli.init import init
-from neurovocal.engine.cli.inspect import check, devices, plugins, schema
-from neurovocal.engine.cli.keys import keys_app
-from neurovocal.engine.cli.listen import listen
+from neurovocal.engine.cli.commands.bench import bench
+from neurovocal.engine.cli.commands.bundle import bundle_app
+from neurovocal.engine.cli.commands.control import control
+from neurovocal.engine.cli.commands.export import export
+from neurovocal.engine.cli.commands.init import init
+from neurovocal.engine.cli.commands.inspect import check, devices, plugins, schema
+from neurovocal.engine.cli.commands.keys import keys_app
+from neurovocal.engine.cli.commands.listen import listen
+from neurovocal.engine.cli.commands.recordings import detect, label
+from neurovocal.engine.cli.commands.rehearse import rehearse
+from neurovocal.engine.cli.commands.replay import replay
+from neurovocal.engine.cli.commands.run import run
 from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
-from neurovocal.engine.cli.recordings import detect, label
-from neurovocal.engine.cli.rehearse import rehearse
-from neurovocal.engine.cli.replay import replay
-from neurovocal.engine.cli.run import run
 from neurovocal.engine.cli.session import Interrupted
-from neurovocal.engine.errors import EXIT_CLEAN, EXIT_CONFIG, NeurovocalError
-from neurovocal.engine.printable import printable
+from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_CONFIG, NeurovocalError
+from neurovocal.engine.support.text import printable
 
 COMMANDS_GROUP = "neurovocal.commands"
 _LAST_WAIT_S = 2.0

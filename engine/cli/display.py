@@ -10,11 +10,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from neurovocal.engine.channel import Channel
-from neurovocal.engine.lane_worker import LaneWorker
-from neurovocal.engine.printable import printable
-from neurovocal.engine.runner import Runner
-from neurovocal.engine.types import Gap, Health, Label, Message, Offset
+from neurovocal.engine.contracts.types import Gap, Health, Label, Message, Offset
+from neurovocal.engine.runtime.runner import Runner
+from neurovocal.engine.runtime.workers.channel import Channel
+from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
+from neurovocal.engine.support.text import printable
 
 _KINDS = frozenset({"label", "offset", "gap", "health"})
 _FLOOR_DB = -60.0

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic
 
-from neurovocal.engine.printable import printable
+from neurovocal.engine.support.text import printable
 
 _WINDOW_S = 10.0
 _MOST = 20

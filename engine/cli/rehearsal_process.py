@@ -1,6 +1,6 @@
 """The process that is put to the test: an engine whose events are told on stdout.
 
-python -m neurovocal.engine.cli.rehearsed CONFIG BASE
+python -m neurovocal.engine.cli.rehearsal_process CONFIG BASE
 """
 
 import sys
@@ -11,12 +11,12 @@ import msgspec
 
 from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
 from neurovocal.engine.cli.session import Interrupted, plan_of_parts, run_plan
-from neurovocal.engine.config import load_config
-from neurovocal.engine.errors import EXIT_CLEAN, NeurovocalError
-from neurovocal.engine.rehearsal.life import Told
-from neurovocal.engine.runner import Runner
-from neurovocal.engine.types import Message
-from neurovocal.engine.wire import event_json
+from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.contracts.errors import EXIT_CLEAN, NeurovocalError
+from neurovocal.engine.contracts.types import Message
+from neurovocal.engine.rehearsal.engine_process import Told
+from neurovocal.engine.runtime.runner import Runner
+from neurovocal.engine.wire.codec import event_json
 
 
 class Teller:

@@ -13,19 +13,18 @@ from typing import Protocol
 import typer
 import yaml
 
-from neurovocal.engine.config import Config, parse_config
-from neurovocal.engine.credentials import without_credentials
-from neurovocal.engine.located import Located, parse_located
-from neurovocal.engine.orders import Recalled
-from neurovocal.engine.outcome import Outcome
-from neurovocal.engine.plan import Plan, base_of
-from neurovocal.engine.planner import make_plan
-from neurovocal.engine.printable import printable
-from neurovocal.engine.protocols import Sink
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.runner import Runner
-from neurovocal.engine.swap import Load
-from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.config.located_yaml import Located, parse_located
+from neurovocal.engine.config.plan import Plan, base_of
+from neurovocal.engine.config.planner import make_plan
+from neurovocal.engine.config.schema import Config, parse_config
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Recalled, Sink
+from neurovocal.engine.runtime.control.swap import Load
+from neurovocal.engine.runtime.outcome import Outcome
+from neurovocal.engine.runtime.runner import Runner
+from neurovocal.engine.support.text import printable, without_credentials
 
 
 class Interrupted(BaseException):

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from neurovocal.engine.admission import Admission
-from neurovocal.engine.errors import ConfigError, NeurovocalError
-from neurovocal.engine.keepalive import keep_alive
-from neurovocal.engine.keys import use_client_keys
-from neurovocal.engine.orders import CommandError
+from neurovocal.engine.contracts.errors import (
+    CommandError,
+    ConfigError,
+    NeurovocalError,
+)
+from neurovocal.engine.wire.keys import use_client_keys
+from neurovocal.engine.wire.sockets import Admission, keep_alive
 
 if TYPE_CHECKING:
     import zmq

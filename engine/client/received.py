@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from neurovocal.engine.types import Event, Float32
-from neurovocal.engine.wire import Header, Latency, to_event, topic
-from neurovocal.engine.wire_headers import AnyHeader
+from neurovocal.engine.contracts.types import Event, Float32
+from neurovocal.engine.wire.codec import Header, Latency, to_event, topic
+from neurovocal.engine.wire.headers import AnyHeader
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -42,7 +42,7 @@ class Received:
     latency : Latency or None
         The ledger in ms; None for an offline run.
     event : Event
-        The event itself, as in `neurovocal.engine.types`.
+        The event itself, as in `neurovocal.engine.contracts.types`.
     missed : Missed or None
         The hole in the topic right before this message.
     restarted : bool

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from neurovocal.engine.admission import Admission
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.keepalive import keep_alive
-from neurovocal.engine.keys import use_client_keys
-from neurovocal.engine.printable import printable
-from neurovocal.engine.received import Received, received_of
-from neurovocal.engine.resume import Key, Position, Resumer, Start
-from neurovocal.engine.wire import MAX_PAYLOAD, WireError, decode
+from neurovocal.engine.client.received import Received, received_of
+from neurovocal.engine.client.resume import Key, Position, Resumer, Start
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.text import printable
+from neurovocal.engine.wire.codec import MAX_PAYLOAD, WireError, decode
+from neurovocal.engine.wire.keys import use_client_keys
+from neurovocal.engine.wire.sockets import Admission, keep_alive
 
 if TYPE_CHECKING:
     import zmq

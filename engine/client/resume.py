@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from neurovocal.engine.errors import NeurovocalError
-from neurovocal.engine.received import Missed, Received
-from neurovocal.engine.types import BULK_KINDS
-from neurovocal.engine.wire import topic
+from neurovocal.engine.client.received import Missed, Received
+from neurovocal.engine.contracts.errors import NeurovocalError
+from neurovocal.engine.contracts.types import BULK_KINDS
+from neurovocal.engine.wire.codec import topic
 
 Start: TypeAlias = Literal["now", "run", "journal"]
 Key: TypeAlias = tuple[str, str]

@@ -1,11 +1,4 @@
-"""For programs that listen: messages of a running engine, typed and checked.
-
-from neurovocal.engine.client import Subscriber
-
-with Subscriber("tcp://127.0.0.1:5556", kinds=["label"]) as subscriber:
-    for message in subscriber:
-        print(message.event)
-"""
+"""Subscriber: messages of a running engine, typed, counted and resumed."""
 
 import time
 import uuid
@@ -16,16 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, get_args
 
-from neurovocal.engine.admission import LOOK_S, Admission
-from neurovocal.engine.control_client import Control
-from neurovocal.engine.errors import ConfigError, NeurovocalError
-from neurovocal.engine.keepalive import keep_alive
-from neurovocal.engine.keys import use_client_keys
-from neurovocal.engine.received import Missed, Received, Sequences, received_of
-from neurovocal.engine.replay_client import ReplayClient
-from neurovocal.engine.resume import NOT_KEPT, Key, Position, Start
-from neurovocal.engine.types import BULK_KINDS, KINDS
-from neurovocal.engine.wire import (
+from neurovocal.engine.client.received import Received, Sequences, received_of
+from neurovocal.engine.client.replay import ReplayClient
+from neurovocal.engine.client.resume import NOT_KEPT, Key, Position, Start
+from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
+from neurovocal.engine.contracts.types import BULK_KINDS, KINDS
+from neurovocal.engine.wire.codec import (
     MAX_HEADER,
     MAX_PAYLOAD,
     MAX_SUBSCRIPTION,
@@ -34,11 +23,11 @@ from neurovocal.engine.wire import (
     ready_topic,
     topic,
 )
+from neurovocal.engine.wire.keys import use_client_keys
+from neurovocal.engine.wire.sockets import LOOK_S, Admission, keep_alive
 
 if TYPE_CHECKING:
     import zmq
-
-__all__ = ["Control", "Missed", "Position", "Received", "Subscriber"]
 
 # In async iteration, others get their turn after so many messages in a row.
 _BURST = 16

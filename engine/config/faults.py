@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from neurovocal.engine.registry import Options
+from neurovocal.engine.contracts.options import Options
 
 
 class AnyFault(Options):

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from neurovocal.engine import bounded_yaml
-from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support import safe_yaml
 
 Location: TypeAlias = tuple[str | int, ...]
 # Python itself refuses to print what is much longer.
@@ -58,10 +58,10 @@ def read_located(path: Path, overrides: Iterable[str] = ()) -> Located:
         malformed overrides: all that can be told, with file and line.
     """
     try:
-        text = bounded_yaml.read_text(path)
+        text = safe_yaml.read_text(path)
     except FileNotFoundError as error:
         raise ConfigError(f"configuration '{path}' does not exist") from error
-    except (OSError, UnicodeDecodeError, bounded_yaml.YamlError) as error:
+    except (OSError, UnicodeDecodeError, safe_yaml.YamlError) as error:
         raise ConfigError(f"configuration '{path}' cannot be read: {error}") from error
     return parse_located(text, str(path), overrides)
 
@@ -69,8 +69,8 @@ def read_located(path: Path, overrides: Iterable[str] = ()) -> Located:
 def parse_located(text: str, name: str, overrides: Iterable[str] = ()) -> Located:
     """Same as `read_located` for a text that is already in memory."""
     try:
-        root = bounded_yaml.compose(text)
-    except bounded_yaml.YamlError as error:
+        root = safe_yaml.compose(text)
+    except safe_yaml.YamlError as error:
         line = f":{error.line}" if error.line else ""
         raise ConfigError(f"{name}{line}: not valid YAML: {error}") from error
     located = Located(name, {}, {(): 1})
@@ -174,8 +174,8 @@ def _expand(text: str, loc: Location, into: Located, problems: list[str]) -> Any
 def _value(text: str) -> Any:
     """What a text outside the file means: read as YAML where it is YAML."""
     try:
-        return bounded_yaml.load(text)
-    except bounded_yaml.YamlError:
+        return safe_yaml.load(text)
+    except safe_yaml.YamlError:
         return text
 
 

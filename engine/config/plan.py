@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neurovocal.engine.channel import stream_of
-from neurovocal.engine.config import Config, SinkConfig, StageConfig
-from neurovocal.engine.located import Location
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.registry import BuildContext, Kind, Plugin
-from neurovocal.engine.signal_health import SignalOptions
-from neurovocal.engine.supervise import OnError
-from neurovocal.engine.types import KINDS, StreamInfo
+from neurovocal.engine.audio.signal_checks import SignalOptions
+from neurovocal.engine.config.located_yaml import Location
+from neurovocal.engine.config.schema import Config, SinkConfig, StageConfig
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.options import OnError
+from neurovocal.engine.contracts.plugin import BuildContext, Kind, Plugin
+from neurovocal.engine.contracts.types import KINDS, StreamInfo, stream_of
 
 DEFAULT_WANTS = frozenset(KINDS.values()) - {"block", "posteriors"}
 

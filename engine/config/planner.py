@@ -11,16 +11,17 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from neurovocal.engine.config import Config, LaneConfig, SinkConfig, StageConfig
-from neurovocal.engine.errors import Absent, ConfigError, DeviceError
-from neurovocal.engine.explain import explain as explain_validation
-from neurovocal.engine.faults.aim import problems as fault_problems
-from neurovocal.engine.keys import key_problems
-from neurovocal.engine.located import Located, Location
-from neurovocal.engine.manifest import Bundle, load_bundle
-from neurovocal.engine.plan import LanePlan, Plan, SinkPlan, StagePlan
-from neurovocal.engine.registry import BuildContext, Kind, Registry
-from neurovocal.engine.supervise import OnError
+from neurovocal.engine.config.fault_targets import problems as fault_problems
+from neurovocal.engine.config.located_yaml import Located, Location
+from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, StagePlan
+from neurovocal.engine.config.schema import Config, LaneConfig, SinkConfig, StageConfig
+from neurovocal.engine.config.validation import explain as explain_validation
+from neurovocal.engine.contracts.bundle import Bundle, load_bundle
+from neurovocal.engine.contracts.errors import Absent, ConfigError, DeviceError
+from neurovocal.engine.contracts.options import OnError
+from neurovocal.engine.contracts.plugin import BuildContext, Kind
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.wire.keys import key_problems
 
 # What a stage cannot do about its failures, and why.
 _HOLE = "would be a hole that no gap declares"
@@ -49,7 +50,7 @@ def make_plan(
     Parameters
     ----------
     config, located
-        From `neurovocal.engine.config.load_config`.
+        From `neurovocal.engine.config.schema.load_config`.
     registry : Registry
         Where plugins are looked up.
     context : BuildContext

@@ -7,17 +7,14 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from neurovocal.engine.buffers import WhenFull
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.explain import explain
-from neurovocal.engine.faults.options import Fault
-from neurovocal.engine.hint import hint
-from neurovocal.engine.located import Located, Location, read_located
-from neurovocal.engine.privacy import Mode
-from neurovocal.engine.registry import Options
-from neurovocal.engine.signal_health import SignalOptions
-from neurovocal.engine.supervise import OnError
-from neurovocal.engine.types import KINDS
+from neurovocal.engine.audio.signal_checks import SignalOptions
+from neurovocal.engine.config.faults import Fault
+from neurovocal.engine.config.located_yaml import Located, Location, read_located
+from neurovocal.engine.config.validation import explain
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Mode, OnError, Options, WhenFull
+from neurovocal.engine.contracts.types import KINDS
+from neurovocal.engine.support.text import hint
 
 EventKind = Literal[
     "block",

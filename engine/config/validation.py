@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from neurovocal.engine.hint import hint
-from neurovocal.engine.located import Located, Location
+from neurovocal.engine.config.located_yaml import Located, Location
+from neurovocal.engine.support.text import hint
 
 
 def explain(

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from neurovocal.engine import bounded_yaml
-from neurovocal.engine.errors import BundleError
-from neurovocal.engine.registry import Options
+from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.support import safe_yaml
 
 MANIFEST_NAME = "manifest.yaml"
 _PLUGIN = re.compile(r"[\w-]{1,64}")
@@ -277,9 +277,9 @@ def load_bundle(name: str | Path, base: Path | None = None) -> Bundle:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        content = bounded_yaml.load(bounded_yaml.read_text(path))
+        content = safe_yaml.load(safe_yaml.read_text(path))
         return Manifest.model_validate(content)
-    except (OSError, UnicodeDecodeError, bounded_yaml.YamlError) as error:
+    except (OSError, UnicodeDecodeError, safe_yaml.YamlError) as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"{path}: cannot be read as YAML ({reason})") from error
     except ValidationError as error:

@@ -80,3 +80,7 @@ class Disconnected(NeurovocalError):  # noqa: N818 (a state, not a mistake)
 
 class EndOfStream(Exception):  # noqa: N818 (control flow, like StopIteration)
     """The source has no more samples and never will."""
+
+
+class CommandError(NeurovocalError):
+    """A command was refused; nothing has changed."""

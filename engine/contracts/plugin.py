@@ -1,23 +1,18 @@
 """Plugins: what one is, and how it is found by name without importing the others."""
 
-import importlib.util
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
-from neurovocal.engine.errors import PluginError
-from neurovocal.engine.protocols import API_VERSION
-from neurovocal.engine.types import StreamInfo
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.stages import API_VERSION
+from neurovocal.engine.contracts.types import StreamInfo
 
 if TYPE_CHECKING:
-    from neurovocal.engine.manifest import Bundle
-    from neurovocal.engine.timebase import Clock
+    from neurovocal.engine.contracts.bundle import Bundle
+    from neurovocal.engine.contracts.clock import Clock
+
 
 Kind: TypeAlias = Literal[
     "source", "features", "detector", "model", "sink", "control", "gate"
@@ -31,20 +26,6 @@ GROUPS: dict[Kind, str] = {
     "control": "neurovocal.controls",
     "gate": "neurovocal.gates",
 }
-
-
-class Options(BaseModel):
-    """Base of all option models: unknown keys are errors, values never change.
-
-    A docstring under a field is its help text in ``neurovocal plugins NAME`` and
-    in the JSON Schema.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True
-    )
-
-
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
@@ -133,7 +114,7 @@ class Plugin(Generic[OptionsT]):
     Parameters
     ----------
     kind : {'source', 'features', 'detector', 'model', 'sink', 'control', 'gate'}
-        Which contract of `neurovocal.engine.protocols` the stage keeps.
+        Which contract of `neurovocal.engine.contracts.stages` the stage keeps.
     options : type of Options
         The stage's options with their help texts.
     build : callable
@@ -175,118 +156,3 @@ class Plugin(Generic[OptionsT]):
         _no_problems
     )
     api: int = API_VERSION
-
-
-class Registry:
-    """Plugins by kind and name: installed ones, and local ``file.py:plugin``.
-
-    Parameters
-    ----------
-    extra : mapping, optional
-        ``{(kind, name): plugin}`` to use beside the installed ones (tests).
-    """
-
-    def __init__(
-        self, extra: Mapping[tuple[Kind, str], "Plugin[Any]"] | None = None
-    ) -> None:
-        self._extra = dict(extra or {})
-        self._points: dict[tuple[Kind, str], list[EntryPoint]] = {}
-        for kind, group in GROUPS.items():
-            for point in entry_points(group=group):
-                self._points.setdefault((kind, point.name), []).append(point)
-
-    def names(self, kind: Kind) -> list[str]:
-        """Names of all plugins of a kind, sorted; none of them is imported."""
-        keys = [*self._points, *self._extra]
-        return sorted({name for k, name in keys if k == kind})
-
-    def origin(self, kind: Kind, name: str) -> str:
-        """Distribution that a plugin comes from."""
-        points = self._points.get((kind, name))
-        dist = points[0].dist if points else None
-        return dist.name if dist else "local"
-
-    def get(self, kind: Kind, name: str, base: Path | None = None) -> "Plugin[Any]":
-        """Import and check the plugin of that name.
-
-        Parameters
-        ----------
-        kind : str
-            Kind that is asked for.
-        name : str
-            Name of an installed plugin, or ``path/to/file.py:attribute``.
-        base : Path, optional
-            Folder that a relative ``file.py`` is resolved against.
-
-        Raises
-        ------
-        PluginError
-            Unknown, claimed by two distributions, not importable, of another
-            kind or written for another API version.
-        """
-        if ".py:" in name:
-            plugin = _load_file(name, base or Path.cwd())
-        elif (kind, name) in self._extra:
-            plugin = self._extra[kind, name]
-        else:
-            plugin = self._load_point(kind, name)
-        if not isinstance(plugin, Plugin):
-            raise PluginError(f"{kind} '{name}' is not a neurovocal Plugin object")
-        if plugin.kind != kind:
-            raise PluginError(f"'{name}' is a {plugin.kind} plugin, not a {kind}")
-        if plugin.api != API_VERSION:
-            raise PluginError(
-                f"{kind} '{name}' was written for plugin API {plugin.api}, this "
-                f"engine has {API_VERSION}: install a matching version of it"
-            )
-        return plugin
-
-    def _load_point(self, kind: Kind, name: str) -> Any:
-        points = self._points.get((kind, name), [])
-        if not points:
-            raise PluginError(
-                f"unknown {kind} plugin '{name}' ({self._hint(kind, name)})"
-            )
-        if len(points) > 1:
-            owners = " and ".join(p.dist.name if p.dist else "?" for p in points)
-            raise PluginError(
-                f"{kind} plugin '{name}' is claimed by {owners}: uninstall one"
-            )
-        try:
-            return points[0].load()
-        except Exception as error:  # whatever someone else's module does
-            raise PluginError(f"{kind} '{name}' cannot be loaded: {error}") from error
-
-    def _hint(self, kind: Kind, name: str) -> str:
-        known = self.names(kind)
-        if close := get_close_matches(name, known, n=1):
-            return f"did you mean '{close[0]}'?"
-        for other in GROUPS:
-            if name in self.names(other):
-                return f"it is a {other} plugin"
-        return f"known: {', '.join(known)}" if known else "none is installed"
-
-
-def _load_file(name: str, base: Path) -> Any:
-    """Load ``file.py:attribute``; the module is cached under its full path."""
-    filename, _, attribute = name.rpartition(":")
-    path = Path(filename).expanduser()
-    path = path if path.is_absolute() or path.exists() else base / path
-    if not path.is_file():
-        raise PluginError(f"plugin file '{path}' does not exist")
-    module_name = f"neurovocal_local_{path.resolve().as_posix()}"
-    module = sys.modules.get(module_name)
-    if module is None:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        if spec is None or spec.loader is None:
-            raise PluginError(f"plugin file '{path}' cannot be loaded")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[module_name]
-            raise PluginError(f"plugin file '{path}' fails: {error!r}") from error
-    if not hasattr(module, attribute):
-        raise PluginError(f"plugin file '{path}' has no '{attribute}'")
-    return getattr(module, attribute)

@@ -6,9 +6,17 @@ threads, queues, time and failure; a stage owns none of them.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    runtime_checkable,
+)
 
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
     Event,
@@ -25,10 +33,10 @@ from neurovocal.engine.types import (
 )
 
 if TYPE_CHECKING:
-    from neurovocal.engine.registry import Options
+    from neurovocal.engine.contracts.options import Options
+
 
 API_VERSION = 1
-
 StreamItem: TypeAlias = Block | Gap | Anchor | StreamInfo
 SourceItem: TypeAlias = StreamItem | Health
 ModelItem: TypeAlias = Frames | Gap | Onset | Offset
@@ -326,3 +334,30 @@ class Sink(Protocol):
     def close(self) -> None:
         """Release what `open` acquired. May be called twice, and after a failure."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a command asks of the models of a lane, as it is published and kept.
+
+    Parameters
+    ----------
+    command : str
+        Such as ``set``.
+    model : str
+        Plugin name or place in the configuration's list; empty: of no model.
+    arguments : mapping
+        JSON values.
+    """
+
+    command: str
+    model: str
+    arguments: Mapping[str, Any]
+
+
+class Recalled(NamedTuple):
+    """A command as a journal kept it."""
+
+    stream: str
+    sample: int
+    wish: Wish

@@ -308,7 +308,6 @@ Event: TypeAlias = (
     | Trigger
     | Stats
 )
-
 KINDS: dict[type, str] = {event: event.__name__.lower() for event in get_args(Event)}
 
 # Bulky kinds have queues of their own, so that they can never push out a label.
@@ -390,3 +389,9 @@ class Message:
     def sample(self) -> int:
         """First sample that the event speaks of."""
         return sample_of(self.event, self.at)
+
+
+def stream_of(source: StreamInfo, index: int) -> str:
+    """Name of a channel's own stream: nothing is ever mixed."""
+    suffix = f".ch{index + 1}" if source.channels > 1 else ""
+    return source.stream + suffix

@@ -1,10 +1,61 @@
 """What a run's faults are to the runner; of most runs, nothing."""
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from neurovocal.engine.faults.herald import Notable
-from neurovocal.engine.plan import Plan
+from neurovocal.engine.config.faults import AnyFault
+from neurovocal.engine.config.plan import Plan
+from neurovocal.engine.contracts.types import Health, HealthState
+
+log = logging.getLogger("neurovocal")
+
+
+class InjectedError(RuntimeError):
+    """What a stage raises that was told to fail."""
+
+
+class Notable(Protocol):
+    """What a lane is here."""
+
+    @property
+    def name(self) -> str:
+        """Name of the lane."""
+        ...
+
+    def note(self, stage: str, state: HealthState, detail: str) -> None:
+        """Publish a health event in the lane's streams."""
+        ...
+
+
+def begins(fault: AnyFault) -> Health:
+    """The fault strikes."""
+    return Health(f"fault {fault.name}", "degraded", f"injected: {fault.words}")
+
+
+def ends(fault: AnyFault) -> Health:
+    """The fault is over."""
+    return Health(f"fault {fault.name}", "healthy", f"injected: {fault.words}: over")
+
+
+class Herald:
+    """Publishes in the lanes what strikes outside their sources.
+
+    Attributes
+    ----------
+    lanes : list
+        Empty until the run has any.
+    """
+
+    def __init__(self) -> None:
+        self.lanes: list[Notable] = []
+
+    def tell(self, health: Health, lane: str | None = None) -> None:
+        """Publish in one lane, or in all; from any thread."""
+        log.warning("%s", health.detail)
+        for each in self.lanes:
+            if lane in (None, each.name):
+                each.note(health.stage, health.state, health.detail)
 
 
 class Injection(Protocol):
@@ -52,6 +103,6 @@ def injection_of(plan: Plan) -> Injection:
     if not plan.config.shared.faults:
         return NoInjection(plan)
     # No other run needs any of it.
-    from neurovocal.engine.faults.apply import PlannedFaults
+    from neurovocal.engine.faults.plan import PlannedFaults
 
     return PlannedFaults(plan)

@@ -8,9 +8,9 @@ from collections.abc import Coroutine
 from threading import Thread
 from typing import Any
 
-from neurovocal.engine.client import Subscriber
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.types import KINDS
+from neurovocal.engine.client.subscriber import Subscriber
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import KINDS
 
 log = logging.getLogger("neurovocal")
 

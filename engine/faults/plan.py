@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from neurovocal.engine.faults.aim import live_endpoint, targets, tcp_endpoints
-from neurovocal.engine.faults.herald import Herald, Notable, begins, ends
-from neurovocal.engine.faults.network import DeafReaders, Proxy, free_port
-from neurovocal.engine.faults.options import (
+from neurovocal.engine.config.fault_targets import live_endpoint, targets, tcp_endpoints
+from neurovocal.engine.config.faults import (
     AnyFault,
     Crash,
     DiskFull,
@@ -20,23 +18,24 @@ from neurovocal.engine.faults.options import (
     SubscriberStall,
     listed,
 )
-from neurovocal.engine.faults.schedule import Act, FullDisk, Schedule, kill
-from neurovocal.engine.faults.source import (
+from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, StagePlan
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.types import Health
+from neurovocal.engine.faults.injection import Herald, Notable, begins, ends
+from neurovocal.engine.faults.network import DeafReaders, Proxy, free_port
+from neurovocal.engine.faults.source_rates import DriftingSource, WrongRateSource
+from neurovocal.engine.faults.sources import (
     ClippedSource,
-    FaultySource,
-    JitterySource,
-)
-from neurovocal.engine.faults.source_call import CrashingSource, HangingSource
-from neurovocal.engine.faults.source_outage import (
+    CrashingSource,
     DroppingSource,
+    FaultySource,
+    HangingSource,
+    JitterySource,
     StalledSource,
     UnpluggedSource,
 )
-from neurovocal.engine.faults.source_rate import DriftingSource, WrongRateSource
-from neurovocal.engine.faults.stage import Build, Charge, faulty_sink, faulty_stage
-from neurovocal.engine.plan import LanePlan, Plan, SinkPlan, StagePlan
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.types import Health
+from neurovocal.engine.faults.stages import Build, Charge, faulty_sink, faulty_stage
+from neurovocal.engine.faults.timed import Act, FullDisk, Schedule, kill
 
 log = logging.getLogger("neurovocal")
 

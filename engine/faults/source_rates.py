@@ -2,11 +2,11 @@
 
 from typing import Any, TypeVar
 
-from neurovocal.engine.faults.options import Drift, LastingFault, WrongRate
-from neurovocal.engine.faults.source import FaultySource, moved
-from neurovocal.engine.protocols import SourceItem
-from neurovocal.engine.resampler import Resampler, scaled
-from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.engine.audio.resampler import Resampler, scaled
+from neurovocal.engine.config.faults import Drift, LastingFault, WrongRate
+from neurovocal.engine.contracts.stages import SourceItem
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.engine.faults.sources import FaultySource, moved
 
 LastingT = TypeVar("LastingT", bound=LastingFault)
 

@@ -5,13 +5,12 @@ from functools import partial
 from threading import Lock
 from typing import Any
 
-from neurovocal.engine.faults.herald import Herald, InjectedError, begins, ends
-from neurovocal.engine.faults.options import Crash, Hang
-from neurovocal.engine.faults.source_call import wait
-from neurovocal.engine.protocols import Controllable
-from neurovocal.engine.registry import BuildContext, Options
-from neurovocal.engine.timebase import NS, Clock
-from neurovocal.engine.types import (
+from neurovocal.engine.config.faults import Crash, Hang
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.stages import Controllable
+from neurovocal.engine.contracts.types import (
     Block,
     Event,
     Frames,
@@ -21,6 +20,8 @@ from neurovocal.engine.types import (
     Onset,
     Posteriors,
 )
+from neurovocal.engine.faults.injection import Herald, InjectedError, begins, ends
+from neurovocal.engine.faults.sources import wait
 
 
 class Charge:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Event as Flag
 from threading import Thread
 
-from neurovocal.engine.timebase import NS, Clock
+from neurovocal.engine.contracts.clock import NS, Clock
 
 log = logging.getLogger("neurovocal")
 

@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from neurovocal.engine.journal_reading import message_of
-from neurovocal.engine.types import Message
+from neurovocal.engine.contracts.types import Message
+from neurovocal.engine.journal.reader import message_of
 
 # What is asked must cost the same in a journal of a day and in one of a year: each
 # of these steps through an index, from one place that counts to the next.
@@ -63,7 +63,7 @@ def page_after(
     Parameters
     ----------
     connection : Connection
-        From `neurovocal.engine.journal.open_to_read`.
+        From `neurovocal.engine.journal.store.open_to_read`.
     topic : (str, str)
         Kind and stream.
     after : (str, int) or None

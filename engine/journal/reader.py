@@ -10,12 +10,12 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.journal import open_to_read
-from neurovocal.engine.journal_hearings import earlier_hearings
-from neurovocal.engine.types import Ledger, Message, StreamInfo
-from neurovocal.engine.wire import Latency, to_event
-from neurovocal.engine.wire_headers import AnchorHeader, ArrayHeader, decoder
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Ledger, Message, StreamInfo
+from neurovocal.engine.journal.repeats import earlier_hearings
+from neurovocal.engine.journal.store import open_to_read
+from neurovocal.engine.wire.codec import Latency, to_event
+from neurovocal.engine.wire.headers import AnchorHeader, ArrayHeader, decoder
 
 
 @dataclass(frozen=True, slots=True)

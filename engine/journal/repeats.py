@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from neurovocal.engine.wire_headers import HealthHeader, decoder
+from neurovocal.engine.wire.headers import HealthHeader, decoder
 
 __all__ = ["Hearing", "earlier_hearings", "heard_again", "other_recording"]
 
@@ -66,7 +66,7 @@ def earlier_hearings(
     Parameters
     ----------
     connection : Connection
-        From `neurovocal.engine.journal.open_to_read`.
+        From `neurovocal.engine.journal.store.open_to_read`.
     runs : collection of str, optional
         Runs that are read: what was heard again in another run is not left out.
     """

@@ -5,10 +5,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from neurovocal.engine.journal import Recorded
-from neurovocal.engine.orders import Recalled, Wish
-from neurovocal.engine.types import SONG_CLOCK, Message
-from neurovocal.engine.wire import event_json, payload_of
+from neurovocal.engine.contracts.stages import Recalled, Wish
+from neurovocal.engine.contracts.types import SONG_CLOCK, Message
+from neurovocal.engine.journal.store import Recorded
+from neurovocal.engine.wire.codec import event_json, payload_of
 
 Key = tuple[str, str, int]
 

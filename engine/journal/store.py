@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.contracts.errors import ConfigError
 
 __all__ = [
     "DamagedJournalError",

@@ -4,13 +4,13 @@ import logging
 from dataclasses import replace
 from time import perf_counter_ns
 
-from neurovocal.engine.lane import Lane
-from neurovocal.engine.metrics import Timer
-from neurovocal.engine.plan import LanePlan, StagePlan, lane_info
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.resampler import Resampler
-from neurovocal.engine.supervise import OnError, StageShell
-from neurovocal.engine.types import StreamInfo
+from neurovocal.engine.audio.resampler import Resampler
+from neurovocal.engine.config.plan import LanePlan, StagePlan, lane_info
+from neurovocal.engine.contracts.options import OnError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import StreamInfo
+from neurovocal.engine.lane.lane import Lane
+from neurovocal.engine.lane.stage import StageShell, Timer
 
 log = logging.getLogger("neurovocal")
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from neurovocal.engine.errors import StageError
-from neurovocal.engine.protocols import Known
-from neurovocal.engine.recut import Recutter
-from neurovocal.engine.resampler import Resampler
-from neurovocal.engine.supervise import StageShell
-from neurovocal.engine.types import (
+from neurovocal.engine.audio.reblocker import Recutter
+from neurovocal.engine.audio.resampler import Resampler
+from neurovocal.engine.contracts.errors import StageError
+from neurovocal.engine.contracts.stages import Known
+from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
     Event,
@@ -24,6 +23,7 @@ from neurovocal.engine.types import (
     Posteriors,
     StreamInfo,
 )
+from neurovocal.engine.lane.stage import StageShell
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from neurovocal.engine.errors import BundleError
-from neurovocal.engine.manifest import Bundle, FrontEnd
-from neurovocal.engine.protocols import Features
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Block, Float32, StreamInfo
+from neurovocal.engine.contracts.bundle import Bundle, FrontEnd
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Features
+from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
 
 _BLOCK_LENGTH = 2**18
 

@@ -3,31 +3,22 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any, Literal, TypeAlias
 
-from neurovocal.engine.errors import StageError
-from neurovocal.engine.metrics import StageMetrics, Timer
-from neurovocal.engine.types import Event, Health
+from neurovocal.engine.contracts.errors import StageError
+from neurovocal.engine.contracts.options import OnError
+from neurovocal.engine.contracts.types import (
+    Event,
+    Health,
+)
+from neurovocal.engine.support.calls import Calls
 
 log = logging.getLogger("neurovocal")
-
 _LOAD_LOOKS = 11  # a second apart
-
-OnError: TypeAlias = Literal["fail", "skip", "restart"]
+Timer: TypeAlias = Callable[[], int]
 State: TypeAlias = Literal["lossy", "restarting"]
-
-
-class Calls:
-    """Calls into a plugin, counted: more entered than returned is one that goes on.
-
-    Written by the thread that calls, read by the watchdog: two integers need no lock.
-    """
-
-    __slots__ = ("entered", "returned")
-
-    def __init__(self) -> None:
-        self.entered = self.returned = 0
 
 
 class Load:
@@ -157,19 +148,20 @@ class StageShell:
         return [Health(self.name, state, reason)] if first else []
 
 
-class Backoff:
-    """Growing pauses between attempts: 0.5 s, doubling, at most 30 s."""
+@dataclass(slots=True)
+class StageMetrics:
+    """What a stage did so far."""
 
-    def __init__(self, first_s: float = 0.5, most_s: float = 30.0) -> None:
-        self._first_s = first_s
-        self._most_s = most_s
-        self._next_s = first_s
+    items: int = 0
+    events: int = 0
+    errors: int = 0
+    busy_ns: int = 0
 
-    def pause_s(self) -> float:
-        """Seconds to wait before the next attempt."""
-        pause, self._next_s = self._next_s, min(self._next_s * 2, self._most_s)
-        return pause
-
-    def succeeded(self) -> None:
-        """Start from the shortest pause again."""
-        self._next_s = self._first_s
+    def as_dict(self) -> dict[str, float]:
+        """Counters, and the time spent in ms."""
+        return {
+            "items": self.items,
+            "events": self.events,
+            "errors": self.errors,
+            "busy_ms": round(self.busy_ns / 1e6, 3),
+        }

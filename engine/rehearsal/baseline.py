@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.rehearsal.compare import Sound
-from neurovocal.engine.rehearsal.life import Life
-from neurovocal.engine.rehearsal.tape import Tape
-from neurovocal.engine.wire_headers import Header, LabelHeader, OffsetHeader
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.rehearsal.comparison import Sound
+from neurovocal.engine.rehearsal.engine_process import Life
+from neurovocal.engine.rehearsal.recording import Tape
+from neurovocal.engine.wire.headers import Header, LabelHeader, OffsetHeader
 
 _LOOK_S = 0.1
 # What has no part in what a lane finds.

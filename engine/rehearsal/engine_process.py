@@ -9,8 +9,8 @@ from threading import Thread
 
 import msgspec
 
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.wire_headers import AnyHeader, decoder
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.wire.headers import AnyHeader, decoder
 
 _LAST_LINES = 200
 _STOP_S = 15.0
@@ -57,7 +57,7 @@ class Life:
         self.told: list[Heard] = []
         self.said: deque[str] = deque(maxlen=_LAST_LINES)
         self.started_ns = time.monotonic_ns()
-        module = "neurovocal.engine.cli.rehearsed"
+        module = "neurovocal.engine.cli.rehearsal_process"
         # A session of its own: Ctrl-C is for whoever watches, who then ends it.
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, str(config), str(base)],

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from neurovocal.engine.rehearsal.compare import Delivery, Sound, Span
-from neurovocal.engine.rehearsal.exercises import Exercise
-from neurovocal.engine.rehearsal.life import Heard
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.rehearsal.baseline import sound_of
+from neurovocal.engine.rehearsal.comparison import Delivery, Sound, Span
+from neurovocal.engine.rehearsal.engine_process import Heard
+from neurovocal.engine.rehearsal.scenarios import Exercise
 from neurovocal.engine.rehearsal.trial import Record, key_of
-from neurovocal.engine.rehearsal.truth import sound_of
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.wire_headers import (
+from neurovocal.engine.wire.headers import (
     GapHeader,
     Header,
     HealthHeader,

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.errors import AudioFileError, ConfigError, EndOfStream
-from neurovocal.engine.protocols import Source
-from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
-from neurovocal.engine.types import Block, Float32, Gap, StreamInfo
+from neurovocal.engine.contracts.errors import AudioFileError, ConfigError, EndOfStream
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Source
+from neurovocal.engine.contracts.types import Block, Float32, Gap, StreamInfo
 
 LEAST_S = 5.0
 _LOUD = 0.9  # quantile

@@ -7,19 +7,20 @@ from math import ceil
 from pathlib import Path
 from threading import Event as Flag
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.located import Located
-from neurovocal.engine.plan import LanePlan, Plan, base_of
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.rehearsal.compare import Sound
+from neurovocal.engine.config.located_yaml import Located
+from neurovocal.engine.config.plan import LanePlan, Plan, base_of
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.rehearsal.baseline import truth
+from neurovocal.engine.rehearsal.comparison import Sound
 from neurovocal.engine.rehearsal.evidence import Evidence
-from neurovocal.engine.rehearsal.exercises import LONGEST_S, Exercise, Stages, exercises
-from neurovocal.engine.rehearsal.stand_in import StandIn, StandInMaker
-from neurovocal.engine.rehearsal.tape import Tape, TapeMaker
+from neurovocal.engine.rehearsal.recording import Tape, TapeMaker
+from neurovocal.engine.rehearsal.sandbox import StandIn, StandInMaker
+from neurovocal.engine.rehearsal.scenarios import LONGEST_S, Exercise, Stages, exercises
 from neurovocal.engine.rehearsal.trial import Trial
-from neurovocal.engine.rehearsal.truth import truth
 from neurovocal.engine.rehearsal.verdict import Row, judge
-from neurovocal.engine.timebase import SystemClock
 
 # Of a process: to load models before the recording begins, and to end.
 _OVERHEAD_S = 8.0

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.hint import hint
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.text import hint
 
 FAULTS = (
     *("drop", "jitter", "stall", "unplug", "clip", "drift", "wrong_rate", "crash"),

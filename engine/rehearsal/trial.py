@@ -6,20 +6,21 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Flag
+from threading import Thread
 from typing import Any
 
 import yaml
 
-from neurovocal.engine.client import Received
-from neurovocal.engine.errors import EXIT_CONFIG, NeurovocalError
-from neurovocal.engine.journal import read_events, runs
-from neurovocal.engine.rehearsal.compare import Key
-from neurovocal.engine.rehearsal.exercises import Exercise
-from neurovocal.engine.rehearsal.life import Heard, Life
-from neurovocal.engine.rehearsal.reader import Reader
-from neurovocal.engine.rehearsal.stand_in import PLAYBACK, StandIn, stages
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.wire_headers import (
+from neurovocal.engine.client import Received, Subscriber
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.errors import EXIT_CONFIG, NeurovocalError
+from neurovocal.engine.journal.store import read_events, runs
+from neurovocal.engine.rehearsal.comparison import Key
+from neurovocal.engine.rehearsal.engine_process import Heard, Life
+from neurovocal.engine.rehearsal.sandbox import PLAYBACK, StandIn, stages
+from neurovocal.engine.rehearsal.scenarios import Exercise
+from neurovocal.engine.wire.codec import WireError
+from neurovocal.engine.wire.headers import (
     AnyHeader,
     Header,
     LabelHeader,
@@ -27,12 +28,71 @@ from neurovocal.engine.wire_headers import (
     decoder,
 )
 
+_KINDS = ("label", "offset", "gap", "health", "anchor", "stats")
+_WAIT_S = 0.1
+
+
+class Reader(Thread):
+    """Notes every message, and when it came.
+
+    Parameters
+    ----------
+    endpoint : str
+        Where to listen.
+    replay : str, optional
+        Where to ask for what was missed.
+    keys : Path, optional
+        The subscriber's keys.
+
+    Attributes
+    ----------
+    received : list of (int, Received)
+        Monotonic time in ns, message.
+    error : Exception or None
+        What the subscriber could not read, or why it gave up.
+    """
+
+    def __init__(self, endpoint: str, replay: str | None, keys: Path | None) -> None:
+        super().__init__(daemon=True)
+        self.received: list[tuple[int, Received]] = []
+        self.error: Exception | None = None
+        self._stopping = Flag()
+        self._subscriber = Subscriber(
+            endpoint,
+            _KINDS,
+            replay=replay,
+            start="now" if replay is None else "journal",
+            keys=keys,
+        )
+
+    def run(self) -> None:
+        """Read until `stop`."""
+        try:
+            with self._subscriber as subscriber:
+                while not self._stopping.is_set():
+                    try:
+                        one = subscriber.receive(_WAIT_S)
+                    except WireError as error:
+                        self.error = error
+                        continue
+                    if one is not None:
+                        self.received.append((time.monotonic_ns(), one))
+        except Exception as error:
+            self.error = error
+
+    def stop(self) -> None:
+        """Disconnect."""
+        self._stopping.set()
+        self.join()
+
+
 # As the shipped systemd unit does it.
 _RESTART_S = 2.0
 _MOST_LIVES = 4  # one that ends again and again does not survive anyhow
 _START_S = 60.0  # to load models and open sockets on a busy machine
 _CATCH_UP_S = 6.0  # for a subscriber that was cut off or stood still
 _LOOK_S = 0.1
+
 # What is heard after the last sound that counts, so that its label has time to come.
 _AFTERGLOW_S = 1.0
 

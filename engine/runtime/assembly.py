@@ -3,16 +3,16 @@
 from dataclasses import replace
 from functools import partial
 
-from neurovocal.engine.buffers import Mailbox
-from neurovocal.engine.config import PrivacyConfig
-from neurovocal.engine.outlet import MakeGate, everything
-from neurovocal.engine.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
-from neurovocal.engine.privacy import AudioGate, NoAudio
-from neurovocal.engine.protocols import Sink
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.sink_worker import SinkWorker
-from neurovocal.engine.timebase import Clock
-from neurovocal.engine.types import Message, StreamInfo
+from neurovocal.engine.config.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
+from neurovocal.engine.config.schema import PrivacyConfig
+from neurovocal.engine.contracts.clock import Clock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.stages import Sink
+from neurovocal.engine.contracts.types import Message, StreamInfo
+from neurovocal.engine.runtime.workers.audio_release import MakeGate, everything
+from neurovocal.engine.runtime.workers.mailbox import Mailbox
+from neurovocal.engine.runtime.workers.privacy import AudioGate, NoAudio
+from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
 
 
 def lane_context(plan: Plan, lane: LanePlan) -> BuildContext:

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from neurovocal.engine.errors import (
+from neurovocal.engine.contracts.errors import (
     EXIT_CLEAN,
     EXIT_LOSS,
     EXIT_RUNTIME,

@@ -1,40 +1,60 @@
 """Runs a plan: ordered start, orderly stop within a deadline, an honest outcome."""
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-from neurovocal.engine.assembly import (
+from neurovocal.engine.config.plan import LanePlan, Plan
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.errors import StageError
+from neurovocal.engine.contracts.stages import Recalled, Sink, Source, is_heard_once
+from neurovocal.engine.contracts.types import StreamInfo
+from neurovocal.engine.faults.injection import injection_of
+from neurovocal.engine.lane.builder import build_lane
+from neurovocal.engine.lane.lane import Lane
+from neurovocal.engine.runtime.assembly import (
     gates,
     lane_context,
     may_leave,
     observer_worker,
     sink_worker,
 )
-from neurovocal.engine.build import build_lane
-from neurovocal.engine.control import CommandBus
-from neurovocal.engine.control_worker import ControlWorker
-from neurovocal.engine.dispatch import Dispatcher, Numbers
-from neurovocal.engine.errors import StageError
-from neurovocal.engine.faults.injection import injection_of
-from neurovocal.engine.lane import Lane
-from neurovocal.engine.lane_worker import BuildLane, LaneWorker
-from neurovocal.engine.notify import ServiceManager
-from neurovocal.engine.orders import Inbox, Recalled, Script
-from neurovocal.engine.outcome import Outcome
-from neurovocal.engine.plan import LanePlan, Plan
-from neurovocal.engine.protocols import Sink, Source, is_heard_once
-from neurovocal.engine.sink_worker import SinkWorker
-from neurovocal.engine.strays import telling_of_threads
-from neurovocal.engine.swap import Swapper
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.types import StreamInfo
-from neurovocal.engine.watchdog import Watchdog
+from neurovocal.engine.runtime.control.command_bus import CommandBus
+from neurovocal.engine.runtime.control.swap import Swapper
+from neurovocal.engine.runtime.control.worker import ControlWorker
+from neurovocal.engine.runtime.outcome import Outcome
+from neurovocal.engine.runtime.systemd import ServiceManager
+from neurovocal.engine.runtime.watchdog import Watchdog
+from neurovocal.engine.runtime.workers.command_queue import Inbox, Script
+from neurovocal.engine.runtime.workers.lane_worker import BuildLane, LaneWorker
+from neurovocal.engine.runtime.workers.publisher import Dispatcher, Numbers
+from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
+
+
+@contextmanager
+def telling_of_threads(lanes: Sequence[LaneWorker]) -> Iterator[None]:
+    """Let health and the log say when an exception ends a thread of a plugin's own."""
+
+    def failed(end: threading.ExceptHookArgs) -> None:
+        if end.exc_type is SystemExit:
+            return
+        name = end.thread.name if end.thread else "?"
+        sentence = f"it ended: {end.exc_type.__name__}: {end.exc_value}"
+        log.error("thread '%s': %s", name, sentence, exc_info=end.exc_value)
+        for lane in lanes:
+            lane.note(f"thread '{name}'", "failed", sentence)
+
+    before, threading.excepthook = threading.excepthook, failed
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
 
 log = logging.getLogger("neurovocal")
-
 _ORDERLY_SHARE = 0.75
 _TICK_S = 0.1
 _ABANDON_S = 1.0
@@ -46,7 +66,7 @@ class Runner:
     Parameters
     ----------
     plan : Plan
-        From `neurovocal.engine.planner.make_plan`.
+        From `neurovocal.engine.config.planner.make_plan`.
     observers : sequence of Sink
         Sinks beside the configured ones, such as the terminal's live table.
     recalled : sequence of Recalled

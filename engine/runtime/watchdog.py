@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from threading import Event as Flag
 from threading import Thread
 
-from neurovocal.engine.lane_worker import LaneWorker
-from neurovocal.engine.notify import ServiceManager
-from neurovocal.engine.process import Usage, usage
-from neurovocal.engine.sink_worker import SinkWorker
-from neurovocal.engine.supervise import Calls
-from neurovocal.engine.timebase import NS, Clock
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.runtime.systemd import ServiceManager
+from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
+from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
+from neurovocal.engine.support.calls import Calls
+from neurovocal.engine.support.process import Usage, usage
 
 log = logging.getLogger("neurovocal")
 

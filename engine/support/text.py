@@ -1,22 +1,26 @@
 """Passwords in addresses: never in a log, a health event or a journal."""
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 _HIDDEN = "***"
+
 # `scheme://user:password@host`; a password may hold an unescaped @.
 _USER = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@", re.IGNORECASE)
+
 # As cameras and services want it: `?token=...`, `/user=admin&password=...`.
 _FIELD = re.compile(
     r"\b((?:access_?key|api_?key|auth|key|pass|passwd|password|pwd|secret|sig|"
     r"signature|token|user|username)=)[^\s&;,'\"<>\]}]+",
     re.IGNORECASE,
 )
+
 # HTTP headers, as programs that fetch streams take them.
 _HEADER = re.compile(
     r"\b((?:proxy-)?authorization\s*:\s*|cookie\s*:\s*)[^\r\n'\"]+", re.IGNORECASE
 )
-
 _SECRET_KEYS = frozenset({"password", "passwd", "secret", "token", "api_key"})
 
 
@@ -48,3 +52,32 @@ def without_credentials(data: Any) -> Any:
     if isinstance(data, list):
         return [without_credentials(value) for value in data]
     return hide_credentials(data) if isinstance(data, str) else data
+
+
+def hint(name: str, known: Iterable[str], otherwise: str = "known:") -> str:
+    """Clause for the brackets behind an unknown name.
+
+    Parameters
+    ----------
+    name : str
+        What was written.
+    known : iterable of str
+        What could have been written, in the order in which it is listed.
+    otherwise : str
+        Begins the list, where nothing is like `name`.
+    """
+    names = list(known)
+    if close := get_close_matches(name, names, n=1):
+        return f"did you mean '{close[0]}'?"
+    return f"{otherwise} {', '.join(names)}"
+
+
+def printable(text: str) -> str:
+    """`text` with what would steer a terminal, or begin a new line, as ``?``.
+
+    Names of files, streams and units, and what other programs say, may hold anything:
+    escape sequences that rename the window, forged lines in a log.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "?" for char in text)

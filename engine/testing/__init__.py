@@ -5,15 +5,15 @@ was broken. The doubles and the material that tests need are here as well, becau
 plugin authors need them too.
 """
 
-from neurovocal.engine.conformance import check_model, check_processor
-from neurovocal.engine.conformance_io import check_sink, check_source
-from neurovocal.engine.doubles import (
+from neurovocal.engine.testing.doubles import (
     CollectSink,
     FailingSink,
     ScriptedSource,
     StalledSink,
 )
-from neurovocal.engine.specimens import canonical, gather, recut, song
+from neurovocal.engine.testing.processors import check_model, check_processor
+from neurovocal.engine.testing.signals import canonical, gather, recut, song
+from neurovocal.engine.testing.sources_and_sinks import check_sink, check_source
 
 __all__ = [
     "CollectSink",

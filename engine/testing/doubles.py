@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from threading import Event as Flag
 from typing import Any
 
-from neurovocal.engine.errors import EndOfStream
-from neurovocal.engine.protocols import SourceItem
-from neurovocal.engine.types import Message, StreamInfo
+from neurovocal.engine.contracts.errors import EndOfStream
+from neurovocal.engine.contracts.stages import SourceItem
+from neurovocal.engine.contracts.types import Message, StreamInfo
 
 
 class ScriptedSource:

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.protocols import ModelItem
-from neurovocal.engine.specimens import canonical, gather, recut
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.stages import ModelItem
+from neurovocal.engine.contracts.types import (
     Block,
     Float32,
     Frames,
@@ -17,6 +16,7 @@ from neurovocal.engine.types import (
     Offset,
     Onset,
 )
+from neurovocal.engine.testing.signals import canonical, gather, recut
 
 
 def check_processor(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.types import Block, Float32, Frames, Posteriors
+from neurovocal.engine.contracts.types import Block, Float32, Frames, Posteriors
 
 
 def canonical(event: Any) -> tuple[Any, ...]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.errors import EndOfStream
-from neurovocal.engine.protocols import Sink, Source
-from neurovocal.engine.specimens import canonical
-from neurovocal.engine.types import Block, Gap, Message, StreamInfo
+from neurovocal.engine.contracts.errors import EndOfStream
+from neurovocal.engine.contracts.stages import Sink, Source
+from neurovocal.engine.contracts.types import Block, Gap, Message, StreamInfo
+from neurovocal.engine.testing.signals import canonical
 
 
 def check_source(make: Callable[[], Source]) -> None:

@@ -13,10 +13,9 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
-from neurovocal.engine.errors import NeurovocalError
-from neurovocal.engine.types import Float32, Message
-from neurovocal.engine.wire_events import array_of, header_of, to_event
-from neurovocal.engine.wire_headers import (
+from neurovocal.engine.contracts.errors import NeurovocalError
+from neurovocal.engine.contracts.types import Float32, Message
+from neurovocal.engine.wire.headers import (
     DIMENSIONS,
     VERSION,
     AnchorHeader,
@@ -24,8 +23,11 @@ from neurovocal.engine.wire_headers import (
     ArrayHeader,
     Header,
     Latency,
+    array_of,
     decoder,
     encoder,
+    header_of,
+    to_event,
 )
 
 __all__ = [

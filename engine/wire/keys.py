@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.contracts.errors import ConfigError
 
 if TYPE_CHECKING:
     import zmq

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import zmq
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import zmq
+
 
 log = logging.getLogger("neurovocal")
-
 LOOK_S = 0.5
 _KNOCK_S = 3.0
+
 # Greetings in a row that the other side has ended without a word: one may be an
 # engine that stops, or a network that breaks.
 _MOST_BROKEN = 3
@@ -116,3 +121,34 @@ class Admission:
             self._socket.disconnect(self._endpoint)
         with suppress(zmq.ZMQError):
             self._socket.connect(self._endpoint)
+
+
+# After so long without a byte the other side is asked, and given up after three asks
+# without an answer: 20 s after the last sign of life.
+_IDLE_S = 8
+_ASK_S = 4
+_ASKS = 3
+
+# What was sent and is not acknowledged: the kernel alone would try for 15 minutes.
+_UNACKNOWLEDGED_MS = 20_000
+
+
+def keep_alive(zmq_socket: "zmq.Socket[bytes]", *, asks: bool = False) -> None:
+    """Set a socket up, before it is bound or connected.
+
+    Parameters
+    ----------
+    zmq_socket : Socket
+        Of any kind; what is not TCP is left alone.
+    asks : bool
+        Whether it sends questions and waits for answers. Not for a socket that
+        publishes: a subscriber that stands still for a while has not gone.
+    """
+    import zmq
+
+    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _IDLE_S)
+    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _ASK_S)
+    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _ASKS)
+    if asks:
+        zmq_socket.setsockopt(zmq.TCP_MAXRT, _UNACKNOWLEDGED_MS)

@@ -12,8 +12,8 @@ from itertools import chain
 
 import torch
 
-from neurovocal.engine.manifest import ClassifierSpec, DetectorSpec, EarlySpec
-from neurovocal.models.calibrate import (
+from neurovocal.engine.contracts.bundle import ClassifierSpec, DetectorSpec, EarlySpec
+from neurovocal.models.classifier.calibration import (
     Decision,
     Float64,
     collect_votes,
@@ -23,12 +23,12 @@ from neurovocal.models.calibrate import (
     fit_typical,
     log_softmax,
 )
-from neurovocal.models.classifier import Classifier
-from neurovocal.models.config import ClassifierConfig, TrainConfig
-from neurovocal.models.fit_detector import Heard, fit_detector, some_of
-from neurovocal.models.frames import Material
-from neurovocal.models.prepare import Prepared
-from neurovocal.models.progress import Watch
+from neurovocal.models.classifier.detector_search import Heard, fit_detector, some_of
+from neurovocal.models.classifier.network import Classifier
+from neurovocal.models.data.frames import Material
+from neurovocal.models.data.prepare import Prepared
+from neurovocal.models.toolkit.progress import Watch
+from neurovocal.models.toolkit.recipe import ClassifierConfig, TrainConfig
 
 # Delays after onset, in milliseconds, that early labels are calibrated for.
 EARLY_MS = (0.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0, 200.0)

@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.manifest import TypicalSpec
-from neurovocal.models.frames import Span
+from neurovocal.engine.contracts.bundle import TypicalSpec
+from neurovocal.models.data.frames import Span
 
 Float64 = NDArray[np.float64]
 Decision: TypeAlias = Literal["vote", "last"]
@@ -54,7 +54,7 @@ def evidence(log_posteriors: Float64, span: Span, decision: Decision) -> Float64
     log_posteriors : float64[n_frames, n_units]
     span : Span
     decision : {'vote', 'last'}
-        As in `neurovocal.engine.manifest.ClassifierSpec`.
+        As in `neurovocal.engine.contracts.bundle.ClassifierSpec`.
     """
     if decision == "last":
         last: Float64 = log_posteriors[span.stop - 1]

@@ -14,16 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import ClassifierSpec, DetectorSpec, FrontEnd
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Block, Float32, Offset, StreamInfo
-from neurovocal.models.calibrate import Float64
-from neurovocal.models.frames import IGNORED, Material, first_frame, read_samples
-from neurovocal.models.measure import ErrorCount, edit_distance, frame_errors
-from neurovocal.models.progress import Watch
-from neurovocal.plugins._decision import Decision
+from neurovocal.engine.contracts.bundle import ClassifierSpec, DetectorSpec, FrontEnd
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Block, Float32, Offset, StreamInfo
+from neurovocal.models.classifier.calibration import Float64
+from neurovocal.models.data.frames import Material, first_frame, read_samples
+from neurovocal.models.toolkit.measures import (
+    IGNORED,
+    ErrorCount,
+    edit_distance,
+    frame_errors,
+)
+from neurovocal.models.toolkit.progress import Watch
+from neurovocal.plugins.models.classifier.decision import Decision
 
 # Other starts, for sounds with quiet stretches inside, such as words, and for
 # recordings that begin in a sound.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from neurovocal.models.classifier import (
+from neurovocal.models.classifier.network import (
     CausalConv,
     Classifier,
     ConvGruEncoder,
@@ -14,7 +14,7 @@ from neurovocal.models.classifier import (
     LstmEncoder,
     TcnEncoder,
 )
-from neurovocal.models.graph_writer import GraphWriter, Shape
+from neurovocal.models.toolkit.graph_writer import GraphWriter, Shape
 
 
 def classifier_graph(model: Classifier) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neurovocal.models.config import ClassifierConfig
+from neurovocal.models.toolkit.recipe import ClassifierConfig
 
 State: TypeAlias = Mapping[str, Tensor]
 

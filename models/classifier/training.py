@@ -6,16 +6,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.augment import Augmenter
-from neurovocal.models.classifier import Classifier
-from neurovocal.models.config import ClassifierConfig
-from neurovocal.models.frames import IGNORED, Material
-from neurovocal.models.optim import guard_gradients, rate_factor, set_rates
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.classifier.network import Classifier
+from neurovocal.models.data.augment import Augmenter
+from neurovocal.models.data.frames import Material
+from neurovocal.models.toolkit.measures import IGNORED
+from neurovocal.models.toolkit.optim import guard_gradients, rate_factor, set_rates
+from neurovocal.models.toolkit.recipe import ClassifierConfig
 
 
 class ClassifierTask:
-    """One network, its data and its optimizer (a `neurovocal.models.fit.Task`).
+    """One network, its data and its optimizer (a `toolkit.loop.Task`).
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.config import AugmentConfig
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.toolkit.recipe import AugmentConfig
 
 
 class Augmenter:

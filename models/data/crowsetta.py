@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.models.data import AUDIO_SUFFIXES, Annotation
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.data.datasets import AUDIO_SUFFIXES, Annotation
 
 _BACKGROUND = frozenset({"", "sil", "SIL", "h#", "pau", "epi"})
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.contracts.errors import ConfigError
 
 ANNOTATIONS = "annotations.csv"
 FILES = "files.csv"
@@ -106,7 +106,7 @@ def read_dataset(folder: Path, annotation_format: str | None = None) -> Dataset:
     if annotation_format is None:
         rows = _read_csv(folder)
     else:
-        from neurovocal.models.crowsetta_formats import read_crowsetta
+        from neurovocal.models.data.crowsetta import read_crowsetta
 
         rows = read_crowsetta(folder, annotation_format)
     columns = _read_columns(folder)

@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import FrontEnd
-from neurovocal.engine.protocols import Features
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Float32, StreamInfo
-from neurovocal.models.config import FrontEndConfig
-from neurovocal.models.data import Recording
-from neurovocal.models.rows import Rows
-from neurovocal.models.split import Units
+from neurovocal.engine.contracts.bundle import FrontEnd
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Features
+from neurovocal.engine.contracts.types import Float32, StreamInfo
+from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.split import Units
+from neurovocal.models.toolkit.measures import IGNORED
+from neurovocal.models.toolkit.recipe import FrontEndConfig
+from neurovocal.models.toolkit.rows import Rows
 
 SCALING_FILE = "scaling.npz"
-IGNORED = -1
 _BINS_AT_ONCE = 8
 
 

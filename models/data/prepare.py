@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.front_end import frames_of
-from neurovocal.engine.manifest import FrontEnd
-from neurovocal.engine.types import Float32
-from neurovocal.models.config import TrainConfig
-from neurovocal.models.data import Dataset, Recording
-from neurovocal.models.frames import (
+from neurovocal.engine.contracts.bundle import FrontEnd
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.lane.offline import frames_of
+from neurovocal.models.data.datasets import Dataset, Recording
+from neurovocal.models.data.frames import (
     SCALING_FILE,
     Material,
     common_rate,
@@ -22,9 +21,10 @@ from neurovocal.models.frames import (
     read_samples,
     targets_of,
 )
-from neurovocal.models.progress import Watch
-from neurovocal.models.rows import Rows, StoredRows
-from neurovocal.models.split import Split, Units, choose_units, split_recordings
+from neurovocal.models.data.split import Split, Units, choose_units, split_recordings
+from neurovocal.models.toolkit.progress import Watch
+from neurovocal.models.toolkit.recipe import TrainConfig
+from neurovocal.models.toolkit.rows import Rows, StoredRows
 
 
 @dataclass(frozen=True, slots=True, eq=False)

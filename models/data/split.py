@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.models.config import SplitConfig, UnitsConfig
-from neurovocal.models.data import Dataset, Recording
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.data.datasets import Dataset, Recording
+from neurovocal.models.toolkit.recipe import SplitConfig, UnitsConfig
 
 OTHER = "other"
 # Whole recordings are heard at once in places: an hour at a time is too much.

@@ -6,26 +6,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import Bundle, FrontEnd
-from neurovocal.engine.scoring import SegmentScore, score_segments
-from neurovocal.engine.types import Float32, Label
-from neurovocal.models.calibrate import evidence
-from neurovocal.models.data import Recording
-from neurovocal.models.evaluate_forecast import evaluate_forecast
-from neurovocal.models.frames import IGNORED, first_frame, read_samples, targets_of
-from neurovocal.models.label_in_time import label_in_time
-from neurovocal.models.labelling import Judged, Labeller
-from neurovocal.models.measure import (
+from neurovocal.engine.contracts.bundle import Bundle, FrontEnd
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32, Label
+from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.models.classifier.calibration import evidence
+from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.frames import first_frame, read_samples, targets_of
+from neurovocal.models.data.split import Units
+from neurovocal.models.evaluation.label_latency import label_in_time
+from neurovocal.models.evaluation.labelling import Judged, Labeller
+from neurovocal.models.evaluation.segments import SegmentScore, score_segments
+from neurovocal.models.forecast.evaluation import evaluate_forecast
+from neurovocal.models.toolkit.measures import (
+    IGNORED,
     ErrorCount,
     confusion,
     edit_distance,
     frame_errors,
     runs_of,
 )
-from neurovocal.models.parity import Session
-from neurovocal.models.split import Units
+from neurovocal.models.toolkit.onnx_session import Session
 
 TOLERANCE_S = 0.010
 # First frames of a recording that a prediction is not judged by: states are cold.

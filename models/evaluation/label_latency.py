@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.manifest import Bundle, FrontEnd
-from neurovocal.engine.types import Float32, Label
-from neurovocal.models.calibrate import evidence
-from neurovocal.models.data import Recording
-from neurovocal.models.frames import Span, first_frame, read_samples, targets_of
-from neurovocal.models.labelling import Labeller, Told
-from neurovocal.models.split import Units
+from neurovocal.engine.contracts.bundle import Bundle, FrontEnd
+from neurovocal.engine.contracts.types import Float32, Label
+from neurovocal.models.classifier.calibration import evidence
+from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.frames import Span, first_frame, read_samples, targets_of
+from neurovocal.models.data.split import Units
+from neurovocal.models.evaluation.labelling import Labeller, Told
 
 DELAYS_MS = (0, 5, 10, 20, 30, 50)
 

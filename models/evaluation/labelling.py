@@ -6,12 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.front_end import build_front_end, context_of
-from neurovocal.engine.lane import Lane
-from neurovocal.engine.manifest import Bundle, DetectorSpec
-from neurovocal.engine.registry import Registry
-from neurovocal.engine.supervise import StageShell
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.bundle import Bundle, DetectorSpec
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import (
     Block,
     Event,
     Float32,
@@ -19,7 +16,10 @@ from neurovocal.engine.types import (
     Posteriors,
     StreamInfo,
 )
-from neurovocal.models.data import Recording
+from neurovocal.engine.lane.lane import Lane
+from neurovocal.engine.lane.offline import build_front_end, context_of
+from neurovocal.engine.lane.stage import StageShell
+from neurovocal.models.data.datasets import Recording
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """The yardstick of a linear prediction beside the RNN-RBM's."""
 
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import Bundle
-from neurovocal.models.evaluate import SKIPPED_FRAMES
-from neurovocal.models.frames import read_samples
-from neurovocal.models.measure import LinearPredictor
-from neurovocal.models.prepare import Prepared
-from neurovocal.models.rows import ClippedRows
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.models.data.frames import read_samples
+from neurovocal.models.data.prepare import Prepared
+from neurovocal.models.evaluation.evaluate import SKIPPED_FRAMES
+from neurovocal.models.toolkit.measures import LinearPredictor
+from neurovocal.models.toolkit.rows import ClippedRows
 
 AR_ORDERS = (1, 4, 8)
 

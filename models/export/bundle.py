@@ -10,8 +10,7 @@ import onnx
 import torch
 import yaml
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import (
+from neurovocal.engine.contracts.bundle import (
     MANIFEST_NAME,
     Bundle,
     ForecastSpec,
@@ -20,25 +19,26 @@ from neurovocal.engine.manifest import (
     RnnRbmSpec,
     sha256,
 )
-from neurovocal.engine.types import Float32
-from neurovocal.models.adjust import Adjusted, log_posteriors_of
-from neurovocal.models.classifier import Classifier
-from neurovocal.models.config import TrainConfig
-from neurovocal.models.export_forecast import TrainedForecast, write_forecast
-from neurovocal.models.frames import SCALING_FILE, Material
-from neurovocal.models.graph_classifier import classifier_graph
-from neurovocal.models.graph_rnn_rbm import sampling_graph, scoring_graph
-from neurovocal.models.parity import (
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.classifier.adjust import Adjusted, log_posteriors_of
+from neurovocal.models.classifier.graph import classifier_graph
+from neurovocal.models.classifier.network import Classifier
+from neurovocal.models.data.frames import SCALING_FILE, Material
+from neurovocal.models.data.split import Units
+from neurovocal.models.export.parity import (
     check_classifier,
     check_rnn_rbm,
     clear_noise,
     torch_outputs,
 )
-from neurovocal.models.prior import Heard
-from neurovocal.models.residual import collect_missed, residual_arrays
-from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.models.rows import ClippedRows, Rows
-from neurovocal.models.split import Units
+from neurovocal.models.forecast.graph import TrainedForecast, write_forecast
+from neurovocal.models.forecast.prior import Heard
+from neurovocal.models.rnn_rbm.graph import sampling_graph, scoring_graph
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.rnn_rbm.residual import collect_missed, residual_arrays
+from neurovocal.models.toolkit.recipe import TrainConfig
+from neurovocal.models.toolkit.rows import ClippedRows, Rows
 
 GOLDEN_FRAMES = 500
 GOLDEN_STEPS = 20

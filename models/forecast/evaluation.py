@@ -6,24 +6,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.types import Float32
-from neurovocal.models.calibrate import Float64
-from neurovocal.models.data import Recording
-from neurovocal.models.forecast import phrases_of
-from neurovocal.models.frames import Material, read_samples, targets_of
-from neurovocal.models.parity import Session
-from neurovocal.models.prior import (
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.models.classifier.calibration import Float64
+from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.frames import Material, read_samples, targets_of
+from neurovocal.models.data.split import Units
+from neurovocal.models.forecast.network import phrases_of
+from neurovocal.models.forecast.prior import (
     DELAYS_MS,
     Heard,
     collect_evidence,
     foretell,
     frames_within,
 )
-from neurovocal.models.split import Units
-from neurovocal.plugins._forecast import weight_of
-from neurovocal.plugins._frame_network import FrameNetwork
+from neurovocal.models.toolkit.onnx_session import Session
+from neurovocal.plugins.models.classifier.forecast import weight_of
+from neurovocal.plugins.models.classifier.network import FrameNetwork
 
 
 def evaluate_forecast(

@@ -9,19 +9,19 @@ import numpy as np
 import onnx
 import torch
 
-from neurovocal.engine.manifest import ForecastSpec
-from neurovocal.engine.types import Float32
-from neurovocal.models.config import ForecastConfig
-from neurovocal.models.forecast import Phrase, UnitRnnRbm, inputs_of, phrases_of
-from neurovocal.models.graph_writer import GraphWriter
-from neurovocal.models.parity import check_outputs
-from neurovocal.models.prior import (
+from neurovocal.engine.contracts.bundle import ForecastSpec
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.forecast.network import Phrase, UnitRnnRbm, inputs_of, phrases_of
+from neurovocal.models.forecast.prior import (
     Heard,
     choose_weights,
     collect_evidence,
     early_weights,
     foretell,
 )
+from neurovocal.models.toolkit.graph_writer import GraphWriter
+from neurovocal.models.toolkit.onnx_session import check_outputs
+from neurovocal.models.toolkit.recipe import ForecastConfig
 
 _GOLDEN_ROWS = 200
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.config import ForecastConfig
-from neurovocal.models.frames import Material
-from neurovocal.models.rnn_rbm import RecurrentLayer
-from neurovocal.plugins._forecast import gap_bin, token_of
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.data.frames import Material
+from neurovocal.models.rnn_rbm.network import RecurrentLayer
+from neurovocal.models.toolkit.recipe import ForecastConfig
+from neurovocal.plugins.models.classifier.forecast import gap_bin, token_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

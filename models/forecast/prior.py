@@ -14,12 +14,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.manifest import ClassifierSpec, FrontEnd, PriorSpec
-from neurovocal.engine.types import Float32
-from neurovocal.models.calibrate import Float64
-from neurovocal.models.forecast import inputs_of, phrases_of
-from neurovocal.models.frames import Material
-from neurovocal.plugins._decision import Decision
+from neurovocal.engine.contracts.bundle import ClassifierSpec, FrontEnd, PriorSpec
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.classifier.calibration import Float64
+from neurovocal.models.data.frames import Material
+from neurovocal.models.forecast.network import inputs_of, phrases_of
+from neurovocal.plugins.models.classifier.decision import Decision
 
 # Where labels are judged: ms of sound after the onset; None is the whole segment.
 DELAYS_MS: tuple[float | None, ...] = (0, 5, 10, 20, 30, 50, None)

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neurovocal.models.config import ForecastConfig
-from neurovocal.models.forecast import Phrase, UnitRnnRbm, gap_edges, inputs_of
-from neurovocal.models.optim import guard_gradients, rate_factor, set_rates
+from neurovocal.models.forecast.network import Phrase, UnitRnnRbm, gap_edges, inputs_of
+from neurovocal.models.toolkit.optim import guard_gradients, rate_factor, set_rates
+from neurovocal.models.toolkit.recipe import ForecastConfig
 
 _NOTHING = -1
 
 
 class ForecastTask:
-    """One network, its phrases and its optimizer (a `neurovocal.models.fit.Task`).
+    """One network, its phrases and its optimizer (a `toolkit.loop.Task`).
 
     Parameters
     ----------

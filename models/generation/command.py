@@ -12,14 +12,14 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import Bundle, load_bundle
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._output import output_problems
-from neurovocal.plugins._picture import can_draw, draw_song, need_drawing
-from neurovocal.plugins._sampler import Feedback
-from neurovocal.plugins._singing import Singer, frames_of_recording
-from neurovocal.plugins._voice import Voice
+from neurovocal.engine.contracts.bundle import Bundle, load_bundle
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.generation.generator import Singer, frames_of_recording
+from neurovocal.models.generation.pictures import can_draw, draw_song, need_drawing
+from neurovocal.plugins.features.inverse import Voice
+from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
+from neurovocal.plugins.storage.text_file import output_problems
 
 # Seconds of the past that an explanation shows: of a recording, of the bundle's own.
 _PAST_S = 3.0
@@ -143,7 +143,7 @@ def _explain(
     path: Path, bundle: Bundle, past: Float32, song: Float32, *, whole_past: bool
 ) -> list[dict[str, Any]]:
     """Draw what the model made of the song and of what it heard before."""
-    from neurovocal.models.explain import draw_explanation, explain, moments
+    from neurovocal.models.generation.explain import draw_explanation, explain, moments
 
     front_end = bundle.manifest.front_end
     per_s = front_end.sample_rate / front_end.hop_length

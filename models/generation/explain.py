@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.types import Float32
-from neurovocal.models.parity import Session
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.generation.pictures import draw_frames, new_figure, save
 from neurovocal.models.report.network import Heard, Listener, read_weights
-from neurovocal.plugins._picture import draw_frames, new_figure, save
+from neurovocal.models.toolkit.onnx_session import Session
 
 _BANDS = 16
 _MOMENTS = 5

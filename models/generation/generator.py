@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from neurovocal.engine.errors import BundleError, ConfigError
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._onnx import Golden, Graph, finite
-from neurovocal.plugins._recording import Recording, inspect
-from neurovocal.plugins._sampler import Feedback, Sampler, sampling_graph
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.errors import BundleError, ConfigError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
+from neurovocal.plugins.models.rnn_rbm.sampler import Feedback, Sampler, sampling_graph
+from neurovocal.plugins.sources.audio_files.file import Recording, inspect
 
 # Frames that are drawn between two looks at the progress.
 _AT_ONCE = 25

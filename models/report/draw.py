@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from neurovocal.engine.front_end import build_front_end
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.types import Float32
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.lane.offline import build_front_end
 
 Float64 = NDArray[np.float64]
 # Middle tones: readable on white and on black.

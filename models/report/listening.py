@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from neurovocal.engine.types import Float32
+from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.report.network import Heard, Weights
 
 PATCH_FRAMES = 16

@@ -8,11 +8,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from neurovocal.engine.front_end import context_of
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.registry import Registry
-from neurovocal.engine.types import Float32, Frames, Surprise
-from neurovocal.models.parity import Session
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Float32, Frames, Surprise
+from neurovocal.engine.lane.offline import context_of
+from neurovocal.models.toolkit.onnx_session import Session
 
 _NAMES = ("W", "bv", "bh", "Wuv", "Wuh")
 _CHECKED_FRAMES = 50

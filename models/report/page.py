@@ -11,17 +11,17 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import Bundle
-from neurovocal.models.data import Recording
-from neurovocal.models.report.draw import FrameAxes
-from neurovocal.models.report.parts import Section
-from neurovocal.models.report.section_classifier import (
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.data.datasets import Recording
+from neurovocal.models.report.classifier import (
     classifier_section,
     extra_parts,
 )
-from neurovocal.models.report.section_history import history_section
-from neurovocal.models.report.section_rnn_rbm import rnn_rbm_section
+from neurovocal.models.report.draw import FrameAxes
+from neurovocal.models.report.history import history_section
+from neurovocal.models.report.parts import Section
+from neurovocal.models.report.rnn_rbm import rnn_rbm_section
 from neurovocal.models.report.tables import Table
 from neurovocal.models.report.tally import Tally
 

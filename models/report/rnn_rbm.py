@@ -6,18 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.types import Float32
-from neurovocal.models.data import Annotation, Recording
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.data.datasets import Annotation, Recording
+from neurovocal.models.report.classifier import extra_parts
 from neurovocal.models.report.draw import FrameAxes
-from neurovocal.models.report.figures_rnn_rbm import (
-    draw_activity,
-    draw_course,
-    draw_filters,
-    draw_preferences,
-    draw_songs,
-    generate,
-)
 from neurovocal.models.report.listening import (
     preferences,
     unlike,
@@ -26,7 +19,14 @@ from neurovocal.models.report.listening import (
 )
 from neurovocal.models.report.network import Heard, Listener, Weights, read_weights
 from neurovocal.models.report.parts import Drawing, Part, Section
-from neurovocal.models.report.section_classifier import extra_parts
+from neurovocal.models.report.rnn_rbm_figures import (
+    draw_activity,
+    draw_course,
+    draw_filters,
+    draw_preferences,
+    draw_songs,
+    generate,
+)
 from neurovocal.models.report.tables import measures
 from neurovocal.models.report.tally import Segment
 from neurovocal.models.report.windows import (

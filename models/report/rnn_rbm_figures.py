@@ -3,14 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.types import Float32
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.report.classifier import draw_segments
 from neurovocal.models.report.draw import LINES, FrameAxes, drawn_figure, heat, svg
-from neurovocal.models.report.figures_classifier import draw_segments
 from neurovocal.models.report.listening import PATCH_FRAMES, Preference
 from neurovocal.models.report.network import Heard, Weights
 from neurovocal.models.report.tally import Segment
-from neurovocal.plugins._sampler import Sampler, sampling_graph
+from neurovocal.plugins.models.rnn_rbm.sampler import Sampler, sampling_graph
 
 _SHOWN_UNITS = 60
 _BANDS = ((1, 99, 0.2), (10, 90, 0.35))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from neurovocal.engine.manifest import ClassifierSpec
+from neurovocal.engine.contracts.bundle import ClassifierSpec
 
 _SPECIAL = {"units", "confusion"}  # shown by a picture and a table of their own
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.types import Label
-from neurovocal.models.data import Annotation, Recording
-from neurovocal.models.frames import IGNORED
-from neurovocal.models.labelling import Judged
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.types import Label
+from neurovocal.models.data.datasets import Annotation, Recording
+from neurovocal.models.evaluation.labelling import Judged
+from neurovocal.models.toolkit.measures import IGNORED
 
 N_BINS = 10
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.types import Float32
-from neurovocal.models.data import Annotation, Recording
-from neurovocal.models.frames import read_samples
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.models.data.datasets import Annotation, Recording
+from neurovocal.models.data.frames import read_samples
 from neurovocal.models.report.tally import Compared
 
 _SEGMENTS = 16

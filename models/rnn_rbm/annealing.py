@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from neurovocal.engine.errors import NeurovocalError
-from neurovocal.engine.types import Float32
+from neurovocal.engine.contracts.errors import NeurovocalError
+from neurovocal.engine.contracts.types import Float32
 
 Float64 = NDArray[np.float64]
 _MOST_ENUMERATED = 20

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from neurovocal.models.graph_writer import GraphWriter, Shape, value_info
-from neurovocal.models.rnn_rbm import RecurrentLayer, RnnRbm
+from neurovocal.models.rnn_rbm.network import RecurrentLayer, RnnRbm
+from neurovocal.models.toolkit.graph_writer import GraphWriter, Shape, value_info
 
 
 def scoring_graph(model: RnnRbm) -> Any:

@@ -2,7 +2,7 @@ r"""Log-likelihoods that can be believed, and expected accuracies.
 
 A log-likelihood is told as a bracket: its lower end uses the partition function from
 above (the worse of two estimates), its upper end the one from below
-(`neurovocal.models.annealing`). A bracket that is too wide is no figure and is
+(`neurovocal.models.rnn_rbm.annealing`). A bracket that is too wide is no figure and is
 refused.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.annealing import (
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.rnn_rbm.annealing import (
     Annealing,
     ConditionalRbms,
     LikelihoodError,
@@ -24,8 +24,8 @@ from neurovocal.models.annealing import (
     gibbs,
     log_partition,
 )
-from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.models.tempering import Tempering, tempered
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.rnn_rbm.tempering import Tempering, tempered
 
 WIDEST = 0.3
 _TILE_ROWS = 1024

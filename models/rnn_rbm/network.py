@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neurovocal.models.config import RnnRbmConfig
-from neurovocal.models.recurrence import gated_states, simple_states
+from neurovocal.models.rnn_rbm.recurrence import gated_states, simple_states
+from neurovocal.models.toolkit.recipe import RnnRbmConfig
 
 Uniform = Callable[[tuple[int, ...]], Tensor]
 

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.models.rows import Rows, pieces_of
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.toolkit.rows import Rows, pieces_of
 
 Float64 = NDArray[np.float64]
 _ITERATIONS = 12

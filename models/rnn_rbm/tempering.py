@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neurovocal.models.annealing import ConditionalRbms, LikelihoodError, Noise
+from neurovocal.models.rnn_rbm.annealing import ConditionalRbms, LikelihoodError, Noise
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,26 +6,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.models.config import Phase, RnnRbmConfig
-from neurovocal.models.frames import Material
-from neurovocal.models.optim import (
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.data.frames import Material
+from neurovocal.models.rnn_rbm.network import RnnRbm, uniform_from
+from neurovocal.models.rnn_rbm.persistent_chains import PersistentChains
+from neurovocal.models.toolkit.optim import (
     RmsProp,
     guard_gradients,
     rate_factor,
     set_rates,
     weight_penalty,
 )
-from neurovocal.models.persistent import PersistentChains
-from neurovocal.models.rnn_rbm import RnnRbm, uniform_from
-from neurovocal.models.rows import ClippedRows, Rows, mean_and_spread
+from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig
+from neurovocal.models.toolkit.rows import ClippedRows, Rows, mean_and_spread
 
 # Of the running covariance of errors, per update.
 _MISSED_MEMORY = 0.95
 
 
 class RnnRbmTask:
-    """One network, its data and its optimizer (a `neurovocal.models.fit.Task`).
+    """One network, its data and its optimizer (a `toolkit.loop.Task`).
 
     Parameters
     ----------

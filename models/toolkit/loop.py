@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neurovocal.engine.errors import EXIT_LOSS, ConfigError, NeurovocalError
+from neurovocal.engine.contracts.errors import EXIT_LOSS, ConfigError, NeurovocalError
 
 
 class Interrupted(NeurovocalError):  # noqa: N818 (a state, not a mistake)

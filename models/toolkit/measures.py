@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.frames import IGNORED
-from neurovocal.models.rows import Rows
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.toolkit.rows import Rows
 
 # A row of eight frames of 129 bins in double precision is 8 kB.
 _PART_FRAMES = 10_000
@@ -142,3 +141,6 @@ def _past(song: Float32, order: int) -> NDArray[np.float64]:
     n = len(song) - order
     columns = [song[order - 1 - lag : order - 1 - lag + n] for lag in range(order)]
     return np.concatenate([*columns, np.ones((n, 1), np.float32)], axis=1).astype(float)
+
+
+IGNORED = -1

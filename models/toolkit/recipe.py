@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.explain import explain
-from neurovocal.engine.located import read_located
-from neurovocal.engine.manifest import Installed
-from neurovocal.engine.registry import Options
+from neurovocal.engine.config.located_yaml import read_located
+from neurovocal.engine.config.validation import explain
+from neurovocal.engine.contracts.bundle import Installed
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Options
 
 
 class FrontEndConfig(Options):

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from neurovocal.engine.types import Float32
+from neurovocal.engine.contracts.types import Float32
 
 
 class Rows(Protocol):

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from neurovocal.engine.manifest import Manifest
-from neurovocal.models.config import CardConfig
+from neurovocal.engine.contracts.bundle import Manifest
+from neurovocal.models.toolkit.recipe import CardConfig
 
 _LINE = re.compile(r"^(licen[cs]e|attribution)\s*:\s*(.+?)\s*$", re.IGNORECASE)
 UNKNOWN = "unknown"

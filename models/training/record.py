@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from neurovocal.models.config import TrainConfig
-from neurovocal.models.data import Dataset, Recording
-from neurovocal.models.fit import History
-from neurovocal.models.prepare import Prepared
+from neurovocal.models.data.datasets import Dataset, Recording
+from neurovocal.models.data.prepare import Prepared
+from neurovocal.models.data.split import seconds
 from neurovocal.models.report.history import HISTORY_NAME
-from neurovocal.models.split import seconds
+from neurovocal.models.toolkit.loop import History
+from neurovocal.models.toolkit.recipe import TrainConfig
 
 
 def summary(dataset: Dataset, data: Prepared, config: TrainConfig) -> str:

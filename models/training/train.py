@@ -6,32 +6,44 @@ import time
 
 import torch
 
-from neurovocal.engine.manifest import Bundle, load_bundle
-from neurovocal.models.adjust import Adjusted, adjust
-from neurovocal.models.augment import Augmenter
-from neurovocal.models.card import card_page, complete_card
-from neurovocal.models.classifier import Classifier
-from neurovocal.models.config import TrainConfig
-from neurovocal.models.data import Recording, read_dataset
-from neurovocal.models.evaluate import evaluate_bundle
-from neurovocal.models.export import Trained, seal, write_bundle
-from neurovocal.models.export_forecast import TrainedForecast
-from neurovocal.models.fit import Budget, History, Interrupted, StopFlag, Task, fit
-from neurovocal.models.forecast import phrases_of
-from neurovocal.models.linear import linear_errors
-from neurovocal.models.prepare import Prepared, prepare
-from neurovocal.models.progress import Reporter
-from neurovocal.models.record import summary, training_record, write_history
+from neurovocal.engine.contracts.bundle import Bundle, load_bundle
+from neurovocal.models.classifier.adjust import Adjusted, adjust
+from neurovocal.models.classifier.network import Classifier
+from neurovocal.models.classifier.training import ClassifierTask
+from neurovocal.models.data.augment import Augmenter
+from neurovocal.models.data.datasets import Recording, read_dataset
+from neurovocal.models.data.prepare import Prepared, prepare
+from neurovocal.models.data.split import chosen_recordings
+from neurovocal.models.evaluation.evaluate import evaluate_bundle
+from neurovocal.models.evaluation.linear_baseline import linear_errors
+from neurovocal.models.export.bundle import Trained, seal, write_bundle
+from neurovocal.models.forecast.graph import TrainedForecast
+from neurovocal.models.forecast.network import phrases_of
+from neurovocal.models.forecast.training import ForecastTask
 from neurovocal.models.report.page import REPORT_FOLDER, Measured, write_report
 from neurovocal.models.report.tally import Tally
-from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.models.rows import Rows
-from neurovocal.models.split import chosen_recordings
-from neurovocal.models.train_classifier import ClassifierTask
-from neurovocal.models.train_forecast import ForecastTask
-from neurovocal.models.train_rnn_rbm import RnnRbmTask, songs_of
-from neurovocal.models.transfer import Origin, origin_of
-from neurovocal.models.workplace import Job, claim_work, put_in_place, work_folder
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.rnn_rbm.training import RnnRbmTask, songs_of
+from neurovocal.models.toolkit.loop import (
+    Budget,
+    History,
+    Interrupted,
+    StopFlag,
+    Task,
+    fit,
+)
+from neurovocal.models.toolkit.progress import Reporter
+from neurovocal.models.toolkit.recipe import TrainConfig
+from neurovocal.models.toolkit.rows import Rows
+from neurovocal.models.training.card import card_page, complete_card
+from neurovocal.models.training.record import summary, training_record, write_history
+from neurovocal.models.training.transfer import Origin, origin_of
+from neurovocal.models.training.workspace import (
+    Job,
+    claim_work,
+    put_in_place,
+    work_folder,
+)
 
 # Of a time budget: the rest is for frames, export and evaluation.
 _DETECTOR_SHARE = 0.05

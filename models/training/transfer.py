@@ -18,21 +18,26 @@ from onnx import numpy_helper
 from pydantic import ValidationError
 from torch import nn
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import MANIFEST_NAME, Bundle, load_bundle, sha256
-from neurovocal.engine.types import Float32
-from neurovocal.models.classifier import Classifier
-from neurovocal.models.config import (
+from neurovocal.engine.contracts.bundle import (
+    MANIFEST_NAME,
+    Bundle,
+    load_bundle,
+    sha256,
+)
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.classifier.graph import classifier_graph
+from neurovocal.models.classifier.network import Classifier
+from neurovocal.models.data.frames import SCALING_FILE
+from neurovocal.models.rnn_rbm.graph import scoring_graph
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.toolkit.recipe import (
     ClassifierConfig,
     FrontEndConfig,
     RnnRbmConfig,
     TrainConfig,
 )
-from neurovocal.models.frames import SCALING_FILE
-from neurovocal.models.graph_classifier import classifier_graph
-from neurovocal.models.graph_rnn_rbm import scoring_graph
-from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.plugins._npz import read_npz
+from neurovocal.plugins.storage.npz import read_npz
 
 # Smaller numbers stand for constants of the export (0, 0.5, 1), not for parameters.
 _FIRST_MARK = 2

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import MANIFEST_NAME
-from neurovocal.models.config import TrainConfig
-from neurovocal.models.data import Dataset
+from neurovocal.engine.contracts.bundle import MANIFEST_NAME
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.data.datasets import Dataset
+from neurovocal.models.toolkit.recipe import TrainConfig
 
 _FINGERPRINT = "fingerprint"
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import Field
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.timebase import NS, Clock
-from neurovocal.plugins._endpoint import bind, claim, endpoint_problems
-from neurovocal.plugins._guard import Guard
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.plugins.zeromq.access import Guard
+from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems
 
 if TYPE_CHECKING:
     import zmq

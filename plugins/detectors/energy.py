@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.segmenter import Segmenter, SegmenterRules
-from neurovocal.engine.types import Block, Gap, Mark, Onset, Posteriors
-from neurovocal.plugins._floor import RelativeLevel, RunningQuantile
-from neurovocal.plugins._level import EDGE, BandLevel, default_band
+from neurovocal.engine.audio.segmenter import Segmenter, SegmenterRules
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import Block, Gap, Mark, Onset, Posteriors
+from neurovocal.plugins.detectors.band_level import EDGE, BandLevel, default_band
+from neurovocal.plugins.detectors.noise_floor import RelativeLevel, RunningQuantile
 
 LEARN_EVERY = 64  # hops between updates of the noise floor
 CALM = 12.0  # least product of bandwidth and averaging time

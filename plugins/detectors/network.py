@@ -6,11 +6,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.errors import BundleError, ConfigError, StageError
-from neurovocal.engine.manifest import FrontEnd
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.segmenter import Segmenter, SegmenterRules
-from neurovocal.engine.types import Block, Gap, Mark, Posteriors
+from neurovocal.engine.audio.segmenter import Segmenter, SegmenterRules
+from neurovocal.engine.contracts.bundle import FrontEnd
+from neurovocal.engine.contracts.errors import BundleError, ConfigError, StageError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import Block, Gap, Mark, Posteriors
 
 
 class NetworkOptions(Options):

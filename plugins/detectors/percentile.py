@@ -6,12 +6,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.registry import BuildContext, Plugin
-from neurovocal.engine.segmenter import Segmenter, SegmenterRules
-from neurovocal.engine.types import Block, Gap, Mark, Offset, Onset, Posteriors
-from neurovocal.plugins._floor import RelativeLevel, RunningQuantile
-from neurovocal.plugins._percentile import (
+from neurovocal.engine.audio.segmenter import Segmenter, SegmenterRules
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import (
+    Block,
+    Gap,
+    Mark,
+    Offset,
+    Onset,
+    Posteriors,
+)
+from neurovocal.plugins.detectors.noise_floor import RelativeLevel, RunningQuantile
+from neurovocal.plugins.detectors.percentile_method import (
     PercentileOptions,
     percentile_segments,
     to_samples,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neurovocal.engine.registry import Options
+from neurovocal.engine.contracts.options import Options
 
 
 class PercentileOptions(Options):

@@ -4,9 +4,8 @@ import re
 from difflib import get_close_matches
 from typing import Any
 
-from neurovocal.engine.errors import DeviceError
-from neurovocal.plugins._portaudio import Direction, devices
-from neurovocal.plugins._usb_port import PREFIX
+from neurovocal.engine.contracts.errors import DeviceError
+from neurovocal.plugins.devices.portaudio import PREFIX, Direction, devices
 
 # ALSA puts the number of the card into the name, and numbers change.
 _CARD = re.compile(r"\s*\((?:plug)?hw:[^)]*\)$")

@@ -1,19 +1,18 @@
 """PortAudio's devices: listed, opened, and asked what they can do."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeAlias
 
-from neurovocal.engine.errors import DeviceError
-from neurovocal.plugins._usb_port import usb_port
+from neurovocal.engine.contracts.errors import DeviceError
 
 _RATES = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)
 _FAST_RATES = (192_000, 200_000, 250_000, 256_000, 300_000, 384_000, 500_000)
-
 Direction: TypeAlias = Literal["input", "output"]
-
 _lock = Lock()
 _open_streams = 0
 
@@ -214,3 +213,40 @@ def _reason(error: Exception) -> str:
     for kind in ("InputStream", "OutputStream"):
         text = text.removeprefix(f"Error opening {kind}: ")
     return text
+
+
+PREFIX = "usb:"
+
+# As PortAudio names devices of its host ALSA: "UMC404HD: USB Audio (hw:1,0)".
+_CARD = re.compile(r"\(hw:(\d+),\d+\)$")
+
+# An interface of a device: bus, sockets from hub to hub, configuration, number.
+_INTERFACE = re.compile(r"(\d+-\d+(?:\.\d+)*):\d+\.\d+")
+_SYSFS = Path("/sys")
+
+
+def usb_port(name: str, host: str, root: Path = _SYSFS) -> str | None:
+    """Where the card of a device is plugged in now, such as ``usb:1-4.2``.
+
+    Parameters
+    ----------
+    name, host : str
+        Of the device, from PortAudio.
+    root : Path
+        Where sysfs is.
+
+    Returns
+    -------
+    str or None
+        None: it is no USB card, or not known to be one (another host than ALSA,
+        another system than Linux, a name that leads to several cards).
+    """
+    card = _CARD.search(name)
+    if host != "ALSA" or card is None:
+        return None
+    try:
+        place = (root / f"class/sound/card{card[1]}/device").resolve(strict=True)
+    except OSError:
+        return None
+    interface = _INTERFACE.fullmatch(place.name)
+    return None if interface is None else PREFIX + interface[1]

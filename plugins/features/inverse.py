@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import FrontEnd
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._mel import mel_filters
-from neurovocal.plugins._phase import PhaseReconstruction
-from neurovocal.plugins._scaling import load_scaling
-from neurovocal.plugins._spectrogram_options import SpectrogramOptions
-from neurovocal.plugins._spectrum import (
+from neurovocal.engine.contracts.bundle import FrontEnd
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.plugins.features.options import SpectrogramOptions
+from neurovocal.plugins.features.phase import PhaseReconstruction
+from neurovocal.plugins.features.scaling import load_scaling
+from neurovocal.plugins.features.spectrum import (
     bin_frequencies,
     density_gain,
     kept_bins,
+    mel_filters,
     window_of,
 )
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.registry import Options
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Options
 
 
 class ScalingOptions(Options):

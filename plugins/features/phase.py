@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.types import Float32
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
 
 # Part of the largest sum of squared windows below which a sample counts as not covered.
 _LEAST_COVER = 1e-3

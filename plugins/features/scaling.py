@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from neurovocal.engine.errors import BundleError
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._npz import read_npz
+from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.plugins.storage.npz import read_npz
 
 
 @dataclass(frozen=True, slots=True, eq=False)

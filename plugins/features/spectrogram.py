@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.registry import BuildContext, Plugin
-from neurovocal.engine.types import Block, Float32, Frames, Gap
-from neurovocal.plugins._mel import mel_filters
-from neurovocal.plugins._scaling import load_scaling
-from neurovocal.plugins._spectrogram_options import SpectrogramOptions
-from neurovocal.plugins._spectrum import (
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import Block, Float32, Frames, Gap
+from neurovocal.plugins.features.options import SpectrogramOptions
+from neurovocal.plugins.features.scaling import load_scaling
+from neurovocal.plugins.features.spectrum import (
     bin_frequencies,
     density_gain,
     kept_bins,
+    mel_filters,
     window_of,
 )
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.types import Float32
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
 
 
 def window_of(name: str, length: int, tukey_alpha: float) -> Float32:
@@ -55,3 +55,59 @@ def kept_bins(low_hz: float, high_hz: float, sample_rate: int, n_fft: int) -> sl
             f"{hz[1]:g} Hz apart"
         )
     return slice(int(kept[0]), int(kept[-1]) + 1)
+
+
+def mel_of_hz(hz: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mel of a frequency, ``2595 * log10(1 + hz / 700)`` (O'Shaughnessy, 1987)."""
+    return 2595.0 * np.log10(1.0 + np.asarray(hz, dtype=np.float64) / 700.0)
+
+
+def hz_of_mel(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Frequency in Hz of a mel value; the inverse of `mel_of_hz`."""
+    return 700.0 * (10.0 ** (np.asarray(mel, dtype=np.float64) / 2595.0) - 1.0)
+
+
+def mel_filters(
+    frequencies_hz: NDArray[np.float64], n_mels: int, low_hz: float, high_hz: float
+) -> tuple[Float32, NDArray[np.float64]]:
+    """Weights of triangular filters with peak 1, and their centre frequencies.
+
+    The corners are equally spaced in mel from `low_hz` to `high_hz`; filter *i*
+    rises from corner *i* to its peak at corner *i + 1* and falls to zero at
+    corner *i + 2*, linearly in Hz (Young et al., The HTK Book, section 5.6).
+
+    Parameters
+    ----------
+    frequencies_hz : float64[n_bins]
+        Frequencies of the spectrum's bins.
+    n_mels : int
+        Number of filters.
+    low_hz, high_hz : float
+        Lower end of the first filter and upper end of the last.
+
+    Returns
+    -------
+    weights : float32[n_bins, n_mels]
+    centres_hz : float64[n_mels]
+
+    Raises
+    ------
+    ConfigError
+        A filter is so narrow that no bin falls into it: its band would be zero
+        for every sound.
+    """
+    corners = hz_of_mel(np.linspace(mel_of_hz(low_hz), mel_of_hz(high_hz), n_mels + 2))
+    lower, centre, upper = corners[:-2], corners[1:-1], corners[2:]
+    hz = frequencies_hz[:, None]
+    rising = (hz - lower) / (centre - lower)
+    falling = (upper - hz) / (upper - centre)
+    weights = np.maximum(0.0, np.minimum(rising, falling))
+    empty = np.flatnonzero(~weights.any(axis=0))
+    if len(empty):
+        band = empty[0]
+        raise ConfigError(
+            f"mel band {band + 1} of {n_mels} ({lower[band]:.0f} to {upper[band]:.0f} "
+            "Hz) contains no frequency bin: ask for fewer bands (n_mels) or a longer "
+            "transform (n_fft, frame_length)"
+        )
+    return np.ascontiguousarray(weights, dtype=np.float32), centre

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.errors import BundleError, ConfigError
-from neurovocal.engine.protocols import Verdict
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.resampler import Resampler, scaled
-from neurovocal.engine.types import Block, Float32, Gap
-from neurovocal.plugins._onnx import open_session
+from neurovocal.engine.audio.resampler import Resampler, scaled
+from neurovocal.engine.contracts.errors import BundleError, ConfigError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.stages import Verdict
+from neurovocal.engine.contracts.types import Block, Float32, Gap
+from neurovocal.plugins.models.onnx.session import open_session
 
 # The network's contract: windows of 512 samples at 16 kHz, each with the 64 samples
 # before it, and a state of [2, 1, 128].

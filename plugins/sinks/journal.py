@@ -12,24 +12,25 @@ from typing import Literal, TypeAlias
 import msgspec
 from pydantic import Field
 
-from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.journal import (
+from neurovocal.engine.contracts.clock import Clock
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import BULK_KINDS, KINDS, Anchor, Message
+from neurovocal.engine.journal.retention import remove_above, remove_older, used_bytes
+from neurovocal.engine.journal.store import (
     DamagedJournalError,
     is_damage,
     is_journal,
     open_journal,
 )
-from neurovocal.engine.journal_upkeep import remove_above, remove_older, used_bytes
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.timebase import Clock
-from neurovocal.engine.types import BULK_KINDS, KINDS, Anchor, Message
-from neurovocal.engine.wire import event_json, latency_of, payload_of
-from neurovocal.plugins._endpoint import claim as claim_endpoint
-from neurovocal.plugins._endpoint import endpoint_problems
-from neurovocal.plugins._output import STDOUT, claim, output_problems
-from neurovocal.plugins._place import Place, identity_of
-from neurovocal.plugins._replay_server import ReplayServer
-from neurovocal.plugins._turns import Rate
+from neurovocal.engine.wire.codec import event_json, latency_of, payload_of
+from neurovocal.plugins.storage.folder import Place, identity_of
+from neurovocal.plugins.storage.text_file import STDOUT, claim, output_problems
+from neurovocal.plugins.zeromq.endpoint import claim as claim_endpoint
+from neurovocal.plugins.zeromq.endpoint import endpoint_problems
+from neurovocal.plugins.zeromq.fair_queue import Rate
+from neurovocal.plugins.zeromq.replay_server import ReplayServer
 
 Row: TypeAlias = tuple[str, str, str, int, int, int | None, str, str | None, bytes]
 

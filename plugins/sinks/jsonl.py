@@ -1,9 +1,10 @@
 """Writes events as lines of JSON that are the same in every run."""
 
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.types import Message
-from neurovocal.engine.wire import event_json
-from neurovocal.plugins._output import (
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import Message
+from neurovocal.engine.wire.codec import event_json
+from neurovocal.plugins.storage.text_file import (
     Existing,
     TextOutput,
     claim,

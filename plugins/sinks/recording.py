@@ -10,13 +10,14 @@ from collections import deque
 from errno import ESTALE
 from pathlib import Path
 
-from neurovocal.engine.errors import ConfigError, NeurovocalError, StageError
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.resampler import scaled
-from neurovocal.engine.types import Block, Gap, Message, StreamInfo, Withheld
-from neurovocal.plugins._float_wave import FloatWave
-from neurovocal.plugins._output import TextOutput, folder_problems
-from neurovocal.plugins._place import Place, set_aside, track_name
+from neurovocal.engine.audio.resampler import scaled
+from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError, StageError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import Block, Gap, Message, StreamInfo, Withheld
+from neurovocal.plugins.storage.folder import Place, set_aside, track_name
+from neurovocal.plugins.storage.text_file import TextOutput, folder_problems
+from neurovocal.plugins.storage.wave_file import FloatWave
 
 log = logging.getLogger("neurovocal")
 

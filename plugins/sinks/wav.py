@@ -4,12 +4,13 @@ import logging
 from errno import ESTALE
 from pathlib import Path
 
-from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.types import Audio, Float32, Message, StreamInfo
-from neurovocal.plugins._float_wave import FloatWave
-from neurovocal.plugins._output import folder_problems
-from neurovocal.plugins._place import Place, set_aside, track_name
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import Audio, Float32, Message, StreamInfo
+from neurovocal.plugins.storage.folder import Place, set_aside, track_name
+from neurovocal.plugins.storage.text_file import folder_problems
+from neurovocal.plugins.storage.wave_file import FloatWave
 
 log = logging.getLogger("neurovocal")
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from neurovocal.engine.errors import ConfigError, NeurovocalError, StageError
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.timebase import NS, Clock
-from neurovocal.engine.types import KINDS, Message
-from neurovocal.engine.wire import encode
-from neurovocal.plugins._endpoint import bind, claim, endpoint_problems
-from neurovocal.plugins._guard import Guard
-from neurovocal.plugins._subscribers import (
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError, StageError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import KINDS, Message
+from neurovocal.engine.wire.codec import encode
+from neurovocal.plugins.zeromq.access import Guard
+from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems
+from neurovocal.plugins.zeromq.subscribers import (
     MOST_WAITING,
     TOPIC_MOST_BYTES,
     TOPICS_MOST_BYTES,

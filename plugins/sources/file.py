@@ -8,20 +8,27 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from neurovocal.engine.errors import AudioFileError, EndOfStream
-from neurovocal.engine.protocols import StreamItem
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
-from neurovocal.plugins._audio import Channels, Pacer, channels_problem, finite_items
-from neurovocal.plugins._playlist import (
+from neurovocal.engine.audio.channels import (
+    Channels,
+    Pacer,
+    channels_problem,
+    finite_items,
+)
+from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.stages import StreamItem
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.plugins.sources.audio_files.file import Header, Recording, stream_names
+from neurovocal.plugins.sources.audio_files.selection import (
     check_one_rate,
+    describe_starts,
+    doubtful_starts,
     find_all,
     inspect_all,
     unused_channels,
 )
-from neurovocal.plugins._recording import Header, Recording, stream_names
-from neurovocal.plugins._recording_time import TimeZone, utc_ns, zone_of
-from neurovocal.plugins._starts import describe_starts, doubtful_starts
+from neurovocal.plugins.sources.audio_files.start_time import TimeZone, utc_ns, zone_of
 
 NEXT_RECORDING = "next recording"
 _ASAP_LENGTH = 8192

@@ -5,17 +5,23 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from neurovocal.engine.capture_clock import CaptureClock
-from neurovocal.engine.errors import Absent, DeviceError, Disconnected, EndOfStream
-from neurovocal.engine.protocols import SourceItem
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.ring import AudioRing, RingCounts
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.types import StreamInfo
-from neurovocal.plugins._audio import Channels, channels_problem
-from neurovocal.plugins._device_choice import find_again, find_device
-from neurovocal.plugins._live import SLIP, FreshStart, Intake
-from neurovocal.plugins._portaudio import close_input, input_devices, open_input
+from neurovocal.engine.audio.capture_clock import CaptureClock
+from neurovocal.engine.audio.channels import Channels, channels_problem
+from neurovocal.engine.audio.live_input import SLIP, FreshStart, Intake
+from neurovocal.engine.audio.ring import AudioRing, RingCounts
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.errors import (
+    Absent,
+    DeviceError,
+    Disconnected,
+    EndOfStream,
+)
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.stages import SourceItem
+from neurovocal.engine.contracts.types import StreamInfo
+from neurovocal.plugins.devices.choice import find_again, find_device
+from neurovocal.plugins.devices.portaudio import close_input, input_devices, open_input
 
 OVERFLOW = "device overflow"
 _PLAUSIBLE_S = 10.0

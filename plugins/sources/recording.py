@@ -8,11 +8,12 @@ from typing import Any
 
 from pydantic import Field
 
-from neurovocal.engine.errors import AudioFileError, EndOfStream
-from neurovocal.engine.protocols import SourceItem
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.types import Block, Gap, StreamInfo
-from neurovocal.plugins._place import is_set_aside, track_name
+from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.stages import SourceItem
+from neurovocal.engine.contracts.types import Block, Gap, StreamInfo
+from neurovocal.plugins.storage.folder import is_set_aside, track_name
 
 
 class RecordedOptions(Options):

@@ -6,8 +6,8 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from neurovocal.engine.errors import BundleError
-from neurovocal.engine.types import Float32
+from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.engine.contracts.types import Float32
 
 # What shipped bundles carry is a hundredth of it; a few hundred KB of zeros, packed,
 # can stand for much more.

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TextIO, TypeAlias
 
-from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.registry import BuildContext
-from neurovocal.plugins._place import Place, identity_of, set_aside
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.plugins.storage.folder import Place, identity_of, set_aside
 
 log = logging.getLogger("neurovocal")
 

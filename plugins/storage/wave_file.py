@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._place import identity_of, write_all
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.plugins.storage.folder import identity_of, write_all
 
 log = logging.getLogger("neurovocal")
 

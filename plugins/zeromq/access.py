@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neurovocal.engine.keys import Role, allowed_keys, engine_keys
-from neurovocal.engine.supervise import Calls
-from neurovocal.plugins._door import Door
+from neurovocal.engine.support.calls import Calls
+from neurovocal.engine.wire.keys import Role, allowed_keys, engine_keys
+from neurovocal.plugins.zeromq.connection_limits import Door
 
 if TYPE_CHECKING:
     import zmq

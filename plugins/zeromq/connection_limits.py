@@ -20,27 +20,99 @@ from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from neurovocal.engine.supervise import Calls
-from neurovocal.plugins._drawbridge import Drawbridge
+from neurovocal.engine.support.calls import Calls
 
 if TYPE_CHECKING:
     import zmq
+import ctypes
+
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
+_TAKE_NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0), 8)
+_PROGRAM = struct.pack("HP", 1, ctypes.addressof(_TAKE_NOTHING))
+
+# All that one connection may send is forgotten in so long.
+_FORGIVEN_IN_S = 4.0
+
+
+class Drawbridge:
+    """What was sent to a port lately, and whether anybody new may come.
+
+    Parameters
+    ----------
+    most_bytes : int
+        What one connection may send. From twice that much on nobody new is let in,
+        until it is once.
+
+    Attributes
+    ----------
+    listening : int or None
+        Handle of the listening socket, once it is known.
+    spent : float
+        Bytes that have cost something, whether their connection is there or not.
+    gone : float
+        Bytes that connections had sent which have gone; much of it is both.
+    is_up : bool
+        Whether nobody new is let in.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.listening: int | None = None
+        self.spent = self.gone = 0.0
+        self.is_up = False
+        self._most_bytes = most_bytes
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether more was sent lately than there is reason for."""
+        return max(self.spent, self.gone) > self._most_bytes / 8
+
+    def flooded(self) -> None:
+        """More comes than can be seen to, however little each sends."""
+        self.gone = max(self.gone, 3.0 * self._most_bytes)
+
+    def forget(self, seconds: float) -> None:
+        """Some time has passed."""
+        forgiven = self._most_bytes * seconds / _FORGIVEN_IN_S
+        most = (
+            3.0 * self._most_bytes
+        )  # for what came before it was up it is up no longer
+        self.spent = max(0.0, min(self.spent, most) - forgiven)
+        self.gone = max(0.0, min(self.gone, most) - forgiven)
+
+    def turn(self) -> bool:
+        """Draw it up or let it down, if it is time to; whether it was drawn up."""
+        most = self._most_bytes * (1 if self.is_up else 2)
+        up = max(self.spent, self.gone) > most
+        if up == self.is_up or self.listening is None:
+            return False
+        option, value = (_SO_ATTACH_FILTER, _PROGRAM) if up else (_SO_DETACH_FILTER, 0)
+        try:
+            with socket.socket(fileno=os.dup(self.listening)) as listening:
+                listening.setsockopt(socket.SOL_SOCKET, option, value)
+        except OSError:
+            return False  # an old kernel: connections are still cut one by one
+        self.is_up = up
+        return up
+
 
 log = logging.getLogger("neurovocal")
-
 _LOOK_S = 0.2
 _SOON_S = 0.05  # while there is something to see
 _BUSY_S = 1.0  # a call that lasts longer is kept busy by those who come
 _MOST_CONNECTIONS = 1000
+
 # Of what all connections together may have sent without need: so many times as much
 # as each alone.
 _ALL_TOGETHER = 4
+
 # Greeting, handshake and a few topics: every connection needs them.
 _FREE_BYTES = 2048
+
 # What a part costs on the wire beside its content, when it is encrypted.
 _PART_BYTES = 64
 _COUNT = struct.Struct("=Q")
 _BYTES_RECEIVED_AT = 128  # in struct tcp_info of linux/tcp.h, since Linux 4.1
+
 # What the other side has acknowledged of what we sent, and how much we send before it
 # has shown that it may come in: greeting, with CURVE also WELCOME (170 bytes) and
 # ERROR (12); READY, which comes then, has 28 bytes, with CURVE 52

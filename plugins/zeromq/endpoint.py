@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.keepalive import keep_alive
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.wire.sockets import keep_alive
 
 if TYPE_CHECKING:
     import zmq

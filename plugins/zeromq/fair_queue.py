@@ -7,26 +7,35 @@ later, not refused; one that does not take its answers is not served until it do
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import zmq
+
 
 # Questions that wait for one connection; and of all connections, beyond one each.
 MOST_WAITING = 1000
 _MOST_WAITING_BYTES = 2**18
 _MOST_WAITING_BYTES_IN_ALL = 16 * 2**20
+
 # What a part costs beside its content, and how many a question may have: the names
 # on its way back, and itself.
 _PART_BYTES = 100
 _MOST_PARTS = 8
+
 # Seconds of its rate that a connection may have saved up.
 _BURST_S = 2.0
+
 # Of answers that are under way a connection may have so much, all together so much.
 _MOST_UNTAKEN_BYTES = 2 * 2**20
 _MOST_UNTAKEN_BYTES_IN_ALL = 64 * 2**20
+
 # What may be under way elsewhere together, in seconds of one connection's rate: who
 # asks for little should not wait for all that was handed on before.
 _MOST_EXPECTED_S = 0.5
+
 # How often lines that are as new are forgotten.
 _FORGET_S = 5.0
 
@@ -284,3 +293,45 @@ class Turns:
             busy = line.waiting or line.untaken or line.under_way
             if not busy and line.saved_s >= _BURST_S:
                 del self._lines[name]
+
+
+# Small answers, such as refusals, that may wait for one connection.
+MOST_ANSWERS = 64
+
+
+def prepare(socket: "zmq.Socket[bytes]") -> None:
+    """Set a ROUTER socket up, before it is bound, so that `begin_answer` can tell."""
+    import zmq
+
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.SNDHWM, MOST_ANSWERS)
+
+
+def begin_answer(
+    socket: "zmq.Socket[bytes]", name: bytes
+) -> Literal["begun", "full", "ended"]:
+    """Begin an answer, or tell why it would be for nothing.
+
+    Once it is begun it must be ended, by `end_answer`.
+    """
+    import zmq
+
+    try:
+        socket.send(name, zmq.SNDMORE | zmq.DONTWAIT)
+    except zmq.Again:
+        return "full"
+    except zmq.ZMQError:
+        return "ended"
+    return "begun"
+
+
+def end_answer(socket: "zmq.Socket[bytes]", parts: Sequence[bytes]) -> Delivery:
+    """Send the other parts; what is returned tells when the kernel has them all."""
+    import zmq
+
+    last = max(place for place, part in enumerate(parts) if part)
+    # ZeroMQ copies all but one: it is told when that one has been read.
+    told = zmq.Frame(parts[last], track=True, copy=False, copy_threshold=0)
+    socket.send_multipart([*parts[:last], told, *parts[last + 1 :]], zmq.DONTWAIT)
+    tracker: Delivery = told.tracker
+    return tracker

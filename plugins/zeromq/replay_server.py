@@ -14,16 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from neurovocal.engine.errors import ConfigError, NeurovocalError
-from neurovocal.engine.journal import open_to_read
-from neurovocal.engine.journal_topics import Page, page_after, topics
-from neurovocal.engine.types import KINDS
-from neurovocal.engine.wire import encode
-from neurovocal.plugins._delivery import begin_answer, end_answer, prepare
-from neurovocal.plugins._door import socket_of
-from neurovocal.plugins._endpoint import bind
-from neurovocal.plugins._guard import Guard
-from neurovocal.plugins._turns import Line, Rate, TurnCounts, Turns
+from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
+from neurovocal.engine.contracts.types import KINDS
+from neurovocal.engine.journal.pages import Page, page_after, topics
+from neurovocal.engine.journal.store import open_to_read
+from neurovocal.engine.wire.codec import encode
+from neurovocal.plugins.zeromq.access import Guard
+from neurovocal.plugins.zeromq.connection_limits import socket_of
+from neurovocal.plugins.zeromq.endpoint import bind
+from neurovocal.plugins.zeromq.fair_queue import (
+    Line,
+    Rate,
+    TurnCounts,
+    Turns,
+    begin_answer,
+    end_answer,
+    prepare,
+)
 
 if TYPE_CHECKING:
     import zmq

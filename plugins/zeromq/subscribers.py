@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from neurovocal.engine.wire import MAX_SUBSCRIPTION, READY
+from neurovocal.engine.wire.codec import MAX_SUBSCRIPTION, READY
 
 if TYPE_CHECKING:
     import zmq
@@ -23,7 +23,7 @@ _UNSUBSCRIBE, _SUBSCRIBE = b"\0", b"\1"
 class Subscribers:
     """Counts subscribers from the subscriptions that an XPUB socket hands up.
 
-    A subscriber that announces itself (`neurovocal.engine.wire.ready_topic`) is
+    A subscriber that announces itself (`neurovocal.engine.wire.codec.ready_topic`) is
     counted exactly, over all its connections. Of other connections, a plain SUB
     socket's, only the first subscription can be seen, not the last: they are
     counted apart.

@@ -5,19 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
-
-from neurovocal.models.annealing import Annealing, LikelihoodError
-from neurovocal.models.config import Phase, RnnRbmConfig
-from neurovocal.models.gaussian_annealing import GaussianRbms, log_partition
-from neurovocal.models.measure import LinearPredictor
-from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.models.song_density import (
+from density import (
     DensityTask,
     LinearDensity,
     Whitening,
     conditional_gaussians,
     log_density,
 )
+from gaussian_annealing import GaussianRbms, log_partition
+
+from neurovocal.models.rnn_rbm.annealing import Annealing, LikelihoodError
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.toolkit.measures import LinearPredictor
+from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig
 
 
 def generator(seed=0):

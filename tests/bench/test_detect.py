@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from repository import ROOT
 
-SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "detect.py"
+SCRIPT = ROOT / "bench" / "detection" / "detect.py"
 RATE = 32_000
 CALLS = [(0.5, 0.6), (0.7, 0.75), (1.2, 1.4)]
 

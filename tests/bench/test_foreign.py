@@ -5,12 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tiny_bundle import make_tiny_bundle
-
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.models.data import Annotation, Recording
-from neurovocal.models.foreign import (
+from bundles.tiny_bundle import make_tiny_bundle
+from foreign_sounds import (
     Sound,
     active,
     annotated,
@@ -21,6 +17,10 @@ from neurovocal.models.foreign import (
     plugin_surprise,
     scores_of,
 )
+
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.data.datasets import Annotation, Recording
 
 RATE = 32000
 

@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from virtual_speaker import needs_virtual_speaker
+from audio_devices.virtual_speaker import needs_virtual_speaker
+from repository import ROOT
 
-BENCH = Path(__file__).resolve().parent.parent / "bench"
+BENCH = ROOT / "bench" / "speed"
 sys.path.insert(0, str(BENCH))
 import loop  # noqa: E402
 

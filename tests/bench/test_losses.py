@@ -2,15 +2,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from audio_devices.virtual_audio import needs_virtual_audio
+from repository import ROOT
 
-from neurovocal.engine.errors import DeviceError
-from neurovocal.plugins import _device_choice
-from tests.virtual_audio import needs_virtual_audio
+from neurovocal.engine.contracts.errors import DeviceError
+from neurovocal.plugins.devices import choice
 
-SCRIPT = Path(__file__).resolve().parents[1] / "bench" / "losses.py"
+SCRIPT = ROOT / "bench" / "reliability" / "losses.py"
 
 
 @needs_virtual_audio
@@ -57,9 +57,9 @@ def card(index, name, host="ALSA"):
 def test_a_device_is_found_again_by_its_name(monkeypatch, known, now, expected):
     cards = [card(index, name) for index, name in enumerate(now)]
     cards.append(card(len(cards), known, host="JACK"))  # the same by another way
-    monkeypatch.setattr(_device_choice, "devices", lambda direction: cards)
+    monkeypatch.setattr(choice, "devices", lambda direction: cards)
     if isinstance(expected, int):
-        assert _device_choice.find_again(card(7, known))["index"] == expected
+        assert choice.find_again(card(7, known))["index"] == expected
     else:
         with pytest.raises(DeviceError, match=expected):
-            _device_choice.find_again(card(7, known))
+            choice.find_again(card(7, known))

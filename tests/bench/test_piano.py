@@ -10,11 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from neurovocal.engine.errors import ConfigError
-from neurovocal.models.fit import Budget, Interrupted, StopFlag, fit
-from neurovocal.models.likelihood import Annealing, conditional_rbms, log_likelihood
-from neurovocal.models.piano_rolls import (
+from piano_rolls import (
     RECIPES,
     ROWS,
     Recipe,
@@ -22,9 +18,17 @@ from neurovocal.models.piano_rolls import (
     load_rolls,
     recipe_for,
 )
-from neurovocal.models.polyphonic import PianoTask
+from piano_training import PianoTask
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.rnn_rbm.likelihood import (
+    Annealing,
+    conditional_rbms,
+    log_likelihood,
+)
+from neurovocal.models.toolkit.loop import Budget, Interrupted, StopFlag, fit
+
 DATA = Path(os.environ.get("NEUROVOCAL_DATA", ROOT.parent / "shared" / "data"))
 REAL = DATA / "piano_rolls" / "piano_rolls.npz"
 SMALL = Recipe(

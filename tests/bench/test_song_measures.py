@@ -5,15 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from neurovocal.models.config import Phase, RnnRbmConfig
-from neurovocal.models.song_measures import (
+from measures import (
     SongRegressorTask,
     decode,
     one_step_errors,
     roc_auc,
     stacked,
 )
+
+from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig
 
 values = st.lists(st.integers(-5, 5), min_size=1, max_size=20)
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command import neurovocal
+from processes.cli_process import neurovocal
+from repository import ROOT
 
 from neurovocal.engine.journal import read_events, runs
 
@@ -20,7 +21,7 @@ SECONDS, RATE = 6, 32_000
 def bench() -> Any:
     """The benchmark's own modules."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent.parent / "bench"))
+        patch.syspath_prepend(str(ROOT / "bench" / "reliability"))
         import torture_files
         from torture_killed import Killed, config_text
 

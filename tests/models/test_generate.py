@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from command import RECORDING, neurovocal
-from tiny_bundle import N_BINS, edit_manifest, make_tiny_bundle
+from bundles.tiny_bundle import N_BINS, edit_manifest, make_tiny_bundle
+from processes.cli_process import RECORDING, neurovocal
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.models.explain import explain
-from neurovocal.models.generate import generate
-from neurovocal.plugins._singing import Singer, frames_of_recording
-from neurovocal.plugins._voice import Voice
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.generation.command import generate
+from neurovocal.models.generation.explain import explain
+from neurovocal.models.generation.generator import Singer, frames_of_recording
+from neurovocal.plugins.features.inverse import Voice
 
 HOP, LENGTH, RATE = 128, 256, 32_000
 
@@ -130,10 +130,12 @@ def test_without_matplotlib_there_is_sound(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import neurovocal.plugins._picture as picture
+    import neurovocal.models.generation.pictures as picture
 
     monkeypatch.setattr(picture.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr("neurovocal.models.generate.can_draw", picture.can_draw)
+    monkeypatch.setattr(
+        "neurovocal.models.generation.command.can_draw", picture.can_draw
+    )
     sung(folder, tmp_path / "song.wav", seconds=0.1)
     assert "no picture: pip install matplotlib" in capsys.readouterr().err
     assert not (tmp_path / "song.png").exists()

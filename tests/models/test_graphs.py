@@ -7,19 +7,19 @@ import onnx
 import pytest
 import torch
 
-from neurovocal.engine.errors import BundleError
-from neurovocal.models.classifier import Classifier
-from neurovocal.models.config import ClassifierConfig, RnnRbmConfig
-from neurovocal.models.graph_classifier import classifier_graph
-from neurovocal.models.graph_rnn_rbm import sampling_graph, scoring_graph
-from neurovocal.models.parity import (
-    Session,
+from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.models.classifier.graph import classifier_graph
+from neurovocal.models.classifier.network import Classifier
+from neurovocal.models.export.parity import (
     check_classifier,
     check_rnn_rbm,
     clear_noise,
     torch_outputs,
 )
-from neurovocal.models.rnn_rbm import RnnRbm
+from neurovocal.models.rnn_rbm.graph import sampling_graph, scoring_graph
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.toolkit.onnx_session import Session
+from neurovocal.models.toolkit.recipe import ClassifierConfig, RnnRbmConfig
 
 N_BINS = 12
 

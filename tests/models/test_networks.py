@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from neurovocal.models.classifier import Classifier
-from neurovocal.models.config import ClassifierConfig, RnnRbmConfig
-from neurovocal.models.optim import RmsProp, guard_gradients, rate_factor
-from neurovocal.models.rnn_rbm import RecurrentLayer, RnnRbm, uniform_from
+from neurovocal.models.classifier.network import Classifier
+from neurovocal.models.rnn_rbm.network import RecurrentLayer, RnnRbm, uniform_from
+from neurovocal.models.toolkit.optim import RmsProp, guard_gradients, rate_factor
+from neurovocal.models.toolkit.recipe import ClassifierConfig, RnnRbmConfig
 
 ARCHITECTURES = ("gru", "lstm", "tcn", "conv_gru")
 

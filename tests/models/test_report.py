@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from tiny_bundle import edit_manifest, make_tiny_bundle
+from bundles.tiny_bundle import edit_manifest, make_tiny_bundle
 from typer.testing import CliRunner
 
 from neurovocal.engine.cli.app import build_app
-from neurovocal.engine.errors import BundleError, ConfigError
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.models.data import read_dataset
-from neurovocal.models.evaluate import evaluate_bundle
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.errors import BundleError, ConfigError
+from neurovocal.models.data.datasets import read_dataset
+from neurovocal.models.evaluation.evaluate import evaluate_bundle
 from neurovocal.models.report.listening import (
     syllable_aucs,
     triggered_averages,

@@ -9,23 +9,24 @@ import pytest
 import soundfile
 import typer
 import yaml
-from tone_dataset import make_tone_dataset
+from bundles.tone_dataset import make_tone_dataset
+from repository import ROOT
 from typer.testing import CliRunner
 
-from neurovocal.engine.errors import ConfigError, NeurovocalError
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import load_bundle
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
+from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.commands import evaluate, train
-from neurovocal.models.config import TrainConfig, load_config
-from neurovocal.models.data import read_dataset
-from neurovocal.models.evaluate import evaluate_bundle
-from neurovocal.models.fit import Interrupted, StopFlag
-from neurovocal.models.labelling import Labeller
-from neurovocal.models.prepare import prepare
-from neurovocal.models.progress import Reporter
+from neurovocal.models.data.datasets import read_dataset
+from neurovocal.models.data.prepare import prepare
+from neurovocal.models.evaluation.evaluate import evaluate_bundle
+from neurovocal.models.evaluation.labelling import Labeller
 from neurovocal.models.report.history import read_history
-from neurovocal.models.train import train_bundle
-from neurovocal.models.workplace import Job
+from neurovocal.models.toolkit.loop import Interrupted, StopFlag
+from neurovocal.models.toolkit.progress import Reporter
+from neurovocal.models.toolkit.recipe import TrainConfig, load_config
+from neurovocal.models.training.train import train_bundle
+from neurovocal.models.training.workspace import Job
 
 RECIPE: dict[str, Any] = {
     "front_end": {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}},
@@ -312,6 +313,6 @@ def test_an_interrupted_report_costs_no_bundle(
     "name", ["train", "train-source", "train-spoken-digits", "train-zebra-finch"]
 )
 def test_recipes_that_ship_are_valid(name: str) -> None:
-    path = Path(__file__).resolve().parents[1] / "configs" / f"{name}.yaml"
+    path = ROOT / "configs" / f"{name}.yaml"
     config = load_config(path)
     assert yaml.safe_load(path.read_text())["version"] == config.version

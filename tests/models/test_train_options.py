@@ -9,32 +9,33 @@ import onnx
 import pytest
 import soundfile
 import torch
-from tone_dataset import make_tone_dataset
+from bundles.tone_dataset import make_tone_dataset
+from repository import ROOT
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import Bundle, Manifest
-from neurovocal.models.classifier import Classifier
-from neurovocal.models.config import (
+from neurovocal.engine.contracts.bundle import Bundle, Manifest
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.classifier.graph import classifier_graph
+from neurovocal.models.classifier.network import Classifier
+from neurovocal.models.data.datasets import read_dataset
+from neurovocal.models.evaluation.evaluate import evaluate_bundle
+from neurovocal.models.evaluation.labelling import Labeller
+from neurovocal.models.rnn_rbm.graph import scoring_graph
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.toolkit.loop import StopFlag
+from neurovocal.models.toolkit.onnx_session import Session
+from neurovocal.models.toolkit.progress import Reporter
+from neurovocal.models.toolkit.recipe import (
     ClassifierConfig,
     RnnRbmConfig,
     TrainConfig,
     load_config,
 )
-from neurovocal.models.data import read_dataset
-from neurovocal.models.evaluate import evaluate_bundle
-from neurovocal.models.fit import StopFlag
-from neurovocal.models.graph_classifier import classifier_graph
-from neurovocal.models.graph_rnn_rbm import scoring_graph
-from neurovocal.models.labelling import Labeller
-from neurovocal.models.parity import Session
-from neurovocal.models.progress import Reporter
-from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.models.train import train_bundle
-from neurovocal.models.transfer import Origin
-from neurovocal.models.workplace import Job
+from neurovocal.models.training.train import train_bundle
+from neurovocal.models.training.transfer import Origin
+from neurovocal.models.training.workspace import Job
 
 FRONT_END = {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}}
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = ROOT / "configs"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from command import RECORDING, ROOT, Done, neurovocal
+from processes.cli_process import RECORDING, ROOT, Done, neurovocal
 
 BUNDLE = ROOT / "models" / "pretrained" / "bengalese-finch"
 

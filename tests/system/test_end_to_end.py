@@ -14,9 +14,9 @@ from threading import Thread
 import numpy as np
 import pytest
 import soundfile
-from command import NEUROVOCAL, RECORDING, neurovocal, running
-from patience import PATIENCE_S
-from virtual_audio import VirtualMicrophone, needs_virtual_audio
+from audio_devices.virtual_audio import VirtualMicrophone, needs_virtual_audio
+from processes.cli_process import NEUROVOCAL, RECORDING, neurovocal, running
+from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.client import Received, Subscriber
 

@@ -4,16 +4,15 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import StreamInfo
 from neurovocal.engine.testing import check_processor, song
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import StreamInfo
-
-ROOT = Path(__file__).parent.parent
 
 
 def run(*arguments: str, **environment: str) -> str:

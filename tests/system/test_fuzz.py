@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from repository import ROOT
 
-from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.journal import runs
-from neurovocal.models.data import read_dataset
+from neurovocal.models.data.datasets import read_dataset
 
-BENCH = Path(__file__).resolve().parents[1] / "bench"
+BENCH = ROOT / "bench" / "reliability"
 sys.path.insert(0, str(BENCH))
 import fuzz  # noqa: E402
 import fuzz_parsers  # noqa: E402
@@ -45,7 +46,7 @@ def test_a_parser_that_fails_is_found_out() -> None:
 
     finding = fuzz.feed(fuzz_parsers.Parser(take, [b"x"]), b"x")
     assert finding is not None
-    assert finding.startswith("KeyError in tests/test_fuzz.py")
+    assert finding.startswith("KeyError in tests/system/test_fuzz.py")
 
 
 def dataset(folder: Path, table: bytes) -> Path:

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ["engine", "plugins", "models"]  # each may import those before it
 FORBIDDEN = {"torch", "onnxruntime", "onnx", "sounddevice", "zmq"}
 HEAVY = FORBIDDEN | {"soundfile", "soxr", "matplotlib", "crowsetta", "pandas"}
@@ -94,7 +94,7 @@ import importlib, pkgutil, sys
 import neurovocal.engine as package
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     importlib.import_module(module.name)
-from neurovocal.engine.registry import GROUPS, Registry
+from neurovocal.engine.contracts.plugin import GROUPS, Registry
 registry = Registry()
 for kind in GROUPS:
     for name in registry.names(kind):

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from neurovocal.engine.front_end import context_of
-from neurovocal.engine.manifest import Bundle, Manifest, load_bundle
-from neurovocal.engine.registry import Registry
+from neurovocal.engine.contracts.bundle import Bundle, Manifest, load_bundle
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.lane.offline import context_of
 
 bundle_app = typer.Typer(
     no_args_is_help=True, help="Look at a model bundle, or verify it."

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from neurovocal.engine import bounded_yaml
-from neurovocal.engine.control_client import Control
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.printable import printable
+from neurovocal.engine.client.control import Control
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support import safe_yaml
+from neurovocal.engine.support.text import printable
 
 _DEFAULT = "tcp://127.0.0.1:5557"
 _PATIENCE_S = 30.0  # a long recording takes a moment to be read
@@ -71,8 +71,8 @@ def _assignment(text: str) -> tuple[str, Any]:
     if not equals or not name:
         raise ConfigError(f"'{text}' is not NAME=VALUE, such as temperature=0.8")
     try:
-        return name, bounded_yaml.load(value)
-    except bounded_yaml.YamlError as error:
+        return name, safe_yaml.load(value)
+    except safe_yaml.YamlError as error:
         raise ConfigError(f"'{text}': the value cannot be read") from error
 
 

@@ -13,20 +13,21 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.hint import hint
-from neurovocal.engine.journal import runs
-from neurovocal.engine.journal_reading import (
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Sink
+from neurovocal.engine.contracts.types import KINDS, Label
+from neurovocal.engine.journal.reader import (
     Selection,
     count_earlier_hearings,
     count_messages,
     read_messages,
     streams_of,
 )
-from neurovocal.engine.protocols import Sink
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import KINDS, Label
+from neurovocal.engine.journal.store import runs
+from neurovocal.engine.support.text import hint
 
 ExportFormat = Literal["csv", "parquet", "jsonl", "raven", "audacity"]
 # Forms without a column for the run: times of two runs cannot be told apart.

@@ -9,10 +9,10 @@ import typer
 import yaml
 
 from neurovocal.engine.cli.session import plan_of
-from neurovocal.engine.config import load_config, parse_config
-from neurovocal.engine.errors import ConfigError, DeviceError
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.manifest import load_bundle
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.schema import load_config, parse_config
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.errors import ConfigError, DeviceError
 
 _NO_BUNDLE = "none"
 _PRESETS = (

@@ -8,16 +8,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from neurovocal.engine.build import build_lane
-from neurovocal.engine.cli.run import SetOption
+from neurovocal.engine.cli.commands.run import SetOption
 from neurovocal.engine.cli.session import plan_of
-from neurovocal.engine.config import MultiConfig, SingleConfig, load_config
-from neurovocal.engine.errors import ConfigError, DeviceError, PluginError
-from neurovocal.engine.faults.options import listed
-from neurovocal.engine.plan import Plan
-from neurovocal.engine.printable import printable
-from neurovocal.engine.protocols import Source
-from neurovocal.engine.registry import GROUPS, Kind, Plugin, Registry
+from neurovocal.engine.config.faults import listed
+from neurovocal.engine.config.plan import Plan
+from neurovocal.engine.config.schema import MultiConfig, SingleConfig, load_config
+from neurovocal.engine.contracts.errors import ConfigError, DeviceError, PluginError
+from neurovocal.engine.contracts.plugin import GROUPS, Kind, Plugin
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Source
+from neurovocal.engine.lane.builder import build_lane
+from neurovocal.engine.support.text import printable
 
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 

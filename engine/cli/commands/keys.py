@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.keys import (
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.wire.keys import (
     add_client,
     clients,
     key_problems,

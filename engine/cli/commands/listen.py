@@ -9,9 +9,8 @@ import msgspec
 import typer
 
 from neurovocal.engine.client import Received, Subscriber
-from neurovocal.engine.errors import NeurovocalError
-from neurovocal.engine.printable import printable
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.errors import NeurovocalError
+from neurovocal.engine.contracts.types import (
     Anchor,
     Control,
     Event,
@@ -24,7 +23,8 @@ from neurovocal.engine.types import (
     Stats,
     Trigger,
 )
-from neurovocal.engine.wire_events import array_of
+from neurovocal.engine.support.text import printable
+from neurovocal.engine.wire.headers import array_of
 
 # So long after the start a person is told that nothing has come.
 _PATIENCE_S = 2.0

@@ -8,12 +8,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from neurovocal.engine.cli.run import BlockLength
+from neurovocal.engine.cli.commands.run import BlockLength
 from neurovocal.engine.cli.session import plan_of_data, run_plan
-from neurovocal.engine.config import load_config
-from neurovocal.engine.lane_worker import LaneWorker
-from neurovocal.engine.runner import Runner
-from neurovocal.engine.types import Message
+from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.contracts.types import Message
+from neurovocal.engine.runtime.runner import Runner
+from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 
 TableFormat = Literal["csv", "raven", "audacity", "json"]
 

@@ -19,14 +19,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from neurovocal.engine.cli.run import SetOption
+from neurovocal.engine.cli.commands.run import SetOption
 from neurovocal.engine.cli.session import plan_of_parts
-from neurovocal.engine.config import find_config, parse_config
-from neurovocal.engine.errors import EXIT_CLEAN, EXIT_RUNTIME, ConfigError
-from neurovocal.engine.located import Located, read_located
-from neurovocal.engine.plan import Plan
-from neurovocal.engine.rehearsal.exercises import chosen
-from neurovocal.engine.rehearsal.programme import Programme, Wishes
+from neurovocal.engine.config.located_yaml import Located, read_located
+from neurovocal.engine.config.plan import Plan
+from neurovocal.engine.config.schema import find_config, parse_config
+from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_RUNTIME, ConfigError
+from neurovocal.engine.rehearsal.rehearsal import Programme, Wishes
+from neurovocal.engine.rehearsal.scenarios import chosen
 from neurovocal.engine.rehearsal.verdict import Row
 
 _WIDTH = 160

@@ -8,18 +8,19 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from neurovocal.engine.cli.run import BlockLength
+from neurovocal.engine.cli.commands.run import BlockLength
 from neurovocal.engine.cli.session import plan_of_parts, run_plan
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.errors import EXIT_RUNTIME, ConfigError
-from neurovocal.engine.faults.again import faults_again
-from neurovocal.engine.journal import RunRecord, read_events, runs
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.plan import DEFAULT_WANTS
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.replay import ReplayComparison, recalled
-from neurovocal.engine.runner import Runner
-from neurovocal.engine.timebase import SystemClock
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.plan import DEFAULT_WANTS
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import EXIT_RUNTIME, ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.faults.replay import faults_again
+from neurovocal.engine.journal.replay import ReplayComparison, recalled
+from neurovocal.engine.journal.store import RunRecord, read_events, runs
+from neurovocal.engine.runtime.runner import Runner
 
 _SHOWN = 5
 _ORIGIN = re.compile(r"^# configuration: (.*)$", re.MULTILINE)

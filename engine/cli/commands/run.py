@@ -7,9 +7,9 @@ import typer
 
 from neurovocal.engine.cli.display import LineDisplay, TableDisplay
 from neurovocal.engine.cli.session import Display, is_terminal, plan_of, run_plan
-from neurovocal.engine.config import load_config
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.plan import Plan
+from neurovocal.engine.config.plan import Plan
+from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.contracts.errors import ConfigError
 
 SetOption = Annotated[
     list[str] | None,

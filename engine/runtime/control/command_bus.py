@@ -4,15 +4,21 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, TypeAlias
 
-from neurovocal.engine.channel import Channel
-from neurovocal.engine.errors import NeurovocalError
-from neurovocal.engine.hint import hint
-from neurovocal.engine.lane_worker import LaneWorker
-from neurovocal.engine.orders import Act, CommandError, Order, Wish
-from neurovocal.engine.protocols import Controllable
-from neurovocal.engine.registry import Options
-from neurovocal.engine.requests import OWN_COMMANDS, VERSION, Request, checked, id_of
-from neurovocal.engine.swap import SwapArguments, Swapper
+from neurovocal.engine.contracts.errors import CommandError, NeurovocalError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.stages import Controllable, Wish
+from neurovocal.engine.runtime.control.requests import (
+    OWN_COMMANDS,
+    VERSION,
+    Request,
+    checked,
+    id_of,
+)
+from neurovocal.engine.runtime.control.swap import SwapArguments, Swapper
+from neurovocal.engine.runtime.workers.channel import Channel
+from neurovocal.engine.runtime.workers.command_queue import Act, Order
+from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
+from neurovocal.engine.support.text import hint
 
 Reply: TypeAlias = dict[str, Any]
 

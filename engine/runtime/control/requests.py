@@ -5,9 +5,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from neurovocal.engine.hint import hint
-from neurovocal.engine.orders import CommandError
-from neurovocal.engine.registry import Options
+from neurovocal.engine.contracts.errors import CommandError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.support.text import hint
 
 VERSION = 1
 # What commands of the engine itself are called; models have more.

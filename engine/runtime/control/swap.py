@@ -14,16 +14,15 @@ from typing import Any
 
 from pydantic import Field
 
-from neurovocal.engine.channel import Channel
-from neurovocal.engine.config import LaneConfig
-from neurovocal.engine.decision import Decision
-from neurovocal.engine.lane import Lane
-from neurovocal.engine.lane_worker import BuildLane, LaneWorker
-from neurovocal.engine.orders import CommandError, Order
-from neurovocal.engine.plan import LanePlan, Plan
-from neurovocal.engine.registry import Options
-from neurovocal.engine.set_off import rehearse
-from neurovocal.engine.succession import Succession
+from neurovocal.engine.config.plan import LanePlan, Plan
+from neurovocal.engine.config.schema import LaneConfig
+from neurovocal.engine.contracts.errors import CommandError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.lane.lane import Lane
+from neurovocal.engine.lane.shadow import Decision, Succession
+from neurovocal.engine.runtime.workers.channel import Channel
+from neurovocal.engine.runtime.workers.command_queue import Order, rehearse
+from neurovocal.engine.runtime.workers.lane_worker import BuildLane, LaneWorker
 
 log = logging.getLogger("neurovocal")
 

@@ -6,7 +6,7 @@ from threading import Event as Flag
 from threading import Thread
 from typing import Any
 
-from neurovocal.engine.protocols import Control
+from neurovocal.engine.contracts.stages import Control
 
 log = logging.getLogger("neurovocal")
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from neurovocal.engine.lane import Lane
-from neurovocal.engine.privacy import AudioGate, NoAudio
-from neurovocal.engine.protocols import Controllable
-from neurovocal.engine.signal_health import SignalHealth
-from neurovocal.engine.timebase import TimeBase
-from neurovocal.engine.types import Anchor, Block, Gap, Message, StreamInfo
+from neurovocal.engine.audio.signal_checks import SignalHealth
+from neurovocal.engine.audio.timeline import TimeBase
+from neurovocal.engine.contracts.stages import Controllable
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, Message
+from neurovocal.engine.lane.lane import Lane
+from neurovocal.engine.runtime.workers.privacy import AudioGate, NoAudio
 
 
 @dataclass(slots=True, eq=False)
@@ -40,12 +40,6 @@ class Channel:
         """Note how loud it is."""
         peak = float(np.abs(block.samples).max(initial=0.0))
         self.level_db = 20.0 * float(np.log10(peak)) if peak > 0 else -np.inf
-
-
-def stream_of(source: StreamInfo, index: int) -> str:
-    """Name of a channel's own stream: nothing is ever mixed."""
-    suffix = f".ch{index + 1}" if source.channels > 1 else ""
-    return source.stream + suffix
 
 
 def inherit(before: Lane, after: Lane) -> None:

@@ -1,46 +1,22 @@
 """Commands on their way to a lane's thread, and their answers on the way back."""
 
+import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Event as Flag
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
-from neurovocal.engine.channel import Channel
-from neurovocal.engine.errors import NeurovocalError
-from neurovocal.engine.lane import Lane
-from neurovocal.engine.types import Control
+from neurovocal.engine.contracts.errors import CommandError, NeurovocalError
+from neurovocal.engine.contracts.stages import Recalled, Wish
+from neurovocal.engine.contracts.types import Control, Health, Trigger
+from neurovocal.engine.lane.lane import Lane
+from neurovocal.engine.runtime.workers.channel import Channel
 
 # A person or a program steers; nobody needs more commands waiting than this.
 _MOST_WAITING = 16
-
-
-class CommandError(NeurovocalError):
-    """A command was refused; nothing has changed."""
-
-
 Act = Callable[[Channel], Any]
 Report = Callable[[Control, Channel], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a command asks of the models of a lane, as it is published and kept.
-
-    Parameters
-    ----------
-    command : str
-        Such as ``set``.
-    model : str
-        Plugin name or place in the configuration's list; empty: of no model.
-    arguments : mapping
-        JSON values.
-    """
-
-    command: str
-    model: str
-    arguments: Mapping[str, Any]
 
 
 class Order:
@@ -159,14 +135,6 @@ class Inbox:
             self._orders.popleft().refuse(CommandError("the lane has ended"))
 
 
-class Recalled(NamedTuple):
-    """A command as a journal kept it."""
-
-    stream: str
-    sample: int
-    wish: Wish
-
-
 class Script(Inbox):
     """Commands of a recorded run, each at the position where it took effect.
 
@@ -197,3 +165,42 @@ class Script(Inbox):
                 order = self._make(waiting.popleft().wish, channel)
                 yield order, [channel]
                 order.wait(0.0)  # nobody else would hear of a failure
+
+
+# Makes the order that a wish stands for, or says why it cannot.
+Recall: TypeAlias = Callable[[Wish, Channel], Order]
+log = logging.getLogger("neurovocal")
+
+
+def rehearse(channels: Sequence[Channel], recall: Recall | None) -> None:
+    """Find out now whether what triggers are to set can be set.
+
+    Raises
+    ------
+    NeurovocalError
+        It cannot; one sentence says why.
+    """
+    for channel in channels:
+        for watcher in channel.lane.watchers:
+            wish: Wish | None = getattr(watcher.stage, "wish", None)
+            if wish is not None and recall is not None:
+                recall(wish, channel)
+
+
+def set_off(trigger: Trigger, channel: Channel, recall: Recall | None) -> Health | None:
+    """Set what a trigger sets, before more is heard: at the same sample always.
+
+    The trigger itself says so; there is no `Control` event besides, which a
+    replay would carry out twice. What goes wrong is returned.
+    """
+    if trigger.decision != "act" or not trigger.model or recall is None:
+        return None
+    try:
+        order = recall(Wish("set", trigger.model, trigger.arguments), channel)
+        order.carry_out([channel], lambda event, channel: None)
+        order.wait(0.0)
+    except NeurovocalError as error:
+        log.warning("trigger '%s' set nothing: %s", trigger.trigger, error)
+        name = f"trigger '{trigger.trigger}'"
+        return Health(name, "lossy", f"it set nothing: {error}")
+    return None

@@ -7,24 +7,13 @@ from dataclasses import replace
 from threading import Event as Flag
 from threading import Thread
 
-from neurovocal.engine.channel import Channel, inherit, pieces, stream_of
-from neurovocal.engine.dispatch import Dispatcher
-from neurovocal.engine.errors import EndOfStream, NeurovocalError, StageError
-from neurovocal.engine.lane import Lane, Step
-from neurovocal.engine.lane_events import LaneEvents
-from neurovocal.engine.lane_figures import STALLED, figures_of
-from neurovocal.engine.lane_pulse import LanePulse
-from neurovocal.engine.lane_signal import LaneSignal
-from neurovocal.engine.orders import Inbox
-from neurovocal.engine.outlet import MakeGate, Outlet, everything
-from neurovocal.engine.protocols import Source
-from neurovocal.engine.revival import Revival
-from neurovocal.engine.set_off import Recall, rehearse
-from neurovocal.engine.signal_health import SignalOptions
-from neurovocal.engine.source_shell import SourceShell
-from neurovocal.engine.supervise import Calls, OnError
-from neurovocal.engine.timebase import NS, Clock, TimeBase
-from neurovocal.engine.types import (
+from neurovocal.engine.audio.signal_checks import SignalOptions
+from neurovocal.engine.audio.timeline import TimeBase
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.errors import EndOfStream, NeurovocalError, StageError
+from neurovocal.engine.contracts.options import OnError
+from neurovocal.engine.contracts.stages import Source
+from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
     Event,
@@ -32,7 +21,23 @@ from neurovocal.engine.types import (
     Health,
     HealthState,
     StreamInfo,
+    stream_of,
 )
+from neurovocal.engine.lane.lane import Lane, Step
+from neurovocal.engine.runtime.workers.audio_release import MakeGate, Outlet, everything
+from neurovocal.engine.runtime.workers.channel import Channel, inherit, pieces
+from neurovocal.engine.runtime.workers.command_queue import Inbox, Recall, rehearse
+from neurovocal.engine.runtime.workers.lane_publisher import LaneEvents
+from neurovocal.engine.runtime.workers.publisher import Dispatcher
+from neurovocal.engine.runtime.workers.recovery import Revival
+from neurovocal.engine.runtime.workers.source_reader import SourceShell
+from neurovocal.engine.runtime.workers.telemetry import (
+    STALLED,
+    LanePulse,
+    LaneSignal,
+    figures_of,
+)
+from neurovocal.engine.support.calls import Calls
 
 log = logging.getLogger("neurovocal")
 

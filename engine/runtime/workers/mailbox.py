@@ -3,9 +3,10 @@
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from threading import Condition
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
-WhenFull: TypeAlias = Literal["block", "drop_oldest"]
+from neurovocal.engine.contracts.options import WhenFull
+
 ItemT = TypeVar("ItemT")
 
 

@@ -8,23 +8,28 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-from neurovocal.engine.protocols import Gate, Verdict
-from neurovocal.engine.types import Block, Gap, Health, Withheld
+from neurovocal.engine.contracts.options import Mode
+from neurovocal.engine.contracts.stages import Gate, Verdict
+from neurovocal.engine.contracts.types import (
+    Block,
+    Gap,
+    Health,
+    Withheld,
+)
 
 log = logging.getLogger("neurovocal")
-
-Mode: TypeAlias = Literal["off", "gate", "labels_only"]
 Released: TypeAlias = Block | Withheld | Health
-
 STAGE = "privacy gate"
 VOICE = "human voice"
 FAILED = "the privacy gate failed"
 LABELS_ONLY = "labels only"
+
 # A gate that takes more than this share of a live source's time is too slow: labels
 # come first.
 _MOST_LOAD = 0.5
+
 # After a failure it is tried again when so much more audio has come.
 _PAUSE_S = 10.0
 

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from itertools import count
 from threading import Lock
 
-from neurovocal.engine.sink_health import SinkHealth
-from neurovocal.engine.sink_worker import SinkWorker
-from neurovocal.engine.timebase import TimeBase
-from neurovocal.engine.types import (
+from neurovocal.engine.audio.timeline import TimeBase
+from neurovocal.engine.contracts.types import (
     Event,
     Health,
     Ledger,
@@ -18,6 +16,7 @@ from neurovocal.engine.types import (
     kind_of,
     sample_of,
 )
+from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
 
 
 class Numbers:

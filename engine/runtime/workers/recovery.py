@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from neurovocal.engine.channel import Channel, inherit
-from neurovocal.engine.errors import StageError
-from neurovocal.engine.lane import Lane, Step
-from neurovocal.engine.supervise import Backoff
-from neurovocal.engine.timebase import NS, Clock
-from neurovocal.engine.types import Anchor, Block, Event, Gap, Health
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.errors import StageError
+from neurovocal.engine.contracts.types import Anchor, Block, Event, Gap, Health
+from neurovocal.engine.lane.lane import Lane, Step
+from neurovocal.engine.runtime.workers.channel import Channel, inherit
+from neurovocal.engine.support.calls import Backoff
 
 log = logging.getLogger("neurovocal")
 

@@ -3,26 +3,160 @@
 import logging
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from threading import Event as Flag
-from threading import Thread
+from threading import Lock, Thread
 from typing import Literal
 
-from neurovocal.engine.buffers import Closed, Mailbox
-from neurovocal.engine.errors import NeurovocalError, StageError
-from neurovocal.engine.protocols import Sink
-from neurovocal.engine.sink_shell import Replaced, SinkShell
-from neurovocal.engine.supervise import Backoff, Calls, OnError
-from neurovocal.engine.timebase import Clock
-from neurovocal.engine.types import BULK_KINDS, Message
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.errors import NeurovocalError, StageError
+from neurovocal.engine.contracts.options import OnError
+from neurovocal.engine.contracts.stages import Sink
+from neurovocal.engine.contracts.types import (
+    BULK_KINDS,
+    Health,
+    Message,
+)
+from neurovocal.engine.runtime.workers.mailbox import Closed, Mailbox
+from neurovocal.engine.support.calls import Backoff, Calls
+
+_FLUSH_S = 1.0
+_STOP_LOOK_S = 0.1
+
+
+class Replaced(BaseException):
+    """The call hung, and another thread has taken the place of its own since."""
+
+
+class SinkShell:
+    """The sink as its thread calls it.
+
+    Every method that calls the sink raises `Replaced` when that took so long that the
+    thread was given up: then the shell is another thread's.
+
+    Parameters
+    ----------
+    name : str
+        Name in logs.
+    sink : Sink
+        The sink.
+    clock : Clock
+        For the pauses between attempts to open it again.
+    stopping : Flag
+        Set when a sink that is closed is not to be opened any more.
+
+    Attributes
+    ----------
+    sink : Sink
+        The present one.
+    calls : Calls
+        Of the present thread.
+    lock : Lock
+        Held while a call returns, and while another thread takes over.
+    down : bool
+        Whether it failed and is not open again yet.
+    failing : bool
+        Whether the last write or flush failed: it is said once, not each time.
+    failures : int
+        How often it began to fail.
+    errors : int
+        Calls that failed.
+    trouble : str
+        Sentence of the last failure, also when it is over.
+    """
+
+    def __init__(self, name: str, sink: Sink, clock: Clock, stopping: Flag) -> None:
+        self.sink = sink
+        self.calls = Calls()
+        self.lock = Lock()
+        self.down = False
+        self.failing = False
+        self.failures = 0
+        self.errors = 0
+        self.trouble = ""
+        self._name = name
+        self._clock = clock
+        self._stopping = stopping
+
+    def write(self, message: Message) -> Exception | None:
+        """Write one message; what went wrong, or None."""
+        try:
+            self._call(lambda: self.sink.write(message))
+        except Exception as error:
+            self.errors += 1
+            return error
+        self.failing = False
+        return None
+
+    def flush(self) -> Exception | None:
+        """Make safe what was written; what went wrong, or None."""
+        try:
+            self._call(lambda: self.sink.flush(_FLUSH_S))
+        except Exception as error:
+            return error
+        self.failing = False
+        return None
+
+    def reopen(self, backoff: Backoff) -> bool:
+        """Open the sink again, as often as it takes; False if asked to stop."""
+        self.down = True
+        while True:
+            try:
+                self._call(self.sink.close)
+            except Exception as error:
+                log.warning("%s failed while closing: %s", self._name, error)
+            self._pause(backoff.pause_s())
+            if self._stopping.is_set():
+                return False
+            try:
+                self._call(self.sink.open)
+            except Exception as error:
+                self.errors += 1
+                log.warning("%s cannot be opened again yet: %s", self._name, error)
+            else:
+                self.down = False
+                log.warning("%s is open again", self._name)
+                return True
+
+    def warn(self, what: str, error: Exception) -> None:
+        """Log the first failure in a row; the others are counted."""
+        self.trouble = str(error)
+        if not self.failing:
+            self.failures += 1
+            log.warning("%s %s: %s", self._name, what, error)
+        self.failing = True
+
+    def _call(self, work: Callable[[], None]) -> None:
+        calls = self.calls
+        calls.entered += 1
+        try:
+            work()
+        except Exception:
+            raise
+        except BaseException as error:  # a SystemExit of a plugin is a failure
+            raise StageError(repr(error)) from error
+        finally:
+            with self.lock:
+                calls.returned += 1
+                replaced = calls is not self.calls
+            if replaced:
+                raise Replaced
+
+    def _pause(self, seconds: float) -> None:
+        until = self._clock.monotonic_ns() + round(seconds * NS)
+        while not self._stopping.is_set():
+            if self._clock.wait_until(until, _STOP_LOOK_S):
+                return
+
 
 log = logging.getLogger("neurovocal")
-
 _IDLE_S = 0.25
+
 # A sink has this long to close, whatever else has used up the time for that.
 _CLOSE_S = 1.0
 _LOOK_S = 0.1
+
 # A sink that hangs leaves its thread behind; after so many, the last one is waited for.
 _MOST_LEFT_BEHIND = 3
 
@@ -324,3 +458,60 @@ class SinkWorker:
         self.error = StageError(f"{self.name} failed: {sentence}")
         self.mailbox.discard()
         self.failed.set()
+
+
+_DOWN = ("restarting", "failed")
+
+
+class SinkHealth:
+    """Notices changes between two looks, a second or so apart.
+
+    A sink that is down cannot say so itself: its state is told to all others.
+
+    Parameters
+    ----------
+    sinks : sequence of SinkWorker
+        Those of one lane.
+    """
+
+    def __init__(self, sinks: Sequence[SinkWorker]) -> None:
+        self._sinks = sinks
+        self._states: dict[str, str] = {}
+        self._dropped: dict[str, int] = {}
+        self._failures: dict[str, int] = {}
+
+    def changes(self) -> Iterator[Health]:
+        """Health events for the sinks whose state is not what it was."""
+        for sink in self._sinks:
+            failed = self._has_failed(sink)
+            now = self._look(sink, failed)
+            before = self._states.get(sink.name, "healthy")
+            if failed and now.state not in _DOWN and before not in _DOWN:
+                before = "restarting"
+                yield Health(
+                    sink.name, "restarting", f"{sink.shell.trouble}; it goes on"
+                )
+            self._states[sink.name] = now.state
+            if now.state != before:
+                yield now
+
+    def _has_failed(self, sink: SinkWorker) -> bool:
+        """Whether it has failed since the last look; it may have recovered, too."""
+        before = self._failures.get(sink.name, 0)
+        self._failures[sink.name] = sink.shell.failures
+        return sink.shell.failures != before
+
+    def _look(self, sink: SinkWorker, failed: bool) -> Health:
+        dropped = sink.mailbox.dropped.total()
+        more = dropped - self._dropped.get(sink.name, 0)
+        self._dropped[sink.name] = dropped
+        if sink.trouble is not None:
+            state, sentence = sink.trouble
+            return Health(sink.name, state, f"{sentence}; {dropped} messages lost")
+        if more and not failed:
+            return Health(
+                sink.name, "lossy", f"it cannot keep up: {dropped} messages lost"
+            )
+        return Health(
+            sink.name, "healthy", f"it works again; {dropped} messages were lost"
+        )

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.measure import runs_above
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.toolkit.measures import runs_above
 
 _SMOOTHED_FRAMES = 3
+
 # A break of at most this many frames is inside a segment; a shorter sound is none.
 _LONGEST_BREAK = 2
 _SHORTEST_SEGMENT = 6
@@ -72,3 +73,97 @@ def largest_gap(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
     at = np.unique(np.concatenate([a, b]))
     shares = [np.searchsorted(np.sort(x), at, "right") / len(x) for x in (a, b)]
     return float(np.abs(shares[0] - shares[1]).max())
+
+
+WINDOW_FRAMES = 64
+_HOP = WINDOW_FRAMES // 2
+
+
+def spectrum_distance(a: Sequence[Float32], b: Sequence[Float32]) -> float:
+    """Root mean square over the bins of the difference of the mean frames."""
+    difference = np.concatenate(list(a)).mean(0) - np.concatenate(list(b)).mean(0)
+    return float(np.sqrt(np.square(difference, dtype=np.float64).mean()))
+
+
+def modulation_spectrum(songs: Sequence[Float32]) -> NDArray[np.float64]:
+    """Logarithm of the mean power of two-dimensional Fourier transforms.
+
+    Over Hann-windowed stretches of `WINDOW_FRAMES` frames, half overlapping, less
+    the mean level: how fast, and how closely spaced in frequency, song changes
+    (N. C. Singh and F. E. Theunissen, "Modulation spectra of natural sounds",
+    Journal of the Acoustical Society of America 114, 2003).
+
+    Returns
+    -------
+    float64[n_values]
+        Without the constant term; empty when every song is too short.
+    """
+    window = np.hanning(WINDOW_FRAMES + 2)[1:-1, None]
+    power, count = np.zeros(0), 0
+    for song in songs:
+        for first in range(0, len(song) - WINDOW_FRAMES + 1, _HOP):
+            part = song[first : first + WINDOW_FRAMES].astype(np.float64)
+            found = np.square(np.abs(np.fft.rfft2((part - part.mean()) * window)))
+            power = power + found if count else found
+            count += 1
+    if not count:
+        return np.zeros(0)
+    return np.log(power / count + 1e-9).ravel()[1:]
+
+
+def modulation_correlation(a: Sequence[Float32], b: Sequence[Float32]) -> float:
+    """Pearson correlation of two modulation spectra; NaN where one is empty."""
+    one, other = modulation_spectrum(a), modulation_spectrum(b)
+    if not len(one) or len(one) != len(other):
+        return float("nan")
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+PairCounts = NDArray[np.float64]
+
+
+def pair_counts(sequences: Sequence[Sequence[int]], n_units: int) -> PairCounts:
+    """How often unit j follows unit i, float64[n_units, n_units]."""
+    table = np.zeros((n_units, n_units))
+    for sequence in sequences:
+        np.add.at(table, (list(sequence[:-1]), list(sequence[1:])), 1.0)
+    return table
+
+
+def order_0(pairs: PairCounts) -> PairCounts:
+    """Pairs of the same units in no order."""
+    table: PairCounts = np.outer(pairs.sum(1), pairs.sum(0)) / max(pairs.sum(), 1.0)
+    return table
+
+
+def divergence_bits(a: PairCounts, b: PairCounts) -> float:
+    """Jensen-Shannon divergence of two tables of counts; NaN where one is empty."""
+    if not a.sum() or not b.sum():
+        return float("nan")
+    p, q = a.ravel() / a.sum(), b.ravel() / b.sum()
+    middle = (p + q) / 2
+    return float((_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2)
+
+
+def gain_nats(found: PairCounts, pairs: PairCounts) -> float:
+    """How much better the bird's transitions explain found ones than order 0 does.
+
+    Mean over the found pairs of ``log p(j | i) - log p(j)``, in nats, with half a
+    count added to each of the bird's pairs: above 0, the order helps.
+
+    Parameters
+    ----------
+    found, pairs : float64[n_units, n_units]
+        Counts of the song that is judged, and of the bird's.
+    """
+    if not found.sum():
+        return float("nan")
+    smoothed = pairs + 0.5
+    given = smoothed / smoothed.sum(1, keepdims=True)
+    alone = smoothed.sum(0) / smoothed.sum()
+    return float((found * np.log(given / alone)).sum() / found.sum())
+
+
+def _relative_entropy(p: PairCounts, q: PairCounts) -> float:
+    here = p > 0
+    return float((p[here] * np.log2(p[here] / q[here])).sum())

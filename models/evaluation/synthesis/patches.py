@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.types import Float32
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
 
 PATCH_FRAMES = 16
 N_COMPONENTS = 32

@@ -5,13 +5,37 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.types import Float32
-from neurovocal.models.data import Recording
-from neurovocal.models.progress import Watch
-from neurovocal.models.synthesis.material import (
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.data.datasets import Recording
+from neurovocal.models.evaluation.synthesis.measures import (
+    FrameDetector,
+    PairCounts,
+    divergence_bits,
+    gain_nats,
+    largest_gap,
+    modulation_correlation,
+    order_0,
+    pair_counts,
+    spectrum_distance,
+)
+from neurovocal.models.evaluation.synthesis.patches import (
+    PatchSpace,
+    Points,
+    frechet_distance,
+    nearest_repeats,
+    spread,
+)
+from neurovocal.models.evaluation.synthesis.references import (
+    ORDER,
+    LinearProcess,
+    shuffled,
+)
+from neurovocal.models.evaluation.synthesis.songs import (
     SegmentClassifier,
     Song,
     cut_evenly,
@@ -20,27 +44,8 @@ from neurovocal.models.synthesis.material import (
     starts_of,
     unit_sequences,
 )
-from neurovocal.models.synthesis.patches import (
-    PatchSpace,
-    Points,
-    frechet_distance,
-    nearest_repeats,
-    spread,
-)
-from neurovocal.models.synthesis.references import ORDER, LinearProcess, shuffled
-from neurovocal.models.synthesis.segments import FrameDetector, largest_gap
-from neurovocal.models.synthesis.spectra import (
-    modulation_correlation,
-    spectrum_distance,
-)
-from neurovocal.models.synthesis.transitions import (
-    Table,
-    divergence_bits,
-    gain_nats,
-    order_0,
-    pair_counts,
-)
-from neurovocal.plugins._sampler import Feedback
+from neurovocal.models.toolkit.progress import Watch
+from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
 
 Show = Callable[[str, Sequence[Float32]], None]
 N_SEQUENCES = 8
@@ -105,7 +110,7 @@ class Judge:
         bundle: Bundle,
         known: Sequence[Song],
         held_out: Sequence[Song],
-        pairs: Table | None,
+        pairs: PairCounts | None,
     ) -> None:
         front_end = bundle.manifest.front_end
         self._frames_per_s = front_end.sample_rate / front_end.hop_length
@@ -145,7 +150,7 @@ class Judge:
         return figures
 
     def _judge_units(
-        self, songs: Sequence[Float32], classifier: SegmentClassifier, pairs: Table
+        self, songs: Sequence[Float32], classifier: SegmentClassifier, pairs: PairCounts
     ) -> dict[str, float]:
         sequences: list[list[int]] = []
         posteriors: list[float] = []
@@ -274,7 +279,7 @@ def _own_figures(judge: Judge, held_out: Sequence[Song]) -> dict[str, float]:
     return {k: v for k, v in figures.items() if not k.startswith(of_itself)}
 
 
-def _pairs_of(bundle: Bundle, known: Sequence[Recording]) -> Table | None:
+def _pairs_of(bundle: Bundle, known: Sequence[Recording]) -> PairCounts | None:
     """The bird's annotated transitions, if the bundle has names for its units."""
     spec = bundle.manifest.classifier
     if spec is None:
@@ -291,3 +296,42 @@ def _plain(figures: dict[str, float]) -> dict[str, float | None]:
 
 def _number(value: float) -> float | None:
     return round(float(value), 4) if np.isfinite(value) else None
+
+
+_NAMES = {
+    "frechet_distance": "Fréchet distance",
+    "units_per_s": "units per second",
+    "duration_median_ms": "median duration, ms",
+    "duration_ks": "durations, KS",
+    "spectrum_distance": "mean spectrum, RMS",
+    "modulation_correlation": "modulation, corr.",
+    "spread_ratio": "spread, of real",
+    "repeats_percent": "repeats, %",
+    "sure_percent": "sure labels, %",
+    "transition_divergence_bits": "transitions, bits",
+    "transition_gain_nats": "order, nats",
+}
+
+
+def print_quality(quality: dict[str, Any], console: Console | None = None) -> None:
+    """Print a column for each kind of song, and a line on what was compared."""
+    console = console or Console(highlight=False)
+    table = Table(title="synthesis", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    columns = {"held-out": quality["held_out"], **quality["rows"]}
+    for title in columns:
+        # Two short lines take less room than a long one.
+        table.add_column(title.replace("_", "\n"), justify="right", vertical="bottom")
+    for key, name in _NAMES.items():
+        cells = [figures.get(key) for figures in columns.values()]
+        if any(cell is not None for cell in cells):
+            table.add_row(name, *("" if c is None else f"{c:.3g}" for c in cells))
+    console.print(table)
+    bits = quality["order_0_divergence_bits"]
+    console.print(
+        f"{quality['seconds']:g} s drawn per column, seed {quality['seed']}; compared "
+        f"with {quality['held_out_recordings']} held-out recordings "
+        f"({quality['against']}); real: {quality['known_recordings']} known ones"
+        + ("" if bits is None else f"; transitions in no order: {bits:.3g} bits"),
+        markup=False,
+    )

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neurovocal.engine.types import Float32
-from neurovocal.models.measure import LinearPredictor
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.toolkit.measures import LinearPredictor
 
 ORDER = 8
 

@@ -7,16 +7,16 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.types import Float32
-from neurovocal.models.data import Recording
-from neurovocal.models.frames import read_samples, targets_of
-from neurovocal.models.parity import Session
-from neurovocal.models.split import Units
-from neurovocal.plugins._decision import Decision
-from neurovocal.plugins._sampler import Feedback, Sampler, sampling_graph
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.frames import read_samples, targets_of
+from neurovocal.models.data.split import Units
+from neurovocal.models.toolkit.onnx_session import Session
+from neurovocal.plugins.models.classifier.decision import Decision
+from neurovocal.plugins.models.rnn_rbm.sampler import Feedback, Sampler, sampling_graph
 
 # Silence kept around song, and real frames heard before the first drawn one.
 _KEPT_S = 0.1

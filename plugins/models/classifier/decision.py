@@ -26,8 +26,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neurovocal.engine.manifest import ClassifierSpec
-from neurovocal.plugins._posterior_history import Float64
+from neurovocal.engine.contracts.bundle import ClassifierSpec
+from neurovocal.plugins.models.history import Float64
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from neurovocal.engine.manifest import Bundle, ForecastSpec
-from neurovocal.engine.types import Float32, Forecast, ForecastStatus
-from neurovocal.plugins._onnx import Golden, Graph, finite
-from neurovocal.plugins._posterior_history import Float64
+from neurovocal.engine.contracts.bundle import Bundle, ForecastSpec
+from neurovocal.engine.contracts.types import Float32, Forecast, ForecastStatus
+from neurovocal.plugins.models.history import Float64
+from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 
 
 def gap_bin(gap_ms: float, edges: Sequence[float]) -> Float32:

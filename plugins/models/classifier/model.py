@@ -1,7 +1,7 @@
 """Frame-wise classifier: posteriors per frame, a label per segment.
 
 A segment's label is decided by the frames whose centres lie in it, by all of them or
-by the last one, as the bundle says; the rule is in `neurovocal.plugins._decision`.
+by the last one, as the bundle says; the rule is in `decision`.
 """
 
 from collections.abc import Iterable
@@ -11,10 +11,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.errors import BundleError
-from neurovocal.engine.protocols import ModelItem
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.stages import ModelItem
+from neurovocal.engine.contracts.types import (
     Event,
     Frames,
     Gap,
@@ -24,11 +25,11 @@ from neurovocal.engine.types import (
     Onset,
     Posteriors,
 )
-from neurovocal.plugins._decision import Decision
-from neurovocal.plugins._forecast import Forecaster
-from neurovocal.plugins._frame_network import FrameNetwork
-from neurovocal.plugins._onnx import bundle_of, fit_problems
-from neurovocal.plugins._posterior_history import Float64, PosteriorHistory
+from neurovocal.plugins.models.classifier.decision import Decision
+from neurovocal.plugins.models.classifier.forecast import Forecaster
+from neurovocal.plugins.models.classifier.network import FrameNetwork
+from neurovocal.plugins.models.history import Float64, PosteriorHistory
+from neurovocal.plugins.models.onnx.session import bundle_of, fit_problems
 
 # Posteriors kept beyond the detector's look-ahead.
 _MARGIN_S = 1.0

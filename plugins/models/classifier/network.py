@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from neurovocal.engine.errors import BundleError
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._onnx import Golden, Graph, finite
-from neurovocal.plugins._posterior_history import Float64
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.plugins.models.history import Float64
+from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 
 
 class FrameNetwork:

@@ -7,12 +7,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import BundleError
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._npz import read_npz
-from neurovocal.plugins._onnx_scan import forbidden_parts
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.plugins.models.onnx.scan import forbidden_parts
+from neurovocal.plugins.storage.npz import read_npz
 
 Shape: TypeAlias = tuple[int | None, ...]  # None: any length
 

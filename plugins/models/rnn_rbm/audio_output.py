@@ -1,7 +1,7 @@
 """Synthesized frames to events of sound: pieces begin, go on and end."""
 
-from neurovocal.engine.types import Audio, Synthesis
-from neurovocal.plugins._voice import Voice
+from neurovocal.engine.contracts.types import Audio, Synthesis
+from neurovocal.plugins.features.inverse import Voice
 
 
 class Sounding:

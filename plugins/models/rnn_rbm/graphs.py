@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from neurovocal.engine.manifest import Bundle, RnnRbmSpec
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._npz import read_npz
-from neurovocal.plugins._onnx import Golden, Graph, finite
+from neurovocal.engine.contracts.bundle import Bundle, RnnRbmSpec
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
+from neurovocal.plugins.storage.npz import read_npz
 
 
 def scoring_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:

@@ -3,7 +3,7 @@
 The model is a restricted Boltzmann machine whose biases a recurrent network sets
 anew for each frame, from all frames before it (Boulanger-Lewandowski, Bengio and
 Vincent, 2012). Surprise is how far a frame lies from what the model expected after
-its past (`neurovocal.plugins._divergence`), over a running baseline. Its free energy
+its past (see `surprise`), over a running baseline. Its free energy
 says the same only up to the log partition function, and can be had instead.
 """
 
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import BundleError, ConfigError
-from neurovocal.engine.protocols import ModelItem
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.errors import BundleError, ConfigError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.stages import ModelItem
+from neurovocal.engine.contracts.types import (
     Event,
     Float32,
     Frames,
@@ -26,21 +27,25 @@ from neurovocal.engine.types import (
     Onset,
     Surprise,
 )
-from neurovocal.plugins._baseline import Baseline
-from neurovocal.plugins._divergence import Divergence
-from neurovocal.plugins._onnx import Golden, bundle_of, finite, fit_problems
-from neurovocal.plugins._prime import past_of_recording
-from neurovocal.plugins._rnn_rbm_graphs import (
+from neurovocal.plugins.features.inverse import Voice
+from neurovocal.plugins.models.onnx.session import (
+    Golden,
+    bundle_of,
+    finite,
+    fit_problems,
+)
+from neurovocal.plugins.models.rnn_rbm.audio_output import Sounding
+from neurovocal.plugins.models.rnn_rbm.graphs import (
     check_golden,
     error_variance,
     scoring_graph,
 )
-from neurovocal.plugins._rnn_rbm_options import FIXED, PrimeOptions, RnnRbmOptions
-from neurovocal.plugins._sampler import Sampler, sampling_graph
-from neurovocal.plugins._song import Past
-from neurovocal.plugins._sounding import Sounding
-from neurovocal.plugins._synthesis import Setting, Synthesizer
-from neurovocal.plugins._voice import Voice
+from neurovocal.plugins.models.rnn_rbm.options import FIXED, PrimeOptions, RnnRbmOptions
+from neurovocal.plugins.models.rnn_rbm.sampler import Sampler, sampling_graph
+from neurovocal.plugins.models.rnn_rbm.seed_audio import past_of_recording
+from neurovocal.plugins.models.rnn_rbm.song import Past
+from neurovocal.plugins.models.rnn_rbm.surprise import Baseline, Divergence
+from neurovocal.plugins.models.rnn_rbm.synthesis import Setting, Synthesizer
 
 # A row of frame and state costs about a kilobyte: the past to continue from is
 # limited, where posteriors need not be.

@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from neurovocal.engine.registry import Options
-from neurovocal.plugins._sampler import Feedback
+from neurovocal.engine.contracts.options import Options
+from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
 
 # What makes no sense to change in the middle of a stream: surprise would jump.
 FIXED = frozenset({"surprise", "baseline_s", "warm_up_ms"})

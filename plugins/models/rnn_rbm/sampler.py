@@ -12,10 +12,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from neurovocal.engine.manifest import Bundle, RnnRbmSpec
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._onnx import Graph, finite
-from neurovocal.plugins._residual import load_residual
+from neurovocal.engine.contracts.bundle import Bundle, RnnRbmSpec
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.plugins.models.onnx.session import Graph, finite
+from neurovocal.plugins.models.rnn_rbm.residual import load_residual
 
 Feedback: TypeAlias = Literal["mean", "sampled", "mean_residual"]
 

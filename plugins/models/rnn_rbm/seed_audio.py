@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import Bundle
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.resampler import Resampler
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Block, Float32, StreamInfo
-from neurovocal.plugins._onnx import Graph, finite
-from neurovocal.plugins._song import Past
+from neurovocal.engine.audio.resampler import Resampler
+from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
+from neurovocal.plugins.models.onnx.session import Graph, finite
+from neurovocal.plugins.models.rnn_rbm.song import Past
 
 # A recurrent state forgets within a second or two; more would only take time.
 _LAST_S = 10.0

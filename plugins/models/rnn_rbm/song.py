@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neurovocal.engine.types import Float32, Synthesis
-from neurovocal.plugins._sampler import Sampler
+from neurovocal.engine.contracts.types import Float32, Synthesis
+from neurovocal.plugins.models.rnn_rbm.sampler import Sampler
 
 # Frames that are silent in a row before a song counts as over.
 _SILENT_FRAMES = 10

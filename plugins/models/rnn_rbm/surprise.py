@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.types import Float32
+from neurovocal.engine.contracts.types import Float32
 
 Float64 = NDArray[np.float64]
 
@@ -60,3 +60,45 @@ class Baseline:
         carry = np.array([self._keep * start])
         after, _ = self._lfilter(self._gain, self._recursion, values, zi=carry)
         return np.concatenate(([start], after))
+
+
+_LEAST = 1e-4
+
+
+class Divergence:
+    """log(1 + D) of frames in order; how they are cut makes no difference.
+
+    Parameters
+    ----------
+    variance : float32[n_visible], optional
+        Of the errors of Gaussian units; None for Bernoulli units.
+    """
+
+    def __init__(self, variance: Float32 | None = None) -> None:
+        self._weight = None if variance is None else 0.5 / np.maximum(variance, 1e-9)
+        self._expected: Float32 | None = None
+
+    def reset(self) -> None:
+        """Expect nothing in particular."""
+        self._expected = None
+
+    def __call__(self, frames: Float32, predictions: Float32) -> Float64:
+        """Values of frames, float64[n_frames].
+
+        Parameters
+        ----------
+        frames : float32[n_frames, n_visible]
+        predictions : float32[n_frames, n_visible]
+            Expectation of the frame after each of them. The first frame after a
+            reset was not predicted: its value is 0.
+        """
+        before = frames[:1] if self._expected is None else self._expected
+        expected = np.concatenate([before, predictions[:-1]])
+        self._expected = predictions[-1:]
+        if self._weight is None:
+            v, p = (np.clip(x, _LEAST, 1 - _LEAST) for x in (frames, expected))
+            terms = v * np.log(v / p) + (1 - v) * np.log((1 - v) / (1 - p))
+        else:
+            terms = self._weight * np.square(frames - expected)
+        total: Float64 = terms.sum(axis=1, dtype=np.float64)
+        return np.log1p(np.maximum(total, 0.0, out=total), out=total)

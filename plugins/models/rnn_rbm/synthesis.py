@@ -4,13 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.types import Audio, Event, Float32, Frames, Offset, Synthesis
-from neurovocal.plugins._rnn_rbm_options import RnnRbmOptions
-from neurovocal.plugins._row_history import RowHistory
-from neurovocal.plugins._sampler import Sampler
-from neurovocal.plugins._song import Hush, Past, Song
-from neurovocal.plugins._sounding import Sounding
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import (
+    Audio,
+    Event,
+    Float32,
+    Frames,
+    Offset,
+    Synthesis,
+)
+from neurovocal.plugins.models.history import RowHistory
+from neurovocal.plugins.models.rnn_rbm.audio_output import Sounding
+from neurovocal.plugins.models.rnn_rbm.options import RnnRbmOptions
+from neurovocal.plugins.models.rnn_rbm.sampler import Sampler
+from neurovocal.plugins.models.rnn_rbm.song import Hush, Past, Song
 
 # Frames drawn in one go, unless a tile is longer: nothing waits long for a song.
 _MOST = 16

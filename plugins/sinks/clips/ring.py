@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neurovocal.engine.types import Block, Float32
+from neurovocal.engine.contracts.types import Block, Float32
 
 LOST = "lost on the way to the sink"
 TOO_LONG_AGO = "older than what is kept in memory"

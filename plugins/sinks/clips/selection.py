@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.hint import hint
-from neurovocal.engine.registry import BuildContext, Options
-from neurovocal.engine.types import Label, Offset, Surprise
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Label, Offset, Surprise
+from neurovocal.engine.support.text import hint
 
 # Where no audio comes at all, so many segments wait for theirs.
 _MOST_WAITING = 1000

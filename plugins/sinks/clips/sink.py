@@ -8,18 +8,19 @@ from typing import Literal
 
 from pydantic import Field
 
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.timebase import NS, Clock
-from neurovocal.engine.types import Block, Message, Withheld
-from neurovocal.plugins._clip_choice import (
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import Block, Message, Withheld
+from neurovocal.plugins.sinks.clips.selection import (
     Choice,
     Piece,
     SelectOptions,
     never_passed,
 )
-from neurovocal.plugins._clip_store import ClipStore, Limits, NoRoom
-from neurovocal.plugins._clip_stream import ClipStream, Lengths, encoded
-from neurovocal.plugins._output import folder_problems
+from neurovocal.plugins.sinks.clips.store import ClipStore, Limits, NoRoom
+from neurovocal.plugins.sinks.clips.stream import ClipStream, Lengths, encoded
+from neurovocal.plugins.storage.text_file import folder_problems
 
 log = logging.getLogger("neurovocal")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from errno import ENOSPC
 from pathlib import Path
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.plugins._place import Place
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.plugins.storage.folder import Place
 
 # What this store has written, and nothing else, counts and may be removed.
 _DAY = re.compile(r"\d{4}-\d\d-\d\d|undated")

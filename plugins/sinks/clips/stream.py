@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from neurovocal.engine.resampler import scaled
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.types import (
+from neurovocal.engine.audio.resampler import scaled
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.types import (
     Block,
     Event,
     Float32,
@@ -21,9 +21,14 @@ from neurovocal.engine.types import (
     Surprise,
     Withheld,
 )
-from neurovocal.plugins._clip_audio import ClipRing, Missing
-from neurovocal.plugins._clip_choice import Grouper, Heard, Piece, SurpriseHistory
-from neurovocal.plugins._place import track_name
+from neurovocal.plugins.sinks.clips.ring import ClipRing, Missing
+from neurovocal.plugins.sinks.clips.selection import (
+    Grouper,
+    Heard,
+    Piece,
+    SurpriseHistory,
+)
+from neurovocal.plugins.storage.folder import track_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 
 import msgspec
 
-from neurovocal.engine.types import KINDS, Message
+from neurovocal.engine.contracts.types import KINDS, Message
 
 Form: TypeAlias = Literal["int", "float", "bool", "str", "time"]
 Value: TypeAlias = int | float | bool | str | None

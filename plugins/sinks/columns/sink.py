@@ -3,11 +3,18 @@
 import csv
 from typing import Literal, Protocol
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.types import KINDS, Message
-from neurovocal.plugins._columns import Column, Value, columns_of, row_of, utc_text
-from neurovocal.plugins._output import (
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import KINDS, Message
+from neurovocal.plugins.sinks.columns.rows import (
+    Column,
+    Value,
+    columns_of,
+    row_of,
+    utc_text,
+)
+from neurovocal.plugins.storage.text_file import (
     STDOUT,
     Existing,
     TextOutput,
@@ -104,7 +111,7 @@ class ColumnsSink:
         self._rows = 0
         self._table: Table
         if options.format == "parquet":
-            from neurovocal.plugins._parquet import ParquetColumns
+            from neurovocal.plugins.sinks.columns.parquet import ParquetColumns
 
             self._table = ParquetColumns(options.path, options.kinds)
         else:
@@ -148,7 +155,7 @@ def _problems(options: ColumnsOptions, context: BuildContext) -> list[str]:
         if kind not in known
     ]
     if options.format == "parquet":
-        from neurovocal.plugins._parquet import parquet_problems
+        from neurovocal.plugins.sinks.columns.parquet import parquet_problems
 
         if options.path == STDOUT:
             problems.append("a Parquet table is a file: '-' is none")
@@ -159,7 +166,7 @@ def _problems(options: ColumnsOptions, context: BuildContext) -> list[str]:
 def _claims(options: ColumnsOptions) -> frozenset[str]:
     if options.format == "csv":
         return claim(options.path)
-    from neurovocal.plugins._parquet import rows_path
+    from neurovocal.plugins.sinks.columns.parquet import rows_path
 
     return claim(options.path) | claim(str(rows_path(options.path)))
 

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from neurovocal.engine.registry import Options
-from neurovocal.plugins._pattern import PatternError, read_pattern
+from neurovocal.engine.contracts.options import Options
+from neurovocal.plugins.sinks.trigger.pattern import PatternError, read_pattern
 
 
 class PlayOptions(Options):

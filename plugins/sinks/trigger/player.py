@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.timebase import NS, Clock
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._device_choice import find_device
-from neurovocal.plugins._portaudio import close_output, open_output
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.plugins.devices.choice import find_device
+from neurovocal.plugins.devices.portaudio import close_output, open_output
 
 # So many sounds at once; what comes on top of them is not played.
 _MOST_AT_ONCE = 8

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import msgspec
 
-from neurovocal.engine.errors import ConfigError, DeviceError
-from neurovocal.engine.hint import hint
-from neurovocal.engine.orders import Wish
-from neurovocal.engine.registry import BuildContext, Plugin
-from neurovocal.engine.timebase import Clock
-from neurovocal.engine.types import Message, Trigger
-from neurovocal.engine.wire_events import header_of
-from neurovocal.plugins._device_choice import find_device
-from neurovocal.plugins._output import TextOutput, claim, output_problems
-from neurovocal.plugins._pattern import Pattern, read_pattern
-from neurovocal.plugins._player import Player, Shot
-from neurovocal.plugins._trigger import PatternWatcher, Rules
-from neurovocal.plugins._trigger_options import PlayOptions, TriggerOptions
+from neurovocal.engine.contracts.clock import Clock
+from neurovocal.engine.contracts.errors import ConfigError, DeviceError
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.stages import Wish
+from neurovocal.engine.contracts.types import Message, Trigger
+from neurovocal.engine.support.text import hint
+from neurovocal.engine.wire.headers import header_of
+from neurovocal.plugins.devices.choice import find_device
+from neurovocal.plugins.sinks.trigger.options import PlayOptions, TriggerOptions
+from neurovocal.plugins.sinks.trigger.pattern import Pattern, read_pattern
+from neurovocal.plugins.sinks.trigger.player import Player, Shot
+from neurovocal.plugins.sinks.trigger.watcher import PatternWatcher, Rules
+from neurovocal.plugins.storage.text_file import TextOutput, claim, output_problems
 
 log = logging.getLogger("neurovocal")
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from neurovocal.engine.orders import Wish
-from neurovocal.engine.protocols import Known
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.stages import Known, Wish
+from neurovocal.engine.contracts.types import (
     Decision,
     Gap,
     Label,
@@ -18,7 +17,7 @@ from neurovocal.engine.types import (
     Trigger,
     TriggerStatus,
 )
-from neurovocal.plugins._pattern import Pattern, States
+from neurovocal.plugins.sinks.trigger.pattern import Pattern, States
 
 # As many units of a match are told; a repetition may go on for ever.
 _MOST_TOLD = 32

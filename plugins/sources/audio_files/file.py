@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.errors import AudioFileError
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._recording_time import Start, recorded_at
+from neurovocal.engine.contracts.errors import AudioFileError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.plugins.sources.audio_files.start_time import Start, recorded_at
 
 SUFFIXES = frozenset(
     [

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator
 
-from neurovocal.engine.timebase import NS
+from neurovocal.engine.contracts.clock import NS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What AudioMoth recorders write into the comment of each file.

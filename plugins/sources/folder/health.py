@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Literal
 
-from neurovocal.engine.types import Health
+from neurovocal.engine.contracts.types import Health
 
 
 class FolderHealth:

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
 
-from neurovocal.engine.errors import AudioFileError
-from neurovocal.engine.timebase import NS, Clock
-from neurovocal.plugins._recording import SUFFIXES, Header, inspect, natural
-from neurovocal.plugins._taken import Taken
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.errors import AudioFileError
+from neurovocal.plugins.sources.audio_files.file import (
+    SUFFIXES,
+    Header,
+    inspect,
+    natural,
+)
+from neurovocal.plugins.sources.folder.state import Taken
 
 # So long a look opens files, then the next one goes on: thousands may be there.
 _JUDGE_NS = NS // 5

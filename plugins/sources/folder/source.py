@@ -9,19 +9,24 @@ from pathlib import Path
 
 from pydantic import Field
 
-from neurovocal.engine.errors import AudioFileError, ConfigError, EndOfStream
-from neurovocal.engine.journal_hearings import heard_again, other_recording
-from neurovocal.engine.protocols import SourceItem
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.types import Anchor, Block, Gap, Health, StreamInfo
-from neurovocal.plugins._arrivals import Arrival, Arrivals
-from neurovocal.plugins._audio import Channels, channels_problem, finite_items
-from neurovocal.plugins._folder_health import FolderHealth
-from neurovocal.plugins._recording import Header, Recording, channel_problem
-from neurovocal.plugins._recording_time import TimeZone, zone_of
-from neurovocal.plugins._starts import doubtful_starts
-from neurovocal.plugins._taken import Taken, can_be_read, fingerprint
+from neurovocal.engine.audio.channels import Channels, channels_problem, finite_items
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.errors import AudioFileError, ConfigError, EndOfStream
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.stages import SourceItem
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, Health, StreamInfo
+from neurovocal.engine.journal.repeats import heard_again, other_recording
+from neurovocal.plugins.sources.audio_files.file import (
+    Header,
+    Recording,
+    channel_problem,
+)
+from neurovocal.plugins.sources.audio_files.selection import doubtful_starts
+from neurovocal.plugins.sources.audio_files.start_time import TimeZone, zone_of
+from neurovocal.plugins.sources.folder.health import FolderHealth
+from neurovocal.plugins.sources.folder.scanner import Arrival, Arrivals
+from neurovocal.plugins.sources.folder.state import Taken, can_be_read, fingerprint
 
 log = logging.getLogger("neurovocal")
 

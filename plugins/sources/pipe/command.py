@@ -7,8 +7,8 @@ import subprocess
 from contextlib import suppress
 from threading import Thread
 
-from neurovocal.engine.credentials import hide_credentials
-from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.text import hide_credentials
 
 _STDERR_BYTES = 4096
 _GRACE_S = 1.0

@@ -4,11 +4,11 @@ import os
 import select
 from threading import Thread
 
-from neurovocal.engine.capture_clock import CaptureClock
-from neurovocal.engine.ring import AudioRing
-from neurovocal.engine.timebase import NS, Clock
-from neurovocal.plugins._live import SLIP
-from neurovocal.plugins._pcm import PcmDecoder
+from neurovocal.engine.audio.capture_clock import CaptureClock
+from neurovocal.engine.audio.live_input import SLIP
+from neurovocal.engine.audio.ring import AudioRing
+from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.plugins.sources.pipe.pcm import PcmDecoder
 
 _READ_BYTES = 65_536
 _ROOM_S = 0.005

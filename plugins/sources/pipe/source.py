@@ -9,19 +9,25 @@ from collections.abc import Iterator
 
 from pydantic import AwareDatetime, Field
 
-from neurovocal.engine.capture_clock import CaptureClock
-from neurovocal.engine.errors import ConfigError, Disconnected, EndOfStream, StageError
-from neurovocal.engine.protocols import SourceItem
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.ring import AudioRing, RingCounts
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.types import Anchor, StreamInfo
-from neurovocal.plugins._audio import Channels, channels_problem, finite_items
-from neurovocal.plugins._command import Command, words
-from neurovocal.plugins._live import Intake
-from neurovocal.plugins._pcm import PcmDecoder, SampleFormat
-from neurovocal.plugins._pipe_reader import PipeReader
-from neurovocal.plugins._recording_time import utc_ns
+from neurovocal.engine.audio.capture_clock import CaptureClock
+from neurovocal.engine.audio.channels import Channels, channels_problem, finite_items
+from neurovocal.engine.audio.live_input import Intake
+from neurovocal.engine.audio.ring import AudioRing, RingCounts
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.errors import (
+    ConfigError,
+    Disconnected,
+    EndOfStream,
+    StageError,
+)
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.stages import SourceItem
+from neurovocal.engine.contracts.types import Anchor, StreamInfo
+from neurovocal.plugins.sources.audio_files.start_time import utc_ns
+from neurovocal.plugins.sources.pipe.command import Command, words
+from neurovocal.plugins.sources.pipe.pcm import PcmDecoder, SampleFormat
+from neurovocal.plugins.sources.pipe.reader import PipeReader
 
 
 class PipeOptions(Options):

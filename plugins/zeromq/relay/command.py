@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.keys import key_problems
-from neurovocal.plugins._endpoint import endpoint_problems
-from neurovocal.plugins._relay import Relay
-from neurovocal.plugins._stations import named_twice, station_of
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.wire.keys import key_problems
+from neurovocal.plugins.zeromq.endpoint import endpoint_problems
+from neurovocal.plugins.zeromq.relay.relay import Relay
+from neurovocal.plugins.zeromq.relay.stations import named_twice, station_of
 
 _STEP_S = 0.5
 

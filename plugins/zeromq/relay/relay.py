@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neurovocal.engine.admission import Admission
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.keepalive import keep_alive
-from neurovocal.engine.keys import use_client_keys
-from neurovocal.engine.printable import printable
-from neurovocal.engine.types import KINDS
-from neurovocal.engine.wire import MAX_PAYLOAD, WireError, prefix
-from neurovocal.plugins._endpoint import bind
-from neurovocal.plugins._guard import Guard
-from neurovocal.plugins._relay_replay import ReplayRelay
-from neurovocal.plugins._stations import Station, Streams, stream_of
-from neurovocal.plugins._subscribers import (
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import KINDS
+from neurovocal.engine.support.text import printable
+from neurovocal.engine.wire.codec import MAX_PAYLOAD, WireError, prefix
+from neurovocal.engine.wire.keys import use_client_keys
+from neurovocal.engine.wire.sockets import Admission, keep_alive
+from neurovocal.plugins.zeromq.access import Guard
+from neurovocal.plugins.zeromq.endpoint import bind
+from neurovocal.plugins.zeromq.relay.replay import ReplayRelay
+from neurovocal.plugins.zeromq.relay.stations import Station, Streams, stream_of
+from neurovocal.plugins.zeromq.subscribers import (
     MOST_WAITING,
     TOPIC_MOST_BYTES,
     TOPICS_MOST_BYTES,

@@ -8,18 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from neurovocal.engine.admission import Admission
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.keepalive import keep_alive
-from neurovocal.engine.keys import use_client_keys
-from neurovocal.engine.wire import MAX_PAYLOAD
-from neurovocal.plugins._delivery import begin_answer, end_answer, prepare
-from neurovocal.plugins._door import socket_of
-from neurovocal.plugins._endpoint import bind
-from neurovocal.plugins._guard import Guard
-from neurovocal.plugins._replay_server import MOST_UNREAD_BYTES, TOO_MANY, USUAL_RATE
-from neurovocal.plugins._stations import Streams
-from neurovocal.plugins._turns import Line, TurnCounts, Turns
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.wire.codec import MAX_PAYLOAD
+from neurovocal.engine.wire.keys import use_client_keys
+from neurovocal.engine.wire.sockets import Admission, keep_alive
+from neurovocal.plugins.zeromq.access import Guard
+from neurovocal.plugins.zeromq.connection_limits import socket_of
+from neurovocal.plugins.zeromq.endpoint import bind
+from neurovocal.plugins.zeromq.fair_queue import (
+    Line,
+    TurnCounts,
+    Turns,
+    begin_answer,
+    end_answer,
+    prepare,
+)
+from neurovocal.plugins.zeromq.relay.stations import Streams
+from neurovocal.plugins.zeromq.replay_server import (
+    MOST_UNREAD_BYTES,
+    TOO_MANY,
+    USUAL_RATE,
+)
 
 if TYPE_CHECKING:
     import zmq

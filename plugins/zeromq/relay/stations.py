@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from neurovocal.engine.types import KINDS
-from neurovocal.engine.wire import WireError, decode
+from neurovocal.engine.contracts.types import KINDS
+from neurovocal.engine.wire.codec import WireError, decode
 
 _MOST_STREAMS = 10_000
 # A station tells of itself each second: so long without a word, and another one may

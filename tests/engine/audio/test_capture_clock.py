@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.engine.capture_clock import CaptureClock
-from neurovocal.engine.timebase import NS, ManualClock, TimeBase
-from neurovocal.engine.types import Block
-from neurovocal.plugins._live import LiveAnchors
+from neurovocal.engine.audio.capture_clock import CaptureClock
+from neurovocal.engine.audio.live_input import LiveAnchors
+from neurovocal.engine.audio.timeline import TimeBase
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.types import Block
 
 RATE = 8000
 

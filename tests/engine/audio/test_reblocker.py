@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurovocal.engine.recut import Recutter
-from neurovocal.engine.types import Block
+from neurovocal.engine.audio.reblocker import Recutter
+from neurovocal.engine.contracts.types import Block
 
 
 def ramp(start, count, columns=1):

@@ -8,8 +8,8 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.engine.resampler import Resampler, scaled
-from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.engine.audio.resampler import Resampler, scaled
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
 
 RATES = [
     (44_100, 32_000),

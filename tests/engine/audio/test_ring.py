@@ -9,9 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from neurovocal.engine.errors import EndOfStream
-from neurovocal.engine.ring import AudioRing, RingCounts
-from neurovocal.engine.types import Block, Gap
+from neurovocal.engine.audio.ring import AudioRing, RingCounts
+from neurovocal.engine.contracts.errors import EndOfStream
+from neurovocal.engine.contracts.types import Block, Gap
 
 
 def ramp(start: int, count: int, channels: int = 1) -> np.ndarray:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from neurovocal.engine.segmenter import Segmenter, SegmenterRules
-from neurovocal.engine.types import Mark, Offset, Onset
+from neurovocal.engine.audio.segmenter import Segmenter, SegmenterRules
+from neurovocal.engine.contracts.types import Mark, Offset, Onset
 
 HOP = 10
 LEVELS = st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0])

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import EPOCH, INFO, audio, make_runner
+from stages.runners import EPOCH, INFO, audio, make_runner
 
-from neurovocal.engine.signal_health import RateHealth, SignalHealth, SignalOptions
+from neurovocal.engine.audio.signal_checks import (
+    RateHealth,
+    SignalHealth,
+    SignalOptions,
+)
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.types import Block, Gap, Health
 from neurovocal.engine.testing import CollectSink, ScriptedSource
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.engine.types import Block, Gap, Health
 
 RATE = 1000
 NOISE = np.random.default_rng(0).normal(0, 0.05, 60 * RATE).astype(np.float32)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurovocal.engine.timebase import NS, ManualClock, SystemClock, TimeBase
-from neurovocal.engine.types import Anchor
+from neurovocal.engine.audio.timeline import TimeBase
+from neurovocal.engine.contracts.clock import NS, ManualClock, SystemClock
+from neurovocal.engine.contracts.types import Anchor
 
 EPOCH = 1_700_000_000 * NS
 RATES = st.sampled_from([8_000, 22_050, 32_000, 44_100, 48_000, 250_000, 384_000])

@@ -4,18 +4,18 @@ import json
 import logging
 import re
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import yaml
-from command import running
+from processes.cli_process import running
+from repository import ROOT
 
 from neurovocal.engine.cli.app import main
-from neurovocal.engine.registry import GROUPS, Registry
+from neurovocal.engine.contracts.plugin import GROUPS
+from neurovocal.engine.contracts.registry import Registry
 
-ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted(
     path.stem
     for path in (ROOT / "configs").glob("*.yaml")

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command import neurovocal
-from test_sink_journal import INFO, frames, label, write
+from processes.cli_process import neurovocal
+from stages.journals import INFO, frames, label, write
 
-from neurovocal.engine.journal_reading import Selection, read_messages
-from neurovocal.engine.types import Anchor, Gap, Health, Message
+from neurovocal.engine.contracts.types import Anchor, Gap, Health, Message
+from neurovocal.engine.journal.reader import Selection, read_messages
 
 DAY = "2023-11-14T22:13:2{}Z"  # 1_700_000_000 s
 BASE_NS = 1_700_000_000 * 10**9

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from publishing import Engine
+from network.publishers import Engine
+from repository import ROOT
 
 from neurovocal.engine.client import Received, Subscriber
-from neurovocal.engine.keys import add_client, make_engine_keys
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Frames, Label, Message, StreamInfo
-from neurovocal.plugins.sink_zmq import ZmqOptions, plugin
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Frames, Label, Message, StreamInfo
+from neurovocal.engine.wire.keys import add_client, make_engine_keys
+from neurovocal.plugins.sinks.zmq import ZmqOptions, plugin
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "javascript"
+EXAMPLE = ROOT / "examples" / "javascript"
 INFO = StreamInfo("aviary 3/été", 32000)
 N_FRAMES = 400
 PER_LABEL = 4

@@ -6,10 +6,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.engine.received import Received, received_of
-from neurovocal.engine.resume import Position, Resumer, Start
-from neurovocal.engine.types import Label, Message, StreamInfo
-from neurovocal.engine.wire import decode, encode
+from neurovocal.engine.client.received import Received, received_of
+from neurovocal.engine.client.resume import Position, Resumer, Start
+from neurovocal.engine.contracts.types import Label, Message, StreamInfo
+from neurovocal.engine.wire.codec import decode, encode
 
 KEY = ("label", "a")
 INFO = StreamInfo("a", 32000)

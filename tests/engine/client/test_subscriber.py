@@ -13,10 +13,10 @@ import pytest
 import zmq
 
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.errors import ConfigError, NeurovocalError
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import (
     Event,
     Frames,
     Gap,
@@ -29,8 +29,8 @@ from neurovocal.engine.types import (
     Stats,
     StreamInfo,
 )
-from neurovocal.engine.wire import WireError
-from neurovocal.plugins.sink_zmq import ZmqOptions, ZmqSink, plugin
+from neurovocal.engine.wire.codec import WireError
+from neurovocal.plugins.sinks.zmq import ZmqOptions, ZmqSink, plugin
 
 INFO = StreamInfo("aviary-3", 1000)
 NEUROVOCAL = Path(sys.executable).with_name("neurovocal")

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import Field, ValidationError, field_validator
 
-from neurovocal.engine.config import find_config, load_config, parse_config
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.explain import explain
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.registry import Options
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.schema import find_config, load_config, parse_config
+from neurovocal.engine.config.validation import explain
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Options
 
 TOP = (
     "bundle, control, detector, faults, features, keys, models, name, privacy, "

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.located import parse_located, read_located
+from neurovocal.engine.config.located_yaml import parse_located, read_located
+from neurovocal.engine.contracts.errors import ConfigError
 
 
 def problems(text, overrides=()):

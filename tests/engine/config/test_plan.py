@@ -1,17 +1,19 @@
 """The second check: plugins, options, bundles and resources, all at once."""
 
 import pytest
+from bundles.tiny_bundle import make_tiny_bundle
 from pydantic import Field
-from tiny_bundle import make_tiny_bundle
 
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.plan import lane_info
-from neurovocal.engine.planner import make_plan
-from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import StreamInfo
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.plan import lane_info
+from neurovocal.engine.config.planner import make_plan
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import StreamInfo
 
 
 class PortOptions(Options):
@@ -224,7 +226,7 @@ def test_files_are_found_beside_the_configuration(tmp_path):
 
 def test_plugins_in_a_file_beside_the_configuration(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from neurovocal.engine.registry import Options, Plugin\n"
+        "from neurovocal.engine.contracts.plugin import Options, Plugin\n"
         "plugin = Plugin('sink', Options, lambda o, c: None, 'mine')\n"
     )
     plan = plan_of(

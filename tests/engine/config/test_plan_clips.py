@@ -2,14 +2,15 @@
 
 import pytest
 import yaml
+from processes.cli_process import RECORDING, neurovocal
 
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.planner import make_plan
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from tests.command import RECORDING, neurovocal
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.planner import make_plan
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
 
 FINCH = {"bundle": "bengalese-finch"}
 CLASSIFIER = {**FINCH, "models": [{"plugin": "classifier"}]}

@@ -10,27 +10,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from command import neurovocal
-from tiny_bundle import edit_manifest, make_tiny_bundle
+from bundles.tiny_bundle import edit_manifest, make_tiny_bundle
+from processes.cli_process import neurovocal
 
-from neurovocal.engine import bounded_yaml
 from neurovocal.engine.cli.logs import Sentences
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.errors import (
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import (
     BundleError,
     ConfigError,
     EndOfStream,
     NeurovocalError,
 )
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.engine.process import usage
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Block
-from neurovocal.plugins import source_file
-from neurovocal.plugins._npz import read_npz
-from neurovocal.plugins.sink_recording import track_name
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Block
+from neurovocal.engine.support import safe_yaml
+from neurovocal.engine.support.process import usage
+from neurovocal.plugins.sinks.recording import track_name
+from neurovocal.plugins.sources import file as source_file
+from neurovocal.plugins.storage.npz import read_npz
 
 LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
@@ -70,8 +70,8 @@ def test_a_value_that_is_none_is_told_in_a_sentence(tmp_path: Path, value: str) 
 
 def test_what_people_write_is_read_as_before() -> None:
     text = "a: [1, 2.5, yes, null, 2020-01-02]\nb: &x {c: d}\ne: *x\n"
-    assert bounded_yaml.load(text) == yaml.safe_load(text)
-    assert bounded_yaml.load("") is None
+    assert safe_yaml.load(text) == yaml.safe_load(text)
+    assert safe_yaml.load("") is None
 
 
 @pytest.mark.parametrize("part", ["front_end", "detector"])

@@ -8,17 +8,17 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from bundles.tiny_bundle import edit_manifest, make_tiny_bundle
 from onnx import TensorProto, helper, numpy_helper
-from tiny_bundle import edit_manifest, make_tiny_bundle
 
-from neurovocal.engine.errors import BundleError
-from neurovocal.engine.manifest import Bundle, find_bundle, load_bundle
-from neurovocal.engine.registry import BuildContext, Plugin
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import StreamInfo
-from neurovocal.plugins._onnx_scan import forbidden_parts
-from neurovocal.plugins.model_classifier import plugin as classifier_plugin
-from neurovocal.plugins.model_rnn_rbm import plugin as rnn_rbm_plugin
+from neurovocal.engine.contracts.bundle import Bundle, find_bundle, load_bundle
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import StreamInfo
+from neurovocal.plugins.models.classifier.model import plugin as classifier_plugin
+from neurovocal.plugins.models.onnx.scan import forbidden_parts
+from neurovocal.plugins.models.rnn_rbm.model import plugin as rnn_rbm_plugin
 
 RATE = 32000
 PLUGINS: dict[str, Plugin[Any]] = {

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
-from contract_sources import (
+from bundles.tiny_bundle import make_tiny_bundle
+from stages.contract_sources import (
     INFO,
     RATE,
     file,
@@ -23,21 +24,14 @@ from contract_sources import (
     recording,
     synthetic,
 )
-from tiny_bundle import make_tiny_bundle
 
-from neurovocal.engine.errors import DeviceError
-from neurovocal.engine.manifest import Bundle, load_bundle
-from neurovocal.engine.protocols import Sink, Source
-from neurovocal.engine.registry import GROUPS, BuildContext, Plugin, Registry
-from neurovocal.engine.testing import (
-    check_model,
-    check_processor,
-    check_sink,
-    recut,
-    song,
-)
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.bundle import Bundle, load_bundle
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import DeviceError
+from neurovocal.engine.contracts.plugin import GROUPS, BuildContext, Plugin
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Sink, Source
+from neurovocal.engine.contracts.types import (
     Anchor,
     Audio,
     Block,
@@ -57,6 +51,13 @@ from neurovocal.engine.types import (
     Synthesis,
     Trigger,
     Withheld,
+)
+from neurovocal.engine.testing import (
+    check_model,
+    check_processor,
+    check_sink,
+    recut,
+    song,
 )
 
 REGISTRY = Registry()
@@ -166,7 +167,7 @@ def classifier(bench):
 
 
 def rnn_rbm(bench):
-    # A song goes on through a gap (tests/test_synthesis_modes.py): here it is over.
+    # A generated sequence goes on through a gap (test_synthesis_modes): not here.
     for synthesis in ("off", "predict", "continue"):
         for sound in (False, True):
             options = {"synthesis": synthesis, "sound": sound, "continue_frames": 20}

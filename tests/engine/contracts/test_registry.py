@@ -6,15 +6,17 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from neurovocal.engine import registry as registry_module
-from neurovocal.engine.errors import PluginError
-from neurovocal.engine.registry import GROUPS, BuildContext, Options, Plugin, Registry
-from neurovocal.engine.timebase import ManualClock
+from neurovocal.engine.contracts import plugin as registry_module
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import PluginError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import GROUPS, BuildContext, Plugin
+from neurovocal.engine.contracts.registry import Registry
 
 PLUGIN = Plugin("sink", Options, lambda options, context: None, "does nothing")
 
 LOCAL = """
-from neurovocal.engine.registry import Options, Plugin
+from neurovocal.engine.contracts.plugin import Options, Plugin
 
 loaded = []
 plugin = Plugin("sink", Options, lambda options, context: "built", "a local one")
@@ -66,7 +68,7 @@ def test_built_ins_are_found_through_entry_points():
 def test_looking_for_names_imports_no_plugin():
     code = (
         "import sys\n"
-        "from neurovocal.engine.registry import GROUPS, Registry\n"
+        "from neurovocal.engine.contracts.plugin import GROUPS, Registry\n"
         "names = [Registry().names(kind) for kind in GROUPS]\n"
         "assert all(names), names\n"
         "found = [m for m in sys.modules if m.startswith('neurovocal.plugins')]\n"
@@ -78,8 +80,8 @@ def test_looking_for_names_imports_no_plugin():
 def test_a_plugin_that_cannot_be_imported_disturbs_no_other(installed):
     registry = installed(
         point("broken", value="no_such_module_at_all:plugin"),
-        point("empty", value="neurovocal.engine.errors:plugin"),
-        point("fine", value="neurovocal.engine.errors:EXIT_CLEAN"),
+        point("empty", value="neurovocal.engine.contracts.errors:plugin"),
+        point("fine", value="neurovocal.engine.contracts.errors:EXIT_CLEAN"),
     )
     assert registry.names("sink") == ["broken", "empty", "fine"]
     assert refused(registry, "sink", "broken") == (

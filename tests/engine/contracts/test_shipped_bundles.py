@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
-from command import ROOT, neurovocal
+from processes.cli_process import ROOT, neurovocal
 
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.models.measure import edit_distance
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.models.toolkit.measures import edit_distance
 
 PRETRAINED = ROOT / "models" / "pretrained"
 NAMES = sorted(path.parent.name for path in PRETRAINED.glob("*/manifest.yaml"))

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import EPOCH, INFO, RATE, audio, make_runner, outline
+from stages.runners import EPOCH, INFO, RATE, audio, make_runner, outline
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.registry import Options
-from neurovocal.engine.testing import CollectSink, ScriptedSource
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
     Gap,
@@ -21,6 +20,7 @@ from neurovocal.engine.types import (
     Stats,
     StreamInfo,
 )
+from neurovocal.engine.testing import CollectSink, ScriptedSource
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 

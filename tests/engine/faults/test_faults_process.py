@@ -6,22 +6,22 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 from threading import Event as Flag
 
 import pytest
 import yaml
-from command import neurovocal
-from passing import PassingRun
-from patience import PATIENCE_S, until
+from processes.cli_process import neurovocal
+from processes.waiting import PATIENCE_S, until
+from repository import import_path
+from stages.pass_through import PassingRun
 
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.errors import ConfigError
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Health, Stats
 from neurovocal.engine.faults.network import Proxy, free_port
 from neurovocal.engine.journal import read_events, runs
-from neurovocal.engine.keys import add_client, make_engine_keys
 from neurovocal.engine.testing import CollectSink
-from neurovocal.engine.types import Health, Stats
+from neurovocal.engine.wire.keys import add_client, make_engine_keys
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
@@ -193,10 +193,10 @@ def test_a_subscriber_that_does_not_read_comes_and_goes(tmp_path, background):
 # A limit, and being killed, are of a whole process: these are processes of their own.
 CHILD = """
 import json, resource, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 from conftest import Background
-from passing import PassingRun
-from patience import until
+from stages.pass_through import PassingRun
+from processes.waiting import until
 from test_faults_process import Health, Watching, kept
 
 watching = Watching()
@@ -231,7 +231,7 @@ run.end()
 
 def child(script, data, *arguments):
     """A script's exit code, output and errors."""
-    tests = str(Path(__file__).parent)
+    tests = import_path(__file__)
     done = subprocess.run(
         [sys.executable, "-c", script, tests, json.dumps(data), *map(str, arguments)],
         capture_output=True,

@@ -3,18 +3,19 @@
 from threading import Event as Flag
 
 import pytest
-from patience import until
-from scripted import EPOCH, INFO, audio, make_runner, many, then_wait
-from test_watchdog import looker, pass_time
+from processes.waiting import until
+from stages.runners import EPOCH, INFO, audio, make_runner, many, then_wait
+from stages.watchdogs import looker, pass_time
 
-from neurovocal.engine.faults.herald import Herald
-from neurovocal.engine.faults.options import Crash
-from neurovocal.engine.faults.stage import Charge, faulty_stage
-from neurovocal.engine.protocols import Controllable
-from neurovocal.engine.registry import BuildContext, Options, Plugin
+from neurovocal.engine.config.faults import Crash
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.stages import Controllable
+from neurovocal.engine.contracts.types import Health, Label, Offset
+from neurovocal.engine.faults.injection import Herald
+from neurovocal.engine.faults.stages import Charge, faulty_stage
 from neurovocal.engine.testing import CollectSink, ScriptedSource
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.engine.types import Health, Label, Offset
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_sink_journal import build, count, label, write
+from stages.journals import build, count, label, write
 
-from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.journal import open_journal, read_events, runs
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Message
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.types import Message
+from neurovocal.engine.journal.store import open_journal, read_events, runs
 
 DAY_NS = 86_400 * 10**9
 NOW_NS = 1_700_000_000_000_000_000

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from command import neurovocal, running
-from publishing import Engine
+from network.publishers import Engine
+from processes.cli_process import neurovocal, running
 
+from neurovocal.engine.contracts.types import Event, Health, Label, Message
 from neurovocal.engine.journal import runs
-from neurovocal.engine.journal_hearings import heard_again, other_recording
-from neurovocal.engine.journal_reading import Selection, read_messages
-from neurovocal.engine.types import Event, Health, Label, Message
+from neurovocal.engine.journal.reader import Selection, read_messages
+from neurovocal.engine.journal.repeats import heard_again, other_recording
 
 RATE = 8000
 CONFIG = """\

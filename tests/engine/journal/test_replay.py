@@ -4,7 +4,7 @@ import json
 import sqlite3
 
 import soundfile
-from command import RECORDING, neurovocal, running
+from processes.cli_process import RECORDING, neurovocal, running
 
 SINKS = "sinks=[{{plugin: journal, options: {{path: '{0}/run.sqlite'}}}}{1}]"
 KEEP = ", {{plugin: recording, options: {{path: '{0}/kept'}}}}"

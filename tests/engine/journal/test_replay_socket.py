@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 import zmq
-from bad_network import BadNetwork
-from patience import PATIENCE_S
-from publishing import INFO, Engine
+from network.bad_network import BadNetwork
+from network.publishers import INFO, Engine
+from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.client import Position, Received, Subscriber
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Gap, Label, Message
-from neurovocal.plugins import sink_journal
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Gap, Label, Message
+from neurovocal.plugins.sinks import journal as sink_journal
 
 KEY = ("label", INFO.stream)
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lanes import RATE, SONG, TILE, events_of, make_lane, plain, play, script
+from stages.lanes import RATE, SONG, TILE, events_of, make_lane, plain, play, script
 
-from neurovocal.engine.errors import StageError
-from neurovocal.engine.testing import canonical, recut
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.errors import StageError
+from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
     Frames,
@@ -20,6 +19,7 @@ from neurovocal.engine.types import (
     Onset,
     Posteriors,
 )
+from neurovocal.engine.testing import canonical, recut
 
 GAPS = st.lists(
     st.tuples(

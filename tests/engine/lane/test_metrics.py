@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurovocal.engine.metrics import LedgerMetrics, Percentiles
+from neurovocal.engine.runtime.workers.latency import LedgerMetrics, Percentiles
 
 STEP = 10 ** (1 / 40)
 DURATIONS = st.lists(st.floats(1.1e-3, 9e5), min_size=1, max_size=300)

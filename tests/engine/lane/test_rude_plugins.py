@@ -7,13 +7,13 @@ from pathlib import Path
 from threading import Event as Flag
 
 import pytest
-import scripted
-from patience import PATIENCE_S
-from scripted import INFO, Namer, audio, make_runner, many, then_wait
+from processes.waiting import PATIENCE_S
+from stages import runners as scripted
+from stages.runners import INFO, Namer, audio, make_runner, many, then_wait
 
-from neurovocal.engine.errors import StageError
+from neurovocal.engine.contracts.errors import StageError
+from neurovocal.engine.contracts.types import Frames, Health, Label, Offset
 from neurovocal.engine.testing import CollectSink, ScriptedSource
-from neurovocal.engine.types import Frames, Health, Label, Offset
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
@@ -162,7 +162,7 @@ def test_a_thread_of_a_plugin_that_ends_is_told(background):
 
 CLINGING = """
 import threading
-from neurovocal.engine.registry import Options, Plugin
+from neurovocal.engine.contracts.plugin import Options, Plugin
 from neurovocal.engine.testing import CollectSink
 
 class Clinging(CollectSink):

@@ -5,11 +5,11 @@ from threading import Event as Flag
 
 import numpy as np
 import pytest
-import scripted
 from hypothesis import given
 from hypothesis import strategies as st
-from patience import PATIENCE_S, until
-from scripted import (
+from processes.waiting import PATIENCE_S, until
+from stages import runners as scripted
+from stages.runners import (
     INFO,
     FrameEvery16,
     Gate,
@@ -19,16 +19,9 @@ from scripted import (
     make_runner,
 )
 
-from neurovocal.engine.decision import Decision
-from neurovocal.engine.errors import Disconnected
-from neurovocal.engine.lane import Lane
-from neurovocal.engine.orders import CommandError
-from neurovocal.engine.resampler import Resampler
-from neurovocal.engine.succession import Succession
-from neurovocal.engine.supervise import StageShell
-from neurovocal.engine.swap import SwapArguments
-from neurovocal.engine.testing import CollectSink, ScriptedSource
-from neurovocal.engine.types import (
+from neurovocal.engine.audio.resampler import Resampler
+from neurovocal.engine.contracts.errors import CommandError, Disconnected
+from neurovocal.engine.contracts.types import (
     Block,
     Control,
     Frames,
@@ -39,6 +32,11 @@ from neurovocal.engine.types import (
     Onset,
     StreamInfo,
 )
+from neurovocal.engine.lane.lane import Lane
+from neurovocal.engine.lane.shadow import Decision, Succession
+from neurovocal.engine.lane.stage import StageShell
+from neurovocal.engine.runtime.control.swap import SwapArguments
+from neurovocal.engine.testing import CollectSink, ScriptedSource
 
 quiet = pytest.mark.usefixtures("quiet", "no_threads_left")
 

@@ -4,14 +4,15 @@ import logging
 
 import pytest
 
-from neurovocal.engine.errors import StageError
-from neurovocal.engine.lane import Lane
-from neurovocal.engine.metrics import StageMetrics
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.supervise import Backoff, StageShell
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import StageError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Frames, Health, StreamInfo
+from neurovocal.engine.lane.lane import Lane
+from neurovocal.engine.lane.stage import StageMetrics, StageShell
+from neurovocal.engine.support.calls import Backoff
 from neurovocal.engine.testing import canonical, recut, song
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Frames, Health, StreamInfo
 
 CLOCK = ManualClock()
 

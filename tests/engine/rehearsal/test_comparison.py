@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurovocal.engine.rehearsal.compare import (
+from neurovocal.engine.rehearsal.comparison import (
     Comparison,
     Delivery,
     Sound,

@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from processes.cli_process import NEUROVOCAL, RECORDING, neurovocal
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.rehearsal.compare import Sound
+from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.rehearsal.comparison import Sound
+from neurovocal.engine.rehearsal.engine_process import Heard
 from neurovocal.engine.rehearsal.evidence import Evidence
-from neurovocal.engine.rehearsal.exercises import (
+from neurovocal.engine.rehearsal.scenarios import (
     FAULTS,
     Exercise,
     Stages,
     chosen,
     exercises,
 )
-from neurovocal.engine.rehearsal.life import Heard
 from neurovocal.engine.rehearsal.trial import Record
 from neurovocal.engine.rehearsal.verdict import judge
-from neurovocal.engine.timebase import NS
-from neurovocal.engine.wire_headers import GapHeader, HealthHeader, OffsetHeader
-from tests.command import NEUROVOCAL, RECORDING, neurovocal
+from neurovocal.engine.wire.headers import GapHeader, HealthHeader, OffsetHeader
 
 CONFIG = """
 version: 1

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 import soundfile
-
-from tests.command import RECORDING, neurovocal
+from processes.cli_process import RECORDING, neurovocal
 
 # A program that plays a recording again and again, at the pace of hearing.
 PLAYER = """

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from processes.cli_process import RECORDING
 
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.keys import key_problems, make_engine_keys
-from neurovocal.engine.located import Located, parse_located
-from neurovocal.engine.planner import make_plan
-from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
-from neurovocal.engine.rehearsal.relocate import Elsewhere, moved
-from neurovocal.engine.rehearsal.stand_in import StandInMaker, stages
-from neurovocal.engine.rehearsal.tape import Tape
-from neurovocal.engine.timebase import SystemClock
-from tests.command import RECORDING
+from neurovocal.engine.config.located_yaml import Located, parse_located
+from neurovocal.engine.config.planner import make_plan
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.rehearsal.recording import Tape
+from neurovocal.engine.rehearsal.sandbox import Elsewhere, StandInMaker, moved, stages
+from neurovocal.engine.wire.keys import key_problems, make_engine_keys
 
 TAPE = Tape(RECORDING, 32_000, 1, "a song", 0.1)
 FIELD = """

@@ -4,7 +4,7 @@ from itertools import count
 
 import numpy as np
 import pytest
-from scripted import (
+from stages.runners import (
     EPOCH,
     INFO,
     RATE,
@@ -18,11 +18,19 @@ from scripted import (
     outline,
 )
 
-from neurovocal.engine.errors import ConfigError, DeviceError, NeurovocalError
-from neurovocal.engine.outcome import Outcome
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.errors import ConfigError, DeviceError, NeurovocalError
+from neurovocal.engine.contracts.types import (
+    Anchor,
+    Block,
+    Gap,
+    Label,
+    Offset,
+    Onset,
+    StreamInfo,
+)
+from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.testing import CollectSink, ScriptedSource, StalledSink
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.engine.types import Anchor, Block, Gap, Label, Offset, Onset, StreamInfo
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 

@@ -4,8 +4,8 @@ import logging
 from threading import Event as Flag
 
 import pytest
-from patience import PATIENCE_S
-from scripted import (
+from processes.waiting import PATIENCE_S
+from stages.runners import (
     EPOCH,
     INFO,
     RATE,
@@ -18,10 +18,9 @@ from scripted import (
     outline,
 )
 
-from neurovocal.engine.errors import DeviceError, Disconnected
-from neurovocal.engine.testing import CollectSink, ScriptedSource
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.errors import DeviceError, Disconnected
+from neurovocal.engine.contracts.types import (
     Anchor,
     Gap,
     Health,
@@ -30,6 +29,7 @@ from neurovocal.engine.types import (
     Onset,
     StreamInfo,
 )
+from neurovocal.engine.testing import CollectSink, ScriptedSource
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 

@@ -4,8 +4,8 @@ from threading import Event as Flag
 
 import numpy as np
 import pytest
-from patience import PATIENCE_S
-from scripted import (
+from processes.waiting import PATIENCE_S
+from stages.runners import (
     EPOCH,
     INFO,
     Diary,
@@ -16,7 +16,9 @@ from scripted import (
     then_wait,
 )
 
-from neurovocal.engine.errors import DeviceError
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.errors import DeviceError
+from neurovocal.engine.contracts.types import Block, Gap, Label, Offset, Onset
 from neurovocal.engine.testing import (
     CollectSink,
     FailingSink,
@@ -24,8 +26,6 @@ from neurovocal.engine.testing import (
     StalledSink,
     canonical,
 )
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.engine.types import Block, Gap, Label, Offset, Onset
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 

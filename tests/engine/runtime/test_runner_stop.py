@@ -6,8 +6,8 @@ from itertools import count
 from threading import Event as Flag
 
 import pytest
-from patience import PATIENCE_S, until
-from scripted import (
+from processes.waiting import PATIENCE_S, until
+from stages.runners import (
     EPOCH,
     INFO,
     QUANTUM,
@@ -21,9 +21,9 @@ from scripted import (
 )
 
 from neurovocal.engine.cli.session import Interrupted, run_plan
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.types import Block, Label, Offset, Onset
 from neurovocal.engine.testing import CollectSink, ScriptedSource, StalledSink
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Block, Label, Offset, Onset
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 

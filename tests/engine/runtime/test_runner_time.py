@@ -4,7 +4,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from scripted import (
+from stages.runners import (
     EPOCH,
     INFO,
     QUANTUM,
@@ -17,9 +17,16 @@ from scripted import (
     many,
 )
 
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.types import (
+    Anchor,
+    Block,
+    Frames,
+    Health,
+    Stats,
+    StreamInfo,
+)
 from neurovocal.engine.testing import CollectSink, ScriptedSource
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Anchor, Block, Frames, Health, Stats, StreamInfo
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 

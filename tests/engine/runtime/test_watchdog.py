@@ -5,17 +5,17 @@ import socket
 from threading import Event as Flag
 
 import pytest
-import scripted
-from patience import PATIENCE_S, until
-from scripted import EPOCH, INFO, Namer, audio, many, then_wait
+from processes.waiting import PATIENCE_S, until
+from stages import runners as scripted
+from stages.runners import EPOCH, INFO, Namer, audio, many, then_wait
+from stages.watchdogs import looker, pass_time
 
-from neurovocal.engine.config import SuperviseConfig
-from neurovocal.engine.notify import ServiceManager
-from neurovocal.engine.process import Usage, usage
+from neurovocal.engine.config.schema import SuperviseConfig
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.types import Frames, Health, Label, StreamInfo
+from neurovocal.engine.runtime.systemd import ServiceManager
+from neurovocal.engine.support.process import Usage, usage
 from neurovocal.engine.testing import CollectSink, ScriptedSource
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Frames, Health, Label, StreamInfo
-from neurovocal.engine.watchdog import Watchdog
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -38,33 +38,6 @@ def sleeper():
     stage = Sleeper()
     yield stage
     stage.woken.set()
-
-
-def looker(runner, clock, **keys):
-    """A watchdog that looks when it is told to, in place of the run's own."""
-    until(lambda: runner.started)  # or the run would start this one
-    runner.watchdog.stop()
-    settings = {
-        "hang_s": 30.0,
-        "max_rss_mb": None,
-        "give_up": runner._give_up,
-        "manager": ServiceManager(None),
-    }
-    runner.watchdog = Watchdog(
-        runner.lanes, runner.sinks, clock, **{**settings, **keys}
-    )
-    return runner.watchdog
-
-
-def pass_time(watchdog, clock, seconds, healthy):
-    """Seconds, one look each, in all of which a healthy lane goes on reading."""
-    (calls,) = [calls for name, calls in healthy.calls() if name == "source"]
-    watchdog.look()
-    for _ in range(seconds):
-        before = calls.entered
-        until(lambda before=before: calls.entered > before)
-        clock.advance(1.0)
-        watchdog.look()
 
 
 @pytest.mark.parametrize("wakes", [False, True], ids=["for ever", "for a while"])

@@ -4,14 +4,14 @@ import sys
 
 import pytest
 import yaml
-from command import neurovocal
+from processes.cli_process import neurovocal
 
-from neurovocal.engine.credentials import hide_credentials, without_credentials
-from neurovocal.engine.errors import ConfigError, Disconnected
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError, Disconnected
+from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.journal import runs
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.plugins.source_pipe import plugin as pipe
+from neurovocal.engine.support.text import hide_credentials, without_credentials
+from neurovocal.plugins.sources.pipe.source import plugin as pipe
 
 SECRETS = [
     "rtsp://bird:seed@camera.example/audio",

@@ -2,10 +2,17 @@
 
 import numpy as np
 import pytest
-from test_testing import SONG, Ear, Framer
+from stages.example_stages import SONG, Ear, Framer
 
+from neurovocal.engine.contracts.types import (
+    Frames,
+    Gap,
+    Label,
+    Offset,
+    Onset,
+    Posteriors,
+)
 from neurovocal.engine.testing import check_model, recut
-from neurovocal.engine.types import Frames, Gap, Label, Offset, Onset, Posteriors
 
 
 class Namer:

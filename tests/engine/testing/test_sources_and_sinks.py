@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from neurovocal.engine.errors import EndOfStream
+from neurovocal.engine.contracts.errors import EndOfStream
+from neurovocal.engine.contracts.types import (
+    Block,
+    Frames,
+    Gap,
+    Message,
+    Onset,
+    StreamInfo,
+)
 from neurovocal.engine.testing import (
     CollectSink,
     FailingSink,
@@ -15,14 +23,6 @@ from neurovocal.engine.testing import (
     gather,
     recut,
     song,
-)
-from neurovocal.engine.types import (
-    Block,
-    Frames,
-    Gap,
-    Message,
-    Onset,
-    StreamInfo,
 )
 
 RATE = 8000

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from neurovocal.engine import wire
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.types import (
     BULK_KINDS,
     KINDS,
     Anchor,
@@ -38,6 +37,7 @@ from neurovocal.engine.types import (
     Trigger,
     Withheld,
 )
+from neurovocal.engine.wire import codec as wire
 
 counts = st.integers(0, 2**63 - 1)
 hops = st.integers(1, 100_000)

@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bad_network import BadNetwork
-from command import neurovocal
-from patience import PATIENCE_S
-from publishing import Engine
-from test_relay import relaying
+from network.bad_network import BadNetwork
+from network.publishers import Engine
+from network.relays import relaying
+from processes.cli_process import neurovocal
+from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.client import Control, Subscriber
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.errors import ConfigError, NeurovocalError
-from neurovocal.engine.keys import (
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.wire.keys import (
     add_client,
     allowed_keys,
     clients,
@@ -27,10 +30,7 @@ from neurovocal.engine.keys import (
     make_engine_keys,
     remove_client,
 )
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.plugins import control_zmq
+from neurovocal.plugins.controls import zmq as control_zmq
 
 SILENCE_S = 0.5  # long enough for a connection that is let in to say something
 
@@ -319,7 +319,7 @@ def test_keys_of_another_user_are_refused_in_a_sentence(keys: Path) -> None:
     """Made by root for a service that has a user of its own."""
     script = (
         "import os, sys; from pathlib import Path; import zmq.auth\n"
-        "from neurovocal.engine.keys import key_problems\n"
+        "from neurovocal.engine.wire.keys import key_problems\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "print(*key_problems(Path(sys.argv[1])))"
     )

@@ -7,14 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from patience import PATIENCE_S
-from publishing import Engine
-from test_relay import relaying
+from network.publishers import Engine
+from network.relays import relaying
+from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.client import Control, Subscriber
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.plugins import control_zmq
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.plugins.controls import zmq as control_zmq
 
 pytestmark = pytest.mark.skipif(
     not hasattr(socket, "TCP_USER_TIMEOUT"), reason="reads Linux's options of sockets"

@@ -12,8 +12,8 @@ from types import TracebackType
 
 import numpy as np
 import pytest
+from audio_devices.pulses import PulseAudio
 from numpy.typing import NDArray
-from pulse import PulseAudio
 
 DEVICE = "nullspeaker"
 

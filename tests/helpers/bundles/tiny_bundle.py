@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from neurovocal.engine.manifest import sha256
+from neurovocal.engine.contracts.bundle import sha256
 
 FRAME_LENGTH, HOP_LENGTH, N_BINS = 256, 128, 129
 N_CONTEXT = 4  # recurrent units of the classifier

@@ -7,17 +7,23 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from bundles.tiny_bundle import N_BINS, N_RECURRENT
 from numpy.typing import NDArray
-from tiny_bundle import N_BINS, N_RECURRENT
 
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Event, Frames, StreamInfo, Surprise, Synthesis
-from neurovocal.plugins._rnn_rbm_options import PrimeOptions
-from neurovocal.plugins._sampler import Sampler, sampling_graph
-from neurovocal.plugins.model_rnn_rbm import RnnRbm
-from neurovocal.plugins.model_rnn_rbm import plugin as rnn_rbm_plugin
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import (
+    Event,
+    Frames,
+    StreamInfo,
+    Surprise,
+    Synthesis,
+)
+from neurovocal.plugins.models.rnn_rbm.model import RnnRbm
+from neurovocal.plugins.models.rnn_rbm.model import plugin as rnn_rbm_plugin
+from neurovocal.plugins.models.rnn_rbm.options import PrimeOptions
+from neurovocal.plugins.models.rnn_rbm.sampler import Sampler, sampling_graph
 
 RATE, HOP, LENGTH = 32000, 128, 256
 Floats = NDArray[np.float32]

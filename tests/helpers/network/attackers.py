@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from patience import PATIENCE_S
+from processes.waiting import PATIENCE_S
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from hostile import frame, silent
+from network.attackers import frame, silent
 from zmq.auth import load_certificate
 from zmq.utils import z85
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Label, Message, StreamInfo
-from neurovocal.plugins import sink_journal, sink_zmq
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Label, Message, StreamInfo
+from neurovocal.plugins.sinks import journal as sink_journal
+from neurovocal.plugins.sinks import zmq as sink_zmq
 
 INFO = StreamInfo("aviary 3/été", 32000)
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from repository import ROOT
+
 RECORDING = ROOT / "configs" / "recordings" / "bengalese-finch.flac"
 NEUROVOCAL = [sys.executable, "-c", "from neurovocal.engine.cli import main; main()"]
 

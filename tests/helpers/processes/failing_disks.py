@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from neurovocal.engine.errors import EndOfStream, NeurovocalError
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import EndOfStream, NeurovocalError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Audio, Block, Label, Message, StreamInfo
 from neurovocal.engine.journal import read_events
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Audio, Block, Label, Message, StreamInfo
-from neurovocal.plugins import _parquet_groups, source_recording
+from neurovocal.plugins.sinks.columns import parquet
+from neurovocal.plugins.sources import recording as source_recording
 
 INFO = StreamInfo("cage", 1000)
 CONTEXT = BuildContext(ManualClock(), "run1")
@@ -164,12 +166,12 @@ KINDS = [
 
 def small_groups(rows: int) -> None:
     """Let the Parquet sink write a group of so many rows."""
-    _parquet_groups._GROUP = rows
+    parquet._GROUP = rows
 
 
 def ready(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> Kind:
     """A kind for one test, whose Parquet tables get a group for each row."""
     if kind.name == "parquet":
         pytest.importorskip("pyarrow")
-        monkeypatch.setattr(_parquet_groups, "_GROUP", 1)
+        monkeypatch.setattr(parquet, "_GROUP", 1)
     return kind

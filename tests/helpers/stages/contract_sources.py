@@ -5,12 +5,13 @@ import wave
 import numpy as np
 import pytest
 
-from neurovocal.engine.errors import DeviceError, EndOfStream
-from neurovocal.engine.protocols import Source
-from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import DeviceError, EndOfStream
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Source
+from neurovocal.engine.contracts.types import Block, Message, StreamInfo
 from neurovocal.engine.testing import check_source, recut, song
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Block, Message, StreamInfo
 
 RATE = 32_000
 INFO = StreamInfo("cage", RATE)

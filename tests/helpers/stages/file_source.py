@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from neurovocal.engine.errors import EndOfStream
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Block
-from neurovocal.plugins.source_file import plugin
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import EndOfStream
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Block
+from neurovocal.plugins.sources.file import plugin
 
 RATE = 16_000
 

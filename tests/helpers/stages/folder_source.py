@@ -5,11 +5,11 @@ import json
 import numpy as np
 import soundfile
 
-from neurovocal.engine.errors import EndOfStream
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Health, StreamInfo
-from neurovocal.plugins.source_folder import plugin
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import EndOfStream
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Health, StreamInfo
+from neurovocal.plugins.sources.folder.source import plugin
 
 RATE = 8000
 

@@ -2,13 +2,11 @@
 
 import numpy as np
 
-from neurovocal.engine.lane import Lane
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.resampler import Resampler
-from neurovocal.engine.supervise import StageShell
-from neurovocal.engine.testing import canonical, recut, song
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import (
+from neurovocal.engine.audio.resampler import Resampler
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import (
     Anchor,
     Frames,
     Gap,
@@ -18,6 +16,9 @@ from neurovocal.engine.types import (
     Posteriors,
     StreamInfo,
 )
+from neurovocal.engine.lane.lane import Lane
+from neurovocal.engine.lane.stage import StageShell
+from neurovocal.engine.testing import canonical, recut, song
 
 RATE = 16_000
 INFO = StreamInfo("cage", RATE)

@@ -4,13 +4,13 @@ from dataclasses import replace
 from threading import Event as Flag
 
 import yaml
-from patience import until
+from processes.waiting import until
 
 from neurovocal.engine.cli.session import plan_of
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.runner import Runner
-from neurovocal.engine.timebase import NS, ManualClock
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.runtime.runner import Runner
 
 _STEP_S = 0.1
 

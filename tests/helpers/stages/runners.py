@@ -3,15 +3,15 @@
 import numpy as np
 import yaml
 
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.errors import DeviceError
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.planner import make_plan
-from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
-from neurovocal.engine.runner import Runner
-from neurovocal.engine.testing import canonical
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.engine.types import (
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.planner import make_plan
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.errors import DeviceError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
     Frames,
@@ -21,6 +21,8 @@ from neurovocal.engine.types import (
     Onset,
     StreamInfo,
 )
+from neurovocal.engine.runtime.runner import Runner
+from neurovocal.engine.testing import canonical
 
 RATE = 1000
 INFO = StreamInfo("cage", RATE)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurovocal.models.calibrate import (
+from neurovocal.models.classifier.calibration import (
     Votes,
     collect_votes,
     evidence,
@@ -15,8 +15,8 @@ from neurovocal.models.calibrate import (
     fit_thresholds,
     fit_typical,
 )
-from neurovocal.models.frames import Span
-from neurovocal.models.measure import (
+from neurovocal.models.data.frames import Span
+from neurovocal.models.toolkit.measures import (
     LinearPredictor,
     confusion,
     edit_distance,

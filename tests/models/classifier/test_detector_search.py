@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from neurovocal.engine.manifest import ClassifierSpec, FrontEnd
-from neurovocal.models.data import Annotation, Recording
-from neurovocal.models.fit import Interrupted
-from neurovocal.models.fit_detector import Heard, fit_detector, some_of
-from neurovocal.models.frames import Material, targets_of
-from neurovocal.models.split import Units
+from neurovocal.engine.contracts.bundle import ClassifierSpec, FrontEnd
+from neurovocal.models.classifier.detector_search import Heard, fit_detector, some_of
+from neurovocal.models.data.datasets import Annotation, Recording
+from neurovocal.models.data.frames import Material, targets_of
+from neurovocal.models.data.split import Units
+from neurovocal.models.toolkit.loop import Interrupted
 
 RATE, HOP, LENGTH = 16000, 64, 128
 FRONT_END = FrontEnd(

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neurovocal.models.augment import Augmenter
-from neurovocal.models.config import AugmentConfig, ClassifierConfig
-from neurovocal.models.data import Recording
-from neurovocal.models.frames import IGNORED, Material, Span
-from neurovocal.models.train_classifier import ClassifierTask
+from neurovocal.models.classifier.training import ClassifierTask
+from neurovocal.models.data.augment import Augmenter
+from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.frames import Material, Span
+from neurovocal.models.toolkit.measures import IGNORED
+from neurovocal.models.toolkit.recipe import AugmentConfig, ClassifierConfig
 
 N_BINS = 3
 

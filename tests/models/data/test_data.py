@@ -9,27 +9,27 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.models.config import (
-    FrontEndConfig,
-    SplitConfig,
-    TrainConfig,
-    UnitsConfig,
-)
-from neurovocal.models.data import Annotation, Dataset, Recording, read_dataset
-from neurovocal.models.frames import (
-    IGNORED,
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.data.datasets import Annotation, Dataset, Recording, read_dataset
+from neurovocal.models.data.frames import (
     common_rate,
     fit_band,
     read_samples,
     targets_of,
 )
-from neurovocal.models.prepare import prepare
-from neurovocal.models.split import (
+from neurovocal.models.data.prepare import prepare
+from neurovocal.models.data.split import (
     Units,
     choose_units,
     chosen_recordings,
     split_recordings,
+)
+from neurovocal.models.toolkit.measures import IGNORED
+from neurovocal.models.toolkit.recipe import (
+    FrontEndConfig,
+    SplitConfig,
+    TrainConfig,
+    UnitsConfig,
 )
 
 RATE = 8000

@@ -9,18 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from bundles.tone_dataset import make_tone_dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from tone_dataset import make_tone_dataset
+from repository import ROOT
 
-from neurovocal.models.config import SplitConfig, TrainConfig
-from neurovocal.models.data import Annotation, Dataset, Recording, read_dataset
-from neurovocal.models.prepare import Prepared, prepare
-from neurovocal.models.rows import ClippedRows, StoredRows, mean_and_spread, pieces_of
-from neurovocal.models.split import split_recordings
-from neurovocal.models.train_rnn_rbm import songs_of
+from neurovocal.models.data.datasets import Annotation, Dataset, Recording, read_dataset
+from neurovocal.models.data.prepare import Prepared, prepare
+from neurovocal.models.data.split import split_recordings
+from neurovocal.models.rnn_rbm.training import songs_of
+from neurovocal.models.toolkit.recipe import SplitConfig, TrainConfig
+from neurovocal.models.toolkit.rows import (
+    ClippedRows,
+    StoredRows,
+    mean_and_spread,
+    pieces_of,
+)
 
-BENCH = Path(__file__).parent.parent / "bench" / "train_memory.py"
+BENCH = ROOT / "bench" / "speed" / "train_memory.py"
 edges = st.none() | st.integers(-25, 25)
 
 

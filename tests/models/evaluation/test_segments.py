@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.engine.scoring import SegmentScore, match_segments, score_segments
+from neurovocal.models.evaluation.segments import (
+    SegmentScore,
+    match_segments,
+    score_segments,
+)
 
 SPANS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=5)
 

@@ -6,9 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.models.synthesis.material import cut_evenly
-from neurovocal.models.synthesis.patches import (
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.evaluation.synthesis.measures import (
+    FrameDetector,
+    divergence_bits,
+    gain_nats,
+    largest_gap,
+    modulation_correlation,
+    order_0,
+    pair_counts,
+    spectrum_distance,
+)
+from neurovocal.models.evaluation.synthesis.patches import (
     PATCH_FRAMES,
     STRIDE,
     PatchSpace,
@@ -17,18 +26,8 @@ from neurovocal.models.synthesis.patches import (
     patches_of,
     spread,
 )
-from neurovocal.models.synthesis.references import LinearProcess, shuffled
-from neurovocal.models.synthesis.segments import FrameDetector, largest_gap
-from neurovocal.models.synthesis.spectra import (
-    modulation_correlation,
-    spectrum_distance,
-)
-from neurovocal.models.synthesis.transitions import (
-    divergence_bits,
-    gain_nats,
-    order_0,
-    pair_counts,
-)
+from neurovocal.models.evaluation.synthesis.references import LinearProcess, shuffled
+from neurovocal.models.evaluation.synthesis.songs import cut_evenly
 
 N_BINS = 6
 

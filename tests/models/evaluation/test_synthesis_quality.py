@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from command import RECORDING, ROOT, neurovocal
+from processes.cli_process import RECORDING, ROOT, neurovocal
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.models.data import Annotation, Recording
-from neurovocal.models.labelling import Labeller
-from neurovocal.models.synthesis.material import draw_songs, unit_sequences
-from neurovocal.models.synthesis.quality import parts_of
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.data.datasets import Annotation, Recording
+from neurovocal.models.evaluation.labelling import Labeller
+from neurovocal.models.evaluation.synthesis.quality import parts_of
+from neurovocal.models.evaluation.synthesis.songs import draw_songs, unit_sequences
 
 BUNDLE = ROOT / "models" / "pretrained" / "bengalese-finch"
 
@@ -104,7 +104,7 @@ def test_an_unknown_unit_breaks_a_sequence() -> None:
 
 
 def test_a_bundle_that_cannot_sing_is_refused(dataset: Path, tmp_path: Path) -> None:
-    from tiny_bundle import make_tiny_bundle
+    from bundles.tiny_bundle import make_tiny_bundle
 
     folder = make_tiny_bundle(tmp_path / "silent", rnn_rbm=False)
     done = neurovocal("evaluate", folder, dataset, "--synthesis")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from neurovocal.models.config import Phase, RnnRbmConfig
-from neurovocal.models.fit import Budget, Interrupted, StopFlag, fit
-from neurovocal.models.train_rnn_rbm import RnnRbmTask
+from neurovocal.models.rnn_rbm.training import RnnRbmTask
+from neurovocal.models.toolkit.loop import Budget, Interrupted, StopFlag, fit
+from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.models.annealing import (
+from neurovocal.models.rnn_rbm.annealing import (
     Annealing,
     ConditionalRbms,
     LikelihoodError,
@@ -17,8 +17,7 @@ from neurovocal.models.annealing import (
     exact_log_partition,
     log_partition,
 )
-from neurovocal.models.config import RnnRbmConfig
-from neurovocal.models.likelihood import (
+from neurovocal.models.rnn_rbm.likelihood import (
     Bracket,
     accuracy_of,
     conditional_rbms,
@@ -26,7 +25,8 @@ from neurovocal.models.likelihood import (
     log_likelihood,
     match_counts,
 )
-from neurovocal.models.rnn_rbm import RnnRbm
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.toolkit.recipe import RnnRbmConfig
 
 
 def generator(seed=0):

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurovocal.models.config import Phase, RnnRbmConfig
-from neurovocal.models.fit import Budget, StopFlag, fit
-from neurovocal.models.persistent import PersistentChains
-from neurovocal.models.train_rnn_rbm import RnnRbmTask
+from neurovocal.models.rnn_rbm.persistent_chains import PersistentChains
+from neurovocal.models.rnn_rbm.training import RnnRbmTask
+from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
+from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig
 
 
 @given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=8), max_size=12))

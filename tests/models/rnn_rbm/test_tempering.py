@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from neurovocal.models.annealing import (
+from neurovocal.models.rnn_rbm.annealing import (
     ConditionalRbms,
     LikelihoodError,
     Noise,
     exact_log_partition,
     gibbs,
 )
-from neurovocal.models.likelihood import expected_accuracy
-from neurovocal.models.tempering import Tempering, tempered
+from neurovocal.models.rnn_rbm.likelihood import expected_accuracy
+from neurovocal.models.rnn_rbm.tempering import Tempering, tempered
 
 
 def noise(seed=0):

@@ -5,15 +5,18 @@ from threading import Thread
 
 import pytest
 import zmq
-from command import neurovocal, running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes.cli_process import neurovocal, running
 
 from neurovocal.engine.client import Control
-from neurovocal.engine.errors import ConfigError, NeurovocalError
-from neurovocal.engine.orders import CommandError
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.plugins.control_zmq import ControlOptions, ControlSocket
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.errors import (
+    CommandError,
+    ConfigError,
+    NeurovocalError,
+)
+from neurovocal.plugins.controls.zmq import ControlOptions, ControlSocket
 
 PATIENCE_MS = 60_000
 

@@ -12,15 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from repository import ROOT
 
-from neurovocal.engine.config import load_config
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.scoring import score_segments
+from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Block, Gap, Offset, Onset, StreamInfo
 from neurovocal.engine.testing import canonical, check_processor, gather, recut, song
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Block, Gap, Offset, Onset, StreamInfo
-from neurovocal.plugins.detector_energy import (
+from neurovocal.models.evaluation.segments import score_segments
+from neurovocal.plugins.detectors.energy import (
     EnergyDetector,
     EnergyOptions,
     band,
@@ -286,7 +288,7 @@ def test_presets_are_whole_configurations(name: str) -> None:
 
 
 def load_bench() -> ModuleType:
-    path = Path(__file__).resolve().parents[1] / "bench" / "detect.py"
+    path = ROOT / "bench" / "detection" / "detect.py"
     spec = spec_from_file_location("neurovocal_bench_detect", path)
     assert spec is not None
     assert spec.loader is not None
@@ -327,7 +329,7 @@ def _replayed(samples: Samples, sample_rate: int) -> list[Any]:
 def recording() -> tuple[Samples, int]:
     import soundfile
 
-    path = Path(__file__).parent.parent / "configs/recordings/bengalese-finch.flac"
+    path = ROOT / "configs/recordings/bengalese-finch.flac"
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     return samples[: 10 * rate], rate
 

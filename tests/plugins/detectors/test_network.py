@@ -10,13 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import BundleError, ConfigError, StageError
-from neurovocal.engine.manifest import Bundle, ClassifierSpec, FrontEnd, Manifest
-from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.contracts.bundle import (
+    Bundle,
+    ClassifierSpec,
+    FrontEnd,
+    Manifest,
+)
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import BundleError, ConfigError, StageError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Gap, Offset, Onset, Posteriors, StreamInfo
 from neurovocal.engine.testing import gather
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Gap, Offset, Onset, Posteriors, StreamInfo
-from neurovocal.plugins.detector_network import NetworkOptions, plugin
+from neurovocal.plugins.detectors.network import NetworkOptions, plugin
 
 RATE, HOP, FRAME = 32_000, 128, 256
 UNITS = ["a", "b", ""]

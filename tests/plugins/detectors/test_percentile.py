@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.scoring import score_segments
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Block, Gap, Offset, StreamInfo
 from neurovocal.engine.testing import check_processor, gather, recut, song
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Block, Gap, Offset, StreamInfo
-from neurovocal.plugins.detector_percentile import PercentileOptions, plugin
+from neurovocal.models.evaluation.segments import score_segments
+from neurovocal.plugins.detectors.percentile import PercentileOptions, plugin
 
 RATE = 32_000
 

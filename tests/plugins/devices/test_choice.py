@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from neurovocal.engine.errors import DeviceError
-from neurovocal.plugins import _device_choice
-from neurovocal.plugins._device_choice import find_again, find_device
-from neurovocal.plugins._usb_port import usb_port
+from neurovocal.engine.contracts.errors import DeviceError
+from neurovocal.plugins.devices import choice
+from neurovocal.plugins.devices.choice import find_again, find_device
+from neurovocal.plugins.devices.portaudio import usb_port
 
 CONTROLLER = "devices/pci0000:00/0000:00:14.0"
 
@@ -91,7 +91,7 @@ class Cards:
 @pytest.fixture
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cards:
     cards = Cards(tmp_path)
-    monkeypatch.setattr(_device_choice, "devices", cards.devices)
+    monkeypatch.setattr(choice, "devices", cards.devices)
     return cards
 
 
@@ -146,7 +146,7 @@ def test_a_card_of_several_devices_is_found_by_name_at_its_port(cards: Cards) ->
     found[1] = {**found[1], "index": 1, "name": "UMC (hw:1,1)"}
     second = {**found[1], "only_at_port": True}
     cards_now = SimpleNamespace(devices=lambda direction: found)
-    _device_choice.devices = cards_now.devices  # the fixture puts it back
+    choice.devices = cards_now.devices  # the fixture puts it back
     assert find_again(second)["index"] == 1
     with pytest.raises(DeviceError, match="several input devices fit 'usb:1-1'"):
         find_device("usb:1-1")

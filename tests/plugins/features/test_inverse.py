@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import FrontEnd
-from neurovocal.engine.types import Float32
-from neurovocal.plugins._voice import Voice
+from neurovocal.engine.contracts.bundle import FrontEnd
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.plugins.features.inverse import Voice
 
 RATE = 16_000
 HERE = Path()

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.signal import get_window, spectrogram
 
-from neurovocal.engine.errors import BundleError, ConfigError
-from neurovocal.engine.front_end import build_front_end, frames_of
-from neurovocal.engine.manifest import FrontEnd
-from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.contracts.bundle import FrontEnd
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import BundleError, ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Block, Frames, Gap, StreamInfo
+from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.engine.testing import check_processor, recut, song
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Block, Frames, Gap, StreamInfo
-from neurovocal.plugins.features_spectrogram import Spectrogram
-from neurovocal.plugins.features_spectrogram import plugin as spectrogram_plugin
+from neurovocal.plugins.features.spectrogram import Spectrogram
+from neurovocal.plugins.features.spectrogram import plugin as spectrogram_plugin
 
 RATE = 32000
 MEL = {

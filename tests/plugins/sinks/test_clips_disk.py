@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_sink_clips import EPOCH, INFO, QUICK, clips, play, segment, sink
+from repository import import_path
+from stages.clip_sinks import EPOCH, INFO, QUICK, clips, play, segment, sink
 
-from neurovocal.engine.buffers import Mailbox
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.sink_health import SinkHealth
-from neurovocal.engine.sink_worker import SinkWorker
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Event, Message
-from neurovocal.plugins._clip_store import ClipStore, Limits, NoRoom
-from neurovocal.plugins.sink_clips import ClipsOptions, ClipsSink
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Event, Message
+from neurovocal.engine.runtime.workers.mailbox import Mailbox
+from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
+from neurovocal.plugins.sinks.clips.sink import ClipsOptions, ClipsSink
+from neurovocal.plugins.sinks.clips.store import ClipStore, Limits, NoRoom
 
 NAME = Path("2026-01-01/cage/t_cage_s{:012d}.flac")
 
@@ -142,7 +142,7 @@ def test_a_deleted_folder_is_told_and_made_again(tmp_path: Path) -> None:
 AS_SOMEBODY_ELSE = """
 import os, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 import soundfile
 from test_clips_disk import noise, play, segment, sink
 if os.geteuid() == 0:
@@ -167,7 +167,7 @@ def test_a_folder_that_may_not_be_written_is_said_and_tried_again() -> None:
     # Root may write anywhere: the process that is tried is somebody else.
     with TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
-        arguments = ["-c", AS_SOMEBODY_ELSE, str(Path(__file__).parent), folder]
+        arguments = ["-c", AS_SOMEBODY_ELSE, import_path(__file__), folder]
         done = subprocess.run(
             [sys.executable, *arguments], capture_output=True, text=True, timeout=100
         )
@@ -235,7 +235,7 @@ def test_what_a_killed_run_left_unfinished_is_removed(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from neurovocal.plugins._clip_store import ClipStore, Limits
+from neurovocal.plugins.sinks.clips.store import ClipStore, Limits
 
 store, left = ClipStore(Path(sys.argv[1]), Limits()), int(sys.argv[3])
 rename = Path.rename

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from failing_disks import INFO, deliver, label, no_file_above
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes.failing_disks import INFO, deliver, label, no_file_above
+from repository import import_path
 
-from neurovocal.engine.errors import NeurovocalError, StageError
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Gap, Message, StreamInfo
-from neurovocal.plugins import _parquet_groups
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import NeurovocalError, StageError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Gap, Message, StreamInfo
+from neurovocal.plugins.sinks.columns import parquet
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -88,7 +90,7 @@ def test_a_kill_costs_at_most_the_line_that_it_cut(
 ) -> None:
     folder = tmp_path_factory.mktemp("kill")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_parquet_groups, "_GROUP", group)
+        patch.setattr(parquet, "_GROUP", group)
         whole = rows_left_by_a_kill(tmp_path_factory.mktemp("whole"), range(before))
         left = whole[: round(cut * len(whole))]
         # Behind it a loss of power may leave anything that is not itself a row.
@@ -107,8 +109,8 @@ def test_a_kill_costs_at_most_the_line_that_it_cut(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_sink_parquet import build, label
+sys.path[:0] = sys.argv[1].split(":")
+from test_columns import build, label
 
 def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -136,7 +138,7 @@ sink.close()
 def test_killed_at_any_moment_no_row_is_lost_or_doubled(
     tmp_path: Path, moment: str
 ) -> None:
-    where = [str(Path(__file__).parent), str(tmp_path), moment]
+    where = [import_path(__file__), str(tmp_path), moment]
     done = subprocess.run([sys.executable, "-c", KILLED, *where], timeout=100)
     assert done.returncode == -signal.SIGKILL
     sink = build(tmp_path, "run2")
@@ -237,7 +239,7 @@ def test_what_a_kill_left_is_caught_up_with_while_the_run_goes_on(
 ) -> None:
     left = rows_left_by_a_kill(tmp_path, range(2000))
     (tmp_path / "t.parquet.rows").write_bytes(left)
-    monkeypatch.setattr(_parquet_groups, "_GROUP", 100)
+    monkeypatch.setattr(parquet, "_GROUP", 100)
     part, sizes = tmp_path / ".t.parquet.part", []
     sink = build(tmp_path, "run2")
     sink.open()
@@ -255,7 +257,7 @@ def test_what_a_kill_left_is_caught_up_with_while_the_run_goes_on(
 def test_memory_does_not_grow_with_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_parquet_groups, "_GROUP", 200)
+    monkeypatch.setattr(parquet, "_GROUP", 200)
     write(tmp_path, range(500))  # what is imported and cached
     tracemalloc.start()
     try:

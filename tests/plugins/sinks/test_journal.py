@@ -10,62 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import import_path
+from stages.journals import INFO, build, count, frames, label, write
 
-from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.journal import read_events, runs
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.testing import check_sink
-from neurovocal.engine.timebase import Clock, ManualClock, SystemClock
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.clock import ManualClock, SystemClock
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import (
     Anchor,
-    Frames,
-    Label,
-    Ledger,
     Message,
-    StreamInfo,
 )
-from neurovocal.engine.wire import event_json
-from neurovocal.plugins.sink_journal import JournalOptions, JournalSink, plugin
-
-INFO = StreamInfo("aviary-3", 32000)
-
-
-def build(
-    path: Path, run: str = "run-1", clock: Clock | None = None, **options: object
-) -> JournalSink:
-    checked = JournalOptions.model_validate({"path": str(path), **options})
-    context = BuildContext(clock or SystemClock(), run, config_text="version: 1\n")
-    sink = plugin.build(checked, context)
-    assert isinstance(sink, JournalSink)
-    return sink
-
-
-def label(seq: int, posterior: float = 0.5) -> Message:
-    event = Label(seq, seq, seq + 9, "b", posterior, "final", "m")
-    return Message(INFO, event, seq, seq + 20, 1000 + seq, Ledger(1.0, 2.0, 3.0), 5)
-
-
-def frames(seq: int, value: float = 1.0) -> Message:
-    return Message(
-        INFO, Frames(seq, 128, 256, np.full((2, 3), value, np.float32)), seq, 0
-    )
-
-
-def write(path: Path, messages: list[Message], run: str = "run-1") -> None:
-    sink = build(path, run)
-    sink.open()
-    for message in messages:
-        sink.write(message)
-    sink.close()
-
-
-def count(path: Path) -> int:
-    """Rows that another program sees at this moment."""
-    connection = sqlite3.connect(path)
-    (rows,) = connection.execute("SELECT count(*) FROM messages").fetchone()
-    connection.close()
-    assert isinstance(rows, int)
-    return rows
+from neurovocal.engine.journal import read_events, runs
+from neurovocal.engine.testing import check_sink
+from neurovocal.engine.wire.codec import event_json
+from neurovocal.plugins.sinks.journal import JournalOptions, plugin
 
 
 def test_is_installed_under_its_name() -> None:
@@ -152,9 +111,9 @@ def test_a_killed_program_leaves_what_was_committed(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     script = f"""
 import os, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {import_path(__file__).split(":")!r}
 from pathlib import Path
-from test_sink_journal import build, label
+from stages.journals import build, label
 sink = build(Path({str(path)!r}), commit_ms=0)
 sink.open()
 for seq in range(5):

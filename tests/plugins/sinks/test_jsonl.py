@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.testing import check_sink
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import (
     Frames,
     Label,
     Ledger,
@@ -17,7 +17,8 @@ from neurovocal.engine.types import (
     Offset,
     StreamInfo,
 )
-from neurovocal.plugins.sink_jsonl import JsonlOptions, JsonlSink, plugin
+from neurovocal.engine.testing import check_sink
+from neurovocal.plugins.sinks.jsonl import JsonlOptions, JsonlSink, plugin
 
 INFO = StreamInfo("bird.wav", 32000)
 FRAMES = Frames(4, 128, 256, np.array([[0.5, np.nan]], np.float32))

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.protocols import Known
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Gap, Label, Offset, Onset, StreamInfo
-from neurovocal.plugins._pattern import PatternError, read_pattern
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Known
+from neurovocal.engine.contracts.types import Gap, Label, Offset, Onset, StreamInfo
+from neurovocal.plugins.sinks.trigger.pattern import PatternError, read_pattern
 
 RATE = 1000  # a sample is a millisecond
 INFO = StreamInfo("cage", RATE)

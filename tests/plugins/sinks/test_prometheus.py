@@ -4,15 +4,19 @@ from threading import Event as Flag
 from urllib.request import urlopen
 
 import pytest
-from patience import PATIENCE_S
-from scripted import INFO, audio, make_runner
+from processes.waiting import PATIENCE_S
+from stages.runners import INFO, audio, make_runner
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Gap, Message, Stats, StreamInfo
 from neurovocal.engine.testing import ScriptedSource, check_sink
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Gap, Message, Stats, StreamInfo
-from neurovocal.plugins.sink_prometheus import PrometheusOptions, PrometheusSink, plugin
+from neurovocal.plugins.sinks.prometheus import (
+    PrometheusOptions,
+    PrometheusSink,
+    plugin,
+)
 
 pytest.importorskip("prometheus_client")
 

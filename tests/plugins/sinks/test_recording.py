@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.engine.errors import AudioFileError, ConfigError, EndOfStream
-from neurovocal.engine.registry import BuildContext
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import AudioFileError, ConfigError, EndOfStream
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Block, Gap, Message, StreamInfo
 from neurovocal.engine.testing import check_source, recut
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Block, Gap, Message, StreamInfo
-from neurovocal.plugins import sink_recording, source_recording
+from neurovocal.plugins.sinks import recording as sink_recording
+from neurovocal.plugins.sources import recording as source_recording
 
 CONTEXT = BuildContext(ManualClock(), "test")
 INFO = StreamInfo("day 1/bird.ch2", 22050)

@@ -12,23 +12,23 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import soundfile
-from command import RECORDING, neurovocal
-from failing_disks import KINDS, Kind, deliver, no_file_above, ready
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes.cli_process import RECORDING, neurovocal
+from processes.failing_disks import KINDS, Kind, deliver, no_file_above, ready
+from repository import import_path
 
-from neurovocal.engine.buffers import Mailbox
-from neurovocal.engine.errors import ConfigError, NeurovocalError
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
+from neurovocal.engine.contracts.types import Message
 from neurovocal.engine.journal import read_events
-from neurovocal.engine.sink_health import SinkHealth
-from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.runtime.workers.mailbox import Mailbox
+from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
 from neurovocal.engine.testing import CollectSink
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Message
-from neurovocal.plugins import _parquet
-from neurovocal.plugins._float_wave import FloatWave
-from neurovocal.plugins._output import TextOutput
-from neurovocal.plugins._place import Place
+from neurovocal.plugins.sinks.columns import parquet
+from neurovocal.plugins.storage.folder import Place
+from neurovocal.plugins.storage.text_file import TextOutput
+from neurovocal.plugins.storage.wave_file import FloatWave
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
@@ -101,9 +101,9 @@ def test_a_full_disk_takes_a_message_whole_or_not_at_all(
 AS_SOMEBODY_ELSE = """
 import os, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from failing_disks import KINDS, deliver, small_groups
-from neurovocal.engine.errors import NeurovocalError
+sys.path[:0] = sys.argv[1].split(":")
+from processes.failing_disks import KINDS, deliver, small_groups
+from neurovocal.engine.contracts.errors import NeurovocalError
 kinds = [k for k in KINDS if k.name != "parquet" or sys.argv[3] == "parquet"]
 small_groups(1)
 for kind in kinds:  # what the other may not import
@@ -147,10 +147,10 @@ print("refused, then taken")
 
 def test_without_permission_it_is_told_and_tried_again() -> None:
     # Root may write anywhere: the process that is tried is somebody else.
-    parquet = "" if list(_parquet.parquet_problems()) else "parquet"
+    parquet = "" if list(parquet.parquet_problems()) else "parquet"
     with TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
-        where = [str(Path(__file__).parent), folder, parquet]
+        where = [import_path(__file__), folder, parquet]
         done = subprocess.run(
             [sys.executable, "-c", AS_SOMEBODY_ELSE, *where],
             capture_output=True,

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from audio_devices.virtual_speaker import DEVICE, VirtualSpeaker, needs_virtual_speaker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.engine.errors import StageError
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Audio, Block, Gap, Message, StreamInfo
-from neurovocal.plugins import sink_speaker
-from neurovocal.plugins._playback import PlaybackRing
-from tests.virtual_speaker import DEVICE, VirtualSpeaker, needs_virtual_speaker
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import StageError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Audio, Block, Gap, Message, StreamInfo
+from neurovocal.plugins.sinks import speaker as sink_speaker
+from neurovocal.plugins.sinks.speaker import PlaybackRing
 
 RATE = 16_000
 
@@ -297,9 +297,9 @@ def test_the_silence_before_a_piece_is_no_underrun(
 SCRIPT = """
 import json, sys
 import numpy as np
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Audio, Message, StreamInfo
+from neurovocal.engine.contracts.plugin import BuildContext, Registry
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.types import Audio, Message, StreamInfo
 
 plugin = Registry().get("sink", "speaker")
 options = plugin.options(device=sys.argv[1], sample_rate=16000, latency_ms=2000)

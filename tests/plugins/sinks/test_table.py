@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from repository import import_path
 
-from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Label, Message, Offset, Onset, StreamInfo
 from neurovocal.engine.testing import check_sink
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Label, Message, Offset, Onset, StreamInfo
-from neurovocal.plugins.sink_table import TableOptions, TableSink, plugin
+from neurovocal.plugins.sinks.table import TableOptions, TableSink, plugin
 
 INFO = StreamInfo("day 1/bird.wav", 32000)
 OTHER = StreamInfo("day 2/bird.wav", 1000)
@@ -223,8 +225,8 @@ def test_a_full_disk_is_a_sentence() -> None:
 def test_a_reader_that_goes_away_is_told_apart() -> None:
     script = """
 import sys
-sys.path.insert(0, sys.argv[1])
-from test_sink_table import LABELS, build
+sys.path[:0] = sys.argv[1].split(":")
+from test_table import LABELS, build
 sink = build()
 sink.open()
 try:
@@ -237,7 +239,7 @@ except BrokenPipeError:
     os._exit(0)
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", script, str(Path(__file__).parent)],
+        [sys.executable, "-c", script, import_path(__file__)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from command import RECORDING, neurovocal
+from audio_devices.virtual_speaker import DEVICE, VirtualSpeaker, needs_virtual_speaker
+from processes.cli_process import RECORDING, neurovocal
 
-from neurovocal.engine.errors import ConfigError, StageError
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Ledger, Message, StreamInfo, Trigger
-from neurovocal.plugins import _player, sink_trigger
-from tests.virtual_speaker import DEVICE, VirtualSpeaker, needs_virtual_speaker
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Ledger, Message, StreamInfo, Trigger
+from neurovocal.plugins.sinks.trigger import player
+from neurovocal.plugins.sinks.trigger import sink as sink_trigger
 
 RATE = 16_000
 BLOCK = 80  # 5 ms
@@ -30,9 +31,9 @@ class Device:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         device = {"index": 0, "name": "stepped", "channels": 2, "sample_rate": RATE}
-        monkeypatch.setattr(_player, "find_device", lambda *_: device)
-        monkeypatch.setattr(_player, "open_output", self._open)
-        monkeypatch.setattr(_player, "close_output", lambda stream: None)
+        monkeypatch.setattr(player, "find_device", lambda *_: device)
+        monkeypatch.setattr(player, "open_output", self._open)
+        monkeypatch.setattr(player, "close_output", lambda stream: None)
         self.clock = Clock(self)
         self.heard = np.empty((0, 2), np.float32)
 
@@ -278,13 +279,13 @@ def test_what_cannot_act_is_found_before_anything_is_opened(
 
 SCRIPT = """
 import json, sys, time
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Ledger, Message, StreamInfo, Trigger
+from neurovocal.engine.contracts.plugin import BuildContext, Registry
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.types import Ledger, Message, StreamInfo, Trigger
 
-from neurovocal.plugins import _player
+from neurovocal.plugins.sinks.trigger import player
 
-_player._STALL_S = 60.0  # a machine that is busy is no device that has stopped
+player._STALL_S = 60.0  # a machine that is busy is no device that has stopped
 plugin = Registry().get("sink", "trigger")
 play = {"path": sys.argv[2], "device": sys.argv[1], "latest_ms": 60000, "block_ms": 20}
 options = plugin.options(pattern="a", play=play, log=sys.argv[3])

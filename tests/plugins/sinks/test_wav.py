@@ -9,9 +9,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.types import Audio, Message, StreamInfo
-from neurovocal.plugins.sink_wav import WavSink
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Audio, Message, StreamInfo
+from neurovocal.plugins.sinks.wav import WavSink
 
 
 def message(start: int, samples: Any, stream: str = "cage") -> Message:

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
-from patience import PATIENCE_S, until
+from processes.waiting import PATIENCE_S, until
 
-from neurovocal.engine import wire
 from neurovocal.engine.client import Missed, Received, Subscriber
-from neurovocal.engine.errors import ConfigError, NeurovocalError
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.testing import check_sink
-from neurovocal.engine.timebase import ManualClock, SystemClock
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.clock import ManualClock, SystemClock
+from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import (
     KINDS,
     Anchor,
     Event,
@@ -30,8 +29,10 @@ from neurovocal.engine.types import (
     Stats,
     StreamInfo,
 )
-from neurovocal.plugins import sink_zmq
-from neurovocal.plugins.sink_zmq import ZmqOptions, ZmqSink, plugin
+from neurovocal.engine.testing import check_sink
+from neurovocal.engine.wire import codec as wire
+from neurovocal.plugins.sinks import zmq as sink_zmq
+from neurovocal.plugins.sinks.zmq import ZmqOptions, ZmqSink, plugin
 
 PATIENCE_MS = int(PATIENCE_S * 1000)
 ANY_PORT = "tcp://127.0.0.1:*"

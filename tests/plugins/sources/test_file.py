@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from file_source import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from stages.file_source import (
     RATE,
     make,
     noise,
@@ -17,16 +20,13 @@ from file_source import (
     samples_of,
     write,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from neurovocal.engine.errors import AudioFileError, EndOfStream
-from neurovocal.engine.registry import Registry
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
 from neurovocal.engine.testing import check_source
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
-from neurovocal.plugins.source_file import plugin
+from neurovocal.plugins.sources.file import plugin
 
 
 def test_it_is_found_by_name():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from file_source import (
+from stages.file_source import (
     RATE,
     make,
     noise,
@@ -13,8 +13,8 @@ from file_source import (
     write,
 )
 
-from neurovocal.engine.errors import AudioFileError
-from neurovocal.engine.types import StreamInfo
+from neurovocal.engine.contracts.errors import AudioFileError
+from neurovocal.engine.contracts.types import StreamInfo
 
 
 def bad_files(folder):

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import RECORDING, neurovocal
-from failing_disks import KINDS, Kind, ready
+from processes.cli_process import RECORDING, neurovocal
+from processes.failing_disks import KINDS, Kind, ready
 
-from neurovocal.plugins._output import TextOutput
-from neurovocal.plugins._place import is_set_aside, set_aside
+from neurovocal.plugins.storage.folder import is_set_aside, set_aside
+from neurovocal.plugins.storage.text_file import TextOutput
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 import soundfile
-from folder_source import make, names, take, told, verdicts, write
+from stages.folder_source import make, names, take, told, verdicts, write
 
-from neurovocal.engine.timebase import ManualClock, SystemClock
-from neurovocal.engine.types import Anchor, Block, StreamInfo
+from neurovocal.engine.contracts.clock import ManualClock, SystemClock
+from neurovocal.engine.contracts.types import Anchor, Block, StreamInfo
 
 
 def test_each_is_taken_once_in_the_order_of_time(tmp_path):

@@ -7,15 +7,15 @@ import subprocess
 import sys
 
 import pytest
-from folder_source import make, names, take, told, verdicts, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stages.folder_source import make, names, take, told, verdicts, write
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Block
-from neurovocal.plugins.source_folder import STATE, plugin
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Block
+from neurovocal.plugins.sources.folder.source import STATE, plugin
 
 
 def test_a_second_engine_is_refused_and_so_is_a_foreign_state(tmp_path):
@@ -35,10 +35,10 @@ def test_a_second_engine_is_refused_and_so_is_a_foreign_state(tmp_path):
 
 READ = """
 import sys
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Block, StreamInfo
-from neurovocal.plugins.source_folder import plugin
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.types import Block, StreamInfo
+from neurovocal.plugins.sources.folder.source import plugin
 options = plugin.options(path=sys.argv[1], confirm_s=0, settle_s=0, follow=False)
 source = plugin.build(options, BuildContext(ManualClock(), "run"))
 source.open()

@@ -7,16 +7,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from audio_devices.virtual_audio import VirtualMicrophone, needs_virtual_audio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.engine.errors import DeviceError, Disconnected, EndOfStream
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
-from neurovocal.plugins import source_microphone
-from neurovocal.plugins.source_microphone import plugin
-from tests.virtual_audio import VirtualMicrophone, needs_virtual_audio
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.errors import DeviceError, Disconnected, EndOfStream
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.plugins.sources import microphone as source_microphone
+from neurovocal.plugins.sources.microphone import plugin
 
 RATE = 32_000
 
@@ -321,10 +322,10 @@ def test_claims_and_checks(monkeypatch, clock):
 CAPTURE = """
 import json, sys, time
 import numpy as np
-from neurovocal.engine.errors import NeurovocalError
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Block, Gap
+from neurovocal.engine.contracts.errors import NeurovocalError
+from neurovocal.engine.contracts.plugin import BuildContext, Registry
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.types import Block, Gap
 
 plugin = Registry().get("source", "microphone")
 options = plugin.options(**json.loads(sys.argv[1]))
@@ -492,7 +493,7 @@ def test_what_the_device_cannot_do_is_one_sentence(options, sentence):
 def test_devices_are_listed():
     script = (
         "import json\n"
-        "from neurovocal.plugins.source_microphone import plugin\n"
+        "from neurovocal.plugins.sources.microphone import plugin\n"
         "print(json.dumps(plugin.devices()))"
     )
     with VirtualMicrophone(RATE) as microphone:

@@ -16,12 +16,18 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurovocal.engine.errors import ConfigError, Disconnected, EndOfStream, StageError
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import NS, ManualClock, SystemClock
-from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
-from neurovocal.plugins._pcm import PcmDecoder
-from neurovocal.plugins.source_pipe import plugin
+from neurovocal.engine.contracts.clock import NS, ManualClock, SystemClock
+from neurovocal.engine.contracts.errors import (
+    ConfigError,
+    Disconnected,
+    EndOfStream,
+    StageError,
+)
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.plugins.sources.pipe.pcm import PcmDecoder
+from neurovocal.plugins.sources.pipe.source import plugin
 
 RATE = 16_000
 PYTHON = sys.executable
@@ -325,11 +331,11 @@ def test_channels_are_checked():
 READ_STDIN = f"""
 import json, sys
 import numpy as np
-from neurovocal.engine.errors import EndOfStream, NeurovocalError
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Block
-from neurovocal.plugins.source_pipe import plugin
+from neurovocal.engine.contracts.errors import EndOfStream, NeurovocalError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.types import Block
+from neurovocal.plugins.sources.pipe.source import plugin
 
 options = plugin.options(sample_rate={RATE}, live=json.loads(sys.argv[1]))
 source = plugin.build(options, BuildContext(SystemClock(), "run"))

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from neurovocal.engine.errors import AudioFileError, EndOfStream
-from neurovocal.engine.protocols import Source, Timed
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.source_shell import SourceShell
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.engine.types import Anchor, Block, Gap, StreamInfo
-from neurovocal.plugins.source_playback import plugin
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Source, Timed
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.engine.runtime.workers.source_reader import SourceShell
+from neurovocal.plugins.sources.playback import plugin
 
 RATE = 8000
 

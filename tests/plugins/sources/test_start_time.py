@@ -8,16 +8,20 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import soundfile
-from command import RECORDING, neurovocal
 from hypothesis import given
 from hypothesis import strategies as st
+from processes.cli_process import RECORDING, neurovocal
 from pydantic import ValidationError
 
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.engine.types import Anchor
-from neurovocal.plugins._recording_time import recorded_at, utc_ns, zone_of
-from neurovocal.plugins.source_file import plugin
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Anchor
+from neurovocal.plugins.sources.audio_files.start_time import (
+    recorded_at,
+    utc_ns,
+    zone_of,
+)
+from neurovocal.plugins.sources.file import plugin
 
 
 def at(*parts):

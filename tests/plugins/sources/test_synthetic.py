@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.engine.errors import EndOfStream
-from neurovocal.engine.registry import BuildContext, Registry
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import EndOfStream
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.testing import check_source
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.plugins.source_synthetic import plugin
+from neurovocal.plugins.sources.synthetic import plugin
 
 
 def make(clock=None, **options):

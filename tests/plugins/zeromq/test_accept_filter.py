@@ -9,14 +9,14 @@ from threading import Event as Flag
 from threading import Thread
 
 import pytest
-from hostile import GREETING, frame, port_of
-from patience import PATIENCE_S, until
-from publishing import Engine
-from test_relay import relaying
+from network.attackers import GREETING, frame, port_of
+from network.publishers import Engine
+from network.relays import relaying
+from processes.waiting import PATIENCE_S, until
 
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.process import usage
-from neurovocal.plugins._drawbridge import Drawbridge
+from neurovocal.engine.support.process import usage
+from neurovocal.plugins.zeromq.connection_limits import Drawbridge
 
 
 def test_nobody_new_comes_while_too_much_was_sent() -> None:

@@ -10,14 +10,14 @@ from threading import Thread
 
 import pytest
 import zmq
-from curve_peer import CurvePeer
-from hostile import all_leave, is_cut, silent
-from patience import PATIENCE_S, until
-from publishing import Engine
+from network.attackers import all_leave, is_cut, silent
+from network.curve_peer import CurvePeer
+from network.publishers import Engine
+from processes.waiting import PATIENCE_S, until
 
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.keys import add_client, make_engine_keys, use_client_keys
-from neurovocal.engine.process import usage
+from neurovocal.engine.support.process import usage
+from neurovocal.engine.wire.keys import add_client, make_engine_keys, use_client_keys
 
 
 @pytest.fixture(autouse=True)

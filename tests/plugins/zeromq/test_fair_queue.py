@@ -13,16 +13,16 @@ import pytest
 import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from publishing import INFO, Engine
-from test_relay import relaying
+from network.publishers import INFO, Engine
+from network.relays import relaying
 
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.journal import open_journal
-from neurovocal.engine.journal_topics import page_after, topics
-from neurovocal.engine.process import usage
-from neurovocal.engine.types import Frames, Message
-from neurovocal.plugins import _turns
-from neurovocal.plugins._turns import MOST_WAITING, Rate, Turns
+from neurovocal.engine.contracts.types import Frames, Message
+from neurovocal.engine.journal.pages import page_after, topics
+from neurovocal.engine.journal.store import open_journal
+from neurovocal.engine.support.process import usage
+from neurovocal.plugins.zeromq import fair_queue
+from neurovocal.plugins.zeromq.fair_queue import MOST_WAITING, Rate, Turns
 
 PATIENCE_S = 30.0
 PAGE = json.dumps(
@@ -90,7 +90,7 @@ def hears_all(endpoint: str, replay: str, number: int) -> None:
     assert modest.missed == 0
 
 
-def is_balanced(counts: _turns.TurnCounts) -> bool:
+def is_balanced(counts: fair_queue.TurnCounts) -> bool:
     handled = counts.answered + counts.refused + counts.gone
     return counts.asked == handled + counts.waiting
 
@@ -123,7 +123,7 @@ def test_behind_a_relay_too(engine: Engine) -> None:
 def test_who_never_reads_fills_no_memory(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_turns, "_MOST_UNTAKEN_BYTES_IN_ALL", 16 * 2**20)
+    monkeypatch.setattr(fair_queue, "_MOST_UNTAKEN_BYTES_IN_ALL", 16 * 2**20)
     before_mb = usage().rss_mb
     with ExitStack() as stack:
         for _ in range(20):

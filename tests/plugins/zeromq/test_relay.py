@@ -2,26 +2,24 @@
 
 import json
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Event as Flag
-from threading import Thread
 from typing import Any
 
 import pytest
 import zmq
-from command import neurovocal, running
 from hypothesis import given
 from hypothesis import strategies as st
-from patience import PATIENCE_S
-from publishing import Engine
+from network.publishers import Engine
+from network.relays import relaying
+from processes.cli_process import neurovocal, running
+from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.types import Anchor, Message
-from neurovocal.plugins._relay import Relay
-from neurovocal.plugins._stations import Station, Streams, station_of
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Anchor, Message
+from neurovocal.plugins.zeromq.relay.relay import Relay
+from neurovocal.plugins.zeromq.relay.stations import Station, Streams, station_of
 
 
 @pytest.fixture
@@ -36,35 +34,6 @@ def engines(tmp_path: Path) -> Iterator[list[Engine]]:
     yield made
     for engine in made:
         engine.close()
-
-
-@contextmanager
-def relaying(
-    engines: list[Engine],
-    *,
-    replay: bool = False,
-    others: Sequence[str] = (),
-    **keys: Path,
-) -> Iterator[Relay]:
-    stations = [Station(e.zmq.endpoint, e.replay) for e in engines]
-    stations += [Station(endpoint, None) for endpoint in others]
-    endpoint = "tcp://127.0.0.1:*"
-    relay = Relay(stations, endpoint, endpoint if replay else None, **keys)
-    relay.open()
-    done = Flag()
-
-    def run() -> None:
-        while not done.is_set():
-            relay.step(0.02)
-
-    thread = Thread(target=run)
-    thread.start()
-    try:
-        yield relay
-    finally:
-        done.set()
-        thread.join(PATIENCE_S)
-        relay.close()
 
 
 def meet(engines: list[Engine], subscriber: Subscriber) -> set[str]:

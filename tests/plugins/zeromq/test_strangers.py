@@ -13,23 +13,23 @@ from urllib.request import urlopen
 
 import pytest
 import zmq
-from hostile import all_leave, frame, is_cut, silent, speaking
-from patience import PATIENCE_S
-from publishing import Engine
-from test_relay import relaying
+from network.attackers import all_leave, frame, is_cut, silent, speaking
+from network.publishers import Engine
+from network.relays import relaying
+from processes.waiting import PATIENCE_S
 
-from neurovocal.engine import received, resume
-from neurovocal.engine.client import Control, Received, Subscriber
-from neurovocal.engine.process import usage
-from neurovocal.engine.received import received_of
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import SystemClock
-from neurovocal.engine.types import Label, Message, StreamInfo
-from neurovocal.engine.wire import decode, encode
-from neurovocal.plugins import _http, control_zmq
-from neurovocal.plugins._door import Door, socket_of
-from neurovocal.plugins.control_zmq import ControlSocket
-from neurovocal.plugins.sink_prometheus import PrometheusOptions, PrometheusSink
+from neurovocal.engine.client import Control, Received, Subscriber, received, resume
+from neurovocal.engine.client.received import received_of
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Label, Message, StreamInfo
+from neurovocal.engine.support.process import usage
+from neurovocal.engine.wire.codec import decode, encode
+from neurovocal.plugins.controls import zmq as control_zmq
+from neurovocal.plugins.controls.zmq import ControlSocket
+from neurovocal.plugins.sinks import prometheus
+from neurovocal.plugins.sinks.prometheus import PrometheusOptions, PrometheusSink
+from neurovocal.plugins.zeromq.connection_limits import Door, socket_of
 
 CROWD = 500
 
@@ -134,7 +134,7 @@ def test_five_hundred_who_say_nothing_keep_nobody_from_the_metrics(
         assert answer.status == 200
     server = page._server
     assert server is not None
-    assert server.connections <= _http.MOST_CONNECTIONS
+    assert server.connections <= prometheus.MOST_CONNECTIONS
     # One that says a byte now and then has no longer than one that is silent.
     done = Flag()
 

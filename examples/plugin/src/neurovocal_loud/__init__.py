@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from neurovocal.engine.registry import BuildContext, Options, Plugin
-from neurovocal.engine.segmenter import Segmenter, SegmenterRules
-from neurovocal.engine.types import Block, Gap, Mark
+from neurovocal.engine.audio.segmenter import Segmenter, SegmenterRules
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.types import Block, Gap, Mark
 
 
 class LoudOptions(Options):

@@ -4,18 +4,18 @@ from threading import Event as Flag
 from threading import Thread
 
 import pytest
-import scripted
-from patience import PATIENCE_S
+from processes.waiting import PATIENCE_S
 from pydantic import Field
-from scripted import EPOCH, RATE, Namer, audio, many, then_wait
+from stages import runners as scripted
+from stages.runners import EPOCH, RATE, Namer, audio, many, then_wait
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.orders import Recalled, Wish
-from neurovocal.engine.registry import Options
-from neurovocal.engine.runner import Runner
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.stages import Recalled, Wish
+from neurovocal.engine.contracts.types import Control, Label, Offset, StreamInfo
+from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.testing import CollectSink, ScriptedSource, canonical
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Control, Label, Offset, StreamInfo
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 

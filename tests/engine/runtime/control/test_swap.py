@@ -4,14 +4,21 @@ from itertools import count
 from threading import Event as Flag
 
 import pytest
-import scripted
-from patience import PATIENCE_S
-from scripted import INFO, Namer, audio, check_seq, make_runner
+from processes.waiting import PATIENCE_S
+from stages import runners as scripted
+from stages.runners import INFO, Namer, audio, check_seq, make_runner
 
-from neurovocal.engine.errors import ConfigError, NeurovocalError
-from neurovocal.engine.swap import SwapArguments
+from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
+from neurovocal.engine.contracts.types import (
+    Control,
+    Frames,
+    Health,
+    Label,
+    Offset,
+    Onset,
+)
+from neurovocal.engine.runtime.control.swap import SwapArguments
 from neurovocal.engine.testing import CollectSink, ScriptedSource
-from neurovocal.engine.types import Control, Frames, Health, Label, Offset, Onset
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 

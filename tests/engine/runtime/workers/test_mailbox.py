@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from neurovocal.engine.buffers import Closed, Mailbox
+from neurovocal.engine.runtime.workers.mailbox import Closed, Mailbox
 
 QUEUES = ("events", "bulk")
 KINDS = ("label", "onset", "frames")

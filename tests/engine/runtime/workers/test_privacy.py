@@ -9,19 +9,19 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import EPOCH, INFO, RATE, STAGES, _plugin, audio
+from stages.runners import EPOCH, INFO, RATE, STAGES, _plugin, audio
 
-from neurovocal.engine.config import parse_config
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.located import parse_located
-from neurovocal.engine.planner import make_plan
-from neurovocal.engine.privacy import FAILED, LABELS_ONLY, VOICE, AudioGate
-from neurovocal.engine.protocols import Verdict
-from neurovocal.engine.registry import BuildContext, Options, Plugin, Registry
-from neurovocal.engine.runner import Runner
-from neurovocal.engine.testing import CollectSink, ScriptedSource, recut
-from neurovocal.engine.timebase import NS, ManualClock, TimeBase
-from neurovocal.engine.types import (
+from neurovocal.engine.audio.timeline import TimeBase
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.planner import make_plan
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Verdict
+from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
     Frames,
@@ -30,8 +30,16 @@ from neurovocal.engine.types import (
     Label,
     Withheld,
 )
-from neurovocal.plugins.sink_clips import ClipsOptions, ClipsSink
-from neurovocal.plugins.sink_recording import RecordingSink
+from neurovocal.engine.runtime.runner import Runner
+from neurovocal.engine.runtime.workers.privacy import (
+    FAILED,
+    LABELS_ONLY,
+    VOICE,
+    AudioGate,
+)
+from neurovocal.engine.testing import CollectSink, ScriptedSource, recut
+from neurovocal.plugins.sinks.clips.sink import ClipsOptions, ClipsSink
+from neurovocal.plugins.sinks.recording import RecordingSink
 
 WINDOW = 50
 

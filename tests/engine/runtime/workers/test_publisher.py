@@ -5,12 +5,9 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from neurovocal.engine.buffers import Mailbox
-from neurovocal.engine.dispatch import Dispatcher, Numbers, ledger_of
-from neurovocal.engine.sink_worker import SinkWorker
-from neurovocal.engine.testing import CollectSink
-from neurovocal.engine.timebase import NS, ManualClock, TimeBase
-from neurovocal.engine.types import (
+from neurovocal.engine.audio.timeline import TimeBase
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.types import (
     KINDS,
     Anchor,
     Frames,
@@ -26,6 +23,10 @@ from neurovocal.engine.types import (
     kind_of,
     sample_of,
 )
+from neurovocal.engine.runtime.workers.mailbox import Mailbox
+from neurovocal.engine.runtime.workers.publisher import Dispatcher, Numbers, ledger_of
+from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
+from neurovocal.engine.testing import CollectSink
 
 INFO = StreamInfo("cage", 1000)
 EPOCH = 1_700_000_000 * NS

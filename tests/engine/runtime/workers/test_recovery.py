@@ -3,11 +3,18 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import EPOCH, INFO, RATE, audio, check_seq, make_runner
+from stages.runners import EPOCH, INFO, RATE, audio, check_seq, make_runner
 
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.types import (
+    Gap,
+    Health,
+    Label,
+    Offset,
+    Onset,
+    StreamInfo,
+)
 from neurovocal.engine.testing import CollectSink, ScriptedSource, recut
-from neurovocal.engine.timebase import NS, ManualClock
-from neurovocal.engine.types import Gap, Health, Label, Offset, Onset, StreamInfo
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 

@@ -3,15 +3,16 @@
 from threading import Event as Flag
 
 import pytest
-from patience import PATIENCE_S
-from scripted import EPOCH, INFO
+from processes.waiting import PATIENCE_S
+from stages.runners import EPOCH, INFO
 
-from neurovocal.engine.buffers import Mailbox
-from neurovocal.engine.dispatch import Dispatcher, Numbers
-from neurovocal.engine.sink_worker import SinkWorker
+from neurovocal.engine.audio.timeline import TimeBase
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.types import Gap, Health, Message
+from neurovocal.engine.runtime.workers.mailbox import Mailbox
+from neurovocal.engine.runtime.workers.publisher import Dispatcher, Numbers
+from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
 from neurovocal.engine.testing import CollectSink, FailingSink, StalledSink
-from neurovocal.engine.timebase import ManualClock, TimeBase
-from neurovocal.engine.types import Gap, Health, Message
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 KINDS = frozenset({"gap", "health"})

@@ -6,17 +6,17 @@ from threading import Event as Flag
 
 import numpy as np
 import pytest
-from broadcast import FETCH, Station
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from network.broadcast import FETCH, Station
 
-from neurovocal.engine.errors import DeviceError, Disconnected
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.source_shell import SourceShell
+from neurovocal.engine.contracts.clock import NS, ManualClock, SystemClock
+from neurovocal.engine.contracts.errors import DeviceError, Disconnected
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, Health, StreamInfo
+from neurovocal.engine.runtime.workers.source_reader import SourceShell
 from neurovocal.engine.testing import ScriptedSource
-from neurovocal.engine.timebase import NS, ManualClock, SystemClock
-from neurovocal.engine.types import Anchor, Block, Gap, Health, StreamInfo
-from neurovocal.plugins.source_pipe import plugin as pipe
+from neurovocal.plugins.sources.pipe.source import plugin as pipe
 
 RATE = 1000
 EPOCH = 1_700_000_000 * NS

@@ -3,15 +3,15 @@
 import json
 
 import pytest
-import scripted
-from scripted import EPOCH, INFO, RATE, Namer, audio, make_runner
+from stages import runners as scripted
+from stages.runners import EPOCH, INFO, RATE, Namer, audio, make_runner
 
-from neurovocal.engine.errors import Disconnected
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import Disconnected
+from neurovocal.engine.contracts.types import Frames, Gap, Health, StreamInfo, Synthesis
 from neurovocal.engine.journal import Recorded
-from neurovocal.engine.replay import ReplayComparison
+from neurovocal.engine.journal.replay import ReplayComparison
 from neurovocal.engine.testing import CollectSink, ScriptedSource
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Frames, Gap, Health, StreamInfo, Synthesis
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neurovocal.engine.manifest import ClassifierSpec
-from neurovocal.plugins._decision import Decision
+from neurovocal.engine.contracts.bundle import ClassifierSpec
+from neurovocal.plugins.models.classifier.decision import Decision
 
 
 def spec(**changes: Any) -> ClassifierSpec:

@@ -9,19 +9,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from bundles.tiny_bundle import edit_manifest, front_end, make_tiny_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_model_classifier import HIGH, LOW, RATE, TILE, audio, hear, labels
-from tiny_bundle import edit_manifest, front_end, make_tiny_bundle
+from stages.classifiers import HIGH, LOW, RATE, TILE, audio, hear, labels
 
-from neurovocal.engine.cli.listen import as_line
-from neurovocal.engine.errors import BundleError
-from neurovocal.engine.manifest import ClassifierSpec, FrontEnd, load_bundle
-from neurovocal.engine.received import received_of
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.testing import canonical, recut
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import (
+from neurovocal.engine.cli.commands.listen import as_line
+from neurovocal.engine.client.received import received_of
+from neurovocal.engine.contracts.bundle import ClassifierSpec, FrontEnd, load_bundle
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import (
     Block,
     Event,
     Forecast,
@@ -32,20 +31,19 @@ from neurovocal.engine.types import (
     Onset,
     StreamInfo,
 )
-from neurovocal.engine.wire import decode, encode
-from neurovocal.models.config import ForecastConfig
-from neurovocal.models.data import Recording
-from neurovocal.models.evaluate_forecast import judged, yardsticks
-from neurovocal.models.export_forecast import (
+from neurovocal.engine.testing import canonical, recut
+from neurovocal.engine.wire.codec import decode, encode
+from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.frames import Material, Span
+from neurovocal.models.forecast.evaluation import judged, yardsticks
+from neurovocal.models.forecast.graph import (
     TrainedForecast,
     followed_by,
     forecast_graph,
     write_forecast,
 )
-from neurovocal.models.fit import Budget, StopFlag, fit
-from neurovocal.models.forecast import Phrase, UnitRnnRbm, inputs_of, phrases_of
-from neurovocal.models.frames import Material, Span
-from neurovocal.models.prior import (
+from neurovocal.models.forecast.network import Phrase, UnitRnnRbm, inputs_of, phrases_of
+from neurovocal.models.forecast.prior import (
     DELAYS_MS,
     Evidence,
     Heard,
@@ -54,10 +52,12 @@ from neurovocal.models.prior import (
     early_weights,
     foretell,
 )
-from neurovocal.models.train_forecast import ForecastTask
-from neurovocal.plugins._forecast import Forecaster, weight_of
-from neurovocal.plugins.model_classifier import Classifier
-from neurovocal.plugins.model_classifier import plugin as classifier_plugin
+from neurovocal.models.forecast.training import ForecastTask
+from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
+from neurovocal.models.toolkit.recipe import ForecastConfig
+from neurovocal.plugins.models.classifier.forecast import Forecaster, weight_of
+from neurovocal.plugins.models.classifier.model import Classifier
+from neurovocal.plugins.models.classifier.model import plugin as classifier_plugin
 
 CONFIG = ForecastConfig(
     updates=100,

@@ -6,18 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundles.tiny_bundle import edit_manifest, make_tiny_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tiny_bundle import HOP_LENGTH, edit_manifest, make_tiny_bundle
+from stages.classifiers import HIGH, LOW, RATE, TILE, audio, hear, labels
 
-from neurovocal.engine.front_end import build_front_end
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.engine.recut import Recutter
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.testing import canonical, recut
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import (
     Block,
     Event,
     Frames,
@@ -29,12 +27,9 @@ from neurovocal.engine.types import (
     Posteriors,
     StreamInfo,
 )
-from neurovocal.plugins.model_classifier import Classifier
-from neurovocal.plugins.model_classifier import plugin as classifier_plugin
-
-RATE = 32000
-TILE = 8
-LOW, HIGH = 3000.0, 11000.0  # unit `a` and unit `b` of the tiny bundle
+from neurovocal.engine.testing import canonical, recut
+from neurovocal.plugins.models.classifier.model import Classifier
+from neurovocal.plugins.models.classifier.model import plugin as classifier_plugin
 
 
 @pytest.fixture(scope="module")
@@ -57,69 +52,8 @@ def build(folder: Path, *, latency: int = 0, **options: Any) -> Classifier:
     return model
 
 
-def audio(n_samples: int, *tones: tuple[int, int, float]) -> NDArray[np.float32]:
-    """Soft noise with tones ``(onset, offset, hz)``, float32[n_samples, 1]."""
-    samples = np.random.default_rng(5).normal(0, 1e-5, n_samples)
-    for onset, offset, hz in tones:
-        time = np.arange(offset - onset) / RATE
-        samples[onset:offset] += 0.3 * np.sin(2 * np.pi * hz * time)
-    return samples.astype(np.float32)[:, None]
-
-
-def hear(
-    model: Classifier,
-    folder: Path,
-    items: Iterable[Block | Gap],
-    marks: dict[int, list[Mark]] | None = None,
-    *,
-    tile: int = TILE,
-    flush: bool = True,
-) -> list[Event]:
-    """Do what a lane does: quanta to frames to events, then the marks.
-
-    `marks` are handed over once the stream position in their key is reached.
-    """
-    front_end = load_bundle(folder).manifest.front_end
-    features = build_front_end(front_end, folder)
-    recutter = Recutter(tile * HOP_LENGTH)
-    waiting = sorted((marks or {}).items())
-    events: list[Event] = []
-
-    def quantum(block: Block) -> None:
-        for frames in features.process(block):
-            events.extend(model.process(frames))
-        announce(block.stop)
-
-    def announce(stop: int) -> None:
-        while waiting and waiting[0][0] <= stop:
-            for mark in waiting.pop(0)[1]:
-                events.extend(model.process(mark))
-
-    for item in items:
-        if isinstance(item, Gap):
-            for rest in recutter.flush():
-                quantum(rest)
-            announce(item.start)
-            list(features.process(item))
-            events.extend(model.process(item))
-        else:
-            for block in recutter.push(item):
-                quantum(block)
-    for rest in recutter.flush():
-        quantum(rest)
-    announce(2**62)
-    return [*events, *model.flush()] if flush else events
-
-
-def labels(events: Iterable[Event]) -> list[Label]:
-    return [event for event in events if isinstance(event, Label)]
-
-
 def posteriors(events: Iterable[Event]) -> NDArray[np.float32]:
     return np.concatenate([e.values for e in events if isinstance(e, Posteriors)])
-
-
-# ---- which label, and when -------------------------------------------------------
 
 
 def test_units_are_told_apart(folder: Path) -> None:
@@ -295,9 +229,9 @@ def test_thresholds_of_the_options_reach_the_label(folder: Path) -> None:
     assert 0.5 < label.posterior < 0.99999
 
 
-# ---- streaming: cutting, tiles, gaps ------------------------------------------------
-
 SONG = audio(24000, (4000, 7000, LOW), (7300, 9000, HIGH), (15000, 19000, HIGH))
+
+
 SONG_MARKS: dict[int, list[Mark]] = {
     4100: [Onset(0, 4000, 1.0)],
     7200: [Offset(0, 4000, 7000, False), Onset(1, 7300, 1.0)],

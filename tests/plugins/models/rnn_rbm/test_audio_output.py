@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundles.tiny_bundle import N_BINS, edit_manifest, make_tiny_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_bundle import N_BINS, edit_manifest, make_tiny_bundle
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.testing import canonical
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import (
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import (
     Audio,
     Event,
     Float32,
@@ -26,9 +25,10 @@ from neurovocal.engine.types import (
     StreamInfo,
     Synthesis,
 )
-from neurovocal.plugins._sounding import Sounding
-from neurovocal.plugins._voice import Voice
-from neurovocal.plugins.model_rnn_rbm import plugin as rnn_rbm_plugin
+from neurovocal.engine.testing import canonical
+from neurovocal.plugins.features.inverse import Voice
+from neurovocal.plugins.models.rnn_rbm.audio_output import Sounding
+from neurovocal.plugins.models.rnn_rbm.model import plugin as rnn_rbm_plugin
 
 HOP, LENGTH = 128, 256
 LATENCY = 4 * HOP

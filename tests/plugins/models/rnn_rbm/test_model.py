@@ -5,10 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tiny_bundle import N_BINS, make_tiny_bundle
-from tiny_rnn_rbm import (
+from bundles.tiny_bundle import N_BINS, make_tiny_bundle
+from bundles.tiny_rnn_rbm import (
     HOP,
     LENGTH,
     RATE,
@@ -21,12 +19,20 @@ from tiny_rnn_rbm import (
     synthesis_of,
     tiles,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from neurovocal.engine.manifest import load_bundle
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.types import (
+    Frames,
+    Gap,
+    Offset,
+    Onset,
+    Surprise,
+    Synthesis,
+)
 from neurovocal.engine.testing import canonical
-from neurovocal.engine.types import Frames, Gap, Offset, Onset, Surprise, Synthesis
-from neurovocal.plugins._baseline import Baseline
-from neurovocal.plugins._divergence import Divergence
+from neurovocal.plugins.models.rnn_rbm.surprise import Baseline, Divergence
 
 
 @pytest.fixture(scope="module")

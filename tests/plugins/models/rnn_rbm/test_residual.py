@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from neurovocal.engine.errors import BundleError
-from neurovocal.models.residual import Missed, residual_arrays
-from neurovocal.plugins._residual import Residual, load_residual
+from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.models.rnn_rbm.residual import Missed, residual_arrays
+from neurovocal.plugins.models.rnn_rbm.residual import Residual, load_residual
 
 N_VISIBLE, N_RECURRENT = 5, 3
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundle import (
+from bundles.tiny_bundle import (
     GIBBS_STEPS,
     N_BINS,
     N_HIDDEN,
@@ -13,7 +13,7 @@ from tiny_bundle import (
     edit_manifest,
     make_tiny_bundle,
 )
-from tiny_rnn_rbm import (
+from bundles.tiny_rnn_rbm import (
     HOP,
     LENGTH,
     RATE,
@@ -27,10 +27,10 @@ from tiny_rnn_rbm import (
     tiles,
 )
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import load_bundle
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.types import Offset, Onset
 from neurovocal.engine.testing import canonical
-from neurovocal.engine.types import Offset, Onset
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tiny_bundle import N_BINS, make_tiny_bundle
-from tiny_rnn_rbm import (
+from bundles.tiny_bundle import N_BINS, make_tiny_bundle
+from bundles.tiny_rnn_rbm import (
     HOP,
     LENGTH,
     RATE,
@@ -23,10 +21,19 @@ from tiny_rnn_rbm import (
     synthesis_of,
     tiles,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from neurovocal.engine.contracts.types import (
+    Audio,
+    Frames,
+    Gap,
+    Offset,
+    Surprise,
+    Synthesis,
+)
 from neurovocal.engine.testing import canonical
-from neurovocal.engine.types import Audio, Frames, Gap, Offset, Surprise, Synthesis
-from neurovocal.plugins._song import Hush
+from neurovocal.plugins.models.rnn_rbm.song import Hush
 
 QUIET_SEED = (0,)
 

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command import RECORDING
+from processes.cli_process import RECORDING
 
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.engine.registry import BuildContext
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Frames, Offset, StreamInfo, Synthesis
-from neurovocal.models.config import TrainConfig
-from neurovocal.models.rnn_rbm import RnnRbm
-from neurovocal.models.transfer import Origin
-from neurovocal.plugins._prime import _frames
-from neurovocal.plugins._sampler import Sampler
-from neurovocal.plugins.model_rnn_rbm import plugin
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.types import Frames, Offset, StreamInfo, Synthesis
+from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.toolkit.recipe import TrainConfig
+from neurovocal.models.training.transfer import Origin
+from neurovocal.plugins.models.rnn_rbm.model import plugin
+from neurovocal.plugins.models.rnn_rbm.sampler import Sampler
+from neurovocal.plugins.models.rnn_rbm.seed_audio import _frames
 
 N_FRAMES = 500
 TOLERANCE = 1e-4

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tiny_bundle import make_tiny_bundle
-from tiny_rnn_rbm import (
+from bundles.tiny_bundle import make_tiny_bundle
+from bundles.tiny_rnn_rbm import (
     HOP,
     LENGTH,
     RATE,
@@ -22,11 +22,12 @@ from tiny_rnn_rbm import (
     tiles,
 )
 
-from neurovocal.engine.errors import ConfigError
-from neurovocal.engine.manifest import load_bundle
-from neurovocal.engine.registry import BuildContext, Registry
-from neurovocal.engine.timebase import ManualClock
-from neurovocal.engine.types import Block, Offset, StreamInfo
+from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import Block, Offset, StreamInfo
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Building blocks of sources and detectors: ring, resampler, reblocker, segmenter."""

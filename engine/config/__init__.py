@@ -1,0 +1,1 @@
+"""Configuration files: YAML with line numbers, schema, validation, run plans."""

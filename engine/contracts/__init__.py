@@ -1,0 +1,1 @@
+"""Data types, stage protocols, options, plugins, bundles: what every package shares."""

@@ -1,0 +1,13 @@
+"""The journal: events of runs in SQLite, and how programs read them."""
+
+from neurovocal.engine.journal.reader import Selection, read_messages
+from neurovocal.engine.journal.store import Recorded, RunRecord, read_events, runs
+
+__all__ = [
+    "Recorded",
+    "RunRecord",
+    "Selection",
+    "read_events",
+    "read_messages",
+    "runs",
+]

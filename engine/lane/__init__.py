@@ -1,0 +1,1 @@
+"""A lane: blocks in, events out, without threads, clocks or I/O."""

@@ -1,0 +1,1 @@
+"""The runner: threads, queues, supervision and shutdown around lanes."""

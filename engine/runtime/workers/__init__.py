@@ -1,0 +1,1 @@
+"""Threads of a run and what they hand to each other."""

@@ -1,0 +1,77 @@
+"""Percentiles of latencies in constant memory."""
+
+import math
+from dataclasses import dataclass, field
+
+from neurovocal.engine.contracts.types import (
+    Ledger,
+)
+
+_LOWEST_MS = 1e-3
+_PER_DECADE = 40
+_N_BUCKETS = 9 * _PER_DECADE
+
+
+class Percentiles:
+    """Percentiles of durations in constant memory.
+
+    Durations fall into buckets spaced by 1/40 decade (6 %) from 1 us to 1000 s,
+    so a percentile is right within 6 % however many values were added.
+    """
+
+    def __init__(self) -> None:
+        self._counts = [0] * _N_BUCKETS
+        self.count = 0
+        self.largest_ms = 0.0
+
+    def add(self, value_ms: float) -> None:
+        """Count one duration in ms."""
+        place = 0
+        if value_ms > _LOWEST_MS:
+            place = int(math.log10(value_ms / _LOWEST_MS) * _PER_DECADE)
+        self._counts[min(place, _N_BUCKETS - 1)] += 1
+        self.count += 1
+        self.largest_ms = max(self.largest_ms, value_ms)
+
+    def at(self, percent: float) -> float:
+        """Upper edge in ms of the bucket that holds the percentile; 0.0 if empty."""
+        wanted = self.count * percent / 100.0
+        seen = 0
+        for place, count in enumerate(self._counts):
+            seen += count
+            if count and seen >= wanted:
+                edge = _LOWEST_MS * 10 ** ((place + 1) / _PER_DECADE)
+                return min(edge, self.largest_ms)
+        return 0.0
+
+    def summary(self) -> dict[str, float]:
+        """p50, p95, p99 and the largest, in ms."""
+        return {
+            "p50": round(self.at(50), 3),
+            "p95": round(self.at(95), 3),
+            "p99": round(self.at(99), 3),
+            "max": round(self.largest_ms, 3),
+        }
+
+
+@dataclass(slots=True)
+class LedgerMetrics:
+    """Percentiles of the latency ledger of one kind of event."""
+
+    wait: Percentiles = field(default_factory=Percentiles)
+    queue: Percentiles = field(default_factory=Percentiles)
+    compute: Percentiles = field(default_factory=Percentiles)
+
+    def add(self, ledger: Ledger) -> None:
+        """Count one event's ledger."""
+        self.wait.add(ledger.wait_ms)
+        self.queue.add(ledger.queue_ms)
+        self.compute.add(ledger.compute_ms)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Percentiles of each part in ms."""
+        return {
+            "wait_ms": self.wait.summary(),
+            "queue_ms": self.queue.summary(),
+            "compute_ms": self.compute.summary(),
+        }

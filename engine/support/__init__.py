@@ -1,0 +1,1 @@
+"""Text, YAML, process and call-tracking helpers without knowledge of audio."""

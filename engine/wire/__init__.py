@@ -1,0 +1,1 @@
+"""The ZeroMQ message format, its keys and its sockets."""

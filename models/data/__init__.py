@@ -1,0 +1,1 @@
+"""Datasets, splits, frames and augmentation for training."""

@@ -1,0 +1,1 @@
+"""Measuring bundles on annotated recordings."""

@@ -1,0 +1,1 @@
+"""Training the forecast of the next unit."""

@@ -1,0 +1,1 @@
+"""Recipes, optimisation, progress and ONNX writing that all trainings share."""

@@ -1,0 +1,1 @@
+"""Control channels of a run."""

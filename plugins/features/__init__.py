@@ -1,0 +1,1 @@
+"""Spectrogram features and their inverse."""

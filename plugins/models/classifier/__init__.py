@@ -1,0 +1,1 @@
+"""The `classifier` model: labels segments by unit."""

@@ -1,0 +1,1 @@
+"""The `rnn_rbm` model: surprise and synthesized frames."""

@@ -1,0 +1,1 @@
+"""The `clips` sink: audio of chosen segments."""

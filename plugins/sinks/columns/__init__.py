@@ -1,0 +1,1 @@
+"""The `columns` sink: tables in CSV and Parquet."""

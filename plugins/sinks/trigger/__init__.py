@@ -1,0 +1,1 @@
+"""The `trigger` sink: answers to what was detected."""

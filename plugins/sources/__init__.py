@@ -1,0 +1,1 @@
+"""Sources: where audio comes from."""

@@ -1,0 +1,1 @@
+"""Audio files: decoding, selection, start times."""

@@ -1,0 +1,1 @@
+"""The `folder` source: recordings that appear in a folder."""

@@ -1,0 +1,1 @@
+"""The `pipe` source: raw PCM from a command or standard input."""

@@ -1,0 +1,1 @@
+"""ZeroMQ servers: endpoints, access, limits, replay."""

@@ -1,0 +1,1 @@
+"""The `relay` command: several stations behind one address."""
