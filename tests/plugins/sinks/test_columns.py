@@ -21,7 +21,7 @@ from neurovocal.engine.contracts.errors import NeurovocalError, StageError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Gap, Message, StreamInfo
-from neurovocal.plugins.sinks.columns import parquet
+from neurovocal.plugins.sinks.columns import parquet as parquet_file
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -90,7 +90,7 @@ def test_a_kill_costs_at_most_the_line_that_it_cut(
 ) -> None:
     folder = tmp_path_factory.mktemp("kill")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "_GROUP", group)
+        patch.setattr(parquet_file, "_GROUP", group)
         whole = rows_left_by_a_kill(tmp_path_factory.mktemp("whole"), range(before))
         left = whole[: round(cut * len(whole))]
         # Behind it a loss of power may leave anything that is not itself a row.
@@ -239,7 +239,7 @@ def test_what_a_kill_left_is_caught_up_with_while_the_run_goes_on(
 ) -> None:
     left = rows_left_by_a_kill(tmp_path, range(2000))
     (tmp_path / "t.parquet.rows").write_bytes(left)
-    monkeypatch.setattr(parquet, "_GROUP", 100)
+    monkeypatch.setattr(parquet_file, "_GROUP", 100)
     part, sizes = tmp_path / ".t.parquet.part", []
     sink = build(tmp_path, "run2")
     sink.open()
@@ -257,7 +257,7 @@ def test_what_a_kill_left_is_caught_up_with_while_the_run_goes_on(
 def test_memory_does_not_grow_with_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "_GROUP", 200)
+    monkeypatch.setattr(parquet_file, "_GROUP", 200)
     write(tmp_path, range(500))  # what is imported and cached
     tracemalloc.start()
     try:

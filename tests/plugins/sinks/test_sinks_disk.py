@@ -25,7 +25,7 @@ from neurovocal.engine.journal import read_events
 from neurovocal.engine.runtime.workers.mailbox import Mailbox
 from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
 from neurovocal.engine.testing import CollectSink
-from neurovocal.plugins.sinks.columns import parquet
+from neurovocal.plugins.sinks.columns import parquet as parquet_file
 from neurovocal.plugins.storage.folder import Place
 from neurovocal.plugins.storage.text_file import TextOutput
 from neurovocal.plugins.storage.wave_file import FloatWave
@@ -147,7 +147,7 @@ print("refused, then taken")
 
 def test_without_permission_it_is_told_and_tried_again() -> None:
     # Root may write anywhere: the process that is tried is somebody else.
-    parquet = "" if list(parquet.parquet_problems()) else "parquet"
+    parquet = "" if list(parquet_file.parquet_problems()) else "parquet"
     with TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         where = [import_path(__file__), folder, parquet]
