@@ -28,7 +28,7 @@ from rich.table import Table
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Anchor, Block, Gap
-from neurovocal.engine.runtime.workers.source_reader import LOST, SourceShell
+from neurovocal.engine.runtime.workers.source_reader import LOST, SourceReader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
 from audio_devices.virtual_audio import VirtualMicrophone
@@ -252,7 +252,7 @@ def listen(plugin: str, options: dict[str, Any]) -> int:
     clock = SystemClock()
     context = BuildContext(clock, "bench")
     source = module.plugin.build(module.plugin.options(**options), context)
-    shell = SourceShell("bench", source, clock, "restart", Flag(), lambda health: None)
+    shell = SourceReader("bench", source, clock, "restart", Flag(), lambda health: None)
     shell.open()
     last, stop, lost, anchored = 0, 0, False, False
     while True:

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from neurovocal.engine.contracts.bundle import FrontEnd, load_bundle
 from neurovocal.engine.lane.offline import build_front_end, frames_of
-from neurovocal.plugins.features.inverse import Voice
+from neurovocal.plugins.features.inverse import InverseSpectrogram
 
 # Held out: nothing was chosen on these. (Choices: gy6or6, days 23 and 24.)
 SETS = {
@@ -117,7 +117,7 @@ def measure(found: list, spec, folder: Path, ways: dict) -> dict:
         values = frames_of(build_front_end(one, folder), samples)
         wanted = magnitudes(samples, length, hop)[: len(values)]
         # What the frames stand for: both ways get this, no more.
-        given = Voice(one, folder).magnitudes(values)
+        given = InverseSpectrogram(one, folder).magnitudes(values)
         for name, way in ways.items():
             began = time.process_time()
             again = way(one, values, given)
@@ -140,7 +140,7 @@ def streaming(folder: Path, **how):
     """The streaming inverse; frames come in eights."""
 
     def way(spec: FrontEnd, values: np.ndarray, given: np.ndarray) -> np.ndarray:
-        voice = Voice(spec, folder, **how)
+        voice = InverseSpectrogram(spec, folder, **how)
         parts = [voice.process(values[k : k + 8]) for k in range(0, len(values), 8)]
         return np.concatenate([*parts, voice.flush()])
 

@@ -12,7 +12,7 @@ from neurovocal.engine.contracts.types import Anchor, Block, Gap
 SLIP = "device slip"
 
 
-class FreshStart:
+class StaleAudioFilter:
     """Leaves out what had gathered somewhere before a device was listened to.
 
     A sound server on a busy machine begins with what it has kept for who knows how
@@ -79,7 +79,7 @@ class LiveAnchors:
         return Anchor(item.start, heard_ns + utc_minus_monotonic)
 
 
-class Intake:
+class LiveInput:
     """The reader's end of a live source, from one `open` to the next.
 
     The device's thread writes to `ring` and `capture`. Here the channels are chosen,

@@ -7,7 +7,7 @@ import numpy as np
 from neurovocal.engine.contracts.types import Block
 
 
-class Recutter:
+class Reblocker:
     """Turns blocks of any length into blocks ``[i * length, (i + 1) * length)``.
 
     Everything behind it sees the same blocks however the source cut them: this

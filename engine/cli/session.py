@@ -20,7 +20,7 @@ from neurovocal.engine.config.schema import Config, parse_config
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.stages import Recalled, Sink
+from neurovocal.engine.contracts.stages import RecordedCommand, Sink
 from neurovocal.engine.runtime.control.swap import Load
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner
@@ -82,7 +82,7 @@ def plan_of_data(data: dict[str, object]) -> Plan:
 def run_plan(
     plan: Plan,
     display: Display | None = None,
-    recalled: Sequence[Recalled] = (),
+    recalled: Sequence[RecordedCommand] = (),
     reload: Load | None = None,
 ) -> Outcome:
     """Run a plan until its end or Ctrl-C, and say what was lost.

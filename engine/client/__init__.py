@@ -8,8 +8,8 @@ with Subscriber("tcp://127.0.0.1:5556", kinds=["label"]) as subscriber:
 """
 
 from neurovocal.engine.client.control import Control
-from neurovocal.engine.client.received import Missed, Received
+from neurovocal.engine.client.received import LostMessages, Received
 from neurovocal.engine.client.resume import Position
 from neurovocal.engine.client.subscriber import Subscriber
 
-__all__ = ["Control", "Missed", "Position", "Received", "Subscriber"]
+__all__ = ["Control", "LostMessages", "Position", "Received", "Subscriber"]

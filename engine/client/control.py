@@ -15,7 +15,7 @@ from neurovocal.engine.contracts.errors import (
     NeurovocalError,
 )
 from neurovocal.engine.wire.keys import use_client_keys
-from neurovocal.engine.wire.sockets import Admission, keep_alive
+from neurovocal.engine.wire.sockets import ConnectionMonitor, keep_alive
 
 if TYPE_CHECKING:
     import zmq
@@ -52,7 +52,7 @@ class Control:
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
-        self._admission: Admission | None = None
+        self._admission: ConnectionMonitor | None = None
 
     def __enter__(self) -> Self:
         self.open()
@@ -86,7 +86,9 @@ class Control:
             if self._keys is not None:
                 use_client_keys(self._socket, self._keys)
             keyed = self._keys is not None
-            self._admission = Admission(self._socket, self.endpoint, keyed=keyed)
+            self._admission = ConnectionMonitor(
+                self._socket, self.endpoint, keyed=keyed
+            )
             self._socket.connect(self.endpoint)
         except ConfigError:
             self.close()

@@ -15,7 +15,7 @@ MOST_RUNS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
+class LostMessages:
     """Messages ``first_seq, ..., first_seq + count - 1`` of a topic never came."""
 
     topic: str
@@ -64,7 +64,7 @@ class Received:
     sample_rate: int
     latency: Latency | None
     event: Event
-    missed: Missed | None
+    missed: LostMessages | None
     restarted: bool
     header: Header
     replayed: bool = False
@@ -109,7 +109,7 @@ class Sequences:
         self._heard: dict[tuple[str, str], None] = {}  # streams and their runs
         self._restarts: dict[str, None] = {}
 
-    def check(self, received: Received) -> tuple[Missed | None, bool]:
+    def check(self, received: Received) -> tuple[LostMessages | None, bool]:
         """What is missing right before a message, and whether its run is new."""
         run, key = received.run, (received.kind, received.stream)
         restarted = self._has_restarted(received.stream, run)
@@ -121,7 +121,7 @@ class Sequences:
         if received.seq <= expected:
             return None, restarted
         name = topic(*key).decode()
-        return Missed(name, expected, received.seq - expected), restarted
+        return LostMessages(name, expected, received.seq - expected), restarted
 
     def _has_restarted(self, stream: str, run: str) -> bool:
         """Whether a run takes the place of another, and that was not told yet.

@@ -14,7 +14,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.support.text import printable
 from neurovocal.engine.wire.codec import MAX_PAYLOAD, WireError, decode
 from neurovocal.engine.wire.keys import use_client_keys
-from neurovocal.engine.wire.sockets import Admission, keep_alive
+from neurovocal.engine.wire.sockets import ConnectionMonitor, keep_alive
 
 if TYPE_CHECKING:
     import zmq
@@ -67,7 +67,7 @@ class ReplayClient:
         self._socket: zmq.Socket[bytes] | None = None
         self._unanswered_s: float | None = None  # since when
         self._told = ""
-        self._admission: Admission | None = None
+        self._admission: ConnectionMonitor | None = None
 
     @property
     def connection(self) -> "zmq.Socket[bytes]":
@@ -88,7 +88,7 @@ class ReplayClient:
         if self._keys is not None:
             use_client_keys(self._socket, self._keys)
         keyed = self._keys is not None
-        self._admission = Admission(self._socket, self.endpoint, keyed=keyed)
+        self._admission = ConnectionMonitor(self._socket, self.endpoint, keyed=keyed)
         try:
             self._socket.connect(self.endpoint)
         except zmq.ZMQError as error:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from neurovocal.engine.client.received import Missed, Received
+from neurovocal.engine.client.received import LostMessages, Received
 from neurovocal.engine.contracts.errors import NeurovocalError
 from neurovocal.engine.contracts.types import BULK_KINDS
 from neurovocal.engine.wire.codec import topic
@@ -312,7 +312,7 @@ class Resumer:
         missed = None
         if message.seq > expected:
             name = topic(message.kind, message.stream).decode()
-            missed = Missed(name, expected, message.seq - expected)
+            missed = LostMessages(name, expected, message.seq - expected)
         self.ready.append(replace(message, missed=missed, restarted=restarted))
 
     def _next_number(self) -> int:

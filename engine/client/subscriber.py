@@ -24,7 +24,7 @@ from neurovocal.engine.wire.codec import (
     topic,
 )
 from neurovocal.engine.wire.keys import use_client_keys
-from neurovocal.engine.wire.sockets import LOOK_S, Admission, keep_alive
+from neurovocal.engine.wire.sockets import LOOK_S, ConnectionMonitor, keep_alive
 
 if TYPE_CHECKING:
     import zmq
@@ -109,7 +109,7 @@ class Subscriber:
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._sockets: list[zmq.Socket[bytes]] = []
-        self._admissions: list[Admission] = []
+        self._admissions: list[ConnectionMonitor] = []
         self._sequences = Sequences()
         if replay is None and (start != "now" or positions):
             raise ConfigError(
@@ -179,7 +179,7 @@ class Subscriber:
                     use_client_keys(connection, self._keys)
                 keyed = self._keys is not None
                 self._admissions.append(
-                    Admission(connection, self.endpoint, keyed=keyed)
+                    ConnectionMonitor(connection, self.endpoint, keyed=keyed)
                 )
                 connection.connect(self.endpoint)
             except ConfigError:

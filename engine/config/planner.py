@@ -17,7 +17,11 @@ from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, StagePlan
 from neurovocal.engine.config.schema import Config, LaneConfig, SinkConfig, StageConfig
 from neurovocal.engine.config.validation import explain as explain_validation
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
-from neurovocal.engine.contracts.errors import Absent, ConfigError, DeviceError
+from neurovocal.engine.contracts.errors import (
+    ConfigError,
+    DeviceError,
+    TransientProblem,
+)
 from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.plugin import BuildContext, Kind
 from neurovocal.engine.contracts.registry import Registry
@@ -282,7 +286,7 @@ class _Planner:
             seen.add(name)
 
     def _problem(self, loc: Location, message: str) -> None:
-        self._mistaken |= not isinstance(message, Absent)
+        self._mistaken |= not isinstance(message, TransientProblem)
         self.problems.append(self.located.problem(loc, message))
 
 

@@ -42,7 +42,7 @@ class BundleError(ConfigError):
     """A model bundle is missing, damaged or does not fit what it is used for."""
 
 
-class Absent(str):
+class TransientProblem(str):
     """A problem that a plugin's check finds and that may pass by itself.
 
     Such as a sound card that is not plugged in: as long as it is all that is wrong,

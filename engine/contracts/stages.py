@@ -95,7 +95,7 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Timed(Protocol):
+class CaptureTimed(Protocol):
     """What a live source has besides, if it can tell when a sample was heard.
 
     With it an outage is a gap of the length that the capture clock tells, instead
@@ -114,7 +114,7 @@ class Timed(Protocol):
 
 
 @runtime_checkable
-class Remembering(Protocol):
+class ResumableSource(Protocol):
     """What a source has besides that is not live, but hears nothing a second time."""
 
     @property
@@ -125,7 +125,7 @@ class Remembering(Protocol):
 
 def is_heard_once(source: Source) -> bool:
     """Whether what comes of a source's audio cannot be computed again from it."""
-    return source.live or (isinstance(source, Remembering) and source.remembers)
+    return source.live or (isinstance(source, ResumableSource) and source.remembers)
 
 
 class Features(Protocol):
@@ -201,7 +201,7 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StepEvents:
     """What a step of a lane made known, for those who watch it.
 
     ``at`` is the stream position up to which audio has been heard.
@@ -219,7 +219,7 @@ class Watcher(Protocol):
     the sink acts.
     """
 
-    def process(self, known: Known, /) -> Iterable[Trigger]:
+    def process(self, known: StepEvents, /) -> Iterable[Trigger]:
         """What the events of one step make due."""
         ...
 
@@ -265,7 +265,7 @@ class Controllable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VoiceInterval:
     """Whether there is a voice in samples ``[start, stop)`` of the source."""
 
     start: int
@@ -281,11 +281,11 @@ class Gate(Protocol):
     verdict speaks of is withheld.
     """
 
-    def process(self, item: Block | Gap, /) -> Iterable[Verdict]:
+    def process(self, item: Block | Gap, /) -> Iterable[VoiceInterval]:
         """Verdicts that `item` makes possible; a gap ends what was heard before."""
         ...
 
-    def flush(self) -> Iterable[Verdict]:
+    def flush(self) -> Iterable[VoiceInterval]:
         """End of the stream: verdicts on the rest."""
         ...
 
@@ -294,7 +294,7 @@ class Gate(Protocol):
         ...
 
 
-class Control(Protocol):
+class ControlChannel(Protocol):
     """Takes commands from outside and answers them; a thread of its own calls it."""
 
     def open(self) -> None:
@@ -337,7 +337,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ModelCommand:
     """What a command asks of the models of a lane, as it is published and kept.
 
     Parameters
@@ -355,9 +355,9 @@ class Wish:
     arguments: Mapping[str, Any]
 
 
-class Recalled(NamedTuple):
+class RecordedCommand(NamedTuple):
     """A command as a journal kept it."""
 
     stream: str
     sample: int
-    wish: Wish
+    wish: ModelCommand

@@ -15,7 +15,7 @@ class InjectedError(RuntimeError):
     """What a stage raises that was told to fail."""
 
 
-class Notable(Protocol):
+class FaultEvent(Protocol):
     """What a lane is here."""
 
     @property
@@ -38,7 +38,7 @@ def ends(fault: AnyFault) -> Health:
     return Health(f"fault {fault.name}", "healthy", f"injected: {fault.words}: over")
 
 
-class Herald:
+class FaultReporter:
     """Publishes in the lanes what strikes outside their sources.
 
     Attributes
@@ -48,7 +48,7 @@ class Herald:
     """
 
     def __init__(self) -> None:
-        self.lanes: list[Notable] = []
+        self.lanes: list[FaultEvent] = []
 
     def tell(self, health: Health, lane: str | None = None) -> None:
         """Publish in one lane, or in all; from any thread."""
@@ -63,7 +63,7 @@ class Injection(Protocol):
 
     plan: Plan
 
-    def open(self, lanes: Sequence[Notable], /) -> None:
+    def open(self, lanes: Sequence[FaultEvent], /) -> None:
         """Before anything else is opened; `lanes` tell what strikes."""
         ...
 
@@ -88,7 +88,7 @@ class NoInjection:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def open(self, lanes: Sequence[Notable], /) -> None:
+    def open(self, lanes: Sequence[FaultEvent], /) -> None:
         """Nothing is to come."""
 
     def start(self) -> None:

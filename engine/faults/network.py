@@ -169,7 +169,7 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             await writer.drain()
 
 
-class DeafReaders:
+class StalledSubscribers:
     """Subscribers to all that is published, which never read.
 
     Parameters

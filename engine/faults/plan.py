@@ -21,8 +21,8 @@ from neurovocal.engine.config.faults import (
 from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, StagePlan
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.types import Health
-from neurovocal.engine.faults.injection import Herald, Notable, begins, ends
-from neurovocal.engine.faults.network import DeafReaders, Proxy, free_port
+from neurovocal.engine.faults.injection import FaultEvent, FaultReporter, begins, ends
+from neurovocal.engine.faults.network import Proxy, StalledSubscribers, free_port
 from neurovocal.engine.faults.source_rates import DriftingSource, WrongRateSource
 from neurovocal.engine.faults.sources import (
     ClippedSource,
@@ -69,10 +69,10 @@ class PlannedFaults:
     def __init__(self, plan: Plan) -> None:
         self._faults = plan.config.shared.faults
         self._clock = plan.context.clock
-        self._herald = Herald()
+        self._herald = FaultReporter()
         self._disk = FullDisk()
         self._proxies: dict[tuple[str, int], Proxy] = {}
-        self._readers: list[DeafReaders] = []
+        self._readers: list[StalledSubscribers] = []
         acts = [act for fault in self._faults for act in self._acts(fault, plan)]
         self._schedule = Schedule(acts, self._clock)
         struck: dict[int, list[tuple[AnyFault, str | None]]] = defaultdict(list)
@@ -82,7 +82,7 @@ class PlannedFaults:
         self._struck = struck
         self.plan = self._spoilt(plan)
 
-    def open(self, lanes: Sequence[Notable], /) -> None:
+    def open(self, lanes: Sequence[FaultEvent], /) -> None:
         """Say what is to come, and stand where the network will break.
 
         Parameters
@@ -124,7 +124,7 @@ class PlannedFaults:
             case SubscriberStall():
                 found = [live_endpoint(s.options) for s, _ in targets(fault, plan)]
                 keys = fault.keys and str(plan.context.path(fault.keys))
-                readers = DeafReaders([each for each in found if each], keys)
+                readers = StalledSubscribers([each for each in found if each], keys)
                 self._readers.append(readers)
                 yield from self._lasting(fault, readers.begin, readers.end)
             case NetworkCut():

@@ -25,7 +25,7 @@ from neurovocal.engine.config.faults import (
 )
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.errors import DeviceError, Disconnected, EndOfStream
-from neurovocal.engine.contracts.stages import Source, SourceItem, Timed
+from neurovocal.engine.contracts.stages import CaptureTimed, Source, SourceItem
 from neurovocal.engine.contracts.types import Anchor, Block, Gap, Health, StreamInfo
 from neurovocal.engine.faults.injection import InjectedError, begins, ends
 
@@ -68,7 +68,7 @@ class FaultySource(Generic[FaultT]):
         self._active = False
         self._ready: deque[SourceItem | Callable[[], None]] = deque()
         self._end: Exception | None = None
-        if isinstance(source, Timed):
+        if isinstance(source, CaptureTimed):
             self.heard_ns = self._heard_ns
 
     def __getattr__(self, name: str) -> Any:
@@ -146,8 +146,8 @@ class FaultySource(Generic[FaultT]):
         return item
 
     def _heard_ns(self, sample: int) -> int | None:
-        """As `Timed.heard_ns`, of what is given out."""
-        assert isinstance(self._source, Timed)
+        """As `CaptureTimed.heard_ns`, of what is given out."""
+        assert isinstance(self._source, CaptureTimed)
         return self._source.heard_ns(sample)
 
     # ---- where in the audio it is ----------------------------------------------------

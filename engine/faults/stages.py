@@ -20,7 +20,12 @@ from neurovocal.engine.contracts.types import (
     Onset,
     Posteriors,
 )
-from neurovocal.engine.faults.injection import Herald, InjectedError, begins, ends
+from neurovocal.engine.faults.injection import (
+    FaultReporter,
+    InjectedError,
+    begins,
+    ends,
+)
 from neurovocal.engine.faults.sources import wait
 
 
@@ -40,7 +45,7 @@ class Charge:
     """
 
     def __init__(
-        self, fault: Crash | Hang, clock: Clock, herald: Herald, lane: str | None
+        self, fault: Crash | Hang, clock: Clock, herald: FaultReporter, lane: str | None
     ) -> None:
         self._fault = fault
         self._clock = clock

@@ -14,7 +14,7 @@ import msgspec
 
 from neurovocal.engine.wire.headers import HealthHeader, decoder
 
-__all__ = ["Hearing", "earlier_hearings", "heard_again", "other_recording"]
+__all__ = ["RepeatedRecording", "earlier_hearings", "heard_again", "other_recording"]
 
 _AGAIN = re.compile(
     r"is heard again, whole: runs? (?P<runs>\S+(?:, \S+)*) did not get to its end"
@@ -49,7 +49,7 @@ def other_recording(path: object) -> str:
     return f"'{path}' is another recording than the one of this name before"
 
 
-class Hearing(NamedTuple):
+class RepeatedRecording(NamedTuple):
     """Events of a recording that was heard again: rows `[first, stop)` of a stream."""
 
     run: str
@@ -60,7 +60,7 @@ class Hearing(NamedTuple):
 
 def earlier_hearings(
     connection: sqlite3.Connection, runs: Collection[str] | None = None
-) -> list[Hearing]:
+) -> list[RepeatedRecording]:
     """Hearings that a later one, in one of some runs, made superfluous.
 
     Parameters
@@ -85,7 +85,7 @@ def earlier_hearings(
                 first = began.get((earlier, stream))
                 if first is None and again["renamed"]:
                     continue  # what this run has of the name is the other recording
-                found.append(Hearing(earlier, stream, first or 0, row))
+                found.append(RepeatedRecording(earlier, stream, first or 0, row))
         if again is not None or _OTHER.search(header.detail):
             began[run, stream] = row
     return found

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from neurovocal.engine.contracts.stages import Recalled, Wish
+from neurovocal.engine.contracts.stages import ModelCommand, RecordedCommand
 from neurovocal.engine.contracts.types import SONG_CLOCK, Message
 from neurovocal.engine.journal.store import Recorded
 from neurovocal.engine.wire.codec import event_json, payload_of
@@ -97,14 +97,16 @@ class ReplayComparison:
         return [f"{_name(key)} did not come again" for key in sorted(self._digests)]
 
 
-def recalled(recorded: Iterable[Recorded]) -> Iterator[Recalled]:
+def recalled(recorded: Iterable[Recorded]) -> Iterator[RecordedCommand]:
     """Commands of a recorded run that are to be carried out again."""
     for event in recorded:
         if event.kind == "control":
             header = json.loads(event.header)
             if header["command"] not in _NOT_AGAIN:
-                wish = Wish(header["command"], header["model"], header["arguments"])
-                yield Recalled(header["stream"], header["sample"], wish)
+                wish = ModelCommand(
+                    header["command"], header["model"], header["arguments"]
+                )
+                yield RecordedCommand(header["stream"], header["sample"], wish)
 
 
 def _tells_of_a_stall(event: Recorded) -> bool:

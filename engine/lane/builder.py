@@ -10,7 +10,7 @@ from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import StreamInfo
 from neurovocal.engine.lane.lane import Lane
-from neurovocal.engine.lane.stage import StageShell, Timer
+from neurovocal.engine.lane.stage import SupervisedStage, Timer
 
 log = logging.getLogger("neurovocal")
 
@@ -52,10 +52,10 @@ def build_lane(
     info = lane_info(source, plan.bundle, channel)
     context = replace(context, bundle=plan.bundle, info=info, stream=plan.name)
 
-    def shell(stage: StagePlan, built: object, default: OnError) -> StageShell:
+    def shell(stage: StagePlan, built: object, default: OnError) -> SupervisedStage:
         # What front end and detector cannot do about a failure, the lane's worker can.
         on_error = "fail" if default == "fail" else stage.config.on_error or default
-        return StageShell(
+        return SupervisedStage(
             stage.name, built, on_error, timer=timer, plugin=stage.config.plugin
         )
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from neurovocal.engine.audio.reblocker import Recutter
+from neurovocal.engine.audio.reblocker import Reblocker
 from neurovocal.engine.audio.resampler import Resampler
 from neurovocal.engine.contracts.errors import StageError
-from neurovocal.engine.contracts.stages import Known
+from neurovocal.engine.contracts.stages import StepEvents
 from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
@@ -23,7 +23,7 @@ from neurovocal.engine.contracts.types import (
     Posteriors,
     StreamInfo,
 )
-from neurovocal.engine.lane.stage import StageShell
+from neurovocal.engine.lane.stage import SupervisedStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,11 @@ class Lane:
         self,
         info: StreamInfo,
         quantum: int,
-        features: StageShell | None,
-        detector: StageShell,
-        models: Sequence[StageShell] = (),
+        features: SupervisedStage | None,
+        detector: SupervisedStage,
+        models: Sequence[SupervisedStage] = (),
         resampler: Resampler | None = None,
-        watchers: Sequence[StageShell] = (),
+        watchers: Sequence[SupervisedStage] = (),
     ) -> None:
         self.info = info
         self.features = features
@@ -82,7 +82,7 @@ class Lane:
         self._hears_posteriors = detector.stage.consumes == "posteriors"
         self._resampler = resampler
         self.quantum = quantum
-        self._recutter = Recutter(quantum)
+        self._recutter = Reblocker(quantum)
         self._position = self._heard = 0
         self._interrupted = False
         self._next_segment = self._shift = self._onset = 0
@@ -99,12 +99,12 @@ class Lane:
         return self._open
 
     @property
-    def shadowed(self) -> list[StageShell]:
+    def shadowed(self) -> list[SupervisedStage]:
         """Stages of another lane that hears the same for the time being."""
         return []
 
     @property
-    def stages(self) -> list[StageShell]:
+    def stages(self) -> list[SupervisedStage]:
         """All stages in order."""
         first = [self.features] if self.features else []
         return [*first, self.detector, *self.models, *self.watchers]
@@ -326,7 +326,7 @@ class Lane:
 
     def _step(self, at: int, events: list[Event], arrived_ns: int = 0) -> Step:
         if self.watchers:
-            known = Known(self.info, at, tuple(events))
+            known = StepEvents(self.info, at, tuple(events))
             for watcher in self.watchers:
                 events += watcher.process(known)
         return Step(at, events, arrived_ns)

@@ -26,7 +26,7 @@ from neurovocal.engine.contracts.types import (
     Synthesis,
 )
 from neurovocal.engine.lane.lane import Lane, Step
-from neurovocal.engine.lane.stage import StageShell
+from neurovocal.engine.lane.stage import SupervisedStage
 
 
 class Decision:
@@ -150,7 +150,7 @@ def _equal(old: list[_Named], new: list[_Named], near: int) -> int:
 _FRAMED = (Frames, Posteriors, Surprise, Synthesis)
 
 
-class Succession(Lane):
+class ShadowLane(Lane):
     """A lane that is the old one, then the new one.
 
     Parameters
@@ -182,7 +182,7 @@ class Succession(Lane):
         self._name = name
         self._shift = self._first = 0  # of the present lane's segment numbers
         self._marks: dict[type, int] = {}  # up to where frames were told before it
-        if isinstance(old, Succession):
+        if isinstance(old, ShadowLane):
             # Swapped before: what it does is done here, or every swap would cost
             # all audio another step for ever.
             self._shift, self._first, self._marks = old._shift, old._first, old._marks
@@ -222,7 +222,7 @@ class Succession(Lane):
     # ---- a lane -------------------------------------------------------------------
 
     @property
-    def shadowed(self) -> list[StageShell]:
+    def shadowed(self) -> list[SupervisedStage]:
         """Stages that work beside the lane's own."""
         return [] if self._alone else self._new.stages
 

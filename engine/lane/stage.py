@@ -35,7 +35,7 @@ class Load:
         self.now = busy / audio if audio > 0 else 0.0
 
 
-class StageShell:
+class SupervisedStage:
     """Runs one stage of a lane: counts it, times it, contains its failures.
 
     Parameters

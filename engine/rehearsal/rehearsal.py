@@ -33,7 +33,7 @@ _LIVE_RATE = 48_000
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RehearsalOptions:
     """What was asked for on the command line.
 
     Parameters
@@ -94,7 +94,7 @@ class Programme:
     def __init__(
         self,
         located: Located,
-        wishes: Wishes,
+        wishes: RehearsalOptions,
         folder: Path,
         plan_of: Callable[[Located, Path], Plan],
     ) -> None:

@@ -10,7 +10,12 @@ from queue import Empty, SimpleQueue
 from neurovocal.engine.config.plan import LanePlan, Plan
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import StageError
-from neurovocal.engine.contracts.stages import Recalled, Sink, Source, is_heard_once
+from neurovocal.engine.contracts.stages import (
+    RecordedCommand,
+    Sink,
+    Source,
+    is_heard_once,
+)
 from neurovocal.engine.contracts.types import StreamInfo
 from neurovocal.engine.faults.injection import injection_of
 from neurovocal.engine.lane.builder import build_lane
@@ -28,9 +33,12 @@ from neurovocal.engine.runtime.control.worker import ControlWorker
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.systemd import ServiceManager
 from neurovocal.engine.runtime.watchdog import Watchdog
-from neurovocal.engine.runtime.workers.command_queue import Inbox, Script
+from neurovocal.engine.runtime.workers.command_queue import (
+    CommandQueue,
+    ReplayedCommands,
+)
 from neurovocal.engine.runtime.workers.lane_worker import BuildLane, LaneWorker
-from neurovocal.engine.runtime.workers.publisher import Dispatcher, Numbers
+from neurovocal.engine.runtime.workers.publisher import Publisher, SequenceNumbers
 from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
 
 
@@ -82,7 +90,7 @@ class Runner:
         self,
         plan: Plan,
         observers: Sequence[Sink] = (),
-        recalled: Sequence[Recalled] = (),
+        recalled: Sequence[RecordedCommand] = (),
     ) -> None:
         self._injection = injection_of(plan)
         plan = self.plan = self._injection.plan
@@ -103,7 +111,7 @@ class Runner:
         self.sinks: list[SinkWorker] = list(shared)
         self.lanes: list[LaneWorker] = []
         self.swapper = Swapper(plan, self.lanes, self._anew)
-        self._dispatchers: dict[str, Dispatcher] = {}
+        self._dispatchers: dict[str, Publisher] = {}
         self.bus = CommandBus(
             plan.context.run, self.lanes, self.stop, swapper=self.swapper
         )
@@ -119,12 +127,12 @@ class Runner:
             give_up=self._give_up,
             manager=ServiceManager.of_environment(),
         )
-        numbers = Numbers()
+        numbers = SequenceNumbers()
         for lane, source in zip(plan.lanes, self._sources, strict=True):
             context = replace(plan.context, heard_once=is_heard_once(source))
             own = [sink_worker(sink, context, source.live) for sink in lane.sinks]
             self.sinks += own
-            dispatcher = Dispatcher([*shared, *own], numbers)
+            dispatcher = Publisher([*shared, *own], numbers)
             self.lanes.append(
                 LaneWorker(
                     lane.name,
@@ -300,7 +308,7 @@ class Runner:
                 outcome.dropped += sink.mailbox.dropped
             outcome.note(sink.error)
 
-    def _builder(self, lane: LanePlan, dispatcher: Dispatcher) -> BuildLane:
+    def _builder(self, lane: LanePlan, dispatcher: Publisher) -> BuildLane:
         self._dispatchers[lane.name] = dispatcher
         return self._anew(lane, self.plan)
 
@@ -322,10 +330,10 @@ class Runner:
 
         return build
 
-    def _inbox(self, recalled: Sequence[Recalled]) -> Inbox | None:
+    def _inbox(self, recalled: Sequence[RecordedCommand]) -> CommandQueue | None:
         if recalled:
-            return Script(recalled, self.bus.recall)
-        return Inbox() if self._control else None
+            return ReplayedCommands(recalled, self.bus.recall)
+        return CommandQueue() if self._control else None
 
     def _control_worker(self) -> ControlWorker | None:
         plan = self.plan.control

@@ -26,7 +26,7 @@ _KNOCK_S = 3.0
 _MOST_BROKEN = 3
 
 
-class Admission:
+class ConnectionMonitor:
     """Watches one socket that connects; tells once, and connects again.
 
     Parameters

@@ -18,7 +18,7 @@ from neurovocal.engine.contracts.types import (
 )
 from neurovocal.engine.lane.lane import Lane
 from neurovocal.engine.lane.offline import build_front_end, context_of
-from neurovocal.engine.lane.stage import StageShell
+from neurovocal.engine.lane.stage import SupervisedStage
 from neurovocal.models.data.datasets import Recording
 
 
@@ -121,9 +121,9 @@ class Labeller:
         self._lane = Lane(
             info,
             self._quantum,
-            StageShell("features", features, "fail"),
-            StageShell(detector, stage, "fail"),
-            [StageShell("classifier", model, "fail")],
+            SupervisedStage("features", features, "fail"),
+            SupervisedStage(detector, stage, "fail"),
+            [SupervisedStage("classifier", model, "fail")],
         )
 
     def __call__(self, samples: Float32) -> Labelled:

@@ -15,9 +15,12 @@ from rich.progress import Progress
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.generation.generator import Singer, frames_of_recording
+from neurovocal.models.generation.generator import (
+    SequenceGenerator,
+    frames_of_recording,
+)
 from neurovocal.models.generation.pictures import can_draw, draw_song, need_drawing
-from neurovocal.plugins.features.inverse import Voice
+from neurovocal.plugins.features.inverse import InverseSpectrogram
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
 from neurovocal.plugins.storage.text_file import output_problems
 
@@ -89,9 +92,9 @@ def generate(
         raise ConfigError(f"recording '{prime}' does not exist")
     _can_be_written(out, frames, picture, explain)
     loaded = load_bundle(bundle)
-    voice = Voice(loaded.manifest.front_end, loaded.folder)
+    voice = InverseSpectrogram(loaded.manifest.front_end, loaded.folder)
     past = frames_of_recording(loaded, prime) if prime else None
-    singer = Singer(
+    singer = SequenceGenerator(
         loaded,
         past,
         temperature=temperature,
@@ -161,7 +164,9 @@ def _can_be_written(*paths: Path | None) -> None:
         raise ConfigError(problems)
 
 
-def _sing(singer: Singer, voice: Voice, n_frames: int) -> tuple[Float32, Float32]:
+def _sing(
+    singer: SequenceGenerator, voice: InverseSpectrogram, n_frames: int
+) -> tuple[Float32, Float32]:
     """Frames and their sound; Ctrl-C ends the song early."""
     drawn: list[Float32] = []
     sound: list[Float32] = []

@@ -53,7 +53,7 @@ def frames_of_recording(bundle: Bundle, path: Path) -> Float32:
     return frames
 
 
-class Singer:
+class SequenceGenerator:
     """Draws frames one after the other, from a past on.
 
     Parameters

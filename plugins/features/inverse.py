@@ -31,7 +31,7 @@ _FEWER_ITERATIONS = 16
 _INERTIA = 0.9
 
 
-class Voice:
+class InverseSpectrogram:
     """Streaming inverse of a bundle's front end.
 
     Frame *k* of a piece sounds at its samples ``[k * hop_length, k * hop_length +

@@ -12,7 +12,7 @@ from neurovocal.engine.audio.resampler import Resampler, scaled
 from neurovocal.engine.contracts.errors import BundleError, ConfigError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import Verdict
+from neurovocal.engine.contracts.stages import VoiceInterval
 from neurovocal.engine.contracts.types import Block, Float32, Gap
 from neurovocal.plugins.models.onnx.session import open_session
 
@@ -59,7 +59,7 @@ class SileroGate:
         self._sr = np.array(_RATE, np.int64)
         self.reset()
 
-    def process(self, item: Block | Gap) -> Iterator[Verdict]:
+    def process(self, item: Block | Gap) -> Iterator[VoiceInterval]:
         """Verdicts on the windows that are complete; before a gap on the rest, too."""
         if isinstance(item, Gap):
             yield from self.flush()
@@ -72,7 +72,7 @@ class SileroGate:
             if isinstance(block, Block):
                 yield from self._windows(block.samples[:, 0])
 
-    def flush(self) -> Iterator[Verdict]:
+    def flush(self) -> Iterator[VoiceInterval]:
         """Verdicts on the rest; the last window is filled up with silence."""
         if self._judged is None:
             return
@@ -83,7 +83,7 @@ class SileroGate:
             padded = np.zeros(_WINDOW, np.float32)
             padded[:left] = self._pending
             voice = self._is_voice(padded)
-            yield Verdict(self._judged, max(self._heard, self._judged), voice)
+            yield VoiceInterval(self._judged, max(self._heard, self._judged), voice)
         self.reset()
 
     def reset(self) -> None:
@@ -96,7 +96,7 @@ class SileroGate:
         self._pending = np.zeros(0, np.float32)
         self._forget_sound()
 
-    def _windows(self, samples: Float32) -> Iterator[Verdict]:
+    def _windows(self, samples: Float32) -> Iterator[VoiceInterval]:
         samples = np.concatenate([self._pending, samples])
         whole = len(samples) // _WINDOW * _WINDOW
         for window in samples[:whole].reshape(-1, _WINDOW):
@@ -104,7 +104,7 @@ class SileroGate:
             end = self._first + self._done * _WINDOW
             stop = min(scaled(end, _RATE, self._rate), self._heard)
             start, self._judged = self._judged or 0, stop
-            yield Verdict(start, stop, self._is_voice(window))
+            yield VoiceInterval(start, stop, self._is_voice(window))
         self._pending = samples[whole:]
 
     def _is_voice(self, window: Float32) -> bool:

@@ -25,7 +25,7 @@ from neurovocal.engine.journal.store import (
     open_journal,
 )
 from neurovocal.engine.wire.codec import event_json, latency_of, payload_of
-from neurovocal.plugins.storage.folder import Place, identity_of
+from neurovocal.plugins.storage.folder import OutputFolder, identity_of
 from neurovocal.plugins.storage.text_file import STDOUT, claim, output_problems
 from neurovocal.plugins.zeromq.endpoint import claim as claim_endpoint
 from neurovocal.plugins.zeromq.endpoint import endpoint_problems
@@ -105,7 +105,7 @@ class JournalSink:
         keys: Path | None = None,
     ) -> None:
         self.path = Path(options.path).expanduser()
-        self._place = Place(self.path.parent)
+        self._place = OutputFolder(self.path.parent)
         self._window_ns = round(options.commit_ms * 1e6)
         self._clock = clock
         self._run = run

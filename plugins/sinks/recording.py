@@ -15,7 +15,7 @@ from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError, Sta
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.types import Block, Gap, Message, StreamInfo, Withheld
-from neurovocal.plugins.storage.folder import Place, set_aside, track_name
+from neurovocal.plugins.storage.folder import OutputFolder, set_aside, track_name
 from neurovocal.plugins.storage.text_file import TextOutput, folder_problems
 from neurovocal.plugins.storage.wave_file import FloatWave
 
@@ -52,7 +52,7 @@ class RecordingSink:
     def __init__(self, folder: Path, *, keeps: bool = False) -> None:
         self._folder = folder
         self._keeps = keeps
-        self._place = Place(folder, make=True)
+        self._place = OutputFolder(folder, make=True)
         self._tracks: dict[str, _Track] = {}
 
     def open(self) -> None:
@@ -114,7 +114,7 @@ class _Track:
 
     keeps = False
 
-    def __init__(self, place: Place, info: StreamInfo, order: int) -> None:
+    def __init__(self, place: OutputFolder, info: StreamInfo, order: int) -> None:
         self._place, self._rate = place, info.sample_rate
         self._stem = track_name(info.stream)
         self._stop = self._jumped = 0

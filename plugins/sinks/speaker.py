@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.errors import Absent, DeviceError, StageError
+from neurovocal.engine.contracts.errors import DeviceError, StageError, TransientProblem
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.types import Audio, Block, Float32, Gap, Message
@@ -388,7 +388,7 @@ def _check(options: SpeakerOptions, context: BuildContext) -> Iterator[str]:
     try:
         find_device(options.device, "output")
     except DeviceError as error:
-        yield Absent(error)
+        yield TransientProblem(error)
 
 
 plugin = Plugin(

@@ -14,7 +14,7 @@ from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.types import Label, Message, Offset, Onset, StreamInfo
-from neurovocal.plugins.storage.folder import Place
+from neurovocal.plugins.storage.folder import OutputFolder
 from neurovocal.plugins.storage.text_file import (
     STDOUT,
     Existing,
@@ -159,7 +159,7 @@ class AudacityTable:
         self._path = path
         self._existing: Existing = existing
         self._labels = content == "labels"
-        self._place = Place(Path(path).expanduser().parent)
+        self._place = OutputFolder(Path(path).expanduser().parent)
         self._output = TextOutput(path, existing=existing, place=self._place)
         self._outputs: dict[str, TextOutput] = {}
         self._stream: str | None = None

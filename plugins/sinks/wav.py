@@ -8,7 +8,7 @@ from neurovocal.engine.contracts.errors import ConfigError, StageError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.types import Audio, Float32, Message, StreamInfo
-from neurovocal.plugins.storage.folder import Place, set_aside, track_name
+from neurovocal.plugins.storage.folder import OutputFolder, set_aside, track_name
 from neurovocal.plugins.storage.text_file import folder_problems
 from neurovocal.plugins.storage.wave_file import FloatWave
 
@@ -44,7 +44,7 @@ class WavSink:
     def __init__(self, folder: Path, *, keeps: bool = False) -> None:
         self._folder = folder
         self._keeps = keeps
-        self._place = Place(folder, make=True)
+        self._place = OutputFolder(folder, make=True)
         self._files: dict[str, FloatWave] = {}
 
     def open(self) -> None:

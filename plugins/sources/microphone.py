@@ -7,14 +7,14 @@ from pydantic import Field
 
 from neurovocal.engine.audio.capture_clock import CaptureClock
 from neurovocal.engine.audio.channels import Channels, channels_problem
-from neurovocal.engine.audio.live_input import SLIP, FreshStart, Intake
+from neurovocal.engine.audio.live_input import SLIP, LiveInput, StaleAudioFilter
 from neurovocal.engine.audio.ring import AudioRing, RingCounts
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import (
-    Absent,
     DeviceError,
     Disconnected,
     EndOfStream,
+    TransientProblem,
 )
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
@@ -76,7 +76,7 @@ class MicrophoneSource:
         self._name = "" if options.device is None else str(options.device)
         self._device: dict[str, Any] | None = None
         self._stream: Any = None
-        self._intake: Intake | None = None
+        self._intake: LiveInput | None = None
         self._closing = False
         self.overflows = 0
 
@@ -127,7 +127,7 @@ class MicrophoneSource:
         options = self._options
         columns = max(options.channels)
         ring = AudioRing(round(options.buffer_s * rate), columns)
-        self._intake = Intake(
+        self._intake = LiveInput(
             ring,
             CaptureClock(rate, options.max_slip_ms),
             self._channels,
@@ -135,7 +135,7 @@ class MicrophoneSource:
             longest=max(options.block_length or 0, rate // 10),
         )
         self._buffer_s = device[f"latency_{options.latency}_ms"] / 1000
-        self._fresh_start = FreshStart(rate)
+        self._fresh_start = StaleAudioFilter(rate)
         self._heard_ns = self._clock.monotonic_ns()
         self._closing = False
         known, self._sample_rate = self._sample_rate, rate  # the callback needs it
@@ -240,7 +240,7 @@ def _check(options: MicrophoneOptions, context: BuildContext) -> Iterator[str]:
     try:
         device = find_device(options.device)
     except DeviceError as error:
-        yield Absent(error)
+        yield TransientProblem(error)
         return
     highest = max(options.channels)
     if highest > device["channels"]:

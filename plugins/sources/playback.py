@@ -9,7 +9,7 @@ from pydantic import Field
 
 from neurovocal.engine.audio.capture_clock import CaptureClock
 from neurovocal.engine.audio.channels import Channels, channels_problem
-from neurovocal.engine.audio.live_input import Intake
+from neurovocal.engine.audio.live_input import LiveInput
 from neurovocal.engine.audio.ring import AudioRing, RingCounts
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
@@ -203,7 +203,7 @@ class PlaybackSource:
         self._channels = Channels(options.channels, options.mix)
         self._info: StreamInfo | None = None
         self._began_ns: int | None = None
-        self._intake: Intake | None = None
+        self._intake: LiveInput | None = None
         self._player: TapePlayer | None = None
 
     @property
@@ -248,7 +248,7 @@ class PlaybackSource:
         ring = AudioRing(round(options.buffer_s * rate), header.channels)
         capture = CaptureClock(rate, None)
         longest = max(options.block_length or 0, rate // 10)
-        self._intake = Intake(ring, capture, self._channels, clock, longest)
+        self._intake = LiveInput(ring, capture, self._channels, clock, longest)
         tape = Tape(header, round(options.start_s * rate), options.repeat)
         tape.skip(-(-(now - self._began_ns) * rate // NS))
         self._player = TapePlayer(

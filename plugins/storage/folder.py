@@ -12,7 +12,7 @@ from urllib.parse import quote
 log = logging.getLogger("neurovocal")
 
 
-class Place:
+class OutputFolder:
     """A folder that may be deleted, or whose disk may be taken away, at any time.
 
     A folder that was deleted is made again. One whose disk is gone is not: what

@@ -11,7 +11,7 @@ from typing import Literal, TextIO, TypeAlias
 
 from neurovocal.engine.contracts.errors import ConfigError, StageError
 from neurovocal.engine.contracts.plugin import BuildContext
-from neurovocal.plugins.storage.folder import Place, identity_of, set_aside
+from neurovocal.plugins.storage.folder import OutputFolder, identity_of, set_aside
 
 log = logging.getLogger("neurovocal")
 
@@ -82,11 +82,11 @@ class TextOutput:
         path: str,
         *,
         existing: Existing = "replace",
-        place: Place | None = None,
+        place: OutputFolder | None = None,
     ) -> None:
         self.path = path
         self._target = Path(path).expanduser()
-        self._place = place or Place(self._target.parent)
+        self._place = place or OutputFolder(self._target.parent)
         self._existing: Existing = existing
         self._file: TextIO | None = None  # standard output
         self._descriptor: int | None = None

@@ -16,8 +16,11 @@ from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.generation.command import generate
 from neurovocal.models.generation.explain import explain
-from neurovocal.models.generation.generator import Singer, frames_of_recording
-from neurovocal.plugins.features.inverse import Voice
+from neurovocal.models.generation.generator import (
+    SequenceGenerator,
+    frames_of_recording,
+)
+from neurovocal.plugins.features.inverse import InverseSpectrogram
 
 HOP, LENGTH, RATE = 128, 256, 32_000
 
@@ -46,7 +49,7 @@ def test_song_frames_and_picture_are_written(folder: Path, tmp_path: Path) -> No
     assert len(samples) == 99 * HOP + LENGTH
     rms_db = 20 * np.log10(np.sqrt(np.mean(samples**2)))
     assert made["rms_db"] == pytest.approx(rms_db, abs=0.1)
-    voice = Voice(load_bundle(folder).manifest.front_end, folder)
+    voice = InverseSpectrogram(load_bundle(folder).manifest.front_end, folder)
     sound = np.concatenate([voice.process(frames), voice.flush()])
     np.testing.assert_allclose(samples, np.clip(sound, -1, 1), atol=2 / 32768)
     picture = (tmp_path / "song.png").read_bytes()
@@ -70,8 +73,8 @@ def test_a_song_goes_on_from_a_recording(folder: Path, tmp_path: Path) -> None:
     bundle = load_bundle(folder)
     past = frames_of_recording(bundle, tmp_path / "past.wav")
     assert past.shape == ((44_100 - LENGTH) // HOP + 1, N_BINS)
-    first = next(Singer(bundle, past).sing(100))
-    voice = Voice(bundle.manifest.front_end, folder)
+    first = next(SequenceGenerator(bundle, past).sing(100))
+    voice = InverseSpectrogram(bundle.manifest.front_end, folder)
     begin = voice.process(first)
     written, _ = soundfile.read(tmp_path / "b.wav", frames=len(begin))
     np.testing.assert_allclose(written, np.clip(begin, -1, 1), atol=2 / 32768)
@@ -79,8 +82,8 @@ def test_a_song_goes_on_from_a_recording(folder: Path, tmp_path: Path) -> None:
 
 def test_parts_and_lengths_do_not_change_a_song(folder: Path) -> None:
     bundle = load_bundle(folder)
-    long = np.concatenate(list(Singer(bundle, seed=5).sing(60)))
-    short = np.concatenate(list(Singer(bundle, seed=5).sing(31)))
+    long = np.concatenate(list(SequenceGenerator(bundle, seed=5).sing(60)))
+    short = np.concatenate(list(SequenceGenerator(bundle, seed=5).sing(31)))
     assert long[:31].tobytes() == short.tobytes()
 
 
@@ -90,15 +93,15 @@ def test_ctrl_c_keeps_what_was_sung(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    whole = Singer.sing
+    whole = SequenceGenerator.sing
 
-    def interrupted(self: Singer, n_frames: int) -> Iterator[Any]:
+    def interrupted(self: SequenceGenerator, n_frames: int) -> Iterator[Any]:
         for number, part in enumerate(whole(self, n_frames)):
             if number == 2:
                 signal.raise_signal(signal.SIGINT)
             yield part
 
-    monkeypatch.setattr(Singer, "sing", interrupted)
+    monkeypatch.setattr(SequenceGenerator, "sing", interrupted)
     sung(folder, tmp_path / "song.wav", seconds=60)
     samples, _ = soundfile.read(tmp_path / "song.wav")
     assert len(samples) == 49 * HOP + LENGTH

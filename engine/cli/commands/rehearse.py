@@ -25,7 +25,7 @@ from neurovocal.engine.config.located_yaml import Located, read_located
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import find_config, parse_config
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_RUNTIME, ConfigError
-from neurovocal.engine.rehearsal.rehearsal import Programme, Wishes
+from neurovocal.engine.rehearsal.rehearsal import Programme, RehearsalOptions
 from neurovocal.engine.rehearsal.scenarios import chosen
 from neurovocal.engine.rehearsal.verdict import Row
 
@@ -80,7 +80,7 @@ def rehearse(
     located = read_located(find_config(config), set_ or [])
     # Many a device can be opened by one process only.
     at_once = jobs or (1 if live else 4)
-    wishes = Wishes(names, recording, seconds, seed, at_once, live)
+    wishes = RehearsalOptions(names, recording, seconds, seed, at_once, live)
     with _folder(keep) as folder:
         programme = Programme(located, wishes, folder, _plan_of)
         rows = _carry_out(programme)

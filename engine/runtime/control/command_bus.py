@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from neurovocal.engine.contracts.errors import CommandError, NeurovocalError
 from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.stages import Controllable, Wish
+from neurovocal.engine.contracts.stages import Controllable, ModelCommand
 from neurovocal.engine.runtime.control.requests import (
     OWN_COMMANDS,
     VERSION,
@@ -16,7 +16,7 @@ from neurovocal.engine.runtime.control.requests import (
 )
 from neurovocal.engine.runtime.control.swap import SwapArguments, Swapper
 from neurovocal.engine.runtime.workers.channel import Channel
-from neurovocal.engine.runtime.workers.command_queue import Act, Order
+from neurovocal.engine.runtime.workers.command_queue import Act, PendingCommand
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.support.text import hint
 
@@ -80,10 +80,10 @@ class CommandBus:
             return {**head, "ok": False, "error": sentence}
         return {**head, "command": wanted.command, **answer}
 
-    def recall(self, wish: Wish, channel: Channel) -> Order:
+    def recall(self, wish: ModelCommand, channel: Channel) -> PendingCommand:
         """Prepare the order of a recorded command anew, for one channel."""
         act = self._prepared(wish, channel)
-        return Order(wish, [(channel.lane, act)])
+        return PendingCommand(wish, [(channel.lane, act)])
 
     def _answer(self, request: Request) -> Reply:
         workers = self._addressed(request.lane)
@@ -97,10 +97,12 @@ class CommandBus:
             return self._swap(request)
         if request.command == "stop":
             try:
-                return {"applied": self._send(workers, Wish("stop", "", {}))}
+                return {"applied": self._send(workers, ModelCommand("stop", "", {}))}
             finally:
                 self._stop()  # a lane that does not answer ends, too
-        wish = Wish(request.command, _model_of(request, workers), request.arguments)
+        wish = ModelCommand(
+            request.command, _model_of(request, workers), request.arguments
+        )
         return {"applied": self._send(workers, wish), **self._options(workers, wish)}
 
     def _swap(self, request: Request) -> Reply:
@@ -122,14 +124,14 @@ class CommandBus:
             raise CommandError(f"there is no lane '{name}' (there is: {known})")
         return found
 
-    def _send(self, workers: Sequence[LaneWorker], wish: Wish) -> list[Any]:
+    def _send(self, workers: Sequence[LaneWorker], wish: ModelCommand) -> list[Any]:
         """Prepare everything, then hand it out: what can fail comes first."""
         orders = []
         for worker in workers:
             if worker.finished.is_set():
                 raise CommandError(f"lane '{worker.name}' has ended")
             acts = [(c.lane, self._prepared(wish, c)) for c in worker.channels]
-            orders.append(Order(wish, acts))
+            orders.append(PendingCommand(wish, acts))
         for worker, order in zip(workers, orders, strict=True):
             worker.inbox.put(order)
         answers: list[Any] = []
@@ -146,7 +148,7 @@ class CommandBus:
             raise CommandError("; ".join(refused))
         return answers
 
-    def _prepared(self, wish: Wish, channel: Channel) -> Act:
+    def _prepared(self, wish: ModelCommand, channel: Channel) -> Act:
         if wish.command == "stop":
             return lambda channel: None
         stage = _stage_of(channel, wish.model)
@@ -167,7 +169,7 @@ class CommandBus:
             return {**status, "streams": [], "models": []}
         if not status["ended"]:
             acts = [(c.lane, _statistics(worker, c)) for c in channels]
-            order = Order(None, acts)
+            order = PendingCommand(None, acts)
             try:
                 worker.inbox.put(order)
                 streams = order.wait(self._patience_s)
@@ -176,7 +178,7 @@ class CommandBus:
             return {**status, "streams": streams, "models": _models(channels[0])}
         return status
 
-    def _options(self, workers: Sequence[LaneWorker], wish: Wish) -> Reply:
+    def _options(self, workers: Sequence[LaneWorker], wish: ModelCommand) -> Reply:
         stage = _stage_of(_channel_of(workers[0]), wish.model)
         return {"options": _adjustable(stage)}
 
@@ -256,7 +258,7 @@ def _stage_of(channel: Channel, model: str) -> Controllable:
     return found[0].stage
 
 
-def _merged(stage: Controllable, wish: Wish) -> Options:
+def _merged(stage: Controllable, wish: ModelCommand) -> Options:
     """The stage's present options with what is to change, checked as a whole."""
     if not wish.arguments:
         raise CommandError(

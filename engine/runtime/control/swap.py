@@ -19,9 +19,9 @@ from neurovocal.engine.config.schema import LaneConfig
 from neurovocal.engine.contracts.errors import CommandError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.lane.lane import Lane
-from neurovocal.engine.lane.shadow import Decision, Succession
+from neurovocal.engine.lane.shadow import Decision, ShadowLane
 from neurovocal.engine.runtime.workers.channel import Channel
-from neurovocal.engine.runtime.workers.command_queue import Order, rehearse
+from neurovocal.engine.runtime.workers.command_queue import PendingCommand, rehearse
 from neurovocal.engine.runtime.workers.lane_worker import BuildLane, LaneWorker
 
 log = logging.getLogger("neurovocal")
@@ -58,7 +58,7 @@ class SwapArguments(Options):
 class _Change:
     worker: LaneWorker
     build: BuildLane
-    successions: Sequence[Succession]
+    successions: Sequence[ShadowLane]
 
 
 class Swapper:
@@ -173,7 +173,7 @@ class Swapper:
             # What triggers are to set must be there in the new lane's models.
             rehearse([Channel(new, channel.timebase)], worker.recall)
             successions.append(
-                Succession(
+                ShadowLane(
                     *(worker.name, old, new, self._decision),
                     *(shadow_s, _PATIENCE_S),
                 )
@@ -184,7 +184,7 @@ class Swapper:
         """Put the pairs in the old lanes' places, or in none."""
         orders = []
         for change in changes:
-            order = Order(None, [_installing(s) for s in change.successions])
+            order = PendingCommand(None, [_installing(s) for s in change.successions])
             change.worker.inbox.put(order)
             orders.append(order)
         try:
@@ -217,7 +217,7 @@ class Swapper:
         self._tell(changes, "healthy", f"swapped to {plan.name}")
 
     def _await(
-        self, changes: Sequence[_Change], reached: Callable[[Succession], bool]
+        self, changes: Sequence[_Change], reached: Callable[[ShadowLane], bool]
     ) -> str:
         """Wait for all lanes; why it will not happen, or nothing."""
         while True:
@@ -242,7 +242,7 @@ class Swapper:
             change.worker.note("swap", state, detail)
 
 
-def _installing(succession: Succession) -> tuple[Lane, Callable[[Any], None]]:
+def _installing(succession: ShadowLane) -> tuple[Lane, Callable[[Any], None]]:
     def install(channel: Any) -> None:
         channel.lane = succession
 
@@ -260,7 +260,7 @@ def _ended(change: _Change) -> str:
     return ""
 
 
-def _too_different(successions: Sequence[Succession], least: float) -> str:
+def _too_different(successions: Sequence[ShadowLane], least: float) -> str:
     for succession in successions:
         found: Mapping[str, Any] = succession.agreement()
         equal = found["labels"]["equal"]

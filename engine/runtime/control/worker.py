@@ -6,7 +6,7 @@ from threading import Event as Flag
 from threading import Thread
 from typing import Any
 
-from neurovocal.engine.contracts.stages import Control
+from neurovocal.engine.contracts.stages import ControlChannel
 
 log = logging.getLogger("neurovocal")
 
@@ -28,7 +28,10 @@ class ControlWorker:
     """
 
     def __init__(
-        self, name: str, control: Control, submit: Callable[[object], dict[str, Any]]
+        self,
+        name: str,
+        control: ControlChannel,
+        submit: Callable[[object], dict[str, Any]],
     ) -> None:
         self._name = name
         self._control = control

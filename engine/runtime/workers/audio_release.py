@@ -15,7 +15,7 @@ from neurovocal.engine.contracts.types import (
 )
 from neurovocal.engine.runtime.workers.channel import Channel
 from neurovocal.engine.runtime.workers.privacy import AudioGate, NoAudio, Released
-from neurovocal.engine.runtime.workers.publisher import Dispatcher
+from neurovocal.engine.runtime.workers.publisher import Publisher
 
 MakeGate: TypeAlias = Callable[[StreamInfo], AudioGate | NoAudio | None]
 
@@ -24,7 +24,7 @@ def everything(info: StreamInfo) -> None:
     """No gate: all audio may leave."""
 
 
-class Outlet:
+class AudioRelease:
     """Sends blocks of a lane's channels to the sinks that want them.
 
     Parameters
@@ -36,7 +36,7 @@ class Outlet:
         means that all may leave.
     """
 
-    def __init__(self, dispatcher: Dispatcher, make_gate: MakeGate) -> None:
+    def __init__(self, dispatcher: Publisher, make_gate: MakeGate) -> None:
         self._dispatcher = dispatcher
         self._make_gate = make_gate
 

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any, TypeAlias
 
 from neurovocal.engine.contracts.errors import CommandError, NeurovocalError
-from neurovocal.engine.contracts.stages import Recalled, Wish
+from neurovocal.engine.contracts.stages import ModelCommand, RecordedCommand
 from neurovocal.engine.contracts.types import Control, Health, Trigger
 from neurovocal.engine.lane.lane import Lane
 from neurovocal.engine.runtime.workers.channel import Channel
@@ -19,7 +19,7 @@ Act = Callable[[Channel], Any]
 Report = Callable[[Control, Channel], None]
 
 
-class Order:
+class PendingCommand:
     """One command for the channels of one lane.
 
     Whoever waits may give up, and the lane may take it: only one of the two
@@ -33,7 +33,9 @@ class Order:
         What to do for each channel; called on the lane's thread, quick.
     """
 
-    def __init__(self, wish: Wish | None, acts: Iterable[tuple[Lane, Act]]) -> None:
+    def __init__(
+        self, wish: ModelCommand | None, acts: Iterable[tuple[Lane, Act]]
+    ) -> None:
         self._wish = wish
         self._acts = dict(acts)
         self._lock = Lock()
@@ -100,14 +102,14 @@ class Order:
         return self._answers
 
 
-class Inbox:
+class CommandQueue:
     """Orders that wait for a lane, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._orders: deque[Order] = deque()
+        self._orders: deque[PendingCommand] = deque()
         self._closed = False
 
-    def put(self, order: Order) -> None:
+    def put(self, order: PendingCommand) -> None:
         """Add an order.
 
         Raises
@@ -123,7 +125,7 @@ class Inbox:
 
     def due(
         self, channels: Sequence[Channel]
-    ) -> Iterator[tuple[Order, Sequence[Channel]]]:
+    ) -> Iterator[tuple[PendingCommand, Sequence[Channel]]]:
         """Orders to carry out now, and for which channels."""
         while self._orders:
             yield self._orders.popleft(), channels
@@ -135,7 +137,7 @@ class Inbox:
             self._orders.popleft().refuse(CommandError("the lane has ended"))
 
 
-class Script(Inbox):
+class ReplayedCommands(CommandQueue):
     """Commands of a recorded run, each at the position where it took effect.
 
     Parameters
@@ -147,17 +149,19 @@ class Script(Inbox):
     """
 
     def __init__(
-        self, recalled: Iterable[Recalled], make: Callable[[Wish, Channel], Order]
+        self,
+        recalled: Iterable[RecordedCommand],
+        make: Callable[[ModelCommand, Channel], PendingCommand],
     ) -> None:
         super().__init__()
         self._make = make
-        self._waiting: dict[str, deque[Recalled]] = {}
+        self._waiting: dict[str, deque[RecordedCommand]] = {}
         for each in recalled:
             self._waiting.setdefault(each.stream, deque()).append(each)
 
     def due(
         self, channels: Sequence[Channel]
-    ) -> Iterator[tuple[Order, Sequence[Channel]]]:
+    ) -> Iterator[tuple[PendingCommand, Sequence[Channel]]]:
         """Orders whose position has been reached."""
         for channel in channels:
             waiting = self._waiting.get(channel.lane.info.stream)
@@ -168,7 +172,7 @@ class Script(Inbox):
 
 
 # Makes the order that a wish stands for, or says why it cannot.
-Recall: TypeAlias = Callable[[Wish, Channel], Order]
+Recall: TypeAlias = Callable[[ModelCommand, Channel], PendingCommand]
 log = logging.getLogger("neurovocal")
 
 
@@ -182,7 +186,7 @@ def rehearse(channels: Sequence[Channel], recall: Recall | None) -> None:
     """
     for channel in channels:
         for watcher in channel.lane.watchers:
-            wish: Wish | None = getattr(watcher.stage, "wish", None)
+            wish: ModelCommand | None = getattr(watcher.stage, "wish", None)
             if wish is not None and recall is not None:
                 recall(wish, channel)
 
@@ -196,7 +200,7 @@ def set_off(trigger: Trigger, channel: Channel, recall: Recall | None) -> Health
     if trigger.decision != "act" or not trigger.model or recall is None:
         return None
     try:
-        order = recall(Wish("set", trigger.model, trigger.arguments), channel)
+        order = recall(ModelCommand("set", trigger.model, trigger.arguments), channel)
         order.carry_out([channel], lambda event, channel: None)
         order.wait(0.0)
     except NeurovocalError as error:

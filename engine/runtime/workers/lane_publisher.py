@@ -10,15 +10,15 @@ from neurovocal.engine.contracts.types import (
     kind_of,
 )
 from neurovocal.engine.lane.lane import Step
-from neurovocal.engine.runtime.workers.audio_release import Outlet
+from neurovocal.engine.runtime.workers.audio_release import AudioRelease
 from neurovocal.engine.runtime.workers.channel import Channel
 from neurovocal.engine.runtime.workers.command_queue import Recall, set_off
 from neurovocal.engine.runtime.workers.latency import LedgerMetrics
-from neurovocal.engine.runtime.workers.publisher import Dispatcher, ledger_of
-from neurovocal.engine.runtime.workers.telemetry import LaneSignal
+from neurovocal.engine.runtime.workers.publisher import Publisher, ledger_of
+from neurovocal.engine.runtime.workers.telemetry import SignalChecks
 
 
-class LaneEvents:
+class LanePublisher:
     """Sends what the channels of a source bring forth.
 
     Parameters
@@ -37,9 +37,9 @@ class LaneEvents:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        outlet: Outlet,
-        signal: LaneSignal,
+        dispatcher: Publisher,
+        outlet: AudioRelease,
+        signal: SignalChecks,
         clock: Clock,
         recall: Recall | None,
     ) -> None:

@@ -24,17 +24,25 @@ from neurovocal.engine.contracts.types import (
     stream_of,
 )
 from neurovocal.engine.lane.lane import Lane, Step
-from neurovocal.engine.runtime.workers.audio_release import MakeGate, Outlet, everything
+from neurovocal.engine.runtime.workers.audio_release import (
+    AudioRelease,
+    MakeGate,
+    everything,
+)
 from neurovocal.engine.runtime.workers.channel import Channel, inherit, pieces
-from neurovocal.engine.runtime.workers.command_queue import Inbox, Recall, rehearse
-from neurovocal.engine.runtime.workers.lane_publisher import LaneEvents
-from neurovocal.engine.runtime.workers.publisher import Dispatcher
-from neurovocal.engine.runtime.workers.recovery import Revival
-from neurovocal.engine.runtime.workers.source_reader import SourceShell
+from neurovocal.engine.runtime.workers.command_queue import (
+    CommandQueue,
+    Recall,
+    rehearse,
+)
+from neurovocal.engine.runtime.workers.lane_publisher import LanePublisher
+from neurovocal.engine.runtime.workers.publisher import Publisher
+from neurovocal.engine.runtime.workers.recovery import LaneRecovery
+from neurovocal.engine.runtime.workers.source_reader import SourceReader
 from neurovocal.engine.runtime.workers.telemetry import (
     STALLED,
-    LanePulse,
-    LaneSignal,
+    LaneHeartbeat,
+    SignalChecks,
     figures_of,
 )
 from neurovocal.engine.support.calls import Calls
@@ -82,10 +90,10 @@ class LaneWorker:
         name: str,
         source: Source,
         build: BuildLane,
-        dispatcher: Dispatcher,
+        dispatcher: Publisher,
         clock: Clock,
         on_error: OnError = "fail",
-        inbox: Inbox | None = None,
+        inbox: CommandQueue | None = None,
         recall: Recall | None = None,
         signal: SignalOptions | None = None,
         make_gate: MakeGate = everything,
@@ -101,24 +109,26 @@ class LaneWorker:
         self.streams = 0
         self.error: Exception | None = None
         self.finished = Flag()
-        self.inbox = inbox or Inbox()
+        self.inbox = inbox or CommandQueue()
         hurried = inbox is not None or source.live
         self._read_s = _HURRIED_READ_S if hurried else _READ_S
         self._audio_ns = 0  # when the source last delivered
         self._stalled = False  # and songs went on without it
         self.build = build
         self.recall = recall
-        self._signal = LaneSignal(name, signal if source.live else None, self._report)
+        self._signal = SignalChecks(name, signal if source.live else None, self._report)
         self._dispatcher = dispatcher
-        self._outlet = Outlet(dispatcher, make_gate)
-        self._events = LaneEvents(dispatcher, self._outlet, self._signal, clock, recall)
+        self._outlet = AudioRelease(dispatcher, make_gate)
+        self._events = LanePublisher(
+            dispatcher, self._outlet, self._signal, clock, recall
+        )
         self.ledgers = self._events.ledgers
         self._clock = clock
         self._stopping = Flag()
-        self._shell = SourceShell(
+        self._shell = SourceReader(
             name, source, clock, on_error, self._stopping, self._report
         )
-        self.revival = Revival(
+        self.revival = LaneRecovery(
             name,
             lambda index: self.build(self.info, index),
             lambda health, channel: self._report(health, [channel]),
@@ -128,7 +138,7 @@ class LaneWorker:
         self.info = StreamInfo(name, 1)
         self._touched = False  # whether this stream has begun
         self._position = 0  # samples of it, lost ones included
-        self._pulse = LanePulse(clock, dispatcher, self._report, self.statistics)
+        self._pulse = LaneHeartbeat(clock, dispatcher, self._report, self.statistics)
         self._thread = Thread(target=self._run, name=f"nv-{name}", daemon=True)
 
     def open(self) -> None:

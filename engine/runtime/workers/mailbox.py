@@ -11,7 +11,7 @@ ItemT = TypeVar("ItemT")
 
 
 @dataclass(slots=True)
-class Tally:
+class QueueCounts:
     """``received == delivered + dropped + queued`` holds at every moment."""
 
     received: int = 0
@@ -52,7 +52,7 @@ class Mailbox(Generic[ItemT]):
 
     def __init__(self, capacity: dict[str, int], when_full: WhenFull) -> None:
         self.when_full = when_full
-        self.tally = {name: Tally() for name in capacity}
+        self.tally = {name: QueueCounts() for name in capacity}
         self._capacity = capacity
         self._queues: dict[str, deque[tuple[int, str, ItemT]]] = {
             name: deque() for name in capacity
@@ -150,6 +150,6 @@ class Mailbox(Generic[ItemT]):
         return self._closed or any(self._queues.values())
 
     @staticmethod
-    def _drop(tally: Tally, kind: str) -> None:
+    def _drop(tally: QueueCounts, kind: str) -> None:
         tally.dropped += 1
         tally.dropped_kinds[kind] += 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from neurovocal.engine.contracts.options import Mode
-from neurovocal.engine.contracts.stages import Gate, Verdict
+from neurovocal.engine.contracts.stages import Gate, VoiceInterval
 from neurovocal.engine.contracts.types import (
     Block,
     Gap,
@@ -174,7 +174,7 @@ class AudioGate:
             self._failed = False
             yield Health(STAGE, "healthy", "it works again: audio may leave")
 
-    def _take(self, verdicts: Iterable[Verdict]) -> None:
+    def _take(self, verdicts: Iterable[VoiceInterval]) -> None:
         for verdict in verdicts:
             if verdict.start > self._judged:
                 self._block(self._judged, verdict.start, FAILED)

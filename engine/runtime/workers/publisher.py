@@ -19,7 +19,7 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
 
 
-class Numbers:
+class SequenceNumbers:
     """Counts messages per (kind, stream), for all lanes of a run."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Numbers:
             return next(self._counts[kind, stream])
 
 
-class Dispatcher:
+class Publisher:
     """Gives each event of a lane its number, its time and its ledger.
 
     ``seq`` counts per (kind, stream) without holes over the whole run; a message
@@ -46,7 +46,7 @@ class Dispatcher:
         Shared by all lanes, whose streams may have the same name.
     """
 
-    def __init__(self, sinks: Sequence[SinkWorker], numbers: Numbers) -> None:
+    def __init__(self, sinks: Sequence[SinkWorker], numbers: SequenceNumbers) -> None:
         self._sinks = sinks
         self._numbers = numbers
         self._health = SinkHealth(sinks)

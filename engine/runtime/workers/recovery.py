@@ -27,7 +27,7 @@ Tell: TypeAlias = Callable[[Health, Channel], None]
 
 
 @dataclass(slots=True)
-class _Patient:
+class _LaneRecoveryState:
     """What became of one channel's lane."""
 
     backoff: Backoff = field(default_factory=Backoff)
@@ -41,7 +41,7 @@ class _Patient:
         return f"{self.stage} failed"
 
 
-class Revival:
+class LaneRecovery:
     """Watches over the lanes of one source.
 
     Parameters
@@ -67,7 +67,7 @@ class Revival:
         self._tell = tell
         self._clock = clock
         self._willing = willing
-        self._patients: dict[Channel, _Patient] = {}
+        self._patients: dict[Channel, _LaneRecoveryState] = {}
 
     def forget(self) -> None:
         """All channels have new lanes: another stream has begun."""
@@ -150,8 +150,8 @@ class Revival:
         told = f"the lane was built anew; {seconds:.1f} s were not heard"
         self._tell(Health(failed, "healthy", told), channel)
 
-    def _of(self, channel: Channel) -> _Patient:
-        return self._patients.setdefault(channel, _Patient())
+    def _of(self, channel: Channel) -> _LaneRecoveryState:
+        return self._patients.setdefault(channel, _LaneRecoveryState())
 
 
 def _essential(lane: Lane) -> set[str]:

@@ -29,7 +29,7 @@ class Replaced(BaseException):
     """The call hung, and another thread has taken the place of its own since."""
 
 
-class SinkShell:
+class SupervisedSink:
     """The sink as its thread calls it.
 
     Every method that calls the sink raises `Replaced` when that took so long that the
@@ -224,7 +224,7 @@ class SinkWorker:
         self.reader_left = False
         self._on_error = on_error
         self._stopping = Flag()
-        self.shell = SinkShell(name, sink, clock, self._stopping)
+        self.shell = SupervisedSink(name, sink, clock, self._stopping)
         self._writing: Message | None = None
         self._hung = 0  # number of the call that was last found hanging
         self._left_behind = 0

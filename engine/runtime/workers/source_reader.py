@@ -15,7 +15,12 @@ from neurovocal.engine.contracts.errors import (
     NeurovocalError,
 )
 from neurovocal.engine.contracts.options import OnError
-from neurovocal.engine.contracts.stages import Source, SourceItem, StreamItem, Timed
+from neurovocal.engine.contracts.stages import (
+    CaptureTimed,
+    Source,
+    SourceItem,
+    StreamItem,
+)
 from neurovocal.engine.contracts.types import Anchor, Block, Gap, Health, StreamInfo
 from neurovocal.engine.support.calls import Backoff, Calls
 
@@ -136,7 +141,7 @@ _REPEATED_S = 60
 _STEADY_NS = NS
 
 
-class SourceShell:
+class SourceReader:
     """Reads a source; opens it again when its device was lost.
 
     A source counts from 0 each time it is opened. Here positions go on: what
@@ -425,7 +430,9 @@ class SourceShell:
 
     def _heard_ns(self, sample: int) -> int | None:
         return (
-            self._source.heard_ns(sample) if isinstance(self._source, Timed) else None
+            self._source.heard_ns(sample)
+            if isinstance(self._source, CaptureTimed)
+            else None
         )
 
     def _show_notices(self) -> None:

@@ -20,15 +20,15 @@ from neurovocal.engine.contracts.types import (
     Health,
     Stats,
 )
-from neurovocal.engine.lane.stage import StageShell
+from neurovocal.engine.lane.stage import SupervisedStage
 from neurovocal.engine.runtime.workers.channel import Channel
-from neurovocal.engine.runtime.workers.publisher import Dispatcher
+from neurovocal.engine.runtime.workers.publisher import Publisher
 from neurovocal.engine.support.process import usage
 
 log = logging.getLogger("neurovocal")
 
 
-class LaneSignal:
+class SignalChecks:
     """Watches the samples of one source; does nothing unless it is live.
 
     Parameters
@@ -125,7 +125,7 @@ def look_at_load(channels: Sequence[Channel]) -> None:
             stage.load.look(stage.metrics.busy_ns, audio_ns)
 
 
-class LagWatch:
+class LagMonitor:
     """Says when lanes fall behind the audio, by which stage, and when it is over."""
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ def _slowest_of(channels: Sequence[Channel]) -> str:
     return f"{slowest.name} takes {slowest.load.now:.2f} s per second"
 
 
-def _figures_of_stage(stage: StageShell) -> dict[str, float]:
+def _figures_of_stage(stage: SupervisedStage) -> dict[str, float]:
     return {**stage.metrics.as_dict(), "load": round(stage.load.now, 4)}
 
 
@@ -158,7 +158,7 @@ _EVERY_NS = NS
 Report: TypeAlias = Callable[[Event, Sequence[Channel]], None]
 
 
-class LanePulse:
+class LaneHeartbeat:
     """Statistics, the newest anchor, and how lanes and sinks do.
 
     Parameters
@@ -176,7 +176,7 @@ class LanePulse:
     def __init__(
         self,
         clock: Clock,
-        dispatcher: Dispatcher,
+        dispatcher: Publisher,
         report: Report,
         statistics: Callable[[Channel], dict[str, object]],
     ) -> None:
@@ -184,7 +184,7 @@ class LanePulse:
         self._dispatcher = dispatcher
         self._report = report
         self._statistics = statistics
-        self._lag = LagWatch()
+        self._lag = LagMonitor()
         self._due_ns = 0
 
     def start(self) -> None:

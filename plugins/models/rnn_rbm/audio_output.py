@@ -1,10 +1,10 @@
 """Synthesized frames to events of sound: pieces begin, go on and end."""
 
 from neurovocal.engine.contracts.types import Audio, Synthesis
-from neurovocal.plugins.features.inverse import Voice
+from neurovocal.plugins.features.inverse import InverseSpectrogram
 
 
-class Sounding:
+class AudioSynthesis:
     """Turns the `Synthesis` of a model into `Audio`.
 
     Frames that follow each other in one mode are one piece; any others begin another
@@ -16,7 +16,7 @@ class Sounding:
         Inverse of the bundle's front end.
     """
 
-    def __init__(self, voice: Voice) -> None:
+    def __init__(self, voice: InverseSpectrogram) -> None:
         self._voice = voice
         # Frame, mode and model that would go on with the piece that sounds.
         self._next: tuple[int, str, str] | None = None

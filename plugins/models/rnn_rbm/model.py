@@ -27,14 +27,14 @@ from neurovocal.engine.contracts.types import (
     Onset,
     Surprise,
 )
-from neurovocal.plugins.features.inverse import Voice
+from neurovocal.plugins.features.inverse import InverseSpectrogram
 from neurovocal.plugins.models.onnx.session import (
     Golden,
     bundle_of,
     finite,
     fit_problems,
 )
-from neurovocal.plugins.models.rnn_rbm.audio_output import Sounding
+from neurovocal.plugins.models.rnn_rbm.audio_output import AudioSynthesis
 from neurovocal.plugins.models.rnn_rbm.graphs import (
     check_golden,
     error_variance,
@@ -43,7 +43,7 @@ from neurovocal.plugins.models.rnn_rbm.graphs import (
 from neurovocal.plugins.models.rnn_rbm.options import FIXED, PrimeOptions, RnnRbmOptions
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler, sampling_graph
 from neurovocal.plugins.models.rnn_rbm.seed_audio import past_of_recording
-from neurovocal.plugins.models.rnn_rbm.song import Past
+from neurovocal.plugins.models.rnn_rbm.song import GenerationSeed
 from neurovocal.plugins.models.rnn_rbm.surprise import Baseline, Divergence
 from neurovocal.plugins.models.rnn_rbm.synthesis import Setting, Synthesizer
 
@@ -92,7 +92,7 @@ class RnnRbm:
         self._bundle, self._context = bundle, context
         self._hop = front_end.hop_length
         zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
-        self._rest = Past(np.zeros(spec.n_visible, np.float32), zeros)
+        self._rest = GenerationSeed(np.zeros(spec.n_visible, np.float32), zeros)
         self._graph = scoring_graph(bundle, spec)
         self._drawing = sampling_graph(bundle, spec)
         golden = Golden(bundle)
@@ -211,7 +211,9 @@ class RnnRbm:
         sounding = now.sounding if now and options.sound else None
         if options.sound and sounding is None:
             manifest = self._bundle.manifest
-            sounding = Sounding(Voice(manifest.front_end, self._bundle.folder))
+            sounding = AudioSynthesis(
+                InverseSpectrogram(manifest.front_end, self._bundle.folder)
+            )
         same = now is not None and now.options.prime == options.prime
         primed = now.primed if now and same else None
         if options.synthesis == "prime" and options.prime and primed is None:
@@ -268,7 +270,7 @@ def _check(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
 def _no_voice(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
     if options.sound and context.bundle is not None:
         try:
-            Voice(context.bundle.manifest.front_end, context.bundle.folder)
+            InverseSpectrogram(context.bundle.manifest.front_end, context.bundle.folder)
         except ConfigError as error:
             yield from error.problems
 

@@ -13,13 +13,15 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
 from neurovocal.plugins.models.onnx.session import Graph, finite
-from neurovocal.plugins.models.rnn_rbm.song import Past
+from neurovocal.plugins.models.rnn_rbm.song import GenerationSeed
 
 # A recurrent state forgets within a second or two; more would only take time.
 _LAST_S = 10.0
 
 
-def past_of_recording(path: Path, bundle: Bundle, scoring: Graph, rest: Past) -> Past:
+def past_of_recording(
+    path: Path, bundle: Bundle, scoring: Graph, rest: GenerationSeed
+) -> GenerationSeed:
     """Hear the end of a recording: its last frame, and the state before it.
 
     Parameters
@@ -42,7 +44,7 @@ def past_of_recording(path: Path, bundle: Bundle, scoring: Graph, rest: Past) ->
     if len(frames) < 2:
         raise ConfigError(f"prime: '{path}' is shorter than two frames")
     _, _, states, _ = scoring.run({"frames": finite(frames), "u": rest.state})
-    return Past(frames[-1].copy(), finite(states[-2]).copy())
+    return GenerationSeed(frames[-1].copy(), finite(states[-2]).copy())
 
 
 def _frames(path: Path, bundle: Bundle) -> Float32:

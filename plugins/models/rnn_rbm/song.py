@@ -12,7 +12,7 @@ _SILENT_FRAMES = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Past:
+class GenerationSeed:
     """What a song goes on from.
 
     Parameters
@@ -27,7 +27,7 @@ class Past:
     state: Float32
 
 
-class Hush:
+class SilenceDetector:
     """Notices that a song, once it has sounded, has fallen silent.
 
     Parameters
@@ -49,7 +49,7 @@ class Hush:
         return self._sounded and self._silent >= _SILENT_FRAMES
 
 
-class Song:
+class GeneratedSequence:
     """Frames of one song, drawn up to a position that moves on.
 
     No call draws more than `most` frames: a song that is behind catches up over
@@ -78,7 +78,7 @@ class Song:
         model: str,
         *,
         n_frames: int | None = None,
-        hush: Hush | None = None,
+        hush: SilenceDetector | None = None,
     ) -> None:
         self.sampler = sampler
         self.mode = mode

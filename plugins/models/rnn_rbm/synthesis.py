@@ -14,10 +14,14 @@ from neurovocal.engine.contracts.types import (
     Synthesis,
 )
 from neurovocal.plugins.models.history import RowHistory
-from neurovocal.plugins.models.rnn_rbm.audio_output import Sounding
+from neurovocal.plugins.models.rnn_rbm.audio_output import AudioSynthesis
 from neurovocal.plugins.models.rnn_rbm.options import RnnRbmOptions
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler
-from neurovocal.plugins.models.rnn_rbm.song import Hush, Past, Song
+from neurovocal.plugins.models.rnn_rbm.song import (
+    GeneratedSequence,
+    GenerationSeed,
+    SilenceDetector,
+)
 
 # Frames drawn in one go, unless a tile is longer: nothing waits long for a song.
 _MOST = 16
@@ -40,8 +44,8 @@ class Setting:
 
     options: RnnRbmOptions
     sampler: Sampler
-    sounding: Sounding | None
-    primed: Past | None
+    sounding: AudioSynthesis | None
+    primed: GenerationSeed | None
 
 
 class Synthesizer:
@@ -76,7 +80,7 @@ class Synthesizer:
         model: str,
         hop_length: int,
         frame_length: int,
-        rest: Past,
+        rest: GenerationSeed,
         *,
         keep: int,
         tile: int,
@@ -97,8 +101,8 @@ class Synthesizer:
         """Forget the song and everything heard."""
         self._frames.clear()
         self._states.clear()
-        self._song: Song | None = None
-        self._last_segment: Past | None = None
+        self._song: GeneratedSequence | None = None
+        self._last_segment: GenerationSeed | None = None
         self._clock = 0
         self._ending: list[Audio] = []
         if self.setting.sounding:
@@ -133,7 +137,7 @@ class Synthesizer:
                 song.sampler.frame, song.sampler.state, (setting.options.seed,)
             )
         if mode == "free" and song.mode != "free":
-            self._song = Song(song.sampler, song.next, mode, self._model)
+            self._song = GeneratedSequence(song.sampler, song.next, mode, self._model)
 
     def prime_from_last_segment(self, setting: Setting) -> None:
         """As `adopt`, going on from where the live animal stopped last.
@@ -180,7 +184,7 @@ class Synthesizer:
         frame, state = self._frames.get(last), self._states.get(last)
         if frame is None or state is None:
             return []  # the segment lies in the first frame after a gap
-        self._last_segment = Past(frame, state)
+        self._last_segment = GenerationSeed(frame, state)
         options = self.setting.options
         if options.synthesis != "continue":
             return []
@@ -188,7 +192,7 @@ class Synthesizer:
         events = self._rest_of_the_sound()
         hush = None
         if options.continue_until == "silence":
-            hush = Hush(self._silence_level(offset, last))
+            hush = SilenceDetector(self._silence_level(offset, last))
         seed = (options.seed, offset.segment)
         self._begin(
             "continue",
@@ -233,16 +237,16 @@ class Synthesizer:
     def _begin(
         self,
         mode: str,
-        past: Past,
+        past: GenerationSeed,
         first: int,
         *,
         seed: tuple[int, ...] | None = None,
         n_frames: int | None = None,
-        hush: Hush | None = None,
+        hush: SilenceDetector | None = None,
     ) -> None:
         sampler = self.setting.sampler
         sampler.start(past.frame, past.state, seed or (self.setting.options.seed,))
-        self._song = Song(
+        self._song = GeneratedSequence(
             sampler, first, mode, self._model, n_frames=n_frames, hush=hush
         )
 

@@ -85,7 +85,7 @@ class Heard:
 
 
 @dataclass(slots=True)
-class Piece:
+class ClipSpan:
     """Segments that share a clip, in order."""
 
     segments: list[Heard]
@@ -108,7 +108,7 @@ class Choice:
         self._options = options
         self._passed = 0
 
-    def takes(self, piece: Piece) -> bool:
+    def takes(self, piece: ClipSpan) -> bool:
         """Whether a clip is made: a bout needs one segment that passes all rules."""
         if not any(self._passes(segment) for segment in piece.segments):
             return False
@@ -199,7 +199,7 @@ class Grouper:
         self._settle = settle
         self._open_onset: int | None = None
         self._early: dict[str, Label] = {}  # of the segment that is open
-        self._pieces: deque[Piece] = deque()
+        self._pieces: deque[ClipSpan] = deque()
         self.abandoned = 0
 
     def onset(self, sample: int) -> None:
@@ -218,7 +218,7 @@ class Grouper:
         if newest is not None and self._joins(newest, segment.mark):
             newest.segments.append(segment)
         else:
-            self._pieces.append(Piece([segment]))
+            self._pieces.append(ClipSpan([segment]))
         if len(self._pieces) > _MOST_WAITING:
             self._pieces.popleft()
             self.abandoned += 1
@@ -233,25 +233,25 @@ class Grouper:
                     return
         self._early[label.model] = label
 
-    def due(self, heard: int) -> list[Piece]:
+    def due(self, heard: int) -> list[ClipSpan]:
         """Pieces of which nothing more will come once `heard` samples were heard."""
         done = []
         while self._pieces and self._is_over(self._pieces[0], heard):
             done.append(self._pieces.popleft())
         return done
 
-    def rest(self) -> list[Piece]:
+    def rest(self) -> list[ClipSpan]:
         """What is left at the end of the stream."""
         pieces, self._pieces = list(self._pieces), deque()
         return pieces
 
-    def _joins(self, piece: Piece, mark: Offset) -> bool:
+    def _joins(self, piece: ClipSpan, mark: Offset) -> bool:
         if self._bout_gap is None:
             return False
         near = mark.onset - piece.offset <= self._bout_gap
         return near and mark.sample - piece.onset <= self._longest
 
-    def _is_over(self, piece: Piece, heard: int) -> bool:
+    def _is_over(self, piece: ClipSpan, heard: int) -> bool:
         if heard < piece.offset + self._settle:
             return False
         if self._bout_gap is None or len(self._pieces) > 1:

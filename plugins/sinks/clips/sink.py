@@ -14,7 +14,7 @@ from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.types import Block, Message, Withheld
 from neurovocal.plugins.sinks.clips.selection import (
     Choice,
-    Piece,
+    ClipSpan,
     SelectOptions,
     never_passed,
 )
@@ -184,12 +184,12 @@ class ClipsSink:
         self._finish(stream, stream.rest())
         self._choices.pop(name)
 
-    def _finish(self, stream: ClipStream, pieces: Iterable[Piece]) -> None:
+    def _finish(self, stream: ClipStream, pieces: Iterable[ClipSpan]) -> None:
         for piece in pieces:
             if self._choices[stream.name].takes(piece):
                 self._write_clip(stream, piece)
 
-    def _write_clip(self, stream: ClipStream, piece: Piece) -> None:
+    def _write_clip(self, stream: ClipStream, piece: ClipSpan) -> None:
         if not stream.rate:  # no audio has ever come
             self._empty += 1
             return

@@ -8,7 +8,7 @@ from errno import ENOSPC
 from pathlib import Path
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.plugins.storage.folder import Place
+from neurovocal.plugins.storage.folder import OutputFolder
 
 # What this store has written, and nothing else, counts and may be removed.
 _DAY = re.compile(r"\d{4}-\d\d-\d\d|undated")
@@ -66,7 +66,7 @@ class ClipStore:
         self, folder: Path, limits: Limits, free: Callable[[Path], int] = free_bytes
     ) -> None:
         self.folder = folder
-        self._place = Place(folder, make=True)
+        self._place = OutputFolder(folder, make=True)
         self.files = self.size = self.removed = 0
         self._limits = limits
         self._free = free

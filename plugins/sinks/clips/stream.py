@@ -23,9 +23,9 @@ from neurovocal.engine.contracts.types import (
 )
 from neurovocal.plugins.sinks.clips.ring import ClipRing, Missing
 from neurovocal.plugins.sinks.clips.selection import (
+    ClipSpan,
     Grouper,
     Heard,
-    Piece,
     SurpriseHistory,
 )
 from neurovocal.plugins.storage.folder import track_name
@@ -100,17 +100,17 @@ class ClipStream:
             case Surprise():
                 surprise.add(event)
 
-    def due(self, heard: int) -> Iterator[Piece]:
+    def due(self, heard: int) -> Iterator[ClipSpan]:
         """Pieces that are complete when audio was heard up to `heard`."""
         if self._grouper is not None and self.rate:
             yield from self._grouper.due(scaled(heard, self.rate, self.lane_rate))
 
-    def rest(self) -> Iterator[Piece]:
+    def rest(self) -> Iterator[ClipSpan]:
         """All other pieces, at the end of the stream."""
         if self._grouper is not None:
             yield from self._grouper.rest()
 
-    def extent(self, piece: Piece) -> Extent:
+    def extent(self, piece: ClipSpan) -> Extent:
         """Where the clip of a piece begins and ends."""
         lengths, rate = self._lengths, self.rate
         newest = self._ring.stop if self._ring else 0
@@ -129,7 +129,7 @@ class ClipStream:
         return self._open_ring(self.rate).read(extent.start, extent.stop)
 
     def sidecar(
-        self, piece: Piece, extent: Extent, missing: list[Missing], run: str
+        self, piece: ClipSpan, extent: Extent, missing: list[Missing], run: str
     ) -> tuple[Path, dict[str, Any]]:
         """Where a clip belongs (without its ending), and what is said of it."""
         start = extent.start
@@ -185,7 +185,7 @@ class ClipStream:
             ),
         }
 
-    def _utc_ns(self, piece: Piece, start: int) -> int | None:
+    def _utc_ns(self, piece: ClipSpan, start: int) -> int | None:
         """UTC of sample `start` from that of the first segment's offset."""
         first = piece.segments[0]
         if first.utc_ns is None:

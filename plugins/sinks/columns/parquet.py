@@ -23,7 +23,7 @@ import msgspec
 from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError, StageError
 from neurovocal.engine.contracts.types import KINDS
 from neurovocal.plugins.sinks.columns.rows import Form, Value, columns_of
-from neurovocal.plugins.storage.folder import Place, identity_of
+from neurovocal.plugins.storage.folder import OutputFolder, identity_of
 from neurovocal.plugins.storage.text_file import TextOutput
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class ParquetColumns:
         self._part = self._path.with_name(f".{self._path.name}.part")
         self._rows = rows_path(path)
         self._head = head_line(kinds)
-        self._place = Place(self._path.parent)
+        self._place = OutputFolder(self._path.parent)
         self._output = TextOutput(str(self._rows), existing="append", place=self._place)
         self._groups: ParquetGroups | None = None
         self._held: int | None = None  # descriptor of the file of rows, locked

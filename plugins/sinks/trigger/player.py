@@ -22,7 +22,7 @@ _POLL_S = 0.005
 
 
 @dataclass(slots=True, eq=False)
-class Shot:
+class PlaybackRequest:
     """A sound that was asked for, and what became of it; times are monotonic ns.
 
     Parameters
@@ -91,10 +91,10 @@ class Player:
         self._name = ""
         self._rate = self._block_length = 0
         # Only the callback touches these two; the deques lie between the threads.
-        self._due: list[Shot] = []
+        self._due: list[PlaybackRequest] = []
         self._voices: list[int] = []
-        self._asked: deque[Shot] = deque()
-        self._done: deque[Shot] = deque()
+        self._asked: deque[PlaybackRequest] = deque()
+        self._done: deque[PlaybackRequest] = deque()
         self._position = 0
         self._called_ns = 0
 
@@ -123,7 +123,7 @@ class Player:
             callback=self._play,
         )
 
-    def play(self, shot: Shot) -> None:
+    def play(self, shot: PlaybackRequest) -> None:
         """Ask for the sound.
 
         Raises
@@ -139,7 +139,7 @@ class Player:
             )
         self._asked.append(shot)
 
-    def done(self) -> list[Shot]:
+    def done(self) -> list[PlaybackRequest]:
         """Those of whom it is known by now what became of them."""
         found = []
         while self._done:
@@ -201,7 +201,7 @@ class Player:
             self._due = [s for s in self._due if not self._begin(s, out, now, heard_ns)]
         self._position += n_samples
 
-    def _begin(self, shot: Shot, out: Any, now: int, heard_ns: int) -> bool:
+    def _begin(self, shot: PlaybackRequest, out: Any, now: int, heard_ns: int) -> bool:
         """Whether it is settled: begun in this block, or never."""
         offset = max(0, -(-(shot.due_ns - heard_ns) * self._rate // NS))
         if offset >= len(out):

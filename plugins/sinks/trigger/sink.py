@@ -14,14 +14,14 @@ import msgspec
 from neurovocal.engine.contracts.clock import Clock
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import Wish
+from neurovocal.engine.contracts.stages import ModelCommand
 from neurovocal.engine.contracts.types import Message, Trigger
 from neurovocal.engine.support.text import hint
 from neurovocal.engine.wire.headers import header_of
 from neurovocal.plugins.devices.choice import find_device
 from neurovocal.plugins.sinks.trigger.options import PlayOptions, TriggerOptions
 from neurovocal.plugins.sinks.trigger.pattern import Pattern, read_pattern
-from neurovocal.plugins.sinks.trigger.player import Player, Shot
+from neurovocal.plugins.sinks.trigger.player import PlaybackRequest, Player
 from neurovocal.plugins.sinks.trigger.watcher import PatternWatcher, Rules
 from neurovocal.plugins.storage.text_file import TextOutput, claim, output_problems
 
@@ -52,7 +52,7 @@ class TriggerSink:
         self._player = None
         if options.play is not None:
             self._player = _player(options.play, context, context.clock)
-        self._shots: dict[Shot, Message] = {}
+        self._shots: dict[PlaybackRequest, Message] = {}
         self._outcomes: dict[str, int] = {}
         self._totals: deque[float] = deque(maxlen=_SUMMARIZED)
         self._warned = False
@@ -93,7 +93,7 @@ class TriggerSink:
             self._refuse(message)
         else:
             instant_ns = _instant_ns(message)
-            shot = Shot(
+            shot = PlaybackRequest(
                 instant_ns + round(self._play.delay_ms * _MS_NS),
                 instant_ns + round(self._play.latest_ms * _MS_NS),
             )
@@ -142,7 +142,9 @@ class TriggerSink:
             message = self._shots.pop(shot)
             self._note(message, shot.outcome, shot)
 
-    def _note(self, message: Message, outcome: str, shot: Shot | None = None) -> None:
+    def _note(
+        self, message: Message, outcome: str, shot: PlaybackRequest | None = None
+    ) -> None:
         self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
         line = {
             **msgspec.to_builtins(header_of(message)),
@@ -171,7 +173,7 @@ def _instant_ns(message: Message) -> int:
     return message.emitted_ns - round(late_ms * _MS_NS)
 
 
-def _way_out(message: Message, shot: Shot) -> dict[str, object]:
+def _way_out(message: Message, shot: PlaybackRequest) -> dict[str, object]:
     return {
         "handover_ms": _ms(shot.taken_ns - message.emitted_ns),
         "device_ms": _ms(shot.heard_ns - shot.taken_ns),
@@ -211,7 +213,9 @@ def _watch(options: TriggerOptions, context: BuildContext) -> PatternWatcher:
         streams=options.streams,
     )
     wish = (
-        Wish("set", options.set.model, options.set.arguments) if options.set else None
+        ModelCommand("set", options.set.model, options.set.arguments)
+        if options.set
+        else None
     )
     # A detector of posteriors hears of a sample when its last frame is complete.
     latency = context.detector_latency + context.frame_length

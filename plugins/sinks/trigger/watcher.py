@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from neurovocal.engine.contracts.stages import Known, Wish
+from neurovocal.engine.contracts.stages import ModelCommand, StepEvents
 from neurovocal.engine.contracts.types import (
     Decision,
     Gap,
@@ -67,7 +67,9 @@ class PatternWatcher:
         What is set when it acts.
     """
 
-    def __init__(self, rules: Rules, latency: int, wish: Wish | None = None) -> None:
+    def __init__(
+        self, rules: Rules, latency: int, wish: ModelCommand | None = None
+    ) -> None:
         self.wish = wish
         self._rules, self._latency = rules, latency
         self.reset()
@@ -79,7 +81,7 @@ class PatternWatcher:
         self._number = 0  # of triggers that were not too soon
         self._begin_bout()
 
-    def process(self, known: Known, /) -> Iterator[Trigger]:
+    def process(self, known: StepEvents, /) -> Iterator[Trigger]:
         """Triggers that the events of a step make due."""
         rules, info = self._rules, known.info
         if rules.streams is not None and info.stream not in rules.streams:

@@ -14,7 +14,7 @@ from neurovocal.plugins.sources.audio_files.file import (
     inspect,
     natural,
 )
-from neurovocal.plugins.sources.folder.state import Taken
+from neurovocal.plugins.sources.folder.state import ProcessedFiles
 
 # So long a look opens files, then the next one goes on: thousands may be there.
 _JUDGE_NS = NS // 5
@@ -116,7 +116,7 @@ class Arrivals:
             for name, watched in self._watched.items()
         )
 
-    def look(self, taken: Taken) -> list[Arrival]:
+    def look(self, taken: ProcessedFiles) -> list[Arrival]:
         """Files that are finished and not known to `taken`, in the order of time.
 
         They come in each look until they are known.
@@ -184,7 +184,12 @@ class Arrivals:
         self.unreadable[name] = f"{what} cannot be read: {error.strerror}"
 
     def _judge(
-        self, taken: Taken, name: str, path: Path, stat: os.stat_result, now: int
+        self,
+        taken: ProcessedFiles,
+        name: str,
+        path: Path,
+        stat: os.stat_result,
+        now: int,
     ) -> None:
         """What a file is that has not changed for `settle_s`; perhaps too soon."""
         watched = self._watched[name]

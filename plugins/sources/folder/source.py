@@ -26,7 +26,11 @@ from neurovocal.plugins.sources.audio_files.selection import doubtful_starts
 from neurovocal.plugins.sources.audio_files.start_time import TimeZone, zone_of
 from neurovocal.plugins.sources.folder.health import FolderHealth
 from neurovocal.plugins.sources.folder.scanner import Arrival, Arrivals
-from neurovocal.plugins.sources.folder.state import Taken, can_be_read, fingerprint
+from neurovocal.plugins.sources.folder.state import (
+    ProcessedFiles,
+    can_be_read,
+    fingerprint,
+)
 
 log = logging.getLogger("neurovocal")
 
@@ -93,7 +97,7 @@ class FolderSource:
         self._clock = context.clock
         self._run = context.run
         self._folder = context.path(options.path)
-        self._taken = Taken(_state_path(options, context))
+        self._taken = ProcessedFiles(_state_path(options, context))
         self._channels = Channels(options.channels, options.mix)
         self._zone = zone_of(options.timezone) if options.timezone else None
         self._info: StreamInfo | None = None

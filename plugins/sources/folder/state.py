@@ -16,7 +16,7 @@ _PROBE_BYTES = 32_768
 _PROBES = 8
 
 
-class Taken:
+class ProcessedFiles:
     """One JSON line per recording that was begun or dealt with, synced to disk.
 
     A line is written whole; what a kill left of a half-written last one is cut off.

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 
 from neurovocal.engine.audio.capture_clock import CaptureClock
 from neurovocal.engine.audio.channels import Channels, channels_problem, finite_items
-from neurovocal.engine.audio.live_input import Intake
+from neurovocal.engine.audio.live_input import LiveInput
 from neurovocal.engine.audio.ring import AudioRing, RingCounts
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import (
@@ -88,7 +88,7 @@ class PipeSource:
             self.live = options.command is not None
         self._command: Command | None = None
         self._fd = -1
-        self._intake: Intake | None = None  # live only
+        self._intake: LiveInput | None = None  # live only
         self._reader: PipeReader | None = None
         self._waiting: deque[SourceItem] = deque()
         self.notices: list[str] = []
@@ -190,13 +190,13 @@ class PipeSource:
         ring = AudioRing(round(options.buffer_s * rate), options.channels_in)
         capture = CaptureClock(rate, options.max_slip_ms)
         longest = options.block_length
-        self._intake = Intake(ring, capture, self._channels, self._clock, longest)
+        self._intake = LiveInput(ring, capture, self._channels, self._clock, longest)
         self._reader = PipeReader(
             self._fd, self._decoder, ring, capture, self._clock, options.buffer_s
         )
         self._reader.start()
 
-    def _heard(self, intake: Intake, timeout: float) -> SourceItem | None:
+    def _heard(self, intake: LiveInput, timeout: float) -> SourceItem | None:
         item = intake.read(timeout)
         if item is None and self._reader is not None:
             silent_s = (self._clock.monotonic_ns() - self._reader.heard_at_ns) / NS

@@ -11,7 +11,7 @@ from neurovocal.engine.contracts.types import KINDS
 from neurovocal.engine.support.text import printable
 from neurovocal.engine.wire.codec import MAX_PAYLOAD, WireError, prefix
 from neurovocal.engine.wire.keys import use_client_keys
-from neurovocal.engine.wire.sockets import Admission, keep_alive
+from neurovocal.engine.wire.sockets import ConnectionMonitor, keep_alive
 from neurovocal.plugins.zeromq.access import Guard
 from neurovocal.plugins.zeromq.endpoint import bind
 from neurovocal.plugins.zeromq.relay.replay import ReplayRelay
@@ -95,7 +95,7 @@ class Relay:
         self._station_keys = station_keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._front: list[zmq.Socket[bytes]] = []
-        self._admissions: list[Admission] = []
+        self._admissions: list[ConnectionMonitor] = []
         self._back: zmq.Socket[bytes] | None = None
         self._kept: dict[bytes, list[bytes]] = {}
         self._topics: dict[bytes, int] = {}  # those that are fetched, and for how many
@@ -193,7 +193,7 @@ class Relay:
         if self._station_keys is not None:
             use_client_keys(end, self._station_keys)
         keyed = self._station_keys is not None
-        self._admissions.append(Admission(end, endpoint, keyed=keyed))
+        self._admissions.append(ConnectionMonitor(end, endpoint, keyed=keyed))
         try:
             end.connect(endpoint)
         except zmq.ZMQError as error:

@@ -11,7 +11,7 @@ import msgspec
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.wire.codec import MAX_PAYLOAD
 from neurovocal.engine.wire.keys import use_client_keys
-from neurovocal.engine.wire.sockets import Admission, keep_alive
+from neurovocal.engine.wire.sockets import ConnectionMonitor, keep_alive
 from neurovocal.plugins.zeromq.access import Guard
 from neurovocal.plugins.zeromq.connection_limits import socket_of
 from neurovocal.plugins.zeromq.endpoint import bind
@@ -96,7 +96,7 @@ class ReplayRelay:
         self._station_keys = station_keys
         self._stations = stations
         self._front: dict[int, zmq.Socket[bytes]] = {}
-        self._admissions: list[Admission] = []
+        self._admissions: list[ConnectionMonitor] = []
         self._back: zmq.Socket[bytes] | None = None
         self._guard: Guard | None = None
         self._pending: dict[int, _Pending] = {}
@@ -137,7 +137,7 @@ class ReplayRelay:
             if self._station_keys is not None:
                 use_client_keys(end, self._station_keys)
             keyed = self._station_keys is not None
-            self._admissions.append(Admission(end, station, keyed=keyed))
+            self._admissions.append(ConnectionMonitor(end, station, keyed=keyed))
             try:
                 end.connect(station)
             except zmq.ZMQError as error:

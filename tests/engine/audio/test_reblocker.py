@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurovocal.engine.audio.reblocker import Recutter
+from neurovocal.engine.audio.reblocker import Reblocker
 from neurovocal.engine.contracts.types import Block
 
 
@@ -26,7 +26,7 @@ def outline(blocks):
     lengths=st.lists(st.integers(0, 60), max_size=20),
 )
 def test_blocks_lie_on_the_streams_grid_for_any_cutting(length, start, lengths):
-    recutter = Recutter(length)
+    recutter = Reblocker(length)
     position, got = start, []
     for count in lengths:
         got += recutter.push(Block(position, ramp(position, count)))
@@ -51,7 +51,7 @@ def test_blocks_lie_on_the_streams_grid_for_any_cutting(length, start, lengths):
     missing=st.integers(0, 50),
 )
 def test_after_a_flush_the_grid_is_still_the_streams(length, first, second, missing):
-    recutter = Recutter(length)
+    recutter = Reblocker(length)
     got = [*recutter.push(Block(0, ramp(0, first))), *recutter.flush()]
     again = first + missing
     got += [*recutter.push(Block(again, ramp(again, second))), *recutter.flush()]
@@ -62,14 +62,14 @@ def test_after_a_flush_the_grid_is_still_the_streams(length, first, second, miss
 
 
 def test_a_hole_is_refused():
-    recutter = Recutter(10)
+    recutter = Reblocker(10)
     list(recutter.push(Block(0, ramp(0, 5))))
     with pytest.raises(ValueError, match="starts at 7, expected 5"):
         list(recutter.push(Block(7, ramp(7, 5))))
 
 
 def test_a_source_may_reuse_its_array():
-    recutter = Recutter(8)
+    recutter = Reblocker(8)
     buffer = np.empty((6, 1), np.float32)
     got = []
     for start in range(0, 24, 6):
@@ -83,7 +83,7 @@ def test_a_source_may_reuse_its_array():
 
 def test_a_reused_array_that_is_kept_whole_is_copied_too():
     """A view of all of the source's array has no base to be recognised by."""
-    recutter = Recutter(8)
+    recutter = Reblocker(8)
     buffer = ramp(0, 6).copy()
     list(recutter.push(Block(0, buffer)))
     buffer[:] = -1
@@ -92,7 +92,7 @@ def test_a_reused_array_that_is_kept_whole_is_copied_too():
 
 
 def test_arrival_is_that_of_the_last_part():
-    recutter = Recutter(8)
+    recutter = Reblocker(8)
     list(recutter.push(Block(0, ramp(0, 5), arrived_ns=100)))
     (block,) = recutter.push(Block(5, ramp(5, 5), arrived_ns=200))
     assert block.arrived_ns == 200
@@ -102,5 +102,5 @@ def test_arrival_is_that_of_the_last_part():
 
 def test_what_spans_whole_blocks_is_not_copied():
     samples = ramp(0, 32)
-    for block in Recutter(8).push(Block(0, samples)):
+    for block in Reblocker(8).push(Block(0, samples)):
         assert np.shares_memory(block.samples, samples)

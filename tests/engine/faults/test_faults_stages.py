@@ -13,7 +13,7 @@ from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.stages import Controllable
 from neurovocal.engine.contracts.types import Health, Label, Offset
-from neurovocal.engine.faults.injection import Herald
+from neurovocal.engine.faults.injection import FaultReporter
 from neurovocal.engine.faults.stages import Charge, faulty_stage
 from neurovocal.engine.testing import CollectSink, ScriptedSource
 
@@ -164,7 +164,7 @@ def test_commands_reach_a_model_through_its_fault():
     plugin = Plugin("model", Options, lambda options, context: Steered(), "a test's")
     clock = ManualClock(EPOCH)
     crash = Crash(fault="crash", at_s=1, stage="steered")
-    charge = Charge(crash, clock, Herald(), None)
+    charge = Charge(crash, clock, FaultReporter(), None)
     context = BuildContext(clock=clock, run="test", info=INFO)
     stage = faulty_stage(plugin.build, charge)(Options(), context)
     assert isinstance(stage, Controllable)

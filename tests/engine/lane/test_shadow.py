@@ -33,8 +33,8 @@ from neurovocal.engine.contracts.types import (
     StreamInfo,
 )
 from neurovocal.engine.lane.lane import Lane
-from neurovocal.engine.lane.shadow import Decision, Succession
-from neurovocal.engine.lane.stage import StageShell
+from neurovocal.engine.lane.shadow import Decision, ShadowLane
+from neurovocal.engine.lane.stage import SupervisedStage
 from neurovocal.engine.runtime.control.swap import SwapArguments
 from neurovocal.engine.testing import CollectSink, ScriptedSource
 
@@ -278,9 +278,9 @@ def lane(source_rate, tile=2):
     return Lane(
         INFO,
         16 * tile,
-        StageShell("features", FrameEvery16()),
-        StageShell("detector", Gate()),
-        [StageShell("model", Namer())],
+        SupervisedStage("features", FrameEvery16()),
+        SupervisedStage("detector", Gate()),
+        [SupervisedStage("model", Namer())],
         None if source_rate == 1000 else Resampler(source_rate, 1000),
     )
 
@@ -316,7 +316,7 @@ def test_a_lane_swapped_for_its_like_says_the_same_at_any_rate(stream):
     present, heard = lane(rate), []
     for number, item in enumerate(items):
         if number == begins:
-            present = Succession("l", present, lane(rate, tile), decision, 0.0, 1e9)
+            present = ShadowLane("l", present, lane(rate, tile), decision, 0.0, 1e9)
         if number == promoted:
             assert decision.promote({})
         heard += [e for s in present.process(item) for e in s.events]

@@ -10,7 +10,7 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Frames, Health, StreamInfo
 from neurovocal.engine.lane.lane import Lane
-from neurovocal.engine.lane.stage import StageMetrics, StageShell
+from neurovocal.engine.lane.stage import StageMetrics, SupervisedStage
 from neurovocal.engine.support.calls import Backoff
 from neurovocal.engine.testing import canonical, recut, song
 
@@ -52,7 +52,7 @@ def answers(shell, n_items):
 
 
 def test_a_stage_that_works_is_only_counted():
-    shell = StageShell("counter", Counter())
+    shell = SupervisedStage("counter", Counter())
     assert answers(shell, 3) == [[1], [2], [3]]
     assert shell.flush() == [3]
     metrics = shell.metrics
@@ -61,13 +61,13 @@ def test_a_stage_that_works_is_only_counted():
 
 def test_time_is_measured_around_the_stage_also_when_it_fails():
     now = iter(range(0, 1000, 5))
-    shell = StageShell("c", Counter(fails_at={2}), "skip", timer=lambda: next(now))
+    shell = SupervisedStage("c", Counter(fails_at={2}), "skip", timer=lambda: next(now))
     answers(shell, 3)
     assert shell.metrics.busy_ns == 15
 
 
 def test_fail_ends_with_a_sentence_that_names_the_stage():
-    shell = StageShell("model 'counter'", Counter(fails_at={2}))
+    shell = SupervisedStage("model 'counter'", Counter(fails_at={2}))
     shell.process(0)
     with pytest.raises(StageError) as caught:
         shell.process(1)
@@ -76,7 +76,7 @@ def test_fail_ends_with_a_sentence_that_names_the_stage():
 
 
 def test_skip_drops_the_item_and_keeps_the_state():
-    shell = StageShell("counter", Counter(fails_at={2, 3}), "skip")
+    shell = SupervisedStage("counter", Counter(fails_at={2, 3}), "skip")
     assert answers(shell, 5) == [
         [1],
         [Health("counter", "lossy", "ValueError: item 1 is bad")],
@@ -88,7 +88,7 @@ def test_skip_drops_the_item_and_keeps_the_state():
 
 
 def test_restart_resets_the_stage():
-    shell = StageShell("counter", Counter(fails_at={3}), "restart")
+    shell = SupervisedStage("counter", Counter(fails_at={3}), "restart")
     assert answers(shell, 5) == [
         [1],
         [2],
@@ -101,7 +101,7 @@ def test_restart_resets_the_stage():
 @pytest.mark.parametrize("policy", ["skip", "restart"])
 def test_a_stage_that_always_fails_is_switched_off(policy):
     stage = Counter(fails_at=range(1000))
-    shell = StageShell("counter", stage, policy, limit=3)
+    shell = SupervisedStage("counter", stage, policy, limit=3)
     told = [event for events in answers(shell, 10) for event in events]
     state = "lossy" if policy == "skip" else "restarting"
     assert told == [
@@ -121,7 +121,7 @@ def test_a_stage_that_always_fails_is_switched_off(policy):
 
 
 def test_a_stage_that_cannot_even_be_reset_is_switched_off():
-    shell = StageShell("counter", Counter({2}, reset_fails=True), "restart")
+    shell = SupervisedStage("counter", Counter({2}, reset_fails=True), "restart")
     told = [event for events in answers(shell, 4) for event in events]
     detail = "switched off; last error: its reset failed: OSError: out of order"
     assert told == [1, Health("counter", "failed", detail)]
@@ -129,7 +129,9 @@ def test_a_stage_that_cannot_even_be_reset_is_switched_off():
 
 
 def test_failures_that_are_not_in_a_row_switch_nothing_off():
-    shell = StageShell("counter", Counter(fails_at=range(1, 100, 2)), "skip", limit=2)
+    shell = SupervisedStage(
+        "counter", Counter(fails_at=range(1, 100, 2)), "skip", limit=2
+    )
     answers(shell, 50)
     assert not shell.failed
     assert shell.metrics.errors == 25
@@ -138,7 +140,7 @@ def test_failures_that_are_not_in_a_row_switch_nothing_off():
 def test_a_warning_is_logged_once_per_row(caplog):
     caplog.set_level(logging.WARNING, "neurovocal")
     logging.getLogger("neurovocal").propagate = True
-    answers(StageShell("counter", Counter({2, 3, 4}), "skip"), 6)
+    answers(SupervisedStage("counter", Counter({2, 3, 4}), "skip"), 6)
     assert [record.getMessage() for record in caplog.records] == [
         "counter failed and goes on: ValueError: item 1 is bad"
     ]
@@ -174,13 +176,13 @@ def test_a_failing_model_leaves_its_neighbours_alone(policy):
         def build(kind, name):
             plugin = registry.get(kind, name)
             stage = plugin.build(plugin.options(), context)
-            return StageShell(name, stage)
+            return SupervisedStage(name, stage)
 
         features, detector = (
             build("features", "spectrogram"),
             build("detector", "energy"),
         )
-        shells = [StageShell("brittle", model, policy) for model in models]
+        shells = [SupervisedStage("brittle", model, policy) for model in models]
         lane = Lane(info, 1024, features, detector, shells)
         steps = [
             s for block in recut(song(16_000, 1.5), [700]) for s in lane.process(block)

@@ -7,7 +7,7 @@ import numpy as np
 from bundles.tiny_bundle import HOP_LENGTH
 from numpy.typing import NDArray
 
-from neurovocal.engine.audio.reblocker import Recutter
+from neurovocal.engine.audio.reblocker import Reblocker
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.types import (
     Block,
@@ -50,7 +50,7 @@ def hear(
     """
     front_end = load_bundle(folder).manifest.front_end
     features = build_front_end(front_end, folder)
-    recutter = Recutter(tile * HOP_LENGTH)
+    recutter = Reblocker(tile * HOP_LENGTH)
     waiting = sorted((marks or {}).items())
     events: list[Event] = []
 

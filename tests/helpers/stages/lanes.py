@@ -17,7 +17,7 @@ from neurovocal.engine.contracts.types import (
     StreamInfo,
 )
 from neurovocal.engine.lane.lane import Lane
-from neurovocal.engine.lane.stage import StageShell
+from neurovocal.engine.lane.stage import SupervisedStage
 from neurovocal.engine.testing import canonical, recut, song
 
 RATE = 16_000
@@ -127,9 +127,9 @@ def make_lane(*, posteriors=False, source_rate=RATE, frames=True, models=1):
     return Lane(
         INFO,
         TILE * front_end.hop_length,
-        StageShell("features", front_end) if frames else None,
-        StageShell("detector", detector),
-        [StageShell(f"model {i}", Listener()) for i in range(models)],
+        SupervisedStage("features", front_end) if frames else None,
+        SupervisedStage("detector", detector),
+        [SupervisedStage(f"model {i}", Listener()) for i in range(models)],
         resampler,
     )
 

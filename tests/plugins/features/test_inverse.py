@@ -12,7 +12,7 @@ from neurovocal.engine.contracts.bundle import FrontEnd
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end, frames_of
-from neurovocal.plugins.features.inverse import Voice
+from neurovocal.plugins.features.inverse import InverseSpectrogram
 
 RATE = 16_000
 HERE = Path()
@@ -39,7 +39,7 @@ def chirps(seconds: float = 0.5, level: float = 0.3) -> Float32:
     return np.asarray(level * shape * np.sin(phase), np.float32)
 
 
-def sound(voice: Voice, values: Float32) -> Float32:
+def sound(voice: InverseSpectrogram, values: Float32) -> Float32:
     return np.concatenate([voice.process(values), voice.flush()])
 
 
@@ -61,7 +61,7 @@ def convergence(wanted: Any, samples: Float32, spec: Any) -> float:
 def test_any_cutting_gives_the_same_bytes(cuts: list[int], look_ahead: int) -> None:
     spec = front_end()
     values = frames_of(build_front_end(spec, HERE), chirps(0.16))
-    voice = Voice(spec, HERE, look_ahead)
+    voice = InverseSpectrogram(spec, HERE, look_ahead)
     whole = sound(voice, values)
     parts = np.split(values, sorted(min(cut, len(values)) for cut in cuts))
     pieces = []
@@ -85,7 +85,7 @@ def test_song_that_is_made_again_has_its_spectrum_and_level(
     spec = front_end(length=length, hop=hop)
     samples = chirps()
     values = frames_of(build_front_end(spec, HERE), samples)
-    again = sound(Voice(spec, HERE), values)
+    again = sound(InverseSpectrogram(spec, HERE), values)
     assert convergence(magnitudes(samples[: len(again)], spec), again, spec) < most
     level_db = 20 * np.log10(again.std() / samples.std())
     assert abs(level_db) < 0.3
@@ -97,10 +97,10 @@ def test_phases_are_what_makes_the_difference() -> None:
     samples = chirps()
     values = frames_of(build_front_end(spec, HERE), samples)
     wanted = magnitudes(samples, spec)
-    found = convergence(wanted, sound(Voice(spec, HERE), values), spec)
-    barely = Voice(spec, HERE, 0, iterations=1)
+    found = convergence(wanted, sound(InverseSpectrogram(spec, HERE), values), spec)
+    barely = InverseSpectrogram(spec, HERE, 0, iterations=1)
     assert found < 0.5 * convergence(wanted, sound(barely, values), spec)
-    plain = Voice(spec, HERE, inertia=0.0)
+    plain = InverseSpectrogram(spec, HERE, inertia=0.0)
     assert convergence(wanted, sound(plain, values), spec) < 0.1
 
 
@@ -120,7 +120,7 @@ def test_bands_scaling_and_padding_are_undone(tmp_path: Path) -> None:
     )
     samples = chirps()
     values = frames_of(build_front_end(spec, tmp_path), samples)
-    again = sound(Voice(spec, tmp_path), values)
+    again = sound(InverseSpectrogram(spec, tmp_path), values)
     wanted = magnitudes(samples[: len(again)], spec)
     assert convergence(wanted, again, spec) < 0.06
 
@@ -135,7 +135,7 @@ def test_every_way_to_write_power_is_undone(
     features = build_front_end(spec, HERE)
     samples = chirps()
     values = frames_of(features, samples)
-    again = sound(Voice(spec, HERE), values)
+    again = sound(InverseSpectrogram(spec, HERE), values)
     level_db = 20 * np.log10(again.std() / samples.std())
     assert abs(level_db) < 0.5
 
@@ -145,7 +145,7 @@ def test_mel_bands_sound_where_they_should() -> None:
     t = np.arange(RATE) / RATE
     samples = np.asarray(0.5 * np.sin(2 * np.pi * 2000 * t), np.float32)
     values = frames_of(build_front_end(spec, HERE), samples)
-    again = sound(Voice(spec, HERE), values)
+    again = sound(InverseSpectrogram(spec, HERE), values)
     spectrum = np.abs(np.fft.rfft(again)) ** 2
     hz = np.fft.rfftfreq(len(again), 1 / RATE)
     near = spectrum[(hz > 1600) & (hz < 2400)].sum() / spectrum.sum()
@@ -158,7 +158,7 @@ def test_a_piece_begins_and_ends_without_a_click() -> None:
     t = np.arange(RATE // 4) / RATE
     samples = np.asarray(0.5 * np.sin(2 * np.pi * 1000 * t), np.float32)
     values = frames_of(build_front_end(spec, HERE), samples)[10:40]
-    again = sound(Voice(spec, HERE), values)
+    again = sound(InverseSpectrogram(spec, HERE), values)
     assert abs(again).max() > 0.4
     assert abs(again[:4]).max() < 0.01
     assert abs(again[-4:]).max() < 0.01
@@ -169,7 +169,7 @@ def test_a_piece_begins_and_ends_without_a_click() -> None:
 def test_pieces_are_independent() -> None:
     spec = front_end()
     values = frames_of(build_front_end(spec, HERE), chirps(0.2))
-    voice = Voice(spec, HERE)
+    voice = InverseSpectrogram(spec, HERE)
     first = sound(voice, values)
     voice.process(values[:7])
     voice.reset()
@@ -185,7 +185,7 @@ def test_frames_that_are_not_finite_or_absurd_do_no_harm() -> None:
     values[9] = np.inf
     values[11] = -np.inf
     values[12] = 60.0
-    voice = Voice(spec, HERE)
+    voice = InverseSpectrogram(spec, HERE)
     samples = sound(voice, values)
     assert np.isfinite(samples).all()
     assert len(samples) == (len(values) - 1) * spec.hop_length + spec.frame_length
@@ -194,17 +194,17 @@ def test_frames_that_are_not_finite_or_absurd_do_no_harm() -> None:
 def test_silence_stays_silent() -> None:
     spec = front_end()
     values = np.full((20, 65), -12.0, np.float32)
-    assert abs(sound(Voice(spec, HERE), values)).max() < 1e-4
+    assert abs(sound(InverseSpectrogram(spec, HERE), values)).max() < 1e-4
 
 
 def test_what_has_no_inverse_is_refused() -> None:
     other = front_end().model_copy(update={"plugin": "cochleagram"})
     with pytest.raises(ConfigError, match=r"'cochleagram'.*only the front end"):
-        Voice(other, HERE)
+        InverseSpectrogram(other, HERE)
     with pytest.raises(ConfigError, match="hop_length 128 leaves samples"):
-        Voice(front_end(hop=128), HERE)
+        InverseSpectrogram(front_end(hop=128), HERE)
 
 
 def test_frames_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected \(n_frames, 65\)"):
-        Voice(front_end(), HERE).process(np.zeros((3, 64), np.float32))
+        InverseSpectrogram(front_end(), HERE).process(np.zeros((3, 64), np.float32))

@@ -11,7 +11,7 @@ from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.stages import Known
+from neurovocal.engine.contracts.stages import StepEvents
 from neurovocal.engine.contracts.types import Gap, Label, Offset, Onset, StreamInfo
 from neurovocal.plugins.sinks.trigger.pattern import PatternError, read_pattern
 
@@ -116,7 +116,7 @@ def triggers(stage, events, until=None, info=INFO):
     found = []
     for at in range(0, end + 1, 1):
         now = tuple(event for when, event in events if when == at)
-        found += [(at, t) for t in stage.process(Known(info, at, now))]
+        found += [(at, t) for t in stage.process(StepEvents(info, at, now))]
     return found
 
 
@@ -288,7 +288,7 @@ def test_steps_of_any_length_tell_the_same(units, pattern, status, quantum):
     stage, coarse = watcher(pattern, **options), []
     for at in range(quantum, 4000 + quantum, quantum):
         now = tuple(e for when, e in events if at - quantum < when <= at)
-        coarse += stage.process(Known(INFO, at, now))
+        coarse += stage.process(StepEvents(INFO, at, now))
     assert repr(coarse) == repr([t for _, t in fine])
 
 

@@ -26,7 +26,7 @@ from neurovocal.engine.runtime.workers.mailbox import Mailbox
 from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
 from neurovocal.engine.testing import CollectSink
 from neurovocal.plugins.sinks.columns import parquet as parquet_file
-from neurovocal.plugins.storage.folder import Place
+from neurovocal.plugins.storage.folder import OutputFolder
 from neurovocal.plugins.storage.text_file import TextOutput
 from neurovocal.plugins.storage.wave_file import FloatWave
 
@@ -199,7 +199,7 @@ def test_nothing_is_written_below_a_disk_that_was_taken_out(
 
 
 def test_what_is_below_a_disk_is_not_its_folder(mounted: Path) -> None:
-    place = Place(mounted / "clips", make=True)
+    place = OutputFolder(mounted / "clips", make=True)
     place.enter()
     subprocess.run(["umount", str(mounted)], check=True)
     with pytest.raises(OSError, match="no longer mounted"):
@@ -209,8 +209,8 @@ def test_what_is_below_a_disk_is_not_its_folder(mounted: Path) -> None:
 
 def test_a_folder_is_made_the_first_time_only_if_asked(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="does not exist"):
-        Place(tmp_path / "none").enter()
-    Place(tmp_path / "some" / "where", make=True).enter()
+        OutputFolder(tmp_path / "none").enter()
+    OutputFolder(tmp_path / "some" / "where", make=True).enter()
     assert (tmp_path / "some" / "where").is_dir()
 
 

@@ -13,7 +13,7 @@ import pytest
 import zmq
 from processes.waiting import PATIENCE_S, until
 
-from neurovocal.engine.client import Missed, Received, Subscriber
+from neurovocal.engine.client import LostMessages, Received, Subscriber
 from neurovocal.engine.contracts.clock import ManualClock, SystemClock
 from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
 from neurovocal.engine.contracts.plugin import BuildContext
@@ -187,7 +187,7 @@ def test_holes_are_reported_with_the_message_behind_them() -> None:
     assert [r.missed for r in found] == [
         None,
         None,
-        Missed("nv1/label/aviary%2F3", 6, 3),
+        LostMessages("nv1/label/aviary%2F3", 6, 3),
     ]
     assert subscriber.missed == 3
 
@@ -205,7 +205,7 @@ def test_a_restarted_engine_is_recognised_and_counts_from_zero() -> None:
             sink.write(label(3))
             again, after = reading.result()
     assert (again.run, again.restarted) == ("second", True)
-    assert again.missed == Missed("nv1/label/aviary%2F3", 0, 2)
+    assert again.missed == LostMessages("nv1/label/aviary%2F3", 0, 2)
     assert not after.restarted
     assert after.missed is None
 

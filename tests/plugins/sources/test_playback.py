@@ -11,9 +11,9 @@ from neurovocal.engine.contracts.clock import NS, ManualClock
 from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.stages import Source, Timed
+from neurovocal.engine.contracts.stages import CaptureTimed, Source
 from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
-from neurovocal.engine.runtime.workers.source_reader import SourceShell
+from neurovocal.engine.runtime.workers.source_reader import SourceReader
 from neurovocal.plugins.sources.playback import plugin
 
 RATE = 8000
@@ -59,7 +59,7 @@ def test_it_is_a_live_source_found_by_name(song):
         _ = source.info
     source.open()
     assert isinstance(source, Source)
-    assert isinstance(source, Timed)
+    assert isinstance(source, CaptureTimed)
     assert source.info == StreamInfo("aviary", RATE, 1)
     source.close()
     source.close()
@@ -155,7 +155,7 @@ def read_samples(source, least):
 def test_through_the_shell_it_is_a_stream_like_any_other(song):
     path, samples = song
     clock = ManualClock()
-    shell = SourceShell(
+    shell = SourceReader(
         "lane", make(path, clock), clock, "restart", Flag(), lambda health: None
     )
     assert shell.open() == StreamInfo("aviary", RATE, 1)

@@ -12,7 +12,7 @@ from stages.runners import EPOCH, RATE, Namer, audio, many, then_wait
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.stages import Recalled, Wish
+from neurovocal.engine.contracts.stages import ModelCommand, RecordedCommand
 from neurovocal.engine.contracts.types import Control, Label, Offset, StreamInfo
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.testing import CollectSink, ScriptedSource, canonical
@@ -323,11 +323,11 @@ def test_a_setting_outlives_the_stream_even_when_the_lane_is_built_anew():
 @pytest.mark.parametrize("length", [7, 50, 1000])
 def test_recorded_commands_take_effect_where_they_did(length):
     """Whatever the blocks: at the sample where the recorded run obeyed."""
-    wish = Wish("set", "dial", {"unit": "b"})
+    wish = ModelCommand("set", "dial", {"unit": "b"})
     at = 3 * scripted.QUANTUM
     script = [
-        Recalled("s0", at, wish),
-        Recalled("s0", at, Wish("shout", "dial", {"times": 2})),
+        RecordedCommand("s0", at, wish),
+        RecordedCommand("s0", at, ModelCommand("shout", "dial", {"times": 2})),
     ]
 
     def run(blocks):

@@ -20,7 +20,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.stages import Verdict
+from neurovocal.engine.contracts.stages import VoiceInterval
 from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
@@ -71,12 +71,12 @@ class Above:
             yield self.verdict(len(self.pending))
         self.start = None
 
-    def verdict(self, count: int) -> Verdict:
+    def verdict(self, count: int) -> VoiceInterval:
         assert self.start is not None
         start, self.start = self.start, self.start + count
         voice = bool(self.pending[:count].max() > 0.5)
         self.pending = self.pending[count:]
-        return Verdict(start, start + count, voice)
+        return VoiceInterval(start, start + count, voice)
 
 
 def ramp(count: int, voices: list[tuple[int, int]]) -> Any:
@@ -181,9 +181,13 @@ def test_a_gate_that_raises_lets_nothing_out_until_it_works_again() -> None:
 
 def test_a_gate_that_forgets_a_stretch_withholds_it() -> None:
     class Sleepy(Above):
-        def verdict(self, count: int) -> Verdict:
+        def verdict(self, count: int) -> VoiceInterval:
             made = super().verdict(count)
-            return Verdict(made.stop, made.stop, False) if made.start == 500 else made
+            return (
+                VoiceInterval(made.stop, made.stop, False)
+                if made.start == 500
+                else made
+            )
 
     left, kept = split(
         through(AudioGate(Sleepy(), RATE, 0, 0), recut(ramp(2000, []), [70]))
@@ -327,9 +331,9 @@ def test_clips_say_what_privacy_took(tmp_path: Path) -> None:
     class Heard(Above):
         """A voice at one place, whatever is loud."""
 
-        def verdict(self, count: int) -> Verdict:
+        def verdict(self, count: int) -> VoiceInterval:
             made = super().verdict(count)
-            return Verdict(made.start, made.stop, made.start == 1200)
+            return VoiceInterval(made.start, made.stop, made.start == 1200)
 
     options = ClipsOptions(
         path=str(tmp_path), min_free_mb=0, pre_roll_s=0.1, post_roll_s=0.1

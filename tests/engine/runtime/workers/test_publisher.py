@@ -24,7 +24,11 @@ from neurovocal.engine.contracts.types import (
     sample_of,
 )
 from neurovocal.engine.runtime.workers.mailbox import Mailbox
-from neurovocal.engine.runtime.workers.publisher import Dispatcher, Numbers, ledger_of
+from neurovocal.engine.runtime.workers.publisher import (
+    Publisher,
+    SequenceNumbers,
+    ledger_of,
+)
 from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
 from neurovocal.engine.testing import CollectSink
 
@@ -50,7 +54,7 @@ def taken(sink):
 
 def test_numbers_count_per_kind_and_stream():
     sink = worker("a", "onset", "offset")
-    dispatcher, timebase = Dispatcher([sink], Numbers()), TimeBase(1000)
+    dispatcher, timebase = Publisher([sink], SequenceNumbers()), TimeBase(1000)
     other = StreamInfo("other", 1000)
     for info in (INFO, other, INFO):
         dispatcher.send(info, Onset(0, 5, 1.0), 8, timebase)
@@ -67,7 +71,7 @@ def test_numbers_count_per_kind_and_stream():
 
 
 def test_numbers_have_no_holes_and_no_doubles_across_threads(background):
-    numbers, start = Numbers(), Barrier(3)
+    numbers, start = SequenceNumbers(), Barrier(3)
 
     def count():
         start.wait()
@@ -79,7 +83,7 @@ def test_numbers_have_no_holes_and_no_doubles_across_threads(background):
 
 def test_events_go_to_those_who_want_them():
     marks, labels = worker("marks", "onset", "offset"), worker("labels", "label")
-    dispatcher = Dispatcher([marks, labels], Numbers())
+    dispatcher = Publisher([marks, labels], SequenceNumbers())
     dispatcher.send(INFO, Onset(0, 5, 1.0), 8, TimeBase(1000))
     assert dispatcher.wants("label")
     assert not dispatcher.wants("frames")
@@ -91,7 +95,7 @@ def test_events_go_to_those_who_want_them():
 def test_a_repeated_message_keeps_its_number_and_goes_where_statistics_go():
     recorder, publisher = worker("r", "anchor"), worker("p", "anchor", "stats")
     deaf = worker("d", "stats")
-    dispatcher = Dispatcher([recorder, publisher, deaf], Numbers())
+    dispatcher = Publisher([recorder, publisher, deaf], SequenceNumbers())
     message = dispatcher.send(INFO, Anchor(0, EPOCH), 0, TimeBase(1000))
     dispatcher.repeat(message)
     again = dispatcher.send(INFO, Anchor(5, EPOCH + 1), 5, TimeBase(1000))
@@ -103,7 +107,7 @@ def test_a_repeated_message_keeps_its_number_and_goes_where_statistics_go():
 
 def test_the_time_of_an_event_is_that_of_its_sample():
     sink = worker("a", *KINDS.values())
-    dispatcher, timebase = Dispatcher([sink], Numbers()), TimeBase(1000)
+    dispatcher, timebase = Publisher([sink], SequenceNumbers()), TimeBase(1000)
     before = dispatcher.send(INFO, Onset(0, 5, 1.0), 8, timebase)
     timebase.add(Anchor(1000, EPOCH))
     label = Label(0, 400, 600, "a", 1.0, "final", "m")
@@ -117,7 +121,7 @@ def test_the_time_of_an_event_is_that_of_its_sample():
 def test_a_message_to_a_closed_sink_is_counted():
     sink = worker("a", "onset")
     sink.mailbox.close()
-    Dispatcher([sink], Numbers()).send(INFO, Onset(0, 5, 1.0), 8, TimeBase(1000))
+    Publisher([sink], SequenceNumbers()).send(INFO, Onset(0, 5, 1.0), 8, TimeBase(1000))
     assert sink.mailbox.dropped == {"onset": 1}
 
 

@@ -10,7 +10,7 @@ from neurovocal.engine.audio.timeline import TimeBase
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.types import Gap, Health, Message
 from neurovocal.engine.runtime.workers.mailbox import Mailbox
-from neurovocal.engine.runtime.workers.publisher import Dispatcher, Numbers
+from neurovocal.engine.runtime.workers.publisher import Publisher, SequenceNumbers
 from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
 from neurovocal.engine.testing import CollectSink, FailingSink, StalledSink
 
@@ -39,12 +39,12 @@ def worker(sink: CollectSink, capacity: int = 4) -> SinkWorker:
     return SinkWorker("disk", sink, KINDS, mailbox, "skip", ManualClock(EPOCH))
 
 
-def send(dispatcher: Dispatcher, number: int = 1) -> None:
+def send(dispatcher: Publisher, number: int = 1) -> None:
     for _ in range(number):
         dispatcher.send(INFO, Gap(0, 0, "test"), 0, TimeBase(INFO.sample_rate))
 
 
-def changes(dispatcher: Dispatcher) -> list[tuple[str, str]]:
+def changes(dispatcher: Publisher) -> list[tuple[str, str]]:
     return [(h.stage, h.state) for h in dispatcher.sinks_health()]
 
 
@@ -53,7 +53,7 @@ def test_a_failing_sink_is_told_once_and_its_recovery_too() -> None:
     sink = Counting(failing)
     disk = worker(sink)
     disk.open()
-    dispatcher = Dispatcher([disk], Numbers())
+    dispatcher = Publisher([disk], SequenceNumbers())
     assert changes(dispatcher) == []
     for broken, expected in ((True, "restarting"), (False, "healthy")):
         failing.broken = broken
@@ -75,7 +75,7 @@ def test_a_sink_that_cannot_keep_up_is_lossy_until_it_can() -> None:
     stalled = StalledSink(KINDS)
     disk = worker(stalled)
     disk.open()
-    dispatcher = Dispatcher([disk], Numbers())
+    dispatcher = Publisher([disk], SequenceNumbers())
     send(dispatcher)
     assert stalled.entered.wait(PATIENCE_S)
     send(dispatcher, 4)

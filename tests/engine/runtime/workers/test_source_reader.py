@@ -14,7 +14,7 @@ from neurovocal.engine.contracts.clock import NS, ManualClock, SystemClock
 from neurovocal.engine.contracts.errors import DeviceError, Disconnected
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Anchor, Block, Gap, Health, StreamInfo
-from neurovocal.engine.runtime.workers.source_reader import SourceShell
+from neurovocal.engine.runtime.workers.source_reader import SourceReader
 from neurovocal.engine.testing import ScriptedSource
 from neurovocal.plugins.sources.pipe.source import plugin as pipe
 
@@ -100,7 +100,7 @@ def test_every_outage_is_a_gap_of_its_length_and_the_return_an_anchor(
 ):
     clock, told = ManualClock(EPOCH), []
     source = Radio(clock, script, block_ms, burst_ms)
-    shell = SourceShell("lane", source, clock, "restart", Flag(), told.append)
+    shell = SourceReader("lane", source, clock, "restart", Flag(), told.append)
     items = play(shell, source)
     position = 0
     for item in items:
@@ -129,7 +129,7 @@ def test_silence_is_told_and_so_is_its_end():
     clock, told = ManualClock(EPOCH), []
     block = Block(0, np.zeros((10, 1), np.float32))
     source = ScriptedSource(StreamInfo("x", RATE), [block, *[None] * 4], live=True)
-    shell = SourceShell("lane", source, clock, "restart", Flag(), told.append)
+    shell = SourceReader("lane", source, clock, "restart", Flag(), told.append)
     shell.open()
     shell.read(1)
     for _ in range(4):
@@ -148,7 +148,7 @@ def test_silence_is_told_and_so_is_its_end():
 def test_after_ten_attempts_it_has_failed_and_is_still_tried():
     clock, told = ManualClock(EPOCH), []
     source = Radio(clock, [1000, 600_000, 5000])
-    shell = SourceShell("lane", source, clock, "restart", Flag(), told.append)
+    shell = SourceReader("lane", source, clock, "restart", Flag(), told.append)
     items = play(shell, source)
     assert [health.state for health in told] == ["recovering", "failed", "healthy"]
     assert "10 attempts failed; last sample at 2023-11-14T22:13:21" in told[1].detail
@@ -159,7 +159,7 @@ def test_after_ten_attempts_it_has_failed_and_is_still_tried():
 def test_without_restart_it_fails_at_once():
     told = []
     source = Radio(ManualClock(EPOCH), [1000, 1000, 1000])
-    shell = SourceShell("lane", source, source._clock, "fail", Flag(), told.append)
+    shell = SourceReader("lane", source, source._clock, "fail", Flag(), told.append)
     with pytest.raises(Disconnected):
         play(shell, source)
     assert [health.state for health in told] == ["failed"]
@@ -194,7 +194,7 @@ def test_a_cut_http_stream_comes_back_with_a_gap_of_what_was_missed():
             endless=True,
         )
         source = pipe.build(options, BuildContext(clock, "run"))
-        shell = SourceShell("lane", source, clock, "restart", Flag(), told.append)
+        shell = SourceReader("lane", source, clock, "restart", Flag(), told.append)
         shell.open()
         try:
             items = hear_until_cut(shell, station, cuts=2)

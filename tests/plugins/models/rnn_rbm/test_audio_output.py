@@ -26,8 +26,8 @@ from neurovocal.engine.contracts.types import (
     Synthesis,
 )
 from neurovocal.engine.testing import canonical
-from neurovocal.plugins.features.inverse import Voice
-from neurovocal.plugins.models.rnn_rbm.audio_output import Sounding
+from neurovocal.plugins.features.inverse import InverseSpectrogram
+from neurovocal.plugins.models.rnn_rbm.audio_output import AudioSynthesis
 from neurovocal.plugins.models.rnn_rbm.model import plugin as rnn_rbm_plugin
 
 HOP, LENGTH = 128, 256
@@ -53,8 +53,8 @@ def build(folder: Path, **options: Any) -> Any:
     return rnn_rbm_plugin.build(validated, context(folder))
 
 
-def voice(folder: Path) -> Voice:
-    return Voice(load_bundle(folder).manifest.front_end, folder)
+def voice(folder: Path) -> InverseSpectrogram:
+    return InverseSpectrogram(load_bundle(folder).manifest.front_end, folder)
 
 
 def frames(n_frames: int, seed: int = 0) -> Float32:
@@ -142,9 +142,9 @@ def test_no_sound_unless_it_is_asked_for(folder: Path) -> None:
 @given(cuts=st.lists(st.integers(0, 30), max_size=5))
 def test_how_frames_come_does_not_matter(folder: Path, cuts: list[int]) -> None:
     values = frames(30)
-    whole = Sounding(voice(folder))
+    whole = AudioSynthesis(voice(folder))
     expected = [*whole.hear(Synthesis(3, HOP, values, "free", "m")), *whole.end()]
-    sounding = Sounding(voice(folder))
+    sounding = AudioSynthesis(voice(folder))
     heard: list[Audio] = []
     first = 3
     for part in np.split(values, sorted(cuts)):
@@ -160,7 +160,7 @@ def test_how_frames_come_does_not_matter(folder: Path, cuts: list[int]) -> None:
 
 
 def test_another_mode_or_place_begins_another_piece(folder: Path) -> None:
-    sounding = Sounding(voice(folder))
+    sounding = AudioSynthesis(voice(folder))
     values = frames(8)
     parts = [(0, "predict"), (8, "predict"), (20, "predict"), (28, "free")]
     events = []

@@ -33,7 +33,7 @@ from neurovocal.engine.contracts.types import (
     Synthesis,
 )
 from neurovocal.engine.testing import canonical
-from neurovocal.plugins.models.rnn_rbm.song import Hush
+from neurovocal.plugins.models.rnn_rbm.song import SilenceDetector
 
 QUIET_SEED = (0,)
 
@@ -160,7 +160,7 @@ def test_until_silence_ends_after_sound_and_not_before() -> None:
     loud, quiet = np.full(4, 0.9), np.full(4, 0.1)
 
     def ends(pattern: str) -> list[bool]:
-        hush = Hush(0.5)
+        hush = SilenceDetector(0.5)
         return [hush.take(loud if letter == "#" else quiet) for letter in pattern]
 
     assert not any(ends("." * 40))
