@@ -197,7 +197,9 @@ def test_an_interrupted_training_ends_with_the_same_weights(rolls, tmp_path):
 def bench(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / "bench" / "polyphonic.py"), run_name="__main__")
+        runpy.run_path(
+            str(ROOT / "bench" / "paper" / "polyphonic.py"), run_name="__main__"
+        )
     assert ended.value.code == 0
 
 

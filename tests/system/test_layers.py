@@ -94,7 +94,8 @@ import importlib, pkgutil, sys
 import neurovocal.engine as package
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     importlib.import_module(module.name)
-from neurovocal.engine.contracts.plugin import GROUPS, Registry
+from neurovocal.engine.contracts.plugin import GROUPS
+from neurovocal.engine.contracts.registry import Registry
 registry = Registry()
 for kind in GROUPS:
     for name in registry.names(kind):

@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from neurovocal.engine.contracts import plugin as registry_module
+from neurovocal.engine.contracts import registry as registry_module
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import PluginError
 from neurovocal.engine.contracts.options import Options
@@ -68,7 +68,8 @@ def test_built_ins_are_found_through_entry_points():
 def test_looking_for_names_imports_no_plugin():
     code = (
         "import sys\n"
-        "from neurovocal.engine.contracts.plugin import GROUPS, Registry\n"
+        "from neurovocal.engine.contracts.plugin import GROUPS\n"
+        "from neurovocal.engine.contracts.registry import Registry\n"
         "names = [Registry().names(kind) for kind in GROUPS]\n"
         "assert all(names), names\n"
         "found = [m for m in sys.modules if m.startswith('neurovocal.plugins')]\n"

@@ -297,7 +297,8 @@ def test_the_silence_before_a_piece_is_no_underrun(
 SCRIPT = """
 import json, sys
 import numpy as np
-from neurovocal.engine.contracts.plugin import BuildContext, Registry
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.types import Audio, Message, StreamInfo
 

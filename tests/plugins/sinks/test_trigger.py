@@ -279,7 +279,8 @@ def test_what_cannot_act_is_found_before_anything_is_opened(
 
 SCRIPT = """
 import json, sys, time
-from neurovocal.engine.contracts.plugin import BuildContext, Registry
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.types import Ledger, Message, StreamInfo, Trigger
 

@@ -323,7 +323,8 @@ CAPTURE = """
 import json, sys, time
 import numpy as np
 from neurovocal.engine.contracts.errors import NeurovocalError
-from neurovocal.engine.contracts.plugin import BuildContext, Registry
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.types import Block, Gap
 
