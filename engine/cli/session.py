@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from types import FrameType
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import typer
 import yaml
@@ -25,6 +25,19 @@ from neurovocal.engine.runtime.control.swap import Load
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.support.text import printable, without_credentials
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B.C=VALUE", help="Override a value; repeatable."),
+]
+BlockLength = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Samples per block of the source; the events do not depend on it.",
+    ),
+]
 
 
 class Interrupted(BaseException):

@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from neurovocal.engine.cli.commands.run import SetOption
-from neurovocal.engine.cli.session import plan_of
+from neurovocal.engine.cli.session import SetOption, plan_of
 from neurovocal.engine.config.faults import listed
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import MultiConfig, SingleConfig, load_config

@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from neurovocal.engine.cli.commands.run import BlockLength
-from neurovocal.engine.cli.session import plan_of_data, run_plan
+from neurovocal.engine.cli.session import BlockLength, plan_of_data, run_plan
 from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.types import Message
 from neurovocal.engine.runtime.runner import Runner

@@ -19,8 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from neurovocal.engine.cli.commands.run import SetOption
-from neurovocal.engine.cli.session import plan_of_parts
+from neurovocal.engine.cli.session import SetOption, plan_of_parts
 from neurovocal.engine.config.located_yaml import Located, read_located
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import find_config, parse_config

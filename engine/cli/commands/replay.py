@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from neurovocal.engine.cli.commands.run import BlockLength
-from neurovocal.engine.cli.session import plan_of_parts, run_plan
+from neurovocal.engine.cli.session import BlockLength, plan_of_parts, run_plan
 from neurovocal.engine.config.located_yaml import parse_located
 from neurovocal.engine.config.plan import DEFAULT_WANTS
 from neurovocal.engine.config.schema import parse_config

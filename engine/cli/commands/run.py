@@ -6,23 +6,17 @@ from typing import Annotated
 import typer
 
 from neurovocal.engine.cli.display import LineDisplay, TableDisplay
-from neurovocal.engine.cli.session import Display, is_terminal, plan_of, run_plan
+from neurovocal.engine.cli.session import (
+    BlockLength,
+    Display,
+    SetOption,
+    is_terminal,
+    plan_of,
+    run_plan,
+)
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.errors import ConfigError
-
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="A.B.C=VALUE", help="Override a value; repeatable."),
-]
-BlockLength = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="Samples per block of the source; the events do not depend on it.",
-    ),
-]
 
 
 def run(
