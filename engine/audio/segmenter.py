@@ -1,12 +1,20 @@
 """From a score per hop to segments: the hysteresis that all detectors share."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.types import Mark, Offset, Onset
+
+
+def to_samples(milliseconds: float, sample_rate: int) -> int:
+    """Convert milliseconds to samples, rounded."""
+    return round(milliseconds * sample_rate / 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,74 @@ class SegmenterRules:
         # The minimum may pass within a gap that is being filled.
         confirm = 0 if self.early else self.min_duration + self.gap_fill
         return max(self.pre + max(self.lookback, confirm), self.gap_fill, self.post)
+
+
+class SegmenterOptions(Options):
+    """Durations of segments, in milliseconds, as options of a detector.
+
+    A detector adds its own options in a subclass and says in `lookback_ms`, which it
+    repeats with another help text, what its scores are.
+    """
+
+    min_duration_ms: float = Field(default=10.0, ge=0)
+    """Shorter sounds are ignored."""
+    max_duration_ms: float = Field(default=5000.0, gt=0)
+    """A longer sound is closed as truncated and a new segment begins."""
+    gap_fill_ms: float = Field(default=6.0, ge=0)
+    """Sounds that are less than this apart are one segment."""
+    min_silence_ms: float = Field(default=0.0, ge=0)
+    """For so long after a segment no new one begins."""
+    pre_ms: float = Field(default=0.0, ge=0)
+    """Buffer before each segment."""
+    post_ms: float = Field(default=0.0, ge=0)
+    """Buffer after each segment; its offset is told that much later."""
+    lookback_ms: float = Field(default=10.0, ge=0)
+    """How far before the score reached its threshold an onset may lie."""
+    early: bool = False
+    """Tell onsets before `min_duration_ms` has passed; short sounds are then
+    told, too."""
+
+    def rules(self, on: float, off: float, sample_rate: int) -> SegmenterRules:
+        """Convert the durations to samples and add the thresholds of the score."""
+        return SegmenterRules(
+            on=on,
+            off=off,
+            min_duration=to_samples(self.min_duration_ms, sample_rate),
+            max_duration=max(1, to_samples(self.max_duration_ms, sample_rate)),
+            gap_fill=to_samples(self.gap_fill_ms, sample_rate),
+            min_silence=to_samples(self.min_silence_ms, sample_rate),
+            lookback=to_samples(self.lookback_ms, sample_rate),
+            pre=to_samples(self.pre_ms, sample_rate),
+            post=to_samples(self.post_ms, sample_rate),
+            early=self.early,
+        )
+
+
+def threshold_problems(on_name: str, on: float, off: float) -> Iterator[str]:
+    """Yield a sentence if the lower threshold is above the upper one.
+
+    Parameters
+    ----------
+    on_name : str
+        Option of the upper threshold, such as ``on_db``.
+    on, off : float
+        Upper and lower threshold.
+    """
+    if off > on:
+        off_name = on_name.replace("on", "off", 1)
+        yield (
+            f"{off_name} ({off:g}) is above {on_name} ({on:g}): a segment would end "
+            "before it begins"
+        )
+
+
+def duration_problems(min_duration_ms: float, max_duration_ms: float) -> Iterator[str]:
+    """Yield a sentence if no duration satisfies both options."""
+    if max_duration_ms < min_duration_ms:
+        yield (
+            f"max_duration_ms ({max_duration_ms:g}) is below min_duration_ms "
+            f"({min_duration_ms:g})"
+        )
 
 
 class Segmenter:

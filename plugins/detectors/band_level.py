@@ -1,4 +1,4 @@
-"""Sound level in a band, per hop of the stream's own grid."""
+"""Sound level in a band, one value per hop of the stream's grid."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ EDGE = 0.45  # highest usable frequency as a share of the sample rate
 
 
 def default_band(sample_rate: int) -> tuple[float, float]:
-    """Band in Hz that suits a sample rate when nothing else is known.
+    """Return the default band in Hz for a sample rate.
 
     Up to 96 kHz the microphone is taken to be for audible sound: from 1/32 of the
     rate, at most 500 Hz (below lie wind, hum and handling), up to 0.45 of the
@@ -28,25 +28,25 @@ class BandLevel:
 
     Hop k covers samples ``[k * hop_length, (k + 1) * hop_length)`` of the stream;
     its value is the mean square of the band over the hop and `reach` hops on
-    either side. An incomplete hop at the beginning is left out.
+    either side. An incomplete hop at the start is left out.
 
     Parameters
     ----------
     low_hz, high_hz : float
         Edges of a second-order Butterworth band-pass (12 dB per octave).
     sample_rate : int
-        Hz.
+        Rate of the samples in Hz.
     hop_length : int
         Samples per value.
     reach : int
-        Hops of look-ahead, and of look-back, of the smoothing.
+        Number of hops before and after a hop that smoothing includes.
 
     Notes
     -----
     The filter is a recursion in float64 and sums run over hops of the stream's
-    grid in one order: the values do not depend on the cutting into blocks. The
-    filter begins as if the first sample had lasted for ever, so that an offset
-    of the input makes no click.
+    grid in one order: the values do not depend on how blocks are cut. The filter
+    starts in the steady state of its first sample, so that a constant offset of the
+    input makes no click.
     """
 
     def __init__(
@@ -60,26 +60,26 @@ class BandLevel:
         # Second order at each edge is well conditioned as one fraction; the
         # cascaded form costs three times the call.
         self._b, self._a = butter(2, (low_hz, high_hz), "bandpass", fs=sample_rate)
-        self._rest_state = lfilter_zi(self._b, self._a)
+        self._steady_state = lfilter_zi(self._b, self._a)
         self._hop = hop_length
         self._reach = reach
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
-        """Forget everything: the next block may start anywhere."""
+    def reset(self) -> None:
+        """Reset the filter and the grid; the next block may start anywhere."""
         self._state: NDArray[np.float64] | None = None
         self._skip = 0
         self._next_hop = 0
-        self._power = np.empty(0)  # of the unfinished hop
+        self._power = np.empty(0)  # of the incomplete hop
         self._hops = np.empty(0)  # raw values that smoothing still needs
 
     def push(self, block: Block) -> tuple[int, NDArray[np.float64]]:
-        """First hop and values that `block` completes; float64[n_hops]."""
+        """Return the first hop and values that `block` completes, float64[n_hops]."""
         samples = block.samples[:, 0].astype(np.float64)
         if self._state is None:
             if len(samples) == 0:
                 return 0, samples
-            self._state = self._rest_state * samples[0]
+            self._state = self._steady_state * samples[0]
             self._next_hop = -(-block.start // self._hop)
             self._skip = self._next_hop * self._hop - block.start
         power, self._state = lfilter(self._b, self._a, samples, zi=self._state)
@@ -96,7 +96,7 @@ class BandLevel:
         return self._smooth(hops)
 
     def flush(self) -> tuple[int, NDArray[np.float64]]:
-        """The last `reach` values, as if the last hop were repeated."""
+        """Return the first hop and the last `reach` values, repeating the last hop."""
         if len(self._hops) == 0:
             return self._next_hop, self._hops
         return self._smooth(np.repeat(self._hops[-1:], self._reach))
@@ -110,7 +110,7 @@ class BandLevel:
         if count == 0:
             self._hops = known
             return self._next_hop, np.empty(0)
-        # One slice after the other: the order of additions is always the same.
+        # Slice by slice: the order of additions is always the same.
         level = known[:count].copy()
         for shift in range(1, width):
             level += known[shift : shift + count]

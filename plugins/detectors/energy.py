@@ -1,4 +1,4 @@
-"""The default detector: level of a band against a running noise floor."""
+"""Detector of level in a band above a running noise floor, the default."""
 
 import math
 from collections.abc import Iterable
@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neurovocal.engine.audio.segmenter import Segmenter, SegmenterRules
+from neurovocal.engine.audio.segmenter import (
+    Segmenter,
+    SegmenterOptions,
+    duration_problems,
+    threshold_problems,
+)
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
@@ -16,12 +21,12 @@ from neurovocal.engine.contracts.types import Block, Gap, Mark, Onset, Posterior
 from neurovocal.plugins.detectors.band_level import EDGE, BandLevel, default_band
 from neurovocal.plugins.detectors.noise_floor import RelativeLevel, RunningQuantile
 
-LEARN_EVERY = 64  # hops between updates of the noise floor
-CALM = 12.0  # least product of bandwidth and averaging time
+UPDATE_EVERY = 64  # hops between updates of the noise floor
+LEAST_BANDWIDTH_TIME = 12.0  # least product of bandwidth and averaging time
 
 
-class EnergyOptions(Options):
-    """Options of the `energy` detector."""
+class LevelOptions(Options):
+    """Band and thresholds of the `energy` detector, listed before the durations."""
 
     low_hz: float | None = Field(default=None, gt=0)
     """Lower edge of the band; by default 1/32 of the rate, at most 500 Hz, and
@@ -33,23 +38,13 @@ class EnergyOptions(Options):
     """A sound is a segment when it reaches this level above the noise floor."""
     off_db: float = Field(default=8.0, gt=0)
     """A segment lasts while the level is this far above the noise floor."""
-    min_duration_ms: float = Field(default=10.0, ge=0)
-    """Shorter sounds are ignored."""
-    max_duration_ms: float = Field(default=5000.0, gt=0)
-    """A longer sound is closed as truncated and a new segment begins."""
-    gap_fill_ms: float = Field(default=6.0, ge=0)
-    """Sounds that are less than this apart are one segment."""
-    min_silence_ms: float = Field(default=0.0, ge=0)
-    """For so long after a segment no new one begins."""
-    pre_ms: float = Field(default=0.0, ge=0)
-    """Buffer before each segment."""
-    post_ms: float = Field(default=0.0, ge=0)
-    """Buffer after each segment; its offset is told that much later."""
+
+
+class EnergyOptions(SegmenterOptions, LevelOptions):
+    """Options of the `energy` detector."""
+
     lookback_ms: float = Field(default=10.0, ge=0)
     """How far before the level reached `on_db` an onset may lie."""
-    early: bool = False
-    """Tell onsets before `min_duration_ms` has passed; short sounds are then
-    told, too."""
     hop_ms: float = Field(default=1.0, gt=0)
     """Time between two values of the level."""
     smooth_ms: float | None = Field(default=None, ge=0)
@@ -68,19 +63,8 @@ class EnergyOptions(Options):
     mean square), as in digital silence."""
 
 
-def band_problem(options: EnergyOptions, sample_rate: int) -> str | None:
-    """What is wrong with the band at a sample rate, in one sentence."""
-    low, high = band(options, sample_rate)
-    if low >= high:
-        return (
-            f"the band from {low:g} to {high:g} Hz is empty at {sample_rate} Hz: "
-            f"set low_hz below high_hz and below {EDGE * sample_rate:g} Hz"
-        )
-    return None
-
-
 def band(options: EnergyOptions, sample_rate: int) -> tuple[float, float]:
-    """Band in Hz: the options', else the rate's, never beyond 0.45 of the rate."""
+    """Return the band in Hz: the options or the defaults, up to 0.45 of the rate."""
     low, high = default_band(sample_rate)
     if options.low_hz is not None:
         low = options.low_hz
@@ -90,17 +74,17 @@ def band(options: EnergyOptions, sample_rate: int) -> tuple[float, float]:
 
 
 class EnergyDetector:
-    """Segments where a band is louder than the background.
+    """Detector of segments in which a band is louder than the background.
 
-    The score of a hop is its level (smoothed mean square in the band) over the
-    noise floor as known at the last multiple of 64 hops; onsets carry it in dB.
+    The score of a hop is its level (smoothed mean square in the band) divided by the
+    noise floor as it was at the last multiple of 64 hops; onsets carry it in dB.
 
     Parameters
     ----------
     options : EnergyOptions
         Band, thresholds and durations.
     sample_rate : int
-        Hz.
+        Rate of the samples in Hz.
 
     Raises
     ------
@@ -117,80 +101,82 @@ class EnergyDetector:
             raise ConfigError(problems)
         low, high = band(options, sample_rate)
         hop = max(1, round(options.hop_ms * sample_rate / 1000))
-        per_s = sample_rate / hop
-        reach = round(_smooth_s(options, high - low) * per_s / 2)
-        rules = _rules(options, sample_rate)
-        self._hop = hop
+        hops_per_s = sample_rate / hop
+        reach = round(_smoothing_s(options, high - low) * hops_per_s / 2)
+        rules = options.rules(
+            10.0 ** (options.on_db / 10), 10.0 ** (options.off_db / 10), sample_rate
+        )
         self._memory = round(options.memory_s * sample_rate)
         self._level = BandLevel(low, high, sample_rate, hop, reach)
         floor = RunningQuantile(
             options.floor_quantile,
-            options.memory_s * per_s,
+            options.memory_s * hops_per_s,
             10.0 ** (options.least_floor_db / 10),
         )
-        settle = max(1, round(options.settle_s * per_s))
-        self._relative = RelativeLevel(floor, settle, LEARN_EVERY)
+        settle = max(1, round(options.settle_s * hops_per_s))
+        self._relative = RelativeLevel(floor, settle, UPDATE_EVERY)
         self._segmenter = Segmenter(rules, hop)
-        settling = (settle + reach + 1) * hop
-        steady = rules.latency + (reach + 2) * hop
-        self.latency = max(settling, steady)
-        self._hears = False  # whether audio has come since the start or a gap
-        self._heard = 0
+        while_settling = (settle + reach + 1) * hop
+        afterwards = rules.latency + (reach + 2) * hop
+        self.latency = max(while_settling, afterwards)
+        self._has_audio = False  # since the start or the last gap
+        self._stop = 0  # sample after the last one received
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, as if newly built."""
+        """Reset to the state of a new detector."""
         self._segmenter.reset()
-        self._forget()
+        self._reset_levels()
 
     def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
-        """Marks known after `item`; a gap closes an open segment as truncated."""
+        """Return the marks that `item` completes; a gap truncates an open segment."""
         if isinstance(item, Gap):
-            return self._break(item)
+            return self._on_gap(item)
         assert isinstance(item, Block)
-        if not self._hears and len(item.samples):
+        if not self._has_audio and len(item.samples):
             self._segmenter.begin(item.start)
-            self._hears = True
-        self._heard = item.stop
-        return self._judge(self._relative.push(*self._level.push(item)))
+            self._has_audio = True
+        self._stop = item.stop
+        return self._marks(self._relative.push(*self._level.push(item)))
 
     def flush(self) -> Iterable[Mark]:
-        """End of the stream: an open segment is closed as truncated."""
-        marks = self._end()
-        self._forget()
+        """Return the last marks at the end of the stream, truncating a segment."""
+        marks = self._finish()
+        self._reset_levels()
         return marks
 
-    def _break(self, gap: Gap) -> list[Mark]:
-        """Close at a gap. The background outlives an interruption, not a change.
+    def _on_gap(self, gap: Gap) -> list[Mark]:
+        """Return the last marks before a gap.
 
-        An empty gap is a change of recording.
+        The noise floor is kept across a short gap, but not across an empty one, which
+        separates two recordings.
         """
-        marks = self._end()
+        marks = self._finish()
         if not 0 < gap.stop - gap.start <= self._memory:
-            self._forget()
+            self._reset_levels()
         return marks
 
-    def _end(self) -> list[Mark]:
-        """Judge what is still held back and close the open segment."""
-        if not self._hears:
+    def _finish(self) -> list[Mark]:
+        """Process the levels that are held back and close the open segment."""
+        if not self._has_audio:
             return []
-        marks = self._judge(self._relative.push(*self._level.flush()))
-        marks += self._judge(self._relative.interrupt())
-        marks += _in_db(self._segmenter.close(self._heard))
-        self._level.begin()
-        self._hears = False
+        marks = self._marks(self._relative.push(*self._level.flush()))
+        marks += self._marks(self._relative.interrupt())
+        marks += _in_db(self._segmenter.close(self._stop))
+        self._level.reset()
+        self._has_audio = False
         return marks
 
-    def _forget(self) -> None:
-        """Forget the background, too."""
-        self._level.begin()
+    def _reset_levels(self) -> None:
+        """Reset the band's level and the noise floor."""
+        self._level.reset()
         self._relative.reset()
-        self._hears = False
-        self._heard = 0
+        self._has_audio = False
+        self._stop = 0
 
-    def _judge(self, pieces: list[tuple[int, NDArray[np.float64]]]) -> list[Mark]:
+    def _marks(self, scores: list[tuple[int, NDArray[np.float64]]]) -> list[Mark]:
         marks: list[Mark] = []
-        for first, ratios in pieces:
+        for first, ratios in scores:
             marks += self._segmenter.process(first, ratios)
         return _in_db(marks)
 
@@ -204,8 +190,8 @@ def _in_db(marks: list[Mark]) -> list[Mark]:
     ]
 
 
-def _smooth_s(options: EnergyOptions, width_hz: float) -> float:
-    """Time to average over.
+def _smoothing_s(options: EnergyOptions, width_hz: float) -> float:
+    """Return the averaging time in seconds for a band of a width in Hz.
 
     The mean square of noise of bandwidth B over a time T scatters as
     1 / sqrt(B * T) (Bendat and Piersol, Random Data, section 8.3): B * T >= 12
@@ -213,41 +199,18 @@ def _smooth_s(options: EnergyOptions, width_hz: float) -> float:
     """
     if options.smooth_ms is not None:
         return options.smooth_ms / 1000
-    return max(0.002, CALM / width_hz)
-
-
-def _rules(options: EnergyOptions, sample_rate: int) -> SegmenterRules:
-    def samples(milliseconds: float) -> int:
-        return round(milliseconds * sample_rate / 1000)
-
-    return SegmenterRules(
-        on=10.0 ** (options.on_db / 10),
-        off=10.0 ** (options.off_db / 10),
-        min_duration=samples(options.min_duration_ms),
-        max_duration=max(1, samples(options.max_duration_ms)),
-        gap_fill=samples(options.gap_fill_ms),
-        min_silence=samples(options.min_silence_ms),
-        lookback=samples(options.lookback_ms),
-        pre=samples(options.pre_ms),
-        post=samples(options.post_ms),
-        early=options.early,
-    )
+    return max(0.002, LEAST_BANDWIDTH_TIME / width_hz)
 
 
 def _problems(options: EnergyOptions, sample_rate: int) -> Iterable[str]:
-    problem = band_problem(options, sample_rate)
-    if problem:
-        yield problem
-    if options.off_db > options.on_db:
+    low, high = band(options, sample_rate)
+    if low >= high:
         yield (
-            f"off_db ({options.off_db:g}) is above on_db ({options.on_db:g}): a "
-            "segment would end before it begins"
+            f"the band from {low:g} to {high:g} Hz is empty at {sample_rate} Hz: "
+            f"set low_hz below high_hz and below {EDGE * sample_rate:g} Hz"
         )
-    if options.max_duration_ms < options.min_duration_ms:
-        yield (
-            f"max_duration_ms ({options.max_duration_ms:g}) is below "
-            f"min_duration_ms ({options.min_duration_ms:g})"
-        )
+    yield from threshold_problems("on_db", options.on_db, options.off_db)
+    yield from duration_problems(options.min_duration_ms, options.max_duration_ms)
 
 
 def _build(options: EnergyOptions, context: BuildContext) -> EnergyDetector:

@@ -1,4 +1,4 @@
-"""Segments from the posteriors of the lane's own classifier."""
+"""Detector of segments in the posteriors of the lane's classifier."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -6,7 +6,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.audio.segmenter import Segmenter, SegmenterRules
+from neurovocal.engine.audio.segmenter import (
+    Segmenter,
+    SegmenterOptions,
+    duration_problems,
+    threshold_problems,
+)
 from neurovocal.engine.contracts.bundle import FrontEnd
 from neurovocal.engine.contracts.errors import BundleError, ConfigError, StageError
 from neurovocal.engine.contracts.options import Options
@@ -14,36 +19,26 @@ from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.types import Block, Gap, Mark, Posteriors
 
 
-class NetworkOptions(Options):
-    """Options of the `network` detector."""
+class ThresholdOptions(Options):
+    """Thresholds of the `network` detector, listed before the durations."""
 
     on: float = Field(default=0.6, gt=0, le=1)
     """A sound is a segment when P(not silence) reaches this."""
     off: float = Field(default=0.4, gt=0, le=1)
     """A segment lasts while P(not silence) is at least this."""
-    min_duration_ms: float = Field(default=10.0, ge=0)
-    """Shorter sounds are ignored."""
-    max_duration_ms: float = Field(default=5000.0, gt=0)
-    """A longer sound is closed as truncated and a new segment begins."""
-    gap_fill_ms: float = Field(default=6.0, ge=0)
-    """Sounds that are less than this apart are one segment."""
-    min_silence_ms: float = Field(default=0.0, ge=0)
-    """For so long after a segment no new one begins."""
-    pre_ms: float = Field(default=0.0, ge=0)
-    """Buffer before each segment."""
-    post_ms: float = Field(default=0.0, ge=0)
-    """Buffer after each segment; its offset is told that much later."""
+
+
+class NetworkOptions(SegmenterOptions, ThresholdOptions):
+    """Options of the `network` detector."""
+
     lookback_ms: float = Field(default=10.0, ge=0)
     """How far before P reached `on` an onset may lie."""
-    early: bool = False
-    """Tell onsets before `min_duration_ms` has passed; short sounds are then
-    told, too."""
 
 
 class NetworkDetector:
-    """Segments where the classifier hears something other than silence.
+    """Detector of segments in which the classifier finds no silence.
 
-    The score of frame k is 1 - P(silence). It speaks of the `hop_length` samples
+    The score of frame k is 1 - P(silence). It stands for the `hop_length` samples
     around the frame's centre, ``k * hop_length + frame_length / 2``.
 
     Parameters
@@ -61,21 +56,7 @@ class NetworkDetector:
     def __init__(
         self, options: NetworkOptions, front_end: FrontEnd, silence: int
     ) -> None:
-        def samples(milliseconds: float) -> int:
-            return round(milliseconds * front_end.sample_rate / 1000)
-
-        rules = SegmenterRules(
-            on=options.on,
-            off=options.off,
-            min_duration=samples(options.min_duration_ms),
-            max_duration=max(1, samples(options.max_duration_ms)),
-            gap_fill=samples(options.gap_fill_ms),
-            min_silence=samples(options.min_silence_ms),
-            lookback=samples(options.lookback_ms),
-            pre=samples(options.pre_ms),
-            post=samples(options.post_ms),
-            early=options.early,
-        )
+        rules = options.rules(options.on, options.off, front_end.sample_rate)
         self._hop = front_end.hop_length
         self._frame_length = front_end.frame_length
         self._silence = silence
@@ -85,12 +66,12 @@ class NetworkDetector:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, as if newly built."""
+        """Reset to the state of a new detector."""
         self._segmenter.reset()
-        self._next: int | None = None
+        self._next: int | None = None  # frame after the last one received
 
     def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
-        """Marks known after `item`; a gap closes an open segment as truncated.
+        """Return the marks that `item` completes; a gap truncates an open segment.
 
         Raises
         ------
@@ -113,26 +94,17 @@ class NetworkDetector:
         return self._segmenter.process(item.first, scores)
 
     def flush(self) -> Iterable[Mark]:
-        """End of the stream: an open segment is closed as truncated."""
+        """Return the last mark at the end of the stream, truncating a segment."""
         if self._next is None:
             return []
-        # The end of the last frame is the end of what the classifier has heard.
-        heard = (self._next - 1) * self._hop + self._frame_length
+        stop = (self._next - 1) * self._hop + self._frame_length
         self._next = None
-        return self._segmenter.close(heard)
+        return self._segmenter.close(stop)
 
 
 def _problems(options: NetworkOptions, context: BuildContext) -> Iterable[str]:
-    if options.off > options.on:
-        yield (
-            f"off ({options.off:g}) is above on ({options.on:g}): a segment would "
-            "end before it begins"
-        )
-    if options.max_duration_ms < options.min_duration_ms:
-        yield (
-            f"max_duration_ms ({options.max_duration_ms:g}) is below "
-            f"min_duration_ms ({options.min_duration_ms:g})"
-        )
+    yield from threshold_problems("on", options.on, options.off)
+    yield from duration_problems(options.min_duration_ms, options.max_duration_ms)
 
 
 def _build(options: NetworkOptions, context: BuildContext) -> NetworkDetector:

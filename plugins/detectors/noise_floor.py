@@ -1,4 +1,4 @@
-"""Running quantiles of a level, and levels relative to them."""
+"""Running quantile of a level (the noise floor), and levels divided by it."""
 
 import math
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 
 LOWEST_DB, HIGHEST_DB, STEP_DB = -140.0, 10.0, 0.25
 
-# Levels below this are digital silence: no room and no preamplifier is so quiet.
+# A level below this is digital silence: rooms and preamplifiers are noisier.
 DIGITAL_SILENCE = 10.0 ** (LOWEST_DB / 10)
-# A sound card that begins with zeros and then delivers something steady: below
-# this level it is taken for the background, above for a sound.
+# A sound card may begin with zeros and then deliver a steady level: below this
+# one it is taken for the background, above for a sound.
 LOUDEST_BACKGROUND = 10.0 ** (-40.0 / 10)
 
 
 class RunningQuantile:
-    """Quantile of the levels heard lately, under exponential forgetting.
+    """Quantile of recent levels, with exponential forgetting.
 
     A vocalizing animal raises the mean level but leaves gaps between sounds, and
-    a low quantile stays in them: it falls as soon as `quantile` of the memory is
-    quieter and rises only when all but that share is louder.
+    a low quantile follows these gaps: it falls as soon as `quantile` of the memory
+    is quieter and rises only when all but that share is louder.
 
     Parameters
     ----------
@@ -46,15 +46,15 @@ class RunningQuantile:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every level."""
+        """Forget all levels."""
         self._counts = np.zeros(self._n_bins)
         self.value = self._least
 
-    def learn(self, levels: NDArray[np.float64]) -> None:
-        """Take levels (mean squares, float64[n]) into account.
+    def update(self, levels: NDArray[np.float64]) -> None:
+        """Add levels (mean squares, float64[n]) to the histogram and update `value`.
 
-        What is remembered depends on how levels are grouped into calls: call it
-        on a grid of the stream.
+        The forgetting depends on how levels are grouped into calls: call it on a
+        grid of the stream.
         """
         if len(levels) == 0:
             return
@@ -73,22 +73,22 @@ class RunningQuantile:
 class RelativeLevel:
     """Levels divided by the running quantile of the levels before them.
 
-    At first nothing is known to compare with: `settle` levels are held back and
-    then divided by their own quantile. From then on the quantile is renewed at
-    the multiples of `every` of the stream's grid, and nothing is held back.
+    The first `settle` levels are held back and then divided by their own quantile.
+    From then on the quantile is updated at the multiples of `every` of the stream's
+    grid, and nothing is held back.
 
-    Digital silence says nothing about a background: that before the first sound
-    is passed over, and where the held levels had none, later silence (a card that
-    drops out) is not learned. Where they had some, it *is* the background.
+    Digital silence before the first sound is left out of the quantile. If none of
+    the levels held back is digital silence, later silence (a card that drops out) is
+    left out, too; otherwise silence is the background.
 
     Parameters
     ----------
     reference : RunningQuantile
-        What levels are compared with.
+        Quantile that levels are divided by.
     settle : int
-        Levels that are held back at first, at least 1.
+        Number of levels that are held back at first, at least 1.
     every : int
-        Levels between renewals of the reference.
+        Number of levels between updates of the reference.
     """
 
     def __init__(self, reference: RunningQuantile, settle: int, every: int) -> None:
@@ -98,71 +98,71 @@ class RelativeLevel:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget all levels."""
         self._reference.reset()
-        self._fresh: list[NDArray[np.float64]] = []  # not yet in the reference
+        self._pending: list[NDArray[np.float64]] = []  # not in the reference yet
         self._n_held = 0
         self._first_held = 0
-        self._began_silent = False
-        self._noisy = False  # there is a background that is not digital silence
+        self._starts_silent = False
+        self._has_noise = False  # the background is not digital silence
         self.settled = False
 
     def push(
         self, first: int, levels: NDArray[np.float64]
     ) -> list[tuple[int, NDArray[np.float64]]]:
-        """Pieces ``(first, ratios)`` that become known with these levels."""
-        pieces: list[tuple[int, NDArray[np.float64]]] = []
+        """Return the ratios ``(first, float64[n])`` that these levels complete."""
+        ratios: list[tuple[int, NDArray[np.float64]]] = []
         if not self.settled and self._n_held == 0:
-            silent = _leading_silence(levels)
-            if silent:
-                self._began_silent = True
-                pieces.append((first, np.zeros(silent)))
-                first, levels = first + silent, levels[silent:]
+            n_silent = _leading_silence(levels)
+            if n_silent:
+                self._starts_silent = True
+                ratios.append((first, np.zeros(n_silent)))
+                first, levels = first + n_silent, levels[n_silent:]
         if not self.settled and len(levels):
             if self._n_held == 0:
                 self._first_held = first
             held = levels[: self._settle - self._n_held]
-            self._fresh.append(held)
+            self._pending.append(held)
             self._n_held += len(held)
             if self._n_held == self._settle:
-                pieces += self._release()
+                ratios += self._release()
             first, levels = first + len(held), levels[len(held) :]
         while len(levels):
             part = levels[: self._every - first % self._every]
-            pieces.append((first, part / self._reference.value))
-            self._fresh.append(part)
+            ratios.append((first, part / self._reference.value))
+            self._pending.append(part)
             first, levels = first + len(part), levels[len(part) :]
             if first % self._every == 0:
-                self._learn()
-        return pieces
+                self._update()
+        return ratios
 
     def interrupt(self) -> list[tuple[int, NDArray[np.float64]]]:
-        """No more levels for now: what is still held back, judged by itself."""
-        pieces = [] if self.settled else self._release()
-        self._learn()
-        return pieces
+        """Return the ratios of levels still held back, before a gap or the end."""
+        ratios = [] if self.settled else self._release()
+        self._update()
+        return ratios
 
     def _release(self) -> list[tuple[int, NDArray[np.float64]]]:
-        if not self._fresh:
+        if not self._pending:
             return []
-        held = np.concatenate(self._fresh)
-        self._noisy = bool((held >= DIGITAL_SILENCE).all())
-        if self._noisy and self._began_silent:
-            self._fresh.append(np.full(self._settle, LOUDEST_BACKGROUND))
-        self._learn()
+        held = np.concatenate(self._pending)
+        self._has_noise = bool((held >= DIGITAL_SILENCE).all())
+        if self._has_noise and self._starts_silent:
+            self._pending.append(np.full(self._settle, LOUDEST_BACKGROUND))
+        self._update()
         self.settled = True
         return [(self._first_held, held / self._reference.value)]
 
-    def _learn(self) -> None:
-        if self._fresh:
-            levels = np.concatenate(self._fresh)
-            if self._noisy:
+    def _update(self) -> None:
+        if self._pending:
+            levels = np.concatenate(self._pending)
+            if self._has_noise:
                 levels = levels[levels >= DIGITAL_SILENCE]
-            self._reference.learn(levels)
-            self._fresh = []
+            self._reference.update(levels)
+            self._pending = []
 
 
 def _leading_silence(levels: NDArray[np.float64]) -> int:
-    """How many levels come before the first that is not digital silence."""
+    """Count the levels before the first one that is not digital silence."""
     sounding = np.flatnonzero(levels >= DIGITAL_SILENCE)
     return int(sounding[0]) if len(sounding) else len(levels)

@@ -1,4 +1,4 @@
-"""Runs of a smoothed waveform above a percentile of itself."""
+"""Detector of runs in which the smoothed waveform exceeds a percentile of itself."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -6,7 +6,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.audio.segmenter import Segmenter, SegmenterRules
+from neurovocal.engine.audio.segmenter import (
+    Segmenter,
+    SegmenterRules,
+    duration_problems,
+    to_samples,
+)
 from neurovocal.engine.contracts.errors import ConfigError, StageError
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.types import (
@@ -21,24 +26,23 @@ from neurovocal.plugins.detectors.noise_floor import RelativeLevel, RunningQuant
 from neurovocal.plugins.detectors.percentile_method import (
     PercentileOptions,
     percentile_segments,
-    to_samples,
 )
 
 __all__ = ["PercentileOptions", "percentile_segments", "plugin"]
 
-LEARN_EVERY_S = 0.064
+UPDATE_EVERY_S = 0.064  # running scope: between two updates of the threshold
 LEAST_THRESHOLD_DB = -120.0  # running scope: below any 16-bit signal
 
 
 class FilePercentileDetector:
-    """The whole-file method: audio is collected, the end or a gap answers.
+    """Percentile method on a whole recording: buffers audio up to a gap or the end.
 
     Parameters
     ----------
     options : PercentileOptions
         Percentile and durations.
     sample_rate : int
-        Hz.
+        Rate of the samples in Hz.
     """
 
     consumes: Literal["samples", "posteriors"] = "samples"
@@ -50,12 +54,12 @@ class FilePercentileDetector:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, as if newly built."""
+        """Reset to the state of a new detector."""
         self._segment = 0
         self._clear()
 
     def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
-        """Collect a block; a gap ends what was collected.
+        """Buffer a block; at a gap return the marks of the buffered audio.
 
         Raises
         ------
@@ -79,7 +83,7 @@ class FilePercentileDetector:
         return ()
 
     def flush(self) -> Iterable[Mark]:
-        """Segments of all that was collected."""
+        """Return the marks of the buffered audio."""
         if not self._parts:
             return []
         samples = np.concatenate(self._parts)
@@ -89,7 +93,7 @@ class FilePercentileDetector:
         for onset, offset, score in percentile_segments(
             samples, self._rate, self._options
         ):
-            # One that touches the end may have lasted longer.
+            # A segment at the end of the audio may have lasted longer.
             truncated = offset == len(samples)
             marks.append(Onset(self._segment, start + onset, score))
             marks.append(
@@ -105,17 +109,17 @@ class FilePercentileDetector:
 
 
 class RunningPercentileDetector:
-    """The same method with a running percentile: answers while audio comes.
+    """Percentile method with a running percentile, for a stream without an end.
 
-    The percentile is that of the samples heard lately (exponential forgetting
-    with time constant `memory_s`), renewed every 64 ms.
+    The percentile is that of recent samples (exponential forgetting with time
+    constant `memory_s`), updated every 64 ms.
 
     Parameters
     ----------
     options : PercentileOptions
-        Percentile, durations, memory.
+        Percentile, durations and memory.
     sample_rate : int
-        Hz.
+        Rate of the samples in Hz.
     """
 
     consumes: Literal["samples", "posteriors"] = "samples"
@@ -136,60 +140,60 @@ class RunningPercentileDetector:
             pre=buffer,
             post=buffer,
         )
-        # Powers, because the quantile's grid is one of powers.
+        # `RunningQuantile` takes powers: levels are squared.
         threshold = RunningQuantile(
             options.percentile / 100, self._memory, 10 ** (LEAST_THRESHOLD_DB / 10)
         )
-        every = max(1, round(LEARN_EVERY_S * sample_rate))
+        every = max(1, round(UPDATE_EVERY_S * sample_rate))
         self._relative = RelativeLevel(threshold, settle, every)
         self._segmenter = Segmenter(rules, hop_length=1)
         self.latency = max(settle, rules.latency) + self._after + 1
-        self._heard: int | None = None  # end of the audio so far
+        self._stop: int | None = None  # sample after the last one received
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, as if newly built."""
+        """Reset to the state of a new detector."""
         self._segmenter.reset()
         self._relative.reset()
         self._begin(None)
 
     def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
-        """Marks known after `item`; a gap closes an open segment as truncated."""
+        """Return the marks that `item` completes; a gap truncates an open segment."""
         if isinstance(item, Gap):
-            marks = self._end()
+            marks = self._finish()
             if not 0 < item.stop - item.start <= self._memory:
                 self._relative.reset()
             return marks
         assert isinstance(item, Block)
-        if self._heard is None:
+        if self._stop is None:
             self._begin(item.start)
             self._segmenter.begin(item.start)
-        self._heard = item.stop
-        return self._hear(np.abs(item.samples[:, 0], dtype=np.float64))
+        self._stop = item.stop
+        return self._push(np.abs(item.samples[:, 0], dtype=np.float64))
 
     def flush(self) -> Iterable[Mark]:
-        """End of the stream: an open segment is closed as truncated."""
-        marks = self._end()
+        """Return the last marks at the end of the stream, truncating a segment."""
+        marks = self._finish()
         self._relative.reset()
         return marks
 
     def _begin(self, start: int | None) -> None:
-        self._heard = start
-        self._next = start or 0  # sample that the next smoothed value speaks of
+        self._stop = start
+        self._next = start or 0  # sample of the next smoothed value
         # Running sums up to each of the last `width` samples, zeros before.
         self._sums = np.zeros(self._before + 1)
 
-    def _end(self) -> list[Mark]:
-        if self._heard is None:
+    def _finish(self) -> list[Mark]:
+        if self._stop is None:
             return []
-        marks = self._hear(np.zeros(self._after))
+        marks = self._push(np.zeros(self._after))
         for first, ratios in self._relative.interrupt():
             marks += self._segmenter.process(first, ratios)
-        marks += self._segmenter.close(self._heard)
+        marks += self._segmenter.close(self._stop)
         self._begin(None)
         return marks
 
-    def _hear(self, rectified: NDArray[np.float64]) -> list[Mark]:
+    def _push(self, rectified: NDArray[np.float64]) -> list[Mark]:
         marks: list[Mark] = []
         for first, ratios in self._relative.push(*self._smooth(rectified)):
             marks += self._segmenter.process(first, ratios)
@@ -198,7 +202,11 @@ class RunningPercentileDetector:
     def _smooth(
         self, rectified: NDArray[np.float64]
     ) -> tuple[int, NDArray[np.float64]]:
-        """Squared moving average; the same additions for any cutting."""
+        """Return the squared moving average, float64[n], and the sample of its first.
+
+        Running sums are added in one order, so that the values do not depend on how
+        the samples are cut into calls.
+        """
         rectified = rectified.copy()
         if len(rectified):
             rectified[0] += self._sums[-1]
@@ -224,11 +232,7 @@ def _build(
 
 
 def _check(options: PercentileOptions, context: BuildContext) -> Iterable[str]:
-    if options.max_duration_ms < options.min_duration_ms:
-        yield (
-            f"max_duration_ms ({options.max_duration_ms:g}) is below "
-            f"min_duration_ms ({options.min_duration_ms:g})"
-        )
+    return duration_problems(options.min_duration_ms, options.max_duration_ms)
 
 
 plugin = Plugin(

@@ -1,4 +1,4 @@
-"""The percentile method on a whole recording, and its options."""
+"""Percentile method on a whole recording, with its options."""
 
 from typing import Literal
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from neurovocal.engine.audio.segmenter import to_samples
 from neurovocal.engine.contracts.options import Options
 
 
@@ -38,7 +39,7 @@ class PercentileOptions(Options):
 
 
 def smooth(samples: NDArray[np.floating], width: int) -> NDArray[np.float64]:
-    """Centred moving average of the rectified samples, float64[n].
+    """Return the centred moving average of the rectified samples, float64[n].
 
     Value i is the sum of ``|x|`` over ``[i - width // 2, i + (width + 1) // 2)``
     over `width`; beyond both ends there are zeros. Running sums in float64 are
@@ -56,7 +57,7 @@ def percentile_segments(
     sample_rate: int,
     options: PercentileOptions | None = None,
 ) -> list[tuple[int, int, float]]:
-    """Segments of a whole recording.
+    """Find the segments of a whole recording.
 
     1. a = moving average of ``|x|`` over `smooth_ms` (`smooth`);
     2. threshold = the `percentile` of a, interpolated linearly between samples;
@@ -70,14 +71,14 @@ def percentile_segments(
     samples : float[n_samples]
         One channel.
     sample_rate : int
-        Hz.
+        Rate of the samples in Hz.
     options : PercentileOptions, optional
-        Defaults are those of the method's description.
+        By default those of the method's description.
 
     Returns
     -------
     list of (onset, offset, score)
-        In samples; the score is the largest a of the run over the threshold
+        In samples; the score is the largest a of the run divided by the threshold
         (1.0 where the threshold is zero).
 
     Notes
@@ -115,7 +116,7 @@ def percentile_segments(
 def _joined_runs(
     above: NDArray[np.bool_], spacing: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Starts and stops of the runs of True that are `spacing` or more apart."""
+    """Return starts and stops of runs of True, joining those closer than `spacing`."""
     padded = np.concatenate(([False], above, [False]))
     edges = np.flatnonzero(padded[1:] != padded[:-1])
     starts, stops = edges[::2], edges[1::2]
@@ -126,8 +127,3 @@ def _joined_runs(
         starts[np.concatenate(([True], apart))],
         stops[np.concatenate((apart, [True]))],
     )
-
-
-def to_samples(milliseconds: float, sample_rate: int) -> int:
-    """Milliseconds as samples, rounded."""
-    return round(milliseconds * sample_rate / 1000)
