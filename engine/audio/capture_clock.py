@@ -55,7 +55,7 @@ class CaptureClock:
         at, at_ns = self._anchor
         return at_ns + (sample - at) * NS // self.sample_rate
 
-    def heard_ns(self, sample: int) -> int | None:
+    def captured_ns(self, sample: int) -> int | None:
         """Monotonic time at which `sample` was captured; None before any was."""
         return None if self._anchor is None else self.expected_ns(sample)
 

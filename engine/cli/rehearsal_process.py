@@ -59,7 +59,7 @@ def main(config: str, base: str) -> int:
     set_up_logging(False, LogLevel.WARNING, LogFormat.TEXT)
     try:
         checked, located = load_config(config)
-        plan = plan_of_parts(checked, located, Path(base), acting=False)
+        plan = plan_of_parts(checked, located, Path(base), dry_run=True)
         return run_plan(plan, Teller(plan.context.run)).exit_code
     except NeurovocalError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

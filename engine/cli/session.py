@@ -67,11 +67,11 @@ def plan_of(config: Config, located: Located) -> Plan:
 
 
 def plan_of_parts(
-    config: Config, located: Located, base: Path, *, acting: bool = True
+    config: Config, located: Located, base: Path, *, dry_run: bool = False
 ) -> Plan:
     """Same, with the folder that relative input paths start from.
 
-    Where a recorded run is only computed again, it is not `acting`.
+    `dry_run`: a recorded run is computed a second time, and its sinks do not act.
     """
     # The comment lets `replay` find recordings that the configuration names.
     kept = without_credentials(located.data)
@@ -80,7 +80,7 @@ def plan_of_parts(
         clock=SystemClock(),
         run=new_run_name(),
         base=base,
-        acting=acting,
+        dry_run=dry_run,
         config_text=origin + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True),
     )
     return make_plan(config, located, Registry(), context)

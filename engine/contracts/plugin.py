@@ -62,15 +62,15 @@ class BuildContext:
         The whole configuration, for sinks that keep a record of it.
     keys : Path, optional
         Folder of the engine's keys: every socket asks for one.
-    acting : bool
-        False where a recorded run is only computed again: a sink that watches lanes
-        then acquires nothing and acts on nothing.
-    again : bool
-        True where a sink takes the place of one of this run that hangs: what that one
-        wrote must stay.
-    heard_once : bool
-        True where no run hears the same audio again, and what an earlier run wrote
-        must stay.
+    dry_run : bool
+        True where a recorded run is computed a second time (``neurovocal replay``):
+        a sink with a watcher must not open devices, sockets or files, nor act.
+    replaces_failed : bool
+        True where a sink takes the place of a sink of the same run that hangs: files
+        that the former has written must stay.
+    unrepeatable : bool
+        True where no later run gets the same audio (a live source): files that an
+        earlier run has written must stay.
     """
 
     clock: "Clock"
@@ -87,9 +87,9 @@ class BuildContext:
     models: tuple[str, ...] = ()
     config_text: str = ""
     keys: Path | None = None
-    acting: bool = True
-    again: bool = False
-    heard_once: bool = False
+    dry_run: bool = False
+    replaces_failed: bool = False
+    unrepeatable: bool = False
 
     def path(self, name: str | Path) -> Path:
         """`name` as found from the working folder or else from `base`."""

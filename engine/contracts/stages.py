@@ -102,7 +102,7 @@ class CaptureTimed(Protocol):
     of one that the arrival of blocks tells.
     """
 
-    def heard_ns(self, sample: int, /) -> int | None:
+    def captured_ns(self, sample: int, /) -> int | None:
         """Monotonic time at which a sample was captured; None while unknown.
 
         Parameters
@@ -118,14 +118,14 @@ class ResumableSource(Protocol):
     """What a source has besides that is not live, but hears nothing a second time."""
 
     @property
-    def remembers(self) -> bool:
+    def resumes(self) -> bool:
         """Whether the next run begins behind what this one has read."""
         ...
 
 
-def is_heard_once(source: Source) -> bool:
+def is_unrepeatable(source: Source) -> bool:
     """Whether what comes of a source's audio cannot be computed again from it."""
-    return source.live or (isinstance(source, ResumableSource) and source.remembers)
+    return source.live or (isinstance(source, ResumableSource) and source.resumes)
 
 
 class Features(Protocol):
@@ -259,7 +259,7 @@ class Controllable(Protocol):
         """
         ...
 
-    def obey(self, command: str, prepared: Any, /) -> None:
+    def apply(self, command: str, prepared: Any, /) -> None:
         """Take over what `prepare` returned, between two items; at once."""
         ...
 
@@ -342,7 +342,7 @@ class ModelCommand:
 
     Parameters
     ----------
-    command : str
+    name : str
         Such as ``set``.
     model : str
         Plugin name or place in the configuration's list; empty: of no model.
@@ -350,7 +350,7 @@ class ModelCommand:
         JSON values.
     """
 
-    command: str
+    name: str
     model: str
     arguments: Mapping[str, Any]
 
@@ -360,4 +360,176 @@ class RecordedCommand(NamedTuple):
 
     stream: str
     sample: int
-    wish: ModelCommand
+    command: ModelCommand
+
+
+# Optional abilities: a plugin that has the members has the ability. The engine asks by
+# `isinstance`; nothing has to be inherited or registered.
+
+
+@runtime_checkable
+class ReportsNotices(Protocol):
+    """Source with remarks for the user, such as channels that are not used.
+
+    Attributes
+    ----------
+    notices : list of str
+        Sentences, appended in the order in which they arise and cleared only in `open`.
+        New ones are logged after each `open` and `read`, on the lane's thread.
+    """
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences that have been appended since `open`."""
+        ...
+
+
+@runtime_checkable
+class ReportsFailures(Protocol):
+    """Source that goes on after an item that it could not read.
+
+    Attributes
+    ----------
+    failures : list of str
+        One sentence per item. Read once, after the lane has ended, from the thread
+        that runs the engine; the exit code says that there were some.
+    """
+
+    @property
+    def failures(self) -> list[str]:
+        """One sentence per recording that could not be read, wholly or in part."""
+        ...
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """Source or sink with more to show in ``neurovocal check`` than its name."""
+
+    def describe(self) -> Iterable[str]:
+        """Lines that describe what a run would do.
+
+        Called once on the main thread, on a stage that has been built and is never
+        opened; it must not touch a device or a port.
+        """
+        ...
+
+
+@runtime_checkable
+class KnowsStart(Protocol):
+    """Source that knows the time of day at which its recordings began."""
+
+    def starts(self) -> Iterable[str]:
+        """Lines that name each recording and its start, for ``neurovocal label``.
+
+        Called once on the main thread, after the lane has ended.
+        """
+        ...
+
+
+@runtime_checkable
+class ReportsProgress(Protocol):
+    """Source that knows how much of its audio has been read.
+
+    Attributes
+    ----------
+    progress : tuple of (int, int or None)
+        Samples read so far, and in all; None where the total is unknown or endless.
+        Read by the display's thread at any moment while the lane's thread reads audio.
+    """
+
+    @property
+    def progress(self) -> tuple[int, int | None]:
+        """Samples read so far, and in all (None: unknown)."""
+        ...
+
+
+@runtime_checkable
+class ReportsStats(Protocol):
+    """Sink with counters of its own."""
+
+    def stats(self) -> dict[str, object]:
+        """Counters as JSON values, by name.
+
+        Called about once a second from a lane's thread while `write` runs on the
+        sink's own; it must not block. The counters stand beside those of the sink's
+        queues in the ``stats`` message.
+        """
+        ...
+
+
+@runtime_checkable
+class ReportsTrouble(Protocol):
+    """Sink that can go on without a part of its work, such as on a full disk.
+
+    Attributes
+    ----------
+    trouble : str or None
+        Why it is incomplete at this moment; None: it is not. Read about once a
+        second from a lane's thread; a change is published as a `Health` event.
+    """
+
+    @property
+    def trouble(self) -> str | None:
+        """One sentence, or None."""
+        ...
+
+
+@runtime_checkable
+class SelectsKinds(Protocol):
+    """Sink that does not take the default selection of event kinds.
+
+    Attributes
+    ----------
+    wants : frozenset of str
+        Kinds of events that `write` takes where the configuration does not list
+        any. Read once, on the main thread, after the sink has been built.
+    """
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """Kinds of events, as in `KINDS`."""
+        ...
+
+
+@runtime_checkable
+class RunAware(Protocol):
+    """Sink that writes the name of the run beside each message.
+
+    Attributes
+    ----------
+    run : str
+        The run that the next message belongs to. Assigned before `write`, from the
+        same thread, where messages of several runs are exported from a journal.
+    """
+
+    run: str
+
+
+@runtime_checkable
+class Advances(Protocol):
+    """Model that goes on without audio, such as with a song that it generates."""
+
+    def advance(self, position: int, /) -> Iterable[Event]:
+        """Events up to `position`, where a live stream would be by now, in samples.
+
+        Called on the lane's thread, between two calls of `process`, when a live source
+        has delivered nothing for a while.
+        """
+        ...
+
+
+@runtime_checkable
+class CausesCommands(Protocol):
+    """Watcher whose triggers set options of a model.
+
+    Attributes
+    ----------
+    command : ModelCommand or None
+        What a trigger that acts will set; None: nothing. Read once, before the first
+        audio, to find out whether it can be carried out.
+    """
+
+    @property
+    def command(self) -> "ModelCommand | None":
+        """The command that a trigger will cause, or None."""
+        ...

@@ -34,7 +34,7 @@ class OffRateSource(FaultySource[LastingT]):
         self._resampler = None
         self._from = self._to = 0
 
-    def _heard_ns(self, sample: int) -> int | None:
+    def _captured_ns(self, sample: int) -> int | None:
         if sample > self._from:
             there, here = self._rates()
             stop = self._from + scaled(self._to - self._from, there, here)
@@ -43,7 +43,7 @@ class OffRateSource(FaultySource[LastingT]):
             if self._active:  # it goes on like this
                 within, beyond = scaled(sample - self._from, here, there), 0
             sample = self._from + within + beyond
-        return super()._heard_ns(sample)
+        return super()._captured_ns(sample)
 
     def _strike(self) -> None:
         super()._strike()

@@ -69,7 +69,7 @@ class FaultySource(Generic[FaultT]):
         self._ready: deque[SourceItem | Callable[[], None]] = deque()
         self._end: Exception | None = None
         if isinstance(source, CaptureTimed):
-            self.heard_ns = self._heard_ns
+            self.captured_ns = self._captured_ns
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else the source has: notices, failures, counts."""
@@ -145,10 +145,10 @@ class FaultySource(Generic[FaultT]):
         """An item outside the fault, at its place in what is given out."""
         return item
 
-    def _heard_ns(self, sample: int) -> int | None:
-        """As `CaptureTimed.heard_ns`, of what is given out."""
+    def _captured_ns(self, sample: int) -> int | None:
+        """As `CaptureTimed.captured_ns`, of what is given out."""
         assert isinstance(self._source, CaptureTimed)
-        return self._source.heard_ns(sample)
+        return self._source.captured_ns(sample)
 
     # ---- where in the audio it is ----------------------------------------------------
 
@@ -377,8 +377,8 @@ class StalledSource(SilencedSource[Stall]):
         self._silent = self._skipped = 0
         super().open()
 
-    def _heard_ns(self, sample: int) -> int | None:
-        return super()._heard_ns(sample + self._skipped)
+    def _captured_ns(self, sample: int) -> int | None:
+        return super()._captured_ns(sample + self._skipped)
 
     def _placed(self, item: Block | Gap | Anchor) -> SourceItem:
         return moved(item, -self._skipped) if self._skipped else item

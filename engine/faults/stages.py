@@ -137,9 +137,9 @@ class FaultyModel(FaultyStage):
         """As the stage's."""
         return self._stage.prepare(command, arguments)
 
-    def obey(self, command: str, prepared: Any, /) -> None:
+    def apply(self, command: str, prepared: Any, /) -> None:
         """As the stage's."""
-        self._stage.obey(command, prepared)
+        self._stage.apply(command, prepared)
 
 
 class FaultySink:

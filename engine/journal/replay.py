@@ -103,10 +103,10 @@ def recalled(recorded: Iterable[Recorded]) -> Iterator[RecordedCommand]:
         if event.kind == "control":
             header = json.loads(event.header)
             if header["command"] not in _NOT_AGAIN:
-                wish = ModelCommand(
+                command = ModelCommand(
                     header["command"], header["model"], header["arguments"]
                 )
-                yield RecordedCommand(header["stream"], header["sample"], wish)
+                yield RecordedCommand(header["stream"], header["sample"], command)
 
 
 def _tells_of_a_stall(event: Recorded) -> bool:

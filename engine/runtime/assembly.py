@@ -53,11 +53,13 @@ def _privacy(plan: Plan) -> PrivacyConfig | None:
 def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker:
     """A sink of the configuration behind its queues."""
 
-    def build(*, again: bool) -> Sink:
-        built: Sink = plan.stage.build(replace(context, again=again))
+    def build(*, replaces_failed: bool) -> Sink:
+        built: Sink = plan.stage.build(
+            replace(context, replaces_failed=replaces_failed)
+        )
         return built
 
-    sink = build(again=False)
+    sink = build(replaces_failed=False)
     asked = plan.config.events
     wants = frozenset(asked) if asked is not None else _wants(sink)
     queue = plan.config.queue
@@ -66,7 +68,7 @@ def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker
         queue.when_full or ("drop_oldest" if live else "block"),
     )
     on_error = plan.config.on_error or ("restart" if live else "fail")
-    rebuild = partial(build, again=True)
+    rebuild = partial(build, replaces_failed=True)
     return SinkWorker(
         plan.stage.name, sink, wants, mailbox, on_error, context.clock, rebuild
     )

@@ -14,7 +14,7 @@ from neurovocal.engine.contracts.stages import (
     RecordedCommand,
     Sink,
     Source,
-    is_heard_once,
+    is_unrepeatable,
 )
 from neurovocal.engine.contracts.types import StreamInfo
 from neurovocal.engine.faults.injection import injection_of
@@ -104,8 +104,8 @@ class Runner:
             lane.source.build(lane_context(plan, lane)) for lane in plan.lanes
         ]
         live = any(source.live for source in self._sources)
-        once = any(map(is_heard_once, self._sources))
-        context = replace(plan.context, heard_once=once)
+        once = any(map(is_unrepeatable, self._sources))
+        context = replace(plan.context, unrepeatable=once)
         shared = [sink_worker(sink, context, live) for sink in plan.sinks]
         shared += [observer_worker(sink, self._clock, live) for sink in observers]
         self.sinks: list[SinkWorker] = list(shared)
@@ -129,7 +129,7 @@ class Runner:
         )
         numbers = SequenceNumbers()
         for lane, source in zip(plan.lanes, self._sources, strict=True):
-            context = replace(plan.context, heard_once=is_heard_once(source))
+            context = replace(plan.context, unrepeatable=is_unrepeatable(source))
             own = [sink_worker(sink, context, source.live) for sink in lane.sinks]
             self.sinks += own
             dispatcher = Publisher([*shared, *own], numbers)

@@ -210,7 +210,8 @@ class _Track:
 
 def _build(options: RecordingOptions, context: BuildContext) -> RecordingSink:
     return RecordingSink(
-        Path(options.path).expanduser(), keeps=context.again or context.heard_once
+        Path(options.path).expanduser(),
+        keeps=context.replaces_failed or context.unrepeatable,
     )
 
 

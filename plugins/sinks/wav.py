@@ -115,7 +115,8 @@ def _add(file: FloatWave, start: int, samples: Float32) -> None:
 
 def _build(options: WavOptions, context: BuildContext) -> WavSink:
     return WavSink(
-        Path(options.path).expanduser(), keeps=context.again or context.heard_once
+        Path(options.path).expanduser(),
+        keeps=context.replaces_failed or context.unrepeatable,
     )
 
 

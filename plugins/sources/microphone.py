@@ -92,9 +92,11 @@ class MicrophoneSource:
         """Where every sample went; None before the first `open`."""
         return None if self._intake is None else self._intake.ring.counts
 
-    def heard_ns(self, sample: int) -> int | None:
+    def captured_ns(self, sample: int) -> int | None:
         """Monotonic time at which a sample was captured; None before the first."""
-        return None if self._intake is None else self._intake.capture.heard_ns(sample)
+        return (
+            None if self._intake is None else self._intake.capture.captured_ns(sample)
+        )
 
     def open(self) -> None:
         """Find the device, open it and start to listen.

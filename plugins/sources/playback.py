@@ -223,9 +223,11 @@ class PlaybackSource:
         """See the class."""
         return 0.0 if self._player is None else self._player.latest_ms
 
-    def heard_ns(self, sample: int) -> int | None:
+    def captured_ns(self, sample: int) -> int | None:
         """Monotonic time at which a sample was played; None before the first."""
-        return None if self._intake is None else self._intake.capture.heard_ns(sample)
+        return (
+            None if self._intake is None else self._intake.capture.captured_ns(sample)
+        )
 
     def open(self) -> None:
         """Read the recording's header and play from where it is by now.

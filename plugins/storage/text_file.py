@@ -23,9 +23,9 @@ Existing: TypeAlias = Literal["replace", "append", "set aside"]
 
 def on_existing(context: BuildContext, *, append: bool = False) -> Existing:
     """What becomes of the file: what cannot be had again must stay."""
-    if append or context.again:
+    if append or context.replaces_failed:
         return "append"
-    return "set aside" if context.heard_once else "replace"
+    return "set aside" if context.unrepeatable else "replace"
 
 
 def output_problems(path: str) -> Iterator[str]:

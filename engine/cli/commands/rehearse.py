@@ -100,7 +100,7 @@ def rehearse(
 
 
 def _plan_of(located: Located, base: Path) -> Plan:
-    return plan_of_parts(parse_config(located), located, base, acting=False)
+    return plan_of_parts(parse_config(located), located, base, dry_run=True)
 
 
 @contextmanager

@@ -48,10 +48,10 @@ def replay(
     located = parse_located(
         yaml.safe_dump(_again(data, base, block_length), sort_keys=False), str(journal)
     )
-    plan = plan_of_parts(parse_config(located), located, base, acting=False)
+    plan = plan_of_parts(parse_config(located), located, base, dry_run=True)
     commands = list(recalled(read_events(journal, record.run)))
     for each in commands:
-        if each.wish.command == "swap":
+        if each.command.name == "swap":
             raise ConfigError(
                 f"the run swapped its configuration at sample {each.sample} of "
                 f"'{each.stream}': the journal holds only the one it began with, so "

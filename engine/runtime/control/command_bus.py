@@ -80,10 +80,10 @@ class CommandBus:
             return {**head, "ok": False, "error": sentence}
         return {**head, "command": wanted.command, **answer}
 
-    def recall(self, wish: ModelCommand, channel: Channel) -> PendingCommand:
+    def recall(self, command: ModelCommand, channel: Channel) -> PendingCommand:
         """Prepare the order of a recorded command anew, for one channel."""
-        act = self._prepared(wish, channel)
-        return PendingCommand(wish, [(channel.lane, act)])
+        act = self._prepared(command, channel)
+        return PendingCommand(command, [(channel.lane, act)])
 
     def _answer(self, request: Request) -> Reply:
         workers = self._addressed(request.lane)
@@ -100,10 +100,13 @@ class CommandBus:
                 return {"applied": self._send(workers, ModelCommand("stop", "", {}))}
             finally:
                 self._stop()  # a lane that does not answer ends, too
-        wish = ModelCommand(
+        command = ModelCommand(
             request.command, _model_of(request, workers), request.arguments
         )
-        return {"applied": self._send(workers, wish), **self._options(workers, wish)}
+        return {
+            "applied": self._send(workers, command),
+            **self._options(workers, command),
+        }
 
     def _swap(self, request: Request) -> Reply:
         if self._swapper is None:
@@ -124,14 +127,14 @@ class CommandBus:
             raise CommandError(f"there is no lane '{name}' (there is: {known})")
         return found
 
-    def _send(self, workers: Sequence[LaneWorker], wish: ModelCommand) -> list[Any]:
+    def _send(self, workers: Sequence[LaneWorker], command: ModelCommand) -> list[Any]:
         """Prepare everything, then hand it out: what can fail comes first."""
         orders = []
         for worker in workers:
             if worker.finished.is_set():
                 raise CommandError(f"lane '{worker.name}' has ended")
-            acts = [(c.lane, self._prepared(wish, c)) for c in worker.channels]
-            orders.append(PendingCommand(wish, acts))
+            acts = [(c.lane, self._prepared(command, c)) for c in worker.channels]
+            orders.append(PendingCommand(command, acts))
         for worker, order in zip(workers, orders, strict=True):
             worker.inbox.put(order)
         answers: list[Any] = []
@@ -148,19 +151,19 @@ class CommandBus:
             raise CommandError("; ".join(refused))
         return answers
 
-    def _prepared(self, wish: ModelCommand, channel: Channel) -> Act:
-        if wish.command == "stop":
+    def _prepared(self, command: ModelCommand, channel: Channel) -> Act:
+        if command.name == "stop":
             return lambda channel: None
-        stage = _stage_of(channel, wish.model)
-        if wish.command == "set":
-            arguments: Options = _merged(stage, wish)
+        stage = _stage_of(channel, command.model)
+        if command.name == "set":
+            arguments: Options = _merged(stage, command)
         else:
-            form = stage.commands.get(wish.command)
+            form = stage.commands.get(command.name)
             if form is None:
-                raise CommandError(_unknown_command(wish.command, stage))
-            arguments = checked(form, wish.arguments, f"'{wish.command}'")
-        prepared = stage.prepare(wish.command, arguments)
-        return lambda channel: stage.obey(wish.command, prepared)
+                raise CommandError(_unknown_command(command.name, stage))
+            arguments = checked(form, command.arguments, f"'{command.name}'")
+        prepared = stage.prepare(command.name, arguments)
+        return lambda channel: stage.apply(command.name, prepared)
 
     def _status(self, worker: LaneWorker) -> Reply:
         status: Reply = {"lane": worker.name, "ended": worker.finished.is_set()}
@@ -178,8 +181,8 @@ class CommandBus:
             return {**status, "streams": streams, "models": _models(channels[0])}
         return status
 
-    def _options(self, workers: Sequence[LaneWorker], wish: ModelCommand) -> Reply:
-        stage = _stage_of(_channel_of(workers[0]), wish.model)
+    def _options(self, workers: Sequence[LaneWorker], command: ModelCommand) -> Reply:
+        stage = _stage_of(_channel_of(workers[0]), command.model)
         return {"options": _adjustable(stage)}
 
 
@@ -258,17 +261,17 @@ def _stage_of(channel: Channel, model: str) -> Controllable:
     return found[0].stage
 
 
-def _merged(stage: Controllable, wish: ModelCommand) -> Options:
+def _merged(stage: Controllable, command: ModelCommand) -> Options:
     """The stage's present options with what is to change, checked as a whole."""
-    if not wish.arguments:
+    if not command.arguments:
         raise CommandError(
             f"'set' without arguments changes nothing; it can: {_listed(stage)}"
         )
-    for name in wish.arguments:
+    for name in command.arguments:
         if name not in stage.adjustable:
             raise CommandError(_not_adjustable(name, stage))
     form = type(stage.options)
-    return checked(form, {**stage.options.model_dump(), **wish.arguments}, "'set'")
+    return checked(form, {**stage.options.model_dump(), **command.arguments}, "'set'")
 
 
 def _not_adjustable(name: str, stage: Controllable) -> str:

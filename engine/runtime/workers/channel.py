@@ -46,7 +46,7 @@ def inherit(before: Lane, after: Lane) -> None:
     """What commands have changed stays so in a lane that is built anew."""
     for old, new in zip(before.models, after.models, strict=False):
         if isinstance(old.stage, Controllable) and old.plugin == new.plugin:
-            new.stage.obey("set", new.stage.prepare("set", old.stage.options))
+            new.stage.apply("set", new.stage.prepare("set", old.stage.options))
 
 
 def pieces(item: Block | Gap | Anchor, rate: int) -> Iterator[Block | Gap | Anchor]:

@@ -27,16 +27,16 @@ class PendingCommand:
 
     Parameters
     ----------
-    wish : Wish or None
+    command : Wish or None
         Published where the order is carried out; None: it changes nothing.
     acts : mapping of Lane to callable
         What to do for each channel; called on the lane's thread, quick.
     """
 
     def __init__(
-        self, wish: ModelCommand | None, acts: Iterable[tuple[Lane, Act]]
+        self, command: ModelCommand | None, acts: Iterable[tuple[Lane, Act]]
     ) -> None:
-        self._wish = wish
+        self._command = command
         self._acts = dict(acts)
         self._lock = Lock()
         self._taken = self._dropped = False
@@ -62,12 +62,12 @@ class PendingCommand:
         if act is None:
             raise CommandError("another stream has begun meanwhile: send it again")
         answer = act(channel)
-        if self._wish is None:
+        if self._command is None:
             self._answers.append(answer)
             return
         sample = channel.lane.heard
-        wish = self._wish
-        event = Control(sample, wish.command, wish.model, dict(wish.arguments))
+        command = self._command
+        event = Control(sample, command.name, command.model, dict(command.arguments))
         report(event, channel)
         stream = channel.lane.info.stream
         self._answers.append({"stream": stream, "sample": sample})
@@ -145,7 +145,7 @@ class ReplayedCommands(CommandQueue):
     recalled : iterable of Recalled
         In the order of each stream.
     make : callable
-        ``make(wish, channel)`` prepares the order anew.
+        ``make(command, channel)`` prepares the order anew.
     """
 
     def __init__(
@@ -166,12 +166,12 @@ class ReplayedCommands(CommandQueue):
         for channel in channels:
             waiting = self._waiting.get(channel.lane.info.stream)
             while waiting and waiting[0].sample <= channel.lane.heard:
-                order = self._make(waiting.popleft().wish, channel)
+                order = self._make(waiting.popleft().command, channel)
                 yield order, [channel]
                 order.wait(0.0)  # nobody else would hear of a failure
 
 
-# Makes the order that a wish stands for, or says why it cannot.
+# Makes the order that a command stands for, or says why it cannot.
 Recall: TypeAlias = Callable[[ModelCommand, Channel], PendingCommand]
 log = logging.getLogger("neurovocal")
 
@@ -186,9 +186,9 @@ def rehearse(channels: Sequence[Channel], recall: Recall | None) -> None:
     """
     for channel in channels:
         for watcher in channel.lane.watchers:
-            wish: ModelCommand | None = getattr(watcher.stage, "wish", None)
-            if wish is not None and recall is not None:
-                recall(wish, channel)
+            command: ModelCommand | None = getattr(watcher.stage, "command", None)
+            if command is not None and recall is not None:
+                recall(command, channel)
 
 
 def set_off(trigger: Trigger, channel: Channel, recall: Recall | None) -> Health | None:

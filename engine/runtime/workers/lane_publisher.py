@@ -32,7 +32,7 @@ class LanePublisher:
     clock : Clock
         Measures how late events are.
     recall : callable, optional
-        ``recall(wish, channel)`` prepares what a trigger sets.
+        ``recall(command, channel)`` prepares what a trigger sets.
     """
 
     def __init__(

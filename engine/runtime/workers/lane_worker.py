@@ -78,7 +78,7 @@ class LaneWorker:
     inbox : Inbox, optional
         Commands for this lane; where none can come, it reads less often.
     recall : callable, optional
-        ``recall(wish, channel)`` prepares what a trigger sets.
+        ``recall(command, channel)`` prepares what a trigger sets.
     make_gate : callable
         What stands between the source's audio and the sinks.
     revives : bool

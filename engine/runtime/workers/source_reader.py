@@ -430,7 +430,7 @@ class SourceReader:
 
     def _heard_ns(self, sample: int) -> int | None:
         return (
-            self._source.heard_ns(sample)
+            self._source.captured_ns(sample)
             if isinstance(self._source, CaptureTimed)
             else None
         )

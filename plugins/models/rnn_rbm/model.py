@@ -151,7 +151,7 @@ class RnnRbm:
             raise ConfigError(problems)
         return self._setting(options, self._synthesis.setting)
 
-    def obey(self, command: str, prepared: Setting, /) -> None:
+    def apply(self, command: str, prepared: Setting, /) -> None:
         """Take over new options.
 
         Raises

@@ -45,7 +45,7 @@ class TriggerSink:
 
     def __init__(self, options: TriggerOptions, context: BuildContext) -> None:
         self._name, self._play = options.name, options.play
-        self._run, self._acting = context.run, context.acting
+        self._run, self._dry_run = context.run, context.dry_run
         self._log = None
         if options.log is not None:
             self._log = TextOutput(options.log, existing="append")
@@ -65,7 +65,7 @@ class TriggerSink:
         NeurovocalError
             With one sentence that names file or device.
         """
-        if not self._acting:
+        if self._dry_run:
             return
         if self._player:
             self._player.open()
@@ -83,7 +83,7 @@ class TriggerSink:
         trigger = message.event
         if not isinstance(trigger, Trigger) or trigger.trigger != self._name:
             return
-        if not self._acting:
+        if self._dry_run:
             return
         if trigger.decision != "act":
             self._note(message, trigger.decision)
@@ -212,14 +212,14 @@ def _watch(options: TriggerOptions, context: BuildContext) -> PatternWatcher:
         seed=options.seed,
         streams=options.streams,
     )
-    wish = (
+    command = (
         ModelCommand("set", options.set.model, options.set.arguments)
         if options.set
         else None
     )
     # A detector of posteriors hears of a sample when its last frame is complete.
     latency = context.detector_latency + context.frame_length
-    return PatternWatcher(rules, latency, wish)
+    return PatternWatcher(rules, latency, command)
 
 
 def _resources(options: TriggerOptions) -> frozenset[str]:
@@ -228,7 +228,7 @@ def _resources(options: TriggerOptions) -> frozenset[str]:
 
 
 def _check(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
-    if not context.acting:
+    if context.dry_run:
         return
     if options.log is not None:
         yield from output_problems(options.log)

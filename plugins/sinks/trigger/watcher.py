@@ -63,14 +63,14 @@ class PatternWatcher:
     latency : int
         Samples by which an onset may be known later than it was heard: a silence
         is certain only then.
-    wish : Wish, optional
+    command : Wish, optional
         What is set when it acts.
     """
 
     def __init__(
-        self, rules: Rules, latency: int, wish: ModelCommand | None = None
+        self, rules: Rules, latency: int, command: ModelCommand | None = None
     ) -> None:
-        self.wish = wish
+        self.command = command
         self._rules, self._latency = rules, latency
         self.reset()
 
@@ -214,7 +214,7 @@ class PatternWatcher:
         info: StreamInfo,
     ) -> Trigger:
         newest, match = match[-1], match[-_MOST_TOLD:]
-        arguments: Mapping[str, object] = self.wish.arguments if self.wish else {}
+        arguments: Mapping[str, object] = self.command.arguments if self.command else {}
         return Trigger(
             trigger=self._rules.name,
             sample=sample,
@@ -225,7 +225,7 @@ class PatternWatcher:
             posteriors=tuple(segment.posterior for segment in match),
             status=status,
             decision=self._decide(sample, info),
-            model=self.wish.model if self.wish else "",
+            model=self.command.model if self.command else "",
             arguments=dict(arguments),
         )
 

@@ -90,7 +90,7 @@ class FolderSource:
     """
 
     live = False
-    remembers = True
+    resumes = True
 
     def __init__(self, options: FolderOptions, context: BuildContext) -> None:
         self._options = options

@@ -104,9 +104,11 @@ class PipeSource:
         """Where every sample went; None unless live and opened."""
         return None if self._intake is None else self._intake.ring.counts
 
-    def heard_ns(self, sample: int) -> int | None:
+    def captured_ns(self, sample: int) -> int | None:
         """Monotonic time at which a sample came, by the pace of all; live only."""
-        return None if self._intake is None else self._intake.capture.heard_ns(sample)
+        return (
+            None if self._intake is None else self._intake.capture.captured_ns(sample)
+        )
 
     def open(self) -> None:
         """Start the program, or take standard input.

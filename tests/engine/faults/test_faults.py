@@ -51,7 +51,7 @@ class Device(ScriptedSource):
         self._anchor_at = self._at
         self.notices.append(f"opened at {self._at}")
 
-    def heard_ns(self, sample):
+    def captured_ns(self, sample):
         return (self._began + sample) * NS // RATE
 
     def read(self, timeout):
@@ -60,7 +60,7 @@ class Device(ScriptedSource):
         sample = self._at - self._began
         if self._at >= self._anchor_at:
             self._anchor_at += RATE
-            return Anchor(sample, EPOCH + self.heard_ns(sample))
+            return Anchor(sample, EPOCH + self.captured_ns(sample))
         first, self._at = self._at, self._at + self._length
         late_ns = self._at * NS // RATE - self._clock.monotonic_ns()
         self._clock.advance(max(0, late_ns) / NS)

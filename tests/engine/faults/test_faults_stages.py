@@ -158,7 +158,7 @@ def test_commands_reach_a_model_through_its_fault():
         def prepare(self, command, arguments):
             return arguments
 
-        def obey(self, command, prepared):
+        def apply(self, command, prepared):
             self.options = prepared
 
     plugin = Plugin("model", Options, lambda options, context: Steered(), "a test's")
@@ -169,6 +169,6 @@ def test_commands_reach_a_model_through_its_fault():
     stage = faulty_stage(plugin.build, charge)(Options(), context)
     assert isinstance(stage, Controllable)
     assert not hasattr(stage, "advance")
-    stage.obey("set", stage.prepare("set", Set(gain=2.0)))
+    stage.apply("set", stage.prepare("set", Set(gain=2.0)))
     assert stage.options.gain == 2.0
     assert list(stage.process(audio("..."))) == []

@@ -102,7 +102,7 @@ def test_everything_else_is_as_it_was(user, tmp_path):
     assert source["plugin"] == "playback"
     assert source["options"] == {"path": str(RECORDING), "channels": [1], "buffer_s": 7}
     # It can be planned on a machine without that sound card, and says where to listen.
-    context = BuildContext(clock=SystemClock(), run="r", base=user, acting=False)
+    context = BuildContext(clock=SystemClock(), run="r", base=user, dry_run=True)
     plain = Located("stand-in", made.data, {})
     make_plan(parse_config(plain), plain, Registry(), context)
     assert made.endpoint == made.data["sinks"][0]["options"]["endpoint"]

@@ -107,9 +107,9 @@ def change(model: Any, **options: Any) -> None:
     """What the command `set` does."""
     merged = {**model.options.model_dump(), **options}
     checked = type(model.options).model_validate(merged)
-    model.obey("set", model.prepare("set", checked))
+    model.apply("set", model.prepare("set", checked))
 
 
 def prime(model: Any, path: Path | None = None) -> None:
     arguments = PrimeOptions(path=None if path is None else str(path))
-    model.obey("prime", model.prepare("prime", arguments))
+    model.apply("prime", model.prepare("prime", arguments))

@@ -221,7 +221,7 @@ def test_who_takes_the_place_of_a_sink_that_hangs_keeps_what_it_wrote(
     hung.open()
     hung.write(kind.give(0))
     hung.flush(1.0)
-    new = kind.build(tmp_path, again=True)
+    new = kind.build(tmp_path, replaces_failed=True)
     new.open()
     new.write(kind.give(1))
     hung.close()  # it has returned at last

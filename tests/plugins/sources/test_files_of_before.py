@@ -28,8 +28,8 @@ def left(folder: Path, number: int) -> Path:
     return back
 
 
-def one_run(kind: Kind, folder: Path, pieces: int, *, heard_once: bool) -> None:
-    sink = kind.build(folder, heard_once=heard_once)
+def one_run(kind: Kind, folder: Path, pieces: int, *, unrepeatable: bool) -> None:
+    sink = kind.build(folder, unrepeatable=unrepeatable)
     sink.open()
     for number in range(pieces):
         sink.write(kind.give(number))
@@ -41,7 +41,7 @@ def one_run(kind: Kind, folder: Path, pieces: int, *, heard_once: bool) -> None:
 
 def test_what_no_run_hears_again_stays(kind: Kind, tmp_path: Path) -> None:
     for pieces in (1, 2, 3):
-        one_run(kind, tmp_path, pieces, heard_once=True)
+        one_run(kind, tmp_path, pieces, unrepeatable=True)
     if kind.name in ("parquet", "journal"):  # they keep runs apart themselves
         assert not left(tmp_path, 1).exists()
         return
@@ -52,7 +52,7 @@ def test_what_no_run_hears_again_stays(kind: Kind, tmp_path: Path) -> None:
 
 def test_what_every_run_hears_is_replaced(kind: Kind, tmp_path: Path) -> None:
     for pieces in (1, 2):
-        one_run(kind, tmp_path, pieces, heard_once=False)
+        one_run(kind, tmp_path, pieces, unrepeatable=False)
     assert not left(tmp_path, 1).exists()
     if kind.name not in ("parquet", "journal"):
         assert kind.kept(tmp_path) == [0, 1]
@@ -95,7 +95,7 @@ def heard(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("source", ["folder", "file"])
-def test_a_folder_is_heard_once_a_file_again(tmp_path: Path, source: str) -> None:
+def test_a_folder_is_unrepeatable_a_file_again(tmp_path: Path, source: str) -> None:
     options = "{path: in}"
     if source == "folder":
         options = "{path: in, follow: false, settle_s: 0, confirm_s: 0}"

@@ -96,7 +96,7 @@ def test_samples_come_when_they_are_played_and_say_when(song):
     assert isinstance(items[0], Anchor)
     assert items[0].utc_ns == 10**18
     assert source.read(0.0) is None
-    assert source.heard_ns(RATE // 8) == NS // 8
+    assert source.captured_ns(RATE // 8) == NS // 8
     source.close()
 
 
@@ -133,7 +133,7 @@ def test_the_recording_goes_on_while_the_device_is_away(song):
     at = round(0.533 * RATE)
     np.testing.assert_array_equal(before[:, 0], samples[: len(before), 0])
     np.testing.assert_array_equal(after[:, 0], samples[at : at + len(after), 0])
-    assert source.heard_ns(0) == pytest.approx(0.533 * NS, abs=NS / RATE)
+    assert source.captured_ns(0) == pytest.approx(0.533 * NS, abs=NS / RATE)
     clock.advance(5)
     source.close()
     source.open()  # by now it is over

@@ -45,7 +45,7 @@ class Dial(Namer):
             raise ConfigError("five times is the most")
         return arguments
 
-    def obey(self, command, prepared):
+    def apply(self, command, prepared):
         if command == "set":
             self.options = prepared
             if prepared.unit == "trap":
@@ -323,10 +323,10 @@ def test_a_setting_outlives_the_stream_even_when_the_lane_is_built_anew():
 @pytest.mark.parametrize("length", [7, 50, 1000])
 def test_recorded_commands_take_effect_where_they_did(length):
     """Whatever the blocks: at the sample where the recorded run obeyed."""
-    wish = ModelCommand("set", "dial", {"unit": "b"})
+    command = ModelCommand("set", "dial", {"unit": "b"})
     at = 3 * scripted.QUANTUM
     script = [
-        RecordedCommand("s0", at, wish),
+        RecordedCommand("s0", at, command),
         RecordedCommand("s0", at, ModelCommand("shout", "dial", {"times": 2})),
     ]
 

@@ -57,7 +57,7 @@ class Radio:
             raise DeviceError("there is no radio")
         self._first, self.heard = max(0, self._now_ms() - self._burst_ms), 0
 
-    def heard_ns(self, sample):
+    def captured_ns(self, sample):
         return None if not self.heard else (self._first + sample) * 1_000_000
 
     def read(self, timeout):
