@@ -86,14 +86,14 @@ def train(
     from neurovocal.models.toolkit.progress import Reporter
     from neurovocal.models.toolkit.recipe import load_config
     from neurovocal.models.training.train import train_bundle
-    from neurovocal.models.training.workspace import Job
+    from neurovocal.models.training.workspace import TrainingJob
 
     recipe = load_config(_found(config))
     given = {"seed": seed, "threads": threads}
     recipe = recipe.model_copy(
         update={name: value for name, value in given.items() if value is not None}
     )
-    job = Job(
+    job = TrainingJob(
         dataset,
         out,
         annotation_format,

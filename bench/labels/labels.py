@@ -238,14 +238,14 @@ def _recordings(source: Path, only: tuple[str, str] | None) -> list[Any]:
     else:
         import soundfile
 
-        from neurovocal.models.data.datasets import Recording
+        from neurovocal.models.data.datasets import AnnotatedRecording
 
         recordings = []
         with (source / "files.csv").open(newline="") as stream:
             for row in csv.DictReader(stream):
                 about = soundfile.info(source / row["file"])
                 recordings.append(
-                    Recording(
+                    AnnotatedRecording(
                         row["file"],
                         source / row["file"],
                         about.duration,

@@ -22,15 +22,15 @@ import torch
 from prior_models import Data, few, gru, load, n_gram, rnn_rbm, trained_forecast
 from prior_tables import print_tables
 
-from neurovocal.models.classifier.adjust import calibrated
-from neurovocal.models.data.frames import Material
-from neurovocal.models.forecast.evaluation import judged
-from neurovocal.models.forecast.network import phrases_of
+from neurovocal.models.classifier.adjust import calibrate
+from neurovocal.models.data.frames import LabelledFrames
+from neurovocal.models.forecast.evaluation import score_predictions
+from neurovocal.models.forecast.network import split_phrases
 from neurovocal.models.forecast.prior import (
-    Heard,
+    ClassifiedRecordings,
     choose_weights,
-    collect_evidence,
-    foretell,
+    collect_scores_by_delay,
+    forecast_units,
 )
 from neurovocal.models.toolkit.recipe import (
     ClassifierConfig,
@@ -57,7 +57,7 @@ def forecast_cell(data: Data, seed: int, path: Path) -> dict[str, Any]:
     unit = np.array([s.unit - 1 for m in data.test for s in m.spans])
     result: dict[str, Any] = {}
     parts = {
-        name: phrases_of(part, data.frame_ms, config.pause_ms)
+        name: split_phrases(part, data.frame_ms, config.pause_ms)
         for name, part in (
             ("train", data.prepared.train),
             ("valid", data.prepared.valid),
@@ -71,16 +71,18 @@ def forecast_cell(data: Data, seed: int, path: Path) -> dict[str, Any]:
                 for s in (0.1, 0.5, 1, 2, 5)
             ),
             key=lambda logs: sum(
-                judged(logs(p), p.units)[1].sum() for p in parts["valid"]
+                score_predictions(logs(p), p.units)[1].sum() for p in parts["valid"]
             ),
         )
         logs = np.concatenate([best(p) for p in parts["test"]])
-        result[f"{order} units before"] = per_recording(data, *judged(logs, unit))
+        result[f"{order} units before"] = per_recording(
+            data, *score_predictions(logs, unit)
+        )
     for label, hidden in (("RNN, no RBM", 0), ("RNN-RBM", config.n_hidden)):
         sized = config.model_copy(update={"n_hidden": hidden})
         task = trained_forecast(data, data.prepared.train, sized, seed, path)
         for when, at_onset in (("after the offset", False), ("at the onset", True)):
-            logs = foretell(
+            logs = forecast_units(
                 *(
                     task.module.predict,
                     data.n_units,
@@ -90,7 +92,9 @@ def forecast_cell(data: Data, seed: int, path: Path) -> dict[str, Any]:
                 config.pause_ms,
                 at_onset=at_onset,
             )
-            result[f"{label}, {when}"] = per_recording(data, *judged(logs, unit))
+            result[f"{label}, {when}"] = per_recording(
+                data, *score_predictions(logs, unit)
+            )
     return result
 
 
@@ -104,15 +108,15 @@ def labels_cell(
     valid = [logs(m) for m in data.prepared.valid]
     test = [logs(m) for m in data.test]
     shapes: Any = SimpleNamespace(shapes={})
-    spec = calibrated(shapes, ClassifierConfig(), data.prepared, valid)
+    spec = calibrate(shapes, ClassifierConfig(), data.prepared, valid)
     task = trained_forecast(data, train, config, seed, path)
 
-    def evidence(materials: list[Material], rows: list[Any]) -> Any:
-        heard = Heard(materials, rows, data.prepared.front_end, spec)
-        foretold = foretell(
+    def evidence(materials: list[LabelledFrames], rows: list[Any]) -> Any:
+        heard = ClassifiedRecordings(materials, rows, data.prepared.front_end, spec)
+        foretold = forecast_units(
             task.module.predict, data.n_units, task.edges, heard, config.pause_ms
         )
-        return collect_evidence(heard, foretold)
+        return collect_scores_by_delay(heard, foretold)
 
     weights = choose_weights(evidence(data.prepared.valid, valid))
     found = evidence(data.test, test)

@@ -16,13 +16,13 @@ from neurovocal.models.classifier.calibration import log_softmax
 from neurovocal.models.classifier.training import ClassifierTask
 from neurovocal.models.data.augment import Augmenter
 from neurovocal.models.data.datasets import read_dataset
-from neurovocal.models.data.frames import Material, read_samples, targets_of
-from neurovocal.models.data.prepare import Prepared, prepare
-from neurovocal.models.forecast.network import Phrase, phrases_of
-from neurovocal.models.forecast.prior import Heard
+from neurovocal.models.data.frames import LabelledFrames, frame_targets, read_samples
+from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
+from neurovocal.models.forecast.network import Phrase, split_phrases
+from neurovocal.models.forecast.prior import ClassifiedRecordings
 from neurovocal.models.forecast.training import ForecastTask
 from neurovocal.models.rnn_rbm.network import RecurrentLayer, RnnRbm
-from neurovocal.models.rnn_rbm.training import RnnRbmTask, songs_of
+from neurovocal.models.rnn_rbm.training import RnnRbmTask, trim_songs
 from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
 from neurovocal.models.toolkit.recipe import (
     ClassifierConfig,
@@ -39,8 +39,8 @@ UPDATES = 300
 class Data:
     """A dataset, ready: frames of the test recordings, too."""
 
-    prepared: Prepared
-    test: list[Material]
+    prepared: PreparedDataset
+    test: list[LabelledFrames]
     frame_ms: float
 
     @property
@@ -49,11 +49,11 @@ class Data:
         return len(self.prepared.units.names) - 1
 
     @property
-    def silent(self) -> Heard:
+    def silent(self) -> ClassifiedRecordings:
         """Test recordings that no classifier has heard."""
         logs = [np.zeros((len(m.frames), self.n_units + 1)) for m in self.test]
         spec = ClassifierSpec(units=self.prepared.units.names, state={})
-        return Heard(self.test, logs, self.prepared.front_end, spec)
+        return ClassifiedRecordings(self.test, logs, self.prepared.front_end, spec)
 
 
 @cache
@@ -61,7 +61,9 @@ def load(name: str, folder: Path) -> Data:
     """Split by recording, as `neurovocal train` does with seed 0."""
     column = "split" if name.startswith("finch") else None
     config = TrainConfig(split=SplitConfig(column=column))
-    data = prepare(read_dataset(folder / name, None), config, lambda share, note: None)
+    data = prepare_dataset(
+        read_dataset(folder / name, None), config, lambda share, note: None
+    )
     front_end = data.front_end
     bare = {k: v for k, v in front_end.options.items() if k != "scaling"}
     features = build_front_end(front_end.model_copy(update={"options": bare}), Path())
@@ -69,21 +71,25 @@ def load(name: str, folder: Path) -> Data:
     test = []
     for recording in data.split.test:
         raw = frames_of(features, read_samples(recording, rate))
-        found = targets_of(
+        found = frame_targets(
             *(recording, data.units, len(raw), rate),
             *(front_end.hop_length, front_end.frame_length),
         )
         scaled = ((raw - data.offset) * data.gain).astype(np.float32)
-        test.append(Material(recording, scaled, *found))
+        test.append(LabelledFrames(recording, scaled, *found))
     return Data(data, test, 1000 * front_end.hop_length / rate)
 
 
 def trained_forecast(
-    data: Data, train: list[Material], config: ForecastConfig, seed: int, path: Path
+    data: Data,
+    train: list[LabelledFrames],
+    config: ForecastConfig,
+    seed: int,
+    path: Path,
 ) -> ForecastTask:
     """Train a forecast on some recordings."""
     phrases = (
-        phrases_of(part, data.frame_ms, config.pause_ms)
+        split_phrases(part, data.frame_ms, config.pause_ms)
         for part in (train, data.prepared.valid)
     )
     task = ForecastTask(config, *phrases, data.n_units, seed)
@@ -123,7 +129,7 @@ def n_gram(order: int, n: int, train: list[Phrase], strength: float) -> Callable
     return logs
 
 
-def few(data: Data, seconds: float, seed: int) -> list[Material]:
+def few(data: Data, seconds: float, seed: int) -> list[LabelledFrames]:
     """So many seconds of labelled song, from recordings in random order."""
     left, chosen = round(1000 * seconds / data.frame_ms), []
     train = data.prepared.train
@@ -138,7 +144,7 @@ def few(data: Data, seconds: float, seed: int) -> list[Material]:
         ]
         part = slice(first, stop)
         chosen.append(
-            Material(one.recording, one.frames[part], one.target[part], spans)
+            LabelledFrames(one.recording, one.frames[part], one.target[part], spans)
         )
         left -= stop - first
         if left < 25:
@@ -147,7 +153,7 @@ def few(data: Data, seconds: float, seed: int) -> list[Material]:
 
 
 def gru(
-    data: Data, train: list[Material], seed: int, path: Path, start: RnnRbm | None
+    data: Data, train: list[LabelledFrames], seed: int, path: Path, start: RnnRbm | None
 ) -> Callable:
     """The recommended classifier, with fewer updates; log-posteriors of a recording.
 
@@ -172,7 +178,7 @@ def gru(
     fit(task, path, Budget(None), StopFlag(), 1e9)
     path.unlink()
 
-    def logs(material: Material) -> Any:
+    def logs(material: LabelledFrames) -> Any:
         with torch.no_grad():
             logits = task.module(torch.from_numpy(material.clipped)[None])[0][0]
         return log_softmax(logits.numpy())
@@ -211,7 +217,7 @@ def rnn_rbm(data: Data, path: Path) -> RnnRbm:
     config = RnnRbmConfig()
     per_s = 1000 / data.frame_ms
     songs = (
-        songs_of(part, config.trim_silence_s, per_s)
+        trim_songs(part, config.trim_silence_s, per_s)
         for part in (data.prepared.train, data.prepared.valid)
     )
     task = RnnRbmTask(config, *songs, 0)

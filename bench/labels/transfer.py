@@ -26,7 +26,7 @@ from neurovocal.models.toolkit.loop import stop_on_signal
 from neurovocal.models.toolkit.progress import Reporter
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.training.train import train_bundle
-from neurovocal.models.training.workspace import Job
+from neurovocal.models.training.workspace import TrainingJob
 
 BIRD, ORIGIN, LONG_ENOUGH_S = "finch_bird0", "bengalese-finch", 60.0
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "train.yaml"
@@ -144,7 +144,9 @@ def figures_of(
     cell: Cell, folder: Path, out: Path, reporter: Reporter
 ) -> dict[str, Any]:
     """Train, and take the figures of the test split from the bundle."""
-    job = Job(folder, out / cell.name, overwrite=True, origin=STARTS[cell.start])
+    job = TrainingJob(
+        folder, out / cell.name, overwrite=True, origin=STARTS[cell.start]
+    )
     with stop_on_signal() as stop:
         bundle = train_bundle(job, cell.recipe, reporter, stop)
     figures = bundle.manifest.figures

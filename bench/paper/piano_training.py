@@ -23,7 +23,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.rnn_rbm.annealing import Annealing, ConditionalRbms, Noise, gibbs
+from neurovocal.models.rnn_rbm.annealing import (
+    AnnealingOptions,
+    ConditionalRbms,
+    UnitSampler,
+    gibbs,
+)
 from neurovocal.models.rnn_rbm.likelihood import (
     conditional_rbms,
     expected_accuracy,
@@ -35,8 +40,8 @@ from neurovocal.models.toolkit.optim import guard_gradients, rate_factor, set_ra
 # One percent of expected accuracy weighs as much as 0.3 nat in the choice of the best
 # weights: both columns of the table are of one model, and W alone can gain nats.
 _ACCURACY_WEIGHT = 30.0
-_QUICK = Annealing(n_temperatures=200, n_chains=1, n_mixing=50)
-_COARSE = Annealing(n_temperatures=100, n_chains=1, n_mixing=20)
+_QUICK = AnnealingOptions(n_temperatures=200, n_chains=1, n_mixing=50)
+_COARSE = AnnealingOptions(n_temperatures=100, n_chains=1, n_mixing=20)
 
 
 # Frames of the validation set that a look takes in, about.
@@ -81,7 +86,7 @@ class PianoTask:
         if start is not None:
             self.module.load_state_dict(start)
             self.module.take_read_out()
-        self._noise = Noise(self.rng)
+        self._noise = UnitSampler(self.rng)
         self._states: Tensor | None = None
         self._within = 0.0
         self._number = -1

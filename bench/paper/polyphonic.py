@@ -35,7 +35,7 @@ from piano_table import plain, table
 from piano_training import PianoTask
 
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_LOSS, NeurovocalError
-from neurovocal.models.rnn_rbm.annealing import Annealing
+from neurovocal.models.rnn_rbm.annealing import AnnealingOptions
 from neurovocal.models.rnn_rbm.likelihood import (
     LikelihoodError,
     accuracy_of,
@@ -47,7 +47,11 @@ from neurovocal.models.rnn_rbm.likelihood import (
 from neurovocal.models.toolkit.loop import Budget, History, fit, stop_on_signal
 from neurovocal.models.toolkit.progress import Reporter
 
-EFFORTS = (Annealing(1000, 1), Annealing(3000, 1), Annealing(8000, 2))
+EFFORTS = (
+    AnnealingOptions(1000, 1),
+    AnnealingOptions(3000, 1),
+    AnnealingOptions(8000, 2),
+)
 ENOUGH_DRAWS = 90_000
 
 
@@ -217,7 +221,7 @@ def measure(model: Any, rolls: list[np.ndarray], n_frames: int, say: Any) -> dic
     # The Gibbs runs of the paper hardly mix on a strong model: here are samples that
     # come nearer to what the model says.
     nearer = expected_accuracy(
-        rbms, frames, previous, rng, n_samples=1, annealing=Annealing(1000, 1)
+        rbms, frames, previous, rng, n_samples=1, annealing=AnnealingOptions(1000, 1)
     )
     found["annealed"] = asdict(nearer)
     for annealing in EFFORTS:

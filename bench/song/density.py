@@ -19,8 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.rnn_rbm.annealing import Annealing, LikelihoodError
-from neurovocal.models.rnn_rbm.likelihood import WIDEST, Bracket, Likelihood, refusal
+from neurovocal.models.rnn_rbm.annealing import AnnealingOptions, LikelihoodError
+from neurovocal.models.rnn_rbm.likelihood import (
+    MAX_WIDTH,
+    Bracket,
+    Likelihood,
+    width_error,
+)
 from neurovocal.models.rnn_rbm.network import RnnRbm
 from neurovocal.models.rnn_rbm.training import RnnRbmTask
 from neurovocal.models.toolkit.measures import LinearPredictor
@@ -124,9 +129,9 @@ def log_density(
     rbms: GaussianRbms,
     x: Tensor,
     whitening: Whitening,
-    annealing: Annealing,
+    annealing: AnnealingOptions,
     rng: np.random.Generator,
-    widest: float | None = WIDEST,
+    widest: float | None = MAX_WIDTH,
 ) -> Likelihood:
     """Mean log density per frame in the frames' own coordinates, in nats.
 
@@ -138,7 +143,7 @@ def log_density(
     x : float32[n_frames, n_visible]
         From `conditional_gaussians` of whitened songs.
     whitening : Whitening
-    annealing : Annealing
+    annealing : AnnealingOptions
     rng : Generator
     widest : float, optional
         Widest bracket in nats that is a figure; None takes any.
@@ -161,7 +166,7 @@ def log_density(
     low = min(float(below.mean()), float(again.mean()))
     bracket = Bracket(low, float(high.mean()))
     if widest is not None and not bracket.width <= widest:
-        raise LikelihoodError(refusal(bracket, annealing.n_temperatures, widest))
+        raise LikelihoodError(width_error(bracket, annealing.n_temperatures, widest))
     return Likelihood(bracket, float(high.std()) / math.sqrt(len(high)), len(high))
 
 
@@ -180,7 +185,7 @@ class DensityTask(RnnRbmTask):
         some = torch.from_numpy(rng.permutation(len(x))[:400])
         n_bins = x.shape[1]
         same = Whitening(np.zeros(n_bins, np.float32), np.eye(n_bins, dtype=np.float32))
-        quick = Annealing(n_temperatures=150, n_chains=1, n_mixing=30)
+        quick = AnnealingOptions(n_temperatures=150, n_chains=1, n_mixing=30)
         found = log_density(
             self.module, rbms[some], x[some], same, quick, rng, widest=None
         )

@@ -19,7 +19,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Float32, Frames, Surprise
 from neurovocal.engine.lane.offline import build_front_end, context_of, frames_of
-from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
 
 _TILE = 8
@@ -35,7 +35,9 @@ class Sound:
 
 
 def sound_of(
-    recording: Recording, sample_rate: int, stretches_s: Sequence[tuple[float, float]]
+    recording: AnnotatedRecording,
+    sample_rate: int,
+    stretches_s: Sequence[tuple[float, float]],
 ) -> Sound:
     """The first seconds of a recording with those of its stretches that lie in them."""
     samples = read_samples(recording, sample_rate)[: round(_LONGEST_S * sample_rate)]
@@ -46,13 +48,13 @@ def sound_of(
     return Sound(samples, [s for s in stretches if 0 <= s[0] < s[1] <= len(samples)])
 
 
-def annotated(recording: Recording, sample_rate: int) -> Sound:
+def annotated(recording: AnnotatedRecording, sample_rate: int) -> Sound:
     """A recording judged in its annotated segments."""
     stretches = [(a.onset_s, a.offset_s) for a in recording.annotations]
     return sound_of(recording, sample_rate, stretches)
 
 
-def active(recording: Recording, sample_rate: int) -> Sound:
+def active(recording: AnnotatedRecording, sample_rate: int) -> Sound:
     """A recording judged where its columns `active_start_s` and `active_end_s` say.
 
     Stretches of 0.1 s, so that a long sound does not count as one.
@@ -74,11 +76,11 @@ def active(recording: Recording, sample_rate: int) -> Sound:
     return sound_of(recording, sample_rate, pieces)
 
 
-def listed(folder: Path) -> list[Recording]:
+def listed(folder: Path) -> list[AnnotatedRecording]:
     """Recordings of a folder that its files.csv names, without annotations."""
     with (folder / "files.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    empty = Recording("", folder, 0.0, 0, ())
+    empty = AnnotatedRecording("", folder, 0.0, 0, ())
     return [
         replace(
             empty,

@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from neurovocal.models.rnn_rbm.annealing import Annealing, LikelihoodError, Noise
+from neurovocal.models.rnn_rbm.annealing import (
+    AnnealingOptions,
+    LikelihoodError,
+    UnitSampler,
+)
 
 Float64 = NDArray[np.float64]
 _LOG_2PI = math.log(2 * math.pi)
@@ -123,7 +127,10 @@ class _Path:
 
 @torch.no_grad()
 def log_partition(
-    rbms: GaussianRbms, start: Tensor, annealing: Annealing, rng: np.random.Generator
+    rbms: GaussianRbms,
+    start: Tensor,
+    annealing: AnnealingOptions,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `neurovocal.models.rnn_rbm.annealing.log_partition`, for Gaussian units.
 
@@ -132,7 +139,7 @@ def log_partition(
     rbms : GaussianRbms
     start : float32[n_frames, n_visible]
         Likely frames in units of sigma: where the Gibbs runs begin.
-    annealing : Annealing
+    annealing : AnnealingOptions
     rng : Generator
 
     Returns
@@ -156,7 +163,7 @@ def log_partition(
     ups, ends = path.run(path.start(), betas)
     ups = ups.view(-1, n)
     rows = torch.arange(len(rbms))
-    best = ends.view(len(rbms), n, -1)[rows, Noise(rng).pick(ups)]
+    best = ends.view(len(rbms), n, -1)[rows, UnitSampler(rng).pick(ups)]
     downs = []
     for likely in (mixed, best):
         spread = likely.repeat_interleave(n, dim=0)

@@ -35,12 +35,12 @@ from measures import (
 
 from neurovocal.engine.contracts.bundle import MANIFEST_NAME, Bundle, load_bundle
 from neurovocal.engine.lane.offline import build_front_end, frames_of
-from neurovocal.models.data.datasets import Recording, read_dataset
-from neurovocal.models.data.frames import read_samples, targets_of
-from neurovocal.models.data.prepare import Prepared, prepare
-from neurovocal.models.rnn_rbm.annealing import Annealing, LikelihoodError
+from neurovocal.models.data.datasets import AnnotatedRecording, read_dataset
+from neurovocal.models.data.frames import frame_targets, read_samples
+from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
+from neurovocal.models.rnn_rbm.annealing import AnnealingOptions, LikelihoodError
 from neurovocal.models.rnn_rbm.network import RnnRbm
-from neurovocal.models.rnn_rbm.training import songs_of
+from neurovocal.models.rnn_rbm.training import trim_songs
 from neurovocal.models.toolkit.loop import Budget, fit, stop_on_signal
 from neurovocal.models.toolkit.measures import LinearPredictor
 from neurovocal.models.toolkit.onnx_session import Session
@@ -51,7 +51,7 @@ from neurovocal.models.training.train import Job, train_bundle
 SKIP = 16
 WHITENED_BY = 4
 FOREIGN = {"Bird0": "finch_bird0", "zebra finch": "zebra_finch_G402"}
-EFFORTS = (Annealing(1000, 2, 200), Annealing(4000, 2, 400))
+EFFORTS = (AnnealingOptions(1000, 2, 200), AnnealingOptions(4000, 2, 400))
 DENSITY = RnnRbmConfig(
     visible="gaussian",
     visible_sampling="sampled",
@@ -90,7 +90,7 @@ class Song:
     """One seed's split and bundle, and the frames of the test day."""
 
     seed: int
-    data: Prepared
+    data: PreparedDataset
     bundle: Bundle
     test: list[np.ndarray]
     units: list[np.ndarray]
@@ -110,13 +110,13 @@ def load_song(place: Place, seed: int, reporter: Reporter) -> Song:
             train_bundle(Job(folder, out), config, reporter, stop)
     bundle = load_bundle(out)
     with reporter.stage("frames") as watch:
-        data = prepare(read_dataset(folder), config, watch)
+        data = prepare_dataset(read_dataset(folder), config, watch)
     front_end = bundle.manifest.front_end
     features = build_front_end(front_end, out)
     test, units = [], []
     for recording in data.split.test:
         frames = frames_of(features, read_samples(recording, front_end.sample_rate))
-        target, _ = targets_of(
+        target, _ = frame_targets(
             recording,
             data.units,
             len(frames),
@@ -285,7 +285,7 @@ def songs(song: Song, config: RnnRbmConfig) -> tuple[list[np.ndarray], ...]:
     rate = front_end.sample_rate / front_end.hop_length
     keep = config.trim_silence_s
     return tuple(
-        [part[:] for part in songs_of(materials, keep, rate)]
+        [part[:] for part in trim_songs(materials, keep, rate)]
         for materials in (song.data.train, song.data.valid)
     )
 
@@ -298,7 +298,7 @@ def scoring(bundle: Bundle) -> tuple[Session, np.ndarray]:
     return Session(bundle.path(spec.file)), zeros
 
 
-def every(recordings: Any, n: int) -> list[Recording]:
+def every(recordings: Any, n: int) -> list[AnnotatedRecording]:
     """About `n` of the annotated recordings, evenly spread, not the first ones."""
     heard = [r for r in recordings if r.annotations]
     return heard[1 :: max(1, len(heard) // n)]

@@ -14,20 +14,24 @@ import torch
 
 from neurovocal.engine.contracts.bundle import ClassifierSpec, DetectorSpec, EarlySpec
 from neurovocal.models.classifier.calibration import (
-    Decision,
+    DecisionRule,
     Float64,
-    collect_votes,
-    early_votes,
+    collect_early_scores,
+    collect_scores,
     fit_temperature,
     fit_thresholds,
-    fit_typical,
+    fit_typical_segments,
     log_softmax,
 )
-from neurovocal.models.classifier.detector_search import Heard, fit_detector, some_of
+from neurovocal.models.classifier.detector_search import (
+    ScoredRecording,
+    fit_detector,
+    select_evenly,
+)
 from neurovocal.models.classifier.network import Classifier
-from neurovocal.models.data.frames import Material
-from neurovocal.models.data.prepare import Prepared
-from neurovocal.models.toolkit.progress import Watch
+from neurovocal.models.data.frames import LabelledFrames
+from neurovocal.models.data.prepare import PreparedDataset
+from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.models.toolkit.recipe import ClassifierConfig, TrainConfig
 
 # Delays after onset, in milliseconds, that early labels are calibrated for.
@@ -37,21 +41,21 @@ _FEWEST = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Adjusted:
+class CalibratedClassifier:
     """A classifier's calibration, and the detector that belongs to it."""
 
     spec: ClassifierSpec
     detector: DetectorSpec
 
 
-def adjust(
+def adjust_classifier(
     model: Classifier,
     config: TrainConfig,
-    data: Prepared,
-    watch: Watch = lambda share, note: None,
+    data: PreparedDataset,
+    watch: ProgressCallback = lambda share, note: None,
     stop: Callable[[], None] = lambda: None,
     patience_s: float = math.inf,
-) -> Adjusted:
+) -> CalibratedClassifier:
     """Calibrate a trained classifier and fit the detector to it.
 
     Parameters
@@ -59,7 +63,7 @@ def adjust(
     model : Classifier
     config : TrainConfig
         With a classifier.
-    data : Prepared
+    data : PreparedDataset
     watch : callable
         Told the share that is done.
     stop : callable
@@ -70,7 +74,7 @@ def adjust(
     assert config.classifier is not None
     model.eval()
     valid = [log_posteriors_of(model, m) for m in data.valid]
-    spec = calibrated(model, config.classifier, data, valid)
+    spec = calibrate(model, config.classifier, data, valid)
     # One after the other, and let go of: there may be hours.
     train = (log_posteriors_of(model, m) for m in data.train)
     spec = _with_typical(spec, config.classifier, data, chain(train, valid))
@@ -78,22 +82,25 @@ def adjust(
     detector = DetectorSpec(plugin=wanted.plugin, options=wanted.options)
     if wanted.fit:
         heard = [
-            Heard(m, log_posteriors_of(model, m), data.front_end, spec)
-            for m in some_of([*data.train, *data.valid], wanted.limit_s)
+            ScoredRecording(m, log_posteriors_of(model, m), data.front_end, spec)
+            for m in select_evenly([*data.train, *data.valid], wanted.limit_s)
         ]
         detector = fit_detector(heard, wanted.options, watch, stop, patience_s)
-    return Adjusted(spec, detector)
+    return CalibratedClassifier(spec, detector)
 
 
-def log_posteriors_of(model: Classifier, material: Material) -> Float64:
+def log_posteriors_of(model: Classifier, material: LabelledFrames) -> Float64:
     """Of every frame of a recording, float64[n_frames, n_units]."""
     with torch.no_grad():
         logits, _ = model(torch.from_numpy(material.clipped)[None])
     return log_softmax(logits[0].numpy())
 
 
-def calibrated(
-    model: Classifier, config: ClassifierConfig, data: Prepared, logs: list[Float64]
+def calibrate(
+    model: Classifier,
+    config: ClassifierConfig,
+    data: PreparedDataset,
+    logs: list[Float64],
 ) -> ClassifierSpec:
     """Temperatures and thresholds from validation recordings.
 
@@ -101,19 +108,19 @@ def calibrated(
     ----------
     model : Classifier
     config : ClassifierConfig
-    data : Prepared
+    data : PreparedDataset
     logs : list of float64[n_frames, n_units]
         Of the validation recordings.
     """
     names, spans = data.units.names, [m.spans for m in data.valid]
-    decision: Decision = "last" if config.objective == "last" else "vote"
-    votes = collect_votes(logs, spans, decision)
+    decision: DecisionRule = "last" if config.objective == "last" else "vote"
+    votes = collect_scores(logs, spans, decision)
     temperature = round(fit_temperature(votes), 3)
     margin, cap = config.unknown_margin, config.unknown_cap
     early: list[EarlySpec] = []
     per_ms = data.front_end.sample_rate / 1000 / data.front_end.hop_length
     for n_frames in sorted({max(1, round(ms * per_ms)) for ms in EARLY_MS}):
-        some = early_votes(logs, spans, n_frames, decision)
+        some = collect_early_scores(logs, spans, n_frames, decision)
         if early and len(some.unit) < _FEWEST:
             break
         warmth = round(fit_temperature(some), 3)
@@ -136,11 +143,11 @@ def calibrated(
 def _with_typical(
     spec: ClassifierSpec,
     config: ClassifierConfig,
-    data: Prepared,
+    data: PreparedDataset,
     logs: Iterable[Float64],
 ) -> ClassifierSpec:
     """Same, with what segments of each unit are like in all recordings."""
-    typical = fit_typical(
+    typical = fit_typical_segments(
         logs,
         [m.spans for m in (*data.train, *data.valid)],
         spec.units,

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import TypicalSpec
-from neurovocal.models.data.frames import Span
+from neurovocal.models.data.frames import FrameSpan
 
 Float64 = NDArray[np.float64]
-Decision: TypeAlias = Literal["vote", "last"]
+DecisionRule: TypeAlias = Literal["vote", "last"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Votes:
+class SegmentScores:
     """Segments of known units with the classifier's evidence for each unit.
 
     Parameters
@@ -46,13 +46,15 @@ def log_softmax(logits: NDArray[np.float32]) -> Float64:
     return scores
 
 
-def evidence(log_posteriors: Float64, span: Span, decision: Decision) -> Float64:
+def score_segment(
+    log_posteriors: Float64, span: FrameSpan, decision: DecisionRule
+) -> Float64:
     """Log-posteriors that decide a segment's label, float64[n_units].
 
     Parameters
     ----------
     log_posteriors : float64[n_frames, n_units]
-    span : Span
+    span : FrameSpan
     decision : {'vote', 'last'}
         As in `neurovocal.engine.contracts.bundle.ClassifierSpec`.
     """
@@ -63,21 +65,21 @@ def evidence(log_posteriors: Float64, span: Span, decision: Decision) -> Float64
     return total
 
 
-def collect_votes(
+def collect_scores(
     log_posteriors: list[Float64],
-    spans: list[list[Span]],
-    decision: Decision = "vote",
-) -> Votes:
+    spans: list[list[FrameSpan]],
+    decision: DecisionRule = "vote",
+) -> SegmentScores:
     """Evidence for each unit in each of the recordings' segments."""
-    return early_votes(log_posteriors, spans, None, decision)
+    return collect_early_scores(log_posteriors, spans, None, decision)
 
 
-def early_votes(
+def collect_early_scores(
     log_posteriors: list[Float64],
-    spans: list[list[Span]],
+    spans: list[list[FrameSpan]],
     n_frames: int | None,
-    decision: Decision = "vote",
-) -> Votes:
+    decision: DecisionRule = "vote",
+) -> SegmentScores:
     """Evidence after `n_frames` of each segment that lasts longer (None: all)."""
     scores, units = [], []
     for rows, segments in zip(log_posteriors, spans, strict=True):
@@ -86,15 +88,15 @@ def early_votes(
             if n_frames is not None:
                 if whole.stop - whole.first <= n_frames:
                     continue
-                span = Span(whole.first, whole.first + n_frames, whole.unit)
-            scores.append(evidence(rows, span, decision))
+                span = FrameSpan(whole.first, whole.first + n_frames, whole.unit)
+            scores.append(score_segment(rows, span, decision))
             units.append(span.unit)
     width = log_posteriors[0].shape[1] if log_posteriors else 0
     stacked = np.array(scores, np.float64).reshape(len(scores), width)
-    return Votes(stacked, np.array(units, np.int64))
+    return SegmentScores(stacked, np.array(units, np.int64))
 
 
-def fit_temperature(votes: Votes) -> float:
+def fit_temperature(votes: SegmentScores) -> float:
     """Temperature that makes the right units most likely (Guo et al. 2017).
 
     Summed log-posteriors take frames as independent, which neighbours are not:
@@ -125,7 +127,11 @@ def fit_temperature(votes: Votes) -> float:
 
 
 def fit_thresholds(
-    votes: Votes, temperature: float, names: list[str], margin: float, cap: float
+    votes: SegmentScores,
+    temperature: float,
+    names: list[str],
+    margin: float,
+    cap: float,
 ) -> dict[str, float]:
     """Per unit, the posterior below which a label is answered with `unknown`.
 
@@ -135,7 +141,7 @@ def fit_thresholds(
 
     Parameters
     ----------
-    votes : Votes
+    votes : SegmentScores
     temperature : float
     names : list of str
         Unit names, silence first.
@@ -163,13 +169,13 @@ def fit_thresholds(
     return thresholds
 
 
-def fit_typical(
+def fit_typical_segments(
     log_posteriors: Iterable[Float64],
-    spans: list[list[Span]],
+    spans: list[list[FrameSpan]],
     names: list[str],
     duration_margin: float,
     agreement_margin: float,
-    decision: Decision = "vote",
+    decision: DecisionRule = "vote",
 ) -> dict[str, TypicalSpec]:
     """What annotated segments of each unit are like.
 
@@ -179,7 +185,7 @@ def fit_typical(
     Parameters
     ----------
     log_posteriors : iterable of float64[n_frames, n_units]
-    spans : list of list of Span
+    spans : list of list of FrameSpan
         Segments of each recording.
     names : list of str
         Unit names, silence first.
@@ -197,7 +203,7 @@ def fit_typical(
     for rows, segments in zip(log_posteriors, spans, strict=True):
         for span in segments:
             n = span.stop - span.first
-            score = float(evidence(rows, span, decision)[span.unit])
+            score = float(score_segment(rows, span, decision)[span.unit])
             lengths.setdefault(span.unit, []).append(n)
             means.setdefault(span.unit, []).append(
                 score / n if decision == "vote" else score

@@ -21,19 +21,19 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Block, Float32, Offset, StreamInfo
 from neurovocal.models.classifier.calibration import Float64
-from neurovocal.models.data.frames import Material, first_frame, read_samples
+from neurovocal.models.data.frames import LabelledFrames, first_frame, read_samples
 from neurovocal.models.toolkit.measures import (
     IGNORED,
     ErrorCount,
     edit_distance,
     frame_errors,
 )
-from neurovocal.models.toolkit.progress import Watch
+from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.plugins.models.classifier.decision import Decision
 
 # Other starts, for sounds with quiet stretches inside, such as words, and for
 # recordings that begin in a sound.
-STARTS: tuple[dict[str, Any], ...] = (
+START_OPTIONS: tuple[dict[str, Any], ...] = (
     {"gap_fill_ms": 30.0, "min_duration_ms": 20.0, "settle_s": 0.1},
     {
         "gap_fill_ms": 200.0,
@@ -45,7 +45,7 @@ STARTS: tuple[dict[str, Any], ...] = (
     },
 )
 # What is tried, one option after another. `above_off_db` stands for on_db - off_db.
-STEPS: dict[str, tuple[Any, ...]] = {
+CANDIDATE_VALUES: dict[str, tuple[Any, ...]] = {
     "off_db": (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 15.0),
     "above_off_db": (0.0, 1.0, 2.0, 4.0, 6.0, 10.0),
     "gap_fill_ms": (2.0, 4.0, 6.0, 8.0, 12.0, 20.0, 30.0, 60.0, 120.0, 200.0),
@@ -58,20 +58,20 @@ STEPS: dict[str, tuple[Any, ...]] = {
 DEFAULTS = {"on_db": 10.0, "off_db": 8.0}
 # An option leaves its value for at least so many percent of error: less is the luck
 # of a few segments.
-WORTHWHILE = 0.05
+MIN_IMPROVEMENT = 0.05
 ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class LabelErrors:
     """How far final labels are from the annotation."""
 
     frames: ErrorCount
     syllables: ErrorCount
 
-    def __add__(self, other: "Agreement") -> "Agreement":
+    def __add__(self, other: "LabelErrors") -> "LabelErrors":
         """Pool two."""
-        return Agreement(self.frames + other.frames, self.syllables + other.syllables)
+        return LabelErrors(self.frames + other.frames, self.syllables + other.syllables)
 
     @property
     def error(self) -> float:
@@ -80,12 +80,12 @@ class Agreement:
 
 
 @dataclass(eq=False)
-class Heard:
+class ScoredRecording:
     """A recording with what the classifier said of its frames.
 
     Parameters
     ----------
-    material : Material
+    material : LabelledFrames
     log_posteriors : float64[n_frames, n_units]
         Silence is column 0.
     front_end : FrontEnd
@@ -93,7 +93,7 @@ class Heard:
         How labels are decided.
     """
 
-    material: Material
+    material: LabelledFrames
     log_posteriors: Float64
     front_end: FrontEnd
     spec: ClassifierSpec
@@ -109,7 +109,7 @@ class Heard:
         """The recording itself."""
         return read_samples(self.material.recording, self.front_end.sample_rate)
 
-    def agreement(self, segments: Sequence[tuple[int, int]]) -> Agreement:
+    def agreement(self, segments: Sequence[tuple[int, int]]) -> LabelErrors:
         """Errors when these segments, ``[onset, offset)`` in samples, are labelled.
 
         An `unknown` is no label, and paints no frame.
@@ -133,7 +133,7 @@ class Heard:
                 found.append(unit)
         reference = [span.unit for span in self.material.spans]
         edits = edit_distance(reference, found)
-        return Agreement(
+        return LabelErrors(
             frame_errors(target, painted), ErrorCount(edits, len(reference))
         )
 
@@ -143,9 +143,9 @@ class Heard:
 
 
 def fit_detector(
-    heard: Sequence[Heard],
+    heard: Sequence[ScoredRecording],
     start: dict[str, Any],
-    watch: Watch = lambda share, note: None,
+    watch: ProgressCallback = lambda share, note: None,
     stop: Callable[[], None] = lambda: None,
     patience_s: float = math.inf,
 ) -> DetectorSpec:
@@ -156,7 +156,7 @@ def fit_detector(
 
     Parameters
     ----------
-    heard : sequence of Heard
+    heard : sequence of ScoredRecording
         Recordings of the training and validation splits.
     start : dict
         Options where the search begins.
@@ -176,7 +176,9 @@ def fit_detector(
     return _Search(heard, watch, stop, ends_at).best(start)
 
 
-def some_of(materials: Sequence[Material], limit_s: float) -> list[Material]:
+def select_evenly(
+    materials: Sequence[LabelledFrames], limit_s: float
+) -> list[LabelledFrames]:
     """Recordings of about `limit_s` seconds in all, evenly from the list."""
     total = sum(material.recording.seconds for material in materials)
     share = min(1.0, limit_s / total) if total else 1.0
@@ -192,8 +194,8 @@ def some_of(materials: Sequence[Material], limit_s: float) -> list[Material]:
 class _Search:
     def __init__(
         self,
-        heard: Sequence[Heard],
-        watch: Watch,
+        heard: Sequence[ScoredRecording],
+        watch: ProgressCallback,
         stop: Callable[[], None],
         ends_at: float,
     ) -> None:
@@ -201,15 +203,17 @@ class _Search:
         self._ends_at = ends_at
         self._plugin = Registry().get("detector", "energy")
         self._known: dict[tuple[tuple[str, Any], ...], float] = {}
-        self._tries = len(STARTS) + ROUNDS * sum(len(v) for v in STEPS.values())
+        self._tries = len(START_OPTIONS) + ROUNDS * sum(
+            len(v) for v in CANDIDATE_VALUES.values()
+        )
 
     def best(self, start: dict[str, Any]) -> DetectorSpec:
-        options = min(STARTS, key=self._error)
-        if self._error(start) < self._error(options) + WORTHWHILE:
+        options = min(START_OPTIONS, key=self._error)
+        if self._error(start) < self._error(options) + MIN_IMPROVEMENT:
             options = start
         for _ in range(ROUNDS):
             before = options
-            for name, values in STEPS.items():
+            for name, values in CANDIDATE_VALUES.items():
                 options = self._step(options, name, values)
             if options == before:
                 break
@@ -223,7 +227,7 @@ class _Search:
             return options
         tried = [_changed(options, name, value) for value in values]
         chosen = min(tried, key=self._error)
-        worth = self._error(chosen) < self._error(options) - WORTHWHILE
+        worth = self._error(chosen) < self._error(options) - MIN_IMPROVEMENT
         return chosen if worth else options
 
     def _error(self, options: dict[str, Any]) -> float:
@@ -244,7 +248,7 @@ class _Search:
             detector = self._plugin.build(checked, context)
         except ConfigError:  # options that contradict each other or the rate
             return float("inf")
-        total = Agreement(ErrorCount(), ErrorCount())
+        total = LabelErrors(ErrorCount(), ErrorCount())
         for one in self._heard:
             marks = [*detector.process(Block(0, one.samples[:, None]))]
             marks += detector.flush()

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from neurovocal.models.toolkit.recipe import ClassifierConfig
 
-State: TypeAlias = Mapping[str, Tensor]
+NetworkState: TypeAlias = Mapping[str, Tensor]
 
 
 class GruEncoder(nn.Module):
@@ -34,7 +34,9 @@ class GruEncoder(nn.Module):
         self.n_out = n_hidden
         self.shapes = {f"h{i}": [n_hidden] for i in range(1, n_layers + 1)}
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, state: NetworkState
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the state."""
         following: dict[str, Tensor] = {}
         for number, layer in enumerate(self.layers, start=1):
@@ -59,7 +61,9 @@ class LstmEncoder(nn.Module):
         numbers = range(1, n_layers + 1)
         self.shapes = {f"{kind}{i}": [n_hidden] for i in numbers for kind in "hc"}
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, state: NetworkState
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the state."""
         following: dict[str, Tensor] = {}
         for number, layer in enumerate(self.layers, start=1):
@@ -117,7 +121,9 @@ class TcnEncoder(nn.Module):
             for number, block in enumerate(self.blocks, start=1)
         }
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, state: NetworkState
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the state."""
         following: dict[str, Tensor] = {}
         y = functional.relu(self.project(x)).transpose(1, 2)
@@ -145,7 +151,9 @@ class ConvGruEncoder(nn.Module):
         self.n_out = n_hidden
         self.shapes = {"p1": self.conv.shape, **self.gru.shapes}
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, state: NetworkState
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the state."""
         y, past = self.conv(x.transpose(1, 2), state["p1"])
         y = self.dropout(functional.relu(y)).transpose(1, 2)
@@ -193,13 +201,13 @@ class Classifier(nn.Module):
         self.shapes: dict[str, list[int]] = self.encoder.shapes
 
     def initial_state(self, batch_size: int = 1) -> dict[str, Tensor]:
-        """State of a stream that begins: zeros."""
+        """NetworkState of a stream that begins: zeros."""
         return {
             name: torch.zeros(batch_size, *shape) for name, shape in self.shapes.items()
         }
 
     def forward(
-        self, frames: Tensor, state: State | None = None
+        self, frames: Tensor, state: NetworkState | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits of frames.
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.data.augment import Augmenter
-from neurovocal.models.data.frames import Material
+from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.toolkit.measures import IGNORED
 from neurovocal.models.toolkit.optim import guard_gradients, rate_factor, set_rates
 from neurovocal.models.toolkit.recipe import ClassifierConfig
@@ -21,7 +21,7 @@ class ClassifierTask:
     Parameters
     ----------
     config : ClassifierConfig
-    train, valid : list of Material
+    train, valid : list of LabelledFrames
     n_units : int
     augmenter : Augmenter
     seed : int
@@ -32,8 +32,8 @@ class ClassifierTask:
     def __init__(
         self,
         config: ClassifierConfig,
-        train: list[Material],
-        valid: list[Material],
+        train: list[LabelledFrames],
+        valid: list[LabelledFrames],
         n_units: int,
         augmenter: Augmenter,
         seed: int,
@@ -49,7 +49,7 @@ class ClassifierTask:
         self._config = config
         self._train = [m for m in train if len(m.frames)]
         self._valid = valid
-        self._weights = [weights_of(m, config) for m in self._train]
+        self._weights = [frame_weights(m, config) for m in self._train]
         lengths = np.array([len(m.frames) for m in self._train], float)
         self._share = lengths / lengths.sum()
         self._augment = augmenter
@@ -155,7 +155,7 @@ class ClassifierTask:
             at = pause.stop
 
 
-def weights_of(material: Material, config: ClassifierConfig) -> Float32:
+def frame_weights(material: LabelledFrames, config: ClassifierConfig) -> Float32:
     """How much each frame counts in training, float32[n_frames].
 
     A boundary is where annotators disagree and where the detector, not the

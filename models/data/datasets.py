@@ -29,7 +29,7 @@ class Annotation:
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class AnnotatedRecording:
     """A recording, or with ``start_s``/``stop_s`` a part of one.
 
     Parameters
@@ -75,7 +75,7 @@ class Dataset:
     """A folder of annotated recordings."""
 
     folder: Path
-    recordings: tuple[Recording, ...]
+    recordings: tuple[AnnotatedRecording, ...]
 
     @property
     def seconds(self) -> float:
@@ -192,7 +192,7 @@ def _read_columns(folder: Path) -> dict[str, dict[str, str]]:
 
 def _recording(
     folder: Path, file: str, annotations: list[Annotation], problems: list[str]
-) -> Recording | None:
+) -> AnnotatedRecording | None:
     import soundfile
 
     path = folder / file
@@ -212,7 +212,7 @@ def _recording(
     duration_s = header.frames / header.samplerate
     ordered = sorted(annotations, key=lambda a: (a.onset_s, a.offset_s))
     problems += _time_problems(path, ordered, duration_s)
-    return Recording(file, path, duration_s, header.samplerate, tuple(ordered))
+    return AnnotatedRecording(file, path, duration_s, header.samplerate, tuple(ordered))
 
 
 def _time_problems(

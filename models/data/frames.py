@@ -17,7 +17,7 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import Features
 from neurovocal.engine.contracts.types import Float32, StreamInfo
-from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.split import Units
 from neurovocal.models.toolkit.measures import IGNORED
 from neurovocal.models.toolkit.recipe import FrontEndConfig
@@ -28,7 +28,7 @@ _BINS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class FrameSpan:
     """A segment in frames: those whose centres lie in it, and its unit."""
 
     first: int
@@ -37,24 +37,24 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Material:
+class LabelledFrames:
     """A recording, ready to train on or to measure.
 
     Parameters
     ----------
-    recording : Recording
+    recording : AnnotatedRecording
     frames : Rows of float32[n_frames, n_bins]
         Scaled, not clipped (an augmentation may bring values back into range).
     target : int64[n_frames]
         Output that is right for each frame; `IGNORED` where nothing is.
-    spans : list of Span
+    spans : list of FrameSpan
         Segments of units that count, in time order.
     """
 
-    recording: Recording
+    recording: AnnotatedRecording
     frames: Rows
     target: NDArray[np.int64]
-    spans: list[Span]
+    spans: list[FrameSpan]
 
     @property
     def clipped(self) -> Float32:
@@ -103,7 +103,7 @@ def _build(name: str, options: object, sample_rate: int, folder: Path) -> Featur
     return cast(Features, plugin.build(checked, context))
 
 
-def common_rate(recordings: Iterable[Recording]) -> tuple[int, list[str]]:
+def common_rate(recordings: Iterable[AnnotatedRecording]) -> tuple[int, list[str]]:
     """Sample rate of most recordings, and a sentence where others differ."""
     rates = Counter(recording.sample_rate for recording in recordings)
     rate = max(rates, key=lambda r: (rates[r], r))
@@ -115,7 +115,7 @@ def common_rate(recordings: Iterable[Recording]) -> tuple[int, list[str]]:
     ]
 
 
-def read_samples(recording: Recording, sample_rate: int) -> Float32:
+def read_samples(recording: AnnotatedRecording, sample_rate: int) -> Float32:
     """First channel of the recording (or of the part that is meant).
 
     Returns
@@ -155,7 +155,9 @@ def read_samples(recording: Recording, sample_rate: int) -> Float32:
     return mono
 
 
-def fit_band(frames: Iterable[Rows], config: FrontEndConfig) -> tuple[Float32, Float32]:
+def fit_scaling(
+    frames: Iterable[Rows], config: FrontEndConfig
+) -> tuple[Float32, Float32]:
     """Scaling that brings each bin's percentiles to 0 and 1.
 
     Returns
@@ -182,14 +184,14 @@ def fit_band(frames: Iterable[Rows], config: FrontEndConfig) -> tuple[Float32, F
     return low.astype(np.float32), (1.0 / spread).astype(np.float32)
 
 
-def targets_of(
-    recording: Recording,
+def frame_targets(
+    recording: AnnotatedRecording,
     units: Units,
     n_frames: int,
     sample_rate: int,
     hop_length: int,
     frame_length: int,
-) -> tuple[NDArray[np.int64], list[Span]]:
+) -> tuple[NDArray[np.int64], list[FrameSpan]]:
     """Right output of each frame: the unit in which the frame's centre lies."""
     target = np.zeros(n_frames, np.int64)
     spans = []
@@ -207,7 +209,7 @@ def targets_of(
         unit = units.index.get(a.unit, IGNORED)
         target[first:stop] = unit
         if unit > 0 and stop > first:
-            spans.append(Span(first, stop, unit))
+            spans.append(FrameSpan(first, stop, unit))
     return target, spans
 
 

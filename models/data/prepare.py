@@ -10,25 +10,25 @@ from neurovocal.engine.contracts.bundle import FrontEnd
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import frames_of
-from neurovocal.models.data.datasets import Dataset, Recording
+from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
 from neurovocal.models.data.frames import (
     SCALING_FILE,
-    Material,
+    LabelledFrames,
     common_rate,
     describe_front_end,
     features_without_scaling,
-    fit_band,
+    fit_scaling,
+    frame_targets,
     read_samples,
-    targets_of,
 )
 from neurovocal.models.data.split import Split, Units, choose_units, split_recordings
-from neurovocal.models.toolkit.progress import Watch
+from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import Rows, StoredRows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
+class PreparedDataset:
     """A dataset, split and turned into scaled frames.
 
     ``front_end`` is the one that the bundle will carry, scaling included. The
@@ -40,18 +40,18 @@ class Prepared:
     front_end: FrontEnd
     offset: Float32
     gain: Float32
-    train: list[Material]
-    valid: list[Material]
+    train: list[LabelledFrames]
+    valid: list[LabelledFrames]
     warnings: list[str]
 
 
-def prepare(
+def prepare_dataset(
     dataset: Dataset,
     config: TrainConfig,
-    watch: Watch,
+    watch: ProgressCallback,
     scaling: tuple[Float32, Float32] | None = None,
     folder: Path | None = None,
-) -> Prepared:
+) -> PreparedDataset:
     """Split the recordings and compute the frames of training and validation.
 
     Parameters
@@ -76,13 +76,13 @@ def prepare(
     rate = config.front_end.sample_rate or rate
     bare = describe_front_end(config.front_end, rate)
     features = features_without_scaling(bare)
-    wanted: Sequence[Recording] = [*split.train, *split.valid]
+    wanted: Sequence[AnnotatedRecording] = [*split.train, *split.valid]
     raw: list[Rows] = []
     for number, recording in enumerate(wanted):
         frames = frames_of(features, read_samples(recording, rate))
         raw.append(_kept(frames, folder, number))
         watch((number + 1) / len(wanted), "")
-    fitted = scaling or fit_band(raw[: len(split.train)], config.front_end)
+    fitted = scaling or fit_scaling(raw[: len(split.train)], config.front_end)
     offset, gain = fitted
     if len(offset) != bare.n_bins:
         raise ConfigError(
@@ -92,12 +92,12 @@ def prepare(
     for number, recording in enumerate(wanted):
         # Scaled one by one, and let go of: there may be hours.
         frames, raw[number] = raw[number][:], np.empty((0, bare.n_bins), np.float32)
-        target, spans = targets_of(
+        target, spans = frame_targets(
             recording, units, len(frames), rate, bare.hop_length, bare.frame_length
         )
         scaled = ((frames - offset) * gain).astype(np.float32)
         kept = _kept(scaled, folder, number)
-        materials.append(Material(recording, kept, target, spans))
+        materials.append(LabelledFrames(recording, kept, target, spans))
     n_train = len(split.train)
     for name, part in (("train", materials[:n_train]), ("valid", materials[n_train:])):
         if not any(material.spans for material in part):
@@ -109,7 +109,7 @@ def prepare(
     front_end = bare.model_copy(
         update={"options": {**bare.options, "scaling": described}}
     )
-    return Prepared(
+    return PreparedDataset(
         split,
         units,
         front_end,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.datasets import Dataset, Recording
+from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
 from neurovocal.models.toolkit.recipe import SplitConfig, UnitsConfig
 
 OTHER = "other"
@@ -22,9 +22,9 @@ _MARGIN_S = 0.5
 class Split:
     """Recordings by purpose; no recording is in two of them."""
 
-    train: list[Recording]
-    valid: list[Recording]
-    test: list[Recording]
+    train: list[AnnotatedRecording]
+    valid: list[AnnotatedRecording]
+    test: list[AnnotatedRecording]
     rule: str
 
 
@@ -40,7 +40,7 @@ class Units:
     index: dict[str, int]
 
 
-def chosen_recordings(dataset: Dataset, config: SplitConfig) -> Dataset:
+def select_recordings(dataset: Dataset, config: SplitConfig) -> Dataset:
     """The recordings that the recipe is about, by columns of files.csv.
 
     Raises
@@ -106,7 +106,9 @@ def split_recordings(dataset: Dataset, config: SplitConfig, seed: int) -> Split:
 
 
 def choose_units(
-    train: Iterable[Recording], everything: Iterable[Recording], config: UnitsConfig
+    train: Iterable[AnnotatedRecording],
+    everything: Iterable[AnnotatedRecording],
+    config: UnitsConfig,
 ) -> tuple[Units, list[str]]:
     """Decide on the classifier's outputs.
 
@@ -160,11 +162,13 @@ def _listed(values: Iterable[str]) -> str:
     return ", ".join(sorted(values))
 
 
-def _has_column(recordings: Iterable[Recording], column: str) -> bool:
+def _has_column(recordings: Iterable[AnnotatedRecording], column: str) -> bool:
     return any(recording.columns.get(column) for recording in recordings)
 
 
-def _enough_parts(recordings: Sequence[Recording], wanted: int) -> list[Recording]:
+def _enough_parts(
+    recordings: Sequence[AnnotatedRecording], wanted: int
+) -> list[AnnotatedRecording]:
     """Recordings, cut in silences where there are too few to split.
 
     The longest recording is halved at the silence nearest to its middle, again
@@ -173,7 +177,7 @@ def _enough_parts(recordings: Sequence[Recording], wanted: int) -> list[Recordin
     parts = list(recordings)
     while len(parts) < wanted:
         parts.sort(key=lambda r: r.seconds, reverse=True)
-        halves: list[Recording] = []
+        halves: list[AnnotatedRecording] = []
         for position, part in enumerate(parts):
             halves = _halved(part)
             if halves:
@@ -184,7 +188,7 @@ def _enough_parts(recordings: Sequence[Recording], wanted: int) -> list[Recordin
     return sorted(parts, key=lambda r: (r.file, r.start_s))
 
 
-def _halved(part: Recording) -> list[Recording]:
+def _halved(part: AnnotatedRecording) -> list[AnnotatedRecording]:
     """Two parts, or nothing where there is no silence to cut in."""
     own = part.own
     cuts = [
@@ -199,9 +203,9 @@ def _halved(part: Recording) -> list[Recording]:
     return [replace(part, stop_s=cut_s), replace(part, start_s=cut_s)]
 
 
-def _shortened(recordings: Sequence[Recording]) -> list[Recording]:
+def _shortened(recordings: Sequence[AnnotatedRecording]) -> list[AnnotatedRecording]:
     """The same stretches in parts that are not too long, cut in silences."""
-    parts: list[Recording] = []
+    parts: list[AnnotatedRecording] = []
     for whole in recordings:
         n = math.ceil(whole.seconds / _LONGEST_S)
         wanted = [whole.start_s + whole.seconds * k / n for k in range(1, n)]
@@ -214,7 +218,7 @@ def _shortened(recordings: Sequence[Recording]) -> list[Recording]:
     return parts
 
 
-def _cut_near(at_s: float, whole: Recording) -> float:
+def _cut_near(at_s: float, whole: AnnotatedRecording) -> float:
     """A moment of silence near `at_s`, away from sounds; infinity if there is none."""
     stop_s = whole.start_s + whole.seconds
     offsets = [whole.start_s, *(a.offset_s for a in whole.annotations)]
@@ -230,12 +234,12 @@ def _cut_near(at_s: float, whole: Recording) -> float:
 
 
 def _take_share(
-    recordings: Sequence[Recording], share: float, rng: np.random.Generator
-) -> tuple[list[Recording], list[Recording]]:
+    recordings: Sequence[AnnotatedRecording], share: float, rng: np.random.Generator
+) -> tuple[list[AnnotatedRecording], list[AnnotatedRecording]]:
     """Split off recordings until they make `share` of the time; at least one."""
     wanted_s = share * sum(r.seconds for r in recordings)
     order = [recordings[i] for i in rng.permutation(len(recordings))]
-    taken: list[Recording] = []
+    taken: list[AnnotatedRecording] = []
     while order and len(order) > 1 and sum(r.seconds for r in taken) < wanted_s:
         taken.append(order.pop())
     by_name = {(r.file, r.start_s): r for r in taken}
@@ -244,11 +248,14 @@ def _take_share(
 
 
 def _checked(
-    train: list[Recording], valid: list[Recording], test: list[Recording], rule: str
+    train: list[AnnotatedRecording],
+    valid: list[AnnotatedRecording],
+    test: list[AnnotatedRecording],
+    rule: str,
 ) -> Split:
     split = Split(_shortened(train), _shortened(valid), _shortened(test), rule)
     for name in ("train", "valid", "test"):
-        part: list[Recording] = getattr(split, name)
+        part: list[AnnotatedRecording] = getattr(split, name)
         if not any(recording.own for recording in part):
             raise ConfigError(
                 f"the {name} split would have no labelled segment: annotate more, or "
@@ -257,6 +264,6 @@ def _checked(
     return split
 
 
-def seconds(recordings: Iterable[Recording]) -> float:
+def total_duration_s(recordings: Iterable[AnnotatedRecording]) -> float:
     """Duration of some recordings."""
     return math.fsum(recording.seconds for recording in recordings)

@@ -10,9 +10,9 @@ from neurovocal.engine.contracts.bundle import Bundle, FrontEnd
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32, Label
 from neurovocal.engine.lane.offline import build_front_end, frames_of
-from neurovocal.models.classifier.calibration import evidence
-from neurovocal.models.data.datasets import Recording
-from neurovocal.models.data.frames import first_frame, read_samples, targets_of
+from neurovocal.models.classifier.calibration import score_segment
+from neurovocal.models.data.datasets import AnnotatedRecording
+from neurovocal.models.data.frames import first_frame, frame_targets, read_samples
 from neurovocal.models.data.split import Units
 from neurovocal.models.evaluation.label_latency import label_in_time
 from neurovocal.models.evaluation.labelling import Judged, Labeller
@@ -24,7 +24,7 @@ from neurovocal.models.toolkit.measures import (
     confusion,
     edit_distance,
     frame_errors,
-    runs_of,
+    unit_runs,
 )
 from neurovocal.models.toolkit.onnx_session import Session
 
@@ -37,7 +37,7 @@ Watch = Callable[[float], None]
 Observe = Callable[[Judged], None]
 
 
-def units_of(bundle: Bundle, recordings: Sequence[Recording]) -> Units:
+def units_of(bundle: Bundle, recordings: Sequence[AnnotatedRecording]) -> Units:
     """Outputs of the bundle's classifier for the labels of a dataset.
 
     A label that the bundle does not know is left out of all measures.
@@ -64,7 +64,7 @@ def units_of(bundle: Bundle, recordings: Sequence[Recording]) -> Units:
 
 def evaluate_bundle(
     bundle: Bundle,
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnnotatedRecording],
     watch: Watch = lambda share: None,
     observe: Observe = lambda judged: None,
 ) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def evaluate_bundle(
     Parameters
     ----------
     bundle : Bundle
-    recordings : sequence of Recording
+    recordings : sequence of AnnotatedRecording
     watch : callable
         Told the share that is done.
     observe : callable
@@ -117,7 +117,7 @@ def evaluate_bundle(
 
 def _evaluate_classifier(
     bundle: Bundle,
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnnotatedRecording],
     units: Units,
     watch: Watch,
     observe: Observe,
@@ -134,7 +134,7 @@ def _evaluate_classifier(
         samples = read_samples(recording, front_end.sample_rate)
         heard = labeller(samples)
         posteriors = heard.posteriors[:, columns]
-        target, spans = targets_of(
+        target, spans = frame_targets(
             recording,
             units,
             len(posteriors),
@@ -147,10 +147,12 @@ def _evaluate_classifier(
         known = [label for label in heard.labels if label.unit != spec.unknown]
         final += frame_errors(target, _painted(known, units, len(target), front_end))
         reference = [span.unit for span in spans]
-        found_raw = edit_distance(reference, runs_of(answered, target))
+        found_raw = edit_distance(reference, unit_runs(answered, target))
         raw += ErrorCount(found_raw, len(reference))
         logs = np.log(np.maximum(posteriors.astype(np.float64), 1e-30))
-        voted = [1 + int(evidence(logs, s, spec.decision)[1:].argmax()) for s in spans]
+        voted = [
+            1 + int(score_segment(logs, s, spec.decision)[1:].argmax()) for s in spans
+        ]
         true += reference
         given += voted
         wrong = sum(a != b for a, b in zip(reference, voted, strict=True))
@@ -206,7 +208,10 @@ def _painted(
 
 
 def _counted(
-    labels: Sequence[Label], recording: Recording, units: Units, sample_rate: int
+    labels: Sequence[Label],
+    recording: AnnotatedRecording,
+    units: Units,
+    sample_rate: int,
 ) -> list[Label]:
     """Labels without those of segments that nobody can say the unit of."""
     unsure = [
@@ -224,7 +229,7 @@ def _counted(
 
 
 def _evaluate_rnn_rbm(
-    bundle: Bundle, recordings: Sequence[Recording], watch: Watch
+    bundle: Bundle, recordings: Sequence[AnnotatedRecording], watch: Watch
 ) -> dict[str, Any]:
     """One-step squared error beside persistence, and free energy."""
     spec, front_end = bundle.manifest.rnn_rbm, bundle.manifest.front_end
@@ -265,11 +270,13 @@ def _evaluate_rnn_rbm(
     return figures
 
 
-def _voiced(recording: Recording, frames: Float32, bundle: Bundle) -> NDArray[np.bool_]:
+def _voiced(
+    recording: AnnotatedRecording, frames: Float32, bundle: Bundle
+) -> NDArray[np.bool_]:
     """Frames whose centres lie in an annotated segment, whatever its unit."""
     front_end = bundle.manifest.front_end
     everything = Units([""], {a.unit: 1 for a in recording.annotations})
-    target, _ = targets_of(
+    target, _ = frame_targets(
         recording,
         everything,
         len(frames),

@@ -9,9 +9,14 @@ import numpy as np
 
 from neurovocal.engine.contracts.bundle import Bundle, FrontEnd
 from neurovocal.engine.contracts.types import Float32, Label
-from neurovocal.models.classifier.calibration import evidence
-from neurovocal.models.data.datasets import Recording
-from neurovocal.models.data.frames import Span, first_frame, read_samples, targets_of
+from neurovocal.models.classifier.calibration import score_segment
+from neurovocal.models.data.datasets import AnnotatedRecording
+from neurovocal.models.data.frames import (
+    FrameSpan,
+    first_frame,
+    frame_targets,
+    read_samples,
+)
 from neurovocal.models.data.split import Units
 from neurovocal.models.evaluation.labelling import Labeller, Told
 
@@ -72,7 +77,7 @@ class _Answers:
 
 def label_in_time(
     bundle: Bundle,
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnnotatedRecording],
     units: Units,
     watch: Callable[[float], None] = lambda share: None,
 ) -> list[dict[str, Any]]:
@@ -89,7 +94,7 @@ def label_in_time(
     ----------
     bundle : Bundle
         Must have a classifier.
-    recordings : sequence of Recording
+    recordings : sequence of AnnotatedRecording
     units : Units
         Silence first.
     watch : callable
@@ -111,7 +116,7 @@ def label_in_time(
     tallies = [_Tally() for _ in after]
     for number, recording in enumerate(recordings):
         heard = labeller(read_samples(recording, front_end.sample_rate))
-        _, spans = targets_of(
+        _, spans = frame_targets(
             recording,
             units,
             len(heard.posteriors),
@@ -140,7 +145,7 @@ def label_in_time(
     ]
 
 
-def _onsets(recording: Recording, front_end: FrontEnd) -> dict[int, int]:
+def _onsets(recording: AnnotatedRecording, front_end: FrontEnd) -> dict[int, int]:
     """Annotated onsets in samples, by the first frame of the vocalization."""
     rate, hop, length = (
         front_end.sample_rate,
@@ -151,7 +156,7 @@ def _onsets(recording: Recording, front_end: FrontEnd) -> dict[int, int]:
     return {max(first_frame(at, hop, length), 0): round(at) for at in onsets}
 
 
-def _answers_to(span: Span, told: Sequence[Told], front_end: FrontEnd) -> _Answers:
+def _answers_to(span: FrameSpan, told: Sequence[Told], front_end: FrontEnd) -> _Answers:
     """Labels of the segment that shares most with an annotated vocalization."""
     hop, length = front_end.hop_length, front_end.frame_length
     shared: dict[int, int] = {}
@@ -174,11 +179,11 @@ def _answers_to(span: Span, told: Sequence[Told], front_end: FrontEnd) -> _Answe
     return answers
 
 
-def _forced(logs: Float32, span: Span, stop: int) -> int:
+def _forced(logs: Float32, span: FrameSpan, stop: int) -> int:
     """Likeliest unit but silence by the frames of `span` before `stop`."""
     stop = min(stop, span.stop, len(logs))
     if stop <= span.first:  # no frame of it is known: what was foreseen
         return 1 + int(logs[max(stop - 1, 0), 1:].argmax())
     rows = logs.astype(np.float64)
-    part = Span(span.first, stop, span.unit)
-    return 1 + int(evidence(rows, part, "vote")[1:].argmax())
+    part = FrameSpan(span.first, stop, span.unit)
+    return 1 + int(score_segment(rows, part, "vote")[1:].argmax())

@@ -19,7 +19,7 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.engine.lane.lane import Lane
 from neurovocal.engine.lane.offline import build_front_end, context_of
 from neurovocal.engine.lane.stage import SupervisedStage
-from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.datasets import AnnotatedRecording
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Judged:
 
     Parameters
     ----------
-    recording : Recording
+    recording : AnnotatedRecording
     labels : list of Label
         Final ones, in order of their onsets; times count from `recording.start_s`.
     posteriors : float32[n_frames, n_units]
@@ -65,7 +65,7 @@ class Judged:
         can say.
     """
 
-    recording: Recording
+    recording: AnnotatedRecording
     labels: list[Label]
     posteriors: Float32
     target: NDArray[np.int64]

@@ -3,7 +3,7 @@
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.data.frames import read_samples
-from neurovocal.models.data.prepare import Prepared
+from neurovocal.models.data.prepare import PreparedDataset
 from neurovocal.models.evaluation.evaluate import SKIPPED_FRAMES
 from neurovocal.models.toolkit.measures import LinearPredictor
 from neurovocal.models.toolkit.rows import ClippedRows
@@ -11,14 +11,16 @@ from neurovocal.models.toolkit.rows import ClippedRows
 AR_ORDERS = (1, 4, 8)
 
 
-def linear_errors(bundle: Bundle, data: Prepared, mse: float) -> dict[str, float]:
+def linear_errors(
+    bundle: Bundle, data: PreparedDataset, mse: float
+) -> dict[str, float]:
     """Squared error of AR(order), fitted on training recordings, on the test split.
 
     Parameters
     ----------
     bundle : Bundle
         Its front end makes the frames.
-    data : Prepared
+    data : PreparedDataset
     mse : float
         The RNN-RBM's error on the same frames, for the ratios.
     """

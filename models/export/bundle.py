@@ -21,22 +21,22 @@ from neurovocal.engine.contracts.bundle import (
 )
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.classifier.adjust import Adjusted, log_posteriors_of
+from neurovocal.models.classifier.adjust import CalibratedClassifier, log_posteriors_of
 from neurovocal.models.classifier.graph import classifier_graph
 from neurovocal.models.classifier.network import Classifier
-from neurovocal.models.data.frames import SCALING_FILE, Material
+from neurovocal.models.data.frames import SCALING_FILE, LabelledFrames
 from neurovocal.models.data.split import Units
 from neurovocal.models.export.parity import (
     check_classifier,
     check_rnn_rbm,
-    clear_noise,
+    stable_noise,
     torch_outputs,
 )
 from neurovocal.models.forecast.graph import TrainedForecast, write_forecast
-from neurovocal.models.forecast.prior import Heard
+from neurovocal.models.forecast.prior import ClassifiedRecordings
 from neurovocal.models.rnn_rbm.graph import sampling_graph, scoring_graph
 from neurovocal.models.rnn_rbm.network import RnnRbm
-from neurovocal.models.rnn_rbm.residual import collect_missed, residual_arrays
+from neurovocal.models.rnn_rbm.residual import collect_errors, fit_residual
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import ClippedRows, Rows
 
@@ -45,7 +45,7 @@ GOLDEN_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trained:
+class TrainingResult:
     """What training leaves behind: networks and the data that calibrate them."""
 
     config: TrainConfig
@@ -53,9 +53,9 @@ class Trained:
     offset: Float32
     gain: Float32
     units: Units
-    valid: list[Material]
+    valid: list[LabelledFrames]
     classifier: Classifier | None
-    adjusted: Adjusted | None
+    adjusted: CalibratedClassifier | None
     rnn_rbm: RnnRbm | None
     forecast: TrainedForecast | None
     train_songs: Sequence[Rows]
@@ -63,7 +63,10 @@ class Trained:
 
 
 def write_bundle(
-    folder: Path, trained: Trained, about: dict[str, Any], training: dict[str, Any]
+    folder: Path,
+    trained: TrainingResult,
+    about: dict[str, Any],
+    training: dict[str, Any],
 ) -> Bundle:
     """Write graphs, golden vectors and manifest, and prove that they agree.
 
@@ -71,7 +74,7 @@ def write_bundle(
     ----------
     folder : Path
         An empty folder; ``scaling.npz`` may already be there.
-    trained : Trained
+    trained : TrainingResult
     about : dict
         ``name``, ``species``, ``licence``, ``attribution`` of the manifest.
     training : dict
@@ -104,10 +107,10 @@ def write_bundle(
         forecast=forecast,
         training={**training, "parity": _short(parity)},
     )
-    return seal(folder, manifest)
+    return write_manifest(folder, manifest)
 
 
-def seal(folder: Path, manifest: Manifest) -> Bundle:
+def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     """Write the manifest with the checksums of all files beside it."""
     digests = {
         path.name: sha256(path)
@@ -128,7 +131,7 @@ def write_scaling(folder: Path, offset: Float32, gain: Float32) -> None:
     np.savez(folder / SCALING_FILE, allow_pickle=False, offset=offset, gain=gain)
 
 
-def golden_frames(materials: Sequence[Material]) -> Float32:
+def golden_frames(materials: Sequence[LabelledFrames]) -> Float32:
     """Frames with song in them, repeated where there are too few.
 
     Raises
@@ -151,7 +154,7 @@ def golden_frames(materials: Sequence[Material]) -> Float32:
 
 def _write_classifier(
     folder: Path,
-    trained: Trained,
+    trained: TrainingResult,
     frames: Float32,
     golden: dict[str, Float32],
     parity: dict[str, dict[str, float]],
@@ -168,7 +171,7 @@ def _write_classifier(
 
 def _write_forecast(
     folder: Path,
-    trained: Trained,
+    trained: TrainingResult,
     golden: dict[str, Float32],
     parity: dict[str, dict[str, float]],
 ) -> ForecastSpec:
@@ -178,13 +181,15 @@ def _write_forecast(
     assert trained.classifier is not None
     assert trained.adjusted is not None
     logs = [log_posteriors_of(trained.classifier, m) for m in trained.valid]
-    heard = Heard(trained.valid, logs, trained.front_end, trained.adjusted.spec)
+    heard = ClassifiedRecordings(
+        trained.valid, logs, trained.front_end, trained.adjusted.spec
+    )
     return write_forecast(folder, trained.forecast, config, heard, golden, parity)
 
 
 def _write_rnn_rbm(
     folder: Path,
-    trained: Trained,
+    trained: TrainingResult,
     frames: Float32,
     golden: dict[str, Float32],
     parity: dict[str, dict[str, float]],
@@ -197,7 +202,7 @@ def _write_rnn_rbm(
     onnx.save(scoring_graph(model), scoring)
     onnx.save(sampling_graph(model), sampling)
     rng = np.random.default_rng(trained.config.seed)
-    noise = clear_noise(model, frames, GOLDEN_STEPS, rng)
+    noise = stable_noise(model, frames, GOLDEN_STEPS, rng)
     parity["rnn_rbm"] = check_rnn_rbm(model, scoring, sampling, frames, noise)
     expected = torch_outputs(model, frames, noise)
     golden |= {
@@ -208,10 +213,10 @@ def _write_rnn_rbm(
         "mean": expected["mean"],
     }
     missed, missed_valid = (
-        collect_missed(model, songs, config.gibbs_steps, rng)
+        collect_errors(model, songs, config.gibbs_steps, rng)
         for songs in (trained.train_songs, trained.valid_songs)
     )
-    residual = residual_arrays(
+    residual = fit_residual(
         missed, missed_valid, config.residual_components, trained.config.seed
     )
     residual |= {
@@ -235,7 +240,7 @@ def _write_rnn_rbm(
 
 
 def free_energy_baseline(
-    model: RnnRbm, materials: Sequence[Material]
+    model: RnnRbm, materials: Sequence[LabelledFrames]
 ) -> tuple[float, float]:
     """Mean and standard deviation of the free energy per frame, in nats."""
     rows = []

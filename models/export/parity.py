@@ -12,9 +12,9 @@ from neurovocal.models.toolkit.onnx_session import (
     CONTRACTION_FRAMES,
     PERTURBATION,
     Session,
-    _absolute,
-    _refuse,
-    _relative,
+    check_limits,
+    max_difference,
+    max_relative_difference,
 )
 
 # What may be left of a perturbation. A generator that feeds on its own output must
@@ -58,14 +58,18 @@ def check_classifier(
     single = np.concatenate(rows)
     expected = logits[0].numpy()
     found = {
-        "logits": _relative(single, expected),
-        "logits_whole": _relative(whole["logits"], single),
+        "logits": max_relative_difference(single, expected),
+        "logits_whole": max_relative_difference(whole["logits"], single),
         # Relative, since the cells of an LSTM are not bounded.
-        "states": max(_relative(state[n], after[n][0].numpy()) for n in zeros),
-        "states_whole": max(_relative(whole[f"{n}_next"], state[n]) for n in zeros),
+        "states": max(
+            max_relative_difference(state[n], after[n][0].numpy()) for n in zeros
+        ),
+        "states_whole": max(
+            max_relative_difference(whole[f"{n}_next"], state[n]) for n in zeros
+        ),
         "contraction": _classifier_contraction(session, zeros, frames),
     }
-    _refuse(path, found, CLASSIFIER_CONTRACTED)
+    check_limits(path, found, CLASSIFIER_CONTRACTED)
     return found
 
 
@@ -100,17 +104,21 @@ def check_rnn_rbm(
     }
     # drawn is the last frame's: from the state before it.
     found = {
-        "free_energy": _relative(single["free_energy"], expected["free_energy"]),
-        "prediction": _absolute(single["prediction"], expected["prediction"]),
-        "states": _absolute(single["states"], expected["states"]),
-        "mean": _absolute(drawn["mean"], expected["mean"]),
-        "sampling_state": _absolute(drawn["u_next"], u),
-        "free_energy_whole": _relative(whole["free_energy"], single["free_energy"]),
-        "prediction_whole": _absolute(whole["prediction"], single["prediction"]),
-        "states_whole": _absolute(whole["states"], single["states"]),
+        "free_energy": max_relative_difference(
+            single["free_energy"], expected["free_energy"]
+        ),
+        "prediction": max_difference(single["prediction"], expected["prediction"]),
+        "states": max_difference(single["states"], expected["states"]),
+        "mean": max_difference(drawn["mean"], expected["mean"]),
+        "sampling_state": max_difference(drawn["u_next"], u),
+        "free_energy_whole": max_relative_difference(
+            whole["free_energy"], single["free_energy"]
+        ),
+        "prediction_whole": max_difference(whole["prediction"], single["prediction"]),
+        "states_whole": max_difference(whole["states"], single["states"]),
         "contraction": _rbm_contraction(scoring, zeros, frames),
     }
-    _refuse(scoring_path, found, RBM_CONTRACTED)
+    check_limits(scoring_path, found, RBM_CONTRACTED)
     return found
 
 
@@ -135,7 +143,7 @@ def torch_outputs(model: RnnRbm, frames: Float32, noise: Float32) -> dict[str, F
     }
 
 
-def clear_noise(
+def stable_noise(
     model: RnnRbm, frames: Float32, n_steps: int, rng: np.random.Generator
 ) -> Float32:
     """Noise for the golden Gibbs chain that no rounding can tip.
@@ -173,14 +181,14 @@ def _classifier_contraction(
     for part in _enough(frames):
         ends = [session.run(frames=part, **s) for s in (states, other)]
         states, other = ({n: end[f"{n}_next"] for n in zeros} for end in ends)
-    return max(_absolute(states[name], other[name]) for name in zeros)
+    return max(max_difference(states[name], other[name]) for name in zeros)
 
 
 def _rbm_contraction(session: Session, zeros: Float32, frames: Float32) -> float:
     u, other = zeros, _perturbed(zeros, np.random.default_rng(0))
     for part in _enough(frames):
         u, other = (session.run(frames=part, u=s)["u_next"] for s in (u, other))
-    return _absolute(u, other)
+    return max_difference(u, other)
 
 
 def _perturbed(state: Float32, rng: np.random.Generator) -> Float32:

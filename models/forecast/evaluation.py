@@ -10,15 +10,15 @@ from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.classifier.calibration import Float64
-from neurovocal.models.data.datasets import Recording
-from neurovocal.models.data.frames import Material, read_samples, targets_of
+from neurovocal.models.data.datasets import AnnotatedRecording
+from neurovocal.models.data.frames import LabelledFrames, frame_targets, read_samples
 from neurovocal.models.data.split import Units
-from neurovocal.models.forecast.network import phrases_of
+from neurovocal.models.forecast.network import split_phrases
 from neurovocal.models.forecast.prior import (
     DELAYS_MS,
-    Heard,
-    collect_evidence,
-    foretell,
+    ClassifiedRecordings,
+    collect_scores_by_delay,
+    forecast_units,
     frames_within,
 )
 from neurovocal.models.toolkit.onnx_session import Session
@@ -27,7 +27,7 @@ from neurovocal.plugins.models.classifier.network import FrameNetwork
 
 
 def evaluate_forecast(
-    bundle: Bundle, recordings: Sequence[Recording], units: Units
+    bundle: Bundle, recordings: Sequence[AnnotatedRecording], units: Units
 ) -> dict[str, Any]:
     """Forecasts beside their yardsticks, and labels in time with and without them.
 
@@ -37,7 +37,7 @@ def evaluate_forecast(
     ----------
     bundle : Bundle
         Must have a classifier and a forecast.
-    recordings : sequence of Recording
+    recordings : sequence of AnnotatedRecording
     units : Units
         Silence first.
 
@@ -49,7 +49,7 @@ def evaluate_forecast(
     spec, classifier = bundle.manifest.forecast, bundle.manifest.classifier
     assert spec is not None
     assert classifier is not None
-    heard = hear(bundle, recordings, units)
+    heard = classify_recordings(bundle, recordings, units)
     n_units = len(units.names) - 1
     session = Session(bundle.path(spec.file))
     zeros = np.zeros(spec.n_recurrent, np.float32)
@@ -58,7 +58,7 @@ def evaluate_forecast(
         return session.run(tokens=tokens, gaps=gaps, u=zeros)["log_posteriors"]
 
     def foretold(at_onset: bool) -> Float64:
-        return foretell(
+        return forecast_units(
             predict,
             n_units,
             spec.gap_edges_ms,
@@ -67,17 +67,17 @@ def evaluate_forecast(
             at_onset=at_onset,
         )
 
-    evidence = collect_evidence(heard, foretold(True))
+    evidence = collect_scores_by_delay(heard, foretold(True))
     figures: dict[str, Any] = {"segments": len(evidence.unit)}
     if not len(evidence.unit):
         return figures
     rows = {"before_onset": foretold(False), "at_onset": evidence.forecast}
-    phrases = phrases_of(heard.materials, heard.frame_ms, spec.pause_ms)
+    phrases = split_phrases(heard.materials, heard.frame_ms, spec.pause_ms)
     counts = np.array(spec.followed, float)
     before = [np.concatenate([[n_units], p.units[:-1]]) for p in phrases]
-    rows |= yardsticks(counts, np.concatenate(before))
+    rows |= baseline_forecasts(counts, np.concatenate(before))
     for name, logs in rows.items():
-        right, nats = judged(logs, evidence.unit)
+        right, nats = score_predictions(logs, evidence.unit)
         figures[f"foretold_{name}_percent"] = round(100 * float(right.mean()), 2)
         figures[f"nats_{name}"] = round(float(nats.mean()), 4)
     frames = [d if d is None else frames_within(d, heard.front_end) for d in DELAYS_MS]
@@ -91,7 +91,7 @@ def evaluate_forecast(
     return figures
 
 
-def judged(
+def score_predictions(
     log_posteriors: Float64, unit: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], Float64]:
     """Whether the likeliest unit came, and how many nats the one that came cost."""
@@ -100,7 +100,9 @@ def judged(
     return right, nats
 
 
-def yardsticks(followed: Float64, before: NDArray[np.int64]) -> dict[str, Float64]:
+def baseline_forecasts(
+    followed: Float64, before: NDArray[np.int64]
+) -> dict[str, Float64]:
     """Log-probabilities by a unit's frequency, and by the unit before it.
 
     Parameters
@@ -125,7 +127,9 @@ def yardsticks(followed: Float64, before: NDArray[np.int64]) -> dict[str, Float6
     }
 
 
-def hear(bundle: Bundle, recordings: Sequence[Recording], units: Units) -> Heard:
+def classify_recordings(
+    bundle: Bundle, recordings: Sequence[AnnotatedRecording], units: Units
+) -> ClassifiedRecordings:
     """Recordings as a bundle's classifier hears them."""
     front_end, spec = bundle.manifest.front_end, bundle.manifest.classifier
     assert spec is not None
@@ -136,7 +140,7 @@ def hear(bundle: Bundle, recordings: Sequence[Recording], units: Units) -> Heard
     materials, logs = [], []
     for recording in recordings:
         frames = frames_of(features, read_samples(recording, rate))
-        target, spans = targets_of(
+        target, spans = frame_targets(
             recording,
             units,
             len(frames),
@@ -144,10 +148,10 @@ def hear(bundle: Bundle, recordings: Sequence[Recording], units: Units) -> Heard
             front_end.hop_length,
             front_end.frame_length,
         )
-        materials.append(Material(recording, frames, target, spans))
+        materials.append(LabelledFrames(recording, frames, target, spans))
         network.reset()
         logs.append(network(frames)[:, columns] if len(frames) else _nothing(columns))
-    return Heard(materials, logs, front_end, spec)
+    return ClassifiedRecordings(materials, logs, front_end, spec)
 
 
 def _nothing(columns: Sequence[int]) -> Float64:

@@ -11,13 +11,18 @@ import torch
 
 from neurovocal.engine.contracts.bundle import ForecastSpec
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.forecast.network import Phrase, UnitRnnRbm, inputs_of, phrases_of
+from neurovocal.models.forecast.network import (
+    Phrase,
+    UnitRnnRbm,
+    phrase_inputs,
+    split_phrases,
+)
 from neurovocal.models.forecast.prior import (
-    Heard,
+    ClassifiedRecordings,
     choose_weights,
-    collect_evidence,
+    collect_scores_by_delay,
     early_weights,
-    foretell,
+    forecast_units,
 )
 from neurovocal.models.toolkit.graph_writer import GraphWriter
 from neurovocal.models.toolkit.onnx_session import check_outputs
@@ -92,7 +97,7 @@ def write_forecast(
     folder: Path,
     trained: TrainedForecast,
     config: ForecastConfig,
-    heard: Heard,
+    heard: ClassifiedRecordings,
     golden: dict[str, Float32],
     parity: dict[str, dict[str, float]],
 ) -> ForecastSpec:
@@ -103,7 +108,7 @@ def write_forecast(
     folder : Path
     trained : TrainedForecast
     config : ForecastConfig
-    heard : Heard
+    heard : ClassifiedRecordings
         The validation recordings, as the classifier hears them.
     golden, parity : dict
         Filled in.
@@ -114,8 +119,8 @@ def write_forecast(
         torch and ONNX Runtime disagree.
     """
     model = trained.model.eval()
-    phrases = phrases_of(heard.materials, heard.frame_ms, config.pause_ms)
-    rows = [inputs_of(phrase, model.n_units, trained.edges) for phrase in phrases]
+    phrases = split_phrases(heard.materials, heard.frame_ms, config.pause_ms)
+    rows = [phrase_inputs(phrase, model.n_units, trained.edges) for phrase in phrases]
     tokens = np.concatenate([token for token, _ in rows])[:_GOLDEN_ROWS]
     gaps = np.concatenate([gap for _, gap in rows])[:_GOLDEN_ROWS]
     with torch.no_grad():
@@ -136,21 +141,21 @@ def write_forecast(
         "forecast_gaps": gaps,
         "forecast": expected[:, 0].numpy(),
     }
-    foretold = foretell(
+    foretold = forecast_units(
         model.predict, model.n_units, trained.edges, heard, config.pause_ms
     )
-    weights = choose_weights(collect_evidence(heard, foretold))
+    weights = choose_weights(collect_scores_by_delay(heard, foretold))
     return ForecastSpec(
         n_recurrent=model.n_recurrent,
         gap_edges_ms=trained.edges,
         pause_ms=config.pause_ms,
         early=early_weights(weights, heard.front_end),
         prior_weight=weights[-1],
-        followed=followed_by(trained.train, model.n_units),
+        followed=count_successors(trained.train, model.n_units),
     )
 
 
-def followed_by(phrases: Sequence[Phrase], n_units: int) -> list[list[int]]:
+def count_successors(phrases: Sequence[Phrase], n_units: int) -> list[list[int]]:
     """Counts of unit k after each unit; the last row counts first units."""
     counts = np.zeros((n_units + 1, n_units), int)
     for phrase in phrases:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.data.frames import Material
+from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.rnn_rbm.network import RecurrentLayer
 from neurovocal.models.toolkit.recipe import ForecastConfig
 from neurovocal.plugins.models.classifier.forecast import gap_bin, token_of
@@ -39,14 +39,14 @@ class Phrase:
     gaps_ms: NDArray[np.float64]
 
 
-def phrases_of(
-    materials: Sequence[Material], frame_ms: float, pause_ms: float
+def split_phrases(
+    materials: Sequence[LabelledFrames], frame_ms: float, pause_ms: float
 ) -> list[Phrase]:
     """Annotated segments as phrases, cut where nothing is heard for `pause_ms`.
 
     Parameters
     ----------
-    materials : sequence of Material
+    materials : sequence of LabelledFrames
         Recordings; a phrase never crosses from one to the next.
     frame_ms : float
         Milliseconds between two frames.
@@ -78,7 +78,7 @@ def gap_edges(phrases: Sequence[Phrase], n_bins: int) -> list[float]:
     return [float(edge) for edge in np.unique(np.quantile(gaps, inner).round(3))]
 
 
-def inputs_of(
+def phrase_inputs(
     phrase: Phrase, n_units: int, edges: Sequence[float]
 ) -> tuple[Float32, Float32]:
     """What the network hears of a phrase.

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from neurovocal.engine.contracts.bundle import ClassifierSpec, FrontEnd, PriorSpec
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.classifier.calibration import Float64
-from neurovocal.models.data.frames import Material
-from neurovocal.models.forecast.network import inputs_of, phrases_of
+from neurovocal.models.data.frames import LabelledFrames
+from neurovocal.models.forecast.network import phrase_inputs, split_phrases
 from neurovocal.plugins.models.classifier.decision import Decision
 
 # Where labels are judged: ms of sound after the onset; None is the whole segment.
@@ -28,7 +28,7 @@ Predict: TypeAlias = Callable[[Float32, Float32], Float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
+class ScoresByDelay:
     """What is known of some segments, after each delay.
 
     Parameters
@@ -69,12 +69,12 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
+class ClassifiedRecordings:
     """Annotated recordings, as a classifier hears them.
 
     Parameters
     ----------
-    materials : list of Material
+    materials : list of LabelledFrames
     log_posteriors : list of float64[n_frames, n_units]
         One array per recording; silence is column 0.
     front_end : FrontEnd
@@ -82,7 +82,7 @@ class Heard:
         The classifier's decision and calibration.
     """
 
-    materials: Sequence[Material]
+    materials: Sequence[LabelledFrames]
     log_posteriors: Sequence[Float64]
     front_end: FrontEnd
     spec: ClassifierSpec
@@ -93,11 +93,11 @@ class Heard:
         return 1000 * self.front_end.hop_length / self.front_end.sample_rate
 
 
-def foretell(
+def forecast_units(
     predict: Predict,
     n_units: int,
     edges: Sequence[float],
-    heard: Heard,
+    heard: ClassifiedRecordings,
     pause_ms: float,
     *,
     at_onset: bool = True,
@@ -107,12 +107,12 @@ def foretell(
     Parameters
     ----------
     predict : callable
-        From a phrase's tokens and gaps (`inputs_of`) to log-probabilities.
+        From a phrase's tokens and gaps (`phrase_inputs`) to log-probabilities.
     n_units : int
         Units, silence left out.
     edges : sequence of float
         Bins of silence, ms.
-    heard : Heard
+    heard : ClassifiedRecordings
     pause_ms : float
         Silence after which a phrase begins anew.
     at_onset : bool
@@ -124,8 +124,8 @@ def foretell(
         All recordings', in order.
     """
     rows = [np.zeros((0, n_units))]
-    for phrase in phrases_of(heard.materials, heard.frame_ms, pause_ms):
-        tokens, gaps = inputs_of(phrase, n_units, edges)
+    for phrase in split_phrases(heard.materials, heard.frame_ms, pause_ms):
+        tokens, gaps = phrase_inputs(phrase, n_units, edges)
         told = gaps if at_onset else np.zeros_like(gaps)
         rows.append(predict(tokens, told).astype(np.float64))
     return np.concatenate(rows)
@@ -142,12 +142,14 @@ def frames_within(delay_ms: float, front_end: FrontEnd) -> int:
     return max(0, 1 + int(np.floor(late / front_end.hop_length)))
 
 
-def collect_evidence(heard: Heard, forecast: Float64) -> Evidence:
+def collect_scores_by_delay(
+    heard: ClassifiedRecordings, forecast: Float64
+) -> ScoresByDelay:
     """What each segment's frames say up to every delay, beside its forecast.
 
     Parameters
     ----------
-    heard : Heard
+    heard : ClassifiedRecordings
     forecast : float64[n_segments, n_units]
     """
     scores: list[list[Float64]] = [[] for _ in DELAYS_MS]
@@ -167,7 +169,7 @@ def collect_evidence(heard: Heard, forecast: Float64) -> Evidence:
                 first = stop - 1 if by_last or n == 0 else span.first
                 warmth = decide.temperature(None if delay_ms is None else n)
                 scores[at].append(rows[first:stop, 1:].sum(axis=0) / warmth)
-    return Evidence(
+    return ScoresByDelay(
         np.array(scores),
         forecast,
         np.array(units, np.int64),
@@ -175,7 +177,7 @@ def collect_evidence(heard: Heard, forecast: Float64) -> Evidence:
     )
 
 
-def choose_weights(evidence: Evidence) -> list[float]:
+def choose_weights(evidence: ScoresByDelay) -> list[float]:
     """After each delay, the weight that makes the right units most likely."""
     if not len(evidence.unit):
         return [0.0] * len(DELAYS_MS)

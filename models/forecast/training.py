@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neurovocal.models.forecast.network import Phrase, UnitRnnRbm, gap_edges, inputs_of
+from neurovocal.models.forecast.network import (
+    Phrase,
+    UnitRnnRbm,
+    gap_edges,
+    phrase_inputs,
+)
 from neurovocal.models.toolkit.optim import guard_gradients, rate_factor, set_rates
 from neurovocal.models.toolkit.recipe import ForecastConfig
 
@@ -45,9 +50,9 @@ class ForecastTask:
         self.edges = gap_edges(train, config.gap_bins)
         self.module = UnitRnnRbm(config, n_units, len(self.edges) + 2)
         self._config = config
-        self._train = [(*inputs_of(p, n_units, self.edges), p.units) for p in train]
+        self._train = [(*phrase_inputs(p, n_units, self.edges), p.units) for p in train]
         self._valid = self._padded(
-            [(*inputs_of(p, n_units, self.edges), p.units) for p in valid]
+            [(*phrase_inputs(p, n_units, self.edges), p.units) for p in valid]
         )
         rate = config.learning_rate
         groups = [{"params": list(self.module.parameters()), "initial_lr": rate}]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from neurovocal.engine.contracts.bundle import Bundle
-from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.report.draw import (
     INK,
     LINES,
@@ -186,7 +186,7 @@ def classifier_section(
     axes: FrameAxes,
     figures: Mapping[str, Any],
     tally: Tally,
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnnotatedRecording],
 ) -> Section:
     """Measures, confusion, calibration, whatever else was measured, examples."""
     spec = bundle.manifest.classifier

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.report.classifier import (
     classifier_section,
     extra_parts,
@@ -62,7 +62,7 @@ def write_report(
     figures: Mapping[str, Any],
     measured: Measured,
     tally: Tally,
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnnotatedRecording],
     watch: Callable[[float], None] = lambda share: None,
 ) -> Path:
     """Write one self-contained page on a bundle.
@@ -79,7 +79,7 @@ def write_report(
         On what, and how.
     tally : Tally
         That watched the evaluation.
-    recordings : sequence of Recording
+    recordings : sequence of AnnotatedRecording
         That were evaluated.
     watch : callable
         Told the share that is done.
@@ -157,7 +157,7 @@ def _header(
     bundle: Bundle,
     figures: Mapping[str, Any],
     measured: Measured,
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnnotatedRecording],
 ) -> dict[str, Any]:
     manifest = bundle.manifest
     training, front_end = manifest.training, manifest.front_end

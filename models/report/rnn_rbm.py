@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.data.datasets import Annotation, Recording
+from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
 from neurovocal.models.report.classifier import extra_parts
 from neurovocal.models.report.draw import FrameAxes
 from neurovocal.models.report.listening import (
@@ -53,7 +53,7 @@ def rnn_rbm_section(
     bundle: Bundle,
     axes: FrameAxes,
     figures: Mapping[str, Any],
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnnotatedRecording],
     watch: Callable[[float], None],
 ) -> Section:
     """Measures, songs, activity and what the units listen to."""
@@ -105,7 +105,7 @@ def rnn_rbm_section(
     )
 
 
-def _shown(recordings: Sequence[Recording], axes: FrameAxes) -> Window:
+def _shown(recordings: Sequence[AnnotatedRecording], axes: FrameAxes) -> Window:
     """The liveliest stretch of the recording with the most segments."""
     best = max(recordings, key=lambda r: len(r.own))
     shortest_s = 100 * axes.hop_s
@@ -149,7 +149,7 @@ def _inside(
     bundle: Bundle,
     axes: FrameAxes,
     listener: Listener,
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnnotatedRecording],
     song: Heard,
     segments: list[Segment],
     weights: Weights,
@@ -224,7 +224,7 @@ def _listened(
     bundle: Bundle,
     axes: FrameAxes,
     listener: Listener,
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnnotatedRecording],
     names: list[str],
 ) -> tuple[list[Heard], list[NDArray[np.int64]]]:
     """Lively stretches of the recordings, and the syllable under each frame."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Label
-from neurovocal.models.data.datasets import Annotation, Recording
+from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
 from neurovocal.models.evaluation.labelling import Judged
 from neurovocal.models.toolkit.measures import IGNORED
 
@@ -35,7 +35,7 @@ class Segment:
 class Compared:
     """A recording's annotations and the labels that the engine gave."""
 
-    recording: Recording
+    recording: AnnotatedRecording
     true: list[Segment]
     given: list[Segment]
 
@@ -105,7 +105,9 @@ class Tally:
             np.array([r for _, r in named], bool),
         )
 
-    def _compare(self, recording: Recording, labels: Sequence[Label]) -> Compared:
+    def _compare(
+        self, recording: AnnotatedRecording, labels: Sequence[Label]
+    ) -> Compared:
         rate, shift = self._sample_rate, recording.start_s
         truth = [
             Annotation(a.onset_s - shift, a.offset_s - shift, a.unit)

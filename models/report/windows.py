@@ -8,7 +8,7 @@ import numpy as np
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end, frames_of
-from neurovocal.models.data.datasets import Annotation, Recording
+from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
 from neurovocal.models.data.frames import read_samples
 from neurovocal.models.report.tally import Compared
 
@@ -20,12 +20,12 @@ _SHORTEST_S, _LONGEST_S = 0.3, 8.0
 class Window:
     """A stretch of a recording, in seconds from `recording.start_s`."""
 
-    recording: Recording
+    recording: AnnotatedRecording
     start_s: float
     stop_s: float
 
 
-def window_length(recordings: Sequence[Recording]) -> float:
+def window_length(recordings: Sequence[AnnotatedRecording]) -> float:
     """Seconds that hold about as many segments as a picture can show."""
     gaps = [
         gap
@@ -36,7 +36,7 @@ def window_length(recordings: Sequence[Recording]) -> float:
     return float(np.clip(_SEGMENTS * typical, _SHORTEST_S, _LONGEST_S))
 
 
-def liveliest(recording: Recording, length_s: float) -> Window:
+def liveliest(recording: AnnotatedRecording, length_s: float) -> Window:
     """The window with the most annotated segments."""
     onsets = [a.onset_s - recording.start_s for a in recording.own]
     return _around(recording, onsets, length_s)[0]
@@ -96,7 +96,7 @@ def annotations_in(window: Window) -> list[Annotation]:
 
 
 def _around(
-    recording: Recording, onsets_s: Sequence[float], length_s: float
+    recording: AnnotatedRecording, onsets_s: Sequence[float], length_s: float
 ) -> tuple[Window, int]:
     """The window with the most onsets, and their number."""
     length_s = min(length_s, recording.seconds)

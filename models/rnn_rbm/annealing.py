@@ -41,7 +41,7 @@ class LikelihoodError(NeurovocalError):
 
 
 @dataclass(frozen=True, slots=True)
-class Annealing:
+class AnnealingOptions:
     """How much work an estimate is worth.
 
     Parameters
@@ -101,7 +101,7 @@ class ConditionalRbms:
         return linear + _softplus_sum(v @ self.W + self.bh)
 
 
-class Noise:
+class UnitSampler:
     """Comparisons with uniform noise, drawn into one buffer per shape."""
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -125,7 +125,7 @@ class Noise:
 
 
 @torch.no_grad()
-def gibbs(rbms: ConditionalRbms, v: Tensor, n_steps: int, noise: Noise) -> Tensor:
+def gibbs(rbms: ConditionalRbms, v: Tensor, n_steps: int, noise: UnitSampler) -> Tensor:
     """Frames after block Gibbs steps, both layers sampled."""
     # Two tensors serve all steps: new ones cost more than the arithmetic.
     v, h = v.clone(), torch.empty_like(rbms.bh)
@@ -137,7 +137,10 @@ def gibbs(rbms: ConditionalRbms, v: Tensor, n_steps: int, noise: Noise) -> Tenso
 
 @torch.no_grad()
 def log_partition(
-    rbms: ConditionalRbms, start: Tensor, annealing: Annealing, noise: Noise
+    rbms: ConditionalRbms,
+    start: Tensor,
+    annealing: AnnealingOptions,
+    noise: UnitSampler,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logarithm of each RBM's partition function, from below and from above.
 
@@ -146,8 +149,8 @@ def log_partition(
     rbms : ConditionalRbms
     start : float32[n_frames, n_visible]
         Likely frames: where the Gibbs runs begin.
-    annealing : Annealing
-    noise : Noise
+    annealing : AnnealingOptions
+    noise : UnitSampler
 
     Returns
     -------
@@ -176,8 +179,11 @@ def log_partition(
 
 
 @torch.no_grad()
-def annealed(
-    rbms: ConditionalRbms, start: Tensor, annealing: Annealing, noise: Noise
+def draw_annealed(
+    rbms: ConditionalRbms,
+    start: Tensor,
+    annealing: AnnealingOptions,
+    noise: UnitSampler,
 ) -> Tensor:
     """One frame of each RBM, drawn by the way up: float32[n_frames, n_visible].
 
@@ -228,7 +234,7 @@ class _Path:
             + \sum_j \log(1 + e^{\beta (b_{h,j} + (vW)_j)}) - \log Z_\beta
     """
 
-    def __init__(self, rbms: ConditionalRbms, base: Tensor, noise: Noise) -> None:
+    def __init__(self, rbms: ConditionalRbms, base: Tensor, noise: UnitSampler) -> None:
         self.base = base
         self._rbms = rbms
         self._tilt = rbms.bv - base
@@ -260,7 +266,7 @@ class _Path:
 
 
 def _factorial_match(
-    rbms: ConditionalRbms, start: Tensor, n_mixing: int, noise: Noise
+    rbms: ConditionalRbms, start: Tensor, n_mixing: int, noise: UnitSampler
 ) -> tuple[Tensor, Tensor]:
     """Biases of the factorial distribution with a Gibbs run's marginals; its end."""
     v = gibbs(rbms, start, n_mixing - n_mixing // 2, noise)
@@ -275,7 +281,7 @@ def _factorial_match(
     return torch.log(marginal / (1 - marginal)), v
 
 
-def _chosen(log_weights: Tensor, ends: Tensor, noise: Noise) -> Tensor:
+def _chosen(log_weights: Tensor, ends: Tensor, noise: UnitSampler) -> Tensor:
     """One of each RBM's ends, drawn by its weight.
 
     It is a sample of the model as far as the way up was long enough.
@@ -286,7 +292,7 @@ def _chosen(log_weights: Tensor, ends: Tensor, noise: Noise) -> Tensor:
 
 
 def _spread(
-    rbms: ConditionalRbms, v: Tensor, annealing: Annealing, noise: Noise
+    rbms: ConditionalRbms, v: Tensor, annealing: AnnealingOptions, noise: UnitSampler
 ) -> Tensor:
     """A start for every chain: runs of their own from one frame."""
     n = annealing.n_chains

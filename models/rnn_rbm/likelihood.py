@@ -16,18 +16,18 @@ from torch import Tensor
 
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.rnn_rbm.annealing import (
-    Annealing,
+    AnnealingOptions,
     ConditionalRbms,
     LikelihoodError,
-    Noise,
-    annealed,
+    UnitSampler,
+    draw_annealed,
     gibbs,
     log_partition,
 )
 from neurovocal.models.rnn_rbm.network import RnnRbm
-from neurovocal.models.rnn_rbm.tempering import Tempering, tempered
+from neurovocal.models.rnn_rbm.tempering import TemperingOptions, draw_tempered
 
-WIDEST = 0.3
+MAX_WIDTH = 0.3
 _TILE_ROWS = 1024
 _ENOUGH_ALIKE = 512
 
@@ -139,9 +139,9 @@ def conditional_rbms(
 def log_likelihood(
     rbms: ConditionalRbms,
     frames: Tensor,
-    annealing: Annealing,
+    annealing: AnnealingOptions,
     rng: np.random.Generator,
-    widest: float | None = WIDEST,
+    widest: float | None = MAX_WIDTH,
 ) -> Likelihood:
     """Mean log-likelihood of frames, each under its own RBM.
 
@@ -150,7 +150,7 @@ def log_likelihood(
     rbms : ConditionalRbms
     frames : float32[n_frames, n_visible]
         Values 0 and 1.
-    annealing : Annealing
+    annealing : AnnealingOptions
     rng : Generator
     widest : float, optional
         Widest bracket in nats that is a figure; None takes any, for a choice among
@@ -161,7 +161,7 @@ def log_likelihood(
     LikelihoodError
         The bracket is wider than `widest`.
     """
-    noise = Noise(rng)
+    noise = UnitSampler(rng)
     weight = rbms.log_weight(frames)
     n = len(frames)
     if _all_alike(rbms) and n > _ENOUGH_ALIKE:
@@ -181,7 +181,7 @@ def log_likelihood(
     low = min(float((weight - down).mean()), float((weight - again).mean()))
     bracket = Bracket(low, float(high.mean()))
     if widest is not None and not bracket.width <= widest:
-        raise LikelihoodError(refusal(bracket, annealing.n_temperatures, widest))
+        raise LikelihoodError(width_error(bracket, annealing.n_temperatures, widest))
     error = float(high.std()) / math.sqrt(len(high)) if len(high) > 1 else math.nan
     return Likelihood(bracket, error, len(high))
 
@@ -194,14 +194,14 @@ def expected_accuracy(
     rng: np.random.Generator,
     n_steps: int = 50,
     n_samples: int = 20,
-    annealing: Annealing | Tempering | None = None,
+    annealing: AnnealingOptions | TemperingOptions | None = None,
 ) -> Accuracy:
     """Expected accuracy of predicted frames, given the true past.
 
     Each prediction is a sample: `n_steps` block Gibbs steps from the previous
     frame, as in Boulanger-Lewandowski, Bengio and Vincent (ICML 2012). On a strong
     model these do not reach its distribution; with `annealing` a sample comes from
-    a factorial distribution instead, with a `Tempering` from parallel chains.
+    a factorial distribution instead, with a `TemperingOptions` from parallel chains.
 
     Parameters
     ----------
@@ -213,17 +213,17 @@ def expected_accuracy(
     annealing : Annealing or Tempering, optional
         Way of sampling that replaces the Gibbs steps.
     """
-    noise = Noise(rng)
+    noise = UnitSampler(rng)
     counts = []
     for rows in _tiles(len(frames), _TILE_ROWS):
         part, start, wanted = rbms[rows], previous[rows], frames[rows]
         for _ in range(n_samples):
             if annealing is None:
                 drawn = gibbs(part, start, n_steps, noise)
-            elif isinstance(annealing, Tempering):
-                drawn = tempered(part, start, annealing, noise)
+            elif isinstance(annealing, TemperingOptions):
+                drawn = draw_tempered(part, start, annealing, noise)
             else:
-                drawn = annealed(part, start, annealing, noise)
+                drawn = draw_annealed(part, start, annealing, noise)
             counts.append(match_counts(drawn, wanted))
     return accuracy_of(torch.cat(counts))
 
@@ -275,7 +275,7 @@ def _tiles(n: int, size: int) -> Iterator[slice]:
         yield slice(first, min(first + size, n))
 
 
-def refusal(bracket: Bracket, n_temperatures: int, widest: float) -> str:
+def width_error(bracket: Bracket, n_temperatures: int, widest: float) -> str:
     """Why a bracket is no figure, and what may make it one."""
     # The gap shrinks as one over the number of temperatures, in the end.
     needed = n_temperatures * bracket.width / widest * 1.25

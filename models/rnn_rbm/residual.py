@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.rnn_rbm.network import RnnRbm
-from neurovocal.models.toolkit.rows import Rows, pieces_of
+from neurovocal.models.toolkit.rows import Rows, spread_pieces
 
 Float64 = NDArray[np.float64]
 _ITERATIONS = 12
@@ -42,7 +42,7 @@ _PIECE_FRAMES = 5000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Missed:
+class PredictionErrors:
     """Errors of the expectation and the states before them.
 
     Parameters
@@ -56,16 +56,16 @@ class Missed:
     state: Float32
 
 
-def collect_missed(
+def collect_errors(
     model: RnnRbm, songs: Sequence[Rows], n_steps: int, rng: np.random.Generator
-) -> Missed:
+) -> PredictionErrors:
     """What the sampler's expectation misses, frame by frame, on real song.
 
     Of long songs only some pieces are heard.
     """
     residuals, states = [], []
     with torch.no_grad():
-        for song in pieces_of(songs, _MOST_FRAMES, _PIECE_FRAMES):
+        for song in spread_pieces(songs, _MOST_FRAMES, _PIECE_FRAMES):
             v = torch.from_numpy(song[:])
             u = model.states(v[:, None], model.initial_state())[:-1, -1, 0]
             bv, bh = model.biases(u)
@@ -74,7 +74,7 @@ def collect_missed(
             skip = _SKIPPED if len(u) > 2 * _SKIPPED else 0
             residuals.append((v[1:] - mean).numpy()[skip:])
             states.append(u.numpy()[skip:])
-    return Missed(np.concatenate(residuals), np.concatenate(states))
+    return PredictionErrors(np.concatenate(residuals), np.concatenate(states))
 
 
 def pooled_covariance(residual: Float32) -> Float64:
@@ -87,16 +87,16 @@ def pooled_covariance(residual: Float32) -> Float64:
     return covariance
 
 
-def residual_arrays(
-    missed: Missed, valid: Missed, n_components: int, seed: int
+def fit_residual(
+    missed: PredictionErrors, valid: PredictionErrors, n_components: int, seed: int
 ) -> dict[str, Float32]:
     """Content of a bundle's residual file (docs/bundle.md).
 
     Parameters
     ----------
-    missed : Missed
+    missed : PredictionErrors
         On training song, which fits it.
-    valid : Missed
+    valid : PredictionErrors
         On other song, where errors are larger: it sets the level of the noise.
     n_components : int
         Of the mixture; 1 leaves it out, which gives one covariance.
@@ -113,7 +113,11 @@ def residual_arrays(
 
 
 def _fit_mixture(
-    missed: Missed, valid: Missed, pool: Float64, n_components: int, seed: int
+    missed: PredictionErrors,
+    valid: PredictionErrors,
+    pool: Float64,
+    n_components: int,
+    seed: int,
 ) -> dict[str, Float32]:
     shares = _first_guess(missed.state, n_components, seed)
     gate = _Gate(missed.state, n_components)

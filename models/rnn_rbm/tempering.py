@@ -24,11 +24,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neurovocal.models.rnn_rbm.annealing import ConditionalRbms, LikelihoodError, Noise
+from neurovocal.models.rnn_rbm.annealing import (
+    ConditionalRbms,
+    LikelihoodError,
+    UnitSampler,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Tempering:
+class TemperingOptions:
     """How a sample is drawn.
 
     Parameters
@@ -50,8 +54,11 @@ class Tempering:
 
 
 @torch.no_grad()
-def tempered(
-    rbms: ConditionalRbms, start: Tensor, tempering: Tempering, noise: Noise
+def draw_tempered(
+    rbms: ConditionalRbms,
+    start: Tensor,
+    tempering: TemperingOptions,
+    noise: UnitSampler,
 ) -> Tensor:
     """One frame of each RBM: float32[n_frames, n_visible].
 
@@ -60,8 +67,8 @@ def tempered(
     rbms : ConditionalRbms
     start : float32[n_frames, n_visible]
         Where all chains begin.
-    tempering : Tempering
-    noise : Noise
+    tempering : TemperingOptions
+    noise : UnitSampler
     """
     chains = TemperedChains(rbms, start, tempering.n_temperatures, noise)
     for _ in range(tempering.n_steps):
@@ -77,11 +84,15 @@ class TemperedChains:
     rbms : ConditionalRbms
     start : float32[n_frames, n_visible]
     n_temperatures : int
-    noise : Noise
+    noise : UnitSampler
     """
 
     def __init__(
-        self, rbms: ConditionalRbms, start: Tensor, n_temperatures: int, noise: Noise
+        self,
+        rbms: ConditionalRbms,
+        start: Tensor,
+        n_temperatures: int,
+        noise: UnitSampler,
     ) -> None:
         self._rbms, self._noise = rbms, noise
         self._beta = torch.linspace(0, 1, n_temperatures)[:, None, None]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.frames import Material
+from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.rnn_rbm.network import RnnRbm, uniform_from
 from neurovocal.models.rnn_rbm.persistent_chains import PersistentChains
 from neurovocal.models.toolkit.optim import (
@@ -258,8 +258,8 @@ class RnnRbmTask:
         self.module.bv.data = torch.from_numpy(mean.astype(np.float32))
 
 
-def songs_of(
-    materials: list[Material], keep_s: float | None, frames_per_s: float
+def trim_songs(
+    materials: list[LabelledFrames], keep_s: float | None, frames_per_s: float
 ) -> list[ClippedRows]:
     """Frames of each recording without the silence around its song; nothing is copied.
 
@@ -267,7 +267,7 @@ def songs_of(
 
     Parameters
     ----------
-    materials : list of Material
+    materials : list of LabelledFrames
     keep_s : float, optional
         Silence to keep before the first and after the last segment; None keeps
         everything.

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from neurovocal.engine.contracts.errors import EXIT_LOSS, ConfigError, NeurovocalError
 
 
-class Interrupted(NeurovocalError):  # noqa: N818 (a state, not a mistake)
+class TrainingInterrupted(NeurovocalError):  # noqa: N818 (a state, not a mistake)
     """The user stopped the training; a checkpoint is safe on disk."""
 
     exit_code = EXIT_LOSS
@@ -162,7 +162,7 @@ def fit(
         progress = max(history.update / task.updates, budget.share)
         if stop.raised:
             _save(path, task, history, best)
-            raise Interrupted(
+            raise TrainingInterrupted(
                 f"stopped at update {history.update} of {task.updates} of the "
                 f"{task.name}: run the same command again to go on from there"
             )

@@ -48,7 +48,7 @@ def frame_errors(target: NDArray[np.int64], answered: NDArray[np.int64]) -> Erro
     return ErrorCount(int(wrong.sum()), int(counted.sum()))
 
 
-def runs_of(answered: NDArray[np.int64], target: NDArray[np.int64]) -> list[int]:
+def unit_runs(answered: NDArray[np.int64], target: NDArray[np.int64]) -> list[int]:
     """Units of the runs of equal non-silent frames: labels without any detector.
 
     Runs that lie on ignored frames for the most part are left out.
@@ -65,7 +65,7 @@ def runs_of(answered: NDArray[np.int64], target: NDArray[np.int64]) -> list[int]
     return found
 
 
-def runs_above(marks: NDArray[np.bool_]) -> NDArray[np.int64]:
+def true_runs(marks: NDArray[np.bool_]) -> NDArray[np.int64]:
     """First index of each run of marks and first after it, int64[n_runs, 2]."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], marks.astype(np.int8), [0]])))
     return edges.reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Run an exported graph with ONNX Runtime and compare it with torch."""
+"""Exported graphs in ONNX Runtime, and their differences from torch."""
 
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,19 @@ from neurovocal.plugins.models.onnx.session import open_session
 
 STATE_TOLERANCE = 1e-5
 OUTPUT_TOLERANCE = 1e-4
+PERTURBATION = 1e-4
+CONTRACTION_FRAMES = 1000
 
 
 class Session:
-    """An exported graph, run by name."""
+    """ONNX Runtime session of a graph, with inputs and outputs by name."""
 
     def __init__(self, path: Path) -> None:
         self._session = open_session(path)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, **inputs: Any) -> dict[str, Float32]:
-        """Run once; all outputs by name."""
+        """Run the graph once and return all outputs by name."""
         results = self._session.run(self._outputs, inputs)
         return dict(zip(self._outputs, results, strict=True))
 
@@ -33,51 +35,83 @@ def check_outputs(
     expected: dict[str, Float32],
     after: Float32,
 ) -> dict[str, float]:
-    """Same as `check_classifier`, for a graph with rows in, rows out and one state.
+    """Compare a graph of rows and one state with torch, over a state-threaded run.
 
     Parameters
     ----------
     path : Path
+        File of the graph.
     inputs : dict of str to float32[T, ...]
+        Input rows by the graph's names.
     state : str
-        Name of the state, which begins with zeros.
+        Name of the state input, which starts at zeros.
     expected : dict of str to float32[T, ...]
-        What torch says of the same rows.
+        Outputs that torch computes from the same rows.
     after : float32
-        State after them, as torch says.
+        State that torch computes after the last row.
+
+    Returns
+    -------
+    dict
+        Largest difference of each output and of the state, run row by row and in
+        one call (``..._whole``).
+
+    Raises
+    ------
+    BundleError
+        A difference exceeds its tolerance.
     """
     session = Session(path)
     whole = session.run(**inputs, **{state: np.zeros_like(after)})
-    carried = np.zeros_like(after)
+    current = np.zeros_like(after)
     rows: dict[str, list[Float32]] = {name: [] for name in expected}
-    for at in range(len(next(iter(inputs.values())))):
+    for row in range(len(next(iter(inputs.values())))):
         step = session.run(
-            **{name: row[at : at + 1] for name, row in inputs.items()},
-            **{state: carried},
+            **{name: values[row : row + 1] for name, values in inputs.items()},
+            **{state: current},
         )
-        carried = step[f"{state}_next"]
+        current = step[f"{state}_next"]
         for name in expected:
             rows[name].append(step[name])
-    found = {"states": _absolute(carried, after)}
-    found["states_whole"] = _absolute(whole[f"{state}_next"], carried)
+    found = {"states": max_difference(current, after)}
+    found["states_whole"] = max_difference(whole[f"{state}_next"], current)
     for name, values in expected.items():
         single = np.concatenate(rows[name])
-        found[name] = _relative(single, values)
-        found[f"{name}_whole"] = _relative(whole[name], single)
-    _refuse(path, found, np.inf)
+        found[name] = max_relative_difference(single, values)
+        found[f"{name}_whole"] = max_relative_difference(whole[name], single)
+    check_limits(path, found, np.inf)
     return found
 
 
-def _absolute(found: Float32, expected: Float32) -> float:
+def max_difference(found: Float32, expected: Float32) -> float:
+    """Return the largest absolute difference; 0 for empty arrays."""
     return float(np.abs(found - expected).max(initial=0.0))
 
 
-def _relative(found: Float32, expected: Float32) -> float:
+def max_relative_difference(found: Float32, expected: Float32) -> float:
+    """Return the largest difference relative to max(1, abs(expected))."""
     scale = np.maximum(1.0, np.abs(expected))
     return float((np.abs(found - expected) / scale).max(initial=0.0))
 
 
-def _refuse(path: Path, found: dict[str, float], contracted: float) -> None:
+def check_limits(path: Path, found: dict[str, float], contracted: float) -> None:
+    """Raise if a difference exceeds its tolerance.
+
+    Parameters
+    ----------
+    path : Path
+        File of the graph, named in the error.
+    found : dict of str to float
+        Largest differences by name; names with ``state`` have the tolerance of
+        states, ``contraction`` has the limit `contracted`.
+    contracted : float
+        Largest remainder of a perturbed state after `CONTRACTION_FRAMES` frames.
+
+    Raises
+    ------
+    BundleError
+        One sentence per exceeded tolerance.
+    """
     problems = []
     for name, value in found.items():
         limit = OUTPUT_TOLERANCE
@@ -101,7 +135,3 @@ def _refuse(path: Path, found: dict[str, float], contracted: float) -> None:
             )
     if problems:
         raise BundleError(problems)
-
-
-PERTURBATION = 1e-4
-CONTRACTION_FRAMES = 1000

@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-Watch = Callable[[float, str], None]
+ProgressCallback = Callable[[float, str], None]
 _QUIET_S = 2.0
 
 
@@ -35,7 +35,7 @@ class Reporter:
         self._console.print(sentence, markup=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Watch]:
+    def stage(self, name: str) -> Iterator[ProgressCallback]:
         """Follow one stage; the watch takes the share done and a short note."""
         if not self._console.is_terminal:
             yield _Lines(self, name)

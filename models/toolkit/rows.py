@@ -99,7 +99,7 @@ class ClippedRows:
         return np.clip(np.ascontiguousarray(part[::step], np.float32), 0.0, 1.0)
 
 
-def pieces_of(songs: Sequence[Rows], most: int, length: int) -> list[Rows]:
+def spread_pieces(songs: Sequence[Rows], most: int, length: int) -> list[Rows]:
     """All songs, or, where they have too many frames, pieces spread evenly over them.
 
     Parameters

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from neurovocal.models.data.datasets import Dataset, Recording
-from neurovocal.models.data.prepare import Prepared
-from neurovocal.models.data.split import seconds
+from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
+from neurovocal.models.data.prepare import PreparedDataset
+from neurovocal.models.data.split import total_duration_s
 from neurovocal.models.report.history import HISTORY_NAME
 from neurovocal.models.toolkit.loop import History
 from neurovocal.models.toolkit.recipe import TrainConfig
 
 
-def summary(dataset: Dataset, data: Prepared, config: TrainConfig) -> str:
+def summary(dataset: Dataset, data: PreparedDataset, config: TrainConfig) -> str:
     """One sentence on splits, units and seed."""
     split = data.split
     parts = ", ".join(
-        f"{name} {len(part)} ({seconds(part):.0f} s)"
+        f"{name} {len(part)} ({total_duration_s(part):.0f} s)"
         for name, part in (
             ("train", split.train),
             ("valid", split.valid),
@@ -41,7 +41,7 @@ def training_record(
     command: str,
     config: TrainConfig,
     dataset: Dataset,
-    data: Prepared,
+    data: PreparedDataset,
     histories: Mapping[str, History | None],
 ) -> dict[str, Any]:
     """``training`` of the manifest: data, splits, networks, recipe and versions."""
@@ -52,7 +52,9 @@ def training_record(
         "date": datetime.now(UTC).date().isoformat(),
         "dataset": dataset.folder.resolve().name,
         "split": split.rule,
-        "seconds": {name: round(seconds(part), 1) for name, part in parts.items()},
+        "seconds": {
+            name: round(total_duration_s(part), 1) for name, part in parts.items()
+        },
         "recordings": {name: _names(part) for name, part in parts.items()},
         "networks": {
             name: _chosen(history)
@@ -84,7 +86,7 @@ def write_history(folder: Path, histories: Mapping[str, History | None]) -> None
     (folder / HISTORY_NAME).write_text(text, encoding="utf-8")
 
 
-def _names(part: Sequence[Recording]) -> list[str]:
+def _names(part: Sequence[AnnotatedRecording]) -> list[str]:
     return [
         r.file
         if r.start_s == 0 and r.stop_s > r.duration_s

@@ -7,29 +7,29 @@ import time
 import torch
 
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
-from neurovocal.models.classifier.adjust import Adjusted, adjust
+from neurovocal.models.classifier.adjust import CalibratedClassifier, adjust_classifier
 from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.classifier.training import ClassifierTask
 from neurovocal.models.data.augment import Augmenter
-from neurovocal.models.data.datasets import Recording, read_dataset
-from neurovocal.models.data.prepare import Prepared, prepare
-from neurovocal.models.data.split import chosen_recordings
+from neurovocal.models.data.datasets import AnnotatedRecording, read_dataset
+from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
+from neurovocal.models.data.split import select_recordings
 from neurovocal.models.evaluation.evaluate import evaluate_bundle
 from neurovocal.models.evaluation.linear_baseline import linear_errors
-from neurovocal.models.export.bundle import Trained, seal, write_bundle
+from neurovocal.models.export.bundle import TrainingResult, write_bundle, write_manifest
 from neurovocal.models.forecast.graph import TrainedForecast
-from neurovocal.models.forecast.network import phrases_of
+from neurovocal.models.forecast.network import split_phrases
 from neurovocal.models.forecast.training import ForecastTask
 from neurovocal.models.report.page import REPORT_FOLDER, Measured, write_report
 from neurovocal.models.report.tally import Tally
 from neurovocal.models.rnn_rbm.network import RnnRbm
-from neurovocal.models.rnn_rbm.training import RnnRbmTask, songs_of
+from neurovocal.models.rnn_rbm.training import RnnRbmTask, trim_songs
 from neurovocal.models.toolkit.loop import (
     Budget,
     History,
-    Interrupted,
     StopFlag,
     Task,
+    TrainingInterrupted,
     fit,
 )
 from neurovocal.models.toolkit.progress import Reporter
@@ -37,11 +37,11 @@ from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import Rows
 from neurovocal.models.training.card import card_page, complete_card
 from neurovocal.models.training.record import summary, training_record, write_history
-from neurovocal.models.training.transfer import Origin, origin_of
+from neurovocal.models.training.transfer import Origin, load_origin
 from neurovocal.models.training.workspace import (
-    Job,
-    claim_work,
-    put_in_place,
+    TrainingJob,
+    claim_work_folder,
+    install_bundle,
     work_folder,
 )
 
@@ -53,7 +53,7 @@ _FORECAST_SHARE = 0.05
 
 
 def train_bundle(
-    job: Job, config: TrainConfig, reporter: Reporter, stop: StopFlag
+    job: TrainingJob, config: TrainConfig, reporter: Reporter, stop: StopFlag
 ) -> Bundle:
     """Train, export, verify, evaluate, and only then put the bundle in place.
 
@@ -77,7 +77,7 @@ def train_bundle(
 
         def step(share: float) -> None:
             if stop.raised:
-                raise Interrupted(
+                raise TrainingInterrupted(
                     f"'{job.out}' is finished, but not its report: `neurovocal "
                     "evaluate BUNDLE DATASET --report DIR` writes it"
                 )
@@ -98,19 +98,19 @@ def train_bundle(
 
 
 def _make_bundle(
-    job: Job, config: TrainConfig, reporter: Reporter, stop: StopFlag
-) -> tuple[Tally, list[Recording]]:
+    job: TrainingJob, config: TrainConfig, reporter: Reporter, stop: StopFlag
+) -> tuple[Tally, list[AnnotatedRecording]]:
     """Train and put the bundle in place; what was heard of the test split."""
     torch.set_num_threads(config.threads)
     everything = read_dataset(job.dataset, job.annotation_format)
-    dataset = chosen_recordings(everything, config.split)
-    origin, scaling = origin_of(job.origin), None
+    dataset = select_recordings(everything, config.split)
+    origin, scaling = load_origin(job.origin), None
     if origin is not None:
         scaling, config = origin.scaling(config), origin.recipe(config)
-    claim_work(job, config, dataset, origin.digest if origin else None)
+    claim_work_folder(job, config, dataset, origin.digest if origin else None)
     job.frames.mkdir(exist_ok=True)
     with reporter.stage("frames") as watch:
-        data = prepare(dataset, config, watch, scaling, job.frames)
+        data = prepare_dataset(dataset, config, watch, scaling, job.frames)
     for warning in data.warnings:
         reporter.say(f"note: {warning}")
     reporter.say(summary(dataset, data, config))
@@ -132,7 +132,7 @@ def _make_bundle(
         training["from"] = origin.record
     card = complete_card(config.card, job.dataset, job.out)
     train_songs, valid_songs = _songs(config, data)
-    trained = Trained(
+    trained = TrainingResult(
         config,
         data.front_end,
         data.offset,
@@ -161,39 +161,39 @@ def _make_bundle(
     page = card_page(finished, card.description)
     (folder / "README.md").write_text(page, encoding="utf-8")
     write_history(folder, histories)
-    seal(folder, finished)
+    write_manifest(folder, finished)
     load_bundle(folder)
-    put_in_place(job)
+    install_bundle(job)
     return tally, data.split.test
 
 
 def _adjust(
-    job: Job,
+    job: TrainingJob,
     config: TrainConfig,
-    data: Prepared,
+    data: PreparedDataset,
     classifier: Classifier | None,
     reporter: Reporter,
     stop: StopFlag,
-) -> Adjusted | None:
+) -> CalibratedClassifier | None:
     if classifier is None:
         return None
 
     def leave() -> None:
         if stop.raised:
-            raise Interrupted(
+            raise TrainingInterrupted(
                 "stopped while the detector was fitted: run the same command again "
                 "to fit it to the network, which is trained"
             )
 
     limit_s = math.inf if job.minutes is None else job.minutes * 60 * _DETECTOR_SHARE
     with reporter.stage("detector") as watch:
-        return adjust(classifier, config, data, watch, leave, limit_s)
+        return adjust_classifier(classifier, config, data, watch, leave, limit_s)
 
 
 def _train_classifier(
-    job: Job,
+    job: TrainingJob,
     config: TrainConfig,
-    data: Prepared,
+    data: PreparedDataset,
     reporter: Reporter,
     stop: StopFlag,
     origin: Origin | None,
@@ -220,14 +220,18 @@ def _train_classifier(
 
 
 def _train_forecast(
-    job: Job, config: TrainConfig, data: Prepared, reporter: Reporter, stop: StopFlag
+    job: TrainingJob,
+    config: TrainConfig,
+    data: PreparedDataset,
+    reporter: Reporter,
+    stop: StopFlag,
 ) -> tuple[TrainedForecast | None, History | None]:
     """The RNN-RBM over units: seconds of work."""
     if config.forecast is None or config.classifier is None:
         return None, None
     frame_ms = 1000 * data.front_end.hop_length / data.front_end.sample_rate
     train, valid = (
-        phrases_of(materials, frame_ms, config.forecast.pause_ms)
+        split_phrases(materials, frame_ms, config.forecast.pause_ms)
         for materials in (data.train, data.valid)
     )
     if not any(len(phrase.units) > 1 for phrase in train):
@@ -243,9 +247,9 @@ def _train_forecast(
 
 
 def _train_rnn_rbm(
-    job: Job,
+    job: TrainingJob,
     config: TrainConfig,
-    data: Prepared,
+    data: PreparedDataset,
     reporter: Reporter,
     stop: StopFlag,
     origin: Origin | None,
@@ -263,7 +267,7 @@ def _train_rnn_rbm(
 
 def _fit(
     task: Task,
-    job: Job,
+    job: TrainingJob,
     config: TrainConfig,
     share: float,
     reporter: Reporter,
@@ -287,12 +291,12 @@ def _fit(
         return fit(task, path, Budget(limit_s), stop, config.checkpoint_s, report)
 
 
-def _songs(config: TrainConfig, data: Prepared) -> tuple[list[Rows], list[Rows]]:
+def _songs(config: TrainConfig, data: PreparedDataset) -> tuple[list[Rows], list[Rows]]:
     if config.rnn_rbm is None:
         return [], []
     keep_s = config.rnn_rbm.trim_silence_s
     frames_per_s = data.front_end.sample_rate / data.front_end.hop_length
     return (
-        [*songs_of(data.train, keep_s, frames_per_s)],
-        [*songs_of(data.valid, keep_s, frames_per_s)],
+        [*trim_songs(data.train, keep_s, frames_per_s)],
+        [*trim_songs(data.valid, keep_s, frames_per_s)],
     )

@@ -219,6 +219,6 @@ def _constants(graph: Any) -> dict[str, Any]:
     return {name: a for name, a in arrays.items() if a.dtype == np.float32}
 
 
-def origin_of(name: str | Path | None) -> Origin | None:
+def load_origin(name: str | Path | None) -> Origin | None:
     """The bundle that `--from` names, if it was given."""
     return None if name is None else Origin.load(str(name))

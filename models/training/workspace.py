@@ -18,7 +18,7 @@ _FINGERPRINT = "fingerprint"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """What is asked for on the command line."""
 
     dataset: Path
@@ -43,7 +43,7 @@ class Job:
 
 
 @contextmanager
-def work_folder(job: Job) -> Iterator[None]:
+def work_folder(job: TrainingJob) -> Iterator[None]:
     """Make the folder of a training; leave nothing where nothing was trained.
 
     Raises
@@ -65,14 +65,14 @@ def work_folder(job: Job) -> Iterator[None]:
             _leave(job.work, made)
 
 
-def claim_work(
-    job: Job, config: TrainConfig, dataset: Dataset, origin: str | None
+def claim_work_folder(
+    job: TrainingJob, config: TrainConfig, dataset: Dataset, origin: str | None
 ) -> None:
     """Begin in the work folder, or make sure that what is there is ours.
 
     Parameters
     ----------
-    job : Job
+    job : TrainingJob
     config : TrainConfig
     dataset : Dataset
     origin : str, optional
@@ -104,7 +104,7 @@ def claim_work(
     path.write_text(fingerprint, encoding="utf-8")
 
 
-def put_in_place(job: Job) -> None:
+def install_bundle(job: TrainingJob) -> None:
     """Swap the finished bundle in; an older one is gone only afterwards."""
     old = job.out.with_name(f"{job.out.name}.old")
     shutil.rmtree(old, ignore_errors=True)

@@ -14,7 +14,7 @@ from density import (
 )
 from gaussian_annealing import GaussianRbms, log_partition
 
-from neurovocal.models.rnn_rbm.annealing import Annealing, LikelihoodError
+from neurovocal.models.rnn_rbm.annealing import AnnealingOptions, LikelihoodError
 from neurovocal.models.rnn_rbm.network import RnnRbm
 from neurovocal.models.toolkit.measures import LinearPredictor
 from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig
@@ -46,7 +46,9 @@ def test_enumeration_agrees_with_an_integral_over_a_line():
 def test_annealing_from_both_ends_meets_the_exact_value(spread):
     rbms = random_rbms(50, 20, 10, spread)
     exact = rbms.exact_log_partition()
-    for found in log_partition(rbms, rbms.b, Annealing(300, 4, 100), generator()):
+    for found in log_partition(
+        rbms, rbms.b, AnnealingOptions(300, 4, 100), generator()
+    ):
         assert abs(float((found - exact).mean())) < 0.06
 
 
@@ -100,7 +102,9 @@ def test_whitened_density_is_that_of_the_frames_themselves():
             parameter.zero_()
         model.log_sigma.fill_(math.log(0.2))
     rbms, x = conditional_gaussians(model, [white], skip=1)
-    found = log_density(model, rbms, x, whitening, Annealing(2, 1, 1), generator())
+    found = log_density(
+        model, rbms, x, whitening, AnnealingOptions(2, 1, 1), generator()
+    )
     expected = -entropy_of(linear.covariance)
     assert found.bracket.low == pytest.approx(expected, abs=0.02)
     assert found.bracket.width < 1e-5
@@ -113,7 +117,7 @@ def test_a_wide_bracket_is_refused():
     rbms, x = conditional_gaussians(model, [song], skip=1)
     same = Whitening(np.zeros(10, np.float32), np.eye(10, dtype=np.float32))
     with pytest.raises(LikelihoodError, match=r"try \d+ temperatures"):
-        log_density(model, rbms, x, same, Annealing(3, 1, 3), generator())
+        log_density(model, rbms, x, same, AnnealingOptions(3, 1, 3), generator())
 
 
 def test_bernoulli_models_have_no_density():

@@ -20,7 +20,7 @@ from foreign_sounds import (
 
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.datasets import Annotation, Recording
+from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
 
 RATE = 32000
 
@@ -32,10 +32,12 @@ def tone(stretches, level=0.1, n=RATE):
     return Sound(samples, stretches)
 
 
-def recording(folder: Path, columns=None) -> Recording:
+def recording(folder: Path, columns=None) -> AnnotatedRecording:
     soundfile.write(folder / "a.wav", tone([(8000, 12000)]).samples, RATE)
     marks = (Annotation(0.25, 0.375, "x"), Annotation(0.9, 1.2, "past the end"))
-    return Recording("a.wav", folder / "a.wav", 1.0, RATE, marks, columns or {})
+    return AnnotatedRecording(
+        "a.wav", folder / "a.wav", 1.0, RATE, marks, columns or {}
+    )
 
 
 def test_stretches_are_where_the_data_says(tmp_path):

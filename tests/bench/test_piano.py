@@ -23,11 +23,11 @@ from repository import ROOT
 
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.rnn_rbm.likelihood import (
-    Annealing,
+    AnnealingOptions,
     conditional_rbms,
     log_likelihood,
 )
-from neurovocal.models.toolkit.loop import Budget, Interrupted, StopFlag, fit
+from neurovocal.models.toolkit.loop import Budget, StopFlag, TrainingInterrupted, fit
 
 DATA = Path(os.environ.get("NEUROVOCAL_DATA", ROOT.parent / "shared" / "data"))
 REAL = DATA / "piano_rolls" / "piano_rolls.npz"
@@ -141,7 +141,7 @@ def test_training_learns_what_the_past_tells(rolls, tmp_path):
     figures = []
     for model in (task.module.rbm, alone.module.rbm):
         rbms, frames, _ = conditional_rbms(model, rolls.test)
-        bracket = log_likelihood(rbms, frames, Annealing(300, 2), rng).bracket
+        bracket = log_likelihood(rbms, frames, AnnealingOptions(300, 2), rng).bracket
         figures.append(bracket)
     assert figures[0].low > figures[1].high + 0.3
     assert joint["accuracy"] > 0.6
@@ -152,7 +152,9 @@ def test_the_predictor_read_out_has_its_own_exact_likelihood(rolls, tmp_path):
     task, _ = trained(recipe, rolls, tmp_path / "c.pt")
     entropy = task.module.cross_entropy(rolls.test)
     rbms, frames, _ = conditional_rbms(task.module.read_out(), rolls.test)
-    found = log_likelihood(rbms, frames, Annealing(1, 1, 1), np.random.default_rng(0))
+    found = log_likelihood(
+        rbms, frames, AnnealingOptions(1, 1, 1), np.random.default_rng(0)
+    )
     assert found.bracket.width == 0
     assert found.bracket.low == pytest.approx(-entropy, abs=1e-3)
 
@@ -174,7 +176,9 @@ def test_a_model_begins_with_what_the_predictor_knows(rolls, tmp_path):
     with torch.no_grad():
         rest.module.rbm.W.zero_()
     rbms, frames, _ = conditional_rbms(rest.module.rbm, rolls.valid)
-    found = log_likelihood(rbms, frames, Annealing(1, 1, 1), np.random.default_rng(0))
+    found = log_likelihood(
+        rbms, frames, AnnealingOptions(1, 1, 1), np.random.default_rng(0)
+    )
     # Hidden units that see nothing leave the read-out's prediction as it is.
     assert found.bracket.low == pytest.approx(-history.best_score, abs=1e-3)
 
@@ -186,7 +190,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(rolls, tmp_path):
     def after_50(share, history, loss):
         stop.raised = history.update >= 50
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterrupted):
         fit(task, tmp_path / "cut.pt", Budget(), stop, 1e9, after_50)
     resumed, history = trained(SMALL, rolls, tmp_path / "cut.pt", seed=0)
     assert history.update == 130

@@ -13,7 +13,7 @@ from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.export.parity import (
     check_classifier,
     check_rnn_rbm,
-    clear_noise,
+    stable_noise,
     torch_outputs,
 )
 from neurovocal.models.rnn_rbm.graph import sampling_graph, scoring_graph
@@ -67,7 +67,7 @@ def test_rnn_rbm_graphs_do_what_torch_does(
             parameter.data *= 20  # or else nothing would depend on the state
         elif gates != "sigmoid" and name.endswith("recurrent"):
             parameter.data *= 0.5  # as contracting as training makes it
-    noise = clear_noise(model, frames, 20, np.random.default_rng(0))
+    noise = stable_noise(model, frames, 20, np.random.default_rng(0))
     found = check_rnn_rbm(model, *export_rbm(model, tmp_path), frames, noise)
     assert found["states"] <= 1e-5
     assert found["contraction"] <= 1e-5
@@ -111,7 +111,7 @@ def test_the_number_of_gibbs_steps_is_the_number_of_noise_rows(
     zeros = np.zeros((1, model.n_recurrent), np.float32)
     rng = np.random.default_rng(0)
     for n_steps in (0, 1, 7):
-        noise = clear_noise(model, frames[:1], n_steps, rng)
+        noise = stable_noise(model, frames[:1], n_steps, rng)
         one = np.array(1.0, np.float32)
         drawn = session.run(frame=frames[:1], u=zeros, noise=noise, temperature=one)
         expected = torch_outputs(model, frames[:1], noise)["mean"]
@@ -150,7 +150,7 @@ def test_golden_noise_keeps_clear_of_every_probability(frames: np.ndarray) -> No
     torch.manual_seed(0)
     model = RnnRbm(RnnRbmConfig(), N_BINS).eval()
     model.W.data *= 50
-    noise = clear_noise(model, frames, 50, np.random.default_rng(0))
+    noise = stable_noise(model, frames, 50, np.random.default_rng(0))
     nudged = noise + np.float32(1e-4)
     same = torch_outputs(model, frames, noise)["mean"]
     np.testing.assert_array_equal(torch_outputs(model, frames, nudged)["mean"], same)

@@ -18,15 +18,15 @@ from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
 from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.commands import evaluate, train
 from neurovocal.models.data.datasets import read_dataset
-from neurovocal.models.data.prepare import prepare
+from neurovocal.models.data.prepare import prepare_dataset
 from neurovocal.models.evaluation.evaluate import evaluate_bundle
 from neurovocal.models.evaluation.labelling import Labeller
 from neurovocal.models.report.history import read_history
-from neurovocal.models.toolkit.loop import Interrupted, StopFlag
+from neurovocal.models.toolkit.loop import StopFlag, TrainingInterrupted
 from neurovocal.models.toolkit.progress import Reporter
 from neurovocal.models.toolkit.recipe import TrainConfig, load_config
 from neurovocal.models.training.train import train_bundle
-from neurovocal.models.training.workspace import Job
+from neurovocal.models.training.workspace import TrainingJob
 
 RECIPE: dict[str, Any] = {
     "front_end": {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}},
@@ -65,7 +65,7 @@ def bundle_folder(
     dataset: Path, recipe: TrainConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("out") / "tones"
-    train_bundle(Job(dataset, out), recipe, Reporter(), StopFlag())
+    train_bundle(TrainingJob(dataset, out), recipe, Reporter(), StopFlag())
     return out
 
 
@@ -146,7 +146,7 @@ def test_training_hears_the_frames_that_the_bundle_makes(
     bundle_folder: Path, dataset: Path, recipe: TrainConfig
 ) -> None:
     bundle = load_bundle(bundle_folder)
-    data = prepare(read_dataset(dataset), recipe, lambda share, note: None)
+    data = prepare_dataset(read_dataset(dataset), recipe, lambda share, note: None)
     features = build_front_end(bundle.manifest.front_end, bundle_folder)
     for material in data.train[:2]:
         samples, _ = soundfile.read(material.recording.path, dtype="float32")
@@ -182,7 +182,7 @@ def test_a_refused_training_leaves_nothing_behind(
     endless["classifier"] = None
     too_long = TrainConfig.model_validate(endless)
     for songs, config in ((empty, recipe), (dataset, too_long)):
-        job = Job(songs, tmp_path / "made" / "too" / "b")
+        job = TrainingJob(songs, tmp_path / "made" / "too" / "b")
         with pytest.raises(ConfigError):
             train_bundle(job, config, Reporter(), StopFlag())
         assert [p.name for p in tmp_path.iterdir()] == ["empty"]
@@ -190,7 +190,7 @@ def test_a_refused_training_leaves_nothing_behind(
     (tmp_path / "b.partial").mkdir()
     (tmp_path / "b.partial" / "mine").write_text("notes")
     with pytest.raises(ConfigError):
-        train_bundle(Job(empty, tmp_path / "b"), recipe, Reporter(), StopFlag())
+        train_bundle(TrainingJob(empty, tmp_path / "b"), recipe, Reporter(), StopFlag())
     assert (tmp_path / "b.partial" / "mine").exists()
 
 
@@ -213,8 +213,8 @@ class StopAfter(StopFlag):
 def test_an_interrupted_training_ends_with_the_same_weights(
     dataset: Path, recipe: TrainConfig, bundle_folder: Path, tmp_path: Path, looks: int
 ) -> None:
-    job = Job(dataset, tmp_path / "tones")
-    with pytest.raises(Interrupted, match="run the same command again"):
+    job = TrainingJob(dataset, tmp_path / "tones")
+    with pytest.raises(TrainingInterrupted, match="run the same command again"):
         train_bundle(job, recipe, Reporter(), StopAfter(looks))
     assert not job.out.exists()
     train_bundle(job, recipe, Reporter(), StopFlag())
@@ -227,12 +227,14 @@ def test_what_is_there_is_never_lost_by_accident(
     dataset: Path, recipe: TrainConfig, bundle_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="already is a bundle"):
-        train_bundle(Job(dataset, bundle_folder), recipe, Reporter(), StopFlag())
+        train_bundle(
+            TrainingJob(dataset, bundle_folder), recipe, Reporter(), StopFlag()
+        )
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="holds other files"):
-        train_bundle(Job(dataset, tmp_path), recipe, Reporter(), StopFlag())
-    job = Job(dataset, tmp_path / "b")
-    with pytest.raises(Interrupted):
+        train_bundle(TrainingJob(dataset, tmp_path), recipe, Reporter(), StopFlag())
+    job = TrainingJob(dataset, tmp_path / "b")
+    with pytest.raises(TrainingInterrupted):
         train_bundle(job, recipe, Reporter(), StopAfter(3))
     other = recipe.model_copy(update={"seed": 5})
     with pytest.raises(ConfigError, match="another recipe or other data"):
@@ -249,7 +251,7 @@ def test_a_budget_ends_the_training(
     endless["classifier"]["updates"] = 10**6
     endless["rnn_rbm"] = None
     config = TrainConfig.model_validate(endless)
-    job = Job(dataset, tmp_path / "short", minutes=0.02)
+    job = TrainingJob(dataset, tmp_path / "short", minutes=0.02)
     manifest = train_bundle(job, config, Reporter(), StopFlag()).manifest
     assert manifest.rnn_rbm is None
     assert manifest.training["networks"]["classifier"]["updates"] < 10**5
@@ -295,7 +297,7 @@ def test_wrong_arguments_are_sentences(
 def test_an_interrupted_report_costs_no_bundle(
     dataset: Path, recipe: TrainConfig, tmp_path: Path
 ) -> None:
-    job = Job(dataset, tmp_path / "tones")
+    job = TrainingJob(dataset, tmp_path / "tones")
     quick = recipe.model_dump()
     quick["classifier"]["updates"] = quick["rnn_rbm"]["phases"][0]["updates"] = 20
     config = TrainConfig.model_validate(quick)
@@ -303,7 +305,7 @@ def test_an_interrupted_report_costs_no_bundle(
     class StopWhenThere(StopFlag):
         raised = property(lambda self: job.out.exists(), lambda self, value: None)
 
-    with pytest.raises(Interrupted, match="is finished, but not its report"):
+    with pytest.raises(TrainingInterrupted, match="is finished, but not its report"):
         train_bundle(job, config, Reporter(), StopWhenThere())
     load_bundle(job.out)
     assert not job.work.exists()

@@ -32,7 +32,7 @@ from neurovocal.models.toolkit.recipe import (
 )
 from neurovocal.models.training.train import train_bundle
 from neurovocal.models.training.transfer import Origin
-from neurovocal.models.training.workspace import Job
+from neurovocal.models.training.workspace import TrainingJob
 
 FRONT_END = {"options": {"frame_length": 128, "hop_length": 64, "scale": "log"}}
 CONFIGS = ROOT / "configs"
@@ -44,7 +44,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(dataset: Path, out: Path, recipe: TrainConfig) -> Bundle:
-    return train_bundle(Job(dataset, out), recipe, Reporter(), StopFlag())
+    return train_bundle(TrainingJob(dataset, out), recipe, Reporter(), StopFlag())
 
 
 def changed(recipe: TrainConfig, **parts: Any) -> TrainConfig:
@@ -127,7 +127,7 @@ def test_a_training_starts_from_the_weights_of_a_bundle(
     origin: Bundle, dataset: Path, tmp_path: Path
 ) -> None:
     recipe = TrainConfig.model_validate(SHORT)
-    job = Job(dataset, tmp_path / "new", origin=str(origin.folder))
+    job = TrainingJob(dataset, tmp_path / "new", origin=str(origin.folder))
     bundle = train_bundle(job, recipe, Reporter(), StopFlag())
     assert bundle.manifest.front_end == origin.manifest.front_end
     assert bundle.manifest.training["from"]["name"] == "old"
@@ -204,6 +204,6 @@ def test_shapes_that_do_not_fit_are_refused(
 ) -> None:
     other = {"options": {"frame_length": 256, "hop_length": 64, "scale": "log"}}
     recipe = TrainConfig.model_validate({**SHORT, "front_end": other})
-    job = Job(dataset, tmp_path / "new", origin=str(origin.folder))
+    job = TrainingJob(dataset, tmp_path / "new", origin=str(origin.folder))
     with pytest.raises(ConfigError, match="leave front_end and sizes to the bundle"):
         train_bundle(job, recipe, Reporter(), StopFlag())

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.toolkit.measures import runs_above
+from neurovocal.models.toolkit.measures import true_runs
 
 _SMOOTHED_FRAMES = 3
 
@@ -47,7 +47,7 @@ class FrameDetector:
 
     def __call__(self, song: Float32) -> NDArray[np.int64]:
         """First frame of each segment and first after it, int64[n_segments, 2]."""
-        runs = runs_above(_level(song) > self.threshold)
+        runs = true_runs(_level(song) > self.threshold)
         if not len(runs):
             return runs
         breaks = runs[1:, 0] - runs[:-1, 1] > _LONGEST_BREAK

@@ -11,7 +11,7 @@ from rich.table import Table
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.data.datasets import Recording
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.evaluation.synthesis.measures import (
     FrameDetector,
     PairCounts,
@@ -44,7 +44,7 @@ from neurovocal.models.evaluation.synthesis.songs import (
     starts_of,
     unit_sequences,
 )
-from neurovocal.models.toolkit.progress import Watch
+from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
 
 Show = Callable[[str, Sequence[Float32]], None]
@@ -58,11 +58,13 @@ _REPEAT_QUANTILE = 0.01
 class Parts:
     """Recordings that the bundle was trained on, and those it never met."""
 
-    known: list[Recording]
-    held_out: list[Recording]
+    known: list[AnnotatedRecording]
+    held_out: list[AnnotatedRecording]
 
 
-def parts_of(bundle: Bundle, recordings: Sequence[Recording], against: str) -> Parts:
+def parts_of(
+    bundle: Bundle, recordings: Sequence[AnnotatedRecording], against: str
+) -> Parts:
     """Split a dataset as the bundle's manifest says.
 
     Where it names none of the recordings (another bird), every other recording
@@ -180,12 +182,12 @@ class Judge:
 
 def evaluate_synthesis(
     bundle: Bundle,
-    recordings: Sequence[Recording],
+    recordings: Sequence[AnnotatedRecording],
     *,
     seconds: float,
     seed: int,
     against: str,
-    watch: Watch,
+    watch: ProgressCallback,
     show: Show = lambda name, songs: None,
 ) -> dict[str, Any]:
     """Measure what a bundle sings beside real song and two yardsticks.
@@ -279,7 +281,7 @@ def _own_figures(judge: Judge, held_out: Sequence[Song]) -> dict[str, float]:
     return {k: v for k, v in figures.items() if not k.startswith(of_itself)}
 
 
-def _pairs_of(bundle: Bundle, known: Sequence[Recording]) -> PairCounts | None:
+def _pairs_of(bundle: Bundle, known: Sequence[AnnotatedRecording]) -> PairCounts | None:
     """The bird's annotated transitions, if the bundle has names for its units."""
     spec = bundle.manifest.classifier
     if spec is None:

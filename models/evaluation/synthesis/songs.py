@@ -11,8 +11,8 @@ from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end, frames_of
-from neurovocal.models.data.datasets import Recording
-from neurovocal.models.data.frames import read_samples, targets_of
+from neurovocal.models.data.datasets import AnnotatedRecording
+from neurovocal.models.data.frames import frame_targets, read_samples
 from neurovocal.models.data.split import Units
 from neurovocal.models.toolkit.onnx_session import Session
 from neurovocal.plugins.models.classifier.decision import Decision
@@ -40,7 +40,7 @@ class Song:
 
 
 def read_songs(
-    bundle: Bundle, recordings: Sequence[Recording], watch: Watch
+    bundle: Bundle, recordings: Sequence[AnnotatedRecording], watch: Watch
 ) -> list[Song]:
     """Songs of annotated recordings, through the bundle's own front end."""
     front_end = bundle.manifest.front_end
@@ -49,7 +49,7 @@ def read_songs(
     songs = []
     for number, recording in enumerate(recordings, start=1):
         frames = frames_of(features, read_samples(recording, front_end.sample_rate))
-        target, _ = targets_of(
+        target, _ = frame_targets(
             recording,
             Units([""], {a.unit: 1 for a in recording.annotations}),
             len(frames),
@@ -66,7 +66,7 @@ def read_songs(
 
 
 def unit_sequences(
-    recordings: Sequence[Recording], index: dict[str, int]
+    recordings: Sequence[AnnotatedRecording], index: dict[str, int]
 ) -> list[list[int]]:
     """Annotated units in order; one that is not in `index` breaks the sequence."""
     sequences: list[list[int]] = []

@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurovocal.models.classifier.calibration import (
-    Votes,
-    collect_votes,
-    evidence,
+    SegmentScores,
+    collect_scores,
     fit_temperature,
     fit_thresholds,
-    fit_typical,
+    fit_typical_segments,
+    score_segment,
 )
-from neurovocal.models.data.frames import Span
+from neurovocal.models.data.frames import FrameSpan
 from neurovocal.models.toolkit.measures import (
     LinearPredictor,
     confusion,
     edit_distance,
     frame_errors,
-    runs_of,
+    unit_runs,
 )
 
 words = st.text("abc", max_size=7)
@@ -48,7 +48,7 @@ def test_ignored_frames_count_nowhere() -> None:
     answered = np.array([0, 1, 1, 1, 2, 2, 0])
     count = frame_errors(target, answered)
     assert (count.errors, count.total) == (2, 5)
-    assert runs_of(answered, target) == [1]
+    assert unit_runs(answered, target) == [1]
     assert count.percent == pytest.approx(40.0)
 
 
@@ -73,22 +73,22 @@ def test_temperature_undoes_overconfidence() -> None:
     rng = np.random.default_rng(0)
     n, n_units = 20000, 4
     logits = np.concatenate([np.zeros((n, 1)), rng.normal(0, 1.5, (n, n_units))], 1)
-    p = Votes(logits, np.ones(n, int)).posteriors(1.0)
+    p = SegmentScores(logits, np.ones(n, int)).posteriors(1.0)
     unit = 1 + (p.cumsum(1) > rng.random((n, 1))).argmax(1)
-    overconfident = Votes(logits * 8, unit)
+    overconfident = SegmentScores(logits * 8, unit)
     assert fit_temperature(overconfident) == pytest.approx(8, rel=0.1)
 
 
 def test_temperature_stays_finite_without_a_mistake() -> None:
     scores = np.where(np.eye(4, dtype=bool)[np.arange(60) % 3 + 1], 0.0, -30.0)
-    temperature = fit_temperature(Votes(scores, np.arange(60) % 3 + 1))
+    temperature = fit_temperature(SegmentScores(scores, np.arange(60) % 3 + 1))
     assert 0.1 < temperature < 1000
-    assert fit_temperature(Votes(np.zeros((0, 4)), np.zeros(0, int))) == 1.0
+    assert fit_temperature(SegmentScores(np.zeros((0, 4)), np.zeros(0, int))) == 1.0
 
 
 def test_thresholds_refuse_only_what_is_less_likely_than_any_right_label() -> None:
     scores = np.array([[0, 0, -2], [0, 0, -1], [0, -5, 0], [0, 0, -4.0]])
-    votes = Votes(scores, np.array([1, 1, 2, 2]))
+    votes = SegmentScores(scores, np.array([1, 1, 2, 2]))
     names = ["", "a", "b"]
     thresholds = fit_thresholds(votes, 1.0, names, 1.0, 0.999)
     assert thresholds["a"] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-3)
@@ -100,10 +100,10 @@ def test_thresholds_refuse_only_what_is_less_likely_than_any_right_label() -> No
 
 def test_evidence_is_the_sum_over_a_segment_or_its_last_frame() -> None:
     rows = np.log(np.array([[0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]]))
-    span = Span(1, 3, 2)
-    np.testing.assert_allclose(evidence(rows, span, "vote"), rows[1] + rows[2])
-    np.testing.assert_allclose(evidence(rows, span, "last"), rows[2])
-    votes = collect_votes([rows], [[span]], "last")
+    span = FrameSpan(1, 3, 2)
+    np.testing.assert_allclose(score_segment(rows, span, "vote"), rows[1] + rows[2])
+    np.testing.assert_allclose(score_segment(rows, span, "last"), rows[2])
+    votes = collect_scores([rows], [[span]], "last")
     np.testing.assert_allclose(votes.posteriors(1.0), [[0.2 / 0.9, 0.7 / 0.9]])
 
 
@@ -122,11 +122,13 @@ def test_a_long_song_is_regressed_in_parts_as_it_were_whole() -> None:
 def test_what_units_are_like_has_margins_beyond_nearly_all_segments() -> None:
     rows = np.full((300, 3), -8.0)
     rows[:, 1] = -0.2
-    spans = [Span(start, start + 10, 1) for start in range(0, 290, 10)]
-    (name,) = typical = fit_typical([rows], [spans], ["", "a", "b"], 1.5, 3.0)
+    spans = [FrameSpan(start, start + 10, 1) for start in range(0, 290, 10)]
+    (name,) = typical = fit_typical_segments([rows], [spans], ["", "a", "b"], 1.5, 3.0)
     assert name == "a"
     like = typical["a"]
     assert (like.shortest, like.longest) == (6, 15)
     assert like.agreement == pytest.approx(-0.6)
-    (last,) = fit_typical([rows], [spans], ["", "a", "b"], 1, 1, "last").values()
+    (last,) = fit_typical_segments(
+        [rows], [spans], ["", "a", "b"], 1, 1, "last"
+    ).values()
     assert (last.shortest, last.longest, last.agreement) == (10, 10, -0.2)

@@ -8,11 +8,15 @@ import pytest
 import soundfile
 
 from neurovocal.engine.contracts.bundle import ClassifierSpec, FrontEnd
-from neurovocal.models.classifier.detector_search import Heard, fit_detector, some_of
-from neurovocal.models.data.datasets import Annotation, Recording
-from neurovocal.models.data.frames import Material, targets_of
+from neurovocal.models.classifier.detector_search import (
+    ScoredRecording,
+    fit_detector,
+    select_evenly,
+)
+from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
+from neurovocal.models.data.frames import LabelledFrames, frame_targets
 from neurovocal.models.data.split import Units
-from neurovocal.models.toolkit.loop import Interrupted
+from neurovocal.models.toolkit.loop import TrainingInterrupted
 
 RATE, HOP, LENGTH = 16000, 64, 128
 FRONT_END = FrontEnd(
@@ -22,7 +26,7 @@ SPEC = ClassifierSpec(units=["", "a"], state={}, temperature=10.0)
 UNITS = Units(["", "a"], {"a": 1})
 
 
-def heard(folder: Path, hole_ms: float, number: int) -> Heard:
+def heard(folder: Path, hole_ms: float, number: int) -> ScoredRecording:
     """Five sounds of 100 ms, each with a hole in the middle; a sure classifier."""
     rng = np.random.default_rng(number)
     samples = rng.normal(0, 0.001, 3 * RATE)
@@ -35,12 +39,14 @@ def heard(folder: Path, hole_ms: float, number: int) -> Heard:
         annotations.append(Annotation(onset / RATE, offset / RATE, "a"))
     path = folder / f"{number}.wav"
     soundfile.write(path, samples, RATE, subtype="FLOAT")
-    recording = Recording(path.name, path, 3.0, RATE, tuple(annotations))
+    recording = AnnotatedRecording(path.name, path, 3.0, RATE, tuple(annotations))
     n_frames = 1 + (len(samples) - LENGTH) // HOP
-    target, spans = targets_of(recording, UNITS, n_frames, RATE, HOP, LENGTH)
+    target, spans = frame_targets(recording, UNITS, n_frames, RATE, HOP, LENGTH)
     logs = np.where(np.arange(2) == target[:, None], -0.01, -5.0)
     frames = np.zeros((n_frames, FRONT_END.n_bins), np.float32)
-    return Heard(Material(recording, frames, target, spans), logs, FRONT_END, SPEC)
+    return ScoredRecording(
+        LabelledFrames(recording, frames, target, spans), logs, FRONT_END, SPEC
+    )
 
 
 def test_sounds_with_holes_need_longer_gaps(tmp_path: Path) -> None:
@@ -60,9 +66,9 @@ def test_plain_sounds_leave_the_options_that_matter_alone(tmp_path: Path) -> Non
 def test_only_so_many_seconds_are_listened_to(tmp_path: Path) -> None:
     some = [heard(tmp_path, 40.0, number) for number in range(4)]
     materials = [one.material for one in some]
-    assert some_of(materials, 6.0) == materials[1::2]
-    assert some_of(materials, 60.0) == materials
-    assert some_of(materials, 0.1) == materials[:1]
+    assert select_evenly(materials, 6.0) == materials[1::2]
+    assert select_evenly(materials, 60.0) == materials
+    assert select_evenly(materials, 0.1) == materials[:1]
 
 
 def test_the_search_can_be_stopped(tmp_path: Path) -> None:
@@ -70,14 +76,14 @@ def test_the_search_can_be_stopped(tmp_path: Path) -> None:
 
     def stop() -> None:
         if next(looks) == 5:
-            raise Interrupted("enough")
+            raise TrainingInterrupted("enough")
 
     shares: list[float] = []
 
     def watch(share: float, note: str) -> None:
         shares.append(share)
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterrupted):
         fit_detector([heard(tmp_path, 0.0, 0)], {}, watch, stop)
     assert len(shares) == 5
     assert shares == sorted(shares)

@@ -7,8 +7,8 @@ import pytest
 
 from neurovocal.models.classifier.training import ClassifierTask
 from neurovocal.models.data.augment import Augmenter
-from neurovocal.models.data.datasets import Recording
-from neurovocal.models.data.frames import Material, Span
+from neurovocal.models.data.datasets import AnnotatedRecording
+from neurovocal.models.data.frames import FrameSpan, LabelledFrames
 from neurovocal.models.toolkit.measures import IGNORED
 from neurovocal.models.toolkit.recipe import AugmentConfig, ClassifierConfig
 
@@ -23,15 +23,15 @@ class Watched(ClassifierTask):
         return self.batch
 
 
-def material(unit: int, n_frames: int) -> Material:
+def material(unit: int, n_frames: int) -> LabelledFrames:
     """A recording that is one unit from its first frame to its last."""
-    recording = Recording("x.wav", Path("x.wav"), n_frames / 100, 8000, ())
+    recording = AnnotatedRecording("x.wav", Path("x.wav"), n_frames / 100, 8000, ())
     frames = np.full((n_frames, N_BINS), 0.2 * unit, np.float32)
     target = np.full(n_frames, unit, np.int64)
-    return Material(recording, frames, target, [Span(0, n_frames, unit)])
+    return LabelledFrames(recording, frames, target, [FrameSpan(0, n_frames, unit)])
 
 
-def batch(materials: list[Material], **options: int) -> tuple[np.ndarray, ...]:
+def batch(materials: list[LabelledFrames], **options: int) -> tuple[np.ndarray, ...]:
     quiet = AugmentConfig(level_db=0, tilt_db=0, floor=0, noise=0)
     config = ClassifierConfig(
         n_hidden=4, batch_size=8, sequence_length=100, augment=quiet, **options

@@ -10,18 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.datasets import Annotation, Dataset, Recording, read_dataset
+from neurovocal.models.data.datasets import (
+    AnnotatedRecording,
+    Annotation,
+    Dataset,
+    read_dataset,
+)
 from neurovocal.models.data.frames import (
     common_rate,
-    fit_band,
+    fit_scaling,
+    frame_targets,
     read_samples,
-    targets_of,
 )
-from neurovocal.models.data.prepare import prepare
+from neurovocal.models.data.prepare import prepare_dataset
 from neurovocal.models.data.split import (
     Units,
     choose_units,
-    chosen_recordings,
+    select_recordings,
     split_recordings,
 )
 from neurovocal.models.toolkit.measures import IGNORED
@@ -50,10 +55,10 @@ def dataset(folder: Path, rows: list[str], files: list[str] | None = None) -> Pa
     return folder
 
 
-def recording(name: str, onsets: list[float], split: str = "") -> Recording:
+def recording(name: str, onsets: list[float], split: str = "") -> AnnotatedRecording:
     segments = tuple(Annotation(t, t + 0.1, "a") for t in onsets)
     columns = {"split": split} if split else {}
-    return Recording(name, Path(name), 10.0, RATE, segments, columns)
+    return AnnotatedRecording(name, Path(name), 10.0, RATE, segments, columns)
 
 
 def test_a_dataset_is_read_in_time_order(tmp_path: Path) -> None:
@@ -160,7 +165,7 @@ def test_only_recordings_that_the_recipe_names_are_used() -> None:
     data = Dataset(Path("d"), recordings)
 
     def files(**only: list[str]) -> list[str]:
-        found = chosen_recordings(data, SplitConfig(only=only)).recordings
+        found = select_recordings(data, SplitConfig(only=only)).recordings
         return [r.file for r in found]
 
     assert files() == ["0", "1", "2", "3"]
@@ -188,7 +193,7 @@ def test_no_stretch_is_in_two_splits(seed: int, n: int) -> None:
 def test_rare_units_are_left_out_merged_or_kept() -> None:
     segments = [Annotation(i, i + 0.5, "a") for i in range(6)]
     segments += [Annotation(7, 7.5, "x"), Annotation(8, 8.5, "y")]
-    one = Recording("r", Path("r"), 10.0, RATE, tuple(segments))
+    one = AnnotatedRecording("r", Path("r"), 10.0, RATE, tuple(segments))
     units, notes = choose_units([one], [one], UnitsConfig())
     assert units.names == ["", "a"]
     assert units.index["x"] == IGNORED
@@ -209,8 +214,8 @@ def test_a_frame_belongs_to_the_segment_that_holds_its_centre(
 ) -> None:
     hop, frame, n = 16, 32, 40
     a = Annotation(onset / RATE, (onset + length) / RATE, "a")
-    one = Recording("r", Path("r"), 10.0, RATE, (a,))
-    target, spans = targets_of(one, Units(["", "a"], {"a": 1}), n, RATE, hop, frame)
+    one = AnnotatedRecording("r", Path("r"), 10.0, RATE, (a,))
+    target, spans = frame_targets(one, Units(["", "a"], {"a": 1}), n, RATE, hop, frame)
     centres = np.arange(n) * hop + frame / 2
     expected = (centres >= onset) & (centres < onset + length)
     np.testing.assert_array_equal(target == 1, expected)
@@ -221,7 +226,7 @@ def test_band_scaling_brings_percentiles_to_0_and_1() -> None:
     rng = np.random.default_rng(0)
     frames = rng.normal(5, [1, 2, 3], (10000, 3)).astype(np.float32)
     frames[:, 2] = 7.0
-    offset, gain = fit_band([frames], FrontEndConfig())
+    offset, gain = fit_scaling([frames], FrontEndConfig())
     scaled = (frames - offset) * gain
     np.testing.assert_allclose(np.percentile(scaled[:, :2], 2, axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(np.percentile(scaled[:, :2], 99.8, axis=0), 1, atol=1e-3)
@@ -239,7 +244,7 @@ def test_preparing_needs_little_more_memory_than_its_frames(tmp_path: Path) -> N
     dataset = read_dataset(tmp_path)
     tracemalloc.start()
     try:
-        data = prepare(dataset, TrainConfig(), lambda share, note: None)
+        data = prepare_dataset(dataset, TrainConfig(), lambda share, note: None)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

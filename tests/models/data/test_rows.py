@@ -14,16 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repository import ROOT
 
-from neurovocal.models.data.datasets import Annotation, Dataset, Recording, read_dataset
-from neurovocal.models.data.prepare import Prepared, prepare
+from neurovocal.models.data.datasets import (
+    AnnotatedRecording,
+    Annotation,
+    Dataset,
+    read_dataset,
+)
+from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
 from neurovocal.models.data.split import split_recordings
-from neurovocal.models.rnn_rbm.training import songs_of
+from neurovocal.models.rnn_rbm.training import trim_songs
 from neurovocal.models.toolkit.recipe import SplitConfig, TrainConfig
 from neurovocal.models.toolkit.rows import (
     ClippedRows,
     StoredRows,
     mean_and_spread,
-    pieces_of,
+    spread_pieces,
 )
 
 BENCH = ROOT / "bench" / "speed" / "train_memory.py"
@@ -75,7 +80,7 @@ def test_moments_of_parts_are_those_of_the_whole(lengths: list[int]) -> None:
 )
 def test_pieces_are_some_of_the_songs(lengths: list[int], most: int) -> None:
     songs = [np.full((n, 2), k / 10, np.float32) for k, n in enumerate(lengths)]
-    pieces = pieces_of(songs, most, 25)
+    pieces = spread_pieces(songs, most, 25)
     # A last single frame foretells none, and is no piece.
     alone = sum(n % 25 == 1 for n in lengths if n > 25)
     n_frames = sum(map(len, pieces))
@@ -90,9 +95,11 @@ def test_pieces_are_some_of_the_songs(lengths: list[int], most: int) -> None:
     assert heard == sorted(heard)
 
 
-def prepared(folder: Path, store: Path | None = None) -> Prepared:
+def prepared(folder: Path, store: Path | None = None) -> PreparedDataset:
     dataset = read_dataset(folder)
-    return prepare(dataset, TrainConfig(), lambda share, note: None, None, store)
+    return prepare_dataset(
+        dataset, TrainConfig(), lambda share, note: None, None, store
+    )
 
 
 def test_frames_on_disk_are_those_in_memory(tmp_path: Path) -> None:
@@ -109,8 +116,8 @@ def test_frames_on_disk_are_those_in_memory(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one.frames, other.frames[:])
             np.testing.assert_array_equal(one.clipped, other.clipped)
     for one, other in zip(
-        songs_of(held.train, 0.1, 125.0),
-        songs_of(stored.train, 0.1, 125.0),
+        trim_songs(held.train, 0.1, 125.0),
+        trim_songs(stored.train, 0.1, 125.0),
         strict=True,
     ):
         np.testing.assert_array_equal(one[:], other[:])
@@ -129,8 +136,8 @@ def test_preparing_on_disk_needs_no_memory_for_all_frames(tmp_path: Path) -> Non
     dataset = read_dataset(tmp_path)
     tracemalloc.start()
     try:
-        data = prepare(dataset, TrainConfig(), lambda *_: None, None, store)
-        songs = songs_of(data.train, None, 250.0)
+        data = prepare_dataset(dataset, TrainConfig(), lambda *_: None, None, store)
+        songs = trim_songs(data.train, None, 250.0)
         now, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -155,9 +162,11 @@ def test_long_recordings_are_heard_in_parts(
         free_s = onset_s + length_s
         if free_s <= minutes * 60:
             marks.append(Annotation(onset_s, free_s, "a"))
-    one = Recording("a.wav", Path("a.wav"), minutes * 60, 1000, tuple(marks))
+    one = AnnotatedRecording("a.wav", Path("a.wav"), minutes * 60, 1000, tuple(marks))
     others = [
-        Recording(f"{part}.wav", Path(part), 5.0, 1000, (Annotation(1, 2, "a"),))
+        AnnotatedRecording(
+            f"{part}.wav", Path(part), 5.0, 1000, (Annotation(1, 2, "a"),)
+        )
         for part in ("train", "valid", "test")
     ]
     named = [one, *others]

@@ -11,7 +11,7 @@ from processes.cli_process import RECORDING, ROOT, neurovocal
 
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.datasets import Annotation, Recording
+from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
 from neurovocal.models.evaluation.labelling import Labeller
 from neurovocal.models.evaluation.synthesis.quality import parts_of
 from neurovocal.models.evaluation.synthesis.songs import draw_songs, unit_sequences
@@ -69,9 +69,9 @@ def test_drawn_song_depends_on_the_seed_alone() -> None:
     assert np.abs(first[0] - first[1]).max() > 0.01
 
 
-def recordings(*files: str) -> list[Recording]:
+def recordings(*files: str) -> list[AnnotatedRecording]:
     segment = (Annotation(0.1, 0.2, "a"),)
-    return [Recording(file, Path(file), 1.0, 32000, segment) for file in files]
+    return [AnnotatedRecording(file, Path(file), 1.0, 32000, segment) for file in files]
 
 
 def test_the_manifest_says_what_was_trained_on() -> None:
@@ -99,7 +99,7 @@ def test_an_unknown_unit_breaks_a_sequence() -> None:
     annotations = tuple(
         Annotation(i / 10, i / 10 + 0.05, unit) for i, unit in enumerate(units)
     )
-    recording = Recording("x", Path("x"), 1.0, 32000, annotations)
+    recording = AnnotatedRecording("x", Path("x"), 1.0, 32000, annotations)
     assert unit_sequences([recording], {"a": 0, "b": 1}) == [[0, 1], [1, 0]]
 
 

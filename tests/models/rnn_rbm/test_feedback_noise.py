@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neurovocal.models.rnn_rbm.training import RnnRbmTask
-from neurovocal.models.toolkit.loop import Budget, Interrupted, StopFlag, fit
+from neurovocal.models.toolkit.loop import Budget, StopFlag, TrainingInterrupted, fit
 from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig
 
 
@@ -60,7 +60,7 @@ def test_a_stopped_training_goes_on_with_the_same_noise(tmp_path: Path) -> None:
     def halt(progress: float, history: object, loss: float) -> None:
         stop.raised = progress > 0.4
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterrupted):
         fit(task(1.0), path, Budget(), stop, 1e9, halt)
     for name, value in trained(task(1.0), path).items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurovocal.models.rnn_rbm.annealing import (
-    Annealing,
+    AnnealingOptions,
     ConditionalRbms,
     LikelihoodError,
-    Noise,
+    UnitSampler,
     exact_log_partition,
     log_partition,
 )
@@ -75,17 +75,17 @@ def test_enumeration_of_two_large_layers_is_refused():
 @pytest.mark.parametrize(
     ("n_visible", "n_hidden", "spread", "annealing", "tolerance"),
     [
-        (88, 12, 0.5, Annealing(200, 4), 0.02),
+        (88, 12, 0.5, AnnealingOptions(200, 4), 0.02),
         # Some frames have two far wells: few chains find both.
         *(
             pytest.param(88, 12, *strong, marks=pytest.mark.long)
             for strong in (
-                (1.0, Annealing(1000, 4), 0.05),
-                (2.0, Annealing(3000, 4), 0.25),
+                (1.0, AnnealingOptions(1000, 4), 0.05),
+                (2.0, AnnealingOptions(3000, 4), 0.25),
             )
         ),
-        (10, 30, 1.0, Annealing(500, 4), 0.05),
-        (5, 3, 1.0, Annealing(300, 4), 0.02),
+        (10, 30, 1.0, AnnealingOptions(500, 4), 0.05),
+        (5, 3, 1.0, AnnealingOptions(300, 4), 0.02),
     ],
 )
 def test_annealing_from_both_ends_meets_the_exact_value(
@@ -94,7 +94,7 @@ def test_annealing_from_both_ends_meets_the_exact_value(
     rbms = random_rbms(50, n_visible, n_hidden, spread)
     start = random_frames(50, n_visible)
     exact = exact_log_partition(rbms)
-    for estimate in log_partition(rbms, start, annealing, Noise(generator())):
+    for estimate in log_partition(rbms, start, annealing, UnitSampler(generator())):
         assert abs(float((estimate - exact).mean())) < tolerance
 
 
@@ -104,7 +104,9 @@ def test_bracket_contains_the_exact_likelihood(seed, spread):
     rbms = random_rbms(100, 20, 8, spread, seed)
     frames = random_frames(100, 20, seed)
     exact = float((rbms.log_weight(frames) - exact_log_partition(rbms)).mean())
-    found = log_likelihood(rbms, frames, Annealing(100, 2), generator(seed), None)
+    found = log_likelihood(
+        rbms, frames, AnnealingOptions(100, 2), generator(seed), None
+    )
     # Both ends are means of 100 noisy values: 0.1 is some standard errors.
     assert found.bracket.low - 0.1 < exact < found.bracket.high + 0.1
 
@@ -112,13 +114,13 @@ def test_bracket_contains_the_exact_likelihood(seed, spread):
 def test_short_annealing_of_a_strong_model_is_refused_and_told_what_to_try():
     rbms, frames = random_rbms(200, 40, 12, 2.0), random_frames(200, 40)
     with pytest.raises(LikelihoodError, match=r"try \d+00 temperatures instead of 5\b"):
-        log_likelihood(rbms, frames, Annealing(5, 1), generator())
+        log_likelihood(rbms, frames, AnnealingOptions(5, 1), generator())
 
 
 def test_the_same_model_is_told_with_enough_temperatures():
     rbms, frames = random_rbms(200, 40, 12, 2.0), random_frames(200, 40)
     exact = float((rbms.log_weight(frames) - exact_log_partition(rbms)).mean())
-    found = log_likelihood(rbms, frames, Annealing(1000, 2), generator())
+    found = log_likelihood(rbms, frames, AnnealingOptions(1000, 2), generator())
     assert found.bracket.width < 0.1
     assert found.bracket.middle == pytest.approx(exact, abs=0.05)
 
@@ -127,13 +129,15 @@ def test_weights_that_are_not_finite_are_refused():
     rbms = random_rbms(3, 6, 4, 1.0)
     broken = ConditionalRbms(rbms.W * math.nan, rbms.bv, rbms.bh)
     with pytest.raises(LikelihoodError, match="finite"):
-        log_likelihood(broken, random_frames(3, 6), Annealing(10, 1), generator())
+        log_likelihood(
+            broken, random_frames(3, 6), AnnealingOptions(10, 1), generator()
+        )
 
 
 def test_without_weights_the_likelihood_is_the_cross_entropy():
     rbms = random_rbms(30, 9, 4, 0.0)
     frames = random_frames(30, 9)
-    found = log_likelihood(rbms, frames, Annealing(1, 1, 1), generator())
+    found = log_likelihood(rbms, frames, AnnealingOptions(1, 1, 1), generator())
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(
         rbms.bv, frames, reduction="none"
     )
@@ -145,7 +149,7 @@ def test_without_weights_the_likelihood_is_the_cross_entropy():
 def test_the_same_seed_gives_the_same_figure():
     rbms, frames = random_rbms(20, 12, 6, 1.0), random_frames(20, 12)
     one, same, other = (
-        log_likelihood(rbms, frames, Annealing(20, 2), generator(seed), None)
+        log_likelihood(rbms, frames, AnnealingOptions(20, 2), generator(seed), None)
         for seed in (3, 3, 4)
     )
     assert one == same
@@ -155,14 +159,14 @@ def test_the_same_seed_gives_the_same_figure():
 def test_more_frames_than_a_tile_are_all_counted():
     rbms, frames = random_rbms(2500, 6, 3, 1.0), random_frames(2500, 6)
     exact = float((rbms.log_weight(frames) - exact_log_partition(rbms)).mean())
-    found = log_likelihood(rbms, frames, Annealing(50, 2), generator())
+    found = log_likelihood(rbms, frames, AnnealingOptions(50, 2), generator())
     assert found.n_frames == 2500
     assert found.bracket.middle == pytest.approx(exact, abs=0.02)
 
 
 def test_an_annealing_without_chains_is_refused():
     with pytest.raises(LikelihoodError, match="at least one"):
-        Annealing(n_chains=0)
+        AnnealingOptions(n_chains=0)
 
 
 def test_a_bracket_knows_its_width():
@@ -240,7 +244,9 @@ def test_expected_accuracy_of_a_random_model_is_the_papers():
     assert found.pooled == pytest.approx(2 / 46, abs=1e-3)
 
 
-@pytest.mark.parametrize("annealing", [None, Annealing(20, 1, 5), Annealing(20, 3, 5)])
+@pytest.mark.parametrize(
+    "annealing", [None, AnnealingOptions(20, 1, 5), AnnealingOptions(20, 3, 5)]
+)
 def test_expected_accuracy_agrees_with_enumeration(annealing):
     rbms, frames = random_rbms(40, 5, 3, 1.0), random_frames(40, 5)
     log_z, states = exact_log_partition(rbms), all_frames(5)
@@ -262,12 +268,12 @@ def test_frames_that_share_one_rbm_have_the_likelihood_that_enumeration_says():
     rbms = ConditionalRbms(one.W, one.bv.repeat(800, 1), one.bh.repeat(800, 1))
     frames = random_frames(800, 20)
     exact = float((rbms.log_weight(frames) - exact_log_partition(one)).mean())
-    found = log_likelihood(rbms, frames, Annealing(60, 1, 20), generator())
+    found = log_likelihood(rbms, frames, AnnealingOptions(60, 1, 20), generator())
     assert found.n_frames == 800
     assert found.bracket.low == pytest.approx(exact, abs=0.05)
     assert found.bracket.high == pytest.approx(exact, abs=0.05)
     # A frame with an RBM of its own ends the short cut.
     rbms.bv[-1] += 1.0
-    other = log_likelihood(rbms, frames, Annealing(60, 1, 20), generator())
+    other = log_likelihood(rbms, frames, AnnealingOptions(60, 1, 20), generator())
     assert other.bracket.middle == pytest.approx(exact, abs=0.1)
     assert other.bracket != found.bracket

@@ -9,16 +9,16 @@ import torch
 from neurovocal.models.rnn_rbm.annealing import (
     ConditionalRbms,
     LikelihoodError,
-    Noise,
+    UnitSampler,
     exact_log_partition,
     gibbs,
 )
 from neurovocal.models.rnn_rbm.likelihood import expected_accuracy
-from neurovocal.models.rnn_rbm.tempering import Tempering, tempered
+from neurovocal.models.rnn_rbm.tempering import TemperingOptions, draw_tempered
 
 
 def noise(seed=0):
-    return Noise(np.random.Generator(np.random.SFC64(seed)))
+    return UnitSampler(np.random.Generator(np.random.SFC64(seed)))
 
 
 def frequencies(frames):
@@ -47,7 +47,7 @@ def test_states_are_as_frequent_as_enumeration_says():
     every = one[torch.zeros(16, dtype=torch.long)]
     exact = torch.exp(every.log_weight(frames) - exact_log_partition(every))
     many = one[torch.zeros(20000, dtype=torch.long)]
-    drawn = tempered(many, torch.zeros(20000, 4), Tempering(5, 60), noise())
+    drawn = draw_tempered(many, torch.zeros(20000, 4), TemperingOptions(5, 60), noise())
     # Standard error of a share of 20000: at most 0.0035.
     assert float((frequencies(drawn) - exact).abs().max()) < 0.014
 
@@ -55,7 +55,7 @@ def test_states_are_as_frequent_as_enumeration_says():
 def test_it_goes_between_wells_where_gibbs_steps_do_not():
     rbms, start = two_wells(400), torch.zeros(400, 12)
     stuck = gibbs(rbms, start, 300, noise()).mean(1)
-    free = tempered(rbms, start, Tempering(16, 300), noise()).mean(1)
+    free = draw_tempered(rbms, start, TemperingOptions(16, 300), noise()).mean(1)
     assert float((stuck > 0.5).float().mean()) < 0.05
     assert 0.4 < float((free > 0.5).float().mean()) < 0.6
     assert float(((free - 0.5).abs() > 0.4).float().mean()) > 0.9
@@ -66,7 +66,9 @@ def test_expected_accuracy_can_draw_by_tempering():
     rng = np.random.Generator(np.random.SFC64(0))
     silence, all_on = torch.zeros(50, 12), torch.ones(50, 12)
     walked = expected_accuracy(rbms, all_on, silence, rng, 50, 4)
-    found = expected_accuracy(rbms, all_on, silence, rng, 50, 4, Tempering(16, 300))
+    found = expected_accuracy(
+        rbms, all_on, silence, rng, 50, 4, TemperingOptions(16, 300)
+    )
     assert walked.replaced_once < 0.1
     assert found.replaced_once == pytest.approx(0.5, abs=0.12)
 
@@ -74,7 +76,8 @@ def test_expected_accuracy_can_draw_by_tempering():
 def test_the_same_seed_draws_the_same():
     rbms, start = two_wells(20), torch.zeros(20, 12)
     one, other, third = (
-        tempered(rbms, start, Tempering(8, 40), noise(seed)) for seed in (1, 1, 2)
+        draw_tempered(rbms, start, TemperingOptions(8, 40), noise(seed))
+        for seed in (1, 1, 2)
     )
     assert torch.equal(one, other)
     assert not torch.equal(one, third)
@@ -82,4 +85,4 @@ def test_the_same_seed_draws_the_same():
 
 def test_one_temperature_is_refused():
     with pytest.raises(LikelihoodError, match="two temperatures"):
-        Tempering(1, 10)
+        TemperingOptions(1, 10)

@@ -33,24 +33,29 @@ from neurovocal.engine.contracts.types import (
 )
 from neurovocal.engine.testing import canonical, recut
 from neurovocal.engine.wire.codec import decode, encode
-from neurovocal.models.data.datasets import Recording
-from neurovocal.models.data.frames import Material, Span
-from neurovocal.models.forecast.evaluation import judged, yardsticks
+from neurovocal.models.data.datasets import AnnotatedRecording
+from neurovocal.models.data.frames import FrameSpan, LabelledFrames
+from neurovocal.models.forecast.evaluation import baseline_forecasts, score_predictions
 from neurovocal.models.forecast.graph import (
     TrainedForecast,
-    followed_by,
+    count_successors,
     forecast_graph,
     write_forecast,
 )
-from neurovocal.models.forecast.network import Phrase, UnitRnnRbm, inputs_of, phrases_of
+from neurovocal.models.forecast.network import (
+    Phrase,
+    UnitRnnRbm,
+    phrase_inputs,
+    split_phrases,
+)
 from neurovocal.models.forecast.prior import (
     DELAYS_MS,
-    Evidence,
-    Heard,
+    ClassifiedRecordings,
+    ScoresByDelay,
     choose_weights,
-    collect_evidence,
+    collect_scores_by_delay,
     early_weights,
-    foretell,
+    forecast_units,
 )
 from neurovocal.models.forecast.training import ForecastTask
 from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
@@ -79,21 +84,25 @@ def phrase(units: list[int], gap_ms: float = 40.0) -> Phrase:
     return Phrase(np.array(units), gaps)
 
 
-def material(units: list[int], n_frames: int = 10, gap: int = 10) -> Material:
+def material(units: list[int], n_frames: int = 10, gap: int = 10) -> LabelledFrames:
     """A recording of equal segments with equal silences, frames of zeros."""
     spans, target = [], np.zeros(len(units) * (n_frames + gap) + 60, np.int64)
     for i, unit in enumerate(units):
         first = 30 + i * (n_frames + gap)
-        spans.append(Span(first, first + n_frames, unit + 1))
+        spans.append(FrameSpan(first, first + n_frames, unit + 1))
         target[first : first + n_frames] = unit + 1
     frames = np.zeros((len(target), 3), np.float32)
-    nowhere = Recording("x.wav", Path("x.wav"), len(target) * 0.004, RATE, (), {})
-    return Material(nowhere, frames, target, spans)
+    nowhere = AnnotatedRecording(
+        "x.wav", Path("x.wav"), len(target) * 0.004, RATE, (), {}
+    )
+    return LabelledFrames(nowhere, frames, target, spans)
 
 
-def heard_as(song: Material, logs: np.ndarray) -> Heard:
+def heard_as(song: LabelledFrames, logs: np.ndarray) -> ClassifiedRecordings:
     spec = ClassifierSpec(units=["", "a", "b"], state={})
-    return Heard([song], [logs], FrontEnd.model_validate(front_end(RATE)), spec)
+    return ClassifiedRecordings(
+        [song], [logs], FrontEnd.model_validate(front_end(RATE)), spec
+    )
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +157,18 @@ def test_it_is_the_rbm_with_its_hidden_units_summed_out() -> None:
 
 def test_it_learns_what_a_bigram_cannot(task: ForecastTask) -> None:
     song = phrase(ORDER)
-    logs = task.module.eval().predict(*inputs_of(song, 2, task.edges))
-    right, nats = judged(logs[2:].astype(float), song.units[2:])
+    logs = task.module.eval().predict(*phrase_inputs(song, 2, task.edges))
+    right, nats = score_predictions(logs[2:].astype(float), song.units[2:])
     assert right.all()
-    counts = np.array(followed_by([song], 2), float)
+    counts = np.array(count_successors([song], 2), float)
     before = np.concatenate([[2], song.units[:-1]])
-    bigram = yardsticks(counts, before)["by_bigram"]
-    assert nats.mean() < 0.25 < 0.5 < judged(bigram[2:], song.units[2:])[1].mean()
+    bigram = baseline_forecasts(counts, before)["by_bigram"]
+    assert (
+        nats.mean()
+        < 0.25
+        < 0.5
+        < score_predictions(bigram[2:], song.units[2:])[1].mean()
+    )
 
 
 def test_a_resumed_training_ends_alike(tmp_path: Path) -> None:
@@ -189,7 +203,7 @@ def test_phrases_end_at_pauses_and_recordings() -> None:
     song = material([A, B, A])
     late = replace(song.spans[2], first=400, stop=410)
     split = replace(song, spans=[*song.spans[:2], late])
-    found = phrases_of([song, split], FRAME_MS, 500.0)
+    found = split_phrases([song, split], FRAME_MS, 500.0)
     assert [p.units.tolist() for p in found] == [[A, B, A], [A, B], [A]]
     assert [p.gaps_ms[0] for p in found] == [np.inf] * 3
     assert found[0].gaps_ms[1] == 40.0
@@ -242,7 +256,7 @@ def test_the_stream_foretells_what_the_batch_does(
 
     def batch(at_onset: bool) -> np.ndarray:
         predict = task.module.eval().predict
-        return foretell(predict, 2, task.edges, heard, 500.0, at_onset=at_onset)
+        return forecast_units(predict, 2, task.edges, heard, 500.0, at_onset=at_onset)
 
     forecaster, hop = Forecaster(load_bundle(folder)), 128
     at_onset, after_offset = [], []
@@ -359,7 +373,7 @@ def test_evidence_counts_only_frames_that_are_complete() -> None:
     logs = np.zeros((len(song.frames), 3))
     logs[:, 1] = np.arange(len(logs))
     heard = heard_as(song, logs)
-    found = collect_evidence(heard, np.zeros((2, 2)))
+    found = collect_scores_by_delay(heard, np.zeros((2, 2)))
     first = song.spans[0].first
     n_frames = dict(zip(DELAYS_MS, (0, 0, 2, 4, 7, 12, 20), strict=True))
     for at, n in enumerate(n_frames.values()):
@@ -377,7 +391,7 @@ def test_the_weight_is_what_validation_says(knows: bool, expected: float) -> Non
     scores = np.stack([sure] * len(DELAYS_MS))
     other = np.eye(2)[unit if knows else rng.integers(2, size=400)]
     forecast = np.log(np.where(other > 0, 0.9, 0.1))
-    evidence = Evidence(scores, forecast, unit, np.zeros(400, np.int64))
+    evidence = ScoresByDelay(scores, forecast, unit, np.zeros(400, np.int64))
     assert choose_weights(evidence) == [expected] * len(DELAYS_MS)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from neurovocal.engine.contracts.errors import BundleError
-from neurovocal.models.rnn_rbm.residual import Missed, residual_arrays
+from neurovocal.models.rnn_rbm.residual import PredictionErrors, fit_residual
 from neurovocal.plugins.models.rnn_rbm.residual import Residual, load_residual
 
 N_VISIBLE, N_RECURRENT = 5, 3
@@ -23,7 +23,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def two_kinds(n_frames: int = 4000) -> tuple[Missed, np.ndarray]:
+def two_kinds(n_frames: int = 4000) -> tuple[PredictionErrors, np.ndarray]:
     """Errors that are small around 0, or large around 0.5, as the state says."""
     rng = np.random.default_rng(0)
     large = rng.random(n_frames) < 0.4
@@ -31,7 +31,9 @@ def two_kinds(n_frames: int = 4000) -> tuple[Missed, np.ndarray]:
     mixing = rng.normal(0, 1, (N_VISIBLE, N_VISIBLE))
     residual = rng.normal(0, 0.05, (n_frames, N_VISIBLE))
     residual[large] = rng.normal(0, 0.5, (large.sum(), N_VISIBLE)) @ mixing + 0.5
-    return Missed(residual.astype(np.float32), state.astype(np.float32)), large
+    return PredictionErrors(
+        residual.astype(np.float32), state.astype(np.float32)
+    ), large
 
 
 def saved(path: Path, arrays: dict[str, np.ndarray]) -> Residual:
@@ -41,7 +43,7 @@ def saved(path: Path, arrays: dict[str, np.ndarray]) -> Residual:
 
 def test_errors_are_drawn_as_the_state_says(tmp_path: Path) -> None:
     missed, large = two_kinds()
-    found = saved(tmp_path / "r.npz", residual_arrays(missed, missed, 2, 0))
+    found = saved(tmp_path / "r.npz", fit_residual(missed, missed, 2, 0))
     assert found.is_mixture
     rng = np.random.default_rng(1)
     drawn = np.stack(
@@ -57,7 +59,7 @@ def test_errors_are_drawn_as_the_state_says(tmp_path: Path) -> None:
 
 def test_one_component_is_one_covariance(tmp_path: Path) -> None:
     missed, _ = two_kinds()
-    arrays = residual_arrays(missed, missed, 1, 0)
+    arrays = fit_residual(missed, missed, 1, 0)
     assert set(arrays) == {"chol"}
     covariance = arrays["chol"] @ arrays["chol"].T
     expected = missed.residual.T @ missed.residual / len(missed.residual)
@@ -69,21 +71,21 @@ def test_one_component_is_one_covariance(tmp_path: Path) -> None:
 
 def test_other_song_sets_the_level_of_the_noise() -> None:
     missed, large = two_kinds()
-    quiet = Missed(missed.residual[~large], missed.state[~large])
-    louder = Missed(1.5 * quiet.residual, quiet.state)
-    plain = residual_arrays(missed, quiet, 2, 0)["mixture_chol"]
-    raised = residual_arrays(missed, louder, 2, 0)["mixture_chol"]
+    quiet = PredictionErrors(missed.residual[~large], missed.state[~large])
+    louder = PredictionErrors(1.5 * quiet.residual, quiet.state)
+    plain = fit_residual(missed, quiet, 2, 0)["mixture_chol"]
+    raised = fit_residual(missed, louder, 2, 0)["mixture_chol"]
     np.testing.assert_allclose(raised, 1.5 * plain, rtol=0.1)
 
 
 def test_few_frames_get_few_components() -> None:
     missed, _ = two_kinds(15)
-    assert set(residual_arrays(missed, missed, 8, 0)) == {"chol"}
+    assert set(fit_residual(missed, missed, 8, 0)) == {"chol"}
 
 
 def test_the_same_errors_give_the_same_file() -> None:
     missed, _ = two_kinds(500)
-    first, again = (residual_arrays(missed, missed, 3, 7) for _ in range(2))
+    first, again = (fit_residual(missed, missed, 3, 7) for _ in range(2))
     for name, array in first.items():
         np.testing.assert_array_equal(array, again[name])
 
@@ -112,7 +114,7 @@ def test_a_file_that_does_not_fit_is_refused(
     tmp_path: Path, change: dict[str, np.ndarray | None], sentence: str
 ) -> None:
     missed, _ = two_kinds(500)
-    arrays = residual_arrays(missed, missed, 2, 0) | change
+    arrays = fit_residual(missed, missed, 2, 0) | change
     path = tmp_path / "residual.npz"
     np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
     with pytest.raises(BundleError, match=sentence):
