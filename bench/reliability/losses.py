@@ -27,8 +27,8 @@ from rich.table import Table
 
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.plugin import BuildContext
-from neurovocal.engine.contracts.types import Anchor, Block, Gap
-from neurovocal.engine.runtime.workers.source_reader import LOST, SourceReader
+from neurovocal.engine.contracts.types import GAP_DEVICE_LOST, Anchor, Block, Gap
+from neurovocal.engine.runtime.workers.source_reader import SourceReader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
 from audio_devices.virtual_audio import VirtualMicrophone
@@ -259,7 +259,7 @@ def listen(plugin: str, options: dict[str, Any]) -> int:
         item = shell.read(0.5)
         if isinstance(item, Gap):
             # One more may follow an outage's: what counts is where sound goes on.
-            lost, anchored = lost or item.reason == LOST, False
+            lost, anchored = lost or item.reason == GAP_DEVICE_LOST, False
         elif isinstance(item, Anchor):
             anchored = True
         elif isinstance(item, Block):

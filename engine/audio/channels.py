@@ -7,9 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.types import Block, Float32, Gap
-
-NOT_A_NUMBER = "not a number"
+from neurovocal.engine.contracts.types import GAP_NOT_A_NUMBER, Block, Float32, Gap
 
 
 class Channels:
@@ -82,7 +80,7 @@ def finite_items(
         if good[first]:
             yield Block(start + first, samples[first:stop], arrived_ns)
         else:
-            yield Gap(start + first, start + stop, NOT_A_NUMBER)
+            yield Gap(start + first, start + stop, GAP_NOT_A_NUMBER)
 
 
 class Pacer:

@@ -9,8 +9,6 @@ from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.stages import SourceItem
 from neurovocal.engine.contracts.types import Anchor, Block, Gap
 
-SLIP = "device slip"
-
 
 class StaleAudioFilter:
     """Leaves out what had gathered somewhere before a device was listened to.

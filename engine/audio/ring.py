@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from neurovocal.engine.contracts.errors import EndOfStream
-from neurovocal.engine.contracts.types import Block, Float32, Gap
+from neurovocal.engine.contracts.types import GAP_OVERRUN, Block, Float32, Gap
 
-OVERRUN = "overrun"
 _MARKS = 4096
 
 
@@ -211,7 +210,7 @@ class AudioRing:
             number = self._find_mark(start)
             mark = self._marks[number % _MARKS]
             position = mark.position + start - mark.first
-            reason = OVERRUN if start > tail else None
+            reason = GAP_OVERRUN if start > tail else None
             if reason is None and mark.first == start and number > self._announced:
                 reason = mark.reason
             samples = None
@@ -226,7 +225,7 @@ class AudioRing:
                 self._announced = number
             if samples is None:
                 self._passed = (start, dropped + start - tail)
-                gap = Gap(self._expected, position, reason or OVERRUN)
+                gap = Gap(self._expected, position, reason or GAP_OVERRUN)
                 self._expected = position
                 return gap
             self._passed = (stop, dropped)

@@ -11,7 +11,13 @@ from pydantic import Field
 
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.types import Block, Float32, Gap, Health
+from neurovocal.engine.contracts.types import (
+    GAP_DEVICE_SLIP,
+    Block,
+    Float32,
+    Gap,
+    Health,
+)
 
 _WINDOW_S = 1.0
 _OFF = 0.5  # of a threshold: below it for the time of hysteresis, trouble is over
@@ -175,7 +181,7 @@ class RateHealth:
     def hear(self, item: Block | Gap) -> Iterator[Health]:
         """Take all that the source delivers; blocks without a time do not count."""
         if isinstance(item, Gap):
-            if item.reason != "device slip":
+            if item.reason != GAP_DEVICE_SLIP:
                 self._began_ns = 0
             return
         if not self._most or not item.arrived_ns:

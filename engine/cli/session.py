@@ -1,5 +1,6 @@
 """What commands share: from a configuration to a finished run."""
 
+import re
 import signal
 import sys
 import uuid
@@ -73,17 +74,35 @@ def plan_of_parts(
 
     `dry_run`: a recorded run is computed a second time, and its sinks do not act.
     """
-    # The comment lets `replay` find recordings that the configuration names.
-    kept = without_credentials(located.data)
-    origin = f"# configuration: {base / Path(located.name or 'arguments').name}\n"
     context = BuildContext(
         clock=SystemClock(),
         run=new_run_name(),
         base=base,
         dry_run=dry_run,
-        config_text=origin + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True),
+        config_text=_config_record(located, base),
     )
     return make_plan(config, located, Registry(), context)
+
+
+# First line of the configuration that a journal keeps: the file that it came from.
+_ORIGIN = "# configuration: "
+
+
+def _config_record(located: Located, base: Path) -> str:
+    """Configuration as a journal keeps it, without credentials, its origin first."""
+    kept = without_credentials(located.data)
+    origin = base / Path(located.name or "arguments").name
+    text: str = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+    return f"{_ORIGIN}{origin}\n{text}"
+
+
+def recorded_base(config_text: str) -> Path:
+    """Folder that relative paths of a recorded configuration start from.
+
+    The working folder, where the record does not say which file it came from.
+    """
+    origin = re.search(f"^{_ORIGIN}(.*)$", config_text, re.MULTILINE)
+    return Path(origin[1]).parent if origin else Path.cwd()
 
 
 def plan_of_data(data: dict[str, object]) -> Plan:

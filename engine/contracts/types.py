@@ -225,8 +225,10 @@ class Health:
     detail: str
 
 
-# Stage of the Health event that tells when songs begin to follow the machine's clock.
-SONG_CLOCK = "song clock"
+# Names of stages in Health events by which a reader decides something.
+SOURCE_STAGE = "source"
+SONG_CLOCK_STAGE = "song clock"  # generated songs begin to follow the wall clock
+FAULT_STAGE_PREFIX = "fault "  # before the name of an injected fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,14 @@ class Stats:
 
     values: dict[str, object]
 
+
+# Reasons of gaps, as published (docs/sources.md).
+GAP_DEVICE_LOST = "device lost"
+GAP_DEVICE_OVERFLOW = "device overflow"
+GAP_DEVICE_SLIP = "device slip"
+GAP_NEXT_RECORDING = "next recording"
+GAP_NOT_A_NUMBER = "not a number"
+GAP_OVERRUN = "overrun"
 
 Mark: TypeAlias = Onset | Offset
 Event: TypeAlias = (

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from neurovocal.engine.config.faults import AnyFault
 from neurovocal.engine.config.plan import Plan
-from neurovocal.engine.contracts.types import Health, HealthState
+from neurovocal.engine.contracts.types import FAULT_STAGE_PREFIX, Health, HealthState
 
 log = logging.getLogger("neurovocal")
 
@@ -30,12 +30,16 @@ class FaultEvent(Protocol):
 
 def begins(fault: AnyFault) -> Health:
     """The fault strikes."""
-    return Health(f"fault {fault.name}", "degraded", f"injected: {fault.words}")
+    return Health(
+        f"{FAULT_STAGE_PREFIX}{fault.name}", "degraded", f"injected: {fault.words}"
+    )
 
 
 def ends(fault: AnyFault) -> Health:
     """The fault is over."""
-    return Health(f"fault {fault.name}", "healthy", f"injected: {fault.words}: over")
+    return Health(
+        f"{FAULT_STAGE_PREFIX}{fault.name}", "healthy", f"injected: {fault.words}: over"
+    )
 
 
 class FaultReporter:

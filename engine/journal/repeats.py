@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.wire.headers import HealthHeader, decoder
 
 __all__ = ["RepeatedRecording", "earlier_hearings", "heard_again", "other_recording"]
@@ -75,7 +76,7 @@ def earlier_hearings(
     began: dict[tuple[str, str], int] = {}
     for row, run, stream, text in connection.execute(_MARKS):
         header = _health(text)
-        if header is None or header.stage != "source":
+        if header is None or header.stage != SOURCE_STAGE:
             continue
         again = _AGAIN.search(header.detail)
         if again is not None and (runs is None or run in runs):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from neurovocal.engine.contracts.stages import ModelCommand, RecordedCommand
-from neurovocal.engine.contracts.types import SONG_CLOCK, Message
+from neurovocal.engine.contracts.types import SONG_CLOCK_STAGE, Message
 from neurovocal.engine.journal.store import Recorded
 from neurovocal.engine.wire.codec import event_json, payload_of
 
@@ -113,7 +113,7 @@ def _tells_of_a_stall(event: Recorded) -> bool:
     if event.kind != "health":
         return False
     stage: str = json.loads(event.header)["stage"]
-    return stage == SONG_CLOCK
+    return stage == SONG_CLOCK_STAGE
 
 
 def _ended_it(event: Recorded) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.types import FAULT_STAGE_PREFIX
 from neurovocal.engine.rehearsal.baseline import sound_of
 from neurovocal.engine.rehearsal.comparison import Delivery, Sound, Span
 from neurovocal.engine.rehearsal.engine_process import Heard
@@ -19,7 +20,6 @@ from neurovocal.engine.wire.headers import (
 
 # What a kill may cost: events whose commit was still to come (docs/journal.md).
 WINDOW_S = 1.0
-_INJECTED = "fault "
 _SHORTEST_S = 0.0005  # of a gap: an outage begins with an empty one
 
 
@@ -152,7 +152,9 @@ class Evidence:
         if not (in_lane or fault in ("clip", "wrong_rate")):
             return
         changes = [one for one in self.record.events("health") if self._concerns(one)]
-        begin = [o for o in changes if self._health(o).stage.startswith(_INJECTED)]
+        begin = [
+            o for o in changes if self._health(o).stage.startswith(FAULT_STAGE_PREFIX)
+        ]
         if begin:
             yield Span(self.at(begin[0]), max(map(self.at, changes)))
 
@@ -160,7 +162,7 @@ class Evidence:
         """Whether a change of health is of the fault, or of the lane's stage."""
         stage = self._health(one).stage
         mine = self.exercise.stage
-        return stage.startswith(_INJECTED) or bool(mine and mine in stage)
+        return stage.startswith(FAULT_STAGE_PREFIX) or bool(mine and mine in stage)
 
     def _between_lives(self) -> Iterator[Span]:
         runs = list(self.record.starts_s)
@@ -176,7 +178,7 @@ class Evidence:
         if self.exercise.fault in ("none", "kill"):
             return self.exercise.fault == "none" or len(self.record.exits) > 1
         return any(
-            self._health(one).stage.startswith(_INJECTED)
+            self._health(one).stage.startswith(FAULT_STAGE_PREFIX)
             for one in self.record.events("health")
         )
 
@@ -185,7 +187,7 @@ class Evidence:
         struck = [
             self.at(one)
             for one in self.record.events("health")
-            if self._health(one).stage.startswith(_INJECTED)
+            if self._health(one).stage.startswith(FAULT_STAGE_PREFIX)
         ]
         if len(self.record.starts_s) > 1:  # until a run ended
             first = next(iter(self.record.starts_s))
@@ -223,7 +225,7 @@ class Evidence:
                 if seconds > _SHORTEST_S:
                     words.append(f"gap {seconds:.2f} s ({header.reason})")
             elif isinstance(header, HealthHeader) and not header.stage.startswith(
-                _INJECTED
+                FAULT_STAGE_PREFIX
             ):
                 known = states.setdefault(header.stage, [])
                 if not known or known[-1] != header.state:
@@ -246,7 +248,7 @@ class Evidence:
         return [
             each.state
             for each in found
-            if stage in each.stage and not each.stage.startswith(_INJECTED)
+            if stage in each.stage and not each.stage.startswith(FAULT_STAGE_PREFIX)
         ]
 
     def drift_ppm(self) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from neurovocal.engine.contracts.stages import ModelItem
 from neurovocal.engine.contracts.types import (
+    GAP_OVERRUN,
     Block,
     Float32,
     Frames,
@@ -109,7 +110,7 @@ def _check_memory(
 
 
 def _with_gap(samples: Float32, cut: int, missing: int = 777) -> list[Block | Gap]:
-    gap = Gap(cut, cut + missing, "overrun")
+    gap = Gap(cut, cut + missing, GAP_OVERRUN)
     return [Block(0, samples[:cut]), gap, Block(gap.stop, samples[cut:])]
 
 
@@ -271,7 +272,7 @@ def check_model(make: Callable[[], Any], items: Sequence[ModelItem]) -> None:
     last = next(i for i in reversed(items) if isinstance(i, Frames))
     stop = (last.first + len(last.values)) * last.hop_length
     hops = -(-stop // last.hop_length) + 30
-    gap = Gap(stop + last.frame_length, hops * last.hop_length, "overrun")
+    gap = Gap(stop + last.frame_length, hops * last.hop_length, GAP_OVERRUN)
     later = [_moved(item, hops, last.hop_length) for item in items]
     stage = make()
     gather(stage, [*items, gap], flush=False)

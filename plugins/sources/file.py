@@ -18,7 +18,13 @@ from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.stages import StreamItem
-from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
+from neurovocal.engine.contracts.types import (
+    GAP_NEXT_RECORDING,
+    Anchor,
+    Block,
+    Gap,
+    StreamInfo,
+)
 from neurovocal.plugins.sources.audio_files.file import Header, Recording, stream_names
 from neurovocal.plugins.sources.audio_files.selection import (
     check_one_rate,
@@ -30,7 +36,6 @@ from neurovocal.plugins.sources.audio_files.selection import (
 )
 from neurovocal.plugins.sources.audio_files.start_time import TimeZone, utc_ns, zone_of
 
-NEXT_RECORDING = "next recording"
 _ASAP_LENGTH = 8192
 _SHOWN = 5
 
@@ -209,7 +214,7 @@ class FileSource:
                 elif first:
                     yield self._stream(header, unique)
                 else:
-                    yield Gap(position, position, NEXT_RECORDING)
+                    yield Gap(position, position, GAP_NEXT_RECORDING)
                 yield from self._anchor(header, position, first)
                 for item in self._samples(header, position):
                     yield item

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from neurovocal.engine.audio.capture_clock import CaptureClock
 from neurovocal.engine.audio.channels import Channels, channels_problem
-from neurovocal.engine.audio.live_input import SLIP, LiveInput, StaleAudioFilter
+from neurovocal.engine.audio.live_input import LiveInput, StaleAudioFilter
 from neurovocal.engine.audio.ring import AudioRing, RingCounts
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import (
@@ -19,11 +19,14 @@ from neurovocal.engine.contracts.errors import (
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.stages import SourceItem
-from neurovocal.engine.contracts.types import StreamInfo
+from neurovocal.engine.contracts.types import (
+    GAP_DEVICE_OVERFLOW,
+    GAP_DEVICE_SLIP,
+    StreamInfo,
+)
 from neurovocal.plugins.devices.choice import find_again, find_device
 from neurovocal.plugins.devices.portaudio import close_input, input_devices, open_input
 
-OVERFLOW = "device overflow"
 _PLAUSIBLE_S = 10.0
 
 
@@ -178,9 +181,9 @@ class MicrophoneSource:
         missing = capture.update(n_samples, now - round(age_s * NS), broken)
         if broken:
             self.overflows += 1
-            ring.lose(missing, OVERFLOW)
+            ring.lose(missing, GAP_DEVICE_OVERFLOW)
         elif missing:
-            ring.lose(missing, SLIP)
+            ring.lose(missing, GAP_DEVICE_SLIP)
         ring.write(samples, now)
 
     def read(self, timeout: float) -> SourceItem | None:

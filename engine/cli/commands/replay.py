@@ -1,14 +1,18 @@
 """``neurovocal replay``: a recorded run again, byte for byte."""
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
-from neurovocal.engine.cli.session import BlockLength, plan_of_parts, run_plan
+from neurovocal.engine.cli.session import (
+    BlockLength,
+    plan_of_parts,
+    recorded_base,
+    run_plan,
+)
 from neurovocal.engine.config.located_yaml import parse_located
 from neurovocal.engine.config.plan import DEFAULT_WANTS
 from neurovocal.engine.config.schema import parse_config
@@ -22,7 +26,6 @@ from neurovocal.engine.journal.store import RunRecord, read_events, runs
 from neurovocal.engine.runtime.runner import Runner
 
 _SHOWN = 5
-_ORIGIN = re.compile(r"^# configuration: (.*)$", re.MULTILINE)
 
 
 def replay(
@@ -40,8 +43,7 @@ def replay(
     Exit code 2 if any event differs.
     """
     record = _find(journal, run)
-    origin = _ORIGIN.search(record.config)
-    base = Path(origin[1]).parent if origin else Path.cwd()
+    base = recorded_base(record.config)
     data = parse_located(record.config, str(journal)).data
     kept, others = _wants(data, base)
     comparison = _Comparison(read_events(journal, record.run), kept, others)

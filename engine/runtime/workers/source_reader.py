@@ -21,7 +21,15 @@ from neurovocal.engine.contracts.stages import (
     SourceItem,
     StreamItem,
 )
-from neurovocal.engine.contracts.types import Anchor, Block, Gap, Health, StreamInfo
+from neurovocal.engine.contracts.types import (
+    GAP_DEVICE_LOST,
+    SOURCE_STAGE,
+    Anchor,
+    Block,
+    Gap,
+    Health,
+    StreamInfo,
+)
 from neurovocal.engine.support.calls import Backoff, Calls
 
 SourceCondition: TypeAlias = Literal["healthy", "stalled", "recovering", "failed"]
@@ -110,7 +118,7 @@ class SourceState:
         self.condition = condition
         level = logging.INFO if condition == "healthy" else logging.WARNING
         log.log(level, "lane '%s': source is %s: %s", self._name, condition, detail)
-        self._report(Health("source", condition, detail))
+        self._report(Health(SOURCE_STAGE, condition, detail))
 
     def _since(self) -> str:
         """UTC of the last sample's arrival, and how long ago it was."""
@@ -122,7 +130,6 @@ class SourceState:
 
 log = logging.getLogger("neurovocal")
 ResultT = TypeVar("ResultT")
-LOST = "device lost"
 
 # What comes back is held for so long: its first blocks come late or in a burst,
 # and only some of them together tell when the first sample was heard.
@@ -351,7 +358,7 @@ class SourceReader:
         self._release()
         self.state.lost(str(error))
         self._pause(str(error) if again else None)
-        return None if again else Gap(self._stop, self._stop, LOST)
+        return None if again else Gap(self._stop, self._stop, GAP_DEVICE_LOST)
 
     def _told(self, error: Exception) -> str:
         """Why a source failed; of a plugin's own mistake the log tells more."""
@@ -419,13 +426,13 @@ class SourceReader:
         missing = round(away_ns * rate / NS)
         if heard_ns is None or missing < -min(self._stop, _REPEATED_S * rate):
             missing = max(0, missing)
-        gap = Gap(self._stop, self._stop + max(0, missing), LOST)
+        gap = Gap(self._stop, self._stop + max(0, missing), GAP_DEVICE_LOST)
         self._stop, self._shift = gap.stop, self._stop + missing
         if missing < 0:
             seconds = f"the first {-missing / rate:.3f} s after the return"
             detail = f"{seconds} were heard before the loss: they are left out"
             log.info("lane '%s': source: %s", self._name, detail)
-            self._report(Health("source", "healthy", detail))
+            self._report(Health(SOURCE_STAGE, "healthy", detail))
         return gap
 
     def _heard_ns(self, sample: int) -> int | None:

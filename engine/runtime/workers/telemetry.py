@@ -12,7 +12,7 @@ from neurovocal.engine.audio.signal_checks import (
 )
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.types import (
-    SONG_CLOCK,
+    SONG_CLOCK_STAGE,
     Anchor,
     Block,
     Event,
@@ -97,7 +97,7 @@ class SignalChecks:
 
 _LAGGING_MS = 1000.0
 STALLED = Health(
-    SONG_CLOCK, "lagging", "the source delivers nothing: songs go on without it"
+    SONG_CLOCK_STAGE, "lagging", "the source delivers nothing: songs go on without it"
 )
 
 

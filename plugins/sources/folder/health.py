@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Literal
 
-from neurovocal.engine.contracts.types import Health
+from neurovocal.engine.contracts.types import SOURCE_STAGE, Health
 
 
 class FolderHealth:
@@ -62,4 +62,4 @@ class FolderHealth:
 
     def tell(self, state: Literal["healthy", "lossy"], sentence: str) -> None:
         """Tell a sentence once."""
-        self._told.append(Health("source", state, sentence))
+        self._told.append(Health(SOURCE_STAGE, state, sentence))

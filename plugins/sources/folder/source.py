@@ -15,7 +15,14 @@ from neurovocal.engine.contracts.errors import AudioFileError, ConfigError, EndO
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.stages import SourceItem
-from neurovocal.engine.contracts.types import Anchor, Block, Gap, Health, StreamInfo
+from neurovocal.engine.contracts.types import (
+    SOURCE_STAGE,
+    Anchor,
+    Block,
+    Gap,
+    Health,
+    StreamInfo,
+)
 from neurovocal.engine.journal.repeats import heard_again, other_recording
 from neurovocal.plugins.sources.audio_files.file import (
     Header,
@@ -266,9 +273,9 @@ class FolderSource:
         name_was_used = self._taken.is_new_of_name(name, print_)
         if runs:
             sentence = heard_again(path, runs, name_was_used=name_was_used)
-            yield Health("source", "recovering", sentence)
+            yield Health(SOURCE_STAGE, "recovering", sentence)
         elif name_was_used:
-            yield Health("source", "healthy", other_recording(path))
+            yield Health(SOURCE_STAGE, "healthy", other_recording(path))
         more = {
             "run": run,
             "runs": [*(one for one in runs if one != run), run][-_MOST_RUNS:],

@@ -5,9 +5,9 @@ import select
 from threading import Thread
 
 from neurovocal.engine.audio.capture_clock import CaptureClock
-from neurovocal.engine.audio.live_input import SLIP
 from neurovocal.engine.audio.ring import AudioRing
 from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.types import GAP_DEVICE_SLIP
 from neurovocal.plugins.sources.pipe.pcm import PcmDecoder
 
 _READ_BYTES = 65_536
@@ -84,7 +84,7 @@ class PipeReader(Thread):
             len(samples), now - length_ns, backlog=catches_up
         )
         if missing:
-            ring.lose(missing, SLIP)
+            ring.lose(missing, GAP_DEVICE_SLIP)
         step = ring.capacity // 2 if catches_up else len(samples)
         for first in range(0, len(samples), max(1, step)):
             part = samples[first : first + step]
