@@ -40,30 +40,36 @@ class SinkPlan:
     config: SinkConfig
 
 
-@dataclass(frozen=True, slots=True)
-class LanePlan:
-    """One source and its stages."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneStages:
+    """Stages that a lane is built of."""
 
     name: str
-    source: StagePlan
     bundle: Bundle | None
     features: StagePlan
     detector: StagePlan
     models: Sequence[StagePlan]
+    watchers: Sequence[StagePlan] = ()  # stages of sinks that watch this lane
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Plugin names of the models, in order."""
+        return tuple(model.config.plugin for model in self.models)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanePlan(LaneStages):
+    """One source with the lane behind it and the sinks of that lane alone."""
+
+    source: StagePlan
     sinks: Sequence[SinkPlan]
     signal: SignalOptions
-    watchers: Sequence[StagePlan] = ()  # stages of sinks that watch this lane
 
     def revives(self, live: bool) -> bool:
         """Whether a lane whose front end or detector fails is built anew."""
         default: OnError = "restart" if live else "fail"
         asked = [stage.config.on_error for stage in (self.features, self.detector)]
         return all((policy or default) == "restart" for policy in asked)
-
-    @property
-    def model_names(self) -> tuple[str, ...]:
-        """Plugin names of the models, in order."""
-        return tuple(model.config.plugin for model in self.models)
 
 
 @dataclass(frozen=True, slots=True)

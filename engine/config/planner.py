@@ -147,11 +147,14 @@ class _Planner:
         if source is None or features is None or detector is None or None in models:
             return None
         return LanePlan(
-            name,
-            *(source, bundle, features, detector),
-            [m for m in models if m],
-            sinks,
-            lane.signal,
+            name=name,
+            source=source,
+            bundle=bundle,
+            features=features,
+            detector=detector,
+            models=[model for model in models if model],
+            sinks=sinks,
+            signal=lane.signal,
         )
 
     def _bundle(self, lane: LaneConfig, loc: Location) -> Bundle | None:

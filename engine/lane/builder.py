@@ -5,7 +5,7 @@ from dataclasses import replace
 from time import perf_counter_ns
 
 from neurovocal.engine.audio.resampler import Resampler
-from neurovocal.engine.config.plan import LanePlan, StagePlan, lane_info
+from neurovocal.engine.config.plan import LaneStages, StagePlan, lane_info
 from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import StreamInfo
@@ -19,7 +19,7 @@ _BARE_QUANTUM_S = 0.032
 
 
 def build_lane(
-    plan: LanePlan,
+    plan: LaneStages,
     source: StreamInfo,
     channel: int,
     context: BuildContext,
@@ -31,7 +31,7 @@ def build_lane(
 
     Parameters
     ----------
-    plan : LanePlan
+    plan : LaneStages
         Checked plugins and options.
     source : StreamInfo
         The source's stream; its rate may differ from the bundle's.

@@ -1,34 +1,42 @@
-"""The front end of a bundle outside a lane: whole recordings to frames.
+"""A bundle's stages outside a run: recordings to frames, and lanes without a source.
 
-Training, golden vectors and checks compute frames here, with the very plugin
-that the engine runs.
+Training, evaluation, golden vectors and checks build their stages here, with the
+plugins and the builder that the engine uses. Samples are handed in: this module reads
+no audio files.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
-from neurovocal.engine.contracts.bundle import Bundle, FrontEnd
+from neurovocal.engine.audio.resampler import Resampler
+from neurovocal.engine.config.plan import LaneStages, StagePlan
+from neurovocal.engine.config.schema import StageConfig
+from neurovocal.engine.contracts.bundle import Bundle, DetectorSpec, FrontEnd
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import BundleError
-from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.plugin import BuildContext, Kind
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import Features
 from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
+from neurovocal.engine.lane.builder import build_lane
+from neurovocal.engine.lane.lane import Lane
 
 _BLOCK_LENGTH = 2**18
 
 
 def context_of(bundle: Bundle, purpose: str) -> BuildContext:
-    """What stages of a bundle are built in outside a run.
+    """Return the context in which a bundle's stages are built outside a run.
 
     Parameters
     ----------
     bundle : Bundle
-        Its front end says what they hear.
+        Its front end gives the sample rate and the shape of the frames.
     purpose : str
-        Stands for the names of run and stream.
+        Name of the run and of the stream, such as ``evaluation``.
     """
     front_end = bundle.manifest.front_end
     return BuildContext(
@@ -42,29 +50,25 @@ def context_of(bundle: Bundle, purpose: str) -> BuildContext:
     )
 
 
-def build_front_end(
-    front_end: FrontEnd, folder: Path, registry: Registry | None = None
-) -> Features:
+def build_front_end(front_end: FrontEnd, folder: Path) -> Features:
     """Build the features stage that a manifest's front end describes.
 
     Parameters
     ----------
     front_end : FrontEnd
-        Plugin, rate, options and the shape that must come out.
+        Plugin, sample rate, options and shape of the frames.
     folder : Path
-        The bundle's folder, which the options' file names are relative to.
-    registry : Registry, optional
-        Where the plugin is looked up; the installed plugins by default.
+        The bundle's folder, which file names in the options are relative to.
 
     Raises
     ------
     PluginError
-        No such features plugin.
+        No such features plugin is installed.
     BundleError
-        Options the plugin does not accept, or frames of another shape than the
-        front end states.
+        The plugin does not accept the options, or makes frames of another shape
+        than the front end states.
     """
-    plugin = (registry or Registry()).get("features", front_end.plugin, folder)
+    plugin = Registry().get("features", front_end.plugin, folder)
     try:
         options = plugin.options.model_validate(front_end.options)
     except ValidationError as error:
@@ -88,25 +92,84 @@ def build_front_end(
     return features
 
 
+def build_offline_lane(
+    bundle: Bundle,
+    detector: DetectorSpec,
+    models: Mapping[str, Mapping[str, object]],
+    *,
+    purpose: str,
+    tile: int,
+) -> Lane:
+    """Build a lane with a bundle's front end, for samples at the bundle's rate.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The bundle of all stages.
+    detector : DetectorSpec
+        Plugin and options of the detector.
+    models : mapping of str to mapping
+        Options of each model by the name of its plugin. A failing model ends the
+        processing with its error.
+    purpose : str
+        Name of the run and of the stream.
+    tile : int
+        Frames per network call, as in the engine's configuration.
+    """
+    registry = Registry()
+
+    def stage(kind: Kind, name: str, options: Mapping[str, object]) -> StagePlan:
+        plugin = registry.get(kind, name, bundle.folder)
+        config = StageConfig(plugin=name, options=dict(options), on_error="fail")
+        checked = plugin.options.model_validate(config.options)
+        return StagePlan(f"{kind} '{name}'", kind, plugin, checked, config, ())
+
+    front_end = bundle.manifest.front_end
+    stages = LaneStages(
+        name=purpose,
+        bundle=bundle,
+        features=stage("features", front_end.plugin, front_end.options),
+        detector=stage("detector", detector.plugin, detector.options),
+        models=[stage("model", name, options) for name, options in models.items()],
+    )
+    source = StreamInfo(purpose, front_end.sample_rate)
+    context = replace(context_of(bundle, purpose), tile=tile)
+    return build_lane(stages, source, 0, context, wants_frames=True)
+
+
+def resampled(samples: Float32, in_rate: int, out_rate: int) -> Float32:
+    """Convert a whole recording, float32[n_samples], from one rate in Hz to another.
+
+    The result is what the streaming `Resampler` of a lane makes of it.
+    """
+    if in_rate == out_rate:
+        return samples
+    resampler = Resampler(in_rate, out_rate)
+    block = Block(0, np.ascontiguousarray(samples, dtype=np.float32)[:, None])
+    items = [*resampler.process(block), *resampler.flush()]
+    parts = [item.samples[:, 0] for item in items if isinstance(item, Block)]
+    return np.concatenate([np.empty(0, np.float32), *parts])
+
+
 def frames_of(features: Features, samples: Float32) -> Float32:
-    """All frames of a whole recording.
+    """Compute all frames of a whole recording.
 
     Parameters
     ----------
     features : Features
         Any features stage; it is reset before and after.
     samples : float32[n_samples]
-        One channel, from the recording's first sample.
+        One channel at the stage's rate, from the recording's first sample.
 
     Returns
     -------
     float32[n_frames, n_bins]
-        Frame ``k`` covers ``samples[k * hop_length:][:frame_length]``; a
-        recording shorter than a frame has none.
+        Frame ``k`` covers ``samples[k * hop_length:][:frame_length]``; a recording
+        shorter than a frame has none.
     """
     column = np.ascontiguousarray(samples, dtype=np.float32)[:, None]
     features.reset()
-    # In blocks, which change nothing: what lies between samples and frames is large.
+    # Block by block, which bounds the memory and does not change the frames.
     parts = [
         frames.values
         for first in range(0, len(column), _BLOCK_LENGTH)
@@ -119,3 +182,25 @@ def frames_of(features: Features, samples: Float32) -> Float32:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([np.empty((0, features.n_bins), np.float32), *parts])
+
+
+def bundle_frames(bundle: Bundle, samples: Float32, sample_rate: int) -> Float32:
+    """Compute the frames of a whole recording with a bundle's front end.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Its front end says what the frames are.
+    samples : float32[n_samples]
+        One channel; samples that are not finite count as 0.
+    sample_rate : int
+        Rate of the samples in Hz; they are resampled to the bundle's rate.
+
+    Returns
+    -------
+    float32[n_frames, n_bins]
+    """
+    front_end = bundle.manifest.front_end
+    clean = np.nan_to_num(samples, posinf=0.0, neginf=0.0)
+    at_rate = resampled(clean, sample_rate, front_end.sample_rate)
+    return frames_of(build_front_end(front_end, bundle.folder), at_rate)

@@ -17,6 +17,7 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import Features
 from neurovocal.engine.contracts.types import Float32, StreamInfo
+from neurovocal.engine.lane.offline import resampled
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.split import Units
 from neurovocal.models.toolkit.measures import IGNORED
@@ -148,11 +149,7 @@ def read_samples(recording: AnnotatedRecording, sample_rate: int) -> Float32:
             f"{recording.path}: {len(bad)} samples are not finite (the first at "
             f"{at_s:.3f} s): repair the file or leave it out"
         )
-    if recording.sample_rate != sample_rate:
-        import soxr
-
-        mono = soxr.resample(mono, recording.sample_rate, sample_rate)
-    return mono
+    return resampled(mono, recording.sample_rate, sample_rate)
 
 
 def fit_scaling(

@@ -1,24 +1,20 @@
 """Labels as the engine gives them: recordings through a lane."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import Bundle, DetectorSpec
-from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import (
     Block,
     Event,
     Float32,
     Label,
     Posteriors,
-    StreamInfo,
 )
-from neurovocal.engine.lane.lane import Lane
-from neurovocal.engine.lane.offline import build_front_end, context_of
-from neurovocal.engine.lane.stage import SupervisedStage
+from neurovocal.engine.lane.offline import build_offline_lane
 from neurovocal.models.data.datasets import AnnotatedRecording
 
 
@@ -100,31 +96,20 @@ class Labeller:
         advised = bundle.manifest.detector or DetectorSpec()
         if detector is None:
             detector, options = advised.plugin, options or advised.options
-        front_end = bundle.manifest.front_end
-        info = StreamInfo("recording", front_end.sample_rate)
-        context = replace(context_of(bundle, "evaluation"), info=info, tile=tile)
-        registry = Registry()
-        plugin = registry.get("detector", detector)
-        stage = plugin.build(plugin.options.model_validate(options or {}), context)
-        context = replace(context, detector_latency=stage.latency)
-        classifier = registry.get("model", "classifier")
         early: dict[str, object] = {"provisional": False}
-        self._quantum = tile * front_end.hop_length
-        self._block_length: int | None = None  # only early labels ask when
         if provisional_ms is not None:
             early = {"provisional_ms": provisional_ms}
-            self._block_length = self._quantum
-        model = classifier.build(classifier.options.model_validate(early), context)
-        features = build_front_end(front_end, bundle.folder, registry)
+        self._lane = build_offline_lane(
+            bundle,
+            DetectorSpec(plugin=detector, options=options or {}),
+            {"classifier": early},
+            purpose="evaluation",
+            tile=tile,
+        )
+        # Only the time of provisional labels depends on the length of blocks.
+        self._block_length = None if provisional_ms is None else self._lane.quantum
         assert bundle.manifest.classifier is not None
         self._n_units = len(bundle.manifest.classifier.units)
-        self._lane = Lane(
-            info,
-            self._quantum,
-            SupervisedStage("features", features, "fail"),
-            SupervisedStage(detector, stage, "fail"),
-            [SupervisedStage("classifier", model, "fail")],
-        )
 
     def __call__(self, samples: Float32) -> Labelled:
         """Labels and posteriors of a whole recording, float32[n_samples]."""

@@ -8,7 +8,7 @@ import numpy as np
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.errors import BundleError, ConfigError
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.engine.lane.offline import bundle_frames
 from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback, Sampler, sampling_graph
 from neurovocal.plugins.sources.audio_files.file import Recording, inspect
@@ -31,9 +31,6 @@ def frames_of_recording(bundle: Bundle, path: Path) -> Float32:
     ConfigError
         It is shorter than two frames.
     """
-    import soxr
-
-    front_end = bundle.manifest.front_end
     header = inspect(path)
     recording = Recording(header)
     recording.open()
@@ -41,11 +38,9 @@ def frames_of_recording(bundle: Bundle, path: Path) -> Float32:
     while len(part := recording.read(header.sample_rate)):
         parts.append(part[:, 0].copy())
     recording.close()
-    samples = np.nan_to_num(np.concatenate(parts))
-    if header.sample_rate != front_end.sample_rate:
-        samples = soxr.resample(samples, header.sample_rate, front_end.sample_rate)
-    frames = frames_of(build_front_end(front_end, bundle.folder), samples)
+    frames = bundle_frames(bundle, np.concatenate(parts), header.sample_rate)
     if len(frames) < 2:
+        front_end = bundle.manifest.front_end
         raise ConfigError(
             f"'{path}' is too short to go on from: a past has at least two frames "
             f"({front_end.frame_length + front_end.hop_length} samples)"
