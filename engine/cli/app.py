@@ -1,38 +1,59 @@
-"""Registers the commands and turns every error into a sentence and an exit code."""
+"""Command-line application: registers the commands, maps errors to exit codes.
 
+A command's module is imported only when the command runs or its own help is asked
+for; the summaries in the list of commands are read from the source text.
+"""
+
+import ast
 import os
 import sys
 import threading
-from collections.abc import Callable
-from importlib.metadata import entry_points, version
-from typing import Annotated
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points, version
+from importlib.util import find_spec
+from typing import Annotated, Any
 
 import typer
+import typer.core
+import typer.main
 
-from neurovocal.engine.cli.commands.bench import bench
-from neurovocal.engine.cli.commands.bundle import bundle_app
-from neurovocal.engine.cli.commands.control import control
-from neurovocal.engine.cli.commands.export import export
-from neurovocal.engine.cli.commands.init import init
-from neurovocal.engine.cli.commands.inspect import check, devices, plugins, schema
-from neurovocal.engine.cli.commands.keys import keys_app
-from neurovocal.engine.cli.commands.listen import listen
-from neurovocal.engine.cli.commands.recordings import detect, label
-from neurovocal.engine.cli.commands.rehearse import rehearse
-from neurovocal.engine.cli.commands.replay import replay
-from neurovocal.engine.cli.commands.run import run
 from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
-from neurovocal.engine.cli.session import Interrupted
-from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_CONFIG, NeurovocalError
+from neurovocal.engine.contracts.errors import (
+    EXIT_CLEAN,
+    EXIT_CONFIG,
+    NeurovocalError,
+    StartInterrupted,
+)
 from neurovocal.engine.support.text import printable
 
 COMMANDS_GROUP = "neurovocal.commands"
 _LAST_WAIT_S = 2.0
 _INTERRUPTED = 130  # what typer makes of Ctrl-C where no run handles it
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    *(run, check, init, devices, plugins, schema),
-    *(detect, label, listen, control, replay, export, rehearse, bench),
-)
+_SETTINGS: dict[str, Any] = {
+    "add_completion": False,
+    "no_args_is_help": True,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+# Name: module of `cli/commands` and function in it, in the order of the help text.
+_COMMANDS = {
+    "run": "run:run",
+    "check": "inspect:check",
+    "init": "init:init",
+    "devices": "inspect:devices",
+    "plugins": "inspect:plugins",
+    "schema": "inspect:schema",
+    "detect": "recordings:detect",
+    "label": "recordings:label",
+    "listen": "listen:listen",
+    "control": "control:control",
+    "replay": "replay:replay",
+    "export": "export:export",
+    "rehearse": "rehearse:rehearse",
+    "bench": "bench:bench",
+}
+_GROUPS = {"bundle": "bundle:bundle_app", "keys": "keys:keys_app"}
 
 
 def _version(wanted: bool) -> None:
@@ -65,22 +86,84 @@ def _top(
     set_up_logging(verbose, log_level, log_format)
 
 
+@cache
+def command_points() -> dict[str, EntryPoint]:
+    """Return where each command is defined, by name, in the order of the help text."""
+
+    def own(commands: dict[str, str]) -> dict[str, EntryPoint]:
+        folder = "neurovocal.engine.cli.commands"
+        return {
+            name: EntryPoint(name, f"{folder}.{target}", COMMANDS_GROUP)
+            for name, target in commands.items()
+        }
+
+    installed = sorted(entry_points(group=COMMANDS_GROUP), key=lambda p: p.name)
+    return {**own(_COMMANDS), **{p.name: p for p in installed}, **own(_GROUPS)}
+
+
+def read_summary(point: EntryPoint) -> str | None:
+    """Return the help text of a command without importing its module.
+
+    Parameters
+    ----------
+    point : EntryPoint
+        Names a function, whose docstring is the help text, or a `typer.Typer` that is
+        made with `help="..."`.
+
+    Returns
+    -------
+    str or None
+        None if the module has no source text or defines neither of them.
+    """
+    try:
+        spec = find_spec(point.module)
+    except ImportError:
+        return None
+    source = getattr(spec and spec.loader, "get_source", lambda name: None)
+    for node in ast.parse(source(point.module) or "").body:
+        match node:
+            case ast.FunctionDef(name=point.attr):
+                return ast.get_docstring(node)
+            case ast.Assign([ast.Name(point.attr)], ast.Call(keywords=keywords)):
+                given = {each.arg: ast.unparse(each.value) for each in keywords}
+                return str(ast.literal_eval(given["help"])) if "help" in given else None
+    return None
+
+
+def load_command(point: EntryPoint) -> Any:
+    """Import a command's module and return the command as `typer` runs it."""
+    app = typer.Typer(**_SETTINGS)
+    app.callback()(_top)  # so that the application is a group, of one command
+    loaded = point.load()
+    if isinstance(loaded, typer.Typer):
+        app.add_typer(loaded, name=point.name)
+    else:
+        app.command(point.name)(loaded)
+    group: Any = typer.main.get_command(app)
+    return group.commands[point.name]
+
+
+class _LazyGroup(typer.core.TyperGroup):
+    """The top-level group: lists placeholders, loads the command that is called."""
+
+    # The types of `ctx` and of commands have no name that all versions of typer share.
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None:
+            command = load_command(command_points()[name])
+        return name, command, rest
+
+
+def _placeholder() -> None:
+    """Stand for a command whose module is not imported."""
+
+
 def build_app() -> typer.Typer:
-    """The command-line application with all commands, installed ones included."""
-    app = typer.Typer(
-        add_completion=False,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
+    """Return the command-line application with all commands, installed ones too."""
+    app = typer.Typer(cls=_LazyGroup, **_SETTINGS)
     app.callback()(_top)
-    for command in _COMMANDS:
-        app.command()(command)
-    app.add_typer(bundle_app, name="bundle")
-    app.add_typer(keys_app, name="keys")
-    for point in sorted(entry_points(group=COMMANDS_GROUP), key=lambda p: p.name):
-        app.command(point.name)(point.load())
+    for name, point in command_points().items():
+        app.command(name, help=read_summary(point))(_placeholder)
     return app
 
 
@@ -93,7 +176,7 @@ def main(args: list[str] | None = None) -> None:
         code = _complain(str(error), error.exit_code)
     except typer.Exit as error:
         code = EXIT_CLEAN if error.exit_code == _INTERRUPTED else error.exit_code
-    except (KeyboardInterrupt, Interrupted, typer.Abort):
+    except (KeyboardInterrupt, StartInterrupted, typer.Abort):
         code = EXIT_CLEAN
     except BrokenPipeError:
         # The reader of our output went away: nothing to say, nobody to tell.

@@ -10,9 +10,13 @@ from pathlib import Path
 import msgspec
 
 from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
-from neurovocal.engine.cli.session import Interrupted, plan_of_parts, run_plan
+from neurovocal.engine.cli.session import plan_of_parts, run_plan
 from neurovocal.engine.config.schema import load_config
-from neurovocal.engine.contracts.errors import EXIT_CLEAN, NeurovocalError
+from neurovocal.engine.contracts.errors import (
+    EXIT_CLEAN,
+    NeurovocalError,
+    StartInterrupted,
+)
 from neurovocal.engine.contracts.types import Message
 from neurovocal.engine.rehearsal.engine_process import Told
 from neurovocal.engine.runtime.runner import Runner
@@ -64,7 +68,7 @@ def main(config: str, base: str) -> int:
     except NeurovocalError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    except (Interrupted, KeyboardInterrupt):
+    except (StartInterrupted, KeyboardInterrupt):
         return EXIT_CLEAN
 
 

@@ -19,6 +19,7 @@ from neurovocal.engine.config.plan import Plan, base_of
 from neurovocal.engine.config.planner import make_plan
 from neurovocal.engine.config.schema import Config, parse_config
 from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import StartInterrupted
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import RecordedCommand, Sink
@@ -39,10 +40,6 @@ BlockLength = Annotated[
         help="Samples per block of the source; the events do not depend on it.",
     ),
 ]
-
-
-class Interrupted(BaseException):
-    """Ctrl-C before a run began; no `except Exception` on its way may keep it."""
 
 
 class Display(Sink, Protocol):
@@ -135,7 +132,7 @@ def run_plan(
         except Exception as error:
             # A library that was being loaded makes an error of its own of it.
             if interrupted() and not runner.started:
-                raise Interrupted from error
+                raise StartInterrupted from error
             raise
     for sentence in outcome.sentences():
         typer.echo(printable(f"error: {sentence}"), err=True)
@@ -152,7 +149,7 @@ def _signals(runner: Runner) -> Iterator[Callable[[], bool]]:
         runner.stop(force=asked > 1)
         if not runner.started:
             # Whatever is being opened may wait for long: leave it now.
-            raise Interrupted
+            raise StartInterrupted
 
     def on_hang_up(number: int, frame: FrameType | None) -> None:
         # Building lanes takes its time, and this thread may hold any lock.

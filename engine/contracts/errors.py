@@ -84,3 +84,10 @@ class EndOfStream(Exception):  # noqa: N818 (control flow, like StopIteration)
 
 class CommandError(NeurovocalError):
     """A command was refused; nothing has changed."""
+
+
+class StartInterrupted(BaseException):
+    """A signal asked the run to stop while it was still starting.
+
+    Not an `Exception`: handlers of a library that is being loaded do not swallow it.
+    """

@@ -20,8 +20,9 @@ from stages.runners import (
     then_wait,
 )
 
-from neurovocal.engine.cli.session import Interrupted, run_plan
+from neurovocal.engine.cli.session import run_plan
 from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.errors import StartInterrupted
 from neurovocal.engine.contracts.types import Block, Label, Offset, Onset
 from neurovocal.engine.testing import CollectSink, ScriptedSource, StalledSink
 
@@ -200,5 +201,5 @@ def test_an_interruption_that_a_library_takes_for_its_own_error_is_one():
                 raise ImportError("initialization failed") from None
 
     plan = make_runner(ScriptedSource(INFO, many(2)), Loading()).plan
-    with pytest.raises(Interrupted):
+    with pytest.raises(StartInterrupted):
         run_plan(plan)
