@@ -1,1 +1,218 @@
-"""The engine: types, contracts, lane, runner, wire and client."""
+"""Public API of the engine for plugin authors: contracts, data, errors and audio kit.
+
+Names are imported when they are first used, so that a program that needs only
+`neurovocal.engine.client` does not load what plugins need. Programs that read journals
+import `neurovocal.engine.journal`, tests of plugins `neurovocal.engine.testing`.
+Modules of the engine import each other, never this one.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from neurovocal.engine.audio.capture_clock import CaptureClock
+    from neurovocal.engine.audio.channels import (
+        Channels,
+        channels_problem,
+        finite_items,
+    )
+    from neurovocal.engine.audio.live_input import LiveInput
+    from neurovocal.engine.audio.resampler import Resampler
+    from neurovocal.engine.audio.ring import AudioRing
+    from neurovocal.engine.audio.segmenter import (
+        Segmenter,
+        SegmenterOptions,
+        SegmenterRules,
+    )
+    from neurovocal.engine.contracts.bundle import Bundle
+    from neurovocal.engine.contracts.clock import NS, Clock
+    from neurovocal.engine.contracts.errors import (
+        AudioFileError,
+        BundleError,
+        ConfigError,
+        DeviceError,
+        Disconnected,
+        EndOfStream,
+        NeurovocalError,
+        StageError,
+        TransientProblem,
+    )
+    from neurovocal.engine.contracts.options import Options
+    from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+    from neurovocal.engine.contracts.stages import (
+        Advances,
+        CaptureTimed,
+        CausesCommands,
+        CommandedModel,
+        ControlChannel,
+        Describes,
+        Detector,
+        Features,
+        Gate,
+        KnowsStart,
+        Model,
+        ModelCommand,
+        ModelItem,
+        ReportsFailures,
+        ReportsNotices,
+        ReportsProgress,
+        ReportsStats,
+        ReportsTrouble,
+        ResumableSource,
+        RunAware,
+        SelectsKinds,
+        Sink,
+        Source,
+        SourceItem,
+        StepEvents,
+        StreamItem,
+        VoiceInterval,
+        Watcher,
+    )
+    from neurovocal.engine.contracts.types import (
+        KINDS,
+        Anchor,
+        Audio,
+        Block,
+        Event,
+        Float32,
+        Forecast,
+        Frames,
+        Gap,
+        Health,
+        Label,
+        Mark,
+        Message,
+        Offset,
+        Onset,
+        Posteriors,
+        Stats,
+        StreamInfo,
+        Surprise,
+        Synthesis,
+        Trigger,
+        Withheld,
+    )
+
+__all__ = [
+    "KINDS",
+    "NS",
+    "Advances",
+    "Anchor",
+    "Audio",
+    "AudioFileError",
+    "AudioRing",
+    "Block",
+    "BuildContext",
+    "Bundle",
+    "BundleError",
+    "CaptureClock",
+    "CaptureTimed",
+    "CausesCommands",
+    "Channels",
+    "Clock",
+    "CommandedModel",
+    "ConfigError",
+    "ControlChannel",
+    "Describes",
+    "Detector",
+    "DeviceError",
+    "Disconnected",
+    "EndOfStream",
+    "Event",
+    "Features",
+    "Float32",
+    "Forecast",
+    "Frames",
+    "Gap",
+    "Gate",
+    "Health",
+    "KnowsStart",
+    "Label",
+    "LiveInput",
+    "Mark",
+    "Message",
+    "Model",
+    "ModelCommand",
+    "ModelItem",
+    "NeurovocalError",
+    "Offset",
+    "Onset",
+    "Options",
+    "Plugin",
+    "Posteriors",
+    "ReportsFailures",
+    "ReportsNotices",
+    "ReportsProgress",
+    "ReportsStats",
+    "ReportsTrouble",
+    "Resampler",
+    "ResumableSource",
+    "RunAware",
+    "Segmenter",
+    "SegmenterOptions",
+    "SegmenterRules",
+    "SelectsKinds",
+    "Sink",
+    "Source",
+    "SourceItem",
+    "StageError",
+    "Stats",
+    "StepEvents",
+    "StreamInfo",
+    "StreamItem",
+    "Surprise",
+    "Synthesis",
+    "TransientProblem",
+    "Trigger",
+    "VoiceInterval",
+    "Watcher",
+    "Withheld",
+    "channels_problem",
+    "finite_items",
+]
+
+# Module of each name. Linters and editors read the imports above, Python this.
+_MODULES = {
+    "audio.capture_clock": "CaptureClock",
+    "audio.channels": "Channels channels_problem finite_items",
+    "audio.live_input": "LiveInput",
+    "audio.resampler": "Resampler",
+    "audio.ring": "AudioRing",
+    "audio.segmenter": "Segmenter SegmenterOptions SegmenterRules",
+    "contracts.bundle": "Bundle",
+    "contracts.clock": "NS Clock",
+    "contracts.errors": (
+        "AudioFileError BundleError ConfigError DeviceError Disconnected "
+        "EndOfStream NeurovocalError StageError TransientProblem"
+    ),
+    "contracts.options": "Options",
+    "contracts.plugin": "BuildContext Plugin",
+    "contracts.stages": (
+        "Advances CaptureTimed CausesCommands CommandedModel ControlChannel "
+        "Describes Detector Features Gate KnowsStart Model ModelCommand ModelItem "
+        "ReportsFailures ReportsNotices ReportsProgress ReportsStats ReportsTrouble "
+        "ResumableSource RunAware SelectsKinds Sink Source SourceItem StepEvents "
+        "StreamItem VoiceInterval Watcher"
+    ),
+    "contracts.types": (
+        "KINDS Anchor Audio Block Event Float32 Forecast Frames Gap Health Label "
+        "Mark Message Offset Onset Posteriors Stats StreamInfo Surprise Synthesis "
+        "Trigger Withheld"
+    ),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+if not TYPE_CHECKING:  # otherwise type checkers would accept any name
+
+    def __getattr__(name: str) -> object:
+        """Import a public name from its module and keep it."""
+        if name not in _HOMES:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        """Return the public names and those of modules that are loaded."""
+        return sorted({*globals(), *__all__})

@@ -1,16 +1,16 @@
-"""Prints every label of a running engine; the docs of the client say more.
+"""Print every final label of a running engine.
 
 Start an engine first, in another terminal: neurovocal run
 
     python subscriber.py [ENDPOINT [REPLAY]]
 
-With the replay socket of the engine's journal, labels that were missed come later.
+With the replay socket of the engine's journal, labels that were lost come later.
 """
 
 import sys
 
+from neurovocal.engine import Label
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.contracts.types import Label
 
 endpoint = sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5556"
 

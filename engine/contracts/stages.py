@@ -229,7 +229,7 @@ class Watcher(Protocol):
 
 
 @runtime_checkable
-class Controllable(Protocol):
+class CommandedModel(Protocol):
     """What a model has besides, if it takes commands while it runs.
 
     Attributes

@@ -9,7 +9,7 @@ from neurovocal.engine.config.faults import Crash, Hang
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext
-from neurovocal.engine.contracts.stages import Controllable
+from neurovocal.engine.contracts.stages import CommandedModel
 from neurovocal.engine.contracts.types import (
     Block,
     Event,
@@ -170,7 +170,7 @@ def faulty_stage(build: Build, charge: Charge) -> Build:
     def charged(options: Any, context: BuildContext) -> FaultyStage:
         stage = build(options, context)
         assert context.info is not None, "stages of lanes are told what they hear"
-        kind = FaultyModel if isinstance(stage, Controllable) else FaultyStage
+        kind = FaultyModel if isinstance(stage, CommandedModel) else FaultyStage
         return kind(stage, charge, context.info.sample_rate)
 
     return charged

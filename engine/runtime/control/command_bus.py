@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from neurovocal.engine.contracts.errors import CommandError, NeurovocalError
 from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.stages import Controllable, ModelCommand
+from neurovocal.engine.contracts.stages import CommandedModel, ModelCommand
 from neurovocal.engine.runtime.control.requests import (
     OWN_COMMANDS,
     VERSION,
@@ -208,14 +208,14 @@ def _models(channel: Channel) -> list[Reply]:
     models = []
     for index, shell in enumerate(channel.lane.models):
         entry: Reply = {"model": shell.plugin, "index": index, "failed": shell.failed}
-        if isinstance(shell.stage, Controllable):
+        if isinstance(shell.stage, CommandedModel):
             entry["options"] = _adjustable(shell.stage)
             entry["commands"] = ["set", *sorted(shell.stage.commands)]
         models.append(entry)
     return models
 
 
-def _adjustable(stage: Controllable) -> Reply:
+def _adjustable(stage: CommandedModel) -> Reply:
     options = stage.options.model_dump(mode="json")
     return {name: options[name] for name in sorted(stage.adjustable)}
 
@@ -229,7 +229,7 @@ def _model_of(request: Request, workers: Sequence[LaneWorker]) -> str:
         found = [
             (index, shell.plugin)
             for index, shell in enumerate(_channel_of(worker).lane.models)
-            if isinstance(shell.stage, Controllable)
+            if isinstance(shell.stage, CommandedModel)
         ]
         if not found:
             raise CommandError(
@@ -245,7 +245,7 @@ def _model_of(request: Request, workers: Sequence[LaneWorker]) -> str:
     return name
 
 
-def _stage_of(channel: Channel, model: str) -> Controllable:
+def _stage_of(channel: Channel, model: str) -> CommandedModel:
     shells = channel.lane.models
     if model.isdecimal() and int(model) < len(shells):
         found = [shells[int(model)]]
@@ -256,12 +256,12 @@ def _stage_of(channel: Channel, model: str) -> Controllable:
         raise CommandError(f"there is no model '{model}' (there is: {known})")
     if len(found) > 1:
         raise CommandError(f"several models are '{model}': name its place in the list")
-    if not isinstance(found[0].stage, Controllable):
+    if not isinstance(found[0].stage, CommandedModel):
         raise CommandError(f"model '{model}' takes no commands")
     return found[0].stage
 
 
-def _merged(stage: Controllable, command: ModelCommand) -> Options:
+def _merged(stage: CommandedModel, command: ModelCommand) -> Options:
     """The stage's present options with what is to change, checked as a whole."""
     if not command.arguments:
         raise CommandError(
@@ -274,16 +274,16 @@ def _merged(stage: Controllable, command: ModelCommand) -> Options:
     return checked(form, {**stage.options.model_dump(), **command.arguments}, "'set'")
 
 
-def _not_adjustable(name: str, stage: Controllable) -> str:
+def _not_adjustable(name: str, stage: CommandedModel) -> str:
     if name in type(stage.options).model_fields:
         return f"'{name}' cannot be changed while it runs (these can: {_listed(stage)})"
     return f"unknown option '{name[:64]}' ({hint(name, sorted(stage.adjustable))})"
 
 
-def _unknown_command(command: str, stage: Controllable) -> str:
+def _unknown_command(command: str, stage: CommandedModel) -> str:
     known = [*OWN_COMMANDS, *sorted(stage.commands)]
     return f"unknown command '{command}' ({hint(command, known)})"
 
 
-def _listed(stage: Controllable) -> str:
+def _listed(stage: CommandedModel) -> str:
     return ", ".join(sorted(stage.adjustable))

@@ -8,7 +8,7 @@ import numpy as np
 
 from neurovocal.engine.audio.signal_checks import SignalHealth
 from neurovocal.engine.audio.timeline import TimeBase
-from neurovocal.engine.contracts.stages import Controllable
+from neurovocal.engine.contracts.stages import CommandedModel
 from neurovocal.engine.contracts.types import Anchor, Block, Gap, Message
 from neurovocal.engine.lane.lane import Lane
 from neurovocal.engine.runtime.workers.privacy import AudioGate, NoAudio
@@ -45,7 +45,7 @@ class Channel:
 def inherit(before: Lane, after: Lane) -> None:
     """What commands have changed stays so in a lane that is built anew."""
     for old, new in zip(before.models, after.models, strict=False):
-        if isinstance(old.stage, Controllable) and old.plugin == new.plugin:
+        if isinstance(old.stage, CommandedModel) and old.plugin == new.plugin:
             new.stage.apply("set", new.stage.prepare("set", old.stage.options))
 
 

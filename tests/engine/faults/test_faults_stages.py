@@ -11,7 +11,7 @@ from neurovocal.engine.config.faults import Crash
 from neurovocal.engine.contracts.clock import NS, ManualClock
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import Controllable
+from neurovocal.engine.contracts.stages import CommandedModel
 from neurovocal.engine.contracts.types import Health, Label, Offset
 from neurovocal.engine.faults.injection import FaultReporter
 from neurovocal.engine.faults.stages import Charge, faulty_stage
@@ -167,7 +167,7 @@ def test_commands_reach_a_model_through_its_fault():
     charge = Charge(crash, clock, FaultReporter(), None)
     context = BuildContext(clock=clock, run="test", info=INFO)
     stage = faulty_stage(plugin.build, charge)(Options(), context)
-    assert isinstance(stage, Controllable)
+    assert isinstance(stage, CommandedModel)
     assert not hasattr(stage, "advance")
     stage.apply("set", stage.prepare("set", Set(gain=2.0)))
     assert stage.options.gain == 2.0

@@ -1,23 +1,29 @@
-"""A detector of loud samples: the template of a plugin in a distribution of its own."""
+"""Detector of loud samples: template of a plugin in a distribution of its own."""
 
 from collections.abc import Iterable
 from typing import Literal
 
-from neurovocal.engine.audio.segmenter import Segmenter, SegmenterRules
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import Block, Gap, Mark
+from neurovocal.engine import (
+    Block,
+    BuildContext,
+    Gap,
+    Mark,
+    Options,
+    Plugin,
+    Segmenter,
+    SegmenterRules,
+)
 
 
 class LoudOptions(Options):
-    """What counts as loud. The text under a field is its help text."""
+    """Options of the detector. The text under a field is its help text."""
 
     level: float = 0.05
     """Absolute value of a sample at which a segment begins."""
 
 
 class Loud:
-    """Segments of loud samples; the shared Segmenter does onsets and offsets."""
+    """Detector of loud segments; the `Segmenter` turns levels into marks."""
 
     consumes: Literal["samples"] = "samples"
 
@@ -28,29 +34,29 @@ class Loud:
         )
         self.latency = rules.latency
         self._segmenter = Segmenter(rules, hop_length=1)
-        self._heard = 0
+        self._stop = 0
 
     def process(self, item: Block | Gap) -> Iterable[Mark]:
-        """Marks known after a block; a gap closes what is open."""
+        """Return the marks known after `item`; a gap closes an open segment."""
         if isinstance(item, Gap):
             marks = self._segmenter.close(item.start)
             self._segmenter.begin(item.stop)
             return marks
-        self._heard = item.stop
+        self._stop = item.stop
         return self._segmenter.process(item.start, abs(item.samples[:, 0]))
 
     def flush(self) -> Iterable[Mark]:
-        """End of the stream."""
-        return self._segmenter.close(self._heard)
+        """Close an open segment at the end of the stream."""
+        return self._segmenter.close(self._stop)
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Return to the state of a new detector."""
         self._segmenter.reset()
-        self._heard = 0
+        self._stop = 0
 
 
 def _build(options: LoudOptions, context: BuildContext) -> Loud:
-    assert context.info is not None  # a lane always says what it hears
+    assert context.info is not None  # set for every stage of a lane
     return Loud(options.level, context.info.sample_rate)
 
 
