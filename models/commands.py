@@ -228,7 +228,7 @@ def evaluate(
                 recordings,
                 lambda share: watch(share, ""),
             )
-        reporter.say(f"{page}: what was learned, and how well")
+        reporter.print_message(f"{page}: what was learned, and how well")
 
 
 def _need(*modules: str) -> None:

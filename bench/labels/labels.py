@@ -36,7 +36,8 @@ from neurovocal.models.toolkit.recipe import (
     TrainConfig,
     load_config,
 )
-from neurovocal.models.training.train import Job, train_bundle
+from neurovocal.models.training.train import train_bundle
+from neurovocal.models.training.workspace import TrainingJob
 
 ROOT = Path(__file__).resolve().parents[2]
 # Folder, and what the recipe is told of its recordings.
@@ -87,7 +88,7 @@ def main() -> int:
             measure_foreign(options, reporter)
     except NeurovocalError as error:
         code = error.exit_code
-        reporter.say(str(error))
+        reporter.print_message(str(error))
     print("\n".join(tables(options.out)))
     if options.picture:
         draw(options.out, options.picture)
@@ -148,10 +149,10 @@ def make_cell(
     wanted = recipe.model_dump(mode="json")
     if path.is_file() and json.loads(path.read_text())["recipe"] == wanted:
         return
-    reporter.say(f"{name} {network} seed {seed}")
+    reporter.print_message(f"{name} {network} seed {seed}")
     began = time.process_time()
     folder = options.out / "bundles" / path.stem
-    job = Job(options.data / SETS[name]["folder"], folder, overwrite=True)
+    job = TrainingJob(options.data / SETS[name]["folder"], folder, overwrite=True)
     with stop_on_signal() as stop:
         bundle = train_bundle(job, recipe, reporter, stop)
     manifest = bundle.manifest
@@ -203,7 +204,7 @@ def measure_foreign(options: argparse.Namespace, reporter: Reporter) -> None:
     folder = options.out / "bundles" / "gy6or6-gru-0"
     path = options.out / "foreign.json"
     if not folder.is_dir():
-        reporter.say("no cell gy6or6 gru 0: no table of foreign sounds")
+        reporter.print_message("no cell gy6or6 gru 0: no table of foreign sounds")
         return
     bundle = load_bundle(folder)
     digest = bundle.manifest.files["classifier.onnx"]
@@ -213,7 +214,7 @@ def measure_foreign(options: argparse.Namespace, reporter: Reporter) -> None:
     rows = {"own song, another day": ("finch_gy6or6", ("split", "valid")), **FOREIGN}
     found = {}
     for title, (name, only) in rows.items():
-        reporter.say(f"foreign: {title}")
+        reporter.print_message(f"foreign: {title}")
         source = Path(options.data) / name
         recordings = _recordings(source, only)
         answers = [
@@ -224,7 +225,7 @@ def measure_foreign(options: argparse.Namespace, reporter: Reporter) -> None:
             ).labels
         ]
         found[title] = {
-            "seconds": round(sum(r.seconds for r in recordings), 1),
+            "seconds": round(sum(r.part_duration_s for r in recordings), 1),
             "unknown": [p for unit, p in answers if unit == "unknown"],
             "named": [p for unit, p in answers if unit != "unknown"],
         }

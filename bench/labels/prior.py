@@ -111,8 +111,8 @@ def labels_cell(
     spec = calibrate(shapes, ClassifierConfig(), data.prepared, valid)
     task = trained_forecast(data, train, config, seed, path)
 
-    def evidence(materials: list[LabelledFrames], rows: list[Any]) -> Any:
-        heard = ClassifiedRecordings(materials, rows, data.prepared.front_end, spec)
+    def evidence(examples: list[LabelledFrames], rows: list[Any]) -> Any:
+        heard = ClassifiedRecordings(examples, rows, data.prepared.front_end, spec)
         foretold = forecast_units(
             task.module.predict, data.n_units, task.edges, heard, config.pause_ms
         )
@@ -123,7 +123,7 @@ def labels_cell(
     ends = np.cumsum([len(m.spans) for m in data.test])[:-1]
 
     def wrong(chosen: list[float]) -> list[list[int]]:
-        rows = ~found.right(chosen)
+        rows = ~found.correct(chosen)
         return [[int(p.sum()) for p in np.split(row, ends)] for row in rows]
 
     frames = [

@@ -178,9 +178,9 @@ def gru(
     fit(task, path, Budget(None), StopFlag(), 1e9)
     path.unlink()
 
-    def logs(material: LabelledFrames) -> Any:
+    def logs(example: LabelledFrames) -> Any:
         with torch.no_grad():
-            logits = task.module(torch.from_numpy(material.clipped)[None])[0][0]
+            logits = task.module(torch.from_numpy(example.clipped)[None])[0][0]
         return log_softmax(logits.numpy())
 
     return logs

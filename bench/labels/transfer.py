@@ -86,11 +86,13 @@ def main() -> int:
         for cell in cells(options):
             path = options.out / f"{cell.name}.json"
             if not path.exists():
-                reporter.say(f"{cell.start}, {cell.updates} updates, seed {cell.seed}")
+                reporter.print_message(
+                    f"{cell.start}, {cell.updates} updates, seed {cell.seed}"
+                )
                 store(path, figures_of(cell, folder, options.out, reporter))
     except NeurovocalError as error:  # an interrupted training among them
         code = error.exit_code
-        reporter.say(str(error))
+        reporter.print_message(str(error))
     print("\n".join(table(options)))
     return code
 

@@ -163,7 +163,7 @@ def log_partition(
     ups, ends = path.run(path.start(), betas)
     ups = ups.view(-1, n)
     rows = torch.arange(len(rbms))
-    best = ends.view(len(rbms), n, -1)[rows, UnitSampler(rng).pick(ups)]
+    best = ends.view(len(rbms), n, -1)[rows, UnitSampler(rng).choose_column(ups)]
     downs = []
     for likely in (mixed, best):
         spread = likely.repeat_interleave(n, dim=0)

@@ -38,17 +38,17 @@ def main() -> int:
             song = load_song(place, seed, reporter) if missing else None
             for cell in missing:
                 assert song is not None
-                reporter.say(f"{cell}, seed {seed}")
+                reporter.print_message(f"{cell}, seed {seed}")
                 began = time.monotonic()
                 found = CELLS[cell](song, place, reporter)
                 found["seconds"] = round(time.monotonic() - began, 1)
                 store(cell_path(options, cell, seed), found)
     except KeyboardInterrupt:
         code = EXIT_LOSS
-        reporter.say("stopped: run the same command again to go on")
+        reporter.print_message("stopped: run the same command again to go on")
     except NeurovocalError as error:
         code = error.exit_code
-        reporter.say(str(error))
+        reporter.print_message(str(error))
     print("\n".join(table(options)))
     return code
 

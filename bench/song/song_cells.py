@@ -46,7 +46,8 @@ from neurovocal.models.toolkit.measures import LinearPredictor
 from neurovocal.models.toolkit.onnx_session import Session
 from neurovocal.models.toolkit.progress import Reporter
 from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig, TrainConfig
-from neurovocal.models.training.train import Job, train_bundle
+from neurovocal.models.training.train import train_bundle
+from neurovocal.models.training.workspace import TrainingJob
 
 SKIP = 16
 WHITENED_BY = 4
@@ -107,7 +108,7 @@ def load_song(place: Place, seed: int, reporter: Reporter) -> Song:
     config = place.recipe.model_copy(update={"classifier": None, "seed": seed})
     if not (out / MANIFEST_NAME).is_file():
         with stop_on_signal() as stop:
-            train_bundle(Job(folder, out), config, reporter, stop)
+            train_bundle(TrainingJob(folder, out), config, reporter, stop)
     bundle = load_bundle(out)
     with reporter.stage("frames") as watch:
         data = prepare_dataset(read_dataset(folder), config, watch)
@@ -186,7 +187,7 @@ def measure_decode(song: Song, place: Place, reporter: Reporter) -> dict[str, An
     train_units = np.concatenate([m.target for m in song.data.train])
     found = {}
     for name, feature in features.items():
-        reporter.say(f"  read-out of {name}")
+        reporter.print_message(f"  read-out of {name}")
         train = np.concatenate([feature(m.clipped) for m in song.data.train])
         test = np.concatenate([feature(frames) for frames in song.test])
         units = np.concatenate(song.units)
@@ -217,7 +218,7 @@ def measure_surprise(song: Song, place: Place, reporter: Reporter) -> dict[str, 
         score = plugin_surprise(bundle, surprise=measure)
         known = scores_of(own, bundle, background, score)
         for name, heard in kinds.items():
-            reporter.say(f"  {measure}: {name}")
+            reporter.print_message(f"  {measure}: {name}")
             foreign = scores_of(at_level(heard, level), bundle, background, score)
             found.setdefault(measure, {})[name] = {
                 "segments": len(foreign.mean),
@@ -257,7 +258,7 @@ def measure_density(song: Song, place: Place, reporter: Reporter) -> dict[str, A
                 told = log_density(model, rbms[some], x[some], whitening, effort, rng)
             except LikelihoodError as error:
                 found[name] = {"refused": str(error)}
-                reporter.say(f"  {name}: {error}")
+                reporter.print_message(f"  {name}: {error}")
                 continue
             found[name] = asdict(told.bracket) | {"frames": told.n_frames}
             break

@@ -89,10 +89,10 @@ def adjust_classifier(
     return CalibratedClassifier(spec, detector)
 
 
-def log_posteriors_of(model: Classifier, material: LabelledFrames) -> Float64:
+def log_posteriors_of(model: Classifier, example: LabelledFrames) -> Float64:
     """Of every frame of a recording, float64[n_frames, n_units]."""
     with torch.no_grad():
-        logits, _ = model(torch.from_numpy(material.clipped)[None])
+        logits, _ = model(torch.from_numpy(example.clipped)[None])
     return log_softmax(logits[0].numpy())
 
 

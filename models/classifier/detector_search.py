@@ -85,7 +85,7 @@ class ScoredRecording:
 
     Parameters
     ----------
-    material : LabelledFrames
+    example : LabelledFrames
     log_posteriors : float64[n_frames, n_units]
         Silence is column 0.
     front_end : FrontEnd
@@ -93,7 +93,7 @@ class ScoredRecording:
         How labels are decided.
     """
 
-    material: LabelledFrames
+    example: LabelledFrames
     log_posteriors: Float64
     front_end: FrontEnd
     spec: ClassifierSpec
@@ -107,14 +107,14 @@ class ScoredRecording:
     @cached_property
     def samples(self) -> Float32:
         """The recording itself."""
-        return read_samples(self.material.recording, self.front_end.sample_rate)
+        return read_samples(self.example.recording, self.front_end.sample_rate)
 
-    def agreement(self, segments: Sequence[tuple[int, int]]) -> LabelErrors:
+    def label_errors(self, segments: Sequence[tuple[int, int]]) -> LabelErrors:
         """Errors when these segments, ``[onset, offset)`` in samples, are labelled.
 
         An `unknown` is no label, and paints no frame.
         """
-        target = self.material.target
+        target = self.example.target
         painted = np.zeros(len(target), np.int64)
         found = []
         for onset, offset in segments:
@@ -131,7 +131,7 @@ class ScoredRecording:
             painted[first:stop] = unit
             if target[(first + stop - 1) // 2] != IGNORED:
                 found.append(unit)
-        reference = [span.unit for span in self.material.spans]
+        reference = [span.unit for span in self.example.spans]
         edits = edit_distance(reference, found)
         return LabelErrors(
             frame_errors(target, painted), ErrorCount(edits, len(reference))
@@ -177,18 +177,18 @@ def fit_detector(
 
 
 def select_evenly(
-    materials: Sequence[LabelledFrames], limit_s: float
+    examples: Sequence[LabelledFrames], limit_s: float
 ) -> list[LabelledFrames]:
     """Recordings of about `limit_s` seconds in all, evenly from the list."""
-    total = sum(material.recording.seconds for material in materials)
+    total = sum(example.recording.part_duration_s for example in examples)
     share = min(1.0, limit_s / total) if total else 1.0
     kept, due = [], 0.0
-    for one in materials:
+    for one in examples:
         due += share
         if due >= 1.0 - 1e-9:
             kept.append(one)
             due -= 1.0
-    return kept or list(materials[:1])
+    return kept or list(examples[:1])
 
 
 class _Search:
@@ -253,7 +253,7 @@ class _Search:
             marks = [*detector.process(Block(0, one.samples[:, None]))]
             marks += detector.flush()
             detector.reset()
-            total += one.agreement(
+            total += one.label_errors(
                 [(m.onset, m.sample) for m in marks if isinstance(m, Offset)]
             )
         return total.error

@@ -36,7 +36,7 @@ def classifier_graph(model: Classifier) -> Any:
     _linear(g, model.readout, encoded, out="logits")
     n_bins = _n_bins(encoder)
     states: dict[str, Shape] = {name: [*shape] for name, shape in model.shapes.items()}
-    return g.model(
+    return g.build(
         {"frames": ["T", n_bins], **states},
         {
             "logits": ["T", model.readout.out_features],
@@ -86,7 +86,7 @@ def _cell(
     ]
     kinds = "hc" if kind == "LSTM" else "h"
     initial = [g.op("Unsqueeze", f"{k}{number}", g.axes(0, 1)) for k in kinds]
-    outs = [g.new("states"), *(g.new("last") for _ in kinds)]
+    outs = [g.unique_name("states"), *(g.unique_name("last") for _ in kinds)]
     sequence = g.op("Unsqueeze", x, g.axes(1))
     g.ops(
         kind,

@@ -81,9 +81,9 @@ class ClassifierTask:
     def validate(self) -> dict[str, float]:
         """Cross entropy (the score) and error per frame, without gradients."""
         entropy, wrong, counted = 0.0, 0, 0
-        for material in self._valid:
-            logits, _ = self.module(torch.from_numpy(material.clipped)[None])
-            target = torch.from_numpy(material.target)
+        for example in self._valid:
+            logits, _ = self.module(torch.from_numpy(example.clipped)[None])
+            target = torch.from_numpy(example.target)
             valid = target != IGNORED
             entropy += float(
                 functional.cross_entropy(
@@ -138,14 +138,14 @@ class ClassifierTask:
         config, at = self._config, 0
         while at < len(frames):
             number = int(self.rng.choice(len(self._train), p=self._share))
-            material = self._train[number]
+            example = self._train[number]
             room = len(frames) - at
-            spare = len(material.frames) - config.sequence_length
+            spare = len(example.frames) - config.sequence_length
             start = int(self.rng.integers(spare + 1)) if spare > 0 and not at else 0
-            n = min(len(material.frames) - start, room)
+            n = min(len(example.frames) - start, room)
             source, place = slice(start, start + n), slice(at, at + n)
-            frames[place] = material.frames[source]
-            target[place] = material.target[source]
+            frames[place] = example.frames[source]
+            target[place] = example.target[source]
             weight[place] = self._weights[number][source]
             if start:  # in the middle of a recording the state is still cold
                 weight[: config.warm_up] = 0.0
@@ -155,18 +155,18 @@ class ClassifierTask:
             at = pause.stop
 
 
-def frame_weights(material: LabelledFrames, config: ClassifierConfig) -> Float32:
+def frame_weights(example: LabelledFrames, config: ClassifierConfig) -> Float32:
     """How much each frame counts in training, float32[n_frames].
 
     A boundary is where annotators disagree and where the detector, not the
     classifier, decides: frames beside it count less. With the objective `last`
     only the last frame of each segment counts, beside silence.
     """
-    target = material.target
+    target = example.target
     weight = np.ones(len(target), np.float32)
     if config.objective == "last":
         weight[target > 0] = 0.0
-        for span in material.spans:
+        for span in example.spans:
             weight[span.stop - 1] = span.stop - span.first
     else:
         edges = np.flatnonzero(np.diff(target)) + 1

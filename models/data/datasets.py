@@ -60,12 +60,12 @@ class AnnotatedRecording:
     stop_s: float = math.inf
 
     @property
-    def seconds(self) -> float:
-        """Duration of the part that is meant."""
+    def part_duration_s(self) -> float:
+        """Duration of the selected part, in seconds."""
         return min(self.stop_s, self.duration_s) - self.start_s
 
     @property
-    def own(self) -> list[Annotation]:
+    def own_annotations(self) -> list[Annotation]:
         """Annotations whose onset lies in the part that is meant."""
         return [a for a in self.annotations if self.start_s <= a.onset_s < self.stop_s]
 
@@ -76,11 +76,6 @@ class Dataset:
 
     folder: Path
     recordings: tuple[AnnotatedRecording, ...]
-
-    @property
-    def seconds(self) -> float:
-        """Duration of all recordings."""
-        return sum(recording.seconds for recording in self.recordings)
 
 
 def read_dataset(folder: Path, annotation_format: str | None = None) -> Dataset:

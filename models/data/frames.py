@@ -132,7 +132,9 @@ def read_samples(recording: AnnotatedRecording, sample_rate: int) -> Float32:
     import soundfile
 
     start = round(recording.start_s * recording.sample_rate)
-    stop = round((recording.start_s + recording.seconds) * recording.sample_rate)
+    stop = round(
+        (recording.start_s + recording.part_duration_s) * recording.sample_rate
+    )
     try:
         samples, _ = soundfile.read(
             recording.path, start=start, stop=stop, dtype="float32", always_2d=True

@@ -88,7 +88,7 @@ def prepare_dataset(
         raise ConfigError(
             f"the scaling is for {len(offset)} bins, the front end makes {bare.n_bins}"
         )
-    materials = []
+    examples = []
     for number, recording in enumerate(wanted):
         # Scaled one by one, and let go of: there may be hours.
         frames, raw[number] = raw[number][:], np.empty((0, bare.n_bins), np.float32)
@@ -97,10 +97,10 @@ def prepare_dataset(
         )
         scaled = ((frames - offset) * gain).astype(np.float32)
         kept = _kept(scaled, folder, number)
-        materials.append(LabelledFrames(recording, kept, target, spans))
+        examples.append(LabelledFrames(recording, kept, target, spans))
     n_train = len(split.train)
-    for name, part in (("train", materials[:n_train]), ("valid", materials[n_train:])):
-        if not any(material.spans for material in part):
+    for name, part in (("train", examples[:n_train]), ("valid", examples[n_train:])):
+        if not any(example.spans for example in part):
             raise ConfigError(
                 f"the {name} split has no segment that is long enough to hold the "
                 f"centre of a frame ({bare.hop_length / rate * 1000:.1f} ms apart)"
@@ -115,8 +115,8 @@ def prepare_dataset(
         front_end,
         offset,
         gain,
-        materials[:n_train],
-        materials[n_train:],
+        examples[:n_train],
+        examples[n_train:],
         [*warnings, *resampled],
     )
 

@@ -123,7 +123,7 @@ def choose_units(
     ConfigError
         No unit has enough examples.
     """
-    counts = Counter(a.unit for r in train for a in r.own)
+    counts = Counter(a.unit for r in train for a in r.own_annotations)
     labels = sorted({a.unit for r in everything for a in r.annotations})
     rare = [
         label
@@ -176,7 +176,7 @@ def _enough_parts(
     """
     parts = list(recordings)
     while len(parts) < wanted:
-        parts.sort(key=lambda r: r.seconds, reverse=True)
+        parts.sort(key=lambda r: r.part_duration_s, reverse=True)
         halves: list[AnnotatedRecording] = []
         for position, part in enumerate(parts):
             halves = _halved(part)
@@ -190,7 +190,7 @@ def _enough_parts(
 
 def _halved(part: AnnotatedRecording) -> list[AnnotatedRecording]:
     """Two parts, or nothing where there is no silence to cut in."""
-    own = part.own
+    own = part.own_annotations
     cuts = [
         (before.offset_s + after.onset_s) / 2
         for before, after in itertools.pairwise(own)
@@ -198,7 +198,7 @@ def _halved(part: AnnotatedRecording) -> list[AnnotatedRecording]:
     ]
     if not cuts:
         return []
-    middle_s = part.start_s + part.seconds / 2
+    middle_s = part.start_s + part.part_duration_s / 2
     cut_s = min(cuts, key=lambda at_s: abs(at_s - middle_s))
     return [replace(part, stop_s=cut_s), replace(part, start_s=cut_s)]
 
@@ -207,8 +207,8 @@ def _shortened(recordings: Sequence[AnnotatedRecording]) -> list[AnnotatedRecord
     """The same stretches in parts that are not too long, cut in silences."""
     parts: list[AnnotatedRecording] = []
     for whole in recordings:
-        n = math.ceil(whole.seconds / _LONGEST_S)
-        wanted = [whole.start_s + whole.seconds * k / n for k in range(1, n)]
+        n = math.ceil(whole.part_duration_s / _LONGEST_S)
+        wanted = [whole.start_s + whole.part_duration_s * k / n for k in range(1, n)]
         cuts = sorted({_cut_near(at_s, whole) for at_s in wanted} - {math.inf})
         edges = [whole.start_s, *cuts, whole.stop_s]
         parts += [
@@ -220,7 +220,7 @@ def _shortened(recordings: Sequence[AnnotatedRecording]) -> list[AnnotatedRecord
 
 def _cut_near(at_s: float, whole: AnnotatedRecording) -> float:
     """A moment of silence near `at_s`, away from sounds; infinity if there is none."""
-    stop_s = whole.start_s + whole.seconds
+    stop_s = whole.start_s + whole.part_duration_s
     offsets = [whole.start_s, *(a.offset_s for a in whole.annotations)]
     onsets = [*(a.onset_s for a in whole.annotations), stop_s]
     nearest_s = math.inf
@@ -237,10 +237,10 @@ def _take_share(
     recordings: Sequence[AnnotatedRecording], share: float, rng: np.random.Generator
 ) -> tuple[list[AnnotatedRecording], list[AnnotatedRecording]]:
     """Split off recordings until they make `share` of the time; at least one."""
-    wanted_s = share * sum(r.seconds for r in recordings)
+    wanted_s = share * sum(r.part_duration_s for r in recordings)
     order = [recordings[i] for i in rng.permutation(len(recordings))]
     taken: list[AnnotatedRecording] = []
-    while order and len(order) > 1 and sum(r.seconds for r in taken) < wanted_s:
+    while order and len(order) > 1 and sum(r.part_duration_s for r in taken) < wanted_s:
         taken.append(order.pop())
     by_name = {(r.file, r.start_s): r for r in taken}
     rest = [r for r in recordings if (r.file, r.start_s) not in by_name]
@@ -256,7 +256,7 @@ def _checked(
     split = Split(_shortened(train), _shortened(valid), _shortened(test), rule)
     for name in ("train", "valid", "test"):
         part: list[AnnotatedRecording] = getattr(split, name)
-        if not any(recording.own for recording in part):
+        if not any(recording.own_annotations for recording in part):
             raise ConfigError(
                 f"the {name} split would have no labelled segment: annotate more, or "
                 "say in files.csv (column split: train, valid, test) what is what"
@@ -266,4 +266,4 @@ def _checked(
 
 def total_duration_s(recordings: Iterable[AnnotatedRecording]) -> float:
     """Duration of some recordings."""
-    return math.fsum(recording.seconds for recording in recordings)
+    return math.fsum(recording.part_duration_s for recording in recordings)

@@ -88,7 +88,7 @@ def evaluate_bundle(
     units = units_of(bundle, recordings)
     figures: dict[str, Any] = {
         "recordings": len(recordings),
-        "seconds": round(sum(r.seconds for r in recordings), 1),
+        "seconds": round(sum(r.part_duration_s for r in recordings), 1),
     }
     manifest = bundle.manifest
     label_share = 0.7 if manifest.rnn_rbm and manifest.classifier else 1.0
@@ -168,7 +168,7 @@ def _evaluate_classifier(
         segments += score_segments(
             [
                 (a.onset_s - recording.start_s, a.offset_s - recording.start_s)
-                for a in recording.own
+                for a in recording.own_annotations
             ],
             [_times_s(label, front_end.sample_rate) for label in heard.labels],
             TOLERANCE_S,

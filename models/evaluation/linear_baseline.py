@@ -24,7 +24,7 @@ def linear_errors(
     mse : float
         The RNN-RBM's error on the same frames, for the ratios.
     """
-    train = [ClippedRows.of(material.frames) for material in data.train]
+    train = [ClippedRows.of(example.frames) for example in data.train]
     predictors = {
         order: LinearPredictor.fit([s for s in train if len(s) > order], order)
         for order in AR_ORDERS

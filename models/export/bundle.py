@@ -131,7 +131,7 @@ def write_scaling(folder: Path, offset: Float32, gain: Float32) -> None:
     np.savez(folder / SCALING_FILE, allow_pickle=False, offset=offset, gain=gain)
 
 
-def golden_frames(materials: Sequence[LabelledFrames]) -> Float32:
+def golden_frames(examples: Sequence[LabelledFrames]) -> Float32:
     """Frames with song in them, repeated where there are too few.
 
     Raises
@@ -140,9 +140,9 @@ def golden_frames(materials: Sequence[LabelledFrames]) -> Float32:
         There is no frame at all.
     """
     parts = []
-    for material in materials:
-        first = material.spans[0].first if material.spans else 0
-        parts.append(ClippedRows.of(material.frames, max(0, first - 25))[:])
+    for example in examples:
+        first = example.spans[0].first if example.spans else 0
+        parts.append(ClippedRows.of(example.frames, max(0, first - 25))[:])
         if sum(map(len, parts)) >= GOLDEN_FRAMES:
             break
     frames = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
@@ -240,13 +240,13 @@ def _write_rnn_rbm(
 
 
 def free_energy_baseline(
-    model: RnnRbm, materials: Sequence[LabelledFrames]
+    model: RnnRbm, examples: Sequence[LabelledFrames]
 ) -> tuple[float, float]:
     """Mean and standard deviation of the free energy per frame, in nats."""
     rows = []
     with torch.no_grad():
-        for material in materials:
-            v = torch.from_numpy(material.clipped)[:, None]
+        for example in examples:
+            v = torch.from_numpy(example.clipped)[:, None]
             if len(v) < 2:
                 continue
             u = model.states(v, model.initial_state())[:-1, -1]

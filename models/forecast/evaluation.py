@@ -72,7 +72,7 @@ def evaluate_forecast(
     if not len(evidence.unit):
         return figures
     rows = {"before_onset": foretold(False), "at_onset": evidence.forecast}
-    phrases = split_phrases(heard.materials, heard.frame_ms, spec.pause_ms)
+    phrases = split_phrases(heard.examples, heard.frame_ms, spec.pause_ms)
     counts = np.array(spec.followed, float)
     before = [np.concatenate([[n_units], p.units[:-1]]) for p in phrases]
     rows |= baseline_forecasts(counts, np.concatenate(before))
@@ -81,8 +81,8 @@ def evaluate_forecast(
         figures[f"foretold_{name}_percent"] = round(100 * float(right.mean()), 2)
         figures[f"nats_{name}"] = round(float(nats.mean()), 4)
     frames = [d if d is None else frames_within(d, heard.front_end) for d in DELAYS_MS]
-    with_prior = evidence.right([weight_of(spec, n) for n in frames])
-    without = evidence.right([0.0] * len(DELAYS_MS))
+    with_prior = evidence.correct([weight_of(spec, n) for n in frames])
+    without = evidence.correct([0.0] * len(DELAYS_MS))
     for at, delay_ms in enumerate(DELAYS_MS):
         when = "at_offset" if delay_ms is None else f"{delay_ms:g}_ms_after_onset"
         figures[f"right_{when}_percent"] = round(100 * float(without[at].mean()), 2)
@@ -137,7 +137,7 @@ def classify_recordings(
     columns = [spec.units.index(name) for name in units.names]
     features = build_front_end(front_end, bundle.folder)
     network = FrameNetwork(bundle)
-    materials, logs = [], []
+    examples, logs = [], []
     for recording in recordings:
         frames = frames_of(features, read_samples(recording, rate))
         target, spans = frame_targets(
@@ -148,10 +148,10 @@ def classify_recordings(
             front_end.hop_length,
             front_end.frame_length,
         )
-        materials.append(LabelledFrames(recording, frames, target, spans))
+        examples.append(LabelledFrames(recording, frames, target, spans))
         network.reset()
         logs.append(network(frames)[:, columns] if len(frames) else _nothing(columns))
-    return ClassifiedRecordings(materials, logs, front_end, spec)
+    return ClassifiedRecordings(examples, logs, front_end, spec)
 
 
 def _nothing(columns: Sequence[int]) -> Float64:

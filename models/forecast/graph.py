@@ -46,7 +46,7 @@ def forecast_graph(model: UnitRnnRbm) -> Any:
     states, last = g.ops(
         "GRU",
         *(sequence, *weights, "", initial),
-        outs=[g.new("states"), g.new("last")],
+        outs=[g.unique_name("states"), g.unique_name("last")],
         hidden_size=n,
         linear_before_reset=0,
     )
@@ -66,7 +66,7 @@ def forecast_graph(model: UnitRnnRbm) -> Any:
     softplus = g.op("Softplus", g.op("Add", per_unit, g.constant("W", model.W)))
     hidden = g.op("ReduceSum", softplus, g.axes(2), keepdims=0)
     g.op("LogSoftmax", g.op("Add", biases["v"], hidden), out="log_posteriors", axis=1)
-    return g.model(
+    return g.build(
         {
             "tokens": ["T", model.n_units + model.n_gaps],
             "gaps": ["T", model.n_gaps],
@@ -119,7 +119,7 @@ def write_forecast(
         torch and ONNX Runtime disagree.
     """
     model = trained.model.eval()
-    phrases = split_phrases(heard.materials, heard.frame_ms, config.pause_ms)
+    phrases = split_phrases(heard.examples, heard.frame_ms, config.pause_ms)
     rows = [phrase_inputs(phrase, model.n_units, trained.edges) for phrase in phrases]
     tokens = np.concatenate([token for token, _ in rows])[:_GOLDEN_ROWS]
     gaps = np.concatenate([gap for _, gap in rows])[:_GOLDEN_ROWS]

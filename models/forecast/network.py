@@ -40,13 +40,13 @@ class Phrase:
 
 
 def split_phrases(
-    materials: Sequence[LabelledFrames], frame_ms: float, pause_ms: float
+    examples: Sequence[LabelledFrames], frame_ms: float, pause_ms: float
 ) -> list[Phrase]:
     """Annotated segments as phrases, cut where nothing is heard for `pause_ms`.
 
     Parameters
     ----------
-    materials : sequence of LabelledFrames
+    examples : sequence of LabelledFrames
         Recordings; a phrase never crosses from one to the next.
     frame_ms : float
         Milliseconds between two frames.
@@ -54,8 +54,8 @@ def split_phrases(
         Silence that ends a phrase.
     """
     phrases = []
-    for material in materials:
-        spans = material.spans
+    for example in examples:
+        spans = example.spans
         if not spans:
             continue
         units = np.array([span.unit - 1 for span in spans])

@@ -62,7 +62,7 @@ class ScoresByDelay:
         logs: Float64 = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
         return logs
 
-    def right(self, weights: Sequence[float]) -> NDArray[np.bool_]:
+    def correct(self, weights: Sequence[float]) -> NDArray[np.bool_]:
         """Whether the likeliest unit is right, bool[n_delays, n_segments]."""
         right: NDArray[np.bool_] = self.log_posteriors(weights).argmax(-1) == self.unit
         return right
@@ -74,7 +74,7 @@ class ClassifiedRecordings:
 
     Parameters
     ----------
-    materials : list of LabelledFrames
+    examples : list of LabelledFrames
     log_posteriors : list of float64[n_frames, n_units]
         One array per recording; silence is column 0.
     front_end : FrontEnd
@@ -82,7 +82,7 @@ class ClassifiedRecordings:
         The classifier's decision and calibration.
     """
 
-    materials: Sequence[LabelledFrames]
+    examples: Sequence[LabelledFrames]
     log_posteriors: Sequence[Float64]
     front_end: FrontEnd
     spec: ClassifierSpec
@@ -124,7 +124,7 @@ def forecast_units(
         All recordings', in order.
     """
     rows = [np.zeros((0, n_units))]
-    for phrase in split_phrases(heard.materials, heard.frame_ms, pause_ms):
+    for phrase in split_phrases(heard.examples, heard.frame_ms, pause_ms):
         tokens, gaps = phrase_inputs(phrase, n_units, edges)
         told = gaps if at_onset else np.zeros_like(gaps)
         rows.append(predict(tokens, told).astype(np.float64))
@@ -155,10 +155,10 @@ def collect_scores_by_delay(
     scores: list[list[Float64]] = [[] for _ in DELAYS_MS]
     units, recording = [], []
     by_last, decide = heard.spec.decision == "last", Decision(heard.spec)
-    for number, (material, rows) in enumerate(
-        zip(heard.materials, heard.log_posteriors, strict=True)
+    for number, (example, rows) in enumerate(
+        zip(heard.examples, heard.log_posteriors, strict=True)
     ):
-        for span in material.spans:
+        for span in example.spans:
             units.append(span.unit - 1)
             recording.append(number)
             for at, delay_ms in enumerate(DELAYS_MS):

@@ -107,7 +107,7 @@ def rnn_rbm_section(
 
 def _shown(recordings: Sequence[AnnotatedRecording], axes: FrameAxes) -> Window:
     """The liveliest stretch of the recording with the most segments."""
-    best = max(recordings, key=lambda r: len(r.own))
+    best = max(recordings, key=lambda r: len(r.own_annotations))
     shortest_s = 100 * axes.hop_s
     return liveliest(best, max(1.5 * window_length(recordings), shortest_s))
 

@@ -30,7 +30,7 @@ def window_length(recordings: Sequence[AnnotatedRecording]) -> float:
     gaps = [
         gap
         for recording in recordings
-        for gap in np.diff([a.onset_s for a in recording.own])
+        for gap in np.diff([a.onset_s for a in recording.own_annotations])
     ]
     typical = float(np.median(gaps)) if gaps else _LONGEST_S
     return float(np.clip(_SEGMENTS * typical, _SHORTEST_S, _LONGEST_S))
@@ -38,7 +38,7 @@ def window_length(recordings: Sequence[AnnotatedRecording]) -> float:
 
 def liveliest(recording: AnnotatedRecording, length_s: float) -> Window:
     """The window with the most annotated segments."""
-    onsets = [a.onset_s - recording.start_s for a in recording.own]
+    onsets = [a.onset_s - recording.start_s for a in recording.own_annotations]
     return _around(recording, onsets, length_s)[0]
 
 
@@ -59,7 +59,7 @@ def examples(
             window, count = _around(entry.recording, sorted(wrong), length_s)
             if count > most:
                 worst, most = ("The most mistakes in one stretch", entry, window), count
-    singing = [entry for entry in compared if entry.recording.own]
+    singing = [entry for entry in compared if entry.recording.own_annotations]
     picks = sorted(
         {len(singing) // 4, 3 * len(singing) // 4} & set(range(len(singing)))
     )
@@ -99,13 +99,15 @@ def _around(
     recording: AnnotatedRecording, onsets_s: Sequence[float], length_s: float
 ) -> tuple[Window, int]:
     """The window with the most onsets, and their number."""
-    length_s = min(length_s, recording.seconds)
+    length_s = min(length_s, recording.part_duration_s)
     inside = 0.9 * length_s
     starts = np.asarray(onsets_s, float)
     counts = np.searchsorted(starts, starts + inside, "right") - np.arange(len(starts))
     best = int(counts.argmax()) if len(starts) else 0
     first = float(starts[best]) if len(starts) else 0.0
-    start_s = float(np.clip(first - 0.05 * length_s, 0, recording.seconds - length_s))
+    start_s = float(
+        np.clip(first - 0.05 * length_s, 0, recording.part_duration_s - length_s)
+    )
     # A picture that begins in the middle of a segment looks like a mistake.
     for a in recording.annotations:
         onset_s, offset_s = (
@@ -113,6 +115,6 @@ def _around(
             a.offset_s - recording.start_s,
         )
         if onset_s < start_s < offset_s < start_s + 0.2 * length_s:
-            start_s = min(offset_s, recording.seconds - length_s)
+            start_s = min(offset_s, recording.part_duration_s - length_s)
     count = int(counts[best]) if len(starts) else 0
     return Window(recording, start_s, start_s + length_s), count

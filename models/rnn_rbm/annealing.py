@@ -108,7 +108,7 @@ class UnitSampler:
         self._rng = rng
         self._buffers: dict[tuple[int, ...], Float32] = {}
 
-    def on_(self, p: Tensor) -> Tensor:
+    def bernoulli_(self, p: Tensor) -> Tensor:
         """Put units that are on with probability p, 0.0 or 1.0, in p's place."""
         shape = tuple(p.shape)
         buffer = self._buffers.get(shape)
@@ -117,7 +117,7 @@ class UnitSampler:
         self._rng.random(out=buffer, dtype=np.float32)
         return torch.gt(p, torch.from_numpy(buffer), out=p)
 
-    def pick(self, log_weights: Tensor) -> Tensor:
+    def choose_column(self, log_weights: Tensor) -> Tensor:
         """One column of each row, drawn by its weight: int64[n_rows]."""
         total = torch.softmax(log_weights, dim=1).cumsum(dim=1)
         level = torch.from_numpy(self._rng.random((len(log_weights), 1)))
@@ -125,13 +125,15 @@ class UnitSampler:
 
 
 @torch.no_grad()
-def gibbs(rbms: ConditionalRbms, v: Tensor, n_steps: int, noise: UnitSampler) -> Tensor:
+def gibbs(
+    rbms: ConditionalRbms, v: Tensor, n_steps: int, sampler: UnitSampler
+) -> Tensor:
     """Frames after block Gibbs steps, both layers sampled."""
     # Two tensors serve all steps: new ones cost more than the arithmetic.
     v, h = v.clone(), torch.empty_like(rbms.bh)
     for _ in range(n_steps):
-        noise.on_(torch.addmm(rbms.bh, v, rbms.W, out=h).sigmoid_())
-        noise.on_(torch.addmm(rbms.bv, h, rbms.W.t(), out=v).sigmoid_())
+        sampler.bernoulli_(torch.addmm(rbms.bh, v, rbms.W, out=h).sigmoid_())
+        sampler.bernoulli_(torch.addmm(rbms.bv, h, rbms.W.t(), out=v).sigmoid_())
     return v
 
 
@@ -140,7 +142,7 @@ def log_partition(
     rbms: ConditionalRbms,
     start: Tensor,
     annealing: AnnealingOptions,
-    noise: UnitSampler,
+    sampler: UnitSampler,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logarithm of each RBM's partition function, from below and from above.
 
@@ -150,7 +152,7 @@ def log_partition(
     start : float32[n_frames, n_visible]
         Likely frames: where the Gibbs runs begin.
     annealing : AnnealingOptions
-    noise : UnitSampler
+    sampler : UnitSampler
 
     Returns
     -------
@@ -161,16 +163,16 @@ def log_partition(
     if not bool(rbms.W.any()):
         exact = _softplus_sum(rbms.bv) + _softplus_sum(rbms.bh)
         return exact, exact, exact
-    base, mixed = _factorial_match(rbms, start, annealing.n_mixing, noise)
+    base, mixed = _factorial_match(rbms, start, annealing.n_mixing, sampler)
     zero = _softplus_sum(base) + rbms.W.shape[1] * math.log(2.0)
     n = annealing.n_chains
-    path = _Path(rbms.repeated(n), base.repeat_interleave(n, dim=0), noise)
-    first = noise.on_(torch.sigmoid(path.base))
+    path = _Path(rbms.repeated(n), base.repeat_interleave(n, dim=0), sampler)
+    first = sampler.bernoulli_(torch.sigmoid(path.base))
     betas = np.linspace(0.0, 1.0, annealing.n_temperatures + 1)
     ups, ends = path.up(first, betas)
-    best = _chosen(ups.view(-1, n), ends, noise)
-    down = path.down(_spread(rbms, mixed, annealing, noise), betas)
-    again = path.down(_spread(rbms, best, annealing, noise), betas)
+    best = _chosen(ups.view(-1, n), ends, sampler)
+    down = path.down(_spread(rbms, mixed, annealing, sampler), betas)
+    again = path.down(_spread(rbms, best, annealing, sampler), betas)
     return (
         zero + _log_mean(ups.view(-1, n)),
         zero - _log_mean(-down.view(-1, n)),
@@ -183,7 +185,7 @@ def draw_annealed(
     rbms: ConditionalRbms,
     start: Tensor,
     annealing: AnnealingOptions,
-    noise: UnitSampler,
+    sampler: UnitSampler,
 ) -> Tensor:
     """One frame of each RBM, drawn by the way up: float32[n_frames, n_visible].
 
@@ -191,12 +193,12 @@ def draw_annealed(
     comes from a factorial distribution has a choice. The best of `n_chains` is
     drawn by weight. `start` must not be what is to be predicted: it leaks.
     """
-    base, _ = _factorial_match(rbms, start, annealing.n_mixing, noise)
+    base, _ = _factorial_match(rbms, start, annealing.n_mixing, sampler)
     n = annealing.n_chains
-    path = _Path(rbms.repeated(n), base.repeat_interleave(n, dim=0), noise)
+    path = _Path(rbms.repeated(n), base.repeat_interleave(n, dim=0), sampler)
     betas = np.linspace(0.0, 1.0, annealing.n_temperatures + 1)
-    weights, ends = path.up(noise.on_(torch.sigmoid(path.base)), betas)
-    return _chosen(weights.view(-1, n), ends, noise)
+    weights, ends = path.up(sampler.bernoulli_(torch.sigmoid(path.base)), betas)
+    return _chosen(weights.view(-1, n), ends, sampler)
 
 
 def exact_log_partition(rbms: ConditionalRbms) -> Tensor:
@@ -234,11 +236,13 @@ class _Path:
             + \sum_j \log(1 + e^{\beta (b_{h,j} + (vW)_j)}) - \log Z_\beta
     """
 
-    def __init__(self, rbms: ConditionalRbms, base: Tensor, noise: UnitSampler) -> None:
+    def __init__(
+        self, rbms: ConditionalRbms, base: Tensor, sampler: UnitSampler
+    ) -> None:
         self.base = base
         self._rbms = rbms
         self._tilt = rbms.bv - base
-        self._noise = noise
+        self._sampler = sampler
         # Made once: new tensors at every temperature cost more than the arithmetic.
         self._drive, self._scaled = torch.empty_like(rbms.bh), torch.empty_like(rbms.bh)
 
@@ -258,46 +262,46 @@ class _Path:
             total += linear * float(following - now)
             total += _softplus_sum(torch.mul(drive, float(following), out=self._scaled))
             total -= _softplus_sum(torch.mul(drive, float(now), out=self._scaled))
-            h = self._noise.on_(drive.mul_(float(following)).sigmoid_())
+            h = self._sampler.bernoulli_(drive.mul_(float(following)).sigmoid_())
             torch.addmm(self._tilt, h, self._rbms.W.t(), out=v)
             torch.add(self.base, v, alpha=float(following), out=v)
-            self._noise.on_(v.sigmoid_())
+            self._sampler.bernoulli_(v.sigmoid_())
         return sign * total, v
 
 
 def _factorial_match(
-    rbms: ConditionalRbms, start: Tensor, n_mixing: int, noise: UnitSampler
+    rbms: ConditionalRbms, start: Tensor, n_mixing: int, sampler: UnitSampler
 ) -> tuple[Tensor, Tensor]:
     """Biases of the factorial distribution with a Gibbs run's marginals; its end."""
-    v = gibbs(rbms, start, n_mixing - n_mixing // 2, noise)
+    v = gibbs(rbms, start, n_mixing - n_mixing // 2, sampler)
     total, h = torch.zeros_like(v), torch.empty_like(rbms.bh)
     n = max(1, n_mixing // 2)
     for _ in range(n):
-        noise.on_(torch.addmm(rbms.bh, v, rbms.W, out=h).sigmoid_())
+        sampler.bernoulli_(torch.addmm(rbms.bh, v, rbms.W, out=h).sigmoid_())
         total += torch.addmm(rbms.bv, h, rbms.W.t(), out=v).sigmoid_()
-        noise.on_(v)
+        sampler.bernoulli_(v)
     # Never 0 or 1: what the run did not visit must stay possible.
     marginal = (total / n).clamp(2e-3, 1 - 2e-3)
     return torch.log(marginal / (1 - marginal)), v
 
 
-def _chosen(log_weights: Tensor, ends: Tensor, noise: UnitSampler) -> Tensor:
+def _chosen(log_weights: Tensor, ends: Tensor, sampler: UnitSampler) -> Tensor:
     """One of each RBM's ends, drawn by its weight.
 
     It is a sample of the model as far as the way up was long enough.
     """
     n_frames, n_chains = log_weights.shape
     each = ends.view(n_frames, n_chains, ends.shape[1])
-    return each[torch.arange(n_frames), noise.pick(log_weights)]
+    return each[torch.arange(n_frames), sampler.choose_column(log_weights)]
 
 
 def _spread(
-    rbms: ConditionalRbms, v: Tensor, annealing: AnnealingOptions, noise: UnitSampler
+    rbms: ConditionalRbms, v: Tensor, annealing: AnnealingOptions, sampler: UnitSampler
 ) -> Tensor:
     """A start for every chain: runs of their own from one frame."""
     n = annealing.n_chains
     return gibbs(
-        rbms.repeated(n), v.repeat_interleave(n, 0), annealing.n_mixing // 2, noise
+        rbms.repeated(n), v.repeat_interleave(n, 0), annealing.n_mixing // 2, sampler
     )
 
 

@@ -41,7 +41,7 @@ def scoring_graph(model: RnnRbm) -> Any:
         v = rbm.visible(g.op("Sigmoid", rbm.hidden_input(v, bh)), bv)
     g.op("Identity", v, out="prediction")
     state: Shape = [model.n_layers, model.n_recurrent]
-    return g.model(
+    return g.build(
         {"frames": ["T", model.n_visible], "u": state},
         {
             "free_energy": ["T"],
@@ -87,7 +87,7 @@ def sampling_graph(model: RnnRbm) -> Any:
     go_on = g.constant("always", np.array(True))
     g.op("Loop", trips, go_on, "frame", out="mean", body=loop)
     state: Shape = [model.n_layers, model.n_recurrent]
-    return g.model(
+    return g.build(
         {
             "frame": frame,
             "u": state,
@@ -152,7 +152,7 @@ def _recurrent(g: GraphWriter, model: RnnRbm, frames: str) -> list[str]:
         bias = module.bias.detach().numpy()
         both = np.concatenate([bias, np.zeros_like(bias)])[None]
         weights.append(g.constant(f"bias_{number}", both))
-        outs = [g.new("states"), g.new("last")]
+        outs = [g.unique_name("states"), g.unique_name("last")]
         sequence = g.op("Unsqueeze", x, g.axes(1))
         operands = (sequence, *weights, "", initial)
         if module.gates == "simple":

@@ -161,7 +161,7 @@ def log_likelihood(
     LikelihoodError
         The bracket is wider than `widest`.
     """
-    noise = UnitSampler(rng)
+    sampler = UnitSampler(rng)
     weight = rbms.log_weight(frames)
     n = len(frames)
     if _all_alike(rbms) and n > _ENOUGH_ALIKE:
@@ -170,7 +170,7 @@ def log_likelihood(
     some = torch.arange(n) * len(frames) // n
     estimates = [
         torch.stack(
-            log_partition(rbms[some[rows]], frames[some[rows]], annealing, noise)
+            log_partition(rbms[some[rows]], frames[some[rows]], annealing, sampler)
         )
         for rows in _tiles(n, max(1, _TILE_ROWS // annealing.n_chains))
     ]
@@ -213,17 +213,17 @@ def expected_accuracy(
     annealing : Annealing or Tempering, optional
         Way of sampling that replaces the Gibbs steps.
     """
-    noise = UnitSampler(rng)
+    sampler = UnitSampler(rng)
     counts = []
     for rows in _tiles(len(frames), _TILE_ROWS):
         part, start, wanted = rbms[rows], previous[rows], frames[rows]
         for _ in range(n_samples):
             if annealing is None:
-                drawn = gibbs(part, start, n_steps, noise)
+                drawn = gibbs(part, start, n_steps, sampler)
             elif isinstance(annealing, TemperingOptions):
-                drawn = draw_tempered(part, start, annealing, noise)
+                drawn = draw_tempered(part, start, annealing, sampler)
             else:
-                drawn = draw_annealed(part, start, annealing, noise)
+                drawn = draw_annealed(part, start, annealing, sampler)
             counts.append(match_counts(drawn, wanted))
     return accuracy_of(torch.cat(counts))
 

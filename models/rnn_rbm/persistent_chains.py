@@ -58,7 +58,7 @@ class PersistentChains:
             (own & fresh)[..., None], self._carried[_VALUES][slots], data
         )
 
-    def keep(self, frames: NDArray[np.int64], update: int, values: Tensor) -> None:
+    def store(self, frames: NDArray[np.int64], update: int, values: Tensor) -> None:
         """Remember where chains were left at `update`."""
         flat = frames.ravel()
         # Of frames that share a slot the last one counts, in values and owner alike.

@@ -123,7 +123,7 @@ def _fit_mixture(
     gate = _Gate(missed.state, n_components)
     for _ in range(_ITERATIONS):
         means, factors = _experts(missed.residual, shares, pool)
-        gate.follow(shares)
+        gate.fit(shares)
         distances = _distances(missed.residual, means, factors)
         shares = _shares(gate.logs(missed.state), distances, factors)
     distances = _distances(valid.residual, means, factors)
@@ -202,7 +202,7 @@ class _Gate:
         self.bias = torch.zeros(n_components, requires_grad=True)
         self._optimizer = torch.optim.Adam([self.weight, self.bias], lr=_GATE_RATE)
 
-    def follow(self, shares: Float32) -> None:
+    def fit(self, shares: Float32) -> None:
         """Take some steps towards the shares."""
         wanted = torch.from_numpy(shares)
         for _ in range(_GATE_STEPS):

@@ -58,7 +58,7 @@ def draw_tempered(
     rbms: ConditionalRbms,
     start: Tensor,
     tempering: TemperingOptions,
-    noise: UnitSampler,
+    sampler: UnitSampler,
 ) -> Tensor:
     """One frame of each RBM: float32[n_frames, n_visible].
 
@@ -68,9 +68,9 @@ def draw_tempered(
     start : float32[n_frames, n_visible]
         Where all chains begin.
     tempering : TemperingOptions
-    noise : UnitSampler
+    sampler : UnitSampler
     """
-    chains = TemperedChains(rbms, start, tempering.n_temperatures, noise)
+    chains = TemperedChains(rbms, start, tempering.n_temperatures, sampler)
     for _ in range(tempering.n_steps):
         chains.step()
     return chains.coldest
@@ -84,7 +84,7 @@ class TemperedChains:
     rbms : ConditionalRbms
     start : float32[n_frames, n_visible]
     n_temperatures : int
-    noise : UnitSampler
+    sampler : UnitSampler
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class TemperedChains:
         rbms: ConditionalRbms,
         start: Tensor,
         n_temperatures: int,
-        noise: UnitSampler,
+        sampler: UnitSampler,
     ) -> None:
-        self._rbms, self._noise = rbms, noise
+        self._rbms, self._sampler = rbms, sampler
         self._beta = torch.linspace(0, 1, n_temperatures)[:, None, None]
         self._v = start.expand(n_temperatures, *start.shape).clone()
         self._parity = 0
@@ -107,9 +107,9 @@ class TemperedChains:
     def step(self) -> None:
         """One Gibbs step of every chain, then one round of exchanges."""
         drive = self._v @ self._rbms.W + self._rbms.bh
-        h = self._noise.on_(torch.sigmoid(self._beta * drive))
+        h = self._sampler.bernoulli_(torch.sigmoid(self._beta * drive))
         field = self._rbms.bv + h @ self._rbms.W.t()
-        self._v = self._noise.on_(torch.sigmoid(self._beta * field))
+        self._v = self._sampler.bernoulli_(torch.sigmoid(self._beta * field))
         self._exchange()
 
     def _exchange(self) -> None:
@@ -120,7 +120,10 @@ class TemperedChains:
             return
         cold = hot + 1
         gain = self._gain(self._v[hot], hot) - self._gain(self._v[cold], hot)
-        accepted = self._noise.on_(torch.exp(gain.clamp_max(0)).float())[..., None] > 0
+        accepted = (
+            self._sampler.bernoulli_(torch.exp(gain.clamp_max(0)).float())[..., None]
+            > 0
+        )
         warmer, colder = self._v[hot], self._v[cold]
         self._v[hot] = torch.where(accepted, colder, warmer)
         self._v[cold] = torch.where(accepted, warmer, colder)

@@ -197,7 +197,7 @@ class RnnRbmTask:
 
     def _keep_chains(self, far: Tensor) -> None:
         if self._config.negative == "pcd":
-            self._chains().keep(self._drawn, self._update(), far)
+            self._chains().store(self._drawn, self._update(), far)
             self.carried["update"] += 1
 
     def _chains(self) -> PersistentChains:
@@ -259,7 +259,7 @@ class RnnRbmTask:
 
 
 def trim_songs(
-    materials: list[LabelledFrames], keep_s: float | None, frames_per_s: float
+    examples: list[LabelledFrames], keep_s: float | None, frames_per_s: float
 ) -> list[ClippedRows]:
     """Frames of each recording without the silence around its song; nothing is copied.
 
@@ -267,7 +267,7 @@ def trim_songs(
 
     Parameters
     ----------
-    materials : list of LabelledFrames
+    examples : list of LabelledFrames
     keep_s : float, optional
         Silence to keep before the first and after the last segment; None keeps
         everything.
@@ -275,13 +275,13 @@ def trim_songs(
         Frame rate.
     """
     songs = []
-    for material in materials:
-        first, stop = 0, len(material.frames)
+    for example in examples:
+        first, stop = 0, len(example.frames)
         if keep_s is not None:
-            voiced = np.flatnonzero(material.target)
+            voiced = np.flatnonzero(example.target)
             if not len(voiced):
                 continue
             keep = round(keep_s * frames_per_s)
             first, stop = max(0, int(voiced[0]) - keep), int(voiced[-1]) + 1 + keep
-        songs.append(ClippedRows.of(material.frames, first, stop))
+        songs.append(ClippedRows.of(example.frames, first, stop))
     return songs

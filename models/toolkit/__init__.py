@@ -1,1 +1,1 @@
-"""Recipes, optimisation, progress and ONNX writing that all trainings share."""
+"""Recipe, training loop, optimizers, progress and ONNX tools of all networks."""

@@ -1,7 +1,7 @@
-"""ONNX graphs written by hand with standard operators, node by node.
+"""ONNX graphs, built node by node from standard operators.
 
-A hand-written graph says exactly what docs/bundle.md promises, whatever torch's
-exporters do in the next version, and is made in milliseconds.
+A graph built by hand follows docs/bundle.md exactly, does not depend on the version
+of torch's exporters, and takes milliseconds to write.
 """
 
 from typing import Any, TypeAlias
@@ -18,7 +18,7 @@ Shape: TypeAlias = list[int | str]
 
 
 class GraphWriter:
-    """Collects nodes and constants; every method returns a tensor's name."""
+    """Collect the nodes and constants of a graph; tensors are named by strings."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -27,7 +27,7 @@ class GraphWriter:
         self._count = 0
 
     def constant(self, name: str, value: Tensor | NDArray[Any] | list[int]) -> str:
-        """Store a constant once; lists are int64, the rest keeps its type."""
+        """Store a constant and return its name; lists become int64."""
         if isinstance(value, Tensor):
             value = value.detach().numpy()
         array = np.asarray(value, np.int64) if isinstance(value, list) else value
@@ -35,30 +35,32 @@ class GraphWriter:
         return name
 
     def axes(self, *axes: int) -> str:
-        """Store an int64 list, such as the axes of a reduction."""
+        """Store integers, such as the axes of a reduction, and return the name."""
         name = "ints_" + "_".join(str(a).replace("-", "m") for a in axes)
         return self.constant(name, list(axes))
 
     def op(
         self, kind: str, *inputs: str, out: str | None = None, **options: Any
     ) -> str:
-        """Append a node with one output."""
-        return self.ops(kind, *inputs, outs=[out or self.new(kind)], **options)[0]
+        """Append a node with one output and return the output's name."""
+        return self.ops(kind, *inputs, outs=[out or self.unique_name(kind)], **options)[
+            0
+        ]
 
     def ops(
         self, kind: str, *inputs: str, outs: list[str], **options: Any
     ) -> list[str]:
-        """Append a node with several outputs; an empty name drops one."""
+        """Append a node with several outputs; an empty name discards an output."""
         self.nodes.append(helper.make_node(kind, list(inputs), outs, **options))
         return outs
 
-    def new(self, stem: str) -> str:
-        """Invent a name that no other tensor has."""
+    def unique_name(self, stem: str) -> str:
+        """Return a tensor name that is not used yet."""
         self._count += 1
         return f"{self._name}_{stem.lower()}_{self._count}"
 
-    def model(self, inputs: dict[str, Shape], outputs: dict[str, Shape]) -> Any:
-        """Finish the graph and check it against the ONNX specification."""
+    def build(self, inputs: dict[str, Shape], outputs: dict[str, Shape]) -> Any:
+        """Build the model and check it against the ONNX specification."""
         graph = helper.make_graph(
             self.nodes,
             self._name,
@@ -80,5 +82,5 @@ class GraphWriter:
 
 
 def value_info(name: str, shape: Shape, kind: int = TensorProto.FLOAT) -> Any:
-    """Type and shape of a tensor at the edge of a graph."""
+    """Describe the type and shape of a graph's input or output."""
     return helper.make_tensor_value_info(name, kind, shape)

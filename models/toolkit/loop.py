@@ -1,8 +1,7 @@
-"""The training loop: steps, looks at the validation split, checkpoints, a budget.
+"""Training loop: optimizer steps, validation, checkpoints and a time budget.
 
-A checkpoint holds everything that decides what comes next, random generators
-included: a run that was killed and resumed ends with the same weights as one that
-was not.
+A checkpoint holds the complete training state, including the random generators: a
+run that was killed and resumed ends with the same weights as an uninterrupted one.
 """
 
 import math
@@ -25,15 +24,16 @@ from neurovocal.engine.contracts.errors import EXIT_LOSS, ConfigError, Neurovoca
 
 
 class TrainingInterrupted(NeurovocalError):  # noqa: N818 (a state, not a mistake)
-    """The user stopped the training; a checkpoint is safe on disk."""
+    """The user stopped the training; its checkpoint is on disk."""
 
     exit_code = EXIT_LOSS
 
 
 class Task(Protocol):
-    """What is trained, one optimizer step at a time.
+    """A network with its data and optimizer, trained one step at a time.
 
-    ``carried`` holds tensors that one step hands to the next, beside the weights.
+    ``carried`` holds the tensors that a step passes to the next one in addition to
+    the weights; they are part of the checkpoint.
     """
 
     name: str
@@ -46,42 +46,45 @@ class Task(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """The network."""
+        """Network whose parameters are trained."""
         ...
 
     def begin(self, progress: float) -> bool:
-        """Prepare for the step at `progress` of the training.
+        """Set up the step at `progress`, a share of the training from 0 to 1.
 
-        True says that a new phase begins, to which the best weights so far do
-        not belong.
+        Returns
+        -------
+        bool
+            True if a new phase starts; the best weights of the phase before are
+            then discarded.
         """
         ...
 
     def step(self, progress: float) -> float:
-        """Take one optimizer step; returns the training loss."""
+        """Take one optimizer step and return the training loss."""
         ...
 
     def validate(self) -> dict[str, float]:
-        """Measures on the validation split; ``score`` is better when smaller."""
+        """Measure the validation split; a smaller ``score`` is better."""
         ...
 
 
 @dataclass(slots=True)
 class Budget:
-    """Wall-clock seconds that a task may take; None: as long as it needs."""
+    """Wall-clock seconds allowed for a task; a limit of None means no limit."""
 
     limit_s: float | None = None
     spent_s: float = 0.0
 
     @property
     def share(self) -> float:
-        """Share of the budget that is spent."""
+        """Share of the budget that is spent; 0 without a limit."""
         return 0.0 if self.limit_s is None else self.spent_s / self.limit_s
 
 
 @dataclass(slots=True)
 class History:
-    """What happened so far: one row per look at the validation split."""
+    """Course of a training: one row of measures per validation."""
 
     update: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -94,7 +97,7 @@ class History:
 
 
 class StopFlag:
-    """Whether somebody asked the training to stop."""
+    """Request to stop a training, checked between steps."""
 
     def __init__(self) -> None:
         self.raised = False
@@ -102,7 +105,7 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopFlag]:
-    """Turn Ctrl-C (and SIGTERM) into a flag; a second one interrupts at once."""
+    """Raise a flag on SIGINT or SIGTERM; a second signal interrupts at once."""
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
@@ -129,27 +132,34 @@ def fit(
     checkpoint_s: float,
     report: Callable[[float, History, float], None] = lambda share, history, loss: None,
 ) -> History:
-    """Train until the updates or the budget are used up, or nothing improves.
+    """Train until the updates or the budget are used up or validation stalls.
 
     Parameters
     ----------
     task : Task
-        Ends with its best weights.
+        Task to train; it ends with its best weights.
     path : Path
-        Checkpoint, resumed from when it exists.
+        File of the checkpoint; the training resumes from it if it exists.
     budget : Budget
-        Time for this task, earlier tries at it included.
+        Time allowed for this task, including runs before a resumption.
     stop : StopFlag
-        Looked at between two steps.
+        Request to stop, checked between two steps.
     checkpoint_s : float
         Seconds between two checkpoints.
     report : callable
-        ``report(progress, history, loss)`` after every step.
+        Called as ``report(progress, history, loss)`` after every step.
+
+    Returns
+    -------
+    History
+        Measures of all validations, including those before a resumption.
 
     Raises
     ------
-    Interrupted
+    TrainingInterrupted
         `stop` was raised; the checkpoint is written.
+    ConfigError
+        The validation score is not finite, or the checkpoint cannot be read.
     """
     history = History()
     best: dict[str, Any] = {}
@@ -178,7 +188,7 @@ def fit(
         history.update += 1
         is_last = history.update >= task.updates or budget.share >= 1.0
         if history.update % task.validate_every == 0 or is_last:
-            best = _look(task, history, smoothed, best)
+            best = _validate(task, history, smoothed, best)
         report(progress, history, smoothed)
         if time.monotonic() - saved_at > checkpoint_s:
             _save(path, task, history, best)
@@ -190,10 +200,10 @@ def fit(
     return history
 
 
-def _look(
+def _validate(
     task: Task, history: History, loss: float, best: dict[str, Any]
 ) -> dict[str, Any]:
-    """Measure on the validation split; returns the best weights so far."""
+    """Append a row of validation measures and return the best weights so far."""
     task.module.eval()
     with torch.no_grad():
         measures = task.validate()
@@ -214,6 +224,7 @@ def _look(
 
 
 def _save(path: Path, task: Task, history: History, best: dict[str, Any]) -> None:
+    """Write a checkpoint atomically."""
     content = {
         "module": task.module.state_dict(),
         "optimizer": task.optimizer.state_dict(),
@@ -221,7 +232,7 @@ def _save(path: Path, task: Task, history: History, best: dict[str, Any]) -> Non
         "best": best,
         "history": {name: getattr(history, name) for name in history.__slots__},
         "torch_rng": torch.get_rng_state(),
-        "rng": _plain(task.rng.bit_generator.state),
+        "rng": _arrays_to_lists(task.rng.bit_generator.state),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.new")
@@ -233,6 +244,7 @@ def _save(path: Path, task: Task, history: History, best: dict[str, Any]) -> Non
 
 
 def _load(path: Path, task: Task) -> tuple[History, dict[str, Any]]:
+    """Restore `task` from a checkpoint; returns its history and best weights."""
     try:
         content = torch.load(path, weights_only=True)
         history = History(**content["history"])
@@ -241,8 +253,8 @@ def _load(path: Path, task: Task) -> tuple[History, dict[str, Any]]:
         task.optimizer.load_state_dict(content["optimizer"])
         task.carried = content["carried"]
         torch.set_rng_state(content["torch_rng"])
-        task.rng.bit_generator.state = _arrays(content["rng"])
-    except Exception as error:  # a torn file makes torch fail in any way
+        task.rng.bit_generator.state = _lists_to_arrays(content["rng"])
+    except Exception as error:  # a damaged file makes torch raise errors of any type
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"checkpoint '{path}' cannot be resumed from ({reason}): delete the "
@@ -251,14 +263,15 @@ def _load(path: Path, task: Task) -> tuple[History, dict[str, Any]]:
     return history, content["best"]
 
 
-def _plain(state: Any) -> Any:
-    """Generator state without arrays, which a safe loader refuses."""
+def _arrays_to_lists(state: Any) -> Any:
+    """Replace arrays in a generator's state, which torch's safe loader rejects."""
     if isinstance(state, dict):
-        return {key: _plain(value) for key, value in state.items()}
+        return {key: _arrays_to_lists(value) for key, value in state.items()}
     return state.tolist() if isinstance(state, np.ndarray) else state
 
 
-def _arrays(state: Any) -> Any:
+def _lists_to_arrays(state: Any) -> Any:
+    """Invert `_arrays_to_lists`."""
     if isinstance(state, dict):
-        return {key: _arrays(value) for key, value in state.items()}
+        return {key: _lists_to_arrays(value) for key, value in state.items()}
     return np.array(state, np.uint64) if isinstance(state, list) else state

@@ -1,4 +1,4 @@
-"""Optimizers, schedules and protection of the steps."""
+"""RMSProp, learning-rate schedules, gradient checks and weight penalties."""
 
 import math
 from collections.abc import Iterable
@@ -9,23 +9,23 @@ from torch import Tensor, nn
 
 
 class RmsProp(torch.optim.Optimizer):
-    """RMSProp with the small constant under the root.
+    """RMSProp with epsilon inside the square root.
 
     ``a = decay * a + (1 - decay) * g**2``, then ``p -= lr * g / sqrt(a + epsilon)``
-    (Tieleman and Hinton 2012, lecture 6.5, in the form that many Theano programs
-    used). torch's own adds epsilon after the root, which is another method while
+    (Tieleman and Hinton 2012, lecture 6.5, in the form of many Theano programs).
+    ``torch.optim.RMSprop`` adds epsilon outside the root, which differs while
     gradients are small.
 
     Parameters
     ----------
     params : iterable
-        Parameters or groups of them.
+        Parameters or parameter groups.
     lr : float
         Learning rate.
     decay : float
-        Memory of the squared gradients.
+        Decay of the running mean of squared gradients, per step.
     epsilon : float
-        Smallest squared gradient that counts.
+        Constant added to the mean squared gradient.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RmsProp(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 gradient = parameter.grad
@@ -52,7 +52,17 @@ class RmsProp(torch.optim.Optimizer):
 
 
 def rate_factor(decay: str, progress: float, last: float = 0.01) -> float:
-    """Factor on the learning rate after a share `progress` of the training."""
+    """Return the factor of the learning rate at `progress`.
+
+    Parameters
+    ----------
+    decay : {'constant', 'cosine'}
+        Schedule; a half cosine falls from 1 to `last`.
+    progress : float
+        Share of the training that is done; values outside of 0 to 1 are clipped.
+    last : float
+        Factor at the end of the half cosine.
+    """
     if decay == "constant":
         return 1.0
     progress = min(max(progress, 0.0), 1.0)
@@ -60,7 +70,7 @@ def rate_factor(decay: str, progress: float, last: float = 0.01) -> float:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Multiply each group's first learning rate (``initial_lr``)."""
+    """Set each group's learning rate to `factor` times its ``initial_lr``."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 
@@ -68,25 +78,25 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def guard_gradients(
     parameters: Iterable[nn.Parameter], how: str, clip: float | None
 ) -> bool:
-    """Protect a step from gradients that are not finite or too long.
+    """Check gradients for non-finite values and clip their norm, in place.
 
     Parameters
     ----------
     parameters : iterable of Parameter
-        Whose gradients are looked at, and changed in place.
+        Parameters; those without a gradient are skipped.
     how : {'skip', 'shrink'}
-        Whether a value that is not finite forbids the step, or is replaced by a
-        tenth of its parameter.
+        Treatment of a non-finite value: `skip` rejects the step, `shrink` replaces
+        the value by a tenth of the parameter.
     clip : float, optional
-        Largest norm of the whole gradient.
+        Largest norm of the whole gradient; None means no limit.
 
     Returns
     -------
     bool
-        Whether the step may be taken.
+        False if the step must not be taken.
     """
-    concerned = [p for p in parameters if p.grad is not None]
-    for parameter in concerned:
+    with_gradient = [p for p in parameters if p.grad is not None]
+    for parameter in with_gradient:
         gradient = parameter.grad
         assert gradient is not None
         finite = torch.isfinite(gradient)
@@ -95,13 +105,13 @@ def guard_gradients(
         if how == "skip":
             return False
         parameter.grad = torch.where(finite, gradient, 0.1 * parameter.detach())
-    if clip is not None and concerned:
-        nn.utils.clip_grad_norm_(concerned, clip)
+    if clip is not None and with_gradient:
+        nn.utils.clip_grad_norm_(with_gradient, clip)
     return True
 
 
 def weight_penalty(weights: Iterable[Tensor], l1: float, l2: float) -> Tensor:
-    """``l1 * sum |w| + l2 * sum w**2``."""
+    """Return ``l1 * sum |w| + l2 * sum w**2`` over all weights."""
     total = torch.zeros(())
     for weight in weights:
         if l1:

@@ -1,4 +1,4 @@
-"""Progress for people: a bar with the time left, or plain lines without a terminal."""
+"""Progress on stderr: a bar with the time left, or plain lines without a terminal."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,28 +15,34 @@ from rich.progress import (
 )
 
 ProgressCallback = Callable[[float, str], None]
-_QUIET_S = 2.0
+_LINE_INTERVAL_S = 2.0
 
 
 class Reporter:
-    """Says on stderr what is going on.
+    """Print messages and the progress of stages.
 
     Parameters
     ----------
     console : Console, optional
-        Where to; stderr by default.
+        Console to print on; stderr by default.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
 
-    def say(self, sentence: str) -> None:
-        """Print one sentence."""
-        self._console.print(sentence, markup=False, soft_wrap=True)
+    def print_message(self, message: str) -> None:
+        """Print one line."""
+        self._console.print(message, markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[ProgressCallback]:
-        """Follow one stage; the watch takes the share done and a short note."""
+        """Show the progress of one stage.
+
+        Yields
+        ------
+        callable
+            Takes the share that is done, 0 to 1, and a short note.
+        """
         if not self._console.is_terminal:
             yield _Lines(self, name)
             return
@@ -54,6 +60,8 @@ class Reporter:
 
 
 class _Bar:
+    """A progress bar on a terminal."""
+
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
 
@@ -62,18 +70,18 @@ class _Bar:
 
 
 class _Lines:
-    """A line for every tenth, but at most one every two seconds: for a log file."""
+    """A line for each tenth that is done, at most one in `_LINE_INTERVAL_S`."""
 
     def __init__(self, reporter: Reporter, name: str) -> None:
         self._reporter, self._name = reporter, name
         self._tenth = 0
-        self._started = self._said = time.monotonic()
+        self._started_s = self._printed_s = time.monotonic()
 
     def __call__(self, share: float, note: str = "") -> None:
         tenth, now = int(share * 10 + 1e-9), time.monotonic()
-        if tenth <= self._tenth or now - self._said < _QUIET_S:
+        if tenth <= self._tenth or now - self._printed_s < _LINE_INTERVAL_S:
             return
-        self._tenth, self._said = tenth, now
-        left_s = (now - self._started) * (1 - share) / share
+        self._tenth, self._printed_s = tenth, now
+        left_s = (now - self._started_s) * (1 - share) / share
         line = f"{self._name}: {tenth * 10} %, {left_s:.0f} s left {note}"
-        self._reporter.say(line.rstrip())
+        self._reporter.print_message(line.rstrip())

@@ -1,4 +1,4 @@
-"""The training configuration: every choice of a recipe, checked before it starts."""
+"""Training configuration (recipe), validated before a training starts."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +13,12 @@ from neurovocal.engine.contracts.options import Options
 
 
 class FrontEndConfig(Options):
-    """How samples become frames."""
+    """Features of the frames and their scaling."""
 
     plugin: Installed = "spectrogram"
     """Features plugin that computes the frames."""
     sample_rate: int | None = Field(default=None, gt=0)
-    """Hz; None takes the most common rate of the recordings."""
+    """Sample rate in Hz; None takes the most common rate of the recordings."""
     options: dict[str, Any] = {
         "frame_length": 256,
         "hop_length": 128,
@@ -27,11 +27,11 @@ class FrontEndConfig(Options):
     }
     """Options of the features plugin, without its scaling."""
     scaling: Literal["band"] = "band"
-    """`band`: per bin, `low` to `high` percentile of the training frames -> 0..1."""
+    """`band`: the `low` to `high` percentiles of each bin are scaled to 0..1."""
     low: float = Field(default=2.0, ge=0, le=100)
-    """Percentile of the training frames that becomes 0."""
+    """Percentile of the training frames that is scaled to 0."""
     high: float = Field(default=99.8, ge=0, le=100)
-    """Percentile of the training frames that becomes 1."""
+    """Percentile of the training frames that is scaled to 1."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "FrontEndConfig":
@@ -41,60 +41,61 @@ class FrontEndConfig(Options):
 
 
 class SplitConfig(Options):
-    """Which recordings are trained on, choose the model, and test it."""
+    """Assignment of recordings to training, validation and test."""
 
     only: dict[str, list[str]] = {}
-    """Columns of files.csv and the values that a recording must have there; others
-    are left out altogether."""
+    """Columns of files.csv and the values that a recording must have there; other
+    recordings are not used."""
     column: str | None = None
-    """Column of files.csv that says where a recording belongs; None looks for
-    `split`, and then splits at random by recording."""
+    """Column of files.csv that names the split of a recording; None uses the column
+    `split` if there is one, and otherwise splits the recordings at random."""
     test: list[str] = []
-    """Values of `column` that mean the test split; empty: `test`, or `valid` where
-    no recording is named `test`."""
+    """Values of `column` that mean the test split; empty: `test`, or `valid` if no
+    recording has the value `test`."""
     valid: list[str] = []
-    """Values of `column` that mean validation; empty: a share of the rest."""
+    """Values of `column` that mean the validation split; empty: a share of the other
+    recordings."""
     valid_fraction: float = Field(default=0.15, gt=0, lt=0.5)
-    """Share of the training recordings, by duration, that validates."""
+    """Share of the training recordings, by duration, that is used for validation."""
     test_fraction: float = Field(default=0.15, gt=0, lt=0.5)
-    """Share of all recordings that tests where no column says so."""
+    """Share of all recordings that is used for the test if no column says so."""
     min_recordings: int = Field(default=6, ge=3)
-    """With fewer recordings, recordings are cut in silences into this many parts."""
+    """Fewer recordings are cut in silences, into this many parts."""
 
 
 class UnitsConfig(Options):
-    """What happens to labels with few examples."""
+    """Treatment of labels with few examples."""
 
     min_examples: int = Field(default=5, ge=1)
     """A unit with fewer examples in the training split is rare."""
     rare: Literal["ignore", "merge", "keep"] = "ignore"
-    """Rare units are left out of training and measures, merged into one unit
-    `other`, or kept as they are."""
+    """Rare units are left out of training and measures (`ignore`), merged into one
+    unit `other` (`merge`), or kept (`keep`)."""
     silence: str = ""
-    """Name of the unit that means 'no vocalization'."""
+    """Label that means 'no vocalization'."""
 
 
 class AugmentConfig(Options):
-    """Noise that makes a classifier hold on other days and microphones."""
+    """Augmentation of training frames, for other days and microphones."""
 
     level_db: float = Field(default=3.0, ge=0)
-    """Standard deviation of a sequence's change of level."""
+    """Standard deviation of the level change of a sequence."""
     tilt_db: float = Field(default=1.5, ge=0)
-    """Standard deviation of a linear change of level from the lowest bin to the
+    """Standard deviation of a level change that is linear from the lowest bin to the
     highest."""
     floor: float = Field(default=0.25, ge=0, le=1)
-    """Share of the sequences whose noise floor is raised."""
+    """Share of the sequences with a raised noise floor."""
     floor_db: float = Field(default=10.0, ge=0)
     """Highest rise of the noise floor."""
     noise: float = Field(default=0.03, ge=0)
-    """Standard deviation of the noise on every scaled value."""
+    """Standard deviation of the noise added to every scaled value."""
 
 
 class ClassifierConfig(Options):
     """Architecture and training of the frame-wise classifier."""
 
     architecture: Literal["gru", "lstm", "tcn", "conv_gru"] = "gru"
-    """Causal network; all of them keep their state in explicit tensors."""
+    """Causal network; each keeps its state in explicit tensors."""
     n_hidden: int = Field(default=96, gt=0)
     """Recurrent units, or channels of the TCN."""
     n_layers: int = Field(default=1, ge=1, le=8)
@@ -102,160 +103,159 @@ class ClassifierConfig(Options):
     kernel_length: int = Field(default=5, ge=2)
     """Frames under a convolution of `tcn` and `conv_gru`."""
     dropout: float = Field(default=0.25, ge=0, lt=1)
-    """On the network's input to the last layer."""
+    """Dropout between layers and before the last one."""
     objective: Literal["frames", "last"] = "frames"
-    """`frames`: every frame counts; `last`: only the last frame of each segment,
-    as in sequence classification with last-step output (silence stays framewise);
-    the engine then takes a segment's label from its last frame, too."""
+    """`frames`: the loss covers every frame; `last`: only the last frame of each
+    segment and silence, as in sequence classification with last-step output. With
+    `last` the engine also labels a segment by its last frame."""
     updates: int = Field(default=900, ge=1)
-    """Steps of the optimizer."""
+    """Optimizer steps."""
     batch_size: int = Field(default=12, ge=1)
     """Sequences per step."""
     sequence_length: int = Field(default=250, ge=2)
     """Frames per sequence."""
     warm_up: int = Field(default=12, ge=0)
-    """First frames of a sequence that do not count where it begins within a
-    recording: the state is still cold."""
+    """Frames at the start of a sequence that the loss leaves out if the sequence
+    starts within a recording, while the state warms up."""
     pause_frames: int = Field(default=40, ge=0)
-    """Longest silence between recordings that are shorter than a sequence and
-    share one."""
+    """Longest silence, in frames, between short recordings that share a sequence."""
     used_states: float = Field(default=0.5, ge=0, le=1)
-    """Share of the sequences that begin with the state after another sequence, as
-    in the middle of a stream, and not with zeros."""
+    """Share of the sequences that start with the final state of another sequence, as
+    in the middle of a stream, instead of zeros."""
     optimizer: Literal["adamw", "adam", "rmsprop"] = "adamw"
-    """Rule of the steps."""
+    """Optimizer."""
     learning_rate: float = Field(default=3e-3, gt=0)
-    """First learning rate."""
+    """Learning rate at the first step."""
     decay: Literal["cosine", "constant"] = "cosine"
-    """How it changes: to 1 % along a half cosine, or not at all."""
+    """Schedule of the learning rate: `cosine` falls to 1 % along a half cosine."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """Of adamw."""
+    """Weight decay of `adamw`."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     label_smoothing: float = Field(default=0.02, ge=0, lt=1)
-    """Share of the target that is spread over all units."""
+    """Share of the target probability that is spread over all units."""
     edge_weight: float = Field(default=0.3, ge=0, le=1)
-    """Weight of the frames within `edge_frames` of an onset or offset, where the
-    annotation itself is uncertain."""
+    """Weight of the frames within `edge_frames` of an onset or offset, where
+    annotations are uncertain."""
     edge_frames: int = Field(default=1, ge=0)
-    """How many frames on each side of a boundary are edge frames."""
+    """Number of edge frames on each side of a boundary."""
     validate_every: int = Field(default=100, ge=1)
-    """Updates between two looks at the validation split."""
+    """Updates between two validations."""
     patience: int = Field(default=5, ge=1)
-    """Looks without improvement that end the training."""
+    """Validations without improvement after which the training ends."""
     augment: AugmentConfig = AugmentConfig()
-    """Noise on the training sequences."""
+    """Augmentation of the training sequences."""
     unknown_margin: float = Field(default=10.0, ge=1)
-    """A segment is `unknown` when the odds of its label are this many times lower
-    than the lowest odds of a right label of that unit on validation data."""
+    """A segment is `unknown` if the odds of its label are this many times lower than
+    the lowest odds of a correct label of that unit on validation data."""
     unknown_cap: float = Field(default=0.95, gt=0, lt=1)
-    """Highest posterior that may be asked of a label: one that is calibrated to be
-    right so often is not to be refused."""
+    """Upper limit of the posterior thresholds below which a label is `unknown`."""
     duration_margin: float = Field(default=1.5, ge=1)
-    """A segment is `unknown` when it is this many times shorter or longer than
-    nearly all annotated segments of its unit."""
+    """A segment is `unknown` if it is this many times shorter or longer than 96 % of
+    the annotated segments of its unit."""
     agreement_margin: float = Field(default=6.0, ge=1)
-    """A segment is `unknown` when the mean log-posterior of its unit is this many
-    times further below 0 than in nearly all annotated segments of that unit."""
+    """A segment is `unknown` if the mean log-posterior of its unit is this many times
+    further below 0 than in 98 % of the annotated segments of that unit."""
     provisional_ms: float = Field(default=20.0, ge=0)
-    """Delay after onset at which the first provisional label is given."""
+    """Delay after the onset at which the first provisional label is published."""
     early_posterior: float = Field(default=0.5, ge=0, lt=1)
-    """Posterior below which a label before the offset is `unknown`, whatever its
-    unit: it is named when it is likelier right than wrong."""
+    """Posterior below which a label before the offset is `unknown`, for all units.
+
+    At 0.5 a label is given if it is more likely correct than wrong."""
 
 
 class DetectorConfig(Options):
-    """Detector options that the bundle recommends."""
+    """Recommended detector of the bundle and its options."""
 
     fit: bool = True
-    """Choose options of the `energy` detector by how well the final labels of
-    training and validation recordings agree with the annotation; otherwise the
-    bundle recommends `options` as they are."""
+    """Choose the options of the `energy` detector for the best agreement of final
+    labels with the annotation on training and validation recordings; otherwise the
+    bundle recommends `options`."""
     plugin: Installed = "energy"
-    """Detector that is recommended; only `energy` can be fitted."""
+    """Recommended detector; only `energy` can be fitted."""
     options: dict[str, Any] = {}
-    """Options where the search begins."""
+    """Options at which the search starts."""
     limit_s: float = Field(default=180.0, gt=0)
-    """Seconds of recordings that the search listens to."""
+    """Seconds of recordings that the search uses."""
 
     @model_validator(mode="after")
-    def _fits(self) -> "DetectorConfig":
+    def _can_be_fitted(self) -> "DetectorConfig":
         if self.fit and self.plugin != "energy":
             raise ValueError(f"'{self.plugin}' cannot be fitted: set fit to false")
         return self
 
 
 class Phase(Options):
-    """A stretch of the RNN-RBM training."""
+    """A phase of the RNN-RBM training."""
 
     objective: Literal["static", "deterministic", "contrastive"]
     """`static`: RBM alone (state 0); `deterministic`: recurrent part alone (W = 0),
-    where the likelihood is exact; `contrastive`: all, by CD-k."""
+    with an exact likelihood; `contrastive`: all parameters, by CD-k."""
     updates: int = Field(ge=1)
-    """Steps of the optimizer."""
+    """Optimizer steps."""
     learning_rate: float = Field(gt=0)
-    """Of all parameters but W."""
+    """Learning rate of all parameters except W."""
     learning_rate_w: float | None = Field(default=None, gt=0)
-    """Of W; None: as the others."""
+    """Learning rate of W; None: `learning_rate`."""
     decay: Literal["cosine", "constant"] = "constant"
-    """How the rates change over the phase."""
+    """Schedule of the learning rates over the phase."""
 
 
 class RnnRbmConfig(Options):
     """Architecture and training of the RNN-RBM."""
 
     visible: Literal["bernoulli", "gaussian"] = "bernoulli"
-    """Units of the visible layer."""
+    """Type of the visible units."""
     gates: Literal["sigmoid", "tanh", "simple"] = "sigmoid"
     """Gates of the recurrent layers; `simple` is the paper's tanh cell."""
     n_layers: int = Field(default=1, ge=1, le=3)
-    """Recurrent layers; the last one conditions the RBM."""
+    """Recurrent layers; the last layer conditions the RBM."""
     hidden_scalar: float = Field(default=1.7, gt=0)
     """Hidden units per visible unit."""
     recurrent_scalar: float = Field(default=1.3, gt=0)
     """Recurrent units per visible unit."""
     visible_sampling: Literal["mean_field", "sampled"] = "mean_field"
-    """How the visible units of the negative phase are reconstructed."""
+    """Reconstruction of the visible units in the negative phase."""
     cd_steps: int = Field(default=3, ge=1)
-    """k of CD-k."""
+    """Gibbs steps of the negative phase, k of CD-k."""
     negative: Literal["cd", "pcd"] = "cd"
-    """Where the chains of the negative phase begin: at the data (`cd`), or where the
-    chain of the same frame was left when it was last drawn (`pcd`)."""
+    """Start of the chains of the negative phase: the data (`cd`), or the last state of
+    the persistent chain of the same frame (`pcd`)."""
     persistent_frames: int = Field(default=50_000, ge=1)
-    """Chains that `pcd` keeps at most."""
+    """Largest number of chains that `pcd` stores."""
     persistent_updates: int = Field(default=200, ge=0)
-    """Updates after which a chain of `pcd` begins anew at the data: what was left for
-    longer belongs to other weights."""
+    """Updates after which a stored chain of `pcd` is too old and restarts at the
+    data."""
     gibbs_steps: int = Field(default=20, ge=0)
     """Gibbs steps per frame of synthesis."""
     residual_components: int = Field(default=16, ge=1, le=64)
-    """Kinds of errors that the state chooses from when their noise is fed back; 1:
-    one covariance for all frames."""
+    """Components of the mixture of prediction errors that is fed back as noise in
+    synthesis; 1: one covariance for all frames."""
     residual_level: float = Field(default=0.65, gt=0)
-    """Strength of that noise, 1 being as strong as the errors; less sings more
-    clearly, far less sings in a circle."""
+    """Level of that noise relative to the errors. A lower level makes clearer
+    synthesis, a much lower one makes it periodic."""
     prediction_steps: int = Field(default=3, ge=0)
     """Mean-field iterations of the one-step prediction."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    """On the state that conditions the biases."""
+    """Dropout of the state that conditions the biases."""
     feedback_noise: float = Field(default=0.0, ge=0)
-    """Largest strength of the noise on the frames that the recurrent part hears in
-    training, drawn anew for each sequence; 1 is as strong as the model's own errors.
-    Teaches it to sing on from frames that it drew itself."""
+    """Largest level of the noise on the input frames of the recurrent part in
+    training, relative to the model's prediction errors; the level is drawn for each
+    sequence. It prepares the model for its own generated frames as input."""
     batch_size: int = Field(default=12, ge=1)
     """Sequences per step."""
     sequence_length: int = Field(default=64, ge=2)
-    """Frames per sequence that count."""
+    """Frames per sequence that the loss covers."""
     warm_up: int = Field(default=16, ge=0)
-    """Frames before them, which only warm the state."""
+    """Frames before them that only warm up the state."""
     trim_silence_s: float | None = Field(default=0.1, ge=0)
-    """Silence kept before the first and after the last segment of a recording;
-    None keeps all."""
+    """Silence that is kept before the first and after the last segment of a recording,
+    in seconds; None keeps all."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
-    """Rule of the steps; `rmsprop` with decay 0.9 and epsilon 1e-6 inside the root."""
+    """Optimizer; `rmsprop` has decay 0.9 and epsilon 1e-6 inside the root."""
     non_finite: Literal["skip", "shrink"] = "skip"
-    """A non-finite gradient skips the step, or its values are replaced by a tenth
-    of the parameter's, so that the parameter shrinks."""
+    """Treatment of a non-finite gradient: `skip` skips the step, `shrink` replaces the
+    non-finite values by a tenth of the parameter."""
     l1: float = Field(default=0.0, ge=0)
     """Weight of the sum of absolute weights."""
     l2: float = Field(default=0.0, ge=0)
@@ -280,45 +280,45 @@ class RnnRbmConfig(Options):
             decay="cosine",
         ),
     ]
-    """What is trained, in order."""
+    """Phases of the training, in order."""
     validate_every: int = Field(default=100, ge=1)
-    """Updates between two looks at the validation split."""
+    """Updates between two validations."""
 
 
 class ForecastConfig(Options):
-    """RNN-RBM over units: which one comes next (docs/prior.md)."""
+    """RNN-RBM over units, which predicts the next unit (docs/prior.md)."""
 
     n_recurrent: int = Field(default=32, gt=0)
     """Recurrent units."""
     n_hidden: int = Field(default=32, gt=0)
     """Hidden units of the RBM."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
-    """On the state that conditions the biases."""
+    """Dropout of the state that conditions the biases."""
     forgotten: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the units that it is not told, so that an `unknown` does no harm."""
+    """Share of the input units that training hides, as if they were `unknown`."""
     pause_ms: float = Field(default=500.0, gt=0)
-    """Silence after which what comes next begins anew."""
+    """Silence that ends a phrase; the state is reset after it."""
     gap_bins: int = Field(default=8, ge=1)
-    """Bins into which the silences between units are sorted."""
+    """Number of bins of the silence before a unit."""
     updates: int = Field(default=300, ge=1)
-    """Steps of the optimizer."""
+    """Optimizer steps."""
     batch_size: int = Field(default=16, ge=1)
     """Phrases per step."""
     learning_rate: float = Field(default=5e-3, gt=0)
-    """At the first step; falls to 1 % along a half cosine."""
+    """Learning rate at the first step; it falls to 1 % along a half cosine."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     validate_every: int = Field(default=25, ge=1)
-    """Updates between two looks at the validation split."""
+    """Updates between two validations."""
 
 
 class CardConfig(Options):
-    """What the bundle says about itself.
+    """Descriptive fields of the bundle's manifest and card.
 
-    Where empty, the dataset's README.md is asked: its lines `Licence: ...` and
-    `Attribution: ...`, and its first paragraph.
+    Empty fields are filled from the dataset's README.md: from its lines
+    `Licence: ...` and `Attribution: ...`, and its first paragraph.
     """
 
     name: str = ""
@@ -328,19 +328,19 @@ class CardConfig(Options):
     licence: str = ""
     """Licence of the bundle, which follows from that of the training data."""
     attribution: str = ""
-    """Who is to be named with it."""
+    """Names to credit when the bundle is used."""
     description: str = ""
-    """One paragraph for the bundle's card."""
+    """Paragraph for the bundle's card."""
 
 
 class TrainConfig(Options):
-    """A recipe: what `neurovocal train --config` reads."""
+    """Recipe, the file that `neurovocal train --config` reads."""
 
     version: Literal[1] = 1
     seed: int = Field(default=0, ge=0)
-    """Of every random choice; the same seed gives the same bundle."""
+    """Seed of all random numbers; the same seed gives the same bundle."""
     threads: int = Field(default=1, ge=1)
-    """CPU threads; another number may change results in the last digits."""
+    """CPU threads; a different number may change the last digits of results."""
     checkpoint_s: float = Field(default=15.0, gt=0)
     """Seconds between two checkpoints."""
     front_end: FrontEndConfig = FrontEndConfig()
@@ -352,23 +352,23 @@ class TrainConfig(Options):
     rnn_rbm: RnnRbmConfig | None = RnnRbmConfig()
     """None trains no RNN-RBM."""
     forecast: ForecastConfig | None = ForecastConfig()
-    """None trains no forecast; without a classifier there is none, either."""
+    """None trains no forecast; it needs a classifier."""
     card: CardConfig = CardConfig()
 
     @model_validator(mode="after")
-    def _something(self) -> "TrainConfig":
+    def _trains_a_network(self) -> "TrainConfig":
         if self.classifier is None and self.rnn_rbm is None:
             raise ValueError("one of 'classifier' and 'rnn_rbm' must be trained")
         return self
 
 
 def load_config(path: Path | None) -> TrainConfig:
-    """Read a recipe; without a path, the recommended defaults.
+    """Read a recipe, or return the default recipe if `path` is None.
 
     Raises
     ------
     ConfigError
-        All mistakes at once, each with file and line.
+        The recipe is invalid; lists all mistakes with file and line.
     """
     if path is None:
         return TrainConfig()

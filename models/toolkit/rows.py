@@ -1,4 +1,7 @@
-"""Frames that need not lie in memory: an hour of song is half a gigabyte of them."""
+"""Frames in memory or in files, read in slices.
+
+An hour of song takes half a gigabyte of frames.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +14,10 @@ from neurovocal.engine.contracts.types import Float32
 
 
 class Rows(Protocol):
-    """Frames float32[n_frames, n_bins], read where they are asked for.
+    """Frames float32[n_frames, n_bins] that are read when they are sliced.
 
-    Arrays are such rows, too. A slice of rows is an array that is not to be written to.
+    A NumPy array satisfies this protocol. The array that a slice returns must not be
+    written to.
     """
 
     @property
@@ -22,24 +26,24 @@ class Rows(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Count frames."""
+        """Return the number of frames."""
         ...
 
     def __getitem__(self, rows: slice, /) -> Float32:
-        """Read consecutive frames."""
+        """Read consecutive frames as float32[n, n_bins]."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """Frames in a ``.npy`` file.
+    """Frames in a ``.npy`` file, which is mapped for each read.
 
-    The file is mapped anew for every look, for pages that stay mapped would count as
-    the process's own memory.
+    Pages that stayed mapped would count as memory of the process.
 
     Parameters
     ----------
     path : Path
+        File of the frames.
     shape : (int, int)
         ``(n_frames, n_bins)``.
     """
@@ -49,29 +53,30 @@ class StoredRows:
 
     @classmethod
     def write(cls, path: Path, frames: Float32) -> "StoredRows":
-        """Store frames; a file of that name is replaced."""
+        """Write frames to a file, which is replaced if it exists."""
         np.save(path, np.ascontiguousarray(frames, np.float32), allow_pickle=False)
         return cls(path, frames.shape)
 
     def __len__(self) -> int:
-        """Count frames."""
+        """Return the number of frames."""
         return self.shape[0]
 
     def __getitem__(self, rows: slice, /) -> Float32:
-        """Read consecutive frames, copied to memory."""
+        """Read a copy of consecutive frames."""
         mapped = np.lib.format.open_memmap(self.path, mode="r")
         return np.array(mapped[rows], np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClippedRows:
-    """Some consecutive frames of `rows`, clipped to [0, 1] where they are read.
+    """Consecutive frames of `rows`, clipped to [0, 1] when they are read.
 
     Parameters
     ----------
     rows : Rows
+        Frames to read from.
     first, stop : int
-        Which of them.
+        Range of frames, ``[first, stop)``.
     """
 
     rows: Rows
@@ -80,7 +85,7 @@ class ClippedRows:
 
     @classmethod
     def of(cls, rows: Rows, first: int = 0, stop: int | None = None) -> "ClippedRows":
-        """Frames ``rows[first:stop]``, as a slice names them."""
+        """Select ``rows[first:stop]``; negative indices count from the end."""
         return cls(rows, *slice(first, stop).indices(len(rows))[:2])
 
     @property
@@ -89,36 +94,38 @@ class ClippedRows:
         return (len(self), self.rows.shape[1])
 
     def __len__(self) -> int:
-        """Count frames."""
+        """Return the number of frames."""
         return max(0, self.stop - self.first)
 
     def __getitem__(self, rows: slice, /) -> Float32:
-        """Read consecutive frames, copied to memory."""
+        """Read a copy of consecutive frames."""
         first, stop, step = rows.indices(len(self))
         part = self.rows[slice(self.first + first, self.first + stop)]
         return np.clip(np.ascontiguousarray(part[::step], np.float32), 0.0, 1.0)
 
 
-def spread_pieces(songs: Sequence[Rows], most: int, length: int) -> list[Rows]:
-    """All songs, or, where they have too many frames, pieces spread evenly over them.
+def spread_pieces(
+    songs: Sequence[Rows], max_frames: int, max_length: int
+) -> list[Rows]:
+    """Cut songs into pieces and keep evenly spread ones, up to `max_frames` in all.
 
     Parameters
     ----------
     songs : sequence of Rows
-        Clipped to [0, 1].
-    most : int
-        Frames that all pieces may have; a single piece may have more.
-    length : int
-        Frames of the longest piece. A song that is longer is cut.
+        Songs, clipped to [0, 1].
+    max_frames : int
+        Frames of all pieces together; a single piece may exceed it.
+    max_length : int
+        Frames of the longest piece; longer songs are cut.
     """
     pieces: list[Rows] = []
     for song in songs:
-        if len(song) <= length:
+        if len(song) <= max_length:
             pieces.append(song)
             continue
-        starts = range(0, len(song) - 1, length)
-        pieces += [ClippedRows.of(song, first, first + length) for first in starts]
-    share = most / max(1, sum(map(len, pieces)))
+        starts = range(0, len(song) - 1, max_length)
+        pieces += [ClippedRows.of(song, first, first + max_length) for first in starts]
+    share = max_frames / max(1, sum(map(len, pieces)))
     if share >= 1:
         return pieces
     kept, n_kept, n_seen = [], 0, 0
@@ -131,12 +138,12 @@ def spread_pieces(songs: Sequence[Rows], most: int, length: int) -> list[Rows]:
 
 
 def mean_and_spread(songs: Sequence[Rows]) -> tuple[Float32, Float32]:
-    """Mean and standard deviation of each bin over the frames of all songs.
+    """Return mean and standard deviation of each bin over all frames of all songs.
 
     Returns
     -------
     mean, spread : float32[n_bins]
-        The same to the last bit as of all frames in one array.
+        Bit-identical to the result for one array of all frames.
     """
     n = sum(len(song) for song in songs)
     mean = _total(songs, np.zeros(songs[0].shape[1], np.float32), squared=False) / n
@@ -145,11 +152,12 @@ def mean_and_spread(songs: Sequence[Rows]) -> tuple[Float32, Float32]:
 
 
 def _total(songs: Sequence[Rows], centre: Float32, *, squared: bool) -> Float32:
+    """Add up the frames less `centre`, or their squares."""
     total = np.zeros_like(centre)
     for song in songs:
         frames = song[:] - centre
         if squared:
             frames = np.square(frames)
-        # Added up row by row: what came before is the first one.
+        # The total so far is the first row: the order of additions stays the same.
         total = np.concatenate([total[None], frames]).sum(axis=0)
     return total

@@ -92,8 +92,10 @@ def train_bundle(
             test,
             step,
         )
-    reporter.say(f"{page}: what was learned, and how well")
-    reporter.say(f"{job.out}: done in {(time.monotonic() - started) / 60:.1f} min")
+    reporter.print_message(f"{page}: what was learned, and how well")
+    reporter.print_message(
+        f"{job.out}: done in {(time.monotonic() - started) / 60:.1f} min"
+    )
     return bundle
 
 
@@ -108,12 +110,12 @@ def _make_bundle(
     if origin is not None:
         scaling, config = origin.scaling(config), origin.recipe(config)
     claim_work_folder(job, config, dataset, origin.digest if origin else None)
-    job.frames.mkdir(exist_ok=True)
+    job.frames_path.mkdir(exist_ok=True)
     with reporter.stage("frames") as watch:
-        data = prepare_dataset(dataset, config, watch, scaling, job.frames)
+        data = prepare_dataset(dataset, config, watch, scaling, job.frames_path)
     for warning in data.warnings:
-        reporter.say(f"note: {warning}")
-    reporter.say(summary(dataset, data, config))
+        reporter.print_message(f"note: {warning}")
+    reporter.print_message(summary(dataset, data, config))
 
     classifier, classifier_history = _train_classifier(
         job, config, data, reporter, stop, origin
@@ -147,7 +149,7 @@ def _make_bundle(
         valid_songs,
     )
     about = card.model_dump(include={"name", "species", "licence", "attribution"})
-    folder = job.work / "bundle"
+    folder = job.work_path / "bundle"
     shutil.rmtree(folder, ignore_errors=True)
     bundle = write_bundle(folder, trained, about, training)
     tally = Tally(bundle)
@@ -213,7 +215,7 @@ def _train_classifier(
         config.seed,
     )
     if origin is not None:
-        origin.fill_classifier(task.module, data.units.names)
+        origin.initialize_classifier(task.module, data.units.names)
     share = _CLASSIFIER_SHARE if config.rnn_rbm else _CLASSIFIER_SHARE + _RNN_RBM_SHARE
     history = _fit(task, job, config, share, reporter, stop)
     return task.module, history
@@ -231,11 +233,11 @@ def _train_forecast(
         return None, None
     frame_ms = 1000 * data.front_end.hop_length / data.front_end.sample_rate
     train, valid = (
-        split_phrases(materials, frame_ms, config.forecast.pause_ms)
-        for materials in (data.train, data.valid)
+        split_phrases(examples, frame_ms, config.forecast.pause_ms)
+        for examples in (data.train, data.valid)
     )
     if not any(len(phrase.units) > 1 for phrase in train):
-        reporter.say(
+        reporter.print_message(
             "note: no forecast, because no two training segments follow each other "
             f"within {config.forecast.pause_ms:g} ms (forecast.pause_ms)"
         )
@@ -259,7 +261,7 @@ def _train_rnn_rbm(
     train, valid = _songs(config, data)
     task = RnnRbmTask(config.rnn_rbm, train, valid, config.seed)
     if origin is not None:
-        origin.fill_rnn_rbm(task.module)
+        origin.initialize_rnn_rbm(task.module)
     share = _RNN_RBM_SHARE if config.classifier else _CLASSIFIER_SHARE + _RNN_RBM_SHARE
     history = _fit(task, job, config, share, reporter, stop)
     return task.module, history
@@ -274,7 +276,7 @@ def _fit(
     stop: StopFlag,
 ) -> History:
     limit_s = None if job.minutes is None else job.minutes * 60 * share
-    path = job.work / f"{task.name.lower().replace('-', '_')}.pt"
+    path = job.work_path / f"{task.name.lower().replace('-', '_')}.pt"
     with reporter.stage(task.name) as watch:
 
         def report(progress: float, history: History, loss: float) -> None:

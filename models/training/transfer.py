@@ -99,7 +99,7 @@ class Origin:
         )
         return arrays["offset"], arrays["gain"]
 
-    def fill_classifier(self, model: Classifier, names: list[str]) -> None:
+    def initialize_classifier(self, model: Classifier, names: list[str]) -> None:
         """Start `model`, with outputs `names`, from the bundle's classifier.
 
         Outputs that the bundle has, too, start from its own; others keep their
@@ -125,7 +125,7 @@ class Origin:
                     model.readout.weight[row] = old.readout.weight[source]
                     model.readout.bias[row] = old.readout.bias[source]
 
-    def fill_rnn_rbm(self, model: RnnRbm) -> None:
+    def initialize_rnn_rbm(self, model: RnnRbm) -> None:
         """Start `model` from the bundle's RNN-RBM.
 
         Raises

@@ -32,14 +32,14 @@ class TrainingJob:
     """Bundle to start from: a folder, or the name of one that ships."""
 
     @property
-    def work(self) -> Path:
+    def work_path(self) -> Path:
         """Folder of checkpoints and of the bundle that is not finished."""
         return self.out.with_name(f"{self.out.name}.partial")
 
     @property
-    def frames(self) -> Path:
+    def frames_path(self) -> Path:
         """Folder of the frames that are trained on, made anew by every try."""
-        return self.work / "frames"
+        return self.work_path / "frames"
 
 
 @contextmanager
@@ -52,17 +52,19 @@ def work_folder(job: TrainingJob) -> Iterator[None]:
         ``--out`` cannot become a bundle, or the folder cannot be made.
     """
     _check_out(job.out, job.overwrite)
-    made = [p for p in (job.work, *job.work.parents) if not p.exists()]
+    made = [p for p in (job.work_path, *job.work_path.parents) if not p.exists()]
     try:
-        job.work.mkdir(parents=True, exist_ok=True)
+        job.work_path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"'{job.work}' cannot be made ({error.strerror})") from error
+        raise ConfigError(
+            f"'{job.work_path}' cannot be made ({error.strerror})"
+        ) from error
     try:
         yield
     finally:
-        shutil.rmtree(job.frames, ignore_errors=True)
-        if not any(job.work.glob("*.pt")):
-            _leave(job.work, made)
+        shutil.rmtree(job.frames_path, ignore_errors=True)
+        if not any(job.work_path.glob("*.pt")):
+            _leave(job.work_path, made)
 
 
 def claim_work_folder(
@@ -92,14 +94,14 @@ def claim_work_folder(
     start = [origin] if origin else []
     content = json.dumps([recipe, listing, *start], sort_keys=True)
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
-    path = job.work / _FINGERPRINT
+    path = job.work_path / _FINGERPRINT
     if job.restart:
-        for old in job.work.glob("*.pt"):
+        for old in job.work_path.glob("*.pt"):
             old.unlink()
     elif path.is_file() and path.read_text(encoding="utf-8") != fingerprint:
         raise ConfigError(
-            f"'{job.work}' holds an unfinished training with another recipe or other "
-            "data: say --restart to begin anew, or name another --out"
+            f"'{job.work_path}' holds an unfinished training with another recipe or "
+            "other data: say --restart to begin anew, or name another --out"
         )
     path.write_text(fingerprint, encoding="utf-8")
 
@@ -110,9 +112,9 @@ def install_bundle(job: TrainingJob) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if job.out.exists():
         os.replace(job.out, old)
-    os.replace(job.work / "bundle", job.out)
+    os.replace(job.work_path / "bundle", job.out)
     shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(job.work)
+    shutil.rmtree(job.work_path)
 
 
 def _check_out(out: Path, overwrite: bool) -> None:

@@ -148,10 +148,10 @@ def test_training_hears_the_frames_that_the_bundle_makes(
     bundle = load_bundle(bundle_folder)
     data = prepare_dataset(read_dataset(dataset), recipe, lambda share, note: None)
     features = build_front_end(bundle.manifest.front_end, bundle_folder)
-    for material in data.train[:2]:
-        samples, _ = soundfile.read(material.recording.path, dtype="float32")
+    for example in data.train[:2]:
+        samples, _ = soundfile.read(example.recording.path, dtype="float32")
         np.testing.assert_allclose(
-            material.clipped, frames_of(features, samples), atol=1e-6
+            example.clipped, frames_of(features, samples), atol=1e-6
         )
 
 
@@ -239,7 +239,7 @@ def test_what_is_there_is_never_lost_by_accident(
     other = recipe.model_copy(update={"seed": 5})
     with pytest.raises(ConfigError, match="another recipe or other data"):
         train_bundle(job, other, Reporter(), StopFlag())
-    (job.work / "classifier.pt").write_bytes(b"torn")
+    (job.work_path / "classifier.pt").write_bytes(b"torn")
     with pytest.raises(ConfigError, match="cannot be resumed from"):
         train_bundle(job, recipe, Reporter(), StopFlag())
 
@@ -308,7 +308,7 @@ def test_an_interrupted_report_costs_no_bundle(
     with pytest.raises(TrainingInterrupted, match="is finished, but not its report"):
         train_bundle(job, config, Reporter(), StopWhenThere())
     load_bundle(job.out)
-    assert not job.work.exists()
+    assert not job.work_path.exists()
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_weights_come_back_from_every_graph(tmp_path: Path, architecture: str) -
         }
     )
     before = new.readout.weight[2].clone()
-    Origin(Bundle(tmp_path, manifest)).fill_classifier(new, ["", "c", "another"])
+    Origin(Bundle(tmp_path, manifest)).initialize_classifier(new, ["", "c", "another"])
     frames = torch.randn(1, 30, 9)
     with torch.no_grad():
         wanted, given = old.eval()(frames)[0], new.eval()(frames)[0]
@@ -193,7 +193,7 @@ def test_an_rnn_rbm_comes_back_from_its_graph(tmp_path: Path, visible: str) -> N
         manifest=SimpleNamespace(rnn_rbm=spec),
         path=lambda name: tmp_path / name,
     )
-    Origin(bundle).fill_rnn_rbm(new)
+    Origin(bundle).initialize_rnn_rbm(new)
     for name, value in old.state_dict().items():
         if visible == "gaussian" or name != "log_sigma":
             torch.testing.assert_close(new.state_dict()[name], value)

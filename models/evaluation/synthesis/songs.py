@@ -72,7 +72,7 @@ def unit_sequences(
     sequences: list[list[int]] = []
     for recording in recordings:
         sequences.append([])
-        for annotation in recording.own:
+        for annotation in recording.own_annotations:
             unit = index.get(annotation.unit)
             if unit is None:
                 sequences.append([])

@@ -65,10 +65,10 @@ def test_plain_sounds_leave_the_options_that_matter_alone(tmp_path: Path) -> Non
 
 def test_only_so_many_seconds_are_listened_to(tmp_path: Path) -> None:
     some = [heard(tmp_path, 40.0, number) for number in range(4)]
-    materials = [one.material for one in some]
-    assert select_evenly(materials, 6.0) == materials[1::2]
-    assert select_evenly(materials, 60.0) == materials
-    assert select_evenly(materials, 0.1) == materials[:1]
+    examples = [one.example for one in some]
+    assert select_evenly(examples, 6.0) == examples[1::2]
+    assert select_evenly(examples, 60.0) == examples
+    assert select_evenly(examples, 0.1) == examples[:1]
 
 
 def test_the_search_can_be_stopped(tmp_path: Path) -> None:
@@ -100,12 +100,12 @@ def test_nothing_found_is_all_wrong(
     tmp_path: Path, segments: Any, frames: float, syllables: float
 ) -> None:
     one = heard(tmp_path, 0.0, 0)
-    found = one.agreement(segments)
-    voiced = 100 * (one.material.target > 0).mean()
+    found = one.label_errors(segments)
+    voiced = 100 * (one.example.target > 0).mean()
     assert found.frames.percent == pytest.approx(voiced * frames / 100)
     assert found.syllables.percent == syllables
     exact = [
         (round(a.onset_s * RATE), round(a.offset_s * RATE))
-        for a in one.material.recording.annotations
+        for a in one.example.recording.annotations
     ]
-    assert one.agreement(exact).error == 0.0
+    assert one.label_errors(exact).error == 0.0

@@ -23,7 +23,7 @@ class Watched(ClassifierTask):
         return self.batch
 
 
-def material(unit: int, n_frames: int) -> LabelledFrames:
+def example(unit: int, n_frames: int) -> LabelledFrames:
     """A recording that is one unit from its first frame to its last."""
     recording = AnnotatedRecording("x.wav", Path("x.wav"), n_frames / 100, 8000, ())
     frames = np.full((n_frames, N_BINS), 0.2 * unit, np.float32)
@@ -31,14 +31,14 @@ def material(unit: int, n_frames: int) -> LabelledFrames:
     return LabelledFrames(recording, frames, target, [FrameSpan(0, n_frames, unit)])
 
 
-def batch(materials: list[LabelledFrames], **options: int) -> tuple[np.ndarray, ...]:
+def batch(examples: list[LabelledFrames], **options: int) -> tuple[np.ndarray, ...]:
     quiet = AugmentConfig(level_db=0, tilt_db=0, floor=0, noise=0)
     config = ClassifierConfig(
         n_hidden=4, batch_size=8, sequence_length=100, augment=quiet, **options
     )
     one = np.ones(N_BINS, np.float32)
     augmenter = Augmenter(quiet, 0 * one, one, True)
-    task = Watched(config, materials, materials, 4, augmenter, 0)
+    task = Watched(config, examples, examples, 4, augmenter, 0)
     task.begin(0.0)
     task.step(0.0)
     return tuple(part.numpy() for part in task.batch)
@@ -46,7 +46,7 @@ def batch(materials: list[LabelledFrames], **options: int) -> tuple[np.ndarray, 
 
 def test_short_recordings_fill_a_sequence_with_pauses() -> None:
     frames, target, weight = batch(
-        [material(unit, 10) for unit in (1, 2, 3)], pause_frames=5
+        [example(unit, 10) for unit in (1, 2, 3)], pause_frames=5
     )
     assert not (target == IGNORED).any()
     assert (weight > 0).all()
@@ -61,13 +61,13 @@ def test_short_recordings_fill_a_sequence_with_pauses() -> None:
 
 
 def test_without_pauses_there_is_none() -> None:
-    _, target, _ = batch([material(1, 10)], pause_frames=0)
+    _, target, _ = batch([example(1, 10)], pause_frames=0)
     assert (target == 1).all()
 
 
 @pytest.mark.parametrize("n_frames", [100, 400])
 def test_only_the_cold_state_within_a_recording_does_not_count(n_frames: int) -> None:
-    _, target, weight = batch([material(1, n_frames)], warm_up=12)
+    _, target, weight = batch([example(1, n_frames)], warm_up=12)
     assert (target == 1).all()
     cold = (weight[:, :12] == 0).all(axis=1)
     assert (weight[:, 12:] > 0).all()

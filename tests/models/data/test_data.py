@@ -186,8 +186,8 @@ def test_no_stretch_is_in_two_splits(seed: int, n: int) -> None:
         for other in parts[i + 1 :]:
             apart = one.stop_s <= other.start_s or other.stop_s <= one.start_s
             assert one.file != other.file or apart
-    assert sum(r.seconds for r in parts) == pytest.approx(10.0 * n)
-    assert sum(len(r.own) for r in parts) == 5 * n
+    assert sum(r.part_duration_s for r in parts) == pytest.approx(10.0 * n)
+    assert sum(len(r.own_annotations) for r in parts) == 5 * n
 
 
 def test_rare_units_are_left_out_merged_or_kept() -> None:

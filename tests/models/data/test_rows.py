@@ -176,15 +176,15 @@ def test_long_recordings_are_heard_in_parts(
     split = split_recordings(Dataset(Path(), tuple(named)), SplitConfig(), 0)
     parts = [p for p in split.train if p.file == "a.wav"]
     assert parts[0].start_s == 0
-    assert parts[-1].start_s + parts[-1].seconds == pytest.approx(minutes * 60)
+    assert parts[-1].start_s + parts[-1].part_duration_s == pytest.approx(minutes * 60)
     for before, after in pairwise(parts):
         cut_s = before.stop_s
         assert cut_s == after.start_s
         assert not any(a.onset_s < cut_s < a.offset_s for a in marks)
     longest_sound_s = max((a.offset_s - a.onset_s for a in marks), default=0.0)
     if len(marks) < 2 or longest_sound_s < 1:  # cuts can be where they are wanted
-        assert max(p.seconds for p in parts) < 400
-    assert sum(len(p.own) for p in parts) == len(marks)
+        assert max(p.part_duration_s for p in parts) < 400
+    assert sum(len(p.own_annotations) for p in parts) == len(marks)
     assert (split.valid, split.test) == (others[1:2], others[2:])
 
 

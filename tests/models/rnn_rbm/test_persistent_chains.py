@@ -26,7 +26,7 @@ def test_chains_go_on_where_they_were_left_or_begin_anew(batches):
         ]
         assert chains.resume(frames, update, data)[:, 0].tolist() == expected
         values = torch.arange(len(batch)) + 100.0 * update
-        chains.keep(frames, update, values[:, None].expand(-1, 2))
+        chains.store(frames, update, values[:, None].expand(-1, 2))
         for f, value in zip(batch, values.tolist(), strict=True):
             known[f % 7] = (f, update, value)
 

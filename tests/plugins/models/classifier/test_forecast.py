@@ -84,7 +84,7 @@ def phrase(units: list[int], gap_ms: float = 40.0) -> Phrase:
     return Phrase(np.array(units), gaps)
 
 
-def material(units: list[int], n_frames: int = 10, gap: int = 10) -> LabelledFrames:
+def example(units: list[int], n_frames: int = 10, gap: int = 10) -> LabelledFrames:
     """A recording of equal segments with equal silences, frames of zeros."""
     spans, target = [], np.zeros(len(units) * (n_frames + gap) + 60, np.int64)
     for i, unit in enumerate(units):
@@ -123,7 +123,7 @@ def folder(task: ForecastTask, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def add_forecast(folder: Path, task: ForecastTask, **changes: Any) -> Path:
     golden = dict(np.load(folder / "golden.npz"))
-    song = material(ORDER)
+    song = example(ORDER)
     logs = np.zeros((len(song.frames), 3))
     heard = heard_as(song, logs)
     trained = TrainedForecast(task.module, task.edges, [phrase(ORDER)])
@@ -200,7 +200,7 @@ def test_a_resumed_training_ends_alike(tmp_path: Path) -> None:
 
 
 def test_phrases_end_at_pauses_and_recordings() -> None:
-    song = material([A, B, A])
+    song = example([A, B, A])
     late = replace(song.spans[2], first=400, stop=410)
     split = replace(song, spans=[*song.spans[:2], late])
     found = split_phrases([song, split], FRAME_MS, 500.0)
@@ -251,7 +251,7 @@ def build(folder: Path, **options: Any) -> Classifier:
 def test_the_stream_foretells_what_the_batch_does(
     folder: Path, task: ForecastTask
 ) -> None:
-    song = material([A, B, B, A, A, B])
+    song = example([A, B, B, A, A, B])
     heard = heard_as(song, np.zeros((len(song.frames), 3)))
 
     def batch(at_onset: bool) -> np.ndarray:
@@ -369,7 +369,7 @@ def test_the_prior_decides_what_the_sound_does_not(
 
 
 def test_evidence_counts_only_frames_that_are_complete() -> None:
-    song = material([A, B], n_frames=20)
+    song = example([A, B], n_frames=20)
     logs = np.zeros((len(song.frames), 3))
     logs[:, 1] = np.arange(len(logs))
     heard = heard_as(song, logs)

@@ -66,7 +66,7 @@ class Torch:
         config = origin.recipe(TrainConfig()).rnn_rbm
         assert config is not None
         self.model = RnnRbm(config, spec.n_visible)
-        origin.fill_rnn_rbm(self.model)
+        origin.initialize_rnn_rbm(self.model)
         self.model.eval()
         self.spec = spec
         with np.load(self.bundle.path(spec.residual_file)) as arrays:
