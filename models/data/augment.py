@@ -1,4 +1,4 @@
-"""Other days and other microphones: what a recording could have sounded like."""
+"""Augmentation of training frames: level, spectral tilt and noise floor."""
 
 import numpy as np
 
@@ -7,18 +7,19 @@ from neurovocal.models.toolkit.recipe import AugmentConfig
 
 
 class Augmenter:
-    """Changes level, tilt and noise floor of scaled logarithmic frames.
+    """Change level, tilt and noise floor of scaled frames, and add noise.
 
-    Works on log10 of power, where a change of level is a sum: ``log`` frames.
-    On frames of another scale only `noise` is meaningful.
+    Level, tilt and floor are changed only if the frames are logarithmic, where a
+    change of level is a sum.
 
     Parameters
     ----------
     config : AugmentConfig
+        Strength of each change.
     offset, gain : float32[n_bins]
         Scaling of the frames, ``(x - offset) * gain``.
     logarithmic : bool
-        Whether x is log10 of power.
+        True if x is log10 of power.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Augmenter:
         self._slope = np.linspace(-0.5, 0.5, len(gain), dtype=np.float32)
 
     def __call__(self, frames: Float32, rng: np.random.Generator) -> Float32:
-        """Changed copy of float32[batch, T, n_bins], clipped to [0, 1]."""
+        """Return a changed copy of float32[batch, T, n_bins], clipped to [0, 1]."""
         config, batch_size = self._config, len(frames)
         if self._logarithmic:
             level_db = rng.normal(0, config.level_db, (batch_size, 1, 1))
@@ -45,10 +46,9 @@ class Augmenter:
         return np.clip(frames, 0.0, 1.0)
 
     def _raise_floor(self, frames: Float32, rng: np.random.Generator) -> None:
-        """Add white or coloured noise of random power to some sequences.
+        """Add noise of random power and tilt to a share of the sequences, in place.
 
-        The power of a Gaussian noise in one bin of one frame is exponentially
-        distributed around its mean.
+        The power of Gaussian noise in a bin of a frame is distributed exponentially.
         """
         config = self._config
         for sequence in frames:
@@ -58,11 +58,11 @@ class Augmenter:
             tilt = rng.normal(0, 1.0) * self._slope
             mean = self._offset + rise + tilt
             power = rng.standard_exponential(sequence.shape, dtype=np.float32)
-            heard = np.power(10.0, sequence / self._gain_or_one + self._offset)
-            total = heard + power * np.power(10.0, mean)
+            power_before = np.power(10.0, sequence / self._gain_or_one + self._offset)
+            total = power_before + power * np.power(10.0, mean)
             sequence[:] = (np.log10(total) - self._offset) * self._gain
 
     @property
     def _gain_or_one(self) -> Float32:
-        """Gain without the zeros of bins that never change."""
+        """Gain, with 1 in place of the zeros of constant bins."""
         return np.where(self._gain > 0, self._gain, np.float32(1.0))

@@ -1,30 +1,35 @@
-"""Annotations in other formats, through the crowsetta library."""
+"""Annotations in the formats that the crowsetta library reads."""
 
 import math
 from pathlib import Path
 from typing import Any
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.datasets import AUDIO_SUFFIXES, Annotation
+from neurovocal.models.data.annotations import AUDIO_SUFFIXES, Annotation
 
 _BACKGROUND = frozenset({"", "sil", "SIL", "h#", "pau", "epi"})
 
 
 def read_crowsetta(folder: Path, name: str) -> dict[str, list[Annotation]]:
-    """Annotations of a folder's recordings, by file name relative to it.
+    """Read the annotations of all recordings of a folder.
 
     Parameters
     ----------
     folder : Path
-        Holds audio files and annotation files of the format, also in subfolders.
+        Folder of audio files and annotation files, including subfolders.
     name : str
-        What crowsetta calls the format.
+        crowsetta's name of the format.
+
+    Returns
+    -------
+    dict
+        Annotations by file name relative to `folder`.
 
     Raises
     ------
     ConfigError
-        crowsetta is absent or does not know the format, no annotation file was
-        found, or one cannot be read or matched with a recording.
+        crowsetta is not installed or does not know the format, there is no
+        annotation file, or one cannot be read or has no recording.
     """
     try:
         import crowsetta
@@ -44,20 +49,21 @@ def read_crowsetta(folder: Path, name: str) -> dict[str, list[Annotation]]:
         )
     rows: dict[str, list[Annotation]] = {}
     for path in paths:
-        for annotation in _annotations(reader, path, name):
-            audio = _audio_of(folder, path, annotation)
+        for annotation in _read_file(reader, path, name):
+            audio = _find_audio(folder, path, annotation)
             found = rows.setdefault(audio.relative_to(folder).as_posix(), [])
             found += _segments(annotation, audio, path)
     return rows
 
 
-def _annotations(reader: Any, path: Path, name: str) -> list[Any]:
+def _read_file(reader: Any, path: Path, name: str) -> list[Any]:
+    """Read an annotation file without rounding its times."""
     try:
         found = reader.from_file(path)
-        # Rounding to milliseconds is crowsetta's default; it is ours to refuse.
+        # crowsetta rounds to milliseconds by default.
         unrounded = {"round_times": False} if _rounds(found) else {}
         converted = found.to_annot(**unrounded)
-    except Exception as error:  # each format fails in its own way
+    except Exception as error:  # each format raises other errors
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not a {name} file ({reason})") from error
     return converted if isinstance(converted, list) else [converted]
@@ -67,8 +73,8 @@ def _rounds(found: Any) -> bool:
     return "round_times" in found.to_annot.__code__.co_varnames
 
 
-def _audio_of(folder: Path, path: Path, annotation: Any) -> Path:
-    """Recording of an annotation file: as it says, or of the same name."""
+def _find_audio(folder: Path, path: Path, annotation: Any) -> Path:
+    """Find the recording that an annotation names, or one of the same name."""
     named = annotation.notated_path
     stems = [path.name]
     if named is not None:
@@ -87,6 +93,7 @@ def _audio_of(folder: Path, path: Path, annotation: Any) -> Path:
 
 
 def _segments(annotation: Any, audio: Path, path: Path) -> list[Annotation]:
+    """Convert crowsetta's boxes or its single sequence to annotations."""
     if getattr(annotation, "bboxes", None):
         return [
             Annotation(float(box.onset), float(box.offset), str(box.label))
@@ -106,6 +113,7 @@ def _segments(annotation: Any, audio: Path, path: Path) -> list[Annotation]:
 
 
 def _times_s(segment: Any, audio: Path) -> tuple[float, float]:
+    """Return onset and offset in seconds, converted from samples if necessary."""
     onset_s, offset_s = segment.onset_s, segment.offset_s
     if onset_s is None or math.isnan(onset_s):
         import soundfile

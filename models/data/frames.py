@@ -1,4 +1,4 @@
-"""Recordings as frames and targets, through the engine's own front end."""
+"""Frames and targets of recordings, computed with the engine's features plugins."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ _BINS_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class FrameSpan:
-    """A segment in frames: those whose centres lie in it, and its unit."""
+    """A segment as frames ``[first, stop)``, whose centres lie in it, and its unit."""
 
     first: int
     stop: int
@@ -39,17 +39,19 @@ class FrameSpan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFrames:
-    """A recording, ready to train on or to measure.
+    """Frames of a recording with targets and segments, for training or evaluation.
 
     Parameters
     ----------
     recording : AnnotatedRecording
+        Recording that the frames are computed from.
     frames : Rows of float32[n_frames, n_bins]
-        Scaled, not clipped (an augmentation may bring values back into range).
+        Scaled frames, not clipped: augmentation may bring values back into range.
     target : int64[n_frames]
-        Output that is right for each frame; `IGNORED` where nothing is.
+        Index of the unit of each frame, 0 for silence, `IGNORED` for labels that are
+        left out.
     spans : list of FrameSpan
-        Segments of units that count, in time order.
+        Segments of the classifier's units in time order.
     """
 
     recording: AnnotatedRecording
@@ -59,14 +61,13 @@ class LabelledFrames:
 
     @property
     def clipped(self) -> Float32:
-        """Frames as the networks hear them in the engine."""
+        """Frames clipped to [0, 1], as the networks receive them in the engine."""
         return np.clip(self.frames[:], 0.0, 1.0)
 
 
 def describe_front_end(config: FrontEndConfig, sample_rate: int) -> FrontEnd:
-    """Front end without scaling, with the shape that its plugin gives it."""
-    folder = Path.cwd()
-    features = _build(config.plugin, config.options, sample_rate, folder)
+    """Describe a front end without scaling, with the frame shape of its plugin."""
+    features = _build(config.plugin, config.options, sample_rate)
     return FrontEnd(
         plugin=config.plugin,
         sample_rate=sample_rate,
@@ -78,18 +79,17 @@ def describe_front_end(config: FrontEndConfig, sample_rate: int) -> FrontEnd:
 
 
 def features_without_scaling(front_end: FrontEnd) -> Features:
-    """Features stage of a front end whose scaling is still to be fitted."""
-    return _build(
-        front_end.plugin, front_end.options, front_end.sample_rate, Path.cwd()
-    )
+    """Build the features stage of a front end whose scaling is not fitted yet."""
+    return _build(front_end.plugin, front_end.options, front_end.sample_rate)
 
 
-def _build(name: str, options: object, sample_rate: int, folder: Path) -> Features:
+def _build(name: str, options: object, sample_rate: int) -> Features:
+    """Build a features plugin; raises ConfigError if its options are invalid."""
     plugin = Registry().get("features", name)
     context = BuildContext(
         clock=SystemClock(),
         run="training",
-        base=folder,
+        base=Path.cwd(),
         info=StreamInfo("training", sample_rate),
     )
     try:
@@ -105,7 +105,10 @@ def _build(name: str, options: object, sample_rate: int, folder: Path) -> Featur
 
 
 def common_rate(recordings: Iterable[AnnotatedRecording]) -> tuple[int, list[str]]:
-    """Sample rate of most recordings, and a sentence where others differ."""
+    """Return the most common sample rate, and a warning if recordings differ.
+
+    The highest of equally common rates is returned.
+    """
     rates = Counter(recording.sample_rate for recording in recordings)
     rate = max(rates, key=lambda r: (rates[r], r))
     if len(rates) == 1:
@@ -117,12 +120,12 @@ def common_rate(recordings: Iterable[AnnotatedRecording]) -> tuple[int, list[str
 
 
 def read_samples(recording: AnnotatedRecording, sample_rate: int) -> Float32:
-    """First channel of the recording (or of the part that is meant).
+    """Read the first channel of a recording, or of its selected part.
 
     Returns
     -------
     float32[n_samples]
-        At `sample_rate`.
+        Samples at `sample_rate`.
 
     Raises
     ------
@@ -157,28 +160,36 @@ def read_samples(recording: AnnotatedRecording, sample_rate: int) -> Float32:
 def fit_scaling(
     frames: Iterable[Rows], config: FrontEndConfig
 ) -> tuple[Float32, Float32]:
-    """Scaling that brings each bin's percentiles to 0 and 1.
+    """Fit the scaling that maps the percentiles of each bin to 0 and 1.
+
+    Parameters
+    ----------
+    frames : iterable of Rows
+        Training frames before scaling.
+    config : FrontEndConfig
+        Percentiles that become 0 and 1.
 
     Returns
     -------
     offset, gain : float32[n_bins]
+        Scaled frames are ``(x - offset) * gain``.
 
     Raises
     ------
     ConfigError
-        No frame to fit on.
+        There is no frame to fit to.
     """
     parts = list(frames)
     if not any(len(part) for part in parts):
         raise ConfigError("the training recordings are shorter than one frame")
-    # Some bins at a time: a percentile sorts copies of what may be hours.
+    # A few bins at a time: np.percentile sorts copies of the data.
     found = []
     for first in range(0, parts[0].shape[1], _BINS_AT_ONCE):
         bins = slice(first, first + _BINS_AT_ONCE)
         stacked = np.concatenate([np.ascontiguousarray(p[:][:, bins]) for p in parts])
         found.append(np.percentile(stacked, [config.low, config.high], axis=0))
     low, high = np.concatenate(found, axis=1)
-    # A bin that never changes (digital silence, a low-pass) stays at 0.
+    # A constant bin (digital silence, a low-pass) stays at 0.
     spread = np.where(high - low > 1e-6, high - low, np.inf)
     return low.astype(np.float32), (1.0 / spread).astype(np.float32)
 
@@ -191,7 +202,15 @@ def frame_targets(
     hop_length: int,
     frame_length: int,
 ) -> tuple[NDArray[np.int64], list[FrameSpan]]:
-    """Right output of each frame: the unit in which the frame's centre lies."""
+    """Return the unit at the centre of each frame, and the segments in frames.
+
+    Returns
+    -------
+    target : int64[n_frames]
+        Unit indices; 0 is silence, `IGNORED` a label that is left out.
+    spans : list of FrameSpan
+        Segments of the classifier's units that hold the centre of a frame.
+    """
     target = np.zeros(n_frames, np.int64)
     spans = []
     for a in recording.annotations:
@@ -213,5 +232,5 @@ def frame_targets(
 
 
 def first_frame(sample: float, hop_length: int, frame_length: int) -> int:
-    """First frame whose centre does not lie before `sample`."""
+    """Return the index of the first frame whose centre is at or after `sample`."""
     return int(np.ceil((sample - frame_length / 2) / hop_length))

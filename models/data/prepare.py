@@ -1,4 +1,4 @@
-"""From a dataset and a recipe to arrays that can be trained on."""
+"""Preparation of a dataset: split, units, front end and scaled frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ from neurovocal.models.toolkit.rows import Rows, StoredRows
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedDataset:
-    """A dataset, split and turned into scaled frames.
+    """Scaled frames of the training and validation splits of a dataset.
 
-    ``front_end`` is the one that the bundle will carry, scaling included. The
-    test split is only listed: nothing of it is read before the end.
+    ``front_end`` is that of the bundle, including its scaling. Recordings of the test
+    split are listed but not read.
     """
 
     split: Split
@@ -48,7 +48,7 @@ class PreparedDataset:
 def prepare_dataset(
     dataset: Dataset,
     config: TrainConfig,
-    watch: ProgressCallback,
+    on_progress: ProgressCallback,
     scaling: tuple[Float32, Float32] | None = None,
     folder: Path | None = None,
 ) -> PreparedDataset:
@@ -57,18 +57,20 @@ def prepare_dataset(
     Parameters
     ----------
     dataset : Dataset
+        Recordings with annotations.
     config : TrainConfig
-    watch : callable
-        Told the share that is done.
+        Recipe: split, units and front end.
+    on_progress : callable
+        Receives the share of recordings that is done.
     scaling : (float32[n_bins], float32[n_bins]), optional
-        Offset and gain; None: they are fitted on training frames alone.
+        Offset and gain; None fits them to the training frames.
     folder : Path, optional
-        Where frames are stored, to be read piece by piece; None: in memory.
+        Folder in which frames are stored; None keeps them in memory.
 
     Raises
     ------
     ConfigError
-        The data or the recipe cannot be trained on; one sentence per reason.
+        The dataset and the recipe cannot be used for training.
     """
     split = split_recordings(dataset, config.split, config.seed)
     units, warnings = choose_units(split.train, dataset.recordings, config.units)
@@ -80,8 +82,8 @@ def prepare_dataset(
     raw: list[Rows] = []
     for number, recording in enumerate(wanted):
         frames = frames_of(features, read_samples(recording, rate))
-        raw.append(_kept(frames, folder, number))
-        watch((number + 1) / len(wanted), "")
+        raw.append(_store(frames, folder, number))
+        on_progress((number + 1) / len(wanted), "")
     fitted = scaling or fit_scaling(raw[: len(split.train)], config.front_end)
     offset, gain = fitted
     if len(offset) != bare.n_bins:
@@ -90,14 +92,14 @@ def prepare_dataset(
         )
     examples = []
     for number, recording in enumerate(wanted):
-        # Scaled one by one, and let go of: there may be hours.
+        # Release raw frames one by one: hours of them would not fit into memory.
         frames, raw[number] = raw[number][:], np.empty((0, bare.n_bins), np.float32)
         target, spans = frame_targets(
             recording, units, len(frames), rate, bare.hop_length, bare.frame_length
         )
         scaled = ((frames - offset) * gain).astype(np.float32)
-        kept = _kept(scaled, folder, number)
-        examples.append(LabelledFrames(recording, kept, target, spans))
+        stored = _store(scaled, folder, number)
+        examples.append(LabelledFrames(recording, stored, target, spans))
     n_train = len(split.train)
     for name, part in (("train", examples[:n_train]), ("valid", examples[n_train:])):
         if not any(example.spans for example in part):
@@ -121,8 +123,8 @@ def prepare_dataset(
     )
 
 
-def _kept(frames: Float32, folder: Path | None, number: int) -> Rows:
-    """Frames in memory, or in a file of that number."""
+def _store(frames: Float32, folder: Path | None, number: int) -> Rows:
+    """Return the frames themselves, or write them to ``<number>.npy`` in `folder`."""
     if folder is None:
         return frames
     return StoredRows.write(folder / f"{number}.npy", frames)

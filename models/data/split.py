@@ -1,4 +1,4 @@
-"""Which recordings train, which choose the model, and which test it."""
+"""Training, validation and test split of recordings, and the classifier's units."""
 
 import itertools
 import math
@@ -13,14 +13,14 @@ from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
 from neurovocal.models.toolkit.recipe import SplitConfig, UnitsConfig
 
 OTHER = "other"
-# Whole recordings are heard at once in places: an hour at a time is too much.
+# Some steps process a whole recording at once: longer ones are cut.
 _LONGEST_S = 300.0
 _MARGIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Recordings by purpose; no recording is in two of them."""
+    """Disjoint recordings of training, validation and test, and the splitting rule."""
 
     train: list[AnnotatedRecording]
     valid: list[AnnotatedRecording]
@@ -30,10 +30,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Names of the classifier's outputs, and what becomes of the others.
+    """Names of the classifier's outputs and the output of each label.
 
-    ``names[0]`` is silence; ``index`` maps every label of the dataset to an
-    output, or to -1 where it is left out of training and measures.
+    ``names[0]`` is silence; ``index`` maps every label of the dataset to an output,
+    or to -1 if it is left out of training and measures.
     """
 
     names: list[str]
@@ -41,22 +41,22 @@ class Units:
 
 
 def select_recordings(dataset: Dataset, config: SplitConfig) -> Dataset:
-    """The recordings that the recipe is about, by columns of files.csv.
+    """Select the recordings with the values of `config.only` in files.csv.
 
     Raises
     ------
     ConfigError
-        files.csv has no such column, or no such recording.
+        files.csv does not have a column, or no recording has a value.
     """
     recordings = list(dataset.recordings)
     for column, values in config.only.items():
         if not _has_column(recordings, column):
             raise ConfigError(f"split.only: files.csv has no column '{column}'")
         there = {r.columns.get(column, "") for r in recordings}
-        strangers = set(values) - there
-        if strangers:
+        unknown = set(values) - there
+        if unknown:
             raise ConfigError(
-                f"split.only: no recording has {column} = {_listed(strangers)} "
+                f"split.only: no recording has {column} = {_listed(unknown)} "
                 f"(there are: {_listed(there)})"
             )
         recordings = [r for r in recordings if r.columns.get(column) in values]
@@ -64,19 +64,19 @@ def select_recordings(dataset: Dataset, config: SplitConfig) -> Dataset:
 
 
 def split_recordings(dataset: Dataset, config: SplitConfig, seed: int) -> Split:
-    """Split by recording, as files.csv says or else at random.
+    """Split recordings by a column of files.csv, or at random without one.
 
     Raises
     ------
     ConfigError
-        The configuration names a column or value that files.csv has not, or a
-        split would be empty.
+        files.csv does not have a configured column or value, or a split has no
+        labelled segment.
     """
     recordings = list(dataset.recordings)
     column = config.column or ("split" if _has_column(recordings, "split") else None)
     rng = np.random.default_rng(seed)
     if column is None:
-        parts = _enough_parts(recordings, config.min_recordings)
+        parts = _cut_into(recordings, config.min_recordings)
         rest, test = _take_share(parts, config.test_fraction, rng)
         train, valid = _take_share(rest, config.valid_fraction, rng)
         rule = "by recording, at random"
@@ -86,10 +86,10 @@ def split_recordings(dataset: Dataset, config: SplitConfig, seed: int) -> Split:
     if not _has_column(recordings, column):
         raise ConfigError(f"split.column: files.csv has no column '{column}'")
     values = {r.columns.get(column, "") for r in recordings}
-    strangers = {*config.test, *config.valid} - values
-    if strangers:
+    unknown = {*config.test, *config.valid} - values
+    if unknown:
         raise ConfigError(
-            f"split: no recording has {column} = {_listed(strangers)} "
+            f"split: no recording has {column} = {_listed(unknown)} "
             f"(there are: {_listed(values)})"
         )
     for_test = config.test or (["test"] if "test" in values else ["valid"])
@@ -107,10 +107,19 @@ def split_recordings(dataset: Dataset, config: SplitConfig, seed: int) -> Split:
 
 def choose_units(
     train: Iterable[AnnotatedRecording],
-    everything: Iterable[AnnotatedRecording],
+    recordings: Iterable[AnnotatedRecording],
     config: UnitsConfig,
 ) -> tuple[Units, list[str]]:
-    """Decide on the classifier's outputs.
+    """Choose the classifier's outputs by the number of training examples.
+
+    Parameters
+    ----------
+    train : iterable of AnnotatedRecording
+        Recordings in which examples are counted.
+    recordings : iterable of AnnotatedRecording
+        All recordings of the dataset, whose labels are listed.
+    config : UnitsConfig
+        Smallest number of examples and treatment of rare labels.
 
     Returns
     -------
@@ -121,10 +130,10 @@ def choose_units(
     Raises
     ------
     ConfigError
-        No unit has enough examples.
+        No label has enough examples.
     """
     counts = Counter(a.unit for r in train for a in r.own_annotations)
-    labels = sorted({a.unit for r in everything for a in r.annotations})
+    labels = sorted({a.unit for r in recordings for a in r.annotations})
     rare = [
         label
         for label in labels
@@ -140,15 +149,15 @@ def choose_units(
     if config.rare == "merge" and any(counts[label] for label in rare):
         names.append(OTHER)
         index |= {label: len(names) - 1 for label in rare}
-        fate = f"counts as '{OTHER}'"
+        consequence = f"counts as '{OTHER}'"
     else:
         index |= dict.fromkeys(rare, -1)
-        fate = "is left out of training and measures"
+        consequence = "is left out of training and measures"
     for label in rare:
         n = counts[label]
         warnings.append(
             f"label '{label}' has {n} example{'' if n == 1 else 's'} in the training "
-            f"split (units.min_examples: {config.min_examples}) and {fate}"
+            f"split (units.min_examples: {config.min_examples}) and {consequence}"
         )
     if len(names) < 2:
         raise ConfigError(
@@ -166,13 +175,13 @@ def _has_column(recordings: Iterable[AnnotatedRecording], column: str) -> bool:
     return any(recording.columns.get(column) for recording in recordings)
 
 
-def _enough_parts(
+def _cut_into(
     recordings: Sequence[AnnotatedRecording], wanted: int
 ) -> list[AnnotatedRecording]:
-    """Recordings, cut in silences where there are too few to split.
+    """Cut recordings in silences until there are `wanted` parts.
 
-    The longest recording is halved at the silence nearest to its middle, again
-    and again, so that parts are about as long as each other.
+    The longest part is halved at the silence nearest to its middle, repeatedly, so
+    that the parts have similar lengths. Returns fewer parts if silences run out.
     """
     parts = list(recordings)
     while len(parts) < wanted:
@@ -189,7 +198,7 @@ def _enough_parts(
 
 
 def _halved(part: AnnotatedRecording) -> list[AnnotatedRecording]:
-    """Two parts, or nothing where there is no silence to cut in."""
+    """Cut a part at the silence nearest to its middle; empty if there is none."""
     own = part.own_annotations
     cuts = [
         (before.offset_s + after.onset_s) / 2
@@ -203,8 +212,8 @@ def _halved(part: AnnotatedRecording) -> list[AnnotatedRecording]:
     return [replace(part, stop_s=cut_s), replace(part, start_s=cut_s)]
 
 
-def _shortened(recordings: Sequence[AnnotatedRecording]) -> list[AnnotatedRecording]:
-    """The same stretches in parts that are not too long, cut in silences."""
+def _limit_length(recordings: Sequence[AnnotatedRecording]) -> list[AnnotatedRecording]:
+    """Cut recordings longer than `_LONGEST_S` in silences."""
     parts: list[AnnotatedRecording] = []
     for whole in recordings:
         n = math.ceil(whole.part_duration_s / _LONGEST_S)
@@ -219,7 +228,10 @@ def _shortened(recordings: Sequence[AnnotatedRecording]) -> list[AnnotatedRecord
 
 
 def _cut_near(at_s: float, whole: AnnotatedRecording) -> float:
-    """A moment of silence near `at_s`, away from sounds; infinity if there is none."""
+    """Return a time in silence near `at_s`; infinity if there is none.
+
+    It is `_MARGIN_S` away from the annotations if the silence is long enough.
+    """
     stop_s = whole.start_s + whole.part_duration_s
     offsets = [whole.start_s, *(a.offset_s for a in whole.annotations)]
     onsets = [*(a.onset_s for a in whole.annotations), stop_s]
@@ -227,16 +239,21 @@ def _cut_near(at_s: float, whole: AnnotatedRecording) -> float:
     for lo_s, hi_s in zip(offsets, onsets, strict=True):
         lo_s, hi_s = max(lo_s, whole.start_s), min(hi_s, stop_s)
         margin_s = min(_MARGIN_S, (hi_s - lo_s) / 2)
-        moment_s = min(max(at_s, lo_s + margin_s), hi_s - margin_s)
-        if lo_s < moment_s < hi_s and abs(moment_s - at_s) < abs(nearest_s - at_s):
-            nearest_s = moment_s
+        cut_s = min(max(at_s, lo_s + margin_s), hi_s - margin_s)
+        if lo_s < cut_s < hi_s and abs(cut_s - at_s) < abs(nearest_s - at_s):
+            nearest_s = cut_s
     return nearest_s
 
 
 def _take_share(
     recordings: Sequence[AnnotatedRecording], share: float, rng: np.random.Generator
 ) -> tuple[list[AnnotatedRecording], list[AnnotatedRecording]]:
-    """Split off recordings until they make `share` of the time; at least one."""
+    """Draw at least one recording, for `share` of the total time.
+
+    Returns
+    -------
+    rest, drawn : list of AnnotatedRecording
+    """
     wanted_s = share * sum(r.part_duration_s for r in recordings)
     order = [recordings[i] for i in rng.permutation(len(recordings))]
     taken: list[AnnotatedRecording] = []
@@ -253,7 +270,8 @@ def _checked(
     test: list[AnnotatedRecording],
     rule: str,
 ) -> Split:
-    split = Split(_shortened(train), _shortened(valid), _shortened(test), rule)
+    """Make a split; raises ConfigError if a part has no labelled segment."""
+    split = Split(_limit_length(train), _limit_length(valid), _limit_length(test), rule)
     for name in ("train", "valid", "test"):
         part: list[AnnotatedRecording] = getattr(split, name)
         if not any(recording.own_annotations for recording in part):
@@ -265,5 +283,5 @@ def _checked(
 
 
 def total_duration_s(recordings: Iterable[AnnotatedRecording]) -> float:
-    """Duration of some recordings."""
+    """Return the summed duration of recordings, in seconds."""
     return math.fsum(recording.part_duration_s for recording in recordings)

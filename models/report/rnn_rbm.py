@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
+from neurovocal.models.data.annotations import Annotation
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.report.classifier import extra_parts
 from neurovocal.models.report.draw import FrameAxes
 from neurovocal.models.report.listening import (

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Label
-from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
+from neurovocal.models.data.annotations import Annotation
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.evaluation.labelling import Judged
 from neurovocal.models.toolkit.measures import IGNORED
 

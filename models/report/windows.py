@@ -8,7 +8,8 @@ import numpy as np
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end, frames_of
-from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
+from neurovocal.models.data.annotations import Annotation
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
 from neurovocal.models.report.tally import Compared
 

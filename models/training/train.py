@@ -64,7 +64,7 @@ def train_bundle(
     ------
     ConfigError
         The arguments, the recipe or the data are wrong.
-    Interrupted
+    TrainingInterrupted
         `stop` was raised; the same call goes on where this one ended.
     BundleError
         What was trained cannot be exported faithfully.

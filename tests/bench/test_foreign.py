@@ -20,7 +20,8 @@ from foreign_sounds import (
 
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
+from neurovocal.models.data.annotations import Annotation
+from neurovocal.models.data.datasets import AnnotatedRecording
 
 RATE = 32000
 

@@ -13,7 +13,8 @@ from neurovocal.models.classifier.detector_search import (
     fit_detector,
     select_evenly,
 )
-from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
+from neurovocal.models.data.annotations import Annotation
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import LabelledFrames, frame_targets
 from neurovocal.models.data.split import Units
 from neurovocal.models.toolkit.loop import TrainingInterrupted

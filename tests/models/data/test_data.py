@@ -10,12 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.datasets import (
-    AnnotatedRecording,
-    Annotation,
-    Dataset,
-    read_dataset,
-)
+from neurovocal.models.data.annotations import Annotation
+from neurovocal.models.data.datasets import AnnotatedRecording, Dataset, read_dataset
 from neurovocal.models.data.frames import (
     common_rate,
     fit_scaling,

@@ -14,12 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from repository import ROOT
 
-from neurovocal.models.data.datasets import (
-    AnnotatedRecording,
-    Annotation,
-    Dataset,
-    read_dataset,
-)
+from neurovocal.models.data.annotations import Annotation
+from neurovocal.models.data.datasets import AnnotatedRecording, Dataset, read_dataset
 from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
 from neurovocal.models.data.split import split_recordings
 from neurovocal.models.rnn_rbm.training import trim_songs

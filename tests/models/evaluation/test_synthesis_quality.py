@@ -11,7 +11,8 @@ from processes.cli_process import RECORDING, ROOT, neurovocal
 
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.datasets import AnnotatedRecording, Annotation
+from neurovocal.models.data.annotations import Annotation
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.evaluation.labelling import Labeller
 from neurovocal.models.evaluation.synthesis.quality import parts_of
 from neurovocal.models.evaluation.synthesis.songs import draw_songs, unit_sequences
