@@ -1,57 +1,59 @@
-"""What live sources share: how the ring that a device fills is read, item by item."""
+"""What live sources share: a device writes to a ring, `read` takes items from it."""
 
 from collections import deque
 
 from neurovocal.engine.audio.capture_clock import CaptureClock
 from neurovocal.engine.audio.channels import Channels, finite_items
-from neurovocal.engine.audio.ring import AudioRing
+from neurovocal.engine.audio.ring import AudioRing, RingCounts
 from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.errors import Disconnected
+from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.stages import SourceItem
-from neurovocal.engine.contracts.types import Anchor, Block, Gap
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
 
 
 class StaleAudioFilter:
-    """Leaves out what had gathered somewhere before a device was listened to.
+    """Filter that drops the blocks which were buffered before capture began.
 
-    A sound server on a busy machine begins with what it has kept for who knows how
-    long, all at once, and goes on after a hole of which it says nothing: those samples
-    would be dated wrong by that hole. Fresh ones come at the pace of sound, so that
-    listening begins with the first block that has kept the one before it at a distance.
+    A sound server on a busy machine starts with old samples, all at once, and goes on
+    after a hole that it does not report: those samples would be dated wrong by that
+    hole. Fresh samples come at the pace of the sample rate, so that the stream starts
+    with the first block that came as long after the previous one as a block lasts.
 
     Parameters
     ----------
     sample_rate : int
-        Hz.
+        Rate of the samples in Hz.
     """
 
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
         self._before_ns: int | None = None
-        self._left_out = 0
-        self._over = False
+        self._dropped = 0
+        self._is_over = False
 
-    def leaves_out(self, n_samples: int, arrived_ns: int) -> bool:
-        """Whether a block is of before the start, or may be."""
-        if self._over:
+    def drops(self, n_samples: int, arrived_ns: int) -> bool:
+        """Return True while blocks are, or may be, from before the start."""
+        if self._is_over:
             return False
         before_ns, self._before_ns = self._before_ns, arrived_ns
         if before_ns is not None:
             pause = (arrived_ns - before_ns) * self._rate // NS
-            # One that never pauses is not live: there is nothing to tell apart.
-            self._over = 2 * pause >= n_samples or self._left_out >= self._rate
-        self._left_out += n_samples
-        return not self._over
+            # A device that never pauses is not live: after a second it is believed.
+            self._is_over = 2 * pause >= n_samples or self._dropped >= self._rate
+        self._dropped += n_samples
+        return not self._is_over
 
 
 class LiveAnchors:
-    """Says about once a second which sample was heard when.
+    """Anchors of a live stream: one about once per second and one after each gap.
 
     Parameters
     ----------
     clock : Clock
-        For the time of day.
+        Source of the time of day.
     capture : CaptureClock
-        Follows the device's clock on the monotonic one.
+        Maps samples to the monotonic clock.
     """
 
     def __init__(self, clock: Clock, capture: CaptureClock) -> None:
@@ -60,10 +62,10 @@ class LiveAnchors:
         self._next = 0
 
     def before(self, item: Block | Gap) -> Anchor | None:
-        """Anchor that belongs before `item`, if one is due.
+        """Return the anchor that belongs before `item`, or None if none is due.
 
-        The first block has one, and the block after each gap: a gap is where a
-        count of samples and the time of day may have parted.
+        One is due before the first block and before the block after each gap: across
+        a gap the count of samples and the time of day may have parted.
         """
         if isinstance(item, Gap):
             self._next = item.stop
@@ -71,65 +73,119 @@ class LiveAnchors:
         if item.start < self._next or self._capture.anchor is None:
             return None
         self._next = item.start + self._capture.sample_rate
-        # Taken together, so that a step of the system's clock is followed.
+        # Both clocks are read together, so that a step of the system's clock is seen.
         utc_minus_monotonic = self._clock.utc_ns() - self._clock.monotonic_ns()
-        heard_ns = self._capture.expected_ns(item.start)
-        return Anchor(item.start, heard_ns + utc_minus_monotonic)
+        captured_ns = self._capture.expected_ns(item.start)
+        return Anchor(item.start, captured_ns + utc_minus_monotonic)
 
 
 class LiveInput:
-    """The reader's end of a live source, from one `open` to the next.
+    """Ring and capture clock of a live source, from one `open` to the next.
 
-    The device's thread writes to `ring` and `capture`. Here the channels are chosen,
-    gaps take the place of samples that are no numbers, and anchors are put in.
+    The device's thread writes to `ring`, updates `capture` and `last_arrival_ns`.
+    `read` selects the channels, replaces samples that are not finite by gaps and
+    inserts anchors.
 
     Parameters
     ----------
-    ring : AudioRing
-        Of all channels that the device has.
-    capture : CaptureClock
-        Follows the device's clock on the monotonic one.
-    channels : Channels
-        Those that were asked for.
     clock : Clock
-        For the time of day.
+        Source of the time of day and of the monotonic time.
+    channels : Channels
+        Channels to select.
+    sample_rate : int
+        Rate of the samples in Hz.
+    device_channels : int
+        Columns of the ring: channels that the device delivers.
+    buffer_s : float
+        Seconds of audio that the ring holds.
+    max_slip_ms : float, optional
+        See `CaptureClock`.
     longest : int
         Most samples of one block.
+
+    Attributes
+    ----------
+    last_arrival_ns : int
+        Monotonic time at which samples last arrived, at first that of the opening.
     """
 
     def __init__(
         self,
-        ring: AudioRing,
-        capture: CaptureClock,
-        channels: Channels,
         clock: Clock,
+        channels: Channels,
+        *,
+        sample_rate: int,
+        device_channels: int,
+        buffer_s: float,
+        max_slip_ms: float | None,
         longest: int,
     ) -> None:
-        self.ring = ring
-        self.capture = capture
+        self.ring = AudioRing(round(buffer_s * sample_rate), device_channels)
+        self.capture = CaptureClock(sample_rate, max_slip_ms)
+        self.last_arrival_ns = clock.monotonic_ns()
         self._channels = channels
-        self._anchors = LiveAnchors(clock, capture)
+        self._anchors = LiveAnchors(clock, self.capture)
         self._longest = longest
-        self._waiting: deque[SourceItem] = deque()
+        self._pending: deque[SourceItem] = deque()
 
     def read(self, timeout: float) -> SourceItem | None:
-        """Return what was heard since the last call, or None after `timeout` s.
+        """Return the next item, or None if none came within `timeout` seconds.
 
         Raises
         ------
         EndOfStream
             The ring is closed and empty.
         """
-        if not self._waiting:
+        if not self._pending:
             item = self.ring.read(self._longest, timeout)
             if item is None:
                 return None
             anchor = self._anchors.before(item)
             if anchor is not None:
-                self._waiting.append(anchor)
+                self._pending.append(anchor)
             if isinstance(item, Block):
-                chosen = self._channels.pick(item.samples)
-                self._waiting += finite_items(item.start, chosen, item.arrived_ns)
+                selected = self._channels.pick(item.samples)
+                self._pending += finite_items(item.start, selected, item.arrived_ns)
             else:
-                self._waiting.append(item)
-        return self._waiting.popleft()
+                self._pending.append(item)
+        return self._pending.popleft()
+
+
+class LiveSource:
+    """Base of live sources: holds the `LiveInput` and answers for it.
+
+    Parameters
+    ----------
+    context : BuildContext
+        Gives the clock and the name of the stream.
+    channels : Channels
+        Channels to select.
+    """
+
+    def __init__(self, context: BuildContext, channels: Channels) -> None:
+        self._clock = context.clock
+        self._stream_name = context.stream
+        self._channels = channels
+        self._input: LiveInput | None = None
+
+    @property
+    def counts(self) -> RingCounts | None:
+        """Samples by what became of them since `open`; None before live input."""
+        return None if self._input is None else self._input.ring.counts
+
+    def captured_ns(self, sample: int) -> int | None:
+        """Return the monotonic time at which a sample was captured, if known."""
+        return None if self._input is None else self._input.capture.captured_ns(sample)
+
+    def _stream_info(self, sample_rate: int) -> StreamInfo:
+        return StreamInfo(self._stream_name, sample_rate, self._channels.count)
+
+    def _check_stall(self, name: str, timeout_s: float, hint: str = "") -> None:
+        """Raise Disconnected if no sample has arrived for `timeout_s` seconds."""
+        if self._input is None:
+            return
+        silent_s = (self._clock.monotonic_ns() - self._input.last_arrival_ns) / NS
+        if silent_s > timeout_s:
+            raise Disconnected(
+                f"{name} has delivered nothing for {silent_s:.1f} s{hint}"
+            )

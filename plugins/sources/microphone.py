@@ -1,14 +1,12 @@
-"""A sound card as a source, by way of PortAudio."""
+"""Source that captures from a sound card with PortAudio."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field
 
-from neurovocal.engine.audio.capture_clock import CaptureClock
 from neurovocal.engine.audio.channels import Channels, channels_problem
-from neurovocal.engine.audio.live_input import LiveInput, StaleAudioFilter
-from neurovocal.engine.audio.ring import AudioRing, RingCounts
+from neurovocal.engine.audio.live_input import LiveInput, LiveSource, StaleAudioFilter
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import (
     DeviceError,
@@ -27,7 +25,7 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.plugins.devices.choice import find_again, find_device
 from neurovocal.plugins.devices.portaudio import close_input, input_devices, open_input
 
-_PLAUSIBLE_S = 10.0
+_PLAUSIBLE_AGE_S = 10.0  # of a block, as the device reports it
 
 
 class MicrophoneOptions(Options):
@@ -57,126 +55,114 @@ class MicrophoneOptions(Options):
     declared missing; null: never."""
 
 
-class MicrophoneSource:
-    """Listens to an input device.
+class MicrophoneSource(LiveSource):
+    """Source that captures from an input device.
 
-    PortAudio's callback copies into a ring and returns; `read` takes from there.
+    PortAudio's callback copies into a ring and returns; `read` takes items from it.
 
     Attributes
     ----------
     overflows : int
-        How often the device said that samples were lost.
+        Number of times the device reported lost samples.
     """
 
     live = True
 
     def __init__(self, options: MicrophoneOptions, context: BuildContext) -> None:
+        super().__init__(context, Channels(options.channels, options.mix))
         self._options = options
-        self._context = context
-        self._clock = context.clock
-        self._channels = Channels(options.channels, options.mix)
         self._sample_rate = options.sample_rate
         self._name = "" if options.device is None else str(options.device)
         self._device: dict[str, Any] | None = None
         self._stream: Any = None
-        self._intake: LiveInput | None = None
         self._closing = False
         self.overflows = 0
 
     @property
     def info(self) -> StreamInfo:
-        """The stream; its rate may be known only once the device is open."""
+        """The stream; its rate may be known only after `open`."""
         if self._sample_rate is None:
             raise RuntimeError("the device's own sample rate is known once it is open")
-        return StreamInfo(self._context.stream, self._sample_rate, self._channels.count)
-
-    @property
-    def counts(self) -> RingCounts | None:
-        """Where every sample went; None before the first `open`."""
-        return None if self._intake is None else self._intake.ring.counts
-
-    def captured_ns(self, sample: int) -> int | None:
-        """Monotonic time at which a sample was captured; None before the first."""
-        return (
-            None if self._intake is None else self._intake.capture.captured_ns(sample)
-        )
+        return self._stream_info(self._sample_rate)
 
     def open(self) -> None:
-        """Find the device, open it and start to listen.
+        """Find the device, open it and start capturing.
 
         Raises
         ------
         DeviceError
-            PortAudio or the device is missing, busy, or cannot do what is asked.
+            PortAudio or the device is missing, the device is busy or does not
+            support the options.
         """
         self.close()
         options = self._options
-        # Once it is known it is looked for by name: numbers, and what the system
-        # calls its default, change when a device goes and comes.
+        # A device that was opened before is found by its name: its number and the
+        # system's default change when devices are unplugged.
         known = self._device
         device = find_device(options.device) if known is None else find_again(known)
         self._device, self._name = device, device["name"]
-        # One that comes back with another rate of its own is asked for that of before,
-        # so that the stream goes on; what it cannot do begins a new stream.
-        own, before = device["sample_rate"], self._sample_rate
-        rate = options.sample_rate or before or own
+        # A device that returns with another default rate is opened at the previous one,
+        # so that the stream continues; if it cannot, a new stream begins.
+        default_rate = device["sample_rate"]
+        rate = options.sample_rate or self._sample_rate or default_rate
         try:
             self._start(device, rate)
         except DeviceError:
-            if options.sample_rate or rate == own:
+            if options.sample_rate or rate == default_rate:
                 raise
-            self._start(device, own)
+            self._start(device, default_rate)
 
     def _start(self, device: dict[str, Any], rate: int) -> None:
-        """Listen at a rate, with a ring and a capture clock of its own."""
+        """Start capturing at a rate in Hz, with a new ring and capture clock."""
         options = self._options
-        columns = max(options.channels)
-        ring = AudioRing(round(options.buffer_s * rate), columns)
-        self._intake = LiveInput(
-            ring,
-            CaptureClock(rate, options.max_slip_ms),
-            self._channels,
+        device_channels = max(options.channels)
+        self._input = LiveInput(
             self._clock,
+            self._channels,
+            sample_rate=rate,
+            device_channels=device_channels,
+            buffer_s=options.buffer_s,
+            max_slip_ms=options.max_slip_ms,
             longest=max(options.block_length or 0, rate // 10),
         )
-        self._buffer_s = device[f"latency_{options.latency}_ms"] / 1000
-        self._fresh_start = StaleAudioFilter(rate)
-        self._heard_ns = self._clock.monotonic_ns()
+        self._device_buffer_s = device[f"latency_{options.latency}_ms"] / 1000
+        self._stale_audio = StaleAudioFilter(rate)
         self._closing = False
-        known, self._sample_rate = self._sample_rate, rate  # the callback needs it
+        # The callback, which may run before `open_input` returns, needs the rate.
+        previous_rate, self._sample_rate = self._sample_rate, rate
         try:
             self._stream = open_input(
                 device,
                 rate,
-                columns,
+                device_channels,
                 blocksize=options.block_length or 0,
                 latency=options.latency,
-                callback=self._hear,
-                finished_callback=ring.close,
+                callback=self._on_block,
+                finished_callback=self._input.ring.close,
             )
         except DeviceError:
-            self._sample_rate = known
+            self._sample_rate = previous_rate
             raise
 
-    def _hear(self, samples: Any, n_samples: int, time: Any, status: Any) -> None:
-        """PortAudio's callback: copy, count, return."""
-        intake, rate = self._intake, self._sample_rate
-        assert intake is not None
+    def _on_block(self, samples: Any, n_samples: int, time: Any, status: Any) -> None:
+        """Copy a block into the ring: PortAudio's callback."""
+        live, rate = self._input, self._sample_rate
+        assert live is not None
         assert rate is not None
-        ring, capture = intake.ring, intake.capture
-        now = self._heard_ns = self._clock.monotonic_ns()
-        if self._fresh_start.leaves_out(n_samples, now):
+        ring, capture = live.ring, live.capture
+        now = live.last_arrival_ns = self._clock.monotonic_ns()
+        if self._stale_audio.drops(n_samples, now):
             return
-        # Both times are PortAudio's, so that it matters neither which clock they
-        # are of nor whether that clock is being set. Some hosts leave them 0;
-        # sound servers may report a backlog of their own, which then fades: no
-        # sample is older than the device's buffer and the block itself.
-        heard_at_s, length_s = time.inputBufferAdcTime, n_samples / rate
-        age_s = time.currentTime - heard_at_s
-        if heard_at_s <= 0.0 or not 0.0 <= age_s < _PLAUSIBLE_S:
+        # Both times are PortAudio's: only their difference counts, whatever their
+        # clock. Some hosts leave them 0; sound servers may report a backlog of their
+        # own, which then fades: no sample is older than the device's buffer and the
+        # block itself.
+        captured_s, length_s = time.inputBufferAdcTime, n_samples / rate
+        age_s = time.currentTime - captured_s
+        if captured_s <= 0.0 or not 0.0 <= age_s < _PLAUSIBLE_AGE_S:
             age_s = length_s
-        age_s = min(age_s, self._buffer_s + 2 * length_s)
-        # Hosts flag the first block when the device ran before we listened.
+        age_s = min(age_s, self._device_buffer_s + 2 * length_s)
+        # Hosts set the flag on the first block if the device ran before the capture.
         broken = bool(status.input_overflow) and capture.anchor is not None
         missing = capture.update(n_samples, now - round(age_s * NS), broken)
         if broken:
@@ -187,45 +173,36 @@ class MicrophoneSource:
         ring.write(samples, now)
 
     def read(self, timeout: float) -> SourceItem | None:
-        """Return what was heard since the last call, or None after `timeout`.
+        """Return the next item, or None if none came within `timeout` seconds.
 
         Raises
         ------
         Disconnected
-            The device stopped or delivers nothing any more.
+            The device stopped or no longer delivers samples.
         """
-        if self._intake is None:
+        if self._input is None:
             raise EndOfStream
         try:
-            item = self._intake.read(timeout)
+            item = self._input.read(timeout)
         except EndOfStream:
             if self._closing:
                 raise
             raise Disconnected(
                 f"device '{self._name}' stopped: is it still connected?"
             ) from None
-        if item is None:
-            self._check_stall()
+        if item is None and not self._closing:
+            name, timeout_s = f"device '{self._name}'", self._options.stall_timeout_s
+            self._check_stall(name, timeout_s, ": is it still connected?")
         return item
 
-    def _check_stall(self) -> None:
-        if self._closing:
-            return
-        silent_s = (self._clock.monotonic_ns() - self._heard_ns) / NS
-        if silent_s > self._options.stall_timeout_s:
-            raise Disconnected(
-                f"device '{self._name}' has delivered nothing for {silent_s:.1f} s: "
-                "is it still connected?"
-            )
-
     def close(self) -> None:
-        """Stop listening; what was heard until now can still be read."""
+        """Stop capturing; samples that have arrived can still be read."""
         self._closing = True
         if self._stream is not None:
             stream, self._stream = self._stream, None
             close_input(stream)
-        if self._intake is not None:
-            self._intake.ring.close()
+        if self._input is not None:
+            self._input.ring.close()
 
 
 def _build(options: MicrophoneOptions, context: BuildContext) -> MicrophoneSource:

@@ -1,4 +1,4 @@
-"""A recording played as a sound card would deliver it: in time, or lost."""
+"""Source that plays a recording at its sample rate, as a sound card delivers it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +7,8 @@ from threading import Thread
 
 from pydantic import Field
 
-from neurovocal.engine.audio.capture_clock import CaptureClock
 from neurovocal.engine.audio.channels import Channels, channels_problem
-from neurovocal.engine.audio.live_input import LiveInput
-from neurovocal.engine.audio.ring import AudioRing, RingCounts
+from neurovocal.engine.audio.live_input import LiveInput, LiveSource
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
 from neurovocal.engine.contracts.options import Options
@@ -25,26 +23,135 @@ from neurovocal.plugins.sources.audio_files.file import (
     inspect,
 )
 
-_STOP_LOOK_S = 0.1
+_STOP_POLL_S = 0.1
 _JOIN_S = 5.0
 
 
-class Tape:
-    """The recording's samples one after the other, `repeat` times over.
+class PlaybackOptions(Options):
+    """Options of the ``playback`` source."""
+
+    path: str = Field(min_length=1)
+    """The recording."""
+    channels: list[int] = [1]
+    """Channels to use, counted from 1. Each is labelled by itself unless `mix`
+    is set."""
+    mix: bool = False
+    """Average the channels that were asked for to one."""
+    start_s: float = Field(default=0.0, ge=0)
+    """Where in the recording it begins."""
+    repeat: int = Field(default=1, ge=0)
+    """How often the recording is played, without a pause; 0 is without end."""
+    block_length: int | None = Field(default=None, ge=16)
+    """Samples that are delivered at once; by default those of 10 ms."""
+    buffer_s: float = Field(default=5.0, ge=0.1, le=600)
+    """Seconds of audio that can wait while the machine is busy."""
+
+
+class PlaybackSource(LiveSource):
+    """Source that plays a recording into the ring that a microphone fills.
+
+    Samples that are not read within `buffer_s` are overwritten and become a gap. The
+    recording starts when the source is first opened and goes on while it is closed:
+    opened again, the source continues at the present position and ends when the
+    recording would have ended.
+
+    Attributes
+    ----------
+    latest_ms : float
+        Largest lateness of the player's thread in milliseconds: that of the machine,
+        not that of the lane.
+    """
+
+    live = True
+
+    def __init__(self, options: PlaybackOptions, context: BuildContext) -> None:
+        super().__init__(context, Channels(options.channels, options.mix))
+        self._options = options
+        self._context = context
+        self._info: StreamInfo | None = None
+        self._began_ns: int | None = None
+        self._player: PlayerThread | None = None
+
+    @property
+    def info(self) -> StreamInfo:
+        """The stream; known once the recording is open."""
+        if self._info is None:
+            raise RuntimeError("a playback knows its stream once it is open")
+        return self._info
+
+    @property
+    def latest_ms(self) -> float:
+        """See the class."""
+        return 0.0 if self._player is None else self._player.latest_ms
+
+    def open(self) -> None:
+        """Read the recording's header and play from its present position.
+
+        Raises
+        ------
+        AudioFileError
+            The recording is missing, cannot be read, or does not have the channels
+            asked for.
+        """
+        self.close()
+        options, clock = self._options, self._clock
+        header = inspect(_one(options.path, self._context))
+        _check_fit(options, header)
+        rate = header.sample_rate
+        self._info = self._stream_info(rate)
+        now = clock.monotonic_ns()
+        if self._began_ns is None:
+            self._began_ns = now
+        self._input = LiveInput(
+            clock,
+            self._channels,
+            sample_rate=rate,
+            device_channels=header.channels,
+            buffer_s=options.buffer_s,
+            max_slip_ms=None,
+            longest=max(options.block_length or 0, rate // 10),
+        )
+        loop = RecordingLoop(header, round(options.start_s * rate), options.repeat)
+        loop.skip(-(-(now - self._began_ns) * rate // NS))
+        block_length = options.block_length or max(16, rate // 100)
+        self._player = PlayerThread(
+            loop, self._input, clock, self._began_ns, block_length
+        )
+        self._player.start()
+
+    def read(self, timeout: float) -> SourceItem | None:
+        """Return the next item, or None if none came within `timeout` seconds."""
+        if self._input is None or self._player is None:
+            raise EndOfStream
+        try:
+            return self._input.read(timeout)
+        except EndOfStream:
+            if self._player.error is not None:
+                raise self._player.error from None
+            raise
+
+    def close(self) -> None:
+        """Stop writing to the ring; the position in the recording goes on."""
+        if self._player is not None:
+            self._player.stop()
+
+
+class RecordingLoop:
+    """Samples of a recording that is played `repeat` times without a pause.
 
     Parameters
     ----------
     header : Header
-        From `inspect`.
+        Header of the recording, from `inspect`.
     start : int
         First sample that is played.
     repeat : int
-        How often it is played; 0: without end.
+        Number of times it is played; 0: without end.
 
     Attributes
     ----------
     position : int
-        Samples played since the very beginning, those that nobody heard included.
+        Samples played or skipped since the start.
     """
 
     def __init__(self, header: Header, start: int, repeat: int) -> None:
@@ -54,7 +161,7 @@ class Tape:
         self.position = 0
 
     def skip(self, n_samples: int) -> None:
-        """Let samples pass that nobody hears."""
+        """Move the position forward without reading."""
         self.position += n_samples
         self._start += n_samples
         length = self._header.n_samples
@@ -82,46 +189,44 @@ class Tape:
                 self._passes_left -= 1
 
 
-class TapePlayer(Thread):
-    """Writes each block when its last sample has been played: the sound card.
+class PlayerThread(Thread):
+    """Thread that writes each block to the ring once its last sample is due.
 
-    A thread that the machine kept waiting writes what is due at once, as the buffer
-    of a device does.
+    If the machine kept the thread waiting, it writes all blocks that are due at once,
+    as the buffer of a device does.
 
     Parameters
     ----------
-    tape : Tape
-        What is played.
-    ring : AudioRing
-        Closed when it has ended.
-    capture : CaptureClock
-        Learns when each block was played, which is known exactly.
+    loop : RecordingLoop
+        Samples to play.
+    live : LiveInput
+        Its ring is written, and closed at the end; its clock gets the exact time of
+        each block.
     clock : Clock
-        Time.
+        Source of the monotonic time.
     began_ns : int
-        Monotonic time at which the tape's position 0 was played.
+        Monotonic time of the loop's position 0.
     block_length : int
         Samples per block.
 
     Attributes
     ----------
     error : AudioFileError or None
-        Why it ended before the tape did.
+        Why playing ended before the end of the recording.
     latest_ms : float
-        How late a block was ever written.
+        Largest lateness of a block in milliseconds.
     """
 
     def __init__(
         self,
-        tape: Tape,
-        ring: AudioRing,
-        capture: CaptureClock,
+        loop: RecordingLoop,
+        live: LiveInput,
         clock: Clock,
         began_ns: int,
         block_length: int,
     ) -> None:
         super().__init__(name="nv-playback", daemon=True)
-        self._tape, self._ring, self._capture = tape, ring, capture
+        self._loop, self._live = loop, live
         self._clock, self._began_ns = clock, began_ns
         self._block_length = block_length
         self._stopping = Flag()
@@ -129,155 +234,37 @@ class TapePlayer(Thread):
         self.latest_ms = 0.0
 
     def stop(self) -> None:
-        """End the thread; what it wrote can still be read."""
+        """End the thread; samples in the ring can still be read."""
         self._stopping.set()
         if self.ident is not None:
             self.join(_JOIN_S)
 
     def run(self) -> None:
-        """Play until the tape's end, or `stop`."""
+        """Play until the end of the recording or `stop`."""
         try:
             self._play()
         except AudioFileError as error:
             self.error = error
         finally:
-            self._ring.close()
+            self._live.ring.close()
 
     def _play(self) -> None:
-        rate, clock = self._capture.sample_rate, self._clock
-        position = self._tape.position
-        for samples in self._tape.read(self._block_length):
+        capture, clock = self._live.capture, self._clock
+        rate = capture.sample_rate
+        position = self._loop.position
+        for samples in self._loop.read(self._block_length):
             begin_ns = self._began_ns + position * NS // rate
             position += len(samples)
             due_ns = self._began_ns + position * NS // rate
-            while not clock.wait_until(due_ns, _STOP_LOOK_S):
+            while not clock.wait_until(due_ns, _STOP_POLL_S):
                 if self._stopping.is_set():
                     return
             if self._stopping.is_set():
                 return
             now = clock.monotonic_ns()
             self.latest_ms = max(self.latest_ms, (now - due_ns) / 1e6)
-            self._capture.update(len(samples), begin_ns)
-            self._ring.write(samples, now)
-
-
-class PlaybackOptions(Options):
-    """Options of the ``playback`` source."""
-
-    path: str = Field(min_length=1)
-    """The recording."""
-    channels: list[int] = [1]
-    """Channels to use, counted from 1. Each is labelled by itself unless `mix`
-    is set."""
-    mix: bool = False
-    """Average the channels that were asked for to one."""
-    start_s: float = Field(default=0.0, ge=0)
-    """Where in the recording it begins."""
-    repeat: int = Field(default=1, ge=0)
-    """How often the recording is played, without a pause; 0 is without end."""
-    block_length: int | None = Field(default=None, ge=16)
-    """Samples that are delivered at once; by default those of 10 ms."""
-    buffer_s: float = Field(default=5.0, ge=0.1, le=600)
-    """Seconds of audio that can wait while the machine is busy."""
-
-
-class PlaybackSource:
-    """Plays a recording into the ring that a microphone fills.
-
-    Time passes by itself: what is not read within `buffer_s` is overwritten, and a
-    gap says so. The recording begins when the source is first opened and goes on
-    also while it is closed, as an animal does: opened again it plays what is sung
-    then, and ends when the recording would have ended.
-
-    Attributes
-    ----------
-    latest_ms : float
-        How late its own thread ever was: the machine's lateness, not the lane's.
-    """
-
-    live = True
-
-    def __init__(self, options: PlaybackOptions, context: BuildContext) -> None:
-        self._options = options
-        self._context = context
-        self._channels = Channels(options.channels, options.mix)
-        self._info: StreamInfo | None = None
-        self._began_ns: int | None = None
-        self._intake: LiveInput | None = None
-        self._player: TapePlayer | None = None
-
-    @property
-    def info(self) -> StreamInfo:
-        """The stream; known once the recording is open."""
-        if self._info is None:
-            raise RuntimeError("a playback knows its stream once it is open")
-        return self._info
-
-    @property
-    def counts(self) -> RingCounts | None:
-        """Where every sample went since `open`; None before the first."""
-        return None if self._intake is None else self._intake.ring.counts
-
-    @property
-    def latest_ms(self) -> float:
-        """See the class."""
-        return 0.0 if self._player is None else self._player.latest_ms
-
-    def captured_ns(self, sample: int) -> int | None:
-        """Monotonic time at which a sample was played; None before the first."""
-        return (
-            None if self._intake is None else self._intake.capture.captured_ns(sample)
-        )
-
-    def open(self) -> None:
-        """Read the recording's header and play from where it is by now.
-
-        Raises
-        ------
-        AudioFileError
-            It is missing, cannot be read, is not one, or has not the channels
-            asked for.
-        """
-        self.close()
-        options, clock = self._options, self._context.clock
-        header = inspect(_one(options.path, self._context))
-        _check_fit(options, header)
-        rate = header.sample_rate
-        self._info = StreamInfo(self._context.stream, rate, self._channels.count)
-        now = clock.monotonic_ns()
-        if self._began_ns is None:
-            self._began_ns = now
-        ring = AudioRing(round(options.buffer_s * rate), header.channels)
-        capture = CaptureClock(rate, None)
-        longest = max(options.block_length or 0, rate // 10)
-        self._intake = LiveInput(ring, capture, self._channels, clock, longest)
-        tape = Tape(header, round(options.start_s * rate), options.repeat)
-        tape.skip(-(-(now - self._began_ns) * rate // NS))
-        self._player = TapePlayer(
-            tape,
-            ring,
-            capture,
-            clock,
-            self._began_ns,
-            options.block_length or max(16, rate // 100),
-        )
-        self._player.start()
-
-    def read(self, timeout: float) -> SourceItem | None:
-        """Return what was played since the last call, or None after `timeout`."""
-        if self._intake is None or self._player is None:
-            raise EndOfStream
-        try:
-            return self._intake.read(timeout)
-        except EndOfStream:
-            if self._player.error is not None:
-                raise self._player.error from None
-            raise
-
-    def close(self) -> None:
-        """Stop listening; the recording goes on unheard."""
-        if self._player is not None:
-            self._player.stop()
+            capture.update(len(samples), begin_ns)
+            self._live.ring.write(samples, now)
 
 
 def _one(name: str, context: BuildContext) -> Path:

@@ -1,4 +1,4 @@
-"""A program whose standard output is audio: started, heard out, ended."""
+"""Program whose standard output is audio, as a child process."""
 
 import os
 import shlex
@@ -14,13 +14,13 @@ _STDERR_BYTES = 4096
 _GRACE_S = 1.0
 
 
-def words(command: str | list[str]) -> list[str]:
-    """Program and arguments; a string is split as a shell would, but no shell runs.
+def split_command(command: str | list[str]) -> list[str]:
+    """Return program and arguments; a string is split as a shell does, without one.
 
     Raises
     ------
     ConfigError
-        A quotation mark is left open, or nothing is there.
+        A quotation mark is left open, or there is no program.
     """
     try:
         parts = shlex.split(command) if isinstance(command, str) else list(command)
@@ -33,10 +33,10 @@ def words(command: str | list[str]) -> list[str]:
 
 
 class Command:
-    """A running program.
+    """Running program in a session of its own.
 
-    It gets a session of its own, so that Ctrl-C reaches the engine alone, which
-    then ends it in order, together with all that it started.
+    Ctrl-C therefore reaches the engine alone, which ends the program in order,
+    together with the processes that it started.
 
     Parameters
     ----------
@@ -65,48 +65,48 @@ class Command:
             ) from error
         assert self._process.stdout is not None
         self.fd = self._process.stdout.fileno()
-        # Only the end of what it says is kept: some programs talk for days.
-        self._said = b""
-        self._listener = Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        # Only the end is kept: some programs write to stderr for days.
+        self._stderr_end = b""
+        self._stderr_reader = Thread(target=self._read_stderr, daemon=True)
+        self._stderr_reader.start()
 
-    def _listen(self) -> None:
+    def _read_stderr(self) -> None:
         assert self._process.stderr is not None
         fd = self._process.stderr.fileno()
         with suppress(OSError, ValueError):
             while data := os.read(fd, _STDERR_BYTES):
-                self._said = (self._said + data)[-_STDERR_BYTES:]
+                self._stderr_end = (self._stderr_end + data)[-_STDERR_BYTES:]
 
     def failure(self) -> str | None:
-        """Wait for the end after the last byte; a sentence if it was no success.
+        """Wait for the exit and return a sentence unless the program succeeded.
 
-        Programs like to name the address that they could not reach: what stands in
-        it for a user or a password is left out.
+        The sentence ends with the program's last line on stderr, without the user
+        names and passwords in it. None while the program runs on.
         """
         try:
             status = self._process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
-            return None  # it closed its output and goes on: that is its business
+            return None  # it closed its output and runs on
         if status == 0:
             return None
-        self._listener.join(_GRACE_S)
-        lines = self._said.decode("utf-8", "replace").split("\n")
+        self._stderr_reader.join(_GRACE_S)
+        lines = self._stderr_end.decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         last = hide_credentials(last)
-        how = f"ended with status {status}"
+        ending = f"ended with status {status}"
         if status < 0:
-            how = f"was ended by {signal.Signals(-status).name}"
-        return f"command '{self.name}' {how}" + (f": {last}" if last else "")
+            ending = f"was ended by {signal.Signals(-status).name}"
+        return f"command '{self.name}' {ending}" + (f": {last}" if last else "")
 
     def close(self) -> None:
-        """End it and everything that it started."""
-        for how in (signal.SIGTERM, signal.SIGKILL):
+        """End the program and all processes that it started."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, how)
+                os.killpg(self._process.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GRACE_S)
                 break
-        self._listener.join(_GRACE_S)
+        self._stderr_reader.join(_GRACE_S)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()

@@ -1,4 +1,4 @@
-"""Raw PCM: bytes in, float samples out, whatever the bytes are cut into."""
+"""Decoder of raw PCM: bytes, cut anywhere, to float samples."""
 
 from typing import Literal, TypeAlias
 
@@ -11,14 +11,14 @@ _BYTES: dict[SampleFormat, int] = {"s16le": 2, "s24le": 3, "s32le": 4, "f32le": 
 
 
 class PcmDecoder:
-    """Turns interleaved raw samples into blocks.
+    """Decoder of interleaved raw samples.
 
     Parameters
     ----------
     sample_format : {'s16le', 's24le', 's32le', 'f32le'}
         Little-endian integers or floats, as ffmpeg names them.
     channels : int
-        Channels that are interleaved.
+        Number of interleaved channels.
     """
 
     def __init__(self, sample_format: SampleFormat, channels: int) -> None:
@@ -29,7 +29,7 @@ class PcmDecoder:
 
     @property
     def rest(self) -> int:
-        """Bytes of an unfinished sample."""
+        """Number of bytes of an incomplete sample."""
         return len(self._rest)
 
     def decode(self, data: bytes) -> Float32:
@@ -45,8 +45,8 @@ class PcmDecoder:
                 values = np.frombuffer(data, "<i2", whole // 2).astype(np.float32)
                 values *= np.float32(2**-15)
             case "s24le":
-                # The three bytes become the upper ones of four: sign and scale
-                # come by themselves.
+                # The three bytes become the upper ones of four, which keeps the sign
+                # and the full scale.
                 wide = np.zeros((whole // 3, 4), np.uint8)
                 wide[:, 1:] = np.frombuffer(data, np.uint8, whole).reshape(-1, 3)
                 values = wide.view("<i4")[:, 0].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Raw PCM as a source: from standard input, or from a program such as ffmpeg."""
+"""Source of raw PCM from standard input or from a program such as ffmpeg."""
 
 import os
 import select
@@ -9,11 +9,8 @@ from collections.abc import Iterator
 
 from pydantic import AwareDatetime, Field
 
-from neurovocal.engine.audio.capture_clock import CaptureClock
 from neurovocal.engine.audio.channels import Channels, channels_problem, finite_items
-from neurovocal.engine.audio.live_input import LiveInput
-from neurovocal.engine.audio.ring import AudioRing, RingCounts
-from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.audio.live_input import LiveInput, LiveSource
 from neurovocal.engine.contracts.errors import (
     ConfigError,
     Disconnected,
@@ -25,7 +22,7 @@ from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.stages import SourceItem
 from neurovocal.engine.contracts.types import Anchor, StreamInfo
 from neurovocal.plugins.sources.audio_files.start_time import utc_ns
-from neurovocal.plugins.sources.pipe.command import Command, words
+from neurovocal.plugins.sources.pipe.command import Command, split_command
 from neurovocal.plugins.sources.pipe.pcm import PcmDecoder, SampleFormat
 from neurovocal.plugins.sources.pipe.reader import PipeReader
 
@@ -69,49 +66,34 @@ class PipeOptions(Options):
     """Not live: when the first sample was recorded, ISO 8601 with a zone."""
 
 
-class PipeSource:
-    """Reads raw samples from standard input or a program.
+class PipeSource(LiveSource):
+    """Source of raw samples from standard input or a program.
 
     Attributes
     ----------
     notices : list of str
-        What the user should be told once.
+        Remarks for the user, shown once.
     """
 
     def __init__(self, options: PipeOptions, context: BuildContext) -> None:
+        super().__init__(context, Channels(options.channels, options.mix))
         self._options = options
-        self._context = context
-        self._clock = context.clock
-        self._channels = Channels(options.channels, options.mix)
         self.live = options.live
         if options.live is None:
             self.live = options.command is not None
         self._command: Command | None = None
         self._fd = -1
-        self._intake: LiveInput | None = None  # live only
-        self._reader: PipeReader | None = None
-        self._waiting: deque[SourceItem] = deque()
+        self._reader: PipeReader | None = None  # live only
+        self._pending: deque[SourceItem] = deque()  # not live only
         self.notices: list[str] = []
 
     @property
     def info(self) -> StreamInfo:
         """The stream, as the options describe it."""
-        rate = self._options.sample_rate
-        return StreamInfo(self._context.stream, rate, self._channels.count)
-
-    @property
-    def counts(self) -> RingCounts | None:
-        """Where every sample went; None unless live and opened."""
-        return None if self._intake is None else self._intake.ring.counts
-
-    def captured_ns(self, sample: int) -> int | None:
-        """Monotonic time at which a sample came, by the pace of all; live only."""
-        return (
-            None if self._intake is None else self._intake.capture.captured_ns(sample)
-        )
+        return self._stream_info(self._options.sample_rate)
 
     def open(self) -> None:
-        """Start the program, or take standard input.
+        """Start the program or open standard input.
 
         Raises
         ------
@@ -121,40 +103,40 @@ class PipeSource:
         self.close()
         options = self._options
         if options.command is not None:
-            self._command = Command(words(options.command))
+            self._command = Command(split_command(options.command))
             self._fd, self._name = self._command.fd, f"command '{self._command.name}'"
         else:
             self._fd, self._name = _stdin(), "standard input"
         self._decoder = PcmDecoder(options.sample_format, options.channels_in)
         self._position = 0
-        self._waiting.clear()
-        self._intake = None
+        self._pending.clear()
+        self._input = None
         if self.live:
-            self._listen()
+            self._start_reader()
         elif options.start_utc is not None:
-            self._waiting.append(Anchor(0, utc_ns(options.start_utc)))
+            self._pending.append(Anchor(0, utc_ns(options.start_utc)))
 
     def read(self, timeout: float) -> SourceItem | None:
-        """Return what was written since the last call, or None after `timeout`.
+        """Return the next item, or None if none came within `timeout` seconds.
 
         Raises
         ------
         StageError
             The program ended with an error; not live.
         Disconnected
-            Live, and nothing comes any more: the program ended with an error, or
-            at all although its stream is endless, or it has gone silent.
+            Live, and the program ended with an error, or at all although its stream
+            is endless, or it no longer writes.
         """
         try:
-            if self._intake is not None:
-                return self._heard(self._intake, timeout)
-            return self._direct(timeout)
+            if self._input is not None:
+                return self._read_live(self._input, timeout)
+            return self._read_fd(timeout)
         except EndOfStream:
-            self._conclude()
+            self._finish_stream()
             raise
 
     def close(self) -> None:
-        """End the program; live, what was heard until now can still be read."""
+        """End the program; live, samples that have arrived can still be read."""
         if self._reader is not None:
             self._reader.stop()
             self._reader = None
@@ -163,11 +145,11 @@ class PipeSource:
             self._command = None
         self._fd = -1
 
-    # ---- not live: the writer waits for us --------------------------------------
+    # ---- not live: the writer waits for the engine -------------------------------
 
-    def _direct(self, timeout: float) -> SourceItem | None:
-        if self._waiting:
-            return self._waiting.popleft()
+    def _read_fd(self, timeout: float) -> SourceItem | None:
+        if self._pending:
+            return self._pending.popleft()
         if self._fd < 0:
             raise EndOfStream
         ready, _, _ = select.select([self._fd], [], [], max(0.0, timeout))
@@ -181,37 +163,37 @@ class PipeSource:
         if not len(samples):
             return None
         start, self._position = self._position, self._position + len(samples)
-        self._waiting += finite_items(start, self._channels.pick(samples))
-        return self._waiting.popleft()
+        self._pending += finite_items(start, self._channels.pick(samples))
+        return self._pending.popleft()
 
-    # ---- live: we wait for the writer --------------------------------------------
+    # ---- live: the engine waits for the writer -----------------------------------
 
-    def _listen(self) -> None:
+    def _start_reader(self) -> None:
         options = self._options
-        rate = options.sample_rate
-        ring = AudioRing(round(options.buffer_s * rate), options.channels_in)
-        capture = CaptureClock(rate, options.max_slip_ms)
-        longest = options.block_length
-        self._intake = LiveInput(ring, capture, self._channels, self._clock, longest)
+        self._input = LiveInput(
+            self._clock,
+            self._channels,
+            sample_rate=options.sample_rate,
+            device_channels=options.channels_in,
+            buffer_s=options.buffer_s,
+            max_slip_ms=options.max_slip_ms,
+            longest=options.block_length,
+        )
         self._reader = PipeReader(
-            self._fd, self._decoder, ring, capture, self._clock, options.buffer_s
+            self._fd, self._decoder, self._input, self._clock, options.buffer_s
         )
         self._reader.start()
 
-    def _heard(self, intake: LiveInput, timeout: float) -> SourceItem | None:
-        item = intake.read(timeout)
+    def _read_live(self, live: LiveInput, timeout: float) -> SourceItem | None:
+        item = live.read(timeout)
         if item is None and self._reader is not None:
-            silent_s = (self._clock.monotonic_ns() - self._reader.heard_at_ns) / NS
-            if silent_s > self._options.stall_timeout_s:
-                raise Disconnected(
-                    f"{self._name} has delivered nothing for {silent_s:.1f} s"
-                )
+            self._check_stall(self._name, self._options.stall_timeout_s)
         return item
 
     # ---- the end ------------------------------------------------------------------
 
-    def _conclude(self) -> None:
-        """After the last sample: what was left over, and how the program ended."""
+    def _finish_stream(self) -> None:
+        """Report bytes left over, and raise if the program ended with an error."""
         if self._fd < 0:
             return
         rest, command = self._decoder.rest, self._command
@@ -264,7 +246,7 @@ def _check(options: PipeOptions, context: BuildContext) -> Iterator[str]:
     if options.command is None:
         return
     try:
-        program = words(options.command)[0]
+        program = split_command(options.command)[0]
     except ConfigError as error:
         yield str(error)
         return
