@@ -1,9 +1,13 @@
-"""Rows as a Parquet file that no kill empties: by way of pyarrow, and of a file beside.
+"""Parquet tables: rows wait in a text file and are converted when the run ends.
 
-A Parquet file can be read only when its end is written. So each row goes at once, as a
-line of JSON, into ``NAME.rows``; the Parquet file is made from there, group by group
-while the run goes on, and gets its name when the run ends in order. What a killed run
-has left in ``NAME.rows`` becomes part of the next one's table.
+A Parquet file can be read only once its end is written. Rows are therefore appended to
+``NAME.rows``, a line of JSON each, as they come. When the sink closes, or when the next
+run finds what a killed one has left, the existing table and the waiting rows are
+written to ``.NAME.part``, which then replaces the table.
+
+The steps of the replacement: the part is synchronized, the file of rows is removed, the
+part is renamed. A part without a file of rows is therefore complete and only lacks its
+name; a part beside a file of rows is written again.
 """
 
 import fcntl
@@ -13,151 +17,296 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from errno import ESTALE
+from errno import EINVAL, ESTALE
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
 from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError, StageError
 from neurovocal.engine.contracts.types import KINDS
 from neurovocal.plugins.sinks.columns.rows import Form, Value, columns_of
-from neurovocal.plugins.storage.folder import OutputFolder, identity_of
+from neurovocal.plugins.storage.durable import durable_file, remove_file, sync_folder
+from neurovocal.plugins.storage.folder import OutputFolder, identity_of, set_aside
 from neurovocal.plugins.storage.text_file import TextOutput
 
 if TYPE_CHECKING:
-    import pyarrow.parquet
+    import pyarrow
+
+log = logging.getLogger("neurovocal")
+
+# Rows that are converted at a time, and so the memory that conversion takes.
+BATCH_ROWS = 10_000
+_HEADER = b'{"kinds":'
 
 
-# Rows of a row group: what is in memory while they are turned.
-_GROUP = 10_000
-_HEAD = b'{"kinds":'
-
-
-class _Head(msgspec.Struct):
-    """What every opening of a file of rows notes: which kinds of events follow."""
+class _Header(msgspec.Struct):
+    """Line that each opening of a file of rows begins with: the kinds that follow."""
 
     kinds: list[str]
 
 
-def head_line(kinds: Iterable[str]) -> str:
-    """Line that begins the rows of one opening."""
-    return msgspec.json.encode(_Head(sorted(kinds))).decode() + "\n"
+def parquet_problems() -> Iterator[str]:
+    """Yield a sentence if pyarrow is not installed."""
+    if importlib.util.find_spec("pyarrow") is None:
+        yield "Parquet needs pyarrow: install neurovocal[parquet]"
 
 
-def row_line(row: dict[str, Value]) -> str:
-    """Line of one row; floats that are not finite are null."""
-    try:
-        return msgspec.json.encode(row).decode() + "\n"
-    except UnicodeEncodeError:  # a file's name that is no UTF-8: Parquet has no other
-        return (
-            msgspec.json.encode({k: _utf8(v) for k, v in row.items()}).decode() + "\n"
-        )
+def rows_path(path: str) -> Path:
+    """Return the path of the file in which the rows of a table wait."""
+    target = Path(path).expanduser()
+    return target.with_name(f"{target.name}.rows")
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a file is a Parquet file that was finished."""
-    import pyarrow.parquet
-
-    try:
-        pyarrow.parquet.read_metadata(path)
-    except (ValueError, OSError):
-        return False
-    return True
-
-
-class ParquetGroups:
-    """A Parquet file that follows a file of rows, a group behind at most.
+class ParquetColumns:
+    """A Parquet table that takes the rows of one run after the other.
 
     Parameters
     ----------
-    rows : Path
-        Lines of rows; heads among them say which kinds of events, and so which
-        columns, there are.
-    part : Path
-        Parquet file to write; what has its name is removed.
-
-    Raises
-    ------
-    OSError
-        A disk does not do what it should; any method may raise it.
+    path : str
+        Table to write. Rows are added to a table of events that exists there; any other
+        file is set aside under another name.
+    kinds : iterable of str
+        Kinds of events; they decide which columns the table gets.
     """
 
-    def __init__(self, rows: Path, part: Path) -> None:
-        self._part = part
-        self._writer: pyarrow.parquet.ParquetWriter | None = None
-        self._identity: tuple[int, int] | None = None
-        self._unreadable = 0
-        self._rows = rows.open("rb")
-        kinds, self._waiting = _heads_in(self._rows)
-        self._forms = {c.name: c.form for c in columns_of(kinds)}
+    def __init__(self, path: str, kinds: Iterable[str]) -> None:
+        self._table = Path(path).expanduser()
+        self._part = self._table.with_name(f".{self._table.name}.part")
+        self._rows = rows_path(path)
+        self._folder = OutputFolder(self._table.parent)
+        self._output = self._new_output()
+        header = msgspec.json.encode(_Header(sorted(kinds)))
+        self._header = header.decode() + "\n"
+        self._lock: int | None = None  # descriptor of the file of rows, locked
+        self._was_open = False
+        self._write_failed = False
 
-    def note_row(self) -> None:
-        """A row was added to the file of rows: write a group if there are enough.
+    def open(self) -> None:
+        """Convert what a killed run has left, then open the file of rows.
 
-        What a killed run has left is caught up with group by group.
+        Raises
+        ------
+        ConfigError
+            The file of rows cannot be written. Rows that cannot be converted are no
+            such error: they wait for the end of this run.
         """
-        self._waiting += 1
-        if self._waiting >= _GROUP:
-            self._write_group(list(islice(self._rows, _GROUP)))
-            self._waiting -= _GROUP
-
-    def finish(self) -> None:
-        """Write all rows that wait, complete the file and bring it to the disk."""
-        while lines := list(islice(self._rows, _GROUP)):
-            self._write_group(lines)
-        writer = self._opened()
-        self._writer = None
-        writer.close()
-        descriptor = os.open(self._part, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if self._unreadable:
-            log.warning(
-                "'%s': %d lines were cut off and are left out",
-                self._rows.name,
-                self._unreadable,
-            )
+            self._folder.enter()
+            self._complete_replacement()
+            if not self._was_open:
+                self._convert_left_rows()
+            self._lock = self._lock_rows()
+            self._output.open()
+            self._output.write(self._header)
+        except OSError as error:
+            self._release()
+            reason = error.strerror or str(error)
+            raise ConfigError(f"'{self._table}' cannot be written: {reason}") from error
+        except NeurovocalError:
+            self._release()
+            raise
+        self._was_open = True
+        self._write_failed = False
+
+    def write(self, row: dict[str, Value]) -> None:
+        """Append a row to the file of rows.
+
+        Raises
+        ------
+        StageError
+            The disk does not take it; nothing of it is in the file.
+        """
+        self._write_failed = True
+        self._output.write(_row_line(row))
+        self._write_failed = False
+
+    def flush(self) -> None:
+        """Do nothing: the operating system has every row."""
+        self._output.flush()
 
     def close(self) -> None:
-        """Let go of both files; one that is not finished is removed."""
-        self._rows.close()
-        writer, self._writer = self._writer, None
-        if writer is None:
-            return
-        with suppress(OSError):
-            writer.close()
-        if identity_of(self._part) == self._identity:
-            with suppress(OSError):
-                self._part.unlink()
+        """Convert the rows, unless the last write has failed and will be repeated.
 
-    def _opened(self) -> "pyarrow.parquet.ParquetWriter":
+        Raises
+        ------
+        StageError
+            The table cannot be written. The rows are kept, and the next run converts
+            them.
+        """
+        if self._lock is None:
+            return
+        try:
+            self._output.close()
+            if not self._write_failed:
+                self._convert(self._lock)
+        except (OSError, ValueError) as error:
+            raise StageError(
+                f"'{self._table}' cannot be written: {_reason(error)}; its rows are "
+                f"kept in '{self._rows.name}' for the next run's table"
+            ) from error
+        finally:
+            self._release()
+
+    def _new_output(self) -> TextOutput:
+        return TextOutput(str(self._rows), existing="append", place=self._folder)
+
+    def _convert_left_rows(self) -> None:
+        """Convert the rows of an earlier run, if there are any and the disk allows."""
+        lock = self._lock_rows()
+        try:
+            if os.fstat(lock).st_size:
+                self._convert(lock)
+        except (OSError, ValueError) as error:
+            log.warning(
+                "'%s' cannot be written: %s; rows of an earlier run are kept in '%s' "
+                "until this run ends",
+                self._table,
+                _reason(error),
+                self._rows.name,
+            )
+        finally:
+            os.close(lock)
+
+    def _convert(self, lock: int) -> bool:
+        """Add the rows to the table; return False while another sink writes rows."""
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning(
+                "'%s' is left to another, who still writes rows of it", self._table
+            )
+            return False
+        except OSError:  # a file system without locks
+            pass
+        with self._rows.open("rb") as rows:
+            kinds, n_rows = _scan(rows)
+            existing = _event_schema(self._table)
+            is_changed = n_rows > 0 or existing is None
+            if is_changed:
+                self._write_part(rows, kinds, existing)
+        if identity_of(self._rows) != _identity(lock):
+            remove_file(self._part)
+            raise OSError(ESTALE, self._folder.lost(self._rows))
+        self._set_aside_other_file()
+        if not is_changed:
+            remove_file(self._part)  # of a run that was killed while it wrote it
+        sync_folder(self._table.parent)
+        self._rows.unlink()
+        sync_folder(self._table.parent)
+        if is_changed:
+            self._replace_table()
+        self._output = self._new_output()
+        return True
+
+    def _write_part(
+        self, rows: BinaryIO, kinds: set[str], existing: "pyarrow.Schema | None"
+    ) -> None:
+        """Write the existing table and the rows to the part, in batches."""
+        import pyarrow
         import pyarrow.parquet
 
-        if self._writer is None:
-            # Not written over: a sink that hangs may hold the file that was there.
-            self._part.unlink(missing_ok=True)
-            self._writer = pyarrow.parquet.ParquetWriter(self._part, self._schema(None))
-            self._identity = identity_of(self._part)
-        if identity_of(self._part) != self._identity:
-            raise OSError(ESTALE, f"'{self._part.name}' was removed or replaced")
-        return self._writer
-
-    def _write_group(self, lines: list[bytes]) -> None:
-        import pyarrow
-
-        rows = [line for line in lines if not line.startswith(_HEAD)]
-        tables = [table.cast(self._schema(None)) for table in self._read(rows)]
-        if tables:
-            self._opened().write_table(
-                pyarrow.concat_tables(tables), row_group_size=_GROUP
+        forms = {column.name: column.form for column in columns_of(kinds)}
+        schema = _schema(forms)
+        if existing is not None:
+            schema = pyarrow.unify_schemas([existing.remove_metadata(), schema])
+        reader = _RowReader(forms)
+        with (
+            durable_file(self._part) as file,
+            pyarrow.parquet.ParquetWriter(file, schema) as writer,
+        ):
+            if existing is not None:
+                with pyarrow.parquet.ParquetFile(self._table) as table:
+                    for batch in table.iter_batches(BATCH_ROWS, use_threads=False):
+                        writer.write_table(_widened(batch, schema))
+            for table in reader.tables(rows):
+                writer.write_table(_widened(table, schema))
+        if reader.unreadable:
+            log.warning(
+                "'%s': %d lines were cut off and are left out",
+                self._rows,
+                reader.unreadable,
             )
 
-    def _read(self, lines: list[bytes]) -> Iterator[Any]:
-        """Tables of lines; one that a kill or a loss of power cut off is left out."""
+    def _set_aside_other_file(self) -> None:
+        """Rename a file with the table's name that is not a table of events."""
+        if not self._table.exists() or _event_schema(self._table) is not None:
+            return
+        if not self._table.is_file():
+            raise OSError(EINVAL, "it is no regular file")
+        if self._table.stat().st_size:
+            log.warning(
+                "'%s' is no table of events and is now '%s'",
+                self._table,
+                set_aside(self._table),
+            )
+
+    def _replace_table(self) -> None:
+        self._part.replace(self._table)
+        sync_folder(self._table.parent)
+
+    def _complete_replacement(self) -> None:
+        """Rename the part of a run that was killed between its last two steps."""
+        if self._rows.exists() or not self._part.exists():
+            return
+        if _event_schema(self._part) is None:
+            self._part.unlink()
+        else:
+            self._set_aside_other_file()
+            self._replace_table()
+
+    def _lock_rows(self) -> int:
+        """Open the file of rows and lock it together with others that write it.
+
+        There may be one in this process: a sink that hangs, and was replaced. The last
+        one to close converts the rows; while it does, none is opened.
+        """
+        while True:
+            lock = os.open(self._rows, os.O_RDWR | os.O_CREAT, 0o666)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            if identity_of(self._rows) == _identity(lock):
+                return lock
+            os.close(lock)  # it was converted meanwhile
+
+    def _release(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+        with suppress(NeurovocalError):
+            self._output.close()
+
+
+class _RowReader:
+    """Reads lines of rows as tables of at most `BATCH_ROWS` rows.
+
+    Parameters
+    ----------
+    forms : dict of str to Form
+        Columns of the tables.
+
+    Attributes
+    ----------
+    unreadable : int
+        Lines left out: a kill or a loss of power has cut them off.
+    """
+
+    def __init__(self, forms: dict[str, Form]) -> None:
+        self._schema = _schema(forms)
+        # Times are numbers in the lines, and become times in the table.
+        self._read_schema = _schema(
+            {n: "int" if f == "time" else f for n, f in forms.items()}
+        )
+        self.unreadable = 0
+
+    def tables(self, rows: BinaryIO) -> "Iterator[pyarrow.Table]":
+        """Yield all rows of a file, in order."""
+        while lines := list(islice(rows, BATCH_ROWS)):
+            yield from self._read([x for x in lines if not x.startswith(_HEADER)])
+
+    def _read(self, lines: list[bytes]) -> "Iterator[pyarrow.Table]":
+        """Yield tables of lines, in halves where one cannot be read."""
         import pyarrow.json
 
         if not lines:
@@ -168,232 +317,98 @@ class ParquetGroups:
                 io.BytesIO(data),
                 pyarrow.json.ReadOptions(use_threads=False, block_size=len(data) + 1),
                 pyarrow.json.ParseOptions(
-                    explicit_schema=self._schema("int"),
+                    explicit_schema=self._read_schema,
                     unexpected_field_behavior="ignore",
                 ),
             )
         except ValueError:
             if len(lines) == 1:
-                self._unreadable += 1
+                self.unreadable += 1
                 return
             half = len(lines) // 2
             yield from self._read(lines[:half])
             yield from self._read(lines[half:])
         else:
-            yield table.select(list(self._forms))
+            yield table.select(self._schema.names).cast(self._schema)
 
-    def _schema(self, time: Form | None) -> Any:
-        """Columns of the table; times as something else where they are not known."""
-        import pyarrow
 
-        types: dict[Form, Any] = {
-            "int": pyarrow.int64(),
-            "float": pyarrow.float64(),
-            "bool": pyarrow.bool_(),
-            "str": pyarrow.string(),
-            "time": pyarrow.timestamp("ns", "UTC"),
+def _row_line(row: dict[str, Value]) -> str:
+    """Return the line of a row; floats that are not finite become null."""
+    try:
+        return msgspec.json.encode(row).decode() + "\n"
+    except UnicodeEncodeError:  # a file name that is not UTF-8, as Parquet requires
+        valid = {
+            name: value.encode("utf-8", "surrogateescape").decode(errors="replace")
+            if isinstance(value, str)
+            else value
+            for name, value in row.items()
         }
-        if time is not None:
-            types["time"] = types[time]
-        return pyarrow.schema([(name, types[f]) for name, f in self._forms.items()])
+        return msgspec.json.encode(valid).decode() + "\n"
 
 
-def _heads_in(rows: io.BufferedReader) -> tuple[set[str], int]:
-    """Kinds of events in a file of rows, and its number of lines."""
+def _scan(rows: BinaryIO) -> tuple[set[str], int]:
+    """Return the kinds of events and the number of rows in a file of rows."""
     kinds: set[str] = set()
-    number = 0
+    n_rows = 0
     for line in rows:
-        number += 1
-        if line.startswith(_HEAD):
-            with suppress(msgspec.MsgspecError):
-                kinds.update(msgspec.json.decode(line, type=_Head).kinds)
+        if not line.startswith(_HEADER):
+            n_rows += 1
+            continue
+        with suppress(msgspec.MsgspecError):
+            kinds.update(msgspec.json.decode(line, type=_Header).kinds)
     rows.seek(0)
-    return kinds & set(KINDS.values()), number
+    return kinds & set(KINDS.values()), n_rows
 
 
-def _utf8(value: Value) -> Value:
-    if not isinstance(value, str):
-        return value
-    return value.encode("utf-8", "surrogateescape").decode(errors="replace")
+def _schema(forms: dict[str, Form]) -> "pyarrow.Schema":
+    import pyarrow
+
+    types: dict[Form, pyarrow.DataType] = {
+        "int": pyarrow.int64(),
+        "float": pyarrow.float64(),
+        "bool": pyarrow.bool_(),
+        "str": pyarrow.string(),
+        "time": pyarrow.timestamp("ns", "UTC"),
+    }
+    return pyarrow.schema([(name, types[form]) for name, form in forms.items()])
 
 
-log = logging.getLogger("neurovocal")
+def _event_schema(path: Path) -> "pyarrow.Schema | None":
+    """Return the schema of a table that this sink has written; None: it is another.
 
-
-def parquet_problems() -> Iterator[str]:
-    """Yield a sentence if Parquet cannot be written here."""
-    if importlib.util.find_spec("pyarrow") is None:
-        yield "Parquet needs pyarrow: install neurovocal[parquet]"
-
-
-def rows_path(path: str) -> Path:
-    """Where the rows of a table wait until it is finished."""
-    target = Path(path).expanduser()
-    return target.with_name(f"{target.name}.rows")
-
-
-class ParquetColumns:
-    """A Parquet file that gets its name once it is complete.
-
-    The file of rows is removed between the last byte of the table and its name, so that
-    whoever finds one knows: with the file of rows there the table is to be made anew,
-    without it the table is whole.
-
-    Parameters
-    ----------
-    path : str
-        File to write; one that exists is replaced. A further one of the same object is
-        ``STEM-2.parquet``.
-    kinds : iterable of str
-        Kinds of events; they decide which columns there are.
+    Such a table has the columns that all events have, and others of events only.
     """
+    import pyarrow.parquet
 
-    def __init__(self, path: str, kinds: Iterable[str]) -> None:
-        self._path = Path(path).expanduser()
-        self._part = self._path.with_name(f".{self._path.name}.part")
-        self._rows = rows_path(path)
-        self._head = head_line(kinds)
-        self._place = OutputFolder(self._path.parent)
-        self._output = TextOutput(str(self._rows), existing="append", place=self._place)
-        self._groups: ParquetGroups | None = None
-        self._held: int | None = None  # descriptor of the file of rows, locked
-        self._files = 0
-        self._failed = False  # the last write: this is no end, the sink will go on
+    if not path.is_file():  # to open a pipe would wait for its writer
+        return None
+    try:
+        schema = pyarrow.parquet.read_schema(path)
+    except (ValueError, OSError):
+        return None
+    required = _schema({c.name: c.form for c in columns_of(())})
+    known = _schema({c.name: c.form for c in columns_of(KINDS.values())})
+    fields = set(schema)
+    return schema if set(required) <= fields <= set(known) else None
 
-    def open(self) -> None:
-        """Go on in the file of rows, whoever began it.
 
-        Raises
-        ------
-        ConfigError
-            It cannot be written.
-        """
-        try:
-            self._place.enter()
-            self._name_what_is_whole()
-            self._held = self._hold_rows()
-            self._output.open()
-            self._output.write(self._head)
-            self._groups = ParquetGroups(self._rows, self._part)
-        except OSError as error:
-            self._let_go()
-            reason = error.strerror or str(error)
-            raise ConfigError(f"'{self._path}' cannot be written: {reason}") from error
-        except NeurovocalError:
-            self._let_go()
-            raise
-        self._failed = False
+def _widened(rows: Any, schema: "pyarrow.Schema") -> "pyarrow.Table":
+    """Return rows with all columns of a schema; those that they lack are null."""
+    import pyarrow
 
-    def write(self, row: dict[str, Value]) -> None:
-        """Write a row where no kill takes it.
-
-        Raises
-        ------
-        StageError
-            The disk does not take it; nothing of it is in the file.
-        """
-        try:
-            self._output.write(row_line(row))
-        except StageError:
-            self._failed = True
-            raise
-        self._failed = False
-        if self._groups is None:
-            return
-        try:
-            self._groups.note_row()
-        except Exception as error:
-            # The row is safe, and must not be given again: at the end the table is made
-            # of all rows once more.
-            log.warning("'%s' is made at the end: %s", self._path, error)
-            self._groups.close()
-            self._groups = None
-
-    def flush(self) -> None:
-        """Nothing: the operating system has every row."""
-        self._output.flush()
-
-    def close(self) -> None:
-        """Finish the file, and give it its name, unless a write has just failed.
-
-        Raises
-        ------
-        StageError
-            The disk does not take it. The rows are kept for the next run.
-        """
-        if self._held is None:
-            return
-        try:
-            self._output.close()
-            if not self._failed:
-                self._finish(self._held)
-        except OSError as error:
-            raise StageError(
-                f"'{self._path}' cannot be written: {error.strerror or error}; its "
-                f"rows are kept in '{self._rows.name}' for the next run's table"
-            ) from error
-        finally:
-            self._let_go()
-
-    def _finish(self, held: int) -> None:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.warning(
-                "'%s' is left to another, who still writes rows of it", self._path
-            )
-            return
-        except OSError:  # a file system without locks: nobody can tell
-            pass
-        if self._groups is None:
-            self._groups = ParquetGroups(self._rows, self._part)
-        self._groups.finish()
-        if identity_of(self._rows) != _identity(held):
-            raise OSError(ESTALE, self._place.lost(self._rows))
-        self._rows.unlink()
-        self._give_name()
-
-    def _give_name(self) -> None:
-        """One of this run is never replaced."""
-        name = self._path
-        if self._files:
-            name = name.with_stem(f"{name.stem}-{self._files + 1}")
-        self._part.replace(name)
-        self._files += 1
-
-    def _name_what_is_whole(self) -> None:
-        """Do what a run that was killed at its very end could not do."""
-        if not self._rows.exists() and self._part.exists():
-            if is_whole(self._part):
-                self._part.replace(self._path)
-            else:
-                self._part.unlink()
-
-    def _hold_rows(self) -> int:
-        """Hold the file of rows together with others who write it.
-
-        There may be one in this process: a sink that hangs, and was replaced. Who is
-        the last makes the table; while it does, nobody else begins.
-        """
-        while True:
-            held = os.open(self._rows, os.O_RDWR | os.O_CREAT, 0o666)
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(held, fcntl.LOCK_SH)
-            if identity_of(self._rows) == _identity(held):
-                return held
-            os.close(held)  # it was finished meanwhile
-
-    def _let_go(self) -> None:
-        if self._groups is not None:
-            self._groups.close()
-            self._groups = None
-        held, self._held = self._held, None
-        if held is not None:
-            os.close(held)
-        with suppress(NeurovocalError):
-            self._output.close()
+    columns = [
+        rows.column(name)
+        if name in rows.schema.names
+        else pyarrow.nulls(rows.num_rows, schema.field(name).type)
+        for name in schema.names
+    ]
+    return pyarrow.table(columns, schema=schema)
 
 
 def _identity(descriptor: int) -> tuple[int, int]:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

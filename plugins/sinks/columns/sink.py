@@ -32,8 +32,8 @@ class ColumnsOptions(Options):
     earlier run left aside, as `STEM.1.left.SUFFIX`; offline runs replace it."""
     format: Literal["csv", "parquet"] = "csv"
     """Parquet needs `pip install neurovocal[parquet]`; its file appears when the run
-    ends. Until then rows are in `PATH.rows`, a line of JSON each; what a killed run has
-    left there becomes part of the next run's table."""
+    ends, and each further run adds its rows to it. Until then rows are in `PATH.rows`,
+    a line of JSON each; what a killed run has left there the next run adds first."""
     kinds: list[str] = ["label"]
     """Kinds of events; together they decide which columns there are."""
 

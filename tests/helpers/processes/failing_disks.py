@@ -166,12 +166,12 @@ KINDS = [
 
 def small_groups(rows: int) -> None:
     """Let the Parquet sink write a group of so many rows."""
-    parquet._GROUP = rows
+    parquet.BATCH_ROWS = rows
 
 
 def ready(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> Kind:
     """A kind for one test, whose Parquet tables get a group for each row."""
     if kind.name == "parquet":
         pytest.importorskip("pyarrow")
-        monkeypatch.setattr(parquet, "_GROUP", 1)
+        monkeypatch.setattr(parquet, "BATCH_ROWS", 1)
     return kind

@@ -1,12 +1,14 @@
 """Parquet tables of the columns sink: whatever kills a run, its rows are in a table."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import tracemalloc
 from contextlib import suppress
-from itertools import pairwise
+from errno import ENOSPC
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ def rows_left_by_a_kill(folder: Path, numbers: range) -> bytes:
         sink.write(label(number))
     left = (folder / "t.parquet.rows").read_bytes()
     sink.close()
+    (folder / "t.parquet").unlink()
     return left
 
 
@@ -90,7 +93,7 @@ def test_a_kill_costs_at_most_the_line_that_it_cut(
 ) -> None:
     folder = tmp_path_factory.mktemp("kill")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet_file, "_GROUP", group)
+        patch.setattr(parquet_file, "BATCH_ROWS", group)
         whole = rows_left_by_a_kill(tmp_path_factory.mktemp("whole"), range(before))
         left = whole[: round(cut * len(whole))]
         # Behind it a loss of power may leave anything that is not itself a row.
@@ -110,6 +113,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1].split(":")
+import pyarrow.parquet
 from test_columns import build, label
 
 def die(*arguments, **options):
@@ -119,28 +123,49 @@ sink = build(Path(sys.argv[2]))
 sink.open()
 for number in range(25):
     sink.write(label(number))
+
+steps = {
+    "table": (pyarrow.parquet.ParquetWriter, "write_table"),
+    "footer": (pyarrow.parquet.ParquetWriter, "close"),
+    "sync": (os, "fsync"),
+    "removal": (Path, "unlink"),
+    "name": (Path, "replace"),
+}
+calls = 0
+
+def counted(function):
+    def call(*arguments, **options):
+        global calls
+        calls += 1
+        if str(calls) == sys.argv[3]:
+            die()
+        return function(*arguments, **options)
+    return call
+
 if sys.argv[3] == "run":
     die()
-if sys.argv[3] == "footer":
-    import pyarrow.parquet
-    pyarrow.parquet.ParquetWriter.close = die
-if sys.argv[3] == "sync":
-    os.fsync = die
-if sys.argv[3] == "removal":
-    Path.unlink = die
-if sys.argv[3] == "name":
-    Path.replace = die
+for name, (owner, method) in steps.items():
+    function = die if sys.argv[3] == name else counted(getattr(owner, method))
+    setattr(owner, method, function)
 sink.close()
 """
+
+
+def kill_a_run(folder: Path, moment: str) -> int:
+    """Write 25 rows as ``run1`` and kill the process; return its exit status.
+
+    `moment` is a step of `KILLED`, or the number of the step during `close`.
+    """
+    where = [import_path(__file__), str(folder), moment]
+    done = subprocess.run([sys.executable, "-c", KILLED, *where], timeout=100)
+    return done.returncode
 
 
 @pytest.mark.parametrize("moment", ["run", "footer", "sync", "removal", "name"])
 def test_killed_at_any_moment_no_row_is_lost_or_doubled(
     tmp_path: Path, moment: str
 ) -> None:
-    where = [import_path(__file__), str(tmp_path), moment]
-    done = subprocess.run([sys.executable, "-c", KILLED, *where], timeout=100)
-    assert done.returncode == -signal.SIGKILL
+    assert kill_a_run(tmp_path, moment) == -signal.SIGKILL
     sink = build(tmp_path, "run2")
     sink.open()
     killed = [("run1", seq) for seq in range(25)]
@@ -152,6 +177,112 @@ def test_killed_at_any_moment_no_row_is_lost_or_doubled(
     sink.close()
     assert rows(tmp_path / "t.parquet") == [*killed, ("run2", 99)]
     assert {".t.parquet.part", "t.parquet.rows"}.isdisjoint(names(tmp_path))
+
+
+def test_three_runs_add_their_rows_to_one_table(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path, range(10), f"run{number}")
+    assert rows(tmp_path / "t.parquet") == [
+        (f"run{number}", seq) for number in range(3) for seq in range(10)
+    ]
+    assert names(tmp_path) == ["t.parquet"]
+
+
+@pytest.mark.parametrize("group", range(3))
+def test_second_of_three_runs_killed_at_each_step_of_close(
+    tmp_path: Path, group: int
+) -> None:
+    """Two or more steps are killed in each group; together they are all steps."""
+    for step in count(1 + group, 3):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        write(folder, range(5), "run0")
+        status = kill_a_run(folder, str(step))
+        present = rows(folder / "t.parquet")
+        assert present[:5] == [("run0", seq) for seq in range(5)]
+        assert len(present) in (5, 30)  # the old table or the new one
+        write(folder, range(5), "run2")
+        assert rows(folder / "t.parquet") == [
+            *(("run0", seq) for seq in range(5)),
+            *(("run1", seq) for seq in range(25)),
+            *(("run2", seq) for seq in range(5)),
+        ]
+        assert names(folder) == ["t.parquet"]
+        if status == 0:  # it has fewer steps
+            assert step > 8
+            return
+        assert status == -signal.SIGKILL
+
+
+def test_rows_of_a_killed_run_are_converted_when_the_next_run_opens(
+    tmp_path: Path,
+) -> None:
+    left = rows_left_by_a_kill(tmp_path, range(3))
+    write(tmp_path, range(2), "run0")
+    (tmp_path / "t.parquet.rows").write_bytes(left)
+    sink = build(tmp_path, "run2")
+    sink.open()
+    assert [seq for _, seq in rows(tmp_path / "t.parquet")] == [0, 1, 0, 1, 2]
+    sink.close()
+    assert names(tmp_path) == ["t.parquet"]
+
+
+def test_a_run_without_rows_does_not_touch_the_table(tmp_path: Path) -> None:
+    write(tmp_path, range(3))
+    before = (tmp_path / "t.parquet").stat()
+    (tmp_path / ".t.parquet.part").write_bytes(b"half a table")
+    (tmp_path / "t.parquet.rows").touch()
+    write(tmp_path, range(0), "run2")
+    after = (tmp_path / "t.parquet").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert names(tmp_path) == ["t.parquet"]
+
+
+def test_a_first_run_without_rows_writes_an_empty_table(tmp_path: Path) -> None:
+    write(tmp_path, range(0))
+    table = parquet.read_table(tmp_path / "t.parquet")
+    assert table.num_rows == 0
+    assert "unit" in table.column_names
+
+
+def other_table(path: Path, *, same_names: bool) -> None:
+    """Write a Parquet file that no run has written."""
+    import pyarrow
+
+    columns = ["run", "stream", "kind", "seq", "utc", "sample_rate", "sample"]
+    columns += ["sample_s"] if same_names else []
+    parquet.write_table(pyarrow.table({name: ["x"] for name in columns}), path)
+
+
+@pytest.mark.parametrize("other", ["other columns", "other types", "no Parquet"])
+def test_a_file_of_another_kind_is_kept_under_another_name(
+    tmp_path: Path, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "t.parquet"
+    if other == "no Parquet":
+        path.write_bytes(b"my notes")
+    else:
+        other_table(path, same_names=other == "other types")
+    content = path.read_bytes()
+    sink = build(tmp_path)
+    sink.open()
+    sink.write(label(0))
+    assert path.read_bytes() == content
+    sink.close()
+    assert (tmp_path / "t.1.left.parquet").read_bytes() == content
+    assert rows(path) == [("run1", 0)]
+    assert "is now 't.1.left.parquet'" in caplog.text
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.parquet")
+    sink = build(tmp_path)
+    sink.open()
+    sink.write(label(0))
+    with pytest.raises(StageError, match=r"no regular file; its rows are kept"):
+        sink.close()
+    assert (tmp_path / "t.parquet").is_fifo()
+    assert seqs_in((tmp_path / "t.parquet.rows").read_bytes()) == [0]
 
 
 def test_half_a_table_without_its_rows_is_removed(tmp_path: Path) -> None:
@@ -189,7 +320,7 @@ def test_the_last_of_two_writers_makes_the_table(tmp_path: Path) -> None:
     assert names(tmp_path) == ["t.parquet"]
 
 
-def test_a_table_that_the_full_disk_refuses_is_made_by_the_next_run(
+def test_rows_that_a_full_disk_keeps_from_their_table_are_converted_by_the_next_run(
     tmp_path: Path,
 ) -> None:
     sink = build(tmp_path)
@@ -202,11 +333,39 @@ def test_a_table_that_the_full_disk_refuses_is_made_by_the_next_run(
     ):
         sink.close()
     assert names(tmp_path) == ["t.parquet.rows"]
-    write(tmp_path, range(1), "run2")
+    expected = [("run1", seq) for seq in range(20)]
+    sink = build(tmp_path, "run2")
+    sink.open()
+    assert rows(tmp_path / "t.parquet") == expected
+    sink.write(label(0))
+    sink.close()
+    assert rows(tmp_path / "t.parquet") == [*expected, ("run2", 0)]
+
+
+def test_a_disk_that_is_full_again_at_the_start_delays_the_table_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = rows_left_by_a_kill(tmp_path, range(20))
+    write(tmp_path, range(5), "run0")
+    (tmp_path / "t.parquet.rows").write_bytes(left)
+    sink = build(tmp_path, "run2")
+    with no_file_above(len(left) + 1000), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", full_disk)
+        sink.open()
+        sink.write(label(0))
+    assert "kept in 't.parquet.rows' until this run ends" in caplog.text
+    assert names(tmp_path) == ["t.parquet", "t.parquet.rows"]
+    assert len(rows(tmp_path / "t.parquet")) == 5
+    sink.close()
     assert rows(tmp_path / "t.parquet") == [
+        *(("run0", seq) for seq in range(5)),
         *(("run1", seq) for seq in range(20)),
         ("run2", 0),
     ]
+
+
+def full_disk(descriptor: int) -> None:
+    raise OSError(ENOSPC, os.strerror(ENOSPC))
 
 
 def test_a_disk_that_fails_for_a_while_leaves_one_table(tmp_path: Path) -> None:
@@ -224,44 +383,37 @@ def test_a_disk_that_fails_for_a_while_leaves_one_table(tmp_path: Path) -> None:
     assert names(tmp_path) == ["t.parquet"]
 
 
-def test_a_sink_that_ends_twice_replaces_nothing_of_its_own(tmp_path: Path) -> None:
+def test_a_sink_that_is_closed_twice_adds_to_its_own_table(tmp_path: Path) -> None:
     sink = build(tmp_path)
     for number in range(2):
         sink.open()
         sink.write(label(number))
         sink.close()
-    assert rows(tmp_path / "t.parquet") == [("run1", 0)]
-    assert rows(tmp_path / "t-2.parquet") == [("run1", 1)]
+    assert rows(tmp_path / "t.parquet") == [("run1", 0), ("run1", 1)]
+    assert names(tmp_path) == ["t.parquet"]
 
 
-def test_what_a_kill_left_is_caught_up_with_while_the_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = rows_left_by_a_kill(tmp_path, range(2000))
-    (tmp_path / "t.parquet.rows").write_bytes(left)
-    monkeypatch.setattr(parquet_file, "_GROUP", 100)
-    part, sizes = tmp_path / ".t.parquet.part", []
-    sink = build(tmp_path, "run2")
+def test_kinds_that_were_changed_between_runs_share_one_table(tmp_path: Path) -> None:
+    write(tmp_path, range(1))
+    sink = build(tmp_path, "run2", ("gap",))
     sink.open()
-    assert not part.exists()  # the run begins at once
-    for number in range(25):
-        sink.write(label(number))
-        sizes.append(part.stat().st_size)
-    # A group with each row, until nothing but the newest rows wait.
-    growths = [after > before for before, after in pairwise(sizes)]
-    assert growths == [True] * 19 + [False] * 5
+    sink.write(Message(INFO, Gap(5, 9, "device lost"), 0, 5))
     sink.close()
-    assert len(rows(tmp_path / "t.parquet")) == 2025
+    write(tmp_path, range(1), "run3")
+    found = parquet.read_table(tmp_path / "t.parquet").to_pylist()
+    assert [row["unit"] for row in found] == ["a" * 20, None, "a" * 20]
+    assert [row["reason"] for row in found] == [None, "device lost", None]
 
 
 def test_memory_does_not_grow_with_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet_file, "_GROUP", 200)
+    monkeypatch.setattr(parquet_file, "BATCH_ROWS", 200)
     write(tmp_path, range(500))  # what is imported and cached
     tracemalloc.start()
     try:
         write(tmp_path, range(8000))
+        write(tmp_path, range(8000), "run2")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -1,0 +1,53 @@
+"""Files that survive a loss of power: written whole, synchronized, then renamed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def durable_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a new binary file and bring it to the disk when the block ends.
+
+    What has the name is removed first, not truncated: another program may still
+    have it open. If the block or the disk fails, the new file is removed.
+
+    Raises
+    ------
+    OSError
+        The disk does not take the file.
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    file = path.open("xb")
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        remove_file(path)
+        raise
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file that may be gone, or out of reach, already."""
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk: new, renamed and removed files.
+
+    Raises
+    ------
+    OSError
+        The file system fails, or cannot synchronize folders.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
