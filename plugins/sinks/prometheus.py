@@ -1,9 +1,13 @@
-"""Counters of a run for Prometheus, over HTTP."""
+"""Serve counters, lag, latency and memory of a run to Prometheus over HTTP."""
 
 import re
+import socket
 from collections import Counter
 from collections.abc import Iterator
-from threading import Lock, Thread
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import BoundedSemaphore, Lock, Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -16,109 +20,15 @@ from neurovocal.plugins.zeromq.endpoint import is_loopback
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
-import socket
-from collections.abc import Callable
-from socketserver import ThreadingMixIn
-from time import monotonic
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-# One page is asked for now and then, by one or two programs.
+# One or two programs ask for the page, now and then.
 MOST_CONNECTIONS = 32
-
-# Whoever has not asked and been answered by then is cut off, also if it sends a byte
-# now and then.
-MOST_S = 5.0
-
-
-class _Handler(WSGIRequestHandler):
-    """Logs no requests."""
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing."""
-
-
-class BoundedServer(ThreadingMixIn, WSGIServer):
-    """A thread per connection, of a bounded number and for a bounded time.
-
-    A connection beyond the bound ends the oldest one: who asks at once is answered
-    at once, so that what is old is not worth keeping.
-
-    Parameters
-    ----------
-    host, port
-        Where to listen.
-    app : callable
-        WSGI application.
-
-    Raises
-    ------
-    OSError
-        The address is taken, or not this machine's.
-    """
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, host: str, port: int, app: Callable[..., Any]) -> None:
-        family, *_, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        self.address_family = family
-        self._lock = Lock()
-        self._began_s: dict[Any, float] = {}  # the oldest first
-        super().__init__((str(address[0]), port), _Handler)
-        self.set_app(app)
-
-    @property
-    def connections(self) -> int:
-        """How many there are now."""
-        with self._lock:
-            return len(self._began_s)
-
-    def start(self) -> Thread:
-        """Serve in a thread of its own, until `shutdown`."""
-        thread = Thread(target=self.serve_forever, name="nv-http", daemon=True)
-        thread.start()
-        return thread
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Take a connection; an old one makes room for it."""
-        with self._lock:
-            while len(self._began_s) >= MOST_CONNECTIONS:
-                self._cut(next(iter(self._began_s)))
-            self._began_s[request] = monotonic()
-        super().process_request(request, client_address)
-
-    def service_actions(self) -> None:
-        """Twice a second: end what takes too long."""
-        late_s = monotonic() - MOST_S
-        with self._lock:
-            for request in [r for r, began in self._began_s.items() if began < late_s]:
-                self._cut(request)
-
-    def shutdown_request(self, request: Any) -> None:
-        """A connection has ended."""
-        with self._lock:
-            self._began_s.pop(request, None)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that broke off is no news."""
-
-    def _cut(self, request: Any) -> None:
-        """Its thread reads an end, and closes."""
-        self._began_s.pop(request, None)
-        try:
-            request.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # it has ended by itself
-
-
-_ENDPOINT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5})")
-
-# Whose counters are told; each file of a folder is a stream.
+# A connection is closed after this time, even if it sends a byte now and then.
+_CONNECTION_S = 5.0
+# Streams whose counters are kept; each file of a folder is a stream.
 _MOST_STREAMS = 200
 _QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
+_ENDPOINT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5})")
 
 
 class PrometheusOptions(Options):
@@ -132,7 +42,7 @@ class PrometheusOptions(Options):
 
 
 class PrometheusSink:
-    """Serves what the newest ``stats`` of each stream say, and counts gaps.
+    """Serves the newest ``stats`` of each stream, and counts gaps and health changes.
 
     Parameters
     ----------
@@ -142,7 +52,7 @@ class PrometheusSink:
     Attributes
     ----------
     port : int
-        Where it listens once it is open.
+        TCP port at which an open sink listens.
     """
 
     wants = frozenset({"stats", "gap", "health"})
@@ -153,38 +63,43 @@ class PrometheusSink:
         self._stats: dict[str, dict[str, Any]] = {}
         self._gaps: Counter[tuple[str, str]] = Counter()
         self._health: Counter[tuple[str, str, str]] = Counter()
-        self._server: BoundedServer | None = None
+        self._server: MetricsServer | None = None
         self._thread: Thread | None = None
         self.port = 0
 
     def open(self) -> None:
-        """Listen.
+        """Listen at the endpoint.
 
         Raises
         ------
         ConfigError
-            The library is missing, or the endpoint is open to others or taken.
+            The library is missing, or the endpoint is in use or can be reached by other
+            machines without `allow_remote`.
         """
         problems = list(_problems(self._options))
         if problems:
             raise ConfigError(problems)
-        from prometheus_client import CollectorRegistry, make_wsgi_app
+        from prometheus_client import CollectorRegistry, MetricsHandler
 
         registry = CollectorRegistry()
         registry.register(self)  # type: ignore[arg-type]
         host, port = _split(self._options.endpoint)
         try:
-            self._server = BoundedServer(host, port, make_wsgi_app(registry))
+            handler = MetricsHandler.factory(registry)
+            self._server = MetricsServer(host, port, handler)
         except OSError as error:
             raise ConfigError(
                 f"endpoint '{self._options.endpoint}' cannot be bound: "
                 f"{error.strerror or error}; choose another port"
             ) from error
-        self._thread = self._server.start()
+        self._thread = Thread(
+            target=self._server.serve_forever, name="nv-http", daemon=True
+        )
+        self._thread.start()
         self.port = self._server.server_port
 
     def write(self, message: Message) -> None:
-        """Take the newest counters in."""
+        """Keep the counters of a message; StageError if the sink is not open."""
         if self._server is None:
             raise StageError("the Prometheus sink is not open")
         stream, event = message.info.stream, message.event
@@ -200,17 +115,17 @@ class PrometheusSink:
                 self._health[stream, event.stage, event.state] += 1
 
     def _forget(self, stream: str) -> None:
-        """Of files that come one after another, the newest are told."""
+        """Drop all counters of a stream."""
         del self._stats[stream]
         for counter in (self._gaps, self._health):
             for key in [key for key in counter if key[0] == stream]:
                 del counter[key]
 
     def flush(self, timeout: float) -> None:
-        """Nothing waits here."""
+        """Do nothing: no message waits."""
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening. May be called twice."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
@@ -220,30 +135,30 @@ class PrometheusSink:
             self._thread = None
 
     def describe(self) -> "list[Metric]":
-        """Nothing beforehand: streams come and go."""
+        """Return no metric: streams come and go. The client library calls it."""
         return []
 
     def collect(self) -> "Iterator[Metric]":
-        """Metric families, as the client library asks for them."""
+        """Yield metric families; the client library calls it for each page."""
         with self._lock:
             stats, gaps = dict(self._stats), dict(self._gaps)
             health = dict(self._health)
-        table = _Table()
+        families = _Families()
         for stream, values in stats.items():
-            _add_stream(table, stream, values)
+            _add_stream(families, stream, values)
         for (stream, reason), count in gaps.items():
-            table.count("gaps", "Gaps.", count, stream=stream, reason=reason)
+            families.count("gaps", "Gaps.", count, stream=stream, reason=reason)
         for (stream, stage, state), count in health.items():
             labels = {"stream": stream, "stage": stage, "state": state}
-            table.count("health_changes", "Changes of health.", count, **labels)
-        yield from table.families.values()
+            families.count("health_changes", "Changes of health.", count, **labels)
+        yield from families.by_name.values()
 
 
-class _Table:
-    """Metric families by name."""
+class _Families:
+    """Metric families of one page, by name."""
 
     def __init__(self) -> None:
-        self.families: dict[str, Metric] = {}
+        self.by_name: dict[str, Metric] = {}
 
     def gauge(self, name: str, text: str, value: float, **labels: str) -> None:
         from prometheus_client.core import GaugeMetricFamily
@@ -259,29 +174,29 @@ class _Table:
         self, family: Any, name: str, text: str, value: float, labels: dict[str, str]
     ) -> None:
         name = f"neurovocal_{name}"
-        if name not in self.families:
-            self.families[name] = family(name, text, labels=list(labels))
+        if name not in self.by_name:
+            self.by_name[name] = family(name, text, labels=list(labels))
         # A file's name may hold bytes that are no text; the page is UTF-8.
         values = [
             text.encode("utf-8", "backslashreplace").decode()
             for text in labels.values()
         ]
-        self.families[name].add_metric(values, value)  # type: ignore[attr-defined]
+        self.by_name[name].add_metric(values, value)  # type: ignore[attr-defined]
 
 
-def _add_stream(table: _Table, stream: str, values: dict[str, Any]) -> None:
+def _add_stream(families: _Families, stream: str, values: dict[str, Any]) -> None:
     of = {"stream": stream}
     source = values["source"]
-    table.count("samples_heard", "Samples that came.", source["heard"], **of)
-    table.count("samples_lost", "Samples that never came.", source["lost"], **of)
-    table.gauge("lag_ms", "How far the lane is behind.", values["lag_ms"], **of)
-    table.gauge("drift_ppm", "Of the source's clock.", values["drift_ppm"], **of)
+    families.count("samples_heard", "Samples that came.", source["heard"], **of)
+    families.count("samples_lost", "Samples that never came.", source["lost"], **of)
+    families.gauge("lag_ms", "How far the lane is behind.", values["lag_ms"], **of)
+    families.gauge("drift_ppm", "Of the source's clock.", values["drift_ppm"], **of)
     for kind, count in values["events"].items():
-        table.count("events", "Events by kind.", count, **of, kind=kind)
+        families.count("events", "Events by kind.", count, **of, kind=kind)
     for stage, figures in values["stages"].items():
         labels = {**of, "stage": stage}
-        table.gauge("stage_load", "Share of real time.", figures["load"], **labels)
-        table.count("stage_errors", "Failures.", figures["errors"], **labels)
+        families.gauge("stage_load", "Share of real time.", figures["load"], **labels)
+        families.count("stage_errors", "Failures.", figures["errors"], **labels)
     for sink, figures in values["sinks"].items():
         for queue, tally in figures.items():
             if not (isinstance(tally, dict) and "queued" in tally):
@@ -289,19 +204,94 @@ def _add_stream(table: _Table, stream: str, values: dict[str, Any]) -> None:
             for what, count in tally.items():
                 labels = {**of, "sink": sink, "queue": queue, "what": what}
                 text = "Messages: received = delivered + dropped + queued."
-                table.gauge("messages", text, count, **labels)
+                families.gauge("messages", text, count, **labels)
     for kind, parts in values["latency"].items():
         for part, summary in parts.items():
             for name, quantile in _QUANTILES.items():
                 labels = {**of, "kind": kind, "part": part.removesuffix("_ms")}
                 labels["quantile"] = quantile
-                table.gauge("latency_ms", "Ledger.", summary[name], **labels)
+                families.gauge("latency_ms", "Ledger.", summary[name], **labels)
     process = values["process"]
     # Of one process, whichever stream tells it last.
-    table.families.pop("neurovocal_rss_bytes", None)
-    table.families.pop("neurovocal_open_handles", None)
-    table.gauge("rss_bytes", "Resident memory.", process["rss_mb"] * (1 << 20))
-    table.gauge("open_handles", "Open file descriptors.", process["handles"])
+    families.by_name.pop("neurovocal_rss_bytes", None)
+    families.by_name.pop("neurovocal_open_handles", None)
+    families.gauge("rss_bytes", "Resident memory.", process["rss_mb"] * (1 << 20))
+    families.gauge("open_handles", "Open file descriptors.", process["handles"])
+
+
+class MetricsServer(ThreadingHTTPServer):
+    """HTTP server with at most `MOST_CONNECTIONS` connections and threads.
+
+    A further connection closes the oldest one: a client that asks at once is answered
+    at once, so an old connection is not worth keeping.
+
+    Parameters
+    ----------
+    host, port
+        Address to listen at.
+    handler : type
+        Handler of requests.
+
+    Raises
+    ------
+    OSError
+        The address is in use, or is not one of this machine.
+    """
+
+    request_queue_size = 128
+
+    def __init__(
+        self, host: str, port: int, handler: type[BaseHTTPRequestHandler]
+    ) -> None:
+        family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        self.address_family = family
+        self._free = BoundedSemaphore(MOST_CONNECTIONS)
+        self._lock = Lock()
+        self._opened_s: dict[Any, float] = {}  # by socket, the oldest first
+        super().__init__((str(address[0]), port), handler)
+
+    @property
+    def connections(self) -> int:
+        """Number of open connections."""
+        with self._lock:
+            return len(self._opened_s)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, once there is room for it."""
+        if not self._free.acquire(blocking=False):
+            with self._lock:
+                self._cut(next(iter(self._opened_s), None))
+            self._free.acquire()  # the thread of the one that was cut ends at once
+        with self._lock:
+            self._opened_s[request] = monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Close connections that are open for too long; called twice a second."""
+        oldest_s = monotonic() - _CONNECTION_S
+        with self._lock:
+            for request, opened_s in self._opened_s.items():
+                if opened_s < oldest_s:
+                    self._cut(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection, and make room for another."""
+        super().shutdown_request(request)
+        with self._lock:
+            self._opened_s.pop(request, None)
+        self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore a connection that broke."""
+
+    @staticmethod
+    def _cut(request: Any) -> None:
+        """Make the thread of a connection read its end, and close it."""
+        if request is not None:
+            with suppress(OSError):  # it has ended by itself
+                request.shutdown(socket.SHUT_RDWR)
 
 
 def _split(endpoint: str) -> tuple[str, int]:

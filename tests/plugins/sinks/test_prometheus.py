@@ -1,6 +1,9 @@
 """What Prometheus reads of a run, over real HTTP."""
 
+import os
+import socket
 from threading import Event as Flag
+from threading import active_count
 from urllib.request import urlopen
 
 import pytest
@@ -13,6 +16,7 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Gap, Message, Stats, StreamInfo
 from neurovocal.engine.testing import ScriptedSource, check_sink
 from neurovocal.plugins.sinks.prometheus import (
+    MOST_CONNECTIONS,
     PrometheusOptions,
     PrometheusSink,
     plugin,
@@ -115,3 +119,20 @@ def test_strange_names_do_not_spoil_the_page_and_old_ones_are_forgotten():
     assert not any(line.startswith("forged") for line in lines)
     assert any("b\\\\udcff" in line for line in lines)
     assert sum(line.startswith("neurovocal_gaps_total{") for line in lines) == 200
+
+
+def test_many_connections_take_a_bounded_number_of_threads_and_descriptors():
+    sink = PrometheusSink(PrometheusOptions(endpoint="127.0.0.1:0"))
+    sink.open()
+    threads, descriptors = active_count(), len(os.listdir("/proc/self/fd"))
+    clients = []
+    for number in range(4 * MOST_CONNECTIONS):
+        clients.append(socket.create_connection(("127.0.0.1", sink.port), PATIENCE_S))
+        assert active_count() <= threads + MOST_CONNECTIONS + 1
+        opened = len(os.listdir("/proc/self/fd")) - descriptors - (number + 1)
+        assert opened <= MOST_CONNECTIONS + 1
+    with urlopen(f"http://127.0.0.1:{sink.port}/metrics", timeout=PATIENCE_S) as page:
+        assert page.status == 200
+    sink.close()
+    for client in clients:
+        client.close()
