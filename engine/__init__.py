@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Detector,
         Features,
         Gate,
+        HasEndpoint,
         KnowsStart,
         Model,
         ModelCommand,
@@ -126,6 +127,7 @@ __all__ = [
     "Frames",
     "Gap",
     "Gate",
+    "HasEndpoint",
     "Health",
     "KnowsStart",
     "Label",
@@ -190,10 +192,10 @@ _MODULES = {
     "contracts.plugin": "BuildContext Plugin",
     "contracts.stages": (
         "Advances CaptureTimed CausesCommands CommandedModel ControlChannel "
-        "Describes Detector Features Gate KnowsStart Model ModelCommand ModelItem "
-        "ReportsFailures ReportsNotices ReportsProgress ReportsStats ReportsTrouble "
-        "ResumableSource RunAware SelectsKinds Sink Source SourceItem StepEvents "
-        "StreamItem VoiceInterval Watcher"
+        "Describes Detector Features Gate HasEndpoint KnowsStart Model ModelCommand "
+        "ModelItem ReportsFailures ReportsNotices ReportsProgress ReportsStats "
+        "ReportsTrouble ResumableSource RunAware SelectsKinds Sink Source "
+        "SourceItem StepEvents StreamItem VoiceInterval Watcher"
     ),
     "contracts.types": (
         "KINDS Anchor Audio Block Event Float32 Forecast Frames Gap Health Label "

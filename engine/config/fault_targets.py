@@ -13,6 +13,7 @@ from neurovocal.engine.config.faults import (
     SubscriberStall,
 )
 from neurovocal.engine.config.plan import Plan, StagePlan
+from neurovocal.engine.contracts.stages import HasEndpoint
 from neurovocal.engine.support.text import hint
 
 # A stage, and the name of its lane; None: it belongs to all of them.
@@ -69,7 +70,9 @@ def tcp_endpoints(options: Any) -> dict[str, tuple[str, int]]:
 
 def live_endpoint(options: Any) -> str | None:
     """Where subscribers of a sink connect, if they can."""
-    endpoint = str(getattr(options, "endpoint", ""))
+    if not isinstance(options, HasEndpoint):
+        return None
+    endpoint = str(options.endpoint)
     known = endpoint.startswith("ipc://") or _TCP.fullmatch(endpoint)
     return endpoint if known else None
 

@@ -11,9 +11,15 @@ from neurovocal.engine.config.schema import Config, SinkConfig, StageConfig
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.plugin import BuildContext, Kind, Plugin
+from neurovocal.engine.contracts.stages import SelectsKinds
 from neurovocal.engine.contracts.types import KINDS, StreamInfo, stream_of
 
-DEFAULT_WANTS = frozenset(KINDS.values()) - {"block", "posteriors"}
+_DEFAULT_KINDS = frozenset(KINDS.values()) - {"block", "posteriors"}
+
+
+def selected_kinds(sink: object) -> frozenset[str]:
+    """Kinds of events that a sink gets where its configuration does not list any."""
+    return sink.wants if isinstance(sink, SelectsKinds) else _DEFAULT_KINDS
 
 
 @dataclass(frozen=True, slots=True)

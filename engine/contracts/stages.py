@@ -506,6 +506,23 @@ class RunAware(Protocol):
 
 
 @runtime_checkable
+class HasEndpoint(Protocol):
+    """Options of a sink that subscribers connect to.
+
+    Attributes
+    ----------
+    endpoint : str
+        Where the sink publishes, such as ``tcp://127.0.0.1:5556``. Read on the main
+        thread before the run begins.
+    """
+
+    @property
+    def endpoint(self) -> str:
+        """Address that subscribers connect to."""
+        ...
+
+
+@runtime_checkable
 class Advances(Protocol):
     """Model that goes on without audio, such as with a song that it generates."""
 

@@ -32,6 +32,21 @@ from neurovocal.engine.faults.injection import InjectedError, begins, ends
 FaultT = TypeVar("FaultT", bound=AnyFault)
 
 
+def forward_attributes(wrapper: object, wrapped: object) -> None:
+    """Give `wrapper` each public attribute of `wrapped` that it does not have itself.
+
+    They become properties of a class of its own: `isinstance` with a protocol asks the
+    class, and from Python 3.12 on never `__getattr__`.
+    """
+    kind = type(wrapper)
+    properties = {
+        name: property(lambda _, name=name: getattr(wrapped, name))  # type: ignore[misc]
+        for name in {*dir(wrapped)} - {*dir(wrapper)}
+        if not name.startswith("_")
+    }
+    wrapper.__class__ = type(kind.__name__, (kind,), properties)
+
+
 class FaultySource(Generic[FaultT]):
     """Passes on what a source brings; subclasses say what becomes of the rest.
 
@@ -70,12 +85,7 @@ class FaultySource(Generic[FaultT]):
         self._end: Exception | None = None
         if isinstance(source, CaptureTimed):
             self.captured_ns = self._captured_ns
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else the source has: notices, failures, counts."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._source, name)
+        forward_attributes(self, source)
 
     @property
     def info(self) -> StreamInfo:

@@ -1,15 +1,13 @@
 """Stages and sinks that raise or hang, once in a run."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from threading import Lock
 from typing import Any
 
 from neurovocal.engine.config.faults import Crash, Hang
 from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext
-from neurovocal.engine.contracts.stages import CommandedModel
 from neurovocal.engine.contracts.types import (
     Block,
     Event,
@@ -26,7 +24,7 @@ from neurovocal.engine.faults.injection import (
     begins,
     ends,
 )
-from neurovocal.engine.faults.sources import wait
+from neurovocal.engine.faults.sources import forward_attributes, wait
 
 
 class Charge:
@@ -98,12 +96,7 @@ class FaultyStage:
         self._stage = stage
         self._charge = charge
         self._sample_rate = sample_rate
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else the stage has."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._stage, name)
+        forward_attributes(self, stage)
 
     def process(self, item: Any) -> Iterable[Event]:
         """As the stage's, unless it is time."""
@@ -112,48 +105,13 @@ class FaultyStage:
         return events
 
 
-class FaultyModel(FaultyStage):
-    """The same for a stage that takes commands."""
-
-    @property
-    def options(self) -> Options:
-        """As the stage's."""
-        options: Options = self._stage.options
-        return options
-
-    @property
-    def adjustable(self) -> frozenset[str]:
-        """As the stage's."""
-        adjustable: frozenset[str] = self._stage.adjustable
-        return adjustable
-
-    @property
-    def commands(self) -> Mapping[str, type[Options]]:
-        """As the stage's."""
-        commands: Mapping[str, type[Options]] = self._stage.commands
-        return commands
-
-    def prepare(self, command: str, arguments: Options, /) -> Any:
-        """As the stage's."""
-        return self._stage.prepare(command, arguments)
-
-    def apply(self, command: str, prepared: Any, /) -> None:
-        """As the stage's."""
-        self._stage.apply(command, prepared)
-
-
 class FaultySink:
     """A sink with a charge; all else of it shows through."""
 
     def __init__(self, sink: Any, charge: Charge) -> None:
         self._sink = sink
         self._charge = charge
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else the sink has: what it wants, its counts, its trouble."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._sink, name)
+        forward_attributes(self, sink)
 
     def write(self, message: Message) -> None:
         """As the sink's, unless it is time."""
@@ -170,8 +128,7 @@ def faulty_stage(build: Build, charge: Charge) -> Build:
     def charged(options: Any, context: BuildContext) -> FaultyStage:
         stage = build(options, context)
         assert context.info is not None, "stages of lanes are told what they hear"
-        kind = FaultyModel if isinstance(stage, CommandedModel) else FaultyStage
-        return kind(stage, charge, context.info.sample_rate)
+        return FaultyStage(stage, charge, context.info.sample_rate)
 
     return charged
 

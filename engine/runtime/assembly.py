@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from neurovocal.engine.config.plan import DEFAULT_WANTS, LanePlan, Plan, SinkPlan
+from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, selected_kinds
 from neurovocal.engine.config.schema import PrivacyConfig
 from neurovocal.engine.contracts.clock import Clock
 from neurovocal.engine.contracts.plugin import BuildContext
@@ -61,7 +61,7 @@ def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker
 
     sink = build(replaces_failed=False)
     asked = plan.config.events
-    wants = frozenset(asked) if asked is not None else _wants(sink)
+    wants = frozenset(asked) if asked is not None else selected_kinds(sink)
     queue = plan.config.queue
     mailbox: Mailbox[Message] = Mailbox(
         {"events": queue.events, "bulk": queue.bulk},
@@ -79,9 +79,4 @@ def observer_worker(sink: Sink, clock: Clock, live: bool) -> SinkWorker:
     mailbox: Mailbox[Message] = Mailbox(
         {"events": 1024, "bulk": 64}, "drop_oldest" if live else "block"
     )
-    return SinkWorker("display", sink, _wants(sink), mailbox, "skip", clock)
-
-
-def _wants(sink: Sink) -> frozenset[str]:
-    wants: frozenset[str] = getattr(sink, "wants", DEFAULT_WANTS)
-    return wants
+    return SinkWorker("display", sink, selected_kinds(sink), mailbox, "skip", clock)

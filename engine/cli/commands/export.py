@@ -17,7 +17,7 @@ from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.stages import Sink
+from neurovocal.engine.contracts.stages import RunAware, Sink
 from neurovocal.engine.contracts.types import KINDS, Label
 from neurovocal.engine.journal.reader import (
     Selection,
@@ -94,7 +94,7 @@ def export(
                 event = message.event
                 final = not isinstance(event, Label) or event.status == "final"
                 if final or provisional:
-                    if hasattr(sink, "run"):
+                    if isinstance(sink, RunAware):
                         sink.run = name
                     sink.write(message)
                     rows += 1

@@ -15,7 +15,7 @@ from neurovocal.engine.config.schema import MultiConfig, SingleConfig, load_conf
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError, PluginError
 from neurovocal.engine.contracts.plugin import GROUPS, Kind, Plugin
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.stages import Source
+from neurovocal.engine.contracts.stages import Describes, Source
 from neurovocal.engine.lane.builder import build_lane
 from neurovocal.engine.support.text import printable
 
@@ -36,12 +36,15 @@ def check(
             f"lane '{lane.name}': {lane.source.config.plugin} -> "
             f"{lane.detector.config.plugin} -> {models}"
         )
-        for line in getattr(source, "describe", tuple)():
-            typer.echo(printable(f"  {line}"))
+        if isinstance(source, Describes):
+            for line in source.describe():
+                typer.echo(printable(f"  {line}"))
     sinks = [*plan.sinks, *(sink for lane in plan.lanes for sink in lane.sinks)]
     for stage in (sink.stage for sink in sinks):
-        for line in getattr(stage.build(plan.context), "describe", tuple)():
-            typer.echo(printable(f"{stage.name}: {line}"))
+        sink = stage.build(plan.context)
+        if isinstance(sink, Describes):
+            for line in sink.describe():
+                typer.echo(printable(f"{stage.name}: {line}"))
     for fault in listed(checked.shared.faults):
         typer.echo(f"injects: {fault}")
     typer.echo(f"{located.name}: correct")

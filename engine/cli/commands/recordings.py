@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from neurovocal.engine.cli.session import BlockLength, plan_of_data, run_plan
 from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.contracts.stages import KnowsStart, ReportsProgress
 from neurovocal.engine.contracts.types import Message
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
@@ -177,17 +178,21 @@ class _Progress:
         Tables count from the start of each file; JSON lines have the time of day.
         """
         source = None if self._lane is None else self._lane.source
-        for line in getattr(source, "starts", tuple)():
-            typer.echo(line, err=True)
+        if isinstance(source, KnowsStart):
+            for line in source.starts():
+                typer.echo(line, err=True)
 
     def draw(self) -> None:
         """Show how far the source has come."""
         if self._lane is None:
             return
-        done, total = getattr(self._lane.source, "progress", (0, None))
+        source = self._lane.source
+        done, total = (
+            source.progress if isinstance(source, ReportsProgress) else (0, None)
+        )
         self._bar.update(
             self._task,
-            description=self._lane.source.info.stream[-40:],
+            description=source.info.stream[-40:],
             seconds=self._lane.heard_s,
             completed=done,
             total=total,

@@ -14,7 +14,7 @@ from neurovocal.engine.cli.session import (
     run_plan,
 )
 from neurovocal.engine.config.located_yaml import parse_located
-from neurovocal.engine.config.plan import DEFAULT_WANTS
+from neurovocal.engine.config.plan import selected_kinds
 from neurovocal.engine.config.schema import parse_config
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import EXIT_RUNTIME, ConfigError
@@ -103,7 +103,7 @@ def _wants(data: dict[str, Any], base: Path) -> tuple[frozenset[str], frozenset[
         built = plugin.build(
             plugin.options.model_validate(sink.get("options", {})), context
         )
-        wants = frozenset(sink.get("events") or getattr(built, "wants", DEFAULT_WANTS))
+        wants = frozenset(sink.get("events") or selected_kinds(built))
         others |= wants
         if sink["plugin"] == "journal":
             kept |= wants

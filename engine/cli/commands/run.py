@@ -17,6 +17,7 @@ from neurovocal.engine.cli.session import (
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.stages import HasEndpoint
 
 
 def run(
@@ -67,9 +68,10 @@ def run(
 def _announce(plan: Plan) -> None:
     """Tell a person where to listen."""
     for sink in [*plan.sinks, *(sink for lane in plan.lanes for sink in lane.sinks)]:
-        endpoint = getattr(sink.stage.options, "endpoint", None)
-        if sink.stage.config.plugin != "zmq":
+        options = sink.stage.options
+        if sink.stage.config.plugin != "zmq" or not isinstance(options, HasEndpoint):
             continue
+        endpoint = options.endpoint
         if endpoint and not endpoint.endswith("*"):
             hint = f"in another terminal: neurovocal listen {endpoint}"
             typer.echo(f"publishing on {endpoint} ({hint})", err=True)

@@ -11,10 +11,17 @@ from neurovocal.engine.config.faults import Crash
 from neurovocal.engine.contracts.clock import NS, ManualClock
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import CommandedModel
+from neurovocal.engine.contracts.stages import (
+    CommandedModel,
+    Describes,
+    ReportsStats,
+    ReportsTrouble,
+    SelectsKinds,
+    Sink,
+)
 from neurovocal.engine.contracts.types import Health, Label, Offset
 from neurovocal.engine.faults.injection import FaultReporter
-from neurovocal.engine.faults.stages import Charge, faulty_stage
+from neurovocal.engine.faults.stages import Charge, faulty_sink, faulty_stage
 from neurovocal.engine.testing import CollectSink, ScriptedSource
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
@@ -172,3 +179,25 @@ def test_commands_reach_a_model_through_its_fault():
     stage.apply("set", stage.prepare("set", Set(gain=2.0)))
     assert stage.options.gain == 2.0
     assert list(stage.process(audio("..."))) == []
+
+
+def test_a_faulty_sink_has_the_abilities_of_the_sink_that_it_wraps():
+    class Reporting(CollectSink):
+        trouble = None
+
+        def stats(self):
+            return {"written": len(self.messages)}
+
+    crash = Crash(fault="crash", at_s=1, stage="sink")
+    charge = Charge(crash, ManualClock(EPOCH), FaultReporter(), None)
+    inner = Reporting({"label"})
+    sink = faulty_sink(lambda options, context: inner, charge)(None, None)
+    assert isinstance(sink, Sink)
+    assert isinstance(sink, SelectsKinds)
+    assert sink.wants == {"label"}
+    assert isinstance(sink, ReportsStats)
+    assert sink.stats() == {"written": 0}
+    assert isinstance(sink, ReportsTrouble)
+    inner.trouble = "the disk is full"
+    assert sink.trouble == "the disk is full"
+    assert not isinstance(sink, Describes)
