@@ -73,9 +73,9 @@ def trouble(folder: Path, cuts: int, rng: random.Random) -> dict[str, object]:
                 case "cut replay":
                     replay.cut()
                 case "stall":
-                    live.passed.clear()
+                    live.paused = True
                     time.sleep(rng.uniform(0.1, 1.0))
-                    live.passed.set()
+                    live.paused = False
                 case "kill engine":
                     kill(engine)
                     engine = start_engine(folder, journal, ports, number + 1)

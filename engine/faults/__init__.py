@@ -1,1 +1,1 @@
-"""Faults on purpose: what a run does when its world fails (docs/reliability.md)."""
+"""Fault injection: failures of devices, stages, disk and network on request."""

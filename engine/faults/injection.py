@@ -1,4 +1,4 @@
-"""What a run's faults are to the runner; of most runs, nothing."""
+"""Fault injection as the runner sees it; a no-op without a fault plan."""
 
 import logging
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ log = logging.getLogger("neurovocal")
 
 
 class InjectedError(RuntimeError):
-    """What a stage raises that was told to fail."""
+    """The exception of a stage that a fault plan lets crash."""
 
 
-class FaultEvent(Protocol):
-    """What a lane is here."""
+class ReportingLane(Protocol):
+    """A lane in which health events can be published."""
 
     @property
     def name(self) -> str:
@@ -28,85 +28,70 @@ class FaultEvent(Protocol):
         ...
 
 
-def begins(fault: AnyFault) -> Health:
-    """The fault strikes."""
-    return Health(
-        f"{FAULT_STAGE_PREFIX}{fault.name}", "degraded", f"injected: {fault.words}"
-    )
+def health_at_start(fault: AnyFault) -> Health:
+    """Return the health event that announces a fault."""
+    stage = FAULT_STAGE_PREFIX + fault.name
+    return Health(stage, "degraded", f"injected: {fault.words}")
 
 
-def ends(fault: AnyFault) -> Health:
-    """The fault is over."""
-    return Health(
-        f"{FAULT_STAGE_PREFIX}{fault.name}", "healthy", f"injected: {fault.words}: over"
-    )
+def health_at_end(fault: AnyFault) -> Health:
+    """Return the health event for the end of a fault."""
+    stage = FAULT_STAGE_PREFIX + fault.name
+    return Health(stage, "healthy", f"injected: {fault.words}: over")
 
 
 class FaultReporter:
-    """Publishes in the lanes what strikes outside their sources.
+    """Publishes a health event for every fault that is injected outside a source.
 
     Attributes
     ----------
-    lanes : list
+    lanes : list of ReportingLane
         Empty until the run has any.
     """
 
     def __init__(self) -> None:
-        self.lanes: list[FaultEvent] = []
+        self.lanes: list[ReportingLane] = []
 
-    def tell(self, health: Health, lane: str | None = None) -> None:
-        """Publish in one lane, or in all; from any thread."""
+    def report(self, health: Health, lane: str | None = None) -> None:
+        """Publish `health` in one lane, or in all; from any thread."""
         log.warning("%s", health.detail)
         for each in self.lanes:
             if lane in (None, each.name):
                 each.note(health.stage, health.state, health.detail)
 
 
-class Injection(Protocol):
-    """Spoils a plan, and does what comes by the clock."""
-
-    plan: Plan
-
-    def open(self, lanes: Sequence[FaultEvent], /) -> None:
-        """Before anything else is opened; `lanes` tell what strikes."""
-        ...
-
-    def start(self) -> None:
-        """The run has begun."""
-        ...
-
-    def close(self) -> None:
-        """The run has ended, or never began; undo whatever lasts."""
-        ...
-
-
-class NoInjection:
-    """A plan as it is.
+class Injection:
+    """Faults of a run: none. `PlannedFaults` overrides each method.
 
     Parameters
     ----------
     plan : Plan
-        Without faults.
+        The checked configuration.
+
+    Attributes
+    ----------
+    plan : Plan
+        What the runner builds from: `plan` itself, or one with faulty stages.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def open(self, lanes: Sequence[FaultEvent], /) -> None:
-        """Nothing is to come."""
+    def open(self, lanes: Sequence[ReportingLane], /) -> None:
+        """Acquire what the faults need, before anything else is opened."""
 
     def start(self) -> None:
-        """Nothing comes."""
+        """Count the time of timed faults from now on."""
 
     def close(self) -> None:
-        """Nothing came."""
+        """End every fault that still lasts. May be called without `open`."""
 
 
 def injection_of(plan: Plan) -> Injection:
-    """The faults that a plan asks for."""
+    """Return the faults that a plan asks for."""
     if not plan.config.shared.faults:
-        return NoInjection(plan)
-    # No other run needs any of it.
+        return Injection(plan)
+    # Runs without faults import none of it.
     from neurovocal.engine.faults.plan import PlannedFaults
 
     return PlannedFaults(plan)

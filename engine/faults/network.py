@@ -1,8 +1,7 @@
-"""Networks that break and readers that do not read, with real sockets."""
+"""Networks that break and subscribers that do not read, with real sockets."""
 
 import asyncio
 import contextlib
-import logging
 import socket
 from collections.abc import Coroutine
 from threading import Thread
@@ -12,30 +11,35 @@ from neurovocal.engine.client.subscriber import Subscriber
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import KINDS
 
-log = logging.getLogger("neurovocal")
-
-_PIECE = 64 * 1024  # most bytes passed on at once
-_PATIENCE_S = 10.0  # for the proxy's thread, which never has much to do
-# At the end, what the sink has sent last still has so long to reach its readers.
+_CHUNK_BYTES = 64 * 1024  # most that is forwarded at once
+_CALL_TIMEOUT_S = 10.0  # for the proxy's thread, which never has much to do
+# At the end, messages that were sent last have so long to reach their subscribers.
 _LINGER_S = 1.0
-# A connection that is being accepted while all are broken shows up within this.
-_NOTICE_S = 0.01
+# A connection that is being accepted while all are cut shows up within this time.
+_POLL_S = 0.01
 
 
-class Proxy:
-    """Stands at an endpoint and passes all on to a port of this machine, until cut.
+class TcpProxy:
+    """Forwards a TCP address to a port of this machine until it is cut.
 
     Parameters
     ----------
     host, port : str, int
-        Where it listens.
+        Address to listen at.
     target : int
-        Port on the loopback interface where the real socket is.
+        Port on the loopback interface to forward to. May be changed; it then holds
+        for new connections.
+
+    Attributes
+    ----------
+    paused : bool
+        While True, connections stay open but nothing is forwarded.
     """
 
     def __init__(self, host: str, port: int, target: int) -> None:
-        self._where = host, port
+        self._address = host, port
         self.target = target
+        self.paused = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: asyncio.Server | None = None
 
@@ -52,7 +56,7 @@ class Proxy:
             target=self._loop.run_forever, name="nv-proxy", daemon=True
         )
         self._thread.start()
-        host, port = self._where
+        host, port = self._address
         try:
             self._call(self._listen())
         except OSError as error:
@@ -66,12 +70,12 @@ class Proxy:
         """Break all connections and refuse new ones."""
         self._call(self._break())
 
-    def mend(self) -> None:
-        """Let connections in again."""
+    def restore(self) -> None:
+        """Accept connections again."""
         self._call(self._listen())
 
     def close(self) -> None:
-        """Pass on what the sink has sent last, then break everything.
+        """Forward what is on its way, then break all connections.
 
         May be called twice, and before `open`.
         """
@@ -79,10 +83,10 @@ class Proxy:
         if loop is None:
             return
         try:
-            _wait_for(self._end(), loop)
+            _wait_for(self._drain(), loop)
         finally:
             loop.call_soon_threadsafe(loop.stop)
-            self._thread.join(_PATIENCE_S)
+            self._thread.join(_CALL_TIMEOUT_S)
         loop.close()
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
@@ -91,14 +95,14 @@ class Proxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._accept, *self._where)
+            self._server = await asyncio.start_server(self._accept, *self._address)
 
-    async def _end(self) -> None:
+    async def _drain(self) -> None:
         if self._server is not None:
             self._server.close()
-        if pipes := _others():
-            # The sink is closed: each ends when its reader has got all.
-            await asyncio.wait(pipes, timeout=_LINGER_S)
+        if connections := _connections():
+            # The sink is closed: each connection ends when all has been forwarded.
+            await asyncio.wait(connections, timeout=_LINGER_S)
         await self._break()
 
     async def _break(self) -> None:
@@ -111,49 +115,60 @@ class Proxy:
             await asyncio.sleep(0)
             server.close()
         # One that is just being accepted becomes another task.
-        while pipes := _others():
+        while connections := _connections():
             await asyncio.sleep(0)
-            for pipe in pipes:
-                pipe.cancel()
-            await asyncio.gather(*pipes, return_exceptions=True)
-            await asyncio.sleep(_NOTICE_S)
+            for connection in connections:
+                connection.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+            await asyncio.sleep(_POLL_S)
         if server is not None:
             await server.wait_closed()
 
     async def _accept(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        ends = [writer]
+        writers = [writer]
         try:
             far_reader, far_writer = await asyncio.open_connection(
                 "127.0.0.1", self.target
             )
-            ends.append(far_writer)
-            ways = (_pass(reader, far_writer), _pass(far_reader, writer))
-            await _first(*ways)
-            for end in ends:
-                end.close()  # what is on its way still goes out
-            for end in ends:
-                await end.wait_closed()
+            writers.append(far_writer)
+            await _first_done(
+                self._forward(reader, far_writer), self._forward(far_reader, writer)
+            )
+            for each in writers:
+                each.close()  # what is buffered is still sent
+            for each in writers:
+                await each.wait_closed()
         except (OSError, asyncio.CancelledError):
-            pass  # nobody is there, or the network was cut
+            pass  # nothing listens at the target, or the network was cut
         finally:
-            for end in ends:
-                end.transport.abort()
+            for each in writers:
+                each.transport.abort()
+
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(_CHUNK_BYTES):
+                while self.paused:
+                    await asyncio.sleep(_POLL_S)
+                writer.write(data)
+                await writer.drain()
 
 
 def _wait_for(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.run_coroutine_threadsafe(work, loop).result(_PATIENCE_S)
+    asyncio.run_coroutine_threadsafe(work, loop).result(_CALL_TIMEOUT_S)
 
 
-def _others() -> set[asyncio.Task[Any]]:
-    """All connections of this loop, at whatever stage."""
+def _connections() -> set[asyncio.Task[Any]]:
+    """Return the tasks of all connections of this loop."""
     return asyncio.all_tasks() - {asyncio.current_task()}
 
 
-async def _first(*ways: Coroutine[Any, Any, None]) -> None:
-    """Until one way is at its end; the others are given up."""
-    tasks = [asyncio.ensure_future(way) for way in ways]
+async def _first_done(*work: Coroutine[Any, Any, None]) -> None:
+    """Return when one coroutine has ended; the others are cancelled."""
+    tasks = [asyncio.ensure_future(each) for each in work]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -162,30 +177,23 @@ async def _first(*ways: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(_PIECE):
-            writer.write(data)
-            await writer.drain()
-
-
 class StalledSubscribers:
-    """Subscribers to all that is published, which never read.
+    """Subscribers to all kinds of events that never read.
 
     Parameters
     ----------
     endpoints : list of str
-        Where to connect, one each.
+        Where to connect, one subscriber each.
     keys : str, optional
-        Folder of keys that let them in.
+        Folder with the subscribers' keys.
     """
 
     def __init__(self, endpoints: list[str], keys: str | None) -> None:
         self._endpoints = endpoints
         self._keys = keys
-        self._readers: list[Subscriber] = []
+        self._subscribers: list[Subscriber] = []
 
-    def begin(self) -> None:
+    def open(self) -> None:
         """Connect and subscribe.
 
         Raises
@@ -194,21 +202,21 @@ class StalledSubscribers:
             The keys cannot be read.
         """
         for endpoint in self._endpoints:
-            reader = Subscriber(
+            subscriber = Subscriber(
                 endpoint, KINDS.values(), queue_length=1, keys=self._keys
             )
-            reader.open()
-            self._readers.append(reader)
+            subscriber.open()
+            self._subscribers.append(subscriber)
 
-    def end(self) -> None:
-        """Go away."""
-        for reader in self._readers:
-            reader.close()
-        self._readers = []
+    def close(self) -> None:
+        """Disconnect. May be called twice."""
+        for subscriber in self._subscribers:
+            subscriber.close()
+        self._subscribers = []
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody uses."""
+    """Return a port of the loopback interface that is not in use."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

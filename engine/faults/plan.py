@@ -1,4 +1,4 @@
-"""From `faults:` to a run that meets them."""
+"""Faults of a configuration: wraps the stages of a plan and starts timed faults."""
 
 import logging
 from collections import defaultdict
@@ -21,159 +21,142 @@ from neurovocal.engine.config.faults import (
 from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, StagePlan
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.types import Health
-from neurovocal.engine.faults.injection import FaultEvent, FaultReporter, begins, ends
-from neurovocal.engine.faults.network import Proxy, StalledSubscribers, free_port
-from neurovocal.engine.faults.source_rates import DriftingSource, WrongRateSource
-from neurovocal.engine.faults.sources import (
-    ClippedSource,
-    CrashingSource,
-    DroppingSource,
-    FaultySource,
-    HangingSource,
-    JitterySource,
-    StalledSource,
-    UnpluggedSource,
+from neurovocal.engine.faults.injection import (
+    FaultReporter,
+    Injection,
+    ReportingLane,
+    health_at_end,
+    health_at_start,
 )
-from neurovocal.engine.faults.stages import Build, Charge, faulty_sink, faulty_stage
-from neurovocal.engine.faults.timed import Act, FullDisk, Schedule, kill
+from neurovocal.engine.faults.network import StalledSubscribers, TcpProxy, free_port
+from neurovocal.engine.faults.sources import SOURCE_FAULTS
+from neurovocal.engine.faults.stages import Build, FaultInjector, faulty_stage
+from neurovocal.engine.faults.timed import FullDisk, Schedule, TimedAction, kill
 
 log = logging.getLogger("neurovocal")
 
-_SOURCES: dict[str, Callable[..., FaultySource[Any]]] = {
-    "drop": DroppingSource,
-    "jitter": JitterySource,
-    "stall": StalledSource,
-    "unplug": UnpluggedSource,
-    "clip": ClippedSource,
-    "drift": DriftingSource,
-    "wrong_rate": WrongRateSource,
-    "crash": CrashingSource,
-    "hang": HangingSource,
-}
 
-
-class PlannedFaults:
-    """The faults of a run: in its plan, in its network, and at their time.
+class PlannedFaults(Injection):
+    """The faults of a run: in its stages, in its network, and at their times.
 
     Parameters
     ----------
     plan : Plan
-        Checked, with faults.
+        A checked configuration with faults.
 
     Attributes
     ----------
     plan : Plan
-        The same, but what the stages' plugins build is spoilt.
+        The same plan; its plugins build stages that have the faults.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._faults = plan.config.shared.faults
         self._clock = plan.context.clock
-        self._herald = FaultReporter()
+        self._reporter = FaultReporter()
         self._disk = FullDisk()
-        self._proxies: dict[tuple[str, int], Proxy] = {}
-        self._readers: list[StalledSubscribers] = []
-        acts = [act for fault in self._faults for act in self._acts(fault, plan)]
-        self._schedule = Schedule(acts, self._clock)
-        struck: dict[int, list[tuple[AnyFault, str | None]]] = defaultdict(list)
+        self._proxies: dict[tuple[str, int], TcpProxy] = {}
+        self._subscribers: list[StalledSubscribers] = []
+        actions = [a for fault in self._faults for a in self._actions(fault, plan)]
+        self._schedule = Schedule(actions, self._clock)
+        # Faults of each stage, with the lane in which they are reported.
+        self._of_stage: dict[int, list[tuple[AnyFault, str | None]]] = defaultdict(list)
         for fault in self._faults:
             for stage, lane in targets(fault, plan):
-                struck[id(stage)].append((fault, lane))
-        self._struck = struck
-        self.plan = self._spoilt(plan)
+                self._of_stage[id(stage)].append((fault, lane))
+        super().__init__(self._faulty(plan))
 
-    def open(self, lanes: Sequence[FaultEvent], /) -> None:
-        """Say what is to come, and stand where the network will break.
+    def open(self, lanes: Sequence[ReportingLane], /) -> None:
+        """Log the faults and listen where the network will be cut.
 
         Parameters
         ----------
-        lanes : sequence of LaneWorker
-            Who tells what strikes.
+        lanes : sequence of ReportingLane
+            Lanes that publish the faults.
 
         Raises
         ------
         ConfigError
             A sink's endpoint cannot be bound.
         """
-        self._herald.lanes = list(lanes)
+        self._reporter.lanes = list(lanes)
         log.warning("this run injects faults: %s", "; ".join(listed(self._faults)))
         for proxy in self._proxies.values():
             proxy.open()
 
     def start(self) -> None:
-        """The run has begun: the clock's faults count from now on."""
+        """Count the time of timed faults from now on."""
         self._schedule.start()
 
     def close(self) -> None:
-        """Undo whatever lasts. May be called without `open`."""
+        """End every fault that still lasts. May be called without `open`."""
         self._schedule.stop()
-        self._disk.clear()
-        readers = [each.end for each in self._readers]
-        for undo in [*readers, *(proxy.close for proxy in self._proxies.values())]:
+        self._disk.reset()
+        subscribers = [each.close for each in self._subscribers]
+        for close in [*subscribers, *(each.close for each in self._proxies.values())]:
             try:
-                undo()
+                close()
             except Exception:  # how the run ended matters more
                 log.exception("a fault could not be undone")
 
-    # ---- what comes by the clock -----------------------------------------------------
+    # ---- timed faults ----------------------------------------------------------------
 
-    def _acts(self, fault: AnyFault, plan: Plan) -> Iterator[Act]:
+    def _actions(self, fault: AnyFault, plan: Plan) -> Iterator[TimedAction]:
         match fault:
             case DiskFull():
-                yield from self._lasting(fault, self._disk.begin, self._disk.end)
+                yield from self._lasting(fault, self._disk.start, self._disk.stop)
             case SubscriberStall():
                 found = [live_endpoint(s.options) for s, _ in targets(fault, plan)]
                 keys = fault.keys and str(plan.context.path(fault.keys))
-                readers = StalledSubscribers([each for each in found if each], keys)
-                self._readers.append(readers)
-                yield from self._lasting(fault, readers.begin, readers.end)
+                stalled = StalledSubscribers([each for each in found if each], keys)
+                self._subscribers.append(stalled)
+                yield from self._lasting(fault, stalled.open, stalled.close)
             case NetworkCut():
                 yield from self._cuts(fault, plan)
             case Kill():
-                yield self._act(fault, fault.at_s, begins(fault), kill)
+                yield self._action(fault, fault.at_s, health_at_start(fault), kill)
 
-    def _cuts(self, fault: NetworkCut, plan: Plan) -> Iterator[Act]:
-        proxies = []
-        for stage, _ in targets(fault, plan):
-            for where in tcp_endpoints(stage.options).values():
-                if where not in self._proxies:
-                    self._proxies[where] = Proxy(*where, free_port())
-                proxies.append(self._proxies[where])
+    def _cuts(self, fault: NetworkCut, plan: Plan) -> Iterator[TimedAction]:
+        proxies = [
+            self._proxies.setdefault(address, TcpProxy(*address, free_port()))
+            for stage, _ in targets(fault, plan)
+            for address in tcp_endpoints(stage.options).values()
+        ]
 
         def cut() -> None:
             for proxy in proxies:
                 proxy.cut()
 
-        def mend() -> None:
+        def restore() -> None:
             for proxy in proxies:
-                proxy.mend()
+                proxy.restore()
 
-        yield from self._lasting(fault, cut, mend)
+        yield from self._lasting(fault, cut, restore)
 
     def _lasting(
-        self, fault: LastingFault, begin: Callable[[], None], end: Callable[[], None]
-    ) -> Iterator[Act]:
-        yield self._act(fault, fault.at_s, begins(fault), begin)
-        yield self._act(fault, fault.at_s + fault.for_s, ends(fault), end)
+        self, fault: LastingFault, start: Callable[[], None], stop: Callable[[], None]
+    ) -> Iterator[TimedAction]:
+        yield self._action(fault, fault.at_s, health_at_start(fault), start)
+        end_s = fault.at_s + fault.for_s
+        yield self._action(fault, end_s, health_at_end(fault), stop)
 
-    def _act(
-        self, fault: AnyFault, at_s: float, health: Health, do: Callable[[], None]
-    ) -> Act:
-        def act() -> None:
-            self._herald.tell(health, fault.lane)
-            do()
+    def _action(
+        self, fault: AnyFault, at_s: float, health: Health, function: Callable[[], None]
+    ) -> TimedAction:
+        def run() -> None:
+            self._reporter.report(health, fault.lane)
+            function()
 
-        return Act(round(at_s * NS), act)
+        return TimedAction(round(at_s * NS), run)
 
-    # ---- what is built spoilt --------------------------------------------------------
+    # ---- faults of stages ------------------------------------------------------------
 
-    def _spoilt(self, plan: Plan) -> Plan:
-        gate = None if plan.gate is None else self._stage(plan.gate)
+    def _faulty(self, plan: Plan) -> Plan:
         return replace(
             plan,
             lanes=[self._lane(lane) for lane in plan.lanes],
             sinks=[self._sink(sink) for sink in plan.sinks],
-            gate=gate,
+            gate=None if plan.gate is None else self._stage(plan.gate),
         )
 
     def _lane(self, lane: LanePlan) -> LanePlan:
@@ -192,31 +175,30 @@ class PlannedFaults:
     def _stage(self, stage: StagePlan) -> StagePlan:
         build = stage.plugin.build
         options = stage.options
-        for fault, lane in self._struck[id(stage)]:
+        for fault, lane in self._of_stage[id(stage)]:
             if isinstance(fault, NetworkCut):
-                options = self._moved(options)
+                options = self._behind_proxies(options)
             elif stage.kind == "source":
-                build = self._source(build, fault)
+                build = _faulty_source(build, fault)
             elif isinstance(fault, Crash | Hang):
-                charge = Charge(fault, self._clock, self._herald, lane)
-                spoil = faulty_sink if stage.kind == "sink" else faulty_stage
-                build = spoil(build, charge)
+                injector = FaultInjector(fault, self._clock, self._reporter, lane)
+                build = faulty_stage(build, stage.kind, injector)
         return replace(
             stage, plugin=replace(stage.plugin, build=build), options=options
         )
 
-    def _source(self, build: Build, fault: AnyFault) -> Build:
-        make = _SOURCES[fault.name]
-        return lambda options, context: make(
-            build(options, context), fault, context.clock, options
-        )
-
-    def _moved(self, options: Any) -> Any:
-        """Options of a sink in whose place a proxy stands."""
-        proxies = {
-            name: self._proxies[where]
-            for name, where in tcp_endpoints(options).items()
-            if where in self._proxies
+    def _behind_proxies(self, options: Any) -> Any:
+        """Return options of a sink that binds the ports behind the proxies."""
+        behind = {
+            name: f"tcp://127.0.0.1:{self._proxies[address].target}"
+            for name, address in tcp_endpoints(options).items()
+            if address in self._proxies
         }
-        behind = {n: f"tcp://127.0.0.1:{p.target}" for n, p in proxies.items()}
         return options.model_copy(update=behind)
+
+
+def _faulty_source(build: Build, fault: AnyFault) -> Build:
+    wrap = SOURCE_FAULTS[fault.name]
+    return lambda options, context: wrap(
+        build(options, context), fault, context.clock, options
+    )

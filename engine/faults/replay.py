@@ -1,26 +1,29 @@
-"""Which faults of a recorded run belong to its replay."""
+"""Faults of a recorded run that belong to its replay."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# What becomes of the audio, where it is read from the recordings once more.
+# Effects on the audio itself; a replay that reads the recordings has them again.
 _OF_AUDIO = {"drop", "clip", "wrong_rate"}
 
 
-def faults_again(data: Mapping[str, Any], *, kept_audio: bool) -> list[dict[str, Any]]:
-    """Faults that decide, by the audio alone, what the lanes say.
+def replayable_faults(
+    data: Mapping[str, Any], *, kept_audio: bool
+) -> list[dict[str, Any]]:
+    """Return the faults that change what the lanes publish, by the audio alone.
 
     Parameters
     ----------
     data : mapping
-        The recorded run's configuration, as it was.
+        Configuration of the recorded run.
     kept_audio : bool
-        Whether the replay hears what the lanes heard, which was spoilt already.
+        Whether the replay reads audio kept by the `recording` sink, which has the
+        faults of the source already.
 
     Returns
     -------
     list of dict
-        What stands under ``faults`` in the replay's configuration.
+        Value of ``faults`` in the replay's configuration.
     """
     lanes = data.get("lanes") or [data]
     outside = {"source", "gate", *_plugins(lane["source"] for lane in lanes)}

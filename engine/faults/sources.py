@@ -1,126 +1,112 @@
-"""Sources whose audio is spoilt for a while: one class per fault, one around another.
+"""Sources with a fault: one class per effect, each wrapping another source.
 
-Blocks are cut where a fault begins and ends, so that what is heard depends on the audio
-alone and never on the blocks in which it came.
+Blocks are cut at the samples where a fault starts and ends, so that the result depends
+on the audio alone and not on the blocks in which it came.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
+from neurovocal.engine.audio.resampler import Resampler, scaled
 from neurovocal.engine.config.faults import (
     AnyFault,
     Clip,
     Crash,
+    Drift,
     Drop,
     Hang,
     Jitter,
     LastingFault,
     Stall,
     Unplug,
+    WrongRate,
 )
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.errors import DeviceError, Disconnected, EndOfStream
 from neurovocal.engine.contracts.stages import CaptureTimed, Source, SourceItem
 from neurovocal.engine.contracts.types import Anchor, Block, Gap, Health, StreamInfo
-from neurovocal.engine.faults.injection import InjectedError, begins, ends
+from neurovocal.engine.faults.injection import (
+    InjectedError,
+    health_at_end,
+    health_at_start,
+)
+from neurovocal.engine.faults.wrapper import Wrapper, wait
 
 FaultT = TypeVar("FaultT", bound=AnyFault)
+# Items with a place in the stream; the other ones pass a fault as they are.
+Placed: TypeAlias = Block | Gap | Anchor
+_MILLION = 1_000_000
 
 
-def forward_attributes(wrapper: object, wrapped: object) -> None:
-    """Give `wrapper` each public attribute of `wrapped` that it does not have itself.
-
-    They become properties of a class of its own: `isinstance` with a protocol asks the
-    class, and from Python 3.12 on never `__getattr__`.
-    """
-    kind = type(wrapper)
-    properties = {
-        name: property(lambda _, name=name: getattr(wrapped, name))  # type: ignore[misc]
-        for name in {*dir(wrapped)} - {*dir(wrapper)}
-        if not name.startswith("_")
-    }
-    wrapper.__class__ = type(kind.__name__, (kind,), properties)
-
-
-class FaultySource(Generic[FaultT]):
-    """Passes on what a source brings; subclasses say what becomes of the rest.
+class FaultySource(Wrapper, Generic[FaultT]):
+    """Passes on the items of a source; subclasses change those within the fault.
 
     Parameters
     ----------
     source : Source
-        What is spoilt. All of its attributes show through.
+        The source that gets the fault.
     fault : AnyFault
-        When, for how long, and how.
+        When it starts, how long it lasts, and its options.
     clock : Clock
-        Measures what no sample can measure.
+        Measures times in which no sample comes.
     options : Options, optional
-        Of the source's plugin.
+        Options of the source's plugin.
     """
 
     _ends_by_samples = True
+    _not_forwarded = frozenset({"captured_ns"})
 
     def __init__(
         self, source: Source, fault: FaultT, clock: Clock, options: object = None
     ) -> None:
-        self._source = source
+        super().__init__(source)
         self._fault = fault
         self._clock = clock
         self._options = options
-        # Edges still to come, in nanoseconds of the audio since the run began, whatever
-        # streams and openings it came in.
+        # Start and end of the fault that are still to come, in ns of audio since the
+        # run began, over all streams and openings.
         self._edges_ns = [round(fault.at_s * NS)]
         if self._ends_by_samples and isinstance(fault, LastingFault):
             self._edges_ns.append(self._edges_ns[0] + round(fault.for_s * NS))
         self._before_ns = 0  # audio of earlier streams and openings, and outages
-        self._taken_ns = 0  # when the source last brought something
+        self._last_item_ns = 0  # time of the source's last item
         self._rate = 0
-        self._here = 0  # samples of this stream that were taken
+        self._position = 0  # samples of this stream that the source has delivered
         self._active = False
         self._ready: deque[SourceItem | Callable[[], None]] = deque()
         self._end: Exception | None = None
         if isinstance(source, CaptureTimed):
             self.captured_ns = self._captured_ns
-        forward_attributes(self, source)
-
-    @property
-    def info(self) -> StreamInfo:
-        """As the source's."""
-        return self._source.info
-
-    @property
-    def live(self) -> bool:
-        """As the source's."""
-        return self._source.live
 
     def open(self) -> None:
-        """Open the source; it counts from 0 again."""
+        """Open the source; its samples count from 0 again."""
         self._ready.clear()
         self._end = None
-        self._source.open()
-        if self._source.live and self._taken_ns:  # an outage is part of the stream
-            self._before_ns += self._clock.monotonic_ns() - self._taken_ns
+        self._wrapped.open()
+        if self._wrapped.live and self._last_item_ns:  # outages belong to the stream
+            self._before_ns += self._clock.monotonic_ns() - self._last_item_ns
         try:
-            self._begin(self._source.info)
-        except RuntimeError:  # it begins with a StreamInfo
+            self._begin_stream(self._wrapped.info)
+        except RuntimeError:  # the first item will be a StreamInfo
             self._rate = 0
 
     def read(self, timeout: float) -> SourceItem | None:
-        """Return the next item of what is left of the source."""
+        """Return the next item after the fault's effect, None after `timeout` s."""
         if not self._ready:
             if self._end is not None:
                 raise self._end
             try:
-                item = self._source.read(timeout)
+                item = self._wrapped.read(timeout)
             except (EndOfStream, Disconnected) as error:
                 self._end = error
-                self._give_out()
+                self._flush_pending()
             else:
-                self._take(item)
+                self._push(item)
         if not self._ready:
             if self._end is not None:
                 raise self._end
@@ -131,303 +117,264 @@ class FaultySource(Generic[FaultT]):
             return None
         return ready
 
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
+    # ---- the fault's effect, in subclasses -------------------------------------------
 
-    # ---- what subclasses make of it ------------------------------------------------
+    def _start_fault(self) -> None:
+        """Start the fault before the next sample."""
+        self._ready.append(health_at_start(self._fault))
 
-    def _strike(self) -> None:
-        """The fault begins with the next sample."""
-        self._ready.append(begins(self._fault))
+    def _alter(self, part: Block) -> None:
+        """Handle samples within the fault; without a subclass they are lost."""
 
-    def _spoil(self, part: Block) -> None:
-        """Samples within the fault."""
+    def _end_fault(self) -> None:
+        """End the fault after the last sample."""
+        self._ready.append(health_at_end(self._fault))
 
-    def _recover(self) -> None:
-        """The fault ended with the last sample."""
-        self._ready.append(ends(self._fault))
+    def _flush_pending(self) -> None:
+        """Deliver what is held back: the stream ends."""
 
-    def _give_out(self) -> None:
-        """The stream ends here: what was kept back comes now."""
+    def _pass(self, item: Gap | Anchor) -> None:
+        """Deliver a gap or an anchor, whether the fault is active or not."""
+        self._ready.append(self._shifted(item))
 
-    def _placed(self, item: Block | Gap | Anchor) -> SourceItem:
-        """An item outside the fault, at its place in what is given out."""
+    def _shifted(self, item: Placed) -> Placed:
+        """Return an item at its place in the delivered stream."""
         return item
 
     def _captured_ns(self, sample: int) -> int | None:
-        """As `CaptureTimed.captured_ns`, of what is given out."""
-        assert isinstance(self._source, CaptureTimed)
-        return self._source.captured_ns(sample)
+        """Return `CaptureTimed.captured_ns` of a sample of the delivered stream."""
+        captured_ns: int | None = self._wrapped.captured_ns(sample)
+        return captured_ns
 
-    # ---- where in the audio it is ----------------------------------------------------
+    # ---- position in the audio -------------------------------------------------------
 
-    def _begin(self, info: StreamInfo) -> None:
+    def _begin_stream(self, info: StreamInfo) -> None:
         if self._rate:
-            self._before_ns += self._here * NS // self._rate
-        self._rate, self._here = info.sample_rate, 0
+            self._before_ns += self._position * NS // self._rate
+        self._rate, self._position = info.sample_rate, 0
 
-    def _take(self, item: SourceItem | None) -> None:
+    def _push(self, item: SourceItem | None) -> None:
         if item is None:
             return
-        self._taken_ns = self._clock.monotonic_ns()
+        self._last_item_ns = self._clock.monotonic_ns()
         match item:
             case StreamInfo():
-                self._give_out()
-                self._begin(item)
+                self._flush_pending()
+                self._begin_stream(item)
                 self._ready.append(item)
             case Block():
-                self._hear(item)
+                self._on_block(item)
             case Gap():
-                self._here += item.stop - item.start
-                self._lose(item)
+                self._position += item.stop - item.start
+                self._pass(item)
             case Anchor():
-                self._time(item)
+                self._pass(item)
             case Health():
                 self._ready.append(item)
 
-    def _hear(self, block: Block) -> None:
+    def _on_block(self, block: Block) -> None:
         samples, start = block.samples, block.start
         while len(samples):
             if (count := self._to_next_edge(len(samples))) == 0:
-                continue  # an edge was passed
+                continue  # the fault started or ended
             part = Block(start, samples[:count], block.arrived_ns)
-            self._here += len(part.samples)
+            self._position += len(part.samples)
             if self._active:
-                self._spoil(part)
+                self._alter(part)
             else:
-                self._ready.append(self._placed(part))
+                self._ready.append(self._shifted(part))
             samples, start = samples[count:], part.stop
 
-    def _lose(self, gap: Gap) -> None:
-        self._ready.append(self._placed(gap))
-
-    def _time(self, anchor: Anchor) -> None:
-        self._ready.append(self._placed(anchor))
-
     def _to_next_edge(self, most: int) -> int:
-        """Samples until the next edge, at most `most`; 0: one was passed just now."""
+        """Return the samples up to the fault's next edge, at most `most`.
+
+        0 if an edge was reached: then the fault has been started or ended.
+        """
         if not self._edges_ns:
             return most
         edge_ns = self._edges_ns[0] - self._before_ns
-        left = -(-edge_ns * self._rate // NS) - self._here
+        left = -(-edge_ns * self._rate // NS) - self._position
         if left > 0:
             return min(left, most)
         del self._edges_ns[0]
         self._active = not self._active
         if self._active:
-            self._strike()
+            self._start_fault()
         else:
-            self._recover()
+            self._end_fault()
         return 0
 
 
 class ClippedSource(FaultySource[Clip]):
-    """Louder samples reach full scale and are cut off there."""
+    """Source whose input is overdriven: louder samples are cut off at full scale."""
 
-    def _spoil(self, part: Block) -> None:
+    def _alter(self, part: Block) -> None:
         level = np.float32(self._fault.level)
         samples = np.clip(part.samples, -level, level) / level
         self._ready.append(replace(part, samples=samples))
 
 
 class JitterySource(FaultySource[Jitter]):
-    """Blocks are kept for a while drawn by chance, then come in a burst."""
+    """Source whose blocks are held for a random time and then come in a burst."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._random = Random(self._fault.seed)
-        self._kept: list[SourceItem] = []
+        self._held: list[Placed] = []
         self._due_ns = 0
 
     def open(self) -> None:
-        """Open the source; what was kept of an earlier opening is gone."""
-        self._kept = []
+        """Open the source and drop blocks held from an earlier opening."""
+        self._held = []
         super().open()
 
     def read(self, timeout: float) -> SourceItem | None:
-        """Return the next item that is due."""
-        if self._kept and not self._ready:
+        """Return the next item that is due, None after `timeout` s."""
+        if self._held and not self._ready:
             left_s = (self._due_ns - self._clock.monotonic_ns()) / NS
             if left_s <= 0:
-                self._give_out()
+                self._flush_pending()
             else:
                 timeout = min(timeout, left_s)
         return super().read(timeout)
 
-    def _spoil(self, part: Block) -> None:
-        if not self._kept:
+    def _alter(self, part: Block) -> None:
+        if not self._held:
             late_ns = round(self._random.uniform(0, self._fault.ms) * 1e6)
             self._due_ns = self._clock.monotonic_ns() + late_ns
-        self._kept.append(part)
+        self._held.append(part)
 
-    def _lose(self, gap: Gap) -> None:
-        self._wait_or_pass(gap)
+    def _pass(self, item: Gap | Anchor) -> None:
+        (self._held if self._held else self._ready).append(item)
 
-    def _time(self, anchor: Anchor) -> None:
-        self._wait_or_pass(anchor)
+    def _end_fault(self) -> None:
+        self._flush_pending()
+        super()._end_fault()
 
-    def _wait_or_pass(self, item: Gap | Anchor) -> None:
-        (self._kept if self._kept else self._ready).append(item)
-
-    def _recover(self) -> None:
-        self._give_out()
-        super()._recover()
-
-    def _give_out(self) -> None:
+    def _flush_pending(self) -> None:
         now = self._clock.monotonic_ns()
-        for item in self._kept:
+        for item in self._held:
             if isinstance(item, Block) and item.arrived_ns:
                 item = replace(item, arrived_ns=now)
             self._ready.append(item)
-        self._kept = []
+        self._held = []
 
 
-def moved(item: Block | Gap | Anchor, by: int) -> Block | Gap | Anchor:
-    """`item`, so many samples later."""
-    match item:
-        case Block():
-            return Block(item.start + by, item.samples, item.arrived_ns)
-        case Gap():
-            return Gap(item.start + by, item.stop + by, item.reason)
-        case Anchor():
-            return Anchor(item.sample + by, item.utc_ns)
+class FailingSource(FaultySource[Crash | Hang]):
+    """Source with reads that raise, or with one that does not return for a while."""
 
+    _ends_by_samples = False
 
-class CrashingSource(FaultySource[Crash]):
-    """A read raises."""
-
-    def _strike(self) -> None:
-        super()._strike()
-        self._ready.extend([self._crash] * self._fault.times)
+    def _start_fault(self) -> None:
+        super()._start_fault()
         self._active = False
+        if isinstance(self._fault, Crash):
+            self._ready.extend([self._crash] * self._fault.times)
+        else:
+            self._ready += [self._hang, health_at_end(self._fault)]
 
     def _crash(self) -> None:
         raise InjectedError(f"injected: {self._fault.words}")
 
-
-class HangingSource(FaultySource[Hang]):
-    """A read does not return for a while."""
-
-    _ends_by_samples = False
-
-    def _strike(self) -> None:
-        super()._strike()
-        self._ready.append(lambda: wait(self._clock, self._fault.for_s))
-        self._ready.append(ends(self._fault))
-        self._active = False
+    def _hang(self) -> None:
+        assert isinstance(self._fault, Hang), "a crash does not last"
+        wait(self._clock, self._fault.for_s)
 
 
-def wait(clock: Clock, seconds: float) -> None:
-    """Return after `seconds`, whatever happens."""
-    until_ns = clock.monotonic_ns() + round(seconds * NS)
-    while not clock.wait_until(until_ns, 1.0):
-        pass
-
-
-LastingT = TypeVar("LastingT", bound=LastingFault)
-
-
-class SilencedSource(FaultySource[LastingT]):
-    """Samples are lost, and told as one gap when it is over."""
+class SilencedSource(FaultySource[Drop | Stall]):
+    """Source that loses samples and reports them as one gap afterwards."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._lost_from: int | None = None
 
     def open(self) -> None:
-        """Open the source: what was lost before is part of the outage."""
+        """Open the source; samples lost before it belong to the outage."""
         self._lost_from = None
         super().open()
 
-    def _spoil(self, part: Block) -> None:
+    def _alter(self, part: Block) -> None:
         if self._lost_from is None:
             self._lost_from = part.start
 
-    def _lose(self, gap: Gap) -> None:
+    def _pass(self, item: Gap | Anchor) -> None:
         if self._lost_from is None:
-            super()._lose(gap)
+            super()._pass(item)
 
-    def _time(self, anchor: Anchor) -> None:
-        if self._lost_from is None:
-            super()._time(anchor)
+    def _end_fault(self) -> None:
+        self._flush_pending()
+        super()._end_fault()
 
-    def _recover(self) -> None:
-        self._give_out()
-        super()._recover()
-
-    def _give_out(self) -> None:
+    def _flush_pending(self) -> None:
         if self._lost_from is not None:
             reason = f"injected: {self._fault.name}"
-            self._ready.append(self._placed(Gap(self._lost_from, self._here, reason)))
+            gap = Gap(self._lost_from, self._position, reason)
+            self._ready.append(self._shifted(gap))
         self._lost_from = None
 
 
-class DroppingSource(SilencedSource[Drop]):
-    """The device has lost samples, and says so."""
+class StalledSource(SilencedSource):
+    """Source that delivers nothing for a while and does not say why.
 
-
-class StalledSource(SilencedSource[Stall]):
-    """Nothing comes; the device does not say why.
-
-    A source that takes silence for a loss (`stall_timeout_s`) does so here, too. It can
-    then be opened again, and goes on to bring nothing until the time is over.
+    A source with a timeout for that (`stall_timeout_s`) disconnects here, too. It can
+    then be opened again, and delivers nothing until the fault is over.
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._patience_s: float | None = getattr(self._options, "stall_timeout_s", None)
-        self._silent = 0  # samples since it fell silent or was opened
+        self._timeout_s: float | None = getattr(self._options, "stall_timeout_s", None)
+        self._silent = 0  # samples withheld since the fault's start or the last `open`
         self._over_ns = 0
-        self._mute = False  # opened again before it was over: the clock says when
-        self._skipped = 0  # samples of this opening before the first one given out
+        self._timed_out = False  # from then on the clock says when the fault is over
+        self._skipped = 0  # samples of this opening before the first one delivered
 
     def open(self) -> None:
-        """Open the source, which may still be silent."""
+        """Open the source, which may go on to deliver nothing."""
         self._silent = self._skipped = 0
         super().open()
 
     def _captured_ns(self, sample: int) -> int | None:
         return super()._captured_ns(sample + self._skipped)
 
-    def _placed(self, item: Block | Gap | Anchor) -> SourceItem:
-        return moved(item, -self._skipped) if self._skipped else item
+    def _shifted(self, item: Placed) -> Placed:
+        return shifted(item, -self._skipped) if self._skipped else item
 
-    def _strike(self) -> None:
-        super()._strike()
+    def _start_fault(self) -> None:
+        super()._start_fault()
+        assert isinstance(self._fault, Stall), "only a stall ends by the clock"
         self._over_ns = self._clock.monotonic_ns() + round(self._fault.for_s * NS)
 
-    def _spoil(self, part: Block) -> None:
-        super()._spoil(part)
-        self._silent += len(part.samples)
-        self._lose_patience()
+    def _alter(self, part: Block) -> None:
+        super()._alter(part)
+        self._count_silence(len(part.samples))
 
-    def _take(self, item: SourceItem | None) -> None:
-        if self._mute and isinstance(item, Block | Gap | Anchor):
+    def _push(self, item: SourceItem | None) -> None:
+        if self._timed_out and isinstance(item, Block | Gap | Anchor):
             if self._clock.monotonic_ns() < self._over_ns:
                 self._skip(item)
                 return
-            self._mute = self._active = False
-            self._recover()
-        super()._take(item)
+            self._timed_out = self._active = False
+            self._end_fault()
+        super()._push(item)
 
-    def _skip(self, item: Block | Gap | Anchor) -> None:
+    def _skip(self, item: Placed) -> None:
         if not isinstance(item, Anchor):
-            self._here += item.stop - item.start
-            self._silent += item.stop - item.start
+            self._position += item.stop - item.start
             self._skipped = item.stop
-            self._lose_patience()
+            self._count_silence(item.stop - item.start)
 
-    def _lose_patience(self) -> None:
-        if self._patience_s is None or self._silent < self._patience_s * self._rate:
+    def _count_silence(self, n_samples: int) -> None:
+        """Disconnect once the silence is as long as the source's timeout."""
+        self._silent += n_samples
+        if self._timeout_s is None or self._silent < self._timeout_s * self._rate:
             return
-        self._lost_from, self._edges_ns, self._mute = None, [], True
-        words = f"injected: {self._fault.words}: nothing for {self._patience_s:g} s"
-        self._end = Disconnected(words)
+        self._lost_from, self._edges_ns, self._timed_out = None, [], True
+        text = f"injected: {self._fault.words}: nothing for {self._timeout_s:g} s"
+        self._end = Disconnected(text)
 
 
 class UnpluggedSource(FaultySource[Unplug]):
-    """The device is gone, and cannot be opened before the time is over."""
+    """Source whose device is gone and cannot be opened before the fault is over."""
 
     _ends_by_samples = False
 
@@ -436,12 +383,12 @@ class UnpluggedSource(FaultySource[Unplug]):
         self._back_ns: int | None = None
 
     def open(self) -> None:
-        """Open the source, if it is there.
+        """Open the source.
 
         Raises
         ------
         DeviceError
-            It is still away.
+            The fault still lasts.
         """
         if self._back_ns is not None:
             left_s = (self._back_ns - self._clock.monotonic_ns()) / NS
@@ -452,21 +399,115 @@ class UnpluggedSource(FaultySource[Unplug]):
         super().open()
         if self._back_ns is not None:
             self._back_ns, self._active = None, False
-            self._ready.append(ends(self._fault))
+            self._ready.append(health_at_end(self._fault))
 
-    def _strike(self) -> None:
-        super()._strike()
-        self._ready.append(self._leave)
+    def _start_fault(self) -> None:
+        super()._start_fault()
+        self._ready.append(self._disconnect)
 
-    def _leave(self) -> None:
+    def _disconnect(self) -> None:
         self._back_ns = self._clock.monotonic_ns() + round(self._fault.for_s * NS)
         self._end = Disconnected(f"injected: {self._fault.words}")
         raise self._end
 
-    def _lose(self, gap: Gap) -> None:
+    def _pass(self, item: Gap | Anchor) -> None:
         if not self._active:
-            super()._lose(gap)
+            super()._pass(item)
 
-    def _time(self, anchor: Anchor) -> None:
-        if not self._active:
-            super()._time(anchor)
+
+class OffRateSource(FaultySource[Drift | WrongRate]):
+    """Source whose device samples at another rate than its nominal one.
+
+    Within the fault the audio is resampled; positions, anchors and capture times
+    follow, so that each sample keeps the time at which it was captured.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._resampler: Resampler | None = None
+        # Where the fault starts and ends in this stream, in samples of the source.
+        self._from = self._to = 0
+
+    def _rates(self) -> tuple[int, int]:
+        """Return samples of the source, and samples that are delivered for them."""
+        if isinstance(self._fault, Drift):
+            return _MILLION, _MILLION + self._fault.ppm
+        return self._rate, self._fault.rate
+
+    def _begin_stream(self, info: StreamInfo) -> None:
+        super()._begin_stream(info)
+        self._resampler = None
+        self._from = self._to = 0
+
+    def _captured_ns(self, sample: int) -> int | None:
+        if sample > self._from:
+            nominal, actual = self._rates()
+            stop = self._from + scaled(self._to - self._from, nominal, actual)
+            within = scaled(min(sample, stop) - self._from, actual, nominal)
+            beyond = max(0, sample - stop)
+            if self._active:  # the fault will last beyond the sample
+                within, beyond = scaled(sample - self._from, actual, nominal), 0
+            sample = self._from + within + beyond
+        return super()._captured_ns(sample)
+
+    def _start_fault(self) -> None:
+        super()._start_fault()
+        self._from = self._to = self._position
+
+    def _alter(self, part: Block) -> None:
+        self._to = part.stop
+        self._convert(part)
+
+    def _pass(self, item: Gap | Anchor) -> None:
+        if not self._active or (isinstance(item, Anchor) and item.sample < self._from):
+            super()._pass(item)
+            return
+        if isinstance(item, Gap):
+            self._to = item.stop
+        self._convert(item)
+
+    def _convert(self, item: Placed) -> None:
+        if self._resampler is None:
+            # Counted from where the fault begins: there both counts are the same.
+            channels = self._wrapped.info.channels
+            self._resampler = Resampler(*self._rates(), channels)
+        for converted in self._resampler.process(shifted(item, -self._from)):
+            assert not isinstance(converted, StreamInfo)
+            self._ready.append(shifted(converted, self._from))
+
+    def _end_fault(self) -> None:
+        self._flush_pending()
+        super()._end_fault()
+
+    def _flush_pending(self) -> None:
+        if self._resampler is not None:
+            for block in self._resampler.flush():
+                self._ready.append(shifted(block, self._from))
+
+    def _shifted(self, item: Placed) -> Placed:
+        length = self._to - self._from
+        return shifted(item, scaled(length, *self._rates()) - length)
+
+
+def shifted(item: Placed, by: int) -> Placed:
+    """Return `item` at a place `by` samples later."""
+    match item:
+        case Block():
+            return Block(item.start + by, item.samples, item.arrived_ns)
+        case Gap():
+            return Gap(item.start + by, item.stop + by, item.reason)
+        case Anchor():
+            return Anchor(item.sample + by, item.utc_ns)
+
+
+SOURCE_FAULTS: dict[str, Callable[..., FaultySource[Any]]] = {
+    "drop": SilencedSource,
+    "jitter": JitterySource,
+    "stall": StalledSource,
+    "unplug": UnpluggedSource,
+    "clip": ClippedSource,
+    "drift": OffRateSource,
+    "wrong_rate": OffRateSource,
+    "crash": FailingSource,
+    "hang": FailingSource,
+}

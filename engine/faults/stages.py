@@ -1,16 +1,15 @@
 """Stages and sinks that raise or hang, once in a run."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from threading import Lock
 from typing import Any
 
 from neurovocal.engine.config.faults import Crash, Hang
 from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.plugin import BuildContext, Kind
 from neurovocal.engine.contracts.types import (
     Block,
-    Event,
     Frames,
     Gap,
     Message,
@@ -21,41 +20,45 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.engine.faults.injection import (
     FaultReporter,
     InjectedError,
-    begins,
-    ends,
+    health_at_end,
+    health_at_start,
 )
-from neurovocal.engine.faults.sources import forward_attributes, wait
+from neurovocal.engine.faults.wrapper import Wrapper, wait
 
 
-class Charge:
-    """A fault of one stage of the configuration, however often the stage is built.
+class FaultInjector:
+    """Makes calls of one stage fail, however often the stage is built.
 
     Parameters
     ----------
     fault : Crash or Hang
-        When, and what.
+        When to fail, and how.
     clock : Clock
         Measures a hang.
-    herald : Herald
-        Is told when it strikes and when it is over.
+    reporter : FaultReporter
+        Publishes the start and the end of the fault.
     lane : str, optional
-        Where that is published; default: in all lanes.
+        Lane in which they are published; default: all lanes.
     """
 
     def __init__(
-        self, fault: Crash | Hang, clock: Clock, herald: FaultReporter, lane: str | None
+        self,
+        fault: Crash | Hang,
+        clock: Clock,
+        reporter: FaultReporter,
+        lane: str | None,
     ) -> None:
         self._fault = fault
         self._clock = clock
-        self._tell = partial(herald.tell, lane=lane)
+        self._report = partial(reporter.report, lane=lane)
         self._at_ns = round(fault.at_s * NS)
         self._left = fault.times if isinstance(fault, Crash) else 1
-        self._begun = self._over = False
+        self._started = self._over = False
         # A sink that hangs is replaced by another one, with a thread of its own.
         self._lock = Lock()
 
-    def pass_by(self, sample: int, sample_rate: int) -> None:
-        """A call that reaches up to `sample` begins: strike, if it is time.
+    def before_call(self, sample: int, sample_rate: int) -> None:
+        """Raise or hang if a call that reaches up to `sample` is due to fail.
 
         Raises
         ------
@@ -65,81 +68,75 @@ class Charge:
         if self._over or sample * NS <= self._at_ns * sample_rate:
             return
         with self._lock:
-            strikes, first = self._left > 0, not self._begun
-            self._left -= strikes
-            self._begun = True
-            self._over = not strikes
+            fails, first = self._left > 0, not self._started
+            self._left -= fails
+            self._started = True
+            self._over = not fails
         if first:
-            self._tell(begins(self._fault))
-        if not strikes:
-            self._tell(ends(self._fault))
+            self._report(health_at_start(self._fault))
+        if not fails:
+            self._report(health_at_end(self._fault))
         elif isinstance(self._fault, Hang):
             wait(self._clock, self._fault.for_s)
         else:
             raise InjectedError(f"injected: {self._fault.words}")
 
 
-class FaultyStage:
-    """A stage of a lane with a charge; all else of it shows through.
+class FaultyStage(Wrapper):
+    """A stage of a lane whose `process` fails when its fault is due.
 
     Parameters
     ----------
     stage : Features, Detector, Model or Gate
-        What fails.
-    charge : Charge
-        When and how.
+        The stage that fails.
+    injector : FaultInjector
+        Decides which call fails.
     sample_rate : int
         Of the samples that the stage counts, in Hz.
     """
 
-    def __init__(self, stage: Any, charge: Charge, sample_rate: int) -> None:
-        self._stage = stage
-        self._charge = charge
+    def __init__(self, stage: Any, injector: FaultInjector, sample_rate: int) -> None:
+        super().__init__(stage)
+        self._injector = injector
         self._sample_rate = sample_rate
-        forward_attributes(self, stage)
 
-    def process(self, item: Any) -> Iterable[Event]:
-        """As the stage's, unless it is time."""
-        self._charge.pass_by(_reach(item), self._sample_rate)
-        events: Iterable[Event] = self._stage.process(item)
-        return events
+    def process(self, item: Any) -> Any:
+        """Return the stage's events, unless this call fails."""
+        self._injector.before_call(_end_of(item), self._sample_rate)
+        return self._wrapped.process(item)
 
 
-class FaultySink:
-    """A sink with a charge; all else of it shows through."""
+class FaultySink(Wrapper):
+    """A sink whose `write` fails when its fault is due."""
 
-    def __init__(self, sink: Any, charge: Charge) -> None:
-        self._sink = sink
-        self._charge = charge
-        forward_attributes(self, sink)
+    def __init__(self, sink: Any, injector: FaultInjector) -> None:
+        super().__init__(sink)
+        self._injector = injector
 
     def write(self, message: Message) -> None:
-        """As the sink's, unless it is time."""
-        self._charge.pass_by(message.at, message.info.sample_rate)
-        self._sink.write(message)
+        """Write the message, unless this call fails."""
+        self._injector.before_call(message.at, message.info.sample_rate)
+        self._wrapped.write(message)
 
 
 Build = Callable[[Any, BuildContext], Any]
 
 
-def faulty_stage(build: Build, charge: Charge) -> Build:
-    """What builds a stage of a lane, charged."""
+def faulty_stage(build: Build, kind: Kind, injector: FaultInjector) -> Build:
+    """Return a function that builds a stage or sink whose calls `injector` fails."""
 
-    def charged(options: Any, context: BuildContext) -> FaultyStage:
+    def build_faulty(options: Any, context: BuildContext) -> Wrapper:
         stage = build(options, context)
-        assert context.info is not None, "stages of lanes are told what they hear"
-        return FaultyStage(stage, charge, context.info.sample_rate)
+        if kind == "sink":
+            return FaultySink(stage, injector)
+        assert context.info is not None, "stages of lanes are built for a stream"
+        return FaultyStage(stage, injector, context.info.sample_rate)
 
-    return charged
-
-
-def faulty_sink(build: Build, charge: Charge) -> Build:
-    """What builds a sink, charged."""
-    return lambda options, context: FaultySink(build(options, context), charge)
+    return build_faulty
 
 
-def _reach(item: object) -> int:
-    """Sample up to which a stage has heard when it has taken `item`."""
+def _end_of(item: object) -> int:
+    """Return the sample up to which a stage is when it has processed `item`."""
     match item:
         case Block() | Gap():
             return item.stop

@@ -1,4 +1,4 @@
-"""Faults that come by the clock: of the disk, of readers, of the whole process."""
+"""Faults that start at a time: of the disk, of subscribers, of the whole process."""
 
 import logging
 import os
@@ -13,89 +13,89 @@ from neurovocal.engine.contracts.clock import NS, Clock
 
 log = logging.getLogger("neurovocal")
 
-_LOOK_S = 0.1
+_POLL_S = 0.1
 _JOIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
-    """Something that is done so many nanoseconds after the start."""
+class TimedAction:
+    """A function to call so many nanoseconds after the start."""
 
     at_ns: int
-    do: Callable[[], None]
+    run: Callable[[], None]
 
 
 class Schedule:
-    """Does things at their time, in a thread of its own.
+    """Calls functions at their times, in a thread of its own.
 
     Parameters
     ----------
-    acts : sequence of Act
+    actions : sequence of TimedAction
         In any order.
     clock : Clock
-        The engine's.
+        The engine's clock.
     """
 
-    def __init__(self, acts: Sequence[Act], clock: Clock) -> None:
-        self._acts = sorted(acts, key=lambda act: act.at_ns)
+    def __init__(self, actions: Sequence[TimedAction], clock: Clock) -> None:
+        self._actions = sorted(actions, key=lambda action: action.at_ns)
         self._clock = clock
         self._stopping = Flag()
         self._thread = Thread(target=self._run, name="nv-faults", daemon=True)
 
     def start(self) -> None:
-        """Time counts from now on."""
-        self._began_ns = self._clock.monotonic_ns()
+        """Start the thread; times count from now on."""
+        self._started_ns = self._clock.monotonic_ns()
         self._thread.start()
 
     def stop(self) -> None:
-        """Nothing more is done."""
+        """Stop the thread; actions still to come are dropped."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
-        for act in self._acts:
-            if not self._wait_until(self._began_ns + act.at_ns):
+        for action in self._actions:
+            if not self._wait_until(self._started_ns + action.at_ns):
                 return
             try:
-                act.do()
+                action.run()
             except Exception as error:
                 log.error("a fault could not be injected, or ended: %s", error)
 
     def _wait_until(self, at_ns: int) -> bool:
         while (left_ns := at_ns - self._clock.monotonic_ns()) > 0:
-            # Not by the clock: a clock that jumps when it is waited for would run off.
-            if self._stopping.wait(min(left_ns / NS, _LOOK_S)):
+            # Not by the clock: a manual clock would jump ahead when it is waited for.
+            if self._stopping.wait(min(left_ns / NS, _POLL_S)):
                 return False
         return not self._stopping.is_set()
 
 
 class FullDisk:
-    """No regular file of this process takes a byte: the kernel says EFBIG.
+    """Makes every write of this process to a regular file fail with EFBIG.
 
-    The limit holds for the process and for programs that it starts meanwhile; pipes,
-    sockets and terminals are no files.
+    The limit (RLIMIT_FSIZE) holds for the process and for programs that it starts
+    meanwhile; pipes, sockets and terminals are no files.
     """
 
     def __init__(self) -> None:
         self._before: int | None = None
-        self._full = 0  # how many faults say so at this moment
+        self._active = 0  # number of faults that last at this moment
 
-    def begin(self) -> None:
-        """From now on; Python ignores the signal that comes with it."""
-        self._full += 1
-        if self._full == 1:
+    def start(self) -> None:
+        """Let writes fail; Python ignores the signal (SIGXFSZ) that comes with it."""
+        self._active += 1
+        if self._active == 1:
             self._before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
 
-    def end(self) -> None:
-        """There is room again."""
-        self._full -= 1
-        if self._full == 0:
-            self.clear()
+    def stop(self) -> None:
+        """End one fault; writes succeed again when none is left."""
+        self._active -= 1
+        if self._active == 0:
+            self.reset()
 
-    def clear(self) -> None:
-        """There is room, whatever faults still last. May be called at any time."""
+    def reset(self) -> None:
+        """Let writes succeed, whatever faults still last. May be called at any time."""
         if self._before is not None:
             _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (self._before, hard))
@@ -103,5 +103,5 @@ class FullDisk:
 
 
 def kill() -> None:
-    """End this process as a loss of power would: nothing is tidied up."""
+    """End this process as a loss of power would: without any cleanup."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -20,7 +20,7 @@ from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import EXIT_RUNTIME, ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.faults.replay import faults_again
+from neurovocal.engine.faults.replay import replayable_faults
 from neurovocal.engine.journal.replay import ReplayComparison, recalled
 from neurovocal.engine.journal.store import RunRecord, read_events, runs
 from neurovocal.engine.runtime.runner import Runner
@@ -125,7 +125,7 @@ def _again(
     # The comparison is an observer; a configuration has at least one sink. What
     # decides in a lane stays, and acts on nothing.
     nothing = {"plugin": "jsonl", "options": {"path": "/dev/null"}, "events": []}
-    faults = faults_again(data, kept_audio=bool(recordings))
+    faults = replayable_faults(data, kept_audio=bool(recordings))
     sinks = [nothing, *_deciding(data.get("sinks", []), base)]
     for lane in lanes:
         lane["source"] = _source(lane, data, recordings, block_length)

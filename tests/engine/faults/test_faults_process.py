@@ -18,7 +18,7 @@ from stages.pass_through import PassingRun
 from neurovocal.engine.client import Subscriber
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Health, Stats
-from neurovocal.engine.faults.network import Proxy, free_port
+from neurovocal.engine.faults.network import TcpProxy, free_port
 from neurovocal.engine.journal import read_events, runs
 from neurovocal.engine.testing import CollectSink
 from neurovocal.engine.wire.keys import add_client, make_engine_keys
@@ -150,14 +150,14 @@ def test_connections_break_when_the_network_does(background):
 def test_who_connects_in_the_moment_of_the_cut_is_cut_off():
     with socket.create_server(("127.0.0.1", 0)) as target:
         here = "127.0.0.1", free_port()
-        proxy = Proxy(*here, target.getsockname()[1])
+        proxy = TcpProxy(*here, target.getsockname()[1])
         proxy.open()
         for _ in range(100):
             with socket.create_connection(here, timeout=PATIENCE_S) as late:
                 proxy.cut()
                 with suppress(ConnectionResetError):
                     assert late.recv(1) == b""  # and no socket is forgotten: an error
-            proxy.mend()
+            proxy.restore()
         proxy.close()
 
 

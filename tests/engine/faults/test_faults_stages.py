@@ -21,7 +21,7 @@ from neurovocal.engine.contracts.stages import (
 )
 from neurovocal.engine.contracts.types import Health, Label, Offset
 from neurovocal.engine.faults.injection import FaultReporter
-from neurovocal.engine.faults.stages import Charge, faulty_sink, faulty_stage
+from neurovocal.engine.faults.stages import FaultInjector, faulty_stage
 from neurovocal.engine.testing import CollectSink, ScriptedSource
 
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
@@ -171,9 +171,9 @@ def test_commands_reach_a_model_through_its_fault():
     plugin = Plugin("model", Options, lambda options, context: Steered(), "a test's")
     clock = ManualClock(EPOCH)
     crash = Crash(fault="crash", at_s=1, stage="steered")
-    charge = Charge(crash, clock, FaultReporter(), None)
+    injector = FaultInjector(crash, clock, FaultReporter(), None)
     context = BuildContext(clock=clock, run="test", info=INFO)
-    stage = faulty_stage(plugin.build, charge)(Options(), context)
+    stage = faulty_stage(plugin.build, "model", injector)(Options(), context)
     assert isinstance(stage, CommandedModel)
     assert not hasattr(stage, "advance")
     stage.apply("set", stage.prepare("set", Set(gain=2.0)))
@@ -189,9 +189,9 @@ def test_a_faulty_sink_has_the_abilities_of_the_sink_that_it_wraps():
             return {"written": len(self.messages)}
 
     crash = Crash(fault="crash", at_s=1, stage="sink")
-    charge = Charge(crash, ManualClock(EPOCH), FaultReporter(), None)
+    injector = FaultInjector(crash, ManualClock(EPOCH), FaultReporter(), None)
     inner = Reporting({"label"})
-    sink = faulty_sink(lambda options, context: inner, charge)(None, None)
+    sink = faulty_stage(lambda options, context: inner, "sink", injector)(None, None)
     assert isinstance(sink, Sink)
     assert isinstance(sink, SelectsKinds)
     assert sink.wants == {"label"}
