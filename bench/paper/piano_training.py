@@ -143,7 +143,7 @@ class PianoTask:
         static = self.kind == "static"
         # The many looks at the static steps choose little: they may be coarse.
         some, annealing = (order[:500], _COARSE) if static else (order[:1000], _QUICK)
-        found = log_likelihood(rbms[some], frames[some], annealing, rng, widest=None)
+        found = log_likelihood(rbms[some], frames[some], annealing, rng, max_width=None)
         likely = found.bracket.middle
         measures = {"score": -likely, "log_likelihood": likely}
         if not static:
@@ -164,7 +164,7 @@ class PianoTask:
             torch.from_numpy(self.rng.integers(len(self._frames), size=n))
         ]
         far = self.carried.get("chains", drawn)
-        far = rbm.negative(far, rbm.bv, rbm.bh, 5, self._uniform, sampled=True)
+        far = rbm.negative_phase(far, rbm.bv, rbm.bh, 5, self._uniform, sampled=True)
         self.carried["chains"] = far
         data = rbm.free_energy(drawn, rbm.bv, rbm.bh).mean()
         return data - rbm.free_energy(far, rbm.bv, rbm.bh).mean()

@@ -1,1 +1,1 @@
-"""Training the classifier."""
+"""Classifier: network, training, calibration, detector search and ONNX graph."""

@@ -1,8 +1,8 @@
-"""What is fitted to a trained classifier before it is exported.
+"""Calibration of a trained classifier and choice of its detector's options.
 
-Temperatures and thresholds come from validation recordings; the detector's options
-and what units are like from training recordings, too: a handful of numbers does not
-overfit them.
+Temperatures and thresholds are fitted to validation recordings. The detector's
+options and the typical segments of units use training recordings as well: so few
+numbers do not overfit.
 """
 
 import math
@@ -36,13 +36,13 @@ from neurovocal.models.toolkit.recipe import ClassifierConfig, TrainConfig
 
 # Delays after onset, in milliseconds, that early labels are calibrated for.
 EARLY_MS = (0.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0, 200.0)
-# With fewer segments that last so long, a delay has no calibration of its own.
-_FEWEST = 20
+# A delay that fewer segments reach is not calibrated.
+_MIN_SEGMENTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class CalibratedClassifier:
-    """A classifier's calibration, and the detector that belongs to it."""
+    """Manifest entries of a calibrated classifier and of its detector."""
 
     spec: ClassifierSpec
     detector: DetectorSpec
@@ -52,45 +52,49 @@ def adjust_classifier(
     model: Classifier,
     config: TrainConfig,
     data: PreparedDataset,
-    watch: ProgressCallback = lambda share, note: None,
-    stop: Callable[[], None] = lambda: None,
-    patience_s: float = math.inf,
+    on_progress: ProgressCallback = lambda share, note: None,
+    check_stop: Callable[[], None] = lambda: None,
+    limit_s: float = math.inf,
 ) -> CalibratedClassifier:
     """Calibrate a trained classifier and fit the detector to it.
 
     Parameters
     ----------
     model : Classifier
+        Trained network.
     config : TrainConfig
-        With a classifier.
+        Recipe; it must have a classifier.
     data : PreparedDataset
-    watch : callable
-        Told the share that is done.
-    stop : callable
-        Called now and then; raises to end the work.
-    patience_s : float
-        Wall-clock seconds that the detector's options are looked for.
+        Training and validation splits.
+    on_progress : callable
+        Receives the share of the detector search that is done.
+    check_stop : callable
+        Called between two tries of the search; raises an exception to end it.
+    limit_s : float
+        Wall-clock seconds that the search may take.
     """
     assert config.classifier is not None
     model.eval()
     valid = [log_posteriors_of(model, m) for m in data.valid]
     spec = calibrate(model, config.classifier, data, valid)
-    # One after the other, and let go of: there may be hours.
+    # A generator: log-posteriors of hours of training recordings take much memory.
     train = (log_posteriors_of(model, m) for m in data.train)
-    spec = _with_typical(spec, config.classifier, data, chain(train, valid))
+    spec = _add_typical(spec, config.classifier, data, chain(train, valid))
     wanted = config.detector
     detector = DetectorSpec(plugin=wanted.plugin, options=wanted.options)
     if wanted.fit:
-        heard = [
+        scored = [
             ScoredRecording(m, log_posteriors_of(model, m), data.front_end, spec)
             for m in select_evenly([*data.train, *data.valid], wanted.limit_s)
         ]
-        detector = fit_detector(heard, wanted.options, watch, stop, patience_s)
+        detector = fit_detector(
+            scored, wanted.options, on_progress, check_stop, limit_s
+        )
     return CalibratedClassifier(spec, detector)
 
 
 def log_posteriors_of(model: Classifier, example: LabelledFrames) -> Float64:
-    """Of every frame of a recording, float64[n_frames, n_units]."""
+    """Compute the log-posteriors of all frames, float64[n_frames, n_units]."""
     with torch.no_grad():
         logits, _ = model(torch.from_numpy(example.clipped)[None])
     return log_softmax(logits[0].numpy())
@@ -102,51 +106,59 @@ def calibrate(
     data: PreparedDataset,
     logs: list[Float64],
 ) -> ClassifierSpec:
-    """Temperatures and thresholds from validation recordings.
+    """Fit temperatures and thresholds to the validation recordings.
 
     Parameters
     ----------
     model : Classifier
+        Trained network, whose state shapes the result lists.
     config : ClassifierConfig
+        Margins of the thresholds and objective of the training.
     data : PreparedDataset
+        Validation split and units.
     logs : list of float64[n_frames, n_units]
-        Of the validation recordings.
+        Log-posteriors of each validation recording.
     """
     names, spans = data.units.names, [m.spans for m in data.valid]
-    decision: DecisionRule = "last" if config.objective == "last" else "vote"
-    votes = collect_scores(logs, spans, decision)
-    temperature = round(fit_temperature(votes), 3)
+    rule: DecisionRule = "last" if config.objective == "last" else "vote"
+    scores = collect_scores(logs, spans, rule)
+    temperature = round(fit_temperature(scores), 3)
     margin, cap = config.unknown_margin, config.unknown_cap
     early: list[EarlySpec] = []
     per_ms = data.front_end.sample_rate / 1000 / data.front_end.hop_length
     for n_frames in sorted({max(1, round(ms * per_ms)) for ms in EARLY_MS}):
-        some = collect_early_scores(logs, spans, n_frames, decision)
-        if early and len(some.unit) < _FEWEST:
+        early_scores = collect_early_scores(logs, spans, n_frames, rule)
+        if early and len(early_scores.unit) < _MIN_SEGMENTS:
             break
-        warmth = round(fit_temperature(some), 3)
-        own = fit_thresholds(some, warmth, names, margin, cap)
-        least = {name: config.early_posterior for name in names[1:]}
-        asked = {name: max(own.get(name, 0.0), low) for name, low in least.items()}
-        early.append(EarlySpec(frames=n_frames, temperature=warmth, thresholds=asked))
+        early_temperature = round(fit_temperature(early_scores), 3)
+        own = fit_thresholds(early_scores, early_temperature, names, margin, cap)
+        thresholds = {
+            name: max(own.get(name, 0.0), config.early_posterior) for name in names[1:]
+        }
+        early.append(
+            EarlySpec(
+                frames=n_frames, temperature=early_temperature, thresholds=thresholds
+            )
+        )
     return ClassifierSpec(
         units=names,
         silence=names[0],
         state=model.shapes,
-        decision=decision,
+        decision=rule,
         temperature=temperature,
-        thresholds=fit_thresholds(votes, temperature, names, margin, cap),
+        thresholds=fit_thresholds(scores, temperature, names, margin, cap),
         early=early,
         provisional_ms=config.provisional_ms,
     )
 
 
-def _with_typical(
+def _add_typical(
     spec: ClassifierSpec,
     config: ClassifierConfig,
     data: PreparedDataset,
     logs: Iterable[Float64],
 ) -> ClassifierSpec:
-    """Same, with what segments of each unit are like in all recordings."""
+    """Add the limits of typical segments of each unit to `spec`."""
     typical = fit_typical_segments(
         logs,
         [m.spans for m in (*data.train, *data.valid)],

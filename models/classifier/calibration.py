@@ -1,4 +1,4 @@
-"""From a segment's summed log-posteriors to a posterior that can be believed."""
+"""Calibration of segment posteriors: temperature, thresholds, typical segments."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,21 +16,22 @@ DecisionRule: TypeAlias = Literal["vote", "last"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentScores:
-    """Segments of known units with the classifier's evidence for each unit.
+    """Annotated segments with the classifier's score of each unit.
 
     Parameters
     ----------
     scores : float64[n_segments, n_units]
-        Log-posteriors summed over each segment's frames, or of its last one.
+        Log-posteriors summed over the frames of each segment, or those of its last
+        frame.
     unit : int64[n_segments]
-        The unit that is right; never 0, which is silence.
+        Annotated unit; never 0, which is silence.
     """
 
     scores: Float64
     unit: NDArray[np.int64]
 
     def posteriors(self, temperature: float) -> Float64:
-        """Posterior of every unit but silence, float64[n_segments, n_units - 1]."""
+        """Return the posteriors without silence, float64[n_segments, n_units - 1]."""
         scaled = self.scores[:, 1:] / temperature
         scaled -= scaled.max(axis=1, keepdims=True)
         weights = np.exp(scaled)
@@ -39,7 +40,7 @@ class SegmentScores:
 
 
 def log_softmax(logits: NDArray[np.float32]) -> Float64:
-    """Log-posteriors of each row, in double precision."""
+    """Return the log-posteriors of each row of logits in double precision."""
     scores = logits.astype(np.float64)
     scores -= scores.max(axis=1, keepdims=True)
     scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
@@ -47,18 +48,21 @@ def log_softmax(logits: NDArray[np.float32]) -> Float64:
 
 
 def score_segment(
-    log_posteriors: Float64, span: FrameSpan, decision: DecisionRule
+    log_posteriors: Float64, span: FrameSpan, rule: DecisionRule
 ) -> Float64:
-    """Log-posteriors that decide a segment's label, float64[n_units].
+    """Return the scores that decide a segment's label, float64[n_units].
 
     Parameters
     ----------
     log_posteriors : float64[n_frames, n_units]
+        Log-posteriors of a recording.
     span : FrameSpan
-    decision : {'vote', 'last'}
-        As in `neurovocal.engine.contracts.bundle.ClassifierSpec`.
+        Frames of the segment.
+    rule : {'vote', 'last'}
+        Sum over the segment's frames, or its last frame, as
+        `neurovocal.engine.contracts.bundle.ClassifierSpec.decision`.
     """
-    if decision == "last":
+    if rule == "last":
         last: Float64 = log_posteriors[span.stop - 1]
         return last
     total: Float64 = log_posteriors[span.first : span.stop].sum(axis=0)
@@ -68,19 +72,22 @@ def score_segment(
 def collect_scores(
     log_posteriors: list[Float64],
     spans: list[list[FrameSpan]],
-    decision: DecisionRule = "vote",
+    rule: DecisionRule = "vote",
 ) -> SegmentScores:
-    """Evidence for each unit in each of the recordings' segments."""
-    return collect_early_scores(log_posteriors, spans, None, decision)
+    """Collect the scores of all segments of all recordings."""
+    return collect_early_scores(log_posteriors, spans, None, rule)
 
 
 def collect_early_scores(
     log_posteriors: list[Float64],
     spans: list[list[FrameSpan]],
     n_frames: int | None,
-    decision: DecisionRule = "vote",
+    rule: DecisionRule = "vote",
 ) -> SegmentScores:
-    """Evidence after `n_frames` of each segment that lasts longer (None: all)."""
+    """Collect the scores of the first `n_frames` of each longer segment.
+
+    Segments that are not longer are left out; None collects whole segments.
+    """
     scores, units = [], []
     for rows, segments in zip(log_posteriors, spans, strict=True):
         for whole in segments:
@@ -89,31 +96,31 @@ def collect_early_scores(
                 if whole.stop - whole.first <= n_frames:
                     continue
                 span = FrameSpan(whole.first, whole.first + n_frames, whole.unit)
-            scores.append(score_segment(rows, span, decision))
+            scores.append(score_segment(rows, span, rule))
             units.append(span.unit)
     width = log_posteriors[0].shape[1] if log_posteriors else 0
     stacked = np.array(scores, np.float64).reshape(len(scores), width)
     return SegmentScores(stacked, np.array(units, np.int64))
 
 
-def fit_temperature(votes: SegmentScores) -> float:
-    """Temperature that makes the right units most likely (Guo et al. 2017).
+def fit_temperature(segments: SegmentScores) -> float:
+    """Fit the temperature of greatest likelihood (Guo et al. 2017); 1 without segments.
 
-    Summed log-posteriors take frames as independent, which neighbours are not:
-    without a temperature nearly every posterior is 1. The likelihood is concave
-    in the inverse temperature; a golden-section search in its logarithm finds
-    the maximum between 0.1 and 1000. Few segments without a single mistake have
-    no maximum: one pseudo-mistake in 500 segments bounds it.
+    Summed log-posteriors assume independent frames, but neighbours depend on each
+    other: without a temperature nearly every posterior is 1. The likelihood is
+    concave in the inverse temperature; a golden-section search in its logarithm
+    finds the maximum between 0.1 and 1000. Segments without any error have no
+    maximum: one pseudo-error in 500 segments bounds it.
     """
-    if not len(votes.unit):
+    if not len(segments.unit):
         return 1.0
-    rows = np.arange(len(votes.unit))
+    rows = np.arange(len(segments.unit))
 
     def loss(log_temperature: float) -> float:
-        posteriors = votes.posteriors(float(np.exp(log_temperature)))
-        right = np.clip(posteriors[rows, votes.unit - 1], 1e-300, 1.0)
-        wrong = np.clip(1.0 - right, 1e-300, 1.0)
-        return -float(np.log(right).mean() + np.log(wrong).mean() / 500)
+        posteriors = segments.posteriors(float(np.exp(log_temperature)))
+        correct = np.clip(posteriors[rows, segments.unit - 1], 1e-300, 1.0)
+        wrong = np.clip(1.0 - correct, 1e-300, 1.0)
+        return -float(np.log(correct).mean() + np.log(wrong).mean() / 500)
 
     low, high = float(np.log(0.1)), float(np.log(1000.0))
     ratio = (np.sqrt(5.0) - 1) / 2
@@ -127,43 +134,44 @@ def fit_temperature(votes: SegmentScores) -> float:
 
 
 def fit_thresholds(
-    votes: SegmentScores,
+    segments: SegmentScores,
     temperature: float,
     names: list[str],
     margin: float,
     cap: float,
 ) -> dict[str, float]:
-    """Per unit, the posterior below which a label is answered with `unknown`.
+    """Fit the posterior of each unit below which a label becomes `unknown`.
 
-    A right label of the unit has never been so unlikely on validation data, not
-    even `margin` times as unlikely: a sound that is, is another sound. With few
-    examples the smallest posterior is an accident, hence the margin and the cap.
+    A threshold lies below the smallest posterior of a correct label on validation
+    data. With few examples this minimum is uncertain, hence the margin and the cap.
 
     Parameters
     ----------
-    votes : SegmentScores
+    segments : SegmentScores
+        Segments of the validation recordings.
     temperature : float
+        Temperature of the posteriors.
     names : list of str
         Unit names, silence first.
     margin : float
-        Factor on the odds ``p / (1 - p)`` of the least likely right label.
+        Divisor of the odds ``p / (1 - p)`` of the least likely correct label.
     cap : float
-        No threshold is higher.
+        Largest threshold.
 
     Returns
     -------
     dict of str to float
-        A unit without a right label on validation data has none.
+        Thresholds of the units that have a correct label on validation data.
     """
-    posteriors = votes.posteriors(temperature)
+    posteriors = segments.posteriors(temperature)
     thresholds = {}
     for unit, name in enumerate(names[1:]):
-        chosen = votes.unit == unit + 1
+        chosen = segments.unit == unit + 1
         own = posteriors[chosen, unit]
-        right = own[posteriors[chosen].argmax(axis=1) == unit]
-        if not len(right):
+        correct = own[posteriors[chosen].argmax(axis=1) == unit]
+        if not len(correct):
             continue
-        lowest = min(float(right.min()), 1 - 1e-9)
+        lowest = min(float(correct.min()), 1 - 1e-9)
         odds = lowest / (1 - lowest) / margin
         thresholds[name] = round(min(odds / (1 + odds), cap), 4)
     return thresholds
@@ -175,38 +183,40 @@ def fit_typical_segments(
     names: list[str],
     duration_margin: float,
     agreement_margin: float,
-    decision: DecisionRule = "vote",
+    rule: DecisionRule = "vote",
 ) -> dict[str, TypicalSpec]:
-    """What annotated segments of each unit are like.
+    """Fit the limits of duration and agreement of annotated segments of each unit.
 
     Limits lie `duration_margin` and `agreement_margin` times beyond the 2nd and 98th
-    percentiles: an odd annotation does not widen them.
+    percentiles, so that single odd annotations do not widen them.
 
     Parameters
     ----------
     log_posteriors : iterable of float64[n_frames, n_units]
+        Log-posteriors of each recording.
     spans : list of list of FrameSpan
         Segments of each recording.
     names : list of str
         Unit names, silence first.
     duration_margin, agreement_margin : float
-        At least 1.
-    decision : {'vote', 'last'}
+        Factors of the percentiles, at least 1.
+    rule : {'vote', 'last'}
+        Sum over a segment's frames, or its last frame.
 
     Returns
     -------
     dict of str to TypicalSpec
-        Of the units that occur.
+        Limits of the units that occur.
     """
     lengths: dict[int, list[int]] = {}
     means: dict[int, list[float]] = {}
     for rows, segments in zip(log_posteriors, spans, strict=True):
         for span in segments:
             n = span.stop - span.first
-            score = float(score_segment(rows, span, decision)[span.unit])
+            score = float(score_segment(rows, span, rule)[span.unit])
             lengths.setdefault(span.unit, []).append(n)
             means.setdefault(span.unit, []).append(
-                score / n if decision == "vote" else score
+                score / n if rule == "vote" else score
             )
     typical = {}
     for unit in sorted(lengths):

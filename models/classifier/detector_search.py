@@ -1,8 +1,8 @@
-"""Detector options that find what the annotators found.
+"""Search for the detector options with the best agreement with the annotation.
 
-Annotators cut sounds by their own rules: how quiet a gap ends a syllable, how short
-a sound is none. The options of the detector are chosen on annotated recordings, so
-that the engine's final labels agree best with the annotation.
+Annotators follow their own rules, such as how quiet a gap must be to end a syllable.
+The options of the `energy` detector are chosen so that the engine's final labels of
+annotated recordings have the fewest errors.
 """
 
 import math
@@ -31,8 +31,8 @@ from neurovocal.models.toolkit.measures import (
 from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.plugins.models.classifier.decision import Decision
 
-# Other starts, for sounds with quiet stretches inside, such as words, and for
-# recordings that begin in a sound.
+# Further starting points, for sounds with quiet parts, such as words, and for
+# recordings that start within a sound.
 START_OPTIONS: tuple[dict[str, Any], ...] = (
     {"gap_fill_ms": 30.0, "min_duration_ms": 20.0, "settle_s": 0.1},
     {
@@ -44,7 +44,7 @@ START_OPTIONS: tuple[dict[str, Any], ...] = (
         "least_floor_db": -55.0,
     },
 )
-# What is tried, one option after another. `above_off_db` stands for on_db - off_db.
+# Values to try, one option after another. `above_off_db` is on_db - off_db.
 CANDIDATE_VALUES: dict[str, tuple[Any, ...]] = {
     "off_db": (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 15.0),
     "above_off_db": (0.0, 1.0, 2.0, 4.0, 6.0, 10.0),
@@ -56,41 +56,43 @@ CANDIDATE_VALUES: dict[str, tuple[Any, ...]] = {
     "post_ms": (0.0, 2.0, 5.0, 10.0, 20.0),
 }
 DEFAULTS = {"on_db": 10.0, "off_db": 8.0}
-# An option leaves its value for at least so many percent of error: less is the luck
-# of a few segments.
+# Least decrease of the error, in percent, for which an option is changed: smaller
+# ones are due to a few segments.
 MIN_IMPROVEMENT = 0.05
 ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class LabelErrors:
-    """How far final labels are from the annotation."""
+    """Frame and syllable errors of labels against the annotation."""
 
     frames: ErrorCount
     syllables: ErrorCount
 
     def __add__(self, other: "LabelErrors") -> "LabelErrors":
-        """Pool two."""
+        """Add the counts."""
         return LabelErrors(self.frames + other.frames, self.syllables + other.syllables)
 
     @property
     def error(self) -> float:
-        """Frame and syllable error, summed, in percent."""
+        """Sum of frame error and syllable error, in percent."""
         return (self.frames.percent or 0.0) + (self.syllables.percent or 0.0)
 
 
 @dataclass(eq=False)
 class ScoredRecording:
-    """A recording with what the classifier said of its frames.
+    """A recording with the classifier's log-posteriors of its frames.
 
     Parameters
     ----------
     example : LabelledFrames
+        Frames, targets and annotated segments.
     log_posteriors : float64[n_frames, n_units]
-        Silence is column 0.
+        Log-posteriors; silence is column 0.
     front_end : FrontEnd
+        Front end of the frames.
     spec : ClassifierSpec
-        How labels are decided.
+        Decision rule and calibration.
     """
 
     example: LabelledFrames
@@ -106,140 +108,152 @@ class ScoredRecording:
 
     @cached_property
     def samples(self) -> Float32:
-        """The recording itself."""
+        """Samples of the recording, float32[n_samples]."""
         return read_samples(self.example.recording, self.front_end.sample_rate)
 
     def label_errors(self, segments: Sequence[tuple[int, int]]) -> LabelErrors:
-        """Errors when these segments, ``[onset, offset)`` in samples, are labelled.
+        """Count the errors of the labels of detected segments.
 
-        An `unknown` is no label, and paints no frame.
+        A label `unknown` counts as no label, and its frames as silence.
+
+        Parameters
+        ----------
+        segments : sequence of (int, int)
+            Detected segments ``[onset, offset)`` in samples.
         """
         target = self.example.target
-        painted = np.zeros(len(target), np.int64)
+        labelled = np.zeros(len(target), np.int64)
         found = []
         for onset, offset in segments:
-            first, stop = self._frames(onset), self._frames(offset)
+            first, stop = self._frame_at(onset), self._frame_at(offset)
             if stop <= first:
                 continue
-            evidence = self.sums[stop] - self.sums[first]
+            scores = self.sums[stop] - self.sums[first]
             if self.spec.decision == "last":
-                evidence = self.log_posteriors[stop - 1]
-            name, _ = self._decide(evidence, n_frames=stop - first)
+                scores = self.log_posteriors[stop - 1]
+            name, _ = self._decide(scores, n_frames=stop - first)
             if name == self.spec.unknown:
                 continue
             unit = self.spec.units.index(name)
-            painted[first:stop] = unit
+            labelled[first:stop] = unit
             if target[(first + stop - 1) // 2] != IGNORED:
                 found.append(unit)
         reference = [span.unit for span in self.example.spans]
         edits = edit_distance(reference, found)
         return LabelErrors(
-            frame_errors(target, painted), ErrorCount(edits, len(reference))
+            frame_errors(target, labelled), ErrorCount(edits, len(reference))
         )
 
-    def _frames(self, sample: int) -> int:
+    def _frame_at(self, sample: int) -> int:
+        """Return the first frame centred at or after `sample`, within the recording."""
         fe, n = self.front_end, len(self.log_posteriors)
         return min(max(first_frame(sample, fe.hop_length, fe.frame_length), 0), n)
 
 
 def fit_detector(
-    heard: Sequence[ScoredRecording],
+    recordings: Sequence[ScoredRecording],
     start: dict[str, Any],
-    watch: ProgressCallback = lambda share, note: None,
-    stop: Callable[[], None] = lambda: None,
-    patience_s: float = math.inf,
+    on_progress: ProgressCallback = lambda share, note: None,
+    check_stop: Callable[[], None] = lambda: None,
+    limit_s: float = math.inf,
 ) -> DetectorSpec:
-    """Options of the `energy` detector under which labels agree best.
+    """Search the options of the `energy` detector with the fewest label errors.
 
-    A coordinate search from a few starts: `start` wins where nothing is worth
-    leaving it for.
+    A coordinate search from a few starting points. An option keeps its value unless
+    another one reduces the error by `MIN_IMPROVEMENT`.
 
     Parameters
     ----------
-    heard : sequence of ScoredRecording
+    recordings : sequence of ScoredRecording
         Recordings of the training and validation splits.
     start : dict
-        Options where the search begins.
-    watch : callable
-        Told the share that is done.
-    stop : callable
-        Called between two tries; raises to end the search.
-    patience_s : float
-        Wall-clock seconds after which the best options so far are taken.
+        Options at which the search starts.
+    on_progress : callable
+        Receives the share of the search that is done.
+    check_stop : callable
+        Called between two tries; raises an exception to end the search.
+    limit_s : float
+        Wall-clock seconds after which the best options so far are returned.
 
     Returns
     -------
     DetectorSpec
-        With the options that differ from the plugin's defaults.
+        Detector with the options that differ from the plugin's defaults.
     """
-    ends_at = time.monotonic() + patience_s
-    return _Search(heard, watch, stop, ends_at).best(start)
+    ends_at_s = time.monotonic() + limit_s
+    return _Search(recordings, on_progress, check_stop, ends_at_s).run(start)
 
 
 def select_evenly(
     examples: Sequence[LabelledFrames], limit_s: float
 ) -> list[LabelledFrames]:
-    """Recordings of about `limit_s` seconds in all, evenly from the list."""
+    """Select recordings of about `limit_s` seconds in total, evenly from the list."""
     total = sum(example.recording.part_duration_s for example in examples)
     share = min(1.0, limit_s / total) if total else 1.0
-    kept, due = [], 0.0
-    for one in examples:
-        due += share
-        if due >= 1.0 - 1e-9:
-            kept.append(one)
-            due -= 1.0
+    kept, credit = [], 0.0
+    for example in examples:
+        credit += share
+        if credit >= 1.0 - 1e-9:
+            kept.append(example)
+            credit -= 1.0
     return kept or list(examples[:1])
 
 
 class _Search:
+    """Coordinate search with a memory of the errors measured so far."""
+
     def __init__(
         self,
-        heard: Sequence[ScoredRecording],
-        watch: ProgressCallback,
-        stop: Callable[[], None],
-        ends_at: float,
+        recordings: Sequence[ScoredRecording],
+        on_progress: ProgressCallback,
+        check_stop: Callable[[], None],
+        ends_at_s: float,
     ) -> None:
-        self._heard, self._watch, self._stop = heard, watch, stop
-        self._ends_at = ends_at
+        self._recordings = recordings
+        self._on_progress, self._check_stop = on_progress, check_stop
+        self._ends_at_s = ends_at_s
         self._plugin = Registry().get("detector", "energy")
-        self._known: dict[tuple[tuple[str, Any], ...], float] = {}
+        self._errors: dict[tuple[tuple[str, Any], ...], float] = {}
         self._tries = len(START_OPTIONS) + ROUNDS * sum(
             len(v) for v in CANDIDATE_VALUES.values()
         )
 
-    def best(self, start: dict[str, Any]) -> DetectorSpec:
+    def run(self, start: dict[str, Any]) -> DetectorSpec:
+        """Search from `start`, or from one of `START_OPTIONS` if that is better."""
         options = min(START_OPTIONS, key=self._error)
         if self._error(start) < self._error(options) + MIN_IMPROVEMENT:
             options = start
         for _ in range(ROUNDS):
             before = options
             for name, values in CANDIDATE_VALUES.items():
-                options = self._step(options, name, values)
+                options = self._improve(options, name, values)
             if options == before:
                 break
         return DetectorSpec(plugin="energy", options=options)
 
-    def _step(
+    def _improve(
         self, options: dict[str, Any], name: str, values: Sequence[Any]
     ) -> dict[str, Any]:
-        """The best value of one option, the others as they are."""
-        if time.monotonic() > self._ends_at:
+        """Try the values of one option and keep the best one if it is worth it."""
+        if time.monotonic() > self._ends_at_s:
             return options
-        tried = [_changed(options, name, value) for value in values]
-        chosen = min(tried, key=self._error)
-        worth = self._error(chosen) < self._error(options) - MIN_IMPROVEMENT
-        return chosen if worth else options
+        candidates = [_change_option(options, name, value) for value in values]
+        best = min(candidates, key=self._error)
+        improved = self._error(best) < self._error(options) - MIN_IMPROVEMENT
+        return best if improved else options
 
     def _error(self, options: dict[str, Any]) -> float:
+        """Return the error of the options, measured once."""
         key = tuple(sorted(options.items()))
-        if key not in self._known:
-            self._stop()
-            self._known[key] = self._measure(options)
-            self._watch(min(1.0, len(self._known) / self._tries), "")
-        return self._known[key]
+        if key not in self._errors:
+            self._check_stop()
+            self._errors[key] = self._measure(options)
+            self._on_progress(min(1.0, len(self._errors) / self._tries), "")
+        return self._errors[key]
 
     def _measure(self, options: dict[str, Any]) -> float:
-        rate = self._heard[0].front_end.sample_rate
+        """Detect segments of all recordings and return the error; inf if invalid."""
+        rate = self._recordings[0].front_end.sample_rate
         context = BuildContext(
             clock=SystemClock(), run="training", info=StreamInfo("training", rate)
         )
@@ -249,18 +263,18 @@ class _Search:
         except ConfigError:  # options that contradict each other or the rate
             return float("inf")
         total = LabelErrors(ErrorCount(), ErrorCount())
-        for one in self._heard:
-            marks = [*detector.process(Block(0, one.samples[:, None]))]
+        for recording in self._recordings:
+            marks = [*detector.process(Block(0, recording.samples[:, None]))]
             marks += detector.flush()
             detector.reset()
-            total += one.label_errors(
+            total += recording.label_errors(
                 [(m.onset, m.sample) for m in marks if isinstance(m, Offset)]
             )
         return total.error
 
 
-def _changed(options: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
-    """Options with one of them changed; on_db follows off_db."""
+def _change_option(options: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Return the options with one of them changed; on_db moves along with off_db."""
     levels = {key: options.get(key, DEFAULTS[key]) for key in DEFAULTS}
     rest = {key: old for key, old in options.items() if key not in levels}
     match name:

@@ -1,4 +1,4 @@
-"""The ONNX graph of the classifier, for every encoder that there is."""
+"""ONNX graph of the classifier, for all encoders."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from neurovocal.models.toolkit.graph_writer import GraphWriter, Shape
 
 
 def classifier_graph(model: Classifier) -> Any:
-    """Graph of ``classifier.onnx`` (docs/bundle.md)."""
+    """Build the graph of ``classifier.onnx`` (docs/bundle.md)."""
     g = GraphWriter("classifier")
     encoder = model.encoder
     match encoder:
@@ -46,6 +46,7 @@ def classifier_graph(model: Classifier) -> Any:
 
 
 def _gru(g: GraphWriter, encoder: GruEncoder, x: str) -> str:
+    """Write stacked GRU layers; returns the output's name."""
     for number, layer in enumerate(encoder.layers, start=1):
         assert isinstance(layer, nn.GRU)
         n = layer.hidden_size
@@ -58,6 +59,7 @@ def _gru(g: GraphWriter, encoder: GruEncoder, x: str) -> str:
 
 
 def _lstm(g: GraphWriter, encoder: LstmEncoder, x: str) -> str:
+    """Write stacked LSTM layers; returns the output's name."""
     for number, layer in enumerate(encoder.layers, start=1):
         assert isinstance(layer, nn.LSTM)
         n = layer.hidden_size
@@ -76,7 +78,19 @@ def _cell(
     order: NDArray[np.int64],
     **options: int,
 ) -> str:
-    """One torch layer as an ONNX operator; reads and writes its states."""
+    """Write one torch layer as an ONNX operator, with its state inputs and outputs.
+
+    Parameters
+    ----------
+    kind : {'GRU', 'LSTM'}
+        Operator.
+    number : int
+        Number of the layer, from 1.
+    x : str
+        Name of the input [T, n_in].
+    order : int64[n_gates * n_hidden]
+        Rows of torch's weights in the order of ONNX.
+    """
     arrays = {name: value.detach().numpy() for name, value in layer.named_parameters()}
     bias = np.concatenate([arrays["bias_ih_l0"][order], arrays["bias_hh_l0"][order]])
     weights = [
@@ -104,6 +118,7 @@ def _cell(
 
 
 def _tcn(g: GraphWriter, encoder: TcnEncoder, x: str) -> str:
+    """Write the projection and the residual blocks of a TCN."""
     y = g.op("Relu", _linear(g, encoder.project, x, stem="project"))
     y = g.op("Transpose", y, perm=[1, 0])
     for number, block in enumerate(encoder.blocks, start=1):
@@ -114,7 +129,7 @@ def _tcn(g: GraphWriter, encoder: TcnEncoder, x: str) -> str:
 
 
 def _conv(g: GraphWriter, layer: CausalConv, columns: str, state: str) -> str:
-    """Causal convolution of [n_in, T]; reads and writes its state."""
+    """Write a causal convolution of [n_in, T] with its state input and output."""
     length = layer.shape[1]
     joined = g.op("Concat", state, columns, axis=1)
     end = g.axes(np.iinfo(np.int64).max)
@@ -135,12 +150,14 @@ def _linear(
     stem: str = "readout",
     out: str | None = None,
 ) -> str:
+    """Write a linear layer."""
     weight = g.constant(f"{stem}_weight", np.ascontiguousarray(layer.weight.detach().T))
     bias = g.constant(f"{stem}_bias", layer.bias)
     return g.op("Add", g.op("MatMul", x, weight), bias, out=out)
 
 
 def _n_bins(encoder: nn.Module) -> int:
+    """Return the number of values per input frame."""
     match encoder:
         case TcnEncoder():
             return encoder.project.in_features

@@ -1,8 +1,8 @@
-"""Causal frame-wise classifiers whose whole state is explicit.
+"""Causal frame-wise classifiers with explicit state.
 
-Every network is an encoder and a linear read-out. An encoder answers frame t from
-frames 0..t alone, and hands its state on: what it says of a recording does not
-depend on how the recording is cut into calls.
+Each network is an encoder and a linear read-out. The output of an encoder for frame t
+depends on frames 0..t alone, and its state is an input and an output: the result does
+not depend on how a recording is cut into calls.
 """
 
 from collections.abc import Mapping
@@ -37,14 +37,14 @@ class GruEncoder(nn.Module):
     def forward(
         self, x: Tensor, state: NetworkState
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the state."""
-        following: dict[str, Tensor] = {}
+        """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the next state."""
+        next_state: dict[str, Tensor] = {}
         for number, layer in enumerate(self.layers, start=1):
             if number > 1:
                 x = self.dropout(x)
             x, last = layer(x, state[f"h{number}"][None])
-            following[f"h{number}"] = last[0]
-        return x, following
+            next_state[f"h{number}"] = last[0]
+        return x, next_state
 
 
 class LstmEncoder(nn.Module):
@@ -64,19 +64,19 @@ class LstmEncoder(nn.Module):
     def forward(
         self, x: Tensor, state: NetworkState
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the state."""
-        following: dict[str, Tensor] = {}
+        """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the next state."""
+        next_state: dict[str, Tensor] = {}
         for number, layer in enumerate(self.layers, start=1):
             if number > 1:
                 x = self.dropout(x)
             before = (state[f"h{number}"][None], state[f"c{number}"][None])
             x, (h, c) = layer(x, before)
-            following |= {f"h{number}": h[0], f"c{number}": c[0]}
-        return x, following
+            next_state |= {f"h{number}": h[0], f"c{number}": c[0]}
+        return x, next_state
 
 
 class CausalConv(nn.Module):
-    """Convolution over this frame and those before it; state: the frames before.
+    """Convolution over a frame and the frames before it, which are the state.
 
     The state has shape [batch, n_in, (kernel_length - 1) * dilation].
     """
@@ -89,16 +89,16 @@ class CausalConv(nn.Module):
         self.shape = [n_in, (kernel_length - 1) * dilation]
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Filter [batch, n_in, T]; returns the result and the state."""
+        """Filter [batch, n_in, T]; returns [batch, n_out, T] and the next state."""
         joined = torch.cat([past, x], dim=2)
         return self.conv(joined), joined[:, :, joined.shape[2] - self.shape[1] :]
 
 
 class TcnEncoder(nn.Module):
-    """Temporal convolutional network: residual blocks of growing dilation.
+    """Temporal convolutional network: residual blocks of increasing dilation.
 
     A block is ``x + dropout(relu(conv(x)))`` with dilation 2**i (Bai, Kolter and
-    Koltun 2018, in its plainest form), after a projection of the frame.
+    Koltun 2018, simplified), after a projection of the frame.
     """
 
     def __init__(
@@ -124,17 +124,17 @@ class TcnEncoder(nn.Module):
     def forward(
         self, x: Tensor, state: NetworkState
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the state."""
-        following: dict[str, Tensor] = {}
+        """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the next state."""
+        next_state: dict[str, Tensor] = {}
         y = functional.relu(self.project(x)).transpose(1, 2)
         for number, block in enumerate(self.blocks, start=1):
-            added, following[f"p{number}"] = block(y, state[f"p{number}"])
+            added, next_state[f"p{number}"] = block(y, state[f"p{number}"])
             y = y + self.dropout(functional.relu(added))
-        return y.transpose(1, 2), following
+        return y.transpose(1, 2), next_state
 
 
 class ConvGruEncoder(nn.Module):
-    """A causal convolution over a few frames, then GRU layers."""
+    """A causal convolution over a few frames, followed by GRU layers."""
 
     def __init__(
         self,
@@ -154,31 +154,32 @@ class ConvGruEncoder(nn.Module):
     def forward(
         self, x: Tensor, state: NetworkState
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the state."""
+        """Encode [batch, T, n_in]; returns [batch, T, n_hidden] and the next state."""
         y, past = self.conv(x.transpose(1, 2), state["p1"])
         y = self.dropout(functional.relu(y)).transpose(1, 2)
-        encoded, following = self.gru(y, state)
-        return encoded, {"p1": past, **following}
+        encoded, next_state = self.gru(y, state)
+        return encoded, {"p1": past, **next_state}
 
 
 Encoder: TypeAlias = GruEncoder | LstmEncoder | TcnEncoder | ConvGruEncoder
 
 
 class Classifier(nn.Module):
-    """Frames in, one logit per unit and frame out.
+    """Encoder and linear read-out: one logit per frame and unit.
 
     Parameters
     ----------
     config : ClassifierConfig
+        Architecture and sizes.
     n_bins : int
         Values per frame, in [0, 1].
     n_units : int
-        Outputs, silence included.
+        Outputs, including silence.
 
     Attributes
     ----------
     shapes : dict of str to list of int
-        Shape of each state, without the batch.
+        Shape of each state tensor, without the batch dimension.
     """
 
     def __init__(self, config: ClassifierConfig, n_bins: int, n_units: int) -> None:
@@ -201,7 +202,7 @@ class Classifier(nn.Module):
         self.shapes: dict[str, list[int]] = self.encoder.shapes
 
     def initial_state(self, batch_size: int = 1) -> dict[str, Tensor]:
-        """NetworkState of a stream that begins: zeros."""
+        """Return the state at the start of a stream: zeros."""
         return {
             name: torch.zeros(batch_size, *shape) for name, shape in self.shapes.items()
         }
@@ -209,20 +210,20 @@ class Classifier(nn.Module):
     def forward(
         self, frames: Tensor, state: NetworkState | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits of frames.
+        """Compute the logits of consecutive frames.
 
         Parameters
         ----------
         frames : float32[batch, T, n_bins]
         state : mapping, optional
-            State after the frames before these; zeros by default.
+            State after the frames before; zeros by default.
 
         Returns
         -------
         logits : float32[batch, T, n_units]
         state : dict
-            State after these frames.
+            State after the last frame.
         """
         before = self.initial_state(len(frames)) if state is None else state
-        encoded, following = self.encoder(frames, before)
-        return self.readout(self.dropout(encoded)), following
+        encoded, next_state = self.encoder(frames, before)
+        return self.readout(self.dropout(encoded)), next_state

@@ -1,4 +1,4 @@
-"""Training of the frame-wise classifier."""
+"""Training of the frame-wise classifier: batches, frame weights and loss."""
 
 import numpy as np
 import torch
@@ -16,15 +16,20 @@ from neurovocal.models.toolkit.recipe import ClassifierConfig
 
 
 class ClassifierTask:
-    """One network, its data and its optimizer (a `toolkit.loop.Task`).
+    """Classifier with its data and optimizer, a `toolkit.loop.Task`.
 
     Parameters
     ----------
     config : ClassifierConfig
+        Architecture and training options.
     train, valid : list of LabelledFrames
+        Recordings of the training and validation splits.
     n_units : int
+        Outputs, including silence.
     augmenter : Augmenter
+        Augmentation of training sequences.
     seed : int
+        Seed of weights and batches.
     """
 
     name = "classifier"
@@ -55,14 +60,14 @@ class ClassifierTask:
         self._augment = augmenter
 
     def begin(self, progress: float) -> bool:
-        """Set the learning rate."""
+        """Set the learning rate; there is a single phase."""
         set_rates(self.optimizer, rate_factor(self._config.decay, progress))
         return False
 
     def step(self, progress: float) -> float:
-        """Train on one batch of sequences."""
+        """Train on one batch of sequences and return its loss."""
         frames, target, weight = self._batch()
-        logits, after = self.module(frames, self._before(len(frames)))
+        logits, after = self.module(frames, self._initial_state(len(frames)))
         self.carried = {name: value.detach() for name, value in after.items()}
         loss = functional.cross_entropy(
             logits.flatten(0, 1),
@@ -79,7 +84,7 @@ class ClassifierTask:
         return float(mean.detach())
 
     def validate(self) -> dict[str, float]:
-        """Cross entropy (the score) and error per frame, without gradients."""
+        """Return cross entropy per frame, the score, and the share of wrong frames."""
         entropy, wrong, counted = 0.0, 0, 0
         for example in self._valid:
             logits, _ = self.module(torch.from_numpy(example.clipped)[None])
@@ -94,12 +99,11 @@ class ClassifierTask:
             counted += int(valid.sum())
         return {"score": entropy / counted, "frame_error": wrong / counted}
 
-    def _before(self, batch_size: int) -> dict[str, Tensor]:
-        """State before each sequence: that of a stream's start, or a used one.
+    def _initial_state(self, batch_size: int) -> dict[str, Tensor]:
+        """Return the state before each sequence: zeros, or that after another one.
 
-        A stream lasts for hours, a training sequence for a second: without used
-        states the network would never hear a frame from the state in which it
-        spends its life.
+        A stream lasts for hours, a training sequence for a second: from zeros alone
+        the network would not be trained on the states it has in a stream.
         """
         state = self.module.initial_state(batch_size)
         order = torch.from_numpy(self.rng.permutation(batch_size))
@@ -111,14 +115,21 @@ class ClassifierTask:
         return state
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Sequences from recordings drawn by their length, augmented."""
+        """Draw augmented sequences, from recordings in proportion to their length.
+
+        Returns
+        -------
+        frames : float32[batch, T, n_bins]
+        target : int64[batch, T]
+        weight : float32[batch, T]
+        """
         config = self._config
         shape = (config.batch_size, config.sequence_length)
         frames = np.zeros((*shape, self._train[0].frames.shape[1]), np.float32)
         target = np.full(shape, IGNORED, np.int64)
         weight = np.zeros(shape, np.float32)
         for row in range(config.batch_size):
-            self._fill(frames[row], target[row], weight[row])
+            self._fill_sequence(frames[row], target[row], weight[row])
         changed = self._augment(frames, self.rng)
         return (
             torch.from_numpy(changed),
@@ -126,14 +137,14 @@ class ClassifierTask:
             torch.from_numpy(weight),
         )
 
-    def _fill(
+    def _fill_sequence(
         self, frames: Float32, target: NDArray[np.int64], weight: Float32
     ) -> None:
-        """Write one sequence: a part of a recording, or short ones with pauses.
+        """Fill one sequence with a part of a recording, or with short ones and pauses.
 
-        Recordings that are shorter than a sequence follow each other as in a
-        stream. Pauses are as quiet as a frame can be, before noise is added: the
-        network of words that were cut out must know silence, too.
+        Recordings that are shorter than a sequence follow each other as in a stream.
+        Pauses are frames of 0 before augmentation: they are the only silence in
+        datasets of recordings that are cut at the sounds.
         """
         config, at = self._config, 0
         while at < len(frames):
@@ -143,11 +154,11 @@ class ClassifierTask:
             spare = len(example.frames) - config.sequence_length
             start = int(self.rng.integers(spare + 1)) if spare > 0 and not at else 0
             n = min(len(example.frames) - start, room)
-            source, place = slice(start, start + n), slice(at, at + n)
-            frames[place] = example.frames[source]
-            target[place] = example.target[source]
-            weight[place] = self._weights[number][source]
-            if start:  # in the middle of a recording the state is still cold
+            source, destination = slice(start, start + n), slice(at, at + n)
+            frames[destination] = example.frames[source]
+            target[destination] = example.target[source]
+            weight[destination] = self._weights[number][source]
+            if start:  # the state is not warmed up yet
                 weight[: config.warm_up] = 0.0
             at += n
             pause = slice(at, at + int(self.rng.integers(config.pause_frames + 1)))
@@ -156,11 +167,11 @@ class ClassifierTask:
 
 
 def frame_weights(example: LabelledFrames, config: ClassifierConfig) -> Float32:
-    """How much each frame counts in training, float32[n_frames].
+    """Return the weight of each frame in the loss, float32[n_frames].
 
-    A boundary is where annotators disagree and where the detector, not the
-    classifier, decides: frames beside it count less. With the objective `last`
-    only the last frame of each segment counts, beside silence.
+    Frames at boundaries have weight `edge_weight`: annotators disagree there, and
+    the detector decides, not the classifier. With the objective `last` only silence
+    and the last frame of each segment have a weight.
     """
     target = example.target
     weight = np.ones(len(target), np.float32)
@@ -180,6 +191,7 @@ def frame_weights(example: LabelledFrames, config: ClassifierConfig) -> Float32:
 def _optimizer(
     module: torch.nn.Module, config: ClassifierConfig
 ) -> torch.optim.Optimizer:
+    """Build the configured optimizer."""
     rate = config.learning_rate
     groups = [{"params": list(module.parameters()), "initial_lr": rate}]
     match config.optimizer:

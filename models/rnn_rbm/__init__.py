@@ -1,1 +1,1 @@
-"""Training the RNN-RBM."""
+"""RNN-RBM: network, training, ONNX graphs, residual noise and likelihood."""

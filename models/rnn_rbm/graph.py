@@ -1,4 +1,4 @@
-"""The two ONNX graphs of the RNN-RBM: it scores frames, and it samples them."""
+"""ONNX graphs of the RNN-RBM: scoring of frames and sampling of the next frame."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from neurovocal.models.toolkit.graph_writer import GraphWriter, Shape, value_inf
 
 
 def scoring_graph(model: RnnRbm) -> Any:
-    """Graph of ``rnn_rbm.onnx`` (docs/bundle.md)."""
+    """Build the graph of ``rnn_rbm.onnx`` (docs/bundle.md)."""
     g = GraphWriter("rnn_rbm")
     rbm = _RbmWriter(g, model)
     per_layer = _recurrent(g, model, "frames")
@@ -53,10 +53,10 @@ def scoring_graph(model: RnnRbm) -> Any:
 
 
 def sampling_graph(model: RnnRbm) -> Any:
-    """Graph of ``rnn_rbm_sample.onnx`` (docs/bundle.md).
+    """Build the graph of ``rnn_rbm_sample.onnx`` (docs/bundle.md).
 
-    One step of the recurrent part, then a loop whose number of Gibbs steps is
-    the number of rows of `noise`.
+    One step of the recurrent part, followed by a loop of Gibbs steps, one per row of
+    `noise`.
     """
     g = GraphWriter("rnn_rbm_sample")
     rbm = _RbmWriter(g, model)
@@ -68,8 +68,8 @@ def sampling_graph(model: RnnRbm) -> Any:
     body = GraphWriter("gibbs_step")
     inner = _RbmWriter(body, model, outer=rbm)
     row = body.op("Gather", "noise", "step", axis=0)
-    heated = body.op("Div", inner.hidden_input("v", bh), "temperature")
-    fired = body.op("Greater", body.op("Sigmoid", heated), row)
+    scaled_input = body.op("Div", inner.hidden_input("v", bh), "temperature")
+    fired = body.op("Greater", body.op("Sigmoid", scaled_input), row)
     h = body.op("Cast", fired, to=TensorProto.FLOAT)
     body.op("Identity", inner.visible(h, bv), out="v_next")
     body.op("Identity", "go_on", out="go_on_next")
@@ -99,7 +99,10 @@ def sampling_graph(model: RnnRbm) -> Any:
 
 
 class _RbmWriter:
-    """The RBM's products; a loop body shares the constants of its outer graph."""
+    """Write the products of the RBM.
+
+    A loop body uses the constants of its outer graph.
+    """
 
     def __init__(
         self, g: GraphWriter, model: RnnRbm, outer: "_RbmWriter | None" = None
@@ -117,6 +120,7 @@ class _RbmWriter:
         self.inverse_sigma = "inverse_sigma"
 
     def biases(self, u: str) -> tuple[str, str]:
+        """Write the visible and hidden biases given the state `u`."""
         g = self._g
         return (
             g.op("Add", g.op("MatMul", u, "Wuv"), "bv"),
@@ -124,20 +128,22 @@ class _RbmWriter:
         )
 
     def hidden_input(self, v: str, bh: str) -> str:
+        """Write the pre-activations of the hidden units given the frame `v`."""
         g = self._g
-        seen = g.op("Mul", v, "inverse_sigma") if self._gaussian else v
-        return g.op("Add", g.op("MatMul", seen, "W"), bh)
+        scaled = g.op("Mul", v, "inverse_sigma") if self._gaussian else v
+        return g.op("Add", g.op("MatMul", scaled, "W"), bh)
 
     def visible(self, h: str, bv: str) -> str:
+        """Write the expectation of the frame given the hidden units `h`."""
         g = self._g
-        heard = g.op("MatMul", h, "W_t")
+        product = g.op("MatMul", h, "W_t")
         if self._gaussian:
-            return g.op("Add", g.op("Mul", heard, "sigma"), bv)
-        return g.op("Sigmoid", g.op("Add", heard, bv))
+            return g.op("Add", g.op("Mul", product, "sigma"), bv)
+        return g.op("Sigmoid", g.op("Add", product, bv))
 
 
 def _recurrent(g: GraphWriter, model: RnnRbm, frames: str) -> list[str]:
-    """States of each layer [T, 1, n_recurrent]; writes ``u_next``."""
+    """Write all layers and ``u_next``; returns each layer's states [T, 1, n]."""
     x, after, last = frames, [], []
     n = model.n_recurrent
     rows = g.axes(1, n)

@@ -1,9 +1,8 @@
-r"""Log-likelihoods that can be believed, and expected accuracies.
+r"""Log-likelihood of frames as a bracket, and expected accuracy of predicted frames.
 
-A log-likelihood is told as a bracket: its lower end uses the partition function from
-above (the worse of two estimates), its upper end the one from below
-(`neurovocal.models.rnn_rbm.annealing`). A bracket that is too wide is no figure and is
-refused.
+The lower end of a bracket uses the overestimated partition function (the worse of two
+estimates), its upper end the underestimated one
+(`neurovocal.models.rnn_rbm.annealing`). A bracket that is too wide raises an error.
 """
 
 import math
@@ -29,19 +28,19 @@ from neurovocal.models.rnn_rbm.tempering import TemperingOptions, draw_tempered
 
 MAX_WIDTH = 0.3
 _TILE_ROWS = 1024
-_ENOUGH_ALIKE = 512
+_MAX_EQUAL_RBMS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Bracket:
-    """Where a log-likelihood lies, in nats."""
+    """Lower and upper estimate of a log-likelihood, in nats."""
 
     low: float
     high: float
 
     @property
     def width(self) -> float:
-        """How far the two ends are apart, in nats."""
+        """Absolute difference of the two ends, in nats."""
         return abs(self.high - self.low)
 
     @property
@@ -57,11 +56,12 @@ class Likelihood:
     Parameters
     ----------
     bracket : Bracket
+        Lower and upper estimate.
     standard_error : float
-        Of the mean over frames, were they independent: how another choice of
-        frames would change it.
+        Standard error of the mean over frames, under the assumption that they are
+        independent.
     n_frames : int
-        Frames that were measured.
+        Number of frames.
     """
 
     bracket: Bracket
@@ -73,18 +73,18 @@ class Likelihood:
 class Accuracy:
     """Expected accuracy of frames that are drawn from a model, 0 to 1.
 
-    With R units on in the frame, S in the drawn one and C in both:
+    R units are on in the reference frame, S in the drawn frame and C in both.
 
     Parameters
     ----------
     replaced_once : float
-        Mean over frames of C / max(R, S): a note in another's place is one error.
-        This is what Boulanger-Lewandowski et al. (2012) report (docs/polyphonic.md).
+        Mean over frames of C / max(R, S): a replaced note counts as one error. It is
+        the accuracy of Boulanger-Lewandowski et al. (2012) (docs/polyphonic.md).
     replaced_twice : float
-        Mean over frames of TP / (TP + FP + FN) = C / (R + S - C): such a note is
-        missed and also inserted.
+        Mean over frames of TP / (TP + FP + FN) = C / (R + S - C): a replaced note
+        counts as a deletion and an insertion.
     pooled : float
-        Sum over frames of C over the sum of R + S - C (Bay et al. 2009).
+        Sum over frames of C divided by the sum of R + S - C (Bay et al. 2009).
     """
 
     replaced_once: float
@@ -96,26 +96,26 @@ class Accuracy:
 def conditional_rbms(
     model: RnnRbm, rolls: Sequence[Float32]
 ) -> tuple[ConditionalRbms, Tensor, Tensor]:
-    """The RBM of every frame of every sequence, given the frames before it.
+    """Compute the RBM of each frame of all sequences, given the frames before it.
 
     Parameters
     ----------
     model : RnnRbm
-        With Bernoulli units; used without its dropout.
+        Model with Bernoulli units; its dropout is switched off.
     rolls : sequence of float32[n_frames, n_visible]
-        Values 0 and 1. Each starts from the initial state.
+        Sequences of values 0 and 1, each from the initial state.
 
     Returns
     -------
     rbms : ConditionalRbms
     frames, previous : float32[n_all_frames, n_visible]
-        All frames in order, and the frame before each, silence at a start.
+        All frames in order, and the frame before each; zeros before the first.
 
     Raises
     ------
     LikelihoodError
-        The units are Gaussian, or values are neither 0 nor 1: a Bernoulli unit
-        has no density at a grey value.
+        The units are Gaussian, a value is neither 0 nor 1 (a Bernoulli unit has no
+        density there), or there is no frame.
     """
     if model.gaussian:
         raise LikelihoodError(
@@ -125,7 +125,7 @@ def conditional_rbms(
     training = model.training
     model.eval()
     try:
-        parts = [_one_roll(model, roll) for roll in rolls if len(roll)]
+        parts = [_conditional_biases(model, roll) for roll in rolls if len(roll)]
     finally:
         model.train(training)
     if not parts:
@@ -141,32 +141,35 @@ def log_likelihood(
     frames: Tensor,
     annealing: AnnealingOptions,
     rng: np.random.Generator,
-    widest: float | None = MAX_WIDTH,
+    max_width: float | None = MAX_WIDTH,
 ) -> Likelihood:
-    """Mean log-likelihood of frames, each under its own RBM.
+    """Estimate the mean log-likelihood of frames, each under its own RBM.
 
     Parameters
     ----------
     rbms : ConditionalRbms
+        RBM of each frame.
     frames : float32[n_frames, n_visible]
-        Values 0 and 1.
+        Frames of values 0 and 1.
     annealing : AnnealingOptions
+        Effort of the estimate.
     rng : Generator
-    widest : float, optional
-        Widest bracket in nats that is a figure; None takes any, for a choice among
-        models but not for telling.
+        Source of random numbers.
+    max_width : float, optional
+        Largest width of the bracket in nats; None accepts any width, as for a
+        choice between models.
 
     Raises
     ------
     LikelihoodError
-        The bracket is wider than `widest`.
+        The bracket is wider than `max_width`.
     """
     sampler = UnitSampler(rng)
     weight = rbms.log_weight(frames)
     n = len(frames)
-    if _all_alike(rbms) and n > _ENOUGH_ALIKE:
-        # One partition function for all: estimates of some frames' serve every frame.
-        n = _ENOUGH_ALIKE
+    if _all_equal(rbms) and n > _MAX_EQUAL_RBMS:
+        # Equal RBMs have the same partition function: some estimates are enough.
+        n = _MAX_EQUAL_RBMS
     some = torch.arange(n) * len(frames) // n
     estimates = [
         torch.stack(
@@ -174,14 +177,14 @@ def log_likelihood(
         )
         for rows in _tiles(n, max(1, _TILE_ROWS // annealing.n_chains))
     ]
-    up, down, again = torch.cat(estimates, dim=1)
+    up, down, down_again = torch.cat(estimates, dim=1)
     if n < len(frames):
-        up, down, again = up.mean(), down.mean(), again.mean()
+        up, down, down_again = up.mean(), down.mean(), down_again.mean()
     high = weight - up
-    low = min(float((weight - down).mean()), float((weight - again).mean()))
+    low = min(float((weight - down).mean()), float((weight - down_again).mean()))
     bracket = Bracket(low, float(high.mean()))
-    if widest is not None and not bracket.width <= widest:
-        raise LikelihoodError(width_error(bracket, annealing.n_temperatures, widest))
+    if max_width is not None and not bracket.width <= max_width:
+        raise LikelihoodError(width_error(bracket, annealing.n_temperatures, max_width))
     error = float(high.std()) / math.sqrt(len(high)) if len(high) > 1 else math.nan
     return Likelihood(bracket, error, len(high))
 
@@ -196,27 +199,30 @@ def expected_accuracy(
     n_samples: int = 20,
     annealing: AnnealingOptions | TemperingOptions | None = None,
 ) -> Accuracy:
-    """Expected accuracy of predicted frames, given the true past.
+    """Estimate the expected accuracy of predicted frames, given the true past.
 
-    Each prediction is a sample: `n_steps` block Gibbs steps from the previous
+    Each prediction is a sample after `n_steps` block Gibbs steps from the previous
     frame, as in Boulanger-Lewandowski, Bengio and Vincent (ICML 2012). On a strong
-    model these do not reach its distribution; with `annealing` a sample comes from
-    a factorial distribution instead, with a `TemperingOptions` from parallel chains.
+    model these steps do not reach its distribution; `annealing` then samples by
+    annealing or by parallel tempering instead.
 
     Parameters
     ----------
     rbms : ConditionalRbms
+        RBM of each frame.
     frames, previous : float32[n_frames, n_visible]
+        True frames, and the frame before each.
     rng : Generator
+        Source of random numbers.
     n_steps, n_samples : int
         Gibbs steps per sample, samples per frame.
-    annealing : Annealing or Tempering, optional
-        Way of sampling that replaces the Gibbs steps.
+    annealing : AnnealingOptions or TemperingOptions, optional
+        Sampling method that replaces the Gibbs steps.
     """
     sampler = UnitSampler(rng)
     counts = []
     for rows in _tiles(len(frames), _TILE_ROWS):
-        part, start, wanted = rbms[rows], previous[rows], frames[rows]
+        part, start, expected = rbms[rows], previous[rows], frames[rows]
         for _ in range(n_samples):
             if annealing is None:
                 drawn = gibbs(part, start, n_steps, sampler)
@@ -224,25 +230,25 @@ def expected_accuracy(
                 drawn = draw_tempered(part, start, annealing, sampler)
             else:
                 drawn = draw_annealed(part, start, annealing, sampler)
-            counts.append(match_counts(drawn, wanted))
+            counts.append(match_counts(drawn, expected))
     return accuracy_of(torch.cat(counts))
 
 
-def match_counts(drawn: Tensor, wanted: Tensor) -> Tensor:
-    """Units on in both, in the drawn frame, in the wanted one: float64[n, 3]."""
-    both = drawn * wanted
-    sums = [x.sum(-1, dtype=torch.float64) for x in (both, drawn, wanted)]
+def match_counts(drawn: Tensor, expected: Tensor) -> Tensor:
+    """Count units on in both frames, in `drawn` and in `expected`: float64[n, 3]."""
+    both = drawn * expected
+    sums = [x.sum(-1, dtype=torch.float64) for x in (both, drawn, expected)]
     return torch.stack(sums, dim=1)
 
 
 def accuracy_of(counts: Tensor) -> Accuracy:
-    """Accuracies of frames with the counts of `match_counts`.
+    """Compute accuracies from the counts of `match_counts`.
 
-    A frame of silence that is predicted as silence is right.
+    Silence that is predicted as silence has accuracy 1.
     """
-    both, drawn, wanted = counts.unbind(1)
-    once = torch.maximum(drawn, wanted)
-    twice = drawn + wanted - both
+    both, drawn, expected = counts.unbind(1)
+    once = torch.maximum(drawn, expected)
+    twice = drawn + expected - both
     right = torch.ones_like(both)
     return Accuracy(
         float(torch.where(once > 0, both / once.clamp_min(1), right).mean()),
@@ -251,7 +257,10 @@ def accuracy_of(counts: Tensor) -> Accuracy:
     )
 
 
-def _one_roll(model: RnnRbm, roll: Float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _conditional_biases(
+    model: RnnRbm, roll: Float32
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return visible and hidden biases, frames and previous frames of a sequence."""
     v = torch.from_numpy(np.ascontiguousarray(roll, np.float32))
     if not bool(((v == 0) | (v == 1)).all()):
         raise LikelihoodError(
@@ -265,20 +274,21 @@ def _one_roll(model: RnnRbm, roll: Float32) -> tuple[Tensor, Tensor, Tensor, Ten
     return bv, bh, v, torch.cat([torch.zeros_like(v[:1]), v[:-1]])
 
 
-def _all_alike(rbms: ConditionalRbms) -> bool:
+def _all_equal(rbms: ConditionalRbms) -> bool:
+    """Return True if all RBMs have the same biases."""
     return all(bool((b == b[:1]).all()) for b in (rbms.bv, rbms.bh))
 
 
 def _tiles(n: int, size: int) -> Iterator[slice]:
-    """Slices that keep the work of one step in the processor's cache."""
+    """Yield slices of up to `size` rows, which fit into the processor's cache."""
     for first in range(0, n, size):
         yield slice(first, min(first + size, n))
 
 
-def width_error(bracket: Bracket, n_temperatures: int, widest: float) -> str:
-    """Why a bracket is no figure, and what may make it one."""
-    # The gap shrinks as one over the number of temperatures, in the end.
-    needed = n_temperatures * bracket.width / widest * 1.25
+def width_error(bracket: Bracket, n_temperatures: int, max_width: float) -> str:
+    """Return the sentence for a bracket that is too wide, with a suggestion."""
+    # The width is finally proportional to one over the number of temperatures.
+    needed = n_temperatures * bracket.width / max_width * 1.25
     more = (
         f"try {math.ceil(needed / 100) * 100} temperatures instead of {n_temperatures}"
         if math.isfinite(needed)
@@ -286,5 +296,5 @@ def width_error(bracket: Bracket, n_temperatures: int, widest: float) -> str:
     )
     return (
         f"log-likelihood is somewhere between {bracket.low:.2f} and "
-        f"{bracket.high:.2f} nats, a bracket wider than {widest:g}: {more}"
+        f"{bracket.high:.2f} nats, a bracket wider than {max_width:g}: {more}"
     )

@@ -1,4 +1,4 @@
-r"""The RNN-RBM: at every frame an RBM whose biases the past decides.
+r"""RNN-RBM: an RBM per frame, with biases given by a recurrent network.
 
 N. Boulanger-Lewandowski, Y. Bengio and P. Vincent, "Modeling Temporal Dependencies
 in High-Dimensional Sequences", ICML 2012. With u_{t-1} the state of the recurrent
@@ -7,17 +7,17 @@ layers before frame t:
 .. math::
     b_v^{(t)} = b_v + u_{t-1} W_{uv}, \qquad b_h^{(t)} = b_h + u_{t-1} W_{uh}
 
-(equations of the paper's section on the RNN-RBM), and the joint distribution
-of the frame and its hidden units is an RBM with those biases. The recurrent part
-is the paper's simple tanh cell, or one to three gated layers with the reset gate
-applied before the product:
+(equations of the paper's section on the RNN-RBM). The joint distribution of the frame
+and its hidden units is an RBM with these biases. The recurrent part is the paper's
+simple tanh cell, or one to three gated layers with the reset gate applied before the
+product:
 
 .. math::
     z &= g(x W_z + u R_z + b_z), \quad r = g(x W_r + u R_r + b_r) \\
     c &= \tanh(x W_c + (u \cdot r) R_c + b_c), \quad u' = (1 - z) c + z u
 
-with g a sigmoid (u stays in [-1, 1]) or tanh (u is not bounded: a network with
-these gates must be shown to contract before it is used).
+with g a sigmoid (u stays in [-1, 1]) or tanh (u is not bounded; the export checks
+that the state of such a network contracts).
 """
 
 from collections.abc import Callable
@@ -34,10 +34,10 @@ Uniform = Callable[[tuple[int, ...]], Tensor]
 
 
 def uniform_from(rng: np.random.Generator) -> Uniform:
-    """Uniform numbers in [0, 1) from a NumPy generator.
+    """Return a function that draws uniform numbers in [0, 1) from `rng`.
 
-    float32 draws of SFC64 cost less than torch's, and in CD-k the drawing
-    costs more than the matrix products.
+    Drawing float32 numbers with SFC64 is faster than with torch, and in CD-k drawing
+    takes more time than the matrix products.
     """
 
     def draw(shape: tuple[int, ...]) -> Tensor:
@@ -47,10 +47,10 @@ def uniform_from(rng: np.random.Generator) -> Uniform:
 
 
 class RecurrentLayer(nn.Module):
-    """One layer of the recurrent part, over whole sequences.
+    """One layer of the recurrent part, for whole sequences.
 
-    Weights are stacked as (update z, reset r, candidate c), which is the order
-    of the ONNX ``GRU`` operator; the simple cell has the candidate only.
+    Weights are stacked as (update z, reset r, candidate c), the order of the ONNX
+    ``GRU`` operator; the simple cell has the candidate only.
     """
 
     def __init__(self, n_in: int, n_recurrent: int, gates: str) -> None:
@@ -67,7 +67,7 @@ class RecurrentLayer(nn.Module):
             nn.init.orthogonal_(self.weight_recurrent.data[block], gain=0.9)
 
     def forward(self, x: Tensor, u: Tensor) -> Tensor:
-        """States after each frame.
+        """Compute the state after each frame.
 
         Parameters
         ----------
@@ -79,10 +79,10 @@ class RecurrentLayer(nn.Module):
         -------
         float32[T, batch, n_recurrent]
         """
-        heard = functional.linear(x, self.weight_in, self.bias)
+        projected = functional.linear(x, self.weight_in, self.bias)
         if self.gates == "simple":
-            return simple_states(heard, u, self.weight_recurrent)
-        return gated_states(heard, u, self.weight_recurrent, self.gates == "tanh")
+            return simple_states(projected, u, self.weight_recurrent)
+        return gated_states(projected, u, self.weight_recurrent, self.gates == "tanh")
 
 
 class RnnRbm(nn.Module):
@@ -91,14 +91,18 @@ class RnnRbm(nn.Module):
     Parameters
     ----------
     config : RnnRbmConfig
+        Types of units and gates, numbers of layers and units.
     n_visible : int
         Values per frame: in [0, 1] for Bernoulli units, real for Gaussian ones.
 
     Attributes
     ----------
     W : float32[n_visible, n_hidden]
-    bv, bh : visible and hidden biases
+        Weights between visible and hidden units.
+    bv, bh : float32[n_visible], float32[n_hidden]
+        Visible and hidden biases.
     Wuv, Wuh : float32[n_recurrent, n_visible], float32[n_recurrent, n_hidden]
+        Weights from the state to the biases.
     log_sigma : float32[n_visible]
         Logarithm of the Gaussian units' standard deviation (learned).
     """
@@ -126,11 +130,11 @@ class RnnRbm(nn.Module):
         )
 
     def initial_state(self, batch_size: int = 1) -> Tensor:
-        """State before a stream's first frame: zeros [n_layers, batch, n_recurrent]."""
+        """Return the initial state: zeros [n_layers, batch, n_recurrent]."""
         return torch.zeros(self.n_layers, batch_size, self.n_recurrent)
 
     def states(self, v: Tensor, u: Tensor) -> Tensor:
-        """States of all layers after each frame.
+        """Compute the states of all layers after each frame.
 
         Parameters
         ----------
@@ -149,23 +153,23 @@ class RnnRbm(nn.Module):
         return torch.stack(after, dim=1)
 
     def biases(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Conditional biases ``bv_t`` and ``bh_t``, given the last layer's state."""
+        """Compute the biases ``bv_t`` and ``bh_t`` from the last layer's state."""
         u = self.dropout(u)
         return self.bv + u @ self.Wuv, self.bh + u @ self.Wuh
 
     def hidden(self, v: Tensor, bh: Tensor, temperature: float = 1.0) -> Tensor:
-        """P(h = 1 | v)."""
-        return torch.sigmoid((bh + self._seen(v) @ self.W) / temperature)
+        """Compute P(h = 1 | v)."""
+        return torch.sigmoid((bh + self._scaled(v) @ self.W) / temperature)
 
     def visible(self, h: Tensor, bv: Tensor) -> Tensor:
-        """E[v | h]."""
-        heard = h @ self.W.t()
+        """Compute E[v | h]."""
+        product = h @ self.W.t()
         if self.gaussian:
-            return bv + torch.exp(self.log_sigma) * heard
-        return torch.sigmoid(bv + heard)
+            return bv + torch.exp(self.log_sigma) * product
+        return torch.sigmoid(bv + product)
 
     def free_energy(self, v: Tensor, bv: Tensor, bh: Tensor) -> Tensor:
-        r"""Free energy F(v) in nats, one value per frame.
+        r"""Compute the free energy F(v) of each frame, in nats.
 
         .. math::
             F(v) = -v \cdot b_v - \sum_j \log(1 + e^{b_{h,j} + (vW)_j})
@@ -174,26 +178,26 @@ class RnnRbm(nn.Module):
         :math:`\sum_i (v_i - b_{v,i})^2 / 2\sigma_i^2` as the first term and
         :math:`v / \sigma` in the second.
         """
-        second = functional.softplus(bh + self._seen(v) @ self.W).sum(-1)
+        second = functional.softplus(bh + self._scaled(v) @ self.W).sum(-1)
         if self.gaussian:
             scaled = (v - bv) * torch.exp(-self.log_sigma)
             return 0.5 * scaled.square().sum(-1) - second
         return -(v * bv).sum(-1) - second
 
     def predict(self, v: Tensor, bv: Tensor, bh: Tensor) -> Tensor:
-        """Mean-field expectation of the frame after `v`.
+        """Compute the mean-field expectation of the frame after `v`.
 
         Parameters
         ----------
         v : float32[..., n_visible]
-            Frames t: where the iterations start.
+            Frames t, from which the iterations start.
         bv, bh : Tensor
             Biases given the state *after* frame t.
         """
-        following = v
+        expected = v
         for _ in range(self.prediction_steps):
-            following = self.visible(self.hidden(following, bh), bv)
-        return following
+            expected = self.visible(self.hidden(expected, bh), bv)
+        return expected
 
     def gibbs(
         self,
@@ -203,23 +207,25 @@ class RnnRbm(nn.Module):
         noise: Tensor,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Expectation of v after Gibbs steps with sampled hidden units.
+        """Compute the expectation of v after Gibbs steps with sampled hidden units.
 
         Parameters
         ----------
         v : float32[..., n_visible]
-            Where the chain starts.
+            Start of the chain.
+        bv, bh : Tensor
+            Conditional biases.
         noise : float32[n_steps, ..., n_hidden]
-            Uniform in [0, 1).
+            Uniform numbers in [0, 1), one row per step.
         temperature : float
-            Divides the hidden pre-activations.
+            Divisor of the hidden pre-activations.
         """
         for row in noise:
             h = (self.hidden(v, bh, temperature) > row).to(v.dtype)
             v = self.visible(h, bv)
         return v
 
-    def negative(
+    def negative_phase(
         self,
         v: Tensor,
         bv: Tensor,
@@ -228,11 +234,29 @@ class RnnRbm(nn.Module):
         uniform: Uniform,
         sampled: bool,
     ) -> Tensor:
-        """Where k Gibbs steps from the data lead: the negative phase of CD-k.
+        """Run the Gibbs steps of the negative phase of CD-k.
 
-        Hidden units are sampled; visible ones are, or keep their expectation
-        (mean field: grey values have less variance than 0/1 samples, which
-        would drive W to zero).
+        Hidden units are sampled. Visible units are sampled if `sampled` is True and
+        keep their expectation otherwise (mean field): for grey values, 0/1 samples
+        have too much variance and would drive W to zero.
+
+        Parameters
+        ----------
+        v : float32[..., n_visible]
+            Start of the chains.
+        bv, bh : Tensor
+            Conditional biases.
+        n_steps : int
+            Gibbs steps, k.
+        uniform : callable
+            Draws uniform numbers of a shape.
+        sampled : bool
+            Whether visible units are sampled.
+
+        Returns
+        -------
+        float32[..., n_visible]
+            Last frames of the chains.
         """
         with torch.no_grad():
             start = v
@@ -249,9 +273,9 @@ class RnnRbm(nn.Module):
             return v
 
     def deterministic_loss(self, v: Tensor, bv: Tensor) -> Tensor:
-        """Exact negative log-likelihood per frame while W = 0, in nats.
+        """Compute the exact negative log-likelihood per frame for W = 0, in nats.
 
-        For Bernoulli units on grey values: the cross entropy.
+        For Bernoulli units and grey values it is the cross entropy.
         """
         if self.gaussian:
             scaled = (v - bv) * torch.exp(-self.log_sigma)
@@ -260,5 +284,6 @@ class RnnRbm(nn.Module):
         loss = functional.binary_cross_entropy_with_logits(bv, v, reduction="none")
         return loss.sum(-1).mean()
 
-    def _seen(self, v: Tensor) -> Tensor:
+    def _scaled(self, v: Tensor) -> Tensor:
+        """Divide Gaussian units by their standard deviation."""
         return v * torch.exp(-self.log_sigma) if self.gaussian else v

@@ -1,17 +1,18 @@
-r"""What the RNN-RBM's expectation misses, as a distribution that its state decides.
+r"""Distribution of the RNN-RBM's prediction errors, conditional on its state.
 
-The expectation of the next frame is one frame where several may follow, and how far
-off it is differs widely: silence is predicted almost exactly, the first frame of a
-syllable hardly at all. What is missed, r, is a mixture of experts (R. A. Jacobs,
-M. I. Jordan, S. J. Nowlan and G. E. Hinton, "Adaptive mixtures of local experts",
-Neural Computation 3, 1991) over the recurrent state u:
+The expectation of the next frame is a single frame where several may follow, and its
+error varies: silence is predicted almost exactly, the first frame of a syllable is
+not. The error r has a mixture of experts (R. A. Jacobs, M. I. Jordan, S. J. Nowlan and
+G. E. Hinton, "Adaptive mixtures of local experts", Neural Computation 3, 1991) over
+the recurrent state u:
 
 .. math::
     p(r \mid u) = \sum_k g_k(u) \, N(r; m_k, C_k), \qquad
     g(u) = \mathrm{softmax}(u G + g_0)
 
-fitted by expectation maximization with full covariances. Its noise, fed back, keeps
-neighbouring bins as alike as they are in song and is as large as it is there.
+It is fitted by expectation maximization with full covariances. Its samples are the
+noise of synthesis: they have the level of the errors and the correlation of bins in
+song.
 """
 
 from collections.abc import Sequence
@@ -31,25 +32,26 @@ _ITERATIONS = 12
 _GATE_STEPS = 60
 _GATE_RATE = 0.03
 _GATE_PENALTY = 1e-4
-# What the pool counts in a component's covariance and mean, in frames.
+# Weight of the pooled covariance and of mean 0 in a component, in frames.
 _COVARIANCE_PRIOR = 200.0
 _MEAN_PRIOR = 50.0
-# The first frames of a song, whose states are cold.
+# First frames of a song, before the state is warmed up.
 _SKIPPED = 16
-# Enough for a mixture; the noise of a piece is drawn at once.
-_MOST_FRAMES = 40_000
+# Enough for a mixture; noise is drawn for a whole piece at once.
+_MAX_FRAMES = 40_000
 _PIECE_FRAMES = 5000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictionErrors:
-    """Errors of the expectation and the states before them.
+    """Errors of the expected frames, and the states they are predicted from.
 
     Parameters
     ----------
     residual : float32[n_frames, n_visible]
+        Frame minus expected frame.
     state : float32[n_frames, n_recurrent]
-        Of the last layer.
+        State of the last layer before the frame.
     """
 
     residual: Float32
@@ -59,18 +61,27 @@ class PredictionErrors:
 def collect_errors(
     model: RnnRbm, songs: Sequence[Rows], n_steps: int, rng: np.random.Generator
 ) -> PredictionErrors:
-    """What the sampler's expectation misses, frame by frame, on real song.
+    """Compute the prediction errors of the sampling expectation on recorded song.
 
-    Of long songs only some pieces are heard.
+    Parameters
+    ----------
+    model : RnnRbm
+        Trained network.
+    songs : sequence of Rows
+        Recorded song; only evenly spread pieces of long songs are used.
+    n_steps : int
+        Gibbs steps per frame.
+    rng : Generator
+        Source of the noise of the hidden units.
     """
     residuals, states = [], []
     with torch.no_grad():
-        for song in spread_pieces(songs, _MOST_FRAMES, _PIECE_FRAMES):
+        for song in spread_pieces(songs, _MAX_FRAMES, _PIECE_FRAMES):
             v = torch.from_numpy(song[:])
             u = model.states(v[:, None], model.initial_state())[:-1, -1, 0]
             bv, bh = model.biases(u)
-            drawn = rng.random((n_steps, len(u), model.n_hidden), dtype=np.float32)
-            mean = model.gibbs(v[:-1], bv, bh, torch.from_numpy(drawn))
+            noise = rng.random((n_steps, len(u), model.n_hidden), dtype=np.float32)
+            mean = model.gibbs(v[:-1], bv, bh, torch.from_numpy(noise))
             skip = _SKIPPED if len(u) > 2 * _SKIPPED else 0
             residuals.append((v[1:] - mean).numpy()[skip:])
             states.append(u.numpy()[skip:])
@@ -78,7 +89,7 @@ def collect_errors(
 
 
 def pooled_covariance(residual: Float32) -> Float64:
-    """Covariance around zero, with a ridge that keeps it positive definite."""
+    """Compute the covariance around zero, with a ridge for positive definiteness."""
     n = residual.shape[1]
     wide = residual.astype(np.float64)
     covariance: Float64 = wide.T @ wide / max(1, len(wide))
@@ -88,47 +99,55 @@ def pooled_covariance(residual: Float32) -> Float64:
 
 
 def fit_residual(
-    missed: PredictionErrors, valid: PredictionErrors, n_components: int, seed: int
+    train: PredictionErrors, valid: PredictionErrors, n_components: int, seed: int
 ) -> dict[str, Float32]:
-    """Content of a bundle's residual file (docs/bundle.md).
+    """Fit the arrays of a bundle's residual file (docs/bundle.md).
 
     Parameters
     ----------
-    missed : PredictionErrors
-        On training song, which fits it.
+    train : PredictionErrors
+        Errors on training song, to which the distribution is fitted.
     valid : PredictionErrors
-        On other song, where errors are larger: it sets the level of the noise.
+        Errors on validation song, which are larger and set the level of the noise.
     n_components : int
-        Of the mixture; 1 leaves it out, which gives one covariance.
+        Components of the mixture; 1 fits a single covariance.
     seed : int
-        Of the first guess.
+        Seed of the initial clusters.
+
+    Returns
+    -------
+    dict of str to float32 array
+        `chol`, and for several components `mixture_mean`, `mixture_chol`,
+        `gate_weight` and `gate_bias`.
     """
-    pool = pooled_covariance(missed.residual)
+    pool = pooled_covariance(train.residual)
     arrays = {"chol": np.linalg.cholesky(pool).astype(np.float32)}
     # A component needs more frames than a covariance has rows.
-    most = len(missed.residual) // (2 * len(pool))
-    if min(n_components, most) < 2:
+    n_components = min(n_components, len(train.residual) // (2 * len(pool)))
+    if n_components < 2:
         return arrays
-    return arrays | _fit_mixture(missed, valid, pool, min(n_components, most), seed)
+    return arrays | _fit_mixture(train, valid, pool, n_components, seed)
 
 
 def _fit_mixture(
-    missed: PredictionErrors,
+    train: PredictionErrors,
     valid: PredictionErrors,
     pool: Float64,
     n_components: int,
     seed: int,
 ) -> dict[str, Float32]:
-    shares = _first_guess(missed.state, n_components, seed)
-    gate = _Gate(missed.state, n_components)
+    shares = _cluster_states(train.state, n_components, seed)
+    gate = _Gate(train.state, n_components)
     for _ in range(_ITERATIONS):
-        means, factors = _experts(missed.residual, shares, pool)
+        means, factors = _fit_experts(train.residual, shares, pool)
         gate.fit(shares)
-        distances = _distances(missed.residual, means, factors)
-        shares = _shares(gate.logs(missed.state), distances, factors)
+        distances = _distances(train.residual, means, factors)
+        shares = _responsibilities(gate.logs(train.state), distances, factors)
     distances = _distances(valid.residual, means, factors)
-    shares_valid = _shares(gate.logs(valid.state), distances, factors)
-    level = np.sqrt((shares_valid * distances).sum(1).mean() / len(pool))
+    valid_responsibilities = _responsibilities(
+        gate.logs(valid.state), distances, factors
+    )
+    level = np.sqrt((valid_responsibilities * distances).sum(1).mean() / len(pool))
     return {
         "mixture_mean": means.astype(np.float32),
         "mixture_chol": (level * factors).astype(np.float32),
@@ -137,8 +156,8 @@ def _fit_mixture(
     }
 
 
-def _first_guess(state: Float32, n_components: int, seed: int) -> Float32:
-    """Clusters of states by k-means, as shares of 0 and 1."""
+def _cluster_states(state: Float32, n_components: int, seed: int) -> Float32:
+    """Cluster states by k-means; returns shares 0 and 1, [n_frames, n_components]."""
     rng = np.random.default_rng(seed)
     centres = state[rng.choice(len(state), n_components, replace=False)]
     nearest = np.zeros(len(state), int)
@@ -152,10 +171,10 @@ def _first_guess(state: Float32, n_components: int, seed: int) -> Float32:
     return shares
 
 
-def _experts(
+def _fit_experts(
     residual: Float32, shares: Float32, pool: Float64
 ) -> tuple[Float64, Float64]:
-    """Means [n_components, n] and covariance factors [n_components, n, n]."""
+    """Fit means [n_components, n] and covariance factors [n_components, n, n]."""
     means, factors = [], []
     ridge = 1e-4 * np.trace(pool)
     for share in shares.T:
@@ -163,7 +182,7 @@ def _experts(
         mean = (share @ residual) / weight
         centred = residual - mean
         total = ((centred * share[:, None]).T @ centred).astype(np.float64)
-        # The pool lends its shape, not its level: silence stays silent.
+        # The prior has the shape of the pool but the level of the component.
         level = (np.trace(total) / weight + ridge) / np.trace(pool)
         total += _COVARIANCE_PRIOR * level * pool
         covariance = total / (weight + _COVARIANCE_PRIOR)
@@ -173,7 +192,7 @@ def _experts(
 
 
 def _distances(residual: Float32, means: Float64, factors: Float64) -> Float32:
-    """Squared Mahalanobis distances, float32[n_frames, n_components]."""
+    """Compute squared Mahalanobis distances, float32[n_frames, n_components]."""
     columns = []
     for mean, factor in zip(means, factors, strict=True):
         inverse = np.linalg.inv(factor).astype(np.float32)
@@ -183,8 +202,8 @@ def _distances(residual: Float32, means: Float64, factors: Float64) -> Float32:
     return distances
 
 
-def _shares(gate: Float32, distances: Float32, factors: Float64) -> Float32:
-    """Posterior of each component, given a frame's state and error."""
+def _responsibilities(gate: Float32, distances: Float32, factors: Float64) -> Float32:
+    """Compute the posterior of each component given a frame's state and error."""
     volumes = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1).astype(np.float32)
     logs = gate - 0.5 * distances - volumes
     logs -= logs.max(1, keepdims=True)
@@ -203,17 +222,17 @@ class _Gate:
         self._optimizer = torch.optim.Adam([self.weight, self.bias], lr=_GATE_RATE)
 
     def fit(self, shares: Float32) -> None:
-        """Take some steps towards the shares."""
-        wanted = torch.from_numpy(shares)
+        """Take `_GATE_STEPS` optimizer steps on the cross entropy to `shares`."""
+        target = torch.from_numpy(shares)
         for _ in range(_GATE_STEPS):
             self._optimizer.zero_grad()
-            surprise = -(wanted * self._logs(self._state)).sum(1).mean()
-            loss = surprise + _GATE_PENALTY * self.weight.square().sum()
+            entropy = -(target * self._logs(self._state)).sum(1).mean()
+            loss = entropy + _GATE_PENALTY * self.weight.square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
 
     def logs(self, state: Float32) -> Float32:
-        """Log g(u) of every frame, float32[n_frames, n_components]."""
+        """Compute log g(u) of each frame, float32[n_frames, n_components]."""
         with torch.no_grad():
             logs: Float32 = self._logs(torch.from_numpy(state)).numpy()
         return logs

@@ -1,15 +1,15 @@
-r"""Samples of RBMs with deep wells, by parallel tempering.
+r"""Samples of RBMs with well separated modes, by parallel tempering.
 
-Chains at several inverse temperatures run side by side, from fair coins (beta = 0) to
-the model (1); beta multiplies all weights and biases. After every Gibbs step neighbours
-may change places, with probability
+Chains at several inverse temperatures run in parallel, from the uniform distribution
+(beta = 0) to the model (beta = 1); beta multiplies all weights and biases. After each
+Gibbs step, chains of neighbouring temperatures exchange their states with probability
 
 .. math::
     \min\left(1, \frac{p_a(v_b)\, p_b(v_a)}{p_a(v_a)\, p_b(v_b)}\right).
 
-A hot chain walks freely between wells, and what it finds comes down to the model. Every
-chain keeps its own distribution exactly, so unlike the end of an annealing run the
-model's chain has no weight to be corrected for.
+A chain of high temperature moves between modes, and exchanges pass them on to the
+model's chain. Each chain keeps its own distribution exactly, so that the model's chain
+needs no weights, unlike the end of an annealing run.
 
 References
 ----------
@@ -33,14 +33,14 @@ from neurovocal.models.rnn_rbm.annealing import (
 
 @dataclass(frozen=True, slots=True)
 class TemperingOptions:
-    """How a sample is drawn.
+    """Effort of drawing a sample.
 
     Parameters
     ----------
     n_temperatures : int
-        Chains per RBM, beta evenly spaced from 0 to 1.
+        Chains per RBM, with beta evenly spaced from 0 to 1.
     n_steps : int
-        Gibbs steps of every chain, each followed by exchanges.
+        Gibbs steps of each chain, each followed by exchanges.
     """
 
     n_temperatures: int = 10
@@ -60,15 +60,18 @@ def draw_tempered(
     tempering: TemperingOptions,
     sampler: UnitSampler,
 ) -> Tensor:
-    """One frame of each RBM: float32[n_frames, n_visible].
+    """Draw a frame of each RBM by parallel tempering, float32[n_frames, n_visible].
 
     Parameters
     ----------
     rbms : ConditionalRbms
+        RBM of each frame.
     start : float32[n_frames, n_visible]
-        Where all chains begin.
+        Start of all chains.
     tempering : TemperingOptions
+        Effort of the draw.
     sampler : UnitSampler
+        Source of random units.
     """
     chains = TemperedChains(rbms, start, tempering.n_temperatures, sampler)
     for _ in range(tempering.n_steps):
@@ -77,14 +80,18 @@ def draw_tempered(
 
 
 class TemperedChains:
-    """Chains of many RBMs at all temperatures, which exchange places.
+    """Chains of many RBMs at several temperatures, which exchange their states.
 
     Parameters
     ----------
     rbms : ConditionalRbms
+        RBM of each frame.
     start : float32[n_frames, n_visible]
+        Start of all chains.
     n_temperatures : int
+        Chains per RBM.
     sampler : UnitSampler
+        Source of random units.
     """
 
     def __init__(
@@ -101,11 +108,11 @@ class TemperedChains:
 
     @property
     def coldest(self) -> Tensor:
-        """Where the model's own chains are: float32[n_frames, n_visible]."""
+        """State of the model's chains (beta = 1), float32[n_frames, n_visible]."""
         return self._v[-1]
 
     def step(self) -> None:
-        """One Gibbs step of every chain, then one round of exchanges."""
+        """Run a Gibbs step of each chain and one round of exchanges."""
         drive = self._v @ self._rbms.W + self._rbms.bh
         h = self._sampler.bernoulli_(torch.sigmoid(self._beta * drive))
         field = self._rbms.bv + h @ self._rbms.W.t()
@@ -113,7 +120,7 @@ class TemperedChains:
         self._exchange()
 
     def _exchange(self) -> None:
-        """Pairs (0, 1), (2, 3), ... and (1, 2), (3, 4), ... take turns."""
+        """Exchange states of pairs (0, 1), (2, 3), ... or, alternately, (1, 2), ..."""
         hot = torch.arange(self._parity, len(self._v) - 1, 2)
         self._parity = 1 - self._parity
         if not len(hot):
@@ -129,10 +136,10 @@ class TemperedChains:
         self._v[cold] = torch.where(accepted, warmer, colder)
 
     def _gain(self, v: Tensor, hot: Tensor) -> Tensor:
-        """Log p of the next colder chain less that of this one, at frames `v`."""
+        """Return log p(v) of the next colder chain minus that of chain `hot`."""
         lower, upper = self._beta[hot], self._beta[hot + 1]
         drive = v @ self._rbms.W + self._rbms.bh
         change = functional.softplus(upper * drive) - functional.softplus(lower * drive)
         tilt = (v * self._rbms.bv).sum(-1, dtype=torch.float64)
-        gained: Tensor = tilt * (upper - lower)[..., 0]
-        return gained + change.sum(-1, dtype=torch.float64)
+        linear: Tensor = tilt * (upper - lower)[..., 0]
+        return linear + change.sum(-1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Training of the RNN-RBM: phases of contrastive divergence or exact likelihood."""
+"""Training of the RNN-RBM in phases of contrastive divergence or exact likelihood."""
 
 from collections.abc import Sequence
 
@@ -20,24 +20,26 @@ from neurovocal.models.toolkit.optim import (
 from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig
 from neurovocal.models.toolkit.rows import ClippedRows, Rows, mean_and_spread
 
-# Of the running covariance of errors, per update.
-_MISSED_MEMORY = 0.95
+# Decay of the running covariance of prediction errors, per update.
+_COVARIANCE_DECAY = 0.95
 
 
 class RnnRbmTask:
-    """One network, its data and its optimizer (a `toolkit.loop.Task`).
+    """RNN-RBM with its data and optimizer, a `toolkit.loop.Task`.
 
     Parameters
     ----------
     config : RnnRbmConfig
-    train, valid : sequences of Rows, float32[n_frames, n_bins]
-        Songs in [0, 1], one array per recording.
+        Architecture and training options.
+    train, valid : sequence of Rows, float32[n_frames, n_bins]
+        Songs with values in [0, 1], one per recording.
     seed : int
+        Seed of weights, batches and Gibbs chains.
 
     Raises
     ------
     ConfigError
-        No song is as long as a training sequence.
+        No training song is as long as a training sequence.
     """
 
     name = "RNN-RBM"
@@ -65,30 +67,36 @@ class RnnRbmTask:
         self._valid = valid
         lengths = np.array([len(song) for song in self._train], float)
         self._share = lengths / lengths.sum()
-        # Number of each song's first frame among all of them.
+        # Number of the first frame of each song among all frames.
         self._first = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self._drawn = self._first[:0]
+        self._frame_numbers = self._first[:0]
         self.updates = sum(phase.updates for phase in config.phases)
         self.validate_every = config.validate_every
         self.module = RnnRbm(config, train[0].shape[1])
-        self._start_at_mean()
+        self._initialize_biases()
         self._phase = -1
         self.optimizer = self._new_optimizer(config.phases[0])
 
     def begin(self, progress: float) -> bool:
-        """Set the learning rates; a new phase gets a new optimizer."""
-        number, within = self._position(progress)
+        """Set the learning rates; a new phase gets a new optimizer.
+
+        Returns
+        -------
+        bool
+            True if a new phase starts.
+        """
+        number, phase_progress = self._locate_phase(progress)
         changed = number != self._phase
         phase = self._config.phases[number]
         if changed:
             self._phase = number
-            self._prepare(phase)
+            self._set_trained_parameters(phase)
             self.optimizer = self._new_optimizer(phase)
-        set_rates(self.optimizer, rate_factor(phase.decay, within))
+        set_rates(self.optimizer, rate_factor(phase.decay, phase_progress))
         return changed
 
     def step(self, progress: float) -> float:
-        """Train on one batch of sequences."""
+        """Train on one batch of sequences and return its loss."""
         model, config = self.module, self._config
         v = self._batch()
         loss = self._loss(v, config.phases[self._phase].objective)
@@ -102,38 +110,42 @@ class RnnRbmTask:
         return float(loss.detach())
 
     def validate(self) -> dict[str, float]:
-        """Squared error of the one-step prediction (the score), and free energy."""
+        """Return the squared error of one-step predictions and the free energy.
+
+        The score is the squared error.
+        """
         error, energy, n = 0.0, 0.0, 0
         for song in self._valid:
             v = torch.from_numpy(song[:])[:, None]
             u = self.module.states(v, self.module.initial_state())[:, -1]
             bv, bh = self.module.biases(u[:-1])
-            following = v[1:]
+            targets = v[1:]
             predicted = self.module.predict(v[:-1], bv, bh)
-            error += float((predicted - following).square().mean(-1).sum())
-            energy += float(self.module.free_energy(following, bv, bh).sum())
-            n += len(following)
+            error += float((predicted - targets).square().mean(-1).sum())
+            energy += float(self.module.free_energy(targets, bv, bh).sum())
+            n += len(targets)
         norm = float(self.module.W.norm())
         return {"score": error / n, "free_energy": energy / n, "w_norm": norm}
 
     def _loss(self, v: Tensor, objective: str) -> Tensor:
+        """Compute the loss of sequences [T + 1, batch, n_visible]."""
         model, config = self.module, self._config
         before, now = v[:-1], v[1:]
         if objective == "static":
             u = torch.zeros(*now.shape[:2], model.n_recurrent)
         else:
-            heard = self._disturbed(before)
-            u = model.states(heard, model.initial_state(v.shape[1]))[:, -1]
-        # The first states are cold: they only warm up those that count.
+            inputs = self._add_feedback_noise(before)
+            u = model.states(inputs, model.initial_state(v.shape[1]))[:, -1]
+        # The first frames only warm up the state.
         before, now = before[config.warm_up :], now[config.warm_up :]
         u = u[config.warm_up :]
         bv, bh = model.biases(u)
         if config.feedback_noise and objective != "static":
-            self._follow_missed(now, model.predict(before, bv, bh).detach())
+            self._update_error_covariance(now, model.predict(before, bv, bh).detach())
         if objective == "deterministic":
             loss = model.deterministic_loss(now, bv)
         else:
-            far = model.negative(
+            negative = model.negative_phase(
                 self._chain_starts(now),
                 bv,
                 bh,
@@ -141,41 +153,45 @@ class RnnRbmTask:
                 self._uniform,
                 sampled=config.visible_sampling == "sampled",
             )
-            self._keep_chains(far)
-            difference = model.free_energy(now, bv, bh) - model.free_energy(far, bv, bh)
+            self._store_chains(negative)
+            difference = model.free_energy(now, bv, bh) - model.free_energy(
+                negative, bv, bh
+            )
             loss = difference.mean()
         if config.smoothness and objective != "static":
             change = (bv[1:] - bv[:-1]).square().sum(-1).mean()
             loss = loss + config.smoothness * change
         return loss
 
-    def _disturbed(self, v: Tensor) -> Tensor:
-        """Frames as a singing model hears them: with noise like its own errors.
+    def _add_feedback_noise(self, v: Tensor) -> Tensor:
+        """Add noise with the covariance of the model's prediction errors to frames.
 
-        The strength differs from sequence to sequence, none included. A model
-        that has only heard real song does not know how to come back to it.
+        The level is drawn for each sequence, from 0 to `feedback_noise`. The noise
+        prepares the network for synthesis, where its inputs have such errors.
         """
-        most = self._config.feedback_noise
-        if not most or "missed" not in self.carried:
+        max_level = self._config.feedback_noise
+        if not max_level or "error_covariance" not in self.carried:
             return v
-        covariance = self.carried["missed"]
+        covariance = self.carried["error_covariance"]
         ridge = 1e-6 + 1e-3 * float(covariance.diagonal().mean())
         factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance)))
         normal = self.rng.standard_normal(tuple(v.shape), dtype=np.float32)
-        strength = most * self.rng.random((1, v.shape[1], 1), dtype=np.float32)
-        noise = torch.from_numpy(normal * strength) @ factor.t()
-        disturbed: Tensor = v + noise
-        return disturbed if self.module.gaussian else disturbed.clamp(0.0, 1.0)
+        level = max_level * self.rng.random((1, v.shape[1], 1), dtype=np.float32)
+        noise = torch.from_numpy(normal * level) @ factor.t()
+        noisy: Tensor = v + noise
+        return noisy if self.module.gaussian else noisy.clamp(0.0, 1.0)
 
-    def _follow_missed(self, v: Tensor, predicted: Tensor) -> None:
-        """Running covariance of the prediction's errors."""
-        missed = (v - predicted).flatten(0, 1)
-        found = missed.t() @ missed / len(missed)
-        known = self.carried.get("missed", found)
-        self.carried["missed"] = torch.lerp(known, found, 1 - _MISSED_MEMORY)
+    def _update_error_covariance(self, v: Tensor, predicted: Tensor) -> None:
+        """Update the running covariance of the prediction errors."""
+        errors = (v - predicted).flatten(0, 1)
+        found = errors.t() @ errors / len(errors)
+        previous = self.carried.get("error_covariance", found)
+        self.carried["error_covariance"] = torch.lerp(
+            previous, found, 1 - _COVARIANCE_DECAY
+        )
 
     def _batch(self) -> Tensor:
-        """Sequences [warm_up + sequence_length + 1, batch, n_visible]."""
+        """Draw sequences [warm_up + sequence_length + 1, batch, n_visible]."""
         chosen = self.rng.choice(
             len(self._train), self._config.batch_size, p=self._share
         )
@@ -186,33 +202,36 @@ class RnnRbmTask:
             parts.append(song[start : start + self._length + 1])
             firsts.append(int(self._first[number]) + start)
         counted = np.arange(1 + self._config.warm_up, self._length + 1)
-        self._drawn = counted[:, None] + np.array(firsts)
+        self._frame_numbers = counted[:, None] + np.array(firsts)
         return torch.from_numpy(np.stack(parts, axis=1))
 
     def _chain_starts(self, now: Tensor) -> Tensor:
-        """Where the Gibbs chains of the frames `now` begin."""
+        """Return the start of the Gibbs chains of the frames `now`."""
         if self._config.negative == "cd":
             return now
-        return self._chains().resume(self._drawn, self._update(), now)
+        return self._chains().resume(self._frame_numbers, self._update(), now)
 
-    def _keep_chains(self, far: Tensor) -> None:
+    def _store_chains(self, negative: Tensor) -> None:
+        """Store the chains of the current batch."""
         if self._config.negative == "pcd":
-            self._chains().store(self._drawn, self._update(), far)
+            self._chains().store(self._frame_numbers, self._update(), negative)
             self.carried["update"] += 1
 
     def _chains(self) -> PersistentChains:
+        """Return the persistent chains that `carried` holds."""
         config = self._config
         n_slots = min(config.persistent_frames, int(self._first[-1]))
-        n_visible, longest = self.module.n_visible, config.persistent_updates
-        return PersistentChains(self.carried, n_slots, n_visible, longest)
+        n_visible, max_age = self.module.n_visible, config.persistent_updates
+        return PersistentChains(self.carried, n_slots, n_visible, max_age)
 
     def _update(self) -> int:
+        """Return the number of updates with persistent chains."""
         return int(
             self.carried.setdefault("update", torch.zeros((), dtype=torch.int64))
         )
 
-    def _position(self, progress: float) -> tuple[int, float]:
-        """Phase at a share of the whole training, and the share of the phase."""
+    def _locate_phase(self, progress: float) -> tuple[int, float]:
+        """Return the number of the phase at `progress`, and the progress within it."""
         at = progress * self.updates
         for number, phase in enumerate(self._config.phases):
             if at < phase.updates:
@@ -220,8 +239,12 @@ class RnnRbmTask:
             at -= phase.updates
         return len(self._config.phases) - 1, 1.0
 
-    def _prepare(self, phase: Phase) -> None:
-        """W is 0 while the likelihood shall be exact, and alive afterwards."""
+    def _set_trained_parameters(self, phase: Phase) -> None:
+        """Select the parameters that a phase trains, and initialize W.
+
+        W is 0 in `deterministic` phases, where the likelihood is exact, and small
+        random numbers afterwards.
+        """
         model = self.module
         recurrent = phase.objective != "static"
         for name, parameter in model.named_parameters():
@@ -236,6 +259,7 @@ class RnnRbmTask:
             nn.init.normal_(model.W, std=0.01)
 
     def _new_optimizer(self, phase: Phase) -> torch.optim.Optimizer:
+        """Build the configured optimizer with the learning rates of a phase."""
         others = [p for n, p in self.module.named_parameters() if n != "W"]
         rate_w = phase.learning_rate_w or phase.learning_rate
         groups = [
@@ -246,8 +270,8 @@ class RnnRbmTask:
             return RmsProp(groups, lr=phase.learning_rate)
         return torch.optim.Adam(groups, lr=phase.learning_rate)
 
-    def _start_at_mean(self) -> None:
-        """Visible biases that give the mean frame, the best static guess."""
+    def _initialize_biases(self) -> None:
+        """Set the visible biases to those of the mean training frame."""
         mean, spread = mean_and_spread(self._train)
         if self.module.gaussian:
             spread = np.maximum(spread, 1e-3)
@@ -261,16 +285,18 @@ class RnnRbmTask:
 def trim_songs(
     examples: list[LabelledFrames], keep_s: float | None, frames_per_s: float
 ) -> list[ClippedRows]:
-    """Frames of each recording without the silence around its song; nothing is copied.
+    """Trim the silence before and after the song of each recording, without a copy.
 
-    A model that is trained on long silences learns, correctly, to fall silent.
+    A model that is trained on long silence generates silence. Recordings without a
+    segment are left out.
 
     Parameters
     ----------
     examples : list of LabelledFrames
+        Recordings with targets.
     keep_s : float, optional
-        Silence to keep before the first and after the last segment; None keeps
-        everything.
+        Silence to keep before the first and after the last segment, in seconds; None
+        keeps whole recordings.
     frames_per_s : float
         Frame rate.
     """

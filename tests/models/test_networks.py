@@ -106,7 +106,7 @@ def test_long_gibbs_chains_reach_the_exact_distribution() -> None:
     with torch.no_grad():
         exact = torch.softmax(-model.free_energy(v, bv, bh), 0)
         start = torch.zeros(20000, 4)
-        found = model.negative(start, bv, bh, 40, uniform_from(rng), sampled=True)
+        found = model.negative_phase(start, bv, bh, 40, uniform_from(rng), sampled=True)
     code = (found @ torch.tensor([8.0, 4.0, 2.0, 1.0])).long()
     share = torch.bincount(code, minlength=16) / len(code)
     assert float((share - exact).abs().sum()) < 0.05

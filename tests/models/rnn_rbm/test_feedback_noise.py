@@ -46,7 +46,7 @@ def test_noise_changes_what_is_learned_and_follows_the_errors(tmp_path: Path) ->
     assert not torch.equal(
         with_noise["layers.0.weight_in"], without["layers.0.weight_in"]
     )
-    covariance = noisy.carried["missed"].numpy()
+    covariance = noisy.carried["error_covariance"].numpy()
     missed = np.linalg.eigvalsh(covariance)
     assert missed.min() > -1e-7
     # Near the square of the error that is left, not of the noise that was added.

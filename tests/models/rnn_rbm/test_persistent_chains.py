@@ -14,7 +14,7 @@ from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig
 
 @given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=8), max_size=12))
 def test_chains_go_on_where_they_were_left_or_begin_anew(batches):
-    chains, known = PersistentChains({}, 7, 2, longest=3), {}
+    chains, known = PersistentChains({}, 7, 2, max_age=3), {}
     for update, batch in enumerate(batches):
         frames = np.array(batch)
         data = torch.full((len(batch), 2), -1.0)
