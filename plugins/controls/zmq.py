@@ -1,4 +1,4 @@
-"""Takes commands over ZeroMQ: JSON requests, JSON replies (docs/control.md)."""
+"""Control socket: JSON requests and replies over ZeroMQ (docs/control.md)."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,16 +11,17 @@ from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.plugins.zeromq.access import Guard
+from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems
+from neurovocal.plugins.zeromq.request_socket import refusal
 
 if TYPE_CHECKING:
     import zmq
 
 _MOST_BYTES = 64 * 1024
-# Requests that wait in the socket, for each connection; ZeroMQ holds back more.
+# Requests of each connection that may wait in the socket.
 _MOST_WAITING = 32
-# Those, what the kernel holds, and the parts of a request that has no end yet.
+# These, those in the kernel, and the parts of a request that is not complete.
 _MOST_UNREAD_BYTES = 2 * _MOST_WAITING * _MOST_BYTES
 _LINGER_MS = 200
 
@@ -40,16 +41,16 @@ class ControlOptions(Options):
 
 
 class ControlSocket:
-    """A ROUTER socket, which any REQ or DEALER socket can talk to.
+    """ROUTER socket that answers REQ and DEALER sockets.
 
     Parameters
     ----------
     options : ControlOptions
         Checked options.
     clock : Clock
-        For the bound on the rate.
+        Monotonic time for the limit on commands per second.
     keys : Path, optional
-        Folder of keys; None: whoever reaches the endpoint may steer.
+        Folder of keys; None: every peer that reaches the endpoint may send commands.
     """
 
     def __init__(
@@ -57,19 +58,19 @@ class ControlSocket:
     ) -> None:
         self._options = options
         self._keyed = keys is not None
-        self._guard = Guard(keys, "control")
-        self._rate = _Rate(options.commands_per_s, clock)
+        self._access = AccessControl(keys, "control")
+        self._rate = _TokenBucket(options.commands_per_s, clock)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self.endpoint = options.endpoint
 
     def open(self) -> None:
-        """Bind.
+        """Bind the socket.
 
         Raises
         ------
         ConfigError
-            The endpoint is malformed, taken, or open to others without leave.
+            The endpoint is malformed, in use, or remote without keys or permission.
         """
         import zmq
 
@@ -82,77 +83,71 @@ class ControlSocket:
         self._socket.setsockopt(zmq.SNDHWM, _MOST_WAITING)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES)
         try:
-            self._guard.protect(self._context, self._socket)
+            self._access.secure(self._context, self._socket)
             self.endpoint = bind(self._socket, self._options.endpoint)
-            self._guard.watch(self.endpoint, _MOST_UNREAD_BYTES)
+            self._access.limits.add(self.endpoint, _MOST_UNREAD_BYTES)
         except ConfigError:
             self.close()
             raise
 
     def serve(self, submit: Submit, timeout: float) -> None:
-        """Wait for one request and answer it."""
+        """Wait up to `timeout` seconds for one request, and answer it."""
         import zmq
 
         assert self._socket is not None
         if not self._socket.poll(round(timeout * 1000)):
             return
         frames = self._socket.recv_multipart(copy=False)
-        *envelope, body = self._guard.take(frames)
-        # A connection that does not read its replies loses them: nobody waits.
+        *envelope, body = self._access.receive(frames)
+        # A connection that does not read its replies loses them.
         if envelope:
-            reply = msgspec.json.encode(self._reply(envelope, body, submit))
+            reply = self._reply(envelope, body, submit)
             try:
                 self._socket.send_multipart([*envelope, reply], zmq.DONTWAIT)
             except zmq.Again:
                 return
 
     def close(self) -> None:
-        """Close the socket; the last reply gets a moment to leave."""
+        """Close the socket, after up to 0.2 s in which the last reply is sent."""
         if self._socket is not None:
             self._socket.close(linger=_LINGER_MS)
-        self._guard.close()
+        self._access.close()
         if self._context is not None:
             self._context.term()
         self._socket = self._context = None
 
-    def _reply(
-        self, envelope: list[bytes], body: bytes, submit: Submit
-    ) -> dict[str, Any]:
+    def _reply(self, envelope: list[bytes], body: bytes, submit: Submit) -> bytes:
         # The connection's name, and for a REQ socket the empty part after it.
         if len(envelope) > 2 or any(envelope[1:]):
-            return _refusal("a request is one part: a JSON object")
+            return refusal(None, "a request is one part: a JSON object")
         if not self._rate.take():
             most = self._options.commands_per_s
-            return _refusal(f"more than {most:g} commands per second: send fewer")
+            return refusal(None, f"more than {most:g} commands per second: send fewer")
         try:
             request = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return _refusal(f"a request is a JSON object ({error})")
-        return submit(request)
+            return refusal(None, f"a request is a JSON object ({error})")
+        return msgspec.json.encode(submit(request))
 
 
-class _Rate:
-    """A bucket that fills with time and holds a second's worth."""
+class _TokenBucket:
+    """Tokens that accumulate with time, up to those of one second."""
 
     def __init__(self, per_s: float, clock: Clock) -> None:
         self._per_s = per_s
         self._most = max(1.0, per_s)
         self._clock = clock
-        self._left = self._most
-        self._then = clock.monotonic_ns()
+        self._tokens = self._most
+        self._filled_ns = clock.monotonic_ns()
 
     def take(self) -> bool:
         now = self._clock.monotonic_ns()
-        gained = (now - self._then) / NS * self._per_s
-        self._then, self._left = now, min(self._most, self._left + gained)
-        if self._left < 1:
+        gained = (now - self._filled_ns) / NS * self._per_s
+        self._filled_ns, self._tokens = now, min(self._most, self._tokens + gained)
+        if self._tokens < 1:
             return False
-        self._left -= 1
+        self._tokens -= 1
         return True
-
-
-def _refusal(sentence: str) -> dict[str, Any]:
-    return {"v": 1, "id": None, "ok": False, "error": sentence}
 
 
 def _problems(options: ControlOptions, keyed: bool) -> Iterator[str]:

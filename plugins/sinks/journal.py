@@ -213,7 +213,7 @@ class JournalSink:
     def stats(self) -> dict[str, object]:
         """Events on disk, not yet on it and removed again; transactions; size.
 
-        With a replay socket also what became of the requests (`TurnCounts`).
+        With a replay socket also what became of the requests (`RequestCounts`).
         """
         own: dict[str, object] = {
             "written": self._written,

@@ -13,7 +13,7 @@ from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.types import KINDS, Message
 from neurovocal.engine.wire.codec import encode
-from neurovocal.plugins.zeromq.access import Guard
+from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems
 from neurovocal.plugins.zeromq.subscribers import (
     MOST_WAITING,
@@ -85,7 +85,7 @@ class ZmqSink:
         self._keyed = keys is not None
         self._clock = clock
         self._run = run
-        self._guard = Guard(keys, "read")
+        self._access = AccessControl(keys, "read")
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._subscribers = Subscribers()
@@ -128,14 +128,9 @@ class ZmqSink:
         if message.emitted_ns:
             publish_ms = (self._clock.monotonic_ns() - message.emitted_ns) / 1e6
         parts = encode(message, self._run, publish_ms)
-        calls = self._guard.calls
-        calls.entered += 1
-        try:
-            self._socket.send_multipart(parts, flags=self._dontwait)
-            self._sent += 1
-            self._look()
-        finally:
-            calls.returned = calls.entered
+        self._socket.send_multipart(parts, flags=self._dontwait)
+        self._sent += 1
+        self._look()
 
     def flush(self, timeout: float) -> None:
         """Nothing to wait for: ZeroMQ sends by itself, and `close` lingers."""
@@ -146,7 +141,7 @@ class ZmqSink:
         if self._socket is not None:
             self._known = self._subscribers.announced + self._subscribers.plain
             self._socket.close(linger=round(self._options.linger_s * 1000))
-        self._guard.close()
+        self._access.close()
         if self._context is not None:
             self._context.term()
         self._socket = self._context = None
@@ -174,9 +169,9 @@ class ZmqSink:
         self._socket.setsockopt(zmq.RCVHWM, MOST_WAITING)
         self._socket.setsockopt(zmq.RCVBUF, TOPIC_MOST_BYTES)
         try:
-            self._guard.protect(self._context, self._socket)
+            self._access.secure(self._context, self._socket)
             self.endpoint = bind(self._socket, endpoint)
-            self._guard.watch(self.endpoint, TOPICS_MOST_BYTES, TOPICS_PER_S)
+            self._access.limits.add(self.endpoint, TOPICS_MOST_BYTES, TOPICS_PER_S)
         except ConfigError:
             self.close()
             raise
@@ -224,8 +219,7 @@ class ZmqSink:
             if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
                 return
             frame = self._socket.recv(zmq.DONTWAIT, copy=False)
-            self._guard.spend(self.endpoint, len(frame))
-            self._subscribers.take(frame)
+            self._subscribers.count(frame)
 
 
 def _problems(options: ZmqOptions, keyed: bool) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Who may connect, and how much of it: CURVE for a socket that is bound, and a door.
+"""Access to bound ZeroMQ sockets: CURVE keys of clients, and limits per connection.
 
 ZeroMQ encrypts the connection (CurveZMQ, rfc.zeromq.org/spec/26) and asks inside this
 process (ZAP, rfc.zeromq.org/spec/27) whether a client's public key is known.
@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neurovocal.engine.support.calls import Calls
 from neurovocal.engine.wire.keys import Role, allowed_keys, engine_keys
-from neurovocal.plugins.zeromq.connection_limits import Door
+from neurovocal.plugins.zeromq.connection_limits import ConnectionLimits
 
 if TYPE_CHECKING:
     import zmq
@@ -19,31 +18,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("neurovocal")
 
-# A connection that has not shown its key by then is closed.
+# A connection that has not finished its handshake by then is closed.
 HANDSHAKE_MS = 5000
 
 
-class Guard:
-    """Lets in whoever has a key; one guard per ZeroMQ context.
+class AccessControl:
+    """Keys and connection limits of the bound sockets of one ZeroMQ context.
 
     Parameters
     ----------
     folder : Path or None
-        The engine's keys; None: whoever can reach the socket may use it.
+        The engine's keys; None: every peer that reaches the socket may use it.
     role : {'read', 'control'}
-        What the socket is for.
+        Purpose of the sockets, which decides which keys are allowed.
     """
 
     def __init__(self, folder: Path | None, role: Role) -> None:
         self._folder = folder
         self._role: Role = role
         self._thread: ThreadAuthenticator | None = None
-        self._door = Door(keyed=folder is not None)
+        self.limits = ConnectionLimits(keyed=folder is not None)
 
-    def protect(
+    def secure(
         self, context: "zmq.Context[zmq.Socket[bytes]]", server: "zmq.Socket[bytes]"
     ) -> None:
-        """Set a socket up before it is bound; a context may have several.
+        """Set keys and handshake timeout of a socket, before it is bound.
 
         Raises
         ------
@@ -68,44 +67,24 @@ class Guard:
         server.curve_secretkey = own.secret
         server.curve_server = True
 
-    def watch(self, endpoint: str, most_bytes: int, per_s: float = 0.0) -> None:
-        """Bound what connections to an endpoint may cost, once it is bound.
-
-        See `Door.watch`.
-        """
-        self._door.watch(endpoint, most_bytes, per_s)
-
-    def take(self, frames: "Sequence[zmq.Frame]") -> list[bytes]:
-        """The parts of a message that has been received whole, noted for the door."""
-        self._door.credit(frames)
+    def receive(self, frames: "Sequence[zmq.Frame]") -> list[bytes]:
+        """Account a message that was received whole, and return its parts."""
+        self.limits.account(frames)
         return [frame.bytes for frame in frames]
 
-    @property
-    def calls(self) -> Calls:
-        """To be counted by who uses a socket (`Door.calls`)."""
-        return self._door.calls
-
-    def spend(self, endpoint: str, n_bytes: int) -> None:
-        """Note what costs even when the connection has gone (`Door.spend`)."""
-        self._door.spend(endpoint, n_bytes)
-
-    def end(self, socket: int | None, reason: str) -> None:
-        """Shut down the connection of a socket, by its inode (`Door.end`)."""
-        self._door.end(socket, reason)
-
     def close(self) -> None:
-        """Stop answering; before the context ends. May be called twice."""
-        self._door.close()
-        self._door = Door(keyed=self._folder is not None)
+        """Stop both threads, before the context is terminated. May be called twice."""
+        self.limits.close()
+        self.limits = ConnectionLimits(keyed=self._folder is not None)
         if self._thread is not None:
             self._thread.stop()
         self._thread = None
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Whether the owner of a public key (Z85) may connect; asked by ZeroMQ.
+        """Return True if the client with this public key (Z85) may connect.
 
-        The folder is read each time: connections are rare, and ZeroMQ's clients do
-        not try again when they were refused once.
+        ZeroMQ's authenticator calls it. The folder is read each time: connections are
+        rare, and ZeroMQ's clients do not try again after a refusal.
         """
         assert self._folder is not None
         return key in allowed_keys(self._folder, self._role)

@@ -1,4 +1,4 @@
-"""ZeroMQ endpoints to bind: what is wrong with one, before anything is opened."""
+"""Endpoints to bind: checked before a socket is opened, and bound."""
 
 import errno
 import ipaddress
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 _TCP = re.compile(r"tcp://(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5}|\*)")
 _LOOPBACK_NAMES = {"localhost", "lo"}
-# sockaddr_un holds no longer path.
+# Longest path that sockaddr_un holds.
 _IPC_MOST = 107
 
 
 def endpoint_problems(
     endpoint: str, *, allow_remote: bool, keyed: bool = False
 ) -> Iterator[str]:
-    """Yield a sentence per mistake in an endpoint that is to be bound.
+    """Yield a sentence for each mistake in an endpoint that is to be bound.
 
     Parameters
     ----------
     endpoint : str
         ``tcp://HOST:PORT`` (port ``*``: any that is free) or ``ipc://PATH``.
     allow_remote : bool
-        Whether other machines may connect, whoever they are.
+        Whether other machines may connect without keys.
     keyed : bool
-        Whether only those with a key may.
+        Whether clients need a key.
     """
     if endpoint.startswith("ipc://"):
         yield from _ipc_problems(endpoint.removeprefix("ipc://"))
@@ -56,7 +56,7 @@ def endpoint_problems(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host name or address."""
+    """Return True for a host name or address that only this machine can reach."""
     if host in _LOOPBACK_NAMES:
         return True
     try:
@@ -66,7 +66,7 @@ def is_loopback(host: str) -> bool:
 
 
 def claim(endpoint: str) -> frozenset[str]:
-    """Name under which two stages that want the same endpoint are found out."""
+    """Return the resource that an endpoint uses: no two stages may have the same."""
     match = _TCP.fullmatch(endpoint)
     if match is None:
         return frozenset({endpoint})
@@ -74,12 +74,12 @@ def claim(endpoint: str) -> frozenset[str]:
 
 
 def bind(zmq_socket: "zmq.Socket[bytes]", endpoint: str) -> str:
-    """Bind a socket; the endpoint as it is then known (a port for ``*``).
+    """Bind a socket and return its endpoint, with the port chosen for ``*``.
 
     Raises
     ------
     ConfigError
-        It is taken, or not this machine's.
+        The endpoint is in use, or not one of this machine.
     """
     import zmq
 
@@ -96,9 +96,9 @@ def bind(zmq_socket: "zmq.Socket[bytes]", endpoint: str) -> str:
 
 
 def _ipc_in_use(endpoint: str) -> bool:
-    """Whether somebody listens at an ipc endpoint.
+    """Return True if a process listens at an ipc endpoint.
 
-    Binding would silently take the path away from them.
+    Binding would silently replace its socket.
     """
     if not endpoint.startswith("ipc://"):
         return False

@@ -1,96 +1,104 @@
-"""Whose question is answered next: nobody's greed is another one's wait.
+"""Fair queue of replay requests: connections take turns, each within its rate.
 
-Each connection has a line of its own. Of those that may be served, the one that has
-cost least so far has its turn (start-time fair queueing: Goyal, Vin and Cheng, 1996,
-"Start-time fair queuing", section 2). One that asks for more than its rate is served
-later, not refused; one that does not take its answers is not served until it does.
+Each connection has a queue and a token bucket. The queues are served round robin, one
+request at a time. A connection whose bucket is empty, or that does not read its
+answers, is passed over until that changes; its requests wait and are not refused.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    import zmq
-
-
-# Questions that wait for one connection; and of all connections, beyond one each.
+# Bounds on requests that wait: of one connection, and of all beyond one for each.
 MOST_WAITING = 1000
 _MOST_WAITING_BYTES = 2**18
 _MOST_WAITING_BYTES_IN_ALL = 16 * 2**20
+_MOST_CONNECTIONS = 4000
 
-# What a part costs beside its content, and how many a question may have: the names
-# on its way back, and itself.
+# Memory of one part besides its content; parts of a request: its route and itself.
 _PART_BYTES = 100
 _MOST_PARTS = 8
 
-# Seconds of its rate that a connection may have saved up.
+# Capacity of a token bucket, in seconds of the connection's rate.
 _BURST_S = 2.0
 
-# Of answers that are under way a connection may have so much, all together so much.
-_MOST_UNTAKEN_BYTES = 2 * 2**20
-_MOST_UNTAKEN_BYTES_IN_ALL = 64 * 2**20
+# Bounds on answers that were sent and not read: of one connection, and of all.
+_MOST_UNREAD_BYTES = 2 * 2**20
+_MOST_UNREAD_BYTES_IN_ALL = 64 * 2**20
 
-# What may be under way elsewhere together, in seconds of one connection's rate: who
-# asks for little should not wait for all that was handed on before.
-_MOST_EXPECTED_S = 0.5
+# Cost of the requests that may be in progress together, elsewhere: a small request
+# must not wait for everything that was passed on before it.
+_MOST_IN_PROGRESS_S = 0.5
 
-# How often lines that are as new are forgotten.
+# When connections that were passed over are tried again, and idle ones forgotten.
+_RETRY_S = 0.01
 _FORGET_S = 5.0
 
 
 class Delivery(Protocol):
-    """Tells whether an answer has left this process, as ``zmq.MessageTracker``."""
+    """Progress of an answer, as ``zmq.MessageTracker`` reports it."""
 
     @property
     def done(self) -> bool:
-        """Whether it has."""
+        """Whether the kernel has the whole answer."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What one connection may ask for each second.
+    """Requests and bytes per second that one connection may ask for.
 
-    Both are shares of the same second: who asks for half of either has had it all.
+    Both draw on the same second: half of the requests and half of the bytes use it up.
     """
 
-    questions: float
+    requests: float
     bytes: float
 
     def cost_s(self, n_bytes: int) -> float:
-        """Seconds of its rate that one answer takes."""
-        return 1 / self.questions + n_bytes / self.bytes
+        """Return the cost of an answer of `n_bytes`, in seconds of this rate."""
+        return 1 / self.requests + n_bytes / self.bytes
+
+
+@dataclass(slots=True, eq=False)
+class ConnectionQueue:
+    """Requests of one connection, its token bucket, and its unread answers."""
+
+    name: bytes  # routing id
+    socket: int | None  # inode
+    filled_s: float
+    tokens_s: float = _BURST_S
+    cost_s: float = _MOST_IN_PROGRESS_S / 4  # of its last answer: estimate of the next
+    requests: deque[list[bytes]] = field(default_factory=deque)
+    request_bytes: int = 0
+    in_progress: int = 0
+    is_scheduled: bool = False
+    is_delayed: bool = False  # its oldest request was passed over
+    unread: deque[tuple[Delivery, int, float]] = field(default_factory=deque)
+    unread_bytes: int = 0
+    is_cut: bool = False
+
+    def refill(self, now_s: float) -> None:
+        """Add the tokens of the time since the last call."""
+        gained_s, self.filled_s = now_s - self.filled_s, now_s
+        self.tokens_s = min(_BURST_S, self.tokens_s + gained_s)
+
+
+class Request(NamedTuple):
+    """One request to be answered now: ``parts`` are its route and its body."""
+
+    connection: ConnectionQueue
+    parts: list[bytes]
+    reserved_s: float
 
 
 @dataclass(slots=True)
-class Line:
-    """One connection: what it asks, has cost, and has not taken."""
+class RequestCounts:
+    """Counts of requests: ``asked == answered + refused + gone + waiting``.
 
-    name: bytes
-    socket: int | None  # of the kernel, by which it can be cut
-    saved_s: float
-    seen_s: float
-    spent_s: float = 0.0  # virtual time of start-time fair queueing
-    expected_s: float = 0.0  # what its next answer will cost: as much as its last
-    under_way: int = 0  # questions that were handed on and have no answer yet
-    charged_s: deque[float] = field(default_factory=deque)  # for them, beforehand
-    late: bool = False  # whether its first question has been counted as delayed
-    waiting: deque[list[bytes]] = field(default_factory=deque)
-    waiting_bytes: int = 0
-    untaken: deque[tuple[Delivery, int, float]] = field(default_factory=deque)
-    untaken_bytes: int = 0
-    cut: bool = False
-
-
-@dataclass(slots=True)
-class TurnCounts:
-    """What became of questions: ``asked == answered + refused + gone + waiting``.
-
-    ``delayed`` of the answered ones had to wait for their connection's rate or for
-    it to take its answers; ``gone`` are those whose connection ended before.
-    ``cut`` connections did not take their answers, and too many waited.
+    ``delayed`` of the answered ones were passed over before, for their connection's
+    rate or its unread answers; ``gone`` are those whose connection ended before.
+    ``cut`` counts connections that were ended because too much lay unread.
     """
 
     asked: int = 0
@@ -102,236 +110,199 @@ class TurnCounts:
     cut: int = 0
 
 
-class Turns:
-    """Lines of questions, and whose turn it is; knows no sockets and no clock.
+class FairQueue:
+    """Round robin over the queues of connections; uses neither sockets nor a clock.
+
+    `put` and `next` take constant time: a connection that is passed over is not
+    examined again for 10 ms.
 
     Parameters
     ----------
     rate : Rate
-        For each connection.
-    most_under_way : int
-        Questions of one connection that may be without an answer at a time, where
-        answers come from elsewhere.
+        Rate of each connection.
     """
 
-    def __init__(self, rate: Rate, most_under_way: int = 1) -> None:
-        self.counts = TurnCounts()
+    def __init__(self, rate: Rate) -> None:
+        self.counts = RequestCounts()
         self._rate = rate
-        self._most_under_way = most_under_way
-        self._lines: dict[bytes, Line] = {}
-        self._waiting_bytes = 0
-        self._untaken_bytes = 0
-        self._under_way = 0
-        self._expected_s = 0.0  # of all that is under way
-        self._virtual_s = 0.0
-        self._forgot_s = 0.0
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether there are questions without an answer."""
-        return self.counts.waiting > 0
+        self._connections: dict[bytes, ConnectionQueue] = {}
+        self._ready: deque[ConnectionQueue] = deque()
+        self._passed_over: list[ConnectionQueue] = []
+        self._waiting_bytes = self._unread_bytes = 0
+        self._in_progress, self._in_progress_s = 0, 0.0
+        self._retried_s = self._forgotten_s = float("-inf")
 
     def put(self, parts: list[bytes], socket: int | None, now_s: float) -> bool:
-        """Take a question: envelope and body. False: too many wait already."""
-        name, size = parts[0], sum(len(part) + _PART_BYTES for part in parts)
-        line = self._lines.get(name)
-        if line is None:
-            line = self._lines[name] = Line(name, socket, _BURST_S, now_s)
-            line.expected_s = _MOST_EXPECTED_S / 4  # nobody knows yet
-        self.counts.asked += 1
-        if len(parts) > _MOST_PARTS or (
-            line.waiting
-            and (
-                len(line.waiting) >= MOST_WAITING
-                or line.waiting_bytes + size > _MOST_WAITING_BYTES
-                or self._waiting_bytes + size > _MOST_WAITING_BYTES_IN_ALL
-            )
-        ):
-            self.counts.refused += 1
-            return False
-        if not line.waiting and not line.under_way:
-            # What it did not ask for while it was silent it has not saved.
-            line.spent_s = max(line.spent_s, self._virtual_s)
-        line.waiting.append(parts)
-        line.waiting_bytes += size
-        self._waiting_bytes += size
-        self.counts.waiting += 1
-        return True
-
-    def next(self, now_s: float) -> tuple[Line, list[bytes]] | None:
-        """The question whose turn it is; None while nobody may be served."""
-        self._forget(now_s)
-        ready = [line for line in self._lines.values() if self._may(line, now_s)]
-        if not ready:
-            return None
-        line = min(ready, key=lambda one: one.spent_s)
-        self._virtual_s = max(self._virtual_s, line.spent_s)
-        parts = line.waiting.popleft()
-        self._shorten(line, sum(len(part) + _PART_BYTES for part in parts))
-        self.counts.waiting -= 1
-        self.counts.delayed += line.late
-        line.late = False
-        line.under_way += 1
-        self._under_way += 1
-        self._charge(line, line.expected_s)
-        self._expected_s += line.expected_s
-        line.charged_s.append(line.expected_s)
-        return line, parts
-
-    def done(
-        self,
-        line: Line,
-        n_bytes: int,
-        now_s: float,
-        delivery: Delivery | None = None,
-        seconds: float = 0.0,
-    ) -> None:
-        """Note what an answer cost.
+        """Queue a request; return False where a bound is reached and it is refused.
 
         Parameters
         ----------
-        line : Line
+        parts : list of bytes
+            Route, which begins with the connection's routing id, and body.
+        socket : int or None
+            Inode of the connection's socket.
+        now_s : float
+            Monotonic time.
+        """
+        self.counts.asked += 1
+        size = _size(parts)
+        connection = self._connections.get(parts[0])
+        if len(parts) > _MOST_PARTS or not self._has_room(connection, size):
+            self.counts.refused += 1
+            return False
+        if connection is None:
+            connection = ConnectionQueue(parts[0], socket, now_s)
+            self._connections[parts[0]] = connection
+        connection.requests.append(parts)
+        connection.request_bytes += size
+        self._waiting_bytes += size
+        self.counts.waiting += 1
+        if not connection.is_scheduled:
+            connection.is_scheduled = True
+            self._ready.append(connection)
+        return True
+
+    def next(self, now_s: float) -> Request | None:
+        """Take the next request; None while no connection may be served.
+
+        Each request must be followed by one call of `done` or `failed`.
+        """
+        if now_s - self._forgotten_s >= _FORGET_S:
+            self._forgotten_s = now_s
+            self._forget_idle(now_s)
+        if now_s - self._retried_s >= _RETRY_S:
+            self._retried_s = now_s
+            self._ready.extend(self._passed_over)
+            self._passed_over.clear()
+        while self._ready:
+            connection = self._ready.popleft()
+            if not connection.requests:
+                connection.is_scheduled = False
+            elif not self._may_be_served(connection, now_s):
+                connection.is_delayed = True
+                self._passed_over.append(connection)
+            else:
+                self._ready.append(connection)
+                return self._take(connection)
+        return None
+
+    def done(
+        self,
+        request: Request,
+        n_bytes: int,
+        now_s: float,
+        delivery: Delivery | None = None,
+    ) -> None:
+        """Charge an answer to its connection.
+
+        Parameters
+        ----------
+        request : Request
             From `next`.
         n_bytes : int
-            Its length.
+            Length of the answer.
+        now_s : float
+            Monotonic time.
         delivery : Delivery, optional
-            Tells when it has been taken; None: it need not be waited for.
-        seconds : float
-            Time that was spent on it.
+            Progress of the answer; None: it counts as read.
         """
-        cost_s = self._rate.cost_s(n_bytes) + seconds
-        self._charge(line, cost_s - self._back_s(line))
-        line.expected_s = cost_s
+        connection = request.connection
+        connection.cost_s = self._rate.cost_s(n_bytes)
+        self._release(request, connection.cost_s)
         self.counts.answered += 1
         if delivery is not None:
-            line.untaken.append((delivery, n_bytes, now_s))
-            line.untaken_bytes += n_bytes
-            self._untaken_bytes += n_bytes
+            connection.unread.append((delivery, n_bytes, now_s))
+            connection.unread_bytes += n_bytes
+            self._unread_bytes += n_bytes
 
-    def failed(self, line: Line, *, ended: bool) -> None:
-        """Note that a question could not be answered: the connection takes nothing.
+    def failed(self, request: Request, *, ended: bool) -> None:
+        """Count a request that cannot be answered, as its connection reads nothing.
 
-        With `ended` it is gone for good, and all its other questions with it.
+        With `ended` the connection has gone, and its other requests are dropped.
         """
-        self._back_s(line)
+        connection = request.connection
+        self._release(request, 0.0)
         if not ended:
             self.counts.refused += 1
             return
-        self.counts.gone += 1 + len(line.waiting)
-        self.counts.waiting -= len(line.waiting)
-        self._shorten(line, line.waiting_bytes)
-        line.waiting.clear()
+        self.counts.gone += 1 + len(connection.requests)
+        self.counts.waiting -= len(connection.requests)
+        self._waiting_bytes -= connection.request_bytes
+        connection.request_bytes = 0
+        connection.requests.clear()
 
-    def too_much(self) -> Iterator[Line]:
-        """Connections to be cut, as all together hold more than they may.
+    def connections_to_cut(self) -> Iterator[ConnectionQueue]:
+        """Yield connections to end while the unread answers of all exceed their bound.
 
-        Those that have left their answers for longest come first.
+        The connections whose oldest answer has been unread for longest come first.
         """
-        if self._untaken_bytes <= _MOST_UNTAKEN_BYTES_IN_ALL:
+        if self._unread_bytes <= _MOST_UNREAD_BYTES_IN_ALL:
             return
-        for line in self._lines.values():
-            self._collect(line)
-        holding = [o for o in self._lines.values() if o.untaken and not o.cut]
-        excess = sum(o.untaken_bytes for o in holding) - _MOST_UNTAKEN_BYTES_IN_ALL
-        for line in sorted(holding, key=lambda one: one.untaken[0][2]):
+        for connection in self._connections.values():
+            self._drop_read(connection)
+        unread = [c for c in self._connections.values() if c.unread and not c.is_cut]
+        excess = sum(c.unread_bytes for c in unread) - _MOST_UNREAD_BYTES_IN_ALL
+        for connection in sorted(unread, key=lambda c: c.unread[0][2]):
             if excess <= 0:
                 return
-            excess -= line.untaken_bytes
-            line.cut = True
+            excess -= connection.unread_bytes
+            connection.is_cut = True
             self.counts.cut += 1
-            yield line
+            yield connection
 
-    def _may(self, line: Line, now_s: float) -> bool:
-        """Whether a line may be served; if not, its first question is late."""
-        line.saved_s = min(_BURST_S, line.saved_s + now_s - line.seen_s)
-        line.seen_s = now_s
-        self._collect(line)
-        if not line.waiting:
-            return False
-        may = (
-            line.saved_s > 0
-            and line.under_way < self._most_under_way
-            and self._has_room(line)
-            and line.untaken_bytes < _MOST_UNTAKEN_BYTES
+    def _has_room(self, connection: ConnectionQueue | None, size: int) -> bool:
+        if connection is None:
+            return len(self._connections) < _MOST_CONNECTIONS
+        return not connection.requests or (
+            len(connection.requests) < MOST_WAITING
+            and connection.request_bytes + size <= _MOST_WAITING_BYTES
+            and self._waiting_bytes + size <= _MOST_WAITING_BYTES_IN_ALL
         )
-        line.late |= not may
-        return may
 
-    def _has_room(self, line: Line) -> bool:
-        expected_s = self._expected_s + line.expected_s
-        return not self._under_way or expected_s <= _MOST_EXPECTED_S
+    def _may_be_served(self, connection: ConnectionQueue, now_s: float) -> bool:
+        connection.refill(now_s)
+        self._drop_read(connection)
+        in_progress_s = self._in_progress_s + connection.cost_s
+        return (
+            connection.tokens_s > 0
+            and connection.unread_bytes < _MOST_UNREAD_BYTES
+            and (not self._in_progress or in_progress_s <= _MOST_IN_PROGRESS_S)
+        )
 
-    def _charge(self, line: Line, cost_s: float) -> None:
-        line.saved_s -= cost_s
-        line.spent_s += cost_s
+    def _take(self, connection: ConnectionQueue) -> Request:
+        parts = connection.requests.popleft()
+        connection.request_bytes -= _size(parts)
+        self._waiting_bytes -= _size(parts)
+        self.counts.waiting -= 1
+        self.counts.delayed += connection.is_delayed
+        connection.is_delayed = False
+        connection.tokens_s -= connection.cost_s
+        connection.in_progress += 1
+        self._in_progress += 1
+        self._in_progress_s += connection.cost_s
+        return Request(connection, parts, connection.cost_s)
 
-    def _back_s(self, line: Line) -> float:
-        """Take a question off what is under way; what was charged for it."""
-        line.under_way -= 1
-        self._under_way -= 1
-        charged_s = line.charged_s.popleft()
-        self._expected_s -= charged_s
-        return charged_s
+    def _release(self, request: Request, cost_s: float) -> None:
+        request.connection.in_progress -= 1
+        self._in_progress -= 1
+        request.connection.tokens_s += request.reserved_s - cost_s
+        self._in_progress_s -= request.reserved_s
 
-    def _collect(self, line: Line) -> None:
-        """Forget answers that were taken."""
-        while line.untaken and line.untaken[0][0].done:
-            _, size, _ = line.untaken.popleft()
-            line.untaken_bytes -= size
-            self._untaken_bytes -= size
+    def _drop_read(self, connection: ConnectionQueue) -> None:
+        while connection.unread and connection.unread[0][0].done:
+            _, size, _ = connection.unread.popleft()
+            connection.unread_bytes -= size
+            self._unread_bytes -= size
 
-    def _shorten(self, line: Line, size: int) -> None:
-        line.waiting_bytes -= size
-        self._waiting_bytes -= size
-
-    def _forget(self, now_s: float) -> None:
-        if now_s - self._forgot_s < _FORGET_S:
-            return
-        self._forgot_s = now_s
-        for name, line in list(self._lines.items()):
-            self._may(line, now_s)
-            busy = line.waiting or line.untaken or line.under_way
-            if not busy and line.saved_s >= _BURST_S:
-                del self._lines[name]
-
-
-# Small answers, such as refusals, that may wait for one connection.
-MOST_ANSWERS = 64
-
-
-def prepare(socket: "zmq.Socket[bytes]") -> None:
-    """Set a ROUTER socket up, before it is bound, so that `begin_answer` can tell."""
-    import zmq
-
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    socket.setsockopt(zmq.SNDHWM, MOST_ANSWERS)
+    def _forget_idle(self, now_s: float) -> None:
+        for name, connection in list(self._connections.items()):
+            connection.refill(now_s)
+            self._drop_read(connection)
+            is_busy = connection.is_scheduled or connection.in_progress
+            is_new = not connection.unread and connection.tokens_s >= _BURST_S
+            if is_new and not is_busy:
+                del self._connections[name]
 
 
-def begin_answer(
-    socket: "zmq.Socket[bytes]", name: bytes
-) -> Literal["begun", "full", "ended"]:
-    """Begin an answer, or tell why it would be for nothing.
-
-    Once it is begun it must be ended, by `end_answer`.
-    """
-    import zmq
-
-    try:
-        socket.send(name, zmq.SNDMORE | zmq.DONTWAIT)
-    except zmq.Again:
-        return "full"
-    except zmq.ZMQError:
-        return "ended"
-    return "begun"
-
-
-def end_answer(socket: "zmq.Socket[bytes]", parts: Sequence[bytes]) -> Delivery:
-    """Send the other parts; what is returned tells when the kernel has them all."""
-    import zmq
-
-    last = max(place for place, part in enumerate(parts) if part)
-    # ZeroMQ copies all but one: it is told when that one has been read.
-    told = zmq.Frame(parts[last], track=True, copy=False, copy_threshold=0)
-    socket.send_multipart([*parts[:last], told, *parts[last + 1 :]], zmq.DONTWAIT)
-    tracker: Delivery = told.tracker
-    return tracker
+def _size(parts: list[bytes]) -> int:
+    return sum(len(part) + _PART_BYTES for part in parts)

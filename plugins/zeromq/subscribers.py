@@ -1,4 +1,4 @@
-"""Who subscribes, as far as the publishing side of ZeroMQ can tell."""
+"""Number of subscribers, counted from the subscriptions that a publisher receives."""
 
 import re
 from collections import Counter
@@ -9,11 +9,11 @@ from neurovocal.engine.wire.codec import MAX_SUBSCRIPTION, READY
 if TYPE_CHECKING:
     import zmq
 
-# What a subscriber may send up: topics. ZeroMQ keeps some 50 times as much memory.
+# Limits on the topics of a subscriber: ZeroMQ needs some 50 times as much memory.
 TOPIC_MOST_BYTES = 1 + MAX_SUBSCRIPTION
 TOPICS_MOST_BYTES = 512 * 1024
 TOPICS_PER_S = 1024.0
-# Subscriptions that wait to be read, for each connection; others wait in the network.
+# Subscriptions of each connection that may wait in ZeroMQ; more wait in the network.
 MOST_WAITING = 10
 
 _ANNOUNCEMENT = re.compile(re.escape(READY) + rb"([^/]{1,200})/(\d{1,3})/(\d{1,3})")
@@ -21,12 +21,12 @@ _UNSUBSCRIBE, _SUBSCRIBE = b"\0", b"\1"
 
 
 class Subscribers:
-    """Counts subscribers from the subscriptions that an XPUB socket hands up.
+    """Counts subscribers from the subscriptions that an XPUB socket reports.
 
     A subscriber that announces itself (`neurovocal.engine.wire.codec.ready_topic`) is
-    counted exactly, over all its connections. Of other connections, a plain SUB
-    socket's, only the first subscription can be seen, not the last: they are
-    counted apart.
+    counted exactly, over all its connections. Of other connections, those of plain SUB
+    sockets, only the first subscription is reported, not the last: they are counted
+    separately.
     """
 
     def __init__(self) -> None:
@@ -36,17 +36,17 @@ class Subscribers:
 
     @property
     def announced(self) -> int:
-        """Subscribers that have announced all their connections."""
+        """Number of subscribers that have announced all their connections."""
         parts = Counter((name, of) for name, _, of in self._announced)
         return sum(count == of for (_, of), count in parts.items())
 
     @property
     def plain(self) -> int:
-        """Connections that subscribed to something and announced nothing."""
+        """Number of connections that have subscribed and not announced themselves."""
         return len(self._plain)
 
-    def take(self, frame: "zmq.Frame") -> None:
-        """Note what one message from the XPUB socket says; ignore what is none."""
+    def count(self, frame: "zmq.Frame") -> None:
+        """Count a subscription or its end; ignore any other message."""
         text = frame.bytes
         action, subject = text[:1], text[1:]
         if action == _SUBSCRIBE:
@@ -71,7 +71,7 @@ class Subscribers:
             if self._announced[announcement] <= 0:
                 del self._announced[announcement]
         if not self.subscriptions:
-            # Who unsubscribes is not told; but now nobody can be left.
+            # The connection that unsubscribes is not reported, but none is left.
             self._plain.clear()
 
 
@@ -83,7 +83,7 @@ def _read(subject: bytes) -> tuple[bytes, int, int] | None:
 
 
 def _connection(frame: "zmq.Frame") -> str:
-    """What tells connections apart: the descriptor that the message came by."""
+    """Return the file descriptor of the connection that a message came by."""
     import zmq
 
     try:

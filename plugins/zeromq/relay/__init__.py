@@ -1,1 +1,1 @@
-"""The `relay` command: several stations behind one address."""
+"""Command `relay`: several stations at one endpoint."""

@@ -1,4 +1,4 @@
-"""``neurovocal relay``: many stations at one endpoint."""
+"""Command ``neurovocal relay``: publish many stations at one endpoint."""
 
 import signal
 from contextlib import suppress
@@ -12,7 +12,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.wire.keys import key_problems
 from neurovocal.plugins.zeromq.endpoint import endpoint_problems
 from neurovocal.plugins.zeromq.relay.relay import Relay
-from neurovocal.plugins.zeromq.relay.stations import named_twice, station_of
+from neurovocal.plugins.zeromq.relay.stations import duplicate_problems, parse_station
 
 _STEP_S = 0.5
 
@@ -54,14 +54,14 @@ def relay(
     at once. With --replay-to, subscribers get back what they missed, as from the
     engines themselves. Runs until Ctrl-C.
     """
-    stations = [station_of(text) for text in station]
+    stations = [parse_station(text) for text in station]
     problems = [] if keys is None else key_problems(keys)
     for endpoint in (to, replay_to):
         if endpoint is not None:
             problems += endpoint_problems(
                 endpoint, allow_remote=allow_remote, keyed=keys is not None
             )
-    problems += named_twice([end for one in stations for end in one])
+    problems += duplicate_problems([end for one in stations for end in one])
     if replay_to is not None and not any(one.replay for one in stations):
         problems.append("--replay-to needs a station with one: --from LIVE,REPLAY")
     if problems:

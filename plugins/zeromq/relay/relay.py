@@ -1,4 +1,4 @@
-"""Many stations to many subscribers: one place to subscribe to, and to ask."""
+"""Relay: publishes the messages of many stations at one endpoint."""
 
 import logging
 import time
@@ -12,10 +12,10 @@ from neurovocal.engine.support.text import printable
 from neurovocal.engine.wire.codec import MAX_PAYLOAD, WireError, prefix
 from neurovocal.engine.wire.keys import use_client_keys
 from neurovocal.engine.wire.sockets import ConnectionMonitor, keep_alive
-from neurovocal.plugins.zeromq.access import Guard
+from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.endpoint import bind
 from neurovocal.plugins.zeromq.relay.replay import ReplayRelay
-from neurovocal.plugins.zeromq.relay.stations import Station, Streams, stream_of
+from neurovocal.plugins.zeromq.relay.stations import Station, StreamOwners, stream_of
 from neurovocal.plugins.zeromq.subscribers import (
     MOST_WAITING,
     TOPIC_MOST_BYTES,
@@ -29,41 +29,42 @@ if TYPE_CHECKING:
 log = logging.getLogger("neurovocal")
 
 _QUEUE_LENGTH = 10_000
-# Kinds of which the last message of each stream is kept for those who come late.
+# Kinds of which the last message of each stream is kept for late subscribers.
 _KEPT_KINDS = ("anchor", "health", "stats")
 _MOST_KEPT = 10_000
 _MOST_KEPT_BYTES = 32 * 1024
-# A topic is repeated for late ones no more often than this.
+# Shortest time between two repeats of a topic for late subscribers.
 _REPEAT_S = 1.0
-_MOST_TOLD = 100
+_MOST_WARNINGS = 100
 _SUBSCRIBE = 1
-# Half of what a station lets one subscriber name.
 _WHOLE_KINDS = frozenset(prefix(kind).encode() for kind in KINDS.values())
 _TOPIC_BYTES = 48  # on the wire, beside its name
+# Half of the topics that a station accepts from one subscriber.
 _TOPICS_BYTES = TOPICS_MOST_BYTES // 2
-# Messages of one station in a row, before the others have their turn.
+# Messages of one station in a row, before those of the others.
 _BURST = 200
 _BLOCKED_S = 0.02
 
 
 class Relay:
-    """Passes on what stations publish, and hands on what subscribers ask.
+    """Forwards messages of stations to subscribers, and their requests to stations.
 
-    Only what somebody subscribed to is fetched from the stations, once for all. A
+    Each topic that a subscriber wants is fetched from the stations once for all. A
     subscriber that does not read loses messages of its own and costs the others
     nothing, as with an engine.
 
     Parameters
     ----------
     stations : sequence of Station
+        Engines to subscribe to.
     publish : str
         Endpoint to bind for subscribers.
     replay : str or None
-        Endpoint to bind for those who ask for what they missed.
+        Endpoint to bind for requests for missed messages.
     keys : Path, optional
-        The relay's own keys, as an engine's: whom it lets in.
+        The relay's own keys: clients that it admits, as with an engine.
     station_keys : Path, optional
-        Keys by which the stations let the relay in.
+        Client keys that the stations admit.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class Relay:
         self.forwarded = 0
         self.left_out = 0
         self._stations = stations
-        self._streams = Streams()
-        self._told: set[tuple[int, str]] = set()
+        self._streams = StreamOwners()
+        self._warned: set[tuple[int, str]] = set()
         self._replay = (
             None
             if replay is None
@@ -91,48 +92,48 @@ class Relay:
                 station_keys,
             )
         )
-        self._guard = Guard(keys, "read")
+        self._access = AccessControl(keys, "read")
         self._station_keys = station_keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._front: list[zmq.Socket[bytes]] = []
-        self._admissions: list[ConnectionMonitor] = []
-        self._back: zmq.Socket[bytes] | None = None
+        self._upstream: list[zmq.Socket[bytes]] = []
+        self._monitors: list[ConnectionMonitor] = []
+        self._publisher: zmq.Socket[bytes] | None = None
         self._kept: dict[bytes, list[bytes]] = {}
-        self._topics: dict[bytes, int] = {}  # those that are fetched, and for how many
+        self._topics: dict[bytes, int] = {}  # fetched topics, with subscribers
         self._topics_bytes = 0
         self._repeated_s: dict[bytes, float] = {}
 
     @property
     def replay_endpoint(self) -> str | None:
-        """Where to ask; None: nowhere."""
+        """Endpoint of the replay socket, if there is one."""
         return self._replay.endpoint if self._replay else None
 
     def open(self) -> None:
-        """Bind, connect to the stations; those that are not there are waited for.
+        """Bind, and connect to the stations, which need not be running yet.
 
         Raises
         ------
         ConfigError
-            An endpoint is malformed or taken.
+            An endpoint is malformed or in use.
         """
         import zmq
 
         self._context = zmq.Context()
-        self._back = self._context.socket(zmq.XPUB)
-        # All subscriptions are handed up: the stations' side counts them.
-        self._back.setsockopt(zmq.XPUB_VERBOSER, 1)
-        self._back.setsockopt(zmq.SNDHWM, _QUEUE_LENGTH)
-        self._back.setsockopt(zmq.MAXMSGSIZE, TOPIC_MOST_BYTES)
-        self._back.setsockopt(zmq.RCVHWM, MOST_WAITING)
-        self._back.setsockopt(zmq.RCVBUF, TOPIC_MOST_BYTES)
+        self._publisher = self._context.socket(zmq.XPUB)
+        # Report all subscriptions, repeated ones too: they are counted per topic.
+        self._publisher.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self._publisher.setsockopt(zmq.SNDHWM, _QUEUE_LENGTH)
+        self._publisher.setsockopt(zmq.MAXMSGSIZE, TOPIC_MOST_BYTES)
+        self._publisher.setsockopt(zmq.RCVHWM, MOST_WAITING)
+        self._publisher.setsockopt(zmq.RCVBUF, TOPIC_MOST_BYTES)
         try:
-            self._guard.protect(self._context, self._back)
-            self.endpoint = bind(self._back, self.endpoint)
-            self._guard.watch(self.endpoint, TOPICS_MOST_BYTES, TOPICS_PER_S)
+            self._access.secure(self._context, self._publisher)
+            self.endpoint = bind(self._publisher, self.endpoint)
+            self._access.limits.add(self.endpoint, TOPICS_MOST_BYTES, TOPICS_PER_S)
             for station in self._stations:
                 self._connect(station.live)
             if self._replay is not None:
-                self._replay.open(self._context, self._guard)
+                self._replay.open(self._context, self._access)
         except ConfigError:
             self.close()
             raise
@@ -141,41 +142,40 @@ class Relay:
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
-        for admission in self._admissions:
-            admission.close()
-        for end in (*self._front, *([self._back] if self._back else [])):
-            end.close(linger=0)
+        for monitor in self._monitors:
+            monitor.close()
+        for upstream in self._upstream:
+            upstream.close(linger=0)
+        if self._publisher is not None:
+            self._publisher.close(linger=0)
         if self._replay is not None:
             self._replay.close()
-        self._guard.close()
+        self._access.close()
         if self._context is not None:
             self._context.term()
-        self._front, self._admissions = [], []
-        self._back = self._context = None
+        self._upstream, self._monitors = [], []
+        self._publisher = self._context = None
 
     def step(self, timeout_s: float) -> None:
-        """Wait for something to pass on, at most so long, and pass it on."""
+        """Wait up to `timeout_s` for messages or requests, and forward them."""
         import zmq
 
-        assert self._back is not None
+        assert self._publisher is not None
         poller = zmq.Poller()
-        for end in (self._back, *self._front):
-            poller.register(end, zmq.POLLIN)
-        for end in self._replay.ends if self._replay else ():
-            poller.register(end, zmq.POLLIN)
+        for socket in (self._publisher, *self._upstream):
+            poller.register(socket, zmq.POLLIN)
+        for socket in self._replay.sockets if self._replay else ():
+            poller.register(socket, zmq.POLLIN)
         if self._replay is not None and self._replay.counts.waiting:
-            timeout_s = min(timeout_s, _BLOCKED_S)  # until somebody's rate allows more
+            timeout_s = min(timeout_s, _BLOCKED_S)  # until a rate allows more
         ready = dict(poller.poll(round(timeout_s * 1000)))
-        calls = self._guard.calls
-        calls.entered += 1
-        if self._back in ready:
-            self._read_subscriptions(self._back)
-        for number, end in enumerate(self._front):
-            if end in ready:
-                self._forward(number, end)
-        for admission in self._admissions:
-            admission.look()
-        calls.returned = calls.entered
+        if self._publisher in ready:
+            self._read_subscriptions(self._publisher)
+        for station, upstream in enumerate(self._upstream):
+            if upstream in ready:
+                self._forward(station, upstream)
+        for monitor in self._monitors:
+            monitor.look()
         if self._replay is not None:
             self._replay.step(ready)
 
@@ -183,101 +183,100 @@ class Relay:
         import zmq
 
         assert self._context is not None
-        end = self._context.socket(zmq.XSUB)
-        self._front.append(end)
-        end.setsockopt(zmq.RCVHWM, _QUEUE_LENGTH)
+        upstream = self._context.socket(zmq.XSUB)
+        self._upstream.append(upstream)
+        upstream.setsockopt(zmq.RCVHWM, _QUEUE_LENGTH)
         # ZeroMQ drops subscriptions that do not fit; there are not many.
-        end.setsockopt(zmq.SNDHWM, 0)
-        end.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
-        keep_alive(end)
+        upstream.setsockopt(zmq.SNDHWM, 0)
+        upstream.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+        keep_alive(upstream)
         if self._station_keys is not None:
-            use_client_keys(end, self._station_keys)
+            use_client_keys(upstream, self._station_keys)
         keyed = self._station_keys is not None
-        self._admissions.append(ConnectionMonitor(end, endpoint, keyed=keyed))
+        self._monitors.append(ConnectionMonitor(upstream, endpoint, keyed=keyed))
         try:
-            end.connect(endpoint)
+            upstream.connect(endpoint)
         except zmq.ZMQError as error:
             raise ConfigError(
                 f"'{endpoint}' is not an endpoint such as tcp://station-1:5556"
             ) from error
 
-    def _read_subscriptions(self, back: "zmq.Socket[bytes]") -> None:
+    def _read_subscriptions(self, publisher: "zmq.Socket[bytes]") -> None:
         import zmq
 
         for _ in range(_BURST):
             try:
-                subject = back.recv(zmq.DONTWAIT)
+                subject = publisher.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return
-            self._guard.spend(self.endpoint, len(subject))
             if not subject or subject[0] > _SUBSCRIBE:
-                continue  # no subscription: subscribers have nothing else to say
+                continue  # not a subscription
             self._subscribe(subject)
             if subject[0] == _SUBSCRIBE:
-                self._repeat(back, subject[1:])
+                self._repeat(publisher, subject[1:])
 
     def _subscribe(self, subject: bytes) -> None:
-        """Hand a subscription on, the first of its topic, and when the last one ends.
+        """Forward the first subscription to a topic, and the end of the last one.
 
-        The stations bound what a subscriber, such as this relay, may name: where it
-        would be more, all streams of the kind are fetched.
+        The stations limit the topics of a subscriber, such as this relay: beyond the
+        limit all streams of a kind are fetched.
         """
-        wanted, name = subject[0] == _SUBSCRIBE, subject[1:]
+        is_wanted, name = subject[0] == _SUBSCRIBE, subject[1:]
         count, size = self._topics.get(name, 0), len(name) + _TOPIC_BYTES
-        if wanted and not count and self._is_too_much(name, size):
+        if is_wanted and not count and self._is_too_much(name, size):
             whole = b"/".join([*name.split(b"/")[:2], b""])
             if whole in _WHOLE_KINDS:
-                self._subscribe(bytes([_SUBSCRIBE]) + whole)  # and never takes it back
+                self._subscribe(bytes([_SUBSCRIBE]) + whole)  # until the relay stops
             return
-        if not wanted and not count:
-            return  # one that was too much
-        count += 1 if wanted else -1
+        if not is_wanted and not count:
+            return  # a topic beyond the limit
+        count += 1 if is_wanted else -1
         self._topics[name] = count
-        if count == 1 and wanted:
+        if count == 1 and is_wanted:
             self._topics_bytes += size
         elif count == 0:
             self._topics_bytes -= size
             del self._topics[name]
         else:
             return
-        for end in self._front:
-            end.send(subject)
+        for upstream in self._upstream:
+            upstream.send(subject)
 
     def _is_too_much(self, name: bytes, size: int) -> bool:
         if name in _WHOLE_KINDS:
             return False
         return self._topics_bytes + size > _TOPICS_BYTES
 
-    def _forward(self, number: int, end: "zmq.Socket[bytes]") -> None:
+    def _forward(self, station: int, upstream: "zmq.Socket[bytes]") -> None:
         import zmq
 
-        assert self._back is not None
+        assert self._publisher is not None
         for _ in range(_BURST):
             try:
-                parts = end.recv_multipart(zmq.DONTWAIT)
+                parts = upstream.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
-            if not self._is_right(number, parts):
+            if not self._is_valid(station, parts):
                 self.left_out += 1
                 continue
-            self._back.send_multipart(parts, zmq.DONTWAIT)
+            self._publisher.send_multipart(parts, zmq.DONTWAIT)
             self.forwarded += 1
             kind = parts[0].split(b"/", 2)[1]
             if kind.decode("utf-8", "replace") in _KEPT_KINDS:
                 self._keep(parts)
 
-    def _is_right(self, number: int, parts: list[bytes]) -> bool:
-        """Whether it is a message, and of a stream that is this station's."""
-        station = self._stations[number].live
+    def _is_valid(self, station: int, parts: list[bytes]) -> bool:
+        """Return True for a message of a stream that belongs to this station."""
+        endpoint = self._stations[station].live
         try:
             stream = stream_of(parts)
         except WireError as error:
-            log.warning("%s: no message, left out: %s", station, printable(str(error)))
+            log.warning("%s: no message, left out: %s", endpoint, printable(str(error)))
             return False
-        if self._streams.publishes(number, stream, time.monotonic()):
+        if self._streams.add_published(station, stream, time.monotonic()):
             return True
-        if (number, stream) not in self._told and len(self._told) < _MOST_TOLD:
-            self._told.add((number, stream))
+        if (station, stream) not in self._warned and len(self._warned) < _MOST_WARNINGS:
+            self._warned.add((station, stream))
             owner = self._streams.owner(stream)
             assert owner is not None
             log.warning(
@@ -285,29 +284,29 @@ class Relay:
                 "it is left out; give every station a name of its own ('station:' in "
                 "its configuration)",
                 self._stations[owner].live,
-                station,
+                endpoint,
                 printable(stream),
             )
         return False
 
     def _keep(self, parts: list[bytes]) -> None:
-        """Note the last message of a topic; the stalest topic makes room."""
+        """Keep the last message of a topic; drop the topic with the oldest one."""
         if sum(map(len, parts)) > _MOST_KEPT_BYTES:
             return
         self._kept.pop(parts[0], None)
         self._kept[parts[0]] = parts
         if len(self._kept) > _MOST_KEPT:
-            gone = next(iter(self._kept))
-            del self._kept[gone]
-            self._repeated_s.pop(gone, None)
+            oldest = next(iter(self._kept))
+            del self._kept[oldest]
+            self._repeated_s.pop(oldest, None)
 
-    def _repeat(self, back: "zmq.Socket[bytes]", wanted: bytes) -> None:
-        """Tell who comes late where the streams are."""
+    def _repeat(self, publisher: "zmq.Socket[bytes]", wanted: bytes) -> None:
+        """Publish the kept messages of topics that begin with `wanted` again."""
         import zmq
 
         now_s = time.monotonic()
         for name, parts in self._kept.items():
-            told_s = self._repeated_s.get(name, float("-inf"))
-            if name.startswith(wanted) and now_s - told_s >= _REPEAT_S:
+            repeated_s = self._repeated_s.get(name, float("-inf"))
+            if name.startswith(wanted) and now_s - repeated_s >= _REPEAT_S:
                 self._repeated_s[name] = now_s
-                back.send_multipart(parts, zmq.DONTWAIT)
+                publisher.send_multipart(parts, zmq.DONTWAIT)

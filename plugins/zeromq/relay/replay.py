@@ -1,4 +1,4 @@
-"""The relay's side of the replay socket: questions go to the right station."""
+"""Replay socket of a relay: passes each request to the station that has the stream."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,301 +12,274 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.wire.codec import MAX_PAYLOAD
 from neurovocal.engine.wire.keys import use_client_keys
 from neurovocal.engine.wire.sockets import ConnectionMonitor, keep_alive
-from neurovocal.plugins.zeromq.access import Guard
-from neurovocal.plugins.zeromq.connection_limits import socket_of
-from neurovocal.plugins.zeromq.endpoint import bind
-from neurovocal.plugins.zeromq.fair_queue import (
-    Line,
-    TurnCounts,
-    Turns,
-    begin_answer,
-    end_answer,
-    prepare,
-)
-from neurovocal.plugins.zeromq.relay.stations import Streams
-from neurovocal.plugins.zeromq.replay_server import (
-    MOST_UNREAD_BYTES,
-    TOO_MANY,
-    USUAL_RATE,
-)
+from neurovocal.plugins.zeromq.access import AccessControl
+from neurovocal.plugins.zeromq.fair_queue import FairQueue, Request, RequestCounts
+from neurovocal.plugins.zeromq.relay.stations import StreamOwners
+from neurovocal.plugins.zeromq.replay_server import DEFAULT_RATE
+from neurovocal.plugins.zeromq.request_socket import RequestSocket, refusal
 
 if TYPE_CHECKING:
     import zmq
 
-_MOST_REQUEST_BYTES = 16 * 1024
 _MOST_WAITING = 64
 _MOST_PENDING = 1000
-# Questions of one connection that are with the stations at a time.
-_MOST_UNDER_WAY = 16
-# Questions that are put in line at a time.
-_MOST_AT_ONCE = 200
-_PATIENCE_S = 10.0
-_LISTING_S = 1.0
-_NO_REPLAY = "that station has no replay socket: the relay needs --from LIVE,REPLAY"
+_TIMEOUT_S = 10.0
+_TOPICS_TIMEOUT_S = 1.0
 
 
 @dataclass(slots=True)
 class _Pending:
-    """A question that stations have not all answered yet."""
+    """A request that not all stations it was passed to have answered yet."""
 
-    line: Line
-    envelope: list[bytes]
+    request: Request
     id: Any
     asked_s: float
-    waiting: set[int]
+    waiting: set[int] = field(default_factory=set)
     topics: list[Any] = field(default_factory=list)
-    # What the station that turns out to have it is asked; whether all were searched.
+    # Request for the owner of its stream, which a search for topics has yet to find.
     then: dict[str, Any] | None = None
-    everywhere: bool = False
+    reached_all: bool = False
 
     def is_late(self, now_s: float) -> bool:
-        """Whether it is over; who asks for topics is told those that are known soon."""
-        listing = self.topics and self.then is None
-        return now_s - self.asked_s > (_LISTING_S if listing else _PATIENCE_S)
+        """Return True after its timeout, which is short where some topics are known."""
+        is_listing = self.topics and self.then is None
+        return now_s - self.asked_s > (_TOPICS_TIMEOUT_S if is_listing else _TIMEOUT_S)
+
+    def topics_answer(self) -> dict[str, Any]:
+        """Return the answer with the topics of all stations."""
+        return {"v": 1, "id": self.id, "ok": True, "topics": self.topics}
 
 
 class ReplayRelay:
-    """Hands questions on to the station that has the stream.
+    """Passes requests on to the station that has the stream.
 
-    Which station that is, it learns from what stations publish, and from their own
-    answers about topics, which it puts together into one. As long as a station is not
-    there, questions about its streams have no answer: a refusal would say that what is
-    missing is nowhere.
+    It learns which station that is from what the stations publish, and from their
+    answers about topics, which it joins into one. While a station is not connected,
+    requests for its streams get no answer: after a refusal a subscriber would give up
+    what it missed.
 
     Parameters
     ----------
     endpoint : str
-        Where to bind.
+        Endpoint to bind.
     stations : sequence of str or None
-        Replay sockets, in the order of the stations.
-    streams : Streams
-        What the relay knows of who has which stream.
+        Endpoints of replay sockets, in the order of the stations.
+    streams : StreamOwners
+        Stations of the known streams.
     station_keys : Path, optional
-        Keys by which the stations let the relay in.
+        Client keys that the stations admit.
     """
 
     def __init__(
         self,
         endpoint: str,
         stations: Sequence[str | None],
-        streams: Streams,
+        streams: StreamOwners,
         station_keys: Path | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._station_keys = station_keys
         self._stations = stations
-        self._front: dict[int, zmq.Socket[bytes]] = {}
-        self._admissions: list[ConnectionMonitor] = []
-        self._back: zmq.Socket[bytes] | None = None
-        self._guard: Guard | None = None
+        self._upstream: dict[int, zmq.Socket[bytes]] = {}
+        self._monitors: list[ConnectionMonitor] = []
+        self._requests: RequestSocket | None = None
         self._pending: dict[int, _Pending] = {}
-        self._turns = Turns(USUAL_RATE, _MOST_UNDER_WAY)
-        self._number = 0
+        self._queue = FairQueue(DEFAULT_RATE)
+        self._last_id = 0
         self._streams = streams
 
     @property
-    def counts(self) -> TurnCounts:
-        """What became of questions."""
-        return self._turns.counts
+    def counts(self) -> RequestCounts:
+        """Counts of requests since the relay was made."""
+        return self._queue.counts
 
     @property
-    def ends(self) -> "list[zmq.Socket[bytes]]":
+    def sockets(self) -> "list[zmq.Socket[bytes]]":
         """Sockets to be polled."""
-        return [*([self._back] if self._back else []), *self._front.values()]
+        bound = [] if self._requests is None else [self._requests.socket]
+        return [*bound, *self._upstream.values()]
 
-    def open(self, context: "zmq.Context[zmq.Socket[bytes]]", guard: Guard) -> None:
-        """Bind and connect; ConfigError when an endpoint is malformed or taken."""
-        import zmq
+    def open(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", access: AccessControl
+    ) -> None:
+        """Bind, and connect to the stations.
 
-        self._back = context.socket(zmq.ROUTER)
-        self._back.setsockopt(zmq.MAXMSGSIZE, _MOST_REQUEST_BYTES)
-        prepare(self._back)
-        self._back.setsockopt(zmq.RCVHWM, _MOST_WAITING)
-        guard.protect(context, self._back)
-        self.endpoint = bind(self._back, self.endpoint)
-        guard.watch(self.endpoint, MOST_UNREAD_BYTES)
-        self._guard = guard
-        for number, station in enumerate(self._stations):
-            if station is None:
-                continue
-            end = self._front[number] = context.socket(zmq.DEALER)
-            end.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
-            end.setsockopt(zmq.SNDHWM, _MOST_WAITING)
-            end.setsockopt(zmq.IMMEDIATE, 1)
-            keep_alive(end, asks=True)
-            if self._station_keys is not None:
-                use_client_keys(end, self._station_keys)
-            keyed = self._station_keys is not None
-            self._admissions.append(ConnectionMonitor(end, station, keyed=keyed))
-            try:
-                end.connect(station)
-            except zmq.ZMQError as error:
-                raise ConfigError(
-                    f"'{station}' is not an endpoint such as tcp://station-1:5558"
-                ) from error
+        Raises
+        ------
+        ConfigError
+            An endpoint is malformed or in use.
+        """
+        self._requests = RequestSocket(
+            context, access, self.endpoint, self._queue, _MOST_WAITING
+        )
+        self.endpoint = self._requests.endpoint
+        for station, endpoint in enumerate(self._stations):
+            if endpoint is not None:
+                self._connect(context, station, endpoint)
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
-        for admission in self._admissions:
-            admission.close()
-        for end in self.ends:
+        for monitor in self._monitors:
+            monitor.close()
+        for end in self._upstream.values():
             end.close(linger=0)
-        self._front, self._admissions, self._back = {}, [], None
+        if self._requests is not None:
+            self._requests.close()
+        self._upstream, self._monitors, self._requests = {}, [], None
 
     def step(self, ready: "Mapping[Any, int]") -> None:
-        """Pass on what has come."""
-        if self._back is not None and self._back in ready:
-            self._line_up(self._back)
-        for number, end in self._front.items():
-            if end in ready:
-                self._take_answers(number, end)
+        """Pass on the requests and answers of the sockets that are ready."""
+        assert self._requests is not None
+        if self._requests.socket in ready:
+            self._requests.receive()
+        for station, upstream in self._upstream.items():
+            if upstream in ready:
+                self._receive_answers(station, upstream)
         self._expire()
-        for admission in self._admissions:
-            admission.look()
-        for line in self._turns.too_much():
-            assert self._guard is not None
-            self._guard.end(line.socket, "it does not take its answers")
+        for monitor in self._monitors:
+            monitor.look()
+        self._requests.cut_stalled()
         while len(self._pending) < _MOST_PENDING:
-            turn = self._turns.next(time.monotonic())
-            if turn is None:
+            request = self._queue.next(time.monotonic())
+            if request is None:
                 return
-            self._ask(*turn)
+            self._pass_on(request)
 
-    def _line_up(self, back: "zmq.Socket[bytes]") -> None:
-        """Put questions that have come in line."""
+    def _connect(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        station: int,
+        endpoint: str,
+    ) -> None:
         import zmq
 
-        assert self._guard is not None
-        for _ in range(_MOST_AT_ONCE):
-            try:
-                frames = back.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.ZMQError:
-                return
-            parts = self._guard.take(frames)
-            now_s = time.monotonic()
-            if len(parts) < 2 or self._turns.put(parts, socket_of(frames), now_s):
-                continue
-            if begin_answer(back, parts[0]) == "begun":
-                end_answer(back, [*parts[1:-1], _refusal(None, TOO_MANY)])
-
-    def _ask(self, line: Line, parts: list[bytes]) -> None:
-        *envelope, body = parts
-        own = _Pending(line, envelope, None, time.monotonic(), set())
+        upstream = self._upstream[station] = context.socket(zmq.DEALER)
+        upstream.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+        upstream.setsockopt(zmq.SNDHWM, _MOST_WAITING)
+        upstream.setsockopt(zmq.IMMEDIATE, 1)
+        keep_alive(upstream, asks=True)
+        keyed = self._station_keys is not None
+        if self._station_keys is not None:
+            use_client_keys(upstream, self._station_keys)
+        self._monitors.append(ConnectionMonitor(upstream, endpoint, keyed=keyed))
         try:
-            question = msgspec.json.decode(body, type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self._reply(own, _refusal(None, "a request is a JSON object"))
-            return
-        own.id = question.get("id")
-        if question.get("command") == "topics":
-            self._hand_on(own, question, self._front)
-        else:
-            self._ask_owner(own, question)
+            upstream.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"'{endpoint}' is not an endpoint such as tcp://station-1:5558"
+            ) from error
 
-    def _ask_owner(self, own: _Pending, question: dict[str, Any]) -> None:
-        """Ask the station that has the stream; all of them who that is, if need be."""
+    def _pass_on(self, request: Request) -> None:
+        pending = _Pending(request, None, time.monotonic())
+        try:
+            question = msgspec.json.decode(request.parts[-1], type=dict[str, Any])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self._reply(pending, refusal(None, "a request is a JSON object"))
+            return
+        pending.id = question.get("id")
+        if question.get("command") == "topics":
+            self._send(pending, question, self._upstream)
+        else:
+            self._ask_owner(pending, question)
+
+    def _ask_owner(self, pending: _Pending, question: dict[str, Any]) -> None:
+        """Ask the station that has the stream; if unknown, ask all which one it is."""
         owner = self._streams.owner(str(question.get("stream")))
         if owner is None and len(self._stations) == 1:
             owner = 0
         if owner is None:
-            own.then = question
+            pending.then = question
             search = {"v": 1, "command": "topics", "kinds": [question.get("kind")]}
-            self._hand_on(own, search, self._front)
-        elif owner in self._front:
-            self._hand_on(own, question, [owner])
+            self._send(pending, search, self._upstream)
+        elif owner in self._upstream:
+            self._send(pending, question, [owner])
         else:
             sentence = (
                 "the station of that stream has no replay socket: the relay needs"
             )
-            self._reply(own, _refusal(own.id, f"{sentence} --from LIVE,REPLAY"))
+            self._reply(pending, refusal(pending.id, f"{sentence} --from LIVE,REPLAY"))
 
-    def _hand_on(
-        self, own: _Pending, question: dict[str, Any], targets: Iterable[int]
+    def _send(
+        self, pending: _Pending, question: dict[str, Any], stations: Iterable[int]
     ) -> None:
         import zmq
 
-        self._number += 1
-        text = msgspec.json.encode({**question, "id": self._number})
-        for number in targets:
+        self._last_id += 1
+        text = msgspec.json.encode({**question, "id": self._last_id})
+        for station in stations:
             try:
-                self._front[number].send(text, zmq.DONTWAIT)
+                self._upstream[station].send(text, zmq.DONTWAIT)
             except zmq.Again:
-                continue  # that station is not there
-            own.waiting.add(number)
-        own.everywhere = len(own.waiting) == len(self._front)
-        if own.waiting:
-            self._pending[self._number] = own
+                continue  # that station is not connected
+            pending.waiting.add(station)
+        pending.reached_all = len(pending.waiting) == len(self._upstream)
+        if pending.waiting:
+            self._pending[self._last_id] = pending
         else:
-            self._turns.failed(own.line, ended=False)
+            self._queue.failed(pending.request, ended=False)
 
-    def _take_answers(self, number: int, end: "zmq.Socket[bytes]") -> None:
+    def _receive_answers(self, station: int, upstream: "zmq.Socket[bytes]") -> None:
         import zmq
 
         while True:
             try:
-                head, *parts = end.recv_multipart(zmq.DONTWAIT)
+                head, *parts = upstream.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
             try:
                 answer = msgspec.json.decode(head, type=dict[str, Any])
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 continue
-            self._answered(number, answer, parts)
+            self._accept_answer(station, answer, parts)
 
-    def _answered(
-        self, number: int, answer: dict[str, Any], parts: list[bytes]
+    def _accept_answer(
+        self, station: int, answer: dict[str, Any], parts: list[bytes]
     ) -> None:
-        own = answer.get("id")
-        if not isinstance(own, int):
+        own_id = answer.get("id")
+        if not isinstance(own_id, int):
             return
-        asked = self._pending.get(own)
-        if asked is None or number not in asked.waiting:
+        pending = self._pending.get(own_id)
+        if pending is None or station not in pending.waiting:
             return
-        asked.waiting.discard(number)
+        pending.waiting.discard(station)
         for topic in _topics_in(answer):
-            asked.topics.append(topic)
-            self._streams.keeps(number, topic[1])
-        if asked.waiting:
+            pending.topics.append(topic)
+            self._streams.add_recorded(station, topic[1])
+        if pending.waiting:
             return
-        del self._pending[own]
-        if asked.then is not None:
-            self._found(asked, asked.then)
+        del self._pending[own_id]
+        if pending.then is not None:
+            self._finish_search(pending, pending.then)
             return
-        if asked.topics:
-            answer = _topics_answer(asked)
-        head = msgspec.json.encode({**answer, "id": asked.id})
-        self._reply(asked, head, *parts)
+        if pending.topics:
+            answer = pending.topics_answer()
+        head = msgspec.json.encode({**answer, "id": pending.id})
+        self._reply(pending, head, *parts)
 
-    def _found(self, asked: _Pending, question: dict[str, Any]) -> None:
-        """All stations that are there have said what they have."""
-        asked.then, asked.topics = None, []
+    def _finish_search(self, pending: _Pending, question: dict[str, Any]) -> None:
+        """Ask the owner of a stream once all connected stations sent their topics."""
+        pending.then, pending.topics = None, []
         if self._streams.owner(str(question.get("stream"))) is not None:
-            self._ask_owner(asked, question)
-        elif asked.everywhere:
-            self._reply(asked, _refusal(asked.id, "no station has that stream"))
+            self._ask_owner(pending, question)
+        elif pending.reached_all:
+            self._reply(pending, refusal(pending.id, "no station has that stream"))
         else:
-            self._turns.failed(asked.line, ended=False)
+            self._queue.failed(pending.request, ended=False)
 
     def _expire(self) -> None:
         now_s = time.monotonic()
-        gone = [n for n, asked in self._pending.items() if asked.is_late(now_s)]
-        for number in gone:
-            asked = self._pending.pop(number)
-            if asked.topics and asked.then is None:
-                self._reply(asked, msgspec.json.encode(_topics_answer(asked)))
+        late = [n for n, pending in self._pending.items() if pending.is_late(now_s)]
+        for own_id in late:
+            pending = self._pending.pop(own_id)
+            if pending.topics and pending.then is None:
+                self._reply(pending, msgspec.json.encode(pending.topics_answer()))
             else:
-                self._turns.failed(asked.line, ended=False)
+                self._queue.failed(pending.request, ended=False)
 
-    def _reply(self, asked: _Pending, *parts: bytes) -> None:
-        """Send an answer, unless who asked has gone, or does not read."""
-        assert self._back is not None
-        state = begin_answer(self._back, asked.line.name)
-        if state != "begun":
-            self._turns.failed(asked.line, ended=state == "ended")
-            return
-        delivery = end_answer(self._back, [*asked.envelope[1:], *parts])
-        now_s = time.monotonic()
-        self._turns.done(asked.line, sum(map(len, parts)), now_s, delivery)
+    def _reply(self, pending: _Pending, *parts: bytes) -> None:
+        assert self._requests is not None
+        if self._requests.begin_answer(pending.request):
+            self._requests.end_answer(pending.request, parts)
 
 
 def _topics_in(answer: dict[str, Any]) -> list[list[str]]:
@@ -321,12 +294,3 @@ def _is_topic(found: object) -> bool:
         case [str(), str()]:
             return True
     return False
-
-
-def _topics_answer(asked: _Pending) -> dict[str, Any]:
-    return {"v": 1, "id": asked.id, "ok": True, "topics": asked.topics}
-
-
-def _refusal(name: object, sentence: str) -> bytes:
-    answer = {"v": 1, "id": name, "ok": False, "error": sentence}
-    return msgspec.json.encode(answer)

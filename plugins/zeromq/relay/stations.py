@@ -1,4 +1,4 @@
-"""Stations of a relay, and which of them a stream is of."""
+"""Stations of a relay, and the station that each stream belongs to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from neurovocal.engine.contracts.types import KINDS
 from neurovocal.engine.wire.codec import WireError, decode
 
 _MOST_STREAMS = 10_000
-# A station tells of itself each second: so long without a word, and another one may
-# publish a stream of the same name.
+# A station publishes statistics each second: after so long without a message another
+# station may publish a stream of the same name.
 _SILENT_S = 10.0
 _KINDS = frozenset(kind.encode() for kind in KINDS.values())
 _PARTS = 3
 
 
 class Station(NamedTuple):
-    """Where an engine publishes, and where its journal answers, if anywhere."""
+    """Endpoints of an engine's live socket and of its replay socket, if it has one."""
 
     live: str
     replay: str | None
 
 
-def station_of(text: str) -> Station:
+def parse_station(text: str) -> Station:
     """Read ``LIVE`` or ``LIVE,REPLAY``."""
     live, _, replay = text.partition(",")
     return Station(live, replay or None)
@@ -32,40 +32,46 @@ def station_of(text: str) -> Station:
 @dataclass(slots=True)
 class _Owner:
     station: int
-    heard_s: float
+    published_s: float
 
 
-class Streams:
-    """Streams and the station that each one is of; the stalest are forgotten.
+class StreamOwners:
+    """Station of each stream; the streams without a message for longest are forgotten.
 
-    Two stations with one name for their streams would be one engine to subscribers,
-    which is started anew with every message: the second one is not heard.
+    To a subscriber, two stations that publish one stream would be one engine that
+    restarts with every message: the second station's messages are rejected.
     """
 
     def __init__(self) -> None:
         self._owners: dict[str, _Owner] = {}
 
-    def publishes(self, station: int, stream: str, now_s: float) -> bool:
-        """Note that a station publishes a stream; False: it is another station's."""
+    def add_published(self, station: int, stream: str, now_s: float) -> bool:
+        """Record that a station published a message of a stream.
+
+        Returns
+        -------
+        bool
+            False where the stream belongs to another station.
+        """
         owner = self._owners.pop(stream, None)
         if owner is None:
             self._make_room()
             owner = _Owner(station, now_s)
-        elif owner.station != station and now_s - owner.heard_s > _SILENT_S:
+        elif owner.station != station and now_s - owner.published_s > _SILENT_S:
             owner.station = station
         if owner.station == station:
-            owner.heard_s = now_s
+            owner.published_s = now_s
         self._owners[stream] = owner
         return owner.station == station
 
-    def keeps(self, station: int, stream: str) -> None:
-        """Note that a station's journal has a stream; who publishes it counts more."""
+    def add_recorded(self, station: int, stream: str) -> None:
+        """Record that a station's journal has a stream, unless it has an owner."""
         if stream not in self._owners:
             self._make_room()
             self._owners[stream] = _Owner(station, float("-inf"))
 
     def owner(self, stream: str) -> int | None:
-        """Number of the station that a stream is of."""
+        """Return the number of the station that a stream belongs to, if known."""
         owner = self._owners.get(stream)
         return None if owner is None else owner.station
 
@@ -75,14 +81,14 @@ class Streams:
 
 
 def stream_of(parts: Sequence[bytes]) -> str:
-    """Stream of a message that a station published.
+    """Return the stream of a message that a station published.
 
-    Kinds that this version does not know may be right and are passed on.
+    Messages of kinds that this version does not know are accepted.
 
     Raises
     ------
     WireError
-        It is no message: whoever subscribed would stumble over it.
+        The parts are not a valid message, and subscribers could not read it.
     """
     if len(parts) != _PARTS:
         raise WireError(f"a message has {_PARTS} parts, not {len(parts)}")
@@ -92,8 +98,8 @@ def stream_of(parts: Sequence[bytes]) -> str:
     return unquote_to_bytes(stream).decode("utf-8", "replace")
 
 
-def named_twice(endpoints: Sequence[str | None]) -> list[str]:
-    """A sentence for each endpoint that is there more than once."""
+def duplicate_problems(endpoints: Sequence[str | None]) -> list[str]:
+    """Return a sentence for each endpoint that is given more than once."""
     given = [one for one in endpoints if one is not None]
     return [
         f"'{one}' is given twice: all that it publishes would come double"

@@ -164,7 +164,7 @@ def test_javascript_reads_arrays_and_sees_holes(example: Path) -> None:
 
 def test_javascript_gets_back_what_it_missed(example: Path, tmp_path: Path) -> None:
     engine = Engine(tmp_path)
-    engine.send(1100, only_keep=True)
+    engine.send(1100, only_record=True)
     arguments = [f"--replay={engine.replay}", "--start=run", "--count=1160", "--json"]
     with javascript(example, engine.zmq.endpoint, *arguments) as other:
         lines = []
@@ -172,7 +172,7 @@ def test_javascript_gets_back_what_it_missed(example: Path, tmp_path: Path) -> N
         while len(lines) < 1100:
             lines.append(other.stdout.readline())
         for _ in range(20):  # of three, the last arrives
-            engine.send(2, only_keep=True)
+            engine.send(2, only_record=True)
             engine.send(1)
         out, err = other.communicate(timeout=60)
         engine.close()
@@ -189,7 +189,7 @@ def test_javascript_shows_its_keys_or_is_told_to(example: Path, tmp_path: Path) 
     engine = Engine(tmp_path / "journal", keys=tmp_path / "keys")
     where = engine.zmq.endpoint
     try:
-        engine.send(30, only_keep=True)
+        engine.send(30, only_record=True)
         given = ("--json", "--replay", engine.replay, "--start", "run", "--count=30")
         with javascript(example, where, *given, "--keys", f"{tmp_path}/alice") as own:
             out, err = own.communicate(timeout=60)

@@ -73,7 +73,7 @@ def test_who_comes_late_hears_all_from_the_beginning(engine: Engine) -> None:
 def test_a_hole_in_what_is_sent_is_filled(engine: Engine) -> None:
     with Subscriber(engine.zmq.endpoint, replay=engine.replay) as subscriber:
         heard = meet(engine, subscriber)
-        engine.send(40, only_keep=True)
+        engine.send(40, only_record=True)
         engine.send(3)
         heard += hear(subscriber, engine.seq - 1)
         assert seqs(heard) == list(range(heard[0].seq, engine.seq))
@@ -83,7 +83,7 @@ def test_a_hole_in_what_is_sent_is_filled(engine: Engine) -> None:
 def test_the_last_message_before_silence_is_not_lost(engine: Engine) -> None:
     with Subscriber(engine.zmq.endpoint, replay=engine.replay) as subscriber:
         meet(engine, subscriber)
-        engine.send(2, only_keep=True)
+        engine.send(2, only_record=True)
         assert seqs(hear(subscriber, engine.seq - 1))[-2:] == [
             engine.seq - 2,
             engine.seq - 1,
@@ -129,13 +129,13 @@ def test_an_engine_that_restarts_is_followed(tmp_path: Path) -> None:
         Subscriber(live.endpoint, replay=replay.endpoint) as subscriber,
     ):
         heard = meet(before, subscriber)
-        before.send(5, only_keep=True)
+        before.send(5, only_record=True)
         before.close()
         after = Engine(tmp_path, "run1")
         live.target, replay.target = port_of(after.zmq.endpoint), port_of(after.replay)
         live.cut()
         replay.cut()
-        after.send(3, only_keep=True)
+        after.send(3, only_record=True)
         heard += hear(subscriber, 2, "run1")
         last = before.seq - 1
         expected = [("run0", seq) for seq in range(heard[0].seq, last + 1)]
@@ -190,7 +190,7 @@ def test_a_run_that_was_killed_before_its_first_commit_doubles_nothing(
 
 
 def test_async_iteration_fills_holes_too(engine: Engine) -> None:
-    engine.send(7, only_keep=True)
+    engine.send(7, only_record=True)
 
     async def listen() -> list[int]:
         found: list[int] = []
@@ -253,7 +253,7 @@ def asking(endpoint: str) -> "Iterator[zmq.Socket[bytes]]":
 def test_bad_requests_are_answered_and_change_nothing(
     engine: Engine, request_: bytes, sentence: str
 ) -> None:
-    engine.send(3, only_keep=True)
+    engine.send(3, only_record=True)
     with asking(engine.replay) as connection:
         connection.send(request_)
         assert connection.poll(10_000)
@@ -273,7 +273,7 @@ def test_bad_requests_are_answered_and_change_nothing(
 
 
 def test_bytes_that_are_no_zeromq_do_no_harm(engine: Engine) -> None:
-    engine.send(3, only_keep=True)
+    engine.send(3, only_record=True)
     strangers = []
     for _ in range(5):
         stranger = socket.create_connection(("127.0.0.1", port_of(engine.replay)))

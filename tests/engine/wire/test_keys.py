@@ -65,7 +65,7 @@ def hears(engine: Engine, subscriber: Subscriber, tries: int) -> bool:
 def test_who_has_a_key_hears_and_gets_back_what_was_missed(
     engine: Engine, tmp_path: Path, name: str
 ) -> None:
-    engine.send(20, only_keep=True)
+    engine.send(20, only_record=True)
     with Subscriber(
         engine.zmq.endpoint,
         replay=engine.replay,
@@ -79,7 +79,7 @@ def test_who_has_a_key_hears_and_gets_back_what_was_missed(
 
 
 def test_who_has_none_hears_nothing(engine: Engine, tmp_path: Path) -> None:
-    engine.send(5, only_keep=True)
+    engine.send(5, only_record=True)
     stranger = tmp_path / "stranger"
     make_engine_keys(tmp_path / "elsewhere")
     add_client(tmp_path / "elsewhere", "mallory", "read", stranger)

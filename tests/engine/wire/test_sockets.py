@@ -70,7 +70,7 @@ def test_every_connection_notices_that_the_other_side_is_dead(tmp_path: Path) ->
                 engine.send()
             with suppress(Exception):
                 asking.command("ping")  # nobody answers; there is a connection
-            engine.send(3, only_keep=True)
+            engine.send(3, only_record=True)
             engine.send()
             while (one := subscriber.receive(PATIENCE_S)) is not None:
                 if one.seq == engine.seq - 1:

@@ -1,4 +1,4 @@
-"""Strangers who speak just enough ZMTP to do harm, over real sockets.
+"""Hostile peers over real TCP sockets, with as much ZMTP as they need.
 
 The framing is that of rfc.zeromq.org/spec/23.
 """
@@ -13,7 +13,7 @@ GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + byt
 
 
 def frame(body: bytes, *, more: bool = False, command: bool = False) -> bytes:
-    """One ZMTP frame; with `more`, the message has no end yet."""
+    """Encode one ZMTP frame; with `more`, another frame of the message follows."""
     flags = more | 4 * command
     if len(body) > 255:
         return bytes([flags | 2]) + struct.pack(">Q", len(body)) + body
@@ -28,38 +28,38 @@ _OPEN: list[socket.socket] = []
 
 
 def silent(endpoint: str) -> socket.socket:
-    """A connection that says nothing."""
+    """Connect and send nothing."""
     address = ("127.0.0.1", port_of(endpoint))
     _OPEN.append(socket.create_connection(address, timeout=PATIENCE_S))
     return _OPEN[-1]
 
 
-def all_leave() -> None:
-    """Close all connections of these strangers."""
+def close_all() -> None:
+    """Close all connections that this module has opened."""
     while _OPEN:
         _OPEN.pop().close()
 
 
-def speaking(endpoint: str, kind: bytes) -> socket.socket:
-    """A connection that has done its handshake as a socket of some kind."""
-    stranger = silent(endpoint)
-    stranger.sendall(GREETING)
+def handshaken(endpoint: str, kind: bytes) -> socket.socket:
+    """Connect and finish the handshake as a socket of type `kind`."""
+    peer = silent(endpoint)
+    peer.sendall(GREETING)
     left = len(GREETING)
     while left:
-        left -= len(stranger.recv(left))
+        left -= len(peer.recv(left))
     ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(kind)) + kind
-    stranger.sendall(frame(ready, command=True))
-    stranger.recv(1000)
-    return stranger
+    peer.sendall(frame(ready, command=True))
+    peer.recv(1000)
+    return peer
 
 
-def is_cut(stranger: socket.socket, what: Iterable[bytes] = ()) -> bool:
-    """Whether the other side ends it, while or after things are sent."""
-    stranger.settimeout(PATIENCE_S)
+def is_cut(peer: socket.socket, pieces: Iterable[bytes] = ()) -> bool:
+    """Return True if the other side ends the connection, while or after sending."""
+    peer.settimeout(PATIENCE_S)
     try:
-        for piece in what:
-            stranger.sendall(piece)
-        while stranger.recv(1 << 16):
+        for piece in pieces:
+            peer.sendall(piece)
+        while peer.recv(1 << 16):
             pass
     except TimeoutError:
         return False

@@ -1,7 +1,6 @@
-"""Peers that speak CURVE just as far as it takes to do harm, over real sockets.
+"""CURVE peers over real TCP sockets, whose handshake can stop at each step.
 
-Written from rfc.zeromq.org/spec/26 (CurveZMQ); the arithmetic is that of the libsodium
-that pyzmq's wheel brings.
+Written from rfc.zeromq.org/spec/26 (CurveZMQ), with the libsodium of pyzmq's wheel.
 """
 
 import ctypes
@@ -44,15 +43,16 @@ def _opened(text: bytes, nonce: bytes, theirs: bytes, ours: bytes) -> bytes:
 
 
 class CurvePeer:
-    """One connection with a client's keys; each step of the handshake by itself.
+    """Connection with a client's keys; each step of the handshake is a method.
 
     Parameters
     ----------
     endpoint : str
+        Endpoint of the server.
     keys : Path
         Folder that ``neurovocal keys add`` made.
     kind : bytes
-        Type of socket that it says to be.
+        Socket type that it claims.
     """
 
     def __init__(self, endpoint: str, keys: Path, kind: bytes) -> None:
@@ -95,15 +95,15 @@ class CurvePeer:
         self.socket.sendall(frame(initiate, command=True))
         assert self._read_command().startswith(b"\x05READY")
 
-    def enter(self) -> "CurvePeer":
-        """The whole handshake."""
+    def handshake(self) -> "CurvePeer":
+        """Do the whole handshake."""
         self.greet()
         self.hello()
         self.initiate()
         return self
 
     def part(self, body: bytes, *, more: bool = False) -> bytes:
-        """One part of a message, sealed, with its framing."""
+        """Encrypt and frame one part of a message."""
         number = self._next()
         nonce = b"CurveZMQMESSAGEC" + number
         box = self._box(nonce, bytes([more]) + body, self._brief_server)

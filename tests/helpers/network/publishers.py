@@ -1,4 +1,4 @@
-"""The two sinks by which a run tells what it hears, without the run."""
+"""ZeroMQ sink and journal of a run, without the run."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ INFO = StreamInfo("aviary 3/été", 32000)
 
 
 class Engine:
-    """The two sinks of a run that has labels to tell."""
+    """ZeroMQ sink and journal that publish and record labels."""
 
     def __init__(
         self,
@@ -43,16 +43,18 @@ class Engine:
 
     @property
     def replay(self) -> str:
+        """Endpoint of the replay socket."""
         return self.journal._server.endpoint
 
-    def send(self, number: int = 1, *, only_keep: bool = False) -> None:
+    def send(self, number: int = 1, *, only_record: bool = False) -> None:
+        """Record `number` labels, and publish them unless `only_record`."""
         for _ in range(number):
             event = Label(self.seq, self.seq, self.seq + 9, "é", 0.5, "final", "m")
             message = Message(
                 self.info, event, self.seq, self.seq + 20, 10**18 + self.seq
             )
             self.journal.write(message)
-            if not only_keep:
+            if not only_record:
                 self.zmq.write(message)
             self.seq += 1
         self.journal.flush(1.0)

@@ -1,4 +1,4 @@
-"""A relay that runs for the time of a test."""
+"""Relay that runs for the duration of a test."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ def relaying(
     others: Sequence[str] = (),
     **keys: Path,
 ) -> Iterator[Relay]:
+    """Run a relay of the engines, and of other live endpoints, in a thread."""
     stations = [Station(e.zmq.endpoint, e.replay) for e in engines]
     stations += [Station(endpoint, None) for endpoint in others]
     endpoint = "tcp://127.0.0.1:*"

@@ -1,4 +1,4 @@
-"""The control socket of a real engine: the client, the command, hostile peers."""
+"""Control socket: client, command line, a real engine, malformed requests."""
 
 import json
 from threading import Thread
@@ -23,7 +23,7 @@ PATIENCE_MS = 60_000
 
 @pytest.fixture
 def server(tmp_path):
-    """A socket that answers with what it was asked, on a thread of its own."""
+    """A control socket that answers each request with the request."""
     socket = ControlSocket(
         ControlOptions(endpoint=f"ipc://{tmp_path}/control", commands_per_s=1e9),
         ManualClock(),
@@ -71,12 +71,12 @@ JSON = st.recursive(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(body=st.binary(max_size=300) | JSON.map(lambda v: json.dumps(v).encode()))
-def test_whatever_comes_is_answered(peer, body):
+def test_any_bytes_are_answered(peer, body):
     reply = peer(body)
     assert reply["ok"] or "JSON object" in reply["error"]
 
 
-def test_plain_req_sockets_and_odd_envelopes(server, peer):
+def test_req_sockets_are_answered_and_other_envelopes_refused(server, peer):
     with zmq.Context() as context, context.socket(zmq.REQ) as socket:
         socket.connect(server.endpoint)
         socket.send(b'{"v": 1, "command": "ping"}')
@@ -87,16 +87,16 @@ def test_plain_req_sockets_and_odd_envelopes(server, peer):
     assert peer(b"[" * 30_000)["ok"] is False
 
 
-def test_an_oversized_request_costs_its_connection_alone(server, peer):
-    with zmq.Context() as context, context.socket(zmq.DEALER) as bully:
-        bully.setsockopt(zmq.LINGER, 0)
-        bully.connect(server.endpoint)
-        bully.send(b"x" * 100_000)
+def test_an_oversized_request_ends_its_connection_only(server, peer):
+    with zmq.Context() as context, context.socket(zmq.DEALER) as oversized:
+        oversized.setsockopt(zmq.LINGER, 0)
+        oversized.connect(server.endpoint)
+        oversized.send(b"x" * 100_000)
         assert peer(b"{}")["ok"]
-        assert not bully.poll(0)
+        assert not oversized.poll(0)
 
 
-def test_more_commands_than_allowed_are_refused_until_time_has_passed(tmp_path):
+def test_commands_above_the_rate_are_refused(tmp_path):
     clock = ManualClock()
     endpoint = f"ipc://{tmp_path}/control"
     socket = ControlSocket(ControlOptions(endpoint=endpoint, commands_per_s=3), clock)
@@ -125,7 +125,7 @@ def test_more_commands_than_allowed_are_refused_until_time_has_passed(tmp_path):
         ("udp://127.0.0.1:1", "neither tcp://HOST:PORT nor ipc://PATH"),
     ],
 )
-def test_bad_endpoints_are_found_before_anything_opens(endpoint, expected):
+def test_invalid_endpoints_are_found_by_check(endpoint, expected):
     override = f"control={{plugin: zmq, options: {{endpoint: '{endpoint}'}}}}"
     done = neurovocal("check", "demo", "--set", override)
     assert done.code == 1
@@ -133,20 +133,20 @@ def test_bad_endpoints_are_found_before_anything_opens(endpoint, expected):
     assert "control" in done.err
 
 
-def test_two_that_want_the_same_endpoint_are_refused():
+def test_two_stages_with_the_same_endpoint_are_refused():
     override = "control={plugin: zmq, options: {endpoint: 'tcp://127.0.0.1:5556'}}"
     done = neurovocal("check", "demo", "--set", override)
     assert done.code == 1
     assert "both claim 'tcp:5556'" in done.err
 
 
-def test_a_policy_makes_no_sense_here():
+def test_on_error_is_refused():
     done = neurovocal("check", "demo", "--set", "control={plugin: zmq, on_error: skip}")
     assert done.code == 1
     assert "has no policy" in done.err
 
 
-def test_nobody_there(tmp_path):
+def test_a_client_without_an_engine_times_out(tmp_path):
     with (
         Control(f"ipc://{tmp_path}/nobody", timeout=0.05) as control,
         pytest.raises(NeurovocalError, match=r"nobody answered .* within 0\.05 s"),
@@ -156,8 +156,8 @@ def test_nobody_there(tmp_path):
         pass
 
 
-def test_a_steered_run_and_its_replay(tmp_path):
-    """A run is steered and stopped; a replay carries its commands out again."""
+def test_commands_of_a_run_are_repeated_by_its_replay(tmp_path):
+    """A run is changed and stopped by commands; its replay is identical."""
     endpoint = f"ipc://{tmp_path}/control"
     journal = f"{{plugin: journal, options: {{path: '{tmp_path}/run.sqlite'}}"
     kept = "label, onset, offset, control, synthesis"
@@ -168,7 +168,7 @@ def test_a_steered_run_and_its_replay(tmp_path):
         f"sinks=[{journal}, events: [{kept}]}}, "
         f"{{plugin: recording, options: {{path: '{tmp_path}/kept'}}}}]",
     ]
-    sets = [word for override in overrides for word in ("--set", override)]
+    sets = [argument for override in overrides for argument in ("--set", override)]
     with running("run", "demo", "--plain", *sets) as process:
         assert process.stdout.readline()
         shown = neurovocal("control", endpoint, "status")
@@ -203,14 +203,14 @@ def test_a_steered_run_and_its_replay(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (["set", "temperature"], "is not NAME=VALUE"),
         (["ipc:///tmp/x"], "which command?"),
         (["set", "a={"], "the value cannot be read"),
     ],
 )
-def test_mistakes_on_the_command_line(words, sentence):
-    done = neurovocal("control", *words)
+def test_mistakes_on_the_command_line_are_refused(arguments, sentence):
+    done = neurovocal("control", *arguments)
     assert done.code == 1
     assert sentence in done.err

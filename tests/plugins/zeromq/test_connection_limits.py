@@ -1,4 +1,4 @@
-"""The watch over connections where keys are needed: who behaves stays, others go."""
+"""Connection limits where keys are required, with real CURVE handshakes."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 import zmq
-from network.attackers import all_leave, is_cut, silent
+from network.attackers import close_all, is_cut, silent
 from network.curve_peer import CurvePeer
 from network.publishers import Engine
 from processes.waiting import PATIENCE_S, until
@@ -21,9 +21,9 @@ from neurovocal.engine.wire.keys import add_client, make_engine_keys, use_client
 
 
 @pytest.fixture(autouse=True)
-def peers_leave() -> Iterator[None]:
+def close_peers() -> Iterator[None]:
     yield
-    all_leave()
+    close_all()
 
 
 @pytest.fixture
@@ -41,7 +41,8 @@ def engine(alice: Path, tmp_path: Path) -> Iterator[Engine]:
     engine.close()
 
 
-def hears(engine: Engine, subscriber: Subscriber) -> bool:
+def receives(engine: Engine, subscriber: Subscriber) -> bool:
+    """Publish until the subscriber receives a message."""
     for _ in range(600):
         engine.send()
         if subscriber.receive(0.05) is not None:
@@ -50,21 +51,24 @@ def hears(engine: Engine, subscriber: Subscriber) -> bool:
 
 
 def cuts(engine: Engine) -> int:
+    """Return the number of connections cut at both sockets."""
     server = engine.journal._server
-    return engine.zmq._guard._door.cut + server._guard._door.cut
+    return engine.zmq._access.limits.cut + server._access.limits.cut
 
 
-def looks(engine: Engine, number: int) -> None:
-    """Let the watch look some times."""
-    door = engine.zmq._guard._door
+def check_limits(engine: Engine, number: int) -> None:
+    """Run the check of the limits `number` times."""
+    limits = engine.zmq._access.limits
     for _ in range(number):
-        door._look()
+        limits.check()
 
 
-def test_a_crowd_that_behaves_stays(engine: Engine, alice: Path) -> None:
-    engine.send(300, only_keep=True)
+def test_ten_subscribers_within_the_limits_are_not_cut(
+    engine: Engine, alice: Path
+) -> None:
+    engine.send(300, only_record=True)
     with ExitStack() as stack:
-        crowd = [
+        subscribers = [
             stack.enter_context(
                 Subscriber(
                     engine.zmq.endpoint,
@@ -76,21 +80,21 @@ def test_a_crowd_that_behaves_stays(engine: Engine, alice: Path) -> None:
             )
             for _ in range(10)
         ]
-        for one in crowd:
-            heard = [one.receive(PATIENCE_S) for _ in range(300)]
-            assert [message.seq for message in heard if message] == list(range(300))
+        for one in subscribers:
+            messages = [one.receive(PATIENCE_S) for _ in range(300)]
+            assert [message.seq for message in messages if message] == list(range(300))
         for _ in range(5):
-            assert all(hears(engine, one) for one in crowd)
-            looks(engine, 3)
-        assert all(one.missed == 0 for one in crowd)
+            assert all(receives(engine, one) for one in subscribers)
+            check_limits(engine, 3)
+        assert all(one.missed == 0 for one in subscribers)
     assert cuts(engine) == 0
 
 
 @pytest.mark.parametrize("keyed", [True, False])
-def test_many_questions_that_end_are_no_attack(
+def test_many_complete_requests_are_not_cut(
     alice: Path, tmp_path: Path, keyed: bool
 ) -> None:
-    # More than a connection may leave without an end, at once, and all of it ends.
+    # At once more bytes than one incomplete request may have, all of them complete.
     (tmp_path / "j").mkdir()
     engine = Engine(tmp_path / "j", keys=tmp_path / "engine" if keyed else None)
     question = {"v": 1, "id": "x" * 4000, "command": "topics", "kinds": ["label"]}
@@ -105,18 +109,18 @@ def test_many_questions_that_end_are_no_attack(
         asking.connect(engine.replay)
         for _ in range(500):
             asking.send(json.dumps(question).encode())
-        counts, heard = engine.journal._server.counts, 0
+        counts, answered = engine.journal._server.counts, 0
         until(lambda: counts.asked == 500 and not counts.waiting)
-        while heard < counts.answered:
+        while answered < counts.answered:
             assert asking.poll(PATIENCE_S * 1000)
-            heard += json.loads(asking.recv())["ok"]
+            answered += json.loads(asking.recv())["ok"]
         assert counts.answered + counts.refused == 500
         assert counts.answered > 20
         assert cuts(engine) == 0
 
 
 def drips(peer: CurvePeer, piece: bytes) -> bool:
-    """Whether one that says a byte now and then is let down."""
+    """Return True if a peer that sends a byte each 0.2 s is cut."""
     done = Flag()
 
     def drip() -> None:
@@ -137,44 +141,44 @@ def drips(peer: CurvePeer, piece: bytes) -> bool:
         thread.join(PATIENCE_S)
 
 
-def test_who_does_not_finish_the_handshake_goes(engine: Engine, alice: Path) -> None:
+def test_unfinished_handshakes_are_cut_after_five_seconds(
+    engine: Engine, alice: Path
+) -> None:
     waiting = [CurvePeer(engine.replay, alice, b"DEALER") for _ in range(4)]
     for peer in waiting[1:]:
         peer.greet()
     for peer in waiting[2:]:
         peer.hello()
-    # In the middle of INITIATE, which is longer than it will ever say.
+    # In the middle of INITIATE, which is never completed.
     waiting[3].socket.sendall(b"\x06" + (10_000).to_bytes(8) + b"\x08INITIATE")
     slow = CurvePeer(engine.replay, alice, b"DEALER")
     assert drips(slow, b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE")
     assert all(is_cut(peer.socket) for peer in waiting)
-    engine.send(3, only_keep=True)
+    engine.send(3, only_record=True)
     with Subscriber(
         engine.zmq.endpoint, replay=engine.replay, start="run", keys=alice
     ) as subscriber:
         assert subscriber.receive(PATIENCE_S) is not None
 
 
-def test_a_question_without_an_end_is_cut_with_a_key_too(
-    engine: Engine, alice: Path
-) -> None:
+def test_an_endless_request_with_a_key_is_cut(engine: Engine, alice: Path) -> None:
     before_mb = usage().rss_mb
-    peer = CurvePeer(engine.replay, alice, b"DEALER").enter()
+    peer = CurvePeer(engine.replay, alice, b"DEALER").handshake()
     asked = b'{"v":1,"id":1,"command":"topics","kinds":["label"]}'
     peer.socket.sendall(peer.part(asked))
-    assert b"MESSAGE" in peer.socket.recv(1000)  # it is let in, and answered
+    assert b"MESSAGE" in peer.socket.recv(1000)  # admitted and answered
     with Subscriber(
         engine.zmq.endpoint, replay=engine.replay, start="run", keys=alice
     ) as subscriber:
-        assert hears(engine, subscriber)
+        assert receives(engine, subscriber)
         assert is_cut(peer.socket, (peer.part(b"x", more=True) for _ in count()))
-        assert hears(engine, subscriber)
+        assert receives(engine, subscriber)
         assert subscriber.missed == 0
-    assert engine.journal._server._guard._door.cut == 1
+    assert engine.journal._server._access.limits.cut == 1
     assert usage().rss_mb - before_mb < 300
 
 
-def test_topics_without_end_are_cut_with_a_key_too(engine: Engine, alice: Path) -> None:
+def test_endless_topics_with_a_key_are_cut(engine: Engine, alice: Path) -> None:
     done = Flag()
 
     def publish() -> None:
@@ -182,38 +186,38 @@ def test_topics_without_end_are_cut_with_a_key_too(engine: Engine, alice: Path) 
             engine.zmq.flush(0.0)
             done.wait(0.01)
 
-    looking = Thread(target=publish)
-    looking.start()
-    peer = CurvePeer(engine.zmq.endpoint, alice, b"SUB").enter()
+    polling = Thread(target=publish)
+    polling.start()
+    peer = CurvePeer(engine.zmq.endpoint, alice, b"SUB").handshake()
     topics = (peer.part(b"\1nv1/%d/%s" % (n, b"x" * 2000)) for n in count())
     assert is_cut(peer.socket, topics)
     done.set()
-    looking.join(PATIENCE_S)
+    polling.join(PATIENCE_S)
     with Subscriber(engine.zmq.endpoint, keys=alice) as subscriber:
-        assert hears(engine, subscriber)
-    assert engine.zmq._guard._door.cut == 1
+        assert receives(engine, subscriber)
+    assert engine.zmq._access.limits.cut == 1
 
 
-def test_who_has_no_key_does_not_take_the_place_of_who_has(
+def test_peers_without_a_key_are_cut_before_those_with_one(
     engine: Engine, alice: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    door = engine.zmq._guard._door
-    monkeypatch.setattr(door, "most_connections", 20)
-    strangers = []
+    limits = engine.zmq._access.limits
+    monkeypatch.setattr(limits, "most_connections", 20)
+    peers = []
     with ExitStack() as stack:
         early = stack.enter_context(Subscriber(engine.zmq.endpoint, keys=alice))
-        assert hears(engine, early)
-        for _ in range(60):  # they come as fast as they are cut
-            strangers += [silent(engine.zmq.endpoint) for _ in range(5)]
+        assert receives(engine, early)
+        for _ in range(60):  # they connect as fast as they are cut
+            peers += [silent(engine.zmq.endpoint) for _ in range(5)]
             with suppress(OSError):  # it may be cut by now
-                strangers[-1].sendall(b"\xff")
-            door._look()
+                peers[-1].sendall(b"\xff")
+            limits.check()
         late = stack.enter_context(Subscriber(engine.zmq.endpoint, keys=alice))
         for _ in range(20):
             silent(engine.zmq.endpoint)
-            door._look()
-        assert hears(engine, late)
-        assert hears(engine, early)
+            limits.check()
+        assert receives(engine, late)
+        assert receives(engine, early)
         assert early.missed == 0
-        assert door.cut > 200
-        assert all(is_cut(stranger) for stranger in strangers[:200])
+        assert limits.cut > 200
+        assert all(is_cut(peer) for peer in peers[:200])

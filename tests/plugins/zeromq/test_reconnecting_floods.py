@@ -1,9 +1,13 @@
-"""Who is cut and comes again at once: kept out by the kernel, the others served."""
+"""Peers that connect, send and disconnect about 100 times per second.
+
+Memory and subscribers withstand that rate. Faster floods of peers without keys are for
+a firewall: the limits are per connection (docs/security.md).
+"""
 
 import random
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
@@ -16,42 +20,16 @@ from processes.waiting import PATIENCE_S, until
 
 from neurovocal.engine.client import Subscriber
 from neurovocal.engine.support.process import usage
-from neurovocal.plugins.zeromq.connection_limits import Drawbridge
 
-
-def test_nobody_new_comes_while_too_much_was_sent() -> None:
-    with ExitStack() as stack:
-        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        early = stack.enter_context(socket.create_connection(server.getsockname()))
-        within, _ = server.accept()
-        stack.enter_context(within)
-        bridge = Drawbridge(1000)
-        bridge.spent = 5000
-        assert not bridge.turn()  # nobody knows yet where the port is
-        bridge.listening = server.fileno()
-        assert bridge.turn()
-        assert not bridge.turn()
-        early.sendall(b"x")
-        assert within.recv(1) == b"x"
-        with pytest.raises(TimeoutError):
-            socket.create_connection(server.getsockname(), timeout=0.2)
-        bridge.forget(15.0)
-        bridge.gone = 1500
-        bridge.turn()
-        assert bridge.is_up
-        bridge.forget(3.0)
-        bridge.turn()
-        assert not bridge.is_up
-        socket.create_connection(server.getsockname(), timeout=PATIENCE_S).close()
-        server.close()
-        bridge.spent = 5000
-        assert not bridge.turn()  # the socket has gone
+CYCLES = 300
+MOST_GROWTH_MB = 300
 
 
 class Flood:
-    """Connections that come again and again, each with topics, or with what is none."""
+    """Two threads that connect, send 90 KB of subscriptions and disconnect, again."""
 
     def __init__(self, endpoint: str, first: bytes) -> None:
+        self.cycles = 0
         self._address = ("127.0.0.1", port_of(endpoint))
         self._first = first
         self._done = Flag()
@@ -73,6 +51,7 @@ class Flood:
                 one.sendall(GREETING + ready)
                 for _ in range(60):
                     one.sendall(frame(self._first + rng.randbytes(1500)))
+            self.cycles += 1
             self._done.wait(0.02)
 
 
@@ -83,7 +62,8 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     engine.close()
 
 
-def hears(engine: Engine, subscriber: Subscriber) -> bool:
+def receives(engine: Engine, subscriber: Subscriber) -> bool:
+    """Publish until the subscriber receives a message."""
     for _ in range(600):
         engine.send()
         if subscriber.receive(0.1) is not None:
@@ -92,31 +72,26 @@ def hears(engine: Engine, subscriber: Subscriber) -> bool:
 
 
 @pytest.mark.parametrize("first", [b"\1", b"x"], ids=["topics", "nonsense"])
-def test_floods_that_come_again_cost_no_memory_and_no_label(
+def test_memory_stays_and_subscribers_miss_nothing_at_an_engine(
     engine: Engine, first: bytes
 ) -> None:
     before_mb = usage().rss_mb
-    port = port_of(engine.zmq.endpoint)
-    bridge = engine.zmq._guard._door._limits[port].bridge
     with Subscriber(engine.zmq.endpoint) as early:
-        assert hears(engine, early)
-        with closing(Flood(engine.zmq.endpoint, first)):
-            until(lambda: hears(engine, early) and bridge.is_up)
-            for _ in range(20):
-                assert hears(engine, early)
+        assert receives(engine, early)
+        with closing(Flood(engine.zmq.endpoint, first)) as flood:
+            until(lambda: receives(engine, early) and flood.cycles > CYCLES)
+            with Subscriber(engine.zmq.endpoint) as late:
+                assert receives(engine, late)
+        assert receives(engine, early)
         assert early.missed == 0
-    until(lambda: engine.send() or not bridge.is_up)
-    with Subscriber(engine.zmq.endpoint) as late:
-        assert hears(engine, late)
-    assert usage().rss_mb - before_mb < 300
+    assert usage().rss_mb - before_mb < MOST_GROWTH_MB
 
 
-def test_a_relay_withstands_them_too(engine: Engine) -> None:
+def test_memory_stays_and_subscribers_miss_nothing_at_a_relay(engine: Engine) -> None:
     before_mb = usage().rss_mb
     with relaying([engine]) as relay, Subscriber(relay.endpoint) as early:
-        assert hears(engine, early)
-        bridge = relay._guard._door._limits[port_of(relay.endpoint)].bridge
-        with closing(Flood(relay.endpoint, b"\1")):
-            until(lambda: hears(engine, early) and bridge.is_up)
-        assert hears(engine, early)
-    assert usage().rss_mb - before_mb < 300
+        assert receives(engine, early)
+        with closing(Flood(relay.endpoint, b"\1")) as flood:
+            until(lambda: receives(engine, early) and flood.cycles > CYCLES)
+        assert receives(engine, early)
+    assert usage().rss_mb - before_mb < MOST_GROWTH_MB

@@ -1,4 +1,4 @@
-"""Many stations at one endpoint: live, late, and asked for again."""
+"""Relay: live messages, late subscribers and replay of several stations."""
 
 import json
 import signal
@@ -19,12 +19,16 @@ from neurovocal.engine.client import Subscriber
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Anchor, Message
 from neurovocal.plugins.zeromq.relay.relay import Relay
-from neurovocal.plugins.zeromq.relay.stations import Station, Streams, station_of
+from neurovocal.plugins.zeromq.relay.stations import (
+    Station,
+    StreamOwners,
+    parse_station,
+)
 
 
 @pytest.fixture
 def engines(tmp_path: Path) -> Iterator[list[Engine]]:
-    """Two stations with streams of their own."""
+    """Two stations with one stream each."""
     made = []
     for name in ("north", "south"):
         (tmp_path / name).mkdir()
@@ -36,22 +40,22 @@ def engines(tmp_path: Path) -> Iterator[list[Engine]]:
         engine.close()
 
 
-def meet(engines: list[Engine], subscriber: Subscriber) -> set[str]:
-    """Send from all until something of each has been heard."""
-    heard: set[str] = set()
-    while len(heard) < len(engines):
+def receive_from_all(engines: list[Engine], subscriber: Subscriber) -> set[str]:
+    """Publish at all stations until a message of each is received."""
+    streams: set[str] = set()
+    while len(streams) < len(engines):
         for engine in engines:
             engine.send()
         while (one := subscriber.receive(0.05)) is not None:
-            heard.add(one.stream)
-    return heard
+            streams.add(one.stream)
+    return streams
 
 
-def test_what_several_stations_publish_is_heard_at_one_place(
+def test_messages_of_all_stations_are_received_at_one_endpoint(
     engines: list[Engine],
 ) -> None:
     with relaying(engines) as relay, Subscriber(relay.endpoint) as subscriber:
-        assert meet(engines, subscriber) == {"north", "south"}
+        assert receive_from_all(engines, subscriber) == {"north", "south"}
         for engine in engines:
             engine.send(20)
         seen: dict[str, list[int]] = {"north": [], "south": []}
@@ -65,10 +69,10 @@ def test_what_several_stations_publish_is_heard_at_one_place(
         assert subscriber.missed == 0
 
 
-def test_who_comes_late_hears_where_the_streams_are(engines: list[Engine]) -> None:
+def test_a_late_subscriber_receives_the_last_anchors(engines: list[Engine]) -> None:
     with relaying(engines) as relay:
         with Subscriber(relay.endpoint) as early:
-            meet(engines, early)
+            receive_from_all(engines, early)
         for number, engine in enumerate(engines):
             anchor = Message(engine.info, Anchor(number, 10**18), 0, number)
             while relay.forwarded == 0 or len(relay._kept) <= number:
@@ -81,30 +85,30 @@ def test_who_comes_late_hears_where_the_streams_are(engines: list[Engine]) -> No
                 found.add(one.stream)
 
 
-def test_stations_beside_each_other_are_no_restarts_of_one(
+def test_messages_of_two_stations_are_not_taken_for_restarts(
     engines: list[Engine],
 ) -> None:
     north, south = engines
     south.send(50)
     with relaying(engines) as relay, Subscriber(relay.endpoint) as subscriber:
-        meet(engines, subscriber)
+        receive_from_all(engines, subscriber)
         for engine in (north, south, north):
             engine.send(3)
         last = {engine.info.stream: engine.seq - 1 for engine in engines}
-        heard: dict[str, int] = {}
-        while heard != last:
+        received: dict[str, int] = {}
+        while received != last:
             one = subscriber.receive(PATIENCE_S)
             assert one is not None
             assert not one.restarted
-            heard[one.stream] = one.seq
+            received[one.stream] = one.seq
         assert subscriber.missed == 0
 
 
-def test_what_was_missed_is_asked_for_at_the_right_station(
+def test_requests_go_to_the_station_that_has_the_stream(
     engines: list[Engine],
 ) -> None:
-    engines[0].send(700, only_keep=True)
-    engines[1].send(5, only_keep=True)
+    engines[0].send(700, only_record=True)
+    engines[1].send(5, only_record=True)
     with (
         relaying(engines, replay=True) as relay,
         Subscriber(
@@ -120,7 +124,7 @@ def test_what_was_missed_is_asked_for_at_the_right_station(
 
 
 def ask(relay: Relay, stream: str, patience_s: float = PATIENCE_S) -> Any:
-    """Head of the relay's answer; None: there was none in time."""
+    """Return the head of the relay's answer; None without an answer in time."""
     assert relay.replay_endpoint is not None
     with zmq.Context() as context, context.socket(zmq.DEALER) as asking:
         asking.linger = 0
@@ -132,8 +136,8 @@ def ask(relay: Relay, stream: str, patience_s: float = PATIENCE_S) -> Any:
         return json.loads(asking.recv_multipart()[0])
 
 
-def test_what_only_a_journal_knows_is_searched_for(engines: list[Engine]) -> None:
-    engines[1].send(5, only_keep=True)
+def test_a_stream_that_only_a_journal_has_is_found(engines: list[Engine]) -> None:
+    engines[1].send(5, only_record=True)
     with relaying(engines, replay=True) as relay:
         found = ask(relay, "south")
         assert (found["ok"], found["id"], found["messages"]) == (True, 7, 5)
@@ -142,18 +146,20 @@ def test_what_only_a_journal_knows_is_searched_for(engines: list[Engine]) -> Non
         assert "no station has that stream" in nowhere["error"]
 
 
-def test_a_station_that_is_not_there_is_no_refusal(engines: list[Engine]) -> None:
-    """Who is refused gives what is missing up."""
+def test_requests_for_a_disconnected_station_are_not_refused(
+    engines: list[Engine],
+) -> None:
+    """A subscriber gives missing messages up after a refusal."""
     engines[0].send(5)
     with relaying(engines, replay=True) as relay:
         assert ask(relay, "north")["messages"] == 5
         engines[0].close()
         while (found := ask(relay, "north", 0.3)) is not None:
-            assert found["ok"]  # the last answer, on its way
-        assert ask(relay, "west", 0.3) is None  # it may be the one that has it
+            assert found["ok"]  # the last answer, sent before
+        assert ask(relay, "west", 0.3) is None  # the disconnected station may have it
 
 
-def test_two_stations_of_one_name_are_told_apart(
+def test_a_second_station_of_the_same_name_is_left_out_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = []
@@ -163,7 +169,7 @@ def test_two_stations_of_one_name_are_told_apart(
     first, second = made
     try:
         with relaying(made) as relay, Subscriber(relay.endpoint) as subscriber:
-            meet([first], subscriber)
+            receive_from_all([first], subscriber)
             while not relay.left_out:
                 second.send()
             first.send(20)
@@ -175,43 +181,43 @@ def test_two_stations_of_one_name_are_told_apart(
                 if one.seq == first.seq - 1:
                     break
         assert runs == {"first"}
-        told = [r.getMessage() for r in caplog.records if "both publish" in r.msg]
-        assert len(told) == 1
-        assert first.zmq.endpoint in told[0]
-        assert second.zmq.endpoint in told[0]
-        assert "'station:'" in told[0]
+        warnings = [r.getMessage() for r in caplog.records if "both publish" in r.msg]
+        assert len(warnings) == 1
+        assert first.zmq.endpoint in warnings[0]
+        assert second.zmq.endpoint in warnings[0]
+        assert "'station:'" in warnings[0]
     finally:
         for engine in made:
             engine.close()
 
 
-def test_a_station_that_is_silent_gives_its_name_away() -> None:
-    streams = Streams()
-    assert streams.publishes(0, "a", 0.0)
-    assert not streams.publishes(1, "a", 5.0)
-    assert not streams.publishes(1, "a", 9.0)
-    assert streams.publishes(1, "a", 11.0)
-    assert not streams.publishes(0, "a", 12.0)
+def test_a_stream_of_a_silent_station_passes_to_another_after_ten_seconds() -> None:
+    streams = StreamOwners()
+    assert streams.add_published(0, "a", 0.0)
+    assert not streams.add_published(1, "a", 5.0)
+    assert not streams.add_published(1, "a", 9.0)
+    assert streams.add_published(1, "a", 11.0)
+    assert not streams.add_published(0, "a", 12.0)
     assert streams.owner("a") == 1
 
 
 @given(
     st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3), st.integers(0, 20))),
 )
-def test_a_stream_has_one_station_at_a_time(
-    told: list[tuple[int, int, int]],
+def test_a_stream_belongs_to_one_station_at_a_time(
+    published: list[tuple[int, int, int]],
 ) -> None:
-    streams, now_s, last = Streams(), 0.0, {}
-    for station, name, after_s in told:
+    streams, now_s, last = StreamOwners(), 0.0, {}
+    for station, name, after_s in published:
         now_s += after_s
-        if streams.publishes(station, str(name), now_s):
-            owner, heard_s = last.get(name, (station, now_s))
-            assert owner == station or now_s - heard_s > 10
+        if streams.add_published(station, str(name), now_s):
+            owner, last_s = last.get(name, (station, now_s))
+            assert owner == station or now_s - last_s > 10
             last[name] = (station, now_s)
         assert streams.owner(str(name)) == last[name][0]
 
 
-def test_what_is_no_message_costs_nobody_else_anything(engines: list[Engine]) -> None:
+def test_invalid_messages_of_a_station_are_left_out(engines: list[Engine]) -> None:
     with zmq.Context() as context, context.socket(zmq.XPUB) as rogue:
         rogue.linger = 0
         rogue.bind("tcp://127.0.0.1:*")
@@ -220,7 +226,7 @@ def test_what_is_no_message_costs_nobody_else_anything(engines: list[Engine]) ->
             relaying(engines, others=[endpoint]) as relay,
             Subscriber(relay.endpoint) as subscriber,
         ):
-            meet(engines, subscriber)
+            receive_from_all(engines, subscriber)
             garbage: list[list[bytes]] = [
                 [b"nv1/label/north"],
                 [b"nv1/label/north", b"{}", b""],
@@ -241,23 +247,23 @@ def test_what_is_no_message_costs_nobody_else_anything(engines: list[Engine]) ->
             assert subscriber.missed == 0
 
 
-def test_the_command_runs_until_it_is_told_to_stop(engines: list[Engine]) -> None:
+def test_the_command_runs_until_interrupted(engines: list[Engine]) -> None:
     with running(
         "relay", "--from", engines[0].zmq.endpoint, "--to", "tcp://127.0.0.1:*"
     ) as process:
         assert process.stderr is not None
-        said = process.stderr.readline()
-        endpoint = said.split()[-1]
+        line = process.stderr.readline()
+        endpoint = line.split()[-1]
         with Subscriber(endpoint) as subscriber:
-            assert meet(engines[:1], subscriber) == {"north"}
+            assert receive_from_all(engines[:1], subscriber) == {"north"}
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert "messages were passed on" in err
 
 
-def test_mistakes_are_one_sentence() -> None:
-    assert station_of("tcp://a:1,tcp://a:2") == Station("tcp://a:1", "tcp://a:2")
+def test_each_mistake_is_one_sentence() -> None:
+    assert parse_station("tcp://a:1,tcp://a:2") == Station("tcp://a:1", "tcp://a:2")
     done = neurovocal("relay", "--from", "tcp://a:1", "--to", "tcp://*:5600")
     assert done.code == 1
     assert "lets other machines connect" in done.err

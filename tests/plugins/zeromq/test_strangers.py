@@ -1,4 +1,4 @@
-"""Connections that want to do harm: everybody else is served, nothing grows."""
+"""Hostile peers at every socket: others are served, and memory is bounded."""
 
 import json
 import random
@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 import zmq
-from network.attackers import all_leave, frame, is_cut, silent, speaking
+from network.attackers import close_all, frame, handshaken, is_cut, silent
 from network.publishers import Engine
 from network.relays import relaying
 from processes.waiting import PATIENCE_S
@@ -29,7 +29,7 @@ from neurovocal.plugins.controls import zmq as control_zmq
 from neurovocal.plugins.controls.zmq import ControlSocket
 from neurovocal.plugins.sinks import prometheus
 from neurovocal.plugins.sinks.prometheus import PrometheusOptions, PrometheusSink
-from neurovocal.plugins.zeromq.connection_limits import Door, socket_of
+from neurovocal.plugins.zeromq.connection_limits import ConnectionLimits, inode_of
 
 CROWD = 500
 
@@ -37,7 +37,7 @@ CROWD = 500
 @pytest.fixture(autouse=True)
 def strangers_leave() -> Iterator[None]:
     yield
-    all_leave()
+    close_all()
 
 
 @pytest.fixture
@@ -76,15 +76,16 @@ def page() -> Iterator[PrometheusSink]:
 
 
 def crowd(endpoint: str) -> list[socket.socket]:
-    """Half of it silent, half in the middle of its first word."""
-    strangers = [silent(endpoint) for _ in range(CROWD)]
-    for stranger in strangers[::2]:
+    """Connect 500 peers: half send nothing, half the first byte of a greeting."""
+    peers = [silent(endpoint) for _ in range(CROWD)]
+    for peer in peers[::2]:
         with suppress(OSError):  # it may have had to make room already
-            stranger.sendall(b"\xff")
-    return strangers
+            peer.sendall(b"\xff")
+    return peers
 
 
-def hears(engine: Engine, subscriber: Subscriber) -> bool:
+def receives(engine: Engine, subscriber: Subscriber) -> bool:
+    """Publish until the subscriber receives a message."""
     for _ in range(600):
         engine.send()
         if subscriber.receive(0.05) is not None:
@@ -92,22 +93,22 @@ def hears(engine: Engine, subscriber: Subscriber) -> bool:
     return False
 
 
-def test_five_hundred_who_say_nothing_keep_nobody_from_listening(
+def test_five_hundred_silent_connections_do_not_keep_a_subscriber_out(
     engine: Engine,
 ) -> None:
-    strangers = crowd(engine.zmq.endpoint) + crowd(engine.replay)
-    engine.send(20, only_keep=True)
+    peers = crowd(engine.zmq.endpoint) + crowd(engine.replay)
+    engine.send(20, only_record=True)
     with Subscriber(
         engine.zmq.endpoint, replay=engine.replay, start="run"
     ) as subscriber:
-        heard = [subscriber.receive(PATIENCE_S) for _ in range(20)]
-        assert [one.seq for one in heard if one] == list(range(20))
-        assert hears(engine, subscriber)
-    # Nobody greets for ever.
-    assert all(map(is_cut, strangers))
+        messages = [subscriber.receive(PATIENCE_S) for _ in range(20)]
+        assert [one.seq for one in messages if one] == list(range(20))
+        assert receives(engine, subscriber)
+    # Unfinished handshakes time out.
+    assert all(map(is_cut, peers))
 
 
-def test_five_hundred_who_say_nothing_keep_nobody_from_steering(
+def test_five_hundred_silent_connections_do_not_keep_commands_out(
     control: ControlSocket,
 ) -> None:
     crowd(control.endpoint)
@@ -115,116 +116,114 @@ def test_five_hundred_who_say_nothing_keep_nobody_from_steering(
         assert asked.command("ping")["ok"]
 
 
-def test_five_hundred_who_say_nothing_keep_nobody_from_a_relay(
+def test_five_hundred_silent_connections_do_not_keep_a_subscriber_of_a_relay_out(
     engine: Engine,
 ) -> None:
     with relaying([engine], replay=True) as relay:
         crowd(relay.endpoint)
         crowd(relay.replay_endpoint or "")
         with Subscriber(relay.endpoint) as subscriber:
-            assert hears(engine, subscriber)
+            assert receives(engine, subscriber)
 
 
-def test_five_hundred_who_say_nothing_keep_nobody_from_the_metrics(
+def test_five_hundred_silent_connections_do_not_keep_the_metrics_out(
     page: PrometheusSink,
 ) -> None:
     endpoint = f"127.0.0.1:{page.port}"
-    strangers = crowd(endpoint)
+    peers = crowd(endpoint)
     with urlopen(f"http://{endpoint}/metrics", timeout=PATIENCE_S) as answer:
         assert answer.status == 200
     server = page._server
     assert server is not None
     assert server.connections <= prometheus.MOST_CONNECTIONS
-    # One that says a byte now and then has no longer than one that is silent.
+    # A peer that sends a byte each 0.2 s gets no more time than a silent one.
     done = Flag()
 
     def drip() -> None:
         while not done.wait(0.2):
             try:
-                strangers[-1].sendall(b"G")
+                peers[-1].sendall(b"G")
             except OSError:
                 return
 
     dripping = Thread(target=drip)
     dripping.start()
-    assert is_cut(strangers[-1])
+    assert is_cut(peers[-1])
     done.set()
     dripping.join(PATIENCE_S)
 
 
-def test_who_does_not_greet_makes_room(
+def test_connections_without_a_handshake_are_cut_first(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    door = engine.zmq._guard._door
-    monkeypatch.setattr(door, "most_connections", 50)
+    limits = engine.zmq._access.limits
+    monkeypatch.setattr(limits, "most_connections", 50)
     for _ in range(CROWD):
         silent(engine.zmq.endpoint)
     with Subscriber(engine.zmq.endpoint) as subscriber:
         for _ in range(5):
-            door._look()
-            assert hears(engine, subscriber)
-        assert door.cut > 400
+            limits.check()
+            assert receives(engine, subscriber)
+        assert limits.cut > 400
         assert subscriber.missed == 0
 
 
-def test_a_message_that_does_not_say_where_it_came_from_ends_nothing() -> None:
-    """ZeroMQ does not know the connection of each message under a flood."""
-    door = Door()
-    door.credit([zmq.Frame(b"x")])
-    assert socket_of([zmq.Frame(b"x")]) is None
-    door.close()
+def test_a_message_without_a_known_connection_is_not_accounted() -> None:
+    """Under a flood ZeroMQ does not report the connection of each message."""
+    limits = ConnectionLimits()
+    limits.account([zmq.Frame(b"x")])
+    assert inode_of([zmq.Frame(b"x")]) is None
+    limits.close()
 
 
-def test_there_are_only_so_many_connections(
+def test_connections_above_the_cap_are_cut_the_newest_first(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    door = engine.zmq._guard._door
-    monkeypatch.setattr(door, "most_connections", 50)
+    limits = engine.zmq._access.limits
+    monkeypatch.setattr(limits, "most_connections", 50)
     with Subscriber(engine.zmq.endpoint) as subscriber:
-        assert hears(engine, subscriber)
-        strangers = [speaking(engine.zmq.endpoint, b"SUB") for _ in range(100)]
-        # Who came last goes; who was there stays.
-        assert is_cut(strangers[-1])
-        assert hears(engine, subscriber)
+        assert receives(engine, subscriber)
+        peers = [handshaken(engine.zmq.endpoint, b"SUB") for _ in range(100)]
+        # The newest is cut, the oldest stays.
+        assert is_cut(peers[-1])
+        assert receives(engine, subscriber)
         assert subscriber.missed == 0
 
 
 @pytest.mark.parametrize("part", [b"x", b"x" * 16000])
-def test_a_command_without_an_end_is_cut_off(
-    control: ControlSocket, part: bytes
-) -> None:
+def test_an_endless_command_is_cut(control: ControlSocket, part: bytes) -> None:
     before_mb = usage().rss_mb
-    stranger = speaking(control.endpoint, b"DEALER")
+    peer = handshaken(control.endpoint, b"DEALER")
     with Control(control.endpoint, timeout=PATIENCE_S) as asked:
         assert asked.command("ping")["ok"]
-        assert is_cut(stranger, repeat(frame(part, more=True) * 100))
+        assert is_cut(peer, repeat(frame(part, more=True) * 100))
         assert asked.command("ping")["ok"]
     assert usage().rss_mb - before_mb < 500
 
 
-def test_a_question_without_an_end_is_cut_off(engine: Engine) -> None:
-    stranger = speaking(engine.replay, b"DEALER")
-    assert is_cut(stranger, repeat(frame(b"x", more=True) * 1000))
-    engine.send(3, only_keep=True)
+def test_an_endless_request_is_cut(engine: Engine) -> None:
+    peer = handshaken(engine.replay, b"DEALER")
+    assert is_cut(peer, repeat(frame(b"x", more=True) * 1000))
+    engine.send(3, only_record=True)
     with Subscriber(
         engine.zmq.endpoint, replay=engine.replay, start="run"
     ) as subscriber:
         assert subscriber.receive(PATIENCE_S) is not None
 
 
-def test_many_commands_that_end_are_no_attack(control: ControlSocket) -> None:
-    # More bytes than a connection may leave unread, each of them read.
+def test_many_complete_commands_are_not_cut(control: ControlSocket) -> None:
+    # More bytes than one incomplete command may have, all of them complete.
     with Control(control.endpoint, timeout=PATIENCE_S) as asked:
         for _ in range(90):
             assert asked.command("ping", {"x": "x" * 60_000})["ok"] or True
-    assert control._guard._door.cut == 0
+    assert control._access.limits.cut == 0
 
 
 @pytest.mark.parametrize("length", [10, 2_000])
-def test_topics_without_end_are_cut_off(engine: Engine, length: int) -> None:
+def test_endless_topics_are_cut(engine: Engine, length: int) -> None:
     rng = random.Random(0)
     before_mb = usage().rss_mb
-    stranger = speaking(engine.zmq.endpoint, b"SUB")
+    peer = handshaken(engine.zmq.endpoint, b"SUB")
     done = Flag()
 
     def publish() -> None:
@@ -232,28 +231,28 @@ def test_topics_without_end_are_cut_off(engine: Engine, length: int) -> None:
             engine.zmq.flush(0.0)
             done.wait(0.01)
 
-    looking = Thread(target=publish)
-    looking.start()
+    polling = Thread(target=publish)
+    polling.start()
     topics = (b"\1" + rng.randbytes(length) for _ in range(200_000))
-    assert is_cut(stranger, map(frame, topics))
+    assert is_cut(peer, map(frame, topics))
     done.set()
-    looking.join(PATIENCE_S)
+    polling.join(PATIENCE_S)
     with Subscriber(engine.zmq.endpoint) as subscriber:
-        assert hears(engine, subscriber)
+        assert receives(engine, subscriber)
     assert usage().rss_mb - before_mb < 500
 
 
-def test_a_relay_hands_no_flood_of_topics_on(engine: Engine) -> None:
+def test_a_relay_does_not_forward_a_flood_of_topics(engine: Engine) -> None:
     with relaying([engine]) as relay:
-        strangers = [speaking(relay.endpoint, b"SUB") for _ in range(2)]
-        for number, stranger in enumerate(strangers):
+        peers = [handshaken(relay.endpoint, b"SUB") for _ in range(2)]
+        for number, peer in enumerate(peers):
             for topic in range(10_000):
-                stranger.sendall(frame(b"\1nv1/label/%d-%d" % (number, topic)))
+                peer.sendall(frame(b"\1nv1/label/%d-%d" % (number, topic)))
         with Subscriber(relay.endpoint) as subscriber:
-            assert hears(engine, subscriber)
+            assert receives(engine, subscriber)
         assert relay._topics_bytes <= 257 * 1024
-        # The station did not have to cut the relay.
-        assert engine.zmq._guard._door.cut == 0
+        # The station has not cut the relay.
+        assert engine.zmq._access.limits.cut == 0
 
 
 @pytest.mark.parametrize(
@@ -268,39 +267,39 @@ def test_a_relay_hands_no_flood_of_topics_on(engine: Engine) -> None:
     ],
     ids=["lists", "objects", "infinite", "nan", "long", "many"],
 )
-def test_a_strange_command_is_refused_at_once(
+def test_a_malformed_command_is_answered_at_once(
     control: ControlSocket, body: bytes
 ) -> None:
-    stranger = speaking(control.endpoint, b"DEALER")
-    stranger.sendall(frame(body))
-    stranger.settimeout(PATIENCE_S)
-    assert stranger.recv(1 << 16)
+    peer = handshaken(control.endpoint, b"DEALER")
+    peer.sendall(frame(body))
+    peer.settimeout(PATIENCE_S)
+    assert peer.recv(1 << 16)
 
 
-def test_a_command_of_ten_megabytes_ends_the_connection(
+def test_a_command_of_ten_megabytes_is_cut(
     control: ControlSocket,
 ) -> None:
-    stranger = speaking(control.endpoint, b"DEALER")
-    stranger.sendall(b"\2" + (10 * 2**20).to_bytes(8))
-    assert is_cut(stranger)
+    peer = handshaken(control.endpoint, b"DEALER")
+    peer.sendall(b"\2" + (10 * 2**20).to_bytes(8))
+    assert is_cut(peer)
     with Control(control.endpoint, timeout=PATIENCE_S) as asked:
         assert asked.command("ping")["ok"]
 
 
-def test_a_door_leaves_other_sockets_alone() -> None:
+def test_connections_to_other_ports_are_not_limited() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with (
             socket.create_connection(("127.0.0.1", port)) as client,
             server.accept()[0] as ours,
         ):
-            door = Door()
-            door.watch(f"tcp://127.0.0.1:{port + 1 if port < 65535 else 1}", 10)
+            limits = ConnectionLimits()
+            limits.add(f"tcp://127.0.0.1:{port + 1 if port < 65535 else 1}", 10)
             client.sendall(b"x" * 100_000)
-            door._look()
-            assert door.cut == 0
+            limits.check()
+            assert limits.cut == 0
             assert ours.recv(10) == b"x" * 10
-            door.close()
+            limits.close()
 
 
 def message(kind: type, stream: str, run: str, seq: int) -> Received:
@@ -311,26 +310,26 @@ def message(kind: type, stream: str, run: str, seq: int) -> Received:
     return received_of(*decode(parts))
 
 
-def test_names_without_end_do_not_fill_a_readers_memory(
+def test_streams_and_runs_that_a_client_remembers_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(received, "MOST_TOPICS", 100)
     monkeypatch.setattr(received, "MOST_RUNS", 10)
     sequences = received.Sequences()
     for number in range(1000):
-        told = message(Label, f"stream{number // 2}", f"run{number}", 0)
-        assert sequences.check(told) == (None, number % 2 == 1)
+        received_message = message(Label, f"stream{number // 2}", f"run{number}", 0)
+        assert sequences.check(received_message) == (None, number % 2 == 1)
     assert len(sequences._next) == len(sequences._streams) == 100
     assert len(sequences._heard) == 100
     assert len(sequences._restarts) == 10
 
 
-def test_holes_without_end_do_not_fill_a_readers_memory() -> None:
+def test_messages_that_a_client_holds_for_missing_ones_are_bounded() -> None:
     resumer = resume.Resumer(frozenset({"label"}), None, "journal", {})
     for number in range(5000):
         resumer.live(message(Label, f"stream{number}", "run", 1000), 0.0)
     assert sum(len(known.held) for known in resumer._topics.values()) == 4000
-    # In the end all that was held is handed out, and there is room again.
+    # Once the missing messages are given up, all held messages are delivered.
     for _ in range(5000):
         for question in resumer.questions(10.0):
             if question["command"] == "replay":
