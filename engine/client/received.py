@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 from neurovocal.engine.contracts.types import Event, Float32
 from neurovocal.engine.wire.codec import Header, Latency, to_event, topic
-from neurovocal.engine.wire.headers import AnyHeader
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -71,7 +70,7 @@ class Received:
 
 
 def received_of(
-    header: AnyHeader, values: Float32 | None, *, replayed: bool = False
+    header: Header, values: Float32 | None, *, replayed: bool = False
 ) -> Received:
     """A checked message as its reader sees it; what is missing is not known yet."""
     fields: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -16,26 +16,10 @@ from neurovocal.engine.contracts.options import Mode, OnError, Options, WhenFull
 from neurovocal.engine.contracts.types import KINDS
 from neurovocal.engine.support.text import hint
 
-EventKind = Literal[
-    "block",
-    "gap",
-    "withheld",
-    "anchor",
-    "frames",
-    "posteriors",
-    "onset",
-    "offset",
-    "label",
-    "forecast",
-    "surprise",
-    "synthesis",
-    "audio",
-    "health",
-    "control",
-    "trigger",
-    "stats",
-]
-assert set(KINDS.values()) == set(EventKind.__args__)  # type: ignore[attr-defined]
+if TYPE_CHECKING:
+    EventKind: TypeAlias = str
+else:
+    EventKind = Literal[tuple(KINDS.values())]
 
 
 class StageConfig(Options):

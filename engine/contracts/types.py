@@ -4,8 +4,10 @@ Positions are integer sample indices of the *stream*, intervals are half-open. A
 are float32 and read-only: a stage that keeps one beyond its call copies it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from operator import attrgetter
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -331,19 +333,24 @@ def kind_of(event: Event) -> str:
     return KINDS[type(event)]
 
 
+def _first_sample(event: Frames | Posteriors | Surprise | Synthesis) -> int:
+    return event.first * event.hop_length
+
+
+# First sample of each kind of event that has one.
+_SAMPLE_OF: dict[type, Callable[[Any], int]] = {
+    **dict.fromkeys((Block, Gap, Withheld, Audio), attrgetter("start")),
+    **dict.fromkeys((Anchor, Onset, Offset), attrgetter("sample")),
+    **dict.fromkeys((Control, Forecast, Trigger), attrgetter("sample")),
+    **dict.fromkeys((Frames, Posteriors, Surprise, Synthesis), _first_sample),
+    Label: attrgetter("onset"),
+}
+
+
 def sample_of(event: Event, at: int = 0) -> int:
-    """First sample that the event speaks of; `at` for events without one."""
-    match event:
-        case Block() | Gap() | Withheld() | Audio():
-            return event.start
-        case Anchor() | Onset() | Offset() | Control() | Forecast() | Trigger():
-            return event.sample
-        case Label():
-            return event.onset
-        case Frames() | Posteriors() | Surprise() | Synthesis():
-            return event.first * event.hop_length
-        case _:
-            return at
+    """Return the first sample that an event is about; `at` for events without one."""
+    get = _SAMPLE_OF.get(type(event))
+    return at if get is None else get(event)
 
 
 def instant_of(event: Event, at: int = 0) -> int:

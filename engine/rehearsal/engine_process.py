@@ -10,7 +10,7 @@ from threading import Thread
 import msgspec
 
 from neurovocal.engine.contracts.clock import NS
-from neurovocal.engine.wire.headers import AnyHeader, decoder
+from neurovocal.engine.wire.headers import Header, decoder
 
 _LAST_LINES = 200
 _STOP_S = 15.0
@@ -32,7 +32,7 @@ class Heard(msgspec.Struct, frozen=True):
 
     run: str
     heard_ns: int
-    header: AnyHeader
+    header: Header
 
 
 class Life:

@@ -21,7 +21,6 @@ from neurovocal.engine.rehearsal.sandbox import PLAYBACK, StandIn, stages
 from neurovocal.engine.rehearsal.scenarios import Exercise
 from neurovocal.engine.wire.codec import WireError
 from neurovocal.engine.wire.headers import (
-    AnyHeader,
     Header,
     LabelHeader,
     OffsetHeader,
@@ -107,7 +106,7 @@ class Record:
         What the engine sent, before any sink, in all its lives.
     received : list of (int, Received)
         What the subscriber has, and when it came; None: there is no subscriber.
-    journal : list of (str, AnyHeader), optional
+    journal : list of (str, Header), optional
         What the journal holds: run and header; None: there is none.
     starts_s : dict of str to float
         Where in the recording each run began.
@@ -125,7 +124,7 @@ class Record:
 
     told: list[Heard] = field(default_factory=list)
     received: list[tuple[int, Received]] | None = None
-    journal: list[tuple[str, AnyHeader]] | None = None
+    journal: list[tuple[str, Header]] | None = None
     starts_s: dict[str, float] = field(default_factory=dict)
     began_ns: dict[str, int] = field(default_factory=dict)
     exits: list[int] = field(default_factory=list)
@@ -283,7 +282,7 @@ class Trial:
         if self._stand_in.journal is not None:
             record.journal = self._read_journal(self._stand_in.journal)
 
-    def _read_journal(self, path: Path) -> list[tuple[str, AnyHeader]]:
+    def _read_journal(self, path: Path) -> list[tuple[str, Header]]:
         try:
             return [
                 (record.run, decoder.decode(event.header))

@@ -16,15 +16,14 @@ from msgspec import UNSET
 from neurovocal.engine.contracts.errors import NeurovocalError
 from neurovocal.engine.contracts.types import Float32, Message
 from neurovocal.engine.wire.headers import (
-    DIMENSIONS,
     VERSION,
     AnchorHeader,
-    AnyHeader,
     ArrayHeader,
     Header,
     Latency,
     array_of,
     decoder,
+    dimensions_of,
     encoder,
     header_of,
     to_event,
@@ -74,7 +73,7 @@ class WireError(NeurovocalError):
 class Decoded(NamedTuple):
     """A checked header and its array: read-only float32, or None."""
 
-    header: AnyHeader
+    header: Header
     values: Float32 | None
 
 
@@ -177,7 +176,7 @@ def payload_of(message: Message) -> bytes:
     return np.ascontiguousarray(array, dtype=DTYPE).tobytes()
 
 
-def _json(header: AnyHeader) -> bytes:
+def _json(header: Header) -> bytes:
     try:
         return encoder.encode(header)
     except UnicodeEncodeError:
@@ -237,7 +236,7 @@ def decode(parts: Sequence[bytes | memoryview]) -> Decoded:
     return Decoded(header, None)
 
 
-def _read_header(text: bytes | memoryview) -> AnyHeader:
+def _read_header(text: bytes | memoryview) -> Header:
     try:
         header = decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -258,7 +257,7 @@ def _read_array(
     if header.dtype != DTYPE:
         raise WireError(f"dtype '{header.dtype}' is not '{DTYPE}'")
     shape = header.shape
-    expected = DIMENSIONS[type(header)]
+    expected = dimensions_of(header)
     if len(shape) != expected:
         raise WireError(f"shape {shape} does not have {expected} dimensions")
     if math.prod(shape) * _ITEM_BYTES != len(payload):

@@ -1,11 +1,19 @@
-"""What the header of a wire message holds, kind by kind (docs/wire.md).
+"""Headers of wire messages, one structure per kind of event (docs/wire.md).
 
-The same structures give the canonical form of an event: what remains when run,
-time of day and latency, which differ from run to run, are left out.
+Without run, time of day and latency, which differ from run to run, the same structures
+are the canonical form of an event.
+
+A new kind of event touches two files. In `engine.contracts.types`: its dataclass, the
+union `Event`, and, where it has them, `_SAMPLE_OF` and `BULK_KINDS`. Here: a `Header`
+whose fields have the names of the event's fields, and a row of `FORMATS`; fields whose
+value JSON changes also stand in `_FROM_JSON`.
 """
 
 import math
-from typing import Annotated, Any, TypeAlias, assert_never
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Annotated, Any, TypeAlias, Union
 
 import msgspec
 import numpy as np
@@ -230,33 +238,95 @@ class StatsHeader(Header, kw_only=True, tag="stats"):
     values: dict[str, Any]
 
 
-AnyHeader: TypeAlias = (
-    BlockHeader
-    | FramesHeader
-    | PosteriorsHeader
-    | SurpriseHeader
-    | SynthesisHeader
-    | AudioHeader
-    | GapHeader
-    | WithheldHeader
-    | AnchorHeader
-    | OnsetHeader
-    | OffsetHeader
-    | LabelHeader
-    | ForecastHeader
-    | HealthHeader
-    | ControlHeader
-    | TriggerHeader
-    | StatsHeader
-)
-DIMENSIONS = {
-    BlockHeader: 2,
-    FramesHeader: 2,
-    PosteriorsHeader: 2,
-    SurpriseHeader: 1,
-    SynthesisHeader: 2,
-    AudioHeader: 2,
+class EventFormat:
+    """One kind of event: its dataclass, its header, and how one becomes the other.
+
+    Parameters
+    ----------
+    event : type
+        Dataclass of the event.
+    header : type of Header
+        Has a field of the same name for each field of the event that travels in it.
+    array : str
+        Field of the event that travels as the payload, float32; empty: none does.
+    dimensions : int
+        Number of dimensions of that array.
+    unsent : str
+        Field of the event that does not travel; empty: all do.
+    """
+
+    def __init__(
+        self,
+        event: type[Any],
+        header: type[Header],
+        array: str = "",
+        dimensions: int = 0,
+        unsent: str = "",
+    ) -> None:
+        self.event, self.header = event, header
+        self.array, self.dimensions = array, dimensions
+        names = [field.name for field in fields(event) if field.name != unsent]
+        # Every header has `sample`; its message fills it in.
+        self.sent = [name for name in names if name not in (array, "sample")]
+        self.values_of_event = _values_of(self.sent)
+        # In place of the array stands its dtype, until the array is there.
+        self.values_of_header = _values_of(
+            ["dtype" if name == array else name for name in names]
+        )
+        self.array_place = names.index(array) if array else 0
+        self.from_json = [
+            (place, _FROM_JSON[name])
+            for place, name in enumerate(names)
+            if name in _FROM_JSON
+        ]
+
+
+def _values_of(names: Sequence[str]) -> Callable[[object], Sequence[Any]]:
+    get = attrgetter(*names)
+    return get if len(names) > 1 else lambda item: (get(item),)
+
+
+def _number(value: float | None) -> float:
+    """JSON has no NaN: it travels as null."""
+    return math.nan if value is None else value
+
+
+def _numbers(
+    values: dict[str, float | None] | list[float | None],
+) -> dict[str, float] | tuple[float, ...]:
+    if isinstance(values, dict):
+        return {name: _number(value) for name, value in values.items()}
+    return tuple(map(_number, values))
+
+
+# Fields, of whatever kind, whose value in an event is not what JSON gives.
+_FROM_JSON: dict[str, Callable[[Any], object]] = {
+    "posterior": _number,
+    "posteriors": _numbers,
+    "score": _number,
+    "units": tuple,
 }
+FORMATS = (
+    EventFormat(Block, BlockHeader, "samples", 2, unsent="arrived_ns"),
+    EventFormat(Gap, GapHeader),
+    EventFormat(Withheld, WithheldHeader),
+    EventFormat(Anchor, AnchorHeader),
+    EventFormat(Frames, FramesHeader, "values", 2),
+    EventFormat(Posteriors, PosteriorsHeader, "values", 2),
+    EventFormat(Onset, OnsetHeader),
+    EventFormat(Offset, OffsetHeader),
+    EventFormat(Label, LabelHeader),
+    EventFormat(Forecast, ForecastHeader),
+    EventFormat(Surprise, SurpriseHeader, "values", 1),
+    EventFormat(Synthesis, SynthesisHeader, "values", 2),
+    EventFormat(Audio, AudioHeader, "samples", 2),
+    EventFormat(Health, HealthHeader),
+    EventFormat(Control, ControlHeader),
+    EventFormat(Trigger, TriggerHeader),
+    EventFormat(Stats, StatsHeader),
+)
+_BY_EVENT = {form.event: form for form in FORMATS}
+_BY_HEADER = {form.header: form for form in FORMATS}
 
 
 def plain(value: Any) -> Any:
@@ -269,232 +339,62 @@ def plain(value: Any) -> Any:
 
 
 encoder = msgspec.json.Encoder(enc_hook=plain)
-decoder: msgspec.json.Decoder[AnyHeader] = msgspec.json.Decoder(AnyHeader)
+decoder: msgspec.json.Decoder[Header] = msgspec.json.Decoder(
+    Union[tuple(form.header for form in FORMATS)]  # noqa: UP007 (made at run time)
+)
+_EMPTY = np.empty(0, np.float32)
+
+
+def dimensions_of(header: Header) -> int:
+    """Number of dimensions of the array that a header describes; 0: there is none."""
+    return _BY_HEADER[type(header)].dimensions
 
 
 def array_of(event: Event) -> Float32 | None:
-    """Array of a bulky event, None for the others."""
-    match event:
-        case Frames() | Posteriors() | Surprise() | Synthesis():
-            return event.values
-        case Block() | Audio():
-            return event.samples
-        case _:
-            return None
+    """Array of an event that travels as a payload, None for the other kinds."""
+    name = _BY_EVENT[type(event)].array
+    return getattr(event, name) if name else None
 
 
-def header_of(message: Message) -> AnyHeader:
-    """Canonical header: everything that the audio alone defines.
+def header_of(message: Message) -> Header:
+    """Build the canonical header: all fields that the audio alone defines.
 
     Parameters
     ----------
     message : Message
         Any message of the engine.
     """
-    event = message.event
-    common: dict[str, Any] = {
-        "stream": message.info.stream,
-        "seq": message.seq,
-        "sample": message.sample,
-        "at": message.at,
-        "sample_rate": message.info.sample_rate,
-    }
-    array = array_of(event)
-    if array is not None:
-        common["dtype"] = "<f4"
-        common["shape"] = list(array.shape)
-    match event:
-        case Label():
-            return LabelHeader(
-                **common,
-                segment=event.segment,
-                onset=event.onset,
-                offset=event.offset,
-                unit=event.unit,
-                posterior=event.posterior,
-                status=event.status,
-                model=event.model,
-            )
-        case Forecast():
-            return ForecastHeader(
-                **common,
-                segment=event.segment,
-                unit=event.unit,
-                posterior=event.posterior,
-                posteriors=dict(event.posteriors),
-                status=event.status,
-                model=event.model,
-            )
-        case Frames():
-            return FramesHeader(
-                **common,
-                first=event.first,
-                hop_length=event.hop_length,
-                frame_length=event.frame_length,
-            )
-        case Posteriors():
-            return PosteriorsHeader(
-                **common,
-                first=event.first,
-                hop_length=event.hop_length,
-                frame_length=event.frame_length,
-            )
-        case Surprise():
-            return SurpriseHeader(
-                **common, first=event.first, hop_length=event.hop_length
-            )
-        case Synthesis():
-            return SynthesisHeader(
-                **common,
-                first=event.first,
-                hop_length=event.hop_length,
-                mode=event.mode,
-                model=event.model,
-            )
-        case Audio():
-            return AudioHeader(
-                **common,
-                start=event.start,
-                mode=event.mode,
-                model=event.model,
-                last=event.last,
-            )
-        case Onset():
-            return OnsetHeader(**common, segment=event.segment, score=event.score)
-        case Offset():
-            return OffsetHeader(
-                **common,
-                segment=event.segment,
-                onset=event.onset,
-                truncated=event.truncated,
-            )
-        case Block():
-            return BlockHeader(**common, start=event.start)
-        case Gap():
-            return GapHeader(
-                **common, start=event.start, stop=event.stop, reason=event.reason
-            )
-        case Withheld():
-            return WithheldHeader(
-                **common, start=event.start, stop=event.stop, reason=event.reason
-            )
-        case Anchor():
-            return AnchorHeader(**common, utc_ns=event.utc_ns)
-        case Health():
-            return HealthHeader(
-                **common, stage=event.stage, state=event.state, detail=event.detail
-            )
-        case Control():
-            return ControlHeader(
-                **common,
-                command=event.command,
-                model=event.model,
-                arguments=event.arguments,
-            )
-        case Trigger():
-            return TriggerHeader(
-                **common,
-                trigger=event.trigger,
-                segment=event.segment,
-                onset=event.onset,
-                offset=event.offset,
-                units=list(event.units),
-                posteriors=list(event.posteriors),
-                status=event.status,
-                decision=event.decision,
-                model=event.model,
-                arguments=event.arguments,
-            )
-        case Stats():
-            return StatsHeader(**common, values=event.values)
-        case _:
-            assert_never(event)
+    event, info = message.event, message.info
+    form = _BY_EVENT[type(event)]
+    own = dict(zip(form.sent, form.values_of_event(event), strict=True))
+    if form.array:
+        own["dtype"] = "<f4"
+        own["shape"] = list(getattr(event, form.array).shape)
+    return form.header(
+        stream=info.stream,
+        seq=message.seq,
+        sample=message.sample,
+        at=message.at,
+        sample_rate=info.sample_rate,
+        **own,
+    )
 
 
-def to_event(header: AnyHeader, values: Float32 | None) -> Event:
+def to_event(header: Header, values: Float32 | None) -> Event:
     """Rebuild the event that a header and its array describe.
 
     Parameters
     ----------
-    header : AnyHeader
+    header : Header
         As `neurovocal.engine.wire.codec.decode` returns it.
     values : float32 array or None
         The payload; None for kinds without one.
     """
-    array = np.empty(0, np.float32) if values is None else values
-    match header:
-        case LabelHeader():
-            return Label(
-                header.segment,
-                header.onset,
-                header.offset,
-                header.unit,
-                _number(header.posterior),
-                header.status,
-                header.model,
-            )
-        case ForecastHeader():
-            return Forecast(
-                header.segment,
-                header.sample,
-                header.unit,
-                _number(header.posterior),
-                {unit: _number(p) for unit, p in header.posteriors.items()},
-                header.status,
-                header.model,
-            )
-        case FramesHeader():
-            return Frames(header.first, header.hop_length, header.frame_length, array)
-        case PosteriorsHeader():
-            return Posteriors(
-                header.first, header.hop_length, header.frame_length, array
-            )
-        case SurpriseHeader():
-            return Surprise(header.first, header.hop_length, array)
-        case SynthesisHeader():
-            return Synthesis(
-                header.first, header.hop_length, array, header.mode, header.model
-            )
-        case AudioHeader():
-            return Audio(header.start, array, header.mode, header.model, header.last)
-        case OnsetHeader():
-            return Onset(header.segment, header.sample, _number(header.score))
-        case OffsetHeader():
-            return Offset(header.segment, header.onset, header.sample, header.truncated)
-        case BlockHeader():
-            return Block(header.start, array)
-        case GapHeader():
-            return Gap(header.start, header.stop, header.reason)
-        case WithheldHeader():
-            return Withheld(header.start, header.stop, header.reason)
-        case AnchorHeader():
-            return Anchor(header.sample, header.utc_ns or 0)
-        case HealthHeader():
-            return Health(header.stage, header.state, header.detail)
-        case ControlHeader():
-            return Control(
-                header.sample, header.command, header.model, header.arguments
-            )
-        case TriggerHeader():
-            return Trigger(
-                header.trigger,
-                header.sample,
-                header.segment,
-                header.onset,
-                header.offset,
-                tuple(header.units),
-                tuple(map(_number, header.posteriors)),
-                header.status,
-                header.decision,
-                header.model,
-                header.arguments,
-            )
-        case StatsHeader():
-            return Stats(header.values)
-        case _:
-            assert_never(header)
-
-
-def _number(value: float | None) -> float:
-    """JSON has no NaN: it travels as null."""
-    return math.nan if value is None else value
+    form = _BY_HEADER[type(header)]
+    own = list(form.values_of_header(header))
+    for place, convert in form.from_json:
+        own[place] = convert(own[place])
+    if form.array:
+        own[form.array_place] = _EMPTY if values is None else values
+    event: Event = form.event(*own)
+    return event
