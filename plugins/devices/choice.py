@@ -1,31 +1,31 @@
-"""Which sound card is meant, and which one it is when it was gone."""
+"""Selection of an audio device by name, number or USB port, also after a reconnect."""
 
 import re
 from difflib import get_close_matches
 from typing import Any
 
 from neurovocal.engine.contracts.errors import DeviceError
-from neurovocal.plugins.devices.portaudio import PREFIX, Direction, devices
+from neurovocal.plugins.devices.portaudio import USB_PREFIX, Direction, devices
 
-# ALSA puts the number of the card into the name, and numbers change.
+# ALSA puts the number of the card, which may change, into the name.
 _CARD = re.compile(r"\s*\((?:plug)?hw:[^)]*\)$")
 
 
 def find_device(
     wanted: str | int | None, direction: Direction = "input"
 ) -> dict[str, Any]:
-    """Device of an index, of a USB port, of a name, or of a part of a name.
+    """Find the device with an index, a USB port, a name or a part of a name.
 
     Returns
     -------
     dict
-        As from `devices`; with ``only_at_port`` where nothing but its port tells it
-        from another one of the same name, or it was asked for by port.
+        As from `devices`, with ``only_at_port``: True if only its port distinguishes
+        it from another device of the same name, or if it was asked for by port.
 
     Raises
     ------
     DeviceError
-        None or several fit; the message lists what there is.
+        No device fits, or several do; the message lists them.
     """
     found = devices(direction)
     if not found:
@@ -37,7 +37,7 @@ def find_device(
         fitting = [d for d in found if d["default"]] or found[:1]
     elif isinstance(wanted, int):
         fitting = [d for d in found if d["index"] == wanted]
-    elif wanted.startswith(PREFIX):
+    elif wanted.startswith(USB_PREFIX):
         fitting = [d for d in found if d["port"] == wanted]
     else:
         fitting = [d for d in found if d["name"] == wanted] or [
@@ -58,10 +58,10 @@ def find_device(
 
 
 def _is_twin(device: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether another card is called the same, and its port tells them apart."""
+    """Return True if another card has the same name at another port."""
     names = [_CARD.sub("", d["name"]) for d in (device, other)]
-    apart = device["port"] is not None and device["port"] != other["port"]
-    return apart and other["host"] == device["host"] and names[0] == names[1]
+    differs = device["port"] is not None and device["port"] != other["port"]
+    return differs and other["host"] == device["host"] and names[0] == names[1]
 
 
 def _listed(device: dict[str, Any]) -> str:
@@ -70,16 +70,16 @@ def _listed(device: dict[str, Any]) -> str:
 
 
 def find_again(device: dict[str, Any]) -> dict[str, Any]:
-    """Device that was found before, at whatever number it is now.
+    """Find a device again that was found before; its number may have changed.
 
-    By its host, name and USB port; where these have changed (another socket, another
-    number of its card), by its name without the number. A card that had a twin, or
-    was asked for by its port, is found at that port only.
+    It is found by its host API, name and USB port; if these have changed (another
+    port, another number of its card), by its name without the number. A card with
+    ``only_at_port`` is found at that port only.
 
     Raises
     ------
     DeviceError
-        It is not there, or several are called so.
+        It is not connected, or several devices have its name.
     """
     found = [d for d in devices("input") if d["host"] == device["host"]]
     name = _CARD.sub("", device["name"])
@@ -91,7 +91,7 @@ def find_again(device: dict[str, Any]) -> dict[str, Any]:
             f"device '{name}' is not there: connect it again, at {port} (another of "
             "this name would not be the same)"
         )
-    # A number says nothing where a port does, but for several devices of one card.
+    # At one port, the number still distinguishes several devices of one card.
     fitting = fitting or alike
     same = [d for d in fitting if d["name"] == device["name"]]
     if len(same) == 1 and len({d["port"] for d in fitting}) == 1:

@@ -1,4 +1,4 @@
-"""PortAudio's devices: listed, opened, and asked what they can do."""
+"""Audio devices of PortAudio: list them, open streams, find their USB ports."""
 
 import os
 import re
@@ -10,9 +10,16 @@ from typing import Any, Literal, TypeAlias
 
 from neurovocal.engine.contracts.errors import DeviceError
 
+Direction: TypeAlias = Literal["input", "output"]
+
+USB_PREFIX = "usb:"
+_SYSFS = Path("/sys")
+# Name of a device of PortAudio's host ALSA: "UMC404HD: USB Audio (hw:1,0)".
+_CARD = re.compile(r"\(hw:(\d+),\d+\)$")
+# USB interface of a device: bus, ports from hub to hub, configuration, number.
+_INTERFACE = re.compile(r"(\d+-\d+(?:\.\d+)*):\d+\.\d+")
 _RATES = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)
 _FAST_RATES = (192_000, 200_000, 250_000, 256_000, 300_000, 384_000, 500_000)
-Direction: TypeAlias = Literal["input", "output"]
 _lock = Lock()
 _open_streams = 0
 
@@ -38,7 +45,7 @@ def portaudio() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the C libraries that report each absent sound card on stderr."""
+    """Discard stderr, on which C libraries report each absent sound card."""
     silent = os.open(os.devnull, os.O_WRONLY)
     saved = os.dup(2)
     try:
@@ -51,12 +58,12 @@ def _quiet() -> Iterator[None]:
 
 
 def input_devices() -> list[dict[str, Any]]:
-    """Devices that can be listened to, as ``neurovocal devices`` shows them.
+    """List the input devices, as ``neurovocal devices`` shows them.
 
     Returns
     -------
     list of dict
-        ``index, name, channels, sample_rate`` (Hz, the device's own),
+        ``index, name, channels, sample_rate`` (the device's default in Hz),
         ``latency_low_ms, latency_high_ms, default, host``, and ``port``
         (`usb_port`).
 
@@ -69,7 +76,7 @@ def input_devices() -> list[dict[str, Any]]:
 
 
 def devices(direction: Direction) -> list[dict[str, Any]]:
-    """Devices of one direction; see `input_devices`.
+    """List the devices of one direction; see `input_devices`.
 
     Raises
     ------
@@ -102,9 +109,9 @@ def _ms(seconds: float) -> float:
 
 
 def _refresh(module: Any) -> None:
-    """Look for devices anew: PortAudio lists them only when it starts.
+    """Restart PortAudio, which lists devices only when it starts.
 
-    Not while a stream is open, which starting again would tear down.
+    It is not restarted while a stream is open, because that would end the stream.
     """
     with _lock:
         if _open_streams == 0:
@@ -121,8 +128,8 @@ def open_input(
     Raises
     ------
     DeviceError
-        The device is busy or cannot do what is asked; the message says what it
-        can.
+        The device is busy or does not support the format; the message lists what it
+        supports.
     """
     return _open("input", device, sample_rate, channels, options)
 
@@ -144,10 +151,12 @@ def _open(
     module = portaudio()
     name = device["name"]
     if channels > device["channels"]:
-        has = f"{device['channels']} {direction} channel" + "s" * (
+        count = f"{device['channels']} {direction} channel" + "s" * (
             device["channels"] > 1
         )
-        raise DeviceError(f"device '{name}' has {has}, there is no channel {channels}")
+        raise DeviceError(
+            f"device '{name}' has {count}, there is no channel {channels}"
+        )
     form = {"device": device["index"], "channels": channels, "dtype": "float32"}
     stream = None
     _count_streams(+1)
@@ -173,7 +182,7 @@ def _open(
 
 
 def close_input(stream: Any) -> None:
-    """End a stream at once; what the device still holds is not waited for."""
+    """End an input stream at once, discarding what the device still holds."""
     with _quiet():
         stream.abort(ignore_errors=True)
         stream.close(ignore_errors=True)
@@ -181,7 +190,7 @@ def close_input(stream: Any) -> None:
 
 
 def close_output(stream: Any) -> None:
-    """End a stream when it has played what the device still holds."""
+    """End an output stream after the device has played what it holds."""
     with _quiet():
         stream.stop(ignore_errors=True)
         stream.close(ignore_errors=True)
@@ -208,45 +217,35 @@ def _rates(module: Any, direction: Direction, form: dict[str, Any]) -> list[int]
 
 
 def _reason(error: Exception) -> str:
-    """What PortAudio says, without the number and the call it was about."""
+    """Return PortAudio's message without the number and the name of the call."""
     text = str(error).split(" [PaError")[0]
     for kind in ("InputStream", "OutputStream"):
         text = text.removeprefix(f"Error opening {kind}: ")
     return text
 
 
-PREFIX = "usb:"
-
-# As PortAudio names devices of its host ALSA: "UMC404HD: USB Audio (hw:1,0)".
-_CARD = re.compile(r"\(hw:(\d+),\d+\)$")
-
-# An interface of a device: bus, sockets from hub to hub, configuration, number.
-_INTERFACE = re.compile(r"(\d+-\d+(?:\.\d+)*):\d+\.\d+")
-_SYSFS = Path("/sys")
-
-
 def usb_port(name: str, host: str, root: Path = _SYSFS) -> str | None:
-    """Where the card of a device is plugged in now, such as ``usb:1-4.2``.
+    """Return the USB port of a device's sound card, such as ``usb:1-4.2``.
 
     Parameters
     ----------
     name, host : str
-        Of the device, from PortAudio.
+        Name and host API of the device, from PortAudio.
     root : Path
-        Where sysfs is.
+        Folder at which sysfs is mounted.
 
     Returns
     -------
     str or None
-        None: it is no USB card, or not known to be one (another host than ALSA,
-        another system than Linux, a name that leads to several cards).
+        None if it is no USB card, or not known to be one (another host API than
+        ALSA, another system than Linux, a name that matches several cards).
     """
     card = _CARD.search(name)
     if host != "ALSA" or card is None:
         return None
     try:
-        place = (root / f"class/sound/card{card[1]}/device").resolve(strict=True)
+        path = (root / f"class/sound/card{card[1]}/device").resolve(strict=True)
     except OSError:
         return None
-    interface = _INTERFACE.fullmatch(place.name)
-    return None if interface is None else PREFIX + interface[1]
+    interface = _INTERFACE.fullmatch(path.name)
+    return None if interface is None else USB_PREFIX + interface[1]

@@ -1,8 +1,8 @@
-"""The sound of frames: a bundle's front end backwards, as a stream.
+"""Inverse of a bundle's front end: frames to audio, as a stream.
 
-Scaling, logarithm and power are undone exactly; what the front end threw away (the
-phase, bands outside the kept bins, values beyond the clip) cannot come back. Phases are
-found by `PhaseReconstruction`.
+Scaling, logarithm and power are inverted exactly; what the front end discarded (the
+phase, bands outside the kept bins, values beyond the clip) is lost.
+`PhaseReconstruction` estimates the phases.
 """
 
 from pathlib import Path
@@ -26,45 +26,45 @@ from neurovocal.plugins.features.spectrum import (
 
 # Chosen on days 23 and 24 of gy6or6: docs/synthesis.md.
 LOOK_AHEAD = 4
-_ITERATIONS = 24  # at 50 % overlap; with more, frames tell more of each other
-_FEWER_ITERATIONS = 16
+_ITERATIONS = 24  # at 50 % overlap
+_FEWER_ITERATIONS = 16  # at more overlap, where frames determine each other more
 _INERTIA = 0.9
 
 
 class InverseSpectrogram:
     """Streaming inverse of a bundle's front end.
 
-    Frame *k* of a piece sounds at its samples ``[k * hop_length, k * hop_length +
-    frame_length)``, at the level at which the front end would have heard it. The first
-    half of the first window fades in, the second half of the last one fades out. The
-    samples depend on the frames alone, to the last bit, not on how many come at a time.
+    Frame *k* of a sequence covers its samples ``[k * hop_length, k * hop_length +
+    frame_length)``, at the level that the front end would measure. The first half of
+    the first window fades in, the second half of the last one fades out. The samples
+    depend on the frames alone, to the last bit, not on how they are cut into calls.
 
     Parameters
     ----------
     front_end : FrontEnd
-        Of the bundle's manifest; its plugin must be ``spectrogram``.
+        Front end of the bundle's manifest; its plugin must be ``spectrogram``.
     folder : Path
-        The bundle's folder, where the scaling lies.
+        The bundle's folder, which holds the scaling file.
     look_ahead : int
-        Frames that must be known beyond the one that is given out, from 0.
+        Number of frames needed beyond the one that is output, from 0.
     iterations : int, optional
-        Projections per frame: more are slower and a little better. Default: 24, or 16
-        where frames overlap by more than half.
+        Projections per frame: more are slower and slightly better. By default 24, or
+        16 if frames overlap by more than half.
     inertia : float
         See `PhaseReconstruction`.
 
     Attributes
     ----------
     sample_rate, hop_length, n_bins : int
-        As in the front end.
+        Rate, hop and number of bins of the front end.
     latency : int
         ``look_ahead * hop_length``: after n frames, ``n * hop_length - latency``
-        samples have been given out (none if that is negative).
+        samples have been output (none if that is negative).
 
     Raises
     ------
     ConfigError
-        A front end that has no inverse.
+        The front end has no inverse.
     """
 
     def __init__(
@@ -100,30 +100,30 @@ class InverseSpectrogram:
             inertia=inertia,
         )
         self.latency = self._phase.latency
-        self._undo = _Undo(options, front_end, folder, window, n_fft)
+        self._to_magnitudes = _Magnitudes(options, front_end, folder, window, n_fft)
         self.reset()
 
     def reset(self) -> None:
-        """Forget all frames: a new piece begins."""
+        """Forget all frames; a new sequence may begin."""
         self._phase.reset()
 
     def process(self, values: Float32) -> Float32:
-        """Samples that more frames fix.
+        """Return the samples that more frames determine.
 
         Parameters
         ----------
         values : float32[n_frames, n_bins]
-            As the front end makes them; a value that is not finite is silence.
+            Frames of the front end; a value that is not finite counts as silence.
 
         Returns
         -------
         float32[n_samples]
-            ``n_frames * hop_length``, less the latency at the beginning of a piece.
+            ``n_frames * hop_length``, less the latency at the start of a sequence.
 
         Raises
         ------
         ValueError
-            Another number of bins.
+            The frames have another number of bins.
         """
         if values.ndim != 2 or values.shape[1] != self.n_bins:
             raise ValueError(
@@ -132,13 +132,13 @@ class InverseSpectrogram:
         samples = np.empty(len(values) * self.hop_length, np.float32)
         done = 0
         for frame in values:  # each frame's phase depends on the one before
-            piece = self._phase.push(self._undo(frame))
-            samples[done : done + len(piece)] = piece
-            done += len(piece)
+            part = self._phase.push(self._to_magnitudes(frame))
+            samples[done : done + len(part)] = part
+            done += len(part)
         return samples[:done]
 
     def magnitudes(self, values: Float32) -> Float32:
-        """Magnitudes of the plain transform that frames stand for.
+        """Return the magnitudes of the transform that frames represent.
 
         Parameters
         ----------
@@ -148,22 +148,22 @@ class InverseSpectrogram:
         -------
         float32[n_frames, n_fft // 2 + 1]
         """
-        rows = [self._undo(frame).copy() for frame in values]
+        rows = [self._to_magnitudes(frame).copy() for frame in values]
         return np.array(rows, np.float32).reshape(len(rows), -1)
 
     def flush(self) -> Float32:
-        """Samples of the last frames, to the end of the last; a new piece may begin.
+        """Return the samples up to the end of the last frame; a new sequence may begin.
 
         Returns
         -------
         float32[n_samples]
-            A piece of n frames has ``(n - 1) * hop_length + frame_length`` samples.
+            n frames make ``(n - 1) * hop_length + frame_length`` samples in all.
         """
         return self._phase.flush()
 
 
-class _Undo:
-    """Values of one frame to magnitudes of the transform, float32[n_fft // 2 + 1]."""
+class _Magnitudes:
+    """Converts one frame to magnitudes of the transform, float32[n_fft // 2 + 1]."""
 
     def __init__(
         self,
@@ -191,12 +191,12 @@ class _Undo:
         self._offset = np.zeros(n_bins, np.float32)
         if options.scaling is not None:
             scaling = load_scaling(folder, options.scaling.file, n_bins, None)
-            # A bin that is scaled by zero says nothing: it stays at its offset.
+            # A bin that is scaled by zero keeps its offset.
             live = scaling.gain != 0
             self._slope = np.where(live, 1 / np.where(live, scaling.gain, 1), 0.0)
             self._slope = self._slope.astype(np.float32)
             self._offset = scaling.offset
-        # No bin can be louder than a constant of full scale in the first one.
+        # No bin has more power than a constant of full scale has in bin 0.
         self._loudest = np.float32(window.sum() ** 2)
         self._magnitudes = np.zeros(n_fft // 2 + 1, np.float32)
         self._kept = self._magnitudes[kept]
@@ -224,10 +224,10 @@ class _Undo:
 
 
 def _spread(filters: Float32) -> Float32:
-    """Matrix from power in mel bands to power in bins, float32[n_mels, n_bins].
+    """Return the matrix from mel bands to power in bins, float32[n_mels, n_bins].
 
     Each bin gets the mean density of its bands, weighted by their filters: smooth and
-    never negative, unlike the pseudoinverse. What a band does not resolve is lost.
+    never negative, unlike the pseudoinverse. Detail within a band is lost.
     """
     density = filters / filters.sum(axis=0)
     weights = filters.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Options of the spectrogram: what a frame is and how its power is written."""
+"""Options of the spectrogram: shape of the frames and scale of their values."""
 
 from typing import Literal
 
@@ -57,7 +57,7 @@ class SpectrogramOptions(Options):
     """Scaling that the networks were trained with."""
 
     @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> "SpectrogramOptions":
+    def _reject_conflicts(self) -> "SpectrogramOptions":
         if self.frame_length is not None and self.frame_length_ms is not None:
             raise ValueError("give frame_length or frame_length_ms, not both")
         if self.hop_length is not None and self.overlap is not None:
@@ -69,12 +69,12 @@ class SpectrogramOptions(Options):
         return self
 
     def lengths(self, sample_rate: int) -> tuple[int, int, int]:
-        """``(frame_length, hop_length, n_fft)`` in samples at a rate in Hz.
+        """Return ``(frame_length, hop_length, n_fft)`` in samples at a rate in Hz.
 
         Raises
         ------
         ConfigError
-            Less than two samples per frame, or a transform shorter than it.
+            A frame has less than two samples, or the transform is shorter than it.
         """
         length = self.frame_length or 256
         if self.frame_length_ms is not None:
@@ -93,5 +93,5 @@ class SpectrogramOptions(Options):
 
     @property
     def power_kind(self) -> Literal["density", "magnitude"]:
-        """What is measured, with the scale's default resolved."""
+        """Kind of power, with the default of the scale."""
         return self.power or ("magnitude" if self.scale == "mel" else "density")

@@ -1,13 +1,13 @@
-"""Phases for magnitudes, frame by frame: a signal whose spectrogram is the given one.
+"""Phase reconstruction: magnitudes, frame by frame, to a signal with that spectrogram.
 
 Real-time iterative spectrogram inversion with look-ahead, RTISI-LA (Zhu, Beauregard
 and Wyse, 2007, "Real-time signal estimation from modified short-time Fourier transform
 magnitude spectra", IEEE Trans. Audio, Speech, Lang. Process. 15, 1645-1653). Samples
-that were given out never change; the newest frames are made consistent with them and
-with each other by the projections of Griffin and Lim (1984), taken with the inertia of
-Perraudin, Balazs and Sondergaard (2013, "A fast Griffin-Lim algorithm", eq. 6). The
-inertia is what lets few iterations on few frames reach what a hundred on the whole
-recording do (docs/synthesis.md has the figures).
+that were output never change; the newest frames are made consistent with them and with
+each other by the projections of Griffin and Lim (1984), with the inertia of Perraudin,
+Balazs and Sondergaard (2013, "A fast Griffin-Lim algorithm", eq. 6). With the inertia,
+few iterations on few frames reach the quality of a hundred on the whole recording
+(docs/synthesis.md has the figures).
 """
 
 from typing import Any
@@ -18,43 +18,43 @@ from numpy.typing import NDArray
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 
-# Part of the largest sum of squared windows below which a sample counts as not covered.
+# A sample with less than this share of the largest sum of squared windows is uncovered.
 _LEAST_COVER = 1e-3
-# Decides the phase where the past is digital silence, and nothing else does.
+# Level of the fixed noise that decides the phase after digital silence.
 _SEED_LEVEL = 1e-6
-# Keeps the division by a magnitude finite; the square of less than any that matters.
+# Added to squared magnitudes, so that the division by them stays finite.
 _TINY = 1e-24
 
 
 class PhaseReconstruction:
     """Streaming inverse of a magnitude spectrogram.
 
-    All arrays are made once and have one size, so that a frame's samples do not
-    depend on how many frames come at a time.
+    All arrays are allocated once and have one size, so that a frame's samples do not
+    depend on how frames are cut into calls.
 
     Parameters
     ----------
     window : float32[frame_length]
-        The window of the analysis; the synthesis uses the same, divided by the sum
-        of its squares (the dual window).
+        Window of the analysis; the synthesis uses the same, divided by the sum of
+        its squares (the dual window).
     hop_length, n_fft : int
-        Samples between frames; length of the transform.
+        Samples between frames, and length of the transform.
     look_ahead : int
-        Frames after the one whose samples are fixed next, from 0.
+        Number of frames after the one whose samples are output next, from 0.
     iterations : int
         Projections per frame.
     inertia : float
-        Weight of the last projection's change; 0 gives plain RTISI-LA.
+        Weight of the previous projection's change; 0 gives plain RTISI-LA.
 
     Attributes
     ----------
     latency : int
-        Samples by which the output stays behind ``n_frames * hop_length``.
+        Samples by which the output lags behind ``n_frames * hop_length``.
 
     Raises
     ------
     ConfigError
-        Frames overlap so little that some samples lie in no frame.
+        Frames overlap so little that no window covers some samples.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class PhaseReconstruction:
 
         self._window = window.copy()
         self._scale = (1.0 / full).astype(np.float32)
-        # In the newest samples fewer windows overlap: their signal is scaled by
-        # those that do, which is the asymmetric window of the paper.
+        # Fewer windows overlap in the newest samples, which are therefore scaled by
+        # the sum of those windows: the asymmetric window of the paper.
         n_parts = n_frames + parts - 1
         sums = np.zeros((n_parts, hop))
         for frame in range(1 - parts, n_frames):
@@ -115,9 +115,9 @@ class PhaseReconstruction:
         pieces = np.zeros((n_frames, parts * hop), np.float32)
         self._synthesized = pieces[:, :length]
         self._pieces = pieces.reshape(n_frames, parts, hop)
-        # (NumPy's stubs know of transforms in double precision only: hence Any.)
-        self._heard: NDArray[Any] = np.zeros((n_frames, n_bins), np.complex64)
-        self._before = np.zeros_like(self._heard)
+        # (Any, because NumPy's stubs have transforms in double precision only.)
+        self._analysed: NDArray[Any] = np.zeros((n_frames, n_bins), np.complex64)
+        self._before = np.zeros_like(self._analysed)
         self._squares = np.zeros((n_frames, 2 * n_bins), np.float32)
         self._gains = np.zeros((n_frames, n_bins), np.float32)
         self._out = np.empty(hop, np.float32)
@@ -125,25 +125,25 @@ class PhaseReconstruction:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all frames: the next one begins from silence."""
+        """Forget all frames; the next one follows silence."""
         self._magnitudes[:] = 0
         self._spectra[:] = 0
         self._before[:] = 0
         self._fixed[:] = 0
-        self._waiting = 0  # frames whose first samples are not given out yet
-        self._begun = False
+        self._waiting = 0  # frames whose first samples are not output yet
+        self._has_frames = False
 
     def push(self, magnitudes: Float32) -> Float32:
-        """Take the next frame's magnitudes, float32[n_fft // 2 + 1].
+        """Add the next frame's magnitudes, float32[n_fft // 2 + 1].
 
         Returns
         -------
         float32[hop_length]
-            The next samples, valid until the next call; none while the look-ahead
-            fills.
+            The next samples, valid until the next call; none until the look-ahead is
+            full.
         """
         # The last row is free between calls.
-        self._begun = True
+        self._has_frames = True
         self._magnitudes[-1] = magnitudes
         for iteration in range(self._iterations):
             self._overlap_add()
@@ -165,14 +165,14 @@ class PhaseReconstruction:
         return self._out if filled else self._none
 
     def flush(self) -> Float32:
-        """Give out what the held frames reach; nothing is held afterwards.
+        """Return the samples of the frames held back, and reset.
 
         Returns
         -------
         float32[n_samples]
-            The output is then ``(n_frames - 1) * hop_length + frame_length`` long.
+            In all there are ``(n_frames - 1) * hop_length + frame_length`` samples.
         """
-        if not self._begun:
+        if not self._has_frames:
             return self._none.copy()
         self._overlap_add()
         signal = self._signal * self._scale
@@ -183,7 +183,7 @@ class PhaseReconstruction:
         return tail
 
     def _overlap_add(self) -> None:
-        """Signal of the held frames after the fixed part, not yet scaled."""
+        """Compute the unscaled signal of the held frames after the fixed part."""
         np.fft.irfft(self._spectra, self._n_fft, axis=-1, out=self._time)
         np.multiply(self._time[:, : self._length], self._window, out=self._synthesized)
         np.copyto(self._signal, self._fixed)
@@ -192,18 +192,18 @@ class PhaseReconstruction:
             self._signal[part : part + n_frames] += self._pieces[:, part]
 
     def _project(self, iteration: int) -> None:
-        """Spectra of the signal, with the magnitudes put in place of their own."""
+        """Compute the spectra of the signal and replace their magnitudes."""
         np.multiply(self._frames, self._window, out=self._windowed)
-        np.fft.rfft(self._padded, axis=-1, out=self._heard)
-        spectra, heard = self._spectra, self._heard
+        np.fft.rfft(self._padded, axis=-1, out=self._analysed)
+        spectra, analysed = self._spectra, self._analysed
         if iteration == 0:
-            self._before[-1] = heard[-1]  # it has just come: no inertia
-        np.subtract(heard, self._before, out=spectra)
+            self._before[-1] = analysed[-1]  # a new frame has no inertia
+        np.subtract(analysed, self._before, out=spectra)
         np.multiply(spectra, self._inertia, out=spectra)
-        np.add(spectra, heard, out=spectra)
+        np.add(spectra, analysed, out=spectra)
         if iteration == 0:
             spectra[-1] += self._seed
-        self._before, self._heard = heard, self._before
+        self._before, self._analysed = analysed, self._before
         parts = spectra.view(np.float32)
         squares = np.multiply(parts, parts, out=self._squares)
         gains = np.add(squares[:, 0::2], squares[:, 1::2], out=self._gains)

@@ -1,4 +1,4 @@
-"""The scaling a bundle names: offset and gain per bin, then a clip."""
+"""Scaling of frames with a bundle's offset and gain per bin, then a clip."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,14 @@ from neurovocal.plugins.storage.npz import read_npz
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scaling:
-    """``clip((x - offset) * gain)`` per bin.
+    """Scaling ``clip((x - offset) * gain)`` per bin.
 
     Parameters
     ----------
     offset, gain : float32[n_bins]
+        Constants of each bin.
     clip : tuple of float, optional
-        Smallest and largest value afterwards.
+        Smallest and largest value after scaling.
     """
 
     offset: Float32

@@ -1,4 +1,4 @@
-"""Rolling spectrogram: windowed frames on the stream's own grid.
+"""Rolling spectrogram: windowed frames on the stream's frame grid.
 
 With default options a frame equals the column that
 ``scipy.signal.spectrogram(x, rate, nperseg=256, noverlap=128)`` gives.
@@ -34,31 +34,32 @@ _MEL_TILE = 8
 class Spectrogram:
     """Streaming spectrogram of one channel.
 
-    Every frame is computed from its own samples by operations whose result does
-    not depend on what else is in the call: any cutting of a stream gives the
-    same bits.
+    Every frame is computed from its own samples by operations whose result does not
+    depend on the rest of the call, so that the frames are the same to the last bit
+    however blocks are cut.
 
     Parameters
     ----------
     options : SpectrogramOptions
+        Frames, scale and scaling.
     sample_rate : int
         Rate of the samples in Hz.
     folder : Path
-        Where the scaling's file lies.
+        Folder of the scaling file.
 
     Attributes
     ----------
     n_bins, hop_length, frame_length : int
         Shape of the frames.
     latency : int
-        A frame is known `frame_length` samples after its first one.
+        Look-ahead of a frame in samples: `frame_length`.
     frequencies_hz : float64[n_bins]
         Frequency of each bin, or centre of each mel band.
 
     Raises
     ------
     ConfigError
-        Options that make no sense at this rate; a scaling that does not fit.
+        Options that are impossible at this rate, or a scaling of another shape.
     """
 
     def __init__(
@@ -103,23 +104,25 @@ class Spectrogram:
         self.reset()
 
     def process(self, item: Block | Gap, /) -> Iterable[Frames]:
-        """Frames that `item` completes, as one Frames; a gap forgets the carry.
+        """Return the frames that `item` completes, as one Frames.
+
+        A gap discards the incomplete frame.
 
         Raises
         ------
         ValueError
-            A block that does not start where the one before stopped, without a
+            A block does not start at the end of the previous one, and there was no
             gap between them.
         """
         if isinstance(item, Gap):
             self.reset()
             return ()
-        self._join(item.start)
+        self._check_start(item.start)
         self._stop = item.stop
         first = self._next
         complete = (item.stop - self.frame_length) // self.hop_length + 1
         values = np.empty((max(0, complete - first), self.n_bins), np.float32)
-        # A sample that is not finite spoils its own frames only, silently.
+        # A sample that is not finite affects its own frames only: no warning.
         with np.errstate(all="ignore"):
             self._fill(item.samples[:, 0], values)
         if not len(values):
@@ -127,16 +130,16 @@ class Spectrogram:
         return (Frames(first, self.hop_length, self.frame_length, values),)
 
     def flush(self) -> Iterable[Frames]:
-        """Nothing: an unfinished frame is no frame."""
+        """Return nothing: an incomplete frame is discarded."""
         return ()
 
     def reset(self) -> None:
-        """Forget the carry; the next block may start anywhere."""
+        """Discard the incomplete frame; the next block may start anywhere."""
         self._stop = None
         self._next = 0  # frame that work[0] belongs to
         self._held = 0  # samples in work; below 0: samples to skip before it
 
-    def _join(self, start: int) -> None:
+    def _check_start(self, start: int) -> None:
         if self._stop is None:
             self._next = -(-start // self.hop_length)
             self._held = start - self._next * self.hop_length
@@ -147,7 +150,7 @@ class Spectrogram:
             )
 
     def _fill(self, samples: Float32, values: Float32) -> None:
-        """Write the frames of carry and `samples`, a batch at a time."""
+        """Write the frames of held samples and `samples` to `values`, in batches."""
         taken = done = 0
         while taken < len(samples):
             if self._held < 0:
@@ -180,8 +183,8 @@ class Spectrogram:
             mean /= self.frame_length
             frames = np.subtract(frames, mean, out=windowed)
         np.multiply(frames, self._window, out=windowed)
-        # One row after the other, whatever their number: bit-stable. (A transform
-        # that vectorises over rows need not be.)
+        # Row by row, whatever their number, and therefore bit-stable, which a
+        # transform vectorised over rows need not be.
         np.fft.rfft(padded, axis=-1, out=self._spectrum[:n_frames])
         parts = self._parts[:n_frames]
         squares = np.multiply(parts, parts, out=self._squares[:n_frames])
@@ -199,7 +202,7 @@ class Spectrogram:
             self._scaling.apply(out)
 
     def _to_mel(self, power: Float32, out: Float32) -> None:
-        """Mel product on tiles of the frame grid."""
+        """Write the power in mel bands, multiplying in tiles of the frame grid."""
         assert self._mel is not None
         done = 0
         while done < len(power):
@@ -225,7 +228,7 @@ def _at_rate(
 
 
 def _check(options: SpectrogramOptions, context: BuildContext) -> Iterable[str]:
-    """Build it on trial where the rate is known before the source is open."""
+    """Yield problems of a trial build, if the rate is known before the source opens."""
     rate = context.bundle.manifest.front_end.sample_rate if context.bundle else None
     rate = context.info.sample_rate if context.info else rate
     if rate is None:

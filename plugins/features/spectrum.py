@@ -1,4 +1,4 @@
-"""Constants of a short-time spectrum: window, bins and density scaling."""
+"""Constants of a short-time spectrum: window, bins, density scaling, mel filters."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from neurovocal.engine.contracts.types import Float32
 
 
 def window_of(name: str, length: int, tukey_alpha: float) -> Float32:
-    """Periodic window, float32[length], as ``scipy.signal.get_window`` gives it."""
+    """Return a periodic window of ``scipy.signal.get_window``, float32[length]."""
     from scipy.signal import get_window  # slow to import
 
     shape = (name, tukey_alpha) if name == "tukey" else name
@@ -16,11 +16,11 @@ def window_of(name: str, length: int, tukey_alpha: float) -> Float32:
 
 
 def density_gain(window: Float32, sample_rate: int, n_fft: int) -> Float32:
-    """Factor per bin from |S|^2 to one-sided power per Hz, float32[n_fft // 2 + 1].
+    """Return each bin's factor from |S|^2 to power per Hz, float32[n_fft // 2 + 1].
 
-    ``1 / (sample_rate * sum(window ** 2))``, twice that for every bin that stands
-    for two frequencies: all but bin 0 and the one at half the rate (Welch, 1967;
-    scaling 'density' of scipy.signal).
+    One-sided: ``1 / (sample_rate * sum(window ** 2))``, doubled for each bin that
+    stands for two frequencies, which are all but bin 0 and the one at half the rate
+    (Welch, 1967; scaling 'density' of scipy.signal).
     """
     energy = np.sum(window.astype(np.float64) ** 2)
     gain = np.full(n_fft // 2 + 1, 2.0 / (sample_rate * energy))
@@ -31,17 +31,17 @@ def density_gain(window: Float32, sample_rate: int, n_fft: int) -> Float32:
 
 
 def bin_frequencies(sample_rate: int, n_fft: int) -> NDArray[np.float64]:
-    """Frequency of each bin in Hz, float64[n_fft // 2 + 1]."""
+    """Return the frequency of each bin in Hz, float64[n_fft // 2 + 1]."""
     return np.arange(n_fft // 2 + 1, dtype=np.float64) * sample_rate / n_fft
 
 
 def kept_bins(low_hz: float, high_hz: float, sample_rate: int, n_fft: int) -> slice:
-    """Bins whose frequency lies in ``[low_hz, high_hz]``.
+    """Return the bins whose frequency lies in ``[low_hz, high_hz]``.
 
     Raises
     ------
     ConfigError
-        There is none, or `high_hz` is above half the sample rate.
+        No bin lies there, or `high_hz` is above half the sample rate.
     """
     if high_hz > sample_rate / 2:
         raise ConfigError(
@@ -58,19 +58,19 @@ def kept_bins(low_hz: float, high_hz: float, sample_rate: int, n_fft: int) -> sl
 
 
 def mel_of_hz(hz: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mel of a frequency, ``2595 * log10(1 + hz / 700)`` (O'Shaughnessy, 1987)."""
+    """Convert Hz to mel, ``2595 * log10(1 + hz / 700)`` (O'Shaughnessy, 1987)."""
     return 2595.0 * np.log10(1.0 + np.asarray(hz, dtype=np.float64) / 700.0)
 
 
 def hz_of_mel(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Frequency in Hz of a mel value; the inverse of `mel_of_hz`."""
+    """Convert mel to Hz; the inverse of `mel_of_hz`."""
     return 700.0 * (10.0 ** (np.asarray(mel, dtype=np.float64) / 2595.0) - 1.0)
 
 
 def mel_filters(
     frequencies_hz: NDArray[np.float64], n_mels: int, low_hz: float, high_hz: float
 ) -> tuple[Float32, NDArray[np.float64]]:
-    """Weights of triangular filters with peak 1, and their centre frequencies.
+    """Compute triangular filters with peak 1 and their centre frequencies.
 
     The corners are equally spaced in mel from `low_hz` to `high_hz`; filter *i*
     rises from corner *i* to its peak at corner *i + 1* and falls to zero at
@@ -93,8 +93,8 @@ def mel_filters(
     Raises
     ------
     ConfigError
-        A filter is so narrow that no bin falls into it: its band would be zero
-        for every sound.
+        A filter is so narrow that no bin lies in it: its band would always be
+        zero.
     """
     corners = hz_of_mel(np.linspace(mel_of_hz(low_hz), mel_of_hz(high_hz), n_mels + 2))
     lower, centre, upper = corners[:-2], corners[1:-1], corners[2:]

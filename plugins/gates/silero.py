@@ -1,4 +1,4 @@
-"""A human-voice detector for the privacy gate: Silero VAD, an ONNX network (MIT)."""
+"""Human-voice detector of the privacy gate: Silero VAD, an ONNX network (MIT)."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -38,79 +38,79 @@ class SileroOptions(Options):
 
 
 class SileroGate:
-    """Windows of 32 ms, one verdict each.
+    """Gate that classifies windows of 32 ms as voice or not.
 
     Parameters
     ----------
     session : onnxruntime.InferenceSession
         The network.
     rate : int
-        Sample rate of what is heard, in Hz.
+        Rate of the samples in Hz.
     threshold : float
-        Probability from which a window is a voice.
+        Probability from which a window counts as a voice.
     """
 
     def __init__(self, session: Any, rate: int, threshold: float) -> None:
         self._session, self._rate, self._threshold = session, rate, threshold
         self._resampler = Resampler(rate, _RATE)
-        self._judged: int | None = None
+        self._decided: int | None = None
         self._context: Float32
         self._state: Float32
         self._sr = np.array(_RATE, np.int64)
         self.reset()
 
     def process(self, item: Block | Gap) -> Iterator[VoiceInterval]:
-        """Verdicts on the windows that are complete; before a gap on the rest, too."""
+        """Yield an interval per complete window; a gap also completes the last one."""
         if isinstance(item, Gap):
             yield from self.flush()
             return
-        if self._judged is None:
-            self._judged = item.start
+        if self._decided is None:
+            self._decided = item.start
             self._first = scaled(item.start, self._rate, _RATE)
-        self._heard = item.stop
+        self._stop = item.stop
         for block in self._resampler.process(item):
             if isinstance(block, Block):
                 yield from self._windows(block.samples[:, 0])
 
     def flush(self) -> Iterator[VoiceInterval]:
-        """Verdicts on the rest; the last window is filled up with silence."""
-        if self._judged is None:
+        """Yield the interval of the last window, which is padded with silence."""
+        if self._decided is None:
             return
         for block in self._resampler.flush():
             yield from self._windows(block.samples[:, 0])
         left = len(self._pending)
-        if left or self._judged < self._heard:
+        if left or self._decided < self._stop:
             padded = np.zeros(_WINDOW, np.float32)
             padded[:left] = self._pending
             voice = self._is_voice(padded)
-            yield VoiceInterval(self._judged, max(self._heard, self._judged), voice)
+            yield VoiceInterval(self._decided, max(self._stop, self._decided), voice)
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset to the state of a new gate."""
         self._resampler.reset()
-        self._judged = None  # sample up to which verdicts were given
-        self._heard = 0
-        self._first = 0  # of the stretch, at 16 kHz
-        self._done = 0  # windows of the stretch
+        self._decided = None  # sample up to which intervals were yielded
+        self._stop = 0
+        self._first = 0  # sample at 16 kHz of the first window
+        self._n_windows = 0
         self._pending = np.zeros(0, np.float32)
-        self._forget_sound()
+        self._reset_network()
 
     def _windows(self, samples: Float32) -> Iterator[VoiceInterval]:
         samples = np.concatenate([self._pending, samples])
         whole = len(samples) // _WINDOW * _WINDOW
         for window in samples[:whole].reshape(-1, _WINDOW):
-            self._done += 1
-            end = self._first + self._done * _WINDOW
-            stop = min(scaled(end, _RATE, self._rate), self._heard)
-            start, self._judged = self._judged or 0, stop
+            self._n_windows += 1
+            end = self._first + self._n_windows * _WINDOW
+            stop = min(scaled(end, _RATE, self._rate), self._stop)
+            start, self._decided = self._decided or 0, stop
             yield VoiceInterval(start, stop, self._is_voice(window))
         self._pending = samples[whole:]
 
     def _is_voice(self, window: Float32) -> bool:
-        """Whether a window holds speech; what is not a number counts as speech."""
-        if not np.isfinite(window).all():  # it must not spoil all that follows
-            self._forget_sound()
+        """Return True if a window contains speech or values that are not finite."""
+        if not np.isfinite(window).all():  # it must not spoil the state
+            self._reset_network()
             return True
         feed = {
             "input": np.concatenate([self._context, window])[None],
@@ -121,18 +121,18 @@ class SileroGate:
         self._context = window[-_CONTEXT:]
         return not float(probability[0, 0]) < self._threshold
 
-    def _forget_sound(self) -> None:
+    def _reset_network(self) -> None:
         self._context = np.zeros(_CONTEXT, np.float32)
         self._state = np.zeros(_STATE, np.float32)
 
 
 def find_model(options: SileroOptions, context: BuildContext) -> Path:
-    """Path of the network.
+    """Find the file of the network.
 
     Raises
     ------
     ConfigError
-        It is not there.
+        The file does not exist, or no package with the network is installed.
     """
     if options.model is not None:
         path = context.path(options.model)

@@ -1,4 +1,4 @@
-"""Recordings on disk as a source: one, several, a folder, a pattern."""
+"""Source that reads recordings: one, several, a folder or a pattern."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ from neurovocal.plugins.sources.audio_files.selection import (
 )
 from neurovocal.plugins.sources.audio_files.start_time import TimeZone, utc_ns, zone_of
 
-_ASAP_LENGTH = 8192
+_READ_LENGTH = 8192
 _SHOWN = 5
 
 
@@ -75,18 +75,18 @@ class FileOptions(Options):
 
 
 class FileSource:
-    """Reads recordings; nothing is ever dropped, whatever the pace.
+    """Source that reads recordings and drops nothing, whatever the pace.
 
     Attributes
     ----------
     notices : list of str
-        What the user should be told once, such as channels that are not used.
+        Remarks for the user, shown once, such as channels that are not used.
     failures : list of str
-        Recordings that could not be read, wholly or in part.
-    recordings : dict
+        A sentence for each recording that could not be read, wholly or in part.
+    recordings : dict of str to Path
         Path of each stream that has begun.
     progress : tuple of (int, int or None)
-        Samples read so far and in all; None where a format does not tell, or
+        Samples read so far and in all; None if a format does not state its length or
         the recordings are repeated without end.
     """
 
@@ -98,7 +98,7 @@ class FileSource:
         self._info: StreamInfo | None = None
         self._zone = zone_of(options.timezone) if options.timezone else None
         self._items: Iterator[StreamItem] = iter(())
-        self._waiting: deque[StreamItem] = deque()
+        self._pending: deque[StreamItem] = deque()
         self._recording: Recording | None = None
         self._headers: list[Header] = []
         self.notices: list[str] = []
@@ -114,13 +114,13 @@ class FileSource:
         return self._info
 
     def open(self) -> None:
-        """Find the recordings and read all their headers.
+        """Find the recordings and read their headers.
 
         Raises
         ------
         AudioFileError
-            A recording is missing or cannot be read, has not the channels asked
-            for, or recordings that are to be one stream differ in rate.
+            A recording is missing, cannot be read or lacks a channel, or recordings
+            of one stream differ in rate.
         """
         self.close()
         self.notices.clear()
@@ -150,21 +150,21 @@ class FileSource:
         )
         names = stream_names([header.path for header in headers], options.names)
         self._info = self._stream(headers[0], names[0])
-        self._items = self._play(list(zip(headers, names, strict=True)))
+        self._items = self._items_of(list(zip(headers, names, strict=True)))
         lengths = [header.n_samples for header in headers]
         known = options.repeat > 0 and None not in lengths
         total = sum(length or 0 for length in lengths) * options.repeat
         self.progress = (0, total if known else None)
 
     def describe(self) -> Iterator[str]:
-        """Lines for ``neurovocal check``: the start of each recording, as used."""
+        """Yield lines for ``neurovocal check``: the start of each recording."""
         if self._options.start_utc == "metadata":
             options = self._options
             paths, _ = find_all(options.path, self._context, options.recursive)
             yield from describe_starts(paths, self._zone)
 
     def starts(self) -> Iterator[str]:
-        """Lines for ``neurovocal label``: starts that were found and believed."""
+        """Yield lines for ``neurovocal label``: the starts that were used."""
         known = [header for header in self._headers if header.start.utc_ns is not None]
         for header in known[:_SHOWN]:
             yield f"'{header.path}' began: {header.start}"
@@ -172,23 +172,23 @@ class FileSource:
             yield f"... and {len(known) - _SHOWN} more recordings"
 
     def read(self, timeout: float) -> StreamItem | None:
-        """Return the next item; at the pace of hearing, None while it is not due."""
-        if not self._waiting:
+        """Return the next item, or None while it is not due in real time."""
+        if not self._pending:
             item = next(self._items, None)
             if item is None:
                 raise EndOfStream
-            self._waiting.append(item)
-        item = self._waiting[0]
+            self._pending.append(item)
+        item = self._pending[0]
         if isinstance(item, StreamInfo):
             self._info = item
         elif not isinstance(item, Anchor) and not self._pacer.wait(item.stop, timeout):
             return None
-        return self._waiting.popleft()
+        return self._pending.popleft()
 
     def close(self) -> None:
-        """Close the recording that is open."""
+        """Close the open recording."""
         self._items = iter(())
-        self._waiting.clear()
+        self._pending.clear()
         if self._recording is not None:
             self._recording.close()
             self._recording = None
@@ -198,8 +198,8 @@ class FileSource:
             name = self._context.stream
         return StreamInfo(name, header.sample_rate, self._channels.count)
 
-    def _play(self, playlist: list[tuple[Header, str]]) -> Iterator[StreamItem]:
-        """All items of all recordings, in order."""
+    def _items_of(self, playlist: list[tuple[Header, str]]) -> Iterator[StreamItem]:
+        """Yield all items of all recordings in order."""
         passes = self._options.repeat
         position = 0
         for number in count(1):
@@ -233,15 +233,15 @@ class FileSource:
             yield Anchor(position, utc_ns(start))
 
     def _samples(self, header: Header, position: int) -> Iterator[Block | Gap]:
-        """One recording's samples; what is wrong with it becomes a failure."""
+        """Yield the samples of a recording; an error is added to `failures`."""
         realtime = self._options.pace == "realtime"
-        default = max(1, header.sample_rate // 100) if realtime else _ASAP_LENGTH
+        default = max(1, header.sample_rate // 100) if realtime else _READ_LENGTH
         length = self._options.block_length or default
         recording = self._recording = Recording(header)
         try:
             recording.open()
-            # Reading costs most per call: many small blocks come from one.
-            while len(read := recording.read(max(1, _ASAP_LENGTH // length) * length)):
+            # A read is slow per call: many small blocks are cut from one.
+            while len(read := recording.read(max(1, _READ_LENGTH // length) * length)):
                 done, total = self.progress
                 self.progress = (done + len(read), total)
                 for first in range(0, len(read), length):

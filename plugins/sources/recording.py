@@ -1,4 +1,4 @@
-"""Plays what the ``recording`` sink kept: the same blocks' samples, the same gaps."""
+"""Source that reads what the ``recording`` sink wrote, with its gaps."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -30,23 +30,23 @@ class RecordedOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class _Track:
-    """A recorded stream: where its audio is, and where it jumps."""
+    """Recorded stream: its audio file and the gaps in it."""
 
     audio: Path
     info: StreamInfo
     order: int
-    jumps: list[dict[str, Any]]
+    gaps: list[dict[str, Any]]
 
 
 class RecordedSource:
-    """Recorded streams, with their positions and gaps.
+    """Source of recorded streams, with their positions and gaps.
 
     Parameters
     ----------
     options : RecordedOptions
         Stream and length of blocks.
     folder : Path
-        The folder, as found.
+        Folder of the recording.
     """
 
     live = False
@@ -60,24 +60,24 @@ class RecordedSource:
 
     @property
     def info(self) -> StreamInfo:
-        """The stream that is being played."""
+        """The stream that is being read."""
         if self._info is None:
             raise RuntimeError("recorded streams are known once they are open")
         return self._info
 
     def open(self) -> None:
-        """Read all timelines.
+        """Read the timelines of all streams.
 
         Raises
         ------
         AudioFileError
-            There is no such recording, or one of its two files is damaged.
+            There is no such recording, or one of its files is damaged.
         """
         tracks = _tracks(self._folder, self._options.stream)
         if not tracks:
-            raise AudioFileError(_nothing(self._folder, self._options.stream))
+            raise AudioFileError(_none_found(self._folder, self._options.stream))
         self._info = tracks[0].info
-        self._items = self._play_all(tracks)
+        self._items = self._items_of(tracks)
 
     def read(self, timeout: float) -> SourceItem | None:
         """Return the next block, gap or stream."""
@@ -95,7 +95,7 @@ class RecordedSource:
             self._audio.close()
             self._audio = None
 
-    def _play_all(self, tracks: list[_Track]) -> Iterator[SourceItem]:
+    def _items_of(self, tracks: list[_Track]) -> Iterator[SourceItem]:
         import soundfile
 
         for track in tracks:
@@ -104,24 +104,24 @@ class RecordedSource:
             except (OSError, soundfile.LibsndfileError) as error:
                 raise AudioFileError(f"{track.audio}: {error}") from error
             yield track.info
-            yield from self._play(track.jumps)
+            yield from self._track_items(track.gaps)
             self._audio.close()
 
-    def _play(self, jumps: list[dict[str, Any]]) -> Iterator[SourceItem]:
+    def _track_items(self, gaps: list[dict[str, Any]]) -> Iterator[SourceItem]:
         position = 0
-        for jump in jumps:
-            for block in self._piece(position, jump["at"]):
+        for gap in gaps:
+            for block in self._blocks(position, gap["at"]):
                 yield block
                 position = block.stop
-            yield Gap(jump["start"], jump["stop"], jump["reason"])
-            position = jump["stop"]
-        yield from self._piece(position, self._audio.frames)
+            yield Gap(gap["start"], gap["stop"], gap["reason"])
+            position = gap["stop"]
+        yield from self._blocks(position, self._audio.frames)
 
-    def _piece(self, position: int, until: int) -> Iterator[Block]:
+    def _blocks(self, position: int, until: int) -> Iterator[Block]:
         while (left := until - self._audio.tell()) > 0:
             count = min(left, self._options.block_length)
             samples = self._audio.read(count, dtype="float32", always_2d=True)
-            if not len(samples):  # cut off
+            if not len(samples):  # the file is truncated
                 return
             yield Block(position, samples)
             position += len(samples)
@@ -132,11 +132,11 @@ def _tracks(folder: Path, wanted: str | None) -> list[_Track]:
     for timeline in folder.glob("*.jsonl"):
         try:
             lines = timeline.read_text(encoding="utf-8").splitlines()
-            head, *jumps = [json.loads(line) for line in lines]
+            head, *gaps = [json.loads(line) for line in lines]
             info = StreamInfo(head["stream"], head["sample_rate"])
             if is_set_aside(timeline) and track_name(info.stream) != timeline.stem:
                 continue
-            track = _Track(timeline.with_suffix(".wav"), info, head["order"], jumps)
+            track = _Track(timeline.with_suffix(".wav"), info, head["order"], gaps)
         except (OSError, ValueError, KeyError) as error:
             raise AudioFileError(
                 f"'{timeline}' is not a complete recording: {error!r}"
@@ -147,7 +147,7 @@ def _tracks(folder: Path, wanted: str | None) -> list[_Track]:
     return sorted(tracks, key=lambda track: track.order)
 
 
-def _nothing(folder: Path, wanted: str | None) -> str:
+def _none_found(folder: Path, wanted: str | None) -> str:
     what = f" of stream '{wanted}'" if wanted else ""
     return f"'{folder}' holds no recording{what}"
 
@@ -156,7 +156,7 @@ def _check(options: RecordedOptions, context: BuildContext) -> Iterable[str]:
     folder = context.path(options.path)
     try:
         if not _tracks(folder, options.stream):
-            yield _nothing(folder, options.stream)
+            yield _none_found(folder, options.stream)
     except AudioFileError as error:
         yield str(error)
 

@@ -1,4 +1,4 @@
-"""Song-like sounds whose onsets are known exactly: a source that needs no animal."""
+"""Source of synthetic song-like sounds with exactly known onsets."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -18,7 +18,7 @@ from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
 
 _UNIT_RMS = 0.1
 _EDGE_MS = 4.0
-# Streams of random numbers; each draw has its own, so that none shifts another.
+# Streams of random numbers: one per purpose, so that draws do not shift each other.
 _UNITS, _PLAN, _NOISE = 0, 1, 2
 
 
@@ -50,7 +50,7 @@ class SyntheticOptions(Options):
 
 
 class Truth(NamedTuple):
-    """A unit that sounds in ``[onset, offset)``, in samples."""
+    """A unit with its interval ``[onset, offset)`` in samples."""
 
     onset: int
     offset: int
@@ -58,11 +58,11 @@ class Truth(NamedTuple):
 
 
 class SyntheticSource:
-    """Plays songs of sweeps, harmonic stacks and noise bursts over a noise floor.
+    """Source of songs of sweeps, harmonic stacks and noise bursts over a noise floor.
 
     Song, units and noise are functions of the seed and of a unit's number alone:
-    neither the block length nor the duration changes what is heard before the
-    end. A unit that would not end in time is left out.
+    neither the block length nor the duration changes the samples before the end. A
+    unit that would not end in time is left out.
     """
 
     live = False
@@ -85,7 +85,7 @@ class SyntheticSource:
         return StreamInfo(self._context.stream, self._options.sample_rate, 1)
 
     def open(self) -> None:
-        """Start from the beginning."""
+        """Start at the first sample."""
         realtime = self._options.pace == "realtime"
         rate = self._options.sample_rate
         self._pacer = Pacer(self._context.clock, rate, realtime)
@@ -106,17 +106,17 @@ class SyntheticSource:
         return Block(block.start, block.samples, due_ns)
 
     def close(self) -> None:
-        """Stop playing."""
+        """Stop the stream."""
         self._blocks = iter(())
         self._block = None
 
     def truth(self, stop: int | None = None) -> list[Truth]:
-        """Units that end at or before sample `stop`, by default the end.
+        """Return the units that end at or before sample `stop`, by default the end.
 
         Raises
         ------
         ValueError
-            Neither `stop` nor a duration is given: there would be no end.
+            Neither `stop` nor a duration is given: the list would have no end.
         """
         limits = [limit for limit in (stop, self._stop) if limit is not None]
         if not limits:
@@ -129,7 +129,7 @@ class SyntheticSource:
         return found
 
     def _plan(self) -> Iterator[tuple[int, int, int]]:
-        """(onset, offset, unit index) of every unit, without end."""
+        """Yield (onset, offset, unit index) of every unit, without end."""
         options = self._options
         position = 0
         for number in count():
@@ -142,7 +142,7 @@ class SyntheticSource:
             yield onset, position, index
 
     def _cut(self) -> Iterator[Block]:
-        """Everything that is heard, in blocks of the length asked for."""
+        """Yield the stream in blocks of the configured length."""
         parts: list[Float32] = []
         start = held = 0
         for part in self._parts():
@@ -160,7 +160,7 @@ class SyntheticSource:
             yield Block(start, np.concatenate(parts)[:, None])
 
     def _parts(self) -> Iterator[Float32]:
-        """Each unit with the silence before it, then what is left of the end."""
+        """Yield each unit with the silence before it, then the rest before the end."""
         noise_rms = np.float32(_UNIT_RMS * 10 ** (-self._options.snr_db / 20))
         position = 0
         for number, (onset, offset, index) in enumerate(self._plan()):
@@ -178,7 +178,7 @@ class SyntheticSource:
         return [self._unit(index) for index in range(self._options.n_units)]
 
     def _unit(self, index: int) -> Float32:
-        """Waveform of a unit: by turns a sweep, a harmonic stack, a noise burst."""
+        """Return the waveform of a unit: a sweep, a harmonic stack or a noise burst."""
         options = self._options
         rng = np.random.default_rng([options.seed, _UNITS, index])
         length = max(8, self._samples(_between(rng, options.unit_ms)))
@@ -197,11 +197,11 @@ class SyntheticSource:
             low = rng.uniform(0.05, 0.25)
             spectrum = np.fft.rfft(rng.standard_normal(length))
             frequency = np.fft.rfftfreq(length)
-            high = low + max(0.1, 1.5 / length)  # at least one frequency is in it
+            high = low + max(0.1, 1.5 / length)  # contains at least one frequency
             spectrum[(frequency < low) | (frequency > high)] = 0
             wave = np.fft.irfft(spectrum, length)
         edge = min(self._samples(_EDGE_MS), length // 2)
-        # Never quite 0 at either end: the first and the last sample do sound.
+        # Above 0 at both ends, so that onset and offset are exact.
         rise = np.sin(0.5 * np.pi * (np.arange(edge) + 1) / (edge + 1)) ** 2
         wave[:edge] *= rise
         wave[length - edge :] *= rise[::-1]

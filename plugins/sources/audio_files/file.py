@@ -1,4 +1,4 @@
-"""One recording on disk: found, inspected, read in pieces, never half believed."""
+"""Audio files: find them by name, read the header, read the samples."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ import numpy as np
 from neurovocal.engine.contracts.errors import AudioFileError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.plugins.sources.audio_files.start_time import Start, recorded_at
+from neurovocal.plugins.sources.audio_files.start_time import Start, find_start
 
 SUFFIXES = frozenset(
     [
@@ -26,8 +26,8 @@ SUFFIXES = frozenset(
         *[".wave", ".xi"],
     ]
 )
-# libsndfile's way of saying that a length is not known (a recorder that could
-# not go back and fill it in): not a sign of truncation.
+# libsndfile's values for an unknown length, which a recorder could not fill in
+# afterwards: no sign of truncation.
 _UNKNOWN_BYTES = 0x7FFFF000
 _UNKNOWN_SAMPLES = 1 << 62
 _SHORT_DATA = re.compile(r"(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)")
@@ -35,11 +35,11 @@ _SHORT_DATA = re.compile(r"(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a recording says about itself.
+    """Header of a recording.
 
-    ``n_samples`` is None when its format does not tell; ``truncated``: fewer
-    samples are there than its header promises; ``start``: when its first
-    sample was recorded, if it says so without doubt.
+    ``n_samples`` is None if the format does not state it. ``truncated`` is True if the
+    file has fewer samples than the header states. ``start`` is the time of the first
+    sample, if it is known.
     """
 
     path: Path
@@ -51,25 +51,25 @@ class Header:
 
 
 def channel_problem(header: Header, numbers: Sequence[int]) -> str | None:
-    """What is wrong with a recording of which these channels are asked for."""
+    """Return a sentence if a recording lacks one of these channels, else None."""
     highest = max(numbers)
     if highest <= header.channels:
         return None
-    has = f"{header.channels} channel" + "s" * (header.channels > 1)
-    return f"'{header.path}' has {has}, there is no channel {highest}"
+    count = f"{header.channels} channel" + "s" * (header.channels > 1)
+    return f"'{header.path}' has {count}, there is no channel {highest}"
 
 
 def find_recordings(name: str, context: BuildContext, recursive: bool) -> list[Path]:
-    """Recordings that a file, a folder or a pattern stands for.
+    """Find the recordings that a file, a folder or a pattern names.
 
     Parameters
     ----------
     name : str
-        As the user wrote it.
+        Name, as the user wrote it.
     context : BuildContext
-        Knows the folder that it is relative to.
+        Gives the folder that the name is relative to.
     recursive : bool
-        Whether folders inside a folder are searched, too.
+        True to search folders inside a folder, too.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def find_recordings(name: str, context: BuildContext, recursive: bool) -> list[P
     Raises
     ------
     AudioFileError
-        Nothing is there.
+        There is no such recording.
     """
     path = context.path(name)
     if path.is_dir():
@@ -109,13 +109,16 @@ def _matches(pattern: Path) -> list[str]:
 
 
 def _is_recording(path: Path) -> bool:
-    """Not one whose name begins with a dot: unfinished, or what macOS leaves."""
+    """Return True for an audio file, unless its name begins with a dot.
+
+    Such files are incomplete, or written by macOS.
+    """
     named = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
     return named and path.is_file()
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key that counts numbers as numbers."""
+    """Return a sort key that orders numbers in a path by their value."""
     parts = re.split(r"(\d+)", path.as_posix().lower())
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
 
@@ -129,7 +132,7 @@ def _similar(path: Path) -> str:
 
 
 def stream_names(paths: list[Path], style: str) -> list[str]:
-    """A different name for each: short or as given, numbered where two agree."""
+    """Return a unique name per path: short or as given, numbered if two are equal."""
     names = [path.as_posix() for path in paths]
     plain = [path.name for path in paths]
     if style == "short" and len(set(plain)) == len(plain):
@@ -151,14 +154,14 @@ def inspect(path: Path, zone: tzinfo | None = None) -> Header:
     Parameters
     ----------
     path : Path
-        The recording.
+        Path of the recording.
     zone : tzinfo, optional
-        Zone of times of day that do not name one.
+        Zone of times of day without one.
 
     Raises
     ------
     AudioFileError
-        It cannot be read, is no audio, or has no samples.
+        The file cannot be read, is no audio file, or has no samples.
     """
     import soundfile
 
@@ -174,7 +177,7 @@ def inspect(path: Path, zone: tzinfo | None = None) -> Header:
                 int(file.channels),
                 frames if frames < _UNKNOWN_SAMPLES else None,
                 _is_short(file.extra_info),
-                recorded_at(path, file.comment, file.date, zone),
+                find_start(path, file.comment, file.date, zone),
             )
     except OSError as error:
         raise AudioFileError(f"'{path}' cannot be read: {error.strerror}") from error
@@ -190,21 +193,26 @@ def inspect(path: Path, zone: tzinfo | None = None) -> Header:
 
 
 def _is_short(log: str) -> bool:
-    """Whether libsndfile's account of a header says that data are missing."""
+    """Return True if libsndfile's log of a header says that data are missing."""
     match = _SHORT_DATA.search(log)
     if match is None:
         return False
-    promised, present = int(match[1]), int(match[2])
-    return present + 1 < promised < _UNKNOWN_BYTES
+    stated, present = int(match[1]), int(match[2])
+    return present + 1 < stated < _UNKNOWN_BYTES
 
 
 class Recording:
-    """A recording that is being read.
+    """Open recording, which is read in parts.
 
     Parameters
     ----------
     header : Header
-        From `inspect`.
+        Header from `inspect`.
+
+    Attributes
+    ----------
+    problem : str or None
+        At the end of the file, a sentence if samples are missing or damaged.
     """
 
     def __init__(self, header: Header) -> None:
@@ -220,7 +228,7 @@ class Recording:
         Raises
         ------
         AudioFileError
-            It went away or changed since it was inspected.
+            The file was removed or changed after it was inspected.
         """
         import soundfile
 
@@ -232,12 +240,12 @@ class Recording:
             ) from error
 
     def seek(self, sample: int) -> None:
-        """Go on reading from a sample.
+        """Continue reading at a sample.
 
         Raises
         ------
         AudioFileError
-            There is no such place, or the format does not know places.
+            The file has no such sample, or its format cannot seek.
         """
         import soundfile
 
@@ -251,35 +259,34 @@ class Recording:
             ) from error
 
     def read(self, n_samples: int) -> Float32:
-        """Return the next samples, float32[n_samples, n_channels], fewer at the end.
+        """Return the next samples, float32[n_samples, n_channels], or fewer at the end.
 
-        What can be decoded before a damaged place is returned; `problem` then
-        says what is missing.
+        Samples before a damaged place are returned; `problem` then says so.
         """
         import soundfile
 
         if self._ended:
             return np.empty((0, self.header.channels), np.float32)
         if self.header.n_samples is not None:
-            # Room for a whole block of any length would be more than there is; one
-            # sample more than expected shows that the end is the end.
+            # A block of any length may exceed the file by far; reading one sample
+            # more than expected shows that the end has been reached.
             n_samples = min(n_samples, self.header.n_samples - self._read + 1)
         samples = np.full((n_samples, self.header.channels), np.nan, np.float32)
         try:
             samples = self._file.read(n_samples, out=samples)
         except soundfile.LibsndfileError:
-            # How much was decoded before the damage is not told: NaN is left
-            # where nothing was.
-            nothing = np.isnan(samples).all(axis=1)
-            count = int(nothing.argmax()) if nothing.any() else n_samples
+            # libsndfile does not say how much it decoded before the damage: NaN is
+            # left in the rest.
+            missing = np.isnan(samples).all(axis=1)
+            count = int(missing.argmax()) if missing.any() else n_samples
             samples = samples[:count]
             self._ended = True
         self._read += len(samples)
         if self._ended or len(samples) < n_samples:
-            self._conclude()
+            self._finish()
         return samples
 
-    def _conclude(self) -> None:
+    def _finish(self) -> None:
         header = self.header
         damaged, self._ended = self._ended, True
         expected = header.n_samples or 0

@@ -1,4 +1,4 @@
-"""Which recordings a file source was asked for, and whether they can be used."""
+"""Selection of recordings for a file source, and remarks about them."""
 
 from collections.abc import Iterator, Sequence
 from datetime import tzinfo
@@ -13,20 +13,22 @@ from neurovocal.plugins.sources.audio_files.file import (
     inspect,
 )
 
+_SHOWN = 5
+
 
 def find_all(
     names: str | Sequence[str], context: BuildContext, recursive: bool
 ) -> tuple[list[Path], list[str]]:
-    """Paths of all recordings asked for, and what could not be found.
+    """Return the paths of all recordings asked for, and a sentence per missing one.
 
     Parameters
     ----------
     names : str or sequence of str
-        Recordings, folders, patterns.
+        Recordings, folders or patterns.
     context : BuildContext
-        Relative names start from its base folder.
+        Gives the folder that names are relative to.
     recursive : bool
-        Whether folders inside a folder are searched, too.
+        True to search folders inside a folder, too.
     """
     asked = [names] if isinstance(names, str) else names
     paths: list[Path] = []
@@ -44,16 +46,16 @@ def find_all(
 def inspect_all(
     paths: Sequence[Path], channels: Sequence[int], zone: tzinfo | None
 ) -> tuple[list[Header], list[str]]:
-    """Headers of those that can be used, and what is wrong with the others.
+    """Return the headers of usable recordings, and a sentence for each other one.
 
     Parameters
     ----------
     paths : sequence of Path
-        The recordings.
+        Paths of the recordings.
     channels : sequence of int
         Channels that each must have, counted from 1.
     zone : tzinfo, optional
-        Of times that do not say theirs.
+        Zone of times of day without one.
     """
     headers, problems = [], []
     for path in paths:
@@ -70,7 +72,7 @@ def inspect_all(
 
 
 def check_one_rate(headers: Sequence[Header]) -> None:
-    """Raise AudioFileError unless the recordings can be one stream."""
+    """Raise AudioFileError unless all recordings have one sample rate."""
     first = headers[0]
     for header in headers:
         if header.sample_rate != first.sample_rate:
@@ -81,23 +83,20 @@ def check_one_rate(headers: Sequence[Header]) -> None:
 
 
 def unused_channels(headers: Sequence[Header]) -> Iterator[str]:
-    """A sentence, where the user did not choose and there is a choice."""
+    """Yield a sentence if recordings have channels that are not used."""
     several = [header for header in headers if header.channels > 1]
     if several:
         first, more = several[0], len(several) - 1
         others = f" (and {more} more recordings alike)" if more else ""
-        every = list(range(1, first.channels + 1))
+        available = list(range(1, first.channels + 1))
         yield (
             f"'{first.path}' has {first.channels} channels{others}: using "
-            f"channel 1 (choose with channels: {every})"
+            f"channel 1 (choose with channels: {available})"
         )
 
 
-_SHOWN = 5
-
-
 def describe_starts(paths: Sequence[Path], zone: tzinfo | None) -> Iterator[str]:
-    """Lines for ``neurovocal check``: when the first few recordings began."""
+    """Yield lines for ``neurovocal check``: the starts of the first recordings."""
     for path in paths[:_SHOWN]:
         try:
             yield f"'{path}' began: {inspect(path, zone).start}"
@@ -108,7 +107,7 @@ def describe_starts(paths: Sequence[Path], zone: tzinfo | None) -> Iterator[str]
 
 
 def doubtful_starts(headers: Sequence[Header]) -> Iterator[str]:
-    """A sentence, if there are times that were found and are not believed."""
+    """Yield a sentence if start times were found that are not used."""
     doubtful = [header for header in headers if header.start.problem]
     if doubtful:
         first, more = doubtful[0], len(doubtful) - 1

@@ -1,7 +1,7 @@
-"""When a recording was made, where it says so without doubt.
+"""Start time of a recording, from its metadata or its name.
 
-A wall-clock time of an unknown zone would be wrong by hours in silence: it counts
-only when the user has said which zone it is of.
+A local time of an unknown zone may be wrong by hours: it is used only if the user
+has named the zone.
 """
 
 import re
@@ -18,7 +18,7 @@ from pydantic import AfterValidator
 from neurovocal.engine.contracts.clock import NS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# What AudioMoth recorders write into the comment of each file.
+# Comment that AudioMoth recorders write into each file.
 _AUDIOMOTH = re.compile(
     r"Recorded at (\d\d):(\d\d):(\d\d)(?:\.(\d{3}))? (\d\d)/(\d\d)/(\d{4}) "
     r"\(UTC(?:([+-])(\d{1,2})(?::(\d\d))?)?\)"
@@ -30,7 +30,7 @@ _NAME_TIME = re.compile(
     r"(\d\d)([-:.]?)(\d\d)\6(\d\d)(?:[._](\d{3})(?!\d))?"
     r"(Z|[+-]\d\d:?\d\d(?!\d))?(?!\d)"
 )
-# The first AudioMoths named files by the seconds since 1970, in hexadecimal.
+# Name that the first AudioMoths gave: seconds since 1970, in hexadecimal.
 _HEX_NAME = re.compile(r"(?=.*[A-F])[0-9A-F]{8}")
 _HEX_YEARS = range(2016, 2041)
 # BWF, EBU Tech 3285: description, originator, reference; then date and time.
@@ -39,28 +39,28 @@ _MAX_CHUNKS = 64
 _MAX_TEXT = 1 << 20
 
 
-def _zone_or_none(text: str | None) -> str | None:
+def _check_zone(text: str | None) -> str | None:
     if text is not None:
         zone_of(text)
     return text
 
 
-# An option of sources that read recordings: checked, and kept as it was written.
-TimeZone: TypeAlias = Annotated[str | None, AfterValidator(_zone_or_none)]
+# Option of sources that read recordings: checked, and kept as it was written.
+TimeZone: TypeAlias = Annotated[str | None, AfterValidator(_check_zone)]
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """When the first sample of a recording was made, as far as it is known.
+    """Time of the first sample of a recording, if it is known.
 
     Parameters
     ----------
     utc_ns : int or None
         Nanoseconds since the epoch.
     origin : str
-        Where this was read, such as ``file name``; empty where nothing was found.
+        Where the time was read, such as ``file name``; empty if none was found.
     problem : str or None
-        Why what was found is not believed.
+        Why a time that was found is not used.
     """
 
     utc_ns: int | None = None
@@ -68,7 +68,7 @@ class Start:
     problem: str | None = None
 
     def __str__(self) -> str:
-        """As ``neurovocal check`` shows it."""
+        """Return the start as ``neurovocal check`` shows it."""
         if self.utc_ns is None:
             return self.problem or "unknown"
         milliseconds = timedelta(milliseconds=self.utc_ns // 1_000_000)
@@ -77,7 +77,7 @@ class Start:
 
 
 def zone_of(text: str) -> tzinfo:
-    """Time zone of a name such as ``Europe/Berlin``, ``UTC`` or ``+02:00``.
+    """Return the time zone named ``Europe/Berlin``, ``UTC``, ``+02:00`` or alike.
 
     Raises
     ------
@@ -96,53 +96,53 @@ def zone_of(text: str) -> tzinfo:
         ) from error
 
 
-def recorded_at(
+def find_start(
     path: Path, comment: str, date: str, zone: tzinfo | None = None
 ) -> Start:
-    """When the first sample was recorded.
+    """Find the time of the first sample of a recording.
 
-    The first that says so without doubt of: a ``Timestamp`` in a GUANO chunk (the
+    The first unambiguous one of these is used: a ``Timestamp`` in a GUANO chunk (the
     metadata format of bat recorders), an AudioMoth comment, a bext chunk (BWF), an
     ISO 8601 date, the file's name.
 
     Parameters
     ----------
     path : Path
-        The recording.
+        Path of the recording.
     comment, date : str
-        Its text metadata of these names, may be empty.
+        Its text metadata of these names; may be empty.
     zone : tzinfo, optional
-        Zone of times that do not name one; without it they are not believed.
+        Zone of times without one; without it they are not used.
     """
-    doubt = Start()
+    unused = Start()
     for time, origin in _times(path, comment, date):
-        start = _believed(time, origin, zone)
+        start = _start_of(time, origin, zone)
         if start.utc_ns is not None:
             return start
-        doubt = doubt if doubt.problem else start
-    return doubt
+        unused = unused if unused.problem else start
+    return unused
 
 
 def utc_ns(time: datetime) -> int:
-    """Nanoseconds since the epoch of a time with a zone, exactly."""
+    """Convert a time with a zone to nanoseconds since the epoch, exactly."""
     return (time - _EPOCH) // timedelta(microseconds=1) * (NS // 1_000_000)
 
 
 def _times(path: Path, comment: str, date: str) -> Iterator[tuple[datetime, str]]:
-    """Every time that is found, with its origin; may be without a zone."""
+    """Yield every time that is found, with or without a zone, and its origin."""
     chunks = _chunks(path, {b"guan", b"bext"})
     match = _GUANO_TIME.search(chunks.get(b"guan", b"").decode("utf-8", "replace"))
     found = [
-        (_iso(match[1]) if match else None, "GUANO"),
-        (_audiomoth(comment), "AudioMoth comment"),
-        (_bext(chunks.get(b"bext", b"")), "bext"),
-        (_iso(date.strip()), "date"),
-        (_named(path.stem), "file name"),
+        (_parse_iso(match[1]) if match else None, "GUANO"),
+        (_parse_audiomoth(comment), "AudioMoth comment"),
+        (_parse_bext(chunks.get(b"bext", b"")), "bext"),
+        (_parse_iso(date.strip()), "date"),
+        (_parse_name(path.stem), "file name"),
     ]
     return ((time, origin) for time, origin in found if time is not None)
 
 
-def _believed(time: datetime, origin: str, zone: tzinfo | None) -> Start:
+def _start_of(time: datetime, origin: str, zone: tzinfo | None) -> Start:
     if time.tzinfo is not None:
         return Start(utc_ns(time), origin)
     found = f"{time.isoformat(' ')} by its {origin}"
@@ -156,8 +156,8 @@ def _believed(time: datetime, origin: str, zone: tzinfo | None) -> Start:
     return Start(utc_ns(early), f"{origin}, {zone}")
 
 
-def _iso(text: str) -> datetime | None:
-    """A date with a time of day; a date alone does not tell when."""
+def _parse_iso(text: str) -> datetime | None:
+    """Parse a date with a time of day; None for a date alone."""
     if len(text) <= len("2021-05-13"):
         return None
     try:
@@ -166,7 +166,7 @@ def _iso(text: str) -> datetime | None:
         return None
 
 
-def _audiomoth(comment: str) -> datetime | None:
+def _parse_audiomoth(comment: str) -> datetime | None:
     match = _AUDIOMOTH.search(comment)
     if match is None:
         return None
@@ -187,7 +187,7 @@ def _audiomoth(comment: str) -> datetime | None:
         return None
 
 
-def _bext(chunk: bytes) -> datetime | None:
+def _parse_bext(chunk: bytes) -> datetime | None:
     text = chunk[_BEXT_DATE:_BEXT_END].decode("ascii", "replace")
     # The standard leaves the separators open.
     match = re.fullmatch(r"(\d{4}).(\d\d).(\d\d)(\d\d).(\d\d).(\d\d)", text)
@@ -197,21 +197,21 @@ def _bext(chunk: bytes) -> datetime | None:
         return None
 
 
-def _named(stem: str) -> datetime | None:
-    """Time in a file's name; the last one, where it has several."""
+def _parse_name(stem: str) -> datetime | None:
+    """Return the last time in the name of a file, if it has one."""
     if _HEX_NAME.fullmatch(stem):
         time = _EPOCH + timedelta(seconds=int(stem, 16))
         return time if time.year in _HEX_YEARS else None
     for match in reversed(list(_NAME_TIME.finditer(stem))):
         year, _, month, day, hour, _, minute, second, milli, zone = match.groups()
         text = f"{year}-{month}-{day}T{hour}:{minute}:{second}.{milli or '000'}"
-        if (found := _iso(text + (zone or ""))) is not None:
+        if (found := _parse_iso(text + (zone or ""))) is not None:
             return found
     return None
 
 
 def _chunks(path: Path, wanted: set[bytes]) -> dict[bytes, bytes]:
-    """Chunks of a RIFF file of these names; empty when it is none."""
+    """Read the chunks of these names from a RIFF file; none from other files."""
     found: dict[bytes, bytes] = {}
     with path.open("rb") as file:
         if file.read(12)[:4] not in (b"RIFF", b"RF64"):

@@ -1,4 +1,4 @@
-"""What a folder source tells of itself: troubles that last, recordings that fail."""
+"""Health events of a folder source: lasting problems and recordings that fail."""
 
 from collections import deque
 from typing import Literal
@@ -7,59 +7,59 @@ from neurovocal.engine.contracts.types import SOURCE_STAGE, Health
 
 
 class FolderHealth:
-    """Health events in the order in which they come up.
+    """Queue of health events in the order in which they arise.
 
     Parameters
     ----------
     endless : bool
-        Whether the source never ends: then it keeps no list of failures, which would
-        never end either.
+        True if the source never ends: it then keeps no list of failures, which would
+        grow without end.
 
     Attributes
     ----------
     failures : list of str
-        Recordings that were set aside or are damaged.
+        A sentence for each recording that was set aside or is damaged.
     """
 
     def __init__(self, *, endless: bool) -> None:
         self.failures: list[str] = []
         self._endless = endless
-        self._sound = True  # whether the last recording could be used, whole
-        self._troubles: dict[str, str] = {}  # that were told and go on
-        self._told: deque[Health] = deque()
+        self._last_failed = False  # whether the last recording failed
+        self._problems: dict[str, str] = {}  # reported and lasting, by what they affect
+        self._events: deque[Health] = deque()
 
     def next(self) -> Health | None:
-        """The next event, if there is one."""
-        return self._told.popleft() if self._told else None
+        """Return the next event, or None if there is none."""
+        return self._events.popleft() if self._events else None
 
-    def forget(self) -> None:
-        """The source is opened anew: troubles that still go on are told again."""
-        self._troubles.clear()
+    def reset(self) -> None:
+        """Forget all problems, so that those which last are reported again."""
+        self._problems.clear()
         self.failures.clear()
 
-    def watch(self, what: str, trouble: str | None) -> None:
-        """Tell of a trouble when it begins or changes, and when it is over."""
-        before = self._troubles.pop(what, None)
-        if trouble is not None:
-            self._troubles[what] = trouble
-        if trouble not in (None, before):
-            self.tell("lossy", trouble or "")
-        elif before is not None and trouble is None:
-            self.tell("healthy", f"no longer: {before}")
+    def update(self, key: str, problem: str | None) -> None:
+        """Report a lasting problem when it begins, changes or ends (None)."""
+        before = self._problems.pop(key, None)
+        if problem is not None:
+            self._problems[key] = problem
+            if problem != before:
+                self.report("lossy", problem)
+        elif before is not None:
+            self.report("healthy", f"no longer: {before}")
 
     def fail(self, problem: str) -> None:
-        """A recording is of no use, or damaged."""
-        self._sound = False
+        """Report a recording that is unusable or damaged."""
+        self._last_failed = True
         if not self._endless:
             self.failures.append(problem)
-        self.tell("lossy", problem)
+        self.report("lossy", problem)
 
     def succeed(self, sentence: str) -> None:
-        """A recording could be used, whole: tell it after one that could not."""
-        if not self._sound:
-            self._sound = True
-            self.tell("healthy", sentence)
+        """Report a recording that was read in whole, if the one before failed."""
+        if self._last_failed:
+            self._last_failed = False
+            self.report("healthy", sentence)
 
-    def tell(self, state: Literal["healthy", "lossy"], sentence: str) -> None:
-        """Tell a sentence once."""
-        self._told.append(Health(SOURCE_STAGE, state, sentence))
+    def report(self, state: Literal["healthy", "lossy"], sentence: str) -> None:
+        """Append an event."""
+        self._events.append(Health(SOURCE_STAGE, state, sentence))

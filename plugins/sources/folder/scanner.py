@@ -1,4 +1,4 @@
-"""Recordings that appear in a folder: seen, watched while they grow, finished."""
+"""Scanner of a folder for recordings that are finished and were not read yet."""
 
 import os
 from collections.abc import Iterator
@@ -16,16 +16,15 @@ from neurovocal.plugins.sources.audio_files.file import (
 )
 from neurovocal.plugins.sources.folder.state import ProcessedFiles
 
-# So long a look opens files, then the next one goes on: thousands may be there.
-_JUDGE_NS = NS // 5
+# A scan opens files for this long; the next one continues: there may be thousands.
+_INSPECT_NS = NS // 5
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
-    """A file that has not changed for a while.
+class FinishedFile:
+    """File that has not changed for a while.
 
-    ``header`` is None when it is no recording that can be used, which ``problem``
-    says why.
+    ``header`` is None if the file is no usable recording; ``problem`` says why.
     """
 
     name: str
@@ -36,14 +35,14 @@ class Arrival:
 
     @property
     def order(self) -> tuple[int, list[tuple[int, int, str]]]:
-        """Sort key: by the time of recording, or else of the last change."""
+        """Sort key: the time of recording, or else of the last change."""
         start = self.header.start.utc_ns if self.header else None
         time = self.stat.st_mtime_ns if start is None else start
         return time, natural(self.path)
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether the file is there, as it was."""
+        """True if the file exists and has not changed."""
         try:
             now = self.path.stat()
         except OSError:
@@ -54,39 +53,39 @@ class Arrival:
 @dataclass(slots=True)
 class _Watched:
     state: tuple[int, int]
-    since_ns: int  # when it was first seen so
-    arrival: Arrival | None = None  # once it was judged
+    since_ns: int  # when the file was first seen in this state
+    finished: FinishedFile | None = None
 
 
-class Arrivals:
-    """Looks into a folder again and again.
+class FolderScanner:
+    """Scanner that polls a folder for finished recordings.
 
-    A file is finished when neither its size nor its time of change has moved for
-    `settle_s`, and it holds all that its header promises. One that promises more,
-    or is no recording at all, has `partial_s` to become one. Folders are looked
-    into rather than listened to: recorders write over networks and onto cards of
-    which no notification comes, and the state to look at is the same after a kill.
+    A file is finished when neither its size nor its time of change has changed for
+    `settle_s` and it has all samples that its header states. An incomplete file, or one
+    that is no recording, counts as finished after `partial_s`. The folder is polled
+    because recorders write over networks and onto cards that send no notifications, and
+    because a poll finds the same files after a kill.
 
     Parameters
     ----------
     folder : Path
-        Where recordings appear.
+        Folder in which recordings appear.
     recursive : bool
-        Whether folders inside it are searched, too.
+        True to search folders inside it, too.
     settle_s, partial_s : float
         See above.
     zone : tzinfo, optional
-        Zone of times of day that do not name one.
+        Zone of times of day without one.
     clock : Clock
-        Measures how long a file has been as it is.
+        Measures how long a file has not changed.
 
     Attributes
     ----------
     unreadable : dict of str to str
-        Files and folders inside that cannot be read, by name, and why.
-    busy : bool
-        Whether files wait to be judged: until all are, none is handed out, so that
-        the earliest goes first.
+        Reasons why files and folders cannot be read, by their names.
+    is_busy : bool
+        True while files wait to be inspected: until all are, none is returned, so that
+        the earliest is read first.
     """
 
     def __init__(
@@ -106,20 +105,20 @@ class Arrivals:
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
         self.unreadable: dict[str, str] = {}
-        self.busy = False
+        self.is_busy = False
 
     @property
     def growing(self) -> int:
-        """Files that were seen and may still change."""
+        """Number of files that may still change."""
         return sum(
-            watched.arrival is None and name not in self.unreadable
+            watched.finished is None and name not in self.unreadable
             for name, watched in self._watched.items()
         )
 
-    def look(self, taken: ProcessedFiles) -> list[Arrival]:
-        """Files that are finished and not known to `taken`, in the order of time.
+    def scan(self, processed: ProcessedFiles) -> list[FinishedFile]:
+        """Return the finished files that were not read yet, in order of time.
 
-        They come in each look until they are known.
+        A file is returned by each scan until `processed` contains it.
 
         Raises
         ------
@@ -128,28 +127,28 @@ class Arrivals:
         """
         now = self._clock.monotonic_ns()
         before, self._watched = self._watched, {}
-        self.unreadable, self.busy = {}, False
-        arrivals = []
+        self.unreadable, self.is_busy = {}, False
+        finished = []
         for name, path, stat in self._files():
-            if taken.knows(name, stat):
+            if processed.is_finished(name, stat):
                 continue
             watched = before.get(name)
             if watched is None or watched.state != _state(stat):
                 watched = _Watched(_state(stat), now)
             self._watched[name] = watched
-            if watched.arrival is None and now - watched.since_ns >= self._settle_ns:
-                if self._clock.monotonic_ns() - now > _JUDGE_NS:
-                    self.busy = True
+            if watched.finished is None and now - watched.since_ns >= self._settle_ns:
+                if self._clock.monotonic_ns() - now > _INSPECT_NS:
+                    self.is_busy = True
                 else:
-                    self._judge(taken, name, Path(path), stat, now)
-            if watched.arrival is not None:
-                arrivals.append(watched.arrival)
-        if self.busy:
+                    self._inspect(processed, name, Path(path), stat, now)
+            if watched.finished is not None:
+                finished.append(watched.finished)
+        if self.is_busy:
             return []
-        return sorted(arrivals, key=lambda arrival: arrival.order)
+        return sorted(finished, key=lambda file: file.order)
 
     def _files(self) -> Iterator[tuple[str, str, os.stat_result]]:
-        """Name, path and state of all that may be recordings."""
+        """Yield name, path and state of all files that may be recordings."""
         folders = [("", os.fspath(self._folder))]
         seen = {_identity(self._folder.stat())}  # links may lead in a circle
         while folders:
@@ -160,12 +159,12 @@ class Arrivals:
             except OSError as error:
                 if not prefix:
                     raise
-                self._cannot_read(prefix, f"folder '{folder}'", error)
+                self._add_unreadable(prefix, f"folder '{folder}'", error)
                 continue
             for entry in found:
                 name = prefix + entry.name
                 if entry.name.startswith("."):
-                    continue  # how programs name what they have not finished
+                    continue  # a program's name for an incomplete file
                 try:
                     if entry.is_dir():
                         if not self._recursive:
@@ -176,26 +175,26 @@ class Arrivals:
                     elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                         yield name, entry.path, entry.stat()
                 except FileNotFoundError:
-                    continue  # it went away between two looks
+                    continue  # it was removed during the scan
                 except OSError as error:
-                    self._cannot_read(name, f"'{entry.path}'", error)
+                    self._add_unreadable(name, f"'{entry.path}'", error)
 
-    def _cannot_read(self, name: str, what: str, error: OSError) -> None:
+    def _add_unreadable(self, name: str, what: str, error: OSError) -> None:
         self.unreadable[name] = f"{what} cannot be read: {error.strerror}"
 
-    def _judge(
+    def _inspect(
         self,
-        taken: ProcessedFiles,
+        processed: ProcessedFiles,
         name: str,
         path: Path,
         stat: os.stat_result,
         now: int,
     ) -> None:
-        """What a file is that has not changed for `settle_s`; perhaps too soon."""
+        """Inspect a file that has not changed for `settle_s`; it may still grow."""
         watched = self._watched[name]
         is_old = now - watched.since_ns >= self._partial_ns
         try:
-            if taken.recognises(self._folder, name, stat):
+            if processed.matches(self._folder, name, stat):
                 del self._watched[name]
                 return
             header = inspect(path, self._zone)
@@ -204,19 +203,19 @@ class Arrivals:
         except (AudioFileError, OSError) as error:
             reason = error if isinstance(error, OSError) else error.__cause__
             if isinstance(reason, OSError):
-                # Rights and disks change, which the file itself does not show.
-                self._cannot_read(name, f"'{path}'", reason)
+                # Rights and disks change without a change of the file.
+                self._add_unreadable(name, f"'{path}'", reason)
             elif is_old and path.exists():
-                watched.arrival = Arrival(name, path, stat, None, str(error))
+                watched.finished = FinishedFile(name, path, stat, None, str(error))
             return
         if not header.truncated:
-            watched.arrival = Arrival(name, path, stat, header)
+            watched.finished = FinishedFile(name, path, stat, header)
         elif is_old:
             seconds = (header.n_samples or 0) / header.sample_rate
             problem = (
                 f"'{path}' is cut off: it holds {seconds:.3f} s, less than it promises"
             )
-            watched.arrival = Arrival(name, path, stat, None, problem)
+            watched.finished = FinishedFile(name, path, stat, None, problem)
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A folder that recorders fill, as a source: each recording is heard once."""
+"""Source that reads each finished recording of a folder once."""
 
 import logging
 import os
@@ -32,7 +32,7 @@ from neurovocal.plugins.sources.audio_files.file import (
 from neurovocal.plugins.sources.audio_files.selection import doubtful_starts
 from neurovocal.plugins.sources.audio_files.start_time import TimeZone, zone_of
 from neurovocal.plugins.sources.folder.health import FolderHealth
-from neurovocal.plugins.sources.folder.scanner import Arrival, Arrivals
+from neurovocal.plugins.sources.folder.scanner import FinishedFile, FolderScanner
 from neurovocal.plugins.sources.folder.state import (
     ProcessedFiles,
     can_be_read,
@@ -43,8 +43,8 @@ log = logging.getLogger("neurovocal")
 
 STATE = ".neurovocal-taken.jsonl"
 _BLOCK_LENGTH = 8192
-_MOST_RUNS = 16  # that are remembered to have begun one recording
-_ATTEMPTS = 3  # at a recording that the disk does not give
+_MOST_RUNS = 16  # kept in the state of a recording that they began
+_ATTEMPTS = 3  # to read a recording despite errors of the disk
 
 
 class FolderOptions(Options):
@@ -84,16 +84,16 @@ class FolderOptions(Options):
 
 
 class FolderSource:
-    """Takes finished recordings in the order of time; nothing is ever dropped.
+    """Source that reads finished recordings in order of time and drops nothing.
 
-    A recording that was being read when the engine was killed is read again, whole,
-    and that is told: nothing is left out, and its events of the run before are of
-    another run.
+    A recording that was being read when the engine was killed is read again as a whole,
+    and a health event says so: its events of the previous run belong to that run.
 
     Attributes
     ----------
     failures : list of str
-        Recordings that were set aside or are damaged; when it ends by itself.
+        A sentence for each recording that was set aside or is damaged, unless the
+        source follows the folder without end.
     """
 
     live = False
@@ -104,16 +104,16 @@ class FolderSource:
         self._clock = context.clock
         self._run = context.run
         self._folder = context.path(options.path)
-        self._taken = ProcessedFiles(_state_path(options, context))
+        self._processed = ProcessedFiles(_state_path(options, context))
         self._channels = Channels(options.channels, options.mix)
         self._zone = zone_of(options.timezone) if options.timezone else None
         self._info: StreamInfo | None = None
         self._items: Iterator[SourceItem | None] = iter(())
-        self._queue: deque[Arrival] = deque()
-        self._unconfirmed: deque[tuple[int, Arrival, str | None, str]] = deque()
-        self._later: dict[str, tuple[int, int]] = {}  # attempts; when the next is due
+        self._queue: deque[FinishedFile] = deque()
+        self._unconfirmed: deque[tuple[int, FinishedFile, str | None, str]] = deque()
+        self._retries: dict[str, tuple[int, int]] = {}  # attempts; time of the next
         self._recording: Recording | None = None
-        self._doubted = False  # whether it was said that a start is not believed
+        self._warned_of_start = False  # that a start time is not used
         self._health = FolderHealth(endless=options.follow)
         self.failures = self._health.failures
 
@@ -125,19 +125,19 @@ class FolderSource:
         return self._info
 
     def open(self) -> None:
-        """Read what was taken before.
+        """Open the state file and prepare the first scan.
 
         Raises
         ------
         ConfigError
-            The folder is not there, or its state cannot be kept.
+            The folder does not exist, or its state file cannot be used.
         """
         self.close()
         if not os.path.isdir(self._folder):
             raise ConfigError(f"folder '{self._options.path}' does not exist")
-        self._taken.open()
+        self._processed.open()
         options = self._options
-        self._arrivals = Arrivals(
+        self._scanner = FolderScanner(
             self._folder,
             options.recursive,
             options.settle_s,
@@ -146,95 +146,95 @@ class FolderSource:
             self._clock,
         )
         self._info = None
-        self._next_look_ns = self._clock.monotonic_ns()
+        self._next_scan_ns = self._clock.monotonic_ns()
         self._queue.clear()
-        self._health.forget()
+        self._health.reset()
         self._empty = False
-        self._items = self._play()
+        self._items = self._all_items()
 
     def read(self, timeout: float) -> SourceItem | None:
-        """Return the next item; None while no finished recording is there."""
+        """Return the next item, or None while there is no finished recording."""
         self._confirm(round(self._options.confirm_s * NS))
-        if (told := self._health.next()) is not None:
-            return told
+        if (event := self._health.next()) is not None:
+            return event
         item = next(self._items, None)
         if isinstance(item, StreamInfo):
             self._info = item
-        if item is None and (told := self._health.next()) is not None:
-            return told
+        if item is None and (event := self._health.next()) is not None:
+            return event
         if item is None and not self._options.follow and self._is_empty():
             self._items = iter(())
             self._confirm(0)
-            self.failures += self._arrivals.unreadable.values()
+            self.failures += self._scanner.unreadable.values()
             raise EndOfStream
         if item is None and self._recording is None:
-            self._clock.wait_until(self._next_look_ns, timeout)
+            self._clock.wait_until(self._next_scan_ns, timeout)
         return item
 
     def close(self) -> None:
-        """End; what was read to its end counts as taken."""
+        """Close; recordings that were read in whole count as finished."""
         self._items = iter(())
         self._confirm(0)
-        self._taken.close()
+        self._processed.close()
         if self._recording is not None:
             self._recording.close()
             self._recording = None
 
     def _is_empty(self) -> bool:
-        return self._empty and not self._arrivals.growing and not self._later
+        return self._empty and not self._scanner.growing and not self._retries
 
-    def _play(self) -> Iterator[SourceItem | None]:
-        """All items for ever; None whenever there is nothing to do."""
+    def _all_items(self) -> Iterator[SourceItem | None]:
+        """Yield all items without end, and None while there is nothing to read."""
         while True:
-            self._look()
+            self._scan()
             if not self._queue:
                 yield None
                 continue
-            arrival = self._queue.popleft()
-            if not arrival.is_unchanged:
-                continue  # the next look finds out
-            if arrival.header is None:
-                self._put_aside(arrival, arrival.problem or "it is unusable")
-            elif lack := channel_problem(arrival.header, self._options.channels):
-                self._put_aside(arrival, lack)
+            file = self._queue.popleft()
+            if not file.is_unchanged:
+                continue  # the next scan inspects it
+            if file.header is None:
+                self._set_aside(file, file.problem or "it is unusable")
+            elif lack := channel_problem(file.header, self._options.channels):
+                self._set_aside(file, lack)
             else:
-                yield from self._hear(arrival, arrival.header)
+                yield from self._read(file, file.header)
 
-    def _look(self) -> None:
-        """See what there is, if it is time to look."""
+    def _scan(self) -> None:
+        """Scan the folder if a scan is due."""
         now = self._clock.monotonic_ns()
-        if now < self._next_look_ns:
+        if now < self._next_scan_ns:
             return
-        self._next_look_ns = now + round(self._options.poll_s * NS)
+        self._next_scan_ns = now + round(self._options.poll_s * NS)
         if os.path.isdir(self._folder):
-            self._health.watch("state", self._taken.save())
+            self._health.update("state", self._processed.save())
         try:
-            found = self._arrivals.look(self._taken)
+            found = self._scanner.scan(self._processed)
         except OSError as error:
             reason = f"folder '{self._folder}' cannot be read: {error.strerror}"
-            self._health.watch("folder", f"{reason}; it is tried again")
+            self._health.update("folder", f"{reason}; it is tried again")
             self._queue.clear()
             return
-        self._health.watch("folder", None)
-        unreadable = self._arrivals.unreadable
-        self._health.watch("content", _some(list(unreadable.values())))
-        if self._arrivals.busy:
-            self._next_look_ns = now
+        self._health.update("folder", None)
+        unreadable = self._scanner.unreadable
+        self._health.update("content", _summary(list(unreadable.values())))
+        if self._scanner.is_busy:
+            self._next_scan_ns = now
             return
-        waiting = {arrival.name for _, arrival, _, _ in self._unconfirmed}
-        waiting |= {name for name, (_, due) in self._later.items() if now < due}
-        self._queue = deque(a for a in found if a.name not in waiting)
+        waiting = {file.name for _, file, _, _ in self._unconfirmed}
+        waiting |= {name for name, (_, due) in self._retries.items() if now < due}
+        self._queue = deque(file for file in found if file.name not in waiting)
         self._empty = not self._queue
 
-    def _hear(self, arrival: Arrival, header: Header) -> Iterator[SourceItem]:
-        """One recording, as a stream of its own."""
+    def _read(self, file: FinishedFile, header: Header) -> Iterator[SourceItem]:
+        """Yield the items of one recording, which is a stream of its own."""
         recording = self._recording = Recording(header)
-        problem, print_ = None, ""
-        yield StreamInfo(arrival.name, header.sample_rate, self._channels.count)
-        self._doubt(header)
+        problem, digest = None, ""
+        yield StreamInfo(file.name, header.sample_rate, self._channels.count)
+        self._warn_of_start(header)
         try:
-            print_ = fingerprint(arrival.path, arrival.stat.st_size)
-            yield from self._begin(arrival, print_)
+            digest = fingerprint(file.path, file.stat.st_size)
+            yield from self._begin(file, digest)
             if header.start.utc_ns is not None:
                 yield Anchor(0, header.start.utc_ns)
             recording.open()
@@ -245,32 +245,36 @@ class FolderSource:
         finally:
             recording.close()
             self._recording = None
-        if problem is not None and not os.path.exists(arrival.path):
-            self._health.tell("lossy", f"{problem}; it is heard again when it is back")
+        if problem is not None and not os.path.exists(file.path):
+            self._health.report(
+                "lossy", f"{problem}; it is heard again when it is back"
+            )
             return
-        if problem is not None and self._may_be_the_disk(arrival):
-            self._health.tell("lossy", f"{problem}; the disk failed, it is heard again")
+        if problem is not None and self._disk_failed(file):
+            self._health.report(
+                "lossy", f"{problem}; the disk failed, it is heard again"
+            )
             return
-        self._later.pop(arrival.name, None)
+        self._retries.pop(file.name, None)
         if problem is not None:
             self._health.fail(problem)
         else:
             again = "recordings can be used again"
-            self._health.succeed(f"{again}: '{arrival.path}' was")
+            self._health.succeed(f"{again}: '{file.path}' was")
         now = self._clock.monotonic_ns()
-        self._unconfirmed.append((now, arrival, problem, print_))
+        self._unconfirmed.append((now, file, problem, digest))
 
-    def _doubt(self, header: Header) -> None:
-        """Say once that a start was found and is not believed: more will be alike."""
-        for sentence in () if self._doubted else doubtful_starts([header]):
-            self._doubted = True
+    def _warn_of_start(self, header: Header) -> None:
+        """Log once that a start time is not used; others will be alike."""
+        for sentence in () if self._warned_of_start else doubtful_starts([header]):
+            self._warned_of_start = True
             log.warning("%s", sentence)
 
-    def _begin(self, arrival: Arrival, print_: str) -> Iterator[Health]:
-        """Note who begins; a sentence, where what comes now has been heard before."""
-        path, name, run = arrival.path, arrival.name, self._run
-        runs = self._taken.begun_by(name, print_)
-        name_was_used = self._taken.is_new_of_name(name, print_)
+    def _begin(self, file: FinishedFile, digest: str) -> Iterator[Health]:
+        """Record that this run begins the file; report a repeated or new content."""
+        path, name, run = file.path, file.name, self._run
+        runs = self._processed.started_by(name, digest)
+        name_was_used = self._processed.is_new_file(name, digest)
         if runs:
             sentence = heard_again(path, runs, name_was_used=name_was_used)
             yield Health(SOURCE_STAGE, "recovering", sentence)
@@ -279,19 +283,19 @@ class FolderSource:
         more = {
             "run": run,
             "runs": [*(one for one in runs if one != run), run][-_MOST_RUNS:],
-            "print": print_,
+            "print": digest,
             "name was used": name_was_used or None,
         }
-        trouble = self._taken.add(name, arrival.stat, "begun", **more)
-        self._health.watch("state", trouble)
+        problem = self._processed.add(name, file.stat, "begun", **more)
+        self._health.update("state", problem)
 
-    def _may_be_the_disk(self, arrival: Arrival) -> bool:
-        """Whether a recording could not be read for another reason than its content."""
-        attempts, _ = self._later.get(arrival.name, (0, 0))
-        if attempts >= _ATTEMPTS or can_be_read(arrival.path):
+    def _disk_failed(self, file: FinishedFile) -> bool:
+        """Return True, and schedule a retry, if the disk cannot read the file."""
+        attempts, _ = self._retries.get(file.name, (0, 0))
+        if attempts >= _ATTEMPTS or can_be_read(file.path):
             return False
         due = self._clock.monotonic_ns() + round(self._options.partial_s * NS)
-        self._later[arrival.name] = (attempts + 1, due)
+        self._retries[file.name] = (attempts + 1, due)
         return True
 
     def _samples(self, recording: Recording) -> Iterator[Block | Gap]:
@@ -300,48 +304,48 @@ class FolderSource:
             yield from finite_items(position, self._channels.pick(read))
             position += len(read)
 
-    def _put_aside(self, arrival: Arrival, problem: str) -> None:
-        """Remember that it is of no use, and move it if that is wanted."""
-        self._taken.add(arrival.name, arrival.stat, "set aside", reason=problem)
+    def _set_aside(self, file: FinishedFile, problem: str) -> None:
+        """Mark a file as unusable, and move it if the options say so."""
+        self._processed.add(file.name, file.stat, "set aside", reason=problem)
         if self._options.set_aside is not None:
-            target = Path(self._options.set_aside) / arrival.name
+            target = Path(self._options.set_aside) / file.name
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if target.exists():
                     raise FileExistsError(0, "there is one of this name")
-                shutil.move(arrival.path, target)
+                shutil.move(file.path, target)
             except OSError as error:
                 problem += f" (and cannot be moved: {error.strerror or error})"
         self._health.fail(f"set aside: {problem}")
 
     def _confirm(self, age_ns: int) -> None:
-        """Recordings whose last sample went out that long ago are taken."""
+        """Mark recordings as finished whose last sample was read `age_ns` ago."""
         now = self._clock.monotonic_ns()
         while self._unconfirmed and now - self._unconfirmed[0][0] >= age_ns:
-            _, arrival, problem, print_ = self._unconfirmed.popleft()
-            if self._has_changed(arrival, print_):
+            _, file, problem, digest = self._unconfirmed.popleft()
+            if self._has_changed(file, digest):
                 self._health.fail(
-                    f"'{arrival.path}' has changed after it was finished: it is heard "
+                    f"'{file.path}' has changed after it was finished: it is heard "
                     "again (make settle_s longer than the writer's pauses)"
                 )
                 continue
-            more = {"print": print_ or None, "reason": problem}
-            trouble = self._taken.add(arrival.name, arrival.stat, "taken", **more)
-            self._health.watch("state", trouble)
+            more = {"print": digest or None, "reason": problem}
+            problem = self._processed.add(file.name, file.stat, "taken", **more)
+            self._health.update("state", problem)
 
-    def _has_changed(self, arrival: Arrival, print_: str) -> bool:
-        """Whether a file holds something else by now; one that was removed does not."""
+    def _has_changed(self, file: FinishedFile, digest: str) -> bool:
+        """Return True if the content has changed; False if the file was removed."""
         try:
-            size = arrival.path.stat().st_size
-            if arrival.is_unchanged or size != arrival.stat.st_size:
-                return not arrival.is_unchanged
-            return fingerprint(arrival.path, size) != print_
+            size = file.path.stat().st_size
+            if file.is_unchanged or size != file.stat.st_size:
+                return not file.is_unchanged
+            return fingerprint(file.path, size) != digest
         except OSError:
             return False
 
 
-def _some(sentences: list[str]) -> str | None:
-    """The first of many sentences, and how many more there are."""
+def _summary(sentences: list[str]) -> str | None:
+    """Return the first sentence with the number of others, or None without any."""
     if not sentences:
         return None
     more = f" (and {len(sentences) - 1} more)" if len(sentences) > 1 else ""

@@ -1,4 +1,4 @@
-"""Which recordings of a folder were taken already: a file that survives a kill."""
+"""State file of a folder source: recordings that were read, safe against a kill."""
 
 import fcntl
 import json
@@ -10,44 +10,44 @@ from typing import Any, Literal, TypeAlias
 
 from neurovocal.engine.contracts.errors import ConfigError
 
-Verdict: TypeAlias = Literal["begun", "taken", "set aside"]
+FileStatus: TypeAlias = Literal["begun", "taken", "set aside"]
 
 _PROBE_BYTES = 32_768
 _PROBES = 8
 
 
 class ProcessedFiles:
-    """One JSON line per recording that was begun or dealt with, synced to disk.
+    """State file with one JSON line per recording that was begun or finished.
 
-    A line is written whole; what a kill left of a half-written last one is cut off.
-    A lock keeps a second engine from taking the same recordings. When the disk
-    cannot be written, or went away, lines wait in memory until it can again.
+    Each line is synced to disk; an incomplete last line, left by a kill, is cut off. A
+    lock keeps a second engine from reading the same recordings. While the disk is
+    missing or cannot be written, lines wait in memory.
 
     Parameters
     ----------
     path : Path
-        The state file; made when it is not there.
+        Path of the state file, which is created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
-        self._end = 0  # bytes of whole lines
+        self._end = 0  # bytes of complete lines
         self._entries: dict[str, dict[str, Any]] = {}
         self._unsaved: list[dict[str, Any]] = []
-        # Recordings that were taken, by what a new name leaves as it was.
-        self._alike: dict[tuple[int, int], str] = {}
+        # Names of finished recordings by size and time of change, which a rename keeps.
+        self._names: dict[tuple[int, int], str] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def open(self) -> None:
-        """Read what is known.
+        """Read and lock the state file.
 
         Raises
         ------
         ConfigError
-            The file cannot be read and written, is none of these, or is in use.
+            The file cannot be read and written, is no state file, or is in use.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,18 +71,18 @@ class ProcessedFiles:
             ) from error
 
     def _load(self) -> None:
-        """Take hold of the file; what it says goes before what is remembered."""
+        """Lock the file and read it; its entries replace those in memory."""
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         data = self._path.read_bytes()
         self._end = data.rfind(b"\n") + 1
         lines = [json.loads(line) for line in data[: self._end].splitlines()]
         for entry in lines:
-            entry["size"], entry["mtime_ns"], entry["verdict"]  # all are there
+            entry["size"], entry["mtime_ns"], entry["verdict"]  # all must be there
         for entry in {entry["file"]: entry for entry in lines}.values():
             known = self._entries.get(entry["file"], {})
-            if entry["verdict"] == "begun" and _is_end_of(entry, known):
-                self._unsaved.append(known)  # the disk was away when it was taken
+            if entry["verdict"] == "begun" and _is_finished(entry, known):
+                self._unsaved.append(known)  # finished while the disk was missing
             else:
                 self._keep(entry)
         for entry in self._unsaved:
@@ -93,30 +93,30 @@ class ProcessedFiles:
     def _keep(self, entry: dict[str, Any]) -> None:
         self._entries[entry["file"]] = entry
         if entry["verdict"] == "taken":
-            self._alike[entry["size"], entry["mtime_ns"]] = entry["file"]
+            self._names[entry["size"], entry["mtime_ns"]] = entry["file"]
 
-    def knows(self, name: str, stat: os.stat_result) -> bool:
-        """Whether a recording was dealt with and is as it was then."""
+    def is_finished(self, name: str, stat: os.stat_result) -> bool:
+        """Return True if a recording was finished and has not changed since."""
         entry = self._entries.get(name)
         if entry is None or entry["verdict"] == "begun":
             return False
         return (entry["size"], entry["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns)
 
-    def recognises(self, folder: Path, name: str, stat: os.stat_result) -> bool:
-        """Whether one that `knows` does not is yet one that was taken.
+    def matches(self, folder: Path, name: str, stat: os.stat_result) -> bool:
+        """Return True if the content is that of a finished recording.
 
-        Its time of change may be another (a copy; a card's clock without a zone), or
-        its name. It is then known from now on. Another recording under a name that
-        was used before is none.
+        Its time of change may differ (a copy; a card's clock without a zone), or its
+        name. It then becomes finished under its present name. Other content under a
+        known name does not match.
 
         Raises
         ------
         OSError
-            It cannot be read.
+            The file cannot be read.
         """
         entry = self._entries.get(name)
         if entry is None:
-            before = self._alike.get((stat.st_size, stat.st_mtime_ns))
+            before = self._names.get((stat.st_size, stat.st_mtime_ns))
             if before is None or os.path.lexists(folder / before):
                 return False
             entry = self._entries[before]
@@ -128,32 +128,32 @@ class ProcessedFiles:
         self.add(name, stat, "taken", print=entry.get("print"), **more)
         return True
 
-    def begun_by(self, name: str, print_: str) -> list[str]:
-        """Runs that began to read a recording and have not got to its end.
+    def started_by(self, name: str, digest: str) -> list[str]:
+        """Return the runs that began to read a recording and did not finish it.
 
-        Another content under the name is another recording.
+        Other content under the name is another recording.
         """
         entry = self._entries.get(name, {})
-        if entry.get("verdict") != "begun" or entry.get("print") not in (None, print_):
+        if entry.get("verdict") != "begun" or entry.get("print") not in (None, digest):
             return []
         return list(entry.get("runs") or [entry["run"]])
 
-    def is_new_of_name(self, name: str, print_: str) -> bool:
-        """Whether another recording of this name was begun or taken before."""
+    def is_new_file(self, name: str, digest: str) -> bool:
+        """Return True if another recording of this name was begun or finished."""
         entry = self._entries.get(name, {})
-        if self.begun_by(name, print_):
+        if self.started_by(name, digest):
             return bool(entry.get("name was used"))
         return entry.get("verdict") in ("begun", "taken")
 
     def add(
-        self, name: str, stat: os.stat_result, verdict: Verdict, **more: object
+        self, name: str, stat: os.stat_result, status: FileStatus, **more: object
     ) -> str | None:
-        """Remember a recording; what `save` returns."""
+        """Add an entry for a recording; return what `save` returns."""
         entry = {
             "file": name,
             "size": stat.st_size,
             "mtime_ns": stat.st_mtime_ns,
-            "verdict": verdict,
+            "verdict": status,
             **{key: value for key, value in more.items() if value is not None},
         }
         self._keep(entry)
@@ -161,9 +161,9 @@ class ProcessedFiles:
         return self.save()
 
     def save(self) -> str | None:
-        """Write what is not on disk yet; why it cannot be, else None.
+        """Write entries that are not on disk yet; return a sentence if it fails.
 
-        Where another disk is in that place by now, its state is read first.
+        If another disk is mounted at the path by now, its state file is read first.
         """
         try:
             if not self._is_in_place():
@@ -178,7 +178,7 @@ class ProcessedFiles:
                 written += os.pwrite(self._fd, lines[written:], at)
             os.fsync(self._fd)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            with suppress(OSError):  # no half line may be followed by another
+            with suppress(OSError):  # remove an incomplete line
                 os.ftruncate(self._fd, self._end)
             reason = getattr(error, "strerror", None) or "it is none"
             return f"state '{self._path}' cannot be written: {reason}"
@@ -187,7 +187,7 @@ class ProcessedFiles:
         return None
 
     def _is_in_place(self) -> bool:
-        """Whether the open file is still the one of that name, on that disk."""
+        """Return True if the path still leads to the open file."""
         if self._fd < 0:
             return False
         try:
@@ -196,20 +196,20 @@ class ProcessedFiles:
             return False
 
     def close(self) -> None:
-        """Let others have it. May be called twice."""
+        """Close the file, which unlocks it. May be called twice."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            with suppress(OSError):  # a share that is cut may say so now
+            with suppress(OSError):  # a disconnected share may fail here
                 os.close(fd)
 
 
 def fingerprint(path: Path, size: int) -> str:
-    """What tells recordings of one size apart: a digest of parts of the file.
+    """Return a digest of parts of a file, which distinguishes files of one size.
 
     Raises
     ------
     OSError
-        It cannot be read.
+        The file cannot be read.
     """
     digest = blake2b(digest_size=12)
     with path.open("rb") as file:
@@ -220,7 +220,8 @@ def fingerprint(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def _is_end_of(begun: dict[str, Any], known: dict[str, Any]) -> bool:
+def _is_finished(begun: dict[str, Any], known: dict[str, Any]) -> bool:
+    """Return True if `known` says that the begun recording was finished."""
     same = ("size", "mtime_ns", "print")
     return known.get("verdict") == "taken" and all(
         begun.get(key) == known.get(key) for key in same
@@ -228,7 +229,7 @@ def _is_end_of(begun: dict[str, Any], known: dict[str, Any]) -> bool:
 
 
 def can_be_read(path: Path) -> bool:
-    """Whether the disk gives all bytes of a file, whatever they mean."""
+    """Return True if all bytes of a file can be read from the disk."""
     try:
         with path.open("rb", buffering=0) as file:
             while file.read(1 << 20):
@@ -239,7 +240,7 @@ def can_be_read(path: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new file's name is on disk, too; not every file system can be asked."""
+    """Sync a folder, and with it the name of a new file, where this is supported."""
     with suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

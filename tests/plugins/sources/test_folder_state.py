@@ -160,7 +160,7 @@ def test_one_that_a_kill_cut_short_is_told_by_the_next_run(tmp_path):
     first.open()
     while not isinstance(first.read(0.5), Block):
         pass
-    os.close(first._taken._fd)  # all that a kill leaves: the file, and no lock
+    os.close(first._processed._fd)  # all that a kill leaves: the file, and no lock
     context = BuildContext(ManualClock(), "run-2")
     second = plugin.build(plugin.options(path=str(tmp_path), follow=False), context)
     items = take(second)

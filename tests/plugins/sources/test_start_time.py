@@ -17,7 +17,7 @@ from neurovocal.engine.contracts.clock import NS, ManualClock
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Anchor
 from neurovocal.plugins.sources.audio_files.start_time import (
-    recorded_at,
+    find_start,
     utc_ns,
     zone_of,
 )
@@ -48,7 +48,7 @@ def bext(date, time):
 
 def start_of(path, zone=None, **metadata):
     texts = {"comment": "", "date": "", **metadata}
-    return recorded_at(path, **texts, zone=zone and zone_of(zone))
+    return find_start(path, **texts, zone=zone and zone_of(zone))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_no_metadata_whatever_breaks_it(tmp_path_factory, comment, date, body):
     path = tmp_path_factory.mktemp("any") / "x.wav"
     size = struct.pack("<I", len(body))
     path.write_bytes(b"RIFF\0\0\0\0WAVEbext" + size + body + b"guan\xff\xff\xff\xff")
-    recorded_at(path, comment, date, UTC)
+    find_start(path, comment, date, UTC)
 
 
 def test_a_file_source_anchors_by_its_zone_and_tells_doubts(tmp_path):
