@@ -60,7 +60,7 @@ def main() -> int:
     options = read_options()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    say = Reporter().say
+    say = Reporter().print_message
     code = EXIT_CLEAN
     try:
         for name in [] if options.only_print else options.sets:

@@ -1,1 +1,1 @@
-"""Writing bundles and checking them against torch."""
+"""Export of bundles and checks of their graphs against torch."""

@@ -1,4 +1,4 @@
-"""From trained networks to a verified bundle."""
+"""Export of trained networks to a bundle: graphs, golden vectors and manifest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 import yaml
 
@@ -37,6 +36,7 @@ from neurovocal.models.forecast.prior import ClassifiedRecordings
 from neurovocal.models.rnn_rbm.graph import sampling_graph, scoring_graph
 from neurovocal.models.rnn_rbm.network import RnnRbm
 from neurovocal.models.rnn_rbm.residual import collect_errors, fit_residual
+from neurovocal.models.toolkit.onnx_session import GraphExport
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import ClippedRows, Rows
 
@@ -46,7 +46,7 @@ GOLDEN_STEPS = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingResult:
-    """What training leaves behind: networks and the data that calibrate them."""
+    """Trained networks and the data that the export computes with."""
 
     config: TrainConfig
     front_end: FrontEnd
@@ -55,7 +55,7 @@ class TrainingResult:
     units: Units
     valid: list[LabelledFrames]
     classifier: Classifier | None
-    adjusted: CalibratedClassifier | None
+    calibrated: CalibratedClassifier | None
     rnn_rbm: RnnRbm | None
     forecast: TrainedForecast | None
     train_songs: Sequence[Rows]
@@ -68,17 +68,18 @@ def write_bundle(
     about: dict[str, Any],
     training: dict[str, Any],
 ) -> Bundle:
-    """Write graphs, golden vectors and manifest, and prove that they agree.
+    """Write graphs, golden vectors and manifest, and check the graphs against torch.
 
     Parameters
     ----------
     folder : Path
-        An empty folder; ``scaling.npz`` may already be there.
+        Folder of the bundle, empty but for ``scaling.npz``.
     trained : TrainingResult
+        Networks to export.
     about : dict
-        ``name``, ``species``, ``licence``, ``attribution`` of the manifest.
+        ``name``, ``species``, ``licence`` and ``attribution`` of the manifest.
     training : dict
-        Data, split, seed and command.
+        Data, split, seed and command of the training, for the manifest.
 
     Raises
     ------
@@ -88,56 +89,55 @@ def write_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     write_scaling(folder, trained.offset, trained.gain)
     frames = golden_frames(trained.valid)
-    golden: dict[str, Float32] = {"frames": frames}
-    parity: dict[str, dict[str, float]] = {}
-    rnn_rbm, forecast, adjusted = None, None, trained.adjusted
+    export = GraphExport(folder, golden={"frames": frames})
+    rnn_rbm, forecast, calibrated = None, None, trained.calibrated
     if trained.classifier is not None:
-        _write_classifier(folder, trained, frames, golden, parity)
+        _write_classifier(export, trained.classifier, frames)
         if trained.forecast is not None:
-            forecast = _write_forecast(folder, trained, golden, parity)
+            forecast = _write_forecast(export, trained)
     if trained.rnn_rbm is not None:
-        rnn_rbm = _write_rnn_rbm(folder, trained, frames, golden, parity)
-    np.savez_compressed(folder / "golden.npz", allow_pickle=False, **golden)
+        rnn_rbm = _write_rnn_rbm(export, trained, frames)
+    np.savez_compressed(folder / "golden.npz", allow_pickle=False, **export.golden)
     manifest = Manifest(
         **about,
         front_end=trained.front_end,
-        detector=adjusted.detector if adjusted else None,
-        classifier=adjusted.spec if adjusted else None,
+        detector=calibrated.detector if calibrated else None,
+        classifier=calibrated.spec if calibrated else None,
         rnn_rbm=rnn_rbm,
         forecast=forecast,
-        training={**training, "parity": _short(parity)},
+        training={**training, "parity": _rounded(export.parity)},
     )
     return write_manifest(folder, manifest)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
-    """Write the manifest with the checksums of all files beside it."""
+    """Write the manifest with the checksums of all other files of the folder."""
     digests = {
         path.name: sha256(path)
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name != MANIFEST_NAME
     }
-    sealed = manifest.model_copy(update={"files": digests})
+    complete = manifest.model_copy(update={"files": digests})
     text = yaml.safe_dump(
-        sealed.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+        complete.model_dump(mode="json"), sort_keys=False, allow_unicode=True
     )
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
-    return Bundle(folder, sealed)
+    return Bundle(folder, complete)
 
 
 def write_scaling(folder: Path, offset: Float32, gain: Float32) -> None:
-    """Write the front end's scaling."""
+    """Write the scaling of the front end to the folder of a bundle."""
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / SCALING_FILE, allow_pickle=False, offset=offset, gain=gain)
 
 
 def golden_frames(examples: Sequence[LabelledFrames]) -> Float32:
-    """Frames with song in them, repeated where there are too few.
+    """Select `GOLDEN_FRAMES` frames with song, repeated if there are too few.
 
     Raises
     ------
     ConfigError
-        There is no frame at all.
+        There is no frame.
     """
     parts = []
     for example in examples:
@@ -152,79 +152,71 @@ def golden_frames(examples: Sequence[LabelledFrames]) -> Float32:
     return np.ascontiguousarray(np.tile(frames, (times, 1))[:GOLDEN_FRAMES])
 
 
-def _write_classifier(
-    folder: Path,
-    trained: TrainingResult,
-    frames: Float32,
-    golden: dict[str, Float32],
-    parity: dict[str, dict[str, float]],
-) -> None:
-    model = trained.classifier
-    assert model is not None
+def _write_classifier(export: GraphExport, model: Classifier, frames: Float32) -> None:
+    """Write and check the classifier's graph."""
     model.eval()
-    path = folder / "classifier.onnx"
-    onnx.save(classifier_graph(model), path)
-    parity["classifier"] = check_classifier(model, path, frames)
+    path = export.save(classifier_graph(model), "classifier.onnx")
+    export.parity["classifier"] = check_classifier(model, path, frames)
     with torch.no_grad():
-        golden["logits"] = model(torch.from_numpy(frames)[None])[0][0].numpy()
+        export.golden["logits"] = model(torch.from_numpy(frames)[None])[0][0].numpy()
 
 
-def _write_forecast(
-    folder: Path,
-    trained: TrainingResult,
-    golden: dict[str, Float32],
-    parity: dict[str, dict[str, float]],
-) -> ForecastSpec:
+def _write_forecast(export: GraphExport, trained: TrainingResult) -> ForecastSpec:
+    """Write and check the forecast's graph; returns its manifest entry."""
     config = trained.config.forecast
     assert config is not None
     assert trained.forecast is not None
     assert trained.classifier is not None
-    assert trained.adjusted is not None
+    assert trained.calibrated is not None
     logs = [log_posteriors_of(trained.classifier, m) for m in trained.valid]
-    heard = ClassifiedRecordings(
-        trained.valid, logs, trained.front_end, trained.adjusted.spec
+    recordings = ClassifiedRecordings(
+        trained.valid, logs, trained.front_end, trained.calibrated.spec
     )
-    return write_forecast(folder, trained.forecast, config, heard, golden, parity)
+    return write_forecast(export, trained.forecast, config, recordings)
 
 
 def _write_rnn_rbm(
-    folder: Path,
-    trained: TrainingResult,
-    frames: Float32,
-    golden: dict[str, Float32],
-    parity: dict[str, dict[str, float]],
+    export: GraphExport, trained: TrainingResult, frames: Float32
 ) -> RnnRbmSpec:
+    """Write and check the RNN-RBM's graphs and fit its residual noise.
+
+    Returns
+    -------
+    RnnRbmSpec
+        Manifest entry.
+    """
     model, config = trained.rnn_rbm, trained.config.rnn_rbm
     assert model is not None
     assert config is not None
     model.eval()
-    scoring, sampling = folder / "rnn_rbm.onnx", folder / "rnn_rbm_sample.onnx"
-    onnx.save(scoring_graph(model), scoring)
-    onnx.save(sampling_graph(model), sampling)
+    scoring = export.save(scoring_graph(model), "rnn_rbm.onnx")
+    sampling = export.save(sampling_graph(model), "rnn_rbm_sample.onnx")
     rng = np.random.default_rng(trained.config.seed)
     noise = stable_noise(model, frames, GOLDEN_STEPS, rng)
-    parity["rnn_rbm"] = check_rnn_rbm(model, scoring, sampling, frames, noise)
+    export.parity["rnn_rbm"] = check_rnn_rbm(model, scoring, sampling, frames, noise)
     expected = torch_outputs(model, frames, noise)
-    golden |= {
-        "free_energy": expected["free_energy"],
-        "prediction": expected["prediction"],
-        "states_last": expected["states"][-1],
-        "noise": noise,
-        "mean": expected["mean"],
-    }
-    missed, missed_valid = (
+    export.golden.update(
+        {
+            "free_energy": expected["free_energy"],
+            "prediction": expected["prediction"],
+            "states_last": expected["states"][-1],
+            "noise": noise,
+            "mean": expected["mean"],
+        }
+    )
+    train_errors, valid_errors = (
         collect_errors(model, songs, config.gibbs_steps, rng)
         for songs in (trained.train_songs, trained.valid_songs)
     )
     residual = fit_residual(
-        missed, missed_valid, config.residual_components, trained.config.seed
+        train_errors, valid_errors, config.residual_components, trained.config.seed
     )
     residual |= {
         name: np.float32(config.residual_level) * residual[name]
         for name in ("mixture_mean", "mixture_chol")
         if name in residual
     }
-    np.savez_compressed(folder / "residual.npz", allow_pickle=False, **residual)
+    np.savez_compressed(export.folder / "residual.npz", allow_pickle=False, **residual)
     mean, std = free_energy_baseline(model, trained.valid)
     return RnnRbmSpec(
         visible=config.visible,
@@ -242,7 +234,7 @@ def _write_rnn_rbm(
 def free_energy_baseline(
     model: RnnRbm, examples: Sequence[LabelledFrames]
 ) -> tuple[float, float]:
-    """Mean and standard deviation of the free energy per frame, in nats."""
+    """Compute mean and standard deviation of the free energy per frame, in nats."""
     rows = []
     with torch.no_grad():
         for example in examples:
@@ -255,7 +247,8 @@ def free_energy_baseline(
     return float(energies.mean()), max(float(energies.std()), 1e-6)
 
 
-def _short(parity: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+def _rounded(parity: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Round differences to two digits."""
     return {
         part: {name: float(f"{value:.2g}") for name, value in found.items()}
         for part, found in parity.items()

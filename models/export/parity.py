@@ -1,4 +1,4 @@
-"""Whether the exported graphs do what was trained, frame for frame."""
+"""Checks that exported graphs compute the same as torch, and that states contract."""
 
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from neurovocal.models.toolkit.onnx_session import (
     max_relative_difference,
 )
 
-# What may be left of a perturbation. A generator that feeds on its own output must
-# forget; a classifier may remember for seconds, but must not amplify.
+# Largest remainder of a perturbed state. The state of a generator, which receives its
+# own output, must contract; that of a classifier may persist but not grow.
 RBM_CONTRACTED = 1e-5
 CLASSIFIER_CONTRACTED = PERTURBATION
 
@@ -26,24 +26,26 @@ CLASSIFIER_CONTRACTED = PERTURBATION
 def check_classifier(
     model: Classifier, path: Path, frames: Float32
 ) -> dict[str, float]:
-    """Compare torch and ONNX Runtime over a run that carries its state.
+    """Compare the classifier's graph with torch over a state-threaded run.
 
     Parameters
     ----------
     model : Classifier
+        Trained network.
     path : Path
-        Its graph.
+        File of its graph.
     frames : float32[n_frames, n_bins]
+        Input frames.
 
     Returns
     -------
     dict
-        Largest differences found.
+        Largest differences by name.
 
     Raises
     ------
     BundleError
-        One of them is larger than it may be.
+        A difference exceeds its tolerance, or the state grows.
     """
     session = Session(path)
     zeros = {name: np.zeros(shape, np.float32) for name, shape in model.shapes.items()}
@@ -80,12 +82,28 @@ def check_rnn_rbm(
     frames: Float32,
     noise: Float32,
 ) -> dict[str, float]:
-    """Same as `check_classifier`, for both graphs of the RNN-RBM.
+    """Compare both graphs of the RNN-RBM with torch over a state-threaded run.
 
     Parameters
     ----------
+    model : RnnRbm
+        Trained network.
+    scoring_path, sampling_path : Path
+        Files of its graphs.
+    frames : float32[n_frames, n_visible]
+        Input frames.
     noise : float32[n_steps, n_hidden]
-        Uniform in [0, 1), for the sampling graph.
+        Uniform numbers in [0, 1), for the sampling graph.
+
+    Returns
+    -------
+    dict
+        Largest differences by name.
+
+    Raises
+    ------
+    BundleError
+        A difference exceeds its tolerance, or the state does not contract.
     """
     scoring, sampling = Session(scoring_path), Session(sampling_path)
     zeros = np.zeros((model.n_layers, model.n_recurrent), np.float32)
@@ -102,7 +120,7 @@ def check_rnn_rbm(
         name: np.concatenate([row[name] for row in rows])
         for name in ("free_energy", "prediction", "states")
     }
-    # drawn is the last frame's: from the state before it.
+    # `drawn` follows the last frame, from the state before that frame.
     found = {
         "free_energy": max_relative_difference(
             single["free_energy"], expected["free_energy"]
@@ -123,7 +141,7 @@ def check_rnn_rbm(
 
 
 def torch_outputs(model: RnnRbm, frames: Float32, noise: Float32) -> dict[str, Float32]:
-    """What torch says the graphs shall answer (names of docs/bundle.md)."""
+    """Compute the graphs' outputs with torch, by their names in docs/bundle.md."""
     with torch.no_grad():
         v = torch.from_numpy(frames)[:, None]
         states = model.states(v, model.initial_state())
@@ -146,10 +164,10 @@ def torch_outputs(model: RnnRbm, frames: Float32, noise: Float32) -> dict[str, F
 def stable_noise(
     model: RnnRbm, frames: Float32, n_steps: int, rng: np.random.Generator
 ) -> Float32:
-    """Noise for the golden Gibbs chain that no rounding can tip.
+    """Draw noise for the golden Gibbs chain that is robust against rounding.
 
-    A hidden unit whose probability lies within rounding of its noise would fire
-    on one machine and not on another: such draws are moved away.
+    The state of a hidden unit depends on rounding, and thus on the machine, if its
+    noise is close to its probability: such values are moved by `2 * margin`.
 
     Returns
     -------
@@ -166,37 +184,39 @@ def stable_noise(
             p = model.hidden(v, bh)[0].numpy()
             near = np.abs(p - row) < margin
             row[near] = np.where(p > 0.5, p - 2 * margin, p + 2 * margin)[near]
-            fired = torch.from_numpy((p > row).astype(np.float32))[None]
-            v = model.visible(fired, bv)
+            hidden = torch.from_numpy((p > row).astype(np.float32))[None]
+            v = model.visible(hidden, bv)
     return noise
 
 
 def _classifier_contraction(
     session: Session, zeros: dict[str, Float32], frames: Float32
 ) -> float:
-    """What is left of a perturbed state after many frames, largest value."""
+    """Return the largest remainder of a perturbed state of the classifier."""
     rng = np.random.default_rng(0)
     states = zeros
     other = {name: _perturbed(value, rng) for name, value in zeros.items()}
-    for part in _enough(frames):
+    for part in _repeated(frames):
         ends = [session.run(frames=part, **s) for s in (states, other)]
         states, other = ({n: end[f"{n}_next"] for n in zeros} for end in ends)
     return max(max_difference(states[name], other[name]) for name in zeros)
 
 
 def _rbm_contraction(session: Session, zeros: Float32, frames: Float32) -> float:
+    """Return the largest remainder of a perturbed state of the RNN-RBM."""
     u, other = zeros, _perturbed(zeros, np.random.default_rng(0))
-    for part in _enough(frames):
+    for part in _repeated(frames):
         u, other = (session.run(frames=part, u=s)["u_next"] for s in (u, other))
     return max_difference(u, other)
 
 
 def _perturbed(state: Float32, rng: np.random.Generator) -> Float32:
+    """Add `PERTURBATION` with random signs to a state."""
     signs = rng.choice([-1.0, 1.0], state.shape).astype(np.float32)
     return state + np.float32(PERTURBATION) * signs
 
 
-def _enough(frames: Float32) -> list[Float32]:
-    """The frames again and again, `CONTRACTION_FRAMES` of them."""
+def _repeated(frames: Float32) -> list[Float32]:
+    """Repeat frames up to `CONTRACTION_FRAMES` of them."""
     times, rest = divmod(CONTRACTION_FRAMES, len(frames))
     return [frames] * times + ([frames[:rest]] if rest else [])

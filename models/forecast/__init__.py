@@ -1,1 +1,1 @@
-"""Training the forecast of the next unit."""
+"""Forecast of the next unit: network, training, prior, ONNX graph and evaluation."""

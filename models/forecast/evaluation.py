@@ -1,4 +1,4 @@
-"""How well a bundle foretells units, and how much sooner its labels are right."""
+"""Evaluation of a bundle's forecast, and of labels with and without it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,27 +29,28 @@ from neurovocal.plugins.models.classifier.network import FrameNetwork
 def evaluate_forecast(
     bundle: Bundle, recordings: Sequence[AnnotatedRecording], units: Units
 ) -> dict[str, Any]:
-    """Forecasts beside their yardsticks, and labels in time with and without them.
+    """Measure forecasts against baselines, and labels after delays with and without.
 
-    Everything is judged in annotated segments, given the annotated units before them.
+    All measures are of annotated segments, given the annotated units before them.
 
     Parameters
     ----------
     bundle : Bundle
-        Must have a classifier and a forecast.
+        Bundle with a classifier and a forecast.
     recordings : sequence of AnnotatedRecording
+        Recordings to measure.
     units : Units
-        Silence first.
+        Units of the bundle, silence first.
 
     Returns
     -------
     dict
-        Plain numbers; docs/prior.md explains them.
+        Numbers by name; docs/prior.md explains them.
     """
     spec, classifier = bundle.manifest.forecast, bundle.manifest.classifier
     assert spec is not None
     assert classifier is not None
-    heard = classify_recordings(bundle, recordings, units)
+    classified = classify_recordings(bundle, recordings, units)
     n_units = len(units.names) - 1
     session = Session(bundle.path(spec.file))
     zeros = np.zeros(spec.n_recurrent, np.float32)
@@ -57,36 +58,38 @@ def evaluate_forecast(
     def predict(tokens: Float32, gaps: Float32) -> Float32:
         return session.run(tokens=tokens, gaps=gaps, u=zeros)["log_posteriors"]
 
-    def foretold(at_onset: bool) -> Float64:
+    def predicted(at_onset: bool) -> Float64:
         return forecast_units(
             predict,
             n_units,
             spec.gap_edges_ms,
-            heard,
+            classified,
             spec.pause_ms,
             at_onset=at_onset,
         )
 
-    evidence = collect_scores_by_delay(heard, foretold(True))
-    figures: dict[str, Any] = {"segments": len(evidence.unit)}
-    if not len(evidence.unit):
+    segments = collect_scores_by_delay(classified, predicted(True))
+    figures: dict[str, Any] = {"segments": len(segments.unit)}
+    if not len(segments.unit):
         return figures
-    rows = {"before_onset": foretold(False), "at_onset": evidence.forecast}
-    phrases = split_phrases(heard.examples, heard.frame_ms, spec.pause_ms)
+    rows = {"before_onset": predicted(False), "at_onset": segments.forecast}
+    phrases = split_phrases(classified.examples, classified.frame_ms, spec.pause_ms)
     counts = np.array(spec.followed, float)
     before = [np.concatenate([[n_units], p.units[:-1]]) for p in phrases]
     rows |= baseline_forecasts(counts, np.concatenate(before))
     for name, logs in rows.items():
-        right, nats = score_predictions(logs, evidence.unit)
-        figures[f"foretold_{name}_percent"] = round(100 * float(right.mean()), 2)
+        correct, nats = score_predictions(logs, segments.unit)
+        figures[f"foretold_{name}_percent"] = round(100 * float(correct.mean()), 2)
         figures[f"nats_{name}"] = round(float(nats.mean()), 4)
-    frames = [d if d is None else frames_within(d, heard.front_end) for d in DELAYS_MS]
-    with_prior = evidence.correct([weight_of(spec, n) for n in frames])
-    without = evidence.correct([0.0] * len(DELAYS_MS))
-    for at, delay_ms in enumerate(DELAYS_MS):
+    frames = [
+        d if d is None else frames_within(d, classified.front_end) for d in DELAYS_MS
+    ]
+    with_prior = segments.correct([weight_of(spec, n) for n in frames])
+    without = segments.correct([0.0] * len(DELAYS_MS))
+    for row, delay_ms in enumerate(DELAYS_MS):
         when = "at_offset" if delay_ms is None else f"{delay_ms:g}_ms_after_onset"
-        figures[f"right_{when}_percent"] = round(100 * float(without[at].mean()), 2)
-        share = round(100 * float(with_prior[at].mean()), 2)
+        figures[f"right_{when}_percent"] = round(100 * float(without[row].mean()), 2)
+        share = round(100 * float(with_prior[row].mean()), 2)
         figures[f"right_{when}_with_forecast_percent"] = share
     return figures
 
@@ -94,29 +97,42 @@ def evaluate_forecast(
 def score_predictions(
     log_posteriors: Float64, unit: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], Float64]:
-    """Whether the likeliest unit came, and how many nats the one that came cost."""
-    right: NDArray[np.bool_] = log_posteriors.argmax(axis=1) == unit
+    """Score predictions against the units that followed.
+
+    Parameters
+    ----------
+    log_posteriors : float64[n_segments, n_units]
+    unit : int64[n_segments]
+
+    Returns
+    -------
+    correct : bool[n_segments]
+        True if the likeliest unit followed.
+    nats : float64[n_segments]
+        Negative log-probability of the unit that followed.
+    """
+    correct: NDArray[np.bool_] = log_posteriors.argmax(axis=1) == unit
     nats: Float64 = -log_posteriors[np.arange(len(unit)), unit]
-    return right, nats
+    return correct, nats
 
 
 def baseline_forecasts(
     followed: Float64, before: NDArray[np.int64]
 ) -> dict[str, Float64]:
-    """Log-probabilities by a unit's frequency, and by the unit before it.
+    """Predict units by their frequency, and by the unit before.
 
     Parameters
     ----------
     followed : float64[n_units + 1, n_units]
-        Counts of training, as in `ForecastSpec.followed`.
+        Counts of pairs in training, as in `ForecastSpec.followed`.
     before : int64[n_segments]
-        The unit before each segment; n_units at the beginning of a phrase.
+        Unit before each segment; n_units at the start of a phrase.
 
     Returns
     -------
     dict
-        `by_frequency` and `by_bigram`, float64[n_segments, n_units] each. A pair's
-        count is added to one pseudo-count, spread as units are frequent.
+        Log-probabilities `by_frequency` and `by_bigram`, float64[n_segments, n_units].
+        The counts of a unit's successors get one pseudo-count, divided by frequency.
     """
     frequency = followed.sum(axis=0) + 0.5
     frequency /= frequency.sum()
@@ -130,7 +146,7 @@ def baseline_forecasts(
 def classify_recordings(
     bundle: Bundle, recordings: Sequence[AnnotatedRecording], units: Units
 ) -> ClassifiedRecordings:
-    """Recordings as a bundle's classifier hears them."""
+    """Compute frames, targets and a bundle's log-posteriors of recordings."""
     front_end, spec = bundle.manifest.front_end, bundle.manifest.classifier
     assert spec is not None
     rate = front_end.sample_rate
@@ -150,9 +166,10 @@ def classify_recordings(
         )
         examples.append(LabelledFrames(recording, frames, target, spans))
         network.reset()
-        logs.append(network(frames)[:, columns] if len(frames) else _nothing(columns))
+        logs.append(network(frames)[:, columns] if len(frames) else _no_frames(columns))
     return ClassifiedRecordings(examples, logs, front_end, spec)
 
 
-def _nothing(columns: Sequence[int]) -> Float64:
+def _no_frames(columns: Sequence[int]) -> Float64:
+    """Return the log-posteriors of a recording without frames."""
     return np.zeros((0, len(columns)))

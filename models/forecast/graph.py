@@ -1,16 +1,13 @@
-"""The RNN-RBM over units as a graph, with what it is worth as a prior."""
+"""ONNX graph of the RNN-RBM over units, and its weight as a prior."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 
 from neurovocal.engine.contracts.bundle import ForecastSpec
-from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.forecast.network import (
     Phrase,
     UnitRnnRbm,
@@ -25,14 +22,14 @@ from neurovocal.models.forecast.prior import (
     forecast_units,
 )
 from neurovocal.models.toolkit.graph_writer import GraphWriter
-from neurovocal.models.toolkit.onnx_session import check_outputs
+from neurovocal.models.toolkit.onnx_session import GraphExport, check_outputs
 from neurovocal.models.toolkit.recipe import ForecastConfig
 
 _GOLDEN_ROWS = 200
 
 
 def forecast_graph(model: UnitRnnRbm) -> Any:
-    """Graph of ``forecast.onnx`` (docs/bundle.md)."""
+    """Build the graph of ``forecast.onnx`` (docs/bundle.md)."""
     g = GraphWriter("forecast")
     layer, n = model.layer, model.n_recurrent
     bias = layer.bias.detach().numpy()
@@ -54,14 +51,14 @@ def forecast_graph(model: UnitRnnRbm) -> Any:
     rows = g.op("Squeeze", states, g.axes(1, 2))
     biases = {}
     for kind in "vh":
-        heard = g.op(
+        from_state = g.op(
             "MatMul", rows, g.constant(f"Wu{kind}", getattr(model, f"Wu{kind}"))
         )
-        told = g.op(
+        from_gap = g.op(
             "MatMul", "gaps", g.constant(f"Wg{kind}", getattr(model, f"Wg{kind}"))
         )
         fixed = g.constant(f"b{kind}", getattr(model, f"b{kind}"))
-        biases[kind] = g.op("Add", g.op("Add", heard, told), fixed)
+        biases[kind] = g.op("Add", g.op("Add", from_state, from_gap), fixed)
     per_unit = g.op("Unsqueeze", biases["h"], g.axes(1))
     softplus = g.op("Softplus", g.op("Add", per_unit, g.constant("W", model.W)))
     hidden = g.op("ReduceSum", softplus, g.axes(2), keepdims=0)
@@ -78,14 +75,16 @@ def forecast_graph(model: UnitRnnRbm) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedForecast:
-    """What training of the forecast leaves behind.
+    """A trained forecast with the data that its manifest entry needs.
 
     Parameters
     ----------
     model : UnitRnnRbm
+        Trained network.
     edges : list of float
-        Bins of silence that it was trained with, ms.
+        Edges of the bins of silence, in ms.
     train : list of Phrase
+        Training phrases, in which pairs of units are counted.
     """
 
     model: UnitRnnRbm
@@ -94,24 +93,23 @@ class TrainedForecast:
 
 
 def write_forecast(
-    folder: Path,
+    export: GraphExport,
     trained: TrainedForecast,
     config: ForecastConfig,
-    heard: ClassifiedRecordings,
-    golden: dict[str, Float32],
-    parity: dict[str, dict[str, float]],
+    recordings: ClassifiedRecordings,
 ) -> ForecastSpec:
-    """Write ``forecast.onnx``, prove it, and weigh it against the classifier.
+    """Write and check ``forecast.onnx``, and choose its weights beside the classifier.
 
     Parameters
     ----------
-    folder : Path
+    export : GraphExport
+        Bundle that receives the graph, golden vectors and differences.
     trained : TrainedForecast
+        Forecast to write.
     config : ForecastConfig
-    heard : ClassifiedRecordings
-        The validation recordings, as the classifier hears them.
-    golden, parity : dict
-        Filled in.
+        Options of the training.
+    recordings : ClassifiedRecordings
+        Validation recordings, to which the weights are fitted.
 
     Raises
     ------
@@ -119,7 +117,7 @@ def write_forecast(
         torch and ONNX Runtime disagree.
     """
     model = trained.model.eval()
-    phrases = split_phrases(heard.examples, heard.frame_ms, config.pause_ms)
+    phrases = split_phrases(recordings.examples, recordings.frame_ms, config.pause_ms)
     rows = [phrase_inputs(phrase, model.n_units, trained.edges) for phrase in phrases]
     tokens = np.concatenate([token for token, _ in rows])[:_GOLDEN_ROWS]
     gaps = np.concatenate([gap for _, gap in rows])[:_GOLDEN_ROWS]
@@ -127,36 +125,36 @@ def write_forecast(
         expected, state = model(
             torch.from_numpy(tokens)[:, None], torch.from_numpy(gaps)[:, None]
         )
-    path = folder / "forecast.onnx"
-    onnx.save(forecast_graph(model), path)
-    parity["forecast"] = check_outputs(
-        path,
+    export.parity["forecast"] = check_outputs(
+        export.save(forecast_graph(model), "forecast.onnx"),
         {"tokens": tokens, "gaps": gaps},
         "u",
         {"log_posteriors": expected[:, 0].numpy()},
         state[0].numpy(),
     )
-    golden |= {
-        "forecast_tokens": tokens,
-        "forecast_gaps": gaps,
-        "forecast": expected[:, 0].numpy(),
-    }
-    foretold = forecast_units(
-        model.predict, model.n_units, trained.edges, heard, config.pause_ms
+    export.golden.update(
+        {
+            "forecast_tokens": tokens,
+            "forecast_gaps": gaps,
+            "forecast": expected[:, 0].numpy(),
+        }
     )
-    weights = choose_weights(collect_scores_by_delay(heard, foretold))
+    predicted = forecast_units(
+        model.predict, model.n_units, trained.edges, recordings, config.pause_ms
+    )
+    weights = choose_weights(collect_scores_by_delay(recordings, predicted))
     return ForecastSpec(
         n_recurrent=model.n_recurrent,
         gap_edges_ms=trained.edges,
         pause_ms=config.pause_ms,
-        early=early_weights(weights, heard.front_end),
+        early=early_weights(weights, recordings.front_end),
         prior_weight=weights[-1],
         followed=count_successors(trained.train, model.n_units),
     )
 
 
 def count_successors(phrases: Sequence[Phrase], n_units: int) -> list[list[int]]:
-    """Counts of unit k after each unit; the last row counts first units."""
+    """Count units after each unit, [n_units + 1][n_units]; last row: first units."""
     counts = np.zeros((n_units + 1, n_units), int)
     for phrase in phrases:
         before = np.concatenate([[n_units], phrase.units[:-1]])

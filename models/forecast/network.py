@@ -1,10 +1,10 @@
-"""An RNN-RBM over units: which vocalization comes next, given those before.
+"""RNN-RBM over units: probability of the next unit, given the units before it.
 
-The model of Boulanger-Lewandowski, Bengio and Vincent (ICML 2012) one level above
-frames: the visible layer is a single one-of-n unit instead of many Bernoulli ones, so
-that its partition function is a sum over the units. Likelihood and gradient are exact;
-neither contrastive divergence nor annealing is needed. As in the paper's section 7 it
-serves as a prior for an acoustic model.
+The model of Boulanger-Lewandowski, Bengio and Vincent (ICML 2012) on sequences of
+units: the visible layer is a single one-of-n unit instead of Bernoulli units, so that
+the partition function is a sum over the units. Likelihood and gradient are exact,
+without contrastive divergence or annealing. As in section 7 of the paper it is a prior
+for an acoustic model.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ class Phrase:
     Parameters
     ----------
     units : int64[n]
-        Counted from 0, silence left out.
+        Indices of the units, from 0, without silence.
     gaps_ms : float64[n]
-        Silence before each; the first is infinite.
+        Silence before each unit in ms; the first is infinite.
     """
 
     units: NDArray[np.int64]
@@ -42,12 +42,12 @@ class Phrase:
 def split_phrases(
     examples: Sequence[LabelledFrames], frame_ms: float, pause_ms: float
 ) -> list[Phrase]:
-    """Annotated segments as phrases, cut where nothing is heard for `pause_ms`.
+    """Split annotated segments into phrases, at silences longer than `pause_ms`.
 
     Parameters
     ----------
     examples : sequence of LabelledFrames
-        Recordings; a phrase never crosses from one to the next.
+        Recordings; a phrase lies within one recording.
     frame_ms : float
         Milliseconds between two frames.
     pause_ms : float
@@ -64,13 +64,13 @@ def split_phrases(
         gaps = np.concatenate([[np.inf], (first[1:] - stop[:-1]) * frame_ms])
         starts = np.flatnonzero(gaps > pause_ms)
         gaps[starts] = np.inf
-        for one in np.split(np.arange(len(units)), starts[1:]):
-            phrases.append(Phrase(units[one], gaps[one]))
+        for rows in np.split(np.arange(len(units)), starts[1:]):
+            phrases.append(Phrase(units[rows], gaps[rows]))
     return phrases
 
 
 def gap_edges(phrases: Sequence[Phrase], n_bins: int) -> list[float]:
-    """Silences in ms that cut those of the phrases into bins of equal count."""
+    """Return the edges in ms of `n_bins` bins with equal numbers of silences."""
     gaps = np.concatenate([p.gaps_ms[np.isfinite(p.gaps_ms)] for p in phrases])
     if not len(gaps):
         return []
@@ -81,14 +81,14 @@ def gap_edges(phrases: Sequence[Phrase], n_bins: int) -> list[float]:
 def phrase_inputs(
     phrase: Phrase, n_units: int, edges: Sequence[float]
 ) -> tuple[Float32, Float32]:
-    """What the network hears of a phrase.
+    """Encode a phrase as inputs of the network.
 
     Returns
     -------
     tokens : float32[n, n_units + n_gaps]
-        Row i: the unit before unit i, and the silence before that one.
+        Row i: one-hot unit i - 1, and one-hot bin of the silence before unit i - 1.
     gaps : float32[n, n_gaps]
-        Row i: the silence before unit i.
+        Row i: one-hot bin of the silence before unit i.
     """
     gaps = np.stack([gap_bin(gap, edges) for gap in phrase.gaps_ms])
     rows = [token_of(None, gap_bin(np.inf, edges), n_units)]
@@ -104,15 +104,16 @@ class UnitRnnRbm(nn.Module):
         \log p(k \mid u, g) = b_{v,k} + \sum_j \log(1 + e^{b_{h,j} + W_{kj}}) - \log Z
 
     with biases ``bv + u Wuv + g Wgv`` and ``bh + u Wuh + g Wgh``; ``g`` is the silence
-    before the unit that is foretold, zeros while nobody knows it.
+    before the predicted unit, zeros before it is known.
 
     Parameters
     ----------
     config : ForecastConfig
+        Numbers of units and dropout.
     n_units : int
-        Units, silence left out.
+        Number of units without silence.
     n_gaps : int
-        Bins of silence.
+        Number of bins of silence.
     """
 
     def __init__(self, config: ForecastConfig, n_units: int, n_gaps: int) -> None:
@@ -132,12 +133,14 @@ class UnitRnnRbm(nn.Module):
     def forward(
         self, tokens: Tensor, gaps: Tensor, u: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the unit after each token.
+        """Compute the log-probabilities of the unit after each token.
 
         Parameters
         ----------
         tokens : float32[T, batch, n_units + n_gaps]
+            One-hot unit and bin of the silence before it.
         gaps : float32[T, batch, n_gaps]
+            One-hot bin of the silence before the predicted unit, or zeros.
         u : float32[batch, n_recurrent], optional
             State before the first token; zeros by default.
 
@@ -149,14 +152,14 @@ class UnitRnnRbm(nn.Module):
         """
         before = tokens.new_zeros(tokens.shape[1], self.n_recurrent) if u is None else u
         states = self.layer(tokens, before)
-        heard = self.dropout(states)
-        bv = self.bv + heard @ self.Wuv + gaps @ self.Wgv
-        bh = self.bh + heard @ self.Wuh + gaps @ self.Wgh
+        conditioning = self.dropout(states)
+        bv = self.bv + conditioning @ self.Wuv + gaps @ self.Wgv
+        bh = self.bh + conditioning @ self.Wuh + gaps @ self.Wgh
         hidden = functional.softplus(bh.unsqueeze(-2) + self.W).sum(-1)
         return (bv + hidden).log_softmax(-1), states[-1]
 
     def predict(self, tokens: Float32, gaps: Float32) -> Float32:
-        """Log-probabilities float32[T, n_units] of a phrase, without gradients."""
+        """Compute the log-probabilities float32[T, n_units] of a phrase."""
         with torch.no_grad():
             logs, _ = self(
                 torch.from_numpy(tokens)[:, None], torch.from_numpy(gaps)[:, None]

@@ -1,8 +1,8 @@
-"""The forecast as a prior for the classifier, and how fast a label is right.
+"""Forecast as a prior for the classifier: scores after delays, and fitted weights.
 
-The product of experts of the RNN-RBM's paper (section 7), for a whole segment: with
-S_n(k) the log-posteriors of unit k summed over its first n frames, T_n the temperature
-that calibrates so many frames and log p(k) the forecast,
+It is the product of experts of the RNN-RBM's paper (section 7) for a whole segment:
+with S_n(k) the log-posteriors of unit k summed over the first n frames, T_n the
+temperature that calibrates n frames, and log p(k) the forecast,
 
     score(k) = S_n(k) / T_n + w_n log p(k)
 """
@@ -21,7 +21,7 @@ from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.forecast.network import phrase_inputs, split_phrases
 from neurovocal.plugins.models.classifier.decision import Decision
 
-# Where labels are judged: ms of sound after the onset; None is the whole segment.
+# Delays after the onset in ms at which labels are scored; None: the whole segment.
 DELAYS_MS: tuple[float | None, ...] = (0, 5, 10, 20, 30, 50, None)
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 Predict: TypeAlias = Callable[[Float32, Float32], Float32]
@@ -29,19 +29,20 @@ Predict: TypeAlias = Callable[[Float32, Float32], Float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoresByDelay:
-    """What is known of some segments, after each delay.
+    """Classifier scores and forecasts of segments after each of `DELAYS_MS`.
 
     Parameters
     ----------
     scores : float64[n_delays, n_segments, n_units]
-        Calibrated log-posteriors of the units, silence left out, of the frames that
-        were complete by then; where there is none, of the last frame before it.
+        Calibrated log-posteriors of the units without silence, summed over the frames
+        of the segment that are complete at the delay; without one, those of the last
+        frame before the segment.
     forecast : float64[n_segments, n_units]
-        Log-probabilities before a frame of it was heard.
+        Log-probabilities of the units at the onset.
     unit : int64[n_segments]
-        The right one, counted from 0.
+        Annotated unit, from 0.
     recording : int64[n_segments]
-        Which recording each segment is from.
+        Number of the recording of each segment.
     """
 
     scores: Float64
@@ -50,12 +51,12 @@ class ScoresByDelay:
     recording: NDArray[np.int64]
 
     def log_posteriors(self, weights: Sequence[float]) -> Float64:
-        """Of each unit after each delay, float64[n_delays, n_segments, n_units].
+        """Combine scores and forecast, float64[n_delays, n_segments, n_units].
 
         Parameters
         ----------
         weights : sequence of float
-            Of the forecast, after each delay.
+            Weight of the forecast at each delay.
         """
         scores = self.scores + np.array(weights)[:, None, None] * self.forecast
         scores -= scores.max(axis=-1, keepdims=True)
@@ -63,23 +64,26 @@ class ScoresByDelay:
         return logs
 
     def correct(self, weights: Sequence[float]) -> NDArray[np.bool_]:
-        """Whether the likeliest unit is right, bool[n_delays, n_segments]."""
-        right: NDArray[np.bool_] = self.log_posteriors(weights).argmax(-1) == self.unit
-        return right
+        """Return whether the likeliest unit is correct, bool[n_delays, n_segments]."""
+        likeliest = self.log_posteriors(weights).argmax(-1)
+        correct: NDArray[np.bool_] = likeliest == self.unit
+        return correct
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassifiedRecordings:
-    """Annotated recordings, as a classifier hears them.
+    """Annotated recordings with a classifier's log-posteriors.
 
     Parameters
     ----------
-    examples : list of LabelledFrames
-    log_posteriors : list of float64[n_frames, n_units]
+    examples : sequence of LabelledFrames
+        Recordings with annotated segments.
+    log_posteriors : sequence of float64[n_frames, n_units]
         One array per recording; silence is column 0.
     front_end : FrontEnd
+        Front end of the frames.
     spec : ClassifierSpec
-        The classifier's decision and calibration.
+        Decision rule and calibration of the classifier.
     """
 
     examples: Sequence[LabelledFrames]
@@ -97,94 +101,97 @@ def forecast_units(
     predict: Predict,
     n_units: int,
     edges: Sequence[float],
-    heard: ClassifiedRecordings,
+    recordings: ClassifiedRecordings,
     pause_ms: float,
     *,
     at_onset: bool = True,
 ) -> Float64:
-    """Log-probabilities of each annotated unit, given the true ones before it.
+    """Predict each annotated unit from the annotated units before it.
 
     Parameters
     ----------
     predict : callable
-        From a phrase's tokens and gaps (`phrase_inputs`) to log-probabilities.
+        Maps the tokens and gaps of a phrase (`phrase_inputs`) to log-probabilities.
     n_units : int
-        Units, silence left out.
+        Number of units without silence.
     edges : sequence of float
-        Bins of silence, ms.
-    heard : ClassifiedRecordings
+        Edges of the bins of silence, in ms.
+    recordings : ClassifiedRecordings
+        Recordings with annotated segments.
     pause_ms : float
-        Silence after which a phrase begins anew.
+        Silence that ends a phrase.
     at_onset : bool
-        Whether the silence before the unit is known, too.
+        True if the silence before the predicted unit is known.
 
     Returns
     -------
     float64[n_segments, n_units]
-        All recordings', in order.
+        Log-probabilities for all segments, in order.
     """
     rows = [np.zeros((0, n_units))]
-    for phrase in split_phrases(heard.examples, heard.frame_ms, pause_ms):
+    for phrase in split_phrases(recordings.examples, recordings.frame_ms, pause_ms):
         tokens, gaps = phrase_inputs(phrase, n_units, edges)
-        told = gaps if at_onset else np.zeros_like(gaps)
-        rows.append(predict(tokens, told).astype(np.float64))
+        known_gaps = gaps if at_onset else np.zeros_like(gaps)
+        rows.append(predict(tokens, known_gaps).astype(np.float64))
     return np.concatenate(rows)
 
 
 def frames_within(delay_ms: float, front_end: FrontEnd) -> int:
-    """Frames of a segment that are complete so long after its onset, on average.
+    """Return the mean number of a segment's frames that are complete after a delay.
 
-    A frame is complete half of its length after its centre; the first one is
-    centred half a hop after the onset.
+    A frame is complete half of its length after its centre; the first frame of a
+    segment is centred half a hop after the onset on average.
     """
     samples = delay_ms * front_end.sample_rate / 1000
-    late = samples - (front_end.frame_length + front_end.hop_length) / 2
-    return max(0, 1 + int(np.floor(late / front_end.hop_length)))
+    remaining = samples - (front_end.frame_length + front_end.hop_length) / 2
+    return max(0, 1 + int(np.floor(remaining / front_end.hop_length)))
 
 
 def collect_scores_by_delay(
-    heard: ClassifiedRecordings, forecast: Float64
+    recordings: ClassifiedRecordings, forecast: Float64
 ) -> ScoresByDelay:
-    """What each segment's frames say up to every delay, beside its forecast.
+    """Collect the scores of all segments after each delay, with their forecasts.
 
     Parameters
     ----------
-    heard : ClassifiedRecordings
+    recordings : ClassifiedRecordings
+        Recordings with annotated segments.
     forecast : float64[n_segments, n_units]
+        Log-probabilities of `forecast_units`.
     """
     scores: list[list[Float64]] = [[] for _ in DELAYS_MS]
-    units, recording = [], []
-    by_last, decide = heard.spec.decision == "last", Decision(heard.spec)
+    units, recording_numbers = [], []
+    by_last, decision = recordings.spec.decision == "last", Decision(recordings.spec)
     for number, (example, rows) in enumerate(
-        zip(heard.examples, heard.log_posteriors, strict=True)
+        zip(recordings.examples, recordings.log_posteriors, strict=True)
     ):
         for span in example.spans:
             units.append(span.unit - 1)
-            recording.append(number)
-            for at, delay_ms in enumerate(DELAYS_MS):
+            recording_numbers.append(number)
+            for column, delay_ms in enumerate(DELAYS_MS):
                 n = span.stop - span.first
                 if delay_ms is not None:
-                    n = min(n, frames_within(delay_ms, heard.front_end))
+                    n = min(n, frames_within(delay_ms, recordings.front_end))
                 stop = max(1, span.first + n)
                 first = stop - 1 if by_last or n == 0 else span.first
-                warmth = decide.temperature(None if delay_ms is None else n)
-                scores[at].append(rows[first:stop, 1:].sum(axis=0) / warmth)
+                temperature = decision.temperature(None if delay_ms is None else n)
+                scores[column].append(rows[first:stop, 1:].sum(axis=0) / temperature)
     return ScoresByDelay(
         np.array(scores),
         forecast,
         np.array(units, np.int64),
-        np.array(recording, np.int64),
+        np.array(recording_numbers, np.int64),
     )
 
 
-def choose_weights(evidence: ScoresByDelay) -> list[float]:
-    """After each delay, the weight that makes the right units most likely."""
-    if not len(evidence.unit):
+def choose_weights(segments: ScoresByDelay) -> list[float]:
+    """Choose the weight of greatest likelihood at each delay; 0 without segments."""
+    if not len(segments.unit):
         return [0.0] * len(DELAYS_MS)
-    rows = np.arange(len(evidence.unit))
+    rows = np.arange(len(segments.unit))
     nats = np.stack(
         [
-            -evidence.log_posteriors([weight] * len(DELAYS_MS))[:, rows, evidence.unit]
+            -segments.log_posteriors([weight] * len(DELAYS_MS))[:, rows, segments.unit]
             for weight in WEIGHTS
         ]
     )
@@ -192,7 +199,10 @@ def choose_weights(evidence: ScoresByDelay) -> list[float]:
 
 
 def early_weights(weights: Sequence[float], front_end: FrontEnd) -> list[PriorSpec]:
-    """Weights by frames; of delays with the same frames the last one counts."""
+    """Convert the weights by delay to weights by number of frames.
+
+    Of several delays with the same number of frames, the longest one is used.
+    """
     by_frames = {
         frames_within(delay_ms, front_end): weight
         for delay_ms, weight in zip(DELAYS_MS, weights, strict=True)

@@ -1,4 +1,4 @@
-"""Training of the RNN-RBM over units, by exact likelihood."""
+"""Training of the RNN-RBM over units by exact likelihood."""
 
 from collections.abc import Sequence
 
@@ -16,19 +16,22 @@ from neurovocal.models.forecast.network import (
 from neurovocal.models.toolkit.optim import guard_gradients, rate_factor, set_rates
 from neurovocal.models.toolkit.recipe import ForecastConfig
 
-_NOTHING = -1
+_PADDING = -1
 
 
 class ForecastTask:
-    """One network, its phrases and its optimizer (a `toolkit.loop.Task`).
+    """Forecast with its phrases and optimizer, a `toolkit.loop.Task`.
 
     Parameters
     ----------
     config : ForecastConfig
+        Sizes and training options.
     train, valid : sequence of Phrase
+        Phrases of the training and validation splits.
     n_units : int
-        Units, silence left out.
+        Number of units without silence.
     seed : int
+        Seed of weights and batches.
     """
 
     name = "forecast"
@@ -61,24 +64,24 @@ class ForecastTask:
         )
 
     def begin(self, progress: float) -> bool:
-        """Set the learning rate."""
+        """Set the learning rate; there is a single phase."""
         set_rates(self.optimizer, rate_factor("cosine", progress))
         return False
 
     def step(self, progress: float) -> float:
-        """Train on one batch of phrases.
+        """Train on one batch of phrases and return its loss.
 
-        At half of the units the silence before them is not told, as when the last
-        one has just ended; some units are forgotten, as if they were not known.
+        The silence before the predicted unit is hidden for half of the units, as
+        before its onset; a share of the input units is hidden, as if `unknown`.
         """
         config = self._config
         chosen = self.rng.integers(len(self._train), size=config.batch_size)
         tokens, gaps, target = self._padded([self._train[i] for i in chosen])
         shape = (*target.shape, 1)
-        told = self.rng.random(shape) < 0.5
-        known = self.rng.random(shape) >= config.forgotten
-        tokens[..., : self.module.n_units] *= torch.from_numpy(known)
-        gaps *= torch.from_numpy(told)
+        gap_known = self.rng.random(shape) < 0.5
+        unit_known = self.rng.random(shape) >= config.forgotten
+        tokens[..., : self.module.n_units] *= torch.from_numpy(unit_known)
+        gaps *= torch.from_numpy(gap_known)
         loss = self._entropy(tokens, gaps, target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -87,7 +90,7 @@ class ForecastTask:
         return float(loss.detach())
 
     def validate(self) -> dict[str, float]:
-        """Nats per unit before its onset and at it; the score is their mean."""
+        """Return nats per unit before and at the onset; the score is their mean."""
         tokens, gaps, target = self._valid
         before = float(self._entropy(tokens, torch.zeros_like(gaps), target))
         at_onset = float(self._entropy(tokens, gaps, target))
@@ -98,21 +101,21 @@ class ForecastTask:
         }
 
     def _entropy(self, tokens: Tensor, gaps: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy in nats per unit; the first of a phrase counts, too."""
+        """Compute the cross entropy in nats per unit, including first units."""
         log_posteriors, _ = self.module(tokens, gaps)
         return functional.nll_loss(
-            log_posteriors.flatten(0, 1), target.flatten(), ignore_index=_NOTHING
+            log_posteriors.flatten(0, 1), target.flatten(), ignore_index=_PADDING
         )
 
     def _padded(
         self, rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Phrases side by side: tokens and gaps [T, batch, ...], targets [T, batch]."""
+        """Stack phrases: tokens and gaps [T, batch, ...], targets [T, batch]."""
         longest = max((len(units) for *_, units in rows), default=1)
         n = self.module.n_units + self.module.n_gaps
         tokens = np.zeros((longest, len(rows), n), np.float32)
         gaps = np.zeros((longest, len(rows), self.module.n_gaps), np.float32)
-        target = np.full((longest, len(rows)), _NOTHING, np.int64)
+        target = np.full((longest, len(rows)), _PADDING, np.int64)
         for column, (token, gap, units) in enumerate(rows):
             tokens[: len(units), column] = token
             gaps[: len(units), column] = gap

@@ -1,9 +1,11 @@
 """Exported graphs in ONNX Runtime, and their differences from torch."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from neurovocal.engine.contracts.errors import BundleError
 from neurovocal.engine.contracts.types import Float32
@@ -13,6 +15,31 @@ STATE_TOLERANCE = 1e-5
 OUTPUT_TOLERANCE = 1e-4
 PERTURBATION = 1e-4
 CONTRACTION_FRAMES = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GraphExport:
+    """Graphs of a bundle in writing, with their golden vectors and parity checks.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the bundle.
+    golden : dict of str to float32 array
+        Inputs and expected outputs, the content of ``golden.npz``.
+    parity : dict of str to dict
+        Largest differences between torch and ONNX Runtime, by network.
+    """
+
+    folder: Path
+    golden: dict[str, Float32] = field(default_factory=dict)
+    parity: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def save(self, graph: Any, name: str) -> Path:
+        """Write a graph to the file `name` and return its path."""
+        path = self.folder / name
+        onnx.save(graph, path)
+        return path
 
 
 class Session:

@@ -1,1 +1,1 @@
-"""The `train` command."""
+"""Training from a dataset to a bundle: stages, record, card, transfer, workspace."""

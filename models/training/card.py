@@ -1,4 +1,4 @@
-"""What a bundle says about itself: licence, attribution, and a page for people."""
+"""Card of a bundle: descriptive manifest fields and its README.md."""
 
 import re
 from pathlib import Path
@@ -11,16 +11,16 @@ UNKNOWN = "unknown"
 
 
 def complete_card(card: CardConfig, dataset: Path, out: Path) -> CardConfig:
-    """Fill in what the recipe leaves open from the dataset's README.md.
+    """Fill the empty fields of a card from the dataset's README.md.
 
     Parameters
     ----------
     card : CardConfig
-        Of the recipe; what it says stands.
+        Card of the recipe.
     dataset : Path
-        The dataset's folder.
+        Folder of the dataset.
     out : Path
-        The bundle's folder, which names it by default.
+        Folder of the bundle, whose name is the default name.
     """
     found: dict[str, str] = {}
     try:
@@ -44,7 +44,7 @@ def complete_card(card: CardConfig, dataset: Path, out: Path) -> CardConfig:
 
 
 def card_page(manifest: Manifest, description: str) -> str:
-    """README.md of a bundle, in Markdown."""
+    """Write the README.md of a bundle in Markdown."""
     training, figures = manifest.training, manifest.figures
     lines = [
         f"# {manifest.name}",

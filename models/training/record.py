@@ -1,4 +1,4 @@
-"""What a bundle remembers of its training."""
+"""Record of a training in the bundle: manifest entry and history of measures."""
 
 import json
 import math
@@ -19,8 +19,8 @@ from neurovocal.models.toolkit.loop import History
 from neurovocal.models.toolkit.recipe import TrainConfig
 
 
-def summary(dataset: Dataset, data: PreparedDataset, config: TrainConfig) -> str:
-    """One sentence on splits, units and seed."""
+def summary(data: PreparedDataset, config: TrainConfig) -> str:
+    """Return a line on splits, units, threads and seed."""
     split = data.split
     parts = ", ".join(
         f"{name} {len(part)} ({total_duration_s(part):.0f} s)"
@@ -44,7 +44,21 @@ def training_record(
     data: PreparedDataset,
     histories: Mapping[str, History | None],
 ) -> dict[str, Any]:
-    """``training`` of the manifest: data, splits, networks, recipe and versions."""
+    """Build the manifest entry ``training``.
+
+    Parameters
+    ----------
+    command : str
+        Command line of the training.
+    config : TrainConfig
+        Recipe.
+    dataset : Dataset
+        Selected recordings.
+    data : PreparedDataset
+        Splits and warnings.
+    histories : mapping of str to History
+        Course of the training of each network; None for networks not trained.
+    """
     split = data.split
     parts = {"train": split.train, "valid": split.valid, "test": split.test}
     return {
@@ -57,7 +71,7 @@ def training_record(
         },
         "recordings": {name: _names(part) for name, part in parts.items()},
         "networks": {
-            name: _chosen(history)
+            name: _network_record(history)
             for name, history in histories.items()
             if history is not None and history.best_row
         },
@@ -72,7 +86,7 @@ def training_record(
 
 
 def write_history(folder: Path, histories: Mapping[str, History | None]) -> None:
-    """Write the measures of every look at the validation split (docs/bundle.md)."""
+    """Write the measures of all validations (docs/bundle.md)."""
     content = {
         name: {
             "rows": [_finite(row) for row in history.rows],
@@ -87,6 +101,7 @@ def write_history(folder: Path, histories: Mapping[str, History | None]) -> None
 
 
 def _names(part: Sequence[AnnotatedRecording]) -> list[str]:
+    """List the files of a split, with the times of parts of files."""
     return [
         r.file
         if r.start_s == 0 and r.stop_s > r.duration_s
@@ -96,14 +111,15 @@ def _names(part: Sequence[AnnotatedRecording]) -> list[str]:
 
 
 def _finite(row: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no word for the loss of a step that went astray."""
+    """Round the values; values that JSON cannot hold (NaN, infinity) become None."""
     return {
         key: float(f"{value:.6g}") if math.isfinite(value) else None
         for key, value in row.items()
     }
 
 
-def _chosen(history: History) -> dict[str, Any]:
+def _network_record(history: History) -> dict[str, Any]:
+    """Describe the training of a network and its best validation."""
     return {
         "updates": history.update,
         "chosen_at": int(history.best_row["update"]),

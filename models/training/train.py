@@ -1,8 +1,11 @@
-"""Training from a dataset folder to a verified bundle."""
+"""Training of all networks, from a dataset to a verified bundle."""
 
 import math
 import shutil
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -45,7 +48,7 @@ from neurovocal.models.training.workspace import (
     work_folder,
 )
 
-# Of a time budget: the rest is for frames, export and evaluation.
+# Shares of a time budget; the rest is for frames, export and evaluation.
 _DETECTOR_SHARE = 0.05
 _CLASSIFIER_SHARE = 0.35
 _RNN_RBM_SHARE = 0.5
@@ -55,33 +58,44 @@ _FORECAST_SHARE = 0.05
 def train_bundle(
     job: TrainingJob, config: TrainConfig, reporter: Reporter, stop: StopFlag
 ) -> Bundle:
-    """Train, export, verify, evaluate, and only then put the bundle in place.
+    """Train, export, verify and evaluate a bundle, and move it to ``--out``.
 
-    The report is written last, into the finished bundle: whatever happens to it,
-    what was trained is safe.
+    The report is written last, into the finished bundle: an error of the report does
+    not lose the training.
+
+    Parameters
+    ----------
+    job : TrainingJob
+        Arguments of the training.
+    config : TrainConfig
+        Recipe.
+    reporter : Reporter
+        Receives messages and progress.
+    stop : StopFlag
+        Request to stop; checkpoints are kept.
 
     Raises
     ------
     ConfigError
-        The arguments, the recipe or the data are wrong.
+        The arguments, the recipe or the data are invalid.
     TrainingInterrupted
-        `stop` was raised; the same call goes on where this one ended.
+        `stop` was raised; the same call resumes the training.
     BundleError
-        What was trained cannot be exported faithfully.
+        torch and ONNX Runtime disagree on an exported network.
     """
-    started = time.monotonic()
+    started_s = time.monotonic()
     with work_folder(job):
         tally, test = _make_bundle(job, config, reporter, stop)
     bundle = load_bundle(job.out)
-    with reporter.stage("report") as watch:
+    with reporter.stage("report") as on_progress:
 
-        def step(share: float) -> None:
+        def report_share(share: float) -> None:
             if stop.raised:
                 raise TrainingInterrupted(
                     f"'{job.out}' is finished, but not its report: `neurovocal "
                     "evaluate BUNDLE DATASET --report DIR` writes it"
                 )
-            watch(share, "")
+            on_progress(share, "")
 
         page = write_report(
             job.out / REPORT_FOLDER,
@@ -90,74 +104,62 @@ def train_bundle(
             Measured("the test split", job.command),
             tally,
             test,
-            step,
+            report_share,
         )
+    minutes = (time.monotonic() - started_s) / 60
     reporter.print_message(f"{page}: what was learned, and how well")
-    reporter.print_message(
-        f"{job.out}: done in {(time.monotonic() - started) / 60:.1f} min"
-    )
+    reporter.print_message(f"{job.out}: done in {minutes:.1f} min")
     return bundle
 
 
 def _make_bundle(
     job: TrainingJob, config: TrainConfig, reporter: Reporter, stop: StopFlag
 ) -> tuple[Tally, list[AnnotatedRecording]]:
-    """Train and put the bundle in place; what was heard of the test split."""
+    """Train and install the bundle; returns the counts and recordings of the test."""
     torch.set_num_threads(config.threads)
-    everything = read_dataset(job.dataset, job.annotation_format)
-    dataset = select_recordings(everything, config.split)
+    dataset = select_recordings(
+        read_dataset(job.dataset, job.annotation_format), config.split
+    )
     origin, scaling = load_origin(job.origin), None
     if origin is not None:
         scaling, config = origin.scaling(config), origin.recipe(config)
     claim_work_folder(job, config, dataset, origin.digest if origin else None)
     job.frames_path.mkdir(exist_ok=True)
-    with reporter.stage("frames") as watch:
-        data = prepare_dataset(dataset, config, watch, scaling, job.frames_path)
+    with reporter.stage("frames") as on_progress:
+        data = prepare_dataset(dataset, config, on_progress, scaling, job.frames_path)
     for warning in data.warnings:
         reporter.print_message(f"note: {warning}")
-    reporter.print_message(summary(dataset, data, config))
+    reporter.print_message(summary(data, config))
 
-    classifier, classifier_history = _train_classifier(
-        job, config, data, reporter, stop, origin
-    )
-    adjusted = _adjust(job, config, data, classifier, reporter, stop)
-    forecast, forecast_history = _train_forecast(job, config, data, reporter, stop)
-    rnn_rbm, rnn_rbm_history = _train_rnn_rbm(job, config, data, reporter, stop, origin)
-
-    histories = {
-        "classifier": classifier_history,
-        "forecast": forecast_history,
-        "rnn_rbm": rnn_rbm_history,
-    }
+    trained, histories = _Training(job, config, data, origin, reporter, stop).run()
     training = training_record(job.command, config, dataset, data, histories)
     if origin is not None:
         training["from"] = origin.record
-    card = complete_card(config.card, job.dataset, job.out)
-    train_songs, valid_songs = _songs(config, data)
-    trained = TrainingResult(
-        config,
-        data.front_end,
-        data.offset,
-        data.gain,
-        data.units,
-        data.valid,
-        classifier,
-        adjusted,
-        rnn_rbm,
-        forecast,
-        train_songs,
-        valid_songs,
-    )
+    tally = _export(job, trained, training, histories, reporter, data)
+    install_bundle(job)
+    return tally, data.split.test
+
+
+def _export(
+    job: TrainingJob,
+    trained: TrainingResult,
+    training: dict[str, Any],
+    histories: Mapping[str, History | None],
+    reporter: Reporter,
+    data: PreparedDataset,
+) -> Tally:
+    """Write the bundle to the work folder and measure it on the test split."""
+    card = complete_card(trained.config.card, job.dataset, job.out)
     about = card.model_dump(include={"name", "species", "licence", "attribution"})
     folder = job.work_path / "bundle"
     shutil.rmtree(folder, ignore_errors=True)
     bundle = write_bundle(folder, trained, about, training)
     tally = Tally(bundle)
-    with reporter.stage("test") as watch:
+    with reporter.stage("test") as on_progress:
         figures = evaluate_bundle(
-            bundle, data.split.test, lambda share: watch(share, ""), tally.add
+            bundle, data.split.test, lambda share: on_progress(share, ""), tally.add
         )
-    if rnn_rbm is not None:
+    if trained.rnn_rbm is not None:
         figures["rnn_rbm"] |= linear_errors(bundle, data, figures["rnn_rbm"]["mse"])
     finished = bundle.manifest.model_copy(update={"figures": figures})
     page = card_page(finished, card.description)
@@ -165,140 +167,151 @@ def _make_bundle(
     write_history(folder, histories)
     write_manifest(folder, finished)
     load_bundle(folder)
-    install_bundle(job)
-    return tally, data.split.test
+    return tally
 
 
-def _adjust(
-    job: TrainingJob,
-    config: TrainConfig,
-    data: PreparedDataset,
-    classifier: Classifier | None,
-    reporter: Reporter,
-    stop: StopFlag,
-) -> CalibratedClassifier | None:
-    if classifier is None:
-        return None
+@dataclass(frozen=True, slots=True, eq=False)
+class _Training:
+    """Stages of a training on a prepared dataset."""
 
-    def leave() -> None:
-        if stop.raised:
-            raise TrainingInterrupted(
-                "stopped while the detector was fitted: run the same command again "
-                "to fit it to the network, which is trained"
+    job: TrainingJob
+    config: TrainConfig
+    data: PreparedDataset
+    origin: Origin | None
+    reporter: Reporter
+    stop: StopFlag
+
+    def run(self) -> tuple[TrainingResult, dict[str, History | None]]:
+        """Train all networks of the recipe, one after the other."""
+        data = self.data
+        classifier, classifier_history = self._train_classifier()
+        calibrated = self._calibrate(classifier)
+        forecast, forecast_history = self._train_forecast()
+        rnn_rbm, rnn_rbm_history = self._train_rnn_rbm()
+        train_songs, valid_songs = self._songs()
+        trained = TrainingResult(
+            self.config,
+            data.front_end,
+            data.offset,
+            data.gain,
+            data.units,
+            data.valid,
+            classifier,
+            calibrated,
+            rnn_rbm,
+            forecast,
+            train_songs,
+            valid_songs,
+        )
+        return trained, {
+            "classifier": classifier_history,
+            "forecast": forecast_history,
+            "rnn_rbm": rnn_rbm_history,
+        }
+
+    def _train_classifier(self) -> tuple[Classifier | None, History | None]:
+        config, data = self.config, self.data
+        if config.classifier is None:
+            return None, None
+        logarithmic = data.front_end.options.get("scale") == "log"
+        augmenter = Augmenter(
+            config.classifier.augment, data.offset, data.gain, logarithmic
+        )
+        task = ClassifierTask(
+            config.classifier,
+            data.train,
+            data.valid,
+            len(data.units.names),
+            augmenter,
+            config.seed,
+        )
+        if self.origin is not None:
+            self.origin.initialize_classifier(task.module, data.units.names)
+        alone = config.rnn_rbm is None
+        share = _CLASSIFIER_SHARE + _RNN_RBM_SHARE if alone else _CLASSIFIER_SHARE
+        history = self._fit(task, share)
+        return task.module, history
+
+    def _calibrate(self, classifier: Classifier | None) -> CalibratedClassifier | None:
+        if classifier is None:
+            return None
+
+        def check_stop() -> None:
+            if self.stop.raised:
+                raise TrainingInterrupted(
+                    "stopped while the detector was fitted: run the same command "
+                    "again to fit it to the network, which is trained"
+                )
+
+        minutes = self.job.minutes
+        limit_s = math.inf if minutes is None else minutes * 60 * _DETECTOR_SHARE
+        with self.reporter.stage("detector") as on_progress:
+            return adjust_classifier(
+                classifier, self.config, self.data, on_progress, check_stop, limit_s
             )
 
-    limit_s = math.inf if job.minutes is None else job.minutes * 60 * _DETECTOR_SHARE
-    with reporter.stage("detector") as watch:
-        return adjust_classifier(classifier, config, data, watch, leave, limit_s)
-
-
-def _train_classifier(
-    job: TrainingJob,
-    config: TrainConfig,
-    data: PreparedDataset,
-    reporter: Reporter,
-    stop: StopFlag,
-    origin: Origin | None,
-) -> tuple[Classifier | None, History | None]:
-    if config.classifier is None:
-        return None, None
-    logarithmic = data.front_end.options.get("scale") == "log"
-    augmenter = Augmenter(
-        config.classifier.augment, data.offset, data.gain, logarithmic
-    )
-    task = ClassifierTask(
-        config.classifier,
-        data.train,
-        data.valid,
-        len(data.units.names),
-        augmenter,
-        config.seed,
-    )
-    if origin is not None:
-        origin.initialize_classifier(task.module, data.units.names)
-    share = _CLASSIFIER_SHARE if config.rnn_rbm else _CLASSIFIER_SHARE + _RNN_RBM_SHARE
-    history = _fit(task, job, config, share, reporter, stop)
-    return task.module, history
-
-
-def _train_forecast(
-    job: TrainingJob,
-    config: TrainConfig,
-    data: PreparedDataset,
-    reporter: Reporter,
-    stop: StopFlag,
-) -> tuple[TrainedForecast | None, History | None]:
-    """The RNN-RBM over units: seconds of work."""
-    if config.forecast is None or config.classifier is None:
-        return None, None
-    frame_ms = 1000 * data.front_end.hop_length / data.front_end.sample_rate
-    train, valid = (
-        split_phrases(examples, frame_ms, config.forecast.pause_ms)
-        for examples in (data.train, data.valid)
-    )
-    if not any(len(phrase.units) > 1 for phrase in train):
-        reporter.print_message(
-            "note: no forecast, because no two training segments follow each other "
-            f"within {config.forecast.pause_ms:g} ms (forecast.pause_ms)"
+    def _train_forecast(self) -> tuple[TrainedForecast | None, History | None]:
+        config, data = self.config, self.data
+        if config.forecast is None or config.classifier is None:
+            return None, None
+        frame_ms = 1000 * data.front_end.hop_length / data.front_end.sample_rate
+        train, valid = (
+            split_phrases(examples, frame_ms, config.forecast.pause_ms)
+            for examples in (data.train, data.valid)
         )
-        return None, None
-    n_units = len(data.units.names) - 1
-    task = ForecastTask(config.forecast, train, valid, n_units, config.seed)
-    history = _fit(task, job, config, _FORECAST_SHARE, reporter, stop)
-    return TrainedForecast(task.module, task.edges, train), history
+        if not any(len(phrase.units) > 1 for phrase in train):
+            self.reporter.print_message(
+                "note: no forecast, because no two training segments follow each other "
+                f"within {config.forecast.pause_ms:g} ms (forecast.pause_ms)"
+            )
+            return None, None
+        n_units = len(data.units.names) - 1
+        task = ForecastTask(config.forecast, train, valid, n_units, config.seed)
+        history = self._fit(task, _FORECAST_SHARE)
+        return TrainedForecast(task.module, task.edges, train), history
 
+    def _train_rnn_rbm(self) -> tuple[RnnRbm | None, History | None]:
+        config = self.config
+        if config.rnn_rbm is None:
+            return None, None
+        train, valid = self._songs()
+        task = RnnRbmTask(config.rnn_rbm, train, valid, config.seed)
+        if self.origin is not None:
+            self.origin.initialize_rnn_rbm(task.module)
+        alone = config.classifier is None
+        share = _CLASSIFIER_SHARE + _RNN_RBM_SHARE if alone else _RNN_RBM_SHARE
+        history = self._fit(task, share)
+        return task.module, history
 
-def _train_rnn_rbm(
-    job: TrainingJob,
-    config: TrainConfig,
-    data: PreparedDataset,
-    reporter: Reporter,
-    stop: StopFlag,
-    origin: Origin | None,
-) -> tuple[RnnRbm | None, History | None]:
-    if config.rnn_rbm is None:
-        return None, None
-    train, valid = _songs(config, data)
-    task = RnnRbmTask(config.rnn_rbm, train, valid, config.seed)
-    if origin is not None:
-        origin.initialize_rnn_rbm(task.module)
-    share = _RNN_RBM_SHARE if config.classifier else _CLASSIFIER_SHARE + _RNN_RBM_SHARE
-    history = _fit(task, job, config, share, reporter, stop)
-    return task.module, history
+    def _fit(self, task: Task, share: float) -> History:
+        """Train a task within its share of the time budget, with its checkpoint."""
+        minutes = self.job.minutes
+        budget = Budget(None if minutes is None else minutes * 60 * share)
+        path = self.job.work_path / f"{task.name.lower().replace('-', '_')}.pt"
+        checkpoint_s = self.config.checkpoint_s
+        with self.reporter.stage(task.name) as on_progress:
 
+            def report(progress: float, history: History, loss: float) -> None:
+                note = f"loss {loss:.3f}"
+                if history.rows:
+                    measures = history.rows[-1]
+                    note += "".join(
+                        f", {name.replace('_', ' ')} {measures[name]:.4g}"
+                        for name in measures
+                        if name not in ("update", "loss", "score")
+                    )
+                on_progress(min(1.0, progress), note)
 
-def _fit(
-    task: Task,
-    job: TrainingJob,
-    config: TrainConfig,
-    share: float,
-    reporter: Reporter,
-    stop: StopFlag,
-) -> History:
-    limit_s = None if job.minutes is None else job.minutes * 60 * share
-    path = job.work_path / f"{task.name.lower().replace('-', '_')}.pt"
-    with reporter.stage(task.name) as watch:
+            return fit(task, path, budget, self.stop, checkpoint_s, report)
 
-        def report(progress: float, history: History, loss: float) -> None:
-            note = f"loss {loss:.3f}"
-            if history.rows:
-                measures = history.rows[-1]
-                note += "".join(
-                    f", {name.replace('_', ' ')} {measures[name]:.4g}"
-                    for name in measures
-                    if name not in ("update", "loss", "score")
-                )
-            watch(min(1.0, progress), note)
-
-        return fit(task, path, Budget(limit_s), stop, config.checkpoint_s, report)
-
-
-def _songs(config: TrainConfig, data: PreparedDataset) -> tuple[list[Rows], list[Rows]]:
-    if config.rnn_rbm is None:
-        return [], []
-    keep_s = config.rnn_rbm.trim_silence_s
-    frames_per_s = data.front_end.sample_rate / data.front_end.hop_length
-    return (
-        [*trim_songs(data.train, keep_s, frames_per_s)],
-        [*trim_songs(data.valid, keep_s, frames_per_s)],
-    )
+    def _songs(self) -> tuple[list[Rows], list[Rows]]:
+        """Return the trimmed songs of the training and validation splits."""
+        config, front_end = self.config.rnn_rbm, self.data.front_end
+        if config is None:
+            return [], []
+        keep_s = config.trim_silence_s
+        frames_per_s = front_end.sample_rate / front_end.hop_length
+        return (
+            [*trim_songs(self.data.train, keep_s, frames_per_s)],
+            [*trim_songs(self.data.valid, keep_s, frames_per_s)],
+        )

@@ -1,8 +1,8 @@
-"""Training that starts from a bundle: another bird, a few seconds of song.
+"""Training from the weights of a bundle, for instance for another bird.
 
-A bundle keeps its weights in its graphs. They are read back by asking where the export
-puts them: a network whose parameters are all different numbers is written as a graph,
-and the numbers found there say which value of the bundle's graph belongs where.
+The weights of a bundle are constants of its graphs. To read them, a network whose
+parameters are distinct numbers is exported; the positions of these numbers in its
+graph are the positions of the parameters in the bundle's graph.
 """
 
 import copy
@@ -39,46 +39,46 @@ from neurovocal.models.toolkit.recipe import (
 )
 from neurovocal.plugins.storage.npz import read_npz
 
-# Smaller numbers stand for constants of the export (0, 0.5, 1), not for parameters.
+# Smaller numbers are constants of the export (0, 0.5, 1), not parameters.
 _FIRST_MARK = 2
 _SHAPE = ("architecture", "n_hidden", "n_layers", "kernel_length")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """The bundle that a training starts from."""
+    """Bundle that a training starts from."""
 
     bundle: Bundle
 
     @classmethod
     def load(cls, name: str) -> "Origin":
-        """A folder, or the name of a bundle that ships; every file is verified."""
+        """Load and verify a bundle, by folder or by name of a built-in bundle."""
         return cls(load_bundle(name))
 
     @property
     def digest(self) -> str:
-        """Of the manifest, which holds those of all other files."""
+        """SHA-256 of the manifest, which holds those of all other files."""
         return sha256(self.bundle.folder / MANIFEST_NAME)
 
     @property
     def record(self) -> dict[str, str]:
-        """What the new bundle says of its origin."""
+        """Manifest entry ``training.from`` of the new bundle."""
         return {"name": self.bundle.manifest.name, "manifest": self.digest}
 
     def recipe(self, config: TrainConfig) -> TrainConfig:
-        """The recipe with this bundle's front end and the sizes of its networks.
+        """Return the recipe with this bundle's front end and network sizes.
 
-        A front end that the recipe names itself stays. An RNN-RBM is trained by
-        contrastive divergence alone, unless the recipe names its phases: the others
-        would begin with W = 0.
+        A front end in the recipe takes precedence. The RNN-RBM is trained with the
+        last phase only, unless the recipe lists phases: the other phases would set W
+        to 0.
 
         Raises
         ------
         ConfigError
-            The bundle does not say of what size its networks are.
+            The manifest does not list the sizes of the classifier.
         """
         changes: dict[str, Any] = {}
-        if self._keeps_front_end(config):
+        if self._uses_front_end(config):
             changes["front_end"] = self._front_end()
         manifest = self.bundle.manifest
         if config.classifier is not None and manifest.classifier is not None:
@@ -88,11 +88,14 @@ class Origin:
         return config.model_copy(update=changes)
 
     def scaling(self, config: TrainConfig) -> tuple[Float32, Float32] | None:
-        """Offset and gain of the bundle's front end; None where they are to be fitted.
+        """Return offset and gain of the bundle, or None if they are to be fitted.
 
-        `config` is the recipe before `recipe` changed it.
+        Parameters
+        ----------
+        config : TrainConfig
+            Recipe before the changes of `recipe`.
         """
-        if not self._keeps_front_end(config):
+        if not self._uses_front_end(config):
             return None
         arrays = read_npz(
             self.bundle.path(SCALING_FILE), "scaling file", "offset", "gain"
@@ -100,57 +103,65 @@ class Origin:
         return arrays["offset"], arrays["gain"]
 
     def initialize_classifier(self, model: Classifier, names: list[str]) -> None:
-        """Start `model`, with outputs `names`, from the bundle's classifier.
+        """Copy the weights of the bundle's classifier to `model`.
 
-        Outputs that the bundle has, too, start from its own; others keep their
-        random start.
+        Parameters
+        ----------
+        model : Classifier
+            Network with random weights.
+        names : list of str
+            Names of its outputs, silence first. Outputs that the bundle does not have
+            keep their random weights.
 
         Raises
         ------
         ConfigError
-            The shapes do not fit.
+            The shapes do not match.
         """
         spec = self.bundle.manifest.classifier
         if spec is None:
             return
-        old = copy.deepcopy(model)
-        old.readout = nn.Linear(model.readout.in_features, len(spec.units))
-        self._fill(old, classifier_graph, spec.file)
+        original = copy.deepcopy(model)
+        original.readout = nn.Linear(model.readout.in_features, len(spec.units))
+        self._copy_weights(original, classifier_graph, spec.file)
         with torch.no_grad():
-            model.encoder.load_state_dict(old.encoder.state_dict())
+            model.encoder.load_state_dict(original.encoder.state_dict())
             for row, name in enumerate(names):
-                known = spec.silence if row == 0 else name
-                if known in spec.units:
-                    source = spec.units.index(known)
-                    model.readout.weight[row] = old.readout.weight[source]
-                    model.readout.bias[row] = old.readout.bias[source]
+                unit = spec.silence if row == 0 else name
+                if unit in spec.units:
+                    source = spec.units.index(unit)
+                    model.readout.weight[row] = original.readout.weight[source]
+                    model.readout.bias[row] = original.readout.bias[source]
 
     def initialize_rnn_rbm(self, model: RnnRbm) -> None:
-        """Start `model` from the bundle's RNN-RBM.
+        """Copy the weights of the bundle's RNN-RBM to `model`.
 
         Raises
         ------
         ConfigError
-            The shapes do not fit.
+            The shapes do not match.
         """
         spec = self.bundle.manifest.rnn_rbm
         if spec is None:
             return
-        values = self._fill(model, scoring_graph, spec.file)
+        values = self._copy_weights(model, scoring_graph, spec.file)
         if model.gaussian:
             model.log_sigma.data = torch.from_numpy(np.log(values["sigma"]))
 
-    def _keeps_front_end(self, config: TrainConfig) -> bool:
+    def _uses_front_end(self, config: TrainConfig) -> bool:
+        """Return True if the recipe does not have a front end of its own."""
         return "front_end" not in config.model_fields_set
 
     def _front_end(self) -> FrontEndConfig:
+        """Return the bundle's front end without its scaling."""
         front_end = self.bundle.manifest.front_end
-        bare = {k: v for k, v in front_end.options.items() if k != "scaling"}
+        options = {k: v for k, v in front_end.options.items() if k != "scaling"}
         return FrontEndConfig(
-            plugin=front_end.plugin, sample_rate=front_end.sample_rate, options=bare
+            plugin=front_end.plugin, sample_rate=front_end.sample_rate, options=options
         )
 
     def _classifier(self, config: ClassifierConfig) -> ClassifierConfig:
+        """Return the recipe's classifier with the sizes of the bundle's."""
         recipe = self.bundle.manifest.training.get("recipe") or {}
         try:
             shape = {name: recipe["classifier"][name] for name in _SHAPE}
@@ -163,6 +174,7 @@ class Origin:
             ) from error
 
     def _rnn_rbm(self, config: RnnRbmConfig) -> RnnRbmConfig:
+        """Return the recipe's RNN-RBM with the sizes of the bundle's."""
         spec = self.bundle.manifest.rnn_rbm
         assert spec is not None
         changes: dict[str, Any] = {
@@ -178,10 +190,25 @@ class Origin:
             changes["phases"] = [last]
         return config.model_copy(update=changes)
 
-    def _fill(
+    def _copy_weights(
         self, model: nn.Module, export: Callable[[Any], Any], file: str
     ) -> dict[str, Any]:
-        """Copy a graph's values into `model`; returns them by their names there."""
+        """Copy the values of a graph to `model`.
+
+        Parameters
+        ----------
+        model : Module
+            Network of the shapes of the graph.
+        export : callable
+            Builds the graph of a network.
+        file : str
+            File of the bundle's graph.
+
+        Returns
+        -------
+        dict
+            Constants of the bundle's graph by name.
+        """
         marked, mark = copy.deepcopy(model), _FIRST_MARK
         for name, parameter in marked.named_parameters():
             n = 0 if name == "log_sigma" else parameter.numel()
@@ -190,10 +217,10 @@ class Origin:
                 numbers.view_as(parameter) if n else torch.zeros_like(parameter)
             )
             mark += n
-        places = _constants(export(marked))
+        positions = _constants(export(marked))
         values = _constants(onnx.load(self.bundle.path(file)))
         flat = np.full(mark, np.nan, np.float32)
-        for name, numbers in places.items():
+        for name, numbers in positions.items():
             found = values.get(name)
             if found is None or found.shape != numbers.shape:
                 has = "none" if found is None else str(list(found.shape))
@@ -202,8 +229,8 @@ class Origin:
                     f"makes {list(numbers.shape)}: leave front_end and sizes to the "
                     "bundle, or train without --from"
                 )
-            ours = numbers >= _FIRST_MARK
-            flat[numbers[ours].astype(np.int64)] = found[ours]
+            is_parameter = numbers >= _FIRST_MARK
+            flat[numbers[is_parameter].astype(np.int64)] = found[is_parameter]
         mark = _FIRST_MARK
         for name, parameter in model.named_parameters():
             if name != "log_sigma":
@@ -214,11 +241,11 @@ class Origin:
 
 
 def _constants(graph: Any) -> dict[str, Any]:
-    """Constants of single precision by name."""
+    """Return the float32 constants of a graph by name."""
     arrays = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
     return {name: a for name, a in arrays.items() if a.dtype == np.float32}
 
 
 def load_origin(name: str | Path | None) -> Origin | None:
-    """The bundle that `--from` names, if it was given."""
+    """Load the bundle that ``--from`` names; None without it."""
     return None if name is None else Origin.load(str(name))

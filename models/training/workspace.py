@@ -1,4 +1,4 @@
-"""The folders of a training: where it works, and where the bundle will be."""
+"""Folders of a training: checkpoints, unfinished bundle and output."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ _FINGERPRINT = "fingerprint"
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """What is asked for on the command line."""
+    """Arguments of a training, as given on the command line."""
 
     dataset: Path
     out: Path
@@ -29,30 +29,30 @@ class TrainingJob:
     overwrite: bool = False
     command: str = ""
     origin: str | None = None
-    """Bundle to start from: a folder, or the name of one that ships."""
+    """Bundle to start from: a folder, or the name of a built-in bundle."""
 
     @property
     def work_path(self) -> Path:
-        """Folder of checkpoints and of the bundle that is not finished."""
+        """Folder of the checkpoints and of the unfinished bundle."""
         return self.out.with_name(f"{self.out.name}.partial")
 
     @property
     def frames_path(self) -> Path:
-        """Folder of the frames that are trained on, made anew by every try."""
+        """Folder of stored frames, which exists while a training runs."""
         return self.work_path / "frames"
 
 
 @contextmanager
 def work_folder(job: TrainingJob) -> Iterator[None]:
-    """Make the folder of a training; leave nothing where nothing was trained.
+    """Create the folder of a training, and remove it if it has no checkpoint.
 
     Raises
     ------
     ConfigError
-        ``--out`` cannot become a bundle, or the folder cannot be made.
+        ``--out`` cannot become a bundle, or the folder cannot be created.
     """
     _check_out(job.out, job.overwrite)
-    made = [p for p in (job.work_path, *job.work_path.parents) if not p.exists()]
+    created = [p for p in (job.work_path, *job.work_path.parents) if not p.exists()]
     try:
         job.work_path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,26 +64,31 @@ def work_folder(job: TrainingJob) -> Iterator[None]:
     finally:
         shutil.rmtree(job.frames_path, ignore_errors=True)
         if not any(job.work_path.glob("*.pt")):
-            _leave(job.work_path, made)
+            _remove_unused(job.work_path, created)
 
 
 def claim_work_folder(
     job: TrainingJob, config: TrainConfig, dataset: Dataset, origin: str | None
 ) -> None:
-    """Begin in the work folder, or make sure that what is there is ours.
+    """Mark the work folder with a fingerprint of recipe and data.
+
+    With ``restart``, checkpoints are removed.
 
     Parameters
     ----------
     job : TrainingJob
+        Arguments of the training.
     config : TrainConfig
+        Recipe.
     dataset : Dataset
+        Selected recordings.
     origin : str, optional
-        Digest of the bundle that weights come from.
+        Digest of the bundle that the training starts from.
 
     Raises
     ------
     ConfigError
-        It holds a training with another recipe or other data.
+        The folder holds a training with another recipe or other data.
     """
     listing = [
         [r.file, r.path.stat().st_size, r.sample_rate, len(r.annotations)]
@@ -107,7 +112,7 @@ def claim_work_folder(
 
 
 def install_bundle(job: TrainingJob) -> None:
-    """Swap the finished bundle in; an older one is gone only afterwards."""
+    """Move the finished bundle to ``--out``; an older bundle is removed afterwards."""
     old = job.out.with_name(f"{job.out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if job.out.exists():
@@ -118,6 +123,7 @@ def install_bundle(job: TrainingJob) -> None:
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
+    """Raise ConfigError if a bundle cannot be written to `out`."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out '{out}' is a file: name a folder that is to be made")
     if out.is_dir() and any(out.iterdir()):
@@ -130,11 +136,11 @@ def _check_out(out: Path, overwrite: bool) -> None:
             )
 
 
-def _leave(work: Path, made: list[Path]) -> None:
-    """Remove the fingerprint and every folder that was made in vain."""
+def _remove_unused(work: Path, created: list[Path]) -> None:
+    """Remove the fingerprint and the empty folders that were created."""
     (work / _FINGERPRINT).unlink(missing_ok=True)
-    for folder in made or [work]:
+    for folder in created or [work]:
         try:
             folder.rmdir()
-        except OSError:  # gone already, or somebody's files are in it
+        except OSError:  # removed already, or not empty
             return

@@ -59,6 +59,7 @@ from neurovocal.models.forecast.prior import (
 )
 from neurovocal.models.forecast.training import ForecastTask
 from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
+from neurovocal.models.toolkit.onnx_session import GraphExport
 from neurovocal.models.toolkit.recipe import ForecastConfig
 from neurovocal.plugins.models.classifier.forecast import Forecaster, weight_of
 from neurovocal.plugins.models.classifier.model import Classifier
@@ -127,7 +128,8 @@ def add_forecast(folder: Path, task: ForecastTask, **changes: Any) -> Path:
     logs = np.zeros((len(song.frames), 3))
     heard = heard_as(song, logs)
     trained = TrainedForecast(task.module, task.edges, [phrase(ORDER)])
-    spec = write_forecast(folder, trained, CONFIG, heard, golden, {})
+    export = GraphExport(folder, golden)
+    spec = write_forecast(export, trained, CONFIG, heard)
     np.savez(folder / "golden.npz", **golden)
     content = spec.model_dump() | changes
     edit_manifest(folder, forecast=content)
