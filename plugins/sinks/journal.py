@@ -1,4 +1,4 @@
-"""Keeps events on disk, in SQLite: what was published can be read again."""
+"""Write published events to an SQLite journal, from which they can be read again."""
 
 import logging
 import sqlite3
@@ -25,23 +25,24 @@ from neurovocal.engine.journal.store import (
     open_journal,
 )
 from neurovocal.engine.wire.codec import event_json, latency_of, payload_of
-from neurovocal.plugins.storage.folder import OutputFolder, identity_of
-from neurovocal.plugins.storage.text_file import STDOUT, claim, output_problems
-from neurovocal.plugins.zeromq.endpoint import claim as claim_endpoint
-from neurovocal.plugins.zeromq.endpoint import endpoint_problems
+from neurovocal.plugins.storage.folder import FileIdentity, OutputFolder, identity_of
+from neurovocal.plugins.storage.text_file import STDOUT, file_claim, output_problems
+from neurovocal.plugins.zeromq.endpoint import claim, endpoint_problems
 from neurovocal.plugins.zeromq.fair_queue import Rate
 from neurovocal.plugins.zeromq.replay_server import ReplayServer
 
-Row: TypeAlias = tuple[str, str, str, int, int, int | None, str, str | None, bytes]
+JournalRow: TypeAlias = tuple[
+    str, str, str, int, int, int | None, str, str | None, bytes
+]
 
 log = logging.getLogger("neurovocal")
 
 _INSERT = "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-# A burst is written in one transaction, but not one of any length.
+# Rows of a transaction at most.
 _MOST_ROWS = 1000
 _DAY_NS = 86_400 * 10**9
-# How often age and size are looked at.
-_UPKEEP_NS = 10 * 10**9
+# Time between two checks of age and size.
+_RETENTION_NS = 10 * 10**9
 
 
 class JournalOptions(Options):
@@ -73,25 +74,25 @@ class JournalOptions(Options):
 
 
 class JournalSink:
-    """Writes events into a journal (docs/journal.md).
+    """Writes events to a journal (docs/journal.md).
 
-    An event that comes `commit_ms` or more after the last commit is committed at
-    once, a burst behind it together; the engine flushes when nothing comes for a
-    moment. A killed program thus loses events of less than a second.
+    An event that comes `commit_ms` or more after the last commit is committed at once,
+    those that follow it are committed together; the engine flushes when no event comes
+    for a moment. A killed program thus loses events of less than a second.
 
-    A journal that is damaged when it is opened is set aside under another name, and
-    a new one is begun: that of yesterday must not cost the events of today.
+    A journal that is found damaged at opening is renamed, and a new one is begun:
+    damage of earlier events must not cost new ones.
 
     Parameters
     ----------
     options : JournalOptions
         Checked options.
     clock : Clock
-        For the commit window and the time at which the run began.
+        Measures the commit window and gives the start of the run.
     run, config : str
-        Name of the run, and its whole configuration.
+        Name of the run, and its complete configuration.
     keys : Path, optional
-        Folder of keys, for the replay socket.
+        Folder of keys for the replay socket.
     """
 
     wants = frozenset(KINDS.values()) - BULK_KINDS - {"stats"}
@@ -105,13 +106,13 @@ class JournalSink:
         keys: Path | None = None,
     ) -> None:
         self.path = Path(options.path).expanduser()
-        self._place = OutputFolder(self.path.parent)
+        self._folder = OutputFolder(self.path.parent)
         self._window_ns = round(options.commit_ms * 1e6)
         self._clock = clock
         self._run = run
         self._config = config
         self._connection: sqlite3.Connection | None = None
-        self._waiting: list[Row] = []
+        self._pending: list[JournalRow] = []
         self._sync = options.sync.upper()
         self._keep_ns = (
             None if options.keep_days is None else options.keep_days * _DAY_NS
@@ -129,32 +130,32 @@ class JournalSink:
                 Rate(options.replay_requests_s, options.replay_mb_s * 1e6),
             )
         )
-        self._identity: tuple[int, int] | None = None
-        self._suspicious = False  # SQLite spoke of damage: look at every page
+        self._identity: FileIdentity | None = None
+        self._check_thoroughly = False  # SQLite has reported damage
         self._committed_ns = 0
-        self._kept_up_ns = 0
+        self._pruned_ns = 0
         self._written = self._commits = self._removed = self._bytes = 0
 
     def open(self) -> None:
-        """Open or make the journal and note that a run begins.
+        """Open or make the journal, add the run to it and open the replay socket.
 
         Raises
         ------
         ConfigError
-            The file is no journal, or cannot be written.
+            The file is not a journal, or cannot be written.
         """
         try:
-            self._place.enter()
-            self._connection = self._opened()
+            self._folder.ensure()
+            self._connection = self._open_journal()
         except OSError as error:
             raise ConfigError(
                 f"journal '{self.path}' cannot be written: {error.strerror}"
             ) from error
         except DamagedJournalError as error:
-            aside = _set_aside(self.path, self._clock.utc_ns())
-            log.warning("%s; it was set aside as '%s'", error, aside.name)
-            self._connection = self._opened()
-        self._suspicious = False
+            renamed = _rename_damaged(self.path, self._clock.utc_ns())
+            log.warning("%s; it was set aside as '%s'", error, renamed.name)
+            self._connection = self._open_journal()
+        self._check_thoroughly = False
         self._identity = identity_of(self.path)
         row = (self._run, self._clock.utc_ns(), version("neurovocal"), self._config)
         columns = "run, started_utc_ns, version, config"
@@ -167,35 +168,35 @@ class JournalSink:
             self._server.close()
             self._server.open()
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open_journal(self) -> sqlite3.Connection:
         return open_journal(
-            self.path, synchronous=self._sync, thorough=self._suspicious
+            self.path, synchronous=self._sync, thorough=self._check_thoroughly
         )
 
     def write(self, message: Message) -> None:
-        """Take an event; commit when the window is over.
+        """Add an event, and commit all pending ones when the commit window is over.
 
         Raises
         ------
         StageError
-            The disk does not take it. What came before is kept and tried again.
+            The commit fails. Earlier events stay pending; this one is removed.
         """
-        self._waiting.append(self._row(message))
+        self._pending.append(self._row(message))
         elapsed_ns = self._clock.monotonic_ns() - self._committed_ns
-        if elapsed_ns < self._window_ns and len(self._waiting) < _MOST_ROWS:
+        if elapsed_ns < self._window_ns and len(self._pending) < _MOST_ROWS:
             return
         try:
             self._commit()
         except StageError:
-            self._waiting.pop()  # the engine knows that this one has failed
+            self._pending.pop()  # the engine repeats this one
             raise
 
     def flush(self, timeout: float) -> None:
-        """Commit everything."""
+        """Commit all pending events; raise StageError if that fails."""
         self._commit()
 
     def close(self) -> None:
-        """Commit everything, note that the run has ended, and close the file."""
+        """Commit all pending events, note the end of the run and close the file."""
         if self._server is not None:
             self._server.close()
         if self._connection is None:
@@ -211,13 +212,13 @@ class JournalSink:
             self._connection = None
 
     def stats(self) -> dict[str, object]:
-        """Events on disk, not yet on it and removed again; transactions; size.
+        """Return counts of written, pending and removed events, commits, and the size.
 
-        With a replay socket also what became of the requests (`RequestCounts`).
+        With a replay socket also the counts of its requests (`RequestCounts`).
         """
         own: dict[str, object] = {
             "written": self._written,
-            "waiting": len(self._waiting),
+            "waiting": len(self._pending),
             "commits": self._commits,
             "removed": self._removed,
             "mb": round(self._bytes / 2**20, 1),
@@ -226,7 +227,7 @@ class JournalSink:
             own["replay"] = asdict(self._server.counts)
         return own
 
-    def _row(self, message: Message) -> Row:
+    def _row(self, message: Message) -> JournalRow:
         event = message.event
         latency = latency_of(message, None)
         return (
@@ -243,15 +244,15 @@ class JournalSink:
 
     def _commit(self) -> None:
         self._committed_ns = self._clock.monotonic_ns()
-        if self._waiting:
-            self._transact(_INSERT, self._waiting)
-            self._written += len(self._waiting)
-            self._waiting.clear()
-        if self._committed_ns - self._kept_up_ns >= _UPKEEP_NS:
-            self._keep_up()
+        if self._pending:
+            self._transact(_INSERT, self._pending)
+            self._written += len(self._pending)
+            self._pending.clear()
+        if self._committed_ns - self._pruned_ns >= _RETENTION_NS:
+            self._prune()
 
-    def _keep_up(self) -> None:
-        """One bounded step of removing; while there is more, the next follows soon."""
+    def _prune(self) -> None:
+        """Remove a bounded number of old events; the next commit removes more."""
         if self._connection is None:
             return
         removed = 0
@@ -266,16 +267,17 @@ class JournalSink:
             raise self._failure(error) from error
         self._removed += removed
         if not removed:
-            self._kept_up_ns = self._committed_ns
+            self._pruned_ns = self._committed_ns
 
     def _transact(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         if self._connection is None:
             raise StageError(f"journal '{self.path}' is not open")
-        if identity_of(self.path) != self._identity:
+        try:
+            self._folder.require_same(self.path, self._identity)
+        except OSError as error:
             raise StageError(
-                f"journal '{self.path}' cannot be written: "
-                f"{self._place.lost(self.path)}"
-            )
+                f"journal '{self.path}' cannot be written: {error.strerror}"
+            ) from error
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(statement, rows)
@@ -287,19 +289,19 @@ class JournalSink:
             raise self._failure(error) from error
 
     def _failure(self, error: sqlite3.Error) -> StageError:
-        self._suspicious |= is_damage(error)
+        self._check_thoroughly |= is_damage(error)
         return StageError(f"journal '{self.path}' cannot be written: {error}")
 
 
-def _set_aside(path: Path, utc_ns: int) -> Path:
-    """Rename a damaged journal, with its write-ahead log; nothing is deleted."""
+def _rename_damaged(path: Path, utc_ns: int) -> Path:
+    """Rename a damaged journal with its write-ahead log."""
     when = datetime.fromtimestamp(utc_ns / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
-    aside = path.with_name(f"{path.stem}.damaged-{when}{path.suffix}")
+    renamed = path.with_name(f"{path.stem}.damaged-{when}{path.suffix}")
     for end in ("", "-wal", "-shm"):
         part = path.with_name(path.name + end)
         if part.exists():
-            part.rename(aside.with_name(aside.name + end))
-    return aside
+            part.rename(renamed.with_name(renamed.name + end))
+    return renamed
 
 
 def _build(options: JournalOptions, context: BuildContext) -> JournalSink:
@@ -327,8 +329,8 @@ def _problems(options: JournalOptions, context: BuildContext) -> list[str]:
 
 
 def _resources(options: JournalOptions) -> frozenset[str]:
-    endpoint = frozenset() if options.replay is None else claim_endpoint(options.replay)
-    return claim(options.path) | endpoint
+    endpoint = frozenset() if options.replay is None else claim(options.replay)
+    return file_claim(options.path) | endpoint
 
 
 plugin = Plugin(

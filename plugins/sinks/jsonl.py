@@ -1,14 +1,12 @@
-"""Writes events as lines of JSON that are the same in every run."""
+"""Write events as lines of JSON that are identical in every run on the same audio."""
 
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import Message
+from neurovocal.engine import BuildContext, Message, Options, Plugin
 from neurovocal.engine.wire.codec import event_json
 from neurovocal.plugins.storage.text_file import (
     Existing,
     TextOutput,
-    claim,
-    on_existing,
+    existing_policy,
+    file_claim,
     output_problems,
 )
 
@@ -26,20 +24,20 @@ class JsonlOptions(Options):
 
 
 class JsonlSink:
-    """One event a line, in canonical form: no run, time of day or latency in it.
+    """Writes a line per event in canonical form, without run, time of day or latency.
 
-    The same audio and configuration give the same bytes, however the audio was
-    cut: compare two runs with ``cmp``. With several lanes their lines mix.
+    The same audio and configuration give the same bytes, whatever the block length:
+    compare two runs with ``cmp``. Lines of several lanes are interleaved.
 
     Parameters
     ----------
     options : JsonlOptions
         Checked options.
     existing : {'replace', 'append', 'set aside'}
-        What becomes of a file that is there.
+        What happens to an existing file.
     """
 
-    # What the audio alone defines: health and anchors come by the clock.
+    # Events that depend on the audio alone; health and anchors depend on the clock.
     wants = frozenset({"onset", "offset", "label", "gap"})
 
     def __init__(self, options: JsonlOptions, existing: Existing = "replace") -> None:
@@ -47,15 +45,15 @@ class JsonlSink:
         self._output = TextOutput(options.path, existing=existing)
 
     def open(self) -> None:
-        """Open the file; ConfigError when it cannot be written."""
+        """Open the file; raise ConfigError if it cannot be written."""
         self._output.open()
 
     def write(self, message: Message) -> None:
-        """Write one line."""
+        """Write an event; raise StageError if the file does not take it."""
         self._output.write(event_json(message, values=self._values).decode() + "\n")
 
     def flush(self, timeout: float) -> None:
-        """Hand everything to the operating system."""
+        """Hand all lines to the operating system."""
         self._output.flush()
 
     def close(self) -> None:
@@ -64,7 +62,7 @@ class JsonlSink:
 
 
 def _build(options: JsonlOptions, context: BuildContext) -> JsonlSink:
-    return JsonlSink(options, on_existing(context, append=options.append))
+    return JsonlSink(options, existing_policy(context, append=options.append))
 
 
 plugin = Plugin(
@@ -72,6 +70,6 @@ plugin = Plugin(
     options=JsonlOptions,
     build=_build,
     summary="writes events as lines of JSON, the same in every run",
-    resources=lambda options: claim(options.path),
+    resources=lambda options: file_claim(options.path),
     check=lambda options, context: output_problems(options.path),
 )

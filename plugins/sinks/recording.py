@@ -1,27 +1,40 @@
-"""Keeps the audio that lanes heard, with its gaps, so that a live run can be replayed.
+"""Record the audio that lanes process, with its gaps, so that a run can be replayed.
 
-A folder with one pair of files per stream: ``STREAM.wav`` (RF64, float32: what the
-source delivered, bit for bit) and ``STREAM.jsonl``, its timeline.
+A folder with one pair of files per stream: ``STREAM.wav`` (RF64, float32: the samples
+of the source, bit for bit) and ``STREAM.jsonl``, its timeline.
 """
 
 import json
 import logging
 from collections import deque
-from errno import ESTALE
 from pathlib import Path
 
+from neurovocal.engine import (
+    Block,
+    BuildContext,
+    Gap,
+    Message,
+    NeurovocalError,
+    Options,
+    Plugin,
+    StageError,
+    StreamInfo,
+    Withheld,
+)
 from neurovocal.engine.audio.resampler import scaled
-from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError, StageError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import Block, Gap, Message, StreamInfo, Withheld
-from neurovocal.plugins.storage.folder import OutputFolder, set_aside, track_name
-from neurovocal.plugins.storage.text_file import TextOutput, folder_problems
+from neurovocal.plugins.storage.folder import (
+    OutputFolder,
+    folder_claim,
+    folder_problems,
+    set_aside,
+    stream_file_name,
+)
+from neurovocal.plugins.storage.text_file import TextOutput, existing_policy
 from neurovocal.plugins.storage.wave_file import FloatWave
 
 log = logging.getLogger("neurovocal")
 
-# Gaps are told at the lane's rate: rounding moves them by so many samples.
+# Gaps come at the lane's sample rate: rounding moves them by at most so many samples.
 _ROUNDING = 4
 
 NOT_RECORDED = "not recorded"
@@ -37,111 +50,115 @@ class RecordingOptions(Options):
 
 
 class RecordingSink:
-    """Writes blocks as they came and notes where the stream jumped.
+    """Writes blocks in order and notes every discontinuity of the stream.
 
     Parameters
     ----------
     folder : Path
-        Where the recordings go.
-    keeps : bool
-        Whether files that are found are set aside, rather than replaced.
+        Folder of the recordings.
+    keeps_files : bool
+        Whether existing files are set aside instead of replaced.
     """
 
     wants = frozenset({"block", "gap", "withheld"})
 
-    def __init__(self, folder: Path, *, keeps: bool = False) -> None:
-        self._folder = folder
-        self._keeps = keeps
-        self._place = OutputFolder(folder, make=True)
+    def __init__(self, folder: Path, *, keeps_files: bool = False) -> None:
+        self._keeps_files = keeps_files
+        self._folder = OutputFolder(folder, make=True)
         self._tracks: dict[str, _Track] = {}
 
     def open(self) -> None:
-        """Make the folder.
-
-        Raises
-        ------
-        ConfigError
-            It cannot be made or written to.
-        """
-        try:
-            self._place.probe()
-        except OSError as error:
-            raise ConfigError(
-                f"recordings cannot be written to '{self._folder}': {error.strerror}"
-            ) from error
+        """Make the folder; raise ConfigError if it cannot be made or written to."""
+        self._folder.open("recordings")
 
     def write(self, message: Message) -> None:
-        """Append a block, or remember why samples are missing before the next.
+        """Append a block, or keep the reason of a gap for the block behind it.
 
         Raises
         ------
         StageError
-            The disk does not take it; nothing of it is in the files.
+            The disk does not take the block; nothing of it is in the files.
         """
         name = message.info.stream
         match message.event:
-            case Gap() | Withheld() as hole:
+            case Gap() | Withheld() as gap:
                 if name in self._tracks:
-                    rate = message.info.sample_rate
-                    self._tracks[name].expect(hole, rate)
+                    self._tracks[name].add_gap(gap, message.info.sample_rate)
             case Block() as block:
                 track = self._tracks.get(name)
                 if track is None:
-                    track = _Track(self._place, message.info, len(self._tracks))
-                    track.keeps = self._keeps
+                    order = len(self._tracks)
+                    track = _Track(
+                        self._folder, message.info, order, keeps_files=self._keeps_files
+                    )
                     self._tracks[name] = track
                 try:
                     track.append(block)
                 except OSError as error:
                     raise StageError(
-                        f"audio of '{name}' cannot be written to '{self._folder}': "
-                        f"{error.strerror}"
+                        f"audio of '{name}' cannot be written to "
+                        f"'{self._folder.folder}': {error.strerror}"
                     ) from error
 
     def flush(self, timeout: float) -> None:
-        """Bring what was written to the disk."""
+        """Update the headers of all audio files."""
         for track in self._tracks.values():
             track.flush()
 
     def close(self) -> None:
-        """Finish the files; opened again, they go on."""
+        """Complete all files; a sink that is opened again continues them."""
         for track in self._tracks.values():
             track.close()
 
 
 class _Track:
-    """The two files of one stream; `keeps`: those that are there are set aside."""
+    """Audio file and timeline of one stream.
 
-    keeps = False
+    Parameters
+    ----------
+    folder : OutputFolder
+        Folder of the two files.
+    info : StreamInfo
+        The stream.
+    order : int
+        Number of the stream in the run, from 0; it is noted in the timeline.
+    keeps_files : bool
+        Whether existing files are set aside at the first opening.
+    """
 
-    def __init__(self, place: OutputFolder, info: StreamInfo, order: int) -> None:
-        self._place, self._rate = place, info.sample_rate
-        self._stem = track_name(info.stream)
-        self._stop = self._jumped = 0
-        self._head = {
+    def __init__(
+        self, folder: OutputFolder, info: StreamInfo, order: int, *, keeps_files: bool
+    ) -> None:
+        self._folder, self._sample_rate = folder, info.sample_rate
+        self._keeps_files = keeps_files
+        self._stem = stream_file_name(info.stream)
+        self._header = {
             "stream": info.stream,
             "sample_rate": info.sample_rate,
             "order": order,
         }
+        self._gaps: deque[tuple[int, str]] = deque()  # start, reason
+        self._stop = 0  # sample of the stream behind the last block
+        self._jump = 0  # samples in the audio file at the last line of the timeline
         self._begin()
-        self._holes: deque[tuple[int, str]] = deque()
 
-    def expect(self, hole: Gap | Withheld, rate: int) -> None:
-        """Remember why samples will be missing; blocks before it may still come."""
-        self._holes.append((scaled(hole.start, rate, self._rate), hole.reason))
+    def add_gap(self, gap: Gap | Withheld, sample_rate: int) -> None:
+        """Keep a gap, given at the lane's rate; blocks before it may still come."""
+        start = scaled(gap.start, sample_rate, self._sample_rate)
+        self._gaps.append((start, gap.reason))
 
     def append(self, block: Block) -> None:
-        """Write a block; one that does not follow begins a new piece."""
-        if not self._audio.is_open:
+        """Write a block, and a line of the timeline if it does not follow the last."""
+        if self._audio.is_open:
+            self._audio.require_in(self._folder)
+        else:
             self._open()
-        elif not self._audio.in_place:
-            raise OSError(ESTALE, self._place.lost(self._audio.path))
-        due = [why for at, why in self._holes if at <= block.start + _ROUNDING]
-        if due or block.start != self._stop:
-            self._jump(block.start, due[-1] if due else NOT_RECORDED)
-            for _ in due:
-                self._holes.popleft()
-        self._audio.write(self._audio.frames, block.samples[:, 0])
+        reasons = [why for at, why in self._gaps if at <= block.start + _ROUNDING]
+        if reasons or block.start != self._stop:
+            self._note_jump(block.start, reasons[-1] if reasons else NOT_RECORDED)
+            for _ in reasons:
+                self._gaps.popleft()
+        self._audio.write(self._audio.n_samples, block.samples[:, 0])
         self._stop = block.stop
 
     def flush(self) -> None:
@@ -152,71 +169,65 @@ class _Track:
         self._timeline.close()
 
     def _begin(self) -> None:
-        folder = self._place.folder
-        self._audio = FloatWave(folder / f"{self._stem}.wav", self._rate)
+        folder = self._folder.folder
+        self._audio = FloatWave(folder / f"{self._stem}.wav", self._sample_rate)
         self._timeline_path = folder / f"{self._stem}.jsonl"
-        self._timeline = TextOutput(str(self._timeline_path), place=self._place)
-        self._stop = self._jumped = 0
+        self._timeline = TextOutput(str(self._timeline_path), folder=self._folder)
+        self._stop = self._jump = 0
 
     def _open(self) -> None:
-        """Begin, or go on where a failure has interrupted."""
-        self._place.enter()
-        if self.keeps:
+        """Open both files, or continue them after a failure."""
+        self._folder.ensure()
+        if self._keeps_files:
             self._set_aside("an earlier run or sink wrote it")
-            self.keeps = False
-        before = self._audio.frames
-        if before and not self._is_whole():
+            self._keeps_files = False
+        before = self._audio.n_samples
+        if before and not self._has_both_files():
             self._set_aside("one of its two files is missing")
             before = 0
         try:
             self._audio.open()
-            if self._audio.frames < max(self._jumped, 1) and before:
-                # The disk has lost more than the timeline can tell.
+            if self._audio.n_samples < max(self._jump, 1) and before:
+                # The disk has lost samples that the timeline refers to.
                 self._set_aside("its timeline knows more than it has")
                 self._audio.open()
             else:
-                self._stop -= before - self._audio.frames
+                self._stop -= before - self._audio.n_samples
             if self._timeline.open():
-                self._timeline.write(json.dumps(self._head) + "\n")
+                self._timeline.write(json.dumps(self._header) + "\n")
         except (OSError, NeurovocalError):
-            self._audio.abandon()
+            self._audio.release()
             raise
 
-    def _is_whole(self) -> bool:
+    def _has_both_files(self) -> bool:
         return self._audio.path.exists() and self._timeline_path.exists()
 
-    def _set_aside(self, why: str) -> None:
-        """Begin anew; what is there is kept, under other names."""
-        self._audio.abandon()
+    def _set_aside(self, reason: str) -> None:
+        """Rename existing files and begin new ones."""
+        self._audio.release()
         self._timeline.close()
         path = self._audio.path
         if path.exists() or self._timeline_path.exists():
-            aside = set_aside(path, self._timeline_path)
-            log.warning("'%s' is now '%s': %s", path, aside, why)
+            renamed = set_aside(path, self._timeline_path)
+            log.warning("'%s' is now '%s': %s", path, renamed, reason)
         self._begin()
 
-    def _jump(self, start: int, reason: str) -> None:
-        """Note, once, that the next sample does not follow."""
+    def _note_jump(self, start: int, reason: str) -> None:
+        """Write to the timeline that the next sample does not follow the last one."""
         entry = {
-            "at": self._audio.frames,
+            "at": self._audio.n_samples,
             "start": self._stop,
             "stop": start,
             "reason": reason,
         }
         self._audio.flush()  # no timeline may know more samples than its audio
         self._timeline.write(json.dumps(entry) + "\n")
-        self._stop, self._jumped = start, self._audio.frames
+        self._stop, self._jump = start, self._audio.n_samples
 
 
 def _build(options: RecordingOptions, context: BuildContext) -> RecordingSink:
-    return RecordingSink(
-        Path(options.path).expanduser(),
-        keeps=context.replaces_failed or context.unrepeatable,
-    )
-
-
-def _claims(options: RecordingOptions) -> frozenset[str]:
-    return frozenset({f"folder:{Path(options.path).expanduser().resolve()}"})
+    folder = Path(options.path).expanduser()
+    return RecordingSink(folder, keeps_files=existing_policy(context) != "replace")
 
 
 plugin = Plugin(
@@ -224,6 +235,6 @@ plugin = Plugin(
     options=RecordingOptions,
     build=_build,
     summary="Keeps the audio with its gaps, so that a live run can be replayed",
-    resources=_claims,
+    resources=lambda options: folder_claim(options.path),
     check=lambda options, context: folder_problems(options.path),
 )

@@ -14,109 +14,9 @@ from neurovocal.engine.contracts.types import Audio, Block, Float32, Gap, Messag
 from neurovocal.plugins.devices.choice import find_device
 from neurovocal.plugins.devices.portaudio import close_output, open_output
 
-
-class PlaybackRing:
-    """Bounded future of one channel.
-
-    Parameters
-    ----------
-    capacity : int
-        Samples that fit.
-    guard : int
-        Samples before the reader that nothing is written to any more: as many as
-        the device takes at a time.
-
-    Attributes
-    ----------
-    read : int
-        Samples that the device has taken.
-    written : int
-        Position after the last sample that was ever written.
-    open_until : int or None
-        Where the pieces that go on go on: silence from there is an underrun. None:
-        nothing goes on.
-    underruns, missing : int
-        How often the device found nothing, and how many samples that were.
-    late : int
-        Samples that came after their time and were left out.
-    clipped : int
-        Samples beyond [-1, 1], which the device cannot play.
-    """
-
-    def __init__(self, capacity: int, guard: int) -> None:
-        self._samples = np.zeros(capacity, np.float32)
-        self._guard = guard
-        self.read = self.written = 0
-        self.open_until: int | None = None
-        self.underruns = self.missing = self.late = self.clipped = 0
-        self._starved = False
-
-    @property
-    def soonest(self) -> int:
-        """First position that can still be written."""
-        return self.read + self._guard
-
-    def room(self, position: int) -> int:
-        """Samples that can be written at a position now."""
-        return max(0, self.read + len(self._samples) - position)
-
-    def take(self, out: Any) -> None:
-        """Give the device its next samples, float32[n_samples, n_channels].
-
-        Runs in the device's callback: copies, counts, returns.
-        """
-        n_samples, size = len(out), len(self._samples)
-        until = self.open_until
-        end = self.read + n_samples
-        lack = 0 if until is None else end - max(until, self.written, self.read)
-        if lack > 0:
-            self.missing += lack
-            self.underruns += not self._starved
-            self._starved = True
-        else:
-            self._starved = False
-        done = 0
-        while done < n_samples:
-            at = (self.read + done) % size
-            count = min(n_samples - done, size - at)
-            part = self._samples[at : at + count]
-            out[done : done + count] = part[:, None]
-            part[:] = 0
-            done += count
-        self.read += n_samples
-
-    def mix(self, position: int, samples: Float32) -> None:
-        """Add samples; they must fit (see `room`). What is late is left out."""
-        skipped = min(len(samples), max(0, self.soonest - position))
-        self.late += skipped
-        position, samples = position + skipped, samples[skipped:]
-        size, done = len(self._samples), 0
-        while done < len(samples):
-            at = (position + done) % size
-            count = min(len(samples) - done, size - at)
-            part = self._samples[at : at + count]
-            part += samples[done : done + count]
-            self.clipped += int(np.count_nonzero(np.abs(part) > 1))
-            done += count
-        self.written = max(self.written, position + len(samples))
-        self._take_back(position, len(samples))
-
-    def _take_back(self, position: int, n_samples: int) -> None:
-        """Remove what the reader overtook while it was written.
-
-        It would be heard when the ring has come round.
-        """
-        overtaken = min(n_samples, max(0, self.read - position))
-        if overtaken:
-            self.late += overtaken
-            at = np.arange(position, position + overtaken) % len(self._samples)
-            self._samples[at] = 0
-
-
-# Beyond the latency, so much fits: pieces that come whole are longer than frames.
+# Room in the ring beyond the latency: whole sequences are longer than frames.
 _ROOM_S = 0.5
-
-# A device that has not moved for so long is gone.
+# A device has stopped if it took no samples for so long.
 _STALL_S = 5.0
 _POLL_S = 0.005
 
@@ -138,8 +38,113 @@ class SpeakerOptions(Options):
     """Gain. Nothing is limited: samples beyond full scale are clipped and counted."""
 
 
-class _Piece:
-    """Sound that goes on: where its next sample is to be heard."""
+class PlaybackRing:
+    """Ring of the next samples of one output channel.
+
+    Parameters
+    ----------
+    capacity : int
+        Number of samples.
+    guard : int
+        Samples ahead of the reader that are no longer written: one block of the
+        device.
+
+    Attributes
+    ----------
+    read : int
+        Number of samples that the device has read.
+    written : int
+        Position after the last sample that was written.
+    expected_from : int or None
+        Position from which silence is an underrun, because a sound continues there;
+        None: no sound continues.
+    underruns, missing : int
+        Number of underruns, and of samples missing in them.
+    late : int
+        Samples that came too late and were left out.
+    clipped : int
+        Samples outside of [-1, 1].
+    """
+
+    def __init__(self, capacity: int, guard: int) -> None:
+        self._samples = np.zeros(capacity, np.float32)
+        self._guard = guard
+        self.read = self.written = 0
+        self.expected_from: int | None = None
+        self.underruns = self.missing = self.late = self.clipped = 0
+        self._starved = False
+
+    @property
+    def first_writable(self) -> int:
+        """First position that can still be written."""
+        return self.read + self._guard
+
+    def room(self, position: int) -> int:
+        """Return the number of samples that can be written at a position now."""
+        return max(0, self.read + len(self._samples) - position)
+
+    def get(self, out: Any) -> None:
+        """Fill float32[n_samples, n_channels] with the next samples (callback)."""
+        n_samples, size = len(out), len(self._samples)
+        until = self.expected_from
+        end = self.read + n_samples
+        missing = 0 if until is None else end - max(until, self.written, self.read)
+        if missing > 0:
+            self.missing += missing
+            self.underruns += not self._starved
+            self._starved = True
+        else:
+            self._starved = False
+        done = 0
+        while done < n_samples:
+            at = (self.read + done) % size
+            count = min(n_samples - done, size - at)
+            part = self._samples[at : at + count]
+            out[done : done + count] = part[:, None]
+            part[:] = 0
+            done += count
+        self.read += n_samples
+
+    def mix(self, position: int, samples: Float32) -> None:
+        """Add float32[n_samples] that fit (see `room`); leave late samples out."""
+        skipped = min(len(samples), max(0, self.first_writable - position))
+        self.late += skipped
+        position, samples = position + skipped, samples[skipped:]
+        size, done = len(self._samples), 0
+        while done < len(samples):
+            at = (position + done) % size
+            count = min(len(samples) - done, size - at)
+            part = self._samples[at : at + count]
+            part += samples[done : done + count]
+            self.clipped += int(np.count_nonzero(np.abs(part) > 1))
+            done += count
+        self.written = max(self.written, position + len(samples))
+        self._remove_overtaken(position, len(samples))
+
+    def _remove_overtaken(self, position: int, n_samples: int) -> None:
+        """Clear samples that the reader overtook while they were written.
+
+        The device would play them after a full turn of the ring.
+        """
+        overtaken = min(n_samples, max(0, self.read - position))
+        if overtaken:
+            self.late += overtaken
+            at = np.arange(position, position + overtaken) % len(self._samples)
+            self._samples[at] = 0
+
+
+class _Sound:
+    """Continuous sound of a stream.
+
+    Parameters
+    ----------
+    next_sample : int
+        Sample of the stream that comes next.
+    position : int
+        Position of that sample in the ring.
+    resampler : soxr.ResampleStream or None
+        None: the device has the rate of the stream.
+    """
 
     def __init__(self, next_sample: int, position: int, resampler: Any) -> None:
         self.next_sample = next_sample
@@ -148,17 +153,18 @@ class _Piece:
 
 
 class SpeakerSink:
-    """Plays what comes, each piece in its place of the stream.
+    """Plays sounds at their position in the stream.
 
-    Pieces of a stream keep their distances, and overlapping ones are added, as long as
-    device and stream agree about the time; a piece that comes too late for that, or
-    goes on after an underrun, begins anew with the full latency.
+    Sounds of a stream keep their distances, and overlapping ones are added, as long as
+    the clocks of device and stream agree. A sound that comes too late, or continues
+    after an underrun, is played with the full latency again.
 
     Parameters
     ----------
     options : SpeakerOptions
+        Checked options.
     clock : Clock
-        Times the waiting for room.
+        Monotonic time, for the time limit of a device that has stopped.
     """
 
     def __init__(self, options: SpeakerOptions, clock: Clock) -> None:
@@ -171,20 +177,20 @@ class SpeakerSink:
         self._ring: PlaybackRing | None = None
         self._rate = 0
         self._latency = 0
-        self._pieces: dict[tuple[str, str, str], _Piece] = {}
-        # Per stream: device position of its sample 0 at the device's rate.
+        self._sounds: dict[tuple[str, str, str], _Sound] = {}
+        # By stream: position of its sample 0 in the ring.
         self._bases: dict[str, float] = {}
-        # Per stream: where its latest sound ends.
+        # By stream: position of the end of its last sound.
         self._ends: dict[str, int] = {}
-        self._too_early = self._device_underflows = self._begun_anew = 0
+        self._dropped = self._device_underflows = self._restarts = 0
 
     def open(self) -> None:
-        """Open the device; it plays silence until something comes.
+        """Open the device, which plays silence until the first sound.
 
         Raises
         ------
         DeviceError
-            PortAudio or the device is missing, busy, or cannot do what is asked.
+            PortAudio or the device is missing or busy, or does not support the format.
         """
         self.close()
         device = find_device(self._options.device, "output")
@@ -200,17 +206,17 @@ class SpeakerSink:
             self._rate,
             min(2, device["channels"]),
             blocksize=block_length,
-            callback=self._play,
+            callback=self._on_output,
         )
 
-    def _play(self, out: Any, n_samples: int, time: Any, status: Any) -> None:
-        """PortAudio's callback: copy, count, return."""
+    def _on_output(self, out: Any, n_samples: int, time: Any, status: Any) -> None:
+        """Fill float32[n_samples, n_channels] from the ring (callback)."""
         assert self._ring is not None
         self._device_underflows += bool(status.output_underflow)
-        self._ring.take(out)
+        self._ring.get(out)
 
     def write(self, message: Message) -> None:
-        """Put sound into its place; waits while there is no room.
+        """Write audio to the ring at its position; wait while there is no room.
 
         Raises
         ------
@@ -229,35 +235,35 @@ class SpeakerSink:
                 return
             case _:
                 return
-        piece = self._piece(key, message, event.start)
+        sound = self._sound(key, message, event.start)
         samples = event.samples[:, 0] * self._gain
-        if piece.resampler is not None:
-            samples = piece.resampler.resample_chunk(samples, last=last)
-        piece.next_sample = event.stop
-        self._tell_ring()
-        self._put(piece, samples, self._excess(piece, message, event.start))
-        self._ends[stream] = piece.position
+        if sound.resampler is not None:
+            samples = sound.resampler.resample_chunk(samples, last=last)
+        sound.next_sample = event.stop
+        self._update_expected()
+        self._write_sound(sound, samples, self._excess(sound, message, event.start))
+        self._ends[stream] = sound.position
         if last:
-            del self._pieces[key]
-        self._tell_ring()
+            del self._sounds[key]
+        self._update_expected()
 
     def flush(self, timeout: float) -> None:
-        """Nothing to do: waiting for the end of a sound would delay the next."""
+        """Do nothing: to wait for the end of a sound would delay the next one."""
 
     def close(self) -> None:
-        """Play what waits, then end."""
+        """Play all samples in the ring and close the device."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            for key in list(self._pieces):
+            for key in list(self._sounds):
                 self._end(key)
-            self._play_out(stream.latency)
+            self._drain(stream.latency)
             close_output(stream)
-        self._pieces.clear()
+        self._sounds.clear()
         self._bases.clear()
         self._ends.clear()
 
     def stats(self) -> dict[str, object]:
-        """What happened to the sound, for the ``stats`` event."""
+        """Return counts of underruns, late and clipped samples for ``stats``."""
         ring = self._ring
         if ring is None:
             return {}
@@ -265,37 +271,37 @@ class SpeakerSink:
             "underruns": ring.underruns,
             "missing_samples": ring.missing,
             "late_samples": ring.late,
-            "dropped_samples": self._too_early,
+            "dropped_samples": self._dropped,
             "clipped_samples": ring.clipped,
-            "begun_anew": self._begun_anew,
+            "begun_anew": self._restarts,
             "device_underflows": self._device_underflows,
             "played_s": round(ring.read / self._rate, 3),
         }
 
-    def _piece(self, key: tuple[str, str, str], message: Message, start: int) -> _Piece:
-        """The piece that goes on here, or a new one in its place."""
+    def _sound(self, key: tuple[str, str, str], message: Message, start: int) -> _Sound:
+        """Return the sound that continues at `start`, or a new one."""
         ring, rate = self._open_ring(), message.info.sample_rate
-        piece = self._pieces.get(key)
-        if piece is not None and piece.next_sample == start:
-            if piece.position < ring.soonest:
-                piece.position = self._begin_anew(key[0], start, rate)
-            return piece
+        sound = self._sounds.get(key)
+        if sound is not None and sound.next_sample == start:
+            if sound.position < ring.first_writable:
+                sound.position = self._restart(key[0], start, rate)
+            return sound
         self._end(key)
         base, position = self._bases.get(key[0]), -1
         if base is not None:
             position = round(base + start * self._rate / rate)
-        piece = _Piece(start, position, self._resampler(rate))
-        late = position < ring.soonest
-        if base is None or late or self._excess(piece, message, start):
-            piece.position = self._begin_anew(key[0], start, rate)
-        self._pieces[key] = piece
-        return piece
+        sound = _Sound(start, position, self._resampler(rate))
+        late = position < ring.first_writable
+        if base is None or late or self._excess(sound, message, start):
+            sound.position = self._restart(key[0], start, rate)
+        self._sounds[key] = sound
+        return sound
 
-    def _begin_anew(self, stream: str, start: int, rate: int) -> int:
+    def _restart(self, stream: str, start: int, rate: int) -> int:
         ring = self._open_ring()
-        self._begun_anew += stream in self._bases
-        # Not over what it sang before: pieces that overlap on purpose are no news.
-        position = max(ring.soonest + self._latency, self._ends.get(stream, 0))
+        self._restarts += stream in self._bases
+        # Behind the last sound of the stream; wanted overlaps are no restart.
+        position = max(ring.first_writable + self._latency, self._ends.get(stream, 0))
         self._bases[stream] = position - start * self._rate / rate
         return position
 
@@ -307,46 +313,46 @@ class SpeakerSink:
         return soxr.ResampleStream(rate, self._rate, 1, dtype="float32")
 
     def _end(self, key: tuple[str, str, str]) -> None:
-        if self._pieces.pop(key, None) is not None:
-            self._tell_ring()
+        if self._sounds.pop(key, None) is not None:
+            self._update_expected()
 
-    def _tell_ring(self) -> None:
-        """Where sound is expected: nowhere before a piece is in its place."""
-        positions = [piece.position for piece in self._pieces.values()]
-        self._open_ring().open_until = max(positions, default=None)
+    def _update_expected(self) -> None:
+        """Set the position from which the ring expects samples."""
+        positions = [sound.position for sound in self._sounds.values()]
+        self._open_ring().expected_from = max(positions, default=None)
 
-    def _excess(self, piece: _Piece, message: Message, start: int) -> int:
-        """Samples that a live stream is ahead of the device, beyond twice the latency.
+    def _excess(self, sound: _Sound, message: Message, start: int) -> int:
+        """Return the samples that a live stream is ahead of twice the latency.
 
-        Sound that is not live waits instead.
+        Sounds of streams that are not live wait instead.
         """
         if not message.emitted_ns:
             return 0
-        foretold = max(0, start - message.at) * self._rate // message.info.sample_rate
-        ahead = piece.position - self._open_ring().read - foretold
+        predicted = max(0, start - message.at) * self._rate // message.info.sample_rate
+        ahead = sound.position - self._open_ring().read - predicted
         return max(0, ahead - 2 * self._latency)
 
-    def _put(self, piece: _Piece, samples: Float32, excess: int) -> None:
+    def _write_sound(self, sound: _Sound, samples: Float32, excess: int) -> None:
         ring = self._open_ring()
         dropped = min(excess, len(samples))
-        self._too_early += dropped
+        self._dropped += dropped
         samples = samples[dropped:]
         while len(samples):
-            room = min(ring.room(piece.position), len(samples))
+            room = min(ring.room(sound.position), len(samples))
             if room == 0:
                 self._wait_for_device()
                 continue
-            ring.mix(piece.position, samples[:room])
-            piece.position += room
+            ring.mix(sound.position, samples[:room])
+            sound.position += room
             samples = samples[room:]
 
     def _wait_for_device(self) -> None:
-        """Wait until the device has taken something.
+        """Wait until the device has read samples.
 
         Raises
         ------
         StageError
-            It takes nothing any more.
+            The device has stopped.
         """
         ring = self._open_ring()
         before, began = ring.read, self._clock.monotonic_ns()
@@ -359,8 +365,8 @@ class SpeakerSink:
                 )
             self._clock.wait_until(now + round(_POLL_S * NS), _POLL_S)
 
-    def _play_out(self, device_s: float) -> None:
-        """Wait until all was heard: sound servers forget what they still hold."""
+    def _drain(self, device_s: float) -> None:
+        """Wait until all sound was output: sound servers drop the rest at closing."""
         ring = self._open_ring()
         end = ring.written + 2 * self._block_length + round(device_s * self._rate)
         while ring.read < end:

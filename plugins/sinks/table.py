@@ -1,37 +1,71 @@
-"""The forms of tables that annotation programs read."""
+"""Write segments or labels as tables that annotation programs read."""
 
 import csv
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
-from neurovocal.engine.contracts.clock import NS
-from neurovocal.engine.contracts.errors import StageError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import Label, Message, Offset, Onset, StreamInfo
+from neurovocal.engine import (
+    NS,
+    BuildContext,
+    Label,
+    Message,
+    Offset,
+    Onset,
+    Options,
+    Plugin,
+    StageError,
+    StreamInfo,
+)
 from neurovocal.plugins.storage.folder import OutputFolder
 from neurovocal.plugins.storage.text_file import (
     STDOUT,
     Existing,
     TextOutput,
-    claim,
-    on_existing,
+    TextTable,
+    existing_policy,
+    file_claim,
     output_problems,
 )
 
 Content: TypeAlias = Literal["segments", "labels"]
 
+_RAVEN_COLUMNS = (
+    "Selection",
+    "View",
+    "Channel",
+    "Begin Time (s)",
+    "End Time (s)",
+    "Low Freq (Hz)",
+    "High Freq (Hz)",
+    "Begin File",
+)
+
+
+class TableOptions(Options):
+    """Options of the table sink."""
+
+    path: str = "-"
+    """File to write; `-` is standard output. A live run sets what an earlier run left
+    aside, as `STEM.1.left.SUFFIX`; offline runs replace it."""
+    format: Literal["csv", "raven", "audacity", "json"] = "csv"
+    """Form of the table; `json` is a line for each row, with times of day.
+    Audacity's form holds one recording: further streams get files of their own
+    beside `path`, named after the stream."""
+    content: Literal["segments", "labels"] = "labels"
+    """What a row is: a detected segment with its score, or a final label."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Segment ``[onset, offset)`` in samples, its unit, and posterior or score.
+    """Segment ``[onset, offset)`` in samples, its unit, and its posterior or score.
 
-    ``onset_ns`` is the onset's UTC, None where it is not known.
+    ``onset_ns`` is the onset in UTC, None if it is not known.
     """
 
     info: StreamInfo
@@ -53,76 +87,72 @@ class Row:
 
     @property
     def number(self) -> str:
-        """Posterior or score; empty when it is not known."""
+        """Posterior or score; empty if it is not known."""
         return "" if math.isnan(self.value) else f"{self.value:.6f}"
 
 
-class CsvTable:
-    """Columns file, onset_s, offset_s, then score; or label and posterior."""
-
-    def __init__(
-        self, path: str, content: Content, existing: Existing = "replace"
-    ) -> None:
-        self._output = TextOutput(path, existing=existing)
-        self._labels = content == "labels"
-        self._csv = csv.writer(self._output, lineterminator="\n")
+class Table(Protocol):
+    """Table in a text file."""
 
     def open(self) -> None:
-        """Open the file and write the heading, unless it was open before."""
-        last = ("label", "posterior") if self._labels else ("score",)
-        if self._output.open():
-            self._csv.writerow(("file", "onset_s", "offset_s", *last))
+        """Open the file and write its heading; raise ConfigError if that fails."""
+        ...
 
     def write(self, row: Row) -> None:
-        """Write a row."""
-        last = (row.unit, row.number) if self._labels else (row.number,)
-        self._csv.writerow((row.info.stream, row.onset_s, row.offset_s, *last))
+        """Write a row; raise StageError if that fails."""
+        ...
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
-        self._output.flush()
+        """Hand all rows to the operating system."""
+        ...
 
     def close(self) -> None:
         """Close the file."""
-        self._output.close()
+        ...
 
 
-class RavenTable:
-    """A Raven selection table: tabs, a numbered row per selection.
-
-    Times are those of each recording, which the column "Begin File" names. The
-    frequency limits, which the engine does not measure, span everything.
-    """
-
-    _HEADING = (
-        "Selection",
-        "View",
-        "Channel",
-        "Begin Time (s)",
-        "End Time (s)",
-        "Low Freq (Hz)",
-        "High Freq (Hz)",
-        "Begin File",
-    )
+class CsvTable(TextTable):
+    """CSV with the columns file, onset_s, offset_s, then score or label, posterior."""
 
     def __init__(
         self, path: str, content: Content, existing: Existing = "replace"
     ) -> None:
-        self._output = TextOutput(path, existing=existing)
-        self._labels = content == "labels"
-        self._selection = 0
+        super().__init__(path, existing)
+        self._has_labels = content == "labels"
+        last = ("label", "posterior") if self._has_labels else ("score",)
+        self.heading = ("file", "onset_s", "offset_s", *last)
+        self._csv = csv.writer(self._output, lineterminator="\n")
 
-    def open(self) -> None:
-        """Open the file and write the heading, unless it was open before."""
-        last = ("Annotation", "Posterior") if self._labels else ("Score",)
-        if self._output.open():
-            self._line(*self._HEADING, *last)
+    def write(self, row: Row) -> None:
+        """Write a row."""
+        last = (row.unit, row.number) if self._has_labels else (row.number,)
+        self._write_cells((row.info.stream, row.onset_s, row.offset_s, *last))
+
+    def _write_cells(self, cells: Sequence[str]) -> None:
+        self._csv.writerow(cells)
+
+
+class RavenTable(TextTable):
+    """Raven selection table: cells separated by tabs, a numbered row per selection.
+
+    Times are relative to the recording in the column "Begin File". The frequency limits
+    are 0 Hz and half the sample rate: the engine does not measure them.
+    """
+
+    def __init__(
+        self, path: str, content: Content, existing: Existing = "replace"
+    ) -> None:
+        super().__init__(path, existing)
+        self._has_labels = content == "labels"
+        last = ("Annotation", "Posterior") if self._has_labels else ("Score",)
+        self.heading = (*_RAVEN_COLUMNS, *last)
+        self._selection = 0
 
     def write(self, row: Row) -> None:
         """Write a row."""
         self._selection += 1
-        last = (row.unit, row.number) if self._labels else (row.number,)
-        self._line(
+        last = (row.unit, row.number) if self._has_labels else (row.number,)
+        cells = (
             str(self._selection),
             "Spectrogram 1",
             "1",
@@ -133,24 +163,14 @@ class RavenTable:
             row.info.stream,
             *last,
         )
-
-    def flush(self) -> None:
-        """Hand everything to the operating system."""
-        self._output.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._output.close()
-
-    def _line(self, *cells: str) -> None:
-        self._output.write("\t".join(map(_cell, cells)) + "\n")
+        self._write_cells([_one_line(cell) for cell in cells])
 
 
 class AudacityTable:
-    """An Audacity label track: onset, offset and text, no heading.
+    """Audacity label track: onset, offset and text, without a heading.
 
-    A track belongs to one recording. The first stream is written to the path
-    itself, every further one to a file beside it, ``STEM.STREAM.SUFFIX``.
+    A track belongs to one recording. The first stream is written to the path itself,
+    every further one to a file beside it, ``STEM.STREAM.SUFFIX``.
     """
 
     def __init__(
@@ -158,33 +178,33 @@ class AudacityTable:
     ) -> None:
         self._path = path
         self._existing: Existing = existing
-        self._labels = content == "labels"
-        self._place = OutputFolder(Path(path).expanduser().parent)
-        self._output = TextOutput(path, existing=existing, place=self._place)
-        self._outputs: dict[str, TextOutput] = {}
+        self._has_labels = content == "labels"
+        self._folder = OutputFolder(Path(path).expanduser().parent)
+        self._output = TextOutput(path, existing=existing, folder=self._folder)
+        self._outputs: dict[str, TextOutput] = {}  # by stream
         self._stream: str | None = None
 
     def open(self) -> None:
-        """Open the file of the newest stream; there is no heading."""
+        """Open the file of the newest stream."""
         self._output.open()
 
     def write(self, row: Row) -> None:
-        """Write a row, into the file of its stream."""
+        """Write a row to the file of its stream."""
         if row.info.stream != self._stream:
-            self._turn_to(row.info.stream)
-        text = row.unit if self._labels else row.number
-        self._output.write(f"{row.onset_s}\t{row.offset_s}\t{_cell(text)}\n")
+            self._switch_to(row.info.stream)
+        text = row.unit if self._has_labels else row.number
+        self._output.write(f"{row.onset_s}\t{row.offset_s}\t{_one_line(text)}\n")
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
+        """Hand all rows to the operating system."""
         self._output.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._output.close()
 
-    def _turn_to(self, stream: str) -> None:
-        """Write into another stream's file; only one is open at a time."""
+    def _switch_to(self, stream: str) -> None:
+        """Open the file of another stream; only one is open at a time."""
         if not self._outputs:
             self._outputs[stream] = self._output
         elif self._path == STDOUT:
@@ -195,42 +215,38 @@ class AudacityTable:
         else:
             self._output.close()
             if stream not in self._outputs:
-                name = self._beside(stream)
+                name = self._path_beside(stream)
                 self._outputs[stream] = TextOutput(
-                    name, existing=self._existing, place=self._place
+                    name, existing=self._existing, folder=self._folder
                 )
             self._output = self._outputs[stream]
             self._output.open()
         self._stream = stream
 
-    def _beside(self, stream: str) -> str:
+    def _path_beside(self, stream: str) -> str:
         path = Path(self._path)
         plain = re.sub(r"[^\w.-]+", "_", stream)
-        taken = {output.path for output in self._outputs.values()}
+        used = {output.path for output in self._outputs.values()}
         name = str(path.with_name(f"{path.stem}.{plain}{path.suffix}"))
         number = 2
-        while name in taken:
+        while name in used:
             name = str(path.with_name(f"{path.stem}.{plain}-{number}{path.suffix}"))
             number += 1
         return name
 
 
-class JsonTable:
-    """JSON lines: what CSV has, and the time of day of onset and recording.
+class JsonTable(TextTable):
+    """JSON lines with the fields of the CSV, and the UTC of onset and recording.
 
-    ``onset_utc`` and ``start_utc``, when the recording began, are null where that is
+    ``onset_utc`` and ``start_utc``, the begin of the recording, are null if they are
     not known.
     """
 
     def __init__(
         self, path: str, content: Content, existing: Existing = "replace"
     ) -> None:
-        self._output = TextOutput(path, existing=existing)
-        self._labels = content == "labels"
-
-    def open(self) -> None:
-        """Open the file."""
-        self._output.open()
+        super().__init__(path, existing)
+        self._has_labels = content == "labels"
 
     def write(self, row: Row) -> None:
         """Write a row."""
@@ -242,7 +258,7 @@ class JsonTable:
         }
         line |= (
             {"label": row.unit, "posterior": value}
-            if self._labels
+            if self._has_labels
             else {"score": value}
         )
         start_ns = None
@@ -251,17 +267,8 @@ class JsonTable:
         line |= {"onset_utc": _utc(row.onset_ns), "start_utc": _utc(start_ns)}
         self._output.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def flush(self) -> None:
-        """Hand everything to the operating system."""
-        self._output.flush()
 
-    def close(self) -> None:
-        """Close the file."""
-        self._output.close()
-
-
-Table: TypeAlias = CsvTable | RavenTable | AudacityTable | JsonTable
-TABLES: dict[str, type[Table]] = {
+TABLES: dict[str, type[CsvTable | RavenTable | AudacityTable | JsonTable]] = {
     "json": JsonTable,
     "csv": CsvTable,
     "raven": RavenTable,
@@ -269,68 +276,39 @@ TABLES: dict[str, type[Table]] = {
 }
 
 
-def _utc(utc_ns: int | None) -> str | None:
-    if utc_ns is None:
-        return None
-    time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=utc_ns // 10**6)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _seconds(sample: int, info: StreamInfo) -> str:
-    return f"{sample / info.sample_rate:.6f}"
-
-
-def _cell(text: str) -> str:
-    """Tabs and line ends would break the table."""
-    return " ".join(text.split()) if any(c in text for c in "\t\r\n") else text
-
-
-class TableOptions(Options):
-    """Options of the table sink."""
-
-    path: str = "-"
-    """File to write; `-` is standard output. A live run sets what an earlier run left
-    aside, as `STEM.1.left.SUFFIX`; offline runs replace it."""
-    format: Literal["csv", "raven", "audacity", "json"] = "csv"
-    """Form of the table; `json` is a line for each row, with times of day.
-    Audacity's form holds one recording: further streams get files of their own
-    beside `path`, named after the stream."""
-    content: Literal["segments", "labels"] = "labels"
-    """What a row is: a detected segment with its score, or a final label."""
-
-
 class TableSink:
-    """One row per segment or label, written as soon as it is final.
+    """Writes a row per segment or label, as soon as it is final.
 
     Parameters
     ----------
     options : TableOptions
         Checked options.
     existing : {'replace', 'append', 'set aside'}
-        What becomes of a file that is there.
+        What happens to an existing file.
     """
 
     def __init__(self, options: TableOptions, existing: Existing = "replace") -> None:
-        self._content: Content = options.content
-        labels = options.content == "labels"
-        self.wants = frozenset({"label"} if labels else {"onset", "offset"})
-        self._table = TABLES[options.format](options.path, options.content, existing)
-        self._scores: dict[tuple[str, int], float] = {}
+        self._has_labels = options.content == "labels"
+        self.wants = frozenset({"label"} if self._has_labels else {"onset", "offset"})
+        self._table: Table = TABLES[options.format](
+            options.path, options.content, existing
+        )
+        self._scores: dict[tuple[str, int], float] = {}  # by stream and segment
         self._rows = 0
 
     def open(self) -> None:
-        """Open the file and write the heading; ConfigError when that fails."""
+        """Open the file and write the heading; raise ConfigError if that fails."""
         self._table.open()
 
     def write(self, message: Message) -> None:
         """Write a row if the message completes one."""
-        row = self._row(message)
+        row = self._label_row(message) if self._has_labels else self._score_row(message)
         if row is not None:
             self._table.write(row)
             self._rows += 1
 
     def flush(self, timeout: float) -> None:
-        """Hand everything to the operating system."""
+        """Hand all rows to the operating system."""
         self._table.flush()
 
     def close(self) -> None:
@@ -338,24 +316,26 @@ class TableSink:
         self._table.close()
 
     def stats(self) -> dict[str, object]:
-        """Rows so far."""
+        """Return the number of rows."""
         return {"rows": self._rows}
 
-    def _row(self, message: Message) -> Row | None:
+    def _label_row(self, message: Message) -> Row | None:
+        label = message.event
+        if not isinstance(label, Label) or label.status != "final":
+            return None
+        if label.offset is None:
+            return None
+        return Row(
+            message.info,
+            label.onset,
+            label.offset,
+            label.unit,
+            label.posterior,
+            message.utc_ns,
+        )
+
+    def _score_row(self, message: Message) -> Row | None:
         event, info = message.event, message.info
-        if self._content == "labels":
-            if not isinstance(event, Label) or event.status != "final":
-                return None
-            if event.offset is None:
-                return None
-            return Row(
-                info,
-                event.onset,
-                event.offset,
-                event.unit,
-                event.posterior,
-                message.utc_ns,
-            )
         match event:
             case Onset():
                 self._scores[info.stream, event.segment] = event.score
@@ -370,8 +350,24 @@ class TableSink:
         return None
 
 
+def _utc(utc_ns: int | None) -> str | None:
+    if utc_ns is None:
+        return None
+    time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=utc_ns // 10**6)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _seconds(sample: int, info: StreamInfo) -> str:
+    return f"{sample / info.sample_rate:.6f}"
+
+
+def _one_line(text: str) -> str:
+    """Replace tabs and line ends, which would break the table, by spaces."""
+    return " ".join(text.split()) if any(c in text for c in "\t\r\n") else text
+
+
 def _build(options: TableOptions, context: BuildContext) -> TableSink:
-    return TableSink(options, on_existing(context))
+    return TableSink(options, existing_policy(context))
 
 
 plugin = Plugin(
@@ -379,6 +375,6 @@ plugin = Plugin(
     options=TableOptions,
     build=_build,
     summary="writes segments or labels as CSV, Raven or Audacity tables",
-    resources=lambda options: claim(options.path),
+    resources=lambda options: file_claim(options.path),
     check=lambda options, context: output_problems(options.path),
 )

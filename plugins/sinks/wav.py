@@ -1,15 +1,26 @@
-"""Synthesized sound in files: one WAV per stream, in time with the stream."""
+"""Write synthesized audio to WAV files: one per stream, aligned with the stream."""
 
 import logging
-from errno import ESTALE
 from pathlib import Path
 
-from neurovocal.engine.contracts.errors import ConfigError, StageError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import Audio, Float32, Message, StreamInfo
-from neurovocal.plugins.storage.folder import OutputFolder, set_aside, track_name
-from neurovocal.plugins.storage.text_file import folder_problems
+from neurovocal.engine import (
+    Audio,
+    BuildContext,
+    Float32,
+    Message,
+    Options,
+    Plugin,
+    StageError,
+    StreamInfo,
+)
+from neurovocal.plugins.storage.folder import (
+    OutputFolder,
+    folder_claim,
+    folder_problems,
+    set_aside,
+    stream_file_name,
+)
+from neurovocal.plugins.storage.text_file import existing_policy
 from neurovocal.plugins.storage.wave_file import FloatWave
 
 log = logging.getLogger("neurovocal")
@@ -25,88 +36,76 @@ class WavOptions(Options):
 
 
 class WavSink:
-    """Writes synthesized sound where it belongs.
+    """Writes synthesized audio at its position in the stream.
 
-    Sample n of the file is sample n of the stream. Pieces that overlap are added; where
-    nothing is sung is silence. Files are RF64 with float32 samples: nothing is
-    clipped, and any length fits.
+    Sample n of the file is sample n of the stream. Overlapping audio is added; where no
+    audio is synthesized there is silence. Files are RF64 with float32 samples: no
+    clipping, no limit of length.
 
     Parameters
     ----------
     folder : Path
-        Where the files go.
-    keeps : bool
-        Whether files that are found are set aside, rather than replaced.
+        Folder of the files.
+    keeps_files : bool
+        Whether existing files are set aside instead of replaced.
     """
 
     wants = frozenset({"audio"})
 
-    def __init__(self, folder: Path, *, keeps: bool = False) -> None:
-        self._folder = folder
-        self._keeps = keeps
-        self._place = OutputFolder(folder, make=True)
+    def __init__(self, folder: Path, *, keeps_files: bool = False) -> None:
+        self._keeps_files = keeps_files
+        self._folder = OutputFolder(folder, make=True)
         self._files: dict[str, FloatWave] = {}
 
     def open(self) -> None:
-        """Make the folder.
-
-        Raises
-        ------
-        ConfigError
-            It cannot be made or written to.
-        """
-        try:
-            self._place.probe()
-        except OSError as error:
-            raise ConfigError(
-                f"sound cannot be written to '{self._folder}': {error.strerror}"
-            ) from error
+        """Make the folder; raise ConfigError if it cannot be made or written to."""
+        self._folder.open("sound")
 
     def write(self, message: Message) -> None:
-        """Add sound to its stream's file.
+        """Add audio to the file of its stream.
 
         Raises
         ------
         StageError
-            The file cannot take it; nothing of it is in the file.
+            The disk does not take it; nothing of it is in the file.
         """
         if not isinstance(message.event, Audio):
             return
         try:
-            file = self._file(message.info)
+            file = self._open_file(message.info)
             _add(file, message.event.start, message.event.samples[:, 0])
         except OSError as error:
             raise StageError(
                 f"sound of '{message.info.stream}' cannot be written to "
-                f"'{self._folder}': {error.strerror}"
+                f"'{self._folder.folder}': {error.strerror}"
             ) from error
 
     def flush(self, timeout: float) -> None:
-        """Hand what was written to the operating system."""
+        """Update the headers of all files."""
         for file in self._files.values():
             file.flush()
 
     def close(self) -> None:
-        """Finish the files; opened again, they go on."""
+        """Complete all files; a sink that is opened again continues them."""
         for file in self._files.values():
             file.close()
 
-    def _file(self, info: StreamInfo) -> FloatWave:
-        path = self._folder / f"{track_name(info.stream)}.wav"
-        if self._keeps and info.stream not in self._files and path.exists():
+    def _open_file(self, info: StreamInfo) -> FloatWave:
+        path = self._folder.folder / f"{stream_file_name(info.stream)}.wav"
+        if self._keeps_files and info.stream not in self._files and path.exists():
             log.warning("'%s' of before is now '%s'", path, set_aside(path))
         file = self._files.setdefault(info.stream, FloatWave(path, info.sample_rate))
-        if not file.is_open:
-            self._place.enter()
+        if file.is_open:
+            file.require_in(self._folder)
+        else:
+            self._folder.ensure()
             file.open()
-        elif not file.in_place:
-            raise OSError(ESTALE, self._place.lost(path))
         return file
 
 
 def _add(file: FloatWave, start: int, samples: Float32) -> None:
-    """Add float32[n_samples] to what the file holds from `start` on."""
-    overlap = min(len(samples), max(0, file.frames - start))
+    """Add float32[n_samples] to the samples of the file from `start` on."""
+    overlap = min(len(samples), max(0, file.n_samples - start))
     if overlap:
         samples = samples.copy()
         samples[:overlap] += file.read(start, overlap)
@@ -114,14 +113,8 @@ def _add(file: FloatWave, start: int, samples: Float32) -> None:
 
 
 def _build(options: WavOptions, context: BuildContext) -> WavSink:
-    return WavSink(
-        Path(options.path).expanduser(),
-        keeps=context.replaces_failed or context.unrepeatable,
-    )
-
-
-def _claims(options: WavOptions) -> frozenset[str]:
-    return frozenset({f"folder:{Path(options.path).expanduser().resolve()}"})
+    folder = Path(options.path).expanduser()
+    return WavSink(folder, keeps_files=existing_policy(context) != "replace")
 
 
 plugin = Plugin(
@@ -129,6 +122,6 @@ plugin = Plugin(
     options=WavOptions,
     build=_build,
     summary="Writes synthesized sound into WAV files, in time with the stream",
-    resources=_claims,
+    resources=lambda options: folder_claim(options.path),
     check=lambda options, context: folder_problems(options.path),
 )

@@ -1,4 +1,4 @@
-"""Publishes messages over ZeroMQ: labels, segments, frames, synthesis, stats."""
+"""Publish messages over ZeroMQ: labels, segments, frames, synthesis, statistics."""
 
 import logging
 from collections.abc import Iterator
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("neurovocal")
 
-# A connection that says nothing for so long has subscribed to all that it wants.
+# Subscribers are complete if no subscription comes for so long.
 _QUIET_MS = 200
-# What subscribers say waits inside the socket, without a bound, until it is read: all
-# of it is, whenever the socket is used. No flood may keep the sink from sending: of
-# this many it reads more in a second than a connection can say.
-_LOOK_MOST = 20_000
-# How often to look for subscribers of a socket that was opened again.
-_COME_BACK_LOOKS = 5
-_MOST_LOOKS = 50
+# Subscriptions are read whenever the socket is used, because they wait inside it
+# without a bound. So many are read at a time, more than a connection may send in a
+# second: a flood must not keep the sink from sending.
+_MOST_READS = 20_000
+# Quiet polls, and polls at most, for subscribers of a socket that was opened again.
+_QUIET_POLLS = 5
+_MOST_POLLS = 50
 
 
 class ZmqOptions(Options):
@@ -58,24 +58,24 @@ class ZmqOptions(Options):
 
 
 class ZmqSink:
-    """An XPUB socket, which any SUB socket understands.
+    """Publishes at an XPUB socket, to which any SUB socket can connect.
 
-    Sending never blocks: a connection that does not read fills its own queue,
-    then loses messages, and costs the others nothing.
+    Sending never blocks: a connection that does not read fills its own queue and then
+    loses messages, without an effect on the others.
 
     Parameters
     ----------
     options : ZmqOptions
         Checked options.
     clock : Clock
-        Monotonic time, for the ledger.
+        Monotonic time, for the latency ledger.
     run : str
         Name of the run, in every header.
     keys : Path, optional
-        Folder of keys; None: whoever reaches the endpoint may listen.
+        Folder of keys; None: every program that reaches the endpoint may subscribe.
     """
 
-    # Audio is published only when it is asked for: it is bulky, and private.
+    # Audio is published only if the configuration asks for it: it is bulky and private.
     wants = frozenset(KINDS.values()) - {"block"}
 
     def __init__(
@@ -91,37 +91,38 @@ class ZmqSink:
         self._subscribers = Subscribers()
         self._dontwait = 0
         self._sent = 0
-        self._waited = False
-        self._known = 0  # who listened when it was last open
-        self._tried = False  # whether it was to be opened before
+        self._has_waited = False
+        self._n_before = 0  # subscribers when the socket was last open
+        self._was_opened = False
         self.endpoint = options.endpoint
 
     def open(self) -> None:
-        """Bind, then wait for subscribers if asked to.
+        """Bind, then wait for subscribers if the options say so.
 
-        Opened again after a failure it leaves those who listened a second to come
-        back: what waited meanwhile would go out before they could hear it.
+        Opened again after a failure, it waits up to a second for earlier subscribers:
+        messages that were queued meanwhile would be sent before they have reconnected.
 
         Raises
         ------
         ConfigError
-            The endpoint is malformed, taken, or open to others without leave.
+            The endpoint is malformed or in use, or can be reached by other machines
+            without keys or `allow_remote`.
         NeurovocalError
-            Too few subscribers came in time.
+            Too few subscribers connected in time.
         """
         problems = list(_problems(self._options, self._keyed))
         if problems:
             raise ConfigError(problems)
-        again, self._tried = self._tried, True
+        is_reopened, self._was_opened = self._was_opened, True
         self._bind()
-        if again:
-            self._let_come_back()
-        if self._options.wait_for_subscribers and not self._waited:
-            self._wait()
-            self._waited = True
+        if is_reopened:
+            self._await_reconnects()
+        if self._options.wait_for_subscribers and not self._has_waited:
+            self._await_subscribers()
+            self._has_waited = True
 
     def write(self, message: Message) -> None:
-        """Send a message to whoever subscribed to its topic."""
+        """Send a message to all subscribers of its topic; StageError if not open."""
         if self._socket is None:
             raise StageError("the ZeroMQ sink is not open")
         publish_ms = None
@@ -130,16 +131,16 @@ class ZmqSink:
         parts = encode(message, self._run, publish_ms)
         self._socket.send_multipart(parts, flags=self._dontwait)
         self._sent += 1
-        self._look()
+        self._read_subscriptions()
 
     def flush(self, timeout: float) -> None:
-        """Nothing to wait for: ZeroMQ sends by itself, and `close` lingers."""
-        self._look()
+        """Read subscriptions: ZeroMQ sends by itself, and `close` lingers."""
+        self._read_subscriptions()
 
     def close(self) -> None:
-        """Close the socket; slow connections get `linger_s` to take what waits."""
+        """Close the socket; slow connections get `linger_s` to read their queue."""
         if self._socket is not None:
-            self._known = self._subscribers.announced + self._subscribers.plain
+            self._n_before = self._subscribers.announced + self._subscribers.plain
             self._socket.close(linger=round(self._options.linger_s * 1000))
         self._access.close()
         if self._context is not None:
@@ -147,7 +148,7 @@ class ZmqSink:
         self._socket = self._context = None
 
     def stats(self) -> dict[str, object]:
-        """Messages sent, and who listens as of the last look."""
+        """Return the number of messages, subscribers and subscriptions."""
         return {
             "sent": self._sent,
             "subscribers": self._subscribers.announced,
@@ -162,7 +163,7 @@ class ZmqSink:
         self._subscribers = Subscribers()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
-        # All subscriptions are handed up, repeated ones too: they are counted.
+        # The socket passes on all subscriptions, repeated ones too: they are counted.
         self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)
         self._socket.setsockopt(zmq.SNDHWM, self._options.queue_length)
         self._socket.setsockopt(zmq.MAXMSGSIZE, TOPIC_MOST_BYTES)
@@ -176,29 +177,29 @@ class ZmqSink:
             self.close()
             raise
 
-    def _let_come_back(self) -> None:
-        """Wait a moment for those who were there, or for anybody if that is unknown."""
+    def _await_reconnects(self) -> None:
+        """Wait for as many subscribers as before, or for one if that is unknown."""
         assert self._socket is not None
-        quiet_looks = 0
-        for _ in range(_MOST_LOOKS):
+        quiet_polls = 0
+        for _ in range(_MOST_POLLS):
             quiet = not self._socket.poll(_QUIET_MS)
-            quiet_looks += quiet
-            self._look()
+            quiet_polls += quiet
+            self._read_subscriptions()
             found = self._subscribers.announced
             found += self._subscribers.plain if quiet else 0
-            if found >= max(1, self._known) or quiet_looks == _COME_BACK_LOOKS:
+            if found >= max(1, self._n_before) or quiet_polls == _QUIET_POLLS:
                 return
 
-    def _wait(self) -> None:
+    def _await_subscribers(self) -> None:
         wanted = self._options.wait_for_subscribers
         log.info("%s waits for %d subscribers", self.endpoint, wanted)
         until = self._clock.monotonic_ns() + round(self._options.wait_timeout_s * NS)
         while True:
             assert self._socket is not None
             quiet = not self._socket.poll(_QUIET_MS)
-            self._look()
+            self._read_subscriptions()
             found = self._subscribers.announced
-            # Others may still be in the middle of subscribing.
+            # Plain subscribers do not say when their subscriptions are complete.
             found += self._subscribers.plain if quiet else 0
             if found >= wanted:
                 return
@@ -209,13 +210,13 @@ class ZmqSink:
                     f"{self.endpoint} within {self._options.wait_timeout_s:g} s"
                 )
 
-    def _look(self) -> None:
-        """Read the subscriptions that have come in."""
+    def _read_subscriptions(self) -> None:
+        """Read the subscriptions that have arrived."""
         import zmq
 
         if self._socket is None:
             return
-        for _ in range(_LOOK_MOST):
+        for _ in range(_MOST_READS):
             if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
                 return
             frame = self._socket.recv(zmq.DONTWAIT, copy=False)

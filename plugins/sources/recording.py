@@ -13,7 +13,7 @@ from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.stages import SourceItem
 from neurovocal.engine.contracts.types import Block, Gap, StreamInfo
-from neurovocal.plugins.storage.folder import is_set_aside, track_name
+from neurovocal.plugins.storage.folder import is_set_aside, stream_file_name
 
 
 class RecordedOptions(Options):
@@ -134,7 +134,8 @@ def _tracks(folder: Path, wanted: str | None) -> list[_Track]:
             lines = timeline.read_text(encoding="utf-8").splitlines()
             head, *gaps = [json.loads(line) for line in lines]
             info = StreamInfo(head["stream"], head["sample_rate"])
-            if is_set_aside(timeline) and track_name(info.stream) != timeline.stem:
+            own_stem = stream_file_name(info.stream)
+            if is_set_aside(timeline) and timeline.stem != own_stem:
                 continue
             track = _Track(timeline.with_suffix(".wav"), info, head["order"], gaps)
         except (OSError, ValueError, KeyError) as error:

@@ -1,51 +1,56 @@
-"""Where a sink keeps its files: one folder, on the disk on which it first was."""
+"""Output folder of a sink, and the names and identities of the files in it."""
 
 import itertools
 import logging
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
-from errno import ENODEV, ENOENT
+from errno import ENODEV, ENOENT, ESTALE
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import quote
+
+from neurovocal.engine import ConfigError
 
 log = logging.getLogger("neurovocal")
 
+FileIdentity: TypeAlias = tuple[int, int]  # device, inode
+
 
 class OutputFolder:
-    """A folder that may be deleted, or whose disk may be taken away, at any time.
+    """Output folder of a sink, which may be deleted or unmounted during a run.
 
-    A folder that was deleted is made again. One whose disk is gone is not: what
-    is left of a disk is an empty folder on the disk below, which nobody looks
-    after, and which the engine must not fill.
+    A folder that was deleted is made again. A folder whose disk was unmounted is not:
+    its path now belongs to the disk below, which the engine must not fill.
 
     Parameters
     ----------
     folder : Path
-        The folder.
+        Path of the folder.
     make : bool
-        Whether to make it the first time, too, if it does not exist.
+        Whether the folder is made if it does not exist when it is first used.
 
     Attributes
     ----------
     remade : int
-        How often it was found deleted.
+        Number of times that the folder was found deleted.
     """
 
     def __init__(self, folder: Path, *, make: bool = False) -> None:
         self.folder = folder
         self.remade = 0
         self._make = make
-        self._mount: Path | None = None  # where its disk is mounted
+        self._mount: Path | None = None  # mount point of its disk
 
-    def enter(self) -> None:
-        """Make sure of the folder; call it before a file in it is opened.
+    def ensure(self) -> None:
+        """Make the folder if it is missing; call it before a file in it is opened.
 
         Raises
         ------
         OSError
-            Its ``strerror`` is a clause that says why nothing can be written: the
-            disk is gone, or the folder does not exist and cannot be made.
+            The disk is unmounted, or the folder does not exist and cannot be made; its
+            ``strerror`` says which.
         """
         if self._mount is None:
             if self._make:
@@ -54,34 +59,66 @@ class OutputFolder:
                 raise OSError(ENOENT, f"folder '{self.folder}' does not exist")
             self._mount = _mount_of(self.folder.resolve())
             return
-        self.require_disk()
+        self.require_mounted()
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True, exist_ok=True)
             self.remade += 1
             log.warning("folder '%s' was deleted and is made again", self.folder)
 
-    def probe(self) -> None:
-        """Make sure of the folder, and that a file can be made in it.
+    def ensure_writable(self) -> None:
+        """Make the folder if it is missing, and make and remove a file in it.
 
         Raises
         ------
         OSError
-            As `enter`, or the folder takes no files.
+            As `ensure`, or no file can be made in the folder.
         """
-        self.enter()
+        self.ensure()
         probe = self.folder / ".probe"
         probe.touch()
         probe.unlink()
 
-    def require_disk(self) -> None:
-        """Raise OSError if the disk on which the folder was is mounted no more."""
+    def open(self, content: str) -> None:
+        """Make sure that files can be written to the folder.
+
+        Parameters
+        ----------
+        content : str
+            Plural noun for the files, for the error.
+
+        Raises
+        ------
+        ConfigError
+            The folder cannot be made or written to.
+        """
+        try:
+            self.ensure_writable()
+        except OSError as error:
+            raise ConfigError(
+                f"{content} cannot be written to '{self.folder}': {error.strerror}"
+            ) from error
+
+    def require_mounted(self) -> None:
+        """Raise OSError if the disk of the folder is no longer mounted."""
         if self._mount is not None and not _is_mount(self._mount):
             raise OSError(ENODEV, f"the disk at '{self._mount}' is no longer mounted")
 
-    def lost(self, path: Path) -> str:
-        """Clause that says why a file of ours is not there, or not ours, any more."""
+    def require_same(self, path: Path, identity: FileIdentity | None) -> None:
+        """Raise OSError if an open file of the folder was removed or replaced.
+
+        Parameters
+        ----------
+        path : Path
+            Path of the file.
+        identity : FileIdentity or None
+            Identity of the file that is open.
+        """
+        if identity_of(path) != identity:
+            raise OSError(ESTALE, self._reason_of_loss(path))
+
+    def _reason_of_loss(self, path: Path) -> str:
         try:
-            self.require_disk()
+            self.require_mounted()
             if not self.folder.is_dir():
                 return f"folder '{self.folder}' was deleted while it was written"
             path.stat()
@@ -92,11 +129,11 @@ class OutputFolder:
         return f"'{path.name}' was removed or replaced while it was written"
 
 
-def identity_of(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another of the same name; None: there is none.
+def identity_of(path: Path) -> FileIdentity | None:
+    """Return device and inode of a file, which tell it from others of its name.
 
-    A file that is removed while it is open goes on taking what nobody will ever
-    read: whoever writes for months must notice.
+    A file that is removed while it is open still takes what is written, and it is
+    lost: a sink that writes for months must compare. None: there is no file.
     """
     try:
         status = os.stat(path)
@@ -106,10 +143,10 @@ def identity_of(path: Path) -> tuple[int, int] | None:
 
 
 def set_aside(*paths: Path) -> str:
-    """Give files that belong together names under which nothing is written any more.
+    """Rename files that belong together, so that new ones can have their names.
 
-    ``NAME.wav`` becomes ``NAME.1.left.wav``, or another number if one of these names
-    is taken; the first of the new names is returned. Files may be gone.
+    ``NAME.wav`` becomes ``NAME.1.left.wav``, or the next number that is free for all of
+    them; the first of the new names is returned. Files may be missing.
     """
     numbers = itertools.count(1)
     free = (n for n in numbers if not any(_left(path, n).exists() for path in paths))
@@ -121,23 +158,38 @@ def set_aside(*paths: Path) -> str:
 
 
 def is_set_aside(path: Path) -> bool:
-    """Whether a file's name is one that `set_aside` gives."""
+    """Return True if a file has a name that `set_aside` gives."""
     return re.search(r"\.\d+\.left$", path.stem) is not None
 
 
-def track_name(stream: str) -> str:
-    """File name, without its ending, that a stream is recorded under."""
+def stream_file_name(stream: str) -> str:
+    """Return the file name, without suffix, of a stream: quoted like a URL."""
     name = quote(stream, safe=" ")
     # '.' and '..' are folders, and quoting leaves them as they are.
     return name if name.strip(".") else name.replace(".", "%2E") or "%"
 
 
-def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all bytes at an offset; OSError when the disk takes fewer."""
+def pwrite_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all bytes at an offset; raise OSError if the disk takes fewer."""
     rest = memoryview(data)
     while rest:
         count = os.pwrite(descriptor, rest, offset)
         rest, offset = rest[count:], offset + count
+
+
+def folder_problems(path: str) -> Iterator[str]:
+    """Yield a sentence if a folder cannot be made or written to; make nothing."""
+    folder = Path(path).expanduser()
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        yield f"folder '{path}' cannot be written: '{existing}' is a file"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        yield f"folder '{path}' cannot be written: permission denied"
+
+
+def folder_claim(path: str) -> frozenset[str]:
+    """Return the resource name by which two stages that share a folder are found."""
+    return frozenset({f"folder:{Path(path).expanduser().resolve()}"})
 
 
 def _left(path: Path, number: int) -> Path:
@@ -149,7 +201,7 @@ def _mount_of(folder: Path) -> Path:
 
 
 def _is_mount(folder: Path) -> bool:
-    """Whether another disk begins here; as `os.path.ismount`, but it may raise."""
+    """Return True for a mount point; as `os.path.ismount`, but it may raise OSError."""
     try:
         own, above = os.lstat(folder), os.lstat(folder.parent)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Reading arrays that a bundle carries."""
+"""Arrays of a bundle, read from npz files with a bound on their size."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -9,22 +9,22 @@ import numpy as np
 from neurovocal.engine.contracts.errors import BundleError
 from neurovocal.engine.contracts.types import Float32
 
-# What shipped bundles carry is a hundredth of it; a few hundred KB of zeros, packed,
-# can stand for much more.
+# Shipped bundles have a hundredth of it; a compressed file of a few hundred KB can hold
+# far more.
 _MOST_BYTES = 256 * 2**20
 
 
 def read_npz(path: Path, what: str, *required: str) -> dict[str, Float32]:
-    """All arrays of an npz file, as float32; nothing in it is executed.
+    """Return all arrays of an npz file as float32; no pickled object is loaded.
 
     Parameters
     ----------
     path : Path
-        The file.
+        Path of the file.
     what : str
-        How errors call it, such as ``'scaling file'``.
+        Noun for the file in errors, such as ``'scaling file'``.
     *required : str
-        Names that must be in it.
+        Names of arrays that the file must have.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def read_npz(path: Path, what: str, *required: str) -> dict[str, Float32]:
     try:
         # Opened here, because NumPy leaves a damaged file open.
         with path.open("rb") as stream:
-            size = _unpacked(stream)
+            size = _unpacked_size(stream)
         if size > _MOST_BYTES:
             raise ValueError(f"{size} bytes unpacked: {_MOST_BYTES} is the most")
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
@@ -55,7 +55,7 @@ def read_npz(path: Path, what: str, *required: str) -> dict[str, Float32]:
     return arrays
 
 
-def _unpacked(stream: BinaryIO) -> int:
-    """Bytes that reading all arrays takes; zipfile reads no more than is declared."""
+def _unpacked_size(stream: BinaryIO) -> int:
+    """Return the size of all arrays in bytes; zipfile reads no more than declared."""
     with ZipFile(stream) as archive:
         return sum(entry.file_size for entry in archive.infolist())

@@ -1,35 +1,35 @@
-"""Where sinks write text: a file, line by line, or standard output."""
+"""Text output of sinks: a file or standard output, written line by line."""
 
 import logging
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TextIO, TypeAlias
 
 from neurovocal.engine.contracts.errors import ConfigError, StageError
 from neurovocal.engine.contracts.plugin import BuildContext
-from neurovocal.plugins.storage.folder import OutputFolder, identity_of, set_aside
+from neurovocal.plugins.storage.folder import FileIdentity, OutputFolder, set_aside
 
 log = logging.getLogger("neurovocal")
 
 STDOUT = "-"
 
-# What becomes of a file that is there when a sink first opens it.
+# What a sink does with a file that exists when it opens it for the first time.
 Existing: TypeAlias = Literal["replace", "append", "set aside"]
 
 
-def on_existing(context: BuildContext, *, append: bool = False) -> Existing:
-    """What becomes of the file: what cannot be had again must stay."""
+def existing_policy(context: BuildContext, *, append: bool = False) -> Existing:
+    """Return what a sink does with an existing file: data that no run repeats stay."""
     if append or context.replaces_failed:
         return "append"
     return "set aside" if context.unrepeatable else "replace"
 
 
 def output_problems(path: str) -> Iterator[str]:
-    """Yield a sentence if a file can surely not be written; opens nothing."""
+    """Yield a sentence if a file certainly cannot be written; open nothing."""
     if path == STDOUT:
         return
     target = Path(path).expanduser()
@@ -42,39 +42,28 @@ def output_problems(path: str) -> Iterator[str]:
         yield f"'{path}' cannot be written: permission denied"
 
 
-def folder_problems(path: str) -> Iterator[str]:
-    """The same for a folder, which is made with those above it if it is not there."""
-    folder = Path(path).expanduser()
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not there.is_dir():
-        yield f"folder '{path}' cannot be written: '{there}' is a file"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        yield f"folder '{path}' cannot be written: permission denied"
-
-
-def claim(path: str) -> frozenset[str]:
-    """Name under which two stages that write the same file are found out."""
+def file_claim(path: str) -> frozenset[str]:
+    """Return the resource name by which two stages that write one file are found."""
     if path == STDOUT:
         return frozenset({"stdout"})
     return frozenset({f"file:{Path(path).expanduser().resolve()}"})
 
 
 class TextOutput:
-    """A text file or standard output; every line is handed on at once.
+    """A text file or standard output; each line reaches the operating system at once.
 
-    An interrupted run thus leaves all rows so far. Names of files that are no
-    UTF-8 are written as the bytes that they are.
+    A killed run thus leaves all its lines. File names in them that are not UTF-8 are
+    written as their bytes.
 
     Parameters
     ----------
     path : str
         File name; ``-`` is standard output.
     existing : {'replace', 'append', 'set aside'}
-        What becomes of a file that is there. Whoever opens the same output once
-        more goes on behind it in any case: a sink is opened again when it has
-        failed, and what it wrote before must stay.
-    place : Place, optional
-        The folder, where several files share it.
+        What happens to an existing file at the first `open`. Each further `open`
+        appends: a sink is opened again after a failure, and keeps what it wrote.
+    folder : OutputFolder, optional
+        Folder of the file, if several files share it.
     """
 
     def __init__(
@@ -82,18 +71,17 @@ class TextOutput:
         path: str,
         *,
         existing: Existing = "replace",
-        place: OutputFolder | None = None,
+        folder: OutputFolder | None = None,
     ) -> None:
         self.path = path
         self._target = Path(path).expanduser()
-        self._place = place or OutputFolder(self._target.parent)
+        self._folder = folder or OutputFolder(self._target.parent)
         self._existing: Existing = existing
         self._file: TextIO | None = None  # standard output
         self._descriptor: int | None = None
-        self._identity: tuple[int, int] | None = None
-        # Length of what was written whole; None where there is no such thing, as
-        # in a pipe.
-        self._whole: int | None = None
+        self._identity: FileIdentity | None = None
+        # Length of all complete lines; None for a pipe or a device.
+        self._length: int | None = None
 
     def open(self) -> bool:
         """Open the file.
@@ -101,12 +89,12 @@ class TextOutput:
         Returns
         -------
         bool
-            Whether this is its beginning, where a heading belongs.
+            True at the beginning of the file, where a heading belongs.
 
         Raises
         ------
         ConfigError
-            It cannot be written.
+            The file cannot be written.
         """
         begins = self._existing != "append"
         if self.path == STDOUT:
@@ -114,7 +102,7 @@ class TextOutput:
             self._existing = "append"
             return begins
         try:
-            self._place.enter()
+            self._folder.ensure()
             if self._existing == "set aside":
                 self._set_aside()
             begins = self._open_file()
@@ -127,45 +115,42 @@ class TextOutput:
         return begins
 
     def write(self, line: str) -> None:
-        """Write a line, its end included, or nothing.
+        """Write a line that ends with a line feed, as a whole or not at all.
 
         Raises
         ------
         StageError
-            The file cannot take it.
+            The line cannot be written.
         BrokenPipeError
-            Whoever read the output has gone.
+            The reader of standard output has closed it.
         """
         if self._file is not None:
-            with self._sentences():
+            with self._stage_errors():
                 text = line.encode("utf-8", "surrogateescape")
                 self._file.write(text.decode(errors="replace"))
                 self._file.flush()
             return
         if self._descriptor is None:
             raise StageError(f"'{self.path}' is not open")
-        if identity_of(self._target) != self._identity:
-            raise StageError(
-                f"'{self.path}' cannot be written: {self._place.lost(self._target)}"
-            )
-        with self._sentences():
-            self._write_whole(line.encode("utf-8", "surrogateescape"))
+        with self._stage_errors():
+            self._folder.require_same(self._target, self._identity)
+            self._write_line(line.encode("utf-8", "surrogateescape"))
 
     def flush(self) -> None:
-        """Hand everything to the operating system; raises as `write` does."""
+        """Flush standard output; raise as `write` does."""
         if self._file is not None:
-            with self._sentences():
+            with self._stage_errors():
                 self._file.flush()
 
     def close(self) -> None:
         """Close the file; standard output stays open for others."""
         descriptor, self._descriptor, self._file = self._descriptor, None, None
         if descriptor is not None:
-            with self._sentences():
+            with self._stage_errors():
                 os.close(descriptor)
 
     def _set_aside(self) -> None:
-        """Keep what an earlier run wrote; a device or an empty file is nothing."""
+        """Rename the file of an earlier run, unless it is empty or a device."""
         path = self._target.resolve()
         if path.is_file() and path.stat().st_size:
             log.warning("'%s' of an earlier run is now '%s'", path, set_aside(path))
@@ -177,49 +162,49 @@ class TextOutput:
         status = os.fstat(self._descriptor)
         identity = (status.st_dev, status.st_ino)
         if not stat.S_ISREG(status.st_mode):
-            self._whole = None
+            self._length = None
         else:
-            if identity == self._identity and self._whole is not None:
-                if status.st_size < self._whole:
-                    lost = self._whole - status.st_size
+            if identity == self._identity and self._length is not None:
+                if status.st_size < self._length:
+                    lost = self._length - status.st_size
                     log.warning("'%s': the disk has lost %d bytes", self.path, lost)
-                # What a full disk took of a line that it could not take whole.
-                os.ftruncate(self._descriptor, min(self._whole, status.st_size))
-            self._whole = os.fstat(self._descriptor).st_size
-            begins = self._whole == 0
+                # A full disk may have taken a part of the last line.
+                os.ftruncate(self._descriptor, min(self._length, status.st_size))
+            self._length = os.fstat(self._descriptor).st_size
+            begins = self._length == 0
             self._end_line()
         self._identity = identity
         return begins
 
     def _end_line(self) -> None:
-        """End a line that a loss of power cut off: it must not spoil the next one."""
-        if not self._whole:
+        """End a line that a loss of power cut off: the next one must stay readable."""
+        if not self._length:
             return
         try:
             with self._target.open("rb") as file:
                 file.seek(-1, os.SEEK_END)
-                cut = file.read() != b"\n"
-        except OSError:  # it may be written, but not read: nobody can tell
+                is_cut = file.read() != b"\n"
+        except OSError:  # the file may be written, but not read
             return
-        if cut:
-            self._write_whole(b"\n")
+        if is_cut:
+            self._write_line(b"\n")
 
-    def _write_whole(self, data: bytes) -> None:
+    def _write_line(self, data: bytes) -> None:
         assert self._descriptor is not None
         rest = data
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError:
-            if self._whole is not None:
-                with suppress(OSError):  # then it is done when it is opened again
-                    os.ftruncate(self._descriptor, self._whole)
+            if self._length is not None:
+                with suppress(OSError):  # the next `open` truncates it
+                    os.ftruncate(self._descriptor, self._length)
             raise
-        if self._whole is not None:
-            self._whole += len(data)
+        if self._length is not None:
+            self._length += len(data)
 
     @contextmanager
-    def _sentences(self) -> Iterator[None]:
+    def _stage_errors(self) -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:
@@ -228,3 +213,43 @@ class TextOutput:
             raise StageError(
                 f"'{self.path}' cannot be written: {error.strerror}"
             ) from error
+
+
+class TextTable:
+    """Base of tables in a text file: a heading, then a line for each row.
+
+    Parameters
+    ----------
+    path : str
+        File name; ``-`` is standard output.
+    existing : {'replace', 'append', 'set aside'}
+        What happens to an existing file, see `TextOutput`.
+    """
+
+    heading: Sequence[str] = ()
+
+    def __init__(self, path: str, existing: Existing = "replace") -> None:
+        self._output = TextOutput(path, existing=existing)
+
+    def open(self) -> None:
+        """Open the file, and write the heading at its beginning.
+
+        Raises
+        ------
+        ConfigError
+            The file cannot be written.
+        """
+        if self._output.open() and self.heading:
+            self._write_cells(self.heading)
+
+    def flush(self) -> None:
+        """Hand all lines to the operating system."""
+        self._output.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._output.close()
+
+    def _write_cells(self, cells: Sequence[str]) -> None:
+        """Write the cells of a row as a line."""
+        self._output.write("\t".join(cells) + "\n")

@@ -1,8 +1,8 @@
-"""WAV files that stay whole whatever happens to the program or the disk.
+"""WAV files that stay readable after a kill or a failure of the disk.
 
-The form is RF64 (EBU Tech 3306) with one channel of float32: nothing is clipped, and
-any length fits. libsndfile writes the same form, but it knows the length only when it
-closes the file, and what a disk took of a piece that it could not take whole stays.
+The format is RF64 (EBU Tech 3306) with one channel of float32 samples: no clipping, no
+limit of length. libsndfile writes the same format, but its header has the length only
+after closing, and a part of a block that did not fit on the disk stays in the file.
 """
 
 import logging
@@ -16,151 +16,155 @@ from typing import Any
 import numpy as np
 
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.plugins.storage.folder import identity_of, write_all
+from neurovocal.plugins.storage.folder import (
+    FileIdentity,
+    OutputFolder,
+    identity_of,
+    pwrite_all,
+)
 
 log = logging.getLogger("neurovocal")
 
-_HEAD = struct.Struct("<4sI4s 4sIQQQI 4sIHHIIHHH 4sI")
-_UNKNOWN = 0xFFFFFFFF
-_FLOAT = 3  # WAVE_FORMAT_IEEE_FLOAT
-_BYTES = 4
+_HEADER = struct.Struct("<4sI4s 4sIQQQI 4sIHHIIHHH 4sI")
+_UNKNOWN = 0xFFFFFFFF  # of a 32-bit length: the ds64 chunk has it
+_IEEE_FLOAT = 3  # WAVE_FORMAT_IEEE_FLOAT
+_SAMPLE_BYTES = 4
 
 
 class FloatWave:
-    """One file: samples at any place, a header that is right at least every second.
+    """Growing WAV file whose header is updated every second of sound.
 
-    A write that fails leaves what was there before. Opened once more, the file goes on
-    where it was; if it was deleted it begins again.
+    A write that fails leaves the file as it was. Opened again, the file is continued;
+    if it was deleted it is begun again.
 
     Parameters
     ----------
     path : Path
-        The file; what an earlier program left there is replaced.
+        Path of the file; a file of an earlier run is replaced.
     sample_rate : int
-        Hz.
+        Sample rate in Hz.
 
     Attributes
     ----------
-    frames : int
-        Samples in the file.
+    n_samples : int
+        Number of samples in the file.
     """
 
     def __init__(self, path: Path, sample_rate: int) -> None:
         self.path = path
-        self.frames = 0
+        self.n_samples = 0
         self._rate = sample_rate
         self._descriptor: int | None = None
-        self._identity: tuple[int, int] | None = None
-        self._begun = False
-        self._told = 0  # samples of which the header knows
+        self._identity: FileIdentity | None = None
+        self._was_opened = False
+        self._header_samples = 0  # length that the header has
 
     def open(self) -> bool:
-        """Open the file.
+        """Open the file, or continue it.
 
         Returns
         -------
         bool
-            Whether it is a new one.
+            True if the file is new.
 
         Raises
         ------
         OSError
-            It cannot be written, or a file that is not this one has its name.
+            The file cannot be written, or another file has its name.
         """
         try:
-            again = self._begun and self.path.exists()
-            how = os.O_RDWR | (0 if again else os.O_CREAT | os.O_TRUNC)
+            is_continued = self._was_opened and self.path.exists()
+            how = os.O_RDWR | (0 if is_continued else os.O_CREAT | os.O_TRUNC)
             self._descriptor = os.open(self.path, how, 0o666)
-            if again:
+            if is_continued:
                 self._resume(self._descriptor)
             else:
-                self.frames = 0
-            os.ftruncate(self._descriptor, self._offset(self.frames))
-            self._tell()
+                self.n_samples = 0
+            os.ftruncate(self._descriptor, self._offset(self.n_samples))
+            self._write_header()
         except OSError:
-            self.abandon()
+            self.release()
             raise
         self._identity = identity_of(self.path)
-        self._begun = True
-        return not again
+        self._was_opened = True
+        return not is_continued
 
     @property
     def is_open(self) -> bool:
-        """Whether it is open."""
+        """True while the file is open."""
         return self._descriptor is not None
 
-    @property
-    def in_place(self) -> bool:
-        """Whether the file that is open still has its name."""
-        return identity_of(self.path) == self._identity
+    def require_in(self, folder: OutputFolder) -> None:
+        """Raise OSError if the open file was removed from its folder, or replaced."""
+        folder.require_same(self.path, self._identity)
 
     def write(self, start: int, samples: Float32) -> None:
-        """Write float32[n_samples] at `start`; what lies between is silence.
+        """Write float32[n_samples] at `start`; silence fills the file up to there.
 
         Raises
         ------
         OSError
-            The disk does not take it; nothing has become longer.
+            The disk does not take the samples; the file is as long as before.
         """
         descriptor = self._opened()
-        end = max(self.frames, start + len(samples))
-        # What makes the file longer comes first: where the disk is full that fails,
-        # before anything was changed.
-        split = min(max(self.frames - start, 0), len(samples))
+        end = max(self.n_samples, start + len(samples))
+        # Samples beyond the end come first: a full disk refuses them before anything
+        # was changed.
+        split = min(max(self.n_samples - start, 0), len(samples))
         data = np.ascontiguousarray(samples, "<f4")
         try:
-            write_all(descriptor, data[split:].tobytes(), self._offset(start + split))
-            write_all(descriptor, data[:split].tobytes(), self._offset(start))
+            pwrite_all(descriptor, data[split:].tobytes(), self._offset(start + split))
+            pwrite_all(descriptor, data[:split].tobytes(), self._offset(start))
             if not len(samples):
                 os.ftruncate(descriptor, self._offset(end))
         except OSError:
             with suppress(OSError):
-                os.ftruncate(descriptor, self._offset(self.frames))
+                os.ftruncate(descriptor, self._offset(self.n_samples))
             raise
-        self.frames = end
-        if end - self._told >= self._rate:
-            self._tell()
+        self.n_samples = end
+        if end - self._header_samples >= self._rate:
+            self._write_header()
 
     def read(self, start: int, count: int) -> Float32:
-        """Samples of the file, float32[count], from `start` on."""
-        data = os.pread(self._opened(), count * _BYTES, self._offset(start))
+        """Return float32[count] samples from `start` on."""
+        data = os.pread(self._opened(), count * _SAMPLE_BYTES, self._offset(start))
         samples: Float32 = np.frombuffer(data, "<f4").astype(np.float32)
         return samples
 
     def flush(self) -> None:
-        """Let the header know all samples."""
-        if self._descriptor is not None and self._told != self.frames:
-            self._tell()
+        """Write the length of all samples to the header."""
+        if self._descriptor is not None and self._header_samples != self.n_samples:
+            self._write_header()
 
     def close(self) -> None:
-        """Finish the file. May be called twice; raises OSError as `write` does."""
+        """Complete the file; raise OSError as `write` does. May be called twice."""
         try:
             self.flush()
         finally:
-            self.abandon()
+            self.release()
 
-    def abandon(self) -> None:
-        """Let go of the file as it is."""
+    def release(self) -> None:
+        """Close the file without updating the header."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with suppress(OSError):
                 os.close(descriptor)
 
     def _resume(self, descriptor: int) -> None:
-        """Find out how much of what was written the disk still has."""
+        """Set the length to the samples that the disk still has."""
         size = os.fstat(descriptor).st_size
-        head = os.pread(descriptor, _HEAD.size, 0)
-        if any(head) and not _is_ours(head, self._rate):
+        head = os.pread(descriptor, _HEADER.size, 0)
+        if any(head) and not _is_own_header(head, self._rate):
             raise FileExistsError(EEXIST, f"another file is at '{self.path}'")
-        kept = max(0, size - _HEAD.size) // _BYTES
-        if kept < self.frames:
-            lost = self.frames - kept
+        kept = max(0, size - _HEADER.size) // _SAMPLE_BYTES
+        if kept < self.n_samples:
+            lost = self.n_samples - kept
             log.warning("'%s': the disk has lost %d samples", self.path, lost)
-            self.frames = kept
+            self.n_samples = kept
 
-    def _tell(self) -> None:
-        write_all(self._opened(), _head(self._rate, self.frames), 0)
-        self._told = self.frames
+    def _write_header(self) -> None:
+        pwrite_all(self._opened(), _header(self._rate, self.n_samples), 0)
+        self._header_samples = self.n_samples
 
     def _opened(self) -> int:
         if self._descriptor is None:
@@ -169,18 +173,28 @@ class FloatWave:
 
     @staticmethod
     def _offset(sample: int) -> int:
-        return _HEAD.size + sample * _BYTES
+        return _HEADER.size + sample * _SAMPLE_BYTES
 
 
-def _head(rate: int, frames: int) -> bytes:
-    size = frames * _BYTES
-    form: tuple[Any, ...] = (b"fmt ", 18, _FLOAT, 1, rate, rate * _BYTES, _BYTES, 32, 0)
-    sizes = (b"ds64", 28, _HEAD.size - 8 + size, size, frames, 0)
-    return _HEAD.pack(b"RF64", _UNKNOWN, b"WAVE", *sizes, *form, b"data", _UNKNOWN)
+def _header(rate: int, n_samples: int) -> bytes:
+    size = n_samples * _SAMPLE_BYTES
+    form: tuple[Any, ...] = (
+        b"fmt ",
+        18,
+        _IEEE_FLOAT,
+        1,
+        rate,
+        rate * _SAMPLE_BYTES,
+        _SAMPLE_BYTES,
+        32,
+        0,
+    )
+    sizes = (b"ds64", 28, _HEADER.size - 8 + size, size, n_samples, 0)
+    return _HEADER.pack(b"RF64", _UNKNOWN, b"WAVE", *sizes, *form, b"data", _UNKNOWN)
 
 
-def _is_ours(head: bytes, rate: int) -> bool:
-    if len(head) < _HEAD.size:
+def _is_own_header(head: bytes, rate: int) -> bool:
+    if len(head) < _HEADER.size:
         return False
-    fields = _HEAD.unpack(head)
-    return fields[0] == b"RF64" and fields[11:14] == (_FLOAT, 1, rate)
+    fields = _HEADER.unpack(head)
+    return fields[0] == b"RF64" and fields[11:14] == (_IEEE_FLOAT, 1, rate)

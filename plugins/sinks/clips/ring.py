@@ -1,21 +1,21 @@
-"""The audio of one stream's last seconds, and what is missing in it."""
+"""Ring of the last seconds of a stream's audio, with the samples missing in it."""
 
 from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
-from neurovocal.engine.contracts.types import Block, Float32
+from neurovocal.engine import Block, Float32
 
 LOST = "lost on the way to the sink"
 TOO_LONG_AGO = "older than what is kept in memory"
-# Gaps are told at the lane's rate: rounding moves their edges by so many samples.
+# Gaps come at the lane's rate: rounding moves their edges by at most so many samples.
 _ROUNDING = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Samples ``[start, stop)`` that a clip does not have; silence stands there."""
+    """Samples ``[start, stop)`` that are missing in a clip and replaced by silence."""
 
     start: int
     stop: int
@@ -23,12 +23,12 @@ class Missing:
 
 
 class ClipRing:
-    """A ring of samples with the positions that they have in their stream.
+    """Ring of samples, addressed by their position in the stream.
 
     Parameters
     ----------
     capacity : int
-        Samples that are kept; all memory is taken here.
+        Number of samples; all memory is allocated here.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -39,38 +39,38 @@ class ClipRing:
 
     @property
     def stop(self) -> int:
-        """Sample after the newest."""
+        """Position after the newest sample."""
         return self._stop
 
     def declare(self, start: int, stop: int, reason: str) -> None:
-        """Say why samples will be missing, before the block that comes after them.
+        """Note the reason of a gap, before the block that follows it.
 
-        An empty interval is a discontinuity: it is missing nothing, and is told.
+        An empty interval is a discontinuity without missing samples; `read` returns it.
         """
         self._declared.append(Missing(start, stop, reason))
 
     def write(self, block: Block) -> None:
-        """Append a block; a jump before it becomes silence with a reason."""
+        """Append a block; a gap before it becomes silence with a reason."""
         if block.start > self._stop:
-            self._jump(block.start)
-        late = max(0, self._stop - block.start)  # never twice: a source that goes back
-        self._append(block.samples[late:, 0])
-        self._forget()
+            self._skip_to(block.start)
+        known = max(0, self._stop - block.start)  # the source went back
+        self._append(block.samples[known:, 0])
+        self._drop_old()
 
     def skip(self, start: int, stop: int, reason: str) -> None:
-        """Samples that will never come: as `declare`, and on behind them."""
+        """Note a gap as `declare` does, and continue behind it."""
         self.declare(start, stop, reason)
         if stop > self._stop:
-            self._jump(stop)
-            self._forget()
+            self._skip_to(stop)
+            self._drop_old()
 
     def read(self, start: int, stop: int) -> tuple[Float32, list[Missing]]:
-        """Samples ``[start, stop)`` and what is missing in them, in order.
+        """Return samples ``[start, stop)`` and the gaps in them, in order.
 
         Returns
         -------
         samples : float32[stop - start]
-            A copy; silence where nothing is known.
+            A copy; silence where samples are missing.
         missing : list of Missing
         """
         missing = [
@@ -101,26 +101,26 @@ class ClipRing:
         self._stop += len(samples)
         self._start = max(self._start, self._stop - capacity)
 
-    def _jump(self, to: int) -> None:
-        """Silence up to `to`, with the reasons that were declared for it."""
+    def _skip_to(self, stop: int) -> None:
+        """Append silence up to `stop`, with the reasons that were declared for it."""
         at = self._stop
         for known in sorted(self._declared, key=lambda m: m.start):
-            if known.start == known.stop or known.stop <= at or known.start >= to:
+            if known.start == known.stop or known.stop <= at or known.start >= stop:
                 continue
             if known.start > at + _ROUNDING:
                 self._missing.append(Missing(at, known.start, LOST))
                 at = known.start
-            end = to if to - known.stop <= _ROUNDING else known.stop
-            self._missing.append(Missing(at, min(end, to), known.reason))
-            at = min(end, to)
-        if at < to:
-            self._missing.append(Missing(at, to, LOST))
-        self._start = max(self._start, to - len(self._values))
-        silence = min(to - self._stop, len(self._values))
-        self._stop = to - silence
+            end = stop if stop - known.stop <= _ROUNDING else known.stop
+            self._missing.append(Missing(at, min(end, stop), known.reason))
+            at = min(end, stop)
+        if at < stop:
+            self._missing.append(Missing(at, stop, LOST))
+        self._start = max(self._start, stop - len(self._values))
+        silence = min(stop - self._stop, len(self._values))
+        self._stop = stop - silence
         self._append(np.zeros(silence, np.float32))
 
-    def _forget(self) -> None:
+    def _drop_old(self) -> None:
         while self._missing and self._missing[0].stop <= self._start:
             self._missing.popleft()
         while self._declared and self._declared[0].stop <= self._start:

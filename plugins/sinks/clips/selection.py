@@ -1,4 +1,4 @@
-"""Which segments become clips, and where a clip begins and ends."""
+"""Select the segments that become clips, and group them into bouts."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -8,14 +8,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext
-from neurovocal.engine.contracts.types import Label, Offset, Surprise
+from neurovocal.engine import BuildContext, Label, Offset, Options, Surprise
 from neurovocal.engine.support.text import hint
 
-# Where no audio comes at all, so many segments wait for theirs.
-_MOST_WAITING = 1000
-# Models of which it is known what they bring.
+# Groups that wait for their audio at most.
+_MOST_PENDING = 1000
+# Models whose events are known.
 _BUILT_IN = {"classifier", "rnn_rbm"}
 
 
@@ -37,12 +35,14 @@ class SelectOptions(Options):
     so many-th."""
 
 
-def never_passed(rules: SelectOptions, lanes: Sequence[BuildContext]) -> Iterator[str]:
-    """A sentence for each rule that nothing can pass in any of the lanes."""
-    if rules.min_surprise is not None and not _may_bring("rnn_rbm", lanes):
+def unsatisfiable_rules(
+    rules: SelectOptions, lanes: Sequence[BuildContext]
+) -> Iterator[str]:
+    """Yield a sentence for each rule that no segment of any lane can pass."""
+    if rules.min_surprise is not None and not _may_have("rnn_rbm", lanes):
         yield "select.min_surprise: nothing brings surprise: add 'rnn_rbm' to 'models'"
     asked = rules.units is not None or rules.min_posterior is not None
-    if asked and not _may_bring("classifier", lanes):
+    if asked and not _may_have("classifier", lanes):
         option = "min_posterior" if rules.units is None else "units"
         yield f"select.{option}: nothing labels: add 'classifier' to 'models'"
         return
@@ -55,14 +55,14 @@ def never_passed(rules: SelectOptions, lanes: Sequence[BuildContext]) -> Iterato
             yield f"select.units: no model knows a unit '{unit}' ({meant})"
 
 
-def _may_bring(model: str, lanes: Sequence[BuildContext]) -> bool:
-    """Whether one of the lanes has it, or a model of which we do not know."""
+def _may_have(model: str, lanes: Sequence[BuildContext]) -> bool:
+    """Return True if a lane has the model, or a model whose events are not known."""
     models = {name for lane in lanes for name in lane.models}
     return model in models or not models <= _BUILT_IN
 
 
 def _known_units(lanes: Sequence[BuildContext]) -> list[str] | None:
-    """Units that labels can have; None where that cannot be known."""
+    """Return the units that labels can have; None if that is not known."""
     units: dict[str, None] = {}
     for lane in lanes:
         spec = lane.bundle.manifest.classifier if lane.bundle else None
@@ -75,8 +75,8 @@ def _known_units(lanes: Sequence[BuildContext]) -> list[str] | None:
 
 
 @dataclass(slots=True)
-class Heard:
-    """A segment that has ended, with what was said of it; samples of the lane."""
+class ClipSegment:
+    """Segment with its labels and its surprise, in samples of the lane."""
 
     mark: Offset
     utc_ns: int | None = None
@@ -86,9 +86,9 @@ class Heard:
 
 @dataclass(slots=True)
 class ClipSpan:
-    """Segments that share a clip, in order."""
+    """Segments of one clip, in order."""
 
-    segments: list[Heard]
+    segments: list[ClipSegment]
 
     @property
     def onset(self) -> int:
@@ -97,25 +97,25 @@ class ClipSpan:
 
     @property
     def offset(self) -> int:
-        """Sample after the last segment."""
+        """Offset of the last segment."""
         return self.segments[-1].mark.sample
 
 
-class Choice:
-    """The rules, and the count of what passed them; one for each stream."""
+class SegmentSelection:
+    """Rules of one stream, with the number of spans that have passed them."""
 
     def __init__(self, options: SelectOptions) -> None:
         self._options = options
         self._passed = 0
 
-    def takes(self, piece: ClipSpan) -> bool:
-        """Whether a clip is made: a bout needs one segment that passes all rules."""
-        if not any(self._passes(segment) for segment in piece.segments):
+    def accepts(self, span: ClipSpan) -> bool:
+        """Return True if a clip is made: one segment of a bout must pass all rules."""
+        if not any(self._passes(segment) for segment in span.segments):
             return False
         self._passed += 1
         return (self._passed - 1) % self._options.every == 0
 
-    def _passes(self, segment: Heard) -> bool:
+    def _passes(self, segment: ClipSegment) -> bool:
         rules = self._options
         labels = [
             label
@@ -143,7 +143,7 @@ class SurpriseHistory:
     Parameters
     ----------
     length : int
-        Samples of the lane that are kept.
+        Samples of the lane for which surprise is kept.
     """
 
     def __init__(self, length: int) -> None:
@@ -151,16 +151,16 @@ class SurpriseHistory:
         self._kept: deque[Surprise] = deque()
 
     def add(self, event: Surprise) -> None:
-        """Take the next frames."""
+        """Append the surprise of the next frames."""
         self._kept.append(event)
         newest = (event.first + len(event.values)) * event.hop_length
         while _end(self._kept[0]) < newest - self._length:
             self._kept.popleft()
 
     def over(self, onset: int, offset: int) -> tuple[float, float] | None:
-        """Mean and maximum over the frames that begin in a segment.
+        """Return mean and maximum over the frames that begin in a segment.
 
-        The frame in which the segment begins counts, too; None: nothing is known.
+        The frame that the onset lies in counts, too. None: there are no frames.
         """
         values = []
         for event in self._kept:
@@ -179,85 +179,90 @@ def _end(event: Surprise) -> int:
     return (event.first + len(event.values)) * event.hop_length
 
 
-class Grouper:
-    """Joins the segments of a stream to pieces: one each, or bouts.
+class SegmentGrouper:
+    """Groups the segments of a stream into spans: one segment each, or bouts.
 
     Parameters
     ----------
     bout_gap : int, optional
-        Silence in samples up to which segments belong to one bout; None: each
-        segment is a piece.
+        Silence in samples up to which segments belong to one bout; None: each segment
+        is a span.
     longest : int
-        A bout that would become longer than this is ended before.
-    settle : int
-        Samples after a piece's last offset in which labels may still come.
+        Longest bout in samples; a segment that would exceed it begins a new one.
+    label_wait : int
+        Samples after the last offset of a span in which labels may still come.
+
+    Attributes
+    ----------
+    abandoned : int
+        Spans that were dropped because too many waited for their audio.
     """
 
-    def __init__(self, bout_gap: int | None, longest: int, settle: int) -> None:
+    def __init__(self, bout_gap: int | None, longest: int, label_wait: int) -> None:
         self._bout_gap = bout_gap
         self._longest = longest
-        self._settle = settle
+        self._label_wait = label_wait
         self._open_onset: int | None = None
-        self._early: dict[str, Label] = {}  # of the segment that is open
-        self._pieces: deque[ClipSpan] = deque()
+        self._open_labels: dict[str, Label] = {}  # of the open segment, by model
+        self._spans: deque[ClipSpan] = deque()
         self.abandoned = 0
 
-    def onset(self, sample: int) -> None:
-        """A segment begins: a bout may go on."""
+    def add_onset(self, sample: int) -> None:
+        """Note that a segment has begun."""
         self._open_onset = sample
-        self._early.clear()
+        self._open_labels.clear()
 
-    def offset(self, segment: Heard) -> None:
-        """A segment has ended."""
+    def add_segment(self, segment: ClipSegment) -> None:
+        """Add a segment that has ended."""
         self._open_onset = None
-        for model, label in self._early.items():
+        for model, label in self._open_labels.items():
             if label.segment == segment.mark.segment:
                 segment.labels[model] = label
-        self._early.clear()
-        newest = self._pieces[-1] if self._pieces else None
+        self._open_labels.clear()
+        newest = self._spans[-1] if self._spans else None
         if newest is not None and self._joins(newest, segment.mark):
             newest.segments.append(segment)
         else:
-            self._pieces.append(ClipSpan([segment]))
-        if len(self._pieces) > _MOST_WAITING:
-            self._pieces.popleft()
+            self._spans.append(ClipSpan([segment]))
+        if len(self._spans) > _MOST_PENDING:
+            self._spans.popleft()
             self.abandoned += 1
 
-    def label(self, label: Label, at: int) -> None:
-        """A label; one that comes later than `settle` is too late, however cut."""
-        for piece in reversed(self._pieces):
-            for segment in reversed(piece.segments):
+    def add_label(self, label: Label, at: int) -> None:
+        """Add a label that came at sample `at`; ignore it later than `label_wait`."""
+        for span in reversed(self._spans):
+            for segment in reversed(span.segments):
                 if segment.mark.segment == label.segment:
-                    if at <= segment.mark.sample + self._settle:
+                    if at <= segment.mark.sample + self._label_wait:
                         segment.labels[label.model] = label
                     return
-        self._early[label.model] = label
+        self._open_labels[label.model] = label
 
-    def due(self, heard: int) -> list[ClipSpan]:
-        """Pieces of which nothing more will come once `heard` samples were heard."""
+    def pop_complete(self, position: int) -> list[ClipSpan]:
+        """Remove and return the spans that are complete at a sample of the lane."""
         done = []
-        while self._pieces and self._is_over(self._pieces[0], heard):
-            done.append(self._pieces.popleft())
+        while self._spans and self._is_complete(self._spans[0], position):
+            done.append(self._spans.popleft())
         return done
 
-    def rest(self) -> list[ClipSpan]:
-        """What is left at the end of the stream."""
-        pieces, self._pieces = list(self._pieces), deque()
-        return pieces
+    def pop_all(self) -> list[ClipSpan]:
+        """Remove and return all spans, at the end of the stream."""
+        spans, self._spans = list(self._spans), deque()
+        return spans
 
-    def _joins(self, piece: ClipSpan, mark: Offset) -> bool:
+    def _joins(self, span: ClipSpan, mark: Offset) -> bool:
         if self._bout_gap is None:
             return False
-        near = mark.onset - piece.offset <= self._bout_gap
-        return near and mark.sample - piece.onset <= self._longest
+        near = mark.onset - span.offset <= self._bout_gap
+        return near and mark.sample - span.onset <= self._longest
 
-    def _is_over(self, piece: ClipSpan, heard: int) -> bool:
-        if heard < piece.offset + self._settle:
+    def _is_complete(self, span: ClipSpan, position: int) -> bool:
+        if position < span.offset + self._label_wait:
             return False
-        if self._bout_gap is None or len(self._pieces) > 1:
+        if self._bout_gap is None or len(self._spans) > 1:
             return True
-        if heard >= piece.onset + self._longest + self._settle:
+        if position >= span.onset + self._longest + self._label_wait:
             return True
         if self._open_onset is not None:
-            return self._open_onset - piece.offset > self._bout_gap
-        return heard >= piece.offset + self._bout_gap + self._settle
+            return self._open_onset - span.offset > self._bout_gap
+        return position >= span.offset + self._bout_gap + self._label_wait

@@ -1,33 +1,39 @@
-"""Clips: the sound of segments or bouts, with what was heard (docs/clips.md)."""
+"""Write clips: the audio of selected segments or bouts, with labels (docs/clips.md)."""
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import Block, Message, Withheld
-from neurovocal.plugins.sinks.clips.selection import (
-    Choice,
-    ClipSpan,
-    SelectOptions,
-    never_passed,
+from neurovocal.engine import (
+    NS,
+    Block,
+    BuildContext,
+    Clock,
+    Message,
+    Options,
+    Plugin,
+    Withheld,
 )
-from neurovocal.plugins.sinks.clips.store import ClipStore, Limits, NoRoom
-from neurovocal.plugins.sinks.clips.stream import ClipStream, Lengths, encoded
-from neurovocal.plugins.storage.text_file import folder_problems
+from neurovocal.plugins.sinks.clips.selection import (
+    ClipSpan,
+    SegmentSelection,
+    SelectOptions,
+    unsatisfiable_rules,
+)
+from neurovocal.plugins.sinks.clips.store import ClipStore, Limits, QuotaError
+from neurovocal.plugins.sinks.clips.stream import ClipStream, Lengths, encode_audio
+from neurovocal.plugins.storage.folder import folder_claim, folder_problems
 
 log = logging.getLogger("neurovocal")
 
 _MB = 1_000_000
-# Labels may come so long after the offset; the engine hands on audio in blocks of at
-# most a second, and what is in the ring must outlast both.
-_SETTLE_S = 1.0
+# Labels come at most so long after the offset.
+_LABEL_WAIT_S = 1.0
+# The engine passes audio on in blocks of at most a second; the ring must cover them.
 _SLACK_S = 3.0
 _MOST_STREAMS = 32
 _RETRY_NS = 5 * NS
@@ -68,21 +74,22 @@ class ClipsOptions(Options):
         """Seconds of audio that are kept in memory for each stream."""
         rolls_s = self.pre_roll_s + self.post_roll_s
         gap_s = self.bout_gap_s if self.what == "bout" else 0.0
-        return self.longest_s + rolls_s + gap_s + 2 * _SETTLE_S + _SLACK_S
+        return self.longest_s + rolls_s + gap_s + 2 * _LABEL_WAIT_S + _SLACK_S
 
 
 class ClipsSink:
-    """Writes the audio around chosen segments, with a sidecar that says what it is.
+    """Writes the audio around selected segments, with a sidecar that describes it.
 
     Parameters
     ----------
     options : ClipsOptions
+        Checked options.
     run : str
         Name of the run, for the sidecars.
     clock : Clock
-        For the pause between two looks at a disk that was full.
+        Monotonic time, for the pause between two checks of a full disk.
     store : ClipStore, optional
-        Where clips go; by default the folder of the options.
+        Folder of the clips; by default that of the options.
     """
 
     wants = frozenset(
@@ -100,23 +107,23 @@ class ClipsSink:
         self._store = store or ClipStore(
             Path(options.path).expanduser(), _limits(options)
         )
-        self._streams: dict[str, ClipStream] = {}  # the one heard longest ago first
-        self._choices: dict[str, Choice] = {}
+        self._streams: dict[str, ClipStream] = {}  # the least recently used first
+        self._selections: dict[str, SegmentSelection] = {}
         self._lengths = _lengths(options)
         self._trouble = ""
-        self._looked_ns = 0
+        self._checked_ns = 0
         self._deleted = 0
-        self._told_ns = -_RETRY_NS  # when that the folder was deleted
+        self._deletion_ns = -_RETRY_NS  # when a deletion of the folder was found
         self._written = self._incomplete = self._refused = self._empty = 0
-        self._refused_told = 0
+        self._refused_logged = 0
 
     @property
     def trouble(self) -> str | None:
-        """Why no clips are written at this moment; the engine makes it health."""
+        """Reason why no clips are written now; the engine publishes it as health."""
         return self._trouble or None
 
     def describe(self) -> Iterator[str]:
-        """What a run will take; ``neurovocal check`` prints it."""
+        """Yield a sentence on the memory of a run; ``neurovocal check`` prints it."""
         seconds = self._options.ring_s
         yield (
             f"keeps {seconds:g} s of audio in memory: {seconds * 48000 * 4 / _MB:.1f} "
@@ -124,38 +131,39 @@ class ClipsSink:
         )
 
     def open(self) -> None:
-        """Make the folder and count what is in it; raises ConfigError."""
+        """Make the folder and count its clips; raise ConfigError if that fails."""
         self._store.open()
-        self._look()
+        self._check_store()
 
     def write(self, message: Message) -> None:
-        """Remember audio and what is said of it; write the clips that are complete."""
+        """Keep audio and events of a stream; write the clips that are complete."""
         stream = self._stream(message.info.stream)
         event = message.event
         if not isinstance(event, Block | Withheld):
-            stream.note(event, message)
+            stream.add_event(event, message)
             return
         rate = message.info.sample_rate
         if stream.rate not in (0, rate):  # the same name, another stream
-            stream = self._stream(message.info.stream, anew=True)
-        stream.hear(event, rate)
-        self._finish(stream, stream.due(event.start))
+            self._end(message.info.stream)
+            stream = self._stream(message.info.stream)
+        stream.add_audio(event, rate)
+        self._finish(stream, stream.pop_complete(event.start))
         self._retry()
 
     def flush(self, timeout: float) -> None:
-        """Nothing to do: a clip is on the disk as soon as it is written."""
+        """Do nothing: a clip is on the disk as soon as it is written."""
 
     def close(self) -> None:
-        """Write the clips of which the end has not been heard."""
+        """Write the clips whose post-roll is not complete."""
         while self._streams:
             self._end(next(iter(self._streams)))
-        if self._refused != self._refused_told:
-            more = self._refused - self._refused_told
+        if self._refused != self._refused_logged:
+            more = self._refused - self._refused_logged
             log.warning("%d clips were not written to '%s'", more, self._store.folder)
-            self._refused_told = self._refused
+            self._refused_logged = self._refused
 
     def stats(self) -> dict[str, object]:
-        """What was written, and what was not, and why."""
+        """Return counts of written, incomplete, refused and removed clips."""
         return {
             "clips": self._written,
             "incomplete": self._incomplete,
@@ -167,81 +175,81 @@ class ClipsSink:
             "trouble": self._trouble,
         }
 
-    def _stream(self, name: str, *, anew: bool = False) -> ClipStream:
-        if anew:
-            self._end(name)
+    def _stream(self, name: str) -> ClipStream:
         stream = self._streams.pop(name, None)
         if stream is None:
             while len(self._streams) >= _MOST_STREAMS:
                 self._end(next(iter(self._streams)))
             stream = ClipStream(name, self._lengths)
-            self._choices.setdefault(name, Choice(self._options.select))
+            self._selections.setdefault(name, SegmentSelection(self._options.select))
         self._streams[name] = stream
         return stream
 
     def _end(self, name: str) -> None:
         stream = self._streams.pop(name)
-        self._finish(stream, stream.rest())
-        self._choices.pop(name)
+        self._finish(stream, stream.pop_all())
+        self._selections.pop(name)
 
-    def _finish(self, stream: ClipStream, pieces: Iterable[ClipSpan]) -> None:
-        for piece in pieces:
-            if self._choices[stream.name].takes(piece):
-                self._write_clip(stream, piece)
+    def _finish(self, stream: ClipStream, spans: Iterable[ClipSpan]) -> None:
+        for span in spans:
+            if self._selections[stream.name].accepts(span):
+                self._write_clip(stream, span)
 
-    def _write_clip(self, stream: ClipStream, piece: ClipSpan) -> None:
+    def _write_clip(self, stream: ClipStream, span: ClipSpan) -> None:
         if not stream.rate:  # no audio has ever come
             self._empty += 1
             return
-        extent = stream.extent(piece)
+        extent = stream.extent(span)
         samples, missing = stream.read(extent)
         if sum(m.stop - m.start for m in missing) >= len(samples):
             self._empty += 1
             return
-        stem, told = stream.sidecar(piece, extent, missing, self._run)
+        stem, description = stream.sidecar(span, extent, missing, self._run)
         path = stem.with_name(f"{stem.name}.{self._options.format}")
-        content = json.dumps({"audio": path.name, **told}, indent=1).encode() + b"\n"
-        audio = encoded(samples, stream.rate, self._options.format)
+        content = (
+            json.dumps({"audio": path.name, **description}, indent=1).encode() + b"\n"
+        )
+        audio = encode_audio(samples, stream.rate, self._options.format)
         try:
             self._store.write(path, audio, content)
-        except (NoRoom, OSError) as error:
+        except (QuotaError, OSError) as error:
             self._refused += 1
             self._fail(error)
             return
-        self._all_is_well()
+        self._recover()
         self._written += 1
         self._incomplete += bool(missing)
 
     def _retry(self) -> None:
-        """While the disk takes nothing: look now and then whether it would again."""
+        """While the disk takes no clips, check it from time to time."""
         if not self._trouble:
             return
-        if self._clock.monotonic_ns() - self._looked_ns >= _RETRY_NS:
-            self._look()
+        if self._clock.monotonic_ns() - self._checked_ns >= _RETRY_NS:
+            self._check_store()
 
-    def _look(self) -> None:
-        self._looked_ns = self._clock.monotonic_ns()
+    def _check_store(self) -> None:
+        self._checked_ns = self._clock.monotonic_ns()
         try:
             self._store.probe()
-        except (NoRoom, OSError) as error:
+        except (QuotaError, OSError) as error:
             self._fail(error)
         else:
-            self._all_is_well()
+            self._recover()
 
     def _fail(self, error: Exception) -> None:
-        """No clip is taken; the log has the first such moment, health each."""
+        """Note why no clip can be written; log it the first time."""
         before, self._trouble = self._trouble, self._sentence(error)
         if not before:
             log.warning("%s", self._trouble)
 
-    def _all_is_well(self) -> None:
-        """Clips are taken again; that their folder was deleted is told for a while."""
+    def _recover(self) -> None:
+        """Note that clips can be written; report a deleted folder for a while."""
         if self._deleted != self._store.deleted:
             self._deleted = self._store.deleted
-            self._told_ns = self._clock.monotonic_ns()
+            self._deletion_ns = self._clock.monotonic_ns()
             folder = self._store.folder
             self._trouble = f"'{folder}' was deleted, with its clips, and made again"
-        elif self._clock.monotonic_ns() - self._told_ns >= _RETRY_NS:
+        elif self._clock.monotonic_ns() - self._deletion_ns >= _RETRY_NS:
             if self._trouble:
                 log.warning("clips are written to '%s' again", self._store.folder)
             self._trouble = ""
@@ -255,12 +263,12 @@ class ClipsSink:
 
 def _lengths(options: ClipsOptions) -> Lengths:
     return Lengths(
-        ring=options.ring_s,
-        longest=options.longest_s,
-        pre_roll=options.pre_roll_s,
-        post_roll=options.post_roll_s,
-        settle=_SETTLE_S,
-        bout_gap=options.bout_gap_s if options.what == "bout" else None,
+        ring_s=options.ring_s,
+        longest_s=options.longest_s,
+        pre_roll_s=options.pre_roll_s,
+        post_roll_s=options.post_roll_s,
+        label_wait_s=_LABEL_WAIT_S,
+        bout_gap_s=options.bout_gap_s if options.what == "bout" else None,
     )
 
 
@@ -277,20 +285,12 @@ def _build(options: ClipsOptions, context: BuildContext) -> ClipsSink:
     return ClipsSink(options, context.run, context.clock)
 
 
-def _claims(options: ClipsOptions) -> frozenset[str]:
-    return frozenset({f"folder:{Path(options.path).expanduser().resolve()}"})
-
-
-def _unheard(options: ClipsOptions, lanes: Sequence[BuildContext]) -> Iterator[str]:
-    return never_passed(options.select, lanes)
-
-
 plugin = Plugin(
     kind="sink",
     options=ClipsOptions,
     build=_build,
     summary="Keeps the sound of segments or bouts, with labels, within quotas",
-    resources=_claims,
+    resources=lambda options: folder_claim(options.path),
     check=lambda options, context: folder_problems(options.path),
-    check_lanes=_unheard,
+    check_lanes=lambda options, lanes: unsatisfiable_rules(options.select, lanes),
 )

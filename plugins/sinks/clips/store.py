@@ -1,4 +1,4 @@
-"""A folder of clips: whole files or none, within quotas, above a floor of space."""
+"""Folder of clips, within quotas and above a minimum of free disk space."""
 
 import os
 import re
@@ -7,25 +7,26 @@ from dataclasses import dataclass
 from errno import ENOSPC
 from pathlib import Path
 
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine import ConfigError
+from neurovocal.plugins.storage.durable import durable_file, remove_file, sync_folder
 from neurovocal.plugins.storage.folder import OutputFolder
 
-# What this store has written, and nothing else, counts and may be removed.
+# Only files with names that this store gives are counted and may be removed.
 _DAY = re.compile(r"\d{4}-\d\d-\d\d|undated")
 _CLIP = re.compile(r".+_s\d{12,}\.(flac|wav)")
 _PART = ".part"
 _MB = 1_000_000
 
 
-class NoRoom(Exception):  # noqa: N818 (a state, not a mistake)
-    """The quota or the floor of free space does not let the clip in."""
+class QuotaError(Exception):
+    """The quotas or the minimum of free space do not allow a clip."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a folder may hold; None: no limit.
+    """Quotas of a folder; None: no limit.
 
-    ``remove_oldest``: whether the oldest clips make room for the newest.
+    ``remove_oldest``: whether the oldest clips are removed for new ones.
     """
 
     max_bytes: int | None = None
@@ -35,7 +36,7 @@ class Limits:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that an ordinary user could still write there."""
+    """Return the bytes on the disk that are free for an ordinary user."""
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize
 
@@ -46,36 +47,36 @@ class ClipStore:
     Parameters
     ----------
     folder : Path
-        Where the days go.
+        Folder of the days.
     limits : Limits
-        Quotas over what earlier runs left there, too.
+        Quotas; clips of earlier runs count, too.
     free : callable
-        ``free(folder)`` gives the bytes that are free.
+        ``free(folder)`` returns the free bytes.
 
     Attributes
     ----------
     files, size : int
-        Clips in the folder, and their bytes with sidecars.
+        Number of clips in the folder, and their size in bytes with sidecars.
     removed : int
-        Clips that made room for others.
+        Number of clips that were removed for new ones.
     deleted : int
-        How often the folder was found deleted, and made again.
+        Number of times that the folder was found deleted and was made again.
     """
 
     def __init__(
         self, folder: Path, limits: Limits, free: Callable[[Path], int] = free_bytes
     ) -> None:
         self.folder = folder
-        self._place = OutputFolder(folder, make=True)
+        self._output = OutputFolder(folder, make=True)
         self.files = self.size = self.removed = 0
         self._limits = limits
         self._free = free
-        self._sizes: dict[Path, int] = {}  # the oldest first
-        self._needed = 0  # bytes of the clip that was not taken last
-        self._doubtful = False  # whether the disk may hold other clips than we know
+        self._sizes: dict[Path, int] = {}  # bytes of each clip, the oldest first
+        self._needed = 0  # bytes of the last clip, if it was not written
+        self._recount = False  # whether the counts may be wrong
 
     def open(self) -> None:
-        """Make the folder, count its clips, remove what a killed run left unfinished.
+        """Make the folder, count its clips and remove unfinished ones of a killed run.
 
         Raises
         ------
@@ -83,7 +84,7 @@ class ClipStore:
             The folder cannot be made or written to.
         """
         try:
-            self._place.enter()
+            self._output.ensure()
             self._count()
         except OSError as error:
             raise ConfigError(
@@ -92,37 +93,37 @@ class ClipStore:
 
     @property
     def deleted(self) -> int:
-        """How often the folder was found deleted, and made again."""
-        return self._place.remade
+        """Number of times that the folder was found deleted and was made again."""
+        return self._output.remade
 
     def check_room(self, size: int = 0) -> None:
-        """Raise NoRoom, or OSError, if `size` bytes more may not be written."""
+        """Raise QuotaError or OSError if `size` more bytes may not be written."""
         limits = self._limits
-        self._look_around()
+        self._refresh()
         free = self._free(self.folder)
         if limits.min_free_bytes and free - size < limits.min_free_bytes:
-            raise NoRoom(
+            raise QuotaError(
                 f"only {free / _MB:.1f} MB are free in '{self.folder}' "
                 f"(min_free_mb: {limits.min_free_bytes / _MB:g})"
             )
         if limits.remove_oldest:
             return
         if limits.max_files is not None and self.files + 1 > limits.max_files:
-            raise NoRoom(f"'{self.folder}' holds {self.files} clips (max_files)")
+            raise QuotaError(f"'{self.folder}' holds {self.files} clips (max_files)")
         if limits.max_bytes is not None and self.size + size > limits.max_bytes:
-            raise NoRoom(f"'{self.folder}' holds {self.size / _MB:.1f} MB (max_mb)")
+            raise QuotaError(f"'{self.folder}' holds {self.size / _MB:.1f} MB (max_mb)")
 
     def write(self, name: Path, audio: bytes, sidecar: bytes) -> None:
-        """Write a clip and its sidecar, or nothing; both are on the disk afterwards.
+        """Write a clip and its sidecar, or nothing, and synchronize them.
 
-        The sidecar gets its name last: whoever finds one finds its audio.
+        The sidecar gets its name last: beside a sidecar there is always its audio.
 
         Raises
         ------
-        NoRoom
-            Limits do not allow it.
+        QuotaError
+            The limits do not allow the clip.
         OSError
-            The disk does not take it.
+            The disk does not take the clip.
         """
         size = len(audio) + len(sidecar)
         path = self.folder / name
@@ -132,45 +133,49 @@ class ClipStore:
         _make_folder(path.parent)
         parts = [path.with_name(f".{path.name}{_PART}")]
         parts.append(parts[0].with_suffix(f".json{_PART}"))
+        has_name = False
         try:
             for part, content in zip(parts, (audio, sidecar), strict=True):
-                _write_safely(part, content)
+                with durable_file(part) as file:
+                    file.write(content)
             parts[0].rename(path)
+            has_name = True
             parts[1].rename(path.with_suffix(".json"))
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError:
-            if not parts[0].exists():
-                _unlink(path)  # it has its name already, and will have no sidecar
+            if has_name:
+                remove_file(path)  # it would have no sidecar
             for part in parts:
-                _unlink(part)
+                remove_file(part)
             raise
         self._needed = 0
         self._add(path, size)
 
     def probe(self) -> None:
-        """Try whether a clip would be taken; raises as `write` does."""
-        # Somebody may have made room; where we do it ourselves nobody need count.
-        self._doubtful |= not self._limits.remove_oldest
+        """Check that a clip could be written; raise as `write` does."""
+        # Another program may have removed clips to make room.
+        self._recount |= not self._limits.remove_oldest
         self.check_room(self._needed)
         if self._free(self.folder) < self._needed:
             raise OSError(ENOSPC, os.strerror(ENOSPC))
         probe = self.folder / f".probe{_PART}"
         try:
-            _write_safely(probe, b"?")
+            with durable_file(probe) as file:
+                file.write(b"?")
         finally:
-            _unlink(probe)
+            remove_file(probe)
 
-    def _look_around(self) -> None:
-        """Make sure of the folder; count again what may not be what it was."""
-        remade = self._place.remade
+    def _refresh(self) -> None:
+        """Make the folder if it is missing, and count its clips again if needed."""
+        remade = self._output.remade
         try:
-            self._place.enter()
+            self._output.ensure()
         except OSError:
-            self._doubtful = True  # what comes back may be another disk
+            self._recount = True  # another disk may be mounted later
             raise
-        if self._doubtful or self._place.remade != remade:
+        if self._recount or self._output.remade != remade:
             self._count()
-            self._doubtful = False
+            self._recount = False
 
     def _make_room(self, path: Path, size: int) -> None:
         limits = self._limits
@@ -181,7 +186,7 @@ class ClipStore:
             or (limits.max_bytes is not None and self.size + size > limits.max_bytes)
         ):
             oldest = next(iter(self._sizes))
-            # The sidecar goes first: one without its audio must never be seen.
+            # The sidecar first: there must be none without its audio.
             oldest.with_suffix(".json").unlink(missing_ok=True)
             oldest.unlink(missing_ok=True)
             for folder in (oldest.parent, oldest.parent.parent):
@@ -190,7 +195,7 @@ class ClipStore:
             self._drop(oldest)
             self.removed += 1
         if limits.max_bytes is not None and size > limits.max_bytes:
-            raise NoRoom(f"a clip of {size / _MB:.1f} MB is more than max_mb")
+            raise QuotaError(f"a clip of {size / _MB:.1f} MB is more than max_mb")
 
     def _count(self) -> None:
         found = []
@@ -210,7 +215,7 @@ class ClipStore:
             self._add(path, size)
 
     def _add(self, path: Path, size: int) -> None:
-        self._drop(path)  # the same recording once more: the file was replaced
+        self._drop(path)  # a clip of that name was replaced
         self._sizes[path] = size
         self.files += 1
         self.size += size
@@ -223,60 +228,37 @@ class ClipStore:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, by name; nothing if it is no folder, or a link to one."""
+    """Return the entries of a folder by name; none of a link or another file."""
     if folder.is_symlink() or not folder.is_dir():
         return []
     return sorted(folder.iterdir())
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what a killed run left unfinished, but for a sidecar without its name.
+    """Remove unfinished clips of a killed run, or give a complete sidecar its name.
 
-    Both files are whole before the audio gets its name: where that is done, the
-    sidecar needs nothing else.
+    Both files are complete before the audio gets its name, so nothing but the name of
+    the sidecar is missing then.
     """
     for part in _entries(folder):
         if not (part.name.startswith(".") and part.name.endswith(_PART)):
             continue
         name = part.name[1:].removesuffix(_PART)
         audio = name.removesuffix(".json")
-        waits = name != audio and not (folder / f".{audio}{_PART}").exists()
-        if waits and (folder / audio).exists():
+        lacks_name = name != audio and not (folder / f".{audio}{_PART}").exists()
+        if lacks_name and (folder / audio).exists():
             part.replace((folder / audio).with_suffix(".json"))
         else:
             part.unlink()
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each known to the disk."""
+    """Make a folder and its missing parents, and synchronize each."""
     if folder.is_dir():
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _write_safely(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unlink(path: Path) -> None:
-    """Remove a file that may be gone, or out of reach, already."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
+    sync_folder(folder.parent)
 
 
 def _remove_folder(folder: Path) -> None:

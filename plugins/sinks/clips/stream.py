@@ -1,4 +1,4 @@
-"""One stream on its way into clips: its audio, its segments, and how a clip is told."""
+"""Audio and segments of one stream, and the sidecars of its clips."""
 
 import io
 from collections.abc import Iterator
@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from neurovocal.engine.audio.resampler import scaled
-from neurovocal.engine.contracts.clock import NS
-from neurovocal.engine.contracts.types import (
+from neurovocal.engine import (
+    NS,
     Block,
     Event,
     Float32,
@@ -21,31 +20,32 @@ from neurovocal.engine.contracts.types import (
     Surprise,
     Withheld,
 )
+from neurovocal.engine.audio.resampler import scaled
 from neurovocal.plugins.sinks.clips.ring import ClipRing, Missing
 from neurovocal.plugins.sinks.clips.selection import (
+    ClipSegment,
     ClipSpan,
-    Grouper,
-    Heard,
+    SegmentGrouper,
     SurpriseHistory,
 )
-from neurovocal.plugins.storage.folder import track_name
+from neurovocal.plugins.storage.folder import stream_file_name
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Lengths of the sink's options in seconds; ``bout_gap`` None: no bouts."""
+    """Lengths of the sink's options in seconds; ``bout_gap_s`` None: no bouts."""
 
-    ring: float
-    longest: float
-    pre_roll: float
-    post_roll: float
-    settle: float
-    bout_gap: float | None
+    ring_s: float
+    longest_s: float
+    pre_roll_s: float
+    post_roll_s: float
+    label_wait_s: float
+    bout_gap_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Samples of the source that a clip covers; ``cut``: not all of a segment."""
+    """Samples of the source that a clip covers; ``cut``: the segment is longer."""
 
     start: int
     stop: int
@@ -53,16 +53,22 @@ class Extent:
 
 
 class ClipStream:
-    """Audio at the rate of the source, segments at the rate of the lane.
+    """Audio at the rate of the source, and segments at the rate of the lane.
 
-    Either rate is known with the first message of its kind, in any order: behind a
+    Each rate is known with the first message of its kind, in any order: behind a
     privacy gate labels come before their audio.
 
     Parameters
     ----------
     name : str
-        Of the stream.
+        Name of the stream.
     lengths : Lengths
+        Lengths of ring, rolls and bouts.
+
+    Attributes
+    ----------
+    rate, lane_rate : int
+        Sample rates of source and lane in Hz; 0 until they are known.
     """
 
     def __init__(self, name: str, lengths: Lengths) -> None:
@@ -70,79 +76,81 @@ class ClipStream:
         self.rate = self.lane_rate = 0
         self._lengths = lengths
         self._ring: ClipRing | None = None
-        self._grouper: Grouper | None = None
+        self._grouper: SegmentGrouper | None = None
         self._surprise: SurpriseHistory | None = None
-        self._gaps: list[Gap] = []  # that came before any audio
+        self._gaps: list[Gap] = []  # until the rate of the source is known
 
-    def hear(self, item: Block | Withheld, rate: int) -> None:
-        """Take audio, or learn that it may not be had."""
+    def add_audio(self, item: Block | Withheld, rate: int) -> None:
+        """Append a block, or the interval of audio that privacy withholds."""
         ring = self._open_ring(rate)
         if isinstance(item, Block):
             ring.write(item)
         else:
             ring.skip(item.start, item.stop, item.reason)
 
-    def note(self, event: Event, message: Message) -> None:
-        """Take what the lane says."""
-        grouper, surprise = self._lane_side(message.info.sample_rate)
+    def add_event(self, event: Event, message: Message) -> None:
+        """Add an event of the lane."""
+        grouper, surprise = self._lane_parts(message.info.sample_rate)
         match event:
             case Gap():
                 self._gaps.append(event)
                 self._declare_gaps()
             case Onset():
-                grouper.onset(event.sample)
+                grouper.add_onset(event.sample)
             case Offset():
-                heard = Heard(event, message.utc_ns)
-                heard.surprise = surprise.over(event.onset, event.sample)
-                grouper.offset(heard)
+                segment = ClipSegment(event, message.utc_ns)
+                segment.surprise = surprise.over(event.onset, event.sample)
+                grouper.add_segment(segment)
             case Label():
-                grouper.label(event, message.at)
+                grouper.add_label(event, message.at)
             case Surprise():
                 surprise.add(event)
 
-    def due(self, heard: int) -> Iterator[ClipSpan]:
-        """Pieces that are complete when audio was heard up to `heard`."""
+    def pop_complete(self, position: int) -> Iterator[ClipSpan]:
+        """Remove and yield the spans that are complete at a sample of the source."""
         if self._grouper is not None and self.rate:
-            yield from self._grouper.due(scaled(heard, self.rate, self.lane_rate))
+            yield from self._grouper.pop_complete(
+                scaled(position, self.rate, self.lane_rate)
+            )
 
-    def rest(self) -> Iterator[ClipSpan]:
-        """All other pieces, at the end of the stream."""
+    def pop_all(self) -> Iterator[ClipSpan]:
+        """Remove and yield all other spans, at the end of the stream."""
         if self._grouper is not None:
-            yield from self._grouper.rest()
+            yield from self._grouper.pop_all()
 
-    def extent(self, piece: ClipSpan) -> Extent:
-        """Where the clip of a piece begins and ends."""
+    def extent(self, span: ClipSpan) -> Extent:
+        """Return the samples of the source that the clip of a span covers."""
         lengths, rate = self._lengths, self.rate
         newest = self._ring.stop if self._ring else 0
-        onset = scaled(piece.onset, self.lane_rate, rate)
-        offset = scaled(piece.offset, self.lane_rate, rate)
-        longest = round(lengths.longest * rate)
+        onset = scaled(span.onset, self.lane_rate, rate)
+        offset = scaled(span.offset, self.lane_rate, rate)
+        longest = round(lengths.longest_s * rate)
         cut = offset - onset > longest
         if cut:
             onset = offset - longest
-        start = max(0, onset - round(lengths.pre_roll * rate))
-        stop = min(offset + round(lengths.post_roll * rate), newest)
+        start = max(0, onset - round(lengths.pre_roll_s * rate))
+        stop = min(offset + round(lengths.post_roll_s * rate), newest)
         return Extent(start, max(stop, start), cut)
 
     def read(self, extent: Extent) -> tuple[Float32, list[Missing]]:
-        """Its samples, and what is missing in them."""
+        """Return float32[n_samples] of a clip, and the gaps in it."""
         return self._open_ring(self.rate).read(extent.start, extent.stop)
 
     def sidecar(
-        self, piece: ClipSpan, extent: Extent, missing: list[Missing], run: str
+        self, span: ClipSpan, extent: Extent, missing: list[Missing], run: str
     ) -> tuple[Path, dict[str, Any]]:
-        """Where a clip belongs (without its ending), and what is said of it."""
+        """Return the path of a clip, without its suffix, and its description."""
         start = extent.start
-        utc_ns = self._utc_ns(piece, start)
-        track = track_name(self.name)
-        day, when, utc = "undated", track_name(run), None
+        utc_ns = self._utc_ns(span, start)
+        track = stream_file_name(self.name)
+        day, when, utc = "undated", stream_file_name(run), None
         if utc_ns is not None:
             second = datetime.fromtimestamp(utc_ns // NS, UTC)
             micros = utc_ns % NS // 1000
             day = f"{second:%Y-%m-%d}"
             when = f"{second:%Y%m%dT%H%M%S}.{micros:06d}Z"
             utc = f"{second:%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
-        told = {
+        description = {
             "version": 1,
             "stream": self.name,
             "run": run,
@@ -152,16 +160,18 @@ class ClipStream:
             "utc": utc,
             "utc_ns": utc_ns,
             "event_sample_rate": self.lane_rate,
-            "segments": [self._told(segment, start) for segment in piece.segments],
+            "segments": [
+                self._description(segment, start) for segment in span.segments
+            ],
             "complete": not missing,
             "missing": [
                 {"start": m.start, "stop": m.stop, "reason": m.reason} for m in missing
             ],
             "cut": extent.cut,
         }
-        return Path(day) / track / f"{when}_{track}_s{start:012d}", told
+        return Path(day) / track / f"{when}_{track}_s{start:012d}", description
 
-    def _told(self, segment: Heard, start: int) -> dict[str, Any]:
+    def _description(self, segment: ClipSegment, start: int) -> dict[str, Any]:
         mark, surprise = segment.mark, segment.surprise
         begin_s = start / self.rate
         return {
@@ -185,9 +195,9 @@ class ClipStream:
             ),
         }
 
-    def _utc_ns(self, piece: ClipSpan, start: int) -> int | None:
-        """UTC of sample `start` from that of the first segment's offset."""
-        first = piece.segments[0]
+    def _utc_ns(self, span: ClipSpan, start: int) -> int | None:
+        """Return the UTC of a sample of the source; None if it is not known."""
+        first = span.segments[0]
         if first.utc_ns is None:
             return None
         offset_ns = first.mark.sample * NS // self.lane_rate
@@ -196,12 +206,12 @@ class ClipStream:
     def _open_ring(self, rate: int) -> ClipRing:
         if self._ring is None:
             self.rate = rate
-            self._ring = ClipRing(round(self._lengths.ring * rate))
+            self._ring = ClipRing(round(self._lengths.ring_s * rate))
             self._declare_gaps()
         return self._ring
 
     def _declare_gaps(self) -> None:
-        """Hand on gaps, told at the lane's rate, once that of the source is known."""
+        """Convert gaps to samples of the source, once its rate is known."""
         if self._ring is None:
             return
         for gap in self._gaps:
@@ -211,22 +221,22 @@ class ClipStream:
             self._ring.declare(edges[0], edges[1], gap.reason)
         self._gaps.clear()
 
-    def _lane_side(self, rate: int) -> tuple[Grouper, SurpriseHistory]:
+    def _lane_parts(self, rate: int) -> tuple[SegmentGrouper, SurpriseHistory]:
         if self._grouper is None or self._surprise is None:
             lengths = self._lengths
-            gap = lengths.bout_gap
+            gap = lengths.bout_gap_s
             self.lane_rate = rate
-            self._surprise = SurpriseHistory(round(lengths.ring * rate))
-            self._grouper = Grouper(
+            self._surprise = SurpriseHistory(round(lengths.ring_s * rate))
+            self._grouper = SegmentGrouper(
                 None if gap is None else round(gap * rate),
-                round(lengths.longest * rate),
-                round((lengths.post_roll + lengths.settle) * rate),
+                round(lengths.longest_s * rate),
+                round((lengths.post_roll_s + lengths.label_wait_s) * rate),
             )
         return self._grouper, self._surprise
 
 
-def encoded(samples: Float32, rate: int, format: str) -> bytes:
-    """A sound file in memory: what the disk cannot take is then told by the disk."""
+def encode_audio(samples: Float32, rate: int, format: str) -> bytes:
+    """Return a sound file with float32[n_samples] in memory."""
     import soundfile
 
     content = io.BytesIO()

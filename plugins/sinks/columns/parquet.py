@@ -17,15 +17,14 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from errno import EINVAL, ESTALE
+from errno import EINVAL
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError, StageError
-from neurovocal.engine.contracts.types import KINDS
+from neurovocal.engine import KINDS, ConfigError, NeurovocalError, StageError
 from neurovocal.plugins.sinks.columns.rows import Form, Value, columns_of
 from neurovocal.plugins.storage.durable import durable_file, remove_file, sync_folder
 from neurovocal.plugins.storage.folder import OutputFolder, identity_of, set_aside
@@ -93,7 +92,7 @@ class ParquetColumns:
             such error: they wait for the end of this run.
         """
         try:
-            self._folder.enter()
+            self._folder.ensure()
             self._complete_replacement()
             if not self._was_open:
                 self._convert_left_rows()
@@ -150,7 +149,7 @@ class ParquetColumns:
             self._release()
 
     def _new_output(self) -> TextOutput:
-        return TextOutput(str(self._rows), existing="append", place=self._folder)
+        return TextOutput(str(self._rows), existing="append", folder=self._folder)
 
     def _convert_left_rows(self) -> None:
         """Convert the rows of an earlier run, if there are any and the disk allows."""
@@ -186,9 +185,11 @@ class ParquetColumns:
             is_changed = n_rows > 0 or existing is None
             if is_changed:
                 self._write_part(rows, kinds, existing)
-        if identity_of(self._rows) != _identity(lock):
+        try:
+            self._folder.require_same(self._rows, _identity(lock))
+        except OSError:
             remove_file(self._part)
-            raise OSError(ESTALE, self._folder.lost(self._rows))
+            raise
         self._set_aside_other_file()
         if not is_changed:
             remove_file(self._part)  # of a run that was killed while it wrote it

@@ -1,4 +1,4 @@
-"""Events as rows of a flat table: one column per field, whatever their kind."""
+"""Events as rows of a flat table, with a column per field of any kind of event."""
 
 import types
 from collections.abc import Iterable
@@ -9,19 +9,19 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 
 import msgspec
 
-from neurovocal.engine.contracts.types import KINDS, Message
+from neurovocal.engine import KINDS, Message
 
 Form: TypeAlias = Literal["int", "float", "bool", "str", "time"]
 Value: TypeAlias = int | float | bool | str | None
 
 _TYPES: dict[str, type] = {kind: event for event, kind in KINDS.items()}
-# Fields that are counted in samples, and the columns that give them in seconds.
+# Fields in samples, and the columns with the same values in seconds.
 _SECONDS = {"onset": "onset_s", "offset": "offset_s"}
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Name of a column, and what its values are."""
+    """Name of a column, and the type of its values."""
 
     name: str
     form: Form
@@ -40,10 +40,10 @@ _COMMON = (
 
 
 def columns_of(kinds: Iterable[str]) -> list[Column]:
-    """Columns of a table that holds events of these kinds.
+    """Return the columns of a table with events of some kinds.
 
-    First those that all events have, then the events' own fields. Arrays of bulky
-    kinds are left out.
+    The columns that all events have come first, then the fields of each kind. Arrays
+    are left out.
     """
     columns = {column.name: column for column in _COMMON}
     for kind in sorted(kinds):
@@ -55,7 +55,7 @@ def columns_of(kinds: Iterable[str]) -> list[Column]:
 
 
 def row_of(run: str, message: Message) -> dict[str, Value]:
-    """Values of one event by column name; ``utc`` is in nanoseconds."""
+    """Return the values of an event by column name; ``utc`` is in nanoseconds."""
     event, rate = message.event, message.info.sample_rate
     row: dict[str, Value] = {
         "run": run,
@@ -80,7 +80,7 @@ def row_of(run: str, message: Message) -> dict[str, Value]:
 
 
 def utc_text(utc_ns: int) -> str:
-    """Time as ISO 8601 with microseconds, in UTC."""
+    """Return a time in UTC as ISO 8601 with microseconds."""
     seconds, rest = divmod(utc_ns, 10**9)
     when = datetime.fromtimestamp(seconds, UTC)
     return f"{when:%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
@@ -88,7 +88,7 @@ def utc_text(utc_ns: int) -> str:
 
 @lru_cache
 def _own_fields(kind: str) -> dict[str, Form]:
-    """Fields of a kind of event that fit a cell, in their order."""
+    """Return the fields of a kind of event that fit a cell, in their order."""
     event = _TYPES[kind]
     hints = get_type_hints(event)
     forms = {field.name: _form(hints[field.name]) for field in fields(event)}

@@ -1,12 +1,22 @@
-"""Writes events with all their fields as columns: CSV, or Parquet."""
+"""Write events with all their fields as columns: CSV or Parquet."""
 
 import csv
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import KINDS, Message
+from neurovocal.engine import (
+    KINDS,
+    BuildContext,
+    ConfigError,
+    Message,
+    Options,
+    Plugin,
+)
+from neurovocal.plugins.sinks.columns.parquet import (
+    ParquetColumns,
+    parquet_problems,
+    rows_path,
+)
 from neurovocal.plugins.sinks.columns.rows import (
     Column,
     Value,
@@ -17,9 +27,9 @@ from neurovocal.plugins.sinks.columns.rows import (
 from neurovocal.plugins.storage.text_file import (
     STDOUT,
     Existing,
-    TextOutput,
-    claim,
-    on_existing,
+    TextTable,
+    existing_policy,
+    file_claim,
     output_problems,
 )
 
@@ -38,55 +48,46 @@ class ColumnsOptions(Options):
     """Kinds of events; together they decide which columns there are."""
 
 
-class Table(Protocol):
-    """A file of rows."""
+class EventTable(Protocol):
+    """File with a row per event."""
 
     def open(self) -> None:
-        """Open the file; ConfigError when it cannot be written."""
+        """Open the file; raise ConfigError if it cannot be written."""
         ...
 
     def write(self, row: dict[str, Value]) -> None:
-        """Take a row."""
+        """Write a row; raise StageError if that fails."""
         ...
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
+        """Hand all rows to the operating system."""
         ...
 
     def close(self) -> None:
-        """Finish the file."""
+        """Complete the file."""
         ...
 
 
-class CsvColumns:
-    """A heading, then a line per row; what is not known is an empty cell."""
+class CsvColumns(TextTable):
+    """CSV with a heading; values that are not known are empty cells."""
 
     def __init__(self, path: str, columns: list[Column], existing: Existing) -> None:
-        self._output = TextOutput(path, existing=existing)
-        names = [column.name for column in columns]
-        self._csv = csv.DictWriter(self._output, names, lineterminator="\n")
-
-    def open(self) -> None:
-        """Open the file and write the heading, unless it was open before."""
-        if self._output.open():
-            self._csv.writeheader()
+        super().__init__(path, existing)
+        self.heading = [column.name for column in columns]
+        self._csv = csv.writer(self._output, lineterminator="\n")
 
     def write(self, row: dict[str, Value]) -> None:
-        """Write a line."""
+        """Write a row."""
         utc = row["utc"]
-        self._csv.writerow({**row, "utc": "" if utc is None else utc_text(int(utc))})
+        row = {**row, "utc": "" if utc is None else utc_text(int(utc))}
+        self._csv.writerow([row.get(name, "") for name in self.heading])
 
-    def flush(self) -> None:
-        """Hand everything to the operating system."""
-        self._output.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._output.close()
+    def _write_cells(self, cells: Sequence[str]) -> None:
+        self._csv.writerow(cells)
 
 
 class ColumnsSink:
-    """One row per event.
+    """Writes a row per event.
 
     Parameters
     ----------
@@ -95,12 +96,12 @@ class ColumnsSink:
     run : str
         Name of the run, the first column.
     existing : {'replace', 'append', 'set aside'}
-        What becomes of a file that is there.
+        What happens to an existing CSV file.
 
     Attributes
     ----------
     run : str
-        May be changed between events, by who exports several runs.
+        Name of the run; an export of several runs changes it between events.
     """
 
     def __init__(
@@ -109,33 +110,31 @@ class ColumnsSink:
         self.wants = frozenset(options.kinds)
         self.run = run
         self._rows = 0
-        self._table: Table
+        self._table: EventTable
         if options.format == "parquet":
-            from neurovocal.plugins.sinks.columns.parquet import ParquetColumns
-
             self._table = ParquetColumns(options.path, options.kinds)
         else:
             self._table = CsvColumns(options.path, columns_of(options.kinds), existing)
 
     def open(self) -> None:
-        """Open the file; ConfigError when it cannot be written."""
+        """Open the file; raise ConfigError if it cannot be written."""
         self._table.open()
 
     def write(self, message: Message) -> None:
-        """Write one row."""
+        """Write a row."""
         self._table.write(row_of(self.run, message))
         self._rows += 1
 
     def flush(self, timeout: float) -> None:
-        """Hand everything to the operating system."""
+        """Hand all rows to the operating system."""
         self._table.flush()
 
     def close(self) -> None:
-        """Finish the file."""
+        """Complete the file."""
         self._table.close()
 
     def stats(self) -> dict[str, object]:
-        """Rows so far."""
+        """Return the number of rows."""
         return {"rows": self._rows}
 
 
@@ -143,7 +142,7 @@ def _build(options: ColumnsOptions, context: BuildContext) -> ColumnsSink:
     problems = _problems(options, context)
     if problems:
         raise ConfigError(problems)
-    return ColumnsSink(options, context.run, on_existing(context))
+    return ColumnsSink(options, context.run, existing_policy(context))
 
 
 def _problems(options: ColumnsOptions, context: BuildContext) -> list[str]:
@@ -155,20 +154,16 @@ def _problems(options: ColumnsOptions, context: BuildContext) -> list[str]:
         if kind not in known
     ]
     if options.format == "parquet":
-        from neurovocal.plugins.sinks.columns.parquet import parquet_problems
-
         if options.path == STDOUT:
             problems.append("a Parquet table is a file: '-' is none")
         problems += parquet_problems()
     return problems
 
 
-def _claims(options: ColumnsOptions) -> frozenset[str]:
+def _resources(options: ColumnsOptions) -> frozenset[str]:
     if options.format == "csv":
-        return claim(options.path)
-    from neurovocal.plugins.sinks.columns.parquet import rows_path
-
-    return claim(options.path) | claim(str(rows_path(options.path)))
+        return file_claim(options.path)
+    return file_claim(options.path) | file_claim(str(rows_path(options.path)))
 
 
 plugin = Plugin(
@@ -176,6 +171,6 @@ plugin = Plugin(
     options=ColumnsOptions,
     build=_build,
     summary="writes events with all their fields as columns: CSV or Parquet",
-    resources=_claims,
+    resources=_resources,
     check=_problems,
 )

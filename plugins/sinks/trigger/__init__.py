@@ -1,1 +1,1 @@
-"""The `trigger` sink: answers to what was detected."""
+"""The `trigger` sink: playback and model commands when a pattern of units occurs."""

@@ -1,4 +1,4 @@
-"""Patterns of units: a small language, and an automaton that follows it.
+"""Patterns of units: a small language, and an automaton that matches it.
 
 Units stand one after the other, separated by spaces::
 
@@ -9,8 +9,8 @@ Units stand one after the other, separated by spaces::
     . b         any unit, then b          'long call' a name with other characters
 
 The automaton is Glushkov's (V. M. Glushkov, "The abstract theory of automata", 1961):
-one state for each place in the pattern, no empty steps. A match is whatever ends at the
-newest unit; of several, the longest is told.
+one state for each position in the pattern, no empty transitions. A match ends at the
+newest unit; of several, the longest is reported.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,31 +19,31 @@ from typing import NamedTuple, TypeAlias
 
 _QUANTIFIERS = "*+?"
 _SPECIAL = set("[]()*+?^$.'\"")
-# A pattern that long is a mistake.
+# Units in a pattern at most; a longer one is a mistake.
 _MOST_PLACES = 256
 
-# For each place that the last unit stood at: where in the bout its match began.
+# For each position that the last unit matched: index of the unit its match began at.
 States: TypeAlias = Mapping[int, int]
 
 
 class PatternError(ValueError):
-    """A pattern cannot be read; the message names the position, from 1."""
+    """Malformed pattern; the message names the position, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A pattern that was read.
+    """Compiled pattern.
 
     Parameters
     ----------
     symbols : tuple of frozenset of str or None
-        What may stand at each place; None: anything, also what has no label.
+        Units that match at each position; None: any unit, also an unlabelled one.
     first, last : frozenset of int
-        Places that a match may begin and end at.
+        Positions that a match may begin and end at.
     follow : tuple of frozenset of int
-        Places that may come after each place.
+        Positions that may follow each position.
     at_begin, at_end : bool
-        Whether a match begins with its bout, or ends with it.
+        Whether a match must begin or end with its bout.
     """
 
     symbols: tuple[frozenset[str] | None, ...]
@@ -55,25 +55,25 @@ class Pattern:
 
     @property
     def units(self) -> frozenset[str]:
-        """All units that it names."""
+        """Units that the pattern names."""
         return frozenset(unit for names in self.symbols if names for unit in names)
 
     @property
     def may_end_unlabelled(self) -> bool:
-        """Whether a match can end with a segment that has no label yet."""
+        """True if a match can end with a segment that has no label yet."""
         return any(self.symbols[place] is None for place in self.last)
 
     def step(self, states: States, index: int, unit: str | None) -> dict[int, int]:
-        """States after one more unit.
+        """Return the states after one more unit.
 
         Parameters
         ----------
         states : States
-            Those before; empty at the beginning of a bout.
+            Previous states; empty at the beginning of a bout.
         index : int
-            Number of the unit in its bout, from 0.
+            Index of the unit in its bout.
         unit : str or None
-            None: a segment without a label, or with one that is not sure enough.
+            Unit of the segment; None if it has no label of sufficient posterior.
         """
         after: dict[int, int] = {}
         if not self.at_begin or index == 0:
@@ -87,7 +87,7 @@ class Pattern:
         return after
 
     def begin_of(self, states: States) -> int | None:
-        """Number of the unit that the longest match begins with; None: no match."""
+        """Return the index of the first unit of the longest match; None: no match."""
         starts = [start for place, start in states.items() if place in self.last]
         return min(starts, default=None)
 
@@ -102,13 +102,13 @@ def read_pattern(text: str) -> Pattern:
     Raises
     ------
     PatternError
-        It is none; the message names the position.
+        The text is not a pattern; the message names the position.
     """
     return _Reader(text).read()
 
 
 class _Part(NamedTuple):
-    """A piece of a pattern: whether it may be absent, its first and last places."""
+    """Part of a pattern: whether it may be absent, its first and last positions."""
 
     nullable: bool
     first: frozenset[int]
@@ -126,11 +126,11 @@ class _Reader:
     follow: list[set[int]] = field(default_factory=list)
 
     def read(self) -> Pattern:
-        at_begin = self._take("^")
+        at_begin = self._accept("^")
         whole = self._sequence()
-        at_end = self._take("$")
+        at_end = self._accept("$")
         if self._peek():
-            self._wrong()
+            self._raise_unexpected()
         if whole.nullable:
             raise PatternError(
                 "it matches where there is no unit at all: one of its units must be "
@@ -159,22 +159,22 @@ class _Reader:
 
     def _item(self) -> _Part:
         begin = self.at
-        if self._take("("):
+        if self._accept("("):
             part = self._sequence()
-            if not self._take(")"):
+            if not self._accept(")"):
                 raise PatternError(f"'(' at position {begin + 1} is never closed")
             if not part.first:
                 raise PatternError(f"'()' at position {begin + 1} holds nothing")
             return part
-        if self._take("."):
+        if self._accept("."):
             return self._place(None)
-        if self._take("["):
+        if self._accept("["):
             return self._place(self._alternatives(begin))
         return self._place(frozenset([self._name()]))
 
     def _alternatives(self, begin: int) -> frozenset[str]:
         names, quoted = [], False
-        while not self._take("]"):
+        while not self._accept("]"):
             if not self._peek():
                 raise PatternError(f"'[' at position {begin + 1} is never closed")
             quoted |= self._peek() in "'\""
@@ -196,14 +196,14 @@ class _Reader:
             if end == begin + 1:
                 raise PatternError(f"the name at position {begin + 1} is empty")
             return self.text[begin + 1 : end]
-        while self.at < len(self.text) and not self._ends_name(self.text[self.at]):
+        while self.at < len(self.text) and not self._is_delimiter(self.text[self.at]):
             self.at += 1
         if self.at == begin:
-            self._wrong()
+            self._raise_unexpected()
         return self.text[begin : self.at]
 
     @staticmethod
-    def _ends_name(char: str) -> bool:
+    def _is_delimiter(char: str) -> bool:
         return char.isspace() or char in _SPECIAL
 
     def _repeated(self, part: _Part) -> _Part:
@@ -228,17 +228,17 @@ class _Reader:
             self.follow[place] |= after
 
     def _peek(self) -> str:
-        """The next character that is no space; empty at the end."""
+        """Return the next character that is not a space; empty at the end."""
         while self.at < len(self.text) and self.text[self.at].isspace():
             self.at += 1
         return self.text[self.at : self.at + 1]
 
-    def _take(self, char: str) -> bool:
+    def _accept(self, char: str) -> bool:
         found = self._peek() == char
         self.at += found
         return found
 
-    def _wrong(self) -> None:
+    def _raise_unexpected(self) -> None:
         char, position = self._peek(), self.at + 1
         if not char:
             raise PatternError(f"it ends at position {position}, a unit was expected")

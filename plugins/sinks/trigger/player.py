@@ -1,4 +1,4 @@
-"""One sound, played as soon as it is asked for, or at an exact moment."""
+"""Playback of one sound, at once or at an exact sample of the output device."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -12,66 +12,66 @@ from neurovocal.engine.contracts.types import Float32
 from neurovocal.plugins.devices.choice import find_device
 from neurovocal.plugins.devices.portaudio import close_output, open_output
 
-# So many sounds at once; what comes on top of them is not played.
+# Overlapping sounds at most; a further one is not played.
 _MOST_AT_ONCE = 8
-# A device that has asked for nothing for so long has stopped.
+# A device has stopped if its callback was not called for so long.
 _STALL_S = 1.0
-# When a run ends, the sound that has begun is heard for at most so long.
-_PLAY_OUT_S = 5.0
+# Time at the end of a run for the sound that has begun.
+_DRAIN_S = 5.0
 _POLL_S = 0.005
 
 
 @dataclass(slots=True, eq=False)
 class PlaybackRequest:
-    """A sound that was asked for, and what became of it; times are monotonic ns.
+    """Requested sound and its outcome; times are monotonic nanoseconds.
 
     Parameters
     ----------
     due_ns : int
-        It is to be heard then, or as soon after as possible.
+        Earliest time of the first sample at the output.
     deadline_ns : int
-        Rather not at all than later.
+        Latest time of the first sample; after it the sound is not played.
     outcome : str
         ``played``, ``late``, ``busy`` or ``stopped``; empty until it is known.
-    taken_ns : int
-        When the device asked for the samples among which it began.
-    heard_ns : int
-        When PortAudio expects its first sample at the output.
+    callback_ns : int
+        Time of the callback that began the sound.
+    output_ns : int
+        Time at which PortAudio expects the first sample at the output.
     position : int
-        That sample's number, counted from the opening of the device.
+        Number of that sample since the device was opened.
     """
 
     due_ns: int
     deadline_ns: int
     outcome: str = ""
-    taken_ns: int = 0
-    heard_ns: int = 0
+    callback_ns: int = 0
+    output_ns: int = 0
     position: int = 0
 
 
 class Player:
-    """An output stream that is always open, and one sound that is always loaded.
+    """Open output stream with one loaded sound.
 
-    The device's callback takes what was asked for by itself: between asking and
-    playing there is no thread to wait for but the device's own.
+    The device's callback begins requested sounds itself: no other thread is between a
+    request and its sound.
 
     Parameters
     ----------
     path : str
         Sound file.
     device : str, int or None
-        Name or number of the output device; None: the system's.
+        Name or number of the output device; None: the system's default.
     gain : float
-        Factor.
+        Linear gain.
     block_ms : float
-        How much the device asks for at a time.
+        Length of a callback's block in milliseconds.
     clock : Clock
         Monotonic time.
 
     Attributes
     ----------
     underflows : int
-        How often the device was not served in time.
+        Number of output underflows that the device has reported.
     """
 
     def __init__(
@@ -83,31 +83,31 @@ class Player:
         clock: Clock,
     ) -> None:
         self.underflows = 0
-        self._path, self._wanted = path, device
+        self._path, self._device = path, device
         self._gain, self._block_ms = gain, block_ms
         self._clock = clock
         self._stream: Any = None
         self._sound = np.empty((0, 1), np.float32)
         self._name = ""
         self._rate = self._block_length = 0
-        # Only the callback touches these two; the deques lie between the threads.
+        # Only the callback uses these two; the deques connect the threads.
         self._due: list[PlaybackRequest] = []
-        self._voices: list[int] = []
-        self._asked: deque[PlaybackRequest] = deque()
+        self._playing: list[int] = []
+        self._requested: deque[PlaybackRequest] = deque()
         self._done: deque[PlaybackRequest] = deque()
         self._position = 0
         self._called_ns = 0
 
     def open(self) -> None:
-        """Load the sound and open the device; it plays silence.
+        """Load the sound and open the device, which plays silence.
 
         Raises
         ------
         NeurovocalError
-            The sound cannot be read or is too loud, or the device cannot be opened.
+            The sound cannot be read or would be clipped, or there is no such device.
         """
         self.close()
-        device = find_device(self._wanted, "output")
+        device = find_device(self._device, "output")
         self._name, self._rate = device["name"], device["sample_rate"]
         channels = min(2, device["channels"])
         self._sound = self._load(channels)
@@ -120,11 +120,11 @@ class Player:
             channels,
             blocksize=self._block_length,
             latency="low",
-            callback=self._play,
+            callback=self._on_output,
         )
 
-    def play(self, shot: PlaybackRequest) -> None:
-        """Ask for the sound.
+    def play(self, request: PlaybackRequest) -> None:
+        """Request the sound.
 
         Raises
         ------
@@ -137,30 +137,30 @@ class Player:
                 f"device '{self._name}' has stopped asking for sound: is it still "
                 "connected?"
             )
-        self._asked.append(shot)
+        self._requested.append(request)
 
-    def done(self) -> list[PlaybackRequest]:
-        """Those of whom it is known by now what became of them."""
+    def pop_done(self) -> list[PlaybackRequest]:
+        """Remove and return the requests whose outcome is known."""
         found = []
         while self._done:
             found.append(self._done.popleft())
         return found
 
     def close(self) -> None:
-        """Let what has begun be heard to its end, within limits."""
+        """Play begun sounds to their end, for a bounded time, and close the device."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            self._play_out(stream.latency)
+            self._drain(stream.latency)
             close_output(stream)
-        for shot in [*self._due, *self._asked]:
-            shot.outcome = "stopped"
-            self._done.append(shot)
+        for request in [*self._due, *self._requested]:
+            request.outcome = "stopped"
+            self._done.append(request)
         self._due.clear()
-        self._asked.clear()
-        self._voices.clear()
+        self._requested.clear()
+        self._playing.clear()
 
     def _load(self, channels: int) -> Float32:
-        """float32[n_samples, channels] at the device's rate."""
+        """Return the sound as float32[n_samples, channels] at the device's rate."""
         import soundfile
         import soxr
 
@@ -183,59 +183,63 @@ class Player:
             )
         return sound
 
-    def _play(self, out: Any, n_samples: int, time: Any, status: Any) -> None:
-        """PortAudio's callback: begin what is due, copy, return."""
+    def _on_output(self, out: Any, n_samples: int, time: Any, status: Any) -> None:
+        """Fill float32[n_samples, channels] with begun and due sounds (callback)."""
         now = self._clock.monotonic_ns()
         self._called_ns = now
         self.underflows += bool(status.output_underflow)
-        heard_ns = now + round((time.outputBufferDacTime - time.currentTime) * NS)
+        output_ns = now + round((time.outputBufferDacTime - time.currentTime) * NS)
         out[:] = 0
-        if self._voices:
-            for position in self._voices:
+        if self._playing:
+            for position in self._playing:
                 self._mix(out, 0, position)
-            going_on = (position + n_samples for position in self._voices)
-            self._voices = [p for p in going_on if p < len(self._sound)]
-        while self._asked:
-            self._due.append(self._asked.popleft())
+            continued = (position + n_samples for position in self._playing)
+            self._playing = [p for p in continued if p < len(self._sound)]
+        while self._requested:
+            self._due.append(self._requested.popleft())
         if self._due:
-            self._due = [s for s in self._due if not self._begin(s, out, now, heard_ns)]
+            self._due = [
+                s for s in self._due if not self._begin(s, out, now, output_ns)
+            ]
         self._position += n_samples
 
-    def _begin(self, shot: PlaybackRequest, out: Any, now: int, heard_ns: int) -> bool:
-        """Whether it is settled: begun in this block, or never."""
-        offset = max(0, -(-(shot.due_ns - heard_ns) * self._rate // NS))
+    def _begin(
+        self, request: PlaybackRequest, out: Any, now: int, output_ns: int
+    ) -> bool:
+        """Begin a sound in this block or drop it; return False if it is due later."""
+        offset = max(0, -(-(request.due_ns - output_ns) * self._rate // NS))
         if offset >= len(out):
             return False
-        shot.taken_ns = now
-        shot.heard_ns = heard_ns + offset * NS // self._rate
-        shot.position = self._position + offset
-        if shot.heard_ns > shot.deadline_ns:
-            shot.outcome = "late"
-        elif len(self._voices) == _MOST_AT_ONCE:
-            shot.outcome = "busy"
+        request.callback_ns = now
+        request.output_ns = output_ns + offset * NS // self._rate
+        request.position = self._position + offset
+        if request.output_ns > request.deadline_ns:
+            request.outcome = "late"
+        elif len(self._playing) == _MOST_AT_ONCE:
+            request.outcome = "busy"
         else:
-            shot.outcome = "played"
+            request.outcome = "played"
             self._mix(out, offset, 0)
             if len(out) - offset < len(self._sound):
-                self._voices.append(len(out) - offset)
-        self._done.append(shot)
+                self._playing.append(len(out) - offset)
+        self._done.append(request)
         return True
 
     def _mix(self, out: Any, offset: int, position: int) -> None:
         part = self._sound[position : position + len(out) - offset]
         out[offset : offset + len(part)] += part
 
-    def _play_out(self, device_s: float) -> None:
-        """Wait until all was heard: sound servers forget what they still hold."""
+    def _drain(self, device_s: float) -> None:
+        """Wait until all sound was output: sound servers drop the rest at closing."""
         began = self._clock.monotonic_ns()
         rest = round(device_s * self._rate) + 2 * self._block_length
         end = self._position + rest
         while True:
             now = self._clock.monotonic_ns()
-            if self._asked or self._due or self._voices:
+            if self._requested or self._due or self._playing:
                 end = self._position + rest
             elif self._position >= end:
                 return
-            if now - began > _PLAY_OUT_S * NS or now - self._called_ns > _STALL_S * NS:
+            if now - began > _DRAIN_S * NS or now - self._called_ns > _STALL_S * NS:
                 return
             self._clock.wait_until(now + round(_POLL_S * NS), _POLL_S)

@@ -1,7 +1,7 @@
-"""Closed loops: acts when a unit or a sequence of units is heard (docs/closed-loop.md).
+"""Play a sound or set a model when a pattern of units occurs (docs/closed-loop.md).
 
-What is to be done is decided in the lane (`_trigger`), by the audio alone; here it is
-done, and written down how long it took.
+The watcher in the lane decides when, by the audio alone; the sink acts, and measures
+the latency from the trigger to the sound.
 """
 
 import logging
@@ -23,22 +23,23 @@ from neurovocal.plugins.sinks.trigger.options import PlayOptions, TriggerOptions
 from neurovocal.plugins.sinks.trigger.pattern import Pattern, read_pattern
 from neurovocal.plugins.sinks.trigger.player import PlaybackRequest, Player
 from neurovocal.plugins.sinks.trigger.watcher import PatternWatcher, Rules
-from neurovocal.plugins.storage.text_file import TextOutput, claim, output_problems
+from neurovocal.plugins.storage.text_file import TextOutput, file_claim, output_problems
 
 log = logging.getLogger("neurovocal")
 
-_SUMMARIZED = 1000
-_MS_NS = 1_000_000
+_MOST_LATENCIES = 1000  # of which percentiles are published
+_MS_NS = 1_000_000  # nanoseconds in a millisecond
 
 
 class TriggerSink:
-    """Acts on the triggers of its name, and keeps account.
+    """Plays a sound for each trigger of its name, and counts and logs the outcomes.
 
     Parameters
     ----------
     options : TriggerOptions
+        Checked options.
     context : BuildContext
-        Clock, run, and whether it is to act at all.
+        Clock and name of the run; in a dry run the sink does nothing.
     """
 
     wants = frozenset({"trigger"})
@@ -52,18 +53,18 @@ class TriggerSink:
         self._player = None
         if options.play is not None:
             self._player = _player(options.play, context, context.clock)
-        self._shots: dict[PlaybackRequest, Message] = {}
+        self._requests: dict[PlaybackRequest, Message] = {}
         self._outcomes: dict[str, int] = {}
-        self._totals: deque[float] = deque(maxlen=_SUMMARIZED)
+        self._latencies_ms: deque[float] = deque(maxlen=_MOST_LATENCIES)
         self._warned = False
 
     def open(self) -> None:
-        """Load the sound, open the device and the log.
+        """Load the sound and open the output device and the log.
 
         Raises
         ------
         NeurovocalError
-            With one sentence that names file or device.
+            The sound, the device or the log cannot be opened.
         """
         if self._dry_run:
             return
@@ -73,7 +74,7 @@ class TriggerSink:
             self._log.open()
 
     def write(self, message: Message) -> None:
-        """Act on one trigger; returns at once.
+        """Act on a trigger, without waiting for the sound.
 
         Raises
         ------
@@ -86,48 +87,48 @@ class TriggerSink:
         if self._dry_run:
             return
         if trigger.decision != "act":
-            self._note(message, trigger.decision)
+            self._record(message, trigger.decision)
         elif self._player is None or self._play is None:
-            self._note(message, "set" if trigger.model else "told")
+            self._record(message, "set" if trigger.model else "told")
         elif not message.emitted_ns or message.ledger is None:
-            self._refuse(message)
+            self._reject(message)
         else:
             instant_ns = _instant_ns(message)
-            shot = PlaybackRequest(
+            request = PlaybackRequest(
                 instant_ns + round(self._play.delay_ms * _MS_NS),
                 instant_ns + round(self._play.latest_ms * _MS_NS),
             )
-            self._player.play(shot)
-            self._shots[shot] = message
-        self._collect()
+            self._player.play(request)
+            self._requests[request] = message
+        self._record_played()
 
     def flush(self, timeout: float) -> None:
-        """Write down what became of the sounds that were asked for."""
-        self._collect()
+        """Record the outcomes of requested sounds."""
+        self._record_played()
         if self._log:
             self._log.flush()
 
     def close(self) -> None:
-        """Let the last sound be heard, write its line, close."""
+        """Play the last sound to its end, record it and close device and log."""
         if self._player:
             self._player.close()
-        self._collect()
+        self._record_played()
         if self._log:
             self._log.close()
 
     def stats(self) -> dict[str, object]:
-        """What became of the triggers, for the ``stats`` event."""
+        """Return outcomes and percentiles of the latency, for the ``stats`` event."""
         found: dict[str, object] = {"outcomes": dict(self._outcomes)}
         if self._player:
             found["device_underflows"] = self._player.underflows
-        if totals := sorted(self._totals):
+        if latencies := sorted(self._latencies_ms):
             found["total_ms"] = {
-                f"p{share}": round(totals[(len(totals) - 1) * share // 100], 3)
+                f"p{share}": round(latencies[(len(latencies) - 1) * share // 100], 3)
                 for share in (50, 95, 99)
             }
         return found
 
-    def _refuse(self, message: Message) -> None:
+    def _reject(self, message: Message) -> None:
         if not self._warned:
             self._warned = True
             log.warning(
@@ -135,15 +136,15 @@ class TriggerSink:
                 "which a sound could answer it (a file has: pace: realtime)",
                 self._name,
             )
-        self._note(message, "not live")
+        self._record(message, "not live")
 
-    def _collect(self) -> None:
-        for shot in self._player.done() if self._player else ():
-            message = self._shots.pop(shot)
-            self._note(message, shot.outcome, shot)
+    def _record_played(self) -> None:
+        for request in self._player.pop_done() if self._player else ():
+            message = self._requests.pop(request)
+            self._record(message, request.outcome, request)
 
-    def _note(
-        self, message: Message, outcome: str, shot: PlaybackRequest | None = None
+    def _record(
+        self, message: Message, outcome: str, request: PlaybackRequest | None = None
     ) -> None:
         self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
         line = {
@@ -154,18 +155,18 @@ class TriggerSink:
         }
         if message.ledger is not None:
             line |= msgspec.to_builtins(message.ledger)
-        if shot is not None and shot.heard_ns:
-            line |= _way_out(message, shot)
+        if request is not None and request.output_ns:
+            line |= _output_latencies(message, request)
             if outcome == "played":
-                self._totals.append(line["total_ms"])
+                self._latencies_ms.append(line["total_ms"])
         if self._log:
             self._log.write(msgspec.json.encode(line).decode() + "\n")
 
 
 def _instant_ns(message: Message) -> int:
-    """Monotonic time of the instant that delays count from.
+    """Return the monotonic time of the trigger's instant in the audio, in ns.
 
-    The audio's own length stands for the time that passed while it arrived.
+    Computed from the latency ledger, as if audio took its own length to arrive.
     """
     ledger = message.ledger
     assert ledger is not None
@@ -173,13 +174,13 @@ def _instant_ns(message: Message) -> int:
     return message.emitted_ns - round(late_ms * _MS_NS)
 
 
-def _way_out(message: Message, shot: PlaybackRequest) -> dict[str, object]:
+def _output_latencies(message: Message, request: PlaybackRequest) -> dict[str, object]:
     return {
-        "handover_ms": _ms(shot.taken_ns - message.emitted_ns),
-        "device_ms": _ms(shot.heard_ns - shot.taken_ns),
-        "total_ms": _ms(shot.heard_ns - _instant_ns(message)),
-        "output_sample": shot.position,
-        "delayed_ms": _ms(max(0, shot.due_ns - _instant_ns(message))),
+        "handover_ms": _ms(request.callback_ns - message.emitted_ns),
+        "device_ms": _ms(request.output_ns - request.callback_ns),
+        "total_ms": _ms(request.output_ns - _instant_ns(message)),
+        "output_sample": request.position,
+        "delayed_ms": _ms(max(0, request.due_ns - _instant_ns(message))),
     }
 
 
@@ -197,8 +198,8 @@ def _build(options: TriggerOptions, context: BuildContext) -> TriggerSink:
     return TriggerSink(options, context)
 
 
-def _watch(options: TriggerOptions, context: BuildContext) -> PatternWatcher:
-    if problems := list(_deaf(options, context)):
+def _build_watcher(options: TriggerOptions, context: BuildContext) -> PatternWatcher:
+    if problems := list(_lane_problems(options, context)):
         raise ConfigError([f"trigger '{options.name}': {each}" for each in problems])
     rules = Rules(
         name=options.name,
@@ -217,14 +218,14 @@ def _watch(options: TriggerOptions, context: BuildContext) -> PatternWatcher:
         if options.set
         else None
     )
-    # A detector of posteriors hears of a sample when its last frame is complete.
+    # A detector on posteriors gets a sample once its last frame is complete.
     latency = context.detector_latency + context.frame_length
     return PatternWatcher(rules, latency, command)
 
 
 def _resources(options: TriggerOptions) -> frozenset[str]:
     names = frozenset([f"trigger:{options.name}"])
-    return names | claim(options.log) if options.log else names
+    return names | file_claim(options.log) if options.log else names
 
 
 def _check(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
@@ -242,24 +243,24 @@ def _check(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
             yield f"play.device: {error}"
 
 
-def _deaf(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
-    """Why this lane could never set it off."""
+def _lane_problems(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
+    """Yield a sentence for each reason why the trigger cannot occur in a lane."""
     if options.streams is not None and (
         context.info is None or context.info.stream not in options.streams
     ):
-        return  # or not known before the source is open
+        return  # the stream may be known only once the source is open
     pattern = read_pattern(options.pattern)
     yield from _unknown_units(pattern, context)
     unlabelled = options.status == "onset" or pattern.at_end
     if (pattern.units or not unlabelled) and not context.models:
         yield "the lane has no model that labels: add 'classifier' to its 'models'"
-    if options.set and not _is_there(options.set.model, context.models):
+    if options.set and not _has_model(options.set.model, context.models):
         known = ", ".join(context.models) or "none"
         yield f"set.model: there is no model '{options.set.model}' (there is: {known})"
 
 
-def _is_there(model: str, models: tuple[str, ...]) -> bool:
-    """Whether it is the name of one of them, or a place among them."""
+def _has_model(model: str, models: tuple[str, ...]) -> bool:
+    """Return True if a model is the name or the index of one of the models."""
     return model in models or (model.isdecimal() and int(model) < len(models))
 
 
@@ -280,6 +281,6 @@ plugin = Plugin(
     summary="Closed loops: plays a sound or sets options when a pattern is heard",
     resources=_resources,
     check=_check,
-    watch=_watch,
-    check_lane=_deaf,
+    watch=_build_watcher,
+    check_lane=_lane_problems,
 )

@@ -1,4 +1,4 @@
-"""What decides in a lane: labels in, triggers out, by the audio alone."""
+"""Pattern watcher of a lane: turns segments and labels into triggers."""
 
 import math
 from collections import deque
@@ -19,15 +19,15 @@ from neurovocal.engine.contracts.types import (
 )
 from neurovocal.plugins.sinks.trigger.pattern import Pattern, States
 
-# As many units of a match are told; a repetition may go on for ever.
-_MOST_TOLD = 32
-# More segments than this do not wait for labels: none of these will ever come.
-_MOST_WAITING = 16
+# Units of a match that a trigger lists at most; a repetition has no bound.
+_MOST_UNITS = 32
+# Segments that wait for labels at most; the oldest then counts as unlabelled.
+_MOST_PENDING = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a trigger listens for; times in milliseconds."""
+    """Conditions of a trigger; times in milliseconds."""
 
     name: str
     pattern: Pattern
@@ -48,21 +48,23 @@ class _Segment:
     offset: int | None = None
     unit: str = ""
     posterior: float = math.nan
-    final: bool = False
-    named: bool = False  # by an onset or a provisional label, as the rules say
-    fired: bool = False
+    is_final: bool = False
+    is_early: bool = (
+        False  # its onset or provisional label has come, see `Rules.status`
+    )
+    has_fired: bool = False
 
 
 class PatternWatcher:
-    """Follows the segments of a stream, one bout after the other.
+    """Matches the segments of a stream with a pattern, bout by bout.
 
     Parameters
     ----------
     rules : Rules
-        What to listen for.
+        Pattern and conditions.
     latency : int
-        Samples by which an onset may be known later than it was heard: a silence
-        is certain only then.
+        Samples between an onset and the time at which it is known: a silence is
+        certain only after them.
     command : Wish, optional
         What is set when it acts.
     """
@@ -75,145 +77,147 @@ class PatternWatcher:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: another stream begins."""
+        """Reset all state: another stream begins."""
         self._model = self._rules.labels_from
-        self._last: int | None = None  # sample of the last one that was not too soon
-        self._number = 0  # of triggers that were not too soon
+        self._last: int | None = None  # sample of the last trigger not in refractory
+        self._number = 0  # triggers so far that were not in refractory
         self._begin_bout()
 
     def process(self, known: StepEvents, /) -> Iterator[Trigger]:
-        """Triggers that the events of a step make due."""
+        """Yield the triggers that the events of a step cause."""
         rules, info = self._rules, known.info
         if rules.streams is not None and info.stream not in rules.streams:
             return
         for event in known.events:
             match event:
                 case Onset():
-                    yield from self._hear_onset(event, info)
+                    yield from self._on_onset(event, info)
                 case Label():
-                    yield from self._hear_label(event, info)
+                    yield from self._on_label(event, info)
                 case Offset():
-                    self._hear_offset(event)
+                    self._on_offset(event)
                 case Gap():
-                    self._begin_bout()  # nobody knows what was in it
-        end = self._silence_from(info)
+                    self._begin_bout()  # the gap may hide segments
+        end = self._bout_end(info)
         if end is not None and known.at - self._latency >= end:
             yield from self._end_bout(info)
 
     def _begin_bout(self) -> None:
         self._states: States = {}
-        self._count = 0  # units of the bout that the states have heard
-        self._told: deque[_Segment] = deque(maxlen=_MOST_TOLD)
-        self._waiting: deque[_Segment] = deque()
+        self._count = 0  # units of the bout that the states include
+        self._matched: deque[_Segment] = deque(maxlen=_MOST_UNITS)
+        self._pending: deque[_Segment] = deque()
         self._newest: _Segment | None = None
 
-    def _silence_from(self, info: StreamInfo) -> int | None:
-        """Where the bout ends if nothing comes until then; None: it goes on."""
+    def _bout_end(self, info: StreamInfo) -> int | None:
+        """Return the sample at which the bout ends if no onset comes; None: unknown."""
         if self._newest is None or self._newest.offset is None:
             return None
         return self._newest.offset + _samples(self._rules.bout_gap_ms, info)
 
-    def _hear_onset(self, onset: Onset, info: StreamInfo) -> Iterator[Trigger]:
-        end = self._silence_from(info)
+    def _on_onset(self, onset: Onset, info: StreamInfo) -> Iterator[Trigger]:
+        end = self._bout_end(info)
         if end is not None and onset.sample >= end:
             yield from self._end_bout(info)
         segment = _Segment(onset.segment, onset.sample)
-        segment.named = self._rules.status == "onset"
+        segment.is_early = self._rules.status == "onset"
         self._newest = segment
-        self._waiting.append(segment)
-        if len(self._waiting) > _MOST_WAITING:
-            self._waiting[0].final = True
+        self._pending.append(segment)
+        if len(self._pending) > _MOST_PENDING:
+            self._pending[0].is_final = True
         yield from self._advance(info)
 
-    def _hear_offset(self, offset: Offset) -> None:
+    def _on_offset(self, offset: Offset) -> None:
         if self._newest is not None and self._newest.number == offset.segment:
             self._newest.offset = offset.sample
-        for segment in self._waiting:
+        for segment in self._pending:
             if segment.number == offset.segment:
                 segment.offset = offset.sample
 
-    def _hear_label(self, label: Label, info: StreamInfo) -> Iterator[Trigger]:
+    def _on_label(self, label: Label, info: StreamInfo) -> Iterator[Trigger]:
         self._model = self._model or label.model
-        segment = next((s for s in self._waiting if s.number == label.segment), None)
+        segment = next((s for s in self._pending if s.number == label.segment), None)
         if segment is None or label.model != self._model:
             return
         if label.status == "final":
-            segment.final = True
+            segment.is_final = True
         elif label.status != "provisional" or self._rules.status != "provisional":
             return
         else:
-            segment.named = True
+            segment.is_early = True
         segment.unit, segment.posterior = label.unit, label.posterior
         if label.offset is not None:
             segment.offset = label.offset
         yield from self._advance(info)
 
     def _advance(self, info: StreamInfo) -> Iterator[Trigger]:
-        """Take over final labels in the order of their segments."""
-        yield from self._early(info)
-        while self._waiting and self._waiting[0].final:
-            segment = self._waiting.popleft()
+        """Match final labels in the order of their segments."""
+        yield from self._early_triggers(info)
+        while self._pending and self._pending[0].is_final:
+            segment = self._pending.popleft()
             pattern = self._rules.pattern
             self._states = pattern.step(
-                self._states, self._count, self._sure_unit(segment)
+                self._states, self._count, self._confident_unit(segment)
             )
             self._count += 1
-            self._told.append(segment)
+            self._matched.append(segment)
             begin = pattern.begin_of(self._states)
             at_final = self._rules.status == "final" and not pattern.at_end
             if begin is not None and at_final and segment.offset is not None:
-                match = list(self._told)[begin - self._count :]
-                yield self._fire(match, "final", segment.offset, info)
-            yield from self._early(info)
+                match = list(self._matched)[begin - self._count :]
+                yield self._trigger(match, "final", segment.offset, info)
+            yield from self._early_triggers(info)
 
-    def _early(self, info: StreamInfo) -> Iterator[Trigger]:
-        """Segments whose onset or provisional label completes the pattern.
+    def _early_triggers(self, info: StreamInfo) -> Iterator[Trigger]:
+        """Yield triggers of segments whose onset or provisional label ends a match.
 
-        Those before them may still wait for their labels: what matches without these
-        matches with any.
+        Earlier segments may still wait for their labels: they match as unlabelled, and
+        so with any label.
         """
         status = self._rules.status
         if status not in ("onset", "provisional"):
             return
         pattern = self._rules.pattern
         states, count = self._states, self._count
-        told = list(self._told)
-        for segment in self._waiting:
-            told.append(segment)
-            if segment.named and not segment.fired:
-                unit = self._sure_unit(segment) if status == "provisional" else None
+        units = list(self._matched)
+        for segment in self._pending:
+            units.append(segment)
+            if segment.is_early and not segment.has_fired:
+                unit = (
+                    self._confident_unit(segment) if status == "provisional" else None
+                )
                 begin = pattern.begin_of(pattern.step(states, count, unit))
                 if begin is not None:
-                    segment.fired = True
-                    match = told[begin - count - 1 :]
-                    yield self._fire(match, status, segment.onset, info)
+                    segment.has_fired = True
+                    match = units[begin - count - 1 :]
+                    yield self._trigger(match, status, segment.onset, info)
             states, count = pattern.step(states, count, None), count + 1
 
     def _end_bout(self, info: StreamInfo) -> Iterator[Trigger]:
-        end = self._silence_from(info)
+        end = self._bout_end(info)
         pattern = self._rules.pattern
         if pattern.at_end and end is not None:
             states, count = self._states, self._count
-            told = [*self._told, *self._waiting]
-            for segment in self._waiting:
-                unit = self._sure_unit(segment) if segment.final else None
+            units = [*self._matched, *self._pending]
+            for segment in self._pending:
+                unit = self._confident_unit(segment) if segment.is_final else None
                 states, count = pattern.step(states, count, unit), count + 1
             begin = pattern.begin_of(states)
             if begin is not None:
-                yield self._fire(told[begin - count :], "silence", end, info)
+                yield self._trigger(units[begin - count :], "silence", end, info)
         self._begin_bout()
 
-    def _sure_unit(self, segment: _Segment) -> str | None:
+    def _confident_unit(self, segment: _Segment) -> str | None:
         return segment.unit if segment.posterior >= self._rules.posterior else None
 
-    def _fire(
+    def _trigger(
         self,
         match: Sequence[_Segment],
         status: TriggerStatus,
         sample: int,
         info: StreamInfo,
     ) -> Trigger:
-        newest, match = match[-1], match[-_MOST_TOLD:]
+        newest, match = match[-1], match[-_MOST_UNITS:]
         arguments: Mapping[str, object] = self.command.arguments if self.command else {}
         return Trigger(
             trigger=self._rules.name,
@@ -230,7 +234,7 @@ class PatternWatcher:
         )
 
     def _decide(self, sample: int, info: StreamInfo) -> Decision:
-        """Catch trials are drawn by number: the same in every run of a stream."""
+        """Return whether to act; catch trials are drawn by number, reproducibly."""
         rules = self._rules
         refractory = _samples(rules.refractory_ms, info)
         if self._last is not None and sample - self._last < refractory:

@@ -28,7 +28,7 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Block
 from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.support.process import usage
-from neurovocal.plugins.sinks.recording import track_name
+from neurovocal.plugins.sinks.recording import stream_file_name
 from neurovocal.plugins.sources import file as source_file
 from neurovocal.plugins.storage.npz import read_npz
 
@@ -112,9 +112,9 @@ def test_a_packed_desert_is_not_unpacked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../../x", "/etc/x", "a/../../b"])
 def test_a_streams_name_leads_nowhere(tmp_path: Path, name: str) -> None:
-    path = tmp_path / f"{track_name(name)}.wav"
+    path = tmp_path / f"{stream_file_name(name)}.wav"
     assert path.parent == tmp_path
-    folder = tmp_path / track_name(name)
+    folder = tmp_path / stream_file_name(name)
     assert folder.resolve().parent == tmp_path
 
 

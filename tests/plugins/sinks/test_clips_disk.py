@@ -22,7 +22,7 @@ from neurovocal.engine.contracts.types import Event, Message
 from neurovocal.engine.runtime.workers.mailbox import Mailbox
 from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
 from neurovocal.plugins.sinks.clips.sink import ClipsOptions, ClipsSink
-from neurovocal.plugins.sinks.clips.store import ClipStore, Limits, NoRoom
+from neurovocal.plugins.sinks.clips.store import ClipStore, Limits, QuotaError
 
 NAME = Path("2026-01-01/cage/t_cage_s{:012d}.flac")
 
@@ -98,10 +98,10 @@ def test_free_space_has_a_floor(tmp_path: Path) -> None:
     )
     store.open()
     store.write(name(1), bytes(500_000), b"{}")
-    with pytest.raises(NoRoom, match=r"only 3.0 MB are free .* \(min_free_mb: 2\)"):
+    with pytest.raises(QuotaError, match=r"only 3.0 MB are free .* \(min_free_mb: 2\)"):
         store.write(name(2), bytes(1_500_000), b"{}")
     free[0] = 1_000_000
-    with pytest.raises(NoRoom):
+    with pytest.raises(QuotaError):
         store.probe()
 
 
@@ -201,7 +201,7 @@ def test_the_oldest_clips_go_first(tmp_path: Path) -> None:
     again.write(name(9), b"x" * 10, b"{}")
     assert not (tmp_path / name(2)).exists()
     assert (again.files, again.size) == (2, 24)
-    with pytest.raises(NoRoom, match="more than max_mb"):
+    with pytest.raises(QuotaError, match="more than max_mb"):
         again.write(name(10), bytes(40), b"{}")
 
 

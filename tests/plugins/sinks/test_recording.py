@@ -92,7 +92,7 @@ def test_missing_and_damaged_recordings_are_named(tmp_path):
     (problem,) = source_recording.plugin.check(options, CONTEXT)
     assert "none" in problem
     keep(tmp_path, recut(np.ones((1000, 1), np.float32), [100]))
-    (tmp_path / f"{sink_recording.track_name(INFO.stream)}.jsonl").write_text("{")
+    (tmp_path / f"{sink_recording.stream_file_name(INFO.stream)}.jsonl").write_text("{")
     with pytest.raises(AudioFileError, match="not a complete recording"):
         play(tmp_path).open()
 

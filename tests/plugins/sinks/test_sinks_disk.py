@@ -200,17 +200,17 @@ def test_nothing_is_written_below_a_disk_that_was_taken_out(
 
 def test_what_is_below_a_disk_is_not_its_folder(mounted: Path) -> None:
     place = OutputFolder(mounted / "clips", make=True)
-    place.enter()
+    place.ensure()
     subprocess.run(["umount", str(mounted)], check=True)
     with pytest.raises(OSError, match="no longer mounted"):
-        place.enter()
+        place.ensure()
     assert not (mounted / "clips").exists()
 
 
 def test_a_folder_is_made_the_first_time_only_if_asked(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="does not exist"):
-        OutputFolder(tmp_path / "none").enter()
-    OutputFolder(tmp_path / "some" / "where", make=True).enter()
+        OutputFolder(tmp_path / "none").ensure()
+    OutputFolder(tmp_path / "some" / "where", make=True).ensure()
     assert (tmp_path / "some" / "where").is_dir()
 
 
@@ -297,7 +297,7 @@ def test_a_wave_file_is_whole_after_every_write(
             with no_file_above(path.stat().st_size + room):
                 wave.write(start, samples)
         except OSError:
-            wave.abandon()  # as the program does when it is killed
+            wave.release()  # as the program does when it is killed
             assert not wave.open()
         else:
             longer = max(len(expected), start + count)
@@ -359,7 +359,7 @@ def test_a_killed_program_leaves_sound_that_can_be_read(tmp_path: Path) -> None:
     wave.open()
     for start in range(0, 2500, 100):
         wave.write(start, np.full(100, start + 1, np.float32))
-    wave.abandon()  # nothing was finished
+    wave.release()  # nothing was finished
     found, _ = soundfile.read(tmp_path / "x.wav", dtype="float32")
     assert 1500 <= len(found) <= 2500
     assert found[-1] == len(found) - 100 + 1

@@ -25,7 +25,7 @@ RATE = 16_000
 
 def taken(ring: PlaybackRing, n_samples: int, channels: int = 1) -> Any:
     out = np.full((n_samples, channels), np.nan, np.float32)
-    ring.take(out)
+    ring.get(out)
     return out[:, 0]
 
 
@@ -84,7 +84,7 @@ def test_silence_is_an_underrun_only_inside_a_piece() -> None:
     taken(ring, 20)
     assert (ring.underruns, ring.missing) == (0, 0)
     ring.mix(20, np.ones(10, np.float32))
-    ring.open_until = 30
+    ring.expected_from = 30
     taken(ring, 8)
     assert (ring.underruns, ring.missing) == (0, 0)
     taken(ring, 8)  # two are there, six are not
@@ -94,7 +94,7 @@ def test_silence_is_an_underrun_only_inside_a_piece() -> None:
     taken(ring, 8)
     taken(ring, 8)
     assert (ring.underruns, ring.missing) == (2, 22)
-    ring.open_until = None
+    ring.expected_from = None
     taken(ring, 8)
     assert (ring.underruns, ring.missing) == (2, 22)
 

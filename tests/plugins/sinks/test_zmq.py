@@ -215,8 +215,8 @@ def test_who_listened_before_a_failure_misses_nothing_of_what_waited(
 ) -> None:
     """The engine closes and opens a sink that failed, then writes what has piled up."""
     # Where nobody answers it writes after a second; a busy machine may take longer.
-    monkeypatch.setattr(sink_zmq, "_COME_BACK_LOOKS", 1000)
-    monkeypatch.setattr(sink_zmq, "_MOST_LOOKS", 1000)
+    monkeypatch.setattr(sink_zmq, "_QUIET_POLLS", 1000)
+    monkeypatch.setattr(sink_zmq, "_MOST_POLLS", 1000)
     subscriber = Subscriber(endpoint(), ["label"])
     with connected([subscriber], linger_s=5.0) as sink, ThreadPoolExecutor() as pool:
         sink.write(label(0))
