@@ -90,7 +90,7 @@ class Checks:
         if spent < self.next_s:
             return
         self.next_s = spent + CHECK_S
-        now, heard_s = usage(), sum(lane.heard_s for lane in self.runner.lanes)
+        now, heard_s = usage(), sum(lane.reader.seconds for lane in self.runner.lanes)
         # A lane that has ended has given back what it held: no measure of the others.
         if not any(lane.finished.is_set() for lane in self.runner.lanes):
             self.seen.append((heard_s / self.total_s, now.rss_mb, now.handles))

@@ -132,7 +132,7 @@ def play(runner: Runner, seconds: float, ears: Ears) -> dict[str, object]:
     worst_ms = 0.0
 
     def overruns() -> int:
-        counts = [lane.source.counts for lane in runner.lanes]
+        counts = [lane.reader.source.counts for lane in runner.lanes]
         return sum(each.dropped for each in counts if each is not None)
 
     def tick() -> None:
@@ -158,7 +158,7 @@ def play(runner: Runner, seconds: float, ears: Ears) -> dict[str, object]:
                 stages[stage.name] = (
                     stages.get(stage.name, 0.0) + stage.metrics.busy_ns / NS
                 )
-    audio_s = sum(lane.heard_s for lane in runner.lanes)
+    audio_s = sum(lane.reader.seconds for lane in runner.lanes)
     return {
         "audio_s": round(audio_s, 1),
         "overrun_samples": overruns(),
@@ -172,7 +172,9 @@ def play(runner: Runner, seconds: float, ears: Ears) -> dict[str, object]:
         "cpu_cores": round((time.process_time() - cpu) / wall, 2),
         "other_load": round(os.getloadavg()[0], 1),
         "worst_lag_ms": round(worst_ms),
-        "player_late_ms": round(max(lane.source.latest_ms for lane in runner.lanes)),
+        "player_late_ms": round(
+            max(lane.reader.source.latest_ms for lane in runner.lanes)
+        ),
         "late_ms": {kind: late.summary() for kind, late in ears.late.items()},
         "labels": ears.late["label"].count,
         "stage_wall_s_per_audio_s": {

@@ -1,18 +1,16 @@
-"""Cutting a stream of blocks anew, on a grid that belongs to the stream."""
-
-from collections.abc import Iterator
+"""Reblocker: cuts a stream of blocks of any length into blocks on a fixed grid."""
 
 import numpy as np
 
-from neurovocal.engine.contracts.types import Block
+from neurovocal.engine.contracts.types import Block, Float32
 
 
 class Reblocker:
     """Turns blocks of any length into blocks ``[i * length, (i + 1) * length)``.
 
-    Everything behind it sees the same blocks however the source cut them: this
-    is where the engine's chunk invariance comes from. After a discontinuity the
-    first block is short, so that the grid stays the stream's own.
+    All stages behind it get the same blocks however the source cut them: this is
+    where the engine's independence of block lengths comes from. After a discontinuity
+    the first block is short, so that the grid stays the stream's own.
 
     Parameters
     ----------
@@ -22,50 +20,63 @@ class Reblocker:
 
     def __init__(self, length: int) -> None:
         self.length = length
-        self._parts: list[Block] = []
-        self._start = 0
-        self._stop = 0
+        self._start = 0  # stream index of the unfinished block
+        self._stop = 0  # and where the next sample goes
+        self._edge = 0  # where the unfinished block will end
+        self._samples: Float32 = np.empty((0, 1), np.float32)
+        self._arrived_ns = 0
 
-    def push(self, block: Block) -> Iterator[Block]:
-        """Blocks that `block` completes; views of it where it spans them whole.
+    def push(self, block: Block) -> list[Block]:
+        """Return the blocks that `block` completes.
+
+        Those that lie whole within `block` are views of its samples; all others are
+        copies, because a source may reuse its array.
 
         Raises
         ------
         ValueError
             `block` does not start where the one before stopped.
         """
+        samples, start = block.samples, block.start
+        stop = start + len(samples)
         if self._stop == self._start:
-            self._start = self._stop = block.start
-        if block.start != self._stop:
+            self._begin(start)
+        if start != self._stop:
             raise ValueError(
-                f"block starts at {block.start}, expected {self._stop}: a source "
+                f"block starts at {start}, expected {self._stop}: a source "
                 "must declare missing samples as a Gap"
             )
-        taken = 0
-        n_samples = len(block.samples)
-        while taken < n_samples:
-            edge = (self._start // self.length + 1) * self.length
-            count = min(edge - self._stop, n_samples - taken)
-            part = block.samples[taken : taken + count]
-            self._parts.append(Block(self._stop, part, block.arrived_ns))
-            taken += count
-            self._stop += count
-            if self._stop == edge:
-                yield from self.flush()
-        # The source may reuse its array: what waits here must be ours.
-        if self._parts and self._parts[-1].samples.base is not None:
-            last = self._parts[-1]
-            self._parts[-1] = Block(last.start, last.samples.copy(), last.arrived_ns)
+        complete = []
+        while self._edge <= stop:
+            first, edge = self._start, self._edge
+            if first >= start:
+                whole = samples[first - start : edge - start]
+            else:
+                whole = self._samples
+                whole[self._stop - first :] = samples[: edge - start]
+            complete.append(Block(first, whole, block.arrived_ns))
+            self._start = self._stop = edge
+            self._edge = edge + self.length
+        if self._stop < stop:
+            if self._stop == self._start:
+                shape = (self._edge - self._start, *samples.shape[1:])
+                self._samples = np.empty(shape, samples.dtype)
+            at = self._stop - self._start
+            rest = samples[self._stop - start :]
+            self._samples[at : at + len(rest)] = rest
+            self._stop = stop
+            self._arrived_ns = block.arrived_ns
+        return complete
 
-    def flush(self) -> Iterator[Block]:
-        """The unfinished block, if any; the next push may start anywhere."""
-        if self._parts:
-            last = self._parts[-1]
-            joined = (
-                last.samples
-                if len(self._parts) == 1
-                else np.concatenate([part.samples for part in self._parts])
-            )
-            start, self._parts = self._start, []
-            self._start = self._stop
-            yield Block(start, joined, last.arrived_ns)
+    def flush(self) -> list[Block]:
+        """Return the unfinished block, if any; the next push may start anywhere."""
+        if self._stop == self._start:
+            return []
+        samples = self._samples[: self._stop - self._start]
+        rest = Block(self._start, samples, self._arrived_ns)
+        self._start = self._stop
+        return [rest]
+
+    def _begin(self, start: int) -> None:
+        self._start = self._stop = start
+        self._edge = (start // self.length + 1) * self.length

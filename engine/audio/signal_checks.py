@@ -4,7 +4,7 @@ A microphone whose cable is out, whose gain is wrong or whose driver runs at ano
 rate delivers samples as before; labels then are wrong or missing without a word.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from pydantic import Field
@@ -100,8 +100,18 @@ class SignalHealth:
         self._offset = Hysteresis("offset", hold, hold)
         self._quiet = Hysteresis("quiet", hold, hold)
 
-    def hear(self, start: int, samples: Float32) -> Iterator[Health]:
-        """Take consecutive samples, float32[n_samples], from stream index `start`."""
+    def observe(self, start: int, samples: Float32) -> Iterable[Health]:
+        """Check consecutive samples, float32[n_samples], from stream index `start`."""
+        stop = start % self._length + len(samples)
+        if stop >= self._length:
+            return self._observe_across(start, samples)
+        if stop - len(samples) == self._filled:
+            self._window[self._filled : stop] = samples
+            self._filled = stop
+        return ()
+
+    def _observe_across(self, start: int, samples: Float32) -> Iterator[Health]:
+        """Check samples that reach the end of a second."""
         at = 0
         while at < len(samples):
             place = (start + at) % self._length
@@ -115,8 +125,8 @@ class SignalHealth:
             if place + len(part) == self._length:
                 self._filled = 0
 
-    def lose(self) -> None:
-        """A gap: the second that it lies in is not judged."""
+    def skip(self) -> None:
+        """Do not judge the present second: there is a gap in it."""
         self._filled = -1  # no sample's place: until the next second begins
 
     def _judge(self, window: Float32) -> Iterator[Health]:
@@ -178,25 +188,23 @@ class RateHealth:
         self._began_ns = 0
         self._count = 0
 
-    def hear(self, item: Block | Gap) -> Iterator[Health]:
-        """Take all that the source delivers; blocks without a time do not count."""
+    def observe(self, item: Block | Gap) -> Iterable[Health]:
+        """Count what the source delivers; blocks without a time do not count."""
         if isinstance(item, Gap):
             if item.reason != GAP_DEVICE_SLIP:
                 self._began_ns = 0
-            return
+            return ()
         if not self._most or not item.arrived_ns:
-            return
+            return ()
         if not self._began_ns:  # from the end of this block on
             self._began_ns, self._count = item.arrived_ns, 0
-            return
+            return ()
         self._count += len(item.samples)
         elapsed_ns = item.arrived_ns - self._began_ns
         if elapsed_ns < self._span_ns:
-            return
+            return ()
         rate = self._count * NS / elapsed_ns
         off = abs(rate / self._sample_rate - 1)
         detail = f"{rate:.0f} samples a second arrive instead of {self._sample_rate}"
-        yield from self._trouble.look(
-            off > self._most, off <= self._most * _OFF, detail
-        )
         self._began_ns, self._count = item.arrived_ns, 0
+        return self._trouble.look(off > self._most, off <= self._most * _OFF, detail)

@@ -163,7 +163,7 @@ class TableDisplay:
             _bar(channel.level_db),
             f"{channel.lag_ms:.0f} ms",
             str(channel.counts["offset"]),
-            str(lane.lost_samples),
+            str(lane.reader.lost_samples),
             _units(list(self._labels.get(info.stream, ()))),
         )
 

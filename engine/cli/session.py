@@ -23,7 +23,7 @@ from neurovocal.engine.contracts.errors import StartInterrupted
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import RecordedCommand, Sink
-from neurovocal.engine.runtime.control.swap import Load
+from neurovocal.engine.runtime.control.swap import LoadPlan
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.support.text import printable, without_credentials
@@ -112,7 +112,7 @@ def run_plan(
     plan: Plan,
     display: Display | None = None,
     recalled: Sequence[RecordedCommand] = (),
-    reload: Load | None = None,
+    reload: LoadPlan | None = None,
 ) -> Outcome:
     """Run a plan until its end or Ctrl-C, and say what was lost.
 
@@ -151,15 +151,15 @@ def _signals(runner: Runner) -> Iterator[Callable[[], bool]]:
             # Whatever is being opened may wait for long: leave it now.
             raise StartInterrupted
 
-    def on_hang_up(number: int, frame: FrameType | None) -> None:
+    def on_reload(number: int, frame: FrameType | None) -> None:
         # Building lanes takes its time, and this thread may hold any lock.
-        Thread(target=runner.swapper.hang_up, daemon=True).start()
+        Thread(target=runner.swapper.reload, daemon=True).start()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     before = [signal.signal(number, on_signal) for number in numbers]
     if runner.swapper.load is not None:
         numbers.append(signal.SIGHUP)
-        before.append(signal.signal(signal.SIGHUP, on_hang_up))
+        before.append(signal.signal(signal.SIGHUP, on_reload))
     try:
         yield lambda: asked > 0
     finally:

@@ -1,12 +1,12 @@
-"""The pure core: one stream's stages, samples in, events out.
+"""Lane: the stages of one stream, samples in, events out.
 
 No thread, clock, queue or I/O lives here: live use, replay, tests and the
 benchmark run the very same object.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 from neurovocal.engine.audio.reblocker import Reblocker
 from neurovocal.engine.audio.resampler import Resampler
@@ -22,8 +22,15 @@ from neurovocal.engine.contracts.types import (
     Onset,
     Posteriors,
     StreamInfo,
+    Surprise,
+    Synthesis,
 )
 from neurovocal.engine.lane.stage import SupervisedStage
+
+Part: TypeAlias = Block | Gap | Anchor
+
+# Kinds of events that consist of rows on the stream's frame grid.
+FRAME_KINDS = (Frames, Posteriors, Surprise, Synthesis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,7 @@ class Step:
     """Events that became known together.
 
     ``at`` is the stream position (at the lane's rate) up to which audio had been
-    heard; ``arrived_ns`` is when the last of it arrived (monotonic; 0 offline).
+    processed; ``arrived_ns`` is when the last of it arrived (monotonic; 0 offline).
     """
 
     at: int
@@ -39,29 +46,80 @@ class Step:
     arrived_ns: int = 0
 
 
-class Lane:
-    """One channel's stages.
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """How the events of a lane continue those of another lane in the same stream.
 
-    Audio is cut anew into quanta of ``tile`` hops on the stream's grid before
-    any stage sees it. All that follows therefore depends on the audio and the
-    tile alone, never on the blocks in which the audio came.
+    Parameters
+    ----------
+    shift : int
+        Added to the numbers of segments.
+    first_segment : int
+        Events of segments with lower numbers (before the shift) are dropped: the
+        other lane has published those segments.
+    published : mapping of type to int
+        Stream position up to which the other lane has published rows of each of
+        `FRAME_KINDS`; rows that begin before it are dropped.
+    """
+
+    shift: int
+    first_segment: int = 0
+    published: Mapping[type, int] = field(default_factory=dict)
+
+    def apply(self, events: Iterable[Any]) -> list[Event]:
+        """Return the events to publish, with the stream's segment numbers."""
+        kept: list[Event] = []
+        for event in events:
+            if isinstance(event, FRAME_KINDS):
+                first = event.first * event.hop_length
+                if first < self.published.get(type(event), 0):
+                    continue
+            elif hasattr(event, "segment"):
+                if event.segment < self.first_segment:
+                    continue
+                event = replace(event, segment=event.segment + self.shift)
+            kept.append(event)
+        return kept
+
+
+class Lane:
+    """Stages of one channel.
+
+    Audio is cut into quanta of ``tile`` hops on the stream's grid before any stage
+    gets it. All results therefore depend on the audio and the tile alone, never on
+    the blocks in which the audio came.
 
     Parameters
     ----------
     info : StreamInfo
-        The stream at the lane's rate (after resampling), one channel.
+        Stream at the lane's rate (after resampling), one channel.
     quantum : int
         Samples that are processed at a time: tile * hop_length.
-    features : StageShell, optional
-        Absent when nobody wants frames.
-    detector : StageShell
+    features : SupervisedStage, optional
+        Absent when neither a model nor a sink needs frames.
+    detector : SupervisedStage
         Its stage consumes samples, or the posteriors that a model emits.
-    models : sequence of StageShell
-        Asked in order.
+    models : sequence of SupervisedStage
+        Called in order.
     resampler : Resampler, optional
         Present when the source's rate is not the lane's.
-    watchers : sequence of StageShell
-        Asked at the end of each step about all of its events.
+    watchers : sequence of SupervisedStage
+        Called at the end of each step with all of its events.
+
+    Attributes
+    ----------
+    stages : list of SupervisedStage
+        All stages, in the order in which they are called.
+    position : int
+        Samples of the stream, at the lane's rate, received or lost.
+    processed : int
+        Samples that the stages have processed: up to a quantum less than `position`,
+        and always on the stream's grid of quanta, or at a gap. A command applied here
+        takes effect at the same sample in every run, however the audio is cut.
+    is_open : bool
+        A segment has begun and not ended.
+    interrupted : bool
+        Parts of the last item have not been processed: they are dropped.
     """
 
     def __init__(
@@ -75,60 +133,36 @@ class Lane:
         watchers: Sequence[SupervisedStage] = (),
     ) -> None:
         self.info = info
+        self.quantum = quantum
         self.features = features
         self.detector = detector
         self.models = list(models)
         self.watchers = list(watchers)
-        self._hears_posteriors = detector.stage.consumes == "posteriors"
+        first = [features] if features else []
+        self.stages = [*first, detector, *self.models, *self.watchers]
+        self.position = self.processed = 0
+        self.is_open = False
+        self.interrupted = False
+        self._detects_posteriors = detector.stage.consumes == "posteriors"
         self._resampler = resampler
-        self.quantum = quantum
-        self._recutter = Reblocker(quantum)
-        self._position = self._heard = 0
-        self._interrupted = False
-        self._next_segment = self._shift = self._onset = 0
-        self._open = False
+        self._reblocker = Reblocker(quantum)
+        self._continuation: Continuation | None = None
+        # Numbers of the lane's own detector, before the continuation's shift.
+        self._next_segment = self._onset = 0
 
     @property
     def next_segment(self) -> int:
         """Number that the next segment of this stream will have."""
-        return self._next_segment
+        shift = self._continuation.shift if self._continuation else 0
+        return self._next_segment + shift
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a segment has begun and not ended."""
-        return self._open
+    # ---- a whole stream ------------------------------------------------------------
 
-    @property
-    def shadowed(self) -> list[SupervisedStage]:
-        """Stages of another lane that hears the same for the time being."""
-        return []
+    def process(self, item: Part) -> Iterator[Step]:
+        """Yield the steps that `item` completes.
 
-    @property
-    def stages(self) -> list[SupervisedStage]:
-        """All stages in order."""
-        first = [self.features] if self.features else []
-        return [*first, self.detector, *self.models, *self.watchers]
-
-    @property
-    def position(self) -> int:
-        """Samples of the stream, at the lane's rate, that were heard or lost."""
-        return self._position
-
-    @property
-    def heard(self) -> int:
-        """Samples that the stages have heard: what starts here is still to come.
-
-        Up to a quantum less than `position`, and always on the stream's grid of
-        quanta, or at a gap: what happens here happens at the same sample in
-        every run, however the audio is cut.
-        """
-        return self._heard
-
-    def process(self, item: Block | Gap | Anchor) -> Iterator[Step]:
-        """Steps that `item` completes.
-
-        Who stops taking them part-way ends the stream there: what is left of
-        `item` counts as not heard, and only `flush` or `reset` may follow.
+        If the caller stops iterating part-way, the stream ends there: the rest of
+        `item` is dropped, and only `flush` or `reset` may follow.
 
         Parameters
         ----------
@@ -141,46 +175,38 @@ class Lane:
             A stage failed whose policy is to fail, or the source left a hole
             that it did not declare.
         """
-        for part in self.parts(item):
-            yield from self.take(part)
-        self.settle()
+        if self._resampler is None:
+            return self.process_part(item)
+        return self._process_resampled(item)
 
-    def parts(self, item: Block | Gap | Anchor) -> Iterator[Any]:
-        """What `item` is at the lane's rate: `take` each, then `settle`."""
-        self._interrupted = True
-        yield from self._resampled(item)
+    def flush(self) -> Iterator[Step]:
+        """Yield the last steps of the stream: the rest of the audio, closed segments.
 
-    def settle(self) -> None:
-        """All that the last item was has been taken."""
-        self._interrupted = False
-
-    def succeed(self, old: "Lane") -> None:
-        """Go on from `old` in its stream: what its resampler holds comes next."""
-        self._resampler, self._interrupted = old._resampler, old._interrupted
-
-    def number_from(self, segment: int) -> None:
-        """Give the next segments these numbers, after those of a lane before."""
-        self._next_segment = self._shift = segment
-
-    def abandon(self, reason: str) -> Step:
-        """End at `heard` although the front end or the detector has failed.
-
-        An open segment ends there; nothing else of the lane may be called any more.
+        Raises
+        ------
+        StageError
+            A stage failed whose policy is to fail.
         """
-        events: list[Event] = []
-        if self._open:
-            last = self._next_segment - 1
-            self._tell(Offset(last, self._onset, self._heard, True), events)
-        for model in self.models:
-            events += model.flush()
-        events.append(Gap(self._heard, self._heard, reason))
-        return self._step(self._heard, events)
+        for part in self.flush_resampler():
+            yield from self.process_part(part)
+        yield from self.end()
+
+    def reset(self) -> None:
+        """Begin a new stream at sample 0."""
+        self._reblocker.flush()  # drops the unfinished block of the stream before
+        if self._resampler:
+            self._resampler.reset()
+        for stage in self.stages:
+            stage.reset()
+        self._continuation = None
+        self.position = self.processed = self._next_segment = 0
+        self.interrupted = self.is_open = False
 
     def advance(self, position: int) -> Step:
-        """Let time pass without audio: what models bring forth by themselves.
+        """Return what models generate while no audio arrives.
 
-        The stream stands still: audio, or a gap, that comes later begins where
-        it would have begun anyway.
+        `self.position` does not change: audio, or a gap, that comes later begins
+        where it would have begun anyway.
 
         Parameters
         ----------
@@ -189,99 +215,166 @@ class Lane:
         """
         events: list[Event] = []
         for model in self.models:
-            if model.sings:
+            if model.advances:
                 events += model.advance(position)
-        return Step(self._heard, events)
+        if self._continuation is not None:
+            events = self._continuation.apply(events)
+        return Step(self.processed, events)
 
-    def flush(self) -> Iterator[Step]:
-        """End of the stream: the rest is heard, open segments are closed."""
-        for part in self.rest():
-            yield from self.take(part)
-        yield from self.end()
+    # ---- in another lane's place -----------------------------------------------------
 
-    def rest(self) -> Iterator[Any]:
-        """What the resampler still holds at the end of the stream."""
-        # After an interruption the resampler is ahead of what was heard: its rest
+    def continue_from(self, old: "Lane", published: Mapping[type, int]) -> None:
+        """Take the place of `old` in its stream, from the sample that both reached.
+
+        Parameters
+        ----------
+        old : Lane
+            Has ended at the same sample; its resampler delivers to this lane now.
+        published : mapping of type to int
+            Stream position up to which `old` has published rows of each of
+            `FRAME_KINDS`.
+        """
+        self._resampler, self.interrupted = old._resampler, old.interrupted
+        earlier = old._continuation.published if old._continuation else {}
+        self._continuation = Continuation(
+            old.next_segment - self._next_segment,
+            self._next_segment,
+            {**earlier, **published},
+        )
+
+    def number_from(self, segment: int) -> None:
+        """Number the segments of this lane, which has none yet, from `segment` on."""
+        self._continuation = Continuation(segment)
+
+    def abandon(self, reason: str) -> Step:
+        """End at `processed` because the front end or the detector has failed.
+
+        An open segment is closed as truncated, and a gap with `reason` begins. No
+        other method may be called afterwards.
+        """
+        events: list[Event] = []
+        if self.is_open:
+            last = self._next_segment - 1
+            self._on_marks([Offset(last, self._onset, self.processed, True)], events)
+        for model in self.models:
+            events += model.flush()
+        events.append(Gap(self.processed, self.processed, reason))
+        return self._step(self.processed, events)
+
+    # ---- the parts of a stream, for lanes that run side by side ----------------------
+
+    def resample(self, item: Part) -> Iterable[Part]:
+        """Return `item` at the lane's rate, to be processed part by part.
+
+        Raises
+        ------
+        StageError
+            The source left a hole that it did not declare.
+        """
+        if self._resampler is None:
+            yield item
+            return
+        parts: Iterable[Any] = self._resampler.process(item)
+        try:
+            yield from parts
+        except ValueError as error:
+            raise StageError(f"{self.info.stream}: {error}") from error
+
+    def flush_resampler(self) -> Iterable[Part]:
+        """Return the samples that the resampler holds at the end of the stream."""
+        # After an interruption the resampler is ahead of what was processed: its rest
         # does not follow, and nothing may be computed across the hole.
-        if self._resampler and not self._interrupted:
-            yield from self._resampler.flush()
+        if self._resampler is None or self.interrupted:
+            return ()
+        return self._resampler.flush()
+
+    def process_part(self, part: Part) -> Iterator[Step]:
+        """Yield the steps that a part at the lane's rate completes.
+
+        Raises
+        ------
+        StageError
+            As `process`.
+        """
+        if isinstance(part, Anchor):
+            yield Step(self.position, [part])
+            return
+        if part.start != self.position:
+            what = "block" if isinstance(part, Block) else "gap"
+            raise StageError(
+                f"{self.info.stream}: {what} starts at {part.start}, expected "
+                f"{self.position}: a source must declare missing samples as a Gap"
+            )
+        before, self.interrupted = self.interrupted, True
+        if isinstance(part, Block):
+            for quantum in self._reblocker.push(part):
+                yield self._process_quantum(quantum)
+            self.position = part.start + len(part.samples)
+        else:
+            for rest in self._reblocker.flush():
+                yield self._process_quantum(rest)
+            yield self._process_gap(part)
+        self.interrupted = before
 
     def end(self) -> Iterator[Step]:
-        """End of the stream, once its `rest` was taken."""
-        yield from self._finish_quantum()
-        yield self._step(self._position, self._close())
+        """Yield the last steps, after the rest of the resampler was processed."""
+        rests = self._reblocker.flush()
+        if not self.interrupted:
+            for rest in rests:
+                yield self._process_quantum(rest)
+        yield self._step(self.position, self._close())
 
-    def leave(self) -> Iterator[Step]:
-        """End at `heard`: another lane goes on from that very sample."""
-        for _ in self._recutter.flush():
-            pass  # the other lane has it, too
-        yield self._step(self._heard, self._close())
+    def end_at_boundary(self) -> Step:
+        """End at `processed`: another lane continues from that very sample."""
+        self._reblocker.flush()  # the other lane has these samples, too
+        return self._step(self.processed, self._close())
+
+    # ---- stages ----------------------------------------------------------------------
+
+    def _process_resampled(self, item: Part) -> Iterator[Step]:
+        self.interrupted = True
+        for part in self.resample(item):
+            yield from self.process_part(part)
+        self.interrupted = False
+
+    def _process_quantum(self, quantum: Block) -> Step:
+        events: list[Event] = []
+        stop = quantum.start + len(quantum.samples)
+        self.position = stop
+        if self.features is not None:
+            for frames in self.features.process(quantum):
+                self._on_frames(frames, events)
+        if not self._detects_posteriors:
+            marks = self.detector.process(quantum)
+            if marks:
+                self._on_marks(marks, events)
+        self.processed = stop
+        return self._step(stop, events, quantum.arrived_ns)
+
+    def _process_gap(self, gap: Gap) -> Step:
+        events: list[Event] = []
+        if self.features is not None:
+            for frames in self.features.process(gap):
+                self._on_frames(frames, events)
+        self._on_marks(self.detector.process(gap), events)
+        for model in self.models:
+            events += model.process(gap)
+        events.append(gap)
+        self.position = self.processed = gap.stop
+        return self._step(gap.stop, events)
 
     def _close(self) -> list[Event]:
+        """Return the events of all stages at the end of the stream."""
         events: list[Event] = []
-        if self.features:
+        if self.features is not None:
             for frames in self.features.flush():
-                self._hear_frames(frames, events)
-        self._take_marks(self.detector.flush(), events)
+                self._on_frames(frames, events)
+        self._on_marks(self.detector.flush(), events)
         for model in self.models:
             events += model.flush()
         return events
 
-    def reset(self) -> None:
-        """Begin a new stream at sample 0."""
-        for _ in self._recutter.flush():
-            pass  # what the stream before left unfinished
-        if self._resampler:
-            self._resampler.reset()
-        for stage in self.stages:
-            stage.reset()
-        self._position = self._heard = self._next_segment = self._shift = 0
-        self._interrupted = self._open = False
-
-    def _resampled(self, item: Block | Gap | Anchor) -> Iterator[Any]:
-        if self._resampler is None:
-            yield item
-            return
-        try:
-            yield from self._resampler.process(item)
-        except ValueError as error:
-            raise StageError(f"{self.info.stream}: {error}") from error
-
-    def take(self, part: Block | Gap | Anchor) -> Iterator[Step]:
-        """Steps that a part at the lane's rate completes."""
-        if isinstance(part, Anchor):
-            yield Step(self._position, [part])
-            return
-        if part.start != self._position:
-            what = "block" if isinstance(part, Block) else "gap"
-            raise StageError(
-                f"{self.info.stream}: {what} starts at {part.start}, expected "
-                f"{self._position}: a source must declare missing samples as a Gap"
-            )
-        if isinstance(part, Gap):
-            yield from self._finish_quantum()
-            yield self._break(part)
-            return
-        for quantum in self._recutter.push(part):
-            self._position = quantum.stop
-            yield self._hear(quantum)
-        self._position = part.stop
-
-    def _finish_quantum(self) -> Iterator[Step]:
-        for rest in self._recutter.flush():
-            yield self._hear(rest)
-
-    def _hear(self, quantum: Block) -> Step:
-        events: list[Event] = []
-        if self.features:
-            for frames in self.features.process(quantum):
-                self._hear_frames(frames, events)
-        if not self._hears_posteriors:
-            self._take_marks(self.detector.process(quantum), events)
-        self._heard = quantum.stop
-        return self._step(quantum.stop, events, quantum.arrived_ns)
-
-    def _hear_frames(self, frames: Event, events: list[Event]) -> None:
+    def _on_frames(self, frames: Event, events: list[Event]) -> None:
         events.append(frames)
         if not isinstance(frames, Frames):
             return  # the Health event of a failed feature stage
@@ -289,44 +382,30 @@ class Lane:
         for model in self.models:
             answers += model.process(frames)
         events += answers
-        if self._hears_posteriors:
+        if self._detects_posteriors:
             for answer in answers:
                 if isinstance(answer, Posteriors):
-                    self._take_marks(self.detector.process(answer), events)
+                    self._on_marks(self.detector.process(answer), events)
 
-    def _take_marks(self, marks: list[Event], events: list[Event]) -> None:
+    def _on_marks(self, marks: list[Event], events: list[Event]) -> None:
+        """Add marks of the detector, each followed by the answers of the models."""
         for mark in marks:
-            if isinstance(mark, Onset | Offset):
-                if self._shift:
-                    mark = replace(mark, segment=mark.segment + self._shift)
-                self._tell(mark, events)
+            events.append(mark)
+            if isinstance(mark, Onset):
+                self.is_open = True
+                self._next_segment, self._onset = mark.segment + 1, mark.sample
+            elif isinstance(mark, Offset):
+                self.is_open = False
             else:
-                events.append(mark)
-
-    def _tell(self, mark: Onset | Offset, events: list[Event]) -> None:
-        """Let the models answer to a segment's beginning or end."""
-        events.append(mark)
-        self._open = isinstance(mark, Onset)
-        if isinstance(mark, Onset):
-            self._next_segment, self._onset = mark.segment + 1, mark.sample
-        for model in self.models:
-            events += model.process(mark)
-
-    def _break(self, gap: Gap) -> Step:
-        events: list[Event] = []
-        if self.features:
-            for frames in self.features.process(gap):
-                self._hear_frames(frames, events)
-        self._take_marks(self.detector.process(gap), events)
-        for model in self.models:
-            events += model.process(gap)
-        events.append(gap)
-        self._position = self._heard = gap.stop
-        return self._step(gap.stop, events)
+                continue  # the Health event of a failed detector
+            for model in self.models:
+                events += model.process(mark)
 
     def _step(self, at: int, events: list[Event], arrived_ns: int = 0) -> Step:
         if self.watchers:
             known = StepEvents(self.info, at, tuple(events))
             for watcher in self.watchers:
                 events += watcher.process(known)
+        if self._continuation is not None:
+            events = self._continuation.apply(events)
         return Step(at, events, arrived_ns)

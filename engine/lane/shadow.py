@@ -1,8 +1,8 @@
-"""One lane takes over from another in the middle of a stream, or does not.
+"""Shadow lane: a new lane that runs beside the present one and may take its place.
 
-The new lane hears the same audio in the shadow of the old one; what it answers is
-compared and thrown away. Promoted, it goes on where the old one is made to end: at the
-same sample, with segment numbers that follow, and no sample heard twice or never.
+The new lane processes the same audio; its events are compared with those of the present
+lane and dropped. Once it is promoted it takes over at a sample that both have reached,
+with segment numbers that follow, and no sample is processed twice or never.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,28 +16,23 @@ from neurovocal.engine.contracts.types import (
     Block,
     Control,
     Event,
-    Frames,
     Gap,
     Health,
     Label,
     Offset,
-    Posteriors,
-    Surprise,
-    Synthesis,
 )
-from neurovocal.engine.lane.lane import Lane, Step
-from neurovocal.engine.lane.stage import SupervisedStage
+from neurovocal.engine.lane.lane import FRAME_KINDS, Lane, Part, Step
 
 
-class Decision:
-    """Whether all lanes of a swap take over: once, and for all of them the same.
+class SwapDecision:
+    """Barrier of a model swap: all lanes take over, or none does.
 
     Attributes
     ----------
     failure : str
-        Why none does; empty as long as they may.
+        Why none takes over; empty as long as they may.
     report : dict or None
-        What is published where a lane takes over; None: not promoted yet.
+        Arguments of the `Control` event where a lane takes over; None: not promoted.
     """
 
     def __init__(self) -> None:
@@ -46,7 +41,7 @@ class Decision:
         self._lock = Lock()
 
     def promote(self, report: dict[str, Any]) -> bool:
-        """Let all take over, each at its next boundary; False if it was called off."""
+        """Let all lanes take over, each at its next boundary; False if cancelled."""
         with self._lock:
             if self.failure:
                 return False
@@ -54,7 +49,7 @@ class Decision:
             return True
 
     def cancel(self, reason: str) -> bool:
-        """Call it off; False if they were promoted before."""
+        """Let no lane take over; False if they have been promoted before."""
         with self._lock:
             if self.report is not None:
                 return False
@@ -62,13 +57,13 @@ class Decision:
             return True
 
 
-# Onsets that are as close as this are of the same segment.
+# Onsets that are at most so far apart belong to the same segment.
 _SAME_S = 0.02
 _Named = tuple[int, int, str]  # onset, offset, unit
 
 
 class Agreement:
-    """Segments and final labels of an old and of a new lane, compared.
+    """Segments and final labels of the present and of the new lane, compared.
 
     Parameters
     ----------
@@ -78,22 +73,22 @@ class Agreement:
 
     def __init__(self, sample_rate: int) -> None:
         self._near = round(_SAME_S * sample_rate)
-        self._heard: tuple[list[Event], list[Event]] = ([], [])
+        self._events: tuple[list[Event], list[Event]] = ([], [])
         # Of streams that have ended: number in the old, in the new, in both.
         self._counts: dict[type, list[int]] = {Offset: [0, 0, 0], Label: [0, 0, 0]}
 
-    def note_old(self, events: Iterable[Event]) -> None:
-        """Take what the old lane said."""
-        self._heard[0].extend(e for e in events if isinstance(e, Offset | Label))
+    def add_old(self, events: Iterable[Event]) -> None:
+        """Add events of the present lane."""
+        self._events[0].extend(e for e in events if isinstance(e, Offset | Label))
 
-    def note_new(self, events: Iterable[Event]) -> None:
-        """Take what the new lane said."""
-        self._heard[1].extend(e for e in events if isinstance(e, Offset | Label))
+    def add_new(self, events: Iterable[Event]) -> None:
+        """Add events of the new lane."""
+        self._events[1].extend(e for e in events if isinstance(e, Offset | Label))
 
     def end_stream(self, since: int) -> None:
-        """Positions begin anew: settle what was compared so far."""
+        """Count what has been compared: positions of the next stream begin at 0."""
         self._counts = {kind: self._count(kind, since) for kind in self._counts}
-        for events in self._heard:
+        for events in self._events:
             events.clear()
 
     def of(self, kind: type, since: int) -> dict[str, Any]:
@@ -104,7 +99,7 @@ class Agreement:
         kind : type
             `Offset` or `Label`.
         since : int
-            Sample after which both lanes heard this stream.
+            Sample after which both lanes have processed this stream.
 
         Returns
         -------
@@ -118,13 +113,13 @@ class Agreement:
         return {"old": old, "new": new, "equal": share}
 
     def _count(self, kind: type, since: int) -> list[int]:
-        old, new = (_named(events, kind, since) for events in self._heard)
+        old, new = (_named(events, kind, since) for events in self._events)
         here = [len(old), len(new), _equal(old, new, self._near)]
         return [a + b for a, b in zip(self._counts[kind], here, strict=True)]
 
 
 def _named(events: list[Event], kind: type, since: int) -> list[_Named]:
-    """Segments or final labels that began since then."""
+    """Return segments or final labels with an onset after `since`, sorted."""
     found = []
     for event in events:
         if isinstance(event, Label) and kind is Label:
@@ -136,7 +131,7 @@ def _named(events: list[Event], kind: type, since: int) -> list[_Named]:
 
 
 def _equal(old: list[_Named], new: list[_Named], near: int) -> int:
-    """How many are in both, at the same place and of the same unit."""
+    """Count the segments that are in both, at the same place and of the same unit."""
     equal, at = 0, 0
     for onset, _, unit in old:
         while at < len(new) and new[at][0] < onset - near:
@@ -147,24 +142,39 @@ def _equal(old: list[_Named], new: list[_Named], near: int) -> int:
     return equal
 
 
-_FRAMED = (Frames, Posteriors, Surprise, Synthesis)
+class ShadowLane:
+    """New lane that processes the audio of a present one, part by part after it.
 
-
-class ShadowLane(Lane):
-    """A lane that is the old one, then the new one.
+    The caller feeds both lanes: ``join(part)``, then the present lane, whose steps go
+    to `observe`, then ``follow(part)``. A failure of the new lane cancels the swap and
+    never disturbs the present lane.
 
     Parameters
     ----------
     name : str
-        Of the lane, for sentences.
-    old, new : Lane
-        ``new`` has heard nothing yet. Both are at one rate, and so are their sources.
-    decision : Decision
-        Of the swap; whoever swaps promotes or cancels it, from any thread.
+        Name of the lane, for sentences.
+    old : Lane
+        The present lane.
+    new : Lane
+        Lane that has processed nothing yet; same rate as `old`, and same source.
+    decision : SwapDecision
+        Shared by all lanes of the swap; promoted or cancelled from any thread.
     shadow_s : float
-        Seconds of audio after which ``new`` has heard enough.
+        Seconds of audio after which ``new`` is ready to take over.
     patience_s : float
-        Seconds for which a promotion waits for silence; then it cuts a segment.
+        Seconds of audio for which a promotion waits for silence; then it cuts a
+        segment.
+
+    Attributes
+    ----------
+    lane : Lane
+        The new lane.
+    present : Lane
+        The lane whose audio it gets.
+    ready : Flag
+        Set when the new lane has processed `shadow_s` of audio.
+    done : Flag
+        Set when it has taken over.
     """
 
     def __init__(
@@ -172,35 +182,30 @@ class ShadowLane(Lane):
         name: str,
         old: Lane,
         new: Lane,
-        decision: Decision,
+        decision: SwapDecision,
         shadow_s: float,
         patience_s: float,
     ) -> None:
-        self.info = old.info
-        self.predecessor = old  # in whose place this is put
+        self.lane = new
         self.ready, self.done = Flag(), Flag()
         self._name = name
-        self._shift = self._first = 0  # of the present lane's segment numbers
-        self._marks: dict[type, int] = {}  # up to where frames were told before it
-        if isinstance(old, ShadowLane):
-            # Swapped before: what it does is done here, or every swap would cost
-            # all audio another step for ever.
-            self._shift, self._first, self._marks = old._shift, old._first, old._marks
-            old = old._now
-        self._old, self._new = old, new
-        self._now: Lane = old
-        self._adopt(old)
+        self.present = old
         self._decision = decision
         self._shadow = round(shadow_s * old.info.sample_rate)
         self._patience = round(patience_s * old.info.sample_rate)
-        self._since: int | None = None  # where the new lane began to hear
-        self._asked: int | None = None  # where the promotion was asked for
-        self._ended = 0  # samples that it heard of streams that have ended
-        self._ends: dict[type, int] = {}  # end of the last frames of each kind
+        self._since: int | None = None  # where the new lane began
+        self._promoted: int | None = None  # where the promotion was noticed
+        self._ended = 0  # samples that it processed of streams that have ended
+        self._published: dict[type, int] = {}  # end of the last rows of each kind
         self._agreement = Agreement(old.info.sample_rate)
 
+    @property
+    def cancelled(self) -> bool:
+        """True if the new lane will not take over."""
+        return bool(self._decision.failure)
+
     def agreement(self) -> dict[str, Any]:
-        """How alike both lanes' segments and labels are, and what they cost.
+        """Compare the segments and labels of both lanes.
 
         Returns
         -------
@@ -209,9 +214,9 @@ class ShadowLane(Lane):
             one's, and the share that is the same in both (None: there are none);
             ``load``: share of real time of the new one.
         """
-        seconds = max(1, self._shadowed) / self.info.sample_rate
+        seconds = max(1, self._processed) / self.present.info.sample_rate
         since = self._since or -1  # from a stream's beginning on, all of it
-        busy = sum(stage.metrics.busy_ns for stage in self._new.stages)
+        busy = sum(stage.metrics.busy_ns for stage in self.lane.stages)
         return {
             "seconds": round(seconds, 2),
             "segments": self._agreement.of(Offset, since),
@@ -219,210 +224,135 @@ class ShadowLane(Lane):
             "load": round(busy / 1e9 / seconds, 4),
         }
 
-    # ---- a lane -------------------------------------------------------------------
+    # ---- beside the present lane -----------------------------------------------------
 
-    @property
-    def shadowed(self) -> list[SupervisedStage]:
-        """Stages that work beside the lane's own."""
-        return [] if self._alone else self._new.stages
-
-    @property
-    def position(self) -> int:
-        """As `Lane.position`."""
-        return self._now.position
-
-    @property
-    def heard(self) -> int:
-        """As `Lane.heard`."""
-        return self._now.heard
-
-    @property
-    def next_segment(self) -> int:
-        """As `Lane.next_segment`."""
-        return self._now.next_segment + self._shift
-
-    @property
-    def is_open(self) -> bool:
-        """As `Lane.is_open`."""
-        return self._now.is_open
-
-    def process(self, item: Block | Gap | Anchor) -> Iterator[Step]:
-        """As `Lane.process`."""
-        self._now.info = self._new.info = self.info
-        # Both hear the same samples: those of the old one's resampler.
-        for part in self._now.parts(item):
-            for piece in self._pieces(part):
-                if not self._alone:
-                    self._join(piece)
-                for step in self._now.take(piece):
-                    yield self._passed(step)
-                if not self._alone:
-                    self._follow(piece)
-                    if self._fits():
-                        yield self._hand_over(self._old.leave())
-                        self.done.set()
-        self._now.settle()
-
-    def advance(self, position: int) -> Step:
-        """As `Lane.advance`."""
-        return self._passed(self._now.advance(position))
-
-    def flush(self) -> Iterator[Step]:
-        """As `Lane.flush`."""
-        for part in self._now.rest():
-            if not self._alone:
-                self._join(part)
-            for step in self._now.take(part):
-                yield self._passed(step)
-            if not self._alone:
-                self._follow(part)
-        for step in self._now.end():
-            yield self._passed(step)
-        if self._alone:
-            return
-        self._try(lambda: self._compare(self._new.end()))
-        if not self._alone and self._decision.report is not None:
-            yield self._hand_over(iter(()))
-            self.done.set()
-
-    def abandon(self, reason: str) -> Step:
-        """As `Lane.abandon`."""
-        return self._passed(self._now.abandon(reason))
-
-    def leave(self) -> Iterator[Step]:
-        """As `Lane.leave`."""
-        for step in self._now.leave():
-            yield self._passed(step)
-
-    def reset(self) -> None:
-        """As `Lane.reset`: the shadow goes on in the new stream."""
-        if not self._alone:
-            self._ended, since = self._shadowed, self._since or -1
-            self._agreement.end_stream(since)
-            self._since = self._asked = None
-            self._try(self._new.reset)
-        self._shift = self._first = 0
-        self._marks, self._ends = {}, {}
-        self._now.reset()
-
-    # ---- in between -----------------------------------------------------------------
-
-    @property
-    def _alone(self) -> bool:
-        return bool(self._decision.failure) or self._now is self._new
-
-    @property
-    def _shadowed(self) -> int:
-        """Samples that the new lane has heard beside the old one."""
-        here = 0 if self._since is None else self._old.heard - self._since
-        return self._ended + max(0, here)
-
-    def _adopt(self, lane: Lane) -> None:
-        self.features, self.detector = lane.features, lane.detector
-        self.models, self.watchers = lane.models, lane.watchers
-
-    def _pieces(self, part: Block | Gap | Anchor) -> Iterator[Block | Gap | Anchor]:
-        """A long block in short ones, while a boundary of both lanes is sought."""
-        sought = not self._alone and self._decision.report is not None
-        step = min(self._old.quantum, self._new.quantum) if sought else 0
-        if not (step and isinstance(part, Block)):
+    def cut(self, part: Part) -> Iterator[Part]:
+        """Yield `part`; once promoted, in short parts, to find a common boundary."""
+        if not isinstance(part, Block) or self._decision.report is None:
             yield part
             return
+        step = min(self.present.quantum, self.lane.quantum)
         for first in range(0, len(part.samples), step):
             samples = part.samples[first : first + step]
             yield replace(part, start=part.start + first, samples=samples)
 
-    def _try(self, work: Callable[[], None]) -> None:
-        """Let the new lane do something: should it fail, none takes over.
-
-        Once they are promoted the new one's failures are those of the lane.
-        """
-        try:
-            work()
-        except Exception as error:
-            if not self._call_off(f"failed: {type(error).__name__}: {error}"):
-                raise
-
-    def _call_off(self, reason: str) -> bool:
-        return self._decision.cancel(f"lane '{self._name}': the new lane {reason}")
-
-    def _join(self, part: Block | Gap | Anchor) -> None:
-        """Let the new lane begin to hear, wherever the stream is."""
-        if self._since is not None or isinstance(part, Anchor):
+    def join(self, part: Part) -> None:
+        """Let the new lane begin at `part`, wherever the stream is; once a stream."""
+        if self.cancelled or self._since is not None or isinstance(part, Anchor):
             return
         self._since = part.start
+        self.lane.info = self.present.info
         if part.start > 0:
-            before = Gap(0, part.start, "not heard yet")
-            self._try(lambda: self._compare(self._new.take(before)))
+            self._try(self._process, Gap(0, part.start, "not heard yet"))
 
-    def _follow(self, part: Block | Gap | Anchor) -> None:
-        """Let the new lane hear `part`, too."""
+    def observe(self, step: Step) -> None:
+        """Note a step of the present lane, to be compared."""
+        if self.cancelled:
+            return
+        if self._since is not None:
+            self._agreement.add_old(step.events)
+        for event in step.events:
+            if isinstance(event, FRAME_KINDS):
+                stop = (event.first + len(event.values)) * event.hop_length
+                self._published[type(event)] = stop
+
+    def follow(self, part: Part) -> None:
+        """Process a part that the present lane has processed."""
+        if self.cancelled:
+            return
         if not isinstance(part, Anchor):
-            self._try(lambda: self._compare(self._new.take(part)))
-        if not self._alone and self._shadowed >= self._shadow:
+            self._try(self._process, part)
+        if not self.cancelled and self._processed >= self._shadow:
             self.ready.set()
 
+    def take_over(self) -> Step | None:
+        """Take the present lane's place if it is promoted and both are at a boundary.
+
+        Returns
+        -------
+        Step or None
+            Last events of the present lane, and the `Control` event of the swap.
+            None: the present lane goes on.
+        """
+        if self.cancelled or self._decision.report is None:
+            return None
+        here = self.present.processed
+        self._promoted = here if self._promoted is None else self._promoted
+        if here != self.lane.processed:
+            return None
+        silent = not (self.present.is_open or self.lane.is_open)
+        if not silent and here - self._promoted < self._patience:
+            return None
+        return self._hand_over(self._decision.report, at_end=False)
+
+    def end(self) -> Step | None:
+        """End the stream after the present lane; as `take_over`, if it is promoted."""
+        if self.cancelled:
+            return None
+        self._try(self._compare, self.lane.end())
+        if self.cancelled or self._decision.report is None:
+            return None
+        return self._hand_over(self._decision.report, at_end=True)
+
+    def reset(self) -> None:
+        """Begin another stream, before the present lane is reset."""
+        if self.cancelled:
+            return
+        self._ended = self._processed
+        self._agreement.end_stream(self._since or -1)
+        self._since = self._promoted = None
+        self._published = {}
+        self._try(self.lane.reset)
+
+    # ---- the new lane ----------------------------------------------------------------
+
+    @property
+    def _processed(self) -> int:
+        """Samples that the new lane has processed beside the present one."""
+        here = 0 if self._since is None else self.present.processed - self._since
+        return self._ended + max(0, here)
+
+    def _try(self, method: Callable[..., None], *arguments: object) -> None:
+        """Call the new lane; if it fails, no lane of the swap takes over.
+
+        Once they are promoted its failures are those of the lane.
+        """
+        try:
+            method(*arguments)
+        except Exception as error:
+            if not self._cancel(f"failed: {type(error).__name__}: {error}"):
+                raise
+
+    def _cancel(self, reason: str) -> bool:
+        return self._decision.cancel(f"lane '{self._name}': the new lane {reason}")
+
+    def _process(self, part: Part) -> None:
+        self._compare(self.lane.process_part(part))
+
     def _compare(self, steps: Iterable[Step]) -> None:
-        """Note what the new lane says; a stage that fails is not to take over."""
+        """Note steps of the new lane; cancel the swap if a stage of it has failed."""
         for step in steps:
-            self._agreement.note_new(step.events)
+            self._agreement.add_new(step.events)
             for event in step.events:
-                if isinstance(event, Health) and self._errors():
-                    self._call_off(f"failed: {event.stage}: {event.detail}")
+                if isinstance(event, Health) and self._has_errors():
+                    self._cancel(f"failed: {event.stage}: {event.detail}")
 
-    def _errors(self) -> int:
-        return sum(stage.metrics.errors for stage in self._new.stages)
+    def _has_errors(self) -> bool:
+        return any(stage.metrics.errors for stage in self.lane.stages)
 
-    def _fits(self) -> bool:
-        """Whether to take over here: at one boundary, in silence or after long."""
-        if self._alone or self._decision.report is None:
-            return False
-        here = self._old.heard
-        self._asked = here if self._asked is None else self._asked
-        if here != self._new.heard:
-            return False
-        quiet = not (self._old.is_open or self._new.is_open)
-        return quiet or here - self._asked >= self._patience
-
-    def _hand_over(self, last: Iterator[Step]) -> Step:
-        """The old lane's last words, and that the new one goes on."""
-        report = {**(self._decision.report or {}), "agreement": self.agreement()}
-        events = [e for step in last for e in self._passed(step).events]
-        # What was switched off is no more: let nobody believe it still is.
-        for stage in self._old.stages:
+    def _hand_over(self, report: dict[str, Any], *, at_end: bool) -> Step:
+        """End the present lane; return its last events and the `Control` event."""
+        old, new = self.present, self.lane
+        report = {**report, "agreement": self.agreement()}
+        events: list[Event] = []
+        if not at_end:
+            last = old.end_at_boundary()
+            self.observe(last)
+            events += last.events
+        # A stage that was switched off is gone: its failure must not seem to last.
+        for stage in old.stages:
             if stage.failed:
                 events.append(Health(stage.name, "healthy", "another took its place"))
-        new, next_segment = self._new, self.next_segment
-        new.succeed(self._old)
-        self._first = new.next_segment
-        self._shift = next_segment - self._first
-        self._marks = {**self._marks, **self._ends}
-        self._now = self._old = new
-        self._adopt(new)
-        sample = new.heard
+        new.continue_from(old, self._published)
+        sample = new.processed
         return Step(sample, [*events, Control(sample, "swap", "", report)])
-
-    def _passed(self, step: Step) -> Step:
-        if self._shift or self._first or self._marks:
-            events = [e for event in step.events for e in self._renumbered(event)]
-            step = replace(step, events=events)
-        if not self._alone:
-            if self._since is not None:
-                self._agreement.note_old(step.events)
-            for event in step.events:
-                if isinstance(event, _FRAMED):
-                    stop = (event.first + len(event.values)) * event.hop_length
-                    self._ends[type(event)] = stop
-        return step
-
-    def _renumbered(self, event: Any) -> Iterator[Event]:
-        """Without what the old lane has said already, and numbered after it."""
-        if isinstance(event, _FRAMED):
-            mark = self._marks.get(type(event), 0)
-            if event.first * event.hop_length < mark:
-                return
-        if hasattr(event, "segment"):
-            if event.segment < self._first:
-                return
-            event = replace(event, segment=event.segment + self._shift)
-        yield event

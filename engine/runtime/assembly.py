@@ -1,35 +1,180 @@
-"""From the parts of a plan to what works on them: sinks behind queues, gates."""
+"""Assembly: the sources, sinks and lanes of a plan, built and connected, not opened."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from threading import Event as Flag
 
 from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, selected_kinds
 from neurovocal.engine.config.schema import PrivacyConfig
 from neurovocal.engine.contracts.clock import Clock
 from neurovocal.engine.contracts.plugin import BuildContext
-from neurovocal.engine.contracts.stages import Sink
+from neurovocal.engine.contracts.stages import (
+    RecordedCommand,
+    Sink,
+    Source,
+    is_unrepeatable,
+)
 from neurovocal.engine.contracts.types import Message, StreamInfo
-from neurovocal.engine.runtime.workers.audio_release import MakeGate, everything
+from neurovocal.engine.lane.builder import build_lane
+from neurovocal.engine.lane.lane import Lane
+from neurovocal.engine.runtime.control.command_bus import prepare_command
+from neurovocal.engine.runtime.workers.audio_release import (
+    AudioRelease,
+    MakeGate,
+    no_gate,
+)
+from neurovocal.engine.runtime.workers.command_queue import (
+    CommandQueue,
+    ReplayedCommands,
+)
+from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.runtime.workers.mailbox import Mailbox
 from neurovocal.engine.runtime.workers.privacy import AudioGate, NoAudio
+from neurovocal.engine.runtime.workers.publisher import (
+    LanePublisher,
+    Publisher,
+    SequenceNumbers,
+)
+from neurovocal.engine.runtime.workers.recovery import BuildLane, LaneRecovery
 from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
+from neurovocal.engine.runtime.workers.source_reader import SourceReader
+from neurovocal.engine.runtime.workers.telemetry import SignalChecks, Telemetry
+
+_READ_S = 0.1
+# Commands and generated sequences wait no longer than this for a silent source.
+_SHORT_READ_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """Parts of a run, none of them opened.
+
+    Attributes
+    ----------
+    sources : list of Source
+        One for each lane.
+    sinks : list of SinkWorker
+        Those that all lanes share first.
+    lanes : list of LaneWorker
+        In the order of the plan.
+    """
+
+    sources: list[Source]
+    sinks: list[SinkWorker]
+    lanes: list[LaneWorker]
+
+
+def assemble(
+    plan: Plan,
+    observers: Sequence[Sink] = (),
+    recorded: Sequence[RecordedCommand] = (),
+) -> Assembly:
+    """Build the sources, sinks and lanes of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is to run.
+    observers : sequence of Sink
+        Sinks beside the configured ones.
+    recorded : sequence of RecordedCommand
+        Commands of a recorded run, to be applied where they were.
+    """
+    clock = plan.context.clock
+    sources: list[Source] = [
+        lane.source.build(lane_context(plan, lane)) for lane in plan.lanes
+    ]
+    live = any(source.live for source in sources)
+    unrepeatable = any(map(is_unrepeatable, sources))
+    context = replace(plan.context, unrepeatable=unrepeatable)
+    shared = [sink_worker(sink, context, live) for sink in plan.sinks]
+    shared += [observer_worker(sink, clock, live) for sink in observers]
+    sinks, lanes = list(shared), []
+    numbers = SequenceNumbers()
+    for lane, source in zip(plan.lanes, sources, strict=True):
+        context = replace(plan.context, unrepeatable=is_unrepeatable(source))
+        own = [sink_worker(sink, context, source.live) for sink in lane.sinks]
+        sinks += own
+        publisher = Publisher([*shared, *own], numbers)
+        lanes.append(lane_worker(plan, lane, source, publisher, recorded))
+    return Assembly(sources, sinks, lanes)
+
+
+def lane_worker(
+    plan: Plan,
+    lane: LanePlan,
+    source: Source,
+    publisher: Publisher,
+    recorded: Sequence[RecordedCommand],
+) -> LaneWorker:
+    """Build the worker of a lane, and all that it works with."""
+    clock, name = plan.context.clock, lane.name
+    on_error = lane.source.config.on_error or ("restart" if source.live else "fail")
+    has_commands = bool(recorded) or plan.control is not None
+    commands = (
+        ReplayedCommands(recorded, prepare_command) if recorded else CommandQueue()
+    )
+    events = LanePublisher(
+        name, publisher, clock, prepare_command, reports_jumps=source.live
+    )
+    reader = SourceReader(name, source, clock, on_error, Flag(), events.report)
+    recovery = LaneRecovery(
+        name,
+        lane_builder(plan, plan, lane, publisher),
+        events.report,
+        clock,
+        enabled=lane.revives(source.live),
+    )
+    return LaneWorker(
+        reader,
+        commands,
+        SignalChecks(lane.signal if source.live else None, events.warn),
+        AudioRelease(publisher, gates(plan, lane, source.live)),
+        recovery,
+        events,
+        Telemetry(clock, events, reader, recovery),
+        _SHORT_READ_S if has_commands or source.live else _READ_S,
+    )
+
+
+def lane_builder(
+    running: Plan, plan: Plan, lane: LanePlan, publisher: Publisher
+) -> BuildLane:
+    """Return the function that builds the lanes of one source.
+
+    Parameters
+    ----------
+    running : Plan
+        Plan that the run was started with: its clock, run and privacy hold.
+    plan : Plan
+        Plan of the lanes: `running`, or the one that is swapped in.
+    lane : LanePlan
+        Lane of `plan`.
+    publisher : Publisher
+        Knows whether a sink takes frames.
+    """
+    context = replace(
+        running.context, tile=plan.config.shared.tile, base=plan.context.base
+    )
+    wants_frames = _privacy(running) is None and publisher.wants("frames")
+
+    def build(info: StreamInfo, channel: int) -> Lane:
+        return build_lane(lane, info, channel, context, wants_frames=wants_frames)
+
+    return build
 
 
 def lane_context(plan: Plan, lane: LanePlan) -> BuildContext:
-    """What the source and the gate of a lane are built in."""
+    """Return the context in which the source and the gate of a lane are built."""
     return replace(plan.context, stream=lane.name, bundle=lane.bundle)
 
 
-def may_leave(plan: Plan) -> bool:
-    """Whether all audio, and frames made of it, may reach the sinks."""
-    return _privacy(plan) is None
-
-
 def gates(plan: Plan, lane: LanePlan, live: bool) -> MakeGate:
-    """What makes, for each stream of a lane, what lets its audio leave."""
+    """Return the function that makes the privacy gate of each of a lane's streams."""
     privacy = _privacy(plan)
     if privacy is None:
-        return everything
+        return no_gate
     if privacy.mode == "labels_only":
         return lambda info: NoAudio(info.sample_rate)
     found = plan.gate
@@ -45,13 +190,13 @@ def gates(plan: Plan, lane: LanePlan, live: bool) -> MakeGate:
 
 
 def _privacy(plan: Plan) -> PrivacyConfig | None:
-    """What holds audio back; None where nothing does."""
+    """Return the privacy settings that withhold audio; None where none do."""
     privacy = plan.config.shared.privacy
     return None if privacy is None or privacy.mode == "off" else privacy
 
 
 def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker:
-    """A sink of the configuration behind its queues."""
+    """Build a sink of the configuration and its queues."""
 
     def build(*, replaces_failed: bool) -> Sink:
         built: Sink = plan.stage.build(
@@ -75,7 +220,7 @@ def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker
 
 
 def observer_worker(sink: Sink, clock: Clock, live: bool) -> SinkWorker:
-    """A sink beside the configured ones; its failures end nothing."""
+    """Build the queues of a sink beside the configured ones; it never ends the run."""
     mailbox: Mailbox[Message] = Mailbox(
         {"events": 1024, "bulk": 64}, "drop_oldest" if live else "block"
     )

@@ -1,50 +1,35 @@
-"""Runs a plan: ordered start, orderly stop within a deadline, an honest outcome."""
+"""Runner: starts a plan in order, stops it within a deadline, reports the outcome."""
 
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from neurovocal.engine.config.plan import LanePlan, Plan
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import StageError
-from neurovocal.engine.contracts.stages import (
-    RecordedCommand,
-    Sink,
-    Source,
-    is_unrepeatable,
-)
-from neurovocal.engine.contracts.types import StreamInfo
+from neurovocal.engine.contracts.stages import RecordedCommand, ReportsFailures, Sink
 from neurovocal.engine.faults.injection import injection_of
-from neurovocal.engine.lane.builder import build_lane
-from neurovocal.engine.lane.lane import Lane
-from neurovocal.engine.runtime.assembly import (
-    gates,
-    lane_context,
-    may_leave,
-    observer_worker,
-    sink_worker,
-)
+from neurovocal.engine.runtime.assembly import assemble, lane_builder
 from neurovocal.engine.runtime.control.command_bus import CommandBus
 from neurovocal.engine.runtime.control.swap import Swapper
 from neurovocal.engine.runtime.control.worker import ControlWorker
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.systemd import ServiceManager
 from neurovocal.engine.runtime.watchdog import Watchdog
-from neurovocal.engine.runtime.workers.command_queue import (
-    CommandQueue,
-    ReplayedCommands,
-)
-from neurovocal.engine.runtime.workers.lane_worker import BuildLane, LaneWorker
-from neurovocal.engine.runtime.workers.publisher import Publisher, SequenceNumbers
-from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
+from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
+from neurovocal.engine.runtime.workers.recovery import BuildLane
+
+log = logging.getLogger("neurovocal")
+_ORDERLY_SHARE = 0.75
+_TICK_S = 0.1
+_ABANDON_S = 1.0
 
 
 @contextmanager
-def telling_of_threads(lanes: Sequence[LaneWorker]) -> Iterator[None]:
-    """Let health and the log say when an exception ends a thread of a plugin's own."""
+def reporting_thread_failures(lanes: Sequence[LaneWorker]) -> Iterator[None]:
+    """Log and publish exceptions that end threads which plugins have started."""
 
     def failed(end: threading.ExceptHookArgs) -> None:
         if end.exc_type is SystemExit:
@@ -62,12 +47,6 @@ def telling_of_threads(lanes: Sequence[LaneWorker]) -> Iterator[None]:
         threading.excepthook = before
 
 
-log = logging.getLogger("neurovocal")
-_ORDERLY_SHARE = 0.75
-_TICK_S = 0.1
-_ABANDON_S = 1.0
-
-
 class Runner:
     """Owns the threads of a plan.
 
@@ -77,47 +56,42 @@ class Runner:
         From `neurovocal.engine.config.planner.make_plan`.
     observers : sequence of Sink
         Sinks beside the configured ones, such as the terminal's live table.
-    recalled : sequence of Recalled
-        Commands of a recorded run, to be carried out again where they were.
+    recorded : sequence of RecordedCommand
+        Commands of a recorded run, to be applied at the same samples.
 
     Attributes
     ----------
+    lanes : list of LaneWorker
+        In the order of the plan.
+    sinks : list of SinkWorker
+        Those that all lanes share first.
     bus : CommandBus
         Takes commands while it runs, from any thread.
+    started : bool
+        All sinks and sources are open; until then, opening them may block.
     """
 
     def __init__(
         self,
         plan: Plan,
         observers: Sequence[Sink] = (),
-        recalled: Sequence[RecordedCommand] = (),
+        recorded: Sequence[RecordedCommand] = (),
     ) -> None:
         self._injection = injection_of(plan)
-        plan = self.plan = self._injection.plan
-        self._clock = plan.context.clock
-        self._stopped = self._forced = False
-        self.started = False  # until then, opening sinks and sources may block
+        self.plan = self._injection.plan
+        self.started = self._stopped = self._forced = False
+        self._clock = self.plan.context.clock
         # A signal handler may interrupt this very thread while it waits: the one
         # thing to wait on whose other side takes no lock that the waiter holds.
         self._wake: SimpleQueue[None] = SimpleQueue()
-        self._sources: list[Source] = [
-            lane.source.build(lane_context(plan, lane)) for lane in plan.lanes
-        ]
-        live = any(source.live for source in self._sources)
-        once = any(map(is_unrepeatable, self._sources))
-        context = replace(plan.context, unrepeatable=once)
-        shared = [sink_worker(sink, context, live) for sink in plan.sinks]
-        shared += [observer_worker(sink, self._clock, live) for sink in observers]
-        self.sinks: list[SinkWorker] = list(shared)
-        self.lanes: list[LaneWorker] = []
-        self.swapper = Swapper(plan, self.lanes, self._anew)
-        self._dispatchers: dict[str, Publisher] = {}
-        self.bus = CommandBus(
-            plan.context.run, self.lanes, self.stop, swapper=self.swapper
-        )
-        self._control = self._control_worker()
         self._gave_up: list[str] = []
-        supervise = plan.config.shared.supervise
+        built = assemble(self.plan, observers, recorded)
+        self._sources, self.sinks, self.lanes = built.sources, built.sinks, built.lanes
+        self.swapper = Swapper(self.plan, self.lanes, self._make_builder)
+        run = self.plan.context.run
+        self.bus = CommandBus(run, self.lanes, self.stop, swapper=self.swapper)
+        self._control = self._control_worker()
+        supervise = self.plan.config.shared.supervise
         self.watchdog = Watchdog(
             self.lanes,
             self.sinks,
@@ -127,28 +101,6 @@ class Runner:
             give_up=self._give_up,
             manager=ServiceManager.of_environment(),
         )
-        numbers = SequenceNumbers()
-        for lane, source in zip(plan.lanes, self._sources, strict=True):
-            context = replace(plan.context, unrepeatable=is_unrepeatable(source))
-            own = [sink_worker(sink, context, source.live) for sink in lane.sinks]
-            self.sinks += own
-            dispatcher = Publisher([*shared, *own], numbers)
-            self.lanes.append(
-                LaneWorker(
-                    lane.name,
-                    source,
-                    self._builder(lane, dispatcher),
-                    dispatcher,
-                    self._clock,
-                    lane.source.config.on_error
-                    or ("restart" if source.live else "fail"),
-                    self._inbox(recalled),
-                    self.bus.recall,
-                    lane.signal,
-                    gates(plan, lane, source.live),
-                    revives=lane.revives(source.live),
-                )
-            )
 
     def run(self, tick: Callable[[], None] = lambda: None) -> Outcome:
         """Run to the end of all sources, or until `stop`.
@@ -169,7 +121,7 @@ class Runner:
             A sink or source cannot be opened, or a stage cannot be built; what
             was opened is closed again.
         """
-        with telling_of_threads(self.lanes):
+        with reporting_thread_failures(self.lanes):
             return self._run(tick)
 
     def _run(self, tick: Callable[[], None]) -> Outcome:
@@ -220,11 +172,11 @@ class Runner:
         self.stop()
 
     def _abandon(self) -> None:
-        """Close all, opened or not, in reverse; what went wrong first is raised."""
+        """Close all sinks and sources, opened or not, in reverse; only log failures."""
         if self._control:
             self._control.close(_TICK_S)
         self.watchdog.stop()
-        for lane in self.lanes:  # some may hear already
+        for lane in self.lanes:  # some may run already
             lane.stop()
         for lane in self.lanes:
             lane.join(_ABANDON_S)
@@ -239,20 +191,26 @@ class Runner:
         self._injection.close()
 
     def _watch(self, tick: Callable[[], None]) -> None:
-        """Until no lane goes on, a sink has failed, or `stop` is called."""
+        """Wait until no lane goes on, a sink has failed, or `stop` is called."""
         while not self._stopped:
             with suppress(Empty):
                 self._wake.get(timeout=_TICK_S)
             tick()
             hung = self.watchdog.hung
-            # A lane that hangs or has failed is given up; the others are heard.
+            # A lane that hangs or has failed is given up; the others go on.
             if all(lane.finished.is_set() or lane.name in hung for lane in self.lanes):
                 return
             if any(sink.failed.is_set() for sink in self.sinks):
                 return
 
     def _end(self, tick: Callable[[], None]) -> Outcome:
-        """Lanes finish first, then the sinks write what waits, then all close."""
+        """End the run in order and return its outcome.
+
+        1. Lanes stop reading, close open segments and publish their labels: at most
+           three quarters of ``stop_timeout_s``.
+        2. Sinks write the queued messages: until the timeout, if the run was stopped.
+        3. Sinks are closed.
+        """
         outcome = Outcome()
         cut_short = not all(lane.finished.is_set() for lane in self.lanes)
         budget_s = self.plan.config.shared.stop_timeout_s
@@ -292,48 +250,31 @@ class Runner:
             closed = sink.close(lambda: not (self._forced or (pressed and late(1.0))))
             outcome.forced |= not closed
         self._injection.close()
-        self._conclude(outcome)
+        self._count(outcome)
         return outcome
 
-    def _conclude(self, outcome: Outcome) -> None:
+    def _count(self, outcome: Outcome) -> None:
+        """Add losses and errors of lanes and sinks to the outcome."""
         outcome.errors += [*self._gave_up, *self.watchdog.hung.values()]
         for lane in self.lanes:
             outcome.streams += lane.streams
-            outcome.lost_samples += lane.lost_samples + lane.revival.missed
-            outcome.seconds += lane.heard_s
-            outcome.errors += getattr(lane.source, "failures", [])
+            outcome.lost_samples += lane.reader.lost_samples
+            outcome.lost_samples += lane.recovery.missed_samples
+            outcome.seconds += lane.reader.seconds
+            source = lane.reader.source
+            if isinstance(source, ReportsFailures):
+                outcome.errors += source.failures
             outcome.note(lane.error)
         for sink in self.sinks:
             if not sink.reader_left:
                 outcome.dropped += sink.mailbox.dropped
             outcome.note(sink.error)
 
-    def _builder(self, lane: LanePlan, dispatcher: Publisher) -> BuildLane:
-        self._dispatchers[lane.name] = dispatcher
-        return self._anew(lane, self.plan)
-
-    def _anew(self, lane: LanePlan, plan: Plan) -> BuildLane:
-        """What builds the lanes that a plan asks for."""
-        context = replace(
-            self.plan.context, tile=plan.config.shared.tile, base=plan.context.base
-        )
-        dispatcher = self._dispatchers[lane.name]
-
-        def build(info: StreamInfo, channel: int) -> Lane:
-            return build_lane(
-                lane,
-                info,
-                channel,
-                context,
-                wants_frames=may_leave(self.plan) and dispatcher.wants("frames"),
-            )
-
-        return build
-
-    def _inbox(self, recalled: Sequence[RecordedCommand]) -> CommandQueue | None:
-        if recalled:
-            return ReplayedCommands(recalled, self.bus.recall)
-        return CommandQueue() if self._control else None
+    def _make_builder(
+        self, worker: LaneWorker, lane: LanePlan, plan: Plan
+    ) -> BuildLane:
+        """Return the function that builds a worker's lanes after another plan."""
+        return lane_builder(self.plan, plan, lane, worker.publisher.sinks)
 
     def _control_worker(self) -> ControlWorker | None:
         plan = self.plan.control

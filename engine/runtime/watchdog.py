@@ -1,7 +1,7 @@
-"""Notices what never returns or never stops growing, while the others work on.
+"""Watchdog: finds calls that do not return and memory that grows, and contains them.
 
 A call into a plugin that hangs cannot be ended: threads cannot be killed. It can be
-noticed, said, and walled off: a sink is replaced by a new one, a lane is given up.
+reported and isolated: a sink is replaced by a new one, a lane is given up.
 """
 
 import logging
@@ -18,19 +18,19 @@ from neurovocal.engine.support.process import Usage, usage
 
 log = logging.getLogger("neurovocal")
 
-_LOOK_S = 0.25
+_POLL_S = 0.25
 _PING_NS = NS
-# A process that was itself stopped or starved in between has seen no hang.
+# A process that was itself stopped or starved in between has not observed a hang.
 _MOST_NS = NS
 
 
 class Watchdog:
-    """Looks at all lanes and sinks of a run, four times a second.
+    """Checks all lanes and sinks of a run, four times a second.
 
     Parameters
     ----------
     lanes, sinks : sequence of LaneWorker, of SinkWorker
-        Whose calls are watched.
+        Workers whose calls are checked.
     clock : Clock
         Measures how long a call lasts.
     hang_s : float or None
@@ -40,9 +40,9 @@ class Watchdog:
     give_up : callable
         ``give_up(sentence)`` ends the run in order, with a failure.
     manager : ServiceManager
-        Gets a sign of life each second as long as every lane makes progress.
+        Gets a watchdog message each second as long as every lane makes progress.
     measure : callable
-        What the process uses.
+        Returns the resources that the process uses.
 
     Attributes
     ----------
@@ -71,8 +71,8 @@ class Watchdog:
         self._manager = manager
         self._measure = measure
         self._seen: dict[Calls, tuple[int, int]] = {}  # call's number, how long
-        self._looked_ns = clock.monotonic_ns()
-        self._passed_ns = 0  # since the look before, as far as it counts
+        self._checked_ns = clock.monotonic_ns()
+        self._passed_ns = 0  # since the check before, as far as it counts
         self._progress: dict[LaneWorker, tuple[int, int]] = {}  # samples, since when
         self.hung: dict[str, str] = {}  # by lane: what does not return, a sentence
         self._culprits: dict[LaneWorker, str] = {}
@@ -81,24 +81,24 @@ class Watchdog:
         self._thread = Thread(target=self._run, name="nv-watchdog", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread and tell the service manager that the run is ready."""
         self._manager.ready()
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more; the run ends."""
+        """Stop the thread: the run ends."""
         self._stopping.set()
         self._manager.stopping()
         if self._thread.ident is not None:
-            self._thread.join(_LOOK_S)
+            self._thread.join(_POLL_S)
 
-    def look(self) -> None:
-        """Look once at everything."""
+    def check(self) -> None:
+        """Check all lanes and sinks once, and once a second memory and progress."""
         now = self._clock.monotonic_ns()
-        self._passed_ns = min(now - self._looked_ns, _MOST_NS)
-        self._looked_ns = now
+        self._passed_ns = min(now - self._checked_ns, _MOST_NS)
+        self._checked_ns = now
         for lane in self._lanes:
-            self._look_at_lane(lane)
+            self._check_lane(lane)
         for sink in self._sinks:
             calls = sink.shell.calls
             lasts_ns = self._lasts_ns(calls)
@@ -106,17 +106,17 @@ class Watchdog:
                 sink.isolate(calls, lasts_ns / NS)
         if now >= self._next_ping_ns:
             self._next_ping_ns = now + _PING_NS
-            self._look_at_memory()
+            self._check_memory()
             self._ping(now)
 
     def _run(self) -> None:
-        while not self._stopping.wait(_LOOK_S):
+        while not self._stopping.wait(_POLL_S):
             try:
-                self.look()
+                self.check()
             except Exception:
                 log.exception("the watchdog failed and goes on")
 
-    def _look_at_lane(self, lane: LaneWorker) -> None:
+    def _check_lane(self, lane: LaneWorker) -> None:
         longest, culprit = 0, ""
         for name, calls in lane.calls():
             lasts_ns = self._lasts_ns(calls)
@@ -127,20 +127,20 @@ class Watchdog:
             self._note_hang(lane, culprit if hangs else "", longest / NS)
 
     def _note_hang(self, lane: LaneWorker, culprit: str, seconds: float) -> None:
-        told = self._culprits.get(lane, "")
-        if culprit and not told:
+        reported = self._culprits.get(lane, "")
+        if culprit and not reported:
             self._culprits[lane] = culprit
             sentence = f"it has not returned for {seconds:.0f} s"
             self.hung[lane.name] = f"lane '{lane.name}': {culprit} hangs: {sentence}"
             log.error("%s", self.hung[lane.name])
             lane.note(culprit, "failed", sentence)
-        elif told and not culprit:
+        elif reported and not culprit:
             del self.hung[lane.name], self._culprits[lane]
-            log.warning("lane '%s': %s has returned", lane.name, told)
-            lane.note(told, "healthy", "it has returned, and the lane goes on")
+            log.warning("lane '%s': %s has returned", lane.name, reported)
+            lane.note(reported, "healthy", "it has returned, and the lane goes on")
 
     def _lasts_ns(self, calls: Calls) -> int:
-        """How long the present call has been seen; 0 between calls."""
+        """Return for how long the present call has been observed; 0 between calls."""
         # In this order: a call that ends meanwhile is seen as ended, never as long.
         entered, returned = calls.entered, calls.returned
         if entered <= returned:
@@ -151,7 +151,7 @@ class Watchdog:
         self._seen[calls] = (entered, lasts_ns)
         return lasts_ns
 
-    def _look_at_memory(self) -> None:
+    def _check_memory(self) -> None:
         if self._max_rss_mb is None:
             return
         used = self._measure()
@@ -161,7 +161,7 @@ class Watchdog:
             f"the process holds {used.rss_mb:.0f} MiB, more than "
             f"supervise.max_rss_mb ({self._max_rss_mb:g}): it ends, to be started anew"
         )
-        self._max_rss_mb = None  # said once
+        self._max_rss_mb = None  # reported once
         log.error("%s", sentence)
         for lane in self._lanes:
             lane.note("process", "failed", sentence)
@@ -173,17 +173,17 @@ class Watchdog:
             self._manager.status(f"no progress: {', '.join(stuck)}")
             return
         ended = sum(lane.finished.is_set() for lane in self._lanes)
-        heard_s = sum(lane.heard_s for lane in self._lanes)
+        seconds = sum(lane.reader.seconds for lane in self._lanes)
         number = len(self._lanes) - ended
         lanes = f"{number} lane{'' if number == 1 else 's'}"
-        self._manager.alive(f"{lanes}, {heard_s:.0f} s heard")
+        self._manager.alive(f"{lanes}, {seconds:.0f} s heard")
 
     def _progresses(self, lane: LaneWorker, now: int) -> bool:
-        """Whether samples come, or their absence is known and being dealt with."""
+        """Return True if samples come, or if their absence is being dealt with."""
         progress = lane.progress
         before, since = self._progress.get(lane, (-1, now))
         ended = lane.finished.is_set() and lane.error is None
-        if progress != before or ended or lane.away:
+        if progress != before or ended or lane.reader.is_lost:
             self._progress[lane] = (progress, now)
             return True
         return now - since < (self._hang_ns or 30 * NS)

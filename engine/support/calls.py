@@ -1,10 +1,16 @@
-"""Calls into plugins, and pauses between attempts."""
+"""Supervision of calls into plugins: which call is running, and when to try again."""
+
+from types import TracebackType
+
+_NS = 1_000_000_000
 
 
 class Calls:
-    """Calls into a plugin, counted: more entered than returned is one that goes on.
+    """Counts of the calls of one thread into a plugin: ``with calls: plugin.method()``.
 
-    Written by the thread that calls, read by the watchdog: two integers need no lock.
+    More calls entered than returned means that one is running; the watchdog measures
+    for how long. Written by the thread that calls and read by the watchdog: two
+    integers need no lock.
     """
 
     __slots__ = ("entered", "returned")
@@ -12,20 +18,66 @@ class Calls:
     def __init__(self) -> None:
         self.entered = self.returned = 0
 
+    def __enter__(self) -> None:
+        """Count a call that begins."""
+        self.entered += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Count a call that has returned or raised."""
+        self.returned += 1
+
 
 class Backoff:
-    """Growing pauses between attempts: 0.5 s, doubling, at most 30 s."""
+    """Growing pauses between attempts: 0.5 s, doubling, at most 30 s.
 
-    def __init__(self, first_s: float = 0.5, most_s: float = 30.0) -> None:
+    Parameters
+    ----------
+    first_s : float
+        Shortest pause in s.
+    longest_s : float
+        Longest pause in s.
+    steady_s : float
+        Time in s that a success must last before the next pause is the shortest again.
+
+    Attributes
+    ----------
+    due_ns : int
+        Monotonic time of the next attempt, set by `failed`.
+    """
+
+    def __init__(
+        self, first_s: float = 0.5, longest_s: float = 30.0, steady_s: float = 0.0
+    ) -> None:
+        self.due_ns = 0
         self._first_s = first_s
-        self._most_s = most_s
+        self._longest_s = longest_s
+        self._steady_ns = round(steady_s * _NS)
         self._next_s = first_s
+        self._since_ns: int | None = None  # monotonic time of the last success
 
     def pause_s(self) -> float:
-        """Seconds to wait before the next attempt."""
-        pause, self._next_s = self._next_s, min(self._next_s * 2, self._most_s)
+        """Return the seconds to wait before the next attempt, and double them."""
+        pause, self._next_s = self._next_s, min(self._next_s * 2, self._longest_s)
         return pause
 
-    def succeeded(self) -> None:
+    def failed(self, now_ns: int) -> float:
+        """Set `due_ns` after a failure at monotonic time `now_ns`; return the pause."""
+        if self._since_ns is not None and now_ns - self._since_ns > self._steady_ns:
+            self.reset()
+        self._since_ns = None
+        pause_s = self.pause_s()
+        self.due_ns = now_ns + round(pause_s * _NS)
+        return pause_s
+
+    def succeeded(self, now_ns: int) -> None:
+        """Note that an attempt succeeded at monotonic time `now_ns`."""
+        self._since_ns = now_ns
+
+    def reset(self) -> None:
         """Start from the shortest pause again."""
         self._next_s = self._first_s

@@ -205,7 +205,7 @@ def live(
         ]
         plan = plan_of(*load_config(config, paced))
         lanes, cpu_share = measure_latency(plan)
-    ledgers = lanes[0].ledgers
+    ledgers = lanes[0].publisher.ledgers
     report = {k: ledgers[k].summary() for k in _LATENCY_KINDS if k in ledgers}
     return {"cpu_share": round(cpu_share, 4), **report}
 

@@ -177,7 +177,7 @@ class _Progress:
 
         Tables count from the start of each file; JSON lines have the time of day.
         """
-        source = None if self._lane is None else self._lane.source
+        source = None if self._lane is None else self._lane.reader.source
         if isinstance(source, KnowsStart):
             for line in source.starts():
                 typer.echo(line, err=True)
@@ -186,14 +186,14 @@ class _Progress:
         """Show how far the source has come."""
         if self._lane is None:
             return
-        source = self._lane.source
+        source = self._lane.reader.source
         done, total = (
             source.progress if isinstance(source, ReportsProgress) else (0, None)
         )
         self._bar.update(
             self._task,
             description=source.info.stream[-40:],
-            seconds=self._lane.heard_s,
+            seconds=self._lane.reader.seconds,
             completed=done,
             total=total,
         )

@@ -1,4 +1,4 @@
-"""Commands while a run goes on: from a request to its reply (docs/control.md)."""
+"""Command bus: carries out requests while a run goes on (docs/control.md)."""
 
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -16,7 +16,7 @@ from neurovocal.engine.runtime.control.requests import (
 )
 from neurovocal.engine.runtime.control.swap import SwapArguments, Swapper
 from neurovocal.engine.runtime.workers.channel import Channel
-from neurovocal.engine.runtime.workers.command_queue import Act, PendingCommand
+from neurovocal.engine.runtime.workers.command_queue import Action, PendingCommand
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.support.text import hint
 
@@ -24,21 +24,23 @@ Reply: TypeAlias = dict[str, Any]
 
 
 class CommandBus:
-    """Takes requests from any thread and answers when they took effect.
+    """Takes requests from any thread and replies when they took effect.
 
-    One command is dealt with at a time, so that each is checked against what the
-    one before has left.
+    One command is carried out at a time, so that each is checked against the options
+    that the one before has set.
 
     Parameters
     ----------
     run : str
         Name of the run.
     lanes : sequence of LaneWorker
-        Who carries commands out.
+        Lanes of the run.
     stop : callable
         Ends the run.
     patience_s : float
-        How long a lane may take to carry a command out.
+        Longest time in s that a lane may take to start a command.
+    swapper : Swapper, optional
+        Carries out `swap`; without it that is refused.
     """
 
     def __init__(
@@ -57,12 +59,12 @@ class CommandBus:
         self._lock = Lock()
 
     def submit(self, request: object) -> Reply:
-        """Carry a command out.
+        """Carry out a command and return the reply.
 
         Parameters
         ----------
         request : object
-            What came from outside, any JSON value; see `Request`.
+            Any JSON value; see `Request`.
 
         Returns
         -------
@@ -79,11 +81,6 @@ class CommandBus:
             sentence = " ".join(str(error).split())
             return {**head, "ok": False, "error": sentence}
         return {**head, "command": wanted.command, **answer}
-
-    def recall(self, command: ModelCommand, channel: Channel) -> PendingCommand:
-        """Prepare the order of a recorded command anew, for one channel."""
-        act = self._prepared(command, channel)
-        return PendingCommand(command, [(channel.lane, act)])
 
     def _answer(self, request: Request) -> Reply:
         workers = self._addressed(request.lane)
@@ -128,20 +125,20 @@ class CommandBus:
         return found
 
     def _send(self, workers: Sequence[LaneWorker], command: ModelCommand) -> list[Any]:
-        """Prepare everything, then hand it out: what can fail comes first."""
-        orders = []
+        """Prepare the command for all lanes, then queue it: failures come first."""
+        pending = []
         for worker in workers:
             if worker.finished.is_set():
                 raise CommandError(f"lane '{worker.name}' has ended")
-            acts = [(c.lane, self._prepared(command, c)) for c in worker.channels]
-            orders.append(PendingCommand(command, acts))
-        for worker, order in zip(workers, orders, strict=True):
-            worker.inbox.put(order)
+            actions = [(c.lane, _prepared(command, c)) for c in worker.channels]
+            pending.append(PendingCommand(command, actions))
+        for worker, each in zip(workers, pending, strict=True):
+            worker.commands.put(each)
         answers: list[Any] = []
         refused = []
-        for worker, order in zip(workers, orders, strict=True):
+        for worker, each in zip(workers, pending, strict=True):
             try:
-                answers += order.wait(self._patience_s)
+                answers += each.wait(self._patience_s)
             except CommandError as error:
                 refused.append(f"lane '{worker.name}': {error}")
         if refused and answers:
@@ -151,31 +148,17 @@ class CommandBus:
             raise CommandError("; ".join(refused))
         return answers
 
-    def _prepared(self, command: ModelCommand, channel: Channel) -> Act:
-        if command.name == "stop":
-            return lambda channel: None
-        stage = _stage_of(channel, command.model)
-        if command.name == "set":
-            arguments: Options = _merged(stage, command)
-        else:
-            form = stage.commands.get(command.name)
-            if form is None:
-                raise CommandError(_unknown_command(command.name, stage))
-            arguments = checked(form, command.arguments, f"'{command.name}'")
-        prepared = stage.prepare(command.name, arguments)
-        return lambda channel: stage.apply(command.name, prepared)
-
     def _status(self, worker: LaneWorker) -> Reply:
         status: Reply = {"lane": worker.name, "ended": worker.finished.is_set()}
         channels = worker.channels
         if not status["ended"] and not channels:
             return {**status, "streams": [], "models": []}
         if not status["ended"]:
-            acts = [(c.lane, _statistics(worker, c)) for c in channels]
-            order = PendingCommand(None, acts)
+            actions = [(c.lane, _statistics_of(worker)) for c in channels]
+            pending = PendingCommand(None, actions)
             try:
-                worker.inbox.put(order)
-                streams = order.wait(self._patience_s)
+                worker.commands.put(pending)
+                streams = pending.wait(self._patience_s)
             except CommandError as error:
                 return {**status, "error": str(error)}
             return {**status, "streams": streams, "models": _models(channels[0])}
@@ -186,6 +169,37 @@ class CommandBus:
         return {"options": _adjustable(stage)}
 
 
+def prepare_command(command: ModelCommand, channel: Channel) -> PendingCommand:
+    """Prepare a command that a trigger or a recorded run causes, for one channel.
+
+    Raises
+    ------
+    NeurovocalError
+        It cannot be carried out; one sentence says why.
+    """
+    return PendingCommand(command, [(channel.lane, _prepared(command, channel))])
+
+
+def _prepared(command: ModelCommand, channel: Channel) -> Action:
+    """Check a command and prepare it; return the action that applies it."""
+    if command.name == "stop":
+        return _do_nothing
+    stage = _stage_of(channel, command.model)
+    if command.name == "set":
+        arguments: Options = _merged(stage, command)
+    else:
+        form = stage.commands.get(command.name)
+        if form is None:
+            raise CommandError(_unknown_command(command.name, stage))
+        arguments = checked(form, command.arguments, f"'{command.name}'")
+    prepared = stage.prepare(command.name, arguments)
+    return lambda channel: stage.apply(command.name, prepared)
+
+
+def _do_nothing(channel: Channel) -> None:
+    """Let a lane note a command that is not for its models."""
+
+
 def _channel_of(worker: LaneWorker) -> Channel:
     if not worker.channels:
         raise CommandError(
@@ -194,23 +208,23 @@ def _channel_of(worker: LaneWorker) -> Channel:
     return worker.channels[0]
 
 
-def _statistics(worker: LaneWorker, channel: Channel) -> Act:
-    def act(_: Channel) -> Reply:
+def _statistics_of(worker: LaneWorker) -> Action:
+    def statistics(channel: Channel) -> Reply:
         info = channel.lane.info
         head = {"stream": info.stream, "sample_rate": info.sample_rate}
-        return {**head, **worker.statistics(channel)}
+        return {**head, **worker.telemetry.statistics(channel)}
 
-    return act
+    return statistics
 
 
 def _models(channel: Channel) -> list[Reply]:
-    """What each model is set to, and what of it can be changed."""
+    """Return each model's adjustable options and its commands."""
     models = []
-    for index, shell in enumerate(channel.lane.models):
-        entry: Reply = {"model": shell.plugin, "index": index, "failed": shell.failed}
-        if isinstance(shell.stage, CommandedModel):
-            entry["options"] = _adjustable(shell.stage)
-            entry["commands"] = ["set", *sorted(shell.stage.commands)]
+    for index, model in enumerate(channel.lane.models):
+        entry: Reply = {"model": model.plugin, "index": index, "failed": model.failed}
+        if isinstance(model.stage, CommandedModel):
+            entry["options"] = _adjustable(model.stage)
+            entry["commands"] = ["set", *sorted(model.stage.commands)]
         models.append(entry)
     return models
 
@@ -221,15 +235,15 @@ def _adjustable(stage: CommandedModel) -> Reply:
 
 
 def _model_of(request: Request, workers: Sequence[LaneWorker]) -> str:
-    """Which model is meant, as a name or index that is the same in all lanes."""
+    """Return the addressed model, as a name or index that is the same in all lanes."""
     if request.model is not None:
         return str(request.model)
     name: str | None = None
     for worker in workers:
         found = [
-            (index, shell.plugin)
-            for index, shell in enumerate(_channel_of(worker).lane.models)
-            if isinstance(shell.stage, CommandedModel)
+            (index, model.plugin)
+            for index, model in enumerate(_channel_of(worker).lane.models)
+            if isinstance(model.stage, CommandedModel)
         ]
         if not found:
             raise CommandError(
@@ -246,13 +260,13 @@ def _model_of(request: Request, workers: Sequence[LaneWorker]) -> str:
 
 
 def _stage_of(channel: Channel, model: str) -> CommandedModel:
-    shells = channel.lane.models
-    if model.isdecimal() and int(model) < len(shells):
-        found = [shells[int(model)]]
+    models = channel.lane.models
+    if model.isdecimal() and int(model) < len(models):
+        found = [models[int(model)]]
     else:
-        found = [shell for shell in shells if shell.plugin == model]
+        found = [each for each in models if each.plugin == model]
     if not found:
-        known = ", ".join(f"{i} ({s.plugin})" for i, s in enumerate(shells)) or "none"
+        known = ", ".join(f"{i} ({m.plugin})" for i, m in enumerate(models)) or "none"
         raise CommandError(f"there is no model '{model}' (there is: {known})")
     if len(found) > 1:
         raise CommandError(f"several models are '{model}': name its place in the list")
@@ -262,7 +276,7 @@ def _stage_of(channel: Channel, model: str) -> CommandedModel:
 
 
 def _merged(stage: CommandedModel, command: ModelCommand) -> Options:
-    """The stage's present options with what is to change, checked as a whole."""
+    """Return the stage's options with the changes of `set`, checked as a whole."""
     if not command.arguments:
         raise CommandError(
             f"'set' without arguments changes nothing; it can: {_listed(stage)}"

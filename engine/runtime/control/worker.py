@@ -1,4 +1,4 @@
-"""The thread that takes commands from outside; what goes wrong there ends no run."""
+"""Control worker: the thread of a control; its failures end no run."""
 
 import logging
 from collections.abc import Callable
@@ -7,15 +7,16 @@ from threading import Thread
 from typing import Any
 
 from neurovocal.engine.contracts.stages import ControlChannel
+from neurovocal.engine.support.calls import Calls
 
 log = logging.getLogger("neurovocal")
 
-_LOOK_S = 0.1
+_SERVE_S = 0.1
 _PAUSE_S = 0.5
 
 
 class ControlWorker:
-    """Shell of a control.
+    """Thread that serves the requests of a control.
 
     Parameters
     ----------
@@ -25,6 +26,11 @@ class ControlWorker:
         Not yet open.
     submit : callable
         Takes a request and returns its reply.
+
+    Attributes
+    ----------
+    calls : Calls
+        Calls into the control.
     """
 
     def __init__(
@@ -36,24 +42,25 @@ class ControlWorker:
         self._name = name
         self._control = control
         self._submit = submit
+        self.calls = Calls()
         self._stopping = Flag()
         self._thread = Thread(target=self._run, name=f"nv-{name}", daemon=True)
 
     def open(self) -> None:
-        """Open the control; nothing is answered yet."""
+        """Open the control; requests are served after `start`."""
         self._control.open()
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self, timeout: float) -> None:
-        """Answer no more and close; a request that is being dealt with gets its reply.
+        """Stop the thread and close the control; a request in work gets its reply.
 
         Parameters
         ----------
         timeout : float
-            Seconds to wait for that.
+            Seconds to wait for the thread.
         """
         self._stopping.set()
         if self._thread.ident is not None:
@@ -69,7 +76,8 @@ class ControlWorker:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._control.serve(self._submit, _LOOK_S)
+                with self.calls:
+                    self._control.serve(self._submit, _SERVE_S)
             except Exception as error:
                 log.error("%s failed and goes on: %r", self._name, error)
                 self._stopping.wait(_PAUSE_S)

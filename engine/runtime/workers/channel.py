@@ -1,63 +1,169 @@
-"""A lane and what the engine keeps beside it."""
+"""Channel: a lane, its shadow while a model swap runs, and its counters."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-
-import numpy as np
+from typing import TypeAlias
 
 from neurovocal.engine.audio.signal_checks import SignalHealth
 from neurovocal.engine.audio.timeline import TimeBase
 from neurovocal.engine.contracts.stages import CommandedModel
-from neurovocal.engine.contracts.types import Anchor, Block, Gap, Message
-from neurovocal.engine.lane.lane import Lane
+from neurovocal.engine.contracts.types import Block, Message, StreamInfo
+from neurovocal.engine.lane.lane import Lane, Part, Step
+from neurovocal.engine.lane.shadow import ShadowLane
+from neurovocal.engine.lane.stage import SupervisedStage
 from neurovocal.engine.runtime.workers.privacy import AudioGate, NoAudio
+
+_NO_STREAM = StreamInfo("", 1)
+ChannelPart: TypeAlias = "tuple[Channel, Part]"
 
 
 @dataclass(slots=True, eq=False)
 class Channel:
-    """One channel of a source: its lane, its time and its counters."""
+    """One channel of a source: its lane, its time and its counters.
+
+    Attributes
+    ----------
+    lane : Lane
+        The present lane.
+    timebase : TimeBase
+        UTC of the lane's samples.
+    index : int
+        Column of the source's blocks, from 0.
+    shadow : ShadowLane or None
+        New lane that gets the same audio and may take the place of `lane`.
+    counts : Counter
+        Published events by kind.
+    peak : float
+        Largest absolute sample of the last block.
+    lag_ms : float
+        Time from the arrival of audio to the publication of its events.
+    signal : SignalHealth or None
+        Checks of the samples of a live source.
+    source_info : StreamInfo
+        The lane's stream at the source's rate.
+    gate : AudioGate, NoAudio or None
+        Decides about audio; None releases all of it. Until it is set, all is withheld.
+    anchored : Message or None
+        Message of the newest anchor.
+    """
 
     lane: Lane
     timebase: TimeBase
+    index: int = 0
+    shadow: ShadowLane | None = None
     counts: Counter[str] = field(default_factory=Counter)
-    level_db: float = -np.inf
+    peak: float = 0.0
     lag_ms: float = 0.0
-    signal: SignalHealth | None = None  # of a live source
-    source_rate: int = 1
-    # None: all audio may leave. Nothing leaves before the outlet has said so.
+    signal: SignalHealth | None = None
+    source_info: StreamInfo = _NO_STREAM
     gate: AudioGate | NoAudio | None = field(default_factory=lambda: NoAudio(1))
-    anchored: Message | None = None  # the newest anchor, as it was sent
+    anchored: Message | None = None
+
+    @property
+    def level_db(self) -> float:
+        """Peak level of the last block in dB of full scale."""
+        return 20.0 * math.log10(self.peak) if self.peak > 0 else -math.inf
+
+    @property
+    def stages(self) -> list[SupervisedStage]:
+        """Stages of the lane, and of its shadow."""
+        if self.shadow is None:
+            return self.lane.stages
+        return [*self.lane.stages, *self.shadow.lane.stages]
 
     def begin(self, stream: str) -> None:
-        """Hear another stream of the same kind, from its sample 0."""
+        """Begin another stream of the same kind at sample 0, with the same stages."""
+        if self.shadow is not None:
+            self.shadow.reset()
         self.lane.reset()
         self.lane.info = replace(self.lane.info, stream=stream)
+        self.source_info = replace(self.source_info, stream=stream)
         self.timebase = TimeBase(self.lane.info.sample_rate)
         self.anchored = None
 
-    def meter(self, block: Block) -> None:
-        """Note how loud it is."""
-        peak = float(np.abs(block.samples).max(initial=0.0))
-        self.level_db = 20.0 * float(np.log10(peak)) if peak > 0 else -np.inf
+    def process(self, item: Part) -> Iterator[Step]:
+        """Yield the steps of the lane that `item` completes; the shadow gets it, too.
+
+        Raises
+        ------
+        StageError
+            A stage of the lane failed whose policy is to fail.
+        """
+        if self.shadow is None:
+            return self.lane.process(item)
+        return self._process_both(item)
+
+    def flush(self) -> Iterator[Step]:
+        """Yield the last steps of the stream."""
+        shadow = self._active_shadow()
+        return self.lane.flush() if shadow is None else self._flush_both(shadow)
+
+    def _process_both(self, item: Part) -> Iterator[Step]:
+        lane = self.lane
+        lane.interrupted = True
+        # Both get the same samples: those of the present lane's resampler.
+        for part in lane.resample(item):
+            shadow = self._active_shadow()
+            if shadow is None:
+                yield from self.lane.process_part(part)
+                continue
+            for piece in shadow.cut(part):
+                yield from self._process_piece(piece)
+        self.lane.interrupted = False
+
+    def _process_piece(self, piece: Part) -> Iterator[Step]:
+        shadow = self._active_shadow()
+        if shadow is None:  # it has just taken over, or was cancelled
+            yield from self.lane.process_part(piece)
+            return
+        yield from self._feed_both(shadow, piece)
+        yield from self._replaced_by(shadow, shadow.take_over())
+
+    def _flush_both(self, shadow: ShadowLane) -> Iterator[Step]:
+        for part in self.lane.flush_resampler():
+            yield from self._feed_both(shadow, part)
+        for step in self.lane.end():
+            shadow.observe(step)
+            yield step
+        yield from self._replaced_by(shadow, shadow.end())
+
+    def _feed_both(self, shadow: ShadowLane, part: Part) -> Iterator[Step]:
+        shadow.join(part)
+        for step in self.lane.process_part(part):
+            shadow.observe(step)
+            yield step
+        shadow.follow(part)
+
+    def _replaced_by(self, shadow: ShadowLane, last: Step | None) -> Iterator[Step]:
+        """Yield the last step of the lane, whose place `shadow` has taken, if any."""
+        if last is not None:
+            self.lane = shadow.lane
+            yield last
+            shadow.done.set()
+            self.shadow = None
+
+    def _active_shadow(self) -> ShadowLane | None:
+        if self.shadow is not None and self.shadow.cancelled:
+            self.shadow = None
+        return self.shadow
 
 
-def inherit(before: Lane, after: Lane) -> None:
-    """What commands have changed stays so in a lane that is built anew."""
+def copy_settings(before: Lane, after: Lane) -> None:
+    """Give the models of a new lane the options that commands have set before."""
     for old, new in zip(before.models, after.models, strict=False):
         if isinstance(old.stage, CommandedModel) and old.plugin == new.plugin:
             new.stage.apply("set", new.stage.prepare("set", old.stage.options))
 
 
-def pieces(item: Block | Gap | Anchor, rate: int) -> Iterator[Block | Gap | Anchor]:
-    """A block, such as a whole file, in parts of at most a second.
-
-    A sink thus hears audio about when it hears what is in it, and who stops the run
-    does not wait for the end of a file.
-    """
-    if not isinstance(item, Block) or len(item.samples) <= rate:
-        yield item
-        return
-    for first in range(0, len(item.samples), rate):
-        samples = item.samples[first : first + rate]
-        yield replace(item, start=item.start + first, samples=samples)
+def split(item: Part, channels: Sequence[Channel]) -> Sequence[ChannelPart]:
+    """Return each channel with its column of `item`, float32[n_samples, 1]."""
+    if len(channels) == 1:
+        return ((channels[0], item),)
+    if not isinstance(item, Block):
+        return [(channel, item) for channel in channels]
+    return [
+        (channel, Block(item.start, item.samples[:, i : i + 1], item.arrived_ns))
+        for i, channel in enumerate(channels)
+    ]

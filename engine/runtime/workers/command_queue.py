@@ -1,93 +1,108 @@
-"""Commands on their way to a lane's thread, and their answers on the way back."""
+"""Command queue of a lane: commands that wait for its thread, and their results."""
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from threading import Event as Flag
 from threading import Lock
 from typing import Any, TypeAlias
 
 from neurovocal.engine.contracts.errors import CommandError, NeurovocalError
-from neurovocal.engine.contracts.stages import ModelCommand, RecordedCommand
+from neurovocal.engine.contracts.stages import (
+    CausesCommands,
+    ModelCommand,
+    RecordedCommand,
+)
 from neurovocal.engine.contracts.types import Control, Health, Trigger
 from neurovocal.engine.lane.lane import Lane
 from neurovocal.engine.runtime.workers.channel import Channel
 
-# A person or a program steers; nobody needs more commands waiting than this.
+log = logging.getLogger("neurovocal")
+
+# A person or a program steers: no more commands need to wait than this.
 _MOST_WAITING = 16
-Act = Callable[[Channel], Any]
+Action = Callable[[Channel], Any]
 Report = Callable[[Control, Channel], None]
 
 
 class PendingCommand:
     """One command for the channels of one lane.
 
-    Whoever waits may give up, and the lane may take it: only one of the two
+    The waiting thread may give up and the lane may start it: only one of the two
     happens, so that a command that was reported as not carried out never is.
 
     Parameters
     ----------
-    command : Wish or None
-        Published where the order is carried out; None: it changes nothing.
-    acts : mapping of Lane to callable
-        What to do for each channel; called on the lane's thread, quick.
+    command : ModelCommand or None
+        Published where it takes effect; None: it changes nothing.
+    actions : iterable of (Lane, callable)
+        What to do for the channel of each lane; called on the lane's thread, quick.
     """
 
     def __init__(
-        self, command: ModelCommand | None, acts: Iterable[tuple[Lane, Act]]
+        self, command: ModelCommand | None, actions: Iterable[tuple[Lane, Action]]
     ) -> None:
         self._command = command
-        self._acts = dict(acts)
+        self._actions = dict(actions)
         self._lock = Lock()
-        self._taken = self._dropped = False
+        self._started = self._dropped = False
         self._done = Flag()
         self._error: Exception | None = None
-        self._answers: list[Any] = []
+        self._results: list[Any] = []
 
-    def carry_out(self, channels: Iterable[Channel], report: Report) -> None:
-        """Do it, on the lane's thread between two quanta."""
+    def apply(self, channels: Iterable[Channel], report: Report) -> None:
+        """Carry it out, on the lane's thread between two quanta.
+
+        Parameters
+        ----------
+        channels : iterable of Channel
+            Channels that it is for.
+        report : callable
+            ``report(event, channel)`` publishes the `Control` event.
+        """
         with self._lock:
             if self._dropped:
                 return
-            self._taken = True
+            self._started = True
         try:
             for channel in channels:
-                self._carry_out(channel, report)
+                self._apply(channel, report)
         except Exception as error:
             self._error = error
         self._done.set()
 
-    def _carry_out(self, channel: Channel, report: Report) -> None:
-        act = self._acts.get(channel.lane)
-        if act is None:
+    def _apply(self, channel: Channel, report: Report) -> None:
+        action = self._actions.get(channel.lane)
+        if action is None:
             raise CommandError("another stream has begun meanwhile: send it again")
-        answer = act(channel)
+        result = action(channel)
         if self._command is None:
-            self._answers.append(answer)
+            self._results.append(result)
             return
-        sample = channel.lane.heard
+        sample = channel.lane.processed
         command = self._command
         event = Control(sample, command.name, command.model, dict(command.arguments))
         report(event, channel)
         stream = channel.lane.info.stream
-        self._answers.append({"stream": stream, "sample": sample})
+        self._results.append({"stream": stream, "sample": sample})
 
-    def refuse(self, error: Exception) -> None:
-        """Say that it will not be carried out."""
+    def reject(self, error: Exception) -> None:
+        """End the wait with `error`: it will not be carried out."""
         self._error = error
         self._done.set()
 
     def wait(self, timeout: float) -> list[Any]:
-        """Answers of all channels.
+        """Return the results of all channels.
 
         Raises
         ------
         CommandError
-            The lane did not take it in time (it never will), or it failed.
+            The lane did not start it within `timeout` seconds (it never will), or
+            it failed.
         """
         if not self._done.wait(timeout):
             with self._lock:
-                self._dropped = not self._taken
+                self._dropped = not self._started
             if self._dropped:
                 raise CommandError(
                     f"the lane did not take the command within {timeout:g} s; "
@@ -99,18 +114,27 @@ class PendingCommand:
         if self._error is not None:
             error = self._error
             raise CommandError(f"it failed: {type(error).__name__}: {error}")
-        return self._answers
+        return self._results
 
 
 class CommandQueue:
-    """Orders that wait for a lane, in the order in which they came."""
+    """Commands that wait for a lane, in the order in which they came.
+
+    Attributes
+    ----------
+    pending : Sized
+        Empty while `apply_due` has nothing to do.
+    """
+
+    pending: Sized
 
     def __init__(self) -> None:
-        self._orders: deque[PendingCommand] = deque()
+        self._commands: deque[PendingCommand] = deque()
+        self.pending = self._commands
         self._closed = False
 
-    def put(self, order: PendingCommand) -> None:
-        """Add an order.
+    def put(self, command: PendingCommand) -> None:
+        """Add a command.
 
         Raises
         ------
@@ -119,22 +143,24 @@ class CommandQueue:
         """
         if self._closed:
             raise CommandError("the lane has ended")
-        if len(self._orders) >= _MOST_WAITING:
+        if len(self._commands) >= _MOST_WAITING:
             raise CommandError(f"{_MOST_WAITING} commands wait already: send fewer")
-        self._orders.append(order)
+        self._commands.append(command)
 
-    def due(
-        self, channels: Sequence[Channel]
-    ) -> Iterator[tuple[PendingCommand, Sequence[Channel]]]:
-        """Orders to carry out now, and for which channels."""
-        while self._orders:
-            yield self._orders.popleft(), channels
+    def apply_due(self, channels: Sequence[Channel], report: Report) -> None:
+        """Carry out all waiting commands; ``report(event, channel)`` publishes."""
+        while self._commands:
+            self._commands.popleft().apply(channels, report)
 
     def close(self) -> None:
-        """Refuse what waits, and what comes."""
+        """Reject all waiting commands, and those that come later."""
         self._closed = True
-        while self._orders:
-            self._orders.popleft().refuse(CommandError("the lane has ended"))
+        while self._commands:
+            self._commands.popleft().reject(CommandError("the lane has ended"))
+
+
+# Makes the pending command of one channel, or says why it cannot.
+PrepareCommand: TypeAlias = Callable[[ModelCommand, Channel], PendingCommand]
 
 
 class ReplayedCommands(CommandQueue):
@@ -142,69 +168,83 @@ class ReplayedCommands(CommandQueue):
 
     Parameters
     ----------
-    recalled : iterable of Recalled
+    recorded : iterable of RecordedCommand
         In the order of each stream.
-    make : callable
-        ``make(command, channel)`` prepares the order anew.
+    prepare : callable
+        ``prepare(command, channel)`` makes the pending command.
     """
 
     def __init__(
-        self,
-        recalled: Iterable[RecordedCommand],
-        make: Callable[[ModelCommand, Channel], PendingCommand],
+        self, recorded: Iterable[RecordedCommand], prepare: PrepareCommand
     ) -> None:
         super().__init__()
-        self._make = make
-        self._waiting: dict[str, deque[RecordedCommand]] = {}
-        for each in recalled:
-            self._waiting.setdefault(each.stream, deque()).append(each)
+        self._prepare = prepare
+        self._recorded: dict[str, deque[RecordedCommand]] = {}
+        for each in recorded:
+            self._recorded.setdefault(each.stream, deque()).append(each)
+        self.pending = self._recorded
 
-    def due(
-        self, channels: Sequence[Channel]
-    ) -> Iterator[tuple[PendingCommand, Sequence[Channel]]]:
-        """Orders whose position has been reached."""
+    def apply_due(self, channels: Sequence[Channel], report: Report) -> None:
+        """Carry out the commands whose position the channel's lane has reached.
+
+        Raises
+        ------
+        NeurovocalError
+            A command cannot be carried out.
+        """
         for channel in channels:
-            waiting = self._waiting.get(channel.lane.info.stream)
-            while waiting and waiting[0].sample <= channel.lane.heard:
-                order = self._make(waiting.popleft().command, channel)
-                yield order, [channel]
-                order.wait(0.0)  # nobody else would hear of a failure
+            waiting = self._recorded.get(channel.lane.info.stream)
+            while waiting and waiting[0].sample <= channel.lane.processed:
+                command = self._prepare(waiting.popleft().command, channel)
+                command.apply([channel], report)
+                command.wait(0.0)  # raises its failure
 
 
-# Makes the order that a command stands for, or says why it cannot.
-Recall: TypeAlias = Callable[[ModelCommand, Channel], PendingCommand]
-log = logging.getLogger("neurovocal")
-
-
-def rehearse(channels: Sequence[Channel], recall: Recall | None) -> None:
-    """Find out now whether what triggers are to set can be set.
+def check_trigger_commands(
+    channels: Sequence[Channel], prepare: PrepareCommand | None
+) -> None:
+    """Prepare, but do not apply, the commands that triggers of each lane may cause.
 
     Raises
     ------
     NeurovocalError
-        It cannot; one sentence says why.
+        One of them cannot be carried out; one sentence says why.
     """
     for channel in channels:
         for watcher in channel.lane.watchers:
-            command: ModelCommand | None = getattr(watcher.stage, "command", None)
-            if command is not None and recall is not None:
-                recall(command, channel)
+            stage = watcher.stage
+            if not isinstance(stage, CausesCommands) or prepare is None:
+                continue
+            if stage.command is not None:
+                prepare(stage.command, channel)
 
 
-def set_off(trigger: Trigger, channel: Channel, recall: Recall | None) -> Health | None:
-    """Set what a trigger sets, before more is heard: at the same sample always.
+def apply_trigger(
+    trigger: Trigger, channel: Channel, prepare: PrepareCommand | None
+) -> Health | None:
+    """Set what a trigger sets, before more is processed: at the same sample always.
 
-    The trigger itself says so; there is no `Control` event besides, which a
-    replay would carry out twice. What goes wrong is returned.
+    The trigger event itself records it; there is no `Control` event besides, which a
+    replay would carry out twice.
+
+    Returns
+    -------
+    Health or None
+        What went wrong.
     """
-    if trigger.decision != "act" or not trigger.model or recall is None:
+    if trigger.decision != "act" or not trigger.model or prepare is None:
         return None
     try:
-        order = recall(ModelCommand("set", trigger.model, trigger.arguments), channel)
-        order.carry_out([channel], lambda event, channel: None)
-        order.wait(0.0)
+        arguments = trigger.arguments
+        command = prepare(ModelCommand("set", trigger.model, arguments), channel)
+        command.apply([channel], _report_nothing)
+        command.wait(0.0)
     except NeurovocalError as error:
         log.warning("trigger '%s' set nothing: %s", trigger.trigger, error)
         name = f"trigger '{trigger.trigger}'"
         return Health(name, "lossy", f"it set nothing: {error}")
     return None
+
+
+def _report_nothing(event: Control, channel: Channel) -> None:
+    """Publish nothing."""

@@ -1,8 +1,8 @@
-"""Bounded queues that count: nothing waits without limit, nothing vanishes unseen."""
+"""Mailbox of a sink: bounded queues that count every item, with one reader."""
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from threading import Condition
+from threading import Condition, RLock
 from typing import Generic, TypeVar
 
 from neurovocal.engine.contracts.options import WhenFull
@@ -12,7 +12,7 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(slots=True)
 class QueueCounts:
-    """``received == delivered + dropped + queued`` holds at every moment."""
+    """Counters of a queue: ``received == delivered + dropped + queued`` always."""
 
     received: int = 0
     delivered: int = 0
@@ -21,7 +21,7 @@ class QueueCounts:
     dropped_kinds: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, int]:
-        """The four counters."""
+        """Return the four counters."""
         return {
             "received": self.received,
             "delivered": self.delivered,
@@ -35,31 +35,32 @@ class Closed(Exception):  # noqa: N818 (control flow, like StopIteration)
 
 
 class Mailbox(Generic[ItemT]):
-    """Several bounded queues with one reader, emptied in order of arrival.
+    """Bounded queues with one reader, which gets all items in the order of arrival.
 
-    Each queue has its own bound, so that a flood in one can never push an item
-    out of another (labels and bulk frames), and still the reader gets all items
-    in the order in which they were put.
+    Each queue has its own bound, so that a flood in one (frames) can never push an
+    item out of another (labels).
 
     Parameters
     ----------
     capacity : dict of str to int
         Items that each queue may hold.
     when_full : {'block', 'drop_oldest'}
-        Whether `put` waits for room or makes room by dropping the oldest item
-        of that queue, which is counted under its kind.
+        ``block``: `put` waits for room. ``drop_oldest``: it makes room by dropping
+        the oldest item of that queue, which is counted under its kind.
     """
 
     def __init__(self, capacity: dict[str, int], when_full: WhenFull) -> None:
         self.when_full = when_full
-        self.tally = {name: QueueCounts() for name in capacity}
+        self.queue_counts = {name: QueueCounts() for name in capacity}
         self._capacity = capacity
         self._queues: dict[str, deque[tuple[int, str, ItemT]]] = {
             name: deque() for name in capacity
         }
         self._ticket = 0
         self._closed = False
-        self._changed = Condition()
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
+        self._n_waiting = 0  # threads that wait for a change
 
     def put(self, queue: str, kind: str, item: ItemT) -> None:
         """Add an item of a kind to one of the queues.
@@ -69,87 +70,95 @@ class Mailbox(Generic[ItemT]):
         Closed
             The mailbox was closed; the item is counted as dropped.
         """
-        tally, waiting = self.tally[queue], self._queues[queue]
-        with self._changed:
+        counts, waiting = self.queue_counts[queue], self._queues[queue]
+        with self._lock:
             while len(waiting) >= self._capacity[queue] and not self._closed:
                 if self.when_full == "drop_oldest":
                     _, oldest_kind, _ = waiting.popleft()
-                    self._drop(tally, oldest_kind)
-                    tally.queued -= 1
+                    self._drop(counts, oldest_kind)
+                    counts.queued -= 1
                 else:
+                    self._n_waiting += 1
                     self._changed.wait()
+                    self._n_waiting -= 1
             # Only now: an item that waits for room is not in the mailbox yet.
-            tally.received += 1
+            counts.received += 1
             if self._closed:
-                self._drop(tally, kind)
+                self._drop(counts, kind)
                 raise Closed
             waiting.append((self._ticket, kind, item))
             self._ticket += 1
-            tally.queued += 1
-            self._changed.notify_all()
+            counts.queued += 1
+            if self._n_waiting:
+                self._changed.notify_all()
 
     def get(self, timeout: float) -> ItemT | None:
-        """Take the item that was put first, or None after `timeout` seconds.
+        """Remove and return the oldest item, or None after `timeout` seconds.
 
         Raises
         ------
         Closed
             The mailbox is closed and empty.
         """
-        with self._changed:
-            if not self._changed.wait_for(self._readable, timeout):
+        with self._lock:
+            self._n_waiting += 1
+            readable = self._changed.wait_for(self._is_readable, timeout)
+            self._n_waiting -= 1
+            if not readable:
                 return None
             waiting = [(q[0][0], name) for name, q in self._queues.items() if q]
             if not waiting:
                 raise Closed
             _, name = min(waiting)
             _, _, item = self._queues[name].popleft()
-            self.tally[name].queued -= 1
-            self.tally[name].delivered += 1
-            if self.when_full == "block":
+            self.queue_counts[name].queued -= 1
+            self.queue_counts[name].delivered += 1
+            if self._n_waiting:  # for room
                 self._changed.notify_all()
             return item
 
     def close(self) -> None:
-        """Refuse new items; what waits can still be taken."""
-        with self._changed:
+        """Refuse new items; items that are queued can still be read."""
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
 
     def discard(self) -> None:
-        """Close, and count everything that still waits as dropped."""
+        """Close, and count all queued items as dropped."""
         self.close()
-        with self._changed:
+        with self._lock:
             for name, waiting in self._queues.items():
                 for _, kind, _ in waiting:
-                    self._drop(self.tally[name], kind)
-                self.tally[name].queued -= len(waiting)
+                    self._drop(self.queue_counts[name], kind)
+                self.queue_counts[name].queued -= len(waiting)
                 waiting.clear()
 
     def note_lost(self, queue: str, kind: str) -> None:
-        """Count an item that was taken but could not be delivered as dropped."""
-        with self._changed:
-            self.tally[queue].delivered -= 1
-            self._drop(self.tally[queue], kind)
+        """Count an item that was read but could not be delivered as dropped."""
+        with self._lock:
+            self.queue_counts[queue].delivered -= 1
+            self._drop(self.queue_counts[queue], kind)
 
     @property
     def dropped(self) -> Counter[str]:
-        """Items dropped so far, by kind."""
-        with self._changed:
+        """Number of dropped items by kind."""
+        with self._lock:
             total: Counter[str] = Counter()
-            for tally in self.tally.values():
-                total += tally.dropped_kinds
+            for counts in self.queue_counts.values():
+                total += counts.dropped_kinds
             return total
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """The four counters of each queue, all from the same moment."""
-        with self._changed:
-            return {name: tally.as_dict() for name, tally in self.tally.items()}
+        """Return the four counters of each queue, all from the same moment."""
+        with self._lock:
+            return {
+                name: counts.as_dict() for name, counts in self.queue_counts.items()
+            }
 
-    def _readable(self) -> bool:
+    def _is_readable(self) -> bool:
         return self._closed or any(self._queues.values())
 
     @staticmethod
-    def _drop(tally: QueueCounts, kind: str) -> None:
-        tally.dropped += 1
-        tally.dropped_kinds[kind] += 1
+    def _drop(counts: QueueCounts, kind: str) -> None:
+        counts.dropped += 1
+        counts.dropped_kinds[kind] += 1

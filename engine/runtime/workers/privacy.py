@@ -1,7 +1,7 @@
-"""What audio may leave the lanes: nothing that a gate has not found free of voices.
+"""Privacy gate: delays audio until it is known to be free of voices, or withholds it.
 
-Between the source and the sinks: no sink ever gets a block that was not judged. The
-lane itself hears everything, and labels wait for nothing.
+It stands between the source and the sinks: no sink ever gets a block that was not
+judged. The lane itself gets all audio, and labels are not delayed.
 """
 
 import logging
@@ -18,6 +18,7 @@ from neurovocal.engine.contracts.types import (
     Health,
     Withheld,
 )
+from neurovocal.engine.support.calls import Calls
 
 log = logging.getLogger("neurovocal")
 Released: TypeAlias = Block | Withheld | Health
@@ -27,16 +28,16 @@ FAILED = "the privacy gate failed"
 LABELS_ONLY = "labels only"
 
 # A gate that takes more than this share of a live source's time is too slow: labels
-# come first.
+# have priority.
 _MOST_LOAD = 0.5
 
-# After a failure it is tried again when so much more audio has come.
+# After a failure it is called again when so much more audio has come.
 _PAUSE_S = 10.0
 
 
 @dataclass(slots=True)
 class GateCounts:
-    """Samples of the source: all of them end up in one of the three."""
+    """Samples of the source: passed, withheld, or waiting for a decision."""
 
     passed: int = 0
     withheld: int = 0
@@ -44,7 +45,7 @@ class GateCounts:
     failures: int = 0
 
     def as_dict(self, mode: Mode) -> dict[str, object]:
-        """The counters, as ``stats`` tells them."""
+        """Return the counters, as the ``stats`` message has them."""
         return {
             "mode": mode,
             "passed": self.passed,
@@ -55,34 +56,34 @@ class GateCounts:
 
 
 class NoAudio:
-    """Lets nothing out: ``labels_only``."""
+    """Gate of the mode ``labels_only``: withholds all audio."""
 
     mode: Mode = "labels_only"
     lookahead = 0
 
     def __init__(self, rate: int) -> None:
         self.counts = GateCounts()
-        self._tally = _Tally(rate)
+        self._withheld = _WithheldSpans(rate)
 
     def as_dict(self) -> dict[str, object]:
-        """What became of the audio, in samples."""
+        """Return what became of the audio, in samples."""
         return self.counts.as_dict(self.mode)
 
     def push(self, item: Block | Gap) -> Iterator[Released]:
-        """Withhold it."""
+        """Yield the interval that `item` completes; none of it is released."""
         if isinstance(item, Block):
             self.counts.withheld += len(item.samples)
-            yield from self._tally.add(item.start, item.stop, LABELS_ONLY)
+            yield from self._withheld.add(item.start, item.stop, LABELS_ONLY)
         else:
-            yield from self._tally.close()
+            yield from self._withheld.close()
 
     def flush(self) -> Iterator[Released]:
-        """End of the stream."""
-        yield from self._tally.close()
+        """Yield the last interval of the stream."""
+        yield from self._withheld.close()
 
 
 class AudioGate:
-    """Delays audio until it is known to be free, and withholds all else.
+    """Delays audio until it is known to be free of voices, and withholds the rest.
 
     A sample passes if the gate has judged everything from `after` samples before it
     to `before` samples behind it, and found no voice there.
@@ -90,14 +91,23 @@ class AudioGate:
     Parameters
     ----------
     gate : Gate
-        The detector; it hears the audio of the source.
+        Detector of voices; gets the audio of the source.
     rate : int
         Sample rate of the source in Hz.
     before_s, after_s : float
-        What is withheld before and after a voice.
+        Seconds that are withheld before and after a voice.
     now_ns : callable, optional
         Monotonic time, where time matters (live): a gate that is too slow counts
         as one that has failed.
+
+    Attributes
+    ----------
+    counts : GateCounts
+        Samples by what became of them.
+    lookahead : int
+        Samples by which released audio lags behind.
+    calls : Calls
+        Read by the watchdog.
     """
 
     mode: Mode = "gate"
@@ -111,24 +121,25 @@ class AudioGate:
         now_ns: Callable[[], int] | None = None,
     ) -> None:
         self.counts = GateCounts()
+        self.calls = Calls()
         self._gate, self._rate = gate, rate
         self.lookahead = round(before_s * rate)
         self._before, self._after = round(before_s * rate), round(after_s * rate)
         self._now_ns = now_ns
         self._waiting: deque[Block] = deque()
         self._blocked: deque[tuple[int, int, str]] = deque()
-        self._judged = 0  # verdicts reach so far without a hole
-        self._resume = 0  # a gate that has failed is asked again from here on
-        self._tally = _Tally(rate)
+        self._judged = 0  # the gate's intervals reach so far without a hole
+        self._resume = 0  # a gate that has failed is called again from here on
+        self._withheld = _WithheldSpans(rate)
         self._failed = False
         self._spent_ns = self._timed = 0
 
     def as_dict(self) -> dict[str, object]:
-        """What became of the audio, in samples."""
+        """Return what became of the audio, in samples."""
         return self.counts.as_dict(self.mode)
 
     def push(self, item: Block | Gap) -> Iterator[Released]:
-        """What `item` lets out: audio that may go, and what is withheld for good."""
+        """Yield the audio that `item` releases, and what is withheld for good."""
         if isinstance(item, Block):
             self._waiting.append(item)
             self.counts.waiting += len(item.samples)
@@ -136,24 +147,25 @@ class AudioGate:
         yield from self._decide(self._judged - self._before)
 
     def flush(self) -> Iterator[Released]:
-        """End of the stream: all that waits is decided; the gate forgets."""
+        """Decide about all waiting audio at the end of the stream; reset the gate."""
         end = self._waiting[-1].stop if self._waiting else self._judged
         try:
             if self._resume <= end:
-                self._take(self._gate.flush())
+                with self.calls:
+                    self._add(self._gate.flush())
         except Exception as error:
             yield self._fail(error, end)
         if self._judged < end:
             self._block(self._judged, end, FAILED)
         yield from self._decide(end)
-        yield from self._tally.close()
+        yield from self._withheld.close()
         self._blocked.clear()
         self._judged = self._resume = 0
         self._reset()
 
     def _judge(self, item: Block | Gap) -> Iterator[Released]:
         if item.stop <= self._resume:
-            self._judged = item.stop  # the gate rests: all of this is blocked already
+            self._judged = item.stop  # after a failure: all of it is blocked already
             return
         if self._resume and isinstance(item, Block) and item.start < self._resume:
             self._block(item.start, item.stop + self._after, FAILED)
@@ -161,8 +173,9 @@ class AudioGate:
             return
         began_ns = self._now_ns() if self._now_ns else 0
         try:
-            self._take(self._gate.process(item))
-            self._watch_time(item, began_ns)
+            with self.calls:
+                self._add(self._gate.process(item))
+            self._check_load(item, began_ns)
         except Exception as error:
             yield self._fail(error, item.stop)
             return
@@ -174,16 +187,16 @@ class AudioGate:
             self._failed = False
             yield Health(STAGE, "healthy", "it works again: audio may leave")
 
-    def _take(self, verdicts: Iterable[VoiceInterval]) -> None:
-        for verdict in verdicts:
-            if verdict.start > self._judged:
-                self._block(self._judged, verdict.start, FAILED)
-            if verdict.voice:
-                start, stop = verdict.start - self._before, verdict.stop + self._after
+    def _add(self, intervals: Iterable[VoiceInterval]) -> None:
+        for interval in intervals:
+            if interval.start > self._judged:
+                self._block(self._judged, interval.start, FAILED)
+            if interval.voice:
+                start, stop = interval.start - self._before, interval.stop + self._after
                 self._block(start, stop, VOICE)
-            self._judged = max(self._judged, verdict.stop)
+            self._judged = max(self._judged, interval.stop)
 
-    def _watch_time(self, item: Block | Gap, began_ns: int) -> None:
+    def _check_load(self, item: Block | Gap, began_ns: int) -> None:
         if self._now_ns is None or isinstance(item, Gap):
             return
         self._spent_ns += self._now_ns() - began_ns
@@ -196,7 +209,7 @@ class AudioGate:
             raise TimeoutError(f"it needs {load:.1f} s for a second of audio")
 
     def _fail(self, error: Exception, stop: int) -> Health:
-        """Nothing that waits may leave, and nothing for a while."""
+        """Withhold all waiting audio, and all that comes for a while."""
         self.counts.failures += 1
         first = self._waiting[0].start if self._waiting else self._judged
         self._resume = stop + round(_PAUSE_S * self._rate)
@@ -222,32 +235,32 @@ class AudioGate:
             self._blocked.append((start, stop, reason))
 
     def _decide(self, limit: int) -> Iterator[Released]:
-        """Let out or withhold what lies before `limit`."""
+        """Release or withhold the waiting audio before `limit`."""
         while self._waiting and self._waiting[0].start < limit:
             block = self._waiting.popleft()
             stop = min(block.stop, limit)
             if stop < block.stop:
                 self._waiting.appendleft(_part(block, stop, block.stop))
             self.counts.waiting -= stop - block.start
-            yield from self._divide(block, stop)
+            yield from self._split(block, stop)
         while self._blocked and self._blocked[0][1] <= limit:
             self._blocked.popleft()
 
-    def _divide(self, block: Block, stop: int) -> Iterator[Released]:
+    def _split(self, block: Block, stop: int) -> Iterator[Released]:
         at = block.start
         while at < stop:
-            reason, until = self._at(at, stop)
+            reason, until = self._reason_at(at, stop)
             if reason is None:
-                yield from self._tally.close()
+                yield from self._withheld.close()
                 self.counts.passed += until - at
                 yield _part(block, at, until)
             else:
                 self.counts.withheld += until - at
-                yield from self._tally.add(at, until, reason)
+                yield from self._withheld.add(at, until, reason)
             at = until
 
-    def _at(self, sample: int, stop: int) -> tuple[str | None, int]:
-        """Why a sample is withheld, or None, and up to where that holds at least."""
+    def _reason_at(self, sample: int, stop: int) -> tuple[str | None, int]:
+        """Return why a sample is withheld (None: it is not), and up to where."""
         until = stop
         for first, last, reason in self._blocked:
             if first <= sample < last:
@@ -257,14 +270,15 @@ class AudioGate:
         return None, until
 
 
-class _Tally:
-    """Joins what is withheld to events of at most a second, cut at whole seconds."""
+class _WithheldSpans:
+    """Joins withheld intervals to events of at most a second, cut at whole seconds."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._open: Withheld | None = None
 
     def add(self, start: int, stop: int, reason: str) -> Iterator[Withheld]:
+        """Yield the events that ``[start, stop)`` completes."""
         now = self._open
         if now is not None and (now.stop != start or now.reason != reason):
             yield from self.close()
@@ -276,6 +290,7 @@ class _Tally:
         self._open = Withheld(at, stop, reason) if at < stop else None
 
     def close(self) -> Iterator[Withheld]:
+        """Yield the unfinished event, if any."""
         if self._open is not None:
             yield self._open
         self._open = None

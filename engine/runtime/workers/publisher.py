@@ -1,22 +1,37 @@
-"""From a lane's events to the sinks' queues: numbering, timing and fan-out."""
+"""Publishers: give events numbers, times and latency, and queue them for the sinks."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count
 from threading import Lock
 
 from neurovocal.engine.audio.timeline import TimeBase
+from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.types import (
+    KINDS,
+    Anchor,
+    Control,
     Event,
+    Frames,
     Health,
     Ledger,
     Message,
     StreamInfo,
+    Trigger,
     instant_of,
-    kind_of,
     sample_of,
 )
+from neurovocal.engine.lane.lane import Step
+from neurovocal.engine.runtime.workers.channel import Channel
+from neurovocal.engine.runtime.workers.command_queue import (
+    PrepareCommand,
+    apply_trigger,
+)
+from neurovocal.engine.runtime.workers.latency import LedgerMetrics
 from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
+
+log = logging.getLogger("neurovocal")
 
 
 class SequenceNumbers:
@@ -33,7 +48,7 @@ class SequenceNumbers:
 
 
 class Publisher:
-    """Gives each event of a lane its number, its time and its ledger.
+    """Gives each event its number and its time, and puts it into the sinks' queues.
 
     ``seq`` counts per (kind, stream) without holes over the whole run; a message
     that a full queue drops leaves a hole that its subscriber can see.
@@ -41,8 +56,8 @@ class Publisher:
     Parameters
     ----------
     sinks : sequence of SinkWorker
-        Who gets the events.
-    numbers : Numbers
+        Sinks of one lane.
+    numbers : SequenceNumbers
         Shared by all lanes, whose streams may have the same name.
     """
 
@@ -50,17 +65,21 @@ class Publisher:
         self._sinks = sinks
         self._numbers = numbers
         self._health = SinkHealth(sinks)
+        self._takers: dict[str, list[SinkWorker]] = {
+            kind: [sink for sink in sinks if kind in sink.wants]
+            for kind in KINDS.values()
+        }
 
     def wants(self, kind: str) -> bool:
-        """Whether any sink asked for this kind of event."""
-        return any(kind in sink.wants for sink in self._sinks)
+        """Return True if any sink takes this kind of event."""
+        return bool(self._takers[kind])
 
     def statistics(self) -> dict[str, object]:
-        """Counters of each sink, by its name."""
+        """Return the counters of each sink, by its name."""
         return {sink.name: sink.statistics() for sink in self._sinks}
 
     def sinks_health(self) -> list[Health]:
-        """Sinks whose state has changed since the last call."""
+        """Return a Health event for each sink whose state has changed."""
         return list(self._health.changes())
 
     def send(
@@ -73,44 +92,59 @@ class Publisher:
         ledger: Ledger | None = None,
         emitted_ns: int = 0,
     ) -> Message:
-        """Number an event and put it into the queue of each sink that wants it."""
-        kind = kind_of(event)
+        """Number an event and put it into the queue of each sink that takes its kind.
+
+        Parameters
+        ----------
+        info : StreamInfo
+            Stream and sample rate of the event.
+        event : Event
+            What is published.
+        at : int
+            Stream position at which it became known.
+        timebase : TimeBase
+            UTC of the stream's samples.
+        ledger : Ledger, optional
+            Latency of the event.
+        emitted_ns : int
+            Monotonic time of publication; 0 offline.
+        """
+        kind = KINDS[type(event)]
         message = Message(
-            info=info,
-            event=event,
-            seq=self._numbers.next(kind, info.stream),
-            at=at,
-            utc_ns=timebase.utc_ns(sample_of(event, at), info.sample_rate),
-            ledger=ledger,
-            emitted_ns=emitted_ns,
+            info,
+            event,
+            self._numbers.next(kind, info.stream),
+            at,
+            timebase.utc_ns(sample_of(event, at), info.sample_rate),
+            ledger,
+            emitted_ns,
         )
-        for sink in self._sinks:
-            if kind in sink.wants:
-                sink.accept(message)
+        for sink in self._takers[kind]:
+            sink.accept(message)
         return message
 
     def repeat(self, message: Message) -> None:
-        """Send a message once more, with its old number, for those who came late.
+        """Send a message again, with its old number, for subscribers that came late.
 
         It goes where statistics go, too, and not into records: how often it is
         repeated depends on the time of day, not on the audio.
         """
-        for sink in self._sinks:
-            if message.kind in sink.wants and "stats" in sink.wants:
+        for sink in self._takers[message.kind]:
+            if "stats" in sink.wants:
                 sink.accept(message)
 
 
 def ledger_of(
     event: Event, at: int, rate: int, queue_ms: float, compute_ms: float
 ) -> Ledger:
-    """How late an event is when it leaves the lane.
+    """Return the latency of an event that leaves the lane.
 
     Parameters
     ----------
     event : Event
         The event.
     at : int
-        Stream position up to which audio had been heard when it was known.
+        Stream position up to which audio had been processed when it was known.
     rate : int
         Sample rate of the lane in Hz.
     queue_ms, compute_ms : float
@@ -119,3 +153,128 @@ def ledger_of(
     """
     wait_ms = (at - instant_of(event, at)) * 1000.0 / rate
     return Ledger(round(wait_ms, 3), round(queue_ms, 3), round(compute_ms, 3))
+
+
+class LanePublisher:
+    """Publishes the steps of a source's lanes, and events about them.
+
+    Parameters
+    ----------
+    name : str
+        Name of the lane, for the log.
+    publisher : Publisher
+        Sends to the lane's sinks.
+    clock : Clock
+        Measures latency.
+    prepare : callable, optional
+        ``prepare(command, channel)`` makes the command that a trigger causes.
+    reports_jumps : bool
+        Jumps of the anchors' time are reported: those of a live source.
+
+    Attributes
+    ----------
+    channels : list of Channel
+        All channels of the present stream.
+    ledgers : dict of str to LedgerMetrics
+        Percentiles of latency by kind of event.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        publisher: Publisher,
+        clock: Clock,
+        prepare: PrepareCommand | None = None,
+        *,
+        reports_jumps: bool = False,
+    ) -> None:
+        self.channels: list[Channel] = []
+        self.ledgers: defaultdict[str, LedgerMetrics] = defaultdict(LedgerMetrics)
+        self.sinks = publisher
+        self.prepare = prepare
+        self._name = name
+        self._clock = clock
+        self._reports_jumps = reports_jumps
+
+    def send(self, channel: Channel, step: Step, start_ns: int) -> None:
+        """Publish a step whose processing began at `start_ns` (monotonic)."""
+        now = self._clock.monotonic_ns()
+        queue_ms = compute_ms = 0.0
+        timed = step.arrived_ns > 0
+        if timed:
+            channel.lag_ms = (now - step.arrived_ns) / 1e6
+            queue_ms = max(0.0, (start_ns - step.arrived_ns) / 1e6)
+            compute_ms = (now - start_ns) / 1e6
+        info, at = channel.lane.info, step.at
+        for event in step.events:
+            # Frames are as revealing as the audio that they are computed from.
+            if channel.gate is not None and isinstance(event, Frames):
+                continue
+            if isinstance(event, Anchor):
+                self._set_time(event, channel)
+            kind = KINDS[type(event)]
+            channel.counts[kind] += 1
+            ledger = None
+            if timed:
+                ledger = ledger_of(event, at, info.sample_rate, queue_ms, compute_ms)
+                self.ledgers[kind].add(ledger)
+            message = self.sinks.send(
+                info,
+                event,
+                at,
+                channel.timebase,
+                ledger=ledger,
+                emitted_ns=now if timed else 0,
+            )
+            if isinstance(event, Anchor):
+                channel.anchored = message
+            elif isinstance(event, Trigger):
+                trouble = apply_trigger(event, channel, self.prepare)
+                if trouble is not None:
+                    self.report(trouble, [channel])
+
+    def report(self, event: Event, channels: Sequence[Channel] = ()) -> None:
+        """Publish an event that no stage emitted, at the lanes' present position.
+
+        Parameters
+        ----------
+        event : Event
+            What is published.
+        channels : sequence of Channel
+            In whose streams; none: in those of all channels.
+        """
+        for channel in channels or self.channels:
+            self._report(event, channel, channel.lane.position)
+
+    def report_control(self, event: Control, channel: Channel) -> None:
+        """Publish a command at the sample at which it took effect."""
+        self._report(event, channel, event.sample)
+
+    def warn(self, health: Health, channels: Sequence[Channel] = ()) -> None:
+        """Log and report a change of health."""
+        level = logging.INFO if health.state == "healthy" else logging.WARNING
+        facts = (self._name, health.stage, health.state, health.detail)
+        log.log(level, "lane '%s': %s is %s: %s", *facts)
+        self.report(health, channels)
+
+    def _report(self, event: Event, channel: Channel, at: int) -> None:
+        self.sinks.send(
+            channel.lane.info,
+            event,
+            at,
+            channel.timebase,
+            emitted_ns=self._clock.monotonic_ns(),
+        )
+
+    def _set_time(self, anchor: Anchor, channel: Channel) -> None:
+        """Add an anchor to the time base; report if it jumps, and when it stops."""
+        before = channel.timebase.moved_ns
+        channel.timebase.add(anchor)
+        moved_s = channel.timebase.moved_ns / NS
+        if not self._reports_jumps or not (before or moved_s):
+            return
+        change = Health("clock", "healthy", "time goes on evenly")
+        if moved_s:
+            detail = f"UTC of the samples moved by {moved_s:+.3f} s (was a clock set?)"
+            change = Health("clock", "degraded", detail)
+        self.warn(change, [channel])

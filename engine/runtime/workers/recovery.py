@@ -1,165 +1,186 @@
-"""A lane whose front end or detector has failed is built anew; what it misses is a gap.
+"""Lane recovery: a lane whose front end or detector has failed is built again.
 
-Those two cannot skip what they failed at: it would be a hole that no gap declares. So
-the lane ends there, open segment and all, and after a pause that grows from failure to
-failure another one goes on in the same stream.
+Those two cannot skip an item that they failed at: it would be a hole that no gap
+declares. So the lane ends there, and after a pause that grows from failure to failure
+another one goes on in the same stream. The audio between is a gap.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.clock import Clock
 from neurovocal.engine.contracts.errors import StageError
-from neurovocal.engine.contracts.types import Anchor, Block, Event, Gap, Health
-from neurovocal.engine.lane.lane import Lane, Step
-from neurovocal.engine.runtime.workers.channel import Channel, inherit
-from neurovocal.engine.support.calls import Backoff
+from neurovocal.engine.contracts.types import Anchor, Event, Gap, Health, StreamInfo
+from neurovocal.engine.lane.lane import Lane, Part, Step
+from neurovocal.engine.runtime.workers.channel import Channel, copy_settings
+from neurovocal.engine.support.calls import Backoff, Calls
 
 log = logging.getLogger("neurovocal")
 
-# One that fails again sooner than this is tried again after a longer pause.
-_STEADY_NS = 60 * NS
+# A lane that fails again sooner than this is built again after a longer pause.
+_STEADY_S = 60.0
 
-Rebuild: TypeAlias = Callable[[int], Lane]
-Tell: TypeAlias = Callable[[Health, Channel], None]
+BuildLane: TypeAlias = Callable[[StreamInfo, int], Lane]
+ReportHealth: TypeAlias = Callable[[Health, Sequence[Channel]], None]
+TimedStep: TypeAlias = tuple[Step, int]
 
 
 @dataclass(slots=True)
-class _LaneRecoveryState:
-    """What became of one channel's lane."""
+class _Failure:
+    """Failure of one channel's lane."""
 
-    backoff: Backoff = field(default_factory=Backoff)
-    stage: str = ""  # which one has failed; empty: the lane hears
-    due_ns: int = 0  # when the next attempt is
-    back_ns: int = 0  # when the last one succeeded
+    backoff: Backoff = field(default_factory=lambda: Backoff(steady_s=_STEADY_S))
+    stage: str = ""  # which one has failed; empty: the lane runs
 
     @property
     def reason(self) -> str:
-        """What the gap says."""
+        """Reason of the gap."""
         return f"{self.stage} failed"
 
 
 class LaneRecovery:
-    """Watches over the lanes of one source.
+    """Builds the lanes of one source, and builds those again that have failed.
 
     Parameters
     ----------
     name : str
-        Of the lane, for the log.
-    rebuild : callable
-        ``rebuild(index)`` builds the lane of one of the source's channels.
-    tell : callable
-        Publishes the Health of a channel's lane.
+        Name of the lane, for the log.
+    build : callable
+        ``build(source_info, channel)`` makes the lane of one channel.
+    report : callable
+        ``report(health, channels)`` publishes the health of a channel's lane.
     clock : Clock
-        Measures the pauses.
-    willing : bool
-        Whether lanes are built anew at all: those of live sources, as a rule.
+        Measures pauses, and when the processing of a step began.
+    enabled : bool
+        Failed lanes are built again: those of live sources, as a rule.
+
+    Attributes
+    ----------
+    build : callable
+        As the parameter; a model swap replaces it.
+    info : StreamInfo
+        The source's present stream.
+    missed_samples : int
+        Samples, at the lane's rate, that were not processed.
+    calls : Calls
+        Of builds after a failure; read by the watchdog.
     """
 
     def __init__(
-        self, name: str, rebuild: Rebuild, tell: Tell, clock: Clock, *, willing: bool
+        self,
+        name: str,
+        build: BuildLane,
+        report: ReportHealth,
+        clock: Clock,
+        *,
+        enabled: bool,
     ) -> None:
-        self.missed = 0  # samples, at the lane's rate, that no stage has heard
+        self.build = build
+        self.info = StreamInfo(name, 1)
+        self.missed_samples = 0
+        self.calls = Calls()
         self._name = name
-        self._rebuild = rebuild
-        self._tell = tell
+        self._report = report
         self._clock = clock
-        self._willing = willing
-        self._patients: dict[Channel, _LaneRecoveryState] = {}
+        self._enabled = enabled
+        self._failures: dict[Channel, _Failure] = {}
 
-    def forget(self) -> None:
-        """All channels have new lanes: another stream has begun."""
-        self._patients.clear()
+    def build_lanes(self, info: StreamInfo) -> list[Lane]:
+        """Build the lanes of all channels of a new stream."""
+        self.info = info
+        return [self.build(info, index) for index in range(info.channels)]
 
-    def away(self, channel: Channel) -> bool:
-        """Whether nobody hears this channel at the moment."""
-        return bool(self._patients) and bool(self._of(channel).stage)
+    def is_recovering(self, channel: Channel) -> bool:
+        """Return True while the channel has no running lane."""
+        failure = self._failures.get(channel)
+        return failure is not None and failure.stage != ""
 
-    def process(
-        self, index: int, channel: Channel, item: Block | Gap | Anchor
-    ) -> Iterator[Step]:
-        """As the lane's `process`, whichever lane it is by now.
+    def process(self, channel: Channel, item: Part) -> Iterator[TimedStep]:
+        """Yield the steps of the channel's lane, and when each began (monotonic ns).
 
         Raises
         ------
         StageError
-            A stage failed that is not built anew.
+            A stage failed without which the lane cannot go on, and failed lanes are
+            not built again.
         """
-        if self.away(channel) and not isinstance(item, Anchor):
-            yield from self._again(index, channel, item.start)
-        if self.away(channel):
-            return
+        if self._failures and self.is_recovering(channel):
+            if not isinstance(item, Anchor):
+                yield from self._rebuild(channel, item.start)
+            if self.is_recovering(channel):
+                return
+        monotonic_ns = self._clock.monotonic_ns
+        start_ns = monotonic_ns()
         try:
-            yield from channel.lane.process(item)
+            for step in channel.process(item):
+                yield step, start_ns
+                start_ns = monotonic_ns()
         except StageError as error:
-            if not self._willing or error.stage not in _essential(channel.lane):
+            if not self._enabled or error.stage not in _essential(channel.lane):
                 raise
-            yield self._lose(channel, error)
+            yield self._abandon(channel, error), start_ns
 
-    def finish(self, index: int, channel: Channel, position: int) -> Iterator[Step]:
-        """The stream ends at `position` of the source: who is away misses the rest."""
-        if self.away(channel):
-            self._of(channel).due_ns = 0
-            yield from self._again(index, channel, position)
-        if not self.away(channel):
-            yield from channel.lane.flush()
+    def finish(self, channel: Channel, position: int) -> Iterator[TimedStep]:
+        """Yield the last steps of a stream that ends at `position` of the source."""
+        if self.is_recovering(channel):
+            self._failures[channel].backoff.due_ns = 0
+            yield from self._rebuild(channel, position)
+        if not self.is_recovering(channel):
+            for step in channel.flush():
+                yield step, self._clock.monotonic_ns()
 
-    def _lose(self, channel: Channel, error: StageError) -> Step:
-        patient, now = self._of(channel), self._clock.monotonic_ns()
-        if now - patient.back_ns > _STEADY_NS:
-            patient.backoff.succeeded()
-        pause_s = patient.backoff.pause_s()
-        patient.stage = error.stage
-        patient.due_ns = now + round(pause_s * NS)
+    def forget(self) -> None:
+        """Drop all failures: another stream begins."""
+        self._failures.clear()
+
+    def _abandon(self, channel: Channel, error: StageError) -> Step:
+        """Return the last step of a lane that has failed, and schedule the next."""
+        failure = self._failures.setdefault(channel, _Failure())
+        pause_s = failure.backoff.failed(self._clock.monotonic_ns())
+        failure.stage = error.stage
         log.error("lane '%s': %s", self._name, error, exc_info=error)
-        self._tell(
-            Health(
-                error.stage,
-                "restarting",
-                f"{error}; the lane is built anew in {pause_s:g} s",
-            ),
-            channel,
-        )
-        return channel.lane.abandon(patient.reason)
+        detail = f"{error}; the lane is built anew in {pause_s:g} s"
+        self._report(Health(error.stage, "restarting", detail), [channel])
+        return channel.lane.abandon(failure.reason)
 
-    def _again(self, index: int, channel: Channel, start: int) -> Iterator[Step]:
+    def _rebuild(self, channel: Channel, start: int) -> Iterator[TimedStep]:
         """Once it is time, let a new lane go on at `start` of the source."""
-        patient, old = self._of(channel), channel.lane
-        if self._clock.monotonic_ns() < patient.due_ns:
+        failure, old = self._failures[channel], channel.lane
+        start_ns = self._clock.monotonic_ns()
+        if start_ns < failure.backoff.due_ns:
             return
         try:
-            new = self._rebuild(index)
+            with self.calls:
+                new = self.build(self.info, channel.index)
             new.info = old.info
-            inherit(old, new)
+            copy_settings(old, new)
             new.number_from(old.next_segment)
-            steps = list(new.process(Gap(0, start, patient.reason)))
+            steps = list(new.process(Gap(0, start, failure.reason)))
         except Exception as error:
-            pause_s = patient.backoff.pause_s()
-            patient.due_ns = self._clock.monotonic_ns() + round(pause_s * NS)
+            failure.backoff.failed(self._clock.monotonic_ns())
             log.error("lane '%s' is not built anew: %s", self._name, error)
             return
-        self.missed += new.heard - old.heard
-        failed, patient.stage = patient.stage, ""
-        patient.back_ns = self._clock.monotonic_ns()
-        channel.lane = new
+        missed = new.processed - old.processed
+        self.missed_samples += missed
+        stage, failure.stage = failure.stage, ""
+        failure.backoff.succeeded(self._clock.monotonic_ns())
+        channel.lane, channel.shadow = new, None
         for step in steps:
-            yield replace(step, events=[_since(old, event) for event in step.events])
-        seconds = (new.heard - old.heard) / new.info.sample_rate
-        told = f"the lane was built anew; {seconds:.1f} s were not heard"
-        self._tell(Health(failed, "healthy", told), channel)
-
-    def _of(self, channel: Channel) -> _LaneRecoveryState:
-        return self._patients.setdefault(channel, _LaneRecoveryState())
+            events = [_after(old, event) for event in step.events]
+            yield replace(step, events=events), start_ns
+        seconds = missed / new.info.sample_rate
+        detail = f"the lane was built anew; {seconds:.1f} s were not heard"
+        self._report(Health(stage, "healthy", detail), [channel])
 
 
 def _essential(lane: Lane) -> set[str]:
-    """Names of the stages without which a lane cannot go on."""
+    """Return the names of the stages without which a lane cannot go on."""
     features = [lane.features.name] if lane.features else []
     return {lane.detector.name, *features}
 
 
-def _since(old: Lane, event: Event) -> Event:
-    """The new lane's first gap begins where the old lane has stopped hearing."""
-    return replace(event, start=old.heard) if isinstance(event, Gap) else event
+def _after(old: Lane, event: Event) -> Event:
+    """Let the new lane's first gap begin where the old lane has ended."""
+    return replace(event, start=old.processed) if isinstance(event, Gap) else event

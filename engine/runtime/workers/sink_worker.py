@@ -1,4 +1,4 @@
-"""One sink's thread, its queues, and what happens when the sink fails."""
+"""Sink worker: a sink's thread and queues, and its policy for failures."""
 
 import logging
 import select
@@ -12,28 +12,33 @@ from typing import Literal
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.errors import NeurovocalError, StageError
 from neurovocal.engine.contracts.options import OnError
-from neurovocal.engine.contracts.stages import Sink
-from neurovocal.engine.contracts.types import (
-    BULK_KINDS,
-    Health,
-    Message,
-)
+from neurovocal.engine.contracts.stages import ReportsStats, ReportsTrouble, Sink
+from neurovocal.engine.contracts.types import BULK_KINDS, KINDS, Health, Message
 from neurovocal.engine.runtime.workers.mailbox import Closed, Mailbox
 from neurovocal.engine.support.calls import Backoff, Calls
 
+log = logging.getLogger("neurovocal")
 _FLUSH_S = 1.0
-_STOP_LOOK_S = 0.1
+_STOP_POLL_S = 0.1
+_IDLE_S = 0.25
+
+# A sink has this long to close, even if all of the time for stopping is used up.
+_CLOSE_S = 1.0
+_CLOSE_POLL_S = 0.1
+
+# A sink that hangs leaves its thread behind; after so many, the last one is waited for.
+_MOST_LEFT_BEHIND = 3
 
 
 class Replaced(BaseException):
-    """The call hung, and another thread has taken the place of its own since."""
+    """The call hung, and meanwhile another thread has taken the place of its thread."""
 
 
 class SupervisedSink:
-    """The sink as its thread calls it.
+    """Sink whose calls are counted and whose failures are counted and logged.
 
-    Every method that calls the sink raises `Replaced` when that took so long that the
-    thread was given up: then the shell is another thread's.
+    Every method that calls the sink raises `Replaced` when the call took so long that
+    the thread was given up: then this object belongs to another thread.
 
     Parameters
     ----------
@@ -42,22 +47,22 @@ class SupervisedSink:
     sink : Sink
         The sink.
     clock : Clock
-        For the pauses between attempts to open it again.
+        Measures the pauses between attempts to open it again.
     stopping : Flag
-        Set when a sink that is closed is not to be opened any more.
+        Set when a sink that is closed is not opened again.
 
     Attributes
     ----------
     sink : Sink
         The present one.
     calls : Calls
-        Of the present thread.
+        Calls of the present thread; read by the watchdog.
     lock : Lock
-        Held while a call returns, and while another thread takes over.
+        Held while a returned call is checked, and while another thread takes over.
     down : bool
-        Whether it failed and is not open again yet.
+        It failed and is not open again yet.
     failing : bool
-        Whether the last write or flush failed: it is said once, not each time.
+        The last write or flush failed: it is logged once, not each time.
     failures : int
         How often it began to fail.
     errors : int
@@ -67,7 +72,7 @@ class SupervisedSink:
     """
 
     def __init__(self, name: str, sink: Sink, clock: Clock, stopping: Flag) -> None:
-        self.sink = sink
+        self.use(sink)
         self.calls = Calls()
         self.lock = Lock()
         self.down = False
@@ -79,10 +84,25 @@ class SupervisedSink:
         self._clock = clock
         self._stopping = stopping
 
+    def use(self, sink: Sink) -> None:
+        """Call `sink` from now on."""
+        self.sink = sink
+        self._counts = sink if isinstance(sink, ReportsStats) else None
+        self._state = sink if isinstance(sink, ReportsTrouble) else None
+
+    def own_stats(self) -> dict[str, object]:
+        """Return the sink's own counters, if it has some."""
+        return {} if self._counts is None else self._counts.stats()
+
+    @property
+    def own_trouble(self) -> str | None:
+        """Why the sink goes on without a part of its work; None: it does not."""
+        return None if self._state is None else self._state.trouble
+
     def write(self, message: Message) -> Exception | None:
-        """Write one message; what went wrong, or None."""
+        """Write one message; return its failure, or None."""
         try:
-            self._call(lambda: self.sink.write(message))
+            self._call(self.sink.write, message)
         except Exception as error:
             self.errors += 1
             return error
@@ -90,16 +110,16 @@ class SupervisedSink:
         return None
 
     def flush(self) -> Exception | None:
-        """Make safe what was written; what went wrong, or None."""
+        """Flush the sink; return its failure, or None."""
         try:
-            self._call(lambda: self.sink.flush(_FLUSH_S))
+            self._call(self.sink.flush, _FLUSH_S)
         except Exception as error:
             return error
         self.failing = False
         return None
 
     def reopen(self, backoff: Backoff) -> bool:
-        """Open the sink again, as often as it takes; False if asked to stop."""
+        """Close and open the sink until that succeeds; False if it must stop first."""
         self.down = True
         while True:
             try:
@@ -127,18 +147,18 @@ class SupervisedSink:
             log.warning("%s %s: %s", self._name, what, error)
         self.failing = True
 
-    def _call(self, work: Callable[[], None]) -> None:
+    def _call(self, method: Callable[..., None], *arguments: object) -> None:
         calls = self.calls
-        calls.entered += 1
         try:
-            work()
+            with calls:
+                method(*arguments)
         except Exception:
             raise
         except BaseException as error:  # a SystemExit of a plugin is a failure
             raise StageError(repr(error)) from error
         finally:
+            # The watchdog replaces, with this lock held, what has not returned.
             with self.lock:
-                calls.returned += 1
                 replaced = calls is not self.calls
             if replaced:
                 raise Replaced
@@ -146,22 +166,11 @@ class SupervisedSink:
     def _pause(self, seconds: float) -> None:
         until = self._clock.monotonic_ns() + round(seconds * NS)
         while not self._stopping.is_set():
-            if self._clock.wait_until(until, _STOP_LOOK_S):
+            if self._clock.wait_until(until, _STOP_POLL_S):
                 return
 
 
-log = logging.getLogger("neurovocal")
-_IDLE_S = 0.25
-
-# A sink has this long to close, whatever else has used up the time for that.
-_CLOSE_S = 1.0
-_LOOK_S = 0.1
-
-# A sink that hangs leaves its thread behind; after so many, the last one is waited for.
-_MOST_LEFT_BEHIND = 3
-
-
-def _stdout_reader_left() -> bool:
+def _is_stdout_closed_by_reader() -> bool:
     poll = select.poll()
     try:
         poll.register(sys.stdout.fileno(), select.POLLOUT)
@@ -170,8 +179,9 @@ def _stdout_reader_left() -> bool:
     return any(state & select.POLLERR for _, state in poll.poll(0))
 
 
-def _queue_of(message: Message) -> str:
-    return "bulk" if message.kind in BULK_KINDS else "events"
+_QUEUE_OF = {
+    kind: "bulk" if kind in BULK_KINDS else "events" for kind in KINDS.values()
+}
 
 
 class SinkWorker:
@@ -188,22 +198,22 @@ class SinkWorker:
     mailbox : Mailbox of Message
         With the queues ``events`` and ``bulk``.
     on_error : {'fail', 'skip', 'restart'}
-        What a failing `write` means.
+        Policy when `write` fails.
     clock : Clock
-        For the pauses between restarts.
+        Measures the pauses between restarts.
     rebuild : callable, optional
-        Makes the sink anew, in place of one that hangs.
+        Makes another sink, in place of one that hangs.
 
     Attributes
     ----------
-    shell : SinkShell
-        The sink, and how it does.
+    shell : SupervisedSink
+        The sink and its state.
     error : Exception or None
         Why the run has to end, or what went wrong while closing.
     failed : Flag
-        Set when the sink takes nothing any more.
+        Set when the sink takes no more messages.
     reader_left : bool
-        Whether that is because nobody reads the program's output any more.
+        That is because the reader of the program's output has closed it.
     """
 
     def __init__(
@@ -238,23 +248,26 @@ class SinkWorker:
 
     def accept(self, message: Message) -> None:
         """Queue a message; called by lane threads."""
-        with suppress(Closed):  # then the mailbox has counted it as dropped
-            self.mailbox.put(_queue_of(message), message.kind, message)
+        kind = KINDS[type(message.event)]
+        try:
+            self.mailbox.put(_QUEUE_OF[kind], kind, message)
+        except Closed:
+            return  # the mailbox has counted it as dropped
 
     def drain(self, timeout: float, *, hurry: bool) -> bool:
-        """Take nothing new and let the thread write what waits.
+        """Refuse new messages and let the thread write the queued ones.
 
         Parameters
         ----------
         timeout : float
             Seconds to wait for it.
         hurry : bool
-            Whether to give up attempts to open a failed sink again.
+            Give up attempts to open a failed sink again.
 
         Returns
         -------
         bool
-            Whether the thread has ended.
+            True if the thread has ended.
         """
         self.mailbox.close()
         if hurry:
@@ -264,30 +277,30 @@ class SinkWorker:
         return not self._thread.is_alive()
 
     def close(self, waits: Callable[[], bool] = lambda: True) -> bool:
-        """Close the sink; what was not written by now is counted as dropped.
+        """Close the sink; messages that are not written by now count as dropped.
 
         Parameters
         ----------
         waits : callable
-            Asked again and again whether to wait for a sink that does not return.
+            Called every 0.1 s: return True to wait on for a sink that does not close.
 
         Returns
         -------
         bool
-            Whether nothing of it was left behind.
+            True if no thread of it was left behind.
         """
         self.mailbox.discard()
         unfinished = self._writing
         if self._thread.is_alive():
             if unfinished is not None:
-                self._lose(unfinished)
+                self._drop(unfinished)
             log.error("%s did not finish in time and was left behind", self.name)
             return False
         closer = Thread(target=self._close, name=f"nv-{self.name}", daemon=True)
         closer.start()
         closer.join(_CLOSE_S)
         while closer.is_alive() and waits():
-            closer.join(_LOOK_S)
+            closer.join(_CLOSE_POLL_S)
         if closer.is_alive():
             log.error("%s does not close and was left behind", self.name)
         return not closer.is_alive()
@@ -301,23 +314,22 @@ class SinkWorker:
             self.error = self.error or failure
 
     def statistics(self) -> dict[str, object]:
-        """Counters of the queues, and the sink's own where it has some."""
-        own: dict[str, object] = getattr(self.shell.sink, "stats", dict)()
+        """Return the counters of the queues, and the sink's own where it has some."""
         counts = {"errors": self.shell.errors, "replaced": self._left_behind}
-        return {**self.mailbox.counts(), **counts, **own}
+        return {**self.mailbox.counts(), **counts, **self.shell.own_stats()}
 
     def isolate(self, calls: Calls, seconds: float) -> None:
-        """Be told by the watchdog that a call does not return.
+        """Contain a call that has not returned for `seconds`; called by the watchdog.
 
-        The queues before the sink are bounded, so the others go on anyhow. Where
+        The queues before the sink are bounded, so the other sinks go on anyhow. Where
         its policy is to restart, a new sink with a new thread takes its place; the
         message that it was writing counts as lost. Where the source waits for the
-        sink nothing is lost by waiting: it is only said.
+        sink nothing is lost by waiting: it is only logged.
         """
         shell = self.shell
         with shell.lock:
             if calls is not shell.calls or self._hung == calls.entered:
-                return  # it was replaced, or told, before
+                return  # it was replaced, or reported, before
             if calls.returned >= calls.entered:
                 return  # just now
             self._hung = calls.entered
@@ -336,22 +348,21 @@ class SinkWorker:
         self._left_behind += 1
         self.shell.calls, self._hung = Calls(), 0
         if self._writing is not None:
-            self._lose(self._writing)
+            self._drop(self._writing)
             self._writing = None
         self.shell.down = True
         self._thread = self._new_thread(replaces=True)
         self._thread.start()
 
     def _new_thread(self, *, replaces: bool = False) -> Thread:
-        run = self._run_anew if replaces else self._run
+        run = self._run_replacement if replaces else self._run
         return Thread(target=run, name=f"nv-{self.name}", daemon=True)
 
     @property
     def trouble(self) -> tuple[Literal["lossy", "restarting", "failed"], str] | None:
-        """What is wrong with the sink at this moment, and a sentence; None: nothing.
+        """State of a sink in trouble and a sentence; None: it works.
 
-        A sink that goes on without a part of its work says so in a `trouble` of
-        its own, a sentence or None.
+        A sink that goes on without a part of its work (`ReportsTrouble`) is lossy.
         """
         shell = self.shell
         if self.failed.is_set() and not self.reader_left:
@@ -360,7 +371,7 @@ class SinkWorker:
             return "failed", shell.trouble
         if shell.down or shell.failing:
             return "restarting", shell.trouble
-        own: str | None = getattr(shell.sink, "trouble", None)
+        own = shell.own_trouble
         return None if own is None else ("lossy", own)
 
     def _run(self) -> None:
@@ -368,16 +379,16 @@ class SinkWorker:
         with suppress(Replaced):
             self._work()
             return
-        # Nobody waits for what this one still does.
+        # Another thread has taken over: this one only closes its sink.
         try:
             sink.close()
         except BaseException as error:
             log.warning("%s, replaced, failed while closing: %s", self.name, error)
 
-    def _run_anew(self) -> None:
-        """Take the place of a sink that hangs."""
+    def _run_replacement(self) -> None:
+        """Build and open another sink in place of one that hangs, and run it."""
         assert self._rebuild is not None
-        self.shell.sink = self._rebuild()
+        self.shell.use(self._rebuild())
         try:
             opened = self.shell.reopen(Backoff())
         except Replaced:
@@ -399,48 +410,53 @@ class SinkWorker:
                 if not self._deliver(message):
                     return
             elif dirty:
-                # Nothing more comes for now: what was written must be safe.
+                # No message waits: bring what was written to safety.
                 dirty = not self._flush()
                 if self.failed.is_set():
                     return
         self._flush()
 
     def _deliver(self, message: Message) -> bool:
-        """Write one message; False when the sink can take no more."""
+        """Write one message; return False when the sink takes no more."""
+        error = self._write(message)
+        return error is None or self._on_failure(message, error)
+
+    def _on_failure(self, message: Message, error: Exception | None) -> bool:
+        """Act on a failed write as the policy says; as `_deliver`."""
         backoff = Backoff()
-        while (error := self._write(message)) is not None:
-            if isinstance(error, BrokenPipeError) and _stdout_reader_left():
-                # Whoever read our output (`| head`) has had enough: no failure,
+        while error is not None:
+            if isinstance(error, BrokenPipeError) and _is_stdout_closed_by_reader():
+                # The reader of our output (`| head`) has closed it: no failure,
                 # no loss.
                 self.reader_left = True
                 self.mailbox.discard()
                 self.failed.set()
                 return False
             if self._on_error == "fail":
-                self._lose(message)
+                self._drop(message)
                 self._give_up(error)
                 return False
             self.shell.warn("failed", error)
-            if self._on_error == "restart" and not self._stopping.is_set():
-                if self.shell.reopen(backoff):
-                    continue  # once more, with the sink opened anew
-                # Asked to stop while it was closed: what waits has nowhere to go.
-                self._lose(message)
+            if self._on_error != "restart" or self._stopping.is_set():
+                self._drop(message)
+                break
+            if not self.shell.reopen(backoff):
+                # The run stopped while it was closed: no queued message can be written.
+                self._drop(message)
                 self.mailbox.discard()
                 return False
-            self._lose(message)
-            break
+            error = self._write(message)
         return True
 
     def _write(self, message: Message) -> Exception | None:
         self._writing = message
         error = self.shell.write(message)
-        # Not where it was replaced: the message is another thread's by then.
+        # Not where `Replaced` was raised: the message is another thread's by then.
         self._writing = None
         return error
 
-    def _lose(self, message: Message) -> None:
-        self.mailbox.note_lost(_queue_of(message), message.kind)
+    def _drop(self, message: Message) -> None:
+        self.mailbox.note_lost(_QUEUE_OF[message.kind], message.kind)
 
     def _flush(self) -> bool:
         error = self.shell.flush()
@@ -464,14 +480,14 @@ _DOWN = ("restarting", "failed")
 
 
 class SinkHealth:
-    """Notices changes between two looks, a second or so apart.
+    """Changes of the sinks' states between two calls, a second or so apart.
 
-    A sink that is down cannot say so itself: its state is told to all others.
+    A sink that is down cannot report it itself: its state is published to all sinks.
 
     Parameters
     ----------
     sinks : sequence of SinkWorker
-        Those of one lane.
+        Sinks of one lane.
     """
 
     def __init__(self, sinks: Sequence[SinkWorker]) -> None:
@@ -481,10 +497,10 @@ class SinkHealth:
         self._failures: dict[str, int] = {}
 
     def changes(self) -> Iterator[Health]:
-        """Health events for the sinks whose state is not what it was."""
+        """Yield a Health event for each sink whose state has changed."""
         for sink in self._sinks:
             failed = self._has_failed(sink)
-            now = self._look(sink, failed)
+            now = self._state_of(sink, failed)
             before = self._states.get(sink.name, "healthy")
             if failed and now.state not in _DOWN and before not in _DOWN:
                 before = "restarting"
@@ -496,17 +512,18 @@ class SinkHealth:
                 yield now
 
     def _has_failed(self, sink: SinkWorker) -> bool:
-        """Whether it has failed since the last look; it may have recovered, too."""
+        """Return True if it has failed since the last call; it may work again."""
         before = self._failures.get(sink.name, 0)
         self._failures[sink.name] = sink.shell.failures
         return sink.shell.failures != before
 
-    def _look(self, sink: SinkWorker, failed: bool) -> Health:
+    def _state_of(self, sink: SinkWorker, failed: bool) -> Health:
         dropped = sink.mailbox.dropped.total()
         more = dropped - self._dropped.get(sink.name, 0)
         self._dropped[sink.name] = dropped
-        if sink.trouble is not None:
-            state, sentence = sink.trouble
+        trouble = sink.trouble
+        if trouble is not None:
+            state, sentence = trouble
             return Health(sink.name, state, f"{sentence}; {dropped} messages lost")
         if more and not failed:
             return Health(

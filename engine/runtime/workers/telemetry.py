@@ -1,9 +1,10 @@
-"""What a lane tells of its source's samples and of their time."""
+"""Telemetry of a lane: checks of its samples, and statistics once a second."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
+
+import numpy as np
 
 from neurovocal.engine.audio.signal_checks import (
     RateHealth,
@@ -14,95 +15,161 @@ from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.types import (
     SONG_CLOCK_STAGE,
     Anchor,
-    Block,
-    Event,
     Gap,
     Health,
     Stats,
 )
+from neurovocal.engine.lane.lane import Part
 from neurovocal.engine.lane.stage import SupervisedStage
 from neurovocal.engine.runtime.workers.channel import Channel
-from neurovocal.engine.runtime.workers.publisher import Publisher
+from neurovocal.engine.runtime.workers.publisher import LanePublisher
+from neurovocal.engine.runtime.workers.recovery import LaneRecovery
+from neurovocal.engine.runtime.workers.source_reader import SourceReader
 from neurovocal.engine.support.process import usage
 
-log = logging.getLogger("neurovocal")
+_INTERVAL_NS = NS
+_LAGGING_MS = 1000.0
+STALLED = Health(
+    SONG_CLOCK_STAGE, "lagging", "the source delivers nothing: songs go on without it"
+)
+
+Warn: TypeAlias = Callable[[Health, Sequence[Channel]], None]
 
 
 class SignalChecks:
-    """Watches the samples of one source; does nothing unless it is live.
+    """Measures the level of a source's samples; checks those of a live source.
 
     Parameters
     ----------
-    name : str
-        Name of the lane, for the log.
     options : SignalOptions, optional
-        Thresholds; None: nothing is watched.
-    report : callable
-        ``report(health, channels)`` publishes; no channels are all of them.
+        Thresholds; None: nothing is checked.
+    warn : callable
+        ``warn(health, channels)`` logs and publishes; no channels are all of them.
     """
 
-    def __init__(
-        self,
-        name: str,
-        options: SignalOptions | None,
-        report: Callable[[Health, Sequence[Channel]], None],
-    ) -> None:
-        self._name = name
+    def __init__(self, options: SignalOptions | None, warn: Warn) -> None:
         self._options = options
-        self._report = report
+        self._warn = warn
         self._rate: RateHealth | None = None
 
     def begin(self, channels: Sequence[Channel], sample_rate: int) -> None:
-        """Watch new channels, whose source has `sample_rate` Hz."""
+        """Check new channels, whose source has `sample_rate` Hz."""
         if self._options is None:
             return
         self._rate = RateHealth(sample_rate, self._options)
         for channel in channels:
             channel.signal = SignalHealth(sample_rate, self._options)
 
-    def hear(self, item: Block | Gap, channels: Sequence[Channel]) -> None:
-        """Tell what is wrong with the samples themselves."""
-        if self._rate is None:
+    def observe(self, channel: Channel, item: Part) -> None:
+        """Measure and check one channel's part of what the source delivered."""
+        if isinstance(item, Anchor):
             return
-        for change in self._rate.hear(item):
-            self._warn(change, ())
-        for index, channel in enumerate(channels):
-            if channel.signal is None:
-                continue
-            if isinstance(item, Gap):
-                channel.signal.lose()
-                continue
-            for change in channel.signal.hear(item.start, item.samples[:, index]):
+        if self._rate is not None and channel.index == 0:
+            for change in self._rate.observe(item):
+                self._warn(change, ())
+        if isinstance(item, Gap):
+            if channel.signal is not None:
+                channel.signal.skip()
+            return
+        channel.peak = float(np.maximum.reduce(np.abs(item.samples), None, initial=0.0))
+        if channel.signal is not None:
+            for change in channel.signal.observe(item.start, item.samples[:, 0]):
                 self._warn(change, [channel])
 
-    def set_time(self, anchor: Anchor, channel: Channel) -> None:
-        """Take an anchor; a live source whose time jumps says so, and when it stops."""
-        before = channel.timebase.moved_ns
-        channel.timebase.add(anchor)
-        moved_s = channel.timebase.moved_ns / NS
-        if self._options is None or not (before or moved_s):
-            return
-        change = Health("clock", "healthy", "time goes on evenly")
-        if moved_s:
-            detail = f"UTC of the samples moved by {moved_s:+.3f} s (was a clock set?)"
-            change = Health("clock", "degraded", detail)
-        self._warn(change, [channel])
 
-    def _warn(self, change: Health, channels: Sequence[Channel]) -> None:
-        level = logging.INFO if change.state == "healthy" else logging.WARNING
-        words = (self._name, change.stage, change.state, change.detail)
-        log.log(level, "lane '%s': %s is %s: %s", *words)
-        self._report(change, channels)
+class LagMonitor:
+    """Reports when lanes fall behind the audio, by which stage, and when it is over."""
 
+    def __init__(self) -> None:
+        self._lagging = False
 
-_LAGGING_MS = 1000.0
-STALLED = Health(
-    SONG_CLOCK_STAGE, "lagging", "the source delivers nothing: songs go on without it"
-)
+    def changes(self, channels: Sequence[Channel]) -> list[Health]:
+        """Return a Health event if the state has changed since the last call."""
+        lag_ms = max((channel.lag_ms for channel in channels), default=0.0)
+        if (lag_ms > _LAGGING_MS) == self._lagging:
+            return []
+        self._lagging = not self._lagging
+        behind = f"{lag_ms:.0f} ms behind the audio"
+        if self._lagging:
+            return [Health("lane", "lagging", f"{behind}; {_slowest_of(channels)}")]
+        return [Health("lane", "healthy", behind)]
 
 
-def figures_of(channel: Channel) -> dict[str, object]:
-    """Counters of one lane, and what the process uses."""
+def _slowest_of(channels: Sequence[Channel]) -> str:
+    stages = [stage for channel in channels for stage in channel.lane.stages]
+    slowest = max(stages, key=lambda stage: stage.load.now)
+    return f"{slowest.name} takes {slowest.load.now:.2f} s per second"
+
+
+class Telemetry:
+    """Publishes statistics, health of lanes and sinks, and the newest anchors.
+
+    Parameters
+    ----------
+    clock : Clock
+        Measures the second.
+    publisher : LanePublisher
+        Publishes; knows the sinks and the latency of events.
+    reader : SourceReader
+        Counts the source's samples.
+    recovery : LaneRecovery
+        Counts the samples that were not processed.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        publisher: LanePublisher,
+        reader: SourceReader,
+        recovery: LaneRecovery,
+    ) -> None:
+        self._clock = clock
+        self._publisher = publisher
+        self._reader = reader
+        self._recovery = recovery
+        self._lag = LagMonitor()
+        self._due_ns = 0
+
+    def start(self) -> None:
+        """Let the first second begin."""
+        self._due_ns = self._clock.monotonic_ns() + _INTERVAL_NS
+
+    def once_a_second(self, channels: Sequence[Channel]) -> None:
+        """Publish if a second has passed; to be called more often."""
+        now = self._clock.monotonic_ns()
+        if now < self._due_ns or not channels:
+            return  # before the first stream there is nothing to publish in
+        self._due_ns = now + _INTERVAL_NS
+        _update_load(channels)
+        sinks = self._publisher.sinks
+        for change in (*self._lag.changes(channels), *sinks.sinks_health()):
+            self._publisher.report(change, channels)
+        for channel in channels:
+            self._publisher.report(Stats(self.statistics(channel)), [channel])
+            if channel.anchored:
+                emitted_ns = self._clock.monotonic_ns()
+                sinks.repeat(replace(channel.anchored, emitted_ns=emitted_ns))
+
+    def statistics(self, channel: Channel) -> dict[str, object]:
+        """Return the counters of one lane, as its ``stats`` message has them."""
+        reader, ledgers = self._reader, self._publisher.ledgers
+        return {
+            **_channel_figures(channel),
+            "source": {
+                "heard": reader.samples,
+                "lost": reader.lost_samples,
+                "unheard": self._recovery.missed_samples,
+                "state": reader.state.condition,
+                "outages": reader.state.outages,
+                "repeated": reader.repeated,
+            },
+            "sinks": self._publisher.sinks.statistics(),
+            "latency": {kind: ledgers[kind].summary() for kind in ledgers},
+        }
+
+
+def _channel_figures(channel: Channel) -> dict[str, object]:
+    """Return the counters of one lane, and what the process uses."""
     position, rate = channel.lane.position, channel.lane.info.sample_rate
     return {
         "position": position,
@@ -112,98 +179,18 @@ def figures_of(channel: Channel) -> dict[str, object]:
         "drift_ppm": round(channel.timebase.drift_ppm, 3),
         "privacy": None if channel.gate is None else channel.gate.as_dict(),
         "events": dict(channel.counts),
-        "stages": {s.name: _figures_of_stage(s) for s in channel.lane.stages},
+        "stages": {s.name: _stage_figures(s) for s in channel.lane.stages},
         "process": usage()._asdict(),
     }
 
 
-def look_at_load(channels: Sequence[Channel]) -> None:
-    """Note what the stages have spent on how much audio; once a second."""
-    for channel in channels:
-        audio_ns = channel.lane.heard * NS // channel.lane.info.sample_rate
-        for stage in channel.lane.stages:
-            stage.load.look(stage.metrics.busy_ns, audio_ns)
-
-
-class LagMonitor:
-    """Says when lanes fall behind the audio, by which stage, and when it is over."""
-
-    def __init__(self) -> None:
-        self._lagging = False
-
-    def look(self, channels: Sequence[Channel]) -> Iterator[Health]:
-        """Health events, if it has changed since the last look."""
-        lag_ms = max((channel.lag_ms for channel in channels), default=0.0)
-        if (lag_ms > _LAGGING_MS) == self._lagging:
-            return
-        self._lagging = not self._lagging
-        behind = f"{lag_ms:.0f} ms behind the audio"
-        if self._lagging:
-            yield Health("lane", "lagging", f"{behind}; {_slowest_of(channels)}")
-        else:
-            yield Health("lane", "healthy", behind)
-
-
-def _slowest_of(channels: Sequence[Channel]) -> str:
-    stages = [stage for channel in channels for stage in channel.lane.stages]
-    slowest = max(stages, key=lambda stage: stage.load.now)
-    return f"{slowest.name} takes {slowest.load.now:.2f} s per second"
-
-
-def _figures_of_stage(stage: SupervisedStage) -> dict[str, float]:
+def _stage_figures(stage: SupervisedStage) -> dict[str, float]:
     return {**stage.metrics.as_dict(), "load": round(stage.load.now, 4)}
 
 
-_EVERY_NS = NS
-Report: TypeAlias = Callable[[Event, Sequence[Channel]], None]
-
-
-class LaneHeartbeat:
-    """Statistics, the newest anchor, and how lanes and sinks do.
-
-    Parameters
-    ----------
-    clock : Clock
-        Says when a second has passed.
-    dispatcher : Dispatcher
-        Repeats anchors; knows how the sinks do.
-    report : callable
-        ``report(event, channels)`` publishes in these channels' streams.
-    statistics : callable
-        Counters of one channel, as its ``stats`` message carries them.
-    """
-
-    def __init__(
-        self,
-        clock: Clock,
-        dispatcher: Publisher,
-        report: Report,
-        statistics: Callable[[Channel], dict[str, object]],
-    ) -> None:
-        self._clock = clock
-        self._dispatcher = dispatcher
-        self._report = report
-        self._statistics = statistics
-        self._lag = LagMonitor()
-        self._due_ns = 0
-
-    def start(self) -> None:
-        """The first second begins."""
-        self._due_ns = self._clock.monotonic_ns() + _EVERY_NS
-
-    def beat(self, channels: Sequence[Channel]) -> None:
-        """Tell, if a second has passed; to be called more often."""
-        now = self._clock.monotonic_ns()
-        if now < self._due_ns or not channels:
-            return  # before the first stream nobody hears what is told
-        self._due_ns = now + _EVERY_NS
-        look_at_load(channels)
-        for change in (*self._lag.look(channels), *self._dispatcher.sinks_health()):
-            self._report(change, channels)
-        for channel in channels:
-            self._report(Stats(self._statistics(channel)), [channel])
-            if channel.anchored:
-                emitted_ns = self._clock.monotonic_ns()
-                self._dispatcher.repeat(
-                    replace(channel.anchored, emitted_ns=emitted_ns)
-                )
+def _update_load(channels: Sequence[Channel]) -> None:
+    """Note how much time the stages have spent on how much audio."""
+    for channel in channels:
+        audio_ns = channel.lane.processed * NS // channel.lane.info.sample_rate
+        for stage in channel.lane.stages:
+            stage.load.update(stage.metrics.busy_ns, audio_ns)

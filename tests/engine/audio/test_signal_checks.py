@@ -30,7 +30,7 @@ def hear(signal, samples, start=0, block=100):
     """(second, stage, state) of each change."""
     changes = []
     for at in range(0, len(samples), block):
-        for health in signal.hear(start + at, samples[at : at + block]):
+        for health in signal.observe(start + at, samples[at : at + block]):
             changes.append(((start + at + block) // RATE, health.stage, health.state))
     return changes
 
@@ -91,9 +91,9 @@ def test_blocks_and_gaps_change_nothing_but_the_seconds_they_touch(cuts, gap):
         edges = {0, lost_from, lost_to, len(samples), *edges}
         for first, stop in pairwise(sorted(edges)):
             if lost_from <= first < lost_to:
-                signal.lose()
+                signal.skip()
             else:
-                found += signal.hear(first, samples[first:stop])
+                found += signal.observe(first, samples[first:stop])
         return found
 
     assert play(cuts) == play([])
@@ -113,20 +113,20 @@ def beat(rate, n_seconds, start_ns=NS, gap_at=None):
 @pytest.mark.parametrize(("rate", "told"), [(1000, 0), (1005, 0), (985, 1), (1100, 1)])
 def test_another_rate_than_the_source_says(rate, told):
     health = RateHealth(1000, SignalOptions(rate_window_s=10))
-    changes = [change for block in beat(rate, 65) for change in health.hear(block)]
+    changes = [change for block in beat(rate, 65) for change in health.observe(block)]
     assert len(changes) == told
     if told:
         assert changes[0].state == "degraded"
         assert f"{rate} samples a second arrive instead of 1000" in changes[0].detail
         for block in beat(1000, 25, start_ns=100 * NS):
-            changes += health.hear(block)
+            changes += health.observe(block)
         assert changes[-1].state == "healthy"
 
 
 def test_an_outage_is_no_other_rate():
     health = RateHealth(1000, SignalOptions(rate_window_s=10))
     blocks = list(beat(1000, 15, gap_at=80))
-    assert not [change for item in blocks for change in health.hear(item)]
+    assert not [change for item in blocks for change in health.observe(item)]
 
 
 def test_a_live_lane_publishes_it_and_a_file_does_not():

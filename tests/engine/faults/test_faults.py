@@ -301,7 +301,7 @@ def test_a_source_that_hangs_is_late():
 def test_without_faults_nothing_is_wrapped():
     source = ScriptedSource(INFO, [audio(SONG)])
     runner = make_runner(source, CollectSink())
-    assert runner.lanes[0].source is source
+    assert runner.lanes[0].reader.source is source
     assert runner.run().exit_code == 0
 
 

@@ -20,6 +20,7 @@ from stages.runners import (
 )
 
 from neurovocal.engine.audio.resampler import Resampler
+from neurovocal.engine.audio.timeline import TimeBase
 from neurovocal.engine.contracts.errors import CommandError, Disconnected
 from neurovocal.engine.contracts.types import (
     Block,
@@ -33,9 +34,10 @@ from neurovocal.engine.contracts.types import (
     StreamInfo,
 )
 from neurovocal.engine.lane.lane import Lane
-from neurovocal.engine.lane.shadow import Decision, ShadowLane
+from neurovocal.engine.lane.shadow import ShadowLane, SwapDecision
 from neurovocal.engine.lane.stage import SupervisedStage
 from neurovocal.engine.runtime.control.swap import SwapArguments
+from neurovocal.engine.runtime.workers.channel import Channel
 from neurovocal.engine.testing import CollectSink, ScriptedSource
 
 quiet = pytest.mark.usefixtures("quiet", "no_threads_left")
@@ -312,18 +314,20 @@ def test_a_lane_swapped_for_its_like_says_the_same_at_any_rate(stream):
     expected = [e for i in items for s in whole.process(i) for e in s.events]
     expected += [e for s in whole.flush() for e in s.events]
 
-    decision = Decision()
-    present, heard = lane(rate), []
+    decision = SwapDecision()
+    present = lane(rate)
+    channel, heard = Channel(present, TimeBase(1000)), []
+    shadow = ShadowLane("l", present, lane(rate, tile), decision, 0.0, 1e9)
     for number, item in enumerate(items):
         if number == begins:
-            present = ShadowLane("l", present, lane(rate, tile), decision, 0.0, 1e9)
+            channel.shadow = shadow
         if number == promoted:
             assert decision.promote({})
-        heard += [e for s in present.process(item) for e in s.events]
-    heard += [e for s in present.flush() for e in s.events]
+        heard += [e for s in channel.process(item) for e in s.events]
+    heard += [e for s in channel.flush() for e in s.events]
     assert not decision.failure
     if promoted < len(items):
-        assert present.done.is_set()
+        assert shadow.done.is_set()
     assert [e for e in heard if isinstance(e, Onset | Offset | Label | Gap)] == [
         e for e in expected if isinstance(e, Onset | Offset | Label | Gap)
     ]

@@ -203,7 +203,7 @@ def test_a_failing_model_leaves_its_neighbours_alone(policy):
 def test_backoff_doubles_up_to_its_most_and_starts_again():
     backoff = Backoff()
     assert [backoff.pause_s() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
-    backoff.succeeded()
+    backoff.reset()
     assert backoff.pause_s() == 0.5
 
 

@@ -50,7 +50,7 @@ def test_a_stalled_live_sink_costs_its_neighbour_nothing(background):
     assert len(stalled.messages) + outcome.dropped.total() == len(fine.messages)
     assert outcome.dropped["label"] > 400
     assert outcome.exit_code == 3
-    assert runner.lanes[0].heard_samples == 25_000
+    assert runner.lanes[0].reader.samples == 25_000
     assert not runner.sinks[1].mailbox.dropped
 
 

@@ -54,7 +54,7 @@ def test_stop_inside_a_block_tells_what_was_heard_of_it(background, monkeypatch)
         def process(self, item):
             if isinstance(item, Block) and item.start >= 3 * QUANTUM:
                 runners[0].stop()
-                until(runners[0].lanes[0]._stopping.is_set)
+                until(runners[0].lanes[0].reader.stopping.is_set)
             return super().process(item)
 
     source = ScriptedSource(INFO, [audio("#" * 10_000)])

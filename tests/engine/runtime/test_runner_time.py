@@ -92,7 +92,7 @@ def test_the_ledger_tells_where_the_time_went(monkeypatch):
     assert onset.compute_ms == 7.0
     assert first["onset"].at == 32
     assert first["onset"].emitted_ns == 5_010_000_000
-    summary = runner.lanes[0].ledgers["onset"].summary()
+    summary = runner.lanes[0].publisher.ledgers["onset"].summary()
     assert summary["wait_ms"]["max"] == 32.0
 
 

@@ -50,7 +50,8 @@ def test_a_stage_that_hangs_costs_its_lane_alone(background, sleeper, wakes):
     ]
     runner = scripted.make_runner(sources, sink, clock=clock, models=["namer"])
     # Only the first lane has the model that hangs.
-    runner.lanes[0].build = _with(runner.lanes[0].build, sleeper)
+    recovery = runner.lanes[0].recovery
+    recovery.build = _with(recovery.build, sleeper)
     ended = Flag()
     run = background(lambda: (runner.run(), ended.set())[0])
     assert sleeper.entered.wait(PATIENCE_S)
@@ -64,7 +65,7 @@ def test_a_stage_that_hangs_costs_its_lane_alone(background, sleeper, wakes):
     if wakes:
         sleeper.woken.set()
         until(lambda: len(sink.events(Label)) == 8)
-        watchdog.look()
+        watchdog.check()
     done.set()
     until(lambda: clock.advance(0.1) or ended.is_set())
     outcome = run()
@@ -118,8 +119,8 @@ def test_a_sink_that_hangs_is_replaced_and_its_loss_counted(background):
     hanging.release.set()  # the one that was left behind ends by itself
     done.set()
     outcome = run()
-    tally = worker.mailbox.tally["events"]
-    assert (tally.received, tally.delivered, tally.dropped) == (6, 5, 1)
+    counts = worker.mailbox.queue_counts["events"]
+    assert (counts.received, counts.delivered, counts.dropped) == (6, 5, 1)
     assert (outcome.exit_code, dict(outcome.dropped)) == (3, {"label": 1})
     assert worker.statistics()["replaced"] == 1
 
@@ -151,10 +152,10 @@ def test_a_process_that_grows_ends_in_order(background):
     until(lambda: len(sink.events(Label)) == 2)
     sizes = iter([Usage(900.0, 9, 9, 1.0), Usage(1100.0, 9, 9, 1.0)])
     watchdog = looker(runner, clock, max_rss_mb=1000.0, measure=lambda: next(sizes))
-    watchdog.look()
+    watchdog.check()
     assert not sink.events(Health)
     clock.advance(1.0)
-    watchdog.look()
+    watchdog.check()
     outcome = run()
     assert [e.stage for e in sink.events(Health)] == ["process"]
     assert outcome.exit_code == 2
@@ -197,21 +198,21 @@ def test_signs_of_life_only_while_samples_come(background, manager):
         ScriptedSource(INFO, script(), live=True), CollectSink(), clock=clock
     )
     run = background(runner.run)
-    until(lambda: runner.lanes[0].heard_samples == 60)
+    until(lambda: runner.lanes[0].reader.samples == 60)
     watchdog = looker(runner, clock, manager=ServiceManager.of_environment())
-    watchdog.look()
+    watchdog.check()
     lines = heard(manager)
     assert lines[0] == "READY=1"
     assert lines[-2:] == ["WATCHDOG=1", "STATUS=1 lane, 0 s heard"]
     pass_time(watchdog, clock, 31, runner.lanes[0])
     heard(manager)  # more than the socket holds: the manager looks seldom here
     clock.advance(1.0)
-    watchdog.look()
+    watchdog.check()
     assert heard(manager) == ["STATUS=no progress: lane0"]
     go.set()
-    until(lambda: runner.lanes[0].heard_samples == 120)
+    until(lambda: runner.lanes[0].reader.samples == 120)
     clock.advance(1.0)
-    watchdog.look()
+    watchdog.check()
     assert heard(manager)[0] == "WATCHDOG=1"
     done.set()
     run()
@@ -234,7 +235,7 @@ def test_a_source_that_can_wait_is_alive_as_long_as_it_answers(background, manag
         answers = runner.lanes[0].progress
         until(lambda before=answers: runner.lanes[0].progress > before)
         clock.advance(100.0)
-        watchdog.look()
+        watchdog.check()
         assert "STATUS=1 lane, 0 s heard" in heard(manager)
     done.set()
     run()

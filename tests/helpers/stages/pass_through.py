@@ -64,7 +64,7 @@ class PassingRun:
         """It is so late, and what was to be heard by now has been."""
         self._clock.advance(seconds - self._clock.monotonic_ns() / NS)
         lanes = self.runner.lanes
-        until(lambda: all(lane.heard_s > seconds - _STEP_S for lane in lanes))
+        until(lambda: all(lane.reader.seconds > seconds - _STEP_S for lane in lanes))
 
     def pass_until(self, condition):
         """Time passes until something has come to be."""

@@ -25,9 +25,9 @@ def looker(runner, clock, **keys):
 def pass_time(watchdog, clock, seconds, healthy):
     """Seconds, one look each, in all of which a healthy lane goes on reading."""
     (calls,) = [calls for name, calls in healthy.calls() if name == "source"]
-    watchdog.look()
+    watchdog.check()
     for _ in range(seconds):
         before = calls.entered
         until(lambda before=before: calls.entered > before)
         clock.advance(1.0)
-        watchdog.look()
+        watchdog.check()
