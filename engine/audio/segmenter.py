@@ -8,13 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from neurovocal.engine.contracts.clock import to_samples
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.types import Mark, Offset, Onset
-
-
-def to_samples(milliseconds: float, sample_rate: int) -> int:
-    """Convert milliseconds to samples, rounded."""
-    return round(milliseconds * sample_rate / 1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from neurovocal.engine.contracts.stages import RecordedCommand, Sink
 from neurovocal.engine.runtime.control.swap import LoadPlan
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner
-from neurovocal.engine.support.text import printable, without_credentials
+from neurovocal.engine.support.credentials import without_credentials
+from neurovocal.engine.support.text import printable
 
 SetOption = Annotated[
     list[str] | None,

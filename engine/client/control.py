@@ -1,7 +1,7 @@
 """For programs that steer a running engine: commands and their replies."""
 
+import os
 import time
-import uuid
 from math import ceil
 from pathlib import Path
 from types import TracebackType
@@ -158,7 +158,7 @@ class Control:
         """
         request = {
             "v": 1,
-            "id": uuid.uuid4().hex,
+            "id": os.urandom(16).hex(),
             "command": command,
             "arguments": arguments or {},
         }

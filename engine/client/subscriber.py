@@ -1,7 +1,7 @@
 """Subscriber: messages of a running engine, typed, counted and resumed."""
 
+import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import ceil
@@ -159,7 +159,7 @@ class Subscriber:
             for group in (self.kinds - BULK_KINDS, self.kinds & BULK_KINDS)
             if group
         ]
-        name = uuid.uuid4().hex
+        name = os.urandom(16).hex()
         self._context = zmq.Context()
         for part, group in enumerate(groups, start=1):
             connection = self._context.socket(zmq.SUB)

@@ -14,7 +14,7 @@ from neurovocal.engine.config.faults import (
 )
 from neurovocal.engine.config.plan import Plan, StagePlan
 from neurovocal.engine.contracts.stages import HasEndpoint
-from neurovocal.engine.support.text import hint
+from neurovocal.engine.support.text import did_you_mean
 
 # A stage, and the name of its lane; None: it belongs to all of them.
 Target: TypeAlias = tuple[StagePlan, str | None]
@@ -41,7 +41,10 @@ def problems(fault: AnyFault, plan: Plan) -> Iterator[Problem]:
     """What keeps a fault from doing anything."""
     lanes = [lane.name for lane in plan.lanes]
     if fault.lane is not None and fault.lane not in lanes:
-        yield "lane", f"there is no lane '{fault.lane}' ({hint(fault.lane, lanes)})"
+        yield (
+            "lane",
+            f"there is no lane '{fault.lane}' ({did_you_mean(fault.lane, lanes)})",
+        )
         return
     aimed = isinstance(fault, SourceFault | StageFault | NetworkCut | SubscriberStall)
     if not aimed:
@@ -125,7 +128,7 @@ def _miss(fault: AnyFault, plan: Plan) -> Problem:
                 what = f"lane '{fault.lane}' has no stage '{fault.stage}' of its own"
                 return "lane", f"{what}: remove this key"
             known = sorted({n for stage, _ in _stages(plan) for n in _names(stage)})
-            meant = hint(fault.stage, known)
+            meant = did_you_mean(fault.stage, known)
             return "stage", f"there is no stage '{fault.stage}' ({meant})"
         case NetworkCut():
             return None, (

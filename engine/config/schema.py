@@ -14,7 +14,7 @@ from neurovocal.engine.config.validation import explain
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Mode, OnError, Options, WhenFull
 from neurovocal.engine.contracts.types import KINDS
-from neurovocal.engine.support.text import hint
+from neurovocal.engine.support.text import did_you_mean
 
 if TYPE_CHECKING:
     EventKind: TypeAlias = str
@@ -186,7 +186,7 @@ def find_config(name: str) -> Path:
         return shipped
     recipes = set(folder.glob("train*.yaml"))  # for `train`, not for `run`
     names = sorted(p.stem for p in set(folder.glob("*.yaml")) - recipes)
-    meant = hint(path.name.removesuffix(".yaml"), names, "shipped:")
+    meant = did_you_mean(path.name.removesuffix(".yaml"), names, "shipped:")
     raise ConfigError(f"configuration '{name}' does not exist ({meant})")
 
 

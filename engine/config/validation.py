@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from neurovocal.engine.config.located_yaml import Located, Location
-from neurovocal.engine.support.text import hint
+from neurovocal.engine.support.text import did_you_mean
 
 
 def explain(
@@ -64,12 +64,14 @@ def _in_data(loc: Location, least: int, data: Any) -> Location:
 
 def _unknown(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
-    return f"unknown option ({hint(name, known)})" if known else "unknown option"
+    return (
+        f"unknown option ({did_you_mean(name, known)})" if known else "unknown option"
+    )
 
 
 def _unknown_tag(context: dict[str, Any]) -> str:
     known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
-    return f"unknown: '{context['tag']}' ({hint(str(context['tag']), known)})"
+    return f"unknown: '{context['tag']}' ({did_you_mean(str(context['tag']), known)})"
 
 
 def _fields_at(model: type[BaseModel], loc: Location) -> Iterable[str]:

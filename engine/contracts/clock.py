@@ -87,3 +87,8 @@ class ManualClock:
                 self._now = max(self._now, min(monotonic_ns, limit))
                 return monotonic_ns <= limit
             return self._moved.wait_for(lambda: self._now >= monotonic_ns, timeout)
+
+
+def to_samples(milliseconds: float, sample_rate: int) -> int:
+    """Convert milliseconds to samples, rounded."""
+    return round(milliseconds * sample_rate / 1000)

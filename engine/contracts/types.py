@@ -7,12 +7,16 @@ are float32 and read-only: a stage that keeps one beyond its call copies it.
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32: TypeAlias = NDArray[np.float32]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float32: TypeAlias = NDArray[np.float32]
+else:  # the module of types costs a program that subscribes more than it is worth
+    Float32 = np.ndarray[Any, np.dtype[np.float32]]
 LabelStatus: TypeAlias = Literal["provisional", "revised", "final"]
 _Trouble: TypeAlias = Literal["degraded", "lagging", "lossy", "stalled", "failed"]
 HealthState: TypeAlias = Literal["healthy", _Trouble, "restarting", "recovering"]

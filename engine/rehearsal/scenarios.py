@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.support.text import hint
+from neurovocal.engine.support.text import did_you_mean
 
 FAULTS = (
     *("drop", "jitter", "stall", "unplug", "clip", "drift", "wrong_rate", "crash"),
@@ -124,7 +124,7 @@ def chosen(only: str | None) -> list[str]:
     names = [name.strip() for name in only.split(",") if name.strip()]
     known = [NONE, *FAULTS]
     problems = [
-        f"--only: there is no fault '{name}' ({hint(name, known)})"
+        f"--only: there is no fault '{name}' ({did_you_mean(name, known)})"
         for name in names
         if name not in known
     ]

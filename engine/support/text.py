@@ -1,60 +1,13 @@
-"""Passwords in addresses: never in a log, a health event or a journal."""
+"""Texts for people: suggestions for misspelt names, and text that is safe to print."""
 
-import re
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import Any
 
-_HIDDEN = "***"
-
-# `scheme://user:password@host`; a password may hold an unescaped @.
-_USER = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@", re.IGNORECASE)
-
-# As cameras and services want it: `?token=...`, `/user=admin&password=...`.
-_FIELD = re.compile(
-    r"\b((?:access_?key|api_?key|auth|key|pass|passwd|password|pwd|secret|sig|"
-    r"signature|token|user|username)=)[^\s&;,'\"<>\]}]+",
-    re.IGNORECASE,
-)
-
-# HTTP headers, as programs that fetch streams take them.
-_HEADER = re.compile(
-    r"\b((?:proxy-)?authorization\s*:\s*|cookie\s*:\s*)[^\r\n'\"]+", re.IGNORECASE
-)
-_SECRET_KEYS = frozenset({"password", "passwd", "secret", "token", "api_key"})
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def hide_credentials(text: str) -> str:
-    """`text` with whatever looks like a user, a password or a token left out.
-
-    What is hidden is the user part of an address, values of query fields such as
-    ``token=`` or ``password=``, and headers that authorise.
-
-    Examples
-    --------
-    >>> hide_credentials("rtsp://bird:seed@camera/audio: Connection refused")
-    'rtsp://***@camera/audio: Connection refused'
-    """
-    text = _USER.sub(rf"\1{_HIDDEN}@", text)
-    text = _HEADER.sub(rf"\1{_HIDDEN}", text)
-    return _FIELD.sub(rf"\1{_HIDDEN}", text)
-
-
-def without_credentials(data: Any) -> Any:
-    """A configuration's data, to be kept on record: no string in it tells a secret."""
-    if isinstance(data, dict):
-        return {
-            key: _HIDDEN
-            if str(key).lower() in _SECRET_KEYS and isinstance(value, str)
-            else without_credentials(value)
-            for key, value in data.items()
-        }
-    if isinstance(data, list):
-        return [without_credentials(value) for value in data]
-    return hide_credentials(data) if isinstance(data, str) else data
-
-
-def hint(name: str, known: Iterable[str], otherwise: str = "known:") -> str:
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "known:") -> str:
     """Clause for the brackets behind an unknown name.
 
     Parameters
@@ -70,6 +23,20 @@ def hint(name: str, known: Iterable[str], otherwise: str = "known:") -> str:
     if close := get_close_matches(name, names, n=1):
         return f"did you mean '{close[0]}'?"
     return f"{otherwise} {', '.join(names)}"
+
+
+def utc_text(utc_ns: int, timespec: str = "milliseconds") -> str:
+    """Format nanoseconds since the epoch as ISO 8601 in UTC, ending with ``Z``.
+
+    Parameters
+    ----------
+    utc_ns : int
+        Time to format; digits that are not shown are cut off.
+    timespec : {'milliseconds', 'microseconds'}
+        Number of digits of the seconds, as in `datetime.isoformat`.
+    """
+    when = _EPOCH + timedelta(microseconds=utc_ns // 1000)
+    return when.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def printable(text: str) -> str:

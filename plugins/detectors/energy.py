@@ -14,6 +14,7 @@ from neurovocal.engine.audio.segmenter import (
     duration_problems,
     threshold_problems,
 )
+from neurovocal.engine.contracts.clock import to_samples
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
@@ -100,7 +101,7 @@ class EnergyDetector:
         if problems:
             raise ConfigError(problems)
         low, high = band(options, sample_rate)
-        hop = max(1, round(options.hop_ms * sample_rate / 1000))
+        hop = max(1, to_samples(options.hop_ms, sample_rate))
         hops_per_s = sample_rate / hop
         reach = round(_smoothing_s(options, high - low) * hops_per_s / 2)
         rules = options.rules(

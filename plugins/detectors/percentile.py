@@ -10,8 +10,8 @@ from neurovocal.engine.audio.segmenter import (
     Segmenter,
     SegmenterRules,
     duration_problems,
-    to_samples,
 )
+from neurovocal.engine.contracts.clock import to_samples
 from neurovocal.engine.contracts.errors import ConfigError, StageError
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.types import (

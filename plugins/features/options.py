@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from neurovocal.engine.contracts.clock import to_samples
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
 
@@ -78,7 +79,7 @@ class SpectrogramOptions(Options):
         """
         length = self.frame_length or 256
         if self.frame_length_ms is not None:
-            length = round(self.frame_length_ms * sample_rate / 1000)
+            length = to_samples(self.frame_length_ms, sample_rate)
         if length < 2:
             raise ConfigError(
                 f"frame_length_ms {self.frame_length_ms:g} is less than two samples "

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
@@ -22,6 +21,7 @@ from neurovocal.engine import (
     StageError,
     StreamInfo,
 )
+from neurovocal.engine.support.text import utc_text
 from neurovocal.plugins.storage.folder import OutputFolder
 from neurovocal.plugins.storage.text_file import (
     STDOUT,
@@ -351,10 +351,7 @@ class TableSink:
 
 
 def _utc(utc_ns: int | None) -> str | None:
-    if utc_ns is None:
-        return None
-    time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=utc_ns // 10**6)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if utc_ns is None else utc_text(utc_ns)
 
 
 def _seconds(sample: int, info: StreamInfo) -> str:

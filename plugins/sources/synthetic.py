@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from neurovocal.engine.audio.channels import Pacer
+from neurovocal.engine.contracts.clock import to_samples
 from neurovocal.engine.contracts.errors import EndOfStream
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
@@ -209,7 +210,7 @@ class SyntheticSource:
         return wave.astype(np.float32)
 
     def _samples(self, span_ms: float) -> int:
-        return max(1, round(span_ms * self._options.sample_rate / 1000))
+        return max(1, to_samples(span_ms, self._options.sample_rate))
 
 
 def _between(rng: np.random.Generator, bounds: tuple[float, float]) -> float:

@@ -27,7 +27,7 @@ from neurovocal.engine.journal.reader import (
     streams_of,
 )
 from neurovocal.engine.journal.store import runs
-from neurovocal.engine.support.text import hint
+from neurovocal.engine.support.text import did_you_mean
 
 ExportFormat = Literal["csv", "parquet", "jsonl", "raven", "audacity"]
 # Forms without a column for the run: times of two runs cannot be told apart.
@@ -139,7 +139,7 @@ def _selection(
     there = streams_of(journal, names) if streams else []
     for stream in streams or ():
         if stream not in there:
-            meant = hint(stream, there, "it has:")
+            meant = did_you_mean(stream, there, "it has:")
             raise ConfigError(f"journal '{journal}' has no stream '{stream}' ({meant})")
     return Selection(
         runs=tuple(names) if names else None,

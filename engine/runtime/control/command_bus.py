@@ -18,7 +18,7 @@ from neurovocal.engine.runtime.control.swap import SwapArguments, Swapper
 from neurovocal.engine.runtime.workers.channel import Channel
 from neurovocal.engine.runtime.workers.command_queue import Action, PendingCommand
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
-from neurovocal.engine.support.text import hint
+from neurovocal.engine.support.text import did_you_mean
 
 Reply: TypeAlias = dict[str, Any]
 
@@ -291,12 +291,14 @@ def _merged(stage: CommandedModel, command: ModelCommand) -> Options:
 def _not_adjustable(name: str, stage: CommandedModel) -> str:
     if name in type(stage.options).model_fields:
         return f"'{name}' cannot be changed while it runs (these can: {_listed(stage)})"
-    return f"unknown option '{name[:64]}' ({hint(name, sorted(stage.adjustable))})"
+    return (
+        f"unknown option '{name[:64]}' ({did_you_mean(name, sorted(stage.adjustable))})"
+    )
 
 
 def _unknown_command(command: str, stage: CommandedModel) -> str:
     known = [*OWN_COMMANDS, *sorted(stage.commands)]
-    return f"unknown command '{command}' ({hint(command, known)})"
+    return f"unknown command '{command}' ({did_you_mean(command, known)})"
 
 
 def _listed(stage: CommandedModel) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 
 from neurovocal.engine.contracts.errors import CommandError
 from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.support.text import hint
+from neurovocal.engine.support.text import did_you_mean
 
 VERSION = 1
 # What commands of the engine itself are called; models have more.
@@ -72,7 +72,8 @@ def _sentences(error: ValidationError, form: type[Options], what: str) -> Iterat
 
 def _reason(detail: Any, form: type[Options]) -> str:
     if detail["type"] == "extra_forbidden":
-        return f"is unknown ({hint(str(detail['loc'][-1]), sorted(form.model_fields))})"
+        name = str(detail["loc"][-1])
+        return f"is unknown ({did_you_mean(name, sorted(form.model_fields))})"
     if detail["type"] == "missing":
         return "is missing"
     got = repr(detail["input"])

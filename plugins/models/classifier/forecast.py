@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from neurovocal.engine.contracts.bundle import Bundle, ForecastSpec
+from neurovocal.engine.contracts.clock import to_samples
 from neurovocal.engine.contracts.types import Float32, Forecast, ForecastStatus
 from neurovocal.plugins.models.history import Float64
 from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
@@ -61,7 +62,7 @@ class Forecaster:
         self._index = {unit: number for number, unit in enumerate(self.units)}
         self._edges = spec.gap_edges_ms
         self._rate = manifest.front_end.sample_rate
-        self._pause = round(spec.pause_ms * self._rate / 1000)
+        self._pause = to_samples(spec.pause_ms, self._rate)
         n_units, n_gaps = len(self.units), len(self._edges) + 2
         self._unheard = np.zeros((1, n_gaps), np.float32)
         self._graph = Graph(

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from neurovocal.engine import BuildContext, Label, Offset, Options, Surprise
-from neurovocal.engine.support.text import hint
+from neurovocal.engine.support.text import did_you_mean
 
 # Groups that wait for their audio at most.
 _MOST_PENDING = 1000
@@ -51,7 +51,7 @@ def unsatisfiable_rules(
         return
     for unit in rules.units or ():
         if unit not in known:
-            meant = hint(unit, known, "there are:")
+            meant = did_you_mean(unit, known, "there are:")
             yield f"select.units: no model knows a unit '{unit}' ({meant})"
 
 

@@ -21,6 +21,7 @@ from neurovocal.engine import (
     Withheld,
 )
 from neurovocal.engine.audio.resampler import scaled
+from neurovocal.engine.support.text import utc_text
 from neurovocal.plugins.sinks.clips.ring import ClipRing, Missing
 from neurovocal.plugins.sinks.clips.selection import (
     ClipSegment,
@@ -149,7 +150,7 @@ class ClipStream:
             micros = utc_ns % NS // 1000
             day = f"{second:%Y-%m-%d}"
             when = f"{second:%Y%m%dT%H%M%S}.{micros:06d}Z"
-            utc = f"{second:%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
+            utc = utc_text(utc_ns, "microseconds")
         description = {
             "version": 1,
             "stream": self.name,

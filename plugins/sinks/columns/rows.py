@@ -3,7 +3,6 @@
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -77,13 +76,6 @@ def row_of(run: str, message: Message) -> dict[str, Value]:
         if name in _SECONDS:
             row[_SECONDS[name]] = None if value is None else round(value / rate, 6)
     return row
-
-
-def utc_text(utc_ns: int) -> str:
-    """Return a time in UTC as ISO 8601 with microseconds."""
-    seconds, rest = divmod(utc_ns, 10**9)
-    when = datetime.fromtimestamp(seconds, UTC)
-    return f"{when:%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
 
 
 @lru_cache

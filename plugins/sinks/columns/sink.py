@@ -12,6 +12,7 @@ from neurovocal.engine import (
     Options,
     Plugin,
 )
+from neurovocal.engine.support.text import utc_text
 from neurovocal.plugins.sinks.columns.parquet import (
     ParquetColumns,
     parquet_problems,
@@ -22,7 +23,6 @@ from neurovocal.plugins.sinks.columns.rows import (
     Value,
     columns_of,
     row_of,
-    utc_text,
 )
 from neurovocal.plugins.storage.text_file import (
     STDOUT,
@@ -79,7 +79,8 @@ class CsvColumns(TextTable):
     def write(self, row: dict[str, Value]) -> None:
         """Write a row."""
         utc = row["utc"]
-        row = {**row, "utc": "" if utc is None else utc_text(int(utc))}
+        text = "" if utc is None else utc_text(int(utc), "microseconds")
+        row = {**row, "utc": text}
         self._csv.writerow([row.get(name, "") for name in self.heading])
 
     def _write_cells(self, cells: Sequence[str]) -> None:

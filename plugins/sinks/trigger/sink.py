@@ -16,7 +16,7 @@ from neurovocal.engine.contracts.errors import ConfigError, DeviceError
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.stages import ModelCommand
 from neurovocal.engine.contracts.types import Message, Trigger
-from neurovocal.engine.support.text import hint
+from neurovocal.engine.support.text import did_you_mean
 from neurovocal.engine.wire.headers import header_of
 from neurovocal.plugins.devices.choice import find_device
 from neurovocal.plugins.sinks.trigger.options import PlayOptions, TriggerOptions
@@ -270,7 +270,7 @@ def _unknown_units(pattern: Pattern, context: BuildContext) -> Iterator[str]:
         return
     known = [unit for unit in spec.units if unit != spec.silence] + [spec.unknown]
     for unit in sorted(pattern.units - set(known)):
-        meant = hint(unit, known, "it has")
+        meant = did_you_mean(unit, known, "it has")
         yield f"pattern: the bundle has no unit '{unit}' ({meant})"
 
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator
 
 from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.support.text import utc_text
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Comment that AudioMoth recorders write into each file.
@@ -71,9 +72,7 @@ class Start:
         """Return the start as ``neurovocal check`` shows it."""
         if self.utc_ns is None:
             return self.problem or "unknown"
-        milliseconds = timedelta(milliseconds=self.utc_ns // 1_000_000)
-        text = (_EPOCH + milliseconds).isoformat(timespec="milliseconds")
-        return f"{text.removesuffix('+00:00')}Z ({self.origin})"
+        return f"{utc_text(self.utc_ns)} ({self.origin})"
 
 
 def zone_of(text: str) -> tzinfo:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from threading import Thread
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.support.text import hide_credentials
+from neurovocal.engine.support.credentials import hide_credentials
 
 _STDERR_BYTES = 4096
 _GRACE_S = 1.0

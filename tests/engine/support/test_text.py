@@ -10,7 +10,7 @@ from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError, Disconnected
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.journal import runs
-from neurovocal.engine.support.text import hide_credentials, without_credentials
+from neurovocal.engine.support.credentials import hide_credentials, without_credentials
 from neurovocal.plugins.sources.pipe.source import plugin as pipe
 
 SECRETS = [
