@@ -32,7 +32,7 @@ from neurovocal.engine.runtime.workers.source_reader import SourceReader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
 from audio_devices.virtual_audio import VirtualMicrophone
-from network.broadcast import FETCH, Station
+from network.broadcast import FETCH, BroadcastServer
 
 HEARD_S = (0.6, 1.5)
 AWAY_S = (0.1, 3.0)
@@ -109,11 +109,11 @@ class Lost:
 class LostStream(Lost):
     """HTTP: the server cuts connections and refuses new ones for a while."""
 
-    sample_rate = Station.rate
+    sample_rate = BroadcastServer.rate
     block_length = 4096
 
     def __enter__(self) -> "LostStream":
-        self.station = Station()
+        self.server = BroadcastServer()
         options = {
             "sample_rate": self.sample_rate,
             "sample_format": "s24le",
@@ -128,21 +128,21 @@ class LostStream(Lost):
 
     def fetch(self) -> list[str]:
         """Command that writes the stream to its standard output."""
-        return [sys.executable, "-c", FETCH, self.station.url]
+        return [sys.executable, "-c", FETCH, self.server.url]
 
     def __exit__(self, *error: object) -> None:
         self.process.kill()
         self.process.communicate()
-        self.station.__exit__(*error)
+        self.server.__exit__(*error)
 
     def take_away(self) -> None:
         """Nothing is delivered any more."""
-        self.station.closed = True
-        self.station.cut.set()
+        self.server.refuses = True
+        self.server.cut.set()
 
     def give_back(self) -> None:
         """It can be opened again."""
-        self.station.closed = False
+        self.server.refuses = False
 
     def missed(self, last: int, first: int, gap: int) -> int:
         """Samples that were made between two."""
@@ -155,7 +155,7 @@ class LostFfmpeg(LostStream):
     def fetch(self) -> list[str]:
         """Command that writes the stream to its standard output."""
         form = f"-f s24le -ar {self.sample_rate} -ac 1"
-        read = f"{form} -fflags nobuffer -i {self.station.url}"
+        read = f"{form} -fflags nobuffer -i {self.server.url}"
         write = f"{form} -flush_packets 1 -"
         return f"ffmpeg -v error -nostdin {read} {write}".split()
 

@@ -168,7 +168,7 @@ def test_microphone_is_labelled(tmp_path, excerpt):
             stderr=PIPE,
             text=True,
         )
-        microphone.wait_until_heard()
+        microphone.wait_until_captured()
         microphone.play(samples)
         # A segment that is cut by the silence after the song ends the excerpt.
         microphone.play(np.zeros(rate, np.int16))

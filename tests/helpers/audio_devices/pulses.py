@@ -1,4 +1,4 @@
-"""A PulseAudio daemon of its own, in a home of its own, and those who know of it."""
+"""PulseAudio daemon in a temporary home folder, for virtual audio devices."""
 
 import os
 import shutil
@@ -11,19 +11,19 @@ from typing import Any
 
 
 class PulseAudio:
-    """Begins with a home folder; `load` starts the daemon.
+    """PulseAudio daemon with its home folder; `load` starts it.
 
     Parameters
     ----------
     devices : mapping of str to str
-        Names of ALSA devices, and the sources or sinks that they are.
+        Sources or sinks of PulseAudio by the names of their ALSA devices.
 
     Attributes
     ----------
     home : Path
-        Temporary folder; removed by `close`.
+        Temporary folder, removed by `close`.
     env : dict
-        Environment in which a process finds this daemon, and no other.
+        Environment in which a process finds this daemon alone.
     """
 
     def __init__(self, devices: Mapping[str, str]) -> None:
@@ -45,24 +45,33 @@ class PulseAudio:
         self._processes: list[subprocess.Popen[Any]] = []
 
     def load(self, module: str) -> None:
-        """Start the daemon with a module, and wait until it is there."""
-        door = f"module-native-protocol-unix socket={self._socket} auth-anonymous=1"
+        """Start the daemon with a module, and wait until it has loaded."""
+        protocol = f"module-native-protocol-unix socket={self._socket} auth-anonymous=1"
         command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"]
-        command += ["--use-pid-file=no", "-F", "/dev/null", "-L", door, "-L", module]
+        command += [
+            "--use-pid-file=no",
+            "-F",
+            "/dev/null",
+            "-L",
+            protocol,
+            "-L",
+            module,
+        ]
         self.start(command)
         self.wait(lambda: bool(self.listed("modules")), "pulseaudio started")
 
     def start(self, command: list[str], **options: Any) -> subprocess.Popen[Any]:
-        """Start a process that finds the devices; it ends with the daemon."""
+        """Start a process that finds the devices; `close` ends it."""
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        env = {**self.env, **options.pop("env", {})}
         process: subprocess.Popen[Any] = subprocess.Popen(
-            command, env=self.env, **{**quiet, **options}
+            command, env=env, **{**quiet, **options}
         )
         self._processes.append(process)
         return process
 
     def record(self, sink: str, path: Path, *form: str) -> subprocess.Popen[Any]:
-        """Write what a sink plays into a file, as raw float32; the recorder."""
+        """Start recording a sink to a file of raw float32; return the process."""
         command = ["parec", "-d", f"{sink}.monitor", "--raw", "--format=float32le"]
         with path.open("wb") as file:
             recorder = self.start([*command, *form, "--latency-msec=20"], stdout=file)
@@ -70,7 +79,7 @@ class PulseAudio:
         return recorder
 
     def listed(self, what: str) -> str:
-        """What `pactl` lists of a kind, one a line."""
+        """Return what `pactl` lists of a kind, one item a line."""
         return subprocess.run(
             ["pactl", "list", "short", what],
             env=self.env,
@@ -80,17 +89,17 @@ class PulseAudio:
         ).stdout
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait for something to become true; RuntimeError after a minute."""
+        """Wait until a condition is true; raise RuntimeError after a minute."""
         limit = time.monotonic() + 60
         while not condition():
             if any(p.poll() is not None for p in self._processes[:1]):
                 raise RuntimeError(f"pulseaudio ended before {what}")
             if time.monotonic() > limit:
-                raise RuntimeError(f"a minute went by before {what}")
+                raise RuntimeError(f"not within a minute: {what}")
             time.sleep(0.02)
 
     def close(self) -> None:
-        """End all processes, the daemon last, and remove all traces."""
+        """End all processes, the daemon last, and remove the home folder."""
         for process in reversed(self._processes):
             if process.poll() is None:
                 process.kill()

@@ -1,24 +1,23 @@
-"""A sound card made of software, for tests that need a real PortAudio stream.
+"""Virtual microphone for tests that need a real PortAudio stream.
 
-PulseAudio's pipe source turns a FIFO into a microphone. What is written there
-comes out of PortAudio bit for bit, at the pace of the writing. PortAudio reads
-its configuration once per process, so capturing happens in a process of its own::
+PulseAudio's pipe source turns a FIFO into a microphone. PortAudio captures what is
+written there bit for bit, at the pace of the writing. PortAudio reads its configuration
+once per process, so that a test captures in another process::
 
     with VirtualMicrophone(32_000) as microphone:
         process = microphone.start([sys.executable, "-c", SCRIPT])
-        microphone.wait_until_heard()
+        microphone.wait_until_captured()
         microphone.play(samples)
         process.wait()
 
-Silence, or a background, is written whenever nothing is played: without data a
-stream cannot always be stopped.
+Silence, or a background, is written while nothing is played: without data a stream
+cannot always be stopped.
 """
 
 import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections import deque
@@ -29,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from audio_devices.pulses import PulseAudio
 from numpy.typing import NDArray
 
 DEVICE = "pipemic"
@@ -41,24 +41,17 @@ needs_virtual_audio = pytest.mark.skipif(
 
 
 class VirtualMicrophone:
-    """A PulseAudio daemon of its own with one microphone, named ``pipemic``.
+    """PulseAudio daemon with one microphone, named ``pipemic``.
 
     Parameters
     ----------
     sample_rate : int
-        Hz.
+        Rate of the microphone in Hz.
     channels : int
         Channels of the microphone.
     background : int16 or float array, optional
-        What is heard, over and over, while nothing is played; by default
-        silence. Digital silence is something that no real microphone delivers.
-
-    Attributes
-    ----------
-    env : dict
-        Environment in which a process finds this microphone, and no other.
-    home : Path
-        Temporary home folder of the daemon.
+        Samples that are repeated while nothing is played; by default digital silence,
+        which no real microphone delivers.
     """
 
     def __init__(
@@ -71,9 +64,7 @@ class VirtualMicrophone:
         self.channels = channels
         quiet = np.zeros((1, channels), np.int16)
         self._background = quiet if background is None else self._as_int16(background)
-        self.home = Path()
-        self.env: dict[str, str] = {}
-        self._daemon: subprocess.Popen[bytes] | None = None
+        self._pulse: PulseAudio
         self._processes: list[subprocess.Popen[Any]] = []
         self._feeder: threading.Thread | None = None
         self._stop = threading.Event()
@@ -83,10 +74,11 @@ class VirtualMicrophone:
         self._fifo = -1
 
     def __enter__(self) -> "VirtualMicrophone":
-        self.home = Path(tempfile.mkdtemp(prefix="nv-audio-"))
-        self.env = self._environment()
+        self._pulse = PulseAudio({DEVICE: DEVICE})
         try:
-            self._start_daemon()
+            self._pulse.load(" ".join(self._module()))
+            self._pulse.wait(self._has_reader, "the FIFO is open")
+            self._fifo = self._open_fifo()
         except BaseException:
             self.close()
             raise
@@ -102,48 +94,57 @@ class VirtualMicrophone:
     ) -> None:
         self.close()
 
-    def start(self, command: list[str], **options: Any) -> subprocess.Popen[Any]:
-        """Start a process that finds the microphone under the name ``pipemic``.
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment in which a process finds this microphone alone."""
+        return self._pulse.env
 
-        `options` go to `subprocess.Popen`. It is killed when the microphone is
-        closed.
+    @property
+    def home(self) -> Path:
+        """Temporary home folder of the daemon."""
+        return self._pulse.home
+
+    def start(self, command: list[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a process that finds the microphone; `close` kills it.
+
+        `options` go to `subprocess.Popen`; ``env`` is added to the environment.
         """
-        env = {**self.env, **options.pop("env", {})}
-        process: subprocess.Popen[Any] = subprocess.Popen(command, env=env, **options)
+        inherited = {"stdout": None, "stderr": None}
+        process = self._pulse.start(command, **{**inherited, **options})
         self._processes.append(process)
         return process
 
     def run(
         self, command: list[str], timeout: float = 60, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run a process to its end while silence is heard; capture its output."""
+        """Run a process to its end while the background plays; capture its output."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = self.start(command, **{**pipes, **options})
         stdout, stderr = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
-    def wait_until_heard(self, timeout: float = 60) -> None:
+    def wait_until_captured(self) -> None:
         """Wait until a process captures from the microphone.
 
-        What is played from then on is heard from its first sample.
+        It captures all samples that are played afterwards.
         """
-        self._wait_for(self._is_heard, timeout, "nobody opened the microphone")
+        self._pulse.wait(self._is_captured, "a process captures")
         quiet = np.resize(self._background, (self.sample_rate // 5, self.channels))
         self.play(quiet)
 
     def play(
         self, samples: NDArray[Any], *, at_once: bool = False, wait: bool = True
     ) -> None:
-        """Let the microphone hear something, in real time or all at once.
+        """Play samples into the microphone, in real time or all at once.
 
         Parameters
         ----------
         samples : int16 or float array, [n_samples] or [n_samples, n_channels]
             Floats in [-1, 1) are scaled by 32768 and rounded.
         at_once : bool
-            Write it into the FIFO as fast as it takes them.
+            Write as fast as the FIFO accepts samples.
         wait : bool
-            Return only when all of it has been written.
+            Return only when all samples have been written.
         """
         samples = self._as_int16(samples)
         step = len(samples) if at_once else self.sample_rate // _BLOCKS_PER_S
@@ -162,15 +163,15 @@ class VirtualMicrophone:
         return np.ascontiguousarray(samples).reshape(-1, self.channels)
 
     def pause(self) -> None:
-        """Deliver nothing at all any more, like a device that hangs."""
+        """Stop delivering samples, like a device that hangs."""
         self._paused = True
 
     def unplug(self) -> None:
-        """Take the sound card away: whoever listens to it loses it."""
+        """Unload the sound card, which ends all streams from it."""
         self._pactl("unload-module", "module-pipe-source")
 
     def plug_in(self) -> None:
-        """Let the sound card be there again, with an empty memory."""
+        """Load the sound card again, with empty buffers."""
         self._pactl("load-module", *self._module())
         fifo, self._fifo = self._fifo, self._open_fifo()
         os.close(fifo)
@@ -181,55 +182,14 @@ class VirtualMicrophone:
         )
 
     def close(self) -> None:
-        """End the processes, the daemon, and remove all traces."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
+        """End the processes and the daemon, and remove the home folder."""
         self._stop.set()
-        if self._daemon is not None:
-            self._daemon.kill()
-            self._daemon.communicate()
+        self._pulse.close()
         if self._feeder is not None:
             self._feeder.join(10)
         if self._fifo >= 0:
             os.close(self._fifo)
             self._fifo = -1
-        shutil.rmtree(self.home, ignore_errors=True)
-
-    def _environment(self) -> dict[str, str]:
-        socket = self.home / "pulse.sock"
-        (self.home / ".asoundrc").write_text(
-            f'pcm.{DEVICE} {{ type pulse server "unix:{socket}" device "{DEVICE}" }}\n'
-        )
-        return {
-            **os.environ,
-            "HOME": str(self.home),
-            "XDG_RUNTIME_DIR": str(self.home),
-            "PULSE_SERVER": f"unix:{socket}",
-        }
-
-    def _start_daemon(self) -> None:
-        socket = self.home / "pulse.sock"
-        modules = [
-            f"module-native-protocol-unix socket={socket} auth-anonymous=1",
-            " ".join(self._module()),
-        ]
-        command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"]
-        command += ["--use-pid-file=no", "-F", "/dev/null"]
-        for module in modules:
-            command += ["-L", module]
-        self._daemon = subprocess.Popen(
-            command,
-            env=self.env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self._wait_for(
-            lambda: socket.exists() and self._is_read(),
-            *(30, "pulseaudio did not start"),
-        )
-        self._fifo = self._open_fifo()
 
     @property
     def _path(self) -> Path:
@@ -240,8 +200,8 @@ class VirtualMicrophone:
         name = f"source_name={DEVICE} file={self._path}"
         return ["module-pipe-source", *name.split(), *form.split()]
 
-    def _is_read(self) -> bool:
-        """Whether the FIFO is there and PulseAudio has opened it."""
+    def _has_reader(self) -> bool:
+        """Return True if the FIFO exists and PulseAudio has opened it."""
         try:
             os.close(os.open(self._path, os.O_WRONLY | os.O_NONBLOCK))
         except OSError:
@@ -250,20 +210,12 @@ class VirtualMicrophone:
 
     def _open_fifo(self) -> int:
         fifo = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
-        # What waits in the FIFO is heard late: a quarter of a second, not one.
+        # The FIFO delays samples: by at most a quarter of a second.
         frame_bytes = 2 * self.channels
         fcntl.fcntl(fifo, fcntl.F_SETPIPE_SZ, self.sample_rate * frame_bytes // 4)
         return fifo
 
-    def _wait_for(self, condition: Any, timeout: float, problem: str) -> None:
-        limit = time.monotonic() + timeout
-        while not condition():
-            dead = self._daemon is None or self._daemon.poll() is not None
-            if dead or time.monotonic() > limit:
-                raise RuntimeError(problem)
-            time.sleep(0.02)
-
-    def _is_heard(self) -> bool:
+    def _is_captured(self) -> bool:
         listing = subprocess.run(
             ["pactl", "list", "source-outputs"],
             env={**self.env, "LC_ALL": "C"},
@@ -274,7 +226,7 @@ class VirtualMicrophone:
         return "Corked: no" in listing.stdout  # corked: opened, not yet started
 
     def _feed(self) -> None:
-        """Write what is played, else the background, on a steady schedule."""
+        """Write played samples, or else the background, in real time."""
         length = self.sample_rate // _BLOCKS_PER_S
         at = 0
         due = time.monotonic()
@@ -288,19 +240,19 @@ class VirtualMicrophone:
             if not self._paused:
                 written = self._write(samples.astype("<i2").tobytes(), done is not None)
                 if not written:
-                    due = time.monotonic()  # nobody listens: time stands still
+                    due = time.monotonic()  # no process captures: the schedule waits
             if done is not None:
                 done.set()
             due += min(len(samples), length) / self.sample_rate
             self._stop.wait(max(0.0, due - time.monotonic()))
 
-    def _deserted(self) -> bool:
-        """Whether all who listened have gone: then nothing is ever read again."""
-        gone = [process.poll() is not None for process in self._processes]
-        return bool(gone) and all(gone)
+    def _all_ended(self) -> bool:
+        """Return True if all processes that captured have ended."""
+        ended = [process.poll() is not None for process in self._processes]
+        return bool(ended) and all(ended)
 
     def _write(self, data: bytes, insist: bool) -> bool:
-        """Write all of it; unless `insist`, nothing when the FIFO has no room."""
+        """Write all data; unless `insist`, write nothing while the FIFO is full."""
         view = memoryview(data)
         while view and not self._stop.is_set():
             try:
@@ -308,7 +260,7 @@ class VirtualMicrophone:
             except BlockingIOError:
                 if not insist and len(view) == len(data):
                     return False
-                if self._deserted():
+                if self._all_ended():
                     return False
                 self._stop.wait(0.001)
             except BrokenPipeError:

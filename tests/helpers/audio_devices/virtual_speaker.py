@@ -1,7 +1,7 @@
-"""A loudspeaker made of software, and a recorder of all that it plays.
+"""Virtual loudspeaker with a recorder.
 
-PulseAudio's null sink plays into nothing, at the pace of a real card; its monitor is
-recorded, sample for sample, by ``parec``.
+PulseAudio's null sink discards samples at the pace of a real card; ``parec`` records
+its monitor, sample for sample.
 """
 
 import shutil
@@ -25,12 +25,12 @@ needs_virtual_speaker = pytest.mark.skipif(
 
 
 class VirtualSpeaker:
-    """A PulseAudio daemon of its own with one mono loudspeaker, ``nullspeaker``.
+    """PulseAudio daemon with one mono loudspeaker, ``nullspeaker``.
 
     Parameters
     ----------
     sample_rate : int
-        Hz.
+        Rate of the loudspeaker in Hz.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -59,11 +59,11 @@ class VirtualSpeaker:
 
     @property
     def home(self) -> Path:
-        """Temporary folder."""
+        """Temporary home folder of the daemon."""
         return self._pulse.home
 
     def run(self, command: list[str], timeout: float = 90) -> str:
-        """Run a process that finds the loudspeaker, to its end; return its output."""
+        """Run a process that finds the loudspeaker; return its standard output."""
         process = self._pulse.start(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -72,9 +72,9 @@ class VirtualSpeaker:
         return str(stdout)
 
     def played(self) -> NDArray[np.float32]:
-        """All that was heard until now, float32[n_samples]; ends the recording."""
+        """End the recording and return it, float32[n_samples]."""
         path = self._recording
-        # What was played last is still on its way to the recorder.
+        # The last samples reach the recorder with a delay.
         more = path.stat().st_size + self.sample_rate * 4 // 2
         self._pulse.wait(lambda: path.stat().st_size >= more, "parec recorded more")
         self._recorder.terminate()

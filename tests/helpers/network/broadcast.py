@@ -1,4 +1,4 @@
-"""A real HTTP server that broadcasts samples which say when they were made."""
+"""HTTP server that broadcasts raw PCM whose sample values are their numbers."""
 
 import socket
 import threading
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
-# A program that fetches a stream, as ffmpeg or curl would.
+# Program that fetches a stream, as ffmpeg or curl does.
 FETCH = """
 import shutil, sys, urllib.request
 with urllib.request.urlopen(sys.argv[1]) as stream:
@@ -18,16 +18,16 @@ with urllib.request.urlopen(sys.argv[1]) as stream:
 """
 
 
-class Station(ThreadingHTTPServer):
-    """Broadcasts 24-bit samples whose value is their number since the start."""
+class BroadcastServer(ThreadingHTTPServer):
+    """Server of 24-bit samples; the value of each is its number since the start."""
 
     daemon_threads = True
     rate = 8000
     step_s = 0.02
-    closed = False  # whether it refuses to be heard
+    refuses = False  # whether it answers new requests with an error
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Listener)
+        super().__init__(("127.0.0.1", 0), _StreamHandler)
         self.began = time.monotonic()
         self.cut = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
@@ -39,19 +39,19 @@ class Station(ThreadingHTTPServer):
         super().__exit__(*error)
 
 
-class _Listener(BaseHTTPRequestHandler):
+class _StreamHandler(BaseHTTPRequestHandler):
     def do_GET(self):
-        station = self.server
-        if station.closed:
+        server = self.server
+        if server.refuses:
             self.send_error(503)
             return
         self.send_response(200)
         self.end_headers()
-        station.cut.clear()
-        sent = at = int((time.monotonic() - station.began) * station.rate)
+        server.cut.clear()
+        sent = at = int((time.monotonic() - server.began) * server.rate)
         with suppress(OSError):
-            while not station.cut.wait(station.step_s):
-                at = int((time.monotonic() - station.began) * station.rate)
+            while not server.cut.wait(server.step_s):
+                at = int((time.monotonic() - server.began) * server.rate)
                 numbers = np.arange(sent, at, dtype="<i4")
                 self.wfile.write(numbers.view(np.uint8).reshape(-1, 4)[:, :3].tobytes())
                 sent = at

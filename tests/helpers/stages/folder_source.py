@@ -1,4 +1,4 @@
-"""A folder source, what comes of it, and recordings for it."""
+"""Helpers for tests of the folder source: build it, read it, write recordings."""
 
 import json
 
@@ -26,8 +26,8 @@ def write(path, n_samples=800, seed=0, channels=1):
     return path
 
 
-def take(source, limit=100_000):
-    """All items until the end, or until `limit` reads have brought nothing."""
+def read_all(source, limit=100_000):
+    """Read all items until the end, or until `limit` reads have returned None."""
     source.open()
     items = []
     while limit:
@@ -47,11 +47,11 @@ def names(items):
     return [item.stream for item in items if isinstance(item, StreamInfo)]
 
 
-def told(items):
+def health_of(items):
     return [(item.state, item.detail) for item in items if isinstance(item, Health)]
 
 
-def verdicts(state):
-    """What the lines of a state say last of each recording."""
+def statuses(state):
+    """Return the last status of each recording in the lines of a state file."""
     entries = map(json.loads, state.splitlines())
     return {entry["file"]: entry["verdict"] for entry in entries}

@@ -1,4 +1,4 @@
-"""The default detector: levels against a running noise floor."""
+"""Energy detector: levels above a running noise floor."""
 
 import sys
 from collections.abc import Iterable
@@ -78,7 +78,7 @@ def agree(
 
 
 @pytest.mark.parametrize("sample_rate", RATES)
-def test_it_keeps_the_contract_of_a_processor(sample_rate: int) -> None:
+def test_conformance(sample_rate: int) -> None:
     seconds = 3.0 if sample_rate < 100_000 else 1.5
     options: dict[str, Any] = {"settle_s": 0.2}
     if sample_rate > 96_000:
@@ -93,7 +93,7 @@ def test_it_keeps_the_contract_of_a_processor(sample_rate: int) -> None:
     st.integers(0, 10_000),
     st.sampled_from([0, 1, 31, 777, 200_000]),
 )
-def test_marks_do_not_depend_on_blocks_grid_or_gaps(
+def test_marks_do_not_depend_on_block_cuts(
     lengths: list[int], start: int, lost: int
 ) -> None:
     samples = song(RATE, 2.5, seed=3)
@@ -113,7 +113,7 @@ def test_marks_do_not_depend_on_blocks_grid_or_gaps(
 
 
 @pytest.mark.parametrize("sample_rate", RATES)
-def test_it_finds_tones_in_noise_at_any_rate(sample_rate: int) -> None:
+def test_tones_in_noise_are_found_at_any_rate(sample_rate: int) -> None:
     low, high = band(EnergyOptions(), sample_rate)
     spans = [(0.5, 0.6), (0.7, 0.75), (1.2, 1.6)]
     samples = noise(sample_rate, 2.0)
@@ -126,18 +126,18 @@ def test_it_finds_tones_in_noise_at_any_rate(sample_rate: int) -> None:
 
 @pytest.mark.parametrize("sample_rate", [2500, 8000, 32_000, 96_000])
 @pytest.mark.parametrize("offset", [0.0, 0.5])
-def test_steady_noise_is_never_a_sound(sample_rate: int, offset: float) -> None:
+def test_steady_noise_makes_no_segment(sample_rate: int, offset: float) -> None:
     samples = noise(sample_rate, 60.0 if sample_rate < 50_000 else 20.0)
     assert found(make(sample_rate), [Block(0, samples + np.float32(offset))]) == []
 
 
-def test_noise_that_swells_slowly_is_never_a_sound() -> None:
+def test_slowly_rising_noise_makes_no_segment() -> None:
     samples = noise(RATE, 60.0)
     samples *= 10 ** (np.linspace(-20, 0, len(samples)) / 20)[:, None].astype("f")
     assert found(make(), [Block(0, samples)]) == []
 
 
-def test_louder_noise_becomes_background_within_some_seconds() -> None:
+def test_the_floor_follows_louder_noise_within_seconds() -> None:
     samples = noise(RATE, 40.0)
     samples[10 * RATE :] *= 10
     detected = found(make(), [Block(0, samples)])
@@ -145,7 +145,7 @@ def test_louder_noise_becomes_background_within_some_seconds() -> None:
     assert detected[-1][1] < 10 + 15
 
 
-def test_softer_background_is_known_within_seconds() -> None:
+def test_the_floor_follows_softer_noise_within_seconds() -> None:
     samples = noise(RATE, 12.0)
     samples[6 * RATE :] /= 10
     spans = [(8.0, 8.1), (9.0, 9.05)]
@@ -156,21 +156,21 @@ def test_softer_background_is_known_within_seconds() -> None:
     assert agree(spans, found(make(), [Block(0, samples)]))
 
 
-def test_the_floor_survives_minutes_of_song() -> None:
+def test_the_floor_stays_during_minutes_of_song() -> None:
     spans = [(0.5 + 0.1 * k, 0.58 + 0.1 * k) for k in range(1200)]
     samples = noise(RATE, 121.0, level=0.001)
     add_tones(samples, RATE, spans, 3000)
     assert agree(spans, found(make(), recut(samples, [1024])))
 
 
-def test_a_stream_may_begin_in_the_middle_of_song() -> None:
+def test_a_stream_that_begins_within_a_song() -> None:
     spans = [(0.1 * k, 0.1 * k + 0.07) for k in range(30)]
     samples = noise(RATE, 3.5, level=0.001)
     add_tones(samples, RATE, spans, 3000)
     assert agree(spans, found(make(), [Block(0, samples)]))
 
 
-def test_digital_silence_is_no_sound_and_what_follows_is() -> None:
+def test_a_tone_after_digital_silence_is_a_segment() -> None:
     samples = np.zeros((10 * RATE, 1), dtype=np.float32)
     assert found(make(), [Block(0, samples)]) == []
     spans = [(4.0, 4.2), (6.0, 7.5)]
@@ -178,12 +178,12 @@ def test_digital_silence_is_no_sound_and_what_follows_is() -> None:
     assert agree(spans, found(make(), recut(samples, [1024])))
 
 
-def test_an_input_offset_that_begins_with_the_stream_makes_no_click() -> None:
+def test_a_constant_offset_of_the_input_makes_no_segment() -> None:
     samples = np.full((3 * RATE, 1), 0.7, dtype=np.float32)
     assert found(make(), [Block(0, samples)]) == []
 
 
-def test_clipped_song_has_the_same_bounds() -> None:
+def test_clipped_song_has_the_same_onsets_and_offsets() -> None:
     spans = [(0.5, 0.6), (0.8, 0.85), (1.4, 1.7)]
     samples = noise(RATE, 2.5, level=0.001)
     add_tones(samples, RATE, spans, 3000)
@@ -191,7 +191,7 @@ def test_clipped_song_has_the_same_bounds() -> None:
     assert agree(spans, found(make(), [Block(0, clipped)]))
 
 
-def test_a_gap_closes_the_segment_and_the_background_outlives_it() -> None:
+def test_a_gap_truncates_the_segment_and_keeps_the_floor() -> None:
     samples = noise(RATE, 4.0)
     add_tones(samples, RATE, [(1.9, 2.1), (2.15, 2.3)], 3000)
     half = 2 * RATE
@@ -210,14 +210,14 @@ def test_a_gap_closes_the_segment_and_the_background_outlives_it() -> None:
     assert after[0].sample == pytest.approx(half + 100, abs=RATE // 1000)
 
 
-def test_another_recording_has_another_background() -> None:
+def test_an_empty_gap_resets_the_floor() -> None:
     first, second = noise(RATE, 3.0), 20 * noise(RATE, 3.0)
     stop = len(first)
     items = [Block(0, first), Gap(stop, stop, "next recording"), Block(stop, second)]
     assert found(make(), items) == []
 
 
-def test_marks_are_never_later_than_the_latency_says() -> None:
+def test_marks_are_not_later_than_the_latency() -> None:
     samples = song(RATE, 6.0)
     detector = make()
     for block in recut(samples, [100]):
@@ -225,7 +225,7 @@ def test_marks_are_never_later_than_the_latency_says() -> None:
             assert mark.sample >= block.stop - detector.latency - 100
 
 
-def test_once_the_floor_is_known_an_onset_is_told_within_milliseconds() -> None:
+def test_an_onset_is_published_within_milliseconds() -> None:
     samples = noise(RATE, 4.0)
     add_tones(samples, RATE, [(2.0, 2.5)], 3000)
     detector = make()
@@ -255,7 +255,7 @@ def test_buffers_widen_segments() -> None:
         ({"min_duration_ms": 50, "max_duration_ms": 20}, r"max_duration_ms \(20\) is"),
     ],
 )
-def test_contradictions_are_named_before_anything_runs(
+def test_check_reports_contradictory_options(
     options: dict[str, Any], sentence: str
 ) -> None:
     context = BuildContext(ManualClock(), "run", info=StreamInfo("s", RATE))
@@ -267,7 +267,7 @@ def test_contradictions_are_named_before_anything_runs(
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_whole_configurations(name: str) -> None:
+def test_presets_are_complete_configurations(name: str) -> None:
     config, _ = load_config(name)
     (lane,) = config.lanes
     registry = Registry()
@@ -298,7 +298,7 @@ def load_bench() -> ModuleType:
     return module
 
 
-def test_finch_song_of_a_day_that_no_choice_was_made_on(data_folder: Path) -> None:
+def test_finch_song_of_a_held_out_day(data_folder: Path) -> None:
     bench = load_bench()
     which = next(s for s in bench.SETS if "held out" in s.name)
     recordings = bench.read_set(which, data_folder)
@@ -307,7 +307,7 @@ def test_finch_song_of_a_day_that_no_choice_was_made_on(data_folder: Path) -> No
     assert result.score.f1 >= 0.97
 
 
-def test_real_song_gives_the_same_bytes_for_any_blocks(data_folder: Path) -> None:
+def test_real_song_gives_equal_events_for_any_block_length(data_folder: Path) -> None:
     import soundfile
 
     path = sorted((data_folder / "finch_gy6or6" / "audio").glob("*230312*"))[0]
@@ -335,7 +335,7 @@ def recording() -> tuple[Samples, int]:
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.5, 20.0])
-def test_a_card_that_begins_with_zeros_changes_nothing(seconds: float) -> None:
+def test_zeros_at_the_start_of_a_stream_change_no_segment(seconds: float) -> None:
     samples, rate = recording()
     plain = found(make(rate), [Block(0, samples)])
     zeros = np.zeros((round(seconds * rate), 1), np.float32)
@@ -344,7 +344,7 @@ def test_a_card_that_begins_with_zeros_changes_nothing(seconds: float) -> None:
     assert score_segments(moved, after, 0.01).f1 > 0.96
 
 
-def test_a_card_that_drops_out_for_seconds_keeps_its_background() -> None:
+def test_zeros_for_seconds_keep_the_floor() -> None:
     samples, rate = recording()
     zeros = np.zeros((3 * rate, 1), np.float32)
     parts = [samples[: 5 * rate], zeros, samples[5 * rate :]]
@@ -357,7 +357,7 @@ def test_a_card_that_drops_out_for_seconds_keeps_its_background() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.5, 2.0])
-def test_a_loud_tone_after_digital_silence_is_a_sound(seconds: float) -> None:
+def test_a_loud_tone_after_digital_silence_is_a_segment(seconds: float) -> None:
     tone = 0.3 * np.sin(2 * np.pi * 3000 * np.arange(round(RATE * seconds)) / RATE)
     zeros = np.zeros(2 * RATE)
     samples = np.concatenate([zeros, tone, zeros]).astype(np.float32)[:, None]

@@ -1,4 +1,4 @@
-"""Segments from posteriors: where the classifier hears no silence."""
+"""Network detector: segments in the posteriors of a classifier."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -117,14 +117,14 @@ def test_marks_do_not_depend_on_tiles(
             assert offset <= last or onset >= later * HOP
 
 
-def test_sound_at_the_end_lasts_to_the_end_of_the_last_frame() -> None:
+def test_an_open_segment_ends_with_the_last_frame() -> None:
     stage = make()
     marks = [*stage.process(posteriors(np.ones(10))), *stage.flush()]
     assert marks[0].sample == 64
     assert marks[-1] == Offset(0, 64, 9 * HOP + FRAME, True)
 
 
-def test_after_a_reset_it_is_new() -> None:
+def test_reset_restores_the_state_of_a_new_detector() -> None:
     stage = make()
     list(stage.process(posteriors(np.ones(10))))
     stage.reset()
@@ -133,7 +133,7 @@ def test_after_a_reset_it_is_new() -> None:
     )
 
 
-def test_it_needs_a_bundle_with_a_classifier() -> None:
+def test_a_bundle_without_a_classifier_is_refused() -> None:
     context = BuildContext(ManualClock(), "run", info=StreamInfo("s", RATE))
     with pytest.raises(BundleError, match="name a bundle"):
         plugin.build(NetworkOptions(), context)

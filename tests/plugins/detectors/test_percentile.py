@@ -1,4 +1,4 @@
-"""The percentile method: exactly the whole-file segments, or a running threshold."""
+"""Percentile detector: the segments of a whole file, or a running threshold."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def make(sample_rate: int = RATE, **options: Any) -> Any:
 
 
 def whole_file(x: NDArray[np.float32], rate: int) -> list[tuple[int, int]]:
-    """The method step by step, with a convolution and a loop over samples."""
+    """Compute the method step by step with a convolution and a loop over samples."""
     width = round(0.004 * rate)
     full = np.convolve(np.abs(x.astype(np.float64)), np.full(width, 1 / width))
     smoothed = full[(width - 1) // 2 :][: len(x)]
@@ -55,7 +55,7 @@ def spans(stage: Any, items: list[Block | Gap]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("scope", ["file", "running"])
-def test_it_keeps_the_contract_of_a_processor(scope: str) -> None:
+def test_conformance(scope: str) -> None:
     samples = song(RATE, 3.0)
     check_processor(lambda: make(scope=scope, settle_s=0.2), samples)
 
@@ -86,26 +86,26 @@ def test_file_scope_on_real_song(data_folder: Path) -> None:
 
 
 def burst_file(*lengths_ms: float, pause_ms: float = 100) -> NDArray[np.float32]:
-    """Bursts of ones in zeros; with smoothing off, runs are the bursts."""
+    """Return bursts of ones in zeros; without smoothing, the runs are the bursts."""
     parts = [np.zeros(RATE * 6)]
     for length in lengths_ms:
         parts += [np.ones(round(length * RATE / 1000)), np.zeros(int(pause_ms * 32))]
     return np.concatenate(parts).astype(np.float32)[:, None]
 
 
-def with_hiss(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Soft noise instead of digital silence, whose percentile would be zero."""
+def with_noise(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Add soft noise to digital silence, whose percentile would be zero."""
     hiss = np.random.default_rng(0).integers(0, 8, len(samples)) / 2**23
     return np.where(samples == 0, hiss[:, None], samples).astype(np.float32)
 
 
 def file_spans(samples: NDArray[np.float32], **options: Any) -> list[int]:
     options = {"smooth_ms": 1 / 32, "buffer_ms": 0, **options}
-    found = spans(make(**options), [Block(0, with_hiss(samples))])
+    found = spans(make(**options), [Block(0, with_noise(samples))])
     return [stop - start for start, stop in found]
 
 
-def test_lengths_include_their_bounds() -> None:
+def test_minimum_and_maximum_duration_are_inclusive() -> None:
     # 1 ms is 32 samples.
     short, just, long, longer = 14.96875, 15, 500, 500.03125
     found = file_spans(burst_file(short, just, long, longer))
@@ -113,18 +113,20 @@ def test_lengths_include_their_bounds() -> None:
 
 
 @pytest.mark.parametrize(("pause_ms", "runs"), [(1.96875, [1343]), (2, [640] * 2)])
-def test_runs_closer_than_the_spacing_are_one(pause_ms: float, runs: list[int]) -> None:
+def test_runs_closer_than_the_spacing_are_joined(
+    pause_ms: float, runs: list[int]
+) -> None:
     samples = np.zeros((RATE * 10, 1), dtype=np.float32)
     pause = round(pause_ms * 32)
     samples[5000:5640] = samples[5640 + pause : 6280 + pause] = 1
     assert file_spans(samples, percentile=99.7) == runs
 
 
-def test_buffers_stop_at_the_neighbour_and_at_the_ends() -> None:
+def test_buffers_end_at_neighbours_and_at_the_ends_of_the_file() -> None:
     samples = np.zeros((RATE * 2, 1), dtype=np.float32)
     samples[:1000] = samples[5000:6000] = samples[6100:7000] = 1
     stage = make(percentile=96, smooth_ms=1 / 32)
-    found = spans(stage, [Block(0, with_hiss(samples))])
+    found = spans(stage, [Block(0, with_noise(samples))])
     assert found == [(0, 1160), (4840, 6100), (6100, 7160)]
 
 
@@ -142,7 +144,7 @@ def test_silence_has_no_segments() -> None:
     assert spans(make(scope="running"), [Block(0, samples)]) == []
 
 
-def test_a_file_beyond_the_bound_is_refused_in_a_sentence() -> None:
+def test_a_file_longer_than_max_file_s_is_refused() -> None:
     stage = make(max_file_s=1.0)
     assert stage.latency == RATE
     list(stage.process(Block(0, np.zeros((RATE, 1), dtype=np.float32))))
@@ -150,7 +152,7 @@ def test_a_file_beyond_the_bound_is_refused_in_a_sentence() -> None:
         stage.process(Block(RATE, np.zeros((1, 1), dtype=np.float32)))
 
 
-def test_running_scope_answers_while_audio_comes() -> None:
+def test_running_scope_returns_marks_during_the_stream() -> None:
     samples = song(RATE, 6.0, seed=4)
     stage = make(scope="running")
     told = gather(stage, recut(samples, [1024]), flush=False)
@@ -160,7 +162,7 @@ def test_running_scope_answers_while_audio_comes() -> None:
             assert mark.sample >= block.stop - stage.latency
 
 
-def test_running_scope_finds_rare_sounds_whole() -> None:
+def test_running_scope_finds_complete_rare_sounds() -> None:
     samples = (1e-3 * np.random.default_rng(0).standard_normal(10 * RATE))[:, None]
     samples = samples.astype(np.float32)
     # 1.5 % of the time: the 97th percentile is one of the noise.

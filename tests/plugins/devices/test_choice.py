@@ -18,7 +18,7 @@ CONTROLLER = "devices/pci0000:00/0000:00:14.0"
 
 
 def plug(root: Path, number: int, place: str) -> None:
-    """What Linux shows of a card; place: below the controller."""
+    """Create the sysfs entries of a card at a path below the controller."""
     device = root / CONTROLLER / place
     card = device / f"sound/card{number}"
     card.mkdir(parents=True)
@@ -54,14 +54,14 @@ def test_the_port_of_a_card(tmp_path: Path, place: str, port: str | None) -> Non
         ("dongle (plughw:3,0)", "ALSA"),
     ],
 )
-def test_what_has_no_port(tmp_path: Path, name: str, host: str) -> None:
+def test_devices_without_a_known_port(tmp_path: Path, name: str, host: str) -> None:
     plug(tmp_path, 3, "usb1/1-2/1-2:1.0")
     assert usb_port(name, host, tmp_path) is None
     assert usb_port("UMC (hw:3,0)", "ALSA", tmp_path / "none") is None
 
 
 class Cards:
-    """The cards that are plugged in: numbers, names and where."""
+    """Cards that are plugged in: numbers, names and ports."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -98,7 +98,7 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cards:
 LEFT, RIGHT, ELSEWHERE = (f"usb1/1-{n}/1-{n}:1.0" for n in (1, 2, 3))
 
 
-def test_twins_that_get_each_others_number_stay_who_they_are(cards: Cards) -> None:
+def test_equal_cards_that_swap_numbers_are_found_by_port(cards: Cards) -> None:
     cards.are((1, "UMC", LEFT), (2, "UMC", RIGHT))
     with pytest.raises(DeviceError, match=r"0 'UMC \(hw:1,0\)' at usb:1-1, 1 'UMC"):
         find_device("UMC")
@@ -117,7 +117,7 @@ def test_twins_that_get_each_others_number_stay_who_they_are(cards: Cards) -> No
     assert find_again(left)["name"] == "UMC (hw:5,0)"
 
 
-def test_one_without_a_twin_may_come_back_in_another_socket(cards: Cards) -> None:
+def test_a_unique_card_is_found_at_another_port(cards: Cards) -> None:
     cards.are((0, "HDA", "../0000:00:1f.3"), (1, "UMC", LEFT))
     only = find_device("UMC")
     cards.are((0, "HDA", "../0000:00:1f.3"), (1, "UMC", ELSEWHERE))
@@ -130,7 +130,7 @@ def test_one_without_a_twin_may_come_back_in_another_socket(cards: Cards) -> Non
         find_again(only)
 
 
-def test_who_was_asked_for_by_port_is_looked_for_there(cards: Cards) -> None:
+def test_a_card_selected_by_port_is_found_at_that_port_only(cards: Cards) -> None:
     cards.are((1, "UMC", LEFT))
     chosen = find_device("usb:1-1")
     cards.are((1, "UMC", ELSEWHERE))

@@ -1,4 +1,4 @@
-"""The sound of frames: any cutting, level, spectrum, edges, and what has no inverse."""
+"""Inverse spectrogram: cuts, level, spectrum, edges, front ends without an inverse."""
 
 from pathlib import Path
 from typing import Any
@@ -32,46 +32,48 @@ def front_end(
 
 
 def chirps(seconds: float = 0.5, level: float = 0.3) -> Float32:
-    """Sweeps of 60 ms with pauses between them."""
+    """Return sweeps of 60 ms with pauses between them."""
     t = np.arange(round(seconds * RATE)) / RATE
     phase = 2 * np.pi * 3000 * t + 400 * np.sin(2 * np.pi * 5 * t)  # 1 to 5 kHz
     shape = np.maximum(0, np.sin(2 * np.pi * 8 * t)) ** 0.5
     return np.asarray(level * shape * np.sin(phase), np.float32)
 
 
-def sound(voice: InverseSpectrogram, values: Float32) -> Float32:
-    return np.concatenate([voice.process(values), voice.flush()])
+def samples_from(inverse: InverseSpectrogram, values: Float32) -> Float32:
+    return np.concatenate([inverse.process(values), inverse.flush()])
 
 
 def magnitudes(samples: Float32, spec: Any) -> Any:
-    """Of the plain transform, with the front end's window."""
+    """Return the magnitudes of the transform with the front end's window."""
     window = np.hanning(spec.frame_length + 1)[:-1]
     frames = np.lib.stride_tricks.sliding_window_view(samples, spec.frame_length)
     return np.abs(np.fft.rfft(frames[:: spec.hop_length] * window))
 
 
 def convergence(wanted: Any, samples: Float32, spec: Any) -> float:
-    """Spectral convergence: 0 is perfect, 1 is silence."""
+    """Return the spectral convergence: 0 is perfect, 1 is silence."""
     got = magnitudes(samples, spec)
     return float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
 
 
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(0, 40), max_size=6), look_ahead=st.integers(0, 4))
-def test_any_cutting_gives_the_same_bytes(cuts: list[int], look_ahead: int) -> None:
+def test_samples_do_not_depend_on_cuts_of_the_frames(
+    cuts: list[int], look_ahead: int
+) -> None:
     spec = front_end()
     values = frames_of(build_front_end(spec, HERE), chirps(0.16))
-    voice = InverseSpectrogram(spec, HERE, look_ahead)
-    whole = sound(voice, values)
+    inverse = InverseSpectrogram(spec, HERE, look_ahead)
+    whole = samples_from(inverse, values)
     parts = np.split(values, sorted(min(cut, len(values)) for cut in cuts))
     pieces = []
     known = 0
     for part in parts:
-        pieces.append(voice.process(part))
+        pieces.append(inverse.process(part))
         known += len(part)
         given_out = sum(map(len, pieces))
-        assert given_out == max(0, known * spec.hop_length - voice.latency)
-    pieces.append(voice.flush())
+        assert given_out == max(0, known * spec.hop_length - inverse.latency)
+    pieces.append(inverse.flush())
     assert np.concatenate(pieces).tobytes() == whole.tobytes()
     assert len(whole) == (len(values) - 1) * spec.hop_length + spec.frame_length
 
@@ -79,32 +81,34 @@ def test_any_cutting_gives_the_same_bytes(cuts: list[int], look_ahead: int) -> N
 @pytest.mark.parametrize(
     ("length", "hop", "most"), [(128, 64, 0.05), (128, 32, 0.05), (128, 48, 0.05)]
 )
-def test_song_that_is_made_again_has_its_spectrum_and_level(
+def test_inverse_of_song_has_its_spectrum_and_level(
     length: int, hop: int, most: float
 ) -> None:
     spec = front_end(length=length, hop=hop)
     samples = chirps()
     values = frames_of(build_front_end(spec, HERE), samples)
-    again = sound(InverseSpectrogram(spec, HERE), values)
+    again = samples_from(InverseSpectrogram(spec, HERE), values)
     assert convergence(magnitudes(samples[: len(again)], spec), again, spec) < most
     level_db = 20 * np.log10(again.std() / samples.std())
     assert abs(level_db) < 0.3
 
 
-def test_phases_are_what_makes_the_difference() -> None:
-    """Hardly any search for phases is far worse."""
+def test_few_iterations_give_a_worse_spectrum() -> None:
+    """With few iterations the spectral convergence is far worse."""
     spec = front_end()
     samples = chirps()
     values = frames_of(build_front_end(spec, HERE), samples)
     wanted = magnitudes(samples, spec)
-    found = convergence(wanted, sound(InverseSpectrogram(spec, HERE), values), spec)
+    found = convergence(
+        wanted, samples_from(InverseSpectrogram(spec, HERE), values), spec
+    )
     barely = InverseSpectrogram(spec, HERE, 0, iterations=1)
-    assert found < 0.5 * convergence(wanted, sound(barely, values), spec)
+    assert found < 0.5 * convergence(wanted, samples_from(barely, values), spec)
     plain = InverseSpectrogram(spec, HERE, inertia=0.0)
-    assert convergence(wanted, sound(plain, values), spec) < 0.1
+    assert convergence(wanted, samples_from(plain, values), spec) < 0.1
 
 
-def test_bands_scaling_and_padding_are_undone(tmp_path: Path) -> None:
+def test_bands_scaling_and_padding_are_inverted(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     hz = np.arange(129) * RATE / 256
     n_bins = int(((hz >= 500) & (hz <= 6000)).sum())
@@ -120,7 +124,7 @@ def test_bands_scaling_and_padding_are_undone(tmp_path: Path) -> None:
     )
     samples = chirps()
     values = frames_of(build_front_end(spec, tmp_path), samples)
-    again = sound(InverseSpectrogram(spec, tmp_path), values)
+    again = samples_from(InverseSpectrogram(spec, tmp_path), values)
     wanted = magnitudes(samples[: len(again)], spec)
     assert convergence(wanted, again, spec) < 0.06
 
@@ -128,37 +132,35 @@ def test_bands_scaling_and_padding_are_undone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", ["linear", "log"])
 @pytest.mark.parametrize("power", ["density", "magnitude"])
 @pytest.mark.parametrize("window", ["tukey", "hamming"])
-def test_every_way_to_write_power_is_undone(
-    scale: str, power: str, window: str
-) -> None:
+def test_each_power_and_scale_is_inverted(scale: str, power: str, window: str) -> None:
     spec = front_end(scale=scale, power=power, window=window)
     features = build_front_end(spec, HERE)
     samples = chirps()
     values = frames_of(features, samples)
-    again = sound(InverseSpectrogram(spec, HERE), values)
+    again = samples_from(InverseSpectrogram(spec, HERE), values)
     level_db = 20 * np.log10(again.std() / samples.std())
     assert abs(level_db) < 0.5
 
 
-def test_mel_bands_sound_where_they_should() -> None:
+def test_mel_bands_give_their_frequencies() -> None:
     spec = front_end(24, length=256, hop=128, scale="mel", n_mels=24)
     t = np.arange(RATE) / RATE
     samples = np.asarray(0.5 * np.sin(2 * np.pi * 2000 * t), np.float32)
     values = frames_of(build_front_end(spec, HERE), samples)
-    again = sound(InverseSpectrogram(spec, HERE), values)
+    again = samples_from(InverseSpectrogram(spec, HERE), values)
     spectrum = np.abs(np.fft.rfft(again)) ** 2
     hz = np.fft.rfftfreq(len(again), 1 / RATE)
     near = spectrum[(hz > 1600) & (hz < 2400)].sum() / spectrum.sum()
     assert near > 0.9
 
 
-def test_a_piece_begins_and_ends_without_a_click() -> None:
-    """A tone that is cut out of its middle fades in and out with the window."""
+def test_a_sequence_fades_in_and_out() -> None:
+    """A section from the middle of a tone fades in and out with the window."""
     spec = front_end()
     t = np.arange(RATE // 4) / RATE
     samples = np.asarray(0.5 * np.sin(2 * np.pi * 1000 * t), np.float32)
     values = frames_of(build_front_end(spec, HERE), samples)[10:40]
-    again = sound(InverseSpectrogram(spec, HERE), values)
+    again = samples_from(InverseSpectrogram(spec, HERE), values)
     assert abs(again).max() > 0.4
     assert abs(again[:4]).max() < 0.01
     assert abs(again[-4:]).max() < 0.01
@@ -166,38 +168,38 @@ def test_a_piece_begins_and_ends_without_a_click() -> None:
     assert steps.max() < 1.3 * 0.5 * 2 * np.pi * 1000 / RATE  # no step but the tone's
 
 
-def test_pieces_are_independent() -> None:
+def test_sequences_are_independent() -> None:
     spec = front_end()
     values = frames_of(build_front_end(spec, HERE), chirps(0.2))
-    voice = InverseSpectrogram(spec, HERE)
-    first = sound(voice, values)
-    voice.process(values[:7])
-    voice.reset()
-    assert sound(voice, values).tobytes() == first.tobytes()
-    assert sound(voice, values).tobytes() == first.tobytes()  # after a flush
-    assert len(voice.flush()) == 0
+    inverse = InverseSpectrogram(spec, HERE)
+    first = samples_from(inverse, values)
+    inverse.process(values[:7])
+    inverse.reset()
+    assert samples_from(inverse, values).tobytes() == first.tobytes()
+    assert samples_from(inverse, values).tobytes() == first.tobytes()  # after a flush
+    assert len(inverse.flush()) == 0
 
 
-def test_frames_that_are_not_finite_or_absurd_do_no_harm() -> None:
+def test_non_finite_or_huge_frames_give_finite_samples() -> None:
     spec = front_end()
     values = frames_of(build_front_end(spec, HERE), chirps(0.2))
     values[5:8, ::3] = np.nan
     values[9] = np.inf
     values[11] = -np.inf
     values[12] = 60.0
-    voice = InverseSpectrogram(spec, HERE)
-    samples = sound(voice, values)
+    inverse = InverseSpectrogram(spec, HERE)
+    samples = samples_from(inverse, values)
     assert np.isfinite(samples).all()
     assert len(samples) == (len(values) - 1) * spec.hop_length + spec.frame_length
 
 
-def test_silence_stays_silent() -> None:
+def test_silent_frames_give_silence() -> None:
     spec = front_end()
     values = np.full((20, 65), -12.0, np.float32)
-    assert abs(sound(InverseSpectrogram(spec, HERE), values)).max() < 1e-4
+    assert abs(samples_from(InverseSpectrogram(spec, HERE), values)).max() < 1e-4
 
 
-def test_what_has_no_inverse_is_refused() -> None:
+def test_a_front_end_without_an_inverse_is_refused() -> None:
     other = front_end().model_copy(update={"plugin": "cochleagram"})
     with pytest.raises(ConfigError, match=r"'cochleagram'.*only the front end"):
         InverseSpectrogram(other, HERE)

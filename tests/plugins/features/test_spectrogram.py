@@ -1,4 +1,4 @@
-"""The spectrogram: equal to SciPy's, the same bits for any cutting."""
+"""Spectrogram: equal to SciPy's, and bit-identical for any block cuts."""
 
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,9 @@ def test_recording_of_a_finch_equals_scipy(data_folder: Path) -> None:
     lengths=st.lists(st.integers(1, 6000), min_size=1, max_size=12),
     start=st.integers(0, 3000),
 )
-def test_cutting_changes_no_bit(variant: str, lengths: list[int], start: int) -> None:
+def test_frames_do_not_depend_on_block_cuts(
+    variant: str, lengths: list[int], start: int
+) -> None:
     samples = noise(9000, seed=1)[:, None]
     whole = collect(build(**VARIANTS[variant]), [Block(start, samples)])
     parts = collect(
@@ -146,7 +148,7 @@ def test_conformance(variant: str) -> None:
 
 @given(gap=st.integers(0, 5000), stop=st.integers(0, 3000))
 @settings(max_examples=50, deadline=None)
-def test_after_a_gap_frames_stay_on_the_streams_grid(gap: int, stop: int) -> None:
+def test_frames_after_a_gap_are_on_the_grid_of_the_stream(gap: int, stop: int) -> None:
     samples = noise(stop + gap + 3000)[:, None]
     first_after = stop + gap
     items: list[Block | Gap] = [
@@ -164,7 +166,7 @@ def test_after_a_gap_frames_stay_on_the_streams_grid(gap: int, stop: int) -> Non
     assert n_before == max(0, (stop - 256) // 128 + 1)
 
 
-def test_undeclared_hole_is_refused() -> None:
+def test_missing_samples_without_a_gap_are_refused() -> None:
     stage = build()
     list(stage.process(Block(0, noise(1000)[:, None])))
     with pytest.raises(ValueError, match="expected 1000"):
@@ -179,7 +181,7 @@ def test_returned_frames_are_never_overwritten() -> None:
     assert np.array_equal(first.values, kept)
 
 
-def test_samples_that_are_not_finite_spoil_their_own_frames_only() -> None:
+def test_non_finite_samples_affect_their_own_frames_only() -> None:
     samples = noise(4096)
     clean = frames_of(build(), samples)
     samples[1000] = np.nan
@@ -288,7 +290,7 @@ def test_contradictions_are_refused(options: dict[str, Any], message: str) -> No
         ({"scaling": {"file": "../x.npz"}}, "outside"),
     ],
 )
-def test_what_cannot_work_at_this_rate_is_said_before_it_runs(
+def test_check_reports_options_that_are_impossible_at_the_rate(
     options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
@@ -349,7 +351,7 @@ def test_front_end_makes_the_frames_that_the_engine_makes(tmp_path: Path) -> Non
         ({"plugin": "spectrogramm"}, "did you mean 'spectrogram'"),
     ],
 )
-def test_front_end_that_contradicts_itself_is_refused(
+def test_a_contradictory_front_end_is_refused(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""Real speech is found and real birds are not; a wrong network is refused."""
+"""Silero gate: speech is withheld, bird song is passed, other networks are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def context(rate: int) -> BuildContext:
 
 
 def passed(samples: Any, rate: int) -> float:
-    """Share of the audio that leaves."""
+    """Return the share of the audio that passes the gate."""
     judge = PLUGIN.build(PLUGIN.options(), context(rate))
     gate = AudioGate(judge, rate, 1.0, 1.0)
     for block in recut(samples[:, None].astype(np.float32), [1000]):
@@ -36,19 +36,19 @@ def passed(samples: Any, rate: int) -> float:
 
 
 @pytest.mark.parametrize("rate", [8000, 32000, 44100])
-def test_no_speech_leaves(data_folder: Path, rate: int) -> None:
+def test_speech_is_withheld(data_folder: Path, rate: int) -> None:
     words = sorted((data_folder / "spoken_digits" / "audio").glob("*jackson_1.wav"))
     speech = np.concatenate([soundfile.read(p, dtype="float32")[0] for p in words])
     assert passed(soxr.resample(speech, 8000, rate), rate) == 0
 
 
-def test_birds_leave(data_folder: Path) -> None:
+def test_bird_song_is_passed(data_folder: Path) -> None:
     path = min((data_folder / "finch_gy6or6" / "audio").glob("*.flac"))
     song, rate = soundfile.read(path, dtype="float32")
     assert passed(song[: 5 * rate], rate) > 0.9
 
 
-def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
+def test_low_rates_and_other_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"2500 Hz.*labels_only"):
         PLUGIN.build(PLUGIN.options(), context(2500))
     wrong = tmp_path / "wrong.onnx"

@@ -1,4 +1,4 @@
-"""The file source: everything that libsndfile reads, nothing lost, plain words."""
+"""File source: formats, names, channels, times and pace; no sample is lost."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -29,7 +29,7 @@ from neurovocal.engine.testing import check_source
 from neurovocal.plugins.sources.file import plugin
 
 
-def test_it_is_found_by_name():
+def test_registry_finds_the_file_source():
     assert Registry().get("source", "file") is plugin
 
 
@@ -65,7 +65,7 @@ def test_formats(tmp_path, suffix, subtype, tolerance):
 
 @given(st.integers(1, 5000))
 @settings(max_examples=25, deadline=None)
-def test_block_length_changes_nothing_but_the_cuts(tmp_path_factory, length):
+def test_samples_do_not_depend_on_the_block_length(tmp_path_factory, length):
     folder = tmp_path_factory.mktemp("cut")
     values = noise(3000, 3)
     values[1000:1010, 1] = np.nan
@@ -90,7 +90,7 @@ def test_conformance(tmp_path, streams, pace):
     )
 
 
-def test_samples_that_are_no_numbers_become_gaps_of_just_these(tmp_path):
+def test_non_finite_samples_become_gaps_of_their_length(tmp_path):
     values = noise(100)
     values[[10, 11, 50, 99]] = [[np.nan], [np.inf], [-np.inf], [np.nan]]
     path = write(tmp_path / "x.wav", values, subtype="FLOAT")
@@ -103,13 +103,13 @@ def test_samples_that_are_no_numbers_become_gaps_of_just_these(tmp_path):
     )
 
 
-def test_large_values_are_no_gaps(tmp_path):
+def test_large_finite_values_make_no_gap(tmp_path):
     values = np.full((4, 1), 3e38, np.float32)
     path = write(tmp_path / "x.wav", values, subtype="FLOAT")
     np.testing.assert_array_equal(samples_of(read_all(make(path=path))), values)
 
 
-def test_folder_in_natural_order_each_a_stream(tmp_path):
+def test_folder_is_read_in_natural_order_as_one_stream_per_file(tmp_path):
     (tmp_path / "._take1.wav").write_bytes(b"what macOS leaves on cards")
     for name in ["take10.wav", "take2.wav", "TAKE1.wav"]:
         write(tmp_path / name, noise(50))
@@ -124,7 +124,7 @@ def test_folder_in_natural_order_each_a_stream(tmp_path):
     assert sum(isinstance(item, StreamInfo) for item in deep) == 4
 
 
-def test_pattern_and_list_relative_to_the_configuration(tmp_path):
+def test_patterns_and_lists_are_relative_to_the_configuration(tmp_path):
     for name in ["a1.wav", "a2.wav", "b.wav"]:
         write(tmp_path / name, noise(50))
     items = read_all(make(base=tmp_path, path=["b.wav", "a?.wav"]))
@@ -132,7 +132,7 @@ def test_pattern_and_list_relative_to_the_configuration(tmp_path):
     assert names == ["b.wav", "a1.wav", "a2.wav"]
 
 
-def test_equal_names_in_two_folders_stay_apart(tmp_path):
+def test_equal_names_in_two_folders_give_unique_streams(tmp_path):
     for folder in ["day1", "day2"]:
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "x.wav", noise(50))
@@ -141,7 +141,7 @@ def test_equal_names_in_two_folders_stay_apart(tmp_path):
     assert names == ["day1/x.wav", "day2/x.wav"]
 
 
-def test_one_stream_of_several_goes_on_with_an_empty_gap(tmp_path):
+def test_recordings_of_one_stream_are_separated_by_an_empty_gap(tmp_path):
     first, second = noise(100, seed=1), noise(70, seed=2)
     write(tmp_path / "a.wav", first, subtype="FLOAT")
     write(tmp_path / "b.wav", second, subtype="FLOAT")
@@ -158,14 +158,14 @@ def test_one_stream_of_several_goes_on_with_an_empty_gap(tmp_path):
     )
 
 
-def test_repeated_streams_get_names_of_their_own(tmp_path):
+def test_repeated_streams_get_unique_names(tmp_path):
     path = write(tmp_path / "a.wav", noise(10))
     items = read_all(make(path=path, repeat=3))
     names = [item.stream for item in items if isinstance(item, StreamInfo)]
     assert names == ["a.wav", "a.wav~2", "a.wav~3"]
 
 
-def test_repeat_without_end_goes_on(tmp_path):
+def test_endless_repeat_continues(tmp_path):
     source = make(path=write(tmp_path / "a.wav", noise(10)), repeat=0, streams="one")
     source.open()
     blocks = 0
@@ -176,7 +176,7 @@ def test_repeat_without_end_goes_on(tmp_path):
         source.read(0)
 
 
-def test_one_stream_has_one_rate(tmp_path):
+def test_one_stream_refuses_recordings_of_two_rates(tmp_path):
     write(tmp_path / "a.wav", noise(10), rate=16_000)
     write(tmp_path / "b.wav", noise(10), rate=22_050)
     with pytest.raises(AudioFileError, match=r"b\.wav.* 22050 Hz .*a\.wav' 16000 Hz"):
@@ -186,7 +186,7 @@ def test_one_stream_has_one_rate(tmp_path):
     assert rates == [16_000, 22_050]
 
 
-def test_channels_are_chosen_and_never_mixed_unless_asked(tmp_path):
+def test_channels_are_selected_and_mixed_only_with_mix(tmp_path):
     values = noise(100, 3)
     path = write(tmp_path / "x.wav", values, subtype="FLOAT")
     source = make(path=path)
@@ -208,13 +208,13 @@ def test_channels_are_chosen_and_never_mixed_unless_asked(tmp_path):
     ("channels", "sentence"),
     [([], "at least one"), ([0], "0 is no channel"), ([2, 2], "twice")],
 )
-def test_nonsense_channels(tmp_path, channels, sentence):
+def test_impossible_channels_are_refused(tmp_path, channels, sentence):
     path = write(tmp_path / "x.wav", noise(10))
     (problem,) = problems(path=path, channels=channels)
     assert sentence in problem
 
 
-def test_realtime_delivers_each_block_when_it_would_have_been_heard(tmp_path):
+def test_realtime_delivers_each_block_at_its_end(tmp_path):
     path = write(tmp_path / "x.wav", noise(1000))
     clock = ManualClock()
     source = make(clock, path=path, pace="realtime", block_length=160)
@@ -232,7 +232,7 @@ def test_realtime_delivers_each_block_when_it_would_have_been_heard(tmp_path):
         assert block.arrived_ns == block.stop * 10**9 // RATE
 
 
-def test_realtime_goes_on_without_a_pause_from_stream_to_stream(tmp_path):
+def test_realtime_makes_no_pause_between_streams(tmp_path):
     write(tmp_path / "a.wav", noise(1600))
     write(tmp_path / "b.wav", noise(8000), rate=8000)
     clock = ManualClock()
@@ -240,7 +240,7 @@ def test_realtime_goes_on_without_a_pause_from_stream_to_stream(tmp_path):
     assert clock.monotonic_ns() == 1_100_000_000
 
 
-def test_time_comes_from_the_option_only_if_it_has_a_zone(tmp_path):
+def test_start_utc_needs_a_zone(tmp_path):
     path = write(tmp_path / "x.wav", noise(10))
     items = read_all(make(path=path, start_utc="2024-05-01T12:00:00.5+02:00"))
     expected = datetime(2024, 5, 1, 10, 0, 0, 500_000, tzinfo=UTC).timestamp() * 1e9
@@ -283,7 +283,7 @@ def test_time_from_a_guano_chunk(tmp_path):
     )
 
 
-def test_one_time_for_several_streams_is_a_mistake(tmp_path):
+def test_start_utc_for_several_streams_is_refused(tmp_path):
     write(tmp_path / "a.wav", noise(10))
     write(tmp_path / "b.wav", noise(10))
     options = {"path": str(tmp_path), "start_utc": "2024-05-01T12:00:00Z"}
@@ -291,7 +291,7 @@ def test_one_time_for_several_streams_is_a_mistake(tmp_path):
     assert problems(**options, streams="one") == []
 
 
-def test_progress_counts_up_to_all_samples_of_all_rounds(tmp_path):
+def test_progress_ends_at_the_samples_of_all_repeats(tmp_path):
     first = write(tmp_path / "a.wav", noise(RATE))
     second = write(tmp_path / "b.wav", noise(RATE // 2))
     source = make(path=[str(first), str(second)], repeat=2)

@@ -1,4 +1,4 @@
-"""Recordings that are damaged, missing or of the wrong kind, as a file source."""
+"""File source: damaged, missing and truncated recordings."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from neurovocal.engine.contracts.errors import AudioFileError
 from neurovocal.engine.contracts.types import StreamInfo
 
 
-def bad_files(folder):
+def unusable_files(folder):
     write(folder / "empty.wav", noise(0))
     (folder / "nothing.wav").touch()
     (folder / "text.wav").write_text("these are words\n" * 50)
@@ -33,8 +33,8 @@ def bad_files(folder):
 
 
 @pytest.mark.parametrize("name", ["empty.wav", "nothing.wav", "text.wav", "cut.wav"])
-def test_a_bad_file_is_refused_in_one_sentence_that_names_it(tmp_path, name):
-    sentence = bad_files(tmp_path)[name]
+def test_an_unusable_file_is_refused_in_one_sentence_with_its_name(tmp_path, name):
+    sentence = unusable_files(tmp_path)[name]
     with pytest.raises(AudioFileError) as caught:
         make(path=str(tmp_path / name)).open()
     message = str(caught.value)
@@ -43,8 +43,8 @@ def test_a_bad_file_is_refused_in_one_sentence_that_names_it(tmp_path, name):
     assert sentence in message
 
 
-def test_among_several_a_bad_file_is_skipped_and_remembered(tmp_path):
-    bad = bad_files(tmp_path)
+def test_an_unusable_file_among_several_is_skipped_and_listed(tmp_path):
+    bad = unusable_files(tmp_path)
     write(tmp_path / "good.wav", noise(100))
     source = make(path=str(tmp_path))
     items = read_all(source)
@@ -56,7 +56,7 @@ def test_among_several_a_bad_file_is_skipped_and_remembered(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "aiff"])
-def test_a_truncated_recording_is_used_as_far_as_it_goes_and_reported(tmp_path, suffix):
+def test_a_truncated_recording_is_read_to_its_end_and_reported(tmp_path, suffix):
     values = noise(5 * RATE)
     path = tmp_path / f"x.{suffix}"
     write(path, values, subtype="PCM_16")
@@ -70,8 +70,8 @@ def test_a_truncated_recording_is_used_as_far_as_it_goes_and_reported(tmp_path, 
     assert str(path) in failure
 
 
-def test_a_header_that_does_not_know_its_length_is_no_truncation(tmp_path):
-    """What a recorder writes that could not go back, such as ffmpeg on a pipe."""
+def test_a_header_without_a_length_is_no_truncation(tmp_path):
+    """Recorders that cannot seek, such as ffmpeg on a pipe, write such headers."""
     path = tmp_path / "x.wav"
     write(path, noise(1000), subtype="PCM_16")
     raw = bytearray(path.read_bytes())
@@ -83,7 +83,7 @@ def test_a_header_that_does_not_know_its_length_is_no_truncation(tmp_path):
     assert source.failures == []
 
 
-def test_missing_files_are_found_without_opening(tmp_path):
+def test_check_reports_missing_files(tmp_path):
     write(tmp_path / "song_01.wav", noise(10))
     (tmp_path / "void").mkdir()
     paths = ["song_1.wav", "void", "*.flac", "song_01.wav"]
@@ -95,7 +95,7 @@ def test_missing_files_are_found_without_opening(tmp_path):
     assert problems(path=[])
 
 
-def test_a_file_that_vanishes_between_open_and_read_is_a_failure(tmp_path):
+def test_a_file_removed_between_open_and_read_is_a_failure(tmp_path):
     write(tmp_path / "a.wav", noise(10))
     write(tmp_path / "b.wav", noise(10))
     source = make(path=str(tmp_path))

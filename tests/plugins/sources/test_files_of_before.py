@@ -1,4 +1,4 @@
-"""What becomes of the files of the run before, when an engine is started again."""
+"""Output files of the previous run when an engine is started again."""
 
 import csv
 import shutil
@@ -17,8 +17,8 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kin
     return ready(request.param, monkeypatch)
 
 
-def left(folder: Path, number: int) -> Path:
-    """A folder with the files that were set aside, under the names they had."""
+def files_set_aside(folder: Path, number: int) -> Path:
+    """Copy the files that were set aside to a folder, under their former names."""
     back = folder / f"back{number}"
     for path in [p for p in folder.rglob(f"*.{number}.left.*") if p.is_file()]:
         name = path.name.replace(f".{number}.left", "")
@@ -39,26 +39,26 @@ def one_run(kind: Kind, folder: Path, pieces: int, *, unrepeatable: bool) -> Non
     sink.close()
 
 
-def test_what_no_run_hears_again_stays(kind: Kind, tmp_path: Path) -> None:
+def test_files_of_an_unrepeatable_run_are_kept(kind: Kind, tmp_path: Path) -> None:
     for pieces in (1, 2, 3):
         one_run(kind, tmp_path, pieces, unrepeatable=True)
     if kind.name in ("parquet", "journal"):  # they keep runs apart themselves
-        assert not left(tmp_path, 1).exists()
+        assert not files_set_aside(tmp_path, 1).exists()
         return
-    assert kind.kept(left(tmp_path, 1)) == [0]
-    assert kind.kept(left(tmp_path, 2)) == [0, 1]
+    assert kind.kept(files_set_aside(tmp_path, 1)) == [0]
+    assert kind.kept(files_set_aside(tmp_path, 2)) == [0, 1]
     assert kind.kept(tmp_path) == [0, 1, 2]
 
 
-def test_what_every_run_hears_is_replaced(kind: Kind, tmp_path: Path) -> None:
+def test_files_of_a_repeatable_run_are_replaced(kind: Kind, tmp_path: Path) -> None:
     for pieces in (1, 2):
         one_run(kind, tmp_path, pieces, unrepeatable=False)
-    assert not left(tmp_path, 1).exists()
+    assert not files_set_aside(tmp_path, 1).exists()
     if kind.name not in ("parquet", "journal"):
         assert kind.kept(tmp_path) == [0, 1]
 
 
-def test_a_link_stays_a_link_and_nothing_is_made_of_nothing(tmp_path: Path) -> None:
+def test_a_link_stays_a_link_and_an_absent_file_stays_absent(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     link = tmp_path / "e.jsonl"
@@ -71,14 +71,17 @@ def test_a_link_stays_a_link_and_nothing_is_made_of_nothing(tmp_path: Path) -> N
         with link.open("a") as file:
             file.write(f"{number}\n")
     assert link.is_symlink()
-    assert sorted(p.name for p in disk.iterdir()) == ["e.1.left.jsonl", "e.jsonl"]
+    assert sorted(p.name for p in disk.iterdir()) == [
+        "e.1.left.jsonl",
+        "e.jsonl",
+    ]
     null = TextOutput("/dev/null", existing="set aside")
     null.open()
     null.close()
     assert Path("/dev/null").is_char_device()
 
 
-def test_files_that_belong_together_get_one_number(tmp_path: Path) -> None:
+def test_files_of_one_recording_get_one_number(tmp_path: Path) -> None:
     pair = [tmp_path / "a b.x.wav", tmp_path / "a b.x.jsonl"]
     (tmp_path / "a b.x.1.left.jsonl").touch()
     for path in pair:
@@ -89,13 +92,15 @@ def test_files_that_belong_together_get_one_number(tmp_path: Path) -> None:
     assert not any(map(is_set_aside, pair))
 
 
-def heard(path: Path) -> set[str]:
+def streams_in(path: Path) -> set[str]:
     with path.open(newline="") as file:
         return {Path(row["file"]).stem for row in csv.DictReader(file)}
 
 
 @pytest.mark.parametrize("source", ["folder", "file"])
-def test_a_folder_is_unrepeatable_a_file_again(tmp_path: Path, source: str) -> None:
+def test_a_folder_source_is_unrepeatable_and_a_file_source_is_not(
+    tmp_path: Path, source: str
+) -> None:
     options = "{path: in}"
     if source == "folder":
         options = "{path: in, follow: false, settle_s: 0, confirm_s: 0}"
@@ -112,8 +117,8 @@ sinks:
         assert done.code == 0, done.err
     before, now = tmp_path / "t.1.left.csv", tmp_path / "t.csv"
     if source == "folder":
-        assert (heard(before), heard(now)) == ({"a"}, {"b"})
+        assert (streams_in(before), streams_in(now)) == ({"a"}, {"b"})
         assert "is now 't.1.left.csv'" in done.err
     else:
-        assert heard(now) == {"a", "b"}
+        assert streams_in(now) == {"a", "b"}
         assert not before.exists()

@@ -1,4 +1,4 @@
-"""A folder that recorders fill: each recording once, in order, whatever happens."""
+"""Folder source: each recording is read once, in order, despite failures."""
 
 import os
 import resource
@@ -6,20 +6,20 @@ from datetime import UTC, datetime
 
 import numpy as np
 import soundfile
-from stages.folder_source import make, names, take, told, verdicts, write
+from stages.folder_source import health_of, make, names, read_all, statuses, write
 
 from neurovocal.engine.contracts.clock import ManualClock, SystemClock
 from neurovocal.engine.contracts.types import Anchor, Block, StreamInfo
 
 
-def test_each_is_taken_once_in_the_order_of_time(tmp_path):
+def test_each_recording_is_read_once_in_order_of_time(tmp_path):
     write(tmp_path / "b_20210513_190000.wav")
     write(tmp_path / "a_20210513_200000.wav")
     write(tmp_path / "c_20210513T183000Z.wav", seed=7)
     (tmp_path / "notes.txt").write_text("no recording")
     (tmp_path / ".a_20210513_170000.wav").write_bytes(b"not finished")
     source = make(tmp_path, timezone="UTC")
-    items = take(source)
+    items = read_all(source)
     assert names(items) == [
         "c_20210513T183000Z.wav",
         "b_20210513_190000.wav",
@@ -29,15 +29,15 @@ def test_each_is_taken_once_in_the_order_of_time(tmp_path):
     assert items[1] == Anchor(0, int(began) * 10**9)
     expected, _ = soundfile.read(tmp_path / items[0].stream, dtype="float32")
     np.testing.assert_array_equal(items[2].samples[:, 0], expected)
-    assert take(source) == []  # opened again, or by another run
+    assert read_all(source) == []  # opened again, or by another run
     write(tmp_path / "d.wav")
-    assert names(take(make(tmp_path))) == ["d.wav"]
+    assert names(read_all(make(tmp_path))) == ["d.wav"]
 
 
-def test_a_start_that_is_not_believed_is_said_once(tmp_path, caplog):
+def test_an_unused_start_time_is_logged_once(tmp_path, caplog):
     for seed, name in enumerate(["a_20210513_190000", "b_20210513_200000", "song"]):
         write(tmp_path / f"{name}.wav", seed=seed)
-    items = take(make(tmp_path))
+    items = read_all(make(tmp_path))
     assert len(names(items)) == 3
     assert not any(isinstance(item, Anchor) for item in items)
     (record,) = caplog.records
@@ -45,7 +45,7 @@ def test_a_start_that_is_not_believed_is_said_once(tmp_path, caplog):
     assert "of an unknown zone (give timezone)" in record.getMessage()
 
 
-def test_a_growing_file_waits_and_holds_nobody_up(tmp_path):
+def test_a_growing_file_does_not_delay_other_files(tmp_path):
     clock = ManualClock()
     done = write(tmp_path / "done.wav")
     whole = done.read_bytes()
@@ -69,7 +69,7 @@ def test_a_growing_file_waits_and_holds_nobody_up(tmp_path):
     assert heard[1][0] in (15, 16)
 
 
-def test_what_cannot_be_used_is_set_aside_and_told_not_deleted(tmp_path):
+def test_an_unusable_file_is_set_aside_and_reported(tmp_path):
     folder, aside = tmp_path / "card", tmp_path / "aside"
     folder.mkdir()
     whole = write(folder / "whole.wav").read_bytes()
@@ -77,37 +77,37 @@ def test_what_cannot_be_used_is_set_aside_and_told_not_deleted(tmp_path):
     (folder / "junk.wav").write_bytes(b"no sound in here")
     (folder / "empty.flac").touch()
     source = make(folder, set_aside=str(aside), channels=[1])
-    items = take(source)
+    items = read_all(source)
     assert names(items) == ["whole.wav"]
-    sentences = [detail for state, detail in told(items) if state == "lossy"]
+    sentences = [detail for state, detail in health_of(items) if state == "lossy"]
     assert len(sentences) == len(source.failures) == 3
     assert all(sentence.startswith("set aside: '") for sentence in sentences)
     assert sorted(os.listdir(aside)) == ["cut.wav", "empty.flac", "junk.wav"]
     assert (aside / "cut.wav").read_bytes() == whole[:700]
-    assert take(make(folder)) == []
+    assert read_all(make(folder)) == []
 
 
-def test_one_that_was_left_in_place_is_tried_again_when_it_changes(tmp_path):
+def test_an_unusable_file_is_read_again_after_a_change(tmp_path):
     path = write(tmp_path / "x.wav")
     whole = path.read_bytes()
     path.write_bytes(whole[:700])
-    assert names(take(make(tmp_path))) == []
-    assert take(make(tmp_path)) == []  # known, and no word more about it
+    assert names(read_all(make(tmp_path))) == []
+    assert read_all(make(tmp_path)) == []  # known, and no word more about it
     path.write_bytes(whole)
-    assert names(take(make(tmp_path))) == ["x.wav"]
+    assert names(read_all(make(tmp_path))) == ["x.wav"]
     path.touch()
-    assert names(take(make(tmp_path))) == []
+    assert names(read_all(make(tmp_path))) == []
 
 
-def test_too_few_channels_are_a_reason(tmp_path):
+def test_a_recording_with_too_few_channels_is_set_aside(tmp_path):
     write(tmp_path / "mono.wav")
-    items = take(make(tmp_path, channels=[2]))
-    (state, detail), *_ = told(items)
+    items = read_all(make(tmp_path, channels=[2]))
+    (state, detail), *_ = health_of(items)
     assert state == "lossy"
     assert detail.endswith("mono.wav' has 1 channel, there is no channel 2")
 
 
-def test_a_folder_that_goes_away_and_comes_back(tmp_path):
+def test_a_folder_that_is_unmounted_and_mounted_again(tmp_path):
     folder = tmp_path / "card"
     folder.mkdir()
     write(folder / "a.wav")
@@ -129,15 +129,15 @@ def test_a_folder_that_goes_away_and_comes_back(tmp_path):
     listen(40)
     source.close()
     assert names(items) == ["a.wav", "b.wav"]
-    assert [state for state, _ in told(items)] == ["lossy", "healthy"]
+    assert [state for state, _ in health_of(items)] == ["lossy", "healthy"]
 
 
-def test_what_cannot_be_read_holds_nobody_up_and_is_heard_when_it_can(tmp_path):
+def test_an_unreadable_file_delays_no_other_and_is_read_later(tmp_path):
     bad = tmp_path / "a.wav"
     bad.symlink_to(bad)  # no user may read this, not even root
     write(tmp_path / "b.wav")
     ending = make(tmp_path)
-    assert names(take(ending)) == ["b.wav"]
+    assert names(read_all(ending)) == ["b.wav"]
     assert len(ending.failures) == 1
     assert f"'{bad}' cannot be read" in ending.failures[0]
     source = make(tmp_path, follow=True)
@@ -148,20 +148,20 @@ def test_what_cannot_be_read_holds_nobody_up_and_is_heard_when_it_can(tmp_path):
     items += [source.read(0.5) for _ in range(200)]
     source.close()
     assert names(items) == ["a.wav"]
-    (state, sentence), over = told(items)
+    (state, sentence), over = health_of(items)
     assert state == "lossy"
     assert sentence.startswith(f"'{bad}' cannot be read")
     assert over == ("healthy", f"no longer: {sentence}")
 
 
-def test_links_in_a_circle_are_followed_once(tmp_path):
+def test_circular_links_are_followed_once(tmp_path):
     (tmp_path / "day").mkdir()
     write(tmp_path / "day" / "a.wav")
     (tmp_path / "day" / "up").symlink_to(tmp_path)
-    assert names(take(make(tmp_path, recursive=True))) == ["day/a.wav"]
+    assert names(read_all(make(tmp_path, recursive=True))) == ["day/a.wav"]
 
 
-def test_cards_are_changed_while_it_runs(tmp_path):
+def test_memory_cards_are_exchanged_during_the_run(tmp_path):
     """Each card has its own state; none is left out, and none is heard for ever.
 
     The first is pulled before it could be noted on it that it was heard to the end:
@@ -191,10 +191,10 @@ def test_cards_are_changed_while_it_runs(tmp_path):
     assert [len(part) for part in heard] == [2, 2, 2, 0, 0, 0]
     assert len({value for part in heard for value in part}) == 4
     for card in (slot, cards[1]):
-        assert take(make(card)) == []
+        assert read_all(make(card)) == []
 
 
-def test_a_disk_that_takes_no_more_keeps_nothing_from_being_heard(tmp_path):
+def test_recordings_are_read_while_the_disk_of_the_state_is_full(tmp_path):
     folder, state = tmp_path / "share", tmp_path / "taken.jsonl"
     folder.mkdir()
     for number in range(6):
@@ -208,18 +208,18 @@ def test_a_disk_that_takes_no_more_keeps_nothing_from_being_heard(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert len(names(items)) == 6
-    ((health, sentence),) = told(items)
+    ((health, sentence),) = health_of(items)
     assert health == "lossy"
     assert sentence == f"state '{state}' cannot be written: File too large"
     assert len(state.read_bytes()) <= 500
     items = [source.read(0.5) for _ in range(20)]
-    assert told(items) == [("healthy", f"no longer: {sentence}")]
+    assert health_of(items) == [("healthy", f"no longer: {sentence}")]
     source.close()
-    assert set(verdicts(state.read_bytes()).values()) == {"taken"}
-    assert take(make(folder, state=str(state))) == []
+    assert set(statuses(state.read_bytes()).values()) == {"taken"}
+    assert read_all(make(folder, state=str(state))) == []
 
 
-def test_thousands_are_judged_in_turns_and_the_earliest_goes_first(tmp_path):
+def test_thousands_of_files_are_inspected_over_several_scans(tmp_path):
     clock = SystemClock()
     first = write(tmp_path / "20210513_000000.wav", 80)
     expected = [first.name]

@@ -1,4 +1,4 @@
-"""What a folder source remembers: kills, torn states, recordings that change."""
+"""State file of a folder source: kills, incomplete lines, changed recordings."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stages.folder_source import make, names, take, told, verdicts, write
+from stages.folder_source import health_of, make, names, read_all, statuses, write
 
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import ConfigError
@@ -18,7 +18,7 @@ from neurovocal.engine.contracts.types import Block
 from neurovocal.plugins.sources.folder.source import STATE, plugin
 
 
-def test_a_second_engine_is_refused_and_so_is_a_foreign_state(tmp_path):
+def test_a_locked_or_foreign_state_file_is_refused(tmp_path):
     first = make(tmp_path, follow=True)
     first.open()
     with pytest.raises(ConfigError, match="in use: another engine takes these"):
@@ -52,7 +52,7 @@ while True:
 """
 
 
-def test_a_kill_at_any_moment_loses_none_and_doubles_at_most_the_one(tmp_path):
+def test_a_kill_loses_no_recording_and_repeats_at_most_one(tmp_path):
     n_files, n_samples = 12, 20_000
     for number in range(n_files):
         write(tmp_path / f"{number}.wav", n_samples)
@@ -73,7 +73,7 @@ def test_a_kill_at_any_moment_loses_none_and_doubles_at_most_the_one(tmp_path):
         process.kill()
         process.communicate()
         runs.append([name for name, stop in heard if int(stop) == n_samples])
-    runs.append(names(take(make(tmp_path))))
+    runs.append(names(read_all(make(tmp_path))))
     whole = [name for run in runs for name in run]
     assert set(whole) == {f"{number}.wav" for number in range(n_files)}
     assert len(whole) <= n_files + 4  # each kill repeats at most one
@@ -82,23 +82,23 @@ def test_a_kill_at_any_moment_loses_none_and_doubles_at_most_the_one(tmp_path):
 
 @settings(deadline=None, max_examples=30)
 @given(torn=st.integers(0, 700))
-def test_a_half_written_state_is_read_as_far_as_it_is_whole(tmp_path_factory, torn):
+def test_an_incomplete_last_line_of_the_state_is_cut_off(tmp_path_factory, torn):
     folder = tmp_path_factory.mktemp("card")
     for name in ("a", "b"):
         write(folder / f"{name}.wav", 80)
-    take(make(folder))
+    read_all(make(folder))
     state = folder / STATE
     whole = state.read_bytes()
-    assert verdicts(whole) == {"a.wav": "taken", "b.wav": "taken"}
+    assert statuses(whole) == {"a.wav": "taken", "b.wav": "taken"}
     state.write_bytes(whole[: len(whole) - torn])
     left = whole[: whole.rfind(b"\n", 0, len(whole) - torn) + 1]
-    items = take(make(folder))
-    expected = [n for n in ("a.wav", "b.wav") if verdicts(left).get(n) != "taken"]
+    items = read_all(make(folder))
+    expected = [n for n in ("a.wav", "b.wav") if statuses(left).get(n) != "taken"]
     assert names(items) == expected
-    assert verdicts(state.read_bytes()) == {"a.wav": "taken", "b.wav": "taken"}
+    assert statuses(state.read_bytes()) == {"a.wav": "taken", "b.wav": "taken"}
 
 
-def test_a_recording_that_goes_on_after_it_was_finished_is_heard_again(tmp_path):
+def test_a_recording_that_grows_after_it_was_finished_is_read_again(tmp_path):
     path = write(tmp_path / "x.wav")
     longer = write(tmp_path / ".longer.wav", 1600).read_bytes()
     source = make(tmp_path, follow=True, confirm_s=5)
@@ -110,7 +110,7 @@ def test_a_recording_that_goes_on_after_it_was_finished_is_heard_again(tmp_path)
         if isinstance(item, Block):
             path.write_bytes(longer)
     source.close()
-    sentence, again, over = [detail for _, detail in told(items)]
+    sentence, again, over = [detail for _, detail in health_of(items)]
     assert "is another recording than the one of this name before" in again
     assert "has changed after it was finished: it is heard again" in sentence
     assert "can be used again" in over
@@ -119,42 +119,42 @@ def test_a_recording_that_goes_on_after_it_was_finished_is_heard_again(tmp_path)
         800,
         1600,
     ]
-    assert take(make(tmp_path)) == []
+    assert read_all(make(tmp_path)) == []
 
 
-def test_a_recording_is_known_by_what_is_in_it(tmp_path):
-    """Cards come back with other times, recorders use names again."""
+def test_a_recording_is_identified_by_its_content(tmp_path):
+    """Memory cards return with other times; recorders use names again."""
     path = write(tmp_path / "REC1.wav", 80_000)
-    assert names(take(make(tmp_path))) == ["REC1.wav"]
+    assert names(read_all(make(tmp_path))) == ["REC1.wav"]
     os.utime(path, (1, 1))  # the same, on a card that was copied or is in summer time
-    assert take(make(tmp_path)) == []
+    assert read_all(make(tmp_path)) == []
     path.rename(tmp_path / "archived.wav")
-    assert take(make(tmp_path)) == []
+    assert read_all(make(tmp_path)) == []
     shutil.copy2(tmp_path / "archived.wav", tmp_path / "copy.wav")
-    assert names(take(make(tmp_path))) == ["copy.wav"]
+    assert names(read_all(make(tmp_path))) == ["copy.wav"]
     write(path, 80_000, seed=1)  # as long as the one before
-    items = take(make(tmp_path))
+    items = read_all(make(tmp_path))
     assert names(items) == ["REC1.wav"]
-    assert told(items) == [
+    assert health_of(items) == [
         (
             "healthy",
             f"'{path}' is another recording than the one of this name before",
         )
     ]
     write(path, 4000, seed=2)
-    assert names(take(make(tmp_path))) == ["REC1.wav"]
-    assert take(make(tmp_path)) == []
+    assert names(read_all(make(tmp_path))) == ["REC1.wav"]
+    assert read_all(make(tmp_path)) == []
 
 
-def test_a_state_of_an_earlier_version_is_understood(tmp_path):
+def test_a_state_file_of_an_earlier_version_is_read(tmp_path):
     path = write(tmp_path / "a.wav")
     stat = path.stat()
     entry = {"file": "a.wav", "size": stat.st_size, "mtime_ns": 1, "verdict": "taken"}
     (tmp_path / STATE).write_text(json.dumps(entry) + "\n")
-    assert take(make(tmp_path)) == []
+    assert read_all(make(tmp_path)) == []
 
 
-def test_one_that_a_kill_cut_short_is_told_by_the_next_run(tmp_path):
+def test_the_next_run_reports_a_recording_that_a_kill_interrupted(tmp_path):
     path = write(tmp_path / "a.wav", 20_000)
     first = make(tmp_path)
     first.open()
@@ -163,8 +163,8 @@ def test_one_that_a_kill_cut_short_is_told_by_the_next_run(tmp_path):
     os.close(first._processed._fd)  # all that a kill leaves: the file, and no lock
     context = BuildContext(ManualClock(), "run-2")
     second = plugin.build(plugin.options(path=str(tmp_path), follow=False), context)
-    items = take(second)
+    items = read_all(second)
     sentence = f"'{path}' is heard again, whole: run run did not get to its end"
-    assert told(items) == [("recovering", sentence)]
+    assert health_of(items) == [("recovering", sentence)]
     assert sum(len(i.samples) for i in items if isinstance(i, Block)) == 20_000
-    assert take(make(tmp_path)) == []
+    assert read_all(make(tmp_path)) == []

@@ -44,7 +44,7 @@ def test_blocks_arrive_in_order_with_their_time_and_an_anchor_each_second(
     assert source.counts.received == source.counts.delivered == 80_000
 
 
-def test_a_device_that_falls_silent_or_stops_is_disconnected(monkeypatch, clock):
+def test_a_device_that_stalls_or_stops_is_disconnected(monkeypatch, clock):
     device = FakeDevice(monkeypatch, clock)
     source = make(clock, stall_timeout_s=3)
     source.open()
@@ -62,9 +62,7 @@ def test_a_device_that_falls_silent_or_stops_is_disconnected(monkeypatch, clock)
         source.read(0)
 
 
-def test_after_close_what_was_heard_is_still_read_and_open_starts_anew(
-    monkeypatch, clock
-):
+def test_samples_are_read_after_close_and_reopening_starts_at_zero(monkeypatch, clock):
     device = FakeDevice(monkeypatch, clock)
     source = make(clock)
     source.close()
@@ -84,8 +82,8 @@ def test_after_close_what_was_heard_is_still_read_and_open_starts_anew(
     assert source.read(0).start == 0
 
 
-def test_a_card_that_comes_back_with_another_rate_of_its_own(monkeypatch, clock):
-    """It is asked for the rate of before; only what it cannot do is a new stream."""
+def test_a_card_that_returns_with_another_default_rate(monkeypatch, clock):
+    """It is opened at the previous rate; only if it cannot, a new stream begins."""
     device = FakeDevice(monkeypatch, clock)
     source = make(clock)
     source.open()
@@ -104,7 +102,7 @@ def test_a_card_that_comes_back_with_another_rate_of_its_own(monkeypatch, clock)
         asked.open()
 
 
-def test_claims_and_checks(monkeypatch, clock):
+def test_resources_and_checks(monkeypatch, clock):
     FakeDevice(monkeypatch, clock)
     assert Registry().get("source", "microphone") is plugin
     assert plugin.resources(plugin.options(device="UMC404")) == {"device:UMC404"}

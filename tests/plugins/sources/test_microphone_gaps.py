@@ -16,9 +16,7 @@ def clock():
 
 
 @pytest.mark.parametrize("adc", [True, False])
-def test_an_overflow_becomes_a_gap_of_the_length_that_the_clock_tells(
-    monkeypatch, clock, adc
-):
+def test_an_overflow_becomes_a_gap_of_the_length_on_the_clock(monkeypatch, clock, adc):
     device = FakeDevice(monkeypatch, clock)
     source = make(clock)
     source.open()
@@ -40,7 +38,7 @@ def test_an_overflow_becomes_a_gap_of_the_length_that_the_clock_tells(
     assert source.counts.lost == 1234
 
 
-def test_a_lasting_lag_is_a_slip_and_a_late_callback_is_none(monkeypatch, clock):
+def test_a_lasting_lag_is_a_slip_and_a_late_callback_is_not(monkeypatch, clock):
     device = FakeDevice(monkeypatch, clock)
     source = make(clock, max_slip_ms=100)
     source.open()
@@ -63,10 +61,8 @@ def test_a_lasting_lag_is_a_slip_and_a_late_callback_is_none(monkeypatch, clock)
     assert after.utc_ns == pytest.approx(truth, abs=20_000_000)
 
 
-def test_a_backlog_that_a_sound_server_reports_and_forgets_is_no_slip(
-    monkeypatch, clock
-):
-    """A second is claimed to wait somewhere at first, then ever less of it."""
+def test_a_fading_backlog_of_a_sound_server_is_no_slip(monkeypatch, clock):
+    """The server reports a backlog of a second, which fades."""
     device = FakeDevice(monkeypatch, clock)
     device.latency_high_ms = 20.0
     source = make(clock)
@@ -78,8 +74,8 @@ def test_a_backlog_that_a_sound_server_reports_and_forgets_is_no_slip(
     assert not any(isinstance(item, Gap) for item in items)
 
 
-def test_a_slow_device_clock_is_drift_and_the_anchors_follow_it(monkeypatch, clock):
-    """200 ppm for ten minutes are 120 ms: no gap, and UTC stays right."""
+def test_anchors_follow_the_drift_of_a_slow_device_clock(monkeypatch, clock):
+    """200 ppm for ten minutes are 120 ms: no gap, and anchors stay right."""
     device = FakeDevice(monkeypatch, clock)
     source = make(clock, max_slip_ms=100)
     source.open()
@@ -94,9 +90,7 @@ def test_a_slow_device_clock_is_drift_and_the_anchors_follow_it(monkeypatch, clo
     assert anchor.utc_ns == pytest.approx(truth, abs=10_000_000)
 
 
-def test_a_reader_that_is_late_gets_a_gap_of_exactly_what_was_overwritten(
-    monkeypatch, clock
-):
+def test_an_overrun_becomes_a_gap_of_the_overwritten_samples(monkeypatch, clock):
     device = FakeDevice(monkeypatch, clock)
     source = make(clock, buffer_s=0.1)
     source.open()
@@ -115,8 +109,8 @@ def test_a_reader_that_is_late_gets_a_gap_of_exactly_what_was_overwritten(
     lengths=st.lists(st.integers(16, 600), min_size=2, max_size=6),
     hole=st.integers(0, 20_000),
 )
-def test_what_a_sound_server_kept_before_a_hole_is_left_out(burst, lengths, hole):
-    """All that is heard is of one piece, and what comes at its pace is all there."""
+def test_stale_audio_of_a_sound_server_is_dropped(burst, lengths, hole):
+    """The samples are contiguous and include all that came in real time."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         clock = ManualClock()
         device = FakeDevice(monkeypatch, clock)

@@ -81,12 +81,12 @@ def record(microphone, options, path, count, busy_until=0):
 
 
 def marker(count):
-    """Samples that no silence and no shift can be taken for."""
+    """Return noise that contains no zeros and identifies each position."""
     return np.random.default_rng(5).integers(1, 32_767, count, dtype=np.int16)
 
 
-def found_in(captured, played):
-    """Where `played` begins in `captured`, which must hold all of it."""
+def position_of(captured, played):
+    """Return where `played` begins in `captured`; assert that it is complete."""
     at = int(np.flatnonzero(captured[:, 0])[0])
     expected = played.astype(np.float32) / 32768
     np.testing.assert_array_equal(captured[at : at + len(played), 0], expected)
@@ -98,23 +98,23 @@ def found_in(captured, played):
 def test_every_sample_that_was_played_is_captured_bit_for_bit(tmp_path, block_length):
     played = marker(RATE)
     options = {"device": "pipemic", "sample_rate": RATE, "block_length": block_length}
-    options["max_slip_ms"] = None  # a machine that stands still is late, too
+    options["max_slip_ms"] = None  # a halted machine makes the callback late, too
     with VirtualMicrophone(RATE) as microphone:
         process = record(microphone, options, tmp_path / "x.npz", 4 * RATE)
-        microphone.wait_until_heard()
+        microphone.wait_until_captured()
         microphone.play(played)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     report = json.loads(out)
     captured = np.load(tmp_path / "x.npz")["values"]
-    found_in(captured, played)
+    position_of(captured, played)
     assert report["counts"]["dropped"] == 0
     assert report["gaps"] == []
 
 
 @needs_virtual_audio
-def test_a_forced_overrun_is_a_gap_of_the_right_length(tmp_path):
-    """The reader sleeps while ten seconds of audio pass a ring of 0.5 s."""
+def test_a_forced_overrun_becomes_a_gap_of_its_length(tmp_path):
+    """The reader sleeps while ten seconds of audio are written to a ring of 0.5 s."""
     buffered = RATE // 2
     options = {"device": "pipemic", "sample_rate": RATE, "buffer_s": 0.5}
     options["max_slip_ms"] = None  # the test plays faster than real time
@@ -122,7 +122,7 @@ def test_a_forced_overrun_is_a_gap_of_the_right_length(tmp_path):
     with VirtualMicrophone(RATE) as microphone:
         path = tmp_path / "x.npz"
         process = record(microphone, options, path, buffered // 2, 8 * RATE)
-        microphone.wait_until_heard()
+        microphone.wait_until_captured()
         microphone.play(played, at_once=True)
         microphone.pause()  # or silence would take the recording's place
         out, _ = process.communicate(timeout=60)
@@ -137,8 +137,8 @@ def test_a_forced_overrun_is_a_gap_of_the_right_length(tmp_path):
     assert counts["received"] == (
         counts["delivered"] + counts["dropped"] + counts["queued"]
     )
-    # What is left lies exactly where the gaps say: the first samples tell how
-    # much silence came before the recording, all others must agree.
+    # The samples that are left are at the positions between the gaps: the first ones
+    # give the length of the silence before the recording, all others must agree.
     left = np.load(tmp_path / "x.npz")
     captured = (left["values"][:, 0] * 32768).astype(np.int16)
     window = np.lib.stride_tricks.sliding_window_view(played, 64)
@@ -149,7 +149,7 @@ def test_a_forced_overrun_is_a_gap_of_the_right_length(tmp_path):
 
 
 @needs_virtual_audio
-def test_a_device_that_hangs_is_noticed_and_can_be_closed(tmp_path):
+def test_a_device_that_hangs_is_disconnected_and_can_be_closed(tmp_path):
     options = {"device": "pipemic", "sample_rate": RATE, "stall_timeout_s": 0.5}
     with VirtualMicrophone(RATE) as microphone:
         process = microphone.start(
@@ -157,7 +157,7 @@ def test_a_device_that_hangs_is_noticed_and_can_be_closed(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
         )
-        microphone.wait_until_heard()
+        microphone.wait_until_captured()
         microphone.pause()
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -173,7 +173,7 @@ def test_a_device_that_hangs_is_noticed_and_can_be_closed(tmp_path):
         ({"device": "pipemic", "channels": [999]}, "there is no channel 999"),
     ],
 )
-def test_what_the_device_cannot_do_is_one_sentence(options, sentence):
+def test_unsupported_options_are_refused_in_one_sentence(options, sentence):
     with VirtualMicrophone(RATE) as microphone:
         done = microphone.run([sys.executable, "-c", LISTEN, json.dumps(options)])
     assert done.returncode == 1
@@ -197,7 +197,7 @@ def test_devices_are_listed():
     assert devices["pipemic"]["sample_rate"] > 0
 
 
-def test_without_portaudio_the_sentence_says_what_to_install(monkeypatch):
+def test_without_portaudio_the_error_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
 
     def absent(name, *args):

@@ -1,4 +1,4 @@
-"""The pipe source: real programs, real pipes, every way in which they end."""
+"""Pipe source: real programs and pipes, and all ways in which they end."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def problems(**options):
     return list(plugin.check(plugin.options(sample_rate=RATE, **options), context))
 
 
-def rest_of(source):
+def read_to_end(source):
     items = []
     while True:
         try:
@@ -58,8 +58,8 @@ def samples_of(items):
     return np.concatenate([item.samples for item in items if isinstance(item, Block)])
 
 
-def says(path, status=0, stderr=""):
-    """A command that writes a file to its output and ends as told."""
+def writing_command(path, status=0, stderr=""):
+    """Return a command that writes a file to its output and exits with a status."""
     code = "import shutil, sys; shutil.copyfileobj(open(sys.argv[1], 'rb'), "
     code += "sys.stdout.buffer); sys.stdout.flush(); sys.stderr.write(sys.argv[2]); "
     code += "sys.exit(int(sys.argv[3]))"
@@ -68,7 +68,7 @@ def says(path, status=0, stderr=""):
 
 @pytest.fixture
 def pcm(tmp_path):
-    """A file of raw samples, and what they are."""
+    """Write a file of raw samples; return it with the samples."""
     values = np.arange(-20_000, 20_000, dtype="<i2").reshape(-1, 2)
     path = tmp_path / "samples.raw"
     path.write_bytes(values.tobytes())
@@ -82,7 +82,7 @@ FORMATS = {"s16le": "PCM_16", "s24le": "PCM_24", "s32le": "PCM_32", "f32le": "FL
 
 @pytest.mark.parametrize("sample_format", FORMATS)
 @given(cuts=st.lists(st.integers(1, 997), max_size=20))
-def test_decoding_agrees_with_libsndfile_for_any_cutting(sample_format, cuts):
+def test_decoding_agrees_with_libsndfile_for_any_cuts(sample_format, cuts):
     values = np.random.default_rng(0).uniform(-1, 1, (83, 2)).astype(np.float32)
     buffer = io.BytesIO()
     form = {"format": "RAW", "subtype": FORMATS[sample_format], "endian": "LITTLE"}
@@ -103,13 +103,13 @@ def test_decoding_agrees_with_libsndfile_for_any_cutting(sample_format, cuts):
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_a_command_is_heard_to_its_end(pcm, live):
+def test_the_output_of_a_command_is_read_to_its_end(pcm, live):
     path, values = pcm
-    source = make(command=says(path), channels_in=2, channels=[2], live=live)
+    source = make(command=writing_command(path), channels_in=2, channels=[2], live=live)
     assert Registry().get("source", "pipe") is plugin
     assert source.info == StreamInfo("lane", RATE, 1)
     source.open()
-    items = rest_of(source)
+    items = read_to_end(source)
     np.testing.assert_array_equal(samples_of(items), values[:, 1:])
     assert not any(isinstance(item, Gap) for item in items)
     assert any(isinstance(item, Anchor) for item in items) is live
@@ -117,10 +117,10 @@ def test_a_command_is_heard_to_its_end(pcm, live):
         source.read(0)
     source.close()
     source.open()  # and once more
-    np.testing.assert_array_equal(samples_of(rest_of(source)), values[:, 1:])
+    np.testing.assert_array_equal(samples_of(read_to_end(source)), values[:, 1:])
 
 
-def test_a_command_is_live_unless_told_otherwise():
+def test_a_command_is_live_by_default():
     assert make(command="x").live is True
     assert make(command="x", live=False).live is False
     assert make().live is False
@@ -128,9 +128,9 @@ def test_a_command_is_live_unless_told_otherwise():
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_a_failing_command_is_one_sentence_after_the_last_sample(pcm, live):
+def test_a_failing_command_is_reported_after_the_last_sample(pcm, live):
     path, values = pcm
-    command = says(path, status=3, stderr="no route to host\n\n")
+    command = writing_command(path, status=3, stderr="no route to host\n\n")
     # More chatter than a pipe holds must neither block nor be kept.
     command[2] = "import sys; sys.stderr.write('chatter\\n' * 50_000); " + command[2]
     source = make(command=command, channels_in=2, live=live)
@@ -140,7 +140,7 @@ def test_a_failing_command_is_one_sentence_after_the_last_sample(pcm, live):
         item = source.read(10)
         count += len(item.samples) if isinstance(item, Block) else 0
     with pytest.raises(Disconnected if live else StageError) as caught:
-        rest_of(source)
+        read_to_end(source)
     name = os.path.basename(PYTHON)
     assert (
         str(caught.value) == f"command '{name}' ended with status 3: no route to host"
@@ -149,15 +149,15 @@ def test_a_failing_command_is_one_sentence_after_the_last_sample(pcm, live):
         source.read(0)
 
 
-def test_a_killed_command_says_so():
+def test_a_killed_command_is_reported_with_its_signal():
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     source = make(command=[PYTHON, "-c", code])
     source.open()
     with pytest.raises(Disconnected, match="was ended by SIGKILL"):
-        rest_of(source)
+        read_to_end(source)
 
 
-def test_a_command_that_does_not_exist(tmp_path):
+def test_a_missing_command_is_refused(tmp_path):
     source = make(command="no-such-program --option")
     with pytest.raises(ConfigError, match="'no-such-program' cannot be run: No such"):
         source.open()
@@ -170,7 +170,7 @@ def test_a_command_that_does_not_exist(tmp_path):
 
 
 def test_close_ends_the_command_and_its_children(tmp_path):
-    """Both hold the write end of a FIFO: its end is seen when both are gone."""
+    """Both hold the write end of a FIFO, which is at its end once both have exited."""
     os.mkfifo(tmp_path / "fifo")
     alive = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     code = """
@@ -193,7 +193,7 @@ time.sleep(600)
     os.set_blocking(alive, True)
     assert os.read(alive, 1) == b""
     os.close(alive)
-    assert rest_of(source) == []
+    assert read_to_end(source) == []
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
@@ -203,47 +203,49 @@ def test_ffmpeg(tmp_path):
     command = f"ffmpeg -v error -i '{tmp_path}/x.flac' -f f32le -"
     source = make(command=command, sample_format="f32le", live=False)
     source.open()
-    np.testing.assert_allclose(samples_of(rest_of(source)), values, atol=1e-6)
+    np.testing.assert_allclose(samples_of(read_to_end(source)), values, atol=1e-6)
     source = make(command=command.replace("x.flac", "y.flac"), sample_format="f32le")
     source.open()
     with pytest.raises(Disconnected, match=r"command 'ffmpeg' .*: .*No such file"):
-        rest_of(source)
+        read_to_end(source)
 
 
 # ---- what comes through -----------------------------------------------------------
 
 
-def test_an_unfinished_last_sample_is_ignored_and_told(pcm):
+def test_an_incomplete_last_sample_is_ignored_and_noted(pcm):
     path, values = pcm
     path.write_bytes(path.read_bytes()[:-1])
-    source = make(command=says(path), channels_in=2, channels=[1, 2], live=False)
+    source = make(
+        command=writing_command(path), channels_in=2, channels=[1, 2], live=False
+    )
     source.open()
-    np.testing.assert_array_equal(samples_of(rest_of(source)), values[:-1])
+    np.testing.assert_array_equal(samples_of(read_to_end(source)), values[:-1])
     (notice,) = source.notices
     assert "its last 3 bytes are ignored" in notice
 
 
-def test_samples_that_are_no_numbers_become_a_gap(tmp_path):
+def test_non_finite_samples_become_a_gap(tmp_path):
     values = np.ones(100, "<f4")
     values[50] = np.nan
     path = tmp_path / "x.raw"
     path.write_bytes(values.tobytes())
-    source = make(command=says(path), sample_format="f32le", live=False)
+    source = make(command=writing_command(path), sample_format="f32le", live=False)
     source.open()
-    assert Gap(50, 51, "not a number") in rest_of(source)
+    assert Gap(50, 51, "not a number") in read_to_end(source)
 
 
-def test_live_what_does_not_fit_is_a_gap_and_counted(tmp_path):
+def test_live_an_overrun_is_a_gap_and_counted(tmp_path):
     values = np.random.default_rng(0).integers(-9999, 9999, 3 * RATE, np.int16)
     path = tmp_path / "x.raw"
     path.write_bytes(values.tobytes())
-    source = make(command=says(path), buffer_s=0.5)
+    source = make(command=writing_command(path), buffer_s=0.5)
     source.open()
     # The reader is busy until all has come: the ring's writer waits for nobody.
     ended = threading.Event()
     while source.counts.received < len(values):
         ended.wait(0.01)
-    items = rest_of(source)
+    items = read_to_end(source)
     gap = items[0]
     assert gap == Gap(0, len(values) - RATE // 2, "overrun")
     np.testing.assert_array_equal(
@@ -253,14 +255,14 @@ def test_live_what_does_not_fit_is_a_gap_and_counted(tmp_path):
     assert counts.received == counts.delivered + counts.dropped == len(values)
 
 
-def test_live_a_backlog_longer_than_the_ring_is_worked_off_without_a_loss(tmp_path):
-    """As after a stall of the network, or when a server begins with a burst."""
+def test_live_a_backlog_longer_than_the_ring_is_read_without_loss(tmp_path):
+    """This happens after a stall of the network or at the start of a server's burst."""
     values = np.random.default_rng(0).integers(-9999, 9999, 60 * RATE, np.int16)
     path = tmp_path / "x.raw"
     path.write_bytes(values.tobytes())
-    source = make(command=says(path), buffer_s=2, block_length=500)
+    source = make(command=writing_command(path), buffer_s=2, block_length=500)
     source.open()
-    items = rest_of(source)
+    items = read_to_end(source)
     assert not [item for item in items if isinstance(item, Gap)]
     np.testing.assert_array_equal(
         samples_of(items)[:, 0], values.astype(np.float32) / 32768
@@ -268,20 +270,20 @@ def test_live_a_backlog_longer_than_the_ring_is_worked_off_without_a_loss(tmp_pa
     assert source.counts.dropped == source.counts.lost == 0
 
 
-def test_not_live_the_writer_waits_and_nothing_is_lost(tmp_path):
+def test_not_live_the_writer_waits_and_no_sample_is_lost(tmp_path):
     values = np.random.default_rng(0).integers(-9999, 9999, 20 * RATE, np.int16)
     path = tmp_path / "x.raw"
     path.write_bytes(values.tobytes())
-    source = make(command=says(path), live=False, block_length=1000)
+    source = make(command=writing_command(path), live=False, block_length=1000)
     source.open()
-    items = rest_of(source)
+    items = read_to_end(source)
     assert max(len(item.samples) for item in items) <= 1000
     np.testing.assert_array_equal(
         samples_of(items)[:, 0], values.astype(np.float32) / 32768
     )
 
 
-def test_live_silence_of_the_writer_is_a_disconnection():
+def test_live_a_stalled_writer_is_a_disconnection():
     clock = ManualClock()
     code = "import sys, time; sys.stdout.buffer.write(bytes(200)); "
     code += "sys.stdout.flush(); time.sleep(600)"
@@ -299,19 +301,22 @@ def test_live_silence_of_the_writer_is_a_disconnection():
     source.close()
 
 
-def test_live_anchors_come_from_the_arrival(pcm):
+def test_live_anchors_follow_the_arrival(pcm):
     clock = ManualClock(utc_ns=1_000 * NS)
     clock.advance(100)
-    source = make(clock, command=says(pcm[0]), channels_in=2)
+    source = make(clock, command=writing_command(pcm[0]), channels_in=2)
     source.open()
-    anchor = next(item for item in rest_of(source) if isinstance(item, Anchor))
+    anchor = next(item for item in read_to_end(source) if isinstance(item, Anchor))
     assert anchor.sample == 0
     assert 1_098 * NS < anchor.utc_ns < 1_100 * NS
 
 
-def test_offline_time_comes_from_the_option(pcm):
+def test_not_live_the_anchor_comes_from_start_utc(pcm):
     source = make(
-        command=says(pcm[0]), channels_in=2, live=False, start_utc="1970-01-01T01:00Z"
+        command=writing_command(pcm[0]),
+        channels_in=2,
+        live=False,
+        start_utc="1970-01-01T01:00Z",
     )
     source.open()
     assert source.read(1) == Anchor(0, 3600 * NS)
@@ -363,7 +368,7 @@ def test_standard_input(tmp_path, live):
     np.testing.assert_array_equal(got, values.astype(np.float32) / 32768)
 
 
-def test_a_terminal_is_no_audio():
+def test_a_terminal_as_standard_input_is_refused():
     leader, follower = pty.openpty()
     done = subprocess.run(
         [PYTHON, "-c", READ_STDIN, "false", "x"],

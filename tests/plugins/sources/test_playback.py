@@ -1,4 +1,4 @@
-"""A recording as a sound card: in real time, with a ring that can overrun."""
+"""Playback source: a recording in real time, with a ring that can overrun."""
 
 from itertools import pairwise
 from threading import Event as Flag
@@ -33,7 +33,7 @@ def make(path, clock=None, **options):
 
 
 def play(source):
-    """All that comes until the end."""
+    """Read all items to the end of the stream."""
     items = []
     while True:
         try:
@@ -50,7 +50,7 @@ def joined(items):
     return np.concatenate([block.samples for block in blocks])
 
 
-def test_it_is_a_live_source_found_by_name(song):
+def test_registry_finds_the_live_playback_source(song):
     path, _ = song
     assert Registry().get("source", "playback") is plugin
     source = make(path)
@@ -69,7 +69,7 @@ def test_it_is_a_live_source_found_by_name(song):
     ("options", "start", "times"),
     [({}, 0, 1), ({"repeat": 3}, 0, 3), ({"start_s": 0.25, "repeat": 2}, 2000, 2)],
 )
-def test_every_sample_of_the_recording_comes_in_order(song, options, start, times):
+def test_all_samples_are_played_in_order(song, options, start, times):
     path, samples = song
     source = make(path, channels=[2, 1], block_length=77, **options)
     source.open()
@@ -81,7 +81,7 @@ def test_every_sample_of_the_recording_comes_in_order(song, options, start, time
     source.close()
 
 
-def test_samples_come_when_they_are_played_and_say_when(song):
+def test_blocks_and_anchors_have_the_time_of_playing(song):
     path, _ = song
     clock = ManualClock(utc_ns=10**18, autojump=False)
     source = make(path, clock)
@@ -100,7 +100,7 @@ def test_samples_come_when_they_are_played_and_say_when(song):
     source.close()
 
 
-def test_what_is_not_read_in_time_is_a_gap(song):
+def test_samples_not_read_in_time_become_a_gap(song):
     path, samples = song
     source = make(path, buffer_s=0.1)  # the clock jumps: all is played at once
     source.open()
@@ -117,8 +117,8 @@ def test_what_is_not_read_in_time_is_a_gap(song):
     source.close()
 
 
-def test_the_recording_goes_on_while_the_device_is_away(song):
-    """Positions across an outage are those of the recording itself."""
+def test_the_recording_continues_while_the_source_is_closed(song):
+    """Positions after an outage are those of the recording."""
     path, samples = song
     clock = ManualClock(autojump=False)
     source = make(path, clock, block_length=80)
@@ -152,15 +152,15 @@ def read_samples(source, least):
     return np.concatenate(blocks)
 
 
-def test_through_the_shell_it_is_a_stream_like_any_other(song):
+def test_a_source_reader_supervises_the_playback(song):
     path, samples = song
     clock = ManualClock()
-    shell = SourceReader(
+    reader = SourceReader(
         "lane", make(path, clock), clock, "restart", Flag(), lambda health: None
     )
-    assert shell.open() == StreamInfo("aviary", RATE, 1)
-    np.testing.assert_array_equal(joined(play(shell)), samples[:, :1])
-    shell.close()
+    assert reader.open() == StreamInfo("aviary", RATE, 1)
+    np.testing.assert_array_equal(joined(play(reader)), samples[:, :1])
+    reader.close()
 
 
 @pytest.mark.parametrize(
@@ -170,13 +170,13 @@ def test_through_the_shell_it_is_a_stream_like_any_other(song):
         ({"start_s": 1.5}, "ends after 1.0 s: a start_s of 1.5 lies behind"),
     ],
 )
-def test_what_does_not_fit_is_refused_when_it_is_opened(song, options, sentence):
+def test_open_refuses_options_that_do_not_fit_the_recording(song, options, sentence):
     path, _ = song
     with pytest.raises(AudioFileError, match=sentence):
         make(path, **options).open()
 
 
-def test_mistakes_are_found_before_anything_is_opened(song, tmp_path):
+def test_check_reports_impossible_options(song, tmp_path):
     path, _ = song
     context = BuildContext(ManualClock(), "run")
 
@@ -190,7 +190,7 @@ def test_mistakes_are_found_before_anything_is_opened(song, tmp_path):
     assert "is 2 recordings: name one" in problems(path=str(tmp_path))[0]
 
 
-def test_a_recording_that_is_cut_off_is_an_error_at_its_end(tmp_path):
+def test_a_truncated_recording_raises_an_error_at_its_end(tmp_path):
     path = tmp_path / "cut.wav"
     soundfile.write(path, np.full(RATE, 0.1), RATE)
     path.write_bytes(path.read_bytes()[: RATE + 44])

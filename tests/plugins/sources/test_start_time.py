@@ -1,4 +1,4 @@
-"""When recordings were made: every way in which recorders say it, and doubt."""
+"""Start times of recordings, from all metadata that recorders write."""
 
 import json
 import shutil
@@ -73,13 +73,13 @@ def start_of(path, zone=None, **metadata):
         ("song12.wav", "UTC", None),
     ],
 )
-def test_names(tmp_path, name, zone, expected):
+def test_start_time_from_the_file_name(tmp_path, name, zone, expected):
     path = tmp_path / name
     path.write_bytes(b"RIFF")
     assert start_of(path, zone).utc_ns == expected
 
 
-def test_a_time_without_a_zone_is_not_believed_and_says_why(tmp_path):
+def test_a_time_without_a_zone_is_not_used(tmp_path):
     path = write(tmp_path / "20210513_190000.wav")
     start = start_of(path)
     assert start.utc_ns is None
@@ -93,7 +93,7 @@ def test_a_time_without_a_zone_is_not_believed_and_says_why(tmp_path):
         assert start_of(path, "+01:00").utc_ns is not None
 
 
-def test_precedence(tmp_path):
+def test_precedence_of_the_origins(tmp_path):
     path = write(tmp_path / "20210513_060000.wav")
     assert str(start_of(path, "UTC")) == "2021-05-13T06:00:00.000Z (file name, UTC)"
     texts = {"date": "2021-05-13T05:00:00"}
@@ -111,14 +111,14 @@ def test_precedence(tmp_path):
 
 
 @given(st.text(max_size=60), st.text(max_size=60), st.binary(max_size=700))
-def test_no_metadata_whatever_breaks_it(tmp_path_factory, comment, date, body):
+def test_arbitrary_metadata_raises_no_error(tmp_path_factory, comment, date, body):
     path = tmp_path_factory.mktemp("any") / "x.wav"
     size = struct.pack("<I", len(body))
     path.write_bytes(b"RIFF\0\0\0\0WAVEbext" + size + body + b"guan\xff\xff\xff\xff")
     find_start(path, comment, date, UTC)
 
 
-def test_a_file_source_anchors_by_its_zone_and_tells_doubts(tmp_path):
+def test_a_file_source_uses_its_zone_and_notes_unused_times(tmp_path):
     path = write(tmp_path / "20210513_190000.wav")
     context = BuildContext(ManualClock(), "run")
     source = plugin.build(plugin.options(path=str(path)), context)
@@ -156,7 +156,7 @@ def test_check_shows_the_start_that_is_used_and_where_it_was_read(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["label", "detect"])
-def test_tables_tell_which_start_was_used(tmp_path, command):
+def test_tables_show_the_start_that_was_used(tmp_path, command):
     path = tmp_path / "20210513_190000.flac"
     shutil.copy(RECORDING, path)
     done = neurovocal(command, path, "--timezone", "Europe/Berlin", "--json")

@@ -1,4 +1,4 @@
-"""Synthetic songs: known onsets, the same bits for every seed and any cutting."""
+"""Synthetic source: known onsets, equal samples for any seed and block length."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ def make(clock=None, **options):
     return plugin.build(plugin.options(**options), context)
 
 
-def heard(source, limit=None):
+def samples_of(source, limit=None):
     source.open()
     parts, total = [], 0
     while limit is None or total < limit:
@@ -45,15 +45,15 @@ def test_conformance():
 @settings(max_examples=20, deadline=None)
 def test_any_block_length_gives_the_same_bytes(length, seed):
     options = {"duration_s": 0.7, "seed": seed, "sample_rate": 16_000}
-    whole = heard(make(**options, block_length=10**6))
-    assert heard(make(**options, block_length=length)).tobytes() == whole.tobytes()
+    whole = samples_of(make(**options, block_length=10**6))
+    assert samples_of(make(**options, block_length=length)).tobytes() == whole.tobytes()
     assert whole.shape == (11_200, 1)
 
 
-def test_truth_is_exact_to_the_sample():
-    """Without noise a unit sounds from its onset on, and nowhere else."""
+def test_known_onsets_and_offsets_are_exact_to_the_sample():
+    """Without noise, samples are non-zero within the units only."""
     source = make(duration_s=20, snr_db=300, seed=3)
-    samples = heard(source)[:, 0]
+    samples = samples_of(source)[:, 0]
     truth = source.truth()
     assert len(truth) > 50
     assert {unit for _, _, unit in truth} == set("abcde")
@@ -67,42 +67,42 @@ def test_truth_is_exact_to_the_sample():
     assert np.abs(samples).max() < 1
 
 
-def test_the_noise_floor_is_where_it_was_asked_to_be():
+def test_the_noise_floor_has_the_configured_level():
     source = make(duration_s=20, snr_db=20)
-    samples = heard(source)[:, 0]
+    samples = samples_of(source)[:, 0]
     silent = np.ones(len(samples), bool)
     for onset, offset, _ in source.truth():
         silent[onset:offset] = False
     assert np.sqrt(np.mean(samples[silent] ** 2)) == pytest.approx(0.01, rel=0.02)
 
 
-def test_a_seed_is_another_song_and_a_unit_is_always_the_same_sound():
+def test_seeds_give_different_songs_and_a_unit_has_one_waveform():
     one, other = make(seed=1, snr_db=300), make(seed=2, snr_db=300)
     assert one.truth() != other.truth()
-    samples = heard(one)[:, 0]
+    samples = samples_of(one)[:, 0]
     renditions = [samples[on:off] for on, off, unit in one.truth() if unit == "a"]
     assert len(renditions) > 2
     for rendition in renditions[1:]:
         np.testing.assert_allclose(rendition, renditions[0], atol=1e-7)
 
 
-def test_an_endless_one_goes_on_and_has_truth_up_to_a_sample():
+def test_an_endless_source_lists_its_units_up_to_a_sample():
     endless, finite = make(duration_s=None), make(duration_s=30)
     assert endless.truth(300_000) == finite.truth(300_000)
     with pytest.raises(ValueError, match="give a stop"):
         endless.truth()
-    samples = heard(endless, limit=300_000)
-    np.testing.assert_array_equal(samples[:300_000], heard(finite)[:300_000])
+    samples = samples_of(endless, limit=300_000)
+    np.testing.assert_array_equal(samples[:300_000], samples_of(finite)[:300_000])
 
 
 def test_realtime_paces_on_the_clock():
     clock = ManualClock()
-    samples = heard(make(clock, pace="realtime", duration_s=1.5))
+    samples = samples_of(make(clock, pace="realtime", duration_s=1.5))
     assert clock.monotonic_ns() == len(samples) * 10**9 // 32_000
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 0.1), (5.0, 1.0)])
-def test_odd_bounds_still_give_sound(bounds):
+def test_swapped_or_tiny_bounds_give_units(bounds):
     source = make(unit_ms=bounds, silence_ms=bounds, pause_ms=bounds, duration_s=0.2)
-    assert np.isfinite(heard(source)).all()
+    assert np.isfinite(samples_of(source)).all()
     assert all(offset > onset for onset, offset, _ in source.truth())

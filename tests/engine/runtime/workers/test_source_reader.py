@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from network.broadcast import FETCH, Station
+from network.broadcast import FETCH, BroadcastServer
 
 from neurovocal.engine.contracts.clock import NS, ManualClock, SystemClock
 from neurovocal.engine.contracts.errors import DeviceError, Disconnected
@@ -186,7 +186,7 @@ def hear_until_cut(shell, station, cuts):
 
 def test_a_cut_http_stream_comes_back_with_a_gap_of_what_was_missed():
     clock, told = SystemClock(), []
-    with Station() as station:
+    with BroadcastServer() as station:
         options = pipe.options(
             sample_rate=station.rate,
             sample_format="s24le",
