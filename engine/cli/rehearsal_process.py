@@ -1,4 +1,4 @@
-"""The process that is put to the test: an engine whose events are told on stdout.
+"""Engine process of a rehearsal: writes its events to stdout as JSON lines.
 
 python -m neurovocal.engine.cli.rehearsal_process CONFIG BASE
 """
@@ -18,15 +18,20 @@ from neurovocal.engine.contracts.errors import (
     StartInterrupted,
 )
 from neurovocal.engine.contracts.types import Message
-from neurovocal.engine.rehearsal.engine_process import Told
+from neurovocal.engine.rehearsal.engine_process import EngineEvent
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.wire.codec import event_json
 
 
-class Teller:
-    """An observer: a line of JSON on stdout for every event.
+class EventPrinter:
+    """Observer that prints a line of JSON on stdout for every event.
 
-    It is no sink of the configuration, so that no fault strikes it.
+    It is no sink of the configuration, so that no fault applies to it.
+
+    Parameters
+    ----------
+    run : str
+        Name of the run.
     """
 
     wants = frozenset({"label", "offset", "gap", "health", "anchor", "stats"})
@@ -36,35 +41,35 @@ class Teller:
         self._out = sys.stdout.buffer
 
     def open(self) -> None:
-        """Nothing to open."""
+        """Do nothing: stdout is open."""
 
     def write(self, message: Message) -> None:
-        """Tell one event at once."""
+        """Print one event and flush the line."""
         header = msgspec.Raw(event_json(message))
-        line = msgspec.json.encode(Told(self._run, time.monotonic_ns(), header))
-        self._out.write(line + b"\n")
+        event = EngineEvent(self._run, time.monotonic_ns(), header)
+        self._out.write(msgspec.json.encode(event) + b"\n")
         self._out.flush()
 
     def flush(self, timeout: float) -> None:
-        """Each line is handed on at once."""
+        """Do nothing: each line is flushed as it is written."""
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: stdout stays open."""
 
     def watch(self, runner: Runner) -> None:
-        """Only messages are needed."""
+        """Do nothing: the messages are all that is printed."""
 
     def draw(self) -> None:
-        """Nothing to show."""
+        """Do nothing: there is no display."""
 
 
 def main(config: str, base: str) -> int:
-    """Run a stand-in until it is told to stop; an exit code."""
+    """Run a sandboxed configuration until it is stopped; return the exit code."""
     set_up_logging(False, LogLevel.WARNING, LogFormat.TEXT)
     try:
         checked, located = load_config(config)
         plan = plan_of_parts(checked, located, Path(base), dry_run=True)
-        return run_plan(plan, Teller(plan.context.run)).exit_code
+        return run_plan(plan, EventPrinter(plan.context.run)).exit_code
     except NeurovocalError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code

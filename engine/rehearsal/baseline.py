@@ -1,4 +1,4 @@
-"""What a configuration makes of a recording when nothing goes wrong."""
+"""Baseline of a rehearsal: vocalizations of the recording in an undisturbed run."""
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
@@ -9,122 +9,130 @@ from typing import Any
 import yaml
 
 from neurovocal.engine.contracts.errors import ConfigError, StageError
-from neurovocal.engine.rehearsal.comparison import Sound
-from neurovocal.engine.rehearsal.engine_process import Life
-from neurovocal.engine.rehearsal.recording import Tape
+from neurovocal.engine.rehearsal.comparison import Vocalization
+from neurovocal.engine.rehearsal.engine_process import EngineProcess
+from neurovocal.engine.rehearsal.recording import LaneRecording
 from neurovocal.engine.wire.headers import Header, LabelHeader, OffsetHeader
 
-_LOOK_S = 0.1
-# What has no part in what a lane finds.
-_APART = ("sinks", "control", "keys", "privacy")
+_POLL_S = 0.1
+# Sections without influence on the events of a lane.
+_UNUSED = ("sinks", "control", "keys", "privacy")
 
 
-def truth(
+def find_baseline(
     data: dict[str, Any],
-    tapes: Sequence[Tape],
+    recordings: Sequence[LaneRecording],
     folder: Path,
     base: Path,
     sample_rate: int,
     stopping: Flag,
-) -> tuple[list[Sound], bool]:
-    """Sounds of all lanes, and whether they are labelled.
+) -> tuple[list[Vocalization], bool]:
+    """Return the vocalizations of all lanes, and whether they are labels.
 
-    The recordings are read as fast as it goes: by the engine's first guarantee the
-    events are the same, byte for byte, as those of an undisturbed live run.
+    The recordings are read as fast as possible: events do not depend on the pace.
 
     Parameters
     ----------
     data : dict
         The configuration; the files that it reads may be missing.
-    tapes : sequence of Tape
+    recordings : sequence of LaneRecording
         One per lane.
     folder, base : Path
-        For the configuration; what relative names in it start from.
+        Folder to write to, and folder that relative names in the configuration start
+        from.
     sample_rate : int
-        At which samples are to be counted, in Hz, whatever a lane's own rate is.
+        Rate at which positions are counted, in Hz, for lanes of any rate.
     stopping : Flag
-        Set when nobody wants to know any more.
+        Set when the rehearsal is to be given up.
 
     Returns
     -------
-    list of Sound, bool
-        None, and False, when nobody wants to know any more.
+    list of Vocalization, bool
+        Sorted by stream and onset; an empty list and False after `stopping`.
 
     Raises
     ------
     ConfigError
         The configuration does not run.
     StageError
-        It finds nothing in the recording.
+        It finds no vocalization in the recording.
     """
     config = folder / "truth.yaml"
-    calm = _calm(data, tapes, folder / "truth.jsonl")
-    config.write_text(yaml.safe_dump(calm, sort_keys=False), encoding="utf-8")
-    life = _lived(config, base, stopping)
+    plain = _without_io(data, recordings, folder / "truth.jsonl")
+    config.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    engine = _run_to_end(config, base, stopping)
     if stopping.is_set():
         return [], False
-    if life.exit_code != 0:
-        said = [line.removeprefix("error: ") for line in life.said]
-        raise ConfigError(said or f"the engine ended with code {life.exit_code}")
-    headers = [one.header for one in life.told]
-    labels = sounds_of(headers, True, sample_rate)
-    found = labels or sounds_of(headers, False, sample_rate)
+    if engine.exit_code != 0:
+        errors = [line.removeprefix("error: ") for line in engine.log_lines]
+        raise ConfigError(errors or f"the engine ended with code {engine.exit_code}")
+    headers = [event.header for event in engine.events]
+    labels = vocalizations_of(headers, True, sample_rate)
+    found = labels or vocalizations_of(headers, False, sample_rate)
     if not found:
         raise StageError(
-            f"this configuration finds no vocalization in {tapes[0].origin}: nothing "
-            "could be compared; name another recording by --recording"
+            f"this configuration finds no vocalization in {recordings[0].origin}: "
+            "nothing could be compared; name another recording by --recording"
         )
     names = lane_names(data)
-    streams = {tape.path.name: name for tape, name in zip(tapes, names, strict=True)}
-    sounds = [sound._replace(stream=_named(sound.stream, streams)) for sound in found]
-    return sounds, bool(labels)
+    streams = {
+        recording.path.name: name
+        for recording, name in zip(recordings, names, strict=True)
+    }
+    found = [one._replace(stream=_live_name(one.stream, streams)) for one in found]
+    return found, bool(labels)
 
 
-def _calm(data: dict[str, Any], tapes: Sequence[Tape], path: Path) -> dict[str, Any]:
-    """The configuration without what is beside the lanes, reading its recordings."""
-    calm = deepcopy(data)
-    for part in [calm, *calm.get("lanes", [])]:
-        for key in _APART:
+def _without_io(
+    data: dict[str, Any], recordings: Sequence[LaneRecording], path: Path
+) -> dict[str, Any]:
+    """Return the configuration with files as sources and one sink of its own."""
+    plain = deepcopy(data)
+    for part in [plain, *plain.get("lanes", [])]:
+        for key in _UNUSED:
             part.pop(key, None)
-    for lane, tape in zip(calm.get("lanes", [calm]), tapes, strict=True):
-        channels = list(range(1, tape.channels + 1))
-        options = {"path": str(tape.path), "channels": channels}
+    lanes = plain.get("lanes", [plain])
+    for lane, recording in zip(lanes, recordings, strict=True):
+        channels = list(range(1, recording.channels + 1))
+        options = {"path": str(recording.path), "channels": channels}
         lane["source"] = {"plugin": "file", "options": options}
-    calm["sinks"] = [{"plugin": "jsonl", "options": {"path": str(path)}}]
-    return calm
+    plain["sinks"] = [{"plugin": "jsonl", "options": {"path": str(path)}}]
+    return plain
 
 
-def _lived(config: Path, base: Path, stopping: Flag) -> Life:
-    """An engine that has run to its end, or was killed because nobody waits."""
-    life = Life(config, base)
+def _run_to_end(config: Path, base: Path, stopping: Flag) -> EngineProcess:
+    """Run an engine to its end, or kill it once `stopping` is set."""
+    engine = EngineProcess(config, base)
     try:
-        while not life.ended and not stopping.wait(_LOOK_S):
+        while not engine.ended and not stopping.wait(_POLL_S):
             pass
     finally:
-        if not life.ended:
-            life.kill()
-        life.conclude()
-    return life
+        if not engine.ended:
+            engine.kill()
+        engine.join()
+    return engine
 
 
 def lane_names(data: dict[str, Any]) -> list[str]:
-    """Names of a configuration's lanes, which live sources give to their streams."""
+    """Return the names of a configuration's lanes, those of their live streams."""
     station = data.get("station", "neurovocal")
     return [lane.get("name") or station for lane in data.get("lanes", [data])]
 
 
-def sounds_of(
+def vocalizations_of(
     headers: Iterable[Header], labelled: bool, sample_rate: int
-) -> list[Sound]:
-    """Final labels, or segments where nothing labels."""
-    found = (sound_of(header, labelled, sample_rate) for header in headers)
-    return sorted(sound for sound in found if sound is not None)
+) -> list[Vocalization]:
+    """Return the vocalizations of final labels, or those of segments."""
+    found = (vocalization_of(header, labelled, sample_rate) for header in headers)
+    return sorted(one for one in found if one is not None)
 
 
-def sound_of(header: Header, labelled: bool, sample_rate: int) -> Sound | None:
-    """The sound that a message tells of finally; None for all other messages.
+def vocalization_of(
+    header: Header, labelled: bool, sample_rate: int
+) -> Vocalization | None:
+    """Return the vocalization of a final label, or of an offset; None for other kinds.
 
-    Samples are counted at `sample_rate`, whatever the rate of the message's stream.
+    Samples are counted at `sample_rate`, for streams of any rate.
     """
     match header:
         case LabelHeader(status="final", offset=int(stop)) if labelled:
@@ -135,11 +143,11 @@ def sound_of(header: Header, labelled: bool, sample_rate: int) -> Sound | None:
             return None
     own = header.sample_rate
     onset, stop = (round(sample * sample_rate / own) for sample in (onset, stop))
-    return Sound(header.stream, onset, stop, unit)
+    return Vocalization(header.stream, onset, stop, unit)
 
 
-def _named(stream: str, streams: dict[str, str]) -> str:
-    """Name of the live stream that a recording's stream stands for."""
+def _live_name(stream: str, streams: dict[str, str]) -> str:
+    """Return the name that a recording's stream has in a live run."""
     for file, name in streams.items():
         if stream == file or stream.startswith(f"{file}.ch"):
             return name + stream.removeprefix(file)

@@ -1,7 +1,7 @@
-"""What came, held against what should have come. Pure functions of samples.
+"""Comparison of published vocalizations with the expected ones. Pure functions.
 
-All positions are samples of the recording, at the rate of the lane: whoever calls has
-taken away what a restart or a device of another rate has shifted.
+All positions are samples of the recording, at the rate of the lane: the caller has
+removed what a restart or a device of another rate has shifted.
 """
 
 from bisect import bisect_left, bisect_right
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple, TypeAlias
 
-# Run, kind, stream and number: no message may come twice.
-Key: TypeAlias = tuple[str, str, str, int]
+# Run, kind, stream and sequence number: identifies a message.
+MessageKey: TypeAlias = tuple[str, str, str, int]
 
 
-class Sound(NamedTuple):
-    """A vocalization with its label; without a model that labels the unit is empty."""
+class Vocalization(NamedTuple):
+    """A segment ``[onset, offset)`` with its unit; "" where no model labels."""
 
     stream: str
     onset: int
@@ -24,14 +24,14 @@ class Sound(NamedTuple):
     unit: str
 
 
-class Delivery(NamedTuple):
-    """A sound as a message told of it."""
+class PublishedVocalization(NamedTuple):
+    """A vocalization and the message that published it."""
 
-    key: Key
-    sound: Sound
+    key: MessageKey
+    vocalization: Vocalization
 
 
-class Span(NamedTuple):
+class SampleSpan(NamedTuple):
     """Samples ``[start, stop)`` of all streams."""
 
     start: int
@@ -40,94 +40,94 @@ class Span(NamedTuple):
 
 @dataclass(slots=True)
 class Comparison:
-    """What became of the sounds that were expected.
+    """Expected vocalizations, sorted by what became of them.
 
-    ``received + kept + told + changed + lost == expected``, as numbers.
+    The lengths of the five lists add up to `expected`.
 
     Attributes
     ----------
-    received : list of Sound
+    received : list of Vocalization
         The subscriber has them.
-    kept : list of Sound
-        The subscriber has them not, the journal has.
-    told : list of Sound
-        Nobody has them, but they lie in a span that was told, or in a hole that the
-        subscriber knows of.
-    changed : list of Sound
-        The subscriber has another one in its place, with other bounds or another
-        unit, where that may happen: a detector learns its background anew.
-    lost : list of Sound
+    journaled : list of Vocalization
+        The journal has them, the subscriber has not.
+    reported : list of Vocalization
+        Neither has them, but they lie in a reported span, or the subscriber knows
+        that their message is missing.
+    changed : list of Vocalization
+        The subscriber has another one in their place, with other bounds or another
+        unit, where that is allowed: a detector learns its background again.
+    lost : list of Vocalization
         The rest.
-    double : int
-        Messages that came twice, and sounds that were told of twice.
+    duplicates : int
+        Messages that came twice, and vocalizations in more than one message.
     """
 
-    received: list[Sound] = field(default_factory=list)
-    kept: list[Sound] = field(default_factory=list)
-    told: list[Sound] = field(default_factory=list)
-    lost: list[Sound] = field(default_factory=list)
-    changed: list[Sound] = field(default_factory=list)
-    double: int = 0
+    received: list[Vocalization] = field(default_factory=list)
+    journaled: list[Vocalization] = field(default_factory=list)
+    reported: list[Vocalization] = field(default_factory=list)
+    changed: list[Vocalization] = field(default_factory=list)
+    lost: list[Vocalization] = field(default_factory=list)
+    duplicates: int = 0
 
     @property
     def expected(self) -> int:
-        """How many sounds there are in the recording."""
-        parts = (self.received, self.kept, self.told, self.changed, self.lost)
+        """Number of expected vocalizations."""
+        parts = (self.received, self.journaled, self.reported, self.changed, self.lost)
         return sum(map(len, parts))
 
 
 def compare(
-    expected: Iterable[Sound],
-    received: Sequence[Delivery],
-    kept: Sequence[Delivery],
+    expected: Iterable[Vocalization],
+    received: Sequence[PublishedVocalization],
+    journaled: Sequence[PublishedVocalization],
     tolerance: int,
-    is_told: Callable[[Sound], bool],
-    may_change: Callable[[Sound], bool] = lambda sound: False,
+    is_reported: Callable[[Vocalization], bool],
+    may_change: Callable[[Vocalization], bool] = lambda vocalization: False,
 ) -> Comparison:
-    """Sort expected sounds by what became of them.
+    """Sort expected vocalizations by what became of them.
 
     Parameters
     ----------
-    expected : iterable of Sound
-        Of the same recording through the same configuration without a fault.
-    received : sequence of Delivery
-        At the subscriber, in the order of their coming.
-    kept : sequence of Delivery
-        In the journal.
+    expected : iterable of Vocalization
+        Those of the same recording and configuration without a fault.
+    received : sequence of PublishedVocalization
+        Those of the subscriber, in the order in which they came.
+    journaled : sequence of PublishedVocalization
+        Those in the journal.
     tolerance : int
-        Samples by which onset and offset may be off.
-    is_told : callable
-        Whether the loss of a sound is one that the engine has told.
+        Samples by which onset and offset may differ.
+    is_reported : callable
+        Whether the engine has reported the loss of a vocalization.
     may_change : callable
-        Whether a sound may come out otherwise than it should.
+        Whether a vocalization may have other bounds or another unit.
     """
     result = Comparison()
-    at_reader, in_journal = _Index(received), _Index(kept)
-    for sound in expected:
-        if at_reader.find(sound, tolerance):
-            result.received.append(sound)
-        elif in_journal.find(sound, tolerance):
-            result.kept.append(sound)
-        elif is_told(sound):
-            result.told.append(sound)
-        elif may_change(sound) and at_reader.overlaps(sound):
-            result.changed.append(sound)
+    at_subscriber, in_journal = _Index(received), _Index(journaled)
+    for one in expected:
+        if at_subscriber.contains(one, tolerance):
+            result.received.append(one)
+        elif in_journal.contains(one, tolerance):
+            result.journaled.append(one)
+        elif is_reported(one):
+            result.reported.append(one)
+        elif may_change(one) and at_subscriber.overlaps(one):
+            result.changed.append(one)
         else:
-            result.lost.append(sound)
-    result.double = doubled(received)
+            result.lost.append(one)
+    result.duplicates = count_duplicates(received)
     return result
 
 
-def doubled(received: Sequence[Delivery]) -> int:
-    """Messages that came twice, and sounds that two messages told of."""
-    keys = Counter(delivery.key for delivery in received)
-    sounds = Counter({d.key: d.sound for d in received}.values())
-    again = sum(sounds.values()) - len(sounds)
-    return sum(keys.values()) - len(keys) + again
+def count_duplicates(received: Sequence[PublishedVocalization]) -> int:
+    """Count messages that came twice, and vocalizations in more than one message."""
+    keys = Counter(each.key for each in received)
+    values = Counter({each.key: each.vocalization for each in received}.values())
+    repeated = sum(values.values()) - len(values)
+    return sum(keys.values()) - len(keys) + repeated
 
 
-def overlap(one: Sound, other: Sound) -> bool:
-    """Whether two sounds of a stream share a sample."""
+def overlaps(one: Vocalization, other: Vocalization) -> bool:
+    """Return whether two vocalizations of a stream share a sample."""
     return (
         one.stream == other.stream
         and one.onset < other.offset
@@ -135,63 +135,63 @@ def overlap(one: Sound, other: Sound) -> bool:
     )
 
 
-def in_spans(sound: Sound, spans: Iterable[Span], before: int, after: int) -> bool:
-    """Whether a sound touches a span, widened by what a stage hears around it."""
+def touches_spans(
+    one: Vocalization, spans: Iterable[SampleSpan], before: int, after: int
+) -> bool:
+    """Return whether a vocalization touches a span, widened at both ends."""
     return any(
-        sound.onset < span.stop + after and sound.offset > span.start - before
+        one.onset < span.stop + after and one.offset > span.start - before
         for span in spans
     )
 
 
 def displacement(
-    expected: Sequence[Sound], received: Sequence[Delivery], reach: int
+    expected: Sequence[Vocalization],
+    received: Sequence[PublishedVocalization],
+    reach: int,
 ) -> float | None:
-    """Samples by which what was received lies behind where it should; None: unknown.
+    """Return by how many samples onsets are late (median), None if unknown.
 
-    The median over sounds that are alone within `reach`: a gap of a wrong length
-    displaces all that follows it by one number.
+    Only vocalizations with one candidate within `reach` samples count: a gap of a wrong
+    length displaces all that follow it by the same number.
     """
     index = _Index(received)
-    apart = []
-    for sound in expected:
-        near = [d.sound for d in index.near(sound, reach)]
-        alike = [s for s in near if s.unit == sound.unit]
+    differences = []
+    for one in expected:
+        alike = [each for each in index.near(one, reach) if each.unit == one.unit]
         if len(alike) == 1:
-            apart.append(alike[0].onset - sound.onset)
-    return median(apart) if apart else None
+            differences.append(alike[0].onset - one.onset)
+    return median(differences) if differences else None
 
 
 class _Index:
-    """Finds deliveries by stream and onset."""
+    """Finds vocalizations by stream and onset."""
 
-    def __init__(self, deliveries: Iterable[Delivery]) -> None:
-        self._by_stream: dict[str, list[Delivery]] = {}
-        for delivery in deliveries:
-            self._by_stream.setdefault(delivery.sound.stream, []).append(delivery)
+    def __init__(self, published: Iterable[PublishedVocalization]) -> None:
+        self._by_stream: dict[str, list[Vocalization]] = {}
+        for _, one in published:
+            self._by_stream.setdefault(one.stream, []).append(one)
         for each in self._by_stream.values():
             each.sort(key=_onset)
 
-    def near(self, sound: Sound, tolerance: int) -> list[Delivery]:
-        """Deliveries with an onset within `tolerance`, the nearest first."""
-        all_ = self._by_stream.get(sound.stream, [])
-        low = bisect_left(all_, sound.onset - tolerance, key=_onset)
-        high = bisect_right(all_, sound.onset + tolerance, key=_onset)
-        return sorted(all_[low:high], key=lambda d: abs(d.sound.onset - sound.onset))
+    def near(self, one: Vocalization, tolerance: int) -> list[Vocalization]:
+        """Return those of the same stream with an onset within `tolerance`."""
+        all_ = self._by_stream.get(one.stream, [])
+        low = bisect_left(all_, one.onset - tolerance, key=_onset)
+        high = bisect_right(all_, one.onset + tolerance, key=_onset)
+        return all_[low:high]
 
-    def overlaps(self, sound: Sound) -> bool:
-        """Whether any delivery shares a sample with `sound`."""
-        there = self._by_stream.get(sound.stream, [])
-        return any(overlap(sound, each.sound) for each in there)
+    def overlaps(self, one: Vocalization) -> bool:
+        """Return whether any of them shares a sample with `one`."""
+        return any(overlaps(one, each) for each in self._by_stream.get(one.stream, []))
 
-    def find(self, sound: Sound, tolerance: int) -> list[Delivery]:
-        """The same sound, within `tolerance` at both ends, the nearest first."""
-        return [
-            delivery
-            for delivery in self.near(sound, tolerance)
-            if delivery.sound.unit == sound.unit
-            and abs(delivery.sound.offset - sound.offset) <= tolerance
-        ]
+    def contains(self, one: Vocalization, tolerance: int) -> bool:
+        """Return whether one has the same unit and both bounds within `tolerance`."""
+        return any(
+            each.unit == one.unit and abs(each.offset - one.offset) <= tolerance
+            for each in self.near(one, tolerance)
+        )
 
 
-def _onset(delivery: Delivery) -> int:
-    return delivery.sound.onset
+def _onset(one: Vocalization) -> int:
+    return one.onset

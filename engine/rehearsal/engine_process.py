@@ -1,4 +1,4 @@
-"""One life of an engine's process: what it tells, what it says, how it ends."""
+"""Engine subprocess of a rehearsal: its events, its log lines, its exit code."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ import time
 from collections import deque
 from pathlib import Path
 from threading import Thread
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -15,50 +16,50 @@ from neurovocal.engine.wire.headers import Header, decoder
 _LAST_LINES = 200
 _STOP_S = 15.0
 
+HeaderT = TypeVar("HeaderT")
 
-class Told(msgspec.Struct):
-    """One event as a process tells of it on stdout: a line of JSON.
 
-    ``heard_ns`` is the machine's monotonic clock, which all its processes share.
+class EngineEvent(msgspec.Struct, Generic[HeaderT], frozen=True):
+    """One event of the subprocess, which writes it to stdout as a line of JSON.
+
+    ``time_ns`` is the machine's monotonic clock, which all its processes share.
     """
 
     run: str
-    heard_ns: int
-    header: msgspec.Raw
+    time_ns: int
+    header: HeaderT
 
 
-class Heard(msgspec.Struct, frozen=True):
-    """The same, as it was understood."""
-
-    run: str
-    heard_ns: int
-    header: Header
+ReceivedEvent = EngineEvent[Header]
+_line_decoder = msgspec.json.Decoder(EngineEvent[msgspec.Raw])
 
 
-class Life:
-    """Runs a stand-in's configuration in a process of its own.
+class EngineProcess:
+    """Runs a sandboxed configuration in a process of its own.
 
     Parameters
     ----------
     config : Path
-        The configuration.
+        File of the configuration.
     base : Path
         Folder that relative names in it start from.
 
     Attributes
     ----------
-    told : list of Heard
-        Grows as long as it lives.
-    said : deque of str
+    events : list of EngineEvent
+        Grows as long as the process runs.
+    log_lines : deque of str
         Its last lines on stderr.
+    started_ns : int
+        Monotonic time at which the process was started.
     """
 
     def __init__(self, config: Path, base: Path) -> None:
-        self.told: list[Heard] = []
-        self.said: deque[str] = deque(maxlen=_LAST_LINES)
+        self.events: list[ReceivedEvent] = []
+        self.log_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self.started_ns = time.monotonic_ns()
         module = "neurovocal.engine.cli.rehearsal_process"
-        # A session of its own: Ctrl-C is for whoever watches, who then ends it.
+        # A session of its own: Ctrl-C is for the rehearsal, which then stops it.
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, str(config), str(base)],
             stdin=subprocess.DEVNULL,
@@ -67,71 +68,72 @@ class Life:
             start_new_session=True,
         )
         self._threads = [
-            Thread(target=read, daemon=True) for read in (self._listen, self._read)
+            Thread(target=read, daemon=True)
+            for read in (self._read_events, self._read_log)
         ]
         for thread in self._threads:
             thread.start()
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended, however it did."""
+        """Whether the process has ended, for whatever reason."""
         return self._process.poll() is not None
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code, negative for a signal; None while it lives."""
+        """Exit code, negative for a signal; None while the process runs."""
         return self._process.poll()
 
     @property
-    def began_ns(self) -> int | None:
-        """When its sample 0 was heard, at the latest; None: it was never heard of."""
+    def origin_ns(self) -> int | None:
+        """Latest possible monotonic time of its sample 0; None before any event."""
         return min(
             (
-                one.heard_ns - one.header.at * NS // one.header.sample_rate
-                for one in tuple(self.told)
-                if one.header.kind != "stats"
+                event.time_ns - event.header.at * NS // event.header.sample_rate
+                for event in tuple(self.events)
+                if event.header.kind != "stats"
             ),
             default=None,
         )
 
-    def end(self) -> None:
-        """Stop it in order; what does not end in time is killed."""
+    def stop(self) -> None:
+        """Stop the process in order; kill it if it does not end within 15 s."""
         if not self.ended:
             self._process.terminate()
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             self.kill()
-        self.conclude()
+        self.join()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process and wait for its end."""
         if not self.ended:
             self._process.kill()
         self._process.wait()
 
-    def conclude(self) -> None:
-        """Wait until all that it said has been read."""
+    def join(self) -> None:
+        """Wait until all that the process wrote has been read."""
         for thread in self._threads:
             thread.join(_STOP_S)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
 
-    def _listen(self) -> None:
+    def _read_events(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if not line.endswith(b"\n"):
-                return  # it was killed while it wrote
+                return  # the process was killed while it wrote
             try:
-                told = msgspec.json.decode(line, type=Told)
-                header = decoder.decode(told.header)
-            except msgspec.MsgspecError:  # whatever a plugin prints
-                self.said.append(line.decode(errors="replace").rstrip())
+                raw = _line_decoder.decode(line)
+                header = decoder.decode(raw.header)
+            except msgspec.MsgspecError:  # something that a plugin prints
+                self.log_lines.append(line.decode(errors="replace").rstrip())
                 continue
-            self.told.append(Heard(told.run, told.heard_ns, header))
+            self.events.append(EngineEvent(raw.run, raw.time_ns, header))
 
-    def _read(self) -> None:
+    def _read_log(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self.said.append(line.decode(errors="replace").rstrip())
+            self.log_lines.append(line.decode(errors="replace").rstrip())

@@ -1,4 +1,4 @@
-"""What a rehearsal plays: a recording long enough, as one file per lane."""
+"""Recordings that a rehearsal plays: one file per lane, long enough for any fault."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from neurovocal.engine.contracts.stages import Source
 from neurovocal.engine.contracts.types import Block, Float32, Gap, StreamInfo
 
 LEAST_S = 5.0
-_LOUD = 0.9  # quantile
+_LOUD_QUANTILE = 0.9
 _RECORDINGS = "recordings"
 _DEFAULT = "bengalese-finch"
 
 
 @dataclass(frozen=True, slots=True)
-class Tape:
-    """Audio for one lane, in a file of its own.
+class LaneRecording:
+    """Audio of one lane, in a file.
 
     Parameters
     ----------
     path : Path
-        The file.
+        WAV file.
     sample_rate : int
-        Hz.
+        In Hz.
     channels : int
-        How many it has; all are played.
+        Number of channels; all are played.
     origin : str
-        Where it comes from, in words.
-    loud : float
+        Name of the original recording, for people.
+    loud_level : float
         Absolute value that a tenth of the samples exceeds.
     """
 
@@ -43,22 +43,22 @@ class Tape:
     sample_rate: int
     channels: int
     origin: str
-    loud: float
+    loud_level: float
 
 
-class TapeMaker:
-    """Makes the tape of each lane.
+class RecordingMaker:
+    """Writes the recording of each lane.
 
     Parameters
     ----------
     registry : Registry
-        Sources that can wait are asked for their own audio.
+        Finds the plugin that reads files.
     context : BuildContext
         Base folder and clock.
     folder : Path
-        Where tapes are written.
+        Folder to write the recordings to.
     seconds : float
-        How long they must be: shorter recordings are played again and again.
+        Length of the recordings; shorter audio is repeated.
     """
 
     def __init__(
@@ -71,23 +71,23 @@ class TapeMaker:
 
     def make(
         self, number: int, recording: str | None, own: tuple[Plugin[Any], Options]
-    ) -> Tape:
-        """Tape of lane `number`.
+    ) -> LaneRecording:
+        """Write the recording of lane `number`.
 
         Parameters
         ----------
         number : int
-            Names the file.
+            Part of the file's name.
         recording : str, optional
-            What the user asked for.
+            File that the user named.
         own : Plugin and its options
-            The lane's source. If it can wait and owns nothing, its own audio is
-            what is played; else a recording that ships.
+            The lane's source. Its own audio is used if it is not live and claims no
+            resource; if not, a recording that ships.
 
         Raises
         ------
         AudioFileError
-            The recording cannot be read, or is too short to rehearse with.
+            The recording cannot be read, or is shorter than 5 s.
         """
         if recording is not None:
             return self._from_file(number, recording)
@@ -103,21 +103,21 @@ class TapeMaker:
             return self._from_file(number, str(path), origin)
         return self._write(number, source, "")
 
-    def _from_file(self, number: int, name: str, origin: str = "") -> Tape:
+    def _from_file(self, number: int, name: str, origin: str = "") -> LaneRecording:
         plugin = self._registry.get("source", "file")
         options = plugin.options.model_validate({"path": name})
         source = plugin.build(options, self._context)
         return self._write(number, source, origin or f"'{name}'")
 
-    def _write(self, number: int, source: Source, origin: str) -> Tape:
+    def _write(self, number: int, source: Source, origin: str) -> LaneRecording:
         import soundfile
 
         info, samples = _read(source, self._seconds)
-        heard_s = len(samples) / info.sample_rate
+        length_s = len(samples) / info.sample_rate
         origin = origin or f"'{info.stream}'"
-        if heard_s < LEAST_S:
+        if length_s < LEAST_S:
             raise AudioFileError(
-                f"recording {origin} lasts {heard_s:.1f} s: a rehearsal needs "
+                f"recording {origin} lasts {length_s:.1f} s: a rehearsal needs "
                 f"{LEAST_S:.0f} s or more, with sounds in it"
             )
         wanted = round(self._seconds * info.sample_rate)
@@ -125,12 +125,12 @@ class TapeMaker:
         whole = np.tile(samples, (times, 1))[:wanted]
         path = self._folder / f"tape{number}.wav"
         soundfile.write(path, whole, info.sample_rate, subtype="FLOAT", format="RF64")
-        loud = float(np.quantile(np.abs(samples), _LOUD))
-        return Tape(path, info.sample_rate, info.channels, origin, min(1.0, loud))
+        level = min(1.0, float(np.quantile(np.abs(samples), _LOUD_QUANTILE)))
+        return LaneRecording(path, info.sample_rate, info.channels, origin, level)
 
 
 def _read(source: Source, seconds: float) -> tuple[StreamInfo, Float32]:
-    """What a source brings in its first `seconds`; what it lacks is silence."""
+    """Read the first `seconds` of a source; gaps are filled with zeros."""
     source.open()
     try:
         blocks = list(_blocks(source, seconds))
@@ -143,8 +143,8 @@ def _read(source: Source, seconds: float) -> tuple[StreamInfo, Float32]:
 
 
 def _blocks(source: Source, seconds: float) -> Iterator[Float32]:
-    info, heard = None, 0
-    while info is None or heard < seconds * info.sample_rate:
+    info, n_samples = None, 0
+    while info is None or n_samples < seconds * info.sample_rate:
         try:
             item = source.read(1.0)
         except EndOfStream:
@@ -154,13 +154,13 @@ def _blocks(source: Source, seconds: float) -> Iterator[Float32]:
             info.sample_rate,
             info.channels,
         ):
-            return  # the next recording is of another kind
+            return  # the next recording has another format
         info = known
         if isinstance(item, Block):
-            heard += len(item.samples)
+            n_samples += len(item.samples)
             yield item.samples.copy()
         elif isinstance(item, Gap):
-            heard += item.stop - item.start
+            n_samples += item.stop - item.start
             yield np.zeros((item.stop - item.start, info.channels), np.float32)
 
 

@@ -1,4 +1,4 @@
-"""A whole rehearsal: tapes, the undisturbed truth, and one exercise after the other."""
+"""Rehearsal of a configuration: recordings, the baseline, and a trial per scenario."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -13,43 +13,49 @@ from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.rehearsal.baseline import truth
-from neurovocal.engine.rehearsal.comparison import Sound
-from neurovocal.engine.rehearsal.evidence import Evidence
-from neurovocal.engine.rehearsal.recording import Tape, TapeMaker
-from neurovocal.engine.rehearsal.sandbox import StandIn, StandInMaker
-from neurovocal.engine.rehearsal.scenarios import LONGEST_S, Exercise, Stages, exercises
+from neurovocal.engine.rehearsal.baseline import find_baseline
+from neurovocal.engine.rehearsal.comparison import Vocalization
+from neurovocal.engine.rehearsal.evidence import TrialEvidence
+from neurovocal.engine.rehearsal.recording import LaneRecording, RecordingMaker
+from neurovocal.engine.rehearsal.sandbox import SandboxedConfig, SandboxMaker
+from neurovocal.engine.rehearsal.scenarios import (
+    LONGEST_S,
+    FaultTargets,
+    Scenario,
+    make_scenarios,
+)
 from neurovocal.engine.rehearsal.trial import Trial
-from neurovocal.engine.rehearsal.verdict import Row, judge
+from neurovocal.engine.rehearsal.verdict import TrialResult, judge
 
 # Of a process: to load models before the recording begins, and to end.
 _OVERHEAD_S = 8.0
-# The truth is found faster than it is played, by about as much.
-_TRUTH_SPEED = 5.0
-# Of tape: for what is played before an engine is told to stop.
+# Speed of the baseline's run, in seconds of audio per second.
+_BASELINE_SPEED = 5.0
+# Audio beyond the longest trial: the engine is stopped a little late.
 _SPARE_S = 5.0
-# Real sources are not asked: without sounds to compare, it only places spans.
+# Live sources are not asked for their rate: without vocalizations to compare, it only
+# places spans.
 _LIVE_RATE = 48_000
 
 
 @dataclass(frozen=True, slots=True)
 class RehearsalOptions:
-    """What was asked for on the command line.
+    """Options of the command line.
 
     Parameters
     ----------
     names : sequence of str
         Kinds of faults.
     recording : str, optional
-        What is played; default: the configuration's own recording, or one that ships.
+        File to play; default: the configuration's own recording, or one that ships.
     seconds : float
-        Least seconds of audio of an exercise.
+        Least seconds of audio of a trial.
     seed : int
-        Decides when each fault strikes.
+        Seed of the times at which the faults start.
     jobs : int
-        Exercises at the same time.
+        Number of trials at the same time.
     live : bool
-        Whether the real sources are heard: then sounds are not compared.
+        Whether the real sources are used: then vocalizations are not compared.
     """
 
     names: Sequence[str]
@@ -60,17 +66,17 @@ class RehearsalOptions:
     live: bool
 
 
-class Programme:
-    """Rehearses a configuration.
+class Rehearsal:
+    """Runs a trial of a configuration for each fault scenario.
 
     Parameters
     ----------
     located : Located
         The configuration, as it was read.
-    wishes : Wishes
-        What is rehearsed.
+    options : RehearsalOptions
+        Which faults, with which audio.
     folder : Path
-        Takes everything that is written; it exists.
+        Existing folder that everything is written to.
     plan_of : callable
         ``plan_of(located, base)`` checks everything about a configuration.
 
@@ -82,80 +88,82 @@ class Programme:
     Attributes
     ----------
     reader : {'subscriber', 'journal', 'sinks'}
-        Who is to have the sounds.
-    exercises : list of Exercise
-        What is carried out.
-    absent : dict of str to str
-        Faults that cannot be rehearsed here, and why.
+        Where vocalizations are counted.
+    scenarios : list of Scenario
+        The trials to run.
+    not_rehearsed : dict of str to str
+        Reason, for each fault that cannot be rehearsed with this configuration.
     notes : list of str
-        What differs from the configuration as it stands, and what that means.
+        Sentences: what differs from the configuration as it is, and what that means.
     """
 
     def __init__(
         self,
         located: Located,
-        wishes: RehearsalOptions,
+        options: RehearsalOptions,
         folder: Path,
         plan_of: Callable[[Located, Path], Plan],
     ) -> None:
         self._located = located
-        self._wishes = wishes
+        self._options = options
         self._folder = folder
         self._base = base_of(located.name)
         registry = Registry()
-        self._maker = StandInMaker(located, registry, self._base)
-        self._tapes: list[Tape] = []
+        self._maker = SandboxMaker(located, registry, self._base)
+        self._recordings: list[LaneRecording] = []
         context = BuildContext(clock=SystemClock(), run="tape", base=self._base)
-        if not wishes.live:
-            longest_s = max(wishes.seconds, LONGEST_S) + _SPARE_S
-            makes = TapeMaker(registry, context, folder, longest_s)
-            self._tapes = [
-                makes.make(number, wishes.recording, own)
+        if not options.live:
+            longest_s = max(options.seconds, LONGEST_S) + _SPARE_S
+            recordings = RecordingMaker(registry, context, folder, longest_s)
+            self._recordings = [
+                recordings.make(number, options.recording, own)
                 for number, own in enumerate(self._maker.sources())
             ]
-        sample = self._stand_in("check")
-        # With the lines of the user's file, for mistakes.
+        sample = self._sandboxed("check")
+        # With the line numbers of the user's file, for mistakes.
         self._plan = plan_of(replace(located, data=sample.data), self._base)
-        if wishes.live and not any(_is_live(lane) for lane in self._plan.lanes):
+        if options.live and not any(_is_live(lane) for lane in self._plan.lanes):
             raise ConfigError(
                 "--live hears microphones, pipes and other live sources, and there is "
                 "none: leave it out"
             )
-        self._sample_rate = _rate_of(self._plan, self._tapes)
-        self._tape_rate = self._tapes[0].sample_rate if self._tapes else _LIVE_RATE
-        self.notes = [*self._played(), *sample.notes, *_resuming(sample)]
+        self._sample_rate = _rate_of(self._plan, self._recordings)
+        self._recording_rate = _LIVE_RATE
+        if self._recordings:
+            self._recording_rate = self._recordings[0].sample_rate
+        self.notes = [*self._source_notes(), *sample.notes, *_resume_notes(sample)]
         self.reader = _reader_of(sample)
-        self.exercises, self.absent = exercises(
-            wishes.names, self._stages(sample), wishes.seed
+        self.scenarios, self.not_rehearsed = make_scenarios(
+            options.names, self._targets(sample), options.seed
         )
-        if not self.exercises:
-            reasons = [f"{name}: {why}" for name, why in self.absent.items()]
+        if not self.scenarios:
+            reasons = [f"{name}: {why}" for name, why in self.not_rehearsed.items()]
             raise ConfigError(f"nothing can be rehearsed: {'; '.join(reasons)}")
         self._stopping = Flag()
 
     @property
     def estimate_s(self) -> float:
-        """About how long it takes."""
-        seconds = [e.seconds(self._wishes.seconds) for e in self.exercises]
-        rounds = (sum(seconds) + _OVERHEAD_S * len(seconds)) / self._wishes.jobs
+        """Estimated duration of the rehearsal in seconds."""
+        seconds = [e.seconds(self._options.seconds) for e in self.scenarios]
+        rounds = (sum(seconds) + _OVERHEAD_S * len(seconds)) / self._options.jobs
         longest = max(seconds, default=0.0) + _OVERHEAD_S
-        found_s = 0.0 if self._wishes.live else LONGEST_S / _TRUTH_SPEED
-        return ceil(found_s + max(longest, rounds))
+        baseline_s = 0.0 if self._options.live else LONGEST_S / _BASELINE_SPEED
+        return ceil(baseline_s + max(longest, rounds))
 
-    def run(self, begun: Callable[[str], None]) -> Iterator[Row]:
-        """Carry out the exercises; rows in the order in which they are done.
+    def run(self, on_start: Callable[[str], None]) -> Iterator[TrialResult]:
+        """Run all trials and yield their results in the order in which they end.
 
         Parameters
         ----------
-        begun : callable
-            Is told the name of each exercise that begins, from any thread.
+        on_start : callable
+            Called with the name of each trial that starts, from any thread.
         """
-        sounds, labelled = self._truth(begun)
-        with ThreadPoolExecutor(self._wishes.jobs) as pool:
+        baseline, labelled = self._find_baseline(on_start)
+        with ThreadPoolExecutor(self._options.jobs) as pool:
             try:
-                futures: list[Future[Row]] = [
-                    pool.submit(self._carry_out, each, sounds, labelled, begun)
-                    for each in self.exercises
+                futures: list[Future[TrialResult]] = [
+                    pool.submit(self._run_trial, each, baseline, labelled, on_start)
+                    for each in self.scenarios
                 ]
                 for future in as_completed(futures):
                     yield future.result()
@@ -165,77 +173,84 @@ class Programme:
                 raise
 
     def stop(self) -> None:
-        """End what goes on."""
+        """Give up the trials that are running."""
         self._stopping.set()
 
-    def _truth(self, begun: Callable[[str], None]) -> tuple[list[Sound], bool]:
-        if not self._tapes:
+    def _find_baseline(
+        self, on_start: Callable[[str], None]
+    ) -> tuple[list[Vocalization], bool]:
+        if not self._recordings:
             return [], bool(self._plan.lanes[0].models)
-        begun("undisturbed")
+        on_start("undisturbed")
         folder = self._folder / "undisturbed"
         folder.mkdir()
         try:
-            data = self._located.data
-            return truth(
-                data, self._tapes, folder, self._base, self._sample_rate, self._stopping
+            return find_baseline(
+                self._located.data,
+                self._recordings,
+                folder,
+                self._base,
+                self._sample_rate,
+                self._stopping,
             )
         except BaseException:
             self.stop()
             raise
 
-    def _carry_out(
+    def _run_trial(
         self,
-        exercise: Exercise,
-        sounds: Sequence[Sound],
+        scenario: Scenario,
+        baseline: Sequence[Vocalization],
         labelled: bool,
-        begun: Callable[[str], None],
-    ) -> Row:
-        begun(exercise.name)
-        name = exercise.name.replace(" ", "-").replace("/", "-")
-        stand_in = self._stand_in(name)
+        on_start: Callable[[str], None],
+    ) -> TrialResult:
+        on_start(scenario.name)
+        name = scenario.name.replace(" ", "-").replace("/", "-")
+        sandboxed = self._sandboxed(name)
         record = Trial(
-            exercise,
-            stand_in,
+            scenario,
+            sandboxed,
             self._folder / name,
             self._base,
-            exercise.seconds(self._wishes.seconds),
+            scenario.seconds(self._options.seconds),
             self._stopping,
         ).run()
-        evidence = Evidence(
-            exercise, record, labelled, self._sample_rate, self._tape_rate
+        evidence = TrialEvidence(
+            scenario, record, labelled, self._sample_rate, self._recording_rate
         )
-        return judge(evidence, sounds, self.reader, stand_in.replay is not None)
+        resumes = sandboxed.replay is not None
+        return judge(evidence, baseline, self.reader, resumes)
 
-    def _stand_in(self, name: str) -> StandIn:
+    def _sandboxed(self, name: str) -> SandboxedConfig:
         folder = self._folder / name
         folder.mkdir()
-        return self._maker.make(folder, self._tapes)
+        return self._maker.make(folder, self._recordings)
 
-    def _stages(self, sample: StandIn) -> Stages:
+    def _targets(self, sample: SandboxedConfig) -> FaultTargets:
         plan = self._plan
         models = [m.config.plugin for lane in plan.lanes for m in lane.models]
         gate = [] if plan.gate is None else ["gate"]
         sinks = [*plan.sinks, *(sink for lane in plan.lanes for sink in lane.sinks)]
-        return Stages(
+        return FaultTargets(
             lane=tuple(dict.fromkeys(["features", "detector", *gate, *models])),
             sinks=tuple(dict.fromkeys(sink.stage.config.plugin for sink in sinks)),
             hang_s=plan.config.shared.supervise.hang_s,
             on_disk=sample.on_disk,
             socket=sample.endpoint,
-            tape_rate=self._tape_rate,
-            loud=self._tapes[0].loud if self._tapes else 0.1,
+            recording_rate=self._recording_rate,
+            loud_level=self._recordings[0].loud_level if self._recordings else 0.1,
         )
 
-    def _played(self) -> list[str]:
-        """What stands in for the sources, for people."""
-        if not self._tapes:
+    def _source_notes(self) -> list[str]:
+        """Return what is played in place of the sources, for people."""
+        if not self._recordings:
             return ["the real sources are heard: sounds cannot be compared"]
-        origins = ", ".join(dict.fromkeys(tape.origin for tape in self._tapes))
+        origins = ", ".join(dict.fromkeys(each.origin for each in self._recordings))
         named = " and ".join(dict.fromkeys(self._maker.source_names()))
-        words = f"{origins} is played live in place of source {named}"
-        if self._wishes.recording is None:
-            words += " (--recording names another)"
-        return [words]
+        note = f"{origins} is played live in place of source {named}"
+        if self._options.recording is None:
+            note += " (--recording names another)"
+        return [note]
 
 
 def _is_live(lane: LanePlan) -> bool:
@@ -243,21 +258,21 @@ def _is_live(lane: LanePlan) -> bool:
     return bool(lane.source.build(context).live)
 
 
-def _rate_of(plan: Plan, tapes: Sequence[Tape]) -> int:
-    """The highest rate of any lane, in Hz: no sample is lost by counting at it."""
+def _rate_of(plan: Plan, recordings: Sequence[LaneRecording]) -> int:
+    """Return the highest rate of any lane, in Hz, so that counting loses no sample."""
     bundles = [lane.bundle for lane in plan.lanes]
     rates = [b.manifest.front_end.sample_rate for b in bundles if b is not None]
-    return max([*rates, *(tape.sample_rate for tape in tapes)], default=_LIVE_RATE)
+    return max([*rates, *(each.sample_rate for each in recordings)], default=_LIVE_RATE)
 
 
-def _reader_of(sample: StandIn) -> str:
+def _reader_of(sample: SandboxedConfig) -> str:
     if sample.endpoint is not None:
         return "subscriber"
     return "sinks" if sample.journal is None else "journal"
 
 
-def _resuming(sample: StandIn) -> list[str]:
-    """What a subscriber can do about what it missed."""
+def _resume_notes(sample: SandboxedConfig) -> list[str]:
+    """Return why a subscriber cannot get back missed messages, if it cannot."""
     if sample.endpoint is None or sample.replay is not None:
         return []
     lack = (

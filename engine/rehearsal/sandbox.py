@@ -1,4 +1,4 @@
-"""A configuration that does what the user's does and touches nothing of the user's."""
+"""Sandboxed copy of a configuration: same stages, temporary files and free ports."""
 
 import re
 import socket
@@ -17,46 +17,53 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import Kind, Plugin
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.rehearsal.recording import Tape
+from neurovocal.engine.rehearsal.recording import LaneRecording
 from neurovocal.engine.wire.keys import add_client, make_engine_keys
 
+PLAYBACK = "playback"
+# Options of other sources that the playback has, too.
+_COMMON_OPTIONS = ("buffer_s",)
+_OWN_DISTRIBUTION = "neurovocal"
 _ENDPOINT = re.compile(r"(tcp://)?(\[[^\[\]/]+\]|[^:\[\]/]+):(\d{1,5}|\*)")
 _STDOUT = "stdout"
+_OUTPUT_DEVICE = "output device:"
+# Kinds of claims on something outside the process.
+_OUTSIDE = ("file:", "folder:", "tcp:", "ipc:", "device:", _OUTPUT_DEVICE, _STDOUT)
 
-# Kinds of claims that lie outside the process.
-_OUTSIDE = ("file:", "folder:", "tcp:", "ipc:", "device:", "output device:", _STDOUT)
+
+# ---- options that name resources -----------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """Options of a stage that touches nothing of the user's any more.
+class RedirectedOptions:
+    """Options of a stage that claims nothing of the user's any more.
 
     Parameters
     ----------
     options : dict
-        As they stand in a configuration.
-    left : frozenset of str
-        Claims that could not be moved.
-    places : dict
-        Where each moved option stands, and its new value.
+        Value of ``options`` in the configuration.
+    not_redirected : frozenset of str
+        Claims that no option accounts for.
+    values : dict
+        New value of each redirected option, by its location.
     on_disk : bool
         Whether some of them are files.
     """
 
     options: dict[str, Any]
-    left: frozenset[str]
-    places: dict[Location, str]
+    not_redirected: frozenset[str]
+    values: dict[Location, str]
     on_disk: bool
 
 
 @dataclass(slots=True)
-class Elsewhere:
+class TemporaryResources:
     """A temporary folder and free ports of this machine.
 
     Parameters
     ----------
     folder : Path
-        Where files go.
+        Existing folder for files.
     """
 
     folder: Path
@@ -64,60 +71,63 @@ class Elsewhere:
     _ports: list[socket.socket] = field(default_factory=list)
 
     def path(self, name: str) -> str:
-        """A path that nothing else has."""
+        """Return a path that no other call returned."""
         self._count += 1
         return str(self.folder / f"{self._count}-{name or 'output'}")
 
     def port(self) -> int:
-        """A port that is free; it is kept until `release`."""
-        held = socket.socket()
-        held.bind(("127.0.0.1", 0))
-        self._ports.append(held)
-        port: int = held.getsockname()[1]
+        """Return a free port, which stays reserved until `release`."""
+        reserved = socket.socket()
+        reserved.bind(("127.0.0.1", 0))
+        self._ports.append(reserved)
+        port: int = reserved.getsockname()[1]
         return port
 
     def release(self) -> None:
-        """Let go of the ports, just before somebody binds them."""
-        for held in self._ports:
-            held.close()
+        """Free the reserved ports, just before the engine binds them."""
+        for reserved in self._ports:
+            reserved.close()
         self._ports.clear()
 
 
-def moved(
-    plugin: Plugin[Any], options: Options, given: dict[str, Any], to: Elsewhere
-) -> Moved:
-    """Options with all that the stage owns put elsewhere.
+def redirect(
+    plugin: Plugin[Any],
+    options: Options,
+    given: dict[str, Any],
+    to: TemporaryResources,
+) -> RedirectedOptions:
+    """Return options with every claimed path and endpoint replaced.
 
     Parameters
     ----------
     plugin, options
         The stage's plugin and its checked options, defaults included.
     given : dict
-        The options as the user gave them; the new ones say no more than needed.
-    to : Elsewhere
-        Folder and ports.
+        The options as the user gave them; only what is replaced is added.
+    to : TemporaryResources
+        Folder and ports to use instead.
     """
     claims = plugin.resources(options)
-    places: dict[Location, str] = {}
+    values: dict[Location, str] = {}
     on_disk = False
     whole = options.model_dump(mode="json")
     for loc, value in _texts(whole, ()):
-        new = _instead_of(value, claims, to)
+        new = _replacement(value, claims, to)
         if new is not None:
-            places[loc] = new
+            values[loc] = new
             on_disk |= new.startswith(str(to.folder))
     result = dict(given)
-    for loc, new in places.items():
+    for loc, new in values.items():
         _put(whole, loc, new)
-    for loc in places:
+    for loc in values:
         result[str(loc[0])] = whole[str(loc[0])]
     after = plugin.resources(plugin.options.model_validate(result))
-    left = frozenset(c for c in claims & after if c.startswith(_OUTSIDE))
-    return Moved(result, left, places, on_disk)
+    rest = frozenset(c for c in claims & after if c.startswith(_OUTSIDE))
+    return RedirectedOptions(result, rest, values, on_disk)
 
 
 def _texts(value: Any, loc: Location) -> Iterator[tuple[Location, str]]:
-    """Every text in nested options, and where it stands."""
+    """Yield every text in nested options with its location."""
     if isinstance(value, str):
         yield loc, value
     elif isinstance(value, dict):
@@ -134,8 +144,10 @@ def _put(target: Any, loc: Location, value: str) -> None:
     target[loc[-1]] = value
 
 
-def _instead_of(value: str, claims: frozenset[str], to: Elsewhere) -> str | None:
-    """What stands for a claimed path or endpoint; None: the text claims nothing."""
+def _replacement(
+    value: str, claims: frozenset[str], to: TemporaryResources
+) -> str | None:
+    """Return the replacement of a claimed path or endpoint, None for other texts."""
     if value == "-" and _STDOUT in claims:
         return to.path("stdout")
     if value.startswith("ipc://") and value in claims:
@@ -147,39 +159,35 @@ def _instead_of(value: str, claims: frozenset[str], to: Elsewhere) -> str | None
     if match is None:
         return None
     scheme, _, port = match.groups()
-    # A port that the system is to choose is claimed by nobody, but is a socket.
+    # A port that the system is to choose is not claimed, but is a socket.
     any_port = port == "*" if scheme else port == "0" and value.startswith("127.")
     if f"tcp:{port}" in claims or any_port:
         return f"{scheme or ''}127.0.0.1:{to.port()}"
     return None
 
 
-PLAYBACK = "playback"
-_OWN = "neurovocal"
-_OUTPUT = "output device:"
-
-# Options that a source of another kind and the playback have in common.
-_COMMON = ("buffer_s",)
+# ---- the configuration ---------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class StandIn:
-    """What is run in place of the user's configuration.
+class SandboxedConfig:
+    """A configuration to run in place of the user's.
 
     Parameters
     ----------
     data : dict
         The configuration, to be written as YAML.
     endpoint, replay : str, optional
-        Where a subscriber listens and asks; None: there is no such socket.
+        Where a subscriber connects, and asks for missed messages; None: there is no
+        such socket.
     keys : Path, optional
-        The subscriber's keys.
+        Folder with the subscriber's keys.
     journal : Path, optional
-        Where the journal is written.
+        File of the journal.
     on_disk : bool
         Whether a sink writes files.
     notes : list of str
-        What differs from the user's configuration, for people.
+        Sentences: what differs from the user's configuration.
     """
 
     data: dict[str, Any]
@@ -192,8 +200,8 @@ class StandIn:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A stage as it stands in the configuration's data."""
+class StageData:
+    """A stage in the data of a configuration, with its location."""
 
     kind: Kind
     data: dict[str, Any]
@@ -205,22 +213,22 @@ class Stage:
         return str(self.data["plugin"])
 
 
-class StandInMaker:
-    """Makes a stand-in of one configuration, as often as it is needed.
+class SandboxMaker:
+    """Makes sandboxed copies of one configuration.
 
     Parameters
     ----------
     located : Located
-        The user's configuration, which is left as it is.
+        The user's configuration; it is not changed.
     registry : Registry
-        Plugins say what they own.
+        Finds the plugins, which name the resources that they claim.
     base : Path
         Folder that relative names of plugins start from.
 
     Raises
     ------
     ConfigError
-        It has mistakes, or faults of its own.
+        The configuration has mistakes, or faults of its own.
     """
 
     def __init__(self, located: Located, registry: Registry, base: Path) -> None:
@@ -238,66 +246,69 @@ class StandInMaker:
         parse_config(located)
         self._checked: dict[Location, tuple[Plugin[Any], Options]] = {}
         problems: list[str] = []
-        for stage in stages(located.data):
+        for stage in stages_of(located.data):
             self._check(stage, problems)
         if problems:
             raise ConfigError(problems)
 
     def sources(self) -> list[tuple[Plugin[Any], Options]]:
-        """Plugin and options of each lane's source."""
-        found = [s for s in stages(self._located.data) if s.kind == "source"]
+        """Return plugin and options of each lane's source."""
+        found = [s for s in stages_of(self._located.data) if s.kind == "source"]
         return [self._checked[stage.loc] for stage in found]
 
     def source_names(self) -> list[str]:
-        """Names of the lanes' sources, as the configuration has them."""
-        return [f"'{s.name}'" for s in stages(self._located.data) if s.kind == "source"]
+        """Return the quoted names of the lanes' sources."""
+        found = stages_of(self._located.data)
+        return [f"'{stage.name}'" for stage in found if stage.kind == "source"]
 
-    def make(self, folder: Path, tapes: Sequence[Tape]) -> StandIn:
-        """A stand-in that plays `tapes`, one per lane; none: the real sources.
+    def make(
+        self, folder: Path, recordings: Sequence[LaneRecording]
+    ) -> SandboxedConfig:
+        """Return a copy that plays `recordings` and writes to `folder`.
 
         Parameters
         ----------
         folder : Path
-            Takes everything that is written.
-        tapes : sequence of Tape
-            What each lane hears.
+            Existing folder that everything is written to.
+        recordings : sequence of LaneRecording
+            One per lane; empty: the real sources stay.
 
         Raises
         ------
         ConfigError
-            A stage owns something that cannot be moved.
+            A stage claims something that cannot be redirected.
         """
-        elsewhere = Elsewhere(folder)
+        temporary = TemporaryResources(folder)
         try:
-            return self._made(folder, tapes, elsewhere)
+            return self._make(recordings, temporary)
         finally:
-            elsewhere.release()
+            temporary.release()
 
-    def _made(
-        self, folder: Path, tapes: Sequence[Tape], elsewhere: Elsewhere
-    ) -> StandIn:
-        made = StandIn(deepcopy(self._located.data))
-        sources = iter(tapes)
+    def _make(
+        self, recordings: Sequence[LaneRecording], temporary: TemporaryResources
+    ) -> SandboxedConfig:
+        made = SandboxedConfig(deepcopy(self._located.data))
+        playing = iter(recordings)
         left_out = []
-        for stage in list(stages(made.data)):
+        for stage in list(stages_of(made.data)):
             if stage.kind == "source":
-                if tapes:
-                    self._play(stage, next(sources))
+                if recordings:
+                    self._play(stage, next(playing))
                 else:
-                    self._keep(stage, made, elsewhere)
-            elif stage.kind == "sink" and self._leave_out(stage, made):
+                    self._keep_source(stage, made, temporary)
+            elif stage.kind == "sink" and self._leaves_out(stage, made):
                 left_out.append(stage.data)
             else:
-                self._move(stage, made, elsewhere)
-        _take_out(made.data, left_out)
-        if not any(stage.kind == "sink" for stage in stages(made.data)):
-            path = elsewhere.path("events.jsonl")
+                self._redirect(stage, made, temporary)
+        _remove(made.data, left_out)
+        if not any(stage.kind == "sink" for stage in stages_of(made.data)):
+            path = temporary.path("events.jsonl")
             made.data["sinks"] = [{"plugin": "jsonl", "options": {"path": path}}]
         if made.data.get("keys") is not None:
-            self._make_keys(made, folder)
+            _make_keys(made, temporary.folder)
         return made
 
-    def _check(self, stage: Stage, problems: list[str]) -> None:
+    def _check(self, stage: StageData, problems: list[str]) -> None:
         try:
             plugin = self._registry.get(stage.kind, stage.name, self._base)
             given = stage.data.get("options") or {}
@@ -309,27 +320,30 @@ class StandInMaker:
             loc = (*stage.loc, "options")
             problems += explain(error, plugin.options, self._located, loc)
 
-    def _play(self, stage: Stage, tape: Tape) -> None:
+    def _play(self, stage: StageData, recording: LaneRecording) -> None:
         _, options = self._checked[stage.loc]
-        common = {name: getattr(options, name, None) for name in _COMMON}
+        common = {name: getattr(options, name, None) for name in _COMMON_OPTIONS}
         stage.data["plugin"] = PLAYBACK
         stage.data["options"] = {
-            "path": str(tape.path),
-            "channels": list(range(1, tape.channels + 1)),
+            "path": str(recording.path),
+            "channels": list(range(1, recording.channels + 1)),
             **{name: value for name, value in common.items() if value is not None},
         }
 
-    def _keep(self, stage: Stage, made: StandIn, elsewhere: Elsewhere) -> None:
-        """The real source; of one that takes what it finds, only the ways of it.
+    def _keep_source(
+        self, stage: StageData, made: SandboxedConfig, temporary: TemporaryResources
+    ) -> None:
+        """Keep a real source, with empty folders in place of those that it claims.
 
-        A device can be listened to beside others. Files and folders that a source
-        owns are changed by it: it gets empty ones.
+        A device can be shared with other programs; a source that claims files and
+        folders changes them.
         """
         plugin, options = self._checked[stage.loc]
         given = stage.data.get("options") or {}
-        new = moved(plugin, options, given, elsewhere)
-        if left := sorted(c for c in new.left if c.startswith(("file:", "folder:"))):
-            raise ConfigError(self._immovable(stage, left))
+        new = redirect(plugin, options, given, temporary)
+        on_disk = ("file:", "folder:")
+        if rest := sorted(c for c in new.not_redirected if c.startswith(on_disk)):
+            raise ConfigError(self._fixed_claims(stage, rest))
         if "stdin" in plugin.resources(options):
             raise ConfigError(
                 self._located.problem(
@@ -340,23 +354,23 @@ class StandInMaker:
             )
         if new.on_disk:
             claims = plugin.resources(plugin.options.model_validate(new.options))
-            for place in new.places.values():
-                if f"folder:{Path(place).resolve()}" in claims:
-                    Path(place).mkdir()
+            for value in new.values.values():
+                if f"folder:{Path(value).resolve()}" in claims:
+                    Path(value).mkdir()
             made.notes.append(
                 f"source '{stage.name}' finds an empty folder: what lies in yours "
                 "would be taken"
             )
             stage.data["options"] = new.options
 
-    def _leave_out(self, stage: Stage, made: StandIn) -> bool:
-        """Whether a sink takes no part, because it would be heard or is unknown."""
+    def _leaves_out(self, stage: StageData, made: SandboxedConfig) -> bool:
+        """Return whether a sink is left out: audible, or with unknown claims."""
         plugin, options = self._checked[stage.loc]
         claims = plugin.resources(options)
-        if any(claim.startswith(_OUTPUT) for claim in claims):
+        if any(claim.startswith(_OUTPUT_DEVICE) for claim in claims):
             made.notes.append(f"sink '{stage.name}' is muted: left out")
             return True
-        foreign = self._registry.origin("sink", stage.name) != _OWN
+        foreign = self._registry.origin("sink", stage.name) != _OWN_DISTRIBUTION
         if foreign and not claims:
             made.notes.append(
                 f"sink '{stage.name}' does not say what it writes to "
@@ -367,63 +381,68 @@ class StandInMaker:
             made.notes.append(f"sink '{stage.name}' decides, and acts on nothing")
         return False
 
-    def _move(self, stage: Stage, made: StandIn, elsewhere: Elsewhere) -> None:
+    def _redirect(
+        self, stage: StageData, made: SandboxedConfig, temporary: TemporaryResources
+    ) -> None:
         plugin, options = self._checked[stage.loc]
-        new = moved(plugin, options, stage.data.get("options") or {}, elsewhere)
-        if new.left:
-            raise ConfigError(self._immovable(stage, sorted(new.left)))
+        new = redirect(plugin, options, stage.data.get("options") or {}, temporary)
+        if new.not_redirected:
+            raise ConfigError(self._fixed_claims(stage, sorted(new.not_redirected)))
         stage.data["options"] = new.options
         if stage.kind == "sink":
-            _note_places(stage, new, made)
+            _note_addresses(stage, new, made)
 
-    def _immovable(self, stage: Stage, claims: Sequence[str]) -> str:
+    def _fixed_claims(self, stage: StageData, claims: Sequence[str]) -> str:
         return self._located.problem(
             stage.loc,
             f"{stage.kind} '{stage.name}' owns {', '.join(claims)}, and no option of "
             "it says so: the rehearsal cannot put that elsewhere; leave this stage out",
         )
 
-    def _make_keys(self, made: StandIn, folder: Path) -> None:
-        engine, made.keys = folder / "keys", folder / "subscriber-keys"
-        make_engine_keys(engine)
-        add_client(engine, "rehearsal", "read", made.keys)
-        made.data["keys"] = str(engine)
-        made.notes.append("keys were made for the rehearsal; yours were not used")
 
-
-def stages(data: dict[str, Any]) -> Iterator[Stage]:
-    """Sources, sinks and the control of a configuration's data."""
+def stages_of(data: dict[str, Any]) -> Iterator[StageData]:
+    """Yield sources, sinks and the control of a configuration's data."""
     whole: tuple[Location, dict[str, Any]] = ((), data)
     lanes: list[tuple[Location, dict[str, Any]]] = [
         (("lanes", i), lane) for i, lane in enumerate(data.get("lanes") or [])
     ]
     for prefix, lane in lanes or [whole]:
-        yield Stage("source", lane["source"], (*prefix, "source"))
+        yield StageData("source", lane["source"], (*prefix, "source"))
     for prefix, part in [whole, *lanes]:
         for index, sink in enumerate(part.get("sinks") or []):
-            yield Stage("sink", sink, (*prefix, "sinks", index))
+            yield StageData("sink", sink, (*prefix, "sinks", index))
     if data.get("control"):
-        yield Stage("control", data["control"], ("control",))
+        yield StageData("control", data["control"], ("control",))
 
 
-def _take_out(data: dict[str, Any], left_out: Sequence[dict[str, Any]]) -> None:
-    """Leave out these very sinks: of two that are alike, one may take part."""
-    gone = {id(sink) for sink in left_out}
+def _remove(data: dict[str, Any], sinks: Sequence[dict[str, Any]]) -> None:
+    """Remove these very sinks: another one may have equal data."""
+    removed = {id(sink) for sink in sinks}
     for part in [data, *(data.get("lanes") or [])]:
         if part.get("sinks"):
-            part["sinks"] = [sink for sink in part["sinks"] if id(sink) not in gone]
+            part["sinks"] = [sink for sink in part["sinks"] if id(sink) not in removed]
 
 
-def _note_places(stage: Stage, new: Moved, made: StandIn) -> None:
-    """Remember where the first socket, journal and replay socket are."""
+def _make_keys(made: SandboxedConfig, folder: Path) -> None:
+    engine, made.keys = folder / "keys", folder / "subscriber-keys"
+    make_engine_keys(engine)
+    add_client(engine, "rehearsal", "read", made.keys)
+    made.data["keys"] = str(engine)
+    made.notes.append("keys were made for the rehearsal; yours were not used")
+
+
+def _note_addresses(
+    stage: StageData, new: RedirectedOptions, made: SandboxedConfig
+) -> None:
+    """Note the first socket, journal and replay socket."""
     made.on_disk |= new.on_disk
     if stage.name == "zmq" and made.endpoint is None and _carries_labels(stage):
-        made.endpoint = new.places.get(("endpoint",))
+        made.endpoint = new.values.get(("endpoint",))
     if stage.name == "journal" and made.journal is None and _carries_labels(stage):
         made.journal = Path(new.options["path"])
-        made.replay = new.places.get(("replay",))
+        made.replay = new.values.get(("replay",))
 
 
-def _carries_labels(stage: Stage) -> bool:
+def _carries_labels(stage: StageData) -> bool:
     events = stage.data.get("events")
     return events is None or bool({"label", "offset"} & set(events))

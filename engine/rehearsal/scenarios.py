@@ -1,4 +1,4 @@
-"""Which faults are rehearsed with a configuration, when each strikes, for how long."""
+"""Fault scenarios of a rehearsal: which faults, when they start, how long they last."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,36 +12,36 @@ FAULTS = (
     *("drop", "jitter", "stall", "unplug", "clip", "drift", "wrong_rate", "crash"),
     *("hang", "disk_full", "subscriber_stall", "network_cut", "kill"),
 )
-NONE = "none"
-# Of the audio before a fault: enough to know how it is without.
+NO_FAULT = "none"
+# Seconds of audio before a fault: enough to compare with what follows.
 _EARLIEST_S, _LATEST_S = 4.0, 6.0
 _AFTER_S = 6.0
 DRIFT_PPM = 500.0
 LONGEST_S = 60.0  # seconds of audio after which drift can be told from jitter
-# The user's own limits may be minutes: what they do is seen as well with short ones.
+# The configuration's own limits may be minutes: short ones show as much.
 _HANG_S = 3.0
 _RATE_WINDOW_S = 5.0
-# A hang goes on for so long after it has been noticed.
+# Seconds by which a hang outlasts the limit at which it is noticed.
 _BEYOND_HANG_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stages:
-    """What a configuration has that can fail.
+class FaultTargets:
+    """Parts of a configuration in which faults can be injected.
 
     Parameters
     ----------
     lane, sinks : tuple of str
-        Names of features, detector, gate and models; of sinks.
+        Names of features, detector, gate and models; names of sinks.
     hang_s : float or None
-        After which a call counts as hanging; None: never.
+        Seconds after which a call counts as hanging; None: never.
     on_disk : bool
         Whether a sink writes files.
     socket : str or None
         Endpoint of a sink that publishes labels, if there is one.
-    tape_rate : int
-        Of the recording, in Hz.
-    loud : float
+    recording_rate : int
+        Sample rate of the recording, in Hz.
+    loud_level : float
         Absolute value that a tenth of the recording's samples exceeds.
     """
 
@@ -50,30 +50,30 @@ class Stages:
     hang_s: float | None
     on_disk: bool
     socket: str | None
-    tape_rate: int
-    loud: float = 0.1
+    recording_rate: int
+    loud_level: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Exercise:
-    """One fault, and how it is rehearsed.
+class Scenario:
+    """One fault and the conditions under which it is rehearsed.
 
     Parameters
     ----------
     fault : str
-        Kind of fault; `NONE` for a run without any.
+        Kind of fault; `NO_FAULT` for a run without any.
     stage : str
-        The stage that it strikes, for faults of stages.
+        Name of the stage that fails, for faults of stages.
     at_s, for_s : float
-        When, and for how long.
+        When the fault starts and how long it lasts, in seconds.
     options : dict
         Further options of the fault.
     changes : dict
-        Values of the configuration that are other ones for this exercise.
-    lasts : bool
-        Whether it goes on until the end.
-    of_sink : bool
-        Whether the stage is a sink: then the lane itself is whole.
+        Values of the configuration that differ in this scenario, by section and key.
+    lasts_to_end : bool
+        Whether the fault lasts until the end of the trial.
+    is_sink_fault : bool
+        Whether the stage is a sink: then the lane itself loses nothing.
     """
 
     fault: str
@@ -82,26 +82,26 @@ class Exercise:
     stage: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     changes: dict[tuple[str, str], Any] = field(default_factory=dict)
-    lasts: bool = False
-    of_sink: bool = False
+    lasts_to_end: bool = False
+    is_sink_fault: bool = False
 
     @property
     def name(self) -> str:
-        """What stands in the table."""
+        """Name in the table: the fault and its stage."""
         return f"{self.fault} {self.stage}".strip()
 
     @property
     def end_s(self) -> float:
-        """When the fault is over."""
+        """Seconds of audio after which the fault is over."""
         return self.at_s + self.for_s
 
     def seconds(self, asked_s: float) -> float:
-        """Seconds of audio that it needs."""
-        return max(asked_s, LONGEST_S if self.lasts else self.end_s + _AFTER_S)
+        """Return the seconds of audio to play, at least `asked_s`."""
+        return max(asked_s, LONGEST_S if self.lasts_to_end else self.end_s + _AFTER_S)
 
     def faults(self) -> list[dict[str, Any]]:
-        """What stands in the configuration under ``faults``."""
-        if self.fault == NONE:
+        """Return the value of ``faults`` in the configuration."""
+        if self.fault == NO_FAULT:
             return []
         fault: dict[str, Any] = {"fault": self.fault, "at_s": round(self.at_s, 3)}
         if self.for_s:
@@ -111,8 +111,8 @@ class Exercise:
         return [{**fault, **self.options}]
 
 
-def chosen(only: str | None) -> list[str]:
-    """Kinds of faults that were asked for.
+def parse_fault_names(only: str | None) -> list[str]:
+    """Return the kinds of faults that ``--only`` names, in their order; all for None.
 
     Raises
     ------
@@ -120,9 +120,9 @@ def chosen(only: str | None) -> list[str]:
         There is no such fault.
     """
     if only is None:
-        return [NONE, *FAULTS]
+        return [NO_FAULT, *FAULTS]
     names = [name.strip() for name in only.split(",") if name.strip()]
-    known = [NONE, *FAULTS]
+    known = [NO_FAULT, *FAULTS]
     problems = [
         f"--only: there is no fault '{name}' ({did_you_mean(name, known)})"
         for name in names
@@ -135,87 +135,94 @@ def chosen(only: str | None) -> list[str]:
     return [name for name in known if name in names]
 
 
-def exercises(
-    names: Sequence[str], stages: Stages, seed: int
-) -> tuple[list[Exercise], dict[str, str]]:
-    """Exercises of each kind, and why there are none of some.
+def make_scenarios(
+    names: Sequence[str], targets: FaultTargets, seed: int
+) -> tuple[list[Scenario], dict[str, str]]:
+    """Return scenarios of each kind, and why some kinds have none.
 
     Parameters
     ----------
     names : sequence of str
-        From `chosen`.
-    stages : Stages
-        What there is to fail.
+        Kinds of faults, from `parse_fault_names`.
+    targets : FaultTargets
+        Parts of the configuration that can fail.
     seed : int
-        Decides when each fault strikes.
+        Seed of the times at which the faults start.
+
+    Returns
+    -------
+    list of Scenario
+        At least one of each kind that has a target.
+    dict of str to str
+        For each of the other kinds the reason.
     """
-    found: list[Exercise] = []
+    found: list[Scenario] = []
     absent: dict[str, str] = {}
     for name in names:
-        # Each kind has a seed of its own: alone it strikes when it does among others.
+        # Each kind has a seed of its own: its times do not depend on the other kinds.
         rng = Random(f"{seed} {name}")
-        if name == "disk_full" and not stages.on_disk:
+        if name == "disk_full" and not targets.on_disk:
             absent[name] = "no sink writes files"
-        elif name in ("subscriber_stall", "network_cut") and stages.socket is None:
+        elif name in ("subscriber_stall", "network_cut") and targets.socket is None:
             absent[name] = "no sink publishes on a socket"
-        elif name == "network_cut" and not str(stages.socket).startswith("tcp:"):
+        elif name == "network_cut" and not str(targets.socket).startswith("tcp:"):
             absent[name] = "the socket is on this machine alone (ipc)"
-        elif name == "hang" and stages.hang_s is None:
+        elif name == "hang" and targets.hang_s is None:
             absent[name] = "supervise.hang_s is null: whatever hangs is waited for"
         else:
-            found += _of_kind(name, stages, rng)
+            found += _of_kind(name, targets, rng)
     return found, absent
 
 
-def _of_kind(name: str, stages: Stages, rng: Random) -> Iterator[Exercise]:
+def _of_kind(name: str, targets: FaultTargets, rng: Random) -> Iterator[Scenario]:
     def at_s() -> float:
         return round(rng.uniform(_EARLIEST_S, _LATEST_S), 2)
 
-    every = dict.fromkeys(("source", *stages.lane, *stages.sinks))
+    every = dict.fromkeys(("source", *targets.lane, *targets.sinks))
     rate_window = {("signal", "rate_window_s"): _RATE_WINDOW_S}
     match name:
         case "drop":
-            yield Exercise(name, at_s(), 0.5)
+            yield Scenario(name, at_s(), 0.5)
         case "jitter":
-            yield Exercise(name, at_s(), 5.0, options={"ms": 300})
+            yield Scenario(name, at_s(), 5.0, options={"ms": 300})
         case "stall" | "unplug":
-            yield Exercise(name, at_s(), 3.0)
+            yield Scenario(name, at_s(), 3.0)
         case "clip":
-            yield Exercise(name, at_s(), 6.0, options={"level": stages.loud})
+            yield Scenario(name, at_s(), 6.0, options={"level": targets.loud_level})
         case "drift":
             options = {"ppm": DRIFT_PPM}
-            yield Exercise(name, 0.0, 1000.0, options=options, lasts=True)
+            yield Scenario(name, 0.0, 1000.0, options=options, lasts_to_end=True)
         case "wrong_rate":
-            rate = round(stages.tape_rate * 44_100 / 48_000)
+            rate = round(targets.recording_rate * 44_100 / 48_000)
             options = {"rate": rate}
-            yield Exercise(name, at_s(), 12.0, options=options, changes=rate_window)
+            yield Scenario(name, at_s(), 12.0, options=options, changes=rate_window)
         case "crash":
             for stage in every:
-                yield Exercise(
+                yield Scenario(
                     name,
                     at_s(),
                     stage=stage,
                     options={"times": 3},
-                    of_sink=stage in stages.sinks,
+                    is_sink_fault=stage in targets.sinks,
                 )
         case "hang":
-            assert stages.hang_s is not None
-            hang_s = min(stages.hang_s, _HANG_S)
+            assert targets.hang_s is not None
+            hang_s = min(targets.hang_s, _HANG_S)
             changes: dict[tuple[str, str], Any] = {("supervise", "hang_s"): hang_s}
-            for stage in dict.fromkeys((stages.lane[-1], *stages.sinks)):
-                yield Exercise(
+            for stage in dict.fromkeys((targets.lane[-1], *targets.sinks)):
+                yield Scenario(
                     name,
                     at_s(),
                     hang_s + _BEYOND_HANG_S,
                     stage,
                     changes=changes,
-                    of_sink=stage in stages.sinks,
+                    is_sink_fault=stage in targets.sinks,
                 )
         case "disk_full":
-            yield Exercise(name, at_s(), 4.0)
+            yield Scenario(name, at_s(), 4.0)
         case "subscriber_stall":
-            yield Exercise(name, at_s(), 8.0)
+            yield Scenario(name, at_s(), 8.0)
         case "network_cut":
-            yield Exercise(name, at_s(), 2.0)
+            yield Scenario(name, at_s(), 2.0)
         case _:
-            yield Exercise(name, at_s() if name != NONE else 0.0)
+            yield Scenario(name, at_s() if name != NO_FAULT else 0.0)

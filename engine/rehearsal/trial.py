@@ -1,4 +1,4 @@
-"""One exercise carried out: an engine, its subscriber, and who restarts it."""
+"""Trial of one scenario: an engine, its subscriber, and restarts after it ends."""
 
 import time
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from neurovocal.engine.client import Received, Subscriber
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import EXIT_CONFIG, NeurovocalError
 from neurovocal.engine.journal.store import read_events, runs
-from neurovocal.engine.rehearsal.comparison import Key
-from neurovocal.engine.rehearsal.engine_process import Heard, Life
-from neurovocal.engine.rehearsal.sandbox import PLAYBACK, StandIn, stages
-from neurovocal.engine.rehearsal.scenarios import Exercise
+from neurovocal.engine.rehearsal.comparison import MessageKey
+from neurovocal.engine.rehearsal.engine_process import EngineProcess, ReceivedEvent
+from neurovocal.engine.rehearsal.sandbox import PLAYBACK, SandboxedConfig, stages_of
+from neurovocal.engine.rehearsal.scenarios import Scenario
 from neurovocal.engine.wire.codec import WireError
 from neurovocal.engine.wire.headers import (
     Header,
@@ -29,26 +29,34 @@ from neurovocal.engine.wire.headers import (
 
 _KINDS = ("label", "offset", "gap", "health", "anchor", "stats")
 _WAIT_S = 0.1
+# As the shipped systemd unit does it.
+_RESTART_S = 2.0
+_MOST_RUNS = 4  # an engine that ends again and again does not survive anyhow
+_START_S = 60.0  # to load models and open sockets on a busy machine
+_CATCH_UP_S = 6.0  # for a subscriber that was cut off or stood still
+_POLL_S = 0.1
+# Audio after the last vocalization that counts, so that its label has time to come.
+_TAIL_S = 1.0
 
 
-class Reader(Thread):
-    """Notes every message, and when it came.
+class RecordingSubscriber(Thread):
+    """Thread that keeps every message and the time at which it came.
 
     Parameters
     ----------
     endpoint : str
-        Where to listen.
+        Where to subscribe.
     replay : str, optional
-        Where to ask for what was missed.
+        Where to ask for missed messages.
     keys : Path, optional
-        The subscriber's keys.
+        Folder with the subscriber's keys.
 
     Attributes
     ----------
     received : list of (int, Received)
         Monotonic time in ns, message.
     error : Exception or None
-        What the subscriber could not read, or why it gave up.
+        A message that could not be read, or why the subscriber gave up.
     """
 
     def __init__(self, endpoint: str, replay: str | None, keys: Path | None) -> None:
@@ -65,7 +73,7 @@ class Reader(Thread):
         )
 
     def run(self) -> None:
-        """Read until `stop`."""
+        """Receive until `stop`."""
         try:
             with self._subscriber as subscriber:
                 while not self._stopping.is_set():
@@ -80,207 +88,194 @@ class Reader(Thread):
             self.error = error
 
     def stop(self) -> None:
-        """Disconnect."""
+        """Disconnect and wait for the thread's end."""
         self._stopping.set()
         self.join()
 
 
-# As the shipped systemd unit does it.
-_RESTART_S = 2.0
-_MOST_LIVES = 4  # one that ends again and again does not survive anyhow
-_START_S = 60.0  # to load models and open sockets on a busy machine
-_CATCH_UP_S = 6.0  # for a subscriber that was cut off or stood still
-_LOOK_S = 0.1
-
-# What is heard after the last sound that counts, so that its label has time to come.
-_AFTERGLOW_S = 1.0
-
-
 @dataclass(slots=True)
-class Record:
-    """What came of an exercise.
+class TrialRecord:
+    """Events, messages and exit codes of a trial.
 
     Attributes
     ----------
-    told : list of Heard
-        What the engine sent, before any sink, in all its lives.
+    events : list of EngineEvent
+        Events that the engine passed to its sinks, over all restarts.
     received : list of (int, Received)
-        What the subscriber has, and when it came; None: there is no subscriber.
+        Monotonic time in ns and message of the subscriber; None: there is none.
     journal : list of (str, Header), optional
-        What the journal holds: run and header; None: there is none.
-    starts_s : dict of str to float
-        Where in the recording each run began.
-    began_ns : dict of str to int
-        When the recording's sample 0 was played, by each run's clock.
+        Run and header of each event in the journal; None: there is none.
+    run_starts_s : dict of str to float
+        Seconds into the recording at which each run began.
+    origins_ns : dict of str to int
+        Monotonic time of the recording's sample 0, as each run's events give it.
     exits : list of int
-        Exit codes of all lives but the last, and that of the last.
-    said : list of str
+        Exit code of each run.
+    log_lines : list of str
         Last lines of stderr.
     seconds : float
-        Of audio that were to be heard.
-    trouble : list of str
-        What kept the exercise itself from being carried out, in sentences.
+        Seconds of audio that the trial was to last.
+    problems : list of str
+        Sentences: why the trial itself could not be carried out.
     """
 
-    told: list[Heard] = field(default_factory=list)
+    events: list[ReceivedEvent] = field(default_factory=list)
     received: list[tuple[int, Received]] | None = None
     journal: list[tuple[str, Header]] | None = None
-    starts_s: dict[str, float] = field(default_factory=dict)
-    began_ns: dict[str, int] = field(default_factory=dict)
+    run_starts_s: dict[str, float] = field(default_factory=dict)
+    origins_ns: dict[str, int] = field(default_factory=dict)
     exits: list[int] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    log_lines: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    trouble: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
-    def events(self, kind: str) -> list[Heard]:
-        """What the engine told of one kind."""
-        return [one for one in self.told if one.header.kind == kind]
+    def of_kind(self, kind: str) -> list[ReceivedEvent]:
+        """Return the events of one kind."""
+        return [one for one in self.events if one.header.kind == kind]
 
 
 class Trial:
-    """Carries out an exercise.
+    """Runs a sandboxed configuration with the fault of a scenario.
 
     Parameters
     ----------
-    exercise : Exercise
-        What is to go wrong.
-    stand_in : StandIn
-        The configuration that is run.
+    scenario : Scenario
+        The fault to inject.
+    sandboxed : SandboxedConfig
+        The configuration to run.
     folder, base : Path
-        Where it is written, and where relative names in it start from.
+        Folder to write it to, and folder that relative names in it start from.
     seconds : float
-        Seconds of audio that are heard.
+        Seconds of audio to play.
     stopping : Flag
-        Set when nobody wants to know any more.
+        Set when the trial is to be given up.
     """
 
     def __init__(
         self,
-        exercise: Exercise,
-        stand_in: StandIn,
+        scenario: Scenario,
+        sandboxed: SandboxedConfig,
         folder: Path,
         base: Path,
         seconds: float,
         stopping: Flag,
     ) -> None:
-        self._exercise = exercise
-        self._stand_in = stand_in
+        self._scenario = scenario
+        self._sandboxed = sandboxed
         self._folder = folder
         self._base = base
         self._seconds = seconds
         self._stopping = stopping
-        self._record = Record(seconds=seconds)
-        self._lives: list[Life] = []
+        self._record = TrialRecord(seconds=seconds)
+        self._engines: list[EngineProcess] = []
 
-    def run(self) -> Record:
-        """Play, break, go on; what came of it."""
-        stand_in, record = self._stand_in, self._record
-        reader = None
-        if stand_in.endpoint is not None:
-            reader = Reader(stand_in.endpoint, stand_in.replay, stand_in.keys)
-            record.received = reader.received
-            reader.start()
+    def run(self) -> TrialRecord:
+        """Play the recording, restart the engine where it ends, return the record."""
+        sandboxed, record = self._sandboxed, self._record
+        subscriber = None
+        if sandboxed.endpoint is not None:
+            subscriber = RecordingSubscriber(
+                sandboxed.endpoint, sandboxed.replay, sandboxed.keys
+            )
+            record.received = subscriber.received
+            subscriber.start()
         try:
-            self._begin(self._exercise.faults(), 0.0)
-            self._live_through()
-            if reader is not None and not self._stopping.is_set():
-                self._let_catch_up(reader)
+            self._start_engine(self._scenario.faults(), 0.0)
+            self._run_engines()
+            if subscriber is not None and not self._stopping.is_set():
+                self._let_catch_up(subscriber)
         finally:
-            for life in self._lives:
+            for engine in self._engines:
                 if self._stopping.is_set():
-                    life.kill()
-                life.end()
-            if reader is not None:
-                reader.stop()
-        if reader is not None and reader.error is not None:
-            record.trouble.append(f"the subscriber failed: {reader.error}")
-        self._conclude()
+                    engine.kill()
+                engine.stop()
+            if subscriber is not None:
+                subscriber.stop()
+        if subscriber is not None and subscriber.error is not None:
+            record.problems.append(f"the subscriber failed: {subscriber.error}")
+        self._complete_record()
         return record
 
-    def _begin(self, faults: Sequence[dict[str, Any]], start_s: float) -> None:
-        """Start the engine's process, where in the recording the time has come to."""
-        data = deepcopy(self._stand_in.data)
-        for loc, value in self._exercise.changes.items():
+    def _start_engine(self, faults: Sequence[dict[str, Any]], start_s: float) -> None:
+        """Start an engine process at `start_s` seconds into the recording."""
+        data = deepcopy(self._sandboxed.data)
+        for loc, value in self._scenario.changes.items():
             _put(data, loc, value)
         if faults:
             data["faults"] = [self._with_keys(fault) for fault in faults]
         if start_s:
-            for stage in stages(data):
+            for stage in stages_of(data):
                 if stage.kind == "source" and stage.name == PLAYBACK:
                     stage.data["options"]["start_s"] = round(start_s, 6)
-        config = self._folder / f"config{len(self._lives) or ''}.yaml"
+        config = self._folder / f"config{len(self._engines) or ''}.yaml"
         config.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-        self._lives.append(Life(config, self._base))
+        self._engines.append(EngineProcess(config, self._base))
         self._start_s = start_s
 
     def _with_keys(self, fault: dict[str, Any]) -> dict[str, Any]:
-        if fault["fault"] == "subscriber_stall" and self._stand_in.keys is not None:
-            return {**fault, "keys": str(self._stand_in.keys)}
+        if fault["fault"] == "subscriber_stall" and self._sandboxed.keys is not None:
+            return {**fault, "keys": str(self._sandboxed.keys)}
         return fault
 
-    def _live_through(self) -> None:
-        """Until the recording is over; what ends before is started again."""
-        first = self._lives[0]
-        while not self._stopping.wait(_LOOK_S):
-            life = self._lives[-1]
+    def _run_engines(self) -> None:
+        """Wait for the end of the recording; restart an engine that ends before."""
+        first = self._engines[0]
+        while not self._stopping.wait(_POLL_S):
+            engine = self._engines[-1]
             now = time.monotonic_ns()
-            began_ns = first.began_ns
-            if life.ended:
-                self._note_life(life)
-                if life.exit_code in (0, EXIT_CONFIG) or began_ns is None:
+            origin_ns = first.origin_ns
+            if engine.ended:
+                self._note_runs(engine)
+                if engine.exit_code in (0, EXIT_CONFIG) or origin_ns is None:
                     return
-                if len(self._lives) == _MOST_LIVES or self._stopping.wait(_RESTART_S):
+                if len(self._engines) == _MOST_RUNS or self._stopping.wait(_RESTART_S):
                     return
                 now = time.monotonic_ns()
-                self._begin((), (now - began_ns) / NS)
-            elif life.began_ns is None:
-                if (now - life.started_ns) / NS > _START_S:
-                    self._record.trouble.append(
+                self._start_engine((), (now - origin_ns) / NS)
+            elif engine.origin_ns is None:
+                if (now - engine.started_ns) / NS > _START_S:
+                    self._record.problems.append(
                         f"the engine told nothing for {_START_S:.0f} s"
                     )
                     return
             else:
-                heard_s = self._start_s + (now - life.began_ns) / NS
-                if heard_s >= self._seconds + _AFTERGLOW_S:
+                played_s = self._start_s + (now - engine.origin_ns) / NS
+                if played_s >= self._seconds + _TAIL_S:
                     return
 
-    def _note_life(self, life: Life) -> None:
-        """What is known of a run when it has ended, or is about to."""
-        began_ns = life.began_ns
-        for one in tuple(life.told):
-            self._record.starts_s.setdefault(one.run, self._start_s)
-            if began_ns is not None:
+    def _note_runs(self, engine: EngineProcess) -> None:
+        """Record the start and origin of the runs of a process, at its end."""
+        origin_ns = engine.origin_ns
+        for event in tuple(engine.events):
+            self._record.run_starts_s.setdefault(event.run, self._start_s)
+            if origin_ns is not None:
                 start_ns = round(self._start_s * NS)
-                self._record.began_ns.setdefault(one.run, began_ns - start_ns)
+                self._record.origins_ns.setdefault(event.run, origin_ns - start_ns)
 
-    def _let_catch_up(self, reader: Reader) -> None:
-        """Wait until the subscriber has what the engine has sent, but not for ever."""
+    def _let_catch_up(self, subscriber: RecordingSubscriber) -> None:
+        """Wait until the subscriber has what the engine has sent, at most 6 s."""
         until = time.monotonic() + _CATCH_UP_S
-        while time.monotonic() < until and not self._stopping.wait(_LOOK_S):
-            sent = {key_of(one.run, one.header) for one in self._sounds()}
-            has = {key_of(one.run, one.header) for _, one in tuple(reader.received)}
-            if sent <= has:
+        while time.monotonic() < until and not self._stopping.wait(_POLL_S):
+            sent = {
+                message_key(event.run, event.header)
+                for engine in self._engines
+                for event in tuple(engine.events)
+                if isinstance(event.header, LabelHeader | OffsetHeader)
+            }
+            received = tuple(subscriber.received)
+            if sent <= {message_key(one.run, one.header) for _, one in received}:
                 return
 
-    def _sounds(self) -> list[Heard]:
-        return [
-            one
-            for life in self._lives
-            for one in tuple(life.told)
-            if isinstance(one.header, LabelHeader | OffsetHeader)
-        ]
-
-    def _conclude(self) -> None:
+    def _complete_record(self) -> None:
         record = self._record
-        if not self._lives[-1].ended or len(record.starts_s) < len(self._lives):
-            self._note_life(self._lives[-1])
-        for life in self._lives:
-            record.told += life.told
-            record.said += life.said
-            code = life.exit_code
-            record.exits.append(0 if code is None else code)
-        if self._stand_in.journal is not None:
-            record.journal = self._read_journal(self._stand_in.journal)
+        if not self._engines[-1].ended or len(record.run_starts_s) < len(self._engines):
+            self._note_runs(self._engines[-1])
+        for engine in self._engines:
+            record.events += engine.events
+            record.log_lines += engine.log_lines
+            record.exits.append(engine.exit_code or 0)
+        if self._sandboxed.journal is not None:
+            record.journal = self._read_journal(self._sandboxed.journal)
 
     def _read_journal(self, path: Path) -> list[tuple[str, Header]]:
         try:
@@ -291,17 +286,17 @@ class Trial:
                 if event.kind in ("label", "offset")
             ]
         except NeurovocalError as error:
-            self._record.trouble.append(str(error))
+            self._record.problems.append(str(error))
             return []
 
 
-def key_of(run: str, header: Header) -> Key:
-    """What tells a message from all others."""
+def message_key(run: str, header: Header) -> MessageKey:
+    """Return what identifies a message among those of all runs."""
     return run, header.kind, header.stream, header.seq
 
 
 def _put(data: dict[str, Any], loc: tuple[str, str], value: Any) -> None:
-    """Set a value in every lane, or in the whole, making what leads there."""
+    """Set a value in every lane, or in the whole, with the mappings that lead to it."""
     targets = [data]
     if loc[0] == "signal" and data.get("lanes"):
         targets = data["lanes"]

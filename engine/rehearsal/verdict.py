@@ -1,4 +1,4 @@
-"""Whether a configuration survived a fault, and if not, why."""
+"""Verdict on a trial: whether the configuration survived the fault, and why not."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,142 +9,56 @@ from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_LOSS
 from neurovocal.engine.rehearsal.comparison import (
     Comparison,
-    Sound,
+    Vocalization,
     compare,
     displacement,
-    in_spans,
-    overlap,
+    overlaps,
+    touches_spans,
 )
-from neurovocal.engine.rehearsal.evidence import Evidence
-from neurovocal.engine.rehearsal.trial import key_of
+from neurovocal.engine.rehearsal.evidence import TrialEvidence
+from neurovocal.engine.rehearsal.scenarios import NO_FAULT
+from neurovocal.engine.rehearsal.trial import message_key
+
+TrialVerdict: TypeAlias = Literal["survived", "survived with told loss", "FAILED"]
 
 BLOCK_S = 0.01  # by so much a gap may be off: one block of the playback
-_LATE_MS = 50.0  # what one subscriber may cost another
-
-# An estimate of drift settles slowly: within a minute it is at least this share of the
-# true one, and never far above it.
+_LATE_MS = 50.0  # delay that one subscriber may cause for another
+# An estimate of drift converges slowly: within a minute it is at least this share of
+# the true one, and never far above it.
 _LEAST_DRIFT, _MOST_DRIFT = 0.25, 1.5
-
-
-def untold(evidence: Evidence) -> Iterator[str]:
-    """What should have been told of a fault and was not, or was told wrongly.
-
-    Yields
-    ------
-    str
-        One sentence each.
-    """
-    exercise = evidence.exercise
-    ended = len(evidence.record.exits) > 1
-    match exercise.fault:
-        case "drop" | "stall":
-            yield from _gap_of(evidence, exercise.for_s)
-        case "unplug":
-            yield from _gap_of(evidence, None)
-        case "none" | "jitter" if evidence.gaps():
-            yield "samples were lost"
-        case "clip" if "degraded" not in evidence.states("signal clipped"):
-            yield "nothing told that the signal is clipped"
-        case "wrong_rate" if not (
-            "degraded" in evidence.states("signal rate") or evidence.gaps()
-        ):
-            yield "nothing told that the rate is wrong"
-        case "drift":
-            yield from _drift(evidence)
-        case "crash" | "hang" if not (ended or evidence.states(exercise.stage)):
-            yield f"nothing told that '{exercise.stage}' failed"
-        case "disk_full":
-            yield from _disk(evidence)
-        case "subscriber_stall":
-            yield from _lateness(evidence)
-
-
-def _gap_of(evidence: Evidence, seconds: float | None) -> Iterator[str]:
-    """Whether gaps were told, in each stream of the right length if that is known."""
-    lost_s = evidence.lost_s()
-    if max(lost_s.values(), default=0.0) <= 0:
-        yield "no gap was told"
-    elif seconds is not None:
-        for stream, told_s in lost_s.items():
-            if abs(told_s - seconds) > BLOCK_S:
-                yield (
-                    f"'{stream}': gaps of {told_s:.3f} s were told, {seconds:g} s "
-                    "were lost"
-                )
-
-
-def _drift(evidence: Evidence) -> Iterator[str]:
-    true, found = float(evidence.exercise.options["ppm"]), evidence.drift_ppm()
-    if found is None:
-        yield "no drift was told"
-    elif not _LEAST_DRIFT <= found / true <= _MOST_DRIFT:
-        yield f"a drift of {found:+.0f} ppm was told"
-
-
-def _disk(evidence: Evidence) -> Iterator[str]:
-    if not evidence.states("sink"):
-        yield "nothing told that the disk is full"
-    if evidence.record.journal is not None:
-        over = evidence.over()
-        if not any(each.sound.onset > over for each in evidence.kept()):
-            yield "the journal did not go on afterwards"
-
-
-def _lateness(evidence: Evidence) -> Iterator[str]:
-    """Whether the one that does not read makes the other's messages late."""
-    late = _late_ms(evidence)
-    if late is not None and late > _LATE_MS:
-        yield f"the other subscriber's messages came {late:.0f} ms later (median)"
-
-
-def _late_ms(evidence: Evidence) -> float | None:
-    """Median of ms from engine to subscriber while the fault lasted, above before."""
-    sent = {key_of(one.run, one.header): one.heard_ns for one in evidence.record.told}
-    begin = evidence.exercise.at_s * evidence.sample_rate
-    apart: dict[bool, list[float]] = {False: [], True: []}
-    for at, message in evidence.record.received or ():
-        told_ns = sent.get(key_of(message.run, message.header))
-        if told_ns is not None:
-            apart[message.at >= begin].append((at - told_ns) / 1e6)
-    if not apart[True] or not apart[False]:
-        return None
-    return median(apart[True]) - median(apart[False])
-
-
-Verdict: TypeAlias = Literal["survived", "survived with told loss", "FAILED"]
 TOLERANCE_S = 0.02
-
-# Sounds so near to a damaged span may come out otherwise: a detector looks ahead, and
-# after a gap it learns the background anew, as models do their state.
+# Vocalizations so near to a damaged span may be missing or different: a detector looks
+# ahead, and after a gap it learns the background again, as models do their state.
 BEFORE_S, AFTER_S = 0.3, 2.0
-
-# For so long after a damaged span a sound may come with other bounds or another unit.
+# So long after a damaged span one may have other bounds or another unit.
 AFTERMATH_S = 10.0
-_REACH_S = 0.1  # how far a displaced sound is looked for
+_REACH_S = 0.1  # how far from its place a displaced one is searched
 
 
 @dataclass(slots=True)
-class Row:
-    """A line of the table.
+class TrialResult:
+    """A row of the rehearsal's table. The names of the fields are those of `--json`.
 
     Parameters
     ----------
     fault : str
-        What was rehearsed.
+        Name of the scenario.
     injected : str
-        When and how much, in words.
+        When the fault started and how much, as text.
     said : list of str
-        What the engine told.
+        Gaps, changes of health and restarts that the engine reported.
     recovered_s : float or None
-        How much later than without the fault the reader had the first sound after it.
+        How much later than without the fault the first vocalization after it came.
     reader : str
-        Who was to have the sounds: ``subscriber``, ``journal`` or ``sinks``.
+        Where vocalizations are counted: ``subscriber``, ``journal`` or ``sinks``.
     expected, received, kept, told, changed, lost, double : int
-        Sounds; of those that were not received, `kept` are in the journal, `told` are
-        lost, which was told, and `changed` came with other bounds or another unit.
+        Numbers of vocalizations. Of those not received, `kept` are in the journal, the
+        loss of `told` was reported, `changed` came with other bounds or another unit;
+        `double` came twice.
     verdict : str
+        Whether the configuration survived.
     why : list of str
-        What was wrong.
+        Sentences: reasons of a failure.
     """
 
     fault: str
@@ -159,152 +73,254 @@ class Row:
     changed: int = 0
     lost: int = 0
     double: int = 0
-    verdict: Verdict = "survived"
+    verdict: TrialVerdict = "survived"
     why: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields for JSON."""
         return asdict(self)
 
 
 def judge(
-    evidence: Evidence, truth: Sequence[Sound], reader: str, resumes: bool
-) -> Row:
-    """Hold what came against what should have come, and what was told against both.
+    evidence: TrialEvidence,
+    baseline: Sequence[Vocalization],
+    reader: str,
+    resumes: bool,
+) -> TrialResult:
+    """Compare a trial with the undisturbed run, and its reports with the fault.
 
     Parameters
     ----------
-    evidence : Evidence
-        Of one exercise.
-    truth : sequence of Sound
-        Of the undisturbed recording; empty: sounds are not compared.
+    evidence : TrialEvidence
+        The recorded events of one trial.
+    baseline : sequence of Vocalization
+        Those of the undisturbed recording; empty: they are not compared.
     reader : str
-        Who is to have the sounds.
+        Where vocalizations are counted: ``subscriber``, ``journal`` or ``sinks``.
     resumes : bool
-        Whether a subscriber can get back what it missed.
+        Whether a subscriber can get back missed messages.
     """
-    exercise, record = evidence.exercise, evidence.record
-    row = Row(exercise.name, words_of(evidence), evidence.said(), reader=reader)
-    row.why += record.trouble
-    if not evidence.struck():
-        row.why.append("the fault did not strike: the run ended before")
-    if truth:
-        _compare(evidence, truth, row)
-        if resumes and row.kept:
-            row.why.append(f"the subscriber did not get back {row.kept}")
-    row.why += list(_process(evidence))
-    row.why += list(untold(evidence))
-    if row.why:
-        row.verdict = "FAILED"
-    elif row.told or row.changed:
-        row.verdict = "survived with told loss"
-    return row
+    scenario, record = evidence.scenario, evidence.record
+    injected = injection_text(evidence)
+    result = TrialResult(scenario.name, injected, evidence.reports(), reader=reader)
+    result.why += record.problems
+    if not evidence.fault_started():
+        result.why.append("the fault did not strike: the run ended before")
+    if baseline:
+        _compare(evidence, baseline, result)
+        if resumes and result.kept:
+            result.why.append(f"the subscriber did not get back {result.kept}")
+    result.why += list(_process_failures(evidence))
+    result.why += list(missing_reports(evidence))
+    if result.why:
+        result.verdict = "FAILED"
+    elif result.told or result.changed:
+        result.verdict = "survived with told loss"
+    return result
 
 
-def words_of(evidence: Evidence) -> str:
-    """When a fault struck and how much, in words."""
-    exercise = evidence.exercise
-    if exercise.fault == "none":
+def injection_text(evidence: TrialEvidence) -> str:
+    """Return when a fault started and how much, as text."""
+    scenario = evidence.scenario
+    if scenario.fault == NO_FAULT:
         return f"nothing, {evidence.record.seconds:.0f} s"
-    if exercise.fault == "drift":
-        return f"{exercise.options['ppm']:+g} ppm throughout"
-    words = f"at {exercise.at_s:.1f} s"
-    if exercise.for_s:
-        words += f" for {exercise.for_s:g} s"
-    extra = {"rate": "{} Hz", "ms": "up to {} ms late", "times": "{} calls"}
-    for name, text in extra.items():
-        if name in exercise.options:
-            words += ", " + text.format(exercise.options[name])
-    return words
+    if scenario.fault == "drift":
+        return f"{scenario.options['ppm']:+g} ppm throughout"
+    text = f"at {scenario.at_s:.1f} s"
+    if scenario.for_s:
+        text += f" for {scenario.for_s:g} s"
+    forms = {"rate": "{} Hz", "ms": "up to {} ms late", "times": "{} calls"}
+    for name, form in forms.items():
+        if name in scenario.options:
+            text += ", " + form.format(scenario.options[name])
+    return text
 
 
-def _compare(evidence: Evidence, truth: Sequence[Sound], row: Row) -> None:
+# ---- vocalizations -------------------------------------------------------------------
+
+
+def _compare(
+    evidence: TrialEvidence, baseline: Sequence[Vocalization], result: TrialResult
+) -> None:
     rate, record = evidence.sample_rate, evidence.record
-    received = evidence.received()
-    kept = evidence.kept()
-    if row.reader == "journal":
-        received, kept = kept, []
-    elif row.reader == "sinks":
+    journaled = evidence.journaled()
+    received, fallback = evidence.received(), journaled
+    if result.reader == "journal":
+        received, fallback = journaled, []
+    elif result.reader == "sinks":
         received = evidence.sent()
-    first = _heard_from(evidence)
+    first = _first_sample(evidence)
     last = round(record.seconds * rate)
-    expected = [s for s in truth if s.onset >= first and s.offset <= last]
-    spans, missing = evidence.told_spans(), evidence.known_missing()
+    expected = [one for one in baseline if one.onset >= first and one.offset <= last]
+    spans, missing = evidence.reported_spans(), evidence.known_missing()
     before, after = round(BEFORE_S * rate), round(AFTER_S * rate)
+    aftermath = round(AFTERMATH_S * rate)
     tolerance = round(TOLERANCE_S * rate)
 
-    def is_told(sound: Sound) -> bool:
-        if in_spans(sound, spans, before, after):
-            return True
-        # What was sent in its place, be it with other bounds, is known to be missing.
-        return any(overlap(sound, each) for each in missing)
+    def is_reported(one: Vocalization) -> bool:
+        # What was sent in its place, even with other bounds, is known to be missing.
+        return touches_spans(one, spans, before, after) or any(
+            overlaps(one, each) for each in missing
+        )
 
-    def may_change(sound: Sound) -> bool:
-        aftermath = round(AFTERMATH_S * rate)
-        return evidence.retimed or in_spans(sound, spans, before, aftermath)
+    def may_change(one: Vocalization) -> bool:
+        return evidence.is_resampled or touches_spans(one, spans, before, aftermath)
 
-    result = compare(expected, received, kept, tolerance, is_told, may_change)
-    row.expected = result.expected
-    row.received, row.kept = len(result.received), len(result.kept)
-    row.told, row.changed = len(result.told), len(result.changed)
-    row.lost, row.double = len(result.lost), result.double
-    row.recovered_s = _recovered_s(evidence, expected)
-    row.why += list(_sounds_wrong(evidence, result))
+    found = compare(expected, received, fallback, tolerance, is_reported, may_change)
+    result.expected = found.expected
+    result.received, result.kept = len(found.received), len(found.journaled)
+    result.told, result.changed = len(found.reported), len(found.changed)
+    result.lost, result.double = len(found.lost), found.duplicates
+    result.recovered_s = _recovered_s(evidence, expected)
+    result.why += list(_loss(evidence, found))
     if record.journal is not None:
-        held = compare(expected, evidence.kept(), [], tolerance, is_told, may_change)
+        held = compare(expected, journaled, [], tolerance, is_reported, may_change)
         if held.lost:
-            lack = f"the journal lacks {len(held.lost)} of {row.expected}"
-            # What a sink loses while it fails itself is counted and told.
-            mine = evidence.exercise.stage == "journal"
-            (row.said if mine else row.why).append(lack)
-    after_it = [s for s in expected if s.onset > evidence.over() + after]
-    off = displacement(after_it, received, round(_REACH_S * rate))
+            lack = f"the journal lacks {len(held.lost)} of {result.expected}"
+            # What a sink loses while it fails itself is counted and reported.
+            is_own = evidence.scenario.stage == "journal"
+            (result.said if is_own else result.why).append(lack)
+    later = [one for one in expected if one.onset > evidence.fault_end() + after]
+    off = displacement(later, received, round(_REACH_S * rate))
     if off is not None and abs(off) > BLOCK_S * rate:
-        row.why.append(f"what follows is {off / rate * 1000:+.0f} ms out of its place")
+        result.why.append(
+            f"what follows is {off / rate * 1000:+.0f} ms out of its place"
+        )
 
 
-def _heard_from(evidence: Evidence) -> int:
-    """Where the reader's time begins: a late subscriber cannot have what was before."""
+def _first_sample(evidence: TrialEvidence) -> int:
+    """Return the sample from which a late subscriber without replay can have any."""
     messages = evidence.record.received
-    if not messages:
-        return 0
-    if any(message.replayed for _, message in messages):
+    if not messages or any(message.replayed for _, message in messages):
         return 0
     first = messages[0][1]
     seconds = first.header.at / first.sample_rate
     return round(max(0.0, seconds - 1.0 / evidence.sample_rate) * evidence.sample_rate)
 
 
-def _recovered_s(evidence: Evidence, expected: Sequence[Sound]) -> float | None:
-    """How much later than undisturbed the first sound after the fault came."""
-    if evidence.exercise.fault in ("none", "drift"):
+def _recovered_s(
+    evidence: TrialEvidence, expected: Sequence[Vocalization]
+) -> float | None:
+    """Return how much later than undisturbed the first one after the fault came."""
+    if evidence.scenario.fault in (NO_FAULT, "drift"):
         return None
-    over = evidence.over()
-    due = min((sound.offset for sound in expected if sound.offset > over), default=None)
-    came = [at for each, at in evidence.arrivals() if each.sound.offset > over]
-    if due is None or not came:
+    end = evidence.fault_end()
+    due = min((one.offset for one in expected if one.offset > end), default=None)
+    arrived = [at for each, at in evidence.arrivals() if each.vocalization.offset > end]
+    if due is None or not arrived:
         return None
-    return round(max(0, min(came) - evidence.played_ns(due)) / NS, 2)
+    return round(max(0, min(arrived) - evidence.played_ns(due)) / NS, 2)
 
 
-def _sounds_wrong(evidence: Evidence, result: Comparison) -> Iterator[str]:
-    what = "labels" if evidence.labelled else "segments"
-    if not result.received:
-        yield f"none of {result.expected} {what} was received"
-    elif result.lost:
-        first = min(sound.onset for sound in result.lost) / evidence.sample_rate
+def _loss(evidence: TrialEvidence, found: Comparison) -> Iterator[str]:
+    kind = "labels" if evidence.labelled else "segments"
+    if not found.received:
+        yield f"none of {found.expected} {kind} was received"
+    elif found.lost:
+        first = min(one.onset for one in found.lost) / evidence.sample_rate
         yield (
-            f"{len(result.lost)} {what} lost without a word, the first at {first:.1f} s"
+            f"{len(found.lost)} {kind} lost without a word, the first at {first:.1f} s"
         )
-    if result.double:
-        yield f"{result.double} {what} came twice"
+    if found.duplicates:
+        yield f"{found.duplicates} {kind} came twice"
 
 
-def _process(evidence: Evidence) -> Iterator[str]:
-    """What is wrong with how the process ended."""
+def _process_failures(evidence: TrialEvidence) -> Iterator[str]:
+    """Yield what is wrong with how the process ended."""
     exits = evidence.record.exits
     if exits and exits[-1] not in (EXIT_CLEAN, EXIT_LOSS):
-        said = evidence.record.said[-1:] or [""]
-        yield f"the run ended with code {exits[-1]}: {said[0]}"
+        last_line = (evidence.record.log_lines or [""])[-1]
+        yield f"the run ended with code {exits[-1]}: {last_line}"
     if len(exits) > 2:
         yield f"the engine ended {len(exits) - 1} times for one fault"
+
+
+# ---- reports -------------------------------------------------------------------------
+
+
+def missing_reports(evidence: TrialEvidence) -> Iterator[str]:
+    """Check that the engine reported the fault, and reported it correctly.
+
+    Yields
+    ------
+    str
+        One sentence for each report that is missing or wrong.
+    """
+    scenario = evidence.scenario
+    ended = len(evidence.record.exits) > 1
+    match scenario.fault:
+        case "drop" | "stall":
+            yield from _gap_of(evidence, scenario.for_s)
+        case "unplug":
+            yield from _gap_of(evidence, None)
+        case "none" | "jitter" if evidence.gaps():
+            yield "samples were lost"
+        case "clip" if "degraded" not in evidence.states("signal clipped"):
+            yield "nothing told that the signal is clipped"
+        case "wrong_rate" if not (
+            "degraded" in evidence.states("signal rate") or evidence.gaps()
+        ):
+            yield "nothing told that the rate is wrong"
+        case "drift":
+            yield from _drift(evidence)
+        case "crash" | "hang" if not (ended or evidence.states(scenario.stage)):
+            yield f"nothing told that '{scenario.stage}' failed"
+        case "disk_full":
+            yield from _disk(evidence)
+        case "subscriber_stall":
+            yield from _lateness(evidence)
+
+
+def _gap_of(evidence: TrialEvidence, seconds: float | None) -> Iterator[str]:
+    """Check that gaps were published, in each stream of `seconds` if that is known."""
+    lost_s = evidence.lost_s()
+    if max(lost_s.values(), default=0.0) <= 0:
+        yield "no gap was told"
+    elif seconds is not None:
+        for stream, reported_s in lost_s.items():
+            if abs(reported_s - seconds) > BLOCK_S:
+                yield (
+                    f"'{stream}': gaps of {reported_s:.3f} s were told, {seconds:g} s "
+                    "were lost"
+                )
+
+
+def _drift(evidence: TrialEvidence) -> Iterator[str]:
+    true, found = float(evidence.scenario.options["ppm"]), evidence.drift_ppm()
+    if found is None:
+        yield "no drift was told"
+    elif not _LEAST_DRIFT <= found / true <= _MOST_DRIFT:
+        yield f"a drift of {found:+.0f} ppm was told"
+
+
+def _disk(evidence: TrialEvidence) -> Iterator[str]:
+    if not evidence.states("sink"):
+        yield "nothing told that the disk is full"
+    if evidence.record.journal is not None:
+        end = evidence.fault_end()
+        if not any(each.vocalization.onset > end for each in evidence.journaled()):
+            yield "the journal did not go on afterwards"
+
+
+def _lateness(evidence: TrialEvidence) -> Iterator[str]:
+    """Check that a subscriber that does not read delays no message to another."""
+    late = _late_ms(evidence)
+    if late is not None and late > _LATE_MS:
+        yield f"the other subscriber's messages came {late:.0f} ms later (median)"
+
+
+def _late_ms(evidence: TrialEvidence) -> float | None:
+    """Return the median ms from engine to subscriber in the fault, less that before."""
+    sent_ns = {
+        message_key(event.run, event.header): event.time_ns
+        for event in evidence.record.events
+    }
+    start = evidence.scenario.at_s * evidence.sample_rate
+    delays_ms: dict[bool, list[float]] = {False: [], True: []}
+    for at, message in evidence.record.received or ():
+        at_engine_ns = sent_ns.get(message_key(message.run, message.header))
+        if at_engine_ns is not None:
+            delays_ms[message.at >= start].append((at - at_engine_ns) / 1e6)
+    if not delays_ms[True] or not delays_ms[False]:
+        return None
+    return median(delays_ms[True]) - median(delays_ms[False])

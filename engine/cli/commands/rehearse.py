@@ -24,9 +24,9 @@ from neurovocal.engine.config.located_yaml import Located, read_located
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import find_config, parse_config
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_RUNTIME, ConfigError
-from neurovocal.engine.rehearsal.rehearsal import Programme, RehearsalOptions
-from neurovocal.engine.rehearsal.scenarios import chosen
-from neurovocal.engine.rehearsal.verdict import Row
+from neurovocal.engine.rehearsal.rehearsal import Rehearsal, RehearsalOptions
+from neurovocal.engine.rehearsal.scenarios import parse_fault_names
+from neurovocal.engine.rehearsal.verdict import TrialResult
 
 _WIDTH = 160
 _COUNTS = (
@@ -73,29 +73,29 @@ def rehearse(
     sockets to free ports of this machine, loudspeakers stay silent. Exit code 2 if
     anything did not survive.
     """
-    names = chosen(only)
+    names = parse_fault_names(only)
     if live and recording is not None:
         raise ConfigError("--live hears the real source: leave out --recording")
     located = read_located(find_config(config), set_ or [])
     # Many a device can be opened by one process only.
     at_once = jobs or (1 if live else 4)
-    wishes = RehearsalOptions(names, recording, seconds, seed, at_once, live)
+    options = RehearsalOptions(names, recording, seconds, seed, at_once, live)
     with _folder(keep) as folder:
-        programme = Programme(located, wishes, folder, _plan_of)
-        rows = _carry_out(programme)
+        rehearsal = Rehearsal(located, options, folder, _plan_of)
+        rows = _run_trials(rehearsal)
     failed = [row for row in rows if row.verdict == "FAILED"]
     alone = (failed or rows)[-1].fault.split()[0]
     again = _again(config, alone, recording, seed, live, set_ or [])
     if as_json:
         report = {
             "configuration": located.name,
-            "notes": programme.notes,
+            "notes": rehearsal.notes,
             "rows": [row.as_dict() for row in rows],
-            "not_rehearsed": programme.absent,
+            "not_rehearsed": rehearsal.not_rehearsed,
         }
         typer.echo(json.dumps(report))
     else:
-        _print(programme, rows, again)
+        _print(rehearsal, rows, again)
     raise typer.Exit(EXIT_RUNTIME if failed else EXIT_CLEAN)
 
 
@@ -119,10 +119,10 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     yield keep.resolve()
 
 
-def _carry_out(programme: Programme) -> list[Row]:
+def _run_trials(rehearsal: Rehearsal) -> list[TrialResult]:
     """Run all exercises under a progress bar; rows in the order of the faults."""
-    order = {each.name: index for index, each in enumerate(programme.exercises)}
-    minutes = programme.estimate_s / 60
+    order = {each.name: index for index, each in enumerate(rehearsal.scenarios)}
+    minutes = rehearsal.estimate_s / 60
     error = Console(stderr=True)
     error.print(
         f"{len(order)} rehearsals, about {minutes:.1f} minutes (--only chooses)",
@@ -132,33 +132,33 @@ def _carry_out(programme: Programme) -> list[Row]:
         *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
         TimeElapsedColumn(),
     )
-    rows: list[Row] = []
-    going: dict[str, None] = {}
+    rows: list[TrialResult] = []
+    running: dict[str, None] = {}
     with Progress(*columns, console=error, transient=True) as progress:
         task = progress.add_task("starting", total=len(order))
 
         def show() -> None:
-            progress.update(task, description=", ".join(tuple(going))[:70])
+            progress.update(task, description=", ".join(tuple(running))[:70])
 
-        def begun(name: str) -> None:
-            going[name] = None
+        def on_start(name: str) -> None:
+            running[name] = None
             show()
 
-        for row in programme.run(begun):
+        for row in rehearsal.run(on_start):
             rows.append(row)
-            going.pop("undisturbed", None)
-            going.pop(row.fault, None)
+            running.pop("undisturbed", None)
+            running.pop(row.fault, None)
             progress.advance(task)
             show()
     return sorted(rows, key=lambda row: order[row.fault])
 
 
-def _print(programme: Programme, rows: list[Row], again: str) -> None:
+def _print(rehearsal: Rehearsal, rows: list[TrialResult], again: str) -> None:
     """The table, what differs from the real thing, and how to repeat a line."""
     console = Console()
     if console.width < _WIDTH:
         console = Console(width=_WIDTH)
-    for note in programme.notes:
+    for note in rehearsal.notes:
         console.print(f"{note}", highlight=False, markup=False)
     table = Table("fault", "injected", "what the engine said", box=None)
     for name in ("recovered\nafter, s", *_COUNTS):
@@ -178,7 +178,7 @@ def _print(programme: Programme, rows: list[Row], again: str) -> None:
             f"[{_STYLES[row.verdict]}]{verdict}[/]",
         )
     console.print(table)
-    for name, reason in programme.absent.items():
+    for name, reason in rehearsal.not_rehearsed.items():
         console.print(f"not rehearsed: {name}: {reason}", highlight=False)
     console.print(f"one alone: {again}", highlight=False, markup=False)
 

@@ -1,4 +1,4 @@
-"""``neurovocal rehearse`` as a user runs it, and how it judges what was recorded."""
+"""``neurovocal rehearse`` as a user runs it, and its verdicts on recorded trials."""
 
 import json
 import os
@@ -14,17 +14,17 @@ from processes.cli_process import NEUROVOCAL, RECORDING, neurovocal
 
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.rehearsal.comparison import Sound
-from neurovocal.engine.rehearsal.engine_process import Heard
-from neurovocal.engine.rehearsal.evidence import Evidence
+from neurovocal.engine.rehearsal.comparison import Vocalization
+from neurovocal.engine.rehearsal.engine_process import EngineEvent
+from neurovocal.engine.rehearsal.evidence import TrialEvidence
 from neurovocal.engine.rehearsal.scenarios import (
     FAULTS,
-    Exercise,
-    Stages,
-    chosen,
-    exercises,
+    FaultTargets,
+    Scenario,
+    make_scenarios,
+    parse_fault_names,
 )
-from neurovocal.engine.rehearsal.trial import Record
+from neurovocal.engine.rehearsal.trial import TrialRecord
 from neurovocal.engine.rehearsal.verdict import judge
 from neurovocal.engine.wire.headers import GapHeader, HealthHeader, OffsetHeader
 
@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rehearsed(folder):
-    """Three faults at once, through the command line."""
+    """Output of a rehearsal of three faults by the command line."""
     done = neurovocal(
         *("rehearse", "yard.yaml", "--only", "drop,network_cut,kill", "--json"),
         *("--seconds", "14", "--keep", "kept"),
@@ -66,20 +66,20 @@ def row_of(rehearsed, fault):
     return row
 
 
-def test_a_gap_is_told_and_costs_what_lies_in_it(rehearsed):
+def test_a_drop_is_survived_with_the_loss_of_its_gap(rehearsed):
     row = row_of(rehearsed, "drop")
     assert row["verdict"] == "survived with told loss"
     assert row["said"] == ["gap 0.50 s (injected: drop)"]
     assert 0 < row["told"] < 10
 
 
-def test_a_cut_network_costs_a_subscriber_nothing(rehearsed):
+def test_a_subscriber_loses_nothing_in_a_network_cut(rehearsed):
     row = row_of(rehearsed, "network_cut")
     assert row["verdict"] == "survived"
     assert row["received"] == row["expected"]
 
 
-def test_a_killed_engine_is_started_again_and_its_journal_opens(rehearsed, folder):
+def test_a_killed_engine_is_restarted_and_its_journal_has_both_runs(rehearsed, folder):
     row = row_of(rehearsed, "kill")
     assert "ended (signal 9), started again" in row["said"]
     assert row["told"] + row["changed"] < row["expected"] / 2
@@ -88,23 +88,23 @@ def test_a_killed_engine_is_started_again_and_its_journal_opens(rehearsed, folde
     assert len({line.split(",")[0] for line in done.out.splitlines()[1:]}) == 2
 
 
-def test_the_exit_code_says_whether_all_survived(rehearsed):
+def test_the_exit_code_is_0_if_every_fault_was_survived(rehearsed):
     done, _ = rehearsed
     assert done.code == 0, done.err
 
 
-def test_nothing_was_written_beside_the_configuration(rehearsed, folder):
+def test_only_the_kept_folder_is_written_beside_the_configuration(rehearsed, folder):
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["kept", "yard.yaml"]
 
 
-def test_what_is_kept_can_be_read(rehearsed, folder):
+def test_kept_configurations_have_playback_and_the_fault(rehearsed, folder):
     config = yaml.safe_load((folder / "kept" / "drop" / "config.yaml").read_text())
     assert config["source"]["plugin"] == "playback"
     assert [fault["fault"] for fault in config["faults"]] == ["drop"]
 
 
-def test_ctrl_c_ends_it_at_once_and_leaves_nothing(folder, tmp_path):
+def test_ctrl_c_stops_a_rehearsal_and_removes_its_folder(folder, tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
         [*NEUROVOCAL, "rehearse", "yard.yaml", "--only", "stall"],
@@ -143,7 +143,7 @@ def test_ctrl_c_ends_it_at_once_and_leaves_nothing(folder, tmp_path):
         (["--set", "sinks.0.options.endpont=x"], "did you mean 'endpoint'?"),
     ],
 )
-def test_mistakes_are_one_sentence(tmp_path, arguments, sentence):
+def test_each_mistake_is_one_error_line(tmp_path, arguments, sentence):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     (tmp_path / "yard.yaml").write_text(CONFIG.replace("RECORDING", str(RECORDING)))
@@ -159,58 +159,58 @@ def test_mistakes_are_one_sentence(tmp_path, arguments, sentence):
     assert "Traceback" not in done.err
 
 
-# ---- which faults -----------------------------------------------------------------
+# ---- scenarios -----------------------------------------------------------------
 
-STAGES = Stages(
+TARGETS = FaultTargets(
     lane=("features", "detector", "classifier"),
     sinks=("zmq", "journal"),
     hang_s=30.0,
     on_disk=True,
     socket="tcp://127.0.0.1:1",
-    tape_rate=48_000,
+    recording_rate=48_000,
 )
 
 
-def test_every_fault_is_rehearsed_and_every_stage_crashes():
-    found, absent = exercises(FAULTS, STAGES, 0)
+def test_there_is_a_scenario_of_each_fault_and_a_crash_of_each_stage():
+    found, absent = make_scenarios(FAULTS, TARGETS, 0)
     assert absent == {}
     assert list(dict.fromkeys(each.fault for each in found)) == list(FAULTS)
     crashed = [each.stage for each in found if each.fault == "crash"]
-    assert crashed == ["source", *STAGES.lane, *STAGES.sinks]
+    assert crashed == ["source", *TARGETS.lane, *TARGETS.sinks]
     assert len({each.name for each in found}) == len(found)
 
 
-def test_alone_a_fault_strikes_when_it_does_among_others():
-    every, _ = exercises(FAULTS, STAGES, 3)
-    alone, _ = exercises(["stall"], STAGES, 3)
+def test_the_time_of_a_fault_depends_on_its_kind_and_the_seed_alone():
+    every, _ = make_scenarios(FAULTS, TARGETS, 3)
+    alone, _ = make_scenarios(["stall"], TARGETS, 3)
     assert alone == [each for each in every if each.fault == "stall"]
-    other, _ = exercises(["stall"], STAGES, 4)
+    other, _ = make_scenarios(["stall"], TARGETS, 4)
     assert other != alone
 
 
-def test_what_has_nothing_to_strike_is_said():
-    bare = replace(STAGES, sinks=("table",), on_disk=False, socket=None, hang_s=None)
-    found, absent = exercises(FAULTS, bare, 0)
+def test_faults_without_a_target_are_listed_with_a_reason():
+    bare = replace(TARGETS, sinks=("table",), on_disk=False, socket=None, hang_s=None)
+    found, absent = make_scenarios(FAULTS, bare, 0)
     assert set(absent) == {"hang", "disk_full", "subscriber_stall", "network_cut"}
     assert not {each.fault for each in found} & set(absent)
 
 
-def test_only_names_faults_in_their_order():
-    assert chosen(" kill,drop") == ["drop", "kill"]
-    assert chosen(None) == ["none", *FAULTS]
+def test_fault_names_are_parsed_into_the_table_s_order():
+    assert parse_fault_names(" kill,drop") == ["drop", "kill"]
+    assert parse_fault_names(None) == ["none", *FAULTS]
     with pytest.raises(ConfigError):
-        chosen(",")
+        parse_fault_names(",")
 
 
-# ---- what is a failure ------------------------------------------------------------
+# ---- verdicts ------------------------------------------------------------
 
 RATE = 1000
-SOUNDS = [Sound("yard", at, at + 50, "") for at in range(100, 15_000, 200)]
-DROP = Exercise("drop", 5.0, 0.5)
+EXPECTED = [Vocalization("yard", at, at + 50, "") for at in range(100, 15_000, 200)]
+DROP = Scenario("drop", 5.0, 0.5)
 
 
-def heard(header, at):
-    return Heard("run", round(at * NS / RATE), header)
+def event(header, at):
+    return EngineEvent("run", round(at * NS / RATE), header)
 
 
 def common(sample, at, seq=0):
@@ -223,9 +223,9 @@ def common(sample, at, seq=0):
     }
 
 
-def offsets(sounds):
+def offsets(vocalizations):
     return [
-        heard(
+        event(
             OffsetHeader(
                 **common(s.offset, s.offset, seq),
                 segment=seq,
@@ -234,90 +234,90 @@ def offsets(sounds):
             ),
             s.offset,
         )
-        for seq, s in enumerate(sounds)
+        for seq, s in enumerate(vocalizations)
     ]
 
 
 def health(stage, state, at):
-    return heard(
+    return event(
         HealthHeader(**common(at, at), stage=stage, state=state, detail=""), at
     )
 
 
 def gap(start, stop):
-    return heard(GapHeader(**common(start, stop), start=start, stop=stop, reason=""), 0)
+    return event(GapHeader(**common(start, stop), start=start, stop=stop, reason=""), 0)
 
 
-def judged(told, sounds=SOUNDS, exercise=DROP, exits=(0,)):
-    struck = [health("fault drop", "degraded", round(exercise.at_s * RATE))]
-    record = Record(
-        told=[*struck, *told, *offsets(sounds)],
-        starts_s={"run": 0.0},
-        began_ns={"run": 0},
+def judged(reports, vocalizations=EXPECTED, scenario=DROP, exits=(0,)):
+    announced = [health("fault drop", "degraded", round(scenario.at_s * RATE))]
+    record = TrialRecord(
+        events=[*announced, *reports, *offsets(vocalizations)],
+        run_starts_s={"run": 0.0},
+        origins_ns={"run": 0},
         exits=list(exits),
         seconds=15.0,
     )
-    evidence = Evidence(exercise, record, False, RATE, RATE)
-    return judge(evidence, SOUNDS, "sinks", False)
+    evidence = TrialEvidence(scenario, record, False, RATE, RATE)
+    return judge(evidence, EXPECTED, "sinks", False)
 
 
-def outside(sounds, start, stop):
-    return [s for s in sounds if s.offset <= start or s.onset >= stop]
+def outside(vocalizations, start, stop):
+    return [s for s in vocalizations if s.offset <= start or s.onset >= stop]
 
 
-def test_a_loss_that_was_told_is_survived():
-    row = judged([gap(5000, 5500)], outside(SOUNDS, 5000, 5500))
+def test_losses_within_a_reported_gap_are_survived():
+    row = judged([gap(5000, 5500)], outside(EXPECTED, 5000, 5500))
     assert (row.verdict, row.why) == ("survived with told loss", [])
-    assert (row.expected, row.lost) == (len(SOUNDS), 0)
+    assert (row.expected, row.lost) == (len(EXPECTED), 0)
     assert row.told == row.expected - row.received > 0
 
 
-def test_a_gap_of_another_length_is_a_failure():
-    row = judged([gap(5000, 5300)], outside(SOUNDS, 5000, 5500))
+def test_a_reported_gap_of_a_wrong_length_is_a_failure():
+    row = judged([gap(5000, 5300)], outside(EXPECTED, 5000, 5500))
     assert row.verdict == "FAILED"
     assert row.why == ["'yard': gaps of 0.300 s were told, 0.5 s were lost"]
 
 
-def test_each_lane_has_gaps_of_its_own():
+def test_gaps_of_two_streams_are_not_added():
     there = gap(5000, 5500)
     place = {**common(5000, 5500), "stream": "b"}
     header = GapHeader(**place, start=5000, stop=5500, reason="")
-    row = judged([there, heard(header, 0)], outside(SOUNDS, 5000, 5500))
+    row = judged([there, event(header, 0)], outside(EXPECTED, 5000, 5500))
     assert row.why == []
 
 
-def test_no_gap_at_all_is_a_failure():
-    row = judged([], outside(SOUNDS, 5000, 5500))
+def test_a_drop_without_a_reported_gap_is_a_failure():
+    row = judged([], outside(EXPECTED, 5000, 5500))
     assert row.verdict == "FAILED"
     assert "no gap was told" in row.why
     assert row.lost > 0
 
 
-def test_a_sound_that_is_missing_elsewhere_is_a_failure():
-    row = judged([gap(5000, 5500)], outside(SOUNDS[:-1], 5000, 5500))
+def test_a_loss_outside_the_reported_gap_is_a_failure():
+    row = judged([gap(5000, 5500)], outside(EXPECTED[:-1], 5000, 5500))
     assert (row.verdict, row.lost) == ("FAILED", 1)
     assert row.why == ["1 segments lost without a word, the first at 14.9 s"]
 
 
-def test_what_is_out_of_its_place_afterwards_is_a_failure():
+def test_onsets_displaced_after_the_fault_are_a_failure():
     late = [
         s._replace(onset=s.onset + 15, offset=s.offset + 15) if s.onset > 5500 else s
-        for s in outside(SOUNDS, 5000, 5500)
+        for s in outside(EXPECTED, 5000, 5500)
     ]
     row = judged([gap(5000, 5500)], late)
     assert row.verdict == "FAILED"
     assert row.why == ["what follows is +15 ms out of its place"]
 
 
-def test_a_fault_that_never_struck_proves_nothing():
-    record = Record(starts_s={"run": 0.0}, exits=[0], seconds=15.0)
-    evidence = Evidence(DROP, record, False, RATE, RATE)
+def test_a_fault_that_was_never_announced_is_a_failure():
+    record = TrialRecord(run_starts_s={"run": 0.0}, exits=[0], seconds=15.0)
+    evidence = TrialEvidence(DROP, record, False, RATE, RATE)
     row = judge(evidence, [], "sinks", False)
     assert row.verdict == "FAILED"
     assert "did not strike" in row.why[0]
 
 
-def test_a_run_that_ends_with_a_failure_is_one():
-    row = judged([gap(5000, 5500)], outside(SOUNDS, 5000, 5500), exits=(2,))
+def test_a_run_that_ends_with_an_exit_code_of_2_is_a_failure():
+    row = judged([gap(5000, 5500)], outside(EXPECTED, 5000, 5500), exits=(2,))
     assert row.verdict == "FAILED"
     assert "ended with code 2" in row.why[0]

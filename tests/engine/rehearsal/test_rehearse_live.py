@@ -1,4 +1,4 @@
-"""``neurovocal rehearse --live``: the real source is heard, and nothing is taken."""
+"""``neurovocal rehearse --live``: the real sources, whose files stay as they are."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from processes.cli_process import RECORDING, neurovocal
 
-# A program that plays a recording again and again, at the pace of hearing.
+# A program that plays a recording repeatedly in real time.
 PLAYER = """
 import sys, time
 import soundfile
@@ -54,7 +54,7 @@ def files(folder):
     return {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_the_real_source_is_heard_and_what_was_told_is_judged(folder):
+def test_live_trials_judge_reports_and_leave_the_source_s_files_alone(folder):
     before = files(folder)
     options = ("--live", "--json", "--seconds", "10", "--jobs", "3")
     done = neurovocal(
@@ -73,7 +73,7 @@ def test_the_real_source_is_heard_and_what_was_told_is_judged(folder):
     assert [row["expected"] for row in rows.values()] == [0, 0, 0]
     assert any("cannot be compared" in note for note in report["notes"])
     assert any("finds an empty folder" in note for note in report["notes"])
-    assert files(folder) == before  # a folder source takes what it finds, elsewhere
+    assert files(folder) == before  # the folder source got an empty folder
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,9 @@ def test_the_real_source_is_heard_and_what_was_told_is_judged(folder):
         ("={plugin: synthetic}", "live sources, and there is none: leave it out"),
     ],
 )
-def test_where_nothing_can_be_heard_so_it_is_refused(folder, setting, sentence):
+def test_live_is_refused_without_a_source_that_many_runs_can_share(
+    folder, setting, sentence
+):
     done = neurovocal(
         *("rehearse", "yard.yaml", "--live", "--only", "drop"),
         *("--set", f"lanes.0.source.{setting}".replace(".=", "=")),

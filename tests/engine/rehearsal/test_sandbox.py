@@ -1,4 +1,4 @@
-"""A stand-in does what the user's configuration does and touches nothing of theirs."""
+"""Sandboxed configurations: same stages, nothing of the user's claimed or changed."""
 
 import json
 from pathlib import Path
@@ -15,11 +15,16 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.rehearsal.recording import Tape
-from neurovocal.engine.rehearsal.sandbox import Elsewhere, StandInMaker, moved, stages
+from neurovocal.engine.rehearsal.recording import LaneRecording
+from neurovocal.engine.rehearsal.sandbox import (
+    SandboxMaker,
+    TemporaryResources,
+    redirect,
+    stages_of,
+)
 from neurovocal.engine.wire.keys import key_problems, make_engine_keys
 
-TAPE = Tape(RECORDING, 32_000, 1, "a song", 0.1)
+PLAYED = LaneRecording(RECORDING, 32_000, 1, "a song", 0.1)
 FIELD = """
 version: 1
 station: roof
@@ -41,7 +46,7 @@ sinks:
 @pytest.fixture
 def user(tmp_path):
     (tmp_path / "user").mkdir()
-    (tmp_path / "away").mkdir()
+    (tmp_path / "sandbox").mkdir()
     return tmp_path / "user"
 
 
@@ -50,14 +55,14 @@ def located(text, user):
 
 
 def maker(text, user, registry=None):
-    return StandInMaker(located(text, user), registry or Registry(), user)
+    return SandboxMaker(located(text, user), registry or Registry(), user)
 
 
 def claims_of(data):
-    """Everything that the stages of a configuration say that they own."""
+    """Return the claims of all stages of a configuration."""
     registry = Registry()
     found = set()
-    for stage in stages(data):
+    for stage in stages_of(data):
         plugin = registry.get(stage.kind, stage.name)
         options = plugin.options.model_validate(stage.data.get("options") or {})
         found |= plugin.resources(options)
@@ -72,8 +77,8 @@ def texts(value):
     return [value] if isinstance(value, str) else []
 
 
-def test_nothing_of_the_users_is_left_in_it(user, tmp_path):
-    made = maker(FIELD, user).make(tmp_path / "away", [TAPE])
+def test_no_path_or_port_of_the_user_s_is_left(user, tmp_path):
+    made = maker(FIELD, user).make(tmp_path / "sandbox", [PLAYED])
     original = located(FIELD, user).data
     outside = ("file:", "folder:", "tcp:", "stdout", "output device:", "device:")
     both = claims_of(original) & claims_of(made.data)
@@ -85,12 +90,12 @@ def test_nothing_of_the_users_is_left_in_it(user, tmp_path):
     for claim in claims_of(made.data):
         kind, _, where = claim.partition(":")
         if kind in ("file", "folder"):
-            assert Path(where).is_relative_to((tmp_path / "away").resolve())
+            assert Path(where).is_relative_to((tmp_path / "sandbox").resolve())
     assert list(user.iterdir()) == []
 
 
-def test_everything_else_is_as_it_was(user, tmp_path):
-    made = maker(FIELD, user).make(tmp_path / "away", [TAPE])
+def test_options_that_claim_nothing_are_unchanged(user, tmp_path):
+    made = maker(FIELD, user).make(tmp_path / "sandbox", [PLAYED])
     original = located(FIELD, user).data
     for key in ("version", "station", "bundle", "models"):
         assert made.data[key] == original[key]
@@ -101,9 +106,9 @@ def test_everything_else_is_as_it_was(user, tmp_path):
     source = made.data["source"]
     assert source["plugin"] == "playback"
     assert source["options"] == {"path": str(RECORDING), "channels": [1], "buffer_s": 7}
-    # It can be planned on a machine without that sound card, and says where to listen.
+    # It can be planned on a machine without that sound card.
     context = BuildContext(clock=SystemClock(), run="r", base=user, dry_run=True)
-    plain = Located("stand-in", made.data, {})
+    plain = Located("sandboxed", made.data, {})
     make_plan(parse_config(plain), plain, Registry(), context)
     assert made.endpoint == made.data["sinks"][0]["options"]["endpoint"]
     assert made.replay == made.data["sinks"][1]["options"]["replay"]
@@ -113,27 +118,27 @@ def test_everything_else_is_as_it_was(user, tmp_path):
     assert any("'trigger' decides, and acts on nothing" in note for note in made.notes)
 
 
-def test_two_stand_ins_have_nothing_in_common(user, tmp_path):
+def test_two_sandboxed_copies_share_no_claim(user, tmp_path):
     made = maker(FIELD, user)
     (tmp_path / "other").mkdir()
-    first = made.make(tmp_path / "away", [TAPE])
-    second = made.make(tmp_path / "other", [TAPE])
+    first = made.make(tmp_path / "sandbox", [PLAYED])
+    second = made.make(tmp_path / "other", [PLAYED])
     shared = claims_of(first.data) & claims_of(second.data)
     assert {claim for claim in shared if not claim.startswith("trigger:")} == set()
 
 
-def test_keys_are_made_anew(user, tmp_path):
+def test_keys_are_made_and_the_user_s_are_not_touched(user, tmp_path):
     make_engine_keys(user / "keys")
     before = sorted((path.name, path.stat().st_mtime_ns) for path in user.rglob("*"))
-    made = maker(FIELD + "keys: USER/keys\n", user).make(tmp_path / "away", [TAPE])
+    made = maker(FIELD + "keys: USER/keys\n", user).make(tmp_path / "sandbox", [PLAYED])
     assert key_problems(Path(made.data["keys"])) == []
-    assert Path(made.data["keys"]).is_relative_to(tmp_path / "away")
+    assert Path(made.data["keys"]).is_relative_to(tmp_path / "sandbox")
     assert (made.keys / "client.key_secret").is_file()
     after = sorted((path.name, path.stat().st_mtime_ns) for path in user.rglob("*"))
     assert after == before
 
 
-def test_lanes_have_sources_and_sinks_of_their_own(user, tmp_path):
+def test_sources_and_sinks_of_each_lane_are_replaced(user, tmp_path):
     text = """
 version: 1
 lanes:
@@ -142,29 +147,29 @@ lanes:
   - {name: b, source: {plugin: pipe, options: {command: arecord, sample_rate: 8000}}}
 sinks: [{plugin: zmq}]
 """
-    other = Tape(Path("b.wav"), 8000, 2, "b", 0.1)
-    made = maker(text, user).make(tmp_path / "away", [TAPE, other])
+    other = LaneRecording(Path("b.wav"), 8000, 2, "b", 0.1)
+    made = maker(text, user).make(tmp_path / "sandbox", [PLAYED, other])
     sources = [lane["source"]["options"] for lane in made.data["lanes"]]
     assert [each["path"] for each in sources] == [str(RECORDING), "b.wav"]
     assert [each["channels"] for each in sources] == [[1], [1, 2]]
     assert str(user) not in json.dumps(made.data)
-    # The default endpoint was moved, although nobody wrote it down.
+    # The default endpoint was replaced, although the file does not name it.
     assert made.data["sinks"][0]["options"]["endpoint"] != "tcp://127.0.0.1:5556"
     assert made.endpoint == made.data["sinks"][0]["options"]["endpoint"]
 
 
-def test_without_tapes_the_real_sources_stay(user, tmp_path):
-    made = maker(FIELD, user).make(tmp_path / "away", [])
+def test_without_recordings_the_real_sources_stay(user, tmp_path):
+    made = maker(FIELD, user).make(tmp_path / "sandbox", [])
     assert made.data["source"] == located(FIELD, user).data["source"]
 
 
-def test_a_configuration_with_faults_of_its_own_is_refused_with_its_line(user):
+def test_a_configuration_with_faults_is_refused_with_its_line(user):
     text = FIELD + "faults: [{fault: kill, at_s: 3}]\n"
     with pytest.raises(ConfigError, match=r"yaml:16: faults: .*leave this key out"):
         maker(text, user)
 
 
-def test_mistakes_are_told_with_their_lines_all_at_once(user):
+def test_all_mistakes_are_reported_at_once(user):
     text = FIELD.replace("buffer_s", "bufer_s").replace("plugin: clips", "plugin: clip")
     with pytest.raises(ConfigError) as caught:
         maker(text, user)
@@ -181,7 +186,7 @@ class Deep(Options):
     token: str = "keep me"
 
 
-def test_options_are_found_by_what_is_claimed_however_deep(tmp_path):
+def test_claimed_paths_in_nested_options_are_replaced(tmp_path):
     plugin = Plugin(
         kind="sink",
         options=Deep,
@@ -192,8 +197,8 @@ def test_options_are_found_by_what_is_claimed_however_deep(tmp_path):
         ),
     )
     given = {"where": {"files": ["/data/a.csv", "/data/b.csv"], "names": ["a"]}}
-    new = moved(plugin, Deep(**given), given, Elsewhere(tmp_path))
-    assert new.left == frozenset()
+    new = redirect(plugin, Deep(**given), given, TemporaryResources(tmp_path))
+    assert new.not_redirected == frozenset()
     files = new.options["where"]["files"]
     assert all(Path(name).parent == tmp_path for name in files)
     assert len(set(files)) == 2
@@ -216,24 +221,26 @@ def with_sink(name):
     return FIELD.replace("plugin: speaker, options: {what: block}", f"plugin: {name}")
 
 
-def test_what_cannot_be_moved_is_refused(user, tmp_path):
+def test_a_claim_that_no_option_accounts_for_is_refused(user, tmp_path):
     registry = Registry({("sink", "stubborn"): sink(["file:/data/fixed.csv"])})
     made = maker(with_sink("stubborn"), user, registry)
     with pytest.raises(ConfigError, match="owns file:/data/fixed"):
-        made.make(tmp_path / "away", [TAPE])
+        made.make(tmp_path / "sandbox", [PLAYED])
 
 
-def test_a_foreign_sink_that_claims_nothing_is_left_out(user, tmp_path):
+def test_a_third_party_sink_without_claims_is_left_out(user, tmp_path):
     registry = Registry({("sink", "webhook"): sink([])})
-    made = maker(with_sink("webhook"), user, registry).make(tmp_path / "away", [TAPE])
+    made = maker(with_sink("webhook"), user, registry).make(
+        tmp_path / "sandbox", [PLAYED]
+    )
     assert "webhook" not in yaml.safe_dump(made.data)
     assert any("'webhook' does not say what it writes to" in n for n in made.notes)
 
 
-def test_where_every_sink_is_left_out_something_listens(user, tmp_path):
+def test_without_any_sink_left_a_jsonl_sink_is_added(user, tmp_path):
     text = "version: 1\nsource: {plugin: microphone}\nsinks: [{plugin: speaker}]\n"
-    made = maker(text, user).make(tmp_path / "away", [TAPE])
+    made = maker(text, user).make(tmp_path / "sandbox", [PLAYED])
     (only,) = made.data["sinks"]
     assert only["plugin"] == "jsonl"
-    assert Path(only["options"]["path"]).is_relative_to(tmp_path / "away")
+    assert Path(only["options"]["path"]).is_relative_to(tmp_path / "sandbox")
     assert made.endpoint is None
