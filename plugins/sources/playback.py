@@ -81,7 +81,7 @@ class PlaybackSource(LiveSource):
 
     @property
     def latest_ms(self) -> float:
-        """See the class."""
+        """Largest lateness of the player's thread in milliseconds."""
         return 0.0 if self._player is None else self._player.latest_ms
 
     def open(self) -> None:

@@ -82,7 +82,7 @@ class SyntheticSource:
 
     @property
     def info(self) -> StreamInfo:
-        """The stream."""
+        """The stream: one channel at the configured rate."""
         return StreamInfo(self._context.stream, self._options.sample_rate, 1)
 
     def open(self) -> None:

@@ -155,8 +155,8 @@ def test_a_file_longer_than_max_file_s_is_refused() -> None:
 def test_running_scope_returns_marks_during_the_stream() -> None:
     samples = song(RATE, 6.0, seed=4)
     stage = make(scope="running")
-    told = gather(stage, recut(samples, [1024]), flush=False)
-    assert len(told) > 10
+    marks = gather(stage, recut(samples, [1024]), flush=False)
+    assert len(marks) > 10
     for block in recut(samples, [1024], start=0):
         for mark in make(scope="running").process(block):
             assert mark.sample >= block.stop - stage.latency

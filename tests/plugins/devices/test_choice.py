@@ -1,6 +1,6 @@
-"""Two sound cards of one name are told apart by their USB sockets.
+"""Selection of devices: cards of one name are distinguished by their USB ports.
 
-The tree that sysfs shows is made of real folders and links; a card is not.
+The tree of sysfs is made of real folders and links; the cards are not real.
 """
 
 from pathlib import Path

@@ -109,9 +109,9 @@ def test_recording_of_a_finch_equals_scipy(data_folder: Path) -> None:
     samples = samples if samples.ndim == 1 else samples[:, 0]
     columns = spectrogram(samples.astype(np.float64), rate, nperseg=256, noverlap=128)
     frames = frames_of(build(rate), samples)
-    heard = columns[2].T.max(axis=1) > 0
-    error = np.abs(frames - columns[2].T).max(axis=1)[heard]
-    assert (error / columns[2].T.max(axis=1)[heard]).max() < 1e-5
+    has_power = columns[2].T.max(axis=1) > 0
+    error = np.abs(frames - columns[2].T).max(axis=1)[has_power]
+    assert (error / columns[2].T.max(axis=1)[has_power]).max() < 1e-5
 
 
 # ---- any cutting, the same bits ---------------------------------------------

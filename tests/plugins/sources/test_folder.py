@@ -53,7 +53,7 @@ def test_a_growing_file_does_not_delay_other_files(tmp_path):
     growing.write_bytes(whole[:500])
     source = make(tmp_path, clock, follow=True, settle_s=5, poll_s=1)
     source.open()
-    heard = []
+    streams = []
     for second in range(1, 30):
         if second <= 10:  # the header promises all of it from the first byte on
             with growing.open("ab") as file:
@@ -61,12 +61,12 @@ def test_a_growing_file_does_not_delay_other_files(tmp_path):
         if second == 10:
             growing.write_bytes(whole)
         while (item := source.read(0)) is not None:
-            heard += [(second, item.stream)] if isinstance(item, StreamInfo) else []
+            streams += [(second, item.stream)] if isinstance(item, StreamInfo) else []
         clock.advance(1)
     source.close()
-    assert [name for _, name in heard] == ["done.wav", "growing.wav"]
-    assert heard[0][0] == 6
-    assert heard[1][0] in (15, 16)
+    assert [name for _, name in streams] == ["done.wav", "growing.wav"]
+    assert streams[0][0] == 6
+    assert streams[1][0] in (15, 16)
 
 
 def test_an_unusable_file_is_set_aside_and_reported(tmp_path):
@@ -162,10 +162,10 @@ def test_circular_links_are_followed_once(tmp_path):
 
 
 def test_memory_cards_are_exchanged_during_the_run(tmp_path):
-    """Each card has its own state; none is left out, and none is heard for ever.
+    """Each card has its own state: all recordings are read, and not without end.
 
-    The first is pulled before it could be noted on it that it was heard to the end:
-    it is heard once more.
+    The first card is removed before its state file says that it was read: it is read
+    once more.
     """
     slot, cards = tmp_path / "slot", [tmp_path / "one", tmp_path / "two"]
     for seed, card in enumerate(cards):
@@ -175,21 +175,21 @@ def test_memory_cards_are_exchanged_during_the_run(tmp_path):
     source = make(slot, follow=True)
     cards[0].rename(slot)
     source.open()
-    heard = []
-    for turn in range(6):
-        heard.append([])
+    first_samples = []
+    for exchange in range(6):
+        first_samples.append([])
         for _ in range(60):
             item = source.read(0.5)
             if isinstance(item, Block) and item.start == 0:
-                heard[-1].append(item.samples[0, 0])
-            if turn == 0 and len(heard[0]) == 2:
-                break  # pulled before anything of it was confirmed
-        slot.rename(cards[turn % 2])
+                first_samples[-1].append(item.samples[0, 0])
+            if exchange == 0 and len(first_samples[0]) == 2:
+                break  # removed before a recording was confirmed
+        slot.rename(cards[exchange % 2])
         assert [source.read(0.5) for _ in range(5)]
-        cards[(turn + 1) % 2].rename(slot)
+        cards[(exchange + 1) % 2].rename(slot)
     source.close()
-    assert [len(part) for part in heard] == [2, 2, 2, 0, 0, 0]
-    assert len({value for part in heard for value in part}) == 4
+    assert [len(part) for part in first_samples] == [2, 2, 2, 0, 0, 0]
+    assert len({value for part in first_samples for value in part}) == 4
     for card in (slot, cards[1]):
         assert read_all(make(card)) == []
 
@@ -229,9 +229,9 @@ def test_thousands_of_files_are_inspected_over_several_scans(tmp_path):
         os.link(first, tmp_path / expected[-1])
     source = make(tmp_path, clock, settle_s=0, poll_s=0.001, timezone="UTC")
     source.open()
-    heard = []
-    while len(heard) < 20:
+    streams = []
+    while len(streams) < 20:
         item = source.read(0.0)
-        heard += [item.stream] if isinstance(item, StreamInfo) else []
+        streams += [item.stream] if isinstance(item, StreamInfo) else []
     source.close()
-    assert heard == expected[:20]
+    assert streams == expected[:20]

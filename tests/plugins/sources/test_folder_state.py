@@ -65,14 +65,14 @@ def test_a_kill_loses_no_recording_and_repeats_at_most_one(tmp_path):
             text=True,
             bufsize=1,
         )
-        heard = []
-        while len(heard) < lines:
-            heard.append(process.stdout.readline().split())
-            if len(heard) < lines:
+        reports = []
+        while len(reports) < lines:
+            reports.append(process.stdout.readline().split())
+            if len(reports) < lines:
                 process.stdin.write("\n")
         process.kill()
         process.communicate()
-        runs.append([name for name, stop in heard if int(stop) == n_samples])
+        runs.append([name for name, stop in reports if int(stop) == n_samples])
     runs.append(names(read_all(make(tmp_path))))
     whole = [name for run in runs for name in run]
     assert set(whole) == {f"{number}.wav" for number in range(n_files)}

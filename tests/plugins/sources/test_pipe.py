@@ -241,7 +241,7 @@ def test_live_an_overrun_is_a_gap_and_counted(tmp_path):
     path.write_bytes(values.tobytes())
     source = make(command=writing_command(path), buffer_s=0.5)
     source.open()
-    # The reader is busy until all has come: the ring's writer waits for nobody.
+    # The reader is busy until all samples have come: the ring's writer does not wait.
     ended = threading.Event()
     while source.counts.received < len(values):
         ended.wait(0.01)

@@ -73,9 +73,9 @@ def test_all_samples_are_played_in_order(song, options, start, times):
     path, samples = song
     source = make(path, channels=[2, 1], block_length=77, **options)
     source.open()
-    heard = joined(play(source))
+    played = joined(play(source))
     whole = np.concatenate([samples[:, ::-1]] * times)[start:]
-    np.testing.assert_array_equal(heard, whole)
+    np.testing.assert_array_equal(played, whole)
     counts = source.counts
     assert counts.received == counts.delivered == len(whole)
     source.close()
