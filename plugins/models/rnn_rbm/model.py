@@ -43,7 +43,7 @@ from neurovocal.plugins.models.rnn_rbm.graphs import (
 from neurovocal.plugins.models.rnn_rbm.options import FIXED, PrimeOptions, RnnRbmOptions
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler, sampling_graph
 from neurovocal.plugins.models.rnn_rbm.seed_audio import past_of_recording
-from neurovocal.plugins.models.rnn_rbm.song import GenerationSeed
+from neurovocal.plugins.models.rnn_rbm.sequence import GenerationSeed
 from neurovocal.plugins.models.rnn_rbm.surprise import Baseline, Divergence
 from neurovocal.plugins.models.rnn_rbm.synthesis import Setting, Synthesizer
 

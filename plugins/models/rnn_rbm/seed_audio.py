@@ -7,7 +7,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import bundle_frames
 from neurovocal.plugins.models.onnx.session import Graph, finite
-from neurovocal.plugins.models.rnn_rbm.song import GenerationSeed
+from neurovocal.plugins.models.rnn_rbm.sequence import GenerationSeed
 
 # A recurrent state forgets within a second or two; more would only take time.
 _LAST_S = 10.0

@@ -17,7 +17,7 @@ from neurovocal.plugins.models.history import RowHistory
 from neurovocal.plugins.models.rnn_rbm.audio_output import AudioSynthesis
 from neurovocal.plugins.models.rnn_rbm.options import RnnRbmOptions
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler
-from neurovocal.plugins.models.rnn_rbm.song import (
+from neurovocal.plugins.models.rnn_rbm.sequence import (
     GeneratedSequence,
     GenerationSeed,
     SilenceDetector,

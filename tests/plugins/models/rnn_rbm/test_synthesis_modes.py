@@ -33,7 +33,7 @@ from neurovocal.engine.contracts.types import (
     Synthesis,
 )
 from neurovocal.engine.testing import canonical
-from neurovocal.plugins.models.rnn_rbm.song import SilenceDetector
+from neurovocal.plugins.models.rnn_rbm.sequence import SilenceDetector
 
 QUIET_SEED = (0,)
 
