@@ -29,7 +29,7 @@ from neurovocal.models.toolkit.measures import (
     frame_errors,
 )
 from neurovocal.models.toolkit.progress import ProgressCallback
-from neurovocal.plugins.models.classifier.decision import Decision
+from neurovocal.plugins.models.classifier.decision import LabelDecision
 
 # Further starting points, for sounds with quiet parts, such as words, and for
 # recordings that start within a sound.
@@ -103,7 +103,7 @@ class ScoredRecording:
 
     def __post_init__(self) -> None:
         rows = self.log_posteriors
-        self._decide = Decision(self.spec)
+        self._decide = LabelDecision(self.spec)
         self.sums = np.concatenate([np.zeros((1, rows.shape[1])), rows.cumsum(axis=0)])
 
     @cached_property

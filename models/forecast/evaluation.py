@@ -22,7 +22,7 @@ from neurovocal.models.forecast.prior import (
     frames_within,
 )
 from neurovocal.models.toolkit.onnx_session import Session
-from neurovocal.plugins.models.classifier.forecast import weight_of
+from neurovocal.plugins.models.classifier.forecast import forecast_weight
 from neurovocal.plugins.models.classifier.network import FrameNetwork
 
 
@@ -84,7 +84,7 @@ def evaluate_forecast(
     frames = [
         d if d is None else frames_within(d, classified.front_end) for d in DELAYS_MS
     ]
-    with_prior = segments.correct([weight_of(spec, n) for n in frames])
+    with_prior = segments.correct([forecast_weight(spec, n) for n in frames])
     without = segments.correct([0.0] * len(DELAYS_MS))
     for row, delay_ms in enumerate(DELAYS_MS):
         when = "at_offset" if delay_ms is None else f"{delay_ms:g}_ms_after_onset"

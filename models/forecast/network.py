@@ -20,7 +20,7 @@ from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.rnn_rbm.network import RecurrentLayer
 from neurovocal.models.toolkit.recipe import ForecastConfig
-from neurovocal.plugins.models.classifier.forecast import gap_bin, token_of
+from neurovocal.plugins.models.classifier.forecast import encode_gap, encode_token
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,10 +90,10 @@ def phrase_inputs(
     gaps : float32[n, n_gaps]
         Row i: one-hot bin of the silence before unit i.
     """
-    gaps = np.stack([gap_bin(gap, edges) for gap in phrase.gaps_ms])
-    rows = [token_of(None, gap_bin(np.inf, edges), n_units)]
+    gaps = np.stack([encode_gap(gap, edges) for gap in phrase.gaps_ms])
+    rows = [encode_token(None, encode_gap(np.inf, edges), n_units)]
     for unit, gap in zip(phrase.units[:-1], gaps[:-1], strict=True):
-        rows.append(token_of(int(unit), gap, n_units))
+        rows.append(encode_token(int(unit), gap, n_units))
     return np.stack(rows), gaps
 
 

@@ -19,7 +19,7 @@ from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.classifier.calibration import Float64
 from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.forecast.network import phrase_inputs, split_phrases
-from neurovocal.plugins.models.classifier.decision import Decision
+from neurovocal.plugins.models.classifier.decision import LabelDecision
 
 # Delays after the onset in ms at which labels are scored; None: the whole segment.
 DELAYS_MS: tuple[float | None, ...] = (0, 5, 10, 20, 30, 50, None)
@@ -161,7 +161,10 @@ def collect_scores_by_delay(
     """
     scores: list[list[Float64]] = [[] for _ in DELAYS_MS]
     units, recording_numbers = [], []
-    by_last, decision = recordings.spec.decision == "last", Decision(recordings.spec)
+    by_last, decision = (
+        recordings.spec.decision == "last",
+        LabelDecision(recordings.spec),
+    )
     for number, (example, rows) in enumerate(
         zip(recordings.examples, recordings.log_posteriors, strict=True)
     ):

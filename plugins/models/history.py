@@ -1,74 +1,11 @@
-"""Log-posteriors of the recent past, ready to be summed over any stretch."""
+"""Recent rows of a series numbered by frames, and running sums of posteriors."""
+
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from neurovocal.engine.contracts.types import Float32
+from numpy.typing import DTypeLike, NDArray
 
 Float64 = NDArray[np.float64]
-
-
-class PosteriorHistory:
-    """Running sums of log-posteriors, so that a segment is one subtraction.
-
-    Parameters
-    ----------
-    n_units : int
-        Columns.
-    keep : int
-        Frames that stay available; older ones are forgotten. Memory is bounded
-        by twice as many.
-    """
-
-    def __init__(self, n_units: int, keep: int) -> None:
-        self._keep = keep
-        self._n_units = n_units
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all frames; the next may be any."""
-        # Row i: sum over the frames since `clear` that come before first + i.
-        self._sums = np.zeros((64, self._n_units))
-        self.first = self.stop = 0
-
-    @property
-    def empty(self) -> bool:
-        """Whether no frame is known."""
-        return self.stop == self.first
-
-    def append(self, first: int, log_posteriors: Float64) -> None:
-        """Add float64[n_frames, n_units], of `first` and the frames after it.
-
-        `first` is any frame where nothing is known, else the next one.
-        """
-        if self.empty:
-            self.first = self.stop = first
-        held = self.stop - self.first
-        if held > 2 * self._keep:
-            self._sums[: self._keep + 1] = self._sums[held - self._keep : held + 1]
-            self.first = self.stop - self._keep
-            held = self._keep
-        end = held + len(log_posteriors) + 1
-        if end > len(self._sums):
-            grown = np.zeros((2 * end, self._n_units))
-            grown[: held + 1] = self._sums[: held + 1]
-            self._sums = grown
-        new = self._sums[held + 1 : end]
-        np.cumsum(log_posteriors, axis=0, out=new)
-        new += self._sums[held]
-        self.stop += len(log_posteriors)
-
-    def before(self, frame: int) -> Float64:
-        """Sum over the known frames before `frame`, float64[n_units], a copy."""
-        row = min(max(frame, self.first), self.stop) - self.first
-        sums: Float64 = self._sums[row].copy()
-        return sums
-
-    def at(self, frame: int) -> Float64:
-        """Log-posteriors of the known frame that is nearest to `frame`."""
-        row = min(max(frame, self.first), self.stop - 1) - self.first
-        one: Float64 = self._sums[row + 1] - self._sums[row]
-        return one
 
 
 class RowHistory:
@@ -77,41 +14,112 @@ class RowHistory:
     Parameters
     ----------
     shape : tuple of int
-        Of one row.
+        Shape of one row.
     keep : int
         Rows that stay available; memory is bounded by about twice as many.
+    dtype : dtype
+        Type of the numbers.
+
+    Attributes
+    ----------
+    first, stop : int
+        Frames whose rows are known: ``[first, stop)``.
     """
 
-    def __init__(self, shape: tuple[int, ...], keep: int) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], keep: int, dtype: DTypeLike = np.float32
+    ) -> None:
         self._shape = shape
         self._keep = keep
-        self.clear()
+        self._dtype = dtype
+        self.reset()
 
-    def clear(self) -> None:
-        """Forget all rows; the next may be of any frame."""
-        self._rows = np.empty((64, *self._shape), np.float32)
-        self._first = self._stop = 0
+    def reset(self) -> None:
+        """Drop all rows; the next may be of any frame."""
+        self._rows: NDArray[Any] = np.empty((64, *self._shape), self._dtype)
+        self.first = self.stop = 0
 
-    def append(self, first: int, rows: Float32) -> None:
-        """Add float32[n, *shape], which begins with frame `first`."""
-        held = self._stop - self._first
+    def append(self, first: int, rows: NDArray[Any]) -> None:
+        """Add the rows ``[n, *shape]`` of `first` and the frames after it.
+
+        `first` is any frame where no row is known, else the frame `stop`.
+        """
+        held = self.stop - self.first
         if held == 0:
-            self._first = self._stop = first
+            self.first = self.stop = first
         if held > 2 * self._keep:
             self._rows[: self._keep] = self._rows[held - self._keep : held]
-            self._first = self._stop - self._keep
+            self.first = self.stop - self._keep
             held = self._keep
         end = held + len(rows)
         if end > len(self._rows):
-            grown = np.empty((2 * end, *self._shape), np.float32)
+            grown = np.empty((2 * end, *self._shape), self._dtype)
             grown[:held] = self._rows[:held]
             self._rows = grown
         self._rows[held:end] = rows
-        self._stop += len(rows)
+        self.stop += len(rows)
 
-    def get(self, frame: int) -> Float32 | None:
-        """Row of a frame, None when it is not known (any more); a copy."""
-        if not self._first <= frame < self._stop:
+    def get(self, frame: int) -> NDArray[Any] | None:
+        """Return a copy of the row of a frame; None where it is not known."""
+        if not self.first <= frame < self.stop:
             return None
-        row: Float32 = self._rows[frame - self._first].copy()
+        row: NDArray[Any] = self._rows[frame - self.first].copy()
         return row
+
+
+class PosteriorHistory:
+    """Running sums of log-posteriors, so that the sum of a segment is one subtraction.
+
+    Parameters
+    ----------
+    n_units : int
+        Columns of the posteriors.
+    keep : int
+        Frames that stay available; memory is bounded by about twice as many.
+    """
+
+    def __init__(self, n_units: int, keep: int) -> None:
+        # Row of frame k: sum over the frames since `reset` that come before k.
+        self._sums = RowHistory((n_units,), keep, np.float64)
+        self._nothing = np.zeros((1, n_units))
+
+    @property
+    def first(self) -> int:
+        """First known frame."""
+        return self._sums.first
+
+    @property
+    def stop(self) -> int:
+        """Frame after the last known one."""
+        return max(self._sums.stop - 1, 0)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no frame is known."""
+        return self.stop == self.first
+
+    def reset(self) -> None:
+        """Drop all frames; the next may be any."""
+        self._sums.reset()
+
+    def append(self, first: int, log_posteriors: Float64) -> None:
+        """Add float64[n_frames, n_units], of `first` and the frames after it.
+
+        `first` is any frame where none is known, else the frame `stop`.
+        """
+        if self.is_empty:
+            self._sums.append(first, self._nothing)
+        sums = np.cumsum(log_posteriors, axis=0)
+        sums += self.sum_before(first)
+        self._sums.append(first + 1, sums)
+
+    def sum_before(self, frame: int) -> Float64:
+        """Return the sum over the known frames before `frame`, float64[n_units]."""
+        row: Float64 | None = self._sums.get(min(max(frame, self.first), self.stop))
+        return self._nothing[0].copy() if row is None else row
+
+    def nearest(self, frame: int) -> Float64:
+        """Return the log-posteriors of the known frame that is nearest to `frame`."""
+        known = min(max(frame, self.first), self.stop - 1)
+        one: Float64 = self.sum_before(known + 1) - self.sum_before(known)
+        return one

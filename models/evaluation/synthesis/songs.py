@@ -15,7 +15,7 @@ from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import frame_targets, read_samples
 from neurovocal.models.data.split import Units
 from neurovocal.models.toolkit.onnx_session import Session
-from neurovocal.plugins.models.classifier.decision import Decision
+from neurovocal.plugins.models.classifier.decision import LabelDecision
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback, Sampler, sampling_graph
 
 # Silence kept around song, and real frames heard before the first drawn one.
@@ -159,7 +159,7 @@ class SegmentClassifier:
         self._states = {
             name: np.zeros(shape, np.float32) for name, shape in spec.state.items()
         }
-        self._decision = Decision(spec)
+        self._decision = LabelDecision(spec)
         self.units = [unit for unit in spec.units if unit != spec.silence]
 
     def __call__(

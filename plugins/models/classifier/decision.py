@@ -1,23 +1,23 @@
-"""What a segment is called, from the posteriors of its frames.
+"""LabelDecision on a segment's unit from the posteriors of its frames.
 
 With p_t the posteriors of frame t, a unit u scores ``sum_t log p_t(u)`` over the
 segment's frames (decision `vote`) or ``log p_t(u)`` of its last frame (`last`, for
 networks that were trained on last-step output); the label's posterior is the softmax
 over all units but silence of these scores, divided by the bundle's temperature. The
-sum takes frames as independent, which they are not: the temperature, fitted on
-validation data, makes up for it (Guo et al., 2017, On Calibration of Modern Neural
+sum treats frames as independent, which they are not: the temperature, fitted on
+validation data, corrects for it (Guo et al., 2017, On Calibration of Modern Neural
 Networks, section 4.2). A label whose posterior is below its unit's threshold is
-`unknown`. So is a segment whose frames vote for silence: detectors hear doors, too.
+`unknown`, and so is a segment whose frames vote for silence, such as that of a noise.
 
-A posterior compares units with each other, and one of them always fits best. So a
-final label is `unknown`, too, where the segment is much shorter or longer than the
-unit's are, or its frames agree much less on the unit (mean log-posterior).
+A posterior compares units with each other, and one of them always fits best.
+Therefore a final label is also `unknown` where the segment is much shorter or longer
+than those of the unit, or its frames agree much less (mean log-posterior).
 
-Before a segment has ended its few frames have a calibration of their own, by how
-many they are, and silence has no vote: at an onset the network still says it.
+Before a segment has ended, its label uses the calibration for its number of frames,
+and silence has no vote: at an onset the network still assigns it.
 
-A prior, the weighted log-probabilities of the units before a frame of the segment was
-heard, is added to the calibrated scores: the product of both experts.
+A prior, the weighted log-probabilities of the units given the segments before, is
+added to the calibrated scores (product of experts).
 """
 
 from bisect import bisect_right
@@ -36,19 +36,19 @@ class _Rule:
     thresholds: list[float]
 
 
-class Decision:
-    """From summed log-posteriors to a unit and its posterior.
+class LabelDecision:
+    """Decides on a unit and its posterior from summed log-posteriors.
 
     Parameters
     ----------
     spec : ClassifierSpec
         Units, temperatures and thresholds.
     thresholds : mapping of str to float
-        Thresholds that go before the bundle's.
+        Thresholds that override the bundle's.
     min_posterior : float
         Smallest threshold of every unit.
     typical : bool
-        Whether segments must be like the unit's.
+        Whether duration and agreement must be typical of the unit.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Decision:
         typical: bool = True,
     ) -> None:
         self._silence = spec.units.index(spec.silence)
-        # The last frame of a segment may well be silent: there it says nothing.
+        # The last frame of a segment may be silent, so silence has no vote there.
         self._sums = self._silence_votes = spec.decision == "vote"
         self._voiced = [i for i, unit in enumerate(spec.units) if unit != spec.silence]
         self._units = [spec.units[i] for i in self._voiced]
@@ -81,7 +81,7 @@ class Decision:
 
     @property
     def unknown(self) -> tuple[str, float]:
-        """Answer where no frame is known."""
+        """Unit and posterior where no frame is known."""
         return self._unknown, 0.0
 
     def __call__(
@@ -90,18 +90,18 @@ class Decision:
         prior: Float64 | None = None,
         n_frames: int | None = None,
     ) -> tuple[str, float]:
-        """Final unit and posterior of a segment.
+        """Return unit and posterior of a segment that has ended.
 
         Parameters
         ----------
         log_posteriors : float64[n_units]
-            Of the frames that decide, summed.
+            Log-posteriors of the deciding frames, summed.
         prior : float64[n_voiced], optional
-            Added to the scores of the units.
+            Log-prior to add to the scores of the units.
         n_frames : int, optional
-            Frames of the segment; without them nothing is asked of its likeness.
+            Frames of the segment; None: it is not compared with typical ones.
         """
-        unit, posterior = self._answer(log_posteriors, self._final, prior)
+        unit, posterior = self._decide(log_posteriors, self._final, prior)
         silent = log_posteriors[self._silence] > log_posteriors[self._voiced].max()
         if silent and self._silence_votes:
             return self._unknown, posterior
@@ -117,18 +117,18 @@ class Decision:
     def early(
         self, log_posteriors: Float64, n_frames: int, prior: Float64 | None = None
     ) -> tuple[str, float]:
-        """Same after the first `n_frames` of a segment that still lasts."""
-        return self._answer(log_posteriors, self._rule(n_frames), prior)
+        """Return unit and posterior after the first `n_frames` of a segment."""
+        return self._decide(log_posteriors, self._rule(n_frames), prior)
 
     def temperature(self, n_frames: int | None) -> float:
-        """That of the first `n_frames` of a segment; None: of all of them."""
+        """Return the temperature for the first `n_frames`; None: for all frames."""
         return (self._final if n_frames is None else self._rule(n_frames)).temperature
 
     def _rule(self, n_frames: int) -> _Rule:
         entry = max(bisect_right(self._early_from, n_frames) - 1, 0)
         return self._early[entry] if self._early else self._final
 
-    def _answer(
+    def _decide(
         self, log_posteriors: Float64, rule: _Rule, prior: Float64 | None
     ) -> tuple[str, float]:
         scores = log_posteriors[self._voiced] / rule.temperature

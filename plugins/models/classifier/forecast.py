@@ -1,4 +1,4 @@
-"""Which unit comes next: the streaming side of a bundle's forecast."""
+"""Forecast of the next unit in a stream, by a bundle's forecast network."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -12,16 +12,19 @@ from neurovocal.plugins.models.history import Float64
 from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 
 
-def gap_bin(gap_ms: float, edges: Sequence[float]) -> Float32:
-    """Silence as one of n, float32[n_edges + 2]; the last one begins a phrase."""
+def encode_gap(gap_ms: float, edges: Sequence[float]) -> Float32:
+    """Encode the silence before a unit as one-hot float32[n_edges + 2].
+
+    The last element is set at the beginning of a phrase (`gap_ms` is infinite).
+    """
     row = np.zeros(len(edges) + 2, np.float32)
     finite_bin = int(np.searchsorted(edges, gap_ms, side="right"))
     row[finite_bin if np.isfinite(gap_ms) else -1] = 1.0
     return row
 
 
-def token_of(unit: int | None, gap: Float32, n_units: int) -> Float32:
-    """A unit (None: nobody knows) and the silence before it, as one row."""
+def encode_token(unit: int | None, gap: Float32, n_units: int) -> Float32:
+    """Join a one-hot unit (None: unknown) and the silence before it in one row."""
     row = np.zeros(n_units + len(gap), np.float32)
     if unit is not None:
         row[unit] = 1.0
@@ -29,8 +32,8 @@ def token_of(unit: int | None, gap: Float32, n_units: int) -> Float32:
     return row
 
 
-def weight_of(spec: ForecastSpec, n_frames: int | None) -> float:
-    """Weight of the forecast beside `n_frames` of a segment; None: all of them."""
+def forecast_weight(spec: ForecastSpec, n_frames: int | None) -> float:
+    """Return the weight of the forecast after `n_frames`; None: after all frames."""
     if n_frames is None:
         return spec.prior_weight
     entry = bisect_right(spec.early, n_frames, key=lambda e: e.frames) - 1
@@ -38,12 +41,12 @@ def weight_of(spec: ForecastSpec, n_frames: int | None) -> float:
 
 
 class Forecaster:
-    """Follows the labels of a stream and says what the next one will be.
+    """Forecasts the next unit from the final labels of a stream.
 
     Parameters
     ----------
     bundle : Bundle
-        Must have a forecast.
+        Bundle with a forecast.
 
     Raises
     ------
@@ -64,7 +67,7 @@ class Forecaster:
         self._rate = manifest.front_end.sample_rate
         self._pause = to_samples(spec.pause_ms, self._rate)
         n_units, n_gaps = len(self.units), len(self._edges) + 2
-        self._unheard = np.zeros((1, n_gaps), np.float32)
+        self._no_gap = np.zeros((1, n_gaps), np.float32)
         self._graph = Graph(
             bundle,
             spec.file,
@@ -86,40 +89,42 @@ class Forecaster:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a phrase: nothing was heard before."""
+        """Begin a phrase, without units before it."""
         self._u = self._zeros
         self._offset: int | None = None
-        # The token that the forecast depends on last; the state is that before it.
-        first = gap_bin(np.inf, self._edges)
-        self._token = token_of(None, first, len(self.units))
+        # The last token before the forecast; the state is that before the token.
+        first = encode_gap(np.inf, self._edges)
+        self._token = encode_token(None, first, len(self.units))
         self._gap = first
 
-    def hear(self, unit: str, onset: int, offset: int) -> None:
-        """Take the final label of a segment, `unknown` being any other word."""
+    def add_label(self, unit: str, onset: int, offset: int) -> None:
+        """Add the final label of a segment; a unit not in the bundle is unknown."""
         if self._is_pause(onset):
             self.reset()
         gap = self._gap_before(onset)
-        self._u = self._run(self._token, self._unheard)[1]
-        self._token = token_of(self._index.get(unit), gap, len(self.units))
+        self._u = self._run(self._token, self._no_gap)[1]
+        self._token = encode_token(self._index.get(unit), gap, len(self.units))
         self._offset = offset
 
     def weight(self, n_frames: int | None) -> float:
-        """Of the forecast beside so many frames of a segment; None: all of them."""
-        return weight_of(self._spec, n_frames)
+        """Return the weight of the forecast after `n_frames`; None: after all."""
+        return forecast_weight(self._spec, n_frames)
 
     def after_offset(self, segment: int) -> Forecast:
-        """What `segment` will be, right after the one before it has ended."""
+        """Forecast `segment` at the offset of the segment before it."""
         assert self._offset is not None
-        log_posteriors = self._run(self._token, self._unheard)[0]
+        log_posteriors = self._run(self._token, self._no_gap)[0]
         return self._event(segment, self._offset, log_posteriors, "offset")
 
     def at_onset(self, segment: int, onset: int) -> tuple[Forecast, Float64]:
-        """The same once its onset, and with it the silence before it, is known.
+        """Forecast `segment` at its onset, given the silence before it.
 
         Returns
         -------
         forecast : Forecast
+            The event.
         log_posteriors : float64[n_units]
+            Log-probabilities of the units.
         """
         if self._is_pause(onset):
             self.reset()
@@ -154,8 +159,8 @@ class Forecaster:
 
     def _gap_before(self, onset: int) -> Float32:
         if self._offset is None:
-            return gap_bin(np.inf, self._edges)
-        return gap_bin(1000 * (onset - self._offset) / self._rate, self._edges)
+            return encode_gap(np.inf, self._edges)
+        return encode_gap(1000 * (onset - self._offset) / self._rate, self._edges)
 
     def _run(self, token: Float32, gap: Float32) -> tuple[Float32, Float32]:
         feed = {"tokens": token[None], "gaps": gap, "u": self._u}

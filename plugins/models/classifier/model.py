@@ -1,7 +1,7 @@
 """Frame-wise classifier: posteriors per frame, a label per segment.
 
-A segment's label is decided by the frames whose centres lie in it, by all of them or
-by the last one, as the bundle says; the rule is in `decision`.
+A segment is labelled by the frames whose centres lie in it: by all of them or by the
+last one, as the bundle states (see `decision`).
 """
 
 from collections.abc import Iterable
@@ -25,18 +25,18 @@ from neurovocal.engine.contracts.types import (
     Onset,
     Posteriors,
 )
-from neurovocal.plugins.models.classifier.decision import Decision
+from neurovocal.plugins.models.classifier.decision import LabelDecision
 from neurovocal.plugins.models.classifier.forecast import Forecaster
 from neurovocal.plugins.models.classifier.network import FrameNetwork
 from neurovocal.plugins.models.history import Float64, PosteriorHistory
-from neurovocal.plugins.models.onnx.session import bundle_of, fit_problems
+from neurovocal.plugins.models.onnx.session import bundle_problems, require_bundle
 
-# Posteriors kept beyond the detector's look-ahead.
+# Posteriors that are kept in addition to the detector's look-ahead.
 _MARGIN_S = 1.0
 
 
 class ClassifierOptions(Options):
-    """When labels are given, and when they are refused."""
+    """Options of labels and forecasts."""
 
     provisional: bool = True
     """Label a segment before it has ended, and again when the label changes."""
@@ -49,14 +49,13 @@ class ClassifierOptions(Options):
     min_posterior: float = Field(default=0.0, ge=0, le=1)
     """Posterior below which any label is `unknown`."""
     forecast: bool = True
-    """Say which unit will come, before its onset, where the bundle has a forecast."""
+    """Forecast the next unit, before its onset, where the bundle has a forecast."""
     prior: Literal["none", "provisional", "all"] = "provisional"
-    """Labels that the forecast has a say in: with `all` final ones, too, which are
-    then no longer independent of the order in which units usually come."""
-
+    """Labels that the forecast influences: with `all` also final ones, which then
+    depend on the order in which units usually come."""
     typical: bool = True
-    """Answer `unknown` where a segment's duration, or how far its frames agree, is
-    unlike that of the unit, as far as the bundle knows."""
+    """Label a segment `unknown` where its duration, or the agreement of its frames, is
+    not typical of the unit, if the bundle has such data."""
 
 
 @dataclass(slots=True)
@@ -65,15 +64,15 @@ class _Segment:
 
     segment: int
     onset: int
-    lo: int
+    first: int
     """First frame whose centre lies in it."""
     ready: int
-    """Frame before which all that the first provisional label needs is known."""
+    """End of the frames that the first provisional label needs."""
     offset: int | None = None
     base: Float64 | None = None
-    """Sum of log-posteriors before `lo`, kept from when `lo` was recent."""
+    """Sum of log-posteriors before `first`, read while `first` was recent."""
     unit: str | None = None
-    """What it was last called."""
+    """Unit of its last label."""
     forecast: Float64 | None = None
     """Log-probabilities of the units, once the labels before it are final."""
 
@@ -81,14 +80,14 @@ class _Segment:
 class Classifier:
     """Streaming classifier with explicit state.
 
-    The frames of one call go through the network in one call: the lane hands
-    over tiles of the frame grid, which makes results independent of blocks.
+    The network runs once for the frames of a call: as these are tiles of the frame
+    grid, results do not depend on blocks.
 
     Parameters
     ----------
     options : ClassifierOptions
     context : BuildContext
-        Its bundle must have a classifier.
+        Context whose bundle has a classifier.
 
     Attributes
     ----------
@@ -99,26 +98,27 @@ class Classifier:
     Raises
     ------
     BundleError
-        No bundle, none that fits, or one whose golden vectors are not met.
+        There is no bundle, it does not fit, or it does not reproduce its golden
+        vectors.
     """
 
     latency = 0
 
     def __init__(self, options: ClassifierOptions, context: BuildContext) -> None:
-        bundle = bundle_of(context, "classifier")
+        bundle = require_bundle(context, "classifier")
         spec, front_end = bundle.manifest.classifier, bundle.manifest.front_end
         assert spec is not None
         self._name = f"{bundle.manifest.name}/classifier"
         self._network = FrameNetwork(bundle)
         self._hop, self._length = front_end.hop_length, front_end.frame_length
-        self._by_last = spec.decision == "last"
-        self._decide = Decision(
+        self._uses_last_frame = spec.decision == "last"
+        self._decision = LabelDecision(
             spec, options.thresholds, options.min_posterior, typical=options.typical
         )
         self._forecaster = None
         if bundle.manifest.forecast and (options.forecast or options.prior != "none"):
             self._forecaster = Forecaster(bundle)
-        self._tells_forecast = options.forecast
+        self._publishes_forecast = options.forecast
         self._prior = options.prior
         self._provisional = options.provisional
         delay_ms = options.provisional_ms
@@ -132,39 +132,39 @@ class Classifier:
         self.reset()
 
     def process(self, item: ModelItem, /) -> Iterable[Event]:
-        """Posteriors for frames, labels for segments; a gap resets the state."""
+        """Return posteriors and labels; a gap resets the state."""
         match item:
             case Frames():
-                return self._hear(item)
+                return self._process_frames(item)
             case Onset():
-                segment = self._begin(item.segment, item.sample)
+                segment = self._new_segment(item.segment, item.sample)
                 self._open[item.segment] = segment
-                return [*self._foresee(segment), *self._early(segment)]
+                return [*self._forecast(segment), *self._provisional_label(segment)]
             case Offset():
-                return self._end(item)
+                return self._process_offset(item)
             case Gap():
-                late = self.flush()
+                labels = self.flush()
                 self.reset()
-                return late
+                return labels
 
     def flush(self) -> list[Event]:
-        """Final labels of segments whose last frames will never come."""
+        """Return final labels of segments, without the frames that are missing."""
         labels: list[Event] = []
         while self._closed:
             labels += self._finish(self._closed.pop(0))
         return labels
 
     def reset(self) -> None:
-        """Forget state, history and segments."""
+        """Drop state, history and segments."""
         self._network.reset()
-        self._history.clear()
+        self._history.reset()
         self._open.clear()
         self._closed.clear()
         if self._forecaster:
             self._forecaster.reset()
 
-    def _hear(self, frames: Frames) -> list[Event]:
-        self._expect(frames)
+    def _process_frames(self, frames: Frames) -> list[Event]:
+        self._check_first(frames)
         log_posteriors = self._network(frames.values)
         self._history.append(frames.first, log_posteriors)
         posteriors = np.exp(log_posteriors).astype(np.float32)
@@ -175,48 +175,48 @@ class Classifier:
             self._closed.remove(segment)
             events += self._finish(segment)
         for segment in self._open.values():
-            events += self._foresee(segment)
-            events += self._early(segment)
+            events += self._forecast(segment)
+            events += self._provisional_label(segment)
         return events
 
-    def _expect(self, frames: Frames) -> None:
-        """Refuse frames that do not follow; what comes after them may go on."""
+    def _check_first(self, frames: Frames) -> None:
+        """Raise ValueError, after a reset, for frames that do not follow the last."""
         expected = self._history.stop
-        if not self._history.empty and frames.first != expected:
+        if not self._history.is_empty and frames.first != expected:
             self.reset()
             raise ValueError(
                 f"frames begin at {frames.first}, expected {expected}: missing frames "
                 "must be declared as a Gap"
             )
 
-    def _begin(self, segment: int, onset: int) -> _Segment:
-        lo = self._frame_centred_from(onset)
-        ready = max(lo + 1, self._frame_centred_from(onset + self._delay))
-        return _Segment(segment, onset, lo, ready)
+    def _new_segment(self, segment: int, onset: int) -> _Segment:
+        first = self._frame_centred_from(onset)
+        ready = max(first + 1, self._frame_centred_from(onset + self._delay))
+        return _Segment(segment, onset, first, ready)
 
     def _frame_centred_from(self, sample: int) -> int:
-        """First frame whose centre does not lie before `sample`."""
+        """Return the first frame whose centre does not lie before `sample`."""
         return max(0, -((self._length - 2 * sample) // (2 * self._hop)))
 
-    def _early(self, segment: _Segment) -> list[Event]:
-        """First label, or a changed one, of a segment that still lasts."""
+    def _provisional_label(self, segment: _Segment) -> list[Event]:
+        """Return the first label, or a changed one, of a segment that has not ended."""
         history = self._history
-        if segment.base is None and history.stop >= segment.lo:
-            segment.base = history.before(segment.lo)
-        if not self._provisional or history.empty or history.stop < segment.ready:
+        if segment.base is None and history.stop >= segment.first:
+            segment.base = history.sum_before(segment.first)
+        if not self._provisional or history.is_empty or history.stop < segment.ready:
             return []
-        # The first label is due now, however late its onset was announced.
+        # The first label uses the same frames however late its onset was reported.
         stop = segment.ready if segment.unit is None else history.stop
-        unit, posterior = self._answer(segment, stop, ended=False)
+        unit, posterior = self._decide_unit(segment, stop, ended=False)
         if unit == segment.unit:
             return []
         status: LabelStatus = "provisional" if segment.unit is None else "revised"
         segment.unit = unit
         return [self._label(segment, unit, posterior, status)]
 
-    def _end(self, mark: Offset) -> list[Event]:
+    def _process_offset(self, mark: Offset) -> list[Event]:
         segment = self._open.pop(mark.segment, None)
-        segment = segment or self._begin(mark.segment, mark.onset)
+        segment = segment or self._new_segment(mark.segment, mark.onset)
         segment.offset = mark.sample
         if self._is_complete(segment):
             return self._finish(segment)
@@ -226,24 +226,24 @@ class Classifier:
     def _is_complete(self, segment: _Segment) -> bool:
         assert segment.offset is not None
         stop = self._frame_centred_from(segment.offset)
-        return not self._history.empty and self._history.stop >= stop
+        return not self._history.is_empty and self._history.stop >= stop
 
     def _finish(self, segment: _Segment) -> list[Event]:
-        """Final label, and a forecast of what comes next."""
+        """Return the final label, and a forecast of the next segment."""
         assert segment.offset is not None
         stop = self._frame_centred_from(segment.offset)
-        foreseen = self._foresee(segment)  # where frames came later than both marks
-        unit, posterior = self._answer(segment, stop, ended=True)
+        forecast = self._forecast(segment)  # where frames arrive after both marks
+        unit, posterior = self._decide_unit(segment, stop, ended=True)
         label = self._label(segment, unit, posterior, "final")
         if self._forecaster is None:
             return [label]
-        self._forecaster.hear(unit, segment.onset, segment.offset)
-        if not self._tells_forecast or self._open or self._closed:
-            return [*foreseen, label]
-        return [*foreseen, label, self._forecaster.after_offset(segment.segment + 1)]
+        self._forecaster.add_label(unit, segment.onset, segment.offset)
+        if not self._publishes_forecast or self._open or self._closed:
+            return [*forecast, label]
+        return [*forecast, label, self._forecaster.after_offset(segment.segment + 1)]
 
-    def _foresee(self, segment: _Segment) -> list[Event]:
-        """What a segment will be, as soon as all labels before it are final."""
+    def _forecast(self, segment: _Segment) -> list[Event]:
+        """Forecast a segment once all labels before it are final."""
         number = segment.segment
         if self._forecaster is None or segment.forecast is not None:
             return []
@@ -251,34 +251,34 @@ class Classifier:
             return []
         event, logs = self._forecaster.at_onset(number, segment.onset)
         segment.forecast = logs
-        return [event] if self._tells_forecast else []
+        return [event] if self._publishes_forecast else []
 
-    def _answer(
+    def _decide_unit(
         self, segment: _Segment, stop: int, *, ended: bool
     ) -> tuple[str, float]:
-        """Unit and posterior from the known frames ``[segment.lo, stop)``."""
+        """Decide unit and posterior by the known frames ``[segment.first, stop)``."""
         history = self._history
-        if history.empty:
-            return self._decide.unknown
+        if history.is_empty:
+            return self._decision.unknown
         stop = min(stop, history.stop)
-        prior = self._prior_of(segment, None if ended else stop - segment.lo)
-        if stop <= max(segment.lo, history.first):  # holds no frame's centre
+        prior = self._prior_of(segment, None if ended else stop - segment.first)
+        if stop <= max(segment.first, history.first):  # no frame's centre lies in it
             twice_middle = segment.onset + (segment.offset or segment.onset)
             distance = twice_middle - self._length + self._hop
-            nearest = history.at(distance // (2 * self._hop))
-            return self._decide(nearest, prior, n_frames=1)
-        if self._by_last:
-            evidence = history.at(stop - 1)
+            nearest = history.nearest(distance // (2 * self._hop))
+            return self._decision(nearest, prior, n_frames=1)
+        if self._uses_last_frame:
+            log_posteriors = history.nearest(stop - 1)
         else:
             base = segment.base
-            base = history.before(segment.lo) if base is None else base
-            evidence = history.before(stop) - base
+            base = history.sum_before(segment.first) if base is None else base
+            log_posteriors = history.sum_before(stop) - base
         if ended:
-            return self._decide(evidence, prior, n_frames=stop - segment.lo)
-        return self._decide.early(evidence, stop - segment.lo, prior)
+            return self._decision(log_posteriors, prior, n_frames=stop - segment.first)
+        return self._decision.early(log_posteriors, stop - segment.first, prior)
 
     def _prior_of(self, segment: _Segment, n_frames: int | None) -> Float64 | None:
-        """What is added to the scores of the units; None where nothing is."""
+        """Return the log-prior to add to the scores of the units, if any."""
         wanted = self._prior == "all" or (
             self._prior != "none" and n_frames is not None
         )
@@ -301,7 +301,7 @@ class Classifier:
 
 
 def _check(options: ClassifierOptions, context: BuildContext) -> Iterable[str]:
-    problems = list(fit_problems(context, "classifier"))
+    problems = list(bundle_problems(context, "classifier"))
     yield from problems
     spec = context.bundle.manifest.classifier if context.bundle else None
     if spec is not None:

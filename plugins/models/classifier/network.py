@@ -1,4 +1,4 @@
-"""A bundle's frame-wise classifier: frames in, log-posteriors out, state within."""
+"""Frame-wise classifier network of a bundle, with its recurrent state."""
 
 import numpy as np
 
@@ -10,14 +10,12 @@ from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 
 
 class FrameNetwork:
-    """``classifier.onnx`` with its recurrent state.
-
-    The frames of one call go through the network in one call.
+    """Runs ``classifier.onnx`` and keeps its recurrent state.
 
     Parameters
     ----------
     bundle : Bundle
-        Must have a classifier.
+        Bundle with a classifier.
 
     Raises
     ------
@@ -52,14 +50,14 @@ class FrameNetwork:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the state, as if newly built."""
+        """Set the state to zeros."""
         self._state = self._zeros
 
     def __call__(self, frames: Float32) -> Float64:
-        """Log-posteriors float64[n_frames, n_units]; the state goes on."""
+        """Return log-posteriors float64[n_frames, n_units], and update the state."""
         feed = {"frames": finite(frames), **self._state}
         logits, *states = self._graph.run(feed)
-        # `tanh` gates leave the state unbounded: better forgetful than silent.
+        # With `tanh` gates the state is unbounded: restart from zeros if it overflows.
         if all(np.isfinite(state).all() for state in states):
             self._state = dict(zip(self._zeros, states, strict=True))
         else:

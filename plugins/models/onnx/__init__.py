@@ -1,1 +1,1 @@
-"""Running and checking ONNX graphs."""
+"""ONNX graphs: scan, session, golden vectors."""

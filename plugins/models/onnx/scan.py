@@ -1,9 +1,8 @@
-"""Reading an ONNX file far enough to refuse what a bundle must not contain.
+"""Scan of an ONNX file for parts that a bundle must not contain.
 
-A bundle may come from a stranger. ONNX Runtime would follow external data out of
-the file and run random operators without a word, so the graph is walked here
-first. Only the few protobuf fields that matter are decoded (onnx.proto3 of the
-ONNX specification).
+A bundle may come from an untrusted source. ONNX Runtime would read external data
+beside the file and run random operators, so the graph is scanned first. Only the
+necessary protobuf fields are decoded (onnx.proto3 of the ONNX specification).
 """
 
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ _RANDOM = frozenset(
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 _DEEPEST = 32  # nested graphs; real ones have two or three levels
 
-# Message type -> field number -> message type of what lies in it.
+# Message type -> field number -> message type of the field.
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -43,23 +42,23 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 
 
 def forbidden_parts(content: bytes) -> list[str]:
-    """What a graph contains against the rules of a bundle, in words.
+    """Return the parts of a graph that a bundle must not contain, as text.
 
     Parameters
     ----------
     content : bytes
-        Of the ``.onnx`` file.
+        Content of the ``.onnx`` file.
 
     Returns
     -------
     list of str
         Such as ``'external data'`` or ``'the random operator Multinomial'``;
-        empty for a graph that may run.
+        empty for a permitted graph.
 
     Raises
     ------
     ValueError
-        The bytes are no protobuf message.
+        The bytes are not a protobuf message.
     """
     found: dict[str, None] = {}
     for part in _walk(memoryview(content), "model", 0):
@@ -96,7 +95,7 @@ def _text(value: int | memoryview) -> str:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Field numbers and values of a protobuf message (its wire format)."""
+    """Yield field numbers and values of a protobuf message (its wire format)."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)

@@ -1,4 +1,4 @@
-"""Running the graphs of a bundle: sessions, their contracts, golden vectors."""
+"""ONNX graphs of a bundle: sessions, checks of their tensors, golden vectors."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,23 +20,23 @@ _SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning
 
 
 class Graph:
-    """One ONNX graph on one thread that sleeps when it has nothing to do.
+    """One ONNX graph, run on one thread that does not spin while idle.
 
     Parameters
     ----------
     bundle : Bundle
-        Whose graph it is.
+        Bundle that the graph belongs to.
     name : str
-        File within the bundle.
+        File name within the bundle.
     inputs, outputs : mapping of str to tuple
-        Tensors that docs/bundle.md promises, with their shapes; None stands for
+        Tensors that docs/bundle.md specifies, with their shapes; None stands for
         a length that must be free. All are float32.
 
     Raises
     ------
     BundleError
-        The file is no ONNX graph, contains what a bundle must not contain, or
-        has other tensors.
+        The file is not an ONNX graph, contains parts that a bundle must not
+        contain, or has other tensors.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Graph:
         _check_tensors(self.where, "output", self._session.get_outputs(), outputs)
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[Float32]:
-        """Outputs in the order in which the contract names them."""
+        """Return the outputs in the order given to the constructor."""
         results: list[Float32] = self._session.run(self.outputs, feed)
         return results
 
     def try_run(self, feed: Mapping[str, NDArray[Any]]) -> list[Float32]:
-        """As `run`, for a graph that has not yet proved itself.
+        """Return the same as `run`; used before a graph has been checked.
 
         Raises
         ------
@@ -75,14 +75,14 @@ class Graph:
 
 
 def open_session(path: Path, where: str | None = None) -> Any:
-    """Open an ONNX file: one thread, no spinning, nothing read beside the file.
+    """Open an ONNX file on one thread, without spinning or external data.
 
     Parameters
     ----------
     path : Path
         The file.
     where : str, optional
-        How errors name it.
+        Name in errors; default: the path.
 
     Returns
     -------
@@ -91,12 +91,11 @@ def open_session(path: Path, where: str | None = None) -> Any:
     Raises
     ------
     BundleError
-        Not an ONNX graph, or one that holds external data, random or custom
-        operators.
+        It is not an ONNX graph, or holds external data, random or custom operators.
     """
     import onnxruntime as ort
 
-    ort.disable_telemetry_events()  # a station tells nobody that it runs
+    ort.disable_telemetry_events()  # no reports to Microsoft
     where = where or f"'{path}'"
     try:
         content = path.read_bytes()
@@ -112,7 +111,7 @@ def open_session(path: Path, where: str | None = None) -> Any:
         )
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised, not printed
+    options.log_severity_level = 4  # errors are raised, not printed
     for entry in _SPINNING:
         options.add_session_config_entry(entry, "0")
     try:
@@ -181,15 +180,15 @@ class Golden:
         return largest
 
 
-def fit_problems(context: BuildContext, model: str) -> Iterator[str]:
-    """Why the bundle of `context` cannot serve the model, a sentence each.
+def bundle_problems(context: BuildContext, model: str) -> Iterator[str]:
+    """Yield a sentence for each reason why the bundle does not fit the model.
 
     Parameters
     ----------
     context : BuildContext
-        What is not yet known in it (rate, shape of frames) is not compared.
+        Values that it does not have yet (rate, shape of frames) are not compared.
     model : {'classifier', 'rnn_rbm'}
-        Part of the manifest that the model needs.
+        Section of the manifest that the model needs.
     """
     bundle = context.bundle
     if bundle is None:
@@ -205,32 +204,32 @@ def fit_problems(context: BuildContext, model: str) -> Iterator[str]:
             f"stream has {rate} Hz"
         )
     for name in ("n_bins", "hop_length", "frame_length"):
-        heard, trained = getattr(context, name), getattr(front_end, name)
-        if heard and heard != trained:
+        found, trained = getattr(context, name), getattr(front_end, name)
+        if found and found != trained:
             yield (
                 f"bundle '{bundle.folder}' was trained on frames with {name} "
-                f"{trained}, the features make {heard}"
+                f"{trained}, the features make {found}"
             )
 
 
-def bundle_of(context: BuildContext, model: str) -> Bundle:
-    """Bundle of `context`, which fits.
+def require_bundle(context: BuildContext, model: str) -> Bundle:
+    """Return the bundle of `context`, after checking that it fits.
 
     Raises
     ------
     BundleError
-        It does not; all reasons at once.
+        It does not fit; with all reasons.
     """
-    problems = list(fit_problems(context, model))
+    problems = list(bundle_problems(context, model))
     if problems or context.bundle is None:
         raise BundleError(problems)
     return context.bundle
 
 
 def finite(values: Float32) -> Float32:
-    """`values`, with 0 in place of what is not a finite number.
+    """Return `values` with 0 in place of numbers that are not finite.
 
-    One such value in a recurrent state would silence a model for ever.
+    One such number in a recurrent state would make all later outputs NaN.
     """
     if np.isfinite(values).all():
         return values
@@ -255,20 +254,20 @@ def _check_tensors(
             )
         if not _fits(tensor.shape, shape):
             raise BundleError(
-                f"{where}: {role} '{name}' has shape {_in_words(tensor.shape)}, "
-                f"the manifest promises {_in_words(shape)}"
+                f"{where}: {role} '{name}' has shape {_shape_text(tensor.shape)}, "
+                f"the manifest promises {_shape_text(shape)}"
             )
 
 
 def _fits(found: Sequence[int | str | None], promised: Shape) -> bool:
-    """Whether a graph's shape, with names for free lengths, keeps a promise."""
+    """Return True if a graph's shape, with names for free lengths, is as specified."""
     return len(found) == len(promised) and all(
         not isinstance(length, int) or length == wanted
         for length, wanted in zip(found, promised, strict=True)
     )
 
 
-def _in_words(shape: Sequence[int | str | None]) -> str:
+def _shape_text(shape: Sequence[int | str | None]) -> str:
     return f"[{', '.join(str(n) if isinstance(n, int) else 'any' for n in shape)}]"
 
 

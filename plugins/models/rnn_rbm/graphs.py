@@ -1,4 +1,4 @@
-"""The graphs of a bundle's RNN-RBM, and proof that they answer as they should."""
+"""Scoring graph of a bundle's RNN-RBM, and the check of its golden vectors."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from neurovocal.plugins.storage.npz import read_npz
 
 
 def scoring_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:
-    """The bundle's graph over a stretch of frames; its tensors: docs/bundle.md."""
+    """Open the bundle's graph over frames; docs/bundle.md describes its tensors."""
     state = (spec.n_layers, spec.n_recurrent)
     return Graph(
         bundle,
@@ -25,7 +25,13 @@ def scoring_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:
 
 
 def error_variance(bundle: Bundle, spec: RnnRbmSpec) -> Float32 | None:
-    """Variance of the prediction's errors per bin, where units are Gaussian."""
+    """Return the error variance of the prediction per bin, for Gaussian units.
+
+    Returns
+    -------
+    float32[n_visible] or None
+        None for Bernoulli units.
+    """
     if spec.visible == "bernoulli":
         return None
     chol = read_npz(bundle.path(spec.residual_file), "residual file", "chol")["chol"]
@@ -34,16 +40,22 @@ def error_variance(bundle: Bundle, spec: RnnRbmSpec) -> Float32 | None:
 
 
 def check_golden(
-    golden: Golden, scoring: Graph, drawing: Graph, zeros: Float32
+    golden: Golden, scoring: Graph, sampling: Graph, zeros: Float32
 ) -> Float32:
-    """Compare all outputs with the golden ones; returns the predictions."""
+    """Compare all outputs with the golden ones, and return the golden predictions.
+
+    Raises
+    ------
+    BundleError
+        A graph fails, or an output differs.
+    """
     free_energy, prediction, states, last = scoring.try_run(
         {"frames": golden.frames, "u": zeros}
     )
     golden.check(scoring, "free_energy", free_energy)
     golden.check(scoring, "prediction", prediction)
     golden.check(scoring, "states_last", last)
-    mean, _ = drawing.try_run(
+    mean, _ = sampling.try_run(
         {
             "frame": golden.frames[-1:],
             "u": states[-2],
@@ -51,5 +63,5 @@ def check_golden(
             "temperature": np.array(1.0, np.float32),
         }
     )
-    golden.check(drawing, "mean", mean)
+    golden.check(sampling, "mean", mean)
     return finite(prediction)

@@ -1,10 +1,10 @@
-"""RNN-RBM: how surprising each frame is, and frames as the model would go on.
+"""RNN-RBM: surprise of each frame, and frames that the model generates.
 
-The model is a restricted Boltzmann machine whose biases a recurrent network sets
-anew for each frame, from all frames before it (Boulanger-Lewandowski, Bengio and
-Vincent, 2012). Surprise is how far a frame lies from what the model expected after
-its past (see `surprise`), over a running baseline. Its free energy
-says the same only up to the log partition function, and can be had instead.
+The model is a restricted Boltzmann machine whose biases a recurrent network sets for
+each frame, from all frames before it (Boulanger-Lewandowski, Bengio and Vincent,
+2012). Surprise is the divergence of a frame from its expectation after the frames
+before it (see `surprise`), normalised by a running baseline. The free energy, which
+equals it up to the log partition function, can be used instead.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,9 +30,9 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.plugins.features.inverse import InverseSpectrogram
 from neurovocal.plugins.models.onnx.session import (
     Golden,
-    bundle_of,
+    bundle_problems,
     finite,
-    fit_problems,
+    require_bundle,
 )
 from neurovocal.plugins.models.rnn_rbm.audio_output import AudioSynthesis
 from neurovocal.plugins.models.rnn_rbm.graphs import (
@@ -42,13 +42,13 @@ from neurovocal.plugins.models.rnn_rbm.graphs import (
 )
 from neurovocal.plugins.models.rnn_rbm.options import FIXED, PrimeOptions, RnnRbmOptions
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler, sampling_graph
-from neurovocal.plugins.models.rnn_rbm.seed_audio import past_of_recording
+from neurovocal.plugins.models.rnn_rbm.seed_audio import seed_from_recording
 from neurovocal.plugins.models.rnn_rbm.sequence import GenerationSeed
 from neurovocal.plugins.models.rnn_rbm.surprise import Baseline, Divergence
-from neurovocal.plugins.models.rnn_rbm.synthesis import Setting, Synthesizer
+from neurovocal.plugins.models.rnn_rbm.synthesis import SynthesisSetup, Synthesizer
 
-# A row of frame and state costs about a kilobyte: the past to continue from is
-# limited, where posteriors need not be.
+# A frame with its state takes about a kilobyte: the past frames that a continuation
+# may need are limited.
 _LONGEST_LATENCY_S = 30.0
 _MARGIN_S = 0.5
 
@@ -60,7 +60,7 @@ class RnnRbm:
     ----------
     options : RnnRbmOptions
     context : BuildContext
-        Its bundle must have an RNN-RBM.
+        Context whose bundle has an RNN-RBM.
 
     Attributes
     ----------
@@ -70,10 +70,11 @@ class RnnRbm:
     Raises
     ------
     BundleError
-        No bundle, none that fits, or one whose golden vectors are not met.
+        There is no bundle, it does not fit, or it does not reproduce its golden
+        vectors.
     ConfigError
-        Continuing segments of a detector that announces them too late; sound for
-        a front end that has no inverse.
+        Mode ``continue`` with a detector that reports offsets too late; ``sound``
+        with a front end that has no inverse.
     """
 
     latency = 0
@@ -81,7 +82,7 @@ class RnnRbm:
     commands: Mapping[str, type[Options]] = MappingProxyType({"prime": PrimeOptions})
 
     def __init__(self, options: RnnRbmOptions, context: BuildContext) -> None:
-        bundle = bundle_of(context, "rnn_rbm")
+        bundle = require_bundle(context, "rnn_rbm")
         spec, front_end = bundle.manifest.rnn_rbm, bundle.manifest.front_end
         assert spec is not None
         if spec.n_visible != front_end.n_bins:
@@ -94,9 +95,9 @@ class RnnRbm:
         zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
         self._rest = GenerationSeed(np.zeros(spec.n_visible, np.float32), zeros)
         self._graph = scoring_graph(bundle, spec)
-        self._drawing = sampling_graph(bundle, spec)
+        self._sampling = sampling_graph(bundle, spec)
         golden = Golden(bundle)
-        prediction = check_golden(golden, self._graph, self._drawing, zeros)
+        prediction = check_golden(golden, self._graph, self._sampling, zeros)
         frames_per_s = front_end.sample_rate / self._hop
         self._divergence: Divergence | None = None
         start = (spec.free_energy_mean, spec.free_energy_std)
@@ -107,11 +108,11 @@ class RnnRbm:
         self._baseline = Baseline(*start, options.baseline_s * frames_per_s)
         self._warm_up = round(options.warm_up_ms / 1000 * frames_per_s)
         if self._divergence is not None:
-            self._warm_up = max(1, self._warm_up)  # nothing predicted the first frame
+            self._warm_up = max(1, self._warm_up)  # the first frame has no prediction
         latency_s = min(_latency_s(context), _LONGEST_LATENCY_S)
         look_back_s = latency_s + front_end.frame_length / front_end.sample_rate
         self._synthesis = Synthesizer(
-            self._setting(options, None),
+            self._set_up(options, None),
             f"{bundle.manifest.name}/rnn_rbm",
             self._hop,
             front_end.frame_length,
@@ -124,11 +125,11 @@ class RnnRbm:
 
     @property
     def options(self) -> RnnRbmOptions:
-        """What it is set to now."""
-        return self._synthesis.setting.options
+        """Options in use."""
+        return self._synthesis.setup.options
 
-    def prepare(self, command: str, arguments: Options, /) -> Setting:
-        """Make new options ready; nothing changes yet.
+    def prepare(self, command: str, arguments: Options, /) -> SynthesisSetup:
+        """Prepare new options; nothing changes yet.
 
         Raises
         ------
@@ -137,92 +138,92 @@ class RnnRbm:
         """
         options = arguments
         if isinstance(arguments, PrimeOptions):
-            # Without a recording, `free` goes on from the last segment.
+            # Without a recording, the last segment is the seed, and the mode `free`.
             mode = "free" if arguments.path is None else "prime"
             path = arguments.path or self.options.prime
             changes = {"synthesis": mode, "prime": path}
             options = self.options.model_copy(update=changes)
         assert isinstance(options, RnnRbmOptions)
         problems = [
-            *_late_offsets(options, _latency_s(self._context)),
-            *_no_voice(options, self._context),
+            *_latency_problems(options, _latency_s(self._context)),
+            *_inverse_problems(options, self._context),
         ]
         if problems:
             raise ConfigError(problems)
-        return self._setting(options, self._synthesis.setting)
+        return self._set_up(options, self._synthesis.setup)
 
-    def apply(self, command: str, prepared: Setting, /) -> None:
-        """Take over new options.
+    def apply(self, command: str, prepared: SynthesisSetup, /) -> None:
+        """Use new options from the next item on.
 
         Raises
         ------
         ConfigError
-            To be primed from a segment, and none has ended yet.
+            The last segment is to be the seed, and no segment has ended yet.
         """
         if command == "prime" and prepared.options.synthesis == "free":
             self._synthesis.prime_from_last_segment(prepared)
             return
-        primed = prepared.options.prime != self.options.prime
-        self._synthesis.adopt(prepared, afresh=primed or command == "prime")
+        restart = command == "prime" or prepared.options.prime != self.options.prime
+        self._synthesis.apply(prepared, restart=restart)
 
     def process(self, item: ModelItem, /) -> Iterable[Event]:
-        """Surprise for frames, synthesis as asked; a gap resets the state."""
+        """Return surprise of frames, and synthesis; a gap resets the state."""
         match item:
             case Frames():
-                return self._hear(item)
+                return self._process_frames(item)
             case Offset():
-                return self._synthesis.mark(item)
+                return self._synthesis.process_offset(item)
             case Gap():
-                self._forget()
-                return self._synthesis.gap(item.stop)
+                self._reset_state()
+                return self._synthesis.process_gap(item.stop)
             case Onset():
                 return ()
 
     def advance(self, position: int) -> Iterable[Event]:
-        """Time has passed without audio, to a position in samples: songs go on."""
+        """Generate frames up to sample `position` while no audio arrives."""
         return self._synthesis.advance(position)
 
     def flush(self) -> Iterable[Event]:
-        """The rest of the sound; nothing else is held back."""
-        return self._synthesis.end()
+        """Return the end of the synthesized audio; nothing else is held back."""
+        return self._synthesis.flush()
 
     def reset(self) -> None:
-        """Forget state, baseline, history and song; options stay as they are."""
-        self._forget()
+        """Drop state, baseline, past frames and sequence; keep the options."""
+        self._reset_state()
         self._synthesis.reset()
 
-    def _forget(self) -> None:
+    def _reset_state(self) -> None:
         self._state = self._rest.state
-        self._cold = self._warm_up  # frames of the warm-up that are still to come
+        self._warm_up_left = self._warm_up
         self._next: int | None = None
         self._baseline.reset()
         if self._divergence is not None:
             self._divergence.reset()
 
-    def _setting(self, options: RnnRbmOptions, now: Setting | None) -> Setting:
-        """Options with sampler, voice and past; what has not changed is kept."""
+    def _set_up(
+        self, options: RnnRbmOptions, now: SynthesisSetup | None
+    ) -> SynthesisSetup:
+        """Prepare sampler, audio output and seed; keep those that stay the same."""
         sampler = Sampler(
-            self._drawing,
+            self._sampling,
             self._bundle,
             feedback=options.feedback,
             temperature=options.temperature,
             gibbs_steps=options.gibbs_steps,
         )
-        sounding = now.sounding if now and options.sound else None
-        if options.sound and sounding is None:
-            manifest = self._bundle.manifest
-            sounding = AudioSynthesis(
-                InverseSpectrogram(manifest.front_end, self._bundle.folder)
-            )
-        same = now is not None and now.options.prime == options.prime
-        primed = now.primed if now and same else None
-        if options.synthesis == "prime" and options.prime and primed is None:
+        audio = now.audio if now and options.sound else None
+        if options.sound and audio is None:
+            front_end = self._bundle.manifest.front_end
+            audio = AudioSynthesis(InverseSpectrogram(front_end, self._bundle.folder))
+        is_same = now is not None and now.options.prime == options.prime
+        seed = now.recording_seed if now and is_same else None
+        if options.synthesis == "prime" and options.prime and seed is None:
             path = self._context.path(options.prime)
-            primed = past_of_recording(path, self._bundle, self._graph, self._rest)
-        return Setting(options, sampler, sounding, primed)
+            seed = seed_from_recording(path, self._bundle, self._graph, self._rest)
+        return SynthesisSetup(options, sampler, audio, seed)
 
-    def _hear(self, frames: Frames) -> list[Event]:
-        self._expect(frames)
+    def _process_frames(self, frames: Frames) -> list[Event]:
+        self._check_first(frames)
         values = finite(frames.values)
         free_energy, prediction, states, state = self._graph.run(
             {"frames": values, "u": self._state}
@@ -231,15 +232,16 @@ class RnnRbm:
         measured: NDArray[np.floating[Any]] = free_energy
         if self._divergence is not None:
             measured = self._divergence(values, prediction)
-        surprise = Surprise(frames.first, self._hop, self._judge(measured))
+        surprise = Surprise(frames.first, self._hop, self._surprise(measured))
         before = np.concatenate([self._state[None], states[:-1]])
-        # `tanh` gates leave the state unbounded: better forgetful than silent.
+        # With `tanh` gates the state is unbounded: restart from zeros if it overflows.
         self._state = state if np.isfinite(state).all() else self._rest.state
         self._next = frames.first + len(values)
-        return [surprise, *self._synthesis.hear(frames, values, prediction, before)]
+        synthesis = self._synthesis.process_frames(frames, values, prediction, before)
+        return [surprise, *synthesis]
 
-    def _expect(self, frames: Frames) -> None:
-        """Refuse frames that do not follow; what comes after them may go on."""
+    def _check_first(self, frames: Frames) -> None:
+        """Raise ValueError, after a reset, for frames that do not follow the last."""
         expected = self._next
         if expected is not None and frames.first != expected:
             self.reset()
@@ -248,26 +250,26 @@ class RnnRbm:
                 "must be declared as a Gap"
             )
 
-    def _judge(self, measured: NDArray[np.floating[Any]]) -> Float32:
-        """Surprise per frame, 0 while the state is cold."""
-        cold = min(self._cold, len(measured))
-        self._cold -= cold
+    def _surprise(self, measured: NDArray[np.floating[Any]]) -> Float32:
+        """Return the surprise of each frame, 0 during the warm-up."""
+        cold = min(self._warm_up_left, len(measured))
+        self._warm_up_left -= cold
         surprise = np.zeros(len(measured), np.float32)
         if cold < len(measured):
             warm = finite(measured[cold:].astype(np.float32)).astype(np.float64)
-            surprise[cold:] = self._baseline.judge(warm)
+            surprise[cold:] = self._baseline.normalise(warm)
         return surprise
 
 
 def _check(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
-    yield from fit_problems(context, "rnn_rbm")
-    yield from _late_offsets(options, _latency_s(context))
-    yield from _no_voice(options, context)
+    yield from bundle_problems(context, "rnn_rbm")
+    yield from _latency_problems(options, _latency_s(context))
+    yield from _inverse_problems(options, context)
     if options.prime is not None and not context.path(options.prime).is_file():
         yield f"prime: there is no recording '{options.prime}'"
 
 
-def _no_voice(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
+def _inverse_problems(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
     if options.sound and context.bundle is not None:
         try:
             InverseSpectrogram(context.bundle.manifest.front_end, context.bundle.folder)
@@ -281,7 +283,7 @@ def _latency_s(context: BuildContext) -> float:
     return context.detector_latency / context.info.sample_rate
 
 
-def _late_offsets(options: RnnRbmOptions, latency_s: float) -> Iterable[str]:
+def _latency_problems(options: RnnRbmOptions, latency_s: float) -> Iterable[str]:
     if options.synthesis != "continue":
         return
     if latency_s > _LONGEST_LATENCY_S:
@@ -292,7 +294,7 @@ def _late_offsets(options: RnnRbmOptions, latency_s: float) -> Iterable[str]:
 
 
 def _build(options: RnnRbmOptions, context: BuildContext) -> RnnRbm:
-    problems = list(_late_offsets(options, _latency_s(context)))
+    problems = list(_latency_problems(options, _latency_s(context)))
     if problems:
         raise ConfigError(problems)
     return RnnRbm(options, context)

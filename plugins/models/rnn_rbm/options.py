@@ -1,4 +1,4 @@
-"""What the RNN-RBM can be set to."""
+"""Options of the RNN-RBM, and arguments of its command."""
 
 from typing import Literal, Self
 
@@ -7,17 +7,17 @@ from pydantic import Field, field_validator, model_validator
 from neurovocal.engine.contracts.options import Options
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
 
-# What makes no sense to change in the middle of a stream: surprise would jump.
+# Options that cannot change during a stream: surprise would jump.
 FIXED = frozenset({"surprise", "baseline_s", "warm_up_ms"})
 
 
 class RnnRbmOptions(Options):
-    """What the RNN-RBM gives besides surprise."""
+    """Options of surprise and synthesis."""
 
     synthesis: Literal["off", "predict", "continue", "free", "prime"] = "off"
     """`predict`: the expectation of the next frame at each live frame; `continue`:
-    after each segment, frames drawn as the model would go on; `free`: a song from
-    rest, without end; `prime`: the same, going on from the recording `prime`."""
+    after each segment, frames that continue it; `free`: frames without end, from a
+    state of zeros; `prime`: the same, continuing the recording `prime`."""
     temperature: float = Field(default=1.0, gt=0, le=10)
     """Randomness of drawn frames: 1 is the model's own."""
     gibbs_steps: int | None = Field(default=None, ge=1, le=100)
@@ -27,28 +27,27 @@ class RnnRbmOptions(Options):
     continue_frames: int = Field(default=50, ge=1)
     """Frames that `continue` draws after a segment, at most."""
     continue_until: Literal["frames", "silence"] = "frames"
-    """Whether a continuation ends early: when it has sung and fallen silent."""
+    """Whether a continuation ends early: when it becomes silent after sound."""
     prime: str | None = None
-    """Recording that `prime` goes on from: the last ten seconds of its first
-    channel."""
+    """Recording that `prime` continues: the last ten seconds of its first channel."""
     pace: Literal["realtime", "fast"] = "realtime"
-    """Whether a song without end keeps up with the stream, or is drawn as fast as the
-    lane goes: then its frames run ahead of the stream."""
+    """Whether frames without end keep up with the stream, or are drawn as fast as the
+    lane runs: then they are ahead of the stream."""
     feedback: Feedback = "mean_residual"
-    """What a drawn frame is, and what the next one follows: the expectation
+    """Drawn frame, which is also the input of the next one: the expectation
     (`mean`), a draw from the visible units (`sampled`), or the expectation plus
     noise like the model's errors (`mean_residual`)."""
     sound: bool = False
     """Whether synthesized frames are turned into sound, too (`audio` events); this
     takes a fifth of a core for frames at 250 a second."""
     surprise: Literal["divergence", "free_energy"] = "divergence"
-    """What surprise is made of: how far a frame lies from the expected one, or its
-    free energy, which tells foreign sounds from the bird's own less well."""
+    """Measure of surprise: divergence of a frame from the expected one, or its free
+    energy, which separates foreign sounds from the bird's own less well."""
     baseline_s: float = Field(default=60.0, gt=0)
     """Time constant of the running baseline of the surprise."""
     warm_up_ms: float = Field(default=100.0, ge=0)
-    """Time after the start, and after a gap, in which the recurrent state is still
-    settling: surprise is 0 there, and the baseline does not move."""
+    """Time after the start, and after a gap, in which the recurrent state still
+    converges: surprise is 0, and the baseline does not move."""
 
     @field_validator("synthesis", mode="before")
     @classmethod
@@ -67,4 +66,4 @@ class PrimeOptions(Options):
     """Arguments of the command ``prime``."""
 
     path: str | None = None
-    """Recording to go on from; default: the live animal's last segment."""
+    """Recording to continue; default: the last live segment."""

@@ -1,8 +1,8 @@
-"""Noise like the errors of an RNN-RBM's expectation: the bundle's residual file.
+"""Residual noise of an RNN-RBM's expectation: the bundle's residual file.
 
 One covariance for all frames, or a mixture of Gaussians whose weights depend on the
-recurrent state (docs/bundle.md): errors are small in silence, and large and of many
-kinds where a syllable begins.
+recurrent state (docs/bundle.md): errors are small in silence, and large and varied
+where a syllable begins.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from neurovocal.plugins.storage.npz import read_npz
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residual:
-    """Distribution of what the expectation of a frame misses.
+    """Distribution of the residual: a frame minus its expectation.
 
     Parameters
     ----------
@@ -39,27 +39,27 @@ class Residual:
 
     @property
     def is_mixture(self) -> bool:
-        """Whether `draw` needs a chance to choose by."""
+        """Whether there are several components, one of which `draw` chooses."""
         return len(self.chol) > 1
 
     def draw(self, state: Float32, normal: Float32, chance: float) -> Float32:
-        """What is added to an expectation, float32[n_visible].
+        """Sample the residual to add to the predicted frame, float32[n_visible].
 
         Parameters
         ----------
         state : float32[n_recurrent]
-            Of the last layer, after the frame that was heard last.
+            Hidden state of the top recurrent layer after the last input frame.
         normal : float32[n_visible]
-            Standard normal numbers.
+            Standard normal random numbers.
         chance : float
-            Uniform in [0, 1): chooses the component.
+            Uniform random number in [0, 1), which chooses the component.
         """
         number = self.component(state, chance) if self.is_mixture else 0
         drawn: Float32 = self.mean[number] + self.chol[number] @ normal
         return drawn
 
     def component(self, state: Float32, chance: float) -> int:
-        """Number of the component that `chance` falls on in this state."""
+        """Return the number of the component that `chance` selects in this state."""
         scores = state @ self.gate_weight + self.gate_bias
         weights = np.exp(scores - scores.max())
         edges = np.cumsum(weights)
@@ -67,7 +67,7 @@ class Residual:
 
 
 def load_residual(path: Path, n_visible: int, n_recurrent: int) -> Residual:
-    """Read a residual file; without a mixture it has one component around 0.
+    """Read a residual file; without a mixture it has one component with mean 0.
 
     Raises
     ------

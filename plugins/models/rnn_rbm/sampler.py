@@ -1,10 +1,10 @@
-"""Drawing frames from an RNN-RBM, one at a time.
+"""Sampler that draws frames from an RNN-RBM, one at a time.
 
-One step lets the recurrent state hear a frame, runs K Gibbs steps of the RBM that
-the state conditions, and gives the next frame, which is heard in the following
+One step updates the recurrent state with a frame, runs K Gibbs steps of the RBM that
+the state conditions, and gives the next frame, which is the input of the following
 step (Boulanger-Lewandowski, Bengio and Vincent, 2012, section 4). Randomness comes
-from one seeded generator and enters the graph as an input, so that a seed gives
-the same frames in every run.
+from one seeded generator and enters the graph as an input, so that a seed gives the
+same frames in every run.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Feedback: TypeAlias = Literal["mean", "sampled", "mean_residual"]
 
 
 def sampling_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:
-    """The bundle's graph of one step; its tensors are in docs/bundle.md."""
+    """Open the bundle's graph of one step; docs/bundle.md describes its tensors."""
     state = (spec.n_layers, spec.n_recurrent)
     return Graph(
         bundle,
@@ -37,19 +37,19 @@ def sampling_graph(bundle: Bundle, spec: RnnRbmSpec) -> Graph:
 
 
 class Sampler:
-    """A sequence of drawn frames that continues a heard one.
+    """Draws frames that continue a given frame and state.
 
     Parameters
     ----------
     graph : Graph
         From `sampling_graph`.
     bundle : Bundle
-        Whose RNN-RBM it is.
+        Bundle of the graph.
     feedback : {'mean', 'sampled', 'mean_residual'}
-        What is made of the expectation of the next frame, given and heard next:
-        the expectation itself; a draw from the visible units (0 or 1 for Bernoulli
-        units, Gaussian with the bundle's `sigma` otherwise); the expectation plus
-        noise like the model's one-step errors in this state.
+        Next frame, from its expectation: the expectation itself; a draw from the
+        visible units (0 or 1 for Bernoulli units, Gaussian with the bundle's `sigma`
+        otherwise); the expectation plus noise like the model's one-step errors in this
+        state.
     temperature : float
         Divides the hidden units' input and scales what is added to the expectation.
     gibbs_steps : int, optional
@@ -58,7 +58,7 @@ class Sampler:
     Attributes
     ----------
     frame : float32[n_visible]
-        The frame that was heard or drawn last.
+        The last frame, given or drawn.
     state : float32[n_layers, n_recurrent]
         The recurrent state before `frame`.
 
@@ -93,24 +93,26 @@ class Sampler:
         self.state = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
 
     def start(self, frame: Float32, state: Float32, seed: Sequence[int]) -> None:
-        """Begin after `frame`, with the state before it.
+        """Start after `frame`.
 
         Parameters
         ----------
         frame : float32[n_visible]
+            The last frame.
         state : float32[n_layers, n_recurrent]
+            The recurrent state before it.
         seed : sequence of int
-            The same numbers give the same draws.
+            Seed of the randomness.
         """
         self.frame, self.state = frame, state
         self._rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed)))
 
-    def follow(self, other: "Sampler") -> None:
-        """Go on from where another one is, with its randomness."""
+    def copy_state(self, other: "Sampler") -> None:
+        """Continue the sequence of another sampler, with its generator."""
         self.frame, self.state, self._rng = other.frame, other.state, other._rng
 
     def step(self) -> Float32:
-        """Draw the next frame, float32[n_visible]; it is heard in the next step."""
+        """Draw the next frame, float32[n_visible]."""
         noise = self._rng.random((self._noise_rows, self._n_hidden), dtype=np.float32)
         mean, state = self._graph.run(
             {
@@ -125,7 +127,7 @@ class Sampler:
         return self.frame
 
     def draw(self, n_frames: int) -> Float32:
-        """The next frames, float32[n_frames, n_visible]."""
+        """Draw the next frames, float32[n_frames, n_visible]."""
         frames = np.empty((n_frames, self._n_visible), np.float32)
         for row in frames:  # each frame depends on the one before
             row[:] = self.step()
@@ -154,7 +156,7 @@ class Sampler:
 
 
 def _clip_of(bundle: Bundle) -> tuple[float, float] | None:
-    """Range that the front end clips frames to, if it does."""
+    """Return the range that the front end clips frames to, if it does."""
     scaling = bundle.manifest.front_end.options.get("scaling") or {}
     clip = scaling.get("clip")
     return (float(clip[0]), float(clip[1])) if clip else None

@@ -1,4 +1,4 @@
-"""A recording as the past of a song."""
+"""Recording as the seed of a generated sequence."""
 
 from pathlib import Path
 
@@ -9,45 +9,41 @@ from neurovocal.engine.lane.offline import bundle_frames
 from neurovocal.plugins.models.onnx.session import Graph, finite
 from neurovocal.plugins.models.rnn_rbm.sequence import GenerationSeed
 
-# A recurrent state forgets within a second or two; more would only take time.
+# The recurrent state depends on the last second or two; more would only take time.
 _LAST_S = 10.0
 
 
-def past_of_recording(
+def seed_from_recording(
     path: Path, bundle: Bundle, scoring: Graph, rest: GenerationSeed
 ) -> GenerationSeed:
-    """Hear the end of a recording: its last frame, and the state before it.
+    """Compute the last frame of a recording, and the recurrent state before it.
 
     Parameters
     ----------
     path : Path
-        Any file that libsndfile reads; its first channel counts.
+        Any file that libsndfile reads; its first channel is used.
     bundle : Bundle
-        Whose front end hears it.
+        Bundle whose front end computes the frames.
     scoring : Graph
-        The bundle's RNN-RBM.
-    rest : Past
-        Where hearing begins.
+        Scoring graph of the bundle's RNN-RBM.
+    rest : GenerationSeed
+        Seed whose state the recording begins from.
 
     Raises
     ------
     ConfigError
         There is no such recording, or it is shorter than two frames.
     """
-    frames = _frames(path, bundle)
+    samples, rate = _read_end(path)
+    frames = bundle_frames(bundle, samples, rate)
     if len(frames) < 2:
         raise ConfigError(f"prime: '{path}' is shorter than two frames")
     _, _, states, _ = scoring.run({"frames": finite(frames), "u": rest.state})
     return GenerationSeed(frames[-1].copy(), finite(states[-2]).copy())
 
 
-def _frames(path: Path, bundle: Bundle) -> Float32:
-    """Compute the frames of the end of a recording, float32[n_frames, n_bins]."""
-    samples, rate = _read(path)
-    return bundle_frames(bundle, samples, rate)
-
-
-def _read(path: Path) -> tuple[Float32, int]:
+def _read_end(path: Path) -> tuple[Float32, int]:
+    """Read the last ten seconds: float32[n_samples] and their sample rate."""
     import soundfile
 
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""A song that a model draws: frame by frame, as far as the song clock has come."""
+"""Generated sequence of frames, and what ends and begins one."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ import numpy as np
 from neurovocal.engine.contracts.types import Float32, Synthesis
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler
 
-# Frames that are silent in a row before a song counts as over.
+# Consecutive silent frames after which a sequence has ended.
 _SILENT_FRAMES = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GenerationSeed:
-    """What a song goes on from.
+    """Frame and state that a generated sequence continues.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class GenerationSeed:
 
 
 class SilenceDetector:
-    """Notices that a song, once it has sounded, has fallen silent.
+    """Detects that a generated sequence has become silent after sound.
 
     Parameters
     ----------
@@ -38,35 +38,35 @@ class SilenceDetector:
 
     def __init__(self, level: float) -> None:
         self._level = level
-        self._sounded = False
+        self._had_sound = False
         self._silent = 0
 
-    def take(self, frame: Float32) -> bool:
-        """Whether the song is over with this frame."""
-        silent = float(frame.mean()) <= self._level
-        self._sounded |= not silent
-        self._silent = self._silent + 1 if silent else 0
-        return self._sounded and self._silent >= _SILENT_FRAMES
+    def push(self, frame: Float32) -> bool:
+        """Return True if the sequence has ended with this frame."""
+        is_silent = float(frame.mean()) <= self._level
+        self._had_sound |= not is_silent
+        self._silent = self._silent + 1 if is_silent else 0
+        return self._had_sound and self._silent >= _SILENT_FRAMES
 
 
 class GeneratedSequence:
-    """Frames of one song, drawn up to a position that moves on.
+    """Frames that a sampler draws up to a position that advances.
 
-    No call draws more than `most` frames: a song that is behind catches up over
-    several calls. One that is hopelessly behind leaps: its frames go on where they
-    were, at a later position.
+    No call draws more than `most` frames: a sequence that is behind catches up over
+    several calls. One that is too far behind skips frame numbers: its next frame is
+    drawn as before, for a later position.
 
     Parameters
     ----------
     sampler : Sampler
         Already started.
     first : int
-        Frame of the stream's grid that the first drawn frame stands for.
+        Number, on the stream's frame grid, of the first frame to be drawn.
     mode, model : str
-        As its events say.
+        Mode and model of its events.
     n_frames : int, optional
-        Length; None: without end.
-    hush : Hush, optional
+        Length; None: unlimited.
+    silence : SilenceDetector, optional
         Ends it before its length.
     """
 
@@ -78,55 +78,55 @@ class GeneratedSequence:
         model: str,
         *,
         n_frames: int | None = None,
-        hush: SilenceDetector | None = None,
+        silence: SilenceDetector | None = None,
     ) -> None:
         self.sampler = sampler
         self.mode = mode
         self._model = model
         self._next = first
         self._left = n_frames
-        self._hush = hush
+        self._silence = silence
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether all frames have been drawn."""
         return self._left == 0
 
     @property
     def next(self) -> int:
-        """Frame that will be drawn next."""
+        """Number of the frame that is drawn next."""
         return self._next
 
-    def follow(self, sampler: Sampler) -> None:
-        """Go on with another sampler: same frame, state and randomness."""
-        sampler.follow(self.sampler)
+    def use_sampler(self, sampler: Sampler) -> None:
+        """Draw from another sampler, with the same frame, state and randomness."""
+        sampler.copy_state(self.sampler)
         self.sampler = sampler
 
-    def leap(self, first: int) -> None:
-        """Go on at a later frame, if this is a song without end."""
+    def skip_to(self, first: int) -> None:
+        """Continue at a later frame number, if the length is unlimited."""
         if self._left is None:
             self._next = max(self._next, first)
 
-    def draw(self, clock: int, most: int, hop_length: int) -> Synthesis | None:
-        """Frames before `clock` that are still to be drawn, at most `most`."""
-        count = min(clock - self._next, most)
+    def draw(self, stop: int, most: int, hop_length: int) -> Synthesis | None:
+        """Draw the frames before `stop`, at most `most`; None if there are none."""
+        count = min(stop - self._next, most)
         if self._left is not None:
             count = min(count, self._left)
         if count <= 0:
             return None
-        values = self._drawn(count)
+        values = self._draw(count)
         first, self._next = self._next, self._next + len(values)
         if self._left is not None:
             self._left = max(0, self._left - len(values))
         return Synthesis(first, hop_length, values, self.mode, self._model)
 
-    def _drawn(self, count: int) -> Float32:
-        if self._hush is None:
+    def _draw(self, count: int) -> Float32:
+        if self._silence is None:
             return self.sampler.draw(count)
         frames = []
         for _ in range(count):
             frames.append(self.sampler.step())
-            if self._hush.take(frames[-1]):
-                self._left = 0  # it is over, whatever was left
+            if self._silence.push(frames[-1]):
+                self._left = 0
                 break
         return np.array(frames)

@@ -1,15 +1,16 @@
-"""Surprise: free energy relative to its own recent past."""
+"""Surprise: divergence of frames from their expectation, over a running baseline."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.plugins.models.history import Float64
 
-Float64 = NDArray[np.float64]
-
-# The running deviation never falls below this share of the first one: after long
-# digital silence the next breath must not be a sensation.
+# Smallest running deviation, as a share of the first one: without it the least sound
+# would be a great surprise after long digital silence.
 _LEAST_STD = 0.1
+
+# Bernoulli probabilities are clipped to this distance from 0 and 1.
+_LEAST_PROBABILITY = 1e-4
 
 
 class Baseline:
@@ -18,14 +19,13 @@ class Baseline:
     With m and v the running mean and variance before value F_t and a the
     adaptation per frame, ``surprise = (F_t - m) / sqrt(v)``; then m moves by
     ``a * (F_t - m)`` and v by ``a * ((F_t - m)**2 - v)`` (exponentially weighted
-    moments: West, 1979, with constant weights). A value is thus judged by what
-    came before it, never by itself. The recursions run value by value in compiled
-    code: the result does not depend on how the series is cut.
+    moments: West, 1979, with constant weights). A value is compared with the values
+    before it only. The result does not depend on how the series is cut.
 
     Parameters
     ----------
     mean, std : float
-        Where it starts; of the bundle's validation data.
+        Mean and deviation at the start, from the bundle's validation data.
     frames : float
         Time constant of the adaptation in frames.
     """
@@ -46,32 +46,32 @@ class Baseline:
         """Return to the bundle's mean and deviation."""
         self._mean, self._variance = self._first
 
-    def judge(self, values: Float64) -> Float32:
-        """Surprise of float64[n], float32[n]; the baseline moves on."""
-        means = self._follow(values, self._mean)
+    def normalise(self, values: Float64) -> Float32:
+        """Return the surprise float32[n] of float64[n], and move the baseline."""
+        means = self._running_means(values, self._mean)
         errors = values - means[:-1]
-        variances = self._follow(errors * errors, self._variance)
+        variances = self._running_means(errors * errors, self._variance)
         self._mean, self._variance = float(means[-1]), float(variances[-1])
         deviations = np.sqrt(np.maximum(variances[:-1], self._least))
         return (errors / deviations).astype(np.float32)
 
-    def _follow(self, values: Float64, start: float) -> Float64:
-        """Exponential mean before each value, and after the last."""
+    def _running_means(self, values: Float64, start: float) -> Float64:
+        """Return the exponential mean before each value, and after the last."""
         carry = np.array([self._keep * start])
         after, _ = self._lfilter(self._gain, self._recursion, values, zi=carry)
         return np.concatenate(([start], after))
 
 
-_LEAST = 1e-4
-
-
 class Divergence:
-    """log(1 + D) of frames in order; how they are cut makes no difference.
+    """Divergence log(1 + D) of each frame from its expectation.
+
+    D is the Kullback-Leibler divergence of Bernoulli units, or the squared error of
+    Gaussian units over twice its variance. It does not depend on how frames are cut.
 
     Parameters
     ----------
     variance : float32[n_visible], optional
-        Of the errors of Gaussian units; None for Bernoulli units.
+        Variance of the errors of Gaussian units; None for Bernoulli units.
     """
 
     def __init__(self, variance: Float32 | None = None) -> None:
@@ -79,24 +79,27 @@ class Divergence:
         self._expected: Float32 | None = None
 
     def reset(self) -> None:
-        """Expect nothing in particular."""
+        """Drop the expectation of the next frame."""
         self._expected = None
 
     def __call__(self, frames: Float32, predictions: Float32) -> Float64:
-        """Values of frames, float64[n_frames].
+        """Return the divergence of each frame, float64[n_frames].
 
         Parameters
         ----------
         frames : float32[n_frames, n_visible]
         predictions : float32[n_frames, n_visible]
             Expectation of the frame after each of them. The first frame after a
-            reset was not predicted: its value is 0.
+            reset has none: its divergence is 0.
         """
         before = frames[:1] if self._expected is None else self._expected
         expected = np.concatenate([before, predictions[:-1]])
         self._expected = predictions[-1:]
         if self._weight is None:
-            v, p = (np.clip(x, _LEAST, 1 - _LEAST) for x in (frames, expected))
+            v, p = (
+                np.clip(x, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+                for x in (frames, expected)
+            )
             terms = v * np.log(v / p) + (1 - v) * np.log((1 - v) / (1 - p))
         else:
             terms = self._weight * np.square(frames - expected)

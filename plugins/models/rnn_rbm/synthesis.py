@@ -1,4 +1,4 @@
-"""Modes of synthesis: which frames are drawn when, and their sound."""
+"""Modes of synthesis: which frames are generated when, and their audio."""
 
 from dataclasses import dataclass
 
@@ -23,60 +23,59 @@ from neurovocal.plugins.models.rnn_rbm.sequence import (
     SilenceDetector,
 )
 
-# Frames drawn in one go, unless a tile is longer: nothing waits long for a song.
-_MOST = 16
+# Frames drawn in one call, unless a tile is longer: a lane must not wait long for it.
+_MOST_FRAMES = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Setting:
-    """Options with what they need, made ready beforehand.
+class SynthesisSetup:
+    """Options, with what was prepared for them.
 
     Parameters
     ----------
     options : RnnRbmOptions
     sampler : Sampler
-        With these options, not started.
-    sounding : Sounding or None
-        If there is to be sound.
-    primed : Past or None
-        What mode ``prime`` goes on from.
+        Sampler with these options, not started.
+    audio : AudioSynthesis or None
+        Audio output, with the option ``sound``.
+    recording_seed : GenerationSeed or None
+        Seed of the mode ``prime``.
     """
 
     options: RnnRbmOptions
     sampler: Sampler
-    sounding: AudioSynthesis | None
-    primed: GenerationSeed | None
+    audio: AudioSynthesis | None
+    recording_seed: GenerationSeed | None
 
 
 class Synthesizer:
-    """Draws frames as the modes want it.
+    """Generates frames as the modes require.
 
-    The song clock is the stream's position in frames. A song without end keeps up
-    with it, whatever happens to the live sound: silence, a gap, or, by `advance`, a
-    source that delivers nothing. What was drawn ahead of the stream is not drawn
-    again when the stream comes along.
+    The stream's position in frames is the clock. An unlimited sequence keeps up with
+    it through silence, gaps and, by `advance`, a source that delivers nothing. Frames
+    that were drawn ahead of the stream are not drawn again when the stream arrives.
 
     Parameters
     ----------
-    setting : Setting
-        To begin with.
+    setup : SynthesisSetup
+        Initial options.
     model : str
         Name in events.
     hop_length, frame_length : int
-        Of the frames.
-    rest : Past
-        What ``free`` begins from.
+        Of the frames, in samples.
+    rest : GenerationSeed
+        Seed of the mode ``free``: a frame and a state of zeros.
     keep : int
-        Frames of the past that a continuation may have to look back.
+        Past frames that a continuation may need.
     tile : int
-        Frames per quantum.
+        Frames per tile of the lane.
     frames_per_s : float
-        How far a song may fall behind before it leaps: a second.
+        Frames of one second: a sequence that is further behind skips frames.
     """
 
     def __init__(
         self,
-        setting: Setting,
+        setup: SynthesisSetup,
         model: str,
         hop_length: int,
         frame_length: int,
@@ -86,61 +85,62 @@ class Synthesizer:
         tile: int,
         frames_per_s: float,
     ) -> None:
-        self.setting = setting
+        self.setup = setup
         self._model = model
         self._hop, self._length = hop_length, frame_length
         self._rest = rest
-        self._most = max(_MOST, 2 * tile)
-        self._leap = max(round(frames_per_s), self._most)
+        self._most_frames = max(_MOST_FRAMES, 2 * tile)
+        self._most_behind = max(round(frames_per_s), self._most_frames)
         self._frames = RowHistory(rest.frame.shape, keep)
         self._states = RowHistory(rest.state.shape, keep)
         self._margin = round(frames_per_s / 2)
         self.reset()
 
     def reset(self) -> None:
-        """Forget the song and everything heard."""
-        self._frames.clear()
-        self._states.clear()
-        self._song: GeneratedSequence | None = None
+        """Drop the sequence and all past frames."""
+        self._frames.reset()
+        self._states.reset()
+        self._sequence: GeneratedSequence | None = None
         self._last_segment: GenerationSeed | None = None
-        self._clock = 0
-        self._ending: list[Audio] = []
-        if self.setting.sounding:
-            self.setting.sounding.reset()
+        self._position = 0
+        self._ended_audio: list[Audio] = []
+        if self.setup.audio:
+            self.setup.audio.reset()
 
-    def adopt(self, setting: Setting, *, afresh: bool = False) -> None:
-        """Other options from the next frame on.
+    def apply(self, setup: SynthesisSetup, *, restart: bool = False) -> None:
+        """Use other options from the next frame on.
 
-        A song goes on through changes of temperature, feedback and the like, and from
-        any song into ``free``; it ends where the new mode has none.
+        A sequence continues when temperature, feedback and the like change, and when
+        the mode becomes ``free``; it ends when the mode becomes another one.
 
         Parameters
         ----------
-        setting : Setting
-        afresh : bool
-            Whether a song without end is to begin anew.
+        setup : SynthesisSetup
+        restart : bool
+            Whether an unlimited sequence is to begin again from its seed.
         """
-        before, self.setting = self.setting, setting
-        song, mode = self._song, setting.options.synthesis
-        if before.sounding and before.sounding is not setting.sounding:
-            self._ending += before.sounding.end()
-        if song is None:
-            if mode != before.options.synthesis and setting.sounding:
-                self._ending += setting.sounding.end()  # of predictions
+        before, self.setup = self.setup, setup
+        sequence, mode = self._sequence, setup.options.synthesis
+        if before.audio and before.audio is not setup.audio:
+            self._ended_audio += before.audio.flush()
+        if sequence is None:
+            if mode != before.options.synthesis and setup.audio:
+                self._ended_audio += setup.audio.flush()  # of predictions
             return
-        if afresh or (mode != song.mode and mode != "free"):
+        if restart or (mode != sequence.mode and mode != "free"):
             self._stop()
             return
-        song.follow(setting.sampler)
-        if setting.options.seed != before.options.seed:
-            song.sampler.start(
-                song.sampler.frame, song.sampler.state, (setting.options.seed,)
+        sequence.use_sampler(setup.sampler)
+        sampler = sequence.sampler
+        if setup.options.seed != before.options.seed:
+            sampler.start(sampler.frame, sampler.state, (setup.options.seed,))
+        if mode == "free" and sequence.mode != "free":
+            self._sequence = GeneratedSequence(
+                sampler, sequence.next, mode, self._model
             )
-        if mode == "free" and song.mode != "free":
-            self._song = GeneratedSequence(song.sampler, song.next, mode, self._model)
 
-    def prime_from_last_segment(self, setting: Setting) -> None:
-        """As `adopt`, going on from where the live animal stopped last.
+    def prime_from_last_segment(self, setup: SynthesisSetup) -> None:
+        """Use other options, and begin a sequence after the last live segment.
 
         Raises
         ------
@@ -149,144 +149,147 @@ class Synthesizer:
         """
         if self._last_segment is None:
             raise ConfigError("prime: no segment has ended yet; name a recording")
-        self.adopt(setting, afresh=True)
-        self._begin("prime", self._last_segment, self._clock)
+        self.apply(setup, restart=True)
+        self._start("prime", self._last_segment, self._position)
 
-    def hear(
+    def process_frames(
         self, frames: Frames, values: Float32, prediction: Float32, states: Float32
     ) -> list[Event]:
-        """What live frames bring about.
+        """Add live frames, and generate up to their position.
 
         Parameters
         ----------
         frames : Frames
         values : float32[n_frames, n_visible]
-            Its values, all finite.
+            Values of `frames`, all finite.
         prediction : float32[n_frames, n_visible]
-            Expectation of the frame after each.
+            Expectation of the frame after each of them.
         states : float32[n_frames, n_layers, n_recurrent]
-            States before each.
+            States before each of them.
         """
-        events = self._rest_of_the_sound()
+        events = self._take_ended_audio()
         self._frames.append(frames.first, values)
         self._states.append(frames.first, states)
-        if self.setting.options.synthesis == "predict":
+        if self.setup.options.synthesis == "predict":
             first = frames.first + 1
-            events += self._give(
+            events += self._with_audio(
                 Synthesis(first, self._hop, prediction, "predict", self._model)
             )
-        self._begin_if_wanted(frames.first)
-        return events + self._draw(frames.first + len(values))
+        self._start_unlimited(frames.first)
+        return events + self._generate(frames.first + len(values))
 
-    def mark(self, offset: Offset) -> list[Event]:
-        """A segment ended: remember it, and continue it if asked to."""
+    def process_offset(self, offset: Offset) -> list[Event]:
+        """Keep the end of a segment as a seed; in mode ``continue``, continue it."""
         last = (offset.sample - self._length) // self._hop
         frame, state = self._frames.get(last), self._states.get(last)
         if frame is None or state is None:
             return []  # the segment lies in the first frame after a gap
         self._last_segment = GenerationSeed(frame, state)
-        options = self.setting.options
+        options = self.setup.options
         if options.synthesis != "continue":
             return []
         self._stop()
-        events = self._rest_of_the_sound()
-        hush = None
+        events = self._take_ended_audio()
+        silence = None
         if options.continue_until == "silence":
-            hush = SilenceDetector(self._silence_level(offset, last))
-        seed = (options.seed, offset.segment)
-        self._begin(
+            silence = SilenceDetector(self._silence_level(offset, last))
+        self._start(
             "continue",
             self._last_segment,
             last + 1,
-            seed=seed,
+            random_seed=(options.seed, offset.segment),
             n_frames=options.continue_frames,
-            hush=hush,
+            silence=silence,
         )
-        return events + self._draw(self._clock)
+        return events + self._generate(self._position)
 
-    def advance(self, position: int) -> list[Event]:
-        """Time has passed, to a position in samples, heard or not."""
-        events = self._rest_of_the_sound()
-        self._begin_if_wanted(self._clock)
-        return events + self._draw(max(self._clock, position // self._hop))
+    def process_gap(self, position: int) -> list[Event]:
+        """Drop all past frames at a gap that ends at sample `position`.
 
-    def end(self) -> list[Event]:
-        """The end of the sound, if there is one."""
-        self._stop()
-        return self._rest_of_the_sound()
-
-    def gap(self, position: int) -> list[Event]:
-        """Samples are missing, up to a position: a song goes on, all else ends."""
-        self._frames.clear()
-        self._states.clear()
-        if self._song is None and self.setting.sounding:
-            self._ending += self.setting.sounding.end()
+        A sequence continues; the audio of predictions ends.
+        """
+        self._frames.reset()
+        self._states.reset()
+        if self._sequence is None and self.setup.audio:
+            self._ended_audio += self.setup.audio.flush()
         return self.advance(position)
 
-    def _begin_if_wanted(self, first: int) -> None:
-        """Begin a song without end, unless it has begun."""
-        mode = self.setting.options.synthesis
-        if self._song is not None:
-            return
-        first = max(first, self._clock)
-        if mode == "free":
-            self._begin(mode, self._rest, first)
-        elif mode == "prime":
-            self._begin(mode, self.setting.primed or self._rest, first)
+    def advance(self, position: int) -> list[Event]:
+        """Generate up to sample `position`, whether or not audio has arrived."""
+        events = self._take_ended_audio()
+        self._start_unlimited(self._position)
+        return events + self._generate(max(self._position, position // self._hop))
 
-    def _begin(
+    def flush(self) -> list[Event]:
+        """End the sequence, and return the end of its audio."""
+        self._stop()
+        return self._take_ended_audio()
+
+    def _start_unlimited(self, first: int) -> None:
+        """Start the sequence of the mode ``free`` or ``prime``, unless it runs."""
+        mode = self.setup.options.synthesis
+        if self._sequence is not None:
+            return
+        first = max(first, self._position)
+        if mode == "free":
+            self._start(mode, self._rest, first)
+        elif mode == "prime":
+            self._start(mode, self.setup.recording_seed or self._rest, first)
+
+    def _start(
         self,
         mode: str,
-        past: GenerationSeed,
+        seed: GenerationSeed,
         first: int,
         *,
-        seed: tuple[int, ...] | None = None,
+        random_seed: tuple[int, ...] | None = None,
         n_frames: int | None = None,
-        hush: SilenceDetector | None = None,
+        silence: SilenceDetector | None = None,
     ) -> None:
-        sampler = self.setting.sampler
-        sampler.start(past.frame, past.state, seed or (self.setting.options.seed,))
-        self._song = GeneratedSequence(
-            sampler, first, mode, self._model, n_frames=n_frames, hush=hush
+        sampler = self.setup.sampler
+        numbers = random_seed or (self.setup.options.seed,)
+        sampler.start(seed.frame, seed.state, numbers)
+        self._sequence = GeneratedSequence(
+            sampler, first, mode, self._model, n_frames=n_frames, silence=silence
         )
 
-    def _draw(self, clock: int) -> list[Event]:
-        """Let the song come up to the clock."""
-        self._clock = max(self._clock, clock)
-        song = self._song
-        if song is None:
+    def _generate(self, position: int) -> list[Event]:
+        """Draw frames of the sequence up to a position in frames."""
+        self._position = max(self._position, position)
+        sequence = self._sequence
+        if sequence is None:
             return []
-        until = self._clock
-        if song.mode != "continue" and self.setting.options.pace == "fast":
-            until = max(until, song.next + self._most)
-        if until - song.next > self._leap:
-            song.leap(until - self._most)
-        synthesis = song.draw(until, self._most, self._hop)
-        events = [] if synthesis is None else self._give(synthesis)
-        if song.over:
+        stop = self._position
+        if sequence.mode != "continue" and self.setup.options.pace == "fast":
+            stop = max(stop, sequence.next + self._most_frames)
+        if stop - sequence.next > self._most_behind:
+            sequence.skip_to(stop - self._most_frames)
+        synthesis = sequence.draw(stop, self._most_frames, self._hop)
+        events = [] if synthesis is None else self._with_audio(synthesis)
+        if sequence.has_ended:
             self._stop()
-            events += self._rest_of_the_sound()
+            events += self._take_ended_audio()
         return events
 
     def _stop(self) -> None:
-        """End the song; its sound fades out with the next events."""
-        self._song = None
-        if self.setting.sounding:
-            self._ending += self.setting.sounding.end()
+        """End the sequence; the end of its audio follows with the next events."""
+        self._sequence = None
+        if self.setup.audio:
+            self._ended_audio += self.setup.audio.flush()
 
-    def _give(self, synthesis: Synthesis) -> list[Event]:
-        sounding = self.setting.sounding
-        return [synthesis, *(sounding.hear(synthesis) if sounding else ())]
+    def _with_audio(self, synthesis: Synthesis) -> list[Event]:
+        audio = self.setup.audio
+        return [synthesis, *(audio.process(synthesis) if audio else ())]
 
-    def _rest_of_the_sound(self) -> list[Event]:
-        events: list[Event] = [*self._ending]
-        self._ending = []
+    def _take_ended_audio(self) -> list[Event]:
+        events: list[Event] = [*self._ended_audio]
+        self._ended_audio = []
         return events
 
     def _silence_level(self, offset: Offset, last: int) -> float:
-        """Half way between the segment's mean and the quietest frame around it."""
+        """Return the middle of a segment's mean level and the quietest around it."""
         first = min(last, offset.onset // self._hop)
-        around = range(max(first, last - self._margin) - self._margin, self._clock)
+        around = range(max(first, last - self._margin) - self._margin, self._position)
         rows = {frame: self._frames.get(frame) for frame in around}
         means = {k: float(row.mean()) for k, row in rows.items() if row is not None}
         loud = [mean for k, mean in means.items() if first <= k <= last]

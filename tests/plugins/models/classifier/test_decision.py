@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neurovocal.engine.contracts.bundle import ClassifierSpec
-from neurovocal.plugins.models.classifier.decision import Decision
+from neurovocal.plugins.models.classifier.decision import LabelDecision
 
 
 def spec(**changes: Any) -> ClassifierSpec:
@@ -16,19 +16,19 @@ def spec(**changes: Any) -> ClassifierSpec:
 
 def test_decision_is_a_softmax_over_units_without_silence() -> None:
     log_p = np.array([-3.1, -3.0, -4.0])
-    unit, posterior = Decision(spec())(log_p, n_frames=9)
+    unit, posterior = LabelDecision(spec())(log_p, n_frames=9)
     assert (unit, posterior) == ("a", pytest.approx(1 / (1 + np.exp(-1.0))))
-    unit, posterior = Decision(spec(temperature=4.0))(log_p, n_frames=9)
+    unit, posterior = LabelDecision(spec(temperature=4.0))(log_p, n_frames=9)
     assert (unit, posterior) == ("a", pytest.approx(1 / (1 + np.exp(-0.25))))
 
 
 def test_a_segment_whose_frames_vote_for_silence_is_unknown() -> None:
     log_p = np.array([-2.9, -3.0, -9.0])
-    assert Decision(spec())(log_p, n_frames=9)[0] == "unknown"
+    assert LabelDecision(spec())(log_p, n_frames=9)[0] == "unknown"
     # Its last frame may be silent, and says nothing then.
-    assert Decision(spec(decision="last"))(log_p, n_frames=9)[0] == "a"
+    assert LabelDecision(spec(decision="last"))(log_p, n_frames=9)[0] == "a"
     # Before the offset silence has no vote.
-    assert Decision(spec()).early(log_p, 1)[0] == "a"
+    assert LabelDecision(spec()).early(log_p, 1)[0] == "a"
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,11 @@ def test_a_segment_unlike_its_unit_is_unknown(
     typical = {"a": {"shortest": 5, "longest": 20, "agreement": -0.15}}
     like = spec(decision=decision, typical=typical)
     log_p = np.array([-9.0, -1.0, -2.0])
-    told, posterior = Decision(like)(log_p, n_frames=n_frames)
+    told, posterior = LabelDecision(like)(log_p, n_frames=n_frames)
     assert told == unit
     assert posterior == pytest.approx(0.731, abs=1e-3)
-    assert Decision(like, typical=False)(log_p, n_frames=n_frames)[0] == "a"
-    assert Decision(like).early(log_p, 1)[0] == "a"
+    assert LabelDecision(like, typical=False)(log_p, n_frames=n_frames)[0] == "a"
+    assert LabelDecision(like).early(log_p, 1)[0] == "a"
 
 
 def test_few_frames_have_a_calibration_of_their_own() -> None:
@@ -60,7 +60,7 @@ def test_few_frames_have_a_calibration_of_their_own() -> None:
         {"frames": 2, "temperature": 1.0},
         {"frames": 5, "temperature": 4.0, "thresholds": {"a": 0.9}},
     ]
-    decide = Decision(spec(temperature=9.0, early=early))
+    decide = LabelDecision(spec(temperature=9.0, early=early))
     log_p = np.array([-9.0, -1.0, -2.0])
     for n_frames, temperature, unit in [
         (1, 1.0, "a"),
@@ -91,7 +91,7 @@ def test_few_frames_have_a_calibration_of_their_own() -> None:
 def test_thresholds(
     bundle: dict[str, float], user: dict[str, float], least: float, unit: str
 ) -> None:
-    decide = Decision(spec(thresholds=bundle, unknown="none of them"), user, least)
+    decide = LabelDecision(spec(thresholds=bundle, unknown="none of them"), user, least)
     told, posterior = decide(np.array([-9.0, -1.0, -2.0]), n_frames=9)
     assert told == unit
     assert posterior == pytest.approx(0.731, abs=1e-3)

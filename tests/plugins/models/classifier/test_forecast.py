@@ -61,7 +61,7 @@ from neurovocal.models.forecast.training import ForecastTask
 from neurovocal.models.toolkit.loop import Budget, StopFlag, fit
 from neurovocal.models.toolkit.onnx_session import GraphExport
 from neurovocal.models.toolkit.recipe import ForecastConfig
-from neurovocal.plugins.models.classifier.forecast import Forecaster, weight_of
+from neurovocal.plugins.models.classifier.forecast import Forecaster, forecast_weight
 from neurovocal.plugins.models.classifier.model import Classifier
 from neurovocal.plugins.models.classifier.model import plugin as classifier_plugin
 
@@ -403,7 +403,7 @@ def test_a_weight_holds_from_its_number_of_frames_on(folder: Path) -> None:
     assert spec is not None
     early = early_weights([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], front_end)
     changed = spec.model_copy(update={"early": early, "prior_weight": 0.7})
-    found = [weight_of(changed, n) for n in (0, 1, 2, 3, 4, 11, 12, 99, None)]
+    found = [forecast_weight(changed, n) for n in (0, 1, 2, 3, 4, 11, 12, 99, None)]
     assert found == [0.2, 0.2, 0.3, 0.3, 0.4, 0.5, 0.6, 0.6, 0.7]
 
 

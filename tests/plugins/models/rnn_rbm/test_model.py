@@ -158,17 +158,17 @@ def test_baseline_does_not_depend_on_the_cutting(
     counts: list[int], frames: float
 ) -> None:
     values = np.random.default_rng(0).normal(-40, 6, sum(counts))
-    whole = Baseline(-30.0, 5.0, frames).judge(values)
+    whole = Baseline(-30.0, 5.0, frames).normalise(values)
     baseline = Baseline(-30.0, 5.0, frames)
     edges = np.cumsum(counts)[:-1]
-    parts = [baseline.judge(part) for part in np.split(values, edges)]
+    parts = [baseline.normalise(part) for part in np.split(values, edges)]
     assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
 def test_after_long_silence_the_least_sound_is_no_sensation() -> None:
     baseline = Baseline(0.0, 1.0, 10.0)
-    baseline.judge(np.zeros(10_000))
-    (breath,) = baseline.judge(np.array([0.05]))
+    baseline.normalise(np.zeros(10_000))
+    (breath,) = baseline.normalise(np.array([0.05]))
     assert breath == pytest.approx(0.5, rel=1e-3)
 
 
