@@ -34,10 +34,10 @@ class ControlOptions(Options):
     endpoint: str = "tcp://127.0.0.1:5557"
     """Where to bind: `tcp://HOST:PORT` (port `*`: any free one) or `ipc://PATH`."""
     allow_remote: bool = False
-    """Whether an endpoint that other machines can reach may be bound: whoever
-    reaches it may stop the engine."""
+    """Whether an endpoint that other machines can reach may be bound: any peer
+    that reaches it may stop the engine."""
     commands_per_s: float = Field(default=100.0, gt=0)
-    """Commands that are carried out per second, in the long run; more are refused."""
+    """Commands that are executed per second, in the long run; more are refused."""
 
 
 class ControlSocket:

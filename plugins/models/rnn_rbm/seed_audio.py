@@ -34,12 +34,23 @@ def seed_from_recording(
     ConfigError
         There is no such recording, or it is shorter than two frames.
     """
-    samples, rate = _read_end(path)
-    frames = bundle_frames(bundle, samples, rate)
+    frames = last_frames(path, bundle)
     if len(frames) < 2:
         raise ConfigError(f"prime: '{path}' is shorter than two frames")
     _, _, states, _ = scoring.run({"frames": finite(frames), "u": rest.state})
     return GenerationSeed(frames[-1].copy(), finite(states[-2]).copy())
+
+
+def last_frames(path: Path, bundle: Bundle) -> Float32:
+    """Compute the frames of a recording's last ten seconds, float32[n_frames, n_bins].
+
+    Raises
+    ------
+    ConfigError
+        There is no such recording.
+    """
+    samples, rate = _read_end(path)
+    return bundle_frames(bundle, samples, rate)
 
 
 def _read_end(path: Path) -> tuple[Float32, int]:

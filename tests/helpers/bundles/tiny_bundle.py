@@ -1,6 +1,6 @@
-"""A small but complete bundle for tests: real graphs, real golden vectors.
+"""Small, complete bundle for tests, with real graphs and golden vectors.
 
-The classifier's labels can be foretold: the spectrum is split into as many equal
+The classifier's labels are predictable: the spectrum is split into as many equal
 bands as there are voiced units, and the unit whose band holds the loudest bin wins;
 a frame with no bin above half of the scale is silence. A recurrent layer adds a
 little, so that state matters.
@@ -39,20 +39,20 @@ def make_tiny_bundle(
     Parameters
     ----------
     folder : Path
-        Made where it is absent.
+        Folder, which is made if it does not exist.
     sample_rate : int
         Rate of the front end in Hz.
     units : sequence of str
-        The first one is silence.
+        Units, of which the first is silence.
     rnn_rbm : bool
-        Whether the bundle has an RNN-RBM beside its classifier.
+        Whether the bundle also has an RNN-RBM.
     **manifest
         Top-level keys of the manifest to replace.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     _write_scaling(folder)
-    frames = _song_like_frames(rng, len(units) - 1)
+    frames = _burst_frames(rng, len(units) - 1)
     golden = {"frames": frames}
     onnx.save(classifier_graph(rng, len(units)), folder / "classifier.onnx")
     golden["logits"] = _run(
@@ -79,7 +79,7 @@ def make_tiny_bundle(
 
 
 def front_end(sample_rate: int) -> dict[str, Any]:
-    """Front end of the tiny bundle, as the manifest states it."""
+    """Return the manifest section of the tiny bundle's front end."""
     return {
         "plugin": "spectrogram",
         "sample_rate": sample_rate,
@@ -97,7 +97,7 @@ def front_end(sample_rate: int) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Write a manifest with fresh checksums of all that lies in the folder."""
+    """Write a manifest with the checksums of all files in the folder."""
     files = {
         path.name: sha256(path)
         for path in sorted(folder.iterdir())
@@ -108,7 +108,7 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 
 
 def edit_manifest(folder: Path, **changes: Any) -> None:
-    """Change top-level keys; checksums are those of the files as they are now."""
+    """Change top-level keys of the manifest, and update its checksums."""
     content = yaml.safe_load((folder / "manifest.yaml").read_text(encoding="utf-8"))
     write_manifest(folder, {**content, **changes})
 
@@ -120,8 +120,8 @@ def _write_scaling(folder: Path) -> None:
     np.savez(folder / "scaling.npz", offset=offset, gain=gain)
 
 
-def _song_like_frames(rng: np.random.Generator, n_voiced: int) -> NDArray[np.float32]:
-    """Scaled frames float32[500, n_bins]: quiet, with bursts in each band."""
+def _burst_frames(rng: np.random.Generator, n_voiced: int) -> NDArray[np.float32]:
+    """Make scaled frames float32[500, n_bins]: quiet, with bursts in each band."""
     frames = rng.uniform(0.0, 0.2, (500, N_BINS)).astype(np.float32)
     edges = np.linspace(0, N_BINS, n_voiced + 1).astype(int)
     for burst in range(0, 480, 40):
@@ -132,7 +132,7 @@ def _song_like_frames(rng: np.random.Generator, n_voiced: int) -> NDArray[np.flo
 
 
 def classifier_graph(rng: np.random.Generator, n_units: int) -> onnx.ModelProto:
-    """Frames to logits: the loudest bin of each band, and a GRU's small say."""
+    """Make the graph of logits: the loudest bin of each band, plus a small GRU."""
     weights = {
         "W": rng.normal(0, 0.3, (1, 3 * N_CONTEXT, N_BINS)),
         "R": rng.normal(0, 0.5, (1, 3 * N_CONTEXT, N_CONTEXT)),
@@ -173,7 +173,7 @@ _AXES = {"axis0": np.array([0], np.int64), "axis1": np.array([1], np.int64)}
 
 
 def _gru(state: str, size: int, frames: str = "frames") -> list[onnx.NodeProto]:
-    """A GRU over `frames`; makes ``STATE_rows`` [T, size] and ``STATE_next``."""
+    """Make a GRU over `frames` with outputs ``STATE_rows``, ``STATE_next``."""
     return [
         _node("Unsqueeze", frames, "axis1", to=f"{state}_in"),
         _node("Unsqueeze", state, "axis0", to=f"{state}_0"),
@@ -205,7 +205,7 @@ def _rbm_weights(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
 
 
 def scoring_graph(weights: dict[str, NDArray[Any]]) -> onnx.ModelProto:
-    """F(v_t) under the state before frame t; prediction from the state after it."""
+    """Make the graph of free energy (state before t) and prediction (after t)."""
     nodes = [
         *_gru("u", N_RECURRENT),
         _node("Concat", "u", "u_rows", to="u_both", axis=0),
@@ -242,7 +242,7 @@ def scoring_graph(weights: dict[str, NDArray[Any]]) -> onnx.ModelProto:
 
 
 def sampling_graph(weights: dict[str, NDArray[Any]]) -> onnx.ModelProto:
-    """K Gibbs steps from `frame`, hidden units drawn by comparing with `noise`."""
+    """Make the graph of K Gibbs steps from `frame` with hidden units by `noise`."""
     body = helper.make_graph(
         [
             _node("Gather", "noise", "i", to="draw", axis=0),

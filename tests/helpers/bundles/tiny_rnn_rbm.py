@@ -1,4 +1,4 @@
-"""The tiny bundle's RNN-RBM, what it hears, and what it must answer, by hand."""
+"""The tiny bundle's RNN-RBM, its input frames, and its expected output."""
 
 import itertools
 from collections.abc import Iterable
@@ -30,6 +30,7 @@ Floats = NDArray[np.float32]
 
 
 def build(folder: Path, *, latency: int = 0, **options: Any) -> RnnRbm:
+    """Build the plugin with options and the detector's latency in samples."""
     context = BuildContext(
         clock=ManualClock(),
         run="test",
@@ -43,8 +44,8 @@ def build(folder: Path, *, latency: int = 0, **options: Any) -> RnnRbm:
     return model
 
 
-def song_frames(n_frames: int, seed: int = 0) -> Floats:
-    """Scaled frames with structure, float32[n_frames, n_bins]."""
+def make_frames(n_frames: int, seed: int = 0) -> Floats:
+    """Make scaled frames with a loud band, float32[n_frames, n_bins]."""
     rng = np.random.default_rng(seed)
     frames = rng.uniform(0, 0.3, (n_frames, N_BINS))
     frames[20:40, 30:40] += 0.6
@@ -52,13 +53,14 @@ def song_frames(n_frames: int, seed: int = 0) -> Floats:
 
 
 def tiles(values: Floats, tile: int = 8, first: int = 0) -> list[Frames]:
+    """Cut frames into tiles; the first has the number `first`."""
     return [
         Frames(first + k, HOP, LENGTH, values[k : k + tile])
         for k in range(0, len(values), tile)
     ]
 
 
-def hear(model: RnnRbm, items: Iterable[Any]) -> list[Event]:
+def process(model: RnnRbm, items: Iterable[Any]) -> list[Event]:
     return [event for item in items for event in model.process(item)]
 
 
@@ -71,7 +73,7 @@ def synthesis_of(events: Iterable[Event]) -> list[Synthesis]:
 
 
 def run(folder: Path, name: str, **feed: Any) -> dict[str, Floats]:
-    """A graph by itself, without the plugin."""
+    """Run a graph of the bundle without the plugin."""
     session = ort.InferenceSession(str(folder / name))
     names = [output.name for output in session.get_outputs()]
     arrays = {key: np.asarray(value, np.float32) for key, value in feed.items()}
@@ -79,21 +81,22 @@ def run(folder: Path, name: str, **feed: Any) -> dict[str, Floats]:
 
 
 def scored(folder: Path, frames: Floats) -> dict[str, Floats]:
+    """Run the scoring graph from a state of zeros."""
     return run(folder, "rnn_rbm.onnx", frames=frames, u=np.zeros((1, N_RECURRENT)))
 
 
-def song_of(events: list[Any]) -> Floats:
-    """The drawn frames, which must follow each other without holes."""
+def generated_frames(events: list[Any]) -> Floats:
+    """Join the generated frames, and assert that none is missing between them."""
     parts = synthesis_of(events)
     for before, after in itertools.pairwise(parts):
         assert after.first == before.first + len(before.values)
     return np.concatenate([part.values for part in parts])
 
 
-def by_hand(
+def draw_frames(
     folder: Path, n: int, frame: Any = 0, state: Any = 0, seed: Any = (0,), **how: Any
 ) -> Floats:
-    """A song drawn in one go."""
+    """Draw `n` frames with a sampler in one call."""
     bundle = load_bundle(folder)
     spec = bundle.manifest.rnn_rbm
     assert spec is not None
@@ -104,12 +107,13 @@ def by_hand(
 
 
 def change(model: Any, **options: Any) -> None:
-    """What the command `set` does."""
+    """Change options as the command ``set`` does."""
     merged = {**model.options.model_dump(), **options}
     checked = type(model.options).model_validate(merged)
     model.apply("set", model.prepare("set", checked))
 
 
 def prime(model: Any, path: Path | None = None) -> None:
+    """Seed the generation as the command ``prime`` does."""
     arguments = PrimeOptions(path=None if path is None else str(path))
     model.apply("prime", model.prepare("prime", arguments))

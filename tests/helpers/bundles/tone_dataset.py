@@ -1,4 +1,4 @@
-"""A small annotated dataset whose units are tones: trained on in seconds."""
+"""Small annotated dataset of tones, on which training takes seconds."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ UNITS = {"a": 1500.0, "b": 3000.0, "c": 5000.0}
 
 
 def song(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[float, float, str]]]:
-    """Two seconds with six tones: samples, and (onset_s, offset_s, unit) of each."""
+    """Make two seconds with six tones, and (onset_s, offset_s, unit) of each."""
     samples = rng.normal(0, 0.001, 2 * RATE)
     segments, at_s = [], 1.1
     for unit in [*rng.permutation(list(UNITS)), *rng.permutation(list(UNITS))]:
@@ -24,7 +24,7 @@ def song(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[float, float,
 
 
 def make_tone_dataset(folder: Path) -> Path:
-    """Write eight such recordings with annotations and a README."""
+    """Write eight recordings with annotations and a README."""
     rng = np.random.default_rng(0)
     rows = ["file,onset_s,offset_s,label"]
     for number in range(8):

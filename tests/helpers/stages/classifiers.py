@@ -1,4 +1,4 @@
-"""A classifier on tones."""
+"""Audio of tones, and the events of a classifier on it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,13 +21,11 @@ from neurovocal.plugins.models.classifier.model import Classifier
 
 LOW, HIGH = 3000.0, 11000.0  # unit `a` and unit `b` of the tiny bundle
 RATE = 32000
-
-
 TILE = 8
 
 
 def audio(n_samples: int, *tones: tuple[int, int, float]) -> NDArray[np.float32]:
-    """Soft noise with tones ``(onset, offset, hz)``, float32[n_samples, 1]."""
+    """Make soft noise with tones ``(onset, offset, hz)``, float32[n_samples, 1]."""
     samples = np.random.default_rng(5).normal(0, 1e-5, n_samples)
     for onset, offset, hz in tones:
         time = np.arange(offset - onset) / RATE
@@ -35,7 +33,7 @@ def audio(n_samples: int, *tones: tuple[int, int, float]) -> NDArray[np.float32]
     return samples.astype(np.float32)[:, None]
 
 
-def hear(
+def process_audio(
     model: Classifier,
     folder: Path,
     items: Iterable[Block | Gap],
@@ -44,39 +42,39 @@ def hear(
     tile: int = TILE,
     flush: bool = True,
 ) -> list[Event]:
-    """Do what a lane does: quanta to frames to events, then the marks.
+    """Process blocks as a lane does: tiles, frames, events, then marks.
 
-    `marks` are handed over once the stream position in their key is reached.
+    `marks` are processed once the stream position in their key is reached.
     """
     front_end = load_bundle(folder).manifest.front_end
     features = build_front_end(front_end, folder)
-    recutter = Reblocker(tile * HOP_LENGTH)
+    reblocker = Reblocker(tile * HOP_LENGTH)
     waiting = sorted((marks or {}).items())
     events: list[Event] = []
 
-    def quantum(block: Block) -> None:
+    def process_tile(block: Block) -> None:
         for frames in features.process(block):
             events.extend(model.process(frames))
-        announce(block.stop)
+        process_marks(block.stop)
 
-    def announce(stop: int) -> None:
+    def process_marks(stop: int) -> None:
         while waiting and waiting[0][0] <= stop:
             for mark in waiting.pop(0)[1]:
                 events.extend(model.process(mark))
 
     for item in items:
         if isinstance(item, Gap):
-            for rest in recutter.flush():
-                quantum(rest)
-            announce(item.start)
+            for rest in reblocker.flush():
+                process_tile(rest)
+            process_marks(item.start)
             list(features.process(item))
             events.extend(model.process(item))
         else:
-            for block in recutter.push(item):
-                quantum(block)
-    for rest in recutter.flush():
-        quantum(rest)
-    announce(2**62)
+            for block in reblocker.push(item):
+                process_tile(block)
+    for rest in reblocker.flush():
+        process_tile(rest)
+    process_marks(2**62)
     return [*events, *model.flush()] if flush else events
 
 

@@ -1,4 +1,4 @@
-"""What the models remember of the recent past: sums of posteriors, rows."""
+"""Histories of the models: rows, and running sums of posteriors."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ from neurovocal.plugins.models.history import PosteriorHistory, RowHistory
     first=st.integers(0, 1000),
     data=st.data(),
 )
-def test_history_sums_any_recent_stretch(
+def test_posterior_history_sums_any_recent_frames(
     counts: list[int], first: int, data: st.DataObject
 ) -> None:
     rng = np.random.default_rng(1)
@@ -28,18 +28,18 @@ def test_history_sums_any_recent_stretch(
     assert history.first - first <= oldest
     lo = data.draw(st.integers(oldest, done))
     hi = data.draw(st.integers(lo, done))
-    got = history.before(first + hi) - history.before(first + lo)
+    got = history.sum_before(first + hi) - history.sum_before(first + lo)
     np.testing.assert_allclose(got, rows[lo:hi].sum(axis=0), atol=1e-9)
-    nearest = history.at(first + done + 5)
+    nearest = history.nearest(first + done + 5)
     np.testing.assert_allclose(nearest, rows[-1], atol=1e-9)
 
 
-def test_history_is_bounded() -> None:
+def test_posterior_history_is_bounded() -> None:
     history = PosteriorHistory(3, keep=100)
     for k in range(0, 100_000, 8):
         history.append(k, np.full((8, 3), -1.0))
         assert history.stop - history.first <= 2 * 100 + 8
-    total = history.before(100_000) - history.before(99_950)
+    total = history.sum_before(100_000) - history.sum_before(99_950)
     np.testing.assert_allclose(total, -50.0)
 
 
@@ -48,7 +48,7 @@ def test_history_is_bounded() -> None:
     counts=st.lists(st.integers(1, 40), min_size=1, max_size=20),
     first=st.integers(0, 500),
 )
-def test_row_history_keeps_the_recent_rows(counts: list[int], first: int) -> None:
+def test_row_history_returns_recent_rows_only(counts: list[int], first: int) -> None:
     rows = np.arange(sum(counts) * 2, dtype=np.float32).reshape(-1, 2)
     history = RowHistory((2,), keep=50)
     done = 0

@@ -1,4 +1,4 @@
-"""The forecast: exact, learned, exported, streamed, and used as a prior."""
+"""Forecast of units: network, training, export, streaming, and use as a prior."""
 
 import itertools
 from dataclasses import replace
@@ -12,7 +12,7 @@ import torch
 from bundles.tiny_bundle import edit_manifest, front_end, make_tiny_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stages.classifiers import HIGH, LOW, RATE, TILE, audio, hear, labels
+from stages.classifiers import HIGH, LOW, RATE, TILE, audio, labels, process_audio
 
 from neurovocal.engine.cli.commands.listen import as_line
 from neurovocal.engine.client.received import received_of
@@ -86,7 +86,7 @@ def phrase(units: list[int], gap_ms: float = 40.0) -> Phrase:
 
 
 def example(units: list[int], n_frames: int = 10, gap: int = 10) -> LabelledFrames:
-    """A recording of equal segments with equal silences, frames of zeros."""
+    """Make a recording of equal segments and silences, with frames of zeros."""
     spans, target = [], np.zeros(len(units) * (n_frames + gap) + 60, np.int64)
     for i, unit in enumerate(units):
         first = 30 + i * (n_frames + gap)
@@ -99,7 +99,7 @@ def example(units: list[int], n_frames: int = 10, gap: int = 10) -> LabelledFram
     return LabelledFrames(nowhere, frames, target, spans)
 
 
-def heard_as(song: LabelledFrames, logs: np.ndarray) -> ClassifiedRecordings:
+def classified(song: LabelledFrames, logs: np.ndarray) -> ClassifiedRecordings:
     spec = ClassifierSpec(units=["", "a", "b"], state={})
     return ClassifiedRecordings(
         [song], [logs], FrontEnd.model_validate(front_end(RATE)), spec
@@ -117,7 +117,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> ForecastTask:
 
 @pytest.fixture(scope="module")
 def folder(task: ForecastTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle, with a forecast that knows `ORDER`."""
+    """Tiny bundle with a forecast that was trained on `ORDER`."""
     folder = make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
     return add_forecast(folder, task)
 
@@ -126,10 +126,10 @@ def add_forecast(folder: Path, task: ForecastTask, **changes: Any) -> Path:
     golden = dict(np.load(folder / "golden.npz"))
     song = example(ORDER)
     logs = np.zeros((len(song.frames), 3))
-    heard = heard_as(song, logs)
+    recordings = classified(song, logs)
     trained = TrainedForecast(task.module, task.edges, [phrase(ORDER)])
     export = GraphExport(folder, golden)
-    spec = write_forecast(export, trained, CONFIG, heard)
+    spec = write_forecast(export, trained, CONFIG, recordings)
     np.savez(folder / "golden.npz", **golden)
     content = spec.model_dump() | changes
     edit_manifest(folder, forecast=content)
@@ -139,7 +139,7 @@ def add_forecast(folder: Path, task: ForecastTask, **changes: Any) -> Path:
 # ---- the network ---------------------------------------------------------------------
 
 
-def test_it_is_the_rbm_with_its_hidden_units_summed_out() -> None:
+def test_the_network_is_an_rbm_with_hidden_units_summed_out() -> None:
     torch.manual_seed(0)
     model = UnitRnnRbm(CONFIG, 3, 2).eval()
     for parameter in model.parameters():
@@ -157,7 +157,7 @@ def test_it_is_the_rbm_with_its_hidden_units_summed_out() -> None:
     assert torch.allclose(found[-1, 0].double(), expected, atol=1e-5)
 
 
-def test_it_learns_what_a_bigram_cannot(task: ForecastTask) -> None:
+def test_the_network_learns_an_order_that_a_bigram_cannot(task: ForecastTask) -> None:
     song = phrase(ORDER)
     logs = task.module.eval().predict(*phrase_inputs(song, 2, task.edges))
     right, nats = score_predictions(logs[2:].astype(float), song.units[2:])
@@ -173,16 +173,16 @@ def test_it_learns_what_a_bigram_cannot(task: ForecastTask) -> None:
     )
 
 
-def test_a_resumed_training_ends_alike(tmp_path: Path) -> None:
+def test_a_resumed_training_gives_the_same_parameters(tmp_path: Path) -> None:
     class StopAt(StopFlag):
-        """Raised when it has been looked at so often."""
+        """Raised after `reads` reads."""
 
-        looks = 25
+        reads = 25
 
         @property
         def raised(self) -> bool:
-            self.looks -= 1
-            return self.looks < 0
+            self.reads -= 1
+            return self.reads < 0
 
         @raised.setter
         def raised(self, value: bool) -> None: ...
@@ -223,7 +223,9 @@ def test_a_bundle_without_classifier_has_no_forecast(folder: Path) -> None:
         load_bundle(bare)
 
 
-def test_another_network_is_refused(task: ForecastTask, tmp_path: Path) -> None:
+def test_a_network_other_than_the_golden_one_is_refused(
+    task: ForecastTask, tmp_path: Path
+) -> None:
     folder = add_forecast(make_tiny_bundle(tmp_path / "tiny"), task)
     torch.manual_seed(9)
     n_gaps = len(task.edges) + 2
@@ -250,15 +252,17 @@ def build(folder: Path, **options: Any) -> Classifier:
     return model
 
 
-def test_the_stream_foretells_what_the_batch_does(
+def test_streamed_forecasts_are_those_of_the_batch(
     folder: Path, task: ForecastTask
 ) -> None:
     song = example([A, B, B, A, A, B])
-    heard = heard_as(song, np.zeros((len(song.frames), 3)))
+    recordings = classified(song, np.zeros((len(song.frames), 3)))
 
     def batch(at_onset: bool) -> np.ndarray:
         predict = task.module.eval().predict
-        return forecast_units(predict, 2, task.edges, heard, 500.0, at_onset=at_onset)
+        return forecast_units(
+            predict, 2, task.edges, recordings, 500.0, at_onset=at_onset
+        )
 
     forecaster, hop = Forecaster(load_bundle(folder)), 128
     at_onset, after_offset = [], []
@@ -267,7 +271,7 @@ def test_the_stream_foretells_what_the_batch_does(
         event, logs = forecaster.at_onset(i, onset)
         assert (event.segment, event.sample, event.status) == (i, onset, "onset")
         at_onset.append(logs)
-        forecaster.hear("ab"[span.unit - 1], onset, offset)
+        forecaster.add_label("ab"[span.unit - 1], onset, offset)
         after_offset.append(forecaster.after_offset(i + 1).posteriors["a"])
     assert np.allclose(at_onset, batch(True), atol=1e-5)
     assert np.allclose(after_offset[:-1], np.exp(batch(False)[1:, A]), atol=1e-5)
@@ -289,10 +293,10 @@ def forecasts(events: list[Event]) -> list[Forecast]:
     return [event for event in events if isinstance(event, Forecast)]
 
 
-def test_each_unit_is_foretold_before_it_is_heard(folder: Path) -> None:
-    events = hear(build(folder), folder, [Block(0, SONG)], MARKS)
+def test_each_label_comes_after_a_forecast_of_its_segment(folder: Path) -> None:
+    events = process_audio(build(folder), folder, [Block(0, SONG)], MARKS)
     found = forecasts(events)
-    # The first one of a stream is foretold at its onset alone.
+    # The first segment of a stream is forecast at its onset only.
     assert [(f.segment, f.status) for f in found] == [
         (0, "onset"),
         *((n, s) for n in range(1, 5) for s in ("offset", "onset")),
@@ -303,53 +307,55 @@ def test_each_unit_is_foretold_before_it_is_heard(folder: Path) -> None:
         assert f.posterior == max(f.posteriors.values())
         assert sum(f.posteriors.values()) == pytest.approx(1.0, abs=1e-5)
         assert f.model == "tiny/forecast"
-    for told in labels(events):
-        before = events[: events.index(told)]
-        assert told.segment in [f.segment for f in forecasts(before)]
+    for label in labels(events):
+        before = events[: events.index(label)]
+        assert label.segment in [f.segment for f in forecasts(before)]
 
 
-def test_it_can_be_silenced(folder: Path) -> None:
-    told = hear(build(folder), folder, [Block(0, SONG)], MARKS)
-    quiet = hear(build(folder, forecast=False), folder, [Block(0, SONG)], MARKS)
-    rest = [event for event in told if not isinstance(event, Forecast)]
+def test_without_the_option_forecast_the_other_events_are_the_same(
+    folder: Path,
+) -> None:
+    events = process_audio(build(folder), folder, [Block(0, SONG)], MARKS)
+    quiet = process_audio(
+        build(folder, forecast=False), folder, [Block(0, SONG)], MARKS
+    )
+    rest = [event for event in events if not isinstance(event, Forecast)]
     assert bytes_of(rest) == bytes_of(quiet)
 
 
 @settings(max_examples=8, deadline=None)
 @given(data=st.data())
-def test_any_cutting_gives_the_same_forecasts(
-    folder: Path, data: st.DataObject
-) -> None:
+def test_forecasts_do_not_depend_on_blocks(folder: Path, data: st.DataObject) -> None:
     lengths = data.draw(st.lists(st.integers(100, 9000), min_size=1, max_size=12))
     model = build(folder, prior="all")
-    whole = hear(model, folder, [Block(0, SONG)], MARKS)
+    whole = process_audio(model, folder, [Block(0, SONG)], MARKS)
     model.reset()
-    pieces = hear(model, folder, recut(SONG, lengths), MARKS)
+    pieces = process_audio(model, folder, recut(SONG, lengths), MARKS)
     assert bytes_of(whole) == bytes_of(pieces)
 
 
-def test_a_gap_makes_it_forget(folder: Path) -> None:
+def test_a_gap_begins_a_phrase(folder: Path) -> None:
     gap = Gap(11000, 11100, "test")
     items = [Block(0, SONG[:11000]), gap, Block(11100, SONG[11100:])]
-    found = forecasts(hear(build(folder), folder, items, MARKS))
+    found = forecasts(process_audio(build(folder), folder, items, MARKS))
     first, after = found[0], next(f for f in found if f.sample > gap.stop)
     assert after.status == "onset"
     assert after.posteriors == first.posteriors
 
 
-def test_a_long_pause_makes_it_forget(folder: Path) -> None:
+def test_a_long_pause_begins_a_phrase(folder: Path) -> None:
     forecaster = Forecaster(load_bundle(folder))
     fresh = forecaster.at_onset(0, 500)[0].posteriors
-    forecaster.hear("a", 500, 2000)
+    forecaster.add_label("a", 500, 2000)
     pause = RATE // 2
     assert forecaster.at_onset(1, 2000 + pause)[0].posteriors != fresh
     assert forecaster.at_onset(1, 2001 + pause)[0].posteriors == fresh
 
 
-def test_the_prior_decides_what_the_sound_does_not(
+def test_the_prior_changes_labels_as_the_option_says(
     task: ForecastTask, tmp_path: Path
 ) -> None:
-    """Third in the order comes b; the sound says a little more for a."""
+    """The third unit of the order is b; the audio is that of unit a."""
     folder = make_tiny_bundle(tmp_path / "tiny")
     strong = [{"frames": 0, "weight": 50.0}]
     add_forecast(folder, task, prior_weight=50.0, early=strong)
@@ -358,8 +364,10 @@ def test_the_prior_decides_what_the_sound_does_not(
     marks = {at: marks for at, marks in MARKS.items() if at < 15000}
 
     def third(prior: str) -> list[tuple[str, str]]:
-        heard = hear(build(folder, prior=prior), folder, [Block(0, samples)], marks)
-        return [(x.status, x.unit) for x in labels(heard) if x.segment == 2]
+        events = process_audio(
+            build(folder, prior=prior), folder, [Block(0, samples)], marks
+        )
+        return [(x.status, x.unit) for x in labels(events) if x.segment == 2]
 
     assert third("none") == [("provisional", "a"), ("final", "a")]
     assert third("provisional")[0] == ("provisional", "b")
@@ -370,34 +378,36 @@ def test_the_prior_decides_what_the_sound_does_not(
 # ---- the weight of the prior ---------------------------------------------------------
 
 
-def test_evidence_counts_only_frames_that_are_complete() -> None:
+def test_scores_by_delay_use_complete_frames_only() -> None:
     song = example([A, B], n_frames=20)
     logs = np.zeros((len(song.frames), 3))
     logs[:, 1] = np.arange(len(logs))
-    heard = heard_as(song, logs)
-    found = collect_scores_by_delay(heard, np.zeros((2, 2)))
+    recordings = classified(song, logs)
+    found = collect_scores_by_delay(recordings, np.zeros((2, 2)))
     first = song.spans[0].first
     n_frames = dict(zip(DELAYS_MS, (0, 0, 2, 4, 7, 12, 20), strict=True))
     for at, n in enumerate(n_frames.values()):
-        # Without a frame of it, the last one before it.
+        # Without a complete frame: the frame before the segment.
         expected = sum(range(first, first + n)) if n else first - 1
         assert found.scores[at, 0, 0] == expected
     assert found.unit.tolist() == [A, B]
 
 
-@pytest.mark.parametrize(("knows", "expected"), [(True, 2.0), (False, 0.0)])
-def test_the_weight_is_what_validation_says(knows: bool, expected: float) -> None:
+@pytest.mark.parametrize(("is_right", "expected"), [(True, 2.0), (False, 0.0)])
+def test_weights_are_chosen_by_validation_likelihood(
+    is_right: bool, expected: float
+) -> None:
     rng = np.random.default_rng(0)
     unit = rng.integers(2, size=400)
     sure = np.log(np.where(np.eye(2)[unit] > 0, 0.9, 0.1))
     scores = np.stack([sure] * len(DELAYS_MS))
-    other = np.eye(2)[unit if knows else rng.integers(2, size=400)]
+    other = np.eye(2)[unit if is_right else rng.integers(2, size=400)]
     forecast = np.log(np.where(other > 0, 0.9, 0.1))
     evidence = ScoresByDelay(scores, forecast, unit, np.zeros(400, np.int64))
     assert choose_weights(evidence) == [expected] * len(DELAYS_MS)
 
 
-def test_a_weight_holds_from_its_number_of_frames_on(folder: Path) -> None:
+def test_a_weight_applies_from_its_number_of_frames(folder: Path) -> None:
     front_end = load_bundle(folder).manifest.front_end
     spec = load_bundle(folder).manifest.forecast
     assert spec is not None
@@ -407,7 +417,7 @@ def test_a_weight_holds_from_its_number_of_frames_on(folder: Path) -> None:
     assert found == [0.2, 0.2, 0.3, 0.3, 0.4, 0.5, 0.6, 0.6, 0.7]
 
 
-def test_listeners_read_it() -> None:
+def test_listen_prints_a_forecast() -> None:
     event = Forecast(7, 3200, "b", 0.75, {"a": 0.25, "b": 0.75}, "offset", "m")
     message = Message(StreamInfo("cage", RATE), event, 0, 3200)
     received = received_of(*decode(encode(message, "run", None)))

@@ -1,4 +1,4 @@
-"""The classifier: which label, from which frames, and when it is known."""
+"""Classifier plugin: labels, the frames they depend on, and their time."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from bundles.tiny_bundle import edit_manifest, make_tiny_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from stages.classifiers import HIGH, LOW, RATE, TILE, audio, hear, labels
+from stages.classifiers import HIGH, LOW, RATE, TILE, audio, labels, process_audio
 
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.clock import ManualClock
@@ -56,7 +56,7 @@ def posteriors(events: Iterable[Event]) -> NDArray[np.float32]:
     return np.concatenate([e.values for e in events if isinstance(e, Posteriors)])
 
 
-def test_units_are_told_apart(folder: Path) -> None:
+def test_each_segment_gets_the_label_of_its_tone(folder: Path) -> None:
     samples = audio(20000, (4000, 7000, LOW), (10000, 13000, HIGH))
     marks: dict[int, list[Mark]] = {
         4100: [Onset(0, 4000, 1.0)],
@@ -64,9 +64,11 @@ def test_units_are_told_apart(folder: Path) -> None:
         10100: [Onset(1, 10000, 1.0)],
         13200: [Offset(1, 10000, 13000, False)],
     }
-    given_labels = labels(hear(build(folder), folder, [Block(0, samples)], marks))
-    told = [(x.segment, x.onset, x.offset, x.unit, x.status) for x in given_labels]
-    assert told == [
+    given_labels = labels(
+        process_audio(build(folder), folder, [Block(0, samples)], marks)
+    )
+    found = [(x.segment, x.onset, x.offset, x.unit, x.status) for x in given_labels]
+    assert found == [
         (0, 4000, None, "a", "provisional"),
         (0, 4000, 7000, "a", "final"),
         (1, 10000, None, "b", "provisional"),
@@ -78,7 +80,7 @@ def test_units_are_told_apart(folder: Path) -> None:
 
 def test_posteriors_are_distributions_one_event_a_tile(folder: Path) -> None:
     samples = audio(20000, (4000, 9000, LOW))
-    events = hear(build(folder), folder, [Block(0, samples)])
+    events = process_audio(build(folder), folder, [Block(0, samples)])
     tiles = [e for e in events if isinstance(e, Posteriors)]
     n_frames = (20000 - 256) // 128 + 1
     assert sum(len(t.values) for t in tiles) == n_frames
@@ -89,11 +91,13 @@ def test_posteriors_are_distributions_one_event_a_tile(folder: Path) -> None:
     assert values[35:65].argmax(axis=1).tolist() == [1] * 30
 
 
-def test_first_label_comes_when_its_frames_are_known(folder: Path) -> None:
+def test_the_first_label_comes_with_the_last_frame_it_needs(folder: Path) -> None:
     samples = audio(20000, (4096, 9000, LOW))
     model = build(folder, provisional_ms=10)  # 320 samples
     marks: dict[int, list[Mark]] = {4096: [Onset(0, 4096, 1.0)]}
-    events = hear(model, folder, [Block(0, samples)], marks, tile=1, flush=False)
+    events = process_audio(
+        model, folder, [Block(0, samples)], marks, tile=1, flush=False
+    )
     (label,) = labels(events)
     before = events[: events.index(label)]
     last = [e for e in before if isinstance(e, Posteriors)][-1]
@@ -104,10 +108,12 @@ def test_first_label_comes_when_its_frames_are_known(folder: Path) -> None:
     assert label.posterior == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_late_onset_is_labelled_at_once(folder: Path) -> None:
+def test_a_segment_with_a_late_onset_is_labelled_at_once(folder: Path) -> None:
     samples = audio(20000, (4096, 9000, LOW))
     late: dict[int, list[Mark]] = {8192: [Onset(0, 4096, 1.0)]}
-    events = hear(build(folder, latency=6000), folder, [Block(0, samples)], late)
+    events = process_audio(
+        build(folder, latency=6000), folder, [Block(0, samples)], late
+    )
     (label,) = labels(events)
     assert label.status == "provisional"
     known = [e for e in events[: events.index(label)] if isinstance(e, Posteriors)]
@@ -120,25 +126,25 @@ def test_a_label_that_changes_is_revised(folder: Path) -> None:
         4100: [Onset(0, 4000, 1.0)],
         9200: [Offset(0, 4000, 9000, False)],
     }
-    told = labels(hear(build(folder), folder, [Block(0, samples)], marks))
-    assert [(x.unit, x.status) for x in told] == [
+    found = labels(process_audio(build(folder), folder, [Block(0, samples)], marks))
+    assert [(x.unit, x.status) for x in found] == [
         ("a", "provisional"),
         ("b", "revised"),
         ("b", "final"),
     ]
     quiet = build(folder, provisional=False)
-    told = labels(hear(quiet, folder, [Block(0, samples)], marks))
-    assert [(x.unit, x.status) for x in told] == [("b", "final")]
+    found = labels(process_audio(quiet, folder, [Block(0, samples)], marks))
+    assert [(x.unit, x.status) for x in found] == [("b", "final")]
 
 
-def test_onset_and_offset_in_one_tile(folder: Path) -> None:
+def test_a_segment_within_one_tile_gets_both_labels(folder: Path) -> None:
     samples = audio(20000, (4000, 4500, HIGH))
     marks: dict[int, list[Mark]] = {
         5000: [Onset(0, 4000, 1.0), Offset(0, 4000, 4500, False)]
     }
     model = build(folder, provisional_ms=5)
-    told = labels(hear(model, folder, [Block(0, samples)], marks))
-    assert [(x.unit, x.status) for x in told] == [("b", "provisional"), ("b", "final")]
+    found = labels(process_audio(model, folder, [Block(0, samples)], marks))
+    assert [(x.unit, x.status) for x in found] == [("b", "provisional"), ("b", "final")]
 
 
 def test_final_label_waits_for_the_frames_of_its_segment(folder: Path) -> None:
@@ -147,7 +153,9 @@ def test_final_label_waits_for_the_frames_of_its_segment(folder: Path) -> None:
         4096: [Onset(0, 4096, 1.0)],
         8192: [Offset(0, 4096, 8192, False)],  # a detector without look-ahead
     }
-    events = hear(build(folder), folder, [Block(0, samples)], marks, flush=False)
+    events = process_audio(
+        build(folder), folder, [Block(0, samples)], marks, flush=False
+    )
     final = labels(events)[-1]
     known = [e for e in events[: events.index(final)] if isinstance(e, Posteriors)]
     last = known[-1].first + len(known[-1].values) - 1
@@ -157,14 +165,14 @@ def test_final_label_waits_for_the_frames_of_its_segment(folder: Path) -> None:
     assert final.posterior == pytest.approx(np.exp(log_p[0] - log_p.max()), rel=1e-3)
 
 
-def test_end_of_stream_gives_the_final_label_with_what_is_known(folder: Path) -> None:
+def test_flush_gives_the_final_label_from_the_known_frames(folder: Path) -> None:
     samples = audio(8192, (4096, 8192, LOW))
     marks: dict[int, list[Mark]] = {
         4096: [Onset(0, 4096, 1.0)],
         8192: [Offset(0, 4096, 8192, True)],
     }
-    told = labels(hear(build(folder), folder, [Block(0, samples)], marks))
-    assert [x.status for x in told] == ["provisional", "final"]
+    found = labels(process_audio(build(folder), folder, [Block(0, samples)], marks))
+    assert [x.status for x in found] == ["provisional", "final"]
 
 
 def test_a_segment_between_frame_centres_takes_the_nearest_frame(folder: Path) -> None:
@@ -173,7 +181,7 @@ def test_a_segment_between_frame_centres_takes_the_nearest_frame(folder: Path) -
         9000: [Onset(0, 6030, 1.0), Offset(0, 6030, 6050, False)]
     }
     model = build(folder, provisional=False)
-    events = hear(model, folder, [Block(0, samples)], marks)
+    events = process_audio(model, folder, [Block(0, samples)], marks)
     (label,) = labels(events)
     assert label.unit == "b"
     nearest = posteriors(events)[46]  # centre 6016
@@ -203,28 +211,28 @@ def test_the_last_frame_decides_where_the_bundle_says_so(tmp_path: Path) -> None
         4096: [Onset(0, 4096, 1.0)],
         9000: [Offset(0, 4096, 9000, False)],
     }
-    told = {
-        decision: hear(build(folder), folder, [Block(0, samples)], marks)
+    found = {
+        decision: process_audio(build(folder), folder, [Block(0, samples)], marks)
         for decision, folder in folders.items()
     }
-    voted, last = labels(told["vote"])[-1], labels(told["last"])[-1]
+    voted, last = labels(found["vote"])[-1], labels(found["last"])[-1]
     assert (voted.unit, voted.status) == ("a", "final")
     assert (last.unit, last.status) == ("b", "final")
     # The last centre before the offset at 9000 is that of frame 69 (8960).
-    p = posteriors(told["last"])[69].astype(np.float64)
+    p = posteriors(found["last"])[69].astype(np.float64)
     assert last.posterior == pytest.approx(p[2] / p[1:].sum(), rel=1e-4)
-    assert [x.unit for x in labels(told["last"])] == ["a", "b", "b"]
+    assert [x.unit for x in labels(found["last"])] == ["a", "b", "b"]
 
 
-def test_thresholds_of_the_options_reach_the_label(folder: Path) -> None:
+def test_a_threshold_of_the_options_makes_a_label_unknown(folder: Path) -> None:
     samples = audio(9000, (4000, 7000, LOW))
     marks: dict[int, list[Mark]] = {7500: [Offset(3, 4000, 7000, False)]}
-    # A temperature that leaves doubts.
+    # A temperature that gives posteriors below 1.
     hot = make_tiny_bundle(folder.parent / "hot")
-    doubtful = {"units": ["", "a", "b"], "state": {"h": [1, 4]}, "temperature": 200.0}
-    edit_manifest(hot, classifier=doubtful)
+    uncertain = {"units": ["", "a", "b"], "state": {"h": [1, 4]}, "temperature": 200.0}
+    edit_manifest(hot, classifier=uncertain)
     model = build(hot, thresholds={"a": 0.99999})
-    (label,) = labels(hear(model, hot, [Block(0, samples)], marks))
+    (label,) = labels(process_audio(model, hot, [Block(0, samples)], marks))
     assert label.unit == "unknown"
     assert 0.5 < label.posterior < 0.99999
 
@@ -243,9 +251,9 @@ SONG_MARKS: dict[int, list[Mark]] = {
 
 @settings(max_examples=15, deadline=None)
 @given(lengths=st.lists(st.integers(1, 9000), min_size=1, max_size=10))
-def test_cutting_changes_no_event(folder: Path, lengths: list[int]) -> None:
-    whole = hear(build(folder), folder, [Block(0, SONG)], SONG_MARKS)
-    parts = hear(build(folder), folder, recut(SONG, lengths), SONG_MARKS)
+def test_events_do_not_depend_on_blocks(folder: Path, lengths: list[int]) -> None:
+    whole = process_audio(build(folder), folder, [Block(0, SONG)], SONG_MARKS)
+    parts = process_audio(build(folder), folder, recut(SONG, lengths), SONG_MARKS)
     assert list(map(canonical, parts)) == list(map(canonical, whole))
 
 
@@ -253,7 +261,7 @@ def test_cutting_changes_no_event(folder: Path, lengths: list[int]) -> None:
 def test_other_tiles_give_the_same_labels(folder: Path, tile: int) -> None:
     def finals(tile: int) -> list[Label]:
         model = build(folder, latency=RATE)
-        events = hear(model, folder, [Block(0, SONG)], SONG_MARKS, tile=tile)
+        events = process_audio(model, folder, [Block(0, SONG)], SONG_MARKS, tile=tile)
         return [label for label in labels(events) if label.status == "final"]
 
     for one, other in zip(finals(tile), finals(TILE), strict=True):
@@ -265,21 +273,21 @@ def test_other_tiles_give_the_same_labels(folder: Path, tile: int) -> None:
         assert one.posterior == pytest.approx(other.posterior, abs=1e-4)
 
 
-def test_reset_forgets_everything(folder: Path) -> None:
+def test_after_a_reset_the_events_are_those_of_a_new_model(folder: Path) -> None:
     model = build(folder)
-    whole = hear(model, folder, [Block(0, SONG)], SONG_MARKS)
-    hear(model, folder, [Block(186 * 128, SONG[:9000])], flush=False)
+    whole = process_audio(model, folder, [Block(0, SONG)], SONG_MARKS)
+    process_audio(model, folder, [Block(186 * 128, SONG[:9000])], flush=False)
     list(model.process(Onset(9, 30000, 1.0)))
     model.reset()
-    again = hear(model, folder, [Block(0, SONG)], SONG_MARKS)
+    again = process_audio(model, folder, [Block(0, SONG)], SONG_MARKS)
     assert list(map(canonical, again)) == list(map(canonical, whole))
 
 
-def test_state_matters(folder: Path) -> None:
-    """Without memory, the tests of cutting and gaps would prove nothing."""
+def test_posteriors_depend_on_the_state(folder: Path) -> None:
+    """Without this, the tests of blocks and gaps would be void."""
     model = build(folder)
-    first = posteriors(hear(model, folder, [Block(0, SONG[:7000])]))
-    again = hear(model, folder, [Block(53 * 128, SONG)], flush=False)
+    first = posteriors(process_audio(model, folder, [Block(0, SONG[:7000])]))
+    again = process_audio(model, folder, [Block(53 * 128, SONG)], flush=False)
     assert not np.array_equal(posteriors(again)[:50], first[:50])
 
 
@@ -290,28 +298,30 @@ def test_nothing_is_computed_across_a_gap(folder: Path) -> None:
         4100: [Onset(0, 4000, 1.0)],
         8192: [Offset(0, 4000, 8192, True)],
     }
-    events = hear(build(folder), folder, items, marks)
-    told = labels(events)
-    assert [x.status for x in told] == ["provisional", "final"]
+    events = process_audio(build(folder), folder, items, marks)
+    found = labels(events)
+    assert [x.status for x in found] == ["provisional", "final"]
     after = [e for e in events if isinstance(e, Posteriors) and e.first >= 128]
-    fresh = posteriors(hear(build(folder), folder, [Block(0, SONG)]))
+    fresh = posteriors(process_audio(build(folder), folder, [Block(0, SONG)]))
     assert np.concatenate([e.values for e in after]).tobytes() == fresh.tobytes()
-    final = events.index(told[-1])
+    final = events.index(found[-1])
     assert all(e.first < 128 for e in events[:final] if isinstance(e, Posteriors))
 
 
-def test_frames_that_are_missing_are_an_error(folder: Path) -> None:
+def test_missing_frames_without_a_gap_are_an_error(folder: Path) -> None:
     model = build(folder)
     values = np.zeros((4, 129), np.float32)
     list(model.process(Frames(0, 128, 256, values)))
     with pytest.raises(ValueError, match="expected 4"):
         model.process(Frames(5, 128, 256, values))
-    (event,) = model.process(Frames(9, 128, 256, values))  # and it goes on, afresh
+    (event,) = model.process(
+        Frames(9, 128, 256, values)
+    )  # the model continues, after a reset
     (fresh,) = build(folder).process(Frames(9, 128, 256, values))
     assert canonical(event) == canonical(fresh)
 
 
-def test_a_frame_that_is_not_finite_does_no_lasting_harm(folder: Path) -> None:
+def test_frames_that_are_not_finite_count_as_zeros(folder: Path) -> None:
     model = build(folder)
     bad = np.zeros((4, 129), np.float32)
     bad[1] = np.nan
@@ -324,8 +334,8 @@ def test_a_frame_that_is_not_finite_does_no_lasting_harm(folder: Path) -> None:
     assert np.array_equal(first.values, same.values)
 
 
-def test_a_segment_that_began_before_a_restart_is_still_labelled(folder: Path) -> None:
+def test_an_offset_without_an_onset_is_labelled(folder: Path) -> None:
     model = build(folder)
     marks: dict[int, list[Mark]] = {9200: [Offset(7, 4000, 7000, False)]}
-    (label,) = labels(hear(model, folder, [Block(0, SONG)], marks))
+    (label,) = labels(process_audio(model, folder, [Block(0, SONG)], marks))
     assert (label.segment, label.unit, label.status) == (7, "a", "final")

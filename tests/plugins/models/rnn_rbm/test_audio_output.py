@@ -1,4 +1,4 @@
-"""Sound of the RNN-RBM's frames: pieces, their place in the stream, their ends."""
+"""Audio of the RNN-RBM's frames: pieces, their positions and ends."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -53,7 +53,7 @@ def build(folder: Path, **options: Any) -> Any:
     return rnn_rbm_plugin.build(validated, context(folder))
 
 
-def voice(folder: Path) -> InverseSpectrogram:
+def inverse(folder: Path) -> InverseSpectrogram:
     return InverseSpectrogram(load_bundle(folder).manifest.front_end, folder)
 
 
@@ -70,40 +70,43 @@ def tiles(values: Float32, first: int = 0, tile: int = 8) -> list[Frames]:
     ]
 
 
-def hear(model: Any, items: Iterable[Any]) -> list[Event]:
+def process(model: Any, items: Iterable[Any]) -> list[Event]:
     return [event for item in items for event in model.process(item)]
 
 
 def of(kind: type, events: Iterable[Event]) -> list[Any]:
+    """Return the events of one kind."""
     return [event for event in events if isinstance(event, kind)]
 
 
-def sound_of(folder: Path, values: Float32) -> Float32:
-    one = voice(folder)
+def audio_of(folder: Path, values: Float32) -> Float32:
+    one = inverse(folder)
     return np.concatenate([one.process(values), one.flush()])
 
 
-def test_predictions_sound_without_a_seam_and_in_their_place(folder: Path) -> None:
+def test_audio_of_predictions_is_contiguous_and_on_the_sample_grid(
+    folder: Path,
+) -> None:
     model = build(folder, synthesis="predict")
-    events = [*hear(model, tiles(frames(50))), *model.flush()]
+    events = [*process(model, tiles(frames(50))), *model.flush()]
     drawn = np.concatenate([e.values for e in of(Synthesis, events)])
     sound = of(Audio, events)
-    assert sound[0].start == HOP  # where the first foretold frame begins
+    assert sound[0].start == HOP  # where the first predicted frame begins
     for one, other in pairwise(sound):
         assert other.start == one.stop
     assert [e.last for e in sound] == [False] * (len(sound) - 1) + [True]
     assert {(e.mode, e.model) for e in sound} == {("predict", "tiny/rnn_rbm")}
     samples = np.concatenate([e.samples for e in sound])[:, 0]
-    assert samples.tobytes() == sound_of(folder, drawn).tobytes()
-    # What has been given out stays behind by the look-ahead of the phases, no more.
+    assert samples.tobytes() == audio_of(folder, drawn).tobytes()
+    # The audio is behind by no more than the look-ahead of the phases.
     assert sound[0].stop == HOP + 8 * HOP - LATENCY
 
 
-def test_a_gap_ends_the_piece_and_begins_another(folder: Path) -> None:
+def test_a_gap_ends_a_piece_and_the_next_frames_begin_another(folder: Path) -> None:
     model = build(folder, synthesis="predict")
-    before = hear(model, tiles(frames(24)))
+    before = process(model, tiles(frames(24)))
     end = list(model.process(Gap(24 * HOP + LENGTH, 12_000, "overrun")))
-    after = hear(model, tiles(frames(24, seed=1), first=94))
+    after = process(model, tiles(frames(24, seed=1), first=94))
     (last,) = of(Audio, end)
     assert last.last
     assert last.start == of(Audio, before)[-1].stop
@@ -112,78 +115,80 @@ def test_a_gap_ends_the_piece_and_begins_another(folder: Path) -> None:
     assert again[0].start == 95 * HOP
     drawn = np.concatenate([e.values for e in of(Synthesis, after)])
     samples = np.concatenate([e.samples for e in [*again, *of(Audio, model.flush())]])
-    assert samples[:, 0].tobytes() == sound_of(folder, drawn).tobytes()
+    assert samples[:, 0].tobytes() == audio_of(folder, drawn).tobytes()
 
 
 def test_a_continuation_is_a_piece_that_fades_in_and_out(folder: Path) -> None:
     model = build(folder, synthesis="continue", continue_frames=10)
     marks = [Offset(0, 2000, 5500, False), Offset(1, 2000, 6500, False)]
-    events = hear(model, [*tiles(frames(60)), *marks])
+    events = process(model, [*tiles(frames(60)), *marks])
     drawn, sound = of(Synthesis, events), of(Audio, events)
     assert [e.last for e in sound] == [False, True, False, True]
     for frames_, body, tail in zip(drawn, sound[::2], sound[1::2], strict=True):
         assert (body.start, tail.start) == (frames_.first * HOP, body.stop)
         samples = np.concatenate([body.samples, tail.samples])[:, 0]
         assert len(samples) == 9 * HOP + LENGTH
-        assert samples.tobytes() == sound_of(folder, frames_.values).tobytes()
+        assert samples.tobytes() == audio_of(folder, frames_.values).tobytes()
         loud = abs(samples).max()
         assert loud > 0
         assert abs(samples[[0, -1]]).max() < 0.01 * loud
 
 
-def test_no_sound_unless_it_is_asked_for(folder: Path) -> None:
+def test_there_is_no_audio_without_the_option_sound(folder: Path) -> None:
     items = [*tiles(frames(60)), Offset(0, 2000, 5500, False)]
     for options in ({"synthesis": "off"}, {"synthesis": "predict", "sound": False}):
         model = build(folder, **options)
-        assert of(Audio, [*hear(model, items), *model.flush()]) == []
+        assert of(Audio, [*process(model, items), *model.flush()]) == []
 
 
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(0, 30), max_size=5))
-def test_how_frames_come_does_not_matter(folder: Path, cuts: list[int]) -> None:
+def test_audio_does_not_depend_on_how_frames_are_cut(
+    folder: Path, cuts: list[int]
+) -> None:
     values = frames(30)
-    whole = AudioSynthesis(voice(folder))
-    expected = [*whole.hear(Synthesis(3, HOP, values, "free", "m")), *whole.end()]
-    sounding = AudioSynthesis(voice(folder))
-    heard: list[Audio] = []
+    whole = AudioSynthesis(inverse(folder))
+    expected = [*whole.process(Synthesis(3, HOP, values, "free", "m")), *whole.flush()]
+    synthesis = AudioSynthesis(inverse(folder))
+    parts: list[Audio] = []
     first = 3
     for part in np.split(values, sorted(cuts)):
         if len(part):
-            heard += sounding.hear(Synthesis(first, HOP, part, "free", "m"))
+            parts += synthesis.process(Synthesis(first, HOP, part, "free", "m"))
             first += len(part)
-    heard += sounding.end()
-    assert heard[0].start == expected[0].start
+    parts += synthesis.flush()
+    assert parts[0].start == expected[0].start
     assert (
-        np.concatenate([e.samples for e in heard]).tobytes()
+        np.concatenate([e.samples for e in parts]).tobytes()
         == np.concatenate([e.samples for e in expected]).tobytes()
     )
 
 
-def test_another_mode_or_place_begins_another_piece(folder: Path) -> None:
-    sounding = AudioSynthesis(voice(folder))
+def test_another_mode_or_position_begins_another_piece(folder: Path) -> None:
+    synthesis = AudioSynthesis(inverse(folder))
     values = frames(8)
     parts = [(0, "predict"), (8, "predict"), (20, "predict"), (28, "free")]
     events = []
     for first, mode in parts:
-        events += sounding.hear(Synthesis(first, HOP, values, mode, "m"))
-    events += sounding.end()
+        events += synthesis.process(Synthesis(first, HOP, values, mode, "m"))
+    events += synthesis.flush()
     pieces = [
         (e.start, e.mode)
         for e, before in zip(events, [None, *events], strict=False)
         if before is None or before.last
     ]
     assert pieces == [(0, "predict"), (20 * HOP, "predict"), (28 * HOP, "free")]
-    assert sounding.end() == []
+    assert synthesis.flush() == []
 
 
-def test_reset_forgets_the_piece(folder: Path) -> None:
+def test_reset_drops_the_piece(folder: Path) -> None:
     model = build(folder, synthesis="predict")
-    first = [canonical(e) for e in hear(model, tiles(frames(24)))]
+    first = [canonical(e) for e in process(model, tiles(frames(24)))]
     model.reset()
-    assert [canonical(e) for e in hear(model, tiles(frames(24)))] == first
+    assert [canonical(e) for e in process(model, tiles(frames(24)))] == first
 
 
-def test_a_front_end_without_an_inverse_is_refused_at_once(folder: Path) -> None:
+def test_sound_with_a_front_end_without_an_inverse_is_refused(folder: Path) -> None:
     other = make_tiny_bundle(folder.parent / "wide")
     manifest = load_bundle(other).manifest.front_end.model_dump()
     manifest["hop_length"] = manifest["options"]["hop_length"] = LENGTH

@@ -1,4 +1,4 @@
-"""The RNN-RBM: surprise, prediction and continuation, against plain loops."""
+"""RNN-RBM plugin: surprise and prediction compared with plain loops, streaming."""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from bundles.tiny_rnn_rbm import (
     RATE,
     Floats,
     build,
-    hear,
+    make_frames,
+    process,
     scored,
-    song_frames,
     surprise_of,
     synthesis_of,
     tiles,
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- surprise ----------------------------------------------------------------------
 
 
-def surprise_by_hand(
+def expected_surprise(
     free_energy: Floats, mean: float, std: float, n_frames: float
 ) -> list[float]:
     rate = 1 - np.exp(-1 / n_frames)
@@ -56,10 +56,12 @@ def surprise_by_hand(
     return surprises
 
 
-def test_surprise_is_the_divergence_from_what_was_expected(folder: Path) -> None:
-    frames = song_frames(120)
+def test_surprise_is_the_divergence_from_the_prediction_over_a_baseline(
+    folder: Path,
+) -> None:
+    frames = make_frames(120)
     model = build(folder, baseline_s=0.2, warm_up_ms=0)
-    surprise = surprise_of(hear(model, tiles(frames)))
+    surprise = surprise_of(process(model, tiles(frames)))
 
     def divergence(v: Floats) -> Floats:
         p = scored(folder, v)["prediction"][:-1].astype(np.float64)
@@ -69,16 +71,16 @@ def test_surprise_is_the_divergence_from_what_was_expected(folder: Path) -> None
 
     with np.load(folder / "golden.npz") as golden:
         known = divergence(golden["frames"])
-    expected = surprise_by_hand(
+    expected = expected_surprise(
         divergence(frames), known.mean(), known.std(), 0.2 * RATE / HOP
     )
-    assert surprise[0] == 0  # nothing predicted the first frame
+    assert surprise[0] == 0  # the first frame has no prediction
     np.testing.assert_allclose(surprise[1:], expected, rtol=1e-3, atol=1e-4)
 
 
 @settings(max_examples=50, deadline=None)
 @given(cuts=st.lists(st.integers(0, 60), max_size=5), gaussian=st.booleans())
-def test_divergence_does_not_depend_on_the_cutting(
+def test_divergence_does_not_depend_on_how_frames_are_cut(
     cuts: list[int], gaussian: bool
 ) -> None:
     rng = np.random.default_rng(0)
@@ -102,13 +104,15 @@ def test_divergence_does_not_depend_on_the_cutting(
         assert (Divergence()(frames, np.roll(frames, -1, axis=0)) == 0).all()
 
 
-def test_surprise_can_be_free_energy_over_its_running_baseline(folder: Path) -> None:
-    frames = song_frames(120)
+def test_surprise_by_free_energy_is_normalised_by_a_running_baseline(
+    folder: Path,
+) -> None:
+    frames = make_frames(120)
     model = build(folder, baseline_s=0.2, warm_up_ms=0, surprise="free_energy")
-    surprise = surprise_of(hear(model, tiles(frames)))
+    surprise = surprise_of(process(model, tiles(frames)))
     spec = load_bundle(folder).manifest.rnn_rbm
     assert spec is not None
-    expected = surprise_by_hand(
+    expected = expected_surprise(
         scored(folder, frames)["free_energy"],
         spec.free_energy_mean,
         spec.free_energy_std,
@@ -117,18 +121,18 @@ def test_surprise_can_be_free_energy_over_its_running_baseline(folder: Path) -> 
     np.testing.assert_allclose(surprise, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_one_surprise_per_frame_on_the_frame_grid(folder: Path) -> None:
-    events = hear(build(folder), tiles(song_frames(53), first=7))
+def test_there_is_one_surprise_per_frame_of_the_grid(folder: Path) -> None:
+    events = process(build(folder), tiles(make_frames(53), first=7))
     parts = [e for e in events if isinstance(e, Surprise)]
     assert [p.first for p in parts] == [7, 15, 23, 31, 39, 47, 55]
     assert [len(p.values) for p in parts] == [8, 8, 8, 8, 8, 8, 5]
     assert synthesis_of(events) == []
 
 
-def test_while_the_state_settles_nothing_is_surprising(folder: Path) -> None:
-    frames = song_frames(60)
+def test_surprise_is_zero_during_the_warm_up(folder: Path) -> None:
+    frames = make_frames(60)
     model = build(folder, warm_up_ms=100, surprise="free_energy")  # 25 frames
-    surprise = surprise_of(hear(model, tiles(frames)))
+    surprise = surprise_of(process(model, tiles(frames)))
     assert not surprise[:25].any()
     assert surprise[25:].all()
     # The baseline did not move either.
@@ -138,14 +142,14 @@ def test_while_the_state_settles_nothing_is_surprising(folder: Path) -> None:
     assert spec is not None
     expected = (first - spec.free_energy_mean) / spec.free_energy_std
     assert surprise[25] == pytest.approx(expected, rel=1e-3)
-    assert surprise_of(hear(settled, tiles(frames)))[0] != 0
+    assert surprise_of(process(settled, tiles(frames)))[0] != 0
 
 
-def test_a_frame_unlike_the_others_is_surprising(folder: Path) -> None:
+def test_a_frame_unlike_the_others_has_a_large_surprise(folder: Path) -> None:
     rng = np.random.default_rng(2)
     frames = rng.uniform(0, 0.2, (400, N_BINS)).astype(np.float32)
     frames[300] = 1 - frames[300]
-    surprise = surprise_of(hear(build(folder, baseline_s=0.3), tiles(frames)))
+    surprise = surprise_of(process(build(folder, baseline_s=0.3), tiles(frames)))
     assert np.abs(surprise[300]) > 3 * np.abs(surprise[100:300]).max()
 
 
@@ -154,7 +158,7 @@ def test_a_frame_unlike_the_others_is_surprising(folder: Path) -> None:
     counts=st.lists(st.integers(1, 30), min_size=1, max_size=12),
     frames=st.floats(0.5, 1e5),
 )
-def test_baseline_does_not_depend_on_the_cutting(
+def test_baseline_does_not_depend_on_how_the_series_is_cut(
     counts: list[int], frames: float
 ) -> None:
     values = np.random.default_rng(0).normal(-40, 6, sum(counts))
@@ -165,19 +169,19 @@ def test_baseline_does_not_depend_on_the_cutting(
     assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
-def test_after_long_silence_the_least_sound_is_no_sensation() -> None:
+def test_after_long_silence_the_deviation_has_a_lower_bound() -> None:
     baseline = Baseline(0.0, 1.0, 10.0)
     baseline.normalise(np.zeros(10_000))
-    (breath,) = baseline.normalise(np.array([0.05]))
-    assert breath == pytest.approx(0.5, rel=1e-3)
+    (surprise,) = baseline.normalise(np.array([0.05]))
+    assert surprise == pytest.approx(0.5, rel=1e-3)
 
 
 # ---- predict ------------------------------------------------------------------------
 
 
 def test_each_live_frame_gives_a_prediction_of_the_next(folder: Path) -> None:
-    frames = song_frames(50)
-    parts = synthesis_of(hear(build(folder, synthesis="predict"), tiles(frames)))
+    frames = make_frames(50)
+    parts = synthesis_of(process(build(folder, synthesis="predict"), tiles(frames)))
     assert [p.first for p in parts] == [1, 9, 17, 25, 33, 41, 49]
     assert {(p.mode, p.model, p.hop_length) for p in parts} == {
         ("predict", "tiny/rnn_rbm", HOP)
@@ -202,43 +206,45 @@ def script(values: Floats, first: int = 0) -> list[Any]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_reset_forgets_everything(folder: Path, mode: str) -> None:
+def test_after_a_reset_the_events_are_those_of_a_new_model(
+    folder: Path, mode: str
+) -> None:
     model = build(folder, synthesis=mode, baseline_s=0.1)
-    first = hear(model, script(song_frames(60)))
-    kept = hear(model, tiles(song_frames(60, seed=1), first=60))
+    first = process(model, script(make_frames(60)))
+    kept = process(model, tiles(make_frames(60, seed=1), first=60))
     model.reset()
-    again = hear(model, script(song_frames(60)))
+    again = process(model, script(make_frames(60)))
     assert list(map(canonical, again)) == list(map(canonical, first))
-    fresh = hear(build(folder, synthesis=mode), tiles(song_frames(60, seed=1)))
+    fresh = process(build(folder, synthesis=mode), tiles(make_frames(60, seed=1)))
     assert not np.array_equal(surprise_of(kept), surprise_of(fresh))
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_is_computed_across_a_gap(folder: Path, mode: str) -> None:
     model = build(folder, synthesis=mode, latency=RATE)
-    hear(model, tiles(song_frames(60)))
-    assert hear(model, [Gap(60 * HOP, 90 * HOP, "overrun")]) == []
-    # A segment of which no frame was heard since the gap cannot be continued.
-    assert hear(model, [Offset(3, 1000, 4000, True)]) == []
-    after = hear(model, script(song_frames(60, seed=4), first=90))
-    fresh = hear(build(folder, synthesis=mode), script(song_frames(60, seed=4), 90))
+    process(model, tiles(make_frames(60)))
+    assert process(model, [Gap(60 * HOP, 90 * HOP, "overrun")]) == []
+    # A segment without a frame since the gap cannot be continued.
+    assert process(model, [Offset(3, 1000, 4000, True)]) == []
+    after = process(model, script(make_frames(60, seed=4), first=90))
+    fresh = process(build(folder, synthesis=mode), script(make_frames(60, seed=4), 90))
     assert list(map(canonical, after)) == list(map(canonical, fresh))
 
 
-def test_frames_that_are_missing_are_an_error(folder: Path) -> None:
+def test_missing_frames_without_a_gap_are_an_error(folder: Path) -> None:
     model = build(folder)
-    hear(model, [Frames(0, HOP, LENGTH, song_frames(4))])
+    process(model, [Frames(0, HOP, LENGTH, make_frames(4))])
     with pytest.raises(ValueError, match="expected 4"):
-        model.process(Frames(5, HOP, LENGTH, song_frames(4)))
-    hear(model, [Frames(9, HOP, LENGTH, song_frames(4))])  # and it goes on
+        model.process(Frames(5, HOP, LENGTH, make_frames(4)))
+    process(model, [Frames(9, HOP, LENGTH, make_frames(4))])  # the model continues
 
 
-def test_a_frame_that_is_not_finite_does_no_lasting_harm(folder: Path) -> None:
-    frames = song_frames(80)
+def test_frames_that_are_not_finite_give_finite_events(folder: Path) -> None:
+    frames = make_frames(80)
     frames[30] = np.nan
     frames[31, 3] = np.inf
     for mode in MODES:
         model = build(folder, synthesis=mode)
-        for event in hear(model, [*tiles(frames), Offset(0, 1, 40 * HOP, False)]):
+        for event in process(model, [*tiles(frames), Offset(0, 1, 40 * HOP, False)]):
             assert isinstance(event, Surprise | Synthesis)
             assert np.isfinite(event.values).all()

@@ -1,4 +1,4 @@
-"""Noise that the state decides on: fitted, written, read and drawn."""
+"""Residual noise that depends on the state: fitted, written, read and sampled."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ N_VISIBLE, N_RECURRENT = 5, 3
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads cost more than they give at this size."""
+    """Use one thread: at this size more are slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -24,7 +24,7 @@ def one_thread() -> Iterator[None]:
 
 
 def two_kinds(n_frames: int = 4000) -> tuple[PredictionErrors, np.ndarray]:
-    """Errors that are small around 0, or large around 0.5, as the state says."""
+    """Make errors that are small around 0, or large around 0.5, by the state."""
     rng = np.random.default_rng(0)
     large = rng.random(n_frames) < 0.4
     state = rng.normal(0, 0.2, (n_frames, N_RECURRENT)) + 0.8 * large[:, None]
@@ -41,7 +41,7 @@ def saved(path: Path, arrays: dict[str, np.ndarray]) -> Residual:
     return load_residual(path, N_VISIBLE, N_RECURRENT)
 
 
-def test_errors_are_drawn_as_the_state_says(tmp_path: Path) -> None:
+def test_sampled_errors_depend_on_the_state_like_the_real_ones(tmp_path: Path) -> None:
     missed, large = two_kinds()
     found = saved(tmp_path / "r.npz", fit_residual(missed, missed, 2, 0))
     assert found.is_mixture
@@ -57,7 +57,7 @@ def test_errors_are_drawn_as_the_state_says(tmp_path: Path) -> None:
     assert np.quantile(np.abs(drawn[~large]), 0.95) < 0.3
 
 
-def test_one_component_is_one_covariance(tmp_path: Path) -> None:
+def test_one_component_is_one_covariance_without_a_gate(tmp_path: Path) -> None:
     missed, _ = two_kinds()
     arrays = fit_residual(missed, missed, 1, 0)
     assert set(arrays) == {"chol"}
@@ -69,7 +69,7 @@ def test_one_component_is_one_covariance(tmp_path: Path) -> None:
     np.testing.assert_array_equal(drawn, arrays["chol"][:, 0])
 
 
-def test_other_song_sets_the_level_of_the_noise() -> None:
+def test_the_level_of_the_noise_is_fitted_to_other_errors() -> None:
     missed, large = two_kinds()
     quiet = PredictionErrors(missed.residual[~large], missed.state[~large])
     louder = PredictionErrors(1.5 * quiet.residual, quiet.state)
@@ -78,19 +78,19 @@ def test_other_song_sets_the_level_of_the_noise() -> None:
     np.testing.assert_allclose(raised, 1.5 * plain, rtol=0.1)
 
 
-def test_few_frames_get_few_components() -> None:
+def test_few_frames_give_one_component() -> None:
     missed, _ = two_kinds(15)
     assert set(fit_residual(missed, missed, 8, 0)) == {"chol"}
 
 
-def test_the_same_errors_give_the_same_file() -> None:
+def test_equal_errors_give_equal_arrays() -> None:
     missed, _ = two_kinds(500)
     first, again = (fit_residual(missed, missed, 3, 7) for _ in range(2))
     for name, array in first.items():
         np.testing.assert_array_equal(array, again[name])
 
 
-def test_a_component_is_chosen_as_often_as_its_weight() -> None:
+def test_components_are_chosen_in_proportion_to_their_weights() -> None:
     zeros = np.zeros((3, N_VISIBLE), np.float32)
     chol = np.stack([np.eye(N_VISIBLE, dtype=np.float32)] * 3)
     gate = np.zeros((N_RECURRENT, 3), np.float32)
@@ -110,7 +110,7 @@ def test_a_component_is_chosen_as_often_as_its_weight() -> None:
         ({"chol": np.zeros((2, 2), np.float32)}, "is not for 5 bins and 3"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(
+def test_a_residual_file_that_does_not_fit_is_refused(
     tmp_path: Path, change: dict[str, np.ndarray | None], sentence: str
 ) -> None:
     missed, _ = two_kinds(500)

@@ -1,4 +1,4 @@
-"""Synthesis that goes on from the end of a segment, against plain loops."""
+"""Continuation of segments, compared with plain loops over the graph."""
 
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from bundles.tiny_rnn_rbm import (
     RATE,
     Floats,
     build,
-    hear,
+    make_frames,
+    process,
     run,
     scored,
-    song_frames,
     synthesis_of,
     tiles,
 )
@@ -38,10 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
 
 
-def continued_by_hand(
+def expected_continuation(
     folder: Path, frames: Floats, last: int, n: int, **how: Any
 ) -> Floats:
-    """Frames after frame `last`, drawn with the graph and a generator alone."""
+    """Draw frames after frame `last` with the graph and a random generator."""
     feedback = how.get("feedback", "mean_residual")
     temperature = how.get("temperature", 1.0)
     steps = how.get("gibbs_steps", GIBBS_STEPS)
@@ -81,46 +81,46 @@ def continued_by_hand(
         {"gibbs_steps": 9},
     ],
 )
-def test_continuation_follows_the_last_frame_of_the_segment(
+def test_a_continuation_follows_the_last_frame_of_the_segment(
     folder: Path, how: dict[str, Any]
 ) -> None:
-    frames = song_frames(60)
+    frames = make_frames(60)
     model = build(folder, synthesis="continue", continue_frames=10, **how)
     items = [*tiles(frames), Onset(0, 2000, 1.0), Offset(0, 2000, 5500, False)]
-    (part,) = synthesis_of(hear(model, items))
+    (part,) = synthesis_of(process(model, items))
     last = (5500 - LENGTH) // HOP  # the last frame that ends before the offset
     assert (part.first, part.mode, part.model) == (last + 1, "continue", "tiny/rnn_rbm")
     assert part.values.shape == (10, N_BINS)
-    expected = continued_by_hand(folder, frames, last, 10, **how)
+    expected = expected_continuation(folder, frames, last, 10, **how)
     np.testing.assert_allclose(part.values, expected, atol=1e-3)
     assert part.values.min() >= 0
     assert part.values.max() <= 1
 
 
-def test_continuing_from_the_very_first_frame(folder: Path) -> None:
-    frames = song_frames(8)
+def test_a_continuation_follows_the_first_frame_of_the_stream(folder: Path) -> None:
+    frames = make_frames(8)
     model = build(folder, synthesis="continue", continue_frames=3)
-    (part,) = synthesis_of(hear(model, [*tiles(frames), Offset(0, 10, 300, False)]))
+    (part,) = synthesis_of(process(model, [*tiles(frames), Offset(0, 10, 300, False)]))
     assert part.first == 1
-    expected = continued_by_hand(folder, frames, 0, 3)
+    expected = expected_continuation(folder, frames, 0, 3)
     np.testing.assert_allclose(part.values, expected, atol=1e-4)
 
 
 def drawn(folder: Path, segment: int, late: int = 0, **options: Any) -> Floats:
-    frames = song_frames(200)
+    frames = make_frames(200)
     model = build(folder, latency=LENGTH * 50, synthesis="continue", **options)
-    heard = [t for t in tiles(frames) if t.first < 48 + late]
+    before = [t for t in tiles(frames) if t.first < 48 + late]
     rest = [t for t in tiles(frames) if t.first >= 48 + late]
     mark = Offset(segment, 2000, 5500, False)
-    parts = synthesis_of(hear(model, [*heard, mark, *rest]))
+    parts = synthesis_of(process(model, [*before, mark, *rest]))
     last = (5500 - LENGTH) // HOP
     counts = [len(part.values) for part in parts]
-    assert max(counts) <= 16  # however late it is, nothing waits for it
+    assert max(counts) <= 16  # the bound per call, however late the offset
     assert [p.first for p in parts] == list(last + 1 + np.cumsum([0, *counts[:-1]]))
     return np.concatenate([part.values for part in parts])
 
 
-def test_draws_depend_on_seed_and_segment_alone(folder: Path) -> None:
+def test_continuations_depend_on_seed_and_segment_only(folder: Path) -> None:
     one = drawn(folder, 0)
     assert drawn(folder, 0).tobytes() == one.tobytes()
     assert drawn(folder, 0, late=100).tobytes() == one.tobytes()
@@ -128,30 +128,32 @@ def test_draws_depend_on_seed_and_segment_alone(folder: Path) -> None:
     assert not np.array_equal(drawn(folder, 0, seed=1), one)
 
 
-def test_a_second_segment_does_not_depend_on_the_first(folder: Path) -> None:
-    frames = song_frames(100)
+def test_a_continuation_does_not_depend_on_the_one_before(folder: Path) -> None:
+    frames = make_frames(100)
     marks = [Offset(0, 2000, 5500, False), Offset(1, 6000, 9000, False)]
     model = build(folder, latency=RATE, synthesis="continue")
-    both = synthesis_of(hear(model, [*tiles(frames), *marks]))
+    both = synthesis_of(process(model, [*tiles(frames), *marks]))
     model.reset()
-    (alone,) = synthesis_of(hear(model, [*tiles(frames), marks[1]]))
+    (alone,) = synthesis_of(process(model, [*tiles(frames), marks[1]]))
     assert canonical(alone) == canonical(both[1])
 
 
-def test_other_modes_draw_nothing(folder: Path) -> None:
+def test_without_synthesis_no_frames_are_drawn(folder: Path) -> None:
     for options in ({}, {"synthesis": "off"}, {"synthesis": False}):
         model = build(folder, **options)
-        items = [*tiles(song_frames(50)), Offset(0, 100, 5000, False)]
-        assert synthesis_of(hear(model, items)) == []
+        items = [*tiles(make_frames(50)), Offset(0, 100, 5000, False)]
+        assert synthesis_of(process(model, items)) == []
 
 
-def test_a_detector_that_is_too_late_to_continue_is_refused(folder: Path) -> None:
+def test_continue_with_a_detector_latency_above_thirty_seconds_is_refused(
+    folder: Path,
+) -> None:
     with pytest.raises(ConfigError, match="within 30 s, this one takes up to 600 s"):
         build(folder, latency=600 * RATE, synthesis="continue")
     build(folder, latency=600 * RATE, synthesis="predict")
 
 
-def test_gaussian_units_are_drawn_with_the_bundles_sigma(folder: Path) -> None:
+def test_gaussian_units_are_sampled_with_the_bundles_sigma(folder: Path) -> None:
     gaussian = make_tiny_bundle(folder.parent / "gaussian")
     sigma = np.linspace(0, 0.2, N_BINS).astype(np.float32)
     np.savez(gaussian / "residual.npz", chol=np.zeros((N_BINS, N_BINS)), sigma=sigma)
@@ -163,8 +165,8 @@ def test_gaussian_units_are_drawn_with_the_bundles_sigma(folder: Path) -> None:
         model = build(
             gaussian, synthesis="continue", continue_frames=1, feedback=feedback
         )
-        items = [*tiles(song_frames(60)), Offset(0, 2000, 5500, False)]
-        return synthesis_of(hear(model, items))[0].values[0]
+        items = [*tiles(make_frames(60)), Offset(0, 2000, 5500, False)]
+        return synthesis_of(process(model, items))[0].values[0]
 
     mean, sampled = values("mean"), values("sampled")
     assert np.array_equal(values("mean_residual"), mean)  # its covariance is zero

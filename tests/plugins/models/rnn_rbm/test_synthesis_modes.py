@@ -1,4 +1,4 @@
-"""Modes of synthesis: songs that keep up with the stream, whatever happens to it."""
+"""Modes of synthesis: sequences through gaps, stalls and changes of options."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from bundles.tiny_rnn_rbm import (
     LENGTH,
     RATE,
     build,
-    by_hand,
     change,
-    hear,
+    draw_frames,
+    generated_frames,
+    make_frames,
+    process,
     scored,
-    song_frames,
-    song_of,
     synthesis_of,
     tiles,
 )
@@ -47,44 +47,48 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("how", [{}, {"feedback": "mean"}, {"feedback": "sampled"}])
-def test_a_free_song_keeps_up_with_the_stream(folder: Path, how: Any) -> None:
+def test_a_free_sequence_keeps_up_with_the_stream(folder: Path, how: Any) -> None:
     model = build(folder, synthesis="free", seed=3, **how)
-    events = hear(model, tiles(song_frames(50), first=7))
+    events = process(model, tiles(make_frames(50), first=7))
     parts = synthesis_of(events)
     assert parts[0].first == 7
     assert {(p.mode, p.model) for p in parts} == {("free", "tiny/rnn_rbm")}
-    song = song_of(events)
-    assert song.tobytes() == by_hand(folder, 50, seed=(3,), **how).tobytes()
-    again = hear(build(folder, synthesis="free", seed=4, **how), tiles(song_frames(50)))
-    assert (how.get("feedback") == "mean") or not np.array_equal(song_of(again), song)
+    sequence = generated_frames(events)
+    assert sequence.tobytes() == draw_frames(folder, 50, seed=(3,), **how).tobytes()
+    again = process(
+        build(folder, synthesis="free", seed=4, **how), tiles(make_frames(50))
+    )
+    assert (how.get("feedback") == "mean") or not np.array_equal(
+        generated_frames(again), sequence
+    )
 
 
-def test_what_is_heard_does_not_change_a_free_song(folder: Path) -> None:
-    songs = [
-        song_of(hear(build(folder, synthesis="free"), tiles(frames)))
-        for frames in (song_frames(60), np.zeros((60, N_BINS), np.float32))
+def test_live_frames_do_not_change_a_free_sequence(folder: Path) -> None:
+    sequences = [
+        generated_frames(process(build(folder, synthesis="free"), tiles(frames)))
+        for frames in (make_frames(60), np.zeros((60, N_BINS), np.float32))
     ]
-    assert songs[0].tobytes() == songs[1].tobytes()
+    assert sequences[0].tobytes() == sequences[1].tobytes()
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     tile=st.sampled_from([1, 3, 8, 25]),
     script=st.lists(
-        st.tuples(st.sampled_from(["hear", "gap", "tick"]), st.integers(1, 20)),
+        st.tuples(st.sampled_from(["frames", "gap", "advance"]), st.integers(1, 20)),
         min_size=1,
         max_size=12,
     ),
 )
-def test_gaps_and_stalls_never_break_a_song_and_nothing_is_drawn_twice(
+def test_a_sequence_is_the_same_through_gaps_and_stalls(
     folder: Path, tile: int, script: list[tuple[str, int]]
 ) -> None:
-    """A song is the same frames at the same places, by audio, gap or the clock."""
+    """Frames have the same values and numbers however the position advances."""
     model = build(folder, synthesis="free")
     position, clock, events = 0, 0, []
     for what, count in script:
-        if what == "hear":
-            events += hear(model, tiles(song_frames(count), tile, position))
+        if what == "frames":
+            events += process(model, tiles(make_frames(count), tile, position))
             position += count
         elif what == "gap":
             events += model.process(Gap(position * HOP, (position + count) * HOP, "x"))
@@ -93,36 +97,36 @@ def test_gaps_and_stalls_never_break_a_song_and_nothing_is_drawn_twice(
             clock = max(clock, position) + count
             events += model.advance(clock * HOP)
         clock = max(clock, position)
-    while True:  # it catches up
+    while True:  # until it has caught up
         more = list(model.advance(clock * HOP))
         if not synthesis_of(more):
             break
         events += more
-    song = song_of(events)
-    assert len(song) == clock
-    assert song.tobytes() == by_hand(folder, clock).tobytes()
+    sequence = generated_frames(events)
+    assert len(sequence) == clock
+    assert sequence.tobytes() == draw_frames(folder, clock).tobytes()
     assert max(len(part.values) for part in synthesis_of(events)) <= 50
 
 
-def test_a_song_that_is_hopelessly_behind_leaps(folder: Path) -> None:
+def test_a_sequence_more_than_a_second_behind_skips_frame_numbers(folder: Path) -> None:
     model = build(folder, synthesis="free")
-    hear(model, tiles(song_frames(8)))
+    process(model, tiles(make_frames(8)))
     parts = synthesis_of(model.process(Gap(8 * HOP, 10_008 * HOP, "device lost")))
     assert [(p.first, len(p.values)) for p in parts] == [(10_008 - 16, 16)]
-    expected = by_hand(folder, 24)[8:]
+    expected = draw_frames(folder, 24)[8:]
     assert parts[0].values.tobytes() == expected.tobytes()
 
 
-def test_a_fast_song_runs_ahead_by_a_bounded_number_at_a_time(folder: Path) -> None:
+def test_a_fast_sequence_runs_ahead_by_sixteen_frames_per_tile(folder: Path) -> None:
     model = build(folder, synthesis="free", pace="fast")
-    events = hear(model, tiles(song_frames(40)))
+    events = process(model, tiles(make_frames(40)))
     assert [len(p.values) for p in synthesis_of(events)] == [16] * 5
-    assert song_of(events).tobytes() == by_hand(folder, 80).tobytes()
+    assert generated_frames(events).tobytes() == draw_frames(folder, 80).tobytes()
 
 
-def test_a_stall_before_any_audio(folder: Path) -> None:
+def test_advance_before_any_audio_generates_in_free_mode_only(folder: Path) -> None:
     model = build(folder, synthesis="free")
-    assert song_of(list(model.advance(10 * HOP + 5))).shape == (10, N_BINS)
+    assert generated_frames(list(model.advance(10 * HOP + 5))).shape == (10, N_BINS)
     assert list(model.advance(10 * HOP + 50)) == []
     for quiet in ("off", "predict", "continue"):
         assert list(build(folder, synthesis=quiet).advance(9_000)) == []
@@ -131,23 +135,25 @@ def test_a_stall_before_any_audio(folder: Path) -> None:
 # ---- continue ------------------------------------------------------------------------
 
 
-def test_a_continuation_goes_on_through_a_gap(folder: Path) -> None:
+def test_a_continuation_continues_through_a_gap(folder: Path) -> None:
     model = build(folder, synthesis="continue", continue_frames=60)
-    frames = song_frames(64)
-    begun = hear(model, [*tiles(frames), Offset(0, 2000, 7000, False)])
+    frames = make_frames(64)
+    begun = process(model, [*tiles(frames), Offset(0, 2000, 7000, False)])
     rest = list(model.process(Gap(64 * HOP, 200 * HOP, "overrun")))
     last = (7000 - LENGTH) // HOP
     states = scored(folder, frames)["states"]
-    expected = by_hand(folder, 60, frames[last], states[last - 1], (0, 0))
-    np.testing.assert_allclose(song_of([*begun, *rest]), expected[: 64 - last - 1 + 16])
-    more = hear(model, tiles(song_frames(40), first=200))
-    np.testing.assert_allclose(song_of([*begun, *rest, *more]), expected)
+    expected = draw_frames(folder, 60, frames[last], states[last - 1], (0, 0))
+    np.testing.assert_allclose(
+        generated_frames([*begun, *rest]), expected[: 64 - last - 1 + 16]
+    )
+    more = process(model, tiles(make_frames(40), first=200))
+    np.testing.assert_allclose(generated_frames([*begun, *rest, *more]), expected)
 
 
-def test_a_new_segment_takes_over(folder: Path) -> None:
+def test_the_next_segment_ends_a_continuation(folder: Path) -> None:
     model = build(folder, synthesis="continue", continue_frames=100)
-    items = tiles(song_frames(80))
-    events = hear(
+    items = tiles(make_frames(80))
+    events = process(
         model,
         [*items[:4], Offset(0, 0, 3000, False), *items[4:8], Offset(1, 0, 7000, False)],
     )
@@ -156,12 +162,12 @@ def test_a_new_segment_takes_over(folder: Path) -> None:
     assert firsts[-1] == ((7000 - LENGTH) // HOP + 1, "continue")
 
 
-def test_until_silence_ends_after_sound_and_not_before() -> None:
+def test_a_silence_detector_detects_silence_only_after_sound() -> None:
     loud, quiet = np.full(4, 0.9), np.full(4, 0.1)
 
     def ends(pattern: str) -> list[bool]:
-        hush = SilenceDetector(0.5)
-        return [hush.take(loud if letter == "#" else quiet) for letter in pattern]
+        detector = SilenceDetector(0.5)
+        return [detector.push(loud if letter == "#" else quiet) for letter in pattern]
 
     assert not any(ends("." * 40))
     assert not any(ends("#########........."))
@@ -175,10 +181,10 @@ def test_a_continuation_until_silence_is_no_longer_than_one_without(
         model = build(
             folder, synthesis="continue", continue_frames=80, continue_until=until
         )
-        frames = song_frames(200)
+        frames = make_frames(200)
         mark = Offset(0, 20 * HOP, 42 * HOP, False)
         items = tiles(frames)
-        return len(song_of(hear(model, [*items[:6], mark, *items[6:]])))
+        return len(generated_frames(process(model, [*items[:6], mark, *items[6:]])))
 
     assert length("frames") == 80
     assert 0 < length("silence") <= 80
@@ -187,24 +193,24 @@ def test_a_continuation_until_silence_is_no_longer_than_one_without(
 # ---- switching ---------------------------------------------------------------------
 
 
-def test_a_song_goes_on_when_its_options_change(folder: Path) -> None:
+def test_a_sequence_continues_when_its_options_change(folder: Path) -> None:
     model = build(folder, synthesis="free")
-    events = hear(model, tiles(song_frames(16)))
+    events = process(model, tiles(make_frames(16)))
     change(model, temperature=0.3, feedback="mean")
-    events += hear(model, tiles(song_frames(16), first=16))
-    song = song_of(events)
-    expected = by_hand(folder, 32)
-    assert song[:16].tobytes() == expected[:16].tobytes()
-    assert not np.array_equal(song[16:], expected[16:])
+    events += process(model, tiles(make_frames(16), first=16))
+    sequence = generated_frames(events)
+    expected = draw_frames(folder, 32)
+    assert sequence[:16].tobytes() == expected[:16].tobytes()
+    assert not np.array_equal(sequence[16:], expected[16:])
     change(model, temperature=1.0, feedback="mean_residual", seed=5)
-    first = song_of(hear(model, tiles(song_frames(16), first=32)))
+    first = generated_frames(process(model, tiles(make_frames(16), first=32)))
     other = build(folder, synthesis="free")
-    hear(other, tiles(song_frames(16)))
+    process(other, tiles(make_frames(16)))
     change(other, temperature=0.3, feedback="mean")
-    hear(other, tiles(song_frames(16), first=16))
+    process(other, tiles(make_frames(16), first=16))
     change(other, temperature=1.0, feedback="mean_residual", seed=6)
     assert not np.array_equal(
-        song_of(hear(other, tiles(song_frames(16), first=32))), first
+        generated_frames(process(other, tiles(make_frames(16), first=32))), first
     )
 
 
@@ -216,13 +222,13 @@ MODES = ("off", "predict", "continue", "free", "prime")
     modes=st.lists(st.sampled_from(MODES), min_size=2, max_size=6),
     sound=st.booleans(),
 )
-def test_any_switching_gives_sound_in_whole_pieces(
+def test_any_change_of_modes_gives_whole_pieces_of_audio(
     folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
     modes: list[str],
     sound: bool,
 ) -> None:
-    """Each piece begins and ends by itself; a mode that is left says nothing more."""
+    """Each piece has a beginning and an end; a mode that is left gives no events."""
     path = tmp_path_factory.getbasetemp() / "modes.wav"
     if not path.exists():
         soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, RATE), RATE)
@@ -230,20 +236,20 @@ def test_any_switching_gives_sound_in_whole_pieces(
     events, first = [], 0
     for mode in modes:
         change(model, synthesis=mode)
-        items = tiles(song_frames(24), first=first)
+        items = tiles(make_frames(24), first=first)
         items.insert(2, Offset(0, (first + 1) * HOP, (first + 12) * HOP, False))
-        part = hear(model, items)
+        part = process(model, items)
         first += 24
         found = {p.mode for p in synthesis_of(part)}
-        assert found <= {mode}, "another mode went on"
+        assert found <= {mode}, "another mode continued"
         assert found or mode == "off"
         surprises = [e.first for e in part if isinstance(e, Surprise)]
         assert surprises == [first - 24, first - 16, first - 8]
         events += part
     events += model.flush()
     pieces = _pieces([e for e in events if isinstance(e, Audio)])
-    n_songs = len(pieces)
-    assert (n_songs > 0) == (sound and set(modes) != {"off"})
+    n_pieces = len(pieces)
+    assert (n_pieces > 0) == (sound and set(modes) != {"off"})
     for piece in pieces:
         samples = np.concatenate([e.samples for e in piece])[:, 0]
         assert piece[-1].last
@@ -263,26 +269,26 @@ def _pieces(sounds: list[Audio]) -> list[list[Audio]]:
     return pieces
 
 
-def test_sound_can_be_switched_while_a_song_goes_on(folder: Path) -> None:
+def test_audio_is_switched_on_and_off_while_a_sequence_continues(folder: Path) -> None:
     model = build(folder, synthesis="free")
     parts = []
     for index, sound in enumerate((False, True, True, False)):
         change(model, sound=sound, temperature=0.5 + index / 10)
-        parts.append(hear(model, tiles(song_frames(24), first=24 * index)))
+        parts.append(process(model, tiles(make_frames(24), first=24 * index)))
     kinds = [[isinstance(e, Audio) for e in part] for part in parts]
     assert [any(k) for k in kinds] == [False, True, True, True]
     last = [e for e in parts[3] if isinstance(e, Audio)]
     assert [e.last for e in last] == [True]
-    assert len(song_of([e for part in parts for e in part])) == 96
+    assert len(generated_frames([e for part in parts for e in part])) == 96
 
 
-def test_reset_begins_the_song_anew_and_keeps_what_was_set(folder: Path) -> None:
+def test_reset_restarts_the_sequence_and_keeps_the_options(folder: Path) -> None:
     model = build(folder, synthesis="off")
     change(model, synthesis="free", seed=9)
-    events = hear(model, tiles(song_frames(24)))
+    events = process(model, tiles(make_frames(24)))
     model.reset()
     assert model.options.seed == 9
-    again = hear(model, tiles(song_frames(24)))
+    again = process(model, tiles(make_frames(24)))
     assert list(map(canonical, again)) == list(map(canonical, events))
     assert isinstance(events[1], Synthesis)
-    assert isinstance(tiles(song_frames(8))[0], Frames)
+    assert isinstance(tiles(make_frames(8))[0], Frames)

@@ -1,9 +1,9 @@
-"""Frames of the shipped bundle's graphs against torch, with the same weights and noise.
+"""Parity of the shipped bundle's graphs and torch, with the same weights and noise.
 
-Each frame is drawn after the same frames, each side carrying its own state: fed back,
-rounding grows for a while (up to 1e-2 in some songs) before it is forgotten. A unit
-whose probability lies within rounding of its noise may fire here and not there: such
-noise, a few numbers in ten thousand, is moved a little; then both are given the same.
+Each frame is drawn after the same frames, while each side keeps its own state: fed
+back, rounding errors would grow for a while (up to 1e-2) before they decay. Noise
+within rounding of a unit's probability, a few numbers in ten thousand, is moved away
+from it, so that both sides draw the same unit.
 """
 
 import itertools
@@ -24,25 +24,23 @@ from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.training.transfer import Origin
 from neurovocal.plugins.models.rnn_rbm.model import plugin
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler
-from neurovocal.plugins.models.rnn_rbm.seed_audio import _frames
+from neurovocal.plugins.models.rnn_rbm.seed_audio import last_frames
 
 N_FRAMES = 500
 TOLERANCE = 1e-4
 FEEDBACKS = ["mean", "sampled", "mean_residual"]
-
-
 MARGIN = 1e-4
 
 
-class Tape:
-    """A generator that gives numbers which were drawn before."""
+class RecordedNoise:
+    """Random generator that returns recorded numbers."""
 
     def __init__(self) -> None:
         self.numbers: list[np.ndarray] = []
         self.moved = self.count = 0
 
     def record(self, noise: np.ndarray, p: np.ndarray) -> np.ndarray:
-        """Keep uniform noise, clear of the probabilities it is compared with."""
+        """Return uniform noise, moved away from the probabilities `p`."""
         near = np.abs(p - noise) < MARGIN
         self.moved += int(near.sum())
         self.count += near.size
@@ -55,7 +53,7 @@ class Tape:
     standard_normal = random
 
 
-class Torch:
+class TorchReference:
     """The shipped RNN-RBM in torch."""
 
     def __init__(self) -> None:
@@ -72,7 +70,7 @@ class Torch:
         with np.load(self.bundle.path(spec.residual_file)) as arrays:
             self.residual = {name: torch.from_numpy(arrays[name]) for name in arrays}
 
-    def heard(self, frames: np.ndarray) -> torch.Tensor:
+    def states(self, frames: np.ndarray) -> torch.Tensor:
         with torch.no_grad():
             return self.model.states(
                 torch.from_numpy(frames)[:, None], self.model.initial_state()
@@ -80,15 +78,19 @@ class Torch:
 
     def predictions(self, frames: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            bv, bh = self.model.biases(self.heard(frames)[:, -1])
+            bv, bh = self.model.biases(self.states(frames)[:, -1])
             return self.model.predict(torch.from_numpy(frames)[:, None], bv, bh)[
                 :, 0
             ].numpy()
 
-    def song(
-        self, frame: np.ndarray, u: torch.Tensor, tape: Tape, feedback: str
+    def generate(
+        self,
+        frame: np.ndarray,
+        u: torch.Tensor,
+        noise_record: RecordedNoise,
+        feedback: str,
     ) -> np.ndarray:
-        """Draw frames, and put all that was random on the tape."""
+        """Draw frames, and record all random numbers."""
         rng, drawn = np.random.default_rng(3), []
         for _ in range(N_FRAMES):
             with torch.no_grad():
@@ -99,27 +101,27 @@ class Torch:
                 for _ in range(self.spec.gibbs_steps):
                     noise = rng.random(self.model.n_hidden, dtype=np.float32)
                     p = self.model.hidden(v, bh)[0].numpy()
-                    rows.append(tape.record(noise, p))
+                    rows.append(noise_record.record(noise, p))
                     row = torch.from_numpy(rows[-1])[None, None]
                     v = self.model.gibbs(v, bv, bh, row)
-            tape.numbers.append(np.array(rows))
+            noise_record.numbers.append(np.array(rows))
             frame = v[0].numpy()
             if feedback == "sampled":
                 uniform = rng.random(len(frame), dtype=np.float32)
-                tape.numbers.append(tape.record(uniform, frame))
-                frame = (tape.numbers[-1] < frame).astype(np.float32)
+                noise_record.numbers.append(noise_record.record(uniform, frame))
+                frame = (noise_record.numbers[-1] < frame).astype(np.float32)
             elif feedback == "mean_residual":
-                frame = frame + self.error(u[-1, 0], rng, tape)
+                frame = frame + self.error(u[-1, 0], rng, noise_record)
                 frame = np.clip(frame, 0, 1).astype(np.float32)
             drawn.append(frame)
         # The last tile may draw more than is compared; one to three numbers a frame.
-        tape.numbers += tape.numbers[-120:]
+        noise_record.numbers += noise_record.numbers[-120:]
         return np.array(drawn)
 
     def error(
-        self, u: torch.Tensor, rng: np.random.Generator, tape: Tape
+        self, u: torch.Tensor, rng: np.random.Generator, noise_record: RecordedNoise
     ) -> np.ndarray:
-        """Draw from the mixture of what expectations miss."""
+        """Sample the residual from the mixture."""
         with torch.no_grad():
             scores = u @ self.residual["gate_weight"] + self.residual["gate_bias"]
             edges = torch.softmax(scores, 0).cumsum(0)[:-1].numpy()
@@ -127,7 +129,7 @@ class Torch:
         while np.abs(edges - chance).min() < MARGIN:
             chance = rng.random(dtype=np.float32)
         normal = rng.standard_normal(self.spec.n_visible, dtype=np.float32)
-        tape.numbers += [np.array(chance), normal]
+        noise_record.numbers += [np.array(chance), normal]
         number = int((edges <= chance).sum())
         mean = self.residual["mixture_mean"][number]
         chol = self.residual["mixture_chol"][number]
@@ -135,19 +137,21 @@ class Torch:
 
 
 @pytest.fixture(scope="module")
-def reference() -> Torch:
+def reference() -> TorchReference:
     torch.set_num_threads(1)
-    return Torch()
+    return TorchReference()
 
 
 @pytest.fixture(scope="module")
-def live(reference: Torch) -> np.ndarray:
-    """Frames of the shipped recording, the last ten seconds."""
-    return _frames(RECORDING, reference.bundle)[: N_FRAMES + 40]
+def live(reference: TorchReference) -> np.ndarray:
+    """Frames of the last ten seconds of the shipped recording."""
+    return last_frames(RECORDING, reference.bundle)[: N_FRAMES + 40]
 
 
-def sung(reference: Torch, live: np.ndarray, mode: str, **options: Any) -> Any:
-    """Frames that the plugin gives in a mode, hearing the recording."""
+def synthesize(
+    reference: TorchReference, live: np.ndarray, mode: str, **options: Any
+) -> Any:
+    """Return the frames that the plugin synthesizes in a mode."""
     front_end = reference.bundle.manifest.front_end
     hop, length = front_end.hop_length, front_end.frame_length
     context = BuildContext(
@@ -168,21 +172,23 @@ def sung(reference: Torch, live: np.ndarray, mode: str, **options: Any) -> Any:
     return np.concatenate(parts)[:N_FRAMES]
 
 
-def same(found: np.ndarray, expected: np.ndarray) -> None:
+def assert_equal(found: np.ndarray, expected: np.ndarray) -> None:
     assert found.shape == expected.shape == (N_FRAMES, expected.shape[1])
     errors = np.abs(found - expected).max(axis=1)
     assert errors.max() <= TOLERANCE, f"first at frame {np.argmax(errors > TOLERANCE)}"
 
 
-def test_predictions_are_those_of_torch(reference: Torch, live: np.ndarray) -> None:
-    found = sung(reference, live, "predict")
-    same(found, reference.predictions(live)[:N_FRAMES])
+def test_predictions_are_those_of_torch(
+    reference: TorchReference, live: np.ndarray
+) -> None:
+    found = synthesize(reference, live, "predict")
+    assert_equal(found, reference.predictions(live)[:N_FRAMES])
 
 
 @pytest.mark.parametrize("feedback", FEEDBACKS)
 @pytest.mark.parametrize("mode", ["continue", "free", "prime"])
-def test_songs_are_those_of_torch(
-    reference: Torch,
+def test_generated_frames_are_those_of_torch(
+    reference: TorchReference,
     live: np.ndarray,
     mode: str,
     feedback: str,
@@ -190,21 +196,21 @@ def test_songs_are_those_of_torch(
 ) -> None:
     options = {"feedback": feedback, "continue_frames": N_FRAMES}
     rest = np.zeros_like(live[0]), reference.model.initial_state()
-    start = {"continue": (live[25], reference.heard(live)[24]), "free": rest}
+    start = {"continue": (live[25], reference.states(live)[24]), "free": rest}
     if mode == "prime":
-        heard = _frames(RECORDING, reference.bundle)
-        start["prime"] = heard[-1], reference.heard(heard)[-2]
+        seed_frames = last_frames(RECORDING, reference.bundle)
+        start["prime"] = seed_frames[-1], reference.states(seed_frames)[-2]
         options["prime"] = str(RECORDING)
-    tape = Tape()
-    expected = reference.song(*start[mode], tape, feedback)
-    assert tape.moved < 1e-3 * tape.count
-    begin = Sampler.start
+    noise_record = RecordedNoise()
+    expected = reference.generate(*start[mode], noise_record, feedback)
+    assert noise_record.moved < 1e-3 * noise_record.count
+    start_sampler = Sampler.start
 
-    def start_with_the_tape(self: Sampler, *past: Any) -> None:
-        begin(self, *past)
-        monkeypatch.setattr(self, "_rng", tape)
+    def start_with_recorded_noise(self: Sampler, *seed: Any) -> None:
+        start_sampler(self, *seed)
+        monkeypatch.setattr(self, "_rng", noise_record)
 
-    def step_after_the_same(self: Sampler) -> np.ndarray:
+    def step_after_the_expected_frame(self: Sampler) -> np.ndarray:
         drawn = step(self)
         count = next(steps)
         if count < N_FRAMES:
@@ -212,6 +218,6 @@ def test_songs_are_those_of_torch(
         return drawn
 
     step, steps = Sampler.step, itertools.count()
-    monkeypatch.setattr(Sampler, "start", start_with_the_tape)
-    monkeypatch.setattr(Sampler, "step", step_after_the_same)
-    same(sung(reference, live, mode, **options), expected)
+    monkeypatch.setattr(Sampler, "start", start_with_recorded_noise)
+    monkeypatch.setattr(Sampler, "step", step_after_the_expected_frame)
+    assert_equal(synthesize(reference, live, mode, **options), expected)

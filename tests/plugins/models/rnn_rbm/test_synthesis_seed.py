@@ -1,4 +1,4 @@
-"""A song that goes on from a recording, or from what was heard last."""
+"""Sequences seeded by a recording or by the last live segment."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from bundles.tiny_rnn_rbm import (
     RATE,
     Floats,
     build,
-    by_hand,
-    hear,
+    draw_frames,
+    generated_frames,
+    make_frames,
     prime,
+    process,
     scored,
-    song_frames,
-    song_of,
     synthesis_of,
     tiles,
 )
@@ -44,7 +44,7 @@ def recording(tmp_path: Path) -> Path:
     return path
 
 
-def primed_by_hand(folder: Path, recording: Path) -> tuple[Floats, Floats]:
+def expected_seed(folder: Path, recording: Path) -> tuple[Floats, Floats]:
     samples, _ = soundfile.read(recording, dtype="float32", always_2d=True)
     bundle = load_bundle(folder)
     plugin = Registry().get("features", "spectrogram")
@@ -58,50 +58,50 @@ def primed_by_hand(folder: Path, recording: Path) -> tuple[Floats, Floats]:
     return frames[-1], scored(folder, frames)["states"][-2]
 
 
-def test_a_primed_song_goes_on_from_the_recording(
+def test_mode_prime_continues_the_recording(folder: Path, recording: Path) -> None:
+    model = build(folder, synthesis="prime", prime=str(recording), seed=2)
+    events = process(model, tiles(make_frames(30)))
+    assert {part.mode for part in synthesis_of(events)} == {"prime"}
+    frame, state = expected_seed(folder, recording)
+    expected = draw_frames(folder, 30, frame, state, (2,))
+    np.testing.assert_allclose(generated_frames(events), expected, atol=1e-4)
+
+
+def test_command_prime_restarts_from_the_recording(
     folder: Path, recording: Path
 ) -> None:
-    model = build(folder, synthesis="prime", prime=str(recording), seed=2)
-    events = hear(model, tiles(song_frames(30)))
-    assert {part.mode for part in synthesis_of(events)} == {"prime"}
-    frame, state = primed_by_hand(folder, recording)
-    expected = by_hand(folder, 30, frame, state, (2,))
-    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
-
-
-def test_priming_while_it_runs(folder: Path, recording: Path) -> None:
     model = build(folder, synthesis="free")
-    hear(model, tiles(song_frames(16)))
+    process(model, tiles(make_frames(16)))
     prime(model, recording)
     assert (model.options.synthesis, model.options.prime) == ("prime", str(recording))
-    frame, state = primed_by_hand(folder, recording)
-    events = hear(model, tiles(song_frames(16), first=16))
+    frame, state = expected_seed(folder, recording)
+    events = process(model, tiles(make_frames(16), first=16))
     assert synthesis_of(events)[0].first == 16
-    expected = by_hand(folder, 16, frame, state)
-    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
-    prime(model, recording)  # once more: from the beginning
-    events = hear(model, tiles(song_frames(16), first=32))
-    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
+    expected = draw_frames(folder, 16, frame, state)
+    np.testing.assert_allclose(generated_frames(events), expected, atol=1e-4)
+    prime(model, recording)  # again: the sequence restarts
+    events = process(model, tiles(make_frames(16), first=32))
+    np.testing.assert_allclose(generated_frames(events), expected, atol=1e-4)
 
 
-def test_priming_from_the_last_segment(folder: Path) -> None:
+def test_command_prime_continues_the_last_segment(folder: Path) -> None:
     model = build(folder, synthesis="off", seed=1)
-    frames = song_frames(48)
+    frames = make_frames(48)
     with pytest.raises(ConfigError, match="no segment has ended yet"):
         prime(model)
     assert model.options.synthesis == "off"
-    hear(model, [*tiles(frames), Offset(0, 1000, 5000, False)])
+    process(model, [*tiles(frames), Offset(0, 1000, 5000, False)])
     prime(model)
-    events = hear(model, tiles(frames, first=48))
+    events = process(model, tiles(frames, first=48))
     last = (5000 - LENGTH) // HOP
     state = scored(folder, frames)["states"][last - 1]
-    expected = by_hand(folder, 48, frames[last], state, (1,))
-    np.testing.assert_allclose(song_of(events), expected, atol=1e-4)
+    expected = draw_frames(folder, 48, frames[last], state, (1,))
+    np.testing.assert_allclose(generated_frames(events), expected, atol=1e-4)
     assert synthesis_of(events)[0].first == 48
 
 
 @pytest.mark.parametrize("content", [None, b"no sound at all", b""])
-def test_a_recording_that_cannot_be_read_changes_nothing(
+def test_an_unreadable_recording_is_refused_and_options_stay(
     folder: Path, tmp_path: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "bad.wav"
@@ -114,12 +114,12 @@ def test_a_recording_that_cannot_be_read_changes_nothing(
     assert model.options is before
 
 
-def test_a_recording_of_one_frame_is_too_short(folder: Path, tmp_path: Path) -> None:
+def test_a_recording_of_one_frame_is_refused(folder: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "short.wav", np.zeros(LENGTH), RATE)
     with pytest.raises(ConfigError, match="shorter than two frames"):
         build(folder, synthesis="prime", prime=str(tmp_path / "short.wav"))
 
 
-def test_prime_without_a_recording_is_a_mistake(folder: Path) -> None:
+def test_mode_prime_without_a_recording_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="needs 'prime': the path of a recording"):
         build(folder, synthesis="prime")
