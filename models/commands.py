@@ -1,7 +1,7 @@
-"""``neurovocal train`` and ``neurovocal evaluate``.
+"""Commands ``neurovocal train`` and ``neurovocal evaluate``.
 
-torch is imported when a command runs, not before: without it the command line
-still works and says what to install.
+torch is imported when a command runs: without it the command line works, and these
+commands name the extra to install.
 """
 
 import importlib.util
@@ -9,16 +9,19 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from neurovocal.engine.contracts.bundle import load_bundle
+from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
 
-# What the report needs beside what it reports on.
+if TYPE_CHECKING:
+    from neurovocal.models.data.datasets import AnnotatedRecording
+
+# Modules that the report needs.
 _REPORT = ("matplotlib", "jinja2")
 
 Format = Annotated[
@@ -81,17 +84,17 @@ def train(
     Ctrl-C keeps a checkpoint beside DIR; the same command goes on from it, also
     after a kill.
     """
-    _need("torch", "onnx", *_REPORT)
+    _require("torch", "onnx", *_REPORT)
     from neurovocal.models.toolkit.loop import stop_on_signal
     from neurovocal.models.toolkit.progress import Reporter
     from neurovocal.models.toolkit.recipe import load_config
     from neurovocal.models.training.train import train_bundle
     from neurovocal.models.training.workspace import TrainingJob
 
-    recipe = load_config(_found(config))
-    given = {"seed": seed, "threads": threads}
+    recipe = load_config(_resolve_recipe(config))
+    overrides = {"seed": seed, "threads": threads}
     recipe = recipe.model_copy(
-        update={name: value for name, value in given.items() if value is not None}
+        update={name: value for name, value in overrides.items() if value is not None}
     )
     job = TrainingJob(
         dataset,
@@ -155,83 +158,127 @@ def evaluate(
     With --synthesis the bundle sings, and its song is compared with recordings
     that it was not trained on.
     """
-    _need("torch", *(("onnx", *_REPORT) if report else ()))
+    _require("torch", *(("onnx", *_REPORT) if report else ()))
+    if picture is not None:
+        if not synthesis:
+            raise ConfigError("--picture shows drawn song: say --synthesis, too")
+        _require("matplotlib")
+    loaded = load_bundle(bundle)
+    recordings = _read_recordings(dataset, annotation_format, split)
+    if not synthesis:
+        part = f"{dataset.resolve().name}{f', {split}' if split else ''}"
+        _evaluate_recordings(loaded, recordings, part, report, as_json)
+        return
+    if report is not None:
+        raise ConfigError("--report goes without --synthesis: run them apart")
+    _evaluate_synthesis(loaded, recordings, seconds, seed, against, picture, as_json)
+
+
+def _read_recordings(
+    dataset: Path, annotation_format: str | None, split: str | None
+) -> list["AnnotatedRecording"]:
+    """Read a dataset's recordings; `split` (COLUMN=VALUE) selects by files.csv."""
     from neurovocal.models.data.datasets import read_dataset
+
+    recordings = list(read_dataset(dataset, annotation_format).recordings)
+    if split is None:
+        return recordings
+    column, _, value = split.partition("=")
+    selected = [r for r in recordings if r.columns.get(column) == value]
+    if not selected:
+        raise ConfigError(f"--split {split}: files.csv has no such recording")
+    return selected
+
+
+def _evaluate_synthesis(
+    bundle: Bundle,
+    recordings: list["AnnotatedRecording"],
+    seconds: float,
+    seed: int,
+    against: Literal["test", "valid"],
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare generated song with recordings, print the result, draw `picture`."""
+    from neurovocal.models.evaluation.synthesis.quality import (
+        evaluate_synthesis,
+        print_quality,
+    )
+    from neurovocal.models.toolkit.progress import Reporter
+
+    examples: dict[str, Any] = {}
+    with Reporter().stage("synthesis") as on_progress:
+        quality = evaluate_synthesis(
+            bundle,
+            recordings,
+            seconds=seconds,
+            seed=seed,
+            against=against,
+            watch=on_progress,
+            show=lambda name, songs: examples.update({name: songs[0]}),
+        )
+    if picture is not None:
+        from neurovocal.models.generation.pictures import draw_picture
+
+        draw_picture(picture, examples, bundle.manifest.front_end)
+    if as_json:
+        typer.echo(json.dumps(quality))
+    else:
+        print_quality(quality)
+
+
+def _evaluate_recordings(
+    bundle: Bundle,
+    recordings: list["AnnotatedRecording"],
+    part: str,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure a bundle on recordings, print the figures, write a report to a folder.
+
+    Parameters
+    ----------
+    part : str
+        Name of the recordings in the report.
+    report : Path, optional
+        Folder of the report; None writes none.
+    """
     from neurovocal.models.evaluation.evaluate import evaluate_bundle
     from neurovocal.models.report.tally import Tally
     from neurovocal.models.toolkit.progress import Reporter
 
-    if picture is not None:
-        if not synthesis:
-            raise ConfigError("--picture shows drawn song: say --synthesis, too")
-        _need("matplotlib")
-    loaded = load_bundle(bundle)
-    recordings = list(read_dataset(dataset, annotation_format).recordings)
-    if split is not None:
-        column, _, value = split.partition("=")
-        recordings = [r for r in recordings if r.columns.get(column) == value]
-        if not recordings:
-            raise ConfigError(f"--split {split}: files.csv has no such recording")
-    if synthesis:
-        if report is not None:
-            raise ConfigError("--report goes without --synthesis: run them apart")
-        from neurovocal.models.evaluation.synthesis.quality import (
-            evaluate_synthesis,
-            print_quality,
-        )
-
-        examples: dict[str, Any] = {}
-        with Reporter().stage("synthesis") as watch:
-            quality = evaluate_synthesis(
-                loaded,
-                recordings,
-                seconds=seconds,
-                seed=seed,
-                against=against,
-                watch=watch,
-                show=lambda name, songs: examples.update({name: songs[0]}),
-            )
-        if picture is not None:
-            from neurovocal.models.generation.pictures import draw_picture
-
-            draw_picture(picture, examples, loaded.manifest.front_end)
-        if as_json:
-            typer.echo(json.dumps(quality))
-        else:
-            print_quality(quality)
-        return
     if report is not None:
         from neurovocal.models.report.page import check_folder
 
         check_folder(report)
-    tally, reporter = Tally(loaded), Reporter()
-    with reporter.stage("evaluate") as watch:
+    tally, reporter = Tally(bundle), Reporter()
+    with reporter.stage("evaluate") as on_progress:
         figures = evaluate_bundle(
-            loaded, recordings, lambda share: watch(share, ""), tally.add
+            bundle, recordings, lambda share: on_progress(share, ""), tally.add
         )
     if as_json:
         typer.echo(json.dumps(figures))
     else:
         _print_figures(figures)
-    if report is not None:
-        from neurovocal.models.report.page import Measured, write_report
+    if report is None:
+        return
+    from neurovocal.models.report.page import Measured, write_report
 
-        part = f"{dataset.resolve().name}{f', {split}' if split else ''}"
-        measured = Measured(part, _command_line())
-        with reporter.stage("report") as watch:
-            page = write_report(
-                report,
-                loaded,
-                figures,
-                measured,
-                tally,
-                recordings,
-                lambda share: watch(share, ""),
-            )
-        reporter.print_message(f"{page}: what was learned, and how well")
+    with reporter.stage("report") as on_progress:
+        page = write_report(
+            report,
+            bundle,
+            figures,
+            Measured(part, _command_line()),
+            tally,
+            recordings,
+            lambda share: on_progress(share, ""),
+        )
+    reporter.print_message(f"{page}: what was learned, and how well")
 
 
-def _need(*modules: str) -> None:
+def _require(*modules: str) -> None:
+    """Raise ConfigError if a module is not installed."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
@@ -239,23 +286,24 @@ def _need(*modules: str) -> None:
         )
 
 
-def _found(config: Path | None) -> Path | None:
-    """A recipe's path; a bare name may be that of one that ships."""
+def _resolve_recipe(config: Path | None) -> Path | None:
+    """Return a recipe's path, also if `config` is the name of a built-in recipe."""
     if config is None or config.exists():
         return config
     from importlib.resources import files
 
     name = config.name if config.suffix else f"{config.name}.yaml"
-    shipped = Path(str(files("neurovocal.configs"))) / name
-    return shipped if shipped.is_file() else config
+    built_in = Path(str(files("neurovocal.configs"))) / name
+    return built_in if built_in.is_file() else config
 
 
 def _command_line() -> str:
-    """What was typed, for the bundle's record."""
+    """Return the command line, for the record in the bundle."""
     return shlex.join(["neurovocal", *sys.argv[1:]])
 
 
 def _print_figures(figures: dict[str, Any]) -> None:
+    """Print a table of the figures of each model."""
     console = Console(highlight=False)
     for part, measures in figures.items():
         if part == "label_in_time":
@@ -272,7 +320,7 @@ def _print_figures(figures: dict[str, Any]) -> None:
 
 
 def _print_label_in_time(console: Console, rows: list[dict[str, Any]]) -> None:
-    """The curve of accuracy after the onset, as a table."""
+    """Print the accuracy of labels by delay after the onset as a table."""
     table = Table(title="label in time", title_justify="left")
     names = list(rows[0]) if rows else []
     for name in names:
