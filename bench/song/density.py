@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from gaussian_annealing import GaussianRbms, log_partition
-from numpy.typing import NDArray
 from torch import Tensor
 
 from neurovocal.engine.contracts.types import Float32
@@ -28,10 +27,9 @@ from neurovocal.models.rnn_rbm.likelihood import (
 )
 from neurovocal.models.rnn_rbm.network import RnnRbm
 from neurovocal.models.rnn_rbm.training import RnnRbmTask
-from neurovocal.models.toolkit.measures import LinearPredictor
+from neurovocal.models.toolkit.measures import Float64, LinearPredictor
 from neurovocal.models.toolkit.rows import Rows
 
-Float64 = NDArray[np.float64]
 _LOG_2PI = math.log(2 * math.pi)
 _TILE_ROWS = 512
 

@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,8 +20,8 @@ from neurovocal.models.rnn_rbm.annealing import (
     LikelihoodError,
     UnitSampler,
 )
+from neurovocal.models.toolkit.measures import Float64
 
-Float64 = NDArray[np.float64]
 _LOG_2PI = math.log(2 * math.pi)
 
 

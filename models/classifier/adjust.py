@@ -15,7 +15,6 @@ import torch
 from neurovocal.engine.contracts.bundle import ClassifierSpec, DetectorSpec, EarlySpec
 from neurovocal.models.classifier.calibration import (
     DecisionRule,
-    Float64,
     collect_early_scores,
     collect_scores,
     fit_temperature,
@@ -31,6 +30,7 @@ from neurovocal.models.classifier.detector_search import (
 from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.data.prepare import PreparedDataset
+from neurovocal.models.toolkit.measures import Float64
 from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.models.toolkit.recipe import ClassifierConfig, TrainConfig
 
@@ -80,15 +80,17 @@ def adjust_classifier(
     # A generator: log-posteriors of hours of training recordings take much memory.
     train = (log_posteriors_of(model, m) for m in data.train)
     spec = _add_typical(spec, config.classifier, data, chain(train, valid))
-    wanted = config.detector
-    detector = DetectorSpec(plugin=wanted.plugin, options=wanted.options)
-    if wanted.fit:
+    detector_config = config.detector
+    detector = DetectorSpec(
+        plugin=detector_config.plugin, options=detector_config.options
+    )
+    if detector_config.fit:
         scored = [
             ScoredRecording(m, log_posteriors_of(model, m), data.front_end, spec)
-            for m in select_evenly([*data.train, *data.valid], wanted.limit_s)
+            for m in select_evenly([*data.train, *data.valid], detector_config.limit_s)
         ]
         detector = fit_detector(
-            scored, wanted.options, on_progress, check_stop, limit_s
+            scored, detector_config.options, on_progress, check_stop, limit_s
         )
     return CalibratedClassifier(spec, detector)
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import TypicalSpec
 from neurovocal.models.data.frames import FrameSpan
+from neurovocal.models.toolkit.measures import Float64
 
-Float64 = NDArray[np.float64]
 DecisionRule: TypeAlias = Literal["vote", "last"]
 
 
@@ -104,7 +104,7 @@ def collect_early_scores(
 
 
 def fit_temperature(segments: SegmentScores) -> float:
-    """Fit the temperature of greatest likelihood (Guo et al. 2017); 1 without segments.
+    """Fit the temperature of greatest likelihood (Guo et al. 2017); 1 if no segments.
 
     Summed log-posteriors assume independent frames, but neighbours depend on each
     other: without a temperature nearly every posterior is 1. The likelihood is

@@ -19,12 +19,17 @@ from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.types import Block, Float32, Offset, StreamInfo
-from neurovocal.models.classifier.calibration import Float64
+from neurovocal.engine.contracts.types import (
+    Block,
+    Float32,
+    Offset,
+    StreamInfo,
+)
 from neurovocal.models.data.frames import LabelledFrames, first_frame, read_samples
 from neurovocal.models.toolkit.measures import (
     IGNORED,
     ErrorCount,
+    Float64,
     edit_distance,
     frame_errors,
 )

@@ -151,8 +151,8 @@ class ClassifierTask:
             number = int(self.rng.choice(len(self._train), p=self._share))
             example = self._train[number]
             room = len(frames) - at
-            spare = len(example.frames) - config.sequence_length
-            start = int(self.rng.integers(spare + 1)) if spare > 0 and not at else 0
+            surplus = len(example.frames) - config.sequence_length
+            start = int(self.rng.integers(surplus + 1)) if surplus > 0 and not at else 0
             n = min(len(example.frames) - start, room)
             source, destination = slice(start, start + n), slice(at, at + n)
             frames[destination] = example.frames[source]

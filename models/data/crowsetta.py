@@ -70,6 +70,7 @@ def _read_file(reader: Any, path: Path, name: str) -> list[Any]:
 
 
 def _rounds(found: Any) -> bool:
+    """Return True if the format has an option for rounding times."""
     return "round_times" in found.to_annot.__code__.co_varnames
 
 

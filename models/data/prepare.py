@@ -78,12 +78,12 @@ def prepare_dataset(
     rate = config.front_end.sample_rate or rate
     bare = describe_front_end(config.front_end, rate)
     features = features_without_scaling(bare)
-    wanted: Sequence[AnnotatedRecording] = [*split.train, *split.valid]
+    used: Sequence[AnnotatedRecording] = [*split.train, *split.valid]
     raw: list[Rows] = []
-    for number, recording in enumerate(wanted):
+    for number, recording in enumerate(used):
         frames = frames_of(features, read_samples(recording, rate))
         raw.append(_store(frames, folder, number))
-        on_progress((number + 1) / len(wanted), "")
+        on_progress((number + 1) / len(used), "")
     fitted = scaling or fit_scaling(raw[: len(split.train)], config.front_end)
     offset, gain = fitted
     if len(offset) != bare.n_bins:
@@ -91,7 +91,7 @@ def prepare_dataset(
             f"the scaling is for {len(offset)} bins, the front end makes {bare.n_bins}"
         )
     examples = []
-    for number, recording in enumerate(wanted):
+    for number, recording in enumerate(used):
         # Release raw frames one by one: hours of them would not fit into memory.
         frames, raw[number] = raw[number][:], np.empty((0, bare.n_bins), np.float32)
         target, spans = frame_targets(

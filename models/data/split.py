@@ -168,23 +168,25 @@ def choose_units(
 
 
 def _listed(values: Iterable[str]) -> str:
+    """Join values in alphabetical order."""
     return ", ".join(sorted(values))
 
 
 def _has_column(recordings: Iterable[AnnotatedRecording], column: str) -> bool:
+    """Return True if a recording has a value in the column of files.csv."""
     return any(recording.columns.get(column) for recording in recordings)
 
 
 def _cut_into(
-    recordings: Sequence[AnnotatedRecording], wanted: int
+    recordings: Sequence[AnnotatedRecording], n_parts: int
 ) -> list[AnnotatedRecording]:
-    """Cut recordings in silences until there are `wanted` parts.
+    """Cut recordings in silences until there are `n_parts` parts.
 
     The longest part is halved at the silence nearest to its middle, repeatedly, so
     that the parts have similar lengths. Returns fewer parts if silences run out.
     """
     parts = list(recordings)
-    while len(parts) < wanted:
+    while len(parts) < n_parts:
         parts.sort(key=lambda r: r.part_duration_s, reverse=True)
         halves: list[AnnotatedRecording] = []
         for position, part in enumerate(parts):
@@ -217,8 +219,8 @@ def _limit_length(recordings: Sequence[AnnotatedRecording]) -> list[AnnotatedRec
     parts: list[AnnotatedRecording] = []
     for whole in recordings:
         n = math.ceil(whole.part_duration_s / _LONGEST_S)
-        wanted = [whole.start_s + whole.part_duration_s * k / n for k in range(1, n)]
-        cuts = sorted({_cut_near(at_s, whole) for at_s in wanted} - {math.inf})
+        targets_s = [whole.start_s + whole.part_duration_s * k / n for k in range(1, n)]
+        cuts = sorted({_cut_near(at_s, whole) for at_s in targets_s} - {math.inf})
         edges = [whole.start_s, *cuts, whole.stop_s]
         parts += [
             replace(whole, start_s=first_s, stop_s=last_s)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end, frames_of
-from neurovocal.models.classifier.calibration import Float64
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import LabelledFrames, frame_targets, read_samples
 from neurovocal.models.data.split import Units
@@ -21,6 +20,7 @@ from neurovocal.models.forecast.prior import (
     forecast_units,
     frames_within,
 )
+from neurovocal.models.toolkit.measures import Float64
 from neurovocal.models.toolkit.onnx_session import Session
 from neurovocal.plugins.models.classifier.forecast import forecast_weight
 from neurovocal.plugins.models.classifier.network import FrameNetwork

@@ -13,13 +13,12 @@ import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
-from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end
+from neurovocal.models.toolkit.measures import Float64
 
-Float64 = NDArray[np.float64]
 # Middle tones: readable on white and on black.
 LINES = ("#3f86d2", "#e0742b", "#2f9e6e", "#8a7fc7", "#b58a1a")
 WRONG = "#e0443e"

@@ -25,14 +25,13 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from neurovocal.engine.contracts.errors import NeurovocalError
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.toolkit.measures import Float64
 
-Float64 = NDArray[np.float64]
 _MAX_ENUMERATED = 20
 
 

@@ -20,14 +20,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.rnn_rbm.network import RnnRbm
+from neurovocal.models.toolkit.measures import Float64
 from neurovocal.models.toolkit.rows import Rows, spread_pieces
 
-Float64 = NDArray[np.float64]
 _ITERATIONS = 12
 _GATE_STEPS = 60
 _GATE_RATE = 0.03

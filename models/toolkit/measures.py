@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.toolkit.rows import Rows
 
+Float64: TypeAlias = NDArray[np.float64]
 IGNORED = -1
 # A row of eight frames of 129 bins in double precision takes 8 kB.
 _PART_FRAMES = 10_000
@@ -87,7 +89,7 @@ class LinearPredictor:
     An AR(`order`) model is the baseline of one-step prediction.
     """
 
-    weights: NDArray[np.float64]
+    weights: Float64
     order: int
 
     @classmethod
@@ -105,7 +107,7 @@ class LinearPredictor:
                 cross += past.T @ part[order:]
         return cls(np.linalg.solve(gram, cross).astype(np.float64), order)
 
-    def residual(self, song: Float32) -> NDArray[np.float64]:
+    def residual(self, song: Float32) -> Float64:
         """Return the prediction errors of frames `order`, `order` + 1, ..."""
         return song[self.order :] - _lagged_frames(song, self.order) @ self.weights
 
@@ -139,7 +141,7 @@ def _parts(song: Rows, order: int, start: int = 0) -> Iterator[Float32]:
         yield song[first : first + _PART_FRAMES + order]
 
 
-def _lagged_frames(song: Float32, order: int) -> NDArray[np.float64]:
+def _lagged_frames(song: Float32, order: int) -> Float64:
     """Stack the `order` frames before each frame, newest first, and a constant 1."""
     n = len(song) - order
     columns = [song[order - 1 - lag : order - 1 - lag + n] for lag in range(order)]

@@ -103,7 +103,7 @@ class ClassifierConfig(Options):
     kernel_length: int = Field(default=5, ge=2)
     """Frames under a convolution of `tcn` and `conv_gru`."""
     dropout: float = Field(default=0.25, ge=0, lt=1)
-    """Dropout between layers and before the last one."""
+    """Dropout between layers and before the read-out."""
     objective: Literal["frames", "last"] = "frames"
     """`frames`: the loss covers every frame; `last`: only the last frame of each
     segment and silence, as in sequence classification with last-step output. With

@@ -210,6 +210,7 @@ class _Training:
         }
 
     def _train_classifier(self) -> tuple[Classifier | None, History | None]:
+        """Train the classifier; None without one in the recipe."""
         config, data = self.config, self.data
         if config.classifier is None:
             return None, None
@@ -233,6 +234,7 @@ class _Training:
         return task.module, history
 
     def _calibrate(self, classifier: Classifier | None) -> CalibratedClassifier | None:
+        """Calibrate the classifier and fit the detector to it."""
         if classifier is None:
             return None
 
@@ -251,6 +253,7 @@ class _Training:
             )
 
     def _train_forecast(self) -> tuple[TrainedForecast | None, History | None]:
+        """Train the forecast; None without one in the recipe, or without phrases."""
         config, data = self.config, self.data
         if config.forecast is None or config.classifier is None:
             return None, None
@@ -271,6 +274,7 @@ class _Training:
         return TrainedForecast(task.module, task.edges, train), history
 
     def _train_rnn_rbm(self) -> tuple[RnnRbm | None, History | None]:
+        """Train the RNN-RBM; None without one in the recipe."""
         config = self.config
         if config.rnn_rbm is None:
             return None, None

@@ -1,4 +1,4 @@
-"""Exported graphs against torch, over runs that carry their state."""
+"""Exported graphs against torch, over state-threaded runs."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def export_rbm(model: RnnRbm, folder: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("architecture", ["gru", "lstm", "tcn", "conv_gru"])
 @pytest.mark.parametrize("n_layers", [1, 3])
-def test_classifier_graphs_do_what_torch_does(
+def test_classifier_graphs_agree_with_torch(
     tmp_path: Path, frames: np.ndarray, architecture: str, n_layers: int
 ) -> None:
     torch.manual_seed(0)
@@ -56,7 +56,7 @@ def test_classifier_graphs_do_what_torch_does(
 @pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("gates", ["sigmoid", "tanh", "simple"])
 @pytest.mark.parametrize("n_layers", [1, 2])
-def test_rnn_rbm_graphs_do_what_torch_does(
+def test_rnn_rbm_graphs_agree_with_torch(
     tmp_path: Path, frames: np.ndarray, visible: str, gates: str, n_layers: int
 ) -> None:
     torch.manual_seed(0)
@@ -64,9 +64,9 @@ def test_rnn_rbm_graphs_do_what_torch_does(
     model = RnnRbm(config, N_BINS).eval()
     for name, parameter in model.named_parameters():
         if name in ("W", "Wuv", "Wuh"):
-            parameter.data *= 20  # or else nothing would depend on the state
+            parameter.data *= 20  # so that the outputs depend on the state
         elif gates != "sigmoid" and name.endswith("recurrent"):
-            parameter.data *= 0.5  # as contracting as training makes it
+            parameter.data *= 0.5  # contracting, as after training
     noise = stable_noise(model, frames, 20, np.random.default_rng(0))
     found = check_rnn_rbm(model, *export_rbm(model, tmp_path), frames, noise)
     assert found["states"] <= 1e-5
@@ -75,7 +75,7 @@ def test_rnn_rbm_graphs_do_what_torch_does(
     assert found["prediction"] <= 1e-5
 
 
-def test_a_network_that_does_not_forget_is_refused(
+def test_a_state_that_does_not_contract_is_an_error(
     tmp_path: Path, frames: np.ndarray
 ) -> None:
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def test_a_network_that_does_not_forget_is_refused(
         check_rnn_rbm(model, *export_rbm(model, tmp_path), frames, noise)
 
 
-def test_a_graph_of_other_weights_is_refused(
+def test_a_graph_with_other_weights_is_an_error(
     tmp_path: Path, frames: np.ndarray
 ) -> None:
     torch.manual_seed(0)
@@ -120,7 +120,7 @@ def test_the_number_of_gibbs_steps_is_the_number_of_noise_rows(
             np.testing.assert_array_equal(drawn["mean"], frames[:1])
 
 
-def test_temperature_makes_hidden_units_bolder_or_more_random(
+def test_a_higher_temperature_makes_hidden_units_more_random(
     tmp_path: Path, frames: np.ndarray
 ) -> None:
     torch.manual_seed(0)
@@ -146,11 +146,11 @@ def test_temperature_makes_hidden_units_bolder_or_more_random(
     assert spread(0.02) < spread(1.0) < spread(5.0)
 
 
-def test_golden_noise_keeps_clear_of_every_probability(frames: np.ndarray) -> None:
+def test_golden_noise_is_robust_against_rounding(frames: np.ndarray) -> None:
     torch.manual_seed(0)
     model = RnnRbm(RnnRbmConfig(), N_BINS).eval()
     model.W.data *= 50
     noise = stable_noise(model, frames, 50, np.random.default_rng(0))
-    nudged = noise + np.float32(1e-4)
+    shifted = noise + np.float32(1e-4)
     same = torch_outputs(model, frames, noise)["mean"]
-    np.testing.assert_array_equal(torch_outputs(model, frames, nudged)["mean"], same)
+    np.testing.assert_array_equal(torch_outputs(model, frames, shifted)["mean"], same)

@@ -1,4 +1,4 @@
-"""The networks: causal and cut-proof, and the RBM against exact enumeration."""
+"""Networks: causality, threaded states, and the RBM against exact enumeration."""
 
 import itertools
 from typing import Any
@@ -44,7 +44,7 @@ def all_binary(n: int) -> torch.Tensor:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(0, 40), max_size=5))
-def test_answers_do_not_depend_on_the_cutting(
+def test_logits_do_not_depend_on_how_frames_are_cut(
     architecture: str, cuts: list[int]
 ) -> None:
     model = classifier(architecture)
@@ -75,7 +75,7 @@ def test_classifiers_are_causal_and_have_memory(architecture: str) -> None:
     assert not torch.allclose(before[11], after[11])
 
 
-def test_free_energy_is_what_summing_over_hidden_units_gives() -> None:
+def test_free_energy_equals_the_sum_over_hidden_units() -> None:
     model = tiny_rbm()
     v, h = all_binary(4), all_binary(model.n_hidden)
     bv, bh = model.biases(torch.rand(3))
@@ -85,7 +85,7 @@ def test_free_energy_is_what_summing_over_hidden_units_gives() -> None:
         torch.testing.assert_close(model.free_energy(v, bv, bh), expected)
 
 
-def test_gaussian_free_energy_integrates_to_the_exact_density() -> None:
+def test_gaussian_free_energy_equals_the_sum_over_hidden_units() -> None:
     model = tiny_rbm("gaussian")
     bv, bh = model.biases(torch.rand(3))
     h = all_binary(model.n_hidden)
@@ -112,7 +112,7 @@ def test_long_gibbs_chains_reach_the_exact_distribution() -> None:
     assert float((share - exact).abs().sum()) < 0.05
 
 
-def test_without_w_the_loss_is_the_exact_likelihood() -> None:
+def test_loss_without_w_is_the_exact_likelihood() -> None:
     model = tiny_rbm()
     nn.init.zeros_(model.W)
     bv, bh = model.biases(torch.rand(3))
@@ -120,11 +120,11 @@ def test_without_w_the_loss_is_the_exact_likelihood() -> None:
     with torch.no_grad():
         log_z = torch.logsumexp(-model.free_energy(v, bv, bh), 0)
         exact = (model.free_energy(v, bv, bh) + log_z).mean()
-        alike = model.deterministic_loss(v, bv.expand_as(v))
-        torch.testing.assert_close(alike, exact)
+        loss = model.deterministic_loss(v, bv.expand_as(v))
+        torch.testing.assert_close(loss, exact)
 
 
-def test_the_gated_layer_is_the_equations_of_its_documentation() -> None:
+def test_the_gated_layer_follows_its_documented_equations() -> None:
     torch.manual_seed(0)
     layer = RecurrentLayer(3, 5, "tanh")
     x, u = torch.randn(1, 2, 3), torch.randn(2, 5)
@@ -138,7 +138,7 @@ def test_the_gated_layer_is_the_equations_of_its_documentation() -> None:
 
 
 @pytest.mark.parametrize("gates", ["sigmoid", "tanh", "simple"])
-def test_the_written_gradients_are_those_of_the_states(gates: str) -> None:
+def test_explicit_gradients_agree_with_finite_differences(gates: str) -> None:
     torch.manual_seed(0)
     layer = RecurrentLayer(3, 4, gates).double()
     x = torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True)
@@ -150,11 +150,10 @@ def test_the_written_gradients_are_those_of_the_states(gates: str) -> None:
         named = dict(zip(names, weights, strict=True))
         return torch.func.functional_call(layer, named, (x, u))
 
-    # Against finite differences.
     assert torch.autograd.gradcheck(states, (x, u, *weights))
 
 
-def test_biases_follow_the_state_and_predictions_the_biases() -> None:
+def test_biases_depend_on_the_state_and_states_can_be_resumed() -> None:
     model = tiny_rbm(n_layers=2)
     v = torch.rand(6, 1, 4)
     with torch.no_grad():
@@ -167,7 +166,7 @@ def test_biases_follow_the_state_and_predictions_the_biases() -> None:
     torch.testing.assert_close(again, states[3:])
 
 
-def test_rmsprop_has_its_constant_under_the_root() -> None:
+def test_rmsprop_adds_epsilon_inside_the_root() -> None:
     p = nn.Parameter(torch.tensor([1.0]))
     p.grad = torch.tensor([0.5])
     RmsProp([p], lr=0.1).step()
@@ -175,7 +174,7 @@ def test_rmsprop_has_its_constant_under_the_root() -> None:
     assert p.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_gradients_that_are_not_finite_never_reach_the_weights() -> None:
+def test_non_finite_gradients_are_skipped_or_shrunk() -> None:
     p = nn.Parameter(torch.tensor([1.0, 2.0]))
     p.grad = torch.tensor([float("nan"), 3.0])
     assert not guard_gradients([p], "skip", None)

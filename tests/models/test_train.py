@@ -1,4 +1,4 @@
-"""`neurovocal train` and `evaluate`, on a tiny dataset, from folder to bundle."""
+"""`neurovocal train` and `evaluate` on a small dataset, from folder to bundle."""
 
 import json
 from pathlib import Path
@@ -77,11 +77,11 @@ def cli() -> typer.Typer:
     return app
 
 
-def test_a_bundle_labels_what_it_was_trained_on(
+def test_a_bundle_labels_its_training_recording(
     bundle_folder: Path, dataset: Path
 ) -> None:
     bundle = load_bundle(bundle_folder)
-    labeller = Labeller(bundle)  # builds the engine's stages: golden vectors too
+    labeller = Labeller(bundle)  # builds the engine's stages and checks golden vectors
     samples, _ = soundfile.read(dataset / "song3.wav", dtype="float32")
     (recording,) = [
         r for r in read_dataset(dataset).recordings if r.file == "song3.wav"
@@ -90,7 +90,7 @@ def test_a_bundle_labels_what_it_was_trained_on(
     assert found == [a.unit for a in recording.annotations]
 
 
-def test_the_manifest_says_where_the_bundle_comes_from(bundle_folder: Path) -> None:
+def test_the_manifest_describes_data_splits_and_figures(bundle_folder: Path) -> None:
     manifest = load_bundle(bundle_folder).manifest
     assert manifest.licence == "CC0 1.0"
     assert manifest.attribution == "nobody"
@@ -102,16 +102,18 @@ def test_the_manifest_says_where_the_bundle_comes_from(bundle_folder: Path) -> N
     assert len(files) == len(set(files)) == 8
     assert manifest.figures["classifier"]["reference_syllables"] > 0
     assert manifest.forecast is not None
-    foretold = manifest.figures["forecast"]
-    assert foretold["segments"] == manifest.figures["classifier"]["reference_syllables"]
-    assert foretold["nats_before_onset"] > 0
+    forecast = manifest.figures["forecast"]
+    assert forecast["segments"] == manifest.figures["classifier"]["reference_syllables"]
+    assert forecast["nats_before_onset"] > 0
     rbm = manifest.figures["rnn_rbm"]
     assert rbm["mse"] < rbm["mse_persistence"]
     assert set(manifest.files) >= {"classifier.onnx", "rnn_rbm.onnx", "README.md"}
     assert not bundle_folder.with_name("tones.partial").exists()
 
 
-def test_labels_are_judged_in_time(bundle_folder: Path, dataset: Path) -> None:
+def test_labels_are_measured_by_delay_after_the_onset(
+    bundle_folder: Path, dataset: Path
+) -> None:
     bundle = load_bundle(bundle_folder)
     recordings = list(read_dataset(dataset).recordings)[:2]
     figures = evaluate_bundle(bundle, recordings)
@@ -121,18 +123,20 @@ def test_labels_are_judged_in_time(bundle_folder: Path, dataset: Path) -> None:
     for row in rows.values():
         total = sum(row[f"{answer}_percent"] for answer in answers)
         assert total == pytest.approx(100, abs=0.05)
-    # The detector wants a sound to last 10 ms before it tells of it.
+    # The detector reports an onset after 10 ms of sound.
     assert rows[0]["unlabelled_percent"] == rows[5]["unlabelled_percent"] == 100
     assert rows[50]["right_percent"] > 90
     assert rows["offset"]["right_percent"] == 100
     assert rows["offset"]["forced_right_percent"] == 100
     measures = figures["classifier"]
     assert measures["syllable_error_percent"] == 0
-    # Boundaries within a frame of the annotated ones: 2 of 15 frames in 32.
+    # Boundaries are within a frame of the annotated ones: 2 of 15 frames in 32.
     assert measures["frame_error_final_percent"] < 6
 
 
-def test_the_bundle_recommends_its_detector(bundle_folder: Path) -> None:
+def test_the_manifest_has_a_detector_and_early_calibrations(
+    bundle_folder: Path,
+) -> None:
     manifest = load_bundle(bundle_folder).manifest
     assert manifest.detector is not None
     assert manifest.detector.plugin == "energy"
@@ -142,7 +146,7 @@ def test_the_bundle_recommends_its_detector(bundle_folder: Path) -> None:
     assert frames[0] == 1
 
 
-def test_training_hears_the_frames_that_the_bundle_makes(
+def test_training_frames_equal_those_of_the_bundle(
     bundle_folder: Path, dataset: Path, recipe: TrainConfig
 ) -> None:
     bundle = load_bundle(bundle_folder)
@@ -155,13 +159,13 @@ def test_training_hears_the_frames_that_the_bundle_makes(
         )
 
 
-def test_a_bundle_comes_with_its_report_and_history(bundle_folder: Path) -> None:
+def test_a_bundle_has_a_report_and_a_history(bundle_folder: Path) -> None:
     bundle = load_bundle(bundle_folder)
     page = (bundle_folder / "report" / "index.html").read_text(encoding="utf-8")
     for title in ("Learning", "Classifier", "RNN-RBM"):
         assert f"<h2>{title}</h2>" in page
     assert "CC0 1.0" in page
-    # Pictures are not part of what is sealed: they may be left behind.
+    # The manifest does not list the report, which may be removed.
     assert not [name for name in bundle.manifest.files if "report" in name]
     curves = read_history(bundle)
     assert [row["update"] for row in curves["classifier"].rows] == [60, 120, 180, 240]
@@ -172,21 +176,21 @@ def test_a_bundle_comes_with_its_report_and_history(bundle_folder: Path) -> None
         assert network["chosen_at"] in [row["update"] for row in curves[name].rows]
 
 
-def test_a_refused_training_leaves_nothing_behind(
+def test_a_failed_training_leaves_no_folders(
     dataset: Path, recipe: TrainConfig, tmp_path: Path
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    endless = recipe.model_dump()
-    endless["rnn_rbm"]["sequence_length"] = 10**5
-    endless["classifier"] = None
-    too_long = TrainConfig.model_validate(endless)
+    changed = recipe.model_dump()
+    changed["rnn_rbm"]["sequence_length"] = 10**5
+    changed["classifier"] = None
+    too_long = TrainConfig.model_validate(changed)
     for songs, config in ((empty, recipe), (dataset, too_long)):
         job = TrainingJob(songs, tmp_path / "made" / "too" / "b")
         with pytest.raises(ConfigError):
             train_bundle(job, config, Reporter(), StopFlag())
         assert [p.name for p in tmp_path.iterdir()] == ["empty"]
-    # What is not ours stays.
+    # Existing files stay.
     (tmp_path / "b.partial").mkdir()
     (tmp_path / "b.partial" / "mine").write_text("notes")
     with pytest.raises(ConfigError):
@@ -195,10 +199,10 @@ def test_a_refused_training_leaves_nothing_behind(
 
 
 class StopAfter(StopFlag):
-    """Raised when it has been looked at so many times."""
+    """Flag that is raised after a number of checks."""
 
-    def __init__(self, looks: int) -> None:
-        self._left = looks
+    def __init__(self, checks: int) -> None:
+        self._left = checks
 
     @property
     def raised(self) -> bool:
@@ -209,13 +213,13 @@ class StopAfter(StopFlag):
     def raised(self, value: bool) -> None: ...
 
 
-@pytest.mark.parametrize("looks", [25, pytest.param(270, marks=pytest.mark.long)])
-def test_an_interrupted_training_ends_with_the_same_weights(
-    dataset: Path, recipe: TrainConfig, bundle_folder: Path, tmp_path: Path, looks: int
+@pytest.mark.parametrize("checks", [25, pytest.param(270, marks=pytest.mark.long)])
+def test_a_resumed_training_ends_with_the_same_weights(
+    dataset: Path, recipe: TrainConfig, bundle_folder: Path, tmp_path: Path, checks: int
 ) -> None:
     job = TrainingJob(dataset, tmp_path / "tones")
     with pytest.raises(TrainingInterrupted, match="run the same command again"):
-        train_bundle(job, recipe, Reporter(), StopAfter(looks))
+        train_bundle(job, recipe, Reporter(), StopAfter(checks))
     assert not job.out.exists()
     train_bundle(job, recipe, Reporter(), StopFlag())
     for name in ("classifier.onnx", "rnn_rbm.onnx", "rnn_rbm_sample.onnx"):
@@ -223,7 +227,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         assert resumed == (bundle_folder / name).read_bytes()
 
 
-def test_what_is_there_is_never_lost_by_accident(
+def test_existing_bundles_files_and_trainings_are_not_overwritten(
     dataset: Path, recipe: TrainConfig, bundle_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="already is a bundle"):
@@ -244,20 +248,20 @@ def test_what_is_there_is_never_lost_by_accident(
         train_bundle(job, recipe, Reporter(), StopFlag())
 
 
-def test_a_budget_ends_the_training(
+def test_a_time_budget_ends_the_training(
     dataset: Path, recipe: TrainConfig, tmp_path: Path
 ) -> None:
-    endless = recipe.model_dump()
-    endless["classifier"]["updates"] = 10**6
-    endless["rnn_rbm"] = None
-    config = TrainConfig.model_validate(endless)
+    changed = recipe.model_dump()
+    changed["classifier"]["updates"] = 10**6
+    changed["rnn_rbm"] = None
+    config = TrainConfig.model_validate(changed)
     job = TrainingJob(dataset, tmp_path / "short", minutes=0.02)
     manifest = train_bundle(job, config, Reporter(), StopFlag()).manifest
     assert manifest.rnn_rbm is None
     assert manifest.training["networks"]["classifier"]["updates"] < 10**5
 
 
-def test_commands_print_figures_and_json(
+def test_evaluate_prints_figures_and_json(
     cli: typer.Typer, bundle_folder: Path, dataset: Path
 ) -> None:
     result = CliRunner().invoke(
@@ -271,7 +275,7 @@ def test_commands_print_figures_and_json(
     assert "frame error percent" in plain.stdout
 
 
-def test_wrong_arguments_are_sentences(
+def test_wrong_arguments_are_errors_with_a_sentence(
     cli: typer.Typer, dataset: Path, bundle_folder: Path, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "r.yaml"
@@ -294,19 +298,19 @@ def test_wrong_arguments_are_sentences(
         assert expected in str(error)
 
 
-def test_an_interrupted_report_costs_no_bundle(
+def test_an_interrupted_report_leaves_the_bundle(
     dataset: Path, recipe: TrainConfig, tmp_path: Path
 ) -> None:
     job = TrainingJob(dataset, tmp_path / "tones")
-    quick = recipe.model_dump()
-    quick["classifier"]["updates"] = quick["rnn_rbm"]["phases"][0]["updates"] = 20
-    config = TrainConfig.model_validate(quick)
+    changed = recipe.model_dump()
+    changed["classifier"]["updates"] = changed["rnn_rbm"]["phases"][0]["updates"] = 20
+    config = TrainConfig.model_validate(changed)
 
-    class StopWhenThere(StopFlag):
+    class StopWhenFinished(StopFlag):
         raised = property(lambda self: job.out.exists(), lambda self, value: None)
 
     with pytest.raises(TrainingInterrupted, match="is finished, but not its report"):
-        train_bundle(job, config, Reporter(), StopWhenThere())
+        train_bundle(job, config, Reporter(), StopWhenFinished())
     load_bundle(job.out)
     assert not job.work_path.exists()
 
@@ -314,7 +318,7 @@ def test_an_interrupted_report_costs_no_bundle(
 @pytest.mark.parametrize(
     "name", ["train", "train-source", "train-spoken-digits", "train-zebra-finch"]
 )
-def test_recipes_that_ship_are_valid(name: str) -> None:
+def test_built_in_recipes_are_valid(name: str) -> None:
     path = ROOT / "configs" / f"{name}.yaml"
     config = load_config(path)
     assert yaml.safe_load(path.read_text())["version"] == config.version

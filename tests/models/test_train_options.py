@@ -52,16 +52,16 @@ def changed(recipe: TrainConfig, **parts: Any) -> TrainConfig:
 
 
 @pytest.mark.long
-def test_the_source_recipe_trains_a_bundle_that_labels(
+def test_the_source_recipe_trains_a_bundle_that_labels_correctly(
     dataset: Path, tmp_path: Path
 ) -> None:
-    """Its architecture and methods as they ship, at a smaller size."""
+    """Its architecture and methods as in the recipe, at a smaller size."""
     source = load_config(CONFIGS / "train-source.yaml")
     assert source.classifier is not None
     assert source.rnn_rbm is not None
     assert (source.rnn_rbm.gates, source.rnn_rbm.n_layers) == ("tanh", 3)
-    # Gates of tanh contract once L1 has made the weights small: here it must do so
-    # in a few steps.
+    # The state of tanh gates contracts when L1 makes the weights small: here in a
+    # few steps.
     phases = [
         phase.model_copy(update={"updates": 6, "learning_rate": 0.01})
         for phase in source.rnn_rbm.phases
@@ -108,7 +108,7 @@ RECIPE = TrainConfig.model_validate(
         },
     }
 )
-# Too few updates to learn anything anew.
+# Too few updates to change the weights.
 SHORT: dict[str, Any] = {
     "classifier": {"updates": 1, "learning_rate": 1e-9},
     "forecast": {"updates": 40, "batch_size": 4},
@@ -131,7 +131,7 @@ def test_a_training_starts_from_the_weights_of_a_bundle(
     bundle = train_bundle(job, recipe, Reporter(), StopFlag())
     assert bundle.manifest.front_end == origin.manifest.front_end
     assert bundle.manifest.training["from"]["name"] == "old"
-    # The final test heard it with the forecast, in the engine's lane.
+    # The final test runs the bundle with its forecast in the engine's lane.
     figures = bundle.manifest.figures
     assert figures["forecast"]["segments"] > 0
     assert figures["label_in_time"][-1]["forced_right_percent"] > 50
@@ -144,14 +144,16 @@ def test_a_training_starts_from_the_weights_of_a_bundle(
     np.testing.assert_allclose(logits["logits"], expected["logits"], atol=1e-4)
     rbm = bundle.manifest.rnn_rbm
     assert rbm is not None
-    heard = Session(bundle.path("rnn_rbm.onnx")).run(
+    outputs = Session(bundle.path("rnn_rbm.onnx")).run(
         frames=frames, u=np.zeros((rbm.n_layers, rbm.n_recurrent), np.float32)
     )
-    np.testing.assert_allclose(heard["prediction"], expected["prediction"], atol=1e-4)
+    np.testing.assert_allclose(outputs["prediction"], expected["prediction"], atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["gru", "lstm", "tcn", "conv_gru"])
-def test_weights_come_back_from_every_graph(tmp_path: Path, architecture: str) -> None:
+def test_classifier_weights_are_read_from_every_graph(
+    tmp_path: Path, architecture: str
+) -> None:
     torch.manual_seed(0)
     config = ClassifierConfig(architecture=architecture, n_hidden=6, n_layers=2)
     old, new = Classifier(config, 9, 4), Classifier(config, 9, 3)
@@ -175,13 +177,15 @@ def test_weights_come_back_from_every_graph(tmp_path: Path, architecture: str) -
     Origin(Bundle(tmp_path, manifest)).initialize_classifier(new, ["", "c", "another"])
     frames = torch.randn(1, 30, 9)
     with torch.no_grad():
-        wanted, given = old.eval()(frames)[0], new.eval()(frames)[0]
-    torch.testing.assert_close(given[..., :2], wanted[..., [0, 3]])
-    assert torch.equal(new.readout.weight[2], before)  # a unit that is new
+        expected, actual = old.eval()(frames)[0], new.eval()(frames)[0]
+    torch.testing.assert_close(actual[..., :2], expected[..., [0, 3]])
+    assert torch.equal(
+        new.readout.weight[2], before
+    )  # a unit that the bundle does not have
 
 
 @pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])
-def test_an_rnn_rbm_comes_back_from_its_graph(tmp_path: Path, visible: str) -> None:
+def test_rnn_rbm_weights_are_read_from_the_graph(tmp_path: Path, visible: str) -> None:
     torch.manual_seed(0)
     config = RnnRbmConfig(visible=visible, n_layers=2)
     old, new = RnnRbm(config, 5), RnnRbm(config, 5)
@@ -199,7 +203,7 @@ def test_an_rnn_rbm_comes_back_from_its_graph(tmp_path: Path, visible: str) -> N
             torch.testing.assert_close(new.state_dict()[name], value)
 
 
-def test_shapes_that_do_not_fit_are_refused(
+def test_shapes_that_do_not_match_are_an_error(
     origin: Bundle, dataset: Path, tmp_path: Path
 ) -> None:
     other = {"options": {"frame_length": 256, "hop_length": 64, "scale": "log"}}

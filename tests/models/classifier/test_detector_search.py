@@ -1,4 +1,4 @@
-"""Detector options that follow from annotated recordings."""
+"""Search for detector options on annotated recordings."""
 
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ SPEC = ClassifierSpec(units=["", "a"], state={}, temperature=10.0)
 UNITS = Units(["", "a"], {"a": 1})
 
 
-def heard(folder: Path, hole_ms: float, number: int) -> ScoredRecording:
-    """Five sounds of 100 ms, each with a hole in the middle; a sure classifier."""
+def scored_recording(folder: Path, hole_ms: float, number: int) -> ScoredRecording:
+    """Sounds of 100 ms with a silent hole in the middle, and confident posteriors."""
     rng = np.random.default_rng(number)
     samples = rng.normal(0, 0.001, 3 * RATE)
     annotations = []
@@ -50,42 +50,42 @@ def heard(folder: Path, hole_ms: float, number: int) -> ScoredRecording:
     )
 
 
-def test_sounds_with_holes_need_longer_gaps(tmp_path: Path) -> None:
-    some = [heard(tmp_path, 40.0, number) for number in range(3)]
-    found = fit_detector(some, {})
+def test_interrupted_sounds_get_a_longer_gap_fill(tmp_path: Path) -> None:
+    recordings = [scored_recording(tmp_path, 40.0, number) for number in range(3)]
+    found = fit_detector(recordings, {})
     assert found.plugin == "energy"
     assert found.options["gap_fill_ms"] >= 30
 
 
-def test_plain_sounds_leave_the_options_that_matter_alone(tmp_path: Path) -> None:
-    some = [heard(tmp_path, 0.0, number) for number in range(3)]
-    found = fit_detector(some, {})
+def test_uninterrupted_sounds_keep_the_default_options(tmp_path: Path) -> None:
+    recordings = [scored_recording(tmp_path, 0.0, number) for number in range(3)]
+    found = fit_detector(recordings, {})
     assert "gap_fill_ms" not in found.options
     assert "min_duration_ms" not in found.options
 
 
-def test_only_so_many_seconds_are_listened_to(tmp_path: Path) -> None:
-    some = [heard(tmp_path, 40.0, number) for number in range(4)]
-    examples = [one.example for one in some]
+def test_recordings_are_selected_evenly_up_to_the_time_limit(tmp_path: Path) -> None:
+    recordings = [scored_recording(tmp_path, 40.0, number) for number in range(4)]
+    examples = [scored.example for scored in recordings]
     assert select_evenly(examples, 6.0) == examples[1::2]
     assert select_evenly(examples, 60.0) == examples
     assert select_evenly(examples, 0.1) == examples[:1]
 
 
-def test_the_search_can_be_stopped(tmp_path: Path) -> None:
-    looks = iter(range(100))
+def test_an_exception_of_check_stop_ends_the_search(tmp_path: Path) -> None:
+    calls = iter(range(100))
 
-    def stop() -> None:
-        if next(looks) == 5:
+    def check_stop() -> None:
+        if next(calls) == 5:
             raise TrainingInterrupted("enough")
 
     shares: list[float] = []
 
-    def watch(share: float, note: str) -> None:
+    def on_progress(share: float, note: str) -> None:
         shares.append(share)
 
     with pytest.raises(TrainingInterrupted):
-        fit_detector([heard(tmp_path, 0.0, 0)], {}, watch, stop)
+        fit_detector([scored_recording(tmp_path, 0.0, 0)], {}, on_progress, check_stop)
     assert len(shares) == 5
     assert shares == sorted(shares)
 
@@ -97,16 +97,16 @@ def test_the_search_can_be_stopped(tmp_path: Path) -> None:
         ([], 100.0, 100.0),
     ],
 )
-def test_nothing_found_is_all_wrong(
+def test_missed_segments_count_as_errors(
     tmp_path: Path, segments: Any, frames: float, syllables: float
 ) -> None:
-    one = heard(tmp_path, 0.0, 0)
-    found = one.label_errors(segments)
-    voiced = 100 * (one.example.target > 0).mean()
+    scored = scored_recording(tmp_path, 0.0, 0)
+    found = scored.label_errors(segments)
+    voiced = 100 * (scored.example.target > 0).mean()
     assert found.frames.percent == pytest.approx(voiced * frames / 100)
     assert found.syllables.percent == syllables
     exact = [
         (round(a.onset_s * RATE), round(a.offset_s * RATE))
-        for a in one.example.recording.annotations
+        for a in scored.example.recording.annotations
     ]
-    assert one.label_errors(exact).error == 0.0
+    assert scored.label_errors(exact).error == 0.0

@@ -1,4 +1,4 @@
-"""Datasets: what is read, what is refused, who trains and who tests."""
+"""Datasets: reading, errors, splits, units, targets and scaling."""
 
 import tracemalloc
 from pathlib import Path
@@ -57,7 +57,7 @@ def recording(name: str, onsets: list[float], split: str = "") -> AnnotatedRecor
     return AnnotatedRecording(name, Path(name), 10.0, RATE, segments, columns)
 
 
-def test_a_dataset_is_read_in_time_order(tmp_path: Path) -> None:
+def test_annotations_are_read_in_time_order(tmp_path: Path) -> None:
     folder = dataset(tmp_path, ["a.wav,0.5,0.6,b", "a.wav,0.1,0.2,a"])
     (found,) = read_dataset(folder).recordings
     assert [a.unit for a in found.annotations] == ["a", "b"]
@@ -79,7 +79,7 @@ def test_a_dataset_is_read_in_time_order(tmp_path: Path) -> None:
         ([], "has no labelled segments"),
     ],
 )
-def test_a_mistake_in_the_data_is_one_sentence(
+def test_each_mistake_in_the_data_is_one_problem(
     tmp_path: Path, rows: list[str], expected: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -88,14 +88,14 @@ def test_a_mistake_in_the_data_is_one_sentence(
     assert len(caught.value.problems) == 1
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     rows = ["a.wav,0.9,1.1,a", "b.wav,0.1,0.2,a", "a.wav,0.1,0.1,a"]
     with pytest.raises(ConfigError) as caught:
         read_dataset(dataset(tmp_path, rows))
     assert len(caught.value.problems) == 3
 
 
-def test_missing_folders_columns_and_audio_are_named(tmp_path: Path) -> None:
+def test_missing_folders_columns_and_audio_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         read_dataset(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"no annotations\.csv"):
@@ -111,7 +111,7 @@ def test_missing_folders_columns_and_audio_are_named(tmp_path: Path) -> None:
         read_dataset(folder)
 
 
-def test_values_that_are_not_finite_are_located(tmp_path: Path) -> None:
+def test_non_finite_samples_are_an_error_with_their_time(tmp_path: Path) -> None:
     folder = dataset(tmp_path, ["a.wav,0.1,0.2,a"])
     samples = np.zeros(RATE, np.float32)
     samples[4000] = np.nan
@@ -121,7 +121,7 @@ def test_values_that_are_not_finite_are_located(tmp_path: Path) -> None:
         read_samples(found, RATE)
 
 
-def test_mixed_rates_are_brought_to_the_most_common(tmp_path: Path) -> None:
+def test_recordings_are_resampled_to_the_most_common_rate(tmp_path: Path) -> None:
     folder = dataset(tmp_path, ["a.wav,0.1,0.2,a"], ["a.wav", "b.wav"])
     write_audio(folder / "c.wav", rate=16000)
     with (folder / "annotations.csv").open("a") as stream:
@@ -133,7 +133,7 @@ def test_mixed_rates_are_brought_to_the_most_common(tmp_path: Path) -> None:
     assert len(read_samples(recordings[2], rate)) == pytest.approx(RATE, abs=2)
 
 
-def test_other_formats_come_through_crowsetta(tmp_path: Path) -> None:
+def test_other_annotation_formats_are_read_with_crowsetta(tmp_path: Path) -> None:
     write_audio(tmp_path / "song.wav")
     (tmp_path / "song.txt").write_text("0.100000\t0.200000\ta\n0.3\t0.4123456\tb\n")
     (found,) = read_dataset(tmp_path, "aud-seq").recordings
@@ -143,7 +143,7 @@ def test_other_formats_come_through_crowsetta(tmp_path: Path) -> None:
         read_dataset(tmp_path, "no-such-format")
 
 
-def test_files_csv_decides_the_split() -> None:
+def test_files_csv_determines_the_split() -> None:
     recordings = [recording(f"{i}", [1.0, 2.0], "train") for i in range(6)]
     recordings += [recording("t", [1.0], "valid")]
     data = type("D", (), {"recordings": recordings})()
@@ -156,7 +156,7 @@ def test_files_csv_decides_the_split() -> None:
         split_recordings(data, SplitConfig(test=["nowhere"]), 0)
 
 
-def test_only_recordings_that_the_recipe_names_are_used() -> None:
+def test_the_recipe_selects_recordings_by_column() -> None:
     recordings = tuple(recording(f"{i}", [1.0], kind) for i, kind in enumerate("aabc"))
     data = Dataset(Path("d"), recordings)
 
@@ -173,7 +173,7 @@ def test_only_recordings_that_the_recipe_names_are_used() -> None:
 
 
 @given(st.integers(0, 1000), st.integers(1, 12))
-def test_no_stretch_is_in_two_splits(seed: int, n: int) -> None:
+def test_splits_are_disjoint_and_complete(seed: int, n: int) -> None:
     recordings = [recording(f"{i}", [1.0, 3.0, 5.0, 7.0, 9.0]) for i in range(n)]
     data = type("D", (), {"recordings": recordings})()
     split = split_recordings(data, SplitConfig(min_recordings=4), seed)
@@ -205,9 +205,7 @@ def test_rare_units_are_left_out_merged_or_kept() -> None:
 
 
 @given(st.integers(0, 400), st.integers(1, 300))
-def test_a_frame_belongs_to_the_segment_that_holds_its_centre(
-    onset: int, length: int
-) -> None:
+def test_a_frame_has_the_unit_at_its_centre(onset: int, length: int) -> None:
     hop, frame, n = 16, 32, 40
     a = Annotation(onset / RATE, (onset + length) / RATE, "a")
     one = AnnotatedRecording("r", Path("r"), 10.0, RATE, (a,))
@@ -218,7 +216,7 @@ def test_a_frame_belongs_to_the_segment_that_holds_its_centre(
     assert sum(s.stop - s.first for s in spans) == expected.sum()
 
 
-def test_band_scaling_brings_percentiles_to_0_and_1() -> None:
+def test_band_scaling_maps_percentiles_to_0_and_1() -> None:
     rng = np.random.default_rng(0)
     frames = rng.normal(5, [1, 2, 3], (10000, 3)).astype(np.float32)
     frames[:, 2] = 7.0
@@ -226,10 +224,10 @@ def test_band_scaling_brings_percentiles_to_0_and_1() -> None:
     scaled = (frames - offset) * gain
     np.testing.assert_allclose(np.percentile(scaled[:, :2], 2, axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(np.percentile(scaled[:, :2], 99.8, axis=0), 1, atol=1e-3)
-    assert not scaled[:, 2].any()  # a constant bin says nothing
+    assert not scaled[:, 2].any()  # a constant bin stays at 0
 
 
-def test_preparing_needs_little_more_memory_than_its_frames(tmp_path: Path) -> None:
+def test_preparation_needs_little_more_memory_than_its_frames(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = ["file,onset_s,offset_s,label"]
     for number in range(10):
@@ -245,5 +243,5 @@ def test_preparing_needs_little_more_memory_than_its_frames(tmp_path: Path) -> N
     finally:
         tracemalloc.stop()
     held = sum(m.frames.nbytes for m in [*data.train, *data.valid])
-    # What a block of samples needs on its way, whatever the length of recordings.
+    # Memory of a block in processing, independent of the length of recordings.
     assert peak - held < 65e6

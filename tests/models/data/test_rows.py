@@ -1,4 +1,4 @@
-"""Frames on disk: the same as in memory, read piece by piece."""
+"""Frames on disk against frames in memory, and parts of long recordings."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def frames(n: int, seed: int = 0) -> np.ndarray:
 
 
 @given(first=edges, stop=edges, step=st.none() | st.integers(1, 4))
-def test_stored_rows_are_what_was_stored(
+def test_stored_rows_slice_like_the_array(
     tmp_path_factory: pytest.TempPathFactory,
     first: int | None,
     stop: int | None,
@@ -50,7 +50,7 @@ def test_stored_rows_are_what_was_stored(
 
 
 @given(first=st.integers(0, 25), stop=edges, inner=edges, last=edges)
-def test_clipped_rows_are_a_clipped_slice(
+def test_clipped_rows_equal_a_clipped_slice(
     first: int, stop: int | None, inner: int | None, last: int | None
 ) -> None:
     whole = frames(20)
@@ -62,7 +62,7 @@ def test_clipped_rows_are_a_clipped_slice(
 
 
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=5))
-def test_moments_of_parts_are_those_of_the_whole(lengths: list[int]) -> None:
+def test_mean_and_spread_of_songs_equal_those_of_one_array(lengths: list[int]) -> None:
     songs = [frames(n, seed) for seed, n in enumerate(lengths)]
     mean, spread = mean_and_spread(songs)
     together = np.concatenate(songs)
@@ -72,23 +72,25 @@ def test_moments_of_parts_are_those_of_the_whole(lengths: list[int]) -> None:
 
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=8),
-    most=st.integers(1, 200),
+    max_frames=st.integers(1, 200),
 )
-def test_pieces_are_some_of_the_songs(lengths: list[int], most: int) -> None:
+def test_pieces_are_spread_evenly_over_the_songs(
+    lengths: list[int], max_frames: int
+) -> None:
     songs = [np.full((n, 2), k / 10, np.float32) for k, n in enumerate(lengths)]
-    pieces = spread_pieces(songs, most, 25)
-    # A last single frame foretells none, and is no piece.
+    pieces = spread_pieces(songs, max_frames, 25)
+    # A single frame at the end has no next frame and is no piece.
     alone = sum(n % 25 == 1 for n in lengths if n > 25)
     n_frames = sum(map(len, pieces))
     assert max(map(len, pieces)) <= 25
-    if most >= sum(lengths):
+    if max_frames >= sum(lengths):
         assert n_frames == sum(lengths) - alone
     elif len(pieces) > 1:
-        assert n_frames <= most
-        # Spread evenly: what is left out at once is never much.
-        assert n_frames > most - 2 * 25 - alone
-    heard = [float(piece[:][0, 0]) for piece in pieces]
-    assert heard == sorted(heard)
+        assert n_frames <= max_frames
+        # Spread evenly: few frames are left out at a time.
+        assert n_frames > max_frames - 2 * 25 - alone
+    values = [float(piece[:][0, 0]) for piece in pieces]
+    assert values == sorted(values)
 
 
 def prepared(folder: Path, store: Path | None = None) -> PreparedDataset:
@@ -98,7 +100,7 @@ def prepared(folder: Path, store: Path | None = None) -> PreparedDataset:
     )
 
 
-def test_frames_on_disk_are_those_in_memory(tmp_path: Path) -> None:
+def test_frames_on_disk_equal_those_in_memory(tmp_path: Path) -> None:
     folder, store = tmp_path / "tones", tmp_path / "frames"
     folder.mkdir()
     store.mkdir()
@@ -120,7 +122,7 @@ def test_frames_on_disk_are_those_in_memory(tmp_path: Path) -> None:
         assert 0 < len(one) < len(held.train[0].frames)
 
 
-def test_preparing_on_disk_needs_no_memory_for_all_frames(tmp_path: Path) -> None:
+def test_preparation_on_disk_does_not_hold_all_frames_in_memory(tmp_path: Path) -> None:
     rng, store = np.random.default_rng(0), tmp_path / "frames"
     store.mkdir()
     rows = ["file,onset_s,offset_s,label"]
@@ -140,7 +142,7 @@ def test_preparing_on_disk_needs_no_memory_for_all_frames(tmp_path: Path) -> Non
     n_bytes = sum(len(m.frames) * 129 * 4 for m in [*data.train, *data.valid])
     assert sum(map(len, songs)) * 129 * 4 > 0.6 * n_bytes > 20e6
     assert now < 0.2 * n_bytes
-    assert peak < 40e6  # a recording at a time, and eight bins of all
+    assert peak < 40e6  # one recording, and eight bins of all recordings
 
 
 @given(
@@ -149,7 +151,7 @@ def test_preparing_on_disk_needs_no_memory_for_all_frames(tmp_path: Path) -> Non
         st.tuples(st.floats(0, 1), st.floats(0.001, 400)), min_size=3, max_size=40
     ),
 )
-def test_long_recordings_are_heard_in_parts(
+def test_long_recordings_are_cut_in_silences(
     minutes: float, sounds: list[tuple[float, float]]
 ) -> None:
     marks, free_s = [], 0.0
@@ -178,14 +180,14 @@ def test_long_recordings_are_heard_in_parts(
         assert cut_s == after.start_s
         assert not any(a.onset_s < cut_s < a.offset_s for a in marks)
     longest_sound_s = max((a.offset_s - a.onset_s for a in marks), default=0.0)
-    if len(marks) < 2 or longest_sound_s < 1:  # cuts can be where they are wanted
+    if len(marks) < 2 or longest_sound_s < 1:  # cuts are possible at regular distances
         assert max(p.part_duration_s for p in parts) < 400
     assert sum(len(p.own_annotations) for p in parts) == len(marks)
     assert (split.valid, split.test) == (others[1:2], others[2:])
 
 
 @pytest.mark.long
-def test_a_long_recording_does_not_fill_the_memory() -> None:
+def test_training_memory_does_not_grow_with_the_recording() -> None:
     command = [sys.executable, str(BENCH), "--hours", "0.3333", "--minutes", "0.3"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     figure = done.stdout.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Training with noise like the model's own errors on what it hears."""
+"""Training with noise on the inputs that has the covariance of prediction errors."""
 
 from pathlib import Path
 
@@ -34,12 +34,14 @@ def task(noise: float) -> RnnRbmTask:
     return RnnRbmTask(config, [song(0), song(1)], [song(2)], 0)
 
 
-def trained(made: RnnRbmTask, path: Path) -> dict[str, torch.Tensor]:
-    fit(made, path, Budget(), StopFlag(), 1e9)
-    return made.module.state_dict()
+def trained(one: RnnRbmTask, path: Path) -> dict[str, torch.Tensor]:
+    fit(one, path, Budget(), StopFlag(), 1e9)
+    return one.module.state_dict()
 
 
-def test_noise_changes_what_is_learned_and_follows_the_errors(tmp_path: Path) -> None:
+def test_noise_changes_the_weights_and_has_the_covariance_of_errors(
+    tmp_path: Path,
+) -> None:
     noisy = task(1.0)
     with_noise = trained(noisy, tmp_path / "noisy.pt")
     without = trained(task(0.0), tmp_path / "plain.pt")
@@ -47,20 +49,20 @@ def test_noise_changes_what_is_learned_and_follows_the_errors(tmp_path: Path) ->
         with_noise["layers.0.weight_in"], without["layers.0.weight_in"]
     )
     covariance = noisy.carried["error_covariance"].numpy()
-    missed = np.linalg.eigvalsh(covariance)
-    assert missed.min() > -1e-7
-    # Near the square of the error that is left, not of the noise that was added.
+    eigenvalues = np.linalg.eigvalsh(covariance)
+    assert eigenvalues.min() > -1e-7
+    # Close to the squared error of the predictions, not of the added noise.
     assert 0.001 < np.trace(covariance) / 4 < 0.15
 
 
-def test_a_stopped_training_goes_on_with_the_same_noise(tmp_path: Path) -> None:
+def test_a_resumed_training_uses_the_same_noise(tmp_path: Path) -> None:
     expected = trained(task(1.0), tmp_path / "whole.pt")
     path, stop = tmp_path / "parts.pt", StopFlag()
 
-    def halt(progress: float, history: object, loss: float) -> None:
+    def stop_at_40_percent(progress: float, history: object, loss: float) -> None:
         stop.raised = progress > 0.4
 
     with pytest.raises(TrainingInterrupted):
-        fit(task(1.0), path, Budget(), stop, 1e9, halt)
+        fit(task(1.0), path, Budget(), stop, 1e9, stop_at_40_percent)
     for name, value in trained(task(1.0), path).items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)

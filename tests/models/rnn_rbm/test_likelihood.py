@@ -1,4 +1,4 @@
-"""Likelihoods against enumeration, refusals, and accuracies that can be counted."""
+"""Likelihoods against enumeration, their errors, and accuracies of known counts."""
 
 import itertools
 import math
@@ -57,7 +57,9 @@ def network(**options):
 
 
 @pytest.mark.parametrize(("n_visible", "n_hidden"), [(6, 3), (4, 7)])
-def test_enumeration_makes_probabilities_of_all_frames_sum_to_one(n_visible, n_hidden):
+def test_enumerated_partition_function_normalizes_the_probabilities(
+    n_visible, n_hidden
+):
     rbms = random_rbms(3, n_visible, n_hidden, 2.0)
     log_z = exact_log_partition(rbms)
     frames = all_frames(n_visible)
@@ -67,7 +69,7 @@ def test_enumeration_makes_probabilities_of_all_frames_sum_to_one(n_visible, n_h
         assert abs(float(total)) < 1e-5
 
 
-def test_enumeration_of_two_large_layers_is_refused():
+def test_enumeration_of_two_large_layers_is_an_error():
     with pytest.raises(LikelihoodError, match="annealed"):
         exact_log_partition(random_rbms(1, 88, 21, 1.0))
 
@@ -76,7 +78,7 @@ def test_enumeration_of_two_large_layers_is_refused():
     ("n_visible", "n_hidden", "spread", "annealing", "tolerance"),
     [
         (88, 12, 0.5, AnnealingOptions(200, 4), 0.02),
-        # Some frames have two far wells: few chains find both.
+        # Some frames have two separated modes: few chains reach both.
         *(
             pytest.param(88, 12, *strong, marks=pytest.mark.long)
             for strong in (
@@ -88,7 +90,7 @@ def test_enumeration_of_two_large_layers_is_refused():
         (5, 3, 1.0, AnnealingOptions(300, 4), 0.02),
     ],
 )
-def test_annealing_from_both_ends_meets_the_exact_value(
+def test_annealing_in_both_directions_agrees_with_enumeration(
     n_visible, n_hidden, spread, annealing, tolerance
 ):
     rbms = random_rbms(50, n_visible, n_hidden, spread)
@@ -107,17 +109,17 @@ def test_bracket_contains_the_exact_likelihood(seed, spread):
     found = log_likelihood(
         rbms, frames, AnnealingOptions(100, 2), generator(seed), None
     )
-    # Both ends are means of 100 noisy values: 0.1 is some standard errors.
+    # Both ends are means of 100 noisy values: 0.1 is several standard errors.
     assert found.bracket.low - 0.1 < exact < found.bracket.high + 0.1
 
 
-def test_short_annealing_of_a_strong_model_is_refused_and_told_what_to_try():
+def test_a_wide_bracket_is_an_error_with_a_suggestion():
     rbms, frames = random_rbms(200, 40, 12, 2.0), random_frames(200, 40)
     with pytest.raises(LikelihoodError, match=r"try \d+00 temperatures instead of 5\b"):
         log_likelihood(rbms, frames, AnnealingOptions(5, 1), generator())
 
 
-def test_the_same_model_is_told_with_enough_temperatures():
+def test_enough_temperatures_give_a_narrow_bracket():
     rbms, frames = random_rbms(200, 40, 12, 2.0), random_frames(200, 40)
     exact = float((rbms.log_weight(frames) - exact_log_partition(rbms)).mean())
     found = log_likelihood(rbms, frames, AnnealingOptions(1000, 2), generator())
@@ -125,7 +127,7 @@ def test_the_same_model_is_told_with_enough_temperatures():
     assert found.bracket.middle == pytest.approx(exact, abs=0.05)
 
 
-def test_weights_that_are_not_finite_are_refused():
+def test_non_finite_weights_are_an_error():
     rbms = random_rbms(3, 6, 4, 1.0)
     broken = ConditionalRbms(rbms.W * math.nan, rbms.bv, rbms.bh)
     with pytest.raises(LikelihoodError, match="finite"):
@@ -134,7 +136,7 @@ def test_weights_that_are_not_finite_are_refused():
         )
 
 
-def test_without_weights_the_likelihood_is_the_cross_entropy():
+def test_likelihood_without_weights_is_the_cross_entropy():
     rbms = random_rbms(30, 9, 4, 0.0)
     frames = random_frames(30, 9)
     found = log_likelihood(rbms, frames, AnnealingOptions(1, 1, 1), generator())
@@ -146,7 +148,7 @@ def test_without_weights_the_likelihood_is_the_cross_entropy():
     assert found.n_frames == 30
 
 
-def test_the_same_seed_gives_the_same_figure():
+def test_the_same_seed_gives_the_same_bracket():
     rbms, frames = random_rbms(20, 12, 6, 1.0), random_frames(20, 12)
     one, same, other = (
         log_likelihood(rbms, frames, AnnealingOptions(20, 2), generator(seed), None)
@@ -156,7 +158,7 @@ def test_the_same_seed_gives_the_same_figure():
     assert one.bracket != other.bracket
 
 
-def test_more_frames_than_a_tile_are_all_counted():
+def test_frames_of_several_tiles_are_all_counted():
     rbms, frames = random_rbms(2500, 6, 3, 1.0), random_frames(2500, 6)
     exact = float((rbms.log_weight(frames) - exact_log_partition(rbms)).mean())
     found = log_likelihood(rbms, frames, AnnealingOptions(50, 2), generator())
@@ -164,18 +166,18 @@ def test_more_frames_than_a_tile_are_all_counted():
     assert found.bracket.middle == pytest.approx(exact, abs=0.02)
 
 
-def test_an_annealing_without_chains_is_refused():
+def test_annealing_without_chains_is_an_error():
     with pytest.raises(LikelihoodError, match="at least one"):
         AnnealingOptions(n_chains=0)
 
 
-def test_a_bracket_knows_its_width():
+def test_bracket_width_and_middle():
     assert Bracket(-6.5, -6.25).width == 0.25
     assert Bracket(-6.5, -6.25).middle == -6.375
 
 
 @pytest.mark.parametrize("gates", ["sigmoid", "simple"])
-def test_each_frame_has_the_rbm_of_its_past_alone(gates):
+def test_the_rbm_of_a_frame_depends_on_earlier_frames_only(gates):
     model = network(gates=gates, dropout=0.5)
     rolls = [random_frames(n, 8, seed=n).numpy() for n in (7, 1, 4)]
     model.train()
@@ -199,7 +201,7 @@ def test_each_frame_has_the_rbm_of_its_past_alone(gates):
     assert torch.allclose(rbms.bh[3], bh[0], atol=1e-6)
 
 
-def test_log_weight_is_the_models_negative_free_energy():
+def test_log_weight_equals_the_negative_free_energy():
     model = network()
     rbms, frames, _ = conditional_rbms(model, [random_frames(9, 8).numpy()])
     with torch.no_grad():
@@ -207,7 +209,7 @@ def test_log_weight_is_the_models_negative_free_energy():
     assert torch.allclose(rbms.log_weight(frames), -energy.double(), atol=1e-5)
 
 
-def test_what_has_no_likelihood_is_refused():
+def test_frames_without_a_likelihood_are_errors():
     with pytest.raises(LikelihoodError, match="Gaussian"):
         conditional_rbms(network(visible="gaussian"), [np.zeros((3, 8), np.float32)])
     with pytest.raises(LikelihoodError, match="0 and 1"):
@@ -216,7 +218,7 @@ def test_what_has_no_likelihood_is_refused():
         conditional_rbms(network(), [np.zeros((0, 8), np.float32)])
 
 
-def test_accuracies_of_counted_frames():
+def test_accuracies_of_known_counts():
     wanted = torch.tensor([[1.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
     drawn = torch.tensor([[1.0, 0, 1, 0], [1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
     found = accuracy_of(match_counts(drawn, wanted))
@@ -232,8 +234,8 @@ def test_expected_accuracy_of_a_certain_model_is_one():
     assert found.replaced_once == found.replaced_twice == found.pooled == 1
 
 
-def test_expected_accuracy_of_a_random_model_is_the_papers():
-    """A fair coin per note: the paper's 'Random' row is the notes per frame / 88."""
+def test_expected_accuracy_of_a_random_model_equals_the_paper():
+    """The paper's 'Random' row: notes per frame / 88, each note on with p = 0.5."""
     frames = torch.zeros(4000, 88)
     frames[:, 30:34] = 1
     rbms = ConditionalRbms(
@@ -263,7 +265,7 @@ def test_expected_accuracy_agrees_with_enumeration(annealing):
     assert found.replaced_once == pytest.approx(expected, abs=0.02)
 
 
-def test_frames_that_share_one_rbm_have_the_likelihood_that_enumeration_says():
+def test_likelihood_of_frames_with_equal_rbms_agrees_with_enumeration():
     one = random_rbms(1, 20, 6, 0.5)
     rbms = ConditionalRbms(one.W, one.bv.repeat(800, 1), one.bh.repeat(800, 1))
     frames = random_frames(800, 20)
@@ -272,7 +274,7 @@ def test_frames_that_share_one_rbm_have_the_likelihood_that_enumeration_says():
     assert found.n_frames == 800
     assert found.bracket.low == pytest.approx(exact, abs=0.05)
     assert found.bracket.high == pytest.approx(exact, abs=0.05)
-    # A frame with an RBM of its own ends the short cut.
+    # With one different RBM all frames are estimated.
     rbms.bv[-1] += 1.0
     other = log_likelihood(rbms, frames, AnnealingOptions(60, 1, 20), generator())
     assert other.bracket.middle == pytest.approx(exact, abs=0.1)

@@ -1,4 +1,4 @@
-"""Persistent chains, and the options of the RNN-RBM's training that act on its loss."""
+"""Persistent chains and options of the RNN-RBM's loss."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig
 
 
 @given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=8), max_size=12))
-def test_chains_go_on_where_they_were_left_or_begin_anew(batches):
-    chains, known = PersistentChains({}, 7, 2, max_age=3), {}
+def test_chains_resume_from_the_stored_state_or_restart_at_the_data(batches):
+    chains, stored = PersistentChains({}, 7, 2, max_age=3), {}
     for update, batch in enumerate(batches):
         frames = np.array(batch)
         data = torch.full((len(batch), 2), -1.0)
         expected = [
-            known[f % 7][2]
-            if known.get(f % 7, (None,))[0] == f and update - known[f % 7][1] <= 3
+            stored[f % 7][2]
+            if stored.get(f % 7, (None,))[0] == f and update - stored[f % 7][1] <= 3
             else -1.0
             for f in batch
         ]
@@ -28,7 +28,7 @@ def test_chains_go_on_where_they_were_left_or_begin_anew(batches):
         values = torch.arange(len(batch)) + 100.0 * update
         chains.store(frames, update, values[:, None].expand(-1, 2))
         for f, value in zip(batch, values.tolist(), strict=True):
-            known[f % 7] = (f, update, value)
+            stored[f % 7] = (f, update, value)
 
 
 def song(n=300):
@@ -41,7 +41,7 @@ def task(**options):
     settings = {"phases": phases, "sequence_length": 20, "batch_size": 4, "dropout": 0}
     config = RnnRbmConfig(**{**settings, **options})
     made = RnnRbmTask(config, [song()], [song(60)], 0)
-    # With weights as small as at the start no hidden unit would notice its chain.
+    # With the small initial weights hidden units would not depend on the chains.
     made.module.W.data.mul_(200)
     return made
 
@@ -53,19 +53,19 @@ def run(one, updates=30):
     return one
 
 
-def test_persistent_chains_are_bounded_and_take_part():
+def test_persistent_chains_are_bounded_and_affect_the_weights():
     persistent = run(task(negative="pcd", persistent_frames=50))
     assert persistent.carried["chain_values"].shape == (50, 6)
     assert (persistent.carried["chain_owner"] >= 0).all()
     plain = run(task())
     assert not plain.carried
     assert not torch.equal(plain.module.W, persistent.module.W)
-    # Chains that are never old enough to be used: contrastive divergence from data.
-    forgetful = run(task(negative="pcd", persistent_updates=0))
-    torch.testing.assert_close(forgetful.module.W, plain.module.W, rtol=0, atol=0)
+    # Without any age allowed, all chains start at the data.
+    without_age = run(task(negative="pcd", persistent_updates=0))
+    torch.testing.assert_close(without_age.module.W, plain.module.W, rtol=0, atol=0)
 
 
-def test_an_interrupted_training_with_chains_ends_with_the_same_weights(tmp_path):
+def test_a_resumed_training_with_chains_ends_with_the_same_weights(tmp_path):
     whole = task(negative="pcd")
     fit(whole, tmp_path / "whole.pt", Budget(), StopFlag(), 1e9)
     stop = StopFlag()
@@ -80,7 +80,7 @@ def test_an_interrupted_training_with_chains_ends_with_the_same_weights(tmp_path
     torch.testing.assert_close(resumed.module.W, whole.module.W, rtol=0, atol=0)
 
 
-def test_smoothness_makes_predictions_change_less():
+def test_smoothness_reduces_the_change_of_predictions():
     def change(one):
         v = torch.from_numpy(song(60))[:, None]
         with torch.no_grad():
@@ -93,13 +93,13 @@ def test_smoothness_makes_predictions_change_less():
     assert change(held) < 0.5 * change(free)
 
 
-def test_dropout_acts_on_the_conditioning_state_in_training_alone():
+def test_dropout_of_the_conditioning_state_is_active_in_training_only():
     one = task(dropout=0.5)
     u = torch.ones(1000, one.module.n_recurrent)
     one.module.train()
     with torch.no_grad():
-        shaken, _ = one.module.biases(u)
+        training_bv, _ = one.module.biases(u)
         one.module.eval()
-        steady, _ = one.module.biases(u)
-    assert float(shaken.std(0).min()) > 0
-    assert float(steady.std(0).max()) < 1e-6
+        evaluation_bv, _ = one.module.biases(u)
+    assert float(training_bv.std(0).min()) > 0
+    assert float(evaluation_bv.std(0).max()) < 1e-6
