@@ -1,12 +1,12 @@
-"""Stages and endpoints of a plan that each fault concerns."""
+"""Stages and endpoints of a plan to which each fault applies."""
 
 import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from neurovocal.engine.config.faults import (
-    LIVE_ONLY,
-    AnyFault,
+    LIVE_FAULTS,
+    FaultBase,
     NetworkCut,
     SourceFault,
     StageFault,
@@ -16,29 +16,29 @@ from neurovocal.engine.config.plan import Plan, StagePlan
 from neurovocal.engine.contracts.stages import HasEndpoint
 from neurovocal.engine.support.text import did_you_mean
 
-# A stage, and the name of its lane; None: it belongs to all of them.
-Target: TypeAlias = tuple[StagePlan, str | None]
+# A stage and the name of its lane; None: the stage belongs to all lanes.
+FaultTarget: TypeAlias = tuple[StagePlan, str | None]
 
-# A mistake: the option that it is about, if it is about one, and a sentence.
-Problem: TypeAlias = tuple[str | None, str]
+# A mistake: the option that is wrong, if it is one alone, and a sentence.
+TargetProblem: TypeAlias = tuple[str | None, str]
 _ENDPOINTS = ("endpoint", "replay")  # options of sinks that name a socket
 _TCP = re.compile(r"tcp://(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5})")
 
-# Kinds of which a lane, or a run, has one: these can be named by the kind, too.
+# Kinds of which a lane, or a run, has one: a fault can name these by the kind, too.
 _SINGLE = ("source", "features", "detector", "gate")
 
 
-def targets(fault: AnyFault, plan: Plan) -> list[Target]:
-    """Stages that a fault strikes; none for faults of the whole process."""
+def targets_of(fault: FaultBase, plan: Plan) -> list[FaultTarget]:
+    """Return the stages to which a fault applies; none for faults of the process."""
     return [
         (stage, lane)
         for stage, lane in _stages(plan)
-        if fault.lane in (None, lane) and _hits(fault, stage, plan)
+        if fault.lane in (None, lane) and _applies(fault, stage, plan)
     ]
 
 
-def problems(fault: AnyFault, plan: Plan) -> Iterator[Problem]:
-    """What keeps a fault from doing anything."""
+def target_problems(fault: FaultBase, plan: Plan) -> Iterator[TargetProblem]:
+    """Yield the reasons why a fault can have no effect in a plan."""
     lanes = [lane.name for lane in plan.lanes]
     if fault.lane is not None and fault.lane not in lanes:
         yield (
@@ -46,13 +46,15 @@ def problems(fault: AnyFault, plan: Plan) -> Iterator[Problem]:
             f"there is no lane '{fault.lane}' ({did_you_mean(fault.lane, lanes)})",
         )
         return
-    aimed = isinstance(fault, SourceFault | StageFault | NetworkCut | SubscriberStall)
-    if not aimed:
+    has_targets = isinstance(
+        fault, SourceFault | StageFault | NetworkCut | SubscriberStall
+    )
+    if not has_targets:
         if fault.lane is not None:
             yield "lane", f"'{fault.name}' is for the whole process: remove this key"
         return
-    if not targets(fault, plan):
-        yield _miss(fault, plan)
+    if not targets_of(fault, plan):
+        yield _without_target(fault, plan)
     elif isinstance(fault, SubscriberStall) and plan.context.keys and not fault.keys:
         yield (
             None,
@@ -62,7 +64,7 @@ def problems(fault: AnyFault, plan: Plan) -> Iterator[Problem]:
 
 
 def tcp_endpoints(options: Any) -> dict[str, tuple[str, int]]:
-    """Options that name a TCP socket with a known port: (host, port) by name."""
+    """Return (host, port) of the options that name a TCP socket, by their names."""
     found = {}
     for name in _ENDPOINTS:
         match = _TCP.fullmatch(str(getattr(options, name, "")))
@@ -72,7 +74,7 @@ def tcp_endpoints(options: Any) -> dict[str, tuple[str, int]]:
 
 
 def live_endpoint(options: Any) -> str | None:
-    """Where subscribers of a sink connect, if they can."""
+    """Return the endpoint that a sink's subscribers can connect to, or None."""
     if not isinstance(options, HasEndpoint):
         return None
     endpoint = str(options.endpoint)
@@ -80,7 +82,7 @@ def live_endpoint(options: Any) -> str | None:
     return endpoint if known else None
 
 
-def _stages(plan: Plan) -> Iterator[Target]:
+def _stages(plan: Plan) -> Iterator[FaultTarget]:
     for lane in plan.lanes:
         for stage in (lane.source, lane.features, lane.detector, *lane.models):
             yield stage, lane.name
@@ -92,11 +94,11 @@ def _stages(plan: Plan) -> Iterator[Target]:
         yield plan.gate, None
 
 
-def _hits(fault: AnyFault, stage: StagePlan, plan: Plan) -> bool:
+def _applies(fault: FaultBase, stage: StagePlan, plan: Plan) -> bool:
     if isinstance(fault, SourceFault):
         if stage.kind != "source":
             return False
-        return not isinstance(fault, LIVE_ONLY) or _is_live(stage, plan)
+        return not isinstance(fault, LIVE_FAULTS) or _is_live(stage, plan)
     if isinstance(fault, StageFault):
         return fault.stage in _names(stage)
     if stage.kind != "sink":
@@ -112,15 +114,15 @@ def _names(stage: StagePlan) -> list[str]:
 
 
 def _is_live(stage: StagePlan, plan: Plan) -> bool:
-    """Building a source touches nothing: only it knows what its options make of it."""
+    """Return whether a stage is a live source, which depends on its options."""
     try:
         return bool(stage.build(plan.context).live)
-    except Exception:  # whatever it is, the run itself will say it
+    except Exception:  # the run itself will report it
         return False
 
 
-def _miss(fault: AnyFault, plan: Plan) -> Problem:
-    """Why there is nothing to hit."""
+def _without_target(fault: FaultBase, plan: Plan) -> TargetProblem:
+    """Return why a fault applies to no stage."""
     match fault:
         case StageFault():
             elsewhere = [s for s, lane in _stages(plan) if fault.stage in _names(s)]

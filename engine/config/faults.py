@@ -1,4 +1,4 @@
-"""`faults:` in a configuration: what is to go wrong, when and for how long."""
+"""Options of `faults:` in a configuration: kind, start and duration of each fault."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
@@ -8,37 +8,37 @@ from pydantic import Field
 from neurovocal.engine.contracts.options import Options
 
 
-class AnyFault(Options):
-    """What all faults have in common."""
+class FaultBase(Options):
+    """Options that all faults have."""
 
     at_s: float = Field(ge=0)
-    """When it strikes: seconds of the lane's audio for faults of sources and stages,
+    """When it starts: seconds of the lane's audio for faults of sources and stages,
     the same place in every run; seconds since the start for all others."""
     lane: str | None = None
-    """Name of the lane that it is for; default: every lane where it can strike."""
+    """Name of the lane that it is for; default: every lane to which it applies."""
     seed: int = Field(default=0, ge=0)
     """Seed of what is drawn by chance: how late the bursts of `jitter` are."""
 
     @property
     def name(self) -> str:
-        """What kind of fault it is."""
+        """Kind of fault, as the configuration names it."""
         return str(getattr(self, "fault", ""))
 
     @property
-    def words(self) -> str:
-        """The fault in a few words, such as ``drop 0.5 s``."""
+    def as_text(self) -> str:
+        """Kind and size of the fault, such as ``drop 0.5 s``."""
         return self.name
 
 
-class LastingFault(AnyFault):
+class LastingFault(FaultBase):
     """A fault with an end."""
 
     for_s: float = Field(gt=0)
     """Seconds for which it lasts."""
 
     @property
-    def words(self) -> str:
-        """The fault in a few words."""
+    def as_text(self) -> str:
+        """Kind and size of the fault."""
         return f"{self.name} {self.for_s:g} s"
 
 
@@ -58,13 +58,13 @@ class Jitter(LastingFault):
     """The latest that a block may come, in milliseconds."""
 
     @property
-    def words(self) -> str:
-        """The fault in a few words."""
-        return f"{super().words}, up to {self.ms:g} ms"
+    def as_text(self) -> str:
+        """Kind and size of the fault."""
+        return f"{super().as_text}, up to {self.ms:g} ms"
 
 
 class Stall(LastingFault):
-    """The device answers but brings nothing; what was to be heard meanwhile is lost."""
+    """The device answers but delivers nothing; the audio of that time is lost."""
 
     fault: Literal["stall"]
     """`stall`"""
@@ -87,13 +87,13 @@ class Clip(LastingFault):
     scale."""
 
     @property
-    def words(self) -> str:
-        """The fault in a few words."""
-        return f"{super().words}, at {self.level:g}"
+    def as_text(self) -> str:
+        """Kind and size of the fault."""
+        return f"{super().as_text}, at {self.level:g}"
 
 
 class Drift(LastingFault):
-    """The device's clock runs off."""
+    """The device's clock is too fast or too slow."""
 
     fault: Literal["drift"]
     """`drift`"""
@@ -101,26 +101,26 @@ class Drift(LastingFault):
     """How much too fast it runs, in parts per million; negative: too slow."""
 
     @property
-    def words(self) -> str:
-        """The fault in a few words."""
-        return f"{super().words}, {self.ppm:+d} ppm"
+    def as_text(self) -> str:
+        """Kind and size of the fault."""
+        return f"{super().as_text}, {self.ppm:+d} ppm"
 
 
 class WrongRate(LastingFault):
-    """The device brings samples at another rate than it says."""
+    """The device delivers samples at another rate than its nominal one."""
 
     fault: Literal["wrong_rate"]
     """`wrong_rate`"""
     rate: int = Field(ge=1000, le=1_000_000)
-    """The rate at which it does, in Hz."""
+    """The true rate, in Hz."""
 
     @property
-    def words(self) -> str:
-        """The fault in a few words."""
-        return f"{super().words}, {self.rate} Hz"
+    def as_text(self) -> str:
+        """Kind and size of the fault."""
+        return f"{super().as_text}, {self.rate} Hz"
 
 
-class StageFault(AnyFault):
+class StageFault(FaultBase):
     """A fault of one stage."""
 
     stage: str
@@ -137,8 +137,8 @@ class Crash(StageFault):
     """How many calls in a row fail."""
 
     @property
-    def words(self) -> str:
-        """The fault in a few words."""
+    def as_text(self) -> str:
+        """Kind and size of the fault."""
         return f"crash of {self.stage}" + (f" x {self.times}" if self.times > 1 else "")
 
 
@@ -149,8 +149,8 @@ class Hang(StageFault, LastingFault):
     """`hang`"""
 
     @property
-    def words(self) -> str:
-        """The fault in a few words."""
+    def as_text(self) -> str:
+        """Kind and size of the fault."""
         return f"hang of {self.stage} {self.for_s:g} s"
 
 
@@ -177,7 +177,7 @@ class NetworkCut(LastingFault):
     """`network_cut`"""
 
 
-class Kill(AnyFault):
+class Kill(FaultBase):
     """The process is killed at once (SIGKILL)."""
 
     fault: Literal["kill"]
@@ -190,14 +190,14 @@ Fault: TypeAlias = Annotated[
     SourceFault | Crash | Hang | ClockFault, Field(discriminator="fault")
 ]
 
-# Where audio waits for its reader, time does not pass by itself: none of these is.
-LIVE_ONLY = (Jitter, Stall, Unplug, Drift)
+# Faults in time: they do not apply where audio waits for its reader.
+LIVE_FAULTS = (Jitter, Stall, Unplug, Drift)
 
 
-def listed(faults: Sequence[AnyFault]) -> list[str]:
-    """Each fault in a few words."""
+def fault_texts(faults: Sequence[FaultBase]) -> list[str]:
+    """Return kind, size, start and lane of each fault as text."""
     return [
-        f"{fault.words} at {fault.at_s:g} s"
+        f"{fault.as_text} at {fault.at_s:g} s"
         + ("" if fault.lane is None else f" in lane '{fault.lane}'")
         for fault in faults
     ]

@@ -1,4 +1,4 @@
-"""YAML whose values know the line they stand on, for messages that help."""
+"""YAML data with the line of each value, for error messages."""
 
 import os
 import re
@@ -20,10 +20,18 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(slots=True)
 class Located:
-    """Plain data with the source of each value; no name means no file.
+    """Data of a configuration with the line or override of each value.
 
-    ``lines`` maps the path of every key to its line; values that came from the
-    command line are in ``overrides`` with the text that set them.
+    Parameters
+    ----------
+    name : str
+        Of the file; empty: the data come from the arguments of a command.
+    data : dict
+        Plain Python values.
+    lines : dict of Location to int
+        Line of every key.
+    overrides : dict of Location to str
+        Text of ``--set`` for values from the command line.
     """
 
     name: str
@@ -32,9 +40,9 @@ class Located:
     overrides: dict[Location, str] = field(default_factory=dict)
 
     def problem(self, loc: Location, message: str) -> str:
-        """Sentence for a mistake at `loc`, or at its nearest known parent."""
+        """Return a sentence for a mistake at `loc`, with the nearest known line."""
         if not self.name:
-            return message  # a command's own arguments: no file, no line
+            return message  # arguments of a command have no line
         dotted = ".".join(str(part) for part in loc)
         what = f"{dotted}: {message}" if dotted else message
         for length in range(len(loc), -1, -1):
@@ -55,7 +63,7 @@ def read_located(path: Path, overrides: Iterable[str] = ()) -> Located:
     ------
     ConfigError
         Unreadable file, YAML mistakes, duplicate keys, unset variables or
-        malformed overrides: all that can be told, with file and line.
+        malformed overrides: all at once, each with file and line.
     """
     try:
         text = safe_yaml.read_text(path)
@@ -67,7 +75,7 @@ def read_located(path: Path, overrides: Iterable[str] = ()) -> Located:
 
 
 def parse_located(text: str, name: str, overrides: Iterable[str] = ()) -> Located:
-    """Same as `read_located` for a text that is already in memory."""
+    """Do the same as `read_located` for a text that is already in memory."""
     try:
         root = safe_yaml.compose(text)
     except safe_yaml.YamlError as error:
@@ -87,7 +95,7 @@ def parse_located(text: str, name: str, overrides: Iterable[str] = ()) -> Locate
 
 
 class _Builder:
-    """Makes plain data of YAML nodes, and notes the line of each."""
+    """Converts YAML nodes to plain data and keeps the line of each."""
 
     def __init__(self, into: Located, problems: list[str]) -> None:
         self._into = into
@@ -98,14 +106,14 @@ class _Builder:
     def build(self, node: yaml.Node, loc: Location) -> Any:
         self._into.lines.setdefault(loc, node.start_mark.line + 1)
         if node in self._open:
-            self._complain(node, "an alias that contains itself")
+            self._refuse(node, "an alias that contains itself")
             return None
         self._open.add(node)
         try:
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, loc)
             if isinstance(node, yaml.SequenceNode):
-                self._known(node, "tag:yaml.org,2002:seq")
+                self._check_tag(node, "tag:yaml.org,2002:seq")
                 return [
                     self.build(child, (*loc, index))
                     for index, child in enumerate(node.value)
@@ -115,50 +123,50 @@ class _Builder:
             self._open.discard(node)
 
     def _mapping(self, node: yaml.MappingNode, loc: Location) -> dict[str, Any]:
-        self._known(node, "tag:yaml.org,2002:map")
+        self._check_tag(node, "tag:yaml.org,2002:map")
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self._complain(key_node, "a key must be a name, not a list or mapping")
+                self._refuse(key_node, "a key must be a name, not a list or mapping")
                 continue
-            # As it is written: a key that reads 'on' or '1' is that text.
+            # Keys are texts as they are written, also 'on' and '1'.
             key = key_node.value
             here = (*loc, key)
             if key_node.tag.endswith(":merge"):
-                self._complain(key_node, "'<<' is not supported: write the keys out")
+                self._refuse(key_node, "'<<' is not supported: write the keys out")
                 continue
             if key in mapping:
-                self._complain(key_node, f"'{key}' is given twice")
+                self._refuse(key_node, f"'{key}' is given twice")
             self._into.lines[here] = key_node.start_mark.line + 1
             mapping[key] = self.build(value_node, here)
         return mapping
 
     def _scalar(self, node: yaml.Node, loc: Location) -> Any:
         if node.tag.endswith(":timestamp"):
-            return node.value  # what a date means is the option's matter
+            return node.value  # the option decides how a date is read
         try:
             value = self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError, KeyError):
-            self._complain(node, f"'{node.value[:80]}' cannot be read as {node.tag}")
+            self._refuse(node, f"'{node.value[:80]}' cannot be read as {node.tag}")
             return None
         if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-            self._complain(node, f"a number of {value.bit_length()} bits is too large")
+            self._refuse(node, f"a number of {value.bit_length()} bits is too large")
             return None
         if isinstance(value, str):
             return _expand(value, loc, self._into, self._problems)
         return value
 
-    def _known(self, node: yaml.Node, tag: str) -> None:
+    def _check_tag(self, node: yaml.Node, tag: str) -> None:
         if node.tag != tag:
-            self._complain(node, f"'{node.tag}' is not supported here")
+            self._refuse(node, f"'{node.tag}' is not supported here")
 
-    def _complain(self, node: yaml.Node, what: str) -> None:
+    def _refuse(self, node: yaml.Node, what: str) -> None:
         line = node.start_mark.line + 1
         self._problems.append(f"{self._into.name}:{line}: {what}")
 
 
 def _expand(text: str, loc: Location, into: Located, problems: list[str]) -> Any:
-    """Put environment variables in; a value that is one variable keeps its type."""
+    """Replace environment variables; a value that is one variable keeps its type."""
     for name in _VARIABLE.findall(text):
         if name not in os.environ:
             problems.append(
@@ -172,7 +180,7 @@ def _expand(text: str, loc: Location, into: Located, problems: list[str]) -> Any
 
 
 def _value(text: str) -> Any:
-    """What a text outside the file means: read as YAML where it is YAML."""
+    """Return a text from outside the file as YAML data, or as it is."""
     try:
         return safe_yaml.load(text)
     except safe_yaml.YamlError:

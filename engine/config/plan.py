@@ -1,4 +1,4 @@
-"""What is to run: stages whose plugins were found and whose options are valid."""
+"""Plan of a run: stages whose plugins were found and whose options are valid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ class StagePlan:
     loc: Location
 
     def build(self, context: BuildContext) -> Any:
-        """Make the stage."""
+        """Build the stage for a context."""
         return self.plugin.build(self.options, context)
 
 
 @dataclass(frozen=True, slots=True)
 class SinkPlan:
-    """A sink, its queues and the kinds of events it gets."""
+    """A sink with its queues and the kinds of events that it gets."""
 
     stage: StagePlan
     config: SinkConfig
@@ -55,7 +55,7 @@ class LaneStages:
     features: StagePlan
     detector: StagePlan
     models: Sequence[StagePlan]
-    watchers: Sequence[StagePlan] = ()  # stages of sinks that watch this lane
+    watchers: Sequence[StagePlan] = ()  # sinks with a watcher in this lane
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -71,8 +71,8 @@ class LanePlan(LaneStages):
     sinks: Sequence[SinkPlan]
     signal: SignalOptions
 
-    def revives(self, live: bool) -> bool:
-        """Whether a lane whose front end or detector fails is built anew."""
+    def rebuilds_lane(self, live: bool) -> bool:
+        """Return whether a lane is rebuilt when its front end or detector fails."""
         default: OnError = "restart" if live else "fail"
         asked = [stage.config.on_error for stage in (self.features, self.detector)]
         return all((policy or default) == "restart" for policy in asked)
@@ -80,7 +80,7 @@ class LanePlan(LaneStages):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All lanes, the sinks they share, and the context they are built in."""
+    """All lanes, the sinks that they share, and the context that they are built in."""
 
     config: Config
     lanes: Sequence[LanePlan]
@@ -92,15 +92,15 @@ class Plan:
 
 
 def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> StreamInfo:
-    """What a lane hears: one channel of the source, at the bundle's rate.
+    """Return the stream of a lane: one channel of the source, at the bundle's rate.
 
-    A source with several channels becomes several streams, named after the
-    channel's place in the source's list.
+    A source with several channels becomes several streams, named by the channel's
+    place in the source's list.
     """
     rate = bundle.manifest.front_end.sample_rate if bundle else source.sample_rate
     return StreamInfo(stream_of(source, channel), rate, 1)
 
 
 def base_of(located_name: str) -> Path:
-    """Folder that relative input paths in a configuration start from."""
+    """Return the folder that relative input paths in a configuration start from."""
     return Path(located_name).resolve().parent

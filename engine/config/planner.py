@@ -1,6 +1,6 @@
-"""From a checked configuration to stages that can be built: the second check.
+"""Second check of a configuration: finds the plugins and makes the plan.
 
-The first check (config) knows the envelope; this one knows the plugins: their
+The first check (`schema`) knows the envelope; this one knows the plugins: their
 options, the bundle, shapes, rates, ports and files. All mistakes are reported at
 once, before any device, file or port is opened.
 """
@@ -11,11 +11,11 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from neurovocal.engine.config.fault_targets import problems as fault_problems
+from neurovocal.engine.config.fault_targets import target_problems
 from neurovocal.engine.config.located_yaml import Located, Location
 from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, StagePlan
 from neurovocal.engine.config.schema import Config, LaneConfig, SinkConfig, StageConfig
-from neurovocal.engine.config.validation import explain as explain_validation
+from neurovocal.engine.config.validation import validation_problems
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import (
     ConfigError,
@@ -27,7 +27,7 @@ from neurovocal.engine.contracts.plugin import BuildContext, Kind
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.wire.keys import key_problems
 
-# What a stage cannot do about its failures, and why.
+# Policies that a kind of stage cannot have, and why.
 _HOLE = "would be a hole that no gap declares"
 _NO_SKIP = f"only 'fail' or 'restart' is possible here: what it left out {_HOLE}"
 _NO_POLICY = "a control has no policy: a failing one is tried again"
@@ -49,14 +49,14 @@ _POLICY_HINTS: dict[Kind, dict[OnError, str]] = {
 def make_plan(
     config: Config, located: Located, registry: Registry, context: BuildContext
 ) -> Plan:
-    """Find every plugin, check every option, bundle and resource.
+    """Find every plugin; check all options, bundles and resources.
 
     Parameters
     ----------
     config, located
         From `neurovocal.engine.config.schema.load_config`.
     registry : Registry
-        Where plugins are looked up.
+        Finds the plugins.
     context : BuildContext
         Clock, run name and base folder; the rest is filled in here.
 
@@ -65,7 +65,7 @@ def make_plan(
     ConfigError
         All mistakes at once, each with file and line.
     DeviceError
-        Nothing is wrong but a device that is not there.
+        A missing device is all that is wrong.
     """
     return _Planner(located, registry, context).plan(config)
 
@@ -78,8 +78,8 @@ class _Planner:
         self.registry = registry
         self.context = context
         self.problems: list[str] = []
-        self._mistaken = False  # one of them at least is not to pass by itself
-        self.stages: list[StagePlan] = []  # all whose options are valid
+        self._mistaken = False  # at least one problem will not pass by itself
+        self.stages: list[StagePlan] = []  # those with valid options
         self._bundle_failed = False  # of the lane that is being planned
 
     def plan(self, config: Config) -> Plan:
@@ -91,9 +91,9 @@ class _Planner:
             for lane, loc in zip(config.lanes, config.lane_locs, strict=True)
         ]
         sinks = self._sinks(config.sinks, (), context)
-        lanes = [lane and self._watched(lane, sinks, context) for lane in lanes]
+        lanes = [lane and self._with_watchers(lane, sinks, context) for lane in lanes]
         if None not in lanes:
-            self._heard(sinks, [lane for lane in lanes if lane], context)
+            self._check_lanes_of_sinks(sinks, [lane for lane in lanes if lane], context)
         control = None
         if config.shared.control is not None:
             control = self._stage(
@@ -109,7 +109,7 @@ class _Planner:
             self._problem((), "there is no sink: nobody would get the labels")
         known = [lane for lane in lanes if lane]
         plan = Plan(config, known, sinks, context, control, self.located.name, gate)
-        if not self.problems:  # what has no place because of them is no mistake
+        if not self.problems:  # or faults would have no target because of them
             self._faults(plan)
         if self.problems and not self._mistaken:
             raise DeviceError("\n".join(self.problems))
@@ -119,7 +119,7 @@ class _Planner:
 
     def _faults(self, plan: Plan) -> None:
         for index, fault in enumerate(plan.config.shared.faults):
-            for key, problem in fault_problems(fault, plan):
+            for key, problem in target_problems(fault, plan):
                 where: Location = ("faults", index, *([key] if key else []))
                 self._problem(where, problem)
 
@@ -194,10 +194,10 @@ class _Planner:
         bundle: Bundle | None,
         context: BuildContext,
     ) -> StagePlan | None:
-        """The configuration's detector, else the bundle's, else `energy`."""
-        advised = bundle.manifest.detector if bundle else None
-        if lane.detector is None and advised is not None:
-            stage = StageConfig(plugin=advised.plugin, options=advised.options)
+        """Plan the configuration's detector, or the bundle's, or `energy`."""
+        recommended = bundle.manifest.detector if bundle else None
+        if lane.detector is None and recommended is not None:
+            stage = StageConfig(plugin=recommended.plugin, options=recommended.options)
             return self._stage("detector", stage, (*loc, "bundle"), context)
         stage = lane.detector or StageConfig(plugin="energy")
         return self._stage("detector", stage, (*loc, "detector"), context)
@@ -212,10 +212,10 @@ class _Planner:
                 plans.append(SinkPlan(stage, sink))
         return plans
 
-    def _watched(
+    def _with_watchers(
         self, lane: LanePlan, shared: Sequence[SinkPlan], context: BuildContext
     ) -> LanePlan:
-        """The lane with those who watch it; each must find there what it watches."""
+        """Return the lane with the sinks whose watchers find in it what they watch."""
         stages = [sink.stage for sink in [*shared, *lane.sinks]]
         watchers = [stage for stage in stages if stage.plugin.watch]
         context = _context_of(lane, context)
@@ -224,16 +224,16 @@ class _Planner:
                 self._problem(stage.loc, f"lane '{lane.name}': {problem}")
         return replace(lane, watchers=watchers)
 
-    def _heard(
+    def _check_lanes_of_sinks(
         self,
         shared: Sequence[SinkPlan],
         lanes: Sequence[LanePlan],
         context: BuildContext,
     ) -> None:
-        """Each sink must be able to hear what it is to act on, in one lane at least."""
-        heard = [(sink.stage, lanes) for sink in shared]
-        heard += [(sink.stage, [lane]) for lane in lanes for sink in lane.sinks]
-        for stage, its_lanes in heard:
+        """Check that each sink gets what it acts on from one of its lanes at least."""
+        lanes_of = [(sink.stage, lanes) for sink in shared]
+        lanes_of += [(sink.stage, [lane]) for lane in lanes for sink in lane.sinks]
+        for stage, its_lanes in lanes_of:
             contexts = [_context_of(lane, context) for lane in its_lanes]
             for problem in stage.plugin.check_lanes(stage.options, contexts):
                 self._problem(stage.loc, problem)
@@ -250,20 +250,20 @@ class _Planner:
             options = plugin.options.model_validate(stage.options)
         except ValidationError as error:
             self._mistaken = True
-            self.problems += explain_validation(
+            self.problems += validation_problems(
                 error, plugin.options, self.located, (*loc, "options")
             )
             return None
         if stage.on_error and (hint := _POLICY_HINTS[kind].get(stage.on_error)):
             self._problem((*loc, "on_error"), hint)
-        # Without the bundle that was asked for, models would only complain of that.
+        # Without its bundle a model would only report that.
         if kind != "model" or not self._bundle_failed:
             for problem in plugin.check(options, context):
                 self._problem(loc, problem)
         name = f"{kind} '{stage.plugin}'"
-        if kind == "sink":  # their counters are told by name: two need two names
-            alike = sum(s.kind == kind and s.plugin is plugin for s in self.stages)
-            name += f" {alike + 1}" if alike else ""
+        if kind == "sink":  # their counters are published by name
+            same = sum(s.kind == kind and s.plugin is plugin for s in self.stages)
+            name += f" {same + 1}" if same else ""
         self.stages.append(StagePlan(name, kind, plugin, options, stage, loc))
         return self.stages[-1]
 
@@ -294,7 +294,7 @@ class _Planner:
 
 
 def _context_of(lane: LanePlan, context: BuildContext) -> BuildContext:
-    """What a sink may know of a lane that it hears."""
+    """Return what a sink's plugin may know of a lane."""
     return replace(
         context, stream=lane.name, bundle=lane.bundle, models=lane.model_names
     )

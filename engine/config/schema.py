@@ -1,4 +1,4 @@
-"""The configuration: one YAML file, checked whole before anything is opened."""
+"""Schema of the configuration: pydantic models, and the first check of a file."""
 
 from collections.abc import Iterable
 from importlib.resources import files
@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from neurovocal.engine.audio.signal_checks import SignalOptions
 from neurovocal.engine.config.faults import Fault
 from neurovocal.engine.config.located_yaml import Located, Location, read_located
-from neurovocal.engine.config.validation import explain
+from neurovocal.engine.config.validation import validation_problems
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Mode, OnError, Options, WhenFull
 from neurovocal.engine.contracts.types import KINDS
@@ -33,7 +33,7 @@ class StageConfig(Options):
     """What a failure means: `fail` ends the lane (a sink's: the run) and the run's exit
     code is 2; `skip` (models, sinks) drops what
     failed, counts it and goes on; `restart` also resets a model, closes a source
-    or sink and opens it again, or builds the lane of a front end or detector anew, with
+    or sink and opens it again, or rebuilds the lane of a front end or detector, with
     growing pauses. Default: `restart` for models, and for live sources, their lanes and
     sinks; `fail` for all else."""
 
@@ -67,34 +67,34 @@ class LaneConfig(Options):
     source: StageConfig
     """Where the audio comes from."""
     signal: SignalOptions = SignalOptions()
-    """What is told about the signal of a live source: flat, clipped, with an offset,
-    too quiet, of another rate (docs/sources.md)."""
+    """Checks of a live source's signal: flat, clipped, with an offset, too quiet, of
+    another rate (docs/sources.md)."""
     bundle: str | None = None
     """Model bundle: a folder, or the name of one that ships."""
     features: StageConfig | None = None
     """Only without a bundle; a bundle brings its own."""
     detector: StageConfig | None = None
-    """What finds onsets and offsets; by default the detector that the bundle
-    recommends, or else `energy`."""
+    """Finds onsets and offsets; default: the detector that the bundle recommends, or
+    `energy`."""
     models: list[StageConfig] = []
-    """What answers with labels, surprise and synthesis, in order."""
+    """Models that publish labels, surprise and synthesis, in order."""
     sinks: list[SinkConfig] = []
     """Sinks of this lane alone."""
 
 
 class SuperviseConfig(Options):
-    """When a run counts as sick."""
+    """Limits of the watchdog."""
 
     hang_s: float | None = Field(default=30.0, gt=0)
     """Seconds after which a plugin that does not return counts as hanging: a sink is
     replaced, a lane given up, and the others go on; null: never."""
     max_rss_mb: float | None = Field(default=None, gt=0)
     """Resident memory in MiB above which the run ends in order with exit code 2, so
-    that a service manager starts it anew; null: no limit."""
+    that a service manager restarts it; null: no limit."""
 
 
 class GateConfig(StageConfig):
-    """A stage that finds what must not leave."""
+    """The stage that finds human voices."""
 
     plugin: str = "silero"
     """Name of an installed plugin, or `path/to/file.py:plugin`."""
@@ -104,10 +104,10 @@ class PrivacyConfig(Options):
     """Which audio may reach the sinks; labels always do."""
 
     mode: Mode = "gate"
-    """`gate`: what the gate has found free of human voices; `labels_only`: none at all;
+    """`gate`: audio in which the gate found no human voice; `labels_only`: none at all;
     `off`: all."""
     gate: GateConfig = GateConfig()
-    """What finds human voices."""
+    """Finds human voices."""
     before_s: float = Field(default=2.0, ge=0, le=60)
     """Audio that is withheld before a voice; all audio is late by as much."""
     after_s: float = Field(default=2.0, ge=0, le=600)
@@ -116,12 +116,12 @@ class PrivacyConfig(Options):
     @field_validator("mode", mode="before")
     @classmethod
     def _yaml_off(cls, value: Any) -> Any:
-        """An unquoted `off` is a false one in YAML."""
+        """Read an unquoted `off`, which is False in YAML."""
         return "off" if value is False else value
 
 
 class GlobalConfig(Options):
-    """What all lanes share."""
+    """Keys that all lanes share."""
 
     version: Literal[1]
     """Version of this format."""
@@ -132,18 +132,17 @@ class GlobalConfig(Options):
     stop_timeout_s: float = Field(default=1.5, gt=0)
     """Time for an orderly stop; then what still waits is dropped and counted."""
     control: StageConfig | None = None
-    """What takes commands while it runs, such as `{plugin: zmq}`; none by default."""
+    """Takes commands during the run, such as `{plugin: zmq}`; none by default."""
     supervise: SuperviseConfig = SuperviseConfig()
-    """What the watchdog does not put up with (docs/operation.md)."""
+    """Limits of the watchdog (docs/operation.md)."""
     keys: str | None = None
     """Folder of keys that `neurovocal keys new` made: every socket then encrypts, and
-    lets in only those whom `neurovocal keys add` let in."""
+    accepts only clients that `neurovocal keys add` added."""
 
     privacy: PrivacyConfig | None = None
     """What audio may leave the lanes (docs/clips.md); all of it by default."""
     faults: list[Fault] = []
-    """What is to go wrong on purpose, to see what survives it; for rehearsals only
-    (docs/reliability.md)."""
+    """Faults to inject; for rehearsals only (docs/reliability.md)."""
 
 
 class SingleConfig(GlobalConfig, LaneConfig):
@@ -160,22 +159,22 @@ class MultiConfig(GlobalConfig):
 
 
 class Config(Options):
-    """The checked configuration in one form, whichever way it was written."""
+    """The checked configuration, in the same form for one lane and for several."""
 
     shared: GlobalConfig
     lanes: list[LaneConfig]
     lane_locs: list[tuple[str | int, ...]]
-    """Where each lane stands in the file, for messages."""
+    """Location of each lane in the file, for messages."""
     sinks: list[SinkConfig]
 
 
 def find_config(name: str) -> Path:
-    """Path of a configuration: a file, or the name of one that ships.
+    """Return the path of a configuration: a file, or the name of one that ships.
 
     Raises
     ------
     ConfigError
-        There is neither; the message lists those that ship.
+        Neither exists; the message lists those that ship.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -191,7 +190,7 @@ def find_config(name: str) -> Path:
 
 
 def load_config(name: str, overrides: Iterable[str] = ()) -> tuple[Config, Located]:
-    """Read and check a configuration's envelope (plugin options come later).
+    """Read a configuration and check its envelope; plugin options come later.
 
     Raises
     ------
@@ -203,7 +202,13 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> tuple[Config, Locat
 
 
 def parse_config(located: Located) -> Config:
-    """Check the envelope of configuration data that was already read."""
+    """Check the envelope of configuration data.
+
+    Raises
+    ------
+    ConfigError
+        All mistakes at once, each with file and line.
+    """
     form = MultiConfig if "lanes" in located.data else SingleConfig
     own = LaneConfig.model_fields.keys() - form.model_fields.keys()
     misplaced = [key for key in located.data if key in own]
@@ -215,7 +220,9 @@ def parse_config(located: Located) -> Config:
     try:
         parsed = form.model_validate(data)
     except ValidationError as error:
-        raise ConfigError([*problems, *explain(error, form, located)]) from error
+        raise ConfigError(
+            [*problems, *validation_problems(error, form, located)]
+        ) from error
     if problems:
         raise ConfigError(problems)
     if isinstance(parsed, MultiConfig):

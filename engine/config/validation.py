@@ -1,4 +1,4 @@
-"""Mistakes in a configuration as sentences, each with its file and line."""
+"""Sentences for the mistakes in a configuration, each with file and line."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,13 +9,25 @@ from neurovocal.engine.config.located_yaml import Located, Location
 from neurovocal.engine.support.text import did_you_mean
 
 
-def explain(
+def validation_problems(
     error: ValidationError,
     model: type[BaseModel],
     located: Located,
     prefix: Location = (),
 ) -> list[str]:
-    """One sentence per mistake, with file, line and, for a typo, a suggestion."""
+    """Return one sentence per mistake, with file, line and a suggestion for typos.
+
+    Parameters
+    ----------
+    error : ValidationError
+        Of pydantic.
+    model : type of BaseModel
+        The model that refused the data.
+    located : Located
+        The data with their lines.
+    prefix : Location
+        Where the refused data stand in `located`.
+    """
     reasons: dict[Location, list[str]] = {}
     inputs: dict[Location, Any] = {}
     for detail in error.errors():
@@ -35,7 +47,7 @@ def explain(
         else:
             reason = detail["msg"].removeprefix("Value error, ")
             reason = reason[:1].lower() + reason[1:]
-            # Of a value that may be this or that, one sentence tells both.
+            # For a value of a union type, one sentence names all branches.
             loc = _in_data(loc, len(prefix), located.data)
             if not isinstance(detail["input"], dict | list):
                 inputs[loc] = detail["input"]
@@ -51,12 +63,12 @@ def explain(
 
 
 def _in_data(loc: Location, least: int, data: Any) -> Location:
-    """`loc` without the names that pydantic gives to the branches of a union."""
+    """Return `loc` without the names that pydantic gives to branches of a union."""
     for index, part in enumerate(loc):
         known = isinstance(data, dict) and part in data
         known = known or (isinstance(data, list) and isinstance(part, int))
         if not known:
-            # Where the prefix itself is not in the file, nothing can be told.
+            # If the prefix itself is not in the data, all of `loc` is kept.
             return loc[:index] if index > least else loc
         data = data[part]
     return loc
@@ -75,7 +87,7 @@ def _unknown_tag(context: dict[str, Any]) -> str:
 
 
 def _fields_at(model: type[BaseModel], loc: Location) -> Iterable[str]:
-    """Field names of the model that the path `loc` leads to."""
+    """Return the field names of the model that the path `loc` leads to."""
     models = [model]
     for part in loc:
         if isinstance(part, int):
@@ -99,7 +111,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tags(model: type[BaseModel]) -> set[str]:
-    """Texts by which a value says that it is one of this model."""
+    """Return the texts (`Literal`) that mark data as this model's."""
     return {
         argument
         for field in model.model_fields.values()
@@ -109,7 +121,7 @@ def _tags(model: type[BaseModel]) -> set[str]:
 
 
 def _untagged(loc: Location, data: Any) -> Location:
-    """`loc` without the tags that pydantic puts into it, such as which fault it is."""
+    """Return `loc` without the tags of unions, such as the kind of a fault."""
     kept: list[str | int] = []
     for index, part in enumerate(loc):
         tag = isinstance(data, dict) and part not in data and part in data.values()

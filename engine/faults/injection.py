@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from neurovocal.engine.config.faults import AnyFault
+from neurovocal.engine.config.faults import FaultBase
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.contracts.types import FAULT_STAGE_PREFIX, Health, HealthState
 
@@ -28,16 +28,16 @@ class ReportingLane(Protocol):
         ...
 
 
-def health_at_start(fault: AnyFault) -> Health:
+def health_at_start(fault: FaultBase) -> Health:
     """Return the health event that announces a fault."""
     stage = FAULT_STAGE_PREFIX + fault.name
-    return Health(stage, "degraded", f"injected: {fault.words}")
+    return Health(stage, "degraded", f"injected: {fault.as_text}")
 
 
-def health_at_end(fault: AnyFault) -> Health:
+def health_at_end(fault: FaultBase) -> Health:
     """Return the health event for the end of a fault."""
     stage = FAULT_STAGE_PREFIX + fault.name
-    return Health(stage, "healthy", f"injected: {fault.words}: over")
+    return Health(stage, "healthy", f"injected: {fault.as_text}: over")
 
 
 class FaultReporter:

@@ -6,17 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from neurovocal.engine.config.fault_targets import live_endpoint, targets, tcp_endpoints
+from neurovocal.engine.config.fault_targets import (
+    live_endpoint,
+    targets_of,
+    tcp_endpoints,
+)
 from neurovocal.engine.config.faults import (
-    AnyFault,
     Crash,
     DiskFull,
+    FaultBase,
     Hang,
     Kill,
     LastingFault,
     NetworkCut,
     SubscriberStall,
-    listed,
+    fault_texts,
 )
 from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, StagePlan
 from neurovocal.engine.contracts.clock import NS
@@ -60,9 +64,11 @@ class PlannedFaults(Injection):
         actions = [a for fault in self._faults for a in self._actions(fault, plan)]
         self._schedule = Schedule(actions, self._clock)
         # Faults of each stage, with the lane in which they are reported.
-        self._of_stage: dict[int, list[tuple[AnyFault, str | None]]] = defaultdict(list)
+        self._of_stage: dict[int, list[tuple[FaultBase, str | None]]] = defaultdict(
+            list
+        )
         for fault in self._faults:
-            for stage, lane in targets(fault, plan):
+            for stage, lane in targets_of(fault, plan):
                 self._of_stage[id(stage)].append((fault, lane))
         super().__init__(self._faulty(plan))
 
@@ -80,7 +86,7 @@ class PlannedFaults(Injection):
             A sink's endpoint cannot be bound.
         """
         self._reporter.lanes = list(lanes)
-        log.warning("this run injects faults: %s", "; ".join(listed(self._faults)))
+        log.warning("this run injects faults: %s", "; ".join(fault_texts(self._faults)))
         for proxy in self._proxies.values():
             proxy.open()
 
@@ -101,12 +107,12 @@ class PlannedFaults(Injection):
 
     # ---- timed faults ----------------------------------------------------------------
 
-    def _actions(self, fault: AnyFault, plan: Plan) -> Iterator[TimedAction]:
+    def _actions(self, fault: FaultBase, plan: Plan) -> Iterator[TimedAction]:
         match fault:
             case DiskFull():
                 yield from self._lasting(fault, self._disk.start, self._disk.stop)
             case SubscriberStall():
-                found = [live_endpoint(s.options) for s, _ in targets(fault, plan)]
+                found = [live_endpoint(s.options) for s, _ in targets_of(fault, plan)]
                 keys = fault.keys and str(plan.context.path(fault.keys))
                 stalled = StalledSubscribers([each for each in found if each], keys)
                 self._subscribers.append(stalled)
@@ -119,7 +125,7 @@ class PlannedFaults(Injection):
     def _cuts(self, fault: NetworkCut, plan: Plan) -> Iterator[TimedAction]:
         proxies = [
             self._proxies.setdefault(address, TcpProxy(*address, free_port()))
-            for stage, _ in targets(fault, plan)
+            for stage, _ in targets_of(fault, plan)
             for address in tcp_endpoints(stage.options).values()
         ]
 
@@ -141,7 +147,11 @@ class PlannedFaults(Injection):
         yield self._action(fault, end_s, health_at_end(fault), stop)
 
     def _action(
-        self, fault: AnyFault, at_s: float, health: Health, function: Callable[[], None]
+        self,
+        fault: FaultBase,
+        at_s: float,
+        health: Health,
+        function: Callable[[], None],
     ) -> TimedAction:
         def run() -> None:
             self._reporter.report(health, fault.lane)
@@ -197,7 +207,7 @@ class PlannedFaults(Injection):
         return options.model_copy(update=behind)
 
 
-def _faulty_source(build: Build, fault: AnyFault) -> Build:
+def _faulty_source(build: Build, fault: FaultBase) -> Build:
     wrap = SOURCE_FAULTS[fault.name]
     return lambda options, context: wrap(
         build(options, context), fault, context.clock, options

@@ -14,11 +14,11 @@ import numpy as np
 
 from neurovocal.engine.audio.resampler import Resampler, scaled
 from neurovocal.engine.config.faults import (
-    AnyFault,
     Clip,
     Crash,
     Drift,
     Drop,
+    FaultBase,
     Hang,
     Jitter,
     LastingFault,
@@ -37,7 +37,7 @@ from neurovocal.engine.faults.injection import (
 )
 from neurovocal.engine.faults.wrapper import Wrapper, wait
 
-FaultT = TypeVar("FaultT", bound=AnyFault)
+FaultT = TypeVar("FaultT", bound=FaultBase)
 # Items with a place in the stream; the other ones pass a fault as they are.
 Placed: TypeAlias = Block | Gap | Anchor
 _MILLION = 1_000_000
@@ -274,7 +274,7 @@ class FailingSource(FaultySource[Crash | Hang]):
             self._ready += [self._hang, health_at_end(self._fault)]
 
     def _crash(self) -> None:
-        raise InjectedError(f"injected: {self._fault.words}")
+        raise InjectedError(f"injected: {self._fault.as_text}")
 
     def _hang(self) -> None:
         assert isinstance(self._fault, Hang), "a crash does not last"
@@ -369,7 +369,7 @@ class StalledSource(SilencedSource):
         if self._timeout_s is None or self._silent < self._timeout_s * self._rate:
             return
         self._lost_from, self._edges_ns, self._timed_out = None, [], True
-        text = f"injected: {self._fault.words}: nothing for {self._timeout_s:g} s"
+        text = f"injected: {self._fault.as_text}: nothing for {self._timeout_s:g} s"
         self._end = Disconnected(text)
 
 
@@ -394,7 +394,7 @@ class UnpluggedSource(FaultySource[Unplug]):
             left_s = (self._back_ns - self._clock.monotonic_ns()) / NS
             if left_s > 0:
                 raise DeviceError(
-                    f"injected: {self._fault.words}: back in {left_s:.1f} s"
+                    f"injected: {self._fault.as_text}: back in {left_s:.1f} s"
                 )
         super().open()
         if self._back_ns is not None:
@@ -407,7 +407,7 @@ class UnpluggedSource(FaultySource[Unplug]):
 
     def _disconnect(self) -> None:
         self._back_ns = self._clock.monotonic_ns() + round(self._fault.for_s * NS)
-        self._end = Disconnected(f"injected: {self._fault.words}")
+        self._end = Disconnected(f"injected: {self._fault.as_text}")
         raise self._end
 
     def _pass(self, item: Gap | Anchor) -> None:

@@ -79,7 +79,7 @@ class FaultInjector:
         elif isinstance(self._fault, Hang):
             wait(self._clock, self._fault.for_s)
         else:
-            raise InjectedError(f"injected: {self._fault.words}")
+            raise InjectedError(f"injected: {self._fault.as_text}")
 
 
 class FaultyStage(Wrapper):

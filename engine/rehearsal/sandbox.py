@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from neurovocal.engine.config.located_yaml import Located, Location
 from neurovocal.engine.config.schema import parse_config
-from neurovocal.engine.config.validation import explain
+from neurovocal.engine.config.validation import validation_problems
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import Kind, Plugin
@@ -318,7 +318,7 @@ class SandboxMaker:
             problems.append(problem)
         except ValidationError as error:
             loc = (*stage.loc, "options")
-            problems += explain(error, plugin.options, self._located, loc)
+            problems += validation_problems(error, plugin.options, self._located, loc)
 
     def _play(self, stage: StageData, recording: LaneRecording) -> None:
         _, options = self._checked[stage.loc]

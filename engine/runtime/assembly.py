@@ -124,7 +124,7 @@ def lane_worker(
         lane_builder(plan, plan, lane, publisher),
         events.report,
         clock,
-        enabled=lane.revives(source.live),
+        enabled=lane.rebuilds_lane(source.live),
     )
     return LaneWorker(
         reader,

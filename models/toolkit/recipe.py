@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from neurovocal.engine.config.located_yaml import read_located
-from neurovocal.engine.config.validation import explain
+from neurovocal.engine.config.validation import validation_problems
 from neurovocal.engine.contracts.bundle import Installed
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
@@ -376,4 +376,4 @@ def load_config(path: Path | None) -> TrainConfig:
     try:
         return TrainConfig.model_validate(located.data)
     except ValidationError as error:
-        raise ConfigError(explain(error, TrainConfig, located)) from error
+        raise ConfigError(validation_problems(error, TrainConfig, located)) from error

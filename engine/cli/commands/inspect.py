@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from neurovocal.engine.cli.session import SetOption, plan_of
-from neurovocal.engine.config.faults import listed
+from neurovocal.engine.config.faults import fault_texts
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import MultiConfig, SingleConfig, load_config
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError, PluginError
@@ -45,7 +45,7 @@ def check(
         if isinstance(sink, Describes):
             for line in sink.describe():
                 typer.echo(printable(f"{stage.name}: {line}"))
-    for fault in listed(checked.shared.faults):
+    for fault in fault_texts(checked.shared.faults):
         typer.echo(f"injects: {fault}")
     typer.echo(f"{located.name}: correct")
 

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from neurovocal.engine.config.located_yaml import parse_located
 from neurovocal.engine.config.schema import find_config, load_config, parse_config
-from neurovocal.engine.config.validation import explain
+from neurovocal.engine.config.validation import validation_problems
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
 
@@ -213,7 +213,7 @@ def explained(options, *, prefix=("detector", "options")):
     located = parse_located(f"detector:\n  options: {options}\n", "x.yaml")
     with pytest.raises(ValidationError) as caught:
         Wide.model_validate(located.data["detector"]["options"])
-    return explain(caught.value, Wide, located, prefix)
+    return validation_problems(caught.value, Wide, located, prefix)
 
 
 @pytest.mark.parametrize(
