@@ -190,9 +190,11 @@ class Segmenter:
         marks: list[Mark] = []
         if len(scores) == 0:
             return marks
-        for start, stop in _runs(scores >= self.rules.off):
-            self._hear_silence(self._sample(first + start), marks)
-            self._hear_run(first + start, scores[start:stop], marks)
+        above = scores >= self.rules.off
+        if np.logical_or.reduce(above):
+            for start, stop in _runs(above):
+                self._hear_silence(self._sample(first + start), marks)
+                self._hear_run(first + start, scores[start:stop], marks)
         self._hear_silence(self._sample(first + len(scores)), marks)
         return marks
 
@@ -282,9 +284,10 @@ class Segmenter:
         if not self._reached_on:
             # Counting starts where sound begins, which is not known before `on`.
             reached = scores >= self.rules.on
-            if not reached.any():
+            first_on = int(reached.argmax())
+            if not reached[first_on]:
                 return len(scores)
-            begin = self._sample(hop + int(np.argmax(reached))) - self.rules.lookback
+            begin = self._sample(hop + first_on) - self.rules.lookback
             start = max(self._start, begin)
         else:
             start = self._start
@@ -299,9 +302,9 @@ class Segmenter:
         first_on = 0
         if not self._reached_on:
             reached = scores >= self.rules.on
-            if not reached.any():
+            first_on = int(reached.argmax())
+            if not reached[first_on]:
                 return
-            first_on = int(np.argmax(reached))
             self._reached_on = True
             self._start = max(
                 self._start, self._sample(hop + first_on) - self.rules.lookback
@@ -309,7 +312,8 @@ class Segmenter:
         least = 0 if self.rules.early else self.rules.min_duration
         due = -(-(self._start + least - self._origin) // self._hop) - 1 - hop
         due = max(due, first_on)
-        self._peak = max(self._peak, float(scores[first_on : due + 1].max(initial=0)))
+        heard = scores[first_on : due + 1]
+        self._peak = max(self._peak, float(np.maximum.reduce(heard, initial=0)))
         if due < len(scores):
             self._tell_onset(marks)
 
@@ -340,10 +344,7 @@ class Segmenter:
 
 def _runs(above: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """``[start, stop)`` of each run of True."""
-    if not above.any():
-        return []
-    edges = np.flatnonzero(above[1:] != above[:-1]) + 1
-    bounds = edges.tolist()
+    bounds = ((above[1:] != above[:-1]).nonzero()[0] + 1).tolist()
     if above[0]:
         bounds.insert(0, 0)
     if above[-1]:

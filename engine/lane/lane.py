@@ -349,7 +349,9 @@ class Lane:
             if marks:
                 self._on_marks(marks, events)
         self.processed = stop
-        return self._step(stop, events, quantum.arrived_ns)
+        if self.watchers or self._continuation is not None:
+            return self._step(stop, events, quantum.arrived_ns)
+        return Step(stop, events, quantum.arrived_ns)
 
     def _process_gap(self, gap: Gap) -> Step:
         events: list[Event] = []

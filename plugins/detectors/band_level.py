@@ -91,7 +91,8 @@ class BandLevel:
             power = np.concatenate((self._power, power))
         whole = len(power) // self._hop
         self._power = power[whole * self._hop :]
-        hops = power[: whole * self._hop].reshape(whole, self._hop).sum(axis=1)
+        rows = power[: whole * self._hop].reshape(whole, self._hop)
+        hops = np.add.reduce(rows, axis=1)
         hops /= self._hop
         return self._smooth(hops)
 

@@ -179,7 +179,7 @@ class EnergyDetector:
         marks: list[Mark] = []
         for first, ratios in scores:
             marks += self._segmenter.process(first, ratios)
-        return _in_db(marks)
+        return _in_db(marks) if marks else marks
 
 
 def _in_db(marks: list[Mark]) -> list[Mark]:

@@ -58,12 +58,12 @@ class RunningQuantile:
         """
         if len(levels) == 0:
             return
-        bins = np.searchsorted(self._edges, levels, side="right")
+        bins = self._edges.searchsorted(levels, side="right")
         self._counts *= math.exp(-len(levels) / self._memory)
         self._counts += np.bincount(bins, minlength=self._n_bins)
-        below = np.cumsum(self._counts)
+        below = self._counts.cumsum()
         wanted = self._quantile * float(below[-1])
-        found = int(np.searchsorted(below, wanted, side="left"))
+        found = int(below.searchsorted(wanted, side="left"))
         before = float(below[found - 1]) if found else 0.0
         share = (wanted - before) / float(self._counts[found])
         level_db = LOWEST_DB + STEP_DB * (found + share)

@@ -76,31 +76,27 @@ class PosteriorHistory:
         Columns of the posteriors.
     keep : int
         Frames that stay available; memory is bounded by about twice as many.
+
+    Attributes
+    ----------
+    first, stop : int
+        First known frame, and the frame after the last known one.
+    is_empty : bool
+        No frame is known.
     """
 
     def __init__(self, n_units: int, keep: int) -> None:
         # Row of frame k: sum over the frames since `reset` that come before k.
         self._sums = RowHistory((n_units,), keep, np.float64)
         self._nothing = np.zeros((1, n_units))
-
-    @property
-    def first(self) -> int:
-        """First known frame."""
-        return self._sums.first
-
-    @property
-    def stop(self) -> int:
-        """Frame after the last known one."""
-        return max(self._sums.stop - 1, 0)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no frame is known."""
-        return self.stop == self.first
+        self.reset()
 
     def reset(self) -> None:
         """Drop all frames; the next may be any."""
         self._sums.reset()
+        self.first = self.stop = 0
+        self.is_empty = True
+        self._total: Float64 = self._nothing[0]
 
     def append(self, first: int, log_posteriors: Float64) -> None:
         """Add float64[n_frames, n_units], of `first` and the frames after it.
@@ -109,9 +105,12 @@ class PosteriorHistory:
         """
         if self.is_empty:
             self._sums.append(first, self._nothing)
-        sums = np.cumsum(log_posteriors, axis=0)
-        sums += self.sum_before(first)
+        sums = log_posteriors.cumsum(axis=0)
+        sums += self._total
         self._sums.append(first + 1, sums)
+        self._total = sums[-1]
+        self.first, self.stop = self._sums.first, self._sums.stop - 1
+        self.is_empty = False
 
     def sum_before(self, frame: int) -> Float64:
         """Return the sum over the known frames before `frame`, float64[n_units]."""

@@ -195,13 +195,13 @@ class LaneWorker:
                 self._begin(item)
             else:
                 self._process(item)
-            self.telemetry.once_a_second(self.channels)
+            self.telemetry.once_a_second(self.publisher.channels)
 
     def _process(self, item: Part) -> None:
         if not isinstance(item, Anchor):
             self._has_begun, self._stalled = True, False
             self._position = self.reader.position
-        for channel, part in split(item, self.channels):
+        for channel, part in split(item, self.publisher.channels):
             self._signal_checks.observe(channel, part)
             self._privacy.pass_on(channel, part)
             for step, start_ns in self.recovery.process(channel, part):

@@ -1,22 +1,21 @@
-"""Percentiles of latencies in constant memory."""
+"""Latency percentiles of the published events, in constant memory."""
 
 import math
 from dataclasses import dataclass, field
 
-from neurovocal.engine.contracts.types import (
-    Ledger,
-)
+from neurovocal.engine.contracts.types import Ledger
 
 _LOWEST_MS = 1e-3
 _PER_DECADE = 40
 _N_BUCKETS = 9 * _PER_DECADE
+MOST_PENDING = 1024
 
 
 class Percentiles:
     """Percentiles of durations in constant memory.
 
     Durations fall into buckets spaced by 1/40 decade (6 %) from 1 us to 1000 s,
-    so a percentile is right within 6 % however many values were added.
+    so a percentile is exact within 6 % however many values were added.
     """
 
     def __init__(self) -> None:
@@ -34,7 +33,7 @@ class Percentiles:
         self.largest_ms = max(self.largest_ms, value_ms)
 
     def at(self, percent: float) -> float:
-        """Upper edge in ms of the bucket that holds the percentile; 0.0 if empty."""
+        """Return the upper edge in ms of the percentile's bucket; 0.0 if empty."""
         wanted = self.count * percent / 100.0
         seen = 0
         for place, count in enumerate(self._counts):
@@ -45,7 +44,7 @@ class Percentiles:
         return 0.0
 
     def summary(self) -> dict[str, float]:
-        """p50, p95, p99 and the largest, in ms."""
+        """Return p50, p95, p99 and the largest duration, in ms."""
         return {
             "p50": round(self.at(50), 3),
             "p95": round(self.at(95), 3),
@@ -56,20 +55,28 @@ class Percentiles:
 
 @dataclass(slots=True)
 class LedgerMetrics:
-    """Percentiles of the latency ledger of one kind of event."""
+    """Percentiles of the latency ledger of one kind of event.
+
+    Ledgers are collected in `pending` and counted when percentiles are asked for, or
+    when there are many of them.
+    """
 
     wait: Percentiles = field(default_factory=Percentiles)
     queue: Percentiles = field(default_factory=Percentiles)
     compute: Percentiles = field(default_factory=Percentiles)
+    pending: list[Ledger] = field(default_factory=list)
 
-    def add(self, ledger: Ledger) -> None:
-        """Count one event's ledger."""
-        self.wait.add(ledger.wait_ms)
-        self.queue.add(ledger.queue_ms)
-        self.compute.add(ledger.compute_ms)
+    def count(self) -> None:
+        """Count the pending ledgers."""
+        for ledger in self.pending:
+            self.wait.add(ledger.wait_ms)
+            self.queue.add(ledger.queue_ms)
+            self.compute.add(ledger.compute_ms)
+        self.pending.clear()
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Percentiles of each part in ms."""
+        """Return the percentiles of each part in ms."""
+        self.count()
         return {
             "wait_ms": self.wait.summary(),
             "queue_ms": self.queue.summary(),

@@ -28,7 +28,7 @@ from neurovocal.engine.runtime.workers.command_queue import (
     PrepareCommand,
     apply_trigger,
 )
-from neurovocal.engine.runtime.workers.latency import LedgerMetrics
+from neurovocal.engine.runtime.workers.latency import MOST_PENDING, LedgerMetrics
 from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
 
 log = logging.getLogger("neurovocal")
@@ -91,7 +91,7 @@ class Publisher:
         *,
         ledger: Ledger | None = None,
         emitted_ns: int = 0,
-    ) -> Message:
+    ) -> Message | None:
         """Number an event and put it into the queue of each sink that takes its kind.
 
         Parameters
@@ -108,18 +108,26 @@ class Publisher:
             Latency of the event.
         emitted_ns : int
             Monotonic time of publication; 0 offline.
+
+        Returns
+        -------
+        Message or None
+            The message; None if no sink takes its kind.
         """
         kind = KINDS[type(event)]
+        takers, seq = self._takers[kind], self._numbers.next(kind, info.stream)
+        if not takers:
+            return None
         message = Message(
             info,
             event,
-            self._numbers.next(kind, info.stream),
+            seq,
             at,
             timebase.utc_ns(sample_of(event, at), info.sample_rate),
             ledger,
             emitted_ns,
         )
-        for sink in self._takers[kind]:
+        for sink in takers:
             sink.accept(message)
         return message
 
@@ -217,7 +225,10 @@ class LanePublisher:
             ledger = None
             if timed:
                 ledger = ledger_of(event, at, info.sample_rate, queue_ms, compute_ms)
-                self.ledgers[kind].add(ledger)
+                metrics = self.ledgers[kind]
+                metrics.pending.append(ledger)
+                if len(metrics.pending) > MOST_PENDING:
+                    metrics.count()
             message = self.sinks.send(
                 info,
                 event,

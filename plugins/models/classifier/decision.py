@@ -102,7 +102,9 @@ class LabelDecision:
             Frames of the segment; None: it is not compared with typical ones.
         """
         unit, posterior = self._decide(log_posteriors, self._final, prior)
-        silent = log_posteriors[self._silence] > log_posteriors[self._voiced].max()
+        silent = log_posteriors[self._silence] > np.maximum.reduce(
+            log_posteriors[self._voiced]
+        )
         if silent and self._silence_votes:
             return self._unknown, posterior
         typical = self._typical.get(unit)
@@ -134,9 +136,9 @@ class LabelDecision:
         scores = log_posteriors[self._voiced] / rule.temperature
         if prior is not None:
             scores = scores + prior
-        weights = np.exp(scores - scores.max())
+        weights = np.exp(scores - np.maximum.reduce(scores))
         best = int(weights.argmax())
-        posterior = float(weights[best] / weights.sum())
+        posterior = float(weights[best] / np.add.reduce(weights))
         if posterior < rule.thresholds[best]:
             return self._unknown, posterior
         return self._units[best], posterior

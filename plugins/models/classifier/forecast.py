@@ -1,5 +1,6 @@
 """Forecast of the next unit in a stream, by a bundle's forecast network."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -18,8 +19,7 @@ def encode_gap(gap_ms: float, edges: Sequence[float]) -> Float32:
     The last element is set at the beginning of a phrase (`gap_ms` is infinite).
     """
     row = np.zeros(len(edges) + 2, np.float32)
-    finite_bin = int(np.searchsorted(edges, gap_ms, side="right"))
-    row[finite_bin if np.isfinite(gap_ms) else -1] = 1.0
+    row[bisect_right(edges, gap_ms) if math.isfinite(gap_ms) else -1] = 1.0
     return row
 
 

@@ -164,30 +164,27 @@ class Classifier:
             self._forecaster.reset()
 
     def _process_frames(self, frames: Frames) -> list[Event]:
-        self._check_first(frames)
+        expected = self._history.stop
+        if frames.first != expected and not self._history.is_empty:
+            self.reset()  # frames that come after the hole may go on
+            raise ValueError(
+                f"frames begin at {frames.first}, expected {expected}: missing frames "
+                "must be declared as a Gap"
+            )
         log_posteriors = self._network(frames.values)
         self._history.append(frames.first, log_posteriors)
         posteriors = np.exp(log_posteriors).astype(np.float32)
         events: list[Event] = [
             Posteriors(frames.first, self._hop, self._length, posteriors)
         ]
-        for segment in [s for s in self._closed if self._is_complete(s)]:
-            self._closed.remove(segment)
-            events += self._finish(segment)
+        for segment in tuple(self._closed):
+            if self._is_complete(segment):
+                self._closed.remove(segment)
+                events += self._finish(segment)
         for segment in self._open.values():
             events += self._forecast(segment)
             events += self._provisional_label(segment)
         return events
-
-    def _check_first(self, frames: Frames) -> None:
-        """Raise ValueError, after a reset, for frames that do not follow the last."""
-        expected = self._history.stop
-        if not self._history.is_empty and frames.first != expected:
-            self.reset()
-            raise ValueError(
-                f"frames begin at {frames.first}, expected {expected}: missing frames "
-                "must be declared as a Gap"
-            )
 
     def _new_segment(self, segment: int, onset: int) -> _Segment:
         first = self._frame_centred_from(onset)
@@ -247,8 +244,9 @@ class Classifier:
         number = segment.segment
         if self._forecaster is None or segment.forecast is not None:
             return []
-        if any(other.segment < number for other in self._closed):
-            return []
+        for other in self._closed:
+            if other.segment < number:
+                return []
         event, logs = self._forecaster.at_onset(number, segment.onset)
         segment.forecast = logs
         return [event] if self._publishes_forecast else []

@@ -57,12 +57,12 @@ class FrameNetwork:
         """Return log-posteriors float64[n_frames, n_units], and update the state."""
         feed = {"frames": finite(frames), **self._state}
         logits, *states = self._graph.run(feed)
-        # With `tanh` gates the state is unbounded: restart from zeros if it overflows.
-        if all(np.isfinite(state).all() for state in states):
-            self._state = dict(zip(self._zeros, states, strict=True))
-        else:
-            self._state = self._zeros
+        self._state = dict(zip(self._zeros, states, strict=True))
+        for state in states:
+            # With `tanh` gates it is unbounded: restart from zeros if it overflows.
+            if not np.logical_and.reduce(np.isfinite(state), axis=None):
+                self._state = self._zeros
         scores = finite(logits).astype(np.float64)
-        scores -= scores.max(axis=1, keepdims=True)
-        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        scores -= np.maximum.reduce(scores, axis=1, keepdims=True)
+        scores -= np.log(np.add.reduce(np.exp(scores), axis=1, keepdims=True))
         return scores

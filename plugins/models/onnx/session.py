@@ -231,7 +231,7 @@ def finite(values: Float32) -> Float32:
 
     One such number in a recurrent state would make all later outputs NaN.
     """
-    if np.isfinite(values).all():
+    if np.logical_and.reduce(np.isfinite(values), axis=None):
         return values
     return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
