@@ -164,6 +164,8 @@ class Segmenter:
         self._origin = origin
         # A segment may be closed once it has been quiet for so long.
         self._patience = max(rules.gap_fill, rules.post)
+        # Longest duration of the candidate segment.
+        self._most = math.inf if rules.max_duration is None else rules.max_duration
         self._start: int | None = None  # first sample of the candidate segment
         self._end = 0  # sample after its last score >= off
         self.reset()
@@ -193,9 +195,11 @@ class Segmenter:
         above = scores >= self.rules.off
         if np.logical_or.reduce(above):
             for start, stop in _runs(above):
-                self._hear_silence(self._sample(first + start), marks)
-                self._hear_run(first + start, scores[start:stop], marks)
-        self._hear_silence(self._sample(first + len(scores)), marks)
+                sample = self._sample(first + start)
+                self._hear_silence(sample, marks)
+                self._hear_run(first + start, sample, scores[start:stop], marks)
+        stop = (first + len(scores)) * self._hop + self._origin
+        self._hear_silence(stop, marks)
         return marks
 
     def close(self, stop: int) -> list[Mark]:
@@ -239,14 +243,14 @@ class Segmenter:
             self._finish(self._end + self.rules.post, False, marks)
 
     def _hear_run(
-        self, hop: int, scores: NDArray[np.float64], marks: list[Mark]
+        self, hop: int, start: int, scores: NDArray[np.float64], marks: list[Mark]
     ) -> None:
         """All `scores` reach `off`; cut the run where segments end within it."""
-        start = self._sample(hop)
         if self._told and start - self._end >= max(self.rules.gap_fill, 1):
             # Sound came back while the buffer after the segment was waited for.
             self._finish(min(self._end + self.rules.post, start), False, marks)
-        if self._told and start >= self._longest():  # reached within a filled gap
+        if self._start is not None and self._told and start - self._start >= self._most:
+            # Reached within a filled gap.
             self._finish(self._end, True, marks)
         if start < self._deaf_until:
             skip = min(-(-(self._deaf_until - start) // self._hop), len(scores))
@@ -265,17 +269,11 @@ class Segmenter:
         count = self._room(hop, scores)
         if not self._told:
             self._confirm(hop, scores[:count], marks)
-        self._end = self._sample(hop + count)
-        if self._told and self._end >= self._longest():
+        self._end = (hop + count) * self._hop + self._origin
+        if self._told and self._end - self._start >= self._most:
             self._finish(self._end, True, marks)
             self._continues = True
         return count
-
-    def _longest(self) -> float:
-        """Sample at which the maximum duration ends the candidate."""
-        if self._start is None or self.rules.max_duration is None:
-            return math.inf
-        return self._start + self.rules.max_duration
 
     def _room(self, hop: int, scores: NDArray[np.float64]) -> int:
         """How many of `scores` the maximum duration leaves room for, at least 1."""

@@ -337,22 +337,19 @@ def kind_of(event: Event) -> str:
     return KINDS[type(event)]
 
 
-def _first_sample(event: Frames | Posteriors | Surprise | Synthesis) -> int:
-    return event.first * event.hop_length
-
-
-# First sample of each kind of event that has one.
+# First sample of each kind of event that names it.
 _SAMPLE_OF: dict[type, Callable[[Any], int]] = {
     **dict.fromkeys((Block, Gap, Withheld, Audio), attrgetter("start")),
     **dict.fromkeys((Anchor, Onset, Offset), attrgetter("sample")),
     **dict.fromkeys((Control, Forecast, Trigger), attrgetter("sample")),
-    **dict.fromkeys((Frames, Posteriors, Surprise, Synthesis), _first_sample),
     Label: attrgetter("onset"),
 }
 
 
 def sample_of(event: Event, at: int = 0) -> int:
     """Return the first sample that an event is about; `at` for events without one."""
+    if isinstance(event, Frames | Posteriors | Surprise | Synthesis):
+        return event.first * event.hop_length
     get = _SAMPLE_OF.get(type(event))
     return at if get is None else get(event)
 

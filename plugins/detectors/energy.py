@@ -137,7 +137,7 @@ class EnergyDetector:
         if not self._has_audio and len(item.samples):
             self._segmenter.begin(item.start)
             self._has_audio = True
-        self._stop = item.stop
+        self._stop = item.start + len(item.samples)
         return self._marks(self._relative.push(*self._level.push(item)))
 
     def flush(self) -> Iterable[Mark]:
@@ -183,12 +183,10 @@ class EnergyDetector:
 
 
 def _in_db(marks: list[Mark]) -> list[Mark]:
-    return [
-        Onset(mark.segment, mark.sample, 10 * math.log10(mark.score))
-        if isinstance(mark, Onset)
-        else mark
-        for mark in marks
-    ]
+    for i, mark in enumerate(marks):
+        if isinstance(mark, Onset):
+            marks[i] = Onset(mark.segment, mark.sample, 10 * math.log10(mark.score))
+    return marks
 
 
 def _smoothing_s(options: EnergyOptions, width_hz: float) -> float:

@@ -117,10 +117,11 @@ class Spectrogram:
         if isinstance(item, Gap):
             self.reset()
             return ()
-        self._check_start(item.start)
-        self._stop = item.stop
+        if item.start != self._stop:
+            self._begin(item.start)
+        self._stop = stop = item.start + len(item.samples)
         first = self._next
-        complete = (item.stop - self.frame_length) // self.hop_length + 1
+        complete = (stop - self.frame_length) // self.hop_length + 1
         values = np.empty((max(0, complete - first), self.n_bins), np.float32)
         # A sample that is not finite affects its own frames only: no warning.
         with np.errstate(all="ignore"):
@@ -139,15 +140,15 @@ class Spectrogram:
         self._next = 0  # frame that work[0] belongs to
         self._held = 0  # samples in work; below 0: samples to skip before it
 
-    def _check_start(self, start: int) -> None:
-        if self._stop is None:
-            self._next = -(-start // self.hop_length)
-            self._held = start - self._next * self.hop_length
-        elif start != self._stop:
+    def _begin(self, start: int) -> None:
+        """Align the frame grid to a first block; refuse one after a hole."""
+        if self._stop is not None:
             raise ValueError(
                 f"block starts at {start}, expected {self._stop}: missing samples "
                 "must be declared as a Gap"
             )
+        self._next = -(-start // self.hop_length)
+        self._held = start - self._next * self.hop_length
 
     def _fill(self, samples: Float32, values: Float32) -> None:
         """Write the frames of held samples and `samples` to `values`, in batches."""

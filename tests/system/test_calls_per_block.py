@@ -34,7 +34,7 @@ LANE = "finch"
 # Medians of the version with a closure per call, counted by this very test: a read
 # cycle in which no tile was finished, one with frames, one with a label.
 BEFORE = {"block": 56.0, "frames": 227.0, "label": 415.0}
-SHARE = 1.02
+MOST = 0.5 * 1.03  # of those; a few calls depend on who waits for a message
 
 
 @dataclass
@@ -130,6 +130,6 @@ def test_a_block_costs_at_most_half_of_the_calls_it_once_did(
     cycles = run_counted(str(pytestconfig.rootpath / RECORDING))
     assert len(cycles) == 100 * SECONDS
     calls = medians(cycles)
-    assert calls["block"] <= BEFORE["block"] * SHARE
-    assert calls["frames"] <= BEFORE["frames"] * SHARE
-    assert calls["label"] <= BEFORE["label"] * SHARE
+    assert calls["block"] <= BEFORE["block"] * MOST
+    assert calls["frames"] <= BEFORE["frames"] * MOST
+    assert calls["label"] <= BEFORE["label"] * MOST

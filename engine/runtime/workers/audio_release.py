@@ -29,12 +29,17 @@ class AudioRelease:
     make_gate : callable
         ``make_gate(info)`` makes the gate of one channel at the source's rate; None
         means that all audio is released.
+
+    Attributes
+    ----------
+    is_wanted : bool
+        A sink takes audio; else `pass_on` need not be called.
     """
 
     def __init__(self, publisher: Publisher, make_gate: MakeGate = no_gate) -> None:
         self._publisher = publisher
         self._make_gate = make_gate
-        self._wanted = publisher.wants("block")
+        self.is_wanted = publisher.wants("block")
 
     def attach(self, channel: Channel, sample_rate: int) -> None:
         """Give a new channel its gate; `sample_rate` is the source's, in Hz."""
@@ -43,8 +48,6 @@ class AudioRelease:
 
     def pass_on(self, channel: Channel, item: Part) -> None:
         """Send the audio that `item` releases."""
-        if not self._wanted:
-            return
         gate = channel.gate
         if gate is None:
             if isinstance(item, Block):

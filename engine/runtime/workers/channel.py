@@ -91,16 +91,6 @@ class Channel:
         StageError
             A stage of the lane failed whose policy is to fail.
         """
-        if self.shadow is None:
-            return self.lane.process(item)
-        return self._process_both(item)
-
-    def flush(self) -> Iterator[Step]:
-        """Yield the last steps of the stream."""
-        shadow = self._active_shadow()
-        return self.lane.flush() if shadow is None else self._flush_both(shadow)
-
-    def _process_both(self, item: Part) -> Iterator[Step]:
         lane = self.lane
         lane.interrupted = True
         # Both get the same samples: those of the present lane's resampler.
@@ -112,6 +102,11 @@ class Channel:
             for piece in shadow.cut(part):
                 yield from self._process_piece(piece)
         self.lane.interrupted = False
+
+    def flush(self) -> Iterator[Step]:
+        """Yield the last steps of the stream; the shadow ends it, too."""
+        shadow = self._active_shadow()
+        return self.lane.flush() if shadow is None else self._flush_both(shadow)
 
     def _process_piece(self, piece: Part) -> Iterator[Step]:
         shadow = self._active_shadow()

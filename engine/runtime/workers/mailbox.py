@@ -90,7 +90,7 @@ class Mailbox(Generic[ItemT]):
             self._ticket += 1
             counts.queued += 1
             if self._n_waiting:
-                self._changed.notify_all()
+                self._changed.notify(self._n_waiting)
 
     def get(self, timeout: float) -> ItemT | None:
         """Remove and return the oldest item, or None after `timeout` seconds.

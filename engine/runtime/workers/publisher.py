@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from threading import Lock
 
@@ -35,16 +35,19 @@ log = logging.getLogger("neurovocal")
 
 
 class SequenceNumbers:
-    """Counts messages per (kind, stream), for all lanes of a run."""
+    """Counts messages per (kind, stream), for all lanes of a run.
+
+    Threads may share an iterator: `itertools.count` takes each step as a whole.
+    """
 
     def __init__(self) -> None:
         self._counts: defaultdict[tuple[str, str], count[int]] = defaultdict(count)
         self._lock = Lock()
 
-    def next(self, kind: str, stream: str) -> int:
-        """Return 0, 1, 2, ... for each kind and stream."""
+    def of(self, kind: str, stream: str) -> Iterator[int]:
+        """Return the iterator 0, 1, 2, ... of a kind and stream, the same for all."""
         with self._lock:
-            return next(self._counts[kind, stream])
+            return self._counts[kind, stream]
 
 
 class Publisher:
@@ -64,6 +67,7 @@ class Publisher:
     def __init__(self, sinks: Sequence[SinkWorker], numbers: SequenceNumbers) -> None:
         self._sinks = sinks
         self._numbers = numbers
+        self._counts: dict[tuple[str, str], Iterator[int]] = {}
         self._health = SinkHealth(sinks)
         self._takers: dict[str, list[SinkWorker]] = {
             kind: [sink for sink in sinks if kind in sink.wants]
@@ -115,7 +119,11 @@ class Publisher:
             The message; None if no sink takes its kind.
         """
         kind = KINDS[type(event)]
-        takers, seq = self._takers[kind], self._numbers.next(kind, info.stream)
+        takers, key = self._takers[kind], (kind, info.stream)
+        numbers = self._counts.get(key)
+        if numbers is None:
+            numbers = self._counts[key] = self._numbers.of(*key)
+        seq = next(numbers)
         if not takers:
             return None
         message = Message(

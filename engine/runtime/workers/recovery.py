@@ -114,7 +114,8 @@ class LaneRecovery:
         monotonic_ns = self._clock.monotonic_ns
         start_ns = monotonic_ns()
         try:
-            for step in channel.process(item):
+            runs = channel.lane if channel.shadow is None else channel
+            for step in runs.process(item):
                 yield step, start_ns
                 start_ns = monotonic_ns()
         except StageError as error:

@@ -36,8 +36,12 @@ def forecast_weight(spec: ForecastSpec, n_frames: int | None) -> float:
     """Return the weight of the forecast after `n_frames`; None: after all frames."""
     if n_frames is None:
         return spec.prior_weight
-    entry = bisect_right(spec.early, n_frames, key=lambda e: e.frames) - 1
-    return spec.early[entry].weight if entry >= 0 else 0.0
+    weight = 0.0
+    for entry in spec.early:  # in the order of their frames
+        if entry.frames > n_frames:
+            break
+        weight = entry.weight
+    return weight
 
 
 class Forecaster:

@@ -75,7 +75,7 @@ def test_numbers_have_no_holes_and_no_doubles_across_threads(background):
 
     def count():
         start.wait()
-        return [numbers.next("label", "cage") for _ in range(2000)]
+        return [next(numbers.of("label", "cage")) for _ in range(2000)]
 
     waits = [background(count) for _ in range(3)]
     assert sorted(n for wait in waits for n in wait()) == list(range(6000))
