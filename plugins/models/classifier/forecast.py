@@ -106,7 +106,7 @@ class Forecaster:
         if self._is_pause(onset):
             self.reset()
         gap = self._gap_before(onset)
-        self._u = self._run(self._token, self._no_gap)[1]
+        self._u = finite(self._run(self._no_gap)[1])
         self._token = encode_token(self._index.get(unit), gap, len(self.units))
         self._offset = offset
 
@@ -117,7 +117,7 @@ class Forecaster:
     def after_offset(self, segment: int) -> Forecast:
         """Forecast `segment` at the offset of the segment before it."""
         assert self._offset is not None
-        log_posteriors = self._run(self._token, self._no_gap)[0]
+        log_posteriors = finite(self._run(self._no_gap)[0])[0]
         return self._event(segment, self._offset, log_posteriors, "offset")
 
     def at_onset(self, segment: int, onset: int) -> tuple[Forecast, Float64]:
@@ -133,7 +133,7 @@ class Forecaster:
         if self._is_pause(onset):
             self.reset()
         gap = self._gap_before(onset)[None]
-        log_posteriors = self._run(self._token, gap)[0]
+        log_posteriors = finite(self._run(gap)[0])[0]
         return (
             self._event(segment, onset, log_posteriors, "onset"),
             log_posteriors.astype(np.float64),
@@ -166,7 +166,7 @@ class Forecaster:
             return encode_gap(np.inf, self._edges)
         return encode_gap(1000 * (onset - self._offset) / self._rate, self._edges)
 
-    def _run(self, token: Float32, gap: Float32) -> tuple[Float32, Float32]:
-        feed = {"tokens": token[None], "gaps": gap, "u": self._u}
-        log_posteriors, u_next = self._graph.run(feed)
-        return finite(log_posteriors)[0], finite(u_next)
+    def _run(self, gap: Float32) -> list[Float32]:
+        """Return log-posteriors float32[1, n_units] and the next state."""
+        feed = {"tokens": self._token[None], "gaps": gap, "u": self._u}
+        return self._graph.run(feed)
