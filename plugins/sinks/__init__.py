@@ -1,1 +1,1 @@
-"""Sinks: where events go."""
+"""Sinks: they write, publish or play the events and the audio of lanes."""

@@ -12,11 +12,18 @@ from typing import Literal, TypeAlias
 import msgspec
 from pydantic import Field
 
-from neurovocal.engine.contracts.clock import Clock
-from neurovocal.engine.contracts.errors import ConfigError, StageError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import BULK_KINDS, KINDS, Anchor, Message
+from neurovocal.engine import (
+    KINDS,
+    Anchor,
+    BuildContext,
+    Clock,
+    ConfigError,
+    Message,
+    Options,
+    Plugin,
+    StageError,
+)
+from neurovocal.engine.contracts.types import BULK_KINDS
 from neurovocal.engine.journal.retention import remove_above, remove_older, used_bytes
 from neurovocal.engine.journal.store import (
     DamagedJournalError,

@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from neurovocal.engine.contracts.errors import ConfigError, StageError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import Gap, Health, Message, Stats
+from neurovocal.engine import (
+    BuildContext,
+    ConfigError,
+    Gap,
+    Health,
+    Message,
+    Options,
+    Plugin,
+    StageError,
+    Stats,
+)
 from neurovocal.plugins.zeromq.endpoint import is_loopback
 
 if TYPE_CHECKING:
@@ -212,7 +219,7 @@ def _add_stream(families: _Families, stream: str, values: dict[str, Any]) -> Non
                 labels["quantile"] = quantile
                 families.gauge("latency_ms", "Ledger.", summary[name], **labels)
     process = values["process"]
-    # Of one process, whichever stream tells it last.
+    # The process is the same for all streams: the newest figures count.
     families.by_name.pop("neurovocal_rss_bytes", None)
     families.by_name.pop("neurovocal_open_handles", None)
     families.gauge("rss_bytes", "Resident memory.", process["rss_mb"] * (1 << 20))

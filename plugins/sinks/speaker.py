@@ -1,4 +1,4 @@
-"""A loudspeaker: synthesized sound, or what is heard, by way of PortAudio."""
+"""Play synthesized audio, or the audio of the source, through PortAudio."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -6,11 +6,21 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.errors import DeviceError, StageError, TransientProblem
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import Audio, Block, Float32, Gap, Message
+from neurovocal.engine import (
+    NS,
+    Audio,
+    Block,
+    BuildContext,
+    Clock,
+    DeviceError,
+    Float32,
+    Gap,
+    Message,
+    Options,
+    Plugin,
+    StageError,
+    TransientProblem,
+)
 from neurovocal.plugins.devices.choice import find_device
 from neurovocal.plugins.devices.portaudio import close_output, open_output
 

@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError, StageError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import KINDS, Message
+from neurovocal.engine import (
+    KINDS,
+    NS,
+    BuildContext,
+    Clock,
+    ConfigError,
+    Message,
+    NeurovocalError,
+    Options,
+    Plugin,
+    StageError,
+)
 from neurovocal.engine.wire.codec import encode
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems

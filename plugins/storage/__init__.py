@@ -1,1 +1,1 @@
-"""Files that survive a kill of the process."""
+"""Output files of sinks, which survive kills and failures of the disk."""

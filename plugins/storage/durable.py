@@ -1,4 +1,4 @@
-"""Files that survive a loss of power: written whole, synchronized, then renamed."""
+"""Files that survive a loss of power: written completely and synchronized."""
 
 import os
 from collections.abc import Iterator

@@ -130,10 +130,10 @@ class OutputFolder:
 
 
 def identity_of(path: Path) -> FileIdentity | None:
-    """Return device and inode of a file, which tell it from others of its name.
+    """Return device and inode of a file, which differ if the file was replaced.
 
     A file that is removed while it is open still takes what is written, and it is
-    lost: a sink that writes for months must compare. None: there is no file.
+    lost; compare before each write. None: there is no file.
     """
     try:
         status = os.stat(path)

@@ -6,8 +6,7 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from neurovocal.engine.contracts.errors import BundleError
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import BundleError, Float32
 
 # Shipped bundles have a hundredth of it; a compressed file of a few hundred KB can hold
 # far more.

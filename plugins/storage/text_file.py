@@ -9,8 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TextIO, TypeAlias
 
-from neurovocal.engine.contracts.errors import ConfigError, StageError
-from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine import BuildContext, ConfigError, StageError
 from neurovocal.plugins.storage.folder import FileIdentity, OutputFolder, set_aside
 
 log = logging.getLogger("neurovocal")

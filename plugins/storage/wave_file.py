@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import Float32
 from neurovocal.plugins.storage.folder import (
     FileIdentity,
     OutputFolder,

@@ -4,14 +4,7 @@ import csv
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from neurovocal.engine import (
-    KINDS,
-    BuildContext,
-    ConfigError,
-    Message,
-    Options,
-    Plugin,
-)
+from neurovocal.engine import KINDS, BuildContext, ConfigError, Message, Options, Plugin
 from neurovocal.engine.support.text import utc_text
 from neurovocal.plugins.sinks.columns.parquet import (
     ParquetColumns,

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from neurovocal.engine.contracts.options import Options
+from neurovocal.engine import Options
 from neurovocal.plugins.sinks.trigger.pattern import PatternError, read_pattern
 
 

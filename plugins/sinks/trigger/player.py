@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.errors import ConfigError, StageError
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import NS, Clock, ConfigError, Float32, StageError
 from neurovocal.plugins.devices.choice import find_device
 from neurovocal.plugins.devices.portaudio import close_output, open_output
 

@@ -11,11 +11,16 @@ from pathlib import Path
 
 import msgspec
 
-from neurovocal.engine.contracts.clock import Clock
-from neurovocal.engine.contracts.errors import ConfigError, DeviceError
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import ModelCommand
-from neurovocal.engine.contracts.types import Message, Trigger
+from neurovocal.engine import (
+    BuildContext,
+    Clock,
+    ConfigError,
+    DeviceError,
+    Message,
+    ModelCommand,
+    Plugin,
+    Trigger,
+)
 from neurovocal.engine.support.text import did_you_mean
 from neurovocal.engine.wire.headers import header_of
 from neurovocal.plugins.devices.choice import find_device

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from neurovocal.engine.contracts.stages import ModelCommand, StepEvents
-from neurovocal.engine.contracts.types import (
-    Decision,
+from neurovocal.engine import (
     Gap,
     Label,
+    ModelCommand,
     Offset,
     Onset,
+    StepEvents,
     StreamInfo,
     Trigger,
-    TriggerStatus,
 )
+from neurovocal.engine.contracts.types import Decision, TriggerStatus
 from neurovocal.plugins.sinks.trigger.pattern import Pattern, States
 
 # Units of a match that a trigger lists at most; a repetition has no bound.

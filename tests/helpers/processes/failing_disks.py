@@ -1,4 +1,4 @@
-"""File sinks, what to give them, and how to read what they have kept."""
+"""Sinks that write files, messages for them, and readers of their files."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ from neurovocal.plugins.sources import recording as source_recording
 
 INFO = StreamInfo("cage", 1000)
 CONTEXT = BuildContext(ManualClock(), "run1")
-PIECE = 100  # samples that message n brings, from n * PIECE on
+PIECE = 100  # samples of message n, from n * PIECE on
 
 
 def label(number: int) -> Message:
@@ -46,7 +46,7 @@ def block(number: int) -> Message:
 
 @dataclass(frozen=True)
 class Kind:
-    """A sink: how to make one, what to give it, which numbers its files hold."""
+    """Sink under test: its options, a message by number, the numbers in its files."""
 
     name: str
     plugin: str
@@ -66,7 +66,7 @@ class Kind:
 
 
 def deliver(sink: Any, message: Message) -> None:
-    """As the engine does after a failure: closed, opened, the same once more."""
+    """Close and open a sink and write again, as the engine does after a failure."""
     with suppress(NeurovocalError):
         sink.close()
     sink.open()
@@ -75,7 +75,7 @@ def deliver(sink: Any, message: Message) -> None:
 
 @contextmanager
 def no_file_above(size: int) -> Iterator[None]:
-    """The kernel takes so many bytes of a file and no more, as a full disk would."""
+    """Let the kernel refuse files of more bytes than `size`, as a full disk does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -128,7 +128,7 @@ def _sound(path: Path) -> list[int]:
     pieces = samples.reshape(-1, PIECE)
     assert (pieces == pieces[:, :1]).all()
     found = [int(piece[0]) - 1 for piece in pieces if piece.any()]
-    assert all(pieces[n].any() for n in found)  # each in its place
+    assert all(pieces[n].any() for n in found)  # each at its position
     return found
 
 
@@ -164,13 +164,13 @@ KINDS = [
 ]
 
 
-def small_groups(rows: int) -> None:
-    """Let the Parquet sink write a group of so many rows."""
+def use_small_batches(rows: int) -> None:
+    """Let the Parquet sink convert batches of so many rows."""
     parquet.BATCH_ROWS = rows
 
 
 def ready(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> Kind:
-    """A kind for one test, whose Parquet tables get a group for each row."""
+    """Return a kind for one test; Parquet tables are converted row by row."""
     if kind.name == "parquet":
         pytest.importorskip("pyarrow")
         monkeypatch.setattr(parquet, "BATCH_ROWS", 1)

@@ -1,4 +1,4 @@
-"""Clips: the right samples, what is said of them, and which segments are taken."""
+"""Clips: their samples, their sidecars and the selection of segments."""
 
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,12 @@ from neurovocal.engine.testing import check_sink
 
 
 def ramp(seconds: float) -> np.ndarray[Any, Any]:
-    """Each sample tells where it is."""
+    """Return samples whose value is their position."""
     count = round(seconds * RATE)
     return (np.arange(count, dtype=np.float32) / 2**16)[:, None]
 
 
-def test_a_clip_has_its_samples_and_says_what_they_are(tmp_path: Path) -> None:
+def test_clip_has_the_samples_and_a_sidecar_that_describes_them(tmp_path: Path) -> None:
     target = sink(tmp_path, format="wav")
     target.open()
     samples = ramp(4)
@@ -82,7 +82,7 @@ def test_flac_keeps_24_bits(tmp_path: Path) -> None:
     delay=st.sampled_from([0, 700]),
     what=st.sampled_from(["segment", "bout"]),
 )
-def test_clips_do_not_depend_on_blocks(
+def test_clips_do_not_depend_on_block_length(
     tmp_path_factory: Any, cuts: list[int], delay: int, what: str
 ) -> None:
     samples = ramp(9)
@@ -106,7 +106,7 @@ def test_clips_do_not_depend_on_blocks(
     assert written[0]
 
 
-def test_a_gap_inside_is_silence_and_said_so(tmp_path: Path) -> None:
+def test_gap_inside_a_clip_is_silence_and_listed_as_missing(tmp_path: Path) -> None:
     target = sink(tmp_path)
     target.open()
     play(target, ramp(4), [Gap(1350, 1420, "overrun"), *segment(0, 1000, 1300)])
@@ -118,7 +118,7 @@ def test_a_gap_inside_is_silence_and_said_so(tmp_path: Path) -> None:
     assert target.stats()["incomplete"] == 1
 
 
-def test_blocks_that_a_full_queue_dropped_are_said_to_be_lost(tmp_path: Path) -> None:
+def test_dropped_blocks_are_listed_as_lost(tmp_path: Path) -> None:
     target = sink(tmp_path)
     target.open()
     events = segment(0, 1000, 1300)
@@ -134,7 +134,7 @@ def test_blocks_that_a_full_queue_dropped_are_said_to_be_lost(tmp_path: Path) ->
     ]
 
 
-def test_bouts_join_segments_and_are_never_longer_than_said(tmp_path: Path) -> None:
+def test_bouts_join_segments_up_to_longest_s(tmp_path: Path) -> None:
     target = sink(tmp_path, what="bout", bout_gap_s=0.3)
     target.open()
     marks = [(500, 700), (900, 1100), (1800, 2000), (2200, 3500), (3700, 4500)]
@@ -144,7 +144,7 @@ def test_bouts_join_segments_and_are_never_longer_than_said(tmp_path: Path) -> N
     assert found == [[0, 1], [2, 3], [4]]
 
 
-def test_of_a_long_segment_the_end_is_kept(tmp_path: Path) -> None:
+def test_end_of_a_long_segment_is_kept(tmp_path: Path) -> None:
     target = sink(tmp_path)
     target.open()
     play(target, ramp(12), segment(0, 1000, 9000))
@@ -154,8 +154,8 @@ def test_of_a_long_segment_the_end_is_kept(tmp_path: Path) -> None:
     assert audio.all()
 
 
-def rules_take(folder: Path, **select: Any) -> list[int]:
-    """Which of eight segments the rules take."""
+def segments_selected(folder: Path, **select: Any) -> list[int]:
+    """Return the numbers of the segments, of eight, that pass the rules."""
     folder.mkdir()
     target = sink(folder, select=select)
     target.open()
@@ -180,9 +180,11 @@ def rules_take(folder: Path, **select: Any) -> list[int]:
     return [told["segments"][0]["segment"] for told, _, _ in clips(folder)]
 
 
-def test_rules_are_all_to_be_passed(tmp_path: Path) -> None:
+def test_segment_must_pass_all_selection_rules(tmp_path: Path) -> None:
     def take(**select: Any) -> list[int]:
-        return rules_take(tmp_path / str(len(list(tmp_path.iterdir()))), **select)
+        return segments_selected(
+            tmp_path / str(len(list(tmp_path.iterdir()))), **select
+        )
 
     assert take() == list(range(8))
     assert take(units=["b"]) == [1, 3, 5]  # 7 has no final label
@@ -195,7 +197,7 @@ def test_rules_are_all_to_be_passed(tmp_path: Path) -> None:
     assert take(min_surprise=15, surprise="max") == [2]
 
 
-def test_without_a_time_of_day_names_tell_the_run(tmp_path: Path) -> None:
+def test_clip_names_without_utc_contain_the_run(tmp_path: Path) -> None:
     target = sink(tmp_path)
     target.open()
     play(target, ramp(4), segment(0, 1000, 1300), timed=False)
@@ -205,7 +207,7 @@ def test_without_a_time_of_day_names_tell_the_run(tmp_path: Path) -> None:
     assert path.name == "run1_cage 1_s000000000900.json"
 
 
-def test_what_has_not_ended_is_written_when_the_run_ends(tmp_path: Path) -> None:
+def test_open_clips_are_written_when_the_sink_closes(tmp_path: Path) -> None:
     target = sink(tmp_path)
     target.open()
     play(target, ramp(1.4), segment(0, 1000, 1300))
@@ -215,7 +217,7 @@ def test_what_has_not_ended_is_written_when_the_run_ends(tmp_path: Path) -> None
     assert (told["start"], told["stop"]) == (900, 1400)
 
 
-def test_clips_sink_keeps_the_contract(tmp_path: Path) -> None:
+def test_clips_sink_passes_the_sink_checks(tmp_path: Path) -> None:
     events = segment(0, 200, 300)
     block = Block(0, ramp(1))
     messages = [
@@ -224,7 +226,7 @@ def test_clips_sink_keeps_the_contract(tmp_path: Path) -> None:
     check_sink(lambda: sink(tmp_path), messages)
 
 
-def test_check_tells_the_memory(tmp_path: Path) -> None:
+def test_check_prints_the_memory_of_clips(tmp_path: Path) -> None:
     [line] = sink(tmp_path, longest_s=94.7).describe()
     assert "100 s" in line
     assert "19.2 MB a stream" in line

@@ -1,4 +1,4 @@
-"""Clips on disks that fill, vanish or refuse: it is said, and labels go on."""
+"""Clips on disks that are full, unmounted or read-only: health reports it."""
 
 import os
 import resource
@@ -32,7 +32,7 @@ def name(number: int) -> Path:
 
 
 def noise(seconds: float) -> Any:
-    """Audio that FLAC cannot make small."""
+    """Return audio that FLAC cannot compress."""
     rng = np.random.default_rng(1)
     return rng.uniform(-1, 1, (round(seconds * 1000), 1)).astype(np.float32)
 
@@ -47,7 +47,7 @@ def three(first: int = 0) -> list[Event]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 64 kB."""
+    """File system of 64 kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
@@ -57,7 +57,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_costs_clips_only_and_recovers(small_disk: Path) -> None:
+def test_full_disk_refuses_clips_until_there_is_room(small_disk: Path) -> None:
     (small_disk / "ballast").write_bytes(bytes(60_000))
     target = sink(small_disk)
     target.open()
@@ -77,7 +77,7 @@ def test_a_full_disk_costs_clips_only_and_recovers(small_disk: Path) -> None:
     assert len(clips(small_disk)) == 3
 
 
-def test_trouble_ends_by_itself_when_there_is_room_again(small_disk: Path) -> None:
+def test_trouble_clears_without_a_clip_when_there_is_room(small_disk: Path) -> None:
     clock = ManualClock(EPOCH)
     options = ClipsOptions(path=str(small_disk / "clips"), **QUICK)
     target = ClipsSink(options, "run1", clock)
@@ -91,7 +91,7 @@ def test_trouble_ends_by_itself_when_there_is_room_again(small_disk: Path) -> No
     assert target.trouble is None
 
 
-def test_free_space_has_a_floor(tmp_path: Path) -> None:
+def test_min_free_mb_is_kept_free(tmp_path: Path) -> None:
     free = [3_000_000]
     store = ClipStore(
         tmp_path / "clips", Limits(min_free_bytes=2_000_000), lambda folder: free[0]
@@ -105,7 +105,7 @@ def test_free_space_has_a_floor(tmp_path: Path) -> None:
         store.probe()
 
 
-def test_the_file_size_limit_of_the_process_leaves_no_part(tmp_path: Path) -> None:
+def test_file_size_limit_leaves_no_partial_clip(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     target = sink(tmp_path)
@@ -121,7 +121,7 @@ def test_the_file_size_limit_of_the_process_leaves_no_part(tmp_path: Path) -> No
     play(target, noise(4), [])
 
 
-def test_a_deleted_folder_is_told_and_made_again(tmp_path: Path) -> None:
+def test_deleted_folder_is_reported_and_made_again(tmp_path: Path) -> None:
     clock = ManualClock(EPOCH)
     options = ClipsOptions(path=str(tmp_path / "clips"), **QUICK)
     target = ClipsSink(options, "run1", clock)
@@ -139,7 +139,7 @@ def test_a_deleted_folder_is_told_and_made_again(tmp_path: Path) -> None:
     assert target.trouble is None
 
 
-AS_SOMEBODY_ELSE = """
+AS_ANOTHER_USER = """
 import os, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1].split(":")
@@ -163,25 +163,25 @@ print("refused, then taken")
 """
 
 
-def test_a_folder_that_may_not_be_written_is_said_and_tried_again() -> None:
-    # Root may write anywhere: the process that is tried is somebody else.
+def test_unwritable_folder_is_reported_and_retried() -> None:
+    # Root may write anywhere: the process under test has another user.
     with TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
-        arguments = ["-c", AS_SOMEBODY_ELSE, import_path(__file__), folder]
+        arguments = ["-c", AS_ANOTHER_USER, import_path(__file__), folder]
         done = subprocess.run(
             [sys.executable, *arguments], capture_output=True, text=True, timeout=100
         )
     assert done.stdout == "refused, then taken\n", done.stderr
 
 
-def test_a_read_only_disk_is_said_at_the_start(small_disk: Path) -> None:
+def test_read_only_disk_is_reported_at_open(small_disk: Path) -> None:
     remount = ["mount", "-o", "remount,ro", str(small_disk)]
     subprocess.run(remount, check=True)
     with pytest.raises(ConfigError, match="Read-only file system"):
         sink(small_disk).open()
 
 
-def test_the_oldest_clips_go_first(tmp_path: Path) -> None:
+def test_oldest_clips_are_removed_first(tmp_path: Path) -> None:
     store = ClipStore(tmp_path, Limits(max_files=2))
     store.open()
     (tmp_path / "2026-01-01").mkdir()
@@ -205,7 +205,7 @@ def test_the_oldest_clips_go_first(tmp_path: Path) -> None:
         again.write(name(10), bytes(40), b"{}")
 
 
-def test_a_full_quota_may_stop_until_somebody_makes_room(tmp_path: Path) -> None:
+def test_full_quota_stops_clips_until_files_are_removed(tmp_path: Path) -> None:
     clock = ManualClock(EPOCH)
     limits = {"max_files": 2, "when_full": "stop"}
     options = ClipsOptions(path=str(tmp_path / "clips"), **QUICK, **limits)
@@ -222,7 +222,7 @@ def test_a_full_quota_may_stop_until_somebody_makes_room(tmp_path: Path) -> None
     assert len(clips(tmp_path)) == target.stats()["files"] == 2
 
 
-def test_what_a_killed_run_left_unfinished_is_removed(tmp_path: Path) -> None:
+def test_unfinished_clips_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     folder = (tmp_path / name(0)).parent
     folder.mkdir(parents=True)
     part = folder / ".t_cage_s000000000001.flac.part"
@@ -254,7 +254,7 @@ store.write(Path(sys.argv[2]), b"audio", b"sidecar")
 
 
 @pytest.mark.parametrize(("renames", "left"), [(0, []), (1, ["flac", "json"])])
-def test_a_kill_between_two_names_leaves_a_whole_clip_or_none(
+def test_kill_between_two_renames_leaves_a_complete_clip_or_none(
     tmp_path: Path, renames: int, left: list[str]
 ) -> None:
     where = [str(tmp_path), str(name(1)), str(renames)]
@@ -267,7 +267,7 @@ def test_a_kill_between_two_names_leaves_a_whole_clip_or_none(
     assert store.files == bool(left)
 
 
-def test_neighbours_are_told_that_no_clips_are_written(tmp_path: Path) -> None:
+def test_health_reports_that_no_clips_are_written(tmp_path: Path) -> None:
     target = sink(tmp_path, max_files=1, when_full="stop")
     mailbox: Mailbox[Message] = Mailbox({"events": 9, "bulk": 9}, "block")
     worker = SinkWorker(

@@ -1,4 +1,4 @@
-"""Parquet tables of the columns sink: whatever kills a run, its rows are in a table."""
+"""Parquet tables of the columns sink: no kill and no failing disk loses a row."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def write(folder: Path, numbers: range, run: str = "run1") -> None:
 
 
 def rows_left_by_a_kill(folder: Path, numbers: range) -> bytes:
-    """What is in the file of rows while a run goes on."""
+    """Return the file of rows of a run that has not ended."""
     sink = build(folder)
     sink.open()
     for number in numbers:
@@ -65,7 +65,7 @@ def names(folder: Path) -> list[str]:
 
 
 def seqs_in(lines: bytes) -> list[int]:
-    """Rows that can be read, one by one, with nothing but the standard library."""
+    """Return the numbers of all rows that the standard library can read."""
     found = []
     for line in lines.decode(errors="replace").split("\n"):
         with suppress(ValueError):
@@ -83,7 +83,7 @@ def seqs_in(lines: bytes) -> list[int]:
     cut=st.floats(0, 1),
     torn=st.binary(max_size=60),
 )
-def test_a_kill_costs_at_most_the_line_that_it_cut(
+def test_truncated_rows_lose_at_most_the_last_line(
     tmp_path_factory: pytest.TempPathFactory,
     group: int,
     before: int,
@@ -96,7 +96,7 @@ def test_a_kill_costs_at_most_the_line_that_it_cut(
         patch.setattr(parquet_file, "BATCH_ROWS", group)
         whole = rows_left_by_a_kill(tmp_path_factory.mktemp("whole"), range(before))
         left = whole[: round(cut * len(whole))]
-        # Behind it a loss of power may leave anything that is not itself a row.
+        # A loss of power may leave bytes behind it, which are not a row.
         damaged = left + torn.replace(b"}", b"?")
         (folder / "t.parquet.rows").write_bytes(damaged)
         write(folder, range(after), "run2")
@@ -162,7 +162,7 @@ def kill_a_run(folder: Path, moment: str) -> int:
 
 
 @pytest.mark.parametrize("moment", ["run", "footer", "sync", "removal", "name"])
-def test_killed_at_any_moment_no_row_is_lost_or_doubled(
+def test_kill_at_any_moment_loses_or_doubles_no_row(
     tmp_path: Path, moment: str
 ) -> None:
     assert kill_a_run(tmp_path, moment) == -signal.SIGKILL
@@ -192,7 +192,7 @@ def test_three_runs_add_their_rows_to_one_table(tmp_path: Path) -> None:
 def test_second_of_three_runs_killed_at_each_step_of_close(
     tmp_path: Path, group: int
 ) -> None:
-    """Two or more steps are killed in each group; together they are all steps."""
+    """The three groups together kill a run at every step of `close`."""
     for step in count(1 + group, 3):
         folder = tmp_path / str(step)
         folder.mkdir()
@@ -208,7 +208,7 @@ def test_second_of_three_runs_killed_at_each_step_of_close(
             *(("run2", seq) for seq in range(5)),
         ]
         assert names(folder) == ["t.parquet"]
-        if status == 0:  # it has fewer steps
+        if status == 0:  # all steps were done
             assert step > 8
             return
         assert status == -signal.SIGKILL
@@ -255,7 +255,7 @@ def other_table(path: Path, *, same_names: bool) -> None:
 
 
 @pytest.mark.parametrize("other", ["other columns", "other types", "no Parquet"])
-def test_a_file_of_another_kind_is_kept_under_another_name(
+def test_file_that_is_no_event_table_is_set_aside(
     tmp_path: Path, other: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "t.parquet"
@@ -274,7 +274,7 @@ def test_a_file_of_another_kind_is_kept_under_another_name(
     assert "is now 't.1.left.parquet'" in caplog.text
 
 
-def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+def test_path_that_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "t.parquet")
     sink = build(tmp_path)
     sink.open()
@@ -285,14 +285,14 @@ def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
     assert seqs_in((tmp_path / "t.parquet.rows").read_bytes()) == [0]
 
 
-def test_half_a_table_without_its_rows_is_removed(tmp_path: Path) -> None:
+def test_incomplete_part_without_rows_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".t.parquet.part").write_bytes(b"half a table")
     write(tmp_path, range(2))
     assert rows(tmp_path / "t.parquet") == [("run1", 0), ("run1", 1)]
     assert names(tmp_path) == ["t.parquet"]
 
 
-def test_rows_of_other_kinds_keep_their_columns(tmp_path: Path) -> None:
+def test_left_rows_of_other_kinds_keep_their_columns(tmp_path: Path) -> None:
     left = rows_left_by_a_kill(tmp_path, range(2))
     (tmp_path / "t.parquet.rows").write_bytes(left)
     sink = build(tmp_path, "run2", ("gap",))
@@ -305,8 +305,8 @@ def test_rows_of_other_kinds_keep_their_columns(tmp_path: Path) -> None:
     assert [row["sample"] for row in found] == [0, 100, 5]
 
 
-def test_the_last_of_two_writers_makes_the_table(tmp_path: Path) -> None:
-    """A sink that hangs is replaced by another in the same process."""
+def test_last_of_two_writers_converts_the_rows(tmp_path: Path) -> None:
+    """A hung sink is replaced by another in the same process."""
     hung, new = build(tmp_path), build(tmp_path)
     hung.open()
     hung.write(label(0))
@@ -320,7 +320,7 @@ def test_the_last_of_two_writers_makes_the_table(tmp_path: Path) -> None:
     assert names(tmp_path) == ["t.parquet"]
 
 
-def test_rows_that_a_full_disk_keeps_from_their_table_are_converted_by_the_next_run(
+def test_rows_that_a_full_disk_refuses_are_converted_by_the_next_run(
     tmp_path: Path,
 ) -> None:
     sink = build(tmp_path)
@@ -342,7 +342,7 @@ def test_rows_that_a_full_disk_keeps_from_their_table_are_converted_by_the_next_
     assert rows(tmp_path / "t.parquet") == [*expected, ("run2", 0)]
 
 
-def test_a_disk_that_is_full_again_at_the_start_delays_the_table_only(
+def test_full_disk_at_open_delays_the_conversion_to_close(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     left = rows_left_by_a_kill(tmp_path, range(20))
@@ -368,7 +368,7 @@ def full_disk(descriptor: int) -> None:
     raise OSError(ENOSPC, os.strerror(ENOSPC))
 
 
-def test_a_disk_that_fails_for_a_while_leaves_one_table(tmp_path: Path) -> None:
+def test_temporary_disk_failure_leaves_one_table(tmp_path: Path) -> None:
     sink = build(tmp_path)
     sink.open()
     sink.write(label(0))
@@ -383,7 +383,7 @@ def test_a_disk_that_fails_for_a_while_leaves_one_table(tmp_path: Path) -> None:
     assert names(tmp_path) == ["t.parquet"]
 
 
-def test_a_sink_that_is_closed_twice_adds_to_its_own_table(tmp_path: Path) -> None:
+def test_sink_that_is_closed_twice_adds_to_its_own_table(tmp_path: Path) -> None:
     sink = build(tmp_path)
     for number in range(2):
         sink.open()
@@ -393,7 +393,7 @@ def test_a_sink_that_is_closed_twice_adds_to_its_own_table(tmp_path: Path) -> No
     assert names(tmp_path) == ["t.parquet"]
 
 
-def test_kinds_that_were_changed_between_runs_share_one_table(tmp_path: Path) -> None:
+def test_runs_with_different_kinds_share_one_table(tmp_path: Path) -> None:
     write(tmp_path, range(1))
     sink = build(tmp_path, "run2", ("gap",))
     sink.open()
@@ -409,7 +409,7 @@ def test_memory_does_not_grow_with_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet_file, "BATCH_ROWS", 200)
-    write(tmp_path, range(500))  # what is imported and cached
+    write(tmp_path, range(500))  # imports and caches
     tracemalloc.start()
     try:
         write(tmp_path, range(8000))
@@ -420,7 +420,9 @@ def test_memory_does_not_grow_with_the_rows(
     assert peak < 1_000_000 < 8000 * 200
 
 
-def test_a_name_that_is_no_utf8_is_told_as_well_as_it_can_be(tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_is_written_with_replacement_characters(
+    tmp_path: Path,
+) -> None:
     sink = build(tmp_path)
     sink.open()
     info = StreamInfo("caf\udce9.wav", 1000)

@@ -1,4 +1,4 @@
-"""The journal: what was written is there, and nothing else is touched."""
+"""Journal sink: committed events are on disk, and other files are never changed."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def test_keeps_the_contract_of_sinks(tmp_path: Path) -> None:
     check_sink(lambda: build(tmp_path / "j.sqlite"), [label(0), frames(0)])
 
 
-def test_what_was_written_can_be_read(tmp_path: Path) -> None:
+def test_written_events_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     messages = [label(0), frames(0), label(1), Message(INFO, Anchor(5, 77), 0, 5)]
     write(path, messages)
@@ -53,7 +53,7 @@ def test_what_was_written_can_be_read(tmp_path: Path) -> None:
     assert record.version
 
 
-def test_what_differs_from_run_to_run_stands_apart(tmp_path: Path) -> None:
+def test_run_utc_and_latency_are_columns_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     write(path, [label(0)])
     connection = sqlite3.connect(path)
@@ -65,7 +65,7 @@ def test_what_differs_from_run_to_run_stands_apart(tmp_path: Path) -> None:
     assert not {"run", "utc_ns", "latency"} & set(json.loads(header))
 
 
-def test_each_opening_is_another_run_in_the_same_file(tmp_path: Path) -> None:
+def test_each_run_is_added_to_the_same_journal(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     write(path, [label(0), label(1)], "first")
     write(path, [label(0, posterior=0.25)], "second")
@@ -75,7 +75,9 @@ def test_each_opening_is_another_run_in_the_same_file(tmp_path: Path) -> None:
     assert json.loads(newest.header)["posterior"] == 0.25
 
 
-def test_a_lone_event_is_on_disk_at_once_a_burst_soon(tmp_path: Path) -> None:
+def test_single_event_is_committed_at_once_a_burst_within_the_window(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "j.sqlite"
     clock = ManualClock(utc_ns=1_700_000_000_000_000_000)
     sink = build(path, clock=clock, commit_ms=200)
@@ -96,7 +98,7 @@ def test_a_lone_event_is_on_disk_at_once_a_burst_soon(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_a_long_burst_is_not_kept_in_memory(tmp_path: Path) -> None:
+def test_long_burst_is_committed_in_batches(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     sink = build(path, clock=ManualClock(), commit_ms=1e9)
     sink.open()
@@ -107,7 +109,7 @@ def test_a_long_burst_is_not_kept_in_memory(tmp_path: Path) -> None:
     assert count(path) == 2500
 
 
-def test_a_killed_program_leaves_what_was_committed(tmp_path: Path) -> None:
+def test_committed_events_survive_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     script = f"""
 import os, sys
@@ -127,7 +129,7 @@ os.kill(os.getpid(), {int(signal.SIGKILL)})
     assert [record.run for record in runs(path)] == ["run-1", "after"]
 
 
-def test_can_be_read_while_it_is_written(tmp_path: Path) -> None:
+def test_journal_can_be_read_while_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     sink = build(path, commit_ms=0)
     sink.open()
@@ -140,13 +142,13 @@ def test_can_be_read_while_it_is_written(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_a_failed_commit_loses_only_what_the_engine_knows_of(tmp_path: Path) -> None:
+def test_failed_commit_loses_only_the_event_that_raised(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     clock = ManualClock()
     sink = build(path, clock=clock)
     sink.open()
     sink.write(label(0))
-    # Somebody else breaks the table, then mends it.
+    # Another program breaks the table, then repairs it.
     other = sqlite3.connect(path)
     other.execute("ALTER TABLE messages RENAME TO hidden")
     clock.advance(1.0)
@@ -164,7 +166,9 @@ def test_a_failed_commit_loses_only_what_the_engine_knows_of(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "content", [b"file,onset_s\n", b"SQLite format 3\0" + b"\0" * 200, b"x"]
 )
-def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_no_journal_is_refused_and_unchanged(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "other"
     path.write_bytes(content)
     for use in (build(path).open, lambda: runs(path), lambda: read_events(path)):
@@ -177,7 +181,7 @@ def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) 
     assert os.listdir(tmp_path) == ["other"]
 
 
-def test_another_programs_database_is_refused(tmp_path: Path) -> None:
+def test_database_of_another_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.sqlite"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE messages (text)")
@@ -187,7 +191,7 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
         build(path).open()
 
 
-def test_a_newer_journal_is_refused(tmp_path: Path) -> None:
+def test_journal_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     write(path, [label(0)])
     connection = sqlite3.connect(path)
@@ -198,7 +202,7 @@ def test_a_newer_journal_is_refused(tmp_path: Path) -> None:
         build(path).open()
 
 
-def test_an_empty_file_becomes_a_journal(tmp_path: Path) -> None:
+def test_empty_file_becomes_a_journal(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     path.touch()
     write(path, [label(0)])
@@ -213,7 +217,7 @@ def test_an_empty_file_becomes_a_journal(tmp_path: Path) -> None:
         ("-", "is a file"),
     ],
 )
-def test_paths_that_cannot_be_written(tmp_path: Path, name: str, sentence: str) -> None:
+def test_unwritable_paths_are_refused(tmp_path: Path, name: str, sentence: str) -> None:
     options = JournalOptions(path=name if name == "-" else str(tmp_path / name))
     (problem,) = plugin.check(options, BuildContext(SystemClock(), "run"))
     assert sentence in problem
@@ -222,7 +226,7 @@ def test_paths_that_cannot_be_written(tmp_path: Path, name: str, sentence: str) 
             build(tmp_path / name).open()
 
 
-def test_journals_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_journals_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     with pytest.raises(ConfigError, match="there is no journal"):
         runs(path)
@@ -231,7 +235,7 @@ def test_journals_that_cannot_be_read(tmp_path: Path) -> None:
         read_events(path, "other")
 
 
-def test_a_damaged_journal_is_a_sentence(tmp_path: Path) -> None:
+def test_damaged_journal_raises_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     write(path, [label(seq) for seq in range(500)])
     with path.open("r+b") as file:
@@ -241,7 +245,7 @@ def test_a_damaged_journal_is_a_sentence(tmp_path: Path) -> None:
         list(read_events(path))
 
 
-def test_two_sinks_cannot_claim_one_file(tmp_path: Path) -> None:
+def test_two_sinks_with_one_path_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     detour = tmp_path / "x" / ".." / "j.sqlite"
     assert plugin.resources(JournalOptions(path=str(path))) == plugin.resources(

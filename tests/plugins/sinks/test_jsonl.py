@@ -1,4 +1,4 @@
-"""Lines of JSON: the form in which two runs are compared."""
+"""JSON lines sink: identical bytes for identical audio."""
 
 import json
 from pathlib import Path
@@ -56,8 +56,8 @@ def test_keeps_the_contract_of_sinks(tmp_path: Path) -> None:
     check_sink(lambda: build(path=str(tmp_path / "out")), messages())
 
 
-def test_opened_again_it_goes_on(tmp_path: Path) -> None:
-    """As after a failure: what was written stays."""
+def test_reopened_sink_appends(tmp_path: Path) -> None:
+    """The engine opens a sink again after a failure: earlier lines stay."""
     path = tmp_path / "again"
     sink = build(path=str(path))
     for message in messages():
@@ -67,7 +67,7 @@ def test_opened_again_it_goes_on(tmp_path: Path) -> None:
     assert path.read_bytes() == written(tmp_path / "whole", messages())
 
 
-def test_the_golden_form(tmp_path: Path) -> None:
+def test_line_equals_the_golden_form(tmp_path: Path) -> None:
     assert written(tmp_path / "out", messages()).decode() == (
         '{"kind":"offset","v":1,"stream":"bird.wav","seq":3,"sample":200,"at":210,'
         '"sample_rate":32000,"segment":3,"onset":100,"truncated":true}\n'
@@ -77,13 +77,13 @@ def test_the_golden_form(tmp_path: Path) -> None:
     )
 
 
-def test_runs_at_other_times_give_the_same_bytes(tmp_path: Path) -> None:
+def test_lines_do_not_depend_on_run_and_time(tmp_path: Path) -> None:
     early = written(tmp_path / "a", messages())
     late = written(tmp_path / "b", messages(123, Ledger(1.0, 2.0, 3.0)), run="other")
     assert early == late
 
 
-def test_arrays_are_described_or_written_out(tmp_path: Path) -> None:
+def test_arrays_are_described_or_written_with_values(tmp_path: Path) -> None:
     frames = [Message(INFO, FRAMES, 0, 0)]
     short = json.loads(written(tmp_path / "a", frames))
     assert short["shape"] == [1, 2]
@@ -92,7 +92,7 @@ def test_arrays_are_described_or_written_out(tmp_path: Path) -> None:
     assert full["values"] == [[0.5, None]]
 
 
-def test_a_file_is_replaced_or_continued(tmp_path: Path) -> None:
+def test_existing_file_is_replaced_or_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "out"
     first = written(path, messages())
     assert written(path, messages()) == first
@@ -107,5 +107,5 @@ def test_stdout_is_flushed_line_by_line(capfd: pytest.CaptureFixture[str]) -> No
     sink.close()
 
 
-def test_what_comes_by_the_clock_is_not_asked_for() -> None:
+def test_health_and_anchors_are_not_subscribed() -> None:
     assert JsonlSink.wants == {"onset", "offset", "label", "gap"}

@@ -1,4 +1,4 @@
-"""Triggers: the language of patterns, and decisions that the audio alone defines."""
+"""Pattern language and watcher of the trigger sink; the audio alone decides."""
 
 import math
 import re
@@ -39,14 +39,14 @@ UNITS = "abcx"  # x is named by no pattern
 
 
 def as_regex(text):
-    """The same in the language of `re`, where each unit is a letter."""
+    """Return a pattern as a regular expression, with a letter for each unit."""
     text = text.replace("[a b]", "[ab]").replace("'a'", "a").replace(" ", "")
     return text.replace(".", "[a-x?]")
 
 
 @settings(deadline=None, max_examples=300)
 @given(pattern=patterns, begins=st.booleans(), units=st.text(UNITS + "?", max_size=8))
-def test_a_match_is_what_a_regular_expression_finds(pattern, begins, units):
+def test_pattern_matches_as_the_equal_regular_expression(pattern, begins, units):
     expression = as_regex(pattern)
     if re.fullmatch(expression, ""):
         with pytest.raises(PatternError, match="must be required"):
@@ -79,7 +79,7 @@ def test_a_match_is_what_a_regular_expression_finds(pattern, begins, units):
         (" ".join("a" * 257), "more than 256"),
     ],
 )
-def test_mistakes_are_told_with_their_position(text, problem):
+def test_malformed_patterns_are_reported_with_position(text, problem):
     with pytest.raises(PatternError) as caught:
         read_pattern(text)
     assert problem in str(caught.value) or (
@@ -87,7 +87,7 @@ def test_mistakes_are_told_with_their_position(text, problem):
     )
 
 
-def test_units_may_have_long_names():
+def test_pattern_accepts_long_unit_names():
     pattern = read_pattern("chirp-1 [trill 'low call'] \"it's.\"")
     assert pattern.units == {"chirp-1", "trill", "low call", "it's."}
     assert read_pattern("['trill']").units == {"trill"}
@@ -98,7 +98,7 @@ def test_units_may_have_long_names():
 
 
 def heard(units, start=100, length=50, pause=50, status=True, first=0):
-    """Onset, provisional and final label, offset of each unit: (at, event)."""
+    """Return onset, labels and offset of each unit as (position, event)."""
     for number, unit in enumerate(units, first):
         onset = start + (number - first) * (length + pause)
         stop = onset + length
@@ -110,7 +110,7 @@ def heard(units, start=100, length=50, pause=50, status=True, first=0):
 
 
 def triggers(stage, events, until=None, info=INFO):
-    """All triggers, each with where it was known; one step for each position."""
+    """Return all triggers with the position of their step; one step per position."""
     events = list(events)
     end = until or events[-1][0]
     found = []
@@ -124,7 +124,7 @@ def told(found):
     return [(at, t.units, t.status, t.sample) for at, t in found]
 
 
-def test_a_sequence_is_known_with_its_last_final_label():
+def test_sequence_triggers_at_its_last_final_label():
     found = triggers(watcher("a [b c]"), heard("xabacx"))
     assert told(found) == [
         (356, ("a", "b"), "final", 350),
@@ -134,26 +134,26 @@ def test_a_sequence_is_known_with_its_last_final_label():
     assert (found[0][1].segment, found[0][1].onset, found[0][1].offset) == (2, 300, 350)
 
 
-def test_or_with_its_last_provisional_one():
+def test_sequence_triggers_at_its_last_provisional_label():
     found = triggers(watcher("a b", status="provisional"), heard("xabb"))
     assert told(found) == [(320, ("a", "b"), "provisional", 300)]
     assert found[0][1].offset is None
     assert found[0][1].posteriors == (0.95, 0.9)
 
 
-def test_or_before_it_has_a_label():
+def test_sequence_triggers_at_the_onset_of_an_unlabelled_unit():
     found = triggers(watcher("b .", status="onset"), heard("xaba"))
     assert told(found) == [(405, ("b", ""), "onset", 400)]
     assert math.isnan(found[0][1].posteriors[1])
 
 
-def test_onsets_need_no_labels_at_all():
+def test_onset_trigger_needs_no_labels():
     onsets = [e for e in heard("a" * 40) if not isinstance(e[1], Label)]
     found = triggers(watcher(".", status="onset", refractory_ms=0), onsets)
     assert [at for at, _ in found] == [105 + 100 * k for k in range(40)]
 
 
-def test_final_labels_that_come_after_the_next_onset_still_count():
+def test_final_label_after_the_next_onset_counts():
     late = [
         (at + 70 if isinstance(e, Label) and e.status == "final" else at, e)
         for at, e in heard("abcd")
@@ -166,7 +166,7 @@ def test_final_labels_that_come_after_the_next_onset_still_count():
     assert told(found) == [(426, ("b", "c"), "final", 350)]
 
 
-def test_a_label_that_is_not_sure_matches_only_any():
+def test_label_of_low_posterior_matches_only_the_dot():
     unsure = [
         (at, Label(e.segment, e.onset, e.offset, "b", 0.7, e.status, e.model))
         if isinstance(e, Label) and e.segment == 1
@@ -178,7 +178,7 @@ def test_a_label_that_is_not_sure_matches_only_any():
     assert triggers(watcher("a b", posterior=0.7), unsure)
 
 
-def test_labels_of_one_model_count():
+def test_only_labels_of_one_model_count():
     def other(event):
         unit = {"a": "x", "b": "y"}[event.unit]
         return Label(
@@ -206,12 +206,12 @@ def test_silence_ends_a_bout_and_completes_a_pattern():
     assert triggers(watcher("a b", bout_gap_ms=900), across)
 
 
-def test_the_end_of_a_stream_is_no_silence():
+def test_end_of_stream_does_not_complete_a_bout():
     assert not triggers(watcher("b $", bout_gap_ms=300), heard("ab"), until=540)
     assert triggers(watcher("b $", bout_gap_ms=300), heard("ab"), until=550)
 
 
-def test_an_onset_that_a_detector_may_still_report_is_waited_for():
+def test_silence_is_certain_only_after_the_detector_latency():
     context = BuildContext(
         clock=ManualClock(),
         run="t",
@@ -225,7 +225,7 @@ def test_an_onset_that_a_detector_may_still_report_is_waited_for():
     assert told(found) == [(598, ("b",), "silence", 550)]
 
 
-def test_a_gap_forgets_what_was_begun():
+def test_gap_discards_an_unfinished_match():
     before = list(heard("a"))
     gap = [(180, Gap(170, 180, "overrun"))]
     after = list(heard("b", start=200, first=1))
@@ -235,7 +235,7 @@ def test_a_gap_forgets_what_was_begun():
     assert len(triggers(watcher("^ b"), [*before, *gap, *after])) == 1
 
 
-def test_refractory_time_counts_from_the_last_that_was_not_too_soon():
+def test_refractory_time_counts_from_the_last_effective_trigger():
     found = triggers(watcher("a", refractory_ms=250), heard("a" * 7))
     assert [t.decision for _, t in found] == [
         *("act", "refractory", "refractory"),
@@ -249,7 +249,7 @@ def decisions(units, **options):
     return [t.decision for _, t in found]
 
 
-def test_catch_trials_are_drawn_once_and_for_all():
+def test_catch_trials_are_reproducible():
     drawn = decisions("a" * 150, catch_share=0.2, seed=3)
     assert drawn == decisions("a" * 150, catch_share=0.2, seed=3)
     assert 15 <= drawn.count("catch") <= 50
@@ -258,14 +258,14 @@ def test_catch_trials_are_drawn_once_and_for_all():
     assert set(decisions("a" * 20, catch_share=1.0)) == {"catch"}
 
 
-def test_what_is_too_soon_draws_nothing():
+def test_refractory_triggers_draw_no_catch_trial():
     drawn = decisions("a" * 40, catch_share=0.5)
     options = {"refractory_ms": 150, "catch_share": 0.5}
     found = triggers(watcher("a", **options), heard("a" * 80))
     assert [t.decision for _, t in found if t.decision != "refractory"] == drawn
 
 
-def test_streams_that_were_not_named_are_not_heard():
+def test_other_streams_cause_no_trigger():
     stage = watcher("a", streams=["attic"])
     assert not triggers(stage, heard("aa"))
     assert triggers(stage, heard("aa"), info=StreamInfo("attic", RATE))
@@ -278,8 +278,8 @@ def test_streams_that_were_not_named_are_not_heard():
     status=st.sampled_from(["final", "provisional"]),
     quantum=st.integers(1, 90),
 )
-def test_steps_of_any_length_tell_the_same(units, pattern, status, quantum):
-    """What is matched depends on the events, and only its time on the steps."""
+def test_triggers_do_not_depend_on_step_length(units, pattern, status, quantum):
+    """Steps change when a trigger is emitted, but not its match."""
     if "$" in pattern:
         status = "final"
     events = [*heard(units), *heard("ab", start=3000, first=len(units))]
@@ -292,12 +292,12 @@ def test_steps_of_any_length_tell_the_same(units, pattern, status, quantum):
     assert repr(coarse) == repr([t for _, t in fine])
 
 
-def test_a_match_that_goes_on_for_ever_is_told_in_part():
+def test_trigger_lists_a_bounded_number_of_units():
     found = triggers(watcher("a+", refractory_ms=0), heard("a" * 60))
     assert [len(t.units) for _, t in found] == [min(n, 32) for n in range(1, 61)]
 
 
-def test_reset_forgets_everything():
+def test_reset_discards_all_state():
     stage = watcher("a b", refractory_ms=10_000)
     once = triggers(stage, heard("aab"))
     stage.reset()
@@ -317,12 +317,12 @@ def test_reset_forgets_everything():
         ({"pattern": "a", "set": {"arguments": {}}}, "at least 1 item"),
     ],
 )
-def test_what_cannot_be_is_refused(options, problem):
+def test_impossible_options_are_refused(options, problem):
     with pytest.raises(ValueError, match=problem):
         PLUGIN.options.model_validate(options)
 
 
-def test_a_lane_without_labels_is_refused_where_labels_are_needed():
+def test_lane_without_labels_is_refused_if_the_pattern_needs_them():
     context = BuildContext(clock=ManualClock(), run="t", info=INFO)
     with pytest.raises(ConfigError, match="no model that labels"):
         PLUGIN.watch(PLUGIN.options(pattern="a ."), context)

@@ -1,4 +1,4 @@
-"""What Prometheus reads of a run, over real HTTP."""
+"""Prometheus sink: the page over HTTP, its bounds and its endpoint."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ from neurovocal.plugins.sinks.prometheus import (
 pytest.importorskip("prometheus_client")
 
 
-def test_counters_of_a_run_can_be_read(background):
+def test_page_has_the_counters_of_a_run(background):
     clock, done, told = ManualClock(0), Flag(), Flag()
     sink = PrometheusSink(PrometheusOptions(endpoint="127.0.0.1:0"))
     write = sink.write
@@ -70,7 +70,7 @@ def _sorted(line):
     return name + brace + ",".join(sorted(labels.split(","))) + brace_ + value
 
 
-def test_wider_than_this_machine_needs_the_users_word():
+def test_remote_endpoint_needs_allow_remote():
     context = BuildContext(clock=ManualClock(0), run="r")
 
     def problems(**options):
@@ -87,7 +87,7 @@ def test_wider_than_this_machine_needs_the_users_word():
         PrometheusSink(PrometheusOptions(endpoint="0.0.0.0:0")).open()
 
 
-def test_it_is_a_sink_and_a_taken_port_is_a_sentence():
+def test_prometheus_passes_the_sink_checks_and_reports_a_port_in_use():
     gap = Message(INFO, Gap(0, 10, "overrun"), 0, 10, None)
     options = PrometheusOptions(endpoint="127.0.0.1:0")
     check_sink(lambda: PrometheusSink(options), [gap])
@@ -99,7 +99,7 @@ def test_it_is_a_sink_and_a_taken_port_is_a_sentence():
     first.close()
 
 
-def test_strange_names_do_not_spoil_the_page_and_old_ones_are_forgotten():
+def test_stream_names_are_escaped_and_old_streams_dropped():
     sink = PrometheusSink(PrometheusOptions(endpoint="127.0.0.1:0"))
     sink.open()
     names = [f"{n}.wav" for n in range(300)] + ['a"} 1\nforged{x="', "b\udcff"]

@@ -1,4 +1,4 @@
-"""What the recording sink keeps, the recording source gives back."""
+"""Recording sink: the recording source replays its files exactly."""
 
 from itertools import pairwise
 
@@ -56,7 +56,7 @@ def read(source):
     ),
     length=st.integers(1, 700),
 )
-def test_samples_and_gaps_come_back(tmp_path_factory, pieces, length):
+def test_recorded_samples_and_gaps_are_replayed(tmp_path_factory, pieces, length):
     folder = tmp_path_factory.mktemp("kept")
     rng = np.random.default_rng(0)
     items, position = [], 0

@@ -1,4 +1,4 @@
-"""All sinks that write files: what a failing disk costs, and what it never may."""
+"""All sinks that write files, on disks that fail: no message is lost in silence."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def sizes(folder: Path) -> int:
     return max((p.stat().st_size for p in folder.rglob("*") if p.is_file()), default=0)
 
 
-def test_a_deleted_folder_is_told_and_made_again(kind: Kind, tmp_path: Path) -> None:
+def test_deleted_folder_is_reported_and_made_again(kind: Kind, tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
     sink = kind.build(folder)
@@ -56,7 +56,7 @@ def test_a_deleted_folder_is_told_and_made_again(kind: Kind, tmp_path: Path) -> 
     assert kind.kept(folder) == [1, 2]
 
 
-def test_a_file_that_was_replaced_is_told(kind: Kind, tmp_path: Path) -> None:
+def test_replaced_file_is_reported(kind: Kind, tmp_path: Path) -> None:
     sink = kind.build(tmp_path)
     sink.open()
     sink.write(kind.give(0))
@@ -72,7 +72,7 @@ def test_a_file_that_was_replaced_is_told(kind: Kind, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("room", [0, 1, 17, 150, 399])
-def test_a_full_disk_takes_a_message_whole_or_not_at_all(
+def test_full_disk_takes_a_message_as_a_whole_or_not_at_all(
     kind: Kind, tmp_path: Path, room: int
 ) -> None:
     sink = kind.build(tmp_path)
@@ -98,15 +98,15 @@ def test_a_full_disk_takes_a_message_whole_or_not_at_all(
     assert not list(tmp_path.rglob("*.part"))
 
 
-AS_SOMEBODY_ELSE = """
+AS_ANOTHER_USER = """
 import os, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1].split(":")
-from processes.failing_disks import KINDS, deliver, small_groups
+from processes.failing_disks import KINDS, deliver, use_small_batches
 from neurovocal.engine.contracts.errors import NeurovocalError
 kinds = [k for k in KINDS if k.name != "parquet" or sys.argv[3] == "parquet"]
-small_groups(1)
-for kind in kinds:  # what the other may not import
+use_small_batches(1)
+for kind in kinds:  # modules that the other user may not read
     folder = Path(sys.argv[2]) / "warm"
     folder.mkdir(exist_ok=True)
     sink = kind.build(folder)
@@ -145,14 +145,14 @@ print("refused, then taken")
 """
 
 
-def test_without_permission_it_is_told_and_tried_again() -> None:
-    # Root may write anywhere: the process that is tried is somebody else.
+def test_revoked_permission_is_reported_and_retried() -> None:
+    # Root may write anywhere: the process under test has another user.
     parquet = "" if list(parquet_file.parquet_problems()) else "parquet"
     with TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         where = [import_path(__file__), folder, parquet]
         done = subprocess.run(
-            [sys.executable, "-c", AS_SOMEBODY_ELSE, *where],
+            [sys.executable, "-c", AS_ANOTHER_USER, *where],
             capture_output=True,
             text=True,
             timeout=100,
@@ -162,7 +162,7 @@ def test_without_permission_it_is_told_and_tried_again() -> None:
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Path]:
-    """A disk that can be taken out; another mount of it keeps what it holds."""
+    """Disk that can be unmounted; a second mount keeps its files."""
     keeper, folder = tmp_path / "keeper", tmp_path / "disk"
     keeper.mkdir()
     folder.mkdir()
@@ -177,7 +177,7 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
 
 
-def test_nothing_is_written_below_a_disk_that_was_taken_out(
+def test_nothing_is_written_below_an_unmounted_disk(
     kind: Kind, mounted: Path, tmp_path: Path
 ) -> None:
     folder = mounted / "deep" / "out"
@@ -198,7 +198,7 @@ def test_nothing_is_written_below_a_disk_that_was_taken_out(
     assert kind.kept(folder) == [0, 2]
 
 
-def test_what_is_below_a_disk_is_not_its_folder(mounted: Path) -> None:
+def test_mount_point_of_an_unmounted_disk_is_not_used(mounted: Path) -> None:
     place = OutputFolder(mounted / "clips", make=True)
     place.ensure()
     subprocess.run(["umount", str(mounted)], check=True)
@@ -207,16 +207,14 @@ def test_what_is_below_a_disk_is_not_its_folder(mounted: Path) -> None:
     assert not (mounted / "clips").exists()
 
 
-def test_a_folder_is_made_the_first_time_only_if_asked(tmp_path: Path) -> None:
+def test_missing_folder_is_made_only_if_requested(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="does not exist"):
         OutputFolder(tmp_path / "none").ensure()
     OutputFolder(tmp_path / "some" / "where", make=True).ensure()
     assert (tmp_path / "some" / "where").is_dir()
 
 
-def test_who_takes_the_place_of_a_sink_that_hangs_keeps_what_it_wrote(
-    kind: Kind, tmp_path: Path
-) -> None:
+def test_replacement_of_a_hung_sink_keeps_its_files(kind: Kind, tmp_path: Path) -> None:
     hung = kind.build(tmp_path)
     hung.open()
     hung.write(kind.give(0))
@@ -237,7 +235,7 @@ def test_who_takes_the_place_of_a_sink_that_hangs_keeps_what_it_wrote(
         assert kind.kept(tmp_path) == [0, 1, 2]
 
 
-def test_a_run_goes_on_in_its_file_behind_a_sink_that_hung(tmp_path: Path) -> None:
+def test_run_appends_to_the_file_of_a_hung_sink(tmp_path: Path) -> None:
     samples, rate = soundfile.read(RECORDING, frames=5 * 32_000)
     soundfile.write(tmp_path / "song.wav", samples, rate)
     (tmp_path / "c.yaml").write_text("""
@@ -259,13 +257,13 @@ sinks:
     ]
     lines = map(json.loads, (tmp_path / "e.jsonl").read_text().splitlines())
     found = [(line["kind"], line["seq"]) for line in lines]
-    # What hung may come when it is over, behind others; it was counted as lost.
+    # The message that hung may come late, behind others; it was counted as lost.
     assert len(found) == len(set(found))
     assert len(set(told) - set(found)) <= 1
     assert len(told) > 20
 
 
-def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None:
+def test_line_after_a_truncated_one_is_readable(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
     path.write_text('{"kind":"label","s')  # as a loss of power leaves it
     output = TextOutput(str(path), existing="append")
@@ -283,10 +281,10 @@ def test_a_line_that_was_cut_off_does_not_spoil_the_next(tmp_path: Path) -> None
         max_size=8,
     )
 )
-def test_a_wave_file_is_whole_after_every_write(
+def test_wave_file_is_readable_after_every_write(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, int, int]]
 ) -> None:
-    """Whatever a full disk refuses: the file is what was taken, and can be read."""
+    """The file has exactly the samples that a full disk took, and can be read."""
     path = tmp_path_factory.mktemp("wave") / "x.wav"
     wave = FloatWave(path, 8000)
     assert wave.open()
@@ -309,7 +307,7 @@ def test_a_wave_file_is_whole_after_every_write(
         assert np.array_equal(found, expected)
 
 
-def test_a_recording_without_its_timeline_is_kept_aside(tmp_path: Path) -> None:
+def test_recording_without_timeline_is_set_aside(tmp_path: Path) -> None:
     (kind,) = [k for k in KINDS if k.name == "recording"]
     sink = kind.build(tmp_path)
     sink.open()
@@ -336,7 +334,7 @@ class FailsOnce(CollectSink):
         super().write(message)
 
 
-def test_a_failure_shorter_than_a_look_is_told() -> None:
+def test_failure_between_two_health_checks_is_reported() -> None:
     sink, clock = FailsOnce(), ManualClock()
     mailbox: Mailbox[Message] = Mailbox({"events": 9, "bulk": 9}, "drop_oldest")
     worker = SinkWorker("disk", sink, frozenset({"label"}), mailbox, "skip", clock)
@@ -354,7 +352,7 @@ def test_a_failure_shorter_than_a_look_is_told() -> None:
     assert [m.seq for m in sink.messages] == [1, 2]
 
 
-def test_a_killed_program_leaves_sound_that_can_be_read(tmp_path: Path) -> None:
+def test_killed_program_leaves_a_readable_wave_file(tmp_path: Path) -> None:
     wave = FloatWave(tmp_path / "x.wav", 1000)
     wave.open()
     for start in range(0, 2500, 100):

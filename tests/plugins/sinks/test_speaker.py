@@ -1,4 +1,4 @@
-"""The loudspeaker: every sample in its place, and every one that is not, counted."""
+"""Speaker sink: each sample is played at its position, or counted as lost."""
 
 import json
 import sys
@@ -36,7 +36,7 @@ def taken(ring: PlaybackRing, n_samples: int, channels: int = 1) -> Any:
     ),
     blocks=st.lists(st.integers(1, 17), min_size=20, max_size=20),
 )
-def test_pieces_are_added_in_their_places(
+def test_ring_adds_sounds_at_their_positions(
     pieces: list[tuple[int, int]], blocks: list[int]
 ) -> None:
     ring = PlaybackRing(100, guard=0)
@@ -50,11 +50,11 @@ def test_pieces_are_added_in_their_places(
         heard += list(taken(ring, length))
     count = min(100, len(heard))
     assert heard[:count] == list(expected[:count])
-    assert not any(heard[100:])  # nothing is heard twice
+    assert not any(heard[100:])  # nothing is played twice
     assert ring.late == 0
 
 
-def test_the_ring_goes_round() -> None:
+def test_ring_wraps_around() -> None:
     ring = PlaybackRing(10, guard=2)
     rising = np.arange(1, 41, dtype=np.float32) / 64
     heard: list[float] = []
@@ -71,7 +71,7 @@ def test_the_ring_goes_round() -> None:
     assert ring.late == 0
 
 
-def test_what_comes_too_late_is_left_out_and_counted() -> None:
+def test_late_samples_are_left_out_and_counted() -> None:
     ring = PlaybackRing(100, guard=5)
     taken(ring, 10)
     ring.mix(12, np.ones(8, np.float32))
@@ -79,7 +79,7 @@ def test_what_comes_too_late_is_left_out_and_counted() -> None:
     assert list(taken(ring, 12)) == [0] * 5 + [1] * 5 + [0] * 2
 
 
-def test_silence_is_an_underrun_only_inside_a_piece() -> None:
+def test_silence_is_an_underrun_only_inside_a_sound() -> None:
     ring = PlaybackRing(100, guard=0)
     taken(ring, 20)
     assert (ring.underruns, ring.missing) == (0, 0)
@@ -88,7 +88,7 @@ def test_silence_is_an_underrun_only_inside_a_piece() -> None:
     taken(ring, 8)
     assert (ring.underruns, ring.missing) == (0, 0)
     taken(ring, 8)  # two are there, six are not
-    taken(ring, 8)  # none is there: the same underrun goes on
+    taken(ring, 8)  # none is there: the same underrun continues
     assert (ring.underruns, ring.missing) == (1, 14)
     ring.mix(44, np.ones(8, np.float32))
     taken(ring, 8)
@@ -109,7 +109,7 @@ def test_clipped_samples_are_counted() -> None:
 
 
 class Device:
-    """Stands for PortAudio where a test needs to say when samples are taken."""
+    """Replacement of PortAudio that reads samples when the test says so."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, rate: int = RATE) -> None:
         device = {"index": 0, "name": "stepped", "channels": 2, "sample_rate": rate}
@@ -132,7 +132,7 @@ class Device:
 
 
 class SteppingClock(ManualClock):
-    """Whoever waits lets the device go on."""
+    """Clock whose waits let the device read a block."""
 
     device: Device | None = None
 
@@ -163,7 +163,7 @@ def tone(n_samples: int, rate: int = RATE, hz: float = 1000, level: float = 0.4)
     return np.asarray(level * np.sin(2 * np.pi * hz * t), np.float32)[:, None]
 
 
-def test_a_piece_in_parts_is_heard_whole_after_the_latency(
+def test_sound_in_parts_is_played_without_gaps_after_the_latency(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = Device(monkeypatch)
@@ -184,7 +184,7 @@ def test_a_piece_in_parts_is_heard_whole_after_the_latency(
     assert counts == [0, 0, 0]
 
 
-def test_pieces_keep_their_distance_and_overlap(
+def test_sounds_keep_their_distances_and_overlaps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = Device(monkeypatch)
@@ -202,7 +202,7 @@ def test_pieces_keep_their_distance_and_overlap(
     assert np.array_equal(device.heard[begin : begin + 2800, 0], expected)
 
 
-def test_after_an_underrun_the_piece_goes_on_with_its_latency(
+def test_sound_continues_with_full_latency_after_an_underrun(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = Device(monkeypatch)
@@ -221,7 +221,7 @@ def test_after_an_underrun_the_piece_goes_on_with_its_latency(
     )
 
 
-def test_a_live_stream_that_runs_ahead_is_cut_not_delayed(
+def test_samples_of_a_fast_live_stream_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The device is slower than the stream: its delay stays within bounds."""
@@ -240,7 +240,7 @@ def test_a_live_stream_that_runs_ahead_is_cut_not_delayed(
     assert sink._ring.written == device.block + RATE // 20 + 100 * 160 - dropped
 
 
-def test_another_rate_is_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_sample_rate_is_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, rate=48_000)
     sink = opened(device, latency_ms=50)
     song = tone(RATE, hz=1000)
@@ -254,7 +254,7 @@ def test_another_rate_is_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(heard[500:-500], expected[500:-500], atol=1e-3)
 
 
-def test_the_live_input_is_played_with_its_gaps(
+def test_blocks_are_played_with_their_gaps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = Device(monkeypatch)
@@ -270,7 +270,7 @@ def test_the_live_input_is_played_with_its_gaps(
     assert np.array_equal(device.heard[begin : begin + 1100, 0], expected)
 
 
-def test_a_device_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_device_raises_a_stage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch)
     sink = opened(device, ManualClock(autojump=True))
     with pytest.raises(StageError, match="'stepped' has played nothing for 5 s"):
@@ -278,7 +278,7 @@ def test_a_device_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     sink.close()
 
 
-def test_the_silence_before_a_piece_is_no_underrun(
+def test_silence_before_a_sound_is_no_underrun(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = Device(monkeypatch, rate=48_000)
@@ -287,7 +287,7 @@ def test_the_silence_before_a_piece_is_no_underrun(
     sink.write(message(Audio(0, tone(10), "free", "m")))
     device.step(4)
     assert sink.stats()["underruns"] == 0
-    device.step(10)  # but its place is passed now, and nothing is there
+    device.step(10)  # but its position has passed, and no sample is there
     assert sink.stats()["underruns"] == 1
     sink.close()
 
@@ -317,7 +317,7 @@ print(json.dumps(sink.stats()))
 
 
 @needs_virtual_speaker
-def test_a_real_stream_plays_every_sample() -> None:
+def test_real_device_plays_every_sample() -> None:
     rng = np.random.default_rng(0)
     # Longer than what fits, so that the writer waits for the device; all that fits
     # is seconds, so that a busy machine is no underrun.
@@ -331,15 +331,15 @@ def test_a_real_stream_plays_every_sample() -> None:
     lags = np.fft.irfft(
         np.fft.rfft(played, 2**20) * np.conj(np.fft.rfft(song[:, 0], 2**20))
     )
-    assert_heard(song[:, 0], played[int(np.argmax(lags)) :])
+    assert_played(song[:, 0], played[int(np.argmax(lags)) :])
     # The sink itself was never late: silence of the sound server's is its own.
     counts = [stats[k] for k in ("underruns", "late_samples", "clipped_samples")]
     assert counts == [0, 0, 0]
     assert stats["played_s"] >= len(song) / RATE
 
 
-def assert_heard(song: Any, played: Any) -> None:
-    """All of it, in order; a busy sound server may fall silent in between."""
+def assert_played(song: Any, played: Any) -> None:
+    """Assert that all samples were played in order; silence may be in between."""
     while len(song):
         most = min(len(song), len(played))
         differs = np.abs(song[:most] - played[:most]) > 1e-4

@@ -1,4 +1,4 @@
-"""Tables that people and annotation programs read."""
+"""Table sink: CSV, Raven, Audacity and JSON."""
 
 import csv
 import subprocess
@@ -75,8 +75,8 @@ def test_keeps_the_contract_of_sinks(tmp_path: Path, form: str, content: str) ->
 
 @pytest.mark.parametrize("form", ["csv", "raven", "audacity"])
 @pytest.mark.parametrize("content", ["segments", "labels"])
-def test_opened_again_it_goes_on(tmp_path: Path, form: str, content: str) -> None:
-    """As after a failure: rows stay, and the heading is not repeated."""
+def test_reopened_sink_appends(tmp_path: Path, form: str, content: str) -> None:
+    """After a failure earlier rows stay, and the heading is not repeated."""
     messages = LABELS if content == "labels" else SEGMENTS
     options = {"format": form, "content": content}
     whole = written(tmp_path / "whole", messages, **options)
@@ -107,19 +107,19 @@ def test_csv_of_segments(tmp_path: Path) -> None:
     )
 
 
-def test_a_segment_whose_onset_was_lost_has_no_score(tmp_path: Path) -> None:
+def test_segment_without_onset_event_has_no_score(tmp_path: Path) -> None:
     text = written(tmp_path / "out.csv", SEGMENTS[1:], content="segments")
     assert text.splitlines()[1] == "day 1/bird.wav,1.000000,1.050000,"
 
 
-def test_nothing_found_is_a_heading_alone(tmp_path: Path) -> None:
+def test_table_without_rows_is_a_heading(tmp_path: Path) -> None:
     assert written(tmp_path / "a", []) == "file,onset_s,offset_s,label,posterior\n"
     text = written(tmp_path / "b", [], content="segments")
     assert text == "file,onset_s,offset_s,score\n"
     assert written(tmp_path / "c", [], format="audacity") == ""
 
 
-def test_it_asks_for_what_it_writes() -> None:
+def test_table_subscribes_to_the_kinds_of_its_rows() -> None:
     assert build(content="labels").wants == {"label"}
     assert build(content="segments").wants == {"onset", "offset"}
 
@@ -143,7 +143,7 @@ def test_raven_selections(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, in crowsetta
-def test_a_public_reader_reads_the_raven_table(tmp_path: Path) -> None:
+def test_crowsetta_reads_the_raven_table(tmp_path: Path) -> None:
     crowsetta = pytest.importorskip("crowsetta")
     path = tmp_path / "out.txt"
     written(path, LABELS, format="raven")
@@ -160,7 +160,7 @@ def test_audacity_labels(tmp_path: Path) -> None:
     assert text == "1.000000\t1.050000\ta\n1.500000\t1.500031\tb, 2\n"
 
 
-def test_each_recording_has_an_audacity_track_of_its_own(tmp_path: Path) -> None:
+def test_each_recording_has_its_own_audacity_track(tmp_path: Path) -> None:
     streams = [StreamInfo(name, 1000) for name in ("a", "b/1", "b 1", "a", "b/1")]
     messages = [label("x", i * 1000, i * 1000 + 1, s) for i, s in enumerate(streams)]
     written(tmp_path / "out.txt", messages, format="audacity")
@@ -175,7 +175,7 @@ def test_each_recording_has_an_audacity_track_of_its_own(tmp_path: Path) -> None
     }
 
 
-def test_several_audacity_tracks_do_not_fit_on_stdout() -> None:
+def test_second_audacity_track_on_stdout_is_refused() -> None:
     sink = build(format="audacity")
     sink.open()
     sink.write(label("a", 0, 1))
@@ -197,7 +197,7 @@ def test_stdout_stays_open(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_rows_are_in_the_file_as_soon_as_they_are_written(tmp_path: Path) -> None:
+def test_rows_are_flushed_at_once(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     sink = build(path=str(path))
     sink.open()
@@ -206,7 +206,7 @@ def test_rows_are_in_the_file_as_soon_as_they_are_written(tmp_path: Path) -> Non
     sink.close()
 
 
-def test_file_names_keep_their_bytes(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8_keep_their_bytes(tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     sink = build(path=str(path))
     sink.open()
@@ -215,14 +215,14 @@ def test_file_names_keep_their_bytes(tmp_path: Path) -> None:
     assert path.read_bytes().splitlines()[1].startswith(b"b\xffrd.wav,0.000000")
 
 
-def test_a_full_disk_is_a_sentence() -> None:
+def test_full_disk_raises_a_clear_error() -> None:
     sink = build(path="/dev/full")
     with pytest.raises(StageError, match="'/dev/full' cannot be written: No space"):
         sink.open()
     sink.close()
 
 
-def test_a_reader_that_goes_away_is_told_apart() -> None:
+def test_closed_stdout_raises_broken_pipe() -> None:
     script = """
 import sys
 sys.path[:0] = sys.argv[1].split(":")
@@ -255,7 +255,7 @@ except BrokenPipeError:
 @pytest.mark.parametrize(
     ("name", "sentence"), [("no/such/out.csv", "does not exist"), ("", "is a folder")]
 )
-def test_paths_that_cannot_be_written(tmp_path: Path, name: str, sentence: str) -> None:
+def test_unwritable_paths_are_refused(tmp_path: Path, name: str, sentence: str) -> None:
     path = str(tmp_path / name)
     (problem,) = plugin.check(TableOptions(path=path), CONTEXT)
     assert sentence in problem

@@ -1,4 +1,4 @@
-"""Closed loops: what is played when, what is set, and what is written down."""
+"""Trigger sink: playback times, model commands and the log."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ DEVICE_MS = 12  # from callback to output
 
 
 class Device:
-    """Stands for PortAudio where a test needs to say when samples are taken."""
+    """Replacement of PortAudio that requests samples when the test says so."""
 
     latency = 0.01
 
@@ -43,7 +43,7 @@ class Device:
         return self
 
     def step(self, blocks: int = 1) -> None:
-        """Let blocks of 5 ms go by, each asked for when it begins."""
+        """Request blocks of 5 ms, each at its beginning."""
         status = type("Status", (), {"output_underflow": False})
         now = type("Time", (), {"currentTime": 7.0, "outputBufferDacTime": 7.012})
         for _ in range(blocks):
@@ -54,7 +54,7 @@ class Device:
 
 
 class Clock(ManualClock):
-    """Whoever waits lets the device go on."""
+    """Clock whose waits let the device request a block."""
 
     def __init__(self, device: Device) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
-    """Two hundred samples, none of them zero."""
+    """Sound file with 200 samples that are not zero."""
     path = tmp_path / "sound.wav"
     soundfile.write(path, np.linspace(0.1, 0.5, 200), RATE, subtype="FLOAT")
     return path
@@ -97,7 +97,7 @@ def lines(sound: Path) -> list[dict[str, Any]]:
 def triggered(
     device: Device, decision: Any = "act", name: str = "trigger", live: bool = True
 ) -> Message:
-    """A trigger that leaves the lane now, 9 ms after its instant."""
+    """Return a trigger that the lane emits now, 9 ms after its instant."""
     units: tuple[Any, ...] = (("a",), (0.9,), "final", decision, "", {})
     event = Trigger(name, 1600, 0, 800, 1600, *units)
     ledger = Ledger(6.0, 1.0, 2.0) if live else None
@@ -105,7 +105,7 @@ def triggered(
     return Message(StreamInfo("cage", RATE), event, 0, 1700, 5, ledger, emitted_ns)
 
 
-def test_the_next_block_begins_with_the_sound(device: Device, sound: Path) -> None:
+def test_sound_begins_with_the_next_block(device: Device, sound: Path) -> None:
     sink = opened(device, sound)
     device.step(3)
     device.clock.advance(0.002)
@@ -128,8 +128,8 @@ def test_the_next_block_begins_with_the_sound(device: Device, sound: Path) -> No
     assert sink.stats()["total_ms"]["p99"] == line["total_ms"]
 
 
-def test_a_delay_is_kept_to_the_sample(device: Device, sound: Path) -> None:
-    """Whatever came before takes its time out of it."""
+def test_delay_is_exact_to_the_sample(device: Device, sound: Path) -> None:
+    """The latency of the stages is part of the delay."""
     sink = opened(device, sound, delay_ms=50)
     for wait_s in (0.0, 0.0013, 0.0049):
         device.clock.advance(wait_s)
@@ -142,7 +142,7 @@ def test_a_delay_is_kept_to_the_sample(device: Device, sound: Path) -> None:
     assert first == lines(sound)[0]["output_sample"]
 
 
-def test_too_late_is_not_at_all(device: Device, sound: Path) -> None:
+def test_late_sound_is_not_played(device: Device, sound: Path) -> None:
     sink = opened(device, sound, latest_ms=30)
     sink.write(triggered(device))  # 9 ms old, and 12 more to the output
     device.step()
@@ -156,7 +156,9 @@ def test_too_late_is_not_at_all(device: Device, sound: Path) -> None:
     assert sink.stats()["outcomes"] == {"played": 1, "late": 1}
 
 
-def test_sounds_are_added_but_not_without_limit(device: Device, sound: Path) -> None:
+def test_overlapping_sounds_are_added_up_to_a_limit(
+    device: Device, sound: Path
+) -> None:
     sink = opened(device, sound, gain_db=-20)
     for _ in range(10):
         sink.write(triggered(device))
@@ -168,7 +170,7 @@ def test_sounds_are_added_but_not_without_limit(device: Device, sound: Path) -> 
     np.testing.assert_allclose(device.heard[:200, 0], 8 * once, rtol=1e-5)
 
 
-def test_catch_trials_and_what_is_too_soon_are_silent(
+def test_catch_trials_and_refractory_triggers_play_nothing(
     device: Device, sound: Path
 ) -> None:
     sink = opened(device, sound)
@@ -181,7 +183,7 @@ def test_catch_trials_and_what_is_too_soon_are_silent(
     assert [line["outcome"] for line in lines(sound)] == ["catch", "refractory"]
 
 
-def test_what_is_not_live_is_not_answered(device: Device, sound: Path) -> None:
+def test_stream_that_is_not_live_plays_nothing(device: Device, sound: Path) -> None:
     sink = opened(device, sound)
     sink.write(triggered(device, live=False))
     device.step(2)
@@ -190,9 +192,7 @@ def test_what_is_not_live_is_not_answered(device: Device, sound: Path) -> None:
     assert [line["outcome"] for line in lines(sound)] == ["not live"]
 
 
-def test_a_sound_that_has_begun_is_heard_to_its_end(
-    device: Device, sound: Path
-) -> None:
+def test_begun_sound_is_played_to_its_end_at_close(device: Device, sound: Path) -> None:
     sink = opened(device, sound)
     sink.write(triggered(device))
     sink.close()
@@ -200,7 +200,7 @@ def test_a_sound_that_has_begun_is_heard_to_its_end(
     assert [line["outcome"] for line in lines(sound)] == ["played"]
 
 
-def test_a_device_that_hangs_is_an_error_and_what_waits_is_told(
+def test_stopped_device_raises_and_pending_sounds_are_recorded(
     device: Device, sound: Path
 ) -> None:
     sink = opened(device, sound)
@@ -212,7 +212,7 @@ def test_a_device_that_hangs_is_an_error_and_what_waits_is_told(
     assert [line["outcome"] for line in lines(sound)] == ["stopped"]
 
 
-def test_a_sound_that_would_be_clipped_is_refused(device: Device, sound: Path) -> None:
+def test_sound_that_would_be_clipped_is_refused(device: Device, sound: Path) -> None:
     with pytest.raises(ConfigError, match=r"6\.0 dB beyond full scale"):
         opened(device, sound, gain_db=12.0412)
     opened(device, sound, gain_db=6).close()
@@ -229,8 +229,8 @@ TRIGGERS = """[
     log: '{0}/two.jsonl', set: {{arguments: {{synthesis: 'off'}}}}}}}}]"""
 
 
-def test_a_run_sets_options_at_the_same_sample_again(tmp_path: Path) -> None:
-    """Triggers, and what they set, are of the audio: any cutting tells the same."""
+def test_replayed_run_sets_options_at_the_same_sample(tmp_path: Path) -> None:
+    """Triggers and their commands depend on the audio, not on block length."""
     samples, rate = soundfile.read(RECORDING, dtype="int16", frames=5 * 32000)
     soundfile.write(tmp_path / "song.flac", samples, rate)
     source = f"source={{plugin: file, options: {{path: '{tmp_path}/song.flac'}}}}"
@@ -262,7 +262,7 @@ def test_a_run_sets_options_at_the_same_sample_again(tmp_path: Path) -> None:
         ("log: '-'", "[]", "lane 'demo': the lane has no model that labels"),
     ],
 )
-def test_what_cannot_act_is_found_before_anything_is_opened(
+def test_impossible_triggers_are_found_before_devices_open(
     command, options, models, problem
 ):
     sinks = f"sinks=[{{plugin: trigger, options: {{pattern: 'a [b]', {options}}}}}]"
@@ -304,7 +304,7 @@ print(json.dumps(sink.stats()))
 
 
 @needs_virtual_speaker
-def test_a_real_stream_plays_the_sound_where_the_log_says(tmp_path: Path) -> None:
+def test_real_device_plays_the_sound_where_the_log_says(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sound = rng.uniform(0.2, 0.5, 1000).astype(np.float32)
     soundfile.write(tmp_path / "sound.wav", sound, 44_100, subtype="FLOAT")

@@ -1,4 +1,4 @@
-"""Synthesized sound in files: in time with the stream, overlaps added."""
+"""WAV sink: audio is aligned with the stream, and overlaps are added."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def written(folder: Path, name: str = "cage") -> Any:
         st.tuples(st.integers(0, 300), st.integers(0, 200)), min_size=1, max_size=5
     )
 )
-def test_every_piece_is_in_its_place(
+def test_audio_is_written_at_its_position(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("wav")
@@ -46,7 +46,7 @@ def test_every_piece_is_in_its_place(
     assert np.array_equal(written(folder), expected)
 
 
-def test_long_silence_and_several_streams(tmp_path: Path) -> None:
+def test_streams_have_files_of_their_own_with_long_silence(tmp_path: Path) -> None:
     sink = WavSink(tmp_path / "new")
     sink.open()
     sink.write(message(200_000, np.ones(10)))
@@ -57,7 +57,7 @@ def test_long_silence_and_several_streams(tmp_path: Path) -> None:
     assert list(written(tmp_path / "new", "nest%2F1")) == [0, 0, 0, 1, 1]
 
 
-def test_a_sink_that_is_opened_again_goes_on(tmp_path: Path) -> None:
+def test_reopened_sink_continues_its_files(tmp_path: Path) -> None:
     sink = WavSink(tmp_path)
     sink.open()
     sink.write(message(0, np.ones(4)))
@@ -68,7 +68,7 @@ def test_a_sink_that_is_opened_again_goes_on(tmp_path: Path) -> None:
     assert list(written(tmp_path)) == [1, 1, 2, 2, 1, 1]
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="sound cannot be written to"):
         WavSink(tmp_path / "file").open()

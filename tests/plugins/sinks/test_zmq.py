@@ -85,7 +85,7 @@ def opened(sink: ZmqSink) -> Iterator[ZmqSink]:
 
 @contextmanager
 def connected(subscribers: list[Subscriber], **options: object) -> Iterator[ZmqSink]:
-    """A sink that has seen all subscriptions of `subscribers`."""
+    """Yield a sink that has read all subscriptions of `subscribers`."""
     sink = build(
         endpoint=subscribers[0].endpoint,
         wait_for_subscribers=len(subscribers),
@@ -118,7 +118,7 @@ def test_keeps_the_contract_of_sinks() -> None:
     check_sink(build, [label(0), frames(0), message(Stats({"lag_ms": 1.0}), 0)])
 
 
-def test_what_a_plain_sub_socket_sees() -> None:
+def test_message_parts_at_a_plain_sub_socket() -> None:
     context = zmq.Context()
     where = endpoint()
     plain = context.socket(zmq.SUB)
@@ -143,7 +143,7 @@ def test_what_a_plain_sub_socket_sees() -> None:
     assert header.latency.publish_ms > 0.0
 
 
-def test_python_client_gets_typed_events_from_the_very_first() -> None:
+def test_python_client_receives_typed_events_from_the_first_message() -> None:
     subscriber = Subscriber(endpoint(), ["label", "frames", "anchor"])
     with connected([subscriber]) as sink:
         for seq in range(50):
@@ -167,7 +167,7 @@ def test_python_client_gets_typed_events_from_the_very_first() -> None:
     assert subscriber.missed == 0
 
 
-def test_streams_are_chosen_by_their_whole_name() -> None:
+def test_subscription_matches_the_complete_stream_name() -> None:
     subscriber = Subscriber(endpoint(), streams=["a"])
     with connected([subscriber]) as sink:
         for seq in range(3):
@@ -178,10 +178,10 @@ def test_streams_are_chosen_by_their_whole_name() -> None:
         assert subscriber.receive(timeout=0.05) is None
 
 
-def test_holes_are_reported_with_the_message_behind_them() -> None:
+def test_missed_messages_are_reported_with_the_next_one() -> None:
     subscriber = Subscriber(endpoint())
     with connected([subscriber]) as sink:
-        for seq in (4, 5, 9):  # it came late: what was before 4 is no hole
+        for seq in (4, 5, 9):  # a late subscriber has not missed the messages before 4
             sink.write(label(seq))
         found = take(subscriber, 3)
     assert [r.missed for r in found] == [
@@ -192,13 +192,13 @@ def test_holes_are_reported_with_the_message_behind_them() -> None:
     assert subscriber.missed == 3
 
 
-def test_a_restarted_engine_is_recognised_and_counts_from_zero() -> None:
+def test_restarted_engine_is_detected_and_counts_from_zero() -> None:
     where = endpoint()
     with Subscriber(where) as subscriber, ThreadPoolExecutor(1) as pool:
         with opened(build("first", endpoint=where, wait_for_subscribers=1)) as sink:
             sink.write(label(6))
             take(subscriber, 1)
-        # ZeroMQ subscribes again only while somebody reads: hence the thread.
+        # ZeroMQ subscribes again only while the socket is read: hence the thread.
         reading = pool.submit(take, subscriber, 2)
         with opened(build("second", endpoint=where, wait_for_subscribers=1)) as sink:
             sink.write(label(2))
@@ -210,17 +210,17 @@ def test_a_restarted_engine_is_recognised_and_counts_from_zero() -> None:
     assert after.missed is None
 
 
-def test_who_listened_before_a_failure_misses_nothing_of_what_waited(
+def test_subscribers_of_a_reopened_socket_get_all_queued_messages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The engine closes and opens a sink that failed, then writes what has piled up."""
-    # Where nobody answers it writes after a second; a busy machine may take longer.
+    """The engine closes and opens a failed sink, then writes all queued messages."""
+    # Without subscribers it writes after a second; a busy machine may need longer.
     monkeypatch.setattr(sink_zmq, "_QUIET_POLLS", 1000)
     monkeypatch.setattr(sink_zmq, "_MOST_POLLS", 1000)
     subscriber = Subscriber(endpoint(), ["label"])
     with connected([subscriber], linger_s=5.0) as sink, ThreadPoolExecutor() as pool:
         sink.write(label(0))
-        # ZeroMQ subscribes again only while somebody reads: hence the thread.
+        # ZeroMQ subscribes again only while the socket is read: hence the thread.
         reading = pool.submit(take, subscriber, 3)
         sink.close()
         sink.open()
@@ -245,7 +245,7 @@ def test_async_iteration_and_its_end() -> None:
         assert asyncio.run(listen(subscriber)) == list(range(100))
 
 
-def test_async_iteration_wakes_up_for_what_comes_later() -> None:
+def test_async_iteration_receives_later_messages() -> None:
     async def listen(subscriber: Subscriber, sink: ZmqSink) -> int:
         asyncio.get_running_loop().call_later(0.01, sink.write, label(0))
         async for received in subscriber:
@@ -257,12 +257,12 @@ def test_async_iteration_wakes_up_for_what_comes_later() -> None:
         assert asyncio.run(listen(subscriber, sink)) == 0
 
 
-def test_plain_iteration_ends_when_nothing_comes() -> None:
+def test_plain_iteration_ends_at_its_timeout() -> None:
     with Subscriber(endpoint(), timeout=0.01) as subscriber:
         assert list(subscriber) == []
 
 
-def test_a_subscriber_that_stops_reading_costs_the_others_nothing() -> None:
+def test_stalled_subscriber_does_not_affect_others() -> None:
     where = endpoint()
     kinds = ["label", "frames"]
     reader, stalled = (Subscriber(where, kinds, queue_length=50) for _ in range(2))
@@ -291,7 +291,9 @@ def test_a_subscriber_that_stops_reading_costs_the_others_nothing() -> None:
     assert len(heard) + stalled.missed == heard[-1].seq + 1
 
 
-def test_waits_for_as_many_subscribers_as_asked(background: Callable[..., Any]) -> None:
+def test_open_waits_for_the_configured_number_of_subscribers(
+    background: Callable[..., Any],
+) -> None:
     clock = ManualClock()
     options = ZmqOptions(endpoint=endpoint(), wait_for_subscribers=2)
     sink = plugin.build(options, BuildContext(clock, "run-1"))
@@ -305,7 +307,7 @@ def test_waits_for_as_many_subscribers_as_asked(background: Callable[..., Any]) 
         sink.close()
 
 
-def test_counts_subscribers_as_they_come_and_go() -> None:
+def test_stats_count_connecting_and_leaving_subscribers() -> None:
     where = endpoint()
     staying, leaving = Subscriber(where), Subscriber(where, ["label", "frames"])
     with connected([staying, leaving]) as sink:
@@ -316,10 +318,10 @@ def test_counts_subscribers_as_they_come_and_go() -> None:
             sink.flush(0.0)
             return sink.stats()["subscribers"] == 1
 
-        until(one_is_left)  # closing reaches the other side when it likes
+        until(one_is_left)  # the other side sees the closing later
 
 
-def test_messages_sent_up_by_a_hostile_peer_are_ignored() -> None:
+def test_messages_from_a_subscriber_are_ignored() -> None:
     context = zmq.Context()
     where = endpoint()
     peer = context.socket(zmq.XSUB)
@@ -333,7 +335,7 @@ def test_messages_sent_up_by_a_hostile_peer_are_ignored() -> None:
     context.term()
 
 
-def test_a_port_in_use_is_a_sentence() -> None:
+def test_port_in_use_raises_a_clear_error() -> None:
     with opened(build()) as sink:
         other = build(endpoint=sink.endpoint)
         with pytest.raises(ConfigError, match=r"address in use: another run\?"):
@@ -341,12 +343,13 @@ def test_a_port_in_use_is_a_sentence() -> None:
         other.close()
 
 
-def test_an_ipc_path_in_use_is_not_taken_away(tmp_path: Path) -> None:
+def test_ipc_path_in_use_is_not_replaced(tmp_path: Path) -> None:
     where = f"ipc://{tmp_path}/events"
     other = build(endpoint=where)
     with opened(build(endpoint=where)), pytest.raises(ConfigError, match="in use"):
         other.open()
-    with opened(build(endpoint=where)) as sink:  # what is left over is no hindrance
+    # A socket file that no process listens at is replaced.
+    with opened(build(endpoint=where)) as sink:
         assert sink.endpoint == where
 
 
@@ -367,7 +370,7 @@ def test_an_ipc_path_in_use_is_not_taken_away(tmp_path: Path) -> None:
         ("ipc:///" + "x" * 200, "longer than"),
     ],
 )
-def test_endpoints_that_are_refused(where: str, sentence: str) -> None:
+def test_malformed_and_open_endpoints_are_refused(where: str, sentence: str) -> None:
     options = ZmqOptions(endpoint=where)
     (problem,) = plugin.check(options, BuildContext(SystemClock(), "run"))
     assert sentence in problem
@@ -375,12 +378,12 @@ def test_endpoints_that_are_refused(where: str, sentence: str) -> None:
         build(endpoint=where).open()
 
 
-def test_other_machines_may_connect_when_the_user_says_so() -> None:
+def test_allow_remote_permits_other_machines() -> None:
     with opened(build(endpoint="tcp://0.0.0.0:*", allow_remote=True)) as sink:
         assert sink.endpoint.startswith("tcp://0.0.0.0:")
 
 
-def test_two_stages_cannot_claim_one_port() -> None:
+def test_two_stages_with_one_port_are_refused() -> None:
     def claims(where: str) -> frozenset[str]:
         return plugin.resources(ZmqOptions(endpoint=where))
 
@@ -390,5 +393,5 @@ def test_two_stages_cannot_claim_one_port() -> None:
     assert claims("ipc:///tmp/x") == {"ipc:///tmp/x"}
 
 
-def test_every_kind_but_audio_is_published_unasked() -> None:
+def test_every_kind_but_audio_is_published_by_default() -> None:
     assert ZmqSink.wants == set(KINDS.values()) - {"block"}
