@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EACCES, EINVAL, ENOTSUP
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,13 +42,20 @@ def remove_file(path: Path) -> None:
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk: new, renamed and removed files.
 
+    Does nothing where the file system cannot synchronize folders, or where the folder
+    may not be read.
+
     Raises
     ------
     OSError
-        The file system fails, or cannot synchronize folders.
+        The disk fails.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (EACCES, EINVAL, ENOTSUP):
+            raise

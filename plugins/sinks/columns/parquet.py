@@ -27,7 +27,12 @@ import msgspec
 from neurovocal.engine import KINDS, ConfigError, NeurovocalError, StageError
 from neurovocal.plugins.sinks.columns.rows import Form, Value, columns_of
 from neurovocal.plugins.storage.durable import durable_file, remove_file, sync_folder
-from neurovocal.plugins.storage.folder import OutputFolder, identity_of, set_aside
+from neurovocal.plugins.storage.folder import (
+    FileIdentity,
+    OutputFolder,
+    identity_of,
+    set_aside,
+)
 from neurovocal.plugins.storage.text_file import TextOutput
 
 if TYPE_CHECKING:
@@ -101,8 +106,9 @@ class ParquetColumns:
             self._output.write(self._header)
         except OSError as error:
             self._release()
-            reason = error.strerror or str(error)
-            raise ConfigError(f"'{self._table}' cannot be written: {reason}") from error
+            raise ConfigError(
+                f"'{self._table}' cannot be written: {_reason(error)}"
+            ) from error
         except NeurovocalError:
             self._release()
             raise
@@ -168,42 +174,45 @@ class ParquetColumns:
         finally:
             os.close(lock)
 
-    def _convert(self, lock: int) -> bool:
-        """Add the rows to the table; return False while another sink writes rows."""
+    def _convert(self, lock: int) -> None:
+        """Add the rows to the table, unless another sink still writes rows."""
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.warning(
                 "'%s' is left to another, who still writes rows of it", self._table
             )
-            return False
+            return
         except OSError:  # a file system without locks
             pass
+        self._set_aside_other_file()
+        before = identity_of(self._table)
+        existing = _event_schema(self._table)
         with self._rows.open("rb") as rows:
             kinds, n_rows = _scan(rows)
-            existing = _event_schema(self._table)
-            is_changed = n_rows > 0 or existing is None
-            if is_changed:
-                self._write_part(rows, kinds, existing)
+            if n_rows or existing is None:
+                part = self._write_part(rows, kinds, existing)
+            else:
+                part = None
+                remove_file(self._part)  # a killed run has left it
         try:
             self._folder.require_same(self._rows, _identity(lock))
+            if part is not None:
+                self._folder.require_same(self._part, part)
+                self._folder.require_same(self._table, before)
         except OSError:
             remove_file(self._part)
             raise
-        self._set_aside_other_file()
-        if not is_changed:
-            remove_file(self._part)  # of a run that was killed while it wrote it
         sync_folder(self._table.parent)
         self._rows.unlink()
         sync_folder(self._table.parent)
-        if is_changed:
+        if part is not None:
             self._replace_table()
         self._output = self._new_output()
-        return True
 
     def _write_part(
         self, rows: BinaryIO, kinds: set[str], existing: "pyarrow.Schema | None"
-    ) -> None:
+    ) -> FileIdentity:
         """Write the existing table and the rows to the part, in batches."""
         import pyarrow
         import pyarrow.parquet
@@ -223,12 +232,14 @@ class ParquetColumns:
                         writer.write_table(_widened(batch, schema))
             for table in reader.tables(rows):
                 writer.write_table(_widened(table, schema))
+            identity = _identity(file.fileno())
         if reader.unreadable:
             log.warning(
                 "'%s': %d lines were cut off and are left out",
                 self._rows,
                 reader.unreadable,
             )
+        return identity
 
     def _set_aside_other_file(self) -> None:
         """Rename a file with the table's name that is not a table of events."""
@@ -385,7 +396,11 @@ def _event_schema(path: Path) -> "pyarrow.Schema | None":
         return None
     try:
         schema = pyarrow.parquet.read_schema(path)
-    except (ValueError, OSError):
+    except ValueError:
+        return None
+    except OSError as error:
+        if error.errno is not None:  # the disk has failed, not the format
+            raise
         return None
     required = _schema({c.name: c.form for c in columns_of(())})
     known = _schema({c.name: c.form for c in columns_of(KINDS.values())})
@@ -406,7 +421,7 @@ def _widened(rows: Any, schema: "pyarrow.Schema") -> "pyarrow.Table":
     return pyarrow.table(columns, schema=schema)
 
 
-def _identity(descriptor: int) -> tuple[int, int]:
+def _identity(descriptor: int) -> FileIdentity:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from contextlib import suppress
-from errno import ENOSPC
+from errno import EIO, ENOSPC
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -274,6 +274,51 @@ def test_file_that_is_no_event_table_is_set_aside(
     assert "is now 't.1.left.parquet'" in caplog.text
 
 
+def test_table_that_cannot_be_read_is_never_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, range(3))
+    content = (tmp_path / "t.parquet").read_bytes()
+    sink = build(tmp_path, "run2")
+    sink.open()
+    sink.write(label(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet, "read_schema", failing_disk)
+        with pytest.raises(StageError, match=r"kept in 't.parquet.rows'"):
+            sink.close()
+    assert (tmp_path / "t.parquet").read_bytes() == content
+    write(tmp_path, range(1), "run3")
+    assert [run for run, _ in rows(tmp_path / "t.parquet")] == [
+        *["run1"] * 3,
+        "run2",
+        "run3",
+    ]
+    assert names(tmp_path) == ["t.parquet"]
+
+
+def test_table_that_is_replaced_during_the_conversion_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.parquet"
+    write(tmp_path, range(3))
+    sink = build(tmp_path, "run2")
+    sink.open()
+    sink.write(label(0))
+    write_table = parquet.ParquetWriter.write_table
+
+    def replace_table(*arguments: Any) -> None:
+        path.unlink(missing_ok=True)
+        path.write_bytes(b"my notes")
+        write_table(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet.ParquetWriter, "write_table", replace_table)
+        with pytest.raises(StageError, match=r"kept in 't.parquet.rows'"):
+            sink.close()
+    assert path.read_bytes() == b"my notes"
+    assert names(tmp_path) == ["t.parquet", "t.parquet.rows"]
+
+
 def test_path_that_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "t.parquet")
     sink = build(tmp_path)
@@ -362,6 +407,10 @@ def test_full_disk_at_open_delays_the_conversion_to_close(
         *(("run1", seq) for seq in range(20)),
         ("run2", 0),
     ]
+
+
+def failing_disk(path: Path) -> None:
+    raise OSError(EIO, os.strerror(EIO))
 
 
 def full_disk(descriptor: int) -> None:
