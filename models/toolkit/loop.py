@@ -5,7 +5,6 @@ run that was killed and resumed ends with the same weights as an uninterrupted o
 """
 
 import math
-import os
 import signal
 import threading
 import time
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from neurovocal.engine.contracts.errors import EXIT_LOSS, ConfigError, NeurovocalError
+from neurovocal.plugins.storage.durable import durable_file
 
 
 class TrainingInterrupted(NeurovocalError):  # noqa: N818 (a state, not a mistake)
@@ -236,10 +236,8 @@ def _save(path: Path, task: Task, history: History, best: dict[str, Any]) -> Non
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.new")
-    with temporary.open("wb") as stream:
+    with durable_file(temporary) as stream:
         torch.save(content, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
     temporary.replace(path)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.plugins.storage.durable import sync_folder
 
 FileStatus: TypeAlias = Literal["begun", "taken", "set aside"]
 
@@ -88,7 +89,8 @@ class ProcessedFiles:
         for entry in self._unsaved:
             self._keep(entry)
         os.ftruncate(self._fd, self._end)
-        _sync_folder(self._path.parent)
+        with suppress(OSError):  # the state is written, and can be read again
+            sync_folder(self._path.parent)
 
     def _keep(self, entry: dict[str, Any]) -> None:
         self._entries[entry["file"]] = entry
@@ -237,13 +239,3 @@ def can_be_read(path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync a folder, and with it the name of a new file, where this is supported."""
-    with suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
