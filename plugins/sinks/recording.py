@@ -189,7 +189,7 @@ class _Track:
             self._audio.open()
             if self._audio.n_samples < max(self._jump, 1) and before:
                 # The disk has lost samples that the timeline refers to.
-                self._set_aside("its timeline knows more than it has")
+                self._set_aside("its timeline refers to samples that it lacks")
                 self._audio.open()
             else:
                 self._stop -= before - self._audio.n_samples

@@ -17,7 +17,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from errno import EINVAL
+from errno import EINVAL, ESTALE
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -180,13 +180,13 @@ class ParquetColumns:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             log.warning(
-                "'%s' is left to another, who still writes rows of it", self._table
+                "'%s' is written by another sink, which still adds rows", self._table
             )
             return
         except OSError:  # a file system without locks
             pass
         self._set_aside_other_file()
-        before = identity_of(self._table)
+        before = _version_of(self._table)
         existing = _event_schema(self._table)
         with self._rows.open("rb") as rows:
             kinds, n_rows = _scan(rows)
@@ -199,7 +199,8 @@ class ParquetColumns:
             self._folder.require_same(self._rows, _identity(lock))
             if part is not None:
                 self._folder.require_same(self._part, part)
-                self._folder.require_same(self._table, before)
+                if _version_of(self._table) != before:
+                    raise OSError(ESTALE, "it was replaced while it was read")
         except OSError:
             remove_file(self._part)
             raise
@@ -424,6 +425,14 @@ def _widened(rows: Any, schema: "pyarrow.Schema") -> "pyarrow.Table":
 def _identity(descriptor: int) -> FileIdentity:
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
+
+
+def _version_of(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes if a file is replaced; its inode may be used again."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _reason(error: Exception) -> str:
