@@ -1,4 +1,4 @@
-"""What a run shows: a live table in a terminal, plain lines elsewhere."""
+"""Displays of a run: a live table in a terminal, plain lines elsewhere."""
 
 import json
 import sys
@@ -24,14 +24,14 @@ _STREAM_WIDTH = 22
 
 
 def line_of(message: Message, *, labelled: bool) -> str | None:
-    """One line for a person, None for an event that is not worth one.
+    """Return a line for people, None for events that get none.
 
     Parameters
     ----------
     message : Message
-        A label, offset, gap or health message.
+        A label, offset, gap or health event.
     labelled : bool
-        Whether segments get labels: then their offsets say nothing new.
+        Whether segments get labels: then their offsets get no line.
     """
     rate, event = message.info.sample_rate, message.event
     where = f"{message.info.stream}  {message.sample / rate:9.3f} s"
@@ -69,16 +69,16 @@ class LineDisplay:
         self._as_json = as_json
 
     def watch(self, runner: Runner) -> None:
-        """Lines need no more than the messages."""
+        """Do nothing: lines are made of messages alone."""
 
     def draw(self) -> None:
-        """Lines are printed as they come."""
+        """Do nothing: lines are printed as messages come."""
 
     def open(self) -> None:
-        """Nothing to acquire."""
+        """Do nothing: stdout is open."""
 
     def write(self, message: Message) -> None:
-        """Print the message if it is worth a line."""
+        """Print the line of a message, if it has one."""
         line = line_of(message, labelled=self._labelled)
         if self._as_json and line is not None:
             fields = msgspec.to_builtins(message.event)
@@ -89,15 +89,15 @@ class LineDisplay:
             sys.stdout.flush()
 
     def flush(self, timeout: float) -> None:
-        """Bring out what stdout still holds."""
+        """Flush stdout."""
         sys.stdout.flush()
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: stdout stays open."""
 
 
 class TableDisplay:
-    """A live table: level, lag, segments and the last labels of every lane."""
+    """A live table of level, lag, segments and the last labels of every lane."""
 
     wants = _KINDS
 
@@ -109,15 +109,15 @@ class TableDisplay:
         self._live = Live(console=Console(), auto_refresh=False, transient=False)
 
     def watch(self, runner: Runner) -> None:
-        """Learn whose lanes are to be shown."""
+        """Show the lanes of this runner from now on."""
         self._lanes = runner.lanes
 
     def open(self) -> None:
-        """Take the terminal."""
+        """Start to draw in the terminal."""
         self._live.start()
 
     def write(self, message: Message) -> None:
-        """Keep what the next drawing shows."""
+        """Keep a label or note for the next drawing."""
         event = message.event
         if isinstance(event, Label) and event.status == "final":
             last = self._labels.setdefault(
@@ -128,10 +128,10 @@ class TableDisplay:
             self._notes.append(line_of(message, labelled=True) or "")
 
     def flush(self, timeout: float) -> None:
-        """Nothing waits."""
+        """Do nothing: the table is drawn by `draw`."""
 
     def close(self) -> None:
-        """Draw a last time and give the terminal back."""
+        """Draw once more and release the terminal."""
         if self._live.is_started:
             self.draw()
             self._live.stop()

@@ -1,4 +1,4 @@
-"""What a run logs, to stderr: sentences for people, JSON lines for programs."""
+"""Logging to stderr: sentences for people, JSON lines for programs."""
 
 import json
 import logging
@@ -13,14 +13,14 @@ _MOST = 20
 
 
 class LogFormat(StrEnum):
-    """How a line looks."""
+    """Form of a log line."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class LogLevel(StrEnum):
-    """The least that is logged."""
+    """Lowest level that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -28,30 +28,30 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-class Sentences(logging.Formatter):
-    """``warning: sentence``, without a traceback unless asked for."""
+class SentenceFormatter(logging.Formatter):
+    """Formats records as ``warning: sentence``, with a traceback on request."""
 
     def __init__(self, *, tracebacks: bool) -> None:
         super().__init__("%(levelname)s: %(message)s")
         self._tracebacks = tracebacks
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """One line, whatever the message holds."""
+        """Format the message as one printable line."""
         return printable(super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line in lower case, or with its traceback."""
+        """Format a record with its level in lower case."""
         record.levelname = record.levelname.lower()
         if not self._tracebacks:
             record.exc_info, record.exc_text = None, None
         return super().format(record)
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object per line: ``time``, ``level``, ``thread``, ``message``."""
+class JsonFormatter(logging.Formatter):
+    """Formats records as JSON: ``time``, ``level``, ``thread``, ``message``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever the message holds."""
+        """Format a record as one JSON object."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
@@ -65,20 +65,20 @@ class JsonLines(logging.Formatter):
 
 
 class RateLimit(logging.Filter):
-    """Lets one place log at most 20 lines in 10 s, then says how many it kept back."""
+    """Passes at most 20 lines per place in the code in 10 s and counts the rest."""
 
     def __init__(self) -> None:
         super().__init__()
         self._windows: dict[tuple[str, int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is to be logged."""
+        """Return whether a record is logged; the next one names the number dropped."""
         place, now = (record.pathname, record.lineno), monotonic()
         began, count = self._windows.get(place, (now, 0))
         if now - began >= _WINDOW_S:
             if count > _MOST:
-                kept_back = count - _MOST
-                record.msg = f"{record.getMessage()} ({kept_back} more like it before)"
+                n_dropped = count - _MOST
+                record.msg = f"{record.getMessage()} ({n_dropped} more like it before)"
                 record.args = ()
             began, count = now, 0
         self._windows[place] = (began, count + 1)
@@ -102,8 +102,8 @@ def set_up_logging(
         Sentences, or JSON lines (tracebacks within).
     """
     handler = logging.StreamHandler()
-    sentences = Sentences(tracebacks=verbose)
-    handler.setFormatter(JsonLines() if form is LogFormat.JSON else sentences)
+    sentences = SentenceFormatter(tracebacks=verbose)
+    handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else sentences)
     if not verbose:
         handler.addFilter(RateLimit())
     log = logging.getLogger("neurovocal")

@@ -1,4 +1,4 @@
-"""What commands share: from a configuration to a finished run."""
+"""Steps that commands share, from a configuration to a finished run."""
 
 import re
 import signal
@@ -44,33 +44,40 @@ BlockLength = Annotated[
 
 
 class Display(Sink, Protocol):
-    """A sink for people: it also watches the runner and is drawn at each tick."""
+    """A sink for people that also shows the state of the runner."""
 
     def watch(self, runner: Runner) -> None:
-        """Learn whose lanes are to be shown."""
+        """Show the lanes of this runner from now on."""
         ...
 
     def draw(self) -> None:
-        """Show the present state; called about ten times a second."""
+        """Show the present state; called about ten times per second."""
         ...
 
 
 def new_run_name() -> str:
-    """A name that no other run has."""
+    """Return a random name for a run, 12 hexadecimal digits."""
     return uuid.uuid4().hex[:12]
 
 
 def plan_of(config: Config, located: Located) -> Plan:
-    """Check everything about a configuration that can be checked unopened."""
+    """Return the plan of a configuration; check all that needs no open device."""
     return plan_of_parts(config, located, base_of(located.name))
 
 
 def plan_of_parts(
     config: Config, located: Located, base: Path, *, dry_run: bool = False
 ) -> Plan:
-    """Same, with the folder that relative input paths start from.
+    """Return the plan of a configuration whose relative input paths start at `base`.
 
-    `dry_run`: a recorded run is computed a second time, and its sinks do not act.
+    Parameters
+    ----------
+    config, located
+        The checked configuration and its data.
+    base : Path
+        Folder that relative input paths start from.
+    dry_run : bool
+        Whether sinks do not act: a recorded run is computed again.
     """
     context = BuildContext(
         clock=SystemClock(),
@@ -87,7 +94,7 @@ _ORIGIN = "# configuration: "
 
 
 def _config_record(located: Located, base: Path) -> str:
-    """Configuration as a journal keeps it, without credentials, its origin first."""
+    """Return the text that a journal keeps: origin, data without credentials."""
     kept = without_credentials(located.data)
     origin = base / Path(located.name or "arguments").name
     text: str = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
@@ -95,16 +102,16 @@ def _config_record(located: Located, base: Path) -> str:
 
 
 def recorded_base(config_text: str) -> Path:
-    """Folder that relative paths of a recorded configuration start from.
+    """Return the folder that relative paths of a recorded configuration start from.
 
-    The working folder, where the record does not say which file it came from.
+    The working folder, if the record does not name the file that it came from.
     """
     origin = re.search(f"^{_ORIGIN}(.*)$", config_text, re.MULTILINE)
     return Path(origin[1]).parent if origin else Path.cwd()
 
 
 def plan_of_data(data: dict[str, object]) -> Plan:
-    """Plan for a configuration that a command assembled from its arguments."""
+    """Return the plan of a configuration made of a command's arguments."""
     located = parse_located(yaml.safe_dump(data, sort_keys=False), "")
     return plan_of_parts(parse_config(located), located, Path.cwd())
 
@@ -115,13 +122,26 @@ def run_plan(
     recalled: Sequence[RecordedCommand] = (),
     reload: LoadPlan | None = None,
 ) -> Outcome:
-    """Run a plan until its end or Ctrl-C, and say what was lost.
-
-    Commands of a recorded run, `recalled`, are carried out where they were.
-    `reload` reads the configuration again, or another: for SIGHUP and `swap`.
+    """Run a plan until its end or Ctrl-C, and print an error line for each loss.
 
     The first SIGINT or SIGTERM stops in order within the configured time, the
     second at once.
+
+    Parameters
+    ----------
+    plan : Plan
+        The lanes and sinks to run.
+    display : Display, optional
+        A further sink, which is also drawn during the run.
+    recalled : sequence of RecordedCommand
+        Commands of a recorded run; each is applied at its sample.
+    reload : callable, optional
+        Reads the configuration again, or another one: for SIGHUP and `swap`.
+
+    Raises
+    ------
+    StartInterrupted
+        A signal came before the run had started.
     """
     runner = Runner(plan, [display] if display else [], recalled)
     runner.swapper.load = reload
@@ -131,7 +151,7 @@ def run_plan(
         try:
             outcome = runner.run(display.draw) if display else runner.run()
         except Exception as error:
-            # A library that was being loaded makes an error of its own of it.
+            # A library that was being loaded may turn it into an error of its own.
             if interrupted() and not runner.started:
                 raise StartInterrupted from error
             raise
@@ -142,18 +162,18 @@ def run_plan(
 
 @contextmanager
 def _signals(runner: Runner) -> Iterator[Callable[[], bool]]:
-    asked = 0
+    n_signals = 0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked += 1
-        runner.stop(force=asked > 1)
+        nonlocal n_signals
+        n_signals += 1
+        runner.stop(force=n_signals > 1)
         if not runner.started:
-            # Whatever is being opened may wait for long: leave it now.
+            # Opening a device or file may take long: leave it now.
             raise StartInterrupted
 
     def on_reload(number: int, frame: FrameType | None) -> None:
-        # Building lanes takes its time, and this thread may hold any lock.
+        # Building lanes takes time, and this thread may hold any lock.
         Thread(target=runner.swapper.reload, daemon=True).start()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
@@ -162,12 +182,12 @@ def _signals(runner: Runner) -> Iterator[Callable[[], bool]]:
         numbers.append(signal.SIGHUP)
         before.append(signal.signal(signal.SIGHUP, on_reload))
     try:
-        yield lambda: asked > 0
+        yield lambda: n_signals > 0
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
 
 
 def is_terminal() -> bool:
-    """Whether a person watches stdout."""
+    """Return whether stdout is a terminal."""
     return sys.stdout.isatty()

@@ -1,4 +1,4 @@
-"""``neurovocal bench``: how fast and how late, on this machine."""
+"""``neurovocal bench``: speed and latency on this machine."""
 
 import dataclasses
 import json
@@ -27,10 +27,20 @@ from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Speed of one composition of a lane.
+    """Speed of a lane with some of its models.
 
-    ``stages_us`` is the CPU time of each stage per frame length of audio (one
-    hop), ``x_real_time`` that of the whole lane, block handling included.
+    Parameters
+    ----------
+    tile : int
+        Frames per network call.
+    block_ms : float
+        Length of the blocks.
+    stages : str
+        Names of the stages, in order.
+    x_real_time : float
+        Seconds of audio per second of CPU time, block handling included.
+    stages_x : dict of str to float
+        The same for each stage alone.
     """
 
     tile: int
@@ -43,16 +53,16 @@ class Speed:
 def measure_speed(
     plan: Plan, samples: Float32, sample_rate: int, tiles: tuple[int, ...]
 ) -> Iterator[Speed]:
-    """Speed of the first lane of a plan: bare, then with each further model.
+    """Measure the first lane of a plan: without models, then with one more each.
 
     Parameters
     ----------
     plan : Plan
-        What is measured; its source and sinks are not used.
+        Its source and sinks are not used.
     samples : float32[n_samples, 1]
         Audio to run through the lane.
     sample_rate : int
-        Of the audio, in Hz.
+        Rate of the audio, in Hz.
     tiles : tuple of int
         Frames per network call; the audio comes in blocks of as many hops.
 
@@ -107,7 +117,7 @@ def _lane_speed(
 
 
 def measure_latency(plan: Plan) -> tuple[list[LaneWorker], float]:
-    """Run a plan as it is (its source should be paced) and return its lanes.
+    """Run a plan, whose source should be paced, and return its lanes.
 
     Returns
     -------
@@ -124,7 +134,7 @@ def measure_latency(plan: Plan) -> tuple[list[LaneWorker], float]:
 
 
 def repeated(samples: Float32, sample_rate: int, seconds: float) -> Float32:
-    """The audio again and again until it lasts `seconds`, float32[n_samples, 1]."""
+    """Return the audio, repeated until it lasts `seconds`, float32[n_samples, 1]."""
     wanted = max(1, round(seconds * sample_rate))
     times = -(-wanted // len(samples))
     return np.tile(samples, (times, 1))[:wanted]
@@ -176,7 +186,7 @@ def bench(
 def load(
     config: str, recording: str | None, overrides: list[str]
 ) -> tuple[Plan, Any, int]:
-    """Plan of a configuration, and the recording as float32[n_samples, 1]."""
+    """Return a plan, the recording as float32[n_samples, 1], and its rate in Hz."""
     plan = plan_of(*load_config(config, overrides))
     source = plan.lanes[0].source
     path = plan.context.path(recording or str(getattr(source.options, "path", "")))
@@ -192,7 +202,7 @@ def load(
 def live(
     config: str, samples: Float32, rate: int, seconds: float, overrides: list[str]
 ) -> dict[str, Any]:
-    """Percentiles of the ledger while audio is played in real time."""
+    """Return percentiles of the latency ledger while audio plays in real time."""
     with TemporaryDirectory(prefix="neurovocal-bench-") as folder:
         path = Path(folder) / "bench.wav"
         soundfile.write(path, repeated(samples, rate, seconds), rate, subtype="FLOAT")
@@ -200,7 +210,7 @@ def live(
         paced = [
             *overrides,
             f"source={json.dumps({'plugin': 'file', 'options': options})}",
-            # A free port of the system's choice: the measurement disturbs nobody.
+            # A free port of the system's choice.
             'sinks=[{"plugin": "zmq", "options": {"endpoint": "tcp://127.0.0.1:*"}}]',
         ]
         plan = plan_of(*load_config(config, paced))
@@ -211,7 +221,7 @@ def live(
 
 
 def speed_table(speeds: list[Speed]) -> Table:
-    """Speeds for people."""
+    """Return speeds as a table for people."""
     table = Table(title="audio seconds per CPU second", title_justify="left")
     for column in ("tile", "block", "lane", "x real time", "of each stage alone"):
         table.add_column(column)
@@ -230,7 +240,7 @@ def speed_table(speeds: list[Speed]) -> Table:
 
 
 def latency_table(latency: dict[str, Any]) -> Table:
-    """The ledger's percentiles for people."""
+    """Return the ledger's percentiles as a table for people."""
     title = f"latency in real time, ms ({latency['cpu_share']:.1%} of a core)"
     table = Table("event", "part", "p50", "p95", "p99", "max", title=title)
     for kind, parts in latency.items():

@@ -1,4 +1,4 @@
-"""``neurovocal bundle``: look at a model bundle, or verify it."""
+"""``neurovocal bundle``: show or verify a model bundle."""
 
 import json
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ def check_bundle(name: Name) -> None:
 
 
 def verify(bundle: Bundle) -> list[str]:
-    """Build every stage that the bundle has; each verifies its golden outputs.
+    """Build every stage of the bundle; each verifies its golden outputs.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def show_bundle(
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
-    """What a person asks of a bundle; ``--json`` and the manifest hold the rest."""
+    """Return the manifest's main fields, for people."""
     front_end, training = manifest.front_end, manifest.training
     shown: dict[str, Any] = {
         "name": manifest.name,
@@ -92,8 +92,8 @@ def summary(manifest: Manifest) -> dict[str, Any]:
     }
     if manifest.classifier is not None:
         shown["units"] = [unit for unit in manifest.classifier.units if unit]
-    told = ("command", "date", "dataset", "split", "seconds", "from", "notes")
-    shown["training"] = {key: training[key] for key in told if training.get(key)}
+    keys = ("command", "date", "dataset", "split", "seconds", "from", "notes")
+    shown["training"] = {key: training[key] for key in keys if training.get(key)}
     shown["figures"] = {
         part: {
             name: value

@@ -1,4 +1,4 @@
-"""``neurovocal control``: steer a running engine."""
+"""``neurovocal control``: send commands to a running engine."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.support.text import printable
 
 _DEFAULT = "tcp://127.0.0.1:5557"
-_PATIENCE_S = 30.0  # a long recording takes a moment to be read
+_TIMEOUT_S = 30.0  # `prime` may read a long recording
 
 
 def control(
@@ -48,7 +48,7 @@ def control(
     if not words:
         raise ConfigError("which command? ping, status, set, prime, swap or stop")
     command, *rest = words
-    with Control(endpoint, timeout=_PATIENCE_S, keys=keys) as socket:
+    with Control(endpoint, timeout=_TIMEOUT_S, keys=keys) as socket:
         reply = socket.command(
             command, _arguments(command, rest), lane=lane, model=model
         )
@@ -61,7 +61,7 @@ def control(
 
 def _arguments(command: str, words: list[str]) -> dict[str, Any]:
     if command == "prime" and len(words) == 1 and "=" not in words[0]:
-        # The engine may have been started in another folder.
+        # The engine may run in another folder.
         return {"path": str(Path(words[0]).expanduser().absolute())}
     return dict(map(_assignment, words))
 
@@ -77,13 +77,13 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _lines(reply: dict[str, Any]) -> list[str]:
-    """The reply for people."""
+    """Return the reply as lines for people."""
     if "lanes" in reply:
         lanes = [line for lane in reply["lanes"] for line in _lane_lines(lane)]
         swap = reply.get("swap")
         why = f" ({swap['reason']})" if swap and "reason" in swap else ""
-        told = [f"swap: {swap['state']}{why}"] if swap else []
-        return [f"run {reply['run']}", *lanes, *told]
+        swap_lines = [f"swap: {swap['state']}{why}"] if swap else []
+        return [f"run {reply['run']}", *lanes, *swap_lines]
     if "shadow_s" in reply:
         wait = f"{reply['shadow_s']:g} s of audio"
         return [f"checked and built; the old lanes are compared with it for {wait}"]
@@ -105,8 +105,8 @@ def _lane_lines(lane: dict[str, Any]) -> list[str]:
     ]
     for model in lane["models"]:
         options = model.get("options", {})
-        told = "  ".join(f"{name}={value}" for name, value in options.items())
-        state = "switched off after failures" if model["failed"] else told
+        values = "  ".join(f"{name}={value}" for name, value in options.items())
+        state = "switched off after failures" if model["failed"] else values
         lines.append(f"  {model['model']}: {state or 'takes no commands'}")
     return lines
 

@@ -1,4 +1,4 @@
-"""``neurovocal export``: a journal's events as tables for other programs."""
+"""``neurovocal export``: write a journal's events as tables for other programs."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -30,10 +30,10 @@ from neurovocal.engine.journal.store import runs
 from neurovocal.engine.support.text import did_you_mean
 
 ExportFormat = Literal["csv", "parquet", "jsonl", "raven", "audacity"]
-# Forms without a column for the run: times of two runs cannot be told apart.
+# Formats without a column for the run: they hold one run only.
 _ONE_RUN = ("raven", "audacity", "jsonl")
 _STDOUT = "-"
-Heard = Literal["last", "all"]
+RepeatChoice = Literal["last", "all"]
 
 
 def export(
@@ -68,7 +68,7 @@ def export(
         bool, typer.Option("--provisional", help="Labels that were not final, too.")
     ] = False,
     heard: Annotated[
-        Heard,
+        RepeatChoice,
         typer.Option(
             help="Recordings that were heard again after a kill or stop: 'last' "
             "leaves the earlier hearing out, 'all' keeps both."
@@ -83,7 +83,7 @@ def export(
     selection = _selection(journal, form, run, stream, kinds, since, until)
     selection = replace(selection, heard=heard)
     if heard == "last":
-        _tell_left_out(count_earlier_hearings(journal, selection))
+        _note_left_out(count_earlier_hearings(journal, selection))
     number = count_messages(journal, selection)
     rows = 0
     with _in_place(out) as path:
@@ -103,7 +103,7 @@ def export(
         typer.echo("note: no event of the journal is what was asked for", err=True)
 
 
-def _tell_left_out(number: int) -> None:
+def _note_left_out(number: int) -> None:
     if number:
         typer.echo(
             f"note: {number} hearing{'s' * (number > 1)} that a kill or stop cut short "
@@ -202,7 +202,7 @@ def _sink(form: ExportFormat, path: str, selection: Selection) -> Sink:
 
 @contextmanager
 def _in_place(out: str) -> Iterator[str]:
-    """Path to write to; what is not finished never stands under the final name."""
+    """Yield a path to write to; a finished file is renamed to `out`."""
     if out == _STDOUT:
         yield out
         return
@@ -212,7 +212,7 @@ def _in_place(out: str) -> Iterator[str]:
             f"'{out}' cannot be written: folder '{target.parent}' does not exist"
         )
     try:
-        # A folder: a sink may keep files beside its own.
+        # A folder, since a sink may write files beside its own.
         with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             partial = Path(folder) / target.name
             yield str(partial)

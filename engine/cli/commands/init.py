@@ -1,4 +1,4 @@
-"""``neurovocal init``: writes a configuration by asking."""
+"""``neurovocal init``: write a configuration from the answers to questions."""
 
 import os
 from importlib.resources import files
@@ -44,7 +44,7 @@ def init(
         plan_of(parse_config(located), located)
     except DeviceError as error:  # it may be written for another machine
         absent = error
-    # First beside it, then in its place: a failure never leaves half a file.
+    # Written under another name and renamed: a failure never leaves half a file.
     draft = path.with_name(f".{path.name}.draft")
     try:
         draft.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``check``, ``plugins``, ``devices`` and ``schema``: look without running."""
+"""``neurovocal check``, ``plugins``, ``devices`` and ``schema``: run nothing."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def check(
 
 
 def _build_once(plan: Plan) -> list[Source]:
-    """Build what can be built before a source is open: bundles are verified."""
+    """Build all stages that need no open source, which verifies the bundles."""
     sources = []
     for lane in plan.lanes:
         source = lane.source.build(plan.context)
@@ -155,7 +155,7 @@ def schema(
 
 
 def _schema(registry: Registry) -> dict[str, Any]:
-    """Envelope with, for each stage, the options of the plugin that it names."""
+    """Return the envelope's schema with the options of every plugin."""
     single, several = SingleConfig.model_json_schema(), MultiConfig.model_json_schema()
     definitions = {**single.pop("$defs"), **several.pop("$defs")}
     stages: dict[Kind, str] = {

@@ -1,4 +1,4 @@
-"""``neurovocal keys``: who may listen to an engine, and who may steer it."""
+"""``neurovocal keys``: keys of engines and clients, and the clients' roles."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``neurovocal listen``: what an engine publishes, as lines."""
+"""``neurovocal listen``: print an engine's events as lines."""
 
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -26,8 +26,8 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.engine.support.text import printable
 from neurovocal.engine.wire.headers import array_of
 
-# So long after the start a person is told that nothing has come.
-_PATIENCE_S = 2.0
+# Seconds without a message after which a note is printed.
+_NOTE_AFTER_S = 2.0
 
 
 def listen(
@@ -86,19 +86,19 @@ def listen(
 
 
 def _next(subscriber: Subscriber, timeout: float | None) -> Received | None:
-    """Next message; before the very first, say once that nothing has come yet."""
+    """Return the next message; print a note if the first one takes long."""
     if subscriber.received:
         return subscriber.receive(timeout)
-    patience = _PATIENCE_S if timeout is None else min(timeout, _PATIENCE_S)
-    received = subscriber.receive(patience)
-    if received is not None or patience == timeout:
+    wait_s = _NOTE_AFTER_S if timeout is None else min(timeout, _NOTE_AFTER_S)
+    received = subscriber.receive(wait_s)
+    if received is not None or wait_s == timeout:
         return received
     typer.echo(
         f"nothing heard from {subscriber.endpoint} yet, waiting (is an engine there, "
         "and does something sound?)",
         err=True,
     )
-    return subscriber.receive(None if timeout is None else timeout - patience)
+    return subscriber.receive(None if timeout is None else timeout - wait_s)
 
 
 def _warn(received: Received) -> None:
@@ -125,17 +125,17 @@ def _as_json(received: Received, values: bool) -> str:
 
 
 def as_line(received: Received) -> str:
-    """One event for people: time, kind, stream, what it says, how late it is."""
+    """Return an event as a line: time, kind, stream, content, lateness in ms."""
     line = (
         f"{_when(received)}  {received.kind:<10}  "
-        f"{printable(received.stream):<16}  {_says(received.event, received)}"
+        f"{printable(received.stream):<16}  {_content(received.event, received)}"
     )
     late = _late_ms(received)
     return line if late is None else f"{line:<90}  {late:7.1f} ms"
 
 
 def _when(received: Received) -> str:
-    """UTC where it is known, else seconds from the stream's start."""
+    """Return UTC where it is known, else seconds from the stream's start."""
     if received.utc_ns is None:
         return f"{received.sample / received.sample_rate:12.3f} s"
     seconds, rest = divmod(received.utc_ns, 1_000_000_000)
@@ -151,7 +151,7 @@ def _late_ms(received: Received) -> float | None:
     return sum(stage for stage in stages if stage is not None)
 
 
-def _says(event: Event, received: Received) -> str:
+def _content(event: Event, received: Received) -> str:
     rate = received.sample_rate
     match event:
         case Label():
@@ -162,8 +162,8 @@ def _says(event: Event, received: Received) -> str:
             return f"{unit:<8} {event.posterior:6.3f}  {event.status:<11}  {span}"
         case Forecast():
             unit = printable(event.unit)
-            told = "it has begun" if event.status == "onset" else "to come"
-            return f"{unit:<8} {event.posterior:6.3f}  segment {event.segment}, {told}"
+            state = "it has begun" if event.status == "onset" else "to come"
+            return f"{unit:<8} {event.posterior:6.3f}  segment {event.segment}, {state}"
         case Onset():
             return f"segment {event.segment} begins, score {event.score:.3g}"
         case Offset():
@@ -178,8 +178,8 @@ def _says(event: Event, received: Received) -> str:
         case Health():
             return printable(f"{event.stage} {event.state}: {event.detail}")
         case Control():
-            said = msgspec.json.encode(event.arguments).decode()
-            return printable(f"{event.command} {event.model} {said}")
+            arguments = msgspec.json.encode(event.arguments).decode()
+            return printable(f"{event.command} {event.model} {arguments}")
         case Trigger():
             units = printable(" ".join(unit or "?" for unit in event.units))
             name = printable(event.trigger)

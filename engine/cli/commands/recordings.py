@@ -1,4 +1,4 @@
-"""``neurovocal detect`` and ``neurovocal label``: recordings in, a table out."""
+"""``neurovocal detect`` and ``neurovocal label``: tables of recordings."""
 
 import sys
 from pathlib import Path
@@ -17,16 +17,16 @@ from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 
 TableFormat = Literal["csv", "raven", "audacity", "json"]
 
-Files = Annotated[
+FilesArgument = Annotated[
     list[str], typer.Argument(help="Recordings, folders or globs.", metavar="FILES...")
 ]
-Out = Annotated[
+OutOption = Annotated[
     str, typer.Option("--out", "-o", metavar="F", help="Output file; '-' is stdout.")
 ]
-Form = Annotated[
+FormatOption = Annotated[
     TableFormat, typer.Option("--format", help="Form of the table that is written.")
 ]
-ConfigOption = Annotated[
+DetectorOption = Annotated[
     str | None,
     typer.Option(
         "--config",
@@ -35,11 +35,11 @@ ConfigOption = Annotated[
         "default: the bundle's detector, or `energy`.",
     ),
 ]
-Channels = Annotated[
+ChannelsOption = Annotated[
     str | None,
     typer.Option(help="Channels to use, from 1, such as '2' or '1,2'; default: 1."),
 ]
-Zone = Annotated[
+TimezoneOption = Annotated[
     str | None,
     typer.Option(
         metavar="ZONE",
@@ -47,21 +47,21 @@ Zone = Annotated[
         "Europe/Berlin, UTC or +02:00.",
     ),
 ]
-Json = Annotated[
+JsonOption = Annotated[
     bool,
     typer.Option("--json", help="JSON lines with times of day: --format json."),
 ]
 
 
 def detect(
-    files: Files,
-    config: ConfigOption = None,
-    out: Out = "-",
-    form: Form = "csv",
+    files: FilesArgument,
+    config: DetectorOption = None,
+    out: OutOption = "-",
+    form: FormatOption = "csv",
     block_length: BlockLength = None,
-    channels: Channels = None,
-    timezone: Zone = None,
-    json: Json = False,
+    channels: ChannelsOption = None,
+    timezone: TimezoneOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Find the vocalizations in recordings; no model is needed.
 
@@ -69,31 +69,31 @@ def detect(
     threshold at the onset). Presets for --config: songbird, mouse-ultrasound,
     bat-ultrasound, mammal-calls, insects.
     """
-    data = _borrowed(config)
+    data = _with_detector_of(config)
     data["source"] = _source(files, block_length, channels, timezone)
     data["sinks"] = [_table(out, "json" if json else form, "segments")]
     raise typer.Exit(_run(data))
 
 
 def label(
-    files: Files,
+    files: FilesArgument,
     bundle: Annotated[
         str, typer.Option(metavar="DIR", help="Model bundle, or one that ships.")
     ] = "bengalese-finch",
-    config: ConfigOption = None,
-    out: Out = "-",
-    form: Form = "csv",
+    config: DetectorOption = None,
+    out: OutOption = "-",
+    form: FormatOption = "csv",
     block_length: BlockLength = None,
-    channels: Channels = None,
-    timezone: Zone = None,
-    json: Json = False,
+    channels: ChannelsOption = None,
+    timezone: TimezoneOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Find and label the vocalizations in recordings with a bundle's classifier.
 
     Writes file, onset_s, offset_s, label, posterior. The output does not depend
     on --block-length, byte for byte.
     """
-    data = _borrowed(config)
+    data = _with_detector_of(config)
     data["bundle"] = str(Path(bundle).resolve()) if Path(bundle).is_dir() else bundle
     data["models"] = [
         {"plugin": "classifier", "options": {"provisional": False}, "on_error": "fail"}
@@ -103,8 +103,8 @@ def label(
     raise typer.Exit(_run(data))
 
 
-def _borrowed(config: str | None) -> dict[str, Any]:
-    """Start of a configuration: what the user's own says about detection."""
+def _with_detector_of(config: str | None) -> dict[str, Any]:
+    """Return a configuration with tile and detector of the user's own."""
     if config is None:
         return {"version": 1}
     checked, _ = load_config(config)
@@ -146,12 +146,12 @@ def _run(data: dict[str, Any]) -> int:
     plan = plan_of_data(data)
     progress = _Progress()
     outcome = run_plan(plan, progress)
-    progress.tell_starts()
+    progress.print_starts()
     return outcome.exit_code
 
 
 class _Progress:
-    """A progress bar on stderr, where a person watches it."""
+    """A progress bar on stderr, if that is a terminal."""
 
     wants: frozenset[str] = frozenset()
 
@@ -169,11 +169,11 @@ class _Progress:
         self._task = self._bar.add_task("reading", total=None, seconds=0.0)
 
     def watch(self, runner: Runner) -> None:
-        """Learn whose progress is to be shown."""
+        """Show the progress of this runner's lane."""
         self._lane = runner.lanes[0]
 
-    def tell_starts(self) -> None:
-        """Say on stderr when the recordings began, those of which something is known.
+    def print_starts(self) -> None:
+        """Print on stderr when recordings began, where that is known.
 
         Tables count from the start of each file; JSON lines have the time of day.
         """
@@ -183,7 +183,7 @@ class _Progress:
                 typer.echo(line, err=True)
 
     def draw(self) -> None:
-        """Show how far the source has come."""
+        """Show how much audio has been read."""
         if self._lane is None:
             return
         source = self._lane.reader.source
@@ -203,10 +203,10 @@ class _Progress:
         self._bar.start()
 
     def write(self, message: Message) -> None:
-        """Nothing is asked for."""
+        """Do nothing: the bar wants no messages."""
 
     def flush(self, timeout: float) -> None:
-        """Nothing waits."""
+        """Do nothing: nothing is buffered."""
 
     def close(self) -> None:
         """Remove the bar."""

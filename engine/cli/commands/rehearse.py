@@ -1,4 +1,4 @@
-"""``neurovocal rehearse``: each fault against one's own configuration."""
+"""``neurovocal rehearse``: inject each fault into a copy of a configuration."""
 
 import json
 import shlex
@@ -77,7 +77,7 @@ def rehearse(
     if live and recording is not None:
         raise ConfigError("--live hears the real source: leave out --recording")
     located = read_located(find_config(config), set_ or [])
-    # Many a device can be opened by one process only.
+    # Many devices can be opened by one process only.
     at_once = jobs or (1 if live else 4)
     options = RehearsalOptions(names, recording, seconds, seed, at_once, live)
     with _folder(keep) as folder:
@@ -85,7 +85,7 @@ def rehearse(
         rows = _run_trials(rehearsal)
     failed = [row for row in rows if row.verdict == "FAILED"]
     alone = (failed or rows)[-1].fault.split()[0]
-    again = _again(config, alone, recording, seed, live, set_ or [])
+    repeat = _command_for(config, alone, recording, seed, live, set_ or [])
     if as_json:
         report = {
             "configuration": located.name,
@@ -95,7 +95,7 @@ def rehearse(
         }
         typer.echo(json.dumps(report))
     else:
-        _print(rehearsal, rows, again)
+        _print(rehearsal, rows, repeat)
     raise typer.Exit(EXIT_RUNTIME if failed else EXIT_CLEAN)
 
 
@@ -105,7 +105,7 @@ def _plan_of(located: Located, base: Path) -> Plan:
 
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
-    """An empty folder, which stays if it was asked for by name."""
+    """Yield an empty folder: `keep`, or a temporary one."""
     if keep is None:
         with TemporaryDirectory(prefix="neurovocal-") as name:
             yield Path(name)
@@ -120,7 +120,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 def _run_trials(rehearsal: Rehearsal) -> list[TrialResult]:
-    """Run all exercises under a progress bar; rows in the order of the faults."""
+    """Run all trials under a progress bar; return results in the faults' order."""
     order = {each.name: index for index, each in enumerate(rehearsal.scenarios)}
     minutes = rehearsal.estimate_s / 60
     error = Console(stderr=True)
@@ -153,8 +153,8 @@ def _run_trials(rehearsal: Rehearsal) -> list[TrialResult]:
     return sorted(rows, key=lambda row: order[row.fault])
 
 
-def _print(rehearsal: Rehearsal, rows: list[TrialResult], again: str) -> None:
-    """The table, what differs from the real thing, and how to repeat a line."""
+def _print(rehearsal: Rehearsal, rows: list[TrialResult], repeat: str) -> None:
+    """Print notes, the table, and the command that repeats one row."""
     console = Console()
     if console.width < _WIDTH:
         console = Console(width=_WIDTH)
@@ -180,10 +180,10 @@ def _print(rehearsal: Rehearsal, rows: list[TrialResult], again: str) -> None:
     console.print(table)
     for name, reason in rehearsal.not_rehearsed.items():
         console.print(f"not rehearsed: {name}: {reason}", highlight=False)
-    console.print(f"one alone: {again}", highlight=False, markup=False)
+    console.print(f"one alone: {repeat}", highlight=False, markup=False)
 
 
-def _again(
+def _command_for(
     config: str,
     fault: str,
     recording: str | None,
@@ -191,7 +191,7 @@ def _again(
     live: bool,
     set_: list[str],
 ) -> str:
-    """Command that repeats one fault."""
+    """Return the command that repeats one fault."""
     words = ["neurovocal", "rehearse", config, "--only", fault]
     words += ["--seed", str(seed)]
     words += ["--live"] if live else []

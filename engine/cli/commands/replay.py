@@ -1,4 +1,4 @@
-"""``neurovocal replay``: a recorded run again, byte for byte."""
+"""``neurovocal replay``: run a recorded run again and compare its events."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,8 @@ def replay(
     kept, others = _wants(data, base)
     comparison = _Comparison(read_events(journal, record.run), kept, others)
     located = parse_located(
-        yaml.safe_dump(_again(data, base, block_length), sort_keys=False), str(journal)
+        yaml.safe_dump(_replayed(data, base, block_length), sort_keys=False),
+        str(journal),
     )
     plan = plan_of_parts(parse_config(located), located, base, dry_run=True)
     commands = list(recalled(read_events(journal, record.run)))
@@ -66,13 +67,13 @@ def replay(
 
 
 class _Comparison(ReplayComparison):
-    """The comparison as a display: there is nothing to draw."""
+    """The comparison as a display, which draws nothing."""
 
     def watch(self, runner: Runner) -> None:
-        """Only messages are needed."""
+        """Do nothing: messages are compared, not states."""
 
     def draw(self) -> None:
-        """Nothing to show before the end."""
+        """Do nothing: the result is printed at the end."""
 
 
 def _find(journal: Path, name: str | None) -> RunRecord:
@@ -89,7 +90,7 @@ def _find(journal: Path, name: str | None) -> RunRecord:
 
 
 def _wants(data: dict[str, Any], base: Path) -> tuple[frozenset[str], frozenset[str]]:
-    """Kinds that the journal kept, and kinds that any sink asked for."""
+    """Return the kinds that the journal kept, and those that any sink asked for."""
     registry = Registry()
     context = BuildContext(clock=SystemClock(), run="replay", base=base)
     kept: frozenset[str] = frozenset()
@@ -107,37 +108,37 @@ def _wants(data: dict[str, Any], base: Path) -> tuple[frozenset[str], frozenset[
         others |= wants
         if sink["plugin"] == "journal":
             kept |= wants
-    # A replay has no privacy, and nobody gets its audio.
+    # A replay has no privacy gate, and none of its sinks gets audio.
     hidden = frozenset({"withheld", "frames"} if data.get("privacy") else ())
     return kept - hidden, others - hidden - {"block"}
 
 
-def _again(
+def _replayed(
     data: dict[str, Any], base: Path, block_length: int | None
 ) -> dict[str, Any]:
-    """The recorded configuration, as fast as it goes and without its sinks."""
+    """Return the recorded configuration without pacing and without its sinks."""
     recordings = [
         sink["options"]["path"]
         for sink in data.get("sinks", [])
         if sink["plugin"] == "recording"
     ]
     lanes = data.get("lanes", [data])
-    # The comparison is an observer; a configuration has at least one sink. What
-    # decides in a lane stays, and acts on nothing.
-    nothing = {"plugin": "jsonl", "options": {"path": "/dev/null"}, "events": []}
+    # The comparison is an observer; a configuration has at least one sink. Sinks with
+    # a watcher stay: the watcher runs in the lane.
+    silent = {"plugin": "jsonl", "options": {"path": "/dev/null"}, "events": []}
     faults = replayable_faults(data, kept_audio=bool(recordings))
-    sinks = [nothing, *_deciding(data.get("sinks", []), base)]
+    sinks = [silent, *_watching(data.get("sinks", []), base)]
     for lane in lanes:
         lane["source"] = _source(lane, data, recordings, block_length)
         if "lanes" in data:
-            lane["sinks"] = _deciding(lane.get("sinks", []), base)
-    again = {**data, "sinks": sinks, "faults": faults}
-    again.pop("privacy", None)  # no audio leaves a replay
-    again.pop("control", None)  # its commands come from the journal
-    return again
+            lane["sinks"] = _watching(lane.get("sinks", []), base)
+    replayed = {**data, "sinks": sinks, "faults": faults}
+    replayed.pop("privacy", None)  # no audio leaves a replay
+    replayed.pop("control", None)  # its commands come from the journal
+    return replayed
 
 
-def _deciding(sinks: list[dict[str, Any]], base: Path) -> list[dict[str, Any]]:
+def _watching(sinks: list[dict[str, Any]], base: Path) -> list[dict[str, Any]]:
     registry = Registry()
     return [s for s in sinks if registry.get("sink", s["plugin"], base).watch]
 

@@ -1,4 +1,4 @@
-"""``neurovocal run``: a configuration, live."""
+"""``neurovocal run``: run a configuration."""
 
 from pathlib import Path
 from typing import Annotated
@@ -55,7 +55,7 @@ def run(
     def reload(name: str | None) -> Plan:
         if name is None:
             return plan_of(*load_config(config, overrides))
-        # Whoever steers chooses among what lies there, not among all files.
+        # A client with control keys may name files of that folder only.
         if Path(name).name != name:
             raise ConfigError(f"'{name}': name a file beside {located.name}, no path")
         beside = str(Path(located.name).resolve().parent / name)
@@ -66,7 +66,7 @@ def run(
 
 
 def _announce(plan: Plan) -> None:
-    """Tell a person where to listen."""
+    """Print where a subscriber can connect."""
     for sink in [*plan.sinks, *(sink for lane in plan.lanes for sink in lane.sinks)]:
         options = sink.stage.options
         if sink.stage.config.plugin != "zmq" or not isinstance(options, HasEndpoint):

@@ -13,7 +13,7 @@ import yaml
 from bundles.tiny_bundle import edit_manifest, make_tiny_bundle
 from processes.cli_process import neurovocal
 
-from neurovocal.engine.cli.logs import Sentences
+from neurovocal.engine.cli.logs import SentenceFormatter
 from neurovocal.engine.config.located_yaml import parse_located
 from neurovocal.engine.config.schema import parse_config
 from neurovocal.engine.contracts.bundle import load_bundle
@@ -127,7 +127,7 @@ def test_what_is_printed_does_not_steer_the_terminal(tmp_path: Path) -> None:
     record = logging.LogRecord(
         "neurovocal", logging.WARNING, __file__, 1, "lost %s", (name,), None
     )
-    line = Sentences(tracebacks=False).format(record)
+    line = SentenceFormatter(tracebacks=False).format(record)
     assert line == "warning: lost ?]0;renamed??error: forged.wav"
 
 
