@@ -6,7 +6,6 @@ wakes the reader. When the reader is late the oldest samples are overwritten and
 the reader is told exactly which.
 """
 
-from bisect import bisect_right
 from contextlib import suppress
 from threading import Lock
 from typing import NamedTuple
@@ -83,6 +82,7 @@ class AudioRing:
         self._passed = (0, 0)
         self._expected = start
         self._announced = -1
+        self._found = 0
         # A raw lock as a binary semaphore: releasing it never waits, while
         # Event and Condition make the writer take a lock that the reader holds.
         self._wake = Lock()
@@ -235,12 +235,12 @@ class AudioRing:
     def _find_mark(self, index: int) -> int:
         """Number of the mark that the sample at `index` belongs to."""
         marked = self._marked
-        oldest = max(0, marked - _MARKS)
-        numbers = range(oldest, marked)
-        found = bisect_right(
-            numbers, index, key=lambda number: self._marks[number % _MARKS].first
-        )
-        return oldest + max(0, found - 1)
+        # The reader only moves forward: the search goes on where it found the last.
+        number = max(self._found, marked - _MARKS)
+        while number + 1 < marked and self._marks[(number + 1) % _MARKS].first <= index:
+            number += 1
+        self._found = number
+        return number
 
     def _run(self, number: int, start: int, stop: int) -> tuple[int, int]:
         """End of the samples that follow `start` without a hole, and their time."""
