@@ -1,22 +1,23 @@
-"""How well found segments agree with annotated ones."""
+"""One-to-one matching of detected segments with annotated ones, and its scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentScore:
-    """Agreement of found segments with reference segments.
+    """Counts of matched, reference and detected segments.
 
     Parameters
     ----------
     hits : int
         Pairs whose onsets and offsets both agree within the tolerance.
     n_reference, n_found : int
-        Segments on either side.
+        Number of reference segments and of detected segments.
     """
 
     hits: int
@@ -25,22 +26,22 @@ class SegmentScore:
 
     @property
     def precision(self) -> float:
-        """Share of found segments that are hits; 0.0 when none was found."""
+        """Return the share of detected segments that are hits; 0.0 without any."""
         return self.hits / self.n_found if self.n_found else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of reference segments that are hits; 0.0 when there is none."""
+        """Return the share of reference segments that are hits; 0.0 without any."""
         return self.hits / self.n_reference if self.n_reference else 0.0
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; 1.0 when both sides are empty."""
+        """Return the harmonic mean of precision and recall; 1.0 without segments."""
         total = self.n_reference + self.n_found
         return 2 * self.hits / total if total else 1.0
 
     def __add__(self, other: "SegmentScore") -> "SegmentScore":
-        """Pool the counts of two recordings."""
+        """Add the counts of two recordings."""
         return SegmentScore(
             self.hits + other.hits,
             self.n_reference + other.n_reference,
@@ -53,7 +54,10 @@ def match_segments(
     found: Sequence[tuple[float, float]],
     tolerance: float,
 ) -> list[tuple[int, int]]:
-    """Pair segments one to one where both ends agree.
+    """Pair as many segments as possible, one to one, where both ends agree.
+
+    A maximum matching (Hopcroft and Karp, 1973) keeps a segment between two
+    neighbours from costing a pair.
 
     Parameters
     ----------
@@ -65,20 +69,27 @@ def match_segments(
     Returns
     -------
     list of (int, int)
-        Indices into `reference` and `found`. As many pairs as possible
-        (Kuhn's augmenting paths for bipartite matching, 1955), so that one
-        segment between two neighbours never costs a pair.
+        Indices into `reference` and `found`, in order of `reference`.
     """
     if not reference or not found:
         return []
     spans = np.asarray(found, dtype=np.float64).reshape(-1, 2)
     order = np.argsort(spans[:, 0], kind="stable")
-    spans = spans[order]
-    choices = [_near(span, spans, tolerance) for span in reference]
-    owner: dict[int, int] = {}
-    for index in range(len(reference)):
-        _augment(index, choices, owner, set())
-    return sorted((r, int(order[f])) for f, r in owner.items())
+    onsets, offsets = spans[order].T
+    columns: list[int] = []
+    row_starts = [0]
+    for onset, offset in reference:
+        first = int(np.searchsorted(onsets, onset - tolerance, "left"))
+        last = int(np.searchsorted(onsets, onset + tolerance, "right"))
+        agree = np.abs(offsets[first:last] - offset) <= tolerance
+        columns += (first + np.flatnonzero(agree)).tolist()
+        row_starts.append(len(columns))
+    graph = csr_array(
+        (np.ones(len(columns), bool), columns, row_starts),
+        shape=(len(reference), len(found)),
+    )
+    partners = maximum_bipartite_matching(graph, perm_type="column")
+    return [(row, int(order[at])) for row, at in enumerate(partners) if at >= 0]
 
 
 def score_segments(
@@ -86,7 +97,7 @@ def score_segments(
     found: Sequence[tuple[float, float]],
     tolerance: float,
 ) -> SegmentScore:
-    """Precision, recall and F1 of found segments, both ends within `tolerance`.
+    """Count matched segments, both ends of which agree within `tolerance`.
 
     Parameters
     ----------
@@ -97,28 +108,3 @@ def score_segments(
     """
     hits = len(match_segments(reference, found, tolerance))
     return SegmentScore(hits, len(reference), len(found))
-
-
-def _near(
-    span: tuple[float, float], spans: NDArray[np.float64], tolerance: float
-) -> list[int]:
-    """Indices of `spans` (sorted by onset) whose both ends agree with `span`."""
-    first = int(np.searchsorted(spans[:, 0], span[0] - tolerance, "left"))
-    last = int(np.searchsorted(spans[:, 0], span[0] + tolerance, "right"))
-    agree = np.abs(spans[first:last, 1] - span[1]) <= tolerance
-    return [first + int(i) for i in np.flatnonzero(agree)]
-
-
-def _augment(
-    index: int, choices: list[list[int]], owner: dict[int, int], tried: set[int]
-) -> bool:
-    """Give reference `index` a partner, moving others to theirs if need be."""
-    for candidate in choices[index]:
-        if candidate in tried:
-            continue
-        tried.add(candidate)
-        holder = owner.get(candidate)
-        if holder is None or _augment(holder, choices, owner, tried):
-            owner[candidate] = index
-            return True
-    return False
