@@ -1,4 +1,4 @@
-"""For programs that steer a running engine: commands and their replies."""
+"""Client of the control socket: sends commands to a running engine."""
 
 import os
 import time
@@ -14,30 +14,28 @@ from neurovocal.engine.contracts.errors import (
     ConfigError,
     NeurovocalError,
 )
-from neurovocal.engine.wire.keys import use_client_keys
-from neurovocal.engine.wire.sockets import ConnectionMonitor, keep_alive
+from neurovocal.engine.wire.sockets import ConnectionMonitor, connect
 
 if TYPE_CHECKING:
     import zmq
 
 _MOST_BYTES = 16 * 1024 * 1024
-_CONNECT_S = 5.0  # a reply may take long; that an engine is there does not
+_CONNECT_S = 5.0  # to connect, however long a reply may take
 
 
 class Control:
-    """Sends commands to a running engine; a context manager.
+    """Client that sends commands to a running engine; a context manager.
 
-    One command at a time, from one thread at a time.
+    It sends one command at a time and must be used from one thread at a time.
 
     Parameters
     ----------
     endpoint : str
-        Where the engine takes commands, such as ``tcp://127.0.0.1:5557``.
+        Control socket of the engine, such as ``tcp://127.0.0.1:5557``.
     timeout : float
         Seconds to wait for a reply.
     keys : path, optional
-        Folder that ``neurovocal keys add --control`` made, for an engine that asks
-        for keys.
+        Folder made by ``neurovocal keys add --control``, for an engine with keys.
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class Control:
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
-        self._admission: ConnectionMonitor | None = None
+        self._monitor: ConnectionMonitor | None = None
 
     def __enter__(self) -> Self:
         self.open()
@@ -67,61 +65,54 @@ class Control:
         self.close()
 
     def open(self) -> None:
-        """Connect.
+        """Connect to the control socket, which need not be there yet.
 
         Raises
         ------
         ConfigError
-            The endpoint is malformed.
+            The endpoint is malformed, or the keys cannot be read.
         """
         import zmq
 
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES)
-        # Without a connection nothing can be sent: that tells whether one is there.
+        # The socket is writable only while it is connected.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        keep_alive(self._socket, asks=True)
         try:
-            if self._keys is not None:
-                use_client_keys(self._socket, self._keys)
-            keyed = self._keys is not None
-            self._admission = ConnectionMonitor(
-                self._socket, self.endpoint, keyed=keyed
+            self._monitor = connect(
+                self._socket,
+                self.endpoint,
+                self._keys,
+                example="tcp://127.0.0.1:5557 or ipc:///tmp/neurovocal-control",
+                awaits_replies=True,
             )
-            self._socket.connect(self.endpoint)
         except ConfigError:
             self.close()
             raise
-        except zmq.ZMQError as error:
-            self.close()
-            raise ConfigError(
-                f"'{self.endpoint}' is not an endpoint such as "
-                "tcp://127.0.0.1:5557 or ipc:///tmp/neurovocal-control"
-            ) from error
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
-        if self._admission is not None:
-            self._admission.close()
+        if self._monitor is not None:
+            self._monitor.close()
         if self._socket is not None:
             self._socket.close(linger=0)
         if self._context is not None:
             self._context.term()
-        self._socket = self._context = self._admission = None
+        self._socket = self._context = self._monitor = None
 
     def status(self) -> dict[str, Any]:
-        """Lanes, their positions and counters, and what the models are set to."""
+        """Return lanes with their positions and counters, and the models' options."""
         return self.command("status")
 
     def set(
         self, *, lane: str | None = None, model: str | int | None = None, **options: Any
     ) -> dict[str, Any]:
-        """Change options of a model; the reply says where it took effect."""
+        """Change options of a model; the reply has the samples of the change."""
         return self.command("set", options, lane=lane, model=model)
 
     def stop(self) -> dict[str, Any]:
-        """End the run, in order."""
+        """Stop the run after everything received so far has been processed."""
         return self.command("stop")
 
     def command(
@@ -141,8 +132,8 @@ class Control:
         arguments : dict, optional
             JSON values.
         lane, model : optional
-            Which lane (default: all) and which of its models (default: the only
-            one that takes commands).
+            Lane (default: all) and which of its models (default: the only one that
+            takes commands).
 
         Returns
         -------
@@ -152,7 +143,7 @@ class Control:
         Raises
         ------
         CommandError
-            The engine refuses; nothing has changed.
+            The engine rejects the command; nothing has changed.
         NeurovocalError
             No reply came in time.
         """
@@ -177,25 +168,25 @@ class Control:
         if self._socket is None:
             raise NeurovocalError("the control is not open")
         until = time.monotonic() + self.timeout
-        patience_s = min(self.timeout, _CONNECT_S)
+        connect_s = min(self.timeout, _CONNECT_S)
         try:
-            if not self._socket.poll(ceil(patience_s * 1000), zmq.POLLOUT):
-                raise self._silence(patience_s)
+            if not self._socket.poll(ceil(connect_s * 1000), zmq.POLLOUT):
+                raise self._no_reply(connect_s)
             self._socket.send(msgspec.json.encode(request), zmq.DONTWAIT)
         except zmq.Again:
-            raise self._silence(self.timeout) from None
+            raise self._no_reply(self.timeout) from None
         while (left := until - time.monotonic()) > 0:
             if not self._socket.poll(ceil(left * 1000)):
                 break
             reply = _read(self._socket.recv_multipart()[-1])
-            # A late reply to a command that was given up says nothing of this one.
+            # A late reply to an earlier command is not a reply to this one.
             if reply.get("id") in (request["id"], None):
                 return reply
-        raise self._silence(self.timeout)
+        raise self._no_reply(self.timeout)
 
-    def _silence(self, waited_s: float) -> NeurovocalError:
-        assert self._admission is not None
-        if refusal := self._admission.read():
+    def _no_reply(self, waited_s: float) -> NeurovocalError:
+        assert self._monitor is not None
+        if refusal := self._monitor.refusal():
             return NeurovocalError(refusal)
         return NeurovocalError(
             f"nobody answered at {self.endpoint} within {waited_s:g} s: is an "

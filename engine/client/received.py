@@ -1,4 +1,4 @@
-"""What a subscriber receives, and how it knows what it did not."""
+"""Messages as a subscriber receives them, and detection of lost messages."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ MOST_RUNS = 1000
 
 @dataclass(frozen=True, slots=True)
 class LostMessages:
-    """Messages ``first_seq, ..., first_seq + count - 1`` of a topic never came."""
+    """Messages ``first_seq, ..., first_seq + count - 1`` of a topic that were lost."""
 
     topic: str
     first_seq: int
@@ -24,33 +24,33 @@ class LostMessages:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One message as it came.
+    """A message of a running engine, decoded.
 
     Parameters
     ----------
     kind, stream, run : str
-        What it is, whose audio it speaks of, which run of the engine sent it.
+        Kind of the event, name of its stream, name of the run that sent it.
     seq : int
         Number of the message in its topic and run, from 0.
     sample, at : int
-        First sample it speaks of; stream position at which it was known.
+        First sample of the event; stream position at which it was known.
     utc_ns : int or None
-        Time of `sample`, None when the engine does not know it.
+        Time of `sample`; None where the engine does not know it.
     sample_rate : int
-        Of the stream, in Hz.
+        Rate of the stream, in Hz.
     latency : Latency or None
-        The ledger in ms; None for an offline run.
+        Latency ledger in ms; None for an offline run.
     event : Event
-        The event itself, as in `neurovocal.engine.contracts.types`.
-    missed : Missed or None
-        The hole in the topic right before this message.
+        The event, as in `neurovocal.engine`.
+    missed : LostMessages or None
+        Messages of the topic that were lost right before this one.
     restarted : bool
-        Whether this is the first message of a run that brings a stream of a run
-        before: the engine was started again.
+        True for the first message of a run that continues a stream of an earlier run:
+        the engine was restarted.
     header : Header
-        All fields as they stood on the wire.
+        All fields of the header on the wire.
     replayed : bool
-        Whether it came from the journal rather than as it happened.
+        True where it was fetched from the journal.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class Received:
 def received_of(
     header: Header, values: Float32 | None, *, replayed: bool = False
 ) -> Received:
-    """A checked message as its reader sees it; what is missing is not known yet."""
+    """Return a decoded message for a subscriber; losses before it are not set yet."""
     fields: dict[str, Any] = {
         name: getattr(header, name)
         for name in ("run", "utc_ns", "latency")  # never absent on the wire
@@ -94,27 +94,27 @@ def received_of(
 
 
 class Sequences:
-    """Finds holes in the numbering of topics, and restarts of the engine.
+    """Detects holes in the numbering of topics, and restarts of the engine.
 
-    What was heard longest ago is forgotten: nobody can fill a reader's memory by
-    naming ever new streams or runs.
+    The streams and runs without a message for longest are forgotten, so that no
+    publisher can exhaust a subscriber's memory with new names.
     """
 
     def __init__(self) -> None:
-        # Per topic, not per run: bulky messages of the run before may still come
-        # after light ones of the next.
+        # Per topic, not per run: bulky messages of a run may still arrive after light
+        # ones of the next.
         self._next: dict[tuple[str, str], tuple[str, int]] = {}
         self._streams: dict[str, None] = {}
-        self._heard: dict[tuple[str, str], None] = {}  # streams and their runs
+        self._seen: dict[tuple[str, str], None] = {}  # streams and their runs
         self._restarts: dict[str, None] = {}
 
     def check(self, received: Received) -> tuple[LostMessages | None, bool]:
-        """What is missing right before a message, and whether its run is new."""
+        """Return the messages lost before `received`, and whether its run is new."""
         run, key = received.run, (received.kind, received.stream)
         restarted = self._has_restarted(received.stream, run)
         known_run, expected = self._next.get(key, ("", 0))
         if known_run != run:
-            # Who heard the run before would have heard this one from its beginning.
+            # A subscriber of the earlier run is there from the start of the next.
             expected = 0 if run in self._restarts else received.seq
         _remember(self._next, key, (run, received.seq + 1), MOST_TOPICS)
         if received.seq <= expected:
@@ -123,14 +123,14 @@ class Sequences:
         return LostMessages(name, expected, received.seq - expected), restarted
 
     def _has_restarted(self, stream: str, run: str) -> bool:
-        """Whether a run takes the place of another, and that was not told yet.
+        """Return True for the first message of a run that follows another.
 
-        Runs that stand beside each other, of several stations, have streams of
-        their own; a run that brings a known stream is the next of the same engine.
+        Runs of several stations have different streams; a run with a known stream is
+        the next run of the same engine.
         """
-        follows = stream in self._streams and (stream, run) not in self._heard
+        follows = stream in self._streams and (stream, run) not in self._seen
         _remember(self._streams, stream, None, MOST_TOPICS)
-        _remember(self._heard, (stream, run), None, MOST_TOPICS)
+        _remember(self._seen, (stream, run), None, MOST_TOPICS)
         if not follows or run in self._restarts:
             return False
         _remember(self._restarts, run, None, MOST_RUNS)
@@ -138,7 +138,7 @@ class Sequences:
 
 
 def _remember(known: dict[K, V], key: K, value: V, most: int) -> None:
-    """Put `key` behind all others, and forget the foremost if there are too many."""
+    """Add `key` as the newest, and drop the oldest key beyond the limit."""
     known.pop(key, None)
     known[key] = value
     if len(known) > most:

@@ -1,4 +1,4 @@
-"""Asks a replay socket for what a subscriber missed."""
+"""Client of the replay socket: fetches messages that a subscriber did not get."""
 
 import logging
 import time
@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from neurovocal.engine.client.received import Received, received_of
-from neurovocal.engine.client.resume import Key, Position, Resumer, Start
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.client.resume import Position, Resumer, StartPoint, TopicKey
 from neurovocal.engine.support.text import printable
 from neurovocal.engine.wire.codec import MAX_PAYLOAD, WireError, decode
-from neurovocal.engine.wire.keys import use_client_keys
-from neurovocal.engine.wire.sockets import ConnectionMonitor, keep_alive
+from neurovocal.engine.wire.sockets import ConnectionMonitor, connect
 
 if TYPE_CHECKING:
     import zmq
@@ -22,15 +20,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("neurovocal")
 
 _PARTS = 3  # of a message
-# Questions that wait for an engine that is not there.
-_MOST_WAITING = 100
-# So long without an answer that is waited for, the user is told.
-_PATIENCE_S = 5.0
-_SHOWN = 200  # letters of what a stranger says
+# Requests in the socket's queue at most.
+_MOST_QUEUED = 100
+# A warning is logged when a request has had no reply for so long.
+_REPLY_TIMEOUT_S = 5.0
+_MOST_ERROR_CHARS = 200  # of a peer's error that are logged
 
 
 class _Reply(msgspec.Struct):
-    """Head of a reply; docs/wire.md."""
+    """First part of a reply (docs/wire.md)."""
 
     ok: bool
     id: int | None = None
@@ -40,14 +38,14 @@ class _Reply(msgspec.Struct):
 
 
 class ReplayClient:
-    """The asking side of a replay socket; `Subscriber` owns one.
+    """Client of a replay socket, owned by a `Subscriber`.
 
     Parameters
     ----------
     endpoint : str
-        Where the journal answers, such as ``tcp://127.0.0.1:5558``.
+        Replay socket of the journal, such as ``tcp://127.0.0.1:5558``.
     kinds, streams, start, positions
-        See `Resumer`.
+        As for `Resumer`.
     keys : path, optional
         Folder of the client's keys.
     """
@@ -57,91 +55,93 @@ class ReplayClient:
         endpoint: str,
         kinds: frozenset[str],
         streams: frozenset[str] | None,
-        start: Start,
-        positions: Mapping[Key, Position],
+        start: StartPoint,
+        positions: Mapping[TopicKey, Position],
         keys: str | Path | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._keys = keys
         self._resumer = Resumer(kinds, streams, start, positions)
         self._socket: zmq.Socket[bytes] | None = None
-        self._unanswered_s: float | None = None  # since when
-        self._told = ""
-        self._admission: ConnectionMonitor | None = None
+        self._unanswered_s: float | None = None  # when the wait for a reply began
+        self._logged = ""
+        self._monitor: ConnectionMonitor | None = None
 
     @property
     def connection(self) -> "zmq.Socket[bytes]":
-        """The open socket, to be polled."""
+        """The open socket, for pollers."""
         assert self._socket is not None
         return self._socket
 
     def open(self, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
-        """Connect; ConfigError when the endpoint is malformed."""
+        """Connect to the replay socket.
+
+        Raises
+        ------
+        ConfigError
+            The endpoint is malformed, or the keys cannot be read.
+        """
         import zmq
 
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
-        self._socket.setsockopt(zmq.SNDHWM, _MOST_WAITING)
-        # A question to an engine that is not there would only be answered twice.
+        self._socket.setsockopt(zmq.SNDHWM, _MOST_QUEUED)
+        # A request that was queued for an absent engine would be answered twice.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        keep_alive(self._socket, asks=True)
-        if self._keys is not None:
-            use_client_keys(self._socket, self._keys)
-        keyed = self._keys is not None
-        self._admission = ConnectionMonitor(self._socket, self.endpoint, keyed=keyed)
-        try:
-            self._socket.connect(self.endpoint)
-        except zmq.ZMQError as error:
-            raise ConfigError(
-                f"'{self.endpoint}' is not an endpoint such as tcp://127.0.0.1:5558"
-            ) from error
+        self._monitor = connect(
+            self._socket,
+            self.endpoint,
+            self._keys,
+            example="tcp://127.0.0.1:5558",
+            awaits_replies=True,
+        )
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
-        if self._admission is not None:
-            self._admission.close()
+        if self._monitor is not None:
+            self._monitor.close()
         if self._socket is not None:
             self._socket.close(linger=0)
-        self._socket = self._admission = None
+        self._socket = self._monitor = None
 
-    def live(self, message: Received) -> None:
-        """Take a message as it happens; `next` hands it out when it is its turn."""
-        self._resumer.live(message, time.monotonic())
+    def put_live(self, message: Received) -> None:
+        """Add a live message; `next` returns it after those that precede it."""
+        self._resumer.put_live(message, time.monotonic())
 
     def next(self) -> Received | None:
-        """The next message in its right order, if there is one by now."""
+        """Return the next message in order, or None while there is none."""
         if not self._resumer.ready:
-            self._listen()
-            self._ask()
+            self._read_replies()
+            self._send_requests()
         return self._resumer.ready.popleft() if self._resumer.ready else None
 
-    def _ask(self) -> None:
+    def _send_requests(self) -> None:
         import zmq
 
-        assert self._admission is not None
-        self._admission.look()
+        assert self._monitor is not None
+        self._monitor.poll()
         now_s = time.monotonic()
-        self._complain(now_s)
+        self._check_timeout(now_s)
         if not self.connection.poll(0, zmq.POLLOUT):
-            return  # nobody is there yet, or any more
-        for question in self._resumer.questions(now_s):
+            return  # not connected
+        for request in self._resumer.requests(now_s):
             try:
-                self.connection.send(msgspec.json.encode(question), zmq.DONTWAIT)
+                self.connection.send(msgspec.json.encode(request), zmq.DONTWAIT)
             except zmq.Again:
-                return  # more than wait in line: they are asked again
+                return  # the queue is full: the resumer repeats the request
 
-    def _complain(self, now_s: float) -> None:
-        """Tell once that what was missed is waited for in vain."""
+    def _check_timeout(self, now_s: float) -> None:
+        """Log once that requests get no reply."""
         if not self._resumer.waiting:
             self._unanswered_s = None
         elif self._unanswered_s is None:
             self._unanswered_s = now_s
-        elif now_s - self._unanswered_s > _PATIENCE_S:
-            self._tell("does not answer: messages wait for those before them")
+        elif now_s - self._unanswered_s > _REPLY_TIMEOUT_S:
+            self._log_once("does not answer: messages wait for those before them")
 
-    def _tell(self, what: str) -> None:
-        if what != self._told:
-            self._told = what
+    def _log_once(self, what: str) -> None:
+        if what != self._logged:
+            self._logged = what
             log.warning(
                 "the replay socket %s %s (is it the 'replay' endpoint of the engine's "
                 "journal, or of a relay?)",
@@ -149,7 +149,7 @@ class ReplayClient:
                 what,
             )
 
-    def _listen(self) -> None:
+    def _read_replies(self) -> None:
         import zmq
 
         while True:
@@ -157,21 +157,21 @@ class ReplayClient:
                 head, *parts = self.connection.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
-            self._hear(_reply_of(head), parts)
+            self._process(_reply_of(head), parts)
 
-    def _hear(self, reply: _Reply, parts: list[bytes]) -> None:
+    def _process(self, reply: _Reply, parts: list[bytes]) -> None:
         self._unanswered_s = None
         if not reply.ok:
-            # No journal yet, or a disk in trouble: the question is asked again.
+            # No journal yet, or a failing disk: the request is repeated.
             if reply.id is not None:
-                self._resumer.refused(reply.id, time.monotonic())
-            self._tell(f"refuses: {printable(reply.error[:_SHOWN])}")
+                self._resumer.put_refusal(reply.id, time.monotonic())
+            self._log_once(f"refuses: {printable(reply.error[:_MOST_ERROR_CHARS])}")
             return
-        self._told = ""
+        self._logged = ""
         if reply.id is None:
             return
         if reply.topics is not None:
-            self._resumer.topics(reply.id, reply.topics)
+            self._resumer.put_topics(reply.id, reply.topics)
             return
         if len(parts) % _PARTS:
             raise WireError(f"a reply of {len(parts)} parts is not made of messages")
@@ -179,7 +179,9 @@ class ReplayClient:
             received_of(*decode(parts[first : first + _PARTS]), replayed=True)
             for first in range(0, len(parts), _PARTS)
         ]
-        self._resumer.page(reply.id, messages, more=reply.more, now_s=time.monotonic())
+        self._resumer.put_page(
+            reply.id, messages, more=reply.more, now_s=time.monotonic()
+        )
 
 
 def _reply_of(head: bytes) -> _Reply:

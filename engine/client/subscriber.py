@@ -1,4 +1,4 @@
-"""Subscriber: messages of a running engine, typed, counted and resumed."""
+"""Client of the publishing socket: typed messages, with losses counted or fetched."""
 
 import os
 import time
@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Self, get_args
 
 from neurovocal.engine.client.received import Received, Sequences, received_of
 from neurovocal.engine.client.replay import ReplayClient
-from neurovocal.engine.client.resume import NOT_KEPT, Key, Position, Start
+from neurovocal.engine.client.resume import (
+    UNRECORDED_KINDS,
+    Position,
+    StartPoint,
+    TopicKey,
+)
 from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
 from neurovocal.engine.contracts.types import BULK_KINDS, KINDS
 from neurovocal.engine.wire.codec import (
@@ -23,35 +28,37 @@ from neurovocal.engine.wire.codec import (
     ready_topic,
     topic,
 )
-from neurovocal.engine.wire.keys import use_client_keys
-from neurovocal.engine.wire.sockets import LOOK_S, ConnectionMonitor, keep_alive
+from neurovocal.engine.wire.sockets import (
+    MONITOR_PERIOD_S,
+    ConnectionMonitor,
+    connect,
+)
 
 if TYPE_CHECKING:
     import zmq
 
-# In async iteration, others get their turn after so many messages in a row.
-_BURST = 16
-# With a replay socket there are questions to ask, also when nothing comes.
-_LOOK_MS = 50
+# Asynchronous iteration yields to other tasks after so many messages.
+_BURST_LENGTH = 16
+# With a replay socket, requests must be sent also while no message arrives.
+_POLL_MS = 50
 
 
 class Subscriber:
     """Receives messages; a context manager, iterable with ``for`` and ``async for``.
 
-    Light and bulky kinds come over connections of their own, so that a reader
-    who cannot keep up with frames loses no label. Between the two there is no
-    order in time: what waits of the light kinds is handed out first.
+    Light and bulky kinds have connections of their own, so that a program that cannot
+    keep up with frames loses no label. There is no order in time between the two:
+    waiting messages of light kinds are returned first.
 
     Lost messages are reported with the next message of their topic
-    (`Received.missed`) and counted in `missed`. The first message that is heard
-    of a topic sets the count; after a restart of the engine, counting starts at
-    0, so that what was sent while reconnecting counts as missed.
+    (`Received.missed`) and counted in `missed`. The first message of a topic sets the
+    count; after a restart of the engine the count starts at 0, so that messages sent
+    while the subscriber reconnects are counted as lost.
 
-    With `replay`, nothing that the engine's journal keeps is lost: messages that did
-    not come, for whatever reason, are asked for and handed out in their place, none
-    twice, in the order of their topic. Keep `positions` with what you made of the
-    messages, and give them to the next subscriber: it goes on where this one
-    stopped, also when it was killed.
+    With `replay`, no message that the engine's journal keeps is lost: messages that did
+    not arrive are fetched and returned in the order of their topic, none twice. Save
+    `positions` with your results and pass them to the next subscriber: it continues
+    where this one stopped, also after a kill.
 
     Parameters
     ----------
@@ -62,26 +69,26 @@ class Subscriber:
     streams : iterable of str, optional
         Streams to receive; None means all.
     timeout : float, optional
-        Iteration ends after so many seconds without a message; None: never.
+        Seconds without a message after which iteration ends; None: never.
     queue_length : int
-        Messages that may wait on this side, for each connection.
+        Messages that may wait in this process, for each connection.
     replay : str, optional
         Replay socket of the engine's journal (its option ``replay``).
     start : {'now', 'run', 'journal'}
-        Where topics without a position begin: with what is sent from now on, with
+        Where topics without a position begin: with the next message that is sent, with
         the newest run, or with the oldest message in the journal.
     positions : mapping, optional
-        `positions` of an earlier subscriber.
+        Attribute `positions` of an earlier subscriber.
     keys : path, optional
-        Folder that ``neurovocal keys add`` made, for an engine that asks for keys.
+        Folder made by ``neurovocal keys add``, for an engine with keys.
 
     Attributes
     ----------
     received, missed : int
-        Messages so far.
+        Numbers of messages so far.
     positions : dict of (kind, stream) to Position
-        The last message of each topic that was handed out; kinds that a journal
-        does not keep are not in it. With `replay` only.
+        Position of the last message of each topic, without the kinds that no journal
+        keeps; only with `replay`.
     """
 
     def __init__(
@@ -93,13 +100,13 @@ class Subscriber:
         timeout: float | None = None,
         queue_length: int = 1000,
         replay: str | None = None,
-        start: Start = "now",
-        positions: Mapping[Key, Position] | None = None,
+        start: StartPoint = "now",
+        positions: Mapping[TopicKey, Position] | None = None,
         keys: str | Path | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self.kinds = _known(kinds)
-        # A name alone is meant as one, not as its letters.
+        self.kinds = _checked(kinds)
+        # A single name, not a sequence of letters.
         named = [streams] if isinstance(streams, str) else streams
         self.streams = None if named is None else frozenset(named)
         self.timeout = timeout
@@ -109,19 +116,19 @@ class Subscriber:
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._sockets: list[zmq.Socket[bytes]] = []
-        self._admissions: list[ConnectionMonitor] = []
+        self._monitors: list[ConnectionMonitor] = []
         self._sequences = Sequences()
         if replay is None and (start != "now" or positions):
             raise ConfigError(
                 "'start' and 'positions' need 'replay': the endpoint of a journal's "
                 "replay socket, such as tcp://127.0.0.1:5558"
             )
-        if start not in get_args(Start):
+        if start not in get_args(StartPoint):
             raise ConfigError(
-                f"start '{start}' is none of {', '.join(get_args(Start))}: from "
+                f"start '{start}' is none of {', '.join(get_args(StartPoint))}: from "
                 "when on to receive"
             )
-        self.positions: dict[Key, Position] = {
+        self.positions: dict[TopicKey, Position] = {
             key: Position(*position) for key, position in (positions or {}).items()
         }
         self._replay = (
@@ -145,7 +152,7 @@ class Subscriber:
         self.close()
 
     def open(self) -> None:
-        """Connect. An engine that is not there yet is waited for.
+        """Connect; the engine need not be running yet.
 
         Raises
         ------
@@ -165,32 +172,26 @@ class Subscriber:
             connection = self._context.socket(zmq.SUB)
             self._sockets.append(connection)
             connection.setsockopt(zmq.RCVHWM, self._queue_length)
-            # ZeroMQ drops subscriptions that do not fit; there are not many.
+            # ZeroMQ drops subscriptions beyond the limit; 0 is none.
             connection.setsockopt(zmq.SNDHWM, 0)
             bulky = group & BULK_KINDS
-            most = MAX_PAYLOAD if bulky else MAX_HEADER  # no other part is longer
-            connection.setsockopt(zmq.MAXMSGSIZE, most)
-            keep_alive(connection)
-            for subject in self._subjects(group):
-                connection.subscribe(subject[:MAX_SUBSCRIPTION])
+            longest_part = MAX_PAYLOAD if bulky else MAX_HEADER
+            connection.setsockopt(zmq.MAXMSGSIZE, longest_part)
+            for subscription in self._subscriptions(group):
+                connection.subscribe(subscription[:MAX_SUBSCRIPTION])
             connection.subscribe(ready_topic(name, part, len(groups)))
             try:
-                if self._keys is not None:
-                    use_client_keys(connection, self._keys)
-                keyed = self._keys is not None
-                self._admissions.append(
-                    ConnectionMonitor(connection, self.endpoint, keyed=keyed)
+                self._monitors.append(
+                    connect(
+                        connection,
+                        self.endpoint,
+                        self._keys,
+                        example="tcp://127.0.0.1:5556 or ipc:///tmp/neurovocal",
+                    )
                 )
-                connection.connect(self.endpoint)
             except ConfigError:
                 self.close()
                 raise
-            except zmq.ZMQError as error:
-                self.close()
-                raise ConfigError(
-                    f"'{self.endpoint}' is not an endpoint such as "
-                    "tcp://127.0.0.1:5556 or ipc:///tmp/neurovocal"
-                ) from error
         if self._replay is not None:
             try:
                 self._replay.open(self._context)
@@ -200,15 +201,15 @@ class Subscriber:
 
     def close(self) -> None:
         """Disconnect. May be called twice."""
-        for admission in self._admissions:
-            admission.close()
+        for monitor in self._monitors:
+            monitor.close()
         for connection in self._sockets:
             connection.close(linger=0)
         if self._replay is not None:
             self._replay.close()
         if self._context is not None:
             self._context.term()
-        self._sockets, self._admissions, self._context = [], [], None
+        self._sockets, self._monitors, self._context = [], [], None
 
     def receive(self, timeout: float | None = None) -> Received | None:
         """Return the next message, or None when none came in time.
@@ -221,11 +222,11 @@ class Subscriber:
         Raises
         ------
         WireError
-            Something else than an engine speaks here; the next call goes on.
+            A message is not as docs/wire.md says; the next call goes on.
         """
         import zmq
 
-        received = self._take()
+        received = self._next()
         if received is not None or timeout == 0:
             return received
         poller = zmq.Poller()
@@ -237,7 +238,7 @@ class Subscriber:
             if left_s is not None and left_s <= 0:
                 return None
             poller.poll(self._pause_ms(left_s))
-            received = self._take()
+            received = self._next()
         return received
 
     def __iter__(self) -> Iterator[Received]:
@@ -253,25 +254,25 @@ class Subscriber:
         poller = zmq.asyncio.Poller()
         for connection in self._connections():
             poller.register(connection, zmq.POLLIN)
-        heard_s = time.monotonic()
+        last_s = time.monotonic()
         while True:
-            for _ in range(_BURST):
-                received = self._take()
+            for _ in range(_BURST_LENGTH):
+                received = self._next()
                 if received is None:
                     break
                 yield received
-                heard_s = time.monotonic()
+                last_s = time.monotonic()
             else:
                 await asyncio.sleep(0)
                 continue
             left_s = None
             if self.timeout is not None:
-                left_s = heard_s + self.timeout - time.monotonic()
+                left_s = last_s + self.timeout - time.monotonic()
                 if left_s <= 0:
                     return
             await poller.poll(self._pause_ms(left_s))
 
-    def _subjects(self, kinds: frozenset[str]) -> Iterator[bytes]:
+    def _subscriptions(self, kinds: frozenset[str]) -> Iterator[bytes]:
         for kind in sorted(kinds):
             if self.streams is None:
                 yield prefix(kind).encode()
@@ -284,25 +285,25 @@ class Subscriber:
             yield self._replay.connection
 
     def _pause_ms(self, left_s: float | None) -> int:
-        """How long to wait for the connections at most."""
-        pause_ms = round(1000 * LOOK_S) if self._replay is None else _LOOK_MS
+        """Return how long to wait for a message at most, in ms."""
+        pause_ms = round(1000 * MONITOR_PERIOD_S) if self._replay is None else _POLL_MS
         return pause_ms if left_s is None else min(pause_ms, ceil(left_s * 1000))
 
-    def _take(self) -> Received | None:
-        """Next message that has already come, light kinds first."""
+    def _next(self) -> Received | None:
+        """Return a message that has arrived, light kinds first, or None."""
         if not self._sockets:
             raise NeurovocalError("the subscriber is not open")
-        for admission in self._admissions:
-            admission.look()
+        for monitor in self._monitors:
+            monitor.poll()
         while True:
-            if self._replay is not None and (old := self._replay.next()) is not None:
-                return self._handed_out(old)
+            if self._replay is not None and (past := self._replay.next()) is not None:
+                return self._delivered(past)
             received = self._next_live()
             if received is None or self._replay is None:
-                return None if received is None else self._handed_out(received)
-            if received.kind in NOT_KEPT:
-                return self._handed_out(received)
-            self._replay.live(received)
+                return None if received is None else self._delivered(received)
+            if received.kind in UNRECORDED_KINDS:
+                return self._delivered(received)
+            self._replay.put_live(received)
 
     def _next_live(self) -> Received | None:
         import zmq
@@ -319,9 +320,9 @@ class Subscriber:
                     return received_of(header, values)
         return None
 
-    def _handed_out(self, received: Received) -> Received:
-        """Note what is missing before a message, and that it is the user's now."""
-        if self._replay is None or received.kind in NOT_KEPT:
+    def _delivered(self, received: Received) -> Received:
+        """Count a message as delivered, with the hole before it."""
+        if self._replay is None or received.kind in UNRECORDED_KINDS:
             missed, restarted = self._sequences.check(received)
             received = replace(received, missed=missed, restarted=restarted)
         else:
@@ -332,7 +333,7 @@ class Subscriber:
         return received
 
 
-def _known(kinds: Iterable[str]) -> frozenset[str]:
+def _checked(kinds: Iterable[str]) -> frozenset[str]:
     asked = frozenset([kinds] if isinstance(kinds, str) else kinds)
     unknown = sorted(asked - set(KINDS.values()))
     if unknown or not asked:

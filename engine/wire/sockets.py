@@ -1,42 +1,123 @@
-"""Notices that the other side does not let this one in, and knocks again later.
+"""Clients' connections with ZeroMQ: keys, keep-alive, reconnection after a refusal.
 
-ZeroMQ gives a connection up for ever, and without a word, once it is refused: a program
-that came before its keys were let in would wait until it is started anew.
+ZeroMQ never retries a connection whose CURVE handshake was rejected and reports it to
+monitors only: a program that starts before its keys are allowed would wait forever.
 """
 
 import logging
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.wire.keys import use_client_keys
 
 if TYPE_CHECKING:
     import zmq
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import zmq
-
 
 log = logging.getLogger("neurovocal")
-LOOK_S = 0.5
-_KNOCK_S = 3.0
 
-# Greetings in a row that the other side has ended without a word: one may be an
+MONITOR_PERIOD_S = 0.5
+_RECONNECT_S = 3.0
+# Handshakes in a row that the peer has ended without a reason: one alone may be an
 # engine that stops, or a network that breaks.
-_MOST_BROKEN = 3
+_MOST_BROKEN_HANDSHAKES = 3
+
+# Keep-alive: probes begin after so long without a byte, and the connection is closed
+# after three without an answer, 20 s after the last byte.
+_IDLE_S = 8
+_PROBE_PERIOD_S = 4
+_PROBES = 3
+# Limit for data that is not acknowledged; the kernel's default is 15 minutes.
+_UNACKNOWLEDGED_MS = 20_000
+
+
+def connect(
+    zmq_socket: "zmq.Socket[bytes]",
+    endpoint: str,
+    keys: str | Path | None,
+    *,
+    example: str,
+    awaits_replies: bool = False,
+) -> "ConnectionMonitor":
+    """Connect a socket, with keep-alive, the client's keys and a connection monitor.
+
+    Parameters
+    ----------
+    zmq_socket : Socket
+        Not connected yet, with its own options set. The caller closes it, also when
+        this fails.
+    endpoint : str
+        Address of the peer, which need not be there yet.
+    keys : path or None
+        Folder of the client's keys; None connects without.
+    example : str
+        Valid endpoints, for the error message.
+    awaits_replies : bool
+        Passed to `keep_alive`.
+
+    Returns
+    -------
+    ConnectionMonitor
+        To be polled while the socket is open, and closed before it.
+
+    Raises
+    ------
+    ConfigError
+        The endpoint is malformed, or the keys cannot be read.
+    """
+    import zmq
+
+    keep_alive(zmq_socket, awaits_replies=awaits_replies)
+    if keys is not None:
+        use_client_keys(zmq_socket, keys)
+    monitor = ConnectionMonitor(zmq_socket, endpoint, keyed=keys is not None)
+    try:
+        zmq_socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        monitor.close()
+        raise ConfigError(
+            f"'{endpoint}' is not an endpoint such as {example}"
+        ) from error
+    return monitor
+
+
+def keep_alive(
+    zmq_socket: "zmq.Socket[bytes]", *, awaits_replies: bool = False
+) -> None:
+    """Set TCP keep-alive, so that a peer that lost power is noticed within 20 s.
+
+    Parameters
+    ----------
+    zmq_socket : Socket
+        Not bound or connected yet; of no effect for transports other than TCP.
+    awaits_replies : bool
+        Whether the socket sends requests: sent data must then be acknowledged within
+        20 s, too. Not for a publisher: a subscriber that is suspended for a while is
+        not gone.
+    """
+    import zmq
+
+    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _IDLE_S)
+    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _PROBE_PERIOD_S)
+    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _PROBES)
+    if awaits_replies:
+        zmq_socket.setsockopt(zmq.TCP_MAXRT, _UNACKNOWLEDGED_MS)
 
 
 class ConnectionMonitor:
-    """Watches one socket that connects; tells once, and connects again.
+    """Detects that the peer rejects a socket, logs it once, and reconnects.
 
     Parameters
     ----------
     zmq_socket : Socket
         Not connected yet.
     endpoint : str
-        Where it will connect, or has been.
+        Address that the socket will be connected to.
     keyed : bool
-        Whether it shows keys.
+        Whether the socket has client keys.
     """
 
     def __init__(
@@ -44,13 +125,13 @@ class ConnectionMonitor:
     ) -> None:
         import zmq
 
-        self._refusal = ""
-        self._broken = 0
         self._socket = zmq_socket
         self._endpoint = endpoint
         self._keyed = keyed
-        self._looked_s = self._knocked_s = float("-inf")
-        self._told = False
+        self._refusal = ""
+        self._broken_handshakes = 0
+        self._polled_s = self._reconnected_s = float("-inf")
+        self._logged = False
         self._monitor = zmq_socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -59,29 +140,32 @@ class ConnectionMonitor:
         )
 
     def close(self) -> None:
-        """Watch no more; before the socket is closed."""
+        """Stop monitoring; to be called before the socket is closed."""
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
 
-    def look(self) -> None:
-        """See what has happened; cheap, and to be called now and then."""
-        now_s = time.monotonic()
-        if now_s - self._looked_s < LOOK_S:
-            return
-        self._looked_s = now_s
-        refusal = self.read()
-        if not refusal:
-            self._told = False
-            return
-        if not self._told:
-            self._told = True
-            log.warning("%s", refusal)
-        if now_s - self._knocked_s >= _KNOCK_S:
-            self._knocked_s = now_s
-            self._knock()
+    def poll(self) -> None:
+        """Log a refusal once, and reconnect while it lasts.
 
-    def read(self) -> str:
-        """Why this one is not let in, in a sentence; empty: nobody has said so."""
+        Cheap enough to be called for every message; it does something twice a second.
+        """
+        now_s = time.monotonic()
+        if now_s - self._polled_s < MONITOR_PERIOD_S:
+            return
+        self._polled_s = now_s
+        refusal = self.refusal()
+        if not refusal:
+            self._logged = False
+            return
+        if not self._logged:
+            self._logged = True
+            log.warning("%s", refusal)
+        if now_s - self._reconnected_s >= _RECONNECT_S:
+            self._reconnected_s = now_s
+            self._reconnect()
+
+    def refusal(self) -> str:
+        """Return why the peer rejects the socket, in a sentence; empty: it does not."""
         import zmq
         from zmq.utils.monitor import recv_monitor_message
 
@@ -89,10 +173,10 @@ class ConnectionMonitor:
             event = recv_monitor_message(self._monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._refusal = ""
-                self._broken = 0
+                self._broken_handshakes = 0
             elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-                self._broken += 1
-                if self._broken >= _MOST_BROKEN and self._keyed:
+                self._broken_handshakes += 1
+                if self._broken_handshakes >= _MOST_BROKEN_HANDSHAKES and self._keyed:
                     self._refusal = (
                         f"{self._endpoint} ends the connection before it is made: "
                         "were these keys made for another engine (server.key)?"
@@ -113,42 +197,11 @@ class ConnectionMonitor:
                 )
         return self._refusal
 
-    def _knock(self) -> None:
+    def _reconnect(self) -> None:
         import zmq
 
-        # What was given up is not known any more: nothing to disconnect.
+        # ZeroMQ has forgotten a rejected endpoint: there may be nothing to disconnect.
         with suppress(zmq.ZMQError):
             self._socket.disconnect(self._endpoint)
         with suppress(zmq.ZMQError):
             self._socket.connect(self._endpoint)
-
-
-# After so long without a byte the other side is asked, and given up after three asks
-# without an answer: 20 s after the last sign of life.
-_IDLE_S = 8
-_ASK_S = 4
-_ASKS = 3
-
-# What was sent and is not acknowledged: the kernel alone would try for 15 minutes.
-_UNACKNOWLEDGED_MS = 20_000
-
-
-def keep_alive(zmq_socket: "zmq.Socket[bytes]", *, asks: bool = False) -> None:
-    """Set a socket up, before it is bound or connected.
-
-    Parameters
-    ----------
-    zmq_socket : Socket
-        Of any kind; what is not TCP is left alone.
-    asks : bool
-        Whether it sends questions and waits for answers. Not for a socket that
-        publishes: a subscriber that stands still for a while has not gone.
-    """
-    import zmq
-
-    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _IDLE_S)
-    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _ASK_S)
-    zmq_socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _ASKS)
-    if asks:
-        zmq_socket.setsockopt(zmq.TCP_MAXRT, _UNACKNOWLEDGED_MS)

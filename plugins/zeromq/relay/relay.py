@@ -10,8 +10,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import KINDS
 from neurovocal.engine.support.text import printable
 from neurovocal.engine.wire.codec import MAX_PAYLOAD, WireError, prefix
-from neurovocal.engine.wire.keys import use_client_keys
-from neurovocal.engine.wire.sockets import ConnectionMonitor, keep_alive
+from neurovocal.engine.wire.sockets import ConnectionMonitor, connect
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.endpoint import bind
 from neurovocal.plugins.zeromq.relay.replay import ReplayRelay
@@ -175,7 +174,7 @@ class Relay:
             if upstream in ready:
                 self._forward(station, upstream)
         for monitor in self._monitors:
-            monitor.look()
+            monitor.poll()
         if self._replay is not None:
             self._replay.step(ready)
 
@@ -189,17 +188,11 @@ class Relay:
         # ZeroMQ drops subscriptions that do not fit; there are not many.
         upstream.setsockopt(zmq.SNDHWM, 0)
         upstream.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
-        keep_alive(upstream)
-        if self._station_keys is not None:
-            use_client_keys(upstream, self._station_keys)
-        keyed = self._station_keys is not None
-        self._monitors.append(ConnectionMonitor(upstream, endpoint, keyed=keyed))
-        try:
-            upstream.connect(endpoint)
-        except zmq.ZMQError as error:
-            raise ConfigError(
-                f"'{endpoint}' is not an endpoint such as tcp://station-1:5556"
-            ) from error
+        self._monitors.append(
+            connect(
+                upstream, endpoint, self._station_keys, example="tcp://station-1:5556"
+            )
+        )
 
     def _read_subscriptions(self, publisher: "zmq.Socket[bytes]") -> None:
         import zmq

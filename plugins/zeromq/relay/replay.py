@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.wire.codec import MAX_PAYLOAD
-from neurovocal.engine.wire.keys import use_client_keys
-from neurovocal.engine.wire.sockets import ConnectionMonitor, keep_alive
+from neurovocal.engine.wire.sockets import ConnectionMonitor, connect
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.fair_queue import FairQueue, Request, RequestCounts
 from neurovocal.plugins.zeromq.relay.stations import StreamOwners
@@ -137,7 +135,7 @@ class ReplayRelay:
                 self._receive_answers(station, upstream)
         self._expire()
         for monitor in self._monitors:
-            monitor.look()
+            monitor.poll()
         self._requests.cut_stalled()
         while len(self._pending) < _MOST_PENDING:
             request = self._queue.next(time.monotonic())
@@ -157,17 +155,15 @@ class ReplayRelay:
         upstream.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
         upstream.setsockopt(zmq.SNDHWM, _MOST_WAITING)
         upstream.setsockopt(zmq.IMMEDIATE, 1)
-        keep_alive(upstream, asks=True)
-        keyed = self._station_keys is not None
-        if self._station_keys is not None:
-            use_client_keys(upstream, self._station_keys)
-        self._monitors.append(ConnectionMonitor(upstream, endpoint, keyed=keyed))
-        try:
-            upstream.connect(endpoint)
-        except zmq.ZMQError as error:
-            raise ConfigError(
-                f"'{endpoint}' is not an endpoint such as tcp://station-1:5558"
-            ) from error
+        self._monitors.append(
+            connect(
+                upstream,
+                endpoint,
+                self._station_keys,
+                example="tcp://station-1:5558",
+                awaits_replies=True,
+            )
+        )
 
     def _pass_on(self, request: Request) -> None:
         pending = _Pending(request, None, time.monotonic())

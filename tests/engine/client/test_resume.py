@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurovocal.engine.client.received import Received, received_of
-from neurovocal.engine.client.resume import Position, Resumer, Start
+from neurovocal.engine.client.resume import Position, Resumer, StartPoint
 from neurovocal.engine.contracts.types import Label, Message, StreamInfo
 from neurovocal.engine.wire.codec import decode, encode
 
@@ -24,7 +24,7 @@ def message(run: str, seq: int) -> Received:
 class World:
     """An engine with a journal, a network that loses, and a subscriber."""
 
-    start: Start = "now"
+    start: StartPoint = "now"
     positions: dict[tuple[str, str], Position] = field(default_factory=dict)
     now_s: float = 0.0
     run: int = 0
@@ -46,7 +46,7 @@ class World:
         self.seq += 1
         self.sent.append(live)
         if arrives:
-            self.subscriber.live(live, self.now_s)
+            self.subscriber.put_live(live, self.now_s)
         self.take()
 
     def restart_engine(self) -> None:
@@ -59,7 +59,7 @@ class World:
 
     def ask(self, after_s: float) -> None:
         self.now_s += after_s
-        self.asked += self.subscriber.questions(self.now_s)
+        self.asked += self.subscriber.requests(self.now_s)
         self.take()
 
     def answer(self) -> None:
@@ -69,7 +69,7 @@ class World:
         question = self.asked.pop(0)
         kept = self.sent[: self.committed]
         if question["command"] == "topics":
-            self.subscriber.topics(question["id"], [KEY] if kept else [])
+            self.subscriber.put_topics(question["id"], [KEY] if kept else [])
             return
         first = 0
         after = question["after"]
@@ -82,7 +82,7 @@ class World:
             first = runs.index(runs[-1]) if runs else 0
         page = kept[first : first + 3]
         more = first + 3 < len(kept)
-        self.subscriber.page(question["id"], page, more=more, now_s=self.now_s)
+        self.subscriber.put_page(question["id"], page, more=more, now_s=self.now_s)
         self.take()
 
     def take(self) -> None:
@@ -278,7 +278,7 @@ def test_a_journal_that_refuses_is_given_its_time_and_no_more() -> None:
     while len(world.heard) == 1:
         world.ask(2.0)
         for question in world.asked:
-            world.subscriber.refused(question["id"], world.now_s)
+            world.subscriber.put_refusal(question["id"], world.now_s)
         world.asked.clear()
         world.take()
         assert world.now_s < 12

@@ -320,21 +320,21 @@ def test_streams_and_runs_that_a_client_remembers_are_bounded(
         received_message = message(Label, f"stream{number // 2}", f"run{number}", 0)
         assert sequences.check(received_message) == (None, number % 2 == 1)
     assert len(sequences._next) == len(sequences._streams) == 100
-    assert len(sequences._heard) == 100
+    assert len(sequences._seen) == 100
     assert len(sequences._restarts) == 10
 
 
 def test_messages_that_a_client_holds_for_missing_ones_are_bounded() -> None:
     resumer = resume.Resumer(frozenset({"label"}), None, "journal", {})
     for number in range(5000):
-        resumer.live(message(Label, f"stream{number}", "run", 1000), 0.0)
+        resumer.put_live(message(Label, f"stream{number}", "run", 1000), 0.0)
     assert sum(len(known.held) for known in resumer._topics.values()) == 4000
     # Once the missing messages are given up, all held messages are delivered.
     for _ in range(5000):
-        for question in resumer.questions(10.0):
-            if question["command"] == "replay":
-                resumer.page(question["id"], [], more=False, now_s=10.0)
+        for request in resumer.requests(10.0):
+            if request["command"] == "replay":
+                resumer.put_page(request["id"], [], more=False, now_s=10.0)
         if len(resumer.ready) == 4000:
             break
     assert len(resumer.ready) == 4000
-    assert resumer._held == 0
+    assert resumer._n_held == 0
