@@ -13,7 +13,7 @@ import yaml
 from processes.cli_process import neurovocal
 from processes.waiting import PATIENCE_S, until
 from repository import import_path
-from stages.pass_through import PassingRun
+from stages.manual_time_run import PassingRun
 
 from neurovocal.engine.client import Subscriber
 from neurovocal.engine.contracts.errors import ConfigError
@@ -195,7 +195,7 @@ CHILD = """
 import json, resource, sys
 sys.path[:0] = sys.argv[1].split(":")
 from conftest import Background
-from stages.pass_through import PassingRun
+from stages.manual_time_run import PassingRun
 from processes.waiting import until
 from test_faults_process import Health, Watching, kept
 
