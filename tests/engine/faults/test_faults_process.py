@@ -13,7 +13,7 @@ import yaml
 from processes.cli_process import neurovocal
 from processes.waiting import PATIENCE_S, until
 from repository import import_path
-from stages.manual_time_run import PassingRun
+from stages.manual_time_run import ManualTimeRun
 
 from neurovocal.engine.client import Subscriber
 from neurovocal.engine.contracts.errors import ConfigError
@@ -78,8 +78,8 @@ def test_a_cut_network_is_cut_and_costs_no_label(tmp_path, background):
     }
     cut = {"fault": "network_cut", "at_s": 2, "for_s": 0.7}
     watching = Watching()
-    run = PassingRun(station(4.5, [zmq_sink(live), journal], cut), watching)
-    run.begin(background)
+    run = ManualTimeRun(station(4.5, [zmq_sink(live), journal], cut), watching)
+    run.start(background)
     heard, enough = [], Flag()
 
     def listen():
@@ -102,21 +102,21 @@ def test_a_cut_network_is_cut_and_costs_no_label(tmp_path, background):
         ]
 
     listening = background(listen)
-    run.pass_to(1.9)
+    run.advance_to(1.9)
     until(lambda: heard and heard == sent())
-    run.pass_to(2)
+    run.advance_to(2)
     watching.await_("degraded")
     proxies = run.runner._injection._proxies.values()
     until(lambda: all(proxy._server is None for proxy in proxies))
     assert all(map(refuses, (live, replay)))
-    run.pass_to(2.6)
-    run.pass_to(2.8)
+    run.advance_to(2.6)
+    run.advance_to(2.8)
     watching.await_("healthy")
-    run.pass_to(4.4)
+    run.advance_to(4.4)
     until(lambda: heard == sent() and heard[-1][1] > 4 * 32_000)
     enough.set()
     listening()
-    assert run.end().errors == []
+    assert run.finish().errors == []
     assert any(2 < sample / 32_000 < 2.6 for _, sample in heard)
 
 
@@ -132,11 +132,11 @@ def test_connections_break_when_the_network_does(background):
     port = free_port()
     cut = {"fault": "network_cut", "at_s": 1, "for_s": 0.1}
     watching = Watching()
-    run = PassingRun(station(1.8, [zmq_sink(port)], cut), watching)
-    run.begin(background)
+    run = ManualTimeRun(station(1.8, [zmq_sink(port)], cut), watching)
+    run.start(background)
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as reached:
         assert reached.recv(64)[:1] == b"\xff"  # ZeroMQ's own, through the proxy
-        run.pass_to(1)
+        run.advance_to(1)
         rest = b"x"
         try:
             while rest:
@@ -144,7 +144,7 @@ def test_connections_break_when_the_network_does(background):
         except ConnectionResetError:
             pass
     watching.await_("degraded")
-    assert run.end().errors == []
+    assert run.finish().errors == []
 
 
 def test_who_connects_in_the_moment_of_the_cut_is_cut_off():
@@ -166,7 +166,7 @@ def test_an_endpoint_that_is_taken_is_told_as_ever():
     with socket.create_server(("127.0.0.1", 0)) as owner:
         port = owner.getsockname()[1]
         with pytest.raises(ConfigError, match=f"tcp://127.0.0.1:{port}: .* in use"):
-            PassingRun(station(1, [zmq_sink(port)], cut)).runner.run()
+            ManualTimeRun(station(1, [zmq_sink(port)], cut)).runner.run()
 
 
 def test_a_subscriber_that_does_not_read_comes_and_goes(tmp_path, background):
@@ -175,18 +175,18 @@ def test_a_subscriber_that_does_not_read_comes_and_goes(tmp_path, background):
     stall = {"fault": "subscriber_stall", "at_s": 1.5, "for_s": 20}
     keys = {"keys": str(tmp_path / "engine")}
     with pytest.raises(ConfigError, match="the engine asks for keys: name the folder"):
-        PassingRun(station(1, [zmq_sink(free_port())], stall, **keys))
+        ManualTimeRun(station(1, [zmq_sink(free_port())], stall, **keys))
     watching = Watching()
     stall["keys"] = str(tmp_path / "deaf")
-    run = PassingRun(station(40, [zmq_sink(free_port())], stall, **keys), watching)
-    run.begin(background)
-    run.pass_to(1.2)
+    run = ManualTimeRun(station(40, [zmq_sink(free_port())], stall, **keys), watching)
+    run.start(background)
+    run.advance_to(1.2)
     until(watching.subscriptions)
-    run.pass_until(lambda: watching.subscriptions()[-1] > 5)
-    run.pass_to(22)
+    run.advance_until(lambda: watching.subscriptions()[-1] > 5)
+    run.advance_to(22)
     watching.await_("healthy")
-    run.pass_until(lambda: watching.subscriptions()[-1] == 0)
-    assert run.end().errors == []
+    run.advance_until(lambda: watching.subscriptions()[-1] == 0)
+    assert run.finish().errors == []
     assert watching.subscriptions()[0] == 0
 
 
@@ -195,24 +195,24 @@ CHILD = """
 import json, resource, sys
 sys.path[:0] = sys.argv[1].split(":")
 from conftest import Background
-from stages.manual_time_run import PassingRun
+from stages.manual_time_run import ManualTimeRun
 from processes.waiting import until
 from test_faults_process import Health, Watching, kept
 
 watching = Watching()
-run = PassingRun(json.loads(sys.argv[2]), watching)
-run.begin(Background())
+run = ManualTimeRun(json.loads(sys.argv[2]), watching)
+run.start(Background())
 """
 
 FILL = (
     CHILD
     + """
-run.pass_to(0.8)
+run.advance_to(0.8)
 until(lambda: resource.getrlimit(resource.RLIMIT_FSIZE)[0] == 0)
-run.pass_to(1.6)
+run.advance_to(1.6)
 sinks = [sink for sink in run.runner.sinks if sink.name.startswith("sink")]
 until(lambda: all(sink.shell.failures for sink in sinks))
-outcome = run.end()
+outcome = run.finish()
 states = [e.state for e in watching.events(Health) if e.stage == "fault disk_full"]
 reasons = [sink.shell.trouble for sink in sinks]
 print(json.dumps([states, reasons, outcome.sentences()]))
@@ -222,9 +222,9 @@ print(json.dumps([states, reasons, outcome.sentences()]))
 KILL = (
     CHILD
     + """
-run.pass_to(1.5)
+run.advance_to(1.5)
 until(lambda: kept(sys.argv[3]))
-run.end()
+run.finish()
 """
 )
 

@@ -113,7 +113,7 @@ def test_a_recording_that_kills_cut_short_is_exported_once(tmp_path: Path) -> No
     assert {row["stream"] for row in of_first} == {"a.wav", "b.wav"}
 
 
-class Diary:
+class CallLog:
     """A journal that several runs write into, one after the other."""
 
     def __init__(self, folder: Path) -> None:
@@ -186,16 +186,16 @@ OTHER = Health("source", "healthy", other_recording("/card/x.wav"))
 def test_the_last_hearing_is_left(
     tmp_path: Path, written: dict[str, list[Event]], units: str
 ) -> None:
-    diary = Diary(tmp_path)
+    call_log = CallLog(tmp_path)
     for name, events in written.items():
-        diary.run(name, events)
-    assert diary.units() == units
+        call_log.run(name, events)
+    assert call_log.units() == units
 
 
 def test_only_what_is_wanted_makes_another_hearing_superfluous(tmp_path: Path) -> None:
-    diary = Diary(tmp_path)
-    diary.run("r1", labels("ab"))
-    diary.run("r2", [again("r1"), *labels("abc")])
-    assert diary.units(runs=("r1",)) == "ab"
-    assert diary.units(runs=("r1", "r2")) == "abc"
-    assert diary.units(streams=("elsewhere",)) == ""
+    call_log = CallLog(tmp_path)
+    call_log.run("r1", labels("ab"))
+    call_log.run("r2", [again("r1"), *labels("abc")])
+    assert call_log.units(runs=("r1",)) == "ab"
+    assert call_log.units(runs=("r1", "r2")) == "abc"
+    assert call_log.units(streams=("elsewhere",)) == ""

@@ -136,7 +136,7 @@ def test_a_gap_in_a_segment_truncates_it_before_the_gap_is_told():
     assert events[at - 1].truncated
     assert events[at - 1].sample <= gap.start
     # The model heard the offset, and then forgot all.
-    heard = lane.models[0].stage.heard
+    heard = lane.models[0].stage.items
     place = heard.index(gap)
     assert events[at - 1] in heard[:place]
 
@@ -151,14 +151,14 @@ def test_every_model_hears_frames_before_the_marks_found_in_them(posteriors):
             assert mark.sample <= step.at
     for shell in lane.models:
         heard_to = 0
-        for item in shell.stage.heard:
+        for item in shell.stage.items:
             if isinstance(item, Frames):
                 # Frames of one tile at most, on the grid of tiles.
                 assert len(item.values) <= TILE
                 heard_to = (item.first + len(item.values)) * hop
             elif posteriors:
                 assert item.sample <= heard_to
-    first, second = (shell.stage.heard for shell in lane.models)
+    first, second = (shell.stage.items for shell in lane.models)
     assert [canonical(item) for item in first] == [canonical(item) for item in second]
     # And what sinks get has the same order: frames, answers, marks, labels.
     for step in steps[:-1]:

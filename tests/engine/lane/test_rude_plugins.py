@@ -9,7 +9,7 @@ from threading import Event as Flag
 import pytest
 from processes.waiting import PATIENCE_S
 from stages import runners as scripted
-from stages.runners import INFO, Namer, audio, make_runner, many, then_wait
+from stages.runners import INFO, SegmentLabeller, audio, make_runner, many, then_wait
 
 from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.types import Frames, Health, Label, Offset
@@ -28,7 +28,7 @@ def names(errors):
 def exiting(monkeypatch):
     """A model that raises what a test likes at its second frames."""
 
-    class Exiting(Namer):
+    class Exiting(SegmentLabeller):
         error: BaseException = SystemExit(0)
         heard = 0
 

@@ -12,8 +12,8 @@ from stages import runners as scripted
 from stages.runners import (
     INFO,
     FrameEvery16,
-    Gate,
-    Namer,
+    SegmentLabeller,
+    ThresholdDetector,
     audio,
     check_seq,
     make_runner,
@@ -43,7 +43,7 @@ from neurovocal.engine.testing import CollectSink, ScriptedSource
 quiet = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
-class Dud(Namer):
+class Dud(SegmentLabeller):
     """Fails at every offset: one that its policy contains, again and again."""
 
     def process(self, item):
@@ -52,7 +52,7 @@ class Dud(Namer):
         return ()
 
 
-class Broken(Namer):
+class Broken(SegmentLabeller):
     """Fails at everything, and is switched off."""
 
     def process(self, item):
@@ -281,8 +281,8 @@ def lane(source_rate, tile=2):
         INFO,
         16 * tile,
         SupervisedStage("features", FrameEvery16()),
-        SupervisedStage("detector", Gate()),
-        [SupervisedStage("model", Namer())],
+        SupervisedStage("detector", ThresholdDetector()),
+        [SupervisedStage("model", SegmentLabeller())],
         None if source_rate == 1000 else Resampler(source_rate, 1000),
     )
 

@@ -9,8 +9,8 @@ from stages.runners import (
     INFO,
     RATE,
     STAGES,
-    Diary,
-    Gate,
+    CallLog,
+    ThresholdDetector,
     audio,
     check_seq,
     make_runner,
@@ -36,16 +36,16 @@ pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
 def test_sinks_open_before_sources_and_close_after_them():
-    diary = Diary()
+    call_log = CallLog()
     sources = [
-        diary.keep(f"source{i}", ScriptedSource(StreamInfo(f"s{i}", RATE), many(2)))
+        call_log.wrap(f"source{i}", ScriptedSource(StreamInfo(f"s{i}", RATE), many(2)))
         for i in range(2)
     ]
-    sinks = [diary.keep(f"sink{i}", CollectSink()) for i in range(2)]
+    sinks = [call_log.wrap(f"sink{i}", CollectSink()) for i in range(2)]
     assert make_runner(sources, *sinks).run().exit_code == 0
-    order = diary.lines.index
+    order = call_log.calls.index
     opens = ["sink0.open", "sink1.open", "source0.open", "source1.open"]
-    assert diary.lines[:4] == opens
+    assert call_log.calls[:4] == opens
     for index in range(2):
         assert order("source1.open") < order(f"source{index}.read")
         assert order(f"source{index}.close") < order("sink1.close")
@@ -56,13 +56,14 @@ def test_sinks_open_before_sources_and_close_after_them():
 
 @pytest.mark.parametrize("culprit", ["sink1", "source0", "source1"])
 def test_what_was_opened_is_closed_in_reverse_when_an_open_fails(culprit):
-    diary = Diary()
+    call_log = CallLog()
     fails = {culprit: ("open",)}
     sinks = [
-        diary.keep(n, CollectSink(), fails=fails.get(n, ())) for n in ("sink0", "sink1")
+        call_log.wrap(n, CollectSink(), fails=fails.get(n, ()))
+        for n in ("sink0", "sink1")
     ]
     sources = [
-        diary.keep(
+        call_log.wrap(
             n, ScriptedSource(StreamInfo(n, RATE), many(2)), fails=fails.get(n, ())
         )
         for n in ("source0", "source1")
@@ -70,19 +71,19 @@ def test_what_was_opened_is_closed_in_reverse_when_an_open_fails(culprit):
     runner = make_runner(sources, *sinks)
     with pytest.raises(DeviceError, match=f"{culprit} cannot open: try another"):
         runner.run()
-    opened = [line[:-5] for line in diary.lines if line.endswith(".open")]
-    closed = [line[:-6] for line in diary.lines if line.endswith(".close")]
+    opened = [line[:-5] for line in call_log.calls if line.endswith(".open")]
+    closed = [line[:-6] for line in call_log.calls if line.endswith(".close")]
     assert opened[-1] == culprit
     assert set(opened) <= set(closed)
     assert [name for name in closed if name in opened] == opened[::-1]
-    assert not any(line.endswith((".read", ".write")) for line in diary.lines)
+    assert not any(line.endswith((".read", ".write")) for line in call_log.calls)
 
 
 def test_a_close_that_fails_too_hides_nothing():
-    diary = Diary()
+    call_log = CallLog()
     sink = CollectSink()
     source = ScriptedSource(INFO, [])
-    diary.keep("source", source, fails=("open", "close"))
+    call_log.wrap("source", source, fails=("open", "close"))
     with pytest.raises(DeviceError, match="source cannot open"):
         make_runner(source, sink).run()
     assert sink.closed == 1
@@ -229,7 +230,7 @@ def test_exit_codes(outcome, code):
 
 
 def test_a_stream_that_no_lane_fits_is_a_mistake_of_the_configuration(monkeypatch):
-    class Needy(Gate):
+    class Needy(ThresholdDetector):
         def __init__(self):
             raise ConfigError(["it needs 250 kHz", "and quiet"])
 

@@ -9,7 +9,7 @@ from stages.runners import (
     EPOCH,
     INFO,
     RATE,
-    Diary,
+    CallLog,
     audio,
     check_seq,
     flagging,
@@ -146,8 +146,8 @@ def test_a_source_that_leaves_a_hole_is_refused():
 
 
 def test_a_source_that_cannot_be_closed():
-    diary, sink = Diary(), CollectSink()
-    source = diary.keep("source", ScriptedSource(INFO, many(2)), fails=("close",))
+    call_log, sink = CallLog(), CollectSink()
+    source = call_log.wrap("source", ScriptedSource(INFO, many(2)), fails=("close",))
     outcome = make_runner(source, sink).run()
     assert outcome.errors == ["source cannot close: try another"]
     assert sink.closed == 1
@@ -227,7 +227,7 @@ def test_a_source_that_raises_anything_is_opened_again():
     """Also when it raises while it is opened, or closed."""
     sink = CollectSink({"gap", "offset", "health"})
 
-    class Clumsy(ScriptedSource):
+    class FailingModel(ScriptedSource):
         def open(self):
             super().open()
             if self.opened == 2:
@@ -239,7 +239,7 @@ def test_a_source_that_raises_anything_is_opened_again():
                 raise OSError("no such handle")
 
     items = [audio("..####.."), ValueError("an odd packet"), audio("..####..")]
-    source = Clumsy(INFO, items, live=True)
+    source = FailingModel(INFO, items, live=True)
     clock = ManualClock(EPOCH)
     outcome = make_runner(source, sink, clock=clock, source_policy="restart").run()
     assert (outcome.errors, source.opened) == ([], 3)

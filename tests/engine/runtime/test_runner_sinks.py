@@ -8,7 +8,7 @@ from processes.waiting import PATIENCE_S
 from stages.runners import (
     EPOCH,
     INFO,
-    Diary,
+    CallLog,
     check_seq,
     make_runner,
     many,
@@ -111,8 +111,8 @@ def test_a_sink_that_cannot_be_opened_or_closed_for_a_while():
 
 
 def test_a_flush_that_fails_between_messages_ends_the_run(background):
-    diary, never = Diary(), Flag()
-    sink = diary.keep("sink", CollectSink(), fails=("flush",))
+    call_log, never = CallLog(), Flag()
+    sink = call_log.wrap("sink", CollectSink(), fails=("flush",))
     source = ScriptedSource(INFO, then_wait(many(3), never), live=True)
     runner = make_runner(source, sink, sink={"on_error": "fail"})
     outcome = background(runner.run)()  # nobody stops it
@@ -165,9 +165,9 @@ def test_a_failing_sink_ends_the_run_if_that_is_the_policy(background):
 
 
 def test_a_sink_that_fails_while_flushing_or_closing_is_told():
-    diary = Diary()
-    flushing = diary.keep("flushing", CollectSink(), fails=("flush",))
-    closing = diary.keep("closing", CollectSink(), fails=("close",))
+    call_log = CallLog()
+    flushing = call_log.wrap("flushing", CollectSink(), fails=("flush",))
+    closing = call_log.wrap("closing", CollectSink(), fails=("close",))
     source = ScriptedSource(INFO, many(3))
     outcome = make_runner(source, flushing, closing, sink={"on_error": "fail"}).run()
     assert outcome.exit_code == 2

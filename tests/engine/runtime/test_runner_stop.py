@@ -12,7 +12,7 @@ from stages.runners import (
     INFO,
     QUANTUM,
     STAGES,
-    Gate,
+    ThresholdDetector,
     audio,
     flagging,
     make_runner,
@@ -50,7 +50,7 @@ def test_stop_inside_a_block_tells_what_was_heard_of_it(background, monkeypatch)
     """A whole file may be one block: stopping does not wait for its end."""
     sink, runners = CollectSink(), []
 
-    class StopsIt(Gate):
+    class StopsIt(ThresholdDetector):
         def process(self, item):
             if isinstance(item, Block) and item.start >= 3 * QUANTUM:
                 runners[0].stop()

@@ -10,7 +10,7 @@ from stages.runners import (
     QUANTUM,
     RATE,
     STAGES,
-    Namer,
+    SegmentLabeller,
     audio,
     check_seq,
     make_runner,
@@ -65,7 +65,7 @@ def test_statistics_and_the_anchor_come_once_a_second():
 def test_the_ledger_tells_where_the_time_went(monkeypatch):
     clock, sink = ManualClock(EPOCH), CollectSink()
 
-    class Slow(Namer):
+    class Slow(SegmentLabeller):
         def process(self, item):
             if isinstance(item, Frames):
                 clock.advance(0.007)

@@ -7,7 +7,7 @@ from threading import Event as Flag
 import pytest
 from processes.waiting import PATIENCE_S, until
 from stages import runners as scripted
-from stages.runners import EPOCH, INFO, Namer, audio, many, then_wait
+from stages.runners import EPOCH, INFO, SegmentLabeller, audio, many, then_wait
 from stages.watchdogs import looker, pass_time
 
 from neurovocal.engine.config.schema import SuperviseConfig
@@ -20,7 +20,7 @@ from neurovocal.engine.testing import CollectSink, ScriptedSource
 pytestmark = pytest.mark.usefixtures("quiet")
 
 
-class Sleeper(Namer):
+class Sleeper(SegmentLabeller):
     """Does not return from its first frames before `woken` is set."""
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""Lanes of real stages for tests, with models that write down what they hear."""
+"""Lanes of real stages for tests, with models that keep their input."""
 
 import numpy as np
 
@@ -32,29 +32,29 @@ def plugin(kind, name, **options):
     return found.build(found.options(**options), CONTEXT)
 
 
-class Listener:
-    """A recurrent model: posteriors per frame, labels per segment.
+class RecurrentModel:
+    """Recurrent model: posteriors per frame, labels per segment.
 
-    Its posteriors carry its whole past since the last gap, so that any item
-    that is missed, doubled or out of order shows in all that follows.
+    Its posteriors depend on all input since the last gap, so that an item that is
+    missing, repeated or out of order changes all that follow.
     """
 
     latency = 0
 
     def __init__(self):
-        self.heard = []
+        self.items = []
         self.reset()
 
     def reset(self):
-        self._forget()
-        self.heard.clear()
+        self._reset_state()
+        self.items.clear()
 
-    def _forget(self):
+    def _reset_state(self):
         self.state = np.float32(0.0)
         self.onset = None
 
     def process(self, item):
-        self.heard.append(item)
+        self.items.append(item)
         match item:
             case Frames():
                 yield self._posteriors(item)
@@ -64,10 +64,10 @@ class Listener:
             case Offset():
                 yield self._label(item.segment, item.sample, "final")
             case Gap():
-                self._forget()
+                self._reset_state()
 
     def flush(self):
-        assert not self.heard or not isinstance(self.heard[-1], Onset)
+        assert not self.items or not isinstance(self.items[-1], Onset)
         return ()
 
     def _posteriors(self, frames):
@@ -82,8 +82,8 @@ class Listener:
         return Label(segment, self.onset, offset, unit, 0.5, status, "listener")
 
 
-class LoudFrames:
-    """Consumes posteriors: a segment is a run of loud frames."""
+class LoudFrameDetector:
+    """Detector of runs of loud frames, from posteriors."""
 
     consumes = "posteriors"
     latency = 0
@@ -93,7 +93,7 @@ class LoudFrames:
         self.reset()
 
     def reset(self):
-        self.segment, self.onset, self.heard_to = 0, None, 0
+        self.segment, self.onset, self.stop = 0, None, 0
 
     def process(self, item):
         if isinstance(item, Gap):
@@ -106,13 +106,13 @@ class LoudFrames:
                 marks.append(Onset(self.segment, sample, 1.0))
             elif not loud and self.onset is not None:
                 marks.append(self._close(sample, truncated=False))
-            self.heard_to = sample + item.hop_length
+            self.stop = sample + item.hop_length
         return marks
 
     def flush(self):
         if self.onset is None:
             return []
-        return [self._close(self.heard_to, truncated=True)]
+        return [self._close(self.stop, truncated=True)]
 
     def _close(self, sample, *, truncated):
         mark = Offset(self.segment, self.onset, sample, truncated)
@@ -122,14 +122,14 @@ class LoudFrames:
 
 def make_lane(*, posteriors=False, source_rate=RATE, frames=True, models=1):
     front_end = plugin("features", "spectrogram")
-    detector = LoudFrames(1e-6) if posteriors else plugin("detector", "energy")
+    detector = LoudFrameDetector(1e-6) if posteriors else plugin("detector", "energy")
     resampler = Resampler(source_rate, RATE) if source_rate != RATE else None
     return Lane(
         INFO,
         TILE * front_end.hop_length,
         SupervisedStage("features", front_end) if frames else None,
         SupervisedStage("detector", detector),
-        [SupervisedStage(f"model {i}", Listener()) for i in range(models)],
+        [SupervisedStage(f"model {i}", RecurrentModel()) for i in range(models)],
         resampler,
     )
 
@@ -140,7 +140,7 @@ def play(lane, items, *, flush=True):
 
 
 def plain(steps):
-    """Steps as plain values, arrays byte for byte."""
+    """Return steps as plain values, arrays as bytes."""
     return [(step.at, [canonical(event) for event in step.events]) for step in steps]
 
 
@@ -150,7 +150,7 @@ def events_of(steps, *kinds):
 
 
 def script(samples, gaps, lengths, *, anchors=False):
-    """Items of a stream: audio with gaps of some lengths after some samples."""
+    """Return items of a stream: audio in blocks, with (after, length) gaps."""
     items, position, taken = [], 0, 0
     for after, missing in [*sorted(gaps), (len(samples), None)]:
         piece = samples[taken:after]

@@ -1,4 +1,4 @@
-"""Whole runs with real sinks whose time passes only when a test says so."""
+"""Whole runs with real sinks on a clock that the test advances."""
 
 from dataclasses import replace
 from threading import Event as Flag
@@ -15,20 +15,20 @@ from neurovocal.engine.runtime.runner import Runner
 _STEP_S = 0.1
 
 
-class PassingRun:
-    """A run of a configuration; at its start it is 0 s, and stays so.
+class ManualTimeRun:
+    """A run of a configuration whose clock stands at 0 s when it starts.
 
     Parameters
     ----------
     data : dict
         The configuration.
     observers
-        Sinks beside those that are configured.
+        Sinks beside those of the configuration.
 
     Attributes
     ----------
     runner : Runner
-        Stop it, or let its time pass to the end.
+        Can be stopped; `finish` runs it to its end.
     """
 
     def __init__(self, data, *observers):
@@ -39,8 +39,8 @@ class PassingRun:
         self.runner = Runner(replace(plan, context=context), observers)
         self._ended = Flag()
 
-    def begin(self, background):
-        """Run in another thread, until all is open, started and waits for time.
+    def start(self, background):
+        """Run in another thread; return when every lane has read once.
 
         A source begins to count time at its first read.
         """
@@ -60,17 +60,17 @@ class PassingRun:
         finally:
             self._ended.set()
 
-    def pass_to(self, seconds):
-        """It is so late, and what was to be heard by now has been."""
+    def advance_to(self, seconds):
+        """Advance the clock to `seconds` and wait until the lanes have read so far."""
         self._clock.advance(seconds - self._clock.monotonic_ns() / NS)
         lanes = self.runner.lanes
         until(lambda: all(lane.reader.seconds > seconds - _STEP_S for lane in lanes))
 
-    def pass_until(self, condition):
-        """Time passes until something has come to be."""
+    def advance_until(self, condition):
+        """Advance the clock until `condition()` is true."""
         until(lambda: self._clock.advance(_STEP_S) or condition())
 
-    def end(self):
-        """Time passes until the run is over; its outcome."""
-        self.pass_until(self._ended.is_set)
+    def finish(self):
+        """Advance the clock until the run has ended; return its outcome."""
+        self.advance_until(self._ended.is_set)
         return self._result()

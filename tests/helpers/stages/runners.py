@@ -1,4 +1,4 @@
-"""Runs that are scripted to the last sample: a runner's tests use these doubles."""
+"""Test doubles of all stages, and runners of scripted audio made of them."""
 
 import numpy as np
 import yaml
@@ -28,12 +28,12 @@ RATE = 1000
 INFO = StreamInfo("cage", RATE)
 QUANTUM = 32  # samples: two frames of 16
 EPOCH = 1_700_000_000 * NS
-# Whoever hears all loses nothing to a busy machine: what waits for it has room.
-AMPLE = {"events": 100_000, "bulk": 100_000}
+# Room for all messages, so that a busy machine drops none.
+LARGE_QUEUE = {"events": 100_000, "bulk": 100_000}
 
 
-class Gate:
-    """A segment is a run of samples above one half."""
+class ThresholdDetector:
+    """Detector of runs of samples above one half."""
 
     consumes = "samples"
     latency = 0
@@ -67,7 +67,7 @@ class Gate:
 
 
 class FrameEvery16:
-    """Frames of one bin: the largest sample of each 16."""
+    """Front end with frames of one bin: the largest of each 16 samples."""
 
     n_bins, hop_length, frame_length, latency = 1, 16, 16, 0
 
@@ -85,8 +85,8 @@ class FrameEvery16:
         pass
 
 
-class Namer:
-    """Labels each segment at its offset."""
+class SegmentLabeller:
+    """Model that labels each segment at its offset."""
 
     latency = 0
 
@@ -101,8 +101,8 @@ class Namer:
         pass
 
 
-class Clumsy(Namer):
-    """Fails at every frames item, and has no names."""
+class FailingModel(SegmentLabeller):
+    """Model that raises for all frames and labels nothing."""
 
     def process(self, item):
         if isinstance(item, Frames):
@@ -110,7 +110,12 @@ class Clumsy(Namer):
         return ()
 
 
-STAGES = {"gate": Gate, "frames": FrameEvery16, "namer": Namer, "clumsy": Clumsy}
+STAGES = {
+    "gate": ThresholdDetector,
+    "frames": FrameEvery16,
+    "namer": SegmentLabeller,
+    "clumsy": FailingModel,
+}
 KIND_OF_STAGE = {"gate": "detector", "frames": "features"}
 
 
@@ -124,7 +129,7 @@ def make_runner(
     observers=(),
     **more,
 ):
-    """A runner with one lane per source, whose sinks all lanes share.
+    """Return a runner with one lane per source and sinks that all lanes share.
 
     Parameters
     ----------
@@ -133,10 +138,9 @@ def make_runner(
     models : sequence of str or dict
         Names from `STAGES`, or whole entries of a configuration.
     source_policy : str, optional
-        What a failing source means.
+        Policy (`on_error`) of the sources.
     sink : dict, or list of dict
-        More keys for all sinks, or for each; without `queue`, all that waits for
-        a sink has room.
+        More keys for all sinks, or for each; the default queues drop nothing.
     more
         More keys of the configuration.
     """
@@ -162,7 +166,8 @@ def make_runner(
     ]
     keys = [dict(sink)] * len(sinks) if isinstance(sink, dict | tuple) else sink
     shared = [
-        {"plugin": f"sink{i}", "queue": AMPLE, **own} for i, own in enumerate(keys)
+        {"plugin": f"sink{i}", "queue": LARGE_QUEUE, **own}
+        for i, own in enumerate(keys)
     ]
     data = {"version": 1, "tile": 2, "lanes": lanes, "sinks": shared, **more}
     located = parse_located(yaml.safe_dump(data), "x.yaml")
@@ -176,14 +181,14 @@ def _plugin(kind, make, options=Options):
 
 
 def audio(text, start=0, channels=1):
-    """Ten samples per letter: loud where it is '#'."""
+    """Return a block of ten samples per letter, loud for '#'."""
     values = np.repeat([0.9 if c == "#" else 0.1 for c in text], 10)
     samples = np.repeat(values.astype(np.float32)[:, None], channels, axis=1)
     return Block(start, samples)
 
 
 def then_wait(items, done):
-    """Items, and then nothing until `done` is set: a live source."""
+    """Yield items, then None until `done` is set, as a live source does."""
     yield from items
     while not done.wait(0.01):
         yield None
@@ -204,34 +209,34 @@ def outline(sink):
 
 
 def check_seq(sink):
-    """No holes in the numbers of any kind and stream."""
+    """Check that sequence numbers have no holes in any kind and stream."""
     counts = {}
     for message in sink.messages:
         key = message.kind, message.info.stream
         if isinstance(message.event, Anchor) and message.seq < counts.get(key, 0):
-            continue  # repeated for those who came late
+            continue  # repeated for late subscribers
         assert message.seq == counts.get(key, 0), key
         counts[key] = message.seq + 1
 
 
-class Diary:
-    """Wraps sources and sinks, and writes down who is called when."""
+class CallLog:
+    """Wraps sources and sinks and lists their method calls in order."""
 
     def __init__(self):
-        self.lines = []
+        self.calls = []
 
-    def keep(self, name, thing, *, fails=()):
+    def wrap(self, name, thing, *, fails=()):
         for method in ("open", "read", "write", "flush", "close"):
             original = getattr(thing, method, None)
             if original is not None:
-                setattr(thing, method, self._noted(name, method, original, fails))
+                setattr(thing, method, self._logged(name, method, original, fails))
         return thing
 
-    def _noted(self, name, method, original, fails):
+    def _logged(self, name, method, original, fails):
         def call(*args):
             line = f"{name}.{method}"
-            if line not in self.lines:
-                self.lines.append(line)
+            if line not in self.calls:
+                self.calls.append(line)
             if method in fails:
                 raise DeviceError(f"{name} cannot {method}: try another")
             return original(*args)

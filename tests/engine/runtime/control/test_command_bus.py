@@ -7,7 +7,7 @@ import pytest
 from processes.waiting import PATIENCE_S
 from pydantic import Field
 from stages import runners as scripted
-from stages.runners import EPOCH, RATE, Namer, audio, many, then_wait
+from stages.runners import EPOCH, RATE, SegmentLabeller, audio, many, then_wait
 
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import ConfigError
@@ -30,7 +30,7 @@ class ShoutOptions(Options):
     times: int = Field(ge=1)
 
 
-class Dial(Namer):
+class Dial(SegmentLabeller):
     """Labels each segment with the unit that it is set to."""
 
     adjustable = frozenset({"unit", "loud"})

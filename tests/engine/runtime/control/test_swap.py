@@ -6,7 +6,7 @@ from threading import Event as Flag
 import pytest
 from processes.waiting import PATIENCE_S
 from stages import runners as scripted
-from stages.runners import INFO, Namer, audio, check_seq, make_runner
+from stages.runners import INFO, SegmentLabeller, audio, check_seq, make_runner
 
 from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
 from neurovocal.engine.contracts.types import (
@@ -23,7 +23,7 @@ from neurovocal.engine.testing import CollectSink, ScriptedSource
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
-class Renamer(Namer):
+class Renamer(SegmentLabeller):
     """Labels each segment, too, but otherwise."""
 
     def process(self, item):
@@ -31,7 +31,7 @@ class Renamer(Namer):
             yield Label(item.segment, item.onset, item.sample, "b", 1.0, "final", "r")
 
 
-class Bomb(Namer):
+class Bomb(SegmentLabeller):
     """Goes off at the second frames that it hears."""
 
     heard = 0

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from stages import runners as scripted
-from stages.runners import EPOCH, INFO, RATE, Namer, audio, make_runner
+from stages.runners import EPOCH, INFO, RATE, SegmentLabeller, audio, make_runner
 
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import Disconnected
@@ -16,7 +16,7 @@ from neurovocal.engine.testing import CollectSink, ScriptedSource
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
-class Singer(Namer):
+class Singer(SegmentLabeller):
     """Notes how far time has come, as a song would."""
 
     def process(self, item):
