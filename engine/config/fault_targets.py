@@ -22,7 +22,7 @@ FaultTarget: TypeAlias = tuple[StagePlan, str | None]
 # A mistake: the option that is wrong, if it is one alone, and a sentence.
 TargetProblem: TypeAlias = tuple[str | None, str]
 _ENDPOINTS = ("endpoint", "replay")  # options of sinks that name a socket
-_TCP = re.compile(r"tcp://(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5})")
+_TCP = re.compile(r"tcp://(\[[^\[\]]+\]|[^:\[\]/]+):([1-9]\d{0,4})")
 
 # Kinds of which a lane, or a run, has one: a fault can name these by the kind, too.
 _SINGLE = ("source", "features", "detector", "gate")

@@ -5,6 +5,8 @@ monitors only: a program that starts before its keys are allowed would wait fore
 """
 
 import logging
+import re
+import socket
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +33,8 @@ _PROBE_PERIOD_S = 4
 _PROBES = 3
 # Limit for data that is not acknowledged; the kernel's default is 15 minutes.
 _UNACKNOWLEDGED_MS = 20_000
+
+_TCP_HOST = re.compile(r"tcp://(?:.*;)?(.+):[^:]*")
 
 
 def connect(
@@ -70,6 +74,7 @@ def connect(
     import zmq
 
     keep_alive(zmq_socket, awaits_replies=awaits_replies)
+    set_address_family(zmq_socket, endpoint)
     if keys is not None:
         use_client_keys(zmq_socket, keys)
     monitor = ConnectionMonitor(zmq_socket, endpoint, keyed=keys is not None)
@@ -105,6 +110,30 @@ def keep_alive(
     zmq_socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _PROBES)
     if awaits_replies:
         zmq_socket.setsockopt(zmq.TCP_MAXRT, _UNACKNOWLEDGED_MS)
+
+
+def set_address_family(zmq_socket: "zmq.Socket[bytes]", endpoint: str) -> None:
+    """Set the option for IPv6 where an endpoint's host has no IPv4 address.
+
+    With the option set, ZeroMQ prefers IPv6 where a name has both, and would not reach
+    an engine that is bound at the IPv4 address.
+    """
+    import zmq
+
+    match = _TCP_HOST.fullmatch(endpoint)
+    if match is None:
+        return
+    families = {socket.AF_INET6} if ":" in match[1] else _families(match[1])
+    if families == {socket.AF_INET6}:
+        zmq_socket.setsockopt(zmq.IPV6, 1)
+
+
+def _families(host: str) -> set[int]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return set()  # no name of a host, or not yet
+    return {family for family, *_ in found}
 
 
 class ConnectionMonitor:

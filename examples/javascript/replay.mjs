@@ -25,6 +25,9 @@ export const KEEP_ALIVE = {
   tcpKeepalive: 1, tcpKeepaliveIdle: 8, tcpKeepaliveInterval: 4, tcpKeepaliveCount: 3,
 };
 
+// An address such as tcp://[::1]:5556.
+export const isIPv6 = (endpoint) => endpoint.includes("[");
+
 export class Replay {
   #socket;
   #silentSince = null;
@@ -39,8 +42,8 @@ export class Replay {
   // `handOut(header, payload, missed)` gets every message once, in its topic's order.
   constructor(endpoint, kinds, start, handOut, curve = {}) {
     this.#socket = new Dealer({
-      immediate: true, linger: 0, sendTimeout: 0, tcpMaxRetransmitTimeout: 20_000,
-      ...KEEP_ALIVE, ...curve,
+      ipv6: isIPv6(endpoint), immediate: true, linger: 0, sendTimeout: 0,
+      tcpMaxRetransmitTimeout: 20_000, ...KEEP_ALIVE, ...curve,
     });
     this.kinds = kinds;
     this.start = start;

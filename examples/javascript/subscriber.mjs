@@ -10,7 +10,7 @@ import { randomUUID } from "node:crypto";
 import { parseArgs } from "node:util";
 import { Subscriber } from "zeromq";
 import { curveOf } from "./keys.mjs";
-import { KEEP_ALIVE, NOT_KEPT, Replay } from "./replay.mjs";
+import { isIPv6, KEEP_ALIVE, NOT_KEPT, Replay } from "./replay.mjs";
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -85,7 +85,7 @@ try {
   process.exit(1);
 }
 const socket = new Subscriber({
-  ...curve,
+  ...curve, ipv6: isIPv6(endpoint),
   receiveHighWaterMark: 1000, maxMessageSize: 64 * 2 ** 20, ...KEEP_ALIVE,
 });
 for (const kind of kinds) socket.subscribe(`nv1/${kind}/`);

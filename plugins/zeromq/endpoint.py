@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import logging
 import re
 import socket
 from collections.abc import Iterator
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.wire.sockets import keep_alive
+from neurovocal.engine.wire.sockets import keep_alive, set_address_family
 
 if TYPE_CHECKING:
     import zmq
+
+log = logging.getLogger("neurovocal")
 
 _TCP = re.compile(r"tcp://(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5}|\*)")
 _LOOPBACK_NAMES = {"localhost", "lo"}
@@ -65,12 +68,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_chosen(endpoint: str) -> bool:
+    """Return True for a TCP endpoint whose port the system chooses: ``*`` or 0."""
+    match = _TCP.fullmatch(endpoint)
+    return match is not None and match[2].lstrip("0") in ("", "*")
+
+
 def claim(endpoint: str) -> frozenset[str]:
     """Return the resource that an endpoint uses: no two stages may have the same."""
     match = _TCP.fullmatch(endpoint)
     if match is None:
         return frozenset({endpoint})
-    return frozenset() if match[2] == "*" else frozenset({f"tcp:{match[2]}"})
+    return frozenset() if is_chosen(endpoint) else frozenset({f"tcp:{match[2]}"})
 
 
 def bind(zmq_socket: "zmq.Socket[bytes]", endpoint: str) -> str:
@@ -86,13 +95,18 @@ def bind(zmq_socket: "zmq.Socket[bytes]", endpoint: str) -> str:
     if _ipc_in_use(endpoint):
         raise ConfigError(_in_use(endpoint))
     keep_alive(zmq_socket)
-    if endpoint.startswith("tcp://["):
-        zmq_socket.setsockopt(zmq.IPV6, 1)
+    set_address_family(zmq_socket, endpoint)
     try:
-        zmq_socket.bind(endpoint)
+        if is_chosen(endpoint):
+            zmq_socket.bind(endpoint.rpartition(":")[0] + ":*")
+        else:
+            zmq_socket.bind(endpoint)
     except zmq.ZMQError as error:
         raise ConfigError(_explained(endpoint, error)) from error
-    return zmq_socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    bound: str = zmq_socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    if is_chosen(endpoint):
+        log.warning("'%s' is bound at %s", endpoint, bound)
+    return bound
 
 
 def _ipc_in_use(endpoint: str) -> bool:

@@ -19,6 +19,9 @@ from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.stages import HasEndpoint
 
+# Hosts to bind, and where programs of this machine find what is bound there.
+_ALL_INTERFACES = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+
 
 def run(
     config: Annotated[
@@ -72,6 +75,17 @@ def _announce(plan: Plan) -> None:
         if sink.stage.config.plugin != "zmq" or not isinstance(options, HasEndpoint):
             continue
         endpoint = options.endpoint
-        if endpoint and not endpoint.endswith("*"):
-            hint = f"in another terminal: neurovocal listen {endpoint}"
-            typer.echo(f"publishing on {endpoint} ({hint})", err=True)
+        if endpoint and not endpoint.endswith((":*", ":0")):
+            keys = " --keys DIR" if plan.context.keys else ""
+            hint = f"neurovocal listen {_connectable(endpoint)}{keys}"
+            typer.echo(
+                f"publishing on {endpoint} (in another terminal: {hint})", err=True
+            )
+
+
+def _connectable(endpoint: str) -> str:
+    """Return an endpoint as programs of this machine connect to it."""
+    for host, here in _ALL_INTERFACES.items():
+        if endpoint.startswith(f"tcp://{host}:"):
+            return endpoint.replace(host, here, 1)
+    return endpoint

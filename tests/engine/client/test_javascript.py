@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from network.publishers import Engine
+from network.publishers import Engine, has_ipv6
 from repository import ROOT
 
 from neurovocal.engine.client import Received, Subscriber
@@ -162,8 +162,13 @@ def test_javascript_reads_arrays_and_sees_holes(example: Path) -> None:
     assert other.returncode == 3
 
 
-def test_javascript_gets_back_what_it_missed(example: Path, tmp_path: Path) -> None:
-    engine = Engine(tmp_path)
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_javascript_gets_back_what_it_missed(
+    example: Path, tmp_path: Path, host: str
+) -> None:
+    if host == "[::1]" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    engine = Engine(tmp_path, host=host)
     engine.send(1100, only_record=True)
     arguments = [f"--replay={engine.replay}", "--start=run", "--count=1160", "--json"]
     with javascript(example, engine.zmq.endpoint, *arguments) as other:

@@ -1,5 +1,6 @@
 """ZeroMQ sink and journal of a run, without the run."""
 
+import socket
 from pathlib import Path
 
 from neurovocal.engine.contracts.clock import SystemClock
@@ -9,6 +10,15 @@ from neurovocal.plugins.sinks import journal as sink_journal
 from neurovocal.plugins.sinks import zmq as sink_zmq
 
 INFO = StreamInfo("aviary 3/été", 32000)
+
+
+def has_ipv6() -> bool:
+    """Return True if a socket can be bound at [::1]."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
 
 
 class Engine:
@@ -21,16 +31,17 @@ class Engine:
         stream: str = INFO.stream,
         keys: Path | None = None,
         queue_length: int = 50,
+        host: str = "127.0.0.1",
         **journal: object,
     ) -> None:
         self.info = StreamInfo(stream, INFO.sample_rate)
         options = sink_journal.JournalOptions(
-            path=str(folder / "j.sqlite"), replay="tcp://127.0.0.1:*", **journal
+            path=str(folder / "j.sqlite"), replay=f"tcp://{host}:*", **journal
         )
         text = "version: 1\n"
         context = BuildContext(SystemClock(), run, config_text=text, keys=keys)
         self.journal = sink_journal.plugin.build(options, context)
-        endpoint = "tcp://127.0.0.1:*"
+        endpoint = f"tcp://{host}:*"
         self.zmq = sink_zmq.plugin.build(
             sink_zmq.ZmqOptions(
                 endpoint=endpoint, queue_length=queue_length, linger_s=0

@@ -19,12 +19,13 @@ def relaying(
     *,
     replay: bool = False,
     others: Sequence[str] = (),
+    host: str = "127.0.0.1",
     **keys: Path,
 ) -> Iterator[Relay]:
     """Run a relay of the engines, and of other live endpoints, in a thread."""
     stations = [Station(e.zmq.endpoint, e.replay) for e in engines]
     stations += [Station(endpoint, None) for endpoint in others]
-    endpoint = "tcp://127.0.0.1:*"
+    endpoint = f"tcp://{host}:*"
     relay = Relay(stations, endpoint, endpoint if replay else None, **keys)
     relay.open()
     done = Flag()
