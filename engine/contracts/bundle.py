@@ -1,8 +1,7 @@
-"""Model bundles: the folder that carries a model and all it was trained with.
+"""Model bundles: folders with the graphs, front end, labels and calibration of a model.
 
-The manifest is the contract between training (which writes it) and the engine
-(which refuses what does not fit). See docs/bundle.md for the files and the
-tensors of each graph.
+Training writes the manifest; the engine checks it when it loads the bundle. The files
+and the tensors of each graph are described in docs/bundle.md.
 """
 
 import hashlib
@@ -36,7 +35,7 @@ Installed: TypeAlias = Annotated[str, AfterValidator(_installed)]
 
 
 class FrontEnd(Options):
-    """What turns samples into the frames that the networks were trained on."""
+    """Features plugin and frame shape that the networks were trained with."""
 
     plugin: Installed = "spectrogram"
     sample_rate: int = Field(gt=0)
@@ -48,7 +47,7 @@ class FrontEnd(Options):
 
 
 class DetectorSpec(Options):
-    """Detector that finds what the bundle was trained to label."""
+    """Detector plugin and options that the bundle's figures were measured with."""
 
     plugin: Installed = "energy"
     options: dict[str, Any] = {}
@@ -56,7 +55,7 @@ class DetectorSpec(Options):
 
 
 class TypicalSpec(Options):
-    """What segments of a unit are like, as they were annotated."""
+    """Range of the annotated segments of a unit."""
 
     shortest: int = Field(ge=0)
     """Frames of the shortest segment that can be the unit."""
@@ -68,7 +67,7 @@ class TypicalSpec(Options):
 
 
 class EarlySpec(Options):
-    """Calibration of labels that are given before a segment has ended."""
+    """Calibration of labels given before the segment has ended."""
 
     frames: int = Field(ge=1)
     """Holds from so many frames of the segment on."""
@@ -91,8 +90,8 @@ class ClassifierSpec(Options):
     state: dict[str, list[int]]
     """Input name -> shape of each recurrent state; the output is NAME_next."""
     decision: Literal["vote", "last"] = "vote"
-    """Whose log-posteriors decide a segment's label: the sum over all of its frames,
-    or those of its last frame alone."""
+    """Log-posteriors that decide a segment's label: the sum over all of its frames, or
+    those of its last frame alone."""
     temperature: float = Field(default=1.0, gt=0)
     """Calibration of the log-posteriors that decide (validation data)."""
     thresholds: dict[str, float] = {}
@@ -150,14 +149,14 @@ class PriorSpec(Options):
 
 
 class ForecastSpec(Options):
-    """State contract of ``forecast.onnx`` and how much it is worth as a prior."""
+    """State contract of ``forecast.onnx`` and its weight as a prior."""
 
     file: str = "forecast.onnx"
     n_recurrent: int = Field(gt=0)
     gap_edges_ms: list[float]
     """Silences that separate the bins of the inputs, rising."""
     pause_ms: float = Field(gt=0)
-    """Silence after which a phrase begins anew, with state 0."""
+    """Silence after which a new phrase begins, with state 0."""
     early: list[PriorSpec] = []
     """Weights for labels of a segment that still lasts, by frames, rising."""
     prior_weight: float = Field(default=0.0, ge=0)
@@ -199,18 +198,18 @@ class Manifest(Options):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose files are all there and unchanged."""
+    """Bundle whose files are complete and unchanged."""
 
     folder: Path
     manifest: Manifest
 
     def path(self, name: str) -> Path:
-        """Path of one of the bundle's files."""
+        """Return the path of one of the bundle's files."""
         return self.folder / name
 
 
 def find_bundle(name: str, base: Path | None = None) -> Path:
-    """Folder of a bundle: a path, or the name of a bundle that ships.
+    """Find the folder of a bundle by path, or by the name of one that ships.
 
     Parameters
     ----------
@@ -222,7 +221,7 @@ def find_bundle(name: str, base: Path | None = None) -> Path:
     Raises
     ------
     BundleError
-        Nothing of that name; the message lists the bundles that ship.
+        There is no such bundle; the message lists the bundles that ship.
     """
     path = Path(name).expanduser()
     shipped = Path(str(files("neurovocal.models"))).resolve() / "pretrained"
@@ -306,6 +305,6 @@ def _file_problem(folder: Path, name: str, digest: str) -> str | None:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the SHA-256 of a file as hexadecimal text."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

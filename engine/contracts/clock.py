@@ -1,4 +1,4 @@
-"""Time: samples inside, UTC at the edges, and clocks that tests can hold still."""
+"""Clocks: monotonic time and UTC in nanoseconds, of the machine or of a test."""
 
 import time
 from threading import Condition
@@ -8,39 +8,39 @@ NS = 1_000_000_000
 
 
 class Clock(Protocol):
-    """The only door to wall-clock time; stages never call `time` themselves."""
+    """Source of monotonic time and UTC; stages never call the `time` module."""
 
     def monotonic_ns(self) -> int:
-        """Nanoseconds that never go back."""
+        """Return monotonic time in nanoseconds, from an arbitrary origin."""
         ...
 
     def utc_ns(self) -> int:
-        """Nanoseconds since the epoch."""
+        """Return nanoseconds since the epoch."""
         ...
 
     def wait_until(self, monotonic_ns: int, timeout: float) -> bool:
-        """Wait for an instant, at most `timeout` seconds; whether it has come."""
+        """Wait for an instant, at most `timeout` seconds; return True if it came."""
         ...
 
 
-# Time goes on while the machine sleeps, so that what was not heard meanwhile is a gap;
-# Linux leaves sleep out of the clock that it calls monotonic.
-_PASSING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# Linux's monotonic clock stops while the machine is suspended, but the samples that are
+# lost meanwhile must become a gap: a clock that goes on is used where there is one.
+_MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """Clock of the machine."""
 
     def monotonic_ns(self) -> int:
-        """Nanoseconds that never go back, also while the machine sleeps."""
-        return time.clock_gettime_ns(_PASSING)
+        """Return monotonic time in ns, which goes on while the machine is suspended."""
+        return time.clock_gettime_ns(_MONOTONIC)
 
     def utc_ns(self) -> int:
-        """Nanoseconds since the epoch."""
+        """Return nanoseconds since the epoch."""
         return time.time_ns()
 
     def wait_until(self, monotonic_ns: int, timeout: float) -> bool:
-        """Sleep until an instant, at most `timeout` seconds; whether it has come."""
+        """Sleep until an instant, at most `timeout` seconds; return True if it came."""
         left = (monotonic_ns - self.monotonic_ns()) / NS
         if left > 0:
             time.sleep(min(left, timeout))
@@ -48,15 +48,15 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that moves only when told to, or by being waited for.
+    """Clock of a test, which moves only by `advance`, or by `wait_until`.
 
     Parameters
     ----------
     utc_ns : int
         UTC at monotonic time 0.
     autojump : bool
-        Whether `wait_until` moves the clock forward instead of waiting for
-        another thread to call `advance`.
+        Whether `wait_until` moves the clock instead of waiting until another thread
+        calls `advance`.
     """
 
     def __init__(self, utc_ns: int = 0, *, autojump: bool = True) -> None:
@@ -66,21 +66,21 @@ class ManualClock:
         self._moved = Condition()
 
     def monotonic_ns(self) -> int:
-        """Nanoseconds since this clock was made."""
+        """Return nanoseconds since the clock was created."""
         return self._now
 
     def utc_ns(self) -> int:
-        """Nanoseconds since the epoch."""
+        """Return nanoseconds since the epoch."""
         return self._utc_at_zero + self._now
 
     def advance(self, seconds: float) -> None:
-        """Move forward and wake whoever waits."""
+        """Move the clock forward and wake the threads that wait for it."""
         with self._moved:
             self._now += round(seconds * NS)
             self._moved.notify_all()
 
     def wait_until(self, monotonic_ns: int, timeout: float) -> bool:
-        """Jump there (autojump), or wait until `advance` has come so far."""
+        """Move the clock to an instant, or (no autojump) wait for `advance`."""
         with self._moved:
             if self._autojump:
                 limit = self._now + round(timeout * NS)

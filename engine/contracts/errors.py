@@ -1,7 +1,7 @@
-"""Every error that NeuroVocal raises on purpose.
+"""Exceptions of the engine, and exit codes of the command line.
 
-A message is one sentence that says what is wrong and what to do; the command
-line prints it without a traceback and exits with the error's ``exit_code``.
+A message is one sentence with the problem and its remedy; the command line prints it
+without a traceback and exits with the error's ``exit_code``.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ EXIT_LOSS = 3
 
 
 class NeurovocalError(Exception):
-    """Base of all errors that are meant for the user."""
+    """Base of all errors whose message is for the user."""
 
     exit_code = EXIT_RUNTIME
 
 
 class ConfigError(NeurovocalError):
-    """The configuration, the arguments or a file they name is wrong.
+    """Error in the configuration, the arguments or a file that they name.
 
     Parameters
     ----------
     problems : sequence of str
-        All mistakes that were found, one sentence each.
+        All problems that were found, one sentence each.
     """
 
     exit_code = EXIT_CONFIG
@@ -35,7 +35,7 @@ class ConfigError(NeurovocalError):
 
 
 class PluginError(ConfigError):
-    """A plugin cannot be found, loaded or trusted."""
+    """A plugin cannot be found or loaded, or does not fit the engine."""
 
 
 class BundleError(ConfigError):
@@ -43,10 +43,10 @@ class BundleError(ConfigError):
 
 
 class TransientProblem(str):
-    """A problem that a plugin's check finds and that may pass by itself.
+    """Problem found by a plugin's check that may disappear without a change.
 
-    Such as a sound card that is not plugged in: as long as it is all that is wrong,
-    the exit code says that starting again may help.
+    For example a sound card that is not connected. If there are no other problems, the
+    exit code tells a service manager that a later start may succeed.
     """
 
 
@@ -58,7 +58,7 @@ class StageError(NeurovocalError):
     message : str
         One sentence.
     stage : str
-        Name of the lane's stage, where it was one of those.
+        Name of the stage, for stages of a lane.
     """
 
     def __init__(self, message: str, stage: str = "") -> None:
@@ -75,11 +75,11 @@ class AudioFileError(NeurovocalError):
 
 
 class Disconnected(NeurovocalError):  # noqa: N818 (a state, not a mistake)
-    """The source lost its device or connection; opening it again may help."""
+    """The source has lost its device or connection; it may be opened again."""
 
 
 class EndOfStream(Exception):  # noqa: N818 (control flow, like StopIteration)
-    """The source has no more samples and never will."""
+    """The source has no more samples."""
 
 
 class CommandError(NeurovocalError):

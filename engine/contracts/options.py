@@ -1,11 +1,8 @@
-"""Options of stages, and the policies that several options name."""
+"""Base class of options, and policies that several options have."""
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
-
-if TYPE_CHECKING:
-    pass
 
 
 class Options(BaseModel):

@@ -1,4 +1,4 @@
-"""Plugins: what one is, and how it is found by name without importing the others."""
+"""Plugin objects: kind, options and builder of a stage, and the context of a build."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -31,37 +31,36 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What the engine tells a plugin when it builds a stage.
+    """Environment of a stage, passed to its plugin when the stage is built.
 
     Parameters
     ----------
     clock : Clock
-        The only way to the time of day.
+        The only source of the time of day.
     run : str
         Name of this run, the same in every message.
     base : Path
-        Folder that relative input paths are resolved against.
+        Folder that relative input paths start from.
     stream : str
-        Name of the lane: what a source calls its stream when the audio itself
-        has no better name.
+        Name of the lane, and of a source's stream unless the audio has a better one.
     info : StreamInfo, optional
-        What the stage will hear (one channel, at the lane's rate); None for
+        Stream that the stage will process (one channel, at the lane's rate); None for
         sources and sinks.
     bundle : Bundle, optional
-        The model bundle of the lane.
+        Model bundle of the lane.
     tile : int
-        Frames per network call (DESIGN, first guarantee).
+        Frames per network call; results may depend on it, but never on the blocks.
     n_bins, hop_length, frame_length : int
-        Shape of the frames that models will hear; 0 before features are built.
+        Shape of the frames that models will get; 0 before the features are built.
     detector_latency : int
-        Look-ahead of the lane's detector in samples, for models that keep
-        history until a segment closes.
+        Look-ahead of the lane's detector in samples, for models that keep history
+        until a segment ends.
     models : tuple of str
-        Plugin names of the lane's models, in order, for those who watch it.
+        Plugin names of the lane's models, in order, for watchers.
     config_text : str
-        The whole configuration, for sinks that keep a record of it.
+        The whole configuration, for sinks that record it.
     keys : Path, optional
-        Folder of the engine's keys: every socket asks for one.
+        Folder of the engine's keys; with one, every socket requires a client's key.
     dry_run : bool
         True where a recorded run is computed a second time (``neurovocal replay``):
         a sink with a watcher must not open devices, sockets or files, nor act.
@@ -92,7 +91,7 @@ class BuildContext:
     unrepeatable: bool = False
 
     def path(self, name: str | Path) -> Path:
-        """`name` as found from the working folder or else from `base`."""
+        """Return the path of an input, from the working folder or else from `base`."""
         path = Path(name).expanduser()
         if path.is_absolute() or path.exists() or not (self.base / path).exists():
             return path
@@ -109,38 +108,40 @@ def _no_problems(options: Any, context: Any) -> Iterable[str]:
 
 @dataclass(frozen=True, slots=True)
 class Plugin(Generic[OptionsT]):
-    """One stage that a configuration can name.
+    """Description and builder of one kind of stage that a configuration can name.
 
     Parameters
     ----------
     kind : {'source', 'features', 'detector', 'model', 'sink', 'control', 'gate'}
-        Which contract of `neurovocal.engine.contracts.stages` the stage keeps.
+        Contract of `neurovocal.engine.contracts.stages` that the stage fulfils.
     options : type of Options
-        The stage's options with their help texts.
+        Options of the stage with their help texts.
     build : callable
-        ``build(options, context)`` makes a stage. For a source or sink it must
-        touch no device, file or port: `open` does.
+        ``build(options, context)`` returns a stage. For a source or sink it must not
+        touch a device, file or port; `open` does.
     summary : str
         One line for ``neurovocal plugins``.
     resources : callable
-        Names of what the stage will own, such as ``"tcp:5556"``: two stages
-        that claim the same are refused before anything is opened.
+        ``resources(options)`` returns names of what the stage will own, such as
+        ``"tcp:5556"``: two stages that claim the same name are a mistake of the
+        configuration.
     check : callable
-        ``check(options, context)`` yields a sentence per problem that can be
-        found without opening anything, such as a missing file.
+        ``check(options, context)`` yields a sentence per problem that can be found
+        without opening anything, such as a missing file.
     devices : callable, optional
-        For a source: what it could listen to, one dict per device, for
+        For a source: ``devices()`` returns one dict per available device, for
         ``neurovocal devices``.
     watch : callable, optional
-        For a sink: ``watch(options, context)`` makes the `Watcher` that decides, in
-        each lane that the sink hears, what the sink is to act on.
+        For a sink: ``watch(options, context)`` returns the `Watcher` that decides, in
+        each lane whose messages the sink gets, when the sink acts.
     check_lane : callable
-        For such a sink: as `check`, once per lane, with its bundle and models.
+        For a sink with a watcher: as `check`, once per lane, with the lane's bundle and
+        models.
     check_lanes : callable
-        For a sink: as `check`, with the contexts of all lanes that it hears: what
-        none of them can ever bring is a mistake.
+        For a sink: as `check`, with the contexts of all lanes whose messages it gets;
+        to ask for events that none of them can produce is a mistake.
     api : int
-        Version of the contracts the plugin was written for.
+        Version of the contracts for which the plugin was written.
     """
 
     kind: Kind

@@ -1,4 +1,4 @@
-"""Finding plugins by kind and name without importing the others."""
+"""Registry of plugins: lookup by kind and name, importing only the plugin asked for."""
 
 import importlib.util
 import sys
@@ -6,27 +6,24 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neurovocal.engine.contracts.errors import PluginError
 from neurovocal.engine.contracts.plugin import GROUPS, Kind, Plugin
 from neurovocal.engine.contracts.stages import API_VERSION
 
-if TYPE_CHECKING:
-    pass
-
 
 class Registry:
-    """Plugins by kind and name: installed ones, and local ``file.py:plugin``.
+    """Index of installed plugins by kind and name; also loads ``file.py:plugin``.
 
     Parameters
     ----------
     extra : mapping, optional
-        ``{(kind, name): plugin}`` to use beside the installed ones (tests).
+        ``{(kind, name): plugin}`` in addition to the installed ones (tests).
     """
 
     def __init__(
-        self, extra: Mapping[tuple[Kind, str], "Plugin[Any]"] | None = None
+        self, extra: Mapping[tuple[Kind, str], Plugin[Any]] | None = None
     ) -> None:
         self._extra = dict(extra or {})
         self._points: dict[tuple[Kind, str], list[EntryPoint]] = {}
@@ -35,33 +32,33 @@ class Registry:
                 self._points.setdefault((kind, point.name), []).append(point)
 
     def names(self, kind: Kind) -> list[str]:
-        """Names of all plugins of a kind, sorted; none of them is imported."""
+        """Return the sorted names of all plugins of a kind, without importing them."""
         keys = [*self._points, *self._extra]
         return sorted({name for k, name in keys if k == kind})
 
     def origin(self, kind: Kind, name: str) -> str:
-        """Distribution that a plugin comes from."""
+        """Return the name of the distribution that a plugin comes from."""
         points = self._points.get((kind, name))
         dist = points[0].dist if points else None
         return dist.name if dist else "local"
 
-    def get(self, kind: Kind, name: str, base: Path | None = None) -> "Plugin[Any]":
-        """Import and check the plugin of that name.
+    def get(self, kind: Kind, name: str, base: Path | None = None) -> Plugin[Any]:
+        """Import a plugin and check its kind and API version.
 
         Parameters
         ----------
         kind : str
-            Kind that is asked for.
+            Kind that the plugin must have.
         name : str
             Name of an installed plugin, or ``path/to/file.py:attribute``.
         base : Path, optional
-            Folder that a relative ``file.py`` is resolved against.
+            Folder that a relative ``file.py`` starts from.
 
         Raises
         ------
         PluginError
-            Unknown, claimed by two distributions, not importable, of another
-            kind or written for another API version.
+            The name is unknown or claimed by two distributions, or the plugin cannot
+            be imported, is of another kind or was written for another API version.
         """
         if ".py:" in name:
             plugin = _load_file(name, base or Path.cwd())
@@ -93,7 +90,7 @@ class Registry:
             )
         try:
             return points[0].load()
-        except Exception as error:  # whatever someone else's module does
+        except Exception as error:  # the import may raise anything
             raise PluginError(f"{kind} '{name}' cannot be loaded: {error}") from error
 
     def _hint(self, kind: Kind, name: str) -> str:
@@ -107,7 +104,7 @@ class Registry:
 
 
 def _load_file(name: str, base: Path) -> Any:
-    """Load ``file.py:attribute``; the module is cached under its full path."""
+    """Load ``file.py:attribute``, once per file: modules are cached by full path."""
     filename, _, attribute = name.rpartition(":")
     path = Path(filename).expanduser()
     path = path if path.is_absolute() or path.exists() else base / path

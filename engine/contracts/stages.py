@@ -1,7 +1,9 @@
-"""What a plugin promises: the contracts between the engine and its stages.
+"""Contracts between the engine and its stages: one protocol per kind of plugin.
 
-A plugin is a plain object with these methods and no base class. The engine owns
-threads, queues, time and failure; a stage owns none of them.
+A stage is a plain object with these methods and needs no base class. The engine owns
+threads, queues, time and the handling of failures; a stage owns none of them. All
+methods of the stages of a lane are called from the lane's thread, those of a sink from
+the sink's, unless a method says otherwise.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,48 +46,49 @@ ModelItem: TypeAlias = Frames | Gap | Onset | Offset
 
 @runtime_checkable
 class Source(Protocol):
-    """Where audio comes from. It is pulled, a microphone too."""
+    """Source of audio. The engine pulls items from it, from a microphone too."""
 
     @property
     def info(self) -> StreamInfo:
-        """The stream that is being read; as a rule known once `open` has returned.
+        """Identity of the stream that is being read.
 
-        A source that knows it earlier (a microphone) says so earlier; others
-        raise RuntimeError until they are open, or until their first stream has
-        begun (a folder in which no recording is yet).
+        Raises
+        ------
+        RuntimeError
+            It is not known yet: before `open`, or before the first recording of a
+            folder has arrived. A source that knows it earlier returns it earlier.
         """
         ...
 
     @property
     def live(self) -> bool:
-        """Whether time passes by itself: what is not read in time is lost."""
+        """Whether samples that are not read in time are lost."""
         ...
 
     def open(self) -> None:
-        """Acquire device, file or process.
+        """Acquire the device, file or process.
 
         Raises
         ------
         NeurovocalError
-            With one sentence that names the device or file and the fix.
+            It cannot be had; one sentence names the device or file and the fix.
         """
         ...
 
     def read(self, timeout: float) -> SourceItem | None:
         """Return the next item, or None when none came within `timeout` seconds.
 
-        Blocks and gaps follow each other without holes: each starts where the
-        one before stopped. A `StreamInfo` says that a new stream begins at
-        sample 0 with the next block (a source may hold many recordings). A source
-        that does not know its stream when it is open begins with one. `Health` is
-        published, for what a source can tell of itself besides its samples.
+        Blocks and gaps follow each other without holes: each starts where the previous
+        one stopped. A `StreamInfo` announces that a new stream begins at sample 0 with
+        the next block (a source may read many recordings); a source that does not know
+        its stream after `open` begins with one. `Health` items are published.
 
         Raises
         ------
         EndOfStream
-            No more samples will ever come.
+            The source has no more samples.
         Disconnected
-            The device is gone; the engine may call `close` and `open` again.
+            The device was lost; the engine may call `close` and `open` again.
         """
         ...
 
@@ -96,40 +99,50 @@ class Source(Protocol):
 
 @runtime_checkable
 class CaptureTimed(Protocol):
-    """What a live source has besides, if it can tell when a sample was heard.
+    """Live source that knows when a sample was captured.
 
-    With it an outage is a gap of the length that the capture clock tells, instead
-    of one that the arrival of blocks tells.
+    The length of a gap after an outage then follows from capture times instead of the
+    arrival of blocks.
     """
 
     def captured_ns(self, sample: int, /) -> int | None:
-        """Monotonic time at which a sample was captured; None while unknown.
+        """Return the monotonic time at which a sample was captured, None if unknown.
+
+        Called from the lane's thread after an outage.
 
         Parameters
         ----------
         sample : int
-            As the source counts since it was opened, past its last one, too.
+            Index since `open`; may lie after the last sample so far.
         """
         ...
 
 
 @runtime_checkable
 class ResumableSource(Protocol):
-    """What a source has besides that is not live, but hears nothing a second time."""
+    """Source that is not live, but reads no recording in two runs."""
 
     @property
     def resumes(self) -> bool:
-        """Whether the next run begins behind what this one has read."""
+        """Whether the next run begins after what this one has read."""
         ...
 
 
 def is_unrepeatable(source: Source) -> bool:
-    """Whether what comes of a source's audio cannot be computed again from it."""
+    """Return True if no later run gets the same audio from this source."""
     return source.live or (isinstance(source, ResumableSource) and source.resumes)
 
 
 class Features(Protocol):
-    """Turns samples into frames. Mono: ``Block.samples`` has one column."""
+    """Front end that computes frames from blocks of one channel.
+
+    Attributes
+    ----------
+    n_bins, hop_length, frame_length : int
+        Values per frame, samples between frames, samples per frame.
+    latency : int
+        Samples after the end of a frame that are needed to compute it.
+    """
 
     n_bins: int
     hop_length: int
@@ -137,74 +150,85 @@ class Features(Protocol):
     latency: int
 
     def process(self, item: Block | Gap, /) -> Iterable[Frames]:
-        """Frames completed by `item`; a gap forgets the unfinished frame."""
+        """Return the frames that `item` completes; a gap drops the unfinished one."""
         ...
 
     def flush(self) -> Iterable[Frames]:
-        """End of the stream."""
+        """Return the frames that remain at the end of the stream."""
         ...
 
     def reset(self) -> None:
-        """Forget everything, as if newly built."""
+        """Return to the state of a new object."""
         ...
 
 
 class Detector(Protocol):
-    """Finds onsets and offsets, in samples, each as soon as it is known.
+    """Detector of onsets and offsets, in samples, each as soon as it is known.
 
-    ``latency`` is the look-ahead in samples: nothing that `process` returns
-    speaks of samples older than its item's end less ``latency`` less the length
-    of the open segment.
+    Attributes
+    ----------
+    consumes : {'samples', 'posteriors'}
+        Whether `process` takes blocks or posteriors.
+    latency : int
+        Look-ahead in samples: no mark that `process` returns lies before the end of
+        its item less `latency` less the length of the open segment.
     """
 
     consumes: Literal["samples", "posteriors"]
     latency: int
 
     def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
-        """Marks known after `item`; a gap closes an open segment as truncated."""
+        """Return the marks known after `item`; a gap truncates an open segment."""
         ...
 
     def flush(self) -> Iterable[Mark]:
-        """End of the stream: an open segment is closed as truncated."""
+        """Truncate an open segment at the end of the stream."""
         ...
 
     def reset(self) -> None:
-        """Forget everything, as if newly built (segments count from 0 again)."""
+        """Return to the state of a new object; segments count from 0 again."""
         ...
 
 
 class Model(Protocol):
-    """Hears frames and segments in order, answers with events.
+    """Model that computes events from frames and segments.
 
-    The lane hands over the frames of each tile first, then the onsets and
-    offsets that became known in it.
+    The lane passes the frames of each tile first, then the onsets and offsets that
+    became known in it.
+
+    Attributes
+    ----------
+    latency : int
+        Look-ahead in samples.
     """
 
     latency: int
 
     def process(self, item: ModelItem, /) -> Iterable[Event]:
-        """Events that `item` makes known; a gap resets recurrent state."""
+        """Return the events known after `item`; a gap resets recurrent state."""
         ...
 
     def flush(self) -> Iterable[Event]:
-        """End of the stream; every segment has been closed by the detector."""
+        """Return the remaining events; the detector has closed every segment."""
         ...
 
     def reset(self) -> None:
-        """Forget everything, as if newly built, but for what commands have set.
-
-        A model may also have ``advance(position)``: a live source has delivered
-        nothing for a while, and its stream would be at `position` by now. Its
-        events say what goes on without audio, such as a song.
-        """
+        """Return to the state of a new object, except for options set by commands."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StepEvents:
-    """What a step of a lane made known, for those who watch it.
+    """Events of one step of a lane.
 
-    ``at`` is the stream position up to which audio has been heard.
+    Parameters
+    ----------
+    info : StreamInfo
+        Stream of the lane.
+    at : int
+        Stream position up to which audio has been processed.
+    events : sequence of Event
+        All events of the step, in order.
     """
 
     info: StreamInfo
@@ -213,33 +237,32 @@ class StepEvents:
 
 
 class Watcher(Protocol):
-    """Sees all that a lane says, and says when something is to be done about it.
+    """Part of a sink that decides in the lane, by the audio alone, when the sink acts.
 
-    A sink may have one (`Plugin.watch`): it decides in the lane, by the audio alone,
-    the sink acts.
+    Built by `Plugin.watch`, one per lane.
     """
 
-    def process(self, known: StepEvents, /) -> Iterable[Trigger]:
-        """What the events of one step make due."""
+    def process(self, step: StepEvents, /) -> Iterable[Trigger]:
+        """Return the triggers that the events of one step cause."""
         ...
 
     def reset(self) -> None:
-        """Forget everything: another stream begins."""
+        """Return to the state of a new object: another stream begins."""
         ...
 
 
 @runtime_checkable
 class CommandedModel(Protocol):
-    """What a model has besides, if it takes commands while it runs.
+    """Model that takes commands while it runs.
 
     Attributes
     ----------
     options : Options
-        What it is set to now.
+        Present options.
     adjustable : frozenset of str
         Options that the command ``set`` may change.
     commands : mapping of str to type of Options
-        Its own commands, and what their arguments must be.
+        Further commands of the model, with the type of their arguments.
     """
 
     options: "Options"
@@ -247,26 +270,26 @@ class CommandedModel(Protocol):
     commands: "Mapping[str, type[Options]]"
 
     def prepare(self, command: str, arguments: "Options", /) -> Any:
-        """Do what takes time, and find all that can go wrong; change nothing.
+        """Check a command and prepare its effect, without changing the model.
 
-        Called from another thread than `process`, and perhaps for nothing. For
-        ``set``, `arguments` are the whole new options.
+        Called from another thread than `process`; `apply` may never follow. For
+        ``set``, `arguments` are the complete new options.
 
         Raises
         ------
         NeurovocalError
-            The command cannot be carried out; one sentence says why.
+            The command cannot be applied; one sentence says why.
         """
         ...
 
     def apply(self, command: str, prepared: Any, /) -> None:
-        """Take over what `prepare` returned, between two items; at once."""
+        """Apply what `prepare` returned; called between two items, must be quick."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class VoiceInterval:
-    """Whether there is a voice in samples ``[start, stop)`` of the source."""
+    """Verdict of a gate: whether samples ``[start, stop)`` contain a voice."""
 
     start: int
     stop: int
@@ -274,39 +297,44 @@ class VoiceInterval:
 
 
 class Gate(Protocol):
-    """Finds what must not leave: the engine withholds it, and what lies around it.
+    """Voice detector of the privacy gate: the engine withholds voices and a margin.
 
-    It hears one channel at the rate of the source (``context.info``), each stream
-    from anywhere after `reset`. Verdicts follow each other without holes; what no
-    verdict speaks of is withheld.
+    It gets one channel at the rate of the source (``context.info``); after `reset` a
+    stream may start at any sample. Intervals follow each other without holes; audio
+    without an interval is withheld.
     """
 
     def process(self, item: Block | Gap, /) -> Iterable[VoiceInterval]:
-        """Verdicts that `item` makes possible; a gap ends what was heard before."""
+        """Return the intervals decided after `item`; a gap ends the audio before it."""
         ...
 
     def flush(self) -> Iterable[VoiceInterval]:
-        """End of the stream: verdicts on the rest."""
+        """Return the remaining intervals at the end of the stream."""
         ...
 
     def reset(self) -> None:
-        """Forget everything, as if newly built."""
+        """Return to the state of a new object."""
         ...
 
 
 class ControlChannel(Protocol):
-    """Takes commands from outside and answers them; a thread of its own calls it."""
+    """Receiver of commands from other programs, called from its own thread."""
 
     def open(self) -> None:
-        """Acquire socket or file; raise NeurovocalError with one sentence."""
+        """Acquire the socket or file; raise NeurovocalError with one sentence."""
         ...
 
     def serve(
         self, submit: Callable[[object], dict[str, Any]], timeout: float, /
     ) -> None:
-        """Wait at most `timeout` seconds for a request and answer it.
+        """Wait at most `timeout` seconds for a request and reply to it.
 
-        ``submit(request)`` takes any JSON value and always returns a reply.
+        Parameters
+        ----------
+        submit : callable
+            ``submit(request)`` takes any JSON value and always returns the reply.
+        timeout : float
+            Seconds after which the method returns without a request.
         """
         ...
 
@@ -317,18 +345,18 @@ class ControlChannel(Protocol):
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where messages go. Called from one thread, in the order of events."""
+    """Consumer of messages. Called from one thread, in the order of events."""
 
     def open(self) -> None:
-        """Acquire file or socket; raise NeurovocalError with one sentence."""
+        """Acquire the file or socket; raise NeurovocalError with one sentence."""
         ...
 
     def write(self, message: Message, /) -> None:
-        """Take one message. May block; the engine's queue before it is bounded."""
+        """Write one message. May block: the queue before the sink is bounded."""
         ...
 
     def flush(self, timeout: float) -> None:
-        """Bring everything written so far to safety within `timeout` seconds."""
+        """Make all written messages durable within `timeout` seconds."""
         ...
 
     def close(self) -> None:
@@ -338,16 +366,16 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelCommand:
-    """What a command asks of the models of a lane, as it is published and kept.
+    """Command for the models of a lane, as it is published and recorded.
 
     Parameters
     ----------
     name : str
-        Such as ``set``.
+        Name of the command, such as ``set``.
     model : str
-        Plugin name or place in the configuration's list; empty: of no model.
+        Plugin name or index in the configuration's list of models; empty: no model.
     arguments : mapping
-        JSON values.
+        Arguments of the command as JSON values.
     """
 
     name: str
@@ -356,7 +384,7 @@ class ModelCommand:
 
 
 class RecordedCommand(NamedTuple):
-    """A command as a journal kept it."""
+    """Command of a recorded run, with the sample at which it took effect."""
 
     stream: str
     sample: int

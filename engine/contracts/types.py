@@ -1,7 +1,21 @@
-"""The nouns of the engine: what travels between stages, and what sinks receive.
+"""Data types: items that travel between stages, and events that sinks receive.
 
-Positions are integer sample indices of the *stream*, intervals are half-open. Arrays
-are float32 and read-only: a stage that keeps one beyond its call copies it.
+Vocabulary
+----------
+A *sample* is one instant of all channels; its index counts from the start of the
+*stream*, also across gaps. Intervals ``[start, stop)`` are half-open. A *block* is a run
+of consecutive samples. *Frame* ``k`` is the spectrum of samples
+``[k * hop_length, k * hop_length + frame_length)``. A *segment* is a vocalization
+between its *onset* and its *offset*; a *unit* is its class; a *label* assigns a unit to
+it. A suffix of a name is its measure (``_ns``, ``_ms``, ``_hz``, ``_db``); a bare number
+is samples.
+
+Ownership of arrays
+-------------------
+``Block.samples`` and all other arrays are float32 and read-only: they may be views that
+several stages share. They belong to the caller: a stage that needs one after `process`
+or `write` has returned keeps a copy. An array that a stage or source returns belongs to
+the engine from then on, and its maker never writes to it again.
 """
 
 from collections.abc import Callable
@@ -15,14 +29,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Float32: TypeAlias = NDArray[np.float32]
-else:  # the module of types costs a program that subscribes more than it is worth
+else:  # numpy.typing takes time to import, and programs that subscribe need it not
     Float32 = np.ndarray[Any, np.dtype[np.float32]]
 LabelStatus: TypeAlias = Literal["provisional", "revised", "final"]
 _Trouble: TypeAlias = Literal["degraded", "lagging", "lossy", "stalled", "failed"]
 HealthState: TypeAlias = Literal["healthy", _Trouble, "restarting", "recovering"]
 ForecastStatus: TypeAlias = Literal["offset", "onset"]
 TriggerStatus: TypeAlias = Literal["onset", "provisional", "final", "silence"]
-Decision: TypeAlias = Literal["act", "catch", "refractory"]
+TriggerDecision: TypeAlias = Literal["act", "catch", "refractory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +50,7 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Consecutive samples.
+    """Consecutive samples of all channels.
 
     Parameters
     ----------
@@ -61,10 +75,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Samples ``[start, stop)`` that never come.
+    """Samples ``[start, stop)`` that are lost.
 
-    An empty gap (``start == stop``) is a discontinuity: nothing is missing, but
-    what follows does not continue what came before, such as the next recording.
+    An empty gap (``start == stop``) is a discontinuity: no sample is missing, but the
+    next one does not continue the previous one, as between two recordings.
     """
 
     start: int
@@ -74,7 +88,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """Samples ``[start, stop)``, at the source's rate, that reach no sink: privacy."""
+    """Samples ``[start, stop)``, at the source's rate, withheld from sinks by privacy."""
 
     start: int
     stop: int
@@ -83,7 +97,7 @@ class Withheld:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """Sample ``sample`` was heard at ``utc_ns`` nanoseconds since the epoch."""
+    """Time of a sample: captured ``utc_ns`` nanoseconds after the epoch."""
 
     sample: int
     utc_ns: int
@@ -115,7 +129,7 @@ class Posteriors:
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """A vocalization began at ``sample``; ``score`` is the detector's value."""
+    """Start of a vocalization at ``sample``; ``score`` is the detector's value."""
 
     segment: int
     sample: int
@@ -124,9 +138,9 @@ class Onset:
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """Segment ``[onset, sample)`` ended.
+    """End of segment ``[onset, sample)``.
 
-    ``truncated``: a gap, the end of the stream or the maximum length closed it.
+    ``truncated``: a gap, the end of the stream or the maximum length ended it.
     """
 
     segment: int
@@ -137,7 +151,7 @@ class Offset:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A unit assigned to a segment; ``offset`` is None while it lasts."""
+    """Unit assigned to a segment; ``offset`` is None while the segment lasts."""
 
     segment: int
     onset: int
@@ -150,11 +164,11 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Which unit segment ``segment`` will be, before a frame of it was heard.
+    """Unit predicted for a segment from the segments before it.
 
-    First at the offset of the segment before (``status`` is ``offset``), again when
-    its own onset says how long the silence was (``onset``); ``sample`` is that
-    offset or onset. ``unit`` is the likeliest, ``posteriors`` has all of them.
+    Given at the offset of the previous segment (``status`` is ``offset``) and again at
+    the onset of the segment, which ends the silence (``onset``); ``sample`` is that
+    offset or onset. ``unit`` is the most probable one, ``posteriors`` has all.
     """
 
     segment: int
@@ -177,9 +191,9 @@ class Surprise:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Synthesis:
-    """Frames drawn from the RNN-RBM, float32[n_frames, n_bins].
+    """Frames sampled from the RNN-RBM, float32[n_frames, n_bins].
 
-    ``first`` is the frame that the first row predicts, on the stream's grid.
+    ``first`` is the number of the frame that the first row predicts.
     """
 
     first: int
@@ -191,21 +205,20 @@ class Synthesis:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audio:
-    """Synthesized sound, at the rate of the stream.
+    """Synthesized samples at the rate of the stream.
 
-    Consecutive events of a piece follow each other without holes; another piece, or
-    the same model after a gap, begins where its ``start`` says. Pieces may overlap:
-    they are to be added.
+    Consecutive events of a piece follow each other without holes; another piece, or the
+    same model after a gap, begins at its own ``start``. Pieces that overlap are added.
 
     Parameters
     ----------
     start : int
-        Stream index of the first sample. It lies in the past by what the model and the
-        search for phases look ahead.
+        Stream index of the first sample. It lies in the past by the look-ahead of the
+        model and of the phase reconstruction.
     samples : float32[n_samples, 1]
-        About in [-1, 1]; nothing is clipped yet.
+        Values of about [-1, 1], not clipped.
     mode, model : str
-        As in the `Synthesis` that it sounds like.
+        As in the `Synthesis` that was turned into sound.
     last : bool
         Whether the piece ends here.
     """
@@ -224,7 +237,7 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A stage changed its state; ``detail`` is one sentence for people."""
+    """Change of a stage's state; ``detail`` is one sentence for people."""
 
     stage: str
     state: HealthState
@@ -239,10 +252,10 @@ FAULT_STAGE_PREFIX = "fault "  # before the name of an injected fault
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A command took effect: what starts at `sample` or later obeys it.
+    """Command that took effect for all audio from ``sample`` on.
 
-    ``model`` names the model it was for (empty: the whole run), ``arguments`` are
-    its JSON values (docs/control.md).
+    ``model`` is the name of the model (empty: the whole run), ``arguments`` are JSON
+    values (docs/control.md).
     """
 
     sample: int
@@ -253,27 +266,28 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A pattern of units came to its end, and what was decided then.
+    """Completed pattern of units, and the decision about it.
 
     Parameters
     ----------
     trigger : str
         Name of the trigger, as configured.
     sample : int
-        The instant that delays count from: the onset of `segment` for what is known
-        by an onset or a provisional label, its offset for a final one, the end of
+        Instant from which delays count: the onset of `segment` where an onset or a
+        provisional label completed the match, its offset for a final label, the end of
         the silence for a pattern that ends with one.
     segment, onset, offset
-        The last segment of the match; the offset is None while it lasts.
+        Last segment of the match; the offset is None while it lasts.
     units, posteriors : tuple
-        Of the segments of the match, oldest first, at most the newest 32; what is
-        not labelled (yet) is an empty string, with NaN.
+        Units and posteriors of the matched segments, oldest first, at most the newest
+        32; a segment without a label has an empty string and NaN.
     status : {'onset', 'provisional', 'final', 'silence'}
-        What completed the match.
+        Event that completed the match.
     decision : {'act', 'catch', 'refractory'}
-        Whether it acts, is a catch trial, or came too soon after another.
+        Act; do not act because it is a catch trial; or because the refractory time
+        after the previous trigger is not over.
     model, arguments
-        The options that are set when it acts, and of which model; else empty.
+        Model and options that are set when the trigger acts; else empty.
     """
 
     trigger: str
@@ -284,7 +298,7 @@ class Trigger:
     units: tuple[str, ...]
     posteriors: tuple[float, ...]
     status: TriggerStatus
-    decision: Decision
+    decision: TriggerDecision
     model: str
     arguments: dict[str, object]
 
@@ -326,14 +340,14 @@ Event: TypeAlias = (
 )
 KINDS: dict[type, str] = {event: event.__name__.lower() for event in get_args(Event)}
 
-# Bulky kinds have queues of their own, so that they can never push out a label.
+# Bulky kinds have queues of their own, so that they never displace a label.
 BULK_KINDS = frozenset(
     {"block", "frames", "posteriors", "surprise", "synthesis", "audio"}
 )
 
 
 def kind_of(event: Event) -> str:
-    """Name of the event's kind, as it stands in wire topics."""
+    """Return the name of the event's kind, as in wire topics."""
     return KINDS[type(event)]
 
 
@@ -347,7 +361,7 @@ _SAMPLE_OF: dict[type, Callable[[Any], int]] = {
 
 
 def sample_of(event: Event, at: int = 0) -> int:
-    """Return the first sample that an event is about; `at` for events without one."""
+    """Return the first sample of an event; `at` for kinds without one."""
     if isinstance(event, Frames | Posteriors | Surprise | Synthesis):
         return event.first * event.hop_length
     get = _SAMPLE_OF.get(type(event))
@@ -355,11 +369,11 @@ def sample_of(event: Event, at: int = 0) -> int:
 
 
 def instant_of(event: Event, at: int = 0) -> int:
-    """Sample from which the event could have been known by an oracle.
+    """Return the sample from which a look-ahead of zero could know the event.
 
-    The onset for an onset, provisional or revised label, the offset for an
-    offset or a final label, else the first sample: the ledger's ``wait_ms``
-    counts from here to the sample at which the engine knew.
+    The onset for an onset and a label without offset, the offset for an offset and a
+    label with one, else the first sample. The ledger's ``wait_ms`` counts from here to
+    the sample at which the engine knew the event.
     """
     if isinstance(event, Label) and event.offset is not None:
         return event.offset
@@ -368,11 +382,11 @@ def instant_of(event: Event, at: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """How late an event is, stage by stage, in milliseconds.
+    """Lateness of an event in milliseconds, by cause.
 
-    ``wait``: audio that had to arrive after the event's instant. ``queue``: time
-    in queues before the lane. ``compute``: time in the lane. What follows
-    (the sink's queue and sending) the sink adds.
+    ``wait``: duration of the audio that had to arrive after the event's instant.
+    ``queue``: time in queues before the lane. ``compute``: time in the lane. A sink
+    adds the time in its own queue and the time of sending.
     """
 
     wait_ms: float
@@ -382,12 +396,24 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An event on its way to the sinks.
+    """Event with its stream, number and times, as sinks get it.
 
-    ``seq`` counts without holes per (kind, stream) within a run; ``at`` is the
-    stream position at which the event was known (defined by the audio alone);
-    ``utc_ns`` is the time of the event's sample, None when it is not known;
-    ``emitted_ns`` is monotonic time, 0 offline.
+    Parameters
+    ----------
+    info : StreamInfo
+        Stream of the event.
+    event : Event
+        The event.
+    seq : int
+        Number of the message per (kind, stream) within a run, without holes.
+    at : int
+        Stream position at which the event was known; it depends on the audio alone.
+    utc_ns : int, optional
+        Time of the event's sample; None where it is not known.
+    ledger : Ledger, optional
+        Lateness; None offline.
+    emitted_ns : int
+        Monotonic time at which the lane published it; 0 offline.
     """
 
     info: StreamInfo
@@ -405,11 +431,11 @@ class Message:
 
     @property
     def sample(self) -> int:
-        """First sample that the event speaks of."""
+        """First sample of the event."""
         return sample_of(self.event, self.at)
 
 
 def stream_of(source: StreamInfo, index: int) -> str:
-    """Name of a channel's own stream: nothing is ever mixed."""
+    """Return the name of the stream of one channel of a source."""
     suffix = f".ch{index + 1}" if source.channels > 1 else ""
     return source.stream + suffix

@@ -24,7 +24,6 @@ from neurovocal.engine.contracts.types import (
     Audio,
     Block,
     Control,
-    Decision,
     Event,
     Float32,
     Forecast,
@@ -43,6 +42,7 @@ from neurovocal.engine.contracts.types import (
     Surprise,
     Synthesis,
     Trigger,
+    TriggerDecision,
     TriggerStatus,
     Withheld,
 )
@@ -227,7 +227,7 @@ class TriggerHeader(Header, kw_only=True, tag="trigger"):
     units: list[str]
     posteriors: list[float | None]
     status: TriggerStatus
-    decision: Decision
+    decision: TriggerDecision
     model: str
     arguments: dict[str, Any]
 

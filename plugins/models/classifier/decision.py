@@ -1,4 +1,4 @@
-"""LabelDecision on a segment's unit from the posteriors of its frames.
+"""Decision on a segment's unit from the posteriors of its frames.
 
 With p_t the posteriors of frame t, a unit u scores ``sum_t log p_t(u)`` over the
 segment's frames (decision `vote`) or ``log p_t(u)`` of its last frame (`last`, for

@@ -16,7 +16,7 @@ from neurovocal.engine import (
     StreamInfo,
     Trigger,
 )
-from neurovocal.engine.contracts.types import Decision, TriggerStatus
+from neurovocal.engine.contracts.types import TriggerDecision, TriggerStatus
 from neurovocal.plugins.sinks.trigger.pattern import Pattern, States
 
 # Units of a match that a trigger lists at most; a repetition has no bound.
@@ -233,7 +233,7 @@ class PatternWatcher:
             arguments=dict(arguments),
         )
 
-    def _decide(self, sample: int, info: StreamInfo) -> Decision:
+    def _decide(self, sample: int, info: StreamInfo) -> TriggerDecision:
         """Return whether to act; catch trials are drawn by number, reproducibly."""
         rules = self._rules
         refractory = _samples(rules.refractory_ms, info)
