@@ -3,19 +3,19 @@
 Vocabulary
 ----------
 A *sample* is one instant of all channels; its index counts from the start of the
-*stream*, also across gaps. Intervals ``[start, stop)`` are half-open. A *block* is a run
-of consecutive samples. *Frame* ``k`` is the spectrum of samples
+*stream*, also across gaps. Intervals ``[start, stop)`` are half-open. A *block* is a
+run of consecutive samples. *Frame* ``k`` is the spectrum of samples
 ``[k * hop_length, k * hop_length + frame_length)``. A *segment* is a vocalization
-between its *onset* and its *offset*; a *unit* is its class; a *label* assigns a unit to
-it. A suffix of a name is its measure (``_ns``, ``_ms``, ``_hz``, ``_db``); a bare number
-is samples.
+between its *onset* and its *offset*; a *unit* is its class; a *label* assigns a unit
+to it. Names end with their unit (``_ns``, ``_ms``, ``_hz``, ``_db``); a bare number is
+samples.
 
 Ownership of arrays
 -------------------
 ``Block.samples`` and all other arrays are float32 and read-only: they may be views that
 several stages share. They belong to the caller: a stage that needs one after `process`
-or `write` has returned keeps a copy. An array that a stage or source returns belongs to
-the engine from then on, and its maker never writes to it again.
+or `write` has returned keeps a copy. The arrays of events that a stage returns belong
+to the engine from then on.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """Samples ``[start, stop)``, at the source's rate, withheld from sinks by privacy."""
+    """Samples ``[start, stop)``, at the source's rate, withheld by the privacy gate."""
 
     start: int
     stop: int
