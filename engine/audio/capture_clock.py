@@ -1,4 +1,4 @@
-"""When a captured sample was heard, and whether samples went missing unnoticed."""
+"""Capture times of samples, and detection of samples that a device lost silently."""
 
 from collections import deque
 
@@ -11,13 +11,13 @@ _REANCHOR_NS = NS
 
 
 class CaptureClock:
-    """Follows a device's sample clock on the machine's monotonic clock.
+    """Map from a device's samples to the machine's monotonic clock.
 
-    Each block brings an estimate of when its first sample was captured. Single
-    estimates are late by whatever kept the callback waiting, never early, so
-    the smallest error within two seconds is the one to trust. A small one is
-    drift: the anchor follows it by a sixteenth, once a window. A lasting one
-    above `max_slip_ms` means that samples went missing without a word.
+    Each block brings an estimate of the time at which its first sample was captured.
+    Delays of the callback make single estimates late, never early, so the smallest
+    error within two seconds is the most accurate. A small error is drift: the anchor
+    follows it by a sixteenth per window. A lasting one above `max_slip_ms` means that
+    samples were lost without a report.
 
     Only the writer's thread calls `update`; `anchor` may be read by another.
 
@@ -26,8 +26,8 @@ class CaptureClock:
     sample_rate : int
         Nominal rate in Hz.
     max_slip_ms : float, optional
-        Error above which samples are declared missing; None: never, an error
-        above a second then moves the anchor only.
+        Error above which samples are declared missing. None: never; an error above a
+        second then only moves the anchor.
     start : int
         Stream index of the first sample.
     """
@@ -45,18 +45,18 @@ class CaptureClock:
 
     @property
     def anchor(self) -> tuple[int, int] | None:
-        """(sample, monotonic ns at which it was captured); None before any."""
+        """(sample, monotonic ns at which it was captured); None before the first."""
         return self._anchor
 
     def expected_ns(self, sample: int) -> int:
-        """Monotonic time at which `sample` is captured, by the anchor."""
+        """Return the monotonic time at which `sample` is captured, by the anchor."""
         if self._anchor is None:
             return 0
         at, at_ns = self._anchor
         return at_ns + (sample - at) * NS // self.sample_rate
 
     def captured_ns(self, sample: int) -> int | None:
-        """Monotonic time at which `sample` was captured; None before any was."""
+        """Return the monotonic time of `sample`; None before the first block."""
         return None if self._anchor is None else self.expected_ns(sample)
 
     def update(
@@ -66,7 +66,7 @@ class CaptureClock:
         broken: bool = False,
         backlog: bool = False,
     ) -> int:
-        """Account for a block and tell how many samples are missing before it.
+        """Add a block and return the number of samples that are missing before it.
 
         Parameters
         ----------
@@ -75,16 +75,16 @@ class CaptureClock:
         begin_ns : int
             Monotonic time at which its first sample was captured, as estimated.
         broken : bool
-            The device says that samples were lost just before this block (or it
-            was opened anew): their number is read off the clock at once.
+            The device reported a loss just before this block, or was reopened: the
+            number of lost samples follows from the clock at once.
         backlog : bool
-            It comes faster than time passes: what waited somewhere is being caught
-            up with. That it is late then says nothing.
+            Blocks arrive faster than in real time, because buffered ones are being
+            delivered: their lateness is ignored.
 
         Returns
         -------
         int
-            Samples missing before the block, 0 as a rule.
+            Samples missing before the block, usually 0.
         """
         missing = 0
         if self._anchor is None:
@@ -99,8 +99,8 @@ class CaptureClock:
             self._window_end = begin_ns + _WINDOW_NS
         else:
             if not self._settled and error_ns < 0:
-                # The first block came late, as first blocks do: errors count from
-                # here, and this one has been dealt with.
+                # The first block was late, as first blocks often are: errors are
+                # counted from this block on.
                 self._anchor, error_ns = (self._position, begin_ns), 0
                 self._errors.clear()
             self._errors.append(error_ns)
@@ -110,7 +110,7 @@ class CaptureClock:
         return missing
 
     def _follow(self, error_ns: int, now_ns: int) -> int:
-        """End of a window whose smallest error is `error_ns`."""
+        """Finish a window by its smallest error; return missing samples."""
         position = self._position
         slip = self._max_slip_ns
         if slip is not None and error_ns > slip:

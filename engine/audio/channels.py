@@ -1,4 +1,4 @@
-"""What several sources need: channel choice, samples that are no numbers, pace."""
+"""Parts of sources: selection of channels, gaps for non-finite samples, pacing."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -11,14 +11,14 @@ from neurovocal.engine.contracts.types import GAP_NOT_A_NUMBER, Block, Float32, 
 
 
 class Channels:
-    """The columns of a block that were asked for, and whether they are averaged.
+    """Selection of the columns of a block, which may be averaged.
 
     Parameters
     ----------
     numbers : sequence of int
-        Channels counted from 1, in the order wanted.
+        Channels, counted from 1, in the order of the output.
     mix : bool
-        Average them to one; never done unless asked.
+        Whether to average them to one channel.
     """
 
     def __init__(self, numbers: Sequence[int], mix: bool = False) -> None:
@@ -27,11 +27,11 @@ class Channels:
         self.count = 1 if mix else len(numbers)
 
     def pick(self, samples: Float32) -> Float32:
-        """Chosen columns of float32[n_samples, n_channels]; may be a view."""
+        """Select columns of float32[n_samples, n_channels]; may return a view."""
         columns = self._columns
         if self._mix:
-            # Column by column: the order of additions, and with it the last
-            # bit, must not depend on the length of the block.
+            # Column by column: the order of additions, and so the last bit of the
+            # sum, must not depend on the length of the block.
             total = samples[:, columns[0]].copy()
             for column in columns[1:]:
                 total += samples[:, column]
@@ -45,7 +45,7 @@ class Channels:
 
 
 def channels_problem(numbers: Sequence[int]) -> str | None:
-    """What is wrong with a list of channel numbers, whatever the device has."""
+    """Return what is wrong with a list of channel numbers for any device, or None."""
     if not numbers:
         return "channels: name at least one channel, counted from 1"
     if min(numbers) < 1:
@@ -58,19 +58,19 @@ def channels_problem(numbers: Sequence[int]) -> str | None:
 def finite_items(
     start: int, samples: Float32, arrived_ns: int = 0
 ) -> Iterator[Block | Gap]:
-    """`samples` as blocks, with a gap in place of those that are no numbers.
+    """Split samples into blocks of finite values and gaps for the others.
 
     Parameters
     ----------
     start : int
         Stream index of the first sample.
     samples : float32[n_samples, n_channels]
-        A sample counts as no number when any of its channels is NaN or infinite.
+        A sample becomes part of a gap if any of its channels is NaN or infinite.
     arrived_ns : int
-        Carried over into the blocks.
+        Arrival time of the blocks.
     """
-    # One pass without a temporary: a NaN or an infinity always survives in a
-    # sum. A sum that overflows only costs the slow path below.
+    # One pass without a temporary: a sum with a NaN or an infinity is never finite. A
+    # sum that overflows only costs the slower path below.
     if np.isfinite(np.sum(samples, dtype=np.float64)):
         yield Block(start, samples, arrived_ns)
         return
@@ -84,16 +84,16 @@ def finite_items(
 
 
 class Pacer:
-    """Hands samples out when they would have been heard, or as fast as it goes.
+    """Pace of a source: samples are due in real time, or at once.
 
     Parameters
     ----------
     clock : Clock
-        Where time comes from.
+        Source of the monotonic time.
     sample_rate : int
         Hz.
     realtime : bool
-        False: everything is due at once, and `due_ns` is 0.
+        False: all samples are due at once, and `due_ns` returns 0.
     """
 
     def __init__(self, clock: Clock, sample_rate: int, realtime: bool) -> None:
@@ -104,7 +104,7 @@ class Pacer:
         self._at_ns: int | None = None
 
     def due_ns(self, position: int) -> int:
-        """Monotonic time at which the sample before `position` has been heard."""
+        """Return the monotonic time at which samples up to `position` are due."""
         if not self._realtime:
             return 0
         if self._at_ns is None:
@@ -113,12 +113,12 @@ class Pacer:
         return self._at_ns + ahead
 
     def wait(self, position: int, timeout: float) -> bool:
-        """Wait until that time, at most `timeout` seconds; whether it has come."""
+        """Wait until samples up to `position` are due; False after `timeout` s."""
         if not self._realtime:
             return True
         return self._clock.wait_until(self.due_ns(position), timeout)
 
     def next_stream(self, position: int, sample_rate: int) -> None:
-        """A stream ended at `position`; the next follows it without a pause."""
+        """Start the next stream without a pause after `position` of this one."""
         self._at_ns = self.due_ns(position) if self._realtime else None
         self._position, self._sample_rate = 0, sample_rate

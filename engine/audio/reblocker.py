@@ -8,9 +8,9 @@ from neurovocal.engine.contracts.types import Block, Float32
 class Reblocker:
     """Turns blocks of any length into blocks ``[i * length, (i + 1) * length)``.
 
-    All stages behind it get the same blocks however the source cut them: this is
-    where the engine's independence of block lengths comes from. After a discontinuity
-    the first block is short, so that the grid stays the stream's own.
+    All later stages get the same blocks whatever the source's block lengths are:
+    results do not depend on them. After a discontinuity the first block is short, so
+    that the grid stays that of the stream.
 
     Parameters
     ----------

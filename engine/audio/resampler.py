@@ -1,10 +1,10 @@
-"""Streaming sample-rate conversion, exact in position and blind to block edges.
+"""Streaming sample-rate conversion with exact positions, independent of block edges.
 
-The filter is libsoxr's (a linear-phase polyphase FIR whose delay it compensates
-itself: output sample k is the input at time k / out_rate). What is added here is
-the stream: positions in integers, gaps, anchors, and stretches whose length is
-exact. Each output sample depends on the audio alone, not on how it was cut; how
-many of them come out of one call does depend on the cut.
+The filter is libsoxr's: a linear-phase polyphase FIR that compensates its own delay, so
+that output sample k is the input at time k / out_rate. This module adds the stream:
+integer positions, gaps, anchors, and runs of exact length between gaps. Each output
+sample depends on the audio alone, not on the blocks; the number of samples that one
+call returns does depend on them.
 """
 
 from collections.abc import Iterator
@@ -22,16 +22,16 @@ ResamplerItem: TypeAlias = Block | Gap | Anchor | StreamInfo
 
 
 def scaled(sample: int, in_rate: int, out_rate: int) -> int:
-    """Nearest output sample of an input sample, halves up, in exact integers."""
+    """Return the output sample nearest to an input sample, halves rounded up."""
     return (2 * sample * out_rate + in_rate) // (2 * in_rate)
 
 
 @lru_cache(maxsize=32)
 def _held(in_rate: int, out_rate: int, quality: Quality) -> int:
-    """Most output samples that the filter ever holds back, by trying it.
+    """Measure the largest number of output samples that the filter holds back.
 
-    libsoxr emits in bursts, and says nowhere how long it may hold: the count is
-    taken while silence is fed in small pieces until bursts repeat.
+    libsoxr emits samples in bursts and does not document its delay: silence is fed in
+    small pieces until the bursts repeat.
     """
     stream = _soxr_stream(in_rate, out_rate, 1, quality)
     piece = np.zeros((64, 1), np.float32)
@@ -54,21 +54,21 @@ def _soxr_stream(in_rate: int, out_rate: int, channels: int, quality: Quality) -
 
 
 class Resampler:
-    """Turns a stream at one rate into the same stream at another.
+    """Converter of a stream from one sample rate to another.
 
     Parameters
     ----------
     in_rate, out_rate : int
-        Hz. Equal rates are legal: items then pass as they are.
+        Rates in Hz. Equal rates are allowed: items then pass unchanged.
     channels : int
-        Columns of the blocks.
+        Channels of the blocks.
     quality : {'MQ', 'HQ', 'VHQ'}
-        libsoxr's recipes: 16, 20 and 28 bit.
+        Recipes of libsoxr, for 16, 20 and 28 bit.
 
     Attributes
     ----------
     latency : int
-        Output samples that may be held back when their input has come.
+        Largest number of output samples that the filter holds back.
     """
 
     def __init__(
@@ -97,9 +97,8 @@ class Resampler:
     def process(self, item: ResamplerItem) -> Iterator[ResamplerItem]:
         """Convert one item.
 
-        A gap ends the stretch: what the filter holds comes first, then the gap
-        in output samples. A `StreamInfo` does the same and starts a new stream
-        at its own input rate.
+        A gap flushes the filter and is converted to output samples. A `StreamInfo`
+        flushes it and starts a new stream at its own input rate.
 
         Raises
         ------
@@ -124,10 +123,10 @@ class Resampler:
                 yield self._anchor(item)
 
     def flush(self) -> Iterator[Block]:
-        """End the stretch: the samples that the filter still holds."""
+        """Return the samples that the filter still holds, and end the run."""
         if self._stop is None or self._stream is None:
             return
-        # One more period of output than the stretch can need, then cut to length.
+        # At least one output sample more than needed; the result is cut to length.
         tail = np.zeros((self.in_rate // self.out_rate + 2, self.channels), np.float32)
         samples = self._stream.resample_chunk(tail, last=True)
         end = self._scaled(self._stop)
@@ -138,7 +137,7 @@ class Resampler:
             yield block
 
     def reset(self) -> None:
-        """Forget the stretch; the next block may start anywhere."""
+        """Drop the samples in the filter; the next block may start anywhere."""
         if self._stream is not None:
             self._stream.clear()
         self._stop: int | None = None
@@ -165,11 +164,11 @@ class Resampler:
             yield out
 
     def _begin(self, block: Block) -> Any:
-        """Samples to feed first: zeros from where the two grids coincide.
+        """Return the first samples of a run, after zeros from where the grids coincide.
 
-        Without them a stretch that starts between two output samples would be
-        shifted by that fraction. The filter takes zeros for granted before its
-        first sample, so they change nothing else.
+        Without the zeros a run that starts between two output samples would be shifted
+        by that fraction. The filter assumes zeros before its first sample, so they
+        change no output sample.
         """
         lead = block.start % self._period
         self._next = self._scaled(block.start)
@@ -180,7 +179,7 @@ class Resampler:
         return np.concatenate([zeros, block.samples])
 
     def _emit(self, samples: Any, end: int | None, arrived_ns: int) -> Block | None:
-        """Block of converted samples, less the lead-in and what is past `end`."""
+        """Return converted samples as a block, without lead-in and tail."""
         skipped = min(self._skip, len(samples))
         self._skip -= skipped
         samples = samples[skipped:]
@@ -195,7 +194,7 @@ class Resampler:
         return scaled(sample, self.in_rate, self.out_rate)
 
     def _anchor(self, anchor: Anchor) -> Anchor:
-        """Anchor on the output grid: its time moves by the fraction left over."""
+        """Move an anchor to the nearest output sample, and its time accordingly."""
         sample = self._scaled(anchor.sample)
         ahead = sample * self.in_rate - anchor.sample * self.out_rate
         shift_ns = ahead * NS // (self.in_rate * self.out_rate)

@@ -1,9 +1,9 @@
-"""The ring between whoever delivers audio and the lane that reads it.
+"""Lock-free ring buffer between the thread that delivers audio and the lane's thread.
 
-One writer (an audio callback, a reader thread) and one reader. The writer never
-waits, locks, logs or allocates an array: it copies, publishes one integer and
-wakes the reader. When the reader is late the oldest samples are overwritten and
-the reader is told exactly which.
+One writer (an audio callback, a reader thread) and one reader. The writer never waits,
+locks, logs or allocates an array: it copies, publishes one integer and wakes the
+reader. If the reader is late the oldest samples are overwritten, and it gets a gap for
+exactly these samples.
 """
 
 from contextlib import suppress
@@ -19,10 +19,10 @@ _MARKS = 4096
 
 
 class RingCounts(NamedTuple):
-    """Where every sample went: ``received == delivered + dropped + queued``.
+    """Numbers of samples, with ``received == delivered + dropped + queued``.
 
-    ``lost`` counts samples that the device declared missing: they were never
-    received, so they stand outside that sum.
+    ``lost`` counts samples that the device declared missing: they were never received
+    and are not part of the sum.
     """
 
     received: int
@@ -33,27 +33,27 @@ class RingCounts(NamedTuple):
 
 
 class _Mark(NamedTuple):
-    """Where a run of written samples lies in the stream, and when it came."""
+    """Stream position and arrival time of a run of written samples."""
 
-    first: int  # number of its first sample, counting what was written
-    position: int  # of that sample in the stream, counting losses too
-    arrived_ns: int  # of its newest write
-    reason: str | None  # of the discontinuity before it, if there is one
+    first: int  # number of the first sample among those written
+    position: int  # stream index of that sample, which counts losses, too
+    arrived_ns: int  # time of the newest write of the run
+    reason: str | None  # reason of the gap before the run, if there is one
 
 
 class AudioRing:
     """Bounded single-writer, single-reader ring of samples.
 
-    How it stays right without a lock: the writer raises ``_floor`` (the oldest
-    sample that is still whole) *before* it overwrites anything and ``_head``
-    *after* it has copied. The reader copies, then looks at the floor again, and
-    starts over if what it copied has been overwritten meanwhile. Both are single
-    attribute stores, which the interpreter makes atomic and ordered.
+    It needs no lock: the writer raises ``_floor`` (the oldest intact sample) *before*
+    it overwrites any sample, and ``_head`` *after* it has copied. The reader copies,
+    then reads the floor again, and repeats if its samples have been overwritten
+    meanwhile. Both are single attribute stores, which the interpreter makes atomic and
+    ordered.
 
     Parameters
     ----------
     capacity : int
-        Samples that can wait.
+        Samples that the ring holds.
     channels : int
         Columns of every block.
     start : int
@@ -78,8 +78,8 @@ class AudioRing:
         self._granule = max(1, capacity // (_MARKS // 2))
         self._marks: list[_Mark] = [_Mark(0, start, 0, None)] * _MARKS
         self._marked = 0
-        # Reader's side: (samples passed, samples dropped), one atomic store.
-        self._passed = (0, 0)
+        # Reader's side: (samples consumed, samples dropped), one atomic store.
+        self._consumed = (0, 0)
         self._expected = start
         self._announced = -1
         self._found = 0
@@ -91,12 +91,12 @@ class AudioRing:
     # ---- writer ----------------------------------------------------------------
 
     def write(self, samples: Float32, arrived_ns: int) -> None:
-        """Append samples, overwriting the oldest when there is no room.
+        """Append samples, overwriting the oldest ones when the ring is full.
 
         Parameters
         ----------
         samples : float32[n_samples, n_channels]
-            Copied; the caller may reuse the array at once.
+            Samples to copy; the caller may reuse the array at once.
         arrived_ns : int
             Monotonic time at which they became available.
         """
@@ -127,7 +127,7 @@ class AudioRing:
                 return
         slot = self._marked % _MARKS
         if self._marked >= _MARKS:
-            # Samples whose mark goes have no place in the stream any more.
+            # Samples lose their position with their mark: they are dropped.
             self._raise_floor(self._marks[(slot + 1) % _MARKS].first)
         self._marks[slot] = _Mark(index, self._position, arrived_ns, self._reason)
         self._marked += 1
@@ -143,16 +143,16 @@ class AudioRing:
         Parameters
         ----------
         count : int
-            May be 0: a discontinuity of unknown length.
+            Number of samples; 0 for a discontinuity of unknown length.
         reason : str
-            Reason of the gap that the reader will get at this place.
+            Reason of the gap that the reader will get.
         """
         self._position += count
         self._lost += count
         self._reason = reason
 
     def close(self) -> None:
-        """No more writes; the reader gets what waits, then `EndOfStream`.
+        """End the stream: the reader gets the queued samples, then `EndOfStream`.
 
         May be called from any thread, more than once.
         """
@@ -160,7 +160,7 @@ class AudioRing:
         self._signal()
 
     def _signal(self) -> None:
-        """Wake the reader; if the lock is free, a wake-up is pending anyway."""
+        """Wake the reader; if the lock is free, a wake-up is already pending."""
         if self._wake.locked():
             # Another thread may have closed the ring just now.
             with suppress(RuntimeError):
@@ -181,26 +181,26 @@ class AudioRing:
         Returns
         -------
         Block or Gap or None
-            A copy of consecutive samples; or the samples that are missing before
-            the next ones; or None when nothing came in time.
+            A copy of consecutive samples; or the gap before the next ones; or None if
+            no sample arrived within `timeout`.
 
         Raises
         ------
         EndOfStream
             The ring was closed and everything has been read.
         """
-        if (item := self._take(max_samples)) is not None:
+        if (item := self._next_item(max_samples)) is not None:
             return item
         # One wake-up may be stale (its samples were read already), not more.
         for wait in (0.0, max(0.0, timeout)):
             if not self._wake.acquire(timeout=wait):
                 continue
-            if (item := self._take(max_samples)) is not None:
+            if (item := self._next_item(max_samples)) is not None:
                 return item
         return None
 
-    def _take(self, max_samples: int) -> Block | Gap | None:
-        tail, dropped = self._passed
+    def _next_item(self, max_samples: int) -> Block | Gap | None:
+        tail, dropped = self._consumed
         while True:
             closed = self._closed
             head = self._head
@@ -220,20 +220,20 @@ class AudioRing:
                 )
                 samples = self._copy(start, stop)
             if self._floor > start:
-                continue  # overwritten while we looked
+                continue  # overwritten while it was copied
             if mark.first == start:
                 self._announced = number
             if samples is None:
-                self._passed = (start, dropped + start - tail)
+                self._consumed = (start, dropped + start - tail)
                 gap = Gap(self._expected, position, reason or GAP_OVERRUN)
                 self._expected = position
                 return gap
-            self._passed = (stop, dropped)
+            self._consumed = (stop, dropped)
             self._expected = position + stop - start
             return Block(position, samples, arrived_ns)
 
     def _find_mark(self, index: int) -> int:
-        """Number of the mark that the sample at `index` belongs to."""
+        """Return the number of the mark of the run that contains sample `index`."""
         marked = self._marked
         # The reader only moves forward: the search goes on where it found the last.
         number = max(self._found, marked - _MARKS)
@@ -243,7 +243,7 @@ class AudioRing:
         return number
 
     def _run(self, number: int, start: int, stop: int) -> tuple[int, int]:
-        """End of the samples that follow `start` without a hole, and their time."""
+        """Return the end of the gapless run from `start`, and its arrival time."""
         arrived_ns = self._marks[number % _MARKS].arrived_ns
         for later in range(number + 1, self._marked):
             mark = self._marks[later % _MARKS]
@@ -263,14 +263,14 @@ class AudioRing:
         return samples
 
     def _end(self) -> Gap:
-        """What a closed and empty ring answers: a last loss, then the end."""
+        """Return the last gap of a closed and empty ring, then raise EndOfStream."""
         if self._reason is None:
             raise EndOfStream
         gap = Gap(self._expected, self._position, self._reason)
         self._expected, self._reason = self._position, None
         return gap
 
-    # ---- anyone ----------------------------------------------------------------
+    # ---- any thread ----------------------------------------------------------------
 
     @property
     def position(self) -> int:
@@ -279,9 +279,9 @@ class AudioRing:
 
     @property
     def counts(self) -> RingCounts:
-        """The balance at this moment; may be asked for from any thread."""
-        # In this order: what is read later can only have grown.
-        tail, dropped = self._passed
+        """Present counts; may be read from any thread."""
+        # In this order: the values read later can only have grown meanwhile.
+        tail, dropped = self._consumed
         floor = self._floor
         head = self._head
         oldest = max(tail, floor)

@@ -1,4 +1,4 @@
-"""From a score per hop to segments: the hysteresis that all detectors share."""
+"""Segmenter: turns one score per hop into onsets and offsets, with hysteresis."""
 
 import math
 from collections.abc import Iterator
@@ -15,28 +15,27 @@ from neurovocal.engine.contracts.types import Mark, Offset, Onset
 
 @dataclass(frozen=True, slots=True)
 class SegmenterRules:
-    """What makes a run of scores a segment. Times are in samples.
+    """Thresholds and durations that make a run of scores a segment, in samples.
 
     Parameters
     ----------
     on, off : float
         A segment is a run of scores >= `off` with one score >= `on` in it.
     min_duration : int
-        Shorter segments are none. Buffers do not count.
+        Shorter segments are ignored; buffers do not count.
     max_duration : int, optional
-        A segment that lasts longer is closed as truncated and the next begins.
+        A longer segment is truncated and the next one begins.
     gap_fill : int
-        Runs that are less than this apart are one.
+        Runs that are less than this apart are one segment.
     min_silence : int
-        Sound that follows the end of a segment sooner is not heard before this
-        time has passed.
+        Time after a segment in which scores are ignored.
     lookback : int
-        How far before the score reached `on` an onset may lie.
+        Longest distance of an onset before the first score >= `on`.
     pre, post : int
         Buffers added to both ends, as far as neighbours leave room.
     early : bool
-        Tell an onset when the score reaches `on`, not when the segment has
-        lasted `min_duration`: shorter segments are then told, too.
+        Report an onset when the score reaches `on` instead of after `min_duration`:
+        shorter segments are then reported, too.
     """
 
     on: float
@@ -63,7 +62,7 @@ class SegmenterRules:
 
     @property
     def latency(self) -> int:
-        """Samples, less one hop, by which marks may lag behind the scores."""
+        """Largest lag of marks behind the scores, in samples, less one hop."""
         # The minimum may pass within a gap that is being filled.
         confirm = 0 if self.early else self.min_duration + self.gap_fill
         return max(self.pre + max(self.lookback, confirm), self.gap_fill, self.post)
@@ -138,10 +137,10 @@ def duration_problems(min_duration_ms: float, max_duration_ms: float) -> Iterato
 
 
 class Segmenter:
-    """Turns scores into onsets and offsets, each as soon as it is known.
+    """Converter of scores to onsets and offsets, each as soon as it is known.
 
-    Every onset that is told leads to exactly one offset; segments never overlap.
-    The marks depend on the scores alone, not on how they are cut into calls.
+    Every onset is followed by exactly one offset; segments never overlap. The marks
+    depend on the scores alone, not on how they are divided into calls.
 
     Parameters
     ----------
@@ -150,44 +149,44 @@ class Segmenter:
     hop_length : int
         Samples per score.
     origin : int
-        Score k speaks of samples
+        Score k covers samples
         ``[k * hop_length + origin, (k + 1) * hop_length + origin)``.
 
     Notes
     -----
-    The work is done per crossing of the lower threshold, not per score.
+    The cost grows with the number of crossings of the lower threshold.
     """
 
     def __init__(self, rules: SegmenterRules, hop_length: int, origin: int = 0) -> None:
         self.rules = rules
         self._hop = hop_length
         self._origin = origin
-        # A segment may be closed once it has been quiet for so long.
-        self._patience = max(rules.gap_fill, rules.post)
+        # Silence after which a segment is closed.
+        self._close_after = max(rules.gap_fill, rules.post)
         # Longest duration of the candidate segment.
-        self._most = math.inf if rules.max_duration is None else rules.max_duration
+        self._longest = math.inf if rules.max_duration is None else rules.max_duration
         self._start: int | None = None  # first sample of the candidate segment
         self._end = 0  # sample after its last score >= off
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything; segments count from 0 again."""
+        """Return to the state of a new object; segments count from 0 again."""
         self._segment = 0
-        self._forget(0)
+        self._clear(0)
 
     def begin(self, sample: int) -> None:
-        """Say where audio begins: nothing is told of samples before it."""
-        self._forget(sample)
+        """Start at `sample`, after a gap: no mark will lie before it."""
+        self._clear(sample)
 
     def process(self, first: int, scores: NDArray[np.float64]) -> list[Mark]:
-        """Marks known after scores ``first, first + 1, ...``.
+        """Return the marks known after scores ``first, first + 1, ...``.
 
         Parameters
         ----------
         first : int
             Index of the first score; calls must follow each other without holes.
         scores : float64[n]
-            Any quantity that is larger where there is sound.
+            Any measure that is larger where there is sound.
         """
         marks: list[Mark] = []
         if len(scores) == 0:
@@ -196,87 +195,91 @@ class Segmenter:
         if np.logical_or.reduce(above):
             for start, stop in _runs(above):
                 sample = self._sample(first + start)
-                self._hear_silence(sample, marks)
-                self._hear_run(first + start, sample, scores[start:stop], marks)
+                self._add_silence(sample, marks)
+                self._add_run(first + start, sample, scores[start:stop], marks)
         stop = (first + len(scores)) * self._hop + self._origin
-        self._hear_silence(stop, marks)
+        self._add_silence(stop, marks)
         return marks
 
     def close(self, stop: int) -> list[Mark]:
-        """End of the audio at sample `stop`: close what is open as truncated."""
+        """Truncate an open segment at sample `stop`, where the audio ends."""
         marks: list[Mark] = []
         if self._start is not None:
-            if self._end >= self._heard:
-                self._end = stop  # it still sounded when the audio ended
-            self._tell_onset_if_due(stop, marks)
+            if self._end >= self._scored_until:
+                self._end = stop  # the sound lasted until the end
+            self._report_onset_if_due(stop, marks)
             self._finish(min(self._end + self.rules.post, stop), True, marks)
-        self._forget(stop)
+        self._clear(stop)
         return marks
 
-    def _forget(self, sample: int) -> None:
-        self._floor = sample  # nothing may be told of samples before this one
-        self._deaf_until = 0
-        self._heard = sample
+    def _clear(self, sample: int) -> None:
+        self._floor = sample  # no mark may lie before it
+        self._ignored_until = 0
+        self._scored_until = sample
         self._start = None
         self._end = sample
         self._reached_on = False
-        self._told = False
-        self._continues = False  # the maximum duration cut the sound just here
+        self._is_reported = False
+        self._continues = False  # the last segment was cut by the maximum duration
         self._onset = sample
         self._peak = 0.0
 
     def _sample(self, hop: int) -> int:
         return hop * self._hop + self._origin
 
-    def _hear_silence(self, until: int, marks: list[Mark]) -> None:
-        """No score reached `off` from the last run up to sample `until`."""
-        self._heard = until
+    def _add_silence(self, until: int, marks: list[Mark]) -> None:
+        """Extend the silence after the last run of scores up to sample `until`."""
+        self._scored_until = until
         if until > self._end:
             self._continues = False
         if self._start is None or until == self._end:
             return
         if until - self._end < self.rules.gap_fill:
             return
-        if not self._told:
+        if not self._is_reported:
             self._start = None
-        elif until - self._end >= self._patience:
+        elif until - self._end >= self._close_after:
             self._finish(self._end + self.rules.post, False, marks)
 
-    def _hear_run(
+    def _add_run(
         self, hop: int, start: int, scores: NDArray[np.float64], marks: list[Mark]
     ) -> None:
-        """All `scores` reach `off`; cut the run where segments end within it."""
-        if self._told and start - self._end >= max(self.rules.gap_fill, 1):
-            # Sound came back while the buffer after the segment was waited for.
+        """Add a run of scores that reach `off`; cut it where segments end within it."""
+        if self._is_reported and start - self._end >= max(self.rules.gap_fill, 1):
+            # The sound resumed within the buffer after the segment.
             self._finish(min(self._end + self.rules.post, start), False, marks)
-        if self._start is not None and self._told and start - self._start >= self._most:
+        if (
+            self._start is not None
+            and self._is_reported
+            and start - self._start >= self._longest
+        ):
             # Reached within a filled gap.
             self._finish(self._end, True, marks)
-        if start < self._deaf_until:
-            skip = min(-(-(self._deaf_until - start) // self._hop), len(scores))
+        if start < self._ignored_until:
+            skip = min(-(-(self._ignored_until - start) // self._hop), len(scores))
             hop, scores = hop + skip, scores[skip:]
         while len(scores):
             taken = self._extend(hop, scores, marks)
             hop, scores = hop + taken, scores[taken:]
 
     def _extend(self, hop: int, scores: NDArray[np.float64], marks: list[Mark]) -> int:
-        """Let the candidate grow; return how many of `scores` went into it."""
+        """Extend the candidate; return the number of scores that belong to it."""
         if self._start is None:
             self._start = max(self._sample(hop), self._floor)
             self._end = self._start
             self._reached_on, self._continues = self._continues, False
             self._peak = 0.0
         count = self._room(hop, scores)
-        if not self._told:
+        if not self._is_reported:
             self._confirm(hop, scores[:count], marks)
         self._end = (hop + count) * self._hop + self._origin
-        if self._told and self._end - self._start >= self._most:
+        if self._is_reported and self._end - self._start >= self._longest:
             self._finish(self._end, True, marks)
             self._continues = True
         return count
 
     def _room(self, hop: int, scores: NDArray[np.float64]) -> int:
-        """How many of `scores` the maximum duration leaves room for, at least 1."""
+        """Return how many scores the maximum duration leaves room for, at least 1."""
         if self.rules.max_duration is None or self._start is None:
             return len(scores)
         if not self._reached_on:
@@ -295,7 +298,7 @@ class Segmenter:
     def _confirm(
         self, hop: int, scores: NDArray[np.float64], marks: list[Mark]
     ) -> None:
-        """Tell the onset at the first score at which it is certain."""
+        """Report the onset at the first score at which it is certain."""
         assert self._start is not None
         first_on = 0
         if not self._reached_on:
@@ -310,34 +313,35 @@ class Segmenter:
         least = 0 if self.rules.early else self.rules.min_duration
         due = -(-(self._start + least - self._origin) // self._hop) - 1 - hop
         due = max(due, first_on)
-        heard = scores[first_on : due + 1]
-        self._peak = max(self._peak, float(np.maximum.reduce(heard, initial=0)))
+        counted = scores[first_on : due + 1]
+        self._peak = max(self._peak, float(np.maximum.reduce(counted, initial=0)))
         if due < len(scores):
-            self._tell_onset(marks)
+            self._report_onset(marks)
 
-    def _tell_onset_if_due(self, stop: int, marks: list[Mark]) -> None:
-        """Tell an onset that the end of the audio confirms."""
+    def _report_onset_if_due(self, stop: int, marks: list[Mark]) -> None:
+        """Report an onset that the end of the audio confirms."""
         assert self._start is not None
         lasted = min(self._end, stop) - self._start
-        if self._reached_on and not self._told and lasted >= self.rules.min_duration:
-            self._tell_onset(marks)
+        is_long = lasted >= self.rules.min_duration
+        if self._reached_on and not self._is_reported and is_long:
+            self._report_onset(marks)
 
-    def _tell_onset(self, marks: list[Mark]) -> None:
+    def _report_onset(self, marks: list[Mark]) -> None:
         assert self._start is not None
         self._onset = max(self._start - self.rules.pre, self._floor)
-        self._told = True
+        self._is_reported = True
         marks.append(Onset(self._segment, self._onset, self._peak))
 
     def _finish(self, offset: int, truncated: bool, marks: list[Mark]) -> None:
-        """Close the candidate; it leaves no trace unless its onset was told."""
-        if self._told:
+        """Close the candidate, with an offset if its onset was reported."""
+        if self._is_reported:
             marks.append(Offset(self._segment, self._onset, offset, truncated))
             self._segment += 1
             self._floor = offset
             if not truncated:
-                self._deaf_until = self._end + self.rules.min_silence
+                self._ignored_until = self._end + self.rules.min_silence
         self._start = None
-        self._told = False
+        self._is_reported = False
 
 
 def _runs(above: NDArray[np.bool_]) -> list[tuple[int, int]]:

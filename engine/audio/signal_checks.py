@@ -1,7 +1,7 @@
-"""Whether what a live source delivers can be sound at all: told as health.
+"""Checks of a live source's signal: flat, clipped, offset, quiet, or of a wrong rate.
 
-A microphone whose cable is out, whose gain is wrong or whose driver runs at another
-rate delivers samples as before; labels then are wrong or missing without a word.
+A disconnected microphone, a wrong gain or a driver at another rate deliver samples all
+the same; without a `Health` event the labels would be wrong or missing silently.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from neurovocal.engine.contracts.types import (
 )
 
 _WINDOW_S = 1.0
-_OFF = 0.5  # of a threshold: below it for the time of hysteresis, trouble is over
+_OFF = 0.5  # share of a threshold below which a value counts as good
 _QUIET_OFF_DB = 6.0
 
 
@@ -48,14 +48,14 @@ class SignalOptions(Options):
 
 
 class Hysteresis:
-    """Trouble that must last before it counts, and be over before it ends.
+    """State with hysteresis: bad or good checks in a row switch it on or off.
 
     Parameters
     ----------
     name : str
         Stage of its Health events.
     n_on, n_off : int
-        Looks in a row that are bad before it begins, and good before it ends.
+        Bad checks in a row that switch it on, and good ones that switch it off.
     """
 
     def __init__(self, name: str, n_on: int, n_off: int) -> None:
@@ -64,8 +64,8 @@ class Hysteresis:
         self._needed = (n_on, n_off)
         self._in_a_row = 0
 
-    def look(self, bad: bool, good: bool, detail: str) -> Iterator[Health]:
-        """Health, if this look changes the state."""
+    def update(self, bad: bool, good: bool, detail: str) -> Iterator[Health]:
+        """Count a check; yield a Health event if the state changes."""
         self._in_a_row = self._in_a_row + 1 if (good if self.active else bad) else 0
         if self._in_a_row < self._needed[self.active]:
             return
@@ -74,16 +74,16 @@ class Hysteresis:
 
 
 class SignalHealth:
-    """Looks at each second of one channel's samples.
+    """Checks of each second of one channel's samples.
 
-    Seconds lie on the stream's grid, and one with a gap in it is not judged: what
-    is told depends on the samples alone. Blocks are copied into one window, which
-    is judged when it is full; that costs some microseconds a second.
+    Seconds lie on a fixed grid of the stream, and a second with a gap is not checked:
+    the result depends on the samples alone. Blocks are copied into one window, which is
+    checked when it is full; that takes some microseconds per second.
 
     Parameters
     ----------
     sample_rate : int
-        In Hz.
+        Rate of the samples in Hz.
     options : SignalOptions
         Thresholds.
     """
@@ -121,15 +121,15 @@ class SignalHealth:
                 self._filled += len(part)
             at += len(part)
             if self._filled == self._length:
-                yield from self._judge(self._window)
+                yield from self._check(self._window)
             if place + len(part) == self._length:
                 self._filled = 0
 
     def skip(self) -> None:
-        """Do not judge the present second: there is a gap in it."""
-        self._filled = -1  # no sample's place: until the next second begins
+        """Leave out the present second because of a gap."""
+        self._filled = -1  # no block continues here until the next second begins
 
-    def _judge(self, window: Float32) -> Iterator[Health]:
+    def _check(self, window: Float32) -> Iterator[Health]:
         options = self._options
         low, high = float(window.min()), float(window.max())
         mean = float(window.mean(dtype=np.float64))
@@ -138,16 +138,16 @@ class SignalHealth:
             detail = f"all samples are {low:.6g}: is the microphone connected?"
             if not is_flat:
                 detail = "samples move again"
-            yield from self._flat.look(is_flat, not is_flat, detail)
+            yield from self._flat.update(is_flat, not is_flat, detail)
         if options.clipped_share is not None:
             share = self._share_clipped(window, low, high)
             most = options.clipped_share
             detail = f"{share:.2%} of a second's samples are at full scale (gain?)"
-            yield from self._clipped.look(share > most, share <= most * _OFF, detail)
+            yield from self._clipped.update(share > most, share <= most * _OFF, detail)
         if options.offset is not None:
             most = options.offset
             detail = f"the mean of the samples is {mean:.4f}"
-            yield from self._offset.look(
+            yield from self._offset.update(
                 abs(mean) > most, abs(mean) <= most * _OFF, detail
             )
         if options.quiet_db is not None:
@@ -156,7 +156,7 @@ class SignalHealth:
             quiet = level_db < options.quiet_db and not is_flat
             good = level_db > options.quiet_db + _QUIET_OFF_DB
             detail = f"the level is {level_db:.0f} dB of full scale (gain? cable?)"
-            yield from self._quiet.look(quiet, good, detail)
+            yield from self._quiet.update(quiet, good, detail)
 
     def _share_clipped(self, window: Float32, low: float, high: float) -> float:
         level = self._options.clip_level
@@ -167,15 +167,14 @@ class SignalHealth:
 
 
 class RateHealth:
-    """Compares the samples that arrive with the clock.
+    """Check of the sample rate: counts the samples that arrive against the clock.
 
-    Slips do not count as an outage: a device of another rate than it says slips
-    again and again.
+    Gaps by slips do not restart the count: a device with a wrong rate slips repeatedly.
 
     Parameters
     ----------
     sample_rate : int
-        What the source says, in Hz.
+        Nominal rate of the source in Hz.
     options : SignalOptions
         Threshold and window.
     """
@@ -189,7 +188,7 @@ class RateHealth:
         self._count = 0
 
     def observe(self, item: Block | Gap) -> Iterable[Health]:
-        """Count what the source delivers; blocks without a time do not count."""
+        """Count the samples of an item; blocks without an arrival time are ignored."""
         if isinstance(item, Gap):
             if item.reason != GAP_DEVICE_SLIP:
                 self._began_ns = 0
@@ -207,4 +206,4 @@ class RateHealth:
         off = abs(rate / self._sample_rate - 1)
         detail = f"{rate:.0f} samples a second arrive instead of {self._sample_rate}"
         self._began_ns, self._count = item.arrived_ns, 0
-        return self._trouble.look(off > self._most, off <= self._most * _OFF, detail)
+        return self._trouble.update(off > self._most, off <= self._most * _OFF, detail)

@@ -1,4 +1,4 @@
-"""UTC of samples, from anchors, with drift in ppm."""
+"""Times of samples in UTC, from anchors, and the drift of the sample clock in ppm."""
 
 from collections import deque
 from dataclasses import replace
@@ -13,9 +13,9 @@ _MOST_DRIFT = 500  # one part in so many: 2000 ppm, ten times a bad crystal's
 
 
 class TimeBase:
-    """UTC of a sample, from the anchors seen so far.
+    """Map from samples to UTC, by the newest anchor.
 
-    Integer arithmetic throughout: no error accumulates however long a run is.
+    Integer arithmetic throughout: no error accumulates in long runs.
 
     Parameters
     ----------
@@ -25,22 +25,23 @@ class TimeBase:
 
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
-        self.moved_ns = 0  # how far the newest anchor moved time, if that is a jump
+        self.moved_ns = 0  # step of time at the newest anchor, if it is a jump
         self._last: Anchor | None = None
-        self._origin = 0  # sample from which on drift is counted, and those
-        self._drift_from: deque[Anchor] = deque(maxlen=4 * _SETTLING_S)  # to start at
+        self._origin = 0  # sample from which on drift is measured
+        # Anchors from which the drift may be measured, the oldest first.
+        self._drift_from: deque[Anchor] = deque(maxlen=4 * _SETTLING_S)
 
     @property
     def anchor(self) -> Anchor | None:
-        """The newest anchor, None while UTC is not known."""
+        """The newest anchor; None while UTC is not known."""
         return self._last
 
     def add(self, anchor: Anchor) -> None:
-        """Take a new anchor; samples from now on are timed by it.
+        """Add an anchor; it determines the times of all samples from now on.
 
-        One that is more than half a second off, and more than drift can explain,
-        is a jump: somebody set the clock (a machine without one learns the time
-        from the network), or the source jumped. Drift is then counted from here.
+        An anchor that is more than half a second off, and more than drift explains, is
+        a jump: the clock was set (a machine without a battery gets the time from the
+        network), or the source jumped. Drift is then measured from this anchor.
         """
         self.moved_ns = error_ns = 0
         if self._last is not None:
@@ -52,15 +53,14 @@ class TimeBase:
             if abs(error_ns) <= max(_UNEVEN_NS, explained_ns):
                 error_ns = 0
         self._last = anchor
-        self._count_drift(anchor, error_ns)
+        self._choose_drift_start(anchor, error_ns)
 
-    def _count_drift(self, anchor: Anchor, step_ns: int) -> None:
+    def _choose_drift_start(self, anchor: Anchor, step_ns: int) -> None:
         """Choose the anchor that drift is counted from.
 
-        The first ones are off by what kept the first blocks waiting, and by what
-        the capture clock still has to make good: the first half of the time is left
-        out, at most two minutes. A step of `step_ns`, as of a clock that is put
-        right, is no drift either: it is taken out.
+        The first anchors are late, as the first blocks are, until the capture clock has
+        settled: the first half of the time is left out, at most two minutes. A step of
+        `step_ns`, as of a corrected clock, is no drift either: it is subtracted.
         """
         if self.moved_ns or not self._drift_from:
             self._drift_from.clear()
@@ -79,9 +79,14 @@ class TimeBase:
             self._drift_from.popleft()
 
     def utc_ns(self, sample: int, sample_rate: int | None = None) -> int | None:
-        """UTC of a sample in ns, None when no anchor is known.
+        """Return the UTC of a sample in ns; None without an anchor.
 
-        `sample_rate`: rate at which `sample` counts, where it is another one.
+        Parameters
+        ----------
+        sample : int
+            Stream index.
+        sample_rate : int, optional
+            Rate at which `sample` counts, if it is not that of the anchors.
         """
         if self._last is None:
             return None
@@ -93,10 +98,10 @@ class TimeBase:
 
     @property
     def drift_ppm(self) -> float:
-        """How much faster than UTC the sample clock runs, in parts per million.
+        """Rate of the sample clock against UTC, as a deviation in parts per million.
 
-        From the first to the newest anchor since time last jumped, but for the
-        first two minutes; 0.0 until two of them are known.
+        Measured from the anchors since the last jump, without the first two minutes;
+        0.0 until there are two anchors. Positive: the sample clock is fast.
         """
         if self._last is None:
             return 0.0
