@@ -1,4 +1,4 @@
-"""Building a lane's stages for a stream."""
+"""Lane builder: the stages of a lane for one channel of a stream."""
 
 import logging
 from dataclasses import replace
@@ -14,7 +14,7 @@ from neurovocal.engine.lane.stage import SupervisedStage, Timer
 
 log = logging.getLogger("neurovocal")
 
-# Where nothing needs frames, audio is still heard in steps of about this length.
+# Where nothing needs frames, audio is processed in quanta of about this length.
 _BARE_QUANTUM_S = 0.032
 
 
@@ -34,15 +34,15 @@ def build_lane(
     plan : LaneStages
         Checked plugins and options.
     source : StreamInfo
-        The source's stream; its rate may differ from the bundle's.
+        Stream of the source; its rate may differ from the bundle's.
     channel : int
         Column of the source's blocks, counted from 0.
     context : BuildContext
         Clock, run and tile.
     wants_frames : bool
-        Whether a sink asked for frames; models always need them.
+        A sink takes frames; models always need them.
     timer : callable
-        Nanoseconds, for the stages' metrics.
+        Returns nanoseconds, for the stages' metrics.
 
     Raises
     ------
@@ -52,8 +52,10 @@ def build_lane(
     info = lane_info(source, plan.bundle, channel)
     context = replace(context, bundle=plan.bundle, info=info, stream=plan.name)
 
-    def shell(stage: StagePlan, built: object, default: OnError) -> SupervisedStage:
-        # What front end and detector cannot do about a failure, the lane's worker can.
+    def supervised(
+        stage: StagePlan, built: object, default: OnError
+    ) -> SupervisedStage:
+        # A front end or detector that fails ends the lane; lane recovery rebuilds it.
         on_error = "fail" if default == "fail" else stage.config.on_error or default
         return SupervisedStage(
             stage.name, built, on_error, timer=timer, plugin=stage.config.plugin
@@ -63,7 +65,7 @@ def build_lane(
     quantum = round(info.sample_rate * _BARE_QUANTUM_S)
     if plan.models or wants_frames:
         front_end = plan.features.build(context)
-        features = shell(plan.features, front_end, "fail")
+        features = supervised(plan.features, front_end, "fail")
         quantum = context.tile * front_end.hop_length
         context = replace(
             context,
@@ -75,9 +77,9 @@ def build_lane(
     context = replace(
         context, detector_latency=detector.latency, models=plan.model_names
     )
-    models = [shell(m, m.build(context), "restart") for m in plan.models]
+    models = [supervised(m, m.build(context), "restart") for m in plan.models]
     watchers = [
-        shell(stage, stage.plugin.watch(stage.options, context), "restart")
+        supervised(stage, stage.plugin.watch(stage.options, context), "restart")
         for stage in plan.watchers
         if stage.plugin.watch
     ]
@@ -95,7 +97,7 @@ def build_lane(
         info,
         quantum,
         features,
-        shell(plan.detector, detector, "fail"),
+        supervised(plan.detector, detector, "fail"),
         models,
         resampler,
         watchers,

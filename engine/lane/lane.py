@@ -203,7 +203,7 @@ class Lane:
         self.interrupted = self.is_open = False
 
     def advance(self, position: int) -> Step:
-        """Return what models generate while no audio arrives.
+        """Return the events that models generate while no audio arrives.
 
         `self.position` does not change: audio, or a gap, that comes later begins
         where it would have begun anyway.

@@ -86,7 +86,7 @@ class Agreement:
         self._events[1].extend(e for e in events if isinstance(e, Offset | Label))
 
     def end_stream(self, since: int) -> None:
-        """Count what has been compared: positions of the next stream begin at 0."""
+        """Count the compared events: positions of the next stream begin at 0."""
         self._counts = {kind: self._count(kind, since) for kind in self._counts}
         for events in self._events:
             events.clear()

@@ -119,7 +119,7 @@ class SupervisedStage:
         return self._in_a_row >= self._limit
 
     def process(self, item: object) -> list[Event]:
-        """Return the stage's events for `item`; of a failure, what the policy says."""
+        """Return the stage's events for `item`; act on a failure as the policy says."""
         return self._call(self.stage.process, item)
 
     def flush(self) -> list[Event]:

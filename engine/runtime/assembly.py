@@ -75,7 +75,7 @@ def assemble(
     Parameters
     ----------
     plan : Plan
-        What is to run.
+        Checked plugins and options.
     observers : sequence of Sink
         Sinks beside the configured ones.
     recorded : sequence of RecordedCommand

@@ -1,4 +1,4 @@
-"""What a run came to, and the exit code that tells it."""
+"""Outcome of a run: losses, errors and the exit code."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,7 +14,25 @@ from neurovocal.engine.contracts.errors import (
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run came to; ``exit_code`` follows DESIGN section 9."""
+    """Result of a run.
+
+    Attributes
+    ----------
+    seconds : float
+        Duration of the delivered audio in s, over all lanes.
+    streams : int
+        Streams that have begun.
+    lost_samples : int
+        Samples that are missing: see the gaps.
+    dropped : Counter
+        Messages that no sink got, by kind.
+    forced : bool
+        The run was stopped before all messages were written.
+    errors : list of str
+        Sentences for the user.
+    config_error : bool
+        One of them is a mistake in the configuration.
+    """
 
     seconds: float = 0.0
     streams: int = 0
@@ -33,7 +51,7 @@ class Outcome:
         return EXIT_LOSS if lossy else EXIT_CLEAN
 
     def sentences(self) -> list[str]:
-        """What a person must know when the run has ended."""
+        """Return the errors and losses, a sentence each."""
         lines = list(self.errors)
         if self.lost_samples:
             lines.append(f"{self.lost_samples} samples were lost (see the gaps)")
@@ -45,7 +63,7 @@ class Outcome:
         return lines
 
     def note(self, error: Exception | None) -> None:
-        """Take down what a lane or a sink ended with; None: nothing."""
+        """Add the error that a lane or a sink ended with; None: it had none."""
         if error is None:
             return
         if isinstance(error, NeurovocalError):

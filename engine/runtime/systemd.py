@@ -1,4 +1,4 @@
-"""Tells a service manager how the run is: systemd's ``sd_notify`` protocol.
+"""Messages to a service manager: systemd's ``sd_notify`` protocol.
 
 The protocol is one datagram of ``KEY=value`` lines to a UNIX socket (sd_notify(3)),
 which is less code than any library for it.
@@ -13,7 +13,7 @@ log = logging.getLogger("neurovocal")
 
 
 class ServiceManager:
-    """Who started the process and wants to hear of it; nobody: all is silent.
+    """The service manager that started the process; without one nothing is sent.
 
     Parameters
     ----------
@@ -28,23 +28,23 @@ class ServiceManager:
     def of_environment(
         cls, environment: Mapping[str, str] = os.environ
     ) -> "ServiceManager":
-        """The manager that ``NOTIFY_SOCKET`` names, if any."""
+        """Return the manager that ``NOTIFY_SOCKET`` names, if any."""
         return cls(environment.get("NOTIFY_SOCKET"))
 
     def ready(self) -> None:
-        """All sinks and sources are open, audio is heard."""
+        """Report that all sinks and sources are open and lanes run."""
         self._send("READY=1")
 
     def alive(self, status: str) -> None:
-        """All lanes make progress; `status` is one line for people."""
+        """Report that all lanes make progress; `status` is one line for people."""
         self._send(f"WATCHDOG=1\nSTATUS={status}")
 
     def status(self, status: str) -> None:
-        """One line for people, without a sign of life."""
+        """Send one line for people, without a watchdog message."""
         self._send(f"STATUS={status}")
 
     def stopping(self) -> None:
-        """The run ends."""
+        """Report that the run ends."""
         self._send("STOPPING=1")
 
     def _send(self, lines: str) -> None:

@@ -1,4 +1,4 @@
-"""What comes in over the control socket: its form, and what is wrong with it."""
+"""Requests of the control socket: their form, and checks that name each mistake."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
@@ -10,19 +10,19 @@ from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.support.text import did_you_mean
 
 VERSION = 1
-# What commands of the engine itself are called; models have more.
+# Commands of the engine itself; models have more.
 OWN_COMMANDS = ("ping", "status", "set", "swap", "stop")
 
 FormT = TypeVar("FormT", bound=Options)
 
 
 class Request(Options):
-    """A command as it comes from outside."""
+    """A command as a client sends it."""
 
     v: Literal[1]
     """Version of this format."""
     id: str | int | None = None
-    """Comes back with the reply."""
+    """Repeated in the reply."""
     command: str = Field(max_length=64)
     """`ping`, `status`, `set`, `swap`, `stop`, or one of a model's own."""
     lane: str | None = None
@@ -31,25 +31,25 @@ class Request(Options):
     """Plugin name, or place in the lane's list of models from 0; default: the only
     one that takes commands."""
     arguments: dict[str, Any] = {}
-    """What the command needs."""
+    """Arguments of the command."""
 
 
 def checked(form: type[FormT], data: object, what: str) -> FormT:
-    """Give untrusted JSON its form.
+    """Validate untrusted JSON.
 
     Parameters
     ----------
     form : type of Options
-        What `data` must fit.
+        Model that `data` must match.
     data : object
         Any JSON value.
     what : str
-        What it is, as the beginning of a sentence.
+        Name of `data`, as the beginning of a sentence.
 
     Raises
     ------
     CommandError
-        It does not fit: one sentence, of bounded length, for each field.
+        It does not match: one sentence, of bounded length, for each field.
     """
     try:
         return form.model_validate(data)
@@ -59,7 +59,7 @@ def checked(form: type[FormT], data: object, what: str) -> FormT:
 
 def _sentences(error: ValidationError, form: type[Options], what: str) -> Iterator[str]:
     if any(not detail["loc"] for detail in error.errors()):
-        # Not of one field, but of all of them together.
+        # An error of the fields together, not of one.
         whole = {_lower(d["msg"]) for d in error.errors() if not d["loc"]}
         yield f"{what}: {', '.join(sorted(whole))}"
         return
@@ -86,6 +86,6 @@ def _lower(text: str) -> str:
 
 
 def id_of(request: object) -> str | int | None:
-    """The request's id, as far as it has one that can be given back."""
+    """Return the request's id, if it has one that a reply can repeat."""
     found = request.get("id") if isinstance(request, dict) else None
     return found if isinstance(found, str | int) else None

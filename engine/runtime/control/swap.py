@@ -74,7 +74,7 @@ class Swapper:
     Parameters
     ----------
     plan : Plan
-        What the run was started with.
+        Plan that the run was started with.
     lanes : sequence of LaneWorker
         Lanes of the run.
     make_builder : callable
@@ -301,7 +301,7 @@ def _too_slow(changes: Sequence[_Change]) -> str:
 
 
 def _refuse_unchangeable(old: Plan, new: Plan) -> None:
-    """Refuse a plan with other sources or sinks: what is open stays open."""
+    """Refuse a plan with other sources or sinks: those that are open stay open."""
     before = old.config.shared.model_dump(exclude={"tile", *_LANE_KEYS})
     after = new.config.shared.model_dump(exclude={"tile", *_LANE_KEYS})
     changed = [key for key in before if before[key] != after.get(key)]

@@ -1,1 +1,1 @@
-"""Threads of a run and what they hand to each other."""
+"""Workers: the threads of a run, their queues, and the objects that they use."""

@@ -36,7 +36,7 @@ class PendingCommand:
     command : ModelCommand or None
         Published where it takes effect; None: it changes nothing.
     actions : iterable of (Lane, callable)
-        What to do for the channel of each lane; called on the lane's thread, quick.
+        Action on the channel of each lane; called on the lane's thread, quick.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ def check_trigger_commands(
 def apply_trigger(
     trigger: Trigger, channel: Channel, prepare: PrepareCommand | None
 ) -> Health | None:
-    """Set what a trigger sets, before more is processed: at the same sample always.
+    """Set the options that a trigger sets, at the same sample in every run.
 
     The trigger event itself records it; there is no `Control` event besides, which a
     replay would carry out twice.
@@ -230,7 +230,7 @@ def apply_trigger(
     Returns
     -------
     Health or None
-        What went wrong.
+        The failure, if the options could not be set.
     """
     if trigger.decision != "act" or not trigger.model or prepare is None:
         return None

@@ -256,7 +256,7 @@ class LaneWorker:
             if not step.events:
                 continue
             if not self._stalled:
-                # What comes now depends on the time of day: a replay must know.
+                # From here on events depend on the time of day: a replay must know.
                 self.publisher.report(STALLED, [channel])
             self.publisher.send(channel, step, 0)
         self._stalled = True

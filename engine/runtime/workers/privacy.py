@@ -139,7 +139,7 @@ class AudioGate:
         return self.counts.as_dict(self.mode)
 
     def push(self, item: Block | Gap) -> Iterator[Released]:
-        """Yield the audio that `item` releases, and what is withheld for good."""
+        """Yield the audio that `item` releases, and the intervals withheld for good."""
         if isinstance(item, Block):
             self._waiting.append(item)
             self.counts.waiting += len(item.samples)

@@ -103,7 +103,7 @@ class Publisher:
         info : StreamInfo
             Stream and sample rate of the event.
         event : Event
-            What is published.
+            Event to publish.
         at : int
             Stream position at which it became known.
         timebase : TimeBase
@@ -258,7 +258,7 @@ class LanePublisher:
         Parameters
         ----------
         event : Event
-            What is published.
+            Event to publish.
         channels : sequence of Channel
             In whose streams; none: in those of all channels.
         """

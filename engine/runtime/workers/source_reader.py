@@ -381,7 +381,7 @@ class SourceReader:
         self._backoff.succeeded(self._returned_ns)
 
     def _on_end(self, error: Disconnected | EndOfStream) -> StreamItem | None:
-        """Deliver what is held after a return before the source ends or is lost."""
+        """Deliver the items held since a return before the source ends or is lost."""
         if self._first_ns is not None:
             self._end = error
             return self._release(self._first_ns)

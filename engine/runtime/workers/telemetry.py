@@ -61,7 +61,7 @@ class SignalChecks:
             channel.signal = SignalHealth(sample_rate, self._options)
 
     def observe(self, channel: Channel, item: Part) -> None:
-        """Measure and check one channel's part of what the source delivered."""
+        """Measure and check one channel's part of an item of the source."""
         if isinstance(item, Anchor):
             return
         if self._rate is not None and channel.index == 0:
@@ -169,7 +169,7 @@ class Telemetry:
 
 
 def _channel_figures(channel: Channel) -> dict[str, object]:
-    """Return the counters of one lane, and what the process uses."""
+    """Return the counters of one lane, and the resources of the process."""
     position, rate = channel.lane.position, channel.lane.info.sample_rate
     return {
         "position": position,
