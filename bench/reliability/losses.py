@@ -252,11 +252,13 @@ def listen(plugin: str, options: dict[str, Any]) -> int:
     clock = SystemClock()
     context = BuildContext(clock, "bench")
     source = module.plugin.build(module.plugin.options(**options), context)
-    shell = SourceReader("bench", source, clock, "restart", Flag(), lambda health: None)
-    shell.open()
+    reader = SourceReader(
+        "bench", source, clock, "restart", Flag(), lambda health: None
+    )
+    reader.open()
     last, stop, lost, anchored = 0, 0, False, False
     while True:
-        item = shell.read(0.5)
+        item = reader.read(0.5)
         if isinstance(item, Gap):
             # One more may follow an outage's: what counts is where sound goes on.
             lost, anchored = lost or item.reason == GAP_DEVICE_LOST, False

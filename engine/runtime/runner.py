@@ -238,7 +238,7 @@ class Runner:
             while True:
                 pressed = cut_short or self._stopped
                 if sink.drain(
-                    _TICK_S, hurry=pressed or (sink.shell.down and late(1.0))
+                    _TICK_S, hurry=pressed or (sink.supervised.down and late(1.0))
                 ):
                     break
                 if pressed and late(1.0):

@@ -100,7 +100,7 @@ class Watchdog:
         for lane in self._lanes:
             self._check_lane(lane)
         for sink in self._sinks:
-            calls = sink.shell.calls
+            calls = sink.supervised.calls
             lasts_ns = self._lasts_ns(calls)
             if self._hang_ns is not None and lasts_ns >= self._hang_ns:
                 sink.isolate(calls, lasts_ns / NS)

@@ -206,7 +206,7 @@ class SinkWorker:
 
     Attributes
     ----------
-    shell : SupervisedSink
+    supervised : SupervisedSink
         The sink and its state.
     error : Exception or None
         Why the run has to end, or what went wrong while closing.
@@ -234,7 +234,7 @@ class SinkWorker:
         self.reader_left = False
         self._on_error = on_error
         self._stopping = Flag()
-        self.shell = SupervisedSink(name, sink, clock, self._stopping)
+        self.supervised = SupervisedSink(name, sink, clock, self._stopping)
         self._writing: Message | None = None
         self._hung = 0  # number of the call that was last found hanging
         self._left_behind = 0
@@ -243,7 +243,7 @@ class SinkWorker:
 
     def open(self) -> None:
         """Open the sink and start its thread."""
-        self.shell.sink.open()
+        self.supervised.sink.open()
         self._thread.start()
 
     def accept(self, message: Message) -> None:
@@ -307,7 +307,7 @@ class SinkWorker:
 
     def _close(self) -> None:
         try:
-            self.shell.sink.close()
+            self.supervised.sink.close()
         except BaseException as error:
             log.exception("%s failed while closing", self.name)
             failure = error if isinstance(error, Exception) else StageError(repr(error))
@@ -315,8 +315,8 @@ class SinkWorker:
 
     def statistics(self) -> dict[str, object]:
         """Return the counters of the queues, and the sink's own where it has some."""
-        counts = {"errors": self.shell.errors, "replaced": self._left_behind}
-        return {**self.mailbox.counts(), **counts, **self.shell.own_stats()}
+        counts = {"errors": self.supervised.errors, "replaced": self._left_behind}
+        return {**self.mailbox.counts(), **counts, **self.supervised.own_stats()}
 
     def isolate(self, calls: Calls, seconds: float) -> None:
         """Contain a call that has not returned for `seconds`; called by the watchdog.
@@ -326,15 +326,15 @@ class SinkWorker:
         message that it was writing counts as lost. Where the source waits for the
         sink nothing is lost by waiting: it is only logged.
         """
-        shell = self.shell
-        with shell.lock:
-            if calls is not shell.calls or self._hung == calls.entered:
+        supervised = self.supervised
+        with supervised.lock:
+            if calls is not supervised.calls or self._hung == calls.entered:
                 return  # it was replaced, or reported, before
             if calls.returned >= calls.entered:
                 return  # just now
             self._hung = calls.entered
-            shell.trouble = f"it has not returned for {seconds:.0f} s"
-            log.error("%s: %s", self.name, shell.trouble)
+            supervised.trouble = f"it has not returned for {seconds:.0f} s"
+            log.error("%s: %s", self.name, supervised.trouble)
             if self.mailbox.when_full == "block":
                 return
             replaceable = self._on_error == "restart" and self._rebuild is not None
@@ -342,15 +342,15 @@ class SinkWorker:
                 self._replace()
                 return
         if self._on_error == "fail":
-            self._give_up(StageError(shell.trouble))
+            self._give_up(StageError(supervised.trouble))
 
     def _replace(self) -> None:
         self._left_behind += 1
-        self.shell.calls, self._hung = Calls(), 0
+        self.supervised.calls, self._hung = Calls(), 0
         if self._writing is not None:
             self._drop(self._writing)
             self._writing = None
-        self.shell.down = True
+        self.supervised.down = True
         self._thread = self._new_thread(replaces=True)
         self._thread.start()
 
@@ -364,18 +364,18 @@ class SinkWorker:
 
         A sink that goes on without a part of its work (`ReportsTrouble`) is lossy.
         """
-        shell = self.shell
+        supervised = self.supervised
         if self.failed.is_set() and not self.reader_left:
-            return "failed", str(self.error or shell.trouble)
-        if self._hung and self._hung > shell.calls.returned:
-            return "failed", shell.trouble
-        if shell.down or shell.failing:
-            return "restarting", shell.trouble
-        own = shell.own_trouble
+            return "failed", str(self.error or supervised.trouble)
+        if self._hung and self._hung > supervised.calls.returned:
+            return "failed", supervised.trouble
+        if supervised.down or supervised.failing:
+            return "restarting", supervised.trouble
+        own = supervised.own_trouble
         return None if own is None else ("lossy", own)
 
     def _run(self) -> None:
-        sink = self.shell.sink
+        sink = self.supervised.sink
         with suppress(Replaced):
             self._work()
             return
@@ -388,9 +388,9 @@ class SinkWorker:
     def _run_replacement(self) -> None:
         """Build and open another sink in place of one that hangs, and run it."""
         assert self._rebuild is not None
-        self.shell.use(self._rebuild())
+        self.supervised.use(self._rebuild())
         try:
-            opened = self.shell.reopen(Backoff())
+            opened = self.supervised.reopen(Backoff())
         except Replaced:
             return
         if opened:
@@ -436,11 +436,11 @@ class SinkWorker:
                 self._drop(message)
                 self._give_up(error)
                 return False
-            self.shell.warn("failed", error)
+            self.supervised.warn("failed", error)
             if self._on_error != "restart" or self._stopping.is_set():
                 self._drop(message)
                 break
-            if not self.shell.reopen(backoff):
+            if not self.supervised.reopen(backoff):
                 # The run stopped while it was closed: no queued message can be written.
                 self._drop(message)
                 self.mailbox.discard()
@@ -450,7 +450,7 @@ class SinkWorker:
 
     def _write(self, message: Message) -> Exception | None:
         self._writing = message
-        error = self.shell.write(message)
+        error = self.supervised.write(message)
         # Not where `Replaced` was raised: the message is another thread's by then.
         self._writing = None
         return error
@@ -459,12 +459,12 @@ class SinkWorker:
         self.mailbox.note_lost(_QUEUE_OF[message.kind], message.kind)
 
     def _flush(self) -> bool:
-        error = self.shell.flush()
+        error = self.supervised.flush()
         if error is None:
             return True
         if self._on_error == "fail":
             self._give_up(error)
-        self.shell.warn("failed while flushing", error)
+        self.supervised.warn("failed while flushing", error)
         return False
 
     def _give_up(self, error: Exception) -> None:
@@ -505,7 +505,7 @@ class SinkHealth:
             if failed and now.state not in _DOWN and before not in _DOWN:
                 before = "restarting"
                 yield Health(
-                    sink.name, "restarting", f"{sink.shell.trouble}; it goes on"
+                    sink.name, "restarting", f"{sink.supervised.trouble}; it goes on"
                 )
             self._states[sink.name] = now.state
             if now.state != before:
@@ -514,8 +514,8 @@ class SinkHealth:
     def _has_failed(self, sink: SinkWorker) -> bool:
         """Return True if it has failed since the last call; it may work again."""
         before = self._failures.get(sink.name, 0)
-        self._failures[sink.name] = sink.shell.failures
-        return sink.shell.failures != before
+        self._failures[sink.name] = sink.supervised.failures
+        return sink.supervised.failures != before
 
     def _state_of(self, sink: SinkWorker, failed: bool) -> Health:
         dropped = sink.mailbox.dropped.total()

@@ -211,10 +211,10 @@ run.advance_to(0.8)
 until(lambda: resource.getrlimit(resource.RLIMIT_FSIZE)[0] == 0)
 run.advance_to(1.6)
 sinks = [sink for sink in run.runner.sinks if sink.name.startswith("sink")]
-until(lambda: all(sink.shell.failures for sink in sinks))
+until(lambda: all(sink.supervised.failures for sink in sinks))
 outcome = run.finish()
 states = [e.state for e in watching.events(Health) if e.stage == "fault disk_full"]
-reasons = [sink.shell.trouble for sink in sinks]
+reasons = [sink.supervised.trouble for sink in sinks]
 print(json.dumps([states, reasons, outcome.sentences()]))
 """
 )

@@ -1,4 +1,4 @@
-"""The lane: what it answers is defined by the audio, never by how it came."""
+"""Lane: its events depend on the audio alone, never on the blocks it came in."""
 
 from itertools import pairwise
 
@@ -35,7 +35,7 @@ LENGTHS = st.lists(
 
 @pytest.mark.parametrize("posteriors", [False, True], ids=["samples", "posteriors"])
 @pytest.mark.parametrize("length", [1, 64, 333, 1024, 48_000])
-def test_the_same_events_for_any_block_length(posteriors, length):
+def test_events_do_not_depend_on_the_block_length(posteriors, length):
     samples = SONG[: RATE if length == 1 else None]
     whole = play(make_lane(posteriors=posteriors), [Block(0, samples)])
     assert len(events_of(whole, Onset)) >= 3 if length > 1 else events_of(whole, Onset)
@@ -45,7 +45,7 @@ def test_the_same_events_for_any_block_length(posteriors, length):
 
 @settings(max_examples=25, deadline=None)
 @given(gaps=GAPS, lengths=LENGTHS, posteriors=st.booleans())
-def test_the_same_steps_for_any_cutting_and_any_gaps(gaps, lengths, posteriors):
+def test_steps_do_not_depend_on_block_lengths_with_any_gaps(gaps, lengths, posteriors):
     whole_items = script(SONG, gaps, [len(SONG)], anchors=True)
     whole = play(make_lane(posteriors=posteriors), whole_items)
     items = script(SONG, gaps, lengths, anchors=True)
@@ -57,7 +57,7 @@ def test_the_same_steps_for_any_cutting_and_any_gaps(gaps, lengths, posteriors):
 
 
 def _check_frames(steps, gaps):
-    """Exactly the grid's frames that lie whole within a stretch of audio."""
+    """Check that the frames are those of the grid that lie within audio."""
     edges = [0]
     position, taken = 0, 0
     for after, missing in sorted(gaps):
@@ -78,7 +78,7 @@ def _check_frames(steps, gaps):
 
 
 def _check_segments(steps):
-    """Segments in order, each closed once, none across a gap."""
+    """Check that segments are in order, closed once, and not across a gap."""
     opened, segments, last = None, 0, 0
     for event in events_of(steps, Onset, Offset, Gap):
         if isinstance(event, Onset):
@@ -100,7 +100,9 @@ def _check_segments(steps):
 
 @settings(max_examples=15, deadline=None)
 @given(gaps=GAPS, lengths=LENGTHS, source_rate=st.sampled_from([22_050, 44_100, 8_000]))
-def test_the_same_events_through_a_resampler(gaps, lengths, source_rate):
+def test_events_after_a_resampler_do_not_depend_on_block_lengths(
+    gaps, lengths, source_rate
+):
     whole = play(make_lane(source_rate=source_rate), script(SONG, gaps, [len(SONG)]))
     cut = play(make_lane(source_rate=source_rate), script(SONG, gaps, lengths))
     assert plain(cut) == plain(whole)
@@ -108,7 +110,7 @@ def test_the_same_events_through_a_resampler(gaps, lengths, source_rate):
     assert abs(whole[-1].at - expected * RATE / source_rate) <= 0.5
 
 
-def test_gaps_and_anchors_come_out_at_the_lanes_rate():
+def test_gaps_and_anchors_are_converted_to_the_lanes_rate():
     lane = make_lane(source_rate=32_000)
     items = [
         Anchor(0, 10**18),
@@ -122,7 +124,7 @@ def test_gaps_and_anchors_come_out_at_the_lanes_rate():
     assert lane.position == 4800
 
 
-def test_a_gap_in_a_segment_truncates_it_before_the_gap_is_told():
+def test_a_gap_truncates_an_open_segment_before_the_gap_event():
     lane = make_lane()
     marks = events_of(play(make_lane(), [Block(0, SONG)]), Onset, Offset)
     onset, offset = marks[2:4]
@@ -135,32 +137,32 @@ def test_a_gap_in_a_segment_truncates_it_before_the_gap_is_told():
     assert isinstance(events[at - 1], Offset)
     assert events[at - 1].truncated
     assert events[at - 1].sample <= gap.start
-    # The model heard the offset, and then forgot all.
-    heard = lane.models[0].stage.items
-    place = heard.index(gap)
-    assert events[at - 1] in heard[:place]
+    # The model gets the offset before the gap.
+    items = lane.models[0].stage.items
+    place = items.index(gap)
+    assert events[at - 1] in items[:place]
 
 
 @pytest.mark.parametrize("posteriors", [False, True], ids=["samples", "posteriors"])
-def test_every_model_hears_frames_before_the_marks_found_in_them(posteriors):
+def test_every_model_gets_frames_before_the_marks_found_in_them(posteriors):
     lane = make_lane(posteriors=posteriors, models=2)
     steps = play(lane, recut(SONG, [777]))
     hop = 128
     for step in steps[:-1]:
         for mark in [e for e in step.events if isinstance(e, Onset | Offset)]:
             assert mark.sample <= step.at
-    for shell in lane.models:
-        heard_to = 0
-        for item in shell.stage.items:
+    for supervised in lane.models:
+        processed_to = 0
+        for item in supervised.stage.items:
             if isinstance(item, Frames):
                 # Frames of one tile at most, on the grid of tiles.
                 assert len(item.values) <= TILE
-                heard_to = (item.first + len(item.values)) * hop
+                processed_to = (item.first + len(item.values)) * hop
             elif posteriors:
-                assert item.sample <= heard_to
-    first, second = (shell.stage.items for shell in lane.models)
+                assert item.sample <= processed_to
+    first, second = (supervised.stage.items for supervised in lane.models)
     assert [canonical(item) for item in first] == [canonical(item) for item in second]
-    # And what sinks get has the same order: frames, answers, marks, labels.
+    # Events have the same order: frames, answers, marks, labels.
     for step in steps[:-1]:
         kinds = [type(event) for event in step.events]
         if Onset in kinds and Frames in kinds:
@@ -168,7 +170,7 @@ def test_every_model_hears_frames_before_the_marks_found_in_them(posteriors):
             assert kinds[kinds.index(Onset) + 1] is Label
 
 
-def test_a_label_follows_the_mark_that_asked_for_it():
+def test_a_label_directly_follows_the_mark_it_answers():
     events = events_of(play(make_lane(), [Block(0, SONG)]), Onset, Offset, Label)
     assert len(events) >= 12
     for mark, label in zip(events[::2], events[1::2], strict=True):
@@ -179,21 +181,21 @@ def test_a_label_follows_the_mark_that_asked_for_it():
 
 
 @pytest.mark.parametrize("source_rate", [RATE, 44_100])
-def test_a_hole_that_no_gap_declares_is_refused(source_rate):
+def test_missing_samples_without_a_gap_raise_a_stage_error(source_rate):
     lane = make_lane(source_rate=source_rate)
     play(lane, [Block(0, SONG[:1000])], flush=False)
     with pytest.raises(StageError, match=r"cage: block starts at 1001, expected 1000"):
         play(lane, [Block(1001, SONG[:10])])
 
 
-def test_audio_that_comes_twice_is_refused():
+def test_repeated_samples_raise_a_stage_error():
     lane = make_lane()
     play(lane, [Block(0, SONG[:1000])], flush=False)
     with pytest.raises(StageError, match=r"block starts at 500, expected 1000"):
         play(lane, [Block(500, SONG[:1000])])
 
 
-def test_a_gap_must_begin_where_the_audio_ended():
+def test_a_gap_that_does_not_begin_at_the_position_raises_a_stage_error():
     lane = make_lane()
     play(lane, [Block(0, SONG[:1000])], flush=False)
     with pytest.raises(StageError, match=r"gap starts at 1200, expected 1000"):
@@ -202,7 +204,7 @@ def test_a_gap_must_begin_where_the_audio_ended():
 
 @pytest.mark.parametrize("source_rate", [RATE, 44_100])
 @pytest.mark.parametrize("n_before", [0, 700, 9_999])
-def test_a_lane_that_was_reset_is_a_fresh_one(source_rate, n_before):
+def test_a_reset_lane_gives_the_events_of_a_new_one(source_rate, n_before):
     lane = make_lane(source_rate=source_rate)
     play(lane, recut(SONG[:n_before], [123]), flush=False)
     lane.reset()
@@ -211,7 +213,7 @@ def test_a_lane_that_was_reset_is_a_fresh_one(source_rate, n_before):
     assert plain(play(lane, [Block(0, SONG)])) == plain(fresh)
 
 
-def test_flush_closes_the_open_segment_and_hears_the_last_samples():
+def test_flush_processes_the_last_samples_and_truncates_the_open_segment():
     marks = events_of(play(make_lane(), [Block(0, SONG)]), Onset, Offset)
     stop = (marks[0].sample + marks[1].sample) // 2
     steps = play(make_lane(), [Block(0, SONG[:stop])])
@@ -224,23 +226,23 @@ def test_flush_closes_the_open_segment_and_hears_the_last_samples():
 
 @pytest.mark.parametrize("source_rate", [RATE, 44_100])
 @pytest.mark.parametrize("n_steps", [1, 2, 7, 12])
-def test_who_stops_taking_steps_ends_the_stream_there(source_rate, n_steps):
-    """What an interrupted lane tells is what it tells of the audio it heard."""
+def test_flush_after_interrupted_iteration_ends_at_the_last_step(source_rate, n_steps):
+    """Its events are those of the audio that it has processed."""
     lane = make_lane(source_rate=source_rate)
     steps = lane.process(Block(0, SONG))
-    heard = [next(steps) for _ in range(n_steps)]
-    assert lane.position == heard[-1].at
+    taken = [next(steps) for _ in range(n_steps)]
+    assert lane.position == taken[-1].at
     del steps
-    heard += lane.flush()
-    assert heard[-1].at == n_steps * TILE * 128
-    _check_segments(heard)
+    taken += lane.flush()
+    assert taken[-1].at == n_steps * TILE * 128
+    _check_segments(taken)
     if source_rate == RATE:
-        whole = play(make_lane(), [Block(0, SONG[: heard[-1].at])])
-        assert plain(heard) == plain(whole)
-    frames = events_of(heard, Frames)
+        whole = play(make_lane(), [Block(0, SONG[: taken[-1].at])])
+        assert plain(taken) == plain(whole)
+    frames = events_of(taken, Frames)
     last = (frames[-1].first + len(frames[-1].values) - 1) * 128 + 256
-    assert last <= heard[-1].at
-    # And a new stream on the same lane is not disturbed by it.
+    assert last <= taken[-1].at
+    # A new stream on the same lane does not depend on it.
     lane.reset()
     fresh = play(make_lane(source_rate=source_rate), [Block(0, SONG[:9000])])
     assert plain(play(lane, [Block(0, SONG[:9000])])) == plain(fresh)
@@ -252,30 +254,30 @@ def test_a_stream_without_samples_has_no_events():
     assert events_of(steps, object) == [Gap(0, 500, "overrun")]
 
 
-def test_a_lane_without_features_finds_the_same_segments():
+def test_a_lane_without_features_detects_the_same_segments():
     with_frames = play(make_lane(models=0), recut(SONG, [480]))
     bare = play(make_lane(models=0, frames=False), recut(SONG, [480]))
     assert not events_of(bare, Frames)
     assert events_of(bare, Onset, Offset) == events_of(with_frames, Onset, Offset)
 
 
-def test_arrival_times_come_out_with_the_audio_that_they_belong_to():
+def test_a_step_carries_the_arrival_time_of_its_last_sample():
     blocks = [
         Block(block.start, block.samples, arrived_ns=1000 + block.stop)
         for block in recut(SONG[:8000], [500])
     ]
     for step in play(make_lane(), blocks, flush=False):
-        # Known when the block came that held its last sample.
+        # The arrival time of the block that holds its last sample.
         assert step.arrived_ns == 1000 + -(-step.at // 500) * 500
 
 
-def test_a_source_may_reuse_its_array():
+def test_events_are_right_when_the_source_reuses_its_array():
     buffer = np.empty((700, 1), np.float32)
     lane, steps = make_lane(), []
     starts = range(0, len(SONG) - 700, 700)
     for start in starts:
         buffer[:] = SONG[start : start + 700]
-        # Taken one by one, as the engine does, before the array changes.
+        # Read step by step, as the engine does, before the array changes.
         steps += [
             (s.at, [canonical(e) for e in s.events])
             for s in lane.process(Block(start, buffer))
@@ -285,6 +287,6 @@ def test_a_source_may_reuse_its_array():
     assert steps == plain(expected)
 
 
-def test_positions_rise_step_by_step():
+def test_step_positions_never_decrease():
     steps = play(make_lane(), script(SONG, [(9000, 0), (20_000, 333)], [1234]))
     assert all(before.at <= after.at for before, after in pairwise(steps))

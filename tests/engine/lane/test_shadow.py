@@ -1,4 +1,4 @@
-"""A swap while things go wrong: gaps, ends, failures, second thoughts, other rates."""
+"""Shadow lane: gaps, ends of streams, failures and cancellation during a swap."""
 
 from itertools import count
 from threading import Event as Flag
@@ -44,7 +44,7 @@ quiet = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
 class Dud(SegmentLabeller):
-    """Fails at every offset: one that its policy contains, again and again."""
+    """Fails at every offset; its policy contains that."""
 
     def process(self, item):
         if isinstance(item, Offset):
@@ -60,7 +60,7 @@ class Broken(SegmentLabeller):
 
 
 class Live:
-    """A live source of songs of 70 samples, with what `script` adds to each."""
+    """A live source of blocks of 70 samples; `script` adds items before each."""
 
     def __init__(self, script=lambda number: ()):
         self.over = Flag()
@@ -87,11 +87,11 @@ class Live:
 
 
 class Run:
-    """A run that goes on while a test swaps."""
+    """A run in a thread of its own, to be swapped."""
 
-    def __init__(self, background, songs, models=("namer",), wait_for=Label):
-        self.songs, self.sink = songs, CollectSink()
-        self.sources = [song.source for song in songs]
+    def __init__(self, background, live_sources, models=("namer",), wait_for=Label):
+        self.live_sources, self.sink = live_sources, CollectSink()
+        self.sources = [each.source for each in live_sources]
         self.models = models
         began = Flag()
         self.sink.write = scripted.flagging(self.sink.write, began, wait_for)
@@ -110,8 +110,8 @@ class Run:
         return self.runner.swapper.last
 
     def end(self):
-        for song in self.songs:
-            song.over.set()
+        for each in self.live_sources:
+            each.over.set()
         return self._join()
 
 
@@ -121,18 +121,18 @@ def live(background, monkeypatch):
     monkeypatch.setitem(scripted.STAGES, "broken", Broken)
     runs = []
 
-    def start(*songs, **keys):
-        runs.append(Run(background, songs or (Live(),), **keys))
+    def start(*live_sources, **keys):
+        runs.append(Run(background, live_sources or (Live(),), **keys))
         return runs[-1]
 
     yield start
     for run in runs:
-        for song in run.songs:
-            song.over.set()
+        for each in run.live_sources:
+            each.over.set()
 
 
 @quiet
-def test_one_lane_whose_shadow_fails_keeps_all_as_they_are(live):
+def test_a_failing_shadow_of_one_lane_rolls_back_all_lanes(live):
     run = live(Live(), Live())
     half = make_runner(run.sources, run.sink, models=["namer"]).plan
     bad = make_runner(run.sources, run.sink, models=["dud"]).plan
@@ -142,17 +142,17 @@ def test_one_lane_whose_shadow_fails_keeps_all_as_they_are(live):
     last = run.settled()
     assert last["state"] == "rolled back"
     assert "lane 'lane1'" in last["reason"]
-    # Its policy is to go on: what fails all the time must not take over even so.
+    # Its policy is to go on: a model that fails must not take over even so.
     assert "RuntimeError: no good" in last["reason"]
     assert run.end().exit_code == 0
     assert not run.sink.events(Control)
-    told = [h for h in run.sink.events(Health) if h.stage == "swap"]
-    assert [h.state for h in told] == ["failed", "failed"]  # one for each stream
+    reported = [h for h in run.sink.events(Health) if h.stage == "swap"]
+    assert [h.state for h in reported] == ["failed", "failed"]  # one for each stream
     check_seq(run.sink)
 
 
 @quiet
-def test_a_gap_in_the_shadow_is_a_gap_for_both(live):
+def test_a_gap_during_the_shadow_reaches_both_lanes(live):
     run = live(Live(lambda number: [Gap(0, 33, "lost")] if number % 3 == 2 else []))
     run.begin()
     assert run.settled()["state"] == "swapped"
@@ -165,7 +165,7 @@ def test_a_gap_in_the_shadow_is_a_gap_for_both(live):
 
 
 @quiet
-def test_an_outage_of_the_source_in_the_shadow_is_outlived(live):
+def test_a_source_outage_during_the_shadow_does_not_stop_the_swap(live):
     def unplugged(number):
         return [Disconnected("pulled")] if number in (400, 900) else []
 
@@ -178,7 +178,7 @@ def test_an_outage_of_the_source_in_the_shadow_is_outlived(live):
 
 
 @quiet
-def test_a_source_that_ends_in_the_shadow_changes_nothing(live):
+def test_a_source_that_ends_during_the_shadow_rolls_back(live):
     run = live()
     run.begin(shadow_s=600)
     assert run.end().exit_code == 0
@@ -189,7 +189,7 @@ def test_a_source_that_ends_in_the_shadow_changes_nothing(live):
 
 
 @quiet
-def test_streams_that_end_sooner_than_the_shadow_are_heard_one_after_the_other(live):
+def test_the_shadow_lasts_over_several_short_streams(live):
     def files(number):
         return [StreamInfo(f"file{number}", 1000)] if number % 4 == 0 and number else []
 
@@ -212,7 +212,7 @@ def test_streams_that_end_sooner_than_the_shadow_are_heard_one_after_the_other(l
 
 
 @quiet
-def test_one_swap_at_a_time_and_a_way_out(live):
+def test_a_second_swap_is_refused_until_the_first_is_cancelled_or_done(live):
     run = live()
     with pytest.raises(CommandError, match="no swap is under way"):
         run.begin(cancel=True)
@@ -234,7 +234,7 @@ def test_one_swap_at_a_time_and_a_way_out(live):
 
 
 @quiet
-def test_a_model_that_was_switched_off_is_replaced_and_that_is_said(live):
+def test_a_swap_replaces_a_switched_off_model_and_reports_it_healthy(live):
     dud = {"plugin": "broken", "on_error": "skip"}
     run = live(models=[dud], wait_for=Onset)
     stage = run.runner.lanes[0].channels[0].lane.models[0]
@@ -248,8 +248,8 @@ def test_a_model_that_was_switched_off_is_replaced_and_that_is_said(live):
 
 
 @quiet
-def test_before_there_is_a_stream_nothing_is_swapped(background):
-    """As SIGHUP does while a run still starts, or a folder is still empty."""
+def test_a_swap_before_the_first_stream_is_refused(background):
+    """SIGHUP may come while a run still starts, or while a folder is still empty."""
     opening, opened = Flag(), Flag()
 
     class Late(ScriptedSource):
@@ -258,7 +258,7 @@ def test_before_there_is_a_stream_nothing_is_swapped(background):
             assert opened.wait(PATIENCE_S)
             super().open()
 
-    song = Live()
+    each = Live()
     source = Late(INFO, [audio("..##.")], live=True)
     runner = make_runner(source, CollectSink(), models=["namer"])
     run = background(runner.run)
@@ -268,7 +268,7 @@ def test_before_there_is_a_stream_nothing_is_swapped(background):
     with pytest.raises(CommandError, match="lane 'lane0' has no stream yet"):
         runner.swapper.begin(SwapArguments())
     opened.set()
-    song.over.set()
+    each.over.set()
     run()
     assert runner.swapper.last is None
 
@@ -289,7 +289,7 @@ def lane(source_rate, tile=2):
 
 @st.composite
 def streams(draw):
-    """Blocks and gaps, and after which of them the swap begins and is promoted."""
+    """Blocks and gaps, and the items at which the swap begins and is promoted."""
     rate = draw(st.sampled_from([1000, 1500, 441]))
     items, position = [], 0
     for _ in range(draw(st.integers(3, 12))):
@@ -307,8 +307,8 @@ def streams(draw):
 
 
 @given(streams())
-def test_a_lane_swapped_for_its_like_says_the_same_at_any_rate(stream):
-    """Segments, labels and frames go on across a swap as if there had been none."""
+def test_a_swap_to_an_equal_lane_gives_the_same_events_at_any_rate(stream):
+    """Segments, labels and frames are those of a lane without a swap."""
     rate, items, begins, promoted, tile = stream
     whole = lane(rate)
     expected = [e for i in items for s in whole.process(i) for e in s.events]
@@ -316,24 +316,24 @@ def test_a_lane_swapped_for_its_like_says_the_same_at_any_rate(stream):
 
     decision = SwapDecision()
     present = lane(rate)
-    channel, heard = Channel(present, TimeBase(1000)), []
+    channel, found = Channel(present, TimeBase(1000)), []
     shadow = ShadowLane("l", present, lane(rate, tile), decision, 0.0, 1e9)
     for number, item in enumerate(items):
         if number == begins:
             channel.shadow = shadow
         if number == promoted:
             assert decision.promote({})
-        heard += [e for s in channel.process(item) for e in s.events]
-    heard += [e for s in channel.flush() for e in s.events]
+        found += [e for s in channel.process(item) for e in s.events]
+    found += [e for s in channel.flush() for e in s.events]
     assert not decision.failure
     if promoted < len(items):
         assert shadow.done.is_set()
-    assert [e for e in heard if isinstance(e, Onset | Offset | Label | Gap)] == [
+    assert [e for e in found if isinstance(e, Onset | Offset | Label | Gap)] == [
         e for e in expected if isinstance(e, Onset | Offset | Label | Gap)
     ]
     if tile == 3:
         return  # these frames are no front end's: after a gap they depend on the tile
-    firsts, values = _joined(heard)
+    firsts, values = _joined(found)
     other_firsts, other_values = _joined(expected)
     assert firsts == other_firsts
     np.testing.assert_array_equal(values, other_values)

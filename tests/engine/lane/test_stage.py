@@ -1,4 +1,4 @@
-"""Failing stages: contained as their policy says, counted, and told once."""
+"""Supervised stage: failures are contained by policy, counted, reported once."""
 
 import logging
 
@@ -18,7 +18,7 @@ CLOCK = ManualClock()
 
 
 class Counter:
-    """Answers with how many items it has heard; fails at the items it is told."""
+    """Returns the number of items since reset; fails at the calls `fails_at`."""
 
     def __init__(self, fails_at=(), reset_fails=False):
         self.calls, self.state = 0, 0
@@ -47,49 +47,51 @@ def quiet(caplog):
     caplog.set_level(logging.CRITICAL, "neurovocal")
 
 
-def answers(shell, n_items):
-    return [shell.process(index) for index in range(n_items)]
+def answers(supervised, n_items):
+    return [supervised.process(index) for index in range(n_items)]
 
 
-def test_a_stage_that_works_is_only_counted():
-    shell = SupervisedStage("counter", Counter())
-    assert answers(shell, 3) == [[1], [2], [3]]
-    assert shell.flush() == [3]
-    metrics = shell.metrics
+def test_calls_and_events_of_a_working_stage_are_counted():
+    supervised = SupervisedStage("counter", Counter())
+    assert answers(supervised, 3) == [[1], [2], [3]]
+    assert supervised.flush() == [3]
+    metrics = supervised.metrics
     assert (metrics.items, metrics.events, metrics.errors) == (4, 4, 0)
 
 
-def test_time_is_measured_around_the_stage_also_when_it_fails():
+def test_busy_time_includes_failed_calls():
     now = iter(range(0, 1000, 5))
-    shell = SupervisedStage("c", Counter(fails_at={2}), "skip", timer=lambda: next(now))
-    answers(shell, 3)
-    assert shell.metrics.busy_ns == 15
+    supervised = SupervisedStage(
+        "c", Counter(fails_at={2}), "skip", timer=lambda: next(now)
+    )
+    answers(supervised, 3)
+    assert supervised.metrics.busy_ns == 15
 
 
-def test_fail_ends_with_a_sentence_that_names_the_stage():
-    shell = SupervisedStage("model 'counter'", Counter(fails_at={2}))
-    shell.process(0)
+def test_policy_fail_raises_a_stage_error_that_names_the_stage():
+    supervised = SupervisedStage("model 'counter'", Counter(fails_at={2}))
+    supervised.process(0)
     with pytest.raises(StageError) as caught:
-        shell.process(1)
+        supervised.process(1)
     assert str(caught.value) == "model 'counter' failed: ValueError: item 1 is bad"
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_skip_drops_the_item_and_keeps_the_state():
-    shell = SupervisedStage("counter", Counter(fails_at={2, 3}), "skip")
-    assert answers(shell, 5) == [
+def test_policy_skip_drops_the_item_and_keeps_the_state():
+    supervised = SupervisedStage("counter", Counter(fails_at={2, 3}), "skip")
+    assert answers(supervised, 5) == [
         [1],
         [Health("counter", "lossy", "ValueError: item 1 is bad")],
-        [],  # told once, counted each time
+        [],  # reported once, counted each time
         [4, Health("counter", "healthy", "it works again")],
         [5],
     ]
-    assert shell.metrics.errors == 2
+    assert supervised.metrics.errors == 2
 
 
-def test_restart_resets_the_stage():
-    shell = SupervisedStage("counter", Counter(fails_at={3}), "restart")
-    assert answers(shell, 5) == [
+def test_policy_restart_drops_the_item_and_resets_the_stage():
+    supervised = SupervisedStage("counter", Counter(fails_at={3}), "restart")
+    assert answers(supervised, 5) == [
         [1],
         [2],
         [Health("counter", "restarting", "ValueError: item 2 is bad")],
@@ -101,43 +103,43 @@ def test_restart_resets_the_stage():
 @pytest.mark.parametrize("policy", ["skip", "restart"])
 def test_a_stage_that_always_fails_is_switched_off(policy):
     stage = Counter(fails_at=range(1000))
-    shell = SupervisedStage("counter", stage, policy, limit=3)
-    told = [event for events in answers(shell, 10) for event in events]
+    supervised = SupervisedStage("counter", stage, policy, limit=3)
+    reported = [event for events in answers(supervised, 10) for event in events]
     state = "lossy" if policy == "skip" else "restarting"
-    assert told == [
+    assert reported == [
         Health("counter", state, "ValueError: item 0 is bad"),
         Health(
             "counter", "failed", "switched off; last error: ValueError: item 2 is bad"
         ),
     ]
-    assert shell.failed
+    assert supervised.failed
     assert stage.calls == 3, "it must not cost time any more"
-    assert shell.flush() == []
+    assert supervised.flush() == []
 
     stage.fails_at = ()
-    shell.reset()
-    assert not shell.failed
-    assert answers(shell, 2) == [[1], [2]]
+    supervised.reset()
+    assert not supervised.failed
+    assert answers(supervised, 2) == [[1], [2]]
 
 
-def test_a_stage_that_cannot_even_be_reset_is_switched_off():
-    shell = SupervisedStage("counter", Counter({2}, reset_fails=True), "restart")
-    told = [event for events in answers(shell, 4) for event in events]
+def test_a_stage_whose_reset_fails_is_switched_off():
+    supervised = SupervisedStage("counter", Counter({2}, reset_fails=True), "restart")
+    reported = [event for events in answers(supervised, 4) for event in events]
     detail = "switched off; last error: its reset failed: OSError: out of order"
-    assert told == [1, Health("counter", "failed", detail)]
-    assert shell.failed
+    assert reported == [1, Health("counter", "failed", detail)]
+    assert supervised.failed
 
 
-def test_failures_that_are_not_in_a_row_switch_nothing_off():
-    shell = SupervisedStage(
+def test_failures_with_successes_between_do_not_switch_a_stage_off():
+    supervised = SupervisedStage(
         "counter", Counter(fails_at=range(1, 100, 2)), "skip", limit=2
     )
-    answers(shell, 50)
-    assert not shell.failed
-    assert shell.metrics.errors == 25
+    answers(supervised, 50)
+    assert not supervised.failed
+    assert supervised.metrics.errors == 25
 
 
-def test_a_warning_is_logged_once_per_row(caplog):
+def test_a_warning_is_logged_once_per_series_of_failures(caplog):
     caplog.set_level(logging.WARNING, "neurovocal")
     logging.getLogger("neurovocal").propagate = True
     answers(SupervisedStage("counter", Counter({2, 3, 4}), "skip"), 6)
@@ -147,7 +149,7 @@ def test_a_warning_is_logged_once_per_row(caplog):
 
 
 class Brittle:
-    """A model that fails at every third frame item, or hears marks in peace."""
+    """A model that fails at every third frames item, never at marks."""
 
     latency = 0
 
@@ -168,7 +170,7 @@ class Brittle:
 
 
 @pytest.mark.parametrize("policy", ["skip", "restart"])
-def test_a_failing_model_leaves_its_neighbours_alone(policy):
+def test_a_failing_model_does_not_change_the_events_of_other_models(policy):
     def events(models):
         registry, info = Registry(), StreamInfo("cage", 16_000)
         context = BuildContext(clock=CLOCK, run="test", info=info)
@@ -182,8 +184,10 @@ def test_a_failing_model_leaves_its_neighbours_alone(policy):
             build("features", "spectrogram"),
             build("detector", "energy"),
         )
-        shells = [SupervisedStage("brittle", model, policy) for model in models]
-        lane = Lane(info, 1024, features, detector, shells)
+        supervised_models = [
+            SupervisedStage("brittle", model, policy) for model in models
+        ]
+        lane = Lane(info, 1024, features, detector, supervised_models)
         steps = [
             s for block in recut(song(16_000, 1.5), [700]) for s in lane.process(block)
         ]
@@ -200,7 +204,7 @@ def test_a_failing_model_leaves_its_neighbours_alone(policy):
     assert states == [first, "healthy"] * (len(states) // 2)
 
 
-def test_backoff_doubles_up_to_its_most_and_starts_again():
+def test_backoff_doubles_up_to_the_longest_pause_and_resets():
     backoff = Backoff()
     assert [backoff.pause_s() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
     backoff.reset()

@@ -1,4 +1,4 @@
-"""Plugins that exit, hang while closing, or leave threads behind: told, survived."""
+"""Plugins that raise SystemExit, hang in close, or leave threads running."""
 
 import subprocess
 import sys
@@ -26,16 +26,16 @@ def names(errors):
 
 @pytest.fixture
 def exiting(monkeypatch):
-    """A model that raises what a test likes at its second frames."""
+    """A model that raises its `error` at the second frames."""
 
     class Exiting(SegmentLabeller):
         error: BaseException = SystemExit(0)
-        heard = 0
+        n_frames = 0
 
         def process(self, item):
             if isinstance(item, Frames):
-                self.heard += 1
-                if self.heard == 2:
+                self.n_frames += 1
+                if self.n_frames == 2:
                     raise self.error
             return super().process(item)
 
@@ -44,7 +44,7 @@ def exiting(monkeypatch):
 
 
 @pytest.mark.parametrize("error", RUDE, ids=names(RUDE))
-def test_a_model_that_exits_is_one_that_failed(exiting, error):
+def test_a_model_that_raises_an_exit_is_restarted(exiting, error):
     exiting.error = error
     sink = CollectSink()
     outcome = make_runner(
@@ -58,7 +58,7 @@ def test_a_model_that_exits_is_one_that_failed(exiting, error):
 
 
 @pytest.mark.parametrize("error", RUDE, ids=names(RUDE))
-def test_a_source_that_exits_ends_its_run_with_a_sentence(error):
+def test_a_source_that_raises_an_exit_fails_the_run_and_segments_are_closed(error):
     class Exiting(ScriptedSource):
         def read(self, timeout):
             item = super().read(timeout)
@@ -71,13 +71,15 @@ def test_a_source_that_exits_ends_its_run_with_a_sentence(error):
     outcome = make_runner(source, sink, models=["namer"]).run()
     assert outcome.exit_code == 2
     assert type(error).__name__ in outcome.sentences()[0]
-    assert sink.events(Offset) == [Offset(0, 20, 50, True)]  # what was heard is told
+    assert sink.events(Offset) == [Offset(0, 20, 50, True)]  # segments are closed
     assert source.closed == 1
 
 
 @pytest.mark.parametrize("error", RUDE, ids=names(RUDE))
 @pytest.mark.parametrize("policy", ["skip", "fail"])
-def test_a_sink_that_exits_is_counted_and_its_neighbour_goes_on(error, policy):
+def test_a_sink_that_raises_an_exit_loses_one_message_and_other_sinks_none(
+    error, policy
+):
     class Exiting(CollectSink):
         def write(self, message):
             if isinstance(message.event, Label) and message.event.segment == 3:
@@ -102,7 +104,7 @@ def test_a_sink_that_exits_is_counted_and_its_neighbour_goes_on(error, policy):
         assert len(rude.events(Label)) == 19
 
 
-def test_a_plugin_that_exits_while_it_opens_is_a_failure():
+def test_a_plugin_that_exits_in_open_raises_a_stage_error():
     class Exiting(ScriptedSource):
         def open(self):
             sys.exit(0)
@@ -113,7 +115,7 @@ def test_a_plugin_that_exits_while_it_opens_is_a_failure():
     assert sink.closed == 1
 
 
-def test_a_sink_that_never_closes_is_left_behind_by_force(background):
+def test_a_sink_that_never_closes_is_abandoned_by_a_forced_stop(background):
     closing, never = Flag(), Flag()
 
     class Clinging(CollectSink):
@@ -133,7 +135,7 @@ def test_a_sink_that_never_closes_is_left_behind_by_force(background):
     assert (kind.closed, source.closed) == (1, 1)
 
 
-def test_a_thread_of_a_plugin_that_ends_is_told(background):
+def test_an_exception_in_a_thread_of_a_plugin_is_published_as_health(background):
     failed, over = Flag(), Flag()
 
     class Busy(ScriptedSource):
@@ -154,9 +156,9 @@ def test_a_thread_of_a_plugin_that_ends_is_told(background):
     assert failed.wait(PATIENCE_S)
     over.set()
     run()
-    (told,) = [h for h in sink.events(Health) if h.stage.startswith("thread")]
-    assert (told.stage, told.state) == ("thread 'pump'", "failed")
-    assert told.detail == "it ended: OSError: the pump is dry"
+    (reported,) = [h for h in sink.events(Health) if h.stage.startswith("thread")]
+    assert (reported.stage, reported.state) == ("thread 'pump'", "failed")
+    assert reported.detail == "it ended: OSError: the pump is dry"
     assert threading.excepthook is hook
 
 
@@ -178,7 +180,7 @@ sinks: [{plugin: "./clinging.py:plugin"}]
 """
 
 
-def test_a_thread_that_never_ends_does_not_keep_the_process(tmp_path: Path):
+def test_a_thread_of_a_plugin_that_never_ends_does_not_block_exit(tmp_path: Path):
     (tmp_path / "clinging.py").write_text(CLINGING)
     (tmp_path / "c.yaml").write_text(CONFIG)
     command = [Path(sys.executable).with_name("neurovocal"), "run", "c.yaml", "--plain"]

@@ -1,4 +1,4 @@
-"""The runner: ordered start, natural end, one lane per stream and channel."""
+"""Runner: order of start and end, one lane per channel."""
 
 from itertools import count
 
@@ -55,7 +55,7 @@ def test_sinks_open_before_sources_and_close_after_them():
 
 
 @pytest.mark.parametrize("culprit", ["sink1", "source0", "source1"])
-def test_what_was_opened_is_closed_in_reverse_when_an_open_fails(culprit):
+def test_a_failing_open_closes_the_opened_parts_in_reverse(culprit):
     call_log = CallLog()
     fails = {culprit: ("open",)}
     sinks = [
@@ -79,7 +79,7 @@ def test_what_was_opened_is_closed_in_reverse_when_an_open_fails(culprit):
     assert not any(line.endswith((".read", ".write")) for line in call_log.calls)
 
 
-def test_a_close_that_fails_too_hides_nothing():
+def test_a_failing_close_does_not_hide_the_failing_open():
     call_log = CallLog()
     sink = CollectSink()
     source = ScriptedSource(INFO, [])
@@ -89,7 +89,7 @@ def test_a_close_that_fails_too_hides_nothing():
     assert sink.closed == 1
 
 
-def test_a_recording_is_heard_to_its_end():
+def test_a_recording_is_processed_to_its_end():
     sink = CollectSink()
     source = ScriptedSource(INFO, [Anchor(0, EPOCH), *many(4)])
     outcome = make_runner(source, sink, models=["namer"]).run()
@@ -111,7 +111,7 @@ def test_a_recording_is_heard_to_its_end():
     assert sink.flushed >= 1
 
 
-def test_offline_nothing_is_dropped_however_slow_a_sink_is(background):
+def test_offline_a_slow_sink_drops_no_message(background):
     clock, ticks = ManualClock(EPOCH), count()
     fast, slow = CollectSink(), StalledSink()
 
@@ -135,7 +135,7 @@ def test_offline_nothing_is_dropped_however_slow_a_sink_is(background):
             assert counts["received"] == counts["delivered"]
 
 
-def test_the_events_do_not_depend_on_the_blocks():
+def test_events_of_a_run_do_not_depend_on_block_lengths():
     texts = ["..##..###.#", ".", "##"] * 7
     whole = audio("".join(texts))
 
@@ -148,7 +148,7 @@ def test_the_events_do_not_depend_on_the_blocks():
     assert run(cut) == run([whole])
 
 
-def test_a_new_stream_begins_a_new_lane_at_its_own_rate():
+def test_a_stream_of_another_rate_gets_new_lanes():
     sink = CollectSink()
     items = [
         audio("..####"),
@@ -170,13 +170,13 @@ def test_a_new_stream_begins_a_new_lane_at_its_own_rate():
         StreamInfo("second", 2000): [Offset(0, 0, 10, False), Offset(1, 30, 50, True)],
         StreamInfo("third", 2000): [Offset(0, 10, 30, False)],
     }
-    # The time of one recording says nothing of another.
+    # The time base of one recording does not hold for another.
     times = {m.info.stream: m.utc_ns for m in sink.messages if m.kind == "offset"}
     assert times["second"] == EPOCH + 50 * NS // 2000
     assert times["cage"] is times["third"] is None
 
 
-def test_streams_of_one_name_are_numbered_on():
+def test_sequence_numbers_continue_over_streams_of_one_name():
     sink = CollectSink()
     sources = [ScriptedSource(INFO, many(30)) for _ in range(2)]
     make_runner(sources, sink, models=["namer"]).run()
@@ -184,7 +184,7 @@ def test_streams_of_one_name_are_numbered_on():
     assert numbers == list(range(60))
 
 
-def test_every_channel_is_a_stream_of_its_own():
+def test_each_channel_has_its_own_stream():
     left, right = audio("..##..##"), audio("####....")
     both = Block(0, np.concatenate([left.samples, right.samples], axis=1))
     sink = CollectSink()
@@ -203,7 +203,7 @@ def test_every_channel_is_a_stream_of_its_own():
     check_seq(sink)
 
 
-def test_lost_samples_are_told_and_make_the_run_lossy():
+def test_lost_samples_are_reported_and_set_the_exit_code():
     sink = CollectSink()
     items = [audio("..##"), Gap(40, 140, "overrun"), audio(".##.", 140)]
     outcome = make_runner(ScriptedSource(INFO, items), sink).run()
@@ -224,12 +224,12 @@ def test_lost_samples_are_told_and_make_the_run_lossy():
         (Outcome(errors=["wrong"], config_error=True), 1),
     ],
 )
-def test_exit_codes(outcome, code):
+def test_exit_code_of_each_outcome(outcome, code):
     assert outcome.exit_code == code
     assert bool(outcome.sentences()) == (code != 0)
 
 
-def test_a_stream_that_no_lane_fits_is_a_mistake_of_the_configuration(monkeypatch):
+def test_a_stream_that_fits_no_lane_is_a_configuration_error(monkeypatch):
     class Needy(ThresholdDetector):
         def __init__(self):
             raise ConfigError(["it needs 250 kHz", "and quiet"])

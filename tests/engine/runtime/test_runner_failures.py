@@ -1,4 +1,4 @@
-"""Sources, devices and models that fail while a run goes on."""
+"""Runner: sources, devices and models that fail during a run."""
 
 import logging
 from threading import Event as Flag
@@ -34,7 +34,7 @@ from neurovocal.engine.testing import CollectSink, ScriptedSource
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
-def test_a_device_that_comes_back_leaves_a_gap_of_the_right_length():
+def test_a_reopened_device_leaves_a_gap_of_the_outage():
     clock, sink = ManualClock(EPOCH), CollectSink({"anchor", "gap", "offset", "health"})
 
     class Returning(ScriptedSource):
@@ -81,7 +81,7 @@ def test_a_device_that_comes_back_leaves_a_gap_of_the_right_length():
     check_seq(sink)
 
 
-def test_a_device_that_comes_back_as_another_begins_a_new_stream():
+def test_a_device_reopened_at_another_rate_begins_a_new_stream():
     sink = CollectSink()
 
     class Exchanged(ScriptedSource):
@@ -102,15 +102,15 @@ def test_a_device_that_comes_back_as_another_begins_a_new_stream():
     assert sink.events(Gap) == [Gap(60, 60, "device lost")]
 
 
-def test_stop_while_a_device_is_away(background):
+def test_stop_while_a_lost_device_is_awaited(background):
     clock = ManualClock(EPOCH, autojump=False)
-    sink, told = CollectSink(), Flag()
-    sink.write = flagging(sink.write, told, Health)
+    sink, reported = CollectSink(), Flag()
+    sink.write = flagging(sink.write, reported, Health)
     items = [audio("..####"), Disconnected("the cable was pulled")]
     source = ScriptedSource(INFO, items, live=True)
     runner = make_runner(source, sink, clock=clock, source_policy="restart")
     run = background(runner.run)
-    assert told.wait(PATIENCE_S)
+    assert reported.wait(PATIENCE_S)
     runner.stop()
     outcome = run()
     assert outcome.exit_code == 0
@@ -125,7 +125,9 @@ def test_stop_while_a_device_is_away(background):
         (OSError("read error"), "OSError: read error"),
     ],
 )
-def test_a_source_that_fails_ends_the_run_with_all_that_was_heard(error, sentence):
+def test_a_failing_source_ends_the_run_after_its_segments_are_published(
+    error, sentence
+):
     sink = CollectSink()
     source = ScriptedSource(INFO, [audio("..####"), error, audio("##")])
     outcome = make_runner(source, sink, models=["namer"]).run()
@@ -135,7 +137,7 @@ def test_a_source_that_fails_ends_the_run_with_all_that_was_heard(error, sentenc
     assert (source.closed, sink.closed) == (1, 1)
 
 
-def test_a_source_that_leaves_a_hole_is_refused():
+def test_a_source_with_undeclared_missing_samples_fails_the_run():
     source = ScriptedSource(INFO, [audio("..##"), audio("..##", 50)])
     outcome = make_runner(source, CollectSink()).run()
     assert outcome.exit_code == 2
@@ -145,7 +147,7 @@ def test_a_source_that_leaves_a_hole_is_refused():
     ]
 
 
-def test_a_source_that_cannot_be_closed():
+def test_a_source_whose_close_fails_is_reported():
     call_log, sink = CallLog(), CollectSink()
     source = call_log.wrap("source", ScriptedSource(INFO, many(2)), fails=("close",))
     outcome = make_runner(source, sink).run()
@@ -153,7 +155,7 @@ def test_a_source_that_cannot_be_closed():
     assert sink.closed == 1
 
 
-def test_what_a_source_has_to_remark_is_logged_once(caplog, monkeypatch):
+def test_notices_of_a_source_are_logged_once(caplog, monkeypatch):
     caplog.set_level(logging.WARNING, "neurovocal")
     log = logging.getLogger("neurovocal")
     monkeypatch.setattr(log, "handlers", [])  # a command may have left its own
@@ -164,14 +166,14 @@ def test_what_a_source_has_to_remark_is_logged_once(caplog, monkeypatch):
     assert [r.getMessage() for r in caplog.records] == ["a.wav is cut short"]
 
 
-def test_what_a_source_could_not_read_is_reported():
+def test_failures_of_a_source_are_reported_in_the_outcome():
     source = ScriptedSource(INFO, many(2))
     source.failures = ["b.wav: cannot be read"]
     outcome = make_runner(source, CollectSink()).run()
     assert (outcome.exit_code, outcome.sentences()) == (2, ["b.wav: cannot be read"])
 
 
-def test_a_failing_model_that_is_skipped_disturbs_nobody():
+def test_a_failing_model_with_policy_skip_does_not_end_the_run():
     with_it, without = CollectSink(), CollectSink()
     source = ScriptedSource(INFO, many(10))
     outcome = make_runner(
@@ -186,7 +188,7 @@ def test_a_failing_model_that_is_skipped_disturbs_nobody():
     assert "no frames for me" in first.detail
 
 
-def test_a_failing_model_ends_the_run_if_that_is_the_policy():
+def test_a_failing_model_with_policy_fail_ends_the_run():
     sink = CollectSink()
     source = ScriptedSource(INFO, many(10))
     outcome = make_runner(
@@ -197,8 +199,8 @@ def test_a_failing_model_ends_the_run_if_that_is_the_policy():
     assert (source.closed, sink.closed) == (1, 1)
 
 
-def test_one_failing_lane_leaves_the_others_alone(background):
-    """They are heard to their end, and the exit code tells of the failure."""
+def test_a_failing_lane_does_not_stop_the_other_lanes(background):
+    """They run to their end, and the exit code is that of the failure."""
     gone, sink = Flag(), CollectSink()
 
     def after_the_other():
@@ -223,8 +225,8 @@ def test_one_failing_lane_leaves_the_others_alone(background):
     assert good.closed == bad.closed == 1
 
 
-def test_a_source_that_raises_anything_is_opened_again():
-    """Also when it raises while it is opened, or closed."""
+def test_a_source_that_raises_any_exception_is_reopened():
+    """Also when `open` or `close` raises."""
     sink = CollectSink({"gap", "offset", "health"})
 
     class FailingModel(ScriptedSource):

@@ -1,4 +1,4 @@
-"""Sinks that stall or fail: counted, opened again, never their neighbour's cost."""
+"""Runner: sinks that stall or fail are counted and reopened; others go on."""
 
 from threading import Event as Flag
 
@@ -30,7 +30,7 @@ from neurovocal.engine.testing import (
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
-def test_a_stalled_live_sink_costs_its_neighbour_nothing(background):
+def test_a_stalled_live_sink_does_not_delay_other_sinks(background):
     stalled, fine = StalledSink(), CollectSink()
     source = ScriptedSource(INFO, many(500), live=True)
     bounds = [{"queue": {"events": n, "bulk": n}} for n in (8, 4000)]
@@ -55,7 +55,7 @@ def test_a_stalled_live_sink_costs_its_neighbour_nothing(background):
 
 
 class Recovering(FailingSink):
-    """Works again once it has been opened a fourth time."""
+    """A sink that works again after the fourth `open`."""
 
     def __init__(self, clock):
         super().__init__()
@@ -67,7 +67,7 @@ class Recovering(FailingSink):
         self.broken = self.opened < 4
 
 
-def test_a_failing_sink_is_opened_again_and_gets_what_it_missed():
+def test_a_failing_sink_is_reopened_and_gets_the_failed_message():
     clock = ManualClock(EPOCH)
     failing, fine = Recovering(clock), CollectSink()
     source = ScriptedSource(INFO, many(10))
@@ -78,12 +78,12 @@ def test_a_failing_sink_is_opened_again_and_gets_what_it_missed():
     assert outcome.exit_code == 0
     assert not outcome.dropped
     assert outline(failing) == outline(fine)
-    # Pauses of 0.5, 1 and 2 s, and nobody waited for them.
+    # Pauses of 0.5, 1 and 2 s on the manual clock.
     assert np.diff(failing.opened_at).tolist() == [0.5, 1.0, 2.0]
     assert runner.sinks[0].statistics()["errors"] == 3
 
 
-def test_a_sink_that_cannot_be_opened_or_closed_for_a_while():
+def test_a_sink_whose_close_and_open_fail_is_retried():
     class Stubborn(Recovering):
         """Fails once, then cannot be closed, then cannot be opened twice."""
 
@@ -115,12 +115,12 @@ def test_a_flush_that_fails_between_messages_ends_the_run(background):
     sink = call_log.wrap("sink", CollectSink(), fails=("flush",))
     source = ScriptedSource(INFO, then_wait(many(3), never), live=True)
     runner = make_runner(source, sink, sink={"on_error": "fail"})
-    outcome = background(runner.run)()  # nobody stops it
+    outcome = background(runner.run)()  # without a stop
     assert outcome.exit_code == 2
     assert outcome.errors == ["sink 'sink0' failed: sink cannot flush: try another"]
 
 
-def test_a_sink_that_stays_down_does_not_keep_a_finished_run():
+def test_a_sink_that_stays_down_does_not_block_a_finished_run():
     clock, failing, fine = ManualClock(EPOCH), FailingSink(), CollectSink()
     source = ScriptedSource(INFO, many(10))
     runner = make_runner(
@@ -132,7 +132,7 @@ def test_a_sink_that_stays_down_does_not_keep_a_finished_run():
     assert not outcome.forced
 
 
-def test_a_sink_that_skips_loses_only_what_failed():
+def test_a_sink_with_policy_skip_loses_only_failed_messages():
     class Picky(CollectSink):
         def write(self, message):
             if isinstance(message.event, Onset):
@@ -150,7 +150,7 @@ def test_a_sink_that_skips_loses_only_what_failed():
     assert len(picky.messages) == len(fine.messages) - 10
 
 
-def test_a_failing_sink_ends_the_run_if_that_is_the_policy(background):
+def test_a_failing_sink_with_policy_fail_ends_the_run(background):
     failing, fine, never = FailingSink(), CollectSink(), Flag()
     source = ScriptedSource(INFO, then_wait(many(10), never))
     runner = make_runner(source, failing, fine, sink={"on_error": "fail"})
@@ -164,7 +164,7 @@ def test_a_failing_sink_ends_the_run_if_that_is_the_policy(background):
         assert counts["received"] == counts["dropped"]
 
 
-def test_a_sink_that_fails_while_flushing_or_closing_is_told():
+def test_failures_of_flush_and_close_of_a_sink_are_reported():
     call_log = CallLog()
     flushing = call_log.wrap("flushing", CollectSink(), fails=("flush",))
     closing = call_log.wrap("closing", CollectSink(), fails=("close",))
@@ -177,7 +177,7 @@ def test_a_sink_that_fails_while_flushing_or_closing_is_told():
     ]
 
 
-def test_a_broken_pipe_of_a_sink_is_a_failure_like_any_other():
+def test_a_broken_pipe_of_a_sink_fails_the_run():
     class Pipe(CollectSink):
         def write(self, message):
             raise BrokenPipeError("the other end is gone")
@@ -190,7 +190,7 @@ def test_a_broken_pipe_of_a_sink_is_a_failure_like_any_other():
     ]
 
 
-def test_sinks_get_the_kinds_that_they_want():
+def test_each_sink_gets_the_kinds_it_selects():
     chosen, asking, all_of_it = CollectSink(), CollectSink({"frames"}), CollectSink()
     source = ScriptedSource(INFO, [*many(5), Gap(250, 300, "overrun")])
     make_runner(source, chosen, sink={"events": ["offset", "gap"]}).run()
@@ -201,14 +201,14 @@ def test_sinks_get_the_kinds_that_they_want():
     assert {m.kind for m in all_of_it.messages} == {"onset", "offset", "frames", "gap"}
 
 
-def test_samples_come_to_sinks_that_ask_for_them():
+def test_blocks_reach_sinks_that_select_them():
     sink = CollectSink({"block", "label"})
     blocks = list(many(5))
     make_runner(ScriptedSource(INFO, blocks), sink).run()
     assert [canonical(e) for e in sink.events(Block)] == [canonical(b) for b in blocks]
 
 
-def test_observers_see_the_run_and_cannot_stop_it():
+def test_a_failing_observer_does_not_end_the_run():
     watching, failing, sink = CollectSink({"offset"}), FailingSink(), CollectSink()
     source = ScriptedSource(INFO, many(5))
     outcome = make_runner(source, sink, observers=[watching, failing]).run()

@@ -1,4 +1,4 @@
-"""Stopping: in order within a deadline, by force at once, nothing lost unseen."""
+"""Runner: orderly stop within a deadline, forced stop, all loss counted."""
 
 import signal
 import sys
@@ -29,15 +29,15 @@ from neurovocal.engine.testing import CollectSink, ScriptedSource, StalledSink
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
-def test_stop_closes_open_segments_and_loses_nothing(background):
+def test_stop_truncates_open_segments_and_drops_no_message(background):
     never, sink = Flag(), CollectSink()
     items = [audio("..####")]
     source = ScriptedSource(INFO, then_wait(items, never), live=True)
-    heard = Flag()
-    sink.write = flagging(sink.write, heard, Onset)
+    begun = Flag()
+    sink.write = flagging(sink.write, begun, Onset)
     runner = make_runner(source, sink, models=["namer"])
     run = background(runner.run)
-    assert heard.wait(PATIENCE_S)
+    assert begun.wait(PATIENCE_S)
     runner.stop()
     outcome = run()
     assert (outcome.exit_code, outcome.sentences()) == (0, [])
@@ -46,8 +46,10 @@ def test_stop_closes_open_segments_and_loses_nothing(background):
     assert (source.closed, sink.closed) == (1, 1)
 
 
-def test_stop_inside_a_block_tells_what_was_heard_of_it(background, monkeypatch):
-    """A whole file may be one block: stopping does not wait for its end."""
+def test_stop_inside_a_long_block_closes_segments_at_the_processed_sample(
+    background, monkeypatch
+):
+    """A whole file may be one block: stop does not wait for its end."""
     sink, runners = CollectSink(), []
 
     class StopsIt(ThresholdDetector):
@@ -68,7 +70,7 @@ def test_stop_inside_a_block_tells_what_was_heard_of_it(background, monkeypatch)
     assert sink.messages[-1].at == offset.sample
 
 
-def test_a_stalled_sink_is_left_behind_at_the_deadline(background):
+def test_a_stalled_sink_is_abandoned_at_the_deadline(background):
     clock, never = ManualClock(EPOCH), Flag()
     stalled, fine = StalledSink(), CollectSink()
     source = ScriptedSource(INFO, then_wait(many(20), never), live=True)
@@ -96,11 +98,11 @@ def test_a_stalled_sink_is_left_behind_at_the_deadline(background):
     stalled.release.set()
 
 
-def test_force_ends_at_once(background):
+def test_a_forced_stop_does_not_wait_for_sinks(background):
     never, stalled = Flag(), StalledSink()
     source = ScriptedSource(INFO, then_wait(many(5), never), live=True)
     runner = make_runner(source, stalled, clock=ManualClock(EPOCH))
-    run = background(runner.run)  # nobody moves the clock: no deadline passes
+    run = background(runner.run)  # the clock does not move: no deadline passes
     assert stalled.entered.wait(PATIENCE_S)
     runner.stop(force=True)
     outcome = run()
@@ -108,7 +110,7 @@ def test_force_ends_at_once(background):
     stalled.release.set()
 
 
-def test_a_second_stop_by_force_cuts_an_orderly_one_short(background):
+def test_a_forced_stop_cuts_an_orderly_stop_short(background):
     never, stalled, ticks = Flag(), StalledSink(), count()
     source = ScriptedSource(INFO, then_wait(many(5), never), live=True)
     runner = make_runner(source, stalled, clock=ManualClock(EPOCH))
@@ -125,7 +127,7 @@ def test_a_second_stop_by_force_cuts_an_orderly_one_short(background):
 
 
 @pytest.mark.parametrize("after", range(0, 60, 4))
-def test_stop_is_safe_wherever_it_interrupts_the_waiting_thread(after):
+def test_stop_called_between_any_two_lines_of_the_waiting_thread_ends_the_run(after):
     """A signal handler may run between any two lines of the main thread."""
     source = ScriptedSource(INFO, then_wait([], Flag()), live=True)
     runner = make_runner(source, CollectSink())
@@ -152,7 +154,7 @@ def test_stop_is_safe_wherever_it_interrupts_the_waiting_thread(after):
         sys.settrace(before)
 
 
-def test_an_observer_that_raises_while_it_draws_leaves_nothing_open():
+def test_an_exception_in_tick_closes_all_sinks_and_sources():
     sink, never = CollectSink(), Flag()
     source = ScriptedSource(INFO, then_wait([audio("..##")], never), live=True)
 
@@ -165,19 +167,19 @@ def test_an_observer_that_raises_while_it_draws_leaves_nothing_open():
     assert len(sink.events(Onset)) == len(sink.events(Offset))
 
 
-def test_an_interruption_when_the_first_lane_hears_leaves_nothing_open(monkeypatch):
-    """A signal may come while the last things are still being started."""
-    heard, never = Flag(), Flag()
+def test_an_interruption_while_lanes_start_closes_all_sinks_and_sources(monkeypatch):
+    """A signal may come while the last threads are started."""
+    begun, never = Flag(), Flag()
 
     def items():
-        heard.set()
+        begun.set()
         yield from then_wait([audio("..##")], never)
 
     sink, source = CollectSink(), ScriptedSource(INFO, items(), live=True)
     runner = make_runner(source, sink)
 
     def interrupted():
-        assert heard.wait(PATIENCE_S)
+        assert begun.wait(PATIENCE_S)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner.watchdog, "start", interrupted)
@@ -190,8 +192,8 @@ def test_an_interruption_when_the_first_lane_hears_leaves_nothing_open(monkeypat
     assert runner.lanes[0].finished.is_set()
 
 
-def test_an_interruption_that_a_library_takes_for_its_own_error_is_one():
-    """As where it comes while a module in C is loaded: that fails as an ImportError."""
+def test_an_interruption_wrapped_in_another_exception_is_recognised():
+    """While a module in C is loaded, the exception becomes an ImportError."""
 
     class Loading(CollectSink):
         def open(self):

@@ -1,4 +1,4 @@
-"""The ledger, statistics and lag, on a clock that stands still."""
+"""Latency ledger, statistics and lag of a run on a manual clock."""
 
 from itertools import chain
 
@@ -32,13 +32,13 @@ pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
 def paced(clock, n_blocks, seconds):
-    """Blocks between whose readings `seconds` pass on the clock."""
+    """Blocks; `seconds` pass on the clock before each is read."""
     for block in many(n_blocks):
         clock.advance(seconds)
         yield block
 
 
-def test_statistics_and_the_anchor_come_once_a_second():
+def test_statistics_and_the_newest_anchor_are_published_once_a_second():
     clock = ManualClock(EPOCH)
     recorder = CollectSink({"anchor", "offset"})  # keeps records: wants no statistics
     publisher = CollectSink()
@@ -54,7 +54,7 @@ def test_statistics_and_the_anchor_come_once_a_second():
     assert last["source"] == {**samples, "state": "healthy", "outages": 0}
     assert last["sinks"]["sink 'sink1'"]["events"]["dropped"] == 0
     assert last["stages"]["detector 'gate'"]["errors"] == 0
-    # Repeated with its own number, only for who listens to statistics.
+    # Repeated with its own number, only to sinks that take statistics.
     anchors = [(m.seq, m.event) for m in publisher.messages if m.kind == "anchor"]
     assert anchors == [(0, Anchor(0, EPOCH))] * 5
     assert recorder.events(Anchor) == [Anchor(0, EPOCH)]
@@ -62,7 +62,7 @@ def test_statistics_and_the_anchor_come_once_a_second():
     check_seq(recorder)
 
 
-def test_the_ledger_tells_where_the_time_went(monkeypatch):
+def test_the_ledger_splits_latency_into_wait_queue_and_compute(monkeypatch):
     clock, sink = ManualClock(EPOCH), CollectSink()
 
     class Slow(SegmentLabeller):
@@ -85,7 +85,7 @@ def test_the_ledger_tells_where_the_time_went(monkeypatch):
     runner.run()
     first = {m.kind: m for m in reversed(sink.messages) if m.ledger}
     onset, offset = first["onset"].ledger, first["offset"].ledger
-    # Heard in quanta of 32: the onset at 0 waited 32 ms, the offset at 10, 22 ms.
+    # Processed in quanta of 32: the onset at 0 waited 32 ms, the offset at 10, 22 ms.
     assert (onset.wait_ms, offset.wait_ms) == (32.0, 22.0)
     assert first["label"].ledger.wait_ms == 22.0
     assert onset.queue_ms == offset.queue_ms == 3.0
@@ -96,7 +96,7 @@ def test_the_ledger_tells_where_the_time_went(monkeypatch):
     assert summary["wait_ms"]["max"] == 32.0
 
 
-def test_a_lane_that_falls_behind_says_so_once_and_when_it_has_caught_up():
+def test_lag_is_reported_once_and_so_is_its_end():
     clock, sink = ManualClock(EPOCH), CollectSink()
 
     def items():
@@ -117,7 +117,7 @@ def test_a_lane_that_falls_behind_says_so_once_and_when_it_has_caught_up():
     assert states == [("lane", "lagging"), ("lane", "healthy")]
 
 
-def test_a_live_source_whose_time_jumps_says_so_once():
+def test_a_jump_of_a_live_sources_time_is_reported_once():
     sink = CollectSink({"health"})
     anchors = [Anchor(0, 0), Anchor(60, EPOCH), Anchor(120, EPOCH + 60_000_000)]
     blocks = [audio("..##..", start) for start in (0, 60, 120)]
@@ -130,7 +130,7 @@ def test_a_live_source_whose_time_jumps_says_so_once():
         ),
         ("healthy", "time goes on evenly"),
     ]
-    # Recordings in one stream were made whenever they were made.
+    # Recordings in one stream may have been made at any time.
     other = CollectSink({"health"})
     make_runner(ScriptedSource(INFO, items), other).run()
     assert not other.events(Health)

@@ -1,4 +1,4 @@
-"""What hangs or grows: noticed by its deadline, said, walled off from the others."""
+"""Watchdog: hanging calls and growing memory are reported and contained."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ def sleeper():
 
 
 @pytest.mark.parametrize("wakes", [False, True], ids=["for ever", "for a while"])
-def test_a_stage_that_hangs_costs_its_lane_alone(background, sleeper, wakes):
+def test_a_hanging_stage_stops_only_its_lane(background, sleeper, wakes):
     clock = ManualClock(EPOCH, autojump=False)
     sink, done = CollectSink({"label", "health"}), Flag()
     sources = [
@@ -101,7 +101,7 @@ class Hanging(CollectSink):
         super().write(message)
 
 
-def test_a_sink_that_hangs_is_replaced_and_its_loss_counted(background):
+def test_a_hanging_sink_is_replaced_and_its_message_counted_as_lost(background):
     clock = ManualClock(EPOCH, autojump=False)
     hanging, other, done = Hanging(), CollectSink({"label"}), Flag()
     source = ScriptedSource(INFO, then_wait(many(6), done), live=True)
@@ -116,7 +116,7 @@ def test_a_sink_that_hangs_is_replaced_and_its_loss_counted(background):
     until(lambda: len(other.messages) == 5)
     until(lambda: clock.advance(0.2) or len(hanging.messages) == 4)
     assert worker.trouble is None
-    hanging.release.set()  # the one that was left behind ends by itself
+    hanging.release.set()  # the thread that was left behind ends by itself
     done.set()
     outcome = run()
     counts = worker.mailbox.queue_counts["events"]
@@ -125,7 +125,7 @@ def test_a_sink_that_hangs_is_replaced_and_its_loss_counted(background):
     assert worker.statistics()["replaced"] == 1
 
 
-def test_a_sink_that_may_only_fail_ends_the_run(background):
+def test_a_hanging_sink_with_policy_fail_ends_the_run(background):
     clock = ManualClock(EPOCH, autojump=False)
     hanging, done = Hanging(), Flag()
     source = ScriptedSource(INFO, then_wait(many(5), done), live=True)
@@ -143,7 +143,7 @@ def test_a_sink_that_may_only_fail_ends_the_run(background):
     assert "has not returned for 30 s" in outcome.errors[0]
 
 
-def test_a_process_that_grows_ends_in_order(background):
+def test_a_process_above_max_rss_ends_the_run_in_order(background):
     clock = ManualClock(EPOCH, autojump=False)
     sink, done = CollectSink({"label", "health"}), Flag()
     source = ScriptedSource(INFO, then_wait(many(2), done), live=True)
@@ -164,7 +164,7 @@ def test_a_process_that_grows_ends_in_order(background):
 
 @pytest.fixture
 def manager(tmp_path, monkeypatch):
-    """What a service manager hears, over a real socket."""
+    """Messages to a service manager, over a real socket."""
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(path)
@@ -173,7 +173,7 @@ def manager(tmp_path, monkeypatch):
         yield listening
 
 
-def heard(listening):
+def received(listening):
     lines = []
     while True:
         try:
@@ -182,7 +182,7 @@ def heard(listening):
             return lines
 
 
-def test_signs_of_life_only_while_samples_come(background, manager):
+def test_watchdog_messages_stop_while_no_samples_come(background, manager):
     clock = ManualClock(EPOCH, autojump=False)
     go, done = Flag(), Flag()
 
@@ -201,28 +201,28 @@ def test_signs_of_life_only_while_samples_come(background, manager):
     until(lambda: runner.lanes[0].reader.samples == 60)
     watchdog = looker(runner, clock, manager=ServiceManager.of_environment())
     watchdog.check()
-    lines = heard(manager)
+    lines = received(manager)
     assert lines[0] == "READY=1"
     assert lines[-2:] == ["WATCHDOG=1", "STATUS=1 lane, 0 s heard"]
     pass_time(watchdog, clock, 31, runner.lanes[0])
-    heard(manager)  # more than the socket holds: the manager looks seldom here
+    received(manager)  # more than the socket holds would be lost
     clock.advance(1.0)
     watchdog.check()
-    assert heard(manager) == ["STATUS=no progress: lane0"]
+    assert received(manager) == ["STATUS=no progress: lane0"]
     go.set()
     until(lambda: runner.lanes[0].reader.samples == 120)
     clock.advance(1.0)
     watchdog.check()
-    assert heard(manager)[0] == "WATCHDOG=1"
+    assert received(manager)[0] == "WATCHDOG=1"
     done.set()
     run()
-    assert heard(manager) == ["STOPPING=1"]
+    assert received(manager) == ["STOPPING=1"]
 
 
-def test_a_source_that_can_wait_is_alive_as_long_as_it_answers(background, manager):
+def test_a_non_live_source_makes_progress_while_its_reads_return(background, manager):
     clock, done = ManualClock(EPOCH, autojump=False), Flag()
 
-    def script():  # an empty folder: nothing comes, and nothing is wrong
+    def script():  # as an empty folder: no item, no error
         while not done.wait(0.01):
             yield None
 
@@ -236,17 +236,17 @@ def test_a_source_that_can_wait_is_alive_as_long_as_it_answers(background, manag
         until(lambda before=answers: runner.lanes[0].progress > before)
         clock.advance(100.0)
         watchdog.check()
-        assert "STATUS=1 lane, 0 s heard" in heard(manager)
+        assert "STATUS=1 lane, 0 s heard" in received(manager)
     done.set()
     run()
 
 
-def test_no_manager_and_one_that_is_gone_cost_nothing(tmp_path):
+def test_a_missing_service_manager_raises_nothing(tmp_path):
     ServiceManager.of_environment({}).ready()
     ServiceManager(str(tmp_path / "nobody")).ready()
 
 
-def test_usage_is_of_this_process(tmp_path):
+def test_usage_measures_this_process(tmp_path):
     before = usage()
     with open(tmp_path / "a", "w"), open(tmp_path / "b", "w"):
         during = usage()
@@ -256,7 +256,7 @@ def test_usage_is_of_this_process(tmp_path):
     assert before.cpu_s <= during.cpu_s <= sum(os.times()[:2]) + 0.01
 
 
-def test_limits_are_checked_like_everything_else():
+def test_supervise_limits_are_validated():
     assert SuperviseConfig().hang_s == 30.0
     for wrong in ({"hang_s": 0}, {"max_rss_mb": -1}):
         with pytest.raises(ValueError, match="greater than 0"):

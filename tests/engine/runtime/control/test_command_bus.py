@@ -1,4 +1,4 @@
-"""Commands while a run goes on: what they change, where, and what they refuse."""
+"""Command bus: effects, replies and refusals of commands during a run."""
 
 from threading import Event as Flag
 from threading import Thread
@@ -65,7 +65,7 @@ def dial(monkeypatch):
 
 
 class Live:
-    """A run that waits for more audio until it is let go."""
+    """A run whose source waits until `done` is set."""
 
     def __init__(self, *, models=("dial",), lanes=1, before=3):
         self.more, self.done = Flag(), Flag()
@@ -85,7 +85,7 @@ class Live:
     def _items(self, before, begun):
         blocks = many(1000)
         yield from (next(blocks) for _ in range(before))
-        begun.set()  # all of these have been heard
+        begun.set()  # all blocks before have been read
         yield from then_wait((), self.more)
         yield from then_wait((next(blocks) for _ in range(3)), self.done)
 
@@ -113,7 +113,7 @@ class Live:
         return [label.unit for label in self.sink.events(Label)]
 
 
-def test_a_setting_holds_from_the_position_that_the_reply_names():
+def test_set_takes_effect_at_the_sample_that_the_reply_names():
     with Live() as live:
         reply = live.set(unit="b")
         (applied,) = reply["applied"]
@@ -136,7 +136,7 @@ def test_a_setting_holds_from_the_position_that_the_reply_names():
     assert live.outcome.exit_code == 0
 
 
-def test_settings_add_up_and_status_tells_them():
+def test_settings_accumulate_and_status_lists_them():
     with Live() as live:
         live.set(unit="b")
         live.set(loud=4)
@@ -196,7 +196,7 @@ BAD_SETTINGS = [
         ),
     ],
 )
-def test_what_is_wrong_changes_nothing_and_is_told(request_, sentence):
+def test_an_invalid_request_changes_nothing_and_names_its_mistake(request_, sentence):
     with Live() as live:
         reply = live.runner.bus.submit(request_)
         assert (reply["ok"], reply["v"], set(reply)) == (
@@ -212,7 +212,7 @@ def test_what_is_wrong_changes_nothing_and_is_told(request_, sentence):
     assert set(live.units()) == {"a"}
 
 
-def test_a_model_that_fails_to_obey_says_so_and_the_lane_goes_on():
+def test_a_model_that_fails_to_apply_a_command_does_not_stop_the_lane():
     with Live() as live:
         reply = live.set(unit="trap")
         assert reply["error"] == "lane 'lane0': it failed: RuntimeError: it snapped"
@@ -221,14 +221,14 @@ def test_a_model_that_fails_to_obey_says_so_and_the_lane_goes_on():
     assert live.units()[-1] == "c"
 
 
-def test_commands_of_a_model_itself():
+def test_a_models_own_command_is_applied():
     with Live() as live:
         assert live.ask("shout", arguments={"times": 3}, model="dial")["ok"]
     assert live.units()[-1] == "aaa"
     assert live.sink.events(Control)[0].command == "shout"
 
 
-def test_which_model_is_meant_must_be_said_when_there_are_two():
+def test_a_command_must_name_its_model_when_two_take_commands():
     with Live(models=["dial", "dial"]) as live:
         assert "say which 'model'" in live.set(unit="b")["error"]
         assert (
@@ -239,14 +239,14 @@ def test_which_model_is_meant_must_be_said_when_there_are_two():
     assert live.units()[-2:] == ["a", "b"]
 
 
-def test_a_model_without_commands_says_so():
+def test_a_command_to_a_model_without_commands_is_refused():
     with Live(models=["namer"]) as live:
         assert "no model that takes 'set'" in live.set(unit="b")["error"]
         assert "takes no commands" in live.ask("set", model="namer")["error"]
         assert "options" not in live.ask("status")["lanes"][0]["models"][0]
 
 
-def test_all_lanes_or_one():
+def test_a_command_addresses_all_lanes_or_one():
     with Live(lanes=2) as live:
         reply = live.set(unit="b")
         assert [a["stream"] for a in reply["applied"]] == ["s0", "s1"]
@@ -258,7 +258,7 @@ def test_all_lanes_or_one():
     assert last == {"s0": "b", "s1": "c"}
 
 
-def test_stop_ends_the_run_in_order():
+def test_command_stop_ends_the_run_in_order():
     live = Live()
     with live:
         assert live.ask("stop")["ok"]
@@ -270,7 +270,7 @@ def test_stop_ends_the_run_in_order():
     assert [c.command for c in live.sink.events(Control)] == ["stop"]
 
 
-def test_a_lane_that_does_not_listen_is_reported_and_never_obeys_late():
+def test_a_command_that_times_out_is_reported_and_never_applied_later():
     entered, release = Flag(), Flag()
 
     def items():
@@ -294,7 +294,7 @@ def test_a_lane_that_does_not_listen_is_reported_and_never_obeys_late():
     assert sink.events(Control) == []
 
 
-def test_a_setting_outlives_the_stream_even_when_the_lane_is_built_anew():
+def test_settings_are_kept_when_a_new_stream_rebuilds_the_lane():
     begun, more = Flag(), Flag()
 
     def items():
@@ -321,8 +321,8 @@ def test_a_setting_outlives_the_stream_even_when_the_lane_is_built_anew():
 
 
 @pytest.mark.parametrize("length", [7, 50, 1000])
-def test_recorded_commands_take_effect_where_they_did(length):
-    """Whatever the blocks: at the sample where the recorded run obeyed."""
+def test_replayed_commands_take_effect_at_their_recorded_sample(length):
+    """At the sample of the recorded run, for any block length."""
     command = ModelCommand("set", "dial", {"unit": "b"})
     at = 3 * scripted.QUANTUM
     script = [

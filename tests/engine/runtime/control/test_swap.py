@@ -1,4 +1,4 @@
-"""Another configuration while a run goes on: promoted whole, or rolled back whole."""
+"""Model swap: all lanes take the new configuration, or none does."""
 
 from itertools import count
 from threading import Event as Flag
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
 class Renamer(SegmentLabeller):
-    """Labels each segment, too, but otherwise."""
+    """Labels each segment with another unit."""
 
     def process(self, item):
         if isinstance(item, Offset):
@@ -32,14 +32,14 @@ class Renamer(SegmentLabeller):
 
 
 class Bomb(SegmentLabeller):
-    """Goes off at the second frames that it hears."""
+    """Raises at the second frames."""
 
-    heard = 0
+    n_frames = 0
 
     def process(self, item):
         if isinstance(item, Frames):
-            self.heard += 1
-            if self.heard == 2:
+            self.n_frames += 1
+            if self.n_frames == 2:
                 raise RuntimeError("boom")
         return super().process(item)
 
@@ -51,7 +51,7 @@ def stages(monkeypatch):
 
 
 class Endless:
-    """A live source of ever the same song, until a while after `over` is set."""
+    """A live source that repeats a block until shortly after `over` is set."""
 
     def __init__(self):
         self.over, self.n_blocks = Flag(), 0
@@ -76,7 +76,7 @@ def song():
 
 
 def swapped(background, song, models, **arguments):
-    """Begin, swap to `models`, end: the sink, what came of the swap, the outcome."""
+    """Run, swap to `models`, end; return the sink, the swap's state, the outcome."""
     sink, began = CollectSink(), Flag()
     sink.write = scripted.flagging(sink.write, began, Label)
     runner = make_runner(song.source, sink, models=["namer"])
@@ -93,7 +93,7 @@ def swapped(background, song, models, **arguments):
     return sink, runner.swapper.last, run()
 
 
-def test_a_swap_loses_no_sample_and_no_number(background, song):
+def test_a_swap_loses_no_sample_and_no_sequence_number(background, song):
     sink, last, outcome = swapped(background, song, ["renamer"])
     assert last["state"] == "swapped"
     (command,) = sink.events(Control)
@@ -102,13 +102,13 @@ def test_a_swap_loses_no_sample_and_no_number(background, song):
     assert report["segments"]["equal"] == 1.0
     assert report["labels"]["equal"] == 0.0
     assert report["labels"]["old"] == report["labels"]["new"] >= 10
-    # Every segment that was sung is there once, numbered without a hole.
+    # Every segment is there once, numbered without a hole.
     onsets = sink.events(Onset)
     sung = [n * 70 + at for n in range(song.n_blocks) for at in (20, 50)]
     assert [o.sample for o in onsets] == sung
     assert [o.segment for o in onsets] == list(range(len(sung)))
     assert not any(o.truncated for o in sink.events(Offset))
-    # Who labels changes at that sample, and nowhere else.
+    # The model changes at that sample and at no other.
     labels = sink.events(Label)
     assert [label.segment for label in labels] == list(range(len(sung)))
     assert [label.unit for label in labels] == [
@@ -119,11 +119,11 @@ def test_a_swap_loses_no_sample_and_no_number(background, song):
     check_seq(sink)
     assert song.source.opened == 1
     assert (outcome.lost_samples, outcome.exit_code) == (0, 0)
-    told = [h.detail for h in sink.events(Health) if h.stage == "swap"]
-    assert told == ["swapped to x.yaml"]
+    reported = [h.detail for h in sink.events(Health) if h.stage == "swap"]
+    assert reported == ["swapped to x.yaml"]
 
 
-def test_too_little_agreement_rolls_back(background, song):
+def test_a_swap_with_too_little_agreement_rolls_back(background, song):
     sink, last, _ = swapped(background, song, ["renamer"], min_agreement=0.9)
     assert last["state"] == "rolled back"
     assert {label.unit for label in sink.events(Label)} == {"a"}
@@ -134,7 +134,7 @@ def test_too_little_agreement_rolls_back(background, song):
     check_seq(sink)
 
 
-def test_a_new_lane_that_fails_in_the_shadow_costs_nothing(background, song):
+def test_a_failing_shadow_rolls_back_without_loss(background, song):
     bomb = {"plugin": "bomb", "on_error": "fail"}
     sink, last, outcome = swapped(background, song, [bomb])
     assert "RuntimeError: boom" in last["reason"]
@@ -142,7 +142,7 @@ def test_a_new_lane_that_fails_in_the_shadow_costs_nothing(background, song):
     assert outcome.exit_code == 0
 
 
-def test_what_cannot_be_is_refused_in_a_sentence(background, song):
+def test_an_impossible_swap_is_refused_with_its_reason(background, song):
     sink, began = CollectSink(), Flag()
     sink.write = scripted.flagging(sink.write, began, Label)
     runner = make_runner(song.source, sink, models=["namer"])

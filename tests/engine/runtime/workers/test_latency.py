@@ -1,4 +1,4 @@
-"""Percentiles in constant memory, right within what they promise."""
+"""Latency percentiles: exact within one bucket, in constant memory."""
 
 import sys
 
@@ -21,14 +21,14 @@ def filled(values):
 
 
 @given(values=DURATIONS, percent=st.floats(0.1, 100))
-def test_a_percentile_is_right_within_one_bucket(values, percent):
+def test_a_percentile_is_exact_within_one_bucket(values, percent):
     exact = np.percentile(values, percent, method="inverted_cdf")
     found = filled(values).at(percent)
     assert exact / 1.000001 <= found <= exact * STEP * 1.000001
 
 
 @given(values=DURATIONS)
-def test_percentiles_rise_and_end_at_the_largest(values):
+def test_percentiles_increase_up_to_the_largest_duration(values):
     percentiles = filled(values)
     summary = percentiles.summary()
     assert summary["p50"] <= summary["p95"] <= summary["p99"] <= summary["max"]
@@ -36,7 +36,7 @@ def test_percentiles_rise_and_end_at_the_largest(values):
     assert percentiles.count == len(values)
 
 
-def test_nothing_was_added():
+def test_percentiles_of_no_duration_are_zero():
     assert Percentiles().summary() == {"p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
 
 
@@ -48,7 +48,7 @@ def test_durations_beyond_the_scale_are_counted(value):
     assert percentiles.at(50) >= 0.0
 
 
-def test_memory_does_not_grow():
+def test_memory_of_percentiles_does_not_grow():
     percentiles = filled([1.0])
 
     def size():
@@ -60,7 +60,7 @@ def test_memory_does_not_grow():
     assert size() <= before + 64
 
 
-def test_the_parts_of_a_ledger():
+def test_ledger_summary_has_percentiles_of_each_part():
     metrics = LedgerMetrics()
     metrics.wait.add(10.0)
     metrics.queue.add(0.5)

@@ -1,4 +1,4 @@
-"""Bounded queues: every item is accounted for, whatever happens."""
+"""Mailbox: every item is delivered, dropped or queued, and counted."""
 
 from collections import Counter, deque
 from threading import Event as Flag
@@ -21,7 +21,7 @@ def balanced(mailbox):
 
 
 class MailboxAgainstModel(RuleBasedStateMachine):
-    """The mailbox next to plain lists that drop the oldest by hand."""
+    """The mailbox beside plain deques as a model."""
 
     @initialize(events=st.integers(1, 4), bulk=st.integers(1, 4))
     def make(self, events, bulk):
@@ -30,7 +30,7 @@ class MailboxAgainstModel(RuleBasedStateMachine):
         self.waiting = {name: deque() for name in QUEUES}
         self.dropped = Counter()
         self.received, self.delivered = Counter(), Counter()
-        self.taken = []  # what note_lost may still be told about
+        self.taken = []  # items that note_lost may still count
         self.ticket = 0
         self.closed = False
 
@@ -116,7 +116,7 @@ def test_a_flood_of_frames_drops_no_label():
     assert mailbox.dropped == {"frames": 998}
 
 
-def test_a_full_queue_makes_put_wait_for_room(background):
+def test_put_waits_for_room_in_a_full_queue(background):
     mailbox = Mailbox({"events": 1, "bulk": 1}, "block")
     mailbox.put("events", "label", 1)
     mailbox.put("bulk", "frames", 2)  # the other queue has room of its own
@@ -128,7 +128,7 @@ def test_a_full_queue_makes_put_wait_for_room(background):
 
     wait = background(put_another)
     assert entered.wait(10)
-    # Whether or not it waits by now: what is not in the mailbox is not received.
+    # Whether or not it waits by now: the item does not count as received.
     balanced(mailbox)
     assert mailbox.counts()["events"]["received"] == 1
     assert mailbox.get(10) == 1
@@ -146,7 +146,7 @@ def test_get_waits_for_an_item(background):
 
 
 @pytest.mark.parametrize("end", ["close", "discard"])
-def test_closing_wakes_who_waits_for_room(background, end):
+def test_closing_wakes_a_waiting_put(background, end):
     mailbox = Mailbox({"events": 1}, "block")
     mailbox.put("events", "label", 1)
     wait = background(lambda: mailbox.put("events", "onset", 2))
@@ -158,7 +158,7 @@ def test_closing_wakes_who_waits_for_room(background, end):
     balanced(mailbox)
 
 
-def test_closing_wakes_who_waits_for_an_item(background):
+def test_closing_wakes_a_waiting_get(background):
     mailbox = Mailbox({"events": 1}, "block")
     wait = background(lambda: mailbox.get(20))
     mailbox.close()
@@ -166,7 +166,7 @@ def test_closing_wakes_who_waits_for_an_item(background):
         wait()
 
 
-def test_a_closed_mailbox_gives_what_waits():
+def test_a_closed_mailbox_delivers_its_queued_items():
     mailbox = Mailbox({"events": 3}, "block")
     for number in range(3):
         mailbox.put("events", "label", number)
@@ -177,7 +177,9 @@ def test_a_closed_mailbox_gives_what_waits():
 
 
 @pytest.mark.parametrize("when_full", ["block", "drop_oldest"])
-def test_many_writers_and_one_reader_lose_nothing_unseen(background, when_full):
+def test_every_item_of_many_writers_is_delivered_or_counted_as_dropped(
+    background, when_full
+):
     mailbox = Mailbox({"events": 3, "bulk": 2}, when_full)
     each, writers = 300, 3
 

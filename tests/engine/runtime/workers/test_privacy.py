@@ -1,4 +1,4 @@
-"""No audio with a voice leaves a lane, nor any that was not judged; labels do."""
+"""Privacy gate: voices and unjudged audio are withheld; labels are published."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ WINDOW = 50
 
 
 class Above:
-    """Judges windows of 50 samples: a voice is what is louder than one half."""
+    """A gate with windows of 50 samples: a voice is a sample above one half."""
 
     def __init__(self) -> None:
         self.broken: Any = lambda position: None
@@ -80,7 +80,7 @@ class Above:
 
 
 def ramp(count: int, voices: list[tuple[int, int]]) -> Any:
-    """Quiet samples that tell where they are, and loud ones."""
+    """Quiet samples that encode their index, with loud ones at `voices`."""
     samples = np.arange(count, dtype=np.float32)[:, None] / 2**20
     for start, stop in voices:
         samples[start:stop] = 1.0
@@ -93,7 +93,7 @@ def through(gate: AudioGate, items: list[Any]) -> list[Any]:
 
 
 def split(out: list[Any]) -> tuple[set[int], set[int]]:
-    """Samples that left, and those that were withheld; never one twice."""
+    """Return the released and the withheld samples; check that none is both."""
     left = [s for o in out if isinstance(o, Block) for s in range(o.start, o.stop)]
     kept = [s for o in out if isinstance(o, Withheld) for s in range(o.start, o.stop)]
     assert len(set(left)) == len(left)
@@ -113,11 +113,11 @@ def split(out: list[Any]) -> tuple[set[int], set[int]]:
     length=st.integers(1, 600),
     hold=st.tuples(st.integers(0, 500), st.integers(0, 500)),
 )
-def test_all_audio_leaves_but_voices_and_what_is_around_them(
+def test_audio_is_released_except_voices_and_their_margins(
     cuts: list[int], voice: int, length: int, hold: tuple[int, int]
 ) -> None:
     samples = ramp(3000, [(voice, min(voice + length, 3000))])
-    told = []
+    reported = []
     for lengths in ([3000], cuts):
         gate = AudioGate(Above(), RATE, hold[0] / RATE, hold[1] / RATE)
         out = through(gate, recut(samples, lengths))
@@ -129,23 +129,23 @@ def test_all_audio_leaves_but_voices_and_what_is_around_them(
         assert gate.counts.passed == len(left)
         assert gate.counts.withheld == len(kept)
         assert gate.counts.waiting == 0
-        told.append([o for o in out if isinstance(o, Withheld)])
-    assert told[0] == told[1]
-    assert {w.reason for w in told[0]} == {VOICE}
+        reported.append([o for o in out if isinstance(o, Withheld)])
+    assert reported[0] == reported[1]
+    assert {w.reason for w in reported[0]} == {VOICE}
 
 
-def test_nothing_leaves_before_its_future_is_known() -> None:
+def test_audio_waits_for_the_margin_before_a_voice() -> None:
     gate = AudioGate(Above(), RATE, 0.3, 0.3)
-    heard = 0
+    stop = 0
     for block in recut(ramp(2000, []), [30]):
-        heard = block.stop
+        stop = block.stop
         for out in gate.push(block):
             assert isinstance(out, Block)
-            assert out.stop <= heard // WINDOW * WINDOW - 300
-    assert gate.counts.passed == heard // WINDOW * WINDOW - 300
+            assert out.stop <= stop // WINDOW * WINDOW - 300
+    assert gate.counts.passed == stop // WINDOW * WINDOW - 300
 
 
-def test_a_gap_ends_windows_and_holds_go_on_over_it() -> None:
+def test_the_margin_after_a_voice_continues_over_a_gap() -> None:
     gate = AudioGate(Above(), RATE, 0.1, 0.2)
     samples = ramp(2000, [(470, 475)])
     items = [
@@ -158,7 +158,7 @@ def test_a_gap_ends_windows_and_holds_go_on_over_it() -> None:
     assert left == {*range(350), *range(675, 2000)}
 
 
-def test_a_gate_that_raises_lets_nothing_out_until_it_works_again() -> None:
+def test_a_failing_gate_withholds_audio_until_it_works_again() -> None:
     judge = Above()
 
     def broken(position: int) -> None:
@@ -169,7 +169,7 @@ def test_a_gate_that_raises_lets_nothing_out_until_it_works_again() -> None:
     gate = AudioGate(judge, RATE, 0.2, 0.2)
     out = through(gate, recut(ramp(15000, []), [100]))
     left, kept = split(out)
-    # What waited, ten seconds of rest, and the hold behind them.
+    # Waiting audio, ten seconds of pause, and the margin after them.
     assert kept == set(range(800, 11300))
     assert left == {*range(800), *range(11300, 15000)}
     health = [o for o in out if isinstance(o, Health)]
@@ -179,7 +179,7 @@ def test_a_gate_that_raises_lets_nothing_out_until_it_works_again() -> None:
     assert gate.counts.failures == 1
 
 
-def test_a_gate_that_forgets_a_stretch_withholds_it() -> None:
+def test_an_interval_without_a_verdict_is_withheld() -> None:
     class Sleepy(Above):
         def verdict(self, count: int) -> VoiceInterval:
             made = super().verdict(count)
@@ -196,7 +196,7 @@ def test_a_gate_that_forgets_a_stretch_withholds_it() -> None:
     assert len(left) == 1950
 
 
-def test_a_gate_that_is_too_slow_for_a_live_source_is_closed() -> None:
+def test_a_gate_that_is_too_slow_for_a_live_source_withholds_audio() -> None:
     clock = ManualClock(EPOCH)
     judge = Above()
     judge.broken = lambda position: clock.advance(0.06)
@@ -242,7 +242,7 @@ ALL = {"block", "withheld", "label", "frames", "health", "stats", "gap"}
 ABOVE = {"plugin": "above"}
 
 
-def test_labels_of_what_is_withheld_leave_all_the_same() -> None:
+def test_labels_of_withheld_audio_are_published() -> None:
     items = [audio("." * 100, 1000 * i) for i in range(6)]
     items[3] = audio("." * 40 + "##" + "." * 58, 3000)
     plain, gated, closed = (CollectSink(ALL) for _ in range(3))
@@ -263,7 +263,7 @@ def test_labels_of_what_is_withheld_leave_all_the_same() -> None:
     assert not closed.events(Frames)
 
 
-def test_a_gate_that_is_made_to_crash_lets_nothing_out() -> None:
+def test_an_injected_crash_of_the_gate_withholds_audio() -> None:
     items = [audio("." * 100, 1000 * i) for i in range(14)]
     plain, struck = CollectSink(ALL), CollectSink(ALL)
     privacy = {"gate": ABOVE, "before_s": 0, "after_s": 0}
@@ -272,7 +272,7 @@ def test_a_gate_that_is_made_to_crash_lets_nothing_out() -> None:
     run(privacy, items, struck, faults=[crash])
     assert len(split_loud(plain)[0]) == 14_000
     left, kept = split_loud(struck)
-    # Asked again ten seconds later, it works.
+    # Called again ten seconds later, it works.
     assert kept == set(range(2000, 12_000 + 1000))
     assert left == set(range(14_000)) - kept
     details = [health.detail for health in struck.events(Health)]
@@ -287,14 +287,14 @@ def split_loud(sink: CollectSink) -> tuple[set[int], set[int]]:
     return left, kept
 
 
-def test_off_is_off_quoted_or_not() -> None:
+def test_mode_off_may_be_quoted_or_a_boolean() -> None:
     for off in ("off", False):
         sink = CollectSink({"block"})
         run({"mode": off}, [audio("##..")], sink)
         assert len(sink.events(Block)) == 1
 
 
-def test_a_gate_that_cannot_be_had_is_refused_before_anything_opens() -> None:
+def test_a_missing_gate_model_is_a_configuration_error() -> None:
     located = parse_located(
         "version: 1\nsource: {plugin: file, options: {path: .}}\n"
         "privacy: {gate: {options: {model: nowhere.onnx}}}\n"
@@ -306,7 +306,7 @@ def test_a_gate_that_cannot_be_had_is_refused_before_anything_opens() -> None:
         make_plan(parse_config(located), located, Registry(), context)
 
 
-def test_time_of_blocks_is_that_of_their_own_rate() -> None:
+def test_utc_of_a_sample_uses_the_given_rate() -> None:
     timebase = TimeBase(1000)
     timebase.add(Anchor(500, EPOCH))
     assert timebase.utc_ns(1500) == EPOCH + NS
@@ -314,7 +314,7 @@ def test_time_of_blocks_is_that_of_their_own_rate() -> None:
     assert timebase.utc_ns(0, 44100) == EPOCH - NS // 2
 
 
-def test_a_recording_says_where_privacy_left_holes(tmp_path: Path) -> None:
+def test_a_recording_lists_withheld_intervals(tmp_path: Path) -> None:
     kept = RecordingSink(tmp_path)
     items = [audio("." * 50 + "##" + "." * 148), Gap(2000, 2500, "overrun")]
     items.append(audio("." * 50, 2500))
@@ -327,9 +327,9 @@ def test_a_recording_says_where_privacy_left_holes(tmp_path: Path) -> None:
     ]
 
 
-def test_clips_say_what_privacy_took(tmp_path: Path) -> None:
+def test_clips_list_withheld_intervals(tmp_path: Path) -> None:
     class Heard(Above):
-        """A voice at one place, whatever is loud."""
+        """A gate that finds a voice at one sample only."""
 
         def verdict(self, count: int) -> VoiceInterval:
             made = super().verdict(count)
@@ -343,19 +343,19 @@ def test_clips_say_what_privacy_took(tmp_path: Path) -> None:
     privacy = {"gate": ABOVE, "before_s": 0.05, "after_s": 0.0}
     run(privacy, items, sink, gate=Heard)
     [path] = tmp_path.rglob("*.json")
-    told = json.loads(path.read_text())
-    assert (told["start"], told["stop"]) == (950, 1250)
-    assert told["missing"] == [{"start": 1150, "stop": 1250, "reason": VOICE}]
-    assert [s["labels"][0]["unit"] for s in told["segments"]] == ["a"]
+    clip = json.loads(path.read_text())
+    assert (clip["start"], clip["stop"]) == (950, 1250)
+    assert clip["missing"] == [{"start": 1150, "stop": 1250, "reason": VOICE}]
+    assert [s["labels"][0]["unit"] for s in clip["segments"]] == ["a"]
 
 
-def test_what_waited_leaves_in_few_messages() -> None:
-    """At a gap and at the end seconds come out at once: no queue overflows by that."""
+def test_audio_released_at_the_end_is_joined_to_few_messages() -> None:
+    """Seconds of audio that are released together must not overflow a queue."""
     blocks = [Block(at, ramp(at + 4, [])[at:]) for at in range(0, 2000, 4)]
     sink = CollectSink({"block"})
     privacy = {"mode": "gate", "gate": ABOVE, "before_s": 1.0, "after_s": 0.1}
     run(privacy, blocks, sink)
     left = sink.events(Block)
-    late = [m for m in sink.messages if m.event.stop > 950]  # those of the end
+    late = [m for m in sink.messages if m.event.stop > 950]  # released at the end
     assert len(late) <= 4
     assert np.array_equal(np.concatenate([b.samples for b in left]), ramp(2000, []))

@@ -1,4 +1,4 @@
-"""From events to queues: numbers, times and ledgers."""
+"""Publisher: sequence numbers, times and ledgers of events."""
 
 from threading import Barrier
 
@@ -52,7 +52,7 @@ def taken(sink):
     return got
 
 
-def test_numbers_count_per_kind_and_stream():
+def test_sequence_numbers_count_per_kind_and_stream():
     sink = worker("a", "onset", "offset")
     dispatcher, timebase = Publisher([sink], SequenceNumbers()), TimeBase(1000)
     other = StreamInfo("other", 1000)
@@ -70,7 +70,7 @@ def test_numbers_count_per_kind_and_stream():
     ]
 
 
-def test_numbers_have_no_holes_and_no_doubles_across_threads(background):
+def test_sequence_numbers_are_unique_and_consecutive_across_threads(background):
     numbers, start = SequenceNumbers(), Barrier(3)
 
     def count():
@@ -81,7 +81,7 @@ def test_numbers_have_no_holes_and_no_doubles_across_threads(background):
     assert sorted(n for wait in waits for n in wait()) == list(range(6000))
 
 
-def test_events_go_to_those_who_want_them():
+def test_events_go_to_sinks_that_take_their_kind():
     marks, labels = worker("marks", "onset", "offset"), worker("labels", "label")
     dispatcher = Publisher([marks, labels], SequenceNumbers())
     dispatcher.send(INFO, Onset(0, 5, 1.0), 8, TimeBase(1000))
@@ -92,7 +92,7 @@ def test_events_go_to_those_who_want_them():
     assert set(dispatcher.statistics()) == {"marks", "labels"}
 
 
-def test_a_repeated_message_keeps_its_number_and_goes_where_statistics_go():
+def test_a_repeated_message_keeps_its_number_and_goes_to_sinks_with_statistics():
     recorder, publisher = worker("r", "anchor"), worker("p", "anchor", "stats")
     deaf = worker("d", "stats")
     dispatcher = Publisher([recorder, publisher, deaf], SequenceNumbers())
@@ -105,7 +105,7 @@ def test_a_repeated_message_keeps_its_number_and_goes_where_statistics_go():
     assert again.seq == 1
 
 
-def test_the_time_of_an_event_is_that_of_its_sample():
+def test_utc_of_an_event_is_that_of_its_sample():
     sink = worker("a", *KINDS.values())
     dispatcher, timebase = Publisher([sink], SequenceNumbers()), TimeBase(1000)
     before = dispatcher.send(INFO, Onset(0, 5, 1.0), 8, timebase)
@@ -118,7 +118,7 @@ def test_the_time_of_an_event_is_that_of_its_sample():
     assert health.sample == 1700
 
 
-def test_a_message_to_a_closed_sink_is_counted():
+def test_a_message_to_a_closed_sink_is_counted_as_dropped():
     sink = worker("a", "onset")
     sink.mailbox.close()
     Publisher([sink], SequenceNumbers()).send(INFO, Onset(0, 5, 1.0), 8, TimeBase(1000))
@@ -133,16 +133,16 @@ def test_a_message_to_a_closed_sink_is_counted():
         (Label(0, 100, None, "a", 1.0, "provisional", "m"), 50.0),
         (Label(0, 100, 140, "a", 1.0, "final", "m"), 10.0),
         (Frames(7, 16, 16, VALUES), 38.0),
-        (Synthesis(10, 16, VALUES, "predict", "m"), -10.0),  # foretold
+        (Synthesis(10, 16, VALUES, "predict", "m"), -10.0),  # predicted
         (Health("lane", "healthy", ""), 0.0),
     ],
 )
-def test_the_ledger_counts_from_the_instant_that_an_event_speaks_of(event, wait_ms):
+def test_the_ledger_counts_from_the_instant_of_the_event(event, wait_ms):
     ledger = ledger_of(event, 150, 1000, 1.23456, 2.0)
     assert ledger == Ledger(wait_ms, 1.235, 2.0)
 
 
-def test_every_kind_has_a_name_and_a_place():
+def test_kind_sample_and_instant_of_events():
     assert [kind_of(Gap(3, 9, "")), sample_of(Gap(3, 9, ""))] == ["gap", 3]
     assert sample_of(Frames(7, 16, 32, VALUES)) == 112
     assert instant_of(Label(0, 1, None, "a", 1.0, "revised", "m")) == 1

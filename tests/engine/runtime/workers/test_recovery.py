@@ -1,4 +1,4 @@
-"""Front ends and detectors that fail: their lane goes on behind a gap."""
+"""Lane recovery: a lane whose front end or detector fails continues after a gap."""
 
 import pytest
 from hypothesis import given, settings
@@ -27,7 +27,7 @@ def crash(stage, at_s, times=1):
 
 
 def played(clock, lengths=(10,), rate=RATE):
-    """The song, as time passes."""
+    """Blocks of the song; the clock advances by their length."""
     whole = audio(SONG).samples
     for block in recut(whole, list(lengths)):
         clock.advance(len(block.samples) / rate)
@@ -42,9 +42,9 @@ def run(faults, lengths=(10,), **more):
 
 
 @pytest.mark.parametrize("stage", ["detector", "features"])
-def test_what_is_missed_is_a_gap_and_numbers_go_on(stage):
+def test_audio_missed_by_a_rebuilt_lane_is_a_gap_and_segment_numbers_continue(stage):
     outcome, sink = run([crash(stage, 0.1)])
-    # It fails at the quantum that ends at 128, and is back half a second later.
+    # It fails at the quantum that ends at 128, and is rebuilt half a second later.
     gaps = [(gap.start, gap.stop) for gap in sink.events(Gap)]
     (empty, whole) = gaps
     assert empty == (96, 96)
@@ -67,7 +67,7 @@ def test_what_is_missed_is_a_gap_and_numbers_go_on(stage):
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=4))
-def test_nothing_is_heard_twice_or_never_in_whatever_blocks(lengths):
+def test_events_of_a_rebuilt_lane_do_not_overlap_for_any_block_lengths(lengths):
     _, sink = run([crash("detector", 0.1, times=2)], lengths)
     here = 0
     for event in sink.events(Onset, Offset, Gap):
@@ -79,7 +79,7 @@ def test_nothing_is_heard_twice_or_never_in_whatever_blocks(lengths):
     ]
 
 
-def test_one_that_fails_at_once_again_is_tried_after_longer_pauses():
+def test_pauses_grow_when_a_rebuilt_lane_fails_again():
     outcome, sink = run([crash("detector", 0.1), crash("detector", 0.75)])
     pauses = [
         e.detail.split("built anew in ")[1]
@@ -88,12 +88,12 @@ def test_one_that_fails_at_once_again_is_tried_after_longer_pauses():
     ]
     assert pauses == ["0.5 s", "1 s"]
     assert outcome.errors == []
-    # The stream ends before: what is missing is told all the same.
+    # The stream ends before the next attempt: the rest is a gap, too.
     last = sink.events(Gap)[-1]
     assert (last.start < last.stop, last.stop) == (True, len(SONG) * 10)
 
 
-def test_the_policy_may_be_to_fail_and_is_so_where_the_source_can_wait():
+def test_a_failing_detector_of_a_recording_ends_the_run():
     sink = CollectSink()
     source = ScriptedSource(INFO, [audio(SONG)])
     outcome = make_runner(source, sink, faults=[crash("detector", 0.1)]).run()
@@ -101,7 +101,7 @@ def test_the_policy_may_be_to_fail_and_is_so_where_the_source_can_wait():
     assert "detector 'gate' failed" in outcome.errors[0]
 
 
-def test_the_other_lanes_do_not_notice():
+def test_a_rebuilt_lane_does_not_disturb_other_lanes():
     clock, sink = ManualClock(EPOCH), CollectSink()
     sources = [
         ScriptedSource(
@@ -112,12 +112,12 @@ def test_the_other_lanes_do_not_notice():
     fault = {**crash("detector", 0.1), "lane": "lane0"}
     outcome = make_runner(sources, sink, clock=clock, faults=[fault]).run()
     assert outcome.errors == []
-    heard = [m for m in sink.messages if m.info.stream == "two"]
-    assert not [m for m in heard if isinstance(m.event, Gap)]
-    assert len([m for m in heard if isinstance(m.event, Offset)]) == N_SOUNDS
+    others = [m for m in sink.messages if m.info.stream == "two"]
+    assert not [m for m in others if isinstance(m.event, Gap)]
+    assert len([m for m in others if isinstance(m.event, Offset)]) == N_SOUNDS
 
 
-def test_a_stream_that_follows_begins_as_any_other():
+def test_the_stream_after_a_failure_begins_without_a_gap():
     clock, sink = ManualClock(EPOCH), CollectSink()
 
     def two():

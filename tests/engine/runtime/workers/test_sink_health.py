@@ -1,4 +1,4 @@
-"""A sink that is in trouble is told of by its neighbours."""
+"""Health of sinks: failures, recovery and loss are reported to the other sinks."""
 
 from threading import Event as Flag
 
@@ -19,7 +19,7 @@ KINDS = frozenset({"gap", "health"})
 
 
 class Counting(CollectSink):
-    """Says when it was tried."""
+    """Sets `tried` at each write."""
 
     def __init__(self, inner: CollectSink) -> None:
         super().__init__(KINDS)
@@ -48,7 +48,7 @@ def changes(dispatcher: Publisher) -> list[tuple[str, str]]:
     return [(h.stage, h.state) for h in dispatcher.sinks_health()]
 
 
-def test_a_failing_sink_is_told_once_and_its_recovery_too() -> None:
+def test_the_failure_and_recovery_of_a_sink_are_reported_once_each() -> None:
     failing = FailingSink()
     sink = Counting(failing)
     disk = worker(sink)
@@ -60,18 +60,18 @@ def test_a_failing_sink_is_told_once_and_its_recovery_too() -> None:
         sink.tried.clear()
         send(dispatcher)
         assert sink.tried.wait(PATIENCE_S)
-        told: list[Health] = []
-        while not told:  # the worker notes it right after
-            told = dispatcher.sinks_health()
-        assert [(h.stage, h.state) for h in told] == [("disk", expected)]
-        assert ("the disk is full" in told[0].detail) == broken
-        assert "1 messages" in told[0].detail
+        reported: list[Health] = []
+        while not reported:  # the worker notes it right after
+            reported = dispatcher.sinks_health()
+        assert [(h.stage, h.state) for h in reported] == [("disk", expected)]
+        assert ("the disk is full" in reported[0].detail) == broken
+        assert "1 messages" in reported[0].detail
         assert changes(dispatcher) == []
     disk.drain(PATIENCE_S, hurry=True)
     disk.close()
 
 
-def test_a_sink_that_cannot_keep_up_is_lossy_until_it_can() -> None:
+def test_a_sink_with_a_full_queue_is_lossy_until_it_drops_no_more() -> None:
     stalled = StalledSink(KINDS)
     disk = worker(stalled)
     disk.open()

@@ -1,4 +1,4 @@
-"""Outages: what a lane hears of a source that goes away and comes back."""
+"""Source reader: outages become gaps, positions continue after them."""
 
 import itertools
 import sys
@@ -23,10 +23,10 @@ EPOCH = 1_700_000_000 * NS
 
 
 class Radio:
-    """A live source on a clock of its own making: sample k of the world is k.
+    """A simulated live source: sample k of the world has the value k.
 
     `script` says, in ms, how long it is on and off in turn. While it is off it
-    cannot be opened; what it hears is the time since the world began. Like a
+    cannot be opened; the sample number is the time since the world began. Like a
     server with a burst it begins `burst_ms` in the past, at once.
     """
 
@@ -39,7 +39,7 @@ class Radio:
         edges = list(itertools.accumulate(script, initial=0))
         self._on = list(zip(edges[0::2], edges[1::2], strict=False))
         self._first = None
-        self.heard = 0
+        self.position = 0
 
     def _now_ms(self):
         return self._clock.monotonic_ns() // 1_000_000
@@ -55,13 +55,13 @@ class Radio:
     def open(self):
         if self._until() is None:
             raise DeviceError("there is no radio")
-        self._first, self.heard = max(0, self._now_ms() - self._burst_ms), 0
+        self._first, self.position = max(0, self._now_ms() - self._burst_ms), 0
 
     def captured_ns(self, sample):
-        return None if not self.heard else (self._first + sample) * 1_000_000
+        return None if not self.position else (self._first + sample) * 1_000_000
 
     def read(self, timeout):
-        start = self._first + self.heard
+        start = self._first + self.position
         until = self._until()
         if until is None or start + self._block_ms > until:
             raise Disconnected("the radio is off")
@@ -69,20 +69,20 @@ class Radio:
         if not self._clock.wait_until(due, timeout):
             return None
         values = np.arange(start, start + self._block_ms, dtype=np.float32)
-        block = Block(self.heard, values[:, None], self._clock.monotonic_ns())
-        self.heard += self._block_ms
+        block = Block(self.position, values[:, None], self._clock.monotonic_ns())
+        self.position += self._block_ms
         return block
 
     def close(self):
         self._first = None
 
 
-def play(shell, source):
-    """All items until the world ends."""
-    shell.open()
+def play(reader, source):
+    """Read all items until the script is over."""
+    reader.open()
     items = []
     while not source.over:
-        if (item := shell.read(0.1)) is not None:
+        if (item := reader.read(0.1)) is not None:
             items.append(item)
     return items
 
@@ -95,49 +95,49 @@ def play(shell, source):
     block_ms=st.sampled_from([10, 40, 130]),
     burst_ms=st.sampled_from([0, 300, 4000]),
 )
-def test_every_outage_is_a_gap_of_its_length_and_the_return_an_anchor(
+def test_each_outage_is_a_gap_of_its_length_followed_by_an_anchor(
     script, block_ms, burst_ms
 ):
-    clock, told = ManualClock(EPOCH), []
+    clock, reported = ManualClock(EPOCH), []
     source = Radio(clock, script, block_ms, burst_ms)
-    shell = SourceReader("lane", source, clock, "restart", Flag(), told.append)
-    items = play(shell, source)
+    reader = SourceReader("lane", source, clock, "restart", Flag(), reported.append)
+    items = play(reader, source)
     position = 0
     for item in items:
         if isinstance(item, Anchor):
-            # Sample k of the world was heard k ms after its beginning.
+            # Sample k was captured k ms after the beginning.
             assert item == Anchor(position, EPOCH + position * 1_000_000)
             continue
         assert item.start == position
         position = item.stop
-        if isinstance(item, Block):  # it lies where it was in the world
+        if isinstance(item, Block):  # at its place in the world
             np.testing.assert_array_equal(
                 item.samples[:, 0], np.arange(item.start, item.stop)
             )
     gaps = [item for item in items if isinstance(item, Gap)]
-    outages = shell.state.outages
+    outages = reader.state.outages
     assert len(gaps) in (2 * outages, 2 * outages - 1)  # the end may come first
     assert all(gap.start == gap.stop for gap in gaps[0::2])
-    again = [health for health in told if "heard before the loss" in health.detail]
-    assert bool(again) == bool(shell.repeated)
-    told = [health for health in told if health not in again]
-    states = [health.state for health in told if health.state != "stalled"]
+    again = [health for health in reported if "heard before the loss" in health.detail]
+    assert bool(again) == bool(reader.repeated)
+    reported = [health for health in reported if health not in again]
+    states = [health.state for health in reported if health.state != "stalled"]
     assert states == (["recovering", "healthy"] * outages)[: len(states)]
 
 
-def test_silence_is_told_and_so_is_its_end():
-    clock, told = ManualClock(EPOCH), []
+def test_a_stall_of_a_source_and_its_end_are_reported():
+    clock, reported = ManualClock(EPOCH), []
     block = Block(0, np.zeros((10, 1), np.float32))
     source = ScriptedSource(StreamInfo("x", RATE), [block, *[None] * 4], live=True)
-    shell = SourceReader("lane", source, clock, "restart", Flag(), told.append)
-    shell.open()
-    shell.read(1)
+    reader = SourceReader("lane", source, clock, "restart", Flag(), reported.append)
+    reader.open()
+    reader.read(1)
     for _ in range(4):
         clock.advance(0.9)
-        assert shell.read(1) is None
+        assert reader.read(1) is None
     source.read = lambda timeout: Block(10, np.zeros((10, 1), np.float32))
-    shell.read(1)
-    assert told == [
+    reader.read(1)
+    assert reported == [
         Health(
             "source", "stalled", "no sample since 2023-11-14T22:13:20.000Z (2.7 s ago)"
         ),
@@ -145,34 +145,38 @@ def test_silence_is_told_and_so_is_its_end():
     ]
 
 
-def test_after_ten_attempts_it_has_failed_and_is_still_tried():
-    clock, told = ManualClock(EPOCH), []
+def test_a_source_is_failed_after_ten_attempts_and_still_reopened():
+    clock, reported = ManualClock(EPOCH), []
     source = Radio(clock, [1000, 600_000, 5000])
-    shell = SourceReader("lane", source, clock, "restart", Flag(), told.append)
-    items = play(shell, source)
-    assert [health.state for health in told] == ["recovering", "failed", "healthy"]
-    assert "10 attempts failed; last sample at 2023-11-14T22:13:21" in told[1].detail
+    reader = SourceReader("lane", source, clock, "restart", Flag(), reported.append)
+    items = play(reader, source)
+    assert [health.state for health in reported] == ["recovering", "failed", "healthy"]
+    assert (
+        "10 attempts failed; last sample at 2023-11-14T22:13:21" in reported[1].detail
+    )
     last = [item for item in items if isinstance(item, Gap)][-1]
     assert 600_000 <= last.stop - last.start < 600_000 + 30_000
 
 
-def test_without_restart_it_fails_at_once():
-    told = []
+def test_a_lost_source_with_policy_fail_raises():
+    reported = []
     source = Radio(ManualClock(EPOCH), [1000, 1000, 1000])
-    shell = SourceReader("lane", source, source._clock, "fail", Flag(), told.append)
+    reader = SourceReader(
+        "lane", source, source._clock, "fail", Flag(), reported.append
+    )
     with pytest.raises(Disconnected):
-        play(shell, source)
-    assert [health.state for health in told] == ["failed"]
+        play(reader, source)
+    assert [health.state for health in reported] == ["failed"]
 
 
 # ---- a real server that cuts the stream -----------------------------------------
 
 
-def hear_until_cut(shell, station, cuts):
-    """What a lane hears while the stream is cut, each time after half a second."""
+def read_until_cut(reader, station, cuts):
+    """Read items while the stream is cut, each time after half a second."""
     items, returns, since = [], 0, 0
     while returns < cuts or since < station.rate // 2:
-        item = shell.read(1)
+        item = reader.read(1)
         if item is not None:
             items.append(item)
         if isinstance(item, Block):
@@ -184,8 +188,8 @@ def hear_until_cut(shell, station, cuts):
     return items
 
 
-def test_a_cut_http_stream_comes_back_with_a_gap_of_what_was_missed():
-    clock, told = SystemClock(), []
+def test_a_cut_http_stream_is_reopened_with_a_gap_of_the_missed_samples():
+    clock, reported = SystemClock(), []
     with BroadcastServer() as station:
         options = pipe.options(
             sample_rate=station.rate,
@@ -194,12 +198,12 @@ def test_a_cut_http_stream_comes_back_with_a_gap_of_what_was_missed():
             endless=True,
         )
         source = pipe.build(options, BuildContext(clock, "run"))
-        shell = SourceReader("lane", source, clock, "restart", Flag(), told.append)
-        shell.open()
+        reader = SourceReader("lane", source, clock, "restart", Flag(), reported.append)
+        reader.open()
         try:
-            items = hear_until_cut(shell, station, cuts=2)
+            items = read_until_cut(reader, station, cuts=2)
         finally:
-            shell.close()
+            reader.close()
     blocks, gaps, anchors = (
         [item for item in items if isinstance(item, kind)]
         for kind in (Block, Gap, Anchor)
@@ -215,7 +219,7 @@ def test_a_cut_http_stream_comes_back_with_a_gap_of_what_was_missed():
         assert missed > 0.4 * station.rate  # the first pause alone is half a second
         assert abs(gap.stop - gap.start - missed) < options.block_length
         assert any(a.sample == gap.stop for a in anchors)
-    assert [h.state for h in told if h.state != "stalled"] == [
+    assert [h.state for h in reported if h.state != "stalled"] == [
         "recovering",
         "healthy",
     ] * 2

@@ -1,4 +1,4 @@
-"""A live source that delivers nothing: songs go on by the machine's clock."""
+"""Generated sequences follow the clock while a live source is silent."""
 
 import json
 
@@ -16,8 +16,8 @@ from neurovocal.engine.testing import CollectSink, ScriptedSource
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
-class Singer(SegmentLabeller):
-    """Notes how far time has come, as a song would."""
+class Advancing(SegmentLabeller):
+    """A model that publishes the position to which it was advanced."""
 
     def process(self, item):
         if isinstance(item, Frames):
@@ -28,12 +28,12 @@ class Singer(SegmentLabeller):
 
 
 @pytest.fixture(autouse=True)
-def singer(monkeypatch):
-    monkeypatch.setitem(scripted.STAGES, "singer", Singer)
+def advancing(monkeypatch):
+    monkeypatch.setitem(scripted.STAGES, "advancing", Advancing)
 
 
 def run(items, *, live=True, policy=None):
-    """Positions, in frames, that songs were led to by time; and health events."""
+    """Return the outcome, the frames that models advanced to, and health events."""
     clock = ManualClock(EPOCH)
     sink = CollectSink()
 
@@ -47,44 +47,44 @@ def run(items, *, live=True, policy=None):
 
     source = ScriptedSource(INFO, script(), live=live)
     runner = make_runner(
-        source, sink, clock=clock, models=["singer"], source_policy=policy
+        source, sink, clock=clock, models=["advancing"], source_policy=policy
     )
     outcome = runner.run()
-    songs = [e for e in sink.events(Synthesis) if e.mode == "time"]
+    advanced = [e for e in sink.events(Synthesis) if e.mode == "time"]
     health = [e for e in sink.events(Health) if e.stage == "song clock"]
-    return outcome, [song.first for song in songs], health
+    return outcome, [event.first for event in advanced], health
 
 
-def test_time_leads_songs_while_a_live_source_is_silent():
-    _, songs, health = run([audio("." * 16), 0.16, 0.08, 0.08, audio("." * 16, 160)])
-    assert songs == [(160 + ms) * RATE // 1000 // 16 for ms in (160, 240, 320)]
+def test_models_advance_with_the_clock_while_a_live_source_is_silent():
+    _, advanced, health = run([audio("." * 16), 0.16, 0.08, 0.08, audio("." * 16, 160)])
+    assert advanced == [(160 + ms) * RATE // 1000 // 16 for ms in (160, 240, 320)]
     assert [h.state for h in health] == ["lagging"]
 
 
-def test_each_stall_is_told_once_and_starts_from_the_last_audio():
+def test_each_stall_is_reported_once_and_counts_from_the_last_audio():
     gap = Gap(160, 480, "overrun")
-    _, songs, health = run([audio("." * 16), 0.1, gap, 0.01, 0.09, audio(".", 480)])
-    assert songs == [260 // 16, 580 // 16]
+    _, advanced, health = run([audio("." * 16), 0.1, gap, 0.01, 0.09, audio(".", 480)])
+    assert advanced == [260 // 16, 580 // 16]
     assert len(health) == 2
 
 
-def test_ordinary_waiting_and_recordings_are_no_stall():
-    _, songs, health = run([audio("." * 16), 0.02, 0.02, audio("." * 16, 160)])
-    assert (songs, health) == ([], [])
-    _, songs, health = run([audio("." * 16), 5.0, 5.0], live=False)
-    assert (songs, health) == ([], [])
+def test_models_do_not_advance_in_short_silences_or_recordings():
+    _, advanced, health = run([audio("." * 16), 0.02, 0.02, audio("." * 16, 160)])
+    assert (advanced, health) == ([], [])
+    _, advanced, health = run([audio("." * 16), 5.0, 5.0], live=False)
+    assert (advanced, health) == ([], [])
 
 
-def test_songs_go_on_while_a_lost_device_is_waited_for():
+def test_models_advance_while_a_lost_device_is_awaited():
     items = [audio("." * 16), Disconnected("unplugged"), audio("." * 16)]
-    outcome, songs, health = run(items, policy="restart")
+    outcome, advanced, health = run(items, policy="restart")
     assert outcome.lost_samples > 100
-    assert songs == sorted(songs)
-    assert len(songs) >= 2
+    assert advanced == sorted(advanced)
+    assert len(advanced) >= 2
     assert len(health) == 1
 
 
-def test_a_replay_does_not_compare_what_followed_the_clock():
+def test_a_replay_does_not_compare_streams_that_followed_the_clock():
     def recorded(kind, stream, **more):
         header = json.dumps({"kind": kind, "stream": stream, **more}).encode()
         return Recorded(kind, stream, 0, header, b"")
