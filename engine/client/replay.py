@@ -65,6 +65,7 @@ class ReplayClient:
         self._socket: zmq.Socket[bytes] | None = None
         self._unanswered_s: float | None = None  # when the wait for a reply began
         self._logged = ""
+        self.malformed = 0  # replies that were left out
         self._monitor: ConnectionMonitor | None = None
 
     @property
@@ -157,7 +158,11 @@ class ReplayClient:
                 head, *parts = self.connection.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
                 return
-            self._process(_reply_of(head), parts)
+            try:
+                self._process(_reply_of(head), parts)
+            except WireError as error:
+                self.malformed += 1
+                self._log_once(f"sends what is no reply: {printable(str(error))}")
 
     def _process(self, reply: _Reply, parts: list[bytes]) -> None:
         self._unanswered_s = None

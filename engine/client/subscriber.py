@@ -1,5 +1,6 @@
 """Client of the publishing socket: typed messages, with losses counted or fetched."""
 
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -19,10 +20,12 @@ from neurovocal.engine.client.resume import (
 )
 from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
 from neurovocal.engine.contracts.types import BULK_KINDS, KINDS
+from neurovocal.engine.support.text import printable
 from neurovocal.engine.wire.codec import (
     MAX_HEADER,
     MAX_PAYLOAD,
     MAX_SUBSCRIPTION,
+    WireError,
     decode,
     prefix,
     ready_topic,
@@ -36,6 +39,8 @@ from neurovocal.engine.wire.sockets import (
 
 if TYPE_CHECKING:
     import zmq
+
+log = logging.getLogger("neurovocal")
 
 # Asynchronous iteration yields to other tasks after so many messages.
 _BURST_LENGTH = 16
@@ -86,6 +91,9 @@ class Subscriber:
     ----------
     received, missed : int
         Numbers of messages so far.
+    malformed : int
+        Messages that were left out, because they are not as docs/wire.md says. The
+        first one is logged.
     positions : dict of (kind, stream) to Position
         Position of the last message of each topic, without the kinds that no journal
         keeps; only with `replay`.
@@ -112,6 +120,7 @@ class Subscriber:
         self.timeout = timeout
         self.received = 0
         self.missed = 0
+        self._n_malformed = 0
         self._queue_length = queue_length
         self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -138,6 +147,12 @@ class Subscriber:
                 replay, self.kinds, self.streams, start, self.positions, keys
             )
         )
+
+    @property
+    def malformed(self) -> int:
+        """Number of messages and replies that were left out."""
+        replies = 0 if self._replay is None else self._replay.malformed
+        return self._n_malformed + replies
 
     def __enter__(self) -> Self:
         self.open()
@@ -219,10 +234,7 @@ class Subscriber:
         timeout : float, optional
             Seconds; None waits for ever.
 
-        Raises
-        ------
-        WireError
-            A message is not as docs/wire.md says; the next call goes on.
+        Messages that are not as docs/wire.md says are left out and counted.
         """
         import zmq
 
@@ -314,7 +326,17 @@ class Subscriber:
                     parts = connection.recv_multipart(zmq.DONTWAIT)
                 except zmq.Again:
                     break
-                header, values = decode(parts)
+                try:
+                    header, values = decode(parts)
+                except WireError as error:
+                    if not self._n_malformed:
+                        log.warning(
+                            "%s: a message is left out: %s (the next ones are counted)",
+                            self.endpoint,
+                            printable(str(error)),
+                        )
+                    self._n_malformed += 1
+                    break  # the other connections and commands have their turn
                 # A subscription to 'a' also lets 'ab' through.
                 if self.streams is None or header.stream in self.streams:
                     return received_of(header, values)

@@ -15,6 +15,8 @@ from neurovocal.engine.support import safe_yaml
 Location: TypeAlias = tuple[str | int, ...]
 # Python itself refuses to print what is much longer.
 _MOST_BITS = 4096
+# Longer numbers are no places in a list.
+_INDEX_DIGITS = 10
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -189,7 +191,10 @@ def _value(text: str) -> Any:
 
 def _override(located: Located, override: str, problems: list[str]) -> None:
     path, equals, text = override.partition("=")
-    parts: list[str | int] = [int(p) if p.isdecimal() else p for p in path.split(".")]
+    parts: list[str | int] = [
+        int(p) if p.isdecimal() and len(p) < _INDEX_DIGITS else p
+        for p in path.split(".")
+    ]
     if not equals or "" in parts:
         problems.append(f"--set {override}: expected a.b.c=value")
         return

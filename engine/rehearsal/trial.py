@@ -77,13 +77,12 @@ class RecordingSubscriber(Thread):
         try:
             with self._subscriber as subscriber:
                 while not self._stopping.is_set():
-                    try:
-                        one = subscriber.receive(_WAIT_S)
-                    except WireError as error:
-                        self.error = error
-                        continue
+                    one = subscriber.receive(_WAIT_S)
                     if one is not None:
                         self.received.append((time.monotonic_ns(), one))
+                    if subscriber.malformed:
+                        number = subscriber.malformed
+                        self.error = WireError(f"{number} messages were malformed")
         except Exception as error:
             self.error = error
 

@@ -1,5 +1,6 @@
 """Control socket: JSON requests and replies over ZeroMQ (docs/control.md)."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems
-from neurovocal.plugins.zeromq.request_socket import refusal
+from neurovocal.plugins.zeromq.request_socket import id_of, refusal
 
 if TYPE_CHECKING:
     import zmq
@@ -24,6 +25,8 @@ _MOST_WAITING = 32
 # These, those in the kernel, and the parts of a request that is not complete.
 _MOST_UNREAD_BYTES = 2 * _MOST_WAITING * _MOST_BYTES
 _LINGER_MS = 200
+
+log = logging.getLogger("neurovocal")
 
 Submit = Callable[[object], dict[str, Any]]
 
@@ -122,12 +125,18 @@ class ControlSocket:
             return refusal(None, "a request is one part: a JSON object")
         if not self._rate.take():
             most = self._options.commands_per_s
-            return refusal(None, f"more than {most:g} commands per second: send fewer")
+            return refusal(
+                id_of(body), f"more than {most:g} commands per second: send fewer"
+            )
         try:
             request = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return refusal(None, f"a request is a JSON object ({error})")
-        return msgspec.json.encode(submit(request))
+            return refusal(id_of(body), f"a request is a JSON object ({error})")
+        try:
+            return msgspec.json.encode(submit(request))
+        except Exception:  # every request is answered
+            log.exception("a command could not be answered")
+            return refusal(None, "the engine failed to answer; see its log")
 
 
 class _TokenBucket:

@@ -21,7 +21,7 @@ from neurovocal.engine.journal.store import open_to_read
 from neurovocal.engine.wire.codec import encode
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.fair_queue import FairQueue, Rate, RequestCounts
-from neurovocal.plugins.zeromq.request_socket import RequestSocket, refusal
+from neurovocal.plugins.zeromq.request_socket import RequestSocket, id_of, refusal
 
 if TYPE_CHECKING:
     import zmq
@@ -172,18 +172,16 @@ class ReplayServer:
             self._stopping.wait(spent_s * (1 / _SHARE - 1))
 
     def _answer(self, body: bytes) -> list[bytes]:
-        request_id: object = None
         try:
-            request = _decoder.decode(body)
-            request_id = request.id
-            return self._execute(request)
+            return self._execute(_decoder.decode(body))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            return [refusal(request_id, f"the request cannot be read: {error}")]
+            sentence = f"the request cannot be read: {error}"
         except (NeurovocalError, sqlite3.Error) as error:
-            return [refusal(request_id, str(error))]
+            sentence = str(error)
         except Exception:  # no request may end the thread
             log.exception("the replay socket failed to answer")
-            return [refusal(request_id, "the engine failed to answer; see its log")]
+            sentence = "the engine failed to answer; see its log"
+        return [refusal(id_of(body), sentence)]
 
     def _execute(self, request: Topics | Replay) -> list[bytes]:
         head: dict[str, Any] = {"v": VERSION, "id": request.id, "ok": True}

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec import Meta
 
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.connection_limits import inode_of
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
     import zmq
 
 _MOST_REQUEST_BYTES = 16 * 1024
+# Longer ones end their connection; those in between are refused with a reason.
+_MOST_PART_BYTES = 64 * 1024
 # Requests that are moved to the queue before the next answer.
 _MOST_AT_ONCE = 200
 # Small answers, such as refusals, that may wait for one connection.
 _MOST_ANSWERS = 64
 # Requests in ZeroMQ and the kernel, and the parts of a request that is not complete.
 _MOST_UNREAD_BYTES = 2**20
+_TOO_LONG = f"a request has at most {_MOST_REQUEST_BYTES} bytes"
 _TOO_MANY = "too many requests of this connection wait: send it again later"
 
 
@@ -66,7 +70,7 @@ class RequestSocket:
         self._queue = queue
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.RCVHWM, most_waiting)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, _MOST_REQUEST_BYTES)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, _MOST_PART_BYTES)
         self.socket.setsockopt(zmq.LINGER, 0)
         # Sending fails where a connection has gone or does not read.
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -93,11 +97,16 @@ class RequestSocket:
             except zmq.ZMQError:
                 return
             parts = self._access.receive(frames)
-            now_s = time.monotonic()
-            if len(parts) < 2 or self._queue.put(parts, inode_of(frames), now_s):
+            if len(parts) < 2:
                 continue
-            if self._begin(parts[0]) is None:
-                self._send([*parts[1:-1], refusal(None, _TOO_MANY)])
+            if len(parts[-1]) > _MOST_REQUEST_BYTES:
+                self._refuse(parts, refusal(id_of(parts[-1]), _TOO_LONG))
+            elif not self._queue.put(parts, inode_of(frames), time.monotonic()):
+                self._refuse(parts, refusal(None, _TOO_MANY))
+
+    def _refuse(self, parts: Sequence[bytes], answer: bytes) -> None:
+        if self._begin(parts[0]) is None:
+            self._send([*parts[1:-1], answer])
 
     def begin_answer(self, request: Request) -> bool:
         """Begin an answer, which `end_answer` must follow.
@@ -150,6 +159,21 @@ class RequestSocket:
         )
         delivery: Delivery = tracked.tracker
         return delivery
+
+
+def id_of(body: bytes) -> int | str | None:
+    """Return the id of a request, also of a faulty one, as far as it can be read."""
+    try:
+        found = msgspec.json.decode(body, type=_Identified).id
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return found
+
+
+class _Identified(msgspec.Struct):
+    """Any request: a JSON object that may have an id."""
+
+    id: int | Annotated[str, Meta(max_length=4096)] | None = None
 
 
 def refusal(request_id: object, sentence: str) -> bytes:

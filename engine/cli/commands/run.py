@@ -19,6 +19,8 @@ from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.stages import HasEndpoint
 
+# Longest name of a file, if each character is one byte.
+_MOST_NAME_CHARS = 255
 # Hosts to bind, and where programs of this machine find what is bound there.
 _ALL_INTERFACES = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
@@ -59,8 +61,9 @@ def run(
         if name is None:
             return plan_of(*load_config(config, overrides))
         # A client with control keys may name files of that folder only.
-        if Path(name).name != name:
-            raise ConfigError(f"'{name}': name a file beside {located.name}, no path")
+        if Path(name).name != name or "\0" in name or len(name) > _MOST_NAME_CHARS:
+            shown = name[:_MOST_NAME_CHARS]
+            raise ConfigError(f"'{shown}': name a file beside {located.name}, no path")
         beside = str(Path(located.name).resolve().parent / name)
         return plan_of(*load_config(beside, overrides))
 

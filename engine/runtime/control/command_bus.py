@@ -1,5 +1,6 @@
 """Command bus: carries out requests while a run goes on (docs/control.md)."""
 
+import logging
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, TypeAlias
@@ -19,6 +20,8 @@ from neurovocal.engine.runtime.workers.channel import Channel
 from neurovocal.engine.runtime.workers.command_queue import Action, PendingCommand
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.support.text import did_you_mean
+
+log = logging.getLogger("neurovocal")
 
 Reply: TypeAlias = dict[str, Any]
 
@@ -80,6 +83,10 @@ class CommandBus:
         except NeurovocalError as error:
             sentence = " ".join(str(error).split())
             return {**head, "ok": False, "error": sentence}
+        except Exception:  # every request is answered
+            log.exception("a command failed")
+            failure = "the engine failed to carry it out; see its log"
+            return {**head, "ok": False, "error": failure}
         return {**head, "command": wanted.command, **answer}
 
     def _answer(self, request: Request) -> Reply:
@@ -121,7 +128,7 @@ class CommandBus:
         found = [worker for worker in self._lanes if worker.name == name]
         if not found:
             known = ", ".join(f"'{worker.name}'" for worker in self._lanes)
-            raise CommandError(f"there is no lane '{name}' (there is: {known})")
+            raise CommandError(f"there is no lane '{name[:64]}' (there is: {known})")
         return found
 
     def _send(self, workers: Sequence[LaneWorker], command: ModelCommand) -> list[Any]:
@@ -261,13 +268,12 @@ def _model_of(request: Request, workers: Sequence[LaneWorker]) -> str:
 
 def _stage_of(channel: Channel, model: str) -> CommandedModel:
     models = channel.lane.models
-    if model.isdecimal() and int(model) < len(models):
-        found = [models[int(model)]]
-    else:
-        found = [each for each in models if each.plugin == model]
+    found = [
+        each for index, each in enumerate(models) if model in (str(index), each.plugin)
+    ]
     if not found:
         known = ", ".join(f"{i} ({m.plugin})" for i, m in enumerate(models)) or "none"
-        raise CommandError(f"there is no model '{model}' (there is: {known})")
+        raise CommandError(f"there is no model '{model[:64]}' (there is: {known})")
     if len(found) > 1:
         raise CommandError(f"several models are '{model}': name its place in the list")
     if not isinstance(found[0].stage, CommandedModel):

@@ -1,7 +1,7 @@
 """Requests of the control socket: their form, and checks that name each mistake."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -12,6 +12,9 @@ from neurovocal.engine.support.text import did_you_mean
 VERSION = 1
 # Commands of the engine itself; models have more.
 OWN_COMMANDS = ("ping", "status", "set", "swap", "stop")
+
+# Wider numbers cannot be written as JSON.
+_MOST_ID_BITS = 63
 
 FormT = TypeVar("FormT", bound=Options)
 
@@ -25,9 +28,9 @@ class Request(Options):
     """Repeated in the reply."""
     command: str = Field(max_length=64)
     """`ping`, `status`, `set`, `swap`, `stop`, or one of a model's own."""
-    lane: str | None = None
+    lane: Annotated[str, Field(max_length=4096)] | None = None
     """Name of a lane; default: all."""
-    model: str | int | None = None
+    model: Annotated[str, Field(max_length=4096)] | int | None = None
     """Plugin name, or place in the lane's list of models from 0; default: the only
     one that takes commands."""
     arguments: dict[str, Any] = {}
@@ -88,4 +91,6 @@ def _lower(text: str) -> str:
 def id_of(request: object) -> str | int | None:
     """Return the request's id, if it has one that a reply can repeat."""
     found = request.get("id") if isinstance(request, dict) else None
+    if isinstance(found, int) and found.bit_length() > _MOST_ID_BITS:
+        return None
     return found if isinstance(found, str | int) else None

@@ -266,7 +266,7 @@ def _lane_problems(options: TriggerOptions, context: BuildContext) -> Iterator[s
 
 def _has_model(model: str, models: tuple[str, ...]) -> bool:
     """Return True if a model is the name or the index of one of the models."""
-    return model in models or (model.isdecimal() and int(model) < len(models))
+    return model in models or model in map(str, range(len(models)))
 
 
 def _unknown_units(pattern: Pattern, context: BuildContext) -> Iterator[str]:

@@ -14,7 +14,7 @@ from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.fair_queue import FairQueue, Request, RequestCounts
 from neurovocal.plugins.zeromq.relay.stations import StreamOwners
 from neurovocal.plugins.zeromq.replay_server import DEFAULT_RATE
-from neurovocal.plugins.zeromq.request_socket import RequestSocket, refusal
+from neurovocal.plugins.zeromq.request_socket import RequestSocket, id_of, refusal
 
 if TYPE_CHECKING:
     import zmq
@@ -170,7 +170,8 @@ class ReplayRelay:
         try:
             question = msgspec.json.decode(request.parts[-1], type=dict[str, Any])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self._reply(pending, refusal(None, "a request is a JSON object"))
+            head = refusal(id_of(request.parts[-1]), "a request is a JSON object")
+            self._reply(pending, head)
             return
         pending.id = question.get("id")
         if question.get("command") == "topics":

@@ -272,6 +272,30 @@ def test_bad_requests_are_answered_and_change_nothing(
         }
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"command": "drop"},
+        {"v": 2, "command": "topics"},
+        {"v": 1, "command": "topics", "kinds": 3},
+        {"v": 1, "command": "topics", "kinds": []},
+        {"v": 1, "command": "replay", "kind": "lable", "stream": "a"},
+        {"v": 1, "command": "replay", "kind": "label", "stream": "a", "most": 5000},
+        {"v": 1, "command": "topics", "kinds": ["label"], "more": "x" * 20_000},
+        {"v": 1, "command": "topics", "kinds": ["label"], "more": "x" * 60_000},
+    ],
+)
+@pytest.mark.parametrize("request_id", [8, "eight"])
+def test_a_faulty_request_is_answered_with_its_id(
+    engine: Engine, request_: dict[str, object], request_id: int | str
+) -> None:
+    with asking(engine.replay) as connection:
+        connection.send(json.dumps({**request_, "id": request_id}).encode())
+        assert connection.poll(10_000)
+        answer = json.loads(connection.recv())
+    assert (answer["ok"], answer["id"]) == (False, request_id)
+
+
 def test_bytes_that_are_no_zeromq_do_no_harm(engine: Engine) -> None:
     engine.send(3, only_record=True)
     strangers = []

@@ -170,6 +170,11 @@ BAD = [
     ({"v": 1, "command": "set"}, "it can: loud, unit"),
     ({"v": 1, "command": "set", "model": "x"}, "no model 'x' (there is: 0 (dial))"),
     ({"v": 1, "command": "set", "model": 1}, "no model '1' (there is: 0 (dial))"),
+    ({"v": 1, "command": "set", "model": "9" * 4000}, "no model '999"),
+    ({"v": 1, "command": "set", "model": "9" * 5000}, "'model' is wrong"),
+    ({"v": 1, "command": "set", "model": 10**5000}, "the engine failed"),
+    ({"v": 1, "command": "set", "lane": "x" * 4000}, "no lane 'xxx"),
+    ({"v": 1, "id": 10**5000, "command": "ping", "lane": "x"}, "no lane 'x'"),
     ({"v": 1, "command": "shout"}, "'shout': 'times' is missing"),
 ]
 BAD_SETTINGS = [
