@@ -16,6 +16,7 @@ import numpy as np
 from neurovocal.engine.contracts.errors import AudioFileError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.plugins.sources.audio_files.container import Container, examine
 from neurovocal.plugins.sources.audio_files.start_time import Start, find_start
 
 SUFFIXES = frozenset(
@@ -26,28 +27,31 @@ SUFFIXES = frozenset(
         *[".wave", ".xi"],
     ]
 )
-# libsndfile's values for an unknown length, which a recorder could not fill in
-# afterwards: no sign of truncation.
-_UNKNOWN_BYTES = 0x7FFFF000
+# libsndfile's value for an unknown length is greater.
 _UNKNOWN_SAMPLES = 1 << 62
-_SHORT_DATA = re.compile(r"(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)")
+MIN_RATE, MAX_RATE = 100, 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """Header of a recording.
 
-    ``n_samples`` is None if the format does not state it. ``truncated`` is True if the
-    file has fewer samples than the header states. ``start`` is the time of the first
-    sample, if it is known.
+    ``n_samples`` is None if the format does not state it. ``start`` is the time of the
+    first sample, if it is known. ``container`` says whether the header agrees with the
+    bytes that there are.
     """
 
     path: Path
     sample_rate: int
     channels: int
     n_samples: int | None
-    truncated: bool
     start: Start
+    container: Container
+
+    @property
+    def truncated(self) -> bool:
+        """True if the file has fewer samples than the header states."""
+        return self.container.state == "cut"
 
 
 def channel_problem(header: Header, numbers: Sequence[int]) -> str | None:
@@ -168,16 +172,16 @@ def inspect(path: Path, zone: tzinfo | None = None) -> Header:
     try:
         if path.stat().st_size == 0:
             raise AudioFileError(f"'{path}' is empty (0 bytes)")
-        path.open("rb").close()
-        with soundfile.SoundFile(path) as file:
-            frames = int(file.frames)
+        container = examine(path)
+        with container.open(path) as file:
+            frames = container.n_samples or int(file.frames)
             header = Header(
                 path,
                 int(file.samplerate),
                 int(file.channels),
                 frames if frames < _UNKNOWN_SAMPLES else None,
-                _is_short(file.extra_info),
                 find_start(path, file.comment, file.date, zone),
+                container,
             )
     except OSError as error:
         raise AudioFileError(f"'{path}' cannot be read: {error.strerror}") from error
@@ -186,19 +190,15 @@ def inspect(path: Path, zone: tzinfo | None = None) -> Header:
         raise AudioFileError(
             f"'{path}' is not a recording that can be read ({reason})"
         ) from error
+    if not MIN_RATE <= header.sample_rate <= MAX_RATE:
+        raise AudioFileError(
+            f"'{path}' has a sample rate of {header.sample_rate} Hz: recordings of "
+            f"{MIN_RATE} Hz to {MAX_RATE // 1_000_000} MHz can be used"
+        )
     if header.n_samples == 0:
         cut = ": it was cut off" if header.truncated else ""
         raise AudioFileError(f"'{path}' holds no samples{cut}")
     return header
-
-
-def _is_short(log: str) -> bool:
-    """Return True if libsndfile's log of a header says that data are missing."""
-    match = _SHORT_DATA.search(log)
-    if match is None:
-        return False
-    stated, present = int(match[1]), int(match[2])
-    return present + 1 < stated < _UNKNOWN_BYTES
 
 
 class Recording:
@@ -233,7 +233,7 @@ class Recording:
         import soundfile
 
         try:
-            self._file = soundfile.SoundFile(self.header.path)
+            self._file = self.header.container.open(self.header.path)
         except (OSError, soundfile.LibsndfileError) as error:
             raise AudioFileError(
                 f"'{self.header.path}' can no longer be read ({error})"

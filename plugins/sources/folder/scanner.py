@@ -61,8 +61,8 @@ class FolderScanner:
     """Scanner that polls a folder for finished recordings.
 
     A file is finished when neither its size nor its time of change has changed for
-    `settle_s` and it has all samples that its header states. An incomplete file, or one
-    that is no recording, counts as finished after `partial_s`. The folder is polled
+    `settle_s` and it has the samples that its header states. Another file, or one that
+    is no recording, counts as finished after `partial_s`. The folder is polled
     because recorders write over networks and onto cards that send no notifications, and
     because a poll finds the same files after a kill.
 
@@ -208,14 +208,10 @@ class FolderScanner:
             elif is_old and path.exists():
                 watched.finished = FinishedFile(name, path, stat, None, str(error))
             return
-        if not header.truncated:
+        # A header that does not agree with what is there may be that of a file which
+        # is still written, or copied.
+        if is_old or header.container.state == "complete":
             watched.finished = FinishedFile(name, path, stat, header)
-        elif is_old:
-            seconds = (header.n_samples or 0) / header.sample_rate
-            problem = (
-                f"'{path}' is cut off: it holds {seconds:.3f} s, less than it promises"
-            )
-            watched.finished = FinishedFile(name, path, stat, None, problem)
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int]:

@@ -66,8 +66,9 @@ class FolderOptions(Options):
     """Seconds without a change after which a recording is finished: longer than the
     recorder's pauses between two writes."""
     partial_s: float = Field(default=60.0, ge=0)
-    """Seconds without a change after which one that is incomplete, or is none, is
-    set aside."""
+    """Seconds without a change after which one is finished whose header states another
+    length than there is, as that of a file which is being written or copied does;
+    one that is no recording is set aside then."""
     poll_s: float = Field(default=1.0, gt=0)
     """Seconds between two looks into the folder."""
     confirm_s: float = Field(default=2.0, ge=0)
@@ -263,6 +264,8 @@ class FolderSource:
             self._health.succeed(f"{again}: '{file.path}' was")
         now = self._clock.monotonic_ns()
         self._unconfirmed.append((now, file, problem, digest))
+        while (event := self._health.next()) is not None:
+            yield event  # in this recording's stream
 
     def _warn_of_start(self, header: Header) -> None:
         """Log once that a start time is not used; others will be alike."""

@@ -9,7 +9,7 @@ import soundfile
 from stages.folder_source import health_of, make, names, read_all, statuses, write
 
 from neurovocal.engine.contracts.clock import ManualClock, SystemClock
-from neurovocal.engine.contracts.types import Anchor, Block, StreamInfo
+from neurovocal.engine.contracts.types import Anchor, Block, Health, StreamInfo
 
 
 def test_each_recording_is_read_once_in_order_of_time(tmp_path):
@@ -73,7 +73,7 @@ def test_an_unusable_file_is_set_aside_and_reported(tmp_path):
     folder, aside = tmp_path / "card", tmp_path / "aside"
     folder.mkdir()
     whole = write(folder / "whole.wav").read_bytes()
-    (folder / "cut.wav").write_bytes(whole[:700])
+    (folder / "cut.wav").write_bytes(whole[:40])
     (folder / "junk.wav").write_bytes(b"no sound in here")
     (folder / "empty.flac").touch()
     source = make(folder, set_aside=str(aside), channels=[1])
@@ -83,20 +83,39 @@ def test_an_unusable_file_is_set_aside_and_reported(tmp_path):
     assert len(sentences) == len(source.failures) == 3
     assert all(sentence.startswith("set aside: '") for sentence in sentences)
     assert sorted(os.listdir(aside)) == ["cut.wav", "empty.flac", "junk.wav"]
-    assert (aside / "cut.wav").read_bytes() == whole[:700]
+    assert (aside / "cut.wav").read_bytes() == whole[:40]
     assert read_all(make(folder)) == []
 
 
 def test_an_unusable_file_is_read_again_after_a_change(tmp_path):
     path = write(tmp_path / "x.wav")
     whole = path.read_bytes()
-    path.write_bytes(whole[:700])
+    path.write_bytes(whole[:40])
     assert names(read_all(make(tmp_path))) == []
     assert read_all(make(tmp_path)) == []  # known, and no word more about it
     path.write_bytes(whole)
     assert names(read_all(make(tmp_path))) == ["x.wav"]
     path.touch()
     assert names(read_all(make(tmp_path))) == []
+
+
+def test_a_recording_that_was_cut_is_read_and_reported_in_its_own_stream(tmp_path):
+    for second, name in enumerate(("a.wav", "b.wav", "c.wav")):
+        path = write(tmp_path / name)
+        if name == "b.wav":
+            path.write_bytes(path.read_bytes()[:-700])
+        os.utime(path, (second, second))
+    items = read_all(source := make(tmp_path))
+    assert names(items) == ["a.wav", "c.wav", "b.wav"]  # it might still have grown
+    stream, found = "", {}
+    for item in items:
+        if isinstance(item, StreamInfo):
+            stream = item.stream
+        elif isinstance(item, Health):
+            found[stream] = item.detail
+    assert "b.wav' is cut off after" in found.pop("b.wav")
+    assert not found
+    assert len(source.failures) == 1
 
 
 def test_a_recording_with_too_few_channels_is_set_aside(tmp_path):

@@ -1,0 +1,233 @@
+"""Containers whose header states another length than the file holds."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+from stages import folder_source
+from stages.file_source import RATE, make, noise, read_all, samples_of
+from stages.folder_source import names, statuses
+
+from neurovocal.engine.contracts.errors import AudioFileError
+from neurovocal.plugins.sources.folder.source import STATE
+
+N_BYTES = 2 * RATE  # of a second, 16 bit, mono
+RIFF_TRAILER = b"guan" + struct.pack("<I", 20) + b"GUANO|Version: 1.0\n\0"
+FORM_TRAILER = b"ANNO" + struct.pack(">I", 20) + b"a note on this song\0"
+
+
+def values():
+    return noise(RATE)
+
+
+def contents(kind):
+    """Return a file, the place of its size, and the size's format and surplus."""
+    path_format = {"rf64": "RF64", "wav": "WAV"}.get(kind, kind.upper())
+    file = io.BytesIO()
+    soundfile.write(file, values(), RATE, "PCM_16", format=path_format)
+    raw = bytearray(file.getvalue())
+    begin = len(raw) - N_BYTES if kind != "caf" else raw.index(b"data") + 16
+    at, form, surplus = {
+        "wav": (begin - 4, "<I", 0),
+        "rf64": (raw.find(b"ds64") + 16, "<Q", 0),
+        "w64": (begin - 8, "<Q", 24),
+        "aiff": (begin - 12, ">I", 8),
+        "au": (8, ">I", 0),
+        "caf": (begin - 12, ">Q", 4),
+    }[kind]
+    if kind == "rf64" and raw[:4] != b"RF64":  # short files become WAV
+        raw = bytearray(
+            b"RF64\xff\xff\xff\xffWAVEds64"
+            + struct.pack("<IQQQI", 28, N_BYTES + 72, N_BYTES, RATE, 0)
+            + raw[raw.index(b"fmt ") : raw.index(b"fmt ") + 24]
+            + b"data\xff\xff\xff\xff"
+            + raw[-N_BYTES:]
+        )
+        at, begin = 28, len(raw) - N_BYTES
+    raw = raw[: begin + N_BYTES]
+    return raw, begin, at, form, surplus
+
+
+KINDS = ["wav", "rf64", "w64", "aiff", "au", "caf"]
+
+
+def stated(kind, n_bytes):
+    """Return a file whose header states `n_bytes` of sound."""
+    raw, _, at, form, surplus = contents(kind)
+    if n_bytes == "the file's":
+        n_bytes = len(raw)
+    if n_bytes == "unknown":
+        n_bytes = (1 << 8 * struct.calcsize(form)) - 1 - surplus
+    struct.pack_into(form, raw, at, max(0, n_bytes + surplus if n_bytes else 0))
+    return raw
+
+
+def read(path):
+    source = make(path=str(path))
+    samples = samples_of(read_all(source))[:, 0]
+    return samples, source.failures
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "size", [0, "unknown", N_BYTES // 2, 2, N_BYTES, "the file's", N_BYTES + 8]
+)
+def test_all_sound_is_read_whatever_the_header_states(tmp_path, kind, size):
+    path = tmp_path / f"x.{'wav' if kind == 'rf64' else kind}"
+    path.write_bytes(stated(kind, size))
+    samples, failures = read(path)
+    assert failures == []
+    np.testing.assert_allclose(samples, values()[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_that_was_cut_is_reported(tmp_path, kind):
+    path = tmp_path / f"x.{'wav' if kind == 'rf64' else kind}"
+    raw = stated(kind, N_BYTES)
+    path.write_bytes(raw[: -N_BYTES // 2])
+    samples, failures = read(path)
+    assert len(samples) == RATE // 2
+    (failure,) = failures
+    assert f"'{path}' is cut off after 0.500 s" in failure
+
+
+@pytest.mark.parametrize("kind", ["wav", "rf64", "aiff"])
+@pytest.mark.parametrize("size", [0, "unknown", N_BYTES // 2, N_BYTES])
+def test_chunks_behind_the_sound_are_no_sound(tmp_path, kind, size):
+    path = tmp_path / f"x.{'wav' if kind == 'rf64' else kind}"
+    trailer = FORM_TRAILER if kind == "aiff" else RIFF_TRAILER
+    path.write_bytes(stated(kind, size) + trailer)
+    samples, failures = read(path)
+    assert failures == []
+    assert len(samples) == RATE
+
+
+@pytest.mark.parametrize("tail", [bytes(5000), b"TAG" + bytes(125), b"\0"])
+def test_padding_and_tags_behind_the_sound_are_no_sound(tmp_path, tail):
+    path = tmp_path / "x.wav"
+    path.write_bytes(stated("wav", N_BYTES) + tail)
+    samples, failures = read(path)
+    assert failures == []
+    assert len(samples) == RATE
+
+
+def test_a_header_without_sound_holds_no_samples(tmp_path):
+    path = tmp_path / "x.wav"
+    path.write_bytes(stated("wav", 0)[:-N_BYTES] + RIFF_TRAILER)
+    with pytest.raises(AudioFileError, match="holds no samples"):
+        make(path=str(path)).open()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [0, N_BYTES // 2, 2 * N_BYTES])
+def test_a_folder_waits_for_a_file_that_may_still_grow(tmp_path, kind, size):
+    name = f"x.{'wav' if kind == 'rf64' else kind}"
+    (tmp_path / name).write_bytes(stated(kind, size))
+    source = folder_source.make(tmp_path, settle_s=0, partial_s=1000, follow=True)
+    source.open()
+    assert source.read(0) is None
+    source.close()
+    items = folder_source.read_all(folder_source.make(tmp_path, partial_s=0))
+    assert names(items) == [name]
+    assert len(samples_of(items)) == RATE
+    state = (tmp_path / STATE).read_text()
+    assert statuses(state) == {name: "taken"}
+
+
+def flac_stating(total):
+    """Return a FLAC file of a second whose header states `total` samples."""
+    file = io.BytesIO()
+    soundfile.write(file, values(), RATE, "PCM_16", format="FLAC")
+    raw = bytearray(file.getvalue())
+    raw[21] = raw[21] & 0xF0 | total >> 32
+    raw[22:26] = struct.pack(">I", total & 0xFFFFFFFF)
+    return raw
+
+
+@pytest.mark.parametrize("total", [0, 1, RATE // 2, RATE])
+@pytest.mark.parametrize("tail", [b"", bytes(5000), b"TAG" + bytes(125), b"\xff" * 9])
+def test_a_flac_file_is_read_to_its_last_frame(tmp_path, total, tail):
+    path = tmp_path / "x.flac"
+    path.write_bytes(flac_stating(total) + tail)
+    samples, failures = read(path)
+    assert failures == []
+    np.testing.assert_allclose(samples, values()[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("total", [0, RATE, 5 * RATE])
+def test_a_flac_file_that_was_cut_is_reported(tmp_path, total):
+    path = tmp_path / "x.flac"
+    raw = flac_stating(total)
+    path.write_bytes(raw[: len(raw) * 2 // 3])
+    samples, failures = read(path)
+    assert 0 < len(samples) < RATE
+    (failure,) = failures
+    assert f"'{path}' is cut off after {len(samples) / RATE:.3f} s" in failure
+
+
+def in_pages(raw):
+    """Return a FLAC file inside Ogg pages; the decoder reads no checksums of them."""
+    head, rest = raw[:42], raw[42:]
+    first = b"\x7fFLAC\x01\x00\x00\x01" + bytes(head)
+    pages, parts = [], [first]
+    parts += [bytes(rest[i : i + 5000]) for i in range(0, len(rest), 5000)]
+    for number, part in enumerate(parts):
+        lengths = [255] * (len(part) // 255) + [len(part) % 255]
+        flags = 2 if number == 0 else 4 if number == len(parts) - 1 else 0
+        page = b"OggS\0" + struct.pack("<BqIII", flags, 0, 7, number, 0)
+        pages.append(page + bytes([len(lengths)]) + bytes(lengths) + part)
+    return b"".join(pages)
+
+
+def test_flac_in_ogg_is_read(tmp_path):
+    path = tmp_path / "x.oga"
+    path.write_bytes(in_pages(flac_stating(0)))
+    samples, failures = read(path)
+    assert failures == []
+    np.testing.assert_allclose(samples, values()[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ogg", "mp3"])
+def test_a_compressed_recording_that_was_cut_is_reported(tmp_path, kind, capfd):
+    path = tmp_path / f"x.{kind}"
+    sound = {"mp3": 0.3 * np.sin(np.arange(5 * RATE) / 5), "ogg": noise(5 * RATE)}
+    soundfile.write(path, sound[kind], RATE)
+    whole, failures = read(path)
+    assert failures == []
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    samples, failures = read(path)
+    assert 0 < len(samples) < len(whole)
+    (failure,) = failures
+    assert f"'{path}' is cut off after" in failure
+    assert capfd.readouterr().err == ""  # nothing of a decoder
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "kind"),
+    [
+        ("x.mp3", b"\0\0\0\x20ftypM4A ", "an MPEG-4 file"),
+        ("x.wav", b"\0\0\0\x20ftypisom", "an MPEG-4 file"),
+        ("x.mp3", b"\xff\xf1\x50\x80", "an AAC file"),
+        ("x.ogg", b"\x1a\x45\xdf\xa3", "a Matroska or WebM file"),
+        ("x.wav", b"wvpk\0\0\0\0", "a WavPack file"),
+        ("x.wav", b"PK\x03\x04", "a ZIP archive"),
+        ("x.wav", b"<!DOCTYPE html>", "a text file"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, capfd, name, head, kind):
+    path = tmp_path / name
+    path.write_bytes(head + bytes(range(256)) * 20)
+    with pytest.raises(AudioFileError, match=kind) as caught:
+        make(path=str(path)).open()
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("rate", [1, 7, 99, 10_000_001])
+def test_a_rate_out_of_bounds_is_refused(tmp_path, rate):
+    path = tmp_path / "x.wav"
+    soundfile.write(path, noise(100), rate)
+    with pytest.raises(AudioFileError, match=f"sample rate of {rate} Hz"):
+        make(path=str(path)).open()
