@@ -1,4 +1,4 @@
-"""Bad input: one clear sentence, the right exit code, no traceback."""
+"""Bad input: an error line with the name of what is wrong, exit code, no traceback."""
 
 import shutil
 import socket
@@ -52,9 +52,9 @@ def header_only(path: Path) -> None:
     path.write_bytes(whole[:30])
 
 
-@pytest.mark.parametrize("spoil", [empty, text, header_only])
-def test_what_is_no_recording_is_named(tmp_path, spoil: Callable[[Path], None]):
-    spoil(tmp_path / "bad.wav")
+@pytest.mark.parametrize("damage", [empty, text, header_only])
+def test_a_file_that_is_no_recording_is_named(tmp_path, damage: Callable[[Path], None]):
+    damage(tmp_path / "bad.wav")
     assert_refused(neurovocal("detect", tmp_path / "bad.wav"), 2, "bad.wav")
 
 
@@ -66,7 +66,7 @@ def test_recording_of_no_samples_has_no_segments(tmp_path):
     assert done.out.splitlines()[:1] in ([], ["file,onset_s,offset_s,score"])
 
 
-def test_truncated_recording_keeps_what_is_there(tmp_path):
+def test_segments_of_a_truncated_recording_are_kept(tmp_path):
     path = wav(tmp_path / "cut.wav", seconds=4.0)
     whole = neurovocal("detect", path).out.splitlines()
     path.write_bytes(path.read_bytes()[: 3 * 32000 * 2])
@@ -77,7 +77,7 @@ def test_truncated_recording_keeps_what_is_there(tmp_path):
     assert len(found) > 3
 
 
-def test_not_a_number_is_a_gap_and_nothing_else_is_lost(tmp_path):
+def test_samples_that_are_not_a_number_are_a_gap(tmp_path):
     samples, rate = soundfile.read(RECORDING, frames=4 * 32000, dtype="float32")
     soundfile.write(tmp_path / "clean.wav", samples, rate, subtype="FLOAT")
     samples[100:200] = np.nan
@@ -89,19 +89,19 @@ def test_not_a_number_is_a_gap_and_nothing_else_is_lost(tmp_path):
     assert "100 samples were lost" in done.err
 
     def song(lines: list[str]) -> list[float]:
-        """Bounds of the segments after the noise in which samples are missing."""
+        """Return bounds of the segments after the noise with the missing samples."""
         rows = [map(float, line.split(",")[1:3]) for line in lines[1:]]
         return [
             time for onset, offset in rows if onset > 0.5 for time in (onset, offset)
         ]
 
-    # The noise floor knows 100 samples less: a bound may move by one hop.
+    # The noise floor has 100 samples less: a bound may move by one hop.
     found, wanted = song(done.out.splitlines()), song(clean)
     assert len(wanted) > 20
     np.testing.assert_allclose(found, wanted, atol=0.0011)
 
 
-def test_one_bad_recording_among_many_costs_the_others_nothing(tmp_path):
+def test_a_bad_recording_does_not_affect_the_others(tmp_path):
     wav(tmp_path / "a.wav")
     text(tmp_path / "b.wav")
     wav(tmp_path / "c.wav")
@@ -151,7 +151,7 @@ def write_config(path: Path, text: str) -> Path:
     return path
 
 
-def test_all_mistakes_of_a_configuration_at_once(tmp_path):
+def test_all_mistakes_of_a_configuration_are_reported_at_once(tmp_path):
     config = write_config(
         tmp_path / "bad.yaml",
         "version: 1\n"
@@ -199,6 +199,6 @@ def test_missing_device():
     assert_refused(done, done.code)
 
 
-def test_remote_binding_is_refused_without_saying_so():
+def test_remote_binding_is_refused_without_allow_remote():
     done = neurovocal("run", "demo", "--set", "sinks.0.options.endpoint=tcp://*:5999")
     assert_refused(done, 1, "allow_remote")

@@ -1,4 +1,4 @@
-"""The command line: sentences and exit codes, and what programs may read."""
+"""Command line: error sentences, exit codes, output for people and programs."""
 
 import json
 import logging
@@ -25,29 +25,29 @@ BASE = "version: 1\nsource: {plugin: synthetic}\nsinks: [{plugin: jsonl}]\n"
 
 
 @pytest.fixture(autouse=True)
-def log_as_before():
-    """The command line owns the log; here it gives it back."""
+def restored_log():
+    """Restore the log, which the command line sets up."""
     log = logging.getLogger("neurovocal")
     before = log.handlers, log.propagate, log.level
     yield
     log.handlers, log.propagate, log.level = before
 
 
-class Done:
+class CompletedCommand:
     def __init__(self, code, out, err):
         self.code, self.out, self.err = code, out, err
 
 
 @pytest.fixture
 def neurovocal(capsys):
-    """Run a command in this process: its code, its output, its complaints."""
+    """Run a command in this process; return exit code, stdout and stderr."""
 
     def run(*arguments):
         with pytest.raises(SystemExit) as caught:
             main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         assert "Traceback" not in err
-        return Done(caught.value.code, out, err)
+        return CompletedCommand(caught.value.code, out, err)
 
     return run
 
@@ -112,7 +112,7 @@ def test_no_command_shows_the_help(neurovocal, group):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_what_ships_is_correct(neurovocal, name):
+def test_shipped_configurations_are_correct(neurovocal, name):
     done = neurovocal("check", name)
     if "no input device was found" in done.err:
         pytest.skip("needs a sound card")
@@ -120,7 +120,7 @@ def test_what_ships_is_correct(neurovocal, name):
     assert done.out.splitlines()[-1].endswith(f"{name}.yaml: correct")
 
 
-def test_check_tells_the_lanes(neurovocal, tmp_path):
+def test_check_prints_the_lanes(neurovocal, tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(BASE)
     done = neurovocal("check", path, "--set", "station=roof")
@@ -129,7 +129,7 @@ def test_check_tells_the_lanes(neurovocal, tmp_path):
     )
 
 
-def test_check_tells_every_mistake_on_a_line_of_its_own(neurovocal, tmp_path):
+def test_check_prints_one_line_per_mistake(neurovocal, tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(
         BASE.replace("synthetic}", "synthetic, options: {sed: 1, n_units: 99}}")
@@ -170,7 +170,7 @@ def test_run_prints_a_line_per_segment(neurovocal, tmp_path):
     assert sum(event["kind"] == "offset" for event in events) == len(lines)
 
 
-def test_a_reader_that_has_had_enough_ends_the_run_quietly(tmp_path):
+def test_a_closed_stdout_ends_the_run_without_an_error(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(BASE)
     options = [f"sinks.0.options.path={tmp_path}/o", "source.options.duration_s=900"]
@@ -208,7 +208,7 @@ def test_plugins_are_listed(neurovocal):
         assert name in table
 
 
-def test_the_options_of_a_plugin(neurovocal):
+def test_plugins_prints_the_options_of_one_plugin(neurovocal):
     done = neurovocal("plugins", "energy")
     assert done.out.startswith("detector 'energy': ")
     assert "  on_db  (10.0)\n      A sound is a segment" in done.out
@@ -243,7 +243,7 @@ def test_the_schema_can_be_written_to_a_file(neurovocal, tmp_path):
     assert done.err == f"error: '{tmp_path}' cannot be written: Is a directory\n"
 
 
-def test_every_reference_of_the_schema_leads_somewhere(neurovocal):
+def test_every_reference_of_the_schema_is_defined(neurovocal):
     schema = json.loads(neurovocal("schema").out)
     references = re.findall(r'"\$ref": "([^"]+)"', json.dumps(schema))
     assert len(references) > 20
@@ -252,7 +252,7 @@ def test_every_reference_of_the_schema_leads_somewhere(neurovocal):
         assert reference.removeprefix("#/$defs/") in schema["$defs"], reference
 
 
-def test_the_schema_knows_the_options_of_every_plugin(neurovocal):
+def test_the_schema_has_the_options_of_every_plugin(neurovocal):
     schema = json.loads(neurovocal("schema").out)
     registry = Registry()
     for kind in GROUPS:
@@ -269,7 +269,7 @@ def test_the_schema_knows_the_options_of_every_plugin(neurovocal):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_schema_accepts_what_ships_and_refuses_a_typo(neurovocal, name):
+def test_the_schema_accepts_shipped_configurations_and_refuses_a_typo(neurovocal, name):
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(neurovocal("schema").out)
     data = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
@@ -292,7 +292,7 @@ def test_bundle_show_and_check(neurovocal):
         brief["figures"]["classifier"][error] == shown["figures"]["classifier"][error]
     )
     assert "recipe" not in brief["training"]
-    assert len(text.splitlines()) < 120  # for people: it fits on a page or two
+    assert len(text.splitlines()) < 120  # one or two pages
     done = neurovocal("bundle", "check", "bengalese-finch")
     assert done.code == 0
     assert done.out.endswith("correct\n")
@@ -322,14 +322,14 @@ def test_init_writes_a_configuration_that_check_accepts(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.yaml", "songs"]
 
 
-def test_init_asks_again_and_keeps_what_is_there(neurovocal, tmp_path, monkeypatch):
+def test_init_asks_again_and_never_overwrites(neurovocal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("kept")
     done = neurovocal("init", "mine.yaml")
     assert done.code == 1
     assert "exists already" in done.err
     assert (tmp_path / "mine.yaml").read_text() == "kept"
-    # Answers that lead to a mistake leave nothing behind.
+    # Answers that lead to a mistake write no file.
     answers = iter(
         ["roof", "tape", "file", "songs", "none", "bird", "songbird", "nowhere", "a.db"]
     )
@@ -343,7 +343,7 @@ def test_init_asks_again_and_keeps_what_is_there(neurovocal, tmp_path, monkeypat
     assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
 
 
-def test_init_writes_what_is_right_but_for_a_device_that_is_elsewhere(
+def test_init_warns_of_a_missing_device_and_writes_the_file(
     neurovocal, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -357,7 +357,7 @@ def test_init_writes_what_is_right_but_for_a_device_that_is_elsewhere(
     assert written["source"]["options"]["device"] == "in the field"
 
 
-def test_init_knows_folders_that_recorders_fill(neurovocal, tmp_path, monkeypatch):
+def test_init_can_write_a_folder_source(neurovocal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "card").mkdir()
     answers = iter(["roof", "folder", "card"])

@@ -1,4 +1,4 @@
-"""``neurovocal export``: what a journal holds, as other programs read it."""
+"""``neurovocal export``: tables of a journal's events in each format."""
 
 import csv
 import io
@@ -57,7 +57,7 @@ def test_final_labels_of_all_runs_by_default(journal: Path) -> None:
     assert found[2]["posterior"] == ""
 
 
-def test_labels_that_were_not_final_when_asked_for(journal: Path) -> None:
+def test_provisional_labels_on_request(journal: Path) -> None:
     found = rows(str(journal), "--provisional", "--run", "first")
     assert [r["status"] for r in found] == ["final", "provisional", "final"]
     assert found[1]["offset_s"] == ""
@@ -73,19 +73,21 @@ def test_labels_that_were_not_final_when_asked_for(journal: Path) -> None:
         (["--run", "second"], ["0"]),
     ],
 )
-def test_choices(journal: Path, options: list[str], seqs: list[str]) -> None:
+def test_selections_by_option(
+    journal: Path, options: list[str], seqs: list[str]
+) -> None:
     chosen = [r["seq"] for r in rows(str(journal), *options) if r["utc"]]
     assert chosen == seqs
 
 
-def test_any_kinds_share_a_table(journal: Path) -> None:
+def test_several_kinds_share_one_table(journal: Path) -> None:
     found = rows(str(journal), "--kinds", "gap,health,label", "--run", "second")
     assert [r["kind"] for r in found] == ["label", "gap", "health"]
     assert found[1]["reason"] == "overrun"
     assert found[2]["detail"] == "it cannot keep up"
 
 
-def test_parquet_holds_types(journal: Path, tmp_path: Path) -> None:
+def test_parquet_columns_have_types(journal: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     out = tmp_path / "labels.parquet"
     done = neurovocal("export", str(journal), "--format", "parquet", "-o", str(out))
@@ -121,7 +123,7 @@ def test_json_lines_raven_and_audacity_hold_one_run(journal: Path) -> None:
         (["--out", "no/such/folder.csv"], "does not exist"),
     ],
 )
-def test_mistakes_are_one_sentence(
+def test_each_mistake_is_one_sentence(
     journal: Path, options: list[str], sentence: str
 ) -> None:
     if "parquet" in options:
@@ -132,7 +134,7 @@ def test_mistakes_are_one_sentence(
     assert done.out == ""
 
 
-def test_an_empty_table_is_said_to_be_one(journal: Path) -> None:
+def test_an_empty_table_is_noted_on_stderr(journal: Path) -> None:
     done = neurovocal("export", str(journal), "--until", "1999-01-01T00:00Z")
     assert (done.code, len(done.out.splitlines())) == (0, 1)
     assert done.err == "note: no event of the journal is what was asked for\n"
@@ -153,7 +155,7 @@ def test_each_recording_has_an_audacity_track_and_all_are_named(tmp_path: Path) 
     assert sorted(left) == [beside, table]
 
 
-def test_a_file_that_exists_is_replaced_only_by_a_whole_one(journal: Path) -> None:
+def test_an_existing_file_is_replaced_by_a_complete_one_only(journal: Path) -> None:
     out = journal.with_name("labels.csv")
     out.write_text("precious")
     bad = neurovocal("export", str(journal), "--run", "third", "-o", str(out))
@@ -163,7 +165,7 @@ def test_a_file_that_exists_is_replaced_only_by_a_whole_one(journal: Path) -> No
     assert out.read_text().startswith("run,stream,kind")
 
 
-def test_messages_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_read_messages_equal_the_written_ones(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     messages = [label(0), frames(0), Message(INFO, Anchor(5, 77), 0, 5)]
     write(path, messages)

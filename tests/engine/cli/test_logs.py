@@ -1,4 +1,4 @@
-"""Lines of the log: sentences or JSON, and not without end."""
+"""Log lines: sentences or JSON, at a limited rate."""
 
 import io
 import json
@@ -12,22 +12,22 @@ from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
 
 @pytest.fixture
 def lines():
-    """What is logged between the call and its end."""
+    """Set up logging; the returned function returns the lines logged so far."""
     log = logging.getLogger("neurovocal")
     before = log.handlers, log.propagate, log.level
     stream = io.StringIO()
 
-    def begin(*arguments):
+    def start(*arguments):
         set_up_logging(*arguments)
         log.handlers[0].setStream(stream)
         return lambda: stream.getvalue().splitlines()
 
-    yield begin
+    yield start
     log.handlers, log.propagate = before[0], before[1]
     log.setLevel(before[2])
 
 
-def test_json_lines_are_whole_and_hold_the_traceback(lines):
+def test_json_lines_hold_newlines_and_the_traceback(lines):
     read = lines(False, LogLevel.INFO, LogFormat.JSON)
     log = logging.getLogger("neurovocal")
     log.debug("not this")
@@ -42,7 +42,7 @@ def test_json_lines_are_whole_and_hold_the_traceback(lines):
     assert "ValueError: oh" in second["traceback"]
 
 
-def test_sentences_by_default_and_no_traceback(lines):
+def test_sentences_without_traceback_are_the_default(lines):
     read = lines(False)
     log = logging.getLogger("neurovocal")
     log.info("not this")
@@ -50,7 +50,7 @@ def test_sentences_by_default_and_no_traceback(lines):
     assert read() == ["warning: mind that"]
 
 
-def test_one_place_cannot_flood_the_log(lines, monkeypatch):
+def test_lines_of_one_place_are_limited_and_counted(lines, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(logs, "monotonic", lambda: now[0])
     read = lines(False)

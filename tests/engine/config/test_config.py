@@ -1,4 +1,4 @@
-"""The configuration's envelope: exact sentences for mistakes, values for the rest."""
+"""Envelope of the configuration: values, and the exact sentence for each mistake."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_the_smallest_configuration():
     assert config.shared.tile == 8
 
 
-def test_everything_at_once():
+def test_a_configuration_with_all_sections():
     config = parse(
         """
 version: 1
@@ -90,7 +90,7 @@ sinks: [{plugin: zmq}]
     assert [sink.plugin for sink in config.lanes[1].sinks] == ["table"]
 
 
-def test_every_mistake_is_told_with_its_line():
+def test_all_mistakes_are_reported_with_their_lines():
     text = """version: 2
 sauce: {plugin: file}
 tile: many
@@ -164,7 +164,7 @@ def test_single_mistakes(text, expected):
     assert found == expected
 
 
-def test_what_belongs_to_a_lane_is_not_beside_the_lanes():
+def test_keys_of_a_lane_are_refused_beside_lanes():
     found = problems(
         "version: 1\nbundle: finch\nmodels: []\nlanes:\n"
         "- {source: {plugin: synthetic}, nam: a}\n"
@@ -234,7 +234,7 @@ def explained(options, *, prefix=("detector", "options")):
         ),
     ],
 )
-def test_options_of_plugins_are_explained_in_the_users_terms(options, sentence):
+def test_mistakes_in_options_of_plugins_are_sentences(options, sentence):
     found = explained(options)
     if sentence is None:  # whatever pydantic says of it, it points into the file
         assert all(p.startswith("x.yaml:2: detector.options.rate") for p in found)
@@ -243,8 +243,7 @@ def test_options_of_plugins_are_explained_in_the_users_terms(options, sentence):
         assert found == [f"x.yaml:2: detector.options.{sentence}"]
 
 
-def test_options_that_are_not_in_the_file_keep_their_names():
-    """A bundle's front end has options too: they stand in its manifest."""
+def test_options_that_are_not_in_the_file_are_named_in_full():
     (problem,) = explained("{level: 7}", prefix=("features", "options"))
     assert problem == (
         "x.yaml:1: features.options.level: input should be less than 1 (got 7)"
@@ -285,7 +284,7 @@ def test_shipped_names_resolve(name, tmp_path, monkeypatch):
         find_config(f"elsewhere/{name}.yaml")
 
 
-def test_load_config_reads_overrides_too(tmp_path):
+def test_load_config_applies_overrides(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("version: 1\nsource: {plugin: file}\n")
     config, located = load_config(str(path), ["station=roof", "tile=25"])

@@ -1,4 +1,4 @@
-"""YAML with lines: every mistake a user can make is a sentence with a place."""
+"""YAML with line numbers: each mistake is a sentence with its line."""
 
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ def test_an_empty_file_is_an_empty_configuration(text):
 
 
 @pytest.mark.parametrize("text", ["- 1\n- 2\n", "hello\n", "12\n", "null\n", "---\n"])
-def test_what_is_not_a_mapping(text):
+def test_a_file_that_is_no_mapping_is_refused(text):
     assert problems(text) == [
         "x.yaml:1: expected 'key: value' lines, found a list or text"
     ]
@@ -55,7 +55,7 @@ def test_what_is_not_a_mapping(text):
         ("a: *b\n", "x.yaml:1: not valid YAML: found undefined alias 'b'"),
     ],
 )
-def test_what_is_not_yaml(text, sentence):
+def test_invalid_yaml_is_refused_with_its_line(text, sentence):
     (problem,) = problems(text)
     assert problem.startswith(sentence)
 
@@ -78,19 +78,19 @@ def test_what_is_not_yaml(text, sentence):
         ("a: !!bool foo\n", "x.yaml:1: 'foo' cannot be read as tag:yaml.org,2002:bool"),
     ],
 )
-def test_yaml_that_means_nothing_here(text, sentence):
+def test_unsupported_yaml_is_refused_with_its_line(text, sentence):
     assert problems(text) == [sentence]
 
 
-def test_what_is_nested_without_end():
+def test_endless_nesting_is_refused():
     assert problems("a: " + "[" * 5000) == ["x.yaml: not valid YAML: nested too deeply"]
 
 
-def test_an_alias_may_be_used_often():
+def test_an_alias_may_be_used_twice():
     assert data("a: &x {b: 1}\nc: *x\nd: [*x, *x]\n")["d"] == [{"b": 1}, {"b": 1}]
 
 
-def test_keys_and_dates_are_taken_as_they_are_written():
+def test_keys_and_dates_are_texts():
     assert data("on: 1\n2: 3\nat: 2020-13-45\nday: 2021-05-01\n") == {
         "on": 1,
         "2": 3,
@@ -116,7 +116,7 @@ def test_environment_variables(monkeypatch):
     }
 
 
-def test_a_variable_that_is_not_set(monkeypatch):
+def test_an_unset_variable_is_a_mistake(monkeypatch):
     monkeypatch.delenv("NV_NONE", raising=False)
     assert problems("a: 1\nb:\n  - x\n  - y${NV_NONE}\n") == [
         "x.yaml:4: b.1: environment variable 'NV_NONE' is not set"
@@ -155,7 +155,7 @@ def test_the_type_of_an_override_is_that_of_yaml(override, value):
     assert data("x: 0\n", [override]) == {"x": value}
 
 
-def test_overrides_reach_into_lists_and_make_mappings():
+def test_overrides_set_list_entries_and_create_mappings():
     text = "sinks:\n  - {plugin: zmq}\n  - {plugin: journal}\n"
     overrides = ["sinks.1.options.path=a.db", "detector.options.low_hz=500"]
     located = parse_located(text, "x.yaml", overrides)
@@ -192,7 +192,7 @@ def test_overrides_reach_into_lists_and_make_mappings():
         ("station.x.y=1", "there is no 'x' to go into"),
     ],
 )
-def test_overrides_that_lead_nowhere(override, sentence):
+def test_overrides_without_a_target_are_refused(override, sentence):
     text = "station: s\nsinks: [{plugin: a}, {plugin: b}]\n"
     assert problems(text, [override]) == [f"--set {override}: {sentence}"]
 
@@ -201,7 +201,7 @@ ODD = st.text(alphabet="ab:-[]{}&*!<>? \n\t01#'\"|$.", max_size=40)
 
 
 @given(text=st.text(max_size=80) | ODD, override=st.text(max_size=20))
-def test_no_text_ends_in_anything_but_a_sentence(text, override):
+def test_any_text_gives_data_or_a_configuration_error(text, override):
     found = ["x.yaml: fine"]
     try:
         parse_located(text, "x.yaml", [override])
@@ -211,7 +211,7 @@ def test_no_text_ends_in_anything_but_a_sentence(text, override):
     assert found
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_unreadable_files_are_refused(tmp_path):
     missing, binary = tmp_path / "missing.yaml", tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(ConfigError, match=r"missing\.yaml' does not exist"):

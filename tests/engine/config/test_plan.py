@@ -1,4 +1,4 @@
-"""The second check: plugins, options, bundles and resources, all at once."""
+"""Second check of a configuration: plugins, options, bundles and resources."""
 
 import pytest
 from bundles.tiny_bundle import make_tiny_bundle
@@ -103,7 +103,7 @@ def test_a_plan_has_valid_options_and_builds_nothing():
     assert lane.bundle is None
 
 
-def test_the_front_end_is_a_spectrogram_unless_told():
+def test_the_default_front_end_is_a_spectrogram():
     plan = plan_of(
         "version: 1\nsource: {plugin: tape}\ndetector: {plugin: ear}\n"
         "sinks: [{plugin: mouth}]\n"
@@ -111,7 +111,7 @@ def test_the_front_end_is_a_spectrogram_unless_told():
     assert plan.lanes[0].features.name == "features 'spectrogram'"
 
 
-def test_two_sinks_of_one_plugin_have_names_of_their_own():
+def test_two_sinks_of_one_plugin_have_different_names():
     plan = plan_of(
         "version: 1\nsource: {plugin: tape}\ndetector: {plugin: ear}\n"
         "sinks: [{plugin: mouth}, {plugin: mouth, options: {port: 2}}]\n"
@@ -120,7 +120,7 @@ def test_two_sinks_of_one_plugin_have_names_of_their_own():
     assert names == ["sink 'mouth'", "sink 'mouth' 2"]
 
 
-def test_mistakes_of_all_stages_are_told_at_once():
+def test_mistakes_of_all_stages_are_reported_at_once():
     text = """version: 1
 source: {plugin: tapes}
 features: {plugin: frames, options: {prot: 1}}
@@ -157,7 +157,7 @@ bundle: no-such-bird
     assert bundle.startswith("x.yaml:15: bundle: bundle 'no-such-bird' does not exist")
 
 
-def test_resources_clash_across_lanes_too():
+def test_two_lanes_cannot_claim_one_resource():
     text = """version: 1
 lanes:
   - {name: a, source: {plugin: tape}, detector: {plugin: ear}}
@@ -172,7 +172,7 @@ sinks: [{plugin: mouth}]
     ]
 
 
-def test_lanes_of_one_name():
+def test_two_lanes_of_one_name_are_refused():
     lane = "  - {source: {plugin: tape}, detector: {plugin: ear}}\n"
     text = (
         f"version: 1\nstation: roof\nlanes:\n{lane}{lane}sinks: [{{plugin: mouth}}]\n"
@@ -182,15 +182,14 @@ def test_lanes_of_one_name():
     ]
 
 
-def test_a_run_that_nobody_would_hear_of():
+def test_a_configuration_without_a_sink_is_refused():
     assert problems(f"version: 1\n{LANE}") == [
         "x.yaml:1: there is no sink: nobody would get the labels"
     ]
 
 
 @pytest.mark.parametrize("stage", ["features", "detector"])
-def test_only_stages_that_can_go_on_may_be_told_to(stage):
-    """Frames or marks that are left out would be a hole that nobody declares."""
+def test_front_ends_and_detectors_cannot_skip(stage):
     name = {"features": "frames", "detector": "ear"}[stage]
     text = f"version: 1\n{LANE}sinks: [{{plugin: mouth}}]\n".replace(
         f"{{plugin: {name}}}", f"{{plugin: {name}, on_error: skip}}"
@@ -213,7 +212,7 @@ def test_a_source_cannot_skip():
     ]
 
 
-def test_files_are_found_beside_the_configuration(tmp_path):
+def test_relative_paths_start_at_the_configuration(tmp_path):
     (tmp_path / "song.wav").touch()
     text = (
         f"version: 1\n{LANE}sinks: [{{plugin: mouth, options: {{file: song.wav}}}}]\n"
@@ -224,7 +223,7 @@ def test_files_are_found_beside_the_configuration(tmp_path):
     ]
 
 
-def test_plugins_in_a_file_beside_the_configuration(tmp_path):
+def test_a_plugin_can_be_a_file_beside_the_configuration(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from neurovocal.engine.contracts.plugin import Options, Plugin\n"
         "plugin = Plugin('sink', Options, lambda o, c: None, 'mine')\n"

@@ -1,4 +1,4 @@
-"""Clips that will not be: found before the run, or said while it goes on."""
+"""Clip rules that no lane can satisfy, and clips refused during a run."""
 
 import pytest
 import yaml
@@ -47,12 +47,12 @@ def problems(select, *lanes, path="clips"):
         ({"min_surprise": 1}, CLASSIFIER, "nothing brings surprise: add 'rnn_rbm'"),
     ],
 )
-def test_rules_that_nothing_can_pass_are_a_mistake(tmp_path, select, lane, sentence):
+def test_a_rule_that_no_lane_can_satisfy_is_refused(tmp_path, select, lane, sentence):
     (problem,) = problems(select, lane, path=tmp_path)
     assert sentence in problem
 
 
-def test_what_one_of_the_lanes_can_bring_is_none(tmp_path):
+def test_a_rule_that_one_lane_can_satisfy_is_accepted(tmp_path):
     other = {"bundle": "zebra-finch", "models": [{"plugin": "classifier"}]}
     surprise = {**FINCH, "models": [{"plugin": "classifier"}, {"plugin": "rnn_rbm"}]}
     select = {"units": ["a", "unknown"], "min_posterior": 0.5, "min_surprise": 1}
@@ -61,13 +61,13 @@ def test_what_one_of_the_lanes_can_bring_is_none(tmp_path):
     assert len(problems(select, {}, path=tmp_path)) == 2
 
 
-def test_a_folder_that_cannot_be_one_is_found_by_check(tmp_path):
+def test_check_refuses_a_path_that_cannot_be_a_folder(tmp_path):
     (tmp_path / "file").touch()
     (problem,) = problems({}, {}, path=tmp_path / "file" / "clips")
     assert "file' is a file" in problem
 
 
-def test_refused_clips_are_said_even_of_a_run_of_a_moment(tmp_path):
+def test_refused_clips_are_reported_in_a_short_run(tmp_path):
     config = {
         "version": 1,
         "station": "yard",
@@ -86,8 +86,7 @@ def test_refused_clips_are_said_even_of_a_run_of_a_moment(tmp_path):
     assert last == f"warning: {segments} clips were not written to 'clips'"
 
 
-def test_what_fails_before_the_first_stream_is_told_in_it(tmp_path):
-    """A folder has no stream for as long as its recordings settle."""
+def test_a_failure_before_the_first_stream_is_reported_in_it(tmp_path):
     (tmp_path / "cards").mkdir()
     (tmp_path / "cards" / "song.flac").write_bytes(RECORDING.read_bytes())
     folder = {"path": "cards", "follow": False, "settle_s": 2.5, "confirm_s": 0}

@@ -1,4 +1,4 @@
-"""Files that are small and stand for much, or name what they must not."""
+"""Hostile files: bombs, tags, paths, control characters and false headers."""
 
 import io
 import logging
@@ -32,11 +32,11 @@ from neurovocal.plugins.sinks.recording import stream_file_name
 from neurovocal.plugins.sources import file as source_file
 from neurovocal.plugins.storage.npz import read_npz
 
-LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+NESTED_ALIASES = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
 )
 BOMBS = {
-    "a billion laughs": (LAUGHS, "stands for more than 500000 values"),
+    "a billion laughs": (NESTED_ALIASES, "stands for more than 500000 values"),
     "brackets": ("a: " + "[" * 50_000, "nested too deeply"),
     "levels": ("a: " + "[" * 200 + "]" * 200, "nested too deeply"),
     "megabytes": ("a: " + "x" * (3 * 2**20), "is longer than 2097152 bytes"),
@@ -58,7 +58,9 @@ def test_a_yaml_bomb_is_refused(tmp_path: Path, text: str, sentence: str) -> Non
 @pytest.mark.parametrize(
     "value", ["9" * 5000, "0x" + "f" * 5000, "1:" * 5000 + "1", "2001-99-99"]
 )
-def test_a_value_that_is_none_is_told_in_a_sentence(tmp_path: Path, value: str) -> None:
+def test_a_value_that_yaml_cannot_read_is_one_sentence(
+    tmp_path: Path, value: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(parse_located(f"version: {value}", "odd.yaml"))
     assert len(str(caught.value)) < 500
@@ -68,14 +70,14 @@ def test_a_value_that_is_none_is_told_in_a_sentence(tmp_path: Path, value: str) 
         load_bundle(folder)
 
 
-def test_what_people_write_is_read_as_before() -> None:
+def test_ordinary_yaml_is_read() -> None:
     text = "a: [1, 2.5, yes, null, 2020-01-02]\nb: &x {c: d}\ne: *x\n"
     assert safe_yaml.load(text) == yaml.safe_load(text)
     assert safe_yaml.load("") is None
 
 
 @pytest.mark.parametrize("part", ["front_end", "detector"])
-def test_a_bundle_runs_no_file_of_its_own(tmp_path: Path, part: str) -> None:
+def test_a_bundle_cannot_name_a_plugin_file(tmp_path: Path, part: str) -> None:
     folder = make_tiny_bundle(tmp_path / "tiny")
     proof = tmp_path / "proof"
     evil = folder / "evil.py"
@@ -90,7 +92,7 @@ def test_a_bundle_runs_no_file_of_its_own(tmp_path: Path, part: str) -> None:
     assert not proof.exists()
 
 
-def test_a_packed_desert_is_not_unpacked(tmp_path: Path) -> None:
+def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.npz"
     head = io.BytesIO()
     shape = (100 * 2**20,)
@@ -111,14 +113,14 @@ def test_a_packed_desert_is_not_unpacked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../../x", "/etc/x", "a/../../b"])
-def test_a_streams_name_leads_nowhere(tmp_path: Path, name: str) -> None:
+def test_a_stream_s_name_is_no_path(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{stream_file_name(name)}.wav"
     assert path.parent == tmp_path
     folder = tmp_path / stream_file_name(name)
     assert folder.resolve().parent == tmp_path
 
 
-def test_what_is_printed_does_not_steer_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_in_errors_are_escaped(tmp_path: Path) -> None:
     name = "\x1b]0;renamed\x07\nerror: forged.wav"
     done = neurovocal("detect", str(tmp_path / name))
     assert done.code != 0
@@ -131,7 +133,7 @@ def test_what_is_printed_does_not_steer_the_terminal(tmp_path: Path) -> None:
     assert line == "warning: lost ?]0;renamed??error: forged.wav"
 
 
-def test_a_bundle_that_is_told_of_does_not_steer_it_either(tmp_path: Path) -> None:
+def test_control_characters_of_a_bundle_are_escaped(tmp_path: Path) -> None:
     folder = make_tiny_bundle(tmp_path / "tiny")
     edit_manifest(folder, species="\x1b[31mred")
     shown = neurovocal("bundle", "show", str(folder))
@@ -140,7 +142,7 @@ def test_a_bundle_that_is_told_of_does_not_steer_it_either(tmp_path: Path) -> No
 
 
 def wav(*, channels: int = 1, rate: int = 8000, claimed: int = 16_000) -> bytes:
-    """A second of silence whose header may say anything."""
+    """Return a second of silence with a header of other values."""
     head = struct.pack(
         "<IHHIIHH", 16, 1, channels, rate, rate, 2 * channels % 65536, 16
     )
@@ -159,7 +161,7 @@ def wav(*, channels: int = 1, rate: int = 8000, claimed: int = 16_000) -> bytes:
         ({"rate": 0xFFFFFFFF}, None),
     ],
 )
-def test_a_header_that_lies_costs_nothing(
+def test_a_false_length_in_a_header_allocates_nothing(
     tmp_path: Path, lie: dict[str, int], samples: int | None
 ) -> None:
     path = tmp_path / "lie.wav"

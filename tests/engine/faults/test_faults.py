@@ -1,4 +1,4 @@
-"""Faults of sources: what the lane hears, and what is told of it."""
+"""Faults of sources: the stream that the lane gets, and its health events."""
 
 import numpy as np
 import pytest
@@ -32,10 +32,10 @@ class DeviceOptions(Options):
 
 
 class Device(ScriptedSource):
-    """A sound card in its own time: its blocks move the clock on when they are read.
+    """A sound card that advances the clock with each block that is read.
 
-    Each opening goes on where the clock stands; a sample that is heard at second t of
-    the world has the value t / 1000.
+    Each opening goes on where the clock stands; a sample captured at second t has the
+    value t / 1000.
     """
 
     options = DeviceOptions
@@ -68,8 +68,8 @@ class Device(ScriptedSource):
         return Block(sample, values, self._clock.monotonic_ns())
 
 
-def rehearse(seconds, *faults):
-    """Let a device of so many seconds meet faults."""
+def run_with(seconds, *faults):
+    """Run a device of so many seconds with faults; return sink and outcome."""
     clock = ManualClock(EPOCH)
     sink = CollectSink({"block", "gap", "health", "anchor", "stats"})
     runner = make_runner(
@@ -82,19 +82,19 @@ def rehearse(seconds, *faults):
     return sink, runner.run()
 
 
-def heard(sink):
-    """Spans of the stream: (start, stop, reason), or how far behind the world it is."""
-    spans = []
+def spans(sink):
+    """Return (start, stop, reason of the gap, or samples behind real time)."""
+    found = []
     for event in sink.events(Block, Gap):
         if isinstance(event, Gap):
-            spans.append((event.start, event.stop, event.reason))
+            found.append((event.start, event.stop, event.reason))
             continue
         behind = round(float(event.samples[0, 0]) * 1e6) - event.start
-        if spans and spans[-1][1:] == (event.start, behind):
-            spans[-1] = (spans[-1][0], event.stop, behind)
+        if found and found[-1][1:] == (event.start, behind):
+            found[-1] = (found[-1][0], event.stop, behind)
         else:
-            spans.append((event.start, event.stop, behind))
-    return spans
+            found.append((event.start, event.stop, behind))
+    return found
 
 
 def health(sink, stage):
@@ -102,9 +102,9 @@ def health(sink, stage):
 
 
 def test_dropped_samples_are_a_gap_of_their_length():
-    sink, outcome = rehearse(3, {"fault": "drop", "at_s": 1.23, "for_s": 0.5})
+    sink, outcome = run_with(3, {"fault": "drop", "at_s": 1.23, "for_s": 0.5})
     gap = (1230, 1730, "injected: drop")
-    assert heard(sink) == [(0, 1230, 0), gap, (1730, 3000, 0)]
+    assert spans(sink) == [(0, 1230, 0), gap, (1730, 3000, 0)]
     assert health(sink, "fault drop") == [
         ("degraded", "injected: drop 0.5 s"),
         ("healthy", "injected: drop 0.5 s: over"),
@@ -112,25 +112,25 @@ def test_dropped_samples_are_a_gap_of_their_length():
     assert outcome.lost_samples == 500
 
 
-def test_a_drop_at_the_end_is_no_longer_than_the_audio():
-    sink, _ = rehearse(3, {"fault": "drop", "at_s": 2.5, "for_s": 60})
-    assert heard(sink) == [(0, 2500, 0), (2500, 3000, "injected: drop")]
+def test_a_drop_beyond_the_end_is_cut_at_the_last_sample():
+    sink, _ = run_with(3, {"fault": "drop", "at_s": 2.5, "for_s": 60})
+    assert spans(sink) == [(0, 2500, 0), (2500, 3000, "injected: drop")]
 
 
-def test_a_short_stall_is_noticed_and_a_gap():
-    sink, _ = rehearse(9, {"fault": "stall", "at_s": 2, "for_s": 3.5})
+def test_a_short_stall_is_reported_and_becomes_a_gap():
+    sink, _ = run_with(9, {"fault": "stall", "at_s": 2, "for_s": 3.5})
     gap = (2000, 5500, "injected: stall")
-    assert heard(sink) == [(0, 2000, 0), gap, (5500, 9000, 0)]
+    assert spans(sink) == [(0, 2000, 0), gap, (5500, 9000, 0)]
     stalled, back = health(sink, "source")
     assert (stalled[0], back[0]) == ("stalled", "healthy")
 
 
-def test_a_stall_that_outlasts_the_source_s_patience_is_an_outage():
-    sink, _ = rehearse(20, {"fault": "stall", "at_s": 2, "for_s": 7})
-    before, empty, gap, after = heard(sink)
+def test_a_stall_longer_than_the_source_s_timeout_is_an_outage():
+    sink, _ = run_with(20, {"fault": "stall", "at_s": 2, "for_s": 7})
+    before, empty, gap, after = spans(sink)
     assert before == (0, 2000, 0)
     assert empty == (2000, 2000, "device lost")
-    # Opened again while still silent, it is held until half a second has been heard.
+    # Opened again while still silent, it is held until half a second has come.
     assert gap == (2000, 9000, "device lost")
     assert after == (9000, 20000, 0)
     stalled, lost, back = health(sink, "source")
@@ -142,10 +142,10 @@ def test_a_stall_that_outlasts_the_source_s_patience_is_an_outage():
     assert (9000, 9 * NS) in times
 
 
-def test_an_unplugged_device_is_sought_until_it_is_back():
-    sink, outcome = rehearse(9, {"fault": "unplug", "at_s": 2, "for_s": 3})
+def test_an_unplugged_device_is_opened_again_once_it_is_back():
+    sink, outcome = run_with(9, {"fault": "unplug", "at_s": 2, "for_s": 3})
     # Lost when the block of 50 was read; found by the attempt after 0.5 + 1 + 2 s.
-    assert heard(sink) == [
+    assert spans(sink) == [
         (0, 2000, 0),
         (2000, 2000, "device lost"),
         (2000, 5550, "device lost"),
@@ -159,34 +159,34 @@ def test_an_unplugged_device_is_sought_until_it_is_back():
     assert outcome.exit_code == 3
 
 
-def test_a_fault_after_an_outage_is_where_the_stream_is_then():
+def test_an_outage_counts_towards_the_time_of_a_later_fault():
     unplug = {"fault": "unplug", "at_s": 2, "for_s": 3}
-    sink, _ = rehearse(9, unplug, {"fault": "drop", "at_s": 7, "for_s": 1})
-    *_, gap, last = heard(sink)
-    # The block that was lost with the device counts to nobody: it is so much later.
+    sink, _ = run_with(9, unplug, {"fault": "drop", "at_s": 7, "for_s": 1})
+    *_, gap, last = spans(sink)
+    # The block lost with the device is counted nowhere: the fault is later by it.
     assert gap == (7050, 8050, "injected: drop")
     assert last == (8050, 9000, 0)
 
 
-def test_jitter_delays_all_and_loses_nothing():
+def test_jitter_delays_blocks_and_loses_none():
     jitter = {"fault": "jitter", "at_s": 2, "for_s": 4, "ms": 300, "seed": 1}
-    sink, outcome = rehearse(9, jitter)
-    assert heard(sink) == [(0, 9000, 0)]
+    sink, outcome = run_with(9, jitter)
+    assert spans(sink) == [(0, 9000, 0)]
     assert outcome.exit_code == 0
     late_ms = {b.start: b.arrived_ns / 1e6 - b.stop for b in sink.events(Block)}
     struck = [late for start, late in late_ms.items() if 2000 <= start < 6000]
     assert max(struck) > 150
-    # A burst that is due is noticed when the next block comes.
+    # A burst that is due is delivered when the next block comes.
     assert max(struck) <= 300 + 50
     assert all(late_ms[start] == 0 for start in late_ms if not 2000 <= start < 6000)
-    assert rehearse(9, jitter)[0].events(Block)[60].arrived_ns == (
+    assert run_with(9, jitter)[0].events(Block)[60].arrived_ns == (
         sink.events(Block)[60].arrived_ns
     )
 
 
 @pytest.mark.parametrize("ppm", [500, -2000])
-def test_a_drifting_clock_is_measured_as_such(ppm):
-    sink, _ = rehearse(90, {"fault": "drift", "at_s": 0, "for_s": 1000, "ppm": ppm})
+def test_drift_is_measured_by_the_stream_s_statistics(ppm):
+    sink, _ = run_with(90, {"fault": "drift", "at_s": 0, "for_s": 1000, "ppm": ppm})
     position = sink.events(Block)[-1].stop
     assert position == pytest.approx(90_000 * (1 + ppm / 1e6), abs=1)
     last = sink.events(Stats)[-1].values
@@ -194,23 +194,23 @@ def test_a_drifting_clock_is_measured_as_such(ppm):
     assert last["drift_ppm"] == pytest.approx(ppm, abs=15)
 
 
-def test_the_wrong_rate_is_noticed_and_positions_go_on():
-    sink, _ = rehearse(
+def test_a_wrong_rate_is_reported_and_positions_stay_continuous():
+    sink, _ = run_with(
         200, {"fault": "wrong_rate", "at_s": 20, "for_s": 150, "rate": 1200}
     )
     assert sink.events(Block)[-1].stop == 20_000 + 180_000 + 30_000
-    (told, *_) = health(sink, "signal rate")
-    assert told[0] == "degraded"
-    assert "instead of 1000" in told[1]
+    (first, *_) = health(sink, "signal rate")
+    assert first[0] == "degraded"
+    assert "instead of 1000" in first[1]
     began = {a.sample: (a.utc_ns - EPOCH) / NS for a in sink.events(Anchor)}
     assert began[20_000 + 1200] == pytest.approx(21, abs=0.01)
     assert began[220_000] == pytest.approx(190, abs=0.01)
 
 
-def test_an_overdriven_input_is_clipped_at_full_scale():
+def test_clip_scales_to_full_scale_and_cuts_off():
     # A device's samples are small: 0.004 after four seconds.
     clip = {"fault": "clip", "at_s": 2, "for_s": 6, "level": 0.004}
-    sink, _ = rehearse(12, clip)
+    sink, _ = run_with(12, clip)
     values = np.concatenate([b.samples[:, 0] for b in sink.events(Block)])
     assert values[1999] == np.float32(0.001999)
     assert values[2000] == pytest.approx(0.5)
@@ -221,7 +221,7 @@ def test_an_overdriven_input_is_clipped_at_full_scale():
     )
 
 
-STRUCK = [
+BLOCK_INVARIANT = [
     {"fault": "drop", "at_s": 0.333, "for_s": 0.25},
     {"fault": "clip", "at_s": 0.333, "for_s": 0.25, "level": 0.05},
     {"fault": "wrong_rate", "at_s": 0.333, "for_s": 0.25, "rate": 1370},
@@ -230,7 +230,7 @@ STRUCK = [
 
 
 def events_of(fault, lengths):
-    """What a lane says of the song in blocks of these lengths, and one of the rest."""
+    """Return the events of the song in blocks of these lengths and one of the rest."""
     cut, whole = [], audio(SONG)
     for length in [*lengths, len(whole.samples)]:
         start = cut[-1].stop if cut else 0
@@ -244,22 +244,23 @@ def events_of(fault, lengths):
     return outline(sink)
 
 
-@pytest.fixture(params=STRUCK, ids=lambda fault: fault["fault"], scope="module")
-def struck(request):
-    """A fault, and what a lane says that meets it."""
+@pytest.fixture(
+    params=BLOCK_INVARIANT, ids=lambda fault: fault["fault"], scope="module"
+)
+def fault_and_events(request):
+    """A fault, and the events of the song in one block with it."""
     return request.param, events_of(request.param, [])
 
 
 @settings(max_examples=5, deadline=None)
 @given(st.lists(st.integers(1, 400), max_size=6))
-def test_the_same_audio_gives_the_same_events_in_any_blocks(struck, lengths):
-    fault, whole = struck
+def test_faults_give_the_same_events_for_any_blocks(fault_and_events, lengths):
+    fault, whole = fault_and_events
     assert any(kind == "health" for kind, *_ in whole)
     assert events_of(fault, lengths) == whole
 
 
-def test_each_is_met_in_the_stream_that_plays_then():
-    """`at_s` counts on over recordings, also of other rates."""
+def test_at_s_counts_over_streams_of_different_rates():
     faster = StreamInfo("next", 2 * RATE)
     items = [audio(SONG), faster, audio(SONG), audio(SONG, 1000)]
     sink = CollectSink({"gap"})
@@ -279,12 +280,12 @@ def test_a_source_that_crashes_ends_its_lane():
     outcome = make_runner(source, sink, faults=[crash]).run()
     assert outcome.exit_code == 2
     assert outcome.errors == ["InjectedError: injected: crash of source"]
-    # What came before was heard, and closed.
+    # The segment before it was closed as truncated.
     assert sink.events(Onset, Offset)[-1] == Offset(0, 20, 50, True)
     assert source.closed == 1
 
 
-def test_a_source_that_hangs_is_late():
+def test_a_source_that_hangs_delays_its_lane_and_loses_nothing():
     clock = ManualClock(EPOCH)
     sink = CollectSink({"label", "health"})
     items = [audio("..##..", start) for start in (0, 60, 120)]
@@ -298,14 +299,14 @@ def test_a_source_that_hangs_is_late():
     assert outcome.exit_code == 0
 
 
-def test_without_faults_nothing_is_wrapped():
+def test_without_faults_the_source_is_not_wrapped():
     source = ScriptedSource(INFO, [audio(SONG)])
     runner = make_runner(source, CollectSink())
     assert runner.lanes[0].reader.source is source
     assert runner.run().exit_code == 0
 
 
-def test_what_a_source_is_besides_shows_through():
+def test_other_attributes_of_a_source_are_those_of_the_wrapped_one():
     clock = ManualClock(EPOCH)
     device = Device(clock, 1)
     device.failures = ["half of it was damaged"]
@@ -353,11 +354,11 @@ def test_what_a_source_is_besides_shows_through():
     ],
     ids=lambda value: value["fault"] if isinstance(value, dict) else "",
 )
-def test_a_fault_that_can_hit_nothing_is_refused(fault, problem):
+def test_a_fault_without_a_target_is_refused(fault, problem):
     source = ScriptedSource(INFO, ())
     with pytest.raises(ConfigError) as caught:
         make_runner(source, CollectSink(), models=["namer"], faults=[fault])
-    (told,) = caught.value.problems
-    assert told.startswith("x.yaml:")
-    assert told.endswith(f": {problem}")
-    assert "faults.0" in told
+    (sentence,) = caught.value.problems
+    assert sentence.startswith("x.yaml:")
+    assert sentence.endswith(f": {problem}")
+    assert "faults.0" in sentence

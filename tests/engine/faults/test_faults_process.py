@@ -1,4 +1,4 @@
-"""Faults that come by the clock, with real sockets, files and processes."""
+"""Timed faults, with real sockets, files and processes."""
 
 import json
 import signal
@@ -29,7 +29,7 @@ SONG = {"pace": "realtime", "pause_ms": [50, 100], "song_length": 20, "seed": 3}
 
 
 def station(seconds, sinks, *faults, **more):
-    """A configuration whose bird sings for so many seconds."""
+    """Return a configuration with a synthetic source of so many seconds."""
     return {
         "version": 1,
         "source": {"plugin": "synthetic", "options": {**SONG, "duration_s": seconds}},
@@ -39,8 +39,8 @@ def station(seconds, sinks, *faults, **more):
     }
 
 
-class Watching(CollectSink):
-    """Keeps health and statistics, and can be waited for."""
+class HealthSink(CollectSink):
+    """Sink that keeps health and statistics and sets a flag at each change."""
 
     def __init__(self):
         super().__init__({"health", "stats"})
@@ -52,11 +52,11 @@ class Watching(CollectSink):
         if isinstance(event, Health) and event.stage.startswith("fault"):
             self.flags[event.state].set()
 
-    def await_(self, state):
+    def wait_for(self, state):
         assert self.flags[state].wait(PATIENCE_S), f"no fault was ever {state}"
 
     def subscriptions(self):
-        """How many the ZeroMQ sink had, each second."""
+        """Return the number of the ZeroMQ sink's subscriptions in each second."""
         return [
             stats.values["sinks"]["sink 'zmq'"]["subscriptions"]
             for stats in self.events(Stats)
@@ -67,7 +67,7 @@ def zmq_sink(port):
     return {"plugin": "zmq", "options": {"endpoint": f"tcp://127.0.0.1:{port}"}}
 
 
-def test_a_cut_network_is_cut_and_costs_no_label(tmp_path, background):
+def test_a_network_cut_breaks_connections_and_loses_no_segment(tmp_path, background):
     live, replay = free_port(), free_port()
     journal = {
         "plugin": "journal",
@@ -77,8 +77,8 @@ def test_a_cut_network_is_cut_and_costs_no_label(tmp_path, background):
         },
     }
     cut = {"fault": "network_cut", "at_s": 2, "for_s": 0.7}
-    watching = Watching()
-    run = ManualTimeRun(station(4.5, [zmq_sink(live), journal], cut), watching)
+    sink = HealthSink()
+    run = ManualTimeRun(station(4.5, [zmq_sink(live), journal], cut), sink)
     run.start(background)
     heard, enough = [], Flag()
 
@@ -105,13 +105,13 @@ def test_a_cut_network_is_cut_and_costs_no_label(tmp_path, background):
     run.advance_to(1.9)
     until(lambda: heard and heard == sent())
     run.advance_to(2)
-    watching.await_("degraded")
+    sink.wait_for("degraded")
     proxies = run.runner._injection._proxies.values()
     until(lambda: all(proxy._server is None for proxy in proxies))
     assert all(map(refuses, (live, replay)))
     run.advance_to(2.6)
     run.advance_to(2.8)
-    watching.await_("healthy")
+    sink.wait_for("healthy")
     run.advance_to(4.4)
     until(lambda: heard == sent() and heard[-1][1] > 4 * 32_000)
     enough.set()
@@ -128,11 +128,11 @@ def refuses(port):
     return False
 
 
-def test_connections_break_when_the_network_does(background):
+def test_a_network_cut_breaks_open_connections(background):
     port = free_port()
     cut = {"fault": "network_cut", "at_s": 1, "for_s": 0.1}
-    watching = Watching()
-    run = ManualTimeRun(station(1.8, [zmq_sink(port)], cut), watching)
+    sink = HealthSink()
+    run = ManualTimeRun(station(1.8, [zmq_sink(port)], cut), sink)
     run.start(background)
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as reached:
         assert reached.recv(64)[:1] == b"\xff"  # ZeroMQ's own, through the proxy
@@ -143,11 +143,11 @@ def test_connections_break_when_the_network_does(background):
                 rest = reached.recv(64)
         except ConnectionResetError:
             pass
-    watching.await_("degraded")
+    sink.wait_for("degraded")
     assert run.finish().errors == []
 
 
-def test_who_connects_in_the_moment_of_the_cut_is_cut_off():
+def test_a_connection_that_is_just_being_accepted_is_cut():
     with socket.create_server(("127.0.0.1", 0)) as target:
         here = "127.0.0.1", free_port()
         proxy = TcpProxy(*here, target.getsockname()[1])
@@ -156,12 +156,12 @@ def test_who_connects_in_the_moment_of_the_cut_is_cut_off():
             with socket.create_connection(here, timeout=PATIENCE_S) as late:
                 proxy.cut()
                 with suppress(ConnectionResetError):
-                    assert late.recv(1) == b""  # and no socket is forgotten: an error
+                    assert late.recv(1) == b""  # a socket left open would be an error
             proxy.restore()
         proxy.close()
 
 
-def test_an_endpoint_that_is_taken_is_told_as_ever():
+def test_a_taken_endpoint_behind_a_proxy_is_a_configuration_error():
     cut = {"fault": "network_cut", "at_s": 1, "for_s": 0.1}
     with socket.create_server(("127.0.0.1", 0)) as owner:
         port = owner.getsockname()[1]
@@ -169,38 +169,38 @@ def test_an_endpoint_that_is_taken_is_told_as_ever():
             ManualTimeRun(station(1, [zmq_sink(port)], cut)).runner.run()
 
 
-def test_a_subscriber_that_does_not_read_comes_and_goes(tmp_path, background):
+def test_a_stalled_subscriber_connects_and_disconnects(tmp_path, background):
     make_engine_keys(tmp_path / "engine")
-    add_client(tmp_path / "engine", "deaf", "read", tmp_path / "deaf")
+    add_client(tmp_path / "engine", "stalled", "read", tmp_path / "stalled")
     stall = {"fault": "subscriber_stall", "at_s": 1.5, "for_s": 20}
     keys = {"keys": str(tmp_path / "engine")}
     with pytest.raises(ConfigError, match="the engine asks for keys: name the folder"):
         ManualTimeRun(station(1, [zmq_sink(free_port())], stall, **keys))
-    watching = Watching()
-    stall["keys"] = str(tmp_path / "deaf")
-    run = ManualTimeRun(station(40, [zmq_sink(free_port())], stall, **keys), watching)
+    sink = HealthSink()
+    stall["keys"] = str(tmp_path / "stalled")
+    run = ManualTimeRun(station(40, [zmq_sink(free_port())], stall, **keys), sink)
     run.start(background)
     run.advance_to(1.2)
-    until(watching.subscriptions)
-    run.advance_until(lambda: watching.subscriptions()[-1] > 5)
+    until(sink.subscriptions)
+    run.advance_until(lambda: sink.subscriptions()[-1] > 5)
     run.advance_to(22)
-    watching.await_("healthy")
-    run.advance_until(lambda: watching.subscriptions()[-1] == 0)
+    sink.wait_for("healthy")
+    run.advance_until(lambda: sink.subscriptions()[-1] == 0)
     assert run.finish().errors == []
-    assert watching.subscriptions()[0] == 0
+    assert sink.subscriptions()[0] == 0
 
 
-# A limit, and being killed, are of a whole process: these are processes of their own.
+# Limits and kills concern a whole process: these run in processes of their own.
 CHILD = """
 import json, resource, sys
 sys.path[:0] = sys.argv[1].split(":")
 from conftest import Background
 from stages.manual_time_run import ManualTimeRun
 from processes.waiting import until
-from test_faults_process import Health, Watching, kept
+from test_faults_process import Health, HealthSink, kept
 
-watching = Watching()
-run = ManualTimeRun(json.loads(sys.argv[2]), watching)
+sink = HealthSink()
+run = ManualTimeRun(json.loads(sys.argv[2]), sink)
 run.start(Background())
 """
 
@@ -213,7 +213,7 @@ run.advance_to(1.6)
 sinks = [sink for sink in run.runner.sinks if sink.name.startswith("sink")]
 until(lambda: all(sink.supervised.failures for sink in sinks))
 outcome = run.finish()
-states = [e.state for e in watching.events(Health) if e.stage == "fault disk_full"]
+states = [e.state for e in sink.events(Health) if e.stage == "fault disk_full"]
 reasons = [sink.supervised.trouble for sink in sinks]
 print(json.dumps([states, reasons, outcome.sentences()]))
 """
@@ -230,7 +230,7 @@ run.finish()
 
 
 def child(script, data, *arguments):
-    """A script's exit code, output and errors."""
+    """Return a script's exit code, output and errors."""
     tests = import_path(__file__)
     done = subprocess.run(
         [sys.executable, "-c", script, tests, json.dumps(data), *map(str, arguments)],
@@ -242,7 +242,7 @@ def child(script, data, *arguments):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_full_disk_costs_nothing_that_a_queue_can_hold(tmp_path):
+def test_a_full_disk_loses_no_message_that_the_queues_hold(tmp_path):
     def sinks(name):
         return [
             {
@@ -270,10 +270,10 @@ def test_a_full_disk_costs_nothing_that_a_queue_can_hold(tmp_path):
     assert "File too large" in reasons[0]
     assert "journal" in reasons[1]
     assert sentences == []
-    whole, struck = (
+    whole, faulty = (
         (tmp_path / f"{name}.jsonl").read_text() for name in ("whole", "full")
     )
-    assert struck == whole
+    assert faulty == whole
     assert kept(tmp_path / "full.sqlite") == kept(tmp_path / "whole.sqlite")
 
 
@@ -286,7 +286,7 @@ def kept(path):
     ]
 
 
-def test_a_killed_run_keeps_what_was_committed(tmp_path):
+def test_a_killed_run_s_journal_holds_the_committed_events(tmp_path):
     path = tmp_path / "j.sqlite"
     journal = {"plugin": "journal", "options": {"path": str(path)}}
     data = station(30, [journal], {"fault": "kill", "at_s": 1.6})
@@ -298,7 +298,7 @@ def test_a_killed_run_keeps_what_was_committed(tmp_path):
     assert max(sample for _, _, sample in found) < 3 * 32_000
 
 
-def test_check_tells_what_is_going_to_happen(tmp_path):
+def test_check_lists_the_faults(tmp_path):
     journal = {"plugin": "journal", "options": {"path": str(tmp_path / "j.sqlite")}}
     faults = [
         {"fault": "drop", "at_s": 10, "for_s": 0.5},
@@ -312,7 +312,7 @@ def test_check_tells_what_is_going_to_happen(tmp_path):
     assert "injects: crash of journal x 3 at 1.5 s\n" in done.out
 
 
-def test_mistakes_are_told_with_their_line(tmp_path):
+def test_mistakes_in_faults_are_reported_with_their_line(tmp_path):
     (tmp_path / "station.yaml").write_text(
         """version: 1
 source: {plugin: synthetic}
@@ -342,7 +342,7 @@ faults:
     ]
 
 
-def test_a_run_with_faults_is_replayed(tmp_path):
+def test_a_run_with_faults_is_replayed_without_differences(tmp_path):
     journal = {"plugin": "journal", "options": {"path": str(tmp_path / "j.sqlite")}}
     faults = [
         {"fault": "drop", "at_s": 3, "for_s": 0.5},

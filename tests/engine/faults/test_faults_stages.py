@@ -1,4 +1,4 @@
-"""Stages and sinks that raise or hang on purpose: what goes on beside them."""
+"""Injected crashes and hangs of stages and sinks, and what the other stages do."""
 
 from threading import Event as Flag
 
@@ -30,28 +30,28 @@ pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 SONG = "..##................"  # a fifth of a second
 
 
-def rehearse(*sinks, faults, sink=(), clock=None):
-    """Ten seconds of song, five segments in each, with faults."""
+def make_faulty_runner(*sinks, faults, sink=(), clock=None):
+    """Return a runner of ten seconds of song, five segments a second, with faults."""
     source = ScriptedSource(INFO, many(50, SONG))
     return make_runner(
         source, *sinks, clock=clock, models=["namer"], sink=sink, faults=faults
     )
 
 
-def told(sink, stage):
+def health(sink, stage):
     return [(e.state, e.detail) for e in sink.events(Health) if e.stage == stage]
 
 
-def test_a_model_that_crashes_is_reset_and_goes_on():
+def test_a_model_that_crashes_is_reset_and_labels_again():
     sink = CollectSink({"label", "offset", "health"})
     crash = {"fault": "crash", "at_s": 5, "stage": "namer", "times": 3}
-    outcome = rehearse(sink, faults=[crash]).run()
+    outcome = make_faulty_runner(sink, faults=[crash]).run()
     assert outcome.errors == []
-    assert told(sink, "fault crash") == [
+    assert health(sink, "fault crash") == [
         ("degraded", "injected: crash of namer x 3"),
         ("healthy", "injected: crash of namer x 3: over"),
     ]
-    assert told(sink, "model 'namer'") == [
+    assert health(sink, "model 'namer'") == [
         ("restarting", "InjectedError: injected: crash of namer x 3"),
         ("healthy", "it works again"),
     ]
@@ -62,7 +62,7 @@ def test_a_model_that_crashes_is_reset_and_goes_on():
 def test_a_detector_that_crashes_ends_the_run():
     sink = CollectSink({"offset"})
     crash = {"fault": "crash", "at_s": 5, "stage": "detector"}
-    outcome = rehearse(sink, faults=[crash]).run()
+    outcome = make_faulty_runner(sink, faults=[crash]).run()
     assert outcome.exit_code == 2
     assert outcome.errors == [
         "detector 'gate' failed: InjectedError: injected: crash of detector"
@@ -70,18 +70,18 @@ def test_a_detector_that_crashes_ends_the_run():
     assert max(e.sample for e in sink.events(Offset)) < 5000
 
 
-def test_a_stage_that_hangs_is_over_when_its_time_is():
+def test_a_hang_lasts_for_its_time_and_loses_nothing():
     clock = ManualClock(EPOCH)
     sink = CollectSink({"label", "health"})
     hang = {"fault": "hang", "at_s": 5, "stage": "frames", "for_s": 7}
-    outcome = rehearse(sink, faults=[hang], clock=clock).run()
+    outcome = make_faulty_runner(sink, faults=[hang], clock=clock).run()
     assert outcome.errors == []
     assert 7 * NS <= clock.monotonic_ns() < 8 * NS
-    assert [state for state, _ in told(sink, "fault hang")] == ["degraded", "healthy"]
+    assert [state for state, _ in health(sink, "fault hang")] == ["degraded", "healthy"]
     assert len(sink.events(Label)) == 50
 
 
-def test_a_fault_is_for_its_lane_alone():
+def test_a_fault_with_a_lane_is_reported_in_that_lane_alone():
     sinks = CollectSink({"health", "label"})
     sources = [ScriptedSource(INFO, many(20)) for _ in range(2)]
     crash = {"fault": "crash", "at_s": 0.1, "stage": "namer", "lane": "lane1"}
@@ -97,22 +97,21 @@ def test_a_fault_is_for_its_lane_alone():
     assert seen == [("lane1", "fault crash")] * 2
 
 
-def test_a_sink_that_crashes_is_opened_again_and_misses_nothing():
+def test_a_sink_that_crashes_is_opened_again_and_loses_no_message():
     clock = ManualClock(EPOCH)
     struck, other = CollectSink({"label"}), CollectSink({"label", "health"})
     crash = {"fault": "crash", "at_s": 5, "stage": "sink0", "times": 3}
-    outcome = rehearse(
+    outcome = make_faulty_runner(
         struck, other, faults=[crash], sink={"on_error": "restart"}, clock=clock
     ).run()
     assert (outcome.errors, outcome.dropped.total()) == ([], 0)
     assert struck.opened == 4
     assert len(struck.messages) == 50
     assert [m.event for m in struck.messages] == other.events(Label)
-    assert len(told(other, "fault crash")) == 2
+    assert len(health(other, "fault crash")) == 2
 
 
-def test_a_sink_that_hangs_is_replaced_and_hangs_once(background):
-    """The one that takes its place shares the fault: it has struck already."""
+def test_a_sink_that_hangs_is_replaced_and_its_fault_is_used_up(background):
     clock, done = ManualClock(EPOCH, autojump=False), Flag()
     sink, other = CollectSink({"label", "health"}), CollectSink({"health"})
     source = ScriptedSource(INFO, then_wait(many(50, SONG), done), live=True)
@@ -126,7 +125,7 @@ def test_a_sink_that_hangs_is_replaced_and_hangs_once(background):
         faults=[hang],
     )
     run = background(runner.run)
-    until(lambda: told(other, "fault hang"))
+    until(lambda: health(other, "fault hang"))
     pass_time(looker(runner, clock), clock, 30, runner.lanes[0])
     assert runner.sinks[0].trouble[0] == "restarting"
     until(lambda: clock.advance(0.2) or len(sink.events(Label)) == 50)
@@ -136,12 +135,10 @@ def test_a_sink_that_hangs_is_replaced_and_hangs_once(background):
     assert runner.sinks[0].statistics()["replaced"] == 1
     # The message that hung counts as lost, though it came late.
     assert outcome.dropped.total() == 1
-    assert [state for state, _ in told(sink, "fault hang")] == ["degraded", "healthy"]
+    assert [state for state, _ in health(sink, "fault hang")] == ["degraded", "healthy"]
 
 
-def test_commands_reach_a_model_through_its_fault():
-    """What takes commands still does, and what does not still does not."""
-
+def test_a_faulty_model_takes_the_commands_of_the_wrapped_one():
     class Set(Options):
         gain: float = 1.0
 

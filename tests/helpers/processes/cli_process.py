@@ -1,4 +1,4 @@
-"""Running the command line as a user does: another process, its streams and code."""
+"""Run the command line in a process of its own."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ class Done:
 
 
 def neurovocal(*arguments: object, cwd: Path | None = None, stdin: bytes = b"") -> Done:
-    """Run a command to its end."""
+    """Run a command to its end; return exit code, stdout and stderr."""
     done = subprocess.run(
         [*NEUROVOCAL, *map(str, arguments)],
         input=stdin,
@@ -36,7 +36,7 @@ def neurovocal(*arguments: object, cwd: Path | None = None, stdin: bytes = b"") 
 
 @contextmanager
 def running(*arguments: object, cwd: Path | None = None) -> Iterator[subprocess.Popen]:
-    """A command that goes on; its streams are pipes, and it ends with the block."""
+    """Start a command with pipes as its streams; kill it at the end of the block."""
     process = subprocess.Popen(
         [*NEUROVOCAL, *map(str, arguments)],
         stdin=subprocess.PIPE,

@@ -25,23 +25,23 @@ from neurovocal.plugins.sources import recording as source_recording
 
 INFO = StreamInfo("cage", 1000)
 CONTEXT = BuildContext(ManualClock(), "run1")
-PIECE = 100  # samples of message n, from n * PIECE on
+N_SAMPLES = 100  # samples of message n, from n * N_SAMPLES on
 
 
 def label(number: int) -> Message:
-    onset = number * PIECE
+    onset = number * N_SAMPLES
     event = Label(number, onset, onset + 50, "a" * 20, 0.5, "final", "m")
     return Message(INFO, event, number, onset)
 
 
 def sound(number: int) -> Message:
-    samples = np.full((PIECE, 1), number + 1, np.float32)
-    return Message(INFO, Audio(number * PIECE, samples, "free", "m"), number, 0)
+    samples = np.full((N_SAMPLES, 1), number + 1, np.float32)
+    return Message(INFO, Audio(number * N_SAMPLES, samples, "free", "m"), number, 0)
 
 
 def block(number: int) -> Message:
-    samples = np.full((PIECE, 1), number + 1, np.float32)
-    return Message(INFO, Block(number * PIECE, samples), number, 0)
+    samples = np.full((N_SAMPLES, 1), number + 1, np.float32)
+    return Message(INFO, Block(number * N_SAMPLES, samples), number, 0)
 
 
 @dataclass(frozen=True)
@@ -124,16 +124,16 @@ def _journal(path: Path) -> list[int]:
 def _sound(path: Path) -> list[int]:
     samples, rate = soundfile.read(path / "cage.wav", dtype="float32")
     assert rate == INFO.sample_rate
-    assert len(samples) % PIECE == 0
-    pieces = samples.reshape(-1, PIECE)
-    assert (pieces == pieces[:, :1]).all()
-    found = [int(piece[0]) - 1 for piece in pieces if piece.any()]
-    assert all(pieces[n].any() for n in found)  # each at its position
+    assert len(samples) % N_SAMPLES == 0
+    parts = samples.reshape(-1, N_SAMPLES)
+    assert (parts == parts[:, :1]).all()
+    found = [int(part[0]) - 1 for part in parts if part.any()]
+    assert all(parts[n].any() for n in found)  # each at its position
     return found
 
 
 def _recording(path: Path) -> list[int]:
-    options = source_recording.RecordedOptions(path=str(path), block_length=PIECE)
+    options = source_recording.RecordedOptions(path=str(path), block_length=N_SAMPLES)
     source = source_recording.plugin.build(options, CONTEXT)
     source.open()
     found, end = [], 0
@@ -145,8 +145,8 @@ def _recording(path: Path) -> list[int]:
             assert item.start == end
             end = item.stop
             if isinstance(item, Block):
-                assert (item.samples == item.start // PIECE + 1).all()
-                found.append(item.start // PIECE)
+                assert (item.samples == item.start // N_SAMPLES + 1).all()
+                found.append(item.start // N_SAMPLES)
     return found
 
 
