@@ -16,14 +16,17 @@ from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
     Event,
+    Forecast,
     Frames,
     Gap,
+    Label,
     Offset,
     Onset,
     Posteriors,
     StreamInfo,
     Surprise,
     Synthesis,
+    Trigger,
 )
 from neurovocal.engine.lane.stage import SupervisedStage
 
@@ -31,6 +34,8 @@ Part: TypeAlias = Block | Gap | Anchor
 
 # Kinds of events that consist of rows on the stream's frame grid.
 FRAME_KINDS = (Frames, Posteriors, Surprise, Synthesis)
+# Kinds of events that carry the number of a segment.
+SEGMENT_KINDS = (Onset, Offset, Label, Forecast, Trigger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class Continuation:
                 first = event.first * event.hop_length
                 if first < self.published.get(type(event), 0):
                     continue
-            elif hasattr(event, "segment"):
+            elif isinstance(event, SEGMENT_KINDS):
                 if event.segment < self.first_segment:
                     continue
                 event = replace(event, segment=event.segment + self.shift)
