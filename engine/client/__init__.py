@@ -1,4 +1,4 @@
-"""Programs that listen to a running engine: `Subscriber` and `Control`.
+"""Clients of a running engine: `Subscriber` for messages, `Control` for commands.
 
 from neurovocal.engine.client import Subscriber
 

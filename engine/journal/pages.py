@@ -1,4 +1,4 @@
-"""What a replay socket is asked for: the messages of a topic after a position."""
+"""Queries of the replay socket: topics, and pages of a topic after a position."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from typing import NamedTuple
 from neurovocal.engine.contracts.types import Message
 from neurovocal.engine.journal.reader import message_of
 
-# What is asked must cost the same in a journal of a day and in one of a year: each
-# of these steps through an index, from one place that counts to the next.
+# A query must take the same time in a journal of a day and in one of a year: each of
+# these seeks in an index instead of scanning rows.
 _STREAMS = """
     WITH RECURSIVE known (stream) AS (
         SELECT (SELECT min(stream) FROM messages WHERE kind = ?1)
@@ -32,16 +32,16 @@ _FIRST_SINCE = (
 
 
 class Page(NamedTuple):
-    """Messages with their runs, the oldest first, and whether there are more."""
+    """Messages of a topic with their runs, the oldest first."""
 
     messages: list[tuple[str, Message]]
-    more: bool
+    more: bool  # whether the journal holds further messages after these
 
 
 def topics(
     connection: sqlite3.Connection, kinds: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Kinds and streams of which the journal holds messages."""
+    """Return the topics (kind and stream) with messages in the journal."""
     return [
         (kind, stream)
         for kind in dict.fromkeys(kinds)
@@ -58,7 +58,7 @@ def page_after(
     most: int,
     most_bytes: int,
 ) -> Page:
-    """Messages of a topic after a position, of that run and of all later ones.
+    """Return messages of a topic after a position, from that run and later ones.
 
     Parameters
     ----------
@@ -67,12 +67,12 @@ def page_after(
     topic : (str, str)
         Kind and stream.
     after : (str, int) or None
-        Run and number of the last message that is known. None, or a run that the
-        journal does not hold (any more): from the beginning.
+        Run and number of the last message that the client has. None, or a run that the
+        journal does not hold (any more), means from the start.
     newest_run : bool
-        Whether the beginning is that of the newest run, rather than the oldest.
+        Whether the start is that of the newest run instead of the oldest.
     most, most_bytes : int
-        Bounds of the page; it holds at least one message if there is one.
+        Limits of the page; it has at least one message if there is one.
     """
     row = _row_before(connection, topic, after, newest_run)
     query = (
@@ -97,13 +97,13 @@ def _row_before(
     after: tuple[str, int] | None,
     newest_run: bool,
 ) -> int:
-    """Row after which to begin; rows are numbered in the order of writing."""
+    """Return the row after which the page starts; rows are numbered as written."""
     if after is not None:
         run, seq = after
         found = connection.execute(_LAST_KNOWN, (run, *topic, seq)).fetchone()
         if found is not None:
             return int(found[0])
-        # The message was never kept, or is there no more: its run, and later ones.
+        # The message was never recorded, or was removed: start with its run.
         known = connection.execute(_RUN, (run,)).fetchone()
         if known is not None:
             return _row_before_run(connection, topic, known[0])

@@ -1,4 +1,4 @@
-"""Messages out of a journal, as the engine once sent them."""
+"""Reader of messages: rows of a journal as the engine published them."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Ledger, Message, StreamInfo
-from neurovocal.engine.journal.repeats import earlier_hearings
+from neurovocal.engine.journal.repeats import incomplete_recordings
 from neurovocal.engine.journal.store import open_to_read
 from neurovocal.engine.wire.codec import Latency, to_event
 from neurovocal.engine.wire.headers import AnchorHeader, ArrayHeader, decoder
@@ -20,13 +20,18 @@ from neurovocal.engine.wire.headers import AnchorHeader, ArrayHeader, decoder
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is wanted of a journal; None means all.
+    """Filter for the events of a journal; None means all.
 
-    ``since_ns`` and ``until_ns`` (half-open, UTC) speak of an event's own time;
-    one without, such as that of a recording whose date is unknown, is as old as
-    its run. ``heard``: where a recording was heard again, because a kill or a stop cut
-    its hearing short, `last` leaves the earlier hearing out, if both are of the runs
-    that are wanted.
+    Parameters
+    ----------
+    runs, kinds, streams : tuple of str, optional
+        Names to select.
+    since_ns, until_ns : int, optional
+        Interval ``[since_ns, until_ns)`` of the event's UTC. An event without a time,
+        as in a recording of unknown date, has that of the start of its run.
+    heard : {'all', 'last'}
+        `last` leaves out the incomplete reading of a recording that was read again
+        after a kill or stop, if the runs of both are selected.
     """
 
     runs: tuple[str, ...] | None = None
@@ -38,12 +43,12 @@ class Selection:
 
 
 def count_messages(path: str | Path, selection: Selection) -> int:
-    """How many messages `read_messages` would return at this moment."""
+    """Count the messages that `read_messages` would yield now."""
     where, values = _where(selection)
     with closing(open_to_read(Path(path))) as connection:
         query = f"SELECT count(*) FROM messages {where}"
         try:
-            _note_hearings(connection, selection)
+            _create_exclusions(connection, selection)
             (number,) = connection.execute(query, values).fetchone()
         except sqlite3.Error as error:
             raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
@@ -51,7 +56,7 @@ def count_messages(path: str | Path, selection: Selection) -> int:
 
 
 def streams_of(path: str | Path, runs: Sequence[str] | None = None) -> list[str]:
-    """Names of the streams of which a journal holds events; `runs`: None means all."""
+    """Return the sorted names of the streams of a journal, or of some of its runs."""
     where, values = _where(Selection(runs=tuple(runs) if runs else None))
     with closing(open_to_read(Path(path))) as connection:
         query = f"SELECT DISTINCT stream FROM messages {where} ORDER BY stream"
@@ -66,8 +71,8 @@ def read_messages(
 ) -> Iterator[tuple[str, Message]]:
     """Yield the run and the message of each selected event, in order of writing.
 
-    Rows are read as they are asked for: memory does not grow with the journal. A
-    journal that is being written is read as it was at the first row.
+    Rows are read one at a time: memory does not grow with the journal. Rows that are
+    written after the first has been read are not included.
 
     Raises
     ------
@@ -81,7 +86,7 @@ def read_messages(
     )
     with closing(open_to_read(Path(path))) as connection:
         try:
-            _note_hearings(connection, selection)
+            _create_exclusions(connection, selection)
             for run, header, utc_ns, latency, payload in connection.execute(
                 query, values
             ):
@@ -94,19 +99,19 @@ def read_messages(
             ) from error
 
 
-def count_earlier_hearings(path: str | Path, selection: Selection) -> int:
-    """How many hearings `heard="last"` leaves out of the wanted streams."""
+def count_incomplete_recordings(path: str | Path, selection: Selection) -> int:
+    """Count the incomplete readings that `heard="last"` leaves out."""
     with closing(open_to_read(Path(path))) as connection:
         try:
-            found = earlier_hearings(connection, selection.runs)
+            found = incomplete_recordings(connection, selection.runs)
         except sqlite3.Error as error:
             raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
-    wanted = selection.streams
-    return len({one[:3] for one in found if wanted is None or one.stream in wanted})
+    streams = selection.streams
+    return len({one[:3] for one in found if streams is None or one.stream in streams})
 
 
-def _note_hearings(connection: sqlite3.Connection, selection: Selection) -> None:
-    """Put what is left out where the query finds it; the journal is not touched."""
+def _create_exclusions(connection: sqlite3.Connection, selection: Selection) -> None:
+    """Fill a temporary table with the rows to leave out; the journal is unchanged."""
     if selection.heard == "all":
         return
     connection.execute("PRAGMA temp_store = MEMORY")
@@ -114,7 +119,7 @@ def _note_hearings(connection: sqlite3.Connection, selection: Selection) -> None
     connection.execute("CREATE INDEX temp.earlier_by_stream ON earlier (run, stream)")
     connection.executemany(
         "INSERT INTO earlier VALUES (?, ?, ?, ?)",
-        earlier_hearings(connection, selection.runs),
+        incomplete_recordings(connection, selection.runs),
     )
 
 
@@ -150,7 +155,7 @@ def _where(selection: Selection) -> tuple[str, list[object]]:
 def message_of(
     text: str, utc_ns: int | None, latency: str | None, payload: bytes
 ) -> Message:
-    """One row's message."""
+    """Return the message of one row."""
     header = decoder.decode(text)
     values = None
     if isinstance(header, ArrayHeader):

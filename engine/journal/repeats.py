@@ -1,8 +1,9 @@
-"""Recordings that a journal holds twice, because one hearing of them was cut short.
+"""Recordings that a journal holds twice, because an earlier run did not finish them.
 
-A folder source that was killed, or stopped, in the midst of a recording hears it again,
-whole, in the next run, and says so in `health`, in the sentence that is written and
-read here. By that sentence a reader of the journal leaves the earlier hearing out.
+A folder source that was killed or stopped within a recording reads all of it in the
+next run, and publishes a `Health` event with a sentence that this module writes and
+parses. By that sentence a reader of the journal leaves out the events of the incomplete
+reading.
 """
 
 import re
@@ -15,7 +16,12 @@ import msgspec
 from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.wire.headers import HealthHeader, decoder
 
-__all__ = ["RepeatedRecording", "earlier_hearings", "heard_again", "other_recording"]
+__all__ = [
+    "RepeatedRecording",
+    "incomplete_recordings",
+    "repeat_sentence",
+    "replacement_sentence",
+]
 
 _AGAIN = re.compile(
     r"is heard again, whole: runs? (?P<runs>\S+(?:, \S+)*) did not get to its end"
@@ -28,30 +34,30 @@ _MARKS = (
 )
 
 
-def heard_again(path: object, runs: Sequence[str], *, name_was_used: bool) -> str:
-    """What `health` says where a recording begins that earlier runs did not finish.
+def repeat_sentence(path: object, runs: Sequence[str], *, name_was_used: bool) -> str:
+    """Return the health sentence at the start of a recording that is read again.
 
     Parameters
     ----------
     path : object
-        The recording.
+        Path of the recording.
     runs : sequence of str
-        Those that began it, the oldest first.
+        Runs that began to read it, the oldest first.
     name_was_used : bool
-        Whether another recording of this name had been heard before.
+        Whether an earlier recording had the same name.
     """
     before = " (there was another of this name before)" if name_was_used else ""
     which = f"run{'s' * (len(runs) > 1)} {', '.join(runs)}"
     return f"'{path}' is heard again, whole: {which} did not get to its end{before}"
 
 
-def other_recording(path: object) -> str:
-    """What `health` says where a name is used for a second recording."""
+def replacement_sentence(path: object) -> str:
+    """Return the health sentence at the start of a second recording of one name."""
     return f"'{path}' is another recording than the one of this name before"
 
 
 class RepeatedRecording(NamedTuple):
-    """Events of a recording that was heard again: rows `[first, stop)` of a stream."""
+    """Events of an incomplete reading: rows ``[first, stop)`` of a stream of a run."""
 
     run: str
     stream: str
@@ -59,20 +65,20 @@ class RepeatedRecording(NamedTuple):
     stop: int
 
 
-def earlier_hearings(
+def incomplete_recordings(
     connection: sqlite3.Connection, runs: Collection[str] | None = None
 ) -> list[RepeatedRecording]:
-    """Hearings that a later one, in one of some runs, made superfluous.
+    """Return the incomplete readings that a complete one in a later run replaces.
 
     Parameters
     ----------
     connection : Connection
         From `neurovocal.engine.journal.store.open_to_read`.
     runs : collection of str, optional
-        Runs that are read: what was heard again in another run is not left out.
+        Runs to consider, for both readings; None means all.
     """
     found = []
-    # Where the hearing of each run and stream began that is the last until here.
+    # Row at which the newest recording of each run and stream began.
     began: dict[tuple[str, str], int] = {}
     for row, run, stream, text in connection.execute(_MARKS):
         header = _health(text)
@@ -85,7 +91,7 @@ def earlier_hearings(
                     continue
                 first = began.get((earlier, stream))
                 if first is None and again["renamed"]:
-                    continue  # what this run has of the name is the other recording
+                    continue  # this run has read another recording of that name
                 found.append(RepeatedRecording(earlier, stream, first or 0, row))
         if again is not None or _OTHER.search(header.detail):
             began[run, stream] = row
@@ -96,5 +102,5 @@ def _health(text: str) -> HealthHeader | None:
     try:
         header = decoder.decode(text)
     except msgspec.MsgspecError:
-        return None  # whoever reads the event itself is told
+        return None  # reading the event itself reports it
     return header if isinstance(header, HealthHeader) else None

@@ -1,46 +1,47 @@
-"""Running a recorded run again, and comparing every event byte for byte."""
+"""Comparison of a replay with its recorded run, byte for byte, and its commands."""
 
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from neurovocal.engine.contracts.stages import ModelCommand, RecordedCommand
 from neurovocal.engine.contracts.types import SONG_CLOCK_STAGE, Message
 from neurovocal.engine.journal.store import Recorded
 from neurovocal.engine.wire.codec import event_json, payload_of
 
-Key = tuple[str, str, int]
+EventKey: TypeAlias = tuple[str, str, int]
 
-# What a run says of its own time and health is not of the audio.
+# Kinds that do not depend on the audio alone.
 TIMED_KINDS = frozenset({"anchor", "health", "stats"})
-# This ended a run; it is not what was heard.
-_NOT_AGAIN = frozenset({"stop"})
-# While a live source stalls, these follow the machine's clock.
+# Commands that are not repeated: they end the run.
+_NOT_REPLAYED = frozenset({"stop"})
+# Kinds that follow the wall clock while a live source delivers nothing.
 _SONG_KINDS = frozenset({"synthesis", "audio"})
 
 
 class ReplayComparison:
-    """A sink that compares what a lane says now with what was recorded.
+    """Sink that compares the events of a replay with those of the recorded run.
 
-    Events are matched by kind, stream and number, so that the order in which
-    independent lanes were recorded does not matter.
+    Events are matched by kind, stream and number, so that the order of independent
+    lanes does not matter.
 
     Parameters
     ----------
     recorded : iterable of Recorded
         Events of the recorded run.
     kinds : frozenset of str
-        Kinds that the journal was to keep.
+        Kinds that the journal recorded.
     also_wants : frozenset of str
-        Kinds that other sinks of the recorded run asked for: they decide what
-        a lane computes, so they are asked for again.
+        Kinds that other sinks of the recorded run selected: a lane computes only kinds
+        that some sink selects, so they are selected again.
 
     Attributes
     ----------
     stalled : set of str
-        Streams whose songs followed the machine's clock at times: when their frames
-        came cannot be repeated, so their synthesis and sound are not compared.
+        Streams whose generated songs followed the wall clock for a while: the times of
+        their frames cannot be repeated, so synthesis and sound are not compared.
     """
 
     def __init__(
@@ -54,25 +55,25 @@ class ReplayComparison:
         self.identical: Counter[str] = Counter()
         self.differences: list[str] = []
         self.stalled: set[str] = set()
-        self._digests: dict[Key, bytes] = {}
+        self._digests: dict[EventKey, bytes] = {}
         for event in recorded:
-            if _tells_of_a_stall(event):
+            if _is_stall(event):
                 self.stalled.add(event.stream)
-            elif event.kind in self.kinds and not _ended_it(event):
+            elif event.kind in self.kinds and not _ends_run(event):
                 key = (event.kind, event.stream, event.seq)
                 self._digests[key] = _digest(event.header, event.payload)
-        for key in [key for key in self._digests if self._untimed(key)]:
+        for key in [key for key in self._digests if self._is_ignored(key)]:
             del self._digests[key]
 
     def open(self) -> None:
-        """Nothing to acquire."""
+        """Do nothing: the comparison has no resources."""
 
     def write(self, message: Message) -> None:
-        """Compare one event."""
+        """Compare one event with the recorded one."""
         if message.kind not in self.kinds:
             return
         key = (message.kind, message.info.stream, message.seq)
-        if self._untimed(key):
+        if self._is_ignored(key):
             return
         header = event_json(message)
         recorded = self._digests.pop(key, None)
@@ -83,50 +84,50 @@ class ReplayComparison:
         self.differences.append(f"{_name(key)} {what}: {header.decode()}")
 
     def flush(self, timeout: float) -> None:
-        """Nothing waits."""
+        """Do nothing: events are compared at once."""
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: the comparison has no resources."""
 
-    def _untimed(self, key: Key) -> bool:
+    def _is_ignored(self, key: EventKey) -> bool:
         kind, stream, _ = key
         return kind in _SONG_KINDS and stream in self.stalled
 
     def missing(self) -> list[str]:
-        """Recorded events that did not come again."""
+        """Return a sentence per recorded event that the replay did not produce."""
         return [f"{_name(key)} did not come again" for key in sorted(self._digests)]
 
 
-def recalled(recorded: Iterable[Recorded]) -> Iterator[RecordedCommand]:
-    """Commands of a recorded run that are to be carried out again."""
+def commands_to_replay(recorded: Iterable[Recorded]) -> Iterator[RecordedCommand]:
+    """Yield the commands of a recorded run that a replay applies, too."""
     for event in recorded:
         if event.kind == "control":
             header = json.loads(event.header)
-            if header["command"] not in _NOT_AGAIN:
+            if header["command"] not in _NOT_REPLAYED:
                 command = ModelCommand(
                     header["command"], header["model"], header["arguments"]
                 )
                 yield RecordedCommand(header["stream"], header["sample"], command)
 
 
-def _tells_of_a_stall(event: Recorded) -> bool:
+def _is_stall(event: Recorded) -> bool:
     if event.kind != "health":
         return False
     stage: str = json.loads(event.header)["stage"]
     return stage == SONG_CLOCK_STAGE
 
 
-def _ended_it(event: Recorded) -> bool:
+def _ends_run(event: Recorded) -> bool:
     if event.kind != "control":
         return False
     command: str = json.loads(event.header)["command"]
-    return command in _NOT_AGAIN
+    return command in _NOT_REPLAYED
 
 
 def _digest(header: bytes, payload: bytes) -> bytes:
     return hashlib.blake2b(header + b"\0" + payload, digest_size=16).digest()
 
 
-def _name(key: Key) -> str:
+def _name(key: EventKey) -> str:
     kind, stream, seq = key
     return f"{kind} {seq} of '{stream}'"

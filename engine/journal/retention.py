@@ -1,23 +1,23 @@
-"""What keeps a journal from growing for ever: its oldest events go."""
+"""Retention: remove the oldest events of a journal by age or size."""
 
 import sqlite3
 from collections import Counter
 
-# Per step: deleting so many takes a few hundredths of a second.
+# Limits of one step, which then takes a few hundredths of a second.
 _MOST_ROWS = 2000
 _MOST_PAGES = 2000
 
 
 def remove_older(connection: sqlite3.Connection, before_utc_ns: int) -> int:
-    """Remove events of a time before `before_utc_ns`: the oldest, a bounded number.
+    """Remove events from before `before_utc_ns`, a bounded number per call.
 
-    Events go in the order in which they were written, up to the first that is
-    young enough. One without a time of its own is as old as its run.
+    Events are removed in the order in which they were written, up to the first that is
+    young enough. An event without a time has that of the start of its run.
 
     Returns
     -------
     int
-        How many were removed; call again until it is 0.
+        Number of removed events; call again until it is 0.
     """
     query = (
         "SELECT rowid, coalesce(utc_ns, (SELECT started_utc_ns FROM runs "
@@ -32,12 +32,12 @@ def remove_older(connection: sqlite3.Connection, before_utc_ns: int) -> int:
 
 
 def remove_above(connection: sqlite3.Connection, most_bytes: int) -> int:
-    """Remove the oldest events of a journal that is too large: a bounded number.
+    """Remove the oldest events of a journal above a size, a bounded number per call.
 
     Returns
     -------
     int
-        How many were removed; call again until it is 0.
+        Number of removed events; call again until it is 0.
     """
     if used_bytes(connection) <= most_bytes:
         return 0
@@ -47,7 +47,7 @@ def remove_above(connection: sqlite3.Connection, most_bytes: int) -> int:
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """Size of what the journal holds, without free pages and write-ahead log."""
+    """Return the size of the journal without free pages and write-ahead log."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     (size,) = connection.execute("PRAGMA page_size").fetchone()
@@ -55,10 +55,10 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 
 
 def _remove_up_to(connection: sqlite3.Connection, last: int) -> int:
-    """Remove rows up to `last` and note in each run how many it lost."""
+    """Remove rows up to `last` and add their number to `removed` of each run."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        gone = Counter(
+        removed = Counter(
             run
             for (run,) in connection.execute(
                 "DELETE FROM messages WHERE rowid <= ? RETURNING run", (last,)
@@ -66,11 +66,11 @@ def _remove_up_to(connection: sqlite3.Connection, last: int) -> int:
         )
         connection.executemany(
             "UPDATE runs SET removed = removed + ? WHERE run = ?",
-            [(number, run) for run, number in gone.items()],
+            [(number, run) for run, number in removed.items()],
         )
     except BaseException:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
     connection.execute(f"PRAGMA incremental_vacuum({_MOST_PAGES})").fetchall()
-    return gone.total()
+    return removed.total()

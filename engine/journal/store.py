@@ -1,4 +1,4 @@
-"""The journal's file: events in SQLite, one file for many runs (docs/journal.md)."""
+"""Journal file: events of runs in SQLite (docs/journal.md)."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-# Marks the file as ours: SQLite keeps it in the file's first bytes.
+# Marks a journal; SQLite keeps it in the header of the file.
 APPLICATION_ID = int.from_bytes(b"NvJl")
 
 _MAGIC = b"SQLite format 3\0"
@@ -29,11 +29,11 @@ _USER_VERSION = slice(60, 64)
 _APPLICATION = slice(68, 72)
 _HEADER_LENGTH = 100
 _BUSY_S = 5.0
-# Up to here every page is looked at when a journal is opened (a second or less).
+# Up to this size every page is checked when a journal is opened, within a second.
 _CHECKED_BYTES = 128 * 2**20
-# What reading a damaged file may come to: SQLite looks at little of it by itself.
+# Errors of reading a damaged file, of which SQLite checks little by itself.
 _UNREADABLE = (sqlite3.Error, TypeError, AttributeError, UnicodeError)
-# What a checkpoint leaves of the write-ahead log's file.
+# Size to which a checkpoint truncates the write-ahead log.
 _WAL_BYTES = 16 * 2**20
 
 _TABLES = """
@@ -59,7 +59,7 @@ CREATE TABLE messages (
 );
 CREATE INDEX messages_by_topic ON messages (kind, stream);
 """
-# What leads from a version to the next one.
+# Statements that convert a version to the next one.
 _MIGRATIONS = {
     1: (
         "ALTER TABLE runs ADD COLUMN ended_utc_ns INTEGER",
@@ -70,14 +70,14 @@ _MIGRATIONS = {
 
 
 class DamagedJournalError(ConfigError):
-    """The file is a journal, but its content is not whole."""
+    """The file is a journal, but damaged."""
 
 
 class RunRecord(NamedTuple):
-    """One run of the engine, as its journal knows it.
+    """One run of the engine in a journal.
 
-    ``ended_utc_ns`` is None while the run goes on, and for ever if it was killed;
-    ``removed`` counts events that were removed because of their age or size.
+    ``ended_utc_ns`` is None while the run lasts, and if it was killed; ``removed``
+    counts the events that were removed because of their age or the journal's size.
     """
 
     run: str
@@ -89,7 +89,7 @@ class RunRecord(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """One event: canonical header (JSON) and payload, the same in every run."""
+    """One event: canonical header (JSON) and payload, equal in every replay."""
 
     kind: str
     stream: str
@@ -101,28 +101,28 @@ class Recorded(NamedTuple):
 def open_journal(
     path: Path, *, synchronous: str = "FULL", thorough: bool = False
 ) -> sqlite3.Connection:
-    """Open a journal for writing; make it if there is none, update an older one.
+    """Open a journal for writing; create a missing one, update an older version.
 
-    A transaction ends when it is told to. The connection may pass from thread to
-    thread, but only one may use it at a time.
+    Transactions must be ended explicitly. Any thread may use the connection, one at a
+    time.
 
     Parameters
     ----------
     path : Path
+        The journal.
     synchronous : {'FULL', 'NORMAL'}
-        FULL: what is committed survives a loss of power. NORMAL: it survives the
-        death of the program, and a loss of power takes what was committed since
-        the last checkpoint, which may be long ago.
+        FULL: committed events survive a power failure. NORMAL: they survive a crash of
+        the program; a power failure loses those since the last checkpoint.
     thorough : bool
-        Whether to look at every page, however large the file is.
+        Whether to check every page of a file of any size.
 
     Raises
     ------
     DamagedJournalError
-        The file is a journal, but not whole.
+        The file is a journal, but damaged.
     ConfigError
-        The file is no journal, is of a newer version, or cannot be written. It
-        is left as it was.
+        The file is no journal, is of a newer version, or cannot be written. It is left
+        unchanged.
     """
     exists = is_journal(path)
     connection = None
@@ -133,7 +133,7 @@ def open_journal(
         if not exists:
             _create(connection)
         elif thorough or path.stat().st_size <= _CHECKED_BYTES:
-            _look_through(connection, path)
+            _check_pages(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
@@ -152,13 +152,13 @@ def open_journal(
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite says that the file's content is not whole."""
+    """Return True if an error of SQLite means that the file is damaged."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def runs(path: str | Path) -> list[RunRecord]:
-    """Runs that a journal holds, oldest first.
+    """Return the runs of a journal, the oldest first.
 
     Raises
     ------
@@ -177,12 +177,12 @@ def runs(path: str | Path) -> list[RunRecord]:
 
 
 def read_events(path: str | Path, run: str | None = None) -> Iterator[Recorded]:
-    """Events of a run in the order in which they were written.
+    """Yield the events of a run in the order in which they were written.
 
     Parameters
     ----------
     path : path
-        A journal; it may be in use.
+        The journal, which an engine may be writing.
     run : str, optional
         Name of the run; None means the newest.
 
@@ -214,7 +214,7 @@ def _events(path: Path, run: str) -> Iterator[Recorded]:
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """Open a journal for reading, also while an engine writes it.
+    """Open a journal for reading, which is possible while an engine writes it.
 
     Raises
     ------
@@ -232,7 +232,9 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 
 
 def is_journal(path: Path) -> bool:
-    """Whether there is a journal to go on with; reads bytes, opens no database.
+    """Return True if the file is a journal, False if it is missing or empty.
+
+    Reads the header of the file without opening the database.
 
     Raises
     ------
@@ -265,16 +267,16 @@ def _check_version(path: Path, version: int) -> None:
         )
 
 
-def _look_through(connection: sqlite3.Connection, path: Path) -> None:
+def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise DamagedJournalError(f"journal '{path}' is damaged: {verdict}")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring an older journal to this version, in one transaction."""
+    """Convert an older journal to this version, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
-    # Asked within the transaction: another program may have been quicker.
+    # Within the transaction: another program may have converted it meanwhile.
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     try:
         _check_version(path, version)
@@ -289,12 +291,12 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    """Make tables and marks at once: no reader ever sees half a journal."""
-    # So that what is removed later gives its space back, a little at a time.
+    """Create tables and marks in one transaction: no reader sees half a journal."""
+    # Lets retention return the space of removed events step by step.
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("BEGIN IMMEDIATE")
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if not tables:  # another program may have been quicker
+    if not tables:  # another program may have created them meanwhile
         for statement in _TABLES.split(";")[:-1]:
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

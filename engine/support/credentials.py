@@ -10,7 +10,7 @@ _HIDDEN = "***"
 _USER = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@", re.IGNORECASE)
 
 
-# As cameras and services want it: `?token=...`, `/user=admin&password=...`.
+# Query fields of cameras and services: `?token=...`, `/user=admin&password=...`.
 _FIELD = re.compile(
     r"\b((?:access_?key|api_?key|auth|key|pass|passwd|password|pwd|secret|sig|"
     r"signature|token|user|username)=)[^\s&;,'\"<>\]}]+",
@@ -28,10 +28,10 @@ _SECRET_KEYS = frozenset({"password", "passwd", "secret", "token", "api_key"})
 
 
 def hide_credentials(text: str) -> str:
-    """`text` with whatever looks like a user, a password or a token left out.
+    """Hide users, passwords and tokens in a text.
 
-    What is hidden is the user part of an address, values of query fields such as
-    ``token=`` or ``password=``, and headers that authorise.
+    Hidden are the user part of addresses, the values of query fields such as ``token=``
+    or ``password=``, and headers of authorization.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def hide_credentials(text: str) -> str:
 
 
 def without_credentials(data: Any) -> Any:
-    """A configuration's data, to be kept on record: no string in it tells a secret."""
+    """Return the data of a configuration with all credentials hidden."""
     if isinstance(data, dict):
         return {
             key: _HIDDEN

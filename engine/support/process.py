@@ -1,4 +1,4 @@
-"""What this process uses of the machine (Linux: from /proc)."""
+"""Resources that this process uses, from /proc of Linux."""
 
 import os
 from typing import NamedTuple
@@ -7,7 +7,7 @@ _MIB = 1 << 20
 
 
 class Usage(NamedTuple):
-    """Resident memory in MiB, open file descriptors, threads, CPU seconds so far."""
+    """Resident memory in MiB, open file descriptors, threads, seconds of CPU time."""
 
     rss_mb: float
     handles: int
@@ -16,12 +16,12 @@ class Usage(NamedTuple):
 
 
 def usage() -> Usage:
-    """What the process uses at this moment; takes some 50 us."""
+    """Measure the present usage of the process, in about 50 us."""
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[1])
     return Usage(
         rss_mb=round(pages * os.sysconf("SC_PAGE_SIZE") / _MIB, 1),
-        handles=len(os.listdir("/proc/self/fd")) - 1,  # the listing is one itself
+        handles=len(os.listdir("/proc/self/fd")) - 1,  # without that of the listing
         threads=len(os.listdir("/proc/self/task")),
         cpu_s=round(sum(os.times()[:2]), 2),
     )

@@ -1,7 +1,7 @@
-"""YAML from strangers: bounded before anything is made of it.
+"""YAML parser with limits, for files from unknown sources.
 
-A few lines of aliases of aliases stand for more values than memory holds, and some
-scalars make the YAML library fail in ways of its own.
+A few lines of nested aliases can expand to more values than memory holds, and some
+scalars make the YAML library raise undocumented exceptions.
 """
 
 from pathlib import Path
@@ -15,12 +15,12 @@ MOST_LEVELS = 100
 
 
 class YamlError(ValueError):
-    """The text is no YAML, or too much of it.
+    """The text is not YAML, or exceeds a limit.
 
     Attributes
     ----------
     line : int or None
-        Where, from 1.
+        Line of the problem, from 1.
     """
 
     def __init__(self, reason: str, line: int | None = None) -> None:
@@ -29,14 +29,14 @@ class YamlError(ValueError):
 
 
 def read_text(path: Path) -> str:
-    """Text of a file, no longer than YAML may be here.
+    """Read the text of a file of at most `MOST_BYTES` bytes.
 
     Raises
     ------
     OSError, UnicodeDecodeError
         As for any file.
     YamlError
-        It is too long.
+        The file is too long.
     """
     with path.open("rb") as stream:
         content = stream.read(MOST_BYTES + 1)
@@ -46,13 +46,13 @@ def read_text(path: Path) -> str:
 
 
 def compose(text: str) -> yaml.Node | None:
-    """Nodes of a text; None for an empty one.
+    """Parse a text to YAML nodes; None for an empty text.
 
     Raises
     ------
     YamlError
-        The text is no YAML, is nested too deeply, or stands for too many values when
-        its aliases are written out.
+        The text is not YAML, is nested too deeply, or has too many values once its
+        aliases are expanded.
     """
     if len(text) > MOST_BYTES:
         raise YamlError(f"it is longer than {MOST_BYTES} bytes")
@@ -70,7 +70,7 @@ def compose(text: str) -> yaml.Node | None:
 
 
 def load(text: str) -> Any:
-    """Plain data of a text, as `yaml.safe_load` makes it.
+    """Parse a text to plain data, as `yaml.safe_load` does.
 
     Raises
     ------
@@ -90,10 +90,10 @@ def load(text: str) -> Any:
 
 
 def _count(node: yaml.Node, known: dict[int, int], level: int) -> int:
-    """Values that a node stands for; an alias costs as much as what it names."""
+    """Count the values of a node with its aliases expanded."""
     if id(node) in known:
         return known[id(node)]
-    known[id(node)] = 1  # an alias that contains itself; who builds data says so
+    known[id(node)] = 1  # for an alias that contains itself, an error of `load`
     if level > MOST_LEVELS:
         raise YamlError("nested too deeply", node.start_mark.line + 1)
     children: list[yaml.Node] = []

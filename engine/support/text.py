@@ -8,16 +8,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "known:") -> str:
-    """Clause for the brackets behind an unknown name.
+    """Return a clause about an unknown name: the most similar one, or all known ones.
 
     Parameters
     ----------
     name : str
-        What was written.
+        The unknown name.
     known : iterable of str
-        What could have been written, in the order in which it is listed.
+        Valid names, in the order in which they are listed.
     otherwise : str
-        Begins the list, where nothing is like `name`.
+        Start of the list, which is given if no valid name is similar.
     """
     names = list(known)
     if close := get_close_matches(name, names, n=1):
@@ -40,10 +40,10 @@ def utc_text(utc_ns: int, timespec: str = "milliseconds") -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with what would steer a terminal, or begin a new line, as ``?``.
+    """Replace control characters and line breaks by ``?``.
 
-    Names of files, streams and units, and what other programs say, may hold anything:
-    escape sequences that rename the window, forged lines in a log.
+    Names of files, streams and units, and the output of other programs, may contain
+    escape sequences for the terminal or forged lines of a log.
     """
     if text.isprintable():
         return text

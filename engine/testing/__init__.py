@@ -1,8 +1,7 @@
-"""The conformance kit: what every plugin must survive, yours too.
+"""Test kit for plugins: conformance checks, test doubles and test signals.
 
-Each ``check_...`` raises AssertionError with a sentence that says which promise
-was broken. The doubles and the material that tests need are here as well, because
-plugin authors need them too.
+Each ``check_...`` raises AssertionError with a sentence that names the violated
+requirement. The kit needs no test framework.
 """
 
 from neurovocal.engine.testing.doubles import (

@@ -1,4 +1,4 @@
-"""Doubles for tests: a source with a script; sinks that collect, stall or fail."""
+"""Test doubles: a scripted source, and sinks that collect, block or fail."""
 
 from collections.abc import Iterable
 from threading import Event as Flag
@@ -10,16 +10,17 @@ from neurovocal.engine.contracts.types import Message, StreamInfo
 
 
 class ScriptedSource:
-    """A source that plays a list of items, and raises what it finds in it.
+    """Source that returns the items of a list, and raises its exceptions.
 
     Parameters
     ----------
     info : StreamInfo
-        Its stream.
+        Stream of the source.
     items : iterable
-        Blocks, gaps, anchors, stream infos, None ("nothing yet"), or exceptions.
+        Blocks, gaps, anchors, stream infos, None (no item within the timeout), or
+        exceptions.
     live : bool
-        Whether the engine must treat it as live.
+        Whether the engine treats it as live.
     """
 
     def __init__(
@@ -52,12 +53,12 @@ class ScriptedSource:
 
 
 class CollectSink:
-    """A sink that keeps what it gets.
+    """Sink that keeps all messages in a list.
 
     Parameters
     ----------
     wants : iterable of str, optional
-        Kinds of events it asks for; default: what the engine gives by default.
+        Kinds of events that it selects; None: the default selection.
     """
 
     def __init__(self, wants: Iterable[str] | None = None) -> None:
@@ -83,13 +84,13 @@ class CollectSink:
         self.closed += 1
 
     def events(self, *kinds: type) -> list[Any]:
-        """Events of these types, in order; all without types."""
+        """Return the events of some types, in order; without types, all."""
         events = [message.event for message in self.messages]
         return [e for e in events if not kinds or isinstance(e, kinds)]
 
 
 class StalledSink(CollectSink):
-    """A sink whose `write` does not return before `release` is set."""
+    """Sink whose `write` does not return until `release` is set."""
 
     def __init__(self, wants: Iterable[str] | None = None) -> None:
         super().__init__(wants)
@@ -104,12 +105,12 @@ class StalledSink(CollectSink):
 
 
 class FailingSink(CollectSink):
-    """A sink whose `write` fails while `broken` is true."""
+    """Sink whose `write` raises OSError while `broken` is true."""
 
     broken = True
 
     def write(self, message: Message) -> None:
-        """Keep the message, or raise."""
+        """Keep the message, or raise OSError."""
         if self.broken:
             raise OSError("the disk is full")
         super().write(message)

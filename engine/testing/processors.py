@@ -1,4 +1,4 @@
-"""What features, detectors and models must survive (see `engine.testing`)."""
+"""Conformance checks of features, detectors and models."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -27,24 +27,27 @@ def check_processor(
     seed: int = 0,
     stateful: bool = True,
 ) -> None:
-    """Run a features or detector stage through everything the engine may do.
+    """Check a features or detector stage against the requirements of a lane.
+
+    Any division into blocks, reset, gaps, latency, silence, overload, NaN, and arrays
+    that the caller reuses.
 
     Parameters
     ----------
     make : callable
-        Builds a fresh stage.
+        Returns a new stage.
     samples : float32[n_samples, 1]
-        Audio in which the stage finds something.
+        Audio for which the stage has results.
     seed : int
-        Of the random cuttings.
+        Seed of the random block lengths.
     stateful : bool
-        Whether forgetting the past must change the result: a test that passes
-        on a stage without memory would prove nothing.
+        Whether a missing reset must change the result: otherwise the check of `reset`
+        would pass for a stage without state.
 
     Raises
     ------
     AssertionError
-        With the promise that was broken.
+        The message names the violated requirement.
     """
     kept = samples.copy()
     whole = gather(make(), [Block(0, samples)])
@@ -76,7 +79,7 @@ def _check_cuts(
 
 
 def _check_arrays(make: Callable[[], Any], samples: Float32, whole: Any) -> None:
-    """A source may reuse its array, and hand out one column of several channels."""
+    """Check arrays that the source reuses, and a column of several channels."""
     columns = np.repeat(samples, 3, axis=1)
     columns[:, [0, 2]] = 0.7
     column = Block(0, columns[:, 1:2])
@@ -130,7 +133,7 @@ def _check_gap(make: Callable[[], Any], samples: Float32) -> None:
 
 
 def _check_frames(make: Callable[[], Any], samples: Float32) -> None:
-    """Exactly the frames of the stream's grid that lie whole between gaps."""
+    """Check that the frames are those of the grid that no gap interrupts."""
     stage = make()
     if not hasattr(stage, "hop_length"):
         return
@@ -155,7 +158,7 @@ def _check_frames(make: Callable[[], Any], samples: Float32) -> None:
 
 
 def _check_marks(make: Callable[[], Any], samples: Float32) -> None:
-    """Segments are closed, also by a gap and an end in the middle of one."""
+    """Check that a gap and the end of the stream close an open segment."""
     whole = [Block(0, samples)]
     marks = [*(make().process(whole[0]))]
     inside = [m.sample for m in marks if isinstance(m, Offset)][:3]
@@ -165,12 +168,12 @@ def _check_marks(make: Callable[[], Any], samples: Float32) -> None:
 
 
 def _check_order(stage: Any, items: Iterable[Any]) -> None:
-    """Each onset has one offset, segments do not overlap, none spans a gap."""
+    """Check that onsets and offsets alternate, in order, without spanning a gap."""
     open_segment: Onset | None = None
-    last_stop = segments = heard_to = 0
+    last_stop = segments = processed_to = 0
     for item in [*items, None]:
         if item is not None and not isinstance(item, Gap):
-            heard_to = item.stop
+            processed_to = item.stop
         events = stage.process(item) if item is not None else stage.flush()
         for event in list(events):
             if isinstance(event, Onset):
@@ -184,18 +187,18 @@ def _check_order(stage: Any, items: Iterable[Any]) -> None:
                 assert same, "an offset of another segment"
                 assert event.onset == open_segment.sample, "the onset was changed"
                 assert event.sample > event.onset, "an empty segment"
-                assert event.sample <= heard_to, "a segment reaches into the unheard"
+                assert event.sample <= processed_to, "a segment ends in the future"
                 open_segment, last_stop = None, event.sample
                 segments += 1
         if isinstance(item, Gap):
             assert open_segment is None, "a gap left a segment open"
-            last_stop = heard_to = item.stop
+            last_stop = processed_to = item.stop
     assert open_segment is None, "flush left a segment open"
-    assert not list(stage.flush()), "a second flush has something to say"
+    assert not list(stage.flush()), "a second flush returns events"
 
 
 def _check_lateness(make: Callable[[], Any], samples: Float32) -> None:
-    """Events come as soon as the stated latency allows."""
+    """Check that no event is later than the stated latency."""
     stage = make()
     latency, open_since = stage.latency, None
     assert latency >= 0, "a latency below zero"
@@ -206,7 +209,7 @@ def _check_lateness(make: Callable[[], Any], samples: Float32) -> None:
                 known = event.first * event.hop_length + event.frame_length
             if isinstance(event, Onset):
                 open_since = event.sample
-            # Of an open segment the past may still be told: its own length.
+            # An offset may lie before the present by the length of its segment, too.
             allowed = latency
             if isinstance(event, Offset) and open_since is not None:
                 allowed += event.sample - open_since
@@ -218,7 +221,7 @@ def _check_lateness(make: Callable[[], Any], samples: Float32) -> None:
 
 
 def _check_quiet(make: Callable[[], Any], samples: Float32) -> None:
-    """Digital silence, a lone sample and overload neither fail nor yield NaN."""
+    """Check that silence, a single sample and overload give finite results."""
     silence = np.zeros_like(samples)
     loud = np.clip(samples * 1e6, -1.0, 1.0)
     for audio in (silence, loud, samples[:1], samples[:0]):
@@ -229,12 +232,12 @@ def _check_quiet(make: Callable[[], Any], samples: Float32) -> None:
 
 
 def _check_not_a_number(make: Callable[[], Any], samples: Float32, whole: Any) -> None:
-    """NaN, which sources keep away, does no lasting harm should it come in."""
+    """Check that NaN has no effect after a reset."""
     stage = make()
-    poison = samples[:5000].copy()
-    poison[100:200] = np.nan
+    damaged = samples[:5000].copy()
+    damaged[100:200] = np.nan
     with np.errstate(all="ignore"):
-        for block in recut(poison, [700]):
+        for block in recut(damaged, [700]):
             list(stage.process(block))
         list(stage.flush())
     stage.reset()
@@ -242,25 +245,25 @@ def _check_not_a_number(make: Callable[[], Any], samples: Float32, whole: Any) -
 
 
 def check_model(make: Callable[[], Any], items: Sequence[ModelItem]) -> None:
-    """Run a model through what a lane may do with it.
+    """Check a model against the requirements of a lane: determinism, reset, gaps.
 
     Parameters
     ----------
     make : callable
-        Builds a fresh model.
+        Returns a new model.
     items : sequence of Frames, Onset and Offset
-        As a lane gives them: the frames of a tile, then the marks in it; every
-        segment closed. Something must come of them.
+        Items in the order of a lane: the frames of a tile, then its marks, with every
+        segment closed. The model must have results for them.
 
     Raises
     ------
     AssertionError
-        With the promise that was broken.
+        The message names the violated requirement.
     """
     kept = [canonical(item) for item in items]
     whole = gather(make(), items)
     assert [canonical(item) for item in items] == kept, "the model changed its input"
-    assert whole, "the model has nothing to say of the test's frames"
+    assert whole, "the model has no result for the test's frames"
     assert gather(make(), items) == whole, "two models differ on the same frames"
 
     stage = make()
@@ -268,7 +271,7 @@ def check_model(make: Callable[[], Any], items: Sequence[ModelItem]) -> None:
     stage.reset()
     assert gather(stage, items) == whole, "reset: something was kept"
 
-    _check_answers(make(), items)
+    _check_labels(make(), items)
     last = next(i for i in reversed(items) if isinstance(i, Frames))
     stop = (last.first + len(last.values)) * last.hop_length
     hops = -(-stop // last.hop_length) + 30
@@ -280,16 +283,16 @@ def check_model(make: Callable[[], Any], items: Sequence[ModelItem]) -> None:
     assert after == gather(make(), later), "gap: something was kept"
 
 
-def _check_answers(stage: Any, items: Sequence[ModelItem]) -> None:
-    heard: dict[int, Onset] = {}
+def _check_labels(stage: Any, items: Sequence[ModelItem]) -> None:
+    onsets: dict[int, Onset] = {}
     for item in items:
         if isinstance(item, Onset):
-            heard[item.segment] = item
+            onsets[item.segment] = item
         for event in stage.process(item):
             values = getattr(event, "values", np.zeros(1))
             assert np.isfinite(values).all(), "not a finite number in the result"
             if isinstance(event, Label):
-                onset = heard.get(event.segment)
+                onset = onsets.get(event.segment)
                 assert onset is not None, "a label of a segment that never began"
                 assert event.onset == onset.sample, "the onset was changed"
                 assert 0.0 <= event.posterior <= 1.0, "a posterior beyond 0 and 1"
@@ -298,7 +301,7 @@ def _check_answers(stage: Any, items: Sequence[ModelItem]) -> None:
 
 
 def _moved(item: ModelItem, hops: int, hop: int) -> ModelItem:
-    """The same item `hops` frames later."""
+    """Return an item moved by `hops` frames."""
     match item:
         case Frames():
             return replace(item, first=item.first + hops)

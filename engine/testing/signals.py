@@ -1,4 +1,4 @@
-"""Material for tests: audio with song in it, cut as one likes, and events as values."""
+"""Test signals, division into blocks, and events in a form that can be compared."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
@@ -11,7 +11,7 @@ from neurovocal.engine.contracts.types import Block, Float32, Frames, Posteriors
 
 
 def canonical(event: Any) -> tuple[Any, ...]:
-    """An event as a tuple that compares by value, arrays byte for byte."""
+    """Return an event as a tuple that compares by value, arrays byte for byte."""
     assert is_dataclass(event)
     values = [getattr(event, f.name) for f in fields(event) if f.name != "arrived_ns"]
     plain = [(v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for v in values]
@@ -21,20 +21,20 @@ def canonical(event: Any) -> tuple[Any, ...]:
 def recut(
     samples: Float32, lengths: Sequence[int], start: int = 0, *, copy: bool = True
 ) -> list[Block]:
-    """Cut float32[n_samples, n_channels] into blocks of the given lengths, cycled."""
+    """Divide float32[n_samples, n_channels] into blocks of lengths used in turn."""
     blocks = []
-    position, turn = 0, 0
+    position, index = 0, 0
     while position < len(samples):
-        count = max(1, lengths[turn % len(lengths)])
+        count = max(1, lengths[index % len(lengths)])
         part = samples[position : position + count]
         blocks.append(Block(start + position, part.copy() if copy else part))
         position += count
-        turn += 1
+        index += 1
     return blocks
 
 
 def song(sample_rate: int, seconds: float, *, seed: int = 0) -> NDArray[np.float32]:
-    """Tone bursts of 60 to 120 ms with pauses over soft noise, [n_samples, 1]."""
+    """Synthesize tone bursts of 60 to 120 ms with pauses, float32[n_samples, 1]."""
     rng = np.random.default_rng(seed)
     n_samples = round(sample_rate * seconds)
     samples = rng.normal(0.0, 1e-3, n_samples)
@@ -53,10 +53,10 @@ def song(sample_rate: int, seconds: float, *, seed: int = 0) -> NDArray[np.float
 def gather(
     stage: Any, items: Iterable[Any], *, flush: bool = True
 ) -> list[tuple[Any, ...]]:
-    """Canonical events of a stage for some items and, if asked, its flush.
+    """Return the canonical events of a stage for some items and, by default, its flush.
 
-    Rows of arrays that follow each other in frames are joined, so that results
-    can be compared however they were tiled.
+    Consecutive frames are joined, so that results do not depend on how they were
+    divided into events.
     """
     events = [event for item in items for event in stage.process(item)]
     if flush:

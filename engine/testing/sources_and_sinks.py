@@ -1,4 +1,4 @@
-"""What sources and sinks must survive (see `engine.testing`)."""
+"""Conformance checks of sources and sinks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,20 +13,20 @@ from neurovocal.engine.testing.signals import canonical
 
 
 def check_source(make: Callable[[], Source]) -> None:
-    """Read a finite source to its end, twice, and check what it promises.
+    """Check a finite source: reads it to its end, twice.
 
     Raises
     ------
     AssertionError
-        With the promise that was broken.
+        The message names the violated requirement.
     """
     first, second = _read_all(make()), _read_all(make())
     assert first == second, "a second reading differs from the first"
     source = make()
-    with _promise("closing what was never opened must be harmless"):
+    with _requirement("closing what was never opened must be harmless"):
         source.close()
     source.open()
-    with _promise("closing twice must be harmless"):
+    with _requirement("closing twice must be harmless"):
         source.close()
         source.close()
 
@@ -38,7 +38,7 @@ def _read_all(source: Source) -> list[tuple[Any, ...]]:
     try:
         info = source.info
     except RuntimeError:
-        info = None  # the first item must say it
+        info = None  # the first item must be a StreamInfo
     while True:
         try:
             item = source.read(1.0)
@@ -72,18 +72,17 @@ def _read_all(source: Source) -> list[tuple[Any, ...]]:
 
 
 def check_sink(make: Callable[[], Sink], messages: Sequence[Message]) -> None:
-    """Open, write every kind of message, flush and close; then open again.
+    """Check a sink: open, write messages, flush and close it, and open it again.
 
-    The engine opens a sink that failed once more: what one object wrote before
-    must not be in the way of what it writes then.
+    The engine reopens a sink that failed: what it has written must not prevent that.
 
     Raises
     ------
     AssertionError
-        With the promise that was broken.
+        The message names the violated requirement.
     """
     sink = make()
-    with _promise("closing what was never opened must be harmless"):
+    with _requirement("closing what was never opened must be harmless"):
         sink.close()
     for each in (sink, sink, make()):
         each.open()
@@ -91,12 +90,12 @@ def check_sink(make: Callable[[], Sink], messages: Sequence[Message]) -> None:
             each.write(message)
         each.flush(1.0)
         each.close()
-        with _promise("closing twice must be harmless"):
+        with _requirement("closing twice must be harmless"):
             each.close()
 
 
 @contextmanager
-def _promise(sentence: str) -> Iterator[None]:
+def _requirement(sentence: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:

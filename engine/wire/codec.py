@@ -1,7 +1,7 @@
-"""The wire format: messages as three byte strings (docs/wire.md).
+"""Wire format: encode and decode messages of three byte strings (docs/wire.md).
 
-Topic, header and payload; nothing here knows what carries them. Whatever comes
-in is checked: a decoder may be handed anything.
+A message has a topic, a header and a payload; the transport does not matter. The
+decoder checks everything: its input may come from any program.
 """
 
 import math
@@ -51,12 +51,12 @@ __all__ = [
 ]
 
 MAX_TOPIC = 16 * 1024
-MAX_SUBSCRIPTION = 2048  # the beginning of a longer topic will do
+MAX_SUBSCRIPTION = 2048  # a longer topic is subscribed to by its first bytes
 MAX_HEADER = 256 * 1024
 MAX_PAYLOAD = 64 * 1024 * 1024
 
-# Sorts behind every other topic: ZeroMQ sends subscriptions in sorted order, so
-# that whoever sees this one has seen all others of the same connection.
+# Sorts after every other topic: ZeroMQ sends the subscriptions of a connection in
+# sorted order, so that a publisher that receives this one has received all others.
 READY = f"nv{VERSION}~ready/".encode()
 
 DTYPE = "<f4"
@@ -71,36 +71,36 @@ class WireError(NeurovocalError):
 
 
 class Decoded(NamedTuple):
-    """A checked header and its array: read-only float32, or None."""
+    """Checked header and its array: read-only float32, or None."""
 
     header: Header
     values: Float32 | None
 
 
 def prefix(kind: str) -> str:
-    """What all topics of a kind begin with."""
+    """Return the common prefix of all topics of a kind."""
     return f"nv{VERSION}/{kind}/"
 
 
 def ready_topic(name: str, part: int = 1, parts: int = 1) -> bytes:
-    """Subscription by which a subscriber announces that it misses nothing any more.
+    """Return the subscription that tells a publisher that all others have arrived.
 
     Parameters
     ----------
     name : str
-        Any name that no other subscriber has, without ``/``.
+        Unique name of the subscriber, without ``/``.
     part, parts : int
-        Which connection of the subscriber this is, from 1, of how many.
+        Number of this connection of the subscriber, from 1, and number of connections.
     """
     return READY + f"{name}/{part}/{parts}".encode()
 
 
 @lru_cache(maxsize=4096)
 def topic(kind: str, stream: str) -> bytes:
-    """Topic of a kind and stream: ``nv1/<kind>/<stream>`` in UTF-8.
+    """Return the topic of a kind and stream: ``nv1/<kind>/<stream>`` in UTF-8.
 
-    In the stream's name, ``/``, ``%`` and control characters are
-    percent-encoded: a topic always has three parts and is one printable line.
+    In the stream's name ``/``, ``%`` and control characters are percent-encoded: a
+    topic always has three parts and is one printable line.
     """
     return (prefix(kind) + "".join(map(_quoted, _utf8(stream)))).encode()
 
@@ -113,12 +113,12 @@ def _quoted(char: str) -> str:
 
 
 def _utf8(text: str) -> str:
-    """`text` as UTF-8 can say it: a file's name may hold bytes that are none."""
+    """Escape what UTF-8 cannot encode: names of files may contain any bytes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def encode(message: Message, run: str, publish_ms: float | None) -> Parts:
-    """Turn a message into topic, header and payload.
+    """Encode a message as topic, header and payload.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def encode(message: Message, run: str, publish_ms: float | None) -> Parts:
     run : str
         Name of the run.
     publish_ms : float or None
-        Time from the message's leaving the lane to its sending; None offline.
+        Time from the end of the lane's computation to sending; None offline.
     """
     header = header_of(message)
     header.run = run
@@ -139,7 +139,7 @@ def encode(message: Message, run: str, publish_ms: float | None) -> Parts:
 
 
 def latency_of(message: Message, publish_ms: float | None) -> Latency | None:
-    """The message's ledger with the sending added; None offline."""
+    """Return the ledger of a message with the time of sending; None offline."""
     ledger = message.ledger
     if ledger is None:
         if publish_ms is None:
@@ -149,17 +149,17 @@ def latency_of(message: Message, publish_ms: float | None) -> Latency | None:
 
 
 def event_json(message: Message, *, values: bool = False) -> bytes:
-    """Canonical JSON of an event: what the audio alone defines, in fixed order.
+    """Return the canonical JSON of an event: the fields defined by the audio alone.
 
-    The same audio and configuration give the same bytes in every run: run, time
-    of day and latency are not in it.
+    The same audio and configuration give the same bytes in every run: run, time of day
+    and latency are left out.
 
     Parameters
     ----------
     message : Message
         Any message of the engine.
     values : bool
-        Whether a bulky event's array is written out, too (NaN as null).
+        Whether to include the array of a bulky event (NaN as null).
     """
     text = _json(header_of(message))
     array = array_of(message.event) if values else None
@@ -169,7 +169,7 @@ def event_json(message: Message, *, values: bool = False) -> bytes:
 
 
 def payload_of(message: Message) -> bytes:
-    """The event's array as little-endian float32 in C order; else empty."""
+    """Return the event's array as little-endian float32 in C order, or no bytes."""
     array = array_of(message.event)
     if array is None:
         return b""
@@ -196,7 +196,7 @@ def _clean(value: Any) -> Any:
 
 
 def decode(parts: Sequence[bytes | memoryview]) -> Decoded:
-    """Check and read a message.
+    """Decode a message and check all of it.
 
     Parameters
     ----------
@@ -211,8 +211,8 @@ def decode(parts: Sequence[bytes | memoryview]) -> Decoded:
     Raises
     ------
     WireError
-        Anything at all is not as docs/wire.md says. Fields that are not known
-        are no mistake: a later version may add some.
+        The message is not as docs/wire.md says. Unknown fields are allowed: a later
+        version may add some.
     """
     if len(parts) != 3:
         raise WireError(f"a message has 3 parts, not {len(parts)}")
@@ -264,7 +264,7 @@ def _read_array(
         raise WireError(f"a payload of {len(payload)} bytes is no array of {shape}")
     try:
         return np.frombuffer(payload, DTYPE).reshape(shape)
-    except ValueError as error:  # no value at all, but an absurd shape
+    except ValueError as error:  # no values, but an impossible shape
         raise WireError(f"shape {shape} is no array: {error}") from error
 
 

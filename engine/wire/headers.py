@@ -51,13 +51,13 @@ VERSION = 1
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Positive: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
-# As long as a path may be: what readers keep of many messages must not be longer.
+# As long as a path may be; limits the memory of programs that keep names.
 Name: TypeAlias = Annotated[str, Meta(max_length=4096)]
 Time: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Latency(Struct, frozen=True):
-    """The latency ledger in milliseconds; docs/wire.md says what each one spans."""
+    """Latency ledger in milliseconds (docs/wire.md)."""
 
     wait_ms: float | None
     queue_ms: float | None
@@ -66,9 +66,9 @@ class Latency(Struct, frozen=True):
 
 
 class Header(Struct, tag_field="kind", kw_only=True):
-    """Fields that every kind has.
+    """Fields of every kind.
 
-    The last three are absent in the canonical form and always there on the wire.
+    The last three are always present on the wire and absent in the canonical form.
     """
 
     v: int = VERSION
@@ -90,7 +90,7 @@ class Header(Struct, tag_field="kind", kw_only=True):
 
 
 class ArrayHeader(Header, kw_only=True):
-    """A header that describes the payload, too."""
+    """Header of a kind with a payload, which it describes."""
 
     dtype: str
     shape: list[Count]
@@ -160,7 +160,7 @@ class WithheldHeader(Header, kw_only=True, tag="withheld"):
 
 
 class AnchorHeader(Header, kw_only=True, tag="anchor"):
-    """See `Anchor`: the common fields say it all."""
+    """See `Anchor`, which has no further fields."""
 
 
 class OnsetHeader(Header, kw_only=True, tag="onset"):
@@ -239,20 +239,21 @@ class StatsHeader(Header, kw_only=True, tag="stats"):
 
 
 class EventFormat:
-    """One kind of event: its dataclass, its header, and how one becomes the other.
+    """One kind of event: its dataclass, its header, and the fields to copy.
 
     Parameters
     ----------
     event : type
         Dataclass of the event.
     header : type of Header
-        Has a field of the same name for each field of the event that travels in it.
+        Structure with a field of the same name for each field of the event that is
+        sent.
     array : str
-        Field of the event that travels as the payload, float32; empty: none does.
+        Field of the event that is sent as the payload, float32; empty: none.
     dimensions : int
         Number of dimensions of that array.
     unsent : str
-        Field of the event that does not travel; empty: all do.
+        Field of the event that is not sent; empty: all are.
     """
 
     def __init__(
@@ -266,10 +267,10 @@ class EventFormat:
         self.event, self.header = event, header
         self.array, self.dimensions = array, dimensions
         names = [field.name for field in fields(event) if field.name != unsent]
-        # Every header has `sample`; its message fills it in.
+        # `sample` is a field of every header, taken from the message.
         self.sent = [name for name in names if name not in (array, "sample")]
         self.values_of_event = _values_of(self.sent)
-        # In place of the array stands its dtype, until the array is there.
+        # The dtype stands in place of the array, which the header does not have.
         self.values_of_header = _values_of(
             ["dtype" if name == array else name for name in names]
         )
@@ -287,7 +288,7 @@ def _values_of(names: Sequence[str]) -> Callable[[object], Sequence[Any]]:
 
 
 def _number(value: float | None) -> float:
-    """JSON has no NaN: it travels as null."""
+    """Convert null, which stands for NaN in JSON."""
     return math.nan if value is None else value
 
 
@@ -299,7 +300,7 @@ def _numbers(
     return tuple(map(_number, values))
 
 
-# Fields, of whatever kind, whose value in an event is not what JSON gives.
+# Fields, of any kind, whose value in an event differs from that in JSON.
 _FROM_JSON: dict[str, Callable[[Any], object]] = {
     "posterior": _number,
     "posteriors": _numbers,
@@ -330,7 +331,7 @@ _BY_HEADER = {form.header: form for form in FORMATS}
 
 
 def plain(value: Any) -> Any:
-    """NumPy scalars and arrays as Python values, for the JSON encoder."""
+    """Convert NumPy scalars and arrays to Python values, for the JSON encoder."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -346,18 +347,18 @@ _EMPTY = np.empty(0, np.float32)
 
 
 def dimensions_of(header: Header) -> int:
-    """Number of dimensions of the array that a header describes; 0: there is none."""
+    """Return the number of dimensions of a header's array; 0: it has none."""
     return _BY_HEADER[type(header)].dimensions
 
 
 def array_of(event: Event) -> Float32 | None:
-    """Array of an event that travels as a payload, None for the other kinds."""
+    """Return the array of an event of a bulky kind, None for the other kinds."""
     name = _BY_EVENT[type(event)].array
     return getattr(event, name) if name else None
 
 
 def header_of(message: Message) -> Header:
-    """Build the canonical header: all fields that the audio alone defines.
+    """Build the canonical header of a message: the fields defined by the audio alone.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
-"""Folders of CURVE keys: an engine's own, and those that it hands to its clients.
+"""Folders of CURVE keys, of an engine and of its clients.
 
-ENGINE/server.key_secret        the engine's secret; only its user may read it
-ENGINE/server.key               its public part, which every client needs
-ENGINE/readers/NAME.key         who may subscribe and ask for what was missed
-ENGINE/controllers/NAME.key     who may steer as well
-CLIENT/client.key_secret        what a client gets: its own secret,
-CLIENT/server.key               and the engine whom it is to trust
+ENGINE/server.key_secret        secret key of the engine, readable by its user only
+ENGINE/server.key               public key of the engine, needed by every client
+ENGINE/readers/NAME.key         public keys of clients that may subscribe and replay
+ENGINE/controllers/NAME.key     public keys of clients that may send commands, too
+CLIENT/client.key_secret        secret key of a client
+CLIENT/server.key               public key of the engine that the client trusts
 
 The files are ZeroMQ certificates (docs/security.md).
 """
@@ -33,14 +33,14 @@ _PRIVATE = 0o700
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """Public and secret key, as ZeroMQ writes them (Z85, 40 characters)."""
+    """Public and secret key in ZeroMQ's encoding (Z85, 40 characters)."""
 
     public: bytes
     secret: bytes
 
 
 def make_engine_keys(folder: Path) -> None:
-    """Make an engine's key pair, and room for its clients'.
+    """Create the key pair of an engine, and folders for the keys of its clients.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def make_engine_keys(folder: Path) -> None:
 
 
 def add_client(engine: Path, name: str, role: Role, out: Path) -> None:
-    """Make a client's keys into `out`, and let it in.
+    """Create the keys of a client in `out`, and add it to the engine's clients.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def add_client(engine: Path, name: str, role: Role, out: Path) -> None:
 
 
 def remove_client(engine: Path, name: str) -> None:
-    """Let a client in no more; a running engine notices at its next connection.
+    """Remove a client; a running engine rejects it from its next connection on.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def remove_client(engine: Path, name: str) -> None:
 
 
 def clients(engine: Path) -> list[tuple[str, Role]]:
-    """Names and roles of the clients that are let in."""
+    """Return the sorted names and roles of an engine's clients."""
     return sorted(
         (path.stem, role)
         for role, folder in FOLDERS.items()
@@ -126,7 +126,7 @@ def clients(engine: Path) -> list[tuple[str, Role]]:
 
 
 def engine_keys(folder: Path) -> KeyPair:
-    """The engine's own keys.
+    """Read the key pair of an engine.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def engine_keys(folder: Path) -> KeyPair:
 
 
 def key_problems(folder: Path) -> list[str]:
-    """What is wrong with an engine's keys, as sentences."""
+    """Return a sentence per problem of an engine's keys."""
     try:
         engine_keys(folder)
     except ConfigError as error:
@@ -146,7 +146,7 @@ def key_problems(folder: Path) -> list[str]:
 
 
 def allowed_keys(folder: Path, role: Role) -> frozenset[bytes]:
-    """Public keys that may do what `role` may; who may steer may listen, too."""
+    """Return the public keys with a role; controllers may read, too."""
     roles: list[Role] = ["control"] if role == "control" else ["read", "control"]
     found = set()
     for one in roles:
@@ -154,19 +154,19 @@ def allowed_keys(folder: Path, role: Role) -> frozenset[bytes]:
             try:
                 found.add(_public(path))
             except ConfigError:
-                continue  # a file that is being written, or is none of ours
+                continue  # a file that is being written, or no key
     return frozenset(found)
 
 
 def use_client_keys(zmq_socket: "zmq.Socket[bytes]", folder: str | Path) -> None:
-    """Encrypt a connection that is to be made, and prove who makes it.
+    """Set a client's CURVE keys on a socket.
 
     Parameters
     ----------
     zmq_socket : Socket
         Not connected yet.
     folder : path
-        What ``neurovocal keys add`` made for this client.
+        Folder made by ``neurovocal keys add`` for this client.
 
     Raises
     ------

@@ -21,7 +21,7 @@ from neurovocal.engine.contracts.stages import RunAware, Sink
 from neurovocal.engine.contracts.types import KINDS, Label
 from neurovocal.engine.journal.reader import (
     Selection,
-    count_earlier_hearings,
+    count_incomplete_recordings,
     count_messages,
     read_messages,
     streams_of,
@@ -83,7 +83,7 @@ def export(
     selection = _selection(journal, form, run, stream, kinds, since, until)
     selection = replace(selection, heard=heard)
     if heard == "last":
-        _note_left_out(count_earlier_hearings(journal, selection))
+        _note_left_out(count_incomplete_recordings(journal, selection))
     number = count_messages(journal, selection)
     rows = 0
     with _in_place(out) as path:

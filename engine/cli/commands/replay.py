@@ -21,7 +21,7 @@ from neurovocal.engine.contracts.errors import EXIT_RUNTIME, ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.faults.replay import replayable_faults
-from neurovocal.engine.journal.replay import ReplayComparison, recalled
+from neurovocal.engine.journal.replay import ReplayComparison, commands_to_replay
 from neurovocal.engine.journal.store import RunRecord, read_events, runs
 from neurovocal.engine.runtime.runner import Runner
 
@@ -52,7 +52,7 @@ def replay(
         str(journal),
     )
     plan = plan_of_parts(parse_config(located), located, base, dry_run=True)
-    commands = list(recalled(read_events(journal, record.run)))
+    commands = list(commands_to_replay(read_events(journal, record.run)))
     for each in commands:
         if each.command.name == "swap":
             raise ConfigError(

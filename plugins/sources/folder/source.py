@@ -23,7 +23,7 @@ from neurovocal.engine.contracts.types import (
     Health,
     StreamInfo,
 )
-from neurovocal.engine.journal.repeats import heard_again, other_recording
+from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
 from neurovocal.plugins.sources.audio_files.file import (
     Header,
     Recording,
@@ -279,10 +279,10 @@ class FolderSource:
         runs = self._processed.started_by(name, digest)
         name_was_used = self._processed.is_new_file(name, digest)
         if runs:
-            sentence = heard_again(path, runs, name_was_used=name_was_used)
+            sentence = repeat_sentence(path, runs, name_was_used=name_was_used)
             yield Health(SOURCE_STAGE, "recovering", sentence)
         elif name_was_used:
-            yield Health(SOURCE_STAGE, "healthy", other_recording(path))
+            yield Health(SOURCE_STAGE, "healthy", replacement_sentence(path))
         more = {
             "run": run,
             "runs": [*(one for one in runs if one != run), run][-_MOST_RUNS:],

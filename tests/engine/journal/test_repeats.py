@@ -17,7 +17,7 @@ from processes.cli_process import neurovocal, running
 from neurovocal.engine.contracts.types import Event, Health, Label, Message
 from neurovocal.engine.journal import runs
 from neurovocal.engine.journal.reader import Selection, read_messages
-from neurovocal.engine.journal.repeats import heard_again, other_recording
+from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
 
 RATE = 8000
 CONFIG = """\
@@ -140,11 +140,11 @@ def labels(units: str) -> list[Label]:
 
 
 def again(*names: str, used: bool = False) -> Health:
-    sentence = heard_again("/card/x.wav", names, name_was_used=used)
+    sentence = repeat_sentence("/card/x.wav", names, name_was_used=used)
     return Health("source", "recovering", sentence)
 
 
-OTHER = Health("source", "healthy", other_recording("/card/x.wav"))
+OTHER = Health("source", "healthy", replacement_sentence("/card/x.wav"))
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def broken_models():
         (Invents, "never began"),
         (Certain, "beyond 0 and 1"),
         (Hasty, "without offset"),
-        (Mute, "nothing to say"),
+        (Mute, "no result"),
     ]
 
 

@@ -252,7 +252,7 @@ def broken_detectors():
         (Revises, "onset was changed"),
         (Renumbers, "not counted 0, 1, 2"),
         (Empty, "an empty segment"),
-        (Foresees, "into the unheard"),
+        (Foresees, "in the future"),
         (Dawdles, "later than the stated latency"),
         (TellsTwice, "inside an open segment"),
         (FlushesTwice, "second flush|without its onset"),
