@@ -49,7 +49,7 @@ format: $(DEV_ENV)/.done  ## Format the code
 
 bench: $(DEV_ENV)/.done  ## Measure speed and latency, beside silero-vad and librosa
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
-	$(DEV_ENV)/bin/python bench/speed/speed.py
+	$(DEV_ENV)/bin/python bench/speed/lane_speed.py
 
 bench-privacy: $(DEV_ENV)/.done  ## Measure what the privacy gate catches, and what else it withholds
 	$(DEV_ENV)/bin/python $(PIP) -e '.[privacy]'
@@ -110,17 +110,17 @@ torture-files: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what do the fil
 
 bench-sound: $(DEV_ENV)/.done  ## Measure the sound of frames beside Griffin-Lim
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
-	$(DEV_ENV)/bin/python bench/song/sound.py
+	$(DEV_ENV)/bin/python bench/song/inversion.py
 
 LOOPS ?= 500
 bench-loop: $(DEV_ENV)/.done  ## Measure a closed loop of LOOPS triggers: from sound to answer (15 minutes)
 	$(DEV_ENV)/bin/python bench/speed/loop.py --triggers $(LOOPS)
 
 bench-song: $(DEV_ENV)/.done  ## Measure what the RNN-RBM knows about song (half an hour; resumable)
-	$(DEV_ENV)/bin/python bench/song/song.py
+	$(DEV_ENV)/bin/python bench/song/rnn_rbm.py
 
 bench-labels: $(DEV_ENV)/.done  ## Make the tables of docs/labels.md again (an hour; resumable)
-	$(DEV_ENV)/bin/python bench/labels/labels.py --picture docs/labels.svg
+	$(DEV_ENV)/bin/python bench/labels/label_accuracy.py --picture docs/labels.svg
 
 bench-synthesis: $(DEV_ENV)/.done  ## Let the model sing for an hour, and steer it 200 times (about 20 minutes)
 	$(DEV_ENV)/bin/python bench/song/free_run.py --commands 200

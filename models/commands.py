@@ -244,7 +244,7 @@ def _evaluate_recordings(
         Folder of the report; None writes none.
     """
     from neurovocal.models.evaluation.evaluate import evaluate_bundle
-    from neurovocal.models.report.tally import Tally
+    from neurovocal.models.report.collector import Tally
     from neurovocal.models.toolkit.progress import Reporter
 
     if report is not None:

@@ -7,6 +7,13 @@ import numpy as np
 
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.models.data.datasets import AnnotatedRecording
+from neurovocal.models.report.collector import (
+    N_BINS,
+    Compared,
+    Reliability,
+    Segment,
+    Tally,
+)
 from neurovocal.models.report.draw import (
     INK,
     LINES,
@@ -18,7 +25,6 @@ from neurovocal.models.report.draw import (
 )
 from neurovocal.models.report.parts import Drawing, Part, Section
 from neurovocal.models.report.tables import extras, measures, unit_table
-from neurovocal.models.report.tally import N_BINS, Compared, Reliability, Segment, Tally
 from neurovocal.models.report.windows import Window, examples, frames_in, window_length
 
 _WRITTEN_UNITS = 32  # with more, the cells are too small for numbers

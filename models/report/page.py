@@ -18,12 +18,12 @@ from neurovocal.models.report.classifier import (
     classifier_section,
     extra_parts,
 )
+from neurovocal.models.report.collector import Tally
 from neurovocal.models.report.draw import FrameAxes
 from neurovocal.models.report.history import history_section
 from neurovocal.models.report.parts import Section
 from neurovocal.models.report.rnn_rbm import rnn_rbm_section
 from neurovocal.models.report.tables import Table
-from neurovocal.models.report.tally import Tally
 
 REPORT_FOLDER = "report"
 PAGE_NAME = "index.html"

@@ -11,13 +11,8 @@ from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.report.classifier import extra_parts
+from neurovocal.models.report.collector import Segment
 from neurovocal.models.report.draw import FrameAxes
-from neurovocal.models.report.listening import (
-    preferences,
-    unlike,
-    used_hidden,
-    used_recurrent,
-)
 from neurovocal.models.report.network import Heard, Listener, Weights, read_weights
 from neurovocal.models.report.parts import Drawing, Part, Section
 from neurovocal.models.report.rnn_rbm_figures import (
@@ -29,7 +24,12 @@ from neurovocal.models.report.rnn_rbm_figures import (
     generate,
 )
 from neurovocal.models.report.tables import measures
-from neurovocal.models.report.tally import Segment
+from neurovocal.models.report.unit_preferences import (
+    preferences,
+    unlike,
+    used_hidden,
+    used_recurrent,
+)
 from neurovocal.models.report.windows import (
     Window,
     annotations_in,

@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.report.classifier import draw_segments
+from neurovocal.models.report.collector import Segment
 from neurovocal.models.report.draw import LINES, FrameAxes, drawn_figure, heat, svg
-from neurovocal.models.report.listening import PATCH_FRAMES, Preference
 from neurovocal.models.report.network import Heard, Weights
-from neurovocal.models.report.tally import Segment
+from neurovocal.models.report.unit_preferences import PATCH_FRAMES, Preference
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler, sampling_graph
 
 _SHOWN_UNITS = 60

@@ -11,7 +11,7 @@ from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
-from neurovocal.models.report.tally import Compared
+from neurovocal.models.report.collector import Compared
 
 _SEGMENTS = 16
 _SHORTEST_S, _LONGEST_S = 0.3, 8.0

@@ -23,8 +23,8 @@ from neurovocal.models.export.bundle import TrainingResult, write_bundle, write_
 from neurovocal.models.forecast.graph import TrainedForecast
 from neurovocal.models.forecast.network import split_phrases
 from neurovocal.models.forecast.training import ForecastTask
+from neurovocal.models.report.collector import Tally
 from neurovocal.models.report.page import REPORT_FOLDER, Measured, write_report
-from neurovocal.models.report.tally import Tally
 from neurovocal.models.rnn_rbm.network import RnnRbm
 from neurovocal.models.rnn_rbm.training import RnnRbmTask, trim_songs
 from neurovocal.models.toolkit.loop import (

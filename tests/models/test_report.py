@@ -17,15 +17,15 @@ from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import BundleError, ConfigError
 from neurovocal.models.data.datasets import read_dataset
 from neurovocal.models.evaluation.evaluate import evaluate_bundle
-from neurovocal.models.report.listening import (
+from neurovocal.models.report.collector import Reliability, Tally
+from neurovocal.models.report.network import Listener, Weights, read_weights
+from neurovocal.models.report.page import Measured, write_report
+from neurovocal.models.report.tables import extras
+from neurovocal.models.report.unit_preferences import (
     syllable_aucs,
     triggered_averages,
     unlike,
 )
-from neurovocal.models.report.network import Listener, Weights, read_weights
-from neurovocal.models.report.page import Measured, write_report
-from neurovocal.models.report.tables import extras
-from neurovocal.models.report.tally import Reliability, Tally
 
 RATE = 32000
 VOID = {"meta", "br", "link", "img", "hr"}

@@ -3,7 +3,7 @@
 Trained on two days of a Bengalese finch, measured on a third. Every finished cell is a
 JSON file; what is there is not made again.
 
-    python bench/song/song.py [--cells step decode surprise density] [--seeds 0 1 2]
+    python bench/song/rnn_rbm.py [--cells step decode surprise density] [--seeds 0 1 2]
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from song_cells import CELLS, Place, load_song
+from rnn_rbm_cells import CELLS, Place, load_song
 
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_LOSS, NeurovocalError
 from neurovocal.models.toolkit.progress import Reporter

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from labels_tables import draw, tables
+from label_tables import draw, tables
 
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, NeurovocalError

@@ -1,4 +1,4 @@
-"""Cells of bench/song/song.py: one training of the RNN-RBM, and its measures."""
+"""Cells of bench/song/rnn_rbm.py: one training of the RNN-RBM, and its measures."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""The tables of docs/labels.md, from the cells that bench/labels/labels.py made."""
+"""The tables of docs/labels.md, from the cells that bench/labels/label_accuracy.py made."""
 
 import json
 from pathlib import Path
