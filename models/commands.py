@@ -218,9 +218,9 @@ def _evaluate_synthesis(
             show=lambda name, songs: examples.update({name: songs[0]}),
         )
     if picture is not None:
-        from neurovocal.models.generation.pictures import draw_picture
+        from neurovocal.models.generation.pictures import draw_songs
 
-        draw_picture(picture, examples, bundle.manifest.front_end)
+        draw_songs(picture, examples, bundle.manifest.front_end)
     if as_json:
         typer.echo(json.dumps(quality))
     else:
@@ -244,17 +244,17 @@ def _evaluate_recordings(
         Folder of the report; None writes none.
     """
     from neurovocal.models.evaluation.evaluate import evaluate_bundle
-    from neurovocal.models.report.collector import Tally
+    from neurovocal.models.report.collector import ReportCollector
     from neurovocal.models.toolkit.progress import Reporter
 
     if report is not None:
         from neurovocal.models.report.page import check_folder
 
         check_folder(report)
-    tally, reporter = Tally(bundle), Reporter()
+    collector, reporter = ReportCollector(bundle), Reporter()
     with reporter.stage("evaluate") as on_progress:
         figures = evaluate_bundle(
-            bundle, recordings, lambda share: on_progress(share, ""), tally.add
+            bundle, recordings, lambda share: on_progress(share, ""), collector.add
         )
     if as_json:
         typer.echo(json.dumps(figures))
@@ -262,15 +262,15 @@ def _evaluate_recordings(
         _print_figures(figures)
     if report is None:
         return
-    from neurovocal.models.report.page import Measured, write_report
+    from neurovocal.models.report.page import Measurement, write_report
 
     with reporter.stage("report") as on_progress:
         page = write_report(
             report,
             bundle,
             figures,
-            Measured(part, _command_line()),
-            tally,
+            Measurement(part, _command_line()),
+            collector,
             recordings,
             lambda share: on_progress(share, ""),
         )

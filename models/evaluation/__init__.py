@@ -1,1 +1,1 @@
-"""Measuring bundles on annotated recordings."""
+"""Evaluation of bundles on annotated recordings."""

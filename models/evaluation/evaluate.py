@@ -1,4 +1,4 @@
-"""How good a bundle is on annotated recordings, as the engine would run it."""
+"""Accuracy of a bundle on annotated recordings, computed by the engine's lane."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ from neurovocal.models.classifier.calibration import score_segment
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import first_frame, frame_targets, read_samples
 from neurovocal.models.data.split import Units
-from neurovocal.models.evaluation.label_latency import label_in_time
-from neurovocal.models.evaluation.labelling import Judged, Labeller
+from neurovocal.models.evaluation.label_latency import measure_label_latency
+from neurovocal.models.evaluation.labelling import EvaluatedRecording, Labeller
 from neurovocal.models.evaluation.segments import SegmentScore, score_segments
 from neurovocal.models.forecast.evaluation import evaluate_forecast
 from neurovocal.models.toolkit.measures import (
@@ -29,23 +29,21 @@ from neurovocal.models.toolkit.measures import (
 from neurovocal.models.toolkit.onnx_session import Session
 
 TOLERANCE_S = 0.010
-# First frames of a recording that a prediction is not judged by: states are cold.
+# First frames of a recording without a measured prediction: the state is not settled.
 SKIPPED_FRAMES = 16
-Watch = Callable[[float], None]
-
-
-Observe = Callable[[Judged], None]
+ShareCallback = Callable[[float], None]
+RecordingObserver = Callable[[EvaluatedRecording], None]
 
 
 def units_of(bundle: Bundle, recordings: Sequence[AnnotatedRecording]) -> Units:
-    """Outputs of the bundle's classifier for the labels of a dataset.
+    """Map the labels of a dataset to outputs of the bundle's classifier.
 
-    A label that the bundle does not know is left out of all measures.
+    A label that the bundle does not have is left out of all measures.
 
     Raises
     ------
     ConfigError
-        The bundle knows none of the labels.
+        The bundle has none of the labels.
     """
     spec = bundle.manifest.classifier
     if spec is None:
@@ -65,8 +63,8 @@ def units_of(bundle: Bundle, recordings: Sequence[AnnotatedRecording]) -> Units:
 def evaluate_bundle(
     bundle: Bundle,
     recordings: Sequence[AnnotatedRecording],
-    watch: Watch = lambda share: None,
-    observe: Observe = lambda judged: None,
+    watch: ShareCallback = lambda share: None,
+    observe: RecordingObserver = lambda evaluated: None,
 ) -> dict[str, Any]:
     """Measure a bundle on annotated recordings.
 
@@ -75,15 +73,15 @@ def evaluate_bundle(
     bundle : Bundle
     recordings : sequence of AnnotatedRecording
     watch : callable
-        Told the share that is done.
+        Called with the completed share.
     observe : callable
-        Given each recording as the classifier heard it.
+        Called with each recording, its labels and posteriors.
 
     Returns
     -------
     dict
         Plain numbers, ready for JSON: `recordings`, `seconds`, and per model the
-        figures that docs/training.md explains.
+        measures of docs/training.md.
     """
     units = units_of(bundle, recordings)
     figures: dict[str, Any] = {
@@ -100,7 +98,7 @@ def evaluate_bundle(
             lambda share: watch(share * label_share / 3),
             observe,
         )
-        figures["label_in_time"] = label_in_time(
+        figures["label_in_time"] = measure_label_latency(
             bundle,
             recordings,
             units,
@@ -119,8 +117,8 @@ def _evaluate_classifier(
     bundle: Bundle,
     recordings: Sequence[AnnotatedRecording],
     units: Units,
-    watch: Watch,
-    observe: Observe,
+    watch: ShareCallback,
+    observe: RecordingObserver,
 ) -> dict[str, Any]:
     front_end, spec = bundle.manifest.front_end, bundle.manifest.classifier
     assert spec is not None
@@ -132,8 +130,8 @@ def _evaluate_classifier(
     given: list[int] = []
     for number, recording in enumerate(recordings):
         samples = read_samples(recording, front_end.sample_rate)
-        heard = labeller(samples)
-        posteriors = heard.posteriors[:, columns]
+        labelled = labeller(samples)
+        posteriors = labelled.posteriors[:, columns]
         target, spans = frame_targets(
             recording,
             units,
@@ -142,12 +140,14 @@ def _evaluate_classifier(
             front_end.hop_length,
             front_end.frame_length,
         )
-        answered: NDArray[np.int64] = posteriors.argmax(axis=1)
-        frames += frame_errors(target, answered)
-        known = [label for label in heard.labels if label.unit != spec.unknown]
-        final += frame_errors(target, _painted(known, units, len(target), front_end))
+        likeliest: NDArray[np.int64] = posteriors.argmax(axis=1)
+        frames += frame_errors(target, likeliest)
+        known = [label for label in labelled.labels if label.unit != spec.unknown]
+        final += frame_errors(
+            target, _units_of_frames(known, units, len(target), front_end)
+        )
         reference = [span.unit for span in spans]
-        found_raw = edit_distance(reference, unit_runs(answered, target))
+        found_raw = edit_distance(reference, unit_runs(likeliest, target))
         raw += ErrorCount(found_raw, len(reference))
         logs = np.log(np.maximum(posteriors.astype(np.float64), 1e-30))
         voted = [
@@ -157,7 +157,9 @@ def _evaluate_classifier(
         given += voted
         wrong = sum(a != b for a, b in zip(reference, voted, strict=True))
         inside += ErrorCount(wrong, len(reference))
-        kept = _counted(heard.labels, recording, units, front_end.sample_rate)
+        kept = _without_unsure_segments(
+            labelled.labels, recording, units, front_end.sample_rate
+        )
         names = [units.names[unit] for unit in reference]
         # `unknown` is the right answer to a sound that is no syllable, and a
         # missing label where it is one.
@@ -170,10 +172,10 @@ def _evaluate_classifier(
                 (a.onset_s - recording.start_s, a.offset_s - recording.start_s)
                 for a in recording.own_annotations
             ],
-            [_times_s(label, front_end.sample_rate) for label in heard.labels],
+            [_times_s(label, front_end.sample_rate) for label in labelled.labels],
             TOLERANCE_S,
         )
-        observe(Judged(recording, heard.labels, posteriors, target))
+        observe(EvaluatedRecording(recording, labelled.labels, posteriors, target))
         watch((number + 1) / len(recordings))
     table = confusion(np.array(true, int), np.array(given, int), len(units.names))
     return {
@@ -192,28 +194,28 @@ def _evaluate_classifier(
     }
 
 
-def _painted(
+def _units_of_frames(
     labels: Sequence[Label], units: Units, n_frames: int, front_end: FrontEnd
 ) -> NDArray[np.int64]:
-    """Unit of each frame when the frames centred in a segment have its label."""
-    painted = np.zeros(n_frames, np.int64)
+    """Return the unit of each frame: the label of the segment that it is centred in."""
+    unit = np.zeros(n_frames, np.int64)
     hop, length = front_end.hop_length, front_end.frame_length
     for label in labels:
         offset = label.onset if label.offset is None else label.offset
         first = max(first_frame(label.onset, hop, length), 0)
-        painted[first : max(first_frame(offset, hop, length), 0)] = units.names.index(
+        unit[first : max(first_frame(offset, hop, length), 0)] = units.names.index(
             label.unit
         )
-    return painted
+    return unit
 
 
-def _counted(
+def _without_unsure_segments(
     labels: Sequence[Label],
     recording: AnnotatedRecording,
     units: Units,
     sample_rate: int,
 ) -> list[Label]:
-    """Labels without those of segments that nobody can say the unit of."""
+    """Return the labels outside of annotations without a unit of the bundle."""
     unsure = [
         (a.onset_s - recording.start_s, a.offset_s - recording.start_s)
         for a in recording.annotations
@@ -229,56 +231,60 @@ def _counted(
 
 
 def _evaluate_rnn_rbm(
-    bundle: Bundle, recordings: Sequence[AnnotatedRecording], watch: Watch
+    bundle: Bundle, recordings: Sequence[AnnotatedRecording], watch: ShareCallback
 ) -> dict[str, Any]:
-    """One-step squared error beside persistence, and free energy."""
+    """Return the squared error of the next frame, that of persistence, free energy."""
     spec, front_end = bundle.manifest.rnn_rbm, bundle.manifest.front_end
     assert spec is not None
     session = Session(bundle.path(spec.file))
     features = build_front_end(front_end, bundle.folder)
     zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
-    error, stale, energy, count = 0.0, 0.0, 0.0, 0
-    voiced_error, voiced_stale, voiced_count = 0.0, 0.0, 0
+    error, persistence, energy, count = 0.0, 0.0, 0.0, 0
+    voiced_error, voiced_persistence, voiced_count = 0.0, 0.0, 0
     for number, recording in enumerate(recordings):
         frames = frames_of(features, read_samples(recording, front_end.sample_rate))
         if len(frames) <= SKIPPED_FRAMES:
             continue
-        heard = session.run(frames=frames, u=zeros)
+        scored = session.run(frames=frames, u=zeros)
         now = frames[SKIPPED_FRAMES:]
-        missed = np.square(heard["prediction"][SKIPPED_FRAMES - 1 : -1] - now).mean(1)
-        kept = np.square(frames[SKIPPED_FRAMES - 1 : -1] - now).mean(1)
+        errors = np.square(scored["prediction"][SKIPPED_FRAMES - 1 : -1] - now).mean(1)
+        repeated = np.square(frames[SKIPPED_FRAMES - 1 : -1] - now).mean(1)
         voiced = _voiced(recording, frames, bundle)[SKIPPED_FRAMES:]
-        error += float(missed.sum())
-        stale += float(kept.sum())
-        voiced_error += float(missed[voiced].sum())
-        voiced_stale += float(kept[voiced].sum())
+        error += float(errors.sum())
+        persistence += float(repeated.sum())
+        voiced_error += float(errors[voiced].sum())
+        voiced_persistence += float(repeated[voiced].sum())
         voiced_count += int(voiced.sum())
-        energy += float(heard["free_energy"][SKIPPED_FRAMES:].sum())
+        energy += float(scored["free_energy"][SKIPPED_FRAMES:].sum())
         count += len(now)
         watch((number + 1) / len(recordings))
     if not count:
         raise ConfigError("the recordings are too short to predict a frame of them")
     figures = {
         "mse": _rounded(error / count, 6),
-        "mse_persistence": _rounded(stale / count, 6),
-        "mse_ratio_to_persistence": _rounded(error / stale, 4) if stale else None,
+        "mse_persistence": _rounded(persistence / count, 6),
+        "mse_ratio_to_persistence": _rounded(error / persistence, 4)
+        if persistence
+        else None,
         "free_energy_mean": _rounded(energy / count, 3),
     }
     if voiced_count:
         figures["mse_voiced"] = _rounded(voiced_error / voiced_count, 6)
-        figures["mse_voiced_persistence"] = _rounded(voiced_stale / voiced_count, 6)
+        figures["mse_voiced_persistence"] = _rounded(
+            voiced_persistence / voiced_count, 6
+        )
     return figures
 
 
 def _voiced(
     recording: AnnotatedRecording, frames: Float32, bundle: Bundle
 ) -> NDArray[np.bool_]:
-    """Frames whose centres lie in an annotated segment, whatever its unit."""
+    """Return which frames have their centre in an annotated segment of any unit."""
     front_end = bundle.manifest.front_end
-    everything = Units([""], {a.unit: 1 for a in recording.annotations})
+    any_unit = Units([""], {a.unit: 1 for a in recording.annotations})
     target, _ = frame_targets(
         recording,
-        everything,
+        any_unit,
         len(frames),
         front_end.sample_rate,
         front_end.hop_length,

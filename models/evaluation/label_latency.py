@@ -1,4 +1,4 @@
-"""How soon a vocalization gets its right label: a curve over time after its onset."""
+"""Accuracy of labels as a function of the time after the onset of a vocalization."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -18,14 +18,14 @@ from neurovocal.models.data.frames import (
     read_samples,
 )
 from neurovocal.models.data.split import Units
-from neurovocal.models.evaluation.labelling import Labeller, Told
+from neurovocal.models.evaluation.labelling import Labeller, TimedLabel
 
 DELAYS_MS = (0, 5, 10, 20, 30, 50)
 
 
 @dataclass(slots=True)
-class _Tally:
-    """Answers at one delay."""
+class _DelayCounts:
+    """Counts of labels at one delay after the onset."""
 
     forced: int = 0
     right: int = 0
@@ -33,16 +33,21 @@ class _Tally:
     unknown: int = 0
     total: int = 0
 
-    def count(self, wanted: str, forced: str, told: Label | None, unknown: str) -> None:
+    def count(
+        self, wanted: str, forced: str, label: Label | None, unknown: str
+    ) -> None:
+        """Count one vocalization; `label` is None where none was published yet."""
         self.total += 1
         self.forced += forced == wanted
-        if told is None:
+        if label is None:
             return
-        self.right += told.unit == wanted
-        self.unknown += told.unit == unknown
-        self.wrong += told.unit not in (wanted, unknown)
+        self.right += label.unit == wanted
+        self.unknown += label.unit == unknown
+        self.wrong += label.unit not in (wanted, unknown)
 
     def row(self, after: int | str) -> dict[str, Any]:
+        """Return the shares in percent; `after` is the delay in ms or "offset"."""
+
         def percent(n: int) -> float:
             return round(100 * n / self.total, 2)
 
@@ -58,37 +63,44 @@ class _Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
-    """What was told of one annotated vocalization, in order of time."""
+class _SegmentLabels:
+    """Labels of one annotated vocalization, in order of publication.
 
-    heard: list[int] = field(default_factory=list)
+    Parameters
+    ----------
+    positions : list of int
+        Samples of audio that had been processed before each label.
+    labels : list of Label
+    """
+
+    positions: list[int] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
 
     def at(self, sample: int) -> Label | None:
-        """The label that stands once the audio before `sample` has been heard."""
-        number = bisect_right(self.heard, sample)
+        """Return the newest label after the audio before `sample`, or None."""
+        number = bisect_right(self.positions, sample)
         return self.labels[number - 1] if number else None
 
     @property
     def final(self) -> Label | None:
-        """The last word."""
+        """Return the last label, or None."""
         return self.labels[-1] if self.labels else None
 
 
-def label_in_time(
+def measure_label_latency(
     bundle: Bundle,
     recordings: Sequence[AnnotatedRecording],
     units: Units,
     watch: Callable[[float], None] = lambda share: None,
 ) -> list[dict[str, Any]]:
-    """Accuracy against time after the annotated onset.
+    """Measure the accuracy of labels at delays after the annotated onset.
 
     The engine runs frame by frame and labels a segment as soon as its onset is
-    told (`provisional_ms` 0). At each delay that label counts which stands when
-    the audio until then, and no more, has been heard: what the detector waits for
-    and the length of a frame are paid for. `forced` is the likeliest unit by the
-    frames heard since the onset, without a detector or `unknown`; before the first
-    of them, by the last frame before it.
+    published (`provisional_ms` 0). At each delay the newest label counts when
+    exactly that much audio has been processed, so that the waiting time of the
+    detector and the length of a frame are included. `forced` is the most likely
+    unit by the frames since the onset, without a detector or `unknown`; before the
+    first of them, by the last frame before the onset.
 
     Parameters
     ----------
@@ -96,15 +108,15 @@ def label_in_time(
         Must have a classifier.
     recordings : sequence of AnnotatedRecording
     units : Units
-        Silence first.
+        Units of the classifier, silence first.
     watch : callable
-        Told the share that is done.
+        Called with the completed share after each recording.
 
     Returns
     -------
     list of dict
-        One per delay: `ms` (the last one is ``"offset"``: final labels, at
-        whatever time), and in percent of the annotated vocalizations
+        One per delay: `ms` (the last one is ``"offset"``: final labels, without a
+        limit of time), and in percent of the annotated vocalizations
         `forced_right_percent`, `right_percent`, `wrong_percent`,
         `unknown_percent` and `unlabelled_percent`.
     """
@@ -113,40 +125,42 @@ def label_in_time(
     columns = [spec.units.index(name) for name in units.names]
     labeller = Labeller(bundle, tile=1, provisional_ms=0.0)
     after: list[int | str] = [*DELAYS_MS, "offset"]
-    tallies = [_Tally() for _ in after]
+    counts = [_DelayCounts() for _ in after]
     for number, recording in enumerate(recordings):
-        heard = labeller(read_samples(recording, front_end.sample_rate))
+        labelled = labeller(read_samples(recording, front_end.sample_rate))
         _, spans = frame_targets(
             recording,
             units,
-            len(heard.posteriors),
+            len(labelled.posteriors),
             front_end.sample_rate,
             front_end.hop_length,
             front_end.frame_length,
         )
         onsets = _onsets(recording, front_end)
-        logs = np.log(np.maximum(heard.posteriors[:, columns], 1e-30))
+        logs = np.log(np.maximum(labelled.posteriors[:, columns], 1e-30))
         for span in spans:
-            answers = _answers_to(span, heard.told, front_end)
+            published = _labels_of(span, labelled.published, front_end)
             wanted = units.names[span.unit]
-            for tally, ms in zip(tallies, after, strict=True):
+            for count, ms in zip(counts, after, strict=True):
                 if isinstance(ms, str):
-                    forced, told = _forced(logs, span, span.stop), answers.final
+                    forced = _forced_unit(logs, span, span.stop)
+                    label = published.final
                 else:
                     until = onsets[span.first] + round(
                         ms * front_end.sample_rate / 1000
                     )
                     stop = 1 + (until - front_end.frame_length) // front_end.hop_length
-                    forced, told = _forced(logs, span, stop), answers.at(until)
-                tally.count(wanted, units.names[forced], told, spec.unknown)
+                    forced = _forced_unit(logs, span, stop)
+                    label = published.at(until)
+                count.count(wanted, units.names[forced], label, spec.unknown)
         watch((number + 1) / len(recordings))
     return [
-        tally.row(ms) for tally, ms in zip(tallies, after, strict=True) if tally.total
+        count.row(ms) for count, ms in zip(counts, after, strict=True) if count.total
     ]
 
 
 def _onsets(recording: AnnotatedRecording, front_end: FrontEnd) -> dict[int, int]:
-    """Annotated onsets in samples, by the first frame of the vocalization."""
+    """Return annotated onsets in samples by the first frame of the vocalization."""
     rate, hop, length = (
         front_end.sample_rate,
         front_end.hop_length,
@@ -156,12 +170,14 @@ def _onsets(recording: AnnotatedRecording, front_end: FrontEnd) -> dict[int, int
     return {max(first_frame(at, hop, length), 0): round(at) for at in onsets}
 
 
-def _answers_to(span: FrameSpan, told: Sequence[Told], front_end: FrontEnd) -> _Answers:
-    """Labels of the segment that shares most with an annotated vocalization."""
+def _labels_of(
+    span: FrameSpan, published: Sequence[TimedLabel], front_end: FrontEnd
+) -> _SegmentLabels:
+    """Return the labels of the segment with the largest overlap with `span`."""
     hop, length = front_end.hop_length, front_end.frame_length
     shared: dict[int, int] = {}
-    for one in told:
-        label = one.label
+    for timed in published:
+        label = timed.label
         if label.status != "final" or label.offset is None:
             continue
         first = first_frame(label.onset, hop, length)
@@ -169,20 +185,20 @@ def _answers_to(span: FrameSpan, told: Sequence[Told], front_end: FrontEnd) -> _
         overlap = min(stop, span.stop) - max(first, span.first)
         if overlap > 0:
             shared[label.segment] = overlap
-    answers = _Answers()
+    found = _SegmentLabels()
     if shared:
         segment = max(shared, key=lambda name: shared[name])
-        for one in told:
-            if one.label.segment == segment:
-                answers.heard.append(one.heard)
-                answers.labels.append(one.label)
-    return answers
+        for timed in published:
+            if timed.label.segment == segment:
+                found.positions.append(timed.position)
+                found.labels.append(timed.label)
+    return found
 
 
-def _forced(logs: Float32, span: FrameSpan, stop: int) -> int:
-    """Likeliest unit but silence by the frames of `span` before `stop`."""
+def _forced_unit(logs: Float32, span: FrameSpan, stop: int) -> int:
+    """Return the most likely unit but silence by the frames of `span` before `stop`."""
     stop = min(stop, span.stop, len(logs))
-    if stop <= span.first:  # no frame of it is known: what was foreseen
+    if stop <= span.first:  # no frame of the span is known yet
         return 1 + int(logs[max(stop - 1, 0), 1:].argmax())
     rows = logs.astype(np.float64)
     part = FrameSpan(span.first, stop, span.unit)

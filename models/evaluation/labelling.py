@@ -1,4 +1,4 @@
-"""Labels as the engine gives them: recordings through a lane."""
+"""Labels and posteriors of whole recordings, from an offline lane of the engine."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,35 +19,35 @@ from neurovocal.models.data.datasets import AnnotatedRecording
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A label, and the samples that had been heard when it was told."""
+class TimedLabel:
+    """A label with the samples of audio that had been processed before it."""
 
-    heard: int
+    position: int
     label: Label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
-    """What the engine says of a recording.
+class LabelledRecording:
+    """Labels and posteriors of one recording.
 
     Parameters
     ----------
     labels : list of Label
         Final ones, in order of their onsets.
     posteriors : float32[n_frames, n_units]
-        Of every frame.
-    told : list of Told
-        All labels in the order in which they were told.
+        Posteriors of every frame.
+    published : list of TimedLabel
+        All labels in order of publication, provisional ones included.
     """
 
     labels: list[Label]
     posteriors: Float32
-    told: list[Told]
+    published: list[TimedLabel]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """A recording with what the engine's classifier said of it.
+class EvaluatedRecording:
+    """A recording with the labels and posteriors of the engine's classifier.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ class Judged:
     posteriors : float32[n_frames, n_units]
         Silence first.
     target : int64[n_frames]
-        The unit that is right, an index into `posteriors`; `IGNORED` where nobody
-        can say.
+        Annotated unit of each frame, an index into `posteriors`; `IGNORED` where it
+        is not known.
     """
 
     recording: AnnotatedRecording
@@ -76,7 +76,7 @@ class Labeller:
         Must have a classifier.
     detector : str, optional
         Name of the detector plugin; by default the one that the bundle
-        recommends, or else `energy`.
+        recommends, else `energy`.
     options : dict, optional
         Its options; the plugin's defaults where absent.
     tile : int
@@ -93,16 +93,17 @@ class Labeller:
         tile: int = 8,
         provisional_ms: float | None = None,
     ) -> None:
-        advised = bundle.manifest.detector or DetectorSpec()
+        recommended = bundle.manifest.detector or DetectorSpec()
         if detector is None:
-            detector, options = advised.plugin, options or advised.options
-        early: dict[str, object] = {"provisional": False}
+            detector = recommended.plugin
+            options = options or recommended.options
+        classifier: dict[str, object] = {"provisional": False}
         if provisional_ms is not None:
-            early = {"provisional_ms": provisional_ms}
+            classifier = {"provisional_ms": provisional_ms}
         self._lane = build_offline_lane(
             bundle,
             DetectorSpec(plugin=detector, options=options or {}),
-            {"classifier": early},
+            {"classifier": classifier},
             purpose="evaluation",
             tile=tile,
         )
@@ -111,22 +112,22 @@ class Labeller:
         assert bundle.manifest.classifier is not None
         self._n_units = len(bundle.manifest.classifier.units)
 
-    def __call__(self, samples: Float32) -> Labelled:
-        """Labels and posteriors of a whole recording, float32[n_samples]."""
+    def __call__(self, samples: Float32) -> LabelledRecording:
+        """Label a whole recording, float32[n_samples], from the start of a stream."""
         self._lane.reset()
-        told: list[Told] = []
+        published: list[TimedLabel] = []
         rows = [np.zeros((0, self._n_units), np.float32)]
-        for heard, event in self._events(samples):
+        for position, event in self._events(samples):
             if isinstance(event, Label):
-                told.append(Told(heard, event))
+                published.append(TimedLabel(position, event))
             elif isinstance(event, Posteriors):
                 rows.append(event.values)
-        labels = [one.label for one in told if one.label.status == "final"]
+        labels = [each.label for each in published if each.label.status == "final"]
         labels.sort(key=lambda label: label.onset)
-        return Labelled(labels, np.concatenate(rows), told)
+        return LabelledRecording(labels, np.concatenate(rows), published)
 
     def _events(self, samples: Float32) -> Iterator[tuple[int, Event]]:
-        """Events with the samples that had been heard before each."""
+        """Yield each event with the samples that had been processed before it."""
         n, length = len(samples), self._block_length or max(len(samples), 1)
         for start in range(0, n, length):
             block = Block(start, samples[start : start + length, None])

@@ -1,4 +1,4 @@
-"""The yardstick of a linear prediction beside the RNN-RBM's."""
+"""Linear prediction of the next frame, as a baseline of the RNN-RBM."""
 
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.lane.offline import build_front_end, frames_of
@@ -14,15 +14,16 @@ AR_ORDERS = (1, 4, 8)
 def linear_errors(
     bundle: Bundle, data: PreparedDataset, mse: float
 ) -> dict[str, float]:
-    """Squared error of AR(order), fitted on training recordings, on the test split.
+    """Measure AR(1), AR(4) and AR(8), fitted on training recordings, on the test split.
 
     Parameters
     ----------
     bundle : Bundle
-        Its front end makes the frames.
+        Its front end computes the frames.
     data : PreparedDataset
+        Frames of the training split and recordings of the test split.
     mse : float
-        The RNN-RBM's error on the same frames, for the ratios.
+        The RNN-RBM's squared error on the same frames, for the ratios.
     """
     train = [ClippedRows.of(example.frames) for example in data.train]
     predictors = {

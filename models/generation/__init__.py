@@ -1,1 +1,1 @@
-"""The `generate` command."""
+"""Generation of song: the command ``generate``, its figures and explanations."""

@@ -1,4 +1,4 @@
-"""``neurovocal generate``: a bundle sings into a file, faster than in real time."""
+"""``neurovocal generate``: generate song with a bundle and write it to a file."""
 
 import importlib.util
 import json
@@ -17,15 +17,19 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.generation.generator import (
     SequenceGenerator,
-    frames_of_recording,
+    read_seed_frames,
 )
-from neurovocal.models.generation.pictures import can_draw, draw_song, need_drawing
+from neurovocal.models.generation.pictures import (
+    draw_song,
+    has_matplotlib,
+    require_matplotlib,
+)
 from neurovocal.plugins.features.inverse import InverseSpectrogram
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
 from neurovocal.plugins.storage.text_file import output_problems
 
-# Seconds of the past that an explanation shows: of a recording, of the bundle's own.
-_PAST_S = 3.0
+# Seconds of the seed in an explanation: of a recording, of golden frames.
+_RECORDING_S = 3.0
 _GOLDEN_S = 0.5
 
 
@@ -42,7 +46,7 @@ def generate(
     ] = 1.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of all draws.")] = 0,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="F", help="WAV file to be made.")
+        Path, typer.Option("--out", "-o", metavar="F", help="WAV file to be result.")
     ] = Path("song.wav"),
     feedback: Annotated[
         Feedback, typer.Option(help="What a drawn frame is, and the next one follows.")
@@ -69,7 +73,7 @@ def generate(
         Path | None,
         typer.Option(
             metavar="F",
-            help="PNG of what the model made of it: reconstruction, hidden units, "
+            help="PNG of what the model result of it: reconstruction, hidden units, "
             "free energy, what changed its state.",
         ),
     ] = None,
@@ -85,18 +89,18 @@ def generate(
     if out.suffix.lower() not in ("", ".wav"):
         raise ConfigError(f"--out '{out}': sound is written as WAV: end it in .wav")
     if picture is not None:
-        need_drawing("--picture")
+        require_matplotlib("--picture")
     if explain is not None:
-        _need_for_explaining()
+        _require_onnx()
     if prime is not None and not prime.is_file():
         raise ConfigError(f"recording '{prime}' does not exist")
-    _can_be_written(out, frames, picture, explain)
+    _check_outputs(out, frames, picture, explain)
     loaded = load_bundle(bundle)
-    voice = InverseSpectrogram(loaded.manifest.front_end, loaded.folder)
-    past = frames_of_recording(loaded, prime) if prime else None
-    singer = SequenceGenerator(
+    inverse = InverseSpectrogram(loaded.manifest.front_end, loaded.folder)
+    seed_frames = read_seed_frames(loaded, prime) if prime else None
+    generator = SequenceGenerator(
         loaded,
-        past,
+        seed_frames,
         temperature=temperature,
         gibbs_steps=gibbs_steps,
         feedback=feedback,
@@ -104,23 +108,25 @@ def generate(
     )
     front_end = loaded.manifest.front_end
     n_frames = max(2, round(seconds * front_end.sample_rate / front_end.hop_length))
-    song, samples = _sing(singer, voice, n_frames)
+    song, samples = _generate_song(generator, inverse, n_frames)
     figures = _write(out, samples, front_end.sample_rate)
     if frames is not None:
         np.savez(frames.open("wb"), frames=song)
-    picture = picture or (out.with_suffix(".png") if can_draw() else None)
+    picture = picture or (out.with_suffix(".png") if has_matplotlib() else None)
     if picture is not None:
         title = f"{loaded.manifest.name}, temperature {temperature:g}, seed {seed}"
         draw_song(picture, loaded, song, title)
     moments = None
     if explain is not None:
-        moments = _explain(explain, loaded, singer.past, song, whole_past=bool(prime))
-    made = {
+        moments = _explain(
+            explain, loaded, generator.seed_frames, song, recorded=bool(prime)
+        )
+    result = {
         "bundle": loaded.manifest.name,
         "seed": seed,
         "temperature": temperature,
         "feedback": feedback,
-        "gibbs_steps": singer.gibbs_steps,
+        "gibbs_steps": generator.gibbs_steps,
         "prime": prime and str(prime),
         "n_frames": len(song),
         **figures,
@@ -130,11 +136,12 @@ def generate(
         "explanation": explain and str(explain),
         "moments": moments,
     }
-    _tell(made, as_json)
+    _print_result(result, as_json)
 
 
-def _need_for_explaining() -> None:
-    need_drawing("--explain")
+def _require_onnx() -> None:
+    """Raise where the packages for ``--explain`` are not installed."""
+    require_matplotlib("--explain")
     if importlib.util.find_spec("onnx") is None:
         raise ConfigError(
             "--explain needs onnx, which is not installed: pip install onnx (it comes "
@@ -143,20 +150,27 @@ def _need_for_explaining() -> None:
 
 
 def _explain(
-    path: Path, bundle: Bundle, past: Float32, song: Float32, *, whole_past: bool
+    path: Path, bundle: Bundle, seed_frames: Float32, song: Float32, *, recorded: bool
 ) -> list[dict[str, Any]]:
-    """Draw what the model made of the song and of what it heard before."""
-    from neurovocal.models.generation.explain import draw_explanation, explain, moments
+    """Draw the model's variables over seed and song; return the largest changes."""
+    from neurovocal.models.generation.explain import (
+        draw_explanation,
+        explain,
+        largest_changes,
+    )
 
     front_end = bundle.manifest.front_end
     per_s = front_end.sample_rate / front_end.hop_length
-    n_past = min(len(past), round((_PAST_S if whole_past else _GOLDEN_S) * per_s))
-    found = explain(bundle, np.concatenate([past, song]), n_past + len(song))
-    draw_explanation(path, bundle, found, n_past, bundle.manifest.name)
-    return moments(bundle, found, n_past)
+    shown_s = _RECORDING_S if recorded else _GOLDEN_S
+    n_seed = min(len(seed_frames), round(shown_s * per_s))
+    frames = np.concatenate([seed_frames, song])
+    explanation = explain(bundle, frames, n_seed + len(song))
+    draw_explanation(path, bundle, explanation, n_seed, bundle.manifest.name)
+    return largest_changes(bundle, explanation, n_seed)
 
 
-def _can_be_written(*paths: Path | None) -> None:
+def _check_outputs(*paths: Path | None) -> None:
+    """Raise with all reasons why a file cannot be written."""
     problems = [
         problem for path in paths if path for problem in output_problems(str(path))
     ]
@@ -164,40 +178,40 @@ def _can_be_written(*paths: Path | None) -> None:
         raise ConfigError(problems)
 
 
-def _sing(
-    singer: SequenceGenerator, voice: InverseSpectrogram, n_frames: int
+def _generate_song(
+    generator: SequenceGenerator, inverse: InverseSpectrogram, n_frames: int
 ) -> tuple[Float32, Float32]:
-    """Frames and their sound; Ctrl-C ends the song early."""
-    drawn: list[Float32] = []
-    sound: list[Float32] = []
+    """Generate frames and their audio; Ctrl-C ends the song early."""
+    frames: list[Float32] = []
+    samples: list[Float32] = []
     try:
-        for part in _watched(singer.sing(n_frames), n_frames):
-            # Both or neither: a frame without its sound is not kept.
-            pieces = voice.process(part)
-            drawn.append(part)
-            sound.append(pieces)
+        for part in _with_progress(generator.generate(n_frames), n_frames):
+            # Both or neither: Ctrl-C leaves no frame without its samples.
+            converted = inverse.process(part)
+            frames.append(part)
+            samples.append(converted)
     except KeyboardInterrupt:
-        if not drawn:
+        if not frames:
             raise
-        typer.echo("stopped: what was sung until now is kept", err=True)
-    sound.append(voice.flush())
-    return np.concatenate(drawn), np.concatenate(sound)
+        typer.echo("stopped: the song until now is kept", err=True)
+    samples.append(inverse.flush())
+    return np.concatenate(frames), np.concatenate(samples)
 
 
-def _watched(parts: Iterator[Float32], n_frames: int) -> Iterator[Float32]:
-    """A progress bar on stderr, where a person watches it."""
+def _with_progress(parts: Iterator[Float32], n_frames: int) -> Iterator[Float32]:
+    """Yield `parts`, with a progress bar where stderr is a terminal."""
     console = Console(stderr=True)
     with Progress(
         console=console, transient=True, disable=not sys.stderr.isatty()
     ) as bar:
-        task = bar.add_task("singing", total=n_frames)
+        task = bar.add_task("generating", total=n_frames)
         for part in parts:
             yield part
             bar.advance(task, len(part))
 
 
 def _write(path: Path, samples: Float32, sample_rate: int) -> dict[str, Any]:
-    """Write 16-bit WAV; say how loud it is and how much was clipped."""
+    """Write a 16-bit WAV file; return duration, level and number of clipped samples."""
     import soundfile
 
     clipped = int(np.count_nonzero(np.abs(samples) > 1))
@@ -215,23 +229,24 @@ def _write(path: Path, samples: Float32, sample_rate: int) -> dict[str, Any]:
     }
 
 
-def _tell(made: dict[str, Any], as_json: bool) -> None:
+def _print_result(result: dict[str, Any], as_json: bool) -> None:
+    """Print the written files and the largest changes, or all as JSON."""
     if as_json:
-        typer.echo(json.dumps(made))
+        typer.echo(json.dumps(result))
         return
-    typer.echo(f"{made['out']}: {made['seconds']:g} s, {made['rms_db']:g} dB")
-    for path in (made["picture"], made["frames"], made["explanation"]):
+    typer.echo(f"{result['out']}: {result['seconds']:g} s, {result['rms_db']:g} dB")
+    for path in (result["picture"], result["frames"], result["explanation"]):
         if path:
             typer.echo(path)
-    for moment in made["moments"] or ():
+    for moment in result["moments"] or ():
         low, high = moment["bins"]
         typer.echo(
             f"{moment['s']:8.3f} s  the state moved by {moment['change']:.2f}, most "
             f"by bins {low} to {high - 1}"
         )
-    if made["clipped"]:
-        typer.echo(f"warning: {made['clipped']} samples were clipped", err=True)
-    if not made["picture"]:
+    if result["clipped"]:
+        typer.echo(f"warning: {result['clipped']} samples were clipped", err=True)
+    if not result["picture"]:
         typer.echo(
             "no picture: pip install matplotlib (it comes with the extra 'train')",
             err=True,

@@ -1,4 +1,4 @@
-"""A bundle's RNN-RBM by itself: it hears a past and sings on."""
+"""Offline generation of frames by a bundle's RNN-RBM, seeded with recorded frames."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +13,12 @@ from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback, Sampler, sampling_graph
 from neurovocal.plugins.sources.audio_files.file import Recording, inspect
 
-# Frames that are drawn between two looks at the progress.
-_AT_ONCE = 25
+# Frames of one part, after which the progress is shown.
+_FRAMES_PER_PART = 25
 
 
-def frames_of_recording(bundle: Bundle, path: Path) -> Float32:
-    """Frames of a recording's first channel at the bundle's rate.
+def read_seed_frames(bundle: Bundle, path: Path) -> Float32:
+    """Compute the frames of a recording's first channel at the bundle's rate.
 
     Returns
     -------
@@ -29,7 +29,7 @@ def frames_of_recording(bundle: Bundle, path: Path) -> Float32:
     AudioFileError
         The recording cannot be read.
     ConfigError
-        It is shorter than two frames.
+        The recording is shorter than two frames.
     """
     header = inspect(path)
     recording = Recording(header)
@@ -42,44 +42,45 @@ def frames_of_recording(bundle: Bundle, path: Path) -> Float32:
     if len(frames) < 2:
         front_end = bundle.manifest.front_end
         raise ConfigError(
-            f"'{path}' is too short to go on from: a past has at least two frames "
+            f"'{path}' is too short as a seed: at least two frames are needed "
             f"({front_end.frame_length + front_end.hop_length} samples)"
         )
     return frames
 
 
 class SequenceGenerator:
-    """Draws frames one after the other, from a past on.
+    """Generator of a sequence of frames that continues seed frames.
 
     Parameters
     ----------
     bundle : Bundle
         Must have an RNN-RBM.
-    past : float32[n_frames, n_bins], optional
-        What was heard before; by default the bundle's golden frames, a second or two
-        of the animal itself.
+    seed_frames : float32[n_frames, n_bins], optional
+        Frames before the first generated one; by default the bundle's golden frames,
+        a second or two of the animal itself.
     temperature, gibbs_steps, feedback
         As for `Sampler`.
     seed : int
-        The same seed, options and past give the same frames.
+        Seed of the noise; the same seed, options and seed frames give the same
+        frames.
 
     Attributes
     ----------
-    past : float32[n_frames, n_bins]
-        What was heard.
+    seed_frames : float32[n_frames, n_bins]
+        Frames before the first generated one.
     gibbs_steps : int
-        Per frame.
+        Gibbs steps per frame.
 
     Raises
     ------
     BundleError
-        The bundle has no RNN-RBM, or one that does not fit.
+        The bundle has no RNN-RBM, or its graph does not fit the manifest.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        past: Float32 | None = None,
+        seed_frames: Float32 | None = None,
         *,
         temperature: float = 1.0,
         gibbs_steps: int | None = None,
@@ -89,11 +90,11 @@ class SequenceGenerator:
         spec = bundle.manifest.rnn_rbm
         if spec is None:
             raise BundleError(
-                f"bundle '{bundle.folder}' has no rnn_rbm: it cannot sing; train one "
-                "with a recipe that has `rnn_rbm`"
+                f"bundle '{bundle.folder}' has no rnn_rbm to generate song with; "
+                "train one with a recipe that has `rnn_rbm`"
             )
         state = (spec.n_layers, spec.n_recurrent)
-        listening = Graph(
+        scoring = Graph(
             bundle,
             spec.file,
             {"frames": (None, spec.n_visible), "u": state},
@@ -107,12 +108,14 @@ class SequenceGenerator:
             gibbs_steps=gibbs_steps,
         )
         self.gibbs_steps = gibbs_steps or spec.gibbs_steps
-        self.past = finite(Golden(bundle).frames if past is None else past)
-        silence = np.zeros(state, np.float32)
-        (heard,) = listening.try_run({"frames": self.past[:-1], "u": silence})
-        self._sampler.start(self.past[-1], finite(heard), (seed,))
+        if seed_frames is None:
+            seed_frames = Golden(bundle).frames
+        self.seed_frames = finite(seed_frames)
+        zeros = np.zeros(state, np.float32)
+        (last,) = scoring.try_run({"frames": self.seed_frames[:-1], "u": zeros})
+        self._sampler.start(self.seed_frames[-1], finite(last), (seed,))
 
-    def sing(self, n_frames: int) -> Iterator[Float32]:
-        """Yield ``n_frames`` frames in parts, float32[n_part, n_bins]."""
-        for first in range(0, n_frames, _AT_ONCE):
-            yield self._sampler.draw(min(_AT_ONCE, n_frames - first))
+    def generate(self, n_frames: int) -> Iterator[Float32]:
+        """Generate `n_frames` frames; yield them in parts, float32[n_part, n_bins]."""
+        for first in range(0, n_frames, _FRAMES_PER_PART):
+            yield self._sampler.draw(min(_FRAMES_PER_PART, n_frames - first))

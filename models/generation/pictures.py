@@ -1,4 +1,4 @@
-"""Pictures of frames; matplotlib comes with the extra ``train``."""
+"""Spectrogram figures; matplotlib comes with the extra ``train``."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 
 _INCHES_PER_S = 3.0
-_MOST_INCHES = 100.0
+_MAX_INCHES = 100.0
 
 
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
+def has_matplotlib() -> bool:
+    """Return whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def need_drawing(what: str) -> None:
-    """Refuse early what cannot be drawn.
+def require_matplotlib(what: str) -> None:
+    """Raise where matplotlib is missing; `what` names the option that needs it.
 
     Raises
     ------
     ConfigError
         matplotlib is not installed.
     """
-    if not can_draw():
+    if not has_matplotlib():
         raise ConfigError(
             f"{what} needs matplotlib, which is not installed: pip install matplotlib "
             "(it comes with the extra 'train', too)"
@@ -36,11 +36,11 @@ def need_drawing(what: str) -> None:
 
 
 def new_figure(seconds: float, heights: list[float]) -> tuple[Any, list[Any]]:
-    """Figure with panels one above the other over the same time axis."""
+    """Return a figure with panels one above the other over the same time axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    width = min(_MOST_INCHES, 1.5 + _INCHES_PER_S * max(1.0, seconds))
+    width = min(_MAX_INCHES, 1.5 + _INCHES_PER_S * max(1.0, seconds))
     figure = Figure(figsize=(width, sum(heights) + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(
@@ -50,7 +50,7 @@ def new_figure(seconds: float, heights: list[float]) -> tuple[Any, list[Any]]:
 
 
 def draw_frames(axis: Any, bundle: Bundle, frames: Float32, title: str) -> None:
-    """Draw float32[n_frames, n_bins] over seconds and, where bins are, kHz."""
+    """Draw float32[n_frames, n_bins] over seconds and kHz; mel bands over bins."""
     front_end = bundle.manifest.front_end
     hop_s = front_end.hop_length / front_end.sample_rate
     low, high, unit = 0.0, float(front_end.n_bins), "bin"
@@ -71,7 +71,7 @@ def draw_frames(axis: Any, bundle: Bundle, frames: Float32, title: str) -> None:
 
 
 def draw_song(path: Path, bundle: Bundle, frames: Float32, title: str) -> None:
-    """Write a spectrogram as PNG.
+    """Write the spectrogram of `frames` as PNG.
 
     Raises
     ------
@@ -83,10 +83,10 @@ def draw_song(path: Path, bundle: Bundle, frames: Float32, title: str) -> None:
     figure, (axis,) = new_figure(seconds, [2.5])
     draw_frames(axis, bundle, np.asarray(frames), title)
     axis.set_xlabel("s")
-    save(figure, path)
+    save_png(figure, path)
 
 
-def save(figure: Any, path: Path) -> None:
+def save_png(figure: Any, path: Path) -> None:
     """Write a figure as PNG.
 
     Raises
@@ -95,7 +95,7 @@ def save(figure: Any, path: Path) -> None:
         The file cannot be written.
     """
     try:
-        # Without the library's version in it, the same picture is the same file.
+        # Without the version of matplotlib, the same picture gives the same file.
         figure.savefig(path, format="png", dpi=100, metadata={"Software": None})
     except OSError as error:
         raise ConfigError(f"'{path}' cannot be written: {error.strerror}") from error
@@ -105,7 +105,7 @@ _SHOWN_S = 2.0
 _SHADES = 12  # more would only make the file larger
 
 
-def draw_picture(path: Path, songs: Mapping[str, Float32], front_end: FrontEnd) -> None:
+def draw_songs(path: Path, songs: Mapping[str, Float32], front_end: FrontEnd) -> None:
     """Write a PNG of the first two seconds of each song.
 
     Parameters

@@ -1,1 +1,1 @@
-"""The report on a bundle: one HTML page that shows what was learned, and how well."""
+"""The report of a bundle: one HTML page with learning curves, measures and figures."""

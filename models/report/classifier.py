@@ -1,4 +1,4 @@
-"""The section of the classifier."""
+"""Section of the classifier: measures, confusion, calibration, examples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,37 +9,42 @@ from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.report.collector import (
     N_BINS,
-    Compared,
+    ComparedRecording,
     Reliability,
+    ReportCollector,
     Segment,
-    Tally,
 )
 from neurovocal.models.report.draw import (
     INK,
     LINES,
     WRONG,
     FrameAxes,
-    colours,
-    drawn_figure,
+    colour_map,
+    page_figure,
     svg,
 )
 from neurovocal.models.report.parts import Drawing, Part, Section
-from neurovocal.models.report.tables import extras, measures, unit_table
-from neurovocal.models.report.windows import Window, examples, frames_in, window_length
+from neurovocal.models.report.tables import extra_tables, measure_rows, unit_table
+from neurovocal.models.report.windows import (
+    Window,
+    choose_examples,
+    frames_in,
+    window_length,
+)
 
 _WRITTEN_UNITS = 32  # with more, the cells are too small for numbers
 _INCH_PER_LETTER = 0.085
 
 
 def draw_confusion(units: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """Rows are the annotated units, shares of the row as colour, counts as text."""
+    """Draw counts by annotated unit (row) and label (column), coloured by share."""
     table = np.asarray(counts, float).reshape(len(units), len(units))
     shares = table / np.maximum(1, table.sum(axis=1, keepdims=True))
     side = float(np.clip(1.2 + 0.38 * len(units), 3.0, 10.0))
     size = float(np.clip(260 * (side - 1.2) / 13 / len(units), 4.5, 9))
-    with drawn_figure(side + 0.8, side) as figure:
+    with page_figure(side + 0.8, side) as figure:
         panel = figure.subplots()
-        image = panel.imshow(shares, cmap=colours("viridis"), vmin=0, vmax=1)
+        image = panel.imshow(shares, cmap=colour_map("viridis"), vmin=0, vmax=1)
         longest = max(len(unit) for unit in units)
         panel.set_xticks(range(len(units)), units, fontsize=size)
         panel.tick_params(axis="x", rotation=90 if longest > 2 else 0)
@@ -63,18 +68,18 @@ def draw_confusion(units: Sequence[str], counts: Sequence[Sequence[int]]) -> str
 
 
 def draw_reliability(labels: Reliability, frames: Reliability) -> str:
-    """Accuracy over posterior, and how many answers there were."""
-    with drawn_figure(9.5, 3.9) as figure:
+    """Draw the share of right labels over the posterior, and the number of labels."""
+    with page_figure(9.5, 3.9) as figure:
         axes = figure.subplots(2, 2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
         for column, (title, found) in enumerate(
             (("final labels", labels), ("single frames", frames))
         ):
             above, below = axes[:, column]
             used = found.count > 0
-            sure = found.sure[used] / found.count[used]
+            posterior = found.posterior_sum[used] / found.count[used]
             right = found.right[used] / found.count[used]
             above.plot([0, 1], [0, 1], color=INK, lw=0.7, ls=":")
-            above.plot(sure, right, "o-", ms=4, color=LINES[0])
+            above.plot(posterior, right, "o-", ms=4, color=LINES[0])
             above.set_ylim(-0.03, 1.03)
             above.set_title(
                 f"{found.count.sum():,} {title}: error "
@@ -98,8 +103,8 @@ def draw_reliability(labels: Reliability, frames: Reliability) -> str:
 def draw_series(
     title: str, x_name: str, x: Sequence[float], columns: dict[str, list[float | None]]
 ) -> str:
-    """Curves of a table whose first column is a number, such as a delay."""
-    with drawn_figure(7, 2.8) as figure:
+    """Draw curves over an increasing number, such as a delay."""
+    with page_figure(7, 2.8) as figure:
         panel = figure.subplots()
         for number, (name, values) in enumerate(columns.items()):
             known = [(a, b) for a, b in zip(x, values, strict=True) if b is not None]
@@ -120,12 +125,12 @@ def draw_series(
 
 
 def draw_example(
-    bundle: Bundle, axes: FrameAxes, compared: Compared, window: Window
+    bundle: Bundle, axes: FrameAxes, compared: ComparedRecording, window: Window
 ) -> str:
-    """Spectrogram with the annotated labels over the engine's."""
+    """Draw a spectrogram with the annotated labels above the engine's."""
     frames = frames_in(bundle, window)
     length_s = window.stop_s - window.start_s
-    with drawn_figure(10, 2.9) as figure:
+    with page_figure(10, 2.9) as figure:
         above, panel = figure.subplots(
             2, 1, sharex=True, gridspec_kw={"height_ratios": [1, 3]}
         )
@@ -145,7 +150,7 @@ def draw_example(
             draw_segments(above, shown, level, window.start_s, length_s)
             for segment in shown:
                 for at_s in (segment.onset_s, segment.offset_s):
-                    # True ones from the top down, given ones from the bottom up.
+                    # Annotated bounds in the upper half, detected ones in the lower.
                     span = (0.5, 1.0) if level else (0.0, 0.5)
                     panel.axvline(at_s - window.start_s, *span, color="#fff", lw=0.5)
         return svg(figure, "spectrogram with true and given labels")
@@ -159,7 +164,7 @@ def draw_segments(
     length_s: float,
     inches: float = 9.0,
 ) -> None:
-    """A box with its unit for each segment, wrong ones in another colour."""
+    """Draw a box with its unit for each segment, wrong ones in another colour."""
     for number, segment in enumerate(segments):
         left = max(segment.onset_s - start_s, 0)
         width = min(segment.offset_s - start_s, length_s) - left
@@ -191,14 +196,14 @@ def classifier_section(
     bundle: Bundle,
     axes: FrameAxes,
     figures: Mapping[str, Any],
-    tally: Tally,
+    collector: ReportCollector,
     recordings: Sequence[AnnotatedRecording],
 ) -> Section:
-    """Measures, confusion, calibration, whatever else was measured, examples."""
+    """Return the section: measures, confusion, calibration, other tables, examples."""
     spec = bundle.manifest.classifier
     assert spec is not None
     units, counts = figures["units"], figures["confusion"]
-    parts = [Part("Measures", measures=measures(figures))]
+    parts = [Part("Measures", measures=measure_rows(figures))]
     parts.append(
         Part(
             "Confusion",
@@ -222,7 +227,7 @@ def classifier_section(
             "100 labels with posterior 0.9, 90 should be right.",
             [
                 Drawing(
-                    draw_reliability(tally.labels, tally.frames),
+                    draw_reliability(collector.labels, collector.frames),
                     f"Left: the engine's final labels but `{spec.unknown}`, right "
                     "where the annotated unit under their middle is theirs; a label "
                     "where nothing was annotated is wrong. Right: the most likely "
@@ -243,8 +248,8 @@ def classifier_section(
             "White lines: annotated boundaries in the upper half, detected ones in the "
             "lower.",
         )
-        for title, compared, window in examples(
-            tally.compared, window_length(recordings)
+        for title, compared, window in choose_examples(
+            collector.compared, window_length(recordings)
         )
     ]
     if drawings:
@@ -258,8 +263,8 @@ def classifier_section(
 
 
 def extra_parts(figures: Mapping[str, Any]) -> list[Part]:
-    """Tables and curves of whatever else was measured."""
-    tables, series = extras(figures)
+    """Return parts with the tables and curves of all other figures."""
+    tables, series = extra_tables(figures)
     curves = {curve.title: curve for curve in series}
     parts = []
     for table in tables:

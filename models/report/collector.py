@@ -1,4 +1,4 @@
-"""What a report keeps of an evaluation: how sure, how right, and where to look."""
+"""Data of an evaluation for the report: calibration counts and compared segments."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Label
 from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.evaluation.labelling import Judged
+from neurovocal.models.evaluation.labelling import EvaluatedRecording
 from neurovocal.models.toolkit.measures import IGNORED
 
 N_BINS = 10
@@ -18,23 +18,23 @@ N_BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A labelled stretch as the report draws it, in seconds of the part meant."""
+    """A labelled segment for a figure, in seconds of the recording or window."""
 
     onset_s: float
     offset_s: float
     unit: str
     right: bool | None
-    """None: nobody can say."""
+    """None: the right unit is not known."""
 
     @property
     def middle_s(self) -> float:
-        """Where it is looked up among the other segments."""
+        """Return the middle of the segment."""
         return (self.onset_s + self.offset_s) / 2
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """A recording's annotations and the labels that the engine gave."""
+class ComparedRecording:
+    """Annotations of a recording and the engine's labels."""
 
     recording: AnnotatedRecording
     true: list[Segment]
@@ -42,41 +42,45 @@ class Compared:
 
 
 class Reliability:
-    """How often answers were right, by how sure they were."""
+    """Counts of a reliability diagram: right labels by posterior."""
 
     def __init__(self) -> None:
         self.count: NDArray[np.int64] = np.zeros(N_BINS, np.int64)
         self.right: NDArray[np.int64] = np.zeros(N_BINS, np.int64)
-        self.sure: NDArray[np.float64] = np.zeros(N_BINS)
+        self.posterior_sum: NDArray[np.float64] = np.zeros(N_BINS)
 
     def add(self, posteriors: NDArray[np.float64], right: NDArray[np.bool_]) -> None:
-        """Count answers of float64[n] with bool[n]."""
+        """Count labels by posterior, float64[n]; `right` is bool[n]."""
         place = np.clip((posteriors * N_BINS).astype(np.int64), 0, N_BINS - 1)
         self.count += np.bincount(place, minlength=N_BINS)
         self.right += np.bincount(place[right], minlength=N_BINS)
-        self.sure += np.bincount(place, posteriors, minlength=N_BINS)
+        self.posterior_sum += np.bincount(place, posteriors, minlength=N_BINS)
 
     @property
     def expected_error(self) -> float:
-        """Mean distance of posterior and accuracy (ECE, Guo et al. 2017, eq. 3)."""
+        """Return the expected calibration error (ECE, Guo et al. 2017, eq. 3)."""
         total = int(self.count.sum())
-        return float(np.abs(self.sure - self.right).sum()) / total if total else 0.0
+        return (
+            float(np.abs(self.posterior_sum - self.right).sum()) / total
+            if total
+            else 0.0
+        )
 
 
-class Tally:
-    """Watches an evaluation (`evaluate_bundle`'s `observe`).
+class ReportCollector:
+    """Data for the report, collected by `observe` of `evaluate_bundle`.
 
     Parameters
     ----------
     bundle : Bundle
-        That is evaluated.
+        Evaluated bundle.
 
     Attributes
     ----------
     labels, frames : Reliability
-        Of final labels and of single frames.
+        Counts of final labels and of single frames.
     compared : list of Compared
-        In the order of the recordings.
+        Annotations and labels, in the order of the recordings.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -85,20 +89,20 @@ class Tally:
         self._unknown = spec.unknown if spec else ""
         self._sample_rate = bundle.manifest.front_end.sample_rate
         self.labels, self.frames = Reliability(), Reliability()
-        self.compared: list[Compared] = []
+        self.compared: list[ComparedRecording] = []
 
-    def add(self, judged: Judged) -> None:
-        """Take in one recording."""
-        counted = judged.target != IGNORED
-        sure = judged.posteriors.max(axis=1).astype(np.float64)
-        right = judged.posteriors.argmax(axis=1) == judged.target
-        self.frames.add(sure[counted], right[counted])
-        compared = self._compare(judged.recording, judged.labels)
+    def add(self, evaluated: EvaluatedRecording) -> None:
+        """Add one recording."""
+        counted = evaluated.target != IGNORED
+        posterior = evaluated.posteriors.max(axis=1).astype(np.float64)
+        right = evaluated.posteriors.argmax(axis=1) == evaluated.target
+        self.frames.add(posterior[counted], right[counted])
+        compared = self._compare(evaluated.recording, evaluated.labels)
         self.compared.append(compared)
         # An `unknown` names no unit that could be right.
         named = [
             (label.posterior, segment.right)
-            for label, segment in zip(judged.labels, compared.given, strict=True)
+            for label, segment in zip(evaluated.labels, compared.given, strict=True)
             if segment.right is not None and segment.unit != self._unknown
         ]
         self.labels.add(
@@ -108,7 +112,7 @@ class Tally:
 
     def _compare(
         self, recording: AnnotatedRecording, labels: Sequence[Label]
-    ) -> Compared:
+    ) -> ComparedRecording:
         rate, shift = self._sample_rate, recording.start_s
         truth = [
             Annotation(a.onset_s - shift, a.offset_s - shift, a.unit)
@@ -122,8 +126,8 @@ class Tally:
             middle_s = (onset_s + offset_s) / 2
             under = [a for a in truth if a.onset_s <= middle_s < a.offset_s]
             right: bool | None = bool(under) and under[0].unit == label.unit
-            unsaid = not under and label.unit == self._unknown
-            if unsaid or (under and under[0].unit not in self._units):
+            unlabelled = not under and label.unit == self._unknown
+            if unlabelled or (under and under[0].unit not in self._units):
                 right = None
             if right:
                 found.add(under[0])
@@ -137,4 +141,4 @@ class Tally:
             )
             for a in truth
         ]
-        return Compared(recording, true, given)
+        return ComparedRecording(recording, true, given)

@@ -1,4 +1,4 @@
-"""Figures as inline SVG that follow the page's colours, light or dark."""
+"""Figures as inline SVG with the colours of the page, light or dark."""
 
 import hashlib
 import io
@@ -19,12 +19,12 @@ from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end
 from neurovocal.models.toolkit.measures import Float64
 
-# Middle tones: readable on white and on black.
+# Medium tones are readable on white and on black.
 LINES = ("#3f86d2", "#e0742b", "#2f9e6e", "#8a7fc7", "#b58a1a")
 WRONG = "#e0443e"
-# Drawn in place of the page's text colour, which only the browser knows.
+# Placeholder for the page's text colour, which only the browser knows.
 _INK = "#010203"
-_COLOURS = 64  # of an image; more would double the page and nobody would see them
+_COLOURS = 64  # of an image; more would double the page without a visible difference
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a unit may be called $
     "svg.fonttype": "none",
@@ -52,21 +52,21 @@ INK = _INK
 
 
 @contextmanager
-def drawn_figure(width: float, height: float) -> Iterator[Figure]:
-    """Open an empty figure in the page's style, of so many inches."""
+def page_figure(width: float, height: float) -> Iterator[Figure]:
+    """Open an empty figure in the page's style; sizes in inches."""
     with mpl.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
 
 
 def svg(figure: Figure, title: str) -> str:
-    """A finished figure as an ``<svg>`` element; the same bytes every time.
+    """Return a finished figure as an ``<svg>`` element; reproducible byte for byte.
 
     Parameters
     ----------
     figure : Figure
-        From `drawn_figure`.
+        From `page_figure`.
     title : str
-        What a screen reader says in its place.
+        Text for screen readers.
     """
     FigureCanvasSVG(figure)
     stream = io.StringIO()
@@ -75,7 +75,7 @@ def svg(figure: Figure, title: str) -> str:
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     # Names of groups would occur in every figure of the page.
-    text = _renamed(re.sub(r'<g id="[^"]*_\d+"', "<g", text))
+    text = _with_stable_ids(re.sub(r'<g id="[^"]*_\d+"', "<g", text))
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = text.replace(_INK, "currentColor")
     width = round(figure.get_figwidth() * 96)
@@ -83,11 +83,10 @@ def svg(figure: Figure, title: str) -> str:
     return re.sub(r'<svg( height="[^"]*"| width="[^"]*")*', head, text, count=1)
 
 
-def _renamed(text: str) -> str:
-    """Ids by their place and the figure's content.
+def _with_stable_ids(text: str) -> str:
+    """Replace ids by ones from their order and the figure's content.
 
-    matplotlib takes them from coordinates, whose last bits differ from one layout
-    to the next.
+    matplotlib derives them from coordinates, whose last bits differ between layouts.
     """
     names = dict.fromkeys(re.findall(r' id="([^"]+)"', text))
     places = {name: f"{place}" for place, name in enumerate(names)}
@@ -103,18 +102,18 @@ def _renamed(text: str) -> str:
 
 
 @lru_cache
-def colours(name: str) -> Any:
-    """A colour map with few enough colours to be stored well."""
+def colour_map(name: str) -> Any:
+    """Return a colour map with `_COLOURS` colours, which compresses well."""
     return mpl.colormaps[name].resampled(_COLOURS)
 
 
 class FrameAxes:
-    """Where frames lie in time and frequency.
+    """Position of frames in time and frequency.
 
     Parameters
     ----------
     bundle : Bundle
-        Its front end makes the frames.
+        Bundle whose front end computes the frames.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -129,7 +128,7 @@ class FrameAxes:
             self.frequencies_khz = np.asarray(found, np.float64) / 1000
 
     def frame_at(self, at_s: float) -> int:
-        """First frame whose centre is not before `at_s`, not below 0."""
+        """Return the first frame whose centre is not before `at_s`, at least 0."""
         return max(0, int(np.ceil((at_s - self.centre_s) / self.hop_s)))
 
     def image(
@@ -148,14 +147,14 @@ class FrameAxes:
             origin="lower",
             aspect="auto",
             extent=(left, left + len(frames) * self.hop_s, -0.5, self.n_bins - 0.5),
-            cmap=colours(cmap),
+            cmap=colour_map(cmap),
             vmin=limits[0],
             vmax=limits[1],
         )
         self.frequency_axis(panel)
 
     def frequency_axis(self, panel: Any) -> None:
-        """Kilohertz along a y axis that counts bins."""
+        """Label a y axis of bins in kHz."""
         khz = self.frequencies_khz
         if khz is None:
             panel.set_ylabel("bin")
@@ -176,7 +175,7 @@ class FrameAxes:
         panel.set_ylabel("kHz")
 
 
-def heat(
+def draw_matrix(
     panel: Any,
     rows: Float32,
     length_s: float,
@@ -189,7 +188,7 @@ def heat(
         origin="lower",
         aspect="auto",
         extent=(0, length_s, 0, rows.shape[1]),
-        cmap=colours(cmap),
+        cmap=colour_map(cmap),
         vmin=limits[0],
         vmax=max(limits[1], limits[0] + 1e-6),
     )

@@ -1,4 +1,4 @@
-"""Learning curves: the looks at the validation split that a training took."""
+"""Learning curves: the measures of a training at each validation."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.errors import BundleError
-from neurovocal.models.report.draw import LINES, drawn_figure, svg
+from neurovocal.models.report.draw import LINES, page_figure, svg
 from neurovocal.models.report.parts import Drawing, Part, Section
 
 HISTORY_NAME = "history.json"
@@ -26,17 +26,17 @@ _MEASURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Curves:
+class LearningCurves:
     """History of one network.
 
     Parameters
     ----------
     rows : list of dict
-        `update`, `loss` and the measures on the validation split, one per look.
+        `update`, `loss` and the measures of the validation split, one per validation.
     phases : list of (int, str)
-        Update at which each phase begins, and what it does.
+        Update at which each phase begins, and its objective.
     chosen_at : int
-        Update whose weights the bundle has.
+        Update of the weights in the bundle.
     """
 
     rows: list[dict[str, float | None]]
@@ -44,13 +44,13 @@ class Curves:
     chosen_at: int
 
 
-def read_history(bundle: Bundle) -> dict[str, Curves]:
-    """Histories by network; empty for a bundle that carries none.
+def read_history(bundle: Bundle) -> dict[str, LearningCurves]:
+    """Read the learning curves by network; empty for a bundle without a history.
 
     Raises
     ------
     BundleError
-        The file is not what training writes.
+        The file does not have the format that training writes.
     """
     if HISTORY_NAME not in bundle.manifest.files:
         return {}
@@ -58,9 +58,9 @@ def read_history(bundle: Bundle) -> dict[str, Curves]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {
-            name: Curves(
+            name: LearningCurves(
                 [dict(row) for row in entry["rows"]],
-                _named(bundle, name, [int(at) for at in entry["phase_starts"]]),
+                _phase_names(bundle, name, [int(at) for at in entry["phase_starts"]]),
                 int(entry["chosen_at"]),
             )
             for name, entry in content.items()
@@ -69,14 +69,14 @@ def read_history(bundle: Bundle) -> dict[str, Curves]:
         raise BundleError(f"history '{path}' cannot be read ({error!r})") from error
 
 
-def draw_history(name: str, curves: Curves) -> str:
-    """One panel per measure over the updates, phases and the chosen one marked."""
+def draw_history(name: str, curves: LearningCurves) -> str:
+    """Draw one panel per measure over the updates; mark phases and the chosen one."""
     known = _MEASURES.get(name, {})
     names = [key for key in curves.rows[0] if key != "update"]
     names.sort(key=lambda key: list(known).index(key) if key in known else len(known))
     columns = len(names) if len(names) <= 3 else 2
     lines = -(-len(names) // columns)
-    with drawn_figure(10, 2.1 * lines + 0.5) as figure:
+    with page_figure(10, 2.1 * lines + 0.5) as figure:
         axes = figure.subplots(lines, columns, squeeze=False, sharex=True)
         for spare in axes.flat[len(names) :]:
             spare.remove()
@@ -105,8 +105,8 @@ def draw_history(name: str, curves: Curves) -> str:
         return svg(figure, f"learning curves of the {name}")
 
 
-def _named(bundle: Bundle, name: str, starts: list[int]) -> list[tuple[int, str]]:
-    """Phases as the recipe calls them."""
+def _phase_names(bundle: Bundle, name: str, starts: list[int]) -> list[tuple[int, str]]:
+    """Return update and name of each phase; names come from the recipe."""
     recipe: Any = bundle.manifest.training.get("recipe", {}).get(name) or {}
     phases = recipe.get("phases") or []
     if len(phases) != len(starts):
@@ -118,7 +118,7 @@ def _named(bundle: Bundle, name: str, starts: list[int]) -> list[tuple[int, str]
 
 
 def history_section(bundle: Bundle) -> Section | None:
-    """One part per network; None for a bundle that carries no history.
+    """Return the section with one part per network; None without a history.
 
     Raises
     ------

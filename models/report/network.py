@@ -1,4 +1,4 @@
-"""The inside of a bundle's RNN-RBM: weights, activations, what it says of a song."""
+"""Weights of a bundle's RNN-RBM, and traces of its variables over a song."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +28,9 @@ class Weights:
     bv, bh : float32[n_visible], float32[n_hidden]
     Wuv, Wuh : float32[n_recurrent, n_visible], float32[n_recurrent, n_hidden]
     sigma : float32[n_visible]
-        Of Gaussian visible units; ones otherwise.
+        Standard deviations of Gaussian visible units; ones otherwise.
     gaussian : bool
+        Whether the visible units are Gaussian.
     """
 
     W: Float32
@@ -41,63 +42,64 @@ class Weights:
     gaussian: bool
 
     def biases(self, before: Float32) -> tuple[Float32, Float32]:
-        """Biases under the states before each frame, float32[n_frames, n_recurrent].
+        """Return the biases for the states before each frame.
 
+        `before` is float32[n_frames, n_recurrent].
         ``bv_t = bv + u_{t-1} Wuv`` and ``bh_t = bh + u_{t-1} Wuh``
         (Boulanger-Lewandowski, Bengio and Vincent 2012, eq. 10 and 11).
         """
         return self.bv + before @ self.Wuv, self.bh + before @ self.Wuh
 
     def hidden(self, frames: Float32, bh: Float32) -> Float32:
-        """E[h_t | v_t], float32[n_frames, n_hidden]."""
+        """Return E[h_t | v_t], float32[n_frames, n_hidden]."""
         return _sigmoid(frames / self.sigma @ self.W + bh)
 
     def visible(self, hidden: Float32, bv: Float32) -> Float32:
-        """E[v_t | h_t], float32[n_frames, n_visible]."""
-        heard = hidden @ self.W.T
+        """Return E[v_t | h_t], float32[n_frames, n_visible]."""
+        field = hidden @ self.W.T
         if self.gaussian:
-            return np.asarray(heard * self.sigma + bv, np.float32)
-        return _sigmoid(heard + bv)
+            return np.asarray(field * self.sigma + bv, np.float32)
+        return _sigmoid(field + bv)
 
     def free_energy(self, frames: Float32, bv: Float32, bh: Float32) -> Float32:
-        """F(v_t), float32[n_frames]; as in the bundle's scoring graph."""
+        """Return F(v_t), float32[n_frames], as in the bundle's scoring graph."""
         soft = np.logaddexp(0, frames / self.sigma @ self.W + bh).sum(1)
         if self.gaussian:
-            own = 0.5 * np.square((frames - bv) / self.sigma).sum(1)
+            visible = 0.5 * np.square((frames - bv) / self.sigma).sum(1)
         else:
-            own = -(frames * bv).sum(1)
-        return np.asarray(own - soft, np.float32)
+            visible = -(frames * bv).sum(1)
+        return np.asarray(visible - soft, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Heard:
-    """A song with everything that the RNN-RBM makes of it.
+class NetworkTrace:
+    """Variables of the RNN-RBM over the frames of a song.
 
     Parameters
     ----------
     frames : float32[n_frames, n_visible]
     prediction : float32[n_frames, n_visible]
-        Row t was expected before frame t was heard; row 0 is frame 0 itself.
-    before, after : float32[n_frames, n_layers, n_recurrent]
+        Row t is the prediction of frame t; row 0 is frame 0 itself.
+    state_before, state_after : float32[n_frames, n_layers, n_recurrent]
         States before and after each frame.
     free_energy, surprise : float32[n_frames]
     """
 
     frames: Float32
     prediction: Float32
-    before: Float32
-    after: Float32
+    state_before: Float32
+    state_after: Float32
     free_energy: Float32
     surprise: Float32
 
-    def part(self, first: int, stop: int) -> "Heard":
-        """Some of its frames."""
+    def slice(self, first: int, stop: int) -> "NetworkTrace":
+        """Return the trace of frames `first` to `stop`."""
         names = self.__slots__
-        return Heard(*(getattr(self, name)[first:stop] for name in names))
+        return NetworkTrace(*(getattr(self, name)[first:stop] for name in names))
 
 
-class Listener:
-    """A bundle's RNN-RBM as the engine runs it.
+class TracedNetwork:
+    """A bundle's RNN-RBM that records its variables, computed as in the engine.
 
     Parameters
     ----------
@@ -115,8 +117,8 @@ class Listener:
         context = context_of(bundle, "report")
         self._model = plugin.build(plugin.options(), context)
 
-    def __call__(self, frames: Float32) -> Heard:
-        """Hear float32[n_frames, n_visible] from the state of a stream's start."""
+    def __call__(self, frames: Float32) -> NetworkTrace:
+        """Process float32[n_frames, n_visible] from the initial state of a stream."""
         found = self._session.run(frames=frames, u=self._zeros)
         prediction = np.concatenate([frames[:1], found["prediction"][:-1]])
         before = np.concatenate([self._zeros[None], found["states"][:-1]])
@@ -129,7 +131,7 @@ class Listener:
             for event in self._model.process(item)
             if isinstance(event, Surprise)
         ]
-        return Heard(
+        return NetworkTrace(
             frames,
             prediction,
             before,
@@ -139,15 +141,16 @@ class Listener:
         )
 
 
-def read_weights(bundle: Bundle, heard: Heard) -> Weights | None:
-    """Weights from the graph of a bundle that this project's training wrote.
+def read_weights(bundle: Bundle, trace: NetworkTrace) -> Weights | None:
+    """Read the weights from the graph of a bundle that this project's training wrote.
 
-    Other exporters may call them otherwise, or mean another thing by a name: what
-    does not give the graph's own free energy over `heard` is not shown.
+    Graphs of other exporters may have other names or meanings, so the free energy
+    of the weights is compared with that of `trace`.
 
     Returns
     -------
     Weights or None
+        None where names are missing or the free energy differs.
     """
     spec = bundle.manifest.rnn_rbm
     assert spec is not None
@@ -168,9 +171,9 @@ def read_weights(bundle: Bundle, heard: Heard) -> Weights | None:
         arrays.get("sigma", np.ones(spec.n_visible, np.float32)),
         spec.visible == "gaussian",
     )
-    part = heard.part(0, _CHECKED_FRAMES)
+    part = trace.slice(0, _CHECKED_FRAMES)
     try:
-        biases = weights.biases(part.before[:, -1])
+        biases = weights.biases(part.state_before[:, -1])
         computed = weights.free_energy(part.frames, *biases)
     except ValueError:  # shapes that do not fit each other
         return None

@@ -1,4 +1,4 @@
-"""The report's page: header, sections, and the file that holds it all."""
+"""The HTML page of a report: header and sections in one file."""
 
 import os
 import re
@@ -18,33 +18,33 @@ from neurovocal.models.report.classifier import (
     classifier_section,
     extra_parts,
 )
-from neurovocal.models.report.collector import Tally
+from neurovocal.models.report.collector import ReportCollector
 from neurovocal.models.report.draw import FrameAxes
 from neurovocal.models.report.history import history_section
 from neurovocal.models.report.parts import Section
 from neurovocal.models.report.rnn_rbm import rnn_rbm_section
-from neurovocal.models.report.tables import Table
+from neurovocal.models.report.tables import ReportTable
 
 REPORT_FOLDER = "report"
 PAGE_NAME = "index.html"
-_PLACED = {"recordings", "seconds", "classifier", "rnn_rbm", "label_in_time"}
+_OWN_SECTIONS = {"recordings", "seconds", "classifier", "rnn_rbm", "label_in_time"}
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What the figures were measured on, and by which command."""
+class Measurement:
+    """Data set of the figures, and the command that measured them."""
 
     on: str
     command: str
 
 
 def check_folder(folder: Path) -> None:
-    """Make the folder of a report, before anything is computed for it.
+    """Create the folder of a report, before anything is computed for it.
 
     Raises
     ------
     ConfigError
-        It cannot be made or written to.
+        The folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,34 +60,34 @@ def write_report(
     folder: Path,
     bundle: Bundle,
     figures: Mapping[str, Any],
-    measured: Measured,
-    tally: Tally,
+    measured: Measurement,
+    collector: ReportCollector,
     recordings: Sequence[AnnotatedRecording],
     watch: Callable[[float], None] = lambda share: None,
 ) -> Path:
-    """Write one self-contained page on a bundle.
+    """Write a self-contained page about a bundle.
 
     Parameters
     ----------
     folder : Path
-        Where ``index.html`` is written; made where it is absent.
+        Folder of ``index.html``; created where it is absent.
     bundle : Bundle
-        Finished: its graphs are run as the engine runs them.
+        Complete bundle; its graphs are run as in the engine.
     figures : mapping
-        From `evaluate_bundle`.
+        Result of `evaluate_bundle`.
     measured : Measured
-        On what, and how.
-    tally : Tally
-        That watched the evaluation.
+        Data set and command of the figures.
+    collector : Tally
+        Observer of the evaluation.
     recordings : sequence of AnnotatedRecording
-        That were evaluated.
+        Evaluated recordings.
     watch : callable
-        Told the share that is done.
+        Called with the completed share.
 
     Returns
     -------
     Path
-        The page. The same bundle, figures and recordings give the same bytes.
+        Path of the page. The same bundle, figures and recordings give the same bytes.
 
     Raises
     ------
@@ -102,8 +102,8 @@ def write_report(
         sections.append(history)
     watch(0.1)
     if manifest.classifier is not None and "classifier" in figures:
-        found = {**figures["classifier"], **_beside(figures, "label_in_time")}
-        sections.append(classifier_section(bundle, axes, found, tally, recordings))
+        found = {**figures["classifier"], **_subset(figures, "label_in_time")}
+        sections.append(classifier_section(bundle, axes, found, collector, recordings))
     watch(0.4)
     if manifest.rnn_rbm is not None and "rnn_rbm" in figures:
         found = figures["rnn_rbm"]
@@ -116,7 +116,7 @@ def write_report(
                 lambda share: watch(0.4 + 0.6 * share),
             )
         )
-    rest = {k: v for k, v in figures.items() if k not in _PLACED}
+    rest = {k: v for k, v in figures.items() if k not in _OWN_SECTIONS}
     if parts := extra_parts(rest):
         sections.append(Section("more", "More measures", "", parts))
     page = _template().render(
@@ -135,7 +135,7 @@ def write_report(
     return path
 
 
-def _beside(figures: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _subset(figures: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: figures[name] for name in names if name in figures}
 
 
@@ -143,20 +143,20 @@ def _template() -> Template:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["prose"] = _prose
+    environment.filters["prose"] = _markup
     text = files("neurovocal.models.report").joinpath("page.html").read_text("utf-8")
     return environment.from_string(text)
 
 
-def _prose(text: str) -> Markup:
-    """Escaped text, with what stands between backticks as code."""
+def _markup(text: str) -> Markup:
+    """Escape text for HTML; parts between backticks become ``<code>``."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _header(
     bundle: Bundle,
     figures: Mapping[str, Any],
-    measured: Measured,
+    measured: Measurement,
     recordings: Sequence[AnnotatedRecording],
 ) -> dict[str, Any]:
     manifest = bundle.manifest
@@ -191,7 +191,7 @@ def _header(
     if measured.command == training.get("command"):
         facts = [fact for fact in facts if fact[0] != "measured by"]
     parts = training.get("recordings", {})
-    splits = Table(
+    splits = ReportTable(
         "Splits",
         ["split", "recordings", "seconds"],
         [

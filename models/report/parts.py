@@ -1,13 +1,13 @@
-"""What a page is made of."""
+"""Parts of a report's page."""
 
 from dataclasses import dataclass, field
 
-from neurovocal.models.report.tables import Table
+from neurovocal.models.report.tables import ReportTable
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A picture with the sentence below it."""
+    """An SVG figure with its caption."""
 
     svg: str
     caption: str
@@ -15,18 +15,18 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A heading with text, pictures and a table; each may be missing."""
+    """A heading with text, measures, figures and a table; each may be missing."""
 
     title: str = ""
     text: str = ""
     figures: list[Drawing] = field(default_factory=list)
-    table: Table | None = None
+    table: ReportTable | None = None
     measures: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A chapter of the page."""
+    """A section of the page."""
 
     anchor: str
     title: str

@@ -1,4 +1,4 @@
-"""The section of the RNN-RBM."""
+"""Section of the RNN-RBM: measures, a song, activity and preferred sounds of units."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,36 +13,41 @@ from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.report.classifier import extra_parts
 from neurovocal.models.report.collector import Segment
 from neurovocal.models.report.draw import FrameAxes
-from neurovocal.models.report.network import Heard, Listener, Weights, read_weights
+from neurovocal.models.report.network import (
+    NetworkTrace,
+    TracedNetwork,
+    Weights,
+    read_weights,
+)
 from neurovocal.models.report.parts import Drawing, Part, Section
 from neurovocal.models.report.rnn_rbm_figures import (
+    continue_song,
     draw_activity,
-    draw_course,
     draw_filters,
     draw_preferences,
     draw_songs,
-    generate,
+    draw_time_series,
 )
-from neurovocal.models.report.tables import measures
+from neurovocal.models.report.tables import measure_rows
 from neurovocal.models.report.unit_preferences import (
-    preferences,
-    unlike,
-    used_hidden,
-    used_recurrent,
+    choose_dissimilar,
+    rank_hidden_units,
+    rank_recurrent_units,
+    unit_preferences,
 )
 from neurovocal.models.report.windows import (
     Window,
     annotations_in,
+    densest_window,
     frames_in,
-    liveliest,
     window_length,
 )
 
-# Listening needs many frames, but not hours of them.
+# Preferred sounds need many frames, but not hours of them.
 _FRAMES_IN_ALL = 20_000
 _UNITS = 12
-_LEAD_FRAMES = 250  # heard before what is shown: the state is warm by then
-_PRIMED_SHARE = 0.3
+_LEAD_FRAMES = 250  # processed before the shown frames, so that the state has settled
+_SEED_SHARE = 0.3
 _SEED = 0
 _ANALYSIS = (
     "These pictures need the weights under the names that this project's training "
@@ -57,15 +62,15 @@ def rnn_rbm_section(
     recordings: Sequence[AnnotatedRecording],
     watch: Callable[[float], None],
 ) -> Section:
-    """Measures, songs, activity and what the units listen to."""
-    listener = Listener(bundle)
-    window = _shown(recordings, axes)
+    """Return the section: measures, a song, activity and preferred sounds of units."""
+    network = TracedNetwork(bundle)
+    window = _choose_window(recordings, axes)
     lead_s = min(window.start_s, _LEAD_FRAMES * axes.hop_s)
     wide = Window(window.recording, window.start_s - lead_s, window.stop_s)
-    heard = listener(frames_in(bundle, wide))
-    # The lead ends on the frame grid, not where the window was asked to begin.
+    trace = network(frames_in(bundle, wide))
+    # The lead ends on the frame grid, not exactly at the start of the window.
     n_lead = round(lead_s / axes.hop_s)
-    song = heard.part(n_lead, len(heard.frames))
+    song = trace.slice(n_lead, len(trace.frames))
     shift_s = n_lead * axes.hop_s + axes.centre_s - axes.hop_s / 2
     segments = [
         Segment(a.onset_s - shift_s, a.offset_s - shift_s, a.unit, True)
@@ -77,8 +82,11 @@ def rnn_rbm_section(
         f"{window.recording.start_s + window.start_s:.2f} s"
     )
     watch(0.2)
-    weights = read_weights(bundle, heard)
-    parts = [Part("Measures", measures=measures(figures)), *extra_parts(figures)]
+    weights = read_weights(bundle, trace)
+    parts = [
+        Part("Measures", measures=measure_rows(figures)),
+        *extra_parts(figures),
+    ]
     parts.append(_songs_part(bundle, axes, song, segments, weights, where))
     watch(0.4)
     parts.append(
@@ -86,7 +94,7 @@ def rnn_rbm_section(
             "Surprise, free energy and biases",
             figures=[
                 Drawing(
-                    draw_course(axes, song, segments, weights),
+                    draw_time_series(axes, song, segments, weights),
                     f"{where}. The biases are what the recurrent state tells the RBM "
                     "about the next frame: where their range moves, the past counts.",
                 )
@@ -96,7 +104,9 @@ def rnn_rbm_section(
     if weights is None:
         parts.append(Part("Learned features", _ANALYSIS))
     else:
-        parts += _inside(bundle, axes, listener, recordings, song, segments, weights)
+        parts += _feature_parts(
+            bundle, axes, network, recordings, song, segments, weights
+        )
     watch(1.0)
     return Section(
         "rnn-rbm",
@@ -106,39 +116,42 @@ def rnn_rbm_section(
     )
 
 
-def _shown(recordings: Sequence[AnnotatedRecording], axes: FrameAxes) -> Window:
-    """The liveliest stretch of the recording with the most segments."""
+def _choose_window(recordings: Sequence[AnnotatedRecording], axes: FrameAxes) -> Window:
+    """Return the densest window of the recording with the most segments."""
     best = max(recordings, key=lambda r: len(r.own_annotations))
     shortest_s = 100 * axes.hop_s
-    return liveliest(best, max(1.5 * window_length(recordings), shortest_s))
+    return densest_window(best, max(1.5 * window_length(recordings), shortest_s))
 
 
 def _songs_part(
     bundle: Bundle,
     axes: FrameAxes,
-    song: Heard,
+    song: NetworkTrace,
     segments: list[Segment],
     weights: Weights | None,
     where: str,
 ) -> Part:
     rows: list[tuple[str, Float32]] = []
     if weights is not None:
-        bv, bh = weights.biases(song.before[:, -1])
-        seen = weights.visible(weights.hidden(song.frames, bh), bv)
+        bv, bh = weights.biases(song.state_before[:, -1])
+        reconstruction = weights.visible(weights.hidden(song.frames, bh), bv)
         rows.append(
-            ("reconstructed: each frame through the hidden units and back", seen)
+            (
+                "reconstructed: each frame through the hidden units and back",
+                reconstruction,
+            )
         )
     rows.append(
         ("expected: each frame as it was predicted from those before", song.prediction)
     )
-    n_primed = max(1, round(_PRIMED_SHARE * len(song.frames)))
-    drawn = generate(bundle, song, n_primed, _SEED)
+    n_seed = max(1, round(_SEED_SHARE * len(song.frames)))
+    drawn = continue_song(bundle, song, n_seed, _SEED)
     rows.append(("generated: heard up to the dashed line, then drawn", drawn))
     return Part(
         "A song",
         figures=[
             Drawing(
-                draw_songs(axes, song, segments, rows, n_primed * axes.hop_s),
+                draw_songs(axes, song, segments, rows, n_seed * axes.hop_s),
                 f"{where}. Drawn with the engine's sampler: feedback mean_residual, "
                 f"temperature 1, seed {_SEED}.",
             )
@@ -146,25 +159,25 @@ def _songs_part(
     )
 
 
-def _inside(
+def _feature_parts(
     bundle: Bundle,
     axes: FrameAxes,
-    listener: Listener,
+    network: TracedNetwork,
     recordings: Sequence[AnnotatedRecording],
-    song: Heard,
+    song: NetworkTrace,
     segments: list[Segment],
     weights: Weights,
 ) -> list[Part]:
-    """Filters, activity and preferences, from many songs."""
+    """Return filters, activity and preferred sounds of units, from many songs."""
     names = ["", *sorted({a.unit for r in recordings for a in r.annotations})]
-    songs, targets = _listened(bundle, axes, listener, recordings, names)
-    songs, targets = (songs, targets) if songs else ([song], [_none(song)])
-    hidden = [_hidden(weights, one) for one in songs]
-    states = [one.after[:, -1] for one in songs]
-    n_frames = sum(len(one.frames) for one in songs)
-    order = used_hidden(weights, np.concatenate(hidden))
-    order_u = used_recurrent(weights, np.concatenate(states))
-    told = (
+    songs, targets = _trace_recordings(bundle, axes, network, recordings, names)
+    songs, targets = (songs, targets) if songs else ([song], [_no_units(song)])
+    hidden = [_hidden_activity(weights, each) for each in songs]
+    states = [each.state_after[:, -1] for each in songs]
+    n_frames = sum(len(each.frames) for each in songs)
+    order = rank_hidden_units(weights, np.concatenate(hidden))
+    order_u = rank_recurrent_units(weights, np.concatenate(states))
+    caption = (
         "The units that move the picture most, those left out whose activity is nearly "
         f"that of one before (correlation above 0.9), over {n_frames:,} frames. "
         "Colours: the average spectrogram up to the moments when the unit is strongly "
@@ -174,10 +187,10 @@ def _inside(
         "syllable). The best of many syllables is chosen on the same frames: small "
         "differences from 0.5 mean nothing."
     )
-    chosen = unlike(np.concatenate(hidden), order, _UNITS)
-    chosen_u = unlike(np.concatenate(states), order_u, _UNITS)
-    by_hidden = preferences(songs, hidden, targets, names, chosen)
-    by_state = preferences(songs, states, targets, names, chosen_u)
+    chosen = choose_dissimilar(np.concatenate(hidden), order, _UNITS)
+    chosen_u = choose_dissimilar(np.concatenate(states), order_u, _UNITS)
+    by_hidden = unit_preferences(songs, hidden, targets, names, chosen)
+    by_state = unit_preferences(songs, states, targets, names, chosen_u)
     return [
         Part(
             "Filters of W",
@@ -190,7 +203,7 @@ def _inside(
             figures=[
                 Drawing(
                     draw_activity(
-                        axes, song, segments, _hidden(weights, song)[:, order]
+                        axes, song, segments, _hidden_activity(weights, song)[:, order]
                     ),
                     "Hidden units answer to the frame, recurrent units remember.",
                 )
@@ -198,7 +211,7 @@ def _inside(
         ),
         Part(
             "What each hidden unit listens to",
-            figures=[Drawing(draw_preferences(axes, "h", by_hidden), told)],
+            figures=[Drawing(draw_preferences(axes, "h", by_hidden), caption)],
         ),
         Part(
             "What each recurrent unit listens to",
@@ -212,42 +225,44 @@ def _inside(
     ]
 
 
-def _hidden(weights: Weights, song: Heard) -> Float32:
-    _, bh = weights.biases(song.before[:, -1])
+def _hidden_activity(weights: Weights, song: NetworkTrace) -> Float32:
+    _, bh = weights.biases(song.state_before[:, -1])
     return weights.hidden(song.frames, bh)
 
 
-def _none(song: Heard) -> NDArray[np.int64]:
+def _no_units(song: NetworkTrace) -> NDArray[np.int64]:
     return np.zeros(len(song.frames), np.int64)
 
 
-def _listened(
+def _trace_recordings(
     bundle: Bundle,
     axes: FrameAxes,
-    listener: Listener,
+    network: TracedNetwork,
     recordings: Sequence[AnnotatedRecording],
     names: list[str],
-) -> tuple[list[Heard], list[NDArray[np.int64]]]:
-    """Lively stretches of the recordings, and the syllable under each frame."""
-    each = max(1000, _FRAMES_IN_ALL // len(recordings))
+) -> tuple[list[NetworkTrace], list[NDArray[np.int64]]]:
+    """Trace dense windows of the recordings; return traces and units of frames."""
+    n_each = max(1000, _FRAMES_IN_ALL // len(recordings))
     songs, targets, count = [], [], 0
     for recording in recordings:
         if count >= _FRAMES_IN_ALL:
             break
-        window = liveliest(recording, each * axes.hop_s)
+        window = densest_window(recording, n_each * axes.hop_s)
         frames = frames_in(bundle, window)
         if len(frames) < 2:
             continue
-        songs.append(listener(frames))
-        targets.append(_syllables(axes, len(frames), annotations_in(window), names))
+        songs.append(network(frames))
+        targets.append(
+            _units_of_frames(axes, len(frames), annotations_in(window), names)
+        )
         count += len(frames)
     return songs, targets
 
 
-def _syllables(
+def _units_of_frames(
     axes: FrameAxes, n_frames: int, annotations: list[Annotation], names: list[str]
 ) -> NDArray[np.int64]:
-    """The syllable in which each frame's centre lies, as an index into `names`."""
+    """Return the unit at each frame's centre, as an index into `names`."""
     target = np.zeros(n_frames, np.int64)
     for a in annotations:
         target[axes.frame_at(a.onset_s) : axes.frame_at(a.offset_s)] = names.index(

@@ -1,4 +1,4 @@
-"""Pictures of what the RNN-RBM hears, expects and sings."""
+"""Figures of the RNN-RBM: songs, activity, surprise, filters, preferred sounds."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,55 +7,63 @@ from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.report.classifier import draw_segments
 from neurovocal.models.report.collector import Segment
-from neurovocal.models.report.draw import LINES, FrameAxes, drawn_figure, heat, svg
-from neurovocal.models.report.network import Heard, Weights
-from neurovocal.models.report.unit_preferences import PATCH_FRAMES, Preference
+from neurovocal.models.report.draw import (
+    LINES,
+    FrameAxes,
+    draw_matrix,
+    page_figure,
+    svg,
+)
+from neurovocal.models.report.network import NetworkTrace, Weights
+from neurovocal.models.report.unit_preferences import PATCH_FRAMES, UnitPreference
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler, sampling_graph
 
 _SHOWN_UNITS = 60
 _BANDS = ((1, 99, 0.2), (10, 90, 0.35))
 
 
-def generate(bundle: Bundle, song: Heard, n_primed: int, seed: int) -> Float32:
-    """The first frames of a song and, drawn by the model, as many as it has left."""
+def continue_song(
+    bundle: Bundle, song: NetworkTrace, n_seed: int, seed: int
+) -> Float32:
+    """Return the first `n_seed` frames of a song, continued by the model."""
     spec = bundle.manifest.rnn_rbm
     assert spec is not None
     sampler = Sampler(sampling_graph(bundle, spec), bundle)
-    sampler.start(song.frames[n_primed - 1], song.before[n_primed - 1], (seed, 0))
-    drawn = sampler.draw(len(song.frames) - n_primed)
-    return np.concatenate([song.frames[:n_primed], drawn])
+    sampler.start(song.frames[n_seed - 1], song.state_before[n_seed - 1], (seed, 0))
+    drawn = sampler.draw(len(song.frames) - n_seed)
+    return np.concatenate([song.frames[:n_seed], drawn])
 
 
 def draw_songs(
     axes: FrameAxes,
-    song: Heard,
+    song: NetworkTrace,
     segments: list[Segment],
     rows: list[tuple[str, Float32]],
-    primed_s: float | None,
+    seed_s: float | None,
 ) -> str:
-    """A song over what the model makes of it, one spectrogram a row."""
+    """Draw a song above its reconstruction, prediction and continuation."""
     length_s = len(song.frames) * axes.hop_s
-    with drawn_figure(10, 0.5 + 1.55 * (len(rows) + 1)) as figure:
+    with page_figure(10, 0.5 + 1.55 * (len(rows) + 1)) as figure:
         heights = [0.25, *[1.0] * (len(rows) + 1)]
         panels = figure.subplots(
             len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights}
         )
         _unit_row(panels[0], segments, length_s)
-        everything = [("heard", song.frames), *rows]
-        for panel, (title, frames) in zip(panels[1:], everything, strict=True):
+        spectrograms = [("heard", song.frames), *rows]
+        for panel, (title, frames) in zip(panels[1:], spectrograms, strict=True):
             axes.image(panel, frames)
             panel.set_title(title)
-        if primed_s is not None:
-            panels[-1].axvline(primed_s, color="#ffffff", lw=1.2, ls="--")
+        if seed_s is not None:
+            panels[-1].axvline(seed_s, color="#ffffff", lw=1.2, ls="--")
         panels[-1].set_xlabel("seconds")
         panels[-1].set_xlim(0, length_s)
         return svg(figure, "a song, and what the RNN-RBM makes of it")
 
 
 def draw_activity(
-    axes: FrameAxes, song: Heard, segments: list[Segment], hidden: Float32
+    axes: FrameAxes, song: NetworkTrace, segments: list[Segment], hidden: Float32
 ) -> str:
-    """Hidden activations and recurrent state under a song's spectrogram.
+    """Draw hidden activations and recurrent state below a song's spectrogram.
 
     Parameters
     ----------
@@ -63,11 +71,11 @@ def draw_activity(
     song : Heard
     segments : list of Segment
     hidden : float32[n_frames, n_hidden]
-        E[h_t], the most used units first.
+        E[h_t], units in order of their effect.
     """
     length_s = len(song.frames) * axes.hop_s
-    states = song.after.reshape(len(song.frames), -1)
-    with drawn_figure(10, 6.2) as figure:
+    states = song.state_after.reshape(len(song.frames), -1)
+    with page_figure(10, 6.2) as figure:
         panels = figure.subplots(
             4, 1, sharex=True, gridspec_kw={"height_ratios": [0.25, 1, 1.2, 1.2]}
         )
@@ -75,13 +83,15 @@ def draw_activity(
         axes.image(panels[1], song.frames)
         shown = hidden[:, :_SHOWN_UNITS]
         low, high = (float(p) for p in np.percentile(shown, [1, 99]))
-        heat(panels[2], by_peak(shown), length_s, (low, high), "viridis")
+        draw_matrix(panels[2], sort_by_peak(shown), length_s, (low, high), "viridis")
         panels[2].set_title(
             f"E[h]: the {shown.shape[1]} hidden units that move the picture most, "
             f"{low:.2g} (dark) to {high:.2g} (light), in the order of their peaks"
         )
         limit = float(np.percentile(np.abs(states), 99)) or 1.0
-        heat(panels[3], by_peak(states), length_s, (-limit, limit), "RdBu_r")
+        draw_matrix(
+            panels[3], sort_by_peak(states), length_s, (-limit, limit), "RdBu_r"
+        )
         panels[3].set_title(
             f"u: all {states.shape[1]} recurrent units, blue below 0 and red above "
             f"(limits {limit:.2g}), in the order of their peaks"
@@ -93,21 +103,24 @@ def draw_activity(
         return svg(figure, "hidden activations and recurrent state over a song")
 
 
-def draw_course(
-    axes: FrameAxes, song: Heard, segments: list[Segment], weights: Weights | None
+def draw_time_series(
+    axes: FrameAxes,
+    song: NetworkTrace,
+    segments: list[Segment],
+    weights: Weights | None,
 ) -> str:
-    """Surprise, free energy and the range of the biases over a song."""
+    """Draw surprise, free energy and the range of the biases over a song."""
     length_s = len(song.frames) * axes.hop_s
     at_s = (np.arange(len(song.frames)) + 0.5) * axes.hop_s
     biases: list[tuple[str, Float32]] = []
     if weights is not None:
-        bv, bh = weights.biases(song.before[:, -1])
+        bv, bh = weights.biases(song.state_before[:, -1])
         biases = [
             ("visible biases: median, 10-90 % and 1-99 % of the units", bv),
             ("hidden biases: median, 10-90 % and 1-99 % of the units", bh),
         ]
     heights = [0.25, 1.2, 0.9, 0.9, *[0.9] * len(biases)]
-    with drawn_figure(10, 1.3 * len(heights)) as figure:
+    with page_figure(10, 1.3 * len(heights)) as figure:
         panels = figure.subplots(
             len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights}
         )
@@ -131,14 +144,14 @@ def draw_course(
 
 
 def draw_filters(axes: FrameAxes, weights: Weights, order: NDArray[np.int64]) -> str:
-    """Columns of W of the most used hidden units, by centre frequency."""
+    """Draw the columns of W of the first units of `order`, by centre frequency."""
     chosen = weights.W[:, order[:_SHOWN_UNITS]]
     energy = np.square(chosen)
     bins = np.arange(len(chosen))
     centre = bins @ energy / np.maximum(energy.sum(axis=0), 1e-12)
     filters = chosen[:, np.argsort(centre, kind="stable")]
     limit = float(np.percentile(np.abs(filters), 99.5)) or 1.0
-    with drawn_figure(10, 3.4) as figure:
+    with page_figure(10, 3.4) as figure:
         panel = figure.subplots()
         axes.image(panel, filters.T, cmap="RdBu_r", limits=(-limit, limit))
         (image,) = panel.get_images()
@@ -150,12 +163,12 @@ def draw_filters(axes: FrameAxes, weights: Weights, order: NDArray[np.int64]) ->
 
 
 def draw_preferences(
-    axes: FrameAxes, letter: str, found: list[Preference], columns: int = 6
+    axes: FrameAxes, letter: str, found: list[UnitPreference], columns: int = 6
 ) -> str:
-    """What came before a unit's activity, one small picture per unit."""
+    """Draw the average spectrogram before activity, one panel per unit."""
     lines = -(-len(found) // columns)
     limit = max(float(np.abs(p.patch).max()) for p in found) or 1.0
-    with drawn_figure(10, 2.1 * lines + 0.3) as figure:
+    with page_figure(10, 2.1 * lines + 0.3) as figure:
         panels = figure.subplots(lines, columns, squeeze=False, sharey=True)
         for spare in panels.flat[len(found) :]:
             spare.remove()
@@ -169,8 +182,8 @@ def draw_preferences(
             name = (
                 unit.syllable if len(unit.syllable) < 12 else unit.syllable[:11] + "…"
             )
-            says = f"{name} {unit.auc:.2f}" if name else "no syllable"
-            panel.set_title(f"{letter}{unit.number}: {says}")
+            title = f"{name} {unit.auc:.2f}" if name else "no syllable"
+            panel.set_title(f"{letter}{unit.number}: {title}")
             if place % columns:
                 panel.set_ylabel("")
             if place + columns >= len(found):
@@ -178,13 +191,13 @@ def draw_preferences(
         return svg(figure, "what each unit listens to")
 
 
-def by_peak(rows: Float32) -> Float32:
-    """Columns of [n_frames, n_units] in the order in which they peak."""
+def sort_by_peak(rows: Float32) -> Float32:
+    """Return the columns of [n_frames, n_units] in the order of their peaks."""
     return rows[:, np.argsort(rows.argmax(axis=0), kind="stable")]
 
 
 def _unit_row(panel: object, segments: list[Segment], length_s: float) -> None:
-    """Annotated units above a song."""
+    """Draw annotated units above a song."""
     panel.set_ylim(0, 1)  # type: ignore[attr-defined]
     panel.set_axis_off()  # type: ignore[attr-defined]
     draw_segments(panel, segments, 0, 0.0, length_s)

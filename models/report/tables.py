@@ -1,4 +1,4 @@
-"""Figures as tables: with a sentence where one is known, as they are otherwise."""
+"""Tables and curves of measures, with a sentence of explanation where there is one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ import yaml
 
 from neurovocal.engine.contracts.bundle import ClassifierSpec
 
-_SPECIAL = {"units", "confusion"}  # shown by a picture and a table of their own
+_SPECIAL = {"units", "confusion"}  # shown by a figure and a table of their own
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of text under a title, and what they mean where that is known."""
+class ReportTable:
+    """Rows of text with a title and an explanation, which may be empty."""
 
     title: str
     columns: list[str]
@@ -26,8 +26,8 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """A table whose first column is a number that grows, such as a delay."""
+class ReportSeries:
+    """Curves over an increasing number, such as a delay."""
 
     title: str
     x_name: str
@@ -35,10 +35,10 @@ class Series:
     columns: dict[str, list[float | None]]
 
 
-def measures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, value and meaning of every plain number."""
+def measure_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return name, value and meaning of every number in `figures`."""
     return [
-        (readable(name), number(value), _meanings().get(name, ""))
+        (as_text(name), format_value(value), _meanings().get(name, ""))
         for name, value in figures.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
@@ -46,8 +46,8 @@ def measures(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def unit_table(
     units: Sequence[str], counts: Sequence[Sequence[int]], spec: ClassifierSpec
-) -> Table:
-    """Support, precision, recall, F1 and threshold of each unit."""
+) -> ReportTable:
+    """Return support, precision, recall, F1 and threshold of each unit."""
     table = np.asarray(counts, float).reshape(len(units), len(units))
     hits, support, given = table.diagonal(), table.sum(axis=1), table.sum(axis=0)
     rows = []
@@ -65,11 +65,13 @@ def unit_table(
             ]
         )
     columns = ["unit", "support", "precision", "recall", "F1", "threshold"]
-    return Table("Units", columns, rows)
+    return ReportTable("Units", columns, rows)
 
 
-def extras(figures: Mapping[str, Any]) -> tuple[list[Table], list[Series]]:
-    """Whatever else the figures hold: as tables, and as curves where they are any."""
+def extra_tables(
+    figures: Mapping[str, Any],
+) -> tuple[list[ReportTable], list[ReportSeries]]:
+    """Return all other figures as tables, and as curves where x increases."""
     tables, series = [], []
     for name, value in figures.items():
         if name in _SPECIAL or not isinstance(value, Mapping | Sequence):
@@ -78,34 +80,34 @@ def extras(figures: Mapping[str, Any]) -> tuple[list[Table], list[Series]]:
             continue
         columns, cells = _grid(value)
         tables.append(
-            Table(
-                readable(name),
+            ReportTable(
+                as_text(name),
                 columns,
-                [[number(c) for c in row] for row in cells],
+                [[format_value(c) for c in row] for row in cells],
                 _meanings().get(name, ""),
             )
         )
-        curve = _series(readable(name), columns, cells)
+        curve = _series(as_text(name), columns, cells)
         if curve is not None:
             series.append(curve)
     return tables, series
 
 
-def readable(name: str) -> str:
-    """A figure's name in words."""
+def as_text(name: str) -> str:
+    """Return the name of a measure with spaces."""
     return name.replace("_", " ")
 
 
-def number(value: Any) -> str:
-    """A value for a table: numbers short, nothing as a dash."""
+def format_value(value: Any) -> str:
+    """Format a value for a table: numbers with 4 digits, None as a dash."""
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{readable(k)} {number(v)}" for k, v in value.items())
+        return ", ".join(f"{as_text(k)} {format_value(v)}" for k, v in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(number(v) for v in value)
+        return ", ".join(format_value(v) for v in value)
     return str(value)
 
 
@@ -119,22 +121,22 @@ def _meanings() -> dict[str, str]:
 
 
 def _grid(value: Any) -> tuple[list[str], list[list[Any]]]:
-    """Columns and cells of any nesting of mappings and sequences."""
+    """Return columns and cells of nested mappings and sequences."""
     if isinstance(value, Mapping):
         items = list(value.items())
         if all(isinstance(v, Mapping) for _, v in items):
             names = list(dict.fromkeys(k for _, v in items for k in v))
-            return ["", *map(readable, names)], [
-                [_plain(k), *(v.get(n) for n in names)] for k, v in items
+            return ["", *map(as_text, names)], [
+                [_key_value(k), *(v.get(n) for n in names)] for k, v in items
             ]
         if _columnar([v for _, v in items]):
             turned = zip(*(v for _, v in items), strict=True)
-            return [readable(k) for k, _ in items], [list(row) for row in turned]
-        return ["", "value"], [[_plain(k), v] for k, v in items]
+            return [as_text(k) for k, _ in items], [list(row) for row in turned]
+        return ["", "value"], [[_key_value(k), v] for k, v in items]
     rows = list(value)
     if all(isinstance(row, Mapping) for row in rows):
         names = list(dict.fromkeys(k for row in rows for k in row))
-        return [readable(n) for n in names], [[r.get(n) for n in names] for r in rows]
+        return [as_text(n) for n in names], [[r.get(n) for n in names] for r in rows]
     if all(isinstance(row, Sequence) and not isinstance(row, str) for row in rows):
         width = max(len(row) for row in rows)
         return [""] * width, [[*row, *[None] * (width - len(row))] for row in rows]
@@ -142,13 +144,15 @@ def _grid(value: Any) -> tuple[list[str], list[list[Any]]]:
 
 
 def _columnar(values: list[Any]) -> bool:
-    """Whether all values are lists of one length."""
+    """Return whether all values are lists of one length."""
     lists = [v for v in values if isinstance(v, Sequence) and not isinstance(v, str)]
     return len(lists) == len(values) > 1 and len({len(v) for v in lists}) == 1
 
 
-def _series(title: str, columns: list[str], cells: list[list[Any]]) -> Series | None:
-    """The curve of a grid, rows that do not begin with a number left out."""
+def _series(
+    title: str, columns: list[str], cells: list[list[Any]]
+) -> ReportSeries | None:
+    """Return the curves of a grid without rows that do not begin with a number."""
     rows = [row for row in cells if _is_number(row[0])]
     x = [float(row[0]) for row in rows]
     if len(x) < 3 or any(b <= a for a, b in pairwise(x)):
@@ -158,15 +162,15 @@ def _series(title: str, columns: list[str], cells: list[list[Any]]) -> Series | 
         for k, name in enumerate(columns)
         if k and all(row[k] is None or _is_number(row[k]) for row in rows)
     }
-    return Series(title, columns[0], x, curves) if curves else None
+    return ReportSeries(title, columns[0], x, curves) if curves else None
 
 
-def _plain(key: Any) -> Any:
-    """A key as a number where it is one."""
+def _key_value(key: Any) -> Any:
+    """Return a key as a number where it is one, else as text."""
     try:
         return float(key)
     except (TypeError, ValueError):
-        return readable(str(key))
+        return as_text(str(key))
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What each unit of an RNN-RBM listens to."""
+"""Preferred sounds of the units of an RNN-RBM: triggered averages and syllables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,30 +8,30 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.report.network import Heard, Weights
+from neurovocal.models.report.network import NetworkTrace, Weights
 
 PATCH_FRAMES = 16
 _ALIKE = 0.9
-_LEAST_FRAMES = 20  # of a syllable, to say anything about it
+_LEAST_FRAMES = 20  # of a syllable and of the rest, for an area under the curve
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Preference:
-    """One unit and the sound that it answers to.
+class UnitPreference:
+    """Preferred sound of one unit.
 
     Parameters
     ----------
     number : int
-        Of the unit.
+        Index of the unit.
     patch : float32[n_patch, n_visible]
         Average of the frames up to those at which the unit is strongly active, less
         the average of all frames.
     syllable : str
-        The one that it tells best from everything else; empty where none has
-        enough frames.
+        Syllable that its activation separates best from all other frames; empty
+        where none has enough frames.
     auc : float
-        How well: area under the ROC curve of the activation, frame by frame. Below
-        0.5 the unit falls with the syllable.
+        Area under the ROC curve of the activation for that syllable, by frame.
+        Below 0.5 the activation is lower during the syllable.
     """
 
     number: int
@@ -40,25 +40,25 @@ class Preference:
     auc: float
 
 
-def used_hidden(weights: Weights, hidden: Float32) -> NDArray[np.int64]:
-    """Hidden units, the one that moves the visible units most first.
+def rank_hidden_units(weights: Weights, hidden: Float32) -> NDArray[np.int64]:
+    """Rank hidden units by their effect on the visible units, largest first.
 
-    A unit moves them by the variance of E[h] times the squared norm of its filter.
+    The effect is the variance of E[h] times the squared norm of its filter.
     """
     moved = hidden.var(axis=0) * np.square(weights.W).sum(axis=0)
     return np.argsort(-moved, kind="stable")
 
 
-def used_recurrent(weights: Weights, states: Float32) -> NDArray[np.int64]:
-    """Recurrent units, the one that moves the biases most first."""
+def rank_recurrent_units(weights: Weights, states: Float32) -> NDArray[np.int64]:
+    """Rank recurrent units by their effect on the biases, largest first."""
     reach = np.square(weights.Wuv).sum(axis=1) + np.square(weights.Wuh).sum(axis=1)
     return np.argsort(-states.var(axis=0) * reach, kind="stable")
 
 
-def unlike(rows: Float32, order: NDArray[np.int64], count: int) -> list[int]:
-    """The first `count` units of an order that do not repeat one before them.
+def choose_dissimilar(rows: Float32, order: NDArray[np.int64], count: int) -> list[int]:
+    """Choose the first `count` units of an order that differ from those before them.
 
-    Two units repeat each other where the correlation of their activations over
+    Two units are alike where the correlation of their activations over
     float32[n_frames, n_units] is above 0.9 or below -0.9.
     """
     centred = rows - rows.mean(axis=0)
@@ -73,26 +73,26 @@ def unlike(rows: Float32, order: NDArray[np.int64], count: int) -> list[int]:
     return chosen
 
 
-def preferences(
-    songs: Sequence[Heard],
+def unit_preferences(
+    songs: Sequence[NetworkTrace],
     activations: Sequence[Float32],
     targets: Sequence[NDArray[np.int64]],
     names: Sequence[str],
     units: Sequence[int],
-) -> list[Preference]:
-    """Triggered average and best syllable of some units.
+) -> list[UnitPreference]:
+    """Compute the triggered average and the best syllable of `units`.
 
     Parameters
     ----------
     songs : sequence of Heard
     activations : sequence of float32[n_frames, n_units]
-        One array per song.
+        Activations of all units, one array per song.
     targets : sequence of int64[n_frames]
         Index into `names` of the syllable under each frame; 0 is none, below 0
-        nobody can say.
+        unknown.
     names : sequence of str
     units : sequence of int
-        Which units.
+        Indices of the units.
     """
     rows = np.concatenate([a[:, units] for a in activations])
     target = np.concatenate(list(targets))
@@ -103,9 +103,9 @@ def preferences(
     found = []
     for place, unit in enumerate(units):
         column = aucs[place]
-        best = int(np.nanargmax(np.abs(column - 0.5))) if _any(column) else 0
+        best = int(np.nanargmax(np.abs(column - 0.5))) if _any_finite(column) else 0
         found.append(
-            Preference(
+            UnitPreference(
                 int(unit),
                 patches[place],
                 names[best] if best else "",
@@ -118,15 +118,15 @@ def preferences(
 def syllable_aucs(
     rows: Float32, target: NDArray[np.int64], n_names: int
 ) -> NDArray[np.float64]:
-    """Area under the ROC curve of each unit for each syllable against the rest.
+    """Return the area under the ROC curve of each unit for each syllable.
 
-    From ranks, ties counted as one half (Mann and Whitney 1947). Frames whose
+    Computed from ranks, ties counted as one half (Mann and Whitney 1947). Frames whose
     target is below 0 are left out.
 
     Returns
     -------
     float64[n_units, n_names]
-        NaN for 0 (no syllable) and for those with few frames.
+        NaN for 0 (no syllable) and for syllables with few frames.
     """
     rows, target = rows[target >= 0], target[target >= 0]
     aucs = np.full((rows.shape[1], n_names), np.nan)
@@ -145,7 +145,7 @@ def syllable_aucs(
 def triggered_averages(
     songs: Sequence[Float32], activations: Sequence[Float32]
 ) -> list[Float32]:
-    """Spectrogram before activity, less the average spectrogram, per unit.
+    """Return the average spectrogram before activity, less the mean frame, per unit.
 
     The spike-triggered average (de Boer and Kuyper 1968) with strong activation in
     place of a spike: the mean of ``v_{t-L+1} .. v_t`` weighted by
@@ -164,11 +164,11 @@ def triggered_averages(
         weight += active.sum(axis=0)
         for lag in range(PATCH_FRAMES):
             total[:, lag] += active.T @ frames[lag : lag + len(active)]
-    # A unit that never moves has heard nothing in particular.
-    heard = total - weight[:, None, None] * frames_mean
-    heard /= np.maximum(weight, 1e-9)[:, None, None]
-    return [patch.astype(np.float32) for patch in heard]
+    # A unit of constant activation has an average of 0.
+    average = total - weight[:, None, None] * frames_mean
+    average /= np.maximum(weight, 1e-9)[:, None, None]
+    return [patch.astype(np.float32) for patch in average]
 
 
-def _any(column: NDArray[np.float64]) -> bool:
+def _any_finite(column: NDArray[np.float64]) -> bool:
     return bool(np.isfinite(column).any())

@@ -1,4 +1,4 @@
-"""Which stretches of a recording a report shows."""
+"""Choice of the stretches of recordings that a report shows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
-from neurovocal.models.report.collector import Compared
+from neurovocal.models.report.collector import ComparedRecording
 
 _SEGMENTS = 16
 _SHORTEST_S, _LONGEST_S = 0.3, 8.0
@@ -27,7 +27,7 @@ class Window:
 
 
 def window_length(recordings: Sequence[AnnotatedRecording]) -> float:
-    """Seconds that hold about as many segments as a picture can show."""
+    """Return the seconds with about as many segments as a figure can show."""
     gaps = [
         gap
         for recording in recordings
@@ -37,44 +37,44 @@ def window_length(recordings: Sequence[AnnotatedRecording]) -> float:
     return float(np.clip(_SEGMENTS * typical, _SHORTEST_S, _LONGEST_S))
 
 
-def liveliest(recording: AnnotatedRecording, length_s: float) -> Window:
-    """The window with the most annotated segments."""
+def densest_window(recording: AnnotatedRecording, length_s: float) -> Window:
+    """Return the window with the most annotated segments."""
     onsets = [a.onset_s - recording.start_s for a in recording.own_annotations]
-    return _around(recording, onsets, length_s)[0]
+    return _densest(recording, onsets, length_s)[0]
 
 
-def examples(
-    compared: Sequence[Compared], length_s: float
-) -> list[tuple[str, Compared, Window]]:
-    """The stretch with the most mistakes, and two that are typical.
+def choose_examples(
+    compared: Sequence[ComparedRecording], length_s: float
+) -> list[tuple[str, ComparedRecording, Window]]:
+    """Choose the window with the most errors, and two typical ones.
 
     Returns
     -------
     list of (str, Compared, Window)
-        What each one is, and where.
+        Title, recording and window.
     """
     worst, most = None, 0
     for entry in compared:
         wrong = [s.onset_s for s in (*entry.true, *entry.given) if s.right is False]
         if wrong:
-            window, count = _around(entry.recording, sorted(wrong), length_s)
+            window, count = _densest(entry.recording, sorted(wrong), length_s)
             if count > most:
                 worst, most = ("The most mistakes in one stretch", entry, window), count
-    singing = [entry for entry in compared if entry.recording.own_annotations]
+    annotated = [entry for entry in compared if entry.recording.own_annotations]
     picks = sorted(
-        {len(singing) // 4, 3 * len(singing) // 4} & set(range(len(singing)))
+        {len(annotated) // 4, 3 * len(annotated) // 4} & set(range(len(annotated)))
     )
     chosen = [] if worst is None else [worst]
     for pick in picks:
-        entry = singing[pick]
-        window = liveliest(entry.recording, length_s)
+        entry = annotated[pick]
+        window = densest_window(entry.recording, length_s)
         if worst is None or window != worst[2]:
             chosen.append(("Much song in one stretch", entry, window))
     return chosen
 
 
 def frames_in(bundle: Bundle, window: Window) -> Float32:
-    """Frames of a window, as the networks hear them; frame 0 is at its start."""
+    """Compute the frames of a window with the front end; frame 0 is at its start."""
     front_end = bundle.manifest.front_end
     start_s = window.recording.start_s
     part = replace(
@@ -87,7 +87,7 @@ def frames_in(bundle: Bundle, window: Window) -> Float32:
 
 
 def annotations_in(window: Window) -> list[Annotation]:
-    """Annotations that touch a window, in seconds from its start."""
+    """Return annotations that overlap a window, in seconds from its start."""
     shift = window.recording.start_s + window.start_s
     return [
         Annotation(a.onset_s - shift, a.offset_s - shift, a.unit)
@@ -96,10 +96,10 @@ def annotations_in(window: Window) -> list[Annotation]:
     ]
 
 
-def _around(
+def _densest(
     recording: AnnotatedRecording, onsets_s: Sequence[float], length_s: float
 ) -> tuple[Window, int]:
-    """The window with the most onsets, and their number."""
+    """Return the window with the most onsets, and their number."""
     length_s = min(length_s, recording.part_duration_s)
     inside = 0.9 * length_s
     starts = np.asarray(onsets_s, float)
@@ -109,7 +109,7 @@ def _around(
     start_s = float(
         np.clip(first - 0.05 * length_s, 0, recording.part_duration_s - length_s)
     )
-    # A picture that begins in the middle of a segment looks like a mistake.
+    # A figure that begins in the middle of a segment looks like an error.
     for a in recording.annotations:
         onset_s, offset_s = (
             a.onset_s - recording.start_s,

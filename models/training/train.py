@@ -23,8 +23,8 @@ from neurovocal.models.export.bundle import TrainingResult, write_bundle, write_
 from neurovocal.models.forecast.graph import TrainedForecast
 from neurovocal.models.forecast.network import split_phrases
 from neurovocal.models.forecast.training import ForecastTask
-from neurovocal.models.report.collector import Tally
-from neurovocal.models.report.page import REPORT_FOLDER, Measured, write_report
+from neurovocal.models.report.collector import ReportCollector
+from neurovocal.models.report.page import REPORT_FOLDER, Measurement, write_report
 from neurovocal.models.rnn_rbm.network import RnnRbm
 from neurovocal.models.rnn_rbm.training import RnnRbmTask, trim_songs
 from neurovocal.models.toolkit.loop import (
@@ -85,7 +85,7 @@ def train_bundle(
     """
     started_s = time.monotonic()
     with work_folder(job):
-        tally, test = _make_bundle(job, config, reporter, stop)
+        collector, test = _make_bundle(job, config, reporter, stop)
     bundle = load_bundle(job.out)
     with reporter.stage("report") as on_progress:
 
@@ -101,8 +101,8 @@ def train_bundle(
             job.out / REPORT_FOLDER,
             bundle,
             bundle.manifest.figures,
-            Measured("the test split", job.command),
-            tally,
+            Measurement("the test split", job.command),
+            collector,
             test,
             report_share,
         )
@@ -114,7 +114,7 @@ def train_bundle(
 
 def _make_bundle(
     job: TrainingJob, config: TrainConfig, reporter: Reporter, stop: StopFlag
-) -> tuple[Tally, list[AnnotatedRecording]]:
+) -> tuple[ReportCollector, list[AnnotatedRecording]]:
     """Train and install the bundle; returns the counts and recordings of the test."""
     torch.set_num_threads(config.threads)
     dataset = select_recordings(
@@ -135,9 +135,9 @@ def _make_bundle(
     training = training_record(job.command, config, dataset, data, histories)
     if origin is not None:
         training["from"] = origin.record
-    tally = _export(job, trained, training, histories, reporter, data)
+    collector = _export(job, trained, training, histories, reporter, data)
     install_bundle(job)
-    return tally, data.split.test
+    return collector, data.split.test
 
 
 def _export(
@@ -147,17 +147,17 @@ def _export(
     histories: Mapping[str, History | None],
     reporter: Reporter,
     data: PreparedDataset,
-) -> Tally:
+) -> ReportCollector:
     """Write the bundle to the work folder and measure it on the test split."""
     card = complete_card(trained.config.card, job.dataset, job.out)
     about = card.model_dump(include={"name", "species", "licence", "attribution"})
     folder = job.work_path / "bundle"
     shutil.rmtree(folder, ignore_errors=True)
     bundle = write_bundle(folder, trained, about, training)
-    tally = Tally(bundle)
+    collector = ReportCollector(bundle)
     with reporter.stage("test") as on_progress:
         figures = evaluate_bundle(
-            bundle, data.split.test, lambda share: on_progress(share, ""), tally.add
+            bundle, data.split.test, lambda share: on_progress(share, ""), collector.add
         )
     if trained.rnn_rbm is not None:
         figures["rnn_rbm"] |= linear_errors(bundle, data, figures["rnn_rbm"]["mse"])
@@ -167,7 +167,7 @@ def _export(
     write_history(folder, histories)
     write_manifest(folder, finished)
     load_bundle(folder)
-    return tally
+    return collector
 
 
 @dataclass(frozen=True, slots=True, eq=False)

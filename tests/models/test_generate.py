@@ -1,4 +1,4 @@
-"""``neurovocal generate``: a bundle sings into files."""
+"""``neurovocal generate``: files, seeds, interruption, explanation."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ from neurovocal.models.generation.command import generate
 from neurovocal.models.generation.explain import explain
 from neurovocal.models.generation.generator import (
     SequenceGenerator,
-    frames_of_recording,
+    read_seed_frames,
 )
 from neurovocal.plugins.features.inverse import InverseSpectrogram
 
@@ -30,70 +30,70 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
 
 
-def sung(folder: Path, out: Path, **options: Any) -> bytes:
+def generated(folder: Path, out: Path, **options: Any) -> bytes:
     generate(str(folder), out=out, **{"seconds": 0.4, **options})
     return out.read_bytes()
 
 
-def test_song_frames_and_picture_are_written(folder: Path, tmp_path: Path) -> None:
+def test_wav_frames_and_picture_are_written(folder: Path, tmp_path: Path) -> None:
     done = neurovocal(
         *("generate", folder, "--seconds", 0.4, "--seed", 3, "--json"),
         *("--out", tmp_path / "song.wav", "--frames", tmp_path / "song.npz"),
     )
     assert done.code == 0, done.err
-    made = json.loads(done.out)
+    result = json.loads(done.out)
     samples, rate = soundfile.read(tmp_path / "song.wav")
     frames = np.load(tmp_path / "song.npz")["frames"]
-    assert rate == made["sample_rate"] == RATE
-    assert frames.shape == (made["n_frames"], N_BINS) == (100, N_BINS)
+    assert rate == result["sample_rate"] == RATE
+    assert frames.shape == (result["n_frames"], N_BINS) == (100, N_BINS)
     assert len(samples) == 99 * HOP + LENGTH
     rms_db = 20 * np.log10(np.sqrt(np.mean(samples**2)))
-    assert made["rms_db"] == pytest.approx(rms_db, abs=0.1)
-    voice = InverseSpectrogram(load_bundle(folder).manifest.front_end, folder)
-    sound = np.concatenate([voice.process(frames), voice.flush()])
+    assert result["rms_db"] == pytest.approx(rms_db, abs=0.1)
+    inverse = InverseSpectrogram(load_bundle(folder).manifest.front_end, folder)
+    sound = np.concatenate([inverse.process(frames), inverse.flush()])
     np.testing.assert_allclose(samples, np.clip(sound, -1, 1), atol=2 / 32768)
     picture = (tmp_path / "song.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
 
 
-def test_a_seed_gives_the_same_file(folder: Path, tmp_path: Path) -> None:
-    one = sung(folder, tmp_path / "a.wav", seed=1)
-    assert sung(folder, tmp_path / "b.wav", seed=1) == one
+def test_same_seed_gives_the_same_file(folder: Path, tmp_path: Path) -> None:
+    one = generated(folder, tmp_path / "a.wav", seed=1)
+    assert generated(folder, tmp_path / "b.wav", seed=1) == one
     assert (tmp_path / "a.png").stat().st_size > 1000
     for other in ({"seed": 2}, {"seed": 1, "temperature": 0.3}, {"feedback": "mean"}):
-        assert sung(folder, tmp_path / "c.wav", **other) != one
+        assert generated(folder, tmp_path / "c.wav", **other) != one
 
 
-def test_a_song_goes_on_from_a_recording(folder: Path, tmp_path: Path) -> None:
+def test_prime_continues_a_recording(folder: Path, tmp_path: Path) -> None:
     samples, rate = soundfile.read(RECORDING, frames=44_100)
-    soundfile.write(tmp_path / "past.wav", samples, rate)
-    plain = sung(folder, tmp_path / "a.wav")
-    after = sung(folder, tmp_path / "b.wav", prime=tmp_path / "past.wav")
+    soundfile.write(tmp_path / "seed.wav", samples, rate)
+    plain = generated(folder, tmp_path / "a.wav")
+    after = generated(folder, tmp_path / "b.wav", prime=tmp_path / "seed.wav")
     assert plain != after
     bundle = load_bundle(folder)
-    past = frames_of_recording(bundle, tmp_path / "past.wav")
-    assert past.shape == ((44_100 - LENGTH) // HOP + 1, N_BINS)
-    first = next(SequenceGenerator(bundle, past).sing(100))
-    voice = InverseSpectrogram(bundle.manifest.front_end, folder)
-    begin = voice.process(first)
+    seed_frames = read_seed_frames(bundle, tmp_path / "seed.wav")
+    assert seed_frames.shape == ((44_100 - LENGTH) // HOP + 1, N_BINS)
+    first = next(SequenceGenerator(bundle, seed_frames).generate(100))
+    inverse = InverseSpectrogram(bundle.manifest.front_end, folder)
+    begin = inverse.process(first)
     written, _ = soundfile.read(tmp_path / "b.wav", frames=len(begin))
     np.testing.assert_allclose(written, np.clip(begin, -1, 1), atol=2 / 32768)
 
 
-def test_parts_and_lengths_do_not_change_a_song(folder: Path) -> None:
+def test_frames_do_not_depend_on_the_length_of_the_song(folder: Path) -> None:
     bundle = load_bundle(folder)
-    long = np.concatenate(list(SequenceGenerator(bundle, seed=5).sing(60)))
-    short = np.concatenate(list(SequenceGenerator(bundle, seed=5).sing(31)))
+    long = np.concatenate(list(SequenceGenerator(bundle, seed=5).generate(60)))
+    short = np.concatenate(list(SequenceGenerator(bundle, seed=5).generate(31)))
     assert long[:31].tobytes() == short.tobytes()
 
 
-def test_ctrl_c_keeps_what_was_sung(
+def test_ctrl_c_keeps_what_was_generated(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    whole = SequenceGenerator.sing
+    whole = SequenceGenerator.generate
 
     def interrupted(self: SequenceGenerator, n_frames: int) -> Iterator[Any]:
         for number, part in enumerate(whole(self, n_frames)):
@@ -101,33 +101,33 @@ def test_ctrl_c_keeps_what_was_sung(
                 signal.raise_signal(signal.SIGINT)
             yield part
 
-    monkeypatch.setattr(SequenceGenerator, "sing", interrupted)
-    sung(folder, tmp_path / "song.wav", seconds=60)
+    monkeypatch.setattr(SequenceGenerator, "generate", interrupted)
+    generated(folder, tmp_path / "song.wav", seconds=60)
     samples, _ = soundfile.read(tmp_path / "song.wav")
     assert len(samples) == 49 * HOP + LENGTH
-    assert "what was sung until now is kept" in capsys.readouterr().err
+    assert "stopped: the song until now is kept" in capsys.readouterr().err
 
 
-def test_what_cannot_be_done_is_said_before_it_is_begun(
+def test_invalid_options_are_refused_before_a_file_is_written(
     folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"folder '.*nowhere' does not exist"):
-        sung(folder, tmp_path / "nowhere" / "song.wav")
+        generated(folder, tmp_path / "nowhere" / "song.wav")
     with pytest.raises(ConfigError, match="above 0"):
-        sung(folder, tmp_path / "song.wav", temperature=0.0)
+        generated(folder, tmp_path / "song.wav", temperature=0.0)
     with pytest.raises(ConfigError, match=r"recording '.*gone.wav' does not exist"):
-        sung(folder, tmp_path / "song.wav", prime=tmp_path / "gone.wav")
+        generated(folder, tmp_path / "song.wav", prime=tmp_path / "gone.wav")
     silent = make_tiny_bundle(tmp_path / "silent")
     edit_manifest(silent, rnn_rbm=None)
     with pytest.raises(ConfigError, match="has no rnn_rbm"):
-        sung(silent, tmp_path / "song.wav")
+        generated(silent, tmp_path / "song.wav")
     soundfile.write(tmp_path / "short.wav", np.zeros(300), RATE)
-    with pytest.raises(ConfigError, match="too short to go on from"):
-        sung(folder, tmp_path / "song.wav", prime=tmp_path / "short.wav")
+    with pytest.raises(ConfigError, match="too short as a seed"):
+        generated(folder, tmp_path / "song.wav", prime=tmp_path / "short.wav")
     assert not (tmp_path / "song.wav").exists()
 
 
-def test_without_matplotlib_there_is_sound(
+def test_wav_is_written_without_matplotlib(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -137,52 +137,54 @@ def test_without_matplotlib_there_is_sound(
 
     monkeypatch.setattr(picture.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(
-        "neurovocal.models.generation.command.can_draw", picture.can_draw
+        "neurovocal.models.generation.command.has_matplotlib", picture.has_matplotlib
     )
-    sung(folder, tmp_path / "song.wav", seconds=0.1)
+    generated(folder, tmp_path / "song.wav", seconds=0.1)
     assert "no picture: pip install matplotlib" in capsys.readouterr().err
     assert not (tmp_path / "song.png").exists()
     with pytest.raises(ConfigError, match="--picture needs matplotlib"):
-        sung(folder, tmp_path / "b.wav", picture=tmp_path / "b.png")
+        generated(folder, tmp_path / "b.wav", picture=tmp_path / "b.png")
 
 
-def test_a_song_is_explained(tmp_path: Path) -> None:
-    """Where a band came unexpected, it told the state; the moments are the largest."""
+def test_explanation_shows_the_influence_of_a_band(tmp_path: Path) -> None:
+    """A band that differs from its prediction has the largest influence on the state."""
     bundle = load_bundle("bengalese-finch")
-    past = frames_of_recording(bundle, RECORDING)[:400]
-    loud = past.copy()
-    loud[-6:, 40:48] = 1.0  # a band that nothing foretold
-    plain, changed = explain(bundle, past, 50), explain(bundle, loud, 50)
+    seed_frames = read_seed_frames(bundle, RECORDING)[:400]
+    loud = seed_frames.copy()
+    loud[-6:, 40:48] = 1.0  # a band that differs from its prediction
+    plain, changed = explain(bundle, seed_frames, 50), explain(bundle, loud, 50)
     band = next(k for k, (low, _) in enumerate(plain.bands) if low >= 40)
-    assert plain.told.shape == (50, 16)
-    assert np.array_equal(plain.told[:44], changed.told[:44])
-    assert changed.told[44, band] > 3 * plain.told[44, band]
-    assert changed.told[44].argmax() == band
+    assert plain.influence.shape == (50, 16)
+    assert np.array_equal(plain.influence[:44], changed.influence[:44])
+    assert changed.influence[44, band] > 3 * plain.influence[44, band]
+    assert changed.influence[44].argmax() == band
     assert changed.change[44] > plain.change[44]
     assert plain.hidden is not None
     assert plain.reconstruction is not None
-    error = np.sqrt(np.mean((plain.reconstruction - plain.heard.frames) ** 2))
+    error = np.sqrt(np.mean((plain.reconstruction - plain.trace.frames) ** 2))
     assert error < 0.2
     assert np.all((plain.hidden >= 0) & (plain.hidden <= 1))
 
 
-def test_an_explanation_is_drawn_and_told(folder: Path, tmp_path: Path) -> None:
+def test_explanation_is_drawn_and_its_changes_are_printed(
+    folder: Path, tmp_path: Path
+) -> None:
     done = neurovocal(
         *("generate", folder, "--seconds", 0.2, "--out", tmp_path / "song.wav"),
         *("--explain", tmp_path / "why.png", "--json"),
     )
     assert done.code == 0, done.err
-    made = json.loads(done.out)
+    result = json.loads(done.out)
     assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
-    changes = [moment["change"] for moment in made["moments"]]
+    changes = [moment["change"] for moment in result["moments"]]
     assert len(changes) == 5
     assert changes == sorted(changes, reverse=True)
-    assert all(-0.5 <= moment["s"] < 0.2 for moment in made["moments"])
+    assert all(-0.5 <= moment["s"] < 0.2 for moment in result["moments"])
 
 
-def test_a_song_is_not_written_under_a_misleading_name(
+def test_out_with_another_suffix_than_wav_is_refused(
     folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"written as WAV: end it in \.wav"):
-        sung(folder, tmp_path / "song.mp3")
+        generated(folder, tmp_path / "song.mp3")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The report: one page that shows what a bundle learned, and how well."""
+"""The report: contents of the page, calibration, preferred sounds, weights."""
 
 import json
 import re
@@ -17,14 +17,14 @@ from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import BundleError, ConfigError
 from neurovocal.models.data.datasets import read_dataset
 from neurovocal.models.evaluation.evaluate import evaluate_bundle
-from neurovocal.models.report.collector import Reliability, Tally
-from neurovocal.models.report.network import Listener, Weights, read_weights
-from neurovocal.models.report.page import Measured, write_report
-from neurovocal.models.report.tables import extras
+from neurovocal.models.report.collector import Reliability, ReportCollector
+from neurovocal.models.report.network import TracedNetwork, Weights, read_weights
+from neurovocal.models.report.page import Measurement, write_report
+from neurovocal.models.report.tables import extra_tables
 from neurovocal.models.report.unit_preferences import (
+    choose_dissimilar,
     syllable_aucs,
     triggered_averages,
-    unlike,
 )
 
 RATE = 32000
@@ -32,7 +32,7 @@ VOID = {"meta", "br", "link", "img", "hr"}
 
 
 class Outline(HTMLParser):
-    """Headings, links to elsewhere, and whether every element is closed."""
+    """Headings and links of a page; parsing fails where an element is not closed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Outline(HTMLParser):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tones in the tiny bundle's bands; one of an unknown unit, one mislabelled."""
+    """Tones in the tiny bundle's bands; one with an unknown unit, one mislabelled."""
     folder = tmp_path_factory.mktemp("tones")
     rng = np.random.default_rng(0)
     rows = ["file,onset_s,offset_s,label"]
@@ -80,35 +80,33 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def report(
+def make_report(
     folder: Path, bundle_folder: Path, dataset: Path, **more: Any
-) -> tuple[str, Tally]:
+) -> tuple[str, ReportCollector]:
     bundle = load_bundle(bundle_folder)
     recordings = list(read_dataset(dataset).recordings)
-    tally = Tally(bundle)
-    figures = evaluate_bundle(bundle, recordings, observe=tally.add)
+    collector = ReportCollector(bundle)
+    figures = evaluate_bundle(bundle, recordings, observe=collector.add)
     for part, extra in more.items():
         known = figures.get(part)
         figures[part] = known | extra if isinstance(known, dict) else extra
-    measured = Measured("tones", "a command")
-    path = write_report(folder, bundle, figures, measured, tally, recordings)
+    measurement = Measurement("tones", "a command")
+    path = write_report(folder, bundle, figures, measurement, collector, recordings)
     assert [p.name for p in folder.iterdir()] == ["index.html"]
-    return path.read_text(encoding="utf-8"), tally
+    return path.read_text(encoding="utf-8"), collector
 
 
-def test_a_page_stands_alone_and_is_the_same_every_time(
-    dataset: Path, tmp_path: Path
-) -> None:
+def test_page_is_self_contained_and_reproducible(dataset: Path, tmp_path: Path) -> None:
     tiny = make_tiny_bundle(tmp_path / "tiny", name="<b>tiny</b> & co")
-    page, _ = report(tmp_path / "one", tiny, dataset)
-    again, _ = report(tmp_path / "two", tiny, dataset)
+    page, _ = make_report(tmp_path / "one", tiny, dataset)
+    again, _ = make_report(tmp_path / "two", tiny, dataset)
     assert page == again
     outline = Outline(page)
     assert all(a.startswith(("#", "data:")) for a in outline.addresses)
     assert "url(http" not in page
     assert "@import" not in page
     assert "<script" not in page
-    # What people wrote is text, not markup.
+    # Names from the manifest are text, not markup.
     assert outline.text["h1"] == ["<b>tiny</b> & co"]
     assert "x<y>" in outline.text["text"]
     assert outline.text["h2"] == ["Classifier", "RNN-RBM"]
@@ -118,33 +116,35 @@ def test_a_page_stands_alone_and_is_the_same_every_time(
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
 
 
-def test_a_bundle_with_one_network_has_a_page_without_the_other(
+def test_page_of_a_bundle_with_one_network_has_one_section(
     dataset: Path, tmp_path: Path
 ) -> None:
     tiny = make_tiny_bundle(tmp_path / "tiny", rnn_rbm=False)
-    page, _ = report(tmp_path / "one", tiny, dataset)
+    page, _ = make_report(tmp_path / "one", tiny, dataset)
     assert Outline(page).text["h2"] == ["Classifier"]
     both = make_tiny_bundle(tmp_path / "both")
     edit_manifest(both, classifier=None)
-    page, _ = report(tmp_path / "two", both, dataset)
+    page, _ = make_report(tmp_path / "two", both, dataset)
     assert Outline(page).text["h2"] == ["RNN-RBM"]
 
 
-def test_labels_are_compared_with_what_lies_under_them(
+def test_labels_are_compared_with_the_annotation_at_their_middle(
     dataset: Path, tmp_path: Path
 ) -> None:
-    _, tally = report(tmp_path / "r", make_tiny_bundle(tmp_path / "tiny"), dataset)
-    outcomes = [[s.right for s in entry.true] for entry in tally.compared]
+    _, collector = make_report(
+        tmp_path / "r", make_tiny_bundle(tmp_path / "tiny"), dataset
+    )
+    outcomes = [[s.right for s in entry.true] for entry in collector.compared]
     assert outcomes[0] == [True, True, True, True, None]  # x<y> is no known unit
     assert outcomes[1] == [True, True, False, True, True]
     assert outcomes[2] == [True] * 5
-    given = [s.right for s in tally.compared[1].given]
+    given = [s.right for s in collector.compared[1].given]
     assert given == outcomes[1]
-    assert tally.labels.count.sum() == 14  # the one under x<y> does not count
-    assert tally.labels.right.sum() == 13
+    assert collector.labels.count.sum() == 14  # the one under x<y> does not count
+    assert collector.labels.right.sum() == 13
 
 
-def test_figures_that_nobody_foresaw_are_shown(dataset: Path, tmp_path: Path) -> None:
+def test_unknown_figures_are_shown_as_tables(dataset: Path, tmp_path: Path) -> None:
     in_time = [
         {"ms": 0, "right_percent": 20.0},
         {"ms": 10, "right_percent": 71.5},
@@ -180,17 +180,17 @@ def test_figures_that_nobody_foresaw_are_shown(dataset: Path, tmp_path: Path) ->
         ({"x": "words", "y": [1, 2]}, None, 0),
     ],
 )
-def test_a_table_that_begins_with_growing_numbers_is_a_curve(
+def test_table_with_an_increasing_first_column_is_also_a_curve(
     figure: Any, x: list[float] | None, curves: int
 ) -> None:
-    tables, series = extras({"it": figure})
+    tables, series = extra_tables({"it": figure})
     assert len(tables) == 1
     assert all(len(row) == len(tables[0].columns) for row in tables[0].rows)
     assert [s.x for s in series] == ([x] if x else [])
     assert sum(len(s.columns) for s in series) == curves
 
 
-def test_reliability_counts_and_measures_the_distance() -> None:
+def test_reliability_counts_labels_and_computes_the_calibration_error() -> None:
     found = Reliability()
     found.add(np.array([0.95, 0.95, 0.95, 0.95]), np.array([True, True, True, False]))
     found.add(np.array([0.25, 1.0]), np.array([False, True]))
@@ -199,7 +199,7 @@ def test_reliability_counts_and_measures_the_distance() -> None:
     assert found.expected_error == pytest.approx((0.25 + 0.8) / 6)
 
 
-def test_aucs_are_those_of_every_pair() -> None:
+def test_syllable_aucs_equal_the_share_of_ordered_pairs() -> None:
     rng = np.random.default_rng(1)
     rows = rng.integers(0, 6, (120, 3)).astype(np.float32)
     target = rng.integers(-1, 3, 120)
@@ -213,45 +213,49 @@ def test_aucs_are_those_of_every_pair() -> None:
             assert aucs[unit, name] == pytest.approx(pairs)
 
 
-def test_a_unit_that_follows_a_bin_has_listened_to_it() -> None:
+def test_triggered_average_peaks_at_the_bin_and_lag_of_the_activation() -> None:
     rng = np.random.default_rng(2)
     song = rng.uniform(0, 1, (4000, 7)).astype(np.float32)
     late = np.zeros((4000, 2), np.float32)
-    late[3:, 0] = song[:-3, 5]  # answers three frames later; the other one never
+    late[3:, 0] = song[:-3, 5]  # follows after three frames; the other unit is constant
     patches = triggered_averages([song[:2000], song[2000:]], [late[:2000], late[2000:]])
     peak = np.unravel_index(patches[0].argmax(), patches[0].shape)
     assert peak == (len(patches[0]) - 1 - 3, 5)
     assert not patches[1].any()
 
 
-def test_units_that_say_the_same_are_shown_once() -> None:
+def test_correlated_units_are_chosen_once() -> None:
     rng = np.random.default_rng(3)
     free = rng.normal(0, 1, (500, 3)).astype(np.float32)
     rows = np.stack([free[:, 0], -2 * free[:, 0], free[:, 1], free[:, 2]], axis=1)
-    assert unlike(rows, np.array([1, 0, 3, 2]), 3) == [1, 3, 2]
-    assert unlike(np.zeros((9, 2), np.float32), np.array([0, 1]), 5) == [0, 1]
+    assert choose_dissimilar(rows, np.array([1, 0, 3, 2]), 3) == [1, 3, 2]
+    assert choose_dissimilar(np.zeros((9, 2), np.float32), np.array([0, 1]), 5) == [
+        0,
+        1,
+    ]
 
 
-def test_weights_are_shown_only_where_they_mean_what_they_say(
+def test_weights_are_read_only_if_they_give_the_free_energy_of_the_graph(
     data_folder: Path, tmp_path: Path
 ) -> None:
     bundle = load_bundle("bengalese-finch")
     frames = np.load(bundle.path("golden.npz"))["frames"]
-    heard = Listener(bundle)(frames)
-    weights = read_weights(bundle, heard)
+    trace = TracedNetwork(bundle)(frames)
+    weights = read_weights(bundle, trace)
     assert isinstance(weights, Weights)
-    bv, bh = weights.biases(heard.before[:, -1])
+    bv, bh = weights.biases(trace.state_before[:, -1])
     np.testing.assert_allclose(
-        weights.free_energy(frames, bv, bh), heard.free_energy, rtol=1e-4, atol=1e-3
+        weights.free_energy(frames, bv, bh), trace.free_energy, rtol=1e-4, atol=1e-3
     )
     # One mean-field step from each frame is nearer to it than its prediction.
-    seen = weights.visible(weights.hidden(frames, bh), bv)
-    assert np.square(seen - frames).mean() < np.square(heard.prediction - frames).mean()
+    reconstruction = weights.visible(weights.hidden(frames, bh), bv)
+    error = np.square(reconstruction - frames).mean()
+    assert error < np.square(trace.prediction - frames).mean()
     tiny = load_bundle(make_tiny_bundle(tmp_path / "tiny"))
-    assert read_weights(tiny, Listener(tiny)(frames)) is None
+    assert read_weights(tiny, TracedNetwork(tiny)(frames)) is None
 
 
-def test_evaluate_writes_the_page(dataset: Path, tmp_path: Path) -> None:
+def test_evaluate_with_report_writes_the_page(dataset: Path, tmp_path: Path) -> None:
     tiny = make_tiny_bundle(tmp_path / "tiny")
     out = tmp_path / "a" / "report"
     arguments = ["evaluate", str(tiny), str(dataset), "--json", "--report", str(out)]
@@ -267,9 +271,9 @@ def test_evaluate_writes_the_page(dataset: Path, tmp_path: Path) -> None:
     assert "cannot be made" in str(refused)
 
 
-def test_a_spoiled_history_is_a_sentence(dataset: Path, tmp_path: Path) -> None:
+def test_damaged_history_raises_bundle_error(dataset: Path, tmp_path: Path) -> None:
     tiny = make_tiny_bundle(tmp_path / "tiny")
     (tiny / "history.json").write_text('{"classifier": {"rows": 3}}')
     edit_manifest(tiny)
     with pytest.raises(BundleError, match=re.escape("history.json' cannot be read")):
-        report(tmp_path / "r", tiny, dataset)
+        make_report(tmp_path / "r", tiny, dataset)

@@ -1,1 +1,1 @@
-"""How much drawn song is like real song: measures on sequences of frames."""
+"""Similarity of generated and real song: measures of sequences of frames."""

@@ -1,8 +1,8 @@
-"""Segments of frames by level alone: the same rule for real and drawn song.
+"""Measures of sequences of frames: segments, spectra and transitions of units.
 
-Drawn song has no waveform that a detector could hear, so the detector works on the
-frames: mean level over the bins, smoothed over three frames, against one
-threshold, which is fitted on annotated training song.
+Segments are found in frames, because generated song has no waveform for a detector:
+mean level over the bins, smoothed over three frames, above one threshold, which is
+fitted on annotated training song.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from neurovocal.models.toolkit.measures import true_runs
 
 _SMOOTHED_FRAMES = 3
 
-# A break of at most this many frames is inside a segment; a shorter sound is none.
+# Longer breaks separate segments; shorter sounds are no segments.
 _LONGEST_BREAK = 2
 _SHORTEST_SEGMENT = 6
 
 
 @dataclass(frozen=True, slots=True)
 class FrameDetector:
-    """Segments where the smoothed mean level is above `threshold`."""
+    """Detector of segments in frames: smoothed mean level above `threshold`."""
 
     threshold: float
 
@@ -31,7 +31,7 @@ class FrameDetector:
     def fit(
         cls, songs: Sequence[Float32], voiced: Sequence[NDArray[np.bool_]]
     ) -> "FrameDetector":
-        """Threshold that agrees with the annotation in most frames.
+        """Choose the threshold that agrees with the annotation in most frames.
 
         Parameters
         ----------
@@ -46,7 +46,7 @@ class FrameDetector:
         return cls(float(tried[int(np.argmax(agreement))]))
 
     def __call__(self, song: Float32) -> NDArray[np.int64]:
-        """First frame of each segment and first after it, int64[n_segments, 2]."""
+        """Return first frame and stop of each segment, int64[n_segments, 2]."""
         runs = true_runs(_level(song) > self.threshold)
         if not len(runs):
             return runs
@@ -66,8 +66,8 @@ def _level(song: Float32) -> NDArray[np.float64]:
     return level
 
 
-def largest_gap(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
-    """Kolmogorov-Smirnov distance of two samples; 1 when one is empty."""
+def kolmogorov_smirnov(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
+    """Return the Kolmogorov-Smirnov distance of two samples; 1 when one is empty."""
     if not len(a) or not len(b):
         return 1.0
     at = np.unique(np.concatenate([a, b]))
@@ -80,16 +80,16 @@ _HOP = WINDOW_FRAMES // 2
 
 
 def spectrum_distance(a: Sequence[Float32], b: Sequence[Float32]) -> float:
-    """Root mean square over the bins of the difference of the mean frames."""
+    """Return the root mean square over bins of the difference of the mean frames."""
     difference = np.concatenate(list(a)).mean(0) - np.concatenate(list(b)).mean(0)
     return float(np.sqrt(np.square(difference, dtype=np.float64).mean()))
 
 
 def modulation_spectrum(songs: Sequence[Float32]) -> NDArray[np.float64]:
-    """Logarithm of the mean power of two-dimensional Fourier transforms.
+    """Compute the logarithm of the mean power of 2-D Fourier transforms of frames.
 
-    Over Hann-windowed stretches of `WINDOW_FRAMES` frames, half overlapping, less
-    the mean level: how fast, and how closely spaced in frequency, song changes
+    Transforms are of Hann-windowed stretches of `WINDOW_FRAMES` frames, half
+    overlapping, less the mean level. They measure temporal and spectral modulation
     (N. C. Singh and F. E. Theunissen, "Modulation spectra of natural sounds",
     Journal of the Acoustical Society of America 114, 2003).
 
@@ -112,7 +112,7 @@ def modulation_spectrum(songs: Sequence[Float32]) -> NDArray[np.float64]:
 
 
 def modulation_correlation(a: Sequence[Float32], b: Sequence[Float32]) -> float:
-    """Pearson correlation of two modulation spectra; NaN where one is empty."""
+    """Return the Pearson correlation of modulation spectra; NaN where one is empty."""
     one, other = modulation_spectrum(a), modulation_spectrum(b)
     if not len(one) or len(one) != len(other):
         return float("nan")
@@ -123,21 +123,24 @@ PairCounts = NDArray[np.float64]
 
 
 def pair_counts(sequences: Sequence[Sequence[int]], n_units: int) -> PairCounts:
-    """How often unit j follows unit i, float64[n_units, n_units]."""
+    """Count how often unit j follows unit i, float64[n_units, n_units]."""
     table = np.zeros((n_units, n_units))
     for sequence in sequences:
         np.add.at(table, (list(sequence[:-1]), list(sequence[1:])), 1.0)
     return table
 
 
-def order_0(pairs: PairCounts) -> PairCounts:
-    """Pairs of the same units in no order."""
+def independent_pairs(pairs: PairCounts) -> PairCounts:
+    """Return the expected counts of pairs if units were independent (order 0)."""
     table: PairCounts = np.outer(pairs.sum(1), pairs.sum(0)) / max(pairs.sum(), 1.0)
     return table
 
 
 def divergence_bits(a: PairCounts, b: PairCounts) -> float:
-    """Jensen-Shannon divergence of two tables of counts; NaN where one is empty."""
+    """Return the Jensen-Shannon divergence of two tables of counts, in bits.
+
+    NaN where one is empty.
+    """
     if not a.sum() or not b.sum():
         return float("nan")
     p, q = a.ravel() / a.sum(), b.ravel() / b.sum()
@@ -145,16 +148,16 @@ def divergence_bits(a: PairCounts, b: PairCounts) -> float:
     return float((_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2)
 
 
-def gain_nats(found: PairCounts, pairs: PairCounts) -> float:
-    """How much better the bird's transitions explain found ones than order 0 does.
+def transition_gain_nats(found: PairCounts, pairs: PairCounts) -> float:
+    """Return the gain of the bird's transitions over order 0, for found pairs.
 
     Mean over the found pairs of ``log p(j | i) - log p(j)``, in nats, with half a
-    count added to each of the bird's pairs: above 0, the order helps.
+    count added to each of the bird's pairs; above 0, song follows the bird's order.
 
     Parameters
     ----------
     found, pairs : float64[n_units, n_units]
-        Counts of the song that is judged, and of the bird's.
+        Counts of the measured song, and of the bird's song.
     """
     if not found.sum():
         return float("nan")
@@ -165,5 +168,5 @@ def gain_nats(found: PairCounts, pairs: PairCounts) -> float:
 
 
 def _relative_entropy(p: PairCounts, q: PairCounts) -> float:
-    here = p > 0
-    return float((p[here] * np.log2(p[here] / q[here])).sum())
+    used = p > 0
+    return float((p[used] * np.log2(p[used] / q[used])).sum())

@@ -1,6 +1,6 @@
-r"""Short stretches of song as points: Fréchet distance and variety.
+r"""Patches of frames in principal components: Fréchet distance, spread, repeats.
 
-A patch is `PATCH_FRAMES` frames in a row (64 ms at the shipped front end: about a
+A patch is `PATCH_FRAMES` successive frames (64 ms at the shipped front end: about a
 syllable or a gap), flattened. Principal components fitted on real training song
 keep the directions in which real song varies; in them, two sets of patches are
 compared as Gaussians:
@@ -48,12 +48,12 @@ class PatchSpace:
 
     @classmethod
     def fit(cls, songs: Sequence[Float32]) -> "PatchSpace":
-        """Components of the patches of real song.
+        """Fit the components to the patches of real song.
 
         Raises
         ------
         ConfigError
-            There are not twice as many patches as components.
+            There are less than twice as many patches as components.
         """
         patches = patches_of(songs)
         if len(patches) < 2 * N_COMPONENTS:
@@ -68,12 +68,12 @@ class PatchSpace:
         return cls(centre, axes)
 
     def project(self, songs: Sequence[Float32]) -> Points:
-        """Patches of each song as points, float64[n_patches, n_components]."""
+        """Return the patches of all songs, float64[n_patches, n_components]."""
         return (patches_of(songs) - self.centre) @ self.axes
 
 
 def patches_of(songs: Sequence[Float32]) -> Points:
-    """Every `STRIDE`-th stretch of `PATCH_FRAMES` frames that lies in one song."""
+    """Return every `STRIDE`-th patch of each song, float64[n_patches, n_values]."""
     n_bins = songs[0].shape[1] if songs else 0
     parts = [np.zeros((0, PATCH_FRAMES * n_bins))]
     for song in songs:
@@ -85,7 +85,7 @@ def patches_of(songs: Sequence[Float32]) -> Points:
 
 
 def frechet_distance(a: Points, b: Points) -> float:
-    """Fréchet distance (squared, as is usual) of two sets seen as Gaussians.
+    """Return the squared Fréchet distance of two sets of points as Gaussians.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def frechet_distance(a: Points, b: Points) -> float:
 
 
 def spread(parts: Sequence[Points]) -> float:
-    """Mean distance of two patches of different parts: how varied song is.
+    """Return the mean distance of patches of different parts, a measure of variety.
 
     Parameters
     ----------
@@ -120,12 +120,11 @@ def spread(parts: Sequence[Points]) -> float:
     return float(np.concatenate(distances).mean()) if distances else float("nan")
 
 
-def nearest_repeats(parts: Sequence[Points]) -> Points:
-    """Distance of each patch to the most similar other one of its part.
+def nearest_patch_distances(parts: Sequence[Points]) -> Points:
+    """Return the distance of each patch to the most similar other one of its part.
 
-    Patches that overlap are no repeats. A song that runs in a circle has
-    distances near 0. The distance falls with the length of a part: compare parts
-    of one length.
+    Overlapping patches are left out. A periodic song has distances near 0. The
+    distance falls with the length of a part, so compare parts of one length.
     """
     rows = [np.zeros(0)]
     apart = PATCH_FRAMES // STRIDE

@@ -1,4 +1,4 @@
-"""The table of synthesis quality: real song, drawn song and two yardsticks."""
+"""Quality of generated song beside real song, shuffled frames and a linear process."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,69 +16,69 @@ from neurovocal.models.evaluation.synthesis.measures import (
     FrameDetector,
     PairCounts,
     divergence_bits,
-    gain_nats,
-    largest_gap,
+    independent_pairs,
+    kolmogorov_smirnov,
     modulation_correlation,
-    order_0,
     pair_counts,
     spectrum_distance,
+    transition_gain_nats,
 )
 from neurovocal.models.evaluation.synthesis.patches import (
     PatchSpace,
     Points,
     frechet_distance,
-    nearest_repeats,
+    nearest_patch_distances,
     spread,
 )
 from neurovocal.models.evaluation.synthesis.references import (
-    ORDER,
+    AR_ORDER,
     LinearProcess,
-    shuffled,
+    shuffle_frames,
 )
 from neurovocal.models.evaluation.synthesis.songs import (
+    RecordedSong,
     SegmentClassifier,
-    Song,
-    cut_evenly,
-    draw_songs,
+    choose_seeds,
+    generate_songs,
     read_songs,
-    starts_of,
+    split_evenly,
     unit_sequences,
 )
 from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
 
-Show = Callable[[str, Sequence[Float32]], None]
+SongCallback = Callable[[str, Sequence[Float32]], None]
 N_SEQUENCES = 8
-SURE = 0.9
-_REPEAT_FRAMES = 1000  # repeats are searched in pieces of this length
+CONFIDENT_POSTERIOR = 0.9
+_REPEAT_FRAMES = 1000  # length of the pieces in which repeats are searched
 _REPEAT_QUANTILE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Recordings that the bundle was trained on, and those it never met."""
+class DatasetSplit:
+    """Recordings that the bundle was trained on, and held-out ones."""
 
     known: list[AnnotatedRecording]
     held_out: list[AnnotatedRecording]
 
 
-def parts_of(
+def split_dataset(
     bundle: Bundle, recordings: Sequence[AnnotatedRecording], against: str
-) -> Parts:
-    """Split a dataset as the bundle's manifest says.
+) -> DatasetSplit:
+    """Split a dataset by the recordings that the bundle's manifest names.
 
-    Where it names none of the recordings (another bird), every other recording
-    stands for the known ones.
+    Where it names none of them (another bird), every second recording counts as
+    known.
 
     Parameters
     ----------
     against : {'test', 'valid'}
-        Which of the recordings that were not trained on song is compared with.
+        Split of the held-out recordings.
 
     Raises
     ------
     ConfigError
-        One of the two parts would be empty.
+        A part is empty.
     """
     named: dict[str, list[str]] = bundle.manifest.training.get("recordings", {})
     annotated = [r for r in recordings if r.annotations]
@@ -93,11 +93,11 @@ def parts_of(
                 f"under training.recordings.{what}: evaluate on the folder it was "
                 "trained on, or on one without any of these recordings"
             )
-    return Parts(known, held_out)
+    return DatasetSplit(known, held_out)
 
 
-class Judge:
-    """Compares songs with held-out real ones.
+class SongComparison:
+    """Comparison of songs with held-out real ones.
 
     Parameters
     ----------
@@ -110,8 +110,8 @@ class Judge:
     def __init__(
         self,
         bundle: Bundle,
-        known: Sequence[Song],
-        held_out: Sequence[Song],
+        known: Sequence[RecordedSong],
+        held_out: Sequence[RecordedSong],
         pairs: PairCounts | None,
     ) -> None:
         front_end = bundle.manifest.front_end
@@ -126,12 +126,12 @@ class Judge:
         self._points = self._space.project(self._real)
         self._spread = spread(self._per_song(self._real))
         self._durations = self._durations_of(self._real)
-        pieces = self._per_song(cut_evenly([s.frames for s in known], _REPEAT_FRAMES))
-        repeats = nearest_repeats(pieces)
+        pieces = self._per_song(split_evenly([s.frames for s in known], _REPEAT_FRAMES))
+        repeats = nearest_patch_distances(pieces)
         self._near = np.quantile(repeats, _REPEAT_QUANTILE) if len(repeats) else 0.0
 
     def __call__(self, songs: Sequence[Float32]) -> dict[str, float]:
-        """All measures of some songs; docs/synthesis-quality.md explains them."""
+        """Return all measures of some songs (docs/synthesis-quality.md)."""
         durations = self._durations_of(songs)
         seconds = sum(map(len, songs)) / self._frames_per_s
         median = float(np.median(durations)) if len(durations) else float("nan")
@@ -141,31 +141,31 @@ class Judge:
             ),
             "units_per_s": len(durations) / seconds,
             "duration_median_ms": 1000 * median / self._frames_per_s,
-            "duration_ks": largest_gap(durations, self._durations),
+            "duration_ks": kolmogorov_smirnov(durations, self._durations),
             "spectrum_distance": spectrum_distance(songs, self._real),
             "modulation_correlation": modulation_correlation(songs, self._real),
             "spread_ratio": spread(self._per_song(songs)) / self._spread,
             "repeats_percent": self._repeats(songs),
         }
         if self._classifier is not None and self._pairs is not None:
-            figures |= self._judge_units(songs, self._classifier, self._pairs)
+            figures |= self._measure_units(songs, self._classifier, self._pairs)
         return figures
 
-    def _judge_units(
+    def _measure_units(
         self, songs: Sequence[Float32], classifier: SegmentClassifier, pairs: PairCounts
     ) -> dict[str, float]:
         sequences: list[list[int]] = []
         posteriors: list[float] = []
         for song in songs:
-            found, sure = classifier(song, self._detector(song))
+            found, certain = classifier(song, self._detector(song))
             sequences += found
-            posteriors += sure
+            posteriors += certain
         table = pair_counts(sequences, len(classifier.units))
-        above = np.array(posteriors) > SURE
+        above = np.array(posteriors) > CONFIDENT_POSTERIOR
         return {
             "sure_percent": 100 * float(above.mean()) if len(above) else 0.0,
             "transition_divergence_bits": divergence_bits(table, pairs),
-            "transition_gain_nats": gain_nats(table, pairs),
+            "transition_gain_nats": transition_gain_nats(table, pairs),
         }
 
     def _per_song(self, songs: Sequence[Float32]) -> list[Points]:
@@ -176,7 +176,9 @@ class Judge:
         return np.concatenate(lengths)
 
     def _repeats(self, songs: Sequence[Float32]) -> float:
-        nearest = nearest_repeats(self._per_song(cut_evenly(songs, _REPEAT_FRAMES)))
+        nearest = nearest_patch_distances(
+            self._per_song(split_evenly(songs, _REPEAT_FRAMES))
+        )
         return 100 * float((nearest < self._near).mean()) if len(nearest) else 0.0
 
 
@@ -188,31 +190,32 @@ def evaluate_synthesis(
     seed: int,
     against: str,
     watch: ProgressCallback,
-    show: Show = lambda name, songs: None,
+    show: SongCallback = lambda name, songs: None,
 ) -> dict[str, Any]:
-    """Measure what a bundle sings beside real song and two yardsticks.
+    """Measure a bundle's generated song beside real song and two baselines.
 
     Parameters
     ----------
     seconds : float
-        Song to draw per row, in `N_SEQUENCES` sequences that each go on from
+        Length of the song per row, in `N_SEQUENCES` sequences that each continue
         another stretch of known song.
     seed : int
+        Seed of all draws.
     against : {'test', 'valid'}
-        Recordings to compare with, see `parts_of`.
+        Recordings to compare with, see `split_dataset`.
     watch : callable
-        Told the share that is done, and what is being done.
+        Called with the completed share and the present step.
     show : callable
-        Given each row's name and songs, such as for a picture.
+        Called with each row's name and songs, such as for a picture.
 
     Returns
     -------
     dict
-        ``held_out``: the measures that song has of itself; ``rows``: measures of
-        ``real`` song (known recordings), of drawn song by its feedback, of
+        ``held_out``: measures of held-out song that need no comparison; ``rows``:
+        measures of ``real`` song (known recordings), of drawn song by its feedback, of
         ``shuffled`` frames and of the linear process ``ar8``;
-        ``order_0_divergence_bits``; and what was compared. A measure that cannot
-        be given is None.
+        ``order_0_divergence_bits``; and the compared data. A measure that is not
+        defined is None.
 
     Raises
     ------
@@ -221,7 +224,7 @@ def evaluate_synthesis(
     """
     if bundle.manifest.rnn_rbm is None:
         raise ConfigError(f"bundle '{bundle.folder}' has no rnn_rbm to draw song from")
-    parts = parts_of(bundle, recordings, against)
+    parts = split_dataset(bundle, recordings, against)
     together = read_songs(
         bundle,
         [*parts.known, *parts.held_out],
@@ -230,17 +233,17 @@ def evaluate_synthesis(
     n_known = len(parts.known)
     known, held_out = together[:n_known], together[n_known:]
     pairs = _pairs_of(bundle, parts.known)
-    judge = Judge(bundle, known, held_out, pairs)
+    comparison = SongComparison(bundle, known, held_out, pairs)
     front_end = bundle.manifest.front_end
     wanted = seconds * front_end.sample_rate / front_end.hop_length
     n_frames = max(_REPEAT_FRAMES, round(wanted / N_SEQUENCES))
     rng = np.random.default_rng(seed)
-    starts = starts_of(known, N_SEQUENCES, rng)
+    starts = choose_seeds(known, N_SEQUENCES, rng)
     real = [song.frames for song in known]
     rows: dict[str, dict[str, float]] = {}
 
     def add(name: str, songs: Sequence[Float32]) -> None:
-        rows[name] = judge(songs)
+        rows[name] = comparison(songs)
         show(name, songs)
 
     show("held-out", [song.frames for song in held_out])
@@ -248,15 +251,15 @@ def evaluate_synthesis(
     feedbacks: tuple[Feedback, ...] = get_args(Feedback)
     for number, feedback in enumerate(feedbacks):
 
-        def tell(share: float, number: int = number, name: str = feedback) -> None:
+        def report(share: float, number: int = number, name: str = feedback) -> None:
             watch(0.1 + 0.8 * (number + share) / len(feedbacks), f"drawing, {name}")
 
-        drawn = draw_songs(bundle, feedback, starts, n_frames, seed, tell)
+        drawn = generate_songs(bundle, feedback, starts, n_frames, seed, report)
         add(feedback, drawn)
-    watch(0.9, "yardsticks")
+    watch(0.9, "baselines")
     frames = [song.frames for song in held_out]
-    add("shuffled", shuffled(frames, n_frames, N_SEQUENCES, rng))
-    add(f"ar{ORDER}", LinearProcess.fit(real).draw(starts, n_frames, rng))
+    add("shuffled", shuffle_frames(frames, n_frames, N_SEQUENCES, rng))
+    add(f"ar{AR_ORDER}", LinearProcess.fit(real).draw(starts, n_frames, rng))
     watch(1.0, "")
     return {
         "against": against,
@@ -266,23 +269,25 @@ def evaluate_synthesis(
             N_SEQUENCES * n_frames * front_end.hop_length / front_end.sample_rate, 1
         ),
         "seed": seed,
-        "held_out": _plain(_own_figures(judge, held_out)),
+        "held_out": _plain(_own_figures(comparison, held_out)),
         "order_0_divergence_bits": None
         if pairs is None
-        else _number(divergence_bits(order_0(pairs), pairs)),
+        else _number(divergence_bits(independent_pairs(pairs), pairs)),
         "rows": {name: _plain(figures) for name, figures in rows.items()},
     }
 
 
-def _own_figures(judge: Judge, held_out: Sequence[Song]) -> dict[str, float]:
-    """Measures of the song that is compared with, where they are not of itself."""
-    figures = judge([song.frames for song in held_out])
+def _own_figures(
+    comparison: SongComparison, held_out: Sequence[RecordedSong]
+) -> dict[str, float]:
+    """Return the measures of held-out song that need no comparison with it."""
+    figures = comparison([song.frames for song in held_out])
     of_itself = ("frechet", "duration_ks", "spectrum", "modulation", "spread")
     return {k: v for k, v in figures.items() if not k.startswith(of_itself)}
 
 
 def _pairs_of(bundle: Bundle, known: Sequence[AnnotatedRecording]) -> PairCounts | None:
-    """The bird's annotated transitions, if the bundle has names for its units."""
+    """Count the annotated transitions; None without a classifier or pairs."""
     spec = bundle.manifest.classifier
     if spec is None:
         return None
@@ -316,7 +321,7 @@ _NAMES = {
 
 
 def print_quality(quality: dict[str, Any], console: Console | None = None) -> None:
-    """Print a column for each kind of song, and a line on what was compared."""
+    """Print a column for each kind of song, and a line with the compared data."""
     console = console or Console(highlight=False)
     table = Table(title="synthesis", title_justify="left", box=None, pad_edge=False)
     table.add_column("")

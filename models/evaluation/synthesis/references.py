@@ -1,4 +1,4 @@
-"""Yardsticks for drawn song: frames in no order, and a linear process."""
+"""Baselines of generated song: shuffled frames and a linear process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ import numpy as np
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.toolkit.measures import LinearPredictor
 
-ORDER = 8
+AR_ORDER = 8
 
 
-def shuffled(
+def shuffle_frames(
     songs: Sequence[Float32], n_frames: int, n_sequences: int, rng: np.random.Generator
 ) -> list[Float32]:
-    """Real frames drawn in any order, `n_sequences` times `n_frames`."""
+    """Draw real frames at random, `n_sequences` times `n_frames`."""
     frames = np.concatenate(list(songs))
     return [
         frames[rng.integers(len(frames), size=n_frames)] for _ in range(n_sequences)
@@ -30,10 +30,10 @@ class LinearProcess:
 
     @classmethod
     def fit(cls, songs: Sequence[Float32]) -> "LinearProcess":
-        """Least squares on `songs`, and what it misses there."""
-        predictor = LinearPredictor.fit(songs, ORDER)
-        missed = np.concatenate([predictor.residual(song) for song in songs])
-        covariance = missed.T @ missed / len(missed)
+        """Fit the prediction by least squares, and the covariance of its residual."""
+        predictor = LinearPredictor.fit(songs, AR_ORDER)
+        residuals = np.concatenate([predictor.residual(song) for song in songs])
+        covariance = residuals.T @ residuals / len(residuals)
         ridge = 1e-9 + 1e-6 * np.trace(covariance) / len(covariance)
         covariance += ridge * np.eye(len(covariance))
         return cls(predictor, np.linalg.cholesky(covariance).astype(np.float32))
@@ -41,11 +41,11 @@ class LinearProcess:
     def draw(
         self, starts: Sequence[Float32], n_frames: int, rng: np.random.Generator
     ) -> list[Float32]:
-        """Sequences that go on after each of `starts` (at least `ORDER` frames).
+        """Continue each of `starts` (at least `AR_ORDER` frames) by `n_frames` frames.
 
-        Frames are clipped to [0, 1], as all frames are.
+        Frames are clipped to [0, 1], the range of the front end.
         """
-        past = np.stack([start[-ORDER:] for start in starts]).astype(np.float64)
+        past = np.stack([start[-AR_ORDER:] for start in starts]).astype(np.float64)
         drawn = np.empty((len(starts), n_frames, past.shape[2]), np.float32)
         ones = np.ones((len(starts), 1))
         for t in range(n_frames):  # each frame depends on those before

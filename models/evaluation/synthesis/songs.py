@@ -1,4 +1,4 @@
-"""Songs that drawn ones are compared with, and those that a bundle draws."""
+"""Recorded songs for comparison, generated songs, and their units."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,21 +18,23 @@ from neurovocal.models.toolkit.onnx_session import Session
 from neurovocal.plugins.models.classifier.decision import LabelDecision
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback, Sampler, sampling_graph
 
-# Silence kept around song, and real frames heard before the first drawn one.
+# Silence kept around song; real frames that seed a generated song.
 _KEPT_S = 0.1
-_HEARD_FRAMES = 200
-_AT_ONCE = 250
-Watch = Callable[[float], None]
+_SEED_FRAMES = 200
+_FRAMES_PER_DRAW = 250
+ShareCallback = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Song:
+class RecordedSong:
     """Frames of a recording from its first annotated segment to its last.
 
     Parameters
     ----------
     frames : float32[n_frames, n_bins]
+        Scaled frames.
     voiced : bool[n_frames]
+        Whether a frame's centre lies in an annotated segment.
     """
 
     frames: Float32
@@ -40,9 +42,9 @@ class Song:
 
 
 def read_songs(
-    bundle: Bundle, recordings: Sequence[AnnotatedRecording], watch: Watch
-) -> list[Song]:
-    """Songs of annotated recordings, through the bundle's own front end."""
+    bundle: Bundle, recordings: Sequence[AnnotatedRecording], watch: ShareCallback
+) -> list[RecordedSong]:
+    """Read the songs of annotated recordings with the bundle's front end."""
     front_end = bundle.manifest.front_end
     features = build_front_end(front_end, bundle.folder)
     keep = round(_KEPT_S * front_end.sample_rate / front_end.hop_length)
@@ -60,7 +62,7 @@ def read_songs(
         at = np.flatnonzero(target)
         if len(at):
             part = slice(max(0, at[0] - keep), at[-1] + 1 + keep)
-            songs.append(Song(frames[part], target[part] > 0))
+            songs.append(RecordedSong(frames[part], target[part] > 0))
         watch(number / len(recordings))
     return songs
 
@@ -68,7 +70,7 @@ def read_songs(
 def unit_sequences(
     recordings: Sequence[AnnotatedRecording], index: dict[str, int]
 ) -> list[list[int]]:
-    """Annotated units in order; one that is not in `index` breaks the sequence."""
+    """Return annotated units in order; a unit missing in `index` ends a sequence."""
     sequences: list[list[int]] = []
     for recording in recordings:
         sequences.append([])
@@ -81,24 +83,24 @@ def unit_sequences(
     return sequences
 
 
-def draw_songs(
+def generate_songs(
     bundle: Bundle,
     feedback: Feedback,
     starts: Sequence[Float32],
     n_frames: int,
     seed: int,
-    watch: Watch,
+    watch: ShareCallback,
 ) -> list[Float32]:
-    """Let the bundle's RNN-RBM sing on after each of `starts`.
+    """Generate a continuation of each of `starts` with the bundle's RNN-RBM.
 
     Parameters
     ----------
-    starts : sequence of float32[n_heard, n_bins]
+    starts : sequence of float32[n_seed, n_bins]
         At least two frames each.
     n_frames : int
-        To be drawn, per start.
+        Frames to draw per start.
     seed : int
-        Of all draws, together with the number of the start.
+        Seed of the noise, together with the number of the start.
 
     Returns
     -------
@@ -111,45 +113,45 @@ def draw_songs(
     zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
     songs = []
     for number, start in enumerate(starts):
-        heard = scoring.run(frames=start[:-1], u=zeros)
-        sampler.start(start[-1], heard["u_next"], (seed, number))
+        scored = scoring.run(frames=start[:-1], u=zeros)
+        sampler.start(start[-1], scored["u_next"], (seed, number))
         parts = []
-        for first in range(0, n_frames, _AT_ONCE):
-            parts.append(sampler.draw(min(_AT_ONCE, n_frames - first)))
-            done = min(first + _AT_ONCE, n_frames)
+        for first in range(0, n_frames, _FRAMES_PER_DRAW):
+            parts.append(sampler.draw(min(_FRAMES_PER_DRAW, n_frames - first)))
+            done = min(first + _FRAMES_PER_DRAW, n_frames)
             watch((number + done / n_frames) / len(starts))
         songs.append(np.concatenate(parts))
     return songs
 
 
-def starts_of(
-    songs: Sequence[Song], n_starts: int, rng: np.random.Generator
+def choose_seeds(
+    songs: Sequence[RecordedSong], n_starts: int, rng: np.random.Generator
 ) -> list[Float32]:
-    """Stretches of real song to go on from, evenly over the songs.
+    """Choose stretches of real song as seeds, evenly over the songs.
 
     Raises
     ------
     ConfigError
         No song is long enough.
     """
-    long = [s.frames for s in songs if len(s.frames) > _HEARD_FRAMES]
+    long = [s.frames for s in songs if len(s.frames) > _SEED_FRAMES]
     if not long:
         raise ConfigError(
-            f"no recording has {_HEARD_FRAMES + 1} frames of song to start from"
+            f"no recording has {_SEED_FRAMES + 1} frames of song to start from"
         )
     starts = []
     for number in range(n_starts):
         song = long[number * len(long) // n_starts % len(long)]
-        first = int(rng.integers(len(song) - _HEARD_FRAMES))
-        starts.append(song[first : first + _HEARD_FRAMES])
+        first = int(rng.integers(len(song) - _SEED_FRAMES))
+        starts.append(song[first : first + _SEED_FRAMES])
     return starts
 
 
 class SegmentClassifier:
-    """Units of segments of frames, by the bundle's classifier.
+    """Classify segments of frames with the bundle's classifier.
 
-    The RNN-RBM was trained without labels and without this network: its opinion
-    of drawn song is an independent one.
+    The RNN-RBM was trained without labels and without this network, so it is an
+    independent measure of generated song.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -165,7 +167,7 @@ class SegmentClassifier:
     def __call__(
         self, song: Float32, segments: NDArray[np.int64]
     ) -> tuple[list[list[int]], list[float]]:
-        """Sequences of unit numbers, broken where one is unknown, and posteriors."""
+        """Return sequences of unit indices, split at unknown units, and posteriors."""
         logits = self._session.run(frames=song, **self._states)["logits"]
         logits = logits.astype(np.float64)
         highest = logits.max(1, keepdims=True)
@@ -183,8 +185,8 @@ class SegmentClassifier:
         return sequences, posteriors
 
 
-def cut_evenly(songs: Sequence[Float32], n_frames: int) -> list[Float32]:
-    """Pieces of one length; what is left at a song's end is left out."""
+def split_evenly(songs: Sequence[Float32], n_frames: int) -> list[Float32]:
+    """Split songs into pieces of `n_frames`; the remainder of a song is left out."""
     pieces = []
     for song in songs:
         edges = range(0, len(song) + 1, n_frames)

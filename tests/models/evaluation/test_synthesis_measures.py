@@ -1,4 +1,4 @@
-"""Measures of drawn song, against definitions and songs whose figures are known."""
+"""Measures of generated song, against their definitions and known values."""
 
 import numpy as np
 import pytest
@@ -10,30 +10,33 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.evaluation.synthesis.measures import (
     FrameDetector,
     divergence_bits,
-    gain_nats,
-    largest_gap,
+    independent_pairs,
+    kolmogorov_smirnov,
     modulation_correlation,
-    order_0,
     pair_counts,
     spectrum_distance,
+    transition_gain_nats,
 )
 from neurovocal.models.evaluation.synthesis.patches import (
     PATCH_FRAMES,
     STRIDE,
     PatchSpace,
     frechet_distance,
-    nearest_repeats,
+    nearest_patch_distances,
     patches_of,
     spread,
 )
-from neurovocal.models.evaluation.synthesis.references import LinearProcess, shuffled
-from neurovocal.models.evaluation.synthesis.songs import cut_evenly
+from neurovocal.models.evaluation.synthesis.references import (
+    LinearProcess,
+    shuffle_frames,
+)
+from neurovocal.models.evaluation.synthesis.songs import split_evenly
 
 N_BINS = 6
 
 
 def bursts(seed: int, n_frames: int, length: int = 20) -> np.ndarray:
-    """Loud stretches of `length` frames, each with another spectrum, and breaks."""
+    """Return bursts of `length` frames, each with another spectrum, and breaks."""
     rng = np.random.default_rng(seed)
     song = np.abs(rng.normal(0, 0.02, (n_frames, N_BINS)))
     for first in range(10, n_frames - length, 2 * length):
@@ -41,7 +44,7 @@ def bursts(seed: int, n_frames: int, length: int = 20) -> np.ndarray:
     return np.clip(song, 0, 1).astype(np.float32)
 
 
-def test_gaussians_have_the_distance_that_the_formula_gives() -> None:
+def test_frechet_distance_equals_its_formula() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(0, 1, (4000, 3)) @ np.array([[1, 0.5, 0], [0, 2, 0.3], [0, 0, 1]])
     b = rng.normal(1, 1, (3000, 3)) @ np.array([[2, 0, 0], [0.7, 1, 0], [0, 0.2, 3]])
@@ -53,7 +56,7 @@ def test_gaussians_have_the_distance_that_the_formula_gives() -> None:
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a))
 
 
-def test_equal_gaussians_are_at_distance_zero() -> None:
+def test_frechet_distance_of_equal_gaussians_is_zero() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(2, 3, (2, 20000, 4))
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
@@ -61,14 +64,14 @@ def test_equal_gaussians_are_at_distance_zero() -> None:
     assert frechet_distance(a, b + np.eye(4)[0] * 5) == pytest.approx(25, rel=0.05)
 
 
-def test_patches_keep_frames_in_order_and_do_not_cross_songs() -> None:
+def test_patches_keep_frames_in_order_within_one_song() -> None:
     song = np.arange(2 * (PATCH_FRAMES + STRIDE), dtype=np.float32).reshape(-1, 2)
     patches = patches_of([song, song[: PATCH_FRAMES - 1]])
     assert patches.shape == (2, 2 * PATCH_FRAMES)
     np.testing.assert_array_equal(patches[1], song[STRIDE:].ravel())
 
 
-def test_components_keep_what_varies() -> None:
+def test_components_keep_most_of_the_variance() -> None:
     songs = [bursts(seed, 600) for seed in range(3)]
     space = PatchSpace.fit(songs)
     patches = patches_of(songs)
@@ -79,22 +82,24 @@ def test_components_keep_what_varies() -> None:
         PatchSpace.fit([songs[0][:100]])
 
 
-def test_more_alike_songs_are_nearer() -> None:
+def test_song_is_nearer_to_similar_song_than_to_shuffled_frames() -> None:
     real, other = [bursts(0, 2000)], [bursts(1, 2000)]
     space = PatchSpace.fit(real)
     points = space.project(real)
     rng = np.random.default_rng(0)
-    mixed = space.project(shuffled(real, 2000, 1, rng))
+    mixed = space.project(shuffle_frames(real, 2000, 1, rng))
     alike = frechet_distance(space.project(other), points)
     assert alike < 0.3 * frechet_distance(mixed, points)
 
 
-def test_a_circle_repeats_itself_and_song_does_not() -> None:
+def test_periodic_song_has_repeats_and_real_song_has_none() -> None:
     song = [bursts(seed, 1000) for seed in range(2)]
     circle = [np.tile(song[0][:100], (10, 1))]
     space = PatchSpace.fit(song)
-    assert nearest_repeats([space.project(circle)]).max() == pytest.approx(0, abs=1e-5)
-    assert np.median(nearest_repeats([space.project(song)])) > 0.05
+    assert nearest_patch_distances([space.project(circle)]).max() == pytest.approx(
+        0, abs=1e-5
+    )
+    assert np.median(nearest_patch_distances([space.project(song)])) > 0.05
     one = [space.project([song[0]])]
     assert spread(one * 2) < spread([space.project([s]) for s in song]) * 1.2
     assert np.isnan(spread(one))
@@ -104,16 +109,18 @@ lengths = st.lists(st.integers(0, 20), min_size=1).map(np.array)
 
 
 @given(lengths, lengths)
-def test_largest_gap_is_between_the_distributions(a: np.ndarray, b: np.ndarray) -> None:
+def test_kolmogorov_smirnov_is_the_largest_gap_of_the_distributions(
+    a: np.ndarray, b: np.ndarray
+) -> None:
     gaps = [abs(np.mean(a <= x) - np.mean(b <= x)) for x in range(21)]
-    assert largest_gap(a, b) == pytest.approx(max(gaps))
+    assert kolmogorov_smirnov(a, b) == pytest.approx(max(gaps))
 
 
-def test_nothing_has_the_largest_gap_to_anything() -> None:
-    assert largest_gap(np.array([], int), np.array([1])) == 1.0
+def test_kolmogorov_smirnov_of_an_empty_sample_is_one() -> None:
+    assert kolmogorov_smirnov(np.array([], int), np.array([1])) == 1.0
 
 
-def test_segments_are_where_the_level_is() -> None:
+def test_detector_finds_segments_by_level() -> None:
     song = bursts(0, 400)
     level = song.mean(1) > 0.2
     detector = FrameDetector.fit([song], [level])
@@ -133,13 +140,13 @@ def test_short_breaks_are_closed_and_short_sounds_left_out() -> None:
     assert FrameDetector(0.5)(song).tolist() == [[10, 50]]
 
 
-def test_spectra_of_the_same_song_agree() -> None:
+def test_spectra_of_equal_songs_agree() -> None:
     a, b = [bursts(0, 1000)], [bursts(1, 1000)]
     assert spectrum_distance(a, a) == 0
     assert spectrum_distance(a, [a[0] + 0.25]) == pytest.approx(0.25, rel=1e-4)
     assert modulation_correlation(a, a) == pytest.approx(1)
     rng = np.random.default_rng(0)
-    mixed = modulation_correlation(a, shuffled(a, 1000, 1, rng))
+    mixed = modulation_correlation(a, shuffle_frames(a, 1000, 1, rng))
     assert modulation_correlation(a, b) > mixed + 0.1
     assert np.isnan(modulation_correlation(a, [a[0][:20]]))
 
@@ -147,7 +154,7 @@ def test_spectra_of_the_same_song_agree() -> None:
 def test_pairs_are_counted_within_sequences() -> None:
     pairs = pair_counts([[0, 1, 0, 1], [1], [], [1, 1]], 2)
     assert pairs.tolist() == [[0, 2], [1, 1]]
-    assert order_0(pairs).sum() == pytest.approx(pairs.sum())
+    assert independent_pairs(pairs).sum() == pytest.approx(pairs.sum())
 
 
 def test_divergence_is_zero_for_equal_and_one_for_disjoint_tables() -> None:
@@ -158,16 +165,16 @@ def test_divergence_is_zero_for_equal_and_one_for_disjoint_tables() -> None:
     assert np.isnan(divergence_bits(a, np.zeros((2, 2))))
 
 
-def test_order_is_worth_what_it_tells() -> None:
+def test_transition_gain_equals_the_information_of_the_order() -> None:
     pairs = pair_counts([[0, 1, 2] * 400], 3)
-    assert gain_nats(pairs, pairs) == pytest.approx(np.log(3), abs=0.02)
+    assert transition_gain_nats(pairs, pairs) == pytest.approx(np.log(3), abs=0.02)
     rng = np.random.default_rng(0)
     random = pair_counts([rng.integers(3, size=1000).tolist()], 3)
-    assert gain_nats(random, pairs) < -1
-    assert np.isnan(gain_nats(np.zeros((3, 3)), pairs))
+    assert transition_gain_nats(random, pairs) < -1
+    assert np.isnan(transition_gain_nats(np.zeros((3, 3)), pairs))
 
 
-def test_a_linear_process_has_the_level_of_what_it_was_fitted_on() -> None:
+def test_linear_process_keeps_the_level_of_its_training_song() -> None:
     songs = [bursts(seed, 1500) for seed in range(2)]
     process = LinearProcess.fit(songs)
     starts = [song[:50] for song in songs]
@@ -180,8 +187,8 @@ def test_a_linear_process_has_the_level_of_what_it_was_fitted_on() -> None:
     )
 
 
-def test_pieces_have_one_length() -> None:
+def test_split_evenly_gives_pieces_of_equal_length() -> None:
     song = bursts(0, 250)
-    pieces = cut_evenly([song, song[:99]], 100)
+    pieces = split_evenly([song, song[:99]], 100)
     assert [len(piece) for piece in pieces] == [100, 100]
     np.testing.assert_array_equal(pieces[1], song[100:200])

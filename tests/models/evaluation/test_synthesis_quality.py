@@ -1,4 +1,4 @@
-"""``neurovocal evaluate --synthesis``, from bundle and dataset to the table."""
+"""``neurovocal evaluate --synthesis``: measures of real, generated and baseline song."""
 
 import csv
 import json
@@ -14,15 +14,15 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.evaluation.labelling import Labeller
-from neurovocal.models.evaluation.synthesis.quality import parts_of
-from neurovocal.models.evaluation.synthesis.songs import draw_songs, unit_sequences
+from neurovocal.models.evaluation.synthesis.quality import split_dataset
+from neurovocal.models.evaluation.synthesis.songs import generate_songs, unit_sequences
 
 BUNDLE = ROOT / "models" / "pretrained" / "bengalese-finch"
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two halves of the shipped recording, annotated by the shipped bundle."""
+    """Write the two halves of the shipped recording, labelled by the shipped bundle."""
     folder = tmp_path_factory.mktemp("song")
     samples, rate = soundfile.read(RECORDING, dtype="float32")
     label = Labeller(load_bundle(BUNDLE))
@@ -40,7 +40,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_command_gives_real_and_drawn_song_and_yardsticks(dataset: Path) -> None:
+def test_command_measures_real_generated_and_baseline_song(dataset: Path) -> None:
     done = neurovocal(
         "evaluate", BUNDLE, dataset, "--synthesis", "--seconds", 1, "--json"
     )
@@ -57,12 +57,14 @@ def test_the_command_gives_real_and_drawn_song_and_yardsticks(dataset: Path) -> 
     assert 0 < quality["order_0_divergence_bits"] < 1
 
 
-def test_drawn_song_depends_on_the_seed_alone() -> None:
+def test_generated_song_depends_on_the_seed_alone() -> None:
     bundle = load_bundle(BUNDLE)
     starts = [np.zeros((20, 129), np.float32)] * 2
 
     def draw(seed: int) -> list[np.ndarray]:
-        return draw_songs(bundle, "mean_residual", starts, 300, seed, lambda s: None)
+        return generate_songs(
+            bundle, "mean_residual", starts, 300, seed, lambda s: None
+        )
 
     first, again, other = draw(1), draw(1), draw(2)
     np.testing.assert_array_equal(first, again)
@@ -75,27 +77,29 @@ def recordings(*files: str) -> list[AnnotatedRecording]:
     return [AnnotatedRecording(file, Path(file), 1.0, 32000, segment) for file in files]
 
 
-def test_the_manifest_says_what_was_trained_on() -> None:
+def test_dataset_is_split_by_the_recordings_of_the_manifest() -> None:
     bundle = load_bundle(BUNDLE)
     named = bundle.manifest.training["recordings"]
     files = [named[part][0] for part in ("train", "valid", "test")]
-    parts = parts_of(bundle, recordings(*files), "test")
-    assert [[r.file for r in p] for p in (parts.known, parts.held_out)] == [
+    split = split_dataset(bundle, recordings(*files), "test")
+    assert [[r.file for r in p] for p in (split.known, split.held_out)] == [
         [files[0]],
         [files[2]],
     ]
-    assert parts_of(bundle, recordings(*files), "valid").held_out[0].file == files[1]
+    assert (
+        split_dataset(bundle, recordings(*files), "valid").held_out[0].file == files[1]
+    )
     with pytest.raises(ConfigError, match=r"training\.recordings\.test"):
-        parts_of(bundle, recordings(files[0]), "test")
+        split_dataset(bundle, recordings(files[0]), "test")
 
 
-def test_recordings_of_another_animal_are_halved() -> None:
-    parts = parts_of(load_bundle(BUNDLE), recordings("1", "2", "3"), "test")
-    assert [r.file for r in parts.known] == ["1", "3"]
-    assert [r.file for r in parts.held_out] == ["2"]
+def test_recordings_unknown_to_the_manifest_are_halved() -> None:
+    split = split_dataset(load_bundle(BUNDLE), recordings("1", "2", "3"), "test")
+    assert [r.file for r in split.known] == ["1", "3"]
+    assert [r.file for r in split.held_out] == ["2"]
 
 
-def test_an_unknown_unit_breaks_a_sequence() -> None:
+def test_unknown_unit_ends_a_sequence() -> None:
     units = "ab?ba"
     annotations = tuple(
         Annotation(i / 10, i / 10 + 0.05, unit) for i, unit in enumerate(units)
@@ -104,7 +108,7 @@ def test_an_unknown_unit_breaks_a_sequence() -> None:
     assert unit_sequences([recording], {"a": 0, "b": 1}) == [[0, 1], [1, 0]]
 
 
-def test_a_bundle_that_cannot_sing_is_refused(dataset: Path, tmp_path: Path) -> None:
+def test_bundle_without_rnn_rbm_is_refused(dataset: Path, tmp_path: Path) -> None:
     from bundles.tiny_bundle import make_tiny_bundle
 
     folder = make_tiny_bundle(tmp_path / "silent", rnn_rbm=False)
