@@ -1,4 +1,4 @@
-"""The tables of docs/labels.md, from the cells that bench/labels/label_accuracy.py made."""
+"""Tables of docs/labels.md from the cells of bench/labels/label_accuracy.py."""
 
 import json
 from pathlib import Path

@@ -87,7 +87,7 @@ def test_frames_do_not_depend_on_the_length_of_the_song(folder: Path) -> None:
     assert long[:31].tobytes() == short.tobytes()
 
 
-def test_ctrl_c_keeps_what_was_generated(
+def test_ctrl_c_keeps_the_song_until_then(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -147,7 +147,7 @@ def test_wav_is_written_without_matplotlib(
 
 
 def test_explanation_shows_the_influence_of_a_band(tmp_path: Path) -> None:
-    """A band that differs from its prediction has the largest influence on the state."""
+    """A band that differs from its prediction has the largest influence."""
     bundle = load_bundle("bengalese-finch")
     seed_frames = read_seed_frames(bundle, RECORDING)[:400]
     loud = seed_frames.copy()

@@ -156,7 +156,7 @@ def test_unknown_figures_are_shown_as_tables(dataset: Path, tmp_path: Path) -> N
         "new_measure": 12.5,
     }
     tiny = make_tiny_bundle(tmp_path / "tiny", rnn_rbm=False)
-    page, _ = report(
+    page, _ = make_report(
         tmp_path / "r",
         tiny,
         dataset,

@@ -1,4 +1,4 @@
-"""``neurovocal evaluate --synthesis``: measures of real, generated and baseline song."""
+"""``neurovocal evaluate --synthesis``: measures of real and generated song."""
 
 import csv
 import json
