@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         channels_problem,
         finite_items,
     )
-    from neurovocal.engine.audio.live_input import LiveInput
+    from neurovocal.engine.audio.live_input import LiveInput, LiveSource
     from neurovocal.engine.audio.resampler import Resampler
     from neurovocal.engine.audio.ring import AudioRing
     from neurovocal.engine.audio.segmenter import (
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         SegmenterRules,
     )
     from neurovocal.engine.contracts.bundle import Bundle
-    from neurovocal.engine.contracts.clock import NS, Clock
+    from neurovocal.engine.contracts.clock import NS, Clock, to_samples
     from neurovocal.engine.contracts.errors import (
         AudioFileError,
         BundleError,
@@ -132,6 +132,7 @@ __all__ = [
     "KnowsStart",
     "Label",
     "LiveInput",
+    "LiveSource",
     "Mark",
     "Message",
     "Model",
@@ -172,18 +173,19 @@ __all__ = [
     "Withheld",
     "channels_problem",
     "finite_items",
+    "to_samples",
 ]
 
 # Module of each name. Linters and editors read the imports above, Python this.
 _MODULES = {
     "audio.capture_clock": "CaptureClock",
     "audio.channels": "Channels channels_problem finite_items",
-    "audio.live_input": "LiveInput",
+    "audio.live_input": "LiveInput LiveSource",
     "audio.resampler": "Resampler",
     "audio.ring": "AudioRing",
     "audio.segmenter": "Segmenter SegmenterOptions SegmenterRules",
     "contracts.bundle": "Bundle",
-    "contracts.clock": "NS Clock",
+    "contracts.clock": "NS Clock to_samples",
     "contracts.errors": (
         "AudioFileError BundleError ConfigError DeviceError Disconnected "
         "EndOfStream NeurovocalError StageError TransientProblem"

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import Field
 
-from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine import NS, BuildContext, Clock, ConfigError, Options, Plugin
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems
 from neurovocal.plugins.zeromq.request_socket import id_of, refusal

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, lfilter, lfilter_zi
 
-from neurovocal.engine.contracts.types import Block
+from neurovocal.engine import Block
 
 ULTRASONIC_RATE = 96_000
 EDGE = 0.45  # highest usable frequency as a share of the sample rate

@@ -8,17 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neurovocal.engine.audio.segmenter import (
+from neurovocal.engine import (
+    Block,
+    BuildContext,
+    ConfigError,
+    Gap,
+    Mark,
+    Onset,
+    Options,
+    Plugin,
+    Posteriors,
     Segmenter,
     SegmenterOptions,
-    duration_problems,
-    threshold_problems,
+    to_samples,
 )
-from neurovocal.engine.contracts.clock import to_samples
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import Block, Gap, Mark, Onset, Posteriors
+from neurovocal.engine.audio.segmenter import duration_problems, threshold_problems
 from neurovocal.plugins.detectors.band_level import EDGE, BandLevel, default_band
 from neurovocal.plugins.detectors.noise_floor import RelativeLevel, RunningQuantile
 

@@ -6,17 +6,22 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.audio.segmenter import (
+from neurovocal.engine import (
+    Block,
+    BuildContext,
+    BundleError,
+    ConfigError,
+    Gap,
+    Mark,
+    Options,
+    Plugin,
+    Posteriors,
     Segmenter,
     SegmenterOptions,
-    duration_problems,
-    threshold_problems,
+    StageError,
 )
+from neurovocal.engine.audio.segmenter import duration_problems, threshold_problems
 from neurovocal.engine.contracts.bundle import FrontEnd
-from neurovocal.engine.contracts.errors import BundleError, ConfigError, StageError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import Block, Gap, Mark, Posteriors
 
 
 class ThresholdOptions(Options):

@@ -6,22 +6,22 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.audio.segmenter import (
-    Segmenter,
-    SegmenterRules,
-    duration_problems,
-)
-from neurovocal.engine.contracts.clock import to_samples
-from neurovocal.engine.contracts.errors import ConfigError, StageError
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import (
+from neurovocal.engine import (
     Block,
+    BuildContext,
+    ConfigError,
     Gap,
     Mark,
     Offset,
     Onset,
+    Plugin,
     Posteriors,
+    Segmenter,
+    SegmenterRules,
+    StageError,
+    to_samples,
 )
+from neurovocal.engine.audio.segmenter import duration_problems
 from neurovocal.plugins.detectors.noise_floor import RelativeLevel, RunningQuantile
 from neurovocal.plugins.detectors.percentile_method import (
     PercentileOptions,

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from neurovocal.engine.contracts.clock import to_samples
-from neurovocal.engine.contracts.options import Options
+from neurovocal.engine import Options, to_samples
 
 
 class PercentileOptions(Options):

@@ -4,7 +4,7 @@ import re
 from difflib import get_close_matches
 from typing import Any
 
-from neurovocal.engine.contracts.errors import DeviceError
+from neurovocal.engine import DeviceError
 from neurovocal.plugins.devices.portaudio import USB_PREFIX, Direction, devices
 
 # ALSA puts the number of the card, which may change, into the name.

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, TypeAlias
 
-from neurovocal.engine.contracts.errors import DeviceError
+from neurovocal.engine import DeviceError
 
 Direction: TypeAlias = Literal["input", "output"]
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from neurovocal.engine import ConfigError, Float32
 from neurovocal.engine.contracts.bundle import FrontEnd
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.types import Float32
 from neurovocal.plugins.features.options import SpectrogramOptions
 from neurovocal.plugins.features.phase import PhaseReconstruction
 from neurovocal.plugins.features.scaling import load_scaling

@@ -4,9 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from neurovocal.engine.contracts.clock import to_samples
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.options import Options
+from neurovocal.engine import ConfigError, Options, to_samples
 
 
 class ScalingOptions(Options):

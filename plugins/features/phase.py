@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import ConfigError, Float32
 
 # A sample with less than this share of the largest sum of squared windows is uncovered.
 _LEAST_COVER = 1e-3

@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.types import Block, Float32, Frames, Gap
+from neurovocal.engine import (
+    Block,
+    BuildContext,
+    ConfigError,
+    Float32,
+    Frames,
+    Gap,
+    Plugin,
+)
 from neurovocal.plugins.features.options import SpectrogramOptions
 from neurovocal.plugins.features.scaling import load_scaling
 from neurovocal.plugins.features.spectrum import (

@@ -3,8 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import ConfigError, Float32
 
 
 def window_of(name: str, length: int, tukey_alpha: float) -> Float32:

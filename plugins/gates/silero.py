@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.audio.resampler import Resampler, scaled
-from neurovocal.engine.contracts.errors import BundleError, ConfigError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import VoiceInterval
-from neurovocal.engine.contracts.types import Block, Float32, Gap
+from neurovocal.engine import (
+    Block,
+    BuildContext,
+    BundleError,
+    ConfigError,
+    Float32,
+    Gap,
+    Options,
+    Plugin,
+    Resampler,
+    VoiceInterval,
+)
+from neurovocal.engine.audio.resampler import scaled
 from neurovocal.plugins.models.onnx.session import open_session
 
 # The network's contract: windows of 512 samples at 16 kHz, each with the 64 samples

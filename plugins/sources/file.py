@@ -8,23 +8,23 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from neurovocal.engine.audio.channels import (
+from neurovocal.engine import (
+    Anchor,
+    AudioFileError,
+    Block,
+    BuildContext,
     Channels,
-    Pacer,
+    EndOfStream,
+    Gap,
+    Options,
+    Plugin,
+    StreamInfo,
+    StreamItem,
     channels_problem,
     finite_items,
 )
-from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import StreamItem
-from neurovocal.engine.contracts.types import (
-    GAP_NEXT_RECORDING,
-    Anchor,
-    Block,
-    Gap,
-    StreamInfo,
-)
+from neurovocal.engine.audio.channels import Pacer
+from neurovocal.engine.contracts.types import GAP_NEXT_RECORDING
 from neurovocal.plugins.sources.audio_files.file import Header, Recording, stream_names
 from neurovocal.plugins.sources.audio_files.selection import (
     check_one_rate,

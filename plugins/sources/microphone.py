@@ -5,23 +5,24 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from neurovocal.engine.audio.channels import Channels, channels_problem
-from neurovocal.engine.audio.live_input import LiveInput, LiveSource, StaleAudioFilter
-from neurovocal.engine.contracts.clock import NS
-from neurovocal.engine.contracts.errors import (
+from neurovocal.engine import (
+    NS,
+    BuildContext,
+    Channels,
     DeviceError,
     Disconnected,
     EndOfStream,
-    TransientProblem,
-)
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import SourceItem
-from neurovocal.engine.contracts.types import (
-    GAP_DEVICE_OVERFLOW,
-    GAP_DEVICE_SLIP,
+    LiveInput,
+    LiveSource,
+    Options,
+    Plugin,
+    SourceItem,
     StreamInfo,
+    TransientProblem,
+    channels_problem,
 )
+from neurovocal.engine.audio.live_input import StaleAudioFilter
+from neurovocal.engine.contracts.types import GAP_DEVICE_OVERFLOW, GAP_DEVICE_SLIP
 from neurovocal.plugins.devices.choice import find_again, find_device
 from neurovocal.plugins.devices.portaudio import close_input, input_devices, open_input
 

@@ -7,14 +7,22 @@ from threading import Thread
 
 from pydantic import Field
 
-from neurovocal.engine.audio.channels import Channels, channels_problem
-from neurovocal.engine.audio.live_input import LiveInput, LiveSource
-from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import SourceItem
-from neurovocal.engine.contracts.types import Float32, StreamInfo
+from neurovocal.engine import (
+    NS,
+    AudioFileError,
+    BuildContext,
+    Channels,
+    Clock,
+    EndOfStream,
+    Float32,
+    LiveInput,
+    LiveSource,
+    Options,
+    Plugin,
+    SourceItem,
+    StreamInfo,
+    channels_problem,
+)
 from neurovocal.plugins.sources.audio_files.file import (
     Header,
     Recording,

@@ -8,11 +8,17 @@ from typing import Any
 
 from pydantic import Field
 
-from neurovocal.engine.contracts.errors import AudioFileError, EndOfStream
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import SourceItem
-from neurovocal.engine.contracts.types import Block, Gap, StreamInfo
+from neurovocal.engine import (
+    AudioFileError,
+    Block,
+    BuildContext,
+    EndOfStream,
+    Gap,
+    Options,
+    Plugin,
+    SourceItem,
+    StreamInfo,
+)
 from neurovocal.plugins.storage.folder import is_set_aside, stream_file_name
 
 

@@ -9,13 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from neurovocal.engine import (
+    Block,
+    BuildContext,
+    EndOfStream,
+    Float32,
+    Options,
+    Plugin,
+    SourceItem,
+    StreamInfo,
+    to_samples,
+)
 from neurovocal.engine.audio.channels import Pacer
-from neurovocal.engine.contracts.clock import to_samples
-from neurovocal.engine.contracts.errors import EndOfStream
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import SourceItem
-from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
 
 _UNIT_RMS = 0.1
 _EDGE_MS = 4.0

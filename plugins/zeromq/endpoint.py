@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine import ConfigError
 from neurovocal.engine.wire.sockets import keep_alive, set_address_family
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
-from neurovocal.engine.contracts.types import KINDS
+from neurovocal.engine import KINDS, ConfigError, NeurovocalError
 from neurovocal.engine.journal.pages import Page, page_after, topics
 from neurovocal.engine.journal.store import open_to_read
 from neurovocal.engine.wire.codec import encode

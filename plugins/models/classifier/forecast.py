@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from neurovocal.engine.contracts.bundle import Bundle, ForecastSpec
-from neurovocal.engine.contracts.clock import to_samples
-from neurovocal.engine.contracts.types import Float32, Forecast, ForecastStatus
+from neurovocal.engine import Bundle, Float32, Forecast, to_samples
+from neurovocal.engine.contracts.bundle import ForecastSpec
+from neurovocal.engine.contracts.types import ForecastStatus
 from neurovocal.plugins.models.history import Float64
 from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 

@@ -11,20 +11,21 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from neurovocal.engine.contracts.errors import BundleError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import ModelItem
-from neurovocal.engine.contracts.types import (
+from neurovocal.engine import (
+    BuildContext,
+    BundleError,
     Event,
     Frames,
     Gap,
     Label,
-    LabelStatus,
+    ModelItem,
     Offset,
     Onset,
+    Options,
+    Plugin,
     Posteriors,
 )
+from neurovocal.engine.contracts.types import LabelStatus
 from neurovocal.plugins.models.classifier.decision import LabelDecision
 from neurovocal.plugins.models.classifier.forecast import Forecaster
 from neurovocal.plugins.models.classifier.network import FrameNetwork

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from neurovocal.engine.contracts.bundle import Bundle
-from neurovocal.engine.contracts.errors import BundleError
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import Bundle, BundleError, Float32
 from neurovocal.plugins.models.history import Float64
 from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 

@@ -7,10 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.contracts.bundle import Bundle
-from neurovocal.engine.contracts.errors import BundleError
-from neurovocal.engine.contracts.plugin import BuildContext
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import BuildContext, Bundle, BundleError, Float32
 from neurovocal.plugins.models.onnx.scan import forbidden_parts
 from neurovocal.plugins.storage.npz import read_npz
 

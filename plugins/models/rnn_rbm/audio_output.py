@@ -1,6 +1,6 @@
 """Audio of synthesized frames, as pieces with a beginning and an end."""
 
-from neurovocal.engine.contracts.types import Audio, Synthesis
+from neurovocal.engine import Audio, Synthesis
 from neurovocal.plugins.features.inverse import InverseSpectrogram
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from neurovocal.engine.contracts.bundle import Bundle, RnnRbmSpec
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import Bundle, Float32
+from neurovocal.engine.contracts.bundle import RnnRbmSpec
 from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
 from neurovocal.plugins.storage.npz import read_npz
 

@@ -14,17 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.contracts.errors import BundleError, ConfigError
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import ModelItem
-from neurovocal.engine.contracts.types import (
+from neurovocal.engine import (
+    BuildContext,
+    BundleError,
+    ConfigError,
     Event,
     Float32,
     Frames,
     Gap,
+    ModelItem,
     Offset,
     Onset,
+    Options,
+    Plugin,
     Surprise,
 )
 from neurovocal.plugins.features.inverse import InverseSpectrogram

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from neurovocal.engine.contracts.options import Options
+from neurovocal.engine import Options
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
 
 # Options that cannot change during a stream: surprise would jump.

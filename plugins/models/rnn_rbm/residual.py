@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neurovocal.engine.contracts.errors import BundleError
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import BundleError, Float32
 from neurovocal.plugins.storage.npz import read_npz
 
 

@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from neurovocal.engine.contracts.bundle import Bundle, RnnRbmSpec
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import Bundle, Float32
+from neurovocal.engine.contracts.bundle import RnnRbmSpec
 from neurovocal.plugins.models.onnx.session import Graph, finite
 from neurovocal.plugins.models.rnn_rbm.residual import load_residual
 

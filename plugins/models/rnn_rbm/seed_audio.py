@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from neurovocal.engine.contracts.bundle import Bundle
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import Bundle, ConfigError, Float32
 from neurovocal.engine.lane.offline import bundle_frames
 from neurovocal.plugins.models.onnx.session import Graph, finite
 from neurovocal.plugins.models.rnn_rbm.sequence import GenerationSeed

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neurovocal.engine.contracts.types import Float32, Synthesis
+from neurovocal.engine import Float32, Synthesis
 from neurovocal.plugins.models.rnn_rbm.sampler import Sampler
 
 # Consecutive silent frames after which a sequence has ended.

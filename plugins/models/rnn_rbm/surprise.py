@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import Float32
 from neurovocal.plugins.models.history import Float64
 
 # Smallest running deviation, as a share of the first one: without it the least sound

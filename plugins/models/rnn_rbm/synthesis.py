@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.types import (
+from neurovocal.engine import (
     Audio,
+    ConfigError,
     Event,
     Float32,
     Frames,

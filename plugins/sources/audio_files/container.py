@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
-from neurovocal.engine.contracts.errors import AudioFileError
+from neurovocal.engine import AudioFileError
 from neurovocal.plugins.sources.audio_files.compressed import (
     Compressed,
     examine_flac,

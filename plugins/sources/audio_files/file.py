@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from neurovocal.engine.contracts.errors import AudioFileError
-from neurovocal.engine.contracts.plugin import BuildContext
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import AudioFileError, BuildContext, Float32
 from neurovocal.plugins.sources.audio_files.container import Container, examine
 from neurovocal.plugins.sources.audio_files.start_time import Start, find_start
 

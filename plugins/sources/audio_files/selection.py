@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import tzinfo
 from pathlib import Path
 
-from neurovocal.engine.contracts.errors import AudioFileError
-from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine import AudioFileError, BuildContext
 from neurovocal.plugins.sources.audio_files.file import (
     Header,
     channel_problem,

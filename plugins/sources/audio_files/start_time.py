@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator
 
-from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine import NS
 from neurovocal.engine.support.text import utc_text
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -3,7 +3,8 @@
 from collections import deque
 from typing import Literal
 
-from neurovocal.engine.contracts.types import SOURCE_STAGE, Health
+from neurovocal.engine import Health
+from neurovocal.engine.contracts.types import SOURCE_STAGE
 
 
 class FolderHealth:

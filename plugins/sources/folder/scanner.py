@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
 
-from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.errors import AudioFileError
+from neurovocal.engine import NS, AudioFileError, Clock
 from neurovocal.plugins.sources.audio_files.file import (
     SUFFIXES,
     Header,

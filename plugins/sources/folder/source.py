@@ -9,20 +9,25 @@ from pathlib import Path
 
 from pydantic import Field
 
-from neurovocal.engine.audio.channels import Channels, channels_problem, finite_items
-from neurovocal.engine.contracts.clock import NS
-from neurovocal.engine.contracts.errors import AudioFileError, ConfigError, EndOfStream
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import SourceItem
-from neurovocal.engine.contracts.types import (
-    SOURCE_STAGE,
+from neurovocal.engine import (
+    NS,
     Anchor,
+    AudioFileError,
     Block,
+    BuildContext,
+    Channels,
+    ConfigError,
+    EndOfStream,
     Gap,
     Health,
+    Options,
+    Plugin,
+    SourceItem,
     StreamInfo,
+    channels_problem,
+    finite_items,
 )
+from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
 from neurovocal.plugins.sources.audio_files.file import (
     Header,

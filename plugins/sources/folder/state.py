@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine import ConfigError
 from neurovocal.plugins.storage.durable import sync_folder
 
 FileStatus: TypeAlias = Literal["begun", "taken", "set aside"]

@@ -7,7 +7,7 @@ import subprocess
 from contextlib import suppress
 from threading import Thread
 
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine import ConfigError
 from neurovocal.engine.support.credentials import hide_credentials
 
 _STDERR_BYTES = 4096

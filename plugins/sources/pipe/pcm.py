@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine import Float32
 
 SampleFormat: TypeAlias = Literal["s16le", "s24le", "s32le", "f32le"]
 _BYTES: dict[SampleFormat, int] = {"s16le": 2, "s24le": 3, "s32le": 4, "f32le": 4}

@@ -4,8 +4,7 @@ import os
 import select
 from threading import Thread
 
-from neurovocal.engine.audio.live_input import LiveInput
-from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine import NS, Clock, LiveInput
 from neurovocal.engine.contracts.types import GAP_DEVICE_SLIP
 from neurovocal.plugins.sources.pipe.pcm import PcmDecoder
 

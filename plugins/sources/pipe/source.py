@@ -9,18 +9,23 @@ from collections.abc import Iterator
 
 from pydantic import AwareDatetime, Field
 
-from neurovocal.engine.audio.channels import Channels, channels_problem, finite_items
-from neurovocal.engine.audio.live_input import LiveInput, LiveSource
-from neurovocal.engine.contracts.errors import (
+from neurovocal.engine import (
+    Anchor,
+    BuildContext,
+    Channels,
     ConfigError,
     Disconnected,
     EndOfStream,
+    LiveInput,
+    LiveSource,
+    Options,
+    Plugin,
+    SourceItem,
     StageError,
+    StreamInfo,
+    channels_problem,
+    finite_items,
 )
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import SourceItem
-from neurovocal.engine.contracts.types import Anchor, StreamInfo
 from neurovocal.plugins.sources.audio_files.start_time import utc_ns
 from neurovocal.plugins.sources.pipe.command import Command, split_command
 from neurovocal.plugins.sources.pipe.pcm import PcmDecoder, SampleFormat

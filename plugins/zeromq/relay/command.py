@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine import ConfigError
 from neurovocal.engine.wire.keys import key_problems
 from neurovocal.plugins.zeromq.endpoint import endpoint_problems
 from neurovocal.plugins.zeromq.relay.relay import Relay

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.types import KINDS
+from neurovocal.engine import KINDS, ConfigError
 from neurovocal.engine.support.text import printable
 from neurovocal.engine.wire.codec import MAX_PAYLOAD, WireError, prefix
 from neurovocal.engine.wire.sockets import ConnectionMonitor, connect

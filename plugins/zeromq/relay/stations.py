@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from neurovocal.engine.contracts.types import KINDS
+from neurovocal.engine import KINDS
 from neurovocal.engine.wire.codec import WireError, decode
 
 _MOST_STREAMS = 10_000
