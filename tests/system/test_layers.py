@@ -93,15 +93,8 @@ CLI_PARTS = {"session", "display", "logs"}  # what commands may import of the cl
 MOST_ENTRIES = 14
 MOST_LINES = 600
 FEWEST_LINES = 60  # for a file that only one file of its own folder imports
-SMALL_BY_REASON: set[str] = set()
-
-# Violations that are known and will go. This table only shrinks.
-KNOWN: dict[str, set[str]] = {
-    "small": {
-        "models/evaluation/synthesis/references.py",
-        "plugins/models/rnn_rbm/graphs.py",
-    },
-}
+# A model of its own, which the tests use as well as the table of synthesis quality.
+SMALL_BY_REASON = {"models/evaluation/synthesis/references.py"}
 
 
 def modules(folder: str) -> list[Path]:
@@ -200,7 +193,7 @@ def test_packages_import_only_those_below(path):
         return
     for name in imported_files(path):
         other = rank(name) if name.startswith(f"{layer}/") else None
-        if other is None or other[1] == own[1] or name in KNOWN.get(name_of(path), ()):
+        if other is None or other[1] == own[1]:
             continue
         assert other[0] < own[0], (
             f"{own[1]} must not import {name}: move what both need into a package "
@@ -391,7 +384,7 @@ def test_no_small_file_serves_one_neighbour_alone(path):
         return
     (user,) = users
     serves_neighbour = (ROOT / user).parent == path.parent
-    allowed = name_of(path) in SMALL_BY_REASON | KNOWN["small"]
+    allowed = name_of(path) in SMALL_BY_REASON
     assert not serves_neighbour or allowed, f"merge it into {user}"
 
 
