@@ -46,7 +46,7 @@ def generate(
     ] = 1.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of all draws.")] = 0,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="F", help="WAV file to be result.")
+        Path, typer.Option("--out", "-o", metavar="F", help="WAV file to be made.")
     ] = Path("song.wav"),
     feedback: Annotated[
         Feedback, typer.Option(help="What a drawn frame is, and the next one follows.")
@@ -73,7 +73,7 @@ def generate(
         Path | None,
         typer.Option(
             metavar="F",
-            help="PNG of what the model result of it: reconstruction, hidden units, "
+            help="PNG of what the model made of it: reconstruction, hidden units, "
             "free energy, what changed its state.",
         ),
     ] = None,
