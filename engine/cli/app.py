@@ -179,7 +179,7 @@ def main(args: list[str] | None = None) -> None:
     except (KeyboardInterrupt, StartInterrupted, typer.Abort):
         code = EXIT_CLEAN
     except BrokenPipeError:
-        # The reader of our output went away: nothing to say, nobody to tell.
+        # The reader of stdout has closed it: no error can be shown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_CLEAN
     except Exception as error:

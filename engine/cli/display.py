@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from neurovocal.engine.cli.session import Display
 from neurovocal.engine.contracts.types import Gap, Health, Label, Message, Offset
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.channel import Channel
@@ -51,7 +52,7 @@ def line_of(message: Message, *, labelled: bool) -> str | None:
     return printable(f"{where}  {what}")
 
 
-class LineDisplay:
+class LineDisplay(Display):
     """A sink that prints a line for each final label, gap and change of health.
 
     Parameters
@@ -68,15 +69,6 @@ class LineDisplay:
         self._labelled = labelled
         self._as_json = as_json
 
-    def watch(self, runner: Runner) -> None:
-        """Do nothing: lines are made of messages alone."""
-
-    def draw(self) -> None:
-        """Do nothing: lines are printed as messages come."""
-
-    def open(self) -> None:
-        """Do nothing: stdout is open."""
-
     def write(self, message: Message) -> None:
         """Print the line of a message, if it has one."""
         line = line_of(message, labelled=self._labelled)
@@ -92,11 +84,8 @@ class LineDisplay:
         """Flush stdout."""
         sys.stdout.flush()
 
-    def close(self) -> None:
-        """Do nothing: stdout stays open."""
 
-
-class TableDisplay:
+class TableDisplay(Display):
     """A live table of level, lag, segments and the last labels of every lane."""
 
     wants = _KINDS
@@ -126,9 +115,6 @@ class TableDisplay:
             last.append(event)
         elif isinstance(event, Gap | Health):
             self._notes.append(line_of(message, labelled=True) or "")
-
-    def flush(self, timeout: float) -> None:
-        """Do nothing: the table is drawn by `draw`."""
 
     def close(self) -> None:
         """Draw once more and release the terminal."""

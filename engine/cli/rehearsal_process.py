@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
-from neurovocal.engine.cli.session import plan_of_parts, run_plan
+from neurovocal.engine.cli.session import Display, plan_of_parts, run_plan
 from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.errors import (
     EXIT_CLEAN,
@@ -19,11 +19,10 @@ from neurovocal.engine.contracts.errors import (
 )
 from neurovocal.engine.contracts.types import Message
 from neurovocal.engine.rehearsal.engine_process import EngineEvent
-from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.wire.codec import event_json
 
 
-class EventPrinter:
+class EventPrinter(Display):
     """Observer that prints a line of JSON on stdout for every event.
 
     It is no sink of the configuration, so that no fault applies to it.
@@ -40,27 +39,12 @@ class EventPrinter:
         self._run = run
         self._out = sys.stdout.buffer
 
-    def open(self) -> None:
-        """Do nothing: stdout is open."""
-
     def write(self, message: Message) -> None:
         """Print one event and flush the line."""
         header = msgspec.Raw(event_json(message))
         event = EngineEvent(self._run, time.monotonic_ns(), header)
         self._out.write(msgspec.json.encode(event) + b"\n")
         self._out.flush()
-
-    def flush(self, timeout: float) -> None:
-        """Do nothing: each line is flushed as it is written."""
-
-    def close(self) -> None:
-        """Do nothing: stdout stays open."""
-
-    def watch(self, runner: Runner) -> None:
-        """Do nothing: the messages are all that is printed."""
-
-    def draw(self) -> None:
-        """Do nothing: there is no display."""
 
 
 def main(config: str, base: str) -> int:

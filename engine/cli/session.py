@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from types import FrameType
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import typer
 import yaml
@@ -22,7 +22,8 @@ from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import StartInterrupted
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.stages import RecordedCommand, Sink
+from neurovocal.engine.contracts.stages import RecordedCommand
+from neurovocal.engine.contracts.types import Message
 from neurovocal.engine.runtime.control.swap import LoadPlan
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner
@@ -43,16 +44,34 @@ BlockLength = Annotated[
 ]
 
 
-class Display(Sink, Protocol):
-    """A sink for people that also shows the state of the runner."""
+class Display:
+    """A sink for people that also shows the runner; this one shows nothing.
+
+    Attributes
+    ----------
+    wants : frozenset of str
+        Kinds of events to show.
+    """
+
+    wants: frozenset[str] = frozenset()
+
+    def open(self) -> None:
+        """Start to show."""
+
+    def write(self, message: Message) -> None:
+        """Show one message."""
+
+    def flush(self, timeout: float) -> None:
+        """Show what is buffered."""
+
+    def close(self) -> None:
+        """Stop to show."""
 
     def watch(self, runner: Runner) -> None:
         """Show the lanes of this runner from now on."""
-        ...
 
     def draw(self) -> None:
         """Show the present state; called about ten times per second."""
-        ...
 
 
 def new_run_name() -> str:

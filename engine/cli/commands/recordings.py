@@ -8,10 +8,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from neurovocal.engine.cli.session import BlockLength, plan_of_data, run_plan
+from neurovocal.engine.cli.session import BlockLength, Display, plan_of_data, run_plan
 from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.stages import KnowsStart, ReportsProgress
-from neurovocal.engine.contracts.types import Message
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 
@@ -150,10 +149,8 @@ def _run(data: dict[str, Any]) -> int:
     return outcome.exit_code
 
 
-class _Progress:
+class _Progress(Display):
     """A progress bar on stderr, if that is a terminal."""
-
-    wants: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self._lane: LaneWorker | None = None
@@ -201,12 +198,6 @@ class _Progress:
     def open(self) -> None:
         """Show the bar."""
         self._bar.start()
-
-    def write(self, message: Message) -> None:
-        """Do nothing: the bar wants no messages."""
-
-    def flush(self, timeout: float) -> None:
-        """Do nothing: nothing is buffered."""
 
     def close(self) -> None:
         """Remove the bar."""

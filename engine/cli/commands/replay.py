@@ -9,6 +9,7 @@ import yaml
 
 from neurovocal.engine.cli.session import (
     BlockLength,
+    Display,
     plan_of_parts,
     recorded_base,
     run_plan,
@@ -23,7 +24,6 @@ from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.faults.replay import replayable_faults
 from neurovocal.engine.journal.replay import ReplayComparison, commands_to_replay
 from neurovocal.engine.journal.store import RunRecord, read_events, runs
-from neurovocal.engine.runtime.runner import Runner
 
 _SHOWN = 5
 
@@ -66,14 +66,8 @@ def replay(
     raise typer.Exit(EXIT_RUNTIME if differences or outcome.errors else 0)
 
 
-class _Comparison(ReplayComparison):
+class _Comparison(ReplayComparison, Display):
     """The comparison as a display, which draws nothing."""
-
-    def watch(self, runner: Runner) -> None:
-        """Do nothing: messages are compared, not states."""
-
-    def draw(self) -> None:
-        """Do nothing: the result is printed at the end."""
 
 
 def _find(journal: Path, name: str | None) -> RunRecord:
