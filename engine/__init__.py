@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         TransientProblem,
     )
     from neurovocal.engine.contracts.options import Options
-    from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+    from neurovocal.engine.contracts.plugin import BuildContext, FileAccess, Plugin
     from neurovocal.engine.contracts.stages import (
         Advances,
         CaptureTimed,
@@ -122,6 +122,7 @@ __all__ = [
     "EndOfStream",
     "Event",
     "Features",
+    "FileAccess",
     "Float32",
     "Forecast",
     "Frames",
@@ -191,7 +192,7 @@ _MODULES = {
         "EndOfStream NeurovocalError StageError TransientProblem"
     ),
     "contracts.options": "Options",
-    "contracts.plugin": "BuildContext Plugin",
+    "contracts.plugin": "BuildContext FileAccess Plugin",
     "contracts.stages": (
         "Advances CaptureTimed CausesCommands CommandedModel ControlChannel "
         "Describes Detector Features Gate HasEndpoint KnowsStart Model ModelCommand "

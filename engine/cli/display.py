@@ -61,11 +61,16 @@ class LineDisplay(Display):
         Whether segments get labels; if not, a line is printed per segment.
     as_json : bool
         Print JSON objects instead of lines for people.
+    to_stderr : bool
+        Print to standard error, since a sink writes to standard output.
     """
 
     wants = _KINDS
 
-    def __init__(self, *, labelled: bool, as_json: bool = False) -> None:
+    def __init__(
+        self, *, labelled: bool, as_json: bool = False, to_stderr: bool = False
+    ) -> None:
+        self._stream = sys.stderr if to_stderr else sys.stdout
         self._labelled = labelled
         self._as_json = as_json
 
@@ -77,12 +82,12 @@ class LineDisplay(Display):
             head = {"kind": message.kind, "stream": message.info.stream}
             line = json.dumps({**head, "seq": message.seq, **fields})
         if line is not None:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+            self._stream.write(line + "\n")
+            self._stream.flush()
 
     def flush(self, timeout: float) -> None:
-        """Flush stdout."""
-        sys.stdout.flush()
+        """Flush the lines."""
+        self._stream.flush()
 
 
 class TableDisplay(Display):

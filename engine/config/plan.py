@@ -33,6 +33,11 @@ class StagePlan:
     config: StageConfig
     loc: Location
 
+    @property
+    def resources(self) -> frozenset[str]:
+        """Names of what the stage owns, such as ``"tcp:5556"`` or ``"stdout"``."""
+        return self.plugin.resources(self.options)
+
     def build(self, context: BuildContext) -> Any:
         """Build the stage for a context."""
         return self.plugin.build(self.options, context)
@@ -89,6 +94,12 @@ class Plan:
     control: StagePlan | None = None
     name: str = ""  # of the file that the configuration came from
     gate: StagePlan | None = None
+
+    @property
+    def all_sinks(self) -> list[SinkPlan]:
+        """Sinks that all lanes share, and those of each lane."""
+        own = [sink for lane in self.lanes for sink in lane.sinks]
+        return [*self.sinks, *own]
 
 
 def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> StreamInfo:

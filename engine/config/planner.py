@@ -7,10 +7,12 @@ once, before any device, file or port is opened.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 from pydantic import ValidationError
 
+from neurovocal.engine.config.claims import FileClaims, Owner, sentence_of
 from neurovocal.engine.config.fault_targets import target_problems
 from neurovocal.engine.config.located_yaml import Located, Location
 from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, StagePlan
@@ -23,7 +25,7 @@ from neurovocal.engine.contracts.errors import (
     TransientProblem,
 )
 from neurovocal.engine.contracts.options import OnError
-from neurovocal.engine.contracts.plugin import BuildContext, Kind
+from neurovocal.engine.contracts.plugin import BuildContext, FileAccess, Kind
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.wire.keys import key_problems
 
@@ -80,6 +82,7 @@ class _Planner:
         self.problems: list[str] = []
         self._mistaken = False  # at least one problem will not pass by itself
         self.stages: list[StagePlan] = []  # those with valid options
+        self._bundles: set[Path] = set()  # folders of those that were loaded
         self._bundle_failed = False  # of the lane that is being planned
 
     def plan(self, config: Config) -> Plan:
@@ -104,6 +107,7 @@ class _Planner:
         if privacy is not None and privacy.mode == "gate":
             gate = self._stage("gate", privacy.gate, ("privacy", "gate"), context)
         self._claims()
+        self._file_claims()
         self._names(config)
         if not config.sinks and not any(lane.sinks for lane in config.lanes):
             self._problem((), "there is no sink: nobody would get the labels")
@@ -167,7 +171,9 @@ class _Planner:
                 "a bundle brings its own front end: remove this key or the bundle",
             )
         try:
-            return load_bundle(lane.bundle, self.context.base)
+            bundle = load_bundle(lane.bundle, self.context.base)
+            self._bundles.add(bundle.folder)
+            return bundle
         except ConfigError as error:
             for problem in error.problems:
                 self._problem((*loc, "bundle"), problem)
@@ -207,7 +213,10 @@ class _Planner:
     ) -> list[SinkPlan]:
         plans = []
         for index, sink in enumerate(sinks):
-            stage = self._stage("sink", sink, (*loc, "sinks", index), context)
+            own = replace(
+                context, events=None if sink.events is None else tuple(sink.events)
+            )
+            stage = self._stage("sink", sink, (*loc, "sinks", index), own)
             if stage is not None:
                 plans.append(SinkPlan(stage, sink))
         return plans
@@ -277,6 +286,28 @@ class _Planner:
                         stage.loc,
                         f"{stage.name} and {other.name} both claim '{resource}'",
                     )
+
+    def _file_claims(self) -> None:
+        """Find outputs that are inputs: no stage may write what another reads."""
+        claims = FileClaims()
+        if (name := Path(self.located.name)).is_file():
+            claims.add("the configuration", reads=[FileAccess(name)])
+        for folder in self._bundles:
+            reads = [FileAccess(folder, ("**/*",))]
+            claims.add(f"the bundle '{folder.name}'", reads=reads)
+        for stage in self.stages:
+            plugin, options, context = stage.plugin, stage.options, self.context
+            claims.add(
+                stage.loc,
+                plugin.reads(options, context),
+                plugin.writes(options, context),
+            )
+        names: dict[Owner, str] = {stage.loc: stage.name for stage in self.stages}
+        for writer, output, reader, read in claims.conflicts():
+            sentence = sentence_of(
+                names[writer], output, names.get(reader, str(reader)), read
+            )
+            self._problem(writer if isinstance(writer, tuple) else (), sentence)
 
     def _names(self, config: Config) -> None:
         seen: set[str] = set()

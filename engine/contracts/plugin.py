@@ -30,6 +30,23 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 @dataclass(frozen=True, slots=True)
+class FileAccess:
+    """A file, or the files in a folder, that a stage reads or writes.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder; it need not exist.
+    holds : tuple of str
+        Patterns of the files in a folder, relative to it, such as ``"*.wav"``, or
+        ``"**/*.wav"`` at any depth; empty: `path` is a file.
+    """
+
+    path: Path
+    holds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class BuildContext:
     """Environment of a stage, passed to its plugin when the stage is built.
 
@@ -70,6 +87,9 @@ class BuildContext:
     unrepeatable : bool
         True where no later run gets the same audio (a live source): files that an
         earlier run has written must stay.
+    events : tuple of str, optional
+        For a sink: the kinds of events that its configuration lists; None: it lists
+        none, and the sink gets those that it asks for.
     """
 
     clock: "Clock"
@@ -89,6 +109,7 @@ class BuildContext:
     dry_run: bool = False
     replaces_failed: bool = False
     unrepeatable: bool = False
+    events: tuple[str, ...] | None = None
 
     def path(self, name: str | Path) -> Path:
         """Return the path of an input, from the working folder or else from `base`."""
@@ -103,6 +124,10 @@ def _nothing(options: Any) -> frozenset[str]:
 
 
 def _no_problems(options: Any, context: Any) -> Iterable[str]:
+    return ()
+
+
+def _no_files(options: Any, context: Any) -> Iterable[FileAccess]:
     return ()
 
 
@@ -128,6 +153,9 @@ class Plugin(Generic[OptionsT]):
     check : callable
         ``check(options, context)`` yields a sentence per problem that can be found
         without opening anything, such as a missing file.
+    reads, writes : callable
+        ``reads(options, context)`` yields the files and folders that the stage reads,
+        ``writes`` those that it writes: what one stage reads no other may write.
     devices : callable, optional
         For a source: ``devices()`` returns one dict per available device, for
         ``neurovocal devices``.
@@ -150,6 +178,8 @@ class Plugin(Generic[OptionsT]):
     summary: str
     resources: Callable[[OptionsT], frozenset[str]] = _nothing
     check: Callable[[OptionsT, BuildContext], Iterable[str]] = _no_problems
+    reads: Callable[[OptionsT, BuildContext], Iterable[FileAccess]] = _no_files
+    writes: Callable[[OptionsT, BuildContext], Iterable[FileAccess]] = _no_files
     devices: Callable[[], list[dict[str, Any]]] | None = None
     watch: Callable[[OptionsT, BuildContext], Any] | None = None
     check_lane: Callable[[OptionsT, BuildContext], Iterable[str]] = _no_problems

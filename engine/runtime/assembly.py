@@ -197,6 +197,8 @@ def _privacy(plan: Plan) -> PrivacyConfig | None:
 
 def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker:
     """Build a sink of the configuration and its queues."""
+    asked = plan.config.events
+    context = replace(context, events=None if asked is None else tuple(asked))
 
     def build(*, replaces_failed: bool) -> Sink:
         built: Sink = plan.stage.build(
@@ -205,7 +207,6 @@ def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker
         return built
 
     sink = build(replaces_failed=False)
-    asked = plan.config.events
     wants = frozenset(asked) if asked is not None else selected_kinds(sink)
     queue = plan.config.queue
     mailbox: Mailbox[Message] = Mailbox(
@@ -214,8 +215,18 @@ def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker
     )
     on_error = plan.config.on_error or ("restart" if live else "fail")
     rebuild = partial(build, replaces_failed=True)
+    stage = plan.stage
+    resources = stage.plugin.resources(stage.options)
+    files = all(name.split(":")[0] in ("file", "folder") for name in resources)
     return SinkWorker(
-        plan.stage.name, sink, wants, mailbox, on_error, context.clock, rebuild
+        stage.name,
+        sink,
+        wants,
+        mailbox,
+        on_error,
+        context.clock,
+        rebuild,
+        replaces_files=bool(resources) and files,
     )
 
 

@@ -154,11 +154,19 @@ class Runner:
 
     def _start(self) -> None:
         self._injection.open(self.lanes)
-        for sink in self.sinks:
-            sink.open()
+        # What can be refused is refused before a sink replaces a file: only live
+        # sources wait, since their audio would be lost meanwhile.
+        live = [lane for lane in self.lanes if lane.reader.source.live]
+        for lane in self.lanes:
+            if lane not in live:
+                lane.open()
+        for lane in live:
+            lane.build()
         if self._control:
             self._control.open()
-        for lane in self.lanes:
+        for sink in sorted(self.sinks, key=lambda sink: sink.replaces_files):
+            sink.open()
+        for lane in live:
             lane.open()
         for lane in self.lanes:
             lane.start()
@@ -180,15 +188,21 @@ class Runner:
             lane.stop()
         for lane in self.lanes:
             lane.join(_ABANDON_S)
+        self._close_sources(live=True)
+        for sink in reversed(self.sinks):
+            sink.drain(_TICK_S, hurry=True)
+            sink.close(lambda: False)
+        self._close_sources(live=False)
+        self._injection.close()
+
+    def _close_sources(self, *, live: bool) -> None:
         for source in reversed(self._sources):
+            if source.live is not live:
+                continue
             try:
                 source.close()
             except (Exception, SystemExit):
                 log.exception("a source failed while closing")
-        for sink in reversed(self.sinks):
-            sink.drain(_TICK_S, hurry=True)
-            sink.close(lambda: False)
-        self._injection.close()
 
     def _watch(self, tick: Callable[[], None]) -> None:
         """Wait until no lane goes on, a sink has failed, or `stop` is called."""

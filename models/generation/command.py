@@ -2,8 +2,9 @@
 
 import importlib.util
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from neurovocal.engine.config.claims import refuse_overlap
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
@@ -77,6 +79,9 @@ def generate(
             "free energy, what changed its state.",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing files.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
     """Let a bundle's RNN-RBM sing: sound, and a picture of its spectrogram.
@@ -94,8 +99,11 @@ def generate(
         _require_onnx()
     if prime is not None and not prime.is_file():
         raise ConfigError(f"recording '{prime}' does not exist")
-    _check_outputs(out, frames, picture, explain)
+    pictured = picture or (out.with_suffix(".png") if has_matplotlib() else None)
+    written = [path for path in (out, frames, pictured, explain) if path is not None]
     loaded = load_bundle(bundle)
+    reads = {"bundle": [loaded.folder], "recording": [prime] if prime else []}
+    _check_outputs(written, reads, overwrite=overwrite)
     inverse = InverseSpectrogram(loaded.manifest.front_end, loaded.folder)
     seed_frames = read_seed_frames(loaded, prime) if prime else None
     generator = SequenceGenerator(
@@ -112,10 +120,9 @@ def generate(
     figures = _write(out, samples, front_end.sample_rate)
     if frames is not None:
         np.savez(frames.open("wb"), frames=song)
-    picture = picture or (out.with_suffix(".png") if has_matplotlib() else None)
-    if picture is not None:
+    if pictured is not None:
         title = f"{loaded.manifest.name}, temperature {temperature:g}, seed {seed}"
-        draw_song(picture, loaded, song, title)
+        draw_song(pictured, loaded, song, title)
     moments = None
     if explain is not None:
         moments = _explain(
@@ -132,7 +139,7 @@ def generate(
         **figures,
         "out": str(out),
         "frames": frames and str(frames),
-        "picture": picture and str(picture),
+        "picture": pictured and str(pictured),
         "explanation": explain and str(explain),
         "moments": moments,
     }
@@ -169,11 +176,24 @@ def _explain(
     return largest_changes(bundle, explanation, n_seed)
 
 
-def _check_outputs(*paths: Path | None) -> None:
-    """Raise with all reasons why a file cannot be written."""
-    problems = [
-        problem for path in paths if path for problem in output_problems(str(path))
+def _check_outputs(
+    paths: Sequence[Path], reads: Mapping[str, Sequence[Path]], *, overwrite: bool
+) -> None:
+    """Raise ConfigError if a file may not be written; all mistakes at once."""
+    refuse_overlap("output", reads, paths)
+    problems = [problem for path in paths for problem in output_problems(str(path))]
+    resolved = [os.path.realpath(path) for path in paths]
+    problems += [
+        f"'{path}' would be written twice: give each output a name of its own"
+        for number, path in enumerate(paths)
+        if resolved[number] in resolved[:number]
     ]
+    if not overwrite:
+        problems += [
+            f"'{path}' exists already: choose another name, or --overwrite"
+            for path in paths
+            if path.is_file()
+        ]
     if problems:
         raise ConfigError(problems)
 

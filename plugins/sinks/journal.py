@@ -32,8 +32,14 @@ from neurovocal.engine.journal.store import (
     open_journal,
 )
 from neurovocal.engine.wire.codec import event_json, latency_of, payload_of
-from neurovocal.plugins.storage.folder import FileIdentity, OutputFolder, identity_of
-from neurovocal.plugins.storage.text_file import STDOUT, file_claim, output_problems
+from neurovocal.plugins.storage.file_lock import FileIdentity
+from neurovocal.plugins.storage.folder import OutputFolder, identity_of
+from neurovocal.plugins.storage.text_file import (
+    STDOUT,
+    file_access,
+    file_claim,
+    output_problems,
+)
 from neurovocal.plugins.zeromq.endpoint import claim, endpoint_problems
 from neurovocal.plugins.zeromq.fair_queue import Rate
 from neurovocal.plugins.zeromq.replay_server import ReplayServer
@@ -347,4 +353,7 @@ plugin = Plugin(
     summary="keeps events on disk (SQLite), to be read again or replayed",
     resources=_resources,
     check=_problems,
+    writes=lambda options, context: file_access(
+        *(options.path + end for end in ("", "-wal", "-shm"))
+    ),
 )

@@ -2,13 +2,17 @@
 
 from neurovocal.engine import BuildContext, Message, Options, Plugin
 from neurovocal.engine.wire.codec import event_json
+from neurovocal.plugins.storage.existing import text_kind
 from neurovocal.plugins.storage.text_file import (
     Existing,
     TextOutput,
     existing_policy,
+    file_access,
     file_claim,
     output_problems,
 )
+
+_KIND = text_kind("JSON lines of events", r'\{.*"kind":.*')
 
 
 class JsonlOptions(Options):
@@ -42,7 +46,7 @@ class JsonlSink:
 
     def __init__(self, options: JsonlOptions, existing: Existing = "replace") -> None:
         self._values = options.values
-        self._output = TextOutput(options.path, existing=existing)
+        self._output = TextOutput(options.path, existing=existing, kind=_KIND)
 
     def open(self) -> None:
         """Open the file; raise ConfigError if it cannot be written."""
@@ -71,5 +75,6 @@ plugin = Plugin(
     build=_build,
     summary="writes events as lines of JSON, the same in every run",
     resources=lambda options: file_claim(options.path),
-    check=lambda options, context: output_problems(options.path),
+    check=lambda options, context: output_problems(options.path, _KIND),
+    writes=lambda options, context: file_access(options.path),
 )

@@ -22,20 +22,24 @@ from neurovocal.engine import (
     Withheld,
 )
 from neurovocal.engine.audio.resampler import scaled
+from neurovocal.plugins.storage.existing import text_kind
 from neurovocal.plugins.storage.folder import (
     OutputFolder,
+    folder_access,
     folder_claim,
     folder_problems,
     set_aside,
     stream_file_name,
 )
 from neurovocal.plugins.storage.text_file import TextOutput, existing_policy
-from neurovocal.plugins.storage.wave_file import FloatWave
+from neurovocal.plugins.storage.wave_file import FLOAT_WAVE, FloatWave
 
 log = logging.getLogger("neurovocal")
 
 # Gaps come at the lane's sample rate: rounding moves them by at most so many samples.
 _ROUNDING = 4
+
+_TIMELINE = text_kind("the timeline of a recording", r'\{"stream": .*\}')
 
 NOT_RECORDED = "not recorded"
 
@@ -109,6 +113,7 @@ class RecordingSink:
         """Complete all files; a sink that is opened again continues them."""
         for track in self._tracks.values():
             track.close()
+        self._folder.close()
 
 
 class _Track:
@@ -180,7 +185,9 @@ class _Track:
         self._folder.ensure()
         if self._keeps_files:
             self._set_aside("an earlier run or sink wrote it")
-            self._keeps_files = False
+        elif not self._audio.n_samples and self._is_foreign():
+            self._set_aside("no recording sink wrote it")
+        self._keeps_files = False
         before = self._audio.n_samples
         if before and not self._has_both_files():
             self._set_aside("one of its two files is missing")
@@ -198,6 +205,15 @@ class _Track:
         except (OSError, NeurovocalError):
             self._audio.release()
             raise
+
+    def _is_foreign(self) -> bool:
+        """Return True if a file with the name of one of the two is of another kind."""
+        problems = [
+            FLOAT_WAVE.problem(self._audio.path),
+            _TIMELINE.problem(self._timeline_path),
+        ]
+        lonely = self._audio.path.exists() and not self._timeline_path.exists()
+        return lonely or any(problem is not None for problem in problems)
 
     def _has_both_files(self) -> bool:
         return self._audio.path.exists() and self._timeline_path.exists()
@@ -237,4 +253,5 @@ plugin = Plugin(
     summary="Keeps the audio with its gaps, so that a live run can be replayed",
     resources=lambda options: folder_claim(options.path),
     check=lambda options, context: folder_problems(options.path),
+    writes=lambda options, context: folder_access(options.path, "*.wav", "*.jsonl"),
 )

@@ -22,6 +22,7 @@ from neurovocal.engine import (
     StreamInfo,
 )
 from neurovocal.engine.support.text import utc_text
+from neurovocal.plugins.storage.existing import FileKind, text_kind
 from neurovocal.plugins.storage.folder import OutputFolder
 from neurovocal.plugins.storage.text_file import (
     STDOUT,
@@ -29,6 +30,7 @@ from neurovocal.plugins.storage.text_file import (
     TextOutput,
     TextTable,
     existing_policy,
+    file_access,
     file_claim,
     output_problems,
 )
@@ -45,6 +47,21 @@ _RAVEN_COLUMNS = (
     "High Freq (Hz)",
     "Begin File",
 )
+
+
+# Existing files that the sink may replace or continue: tables of its own.
+_KINDS: dict[str, FileKind] = {
+    "csv": text_kind(
+        "a table of segments or labels in CSV",
+        r"file,onset_s,offset_s,(score|label,posterior)\r?",
+    ),
+    "raven": text_kind(
+        "a Raven table of this program",
+        "\t".join(map(re.escape, _RAVEN_COLUMNS)) + r"\t.*(Score|Posterior)\r?",
+    ),
+    "audacity": text_kind("an Audacity label track", r"[\d.]+\t[\d.]+\t.*"),
+    "json": text_kind("JSON lines of segments or labels", r'\{"file": .*\}'),
+}
 
 
 class TableOptions(Options):
@@ -117,7 +134,7 @@ class CsvTable(TextTable):
     def __init__(
         self, path: str, content: Content, existing: Existing = "replace"
     ) -> None:
-        super().__init__(path, existing)
+        super().__init__(path, existing, _KINDS["csv"])
         self._has_labels = content == "labels"
         last = ("label", "posterior") if self._has_labels else ("score",)
         self.heading = ("file", "onset_s", "offset_s", *last)
@@ -142,7 +159,7 @@ class RavenTable(TextTable):
     def __init__(
         self, path: str, content: Content, existing: Existing = "replace"
     ) -> None:
-        super().__init__(path, existing)
+        super().__init__(path, existing, _KINDS["raven"])
         self._has_labels = content == "labels"
         last = ("Annotation", "Posterior") if self._has_labels else ("Score",)
         self.heading = (*_RAVEN_COLUMNS, *last)
@@ -180,7 +197,7 @@ class AudacityTable:
         self._existing: Existing = existing
         self._has_labels = content == "labels"
         self._folder = OutputFolder(Path(path).expanduser().parent)
-        self._output = TextOutput(path, existing=existing, folder=self._folder)
+        self._output = self._new_output(path)
         self._outputs: dict[str, TextOutput] = {}  # by stream
         self._stream: str | None = None
 
@@ -216,12 +233,18 @@ class AudacityTable:
             self._output.close()
             if stream not in self._outputs:
                 name = self._path_beside(stream)
-                self._outputs[stream] = TextOutput(
-                    name, existing=self._existing, folder=self._folder
-                )
+                self._outputs[stream] = self._new_output(name)
             self._output = self._outputs[stream]
             self._output.open()
         self._stream = stream
+
+    def _new_output(self, path: str) -> TextOutput:
+        return TextOutput(
+            path,
+            existing=self._existing,
+            folder=self._folder,
+            kind=_KINDS["audacity"],
+        )
 
     def _path_beside(self, stream: str) -> str:
         path = Path(self._path)
@@ -229,7 +252,7 @@ class AudacityTable:
         used = {output.path for output in self._outputs.values()}
         name = str(path.with_name(f"{path.stem}.{plain}{path.suffix}"))
         number = 2
-        while name in used:
+        while name in used or _KINDS["audacity"].problem(Path(name).expanduser()):
             name = str(path.with_name(f"{path.stem}.{plain}-{number}{path.suffix}"))
             number += 1
         return name
@@ -245,7 +268,7 @@ class JsonTable(TextTable):
     def __init__(
         self, path: str, content: Content, existing: Existing = "replace"
     ) -> None:
-        super().__init__(path, existing)
+        super().__init__(path, existing, _KINDS["json"])
         self._has_labels = content == "labels"
 
     def write(self, row: Row) -> None:
@@ -373,5 +396,8 @@ plugin = Plugin(
     build=_build,
     summary="writes segments or labels as CSV, Raven or Audacity tables",
     resources=lambda options: file_claim(options.path),
-    check=lambda options, context: output_problems(options.path),
+    check=lambda options, context: output_problems(
+        options.path, _KINDS[options.format]
+    ),
+    writes=lambda options, context: file_access(options.path),
 )

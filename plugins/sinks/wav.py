@@ -15,13 +15,14 @@ from neurovocal.engine import (
 )
 from neurovocal.plugins.storage.folder import (
     OutputFolder,
+    folder_access,
     folder_claim,
     folder_problems,
     set_aside,
     stream_file_name,
 )
 from neurovocal.plugins.storage.text_file import existing_policy
-from neurovocal.plugins.storage.wave_file import FloatWave
+from neurovocal.plugins.storage.wave_file import FLOAT_WAVE, FloatWave
 
 log = logging.getLogger("neurovocal")
 
@@ -89,10 +90,12 @@ class WavSink:
         """Complete all files; a sink that is opened again continues them."""
         for file in self._files.values():
             file.close()
+        self._folder.close()
 
     def _open_file(self, info: StreamInfo) -> FloatWave:
         path = self._folder.folder / f"{stream_file_name(info.stream)}.wav"
-        if self._keeps_files and info.stream not in self._files and path.exists():
+        is_first = info.stream not in self._files and path.exists()
+        if is_first and (self._keeps_files or FLOAT_WAVE.problem(path) is not None):
             log.warning("'%s' of before is now '%s'", path, set_aside(path))
         file = self._files.setdefault(info.stream, FloatWave(path, info.sample_rate))
         if file.is_open:
@@ -124,4 +127,5 @@ plugin = Plugin(
     summary="Writes synthesized sound into WAV files, in time with the stream",
     resources=lambda options: folder_claim(options.path),
     check=lambda options, context: folder_problems(options.path),
+    writes=lambda options, context: folder_access(options.path, "*.wav"),
 )

@@ -15,6 +15,7 @@ from neurovocal.engine import (
     BuildContext,
     Channels,
     EndOfStream,
+    FileAccess,
     Gap,
     Options,
     Plugin,
@@ -265,12 +266,21 @@ def _check(options: FileOptions, context: BuildContext) -> Iterator[str]:
         problem = channels_problem(options.channels)
         if problem:
             yield problem
+        elif max(options.channels) > 1:
+            headers, lacking = inspect_all(paths, options.channels, None)
+            if paths and not headers:
+                yield from lacking
     dated = not isinstance(options.start_utc, str)
     if dated and len(paths) > 1 and options.streams == "each":
         yield (
             f"start_utc: {len(paths)} recordings cannot all have begun at one time "
             "(use streams: one)"
         )
+
+
+def _reads(options: FileOptions, context: BuildContext) -> list[FileAccess]:
+    paths, _ = find_all(options.path, context, options.recursive)
+    return [FileAccess(path) for path in paths]
 
 
 def _build(options: FileOptions, context: BuildContext) -> FileSource:
@@ -283,4 +293,5 @@ plugin = Plugin(
     build=_build,
     summary="Recordings on disk: one, several, a folder or a pattern",
     check=_check,
+    reads=_reads,
 )

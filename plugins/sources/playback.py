@@ -14,6 +14,7 @@ from neurovocal.engine import (
     Channels,
     Clock,
     EndOfStream,
+    FileAccess,
     Float32,
     LiveInput,
     LiveSource,
@@ -306,6 +307,10 @@ def _check(options: PlaybackOptions, context: BuildContext) -> Iterator[str]:
         yield problem
 
 
+def _reads(options: PlaybackOptions, context: BuildContext) -> list[FileAccess]:
+    return [FileAccess(context.path(options.path))]
+
+
 def _build(options: PlaybackOptions, context: BuildContext) -> PlaybackSource:
     return PlaybackSource(options, context)
 
@@ -316,4 +321,5 @@ plugin = Plugin(
     build=_build,
     summary="A recording played live, as a sound card delivers it",
     check=_check,
+    reads=_reads,
 )

@@ -13,6 +13,7 @@ from neurovocal.engine import (
     Block,
     BuildContext,
     EndOfStream,
+    FileAccess,
     Gap,
     Options,
     Plugin,
@@ -168,6 +169,13 @@ def _check(options: RecordedOptions, context: BuildContext) -> Iterable[str]:
         yield str(error)
 
 
+def _reads(options: RecordedOptions, context: BuildContext) -> list[FileAccess]:
+    folder = context.path(options.path)
+    return [
+        FileAccess(path) for end in ("wav", "jsonl") for path in folder.glob(f"*.{end}")
+    ]
+
+
 def _build(options: RecordedOptions, context: BuildContext) -> RecordedSource:
     return RecordedSource(options, context.path(options.path))
 
@@ -178,4 +186,5 @@ plugin = Plugin(
     build=_build,
     summary="A stream that the recording sink kept, with its gaps",
     check=_check,
+    reads=_reads,
 )

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from errno import ENODEV, ENOENT, ESTALE
 from pathlib import Path
-from typing import TypeAlias
+from tempfile import mkstemp
 from urllib.parse import quote
 
-from neurovocal.engine import ConfigError
+from neurovocal.engine import ConfigError, FileAccess
+from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
 
 log = logging.getLogger("neurovocal")
-
-FileIdentity: TypeAlias = tuple[int, int]  # device, inode
 
 
 class OutputFolder:
@@ -42,6 +41,7 @@ class OutputFolder:
         self.remade = 0
         self._make = make
         self._mount: Path | None = None  # mount point of its disk
+        self._lock: FileLock | None = None  # while the folder is open
 
     def ensure(self) -> None:
         """Make the folder if it is missing; call it before a file in it is opened.
@@ -63,6 +63,9 @@ class OutputFolder:
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True, exist_ok=True)
             self.remade += 1
+            if self._lock is not None:
+                with suppress(ConfigError):
+                    self._lock.acquire(self.folder)
             log.warning("folder '%s' was deleted and is made again", self.folder)
 
     def ensure_writable(self) -> None:
@@ -74,12 +77,12 @@ class OutputFolder:
             As `ensure`, or no file can be made in the folder.
         """
         self.ensure()
-        probe = self.folder / ".probe"
-        probe.touch()
-        probe.unlink()
+        descriptor, probe = mkstemp(prefix=".probe-", dir=self.folder)
+        os.close(descriptor)
+        os.unlink(probe)
 
     def open(self, content: str) -> None:
-        """Make sure that files can be written to the folder.
+        """Make sure that files can be written to the folder, and lock it.
 
         Parameters
         ----------
@@ -89,7 +92,7 @@ class OutputFolder:
         Raises
         ------
         ConfigError
-            The folder cannot be made or written to.
+            The folder cannot be made or written to, or another process writes to it.
         """
         try:
             self.ensure_writable()
@@ -97,6 +100,13 @@ class OutputFolder:
             raise ConfigError(
                 f"{content} cannot be written to '{self.folder}': {error.strerror}"
             ) from error
+        self._lock = self._lock or FileLock()
+        self._lock.acquire(self.folder)
+
+    def close(self) -> None:
+        """Release the lock that `open` has acquired. May be called twice."""
+        if self._lock is not None:
+            self._lock.release()
 
     def require_mounted(self) -> None:
         """Raise OSError if the disk of the folder is no longer mounted."""
@@ -190,6 +200,11 @@ def folder_problems(path: str) -> Iterator[str]:
 def folder_claim(path: str) -> frozenset[str]:
     """Return the resource name by which two stages that share a folder are found."""
     return frozenset({f"folder:{Path(path).expanduser().resolve()}"})
+
+
+def folder_access(path: str, *patterns: str) -> list[FileAccess]:
+    """Return the files that a sink writes into a folder, as patterns of names."""
+    return [FileAccess(Path(path).expanduser(), patterns)]
 
 
 def _left(path: Path, number: int) -> Path:

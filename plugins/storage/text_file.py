@@ -9,8 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TextIO, TypeAlias
 
-from neurovocal.engine import BuildContext, ConfigError, StageError
-from neurovocal.plugins.storage.folder import FileIdentity, OutputFolder, set_aside
+from neurovocal.engine import BuildContext, ConfigError, FileAccess, StageError
+from neurovocal.plugins.storage.existing import FileKind
+from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
+from neurovocal.plugins.storage.folder import OutputFolder, set_aside
 
 log = logging.getLogger("neurovocal")
 
@@ -27,8 +29,16 @@ def existing_policy(context: BuildContext, *, append: bool = False) -> Existing:
     return "set aside" if context.unrepeatable else "replace"
 
 
-def output_problems(path: str) -> Iterator[str]:
-    """Yield a sentence if a file certainly cannot be written; open nothing."""
+def output_problems(path: str, kind: FileKind | None = None) -> Iterator[str]:
+    """Yield a sentence if a file may not be written; open nothing.
+
+    Parameters
+    ----------
+    path : str
+        File name; ``-`` is standard output.
+    kind : FileKind, optional
+        Kind of file that is written: an existing file of another kind must stay.
+    """
     if path == STDOUT:
         return
     target = Path(path).expanduser()
@@ -39,13 +49,31 @@ def output_problems(path: str) -> Iterator[str]:
         yield f"'{path}' cannot be written: it is a folder"
     elif not os.access(target if target.exists() else folder, os.W_OK):
         yield f"'{path}' cannot be written: permission denied"
+    elif kind is not None and (problem := kind.problem(target)) is not None:
+        yield problem
 
 
 def file_claim(path: str) -> frozenset[str]:
     """Return the resource name by which two stages that write one file are found."""
-    if path == STDOUT:
+    if path == STDOUT or _is_stdout(Path(path).expanduser()):
         return frozenset({"stdout"})
     return frozenset({f"file:{Path(path).expanduser().resolve()}"})
+
+
+def file_access(*paths: str | Path) -> list[FileAccess]:
+    """Return the files that an output writes; standard output is none."""
+    named = [path for path in paths if path != STDOUT]
+    return [FileAccess(Path(path).expanduser()) for path in named]
+
+
+def _is_stdout(path: Path) -> bool:
+    """Return True if a path leads to the file or pipe that standard output is."""
+    try:
+        status = os.fstat(sys.stdout.fileno())
+        same = os.path.samestat(path.stat(), status)
+    except (OSError, ValueError):
+        return False
+    return same and not os.path.samefile(path, os.devnull)
 
 
 class TextOutput:
@@ -63,6 +91,10 @@ class TextOutput:
         appends: a sink is opened again after a failure, and keeps what it wrote.
     folder : OutputFolder, optional
         Folder of the file, if several files share it.
+    kind : FileKind, optional
+        Kind of the file: an existing file of another kind is refused.
+    locks : bool
+        Whether a file that another process writes is refused.
     """
 
     def __init__(
@@ -71,8 +103,12 @@ class TextOutput:
         *,
         existing: Existing = "replace",
         folder: OutputFolder | None = None,
+        kind: FileKind | None = None,
+        locks: bool = True,
     ) -> None:
         self.path = path
+        self._kind = kind
+        self._lock = FileLock() if locks else None
         self._target = Path(path).expanduser()
         self._folder = folder or OutputFolder(self._target.parent)
         self._existing: Existing = existing
@@ -93,7 +129,8 @@ class TextOutput:
         Raises
         ------
         ConfigError
-            The file cannot be written.
+            The file cannot be written, another process writes it, or an existing file
+            is of another kind.
         """
         begins = self._existing != "append"
         if self.path == STDOUT:
@@ -102,9 +139,13 @@ class TextOutput:
             return begins
         try:
             self._folder.ensure()
+            self._refuse_other_file()
             if self._existing == "set aside":
                 self._set_aside()
             begins = self._open_file()
+        except ConfigError:
+            self.close()
+            raise
         except OSError as error:
             self.close()
             raise ConfigError(
@@ -125,8 +166,10 @@ class TextOutput:
         """
         if self._file is not None:
             with self._stage_errors():
-                text = line.encode("utf-8", "surrogateescape")
-                self._file.write(text.decode(errors="replace"))
+                text = line.encode("utf-8", "surrogateescape").decode(errors="replace")
+                encoding = self._file.encoding or "utf-8"
+                text = text.encode(encoding, "backslashreplace").decode(encoding)
+                self._file.write(text)
                 self._file.flush()
             return
         if self._descriptor is None:
@@ -143,10 +186,24 @@ class TextOutput:
 
     def close(self) -> None:
         """Close the file; standard output stays open for others."""
+        if self._lock is not None:
+            self._lock.release()
         descriptor, self._descriptor, self._file = self._descriptor, None, None
         if descriptor is not None:
             with self._stage_errors():
                 os.close(descriptor)
+
+    def _acquire_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.acquire(self._target)
+
+    def _refuse_other_file(self) -> None:
+        """Raise ConfigError if the file is not this output's to write."""
+        self._acquire_lock()
+        if self._identity is not None or self._kind is None:
+            return
+        if (problem := self._kind.problem(self._target)) is not None:
+            raise ConfigError(problem)
 
     def _set_aside(self) -> None:
         """Rename the file of an earlier run, unless it is empty or a device."""
@@ -156,8 +213,11 @@ class TextOutput:
 
     def _open_file(self) -> bool:
         begins = self._existing != "append"
-        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if begins else 0)
+        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self._descriptor = os.open(self._target, how, 0o666)
+        self._acquire_lock()
+        if begins and stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            os.ftruncate(self._descriptor, 0)
         status = os.fstat(self._descriptor)
         identity = (status.st_dev, status.st_ino)
         if not stat.S_ISREG(status.st_mode):
@@ -223,12 +283,16 @@ class TextTable:
         File name; ``-`` is standard output.
     existing : {'replace', 'append', 'set aside'}
         What happens to an existing file, see `TextOutput`.
+    kind : FileKind, optional
+        Kind of the file, see `TextOutput`.
     """
 
     heading: Sequence[str] = ()
 
-    def __init__(self, path: str, existing: Existing = "replace") -> None:
-        self._output = TextOutput(path, existing=existing)
+    def __init__(
+        self, path: str, existing: Existing = "replace", kind: FileKind | None = None
+    ) -> None:
+        self._output = TextOutput(path, existing=existing, kind=kind)
 
     def open(self) -> None:
         """Open the file, and write the heading at its beginning.

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from neurovocal.engine import Float32
+from neurovocal.plugins.storage.existing import FileKind
+from neurovocal.plugins.storage.file_lock import FileIdentity
 from neurovocal.plugins.storage.folder import (
-    FileIdentity,
     OutputFolder,
     identity_of,
     pwrite_all,
@@ -29,6 +30,15 @@ _HEADER = struct.Struct("<4sI4s 4sIQQQI 4sIHHIIHHH 4sI")
 _UNKNOWN = 0xFFFFFFFF  # of a 32-bit length: the ds64 chunk has it
 _IEEE_FLOAT = 3  # WAVE_FORMAT_IEEE_FLOAT
 _SAMPLE_BYTES = 4
+
+
+# Files that this module has written, which a sink may replace.
+_FORM = b"WAVEds64"
+_FORMAT = b"fmt " + struct.pack("<IH", 18, _IEEE_FLOAT)
+FLOAT_WAVE = FileKind(
+    "sound that this program has written",
+    lambda head: (head[:4], head[8:16], head[48:58]) == (b"RF64", _FORM, _FORMAT),
+)
 
 
 class FloatWave:

@@ -1,21 +1,25 @@
 """``neurovocal export``: write a journal's events as tables for other programs."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from neurovocal.engine.config.claims import refuse_overlap
 from neurovocal.engine.contracts.clock import SystemClock
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import RunAware, Sink
 from neurovocal.engine.contracts.types import KINDS, Label
@@ -33,6 +37,8 @@ ExportFormat = Literal["csv", "parquet", "jsonl", "raven", "audacity"]
 # Formats without a column for the run: they hold one run only.
 _ONE_RUN = ("raven", "audacity", "jsonl")
 _STDOUT = "-"
+# Of the names of a journal's files: SQLite keeps two beside it.
+_ENDS = ("", "-wal", "-shm")
 RepeatChoice = Literal["last", "all"]
 
 
@@ -86,7 +92,15 @@ def export(
         _note_left_out(count_incomplete_recordings(journal, selection))
     number = count_messages(journal, selection)
     rows = 0
-    with _in_place(out) as path:
+    refuse_overlap(
+        "--out", {"journal": [Path(f"{journal}{end}") for end in _ENDS]}, [Path(out)]
+    )
+
+    def problems(path: str) -> list[str]:
+        plugin, options, context = _sink_parts(form, path, selection)
+        return list(plugin.check(options, context))
+
+    with _in_place(out, problems) as path:
         sink = _sink(form, path, selection)
         sink.open()
         with closing(sink), _bar(number) as advance:
@@ -183,6 +197,17 @@ def _utc_ns(text: str | None, option: str) -> int | None:
 
 
 def _sink(form: ExportFormat, path: str, selection: Selection) -> Sink:
+    plugin, options, context = _sink_parts(form, path, selection)
+    if problems := list(plugin.check(options, context)):
+        raise ConfigError(problems)
+    sink: Sink = plugin.build(options, context)
+    return sink
+
+
+def _sink_parts(
+    form: ExportFormat, path: str, selection: Selection
+) -> tuple[Plugin[Any], Options, BuildContext]:
+    """Return the plugin of a format, its options and the context to build it in."""
     options: dict[str, object] = {"path": path}
     name = "jsonl"
     if form in ("csv", "parquet"):
@@ -192,37 +217,59 @@ def _sink(form: ExportFormat, path: str, selection: Selection) -> Sink:
         name = "table"
         options |= {"format": form, "content": "labels"}
     plugin = Registry().get("sink", name)
-    context = BuildContext(clock=SystemClock(), run="")
     checked = plugin.options.model_validate(options)
-    if problems := list(plugin.check(checked, context)):
-        raise ConfigError(problems)
-    sink: Sink = plugin.build(checked, context)
-    return sink
+    return plugin, checked, BuildContext(clock=SystemClock(), run="")
 
 
 @contextmanager
-def _in_place(out: str) -> Iterator[str]:
-    """Yield a path to write to; a finished file is renamed to `out`."""
+def _in_place(out: str, problems: Callable[[str], list[str]]) -> Iterator[str]:
+    """Yield a path to write to; a finished file takes the name of `out`.
+
+    Pipes and devices are written to, links are followed.
+
+    Parameters
+    ----------
+    out : str
+        Name of the file; ``-`` is standard output.
+    problems : callable
+        ``problems(path)`` returns why a file may not be written.
+    """
     if out == _STDOUT:
         yield out
         return
-    target = Path(out).expanduser()
-    if not target.parent.is_dir():
-        raise ConfigError(
-            f"'{out}' cannot be written: folder '{target.parent}' does not exist"
-        )
+    if found := problems(out):
+        raise ConfigError(found)
+    named = Path(out).expanduser()
+    if named.exists() and not named.is_file():
+        yield out
+        return
+    target = Path(os.path.realpath(named))
     try:
         # A folder, since a sink may write files beside its own.
         with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             partial = Path(folder) / target.name
-            yield str(partial)
+            try:
+                yield str(partial)
+            except StageError as error:
+                raise StageError(str(error).replace(str(partial), out)) from error
             written = sorted(Path(folder).iterdir(), key=lambda path: path != partial)
+            for path in written[1:]:
+                if found := problems(str(target.parent / path.name)):
+                    raise ConfigError(found)
             for path in written:
-                path.replace(target.parent / path.name)
+                _put(path, target.parent / path.name)
     except OSError as error:
         raise ConfigError(f"'{out}' cannot be written: {error.strerror}") from error
     for path in written[1:]:
         typer.echo(f"note: wrote '{target.parent / path.name}', too", err=True)
+
+
+def _put(path: Path, target: Path) -> None:
+    """Rename a file to `target`; a target of several names gets its content."""
+    if target.exists() and target.stat().st_nlink > 1:
+        copyfile(path, target)
+    else:
+        path.replace(target)
 
 
 @contextmanager

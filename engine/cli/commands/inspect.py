@@ -148,6 +148,8 @@ def schema(
     if out is None:
         typer.echo(text)
         return
+    if out.is_file() and not out.read_bytes().startswith((b'{\n  "$', b'{\n  "anyOf')):
+        raise ConfigError(f"'{out}' exists and is no schema: choose another name")
     try:
         out.write_text(text + "\n", encoding="utf-8")
     except OSError as error:

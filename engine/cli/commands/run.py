@@ -52,8 +52,10 @@ def run(
     if not json:
         _announce(plan)
     labelled = any(lane.models for lane in plan.lanes)
-    display: Display = LineDisplay(labelled=labelled, as_json=json)
-    if is_terminal() and not plain and not json:
+    # One sink at most writes to standard output; then the display does not.
+    taken = any("stdout" in sink.stage.resources for sink in plan.all_sinks)
+    display: Display = LineDisplay(labelled=labelled, as_json=json, to_stderr=taken)
+    if is_terminal() and not plain and not json and not taken:
         title = f"{checked.shared.station} ({Path(located.name).name}), Ctrl-C stops"
         display = TableDisplay(title)
 
@@ -73,7 +75,7 @@ def run(
 
 def _announce(plan: Plan) -> None:
     """Print where a subscriber can connect."""
-    for sink in [*plan.sinks, *(sink for lane in plan.lanes for sink in lane.sinks)]:
+    for sink in plan.all_sinks:
         options = sink.stage.options
         if sink.stage.config.plugin != "zmq" or not isinstance(options, HasEndpoint):
             continue

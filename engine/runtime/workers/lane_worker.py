@@ -107,6 +107,11 @@ class LaneWorker:
         """Channels of the present stream."""
         return self.publisher.channels
 
+    def build(self) -> None:
+        """Build the lanes of a source that knows its stream before it is open."""
+        with suppress(RuntimeError):  # some know only once they are open
+            self._begin(self.reader.source.info)
+
     def open(self) -> None:
         """Build the lanes and open the source; nothing is read yet.
 
@@ -114,8 +119,8 @@ class LaneWorker:
         last, so that a bundle that does not fit is refused before a device is
         touched.
         """
-        with suppress(RuntimeError):  # some know only once they are open
-            self._begin(self.reader.source.info)
+        if not self.channels:
+            self.build()
         if (info := self.reader.open()) is not None:
             self._begin(info)
 

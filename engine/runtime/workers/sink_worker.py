@@ -203,6 +203,9 @@ class SinkWorker:
         Measures the pauses between restarts.
     rebuild : callable, optional
         Makes another sink, in place of one that hangs.
+    replaces_files : bool
+        It may replace files, and nothing else can fail while it is opened: it is
+        opened after the others.
 
     Attributes
     ----------
@@ -225,8 +228,11 @@ class SinkWorker:
         on_error: OnError,
         clock: Clock,
         rebuild: Callable[[], Sink] | None = None,
+        *,
+        replaces_files: bool = False,
     ) -> None:
         self.name = name
+        self.replaces_files = replaces_files
         self.wants = wants
         self.mailbox = mailbox
         self.error: Exception | None = None

@@ -26,7 +26,11 @@ from neurovocal.plugins.sinks.clips.selection import (
 )
 from neurovocal.plugins.sinks.clips.store import ClipStore, Limits, QuotaError
 from neurovocal.plugins.sinks.clips.stream import ClipStream, Lengths, encode_audio
-from neurovocal.plugins.storage.folder import folder_claim, folder_problems
+from neurovocal.plugins.storage.folder import (
+    folder_access,
+    folder_claim,
+    folder_problems,
+)
 
 log = logging.getLogger("neurovocal")
 
@@ -161,6 +165,7 @@ class ClipsSink:
             more = self._refused - self._refused_logged
             log.warning("%d clips were not written to '%s'", more, self._store.folder)
             self._refused_logged = self._refused
+        self._store.close()
 
     def stats(self) -> dict[str, object]:
         """Return counts of written, incomplete, refused and removed clips."""
@@ -292,5 +297,8 @@ plugin = Plugin(
     summary="Keeps the sound of segments or bouts, with labels, within quotas",
     resources=lambda options: folder_claim(options.path),
     check=lambda options, context: folder_problems(options.path),
+    writes=lambda options, context: folder_access(
+        options.path, "*/*/*.flac", "*/*/*.wav", "*/*/*.json"
+    ),
     check_lanes=lambda options, lanes: unsatisfiable_rules(options.select, lanes),
 )

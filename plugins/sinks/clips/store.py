@@ -84,12 +84,16 @@ class ClipStore:
             The folder cannot be made or written to.
         """
         try:
-            self._output.ensure()
+            self._output.open("clips")
             self._count()
         except OSError as error:
             raise ConfigError(
                 f"clips cannot be written to '{self.folder}': {error.strerror}"
             ) from error
+
+    def close(self) -> None:
+        """Let other processes write to the folder. May be called twice."""
+        self._output.close()
 
     @property
     def deleted(self) -> int:
@@ -158,7 +162,7 @@ class ClipStore:
         self.check_room(self._needed)
         if self._free(self.folder) < self._needed:
             raise OSError(ENOSPC, os.strerror(ENOSPC))
-        probe = self.folder / f".probe{_PART}"
+        probe = self.folder / f".probe-{os.getpid()}{_PART}"
         try:
             with durable_file(probe) as file:
                 file.write(b"?")

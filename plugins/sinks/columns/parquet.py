@@ -27,8 +27,8 @@ import msgspec
 from neurovocal.engine import KINDS, ConfigError, NeurovocalError, StageError
 from neurovocal.plugins.sinks.columns.rows import Form, Value, columns_of
 from neurovocal.plugins.storage.durable import durable_file, remove_file, sync_folder
+from neurovocal.plugins.storage.file_lock import FileIdentity
 from neurovocal.plugins.storage.folder import (
-    FileIdentity,
     OutputFolder,
     identity_of,
     set_aside,
@@ -59,8 +59,14 @@ def parquet_problems() -> Iterator[str]:
 
 def rows_path(path: str) -> Path:
     """Return the path of the file in which the rows of a table wait."""
-    target = Path(path).expanduser()
+    target = Path(os.path.realpath(Path(path).expanduser()))
     return target.with_name(f"{target.name}.rows")
+
+
+def part_path(path: str) -> Path:
+    """Return the path of the file that replaces a table once it is complete."""
+    target = Path(os.path.realpath(Path(path).expanduser()))
+    return target.with_name(f".{target.name}.part")
 
 
 class ParquetColumns:
@@ -76,8 +82,10 @@ class ParquetColumns:
     """
 
     def __init__(self, path: str, kinds: Iterable[str]) -> None:
-        self._table = Path(path).expanduser()
-        self._part = self._table.with_name(f".{self._table.name}.part")
+        # A link to a table stays a link.
+        path = os.path.realpath(Path(path).expanduser())
+        self._table = Path(path)
+        self._part = part_path(path)
         self._rows = rows_path(path)
         self._folder = OutputFolder(self._table.parent)
         self._output = self._new_output()
@@ -155,7 +163,9 @@ class ParquetColumns:
             self._release()
 
     def _new_output(self) -> TextOutput:
-        return TextOutput(str(self._rows), existing="append", folder=self._folder)
+        return TextOutput(
+            str(self._rows), existing="append", folder=self._folder, locks=False
+        )
 
     def _convert_left_rows(self) -> None:
         """Convert the rows of an earlier run, if there are any and the disk allows."""

@@ -2,13 +2,23 @@
 
 import csv
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, Protocol
 
-from neurovocal.engine import KINDS, BuildContext, ConfigError, Message, Options, Plugin
+from neurovocal.engine import (
+    KINDS,
+    BuildContext,
+    ConfigError,
+    FileAccess,
+    Message,
+    Options,
+    Plugin,
+)
 from neurovocal.engine.support.text import utc_text
 from neurovocal.plugins.sinks.columns.parquet import (
     ParquetColumns,
     parquet_problems,
+    part_path,
     rows_path,
 )
 from neurovocal.plugins.sinks.columns.rows import (
@@ -17,13 +27,29 @@ from neurovocal.plugins.sinks.columns.rows import (
     columns_of,
     row_of,
 )
+from neurovocal.plugins.storage.existing import (
+    FileKind,
+    any_of,
+    existing_problems,
+    text_kind,
+)
 from neurovocal.plugins.storage.text_file import (
     STDOUT,
     Existing,
     TextTable,
     existing_policy,
+    file_access,
     file_claim,
     output_problems,
+)
+
+_LEAST_BYTES = 64
+_CSV = text_kind("a table of events in CSV", r"run,stream,kind,seq,utc,.*")
+_PARQUET = any_of("a Parquet table", b"PAR1")
+# A loss of power may leave a few other bytes of it.
+_ROWS = FileKind(
+    "rows that wait for a Parquet table",
+    lambda head: b'{"kinds":' in head or len(head) < _LEAST_BYTES,
 )
 
 
@@ -38,7 +64,8 @@ class ColumnsOptions(Options):
     ends, and each further run adds its rows to it. Until then rows are in `PATH.rows`,
     a line of JSON each; what a killed run has left there the next run adds first."""
     kinds: list[str] = ["label"]
-    """Kinds of events; together they decide which columns there are."""
+    """Kinds of events; together they decide which columns there are. The key `events`
+    of any sink says the same: one of them is enough."""
 
 
 class EventTable(Protocol):
@@ -65,7 +92,7 @@ class CsvColumns(TextTable):
     """CSV with a heading; values that are not known are empty cells."""
 
     def __init__(self, path: str, columns: list[Column], existing: Existing) -> None:
-        super().__init__(path, existing)
+        super().__init__(path, existing, _CSV)
         self.heading = [column.name for column in columns]
         self._csv = csv.writer(self._output, lineterminator="\n")
 
@@ -91,6 +118,8 @@ class ColumnsSink:
         Name of the run, the first column.
     existing : {'replace', 'append', 'set aside'}
         What happens to an existing CSV file.
+    kinds : sequence of str, optional
+        Kinds of events; default: those of the options.
 
     Attributes
     ----------
@@ -99,16 +128,21 @@ class ColumnsSink:
     """
 
     def __init__(
-        self, options: ColumnsOptions, run: str, existing: Existing = "replace"
+        self,
+        options: ColumnsOptions,
+        run: str,
+        existing: Existing = "replace",
+        kinds: Sequence[str] | None = None,
     ) -> None:
-        self.wants = frozenset(options.kinds)
+        kinds = options.kinds if kinds is None else kinds
+        self.wants = frozenset(kinds)
         self.run = run
         self._rows = 0
         self._table: EventTable
         if options.format == "parquet":
-            self._table = ParquetColumns(options.path, options.kinds)
+            self._table = ParquetColumns(options.path, kinds)
         else:
-            self._table = CsvColumns(options.path, columns_of(options.kinds), existing)
+            self._table = CsvColumns(options.path, columns_of(kinds), existing)
 
     def open(self) -> None:
         """Open the file; raise ConfigError if it cannot be written."""
@@ -136,20 +170,38 @@ def _build(options: ColumnsOptions, context: BuildContext) -> ColumnsSink:
     problems = _problems(options, context)
     if problems:
         raise ConfigError(problems)
-    return ColumnsSink(options, context.run, existing_policy(context))
+    existing = existing_policy(context)
+    return ColumnsSink(options, context.run, existing, context.events)
+
+
+def _check(options: ColumnsOptions, context: BuildContext) -> list[str]:
+    problems = _problems(options, context)
+    path = Path(options.path).expanduser()
+    if options.format == "parquet" and path.exists() and not path.is_file():
+        problems.append(f"a Parquet table is a file: '{path}' is none")
+    return problems
 
 
 def _problems(options: ColumnsOptions, context: BuildContext) -> list[str]:
-    problems = list(output_problems(options.path))
+    kind = _CSV if options.format == "csv" else _PARQUET
+    problems = list(output_problems(options.path, kind))
     known = sorted(KINDS.values())
     problems += [
         f"kind '{kind}' is none (there are: {', '.join(known)})"
         for kind in options.kinds
         if kind not in known
     ]
+    events = context.events
+    has_both = events is not None and "kinds" in options.model_fields_set
+    if has_both and set(events or ()) != set(options.kinds):
+        problems.append(
+            "'events' and 'options.kinds' say the same and differ: leave one out"
+        )
     if options.format == "parquet":
         if options.path == STDOUT:
             problems.append("a Parquet table is a file: '-' is none")
+        problems += existing_problems(_ROWS, rows_path(options.path))
+        problems += existing_problems(_PARQUET, part_path(options.path))
         problems += parquet_problems()
     return problems
 
@@ -160,11 +212,18 @@ def _resources(options: ColumnsOptions) -> frozenset[str]:
     return file_claim(options.path) | file_claim(str(rows_path(options.path)))
 
 
+def _writes(options: ColumnsOptions, context: BuildContext) -> list[FileAccess]:
+    if options.format == "csv":
+        return file_access(options.path)
+    return file_access(options.path, rows_path(options.path), part_path(options.path))
+
+
 plugin = Plugin(
     kind="sink",
     options=ColumnsOptions,
     build=_build,
     summary="writes events with all their fields as columns: CSV or Parquet",
     resources=_resources,
-    check=_problems,
+    check=_check,
+    writes=_writes,
 )

@@ -16,6 +16,7 @@ from neurovocal.engine import (
     Clock,
     ConfigError,
     DeviceError,
+    FileAccess,
     Message,
     ModelCommand,
     Plugin,
@@ -28,11 +29,18 @@ from neurovocal.plugins.sinks.trigger.options import PlayOptions, TriggerOptions
 from neurovocal.plugins.sinks.trigger.pattern import Pattern, read_pattern
 from neurovocal.plugins.sinks.trigger.player import PlaybackRequest, Player
 from neurovocal.plugins.sinks.trigger.watcher import PatternWatcher, Rules
-from neurovocal.plugins.storage.text_file import TextOutput, file_claim, output_problems
+from neurovocal.plugins.storage.existing import text_kind
+from neurovocal.plugins.storage.text_file import (
+    TextOutput,
+    file_access,
+    file_claim,
+    output_problems,
+)
 
 log = logging.getLogger("neurovocal")
 
 _MOST_LATENCIES = 1000  # of which percentiles are published
+_LOG = text_kind("a log of triggers", r"\{.*\}")
 _MS_NS = 1_000_000  # nanoseconds in a millisecond
 
 
@@ -54,7 +62,7 @@ class TriggerSink:
         self._run, self._dry_run = context.run, context.dry_run
         self._log = None
         if options.log is not None:
-            self._log = TextOutput(options.log, existing="append")
+            self._log = TextOutput(options.log, existing="append", kind=_LOG)
         self._player = None
         if options.play is not None:
             self._player = _player(options.play, context, context.clock)
@@ -237,7 +245,7 @@ def _check(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
     if context.dry_run:
         return
     if options.log is not None:
-        yield from output_problems(options.log)
+        yield from output_problems(options.log, _LOG)
     if options.play is not None:
         path = Path(context.path(options.play.path))
         if not path.is_file():
@@ -246,6 +254,16 @@ def _check(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
             find_device(options.play.device, "output")
         except DeviceError as error:
             yield f"play.device: {error}"
+
+
+def _reads(options: TriggerOptions, context: BuildContext) -> list[FileAccess]:
+    if options.play is None:
+        return []
+    return [FileAccess(Path(context.path(options.play.path)))]
+
+
+def _writes(options: TriggerOptions, context: BuildContext) -> list[FileAccess]:
+    return file_access(options.log) if options.log else []
 
 
 def _lane_problems(options: TriggerOptions, context: BuildContext) -> Iterator[str]:
@@ -286,6 +304,8 @@ plugin = Plugin(
     summary="Closed loops: plays a sound or sets options when a pattern is heard",
     resources=_resources,
     check=_check,
+    reads=_reads,
+    writes=_writes,
     watch=_build_watcher,
     check_lane=_lane_problems,
 )

@@ -18,6 +18,7 @@ from neurovocal.engine import (
     Channels,
     ConfigError,
     EndOfStream,
+    FileAccess,
     Gap,
     Health,
     Options,
@@ -30,6 +31,7 @@ from neurovocal.engine import (
 from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
 from neurovocal.plugins.sources.audio_files.file import (
+    SUFFIXES,
     Header,
     Recording,
     channel_problem,
@@ -389,6 +391,17 @@ def _resources(options: FolderOptions) -> frozenset[str]:
     return frozenset(claims)
 
 
+def _reads(options: FolderOptions, context: BuildContext) -> list[FileAccess]:
+    depth = "**/" if options.recursive else ""
+    patterns = tuple(f"{depth}*{suffix}" for suffix in sorted(SUFFIXES))
+    folder = FileAccess(context.path(options.path), patterns)
+    return [folder, *_writes(options, context)]
+
+
+def _writes(options: FolderOptions, context: BuildContext) -> list[FileAccess]:
+    return [FileAccess(_state_path(options, context))]
+
+
 def _build(options: FolderOptions, context: BuildContext) -> FolderSource:
     return FolderSource(options, context)
 
@@ -400,4 +413,6 @@ plugin = Plugin(
     summary="A folder that recorders fill: each finished recording once",
     resources=_resources,
     check=_check,
+    reads=_reads,
+    writes=_writes,
 )

@@ -35,7 +35,7 @@ from neurovocal.engine.testing import CollectSink, ScriptedSource, StalledSink
 pytestmark = pytest.mark.usefixtures("quiet", "no_threads_left")
 
 
-def test_sinks_open_before_sources_and_close_after_them():
+def test_sources_that_wait_open_before_sinks_and_all_close_before_them():
     call_log = CallLog()
     sources = [
         call_log.wrap(f"source{i}", ScriptedSource(StreamInfo(f"s{i}", RATE), many(2)))
@@ -44,7 +44,8 @@ def test_sinks_open_before_sources_and_close_after_them():
     sinks = [call_log.wrap(f"sink{i}", CollectSink()) for i in range(2)]
     assert make_runner(sources, *sinks).run().exit_code == 0
     order = call_log.calls.index
-    opens = ["sink0.open", "sink1.open", "source0.open", "source1.open"]
+    # A source that cannot be used is found before a sink replaces a file.
+    opens = ["source0.open", "source1.open", "sink0.open", "sink1.open"]
     assert call_log.calls[:4] == opens
     for index in range(2):
         assert order("source1.open") < order(f"source{index}.read")

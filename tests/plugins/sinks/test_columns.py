@@ -19,7 +19,11 @@ from processes.failing_disks import INFO, deliver, label, no_file_above
 from repository import import_path
 
 from neurovocal.engine.contracts.clock import ManualClock
-from neurovocal.engine.contracts.errors import NeurovocalError, StageError
+from neurovocal.engine.contracts.errors import (
+    ConfigError,
+    NeurovocalError,
+    StageError,
+)
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Gap, Message, StreamInfo
@@ -230,7 +234,7 @@ def test_rows_of_a_killed_run_are_converted_when_the_next_run_opens(
 def test_a_run_without_rows_does_not_touch_the_table(tmp_path: Path) -> None:
     write(tmp_path, range(3))
     before = (tmp_path / "t.parquet").stat()
-    (tmp_path / ".t.parquet.part").write_bytes(b"half a table")
+    (tmp_path / ".t.parquet.part").write_bytes(b"PAR1 half a table")
     (tmp_path / "t.parquet.rows").touch()
     write(tmp_path, range(0), "run2")
     after = (tmp_path / "t.parquet").stat()
@@ -254,15 +258,20 @@ def other_table(path: Path, *, same_names: bool) -> None:
     parquet.write_table(pyarrow.table({name: ["x"] for name in columns}), path)
 
 
-@pytest.mark.parametrize("other", ["other columns", "other types", "no Parquet"])
+def test_file_that_is_no_parquet_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"my notes")
+    with pytest.raises(ConfigError, match="exists and is a text file"):
+        build(tmp_path)
+    assert path.read_bytes() == b"my notes"
+
+
+@pytest.mark.parametrize("other", ["other columns", "other types"])
 def test_file_that_is_no_event_table_is_set_aside(
     tmp_path: Path, other: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "t.parquet"
-    if other == "no Parquet":
-        path.write_bytes(b"my notes")
-    else:
-        other_table(path, same_names=other == "other types")
+    other_table(path, same_names=other == "other types")
     content = path.read_bytes()
     sink = build(tmp_path)
     sink.open()
@@ -331,7 +340,7 @@ def test_path_that_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_incomplete_part_without_rows_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".t.parquet.part").write_bytes(b"half a table")
+    (tmp_path / ".t.parquet.part").write_bytes(b"PAR1 half a table")
     write(tmp_path, range(2))
     assert rows(tmp_path / "t.parquet") == [("run1", 0), ("run1", 1)]
     assert names(tmp_path) == ["t.parquet"]

@@ -1,0 +1,188 @@
+"""Claims on files: a run never writes what it reads, whatever the names are."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from processes.cli_process import RECORDING, neurovocal
+
+from neurovocal.engine.config.claims import FileClaims, refuse_overlap
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.plugin import FileAccess
+
+ALL = ("**/*.wav",)
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(8000), 8000)
+    return path
+
+
+def configuration(folder: Path, source: str, *sinks: str) -> Path:
+    path = folder / "c.yaml"
+    rows = "".join(f"  - {sink}\n" for sink in sinks)
+    path.write_text(f"version: 1\nsource: {source}\nsinks:\n{rows}")
+    return path
+
+
+def conflicts(reads: FileAccess, writes: FileAccess) -> bool:
+    claims = FileClaims()
+    claims.add("source", reads=[reads])
+    claims.add("sink", writes=[writes])
+    return bool(list(claims.conflicts()))
+
+
+@pytest.mark.parametrize(
+    ("reads", "writes", "expected"),
+    [
+        (("a.wav",), ("a.wav",), True),
+        (("a.wav",), ("./x/../a.wav",), True),
+        (("a.wav",), ("b.wav",), False),
+        ((".", ("*.wav",)), ("a.wav",), True),
+        ((".", ("*.wav",)), ("a.csv",), False),
+        ((".", ("*.wav",)), (".", ("*.wav",)), True),
+        ((".", ("*.wav",)), ("kept", ("*.wav",)), False),
+        ((".", ALL), ("kept", ("*.wav", "*.jsonl")), True),
+        ((".", ALL), (".kept", ("*.wav",)), False),
+        ((".", ALL), ("clips", ("*/*/*.flac", "*/*/*.json")), False),
+        ((".", ALL), ("clips", ("*/*/*.wav",)), True),
+        (("clips/day", ("*.wav",)), ("clips", ("*/*/*.wav",)), False),
+        (("clips/day/s", ("*.wav",)), ("clips", ("*/*/*.wav",)), True),
+        (("x/a.wav",), ("x", ("*.wav",)), True),
+        (("x/y/a.wav",), ("x", ("*.wav",)), False),
+    ],
+)
+def test_files_and_patterns_meet(
+    tmp_path: Path,
+    reads: tuple[str, *tuple[tuple[str, ...], ...]],
+    writes: tuple[str, *tuple[tuple[str, ...], ...]],
+    expected: bool,
+) -> None:
+    one = FileAccess(tmp_path / reads[0], *reads[1:])
+    other = FileAccess(tmp_path / writes[0], *writes[1:])
+    assert conflicts(one, other) is expected
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_links_to_a_file_are_that_file(
+    recording: Path, link: Callable[[Path, Path], None]
+) -> None:
+    other = recording.with_name("other.csv")
+    link(recording, other)
+    assert conflicts(FileAccess(recording), FileAccess(other))
+    assert conflicts(FileAccess(other), FileAccess(recording))
+
+
+def test_a_linked_folder_is_that_folder(recording: Path) -> None:
+    linked = recording.parent / "linked"
+    linked.symlink_to(recording.parent)
+    assert conflicts(FileAccess(recording), FileAccess(linked / "a.wav"))
+    assert conflicts(FileAccess(recording), FileAccess(linked, ("*.wav",)))
+
+
+def test_a_command_names_all_outputs_that_are_inputs(recording: Path) -> None:
+    outputs = [recording, recording.with_name("new.png")]
+    with pytest.raises(ConfigError) as caught:
+        refuse_overlap("output", {"recording": [recording]}, outputs)
+    assert caught.value.problems == [
+        f"output '{recording}' is the recording that is read ('{recording}'): choose "
+        "another path"
+    ]
+    with pytest.raises(ConfigError, match="lies in the bundle"):
+        refuse_overlap("output", {"bundle": [recording.parent]}, outputs)
+
+
+@pytest.mark.parametrize("command", ["detect", "label"])
+@pytest.mark.parametrize("name", ["a.wav", "hard.csv", "soft.csv"])
+def test_a_table_never_replaces_a_recording_that_is_read(
+    recording: Path, command: str, name: str
+) -> None:
+    os.link(recording, recording.with_name("hard.csv"))
+    os.symlink("a.wav", recording.with_name("soft.csv"))
+    before = recording.read_bytes()
+    files = "*.wav" if command == "detect" else "."
+    done = neurovocal(command, files, "--out", name, cwd=recording.parent)
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert recording.read_bytes() == before
+
+
+FOLDER = "folder, options: {path: ., recursive: true}"
+
+
+@pytest.mark.parametrize(
+    ("source", "sink", "word"),
+    [
+        ("file, options: {path: a.wav}", "jsonl, options: {path: a.wav}", "overwrite"),
+        ("file, options: {path: .}", "table, options: {path: ./a.wav}", "overwrite"),
+        ("file, options: {path: a.wav}", "recording, options: {path: .}", "another"),
+        ("file, options: {path: '*.wav'}", "wav, options: {path: .}", "another"),
+        ("playback, options: {path: a.wav}", "wav, options: {path: .}", "another"),
+        (FOLDER, "recording, options: {path: kept}", "its own output"),
+        (FOLDER, "clips, options: {path: kept}", "its own output"),
+        ("folder, options: {path: .}", "wav, options: {path: .}", "its own output"),
+        (FOLDER, "journal, options: {path: .neurovocal-taken.jsonl}", "overwrite"),
+        ("folder, options: {path: .}", "table, options: {path: c.yaml}", "overwrite"),
+    ],
+)
+def test_check_names_an_output_that_is_an_input_with_its_line(
+    recording: Path, source: str, sink: str, word: str
+) -> None:
+    path = configuration(
+        recording.parent, f"{{plugin: {source}}}", f"{{plugin: {sink}}}"
+    )
+    before = recording.read_bytes()
+    done = neurovocal("check", path, cwd=recording.parent)
+    assert done.code == 1
+    assert f"{path}:4: sinks.0" in done.err
+    assert word in done.err
+    assert recording.read_bytes() == before
+
+
+def test_a_recording_that_is_kept_is_not_played_into_itself(tmp_path: Path) -> None:
+    source = f"{{plugin: file, options: {{path: '{RECORDING}'}}}}"
+    kept = "{plugin: recording, options: {path: kept}}"
+    assert (
+        neurovocal("run", configuration(tmp_path, source, kept), cwd=tmp_path).code == 0
+    )
+    before = {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    again = configuration(tmp_path, "{plugin: recording, options: {path: kept}}", kept)
+    done = neurovocal("run", again, cwd=tmp_path)
+    assert done.code == 1
+    assert before == {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+@pytest.mark.parametrize(
+    "sink",
+    [
+        "table, options: {path: '-', content: segments}",
+        "jsonl, options: {path: /dev/stdout}",
+        "columns, events: [offset]",
+    ],
+)
+def test_standard_output_holds_the_table_alone(
+    tmp_path: Path, sink: str, more: list[str]
+) -> None:
+    source = f"{{plugin: file, options: {{path: '{RECORDING}'}}}}"
+    path = configuration(tmp_path, source, f"{{plugin: {sink}}}")
+    named = sink.replace("/dev/stdout", "-")
+    done = neurovocal("run", path, *more)
+    assert done.code == 0, done.err
+    assert done.err.count("\n") > 2  # the lines of the display
+    path = configuration(tmp_path, source, f"{{plugin: {named}}}")
+    assert done.out == neurovocal("run", path, *more).out
+    assert len({line[:1] for line in done.out.splitlines()[1:]}) == 1
+
+
+def test_two_tables_on_standard_output_are_refused(tmp_path: Path) -> None:
+    sinks = ["{plugin: jsonl}", "{plugin: table, options: {path: /dev/fd/1}}"]
+    source = f"{{plugin: file, options: {{path: '{RECORDING}'}}}}"
+    done = neurovocal("check", configuration(tmp_path, source, *sinks))
+    assert done.code == 1
+    assert "both claim 'stdout'" in done.err
