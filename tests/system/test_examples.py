@@ -28,7 +28,7 @@ def run(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_detector_in_readme_passes_the_conformance_kit(tmp_path):
+def test_the_detector_in_the_readme_passes_the_conformance_check(tmp_path):
     (snippet,) = re.findall(
         r"```python\n(# loud\.py.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
     )
@@ -39,7 +39,7 @@ def test_detector_in_readme_passes_the_conformance_kit(tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_template_works_as_a_distribution_of_its_own(tmp_path):
+def test_the_plugin_template_works_as_a_distribution(tmp_path):
     run(
         *("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path)),
         str(ROOT / "examples" / "plugin"),

@@ -1,4 +1,4 @@
-"""When a sample was heard: bursts, lumps and drift of a live source."""
+"""Capture times of a live source: bursts, buffered blocks and drift."""
 
 import numpy as np
 import pytest
@@ -21,11 +21,11 @@ RATE = 8000
     block=st.sampled_from([160, 800, 1024, 4000]),
     seed=st.integers(0, 1000),
 )
-def test_a_burst_of_the_past_is_no_slip(burst, first_late_ms, block, seed):
-    """As radio servers begin: seconds of audio in big reads at once, then the present.
+def test_a_burst_of_buffered_samples_is_not_a_slip(burst, first_late_ms, block, seed):
+    """A radio server sends seconds of buffered audio in large reads, then real time.
 
     Nothing is missing, whatever the sizes of the reads, and in the end the first
-    sample is known to have been heard as long ago as the burst lasted.
+    sample is known to have been captured as long ago as the burst lasted.
     """
     clock = CaptureClock(RATE, max_slip_ms=1000)
     rng = np.random.default_rng(seed)
@@ -37,8 +37,8 @@ def test_a_burst_of_the_past_is_no_slip(burst, first_late_ms, block, seed):
         position += size
     while position < total + 30 * RATE:
         position += block
-        heard = 100 * NS + (position - total) * NS // RATE
-        now = max(heard, now) + int(rng.exponential(0.004) * NS)
+        captured = 100 * NS + (position - total) * NS // RATE
+        now = max(captured, now) + int(rng.exponential(0.004) * NS)
         missing += clock.update(block, now - block * NS // RATE)
     assert missing == 0
     truth = 100 * NS - total * NS // RATE
@@ -46,28 +46,28 @@ def test_a_burst_of_the_past_is_no_slip(burst, first_late_ms, block, seed):
 
 
 @pytest.mark.parametrize("speed", [2, 3, 20])
-def test_a_backlog_that_is_worked_off_slowly_is_no_slip(speed):
-    """Ten seconds were late and come `speed` times as fast as time passes."""
+def test_a_backlog_delivered_slowly_is_not_a_slip(speed):
+    """Ten seconds of samples are late and arrive at `speed` times real time."""
     clock, block, position, missing = CaptureClock(RATE, 1000), 800, 0, 0
     now, stall = 100 * NS, 110 * NS
     while position < 120 * RATE:
         position += block
-        heard = 100 * NS + position * NS // RATE
-        if stall <= heard < stall + 10 * NS and now < stall + 10 * NS:
+        captured = 100 * NS + position * NS // RATE
+        if stall <= captured < stall + 10 * NS and now < stall + 10 * NS:
             now = stall + 10 * NS
-        now = max(heard, now + block * NS // RATE // speed)
+        now = max(captured, now + block * NS // RATE // speed)
         begin = now - block * NS // RATE
-        missing += clock.update(block, begin, backlog=now > heard)
+        missing += clock.update(block, begin, backlog=now > captured)
     assert missing == 0
     assert abs(clock.captured_ns(0) - 100 * NS) < 0.01 * NS
 
 
 def drift_of(ppm, jitter_ms, seconds, seed, step=(0, 0)):
-    """ppm as told each second of a device that is `ppm` fast, its blocks late."""
+    """Return (s, drift in ppm) each second for a device that is `ppm` fast."""
     rate, block = 48_000, 4800
     clock = ManualClock(1_700_000_000 * NS, autojump=False)
     capture, base = CaptureClock(rate, 200), TimeBase(rate)
-    anchors, told = LiveAnchors(clock, capture), []
+    anchors, drifts = LiveAnchors(clock, capture), []
     late = np.random.default_rng(seed).exponential(jitter_ms / 1e3, seconds * 10)
     late[0] += 0.03
     for number, late_s in enumerate(late):
@@ -80,27 +80,27 @@ def drift_of(ppm, jitter_ms, seconds, seed, step=(0, 0)):
         anchor = anchors.before(Block(number * block, np.zeros((1, 1), np.float32)))
         if anchor is not None:
             base.add(anchor)
-            told.append((at_s, base.drift_ppm))
-    return np.array(told)
+            drifts.append((at_s, base.drift_ppm))
+    return np.array(drifts)
 
 
 @pytest.mark.parametrize("ppm", [200, -200, 40])
 @pytest.mark.parametrize("jitter_ms", [0.5, 5])
 def test_drift_is_right_within_a_tenth_after_three_minutes(ppm, jitter_ms):
-    at_s, told = drift_of(ppm, jitter_ms, 600, seed=1).T
-    assert np.abs(told[at_s > 180] - ppm).max() <= 0.1 * abs(ppm)
-    assert abs(told[-1] - ppm) <= 2
+    at_s, drifts = drift_of(ppm, jitter_ms, 600, seed=1).T
+    assert np.abs(drifts[at_s > 180] - ppm).max() <= 0.1 * abs(ppm)
+    assert abs(drifts[-1] - ppm) <= 2
 
 
 @pytest.mark.parametrize("step_ms", [-400, 130, 400])
-def test_a_clock_that_is_put_right_is_no_drift(step_ms):
-    """As time servers do it: at once, when it is more than an eighth of a second."""
-    at_s, told = drift_of(50, 2, 900, seed=2, step=(500, step_ms * NS // 1000)).T
-    assert np.abs(told[at_s > 300] - 50).max() <= 5
+def test_a_corrected_clock_is_not_drift(step_ms):
+    """A time server steps a clock that is off by more than 1/8 s."""
+    at_s, drifts = drift_of(50, 2, 900, seed=2, step=(500, step_ms * NS // 1000)).T
+    assert np.abs(drifts[at_s > 300] - 50).max() <= 5
 
 
-def test_a_sleep_of_the_machine_is_a_slip_of_its_length_and_utc_is_right():
-    """A device that goes on after an hour: its samples are late by that hour."""
+def test_a_suspended_machine_is_a_slip_of_its_length_and_utc_is_right():
+    """The device continues after an hour: its samples are late by that hour."""
     rate, block, hour = 48_000, 4800, 3600
     clock = ManualClock(1_700_000_000 * NS, autojump=False)
     capture, base = CaptureClock(rate, 200), TimeBase(rate)
@@ -120,7 +120,7 @@ def test_a_sleep_of_the_machine_is_a_slip_of_its_length_and_utc_is_right():
     assert base.utc_ns(position) == pytest.approx(clock.utc_ns(), abs=NS // 100)
 
 
-def test_a_clock_that_is_set_changes_utc_and_no_gap():
+def test_setting_the_clock_changes_utc_and_no_gap():
     rate, block = 48_000, 4800
     clock = ManualClock(1_700_000_000 * NS, autojump=False)
     capture, base, moves = CaptureClock(rate, 200), TimeBase(rate), []

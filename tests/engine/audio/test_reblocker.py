@@ -1,4 +1,4 @@
-"""Cutting anew: the same blocks on the stream's grid, however audio arrives."""
+"""Reblocker: the same blocks on the stream's grid for all input lengths."""
 
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ def outline(blocks):
     start=st.integers(0, 100),
     lengths=st.lists(st.integers(0, 60), max_size=20),
 )
-def test_blocks_lie_on_the_streams_grid_for_any_cutting(length, start, lengths):
+def test_blocks_lie_on_the_grid_for_any_input_lengths(length, start, lengths):
     recutter = Reblocker(length)
     position, got = start, []
     for count in lengths:
@@ -50,7 +50,7 @@ def test_blocks_lie_on_the_streams_grid_for_any_cutting(length, start, lengths):
     second=st.integers(1, 50),
     missing=st.integers(0, 50),
 )
-def test_after_a_flush_the_grid_is_still_the_streams(length, first, second, missing):
+def test_a_flush_keeps_the_grid(length, first, second, missing):
     recutter = Reblocker(length)
     got = [*recutter.push(Block(0, ramp(0, first))), *recutter.flush()]
     again = first + missing
@@ -61,7 +61,7 @@ def test_after_a_flush_the_grid_is_still_the_streams(length, first, second, miss
     assert max(len(b.samples) for b in got) <= length
 
 
-def test_a_hole_is_refused():
+def test_missing_samples_are_rejected():
     recutter = Reblocker(10)
     list(recutter.push(Block(0, ramp(0, 5))))
     with pytest.raises(ValueError, match="starts at 7, expected 5"):
@@ -82,7 +82,7 @@ def test_a_source_may_reuse_its_array():
 
 
 def test_a_reused_array_that_is_kept_whole_is_copied_too():
-    """A view of all of the source's array has no base to be recognised by."""
+    """A block of the source's whole array, which is no view, is copied as well."""
     recutter = Reblocker(8)
     buffer = ramp(0, 6).copy()
     list(recutter.push(Block(0, buffer)))
@@ -91,7 +91,7 @@ def test_a_reused_array_that_is_kept_whole_is_copied_too():
     assert outline(rest) == [(0, ramp(0, 6).tolist())]
 
 
-def test_arrival_is_that_of_the_last_part():
+def test_the_arrival_time_is_that_of_the_last_part():
     recutter = Reblocker(8)
     list(recutter.push(Block(0, ramp(0, 5), arrived_ns=100)))
     (block,) = recutter.push(Block(5, ramp(5, 5), arrived_ns=200))
@@ -100,7 +100,7 @@ def test_arrival_is_that_of_the_last_part():
     assert (rest.start, rest.arrived_ns) == (8, 200)
 
 
-def test_what_spans_whole_blocks_is_not_copied():
+def test_whole_blocks_are_not_copied():
     samples = ramp(0, 32)
     for block in Reblocker(8).push(Block(0, samples)):
         assert np.shares_memory(block.samples, samples)

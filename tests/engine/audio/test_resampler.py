@@ -1,4 +1,4 @@
-"""Streaming resampling: exact positions, blind to block edges, honest quality."""
+"""Streaming resampler: positions, independence of block lengths, signal quality."""
 
 from itertools import pairwise
 
@@ -23,7 +23,7 @@ RATES = [
 
 
 def joined(items):
-    """Samples of consecutive blocks, which must follow each other."""
+    """Concatenate the samples of blocks, which must be consecutive."""
     blocks = [item for item in items if isinstance(item, Block)]
     for before, after in pairwise(blocks):
         assert after.start == before.stop
@@ -52,7 +52,7 @@ def noise(count, channels=1, seed=0):
     channels=st.integers(1, 2),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_cutting_gives_the_same_bytes(rates, cuts, start, channels):
+def test_any_block_lengths_give_the_same_bytes(rates, cuts, start, channels):
     samples = noise(20_000, channels)
     whole = joined(convert(Resampler(*rates, channels), samples, [], start))
     recut = joined(convert(Resampler(*rates, channels), samples, cuts, start))
@@ -62,7 +62,7 @@ def test_any_cutting_gives_the_same_bytes(rates, cuts, start, channels):
 
 
 @pytest.mark.parametrize("rates", RATES)
-def test_equals_resampling_of_the_whole(rates):
+def test_blocks_give_the_same_as_the_whole_signal(rates):
     samples = noise(50_000)
     _, streamed = joined(convert(Resampler(*rates), samples, range(7, 50_000, 333)))
     whole = soxr.resample(samples, *rates, quality="HQ")
@@ -74,7 +74,7 @@ def test_equals_resampling_of_the_whole(rates):
 @pytest.mark.parametrize("rates", RATES)
 @pytest.mark.parametrize("start", [0, 1, 12_345])
 def test_output_sample_k_is_the_input_at_time_k_over_rate(rates, start):
-    """A tone stays where it was to a fraction of a sample: 110 dB and more."""
+    """The error of a resampled tone is below -110 dB."""
     in_rate, out_rate = rates
     tone_hz = 0.2 * min(rates)
     n = np.arange(start, start + in_rate)
@@ -87,7 +87,7 @@ def test_output_sample_k_is_the_input_at_time_k_over_rate(rates, start):
     assert snr_db > 110
 
 
-def test_what_lies_above_the_new_band_is_gone():
+def test_frequencies_above_the_new_nyquist_limit_are_removed():
     n = np.arange(96_000)
     samples = np.sin(2 * np.pi * 20_000 * n / 96_000).astype(np.float32)[:, None]
     _, out = joined(convert(Resampler(96_000, 32_000), samples, []))
@@ -95,7 +95,7 @@ def test_what_lies_above_the_new_band_is_gone():
 
 
 @pytest.mark.parametrize("rates", RATES)
-def test_a_gap_keeps_the_grid_and_nothing_crosses_it(rates):
+def test_a_gap_keeps_the_grid_and_the_filter_does_not_cross_it(rates):
     samples = noise(30_000)
     resampler = Resampler(*rates)
     items = [
@@ -116,7 +116,7 @@ def test_a_gap_keeps_the_grid_and_nothing_crosses_it(rates):
     np.testing.assert_array_equal(joined(after)[1], joined(alone)[1])
 
 
-def test_a_stretch_shorter_than_the_filter_has_its_exact_length():
+def test_a_run_shorter_than_the_filter_has_its_exact_length():
     resampler = Resampler(32_000, 44_100)
     for start, stop in [(0, 1), (1, 2), (5, 8), (1000, 1000 + 77)]:
         items = convert(resampler, noise(stop - start), [], start)
@@ -125,7 +125,7 @@ def test_a_stretch_shorter_than_the_filter_has_its_exact_length():
         assert first + len(out) == scaled(stop, 32_000, 44_100)
 
 
-def test_nothing_is_held_back_longer_than_the_latency_says():
+def test_the_filter_holds_at_most_its_latency():
     for rates in RATES:
         resampler = Resampler(*rates)
         emitted, samples = 0, noise(40_000)
@@ -137,7 +137,7 @@ def test_nothing_is_held_back_longer_than_the_latency_says():
             assert due - emitted <= resampler.latency
 
 
-def test_anchors_move_to_the_new_grid_with_the_fraction_in_their_time():
+def test_anchors_move_to_the_nearest_sample_and_their_time_with_them():
     resampler = Resampler(48_000, 32_000)
     assert list(resampler.process(Anchor(48_000, 10**9))) == [Anchor(32_000, 10**9)]
     # Input sample 1 is output sample 2/3; the anchor names sample 1, a third later.
@@ -145,7 +145,7 @@ def test_anchors_move_to_the_new_grid_with_the_fraction_in_their_time():
     assert moved == Anchor(1, 10_416)
 
 
-def test_a_new_stream_flushes_the_old_one_and_brings_its_own_rate():
+def test_a_new_stream_flushes_the_old_one_and_sets_its_own_rate():
     resampler = Resampler(44_100, 32_000)
     items = list(resampler.process(Block(0, noise(1000))))
     items += resampler.process(StreamInfo("next", 32_000, 1))
@@ -156,14 +156,14 @@ def test_a_new_stream_flushes_the_old_one_and_brings_its_own_rate():
     assert resampler.latency == 0
 
 
-def test_an_undeclared_hole_is_refused():
+def test_missing_samples_without_a_gap_are_rejected():
     resampler = Resampler(44_100, 32_000)
     list(resampler.process(Block(0, noise(100))))
     with pytest.raises(ValueError, match="starts at 101, expected 100"):
         list(resampler.process(Block(101, noise(100))))
 
 
-def test_arrival_time_travels_with_the_samples():
+def test_output_blocks_have_the_arrival_time_of_their_input():
     resampler = Resampler(48_000, 32_000)
     items = list(resampler.process(Block(0, noise(4800), arrived_ns=7)))
     assert {item.arrived_ns for item in items} == {7}

@@ -1,4 +1,4 @@
-"""The audio ring: nothing lost uncounted, gaps exactly where samples went missing."""
+"""Audio ring: every sample is counted, and gaps are exactly the lost samples."""
 
 import threading
 from collections import deque
@@ -15,13 +15,13 @@ from neurovocal.engine.contracts.types import Block, Gap
 
 
 def ramp(start: int, count: int, channels: int = 1) -> np.ndarray:
-    """Samples that carry their own number, so that each proves its place."""
+    """Samples whose value is their own number, which shows their position."""
     numbers = np.arange(start, start + count, dtype=np.float32)
     return np.stack([numbers * (c + 1) for c in range(channels)], axis=1)
 
 
 def until_end(ring: AudioRing, longest: int):
-    """Everything that the ring hands out until its writer has closed it."""
+    """Return all items of a ring until its writer has closed it."""
     while True:
         try:
             item = ring.read(longest, timeout=10)
@@ -32,7 +32,7 @@ def until_end(ring: AudioRing, longest: int):
 
 
 class RingAgainstModel(RuleBasedStateMachine):
-    """The ring next to a list that holds one entry per sample."""
+    """State machine that compares the ring with a list of one entry per sample."""
 
     @initialize(capacity=st.integers(1, 40), start=st.integers(0, 1000))
     def make(self, capacity, start):
@@ -139,7 +139,7 @@ def test_the_writer_may_reuse_its_array():
 
 
 def test_many_tiny_writes_with_losses_stay_exact():
-    """More marks than the ring keeps: old samples go, but never uncounted."""
+    """With more marks than the ring keeps, old samples are dropped and counted."""
     ring = AudioRing(20_000, 1)
     position = 0
     for _ in range(10_000):
@@ -162,7 +162,7 @@ def test_many_tiny_writes_with_losses_stay_exact():
     assert seen > 4000
 
 
-def test_close_hands_out_what_waits_then_a_last_loss_then_the_end():
+def test_a_closed_ring_returns_queued_samples_then_the_last_gap_then_the_end():
     ring = AudioRing(100, 1)
     ring.write(ramp(0, 10), 5)
     ring.lose(7, "device overflow")
@@ -195,8 +195,8 @@ def test_read_waits_for_the_writer_and_close_wakes_the_reader():
     assert sum(len(block.samples) for block in results[:-1]) == 10
 
 
-def test_a_racing_writer_never_hands_over_a_torn_block():
-    """A writer that laps the reader all the time; every sample proves its place."""
+def test_a_concurrent_writer_never_gives_a_torn_block():
+    """The writer overtakes the reader all the time; values show the positions."""
     ring = AudioRing(5000, 1)
     total = 3_000_000
     source = ramp(0, total) % 65536
@@ -225,6 +225,6 @@ def test_a_racing_writer_never_hands_over_a_torn_block():
 
 
 @pytest.mark.parametrize("shape", [(0, 1), (1, 0)])
-def test_a_ring_needs_room(shape):
+def test_a_ring_without_capacity_is_rejected(shape):
     with pytest.raises(ValueError, match="at least one sample"):
         AudioRing(*shape)

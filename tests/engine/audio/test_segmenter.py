@@ -1,4 +1,4 @@
-"""Hysteresis: against a plain reading of its rules, and for any cutting."""
+"""Segmenter: equal to a simple implementation of its rules, for any block lengths."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ SCORES = hnp.arrays(np.float64, st.integers(1, 120), elements=LEVELS)
 
 @st.composite
 def any_rules(draw: st.DrawFn, *, plain: bool = False) -> SegmenterRules:
-    """Rules of all kinds; plain ones have no maximum and no minimum silence."""
+    """Strategy for rules; plain ones limit neither duration nor silence."""
     off = draw(st.sampled_from([1.0, 2.0]))
     times = st.integers(0, 60)
     rules = SegmenterRules(
@@ -65,7 +65,7 @@ def spans(marks: list[Mark]) -> list[tuple[int, int]]:
 def by_hand(
     rules: SegmenterRules, scores: np.ndarray[Any, Any]
 ) -> list[tuple[int, int, bool]]:
-    """The plain rules, applied to a whole recording one after the other."""
+    """Apply plain rules one after the other to the scores of a whole recording."""
     loud = scores >= rules.off
     runs: list[list[int]] = []
     for hop in range(len(scores)):
@@ -103,7 +103,7 @@ def by_hand(
 
 @settings(max_examples=400, deadline=None)
 @given(any_rules(plain=True), SCORES)
-def test_it_does_what_its_rules_say(
+def test_marks_equal_those_of_a_reference_implementation(
     rules: SegmenterRules, scores: np.ndarray[Any, Any]
 ) -> None:
     marks = run(rules, scores)
@@ -113,7 +113,7 @@ def test_it_does_what_its_rules_say(
 
 @settings(max_examples=400, deadline=None)
 @given(any_rules(), SCORES, st.lists(st.integers(0, 200), max_size=8))
-def test_marks_do_not_depend_on_the_cutting(
+def test_marks_do_not_depend_on_the_block_lengths(
     rules: SegmenterRules, scores: np.ndarray[Any, Any], cuts: list[int]
 ) -> None:
     whole = run(rules, scores)
@@ -142,7 +142,7 @@ def test_each_onset_has_one_offset_and_segments_never_overlap(
 
 @settings(max_examples=200, deadline=None)
 @given(any_rules(), SCORES)
-def test_marks_are_never_later_than_promised(
+def test_marks_are_within_the_stated_latency(
     rules: SegmenterRules, scores: np.ndarray[Any, Any]
 ) -> None:
     segmenter = Segmenter(rules, HOP)
@@ -152,7 +152,7 @@ def test_marks_are_never_later_than_promised(
             assert mark.sample >= now - rules.latency - HOP
 
 
-def test_a_long_sound_is_cut_and_the_rest_is_the_next_segment() -> None:
+def test_a_long_sound_is_truncated_and_the_rest_is_the_next_segment() -> None:
     rules = SegmenterRules(on=3, off=1, min_duration=30, max_duration=100)
     scores = np.array([0, 3, *[1] * 24, 0, 0], dtype=np.float64)
     marks = run(rules, scores)
@@ -160,40 +160,40 @@ def test_a_long_sound_is_cut_and_the_rest_is_the_next_segment() -> None:
     assert [m.truncated for m in marks if isinstance(m, Offset)] == [True, True, False]
 
 
-def test_a_rest_that_is_too_short_is_no_segment() -> None:
+def test_a_rest_below_the_minimum_duration_is_ignored() -> None:
     rules = SegmenterRules(on=3, off=1, min_duration=30, max_duration=100)
     scores = np.array([0, *[3] * 12, 0, 0], dtype=np.float64)
     assert spans(run(rules, scores)) == [(10, 110)]
 
 
-def test_an_onset_is_told_as_soon_as_the_minimum_has_passed() -> None:
+def test_an_onset_is_reported_when_the_minimum_duration_has_passed() -> None:
     scores = np.array([0, *[3.0] * 9])
     segmenter = Segmenter(SegmenterRules(on=3, off=1, min_duration=30), HOP)
     assert list(segmenter.process(0, scores[:3])) == []
     assert list(segmenter.process(3, scores[3:4])) == [Onset(0, 10, 3.0)]
 
 
-def test_an_early_onset_is_told_at_once_and_closed_however_short() -> None:
+def test_an_early_onset_is_reported_at_once_and_closed_at_any_length() -> None:
     rules = SegmenterRules(on=3, off=1, min_duration=30, early=True)
     segmenter = Segmenter(rules, HOP)
     assert list(segmenter.process(0, np.array([0, 3.0]))) == [Onset(0, 10, 3.0)]
     assert list(segmenter.process(2, np.array([0.0]))) == [Offset(0, 10, 20, False)]
 
 
-def test_sound_too_soon_after_a_segment_counts_from_the_minimum_silence() -> None:
+def test_sound_within_the_minimum_silence_counts_from_its_end() -> None:
     rules = SegmenterRules(on=3, off=1, min_silence=40)
     scores = np.array([3, 0, 3, 3, 3, 3, 3, 0], dtype=np.float64)
     assert spans(run(rules, scores)) == [(0, 10), (50, 70)]
 
 
-def test_sound_at_the_end_lasts_to_the_last_sample_heard() -> None:
+def test_sound_at_the_end_lasts_until_the_last_sample() -> None:
     segmenter = Segmenter(SegmenterRules(on=3, off=1, min_duration=15), HOP)
     assert list(segmenter.process(0, np.array([0, 3.0]))) == []
     marks = segmenter.close(27)
     assert marks == [Onset(0, 10, 3.0), Offset(0, 10, 27, True)]
 
 
-def test_after_a_break_it_counts_on_and_after_a_reset_from_zero() -> None:
+def test_segments_count_on_after_a_gap_and_from_zero_after_a_reset() -> None:
     segmenter = Segmenter(SegmenterRules(on=3, off=1), HOP)
     loud = np.array([3.0, 3.0])
     segmenter.process(0, loud)
@@ -206,7 +206,7 @@ def test_after_a_break_it_counts_on_and_after_a_reset_from_zero() -> None:
     assert segmenter.process(0, loud) == [Onset(0, 0, 3.0)]
 
 
-def test_contradictory_rules_are_refused() -> None:
+def test_contradictory_rules_are_rejected() -> None:
     with pytest.raises(ValueError, match="must not exceed"):
         SegmenterRules(on=1, off=2)
     with pytest.raises(ValueError, match="max_duration"):

@@ -1,4 +1,4 @@
-"""Signals that cannot be sound: told once, with hysteresis, whatever the blocks."""
+"""Checks of the signal: each problem is reported once, for any block lengths."""
 
 import time
 from itertools import pairwise
@@ -26,8 +26,8 @@ def seconds(n, change=lambda samples: samples):
     return change(NOISE[: n * RATE].copy()).astype(np.float32)
 
 
-def hear(signal, samples, start=0, block=100):
-    """(second, stage, state) of each change."""
+def changes_in(signal, samples, start=0, block=100):
+    """Return (second, stage, state) of each change."""
     changes = []
     for at in range(0, len(samples), block):
         for health in signal.observe(start + at, samples[at : at + block]):
@@ -51,29 +51,29 @@ def clipped(samples):
         ("quiet", lambda samples: samples * 1e-4, 8),
     ],
 )
-def test_trouble_is_told_when_it_lasts_and_when_it_is_over(stage, trouble, begins):
+def test_a_lasting_problem_is_reported_at_its_start_and_its_end(stage, trouble, begins):
     samples = np.concatenate([seconds(5), seconds(20, trouble), seconds(10)])
-    assert hear(SignalHealth(RATE, SignalOptions()), samples) == [
+    assert changes_in(SignalHealth(RATE, SignalOptions()), samples) == [
         (begins, f"signal {stage}", "degraded"),
         (28, f"signal {stage}", "healthy"),
     ]
 
 
-def test_what_comes_and_goes_is_not_told_again_and_again():
+def test_an_intermittent_problem_is_reported_once():
     parts = [seconds(1, clipped if second % 2 else np.copy) for second in range(30)]
-    assert hear(SignalHealth(RATE, SignalOptions()), np.concatenate(parts)) == []
+    assert changes_in(SignalHealth(RATE, SignalOptions()), np.concatenate(parts)) == []
     # Between the two thresholds nothing changes either way.
     half = [seconds(4, clipped), *[seconds(1, lambda s: np.r_[1, s[1:]])] * 20]
     options = SignalOptions(clipped_share=0.0015)
-    changes = hear(SignalHealth(RATE, options), np.concatenate(half))
+    changes = changes_in(SignalHealth(RATE, options), np.concatenate(half))
     assert [state for _, _, state in changes] == ["degraded"]
 
 
-def test_sound_is_fine_and_what_is_null_is_not_watched():
-    assert hear(SignalHealth(RATE, SignalOptions()), seconds(60)) == []
+def test_sound_is_healthy_and_null_thresholds_are_not_checked():
+    assert changes_in(SignalHealth(RATE, SignalOptions()), seconds(60)) == []
     off = {"flat_s": None, "clipped_share": None, "offset": None, "quiet_db": None}
     signal = SignalHealth(RATE, SignalOptions(**off))
-    assert hear(signal, np.ones(30 * RATE, np.float32)) == []
+    assert changes_in(signal, np.ones(30 * RATE, np.float32)) == []
 
 
 @settings(deadline=None, max_examples=50)
@@ -81,7 +81,7 @@ def test_sound_is_fine_and_what_is_null_is_not_watched():
     cuts=st.lists(st.integers(0, 20 * RATE), max_size=30),
     gap=st.tuples(st.integers(0, 20 * RATE), st.integers(0, 3000)),
 )
-def test_blocks_and_gaps_change_nothing_but_the_seconds_they_touch(cuts, gap):
+def test_gaps_affect_only_their_seconds_and_block_lengths_none(cuts, gap):
     samples = seconds(20, lambda s: np.where(np.arange(len(s)) < 9000, s, 0))
     lost_from, lost_to = gap[0], min(sum(gap), len(samples))
 
@@ -99,8 +99,8 @@ def test_blocks_and_gaps_change_nothing_but_the_seconds_they_touch(cuts, gap):
     assert play(cuts) == play([])
 
 
-def beat(rate, n_seconds, start_ns=NS, gap_at=None):
-    """A tenth of a second at a time, of a source that really has `rate` Hz."""
+def arriving(rate, n_seconds, start_ns=NS, gap_at=None):
+    """Yield blocks of a tenth of a second from a source that runs at `rate` Hz."""
     position = 0
     for index in range(1, n_seconds * 10 + 1):
         n_samples = round(rate * index / 10) - position
@@ -110,26 +110,30 @@ def beat(rate, n_seconds, start_ns=NS, gap_at=None):
             yield Gap(position, position + 5000, "device lost")
 
 
-@pytest.mark.parametrize(("rate", "told"), [(1000, 0), (1005, 0), (985, 1), (1100, 1)])
-def test_another_rate_than_the_source_says(rate, told):
+@pytest.mark.parametrize(
+    ("rate", "n_changes"), [(1000, 0), (1005, 0), (985, 1), (1100, 1)]
+)
+def test_a_rate_other_than_the_nominal_one_is_reported(rate, n_changes):
     health = RateHealth(1000, SignalOptions(rate_window_s=10))
-    changes = [change for block in beat(rate, 65) for change in health.observe(block)]
-    assert len(changes) == told
-    if told:
+    changes = [
+        change for block in arriving(rate, 65) for change in health.observe(block)
+    ]
+    assert len(changes) == n_changes
+    if n_changes:
         assert changes[0].state == "degraded"
         assert f"{rate} samples a second arrive instead of 1000" in changes[0].detail
-        for block in beat(1000, 25, start_ns=100 * NS):
+        for block in arriving(1000, 25, start_ns=100 * NS):
             changes += health.observe(block)
         assert changes[-1].state == "healthy"
 
 
-def test_an_outage_is_no_other_rate():
+def test_an_outage_is_not_reported_as_a_wrong_rate():
     health = RateHealth(1000, SignalOptions(rate_window_s=10))
-    blocks = list(beat(1000, 15, gap_at=80))
+    blocks = list(arriving(1000, 15, gap_at=80))
     assert not [change for item in blocks for change in health.observe(item)]
 
 
-def test_a_live_lane_publishes_it_and_a_file_does_not():
+def test_a_live_lane_publishes_signal_health_and_a_file_does_not():
     def health_of(live):
         sink = CollectSink({"health"})
         items = [audio("." * 100, start) for start in range(0, 20_000, 1000)]
@@ -146,11 +150,11 @@ def test_a_live_lane_publishes_it_and_a_file_does_not():
     ]
 
 
-def test_it_costs_less_than_a_hundredth_of_real_time_by_far():
+def test_signal_checks_take_far_less_than_a_hundredth_of_real_time():
     rate = 48_000
     samples = np.random.default_rng(0).normal(0, 0.1, rate * 20).astype(np.float32)
     signal = SignalHealth(rate, SignalOptions())
     began = time.process_time()
-    assert hear(signal, samples, block=480) == []
+    assert changes_in(signal, samples, block=480) == []
     # Really about 1/3000 of real time; the limit is that of the design.
     assert time.process_time() - began < 0.01 * 20

@@ -1,4 +1,4 @@
-"""Time: exact however long a run is, and clocks that tests hold still."""
+"""Times of samples in long runs, drift, and the clocks of machine and tests."""
 
 import time
 from fractions import Fraction
@@ -17,7 +17,7 @@ RATES = st.sampled_from([8_000, 22_050, 32_000, 44_100, 48_000, 250_000, 384_000
 CENTURY = 100 * 365 * 86_400
 
 
-def test_without_an_anchor_nobody_knows_the_time():
+def test_without_an_anchor_the_time_is_unknown():
     timebase = TimeBase(44_100)
     assert timebase.utc_ns(0) is None
     assert timebase.anchor is None
@@ -42,7 +42,7 @@ def test_time_never_runs_backwards(rate, samples):
     assert times == sorted(times)
 
 
-def test_the_newest_anchor_counts():
+def test_the_newest_anchor_determines_the_time():
     timebase = TimeBase(1000)
     timebase.add(Anchor(0, EPOCH))
     assert timebase.utc_ns(2000) == EPOCH + 2 * NS
@@ -53,8 +53,8 @@ def test_the_newest_anchor_counts():
 
 
 @given(rate=RATES, ppm=st.integers(-500, 500), seconds=st.integers(60, CENTURY))
-def test_drift_in_parts_per_million(rate, ppm, seconds):
-    """A card that is `ppm` too fast delivers more samples in the same time."""
+def test_drift_is_measured_in_parts_per_million(rate, ppm, seconds):
+    """A device that is `ppm` too fast delivers more samples in the same time."""
     timebase = TimeBase(rate)
     timebase.add(Anchor(0, EPOCH))
     samples = rate * seconds * (1_000_000 + ppm) // 1_000_000
@@ -63,7 +63,7 @@ def test_drift_in_parts_per_million(rate, ppm, seconds):
     assert abs(timebase.drift_ppm - ppm) <= resolution + 1e-6
 
 
-def test_a_clock_that_is_set_is_a_jump_and_no_drift():
+def test_setting_the_clock_is_a_jump_and_not_drift():
     base = TimeBase(1000)
     base.add(Anchor(0, 0))  # a machine that does not know the time yet
     base.add(Anchor(1000, NS + 1000))
@@ -76,7 +76,7 @@ def test_a_clock_that_is_set_is_a_jump_and_no_drift():
     assert abs(base.drift_ppm - 10) < 1e-3
 
 
-def test_anchors_without_elapsed_time_tell_no_drift():
+def test_anchors_without_elapsed_time_give_no_drift():
     timebase = TimeBase(1000)
     timebase.add(Anchor(0, EPOCH))
     timebase.add(Anchor(10, EPOCH))
@@ -85,7 +85,7 @@ def test_anchors_without_elapsed_time_tell_no_drift():
     assert timebase.drift_ppm == 0.0
 
 
-def test_a_manual_clock_jumps_when_it_is_waited_for():
+def test_a_manual_clock_jumps_to_the_awaited_instant():
     clock = ManualClock(utc_ns=EPOCH)
     assert (clock.monotonic_ns(), clock.utc_ns()) == (0, EPOCH)
     assert clock.wait_until(3 * NS, timeout=5)
@@ -98,7 +98,7 @@ def test_a_manual_clock_jumps_when_it_is_waited_for():
     assert clock.utc_ns() == EPOCH + 5 * NS + NS // 2
 
 
-def test_a_manual_clock_that_others_must_move(background):
+def test_a_manual_clock_without_autojump_waits_for_advance(background):
     clock = ManualClock(autojump=False)
     assert not clock.wait_until(NS, timeout=0)
     started = Flag()
@@ -115,7 +115,7 @@ def test_a_manual_clock_that_others_must_move(background):
     assert clock.monotonic_ns() == 1_200_000_000
 
 
-def test_the_systems_clock():
+def test_the_system_clock_agrees_with_the_time_module():
     clock = SystemClock()
     before = clock.monotonic_ns()
     assert clock.wait_until(before + 1_000_000, timeout=5)
@@ -126,7 +126,7 @@ def test_the_systems_clock():
 
 
 @pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="Linux has it")
-def test_time_goes_on_while_the_machine_sleeps():
+def test_monotonic_time_goes_on_while_the_machine_is_suspended():
     before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     now = SystemClock().monotonic_ns()
     assert before <= now <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)

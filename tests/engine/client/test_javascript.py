@@ -1,4 +1,4 @@
-"""A subscriber in another language, next to a Python one, over real sockets."""
+"""Subscriber in JavaScript beside one in Python, over real sockets."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example as a stranger gets it, with its packages installed."""
+    """Return a copy of the example with its packages installed."""
     folder = tmp_path_factory.mktemp("javascript")
     for path in EXAMPLE.iterdir():
         if path.is_file():
@@ -144,7 +144,7 @@ def test_javascript_and_python_both_get_every_label(example: Path) -> None:
     ]
 
 
-def test_javascript_reads_arrays_and_sees_holes(example: Path) -> None:
+def test_javascript_decodes_arrays_and_reports_lost_messages(example: Path) -> None:
     where = endpoint()
     options = ZmqOptions(endpoint=where, wait_for_subscribers=1, wait_timeout_s=120)
     sink = plugin.build(options, BuildContext(SystemClock(), "run-1"))
@@ -163,7 +163,7 @@ def test_javascript_reads_arrays_and_sees_holes(example: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
-def test_javascript_gets_back_what_it_missed(
+def test_javascript_fetches_lost_messages(
     example: Path, tmp_path: Path, host: str
 ) -> None:
     if host == "[::1]" and not has_ipv6():
@@ -187,7 +187,9 @@ def test_javascript_gets_back_what_it_missed(
     assert other.returncode == 0
 
 
-def test_javascript_shows_its_keys_or_is_told_to(example: Path, tmp_path: Path) -> None:
+def test_javascript_uses_keys_or_reports_that_they_are_needed(
+    example: Path, tmp_path: Path
+) -> None:
     make_engine_keys(tmp_path / "keys")
     add_client(tmp_path / "keys", "alice", "read", tmp_path / "alice")
     (tmp_path / "journal").mkdir()
@@ -216,7 +218,7 @@ def test_javascript_shows_its_keys_or_is_told_to(example: Path, tmp_path: Path) 
         (("--keys", "nowhere"), "nowhere/client.key_secret"),
     ],
 )
-def test_mistakes_are_one_sentence(
+def test_errors_are_one_sentence(
     example: Path, given: tuple[str, str], said: str
 ) -> None:
     with javascript(example, *given) as process:

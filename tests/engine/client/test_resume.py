@@ -1,4 +1,4 @@
-"""Getting back what was missed: nothing lost, nothing twice, whatever happens."""
+"""Resumer: each recorded message is delivered once, in order, in all situations."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ def message(run: str, seq: int) -> Received:
 
 @dataclass
 class World:
-    """An engine with a journal, a network that loses, and a subscriber."""
+    """Model of an engine with a journal, a lossy network and a subscriber."""
 
     start: StartPoint = "now"
     positions: dict[tuple[str, str], Position] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.subscriber = self.subscribe()
-        self.heard: list[Received] = []
+        self.delivered: list[Received] = []
 
     def subscribe(self) -> Resumer:
         kinds = frozenset({"label", "frames"})
@@ -63,33 +63,33 @@ class World:
         self.take()
 
     def answer(self) -> None:
-        """Answer the oldest question, as the replay server would."""
+        """Reply to the oldest request, as the replay server would."""
         if not self.asked:
             return
-        question = self.asked.pop(0)
+        request = self.asked.pop(0)
         kept = self.sent[: self.committed]
-        if question["command"] == "topics":
-            self.subscriber.put_topics(question["id"], [KEY] if kept else [])
+        if request["command"] == "topics":
+            self.subscriber.put_topics(request["id"], [KEY] if kept else [])
             return
         first = 0
-        after = question["after"]
+        after = request["after"]
         if after is not None:
             place = [(m.run, m.seq) for m in kept]
             known = (after["run"], after["seq"])
             first = place.index(known) + 1 if known in place else len(kept)
-        elif question["start"] == "run":
+        elif request["start"] == "run":
             runs = [m.run for m in kept]
             first = runs.index(runs[-1]) if runs else 0
         page = kept[first : first + 3]
         more = first + 3 < len(kept)
-        self.subscriber.put_page(question["id"], page, more=more, now_s=self.now_s)
+        self.subscriber.put_page(request["id"], page, more=more, now_s=self.now_s)
         self.take()
 
     def take(self) -> None:
         while self.subscriber.ready:
             one = self.subscriber.ready.popleft()
             self.positions[KEY] = Position(one.run, one.seq)
-            self.heard.append(one)
+            self.delivered.append(one)
 
     def settle(self) -> None:
         self.commit()
@@ -113,7 +113,9 @@ ACTIONS = st.lists(
 
 @settings(deadline=None, max_examples=300)
 @given(actions=ACTIONS)
-def test_every_kept_message_comes_once_and_in_order(actions: list[str]) -> None:
+def test_every_recorded_message_is_delivered_once_and_in_order(
+    actions: list[str],
+) -> None:
     world = World(start="journal")
     for action in actions:
         match action:
@@ -131,8 +133,8 @@ def test_every_kept_message_comes_once_and_in_order(actions: list[str]) -> None:
                 world.subscriber = world.subscribe()
                 world.asked = []
     world.settle()
-    assert names(world.heard) == names(world.sent)
-    assert not any(m.missed for m in world.heard)
+    assert names(world.delivered) == names(world.sent)
+    assert not any(m.missed for m in world.delivered)
 
 
 @settings(deadline=None, max_examples=200)
@@ -141,7 +143,7 @@ def test_every_kept_message_comes_once_and_in_order(actions: list[str]) -> None:
         st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 5)), max_size=5
     )
 )
-def test_restarts_of_the_engine_lose_nothing_that_was_kept(
+def test_restarts_of_the_engine_lose_no_recorded_message(
     parts: list[tuple[int, bool, int]],
 ) -> None:
     world = World(start="journal")
@@ -151,42 +153,42 @@ def test_restarts_of_the_engine_lose_nothing_that_was_kept(
         if commits:
             world.commit()
         # What arrived was handed out or kept: an engine that dies between the
-        # sending and the commit takes a message with it that was heard.
+        # sending and the commit loses a message that was delivered.
         world.commit()
         world.restart_engine()
         world.ask(0.2)
         world.answer()
     world.settle()
-    assert names(world.heard) == names(world.sent)
+    assert names(world.delivered) == names(world.sent)
 
 
-def test_a_hole_is_filled_before_what_follows() -> None:
+def test_a_hole_is_filled_before_later_messages_are_delivered() -> None:
     world = World()
     world.send(True)
     world.send(False)
     world.send(True)
-    assert names(world.heard) == [("run0", 0)]
+    assert names(world.delivered) == [("run0", 0)]
     world.ask(0.01)
     world.answer()  # the journal has not committed yet
-    assert names(world.heard) == [("run0", 0)]
+    assert names(world.delivered) == [("run0", 0)]
     world.commit()
     world.ask(0.2)
     world.answer()
-    assert names(world.heard) == [("run0", 0), ("run0", 1), ("run0", 2)]
+    assert names(world.delivered) == [("run0", 0), ("run0", 1), ("run0", 2)]
 
 
-def test_who_starts_now_asks_for_nothing_old() -> None:
+def test_a_start_now_requests_no_old_message() -> None:
     world = World()
     for _ in range(5):
         world.send(False)
     world.commit()
     world.send(True)
     world.settle()
-    assert names(world.heard) == [("run0", 5)]
-    assert world.heard[0].missed is None
+    assert names(world.delivered) == [("run0", 5)]
+    assert world.delivered[0].missed is None
 
 
-def test_a_run_is_heard_from_its_first_message() -> None:
+def test_a_start_at_the_run_delivers_its_first_message() -> None:
     world = World(start="run")
     for _ in range(4):
         world.send(False)
@@ -197,18 +199,18 @@ def test_a_run_is_heard_from_its_first_message() -> None:
     world.commit()
     world.send(True)
     world.settle()
-    assert names(world.heard) == [("run1", seq) for seq in range(5)]
+    assert names(world.delivered) == [("run1", seq) for seq in range(5)]
 
 
-def test_what_the_journal_never_had_is_missed_in_the_end() -> None:
+def test_messages_that_the_journal_lacks_are_reported_as_lost() -> None:
     world = World()
     world.send(True)
     world.send(False)
     world.sent.pop()  # the journal's queue was full
     world.send(True)
     world.settle()
-    assert names(world.heard) == [("run0", 0), ("run0", 2)]
-    missed = world.heard[1].missed
+    assert names(world.delivered) == [("run0", 0), ("run0", 2)]
+    missed = world.delivered[1].missed
     assert missed is not None
     assert (missed.first_seq, missed.count) == (1, 1)
 
@@ -218,23 +220,23 @@ def with_a_hole() -> World:
     world.send(True)
     world.send(False)
     world.send(True)
-    assert names(world.heard) == [("run0", 0)]
+    assert names(world.delivered) == [("run0", 0)]
     return world
 
 
-def test_without_an_answer_life_goes_on_after_a_minute_of_messages() -> None:
+def test_without_replies_messages_are_delivered_after_a_minute() -> None:
     world = with_a_hole()
-    while len(world.heard) == 1:
+    while len(world.delivered) == 1:
         world.ask(1.0)
         world.send(True)
         assert world.now_s < 70
     assert world.now_s > 60
-    assert names(world.heard)[1] == ("run0", 2)
-    assert world.heard[1].missed is not None
-    assert names(world.heard)[-1] == ("run0", world.seq - 1)
+    assert names(world.delivered)[1] == ("run0", 2)
+    assert world.delivered[1].missed is not None
+    assert names(world.delivered)[-1] == ("run0", world.seq - 1)
 
 
-def test_a_station_that_is_down_with_its_journal_is_waited_for() -> None:
+def test_a_pause_of_the_station_does_not_make_a_hole_final() -> None:
     world = with_a_hole()
     world.commit()
     for _ in range(1000):
@@ -244,52 +246,52 @@ def test_a_station_that_is_down_with_its_journal_is_waited_for() -> None:
     world.commit()
     world.ask(2.0)
     world.answer()
-    assert names(world.heard) == [("run0", seq) for seq in range(4)]
-    assert not any(m.missed for m in world.heard)
+    assert names(world.delivered) == [("run0", seq) for seq in range(4)]
+    assert not any(m.missed for m in world.delivered)
 
 
-def test_who_does_not_listen_for_a_while_misses_nothing() -> None:
-    """A page takes its reader longer than the journal is given to fill a hole."""
+def test_a_subscriber_that_pauses_loses_no_message() -> None:
+    """The subscriber needs longer for a page than the patience for a hole."""
     world = with_a_hole()
     for _ in range(10):
         world.send(True)
     world.commit()
-    while world.heard[-1].seq < world.seq - 1:
+    while world.delivered[-1].seq < world.seq - 1:
         world.ask(20.0)  # the reader was busy with the page before
         world.answer()
-        assert not any(m.missed for m in world.heard)
-    assert names(world.heard) == [("run0", seq) for seq in range(world.seq)]
+        assert not any(m.missed for m in world.delivered)
+    assert names(world.delivered) == [("run0", seq) for seq in range(world.seq)]
 
 
-def test_an_answer_to_an_early_question_says_nothing_about_later() -> None:
+def test_a_reply_to_an_early_request_does_not_make_a_hole_final() -> None:
     world = with_a_hole()
     world.ask(0.1)
     world.now_s += 30.0
     world.answer()  # empty: asked before the journal could commit
-    assert names(world.heard) == [("run0", 0)]
+    assert names(world.delivered) == [("run0", 0)]
     world.commit()
     world.ask(0.2)
     world.answer()
-    assert names(world.heard) == [("run0", 0), ("run0", 1), ("run0", 2)]
+    assert names(world.delivered) == [("run0", 0), ("run0", 1), ("run0", 2)]
 
 
-def test_a_journal_that_refuses_is_given_its_time_and_no_more() -> None:
+def test_refusals_make_a_hole_final_after_the_patience() -> None:
     world = with_a_hole()
-    while len(world.heard) == 1:
+    while len(world.delivered) == 1:
         world.ask(2.0)
-        for question in world.asked:
-            world.subscriber.put_refusal(question["id"], world.now_s)
+        for request in world.asked:
+            world.subscriber.put_refusal(request["id"], world.now_s)
         world.asked.clear()
         world.take()
         assert world.now_s < 12
     assert world.now_s > 5
-    assert names(world.heard) == [("run0", 0), ("run0", 2)]
-    missed = world.heard[1].missed
+    assert names(world.delivered) == [("run0", 0), ("run0", 2)]
+    missed = world.delivered[1].missed
     assert missed is not None
     assert missed.count == 1
 
 
-def test_a_flood_while_waiting_is_bounded_and_asked_for_again() -> None:
+def test_held_messages_are_bounded_and_the_rest_is_fetched() -> None:
     world = World()
     world.send(True)
     world.send(False)
@@ -299,4 +301,4 @@ def test_a_flood_while_waiting_is_bounded_and_asked_for_again() -> None:
     for _ in range(1000):
         world.ask(0.2)
         world.answer()
-    assert names(world.heard) == [("run0", seq) for seq in range(2502)]
+    assert names(world.delivered) == [("run0", seq) for seq in range(2502)]

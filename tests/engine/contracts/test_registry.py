@@ -1,4 +1,4 @@
-"""Plugins by name: found lazily, refused with a sentence that helps."""
+"""Registry: plugins are imported lazily, and errors name the remedy."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def point(name, kind="sink", value="somewhere:plugin", dist="other-birds"):
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Pretend that exactly these entry points are installed."""
+    """Replace the installed entry points by these."""
 
     def install(*points):
         def entry_points(*, group):
@@ -65,7 +65,7 @@ def test_built_ins_are_found_through_entry_points():
     assert registry.get("detector", "energy").kind == "detector"
 
 
-def test_looking_for_names_imports_no_plugin():
+def test_listing_names_imports_no_plugin():
     code = (
         "import sys\n"
         "from neurovocal.engine.contracts.plugin import GROUPS\n"
@@ -78,7 +78,7 @@ def test_looking_for_names_imports_no_plugin():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_plugin_that_cannot_be_imported_disturbs_no_other(installed):
+def test_a_plugin_that_cannot_be_imported_affects_no_other(installed):
     registry = installed(
         point("broken", value="no_such_module_at_all:plugin"),
         point("empty", value="neurovocal.engine.contracts.errors:plugin"),
@@ -94,7 +94,7 @@ def test_a_plugin_that_cannot_be_imported_disturbs_no_other(installed):
     )
 
 
-def test_a_plugin_that_fails_while_it_is_imported(installed, tmp_path, monkeypatch):
+def test_a_plugin_whose_import_fails_is_rejected(installed, tmp_path, monkeypatch):
     (tmp_path / "nv_failing_plugin.py").write_text("raise OSError('no PortAudio')")
     monkeypatch.syspath_prepend(tmp_path)
     registry = installed(point("deaf", value="nv_failing_plugin:plugin"))
@@ -103,7 +103,7 @@ def test_a_plugin_that_fails_while_it_is_imported(installed, tmp_path, monkeypat
     )
 
 
-def test_unknown_names(installed):
+def test_an_unknown_name_is_rejected_with_a_suggestion(installed):
     registry = installed(point("zmq"), point("journal"))
     assert refused(registry, "sink", "zqm") == (
         "unknown sink plugin 'zqm' (did you mean 'zmq'?)"
@@ -119,14 +119,14 @@ def test_unknown_names(installed):
     )
 
 
-def test_two_distributions_that_claim_one_name(installed):
+def test_a_name_claimed_by_two_distributions_is_rejected(installed):
     registry = installed(point("zmq", dist="neurovocal"), point("zmq", dist="birds"))
     assert refused(registry, "sink", "zmq") == (
         "sink plugin 'zmq' is claimed by neurovocal and birds: uninstall one"
     )
 
 
-def test_a_plugin_of_another_kind_or_another_time():
+def test_a_plugin_of_another_kind_or_api_version_is_rejected():
     old = Plugin("sink", Options, lambda options, context: None, "old", api=99)
     registry = Registry({("model", "x"): PLUGIN, ("sink", "old"): old})
     assert refused(registry, "model", "x") == "'x' is a sink plugin, not a model"
@@ -136,7 +136,7 @@ def test_a_plugin_of_another_kind_or_another_time():
     )
 
 
-def test_local_files(tmp_path):
+def test_a_plugin_in_a_local_file_is_loaded(tmp_path):
     (tmp_path / "mine.py").write_text(LOCAL)
     registry = Registry()
     plugin = registry.get("sink", "mine.py:plugin", tmp_path)
@@ -167,7 +167,7 @@ def test_local_files(tmp_path):
         ("import no_such_module_at_all\n", "no_such_module_at_all"),
     ],
 )
-def test_local_files_that_fail(tmp_path, text, reason):
+def test_a_local_file_that_fails_is_rejected(tmp_path, text, reason):
     path = tmp_path / "bad.py"
     path.write_text(text)
     sentence = refused(Registry(), "sink", "bad.py:plugin", tmp_path)
@@ -178,9 +178,7 @@ def test_local_files_that_fail(tmp_path, text, reason):
     assert Registry().get("sink", "bad.py:plugin", tmp_path).summary == "a local one"
 
 
-def test_paths_are_found_from_the_working_folder_then_from_the_base(
-    tmp_path, monkeypatch
-):
+def test_paths_start_from_the_working_folder_then_from_the_base(tmp_path, monkeypatch):
     here, base = tmp_path / "here", tmp_path / "base"
     for folder in (here, base):
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""The bundles that ship: complete, small, credited, right on sounds of their kind."""
+"""Shipped bundles: complete, small, with credits, and accurate on their species."""
 
 import csv
 import re
@@ -12,7 +12,7 @@ from neurovocal.models.toolkit.measures import edit_distance
 
 PRETRAINED = ROOT / "models" / "pretrained"
 NAMES = sorted(path.parent.name for path in PRETRAINED.glob("*/manifest.yaml"))
-# Data set, recordings of the test split that are heard, and edits per label that are
+# Data set, recordings of the test split that are used, and edits per label that are
 # far above the figures in the cards.
 HEARD = {
     "bengalese-finch": ("finch_gy6or6", 3, 0.05),
@@ -23,12 +23,12 @@ HEARD = {
 MOST_BYTES = 3_000_000
 
 
-def test_these_bundles_ship() -> None:
+def test_the_expected_bundles_are_shipped() -> None:
     assert set(NAMES) == set(HEARD)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_bundle_is_complete_and_can_be_made_again(name: str) -> None:
+def test_a_shipped_bundle_is_complete_and_reproducible(name: str) -> None:
     done = neurovocal("bundle", "check", name)
     assert done.code == 0, done.err
     training = load_bundle(name).manifest.training
@@ -41,7 +41,7 @@ def test_a_shipped_bundle_is_complete_and_can_be_made_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_bundle_says_whose_recordings_it_learned_from(name: str) -> None:
+def test_a_shipped_bundle_credits_its_recordings(name: str) -> None:
     manifest = load_bundle(name).manifest
     card = (PRETRAINED / name / "README.md").read_text()
     notices = (ROOT / "NOTICE.md").read_text()
@@ -55,21 +55,21 @@ def test_a_shipped_bundle_says_whose_recordings_it_learned_from(name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["spoken-digits", "zebra-finch"])
-def test_classifiers_that_ship_are_small(name: str) -> None:
+def test_shipped_classifiers_are_small(name: str) -> None:
     files = [p for p in (PRETRAINED / name).iterdir() if p.is_file()]
     assert sum(p.stat().st_size for p in files) < MOST_BYTES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_bundle_labels_recordings_that_it_was_not_trained_on(
+def test_a_shipped_bundle_labels_recordings_of_the_test_split(
     name: str, data_folder: Path, tmp_path: Path
 ) -> None:
     dataset, number, most_edits = HEARD[name]
     bundle = load_bundle(name)
     files = bundle.manifest.training["recordings"]["test"]
-    heard = files[:: max(1, len(files) // number)][:number]
+    chosen = files[:: max(1, len(files) // number)][:number]
     out = tmp_path / "labels.csv"
-    paths = [data_folder / dataset / file for file in heard]
+    paths = [data_folder / dataset / file for file in chosen]
     done = neurovocal("label", *paths, "--bundle", name, "--out", out)
     assert done.code == 0, done.err
     with out.open(newline="") as stream:
@@ -79,7 +79,7 @@ def test_a_shipped_bundle_labels_recordings_that_it_was_not_trained_on(
     edits = total = 0
     assert bundle.manifest.classifier is not None
     units = bundle.manifest.classifier.units
-    for file, path in zip(heard, paths, strict=True):
+    for file, path in zip(chosen, paths, strict=True):
         wanted = [
             units.index(row["label"])
             for row in truth

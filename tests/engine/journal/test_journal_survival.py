@@ -1,4 +1,4 @@
-"""The journal in trouble: loss of power, damage, full disks, age, older versions."""
+"""Journal: power failure, damage, full disks, retention, older versions."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def seqs(path: Path, run: str | None = None) -> list[int]:
 def log_of_commits(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, bytes, list[int]]:
-    """A journal, its write-ahead log, and the log's length after each commit."""
+    """Return a journal, its write-ahead log, and the log's length after each commit."""
     folder = tmp_path_factory.mktemp("power")
     path = folder / "j.sqlite"
     write(path, [], "before")
@@ -54,7 +54,7 @@ def log_of_commits(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(cut=st.floats(0, 1), torn=st.binary(max_size=4096))
-def test_power_lost_at_any_byte_takes_only_what_was_not_committed(
+def test_a_power_failure_at_any_byte_loses_only_uncommitted_events(
     tmp_path: Path,
     log_of_commits: tuple[Path, bytes, list[int]],
     cut: float,
@@ -76,14 +76,14 @@ def test_power_lost_at_any_byte_takes_only_what_was_not_committed(
     assert seqs(path, "after") == [0]
 
 
-def test_every_commit_is_synchronised_by_default(tmp_path: Path) -> None:
+def test_every_commit_is_synchronized_by_default(tmp_path: Path) -> None:
     connection = open_journal(tmp_path / "j.sqlite")
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
 
 
-def test_a_journal_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_a_journal_of_version_1_is_migrated(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     write(path, [label(0)], "old")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -99,7 +99,7 @@ def test_a_journal_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
     assert (seqs(path, "old"), seqs(path, "new")) == ([0], [0])
 
 
-def test_a_run_that_was_killed_has_no_end(tmp_path: Path) -> None:
+def test_a_killed_run_has_no_end_time(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     sink = build(path, commit_ms=0)
     sink.open()
@@ -128,7 +128,7 @@ def test_a_damaged_journal_is_set_aside_and_the_run_goes_on(
     assert aside.name in caplog.text
 
 
-def test_events_that_are_too_old_are_removed_and_counted(tmp_path: Path) -> None:
+def test_events_above_the_age_limit_are_removed_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     clock = ManualClock(utc_ns=NOW_NS)
     old = [label_at(seq, NOW_NS - 3 * DAY_NS) for seq in range(5000)]
@@ -147,7 +147,7 @@ def test_events_that_are_too_old_are_removed_and_counted(tmp_path: Path) -> None
     assert record.removed == 5000
 
 
-def test_the_oldest_events_make_room_for_the_newest(tmp_path: Path) -> None:
+def test_the_oldest_events_are_removed_above_the_size_limit(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     clock = ManualClock(utc_ns=NOW_NS)
     sink = build(path, clock=clock, keep_mb=1.0, commit_ms=1e9)
@@ -177,7 +177,7 @@ def test_without_a_limit_nothing_is_removed(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_a_journal_that_was_deleted_is_noticed_and_made_anew(tmp_path: Path) -> None:
+def test_a_deleted_journal_is_detected_and_created_again(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
     path = folder / "j.sqlite"
@@ -197,7 +197,7 @@ def test_a_journal_that_was_deleted_is_noticed_and_made_anew(tmp_path: Path) -> 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of half a megabyte."""
+    """Mount a file system of half a megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
     options = ["-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
@@ -209,7 +209,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_costs_only_what_is_said_to_be_lost(small_disk: Path) -> None:
+def test_a_full_disk_loses_only_the_events_that_are_reported(small_disk: Path) -> None:
     path = small_disk / "j.sqlite"
     ballast = small_disk / "ballast"
     sink = build(path, commit_ms=0)
@@ -230,7 +230,7 @@ def test_a_full_disk_costs_only_what_is_said_to_be_lost(small_disk: Path) -> Non
     assert sorted([*seqs(path), *refused]) == list(range(201))
 
 
-def test_a_read_only_disk_is_told_and_forgiven(small_disk: Path) -> None:
+def test_a_read_only_disk_is_an_error_until_it_is_writable(small_disk: Path) -> None:
     path = small_disk / "j.sqlite"
     sink = build(path, commit_ms=0)
     sink.open()
@@ -252,7 +252,7 @@ def label_at(seq: int, utc_ns: int) -> Message:
 
 
 def fill(ballast: Path) -> None:
-    """Write until no byte more fits on the disk."""
+    """Write until the disk is full."""
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))

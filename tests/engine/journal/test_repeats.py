@@ -1,4 +1,4 @@
-"""A recording that a kill cut short, and what an export makes of its two hearings."""
+"""Export of a recording that was read twice because a kill interrupted a run."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ sinks:
 
 
 def record(path: Path, seconds: int, seed: int) -> None:
-    """Bursts of noise, three a second."""
+    """Write a recording with three bursts of noise per second."""
     rng = np.random.default_rng(seed)
     values = rng.uniform(-0.5, 0.5, (3 * seconds, RATE // 3))
     values[:, RATE // 10 :] *= 0.001
@@ -45,13 +45,13 @@ def rows(journal: Path, *options: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(done.out)))
 
 
-def heard(journal: Path, *options: str) -> list[tuple[str, str, str]]:
+def exported(journal: Path, *options: str) -> list[tuple[str, str, str]]:
     found = rows(journal, *options)
     return [(row["stream"], row["onset_s"], row["sample_s"]) for row in found]
 
 
 def has_begun(journal: Path, run: int) -> bool:
-    """Whether the run of this number has heard something of ``b.wav``."""
+    """Return True if the run of this number has events of ``b.wav``."""
     query = (
         "SELECT count(DISTINCT run) FROM messages "
         "WHERE kind = 'offset' AND stream = 'b.wav'"
@@ -75,7 +75,9 @@ def kill_in_the_midst(tmp_path: Path, journal: Path, run: int) -> None:
         process.wait()
 
 
-def test_a_recording_that_kills_cut_short_is_exported_once(tmp_path: Path) -> None:
+def test_a_recording_that_was_read_again_after_a_kill_is_exported_once(
+    tmp_path: Path,
+) -> None:
     journal = tmp_path / "killed.sqlite"
     for name in ("killed", "whole"):
         text = CONFIG.format(journal=f"{name}.sqlite")
@@ -95,26 +97,26 @@ def test_a_recording_that_kills_cut_short_is_exported_once(tmp_path: Path) -> No
     done = neurovocal("run", tmp_path / "whole.yaml", cwd=tmp_path)
     assert done.code == 0, done.err
 
-    expected = heard(tmp_path / "whole.sqlite")
+    expected = exported(tmp_path / "whole.sqlite")
     assert len({stream for stream, _, _ in expected}) == 3
-    assert heard(journal) == expected
-    assert heard(journal, "--heard", "last", "--stream", "b.wav") == [
+    assert exported(journal) == expected
+    assert exported(journal, "--heard", "last", "--stream", "b.wav") == [
         row for row in expected if row[0] == "b.wav"
     ]
-    both = heard(journal, "--heard", "all")
+    both = exported(journal, "--heard", "all")
     assert len(both) > len(expected)
     assert set(both) == set(expected)
     done = neurovocal("export", journal, "--kinds", "offset")
     assert "note: 2 hearings that a kill or stop cut short left out" in done.err
-    # One run by itself is told as it was.
+    # A selection of one run is exported completely.
     first = runs(journal)[0].run
     of_first = [row for row in rows(journal, "--heard", "all") if row["run"] == first]
     assert rows(journal, "--run", first) == of_first
     assert {row["stream"] for row in of_first} == {"a.wav", "b.wav"}
 
 
-class CallLog:
-    """A journal that several runs write into, one after the other."""
+class SharedJournal:
+    """A journal that several runs write one after the other."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "j.sqlite"
@@ -183,19 +185,19 @@ OTHER = Health("source", "healthy", replacement_sentence("/card/x.wav"))
         ),
     ],
 )
-def test_the_last_hearing_is_left(
+def test_only_the_last_reading_remains(
     tmp_path: Path, written: dict[str, list[Event]], units: str
 ) -> None:
-    call_log = CallLog(tmp_path)
+    shared = SharedJournal(tmp_path)
     for name, events in written.items():
-        call_log.run(name, events)
-    assert call_log.units() == units
+        shared.run(name, events)
+    assert shared.units() == units
 
 
-def test_only_what_is_wanted_makes_another_hearing_superfluous(tmp_path: Path) -> None:
-    call_log = CallLog(tmp_path)
-    call_log.run("r1", labels("ab"))
-    call_log.run("r2", [again("r1"), *labels("abc")])
-    assert call_log.units(runs=("r1",)) == "ab"
-    assert call_log.units(runs=("r1", "r2")) == "abc"
-    assert call_log.units(streams=("elsewhere",)) == ""
+def test_only_readings_in_selected_runs_replace_earlier_ones(tmp_path: Path) -> None:
+    shared = SharedJournal(tmp_path)
+    shared.run("r1", labels("ab"))
+    shared.run("r2", [again("r1"), *labels("abc")])
+    assert shared.units(runs=("r1",)) == "ab"
+    assert shared.units(runs=("r1", "r2")) == "abc"
+    assert shared.units(streams=("elsewhere",)) == ""

@@ -1,4 +1,4 @@
-"""A recorded run again: identical, and honest when it is not."""
+"""Replay of recorded runs: identical events, and a report of differences."""
 
 import json
 import sqlite3
@@ -59,7 +59,7 @@ def test_an_interrupted_run_is_reproduced_from_its_recording(tmp_path):
     assert found["identical"]["label"] >= 6
 
 
-def test_a_difference_is_found_and_told(tmp_path):
+def test_a_difference_is_found_and_reported(tmp_path):
     journal = record(
         tmp_path,
         f"source={{plugin: file, options: {{path: '{excerpt(tmp_path)}'}}}}",
@@ -79,7 +79,7 @@ def test_a_difference_is_found_and_told(tmp_path):
     ]
 
 
-def test_a_live_run_without_its_audio_is_refused(tmp_path):
+def test_the_replay_of_a_live_run_without_recording_is_rejected(tmp_path):
     pipe = "source={plugin: pipe, options: {sample_rate: 32000}}"
     done = neurovocal(
         *("run", "demo", "--plain", "--set", pipe),
@@ -92,7 +92,7 @@ def test_a_live_run_without_its_audio_is_refused(tmp_path):
     assert "recording" in done.err
 
 
-def test_no_journal(tmp_path):
+def test_a_missing_journal_is_an_error(tmp_path):
     done = neurovocal("replay", tmp_path / "none.sqlite")
     assert done.code == 1
     assert "none.sqlite" in done.err

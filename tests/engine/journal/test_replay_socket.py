@@ -1,4 +1,4 @@
-"""The replay socket over real connections: what was missed comes back, once."""
+"""Replay socket over real connections: lost messages are fetched, once."""
 
 import asyncio
 import json
@@ -34,21 +34,23 @@ def port_of(endpoint: str) -> int:
     return int(endpoint.rsplit(":", 1)[1])
 
 
-def hear(subscriber: Subscriber, until: int, run: str = "run0") -> list[Received]:
-    heard: list[Received] = []
-    while not heard or (heard[-1].run, heard[-1].seq) != (run, until):
+def receive_until(
+    subscriber: Subscriber, until: int, run: str = "run0"
+) -> list[Received]:
+    received: list[Received] = []
+    while not received or (received[-1].run, received[-1].seq) != (run, until):
         one = subscriber.receive(PATIENCE_S)
-        assert one is not None, [m.seq for m in heard]
-        heard.append(one)
-    return heard
+        assert one is not None, [m.seq for m in received]
+        received.append(one)
+    return received
 
 
-def seqs(heard: list[Received]) -> list[int]:
-    return [m.seq for m in heard]
+def seqs(received: list[Received]) -> list[int]:
+    return [m.seq for m in received]
 
 
 def meet(engine: Engine, subscriber: Subscriber) -> list[Received]:
-    """Send until the subscriber hears: then its subscription has arrived."""
+    """Send until the subscriber receives: then its subscription has arrived."""
     while True:
         engine.send()
         one = subscriber.receive(0.02)
@@ -56,79 +58,79 @@ def meet(engine: Engine, subscriber: Subscriber) -> list[Received]:
             return [one]
 
 
-def test_who_comes_late_hears_all_from_the_beginning(engine: Engine) -> None:
+def test_a_late_subscriber_gets_all_messages_from_the_journal(engine: Engine) -> None:
     engine.send(1200)
     with Subscriber(engine.zmq.endpoint, replay=engine.replay, start="run") as late:
-        heard = hear(late, 1199)
-        assert seqs(heard) == list(range(1200))
-        assert all(m.replayed and m.missed is None for m in heard)
-        first = heard[0].event
+        received = receive_until(late, 1199)
+        assert seqs(received) == list(range(1200))
+        assert all(m.replayed and m.missed is None for m in received)
+        first = received[0].event
         assert isinstance(first, Label)
-        assert (first.unit, heard[0].utc_ns) == ("é", 10**18)
+        assert (first.unit, received[0].utc_ns) == ("é", 10**18)
         engine.send(5)
-        assert seqs(hear(late, 1204)) == list(range(1200, 1205))
+        assert seqs(receive_until(late, 1204)) == list(range(1200, 1205))
         assert late.missed == 0
 
 
-def test_a_hole_in_what_is_sent_is_filled(engine: Engine) -> None:
+def test_lost_live_messages_are_fetched(engine: Engine) -> None:
     with Subscriber(engine.zmq.endpoint, replay=engine.replay) as subscriber:
-        heard = meet(engine, subscriber)
+        received = meet(engine, subscriber)
         engine.send(40, only_record=True)
         engine.send(3)
-        heard += hear(subscriber, engine.seq - 1)
-        assert seqs(heard) == list(range(heard[0].seq, engine.seq))
+        received += receive_until(subscriber, engine.seq - 1)
+        assert seqs(received) == list(range(received[0].seq, engine.seq))
         assert subscriber.missed == 0
 
 
-def test_the_last_message_before_silence_is_not_lost(engine: Engine) -> None:
+def test_a_lost_last_message_is_fetched(engine: Engine) -> None:
     with Subscriber(engine.zmq.endpoint, replay=engine.replay) as subscriber:
         meet(engine, subscriber)
         engine.send(2, only_record=True)
-        assert seqs(hear(subscriber, engine.seq - 1))[-2:] == [
+        assert seqs(receive_until(subscriber, engine.seq - 1))[-2:] == [
             engine.seq - 2,
             engine.seq - 1,
         ]
 
 
-def test_a_reader_that_slept_through_a_flood_loses_nothing(engine: Engine) -> None:
+def test_a_suspended_subscriber_loses_no_message(engine: Engine) -> None:
     # Far more than the queues of both sides and TCP hold.
     endpoint = engine.zmq.endpoint
     with Subscriber(endpoint, replay=engine.replay, queue_length=20) as subscriber:
-        heard = meet(engine, subscriber)
+        received = meet(engine, subscriber)
         engine.send(20_000)
-        heard += hear(subscriber, engine.seq - 1)
-        assert seqs(heard) == list(range(heard[0].seq, engine.seq))
-        assert any(m.replayed for m in heard)
+        received += receive_until(subscriber, engine.seq - 1)
+        assert seqs(received) == list(range(received[0].seq, engine.seq))
+        assert any(m.replayed for m in received)
         assert subscriber.missed == 0
 
 
-def test_a_network_that_breaks_costs_nothing(engine: Engine) -> None:
+def test_a_broken_network_loses_no_message(engine: Engine) -> None:
     with (
         BadNetwork(port_of(engine.zmq.endpoint)) as live,
         BadNetwork(port_of(engine.replay)) as replay,
         Subscriber(live.endpoint, replay=replay.endpoint) as subscriber,
     ):
-        heard = meet(engine, subscriber)
+        received = meet(engine, subscriber)
         for number in range(12):
             engine.send(15)
             (live if number % 3 else replay).cut()
             while (one := subscriber.receive(0.01)) is not None:
-                heard.append(one)
+                received.append(one)
         engine.send(1)
-        if heard[-1].seq < engine.seq - 1:
-            heard += hear(subscriber, engine.seq - 1)
-        assert seqs(heard) == list(range(heard[0].seq, engine.seq))
+        if received[-1].seq < engine.seq - 1:
+            received += receive_until(subscriber, engine.seq - 1)
+        assert seqs(received) == list(range(received[0].seq, engine.seq))
         assert live.cuts + replay.cuts == 12
 
 
-def test_an_engine_that_restarts_is_followed(tmp_path: Path) -> None:
+def test_messages_continue_after_a_restart_of_the_engine(tmp_path: Path) -> None:
     before = Engine(tmp_path)
     with (
         BadNetwork(port_of(before.zmq.endpoint)) as live,
         BadNetwork(port_of(before.replay)) as replay,
         Subscriber(live.endpoint, replay=replay.endpoint) as subscriber,
     ):
-        heard = meet(before, subscriber)
+        received = meet(before, subscriber)
         before.send(5, only_record=True)
         before.close()
         after = Engine(tmp_path, "run1")
@@ -136,19 +138,19 @@ def test_an_engine_that_restarts_is_followed(tmp_path: Path) -> None:
         live.cut()
         replay.cut()
         after.send(3, only_record=True)
-        heard += hear(subscriber, 2, "run1")
+        received += receive_until(subscriber, 2, "run1")
         last = before.seq - 1
-        expected = [("run0", seq) for seq in range(heard[0].seq, last + 1)]
+        expected = [("run0", seq) for seq in range(received[0].seq, last + 1)]
         expected += [("run1", seq) for seq in range(3)]
-        assert [(m.run, m.seq) for m in heard] == expected
-        assert [m.seq for m in heard if m.restarted] == [0]
+        assert [(m.run, m.seq) for m in received] == expected
+        assert [m.seq for m in received if m.restarted] == [0]
         after.close()
 
 
-def test_positions_lead_on_where_another_subscriber_stopped(engine: Engine) -> None:
+def test_positions_continue_where_another_subscriber_stopped(engine: Engine) -> None:
     engine.send(30)
     with Subscriber(engine.zmq.endpoint, replay=engine.replay, start="run") as first:
-        hear(first, 10)
+        receive_until(first, 10)
         kept = json.loads(json.dumps([[*k, *p] for k, p in first.positions.items()]))
     assert kept == [["label", INFO.stream, "run0", 10]]
     positions = {(k, s): Position(run, seq) for k, s, run, seq in kept}
@@ -156,16 +158,16 @@ def test_positions_lead_on_where_another_subscriber_stopped(engine: Engine) -> N
     with Subscriber(
         engine.zmq.endpoint, replay=engine.replay, positions=positions
     ) as second:
-        assert seqs(hear(second, 34)) == list(range(11, 35))
+        assert seqs(receive_until(second, 34)) == list(range(11, 35))
     assert positions == {KEY: Position("run0", 10)}
 
 
-def test_a_run_that_was_killed_before_its_first_commit_doubles_nothing(
+def test_a_run_killed_before_its_first_commit_doubles_no_message(
     tmp_path: Path,
 ) -> None:
     for run in ("run0", "killed", "run2"):
         engine = Engine(tmp_path, run)
-        if run != "killed":  # one of its messages was heard, none was kept
+        if run != "killed":  # one of its messages was received, none was kept
             engine.send(3)
         if run == "killed":
             with Subscriber(
@@ -183,13 +185,13 @@ def test_a_run_that_was_killed_before_its_first_commit_doubles_nothing(
             replay=engine.replay,
             positions={KEY: Position("killed", 0)},
         ) as subscriber:
-            heard = hear(subscriber, 2, "run2")
-        assert [(m.run, m.seq) for m in heard] == [("run2", n) for n in range(3)]
+            received = receive_until(subscriber, 2, "run2")
+        assert [(m.run, m.seq) for m in received] == [("run2", n) for n in range(3)]
     finally:
         engine.close()
 
 
-def test_async_iteration_fills_holes_too(engine: Engine) -> None:
+def test_asynchronous_iteration_fetches_lost_messages(engine: Engine) -> None:
     engine.send(7, only_record=True)
 
     async def listen() -> list[int]:
@@ -206,7 +208,7 @@ def test_async_iteration_fills_holes_too(engine: Engine) -> None:
     assert asyncio.run(listen()) == list(range(7))
 
 
-def test_kinds_that_no_journal_keeps_pass_beside_it(engine: Engine) -> None:
+def test_unrecorded_kinds_are_delivered_live(engine: Engine) -> None:
     with Subscriber(
         engine.zmq.endpoint, kinds=["label", "gap"], replay=engine.replay
     ) as subscriber:
@@ -250,7 +252,7 @@ def asking(endpoint: str) -> "Iterator[zmq.Socket[bytes]]":
         ),
     ],
 )
-def test_bad_requests_are_answered_and_change_nothing(
+def test_invalid_requests_are_rejected_without_effect(
     engine: Engine, request_: bytes, sentence: str
 ) -> None:
     engine.send(3, only_record=True)
@@ -286,7 +288,7 @@ def test_bad_requests_are_answered_and_change_nothing(
     ],
 )
 @pytest.mark.parametrize("request_id", [8, "eight"])
-def test_a_faulty_request_is_answered_with_its_id(
+def test_the_reply_to_an_invalid_request_has_its_id(
     engine: Engine, request_: dict[str, object], request_id: int | str
 ) -> None:
     with asking(engine.replay) as connection:
@@ -296,7 +298,7 @@ def test_a_faulty_request_is_answered_with_its_id(
     assert (answer["ok"], answer["id"]) == (False, request_id)
 
 
-def test_bytes_that_are_no_zeromq_do_no_harm(engine: Engine) -> None:
+def test_bytes_that_are_not_zeromq_are_ignored(engine: Engine) -> None:
     engine.send(3, only_record=True)
     strangers = []
     for _ in range(5):
@@ -304,12 +306,12 @@ def test_bytes_that_are_no_zeromq_do_no_harm(engine: Engine) -> None:
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
         strangers.append(stranger)
     with Subscriber(engine.zmq.endpoint, replay=engine.replay, start="run") as good:
-        assert seqs(hear(good, 2)) == [0, 1, 2]
+        assert seqs(receive_until(good, 2)) == [0, 1, 2]
     for stranger in strangers:
         stranger.close()
 
 
-def test_positions_without_a_replay_socket_are_a_mistake() -> None:
+def test_positions_without_a_replay_socket_are_rejected() -> None:
     with pytest.raises(ConfigError, match="need 'replay'"):
         Subscriber("tcp://127.0.0.1:5556", start="run")
     with (
@@ -319,7 +321,7 @@ def test_positions_without_a_replay_socket_are_a_mistake() -> None:
         pass
 
 
-def test_a_replay_socket_for_others_needs_leave(tmp_path: Path) -> None:
+def test_a_replay_socket_on_the_network_needs_permission(tmp_path: Path) -> None:
     options = sink_journal.JournalOptions(
         path=str(tmp_path / "j.sqlite"), replay="tcp://*:5558"
     )

@@ -1,4 +1,4 @@
-"""Passwords in addresses reach neither log, health nor journal."""
+"""Credentials in addresses appear neither in the log nor in health or journal."""
 
 import sys
 
@@ -25,7 +25,7 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("text", SECRETS)
-def test_what_is_secret_is_left_out_and_the_rest_is_kept(text):
+def test_credentials_are_hidden_and_the_rest_is_kept(text):
     hidden = hide_credentials(f"before {text}: Connection refused")
     assert hidden.startswith("before ")
     assert "eed" not in hidden
@@ -41,11 +41,11 @@ def test_what_is_secret_is_left_out_and_the_rest_is_kept(text):
         "ffmpeg -i tcp://127.0.0.1:5000 -metadata title=x",
     ],
 )
-def test_what_is_not_secret_stays(text):
+def test_text_without_credentials_is_unchanged(text):
     assert hide_credentials(text) == text
 
 
-def test_data_keep_their_shape():
+def test_data_keep_their_structure():
     data = {"a": ["http://u:p@h/x", 3], "password": "x", "b": {"token": None}}
     assert without_credentials(data) == {
         "a": ["http://***@h/x", 3],
@@ -54,7 +54,7 @@ def test_data_keep_their_shape():
     }
 
 
-def test_a_program_that_names_its_address_gives_nothing_away():
+def test_the_output_of_a_source_program_is_published_without_credentials():
     says = "import sys; sys.exit('http://bird:seed@radio/live: refused')"
     options = pipe.options(sample_rate=8000, command=[sys.executable, "-c", says])
     source = pipe.build(options, BuildContext(SystemClock(), "run"))
@@ -68,8 +68,8 @@ def test_a_program_that_names_its_address_gives_nothing_away():
     assert "seed" not in str(caught.value)
 
 
-def test_a_journal_keeps_the_configuration_without_them(tmp_path):
-    """The whole file is searched: headers of events and SQLite's own pages, too."""
+def test_a_journal_records_the_configuration_without_credentials(tmp_path):
+    """The whole file is searched, including SQLite's own pages."""
     journal = tmp_path / "run.sqlite"
     says = "import sys; sys.exit(sys.argv[1] + ': refused')"
     command = [sys.executable, "-c", says, "rtsp://bird:hayseed@camera/audio"]

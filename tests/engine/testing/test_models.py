@@ -1,4 +1,4 @@
-"""The conformance kit on models: a correct one passes, each broken one is found."""
+"""Conformance check of models: a correct one passes, each faulty one is found."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from neurovocal.engine.testing import check_model, recut
 
 
 class Namer:
-    """A correct model: a running sum, and a label at the end of each segment."""
+    """Correct model: a running sum, and a label at the end of each segment."""
 
     latency = 0
 
@@ -49,13 +49,13 @@ class Namer:
 
 def broken_models():
     class Keeps(Namer):
-        """`reset` does not forget."""
+        """`reset` keeps the state."""
 
         def reset(self):
             self.sum = getattr(self, "sum", np.float32(0))
 
     class Across(Namer):
-        """A gap does not make it forget."""
+        """A gap keeps the state."""
 
         def process(self, item):
             return () if isinstance(item, Gap) else super().process(item)
@@ -69,7 +69,7 @@ def broken_models():
             return super().process(item)
 
     class Writes(Namer):
-        """Changes the frames that its neighbours hear next."""
+        """Changes the frames that other models get."""
 
         def process(self, item):
             if isinstance(item, Frames):
@@ -77,7 +77,7 @@ def broken_models():
             return super().process(item)
 
     class Explodes(Namer):
-        """Its state grows without bound."""
+        """The state grows without bound."""
 
         def process(self, item):
             with np.errstate(all="ignore"):
@@ -93,7 +93,7 @@ def broken_models():
             )
 
     class Invents(Namer):
-        """Labels of segments that never began."""
+        """Labels of segments without an onset."""
 
         def label(self, item):
             return Label(
@@ -113,7 +113,7 @@ def broken_models():
             return Label(item.segment, item.onset, None, "", 0.5, "final", "")
 
     class Mute(Namer):
-        """Says nothing."""
+        """Returns no event."""
 
         def process(self, item):
             return ()
@@ -133,7 +133,7 @@ def broken_models():
 
 
 def heard():
-    """What a model hears of the song, as a lane hands it over."""
+    """Return the items of a song in the order of a lane."""
     framer, ear = Framer(), Ear()
     for block in recut(SONG, [512]):
         yield from framer.process(block)

@@ -1,4 +1,4 @@
-"""The conformance kit itself: every broken promise is found, by its name."""
+"""Conformance check of processors: each violated requirement is named."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_a_correct_stage_passes(make):
 
 def broken_features():
     class Cuts(Framer):
-        """Frames start anew with each block."""
+        """Frames start again at each block."""
 
         def process(self, item):
             if isinstance(item, Block):
@@ -32,7 +32,7 @@ def broken_features():
             return super().process(item)
 
     class Remembers(Framer):
-        """`reset` leaves the running mean."""
+        """`reset` keeps the running mean."""
 
         def reset(self):
             self._forget(0)
@@ -47,7 +47,7 @@ def broken_features():
             return super().process(item)
 
     class Keeps(Framer):
-        """What waits for the next block is a view of this one."""
+        """Samples kept for the next block are a view of this one."""
 
         def process(self, item):
             yield from super().process(item)
@@ -55,7 +55,7 @@ def broken_features():
                 self.rest = item.samples[-len(self.rest) :]
 
     class Spans(Framer):
-        """Goes on across a gap."""
+        """Computes frames across a gap."""
 
         def process(self, item):
             if isinstance(item, Gap):
@@ -63,14 +63,14 @@ def broken_features():
             return super().process(item)
 
     class Restarts(Framer):
-        """After a gap, the first whole frame is left out."""
+        """The first complete frame after a gap is left out."""
 
         def _forget(self, start):
             super()._forget(start)
             self.frame += start > 0
 
     class Doubles(Framer):
-        """Float64 frames."""
+        """Frames are float64."""
 
         def process(self, item):
             for frames in super().process(item):
@@ -78,19 +78,19 @@ def broken_features():
                 yield Frames(frames.first, 64, 128, values)
 
     class Narrow(Framer):
-        """Fewer bins than it says."""
+        """Fewer bins than stated."""
 
         n_bins = 3
 
     class OtherGrid(Framer):
-        """Frames that tell another hop."""
+        """Frames state another hop."""
 
         def process(self, item):
             for frames in super().process(item):
                 yield Frames(frames.first, 32, 128, frames.values)
 
     class Late(Framer):
-        """Holds frames back, longer than it says."""
+        """Returns frames later than the stated latency."""
 
         def process(self, item):
             if isinstance(item, Gap):
@@ -110,7 +110,7 @@ def broken_features():
             self.waiting = []
 
     class Overflows(Framer):
-        """Silence is minus infinity."""
+        """Silence gives minus infinity."""
 
         def process(self, item):
             for frames in super().process(item):
@@ -118,13 +118,13 @@ def broken_features():
                     yield Frames(frames.first, 64, 128, np.log(frames.values))
 
     class Mute(Framer):
-        """Finds nothing at all."""
+        """Returns no event."""
 
         def process(self, item):
             return ()
 
     class Poisoned(Framer):
-        """A NaN stays in the running mean, and `reset` does not know it."""
+        """A NaN stays in the running mean after `reset`."""
 
         def reset(self):
             mean = getattr(self, "mean", 0.0)
@@ -132,7 +132,7 @@ def broken_features():
             self.mean = np.float32(0) if np.isfinite(mean) else mean
 
     class OneChannelOnly(Framer):
-        """Reads memory instead of the array."""
+        """Reads memory without the strides of the array."""
 
         def process(self, item):
             if isinstance(item, Block):
@@ -177,7 +177,7 @@ def broken_detectors():
             return super().process(item)
 
     class Revises(Ear):
-        """The offset tells another onset."""
+        """The offset has another onset."""
 
         def close(self, *, truncated):
             mark = super().close(truncated=truncated)
@@ -191,14 +191,14 @@ def broken_detectors():
             self.segment = 1
 
     class Empty(Ear):
-        """Segments of no length."""
+        """Segments are empty."""
 
         def close(self, *, truncated):
             mark = super().close(truncated=truncated)
             return Offset(mark.segment, mark.onset, mark.onset, truncated)
 
     class Foresees(Ear):
-        """Offsets beyond what was heard."""
+        """Offsets lie after the last sample."""
 
         def close(self, *, truncated):
             mark = super().close(truncated=truncated)
@@ -206,7 +206,7 @@ def broken_detectors():
             return Offset(mark.segment, mark.onset, later, truncated)
 
     class Dawdles(Ear):
-        """Tells marks much later than it says."""
+        """Returns marks later than the stated latency."""
 
         def process(self, item):
             if isinstance(item, Gap):
@@ -235,7 +235,7 @@ def broken_detectors():
                     yield mark
 
     class FlushesTwice(Ear):
-        """Its flush never ends."""
+        """Every flush returns events."""
 
         def flush(self):
             marks = list(super().flush())
@@ -269,7 +269,7 @@ def test_a_broken_stage_is_found(make, sentence):
         check_processor(make, SONG.copy())
 
 
-def test_a_stage_without_memory_must_say_so():
+def test_a_stateless_stage_must_be_declared():
     class Plain(Framer):
         def process(self, item):
             for frames in super().process(item):

@@ -1,4 +1,4 @@
-"""The conformance kit for sources and sinks, and the doubles that come with it."""
+"""Conformance checks of sources and sinks, test doubles and test signals."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def blocks(*spans, dtype=np.float32, columns=1):
 
 
 class Ending(ScriptedSource):
-    """Ends, and then goes on."""
+    """Returns items after the end of the stream."""
 
     def read(self, timeout):
         self.ended = getattr(self, "ended", 0)
@@ -49,7 +49,7 @@ class Ending(ScriptedSource):
 
 
 class NeverOpened(ScriptedSource):
-    """Cannot be closed before it was open."""
+    """Cannot be closed before `open`."""
 
     def close(self):
         if not self.opened:
@@ -104,12 +104,12 @@ def test_a_broken_source_is_found(items, sentence):
         (ClosedOnce, "closing twice"),
     ],
 )
-def test_a_source_with_broken_manners_is_found(make, sentence):
+def test_a_source_that_cannot_be_closed_twice_is_found(make, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check_source(lambda: make(INFO, blocks((0, 10))))
 
 
-def test_a_source_that_never_reads_the_same_twice():
+def test_a_source_that_differs_between_readings_is_found():
     turns = iter(range(1, 10))
     with pytest.raises(AssertionError, match="second reading differs"):
         check_source(lambda: ScriptedSource(INFO, blocks((0, next(turns)))))
@@ -138,14 +138,14 @@ class CloseOnce(CollectSink):
 
 
 class CloseLate(CollectSink):
-    """Cannot be closed before it was open."""
+    """Cannot be closed before `open`."""
 
     def close(self):
         if not self.opened:
             raise OSError("not open")
 
 
-def test_a_correct_sink_passes_and_gets_everything():
+def test_a_correct_sink_passes_and_gets_every_message():
     made = []
 
     def make():
@@ -171,7 +171,7 @@ def test_a_broken_sink_is_found(make, error, sentence):
         check_sink(make, MESSAGES)
 
 
-def test_a_scripted_source_raises_what_its_script_says():
+def test_a_scripted_source_raises_the_exceptions_of_its_script():
     source = ScriptedSource(INFO, [*blocks((0, 5)), OSError("gone"), None], live=True)
     source.open()
     assert source.live
@@ -184,7 +184,7 @@ def test_a_scripted_source_raises_what_its_script_says():
             source.read(0)
 
 
-def test_a_stalled_sink_holds_on_until_it_is_released(background):
+def test_a_stalled_sink_blocks_until_it_is_released(background):
     sink = StalledSink()
     wait = background(lambda: sink.write(MESSAGES[0]))
     assert sink.entered.wait(10)
@@ -195,7 +195,7 @@ def test_a_stalled_sink_holds_on_until_it_is_released(background):
     assert sink.events(Gap) == []
 
 
-def test_events_compare_by_value_but_for_their_arrival():
+def test_canonical_events_compare_by_value_without_arrival_times():
     samples = np.arange(6, dtype=np.float32)[:, None]
     block = canonical(Block(3, samples, arrived_ns=5))
     assert block == canonical(Block(3, samples.copy(), arrived_ns=9))
@@ -204,7 +204,7 @@ def test_events_compare_by_value_but_for_their_arrival():
     assert block != canonical(Block(3, samples.reshape(3, 2)))
 
 
-def test_gather_joins_rows_that_follow_each_other():
+def test_gather_joins_consecutive_frames():
     class Echo:
         def process(self, item):
             return [item]
@@ -220,7 +220,7 @@ def test_gather_joins_rows_that_follow_each_other():
     assert len(gather(Echo(), apart)) == 2
 
 
-def test_audio_is_cut_without_a_sample_lost():
+def test_recut_loses_no_sample():
     samples = SONG[:1000]
     cut = recut(samples, [7, 100], start=50)
     assert [b.start for b in cut[:3]] == [50, 57, 157]

@@ -1,4 +1,4 @@
-"""The wire format: what goes in comes out, and nothing else is believed."""
+"""Wire format: messages are decoded as encoded, and invalid ones are rejected."""
 
 import json
 import math
@@ -132,7 +132,7 @@ messages = st.builds(
 
 
 def same(a: object, b: object) -> bool:
-    """Equal, arrays bit by bit, NaN to NaN."""
+    """Return True for equal values, arrays bit by bit, NaN equal to NaN."""
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(a, float) and isinstance(b, float) and math.isnan(a):
@@ -147,12 +147,14 @@ def same_event(a: Event, b: Event) -> bool:
     )
 
 
-def test_every_kind_is_tried() -> None:
+def test_every_kind_has_a_strategy() -> None:
     assert set(EVENTS) == set(KINDS)
 
 
 @given(messages, texts, st.none() | milliseconds)
-def test_round_trip(message: Message, run: str, publish_ms: float | None) -> None:
+def test_decode_returns_the_encoded_message(
+    message: Message, run: str, publish_ms: float | None
+) -> None:
     parts = wire.encode(message, run, publish_ms)
     header, values = wire.decode(parts)
     assert same_event(wire.to_event(header, values), message.event)
@@ -180,7 +182,7 @@ def test_round_trip(message: Message, run: str, publish_ms: float | None) -> Non
 
 
 @given(messages)
-def test_parts_are_what_the_document_says(message: Message) -> None:
+def test_parts_are_as_documented(message: Message) -> None:
     topic, text, payload = wire.encode(message, "run", None)
     pieces = topic.decode().split("/")
     assert len(pieces) == 3
@@ -197,7 +199,7 @@ def test_parts_are_what_the_document_says(message: Message) -> None:
 
 
 @given(messages, st.integers(-(2**63), 2**63 - 1))
-def test_canonical_form_forgets_when_and_where_it_ran(
+def test_the_canonical_form_has_no_run_time_or_latency(
     message: Message, utc_ns: int
 ) -> None:
     later = replace(message, utc_ns=utc_ns, ledger=Ledger(1.0, 2.0, 3.0), emitted_ns=17)
@@ -206,7 +208,7 @@ def test_canonical_form_forgets_when_and_where_it_ran(
     assert not {"run", "latency"} & set(text)
 
 
-def test_values_are_written_out_when_asked() -> None:
+def test_values_are_included_on_request() -> None:
     values = np.array([1.5, np.nan], np.float32)
     message = Message(StreamInfo("a", 8000), Surprise(3, 128, values), 0, 0)
     text = json.loads(wire.event_json(message, values=True))
@@ -215,13 +217,13 @@ def test_values_are_written_out_when_asked() -> None:
 
 
 @given(st.lists(st.binary(max_size=60), max_size=5))
-def test_random_bytes_are_refused_in_a_sentence(parts: list[bytes]) -> None:
+def test_random_bytes_are_rejected_in_a_sentence(parts: list[bytes]) -> None:
     with pytest.raises(wire.WireError):
         wire.decode(parts)
 
 
 @given(messages, st.integers(0, 2), st.data())
-def test_a_flipped_byte_never_does_worse_than_refuse(
+def test_a_changed_byte_is_decoded_or_rejected(
     message: Message, which: int, data: st.DataObject
 ) -> None:
     parts = [bytearray(part) for part in wire.encode(message, "run", 1.0)]
@@ -282,25 +284,25 @@ def changed(parts: wire.Parts, **fields: object) -> list[bytes]:
         ([FRAMES[0], FRAMES[1], FRAMES[2][:-1]], "no array"),
     ],
 )
-def test_hostile_messages(parts: list[bytes], sentence: str) -> None:
+def test_invalid_messages_are_rejected(parts: list[bytes], sentence: str) -> None:
     with pytest.raises(wire.WireError, match=sentence):
         wire.decode(parts)
 
 
 @pytest.mark.parametrize("field", ["run", "utc_ns", "latency", "stream", "seq", "at"])
-def test_a_missing_field_is_refused(field: str) -> None:
+def test_a_missing_field_is_rejected(field: str) -> None:
     header = json.loads(LABEL[1])
     del header[field]
     with pytest.raises(wire.WireError, match=field):
         wire.decode([LABEL[0], json.dumps(header).encode(), b""])
 
 
-def test_unknown_fields_are_no_mistake() -> None:
+def test_unknown_fields_are_accepted() -> None:
     header, _ = wire.decode(changed(LABEL, species="Lonchura striata"))
     assert header.kind == "label"
 
 
-def test_received_arrays_cannot_be_written() -> None:
+def test_decoded_arrays_are_read_only() -> None:
     values = wire.decode(FRAMES).values
     assert values is not None
     with pytest.raises(ValueError, match="read-only"):
@@ -316,18 +318,18 @@ def test_received_arrays_cannot_be_written() -> None:
         ("Zürich", "nv1/label/Zürich".encode()),
     ],
 )
-def test_topics(stream: str, topic: bytes) -> None:
+def test_topics_are_percent_encoded(stream: str, topic: bytes) -> None:
     assert wire.topic("label", stream) == topic
 
 
-def test_a_file_name_that_is_no_utf8_still_travels() -> None:
+def test_a_stream_name_that_is_not_utf8_is_escaped() -> None:
     info = StreamInfo("bird\udcff.wav", 8000)
     parts = wire.encode(Message(info, Health("s", "lossy", "\udcff!"), 0, 0), "r", None)
     header, _ = wire.decode(parts)
     assert header.stream == "bird\\udcff.wav"
 
 
-def test_numpy_scalars_in_events_and_stats() -> None:
+def test_numpy_scalars_are_encoded() -> None:
     stats = Stats({"lag_ms": np.float32(0.5), "counts": np.arange(3)})
     onset = Onset(0, np.int64(4), np.float32(2.5))  # type: ignore[arg-type]
     for event in (stats, onset):

@@ -132,7 +132,7 @@ def header(event, sample, own, rest):
     return ("{" + ",".join(filter(None, (common, rest, own))) + "}").encode()
 
 
-def test_every_kind_is_written_down():
+def test_every_kind_has_golden_bytes():
     assert {type(event) for event, *_ in GOLDEN} == set(KINDS)
     assert len(GOLDEN) == len(KINDS)
 

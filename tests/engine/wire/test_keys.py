@@ -1,4 +1,4 @@
-"""Nobody without a key is let in, and the key decides what for."""
+"""Keys: clients without a key are rejected, and the role of a key is enforced."""
 
 import os
 import socket
@@ -37,7 +37,7 @@ SILENCE_S = 0.5  # long enough for a connection that is let in to say something
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
-    """An engine's keys, with one client of each role."""
+    """Create the keys of an engine with one client of each role."""
     folder = tmp_path / "engine"
     make_engine_keys(folder)
     add_client(folder, "alice", "read", tmp_path / "alice")
@@ -53,7 +53,7 @@ def engine(keys: Path, tmp_path: Path) -> Iterator[Engine]:
     engine.close()
 
 
-def hears(engine: Engine, subscriber: Subscriber, tries: int) -> bool:
+def receives(engine: Engine, subscriber: Subscriber, tries: int) -> bool:
     for _ in range(tries):
         engine.send()
         if subscriber.receive(SILENCE_S / 10) is not None:
@@ -62,7 +62,7 @@ def hears(engine: Engine, subscriber: Subscriber, tries: int) -> bool:
 
 
 @pytest.mark.parametrize("name", ["alice", "carol"])
-def test_who_has_a_key_hears_and_gets_back_what_was_missed(
+def test_a_client_with_a_key_receives_live_and_replayed_messages(
     engine: Engine, tmp_path: Path, name: str
 ) -> None:
     engine.send(20, only_record=True)
@@ -72,13 +72,15 @@ def test_who_has_a_key_hears_and_gets_back_what_was_missed(
         start="run",
         keys=tmp_path / name,
     ) as subscriber:
-        heard = [subscriber.receive(PATIENCE_S) for _ in range(20)]
-        seqs = [message.seq for message in heard if message]
+        received = [subscriber.receive(PATIENCE_S) for _ in range(20)]
+        seqs = [message.seq for message in received if message]
         assert seqs == list(range(20))
-        assert hears(engine, subscriber, 600)
+        assert receives(engine, subscriber, 600)
 
 
-def test_who_has_none_hears_nothing(engine: Engine, tmp_path: Path) -> None:
+def test_a_client_without_a_key_receives_nothing(
+    engine: Engine, tmp_path: Path
+) -> None:
     engine.send(5, only_record=True)
     stranger = tmp_path / "stranger"
     make_engine_keys(tmp_path / "elsewhere")
@@ -89,21 +91,21 @@ def test_who_has_none_hears_nothing(engine: Engine, tmp_path: Path) -> None:
         with Subscriber(
             engine.zmq.endpoint, replay=engine.replay, start="run", keys=given
         ) as subscriber:
-            assert not hears(engine, subscriber, 10)
+            assert not receives(engine, subscriber, 10)
     with Subscriber(engine.zmq.endpoint, keys=tmp_path / "alice") as subscriber:
-        assert hears(engine, subscriber, 600)
+        assert receives(engine, subscriber, 600)
 
 
-def test_a_false_server_is_not_believed(keys: Path, tmp_path: Path) -> None:
+def test_a_server_with_another_key_is_rejected(keys: Path, tmp_path: Path) -> None:
     make_engine_keys(tmp_path / "false")
     (tmp_path / "journal").mkdir()
     false = Engine(tmp_path / "journal", keys=tmp_path / "false")
     with Subscriber(false.zmq.endpoint, keys=tmp_path / "alice") as subscriber:
-        assert not hears(false, subscriber, 10)
+        assert not receives(false, subscriber, 10)
     false.close()
 
 
-def test_only_who_may_steer_steers(keys: Path, tmp_path: Path) -> None:
+def test_only_controllers_may_send_commands(keys: Path, tmp_path: Path) -> None:
     options = control_zmq.ControlOptions(endpoint="tcp://127.0.0.1:*")
     context = BuildContext(SystemClock(), "run", keys=keys)
     server = control_zmq.plugin.build(options, context)
@@ -133,21 +135,21 @@ def test_only_who_may_steer_steers(keys: Path, tmp_path: Path) -> None:
     server.close()
 
 
-def test_a_client_that_is_removed_is_not_let_in_again(
+def test_a_removed_client_is_rejected(
     engine: Engine, keys: Path, tmp_path: Path
 ) -> None:
     with BadNetwork(int(engine.zmq.endpoint.rsplit(":", 1)[1])) as network:
         with Subscriber(network.endpoint, keys=tmp_path / "alice") as subscriber:
-            assert hears(engine, subscriber, 600)
+            assert receives(engine, subscriber, 600)
         remove_client(keys, "alice")
         with Subscriber(network.endpoint, keys=tmp_path / "alice") as subscriber:
-            assert not hears(engine, subscriber, 10)
+            assert not receives(engine, subscriber, 10)
         add_client(keys, "dora", "read", tmp_path / "dora")
         with Subscriber(network.endpoint, keys=tmp_path / "dora") as subscriber:
-            assert hears(engine, subscriber, 600)
+            assert receives(engine, subscriber, 600)
 
 
-def test_who_came_too_early_is_let_in_later(
+def test_a_client_that_starts_before_its_key_is_added_connects_later(
     engine: Engine, keys: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_client(keys, "dora", "read", tmp_path / "dora")
@@ -161,12 +163,12 @@ def test_who_came_too_early_is_let_in_later(
         while not any("let these keys in" in r.getMessage() for r in caplog.records):
             assert subscriber.receive(0.1) is None
         let_in.write_bytes(kept)
-        heard = [subscriber.receive(PATIENCE_S) for _ in range(5)]
-        assert [message.seq for message in heard if message] == list(range(5))
-        assert hears(engine, subscriber, 600)
+        received = [subscriber.receive(PATIENCE_S) for _ in range(5)]
+        assert [message.seq for message in received if message] == list(range(5))
+        assert receives(engine, subscriber, 600)
 
 
-def test_who_has_keys_of_another_engine_is_told(
+def test_a_client_with_keys_of_another_engine_logs_the_reason(
     engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_engine_keys(tmp_path / "other")
@@ -180,7 +182,7 @@ def test_who_has_keys_of_another_engine_is_told(
     ("shown", "said"),
     [(None, "asks for keys: 'neurovocal keys add'"), ("alice", "does not let these")],
 )
-def test_who_may_not_steer_is_told_why(
+def test_a_reader_that_sends_a_command_gets_the_reason(
     keys: Path, tmp_path: Path, shown: str | None, said: str
 ) -> None:
     options = control_zmq.ControlOptions(endpoint="tcp://127.0.0.1:*")
@@ -199,7 +201,7 @@ def test_who_may_not_steer_is_told_why(
         server.close()
 
 
-def test_a_relay_with_the_wrong_folder_of_keys_says_so_and_ends(keys: Path) -> None:
+def test_a_relay_with_the_wrong_folder_of_keys_ends_with_an_error(keys: Path) -> None:
     done = neurovocal(
         "relay",
         "--from",
@@ -219,12 +221,12 @@ def test_a_relay_has_keys_on_both_sides(
         [engine], replay=True, keys=keys, station_keys=tmp_path / "alice"
     ) as relay:
         with Subscriber(relay.endpoint, keys=tmp_path / "carol") as subscriber:
-            assert hears(engine, subscriber, 600)
+            assert receives(engine, subscriber, 600)
         with Subscriber(relay.endpoint) as subscriber:
-            assert not hears(engine, subscriber, 10)
+            assert not receives(engine, subscriber, 10)
 
 
-def test_connections_that_never_finish_their_greeting_do_no_harm(
+def test_connections_with_an_unfinished_handshake_block_no_client(
     engine: Engine, tmp_path: Path
 ) -> None:
     port = int(engine.zmq.endpoint.rsplit(":", 1)[1])
@@ -235,12 +237,12 @@ def test_connections_that_never_finish_their_greeting_do_no_harm(
         one.sendall((b"", b"\xff", greeting, b"GET / HTTP/1.1\r\n\r\n")[number % 4])
         slow.append(one)
     with Subscriber(engine.zmq.endpoint, keys=tmp_path / "alice") as subscriber:
-        assert hears(engine, subscriber, 600)
+        assert receives(engine, subscriber, 600)
     for one in slow:
         one.close()
 
 
-def test_secrets_are_for_one_user_only(keys: Path, tmp_path: Path) -> None:
+def test_secret_keys_are_readable_by_one_user_only(keys: Path, tmp_path: Path) -> None:
     for path in (keys / "server.key_secret", tmp_path / "alice" / "client.key_secret"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(keys.stat().st_mode) == 0o700
@@ -255,7 +257,7 @@ def test_secrets_are_for_one_user_only(keys: Path, tmp_path: Path) -> None:
         pass
 
 
-def test_the_command_makes_lists_and_removes(tmp_path: Path) -> None:
+def test_the_command_creates_lists_and_removes_keys(tmp_path: Path) -> None:
     def keys_command(*arguments: object) -> str:
         done = neurovocal("keys", *arguments, cwd=tmp_path)
         assert done.code == 0, done.err
@@ -272,7 +274,7 @@ def test_the_command_makes_lists_and_removes(tmp_path: Path) -> None:
     assert (done.code, "knows a client 'alice' already" in done.err) == (1, True)
 
 
-def test_mistakes_with_keys_change_nothing(keys: Path, tmp_path: Path) -> None:
+def test_errors_of_the_command_change_no_key(keys: Path, tmp_path: Path) -> None:
     before = (keys / "server.key_secret").read_bytes()
     with pytest.raises(ConfigError, match="holds keys already"):
         make_engine_keys(keys)
@@ -289,9 +291,7 @@ def test_mistakes_with_keys_change_nothing(keys: Path, tmp_path: Path) -> None:
         remove_client(keys, "bob")
 
 
-def test_a_configuration_is_checked_before_anything_is_bound(
-    keys: Path, tmp_path: Path
-) -> None:
+def test_keys_are_checked_before_a_socket_is_bound(keys: Path, tmp_path: Path) -> None:
     def problems(line: str) -> list[str]:
         text = f"""
 version: 1
@@ -315,8 +315,8 @@ sinks:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-def test_keys_of_another_user_are_refused_in_a_sentence(keys: Path) -> None:
-    """Made by root for a service that has a user of its own."""
+def test_keys_of_another_user_are_rejected_in_a_sentence(keys: Path) -> None:
+    """Root made the keys, and the service runs as another user."""
     script = (
         "import os, sys; from pathlib import Path; import zmq.auth\n"
         "from neurovocal.engine.wire.keys import key_problems\n"

@@ -1,4 +1,4 @@
-"""A machine that loses power tells nobody: every connection asks the kernel to look."""
+"""TCP keep-alive of all connections, which detects a peer without power."""
 
 import os
 import socket
@@ -24,36 +24,36 @@ MOST_S = 60
 
 
 def connections(port: int) -> Iterator[tuple[bool, int, int]]:
-    """Of both ends in this process: asks?, after how long at most, patience in ms."""
+    """Yield per end: keep-alive, time to detection in s, TCP user timeout in ms."""
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
             if one.family != socket.AF_INET or one.type != socket.SOCK_STREAM:
                 continue
             if port not in (one.getsockname()[1], one.getpeername()[1]):
                 continue
-            tcp, asks = socket.IPPROTO_TCP, socket.SO_KEEPALIVE
+            tcp, keep_alive = socket.IPPROTO_TCP, socket.SO_KEEPALIVE
             idle_s = one.getsockopt(tcp, socket.TCP_KEEPIDLE)
             pause_s = one.getsockopt(tcp, socket.TCP_KEEPINTVL)
             number = one.getsockopt(tcp, socket.TCP_KEEPCNT)
             yield (
-                bool(one.getsockopt(socket.SOL_SOCKET, asks)),
+                bool(one.getsockopt(socket.SOL_SOCKET, keep_alive)),
                 idle_s + pause_s * number,
                 one.getsockopt(tcp, socket.TCP_USER_TIMEOUT),
             )
 
 
-def check(endpoint: str, *, asks: bool) -> None:
+def check(endpoint: str, *, awaits_replies: bool) -> None:
     found = list(connections(int(endpoint.rsplit(":", 1)[1])))
     assert len(found) >= 2, "both ends"
     assert all(keep and 0 < within_s < MOST_S for keep, within_s, _ in found)
-    # Who waits for answers does not wait for a quarter of an hour; who publishes does
-    # not cut off a subscriber that stands still.
-    patient = [patience_ms for *_, patience_ms in found]
-    assert any(0 < ms < 1000 * MOST_S for ms in patient) == asks
-    assert 0 in patient
+    # A socket that awaits replies gives up within a minute; a publisher keeps a
+    # suspended subscriber.
+    timeouts_ms = [timeout_ms for *_, timeout_ms in found]
+    assert any(0 < ms < 1000 * MOST_S for ms in timeouts_ms) == awaits_replies
+    assert 0 in timeouts_ms
 
 
-def test_every_connection_notices_that_the_other_side_is_dead(tmp_path: Path) -> None:
+def test_every_connection_has_keep_alive(tmp_path: Path) -> None:
     engine = Engine(tmp_path)
     control = control_zmq.plugin.build(
         control_zmq.ControlOptions(endpoint="tcp://127.0.0.1:*"),
@@ -69,7 +69,7 @@ def test_every_connection_notices_that_the_other_side_is_dead(tmp_path: Path) ->
             while subscriber.receive(0.02) is None:
                 engine.send()
             with suppress(Exception):
-                asking.command("ping")  # nobody answers; there is a connection
+                asking.command("ping")  # no reply, but a connection
             engine.send(3, only_record=True)
             engine.send()
             while (one := subscriber.receive(PATIENCE_S)) is not None:
@@ -77,11 +77,11 @@ def test_every_connection_notices_that_the_other_side_is_dead(tmp_path: Path) ->
                     break
             assert one is not None
             assert relay.replay_endpoint is not None
-            check(engine.zmq.endpoint, asks=False)
-            check(relay.endpoint, asks=False)
-            check(engine.replay, asks=True)
-            check(relay.replay_endpoint, asks=True)
-            check(control.endpoint, asks=True)
+            check(engine.zmq.endpoint, awaits_replies=False)
+            check(relay.endpoint, awaits_replies=False)
+            check(engine.replay, awaits_replies=True)
+            check(relay.replay_endpoint, awaits_replies=True)
+            check(control.endpoint, awaits_replies=True)
     finally:
         control.close()
         engine.close()
