@@ -1,4 +1,4 @@
-"""Every annotated set against every detector, in one table.
+"""Table of the scores of every detector on every annotated data set.
 
 Run ``python bench/detection/detect.py`` from the repository; recordings come from
 ``../shared/data`` or from the folder that NEUROVOCAL_DATA names. What the rows
@@ -100,13 +100,13 @@ SETS = [
 
 
 def data_folder() -> Path:
-    """Where the annotated recordings are."""
+    """Return the folder of the annotated recordings."""
     default = ROOT.parent / "shared" / "data"
     return Path(os.environ.get("NEUROVOCAL_DATA", default))
 
 
 def read_set(which: DataSet, data: Path) -> list[Recording]:
-    """Recordings of a set, with the segments that its tables name."""
+    """Read the recordings of a set with their annotated segments."""
     folder = data / which.folder
     chosen = [
         row["file"]
@@ -139,7 +139,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 def detect(
     plugin_name: str, options: dict[str, object], samples: Samples, sample_rate: int
 ) -> list[Span]:
-    """Segments in seconds that a detector plugin finds, in blocks of 32 ms."""
+    """Detect segments (in seconds) with a plugin, in blocks of 32 ms."""
     plugin = _registry().get("detector", plugin_name)
     context = BuildContext(
         clock=SystemClock(), run="bench", info=StreamInfo("bench", sample_rate)
@@ -164,7 +164,7 @@ def _registry() -> Registry:
 
 
 def preset_options(name: str) -> dict[str, object]:
-    """Options of the `energy` detector in a shipped preset."""
+    """Return the options of the `energy` detector in a shipped preset."""
     text = (ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
     options: dict[str, object] = yaml.safe_load(text)["detector"]["options"]
     return options
@@ -204,7 +204,7 @@ class Result:
 
 
 def evaluate(recordings: list[Recording], method: Method, own_ms: float) -> Result:
-    """Pooled scores of a method over recordings, each a stream of its own."""
+    """Pool the scores of a method over recordings, one stream each."""
     total = Result(SegmentScore(0, 0, 0), SegmentScore(0, 0, 0), 0.0, 0.0)
     for recording in recordings:
         samples, sample_rate = soundfile.read(recording.path, dtype="float32")
@@ -230,7 +230,7 @@ def _inside(span: Span, judged: list[Span]) -> bool:
 
 
 def methods(which: DataSet) -> dict[str, Method | None]:
-    """What is compared on a set, by name; None where it is not installed."""
+    """Return the compared methods by name; None for one that is not installed."""
     preset = preset_options(which.preset)
     band = (float(str(preset["low_hz"])), float(str(preset["high_hz"])))
     return {

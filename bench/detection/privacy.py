@@ -1,4 +1,4 @@
-"""What the privacy gate catches, and what else it withholds: ``make bench-privacy``.
+"""Share of speech and of other sounds that the gate withholds: ``make bench-privacy``.
 
 Spoken digits (0.4 s each: about the shortest speech there is) are put into five seconds
 of near silence, or of a forest at two signal-to-noise ratios, and go through the gate
@@ -60,7 +60,7 @@ class Meter:
         self.spent_s = self.heard_s = 0.0
 
     def withheld(self, samples: np.ndarray, rate: int) -> np.ndarray:
-        """bool[n_samples]: which samples do not leave."""
+        """Return which samples are withheld, bool[n_samples]."""
         if rate not in self.gates:
             info = StreamInfo("bench", rate)
             context = BuildContext(SystemClock(), "bench", info=info)
@@ -82,23 +82,23 @@ class Meter:
 
 
 def is_dev(name: str) -> bool:
-    """Half of all names, by a checksum."""
+    """Return True for half of all names, by a checksum."""
     return crc32(name.encode()) % 2 == 0
 
 
 def rows(folder: str) -> list[dict[str, str]]:
-    """What a data set tells of its files."""
+    """Return the rows of a data set's table of files."""
     with (DATA / folder / "files.csv").open() as file:
         return list(csv.DictReader(file))
 
 
 def read(folder: str, row: dict[str, str]) -> tuple[np.ndarray, int]:
-    """Samples and rate."""
+    """Read a recording; return samples and rate."""
     return soundfile.read(DATA / folder / row["file"], dtype="float32")
 
 
 def digits(dev: bool, count: int) -> list[np.ndarray]:
-    """Digits of half of the speakers, at `RATE`."""
+    """Return the digits of half of the speakers, at `RATE`."""
     speakers = sorted({r["speaker"] for r in rows("spoken_digits")})
     mine = speakers[::2] if dev else speakers[1::2]
     of = [r for r in rows("spoken_digits") if r["speaker"] in mine]
@@ -114,7 +114,7 @@ def digits(dev: bool, count: int) -> list[np.ndarray]:
 def scenes(
     spoken: list[np.ndarray], dev: bool, snr_db: float | None
 ) -> Iterator[tuple[np.ndarray, slice]]:
-    """Five seconds with a digit in each, and where it is."""
+    """Return scenes of five seconds with a digit in each, and its position."""
     rng = np.random.default_rng(SEED)
     forest = [read("soundscape_background", r) for r in rows("soundscape_background")]
     beds = [a for i, (a, _) in enumerate(forest) if i % 2 == (0 if dev else 1)]
@@ -136,7 +136,7 @@ def scenes(
 
 
 def speech(meter: Meter, dev: bool, count: int) -> Iterator[tuple[str, ...]]:
-    """Withheld share of digits, and share of digits of which nothing leaves."""
+    """Return the withheld share of speech, and the share of digits withheld whole."""
     spoken = digits(dev, count)
     for snr_db in (None, *SNRS_DB):
         shares = []
@@ -155,7 +155,7 @@ def speech(meter: Meter, dev: bool, count: int) -> Iterator[tuple[str, ...]]:
 
 
 def others(meter: Meter, dev: bool) -> Iterator[tuple[str, ...]]:
-    """Withheld seconds of recordings in which nobody speaks."""
+    """Measure the withheld seconds of recordings without speech."""
     seconds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     work = [(f, r, f) for f in OTHERS for r in rows(f)]
     work += [("env_sounds", r, f"env: {r['label']}") for r in rows("env_sounds")]

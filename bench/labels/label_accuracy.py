@@ -1,4 +1,4 @@
-"""The tables of docs/labels.md, made again: ``make bench-labels``.
+"""Reproduce the tables of docs/labels.md: ``make bench-labels``.
 
 Each cell (set, network, seed) is a classifier that is trained with the recommended
 recipe, tested once and stored under runs/labels; what is there is not made again, and
@@ -96,7 +96,7 @@ def main() -> int:
 
 
 def read_options() -> argparse.Namespace:
-    """Arguments, checked."""
+    """Parse and check the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     data = Path(os.environ.get("NEUROVOCAL_DATA", ROOT / "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
@@ -120,7 +120,7 @@ def read_options() -> argparse.Namespace:
 
 
 def recipe_of(name: str, network: str, seed: int) -> TrainConfig:
-    """The recommended recipe without the RNN-RBM, and what a cell changes."""
+    """Return the recommended recipe without the RNN-RBM, with the changes of a cell."""
     recipe = load_config(ROOT / "configs/train.yaml")
     classifier = recipe.classifier
     assert classifier is not None
@@ -175,7 +175,7 @@ def make_cell(
 
 
 def parameters_of(bundle: Bundle) -> int:
-    """Numbers in the classifier's graph."""
+    """Count the parameters of the classifier's graph."""
     import onnx
 
     graph = onnx.load(bundle.path("classifier.onnx")).graph
@@ -183,7 +183,7 @@ def parameters_of(bundle: Bundle) -> int:
 
 
 def us_per_frame(bundle: Bundle) -> float:
-    """CPU time of the graph in ONNX Runtime, one thread, tiles of eight frames."""
+    """Measure the graph's CPU time per frame: one thread, tiles of eight frames."""
     spec = bundle.manifest.classifier
     assert spec is not None
     session = Session(bundle.path(spec.file))
@@ -200,7 +200,7 @@ def us_per_frame(bundle: Bundle) -> float:
 
 
 def measure_foreign(options: argparse.Namespace, reporter: Reporter) -> None:
-    """How sounds that are none of the bird's are answered, and its own."""
+    """Measure the labels of foreign sounds and of the bird's own."""
     folder = options.out / "bundles" / "gy6or6-gru-0"
     path = options.out / "foreign.json"
     if not folder.is_dir():
@@ -233,7 +233,7 @@ def measure_foreign(options: argparse.Namespace, reporter: Reporter) -> None:
 
 
 def _recordings(source: Path, only: tuple[str, str] | None) -> list[Any]:
-    """Recordings of a folder, annotated or not."""
+    """Read the recordings of a folder, annotated or not."""
     if (source / "annotations.csv").is_file():
         recordings = list(read_dataset(source).recordings)
     else:

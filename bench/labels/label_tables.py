@@ -23,7 +23,7 @@ LEAST = (0.0, 0.8, 0.9, 0.95, 0.99, 0.999)
 
 
 def tables(out: Path) -> list[str]:
-    """Markdown of all cells that are there."""
+    """Return Markdown tables of all finished cells."""
     cells = [json.loads(path.read_text()) for path in sorted(out.glob("*-*-*.json"))]
     lines = [*recipe_table(cells), "", *network_table(cells), ""]
     lines += [*time_table(cells), ""]
@@ -34,7 +34,7 @@ def tables(out: Path) -> list[str]:
 
 
 def recipe_table(cells: list[dict[str, Any]]) -> list[str]:
-    """The recipe on every set, beside TweetyNet."""
+    """Return the table of the recipe on every set, beside TweetyNet."""
     lines = [
         "| set | seed | training s | test s, syllables | frame error, final % | "
         "frame error, causal % | syllable error % | raw % |",
@@ -62,7 +62,7 @@ def recipe_table(cells: list[dict[str, Any]]) -> list[str]:
 
 
 def network_table(cells: list[dict[str, Any]]) -> list[str]:
-    """Networks on the first set."""
+    """Return the table of networks on the first set."""
     lines = [
         "| network | seeds | frame error, final % | frame error, causal % | "
         "syllable error % | parameters | us per frame |",
@@ -88,7 +88,7 @@ def network_table(cells: list[dict[str, Any]]) -> list[str]:
 
 
 def time_table(cells: list[dict[str, Any]]) -> list[str]:
-    """Labels in time, seed 0 of the recipe on every set."""
+    """Return the table of accuracy by delay: seed 0 of the recipe, every set."""
     lines = [
         "| set | ms after onset | right % | wrong % | unknown % | not yet % | "
         "right if forced % |",
@@ -108,7 +108,7 @@ def time_table(cells: list[dict[str, Any]]) -> list[str]:
 
 
 def foreign_table(sounds: dict[str, Any]) -> list[str]:
-    """Share of the segments that are answered with `unknown`, by `min_posterior`."""
+    """Return the table of shares labelled `unknown`, by `min_posterior`."""
     least = " | ".join(f"{value:g}" for value in LEAST)
     lines = [
         f"| segments answered with `unknown`, % | segments | {least} |",
@@ -126,7 +126,7 @@ def foreign_table(sounds: dict[str, Any]) -> list[str]:
 
 
 def draw(out: Path, picture: Path) -> None:
-    """Labels in time, one panel a set, as a picture."""
+    """Draw the accuracy by delay, one panel per set."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""What a forecast and the RNN-RBM's state are worth: the tables of docs/prior.md.
+"""Gain by a forecast and by the RNN-RBM's state: the tables of docs/prior.md.
 
     .venv/bin/python bench/labels/prior.py [--sets finch_gy6or6 ...] [--seeds 0 1 2]
 
@@ -42,7 +42,7 @@ SECONDS = (15, 30, 60, 120)
 
 
 def per_recording(data: Data, right: Any, nats: Any) -> dict[str, list[float]]:
-    """Sums over each test recording, so that recordings can be drawn again."""
+    """Sum over each test recording, for resampling of recordings."""
     ends = np.cumsum([len(m.spans) for m in data.test])[:-1]
     return {
         "n": [len(m.spans) for m in data.test],
@@ -52,7 +52,7 @@ def per_recording(data: Data, right: Any, nats: Any) -> dict[str, list[float]]:
 
 
 def forecast_cell(data: Data, seed: int, path: Path) -> dict[str, Any]:
-    """Forecasts of the test recordings' units, given the true ones before."""
+    """Measure forecasts of the test recordings' units, given the true ones before."""
     config = ForecastConfig()
     unit = np.array([s.unit - 1 for m in data.test for s in m.spans])
     result: dict[str, Any] = {}
@@ -101,7 +101,7 @@ def forecast_cell(data: Data, seed: int, path: Path) -> dict[str, Any]:
 def labels_cell(
     data: Data, seconds: float, seed: int, network: Callable, path: Path
 ) -> dict[str, Any]:
-    """Labels of annotated test segments, by delay, with and without the forecast."""
+    """Measure labels of annotated test segments by delay, with and without forecast."""
     config = ForecastConfig()
     train = few(data, seconds, seed)
     logs = network(train)
@@ -147,7 +147,7 @@ def labels_cell(
 
 
 def cells(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[Path], Any]]]:
-    """Name of each cell, and what computes it."""
+    """Return the function that computes each cell, by name."""
     for name in args.sets:
         for seed in args.seeds:
             data = load(name, args.data)
@@ -170,7 +170,7 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[Path], Any]
 def one_classifier(
     data: Data, seconds: float, seed: int, arm: str, path: Path, shared: Path
 ) -> dict[str, Any]:
-    """A cell of labels, by a classifier of its own or one begun with the RNN-RBM."""
+    """Compute a cell of labels with a new classifier or one that starts as the RNN-RBM."""
     start = rnn_rbm(data, shared) if arm == "started" else None
     return labels_cell(
         data, seconds, seed, lambda train: gru(data, train, seed, path, start), path
@@ -178,7 +178,7 @@ def one_classifier(
 
 
 def main() -> int:
-    """Compute what is missing, print all tables."""
+    """Compute the missing cells, print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs/prior"))

@@ -1,4 +1,4 @@
-"""What bench/labels/prior.py trains: forecasts, n-grams, classifiers; and on what."""
+"""Data and models of bench/labels/prior.py: forecasts, n-grams, classifiers."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ UPDATES = 300
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """A dataset, ready: frames of the test recordings, too."""
+    """Prepared dataset, including frames of the test recordings."""
 
     prepared: PreparedDataset
     test: list[LabelledFrames]
@@ -45,12 +45,12 @@ class Data:
 
     @property
     def n_units(self) -> int:
-        """Units, silence left out."""
+        """Number of units without silence."""
         return len(self.prepared.units.names) - 1
 
     @property
     def silent(self) -> ClassifiedRecordings:
-        """Test recordings that no classifier has heard."""
+        """Test recordings that no classifier was trained on."""
         logs = [np.zeros((len(m.frames), self.n_units + 1)) for m in self.test]
         spec = ClassifierSpec(units=self.prepared.units.names, state={})
         return ClassifiedRecordings(self.test, logs, self.prepared.front_end, spec)
@@ -130,7 +130,7 @@ def n_gram(order: int, n: int, train: list[Phrase], strength: float) -> Callable
 
 
 def few(data: Data, seconds: float, seed: int) -> list[LabelledFrames]:
-    """So many seconds of labelled song, from recordings in random order."""
+    """Select `seconds` of labelled song from recordings in random order."""
     left, chosen = round(1000 * seconds / data.frame_ms), []
     train = data.prepared.train
     for number in np.random.default_rng(seed).permutation(len(train)):
@@ -187,7 +187,7 @@ def gru(
 
 
 class Started(torch.nn.Module):
-    """A classifier whose recurrent layer is the RNN-RBM's, to be trained further.
+    """Classifier that starts with the RNN-RBM's recurrent layer.
 
     Takes the place of `neurovocal.models.classifier.network.Classifier` in its task.
     """
@@ -199,11 +199,11 @@ class Started(torch.nn.Module):
         self.readout = torch.nn.Linear(layer.n_recurrent, n_units + 1)
 
     def initial_state(self, batch_size: int = 1) -> dict[str, torch.Tensor]:
-        """Zeros."""
+        """Return the initial state: zeros."""
         return {"u": torch.zeros(batch_size, self.layer.n_recurrent)}
 
     def forward(self, frames: Any, state: Any = None) -> Any:
-        """Logits [batch, T, n_units + 1] and the state after the last frame."""
+        """Compute logits [batch, T, n_units + 1] and the state after the last frame."""
         u = self.initial_state(len(frames))["u"] if state is None else state["u"]
         states = self.layer(frames.clamp(0, 1).transpose(0, 1), u).transpose(0, 1)
         return self.readout(self.dropout(states)), {"u": states[:, -1]}

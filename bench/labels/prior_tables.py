@@ -11,7 +11,7 @@ _WHEN = ("0 ms", "5 ms", "10 ms", "20 ms", "30 ms", "50 ms", "offset")
 
 
 def print_tables(cells: dict[str, dict[str, Any]]) -> None:
-    """Markdown on stdout: forecasts, then labels in time."""
+    """Print Markdown tables: forecasts, then labels by delay."""
     forecasts: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
     labels: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for name, cell in cells.items():
@@ -50,7 +50,7 @@ def print_tables(cells: dict[str, dict[str, Any]]) -> None:
 
 
 def _interval(sums: NDArray[Any], n: NDArray[Any], digits: int) -> str:
-    """Pooled rate and its interval when recordings are drawn again (bootstrap)."""
+    """Compute the pooled rate and its bootstrap interval over recordings."""
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(n), size=(_DRAWS, len(n)))
     rates = sums[drawn].sum(axis=1) / n[drawn].sum(axis=1)

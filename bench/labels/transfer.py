@@ -1,4 +1,4 @@
-"""What starting from another bird's bundle is worth: the table of docs/training.md.
+"""Gain by starting from another bird's bundle: the table of docs/training.md.
 
 About a minute of Bird0, a Bengalese finch that the shipped bundle has never heard, is
 trained on from that bundle (`neurovocal train --from`) and from scratch, with equally
@@ -54,7 +54,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of the cell's files."""
         return f"{self.start.split()[-1]}-{self.updates}-{self.seed}"
 
     @property
@@ -98,7 +98,7 @@ def main() -> int:
 
 
 def read_options() -> argparse.Namespace:
-    """Arguments, checked."""
+    """Parse and check the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     data = Path(os.environ.get("NEUROVOCAL_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
@@ -109,7 +109,7 @@ def read_options() -> argparse.Namespace:
 
 
 def cells(options: argparse.Namespace) -> Iterator[Cell]:
-    """All that are asked for; one seed after the other."""
+    """Return the selected cells, one seed after the other."""
     for updates in options.updates:
         for seed in options.seeds:
             for start in STARTS:
@@ -117,7 +117,7 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
 
 
 def minute_of_song(source: Path, folder: Path) -> Path:
-    """A dataset: the first recordings for training, the valid split for the test."""
+    """Build a dataset: first recordings for training, the valid split as test."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, length_s = [], 0.0
     with (source / "files.csv").open(newline="", encoding="utf-8") as stream:
@@ -145,7 +145,7 @@ def minute_of_song(source: Path, folder: Path) -> Path:
 def figures_of(
     cell: Cell, folder: Path, out: Path, reporter: Reporter
 ) -> dict[str, Any]:
-    """Train, and take the figures of the test split from the bundle."""
+    """Train, and return the figures of the test split from the bundle."""
     job = TrainingJob(
         folder, out / cell.name, overwrite=True, origin=STARTS[cell.start]
     )
@@ -163,7 +163,7 @@ def store(path: Path, cell: dict[str, Any]) -> None:
 
 
 def table(options: argparse.Namespace) -> list[str]:
-    """Markdown of all cells that are there: every seed's value."""
+    """Return a Markdown table of all finished cells, with every seed's value."""
     lines = [
         f"| updates | start | {' | '.join(MEASURES)} |",
         f"| --: | --- |{' --: |' * len(MEASURES)}",

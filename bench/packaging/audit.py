@@ -1,4 +1,4 @@
-"""Asks an advisory database about the locked packages, by way of pip-audit.
+"""Check the locked packages against an advisory database, with pip-audit.
 
 Exit code 0: all were asked about, nothing is known. 1: weaknesses are known. 2: the
 database could not be reached, or did not know every package.

@@ -35,14 +35,14 @@ class PianoModel(nn.Module):
         nn.init.zeros_(self.rbm.Wuh)
 
     def states(self, v: Tensor) -> Tensor:
-        """State before each frame of [T, batch, 88]: [T, batch, n_recurrent]."""
+        """Compute the state before each frame of [T, batch, 88]: [T, batch, n_recurrent]."""
         start = self.rbm.initial_state(v.shape[1])
         after = self.rbm.states(v[:-1], start)[:, -1]
         return torch.cat([start[-1:], after])
 
     @torch.no_grad()
     def all_states(self, pieces: list[Float32]) -> Tensor:
-        """State before each frame of all pieces in turn: [n_frames, n_recurrent]."""
+        """Compute the state before each frame of all pieces: [n_frames, n_recurrent]."""
         found: list[Tensor] = [torch.empty(0)] * len(pieces)
         # Pieces of like length run side by side; what follows an end is cut off.
         by_length = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
@@ -58,7 +58,7 @@ class PianoModel(nn.Module):
 
     @torch.no_grad()
     def cross_entropy(self, pieces: list[Float32]) -> float:
-        """Of the read-out, mean per frame in nats."""
+        """Compute the read-out's mean cross entropy per frame, in nats."""
         v = torch.from_numpy(np.concatenate(pieces))
         logits = self.head(self.all_states(pieces))
         total = functional.binary_cross_entropy_with_logits(logits, v, reduction="sum")
@@ -82,7 +82,7 @@ class PianoModel(nn.Module):
 
     @torch.no_grad()
     def read_out(self) -> RnnRbm:
-        """The predictor as an RNN-RBM with W = 0, whose likelihood is exact."""
+        """Return the predictor as an RNN-RBM with W = 0, for an exact likelihood."""
         self.rbm.W.zero_()
         self.rbm.Wuh.zero_()
         self.take_read_out()

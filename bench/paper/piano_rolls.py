@@ -84,7 +84,7 @@ class Recipe:
 
     @property
     def without_past(self) -> "Recipe":
-        """What the static steps depend on."""
+        """Settings that the static steps depend on."""
         return Recipe(
             n_hidden=self.n_hidden,
             static=self.static,
@@ -97,7 +97,7 @@ class Recipe:
 
     @property
     def first(self) -> "Recipe":
-        """What the steps of the predictor depend on: several cells begin with them."""
+        """Settings that the predictor's steps depend on; several cells share them."""
         return Recipe(
             n_hidden=self.n_hidden,
             n_recurrent=self.n_recurrent,
@@ -117,12 +117,12 @@ class Recipe:
 
     @property
     def rest(self) -> "Recipe":
-        """What the steps after those of the predictor depend on."""
+        """Settings that the steps after the predictor's depend on."""
         return replace(self, predictor=0, sharpness=1.0)
 
     @property
     def phases(self) -> list[tuple[Step, int]]:
-        """Kinds of steps in order, with their numbers."""
+        """Return the kinds of steps in order, with their numbers."""
         every: list[tuple[Step, int]] = [
             ("static", self.static),
             ("predictor", self.predictor),
@@ -169,7 +169,7 @@ RECIPES = {
 
 
 def recipe_for(name: str, row: str) -> Recipe:
-    """The recipe of a cell of the table; the rows differ in what is left out."""
+    """Return the recipe of a cell; the table's rows differ in the omitted parts."""
     recipe = RECIPES[name]
     match row:
         case "rbm":

@@ -72,7 +72,7 @@ def table(folder: Path, sets: list[str]) -> list[str]:
 
 
 def _line(cell: dict[str, Any]) -> str:
-    """One row of the table."""
+    """Format one row of the table."""
     test, paper = cell["test"], PAPER.get(cell["row"], {}).get(cell["set"])
     likelihood = "none" if cell["row"] == "copy" else "refused"
     if "low" in test:
@@ -97,6 +97,6 @@ def _line(cell: dict[str, Any]) -> str:
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as it comes back from a JSON file."""
+    """Return a recipe as a JSON file stores it."""
     found: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     return found

@@ -94,7 +94,7 @@ class PianoTask:
 
     @property
     def kind(self) -> Step:
-        """What is trained now."""
+        """Kind of the present step."""
         return self._recipe.phases[max(self._number, 0)][0]
 
     def begin(self, progress: float) -> bool:
@@ -132,7 +132,7 @@ class PianoTask:
         return float(loss.detach())
 
     def validate(self) -> dict[str, float]:
-        """Quick measures of the validation set; only good enough for choosing."""
+        """Estimate validation measures, precise enough to select weights."""
         if self.kind == "predictor":
             entropy = self.module.cross_entropy(self._valid)
             return {"score": entropy, "log_likelihood": -entropy}
@@ -158,7 +158,7 @@ class PianoTask:
         return measures | {"w_norm": float(self.module.rbm.W.norm())}
 
     def _static_loss(self) -> Tensor:
-        """Persistent contrastive divergence of the RBM without a past."""
+        """Compute the loss of persistent contrastive divergence of the static RBM."""
         rbm, n = self.module.rbm, 200
         drawn = self._frames[
             torch.from_numpy(self.rng.integers(len(self._frames), size=n))
@@ -208,7 +208,7 @@ class PianoTask:
         return v * (self._uniform(tuple(v.shape)) >= self._recipe.input_dropout)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        """Parts of pieces [T, batch, 88], and which of their frames count."""
+        """Draw parts of pieces [T, batch, 88], and the mask of valid frames."""
         recipe = self._recipe
         shape = (recipe.sequence_length, recipe.batch_size)
         v = np.zeros((*shape, N_NOTES), np.float32)
@@ -252,7 +252,7 @@ class PianoTask:
 
 
 def _some_pieces(pieces: list[Float32], n_frames: int) -> list[Float32]:
-    """Pieces from everywhere in the list, with at least `n_frames` or all there are."""
+    """Select evenly spread pieces with at least `n_frames`, or all."""
     order = np.random.Generator(np.random.SFC64(0)).permutation(len(pieces))
     ends = np.cumsum([len(pieces[i]) for i in order])
     n = int(np.searchsorted(ends, n_frames)) + 1

@@ -1,4 +1,4 @@
-"""The table of the RNN-RBM's paper, made again: ``make bench-polyphonic``.
+"""Reproduce the table of the RNN-RBM's paper: ``make bench-polyphonic``.
 
 Each cell (set, row, seed) is trained, chosen on the validation set, measured on the
 test set and stored under runs/polyphonic; what is there is not made again, and a
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def read_options() -> argparse.Namespace:
-    """Arguments, checked."""
+    """Parse and check the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     data = Path(os.environ.get("NEUROVOCAL_DATA", "../shared/data"))
     parser.add_argument(
@@ -124,7 +124,7 @@ def read_options() -> argparse.Namespace:
 
 
 def seeds_of(name: str, row: str, wanted: list[int] | None) -> list[int]:
-    """Seeds of one row of the table."""
+    """Return the seeds of one row of the table."""
     if row == "copy":
         return [0]
     if wanted is not None:
@@ -186,7 +186,7 @@ def make_cell(
 def trained(
     name: str, recipe: Recipe, seed: int, rolls: Rolls, options: argparse.Namespace
 ) -> tuple[PianoTask, list[History]]:
-    """Train by a recipe; cells of a seed whose predictors are alike share them."""
+    """Train by a recipe; cells of a seed with equal predictors share them."""
     limit = None if options.minutes is None else 60 * options.minutes
     start, histories = None, []
     parts = [part for part in (recipe.first, recipe.rest) if part.phases]
@@ -200,7 +200,7 @@ def trained(
 
 
 def digest(recipe: Recipe) -> str:
-    """Short name of a recipe's training."""
+    """Return a short name of a recipe's training."""
     # How sharp it is afterwards is no part of the training.
     fields = {k: v for k, v in asdict(recipe).items() if k != "sharpness"}
     text = json.dumps(fields, sort_keys=True)
@@ -208,7 +208,7 @@ def digest(recipe: Recipe) -> str:
 
 
 def measure(model: Any, rolls: list[np.ndarray], n_frames: int, say: Any) -> dict:
-    """Both columns of one model, with as much annealing as the bracket needs."""
+    """Measure one model, with as much annealing as the bracket requires."""
     rng = np.random.Generator(np.random.SFC64(1))
     rbms, frames, previous = conditional_rbms(model, rolls)
     # 20 samples a frame as in the paper; of large sets fewer tell as much.
@@ -243,7 +243,7 @@ def measure(model: Any, rolls: list[np.ndarray], n_frames: int, say: Any) -> dic
 
 
 def copied(rolls: list[np.ndarray]) -> dict[str, float]:
-    """Accuracy of the last frame as the prediction of the next, silence at first."""
+    """Compute the accuracy of predicting each frame by the one before it."""
     wanted = torch.from_numpy(np.concatenate(rolls))
     before = [np.concatenate([np.zeros_like(r[:1]), r[:-1]]) for r in rolls]
     drawn = torch.from_numpy(np.concatenate(before))

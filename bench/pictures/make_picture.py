@@ -25,7 +25,7 @@ KINDS = ["frames", "label", "surprise", "synthesis"]
 
 
 def collect() -> CollectSink:
-    """Run the demo as fast as it goes and keep what it publishes."""
+    """Run the demo without pacing and collect its events."""
     sinks = json.dumps([{"plugin": "jsonl", "options": {"path": "/dev/null"}}])
     plan = plan_of(*load_config("demo", ["source.options.pace=asap", f"sinks={sinks}"]))
     sink = CollectSink(KINDS)
@@ -34,7 +34,7 @@ def collect() -> CollectSink:
 
 
 def image(sink: CollectSink, kind: type, n_bins: int) -> np.ndarray:
-    """Rows of all events of a kind, by frame."""
+    """Return the rows of all events of a kind, by frame."""
     events = sink.events(kind)
     last = events[-1].first + len(events[-1].values)
     rows = np.full((last, n_bins), np.nan)

@@ -37,7 +37,7 @@ from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Message
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner
-from neurovocal.engine.support.process import usage
+from neurovocal.engine.support.process import process_usage
 from neurovocal.engine.testing import canonical
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +90,10 @@ class Checks:
         if spent < self.next_s:
             return
         self.next_s = spent + CHECK_S
-        now, heard_s = usage(), sum(lane.reader.seconds for lane in self.runner.lanes)
+        now, heard_s = (
+            process_usage(),
+            sum(lane.reader.seconds for lane in self.runner.lanes),
+        )
         # A lane that has ended has given back what it held: no measure of the others.
         if not any(lane.finished.is_set() for lane in self.runner.lanes):
             self.seen.append((heard_s / self.total_s, now.rss_mb, now.handles))

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from disk_audit import SONG
 
 from neurovocal.engine.client import Received
-from neurovocal.engine.journal import Recorded
+from neurovocal.engine.journal import RecordedEvent
 
 RATE = 32_000
 PRE_ROLL_S, POST_ROLL_S = 0.1, 0.1
@@ -65,7 +65,7 @@ class Killed:
     """
 
     run: str
-    journal: list[Recorded]
+    journal: list[RecordedEvent]
     heard: list[Received]
     old: list[Received]
     seed: int

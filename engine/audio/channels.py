@@ -45,7 +45,7 @@ class Channels:
 
 
 def channels_problem(numbers: Sequence[int]) -> str | None:
-    """Return what is wrong with a list of channel numbers for any device, or None."""
+    """Return a sentence if no device can have these channel numbers, else None."""
     if not numbers:
         return "channels: name at least one channel, counted from 1"
     if min(numbers) < 1:

@@ -1,4 +1,4 @@
-"""What live sources share: a device writes to a ring, `read` takes items from it."""
+"""Base of live sources: a device writes to a ring, `read` takes items from it."""
 
 from collections import deque
 
@@ -32,7 +32,7 @@ class StaleAudioFilter:
         self._dropped = 0
         self._is_over = False
 
-    def drops(self, n_samples: int, arrived_ns: int) -> bool:
+    def is_stale(self, n_samples: int, arrived_ns: int) -> bool:
         """Return True while blocks are, or may be, from before the start."""
         if self._is_over:
             return False
@@ -61,7 +61,7 @@ class LiveAnchors:
         self._capture = capture
         self._next = 0
 
-    def before(self, item: Block | Gap) -> Anchor | None:
+    def anchor_before(self, item: Block | Gap) -> Anchor | None:
         """Return the anchor that belongs before `item`, or None if none is due.
 
         One is due before the first block and before the block after each gap: across
@@ -140,7 +140,7 @@ class LiveInput:
             item = self.ring.read(self._longest, timeout)
             if item is None:
                 return None
-            anchor = self._anchors.before(item)
+            anchor = self._anchors.anchor_before(item)
             if anchor is not None:
                 self._pending.append(anchor)
             if isinstance(item, Block):
@@ -170,7 +170,7 @@ class LiveSource:
 
     @property
     def counts(self) -> RingCounts | None:
-        """Samples by what became of them since `open`; None before live input."""
+        """Numbers of samples since `open`, by outcome; None before live input."""
         return None if self._input is None else self._input.ring.counts
 
     def captured_ns(self, sample: int) -> int | None:

@@ -137,7 +137,7 @@ class AudioRing:
         if index > self._floor:
             self._floor = index
 
-    def lose(self, count: int, reason: str) -> None:
+    def declare_lost(self, count: int, reason: str) -> None:
         """Declare that `count` samples are missing before the next write.
 
         Parameters

@@ -86,7 +86,7 @@ class SegmenterOptions(Options):
     pre_ms: float = Field(default=0.0, ge=0)
     """Buffer before each segment."""
     post_ms: float = Field(default=0.0, ge=0)
-    """Buffer after each segment; its offset is told that much later."""
+    """Buffer after each segment; its offset is reported that much later."""
     lookback_ms: float = Field(default=10.0, ge=0)
     """How far before the score reached its threshold an onset may lie."""
     early: bool = False
@@ -269,7 +269,7 @@ class Segmenter:
             self._end = self._start
             self._reached_on, self._continues = self._continues, False
             self._peak = 0.0
-        count = self._room(hop, scores)
+        count = self._remaining_scores(hop, scores)
         if not self._is_reported:
             self._confirm(hop, scores[:count], marks)
         self._end = (hop + count) * self._hop + self._origin
@@ -278,7 +278,7 @@ class Segmenter:
             self._continues = True
         return count
 
-    def _room(self, hop: int, scores: NDArray[np.float64]) -> int:
+    def _remaining_scores(self, hop: int, scores: NDArray[np.float64]) -> int:
         """Return how many scores the maximum duration leaves room for, at least 1."""
         if self.rules.max_duration is None or self._start is None:
             return len(scores)

@@ -39,12 +39,12 @@ class SignalOptions(Options):
     """Level of a second (root mean square without the mean), in dB of full scale,
     below which nothing but the converter's last bits moves."""
     rate_percent: float | None = Field(default=1.0, gt=0)
-    """How far samples per second of the clock are off what the source says."""
+    """Deviation of samples per second of the clock from the source's nominal rate."""
     rate_window_s: float = Field(default=60.0, ge=5)
     """Seconds over which that is counted."""
     hold_s: float = Field(default=3.0, ge=1)
-    """Seconds for which trouble must last before it is told (flat lines have
-    their own), and be over before its end is told."""
+    """Seconds for which trouble must last before it is reported (flat lines have
+    their own), and be over before its end is reported."""
 
 
 class Hysteresis:
@@ -62,14 +62,16 @@ class Hysteresis:
         self.active = False
         self._name = f"signal {name}"
         self._needed = (n_on, n_off)
-        self._in_a_row = 0
+        self._consecutive = 0
 
     def update(self, bad: bool, good: bool, detail: str) -> Iterator[Health]:
         """Count a check; yield a Health event if the state changes."""
-        self._in_a_row = self._in_a_row + 1 if (good if self.active else bad) else 0
-        if self._in_a_row < self._needed[self.active]:
+        self._consecutive = (
+            self._consecutive + 1 if (good if self.active else bad) else 0
+        )
+        if self._consecutive < self._needed[self.active]:
             return
-        self.active, self._in_a_row = not self.active, 0
+        self.active, self._consecutive = not self.active, 0
         yield Health(self._name, "degraded" if self.active else "healthy", detail)
 
 

@@ -62,7 +62,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _top(
+def _top_level(
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Show it."),
@@ -90,7 +90,7 @@ def _top(
 def command_points() -> dict[str, EntryPoint]:
     """Return where each command is defined, by name, in the order of the help text."""
 
-    def own(commands: dict[str, str]) -> dict[str, EntryPoint]:
+    def built_in(commands: dict[str, str]) -> dict[str, EntryPoint]:
         folder = "neurovocal.engine.cli.commands"
         return {
             name: EntryPoint(name, f"{folder}.{target}", COMMANDS_GROUP)
@@ -98,7 +98,11 @@ def command_points() -> dict[str, EntryPoint]:
         }
 
     installed = sorted(entry_points(group=COMMANDS_GROUP), key=lambda p: p.name)
-    return {**own(_COMMANDS), **{p.name: p for p in installed}, **own(_GROUPS)}
+    return {
+        **built_in(_COMMANDS),
+        **{p.name: p for p in installed},
+        **built_in(_GROUPS),
+    }
 
 
 def read_summary(point: EntryPoint) -> str | None:
@@ -133,7 +137,7 @@ def read_summary(point: EntryPoint) -> str | None:
 def load_command(point: EntryPoint) -> Any:
     """Import a command's module and return the command as `typer` runs it."""
     app = typer.Typer(**_SETTINGS)
-    app.callback()(_top)  # so that the application is a group, of one command
+    app.callback()(_top_level)  # so that the application is a group, of one command
     loaded = point.load()
     if isinstance(loaded, typer.Typer):
         app.add_typer(loaded, name=point.name)
@@ -155,13 +159,13 @@ class _LazyGroup(typer.core.TyperGroup):
 
 
 def _placeholder() -> None:
-    """Stand for a command whose module is not imported."""
+    """Stand for a command before its module is imported."""
 
 
 def build_app() -> typer.Typer:
     """Return the command-line application with all commands, installed ones too."""
     app = typer.Typer(cls=_LazyGroup, **_SETTINGS)
-    app.callback()(_top)
+    app.callback()(_top_level)
     for name, point in command_points().items():
         app.command(name, help=read_summary(point))(_placeholder)
     return app
@@ -173,7 +177,7 @@ def main(args: list[str] | None = None) -> None:
         code = build_app()(args, prog_name="neurovocal", standalone_mode=False)
         code = EXIT_CLEAN if code == _INTERRUPTED else code
     except NeurovocalError as error:
-        code = _complain(str(error), error.exit_code)
+        code = _print_error(str(error), error.exit_code)
     except typer.Exit as error:
         code = EXIT_CLEAN if error.exit_code == _INTERRUPTED else error.exit_code
     except (KeyboardInterrupt, StartInterrupted, typer.Abort):
@@ -192,25 +196,27 @@ def main(args: list[str] | None = None) -> None:
         context = getattr(error, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context else ""
         sentence = error.format_message().replace(": Value error, ", ": ")
-        code = _complain(sentence + hint, EXIT_CONFIG)
+        code = _print_error(sentence + hint, EXIT_CONFIG)
     if args is None:
-        _leave_behind(code or EXIT_CLEAN)
+        _exit_despite_threads(code or EXIT_CLEAN)
     sys.exit(code or EXIT_CLEAN)
 
 
-def _leave_behind(code: int) -> None:
-    """End even if threads that a plugin has started would keep the process."""
+def _exit_despite_threads(code: int) -> None:
+    """Exit with `code`, even if threads that a plugin has started do not end."""
     for thread in threading.enumerate():
         if thread is threading.current_thread() or thread.daemon:
             continue
         thread.join(_LAST_WAIT_S)
         if thread.is_alive():
-            _complain(f"thread '{thread.name}' does not end and is left behind", code)
+            _print_error(
+                f"thread '{thread.name}' does not end and is left behind", code
+            )
             sys.stdout.flush()
             os._exit(code)
 
 
-def _complain(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     for line in message.splitlines():
         typer.echo(printable(f"error: {line}"), err=True)
     return code

@@ -87,7 +87,7 @@ def plan_of(config: Config, located: Located) -> Plan:
 def plan_of_parts(
     config: Config, located: Located, base: Path, *, dry_run: bool = False
 ) -> Plan:
-    """Return the plan of a configuration whose relative input paths start at `base`.
+    """Return the plan of a configuration with relative input paths from `base`.
 
     Parameters
     ----------

@@ -189,7 +189,7 @@ class Control:
         if refusal := self._monitor.refusal():
             return NeurovocalError(refusal)
         return NeurovocalError(
-            f"nobody answered at {self.endpoint} within {waited_s:g} s: is an "
+            f"no reply from {self.endpoint} within {waited_s:g} s: is an "
             "engine with 'control: {plugin: zmq}' running there?"
         )
 

@@ -1,4 +1,4 @@
-"""Order of live and recorded messages: fetch from the journal what a subscriber lacks.
+"""Order of live and recorded messages: fetch missing ones from the journal.
 
 The class knows neither sockets nor clocks: live messages and replies go in, requests to
 the replay socket and messages in their order come out.

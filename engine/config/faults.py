@@ -17,7 +17,7 @@ class FaultBase(Options):
     lane: str | None = None
     """Name of the lane that it is for; default: every lane to which it applies."""
     seed: int = Field(default=0, ge=0)
-    """Seed of what is drawn by chance: how late the bursts of `jitter` are."""
+    """Seed of the random numbers: delays of the bursts of `jitter`."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Plan of a run: stages whose plugins were found and whose options are valid."""
+"""Plan of a run: stages with existing plugins and valid options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def selected_kinds(sink: object) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """A stage whose plugin was found and whose options are valid."""
+    """Stage with an existing plugin and valid options."""
 
     name: str
     kind: Kind

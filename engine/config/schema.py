@@ -54,7 +54,7 @@ class SinkConfig(StageConfig):
     """A sink: a stage with a queue and a choice of events."""
 
     events: list[EventKind] | None = None
-    """Kinds of events that the sink gets; default: what its plugin asks for."""
+    """Kinds of events that the sink gets; default: those that its plugin selects."""
     queue: QueueConfig = QueueConfig()
     """Bounds of its queues."""
 
@@ -130,7 +130,7 @@ class GlobalConfig(Options):
     tile: int = Field(default=8, ge=1, le=1024)
     """Frames per network call: 1 answers soonest, 25 or more costs least."""
     stop_timeout_s: float = Field(default=1.5, gt=0)
-    """Time for an orderly stop; then what still waits is dropped and counted."""
+    """Time for an orderly stop; then waiting messages are dropped and counted."""
     control: StageConfig | None = None
     """Takes commands during the run, such as `{plugin: zmq}`; none by default."""
     supervise: SuperviseConfig = SuperviseConfig()

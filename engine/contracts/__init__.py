@@ -1,1 +1,1 @@
-"""Data types, stage protocols, options, plugins, bundles: what every package shares."""
+"""Contracts of all packages: data types, stage protocols, options, plugins, bundles."""

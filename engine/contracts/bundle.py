@@ -97,7 +97,7 @@ class ClassifierSpec(Options):
     thresholds: dict[str, float] = {}
     """Posterior below which a unit is answered with `unknown`."""
     typical: dict[str, TypicalSpec] = {}
-    """Per unit, what its segments are like: another one is `unknown`. A posterior
+    """Per unit, range of its segments: one outside is `unknown`. A posterior
     compares the units with each other; this says whether it is any of them."""
     early: list[EarlySpec] = []
     """Calibration of provisional and revised labels, by rising `frames`; before the
@@ -198,7 +198,7 @@ class Manifest(Options):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Bundle whose files are complete and unchanged."""
+    """Bundle with complete and unchanged files."""
 
     folder: Path
     manifest: Manifest

@@ -13,7 +13,7 @@ EXIT_LOSS = 3
 
 
 class NeurovocalError(Exception):
-    """Base of all errors whose message is for the user."""
+    """Base of all errors with a message for the user."""
 
     exit_code = EXIT_RUNTIME
 
@@ -39,7 +39,7 @@ class PluginError(ConfigError):
 
 
 class BundleError(ConfigError):
-    """A model bundle is missing, damaged or does not fit what it is used for."""
+    """A model bundle is missing, damaged or does not fit its use."""
 
 
 class TransientProblem(str):
@@ -67,7 +67,7 @@ class StageError(NeurovocalError):
 
 
 class DeviceError(NeurovocalError):
-    """A sound device is missing, busy or cannot do what was asked."""
+    """A sound device is missing, busy or does not support the request."""
 
 
 class AudioFileError(NeurovocalError):

@@ -93,7 +93,7 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what `open` acquired. May be called twice, and after a failure."""
+        """Release all resources of `open`. May be called twice, and after a failure."""
         ...
 
 
@@ -124,7 +124,7 @@ class ResumableSource(Protocol):
 
     @property
     def resumes(self) -> bool:
-        """Whether the next run begins after what this one has read."""
+        """Whether the next run begins after the audio that this one has read."""
         ...
 
 
@@ -283,7 +283,7 @@ class CommandedModel(Protocol):
         ...
 
     def apply(self, command: str, prepared: Any, /) -> None:
-        """Apply what `prepare` returned; called between two items, must be quick."""
+        """Apply the result of `prepare`; called between two items, must be quick."""
         ...
 
 
@@ -339,7 +339,7 @@ class ControlChannel(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what `open` acquired. May be called twice, and after a failure."""
+        """Release all resources of `open`. May be called twice, and after a failure."""
         ...
 
 
@@ -360,7 +360,7 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what `open` acquired. May be called twice, and after a failure."""
+        """Release all resources of `open`. May be called twice, and after a failure."""
         ...
 
 
@@ -434,7 +434,7 @@ class Describes(Protocol):
     """Source or sink with more to show in ``neurovocal check`` than its name."""
 
     def describe(self) -> Iterable[str]:
-        """Lines that describe what a run would do.
+        """Lines that describe the actions of a run.
 
         Called once on the main thread, on a stage that has been built and is never
         opened; it must not touch a device or a port.
@@ -565,7 +565,7 @@ class Advances(Protocol):
 
 @runtime_checkable
 class CausesCommands(Protocol):
-    """Watcher whose triggers set options of a model.
+    """Watcher with triggers that set options of a model.
 
     Attributes
     ----------

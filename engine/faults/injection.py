@@ -78,7 +78,7 @@ class Injection:
         self.plan = plan
 
     def open(self, lanes: Sequence[ReportingLane], /) -> None:
-        """Acquire what the faults need, before anything else is opened."""
+        """Acquire the faults' resources, before anything else is opened."""
 
     def start(self) -> None:
         """Count the time of timed faults from now on."""

@@ -75,7 +75,7 @@ class TcpProxy:
         self._call(self._listen())
 
     def close(self) -> None:
-        """Forward what is on its way, then break all connections.
+        """Forward the bytes under way, then break all connections.
 
         May be called twice, and before `open`.
         """

@@ -64,12 +64,12 @@ class PlannedFaults(Injection):
         actions = [a for fault in self._faults for a in self._actions(fault, plan)]
         self._schedule = Schedule(actions, self._clock)
         # Faults of each stage, with the lane in which they are reported.
-        self._of_stage: dict[int, list[tuple[FaultBase, str | None]]] = defaultdict(
-            list
+        self._faults_by_stage: dict[int, list[tuple[FaultBase, str | None]]] = (
+            defaultdict(list)
         )
         for fault in self._faults:
             for stage, lane in targets_of(fault, plan):
-                self._of_stage[id(stage)].append((fault, lane))
+                self._faults_by_stage[id(stage)].append((fault, lane))
         super().__init__(self._faulty(plan))
 
     def open(self, lanes: Sequence[ReportingLane], /) -> None:
@@ -185,7 +185,7 @@ class PlannedFaults(Injection):
     def _stage(self, stage: StagePlan) -> StagePlan:
         build = stage.plugin.build
         options = stage.options
-        for fault, lane in self._of_stage[id(stage)]:
+        for fault, lane in self._faults_by_stage[id(stage)]:
             if isinstance(fault, NetworkCut):
                 options = self._behind_proxies(options)
             elif stage.kind == "source":

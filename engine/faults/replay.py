@@ -10,7 +10,7 @@ _OF_AUDIO = {"drop", "clip", "wrong_rate"}
 def replayable_faults(
     data: Mapping[str, Any], *, kept_audio: bool
 ) -> list[dict[str, Any]]:
-    """Return the faults that change what the lanes publish, by the audio alone.
+    """Return the faults that change the lanes' events by the audio alone.
 
     Parameters
     ----------

@@ -131,9 +131,9 @@ class FaultySource(Wrapper, Generic[FaultT]):
         self._ready.append(health_at_end(self._fault))
 
     def _flush_pending(self) -> None:
-        """Deliver what is held back: the stream ends."""
+        """Deliver items that are held back, at the end of the stream."""
 
-    def _pass(self, item: Gap | Anchor) -> None:
+    def _deliver_unchanged(self, item: Gap | Anchor) -> None:
         """Deliver a gap or an anchor, whether the fault is active or not."""
         self._ready.append(self._shifted(item))
 
@@ -166,9 +166,9 @@ class FaultySource(Wrapper, Generic[FaultT]):
                 self._on_block(item)
             case Gap():
                 self._position += item.stop - item.start
-                self._pass(item)
+                self._deliver_unchanged(item)
             case Anchor():
-                self._pass(item)
+                self._deliver_unchanged(item)
             case Health():
                 self._ready.append(item)
 
@@ -206,7 +206,7 @@ class FaultySource(Wrapper, Generic[FaultT]):
 
 
 class ClippedSource(FaultySource[Clip]):
-    """Source whose input is overdriven: louder samples are cut off at full scale."""
+    """Source with an overdriven input: louder samples are cut off at full scale."""
 
     def _alter(self, part: Block) -> None:
         level = np.float32(self._fault.level)
@@ -215,7 +215,7 @@ class ClippedSource(FaultySource[Clip]):
 
 
 class JitterySource(FaultySource[Jitter]):
-    """Source whose blocks are held for a random time and then come in a burst."""
+    """Source that holds blocks for a random time and delivers them in a burst."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -244,7 +244,7 @@ class JitterySource(FaultySource[Jitter]):
             self._due_ns = self._clock.monotonic_ns() + late_ns
         self._held.append(part)
 
-    def _pass(self, item: Gap | Anchor) -> None:
+    def _deliver_unchanged(self, item: Gap | Anchor) -> None:
         (self._held if self._held else self._ready).append(item)
 
     def _end_fault(self) -> None:
@@ -297,9 +297,9 @@ class SilencedSource(FaultySource[Drop | Stall]):
         if self._lost_from is None:
             self._lost_from = part.start
 
-    def _pass(self, item: Gap | Anchor) -> None:
+    def _deliver_unchanged(self, item: Gap | Anchor) -> None:
         if self._lost_from is None:
-            super()._pass(item)
+            super()._deliver_unchanged(item)
 
     def _end_fault(self) -> None:
         self._flush_pending()
@@ -374,13 +374,13 @@ class StalledSource(SilencedSource):
 
 
 class UnpluggedSource(FaultySource[Unplug]):
-    """Source whose device is gone and cannot be opened before the fault is over."""
+    """Source of a missing device, which cannot be opened before the fault is over."""
 
     _ends_by_samples = False
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._back_ns: int | None = None
+        self._available_ns: int | None = None
 
     def open(self) -> None:
         """Open the source.
@@ -390,15 +390,15 @@ class UnpluggedSource(FaultySource[Unplug]):
         DeviceError
             The fault still lasts.
         """
-        if self._back_ns is not None:
-            left_s = (self._back_ns - self._clock.monotonic_ns()) / NS
+        if self._available_ns is not None:
+            left_s = (self._available_ns - self._clock.monotonic_ns()) / NS
             if left_s > 0:
                 raise DeviceError(
                     f"injected: {self._fault.as_text}: back in {left_s:.1f} s"
                 )
         super().open()
-        if self._back_ns is not None:
-            self._back_ns, self._active = None, False
+        if self._available_ns is not None:
+            self._available_ns, self._active = None, False
             self._ready.append(health_at_end(self._fault))
 
     def _start_fault(self) -> None:
@@ -406,17 +406,17 @@ class UnpluggedSource(FaultySource[Unplug]):
         self._ready.append(self._disconnect)
 
     def _disconnect(self) -> None:
-        self._back_ns = self._clock.monotonic_ns() + round(self._fault.for_s * NS)
+        self._available_ns = self._clock.monotonic_ns() + round(self._fault.for_s * NS)
         self._end = Disconnected(f"injected: {self._fault.as_text}")
         raise self._end
 
-    def _pass(self, item: Gap | Anchor) -> None:
+    def _deliver_unchanged(self, item: Gap | Anchor) -> None:
         if not self._active:
-            super()._pass(item)
+            super()._deliver_unchanged(item)
 
 
 class OffRateSource(FaultySource[Drift | WrongRate]):
-    """Source whose device samples at another rate than its nominal one.
+    """Source of a device that samples at another rate than its nominal one.
 
     Within the fault the audio is resampled; positions, anchors and capture times
     follow, so that each sample keeps the time at which it was captured.
@@ -458,9 +458,9 @@ class OffRateSource(FaultySource[Drift | WrongRate]):
         self._to = part.stop
         self._convert(part)
 
-    def _pass(self, item: Gap | Anchor) -> None:
+    def _deliver_unchanged(self, item: Gap | Anchor) -> None:
         if not self._active or (isinstance(item, Anchor) and item.sample < self._from):
-            super()._pass(item)
+            super()._deliver_unchanged(item)
             return
         if isinstance(item, Gap):
             self._to = item.stop

@@ -83,7 +83,7 @@ class FaultInjector:
 
 
 class FaultyStage(Wrapper):
-    """A stage of a lane whose `process` fails when its fault is due.
+    """Stage of a lane with a `process` that fails when its fault is due.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class FaultyStage(Wrapper):
 
 
 class FaultySink(Wrapper):
-    """A sink whose `write` fails when its fault is due."""
+    """Sink with a `write` that fails when its fault is due."""
 
     def __init__(self, sink: Any, injector: FaultInjector) -> None:
         super().__init__(sink)
@@ -123,7 +123,7 @@ Build = Callable[[Any, BuildContext], Any]
 
 
 def faulty_stage(build: Build, kind: Kind, injector: FaultInjector) -> Build:
-    """Return a function that builds a stage or sink whose calls `injector` fails."""
+    """Return a function that builds a stage or sink; `injector` fails its calls."""
 
     def build_faulty(options: Any, context: BuildContext) -> Wrapper:
         stage = build(options, context)

@@ -1,4 +1,4 @@
-"""Base class of what stands in front of a plugin's object to inject a fault."""
+"""Base class of wrappers around a plugin's object that inject a fault."""
 
 from typing import Any, ClassVar, Self
 
@@ -20,7 +20,7 @@ class Wrapper:
     _not_forwarded: ClassVar[frozenset[str]] = frozenset()  # set on the wrapper itself
 
     def __new__(cls, wrapped: object, *_: Any, **__: Any) -> Self:
-        """Make the subclass whose properties are those of `wrapped`."""
+        """Make a subclass with the properties of `wrapped`."""
         names = {name for name in dir(wrapped) if not name.startswith("_")}
         own = {*dir(cls), *cls._not_forwarded}
         shown = {name: _forwarded(name) for name in names - own}

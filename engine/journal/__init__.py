@@ -1,10 +1,10 @@
 """The journal: events of runs in SQLite, and how programs read them."""
 
 from neurovocal.engine.journal.reader import Selection, read_messages
-from neurovocal.engine.journal.store import Recorded, RunRecord, read_events, runs
+from neurovocal.engine.journal.store import RecordedEvent, RunRecord, read_events, runs
 
 __all__ = [
-    "Recorded",
+    "RecordedEvent",
     "RunRecord",
     "Selection",
     "read_events",

@@ -100,7 +100,7 @@ def read_messages(
 
 
 def count_incomplete_recordings(path: str | Path, selection: Selection) -> int:
-    """Count the incomplete readings that `heard="last"` leaves out."""
+    """Count the incomplete readings, which the choice "last" leaves out."""
     with closing(open_to_read(Path(path))) as connection:
         try:
             found = incomplete_recordings(connection, selection.runs)

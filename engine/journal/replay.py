@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from neurovocal.engine.contracts.stages import ModelCommand, RecordedCommand
 from neurovocal.engine.contracts.types import SONG_CLOCK_STAGE, Message
-from neurovocal.engine.journal.store import Recorded
+from neurovocal.engine.journal.store import RecordedEvent
 from neurovocal.engine.wire.codec import event_json, payload_of
 
 EventKey: TypeAlias = tuple[str, str, int]
@@ -29,11 +29,11 @@ class ReplayComparison:
 
     Parameters
     ----------
-    recorded : iterable of Recorded
+    recorded : iterable of RecordedEvent
         Events of the recorded run.
     kinds : frozenset of str
         Kinds that the journal recorded.
-    also_wants : frozenset of str
+    extra_kinds : frozenset of str
         Kinds that other sinks of the recorded run selected: a lane computes only kinds
         that some sink selects, so they are selected again.
 
@@ -46,12 +46,12 @@ class ReplayComparison:
 
     def __init__(
         self,
-        recorded: Iterable[Recorded],
+        recorded: Iterable[RecordedEvent],
         kinds: frozenset[str],
-        also_wants: frozenset[str] = frozenset(),
+        extra_kinds: frozenset[str] = frozenset(),
     ) -> None:
         self.kinds = kinds - TIMED_KINDS
-        self.wants = self.kinds | also_wants
+        self.wants = self.kinds | extra_kinds
         self.identical: Counter[str] = Counter()
         self.differences: list[str] = []
         self.stalled: set[str] = set()
@@ -98,7 +98,7 @@ class ReplayComparison:
         return [f"{_name(key)} did not come again" for key in sorted(self._digests)]
 
 
-def commands_to_replay(recorded: Iterable[Recorded]) -> Iterator[RecordedCommand]:
+def commands_to_replay(recorded: Iterable[RecordedEvent]) -> Iterator[RecordedCommand]:
     """Yield the commands of a recorded run that a replay applies, too."""
     for event in recorded:
         if event.kind == "control":
@@ -110,14 +110,14 @@ def commands_to_replay(recorded: Iterable[Recorded]) -> Iterator[RecordedCommand
                 yield RecordedCommand(header["stream"], header["sample"], command)
 
 
-def _is_stall(event: Recorded) -> bool:
+def _is_stall(event: RecordedEvent) -> bool:
     if event.kind != "health":
         return False
     stage: str = json.loads(event.header)["stage"]
     return stage == SONG_CLOCK_STAGE
 
 
-def _ends_run(event: Recorded) -> bool:
+def _ends_run(event: RecordedEvent) -> bool:
     if event.kind != "control":
         return False
     command: str = json.loads(event.header)["command"]

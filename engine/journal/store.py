@@ -11,7 +11,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 
 __all__ = [
     "DamagedJournalError",
-    "Recorded",
+    "RecordedEvent",
     "RunRecord",
     "open_journal",
     "open_to_read",
@@ -88,7 +88,7 @@ class RunRecord(NamedTuple):
     removed: int = 0
 
 
-class Recorded(NamedTuple):
+class RecordedEvent(NamedTuple):
     """One event: canonical header (JSON) and payload, equal in every replay."""
 
     kind: str
@@ -176,7 +176,7 @@ def runs(path: str | Path) -> list[RunRecord]:
     return found
 
 
-def read_events(path: str | Path, run: str | None = None) -> Iterator[Recorded]:
+def read_events(path: str | Path, run: str | None = None) -> Iterator[RecordedEvent]:
     """Yield the events of a run in the order in which they were written.
 
     Parameters
@@ -200,7 +200,7 @@ def read_events(path: str | Path, run: str | None = None) -> Iterator[Recorded]:
     return _events(Path(path), run)
 
 
-def _events(path: Path, run: str) -> Iterator[Recorded]:
+def _events(path: Path, run: str) -> Iterator[RecordedEvent]:
     query = (
         "SELECT kind, stream, seq, header, payload FROM messages WHERE run = ? "
         "ORDER BY rowid"
@@ -208,7 +208,7 @@ def _events(path: Path, run: str) -> Iterator[Recorded]:
     with closing(open_to_read(path)) as connection:
         try:
             for kind, stream, seq, header, payload in connection.execute(query, (run,)):
-                yield Recorded(kind, stream, seq, header.encode(), payload)
+                yield RecordedEvent(kind, stream, seq, header.encode(), payload)
         except _UNREADABLE as error:
             raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
 

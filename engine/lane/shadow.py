@@ -91,7 +91,7 @@ class Agreement:
         for events in self._events:
             events.clear()
 
-    def of(self, kind: type, since: int) -> dict[str, Any]:
+    def compare(self, kind: type, since: int) -> dict[str, Any]:
         """Compare segments (`Offset`) or labels (`Label`).
 
         Parameters
@@ -219,8 +219,8 @@ class ShadowLane:
         busy = sum(stage.metrics.busy_ns for stage in self.lane.stages)
         return {
             "seconds": round(seconds, 2),
-            "segments": self._agreement.of(Offset, since),
-            "labels": self._agreement.of(Label, since),
+            "segments": self._agreement.compare(Offset, since),
+            "labels": self._agreement.compare(Label, since),
             "load": round(busy / 1e9 / seconds, 4),
         }
 

@@ -19,7 +19,7 @@ Timer: TypeAlias = Callable[[], int]
 State: TypeAlias = Literal["lossy", "restarting"]
 
 
-class Load:
+class StageLoad:
     """Share of real time that a stage takes, over the last ten seconds or so.
 
     Attributes
@@ -59,7 +59,7 @@ class StageMetrics:
 
 
 class SupervisedStage:
-    """Stage of a lane whose calls are counted and timed and whose failures contained.
+    """Stage of a lane: counts and times its calls, contains its failures.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class SupervisedStage:
         Totals since the stage was built.
     calls : Calls
         Read by the watchdog.
-    load : Load
+    load : StageLoad
         Share of real time, updated by telemetry.
     """
 
@@ -108,15 +108,15 @@ class SupervisedStage:
         self.advances = isinstance(stage, Advances)
         self.metrics = StageMetrics()
         self.calls = Calls()
-        self.load = Load()
+        self.load = StageLoad()
         self._limit = limit
-        self._in_a_row = 0
+        self._consecutive_failures = 0
         self._timer = timer
 
     @property
     def failed(self) -> bool:
         """True if the stage has been switched off."""
-        return self._in_a_row >= self._limit
+        return self._consecutive_failures >= self._limit
 
     def process(self, item: object) -> list[Event]:
         """Return the stage's events for `item`; act on a failure as the policy says."""
@@ -132,21 +132,21 @@ class SupervisedStage:
 
     def reset(self) -> None:
         """Reset the stage to its initial state; a switched-off stage is tried again."""
-        self._in_a_row = 0
+        self._consecutive_failures = 0
         self.stage.reset()
 
     def _call(
         self, method: Callable[..., Iterable[Event]], *arguments: object
     ) -> list[Event]:
-        if self._in_a_row >= self._limit:
+        if self._consecutive_failures >= self._limit:
             return []
         calls, metrics, start = self.calls, self.metrics, self._timer()
         calls.entered += 1  # by hand: `with` would cost two calls more
         try:
             events = list(method(*arguments))
-            if self._in_a_row:
+            if self._consecutive_failures:
                 events.append(Health(self.name, "healthy", "it works again"))
-                self._in_a_row = 0
+                self._consecutive_failures = 0
         except BaseException as error:  # a SystemExit of a plugin is a failure
             events = self._contain(error)
         finally:
@@ -165,11 +165,11 @@ class SupervisedStage:
             The policy is to fail.
         """
         self.metrics.errors += 1
-        self._in_a_row += 1
+        self._consecutive_failures += 1
         reason = f"{type(error).__name__}: {error}"
         if self.on_error == "fail":
             raise StageError(f"{self.name} failed: {reason}", self.name) from error
-        first = self._in_a_row == 1
+        first = self._consecutive_failures == 1
         if first:
             log.warning("%s failed and goes on: %s", self.name, reason, exc_info=error)
         if self.on_error == "restart":
@@ -177,7 +177,7 @@ class SupervisedStage:
                 self.stage.reset()
             except BaseException as second:
                 # Its state is unknown: no result of it could be trusted.
-                self._in_a_row = self._limit
+                self._consecutive_failures = self._limit
                 reason = f"its reset failed: {type(second).__name__}: {second}"
         if self.failed:
             log.error("%s is switched off: %s", self.name, reason)

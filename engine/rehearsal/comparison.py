@@ -40,7 +40,7 @@ class SampleSpan(NamedTuple):
 
 @dataclass(slots=True)
 class Comparison:
-    """Expected vocalizations, sorted by what became of them.
+    """Expected vocalizations, sorted by outcome.
 
     The lengths of the five lists add up to `expected`.
 
@@ -84,7 +84,7 @@ def compare(
     is_reported: Callable[[Vocalization], bool],
     may_change: Callable[[Vocalization], bool] = lambda vocalization: False,
 ) -> Comparison:
-    """Sort expected vocalizations by what became of them.
+    """Sort expected vocalizations by outcome.
 
     Parameters
     ----------

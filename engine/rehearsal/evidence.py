@@ -67,7 +67,7 @@ class TrialEvidence:
         return self._published(self.record.journal or ())
 
     def known_missing(self) -> set[Vocalization]:
-        """Return those sent whose message the subscriber knows to be missing."""
+        """Return those sent in messages that the subscriber reports as missing."""
         holes = set()
         for _, one in self.record.received or ():
             if one.missed is not None:
@@ -252,7 +252,7 @@ class TrialEvidence:
         return texts
 
     def states(self, stage: str) -> list[str]:
-        """Return the health states of stages whose name contains `stage`, in order."""
+        """Return the health states of stages with `stage` in their name, in order."""
         return [
             _health(one).state
             for one in self.record.of_kind("health")

@@ -124,7 +124,7 @@ class Rehearsal:
         self._plan = plan_of(replace(located, data=sample.data), self._base)
         if options.live and not any(_is_live(lane) for lane in self._plan.lanes):
             raise ConfigError(
-                "--live hears microphones, pipes and other live sources, and there is "
+                "--live uses microphones, pipes and other live sources, and there is "
                 "none: leave it out"
             )
         self._sample_rate = _rate_of(self._plan, self._recordings)
@@ -242,9 +242,9 @@ class Rehearsal:
         )
 
     def _source_notes(self) -> list[str]:
-        """Return what is played in place of the sources, for people."""
+        """Return sentences on the audio that replaces the sources."""
         if not self._recordings:
-            return ["the real sources are heard: sounds cannot be compared"]
+            return ["the real sources are used: sounds cannot be compared"]
         origins = ", ".join(dict.fromkeys(each.origin for each in self._recordings))
         named = " and ".join(dict.fromkeys(self._maker.source_names()))
         note = f"{origins} is played live in place of source {named}"

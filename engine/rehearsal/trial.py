@@ -182,7 +182,7 @@ class Trial:
             self._start_engine(self._scenario.faults(), 0.0)
             self._run_engines()
             if subscriber is not None and not self._stopping.is_set():
-                self._let_catch_up(subscriber)
+                self._wait_for_subscriber(subscriber)
         finally:
             for engine in self._engines:
                 if self._stopping.is_set():
@@ -234,7 +234,7 @@ class Trial:
             elif engine.origin_ns is None:
                 if (now - engine.started_ns) / NS > _START_S:
                     self._record.problems.append(
-                        f"the engine told nothing for {_START_S:.0f} s"
+                        f"the engine published nothing for {_START_S:.0f} s"
                     )
                     return
             else:
@@ -251,8 +251,8 @@ class Trial:
                 start_ns = round(self._start_s * NS)
                 self._record.origins_ns.setdefault(event.run, origin_ns - start_ns)
 
-    def _let_catch_up(self, subscriber: RecordingSubscriber) -> None:
-        """Wait until the subscriber has what the engine has sent, at most 6 s."""
+    def _wait_for_subscriber(self, subscriber: RecordingSubscriber) -> None:
+        """Wait until the subscriber has all sent messages, at most 6 s."""
         until = time.monotonic() + _CATCH_UP_S
         while time.monotonic() < until and not self._stopping.wait(_POLL_S):
             sent = {
@@ -290,7 +290,7 @@ class Trial:
 
 
 def message_key(run: str, header: Header) -> MessageKey:
-    """Return what identifies a message among those of all runs."""
+    """Return the key of a message, unique among all runs."""
     return run, header.kind, header.stream, header.seq
 
 

@@ -226,7 +226,7 @@ def _loss(evidence: TrialEvidence, found: Comparison) -> Iterator[str]:
 
 
 def _process_failures(evidence: TrialEvidence) -> Iterator[str]:
-    """Yield what is wrong with how the process ended."""
+    """Yield a sentence for each unexpected end of the process."""
     exits = evidence.record.exits
     if exits and exits[-1] not in (EXIT_CLEAN, EXIT_LOSS):
         last_line = (evidence.record.log_lines or [""])[-1]
@@ -256,15 +256,15 @@ def missing_reports(evidence: TrialEvidence) -> Iterator[str]:
         case "none" | "jitter" if evidence.gaps():
             yield "samples were lost"
         case "clip" if "degraded" not in evidence.states("signal clipped"):
-            yield "nothing told that the signal is clipped"
+            yield "the clipped signal was not reported"
         case "wrong_rate" if not (
             "degraded" in evidence.states("signal rate") or evidence.gaps()
         ):
-            yield "nothing told that the rate is wrong"
+            yield "the wrong rate was not reported"
         case "drift":
             yield from _drift(evidence)
         case "crash" | "hang" if not (ended or evidence.states(scenario.stage)):
-            yield f"nothing told that '{scenario.stage}' failed"
+            yield f"the failure of '{scenario.stage}' was not reported"
         case "disk_full":
             yield from _disk(evidence)
         case "subscriber_stall":
@@ -275,27 +275,27 @@ def _gap_of(evidence: TrialEvidence, seconds: float | None) -> Iterator[str]:
     """Check that gaps were published, in each stream of `seconds` if that is known."""
     lost_s = evidence.lost_s()
     if max(lost_s.values(), default=0.0) <= 0:
-        yield "no gap was told"
+        yield "no gap was reported"
     elif seconds is not None:
         for stream, reported_s in lost_s.items():
             if abs(reported_s - seconds) > BLOCK_S:
                 yield (
-                    f"'{stream}': gaps of {reported_s:.3f} s were told, {seconds:g} s "
-                    "were lost"
+                    f"'{stream}': gaps of {reported_s:.3f} s were reported, "
+                    f"{seconds:g} s were lost"
                 )
 
 
 def _drift(evidence: TrialEvidence) -> Iterator[str]:
     true, found = float(evidence.scenario.options["ppm"]), evidence.drift_ppm()
     if found is None:
-        yield "no drift was told"
+        yield "no drift was reported"
     elif not _LEAST_DRIFT <= found / true <= _MOST_DRIFT:
-        yield f"a drift of {found:+.0f} ppm was told"
+        yield f"a drift of {found:+.0f} ppm was reported"
 
 
 def _disk(evidence: TrialEvidence) -> Iterator[str]:
     if not evidence.states("sink"):
-        yield "nothing told that the disk is full"
+        yield "the full disk was not reported"
     if evidence.record.journal is not None:
         end = evidence.fault_end()
         if not any(each.vocalization.onset > end for each in evidence.journaled()):

@@ -84,7 +84,7 @@ class Runner:
         # A signal handler may interrupt this very thread while it waits: the one
         # thing to wait on whose other side takes no lock that the waiter holds.
         self._wake: SimpleQueue[None] = SimpleQueue()
-        self._gave_up: list[str] = []
+        self._stop_reasons: list[str] = []
         built = assemble(self.plan, observers, recorded)
         self._sources, self.sinks, self.lanes = built.sources, built.sinks, built.lanes
         self.swapper = Swapper(self.plan, self.lanes, self._make_builder)
@@ -99,7 +99,7 @@ class Runner:
             hang_s=supervise.hang_s,
             max_rss_mb=supervise.max_rss_mb,
             give_up=self._give_up,
-            manager=ServiceManager.of_environment(),
+            manager=ServiceManager.from_environment(),
         )
 
     def run(self, tick: Callable[[], None] = lambda: None) -> Outcome:
@@ -176,7 +176,7 @@ class Runner:
         self._injection.start()
 
     def _give_up(self, sentence: str) -> None:
-        self._gave_up.append(sentence)
+        self._stop_reasons.append(sentence)
         self.stop()
 
     def _abandon(self) -> None:
@@ -269,7 +269,7 @@ class Runner:
 
     def _count(self, outcome: Outcome) -> None:
         """Add losses and errors of lanes and sinks to the outcome."""
-        outcome.errors += [*self._gave_up, *self.watchdog.hung.values()]
+        outcome.errors += [*self._stop_reasons, *self.watchdog.hung.values()]
         for lane in self.lanes:
             outcome.streams += lane.streams
             outcome.lost_samples += lane.reader.lost_samples

@@ -25,25 +25,25 @@ class ServiceManager:
         self._address = address
 
     @classmethod
-    def of_environment(
+    def from_environment(
         cls, environment: Mapping[str, str] = os.environ
     ) -> "ServiceManager":
         """Return the manager that ``NOTIFY_SOCKET`` names, if any."""
         return cls(environment.get("NOTIFY_SOCKET"))
 
-    def ready(self) -> None:
+    def send_ready(self) -> None:
         """Report that all sinks and sources are open and lanes run."""
         self._send("READY=1")
 
-    def alive(self, status: str) -> None:
+    def send_alive(self, status: str) -> None:
         """Report that all lanes make progress; `status` is one line for people."""
         self._send(f"WATCHDOG=1\nSTATUS={status}")
 
-    def status(self, status: str) -> None:
+    def send_status(self, status: str) -> None:
         """Send one line for people, without a watchdog message."""
         self._send(f"STATUS={status}")
 
-    def stopping(self) -> None:
+    def send_stopping(self) -> None:
         """Report that the run ends."""
         self._send("STOPPING=1")
 

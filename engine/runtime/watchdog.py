@@ -14,7 +14,7 @@ from neurovocal.engine.runtime.systemd import ServiceManager
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
 from neurovocal.engine.support.calls import Calls
-from neurovocal.engine.support.process import Usage, usage
+from neurovocal.engine.support.process import ProcessUsage, process_usage
 
 log = logging.getLogger("neurovocal")
 
@@ -60,7 +60,7 @@ class Watchdog:
         max_rss_mb: float | None,
         give_up: Callable[[str], None],
         manager: ServiceManager,
-        measure: Callable[[], Usage] = usage,
+        measure: Callable[[], ProcessUsage] = process_usage,
     ) -> None:
         self._lanes = lanes
         self._sinks = sinks
@@ -75,20 +75,20 @@ class Watchdog:
         self._passed_ns = 0  # since the check before, as far as it counts
         self._progress: dict[LaneWorker, tuple[int, int]] = {}  # samples, since when
         self.hung: dict[str, str] = {}  # by lane: what does not return, a sentence
-        self._culprits: dict[LaneWorker, str] = {}
+        self._reported_calls: dict[LaneWorker, str] = {}
         self._next_ping_ns = 0
         self._stopping = Flag()
         self._thread = Thread(target=self._run, name="nv-watchdog", daemon=True)
 
     def start(self) -> None:
         """Start the thread and tell the service manager that the run is ready."""
-        self._manager.ready()
+        self._manager.send_ready()
         self._thread.start()
 
     def stop(self) -> None:
         """Stop the thread: the run ends."""
         self._stopping.set()
-        self._manager.stopping()
+        self._manager.send_stopping()
         if self._thread.ident is not None:
             self._thread.join(_POLL_S)
 
@@ -117,25 +117,25 @@ class Watchdog:
                 log.exception("the watchdog failed and goes on")
 
     def _check_lane(self, lane: LaneWorker) -> None:
-        longest, culprit = 0, ""
+        longest, call_name = 0, ""
         for name, calls in lane.calls():
             lasts_ns = self._lasts_ns(calls)
             if lasts_ns > longest:
-                longest, culprit = lasts_ns, name
+                longest, call_name = lasts_ns, name
         if self._hang_ns is not None:
             hangs = longest >= self._hang_ns
-            self._note_hang(lane, culprit if hangs else "", longest / NS)
+            self._note_hang(lane, call_name if hangs else "", longest / NS)
 
-    def _note_hang(self, lane: LaneWorker, culprit: str, seconds: float) -> None:
-        reported = self._culprits.get(lane, "")
-        if culprit and not reported:
-            self._culprits[lane] = culprit
+    def _note_hang(self, lane: LaneWorker, call_name: str, seconds: float) -> None:
+        reported = self._reported_calls.get(lane, "")
+        if call_name and not reported:
+            self._reported_calls[lane] = call_name
             sentence = f"it has not returned for {seconds:.0f} s"
-            self.hung[lane.name] = f"lane '{lane.name}': {culprit} hangs: {sentence}"
+            self.hung[lane.name] = f"lane '{lane.name}': {call_name} hangs: {sentence}"
             log.error("%s", self.hung[lane.name])
-            lane.note(culprit, "failed", sentence)
-        elif reported and not culprit:
-            del self.hung[lane.name], self._culprits[lane]
+            lane.note(call_name, "failed", sentence)
+        elif reported and not call_name:
+            del self.hung[lane.name], self._reported_calls[lane]
             log.warning("lane '%s': %s has returned", lane.name, reported)
             lane.note(reported, "healthy", "it has returned, and the lane goes on")
 
@@ -159,7 +159,8 @@ class Watchdog:
             return
         sentence = (
             f"the process holds {used.rss_mb:.0f} MiB, more than "
-            f"supervise.max_rss_mb ({self._max_rss_mb:g}): it ends, to be started anew"
+            f"supervise.max_rss_mb ({self._max_rss_mb:g}): it stops, "
+            "so that it can be restarted"
         )
         self._max_rss_mb = None  # reported once
         log.error("%s", sentence)
@@ -170,13 +171,13 @@ class Watchdog:
     def _ping(self, now: int) -> None:
         stuck = [lane.name for lane in self._lanes if not self._progresses(lane, now)]
         if stuck:
-            self._manager.status(f"no progress: {', '.join(stuck)}")
+            self._manager.send_status(f"no progress: {', '.join(stuck)}")
             return
         ended = sum(lane.finished.is_set() for lane in self._lanes)
         seconds = sum(lane.reader.seconds for lane in self._lanes)
         number = len(self._lanes) - ended
         lanes = f"{number} lane{'' if number == 1 else 's'}"
-        self._manager.alive(f"{lanes}, {seconds:.0f} s heard")
+        self._manager.send_alive(f"{lanes}, {seconds:.0f} s heard")
 
     def _progresses(self, lane: LaneWorker, now: int) -> bool:
         """Return True if samples come, or if their absence is being dealt with."""

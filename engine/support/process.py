@@ -6,7 +6,7 @@ from typing import NamedTuple
 _MIB = 1 << 20
 
 
-class Usage(NamedTuple):
+class ProcessUsage(NamedTuple):
     """Resident memory in MiB, open file descriptors, threads, seconds of CPU time."""
 
     rss_mb: float
@@ -15,11 +15,11 @@ class Usage(NamedTuple):
     cpu_s: float
 
 
-def usage() -> Usage:
+def process_usage() -> ProcessUsage:
     """Measure the present usage of the process, in about 50 us."""
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[1])
-    return Usage(
+    return ProcessUsage(
         rss_mb=round(pages * os.sysconf("SC_PAGE_SIZE") / _MIB, 1),
         handles=len(os.listdir("/proc/self/fd")) - 1,  # without that of the listing
         threads=len(os.listdir("/proc/self/task")),

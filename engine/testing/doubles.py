@@ -90,7 +90,7 @@ class CollectSink:
 
 
 class StalledSink(CollectSink):
-    """Sink whose `write` does not return until `release` is set."""
+    """Sink with a `write` that returns only after `release` is set."""
 
     def __init__(self, wants: Iterable[str] | None = None) -> None:
         super().__init__(wants)
@@ -105,7 +105,7 @@ class StalledSink(CollectSink):
 
 
 class FailingSink(CollectSink):
-    """Sink whose `write` raises OSError while `broken` is true."""
+    """Sink with a `write` that raises OSError while `broken` is true."""
 
     broken = True
 

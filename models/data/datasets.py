@@ -57,7 +57,7 @@ class AnnotatedRecording:
 
     @property
     def own_annotations(self) -> list[Annotation]:
-        """Annotations whose onset lies in the selected part."""
+        """Annotations with an onset in the selected part."""
         return [a for a in self.annotations if self.start_s <= a.onset_s < self.stop_s]
 
 

@@ -30,7 +30,7 @@ _BINS_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class FrameSpan:
-    """A segment as frames ``[first, stop)``, whose centres lie in it, and its unit."""
+    """Unit of a segment, and frames ``[first, stop)`` with their centres in it."""
 
     first: int
     stop: int
@@ -79,7 +79,7 @@ def describe_front_end(config: FrontEndConfig, sample_rate: int) -> FrontEnd:
 
 
 def features_without_scaling(front_end: FrontEnd) -> Features:
-    """Build the features stage of a front end whose scaling is not fitted yet."""
+    """Build the features stage of a front end before its scaling is fitted."""
     return _build(front_end.plugin, front_end.options, front_end.sample_rate)
 
 
@@ -232,5 +232,5 @@ def frame_targets(
 
 
 def first_frame(sample: float, hop_length: int, frame_length: int) -> int:
-    """Return the index of the first frame whose centre is at or after `sample`."""
+    """Return the index of the first frame centred at or after `sample`."""
     return int(np.ceil((sample - frame_length / 2) / hop_length))

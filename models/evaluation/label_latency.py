@@ -76,7 +76,7 @@ class _SegmentLabels:
     positions: list[int] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
 
-    def at(self, sample: int) -> Label | None:
+    def newest_before(self, sample: int) -> Label | None:
         """Return the newest label after the audio before `sample`, or None."""
         number = bisect_right(self.positions, sample)
         return self.labels[number - 1] if number else None
@@ -151,7 +151,7 @@ def measure_label_latency(
                     )
                     stop = 1 + (until - front_end.frame_length) // front_end.hop_length
                     forced = _forced_unit(logs, span, stop)
-                    label = published.at(until)
+                    label = published.newest_before(until)
                 count.count(wanted, units.names[forced], label, spec.unknown)
         watch((number + 1) / len(recordings))
     return [

@@ -25,7 +25,7 @@ def linear_errors(
     mse : float
         The RNN-RBM's squared error on the same frames, for the ratios.
     """
-    train = [ClippedRows.of(example.frames) for example in data.train]
+    train = [ClippedRows.select(example.frames) for example in data.train]
     predictors = {
         order: LinearPredictor.fit([s for s in train if len(s) > order], order)
         for order in AR_ORDERS

@@ -142,7 +142,7 @@ def golden_frames(examples: Sequence[LabelledFrames]) -> Float32:
     parts = []
     for example in examples:
         first = example.spans[0].first if example.spans else 0
-        parts.append(ClippedRows.of(example.frames, max(0, first - 25))[:])
+        parts.append(ClippedRows.select(example.frames, max(0, first - 25))[:])
         if sum(map(len, parts)) >= GOLDEN_FRAMES:
             break
     frames = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)

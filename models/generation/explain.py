@@ -156,7 +156,7 @@ def draw_explanation(
     rest = axes[len(images) :]
     if explanation.hidden is not None:
         order = np.argsort(explanation.hidden.argmax(axis=0), kind="stable")
-        _heat(rest[0], explanation.hidden[:, order], hop_s, "viridis")
+        _draw_heat_map(rest[0], explanation.hidden[:, order], hop_s, "viridis")
         rest[0].set_title(
             "hidden units E[h | v], in the order of their peaks",
             loc="left",
@@ -164,7 +164,7 @@ def draw_explanation(
         )
         rest[0].set_ylabel("unit")
         rest = rest[1:]
-    _heat(rest[0], explanation.influence, hop_s, "inferno")
+    _draw_heat_map(rest[0], explanation.influence, hop_s, "inferno")
     rest[0].set_title(
         "what each band told the state (distance to the state had it been as expected)",
         loc="left",
@@ -185,7 +185,7 @@ def draw_explanation(
     save_png(figure, path)
 
 
-def _heat(axis: Any, values: Float32, hop_s: float, colours: str) -> None:
+def _draw_heat_map(axis: Any, values: Float32, hop_s: float, colours: str) -> None:
     axis.imshow(
         values.T,
         origin="lower",

@@ -20,8 +20,8 @@ def has_matplotlib() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def require_matplotlib(what: str) -> None:
-    """Raise where matplotlib is missing; `what` names the option that needs it.
+def require_matplotlib(option: str) -> None:
+    """Raise if matplotlib is missing, with the name of the option that needs it.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def require_matplotlib(what: str) -> None:
     """
     if not has_matplotlib():
         raise ConfigError(
-            f"{what} needs matplotlib, which is not installed: pip install matplotlib "
+            f"{option} needs matplotlib, which is not installed: pip install matplotlib "
             "(it comes with the extra 'train', too)"
         )
 

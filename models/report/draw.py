@@ -128,7 +128,7 @@ class FrameAxes:
             self.frequencies_khz = np.asarray(found, np.float64) / 1000
 
     def frame_at(self, at_s: float) -> int:
-        """Return the first frame whose centre is not before `at_s`, at least 0."""
+        """Return the first frame centred at or after `at_s`, at least 0."""
         return max(0, int(np.ceil((at_s - self.centre_s) / self.hop_s)))
 
     def image(

@@ -181,10 +181,10 @@ def log_partition(
     path = _AnnealingPath(rbms.repeated(n), base.repeat_interleave(n, dim=0), sampler)
     first = sampler.bernoulli_(torch.sigmoid(path.base))
     betas = np.linspace(0.0, 1.0, annealing.n_temperatures + 1)
-    ups, ends = path.up(first, betas)
+    ups, ends = path.anneal_forward(first, betas)
     best = _draw_ends(ups.view(-1, n), ends, sampler)
-    down = path.down(_chain_starts(rbms, mixed, annealing, sampler), betas)
-    again = path.down(_chain_starts(rbms, best, annealing, sampler), betas)
+    down = path.anneal_backward(_chain_starts(rbms, mixed, annealing, sampler), betas)
+    again = path.anneal_backward(_chain_starts(rbms, best, annealing, sampler), betas)
     return (
         zero + _log_mean(ups.view(-1, n)),
         zero - _log_mean(-down.view(-1, n)),
@@ -210,7 +210,9 @@ def draw_annealed(
     n = annealing.n_chains
     path = _AnnealingPath(rbms.repeated(n), base.repeat_interleave(n, dim=0), sampler)
     betas = np.linspace(0.0, 1.0, annealing.n_temperatures + 1)
-    weights, ends = path.up(sampler.bernoulli_(torch.sigmoid(path.base)), betas)
+    weights, ends = path.anneal_forward(
+        sampler.bernoulli_(torch.sigmoid(path.base)), betas
+    )
     return _draw_ends(weights.view(-1, n), ends, sampler)
 
 
@@ -259,11 +261,11 @@ class _AnnealingPath:
         # Reused: allocation at every temperature costs more than the arithmetic.
         self._drive, self._scaled = torch.empty_like(rbms.bh), torch.empty_like(rbms.bh)
 
-    def up(self, v: Tensor, betas: Float64) -> tuple[Tensor, Tensor]:
+    def anneal_forward(self, v: Tensor, betas: Float64) -> tuple[Tensor, Tensor]:
         """Run chains from base to model; returns log-weights and last frames."""
         return self._run(v, betas, 1.0)
 
-    def down(self, v: Tensor, betas: Float64) -> Tensor:
+    def anneal_backward(self, v: Tensor, betas: Float64) -> Tensor:
         """Run chains from samples of the model to the base; returns log-weights."""
         return self._run(v, betas[::-1], -1.0)[0]
 

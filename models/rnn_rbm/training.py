@@ -309,5 +309,5 @@ def trim_songs(
                 continue
             keep = round(keep_s * frames_per_s)
             first, stop = max(0, int(voiced[0]) - keep), int(voiced[-1]) + 1 + keep
-        songs.append(ClippedRows.of(example.frames, first, stop))
+        songs.append(ClippedRows.select(example.frames, first, stop))
     return songs

@@ -46,7 +46,7 @@ class Task(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """Network whose parameters are trained."""
+        """Network to train."""
         ...
 
     def begin(self, progress: float) -> bool:

@@ -84,7 +84,9 @@ class ClippedRows:
     stop: int
 
     @classmethod
-    def of(cls, rows: Rows, first: int = 0, stop: int | None = None) -> "ClippedRows":
+    def select(
+        cls, rows: Rows, first: int = 0, stop: int | None = None
+    ) -> "ClippedRows":
         """Select ``rows[first:stop]``; negative indices count from the end."""
         return cls(rows, *slice(first, stop).indices(len(rows))[:2])
 
@@ -124,7 +126,9 @@ def spread_pieces(
             pieces.append(song)
             continue
         starts = range(0, len(song) - 1, max_length)
-        pieces += [ClippedRows.of(song, first, first + max_length) for first in starts]
+        pieces += [
+            ClippedRows.select(song, first, first + max_length) for first in starts
+        ]
     share = max_frames / max(1, sum(map(len, pieces)))
     if share >= 1:
         return pieces

@@ -152,7 +152,7 @@ class MicrophoneSource(LiveSource):
         assert rate is not None
         ring, capture = live.ring, live.capture
         now = live.last_arrival_ns = self._clock.monotonic_ns()
-        if self._stale_audio.drops(n_samples, now):
+        if self._stale_audio.is_stale(n_samples, now):
             return
         # Both times are PortAudio's: only their difference counts, whatever their
         # clock. Some hosts leave them 0; sound servers may report a backlog of their
@@ -168,9 +168,9 @@ class MicrophoneSource(LiveSource):
         missing = capture.update(n_samples, now - round(age_s * NS), broken)
         if broken:
             self.overflows += 1
-            ring.lose(missing, GAP_DEVICE_OVERFLOW)
+            ring.declare_lost(missing, GAP_DEVICE_OVERFLOW)
         elif missing:
-            ring.lose(missing, GAP_DEVICE_SLIP)
+            ring.declare_lost(missing, GAP_DEVICE_SLIP)
         ring.write(samples, now)
 
     def read(self, timeout: float) -> SourceItem | None:

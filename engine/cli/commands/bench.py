@@ -117,7 +117,7 @@ def _lane_speed(
 
 
 def measure_latency(plan: Plan) -> tuple[list[LaneWorker], float]:
-    """Run a plan, whose source should be paced, and return its lanes.
+    """Run a plan with a paced source, and return its lanes.
 
     Returns
     -------

@@ -40,7 +40,7 @@ def control(
 
     The engine's configuration has `control: {plugin: zmq}`; without ENDPOINT it is
     asked at tcp://127.0.0.1:5557. `status` lists what can be set. Exit code 2: the
-    engine refused, or nobody answered.
+    engine refused, or no reply came.
     """
     endpoint = _DEFAULT
     if "://" in words[0]:

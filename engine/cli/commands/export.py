@@ -100,7 +100,7 @@ def export(
         plugin, options, context = _sink_parts(form, path, selection)
         return list(plugin.check(options, context))
 
-    with _in_place(out, problems) as path:
+    with _temporary_output(out, problems) as path:
         sink = _sink(form, path, selection)
         sink.open()
         with closing(sink), _bar(number) as advance:
@@ -222,7 +222,7 @@ def _sink_parts(
 
 
 @contextmanager
-def _in_place(out: str, problems: Callable[[str], list[str]]) -> Iterator[str]:
+def _temporary_output(out: str, problems: Callable[[str], list[str]]) -> Iterator[str]:
     """Yield a path to write to; a finished file takes the name of `out`.
 
     Pipes and devices are written to, links are followed.

@@ -15,7 +15,7 @@ from neurovocal.engine.wire.keys import (
 )
 
 keys_app = typer.Typer(
-    no_args_is_help=True, help="Make keys, and say who is let in (docs/security.md)."
+    no_args_is_help=True, help="Make keys, and list or change the admitted clients."
 )
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the engine's keys.")]
@@ -26,7 +26,7 @@ def new(folder: Folder) -> None:
     """Make an engine's keys; its configuration then says `keys: FOLDER`."""
     make_engine_keys(folder)
     typer.echo(f"{folder}: made; configuration: 'keys: {folder.absolute()}'")
-    typer.echo(f"let somebody in: neurovocal keys add {folder} NAME")
+    typer.echo(f"add a client: neurovocal keys add {folder} NAME")
 
 
 @keys_app.command()
@@ -61,12 +61,12 @@ def remove(
 ) -> None:
     """Let a client in no more. Connections that it has stay until they end."""
     remove_client(folder, name)
-    typer.echo(f"{name} is not let in any more")
+    typer.echo(f"{name} is no longer admitted")
 
 
 @keys_app.command("list")
 def list_(folder: Folder) -> None:
-    """Who is let in, and what they may do."""
+    """List the admitted clients and their permissions."""
     problems = key_problems(folder)
     if problems:
         raise ConfigError(problems)

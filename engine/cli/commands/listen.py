@@ -103,9 +103,7 @@ def _next(subscriber: Subscriber, timeout: float | None) -> Received | None:
 
 def _warn(received: Received) -> None:
     if received.restarted:
-        typer.echo(
-            f"the engine has started anew: run {printable(received.run)}", err=True
-        )
+        typer.echo(f"the engine has restarted: run {printable(received.run)}", err=True)
     if received.missed:
         typer.echo(
             f"warning: {received.missed.count} messages of "

@@ -75,7 +75,7 @@ def rehearse(
     """
     names = parse_fault_names(only)
     if live and recording is not None:
-        raise ConfigError("--live hears the real source: leave out --recording")
+        raise ConfigError("--live uses the real source: leave out --recording")
     located = read_located(find_config(config), set_ or [])
     # Many devices can be opened by one process only.
     at_once = jobs or (1 if live else 4)

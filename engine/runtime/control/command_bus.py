@@ -11,7 +11,7 @@ from neurovocal.engine.contracts.stages import CommandedModel, ModelCommand
 from neurovocal.engine.runtime.control.requests import (
     OWN_COMMANDS,
     VERSION,
-    Request,
+    ControlRequest,
     checked,
     id_of,
 )
@@ -67,7 +67,7 @@ class CommandBus:
         Parameters
         ----------
         request : object
-            Any JSON value; see `Request`.
+            Any JSON value; see `ControlRequest`.
 
         Returns
         -------
@@ -77,7 +77,7 @@ class CommandBus:
         """
         head: Reply = {"v": VERSION, "id": id_of(request), "ok": True}
         try:
-            wanted = checked(Request, request, "a command")
+            wanted = checked(ControlRequest, request, "a command")
             with self._lock:
                 answer = self._answer(wanted)
         except NeurovocalError as error:
@@ -89,7 +89,7 @@ class CommandBus:
             return {**head, "ok": False, "error": failure}
         return {**head, "command": wanted.command, **answer}
 
-    def _answer(self, request: Request) -> Reply:
+    def _answer(self, request: ControlRequest) -> Reply:
         workers = self._addressed(request.lane)
         if request.command == "ping":
             return {"run": self._run}
@@ -112,7 +112,7 @@ class CommandBus:
             **self._options(workers, command),
         }
 
-    def _swap(self, request: Request) -> Reply:
+    def _swap(self, request: ControlRequest) -> Reply:
         if self._swapper is None:
             raise CommandError("this run cannot be swapped")
         if request.lane is not None or request.model is not None:
@@ -210,7 +210,7 @@ def _do_nothing(channel: Channel) -> None:
 def _channel_of(worker: LaneWorker) -> Channel:
     if not worker.channels:
         raise CommandError(
-            f"lane '{worker.name}' has heard nothing yet: try again later"
+            f"lane '{worker.name}' has received no audio yet: try again later"
         )
     return worker.channels[0]
 
@@ -241,7 +241,7 @@ def _adjustable(stage: CommandedModel) -> Reply:
     return {name: options[name] for name in sorted(stage.adjustable)}
 
 
-def _model_of(request: Request, workers: Sequence[LaneWorker]) -> str:
+def _model_of(request: ControlRequest, workers: Sequence[LaneWorker]) -> str:
     """Return the addressed model, as a name or index that is the same in all lanes."""
     if request.model is not None:
         return str(request.model)

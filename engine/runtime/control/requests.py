@@ -19,7 +19,7 @@ _MOST_ID_BITS = 63
 FormT = TypeVar("FormT", bound=Options)
 
 
-class Request(Options):
+class ControlRequest(Options):
     """A command as a client sends it."""
 
     v: Literal[1]

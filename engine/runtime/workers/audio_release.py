@@ -1,4 +1,4 @@
-"""Release of audio blocks to the sinks, without what the privacy gate withholds."""
+"""Release of audio blocks to the sinks, except those withheld by the privacy gate."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -33,7 +33,7 @@ class AudioRelease:
     Attributes
     ----------
     is_wanted : bool
-        A sink takes audio; else `pass_on` need not be called.
+        A sink takes audio; else `push` need not be called.
     """
 
     def __init__(self, publisher: Publisher, make_gate: MakeGate = no_gate) -> None:
@@ -46,7 +46,7 @@ class AudioRelease:
         channel.source_info = replace(channel.lane.info, sample_rate=sample_rate)
         channel.gate = self._make_gate(channel.source_info)
 
-    def pass_on(self, channel: Channel, item: Part) -> None:
+    def push(self, channel: Channel, item: Part) -> None:
         """Send the audio that `item` releases."""
         gate = channel.gate
         if gate is None:
@@ -58,7 +58,7 @@ class AudioRelease:
             self._send(gate.push(item), channel, gate.lookahead)
 
     def finish(self, channel: Channel) -> None:
-        """Send what the gate releases at the end of the stream."""
+        """Send the audio that the gate releases at the end of the stream."""
         if channel.gate is not None:
             self._send(channel.gate.flush(), channel, 0)
 
@@ -66,7 +66,7 @@ class AudioRelease:
         self, released: Iterable[Released], channel: Channel, lookahead: int
     ) -> None:
         info, lane = channel.source_info, channel.lane
-        for event in _joined(released, info.sample_rate):
+        for event in _join_blocks(released, info.sample_rate):
             if isinstance(event, Health):
                 self._publisher.send(lane.info, event, lane.position, channel.timebase)
             else:
@@ -74,7 +74,7 @@ class AudioRelease:
                 self._publisher.send(info, event, at, channel.timebase)
 
 
-def _joined(released: Iterable[Released], most: int) -> Iterator[Released]:
+def _join_blocks(released: Iterable[Released], most: int) -> Iterator[Released]:
     """Join consecutive blocks to blocks of at most `most` samples.
 
     At a gap and at the end a gate releases all that waited: seconds in blocks of

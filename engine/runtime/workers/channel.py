@@ -132,7 +132,7 @@ class Channel:
         shadow.follow(part)
 
     def _replaced_by(self, shadow: ShadowLane, last: Step | None) -> Iterator[Step]:
-        """Yield the last step of the lane, whose place `shadow` has taken, if any."""
+        """Yield the last step of the lane, if `shadow` has replaced it."""
         if last is not None:
             self.lane = shadow.lane
             yield last

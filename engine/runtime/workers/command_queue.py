@@ -185,7 +185,7 @@ class ReplayedCommands(CommandQueue):
         self.pending = self._recorded
 
     def apply_due(self, channels: Sequence[Channel], report: Report) -> None:
-        """Carry out the commands whose position the channel's lane has reached.
+        """Carry out the commands at positions that the channel's lane has reached.
 
         Raises
         ------

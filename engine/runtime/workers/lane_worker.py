@@ -209,7 +209,7 @@ class LaneWorker:
         for channel, part in split(item, self.publisher.channels):
             self._signal_checks.observe(channel, part)
             if self._privacy.is_wanted:
-                self._privacy.pass_on(channel, part)
+                self._privacy.push(channel, part)
             for step, start_ns in self.recovery.process(channel, part):
                 self.publisher.send(channel, step, start_ns)
                 if self.commands.pending:

@@ -32,7 +32,7 @@ class Percentiles:
         self.count += 1
         self.largest_ms = max(self.largest_ms, value_ms)
 
-    def at(self, percent: float) -> float:
+    def percentile(self, percent: float) -> float:
         """Return the upper edge in ms of the percentile's bucket; 0.0 if empty."""
         wanted = self.count * percent / 100.0
         seen = 0
@@ -46,9 +46,9 @@ class Percentiles:
     def summary(self) -> dict[str, float]:
         """Return p50, p95, p99 and the largest duration, in ms."""
         return {
-            "p50": round(self.at(50), 3),
-            "p95": round(self.at(95), 3),
-            "p99": round(self.at(99), 3),
+            "p50": round(self.percentile(50), 3),
+            "p95": round(self.percentile(95), 3),
+            "p99": round(self.percentile(99), 3),
             "max": round(self.largest_ms, 3),
         }
 

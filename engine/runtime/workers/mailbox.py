@@ -30,7 +30,7 @@ class QueueCounts:
         }
 
 
-class Closed(Exception):  # noqa: N818 (control flow, like StopIteration)
+class MailboxClosed(Exception):  # noqa: N818 (control flow, like StopIteration)
     """The mailbox is closed and, for a reader, empty."""
 
 
@@ -67,7 +67,7 @@ class Mailbox(Generic[ItemT]):
 
         Raises
         ------
-        Closed
+        MailboxClosed
             The mailbox was closed; the item is counted as dropped.
         """
         counts, waiting = self.queue_counts[queue], self._queues[queue]
@@ -85,7 +85,7 @@ class Mailbox(Generic[ItemT]):
             counts.received += 1
             if self._closed:
                 self._drop(counts, kind)
-                raise Closed
+                raise MailboxClosed
             waiting.append((self._ticket, kind, item))
             self._ticket += 1
             counts.queued += 1
@@ -97,7 +97,7 @@ class Mailbox(Generic[ItemT]):
 
         Raises
         ------
-        Closed
+        MailboxClosed
             The mailbox is closed and empty.
         """
         with self._lock:
@@ -108,7 +108,7 @@ class Mailbox(Generic[ItemT]):
                 return None
             waiting = [(q[0][0], name) for name, q in self._queues.items() if q]
             if not waiting:
-                raise Closed
+                raise MailboxClosed
             _, name = min(waiting)
             _, _, item = self._queues[name].popleft()
             self.queue_counts[name].queued -= 1

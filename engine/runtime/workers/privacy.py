@@ -66,7 +66,7 @@ class NoAudio:
         self._withheld = _WithheldSpans(rate)
 
     def as_dict(self) -> dict[str, object]:
-        """Return what became of the audio, in samples."""
+        """Return the numbers of samples by outcome."""
         return self.counts.as_dict(self.mode)
 
     def push(self, item: Block | Gap) -> Iterator[Released]:
@@ -135,7 +135,7 @@ class AudioGate:
         self._spent_ns = self._timed = 0
 
     def as_dict(self) -> dict[str, object]:
-        """Return what became of the audio, in samples."""
+        """Return the numbers of samples by outcome."""
         return self.counts.as_dict(self.mode)
 
     def push(self, item: Block | Gap) -> Iterator[Released]:

@@ -44,7 +44,7 @@ class SequenceNumbers:
         self._counts: defaultdict[tuple[str, str], count[int]] = defaultdict(count)
         self._lock = Lock()
 
-    def of(self, kind: str, stream: str) -> Iterator[int]:
+    def counter(self, kind: str, stream: str) -> Iterator[int]:
         """Return the iterator 0, 1, 2, ... of a kind and stream, the same for all."""
         with self._lock:
             return self._counts[kind, stream]
@@ -83,7 +83,7 @@ class Publisher:
         return {sink.name: sink.statistics() for sink in self._sinks}
 
     def sinks_health(self) -> list[Health]:
-        """Return a Health event for each sink whose state has changed."""
+        """Return a Health event for each sink with a changed state."""
         return list(self._health.changes())
 
     def send(
@@ -122,7 +122,7 @@ class Publisher:
         takers, key = self._takers[kind], (kind, info.stream)
         numbers = self._counts.get(key)
         if numbers is None:
-            numbers = self._counts[key] = self._numbers.of(*key)
+            numbers = self._counts[key] = self._numbers.counter(*key)
         seq = next(numbers)
         if not takers:
             return None
@@ -213,7 +213,7 @@ class LanePublisher:
         self._reports_jumps = reports_jumps
 
     def send(self, channel: Channel, step: Step, start_ns: int) -> None:
-        """Publish a step whose processing began at `start_ns` (monotonic)."""
+        """Publish a step; its processing began at `start_ns` (monotonic)."""
         now = self._clock.monotonic_ns()
         queue_ms = compute_ms = 0.0
         timed = step.arrived_ns > 0

@@ -1,4 +1,4 @@
-"""Lane recovery: a lane whose front end or detector has failed is built again.
+"""Lane recovery: rebuild a lane after its front end or detector has failed.
 
 Those two cannot skip an item that they failed at: it would be a hole that no gap
 declares. So the lane ends there, and after a pause that grows from failure to failure
@@ -119,7 +119,7 @@ class LaneRecovery:
                 yield step, start_ns
                 start_ns = monotonic_ns()
         except StageError as error:
-            if not self._enabled or error.stage not in _essential(channel.lane):
+            if not self._enabled or error.stage not in _required_stages(channel.lane):
                 raise
             yield self._abandon(channel, error), start_ns
 
@@ -142,7 +142,7 @@ class LaneRecovery:
         pause_s = failure.backoff.failed(self._clock.monotonic_ns())
         failure.stage = error.stage
         log.error("lane '%s': %s", self._name, error, exc_info=error)
-        detail = f"{error}; the lane is built anew in {pause_s:g} s"
+        detail = f"{error}; the lane is rebuilt in {pause_s:g} s"
         self._report(Health(error.stage, "restarting", detail), [channel])
         return channel.lane.abandon(failure.reason)
 
@@ -161,7 +161,7 @@ class LaneRecovery:
             steps = list(new.process(Gap(0, start, failure.reason)))
         except Exception as error:
             failure.backoff.failed(self._clock.monotonic_ns())
-            log.error("lane '%s' is not built anew: %s", self._name, error)
+            log.error("lane '%s' is not rebuilt: %s", self._name, error)
             return
         missed = new.processed - old.processed
         self.missed_samples += missed
@@ -169,19 +169,19 @@ class LaneRecovery:
         failure.backoff.succeeded(self._clock.monotonic_ns())
         channel.lane, channel.shadow = new, None
         for step in steps:
-            events = [_after(old, event) for event in step.events]
+            events = [_extend_first_gap(old, event) for event in step.events]
             yield replace(step, events=events), start_ns
         seconds = missed / new.info.sample_rate
-        detail = f"the lane was built anew; {seconds:.1f} s were not heard"
+        detail = f"the lane was rebuilt; {seconds:.1f} s of audio were not processed"
         self._report(Health(stage, "healthy", detail), [channel])
 
 
-def _essential(lane: Lane) -> set[str]:
+def _required_stages(lane: Lane) -> set[str]:
     """Return the names of the stages without which a lane cannot go on."""
     features = [lane.features.name] if lane.features else []
     return {lane.detector.name, *features}
 
 
-def _after(old: Lane, event: Event) -> Event:
-    """Let the new lane's first gap begin where the old lane has ended."""
+def _extend_first_gap(old: Lane, event: Event) -> Event:
+    """Extend the new lane's first gap back to the end of the old lane."""
     return replace(event, start=old.processed) if isinstance(event, Gap) else event

@@ -14,7 +14,7 @@ from neurovocal.engine.contracts.errors import NeurovocalError, StageError
 from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.stages import ReportsStats, ReportsTrouble, Sink
 from neurovocal.engine.contracts.types import BULK_KINDS, KINDS, Health, Message
-from neurovocal.engine.runtime.workers.mailbox import Closed, Mailbox
+from neurovocal.engine.runtime.workers.mailbox import Mailbox, MailboxClosed
 from neurovocal.engine.support.calls import Backoff, Calls
 
 log = logging.getLogger("neurovocal")
@@ -30,15 +30,15 @@ _CLOSE_POLL_S = 0.1
 _MOST_LEFT_BEHIND = 3
 
 
-class Replaced(BaseException):
+class SinkThreadReplaced(BaseException):
     """The call hung, and meanwhile another thread has taken the place of its thread."""
 
 
 class SupervisedSink:
-    """Sink whose calls are counted and whose failures are counted and logged.
+    """Sink with counted calls, and with failures that are counted and logged.
 
-    Every method that calls the sink raises `Replaced` when the call took so long that
-    the thread was given up: then this object belongs to another thread.
+    Every method that calls the sink raises `SinkThreadReplaced` when the call took so
+    long that the thread was given up: then this object belongs to another thread.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ class SupervisedSink:
             with self.lock:
                 replaced = calls is not self.calls
             if replaced:
-                raise Replaced
+                raise SinkThreadReplaced
 
     def _pause(self, seconds: float) -> None:
         until = self._clock.monotonic_ns() + round(seconds * NS)
@@ -257,7 +257,7 @@ class SinkWorker:
         kind = KINDS[type(message.event)]
         try:
             self.mailbox.put(_QUEUE_OF[kind], kind, message)
-        except Closed:
+        except MailboxClosed:
             return  # the mailbox has counted it as dropped
 
     def drain(self, timeout: float, *, hurry: bool) -> bool:
@@ -382,7 +382,7 @@ class SinkWorker:
 
     def _run(self) -> None:
         sink = self.supervised.sink
-        with suppress(Replaced):
+        with suppress(SinkThreadReplaced):
             self._work()
             return
         # Another thread has taken over: this one only closes its sink.
@@ -397,7 +397,7 @@ class SinkWorker:
         self.supervised.use(self._rebuild())
         try:
             opened = self.supervised.reopen(Backoff())
-        except Replaced:
+        except SinkThreadReplaced:
             return
         if opened:
             self._run()
@@ -409,7 +409,7 @@ class SinkWorker:
         while True:
             try:
                 message = self.mailbox.get(_IDLE_S)
-            except Closed:
+            except MailboxClosed:
                 break
             if message is not None:
                 dirty = True
@@ -457,7 +457,7 @@ class SinkWorker:
     def _write(self, message: Message) -> Exception | None:
         self._writing = message
         error = self.supervised.write(message)
-        # Not where `Replaced` was raised: the message is another thread's by then.
+        # Not after `SinkThreadReplaced`: the message is another thread's by then.
         self._writing = None
         return error
 
@@ -503,7 +503,7 @@ class SinkHealth:
         self._failures: dict[str, int] = {}
 
     def changes(self) -> Iterator[Health]:
-        """Yield a Health event for each sink whose state has changed."""
+        """Yield a Health event for each sink with a changed state."""
         for sink in self._sinks:
             failed = self._has_failed(sink)
             now = self._state_of(sink, failed)

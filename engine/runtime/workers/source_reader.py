@@ -88,7 +88,7 @@ class SourceState:
         self._patience_ns = _STALLED_NS
         self._attempts = 0
 
-    def opened(self) -> None:
+    def on_open(self) -> None:
         """Measure silence from now on: the source has been opened."""
         self._last_ns = self._clock.monotonic_ns()
 
@@ -97,7 +97,9 @@ class SourceState:
         now = self._clock.monotonic_ns()
         if self.condition != "healthy":
             outage_s = (now - self._last_ns) / NS
-            self._change("healthy", f"samples arrive again, after {outage_s:.1f} s")
+            self._set_condition(
+                "healthy", f"samples arrive again, after {outage_s:.1f} s"
+            )
         self._last_ns = now
         self._attempts = 0
         missed_ns = _BLOCKS_MISSED * length_ns
@@ -110,13 +112,15 @@ class SourceState:
             return
         silent_ns = self._clock.monotonic_ns() - self._last_ns
         if silent_ns >= self._patience_ns:
-            self._change("stalled", f"no sample since {self._since()}")
+            self._set_condition("stalled", f"no sample since {self._last_arrival()}")
 
     def on_loss(self, reason: str) -> None:
         """Note that the connection is lost, and that it will be opened again."""
         if self.condition in ("healthy", "stalled"):
             self.outages += 1
-            self._change("recovering", f"{reason}; last sample at {self._since()}")
+            self._set_condition(
+                "recovering", f"{reason}; last sample at {self._last_arrival()}"
+            )
 
     def on_failed_attempt(self, reason: str, pause_s: float) -> None:
         """Note a failed attempt to open the source; the next follows in `pause_s`."""
@@ -125,20 +129,24 @@ class SourceState:
             "lane '%s': %s (next attempt in %.1f s)", self._name, reason, pause_s
         )
         if self._attempts == _ATTEMPTS and self.condition != "failed":
-            since = f"{_ATTEMPTS} attempts failed; last sample at {self._since()}"
-            self._change("failed", f"{reason}; {since}; it goes on being tried")
+            since = (
+                f"{_ATTEMPTS} attempts failed; last sample at {self._last_arrival()}"
+            )
+            self._set_condition("failed", f"{reason}; {since}; it goes on being tried")
 
-    def gave_up(self, reason: str) -> None:
+    def on_give_up(self, reason: str) -> None:
         """Note that the source will not be opened again."""
-        self._change("failed", f"{reason}; last sample at {self._since()}")
+        self._set_condition(
+            "failed", f"{reason}; last sample at {self._last_arrival()}"
+        )
 
-    def _change(self, condition: SourceCondition, detail: str) -> None:
+    def _set_condition(self, condition: SourceCondition, detail: str) -> None:
         self.condition = condition
         level = logging.INFO if condition == "healthy" else logging.WARNING
         log.log(level, "lane '%s': source is %s: %s", self._name, condition, detail)
         self._report(Health(SOURCE_STAGE, condition, detail))
 
-    def _since(self) -> str:
+    def _last_arrival(self) -> str:
         """Return UTC of the last sample's arrival, and how long ago it was."""
         silent_ns = self._clock.monotonic_ns() - self._last_ns
         at_s = (self._clock.utc_ns() - silent_ns) // 1_000_000 / 1000
@@ -232,7 +240,7 @@ class SourceReader:
     def open(self) -> StreamInfo | None:
         """Open the source; return its stream, or None if it is not known yet."""
         self.source.open()
-        self.state.opened()
+        self.state.on_open()
         self._log_notices()
         info = self._known_info()
         return None if info is None else self._begin(info)
@@ -259,7 +267,7 @@ class SourceReader:
         """
         if self._ready:
             self.delivered_ns = self._clock.monotonic_ns()
-            return self._place(self._ready.popleft())
+            return self._map_to_stream(self._ready.popleft())
         if self._is_closed:
             return self._reopen(timeout)
         try:
@@ -279,12 +287,12 @@ class SourceReader:
             self.delivered_ns = self.state.on_samples(length_ns)
             if self._held is None:
                 self._last_ns = item.arrived_ns or self.delivered_ns
-                return self._place_block(item)
+                return self._map_block_to_stream(item)
             self._on_return(item)
         elif item is None:
             self.state.on_silence()
         if self._held is None:
-            return self._place(item)
+            return self._map_to_stream(item)
         if item is not None:
             self._held.append(item)
         return self._end_outage()
@@ -319,11 +327,11 @@ class SourceReader:
 
     # ---- positions -------------------------------------------------------------------
 
-    def _place(self, item: SourceItem | None) -> StreamItem | None:
-        """Return `item` at its place in the stream; None if nothing is left of it."""
+    def _map_to_stream(self, item: SourceItem | None) -> StreamItem | None:
+        """Convert `item` to positions of the stream; None if nothing is left of it."""
         match item:
             case Block():
-                return self._place_block(item)
+                return self._map_block_to_stream(item)
             case None:
                 return None
             case StreamInfo():
@@ -342,7 +350,7 @@ class SourceReader:
                 at_ns = item.utc_ns + early * NS // self._rate
                 return Anchor(item.sample + early + self._shift, at_ns)
 
-    def _place_block(self, block: Block) -> Block | None:
+    def _map_block_to_stream(self, block: Block) -> Block | None:
         start, samples = block.start + self._shift, block.samples
         if start < self.position:
             n_repeated = min(len(samples), self.position - start)
@@ -392,7 +400,7 @@ class SourceReader:
         if isinstance(error, EndOfStream):
             raise error
         if not self._restarts:
-            self.state.gave_up(str(error))
+            self.state.on_give_up(str(error))
             raise error
         silent = self._held is not None  # it was open again, but gave no sample
         if not silent:

@@ -25,7 +25,7 @@ from neurovocal.engine.runtime.workers.channel import Channel
 from neurovocal.engine.runtime.workers.publisher import LanePublisher
 from neurovocal.engine.runtime.workers.recovery import LaneRecovery
 from neurovocal.engine.runtime.workers.source_reader import SourceReader
-from neurovocal.engine.support.process import usage
+from neurovocal.engine.support.process import process_usage
 
 _INTERVAL_NS = NS
 _LAGGING_MS = 1000.0
@@ -53,7 +53,7 @@ class SignalChecks:
         self._rate: RateHealth | None = None
 
     def begin(self, channels: Sequence[Channel], sample_rate: int) -> None:
-        """Check new channels, whose source has `sample_rate` Hz."""
+        """Check new channels of a source with `sample_rate` Hz."""
         if self._options is None:
             return
         self._rate = RateHealth(sample_rate, self._options)
@@ -180,7 +180,7 @@ def _channel_figures(channel: Channel) -> dict[str, object]:
         "privacy": None if channel.gate is None else channel.gate.as_dict(),
         "events": dict(channel.counts),
         "stages": {s.name: _stage_figures(s) for s in channel.lane.stages},
-        "process": usage()._asdict(),
+        "process": process_usage()._asdict(),
     }
 
 

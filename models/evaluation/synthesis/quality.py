@@ -269,11 +269,11 @@ def evaluate_synthesis(
             N_SEQUENCES * n_frames * front_end.hop_length / front_end.sample_rate, 1
         ),
         "seed": seed,
-        "held_out": _plain(_own_figures(comparison, held_out)),
+        "held_out": _json_values(_own_figures(comparison, held_out)),
         "order_0_divergence_bits": None
         if pairs is None
-        else _number(divergence_bits(independent_pairs(pairs), pairs)),
-        "rows": {name: _plain(figures) for name, figures in rows.items()},
+        else _json_number(divergence_bits(independent_pairs(pairs), pairs)),
+        "rows": {name: _json_values(figures) for name, figures in rows.items()},
     }
 
 
@@ -297,11 +297,11 @@ def _pairs_of(bundle: Bundle, known: Sequence[AnnotatedRecording]) -> PairCounts
     return pairs if pairs.sum() else None
 
 
-def _plain(figures: dict[str, float]) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in figures.items()}
+def _json_values(figures: dict[str, float]) -> dict[str, float | None]:
+    return {name: _json_number(value) for name, value in figures.items()}
 
 
-def _number(value: float) -> float | None:
+def _json_number(value: float) -> float | None:
     return round(float(value), 4) if np.isfinite(value) else None
 
 

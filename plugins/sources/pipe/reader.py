@@ -75,7 +75,7 @@ class PipeReader(Thread):
         is_backlog = length_ns > _BACKLOG_SPEED * (now - before)
         missing = capture.update(len(samples), now - length_ns, backlog=is_backlog)
         if missing:
-            ring.lose(missing, GAP_DEVICE_SLIP)
+            ring.declare_lost(missing, GAP_DEVICE_SLIP)
         step = ring.capacity // 2 if is_backlog else len(samples)
         for first in range(0, len(samples), max(1, step)):
             part = samples[first : first + step]

@@ -77,7 +77,9 @@ def drift_of(ppm, jitter_ms, seconds, seed, step=(0, 0)):
             clock._utc_at_zero, step = clock._utc_at_zero + step[1], (0, 0)
         now = clock.monotonic_ns()
         assert not capture.update(block, now - block * NS // rate)
-        anchor = anchors.before(Block(number * block, np.zeros((1, 1), np.float32)))
+        anchor = anchors.anchor_before(
+            Block(number * block, np.zeros((1, 1), np.float32))
+        )
         if anchor is not None:
             base.add(anchor)
             drifts.append((at_s, base.drift_ppm))
@@ -112,7 +114,7 @@ def test_a_suspended_machine_is_a_slip_of_its_length_and_utc_is_right():
         if missing:
             gaps.append((number, missing))
             position += missing
-        anchor = anchors.before(Block(position, np.zeros((1, 1), np.float32)))
+        anchor = anchors.anchor_before(Block(position, np.zeros((1, 1), np.float32)))
         if anchor is not None:
             base.add(anchor)
         position += block
@@ -131,7 +133,9 @@ def test_setting_the_clock_changes_utc_and_no_gap():
             clock._utc_at_zero += 3600 * NS
         now = clock.monotonic_ns()
         assert not capture.update(block, now - block * NS // rate)
-        anchor = anchors.before(Block(number * block, np.zeros((1, 1), np.float32)))
+        anchor = anchors.anchor_before(
+            Block(number * block, np.zeros((1, 1), np.float32))
+        )
         if anchor is not None:
             base.add(anchor)
             moves += [(number, base.moved_ns)] if base.moved_ns else []

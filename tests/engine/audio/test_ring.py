@@ -65,7 +65,7 @@ class RingAgainstModel(RuleBasedStateMachine):
 
     @rule(count=st.integers(0, 50), reason=st.sampled_from(["device overflow", "slip"]))
     def lose(self, count, reason):
-        self.ring.lose(count, reason)
+        self.ring.declare_lost(count, reason)
         self.position += count
         self.lost += count
         self.pending = reason
@@ -143,7 +143,7 @@ def test_many_tiny_writes_with_losses_stay_exact():
     ring = AudioRing(20_000, 1)
     position = 0
     for _ in range(10_000):
-        ring.lose(1, "device overflow")
+        ring.declare_lost(1, "device overflow")
         ring.write(ramp(position + 1, 2), 0)
         position += 3
     seen = expected = 0
@@ -165,7 +165,7 @@ def test_many_tiny_writes_with_losses_stay_exact():
 def test_a_closed_ring_returns_queued_samples_then_the_last_gap_then_the_end():
     ring = AudioRing(100, 1)
     ring.write(ramp(0, 10), 5)
-    ring.lose(7, "device overflow")
+    ring.declare_lost(7, "device overflow")
     ring.close()
     assert isinstance(ring.read(100, 0), Block)
     assert ring.read(100, 0) == Gap(10, 17, "device overflow")

@@ -27,7 +27,7 @@ from neurovocal.engine.contracts.errors import (
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Block
 from neurovocal.engine.support import safe_yaml
-from neurovocal.engine.support.process import usage
+from neurovocal.engine.support.process import process_usage
 from neurovocal.plugins.sinks.recording import stream_file_name
 from neurovocal.plugins.sources import file as source_file
 from neurovocal.plugins.storage.npz import read_npz
@@ -45,14 +45,14 @@ BOMBS = {
 
 @pytest.mark.parametrize(("text", "sentence"), BOMBS.values(), ids=BOMBS)
 def test_a_yaml_bomb_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
-    before_mb = usage().rss_mb
+    before_mb = process_usage().rss_mb
     with pytest.raises(ConfigError, match=sentence):
         parse_config(parse_located(text, "bomb.yaml"))
     folder = make_tiny_bundle(tmp_path / "tiny")
     (folder / "manifest.yaml").write_text(text)
     with pytest.raises(BundleError, match=sentence):
         load_bundle(folder)
-    assert usage().rss_mb - before_mb < 300
+    assert process_usage().rss_mb - before_mb < 300
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None
         for _ in range(400):
             entry.write(bytes(2**20))
     assert path.stat().st_size < 2**20
-    before_mb = usage().rss_mb
+    before_mb = process_usage().rss_mb
     with pytest.raises(BundleError, match="bytes unpacked: 268435456 is the most"):
         read_npz(path, "golden vectors", "frames")
-    assert usage().rss_mb - before_mb < 100
+    assert process_usage().rss_mb - before_mb < 100
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../../x", "/etc/x", "a/../../b"])
@@ -168,7 +168,7 @@ def test_a_false_length_in_a_header_allocates_nothing(
     path.write_bytes(wav(**lie))
     options = source_file.FileOptions(path=str(path))
     source = source_file.plugin.build(options, BuildContext(SystemClock(), "run"))
-    before_mb, heard = usage().rss_mb, 0
+    before_mb, heard = process_usage().rss_mb, 0
     if samples is None:
         with pytest.raises(NeurovocalError):
             source.open()
@@ -180,4 +180,4 @@ def test_a_false_length_in_a_header_allocates_nothing(
             heard += len(item.samples) if isinstance(item, Block) else 0
     source.close()
     assert heard == samples
-    assert usage().rss_mb - before_mb < 100
+    assert process_usage().rss_mb - before_mb < 100

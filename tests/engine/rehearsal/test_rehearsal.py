@@ -133,7 +133,7 @@ def test_ctrl_c_stops_a_rehearsal_and_removes_its_folder(folder, tmp_path):
         (["--recording", "none.wav"], "recording 'none.wav' does not exist"),
         (["--recording", "short.wav"], "lasts 1.0 s: a rehearsal needs 5 s or more"),
         (["--recording", "still.wav"], "finds no vocalization in 'still.wav'"),
-        (["--live", "--recording", "x.wav"], "--live hears the real source"),
+        (["--live", "--recording", "x.wav"], "--live uses the real source"),
         (["--set", "faults=[{fault: kill, at_s: 1}]"], "leave this key out"),
         (
             ["--only", "hang", "--set", "supervise.hang_s=null"],
@@ -275,7 +275,7 @@ def test_losses_within_a_reported_gap_are_survived():
 def test_a_reported_gap_of_a_wrong_length_is_a_failure():
     row = judged([gap(5000, 5300)], outside(EXPECTED, 5000, 5500))
     assert row.verdict == "FAILED"
-    assert row.why == ["'yard': gaps of 0.300 s were told, 0.5 s were lost"]
+    assert row.why == ["'yard': gaps of 0.300 s were reported, 0.5 s were lost"]
 
 
 def test_gaps_of_two_streams_are_not_added():
@@ -289,7 +289,7 @@ def test_gaps_of_two_streams_are_not_added():
 def test_a_drop_without_a_reported_gap_is_a_failure():
     row = judged([], outside(EXPECTED, 5000, 5500))
     assert row.verdict == "FAILED"
-    assert "no gap was told" in row.why
+    assert "no gap was reported" in row.why
     assert row.lost > 0
 
 

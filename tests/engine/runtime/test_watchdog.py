@@ -14,7 +14,7 @@ from neurovocal.engine.config.schema import SuperviseConfig
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.types import Frames, Health, Label, StreamInfo
 from neurovocal.engine.runtime.systemd import ServiceManager
-from neurovocal.engine.support.process import Usage, usage
+from neurovocal.engine.support.process import ProcessUsage, process_usage
 from neurovocal.engine.testing import CollectSink, ScriptedSource
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -150,7 +150,7 @@ def test_a_process_above_max_rss_ends_the_run_in_order(background):
     runner = scripted.make_runner(source, sink, clock=clock, models=["namer"])
     run = background(runner.run)
     until(lambda: len(sink.events(Label)) == 2)
-    sizes = iter([Usage(900.0, 9, 9, 1.0), Usage(1100.0, 9, 9, 1.0)])
+    sizes = iter([ProcessUsage(900.0, 9, 9, 1.0), ProcessUsage(1100.0, 9, 9, 1.0)])
     watchdog = looker(runner, clock, max_rss_mb=1000.0, measure=lambda: next(sizes))
     watchdog.check()
     assert not sink.events(Health)
@@ -199,7 +199,7 @@ def test_watchdog_messages_stop_while_no_samples_come(background, manager):
     )
     run = background(runner.run)
     until(lambda: runner.lanes[0].reader.samples == 60)
-    watchdog = looker(runner, clock, manager=ServiceManager.of_environment())
+    watchdog = looker(runner, clock, manager=ServiceManager.from_environment())
     watchdog.check()
     lines = received(manager)
     assert lines[0] == "READY=1"
@@ -230,7 +230,7 @@ def test_a_non_live_source_makes_progress_while_its_reads_return(background, man
         ScriptedSource(INFO, script()), CollectSink(), clock=clock
     )
     run = background(runner.run)
-    watchdog = looker(runner, clock, manager=ServiceManager.of_environment())
+    watchdog = looker(runner, clock, manager=ServiceManager.from_environment())
     for _ in range(2):
         answers = runner.lanes[0].progress
         until(lambda before=answers: runner.lanes[0].progress > before)
@@ -242,14 +242,14 @@ def test_a_non_live_source_makes_progress_while_its_reads_return(background, man
 
 
 def test_a_missing_service_manager_raises_nothing(tmp_path):
-    ServiceManager.of_environment({}).ready()
-    ServiceManager(str(tmp_path / "nobody")).ready()
+    ServiceManager.from_environment({}).send_ready()
+    ServiceManager(str(tmp_path / "nobody")).send_ready()
 
 
 def test_usage_measures_this_process(tmp_path):
-    before = usage()
+    before = process_usage()
     with open(tmp_path / "a", "w"), open(tmp_path / "b", "w"):
-        during = usage()
+        during = process_usage()
     assert during.handles == before.handles + 2
     assert 5 < before.rss_mb < 1e5
     assert before.threads >= 1

@@ -55,7 +55,7 @@ def test_clipped_rows_equal_a_clipped_slice(
 ) -> None:
     whole = frames(20)
     expected = np.clip(whole[first:stop], 0, 1)
-    rows = ClippedRows.of(whole, first, stop)
+    rows = ClippedRows.select(whole, first, stop)
     np.testing.assert_array_equal(rows[inner:last], expected[inner:last])
     assert len(rows) == len(expected)
     assert rows[:].flags["C_CONTIGUOUS"]

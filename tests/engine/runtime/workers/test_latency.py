@@ -23,7 +23,7 @@ def filled(values):
 @given(values=DURATIONS, percent=st.floats(0.1, 100))
 def test_a_percentile_is_exact_within_one_bucket(values, percent):
     exact = np.percentile(values, percent, method="inverted_cdf")
-    found = filled(values).at(percent)
+    found = filled(values).percentile(percent)
     assert exact / 1.000001 <= found <= exact * STEP * 1.000001
 
 
@@ -32,7 +32,7 @@ def test_percentiles_increase_up_to_the_largest_duration(values):
     percentiles = filled(values)
     summary = percentiles.summary()
     assert summary["p50"] <= summary["p95"] <= summary["p99"] <= summary["max"]
-    assert percentiles.at(100) == max(values) == percentiles.largest_ms
+    assert percentiles.percentile(100) == max(values) == percentiles.largest_ms
     assert percentiles.count == len(values)
 
 
@@ -44,8 +44,8 @@ def test_percentiles_of_no_duration_are_zero():
 def test_durations_beyond_the_scale_are_counted(value):
     percentiles = filled([value, value])
     assert percentiles.count == 2
-    assert percentiles.at(50) <= max(value, 0.0) or value == 1e-3
-    assert percentiles.at(50) >= 0.0
+    assert percentiles.percentile(50) <= max(value, 0.0) or value == 1e-3
+    assert percentiles.percentile(50) >= 0.0
 
 
 def test_memory_of_percentiles_does_not_grow():

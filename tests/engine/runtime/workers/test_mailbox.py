@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from neurovocal.engine.runtime.workers.mailbox import Closed, Mailbox
+from neurovocal.engine.runtime.workers.mailbox import Mailbox, MailboxClosed
 
 QUEUES = ("events", "bulk")
 KINDS = ("label", "onset", "frames")
@@ -40,7 +40,7 @@ class MailboxAgainstModel(RuleBasedStateMachine):
         self.ticket += 1
         self.received[queue] += 1
         if self.closed:
-            with pytest.raises(Closed):
+            with pytest.raises(MailboxClosed):
                 self.mailbox.put(queue, kind, item)
             self.dropped[kind] += 1
             return
@@ -53,7 +53,7 @@ class MailboxAgainstModel(RuleBasedStateMachine):
     def get(self):
         waiting = [item for queue in self.waiting.values() for item in queue]
         if not waiting and self.closed:
-            with pytest.raises(Closed):
+            with pytest.raises(MailboxClosed):
                 self.mailbox.get(0.0)
             return
         item = self.mailbox.get(0.0)
@@ -151,7 +151,7 @@ def test_closing_wakes_a_waiting_put(background, end):
     mailbox.put("events", "label", 1)
     wait = background(lambda: mailbox.put("events", "onset", 2))
     getattr(mailbox, end)()
-    with pytest.raises(Closed):
+    with pytest.raises(MailboxClosed):
         wait()
     dropped = {"onset": 1} if end == "close" else {"onset": 1, "label": 1}
     assert mailbox.dropped == dropped
@@ -162,7 +162,7 @@ def test_closing_wakes_a_waiting_get(background):
     mailbox = Mailbox({"events": 1}, "block")
     wait = background(lambda: mailbox.get(20))
     mailbox.close()
-    with pytest.raises(Closed):
+    with pytest.raises(MailboxClosed):
         wait()
 
 
@@ -172,7 +172,7 @@ def test_a_closed_mailbox_delivers_its_queued_items():
         mailbox.put("events", "label", number)
     mailbox.close()
     assert [mailbox.get(0.0) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(Closed):
+    with pytest.raises(MailboxClosed):
         mailbox.get(0.0)
 
 
@@ -195,7 +195,7 @@ def test_every_item_of_many_writers_is_delivered_or_counted_as_dropped(
         while True:
             try:
                 item = mailbox.get(10)
-            except Closed:
+            except MailboxClosed:
                 return
             got.append(item)
             balanced(mailbox)

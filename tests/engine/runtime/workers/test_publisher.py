@@ -75,7 +75,7 @@ def test_sequence_numbers_are_unique_and_consecutive_across_threads(background):
 
     def count():
         start.wait()
-        return [next(numbers.of("label", "cage")) for _ in range(2000)]
+        return [next(numbers.counter("label", "cage")) for _ in range(2000)]
 
     waits = [background(count) for _ in range(3)]
     assert sorted(n for wait in waits for n in wait()) == list(range(6000))

@@ -82,7 +82,7 @@ def test_events_of_a_rebuilt_lane_do_not_overlap_for_any_block_lengths(lengths):
 def test_pauses_grow_when_a_rebuilt_lane_fails_again():
     outcome, sink = run([crash("detector", 0.1), crash("detector", 0.75)])
     pauses = [
-        e.detail.split("built anew in ")[1]
+        e.detail.split("rebuilt in ")[1]
         for e in sink.events(Health)
         if e.state == "restarting"
     ]

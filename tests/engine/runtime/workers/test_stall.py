@@ -9,7 +9,7 @@ from stages.runners import EPOCH, INFO, RATE, SegmentLabeller, audio, make_runne
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import Disconnected
 from neurovocal.engine.contracts.types import Frames, Gap, Health, StreamInfo, Synthesis
-from neurovocal.engine.journal import Recorded
+from neurovocal.engine.journal import RecordedEvent
 from neurovocal.engine.journal.replay import ReplayComparison
 from neurovocal.engine.testing import CollectSink, ScriptedSource
 
@@ -87,7 +87,7 @@ def test_models_advance_while_a_lost_device_is_awaited():
 def test_a_replay_does_not_compare_streams_that_followed_the_clock():
     def recorded(kind, stream, **more):
         header = json.dumps({"kind": kind, "stream": stream, **more}).encode()
-        return Recorded(kind, stream, 0, header, b"")
+        return RecordedEvent(kind, stream, 0, header, b"")
 
     events = [
         recorded("health", "a", stage="song clock"),
