@@ -170,7 +170,7 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[Path], Any]
 def one_classifier(
     data: Data, seconds: float, seed: int, arm: str, path: Path, shared: Path
 ) -> dict[str, Any]:
-    """Compute a cell of labels with a new classifier or one that starts as the RNN-RBM."""
+    """Compute a cell of labels with a new classifier, or one from the RNN-RBM."""
     start = rnn_rbm(data, shared) if arm == "started" else None
     return labels_cell(
         data, seconds, seed, lambda train: gru(data, train, seed, path, start), path

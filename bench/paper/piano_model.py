@@ -35,14 +35,14 @@ class PianoModel(nn.Module):
         nn.init.zeros_(self.rbm.Wuh)
 
     def states(self, v: Tensor) -> Tensor:
-        """Compute the state before each frame of [T, batch, 88]: [T, batch, n_recurrent]."""
+        """Compute the states before frames [T, batch, 88]: [T, batch, n_recurrent]."""
         start = self.rbm.initial_state(v.shape[1])
         after = self.rbm.states(v[:-1], start)[:, -1]
         return torch.cat([start[-1:], after])
 
     @torch.no_grad()
     def all_states(self, pieces: list[Float32]) -> Tensor:
-        """Compute the state before each frame of all pieces: [n_frames, n_recurrent]."""
+        """Compute the states before all frames of all pieces: [n_frames, n_recurrent]."""
         found: list[Tensor] = [torch.empty(0)] * len(pieces)
         # Pieces of like length run side by side; what follows an end is cut off.
         by_length = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))

@@ -30,8 +30,8 @@ def require_matplotlib(option: str) -> None:
     """
     if not has_matplotlib():
         raise ConfigError(
-            f"{option} needs matplotlib, which is not installed: pip install matplotlib "
-            "(it comes with the extra 'train', too)"
+            f"{option} needs matplotlib, which is not installed: pip install "
+            "matplotlib (it comes with the extra 'train', too)"
         )
 
 
