@@ -42,7 +42,7 @@ class PianoModel(nn.Module):
 
     @torch.no_grad()
     def all_states(self, pieces: list[Float32]) -> Tensor:
-        """Compute the states before all frames of all pieces: [n_frames, n_recurrent]."""
+        """Compute the states before frames of all pieces: [n_frames, n_recurrent]."""
         found: list[Tensor] = [torch.empty(0)] * len(pieces)
         # Pieces of like length run side by side; what follows an end is cut off.
         by_length = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))

@@ -1,4 +1,4 @@
-"""Breaks the disk under a running engine, mends it, and asks what that has cost.
+"""Let the disk under a running engine fail, repair it, and count the lost messages.
 
 An engine (its own process) labels in real time and publishes to a subscriber, while a
 journal, tables, lines of JSON, clips, sound and a recording go to a small disk of its
@@ -74,7 +74,7 @@ INSIDE = "NEUROVOCAL_OWN_MOUNTS"
 
 @dataclass
 class Trouble:
-    """What `health` said of a sink: when, and why."""
+    """Trouble of a sink as `health` reports it: time and reason."""
 
     told_s: float
     why: str
@@ -83,7 +83,7 @@ class Trouble:
 
 @dataclass
 class Result:
-    """What a failure has cost."""
+    """Losses caused by a failure."""
 
     labels: int = 0
     holes: int = 0
@@ -93,7 +93,7 @@ class Result:
 
 
 class Ear:
-    """A subscriber in a thread of its own; keeps everything."""
+    """Thread of a subscriber that keeps every message."""
 
     def __init__(self, endpoint: str) -> None:
         self.heard: list[tuple[float, Received]] = []
@@ -109,7 +109,7 @@ class Ear:
                     self.heard.append((time.monotonic(), message))
 
     def end(self) -> list[Received]:
-        """Hear the rest; all messages but repeated statistics."""
+        """Receive the rest; return all messages but repeated statistics."""
         self.stop.set()
         self._thread.join()
         return [m for _, m in self.heard]
@@ -144,7 +144,7 @@ def main() -> int:
 
 
 def _in_own_mounts() -> int:
-    """Start again where mounting a disk changes nothing for anybody else."""
+    """Restart the program in a mount namespace of its own."""
     root = os.geteuid() == 0
     own = ["--mount", "--propagation", "private"] if root else ["-rm"]
     environment = {**os.environ, INSIDE: "root" if root else "user"}
@@ -153,7 +153,7 @@ def _in_own_mounts() -> int:
 
 
 def outage(kind: type[Disk], folder: Path, seconds: float, seed: int) -> Result:
-    """One engine, one disk, one failure."""
+    """Run one engine through one failure of its disk."""
     disk = kind(folder)
     try:
         return _live_through(disk, folder, seconds, seed)
@@ -266,7 +266,7 @@ def _count(ear: Ear, kind: str) -> int:
 
 
 def _wait(done: Any, engine: subprocess.Popen[Any], why: str) -> None:
-    """Wait; without a reason, being late is no failure of its own."""
+    """Wait for a condition; a timeout is an error only if `reason` is given."""
     until = time.monotonic() + PATIENCE_S
     while not done():
         if engine.poll() is not None:

@@ -1,4 +1,4 @@
-"""What the files of a run hold, against what a subscriber heard of it."""
+"""Audit of a run's files against the messages that a subscriber received."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ NO_STATS = "its statistics never came"
 
 @dataclass
 class Account:
-    """Of one sink: what it said it lost, what is missing, and what is wrong."""
+    """Account of one sink: reported losses, missing events, wrong events."""
 
     sink: str
     counted: int
@@ -37,14 +37,14 @@ class Account:
 
     @property
     def text(self) -> str:
-        """For the table."""
+        """Format the account for the table."""
         return str(self.missing)
 
 
 def audit(
     folders: list[Path], heard: list[Received], stats: dict[str, Any], seed: int
 ) -> Iterator[Account]:
-    """Look at every file; one account for each sink."""
+    """Check every file; return one account per sink."""
     files = [f for folder in folders for f in sorted(folder.rglob("*")) if f.is_file()]
     odd = [f for f in files if f.name.startswith(".") or f.suffix in (".part", ".rows")]
     # The table of a deleted folder is that of another file of rows.
@@ -165,7 +165,7 @@ def _sound(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
 
 
 def _recording(folders: list[Path], seed: int, last: int) -> tuple[int, list[str]]:
-    """Blocks that no file holds; whatever is there must be what was to be heard."""
+    """Count blocks that no file holds; check that recorded blocks are right."""
     truth = played(seed, last / 32_000 + 60)
     held = np.zeros(len(truth), bool)
     problems, end = [], 0
@@ -186,7 +186,7 @@ _CONTEXT = BuildContext(SystemClock(), "audit")
 
 
 def played(seed: int, seconds: float) -> Float32:
-    """What the engine's source plays: float32[n_samples]."""
+    """Return the samples of the engine's source, float32[n_samples]."""
     options: dict[str, Any] = {"seed": seed, "duration_s": seconds, **SONG}
     source = source_synthetic.plugin.build(
         source_synthetic.SyntheticOptions(**options), _CONTEXT
@@ -195,7 +195,7 @@ def played(seed: int, seconds: float) -> Float32:
 
 
 def recorded(folder: Path) -> Iterator[Block]:
-    """What the `recording` sink has kept in a folder, block by block."""
+    """Read the blocks that the `recording` sink wrote to a folder."""
     options = source_recording.RecordedOptions(path=str(folder))
     yield from _blocks(source_recording.plugin.build(options, _CONTEXT))
 

@@ -1,4 +1,4 @@
-"""Small file systems that fail in ways in which disks in the field do.
+"""Small file systems that fail as disks in the field do.
 
 They are real: the kernel's own errors, in a mount namespace that ends with the program.
 """
@@ -13,7 +13,7 @@ SIZE_MB = 24
 
 
 def run(*command: object) -> None:
-    """Run a command; CalledProcessError, with what it said, when it fails."""
+    """Run a command; raise CalledProcessError, with its output, if it fails."""
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
 
 
@@ -46,27 +46,27 @@ class Disk:
         run("mount", "--bind", self.keeper, self.mount)
 
     def break_it(self) -> None:
-        """From now on it fails."""
+        """Start the failure."""
         raise NotImplementedError
 
     def mend_it(self) -> None:
-        """From now on it works again."""
+        """End the failure."""
         raise NotImplementedError
 
     def pause(self) -> None:
-        """Let the engine stand still for an instant."""
+        """Stop the engine's process (SIGSTOP)."""
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it go on."""
+        """Continue the engine's process."""
         self.process.send_signal(signal.SIGCONT)
 
     def folders(self) -> list[Path]:
-        """Where files of the sinks are, all of them together."""
+        """Return all folders with files of the sinks."""
         return [self.out]
 
     def strays(self) -> list[Path]:
-        """Files that the sinks have written where they never should."""
+        """Return files that the sinks have written to wrong places."""
         return []
 
     def remove(self) -> None:
@@ -76,7 +76,7 @@ class Disk:
 
 
 class FullDisk(Disk):
-    """Another program fills the disk to the last byte."""
+    """Disk that another program fills to the last byte."""
 
     name = "disk full"
 
@@ -90,7 +90,7 @@ class FullDisk(Disk):
                 return
 
     def mend_it(self) -> None:
-        """Remove what fills it."""
+        """Remove the file that fills the disk."""
         (self.mount / "ballast").unlink()
 
 
@@ -113,14 +113,14 @@ class ReadOnlyDisk(Disk):
         run("mount", "-o", "loop", self.image, self.mount)
 
     def break_it(self) -> None:
-        """What the kernel does when the disk makes an error."""
+        """Remount read-only, as the kernel does after a disk error."""
         self.pause()
         os.sync()
         run("mount", "-o", "remount,abort", self.mount)
         self.go_on()
 
     def mend_it(self) -> None:
-        """What a person does then; a sink that holds a file would forbid it."""
+        """Unmount, check and mount; fails if a sink holds a file open."""
         run("umount", self.mount)
         done = subprocess.run(["e2fsck", "-p", str(self.image)], capture_output=True)
         if done.returncode > 1:
@@ -129,7 +129,7 @@ class ReadOnlyDisk(Disk):
 
 
 class DeletedFolder(Disk):
-    """Somebody deletes the folder with all that is in it."""
+    """Folder that is deleted with its content."""
 
     name = "folder deleted"
 
@@ -142,43 +142,43 @@ class DeletedFolder(Disk):
         self.go_on()
 
     def mend_it(self) -> None:
-        """Nothing: the sinks make it again by themselves."""
+        """Do nothing: the sinks make the folder again."""
 
     def folders(self) -> list[Path]:
-        """The folder, and what of it was deleted."""
+        """Return the folder, and its deleted content."""
         return [self.saved, self.out]
 
 
 class RevokedPermission(Disk):
-    """Somebody takes away the permission to write, or even to look, there."""
+    """Folder without permission to write or list it."""
 
     name = "permission revoked"
 
     def break_it(self) -> None:
-        """Nobody may do anything there."""
+        """Remove all permissions of the folder."""
         self.out.chmod(0)
 
     def mend_it(self) -> None:
-        """Its owner may again."""
+        """Restore the owner's permissions."""
         self.out.chmod(0o755)
 
 
 class VanishedMount(Disk):
-    """The disk is taken out; its mount point is an empty folder of the disk below."""
+    """Unmounted disk: its mount point is an empty folder of the disk below."""
 
     name = "mount vanished"
 
     def break_it(self) -> None:
-        """Take it out while files on it are open."""
+        """Unmount it while files on it are open."""
         run("umount", "-l", self.mount)
 
     def mend_it(self) -> None:
-        """See what the sinks have left on the disk below; put it in again."""
+        """Note the files on the disk below, and mount the disk again."""
         self.left = list(self.mount.rglob("*"))
         run("mount", "--bind", self.keeper, self.mount)
 
     def strays(self) -> list[Path]:
-        """What was written on the disk below."""
+        """Return files that were written to the disk below."""
         return self.left
 
 

@@ -1,4 +1,4 @@
-"""Feeds damaged input to every parser, and counts what is not told in a sentence.
+"""Feed damaged input to every parser; count failures other than a NeurovocalError.
 
     .venv/bin/python bench/reliability/fuzz.py --inputs 100000
 
@@ -43,11 +43,11 @@ TOKENS = [
 
 
 class HangError(BaseException):
-    """A parser did not come back; no `except Exception` may keep it."""
+    """A parser hangs; a BaseException, so that `except Exception` lets it pass."""
 
 
 def damaged(good: list[bytes], rng: np.random.Generator) -> bytes:
-    """One good input, after one to six mishaps."""
+    """Return a valid input after one to six mutations."""
     data = bytearray(good[rng.integers(len(good))])
     for _ in range(int(rng.integers(1, 7))):
         at = int(rng.integers(len(data) + 1))
@@ -72,7 +72,7 @@ def damaged(good: list[bytes], rng: np.random.Generator) -> bytes:
 
 
 def feed(parser: Parser, data: bytes) -> str | None:
-    """Hand one input to a parser; what is wrong with how it took it, or None."""
+    """Parse one input; return a description of a wrong reaction, or None."""
     signal.alarm(TIMEOUT_S)
     try:
         parser.take(data)
@@ -92,7 +92,7 @@ def feed(parser: Parser, data: bytes) -> str | None:
 
 
 def work(name: str, number: int, seed: int, out: "multiprocessing.Queue") -> None:
-    """In a process of its own: feed one parser."""
+    """Feed one parser, in a process of its own."""
 
     def ring(signal_number: int, frame: FrameType | None) -> None:
         raise HangError
@@ -119,7 +119,7 @@ def work(name: str, number: int, seed: int, out: "multiprocessing.Queue") -> Non
 def fuzz(
     name: str, number: int, seed: int, progress: Progress, folder: Path
 ) -> dict[str, object]:
-    """Feed one parser `number` inputs and tell what came of it."""
+    """Feed one parser `number` inputs and report the findings."""
     task = progress.add_task(name, total=number)
     context = multiprocessing.get_context("spawn")
     out: multiprocessing.Queue = context.Queue()
@@ -156,7 +156,7 @@ def fuzz(
 
 
 def main() -> int:
-    """Feed all parsers; 0 if there was nothing to find."""
+    """Feed all parsers; return 0 if there are no findings."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--inputs", type=int, default=100_000, help="for all parsers")
     parser.add_argument("--seed", type=int, default=0)
@@ -181,7 +181,7 @@ def main() -> int:
 
 
 def show(rows: list[dict[str, object]]) -> None:
-    """The table for people."""
+    """Print the table for people."""
     table = Table("parser", "inputs", "findings", "slowest, ms", "peak, MB")
     for row in rows:
         found = row["findings"]

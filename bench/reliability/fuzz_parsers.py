@@ -1,4 +1,4 @@
-"""What `fuzz.py` feeds: every place where bytes from outside come in."""
+"""Parsers for `fuzz.py`: all that read bytes from outside the engine."""
 
 import io
 import shutil
@@ -46,7 +46,7 @@ INFO = StreamInfo("aviary", 32000)
 
 @dataclass(frozen=True)
 class Parser:
-    """A way in, and good input for it; ``weight`` is its share of all inputs."""
+    """Parser with valid inputs; ``weight`` is its share of all inputs."""
 
     take: Callable[[bytes], object]
     good: list[bytes]
@@ -55,12 +55,12 @@ class Parser:
 
 @cache
 def folder() -> Path:
-    """Where files to be read are put; one per process."""
+    """Return the folder of input files; one per process."""
     return Path(tempfile.mkdtemp(prefix="fuzz-"))
 
 
 def parsers() -> dict[str, Parser]:
-    """All of them, by name."""
+    """Return all parsers by name."""
     configs = [p.read_bytes() for p in sorted((ROOT / "configs").glob("*.yaml"))]
     bundle = find_bundle("bengalese-finch")
     return {
@@ -79,7 +79,7 @@ def parsers() -> dict[str, Parser]:
 
 
 def wire(data: bytes) -> object:
-    """A message, its parts one after another with their lengths before them."""
+    """Decode a message; each part follows its length."""
     parts, at = [], 0
     for _ in range(3):
         length = int.from_bytes(data[at : at + 3])
@@ -89,7 +89,7 @@ def wire(data: bytes) -> object:
 
 
 def wire_messages() -> list[bytes]:
-    """One of most kinds."""
+    """Return one encoded message of most kinds."""
     events = [
         Label(1, 5, 9, "b", 0.5, "final", "m"),
         Onset(1, 5, 3.0),
@@ -107,7 +107,7 @@ def wire_messages() -> list[bytes]:
 
 
 def command(data: bytes) -> object:
-    """What the control socket does with a request, before a lane hears of it."""
+    """Check a request of the control socket, before it reaches a lane."""
     try:
         request = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -118,25 +118,25 @@ def command(data: bytes) -> object:
 
 @cache
 def bus() -> CommandBus:
-    """Without lanes: everything is checked, nothing is carried out."""
+    """Return a command bus without lanes, which checks but applies nothing."""
     return CommandBus("run", [], lambda: None)
 
 
 def replay(data: bytes) -> object:
-    """A question to the replay socket."""
+    """Answer a request to the replay socket."""
     return server()._answer(data)
 
 
 @cache
 def server() -> ReplayServer:
-    """It has a journal to answer from."""
+    """Return a replay server with a journal."""
     path = folder() / "asked.sqlite"
     path.write_bytes(journals()[0])
     return ReplayServer("tcp://127.0.0.1:*", path)
 
 
 def requests(*commands: str) -> list[bytes]:
-    """Well-formed requests."""
+    """Return well-formed requests."""
     arguments: dict[str, Any] = {
         "set": {"arguments": {"temperature": 0.5}, "lane": "a", "model": 0},
         "replay": {
@@ -157,13 +157,13 @@ def requests(*commands: str) -> list[bytes]:
 
 
 def configuration(data: bytes) -> object:
-    """A configuration, as far as its envelope."""
+    """Parse the envelope of a configuration."""
     text = data.decode("utf-8", "replace")
     return parse_config(parse_located(text, "fuzz.yaml"))
 
 
 def manifest(data: bytes) -> object:
-    """A bundle's manifest, with the files of the real bundle beside it."""
+    """Load a bundle's manifest, beside the files of a real bundle."""
     target = folder() / "bundle"
     if not target.exists():
         shutil.copytree(find_bundle("bengalese-finch"), target)
@@ -172,21 +172,21 @@ def manifest(data: bytes) -> object:
 
 
 def onnx(data: bytes) -> object:
-    """A graph, opened as the engine opens it."""
+    """Open a graph as the engine opens it."""
     path = folder() / "graph.onnx"
     path.write_bytes(data)
     return open_session(path)
 
 
 def npz(data: bytes) -> object:
-    """Arrays of a bundle."""
+    """Read the arrays of a bundle."""
     path = folder() / "arrays.npz"
     path.write_bytes(data)
     return read_npz(path, "residual file")
 
 
 def npz_files() -> list[bytes]:
-    """Packed and not."""
+    """Return compressed and uncompressed npz files."""
     found = []
     for save in (np.savez, np.savez_compressed):
         stream = io.BytesIO()
@@ -196,7 +196,7 @@ def npz_files() -> list[bytes]:
 
 
 def recording(ending: str) -> Callable[[bytes], object]:
-    """A recording, read to its end by the file source."""
+    """Read a recording to its end with the file source."""
 
     def take(data: bytes) -> None:
         path = folder() / f"sound.{ending}"
@@ -217,7 +217,7 @@ def recording(ending: str) -> Callable[[bytes], object]:
 
 
 def sounds(form: str) -> list[bytes]:
-    """Half a second in several encodings."""
+    """Return half a second of audio in several encodings."""
     rng = np.random.default_rng(0)
     found = []
     for subtype, channels in (("PCM_16", 1), ("PCM_24", 2)):
@@ -229,7 +229,7 @@ def sounds(form: str) -> list[bytes]:
 
 
 def annotations(data: bytes) -> object:
-    """A dataset's table, beside a recording that it names."""
+    """Read a dataset's table, beside a recording that it names."""
     target = folder() / "dataset"
     if not target.exists():
         target.mkdir()
@@ -239,14 +239,14 @@ def annotations(data: bytes) -> object:
 
 
 def tables() -> list[bytes]:
-    """What people write."""
+    """Return typical annotation tables."""
     head = "file,onset_s,offset_s,label\n"
     rows = "a.wav,0.05,0.10,a\na.wav,0.15,0.20,b\na.wav,0.25,0.31,a\n"
     return [(head + rows).encode(), ("\ufeff" + head + rows).encode("utf-8")]
 
 
 def journal(data: bytes) -> object:
-    """A journal, read to its end."""
+    """Read a journal to its end."""
     path = folder() / "read.sqlite"
     for end in ("-wal", "-shm"):
         path.with_name(path.name + end).unlink(missing_ok=True)
@@ -256,7 +256,7 @@ def journal(data: bytes) -> object:
 
 @cache
 def journals() -> list[bytes]:
-    """A short run, closed in order."""
+    """Return the journal of a short, complete run."""
     path = folder() / "good.sqlite"
     sink = JournalSink(
         JournalOptions(path=str(path)), SystemClock(), "run", "version: 1"

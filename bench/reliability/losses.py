@@ -1,4 +1,4 @@
-"""Takes a stream and a sound card away, again and again, and measures the gaps.
+"""Interrupt a stream and a sound card repeatedly, and measure the reported gaps.
 
 *stream*: a `pipe` source fetches raw PCM over HTTP from a server that cuts the
 connection, and refuses new ones for a random time. *microphone*: PortAudio listens
@@ -43,7 +43,7 @@ MICROPHONE_BLOCK = MICROPHONE_RATE // 10
 
 
 def main() -> int:
-    """Lose, recover, compare; 0 if every gap is within a block of its length."""
+    """Run all outages; return 0 if each gap is within a block of the true length."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--losses", type=int, default=100, help="of each kind")
     parser.add_argument(
@@ -84,30 +84,30 @@ def main() -> int:
 
 
 class Lost:
-    """A source that can be taken away, and a process that listens to it."""
+    """Source that can be interrupted, and a process that reads it."""
 
     sample_rate: int
     block_length: int
     process: subprocess.Popen[str]
 
     def take_away(self) -> None:
-        """Nothing is delivered any more."""
+        """Stop the delivery."""
 
     def give_back(self) -> None:
-        """It can be opened again."""
+        """Allow the source to be opened again."""
 
     def missed(self, last: int, first: int, gap: int) -> int:
-        """Samples that were made between two, of which `gap` is a guess."""
+        """Return the true number of samples between two; `gap` is the estimate."""
         raise NotImplementedError
 
     def command(self, plugin: str, options: dict[str, Any]) -> list[str]:
-        """What the process that listens is."""
+        """Return the command line of the reading process."""
         more = ["--listen", plugin, "--options", json.dumps(options)]
         return [sys.executable, __file__, *more]
 
 
 class LostStream(Lost):
-    """HTTP: the server cuts connections and refuses new ones for a while."""
+    """HTTP stream; its server cuts connections and refuses new ones for a while."""
 
     sample_rate = BroadcastServer.rate
     block_length = 4096
@@ -127,7 +127,7 @@ class LostStream(Lost):
         return self
 
     def fetch(self) -> list[str]:
-        """Command that writes the stream to its standard output."""
+        """Return the command that writes the stream to its standard output."""
         return [sys.executable, "-c", FETCH, self.server.url]
 
     def __exit__(self, *error: object) -> None:
@@ -136,24 +136,24 @@ class LostStream(Lost):
         self.server.__exit__(*error)
 
     def take_away(self) -> None:
-        """Nothing is delivered any more."""
+        """Stop the delivery."""
         self.server.refuses = True
         self.server.cut.set()
 
     def give_back(self) -> None:
-        """It can be opened again."""
+        """Allow the source to be opened again."""
         self.server.refuses = False
 
     def missed(self, last: int, first: int, gap: int) -> int:
-        """Samples that were made between two."""
+        """Return the true number of samples between two."""
         return first - last - 1
 
 
 class LostFfmpeg(LostStream):
-    """The same, fetched by ffmpeg, which has buffers of its own."""
+    """HTTP stream fetched by ffmpeg, which has buffers of its own."""
 
     def fetch(self) -> list[str]:
-        """Command that writes the stream to its standard output."""
+        """Return the command that writes the stream to its standard output."""
         form = f"-f s24le -ar {self.sample_rate} -ac 1"
         read = f"{form} -fflags nobuffer -i {self.server.url}"
         write = f"{form} -flush_packets 1 -"
@@ -161,7 +161,7 @@ class LostFfmpeg(LostStream):
 
 
 class LostMicrophone(Lost, VirtualMicrophone):
-    """PulseAudio: the module that is the sound card is unloaded and loaded."""
+    """PulseAudio sound card; its module is unloaded and loaded."""
 
     sample_rate = MICROPHONE_RATE
     block_length = MICROPHONE_BLOCK
@@ -181,7 +181,7 @@ class LostMicrophone(Lost, VirtualMicrophone):
         return self
 
     def _feed(self) -> None:
-        """Write the ramp as time goes, whether anybody can take it or not."""
+        """Write the ramp in real time, whether or not it is read."""
         began, sent = time.monotonic(), 0
         while not self._stop.wait(0.01):
             at = int((time.monotonic() - began) * self.sample_rate)
@@ -190,15 +190,15 @@ class LostMicrophone(Lost, VirtualMicrophone):
             sent = at
 
     def take_away(self) -> None:
-        """Nothing is delivered any more."""
+        """Stop the delivery."""
         self.unplug()
 
     def give_back(self) -> None:
-        """It can be opened again."""
+        """Allow the source to be opened again."""
         self.plug_in()
 
     def missed(self, last: int, first: int, gap: int) -> int:
-        """Samples that were made between two; their numbers come again."""
+        """Return the true number of samples between two; their values repeat."""
         exact = (first - last - 1) % MICROPHONE_SPAN
         turns = round((gap - exact) / MICROPHONE_SPAN)
         return exact + turns * MICROPHONE_SPAN
@@ -210,7 +210,7 @@ KINDS = {"stream": LostStream, "ffmpeg": LostFfmpeg, "microphone": LostMicrophon
 def lose(
     lost: Lost, kind: str, losses: int, rng: random.Random
 ) -> tuple[list[int], list[float]]:
-    """Errors in samples, and the true lengths in s, of so many outages."""
+    """Measure outages; return errors in samples and true lengths in seconds."""
     back, gaps = threading.Semaphore(0), []
 
     def hear() -> None:
@@ -240,7 +240,7 @@ def lose(
 
 
 def listen(plugin: str, options: dict[str, Any]) -> int:
-    """The engine's part: a line at the first sample, and one for each return."""
+    """Read the source; print a line at the first sample and at each return."""
     if plugin == "pipe":
         from neurovocal.plugins.sources.pipe import source as module
 

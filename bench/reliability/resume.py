@@ -1,4 +1,4 @@
-"""Cuts, stalls and kills between an engine and its subscriber, and counts labels.
+"""Cut, stall and kill an engine and its subscriber, and count missing labels.
 
 An engine (its own process, killed and started again now and then) keeps a journal and
 publishes through a network that is cut at random moments. A subscriber (its own
@@ -38,7 +38,7 @@ SETTLE_S = 30.0
 
 
 def main() -> int:
-    """Cut, kill, compare; 0 if nothing is missing or double."""
+    """Run the trial; return 0 if no label is missing or double."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cuts", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def trouble(folder: Path, cuts: int, rng: random.Random) -> dict[str, object]:
-    """The whole rehearsal; what came of it."""
+    """Run the trial and return its counts."""
     ports = {"live": free_port(), "replay": free_port()}
     journal, diary = folder / "j.sqlite", folder / "heard.sqlite"
     done = dict.fromkeys(ACTIONS, 0)
@@ -99,7 +99,7 @@ def trouble(folder: Path, cuts: int, rng: random.Random) -> dict[str, object]:
 def start_engine(
     folder: Path, journal: Path, ports: dict[str, int], seed: int
 ) -> subprocess.Popen[bytes]:
-    """An engine on the same ports and journal as the one before."""
+    """Start an engine on the ports and journal of the one before."""
     config = configure(folder, journal, ports, {"seed": seed})
     return subprocess.Popen(
         [sys.executable, "-c", ENGINE, "run", str(config)], stdout=subprocess.DEVNULL
@@ -145,13 +145,13 @@ def configure(
 def start_reader(
     live: BadNetwork, replay: BadNetwork, diary: Path
 ) -> subprocess.Popen[bytes]:
-    """A subscriber that goes on where the one before was killed."""
+    """Start a subscriber that resumes where the one before was killed."""
     where = [live.endpoint, replay.endpoint, str(diary)]
     return subprocess.Popen([sys.executable, __file__, "--read", *where])
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """At once."""
+    """Kill a process at once."""
     process.kill()
     process.wait()
 
@@ -159,7 +159,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def read_for_ever(
     live: str, replay: str, diary: str, kinds: Sequence[str] = KINDS
 ) -> int:
-    """The subscriber: a message and its position are kept in one transaction."""
+    """Receive messages; store each and its position in one transaction."""
     kept = sqlite3.connect(diary)
     kept.execute("CREATE TABLE IF NOT EXISTS heard (run, kind, stream, seq)")
     kept.execute(
@@ -187,7 +187,7 @@ def read_for_ever(
 def kept_in(
     journal: Path, kinds: Sequence[str] = KINDS
 ) -> list[tuple[str, str, str, int]]:
-    """What the journal of ended runs holds."""
+    """Return the labels in the journal of ended runs."""
     return [
         (record.run, e.kind, e.stream, e.seq)
         for record in runs(journal)
@@ -197,20 +197,20 @@ def kept_in(
 
 
 def heard_in(diary: Path) -> list[tuple[str, str, str, int]]:
-    """What the subscriber wrote down."""
+    """Return the labels that the subscriber stored."""
     with sqlite3.connect(diary) as connection:
         return list(connection.execute("SELECT * FROM heard"))
 
 
 def settle(diary: Path, kept: list[tuple[str, str, str, int]]) -> None:
-    """Wait until the subscriber has caught up, but not for ever."""
+    """Wait a bounded time until the subscriber has caught up."""
     until = time.monotonic() + SETTLE_S
     while set(kept) - set(heard_in(diary)) and time.monotonic() < until:
         time.sleep(0.5)
 
 
 def compare(diary: Path, kept: list[tuple[str, str, str, int]]) -> dict[str, object]:
-    """Missing, double, and strange: heard, but neither kept nor lost by a kill."""
+    """Count missing, double and unexplained labels of the subscriber."""
     heard = heard_in(diary)
     ended = {run for run, *_ in kept}
     last = {(run, kind, stream): seq for run, kind, stream, seq in kept}
@@ -228,7 +228,7 @@ def compare(diary: Path, kept: list[tuple[str, str, str, int]]) -> dict[str, obj
 
 
 def late_ms(received: Received) -> float:
-    """How late a message is on its stream's own clock, plus a constant of its run."""
+    """Return a message's lateness on its stream's clock, plus a constant of its run."""
     told_ms = received.at / received.sample_rate * 1e3
     return time.monotonic() * 1e3 - told_ms
 
@@ -256,7 +256,7 @@ class Lateness:
         self._thread.join()
 
     def summary(self) -> dict[str, object]:
-        """Median and 99th percentile."""
+        """Return median and 99th percentile."""
         late = sorted(one - min(run) for run in self._late_ms.values() for one in run)
         if not late:
             return {"late_ms_p50": None, "late_ms_p99": None}

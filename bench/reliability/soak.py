@@ -49,7 +49,7 @@ FIRST = 0.1  # share of the audio after which memory must stand still
 
 
 class Digest:
-    """A digest over all events of one lane, in order."""
+    """Digest of all events of one lane, in order."""
 
     wants = frozenset({"onset", "offset", "label", "surprise", "gap"})
 
@@ -58,23 +58,23 @@ class Digest:
         self.count = 0
 
     def open(self) -> None:
-        """Nothing to open."""
+        """Do nothing."""
 
     def write(self, message: Message) -> None:
-        """Take one event in."""
+        """Add one event to the digest."""
         self.digest.update(repr(canonical(message.event)).encode())
         self.count += 1
 
     def flush(self, timeout: float) -> None:
-        """Nothing to flush."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 @dataclass
 class Checks:
-    """What was seen while it ran."""
+    """Checks of memory, handles and digests during the run."""
 
     runner: Runner
     total_s: float
@@ -111,7 +111,7 @@ class Checks:
         )
 
     def verdict(self) -> dict[str, object]:
-        """Growth of memory and handles after the first tenth of the audio."""
+        """Return growth of memory and handles after the first tenth of the audio."""
         later = [look for look in self.seen if look[0] >= FIRST]
         first, last = later[: max(1, len(later) // 10)], later[-3:]
         if not later:
@@ -135,7 +135,7 @@ class Checks:
 
 
 def main() -> int:
-    """Run and judge; 0 if all holds."""
+    """Run and check; return 0 if all checks pass."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--hours", type=float, default=24.0, help="lane-hours")
     parser.add_argument("--lanes", type=int, default=4)
@@ -164,7 +164,7 @@ def main() -> int:
 def configuration(
     n_lanes: int, tile: int, repeat: int, folder: Path
 ) -> dict[str, object]:
-    """Lanes that differ in the length of their blocks alone."""
+    """Return a configuration with lanes that differ in block length alone."""
     lanes = [
         {
             "name": f"lane{index}",
@@ -196,7 +196,7 @@ def judge(
     digests: list[Digest],
     arguments: dict[str, object],
 ) -> int:
-    """Print what came of it; 0 if all holds, 2 if not, 3 if it was stopped."""
+    """Print the result; return 0 if all checks pass, 2 if not, 3 if stopped."""
     whole = outcome.seconds >= checks.total_s - 1.0
     result = {
         **arguments,

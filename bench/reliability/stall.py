@@ -1,4 +1,4 @@
-"""Stops a subscriber for minutes beside one that reads, and asks what it cost whom.
+"""Stop a subscriber for minutes beside one that reads; measure delays and losses.
 
 An engine labels song in real time and publishes everything it can, spectrogram frames
 too. One subscriber reads all the time. Another one (its own process) hears the same,
@@ -37,7 +37,7 @@ STAGES = {
 
 
 def main() -> int:
-    """Stall, compare; 0 if the reader was not disturbed and nothing is missing."""
+    """Run the trial; return 0 if the reader has no delay and nothing is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     arguments = parser.parse_args()
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def stall(folder: Path, stalled_s: float) -> dict[str, float]:
-    """The whole rehearsal; what came of it."""
+    """Run the trial and return its figures."""
     ports = {"live": free_port(), "replay": free_port()}
     live, replay = (f"tcp://127.0.0.1:{port}" for port in ports.values())
     journal, diary = folder / "j.sqlite", folder / "heard.sqlite"
@@ -93,12 +93,12 @@ def stall(folder: Path, stalled_s: float) -> dict[str, float]:
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
-    """A Python process of its own, without a word."""
+    """Start a Python process without output."""
     return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
 
 
 def lateness(reader: Subscriber, seconds: float, doing: str) -> list[float]:
-    """Milliseconds from a label's instant to the reader, plus a constant."""
+    """Return milliseconds from a label's instant to the reader, plus a constant."""
     found: list[float] = []
     for _ in track(range(round(seconds)), doing, console=Console(stderr=True)):
         until = time.monotonic() + 1.0
@@ -110,7 +110,7 @@ def lateness(reader: Subscriber, seconds: float, doing: str) -> list[float]:
 
 
 def summary(found: list[float]) -> dict[str, float]:
-    """How late the labels were, beyond the promptest of them."""
+    """Return the lateness of the labels relative to the earliest one."""
     ordered = sorted(found)
     late = [one - ordered[0] for one in ordered]
     return {

@@ -1,4 +1,4 @@
-"""Kills a running engine again and again, and asks what its journal lost.
+"""Kill a running engine repeatedly, and count the events that its journal lost.
 
 Each round starts the engine with the configuration below, hears its labels as a
 subscriber does, kills it (SIGKILL) at a random moment, and opens the journal. Rounds
@@ -63,7 +63,7 @@ KIND = "offset"  # of the bare detector: a fast start, and one event per segment
 
 @dataclass
 class Toll:
-    """What the kills have cost."""
+    """Losses caused by the kills."""
 
     kills: int = 0
     unopened: int = 0
@@ -77,7 +77,7 @@ class Toll:
 
 
 def main() -> int:
-    """Torture, and tell; 0 if nothing was lost."""
+    """Run the trial and print the losses; return 0 if there are none."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
@@ -110,7 +110,7 @@ def main() -> int:
 def kill_once(
     folder: Path, number: int, rng: random.Random, toll: Toll, files: Files | None
 ) -> None:
-    """One life of the engine, its sudden end, and what its files say of it."""
+    """Run and kill the engine once, then audit its files."""
     starting = rng.random() < STARTING_SHARE
     life_s = rng.uniform(*(FILES_LIFE_S if files else LIFE_S))
     ending = files is not None and rng.random() < ENDING_SHARE
@@ -119,7 +119,7 @@ def kill_once(
 
 
 def end_once(folder: Path, number: int, toll: Toll, files: Files) -> None:
-    """A last life that ends in order: what the kills have left is taken up."""
+    """Run the engine to an orderly end, which completes files left by kills."""
     live_and_die(folder, number, toll, files, 3.0, LONGEST_START_S, starting=False)
     files.finish()
 
@@ -134,7 +134,7 @@ def live_and_die(
     *,
     starting: bool,
 ) -> None:
-    """Start the engine, hear it for `life_s`, ask it to end for `wait_s`, kill it."""
+    """Start the engine, receive for `life_s`, stop it for `wait_s`, then kill it."""
     port = free_port()
     journal = folder / "j.sqlite"
     config = folder / "config.yaml"
@@ -182,7 +182,7 @@ def killed_run(
     seed: int,
     toll: Toll,
 ) -> Killed:
-    """What is known of a run when it is dead."""
+    """Return the record of a killed run."""
     new = [run for run in run_names(journal, toll) if run not in known]
     kept = [event for run in new for event in read_events(journal, run)]
     old = [m for at, m in heard if killed - at > WINDOW_S]
@@ -197,7 +197,7 @@ def compare(
     killed: float,
     toll: Toll,
 ) -> None:
-    """Hold what a subscriber had heard against what the journal kept."""
+    """Compare the received events with those in the journal."""
     new = [run for run in run_names(journal, toll) if run not in known]
     kept = [e.seq for run in new for e in read_events(journal, run) if e.kind == KIND]
     heard = [(at, m) for at, m in heard if m.kind == KIND]
@@ -215,7 +215,7 @@ def compare(
 
 
 def run_names(journal: Path, toll: Toll) -> list[str]:
-    """Runs in the journal; a journal that does not open is counted."""
+    """Return the runs in the journal; count a journal that does not open."""
     if not journal.exists():
         return []
     try:
@@ -227,14 +227,14 @@ def run_names(journal: Path, toll: Toll) -> list[str]:
 
 
 def check_whole(journal: Path, toll: Toll) -> None:
-    """Nothing in the whole journal may be there twice."""
+    """Count duplicate events in the whole journal."""
     for run in run_names(journal, toll):
         keys = Counter((e.kind, e.stream, e.seq) for e in read_events(journal, run))
         toll.doubled += sum(number - 1 for number in keys.values())
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
+    """Return a free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What a killed engine has left in the files of its sinks, against its journal.
+"""Audit of the sinks' files after a kill, against the journal.
 
 The journal of the killed run is the truth. What a subscriber had heard longer than a
 window before the kill must be in every file; what is there must be whole, be what the
@@ -48,13 +48,13 @@ class Files:
     _tables: list[Path] = field(default_factory=list)
 
     def config(self, seed: int, port: int, journal: Path) -> str:
-        """Configuration of the next run."""
+        """Return the configuration of the next run."""
         self.out.mkdir(exist_ok=True)
         self._before = {p: _state(p) for p in self.out.rglob("*") if p.is_file()}
         return config_text(seed, port, journal, self.out)
 
     def audit(self, killed: Killed) -> None:
-        """Look at every file that the killed run has left."""
+        """Check every file that the killed run has left."""
         looks: dict[str, Callable[[Killed], None]] = {
             "jsonl": self._lines,
             "columns": self._columns,
@@ -70,7 +70,7 @@ class Files:
                 look(killed)
 
     def finish(self) -> None:
-        """After the last run, which ended in order: nothing is left, all rows are."""
+        """Check after the last, orderly run that all rows are in complete files."""
         names = [p for p in self.out.rglob("*") if p.suffix in (".part", ".rows")]
         self._expect(not names, "clips", f"leftovers: {names}")
         sidecars = {p.with_suffix("") for p in self.out.rglob("clips/*/*/*.json")}
@@ -85,7 +85,7 @@ class Files:
             count.kept = len(found)
 
     def ok(self) -> bool:
-        """Whether nothing was lost, doubled or wrong."""
+        """Return True if nothing was lost, doubled or wrong."""
         return not any(c.lost or c.doubled or c.wrong for c in self.counts.values())
 
     @contextmanager
@@ -105,7 +105,7 @@ class Files:
     def _judge(
         self, name: str, killed: Killed, found: Iterable[Key], meant: set[Key]
     ) -> None:
-        """Count what a file holds of the events that are meant for it."""
+        """Count the expected events that a file holds."""
         rows = Counter(found)
         missing = meant - set(rows)
         lost = killed.due(missing)
@@ -140,7 +140,7 @@ class Files:
         self._judge_rows("columns", killed, rows)
 
     def _rows(self, killed: Killed) -> None:
-        """Rows that wait for their table, and a table that was finished."""
+        """Read waiting rows and a finished table."""
         path, rows = self.out / "l.parquet", []
         waiting, part = self.out / "l.parquet.rows", self.out / ".l.parquet.part"
         if path.exists():
@@ -239,7 +239,7 @@ class Files:
         count.within_window += max(0, killed.reached - max(due, end))
 
     def _wave(self, name: str, folder: Path) -> Float32:
-        """Sound of the one file there, whose header must be right."""
+        """Read the samples of the only sound file, after checking its header."""
         paths = [p for p in folder.glob("*.wav") if self._is_new(p)]
         if not paths or not paths[0].stat().st_size:
             return np.zeros(0, np.float32)

@@ -1,4 +1,4 @@
-"""A run with sinks of all kinds that was killed: what it was to do, what it said."""
+"""Record of a killed run with sinks of all kinds: configuration and events."""
 
 import json
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ Key: TypeAlias = tuple[str, Any]  # kind and number of an event
 
 
 def config_text(seed: int, port: int, journal: Path, out: Path) -> str:
-    """Configuration of a run that labels, sings, and writes all kinds of files."""
+    """Return a configuration with labels, synthesis and all kinds of files."""
     rolls = {"pre": PRE_ROLL_S, "post": POST_ROLL_S}
     return CONFIG.format(
         seed=seed, port=port, journal=journal, out=out, **SONG, **rolls
@@ -48,7 +48,7 @@ def config_text(seed: int, port: int, journal: Path, out: Path) -> str:
 
 @dataclass
 class Count:
-    """Of one sink: what all kills together have left of it, and what not."""
+    """Events of one sink that are kept and lost over all kills."""
 
     kept: int = 0
     lost: int = 0
@@ -82,16 +82,16 @@ class Killed:
         return {key for key in self.headers if key[0] in kinds}
 
     def due(self, keys: set[Key]) -> set[Key]:
-        """Those of them that are older than the window."""
+        """Events that are older than the commit window."""
         return {(kind, n) for kind, n in keys if n <= self._newest.get(kind, -1)}
 
     def fields(self, key: Key) -> dict[str, Any]:
-        """Header of an event of the journal."""
+        """Return the header of an event of the journal."""
         found: dict[str, Any] = json.loads(self.headers[key])
         return found
 
     def finals(self) -> dict[tuple[str, str], Key]:
-        """Final labels by onset in seconds and unit, as tables tell them."""
+        """Return final labels by onset in seconds and unit, as tables have them."""
         told = {key: self.fields(key) for key in self.all("label")}
         return {
             (f"{fields['onset'] / RATE:.6f}", fields["unit"]): key

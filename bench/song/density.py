@@ -36,14 +36,14 @@ _TILE_ROWS = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearDensity:
-    """Ridge AR(order) whose errors are one Gaussian with full covariance."""
+    """Ridge AR(order) with Gaussian errors of full covariance."""
 
     predictor: LinearPredictor
     covariance: Float64
 
     @classmethod
     def fit(cls, songs: Sequence[Float32], order: int) -> "LinearDensity":
-        """Predictor and covariance of its errors, both on `songs`."""
+        """Fit predictor and covariance of its errors on `songs`."""
         predictor = LinearPredictor.fit(songs, order)
         missed = np.concatenate([predictor.residual(song) for song in songs])
         covariance = missed.T @ missed / len(missed)
@@ -51,7 +51,7 @@ class LinearDensity:
         return cls(predictor, covariance + floor * np.eye(len(covariance)))
 
     def log_density(self, song: Float32) -> Float64:
-        """Of each frame from `order` on, in nats."""
+        """Compute the log density of each frame from `order` on, in nats."""
         factor = np.linalg.cholesky(self.covariance)
         scaled = np.linalg.solve(factor, self.predictor.residual(song).T)
         n = len(self.covariance)
@@ -76,19 +76,19 @@ class Whitening:
     def fit(
         cls, songs: Sequence[Float32], density: LinearDensity, scale: float = 0.2
     ) -> "Whitening":
-        """Means of `songs`, covariance of `density`."""
+        """Fit with the means of `songs` and the covariance of `density`."""
         values, vectors = np.linalg.eigh(density.covariance)
         root = scale * (vectors / np.sqrt(values)) @ vectors.T
         mean = np.concatenate(songs).mean(axis=0)
         return cls(mean.astype(np.float32), root.astype(np.float32))
 
     def __call__(self, song: Float32) -> Float32:
-        """Whitened frames, float32[n_frames, n_bins]."""
+        """Return whitened frames, float32[n_frames, n_bins]."""
         return np.ascontiguousarray((song - self.mean) @ self.matrix, np.float32)
 
     @property
     def log_determinant(self) -> float:
-        """What the density of a whitened frame lacks to that of the frame."""
+        """Log determinant: density of a frame minus that of the whitened frame."""
         return float(np.linalg.slogdet(self.matrix.astype(float))[1])
 
 
@@ -169,7 +169,7 @@ def log_density(
 
 
 class DensityTask(RnnRbmTask):
-    """An RNN-RBM with Gaussian units that is chosen by its density."""
+    """RNN-RBM with Gaussian units, selected by its density."""
 
     name = "Gaussian RNN-RBM"
 

@@ -1,4 +1,4 @@
-"""Sounds that are not the bird's own, and how surprised a model is by them.
+"""Foreign sounds, and a model's surprise for them.
 
 Every recording is heard as a stream of its own that begins with background of the
 bird's recordings, so that states are warm and the running baseline is that of the

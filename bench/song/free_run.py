@@ -1,4 +1,4 @@
-"""How a song without end holds: level and variety per minute, memory, commands.
+"""Stability of an endless song: level and variety per minute, memory, commands.
 
     python bench/song/free_run.py                 an hour, as fast as it goes
     python bench/song/free_run.py --commands 200  steer a run in real time as well
@@ -121,7 +121,7 @@ def steer(n_commands):
 
 
 def main():
-    """Measure what the arguments ask for, and print it."""
+    """Run the measurements that the arguments select, and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", default="bengalese-finch")
     parser.add_argument("--minutes", type=int, default=60)

@@ -1,4 +1,4 @@
-r"""What an RNN-RBM knows about song: yardsticks for its predictions and its states.
+r"""Measures of an RNN-RBM's predictions and states on song.
 
 * `one_step_errors`: squared error of the next frame over all, voiced and silent frames;
 * `SongRegressorTask`: the same recurrent part without an RBM, trained on that error;
@@ -80,7 +80,7 @@ class SongRegressorTask(RnnRbmTask):
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """Shares of frames whose unit a read-out finds, 0 to 1.
+    """Shares of frames with a unit that a read-out finds, 0 to 1.
 
     `balanced` is the mean over units, silence included.
     """

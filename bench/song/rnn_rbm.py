@@ -1,4 +1,4 @@
-"""What the RNN-RBM knows about song: the tables of docs/song.md.
+"""Measures of the RNN-RBM on song: the tables of docs/song.md.
 
 Trained on two days of a Bengalese finch, measured on a third. Every finished cell is a
 JSON file; what is there is not made again.
@@ -103,7 +103,7 @@ def table(options: argparse.Namespace) -> list[str]:
 
 
 def in_short(values: list[str]) -> str:
-    """Every seed's value, or the one that is everyone's."""
+    """Format every seed's value, or the common one."""
     return " / ".join(values if len(set(values)) > 1 else values[:1])
 
 

@@ -74,7 +74,7 @@ DENSITY = RnnRbmConfig(
 
 @dataclass(frozen=True)
 class Place:
-    """Where recordings are, where results and trained networks go, and the recipe."""
+    """Folders of recordings, results and trained networks, and the recipe."""
 
     data: Path
     out: Path

@@ -1,4 +1,4 @@
-"""Real-time load: many lanes on two cores at the pace of hearing.
+"""Real-time load: many lanes on two cores, paced by the audio.
 
 Every lane plays the shipped recording, each from another place in it (source
 `playback`), into the very ring that a microphone fills: a lane that falls behind by
@@ -41,7 +41,7 @@ WANTED = ("label", "offset", "surprise")
 
 
 class Ears:
-    """Notes how late messages come, from the last sample's arrival."""
+    """Sink that measures the delay of messages after the last sample's arrival."""
 
     wants = frozenset(WANTED)
 
@@ -49,7 +49,7 @@ class Ears:
         self.late = {kind: Percentiles() for kind in WANTED}
 
     def open(self) -> None:
-        """Nothing to open."""
+        """Do nothing."""
 
     def write(self, message: Message) -> None:
         """Count one message."""
@@ -59,10 +59,10 @@ class Ears:
             late.add(ledger.queue_ms + ledger.compute_ms)
 
     def flush(self, timeout: float) -> None:
-        """Nothing to flush."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 def configuration(n_lanes: int, tile: int, journal: Path) -> dict[str, object]:
@@ -97,7 +97,7 @@ def configuration(n_lanes: int, tile: int, journal: Path) -> dict[str, object]:
 
 
 def main() -> int:
-    """Play, count and print; 0 if nothing was lost."""
+    """Play, count and print; return 0 if nothing was lost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--lanes", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=10.0)
@@ -126,7 +126,7 @@ def main() -> int:
 
 
 def play(runner: Runner, seconds: float, ears: Ears) -> dict[str, object]:
-    """Run for so long; figures of it."""
+    """Run for a time and return the figures."""
     began, cpu = time.monotonic(), time.process_time()
     told = began
     worst_ms = 0.0

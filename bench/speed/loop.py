@@ -158,7 +158,7 @@ def syllable() -> NDArray[np.float32]:
 
 
 def burst() -> NDArray[np.float32]:
-    """50 ms of noise whose first sample is loud."""
+    """Return 50 ms of noise with a loud first sample."""
     noise = np.random.default_rng(1).uniform(-0.3, 0.3, RATE // 20)
     noise[0] = 0.3
     return noise.astype(np.float32)
@@ -248,7 +248,7 @@ def find(
 def summary(
     delays: NDArray[np.float64], ledger: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Percentiles of what was measured, and of the engine's own account."""
+    """Compute percentiles of the measured delays and of the engine's ledger."""
     answered = delays[np.isfinite(delays)]
     row: dict[str, Any] = {
         "triggers": len(delays),

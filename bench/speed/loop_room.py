@@ -1,4 +1,4 @@
-"""A room made of software: what is played in it is heard in it, on one sample clock.
+"""Virtual acoustic loop: played sound is recorded, on one sample clock.
 
 PulseAudio's null sink with two channels stands for the air. The left one carries what
 the animal does, the right one what answers it; its monitor is the microphone and the
@@ -55,7 +55,7 @@ class Room:
         return self._pulse.start(command, **options)
 
     def wait_for_listener(self) -> None:
-        """Wait until somebody else than the recorder listens."""
+        """Wait until a process other than the recorder reads the monitor."""
         self._pulse.wait(
             lambda: self._pulse.listed("source-outputs").count("\n") >= 2,
             "anybody listened",
@@ -63,7 +63,7 @@ class Room:
         time.sleep(1.0)
 
     def play(self, samples: NDArray[np.float32]) -> subprocess.Popen[Any]:
-        """Begin to play float32[n_samples] on the left channel."""
+        """Start to play float32[n_samples] on the left channel."""
         path = self.home / "played.f32"
         np.stack([samples, np.zeros_like(samples)], axis=1).astype("<f4").tofile(path)
         with path.open("rb") as file:
@@ -71,7 +71,7 @@ class Room:
             return self.start([*command, "--latency-msec=200"], stdin=file)
 
     def heard(self) -> NDArray[np.float32]:
-        """All that was heard until now, float32[n_samples, 2]."""
+        """Return all samples recorded so far, float32[n_samples, 2]."""
         found = np.fromfile(self._recording, "<f4")
         return found[: len(found) // 2 * 2].reshape(-1, 2)
 

@@ -1,4 +1,4 @@
-"""How much memory a training takes: the figure of docs/training.md.
+"""Peak memory of a training: the figure of docs/training.md.
 
 One long recording of the synthetic bird is written with its annotation, and
 `neurovocal train` runs on it in a process of its own, whose peak is told.
@@ -27,7 +27,7 @@ COMMAND = "from neurovocal.engine.cli import main; main()"
 
 
 def main() -> int:
-    """Write, train, tell."""
+    """Write the dataset, train and print the peak memory."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--hours", type=float, default=3.0)
     parser.add_argument("--minutes", type=float, default=1.0, help="of the training")
