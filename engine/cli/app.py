@@ -24,6 +24,7 @@ from neurovocal.engine.contracts.errors import (
     NeurovocalError,
     StartInterrupted,
 )
+from neurovocal.engine.support.process import raise_handle_limit
 from neurovocal.engine.support.text import printable
 
 COMMANDS_GROUP = "neurovocal.commands"
@@ -83,6 +84,7 @@ def _top_level(
     Start with `neurovocal run`: it plays a recording that ships, no hardware
     needed. `neurovocal COMMAND --help` explains a command.
     """
+    raise_handle_limit()
     set_up_logging(verbose, log_level, log_format)
 
 

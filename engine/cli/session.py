@@ -108,6 +108,7 @@ def plan_of_parts(
     return make_plan(config, located, Registry(), context)
 
 
+_PLUGIN_FILE = re.compile(r"\.py:[^\W\d]\w*$")
 # First line of the configuration that a journal keeps: the file that it came from.
 _ORIGIN = "# configuration: "
 
@@ -127,6 +128,17 @@ def recorded_base(config_text: str) -> Path:
     """
     origin = re.search(f"^{_ORIGIN}(.*)$", config_text, re.MULTILINE)
     return Path(origin[1]).parent if origin else Path.cwd()
+
+
+def plugin_files(data: object) -> list[str]:
+    """Return the local plugins, ``file.py:attribute``, that a configuration names."""
+    if isinstance(data, str):
+        return [data] if _PLUGIN_FILE.search(data) else []
+    if isinstance(data, dict):
+        data = list(data.values())
+    if not isinstance(data, list):
+        return []
+    return sorted({name for each in data for name in plugin_files(each)})
 
 
 def plan_of_data(data: dict[str, object]) -> Plan:

@@ -93,7 +93,7 @@ def read_messages(
                 yield run, message_of(header, utc_ns, latency, payload)
         except sqlite3.Error as error:
             raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"journal '{path}' holds an event that cannot be read: {error}"
             ) from error
@@ -157,6 +157,8 @@ def message_of(
 ) -> Message:
     """Return the message of one row."""
     header = decoder.decode(text)
+    if not isinstance(utc_ns, int | None) or not isinstance(payload, bytes):
+        raise ValueError("its time is no number, or its payload no bytes")
     values = None
     if isinstance(header, ArrayHeader):
         values = np.frombuffer(payload, header.dtype).reshape(header.shape)

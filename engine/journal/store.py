@@ -1,13 +1,16 @@
 """Journal file: events of runs in SQLite (docs/journal.md)."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from urllib.parse import quote
 
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.support.text import printable
 
 __all__ = [
     "DamagedJournalError",
@@ -17,6 +20,7 @@ __all__ = [
     "open_to_read",
     "read_events",
     "runs",
+    "without_runs",
 ]
 
 SCHEMA_VERSION = 2
@@ -29,6 +33,9 @@ _USER_VERSION = slice(60, 64)
 _APPLICATION = slice(68, 72)
 _HEADER_LENGTH = 100
 _BUSY_S = 5.0
+# Larger than any event, whose payload has 64 MiB at most.
+_MOST_ROW_BYTES = 128 * 2**20
+_SHOWN_CHARS = 64
 # Up to this size every page is checked when a journal is opened, within a second.
 _CHECKED_BYTES = 128 * 2**20
 # Errors of reading a damaged file, of which SQLite checks little by itself.
@@ -123,6 +130,8 @@ def open_journal(
     ConfigError
         The file is no journal, is of a newer version, or cannot be written. It is left
         unchanged.
+    StageError
+        Another program has had it locked for 5 s.
     """
     exists = is_journal(path)
     connection = None
@@ -134,6 +143,7 @@ def open_journal(
             _create(connection)
         elif thorough or path.stat().st_size <= _CHECKED_BYTES:
             _check_pages(connection, path)
+        _check_schema(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
@@ -143,12 +153,23 @@ def open_journal(
             connection.close()
         if isinstance(error, ConfigError):
             raise
+        if is_locked(error):
+            raise StageError(
+                f"journal '{path}' is locked by another program, such as a browser of "
+                "databases: close it there"
+            ) from error
         if is_damage(error):
             raise DamagedJournalError(
                 f"journal '{path}' is damaged: {error}"
             ) from error
         raise ConfigError(f"journal '{path}' cannot be written: {error}") from error
     return connection
+
+
+def is_locked(error: sqlite3.Error) -> bool:
+    """Return True if another program has the file locked."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -173,7 +194,26 @@ def runs(path: str | Path) -> list[RunRecord]:
             raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
     if not all(isinstance(record.run, str) for record in found):
         raise ConfigError(f"journal '{path}' is damaged: a run has no name")
+    for record in found:
+        are_texts = isinstance(record.version, str) and isinstance(record.config, str)
+        if not are_texts or not isinstance(record.started_utc_ns, int):
+            raise ConfigError(
+                f"journal '{path}' is damaged: the configuration of run "
+                f"'{printable(record.run)}' is no text, or its time no number"
+            )
     return found
+
+
+def without_runs(path: Path) -> ConfigError:
+    """Return the error for a journal that holds no run, with its likely reason."""
+    hint = ""
+    log_path = path.with_name(path.name + "-wal")  # SQLite makes an empty one
+    if not log_path.exists() or not log_path.stat().st_size:
+        hint = (
+            f": if it was copied from a running engine, copy '{path.name}-wal' beside "
+            "it, too, which holds the newest events"
+        )
+    return ConfigError(f"journal '{path}' holds no run{hint}")
 
 
 def read_events(path: str | Path, run: str | None = None) -> Iterator[RecordedEvent]:
@@ -223,12 +263,72 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     """
     if not is_journal(path):
         raise ConfigError(f"there is no journal '{path}'")
+    connection = None
     try:
-        return sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=_BUSY_S
-        )
-    except sqlite3.Error as error:
+        connection = _connect_to_read(path)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_ROW_BYTES)
+        connection.execute("PRAGMA trusted_schema = OFF")
+        _check_schema(connection, path)
+    except (sqlite3.Error, OSError, ConfigError) as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+    return connection
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Connect to a journal, also where its folder cannot be written.
+
+    SQLite needs two files beside a journal. Where it cannot make them, no program
+    writes the journal: it is read as it is, or as a copy if its write-ahead log holds
+    events.
+    """
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise
+    else:
+        return connection
+    log_path = path.with_name(path.name + "-wal")
+    if not log_path.exists() or not log_path.stat().st_size:
+        return sqlite3.connect(f"{uri}&immutable=1", uri=True)
+    with TemporaryDirectory(prefix="neurovocal-") as folder:
+        for part in (path, log_path):
+            shutil.copyfile(part, Path(folder) / part.name)
+        connection = sqlite3.connect(Path(folder) / path.name)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        return connection  # the kernel keeps its files until it is closed
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a journal that computes instead of holding events.
+
+    Raises
+    ------
+    ConfigError
+        It holds a view, a trigger or a virtual table, or lacks a table.
+    """
+    found = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+    for kind, name, text in found:
+        is_virtual = "virtual" in str(text)[:_SHOWN_CHARS].lower()
+        if kind not in ("table", "index") or is_virtual:
+            raise ConfigError(
+                f"'{path}' is no journal of this program: it holds a "
+                f"{'virtual ' * is_virtual}{printable(str(kind))}, "
+                f"'{printable(str(name)[:_SHOWN_CHARS])}'"
+            )
+    tables = {name for kind, name, _ in found if kind == "table"}
+    if missing := {"runs", "messages"} - tables:
+        raise ConfigError(
+            f"'{path}' is no journal of this program: it has no table '{min(missing)}'"
+        )
 
 
 def is_journal(path: Path) -> bool:

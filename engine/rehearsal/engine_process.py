@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.support.child import OrphanGuard
 from neurovocal.engine.wire.headers import Header, decoder
 
 _LAST_LINES = 200
@@ -67,6 +68,7 @@ class EngineProcess:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        self._guard = OrphanGuard(self._process.pid)
         self._threads = [
             Thread(target=read, daemon=True)
             for read in (self._read_events, self._read_log)
@@ -114,6 +116,7 @@ class EngineProcess:
 
     def join(self) -> None:
         """Wait until all that the process wrote has been read."""
+        self._guard.close()
         for thread in self._threads:
             thread.join(_STOP_S)
         for stream in (self._process.stdout, self._process.stderr):

@@ -1,6 +1,8 @@
 """Resources that this process uses, from /proc of Linux."""
 
 import os
+import resource
+from contextlib import suppress
 from typing import NamedTuple
 
 _MIB = 1 << 20
@@ -13,6 +15,13 @@ class ProcessUsage(NamedTuple):
     handles: int
     threads: int
     cpu_s: float
+
+
+def raise_handle_limit() -> None:
+    """Allow this process as many open descriptors as the system lets it have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def process_usage() -> ProcessUsage:

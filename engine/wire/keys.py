@@ -29,6 +29,7 @@ CLIENT = "client"
 FOLDERS: dict[Role, str] = {"read": "readers", "control": "controllers"}
 _NAME = re.compile(r"[\w][\w.-]{0,63}")
 _PRIVATE = 0o700
+_TRAVERSABLE = stat.S_IXGRP | stat.S_IXOTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def make_engine_keys(folder: Path) -> None:
         folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         folder.chmod(_PRIVATE)
         for name in FOLDERS.values():
-            (folder / name).mkdir(exist_ok=True)
+            (folder / name).mkdir(mode=_PRIVATE, exist_ok=True)
         zmq.auth.create_certificates(folder, SERVER)
         (folder / f"{SERVER}.key_secret").chmod(0o600)
     except OSError as error:
@@ -197,10 +198,43 @@ def _pair(path: Path, remedy: str) -> KeyPair:
             f"others may read the secret key '{path}': 'chmod 600 {path}', and if "
             "somebody did, make new keys"
         )
+    _refuse_writable(path.parent)
     public, secret = _load(path)
     if secret is None:
         raise ConfigError(f"'{path}' holds no secret key: make new keys")
     return KeyPair(public, secret)
+
+
+def _refuse_writable(folder: Path) -> None:
+    """Refuse keys that other users may add to or replace, as ssh does.
+
+    Raises
+    ------
+    ConfigError
+        The folder, or one in it that others reach, can be written by others, or they
+        may replace one of the folders above it.
+    """
+    inner = [folder, *(folder / name for name in FOLDERS.values())]
+    for path in inner if _mode(folder) & _TRAVERSABLE else [folder]:
+        if _mode(path) & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ConfigError(
+                f"others may write to the keys' folder '{path}': 'chmod go-w {path}', "
+                "and remove keys that you did not add"
+            )
+    for path in folder.resolve().parents:
+        mode = _mode(path)
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise ConfigError(
+                f"everybody may replace the keys' folder '{folder}', as everybody may "
+                f"write to '{path}': 'chmod o-w {path}', or move the keys"
+            )
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
 
 
 def _public(path: Path) -> bytes:

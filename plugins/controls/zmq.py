@@ -11,14 +11,18 @@ from pydantic import Field
 from neurovocal.engine import NS, BuildContext, Clock, ConfigError, Options, Plugin
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems
-from neurovocal.plugins.zeromq.request_socket import id_of, refusal
+from neurovocal.plugins.zeromq.request_socket import (
+    RECEIVE_BUFFER_BYTES,
+    id_of,
+    refusal,
+)
 
 if TYPE_CHECKING:
     import zmq
 
 _MOST_BYTES = 64 * 1024
 # Requests of each connection that may wait in the socket.
-_MOST_WAITING = 32
+_MOST_WAITING = 8
 # These, those in the kernel, and the parts of a request that is not complete.
 _MOST_UNREAD_BYTES = 2 * _MOST_WAITING * _MOST_BYTES
 _LINGER_MS = 200
@@ -80,6 +84,7 @@ class ControlSocket:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.RCVHWM, _MOST_WAITING)
+        self._socket.setsockopt(zmq.RCVBUF, RECEIVE_BUFFER_BYTES)
         self._socket.setsockopt(zmq.SNDHWM, _MOST_WAITING)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MOST_BYTES)
         try:
@@ -109,6 +114,7 @@ class ControlSocket:
 
     def close(self) -> None:
         """Close the socket, after up to 0.2 s in which the last reply is sent."""
+        self._access.stop()
         if self._socket is not None:
             self._socket.close(linger=_LINGER_MS)
         self._access.close()

@@ -136,16 +136,19 @@ class ZmqSink:
         if message.emitted_ns:
             publish_ms = (self._clock.monotonic_ns() - message.emitted_ns) / 1e6
         parts = encode(message, self._run, publish_ms)
-        self._socket.send_multipart(parts, flags=self._dontwait)
-        self._sent += 1
-        self._read_subscriptions()
+        with self._access.limits.busy():
+            self._socket.send_multipart(parts, flags=self._dontwait)
+            self._sent += 1
+            self._read_subscriptions()
 
     def flush(self, timeout: float) -> None:
         """Read subscriptions: ZeroMQ sends by itself, and `close` lingers."""
-        self._read_subscriptions()
+        with self._access.limits.busy():
+            self._read_subscriptions()
 
     def close(self) -> None:
         """Close the socket; slow connections get `linger_s` to read their queue."""
+        self._access.stop()
         if self._socket is not None:
             self._n_before = self._subscribers.announced + self._subscribers.plain
             self._socket.close(linger=round(self._options.linger_s * 1000))
@@ -224,9 +227,10 @@ class ZmqSink:
         if self._socket is None:
             return
         for _ in range(_MOST_READS):
-            if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            try:  # unlike asking for its events, this releases the interpreter
+                frame = self._socket.recv(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
                 return
-            frame = self._socket.recv(zmq.DONTWAIT, copy=False)
             self._subscribers.count(frame)
 
 

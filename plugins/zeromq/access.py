@@ -72,6 +72,10 @@ class AccessControl:
         self.limits.account(frames)
         return [frame.bytes for frame in frames]
 
+    def stop(self) -> None:
+        """Stop watching connections, before the sockets are closed."""
+        self.limits.close()
+
     def close(self) -> None:
         """Stop both threads, before the context is terminated. May be called twice."""
         self.limits.close()

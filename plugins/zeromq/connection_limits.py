@@ -6,30 +6,48 @@ a connection has sent is read from the kernel (tcp(7), TCP_INFO); a connection o
 limit is shut down, and ZeroMQ then frees what it kept of it.
 """
 
+import ctypes
 import logging
 import os
 import resource
+import select
 import socket
 import stat
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event as Flag
 from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
+from neurovocal.plugins.zeromq.listener import RESET, Listener
+
 if TYPE_CHECKING:
     import zmq
 
 log = logging.getLogger("neurovocal")
 
-_CHECK_S = 0.2
-_SOON_S = 0.05  # while any connection has sent much
+_CHECK_S = 0.1
+_SOON_S = 0.02  # while any connection has sent much, or is new
+_RECENT_S = 1.0
+# Largest share of the time that is spent on checks.
+_SHARE = 0.2
+
+# Connections are refused while more of the descriptors are in use; the rest is for
+# files, devices and the connections that are refused.
+_MOST_HANDLES_SHARE = 0.75
+# A call into ZeroMQ that takes longer is kept busy by peers: new connections are then
+# refused for the first of these times, each time for longer until none was for 10 s.
+_MOST_BUSY_S = 0.1
+_REFUSE_S, _LONGEST_REFUSE_S, _CALM_S = 1.0, 8.0, 10.0
+# Connections that keep it busy: younger than this, and more than this was sent.
+_YOUNG_S, _BUSY_BYTES = 10.0, 16 * 1024
 _MOST_CONNECTIONS = 1000
 
 # Surplus of all connections of an endpoint together, in limits of one connection.
-_ALL_TOGETHER = 4
+_ALL_TOGETHER = 2
 
 # Greeting, handshake and a few topics: every connection needs them.
 _FREE_BYTES = 2048
@@ -47,7 +65,6 @@ _LISTENING = 10  # value of its state
 # bytes) and ERROR (12). READY, which follows, has 28 bytes, with CURVE 52
 # (rfc.zeromq.org/spec/23 and /25).
 _HANDSHAKE_BYTES, _HANDSHAKE_CURVE_BYTES = 80, 265
-_RESET = struct.pack("ii", 1, 0)
 
 
 class _Limit(NamedTuple):
@@ -92,6 +109,12 @@ class ConnectionLimits:
         self._limits: dict[int, _Limit] = {}  # by port
         self._connections: dict[int, _Connection] = {}  # by inode, the oldest first
         self._others: set[int] = set()
+        self._listeners: dict[int, Listener] = {}  # by inode
+        self._most_handles = round(_most_handles() * _MOST_HANDLES_SHARE)
+        self._busy_since_s: float | None = None
+        self._refuse_until_s = self._calm_since_s = float("-inf")
+        self._refuse_s = _REFUSE_S
+        self._is_refusing = self._has_cut_much = False
         self._lock = Lock()
         self._stopping = Flag()
         self._thread: Thread | None = None
@@ -138,11 +161,23 @@ class ConnectionLimits:
                 self._cut(connection, reason)
 
     def close(self) -> None:
-        """Stop the thread. May be called twice."""
+        """Stop the thread, before the sockets are closed. May be called twice."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
         self._thread = None
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Measure a call into ZeroMQ, which peers may keep from returning."""
+        self._busy_since_s = monotonic()
+        try:
+            yield
+        finally:
+            self._busy_since_s = None
 
     def check(self) -> bool:
         """Measure all connections and cut those over a limit.
@@ -155,23 +190,72 @@ class ConnectionLimits:
         now_s = monotonic()
         with self._lock:
             seen = set()
+            n_handles = len(os.listdir("/proc/self/fd"))
             for handle, inode in _sockets():
                 seen.add(inode)
                 if inode not in self._others:
                     self._measure(handle, inode, now_s)
+            self._refuse(now_s, is_full=n_handles > self._most_handles)
             self._others &= seen
             for inode in self._connections.keys() - seen:
                 del self._connections[inode]
             sent = [self._enforce(port, limit) for port, limit in self._limits.items()]
-            return any(sent)
+            newest = next(reversed(self._connections.values()), None)
+            is_recent = newest is not None and now_s - newest.began_s < _RECENT_S
+            return any(sent) or is_recent
 
     def _run(self) -> None:
         pause_s = _CHECK_S
-        while not self._stopping.wait(pause_s):
+        while not self._stopping.is_set():
+            self._wait(pause_s)
+            began_s = monotonic()
             try:
                 pause_s = _SOON_S if self.check() else _CHECK_S
+                self._return_memory()
             except Exception:  # the limits must outlast any failure
                 log.exception("the connections could not be watched")
+            # A burst of connections is checked often, not all of the time.
+            self._stopping.wait((monotonic() - began_s) * (1 / _SHARE - 1))
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for a new connection, or for so long."""
+        poll = select.poll()
+        for listener in tuple(self._listeners.values()):
+            poll.register(listener, select.POLLIN)
+        poll.poll(seconds * 1000)
+
+    def _refuse(self, now_s: float, *, is_full: bool) -> None:
+        """Refuse new connections where descriptors or the time of a call run out."""
+        busy_since_s = self._busy_since_s
+        is_busy = busy_since_s is not None and now_s - busy_since_s > _MOST_BUSY_S
+        if is_busy and now_s >= self._refuse_until_s:
+            if now_s - self._calm_since_s > _CALM_S:
+                self._refuse_s = _REFUSE_S
+            self._refuse_until_s = now_s + self._refuse_s
+            self._refuse_s = min(2 * self._refuse_s, _LONGEST_REFUSE_S)
+            for connection in self._connections.values():
+                is_young = now_s - connection.began_s < _YOUNG_S
+                if is_young and connection.surplus > _BUSY_BYTES:
+                    self._cut(connection, "it keeps the engine from sending")
+        is_refusing = is_full or now_s < self._refuse_until_s
+        if is_refusing:
+            self._calm_since_s = now_s
+        if is_refusing and not self._is_refusing:
+            reason = "descriptors run out" if is_full else "peers send too much"
+            log.warning("new connections are refused for a while: %s", reason)
+        self._is_refusing = is_refusing
+        for listener in self._listeners.values():
+            if is_refusing:
+                listener.refuse()
+            else:
+                listener.accept()
+
+    def _return_memory(self) -> None:
+        """Give the memory of connections that were cut back to the system."""
+        if self._has_cut_much:
+            self._has_cut_much = False
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL(None).malloc_trim(0)
 
     def _measure(self, handle: int, inode: int, now_s: float) -> None:
         try:
@@ -180,6 +264,8 @@ class ConnectionLimits:
         except OSError:
             return  # it has just been closed
         limit = self._limits.get(port)
+        if limit is not None and state == _LISTENING:
+            self._listeners[inode] = Listener(handle)
         if limit is None or state == _LISTENING:
             self._others.add(inode)
             return
@@ -218,11 +304,12 @@ class ConnectionLimits:
                 if os.fstat(one.fileno()).st_ino != connection.inode:
                     return
                 # A reset stops a peer that goes on sending at once.
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 one.shutdown(socket.SHUT_RDWR)
         except OSError:
             return
         self.cut += 1
+        self._has_cut_much |= connection.surplus > _BUSY_BYTES
         connection.is_cut = True
         log.warning("a connection to port %d was cut: %s", connection.port, reason)
 

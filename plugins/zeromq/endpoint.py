@@ -38,7 +38,15 @@ def endpoint_problems(
         Whether clients need a key.
     """
     if endpoint.startswith("ipc://"):
-        yield from _ipc_problems(endpoint.removeprefix("ipc://"))
+        path = endpoint.removeprefix("ipc://")
+        yield from _ipc_problems(path)
+        if path.startswith("@") and not (allow_remote or keyed):
+            yield (
+                f"endpoint '{endpoint}' (an abstract socket) lets every user of this "
+                "machine connect: name a path in a folder of your own, such as "
+                "ipc:///run/user/1000/neurovocal, or make keys ('neurovocal keys "
+                "new'), or say 'allow_remote: true'"
+            )
         return
     match = _TCP.fullmatch(endpoint)
     if match is None:
@@ -118,7 +126,8 @@ def _ipc_in_use(endpoint: str) -> bool:
         return False
     with socket.socket(socket.AF_UNIX) as probe:
         try:
-            probe.connect(endpoint.removeprefix("ipc://"))
+            path = endpoint.removeprefix("ipc://")
+            probe.connect("\0" + path[1:] if path.startswith("@") else path)
         except OSError:
             return False
     return True
@@ -143,5 +152,5 @@ def _ipc_problems(path: str) -> Iterator[str]:
         yield "endpoint 'ipc://' needs a path, such as ipc:///tmp/neurovocal"
     elif len(path.encode()) > _IPC_MOST:
         yield f"ipc path '{path}' is longer than {_IPC_MOST} bytes"
-    elif not Path(path).parent.is_dir():
+    elif not path.startswith("@") and not Path(path).parent.is_dir():
         yield f"ipc path '{path}': folder '{Path(path).parent}' does not exist"

@@ -130,7 +130,7 @@ class FairQueue:
         self._passed_over: list[ConnectionQueue] = []
         self._waiting_bytes = self._unread_bytes = 0
         self._in_progress, self._in_progress_s = 0, 0.0
-        self._retried_s = self._forgotten_s = float("-inf")
+        self._retried_s = self._forgotten_s = self._made_room_s = float("-inf")
 
     def put(self, parts: list[bytes], socket: int | None, now_s: float) -> bool:
         """Queue a request; return False where a bound is reached and it is refused.
@@ -147,7 +147,7 @@ class FairQueue:
         self.counts.asked += 1
         size = _size(parts)
         connection = self._connections.get(parts[0])
-        if len(parts) > _MOST_PARTS or not self._has_room(connection, size):
+        if len(parts) > _MOST_PARTS or not self._has_room(connection, size, now_s):
             self.counts.refused += 1
             return False
         if connection is None:
@@ -230,6 +230,11 @@ class FairQueue:
         self._waiting_bytes -= connection.request_bytes
         connection.request_bytes = 0
         connection.requests.clear()
+        self._unread_bytes -= connection.unread_bytes
+        connection.unread_bytes = 0
+        connection.unread.clear()
+        if self._connections.get(connection.name) is connection:
+            del self._connections[connection.name]
 
     def connections_to_cut(self) -> Iterator[ConnectionQueue]:
         """Yield connections to end while the unread answers of all exceed their bound.
@@ -250,8 +255,12 @@ class FairQueue:
             self.counts.cut += 1
             yield connection
 
-    def _has_room(self, connection: ConnectionQueue | None, size: int) -> bool:
+    def _has_room(
+        self, connection: ConnectionQueue | None, size: int, now_s: float
+    ) -> bool:
         if connection is None:
+            if len(self._connections) >= _MOST_CONNECTIONS:
+                self._make_room(now_s)
             return len(self._connections) < _MOST_CONNECTIONS
         return not connection.requests or (
             len(connection.requests) < MOST_WAITING
@@ -293,6 +302,17 @@ class FairQueue:
             _, size, _ = connection.unread.popleft()
             connection.unread_bytes -= size
             self._unread_bytes -= size
+
+    def _make_room(self, now_s: float) -> None:
+        """Forget connections without requests and unread answers, now and then."""
+        if now_s - self._made_room_s < _RETRY_S:
+            return
+        self._made_room_s = now_s
+        for name, connection in list(self._connections.items()):
+            self._drop_read(connection)
+            is_busy = connection.requests or connection.in_progress
+            if not is_busy and not connection.unread:
+                del self._connections[name]
 
     def _forget_idle(self, now_s: float) -> None:
         for name, connection in list(self._connections.items()):

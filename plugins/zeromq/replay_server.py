@@ -146,6 +146,7 @@ class ReplayServer:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
+        self._access.stop()
         if self._socket is not None:
             self._socket.close()
         self._access.close()

@@ -23,7 +23,9 @@ _MOST_AT_ONCE = 200
 # Small answers, such as refusals, that may wait for one connection.
 _MOST_ANSWERS = 64
 # Requests in ZeroMQ and the kernel, and the parts of a request that is not complete.
-_MOST_UNREAD_BYTES = 2**20
+_MOST_UNREAD_BYTES = 2**19
+# In the kernel, for each connection; it doubles that.
+RECEIVE_BUFFER_BYTES = 64 * 1024
 _TOO_LONG = f"a request has at most {_MOST_REQUEST_BYTES} bytes"
 _TOO_MANY = "too many requests of this connection wait: send it again later"
 
@@ -71,6 +73,7 @@ class RequestSocket:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.RCVHWM, most_waiting)
         self.socket.setsockopt(zmq.MAXMSGSIZE, _MOST_PART_BYTES)
+        self.socket.setsockopt(zmq.RCVBUF, RECEIVE_BUFFER_BYTES)
         self.socket.setsockopt(zmq.LINGER, 0)
         # Sending fails where a connection has gone or does not read.
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)

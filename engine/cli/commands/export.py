@@ -30,7 +30,7 @@ from neurovocal.engine.journal.reader import (
     read_messages,
     streams_of,
 )
-from neurovocal.engine.journal.store import runs
+from neurovocal.engine.journal.store import runs, without_runs
 from neurovocal.engine.support.text import did_you_mean
 
 ExportFormat = Literal["csv", "parquet", "jsonl", "raven", "audacity"]
@@ -137,7 +137,7 @@ def _selection(
 ) -> Selection:
     known = [record.run for record in runs(journal)]
     if not known:
-        raise ConfigError(f"journal '{journal}' holds no run")
+        raise without_runs(journal)
     if unknown := sorted(set(names or ()) - set(known)):
         raise ConfigError(
             f"journal '{journal}' has no run '{unknown[0]}' "

@@ -11,6 +11,7 @@ from neurovocal.engine.cli.session import (
     BlockLength,
     Display,
     plan_of_parts,
+    plugin_files,
     recorded_base,
     run_plan,
 )
@@ -23,7 +24,7 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.faults.replay import replayable_faults
 from neurovocal.engine.journal.replay import ReplayComparison, commands_to_replay
-from neurovocal.engine.journal.store import RunRecord, read_events, runs
+from neurovocal.engine.journal.store import RunRecord, read_events, runs, without_runs
 
 _SHOWN = 5
 
@@ -34,6 +35,9 @@ def replay(
         str | None, typer.Option(help="Name of the run; default: the newest.")
     ] = None,
     block_length: BlockLength = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run Python files that the journal names.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
     """Run a recorded run again and compare every event, byte for byte.
@@ -44,7 +48,14 @@ def replay(
     """
     record = _find(journal, run)
     base = recorded_base(record.config)
-    data = parse_located(record.config, str(journal)).data
+    recorded = parse_located(record.config, str(journal))
+    parse_config(recorded)
+    data = recorded.data
+    if not trust and (files := plugin_files(data)):
+        raise ConfigError(
+            f"journal '{journal}' names a Python file that a replay would run, "
+            f"'{files[0]}': if you trust it, add --trust"
+        )
     kept, others = _wants(data, base)
     comparison = _Comparison(read_events(journal, record.run), kept, others)
     located = parse_located(
@@ -73,7 +84,7 @@ class _Comparison(ReplayComparison, Display):
 def _find(journal: Path, name: str | None) -> RunRecord:
     known = {record.run: record for record in runs(journal)}
     if not known:
-        raise ConfigError(f"journal '{journal}' holds no run")
+        raise without_runs(journal)
     if name is None:
         return list(known.values())[-1]
     if name not in known:
@@ -112,7 +123,7 @@ def _replayed(
 ) -> dict[str, Any]:
     """Return the recorded configuration without pacing and without its sinks."""
     recordings = [
-        sink["options"]["path"]
+        sink.get("options", {}).get("path", "")
         for sink in data.get("sinks", [])
         if sink["plugin"] == "recording"
     ]

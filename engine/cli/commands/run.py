@@ -12,6 +12,7 @@ from neurovocal.engine.cli.session import (
     SetOption,
     is_terminal,
     plan_of,
+    plugin_files,
     run_plan,
 )
 from neurovocal.engine.config.plan import Plan
@@ -67,7 +68,14 @@ def run(
             shown = name[:_MOST_NAME_CHARS]
             raise ConfigError(f"'{shown}': name a file beside {located.name}, no path")
         beside = str(Path(located.name).resolve().parent / name)
-        return plan_of(*load_config(beside, overrides))
+        other, data = load_config(beside, overrides)
+        for file in plugin_files(data.data):
+            if file not in plugin_files(located.data):
+                raise ConfigError(
+                    f"'{name}' names a Python file that this run was not started with, "
+                    f"'{file}': that needs a restart"
+                )
+        return plan_of(other, data)
 
     outcome = run_plan(plan, display, reload=reload)
     raise typer.Exit(outcome.exit_code)

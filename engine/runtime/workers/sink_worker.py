@@ -23,7 +23,7 @@ _STOP_POLL_S = 0.1
 _IDLE_S = 0.25
 
 # A sink has this long to close, even if all of the time for stopping is used up.
-_CLOSE_S = 1.0
+_CLOSE_S = 2.0
 _CLOSE_POLL_S = 0.1
 
 # A sink that hangs leaves its thread behind; after so many, the last one is waited for.

@@ -8,6 +8,7 @@ from contextlib import suppress
 from threading import Thread
 
 from neurovocal.engine import ConfigError
+from neurovocal.engine.support.child import OrphanGuard
 from neurovocal.engine.support.credentials import hide_credentials
 
 _STDERR_BYTES = 4096
@@ -36,7 +37,8 @@ class Command:
     """Running program in a session of its own.
 
     Ctrl-C therefore reaches the engine alone, which ends the program in order,
-    together with the processes that it started.
+    together with the processes that it started; they also end when the engine is
+    killed.
 
     Parameters
     ----------
@@ -63,6 +65,7 @@ class Command:
             raise ConfigError(
                 f"command '{arguments[0]}' cannot be run: {error.strerror}"
             ) from error
+        self._guard = OrphanGuard(self._process.pid)
         assert self._process.stdout is not None
         self.fd = self._process.stdout.fileno()
         # Only the end is kept: some programs write to stderr for days.
@@ -106,6 +109,7 @@ class Command:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GRACE_S)
                 break
+        self._guard.close()
         self._stderr_reader.join(_GRACE_S)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:

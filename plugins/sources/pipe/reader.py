@@ -14,6 +14,18 @@ _ROOM_POLL_S = 0.005
 _BACKLOG_SPEED = 1.5
 
 
+def readable(*fds: int, timeout_s: float | None = None) -> list[int]:
+    """Wait until some of the descriptors can be read, or have ended; return those.
+
+    Unlike ``select.select``, it takes descriptors of 1024 and above.
+    """
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    found = poll.poll(None if timeout_s is None else timeout_s * 1000)
+    return [fd for fd, _ in found]
+
+
 class PipeReader(Thread):
     """Thread that decodes bytes into the ring until the writer ends or `stop`.
 
@@ -55,7 +67,7 @@ class PipeReader(Thread):
     def run(self) -> None:
         """Read until the writer ends or `stop`."""
         try:
-            while self._wake not in select.select([self._fd, self._wake], [], [])[0]:
+            while self._wake not in readable(self._fd, self._wake):
                 data = os.read(self._fd, _READ_BYTES)
                 if not data:
                     return
@@ -92,6 +104,8 @@ class PipeReader(Thread):
         ring = self._live.ring
         until = self._clock.monotonic_ns() + self._backlog_timeout_ns
         while ring.counts.queued + n_samples > ring.capacity:
-            stopping = select.select([self._wake], [], [], _ROOM_POLL_S)[0]
-            if stopping or self._clock.monotonic_ns() > until:
+            if (
+                readable(self._wake, timeout_s=_ROOM_POLL_S)
+                or self._clock.monotonic_ns() > until
+            ):
                 return

@@ -1,7 +1,6 @@
 """Source of raw PCM from standard input or from a program such as ffmpeg."""
 
 import os
-import select
 import shutil
 import sys
 from collections import deque
@@ -29,7 +28,7 @@ from neurovocal.engine import (
 from neurovocal.plugins.sources.audio_files.start_time import utc_ns
 from neurovocal.plugins.sources.pipe.command import Command, split_command
 from neurovocal.plugins.sources.pipe.pcm import PcmDecoder, SampleFormat
-from neurovocal.plugins.sources.pipe.reader import PipeReader
+from neurovocal.plugins.sources.pipe.reader import PipeReader, readable
 
 
 class PipeOptions(Options):
@@ -157,8 +156,7 @@ class PipeSource(LiveSource):
             return self._pending.popleft()
         if self._fd < 0:
             raise EndOfStream
-        ready, _, _ = select.select([self._fd], [], [], max(0.0, timeout))
-        if not ready:
+        if not readable(self._fd, timeout_s=max(0.0, timeout)):
             return None
         wanted = self._options.block_length * self._decoder.sample_bytes
         data = os.read(self._fd, wanted - self._decoder.rest)

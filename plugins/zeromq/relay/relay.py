@@ -144,6 +144,7 @@ class Relay:
             monitor.close()
         for upstream in self._upstream:
             upstream.close(linger=0)
+        self._access.stop()
         if self._publisher is not None:
             self._publisher.close(linger=0)
         if self._replay is not None:
@@ -251,7 +252,8 @@ class Relay:
             if not self._is_valid(station, parts):
                 self.left_out += 1
                 continue
-            self._publisher.send_multipart(parts, zmq.DONTWAIT)
+            with self._access.limits.busy():
+                self._publisher.send_multipart(parts, zmq.DONTWAIT)
             self.forwarded += 1
             kind = parts[0].split(b"/", 2)[1]
             if kind.decode("utf-8", "replace") in _KEPT_KINDS:

@@ -31,6 +31,7 @@ from neurovocal.engine.wire.keys import (
     remove_client,
 )
 from neurovocal.plugins.controls import zmq as control_zmq
+from neurovocal.plugins.zeromq.endpoint import endpoint_problems
 
 SILENCE_S = 0.5  # long enough for a connection that is let in to say something
 
@@ -326,3 +327,54 @@ def test_keys_of_another_user_are_rejected_in_a_sentence(keys: Path) -> None:
     command = [sys.executable, "-c", script, str(keys)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert f"belongs to somebody else: 'chown -R USER {keys}'" in done.stdout
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o722], ids=oct)
+@pytest.mark.parametrize("inner", ["", "readers", "controllers"])
+def test_keys_in_a_folder_that_others_may_write_are_refused(
+    keys: Path, mode: int, inner: str
+) -> None:
+    keys.chmod(0o755)
+    assert key_problems(keys) == []
+    (keys / inner).chmod(mode)
+    (problem,) = key_problems(keys)
+    assert "others may write to the keys' folder" in problem
+    (keys / inner).chmod(0o700)
+    assert key_problems(keys) == []
+
+
+def test_keys_below_a_folder_that_everybody_may_write_are_refused(keys: Path) -> None:
+    parent = keys.parent
+    before = parent.stat().st_mode
+    try:
+        parent.chmod(0o777)
+        (problem,) = key_problems(keys)
+        assert "everybody may replace the keys' folder" in problem
+        parent.chmod(0o1777)  # as /tmp: only owners rename
+        assert key_problems(keys) == []
+    finally:
+        parent.chmod(before)
+
+
+def test_a_client_refuses_keys_that_others_may_replace(tmp_path: Path) -> None:
+    make_engine_keys(tmp_path / "engine")
+    add_client(tmp_path / "engine", "alice", "read", tmp_path / "alice")
+    (tmp_path / "alice").chmod(0o777)
+    with (
+        pytest.raises(ConfigError, match="others may write"),
+        Subscriber("tcp://127.0.0.1:5556", keys=tmp_path / "alice"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "is_refused"),
+    [({}, True), ({"allow_remote": True}, False), ({"keyed": True}, False)],
+)
+def test_an_abstract_socket_needs_keys_or_leave(
+    options: dict[str, bool], is_refused: bool
+) -> None:
+    arguments = {"allow_remote": False, **options}
+    problems = list(endpoint_problems("ipc://@neurovocal", **arguments))
+    assert bool(problems) == is_refused
+    assert not is_refused or "every user of this machine" in problems[0]
