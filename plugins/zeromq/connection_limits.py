@@ -38,6 +38,9 @@ _SHARE = 0.2
 # Connections are refused while more of the descriptors are in use; the rest is for
 # files, devices and the connections that are refused.
 _MOST_HANDLES_SHARE = 0.75
+# With fewer, connections are let in some at a time: a burst fills the table faster than
+# it can be looked at.
+_MANY_HANDLES = 8192
 # A call into ZeroMQ that takes longer is kept busy by peers: new connections are then
 # refused for the first of these times, each time for longer until none was for 10 s.
 _MOST_BUSY_S = 0.1
@@ -110,6 +113,7 @@ class ConnectionLimits:
         self._connections: dict[int, _Connection] = {}  # by inode, the oldest first
         self._others: set[int] = set()
         self._listeners: dict[int, Listener] = {}  # by inode
+        self._is_small = _most_handles() < _MANY_HANDLES
         self._most_handles = round(_most_handles() * _MOST_HANDLES_SHARE)
         self._busy_since_s: float | None = None
         self._refuse_until_s = self._calm_since_s = float("-inf")
@@ -247,6 +251,9 @@ class ConnectionLimits:
         for listener in self._listeners.values():
             if is_refusing:
                 listener.refuse()
+            elif self._is_small:
+                listener.hold()
+                listener.accept_some()
             else:
                 listener.accept()
 

@@ -6,16 +6,23 @@ connect, takes the place of the listening one under its descriptor, and what arr
 the real one is accepted here and closed.
 """
 
+import ctypes
 import os
 import socket
 import struct
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import perf_counter
 
 RESET = struct.pack("ii", 1, 0)
 # Connections refused at a time, before the others are looked at again.
 _MOST_REFUSED = 1000
+# Time to accept some ten connections.
+_WINDOW_S = 0.0002
+
+# Unlike os.dup2, it keeps the interpreter's lock.
+_dup3 = ctypes.PyDLL(None).dup3
 
 
 class Listener:
@@ -37,18 +44,36 @@ class Listener:
         self._handle = handle
         self._real = socket.socket(fileno=os.dup(handle))
         self._real.setblocking(False)  # for ZeroMQ's descriptor, too
+        self._other = _unreachable()
         self._is_closed = False
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when a connection arrives."""
         return self._real.fileno()
 
+    def hold(self) -> None:
+        """Let connections wait in the kernel until `accept` or `accept_some`."""
+        if not self._is_closed:
+            os.dup2(self._other.fileno(), self._handle, inheritable=False)
+            self._is_closed = True
+
+    def accept_some(self) -> None:
+        """Let ZeroMQ accept some connections of those that wait, then hold the others.
+
+        The interpreter is not released in between: that it is busy elsewhere must not
+        let more of them in.
+        """
+        if not self._is_closed:
+            return
+        _dup3(self._real.fileno(), self._handle, os.O_CLOEXEC)
+        until_s = perf_counter() + _WINDOW_S
+        while perf_counter() < until_s:
+            pass
+        _dup3(self._other.fileno(), self._handle, os.O_CLOEXEC)
+
     def refuse(self) -> None:
         """Refuse the connections that have arrived, and those until `accept`."""
-        if not self._is_closed:
-            with _unreachable() as other:
-                os.dup2(other.fileno(), self._handle, inheritable=False)
-            self._is_closed = True
+        self.hold()
         for _ in range(_MOST_REFUSED):
             try:
                 one, _ = self._real.accept()
@@ -69,6 +94,7 @@ class Listener:
         with suppress(OSError):
             self.accept()
         self._real.close()
+        self._other.close()
 
 
 def _unreachable() -> socket.socket:
