@@ -7,9 +7,7 @@ from contextlib import suppress
 # A shell that waits until its standard input is closed, which the kernel does when this
 # process ends, also by SIGKILL. Unlike PR_SET_PDEATHSIG it does not depend on the
 # thread that started the process, and reaches what the process has started.
-_SCRIPT = (
-    'exec 2>/dev/null; read -r _; kill -TERM -- "-$1"; sleep 1; kill -KILL -- "-$1"'
-)
+_SCRIPT = 'exec 2>/dev/null; read -r _; kill -TERM "-$1"; sleep 1; kill -KILL "-$1"'
 
 
 class OrphanGuard:

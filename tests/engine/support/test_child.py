@@ -42,8 +42,8 @@ def start(then: str) -> tuple["subprocess.Popen[str]", list[int]]:
 def test_a_killed_process_takes_its_guarded_group_along() -> None:
     parent, pids = start("time.sleep(600)")
     assert all(map(is_alive, pids))
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
+    with parent:
+        os.kill(parent.pid, signal.SIGKILL)
     until(lambda: not any(map(is_alive, pids)))
 
 
