@@ -54,7 +54,7 @@ def no_threads_left() -> Iterator[None]:
 
 
 class Background:
-    """Calls in threads of their own, whose results and errors are not lost."""
+    """Calls in threads of their own, with their results and errors."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[Thread, dict[str, Any]]] = []
@@ -83,7 +83,7 @@ class Background:
         return wait
 
     def finish(self) -> None:
-        """All threads must have ended, none with an error that nobody asked for."""
+        """Check that all threads have ended, and that no error is left unread."""
         for thread, result in self._calls:
             thread.join(PATIENCE_S)
             assert not thread.is_alive(), "a call of the test never returned"

@@ -84,7 +84,7 @@ class Recipe:
 
     @property
     def without_past(self) -> "Recipe":
-        """Settings that the static steps depend on."""
+        """Recipe of the static steps alone."""
         return Recipe(
             n_hidden=self.n_hidden,
             static=self.static,
@@ -97,7 +97,7 @@ class Recipe:
 
     @property
     def first(self) -> "Recipe":
-        """Settings that the predictor's steps depend on; several cells share them."""
+        """Recipe up to the predictor's steps, which several cells share."""
         return Recipe(
             n_hidden=self.n_hidden,
             n_recurrent=self.n_recurrent,
@@ -117,7 +117,7 @@ class Recipe:
 
     @property
     def rest(self) -> "Recipe":
-        """Settings that the steps after the predictor's depend on."""
+        """Recipe without the predictor's steps."""
         return replace(self, predictor=0, sharpness=1.0)
 
     @property

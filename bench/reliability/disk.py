@@ -266,7 +266,7 @@ def _count(ear: Ear, kind: str) -> int:
 
 
 def _wait(done: Any, engine: subprocess.Popen[Any], why: str) -> None:
-    """Wait for a condition; a timeout is an error only if `reason` is given."""
+    """Wait for a condition; a timeout is an error only if `why` is not empty."""
     until = time.monotonic() + PATIENCE_S
     while not done():
         if engine.poll() is not None:

@@ -62,7 +62,7 @@ class Display:
         """Show one message."""
 
     def flush(self, timeout: float) -> None:
-        """Show what is buffered."""
+        """Show the buffered messages."""
 
     def close(self) -> None:
         """Stop to show."""

@@ -1,4 +1,4 @@
-"""Claims on files: what a run or a command reads may not be what it writes.
+"""Claims on files: a run or a command may not write a file that it reads.
 
 Files are compared by device and inode, links followed, and by resolved path where one
 does not exist yet; files that a folder will receive are compared by their patterns.
@@ -56,7 +56,7 @@ class FileClaims:
         reads: Iterable[FileAccess] = (),
         writes: Iterable[FileAccess] = (),
     ) -> None:
-        """Add what a part of the run reads and writes."""
+        """Add the files that a part of the run reads and writes."""
         self._reads += [self._claim(owner, access) for access in reads]
         self._writes += [self._claim(owner, access) for access in writes]
 
@@ -111,7 +111,7 @@ class FileClaims:
 
 
 def sentence_of(writer: str, output: FileAccess, reader: str, read: FileAccess) -> str:
-    """Return the mistake of a writer that would write what `reader` reads."""
+    """Return the mistake of a writer that would write a file of `reader`."""
     if read.holds and not output.holds:
         return f"{writer} writes '{output.path}' into a folder that {reader} reads"
     if read.holds:
@@ -133,7 +133,7 @@ def sentence_of(writer: str, output: FileAccess, reader: str, read: FileAccess) 
 def refuse_overlap(
     writer: str, reads: Mapping[str, Iterable[Path]], writes: Iterable[Path]
 ) -> None:
-    """Raise ConfigError if a command would write what it reads.
+    """Raise ConfigError if a command would write a file that it reads.
 
     Parameters
     ----------

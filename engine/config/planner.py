@@ -224,7 +224,7 @@ class _Planner:
     def _with_watchers(
         self, lane: LanePlan, shared: Sequence[SinkPlan], context: BuildContext
     ) -> LanePlan:
-        """Return the lane with the sinks whose watchers find in it what they watch."""
+        """Return the lane with the sinks that have a watcher for its events."""
         stages = [sink.stage for sink in [*shared, *lane.sinks]]
         watchers = [stage for stage in stages if stage.plugin.watch]
         context = _context_of(lane, context)
@@ -239,7 +239,7 @@ class _Planner:
         lanes: Sequence[LanePlan],
         context: BuildContext,
     ) -> None:
-        """Check that each sink gets what it acts on from one of its lanes at least."""
+        """Check that each sink gets its triggers from one of its lanes at least."""
         lanes_of = [(sink.stage, lanes) for sink in shared]
         lanes_of += [(sink.stage, [lane]) for lane in lanes for sink in lane.sinks]
         for stage, its_lanes in lanes_of:
@@ -288,7 +288,7 @@ class _Planner:
                     )
 
     def _file_claims(self) -> None:
-        """Find outputs that are inputs: no stage may write what another reads."""
+        """Find outputs that are inputs: no stage may write a file of a reader."""
         claims = FileClaims()
         if (name := Path(self.located.name)).is_file():
             claims.add("the configuration", reads=[FileAccess(name)])
@@ -325,7 +325,7 @@ class _Planner:
 
 
 def _context_of(lane: LanePlan, context: BuildContext) -> BuildContext:
-    """Return what a sink's plugin may know of a lane."""
+    """Return the description of a lane for a sink's plugin."""
     return replace(
         context, stream=lane.name, bundle=lane.bundle, models=lane.model_names
     )

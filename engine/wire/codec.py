@@ -83,7 +83,7 @@ def prefix(kind: str) -> str:
 
 
 def ready_topic(name: str, part: int = 1, parts: int = 1) -> bytes:
-    """Return the subscription that tells a publisher that all others have arrived.
+    """Return the subscription that marks the end of a subscriber's subscriptions.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def _quoted(char: str) -> str:
 
 
 def _utf8(text: str) -> str:
-    """Escape what UTF-8 cannot encode: names of files may contain any bytes."""
+    """Escape characters that UTF-8 cannot encode: file names may contain any bytes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -57,7 +57,7 @@ class EnergyOptions(SegmenterOptions, LevelOptions):
     default 2 ms, longer where the band is narrower than 6 kHz, so that the level
     of noise stays calm."""
     floor_quantile: float = Field(default=0.1, gt=0, lt=1)
-    """The noise floor is this quantile of the levels heard lately."""
+    """The noise floor is this quantile of the recent levels."""
     memory_s: float = Field(default=5.0, gt=0)
     """How long levels are remembered (time constant)."""
     settle_s: float = Field(default=1.0, ge=0)

@@ -14,9 +14,9 @@ class PercentileOptions(Options):
 
     scope: Literal["file", "running"] = "file"
     """`file`: the percentile of all samples up to the next gap or the end, so
-    that segments are told only then. `running`: of the samples heard lately."""
+    that segments are reported only then. `running`: of the recent samples."""
     percentile: float = Field(default=90.0, gt=0, lt=100)
-    """Samples whose smoothed amplitude reaches this percentile are sound."""
+    """Samples with a smoothed amplitude from this percentile on are sound."""
     smooth_ms: float = Field(default=4.0, gt=0)
     """Length of the moving average over the rectified waveform."""
     min_spacing_ms: float = Field(default=2.0, ge=0)

@@ -182,7 +182,7 @@ def _open(
 
 
 def close_input(stream: Any) -> None:
-    """End an input stream at once, discarding what the device still holds."""
+    """End an input stream at once, discarding samples in the device."""
     with _quiet():
         stream.abort(ignore_errors=True)
         stream.close(ignore_errors=True)
@@ -190,7 +190,7 @@ def close_input(stream: Any) -> None:
 
 
 def close_output(stream: Any) -> None:
-    """End an output stream after the device has played what it holds."""
+    """End an output stream after the device has played all its samples."""
     with _quiet():
         stream.stop(ignore_errors=True)
         stream.close(ignore_errors=True)

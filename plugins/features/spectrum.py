@@ -35,7 +35,7 @@ def bin_frequencies(sample_rate: int, n_fft: int) -> NDArray[np.float64]:
 
 
 def kept_bins(low_hz: float, high_hz: float, sample_rate: int, n_fft: int) -> slice:
-    """Return the bins whose frequency lies in ``[low_hz, high_hz]``.
+    """Return the bins with a frequency in ``[low_hz, high_hz]``.
 
     Raises
     ------

@@ -66,7 +66,7 @@ class JournalOptions(Options):
     commit_ms: float = Field(default=200.0, ge=0)
     """Events of so many milliseconds are committed together, at most."""
     sync: Literal["full", "normal"] = "full"
-    """`full`: what is committed survives a loss of power. `normal` spares the disk:
+    """`full`: committed events survive a loss of power. `normal` spares the disk:
     it survives the death of the program, but a loss of power may take the newest
     hours."""
     keep_days: float | None = Field(default=None, gt=0)
@@ -74,7 +74,7 @@ class JournalOptions(Options):
     keep_mb: float | None = Field(default=None, ge=1)
     """The oldest events are removed when the journal is larger; null: never."""
     replay: str | None = None
-    """Where subscribers can ask for what they missed, such as
+    """Endpoint where subscribers can request missed messages, such as
     `tcp://127.0.0.1:5558`; null: nowhere."""
     replay_requests_s: float = Field(default=200.0, ge=1)
     """What one connection may ask for at the replay socket each second: so many

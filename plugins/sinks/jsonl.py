@@ -23,8 +23,8 @@ class JsonlOptions(Options):
     values: bool = False
     """Whether frames and other arrays are written out, not only described."""
     append: bool = False
-    """Whether to go on behind what the file holds. Without it a live run sets what an
-    earlier run left aside, as `STEM.1.left.SUFFIX`; offline runs replace it."""
+    """Whether to append to an existing file. Without it a live run renames
+    the file to `STEM.1.left.SUFFIX`; offline runs replace it."""
 
 
 class JsonlSink:

@@ -48,9 +48,9 @@ class RecordingOptions(Options):
     """Options of the ``recording`` sink."""
 
     path: str
-    """Folder to write into; made if it does not exist. A live run sets what an
-    earlier run recorded there under the same names aside, as `STREAM.1.left.wav` and
-    `.jsonl`: a folder of their own makes them a recording again."""
+    """Folder to write into; made if it does not exist. A live run renames
+    existing files of the same names to `STREAM.1.left.wav` and `.jsonl`: moved to a
+    folder of their own, they are a recording again."""
 
 
 class RecordingSink:

@@ -38,11 +38,11 @@ class SpeakerOptions(Options):
     """Name of the output device or a part of it, or its number; by default the
     system's."""
     what: Literal["audio", "block"] = "audio"
-    """`audio`: synthesized sound; `block`: what the source hears."""
+    """`audio`: synthesized sound; `block`: the audio of the source."""
     sample_rate: int | None = Field(default=None, gt=0)
     """Hz; by default the device's own. Sound of another rate is resampled."""
     latency_ms: float = Field(default=100.0, ge=10, le=5000)
-    """How long sound waits before it is played: what comes later than that is
+    """Delay before sound is played: samples that come later than that are
     missing (counted as an underrun)."""
     gain_db: float = Field(default=0.0, ge=-120, le=60)
     """Gain. Nothing is limited: samples beyond full scale are clipped and counted."""

@@ -68,8 +68,8 @@ class TableOptions(Options):
     """Options of the table sink."""
 
     path: str = "-"
-    """File to write; `-` is standard output. A live run sets what an earlier run left
-    aside, as `STEM.1.left.SUFFIX`; offline runs replace it."""
+    """File to write; `-` is standard output. A live run renames an existing
+    file to `STEM.1.left.SUFFIX`; offline runs replace it."""
     format: Literal["csv", "raven", "audacity", "json"] = "csv"
     """Form of the table; `json` is a line for each row, with times of day.
     Audacity's form holds one recording: further streams get files of their own

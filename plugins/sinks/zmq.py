@@ -57,11 +57,11 @@ class ZmqOptions(Options):
     allow_remote: bool = False
     """Whether an endpoint that other machines can reach may be bound."""
     wait_for_subscribers: int = Field(default=0, ge=0)
-    """Do not start before so many have subscribed: nobody misses the beginning."""
+    """Do not start before so many have subscribed, so that all get the beginning."""
     wait_timeout_s: float = Field(default=30.0, gt=0)
     """How long to wait for them before giving up, in seconds."""
     linger_s: float = Field(default=1.0, ge=0)
-    """How long closing waits for slow connections to take what is queued."""
+    """Time at closing for slow connections to receive queued messages."""
 
 
 class ZmqSink:

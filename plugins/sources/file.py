@@ -47,7 +47,7 @@ class FileOptions(Options):
     path: str | list[str]
     """Recording, folder or pattern such as `day1/*.wav`, or a list of them."""
     pace: Literal["asap", "realtime"] = "asap"
-    """As fast as it goes, or at the pace at which it was heard."""
+    """As fast as possible, or at the pace of the recording."""
     streams: Literal["each", "one"] = "each"
     """Every recording a stream of its own, or all of them one after the other."""
     channels: list[int] | None = None

@@ -1,4 +1,4 @@
-"""Source that reads what the ``recording`` sink wrote, with its gaps."""
+"""Source that reads the files of the ``recording`` sink, with their gaps."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -53,7 +53,7 @@ class FileKind:
 
 
 def text_kind(noun: str, first_line: str) -> FileKind:
-    """Return the kind of text files whose first line a regular expression matches."""
+    """Return the kind of text files with a first line that a pattern matches."""
     pattern = re.compile(first_line.encode())
     return FileKind(
         noun, lambda head: pattern.fullmatch(head.split(b"\n")[0]) is not None

@@ -31,7 +31,7 @@ class FileLock:
         self._identity: FileIdentity | None = None
 
     def acquire(self, path: Path) -> None:
-        """Lock a file or folder; release what was locked before.
+        """Lock a file or folder; release the lock held before.
 
         Pipes, devices and what does not exist are not locked.
 

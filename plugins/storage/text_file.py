@@ -23,7 +23,7 @@ Existing: TypeAlias = Literal["replace", "append", "set aside"]
 
 
 def existing_policy(context: BuildContext, *, append: bool = False) -> Existing:
-    """Return what a sink does with an existing file: data that no run repeats stay."""
+    """Return the policy for an existing file: data that no run repeats stay."""
     if append or context.replaces_failed:
         return "append"
     return "set aside" if context.unrepeatable else "replace"

@@ -42,7 +42,7 @@ FLOAT_WAVE = FileKind(
 
 
 class FloatWave:
-    """Growing WAV file whose header is updated every second of sound.
+    """Growing WAV file; its header is updated every second of sound.
 
     A write that fails leaves the file as it was. Opened again, the file is continued;
     if it was deleted it is begun again.

@@ -144,7 +144,7 @@ class ConnectionLimits:
             self._thread.start()
 
     def account(self, frames: "Sequence[zmq.Frame]") -> None:
-        """Deduct a message that was received whole from what its connection sent."""
+        """Deduct a message that was received whole from its connection's sent bytes."""
         found = _handle_of(frames)
         if found is None:
             return

@@ -77,7 +77,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_chosen(endpoint: str) -> bool:
-    """Return True for a TCP endpoint whose port the system chooses: ``*`` or 0."""
+    """Return True for a TCP endpoint with a port chosen by the system: ``*`` or 0."""
     match = _TCP.fullmatch(endpoint)
     return match is not None and match[2].lstrip("0") in ("", "*")
 

@@ -91,7 +91,7 @@ class RequestSocket:
         self.socket.close(linger=0)
 
     def receive(self) -> None:
-        """Move requests that have arrived to the queue; refuse what it refuses."""
+        """Move requests that have arrived to the queue; reply to refused ones."""
         import zmq
 
         for _ in range(_MOST_AT_ONCE):

@@ -88,7 +88,7 @@ def test_predictions_and_errors_of_a_linear_predictor_agree():
 
 
 def test_whitened_density_is_that_of_the_frames_themselves():
-    """W = 0 and right biases: a Gaussian whose density everybody knows."""
+    """With W = 0 and right biases the density is a known Gaussian."""
     song, _ = correlated(4000)
     linear = LinearDensity.fit([song], 1)
     whitening = Whitening.fit([song], linear)
@@ -126,7 +126,7 @@ def test_bernoulli_models_have_no_density():
 
 
 def test_training_by_contrastive_divergence_finds_two_clouds():
-    """No single Gaussian can: W must carry what the past does not tell."""
+    """No single Gaussian fits: W must model the part that the past does not predict."""
     rng = generator(3)
     side = rng.integers(0, 2, 3000) * 2 - 1
     song = (side[:, None] + 0.2 * rng.standard_normal((3000, 3))).astype(np.float32)

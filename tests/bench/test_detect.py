@@ -1,4 +1,4 @@
-"""The detector benchmark: which labels it reads, what it counts, what it prints."""
+"""Detector benchmark: labels read, errors counted, table printed."""
 
 import csv
 import subprocess

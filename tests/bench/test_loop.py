@@ -15,7 +15,7 @@ import loop  # noqa: E402
 
 
 def test_delays_are_counted_from_sound_to_answer() -> None:
-    """Also where the player paused, and where nobody answered."""
+    """Pauses of the player and missing answers are included."""
     rng = np.random.default_rng(2)
     sound = loop.syllable()
     stimulus, starts = loop.series(sound, 12, rng)

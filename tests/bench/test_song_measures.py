@@ -1,4 +1,4 @@
-"""Measures of what an RNN-RBM knows, against definitions and foretold answers."""
+"""Measures of an RNN-RBM's predictions, against definitions and known results."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The audit of files after a kill: what is whole passes, whatever is not is counted."""
+"""Audit of files after a kill: complete files pass, damaged ones are counted."""
 
 import shutil
 import sys

@@ -10,5 +10,5 @@ HELPERS = TESTS / "helpers"
 
 
 def import_path(test_file: str) -> str:
-    """Return what a child process puts on `sys.path` to import `test_file`."""
+    """Return the folder that a child process needs on `sys.path` for `test_file`."""
     return ":".join(map(str, (Path(test_file).resolve().parent, HELPERS, TESTS)))

@@ -1,4 +1,4 @@
-"""Bad input: an error line with the name of what is wrong, exit code, no traceback."""
+"""Bad input: an error line that names the mistake, exit code, no traceback."""
 
 import shutil
 import socket

@@ -115,7 +115,7 @@ def run_counted(path: str) -> list[Cycle]:
 
 
 def medians(cycles: list[Cycle]) -> dict[str, float]:
-    """Median of the calls per cycle, by what the cycle brought."""
+    """Median of the calls per cycle, by the items of the cycle."""
     kinds = ("block", "frames", "label")
     return {
         kind: median(cycle.calls for cycle in cycles if cycle.kind == kind)

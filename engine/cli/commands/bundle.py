@@ -60,7 +60,7 @@ def show_bundle(
     name: Name,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
-    """Print what a bundle is, was trained on and can do; --json prints all of it."""
+    """Print purpose, training and models of a bundle; --json prints the manifest."""
     manifest = load_bundle(name).manifest
     content = manifest.model_dump(mode="json", exclude={"files"})
     if as_json:

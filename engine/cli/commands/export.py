@@ -81,7 +81,7 @@ def export(
         ),
     ] = "last",
 ) -> None:
-    """Write what a journal holds as CSV, Parquet, JSON lines, Raven or Audacity.
+    """Write a journal's events as CSV, Parquet, JSON lines, Raven or Audacity.
 
     CSV and Parquet have a column for every field and the time of day; Raven and
     Audacity tables hold final labels, in seconds from the start of their stream.

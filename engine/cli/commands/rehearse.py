@@ -67,7 +67,7 @@ def rehearse(
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
     set_: SetOption = None,
 ) -> None:
-    """Inject each fault into a stand-in of a configuration and print what survived.
+    """Inject each fault into a copy of a configuration and print the survivors.
 
     Nothing of the configuration's own is touched: files go to a temporary folder,
     sockets to free ports of this machine, loudspeakers stay silent. Exit code 2 if

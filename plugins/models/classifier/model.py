@@ -66,7 +66,7 @@ class _Segment:
     segment: int
     onset: int
     first: int
-    """First frame whose centre lies in it."""
+    """First frame with its centre in the segment."""
     ready: int
     """End of the frames that the first provisional label needs."""
     offset: int | None = None
@@ -193,7 +193,7 @@ class Classifier:
         return _Segment(segment, onset, first, ready)
 
     def _frame_centred_from(self, sample: int) -> int:
-        """Return the first frame whose centre does not lie before `sample`."""
+        """Return the first frame centred at or after `sample`."""
         return max(0, -((self._length - 2 * sample) // (2 * self._hop)))
 
     def _provisional_label(self, segment: _Segment) -> list[Event]:

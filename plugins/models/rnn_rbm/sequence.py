@@ -1,4 +1,4 @@
-"""Generated sequence of frames, and what ends and begins one."""
+"""Generated sequence of frames, its seed, and the detection of its end."""
 
 from dataclasses import dataclass
 

@@ -29,7 +29,7 @@ _MOST_FRAMES = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SynthesisSetup:
-    """Options, with what was prepared for them.
+    """Options with the objects prepared for them.
 
     Parameters
     ----------

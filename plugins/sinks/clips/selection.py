@@ -23,11 +23,11 @@ class SelectOptions(Options):
     units: list[str] | None = None
     """Only segments with one of these labels."""
     min_posterior: float | None = Field(default=None, ge=0, le=1)
-    """Only segments whose label has at least this posterior."""
+    """Only segments with a label of at least this posterior."""
     status: Literal["final", "any"] = "final"
     """Which labels are looked at: `final` ones, or the newest of any status."""
     min_surprise: float | None = None
-    """Only segments whose surprise reaches this level (needs `rnn_rbm`)."""
+    """Only segments with at least this surprise (needs `rnn_rbm`)."""
     surprise: Literal["mean", "max"] = "mean"
     """Whether the mean or the largest surprise of a segment's frames counts."""
     every: int = Field(default=1, ge=1)
@@ -56,7 +56,7 @@ def unsatisfiable_rules(
 
 
 def _may_have(model: str, lanes: Sequence[BuildContext]) -> bool:
-    """Return True if a lane has the model, or a model whose events are not known."""
+    """Return True if a lane has the model, or a model with unknown events."""
     models = {name for lane in lanes for name in lane.models}
     return model in models or not models <= _BUILT_IN
 

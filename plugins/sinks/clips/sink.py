@@ -158,7 +158,7 @@ class ClipsSink:
         """Do nothing: a clip is on the disk as soon as it is written."""
 
     def close(self) -> None:
-        """Write the clips whose post-roll is not complete."""
+        """Write the clips with an incomplete post-roll."""
         while self._streams:
             self._end(next(iter(self._streams)))
         if self._refused != self._refused_logged:

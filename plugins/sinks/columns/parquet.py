@@ -96,7 +96,7 @@ class ParquetColumns:
         self._write_failed = False
 
     def open(self) -> None:
-        """Convert what a killed run has left, then open the file of rows.
+        """Convert the rows of a killed run, then open the file of rows.
 
         Raises
         ------
@@ -438,7 +438,7 @@ def _identity(descriptor: int) -> FileIdentity:
 
 
 def _version_of(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes if a file is replaced; its inode may be used again."""
+    """Return a key that changes if a file is replaced; its inode may be used again."""
     if not path.exists():
         return None
     status = path.stat()

@@ -22,7 +22,7 @@ class PlayOptions(Options):
     """0: as soon as possible. More: so long after the trigger's instant (onset or
     offset), to the sample, as far as what comes before it leaves time for that."""
     latest_ms: float = Field(default=250.0, gt=0, le=120_000)
-    """What cannot be heard so soon after the trigger's instant is not played at all,
+    """A sound that cannot start so soon after the trigger's instant is not played,
     and counted as late."""
     block_ms: float = Field(default=5.0, ge=1, le=100)
     """How much sound the device asks for at a time."""
@@ -56,14 +56,14 @@ class TriggerOptions(Options):
     posterior: float = Field(default=0.8, ge=0, le=1)
     """A label less sure than this is as good as none: only `.` matches it."""
     labels_from: str | None = None
-    """The model whose labels count, as events name it; by default the first that
+    """The model that gives the labels, as events name it; by default the first that
     labels."""
     bout_gap_ms: float = Field(default=500.0, gt=0, le=600_000)
     """A silence that long ends a bout, and with it every unfinished match."""
     refractory_ms: float = Field(default=200.0, ge=0, le=86_400_000)
-    """A match so soon after another is told, but not acted on."""
+    """A match so soon after another is published, but not acted on."""
     catch_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of catch trials: told, but not acted on."""
+    """Share of catch trials: published, but not acted on."""
     seed: int = 0
     """Decides which ones are catch trials."""
     streams: list[str] | None = None
@@ -73,7 +73,7 @@ class TriggerOptions(Options):
     set: SetOptions | None = None
     """Options of a model to set."""
     log: str | None = None
-    """File that takes a line of JSON for each trigger, behind what it holds; `-` is
+    """File to which a line of JSON is appended for each trigger; `-` is
     standard output."""
 
     @field_validator("pattern")

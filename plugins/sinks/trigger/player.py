@@ -138,7 +138,7 @@ class Player:
         self._requested.append(request)
 
     def pop_done(self) -> list[PlaybackRequest]:
-        """Remove and return the requests whose outcome is known."""
+        """Remove and return the requests with a known outcome."""
         found = []
         while self._done:
             found.append(self._done.popleft())

@@ -169,7 +169,7 @@ class PatternWatcher:
             yield from self._early_triggers(info)
 
     def _early_triggers(self, info: StreamInfo) -> Iterator[Trigger]:
-        """Yield triggers of segments whose onset or provisional label ends a match.
+        """Yield triggers of matches that end with an onset or a provisional label.
 
         Earlier segments may still wait for their labels: they match as unlabelled, and
         so with any label.

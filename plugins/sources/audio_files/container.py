@@ -1,4 +1,4 @@
-"""Comparison of what an audio file's header states with the bytes that there are.
+"""Comparison of the length in an audio file's header with the file's bytes.
 
 A recorder that is killed never completes its header; one whose file exceeds 4 GiB
 cannot; copies are cut. Every container is described by the same few facts, where the
@@ -125,7 +125,7 @@ class _Layout:
 
 
 def examine(path: Path) -> Container:
-    """Compare what the header of an audio file states with the bytes that there are.
+    """Compare the length in the header of an audio file with the file's bytes.
 
     Raises
     ------
@@ -324,7 +324,7 @@ def _chunk(head: bytes, form: str) -> tuple[bytes, int]:
 
 
 def _view(layout: _Layout, length: int, size: int) -> tuple[Piece, ...]:
-    """Return the pieces of a file whose header states `length` bytes of sound."""
+    """Return the pieces of a file with a header of `length` bytes of sound."""
     end = min(size, layout.begin + length)
     if layout.wave_head is not None and length >= _MOST_32:
         first, stop = layout.wave_head

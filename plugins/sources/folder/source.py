@@ -62,7 +62,7 @@ class FolderOptions(Options):
     recursive: bool = False
     """Whether folders inside it are searched, too."""
     state: str | None = None
-    """File that remembers what was taken; by default `.neurovocal-taken.jsonl` in
+    """State file with the recordings read; by default `.neurovocal-taken.jsonl` in
     the folder itself."""
     set_aside: str | None = None
     """Folder to move recordings to that cannot be used; by default they stay where
@@ -73,7 +73,7 @@ class FolderOptions(Options):
     """Seconds without a change after which a recording is finished: longer than the
     recorder's pauses between two writes."""
     partial_s: float = Field(default=60.0, ge=0)
-    """Seconds without a change after which one is finished whose header states another
+    """Seconds without a change after which a file is finished if its header has another
     length than there is, as that of a file which is being written or copied does;
     one that is no recording is set aside then."""
     poll_s: float = Field(default=1.0, gt=0)
@@ -329,7 +329,7 @@ class FolderSource:
         self._health.fail(f"set aside: {problem}")
 
     def _confirm(self, age_ns: int) -> None:
-        """Mark recordings as finished whose last sample was read `age_ns` ago."""
+        """Mark recordings as finished if their last sample was read `age_ns` ago."""
         now = self._clock.monotonic_ns()
         while self._unconfirmed and now - self._unconfirmed[0][0] >= age_ns:
             _, file, problem, digest = self._unconfirmed.popleft()

@@ -150,7 +150,7 @@ class ProcessedFiles:
     def add(
         self, name: str, stat: os.stat_result, status: FileStatus, **more: object
     ) -> str | None:
-        """Add an entry for a recording; return what `save` returns."""
+        """Add an entry for a recording; return the result of `save`."""
         entry = {
             "file": name,
             "size": stat.st_size,

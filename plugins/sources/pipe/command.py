@@ -1,4 +1,4 @@
-"""Program whose standard output is audio, as a child process."""
+"""Child process that writes audio to its standard output."""
 
 import os
 import shlex

@@ -46,10 +46,10 @@ class PipeOptions(Options):
     mix: bool = False
     """Average the channels that were asked for to one."""
     command: str | list[str] | None = None
-    """Program whose output is read; no shell is involved. By default standard
+    """Program to read audio from; no shell is involved. By default standard
     input is read."""
     live: bool | None = None
-    """Whether time passes by itself: what is not read within `buffer_s` is then
+    """Whether the audio is live: samples not read within `buffer_s` are then
     dropped, counted and reported; else the writer has to wait. By default true
     for a command and false for standard input. A command that reads a recording
     needs false."""

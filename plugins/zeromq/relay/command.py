@@ -48,7 +48,7 @@ def relay(
         bool, typer.Option(help="Let other machines connect, unencrypted.")
     ] = False,
 ) -> None:
-    """Publish what several engines publish at one endpoint, for many subscribers.
+    """Publish the messages of several engines at one endpoint, for many subscribers.
 
     Whoever comes late hears the last anchor, health and statistics of each stream
     at once. With --replay-to, subscribers get back what they missed, as from the

@@ -15,7 +15,7 @@ from neurovocal.engine.contracts.types import Block, Gap
 
 
 def ramp(start: int, count: int, channels: int = 1) -> np.ndarray:
-    """Samples whose value is their own number, which shows their position."""
+    """Return samples with their position as value."""
     numbers = np.arange(start, start + count, dtype=np.float32)
     return np.stack([numbers * (c + 1) for c in range(channels)], axis=1)
 

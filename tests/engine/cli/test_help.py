@@ -1,4 +1,4 @@
-"""Help texts: read without importing what the commands need."""
+"""Help texts: read without importing the commands' dependencies."""
 
 import subprocess
 import sys

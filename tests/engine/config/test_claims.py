@@ -1,4 +1,4 @@
-"""Claims on files: a run never writes what it reads, whatever the names are."""
+"""Claims on files: a run never writes a file that it reads, under any name."""
 
 import os
 from collections.abc import Callable

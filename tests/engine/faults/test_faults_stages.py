@@ -1,4 +1,4 @@
-"""Injected crashes and hangs of stages and sinks, and what the other stages do."""
+"""Injected crashes and hangs of stages and sinks, and their effect on others."""
 
 from threading import Event as Flag
 

@@ -1,4 +1,4 @@
-"""``neurovocal rehearse --live``: the real sources, whose files stay as they are."""
+"""``neurovocal rehearse --live``: real sources are read, their files unchanged."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""Input device whose callback a test calls, in place of PortAudio's."""
+"""Input device with a callback that a test calls, in place of PortAudio's."""
 
 from types import SimpleNamespace
 

@@ -79,7 +79,7 @@ class PulseAudio:
         return recorder
 
     def listed(self, what: str) -> str:
-        """Return what `pactl` lists of a kind, one item a line."""
+        """Return the items of a kind that `pactl` lists, one per line."""
         return subprocess.run(
             ["pactl", "list", "short", what],
             env=self.env,

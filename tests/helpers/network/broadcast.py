@@ -1,4 +1,4 @@
-"""HTTP server that broadcasts raw PCM whose sample values are their numbers."""
+"""HTTP server that broadcasts raw PCM: each sample's value is its number."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""CURVE peers over real TCP sockets, whose handshake can stop at each step.
+"""CURVE peers over real TCP sockets, with a handshake that can stop at each step.
 
 Written from rfc.zeromq.org/spec/26 (CurveZMQ), with the libsodium of pyzmq's wheel.
 """

@@ -56,7 +56,7 @@ def play(
     timed: bool = True,
     delay: int = 0,
 ) -> None:
-    """Audio in blocks, each followed by what the lane makes of it, as the engine does.
+    """Audio in blocks, each followed by the lane's events, as in the engine.
 
     `delay`: so many samples later than their events do blocks come (a privacy gate).
     """

@@ -1,4 +1,4 @@
-"""A file source, what comes of it, and recordings for it."""
+"""A file source, its items, and recordings for it."""
 
 from pathlib import Path
 

@@ -16,7 +16,7 @@ _STEP_S = 0.1
 
 
 class ManualTimeRun:
-    """A run of a configuration whose clock stands at 0 s when it starts.
+    """Run of a configuration with a clock that stands at 0 s at the start.
 
     Parameters
     ----------

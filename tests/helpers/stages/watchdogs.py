@@ -7,7 +7,7 @@ from neurovocal.engine.runtime.watchdog import Watchdog
 
 
 def looker(runner, clock, **keys):
-    """A watchdog that looks when it is told to, in place of the run's own."""
+    """Watchdog that checks on request, in place of the run's own."""
     until(lambda: runner.started)  # or the run would start this one
     runner.watchdog.stop()
     settings = {

@@ -94,7 +94,7 @@ def burst_file(*lengths_ms: float, pause_ms: float = 100) -> NDArray[np.float32]
 
 
 def with_noise(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Add soft noise to digital silence, whose percentile would be zero."""
+    """Add soft noise to digital silence, since its percentile would be zero."""
     hiss = np.random.default_rng(0).integers(0, 8, len(samples)) / 2**23
     return np.where(samples == 0, hiss[:, None], samples).astype(np.float32)
 

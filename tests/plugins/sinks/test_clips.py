@@ -28,7 +28,7 @@ from neurovocal.engine.testing import check_sink
 
 
 def ramp(seconds: float) -> np.ndarray[Any, Any]:
-    """Return samples whose value is their position."""
+    """Return samples with their position as value."""
     count = round(seconds * RATE)
     return (np.arange(count, dtype=np.float32) / 2**16)[:, None]
 

@@ -132,7 +132,7 @@ class Device:
 
 
 class SteppingClock(ManualClock):
-    """Clock whose waits let the device read a block."""
+    """Clock that lets the device read a block during each wait."""
 
     device: Device | None = None
 

@@ -54,7 +54,7 @@ class Device:
 
 
 class Clock(ManualClock):
-    """Clock whose waits let the device request a block."""
+    """Clock that lets the device request a block during each wait."""
 
     def __init__(self, device: Device) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Containers whose header states another length than the file holds."""
+"""Containers with another length in the header than in the file."""
 
 import io
 import struct
@@ -54,7 +54,7 @@ KINDS = ["wav", "rf64", "w64", "aiff", "au", "caf"]
 
 
 def stated(kind, n_bytes):
-    """Return a file whose header states `n_bytes` of sound."""
+    """Return a file with `n_bytes` of sound in its header."""
     raw, _, at, form, surplus = contents(kind)
     if n_bytes == "the file's":
         n_bytes = len(raw)
@@ -137,7 +137,7 @@ def test_a_folder_waits_for_a_file_that_may_still_grow(tmp_path, kind, size):
 
 
 def flac_stating(total):
-    """Return a FLAC file of a second whose header states `total` samples."""
+    """Return a FLAC file of a second with `total` samples in its header."""
     file = io.BytesIO()
     soundfile.write(file, values(), RATE, "PCM_16", format="FLAC")
     raw = bytearray(file.getvalue())

@@ -65,7 +65,7 @@ def dial(monkeypatch):
 
 
 class Live:
-    """A run whose source waits until `done` is set."""
+    """Run with a source that waits until `done` is set."""
 
     def __init__(self, *, models=("dial",), lanes=1, before=3):
         self.more, self.done = Flag(), Flag()

@@ -1,4 +1,4 @@
-"""Lane recovery: a lane whose front end or detector fails continues after a gap."""
+"""Lane recovery: after a failure of front end or detector a lane continues."""
 
 import pytest
 from hypothesis import given, settings
