@@ -35,7 +35,7 @@ class StagePlan:
 
     @property
     def resources(self) -> frozenset[str]:
-        """Names of the stage's own resources, such as ``"tcp:5556"`` or ``"stdout"``."""
+        """Names of the stage's resources, such as ``"tcp:5556"`` or ``"stdout"``."""
         return self.plugin.resources(self.options)
 
     def build(self, context: BuildContext) -> Any:

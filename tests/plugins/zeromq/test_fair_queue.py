@@ -33,7 +33,7 @@ TOPICS = b'{"v":1,"id":1,"command":"topics","kinds":["label"]}'
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    """Engine with two sinks, its journal with 2 MB of frames (a page) and 600 labels."""
+    """Two sinks, its journal with 2 MB of frames (one page) and 600 labels."""
     engine = Engine(tmp_path, replay_mb_s=2, replay_requests_s=100)
     values = np.zeros((400, 160), np.float32)
     for seq in range(8):
