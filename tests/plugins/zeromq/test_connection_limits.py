@@ -16,7 +16,7 @@ from network.publishers import Engine
 from processes.waiting import PATIENCE_S, until
 
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.support.process import usage
+from neurovocal.engine.support.process import process_usage
 from neurovocal.engine.wire.keys import add_client, make_engine_keys, use_client_keys
 
 
@@ -162,7 +162,7 @@ def test_unfinished_handshakes_are_cut_after_five_seconds(
 
 
 def test_an_endless_request_with_a_key_is_cut(engine: Engine, alice: Path) -> None:
-    before_mb = usage().rss_mb
+    before_mb = process_usage().rss_mb
     peer = CurvePeer(engine.replay, alice, b"DEALER").handshake()
     asked = b'{"v":1,"id":1,"command":"topics","kinds":["label"]}'
     peer.socket.sendall(peer.part(asked))
@@ -175,7 +175,7 @@ def test_an_endless_request_with_a_key_is_cut(engine: Engine, alice: Path) -> No
         assert receives(engine, subscriber)
         assert subscriber.missed == 0
     assert engine.journal._server._access.limits.cut == 1
-    assert usage().rss_mb - before_mb < 300
+    assert process_usage().rss_mb - before_mb < 300
 
 
 def test_endless_topics_with_a_key_are_cut(engine: Engine, alice: Path) -> None:

@@ -20,7 +20,7 @@ from neurovocal.engine.client import Subscriber
 from neurovocal.engine.contracts.types import Frames, Message
 from neurovocal.engine.journal.pages import page_after, topics
 from neurovocal.engine.journal.store import open_journal
-from neurovocal.engine.support.process import usage
+from neurovocal.engine.support.process import process_usage
 from neurovocal.plugins.zeromq import fair_queue
 from neurovocal.plugins.zeromq.fair_queue import MOST_WAITING, FairQueue, Rate
 
@@ -124,7 +124,7 @@ def test_connections_that_never_read_are_cut_and_memory_is_bounded(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "_MOST_UNREAD_BYTES_IN_ALL", 16 * 2**20)
-    before_mb = usage().rss_mb
+    before_mb = process_usage().rss_mb
     with ExitStack() as stack:
         for _ in range(20):
             stalled = stack.enter_context(dealer(engine.replay, reads=False))
@@ -141,7 +141,7 @@ def test_connections_that_never_read_are_cut_and_memory_is_bounded(
                 break
         assert server._access.limits.cut >= 8
         receives_all(engine.zmq.endpoint, engine.replay, 600)
-        assert usage().rss_mb - before_mb < 150
+        assert process_usage().rss_mb - before_mb < 150
     engine.close()
     assert is_balanced(server.counts)
 

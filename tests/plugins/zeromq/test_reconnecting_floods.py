@@ -19,7 +19,7 @@ from network.relays import relaying
 from processes.waiting import PATIENCE_S, until
 
 from neurovocal.engine.client import Subscriber
-from neurovocal.engine.support.process import usage
+from neurovocal.engine.support.process import process_usage
 
 CYCLES = 300
 MOST_GROWTH_MB = 300
@@ -75,7 +75,7 @@ def receives(engine: Engine, subscriber: Subscriber) -> bool:
 def test_memory_stays_and_subscribers_miss_nothing_at_an_engine(
     engine: Engine, first: bytes
 ) -> None:
-    before_mb = usage().rss_mb
+    before_mb = process_usage().rss_mb
     with Subscriber(engine.zmq.endpoint) as early:
         assert receives(engine, early)
         with closing(Flood(engine.zmq.endpoint, first)) as flood:
@@ -84,14 +84,14 @@ def test_memory_stays_and_subscribers_miss_nothing_at_an_engine(
                 assert receives(engine, late)
         assert receives(engine, early)
         assert early.missed == 0
-    assert usage().rss_mb - before_mb < MOST_GROWTH_MB
+    assert process_usage().rss_mb - before_mb < MOST_GROWTH_MB
 
 
 def test_memory_stays_and_subscribers_miss_nothing_at_a_relay(engine: Engine) -> None:
-    before_mb = usage().rss_mb
+    before_mb = process_usage().rss_mb
     with relaying([engine]) as relay, Subscriber(relay.endpoint) as early:
         assert receives(engine, early)
         with closing(Flood(relay.endpoint, b"\1")) as flood:
             until(lambda: receives(engine, early) and flood.cycles > CYCLES)
         assert receives(engine, early)
-    assert usage().rss_mb - before_mb < MOST_GROWTH_MB
+    assert process_usage().rss_mb - before_mb < MOST_GROWTH_MB

@@ -23,7 +23,7 @@ from neurovocal.engine.client.received import received_of
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Label, Message, StreamInfo
-from neurovocal.engine.support.process import usage
+from neurovocal.engine.support.process import process_usage
 from neurovocal.engine.wire.codec import decode, encode
 from neurovocal.plugins.controls import zmq as control_zmq
 from neurovocal.plugins.controls.zmq import ControlSocket
@@ -192,13 +192,13 @@ def test_connections_above_the_cap_are_cut_the_newest_first(
 
 @pytest.mark.parametrize("part", [b"x", b"x" * 16000])
 def test_an_endless_command_is_cut(control: ControlSocket, part: bytes) -> None:
-    before_mb = usage().rss_mb
+    before_mb = process_usage().rss_mb
     peer = handshaken(control.endpoint, b"DEALER")
     with Control(control.endpoint, timeout=PATIENCE_S) as asked:
         assert asked.command("ping")["ok"]
         assert is_cut(peer, repeat(frame(part, more=True) * 100))
         assert asked.command("ping")["ok"]
-    assert usage().rss_mb - before_mb < 500
+    assert process_usage().rss_mb - before_mb < 500
 
 
 def test_an_endless_request_is_cut(engine: Engine) -> None:
@@ -222,7 +222,7 @@ def test_many_complete_commands_are_not_cut(control: ControlSocket) -> None:
 @pytest.mark.parametrize("length", [10, 2_000])
 def test_endless_topics_are_cut(engine: Engine, length: int) -> None:
     rng = random.Random(0)
-    before_mb = usage().rss_mb
+    before_mb = process_usage().rss_mb
     peer = handshaken(engine.zmq.endpoint, b"SUB")
     done = Flag()
 
@@ -239,7 +239,7 @@ def test_endless_topics_are_cut(engine: Engine, length: int) -> None:
     polling.join(PATIENCE_S)
     with Subscriber(engine.zmq.endpoint) as subscriber:
         assert receives(engine, subscriber)
-    assert usage().rss_mb - before_mb < 500
+    assert process_usage().rss_mb - before_mb < 500
 
 
 def test_a_relay_does_not_forward_a_flood_of_topics(engine: Engine) -> None:
