@@ -1,8 +1,7 @@
-"""Table of the scores of every detector on every annotated data set.
+"""Precision and recall of every detector on every annotated set: ``make bench-detect``.
 
-Run ``python bench/detection/detect.py`` from the repository; recordings come from
-``../shared/data`` or from the folder that NEUROVOCAL_DATA names. What the rows
-and columns mean, and which recordings were used for choices: docs/detectors.md.
+Recordings are read from ``../shared/data`` or the folder NEUROVOCAL_DATA. Rows and
+columns of the table, and the recordings used for choices: docs/detectors.md.
 """
 
 import argparse
@@ -48,7 +47,7 @@ class Recording:
 class DataSet:
     """A folder of annotated recordings, or some of them.
 
-    ``own_ms`` is a tolerance that fits the set's sounds and the care of its
+    ``own_ms`` is a tolerance that fits the set's sounds and the precision of its
     annotation.
     """
 
@@ -139,7 +138,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 def detect(
     plugin_name: str, options: dict[str, object], samples: Samples, sample_rate: int
 ) -> list[Span]:
-    """Detect segments (in seconds) with a plugin, in blocks of 32 ms."""
+    """Detect segments in seconds with a plugin, in blocks of 32 ms."""
     plugin = _registry().get("detector", plugin_name)
     context = BuildContext(
         clock=SystemClock(), run="bench", info=StreamInfo("bench", sample_rate)
@@ -171,9 +170,9 @@ def preset_options(name: str) -> dict[str, object]:
 
 
 def evfuncs_method(band: Sequence[float]) -> Method | None:
-    """`evfuncs` (segmenting of evsonganaly, as used with hvc and vak), if there.
+    """Return the segmenting of `evfuncs` (evsonganaly, hvc and vak), or None.
 
-    Its own defaults but for the band, which is the preset's.
+    It has its own defaults and the band of the preset.
     """
     try:
         from evfuncs import evfuncs
@@ -204,7 +203,7 @@ class Result:
 
 
 def evaluate(recordings: list[Recording], method: Method, own_ms: float) -> Result:
-    """Pool the scores of a method over recordings, one stream each."""
+    """Pool the scores of a method over recordings, each a stream of its own."""
     total = Result(SegmentScore(0, 0, 0), SegmentScore(0, 0, 0), 0.0, 0.0)
     for recording in recordings:
         samples, sample_rate = soundfile.read(recording.path, dtype="float32")
@@ -230,7 +229,7 @@ def _inside(span: Span, judged: list[Span]) -> bool:
 
 
 def methods(which: DataSet) -> dict[str, Method | None]:
-    """Return the compared methods by name; None for one that is not installed."""
+    """Return the compared methods by name; None where one is not installed."""
     preset = preset_options(which.preset)
     band = (float(str(preset["low_hz"])), float(str(preset["high_hz"])))
     return {

@@ -1,11 +1,11 @@
-"""Share of speech and of other sounds that the gate withholds: ``make bench-privacy``.
+"""Recall and false alarms of the privacy gate: ``make bench-privacy``.
 
-Spoken digits (0.4 s each: about the shortest speech there is) are put into five seconds
-of near silence, or of a forest at two signal-to-noise ratios, and go through the gate
-as in a run, with its look-ahead and holds. Recordings of animals and of other sounds
-show the false alarms. Every other speaker, and half of the recordings, is for choosing
-the threshold (``--part dev``); the other half was opened once, with the default
-(``--part test``).
+Spoken digits (0.4 s each: about the shortest speech there is) are mixed into five
+seconds of near silence, or of a forest at two signal-to-noise ratios, and processed by
+the gate as in a run, with its look-ahead and holds. Recordings of animals and of other
+sounds show the false alarms. Every other speaker, and half of the recordings, is for
+choosing the threshold (``--part dev``); the other half was measured once, with the
+default (``--part test``).
 """
 
 import argparse
@@ -50,7 +50,7 @@ OTHERS = (
 
 
 class Meter:
-    """The gate of a threshold, and the network's time."""
+    """A gate with a threshold, and the time of its network."""
 
     def __init__(self, threshold: float, hold_s: float) -> None:
         self.plugin = Registry().get("gate", "silero")
@@ -82,23 +82,23 @@ class Meter:
 
 
 def is_dev(name: str) -> bool:
-    """Return True for half of all names, by a checksum."""
+    """Return whether a name belongs to the half for choices, by a checksum."""
     return crc32(name.encode()) % 2 == 0
 
 
 def rows(folder: str) -> list[dict[str, str]]:
-    """Return the rows of a data set's table of files."""
+    """Read the rows of a data set's files.csv."""
     with (DATA / folder / "files.csv").open() as file:
         return list(csv.DictReader(file))
 
 
 def read(folder: str, row: dict[str, str]) -> tuple[np.ndarray, int]:
-    """Read a recording; return samples and rate."""
+    """Read samples and rate."""
     return soundfile.read(DATA / folder / row["file"], dtype="float32")
 
 
 def digits(dev: bool, count: int) -> list[np.ndarray]:
-    """Return the digits of half of the speakers, at `RATE`."""
+    """Read the digits of half of the speakers, at `RATE`."""
     speakers = sorted({r["speaker"] for r in rows("spoken_digits")})
     mine = speakers[::2] if dev else speakers[1::2]
     of = [r for r in rows("spoken_digits") if r["speaker"] in mine]
@@ -114,7 +114,7 @@ def digits(dev: bool, count: int) -> list[np.ndarray]:
 def scenes(
     spoken: list[np.ndarray], dev: bool, snr_db: float | None
 ) -> Iterator[tuple[np.ndarray, slice]]:
-    """Return scenes of five seconds with a digit in each, and its position."""
+    """Yield five seconds with a digit in each, and its position."""
     rng = np.random.default_rng(SEED)
     forest = [read("soundscape_background", r) for r in rows("soundscape_background")]
     beds = [a for i, (a, _) in enumerate(forest) if i % 2 == (0 if dev else 1)]
@@ -136,7 +136,7 @@ def scenes(
 
 
 def speech(meter: Meter, dev: bool, count: int) -> Iterator[tuple[str, ...]]:
-    """Return the withheld share of speech, and the share of digits withheld whole."""
+    """Return the shares of withheld samples and of completely withheld digits."""
     spoken = digits(dev, count)
     for snr_db in (None, *SNRS_DB):
         shares = []
@@ -155,7 +155,7 @@ def speech(meter: Meter, dev: bool, count: int) -> Iterator[tuple[str, ...]]:
 
 
 def others(meter: Meter, dev: bool) -> Iterator[tuple[str, ...]]:
-    """Measure the withheld seconds of recordings without speech."""
+    """Return the withheld seconds of recordings without speech."""
     seconds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     work = [(f, r, f) for f in OTHERS for r in rows(f)]
     work += [("env_sounds", r, f"env: {r['label']}") for r in rows("env_sounds")]

@@ -1,9 +1,9 @@
-"""Reproduce the tables of docs/labels.md: ``make bench-labels``.
+"""Accuracy of labels by data set, network and seed: ``make bench-labels``.
 
-Each cell (set, network, seed) is a classifier that is trained with the recommended
-recipe, tested once and stored under runs/labels; what is there is not made again, and
-a training that was interrupted goes on. One thread. The tables come as Markdown on
-stdout, progress on stderr.
+Each cell (set, network, seed) is a classifier trained with the recommended recipe,
+tested once and stored under runs/labels; stored cells are not computed again, and an
+interrupted training is resumed. One thread. The tables of docs/labels.md are printed
+as Markdown on stdout, progress on stderr.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from neurovocal.models.training.train import train_bundle
 from neurovocal.models.training.workspace import TrainingJob
 
 ROOT = Path(__file__).resolve().parents[2]
-# Folder, and what the recipe is told of its recordings.
+# Folder, and the options of the recipe for its recordings.
 SETS: dict[str, dict[str, Any]] = {
     "gy6or6": {"folder": "finch_gy6or6"},
     "bird0": {"folder": "finch_bird0"},
@@ -61,10 +61,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "tcn": {"architecture": "tcn", "n_hidden": 64, "n_layers": 7},
     "conv_gru": {"architecture": "conv_gru"},
 }
-# Fitted with the recipe's network on gy6or6, for every seed: all networks hear the
+# Fitted with the recipe's network on gy6or6, for every seed: all networks get the
 # same segments.
 SAME_DETECTOR = DetectorConfig(fit=False, options={"hop_ms": 0.5})
-# Sounds that the bundle of gy6or6 must not name.
+# Sounds that the bundle of gy6or6 must label `unknown`.
 FOREIGN = {
     "song of another Bengalese finch": ("finch_bird0", ("split", "valid")),
     "zebra finch, song, calls and noise": ("zebra_finch_G402", None),
@@ -75,7 +75,7 @@ TIMED_FRAMES, TILE = 4000, 8
 
 
 def main() -> int:
-    """Make the missing cells, then print the tables."""
+    """Compute the missing cells, then print the tables."""
     options = read_options()
     options.out.mkdir(parents=True, exist_ok=True)
     reporter, code = Reporter(), EXIT_CLEAN
@@ -96,7 +96,7 @@ def main() -> int:
 
 
 def read_options() -> argparse.Namespace:
-    """Parse and check the arguments."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     data = Path(os.environ.get("NEUROVOCAL_DATA", ROOT / "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
@@ -143,7 +143,7 @@ def recipe_of(name: str, network: str, seed: int) -> TrainConfig:
 def make_cell(
     name: str, network: str, seed: int, options: argparse.Namespace, reporter: Reporter
 ) -> None:
-    """Train, test and store one cell, unless it is there."""
+    """Train, test and store one cell, unless it is stored already."""
     recipe = recipe_of(name, network, seed)
     path = options.out / f"{name}-{network}-{seed}.json"
     wanted = recipe.model_dump(mode="json")
@@ -175,7 +175,7 @@ def make_cell(
 
 
 def parameters_of(bundle: Bundle) -> int:
-    """Count the parameters of the classifier's graph."""
+    """Count the parameters in the classifier's graph."""
     import onnx
 
     graph = onnx.load(bundle.path("classifier.onnx")).graph
@@ -183,7 +183,7 @@ def parameters_of(bundle: Bundle) -> int:
 
 
 def us_per_frame(bundle: Bundle) -> float:
-    """Measure the graph's CPU time per frame: one thread, tiles of eight frames."""
+    """Measure the CPU time of the graph per frame, in us: one thread, tiles of 8."""
     spec = bundle.manifest.classifier
     assert spec is not None
     session = Session(bundle.path(spec.file))
@@ -200,7 +200,7 @@ def us_per_frame(bundle: Bundle) -> float:
 
 
 def measure_foreign(options: argparse.Namespace, reporter: Reporter) -> None:
-    """Measure the labels of foreign sounds and of the bird's own."""
+    """Label foreign sounds and the bird's own song; store the posteriors."""
     folder = options.out / "bundles" / "gy6or6-gru-0"
     path = options.out / "foreign.json"
     if not folder.is_dir():
@@ -217,7 +217,7 @@ def measure_foreign(options: argparse.Namespace, reporter: Reporter) -> None:
         reporter.print_message(f"foreign: {title}")
         source = Path(options.data) / name
         recordings = _recordings(source, only)
-        answers = [
+        labels = [
             (label.unit, label.posterior)
             for recording in recordings
             for label in labeller(
@@ -226,14 +226,14 @@ def measure_foreign(options: argparse.Namespace, reporter: Reporter) -> None:
         ]
         found[title] = {
             "seconds": round(sum(r.part_duration_s for r in recordings), 1),
-            "unknown": [p for unit, p in answers if unit == "unknown"],
-            "named": [p for unit, p in answers if unit != "unknown"],
+            "unknown": [p for unit, p in labels if unit == "unknown"],
+            "named": [p for unit, p in labels if unit != "unknown"],
         }
     path.write_text(json.dumps({"bundle": digest, "sounds": found}) + "\n")
 
 
 def _recordings(source: Path, only: tuple[str, str] | None) -> list[Any]:
-    """Read the recordings of a folder, annotated or not."""
+    """Read the recordings of a folder, with or without annotations."""
     if (source / "annotations.csv").is_file():
         recordings = list(read_dataset(source).recordings)
     else:

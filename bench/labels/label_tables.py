@@ -23,7 +23,7 @@ LEAST = (0.0, 0.8, 0.9, 0.95, 0.99, 0.999)
 
 
 def tables(out: Path) -> list[str]:
-    """Return Markdown tables of all finished cells."""
+    """Return the Markdown of all stored cells."""
     cells = [json.loads(path.read_text()) for path in sorted(out.glob("*-*-*.json"))]
     lines = [*recipe_table(cells), "", *network_table(cells), ""]
     lines += [*time_table(cells), ""]
@@ -55,7 +55,7 @@ def recipe_table(cells: list[dict[str, Any]]) -> list[str]:
     for name, rows in TWEETYNET.items():
         for train_s, frames, syllables, raw in rows:
             lines.append(
-                f"| {name}, TweetyNet, sees the future | mean of 10 | {train_s} | "
+                f"| {name}, TweetyNet, not causal | mean of 10 | {train_s} | "
                 f"other recordings | {frames:.2f} | | {syllables:.2f} | {raw:.1f} |"
             )
     return lines
@@ -88,7 +88,7 @@ def network_table(cells: list[dict[str, Any]]) -> list[str]:
 
 
 def time_table(cells: list[dict[str, Any]]) -> list[str]:
-    """Return the table of accuracy by delay: seed 0 of the recipe, every set."""
+    """Return the table of labels by delay, seed 0 of the recipe on every set."""
     lines = [
         "| set | ms after onset | right % | wrong % | unknown % | not yet % | "
         "right if forced % |",
@@ -108,7 +108,7 @@ def time_table(cells: list[dict[str, Any]]) -> list[str]:
 
 
 def foreign_table(sounds: dict[str, Any]) -> list[str]:
-    """Return the table of shares labelled `unknown`, by `min_posterior`."""
+    """Return the share of segments labelled `unknown`, by `min_posterior`."""
     least = " | ".join(f"{value:g}" for value in LEAST)
     lines = [
         f"| segments answered with `unknown`, % | segments | {least} |",
@@ -126,7 +126,7 @@ def foreign_table(sounds: dict[str, Any]) -> list[str]:
 
 
 def draw(out: Path, picture: Path) -> None:
-    """Draw the accuracy by delay, one panel per set."""
+    """Draw the labels by delay as SVG, one panel per set."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,14 +1,15 @@
-"""Gain by a forecast and by the RNN-RBM's state: the tables of docs/prior.md.
+"""Accuracy of forecasts and of labels with them: the tables of docs/prior.md.
 
     .venv/bin/python bench/labels/prior.py [--sets finch_gy6or6 ...] [--seeds 0 1 2]
 
-Each finished cell is a JSON file under runs/prior, kept until it is deleted.
+Each finished cell is a JSON file under runs/prior and is not computed again.
 """
 
 import argparse
 import json
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +20,16 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import numpy as np
 import torch
-from prior_models import Data, few, gru, load, n_gram, rnn_rbm, trained_forecast
-from prior_tables import print_tables
+from numpy.typing import NDArray
+from prior_models import (
+    Data,
+    choose_recordings,
+    load,
+    n_gram,
+    rnn_rbm,
+    train_classifier,
+    trained_forecast,
+)
 
 from neurovocal.models.classifier.adjust import calibrate
 from neurovocal.models.data.frames import LabelledFrames
@@ -39,10 +48,12 @@ from neurovocal.models.toolkit.recipe import (
 
 SETS = ("finch_gy6or6", "finch_bird0")
 SECONDS = (15, 30, 60, 120)
+_DRAWS = 2000
+_WHEN = ("0 ms", "5 ms", "10 ms", "20 ms", "30 ms", "50 ms", "offset")
 
 
 def per_recording(data: Data, right: Any, nats: Any) -> dict[str, list[float]]:
-    """Sum over each test recording, for resampling of recordings."""
+    """Return sums per test recording, for the bootstrap over recordings."""
     ends = np.cumsum([len(m.spans) for m in data.test])[:-1]
     return {
         "n": [len(m.spans) for m in data.test],
@@ -52,7 +63,7 @@ def per_recording(data: Data, right: Any, nats: Any) -> dict[str, list[float]]:
 
 
 def forecast_cell(data: Data, seed: int, path: Path) -> dict[str, Any]:
-    """Measure forecasts of the test recordings' units, given the true ones before."""
+    """Measure forecasts of the test recordings' units, given the true previous ones."""
     config = ForecastConfig()
     unit = np.array([s.unit - 1 for m in data.test for s in m.spans])
     result: dict[str, Any] = {}
@@ -103,7 +114,7 @@ def labels_cell(
 ) -> dict[str, Any]:
     """Measure labels of annotated test segments by delay, with and without forecast."""
     config = ForecastConfig()
-    train = few(data, seconds, seed)
+    train = choose_recordings(data, seconds, seed)
     logs = network(train)
     valid = [logs(m) for m in data.prepared.valid]
     test = [logs(m) for m in data.test]
@@ -111,15 +122,15 @@ def labels_cell(
     spec = calibrate(shapes, ClassifierConfig(), data.prepared, valid)
     task = trained_forecast(data, train, config, seed, path)
 
-    def evidence(examples: list[LabelledFrames], rows: list[Any]) -> Any:
-        heard = ClassifiedRecordings(examples, rows, data.prepared.front_end, spec)
-        foretold = forecast_units(
-            task.module.predict, data.n_units, task.edges, heard, config.pause_ms
+    def scores_by_delay(examples: list[LabelledFrames], rows: list[Any]) -> Any:
+        classified = ClassifiedRecordings(examples, rows, data.prepared.front_end, spec)
+        forecasts = forecast_units(
+            task.module.predict, data.n_units, task.edges, classified, config.pause_ms
         )
-        return collect_scores_by_delay(heard, foretold)
+        return collect_scores_by_delay(classified, forecasts)
 
-    weights = choose_weights(evidence(data.prepared.valid, valid))
-    found = evidence(data.test, test)
+    weights = choose_weights(scores_by_delay(data.prepared.valid, valid))
+    found = scores_by_delay(data.test, test)
     ends = np.cumsum([len(m.spans) for m in data.test])[:-1]
 
     def wrong(chosen: list[float]) -> list[list[int]]:
@@ -143,11 +154,8 @@ def labels_cell(
     }
 
 
-# ---- cells ---------------------------------------------------------------------------
-
-
 def cells(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[Path], Any]]]:
-    """Return the function that computes each cell, by name."""
+    """Yield the name of each cell, and the function that computes it."""
     for name in args.sets:
         for seed in args.seeds:
             data = load(name, args.data)
@@ -170,15 +178,68 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[str, Callable[[Path], Any]
 def one_classifier(
     data: Data, seconds: float, seed: int, arm: str, path: Path, shared: Path
 ) -> dict[str, Any]:
-    """Compute a cell of labels with a new classifier, or one from the RNN-RBM."""
+    """Compute a cell of labels; arm "started" starts from the RNN-RBM's weights."""
     start = rnn_rbm(data, shared) if arm == "started" else None
     return labels_cell(
-        data, seconds, seed, lambda train: gru(data, train, seed, path, start), path
+        data,
+        seconds,
+        seed,
+        lambda train: train_classifier(data, train, seed, path, start),
+        path,
     )
 
 
+def print_tables(cells: dict[str, dict[str, Any]]) -> None:
+    """Print the tables as Markdown: forecasts, then labels by delay."""
+    forecasts: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+    labels: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
+    for name, cell in cells.items():
+        dataset, kind, *rest = name.split("-")
+        if kind == "forecast":
+            for row, sums in cell.items():
+                forecasts[dataset].setdefault(row, []).append(sums)
+        else:
+            labels[dataset, kind, int(rest[0])].append(cell)
+    for dataset, rows in forecasts.items():
+        print(f"\n{dataset}: next unit, test recordings, 95 % interval\n")
+        print("| given | seeds | right % | nats per unit |")
+        print("| --- | --- | --- | --- |")
+        for row, found in sorted(rows.items()):
+            n = np.array(found[0]["n"], float)
+            right = 100 * np.mean([f["right"] for f in found], axis=0)
+            nats = np.mean([f["nats"] for f in found], axis=0)
+            print(
+                f"| {row} | {len(found)} | {_interval(right, n, 1)} "
+                f"| {_interval(nats, n, 3)} |"
+            )
+    for (dataset, kind, seconds), found in sorted(labels.items()):
+        n = np.array(found[0]["n"], float)
+        syllables = round(float(np.mean([f["labelled_syllables"] for f in found])))
+        frames = np.mean([np.sum(f["frames"], axis=0) for f in found], axis=0)
+        print(
+            f"\n{dataset}, {kind}, {seconds} s of labels ({syllables} syllables), "
+            f"{len(found)} seeds: wrong labels in %; frame error "
+            f"{100 * frames[0] / frames[1]:.2f} %\n"
+        )
+        print(f"| after the onset | {' | '.join(_WHEN)} |")
+        print("| --- |" + " --- |" * len(_WHEN))
+        for row in ("alone", "with forecast"):
+            wrong = 100 * np.mean([f[row] for f in found], axis=0)
+            print(f"| {row} | {' | '.join(_interval(w, n, 1) for w in wrong)} |")
+
+
+def _interval(sums: NDArray[Any], n: NDArray[Any], digits: int) -> str:
+    """Return the pooled rate with its bootstrap interval over recordings."""
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(n), size=(_DRAWS, len(n)))
+    rates = sums[drawn].sum(axis=1) / n[drawn].sum(axis=1)
+    low, high = np.percentile(rates, [2.5, 97.5])
+    rate = sums.sum() / n.sum()
+    return f"{rate:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
 def main() -> int:
-    """Compute the missing cells, print all tables."""
+    """Compute the missing cells, then print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs/prior"))

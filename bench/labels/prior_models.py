@@ -37,7 +37,7 @@ UPDATES = 300
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Prepared dataset, including frames of the test recordings."""
+    """A prepared dataset with the frames of the test recordings."""
 
     prepared: PreparedDataset
     test: list[LabelledFrames]
@@ -50,7 +50,7 @@ class Data:
 
     @property
     def silent(self) -> ClassifiedRecordings:
-        """Test recordings that no classifier was trained on."""
+        """Test recordings without a classifier."""
         logs = [np.zeros((len(m.frames), self.n_units + 1)) for m in self.test]
         spec = ClassifierSpec(units=self.prepared.units.names, state={})
         return ClassifiedRecordings(self.test, logs, self.prepared.front_end, spec)
@@ -58,7 +58,7 @@ class Data:
 
 @cache
 def load(name: str, folder: Path) -> Data:
-    """Split by recording, as `neurovocal train` does with seed 0."""
+    """Prepare a dataset, split by recording as `neurovocal train` does with seed 0."""
     column = "split" if name.startswith("finch") else None
     config = TrainConfig(split=SplitConfig(column=column))
     data = prepare_dataset(
@@ -87,7 +87,7 @@ def trained_forecast(
     seed: int,
     path: Path,
 ) -> ForecastTask:
-    """Train a forecast on some recordings."""
+    """Train a forecast on `train` recordings."""
     phrases = (
         split_phrases(part, data.frame_ms, config.pause_ms)
         for part in (train, data.prepared.valid)
@@ -99,7 +99,7 @@ def trained_forecast(
 
 
 def n_gram(order: int, n: int, train: list[Phrase], strength: float) -> Callable:
-    """Log-probabilities of a phrase's units from the `order` units before each.
+    """Return log-probabilities of a phrase's units given the `order` previous units.
 
     A context's counts are mixed with `strength` pseudo-counts of the shorter context.
     """
@@ -129,8 +129,8 @@ def n_gram(order: int, n: int, train: list[Phrase], strength: float) -> Callable
     return logs
 
 
-def few(data: Data, seconds: float, seed: int) -> list[LabelledFrames]:
-    """Select `seconds` of labelled song from recordings in random order."""
+def choose_recordings(data: Data, seconds: float, seed: int) -> list[LabelledFrames]:
+    """Choose recordings in random order, about `seconds` of labelled song."""
     left, chosen = round(1000 * seconds / data.frame_ms), []
     train = data.prepared.train
     for number in np.random.default_rng(seed).permutation(len(train)):
@@ -152,12 +152,12 @@ def few(data: Data, seconds: float, seed: int) -> list[LabelledFrames]:
     return chosen
 
 
-def gru(
+def train_classifier(
     data: Data, train: list[LabelledFrames], seed: int, path: Path, start: RnnRbm | None
 ) -> Callable:
-    """The recommended classifier, with fewer updates; log-posteriors of a recording.
+    """Train the recommended classifier with fewer updates; return its log-posteriors.
 
-    With `start`, its recurrent layer begins with (and has the size of) that of an
+    With `start`, its recurrent layer has the size and the initial weights of that of an
     RNN-RBM.
     """
     config = ClassifierConfig(updates=UPDATES)
@@ -170,7 +170,7 @@ def gru(
         torch.manual_seed(seed)
         layer = start.layers[0]
         assert isinstance(layer, RecurrentLayer)
-        module: Any = Started(layer, data.n_units, config.dropout)
+        module: Any = PretrainedClassifier(layer, data.n_units, config.dropout)
         task.module = module
         rate = config.learning_rate
         groups = [{"params": list(module.parameters()), "initial_lr": rate}]
@@ -186,10 +186,10 @@ def gru(
     return logs
 
 
-class Started(torch.nn.Module):
-    """Classifier that starts with the RNN-RBM's recurrent layer.
+class PretrainedClassifier(torch.nn.Module):
+    """Classifier whose recurrent layer starts from the RNN-RBM's weights.
 
-    Takes the place of `neurovocal.models.classifier.network.Classifier` in its task.
+    Replaces `neurovocal.models.classifier.network.Classifier` in its task.
     """
 
     def __init__(self, layer: RecurrentLayer, n_units: int, dropout: float) -> None:
@@ -199,20 +199,20 @@ class Started(torch.nn.Module):
         self.readout = torch.nn.Linear(layer.n_recurrent, n_units + 1)
 
     def initial_state(self, batch_size: int = 1) -> dict[str, torch.Tensor]:
-        """Return the initial state: zeros."""
+        """Return zeros."""
         return {"u": torch.zeros(batch_size, self.layer.n_recurrent)}
 
     def forward(self, frames: Any, state: Any = None) -> Any:
-        """Compute logits [batch, T, n_units + 1] and the state after the last frame."""
+        """Return logits [batch, T, n_units + 1] and the state after the last frame."""
         u = self.initial_state(len(frames))["u"] if state is None else state["u"]
         states = self.layer(frames.clamp(0, 1).transpose(0, 1), u).transpose(0, 1)
         return self.readout(self.dropout(states)), {"u": states[:, -1]}
 
 
 def rnn_rbm(data: Data, path: Path) -> RnnRbm:
-    """The recommended RNN-RBM of all training recordings; kept, for all cells.
+    """Train the recommended RNN-RBM on all training recordings; stored for all cells.
 
-    It sees no label but for the silence around songs, which is trimmed.
+    Labels are used only to trim the silence around songs.
     """
     config = RnnRbmConfig()
     per_s = 1000 / data.frame_ms

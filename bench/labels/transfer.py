@@ -1,9 +1,9 @@
-"""Gain by starting from another bird's bundle: the table of docs/training.md.
+"""Benefit of starting from another bird's bundle: the table of docs/training.md.
 
-About a minute of Bird0, a Bengalese finch that the shipped bundle has never heard, is
-trained on from that bundle (`neurovocal train --from`) and from scratch, with equally
-many updates. Twenty later recordings of Bird0 test. Every finished cell is a JSON file;
-what is there is not made again.
+About a minute of Bird0, a Bengalese finch outside of the shipped bundle's training, is
+trained from that bundle (`neurovocal train --from`) and from scratch, with equally
+many updates, and tested on twenty later recordings of Bird0. Every finished cell is a
+JSON file and is not computed again.
 
     python bench/labels/transfer.py [--updates 150 900] [--seeds 0 1 2]
 """
@@ -54,14 +54,14 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of the cell's files."""
+        """Stem of its files."""
         return f"{self.start.split()[-1]}-{self.updates}-{self.seed}"
 
     @property
     def recipe(self) -> TrainConfig:
-        """The recommended recipe with fewer updates.
+        """Return the recommended recipe with fewer updates.
 
-        Without weights to start from, the recurrent part is trained alone first.
+        Without initial weights, the recurrent part is trained alone first.
         """
         recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
         del recipe["front_end"]  # that of the bundle, or the same by default
@@ -78,7 +78,7 @@ class Cell:
 
 
 def main() -> int:
-    """Make the missing cells, then print the table."""
+    """Compute the missing cells, then print the table."""
     options = read_options()
     reporter, code = Reporter(), EXIT_CLEAN
     try:
@@ -98,7 +98,7 @@ def main() -> int:
 
 
 def read_options() -> argparse.Namespace:
-    """Parse and check the arguments."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     data = Path(os.environ.get("NEUROVOCAL_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
@@ -109,7 +109,7 @@ def read_options() -> argparse.Namespace:
 
 
 def cells(options: argparse.Namespace) -> Iterator[Cell]:
-    """Return the selected cells, one seed after the other."""
+    """Return all requested cells, seed by seed."""
     for updates in options.updates:
         for seed in options.seeds:
             for start in STARTS:
@@ -117,7 +117,7 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
 
 
 def minute_of_song(source: Path, folder: Path) -> Path:
-    """Build a dataset: first recordings for training, the valid split as test."""
+    """Write a dataset: first recordings for training, split valid for the test."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, length_s = [], 0.0
     with (source / "files.csv").open(newline="", encoding="utf-8") as stream:
@@ -145,7 +145,7 @@ def minute_of_song(source: Path, folder: Path) -> Path:
 def figures_of(
     cell: Cell, folder: Path, out: Path, reporter: Reporter
 ) -> dict[str, Any]:
-    """Train, and return the figures of the test split from the bundle."""
+    """Train, and return the measures of the test split from the bundle."""
     job = TrainingJob(
         folder, out / cell.name, overwrite=True, origin=STARTS[cell.start]
     )
@@ -156,14 +156,14 @@ def figures_of(
 
 
 def store(path: Path, cell: dict[str, Any]) -> None:
-    """Write a cell whole or not at all."""
+    """Write a cell atomically."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_text(json.dumps(cell, indent=1) + "\n")
     temporary.replace(path)
 
 
 def table(options: argparse.Namespace) -> list[str]:
-    """Return a Markdown table of all finished cells, with every seed's value."""
+    """Return the Markdown of all stored cells, with every seed's value."""
     lines = [
         f"| updates | start | {' | '.join(MEASURES)} |",
         f"| --: | --- |{' --: |' * len(MEASURES)}",

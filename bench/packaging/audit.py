@@ -1,7 +1,7 @@
-"""Check the locked packages against an advisory database, with pip-audit.
+"""Look up the locked packages in an advisory database, with pip-audit.
 
-Exit code 0: all were asked about, nothing is known. 1: weaknesses are known. 2: the
-database could not be reached, or did not know every package.
+Exit code 0: all were found and none has a known vulnerability. 1: vulnerabilities are
+known. 2: the database could not be reached, or did not know every package.
 """
 
 import json

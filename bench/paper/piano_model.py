@@ -1,4 +1,4 @@
-"""The network of the piano rolls' table: an RNN-RBM and a read-out to start from."""
+"""Network of the piano rolls: an RNN-RBM with a linear read-out."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from neurovocal.models.toolkit.recipe import RnnRbmConfig
 
 
 class PianoModel(nn.Module):
-    """An RNN-RBM, and the linear read-out with which its layers learn first."""
+    """RNN-RBM with a linear read-out, which trains its recurrent layers first."""
 
     def __init__(self, recipe: Recipe, mean: Tensor) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class PianoModel(nn.Module):
         nn.init.zeros_(self.rbm.Wuh)
 
     def states(self, v: Tensor) -> Tensor:
-        """Compute the states before frames [T, batch, 88]: [T, batch, n_recurrent]."""
+        """Return the state before each frame of [T, batch, 88]."""
         start = self.rbm.initial_state(v.shape[1])
         after = self.rbm.states(v[:-1], start)[:, -1]
         return torch.cat([start[-1:], after])
 
     @torch.no_grad()
     def all_states(self, pieces: list[Float32]) -> Tensor:
-        """Compute the states before frames of all pieces: [n_frames, n_recurrent]."""
+        """Return the state before each frame of all pieces."""
         found: list[Tensor] = [torch.empty(0)] * len(pieces)
         # Pieces of like length run side by side; what follows an end is cut off.
         by_length = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
@@ -58,7 +58,7 @@ class PianoModel(nn.Module):
 
     @torch.no_grad()
     def cross_entropy(self, pieces: list[Float32]) -> float:
-        """Compute the read-out's mean cross entropy per frame, in nats."""
+        """Return the cross entropy of the read-out, mean per frame in nats."""
         v = torch.from_numpy(np.concatenate(pieces))
         logits = self.head(self.all_states(pieces))
         total = functional.binary_cross_entropy_with_logits(logits, v, reduction="sum")
@@ -66,23 +66,23 @@ class PianoModel(nn.Module):
 
     @torch.no_grad()
     def take_read_out(self) -> None:
-        """Start the visible biases from the read-out's prediction."""
+        """Initialise the visible biases with the weights of the read-out."""
         self.rbm.Wuv.copy_(self.head.weight.t())
         self.rbm.bv.copy_(self.head.bias)
 
     @torch.no_grad()
     def sharpen(self, factor: float) -> None:
-        """Multiply the visible biases, the part that the past decides included.
+        """Multiply the visible biases, conditional part included, by `factor`.
 
-        A model at the optimum of its likelihood loses only the second order of a
-        small change, while its samples stray less from what it expects.
+        At the optimum of the likelihood this costs only the second order of a small
+        change, while samples are closer to the expectation.
         """
         self.rbm.bv.mul_(factor)
         self.rbm.Wuv.mul_(factor)
 
     @torch.no_grad()
     def read_out(self) -> RnnRbm:
-        """Return the predictor as an RNN-RBM with W = 0, for an exact likelihood."""
+        """Return the predictor as an RNN-RBM with W = 0; its likelihood is exact."""
         self.rbm.W.zero_()
         self.rbm.Wuh.zero_()
         self.take_read_out()

@@ -1,4 +1,4 @@
-"""The piano rolls of the RNN-RBM's paper, and the recipes that are trained on them.
+"""Piano rolls of the RNN-RBM's paper, and the recipes for them.
 
 N. Boulanger-Lewandowski, Y. Bengio, P. Vincent, "Modeling Temporal Dependencies in
 High-Dimensional Sequences", ICML 2012.
@@ -21,7 +21,7 @@ Step = Literal["static", "predictor", "conditional", "joint"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rolls:
-    """One set of pieces: float32[n_frames, 88] of 0 and 1 each."""
+    """One set of pieces, each float32[n_frames, 88] of 0 and 1."""
 
     train: list[Float32]
     valid: list[Float32]
@@ -42,7 +42,7 @@ class Recipe:
     dropout : float
         On the state.
     input_dropout : float
-        Share of the notes that the recurrent layers do not hear in training.
+        Share of the notes that are dropped from the input in training.
     cd_steps : int
         k of CD-k.
     conditional_cd : tuple of int
@@ -54,7 +54,7 @@ class Recipe:
         Sequences per step, their frames, and how many of these do not count where
         a sequence begins in the middle of a piece.
     validate_every : int
-        Steps between two looks at the validation set.
+        Steps between two validations.
     sharpness : float
         Factor on the visible biases, conditional part included, after training.
     """
@@ -84,7 +84,7 @@ class Recipe:
 
     @property
     def without_past(self) -> "Recipe":
-        """Recipe of the static steps alone."""
+        """Fields on which the static steps depend."""
         return Recipe(
             n_hidden=self.n_hidden,
             static=self.static,
@@ -97,7 +97,7 @@ class Recipe:
 
     @property
     def first(self) -> "Recipe":
-        """Recipe up to the predictor's steps, which several cells share."""
+        """Fields on which the predictor's steps depend; several cells share them."""
         return Recipe(
             n_hidden=self.n_hidden,
             n_recurrent=self.n_recurrent,
@@ -117,7 +117,7 @@ class Recipe:
 
     @property
     def rest(self) -> "Recipe":
-        """Recipe without the predictor's steps."""
+        """Fields on which the steps after the predictor's depend."""
         return replace(self, predictor=0, sharpness=1.0)
 
     @property
@@ -169,7 +169,7 @@ RECIPES = {
 
 
 def recipe_for(name: str, row: str) -> Recipe:
-    """Return the recipe of a cell; the table's rows differ in the omitted parts."""
+    """Return the recipe of a cell; rows differ in the parts that are left out."""
     recipe = RECIPES[name]
     match row:
         case "rbm":

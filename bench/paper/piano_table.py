@@ -1,4 +1,4 @@
-"""The table of piano rolls: cells that were measured, beside the paper's figures."""
+"""Table of the piano rolls: measured cells beside the paper's figures."""
 
 import json
 from dataclasses import asdict
@@ -45,14 +45,14 @@ TITLES = {
 
 
 def table(folder: Path, sets: list[str]) -> list[str]:
-    """Lines of Markdown with all cells that are in a folder.
+    """Return lines of Markdown with all cells in a folder.
 
     Parameters
     ----------
     folder : Path
-        Cells as JSON files ``SET-ROW-SEED.json``.
+        Folder of cells as JSON files ``SET-ROW-SEED.json``.
     sets : list of str
-        Which sets, in this order.
+        Sets, in this order.
     """
     lines = []
     for name in sets:
@@ -72,7 +72,7 @@ def table(folder: Path, sets: list[str]) -> list[str]:
 
 
 def _line(cell: dict[str, Any]) -> str:
-    """Format one row of the table."""
+    """Return one row of the table."""
     test, paper = cell["test"], PAPER.get(cell["row"], {}).get(cell["set"])
     likelihood = "none" if cell["row"] == "copy" else "refused"
     if "low" in test:
@@ -97,6 +97,6 @@ def _line(cell: dict[str, Any]) -> str:
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as a JSON file stores it."""
+    """Return a recipe as read from a JSON file."""
     found: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     return found

@@ -2,17 +2,17 @@
 
 N. Boulanger-Lewandowski, Y. Bengio, P. Vincent, "Modeling Temporal Dependencies in
 High-Dimensional Sequences", ICML 2012. As in the paper, the recurrent layers are first
-trained to predict the next frame by themselves, and the RBM without a past; only then
-are they one model. What each step is for:
+trained to predict the next frame by themselves, and the RBM without a past; then both
+are trained together. Kinds of steps:
 
-* `static`: the harmony. A strong RBM needs a large learning rate, persistent chains
-  and many cheap steps; the joint steps are too dear for that.
-* `predictor`: the past. A linear read-out of the state, cross entropy, dropout.
+* `static`: persistent contrastive divergence of the RBM without a past. A strong RBM
+  needs a large learning rate and many cheap steps.
+* `predictor`: cross entropy of a linear read-out of the state, with dropout.
 * `conditional`: contrastive divergence of everything but the recurrent layers, on
   single frames whose states were computed once. It starts from the read-out, with W
-  near 0: W learns what the past leaves open, stays small, and its chains mix.
-* `joint`: contrastive divergence of the whole model, with a rate of its own for W: a
-  likelihood that is gained with W alone costs accuracy.
+  near 0, so that W stays small and its chains mix.
+* `joint`: contrastive divergence of the whole model, with a learning rate of its own
+  for W, because likelihood gained with W alone costs accuracy.
 """
 
 import numpy as np
@@ -132,7 +132,7 @@ class PianoTask:
         return float(loss.detach())
 
     def validate(self) -> dict[str, float]:
-        """Estimate validation measures, precise enough to select weights."""
+        """Measure the validation set approximately, for the choice of weights."""
         if self.kind == "predictor":
             entropy = self.module.cross_entropy(self._valid)
             return {"score": entropy, "log_likelihood": -entropy}
@@ -158,7 +158,7 @@ class PianoTask:
         return measures | {"w_norm": float(self.module.rbm.W.norm())}
 
     def _static_loss(self) -> Tensor:
-        """Compute the loss of persistent contrastive divergence of the static RBM."""
+        """Return the loss of persistent contrastive divergence without a past."""
         rbm, n = self.module.rbm, 200
         drawn = self._frames[
             torch.from_numpy(self.rng.integers(len(self._frames), size=n))
@@ -170,10 +170,9 @@ class PianoTask:
         return data - rbm.free_energy(far, rbm.bv, rbm.bh).mean()
 
     def _conditional_loss(self) -> Tensor:
-        """Contrastive divergence of single frames, given states that stay as they are.
+        """Return the loss of contrastive divergence on single frames with fixed states.
 
-        Frames from anywhere and states that are computed once make a step as cheap
-        as one without a past.
+        States that are computed once make a step as cheap as one without a past.
         """
         rbm, recipe, n = self.module.rbm, self._recipe, 200
         if self._states is None:
@@ -188,7 +187,7 @@ class PianoTask:
 
     def _predictor_loss(self) -> Tensor:
         v, counts = self._batch()
-        u = self.module.states(self._heard(v))
+        u = self.module.states(self._with_input_dropout(v))
         logits = self.module.head(self.module.rbm.dropout(u))
         loss = functional.binary_cross_entropy_with_logits(logits, v, reduction="none")
         return loss.sum(-1)[counts].mean()
@@ -196,19 +195,19 @@ class PianoTask:
     def _joint_loss(self) -> Tensor:
         rbm = self.module.rbm
         v, counts = self._batch()
-        bv, bh = rbm.biases(self.module.states(self._heard(v)))
+        bv, bh = rbm.biases(self.module.states(self._with_input_dropout(v)))
         bv, bh, v = bv[counts], bh[counts], v[counts]
         chains = ConditionalRbms(rbm.W.detach(), bv.detach(), bh.detach())
         far = gibbs(chains, v, self._recipe.cd_steps, self._noise)
         return (rbm.free_energy(v, bv, bh) - rbm.free_energy(far, bv, bh)).mean()
 
-    def _heard(self, v: Tensor) -> Tensor:
+    def _with_input_dropout(self, v: Tensor) -> Tensor:
         if not self._recipe.input_dropout:
             return v
         return v * (self._uniform(tuple(v.shape)) >= self._recipe.input_dropout)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        """Draw parts of pieces [T, batch, 88], and the mask of valid frames."""
+        """Return parts of pieces, [T, batch, 88], and which of their frames count."""
         recipe = self._recipe
         shape = (recipe.sequence_length, recipe.batch_size)
         v = np.zeros((*shape, N_NOTES), np.float32)
@@ -252,7 +251,7 @@ class PianoTask:
 
 
 def _some_pieces(pieces: list[Float32], n_frames: int) -> list[Float32]:
-    """Select evenly spread pieces with at least `n_frames`, or all."""
+    """Draw pieces at random, with at least `n_frames` frames or all pieces."""
     order = np.random.Generator(np.random.SFC64(0)).permutation(len(pieces))
     ends = np.cumsum([len(pieces[i]) for i in order])
     n = int(np.searchsorted(ends, n_frames)) + 1

@@ -1,9 +1,9 @@
-"""Reproduce the table of the RNN-RBM's paper: ``make bench-polyphonic``.
+"""Likelihood and accuracy on piano rolls: ``make bench-polyphonic``.
 
-Each cell (set, row, seed) is trained, chosen on the validation set, measured on the
-test set and stored under runs/polyphonic; what is there is not made again, and a
-training that was interrupted goes on. One thread of torch. The table comes as
-Markdown on stdout, progress on stderr.
+The table of the RNN-RBM's paper. Each cell (set, row, seed) is trained, chosen on the
+validation set, measured on the test set and stored under runs/polyphonic; stored cells
+are not computed again, and an interrupted training is resumed. One thread of torch.
+The table is printed as Markdown on stdout, progress on stderr.
 """
 
 import argparse
@@ -56,7 +56,7 @@ ENOUGH_DRAWS = 90_000
 
 
 def main() -> int:
-    """Make the missing cells, then print the table."""
+    """Compute the missing cells, then print the table."""
     options = read_options()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def read_options() -> argparse.Namespace:
-    """Parse and check the arguments."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     data = Path(os.environ.get("NEUROVOCAL_DATA", "../shared/data"))
     parser.add_argument(
@@ -141,7 +141,7 @@ def make_cell(
     options: argparse.Namespace,
     say: Any,
 ) -> None:
-    """Train, measure and store one cell, unless it is there."""
+    """Train, measure and store one cell, unless it is stored already."""
     recipe = recipe_for(name, row)
     path = options.out / f"{name}-{row}-{seed}.json"
     if row == "copy":
@@ -208,7 +208,7 @@ def digest(recipe: Recipe) -> str:
 
 
 def measure(model: Any, rolls: list[np.ndarray], n_frames: int, say: Any) -> dict:
-    """Measure one model, with as much annealing as the bracket requires."""
+    """Measure likelihood and accuracy; anneal more where the bracket is wide."""
     rng = np.random.Generator(np.random.SFC64(1))
     rbms, frames, previous = conditional_rbms(model, rolls)
     # 20 samples a frame as in the paper; of large sets fewer tell as much.
@@ -243,7 +243,7 @@ def measure(model: Any, rolls: list[np.ndarray], n_frames: int, say: Any) -> dic
 
 
 def copied(rolls: list[np.ndarray]) -> dict[str, float]:
-    """Compute the accuracy of predicting each frame by the one before it."""
+    """Return the accuracy of repeating the last frame, with silence at first."""
     wanted = torch.from_numpy(np.concatenate(rolls))
     before = [np.concatenate([np.zeros_like(r[:1]), r[:-1]]) for r in rolls]
     drawn = torch.from_numpy(np.concatenate(before))
@@ -251,7 +251,7 @@ def copied(rolls: list[np.ndarray]) -> dict[str, float]:
 
 
 def store(path: Path, cell: dict) -> None:
-    """Write a cell whole or not at all."""
+    """Write a cell atomically."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_text(json.dumps(cell, indent=1) + "\n")
     temporary.replace(path)

@@ -1,8 +1,8 @@
-"""Make the recording that ships: three songs of the held-out day, end to end.
+"""Make the shipped recording: three songs of the held-out day, end to end.
 
 ``python bench/pictures/make_demo_recording.py ../shared/data/finch_gy6or6`` writes
-``configs/recordings/bengalese-finch.flac`` and its annotations beside it. The songs
-are of the day that no model and no threshold was chosen on.
+``configs/recordings/bengalese-finch.flac`` and its annotations. The songs are of the
+day on which no model and no threshold was chosen.
 """
 
 import csv

@@ -1,7 +1,7 @@
 """Make the README's picture from the shipped recording and bundle.
 
-``python bench/pictures/make_picture.py`` writes ``docs/demo.png``: three seconds as
-the engine heard them, with everything that it publishes.
+``python bench/pictures/make_picture.py`` writes ``docs/demo.png``: three seconds of
+audio with all published events.
 """
 
 import json
@@ -25,7 +25,7 @@ KINDS = ["frames", "label", "surprise", "synthesis"]
 
 
 def collect() -> CollectSink:
-    """Run the demo without pacing and collect its events."""
+    """Run the demo as fast as possible and return its events."""
     sinks = json.dumps([{"plugin": "jsonl", "options": {"path": "/dev/null"}}])
     plan = plan_of(*load_config("demo", ["source.options.pace=asap", f"sinks={sinks}"]))
     sink = CollectSink(KINDS)

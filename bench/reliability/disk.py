@@ -1,17 +1,17 @@
-"""Let the disk under a running engine fail, repair it, and count the lost messages.
+"""Disk failures under a running engine: ``make bench-disk``.
 
 An engine (its own process) labels in real time and publishes to a subscriber, while a
-journal, tables, lines of JSON, clips, sound and a recording go to a small disk of its
-own: full, read-only, its folder deleted, without permission, taken out. Every label
-must reach the subscriber; `health` must say which sink is in trouble, and why, and that
-it is well again; what the files lack in the end must be what the sinks counted as lost,
-no more and no less, and all files must be whole.
+journal, tables, lines of JSON, clips, sound and a recording go to a small disk: full,
+read-only, its folder deleted, without permission, unmounted. Every label must reach the
+subscriber; `health` must report each sink that fails, the reason, and the
+recovery; the messages that the files lack in the end must equal the counted losses, and
+all files must be complete.
 
     .venv/bin/python bench/reliability/disk.py
 
 The file systems are mounted in a namespace of the program's own (`unshare`); a disk
-that turns read-only needs root, the others do not. The engine runs without the powers
-of root, which nothing could be forbidden (`setpriv`).
+that turns read-only needs root, the others do not. The engine runs without the
+capabilities of root, which would ignore permissions (`setpriv`).
 """
 
 import argparse
@@ -28,7 +28,7 @@ from threading import Event as Flag
 from threading import Thread
 from typing import Any
 
-from disk_audit import SONG, Account, audit
+from disk_audit import SONG, SinkAudit, audit
 from disk_faults import DISKS, Disk
 from rich.console import Console
 from rich.progress import Progress
@@ -73,30 +73,30 @@ INSIDE = "NEUROVOCAL_OWN_MOUNTS"
 
 
 @dataclass
-class Trouble:
-    """Trouble of a sink as `health` reports it: time and reason."""
+class HealthReport:
+    """Failure of a sink as reported by `health`: time, reason, time of recovery."""
 
-    told_s: float
+    reported_s: float
     why: str
-    back_s: float | None = None
+    recovered_s: float | None = None
 
 
 @dataclass
 class Result:
-    """Losses caused by a failure."""
+    """Losses of one failure."""
 
     labels: int = 0
     holes: int = 0
-    troubles: dict[str, Trouble] = field(default_factory=dict)
-    accounts: list[Account] = field(default_factory=list)
+    reports: dict[str, HealthReport] = field(default_factory=dict)
+    audits: list[SinkAudit] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-class Ear:
-    """Thread of a subscriber that keeps every message."""
+class EventRecorder:
+    """Subscriber in a thread of its own that keeps every message."""
 
     def __init__(self, endpoint: str) -> None:
-        self.heard: list[tuple[float, Received]] = []
+        self.received: list[tuple[float, Received]] = []
         self.stop = Flag()
         self._endpoint = endpoint
         self._thread = Thread(target=self._listen, daemon=True)
@@ -106,17 +106,17 @@ class Ear:
         with Subscriber(self._endpoint, KINDS, timeout=0.2) as subscriber:
             while not self.stop.is_set():
                 for message in subscriber:
-                    self.heard.append((time.monotonic(), message))
+                    self.received.append((time.monotonic(), message))
 
     def end(self) -> list[Received]:
-        """Receive the rest; return all messages but repeated statistics."""
+        """Stop; return all messages but repeated statistics."""
         self.stop.set()
         self._thread.join()
-        return [m for _, m in self.heard]
+        return [m for _, m in self.received]
 
 
 def main() -> int:
-    """Break, mend, compare; 0 if nothing was lost without being counted."""
+    """Run all failures; 0 if every loss was counted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", help="some of: " + ", ".join(d.name for d in DISKS))
     parser.add_argument("--seconds", type=float, default=8.0, help="of each outage")
@@ -144,7 +144,7 @@ def main() -> int:
 
 
 def _in_own_mounts() -> int:
-    """Restart the program in a mount namespace of its own."""
+    """Start this program again in a mount namespace of its own."""
     root = os.geteuid() == 0
     own = ["--mount", "--propagation", "private"] if root else ["-rm"]
     environment = {**os.environ, INSIDE: "root" if root else "user"}
@@ -153,15 +153,16 @@ def _in_own_mounts() -> int:
 
 
 def outage(kind: type[Disk], folder: Path, seconds: float, seed: int) -> Result:
-    """Run one engine through one failure of its disk."""
+    """Run one engine with one disk and one failure."""
     disk = kind(folder)
     try:
-        return _live_through(disk, folder, seconds, seed)
+        return _run_outage(disk, folder, seconds, seed)
     finally:
         disk.remove()
 
 
-def _live_through(disk: Disk, folder: Path, seconds: float, seed: int) -> Result:
+def _run_outage(disk: Disk, folder: Path, seconds: float, seed: int) -> Result:
+    """Run the engine, fail and repair the disk, and audit the files."""
     result = Result()
     port = free_port()
     config = folder / "config.yaml"
@@ -169,7 +170,7 @@ def _live_through(disk: Disk, folder: Path, seconds: float, seed: int) -> Result
         CONFIG.format(seed=seed, port=port, out=disk.out, live=LIVE, **SONG)
     )
     log = folder / "log"
-    ear = Ear(f"tcp://127.0.0.1:{port}")
+    recorder = EventRecorder(f"tcp://127.0.0.1:{port}")
     command = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", sys.executable]
     with log.open("w") as said:
         engine = subprocess.Popen(
@@ -179,14 +180,14 @@ def _live_through(disk: Disk, folder: Path, seconds: float, seed: int) -> Result
         )
         disk.process = engine
         try:
-            _wait(lambda: _count(ear, "label") > 10, engine, "no label came")
+            _wait(lambda: _count(recorder, "label") > 10, engine, "no label came")
             time.sleep(SOUND_S)
-            broken = time.monotonic()
-            disk.break_it()
+            failed_at = time.monotonic()
+            disk.fail()
             time.sleep(seconds)
-            disk.mend_it()
-            mended = time.monotonic()
-            _wait(lambda: not _ill(ear, broken), engine, "")
+            disk.repair()
+            repaired_at = time.monotonic()
+            _wait(lambda: not _unrecovered(recorder, failed_at), engine, "")
             time.sleep(SOUND_S)
             engine.send_signal(signal.SIGTERM)
             engine.wait(PATIENCE_S)
@@ -197,44 +198,49 @@ def _live_through(disk: Disk, folder: Path, seconds: float, seed: int) -> Result
             result.problems.append(f"{error}; the engine said: {tail}")
             return result
         finally:
-            heard = ear.end()
+            received = recorder.end()
             if engine.poll() is None:
                 engine.kill()
                 engine.wait()
-    result.troubles = _troubles(ear, broken, mended)
-    _judge(disk, heard, result, seed)
+    result.reports = _reports(recorder, failed_at, repaired_at)
+    _compare(disk, received, result, seed)
     if result.problems and (keep := os.environ.get("KEEP")):
         shutil.copytree(disk.mount, keep, dirs_exist_ok=True)
         shutil.copy(log, keep)
     return result
 
 
-def _judge(disk: Disk, heard: list[Received], result: Result, seed: int) -> None:
-    labels = [m for m in heard if m.kind == "label"]
+def _compare(disk: Disk, received: list[Received], result: Result, seed: int) -> None:
+    """Compare files, reports and counted losses; add problems to `result`."""
+    labels = [m for m in received if m.kind == "label"]
     result.labels = len(labels)
-    result.holes = sum(m.missed.count for m in heard if m.missed is not None)
+    result.holes = sum(m.missed.count for m in received if m.missed is not None)
     if result.holes:
         result.problems.append(f"the subscriber missed {result.holes} messages")
     stats: dict[str, Any] = next(
-        m.event.values["sinks"] for m in reversed(heard) if isinstance(m.event, Stats)
+        m.event.values["sinks"]
+        for m in reversed(received)
+        if isinstance(m.event, Stats)
     )  # type: ignore[assignment]
-    events = [m for m in heard if m.kind in ("onset", "offset", "label", "audio")]
-    for account in audit(disk.folders(), events, stats, seed):
-        result.accounts.append(account)
-    for account in result.accounts:
-        result.problems += [f"{account.sink}: {p}" for p in account.problems]
-        lossy = account.counted and account.sink != "files"
-        must = account.sink in WRITING or lossy
-        if must and f"sink {_quoted(account.sink)}" not in result.troubles:
-            result.problems.append(f"{account.sink}: health said nothing")
-    for sink, trouble in result.troubles.items():
-        if trouble.back_s is None:
+    events = [m for m in received if m.kind in ("onset", "offset", "label", "audio")]
+    for audit_of_sink in audit(disk.folders(), events, stats, seed):
+        result.audits.append(audit_of_sink)
+    for audit_of_sink in result.audits:
+        result.problems += [
+            f"{audit_of_sink.sink}: {p}" for p in audit_of_sink.problems
+        ]
+        lossy = audit_of_sink.counted and audit_of_sink.sink != "files"
+        must = audit_of_sink.sink in WRITING or lossy
+        if must and f"sink {_quoted(audit_of_sink.sink)}" not in result.reports:
+            result.problems.append(f"{audit_of_sink.sink}: health said nothing")
+    for sink, trouble in result.reports.items():
+        if trouble.recovered_s is None:
             result.problems.append(f"{sink} has not recovered: {trouble.why}")
         if not trouble.why.strip():
             result.problems.append(f"{sink}: no reason was given")
-    strays = disk.strays()
-    if strays:
-        result.problems.append(f"written below the disk: {strays}")
+    misplaced_files = disk.misplaced_files()
+    if misplaced_files:
+        result.problems.append(f"written below the disk: {misplaced_files}")
 
 
 def _quoted(name: str) -> str:
@@ -242,31 +248,35 @@ def _quoted(name: str) -> str:
     return " ".join([f"'{plugin}'", *number])
 
 
-def _troubles(ear: Ear, broken: float, mended: float) -> dict[str, Trouble]:
-    found: dict[str, Trouble] = {}
-    for at, message in list(ear.heard):
+def _reports(
+    recorder: EventRecorder, failed_at: float, repaired_at: float
+) -> dict[str, HealthReport]:
+    found: dict[str, HealthReport] = {}
+    for at, message in list(recorder.received):
         event = message.event
-        if not isinstance(event, Health) or at < broken:
+        if not isinstance(event, Health) or at < failed_at:
             continue
         if event.state != "healthy":
-            known = found.setdefault(event.stage, Trouble(at - broken, event.detail))
-            known.back_s = None
+            known = found.setdefault(
+                event.stage, HealthReport(at - failed_at, event.detail)
+            )
+            known.recovered_s = None
         elif event.stage in found:
-            found[event.stage].back_s = max(0.0, at - mended)
+            found[event.stage].recovered_s = max(0.0, at - repaired_at)
     return found
 
 
-def _ill(ear: Ear, since: float) -> list[str]:
-    troubles = _troubles(ear, since, since)
-    return [sink for sink, trouble in troubles.items() if trouble.back_s is None]
+def _unrecovered(recorder: EventRecorder, since: float) -> list[str]:
+    reports = _reports(recorder, since, since)
+    return [sink for sink, trouble in reports.items() if trouble.recovered_s is None]
 
 
-def _count(ear: Ear, kind: str) -> int:
-    return sum(m.kind == kind for _, m in list(ear.heard))
+def _count(recorder: EventRecorder, kind: str) -> int:
+    return sum(m.kind == kind for _, m in list(recorder.received))
 
 
 def _wait(done: Any, engine: subprocess.Popen[Any], why: str) -> None:
-    """Wait for a condition; a timeout is an error only if `why` is not empty."""
+    """Wait for `done`; raise on a timeout only if `why` is given."""
     until = time.monotonic() + PATIENCE_S
     while not done():
         if engine.poll() is not None:
@@ -280,23 +290,28 @@ def _wait(done: Any, engine: subprocess.Popen[Any], why: str) -> None:
 
 def _table(results: dict[str, Result | None]) -> Table:
     table = Table(
-        *("failure", "labels heard", "missed", "sinks told", "told after, s"),
-        *("well after, s", "lost = counted, of each sink", "verdict"),
+        *("failure", "labels received", "missed", "sinks that reported"),
+        *(
+            "reported after, s",
+            "recovered after, s",
+            "lost = counted, of each sink",
+            "verdict",
+        ),
         box=None,
     )
     for name, result in results.items():
         if result is None:
             table.add_row(name, *["-"] * 6, "not tried: needs root")
             continue
-        troubles = result.troubles.values()
-        lost = [f"{a.sink} {a.missing}" for a in result.accounts if a.missing]
+        reports = result.reports.values()
+        lost = [f"{a.sink} {a.missing}" for a in result.audits if a.missing]
         table.add_row(
             name,
             str(result.labels),
             str(result.holes),
-            str(len(troubles)),
-            _span([t.told_s for t in troubles]),
-            _span([t.back_s for t in troubles if t.back_s is not None]),
+            str(len(reports)),
+            _span([t.reported_s for t in reports]),
+            _span([t.recovered_s for t in reports if t.recovered_s is not None]),
             ", ".join(lost) or "nothing",
             "FAILED" if result.problems else "survived",
         )

@@ -1,4 +1,4 @@
-"""Audit of a run's files against the messages that a subscriber received."""
+"""Comparison of the files of a run with the messages that a subscriber received."""
 
 import csv
 import json
@@ -27,8 +27,8 @@ NO_STATS = "its statistics never came"
 
 
 @dataclass
-class Account:
-    """Account of one sink: reported losses, missing events, wrong events."""
+class SinkAudit:
+    """Audit of one sink: counted losses, missing messages, problems."""
 
     sink: str
     counted: int
@@ -37,20 +37,20 @@ class Account:
 
     @property
     def text(self) -> str:
-        """Format the account for the table."""
+        """Text for the table."""
         return str(self.missing)
 
 
 def audit(
-    folders: list[Path], heard: list[Received], stats: dict[str, Any], seed: int
-) -> Iterator[Account]:
-    """Check every file; return one account per sink."""
+    folders: list[Path], received: list[Received], stats: dict[str, Any], seed: int
+) -> Iterator[SinkAudit]:
+    """Audit every file; yield one audit per sink."""
     files = [f for folder in folders for f in sorted(folder.rglob("*")) if f.is_file()]
     odd = [f for f in files if f.name.startswith(".") or f.suffix in (".part", ".rows")]
     # The table of a deleted folder is that of another file of rows.
     odd = [f for f in odd if f.parent in folders[-1:] or f.suffix != ".rows"]
-    last = max(m.at for m in heard)
-    looks = {
+    last = max(m.at for m in received)
+    checks = {
         "journal": _journal,
         "jsonl": _lines,
         "columns": _columns,
@@ -59,21 +59,21 @@ def audit(
         "clips": _clips,
         "wav": _sound,
     }
-    for name, look in looks.items():
+    for name, check in checks.items():
         own = stats.get(f"sink '{name.split()[0]}'{name[len(name.split()[0]) :]}")
         if own is None:
-            yield Account(name, 0, 0, [NO_STATS])
+            yield SinkAudit(name, 0, 0, [NO_STATS])
             continue
         counted = sum(own[queue]["dropped"] for queue in ("events", "bulk"))
         counted += own.get("refused", 0)
         try:
-            missing, problems = look(folders, heard)
+            missing, problems = check(folders, received)
         except (NeurovocalError, OSError, RuntimeError, ValueError) as error:
-            yield Account(name, counted, 0, [f"{type(error).__name__}: {error}"])
+            yield SinkAudit(name, counted, 0, [f"{type(error).__name__}: {error}"])
             continue
         if missing != counted:
             problems.append(f"{missing} are missing, {counted} were counted")
-        yield Account(name, counted, missing, problems)
+        yield SinkAudit(name, counted, missing, problems)
     own = stats["sink 'recording'"]
     try:
         missing, problems = _recording(folders, seed, last)
@@ -82,23 +82,23 @@ def audit(
     counted = own["bulk"]["dropped"]
     if missing != counted:
         problems.append(f"{missing} blocks are missing, {counted} were counted")
-    yield Account("recording", counted, missing, problems)
+    yield SinkAudit("recording", counted, missing, problems)
     if odd:
-        yield Account("files", 0, 0, [f"leftovers: {', '.join(map(str, odd))}"])
+        yield SinkAudit("files", 0, 0, [f"leftovers: {', '.join(map(str, odd))}"])
 
 
-def _journal(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+def _journal(folders: list[Path], received: list[Received]) -> tuple[int, list[str]]:
     kept, problems = [], []
     for path in _found(folders, "j.sqlite"):
         with closing(sqlite3.connect(path)) as connection:
             (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
         if verdict != "ok":
             problems.append(f"{path}: {verdict}")
-        kept += [(e.kind, e.seq) for e in read_events(path, heard[0].run)]
-    return _missing(kept, heard, ("onset", "offset", "label"), problems)
+        kept += [(e.kind, e.seq) for e in read_events(path, received[0].run)]
+    return _missing(kept, received, ("onset", "offset", "label"), problems)
 
 
-def _lines(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+def _lines(folders: list[Path], received: list[Received]) -> tuple[int, list[str]]:
     kept, problems = [], []
     for path in _found(folders, "e.jsonl"):
         for line in path.read_text().splitlines():
@@ -107,51 +107,51 @@ def _lines(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
                 kept.append((head["kind"], head["seq"]))
             except ValueError:
                 problems.append(f"{path}: {line!r} is no line")
-    return _missing(kept, heard, ("onset", "offset", "label"), problems)
+    return _missing(kept, received, ("onset", "offset", "label"), problems)
 
 
-def _columns(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+def _columns(folders: list[Path], received: list[Received]) -> tuple[int, list[str]]:
     rows = chain.from_iterable(_rows(p) for p in _found(folders, "l.csv"))
     kept = [("label", int(row["seq"])) for row in rows]
-    return _missing(kept, heard, ("label",), [])
+    return _missing(kept, received, ("label",), [])
 
 
-def _parquet(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+def _parquet(folders: list[Path], received: list[Received]) -> tuple[int, list[str]]:
     tables = [pyarrow.parquet.read_table(p) for p in _found(folders, "l*.parquet")]
     kept = [("label", seq) for t in tables for seq in t["seq"].to_pylist()]
     # In a folder that was deleted the rows still waited for their table.
     for path in _found(folders[:-1], "l.parquet.rows"):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         kept += [("label", line["seq"]) for line in lines if "seq" in line]
-    return _missing(kept, heard, ("label",), [])
+    return _missing(kept, received, ("label",), [])
 
 
-def _table(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+def _table(folders: list[Path], received: list[Received]) -> tuple[int, list[str]]:
     rows = [row for p in _found(folders, "t.csv") for row in _rows(p)]
     kept = sorted((row["onset_s"], row["label"]) for row in rows)
-    told = sorted((f"{e.onset / r:.6f}", e.unit) for e, r in _final(heard))
-    problems = [f"{row} was never heard" for row in set(kept) - set(told)]
-    return len(told) - len(set(kept)), problems + _doubles(kept)
+    final = sorted((f"{e.onset / r:.6f}", e.unit) for e, r in _final(received))
+    problems = [f"{row} was never received" for row in set(kept) - set(final)]
+    return len(final) - len(set(kept)), problems + _doubles(kept)
 
 
-def _clips(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
+def _clips(folders: list[Path], received: list[Received]) -> tuple[int, list[str]]:
     kept, problems = [], []
     for sidecar in _found(folders, "clips/*/*/*.json"):
-        told = json.loads(sidecar.read_text())
-        samples, _ = soundfile.read(sidecar.with_name(told["audio"]))
-        if len(samples) != told["stop"] - told["start"]:
+        fields = json.loads(sidecar.read_text())
+        samples, _ = soundfile.read(sidecar.with_name(fields["audio"]))
+        if len(samples) != fields["stop"] - fields["start"]:
             problems.append(f"{sidecar}: {len(samples)} samples")
-        kept += [segment["onset"] for segment in told["segments"]]
+        kept += [segment["onset"] for segment in fields["segments"]]
     lonely = len(_found(folders, "clips/*/*/*.flac")) - len(kept)
     if lonely:
         problems.append(f"{lonely} clips without a sidecar")
-    told_onsets = {e.onset for e, _ in _final(heard)}
-    problems += [f"{o} was never heard" for o in set(kept) - told_onsets]
-    return len(told_onsets) - len(set(kept)), problems + _doubles(kept)
+    final_onsets = {e.onset for e, _ in _final(received)}
+    problems += [f"{o} was never received" for o in set(kept) - final_onsets]
+    return len(final_onsets) - len(set(kept)), problems + _doubles(kept)
 
 
-def _sound(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
-    pieces = [m.event for m in heard if isinstance(m.event, Audio)]
+def _sound(folders: list[Path], received: list[Received]) -> tuple[int, list[str]]:
+    pieces = [m.event for m in received if isinstance(m.event, Audio)]
     files = [soundfile.read(p, dtype="float32")[0] for p in _found(folders, "w/*.wav")]
     missing, problems = 0, []
     for piece in pieces:
@@ -160,12 +160,12 @@ def _sound(folders: list[Path], heard: list[Received]) -> tuple[int, list[str]]:
         empty = [not h.any() for h in held]
         missing += not any(same)
         if not all(a or b for a, b in zip(same, empty, strict=True)):
-            problems.append(f"sound at {piece.start} is not what was heard")
+            problems.append(f"sound at {piece.start} differs from the received one")
     return missing, problems
 
 
 def _recording(folders: list[Path], seed: int, last: int) -> tuple[int, list[str]]:
-    """Count blocks that no file holds; check that recorded blocks are right."""
+    """Count blocks that no file holds; those in a file must equal the source."""
     truth = played(seed, last / 32_000 + 60)
     held = np.zeros(len(truth), bool)
     problems, end = [], 0
@@ -195,7 +195,7 @@ def played(seed: int, seconds: float) -> Float32:
 
 
 def recorded(folder: Path) -> Iterator[Block]:
-    """Read the blocks that the `recording` sink wrote to a folder."""
+    """Yield the blocks that the `recording` sink kept in a folder."""
     options = source_recording.RecordedOptions(path=str(folder))
     yield from _blocks(source_recording.plugin.build(options, _CONTEXT))
 
@@ -221,19 +221,19 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _final(heard: list[Received]) -> list[tuple[Label, int]]:
-    labels = [(m.event, m.sample_rate) for m in heard if isinstance(m.event, Label)]
+def _final(received: list[Received]) -> list[tuple[Label, int]]:
+    labels = [(m.event, m.sample_rate) for m in received if isinstance(m.event, Label)]
     return [(e, rate) for e, rate in labels if e.status == "final"]
 
 
 def _missing(
     kept: list[tuple[str, int]],
-    heard: list[Received],
+    received: list[Received],
     kinds: tuple[str, ...],
     problems: list[str],
 ) -> tuple[int, list[str]]:
-    told = {(m.kind, m.seq) for m in heard if m.kind in kinds}
-    return len(told - set(kept)), problems + _doubles(kept)
+    sent = {(m.kind, m.seq) for m in received if m.kind in kinds}
+    return len(sent - set(kept)), problems + _doubles(kept)
 
 
 def _doubles(kept: Iterable[object]) -> list[str]:

@@ -1,6 +1,6 @@
-"""Small file systems that fail as disks in the field do.
+"""Small file systems with failures of disks in the field.
 
-They are real: the kernel's own errors, in a mount namespace that ends with the program.
+The errors are the kernel's own, in a mount namespace that ends with the program.
 """
 
 import os
@@ -13,17 +13,17 @@ SIZE_MB = 24
 
 
 def run(*command: object) -> None:
-    """Run a command; raise CalledProcessError, with its output, if it fails."""
+    """Run a command; raise CalledProcessError with its output when it fails."""
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
 
 
 class Disk:
-    """A file system in memory; `out`, on it, is where the sinks write.
+    """File system in memory; sinks write to its folder `out`.
 
     Parameters
     ----------
     folder : Path
-        Where the mount points go.
+        Folder of the mount points.
     """
 
     name = ""
@@ -45,32 +45,32 @@ class Disk:
         run("mount", "-t", "tmpfs", "-o", size, "tmpfs", self.keeper)
         run("mount", "--bind", self.keeper, self.mount)
 
-    def break_it(self) -> None:
-        """Start the failure."""
+    def fail(self) -> None:
+        """Make the disk fail from now on."""
         raise NotImplementedError
 
-    def mend_it(self) -> None:
-        """End the failure."""
+    def repair(self) -> None:
+        """Make the disk work from now on."""
         raise NotImplementedError
 
     def pause(self) -> None:
-        """Stop the engine's process (SIGSTOP)."""
+        """Stop the engine for an instant."""
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Continue the engine's process."""
+        """Continue the engine."""
         self.process.send_signal(signal.SIGCONT)
 
     def folders(self) -> list[Path]:
         """Return all folders with files of the sinks."""
         return [self.out]
 
-    def strays(self) -> list[Path]:
-        """Return files that the sinks have written to wrong places."""
+    def misplaced_files(self) -> list[Path]:
+        """Return files of the sinks in places where none may be."""
         return []
 
     def remove(self) -> None:
-        """Unmount it."""
+        """Unmount the disk."""
         for mount in (self.mount, self.keeper):
             subprocess.run(["umount", "-l", str(mount)], capture_output=True)
 
@@ -80,7 +80,7 @@ class FullDisk(Disk):
 
     name = "disk full"
 
-    def break_it(self) -> None:
+    def fail(self) -> None:
         """Write until there is no more room."""
         with (self.mount / "ballast").open("wb", buffering=0) as file:
             try:
@@ -89,16 +89,16 @@ class FullDisk(Disk):
             except OSError:
                 return
 
-    def mend_it(self) -> None:
+    def repair(self) -> None:
         """Remove the file that fills the disk."""
         (self.mount / "ballast").unlink()
 
 
 class ReadOnlyDisk(Disk):
-    """ext4 in an image: after an error it is read-only until it is checked.
+    """ext4 in an image, which is read-only after an error until it is checked.
 
-    What the kernel has not brought to the disk by then is lost whatever a program does,
-    but for the journal, which waits for the disk: everything is brought there before.
+    Data that the kernel has not written by then are lost for any program. Everything is
+    synchronised before, so that this does not count.
     """
 
     name = "read-only"
@@ -112,15 +112,15 @@ class ReadOnlyDisk(Disk):
         run("mkfs.ext4", "-q", self.image)
         run("mount", "-o", "loop", self.image, self.mount)
 
-    def break_it(self) -> None:
-        """Remount read-only, as the kernel does after a disk error."""
+    def fail(self) -> None:
+        """Abort the file system as the kernel does after an error."""
         self.pause()
         os.sync()
         run("mount", "-o", "remount,abort", self.mount)
         self.go_on()
 
-    def mend_it(self) -> None:
-        """Unmount, check and mount; fails if a sink holds a file open."""
+    def repair(self) -> None:
+        """Unmount, check and mount; an open file of a sink would prevent it."""
         run("umount", self.mount)
         done = subprocess.run(["e2fsck", "-p", str(self.image)], capture_output=True)
         if done.returncode > 1:
@@ -129,11 +129,11 @@ class ReadOnlyDisk(Disk):
 
 
 class DeletedFolder(Disk):
-    """Folder that is deleted with its content."""
+    """The folder is deleted with all its files."""
 
     name = "folder deleted"
 
-    def break_it(self) -> None:
+    def fail(self) -> None:
         """Keep the files under other names (hard links), then delete the folder."""
         self.saved = self.mount / "saved"
         self.pause()
@@ -141,44 +141,44 @@ class DeletedFolder(Disk):
         shutil.rmtree(self.out)
         self.go_on()
 
-    def mend_it(self) -> None:
-        """Do nothing: the sinks make the folder again."""
+    def repair(self) -> None:
+        """Do nothing: the sinks create the folder again."""
 
     def folders(self) -> list[Path]:
-        """Return the folder, and its deleted content."""
+        """Return the folder, and the files of the deleted one."""
         return [self.saved, self.out]
 
 
 class RevokedPermission(Disk):
-    """Folder without permission to write or list it."""
+    """The permissions of the folder are removed."""
 
     name = "permission revoked"
 
-    def break_it(self) -> None:
-        """Remove all permissions of the folder."""
+    def fail(self) -> None:
+        """Remove all permissions."""
         self.out.chmod(0)
 
-    def mend_it(self) -> None:
-        """Restore the owner's permissions."""
+    def repair(self) -> None:
+        """Restore the permissions of the owner."""
         self.out.chmod(0o755)
 
 
 class VanishedMount(Disk):
-    """Unmounted disk: its mount point is an empty folder of the disk below."""
+    """The disk is unmounted; its mount point is an empty folder of the disk below."""
 
     name = "mount vanished"
 
-    def break_it(self) -> None:
-        """Unmount it while files on it are open."""
+    def fail(self) -> None:
+        """Unmount the disk while files on it are open."""
         run("umount", "-l", self.mount)
 
-    def mend_it(self) -> None:
-        """Note the files on the disk below, and mount the disk again."""
+    def repair(self) -> None:
+        """Record the files on the disk below; mount the disk again."""
         self.left = list(self.mount.rglob("*"))
         run("mount", "--bind", self.keeper, self.mount)
 
-    def strays(self) -> list[Path]:
-        """Return files that were written to the disk below."""
+    def misplaced_files(self) -> list[Path]:
+        """Return files that were written on the disk below."""
         return self.left
 
 

@@ -1,12 +1,12 @@
-"""Feed damaged input to every parser; count failures other than a NeurovocalError.
+"""Damaged input for every parser: ``make fuzz``.
 
     .venv/bin/python bench/reliability/fuzz.py --inputs 100000
 
-Good input of each kind is damaged by bit flips, cuts, repeats, insertions of
-interesting bytes, and splices with other good input (seeded). A parser may take the
-result, or refuse it with an error of this project. Anything else is a finding: another
-exception, more than TIMEOUT_S seconds, or more memory than LIMIT_GB. The parsers run
-in a process of their own, whose death is a finding, too.
+Valid input of each kind is damaged by bit flips, cuts, repeats, insertions of extreme
+bytes, and splices with other valid input (seeded). A parser may accept the result, or
+refuse it with an error of this project. Anything else is a finding: another exception,
+more than TIMEOUT_S seconds, or more memory than LIMIT_GB. The parsers run in a process
+of their own, whose end is a finding, too.
 """
 
 import argparse
@@ -43,11 +43,11 @@ TOKENS = [
 
 
 class HangError(BaseException):
-    """A parser hangs; a BaseException, so that `except Exception` lets it pass."""
+    """Timeout of a parser; a BaseException, so that no parser catches it."""
 
 
 def damaged(good: list[bytes], rng: np.random.Generator) -> bytes:
-    """Return a valid input after one to six mutations."""
+    """Return a valid input with one to six kinds of damage."""
     data = bytearray(good[rng.integers(len(good))])
     for _ in range(int(rng.integers(1, 7))):
         at = int(rng.integers(len(data) + 1))
@@ -72,7 +72,7 @@ def damaged(good: list[bytes], rng: np.random.Generator) -> bytes:
 
 
 def feed(parser: Parser, data: bytes) -> str | None:
-    """Parse one input; return a description of a wrong reaction, or None."""
+    """Give one input to a parser; return a finding or None."""
     signal.alarm(TIMEOUT_S)
     try:
         parser.take(data)
@@ -92,7 +92,7 @@ def feed(parser: Parser, data: bytes) -> str | None:
 
 
 def work(name: str, number: int, seed: int, out: "multiprocessing.Queue") -> None:
-    """Feed one parser, in a process of its own."""
+    """Run one parser in a process of its own."""
 
     def ring(signal_number: int, frame: FrameType | None) -> None:
         raise HangError
@@ -119,7 +119,7 @@ def work(name: str, number: int, seed: int, out: "multiprocessing.Queue") -> Non
 def fuzz(
     name: str, number: int, seed: int, progress: Progress, folder: Path
 ) -> dict[str, object]:
-    """Feed one parser `number` inputs and report the findings."""
+    """Give `number` inputs to one parser and return the findings."""
     task = progress.add_task(name, total=number)
     context = multiprocessing.get_context("spawn")
     out: multiprocessing.Queue = context.Queue()
@@ -156,7 +156,7 @@ def fuzz(
 
 
 def main() -> int:
-    """Feed all parsers; return 0 if there are no findings."""
+    """Fuzz all parsers; 0 without a finding."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--inputs", type=int, default=100_000, help="for all parsers")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""Parsers for `fuzz.py`: all that read bytes from outside the engine."""
+"""Parsers of external bytes for `fuzz.py`, with valid inputs."""
 
 import io
 import shutil
@@ -46,7 +46,7 @@ INFO = StreamInfo("aviary", 32000)
 
 @dataclass(frozen=True)
 class Parser:
-    """Parser with valid inputs; ``weight`` is its share of all inputs."""
+    """A parser with valid inputs; ``weight`` is its share of all inputs."""
 
     take: Callable[[bytes], object]
     good: list[bytes]
@@ -55,7 +55,7 @@ class Parser:
 
 @cache
 def folder() -> Path:
-    """Return the folder of input files; one per process."""
+    """Folder of the files to read; one per process."""
     return Path(tempfile.mkdtemp(prefix="fuzz-"))
 
 
@@ -79,7 +79,7 @@ def parsers() -> dict[str, Parser]:
 
 
 def wire(data: bytes) -> object:
-    """Decode a message; each part follows its length."""
+    """Parse a message of parts with their lengths before them."""
     parts, at = [], 0
     for _ in range(3):
         length = int.from_bytes(data[at : at + 3])
@@ -89,7 +89,7 @@ def wire(data: bytes) -> object:
 
 
 def wire_messages() -> list[bytes]:
-    """Return one encoded message of most kinds."""
+    """Return messages of most kinds."""
     events = [
         Label(1, 5, 9, "b", 0.5, "final", "m"),
         Onset(1, 5, 3.0),
@@ -107,7 +107,7 @@ def wire_messages() -> list[bytes]:
 
 
 def command(data: bytes) -> object:
-    """Check a request of the control socket, before it reaches a lane."""
+    """Check a request as the control socket does."""
     try:
         request = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -118,7 +118,7 @@ def command(data: bytes) -> object:
 
 @cache
 def bus() -> CommandBus:
-    """Return a command bus without lanes, which checks but applies nothing."""
+    """Return a command bus without lanes, which checks but never applies commands."""
     return CommandBus("run", [], lambda: None)
 
 
@@ -157,13 +157,13 @@ def requests(*commands: str) -> list[bytes]:
 
 
 def configuration(data: bytes) -> object:
-    """Parse the envelope of a configuration."""
+    """Parse a configuration's envelope."""
     text = data.decode("utf-8", "replace")
     return parse_config(parse_located(text, "fuzz.yaml"))
 
 
 def manifest(data: bytes) -> object:
-    """Load a bundle's manifest, beside the files of a real bundle."""
+    """Parse a bundle's manifest beside the files of a real bundle."""
     target = folder() / "bundle"
     if not target.exists():
         shutil.copytree(find_bundle("bengalese-finch"), target)
@@ -172,7 +172,7 @@ def manifest(data: bytes) -> object:
 
 
 def onnx(data: bytes) -> object:
-    """Open a graph as the engine opens it."""
+    """Open a graph as the engine does."""
     path = folder() / "graph.onnx"
     path.write_bytes(data)
     return open_session(path)
@@ -186,7 +186,7 @@ def npz(data: bytes) -> object:
 
 
 def npz_files() -> list[bytes]:
-    """Return compressed and uncompressed npz files."""
+    """Return compressed and uncompressed files."""
     found = []
     for save in (np.savez, np.savez_compressed):
         stream = io.BytesIO()
@@ -217,7 +217,7 @@ def recording(ending: str) -> Callable[[bytes], object]:
 
 
 def sounds(form: str) -> list[bytes]:
-    """Return half a second of audio in several encodings."""
+    """Return half a second in several encodings."""
     rng = np.random.default_rng(0)
     found = []
     for subtype, channels in (("PCM_16", 1), ("PCM_24", 2)):
@@ -239,7 +239,7 @@ def annotations(data: bytes) -> object:
 
 
 def tables() -> list[bytes]:
-    """Return typical annotation tables."""
+    """Return annotation tables."""
     head = "file,onset_s,offset_s,label\n"
     rows = "a.wav,0.05,0.10,a\na.wav,0.15,0.20,b\na.wav,0.25,0.31,a\n"
     return [(head + rows).encode(), ("\ufeff" + head + rows).encode("utf-8")]
@@ -256,7 +256,7 @@ def journal(data: bytes) -> object:
 
 @cache
 def journals() -> list[bytes]:
-    """Return the journal of a short, complete run."""
+    """Return the journal of a short run."""
     path = folder() / "good.sqlite"
     sink = JournalSink(
         JournalOptions(path=str(path)), SystemClock(), "run", "version: 1"

@@ -1,10 +1,10 @@
-"""Interrupt a stream and a sound card repeatedly, and measure the reported gaps.
+"""Outages of a stream and of a sound card, and the length of their gaps.
 
 *stream*: a `pipe` source fetches raw PCM over HTTP from a server that cuts the
-connection, and refuses new ones for a random time. *microphone*: PortAudio listens
-to a sound card made of software, which is unplugged (its module unloaded) and plugged
-in again. Every sample carries the moment at which it was made, so that the number of
-those that were missed is read off the samples around each gap.
+connection, and refuses new ones for a random time. *microphone*: PortAudio records
+a virtual sound card, which is unplugged (its module unloaded) and plugged in again.
+Every sample encodes its number, so that the true number of missing samples follows
+from the samples around each gap.
 
     .venv/bin/python bench/reliability/losses.py --losses 100
 """
@@ -34,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "helpers"
 from audio_devices.virtual_audio import VirtualMicrophone
 from network.broadcast import FETCH, BroadcastServer
 
-HEARD_S = (0.6, 1.5)
-AWAY_S = (0.1, 3.0)
+RUNNING_S = (0.6, 1.5)
+OUTAGE_S = (0.1, 3.0)
 PATIENCE_S = 60.0
 MICROPHONE_RATE = 32_000
 MICROPHONE_SPAN = 1 << 16  # after so many samples 16 bits come again
@@ -43,7 +43,7 @@ MICROPHONE_BLOCK = MICROPHONE_RATE // 10
 
 
 def main() -> int:
-    """Run all outages; return 0 if each gap is within a block of the true length."""
+    """Interrupt and restore; 0 if every gap is within a block of its true length."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--losses", type=int, default=100, help="of each kind")
     parser.add_argument(
@@ -65,7 +65,7 @@ def main() -> int:
         make = KINDS[kind]
         rng = random.Random(arguments.seed)
         with make() as lost:
-            errors, lengths = lose(lost, kind, arguments.losses, rng)
+            errors, lengths = measure_outages(lost, kind, arguments.losses, rng)
         rate, block = lost.sample_rate, lost.block_length
         off = np.abs(errors) * 1000 / rate
         within = int((np.abs(errors) <= block).sum())
@@ -83,36 +83,36 @@ def main() -> int:
     return 0 if good else 1
 
 
-class Lost:
-    """Source that can be interrupted, and a process that reads it."""
+class InterruptedSource:
+    """A source that can be interrupted, and a process that reads it."""
 
     sample_rate: int
     block_length: int
     process: subprocess.Popen[str]
 
-    def take_away(self) -> None:
-        """Stop the delivery."""
+    def interrupt(self) -> None:
+        """Stop the delivery of samples."""
 
-    def give_back(self) -> None:
+    def restore(self) -> None:
         """Allow the source to be opened again."""
 
     def missed(self, last: int, first: int, gap: int) -> int:
-        """Return the true number of samples between two; `gap` is the estimate."""
+        """Return the true number of samples between two; `gap` is an estimate."""
         raise NotImplementedError
 
     def command(self, plugin: str, options: dict[str, Any]) -> list[str]:
-        """Return the command line of the reading process."""
+        """Return the command of the process that reads the source."""
         more = ["--listen", plugin, "--options", json.dumps(options)]
         return [sys.executable, __file__, *more]
 
 
-class LostStream(Lost):
-    """HTTP stream; its server cuts connections and refuses new ones for a while."""
+class InterruptedStream(InterruptedSource):
+    """HTTP stream: the server cuts connections and refuses new ones for a while."""
 
     sample_rate = BroadcastServer.rate
     block_length = 4096
 
-    def __enter__(self) -> "LostStream":
+    def __enter__(self) -> "InterruptedStream":
         self.server = BroadcastServer()
         options = {
             "sample_rate": self.sample_rate,
@@ -135,22 +135,22 @@ class LostStream(Lost):
         self.process.communicate()
         self.server.__exit__(*error)
 
-    def take_away(self) -> None:
-        """Stop the delivery."""
+    def interrupt(self) -> None:
+        """Stop the delivery of samples."""
         self.server.refuses = True
         self.server.cut.set()
 
-    def give_back(self) -> None:
+    def restore(self) -> None:
         """Allow the source to be opened again."""
         self.server.refuses = False
 
     def missed(self, last: int, first: int, gap: int) -> int:
-        """Return the true number of samples between two."""
+        """Return the true number of samples between two; `gap` is an estimate."""
         return first - last - 1
 
 
-class LostFfmpeg(LostStream):
-    """HTTP stream fetched by ffmpeg, which has buffers of its own."""
+class InterruptedFfmpeg(InterruptedStream):
+    """The same stream, fetched by ffmpeg, which has buffers of its own."""
 
     def fetch(self) -> list[str]:
         """Return the command that writes the stream to its standard output."""
@@ -160,8 +160,8 @@ class LostFfmpeg(LostStream):
         return f"ffmpeg -v error -nostdin {read} {write}".split()
 
 
-class LostMicrophone(Lost, VirtualMicrophone):
-    """PulseAudio sound card; its module is unloaded and loaded."""
+class InterruptedMicrophone(InterruptedSource, VirtualMicrophone):
+    """PulseAudio sound card, whose module is unloaded and loaded."""
 
     sample_rate = MICROPHONE_RATE
     block_length = MICROPHONE_BLOCK
@@ -169,7 +169,7 @@ class LostMicrophone(Lost, VirtualMicrophone):
     def __init__(self) -> None:
         super().__init__(MICROPHONE_RATE)
 
-    def __enter__(self) -> "LostMicrophone":
+    def __enter__(self) -> "InterruptedMicrophone":
         super().__enter__()
         options = {
             "device": "pipemic",
@@ -181,7 +181,7 @@ class LostMicrophone(Lost, VirtualMicrophone):
         return self
 
     def _feed(self) -> None:
-        """Write the ramp in real time, whether or not it is read."""
+        """Write the ramp in real time, also while it cannot be read."""
         began, sent = time.monotonic(), 0
         while not self._stop.wait(0.01):
             at = int((time.monotonic() - began) * self.sample_rate)
@@ -189,47 +189,51 @@ class LostMicrophone(Lost, VirtualMicrophone):
             self._write(numbers.tobytes(), insist=False)
             sent = at
 
-    def take_away(self) -> None:
-        """Stop the delivery."""
+    def interrupt(self) -> None:
+        """Stop the delivery of samples."""
         self.unplug()
 
-    def give_back(self) -> None:
+    def restore(self) -> None:
         """Allow the source to be opened again."""
         self.plug_in()
 
     def missed(self, last: int, first: int, gap: int) -> int:
-        """Return the true number of samples between two; their values repeat."""
+        """Return the true number of samples between two; `gap` is an estimate."""
         exact = (first - last - 1) % MICROPHONE_SPAN
         turns = round((gap - exact) / MICROPHONE_SPAN)
         return exact + turns * MICROPHONE_SPAN
 
 
-KINDS = {"stream": LostStream, "ffmpeg": LostFfmpeg, "microphone": LostMicrophone}
+KINDS = {
+    "stream": InterruptedStream,
+    "ffmpeg": InterruptedFfmpeg,
+    "microphone": InterruptedMicrophone,
+}
 
 
-def lose(
-    lost: Lost, kind: str, losses: int, rng: random.Random
+def measure_outages(
+    lost: InterruptedSource, kind: str, losses: int, rng: random.Random
 ) -> tuple[list[int], list[float]]:
-    """Measure outages; return errors in samples and true lengths in seconds."""
+    """Return errors in samples and true lengths in s of `losses` outages."""
     back, gaps = threading.Semaphore(0), []
 
-    def hear() -> None:
+    def read_lines() -> None:
         assert lost.process.stdout is not None
         for line in lost.process.stdout:
             gaps.append(json.loads(line))
             back.release()
 
-    threading.Thread(target=hear, daemon=True).start()
+    threading.Thread(target=read_lines, daemon=True).start()
     if not back.acquire(timeout=PATIENCE_S):
-        raise SystemExit(f"{kind}: nothing was heard within {PATIENCE_S:.0f} s")
+        raise SystemExit(f"{kind}: nothing was received within {PATIENCE_S:.0f} s")
     gaps.clear()
     errors, lengths = [], []
     with Progress(transient=True, console=Console(stderr=True)) as progress:
         for _ in progress.track(range(losses), description=kind):
-            time.sleep(rng.uniform(*HEARD_S))
-            lost.take_away()
-            time.sleep(rng.uniform(*AWAY_S))
-            lost.give_back()
+            time.sleep(rng.uniform(*RUNNING_S))
+            lost.interrupt()
+            time.sleep(rng.uniform(*OUTAGE_S))
+            lost.restore()
             if not back.acquire(timeout=PATIENCE_S):
                 break  # it has not come back: the table says so
             gap = gaps[-1]
@@ -240,7 +244,7 @@ def lose(
 
 
 def listen(plugin: str, options: dict[str, Any]) -> int:
-    """Read the source; print a line at the first sample and at each return."""
+    """Read the source as the engine does; print a line at the start and per return."""
     if plugin == "pipe":
         from neurovocal.plugins.sources.pipe import source as module
 

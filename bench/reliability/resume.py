@@ -1,11 +1,11 @@
-"""Cut, stall and kill an engine and its subscriber, and count missing labels.
+"""Cuts, stalls and kills between an engine and its subscriber: ``make bench-resume``.
 
-An engine (its own process, killed and started again now and then) keeps a journal and
+An engine (its own process, killed and restarted now and then) keeps a journal and
 publishes through a network that is cut at random moments. A subscriber (its own
-process, killed and started again, too) writes what it hears into a file together with
-its positions. In the end its file must hold what the journal holds: nothing missing,
-nothing twice. A second subscriber reads without trouble while a third one never reads:
-how late are the reader's messages?
+process, killed and restarted, too) stores its messages in a file together with its
+positions. In the end its file must equal the journal: nothing missing, nothing twice. A
+second subscriber reads without disturbance beside a third one that never reads; the
+lateness of its messages is measured.
 
     .venv/bin/python bench/reliability/resume.py --cuts 100
 """
@@ -46,22 +46,22 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", default=KINDS)
     arguments = parser.parse_args()
     if arguments.read:
-        return read_for_ever(*arguments.read, kinds=arguments.kinds)
+        return run_subscriber(*arguments.read, kinds=arguments.kinds)
     with tempfile.TemporaryDirectory() as folder:
-        result = trouble(Path(folder), arguments.cuts, random.Random(arguments.seed))
+        result = disturb(Path(folder), arguments.cuts, random.Random(arguments.seed))
     print(json.dumps(result))
     return 2 if result["missing"] or result["double"] or result["strange"] else 0
 
 
-def trouble(folder: Path, cuts: int, rng: random.Random) -> dict[str, object]:
-    """Run the trial and return its counts."""
+def disturb(folder: Path, cuts: int, rng: random.Random) -> dict[str, object]:
+    """Run the whole measurement and return its results."""
     ports = {"live": free_port(), "replay": free_port()}
-    journal, diary = folder / "j.sqlite", folder / "heard.sqlite"
+    journal, received_path = folder / "j.sqlite", folder / "received.sqlite"
     done = dict.fromkeys(ACTIONS, 0)
-    lateness = Lateness(f"tcp://127.0.0.1:{ports['live']}")
+    lateness = LatenessMeter(f"tcp://127.0.0.1:{ports['live']}")
     with BadNetwork(ports["live"]) as live, BadNetwork(ports["replay"]) as replay:
         engine = start_engine(folder, journal, ports, 0)
-        reader = start_reader(live, replay, diary)
+        reader = start_reader(live, replay, received_path)
         lateness.start()
         for number in track(range(cuts), "cutting", console=Console(stderr=True)):
             time.sleep(rng.uniform(0.2, 2.0))
@@ -81,25 +81,25 @@ def trouble(folder: Path, cuts: int, rng: random.Random) -> dict[str, object]:
                     engine = start_engine(folder, journal, ports, number + 1)
                 case "kill reader":
                     kill(reader)
-                    reader = start_reader(live, replay, diary)
+                    reader = start_reader(live, replay, received_path)
         time.sleep(3)
         engine.terminate()
         engine.wait()
-        kept = kept_in(journal)
+        kept = stored_in(journal)
         # Those who were cut at the very end ask the next engine.
         engine = start_engine(folder, journal, ports, cuts + 1)
-        settle(diary, kept)
+        wait_for_subscriber(received_path, kept)
         kill(reader)
         engine.terminate()
         engine.wait()
     lateness.stop()
-    return {**compare(diary, kept), **lateness.summary(), "actions": done}
+    return {**compare(received_path, kept), **lateness.summary(), "actions": done}
 
 
 def start_engine(
     folder: Path, journal: Path, ports: dict[str, int], seed: int
 ) -> subprocess.Popen[bytes]:
-    """Start an engine on the ports and journal of the one before."""
+    """Start an engine on the same ports and journal as before."""
     config = configure(folder, journal, ports, {"seed": seed})
     return subprocess.Popen(
         [sys.executable, "-c", ENGINE, "run", str(config)], stdout=subprocess.DEVNULL
@@ -113,14 +113,14 @@ def configure(
     song: dict[str, object],
     **more: object,
 ) -> Path:
-    """An engine that sings without end, publishes, and answers from its journal.
+    """Write the configuration of an engine that labels endless synthetic song.
 
     Parameters
     ----------
     folder : Path
-        Where the configuration is written to.
+        Folder of the configuration.
     journal : Path
-        Kept from one run to the next.
+        Journal, kept from one run to the next.
     ports : dict
         ``live`` and ``replay``.
     song : dict
@@ -143,10 +143,10 @@ def configure(
 
 
 def start_reader(
-    live: BadNetwork, replay: BadNetwork, diary: Path
+    live: BadNetwork, replay: BadNetwork, received_path: Path
 ) -> subprocess.Popen[bytes]:
-    """Start a subscriber that resumes where the one before was killed."""
-    where = [live.endpoint, replay.endpoint, str(diary)]
+    """Start a subscriber that resumes where the last one was killed."""
+    where = [live.endpoint, replay.endpoint, str(received_path)]
     return subprocess.Popen([sys.executable, __file__, "--read", *where])
 
 
@@ -156,12 +156,12 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def read_for_ever(
-    live: str, replay: str, diary: str, kinds: Sequence[str] = KINDS
+def run_subscriber(
+    live: str, replay: str, received_path: str, kinds: Sequence[str] = KINDS
 ) -> int:
-    """Receive messages; store each and its position in one transaction."""
-    kept = sqlite3.connect(diary)
-    kept.execute("CREATE TABLE IF NOT EXISTS heard (run, kind, stream, seq)")
+    """Subscribe; store each message and its position in one transaction."""
+    kept = sqlite3.connect(received_path)
+    kept.execute("CREATE TABLE IF NOT EXISTS received (run, kind, stream, seq)")
     kept.execute(
         "CREATE TABLE IF NOT EXISTS positions (kind, stream, run, seq, "
         "PRIMARY KEY (kind, stream))"
@@ -176,7 +176,7 @@ def read_for_ever(
         for one in subscriber:
             row = (one.run, one.kind, one.stream, one.seq)
             with kept:
-                kept.execute("INSERT INTO heard VALUES (?, ?, ?, ?)", row)
+                kept.execute("INSERT INTO received VALUES (?, ?, ?, ?)", row)
                 kept.execute(
                     "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)",
                     (one.kind, one.stream, one.run, one.seq),
@@ -184,10 +184,10 @@ def read_for_ever(
     return 0
 
 
-def kept_in(
+def stored_in(
     journal: Path, kinds: Sequence[str] = KINDS
 ) -> list[tuple[str, str, str, int]]:
-    """Return the labels in the journal of ended runs."""
+    """Return the events of ended runs in the journal."""
     return [
         (record.run, e.kind, e.stream, e.seq)
         for record in runs(journal)
@@ -196,48 +196,51 @@ def kept_in(
     ]
 
 
-def heard_in(diary: Path) -> list[tuple[str, str, str, int]]:
-    """Return the labels that the subscriber stored."""
-    with sqlite3.connect(diary) as connection:
-        return list(connection.execute("SELECT * FROM heard"))
+def received_in(received_path: Path) -> list[tuple[str, str, str, int]]:
+    """Return the messages that the subscriber stored."""
+    with sqlite3.connect(received_path) as connection:
+        return list(connection.execute("SELECT * FROM received"))
 
 
-def settle(diary: Path, kept: list[tuple[str, str, str, int]]) -> None:
-    """Wait a bounded time until the subscriber has caught up."""
+def wait_for_subscriber(
+    received_path: Path, kept: list[tuple[str, str, str, int]]
+) -> None:
+    """Wait until the subscriber has every event, at most `SETTLE_S`."""
     until = time.monotonic() + SETTLE_S
-    while set(kept) - set(heard_in(diary)) and time.monotonic() < until:
+    while set(kept) - set(received_in(received_path)) and time.monotonic() < until:
         time.sleep(0.5)
 
 
-def compare(diary: Path, kept: list[tuple[str, str, str, int]]) -> dict[str, object]:
-    """Count missing, double and unexplained labels of the subscriber."""
-    heard = heard_in(diary)
+def compare(
+    received_path: Path, kept: list[tuple[str, str, str, int]]
+) -> dict[str, object]:
+    """Count missing, double and strange rows (neither stored nor lost)."""
+    received = received_in(received_path)
     ended = {run for run, *_ in kept}
     last = {(run, kind, stream): seq for run, kind, stream, seq in kept}
     strange = [
         row
-        for row in set(heard) - set(kept)
+        for row in set(received) - set(kept)
         if row[0] in ended and row[3] <= last.get(row[:3], -1)
     ]
     return {
         "kept": len(kept),
-        "missing": len(set(kept) - set(heard)),
-        "double": len(heard) - len(set(heard)),
+        "missing": len(set(kept) - set(received)),
+        "double": len(received) - len(set(received)),
         "strange": len(strange),
     }
 
 
-def late_ms(received: Received) -> float:
-    """Return a message's lateness on its stream's clock, plus a constant of its run."""
-    told_ms = received.at / received.sample_rate * 1e3
-    return time.monotonic() * 1e3 - told_ms
+def lateness_ms(received: Received) -> float:
+    """Return how late a message is by its stream's clock, plus a constant per run."""
+    event_ms = received.at / received.sample_rate * 1e3
+    return time.monotonic() * 1e3 - event_ms
 
 
-class Lateness:
-    """Measures how late a reader gets its messages beside one that never reads.
+class LatenessMeter:
+    """Lateness of a subscriber's messages beside one that never reads.
 
-    Later than the promptest message of the same run, that is: the engine's own
-    latency is not of interest here.
+    Relative to the fastest message of the same run, without the engine's own latency.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -256,7 +259,7 @@ class Lateness:
         self._thread.join()
 
     def summary(self) -> dict[str, object]:
-        """Return median and 99th percentile."""
+        """Return the median and the 99th percentile."""
         late = sorted(one - min(run) for run in self._late_ms.values() for one in run)
         if not late:
             return {"late_ms_p50": None, "late_ms_p99": None}
@@ -274,7 +277,7 @@ class Lateness:
             while not self._stopping.is_set():
                 one = reader.receive(0.2)
                 if one is not None:
-                    self._late_ms.setdefault(one.run, []).append(late_ms(one))
+                    self._late_ms.setdefault(one.run, []).append(lateness_ms(one))
 
 
 if __name__ == "__main__":

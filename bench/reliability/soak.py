@@ -1,9 +1,9 @@
-"""Soak: many lane-hours through the whole chain, as fast as it goes.
+"""Soak test: many lane-hours through the whole chain, as fast as possible.
 
-Several lanes hear the same audio, each in blocks of another length, through front end,
-detector, classifier and RNN-RBM into a journal, a socket and a digest. Checked every
-few seconds: does memory grow, do handles, and does every queue's balance hold? In the
-end all lanes must have brought forth the same events.
+Several lanes process the same audio, each in blocks of another length, through front
+end, detector, classifier and RNN-RBM into a journal, a socket and a digest. Memory,
+handles and the balance of every queue are checked every few seconds. In the end all
+lanes must have produced the same events.
 
     .venv/bin/python bench/reliability/soak.py --hours 24
 """
@@ -49,7 +49,7 @@ FIRST = 0.1  # share of the audio after which memory must stand still
 
 
 class Digest:
-    """Digest of all events of one lane, in order."""
+    """Digest over all events of one lane, in order."""
 
     wants = frozenset({"onset", "offset", "label", "surprise", "gap"})
 
@@ -58,7 +58,7 @@ class Digest:
         self.count = 0
 
     def open(self) -> None:
-        """Do nothing."""
+        """Open nothing."""
 
     def write(self, message: Message) -> None:
         """Add one event to the digest."""
@@ -66,15 +66,15 @@ class Digest:
         self.count += 1
 
     def flush(self, timeout: float) -> None:
-        """Do nothing."""
+        """Flush nothing."""
 
     def close(self) -> None:
-        """Do nothing."""
+        """Close nothing."""
 
 
 @dataclass
 class Checks:
-    """Checks of memory, handles and digests during the run."""
+    """Checks during the run."""
 
     runner: Runner
     total_s: float
@@ -111,8 +111,8 @@ class Checks:
         )
 
     def verdict(self) -> dict[str, object]:
-        """Return growth of memory and handles after the first tenth of the audio."""
-        later = [look for look in self.seen if look[0] >= FIRST]
+        """Return the growth of memory and handles after a tenth of the audio."""
+        later = [check for check in self.seen if check[0] >= FIRST]
         first, last = later[: max(1, len(later) // 10)], later[-3:]
         if not later:
             return {"checks": len(self.seen)}
@@ -135,7 +135,7 @@ class Checks:
 
 
 def main() -> int:
-    """Run and check; return 0 if all checks pass."""
+    """Run and compare; 0 if all checks pass."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--hours", type=float, default=24.0, help="lane-hours")
     parser.add_argument("--lanes", type=int, default=4)
@@ -164,7 +164,7 @@ def main() -> int:
 def configuration(
     n_lanes: int, tile: int, repeat: int, folder: Path
 ) -> dict[str, object]:
-    """Return a configuration with lanes that differ in block length alone."""
+    """Return a configuration of lanes that differ in block length only."""
     lanes = [
         {
             "name": f"lane{index}",
@@ -196,7 +196,7 @@ def judge(
     digests: list[Digest],
     arguments: dict[str, object],
 ) -> int:
-    """Print the result; return 0 if all checks pass, 2 if not, 3 if stopped."""
+    """Print the result; return 0 if all checks pass, 2 if not, 3 after a stop."""
     whole = outcome.seconds >= checks.total_s - 1.0
     result = {
         **arguments,

@@ -1,10 +1,10 @@
-"""Stop a subscriber for minutes beside one that reads; measure delays and losses.
+"""A subscriber that is stopped for minutes beside one that reads: ``make bench-stall``.
 
-An engine labels song in real time and publishes everything it can, spectrogram frames
-too. One subscriber reads all the time. Another one (its own process) hears the same,
+An engine labels song in real time and publishes every kind, spectrogram frames too.
+One subscriber reads all the time. Another one (its own process) subscribes to the same,
 is stopped by a signal (SIGSTOP) for minutes, so that every buffer on the way to it
-fills, and goes on. How late are the reader's labels while it stands still, compared
-with before? Does the other one have every label in the end?
+fills, and continues. Measured are the lateness of the first one's labels during the
+stop, compared with before, and the labels that the second one lacks in the end.
 
     .venv/bin/python bench/reliability/stall.py --minutes 10
 """
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from resume import compare, configure, kept_in, late_ms, settle
+from resume import compare, configure, lateness_ms, stored_in, wait_for_subscriber
 from rich.console import Console
 from rich.progress import track
 from torture import ENGINE, free_port
@@ -50,15 +50,15 @@ def main() -> int:
 
 
 def stall(folder: Path, stalled_s: float) -> dict[str, float]:
-    """Run the trial and return its figures."""
+    """Run the whole measurement and return its results."""
     ports = {"live": free_port(), "replay": free_port()}
     live, replay = (f"tcp://127.0.0.1:{port}" for port in ports.values())
-    journal, diary = folder / "j.sqlite", folder / "heard.sqlite"
+    journal, received_path = folder / "j.sqlite", folder / "received.sqlite"
     config = configure(folder, journal, ports, SONG, **STAGES)
     engine = start("-c", ENGINE, "run", str(config), "--json")
     resume = str(Path(__file__).with_name("resume.py"))
     kinds = ("--kinds", *EVERYTHING)
-    other = start(resume, "--read", live, replay, str(diary), *kinds)
+    other = start(resume, "--read", live, replay, str(received_path), *kinds)
     try:
         with Subscriber(live, ("label",)) as reader:
             if reader.receive(START_S) is None:
@@ -71,15 +71,15 @@ def stall(folder: Path, stalled_s: float) -> dict[str, float]:
             missed = reader.missed
         engine.terminate()
         engine.wait()
-        kept = kept_in(journal, ("label",))
+        kept = stored_in(journal, ("label",))
         # What came last, the other one asks of the next engine.
         engine = start("-c", ENGINE, "run", str(config), "--json")
-        settle(diary, kept)
+        wait_for_subscriber(received_path, kept)
     finally:
         for process in (other, engine):
             process.kill()
             process.wait()
-    found = compare(diary, kept)
+    found = compare(received_path, kept)
     return {
         "stalled_s": stalled_s,
         "labels": len(kept),
@@ -105,12 +105,12 @@ def lateness(reader: Subscriber, seconds: float, doing: str) -> list[float]:
         while (left := until - time.monotonic()) > 0:
             one = reader.receive(left)
             if one is not None:
-                found.append(late_ms(one))
+                found.append(lateness_ms(one))
     return found
 
 
 def summary(found: list[float]) -> dict[str, float]:
-    """Return the lateness of the labels relative to the earliest one."""
+    """Return the lateness of labels relative to the fastest one."""
     ordered = sorted(found)
     late = [one - ordered[0] for one in ordered]
     return {

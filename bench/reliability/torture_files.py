@@ -1,8 +1,8 @@
-"""Audit of the sinks' files after a kill, against the journal.
+"""Audit of the files of a killed engine against its journal.
 
-The journal of the killed run is the truth. What a subscriber had heard longer than a
-window before the kill must be in every file; what is there must be whole, be what the
-journal, the subscriber or the source says, and be there once.
+The journal of the killed run is the reference. Events that a subscriber received longer
+than a window before the kill must be in every file; the content of a file must be
+complete, equal the journal, the received events or the source, and be there once.
 """
 
 import csv
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet
 import soundfile
 from disk_audit import played, recorded
-from torture_killed import POST_ROLL_S, RATE, Count, Key, Killed, config_text
+from torture_killed import POST_ROLL_S, RATE, Key, KilledRun, SinkCounts, config_text
 
 from neurovocal.engine.contracts.types import Audio, Float32
 
@@ -30,8 +30,8 @@ UNTOLD_S = 1.0
 
 
 @dataclass
-class Files:
-    """The folder of all sinks, over all kills.
+class SinkFiles:
+    """Folder of all sinks, over all kills.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Files:
     """
 
     out: Path
-    counts: dict[str, Count] = field(default_factory=dict)
+    counts: dict[str, SinkCounts] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _before: dict[Path, tuple[int, ...]] = field(default_factory=dict)
     _clips: set[Path] = field(default_factory=set)
@@ -53,9 +53,9 @@ class Files:
         self._before = {p: _state(p) for p in self.out.rglob("*") if p.is_file()}
         return config_text(seed, port, journal, self.out)
 
-    def audit(self, killed: Killed) -> None:
-        """Check every file that the killed run has left."""
-        looks: dict[str, Callable[[Killed], None]] = {
+    def audit(self, killed: KilledRun) -> None:
+        """Audit every file of the killed run."""
+        checks: dict[str, Callable[[KilledRun], None]] = {
             "jsonl": self._lines,
             "columns": self._columns,
             "parquet": self._rows,
@@ -64,13 +64,13 @@ class Files:
             "wav": self._sound,
             "recording": self._recording,
         }
-        for name, look in looks.items():
-            self.counts.setdefault(name, Count())
+        for name, check in checks.items():
+            self.counts.setdefault(name, SinkCounts())
             with self._counted(name):
-                look(killed)
+                check(killed)
 
     def finish(self) -> None:
-        """Check after the last, orderly run that all rows are in complete files."""
+        """Audit after the last run, which ended regularly: no leftovers, all rows."""
         names = [p for p in self.out.rglob("*") if p.suffix in (".part", ".rows")]
         self._expect(not names, "clips", f"leftovers: {names}")
         sidecars = {p.with_suffix("") for p in self.out.rglob("clips/*/*/*.json")}
@@ -85,12 +85,12 @@ class Files:
             count.kept = len(found)
 
     def ok(self) -> bool:
-        """Return True if nothing was lost, doubled or wrong."""
+        """Return whether nothing was lost, doubled or wrong."""
         return not any(c.lost or c.doubled or c.wrong for c in self.counts.values())
 
     @contextmanager
     def _counted(self, name: str) -> Iterator[None]:
-        """Count a file that cannot be read."""
+        """Count a file that cannot be read as wrong."""
         try:
             yield
         except (OSError, RuntimeError, ValueError, KeyError) as error:
@@ -102,10 +102,10 @@ class Files:
             self.counts[name].wrong += 1
             self.problems.append(f"{name}: {sentence}")
 
-    def _judge(
-        self, name: str, killed: Killed, found: Iterable[Key], meant: set[Key]
+    def _compare(
+        self, name: str, killed: KilledRun, found: Iterable[Key], meant: set[Key]
     ) -> None:
-        """Count the expected events that a file holds."""
+        """Count lost and double events of a file, given those that it should have."""
         rows = Counter(found)
         missing = meant - set(rows)
         lost = killed.due(missing)
@@ -120,27 +120,27 @@ class Files:
     def _is_new(self, path: Path) -> bool:
         return path.exists() and self._before.get(path) != _state(path)
 
-    def _lines(self, killed: Killed) -> None:
+    def _lines(self, killed: KilledRun) -> None:
         path = self.out / "e.jsonl"
         size = self._before.get(path, (0,))[-1]
         data = path.read_bytes()[size:] if path.exists() else b""
         self._expect(data[-1:] in (b"", b"\n"), "jsonl", "the last line is torn")
         found = []
         for line in data.splitlines():
-            told = json.loads(line)
-            key = (told["kind"], told["seq"])
+            header = json.loads(line)
+            key = (header["kind"], header["seq"])
             known = killed.headers.get(key, line)
             self._expect(known == line, "jsonl", f"{line!r} is not {known!r}")
             found.append(key)
-        self._judge("jsonl", killed, found, killed.all("onset", "offset", "label"))
+        self._compare("jsonl", killed, found, killed.all("onset", "offset", "label"))
 
-    def _columns(self, killed: Killed) -> None:
+    def _columns(self, killed: KilledRun) -> None:
         path = self.out / "l.csv"
         rows = _csv_rows(path) if self._is_new(path) else []
-        self._judge_rows("columns", killed, rows)
+        self._compare_rows("columns", killed, rows)
 
-    def _rows(self, killed: Killed) -> None:
-        """Read waiting rows and a finished table."""
+    def _rows(self, killed: KilledRun) -> None:
+        """Audit rows that wait for their table, and a finished table."""
         path, rows = self.out / "l.parquet", []
         waiting, part = self.out / "l.parquet.rows", self.out / ".l.parquet.part"
         if path.exists():
@@ -155,59 +155,64 @@ class Files:
             rows += pyarrow.parquet.read_table(part).to_pylist()
         self._parquet |= {(row["run"], row["kind"], row["seq"]) for row in rows}
         own = [row for row in rows if row["run"] == killed.run]
-        self._judge_rows("parquet", killed, own)
+        self._compare_rows("parquet", killed, own)
 
-    def _judge_rows(
-        self, name: str, killed: Killed, rows: list[dict[str, Any]]
+    def _compare_rows(
+        self, name: str, killed: KilledRun, rows: list[dict[str, Any]]
     ) -> None:
         found = [(row["kind"], int(row["seq"])) for row in rows]
         for key, row in zip(found, rows, strict=True):
             if key in killed.headers:
-                told = killed.fields(key)
-                same = row["unit"] == told["unit"]
-                same &= int(row["onset"]) == told["onset"]
-                same &= row["status"] == told["status"]
-                self._expect(same, name, f"{row} is not {told}")
+                label = killed.fields(key)
+                same = row["unit"] == label["unit"]
+                same &= int(row["onset"]) == label["onset"]
+                same &= row["status"] == label["status"]
+                self._expect(same, name, f"{row} is not {label}")
             self._expect(row["run"] == killed.run, name, f"{row} of another run")
-        self._judge(name, killed, found, killed.all("label"))
+        self._compare(name, killed, found, killed.all("label"))
 
-    def _table(self, killed: Killed) -> None:
+    def _table(self, killed: KilledRun) -> None:
         path = self.out / "t.csv"
         rows = _csv_rows(path) if self._is_new(path) else []
         finals = killed.finals()
         # Rows younger than the journal's last are known by themselves alone.
         cells = [(row["onset_s"], row["label"]) for row in rows]
         found = [finals.get(row, ("young", row)) for row in cells]
-        self._judge("table", killed, found, set(finals.values()))
+        self._compare("table", killed, found, set(finals.values()))
 
-    def _clip_files(self, killed: Killed) -> None:
+    def _clip_files(self, killed: KilledRun) -> None:
         sidecars = {p for p in self.out.rglob("clips/*/*/*.json")} - self._clips
         self._clips |= sidecars
         onsets = {killed.fields(key)["onset"]: key for key in killed.all("offset")}
         song = _song(killed, sidecars)
         found = []
         for path in sidecars:
-            told = json.loads(path.read_text())
-            self._expect(told["run"] == killed.run, "clips", f"{path}: another run")
-            samples, _ = soundfile.read(path.with_name(told["audio"]), dtype="float32")
-            heard = song[told["start"] : told["stop"]]
-            same = len(samples) == len(heard) and not told["missing"]
-            same = same and bool(np.all(np.abs(samples - heard) <= 2**-23))  # 24 bit
+            sidecar = json.loads(path.read_text())
+            self._expect(sidecar["run"] == killed.run, "clips", f"{path}: another run")
+            samples, _ = soundfile.read(
+                path.with_name(sidecar["audio"]), dtype="float32"
+            )
+            played_samples = song[sidecar["start"] : sidecar["stop"]]
+            same = len(samples) == len(played_samples) and not sidecar["missing"]
+            same = same and bool(
+                np.all(np.abs(samples - played_samples) <= 2**-23)
+            )  # 24 bit
             self._expect(same, "clips", f"{path}: the sound is another")
             found += [
-                onsets.get(s["onset"], ("young", s["onset"])) for s in told["segments"]
+                onsets.get(s["onset"], ("young", s["onset"]))
+                for s in sidecar["segments"]
             ]
         last = killed.reached - round((POST_ROLL_S + SETTLE_S + 0.1) * RATE)
         offsets = killed.all("offset")
-        self._judge(
+        self._compare(
             "clips",
             killed,
             found,
             {key for key in offsets if killed.fields(key)["sample"] <= last},
         )
 
-    def _sound(self, killed: Killed) -> None:
-        pieces = [m.event for m in killed.heard if isinstance(m.event, Audio)]
+    def _sound(self, killed: KilledRun) -> None:
+        pieces = [m.event for m in killed.received if isinstance(m.event, Audio)]
         old = [m.event for m in killed.old if isinstance(m.event, Audio)]
         newest = max((piece.stop for piece in pieces), default=0)
         due = [p for p in old if p.stop <= newest - UNTOLD_S * RATE]
@@ -222,7 +227,7 @@ class Files:
         count.lost += (lost := sum(piece.stop > len(sound) for piece in due))
         count.within_window += sum(p.stop > len(sound) for p in pieces) - lost
 
-    def _recording(self, killed: Killed) -> None:
+    def _recording(self, killed: KilledRun) -> None:
         sound = self._wave("recording", self.out / "r")
         due = killed.reached - round(UNTOLD_S * RATE)
         end = 0
@@ -239,21 +244,21 @@ class Files:
         count.within_window += max(0, killed.reached - max(due, end))
 
     def _wave(self, name: str, folder: Path) -> Float32:
-        """Read the samples of the only sound file, after checking its header."""
+        """Read the only WAV file, whose header must be right."""
         paths = [p for p in folder.glob("*.wav") if self._is_new(p)]
         if not paths or not paths[0].stat().st_size:
             return np.zeros(0, np.float32)
         sound, rate = soundfile.read(paths[0], dtype="float32")
         data = paths[0].read_bytes()
-        (told,) = struct.unpack_from("<Q", data, data.index(b"ds64") + 16)
-        untold = (len(data) - data.index(b"data") - 8 - told) // 4
-        right = rate == RATE and 0 <= untold <= UNTOLD_S * RATE
-        self._expect(right, name, f"the header lacks {untold} samples")
+        (length,) = struct.unpack_from("<Q", data, data.index(b"ds64") + 16)
+        unwritten = (len(data) - data.index(b"data") - 8 - length) // 4
+        right = rate == RATE and 0 <= unwritten <= UNTOLD_S * RATE
+        self._expect(right, name, f"the header lacks {unwritten} samples")
         found: Float32 = sound
         return found
 
 
-def _song(killed: Killed, sidecars: set[Path]) -> Float32:
+def _song(killed: KilledRun, sidecars: set[Path]) -> Float32:
     stops = [json.loads(path.read_text())["stop"] for path in sidecars]
     return played(killed.seed, max(stops, default=0) / RATE + 1)
 

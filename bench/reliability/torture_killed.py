@@ -1,4 +1,4 @@
-"""Record of a killed run with sinks of all kinds: configuration and events."""
+"""Configuration of a killed run with sinks of all kinds, and its known events."""
 
 import json
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ Key: TypeAlias = tuple[str, Any]  # kind and number of an event
 
 
 def config_text(seed: int, port: int, journal: Path, out: Path) -> str:
-    """Return a configuration with labels, synthesis and all kinds of files."""
+    """Return the configuration of a run with a classifier, synthesis and all sinks."""
     rolls = {"pre": PRE_ROLL_S, "post": POST_ROLL_S}
     return CONFIG.format(
         seed=seed, port=port, journal=journal, out=out, **SONG, **rolls
@@ -47,8 +47,8 @@ def config_text(seed: int, port: int, journal: Path, out: Path) -> str:
 
 
 @dataclass
-class Count:
-    """Events of one sink that are kept and lost over all kills."""
+class SinkCounts:
+    """Counts of one sink over all kills."""
 
     kept: int = 0
     lost: int = 0
@@ -58,15 +58,15 @@ class Count:
 
 
 @dataclass
-class Killed:
-    """All that is known of a run that was killed.
+class KilledRun:
+    """Known events of a run that was killed.
 
-    ``old`` is what was heard longer than the window before the kill.
+    ``old`` are those received longer than the window before the kill.
     """
 
     run: str
-    journal: list[RecordedEvent]
-    heard: list[Received]
+    journal: list[Recorded]
+    received: list[Received]
     old: list[Received]
     seed: int
 
@@ -78,11 +78,11 @@ class Killed:
         self._newest = {m.kind: m.seq for m in self.old}
 
     def all(self, *kinds: str) -> set[Key]:
-        """Events of the journal."""
+        """Return keys of the journal's events of some kinds."""
         return {key for key in self.headers if key[0] in kinds}
 
     def due(self, keys: set[Key]) -> set[Key]:
-        """Events that are older than the commit window."""
+        """Return those of `keys` that are older than the window."""
         return {(kind, n) for kind, n in keys if n <= self._newest.get(kind, -1)}
 
     def fields(self, key: Key) -> dict[str, Any]:
@@ -91,10 +91,10 @@ class Killed:
         return found
 
     def finals(self) -> dict[tuple[str, str], Key]:
-        """Return final labels by onset in seconds and unit, as tables have them."""
-        told = {key: self.fields(key) for key in self.all("label")}
+        """Return final labels by onset in seconds and unit, as in tables."""
+        labels = {key: self.fields(key) for key in self.all("label")}
         return {
             (f"{fields['onset'] / RATE:.6f}", fields["unit"]): key
-            for key, fields in told.items()
+            for key, fields in labels.items()
             if fields["status"] == "final"
         }

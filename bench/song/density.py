@@ -1,11 +1,11 @@
-r"""Log densities of frames of song: Gaussian RNN-RBMs beside a linear prediction.
+"""Log densities of frames of song: Gaussian RNN-RBMs beside a linear prediction.
 
 A conditional RBM with Gaussian visible units is a mixture of 2**n_hidden Gaussians
 with one diagonal covariance. Neighbouring bins of a spectrogram are strongly
-correlated, which such a mixture can only say with many hidden units. So frames are
-whitened first with the covariance of what a linear prediction misses (`Whitening`): W
-then models what is left, and the density in the frame's own coordinates is that of the
-whitened frame times the determinant.
+correlated, which such a mixture can only model with many hidden units. Frames are
+therefore whitened with the covariance of a linear prediction's errors (`Whitening`),
+and the density in the frame's own coordinates is that of the whitened frame times the
+determinant.
 """
 
 import math
@@ -36,14 +36,14 @@ _TILE_ROWS = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearDensity:
-    """Ridge AR(order) with Gaussian errors of full covariance."""
+    """AR(order) with ridge whose errors are one Gaussian with full covariance."""
 
     predictor: LinearPredictor
     covariance: Float64
 
     @classmethod
     def fit(cls, songs: Sequence[Float32], order: int) -> "LinearDensity":
-        """Fit predictor and covariance of its errors on `songs`."""
+        """Fit the predictor and the covariance of its errors to `songs`."""
         predictor = LinearPredictor.fit(songs, order)
         missed = np.concatenate([predictor.residual(song) for song in songs])
         covariance = missed.T @ missed / len(missed)
@@ -51,7 +51,7 @@ class LinearDensity:
         return cls(predictor, covariance + floor * np.eye(len(covariance)))
 
     def log_density(self, song: Float32) -> Float64:
-        """Compute the log density of each frame from `order` on, in nats."""
+        """Return the log density of each frame from `order` on, in nats."""
         factor = np.linalg.cholesky(self.covariance)
         scaled = np.linalg.solve(factor, self.predictor.residual(song).T)
         n = len(self.covariance)
@@ -76,19 +76,19 @@ class Whitening:
     def fit(
         cls, songs: Sequence[Float32], density: LinearDensity, scale: float = 0.2
     ) -> "Whitening":
-        """Fit with the means of `songs` and the covariance of `density`."""
+        """Fit the mean to `songs` and the transform to the covariance of `density`."""
         values, vectors = np.linalg.eigh(density.covariance)
         root = scale * (vectors / np.sqrt(values)) @ vectors.T
         mean = np.concatenate(songs).mean(axis=0)
         return cls(mean.astype(np.float32), root.astype(np.float32))
 
     def __call__(self, song: Float32) -> Float32:
-        """Return whitened frames, float32[n_frames, n_bins]."""
+        """Whiten frames, float32[n_frames, n_bins]."""
         return np.ascontiguousarray((song - self.mean) @ self.matrix, np.float32)
 
     @property
     def log_determinant(self) -> float:
-        """Log determinant: density of a frame minus that of the whitened frame."""
+        """Log of the density of a frame over that of the whitened frame."""
         return float(np.linalg.slogdet(self.matrix.astype(float))[1])
 
 
@@ -96,7 +96,7 @@ class Whitening:
 def conditional_gaussians(
     model: RnnRbm, songs: Sequence[Rows], skip: int
 ) -> tuple[GaussianRbms, Tensor]:
-    """The RBM of every frame from `skip` on, and the frames, in units of sigma.
+    """Return the RBM of every frame from `skip` on, and the frames in units of sigma.
 
     Raises
     ------
@@ -131,12 +131,12 @@ def log_density(
     rng: np.random.Generator,
     widest: float | None = MAX_WIDTH,
 ) -> Likelihood:
-    """Mean log density per frame in the frames' own coordinates, in nats.
+    """Return the mean log density per frame in the frames' own coordinates, in nats.
 
     Parameters
     ----------
     model : RnnRbm
-        Whose sigma it is.
+        Model with the sigma of `x`.
     rbms : GaussianRbms
     x : float32[n_frames, n_visible]
         From `conditional_gaussians` of whitened songs.
@@ -144,7 +144,7 @@ def log_density(
     annealing : AnnealingOptions
     rng : Generator
     widest : float, optional
-        Widest bracket in nats that is a figure; None takes any.
+        Widest accepted bracket in nats; None accepts any.
 
     Raises
     ------
@@ -169,14 +169,14 @@ def log_density(
 
 
 class DensityTask(RnnRbmTask):
-    """RNN-RBM with Gaussian units, selected by its density."""
+    """Training of an RNN-RBM with Gaussian units, chosen by its density."""
 
     name = "Gaussian RNN-RBM"
 
     def validate(self) -> dict[str, float]:
-        """Quick density of some validation frames, in the frames they are trained on.
+        """Estimate the density of some validation frames, in whitened coordinates.
 
-        Only good enough for choosing: the middle of a bracket that may be wide.
+        Only for the choice of weights: the middle of a bracket that may be wide.
         """
         rng = np.random.Generator(np.random.SFC64(0))
         rbms, x = conditional_gaussians(self.module, self._valid, skip=16)

@@ -1,9 +1,9 @@
-"""Foreign sounds, and a model's surprise for them.
+"""Surprise of the RNN-RBM for foreign sounds.
 
-Every recording is heard as a stream of its own that begins with background of the
-bird's recordings, so that states are warm and the running baseline is that of the
-bird. Foreign recordings are brought to the level of the bird's syllables: a model that
-only heard how loud they are would not tell them apart.
+Every recording is a stream of its own after background of the bird's recordings, so
+that states have settled and the running baseline is that of the bird. Foreign
+recordings are scaled to the level of the bird's syllables, so that loudness alone does
+not separate them.
 """
 
 import csv
@@ -27,8 +27,8 @@ _LONGEST_S = 12.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sound:
-    """Samples float32[n_samples], and the stretches (first, stop) that are judged."""
+class ForeignSound:
+    """Samples float32[n_samples], and the measured stretches (first, stop)."""
 
     samples: Float32
     stretches: list[tuple[int, int]]
@@ -38,26 +38,32 @@ def sound_of(
     recording: AnnotatedRecording,
     sample_rate: int,
     stretches_s: Sequence[tuple[float, float]],
-) -> Sound:
-    """The first seconds of a recording with those of its stretches that lie in them."""
+) -> ForeignSound:
+    """Return the first seconds of a recording, with the stretches inside."""
     samples = read_samples(recording, sample_rate)[: round(_LONGEST_S * sample_rate)]
     stretches = [
         (round(first_s * sample_rate), round(stop_s * sample_rate))
         for first_s, stop_s in stretches_s
     ]
-    return Sound(samples, [s for s in stretches if 0 <= s[0] < s[1] <= len(samples)])
+    return ForeignSound(
+        samples, [s for s in stretches if 0 <= s[0] < s[1] <= len(samples)]
+    )
 
 
-def annotated(recording: AnnotatedRecording, sample_rate: int) -> Sound:
-    """A recording judged in its annotated segments."""
+def in_annotated_segments(
+    recording: AnnotatedRecording, sample_rate: int
+) -> ForeignSound:
+    """Return a recording with its annotated segments as stretches."""
     stretches = [(a.onset_s, a.offset_s) for a in recording.annotations]
     return sound_of(recording, sample_rate, stretches)
 
 
-def active(recording: AnnotatedRecording, sample_rate: int) -> Sound:
-    """A recording judged where its columns `active_start_s` and `active_end_s` say.
+def in_active_stretches(
+    recording: AnnotatedRecording, sample_rate: int
+) -> ForeignSound:
+    """Return a recording with stretches from `active_start_s` to `active_end_s`.
 
-    Stretches of 0.1 s, so that a long sound does not count as one.
+    Stretches have 0.1 s, so that a long sound counts more than once.
 
     Raises
     ------
@@ -76,8 +82,8 @@ def active(recording: AnnotatedRecording, sample_rate: int) -> Sound:
     return sound_of(recording, sample_rate, pieces)
 
 
-def listed(folder: Path) -> list[AnnotatedRecording]:
-    """Recordings of a folder that its files.csv names, without annotations."""
+def unannotated_recordings(folder: Path) -> list[AnnotatedRecording]:
+    """Read the recordings of a folder's files.csv, without annotations."""
     with (folder / "files.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     empty = AnnotatedRecording("", folder, 0.0, 0, ())
@@ -94,8 +100,8 @@ def listed(folder: Path) -> list[AnnotatedRecording]:
     ]
 
 
-def level_of(sounds: Sequence[Sound]) -> float:
-    """Median root mean square of the stretches."""
+def level_of(sounds: Sequence[ForeignSound]) -> float:
+    """Return the median root mean square of the stretches."""
     levels = [
         float(np.sqrt(np.square(sound.samples[first:stop]).mean()))
         for sound in sounds
@@ -104,28 +110,28 @@ def level_of(sounds: Sequence[Sound]) -> float:
     return float(np.median(levels))
 
 
-def at_level(sounds: Sequence[Sound], level: float) -> list[Sound]:
-    """The same sounds, each recording at that median level of its stretches."""
+def scale_to_level(sounds: Sequence[ForeignSound], level: float) -> list[ForeignSound]:
+    """Scale each recording to that median level of its stretches."""
     changed = []
     for sound in sounds:
         if sound.stretches and (own := level_of([sound])) > 0:
             samples = (sound.samples * (level / own)).astype(np.float32)
-            changed.append(Sound(np.clip(samples, -1, 1), sound.stretches))
+            changed.append(ForeignSound(np.clip(samples, -1, 1), sound.stretches))
     return changed
 
 
-def noise_in_place(sound: Sound, rng: np.random.Generator) -> Sound:
-    """White noise of the same level and length in place of every stretch."""
+def replace_by_noise(sound: ForeignSound, rng: np.random.Generator) -> ForeignSound:
+    """Replace every stretch by white noise of the same level and length."""
     samples = sound.samples.copy()
     for first, stop in sound.stretches:
         part = samples[first:stop]
         level = np.sqrt(np.square(part).mean())
         samples[first:stop] = level * rng.standard_normal(stop - first)
-    return Sound(samples, sound.stretches)
+    return ForeignSound(samples, sound.stretches)
 
 
-def background_of(sounds: Sequence[Sound], n_samples: int) -> Float32:
-    """Samples outside of all stretches, float32[n_samples], repeated where too few."""
+def background_of(sounds: Sequence[ForeignSound], n_samples: int) -> Float32:
+    """Return samples outside of stretches, float32[n_samples], repeated if too few."""
     parts = []
     for sound in sounds:
         quiet = np.ones(len(sound.samples), bool)
@@ -140,7 +146,7 @@ Scorer = Callable[[Float32], Float32]
 
 
 def plugin_surprise(bundle: Bundle, **options: object) -> Scorer:
-    """Surprise of each frame of a stream, as the engine's `rnn_rbm` computes it."""
+    """Return a function for the surprise of each frame, by the engine's `rnn_rbm`."""
     front_end = bundle.manifest.front_end
     registry = Registry()
     plugin = registry.get("model", "rnn_rbm")
@@ -161,7 +167,7 @@ def plugin_surprise(bundle: Bundle, **options: object) -> Scorer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """A value's mean and largest in every stretch, and in every frame of them."""
+    """Mean and largest value of every stretch, and the values of its frames."""
 
     mean: NDArray[np.float64]
     max: NDArray[np.float64]
@@ -169,9 +175,9 @@ class Scores:
 
 
 def scores_of(
-    sounds: Sequence[Sound], bundle: Bundle, background: Float32, score: Scorer
+    sounds: Sequence[ForeignSound], bundle: Bundle, background: Float32, score: Scorer
 ) -> Scores:
-    """Values of `score` in the stretches of sounds that follow `background`."""
+    """Compute `score` in the stretches of sounds that follow `background`."""
     front_end = bundle.manifest.front_end
     features = build_front_end(front_end, bundle.folder)
     hop, half = front_end.hop_length, front_end.frame_length // 2

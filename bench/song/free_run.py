@@ -1,12 +1,12 @@
-"""Stability of an endless song: level and variety per minute, memory, commands.
+"""Stability of generated song: level and variety per minute, memory, commands.
 
-    python bench/song/free_run.py                 an hour, as fast as it goes
-    python bench/song/free_run.py --commands 200  steer a run in real time as well
+    python bench/song/free_run.py                 an hour, as fast as possible
+    python bench/song/free_run.py --commands 200  also send commands to a live run
 
 The song is that of `rnn_rbm` in mode `free`, seed 7, drawn by the lane's own model.
-Commands go through the control socket of `neurovocal run`'s engine, at a block of
-10 ms; `effect` is from sending a command to the lane's obeying it, whose next frame,
-at most a tile later, is drawn accordingly; `reply` to the reply's arrival.
+Commands are sent to the control socket of an engine with blocks of 10 ms. `effect` is
+the time from sending a command until the lane applies it, at most a tile before the
+next drawn frame; `reply` the time until the reply arrives.
 """
 
 import argparse
@@ -35,12 +35,12 @@ STEP = 16  # frames per call: what a model draws at a time
 
 
 def rss_mib() -> float:
-    """Largest resident memory so far."""
+    """Return the largest resident memory so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def song(bundle, seed, minutes, temperature):
-    """Frames of each minute, float32[n_frames, n_bins]."""
+    """Yield the frames of each minute, float32[n_frames, n_bins]."""
     front_end = bundle.manifest.front_end
     plugin = Registry().get("model", "rnn_rbm")
     options = plugin.options(synthesis="free", seed=seed, temperature=temperature)
@@ -59,8 +59,8 @@ def song(bundle, seed, minutes, temperature):
         frames = [whole[per_minute:]]
 
 
-def describe(frames, frames_per_s):
-    """Level, units per second and how much one second repeats another.
+def measure_minute(frames, frames_per_s):
+    """Measure level, units per second and repetition of a minute.
 
     Units are runs of at least 10 ms above the middle between the quiet and the loud
     tenth of the minute; the cycle index is the largest autocorrelation of the frames,
@@ -80,8 +80,8 @@ def describe(frames, frames_per_s):
     return level.mean(), units / (n / frames_per_s), moving.std(), cycle
 
 
-def steer(n_commands):
-    """Delays in ms of commands to a run in real time, and its sound's largest jump."""
+def measure_commands(n_commands):
+    """Measure delays in ms of commands to a live run, and its sound's largest jump."""
     source = "source={plugin: synthetic, options: {duration_s: null, pace: realtime}}"
     endpoint = "control.options.endpoint=tcp://127.0.0.1:15557"
     sinks = "sinks=[{plugin: jsonl, options: {path: /dev/null}, events: [label]}]"
@@ -121,7 +121,7 @@ def steer(n_commands):
 
 
 def main():
-    """Run the measurements that the arguments select, and print them."""
+    """Run the requested measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", default="bengalese-finch")
     parser.add_argument("--minutes", type=int, default=60)
@@ -136,7 +136,7 @@ def main():
     print("minute  level  units/s  variety  cycle  RSS MiB")
     minutes = song(bundle, options.seed, options.minutes, options.temperature)
     for minute, frames in enumerate(minutes, start=1):
-        rows.append(describe(frames, frames_per_s))
+        rows.append(measure_minute(frames, frames_per_s))
         level, units, variety, cycle = rows[-1]
         print(
             f"{minute:6} {level:6.3f} {units:8.2f} {variety:8.4f} {cycle:6.3f} "
@@ -150,7 +150,7 @@ def main():
         print(f"{name}: {low:.3f} to {high:.3f}, mean {mean:.3f}")
     print(f"{options.minutes} minutes of song in {spent:.0f} s")
     if options.commands:
-        replies, effects, mixed = steer(options.commands)
+        replies, effects, mixed = measure_commands(options.commands)
         for name, values in (("reply", replies), ("effect", effects)):
             p50, p95, most = np.quantile(values, [0.5, 0.95, 1])
             times = f"p50 {p50:.1f}, p95 {p95:.1f}, max {most:.1f} ms"

@@ -1,8 +1,8 @@
-r"""Partition functions of RBMs with Gaussian visible units, by annealing.
+"""Partition functions of RBMs with Gaussian visible units, by annealing.
 
 A conditional RBM with Gaussian visible units is a mixture of 2**n_hidden Gaussians
 with one diagonal covariance. Its partition function is annealed from a Gaussian with
-the model's variances to the model and back; the bracket is told as in
+the model's variances to the model and back; the bracket is that of
 `neurovocal.models.rnn_rbm.likelihood`.
 """
 
@@ -52,7 +52,7 @@ class GaussianRbms:
         return GaussianRbms(self.W, self.b[rows], self.bh[rows])
 
     def repeated(self, times: int) -> "GaussianRbms":
-        """Every RBM `times` times in a row."""
+        """Repeat every RBM `times` times."""
         return GaussianRbms(
             self.W,
             self.b.repeat_interleave(times, dim=0),
@@ -60,12 +60,12 @@ class GaussianRbms:
         )
 
     def log_weight(self, x: Tensor) -> Tensor:
-        """Log p(x) + log Z, float64[n_frames]."""
+        """Return log p(x) + log Z, float64[n_frames]."""
         distance = (x - self.b).square().sum(-1, dtype=torch.float64)
         return -0.5 * distance + _softplus_sum(torch.addmm(self.bh, x, self.W))
 
     def exact_log_partition(self) -> Tensor:
-        """By enumeration of the hidden units, float64[n_frames]."""
+        """Enumerate the hidden units; return log Z, float64[n_frames]."""
         n = self.W.shape[1]
         if n > 16:
             raise LikelihoodError(
@@ -92,7 +92,7 @@ class _Path:
         return self._base + self._normal(self._base)
 
     def run(self, x: Tensor, betas: Float64) -> tuple[Tensor, Tensor]:
-        """Log-weights of chains along `betas`, and where they end."""
+        """Return log-weights of chains along `betas`, and their last frames."""
         total = torch.zeros(len(x), dtype=torch.float64)
         for now, following in pairwise(betas):
             drive = torch.addmm(self._rbms.bh, x, self._rbms.W)
@@ -102,7 +102,7 @@ class _Path:
         return total, x
 
     def mix(self, x: Tensor, n_steps: int) -> Tensor:
-        """Gibbs steps of the model itself."""
+        """Take Gibbs steps of the model itself."""
         for _ in range(n_steps):
             x = self._step(torch.addmm(self._rbms.bh, x, self._rbms.W), 1.0)
         return x
@@ -131,21 +131,21 @@ def log_partition(
     annealing: AnnealingOptions,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `neurovocal.models.rnn_rbm.annealing.log_partition`, for Gaussian units.
+    """Estimate log Z as `neurovocal.models.rnn_rbm.annealing.log_partition` does.
 
     Parameters
     ----------
     rbms : GaussianRbms
     start : float32[n_frames, n_visible]
-        Likely frames in units of sigma: where the Gibbs runs begin.
+        Likely frames in units of sigma, from which the Gibbs chains start.
     annealing : AnnealingOptions
     rng : Generator
 
     Returns
     -------
     up, down, down_again : float64[n_frames]
-        Too small on average; too large on average, from Gibbs runs and from the
-        ends of the way up. All are exact where W is 0.
+        Too small on average; too large on average, from Gibbs chains and from the
+        ends of the forward chains. All are exact where W is 0.
     """
     if not bool(rbms.W.any()):
         exact = 0.5 * _LOG_2PI * rbms.W.shape[0] + _softplus_sum(rbms.bh)

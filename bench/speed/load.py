@@ -1,9 +1,9 @@
-"""Real-time load: many lanes on two cores, paced by the audio.
+"""Real-time load: many lanes on two cores.
 
-Every lane plays the shipped recording, each from another place in it (source
-`playback`), into the very ring that a microphone fills: a lane that falls behind by
-more than the ring holds loses samples, and they are counted. Classifier and surprise
-run on every lane; labels go to a journal and to a socket.
+Every lane plays the shipped recording, each from another position (source `playback`),
+into the ring that a microphone fills: a lane that falls behind by more than the ring
+holds loses samples, and they are counted. Classifier and surprise run on every lane;
+labels go to a journal and to a socket.
 
     .venv/bin/python bench/speed/load.py --lanes 8 --minutes 10
 """
@@ -40,8 +40,8 @@ BULK = 1024  # 8 lanes bring 500 bulky messages a second: the default's 64 are 0
 WANTED = ("label", "offset", "surprise")
 
 
-class Ears:
-    """Sink that measures the delay of messages after the last sample's arrival."""
+class LatencySink:
+    """Sink that measures how late messages arrive after their last sample."""
 
     wants = frozenset(WANTED)
 
@@ -49,7 +49,7 @@ class Ears:
         self.late = {kind: Percentiles() for kind in WANTED}
 
     def open(self) -> None:
-        """Do nothing."""
+        """Open nothing."""
 
     def write(self, message: Message) -> None:
         """Count one message."""
@@ -59,14 +59,14 @@ class Ears:
             late.add(ledger.queue_ms + ledger.compute_ms)
 
     def flush(self, timeout: float) -> None:
-        """Do nothing."""
+        """Flush nothing."""
 
     def close(self) -> None:
-        """Do nothing."""
+        """Close nothing."""
 
 
 def configuration(n_lanes: int, tile: int, journal: Path) -> dict[str, object]:
-    """Classifier and surprise on every lane; a journal and a socket for all."""
+    """Return classifier and surprise on every lane, with a journal and a socket."""
     apart_s = sf.info(RECORDING).duration / n_lanes
     lanes = [
         {
@@ -91,7 +91,7 @@ def configuration(n_lanes: int, tile: int, journal: Path) -> dict[str, object]:
             "options": {"endpoint": "tcp://127.0.0.1:*"},
             "queue": {"bulk": BULK},
         },
-        {"plugin": "ears", "queue": {"bulk": BULK}},
+        {"plugin": "latencies", "queue": {"bulk": BULK}},
     ]
     return {"version": 1, "tile": tile, "lanes": lanes, "sinks": sinks}
 
@@ -109,26 +109,26 @@ def main() -> int:
         data = configuration(
             arguments.lanes, arguments.tile, Path(folder) / "load.sqlite"
         )
-        ears = Ears()
-        plugin = Plugin("sink", Options, lambda o, c: ears, "notes")
+        latencies = LatencySink()
+        plugin = Plugin("sink", Options, lambda o, c: latencies, "notes")
         located = parse_located(yaml.safe_dump(data), "load.yaml")
         context = BuildContext(clock=SystemClock(), run="load")
         plan = make_plan(
             parse_config(located),
             located,
-            Registry({("sink", "ears"): plugin}),
+            Registry({("sink", "latencies"): plugin}),
             context,
         )
         runner = Runner(plan)
-        result = play(runner, arguments.minutes * 60, ears)
+        result = play(runner, arguments.minutes * 60, latencies)
     print(json.dumps({**vars(arguments), **result}))
     return 0 if result["overrun_samples"] == result["dropped"] == 0 else 3
 
 
-def play(runner: Runner, seconds: float, ears: Ears) -> dict[str, object]:
-    """Run for a time and return the figures."""
+def play(runner: Runner, seconds: float, latencies: LatencySink) -> dict[str, object]:
+    """Run for `seconds`; return the measures."""
     began, cpu = time.monotonic(), time.process_time()
-    told = began
+    printed_at = began
     worst_ms = 0.0
 
     def overruns() -> int:
@@ -136,16 +136,16 @@ def play(runner: Runner, seconds: float, ears: Ears) -> dict[str, object]:
         return sum(each.dropped for each in counts if each is not None)
 
     def tick() -> None:
-        nonlocal told, worst_ms
+        nonlocal printed_at, worst_ms
         lags = [c.lag_ms for lane in runner.lanes for c in lane.channels]
         worst_ms = max([worst_ms, *lags])
         if time.monotonic() - began >= seconds:
             runner.stop()
-        if time.monotonic() - told >= 10:
-            told = time.monotonic()
+        if time.monotonic() - printed_at >= 10:
+            printed_at = time.monotonic()
             print(
-                f"{told - began:.0f} s: lag {max(lags):.0f} ms, overruns {overruns()}, "
-                f"load {os.getloadavg()[0]:.1f}",
+                f"{printed_at - began:.0f} s: lag {max(lags):.0f} ms, "
+                f"overruns {overruns()}, load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
 
@@ -175,8 +175,8 @@ def play(runner: Runner, seconds: float, ears: Ears) -> dict[str, object]:
         "player_late_ms": round(
             max(lane.reader.source.latest_ms for lane in runner.lanes)
         ),
-        "late_ms": {kind: late.summary() for kind, late in ears.late.items()},
-        "labels": ears.late["label"].count,
+        "late_ms": {kind: late.summary() for kind, late in latencies.late.items()},
+        "labels": latencies.late["label"].count,
         "stage_wall_s_per_audio_s": {
             name: round(busy / audio_s, 4) for name, busy in sorted(stages.items())
         },

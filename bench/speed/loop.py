@@ -1,11 +1,11 @@
-"""Measures a closed loop: from the onset of a sound to the first sample of the answer.
+"""Latency of a closed loop, from the onset of a sound to the start of the answer.
 
-A syllable of the shipped recording is played into a virtual room again and again, at
-random intervals; a running engine listens to the room and answers into it. Both are
+A syllable of the shipped recording is played into a virtual room repeatedly, at random
+intervals; a running engine records the room and plays its answer into it. Both are
 recorded by one recorder on one sample clock, and their distance is counted in samples.
 
-``floor`` is the same without the engine: a small program that answers, block for
-block, the first loud sample it is given. What it takes are the devices alone.
+``floor`` is the same without the engine: a small program that answers the first loud
+sample, block by block, which measures the latency of the devices alone.
 
     .venv/bin/python bench/speed/loop.py --triggers 500
 """
@@ -66,45 +66,45 @@ time.sleep(1e6)
 
 
 def main() -> int:
-    """Measure the modes that were asked for; 2 if a trigger was not answered."""
+    """Measure the requested modes; 2 if a trigger was not answered."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--triggers", type=int, default=500)
     parser.add_argument("--mode", choices=MODES, action="append")
     parser.add_argument("--block-ms", type=float, default=5.0)
     parser.add_argument("--input", choices=("low", "high"), default="low")
     parser.add_argument(
-        "--keep", type=Path, help="Folder; rounds in it are not redone."
+        "--keep", type=Path, help="Folder; measure_rounds in it are not redone."
     )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rows = {}
     for mode in arguments.mode or MODES:
-        rows[mode] = summary(*rounds(mode, arguments))
+        rows[mode] = summary(*measure_rounds(mode, arguments))
         load = os.getloadavg()[0]
         print(json.dumps({"mode": mode, "load": round(load, 1), **rows[mode]}))
     print(table(rows))
     return 2 if any(row["unanswered"] for row in rows.values()) else 0
 
 
-def rounds(
+def measure_rounds(
     mode: str, arguments: argparse.Namespace
 ) -> tuple[NDArray[np.float64], list[dict[str, Any]]]:
-    """All rounds of a mode, each with a room, an engine and a seed of its own."""
+    """Measure all rounds of a mode, each with its own room, engine and seed."""
     delays: list[float] = []
     ledger: list[dict[str, Any]] = []
     for number in range(-(-arguments.triggers // ROUND)):
         count = min(ROUND, arguments.triggers - number * ROUND)
         kept = arguments.keep and arguments.keep / f"{mode}-{number}-{count}.json"
         if kept and kept.exists():
-            found, told = json.loads(kept.read_text())
+            found, logged = json.loads(kept.read_text())
         else:
             rng = np.random.default_rng([arguments.seed, number])
             with Room() as room:
-                found, told = measure(room, mode, count, rng, arguments)
+                found, logged = measure(room, mode, count, rng, arguments)
             if kept:
-                kept.write_text(json.dumps([found, told]))
+                kept.write_text(json.dumps([found, logged]))
         delays += found
-        ledger += told
+        ledger += logged
     return np.array(delays, np.float64), ledger
 
 
@@ -115,9 +115,9 @@ def measure(
     rng: np.random.Generator,
     arguments: argparse.Namespace,
 ) -> tuple[list[float], list[dict[str, Any]]]:
-    """Delays in ms, NaN where there was no answer, and the engine's own account."""
+    """Return delays in ms, NaN without an answer, and the engine's own log."""
     sound = burst() if mode == "floor" else syllable()
-    stimulus, starts = series(sound, count, rng)
+    stimulus, starts = stimulus_of(sound, count, rng)
     log = room.home / "log.jsonl"
     if mode == "floor":
         block = round(arguments.block_ms / 1000 * RATE)
@@ -131,7 +131,7 @@ def measure(
         process = room.start(
             [sys.executable, "-c", command, "run", str(config), "--plain"]
         )
-    room.wait_for_listener()
+    room.wait_for_recorder()
     player = room.play(stimulus)
     seconds = range(round(len(stimulus) / RATE))
     for _ in track(seconds, f"{mode}: playing", console=Console(stderr=True)):
@@ -140,14 +140,14 @@ def measure(
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     process.wait(30)
-    heard = room.heard()
+    recorded = room.recorded()
     text = log.read_text() if log.exists() else ""
-    told = [json.loads(line) for line in text.splitlines()]
-    return delays_in(heard, sound, starts).tolist(), told
+    logged = [json.loads(line) for line in text.splitlines()]
+    return delays_in(recorded, sound, starts).tolist(), logged
 
 
 def syllable() -> NDArray[np.float32]:
-    """One unit of the shipped recording, from its annotated onset to its offset."""
+    """Return one annotated unit of the shipped recording."""
     annotations = RECORDING.parent / "annotations.csv"
     with annotations.open() as file:
         row = next(row for row in csv.DictReader(file) if row["label"] == UNIT)
@@ -164,10 +164,10 @@ def burst() -> NDArray[np.float32]:
     return noise.astype(np.float32)
 
 
-def series(
+def stimulus_of(
     sound: NDArray[np.float32], count: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """`count` sounds over faint noise, and where they start."""
+    """Return `count` sounds over faint noise, and their first samples."""
     steps = rng.uniform(*INTERVAL_S, count)
     starts = ((LEAD_S + np.cumsum(steps)) * RATE).astype(np.int64)
     samples = rng.normal(0, 1e-4, starts[-1] + RATE).astype(np.float32)
@@ -179,7 +179,7 @@ def series(
 def configuration(
     room: Room, mode: str, arguments: argparse.Namespace, log: Path
 ) -> dict[str, Any]:
-    """The engine's: one frame a tile, a click on the right channel as the answer."""
+    """Return a configuration with tile 1 and a click on the right channel as answer."""
     click = np.zeros((RATE // 200, 2), np.float32)
     click[:, 1] = 0.5
     soundfile.write(room.home / "click.wav", click, RATE, subtype="FLOAT")
@@ -214,21 +214,21 @@ def configuration(
 
 
 def delays_in(
-    heard: NDArray[np.float32],
+    recorded: NDArray[np.float32],
     sound: NDArray[np.float32],
     starts: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """From the first sample of each sound to that of its answer, in ms.
+    """Return the delay from each sound to its answer, in ms.
 
-    The player may have paused on a busy machine: each sound is looked for by itself.
+    The player may have paused on a busy machine, so each sound is searched by itself.
     """
-    left, right = heard[:, 0], np.abs(heard[:, 1]) > 0.2
+    left, right = recorded[:, 0], np.abs(recorded[:, 1]) > 0.2
     # The first loud sample lies in the first sound; the second is not yet near.
     first = int(np.argmax(np.abs(left) > 0.01)) - RATE // 10
-    shift = find(left, sound, first, RATE // 8) - int(starts[0])
+    shift = find_sound(left, sound, first, RATE // 8) - int(starts[0])
     delays = np.full(len(starts), np.nan)
     for index, start in enumerate(starts):
-        at = find(left, sound, shift + int(start) - RATE // 20, RATE // 8)
+        at = find_sound(left, sound, shift + int(start) - RATE // 20, RATE // 8)
         shift = at - int(start)
         answer = right[at : at + round(ANSWER_S * RATE)]
         if answer.any():
@@ -236,19 +236,19 @@ def delays_in(
     return delays
 
 
-def find(
-    heard: NDArray[np.float32], sound: NDArray[np.float32], first: int, length: int
+def find_sound(
+    recorded: NDArray[np.float32], sound: NDArray[np.float32], first: int, length: int
 ) -> int:
-    """Where the sound is in ``[first, first + length)``."""
+    """Return the position of the sound in ``[first, first + length)``."""
     first = max(0, first)
-    part = heard[first : first + length + len(sound)]
+    part = recorded[first : first + length + len(sound)]
     return first + int(np.argmax(np.correlate(part, sound, "valid")))
 
 
 def summary(
     delays: NDArray[np.float64], ledger: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Compute percentiles of the measured delays and of the engine's ledger."""
+    """Return percentiles of the measured delays, and of the engine's ledger."""
     answered = delays[np.isfinite(delays)]
     row: dict[str, Any] = {
         "triggers": len(delays),
@@ -267,7 +267,7 @@ def summary(
 
 
 def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
-    """p50, p95 and p99, to a tenth."""
+    """Return p50, p95 and p99, to a tenth."""
     if not len(values):
         return {}
     found = np.percentile(values, SHARES)
@@ -275,7 +275,7 @@ def percentiles(values: NDArray[np.float64]) -> dict[str, float]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """The measured delays as Markdown."""
+    """Return the measured delays as Markdown."""
     lines = ["| | triggers | unanswered | p50 ms | p95 ms | p99 ms |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for mode, row in rows.items():

@@ -1,8 +1,7 @@
-"""Virtual acoustic loop: played sound is recorded, on one sample clock.
+"""Virtual room: played sound is recorded on one sample clock.
 
-PulseAudio's null sink with two channels stands for the air. The left one carries what
-the animal does, the right one what answers it; its monitor is the microphone and the
-recorder of both.
+PulseAudio's null sink with two channels replaces the air. The left one carries the
+stimulus, the right one the answer; its monitor is the microphone and is recorded.
 """
 
 import subprocess
@@ -24,7 +23,7 @@ _FORM = (f"--rate={RATE}", "--channels=2")
 
 
 class Room:
-    """A PulseAudio daemon of its own, and the processes that know of it."""
+    """A PulseAudio daemon of its own, and the processes that use it."""
 
     def __enter__(self) -> "Room":
         self._pulse = PulseAudio({MICROPHONE: "room.monitor", LOUDSPEAKER: "room"})
@@ -51,11 +50,11 @@ class Room:
         return self._pulse.home
 
     def start(self, command: list[str], **options: Any) -> subprocess.Popen[Any]:
-        """Start a process that finds the room's devices; it ends with the room."""
+        """Start a process with the room's devices; it ends with the room."""
         return self._pulse.start(command, **options)
 
-    def wait_for_listener(self) -> None:
-        """Wait until a process other than the recorder reads the monitor."""
+    def wait_for_recorder(self) -> None:
+        """Wait until a second process records the room."""
         self._pulse.wait(
             lambda: self._pulse.listed("source-outputs").count("\n") >= 2,
             "anybody listened",
@@ -70,11 +69,11 @@ class Room:
             command = ["pacat", "-d", "room", "--raw", "--format=float32le", *_FORM]
             return self.start([*command, "--latency-msec=200"], stdin=file)
 
-    def heard(self) -> NDArray[np.float32]:
-        """Return all samples recorded so far, float32[n_samples, 2]."""
+    def recorded(self) -> NDArray[np.float32]:
+        """Return the recording until now, float32[n_samples, 2]."""
         found = np.fromfile(self._recording, "<f4")
         return found[: len(found) // 2 * 2].reshape(-1, 2)
 
     @property
     def _recording(self) -> Path:
-        return self.home / "heard.f32"
+        return self.home / "recorded.f32"

@@ -1,7 +1,7 @@
 """Peak memory of a training: the figure of docs/training.md.
 
 One long recording of the synthetic bird is written with its annotation, and
-`neurovocal train` runs on it in a process of its own, whose peak is told.
+`neurovocal train` runs on it in a process of its own, whose peak is printed.
 
     python bench/speed/train_memory.py [--hours 3] [--minutes 1]
 """
@@ -27,7 +27,7 @@ COMMAND = "from neurovocal.engine.cli import main; main()"
 
 
 def main() -> int:
-    """Write the dataset, train and print the peak memory."""
+    """Write, train, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--hours", type=float, default=3.0)
     parser.add_argument("--minutes", type=float, default=1.0, help="of the training")
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def long_recording(folder: Path, seconds: float) -> Path:
-    """Write a dataset that is one recording of the synthetic bird."""
+    """Write a dataset of one recording of the synthetic bird."""
     folder.mkdir(parents=True)
     plugin = Registry().get("source", "synthetic")
     options = plugin.options.model_validate({"duration_s": seconds, "seed": 0})
@@ -67,7 +67,7 @@ def long_recording(folder: Path, seconds: float) -> Path:
 
 
 def train(dataset: Path, out: Path, minutes: float) -> tuple[int, int]:
-    """Exit code and peak in bytes (resident, mapped files included) of a training."""
+    """Train; return exit code and peak in bytes (resident, mapped files included)."""
     words = ["train", str(dataset), "--out", str(out), "--minutes", str(minutes)]
     done = subprocess.run([sys.executable, "-c", COMMAND, *words], check=False)
     in_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -7,14 +7,14 @@ import pytest
 import soundfile
 from bundles.tiny_bundle import make_tiny_bundle
 from foreign_sounds import (
-    Sound,
-    active,
-    annotated,
-    at_level,
+    ForeignSound,
     background_of,
+    in_active_stretches,
+    in_annotated_segments,
     level_of,
-    noise_in_place,
     plugin_surprise,
+    replace_by_noise,
+    scale_to_level,
     scores_of,
 )
 
@@ -30,7 +30,7 @@ def tone(stretches, level=0.1, n=RATE):
     samples = np.full(n, 1e-4, np.float32)
     for first, stop in stretches:
         samples[first:stop] = level * np.sin(np.arange(stop - first))
-    return Sound(samples, stretches)
+    return ForeignSound(samples, stretches)
 
 
 def recording(folder: Path, columns=None) -> AnnotatedRecording:
@@ -43,20 +43,20 @@ def recording(folder: Path, columns=None) -> AnnotatedRecording:
 
 def test_stretches_are_where_the_data_says(tmp_path):
     known = recording(tmp_path, {"active_start_s": "0.2", "active_end_s": "0.45"})
-    assert annotated(known, RATE).stretches == [(8000, 12000)]
-    assert annotated(known, RATE // 2).stretches == [(4000, 6000)]
-    assert active(known, RATE).stretches == [(6400, 9600), (9600, 12800)]
+    assert in_annotated_segments(known, RATE).stretches == [(8000, 12000)]
+    assert in_annotated_segments(known, RATE // 2).stretches == [(4000, 6000)]
+    assert in_active_stretches(known, RATE).stretches == [(6400, 9600), (9600, 12800)]
     with pytest.raises(ConfigError, match="active_start_s"):
-        active(recording(tmp_path), RATE)
+        in_active_stretches(recording(tmp_path), RATE)
 
 
 def test_levels_are_those_of_the_stretches():
     loud, soft = tone([(1000, 3000)], 0.5), tone([(1000, 3000)], 0.01)
     level = level_of([loud])
     assert level == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
-    (matched,) = at_level([soft], level)
+    (matched,) = scale_to_level([soft], level)
     assert level_of([matched]) == pytest.approx(level, rel=1e-3)
-    noise = noise_in_place(loud, np.random.default_rng(0))
+    noise = replace_by_noise(loud, np.random.default_rng(0))
     assert level_of([noise]) == pytest.approx(level, rel=0.05)
     np.testing.assert_array_equal(noise.samples[3000:], loud.samples[3000:])
     quiet = background_of([loud], 5000)

@@ -18,19 +18,19 @@ def test_delays_are_counted_from_sound_to_answer() -> None:
     """Pauses of the player and missing answers are included."""
     rng = np.random.default_rng(2)
     sound = loop.syllable()
-    stimulus, starts = loop.series(sound, 12, rng)
+    stimulus, starts = loop.stimulus_of(sound, 12, rng)
     paused = int(starts[5]) + len(sound) + 1000
     left = np.concatenate(
         [np.zeros(777), stimulus[:paused], np.zeros(900), stimulus[paused:]]
     )
-    heard = np.stack([left, np.zeros_like(left)], axis=1).astype(np.float32)
+    recorded = np.stack([left, np.zeros_like(left)], axis=1).astype(np.float32)
     expected = rng.integers(300, 9000, 12)
     expected[3] = 0
     for index, (start, delay) in enumerate(zip(starts, expected, strict=True)):
         at = 777 + int(start) + (900 if index > 5 else 0) + int(delay)
         if delay:
-            heard[at : at + 160, 1] = 0.5
-    delays = loop.delays_in(heard, sound, starts)
+            recorded[at : at + 160, 1] = 0.5
+    delays = loop.delays_in(recorded, sound, starts)
     assert np.isnan(delays[3])
     known = expected > 0
     np.testing.assert_allclose(delays[known], expected[known] / loop.RATE * 1000)

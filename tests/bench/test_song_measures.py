@@ -10,7 +10,7 @@ from measures import (
     decode,
     one_step_errors,
     roc_auc,
-    stacked,
+    stack_frames,
 )
 
 from neurovocal.models.toolkit.recipe import Phase, RnnRbmConfig
@@ -43,7 +43,7 @@ def test_errors_are_of_the_frame_after_and_split_by_voice():
 
 def test_stacked_frames_stand_newest_first():
     song = np.array([[1.0], [2.0], [3.0]], np.float32)
-    np.testing.assert_array_equal(stacked(song, 2), [[1, 0], [2, 1], [3, 2]])
+    np.testing.assert_array_equal(stack_frames(song, 2), [[1, 0], [2, 1], [3, 2]])
 
 
 def test_a_read_out_finds_what_is_linear_and_no_more():

@@ -23,13 +23,15 @@ def bench() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "bench" / "reliability"))
         import torture_files
-        from torture_killed import Killed, config_text
+        from torture_killed import KilledRun, config_text
 
         # The run of this test ends by itself, and with it the last song.
         whole = torture_files.played(7, SECONDS)
         patch.setattr(torture_files, "played", lambda seed, seconds: whole)
-        files = torture_files.Files
-        yield SimpleNamespace(Files=files, Killed=Killed, config_text=config_text)
+        files = torture_files.SinkFiles
+        yield SimpleNamespace(
+            SinkFiles=files, KilledRun=KilledRun, config_text=config_text
+        )
     for name in ("torture_files", "torture_killed", "disk_audit"):
         sys.modules.pop(name, None)
 
@@ -55,14 +57,14 @@ def audited(bench: Any, left: Path, spoil: Callable[[Path], object]) -> Any:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(left, folder)
     spoil(folder / "out")
-    files = bench.Files(folder / "out")
+    files = bench.SinkFiles(folder / "out")
     journal = list(read_events(folder / "j.sqlite"))
-    heard = [
+    received = [
         SimpleNamespace(kind=e.kind, seq=e.seq, at=SECONDS * RATE, event=None)
         for e in journal
     ]
     (record,) = runs(folder / "j.sqlite")
-    files.audit(bench.Killed(record.run, journal, heard, heard, 7))
+    files.audit(bench.KilledRun(record.run, journal, received, received, 7))
     files.finish()
     return files
 
