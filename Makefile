@@ -51,7 +51,7 @@ bench: $(DEV_ENV)/.done  ## Measure speed and latency, beside silero-vad and lib
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/speed/lane_speed.py
 
-bench-privacy: $(DEV_ENV)/.done  ## Measure what the privacy gate catches, and what else it withholds
+bench-privacy: $(DEV_ENV)/.done  ## Measure recall and false alarms of the privacy gate
 	$(DEV_ENV)/bin/python $(PIP) -e '.[privacy]'
 	$(DEV_ENV)/bin/python bench/detection/privacy.py
 
@@ -59,14 +59,14 @@ bench-detect: $(DEV_ENV)/.done  ## Measure the detectors on the annotated record
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/detection/detect.py
 
-bench-prior: $(DEV_ENV)/.done  ## Measure forecasts, and what they and the RNN-RBM do for labels (an hour; resumable)
+bench-prior: $(DEV_ENV)/.done  ## Measure forecasts, and labels with and without them (an hour; resumable)
 	$(DEV_ENV)/bin/python bench/labels/prior.py
 
-bench-polyphonic: $(DEV_ENV)/.done  ## Make the table of the RNN-RBM's paper again (hours; resumable)
+bench-polyphonic: $(DEV_ENV)/.done  ## Compute the table of the RNN-RBM's paper on piano rolls (hours; resumable)
 	$(DEV_ENV)/bin/python bench/paper/polyphonic.py
 
 CUTS ?= 100
-bench-resume: $(DEV_ENV)/.done  ## Cut, stall and kill CUTS times: what does a subscriber lose?
+bench-resume: $(DEV_ENV)/.done  ## Cut, stall and kill CUTS times; count what a subscriber loses
 	$(DEV_ENV)/bin/python bench/reliability/resume.py --cuts $(CUTS)
 
 STALLED ?= 10
@@ -74,7 +74,7 @@ bench-stall: $(DEV_ENV)/.done  ## Stop a subscriber for STALLED minutes beside o
 	$(DEV_ENV)/bin/python bench/reliability/stall.py --minutes $(STALLED)
 
 INPUTS ?= 100000
-fuzz: $(DEV_ENV)/.done  ## Feed INPUTS damaged inputs to all parsers
+fuzz: $(DEV_ENV)/.done  ## Give INPUTS damaged inputs to all parsers
 	$(DEV_ENV)/bin/python bench/reliability/fuzz.py --inputs $(INPUTS)
 
 # The environment of its own keeps the tools' packages out of the others.
@@ -84,48 +84,48 @@ $(AUDIT_ENV)/.done:
 	PIP_CONSTRAINT= $(AUDIT_ENV)/bin/python $(PIP) pip-audit pip-tools
 	@touch $@
 
-audit: $(AUDIT_ENV)/.done  ## Look for known weaknesses of the locked packages (asks the network)
+audit: $(AUDIT_ENV)/.done  ## Look up known vulnerabilities of the locked packages (needs the network)
 	$(AUDIT_ENV)/bin/python bench/packaging/audit.py requirements.lock
 
-lock: $(AUDIT_ENV)/.done  ## Make requirements.lock anew from pyproject.toml and constraints.txt
+lock: $(AUDIT_ENV)/.done  ## Write requirements.lock from pyproject.toml and constraints.txt
 	PIP_CONSTRAINT= $(AUDIT_ENV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --no-header --no-annotate --strip-extras --allow-unsafe \
 	    --extra parquet --extra prometheus --extra privacy \
 	    --constraint constraints.txt --output-file requirements.lock pyproject.toml
 
 LOSSES ?= 100
-bench-losses: $(DEV_ENV)/.done  ## Take a stream and a sound card away LOSSES times: are the gaps of the true length?
+bench-losses: $(DEV_ENV)/.done  ## Interrupt a stream and a sound card LOSSES times; compare the gaps' lengths
 	$(DEV_ENV)/bin/python bench/reliability/losses.py --losses $(LOSSES)
 
-bench-disk: $(DEV_ENV)/.done  ## Let the disk fail under a running engine in five ways (Linux; best as root)
+bench-disk: $(DEV_ENV)/.done  ## Make the disk of a running engine fail in five ways (Linux; best as root)
 	$(DEV_ENV)/bin/python $(PIP) -e '.[parquet]'
 	$(DEV_ENV)/bin/python bench/reliability/disk.py
 
 KILLS ?= 300
-torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what does its journal lose?
+torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times; count the losses of its journal
 	$(DEV_ENV)/bin/python bench/reliability/torture.py --kills $(KILLS)
 
-torture-files: $(DEV_ENV)/.done  ## Kill the engine KILLS times: what do the files of its sinks lose?
+torture-files: $(DEV_ENV)/.done  ## Kill the engine KILLS times; count the losses of all files
 	$(DEV_ENV)/bin/python bench/reliability/torture.py --kills $(KILLS) --files
 
-bench-sound: $(DEV_ENV)/.done  ## Measure the sound of frames beside Griffin-Lim
+bench-sound: $(DEV_ENV)/.done  ## Measure the inversion of frames to audio beside Griffin-Lim
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/song/inversion.py
 
 LOOPS ?= 500
-bench-loop: $(DEV_ENV)/.done  ## Measure a closed loop of LOOPS triggers: from sound to answer (15 minutes)
+bench-loop: $(DEV_ENV)/.done  ## Measure the latency of a closed loop with LOOPS triggers (15 minutes)
 	$(DEV_ENV)/bin/python bench/speed/loop.py --triggers $(LOOPS)
 
-bench-song: $(DEV_ENV)/.done  ## Measure what the RNN-RBM knows about song (half an hour; resumable)
+bench-song: $(DEV_ENV)/.done  ## Measure prediction, decoding, surprise and density of the RNN-RBM (resumable)
 	$(DEV_ENV)/bin/python bench/song/rnn_rbm.py
 
-bench-labels: $(DEV_ENV)/.done  ## Make the tables of docs/labels.md again (an hour; resumable)
+bench-labels: $(DEV_ENV)/.done  ## Measure the accuracy of labels: tables of docs/labels.md (an hour; resumable)
 	$(DEV_ENV)/bin/python bench/labels/label_accuracy.py --picture docs/labels.svg
 
-bench-synthesis: $(DEV_ENV)/.done  ## Let the model sing for an hour, and steer it 200 times (about 20 minutes)
+bench-synthesis: $(DEV_ENV)/.done  ## Generate an hour of song, and send 200 commands to a run (20 minutes)
 	$(DEV_ENV)/bin/python bench/song/free_run.py --commands 200
 
-bench-transfer: $(DEV_ENV)/.done  ## Measure what starting from another bird's bundle is worth (an hour; resumable)
+bench-transfer: $(DEV_ENV)/.done  ## Measure the benefit of starting from another bird's bundle (an hour; resumable)
 	$(DEV_ENV)/bin/python bench/labels/transfer.py
 
 bundle: $(DEV_ENV)/.done  ## Train the bundles that ship again, from ../shared/data
@@ -141,9 +141,9 @@ clean:  ## Remove environments and caches
 
 LANES ?= 8
 MINUTES ?= 10
-bench-load: $(DEV_ENV)/.done  ## Play LANES lanes in real time for MINUTES: is any sample lost?
+bench-load: $(DEV_ENV)/.done  ## Play LANES lanes in real time for MINUTES; count lost samples
 	$(DEV_ENV)/bin/python bench/speed/load.py --lanes $(LANES) --minutes $(MINUTES)
 
 HOURS ?= 24
-soak: $(DEV_ENV)/.done  ## Hear HOURS lane-hours as fast as it goes: does memory grow, does the balance hold?
+soak: $(DEV_ENV)/.done  ## Process HOURS lane-hours as fast as possible; check memory and queues
 	$(DEV_ENV)/bin/python bench/reliability/soak.py --hours $(HOURS)

@@ -22,24 +22,24 @@ def main(lock: str) -> int:
         packages = json.loads(done.stdout)["dependencies"]
     except (json.JSONDecodeError, KeyError):
         last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        print(f"the advisory database could not be asked: {last}", file=sys.stderr)
+        print(f"the advisory database cannot be reached: {last}", file=sys.stderr)
         return 2
     skipped = [p["name"] for p in packages if "skip_reason" in p]
     known = [(p, v) for p in packages for v in p.get("vulns", [])]
-    for package, weakness in known:
-        fixed = ", ".join(weakness["fix_versions"]) or "no version yet"
+    for package, vulnerability in known:
+        fixed = ", ".join(vulnerability["fix_versions"]) or "no version yet"
         print(
-            f"{package['name']} {package['version']}: {weakness['id']}, fixed: {fixed}"
+            f"{package['name']} {package['version']}: {vulnerability['id']}, fixed: {fixed}"
         )
-    asked = len(packages) - len(skipped)
-    print(f"{asked} of {len(packages)} packages asked about, {len(known)} weaknesses")
+    found = len(packages) - len(skipped)
+    print(
+        f"{found} of {len(packages)} packages looked up, {len(known)} vulnerabilities"
+    )
     if known:
         return 1
     if skipped:
         names = ", ".join(skipped)
-        print(
-            f"the advisory database could not be asked about: {names}", file=sys.stderr
-        )
+        print(f"not in the advisory database: {names}", file=sys.stderr)
         return 2
     return 0
 

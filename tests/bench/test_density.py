@@ -52,7 +52,7 @@ def test_annealing_from_both_ends_meets_the_exact_value(spread):
         assert abs(float((found - exact).mean())) < 0.06
 
 
-def test_large_layers_are_not_enumerated():
+def test_enumeration_of_a_large_layer_raises():
     with pytest.raises(LikelihoodError, match="annealed"):
         random_rbms(1, 4, 17, 1.0).exact_log_partition()
 
@@ -73,7 +73,7 @@ def entropy_of(covariance):
     return 0.5 * log_determinant
 
 
-def test_a_linear_density_finds_the_entropy_of_the_noise():
+def test_linear_density_equals_the_entropy_of_the_noise():
     song, covariance = correlated(5000)
     test, _ = correlated(5000, seed=1)
     found = LinearDensity.fit([song], 2).log_density(test).mean()
@@ -87,8 +87,8 @@ def test_predictions_and_errors_of_a_linear_predictor_agree():
     np.testing.assert_allclose(missed, predictor.residual(song), atol=1e-5)
 
 
-def test_whitened_density_is_that_of_the_frames_themselves():
-    """With W = 0 and right biases the density is a known Gaussian."""
+def test_whitened_density_equals_that_of_the_frames():
+    """With W = 0 and right biases the model is a Gaussian with a known density."""
     song, _ = correlated(4000)
     linear = LinearDensity.fit([song], 1)
     whitening = Whitening.fit([song], linear)
@@ -110,7 +110,7 @@ def test_whitened_density_is_that_of_the_frames_themselves():
     assert found.bracket.width < 1e-5
 
 
-def test_a_wide_bracket_is_refused():
+def test_wide_bracket_raises():
     model = RnnRbm(RnnRbmConfig(visible="gaussian", hidden_scalar=4), 10)
     torch.nn.init.normal_(model.W, std=3.0, generator=torch.Generator().manual_seed(0))
     song = generator().random((60, 10), dtype=np.float32)
@@ -120,13 +120,13 @@ def test_a_wide_bracket_is_refused():
         log_density(model, rbms, x, same, AnnealingOptions(3, 1, 3), generator())
 
 
-def test_bernoulli_models_have_no_density():
+def test_density_of_a_bernoulli_model_raises():
     with pytest.raises(LikelihoodError, match="Gaussian"):
         conditional_gaussians(RnnRbm(RnnRbmConfig(), 3), [], 1)
 
 
 def test_training_by_contrastive_divergence_finds_two_clouds():
-    """No single Gaussian fits: W must model the part that the past does not predict."""
+    """A single Gaussian cannot fit them, so W must be used."""
     rng = generator(3)
     side = rng.integers(0, 2, 3000) * 2 - 1
     song = (side[:, None] + 0.2 * rng.standard_normal((3000, 3))).astype(np.float32)

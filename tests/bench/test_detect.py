@@ -1,4 +1,4 @@
-"""Detector benchmark: labels read, errors counted, table printed."""
+"""Detector benchmark: annotations read, hits counted, table printed."""
 
 import csv
 import subprocess
@@ -83,7 +83,7 @@ def test_all_annotated_calls_are_found(
     assert result.cpu_s > 0
 
 
-def test_a_detection_is_judged_only_where_labels_are_complete(
+def test_detections_count_only_in_completely_annotated_spans(
     bench: ModuleType, data: Path
 ) -> None:
     everywhere = score(bench, data, "energy, default", row={"split": "valid"})
@@ -94,7 +94,7 @@ def test_a_detection_is_judged_only_where_labels_are_complete(
     assert (judged.score.n_reference, judged.score.n_found) == (2, 2)
 
 
-def test_labels_that_name_no_sound_are_left_out(bench: ModuleType, data: Path) -> None:
+def test_skipped_labels_are_left_out(bench: ModuleType, data: Path) -> None:
     which = bench.DataSet("birds", "birds", "songbird", 20, skip_labels={"c"})
     assert [len(r.spans) for r in bench.read_set(which, data)] == [2, 2]
 
@@ -119,7 +119,7 @@ def run(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_table_has_a_row_for_each_method(data_folder: Path) -> None:
+def test_table_has_a_row_for_each_method(data_folder: Path) -> None:
     done = run(data_folder, "--only", "bats")
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines()]
@@ -134,7 +134,7 @@ def test_the_table_has_a_row_for_each_method(data_folder: Path) -> None:
     assert float(rows[3][6]) > 0.9
 
 
-def test_without_recordings_it_says_so(tmp_path: Path) -> None:
+def test_missing_recordings_end_with_a_message(tmp_path: Path) -> None:
     done = run(tmp_path / "absent")
     assert done.returncode == 1
     assert "NEUROVOCAL_DATA" in done.stderr

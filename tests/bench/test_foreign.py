@@ -1,4 +1,4 @@
-"""Foreign sounds beside the bird's own, through the engine's features and plugin."""
+"""Surprise of foreign sounds: stretches, levels and scores."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def recording(folder: Path, columns=None) -> AnnotatedRecording:
     )
 
 
-def test_stretches_are_where_the_data_says(tmp_path):
+def test_stretches_come_from_annotations_or_columns(tmp_path):
     known = recording(tmp_path, {"active_start_s": "0.2", "active_end_s": "0.45"})
     assert in_annotated_segments(known, RATE).stretches == [(8000, 12000)]
     assert in_annotated_segments(known, RATE // 2).stretches == [(4000, 6000)]
@@ -50,7 +50,7 @@ def test_stretches_are_where_the_data_says(tmp_path):
         in_active_stretches(recording(tmp_path), RATE)
 
 
-def test_levels_are_those_of_the_stretches():
+def test_levels_are_measured_in_the_stretches():
     loud, soft = tone([(1000, 3000)], 0.5), tone([(1000, 3000)], 0.01)
     level = level_of([loud])
     assert level == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
@@ -64,7 +64,7 @@ def test_levels_are_those_of_the_stretches():
     assert np.abs(quiet).max() < 1e-3
 
 
-def test_scores_are_those_of_the_frames_inside(tmp_path):
+def test_scores_are_of_the_frames_with_centres_inside(tmp_path):
     bundle = load_bundle(make_tiny_bundle(tmp_path / "tiny"))
     sounds = [tone([(4096, 8192)]), tone([(10000, 10040)])]  # the second: no centre
     background = np.zeros(6400, np.float32)

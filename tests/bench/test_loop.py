@@ -1,4 +1,4 @@
-"""The closed-loop bench counts samples correctly, and a real loop answers."""
+"""Closed-loop benchmark: delays in a recording, and a real loop."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ import loop  # noqa: E402
 
 
 def test_delays_are_counted_from_sound_to_answer() -> None:
-    """Pauses of the player and missing answers are included."""
+    """The player pauses once, and one sound has no answer."""
     rng = np.random.default_rng(2)
     sound = loop.syllable()
     stimulus, starts = loop.stimulus_of(sound, 12, rng)
@@ -38,7 +38,7 @@ def test_delays_are_counted_from_sound_to_answer() -> None:
 
 @pytest.mark.long
 @needs_virtual_speaker
-def test_a_real_loop_answers_every_sound() -> None:
+def test_real_loop_answers_every_sound() -> None:
     command = [sys.executable, str(BENCH / "loop.py"), "--triggers", "20"]
     done = subprocess.run(
         [*command, "--mode", "provisional"],
@@ -50,5 +50,5 @@ def test_a_real_loop_answers_every_sound() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[0])
     assert found["outcomes"]["played"] == 20
-    # Nobody answers a label before it was given.
+    # No answer can precede the label.
     assert 20 < found["measured_ms"]["p50"] < 200

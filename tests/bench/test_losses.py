@@ -1,4 +1,4 @@
-"""Streams and sound cards that are taken away: the benchmark itself, in small."""
+"""Benchmark of interrupted sources, and the search for a returned sound card."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ SCRIPT = ROOT / "bench" / "reliability" / "losses.py"
 
 
 @needs_virtual_audio
-def test_a_card_that_is_unplugged_comes_back_with_a_gap_of_the_true_length():
+def test_unplugged_card_returns_with_a_gap_of_the_true_length():
     command = [sys.executable, SCRIPT, "--kinds", "microphone", "--losses", "1"]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=110, check=False
@@ -54,7 +54,7 @@ def card(index, name, host="ALSA"):
         ("Built-in Microphone", ["Other", "Built-in Microphone"], 1),
     ],
 )
-def test_a_device_is_found_again_by_its_name(monkeypatch, known, now, expected):
+def test_device_is_found_again_by_its_name(monkeypatch, known, now, expected):
     cards = [card(index, name) for index, name in enumerate(now)]
     cards.append(card(len(cards), known, host="JACK"))  # the same by another way
     monkeypatch.setattr(choice, "devices", lambda direction: cards)

@@ -1,4 +1,4 @@
-"""Piano rolls, and the training of the table's models: small, real, resumable."""
+"""Piano rolls: reading, training, resuming, and the table."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def one_thread():
 
 
 def alternating(n_pieces, seed=0):
-    """Two chords in turn: certain from the past, a fair coin without it."""
+    """Two alternating chords: certain given the past, random without it."""
     rng = np.random.default_rng(seed)
     pieces = []
     for _ in range(n_pieces):
@@ -85,7 +85,7 @@ def save_packed(path, pieces, name="JSB_Chorales", splits=("train", "valid", "te
     np.savez(path, **arrays, **{f"{name}_{s}_lengths": lengths for s in splits})
 
 
-def test_rolls_come_back_as_they_were_packed(tmp_path):
+def test_load_rolls_unpacks_the_pieces(tmp_path):
     pieces = alternating(3)
     save_packed(tmp_path / "rolls.npz", pieces)
     found = load_rolls(tmp_path / "rolls.npz", "JSB_Chorales")
@@ -93,7 +93,7 @@ def test_rolls_come_back_as_they_were_packed(tmp_path):
         assert [p.tolist() for p in part] == [p.tolist() for p in pieces]
 
 
-def test_missing_damaged_and_incomplete_files_are_told(tmp_path):
+def test_missing_damaged_and_incomplete_files_raise(tmp_path):
     with pytest.raises(ConfigError, match="are not there"):
         load_rolls(tmp_path / "none.npz", "JSB_Chorales")
     (tmp_path / "text.npz").write_text("no archive")
@@ -121,7 +121,7 @@ def test_real_sets_have_the_published_sizes(name, frames):
     assert set(np.unique(rolls.test[0])) == {0, 1}
 
 
-def test_every_cell_has_a_recipe_and_the_rows_leave_out_what_they_say():
+def test_rows_have_the_training_steps_of_their_model():
     for name in RECIPES:
         kinds = {r: [k for k, _ in recipe_for(name, r).phases] for r in ROWS}
         assert kinds["rbm"] == ["static"]
@@ -131,7 +131,7 @@ def test_every_cell_has_a_recipe_and_the_rows_leave_out_what_they_say():
         assert recipe_for(name, "rtrbm").gates == "simple"
 
 
-def test_training_learns_what_the_past_tells(rolls, tmp_path):
+def test_training_with_the_past_has_a_higher_likelihood(rolls, tmp_path):
     task, history = trained(replace(SMALL, joint=60), rolls, tmp_path / "a.pt")
     joint = history.rows[-1]
     alone, _ = trained(
@@ -147,7 +147,7 @@ def test_training_learns_what_the_past_tells(rolls, tmp_path):
     assert joint["accuracy"] > 0.6
 
 
-def test_the_predictor_read_out_has_its_own_exact_likelihood(rolls, tmp_path):
+def test_read_out_of_the_predictor_has_an_exact_likelihood(rolls, tmp_path):
     recipe = replace(SMALL, static=0, conditional=0, joint=0)
     task, _ = trained(recipe, rolls, tmp_path / "c.pt")
     entropy = task.module.cross_entropy(rolls.test)
@@ -159,7 +159,7 @@ def test_the_predictor_read_out_has_its_own_exact_likelihood(rolls, tmp_path):
     assert found.bracket.low == pytest.approx(-entropy, abs=1e-3)
 
 
-def test_states_of_pieces_side_by_side_are_those_of_each_alone(rolls):
+def test_states_of_a_batch_equal_those_of_each_piece(rolls):
     model = PianoTask(SMALL, rolls, 0).module.eval()
     together = model.all_states(rolls.train)
     with torch.no_grad():
@@ -167,7 +167,7 @@ def test_states_of_pieces_side_by_side_are_those_of_each_alone(rolls):
     assert torch.allclose(together, torch.cat(alone), atol=1e-6)
 
 
-def test_a_model_begins_with_what_the_predictor_knows(rolls, tmp_path):
+def test_model_starts_with_the_likelihood_of_the_predictor(rolls, tmp_path):
     first = replace(SMALL, predictor=80).first
     task, history = trained(first, rolls, tmp_path / "first.pt")
     start = task.module.state_dict()
@@ -183,7 +183,7 @@ def test_a_model_begins_with_what_the_predictor_knows(rolls, tmp_path):
     assert found.bracket.low == pytest.approx(-history.best_score, abs=1e-3)
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(rolls, tmp_path):
+def test_interrupted_training_ends_with_the_same_weights(rolls, tmp_path):
     whole, _ = trained(SMALL, rolls, tmp_path / "whole.pt")
     task, stop = PianoTask(SMALL, rolls, 0), StopFlag()
 
@@ -207,7 +207,7 @@ def bench(monkeypatch, *arguments):
     assert ended.value.code == 0
 
 
-def test_the_bench_makes_a_cell_once_and_prints_the_table(
+def test_benchmark_computes_a_cell_once_and_prints_the_table(
     tmp_path, monkeypatch, capsys
 ):
     save_packed(tmp_path / "rolls.npz", alternating(6))

@@ -1,4 +1,4 @@
-"""Measures of an RNN-RBM's predictions, against definitions and known results."""
+"""Measures of an RNN-RBM's predictions and states, against their definitions."""
 
 import numpy as np
 import pytest
@@ -25,14 +25,14 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(own, foreign):
     assert roc_auc(own, foreign) == pytest.approx(np.mean(pairs))
 
 
-def test_auc_of_nothing_is_refused():
+def test_auc_of_an_empty_sample_raises():
     with pytest.raises(ValueError, match="both kinds"):
         roc_auc([1.0], [])
 
 
-def test_errors_are_of_the_frame_after_and_split_by_voice():
+def test_one_step_errors_are_split_by_voicing():
     song = np.arange(12, dtype=np.float32)[:, None].repeat(2, axis=1)
-    song[10] += 3  # the only one that counting cannot foretell
+    song[10] += 3  # the only unpredictable frame
     mask = np.zeros(12, bool)
     mask[[10, 11]] = True
     found = one_step_errors(lambda frames: frames + 1, [song], [mask], skip=2)
@@ -41,12 +41,12 @@ def test_errors_are_of_the_frame_after_and_split_by_voice():
     assert found.all == pytest.approx(1.8)
 
 
-def test_stacked_frames_stand_newest_first():
+def test_stack_frames_puts_the_newest_first():
     song = np.array([[1.0], [2.0], [3.0]], np.float32)
     np.testing.assert_array_equal(stack_frames(song, 2), [[1, 0], [2, 1], [3, 2]])
 
 
-def test_a_read_out_finds_what_is_linear_and_no_more():
+def test_decode_finds_linear_features_only():
     rng = np.random.default_rng(0)
     units = rng.integers(0, 3, 600)
     features = np.eye(3, dtype=np.float32)[units] + rng.normal(0, 0.1, (600, 3))
@@ -59,7 +59,7 @@ def test_a_read_out_finds_what_is_linear_and_no_more():
     assert chance.frame < 0.5
 
 
-def test_the_regressor_learns_the_next_frame():
+def test_regressor_learns_the_next_frame():
     phase = np.arange(200)[:, None] + np.arange(6)
     song = (0.5 + 0.4 * np.sin(phase / 2)).astype(np.float32)
     phases = [Phase(objective="deterministic", updates=60, learning_rate=0.02)]

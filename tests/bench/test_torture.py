@@ -19,7 +19,7 @@ SECONDS, RATE = 6, 32_000
 
 @pytest.fixture(scope="module")
 def bench() -> Any:
-    """The benchmark's own modules."""
+    """Import the modules of the benchmark."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "bench" / "reliability"))
         import torture_files
@@ -38,7 +38,7 @@ def bench() -> Any:
 
 @pytest.fixture(scope="module")
 def left(bench: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run of some seconds leaves."""
+    """Run an engine for some seconds; return the folder of its files."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "out").mkdir()
     text = bench.config_text(7, 5999, folder / "j.sqlite", folder / "out")
@@ -51,12 +51,12 @@ def left(bench: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def audited(bench: Any, left: Path, spoil: Callable[[Path], object]) -> Any:
-    """The audit, as if the run had been killed long after its last event."""
-    folder = left.parent / "spoilt"
+def audited(bench: Any, left: Path, damage: Callable[[Path], object]) -> Any:
+    """Audit damaged files, as if the run had been killed long after its last event."""
+    folder = left.parent / "damaget"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(left, folder)
-    spoil(folder / "out")
+    damage(folder / "out")
     files = bench.SinkFiles(folder / "out")
     journal = list(read_events(folder / "j.sqlite"))
     received = [
@@ -69,7 +69,7 @@ def audited(bench: Any, left: Path, spoil: Callable[[Path], object]) -> Any:
     return files
 
 
-def test_what_is_whole_passes(bench: Any, left: Path) -> None:
+def test_complete_files_pass(bench: Any, left: Path) -> None:
     files = audited(bench, left, lambda out: None)
     assert files.ok(), files.problems
     assert {name for name, count in files.counts.items() if not count.kept} == {"wav"}
@@ -78,49 +78,49 @@ def test_what_is_whole_passes(bench: Any, left: Path) -> None:
 
 
 def without_line(name: str) -> Callable[[Path], object]:
-    def spoil(out: Path) -> None:
+    def damage(out: Path) -> None:
         lines = (out / name).read_text().splitlines(keepends=True)
         (out / name).write_text("".join(lines[:3] + lines[4:]))
 
-    return spoil
+    return damage
 
 
 def with_line_twice(name: str) -> Callable[[Path], object]:
-    def spoil(out: Path) -> None:
+    def damage(out: Path) -> None:
         lines = (out / name).read_text().splitlines(keepends=True)
         (out / name).write_text("".join([*lines, lines[-1]]))
 
-    return spoil
+    return damage
 
 
 def cut(pattern: str, n_bytes: int) -> Callable[[Path], object]:
-    def spoil(out: Path) -> None:
+    def damage(out: Path) -> None:
         (path,) = list(out.glob(pattern))[:1]
         path.write_bytes(path.read_bytes()[:-n_bytes])
 
-    return spoil
+    return damage
 
 
 def other_byte(pattern: str) -> Callable[[Path], object]:
-    def spoil(out: Path) -> None:
+    def damage(out: Path) -> None:
         (path,) = list(out.glob(pattern))[:1]
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 64
         path.write_bytes(data)
 
-    return spoil
+    return damage
 
 
 def without(*patterns: str) -> Callable[[Path], object]:
-    def spoil(out: Path) -> None:
+    def damage(out: Path) -> None:
         for pattern in patterns:
             sorted(out.glob(pattern))[0].unlink()
 
-    return spoil
+    return damage
 
 
 @pytest.mark.parametrize(
-    ("sink", "what", "spoil"),
+    ("sink", "what", "damage"),
     [
         ("jsonl", "lost", without_line("e.jsonl")),
         ("jsonl", "doubled", with_line_twice("e.jsonl")),
@@ -141,9 +141,9 @@ def without(*patterns: str) -> Callable[[Path], object]:
         ("wav", "wrong", cut("w/*.wav", 8)),
     ],
 )
-def test_what_is_not_is_counted(
-    bench: Any, left: Path, sink: str, what: str, spoil: Callable[[Path], object]
+def test_damaged_files_are_counted(
+    bench: Any, left: Path, sink: str, what: str, damage: Callable[[Path], object]
 ) -> None:
-    files = audited(bench, left, spoil)
+    files = audited(bench, left, damage)
     assert not files.ok()
     assert getattr(files.counts[sink], what), files.counts
