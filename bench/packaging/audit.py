@@ -1,6 +1,6 @@
 """Look up the locked packages in an advisory database, with pip-audit.
 
-Exit code 0: all were found and none has a known vulnerability. 1: vulnerabilities are
+Exit code 0: all were found and none has a known entry. 1: vulnerabilities are
 known. 2: the database could not be reached, or did not know every package.
 """
 
@@ -26,11 +26,9 @@ def main(lock: str) -> int:
         return 2
     skipped = [p["name"] for p in packages if "skip_reason" in p]
     known = [(p, v) for p in packages for v in p.get("vulns", [])]
-    for package, vulnerability in known:
-        fixed = ", ".join(vulnerability["fix_versions"]) or "no version yet"
-        print(
-            f"{package['name']} {package['version']}: {vulnerability['id']}, fixed: {fixed}"
-        )
+    for package, entry in known:
+        fixed = ", ".join(entry["fix_versions"]) or "no version yet"
+        print(f"{package['name']} {package['version']}: {entry['id']}, fixed: {fixed}")
     found = len(packages) - len(skipped)
     print(
         f"{found} of {len(packages)} packages looked up, {len(known)} vulnerabilities"

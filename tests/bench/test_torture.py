@@ -53,7 +53,7 @@ def left(bench: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def audited(bench: Any, left: Path, damage: Callable[[Path], object]) -> Any:
     """Audit damaged files, as if the run had been killed long after its last event."""
-    folder = left.parent / "damaget"
+    folder = left.parent / "damaged"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(left, folder)
     damage(folder / "out")
