@@ -1,6 +1,6 @@
 """Look up the locked packages in an advisory database, with pip-audit.
 
-Exit code 0: all were found and none has a known entry. 1: vulnerabilities are
+Exit code 0: all were found and none has a known vulnerability. 1: vulnerabilities are
 known. 2: the database could not be reached, or did not know every package.
 """
 

@@ -65,7 +65,7 @@ class KilledRun:
     """
 
     run: str
-    journal: list[Recorded]
+    journal: list[RecordedEvent]
     received: list[Received]
     old: list[Received]
     seed: int
