@@ -80,7 +80,8 @@ class _Planner:
         self.registry = registry
         self.context = context
         self.problems: list[str] = []
-        self._mistaken = False  # at least one problem will not pass by itself
+        # True if at least one problem will not disappear without a change.
+        self._has_lasting_problem = False
         self.stages: list[StagePlan] = []  # those with valid options
         self._bundles: set[Path] = set()  # folders of those that were loaded
         self._bundle_failed = False  # of the lane that is being planned
@@ -115,7 +116,7 @@ class _Planner:
         plan = Plan(config, known, sinks, context, control, self.located.name, gate)
         if not self.problems:  # or faults would have no target because of them
             self._faults(plan)
-        if self.problems and not self._mistaken:
+        if self.problems and not self._has_lasting_problem:
             raise DeviceError("\n".join(self.problems))
         if self.problems:
             raise ConfigError(self.problems)
@@ -258,7 +259,7 @@ class _Planner:
         try:
             options = plugin.options.model_validate(stage.options)
         except ValidationError as error:
-            self._mistaken = True
+            self._has_lasting_problem = True
             self.problems += validation_problems(
                 error, plugin.options, self.located, (*loc, "options")
             )
@@ -320,7 +321,7 @@ class _Planner:
             seen.add(name)
 
     def _problem(self, loc: Location, message: str) -> None:
-        self._mistaken |= not isinstance(message, TransientProblem)
+        self._has_lasting_problem |= not isinstance(message, TransientProblem)
         self.problems.append(self.located.problem(loc, message))
 
 

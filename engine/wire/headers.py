@@ -274,7 +274,7 @@ class EventFormat:
         self.values_of_header = _values_of(
             ["dtype" if name == array else name for name in names]
         )
-        self.array_place = names.index(array) if array else 0
+        self.array_index = names.index(array) if array else 0
         self.from_json = [
             (place, _FROM_JSON[name])
             for place, name in enumerate(names)
@@ -396,6 +396,6 @@ def to_event(header: Header, values: Float32 | None) -> Event:
     for place, convert in form.from_json:
         own[place] = convert(own[place])
     if form.array:
-        own[form.array_place] = _EMPTY if values is None else values
+        own[form.array_index] = _EMPTY if values is None else values
     event: Event = form.event(*own)
     return event

@@ -89,7 +89,7 @@ class PlaybackRing:
         """First position that can still be written."""
         return self.read + self._guard
 
-    def room(self, position: int) -> int:
+    def free_samples(self, position: int) -> int:
         """Return the number of samples that can be written at a position now."""
         return max(0, self.read + len(self._samples) - position)
 
@@ -116,7 +116,7 @@ class PlaybackRing:
         self.read += n_samples
 
     def mix(self, position: int, samples: Float32) -> None:
-        """Add float32[n_samples] that fit (see `room`); leave late samples out."""
+        """Add float32[n_samples] that fit (`free_samples`); leave late samples out."""
         skipped = min(len(samples), max(0, self.first_writable - position))
         self.late += skipped
         position, samples = position + skipped, samples[skipped:]
@@ -348,7 +348,7 @@ class SpeakerSink:
         self._dropped += dropped
         samples = samples[dropped:]
         while len(samples):
-            room = min(ring.room(sound.position), len(samples))
+            room = min(ring.free_samples(sound.position), len(samples))
             if room == 0:
                 self._wait_for_device()
                 continue

@@ -26,7 +26,11 @@ from neurovocal.engine import (
 )
 from neurovocal.engine.audio.channels import Pacer
 from neurovocal.engine.contracts.types import GAP_NEXT_RECORDING
-from neurovocal.plugins.sources.audio_files.file import Header, Recording, stream_names
+from neurovocal.plugins.sources.audio_files.file import (
+    Recording,
+    RecordingHeader,
+    stream_names,
+)
 from neurovocal.plugins.sources.audio_files.selection import (
     check_one_rate,
     describe_starts,
@@ -101,7 +105,7 @@ class FileSource:
         self._items: Iterator[StreamItem] = iter(())
         self._pending: deque[StreamItem] = deque()
         self._recording: Recording | None = None
-        self._headers: list[Header] = []
+        self._headers: list[RecordingHeader] = []
         self.notices: list[str] = []
         self.failures: list[str] = []
         self.recordings: dict[str, Path] = {}
@@ -194,12 +198,14 @@ class FileSource:
             self._recording.close()
             self._recording = None
 
-    def _stream(self, header: Header, name: str) -> StreamInfo:
+    def _stream(self, header: RecordingHeader, name: str) -> StreamInfo:
         if self._options.streams == "one":
             name = self._context.stream
         return StreamInfo(name, header.sample_rate, self._channels.count)
 
-    def _items_of(self, playlist: list[tuple[Header, str]]) -> Iterator[StreamItem]:
+    def _items_of(
+        self, playlist: list[tuple[RecordingHeader, str]]
+    ) -> Iterator[StreamItem]:
         """Yield all items of all recordings in order."""
         passes = self._options.repeat
         position = 0
@@ -225,7 +231,9 @@ class FileSource:
             if number == passes:
                 return
 
-    def _anchor(self, header: Header, position: int, first: bool) -> Iterator[Anchor]:
+    def _anchor(
+        self, header: RecordingHeader, position: int, first: bool
+    ) -> Iterator[Anchor]:
         start = self._options.start_utc
         if start == "metadata":
             if header.start.utc_ns is not None:
@@ -233,7 +241,7 @@ class FileSource:
         elif start != "none" and first:
             yield Anchor(position, utc_ns(start))
 
-    def _samples(self, header: Header, position: int) -> Iterator[Block | Gap]:
+    def _samples(self, header: RecordingHeader, position: int) -> Iterator[Block | Gap]:
         """Yield the samples of a recording; an error is added to `failures`."""
         realtime = self._options.pace == "realtime"
         default = max(1, header.sample_rate // 100) if realtime else _READ_LENGTH

@@ -25,8 +25,8 @@ from neurovocal.engine import (
     channels_problem,
 )
 from neurovocal.plugins.sources.audio_files.file import (
-    Header,
     Recording,
+    RecordingHeader,
     channel_problem,
     find_recordings,
     inspect,
@@ -104,7 +104,7 @@ class PlaybackSource(LiveSource):
         """
         self.close()
         options, clock = self._options, self._clock
-        header = inspect(_one(options.path, self._context))
+        header = inspect(_single_recording(options.path, self._context))
         _check_fit(options, header)
         rate = header.sample_rate
         self._info = self._stream_info(rate)
@@ -150,7 +150,7 @@ class RecordingLoop:
 
     Parameters
     ----------
-    header : Header
+    header : RecordingHeader
         Header of the recording, from `inspect`.
     start : int
         First sample that is played.
@@ -163,7 +163,7 @@ class RecordingLoop:
         Samples played or skipped since the start.
     """
 
-    def __init__(self, header: Header, start: int, repeat: int) -> None:
+    def __init__(self, header: RecordingHeader, start: int, repeat: int) -> None:
         self._header = header
         self._start = start
         self._passes_left = repeat or None
@@ -276,7 +276,7 @@ class PlayerThread(Thread):
             self._live.ring.write(samples, now)
 
 
-def _one(name: str, context: BuildContext) -> Path:
+def _single_recording(name: str, context: BuildContext) -> Path:
     found = find_recordings(name, context, recursive=False)
     if len(found) > 1:
         raise AudioFileError(
@@ -285,7 +285,7 @@ def _one(name: str, context: BuildContext) -> Path:
     return found[0]
 
 
-def _check_fit(options: PlaybackOptions, header: Header) -> None:
+def _check_fit(options: PlaybackOptions, header: RecordingHeader) -> None:
     problem = channel_problem(header, options.channels)
     if problem is not None:
         raise AudioFileError(problem)
@@ -299,7 +299,7 @@ def _check_fit(options: PlaybackOptions, header: Header) -> None:
 
 def _check(options: PlaybackOptions, context: BuildContext) -> Iterator[str]:
     try:
-        _one(options.path, context)
+        _single_recording(options.path, context)
     except AudioFileError as error:
         yield str(error)
     problem = channels_problem(options.channels)

@@ -84,7 +84,7 @@ class ConnectionQueue:
         self.tokens_s = min(_BURST_S, self.tokens_s + gained_s)
 
 
-class Request(NamedTuple):
+class QueuedRequest(NamedTuple):
     """One request to be answered now: ``parts`` are its route and its body."""
 
     connection: ConnectionQueue
@@ -130,7 +130,7 @@ class FairQueue:
         self._passed_over: list[ConnectionQueue] = []
         self._waiting_bytes = self._unread_bytes = 0
         self._in_progress, self._in_progress_s = 0, 0.0
-        self._retried_s = self._forgotten_s = self._made_room_s = float("-inf")
+        self._retried_s = self._forgotten_s = self._dropped_idle_s = float("-inf")
 
     def put(self, parts: list[bytes], socket: int | None, now_s: float) -> bool:
         """Queue a request; return False where a bound is reached and it is refused.
@@ -147,7 +147,7 @@ class FairQueue:
         self.counts.asked += 1
         size = _size(parts)
         connection = self._connections.get(parts[0])
-        if len(parts) > _MOST_PARTS or not self._has_room(connection, size, now_s):
+        if len(parts) > _MOST_PARTS or not self._has_capacity(connection, size, now_s):
             self.counts.refused += 1
             return False
         if connection is None:
@@ -162,7 +162,7 @@ class FairQueue:
             self._ready.append(connection)
         return True
 
-    def next(self, now_s: float) -> Request | None:
+    def next(self, now_s: float) -> QueuedRequest | None:
         """Take the next request; None while no connection may be served.
 
         Each request must be followed by one call of `done` or `failed`.
@@ -183,12 +183,12 @@ class FairQueue:
                 self._passed_over.append(connection)
             else:
                 self._ready.append(connection)
-                return self._take(connection)
+                return self._dequeue(connection)
         return None
 
     def done(
         self,
-        request: Request,
+        request: QueuedRequest,
         n_bytes: int,
         now_s: float,
         delivery: Delivery | None = None,
@@ -197,7 +197,7 @@ class FairQueue:
 
         Parameters
         ----------
-        request : Request
+        request : QueuedRequest
             From `next`.
         n_bytes : int
             Length of the answer.
@@ -215,7 +215,7 @@ class FairQueue:
             connection.unread_bytes += n_bytes
             self._unread_bytes += n_bytes
 
-    def failed(self, request: Request, *, ended: bool) -> None:
+    def failed(self, request: QueuedRequest, *, ended: bool) -> None:
         """Count a request that cannot be answered, as its connection reads nothing.
 
         With `ended` the connection has gone, and its other requests are dropped.
@@ -255,12 +255,12 @@ class FairQueue:
             self.counts.cut += 1
             yield connection
 
-    def _has_room(
+    def _has_capacity(
         self, connection: ConnectionQueue | None, size: int, now_s: float
     ) -> bool:
         if connection is None:
             if len(self._connections) >= _MOST_CONNECTIONS:
-                self._make_room(now_s)
+                self._drop_idle_connections(now_s)
             return len(self._connections) < _MOST_CONNECTIONS
         return not connection.requests or (
             len(connection.requests) < MOST_WAITING
@@ -278,7 +278,7 @@ class FairQueue:
             and (not self._in_progress or in_progress_s <= _MOST_IN_PROGRESS_S)
         )
 
-    def _take(self, connection: ConnectionQueue) -> Request:
+    def _dequeue(self, connection: ConnectionQueue) -> QueuedRequest:
         parts = connection.requests.popleft()
         connection.request_bytes -= _size(parts)
         self._waiting_bytes -= _size(parts)
@@ -289,9 +289,9 @@ class FairQueue:
         connection.in_progress += 1
         self._in_progress += 1
         self._in_progress_s += connection.cost_s
-        return Request(connection, parts, connection.cost_s)
+        return QueuedRequest(connection, parts, connection.cost_s)
 
-    def _release(self, request: Request, cost_s: float) -> None:
+    def _release(self, request: QueuedRequest, cost_s: float) -> None:
         request.connection.in_progress -= 1
         self._in_progress -= 1
         request.connection.tokens_s += request.reserved_s - cost_s
@@ -303,11 +303,11 @@ class FairQueue:
             connection.unread_bytes -= size
             self._unread_bytes -= size
 
-    def _make_room(self, now_s: float) -> None:
-        """Forget connections without requests and unread answers, now and then."""
-        if now_s - self._made_room_s < _RETRY_S:
+    def _drop_idle_connections(self, now_s: float) -> None:
+        """Drop connections without requests and unread answers, every `_RETRY_S` s."""
+        if now_s - self._dropped_idle_s < _RETRY_S:
             return
-        self._made_room_s = now_s
+        self._dropped_idle_s = now_s
         for name, connection in list(self._connections.items()):
             self._drop_read(connection)
             is_busy = connection.requests or connection.in_progress

@@ -10,7 +10,7 @@ from msgspec import Meta
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.connection_limits import inode_of
 from neurovocal.plugins.zeromq.endpoint import bind
-from neurovocal.plugins.zeromq.fair_queue import Delivery, FairQueue, Request
+from neurovocal.plugins.zeromq.fair_queue import Delivery, FairQueue, QueuedRequest
 
 if TYPE_CHECKING:
     import zmq
@@ -111,7 +111,7 @@ class RequestSocket:
         if self._begin(parts[0]) is None:
             self._send([*parts[1:-1], answer])
 
-    def begin_answer(self, request: Request) -> bool:
+    def begin_answer(self, request: QueuedRequest) -> bool:
         """Begin an answer, which `end_answer` must follow.
 
         Returns
@@ -125,7 +125,7 @@ class RequestSocket:
         self._queue.failed(request, ended=error != "full")
         return False
 
-    def end_answer(self, request: Request, parts: Sequence[bytes]) -> None:
+    def end_answer(self, request: QueuedRequest, parts: Sequence[bytes]) -> None:
         """Send the parts of an answer."""
         delivery = self._send([*request.parts[1:-1], *parts])
         size = sum(map(len, parts))

@@ -14,7 +14,7 @@ _ROUNDING = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class MissingSamples:
     """Samples ``[start, stop)`` that are missing in a clip and replaced by silence."""
 
     start: int
@@ -33,8 +33,8 @@ class ClipRing:
 
     def __init__(self, capacity: int) -> None:
         self._values = np.zeros(capacity, np.float32)
-        self._missing: deque[Missing] = deque()
-        self._declared: deque[Missing] = deque()
+        self._missing: deque[MissingSamples] = deque()
+        self._declared: deque[MissingSamples] = deque()
         self._start = self._stop = 0
 
     @property
@@ -47,7 +47,7 @@ class ClipRing:
 
         An empty interval is a discontinuity without missing samples; `read` returns it.
         """
-        self._declared.append(Missing(start, stop, reason))
+        self._declared.append(MissingSamples(start, stop, reason))
 
     def write(self, block: Block) -> None:
         """Append a block; a gap before it becomes silence with a reason."""
@@ -64,30 +64,30 @@ class ClipRing:
             self._skip_to(stop)
             self._drop_old()
 
-    def read(self, start: int, stop: int) -> tuple[Float32, list[Missing]]:
+    def read(self, start: int, stop: int) -> tuple[Float32, list[MissingSamples]]:
         """Return samples ``[start, stop)`` and the gaps in them, in order.
 
         Returns
         -------
         samples : float32[stop - start]
             A copy; silence where samples are missing.
-        missing : list of Missing
+        missing : list of MissingSamples
         """
         missing = [
-            Missing(max(m.start, start), min(m.stop, stop), m.reason)
+            MissingSamples(max(m.start, start), min(m.stop, stop), m.reason)
             for m in (*self._missing, *self._empty_declared())
             if m.start < stop and (m.stop > start or start < m.start == m.stop)
         ]
         first = min(max(start, self._start), stop)
         if first > start:
-            missing.insert(0, Missing(start, first, TOO_LONG_AGO))
+            missing.insert(0, MissingSamples(start, first, TOO_LONG_AGO))
         last = max(first, min(stop, self._stop))
         out = np.zeros(stop - start, np.float32)
         where = np.arange(first, last) % len(self._values)
         out[first - start : last - start] = self._values[where]
         return out, sorted(missing, key=lambda m: (m.start, m.stop))
 
-    def _empty_declared(self) -> list[Missing]:
+    def _empty_declared(self) -> list[MissingSamples]:
         return [m for m in self._declared if m.start == m.stop]
 
     def _append(self, samples: Float32) -> None:
@@ -108,13 +108,13 @@ class ClipRing:
             if known.start == known.stop or known.stop <= at or known.start >= stop:
                 continue
             if known.start > at + _ROUNDING:
-                self._missing.append(Missing(at, known.start, LOST))
+                self._missing.append(MissingSamples(at, known.start, LOST))
                 at = known.start
             end = stop if stop - known.stop <= _ROUNDING else known.stop
-            self._missing.append(Missing(at, min(end, stop), known.reason))
+            self._missing.append(MissingSamples(at, min(end, stop), known.reason))
             at = min(end, stop)
         if at < stop:
-            self._missing.append(Missing(at, stop, LOST))
+            self._missing.append(MissingSamples(at, stop, LOST))
         self._start = max(self._start, stop - len(self._values))
         silence = min(stop - self._stop, len(self._values))
         self._stop = stop - silence

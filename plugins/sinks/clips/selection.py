@@ -157,7 +157,7 @@ class SurpriseHistory:
         while _end(self._kept[0]) < newest - self._length:
             self._kept.popleft()
 
-    def over(self, onset: int, offset: int) -> tuple[float, float] | None:
+    def mean_and_maximum(self, onset: int, offset: int) -> tuple[float, float] | None:
         """Return mean and maximum over the frames that begin in a segment.
 
         The frame that the onset lies in counts, too. None: there are no frames.

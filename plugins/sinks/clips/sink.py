@@ -24,7 +24,7 @@ from neurovocal.plugins.sinks.clips.selection import (
     SelectOptions,
     unsatisfiable_rules,
 )
-from neurovocal.plugins.sinks.clips.store import ClipStore, Limits, QuotaError
+from neurovocal.plugins.sinks.clips.store import ClipQuotas, ClipStore, QuotaError
 from neurovocal.plugins.sinks.clips.stream import ClipStream, Lengths, encode_audio
 from neurovocal.plugins.storage.folder import (
     folder_access,
@@ -109,7 +109,7 @@ class ClipsSink:
     ) -> None:
         self._options, self._run, self._clock = options, run, clock
         self._store = store or ClipStore(
-            Path(options.path).expanduser(), _limits(options)
+            Path(options.path).expanduser(), _quotas(options)
         )
         self._streams: dict[str, ClipStream] = {}  # the least recently used first
         self._selections: dict[str, SegmentSelection] = {}
@@ -277,8 +277,8 @@ def _lengths(options: ClipsOptions) -> Lengths:
     )
 
 
-def _limits(options: ClipsOptions) -> Limits:
-    return Limits(
+def _quotas(options: ClipsOptions) -> ClipQuotas:
+    return ClipQuotas(
         None if options.max_mb is None else round(options.max_mb * _MB),
         options.max_files,
         round(options.min_free_mb * _MB),

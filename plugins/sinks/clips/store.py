@@ -23,7 +23,7 @@ class QuotaError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ClipQuotas:
     """Quotas of a folder; None: no limit.
 
     ``remove_oldest``: whether the oldest clips are removed for new ones.
@@ -48,7 +48,7 @@ class ClipStore:
     ----------
     folder : Path
         Folder of the days.
-    limits : Limits
+    limits : ClipQuotas
         Quotas; clips of earlier runs count, too.
     free : callable
         ``free(folder)`` returns the free bytes.
@@ -64,12 +64,12 @@ class ClipStore:
     """
 
     def __init__(
-        self, folder: Path, limits: Limits, free: Callable[[Path], int] = free_bytes
+        self, folder: Path, limits: ClipQuotas, free: Callable[[Path], int] = free_bytes
     ) -> None:
         self.folder = folder
         self._output = OutputFolder(folder, make=True)
         self.files = self.size = self.removed = 0
-        self._limits = limits
+        self._quotas = limits
         self._free = free
         self._sizes: dict[Path, int] = {}  # bytes of each clip, the oldest first
         self._needed = 0  # bytes of the last clip, if it was not written
@@ -100,9 +100,9 @@ class ClipStore:
         """Number of times that the folder was found deleted and was made again."""
         return self._output.remade
 
-    def check_room(self, size: int = 0) -> None:
+    def check_space(self, size: int = 0) -> None:
         """Raise QuotaError or OSError if `size` more bytes may not be written."""
-        limits = self._limits
+        limits = self._quotas
         self._refresh()
         free = self._free(self.folder)
         if limits.min_free_bytes and free - size < limits.min_free_bytes:
@@ -132,8 +132,8 @@ class ClipStore:
         size = len(audio) + len(sidecar)
         path = self.folder / name
         self._needed = size
-        self.check_room(size)
-        self._make_room(path, size)
+        self.check_space(size)
+        self._free_space(path, size)
         _make_folder(path.parent)
         parts = [path.with_name(f".{path.name}{_PART}")]
         parts.append(parts[0].with_suffix(f".json{_PART}"))
@@ -158,8 +158,8 @@ class ClipStore:
     def probe(self) -> None:
         """Check that a clip could be written; raise as `write` does."""
         # Another program may have removed clips to make room.
-        self._recount |= not self._limits.remove_oldest
-        self.check_room(self._needed)
+        self._recount |= not self._quotas.remove_oldest
+        self.check_space(self._needed)
         if self._free(self.folder) < self._needed:
             raise OSError(ENOSPC, os.strerror(ENOSPC))
         probe = self.folder / f".probe-{os.getpid()}{_PART}"
@@ -181,8 +181,8 @@ class ClipStore:
             self._count()
             self._recount = False
 
-    def _make_room(self, path: Path, size: int) -> None:
-        limits = self._limits
+    def _free_space(self, path: Path, size: int) -> None:
+        limits = self._quotas
         if not limits.remove_oldest:
             return
         while self._sizes and (
@@ -207,7 +207,7 @@ class ClipStore:
         self.files = self.size = 0
         days = [d for d in _entries(self.folder) if _DAY.fullmatch(d.name)]
         for stream in (s for day in days for s in _entries(day)):
-            _tidy(stream)
+            _remove_unfinished(stream)
             for path in _entries(stream):
                 if _CLIP.fullmatch(path.name):
                     status = path.stat()
@@ -238,7 +238,7 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def _tidy(folder: Path) -> None:
+def _remove_unfinished(folder: Path) -> None:
     """Remove unfinished clips of a killed run, or give a complete sidecar its name.
 
     Both files are complete before the audio gets its name, so nothing but the name of

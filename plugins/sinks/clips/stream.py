@@ -22,7 +22,7 @@ from neurovocal.engine import (
 )
 from neurovocal.engine.audio.resampler import scaled
 from neurovocal.engine.support.text import utc_text
-from neurovocal.plugins.sinks.clips.ring import ClipRing, Missing
+from neurovocal.plugins.sinks.clips.ring import ClipRing, MissingSamples
 from neurovocal.plugins.sinks.clips.selection import (
     ClipSegment,
     ClipSpan,
@@ -100,7 +100,7 @@ class ClipStream:
                 grouper.add_onset(event.sample)
             case Offset():
                 segment = ClipSegment(event, message.utc_ns)
-                segment.surprise = surprise.over(event.onset, event.sample)
+                segment.surprise = surprise.mean_and_maximum(event.onset, event.sample)
                 grouper.add_segment(segment)
             case Label():
                 grouper.add_label(event, message.at)
@@ -133,12 +133,12 @@ class ClipStream:
         stop = min(offset + round(lengths.post_roll_s * rate), newest)
         return Extent(start, max(stop, start), cut)
 
-    def read(self, extent: Extent) -> tuple[Float32, list[Missing]]:
+    def read(self, extent: Extent) -> tuple[Float32, list[MissingSamples]]:
         """Return float32[n_samples] of a clip, and the gaps in it."""
         return self._open_ring(self.rate).read(extent.start, extent.stop)
 
     def sidecar(
-        self, span: ClipSpan, extent: Extent, missing: list[Missing], run: str
+        self, span: ClipSpan, extent: Extent, missing: list[MissingSamples], run: str
     ) -> tuple[Path, dict[str, Any]]:
         """Return the path of a clip, without its suffix, and its description."""
         start = extent.start

@@ -15,7 +15,7 @@ import numpy as np
 
 from neurovocal.engine import AudioFileError, BuildContext, Float32
 from neurovocal.plugins.sources.audio_files.container import Container, examine
-from neurovocal.plugins.sources.audio_files.start_time import Start, find_start
+from neurovocal.plugins.sources.audio_files.start_time import StartTime, find_start
 
 SUFFIXES = frozenset(
     [
@@ -31,7 +31,7 @@ MIN_RATE, MAX_RATE = 100, 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class RecordingHeader:
     """Header of a recording.
 
     ``n_samples`` is None if the format does not state it. ``start`` is the time of the
@@ -43,7 +43,7 @@ class Header:
     sample_rate: int
     channels: int
     n_samples: int | None
-    start: Start
+    start: StartTime
     container: Container
 
     @property
@@ -52,7 +52,7 @@ class Header:
         return self.container.state == "cut"
 
 
-def channel_problem(header: Header, numbers: Sequence[int]) -> str | None:
+def channel_problem(header: RecordingHeader, numbers: Sequence[int]) -> str | None:
     """Return a sentence if a recording lacks one of these channels, else None."""
     highest = max(numbers)
     if highest <= header.channels:
@@ -90,13 +90,13 @@ def find_recordings(name: str, context: BuildContext, recursive: bool) -> list[P
         if not files:
             hint = "" if recursive else " (folders inside it need recursive: true)"
             raise AudioFileError(f"folder '{name}' holds no recording{hint}")
-        return sorted(files, key=natural)
+        return sorted(files, key=natural_key)
     if not path.exists() and has_magic(name):
         matches = map(Path, _matches(path) or _matches(context.base / path))
         files = [p for p in matches if _is_recording(p)]
         if not files:
             raise AudioFileError(f"no recording matches '{name}'")
-        return sorted(files, key=natural)
+        return sorted(files, key=natural_key)
     if not path.exists():
         raise AudioFileError(f"recording '{name}' does not exist{_similar(path)}")
     if not path.is_file():
@@ -119,7 +119,7 @@ def _is_recording(path: Path) -> bool:
     return named and path.is_file()
 
 
-def natural(path: Path) -> list[tuple[int, int, str]]:
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
     """Return a sort key that orders numbers in a path by their value."""
     parts = re.split(r"(\d+)", path.as_posix().lower())
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
@@ -150,7 +150,7 @@ def stream_names(paths: list[Path], style: str) -> list[str]:
     return names
 
 
-def inspect(path: Path, zone: tzinfo | None = None) -> Header:
+def inspect(path: Path, zone: tzinfo | None = None) -> RecordingHeader:
     """Read a recording's header.
 
     Parameters
@@ -173,7 +173,7 @@ def inspect(path: Path, zone: tzinfo | None = None) -> Header:
         container = examine(path)
         with container.open(path) as file:
             frames = container.n_samples or int(file.frames)
-            header = Header(
+            header = RecordingHeader(
                 path,
                 int(file.samplerate),
                 int(file.channels),
@@ -204,7 +204,7 @@ class Recording:
 
     Parameters
     ----------
-    header : Header
+    header : RecordingHeader
         Header from `inspect`.
 
     Attributes
@@ -213,7 +213,7 @@ class Recording:
         At the end of the file, a sentence if samples are missing or damaged.
     """
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: RecordingHeader) -> None:
         self.header = header
         self.problem: str | None = None
         self._read = 0

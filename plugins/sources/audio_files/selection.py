@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neurovocal.engine import AudioFileError, BuildContext
 from neurovocal.plugins.sources.audio_files.file import (
-    Header,
+    RecordingHeader,
     channel_problem,
     find_recordings,
     inspect,
@@ -44,7 +44,7 @@ def find_all(
 
 def inspect_all(
     paths: Sequence[Path], channels: Sequence[int], zone: tzinfo | None
-) -> tuple[list[Header], list[str]]:
+) -> tuple[list[RecordingHeader], list[str]]:
     """Return the headers of usable recordings, and a sentence for each other one.
 
     Parameters
@@ -70,7 +70,7 @@ def inspect_all(
     return headers, problems
 
 
-def check_one_rate(headers: Sequence[Header]) -> None:
+def check_one_rate(headers: Sequence[RecordingHeader]) -> None:
     """Raise AudioFileError unless all recordings have one sample rate."""
     first = headers[0]
     for header in headers:
@@ -81,7 +81,7 @@ def check_one_rate(headers: Sequence[Header]) -> None:
             )
 
 
-def unused_channels(headers: Sequence[Header]) -> Iterator[str]:
+def unused_channels(headers: Sequence[RecordingHeader]) -> Iterator[str]:
     """Yield a sentence if recordings have channels that are not used."""
     several = [header for header in headers if header.channels > 1]
     if several:
@@ -105,7 +105,7 @@ def describe_starts(paths: Sequence[Path], zone: tzinfo | None) -> Iterator[str]
         yield f"... and {len(paths) - _SHOWN} more recordings"
 
 
-def doubtful_starts(headers: Sequence[Header]) -> Iterator[str]:
+def doubtful_starts(headers: Sequence[RecordingHeader]) -> Iterator[str]:
     """Yield a sentence if start times were found that are not used."""
     doubtful = [header for header in headers if header.start.problem]
     if doubtful:

@@ -51,7 +51,7 @@ TimeZone: TypeAlias = Annotated[str | None, AfterValidator(_check_zone)]
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartTime:
     """Time of the first sample of a recording, if it is known.
 
     Parameters
@@ -97,7 +97,7 @@ def zone_of(text: str) -> tzinfo:
 
 def find_start(
     path: Path, comment: str, date: str, zone: tzinfo | None = None
-) -> Start:
+) -> StartTime:
     """Find the time of the first sample of a recording.
 
     The first unambiguous one of these is used: a ``Timestamp`` in a GUANO chunk (the
@@ -113,7 +113,7 @@ def find_start(
     zone : tzinfo, optional
         Zone of times without one; without it they are not used.
     """
-    unused = Start()
+    unused = StartTime()
     for time, origin in _times(path, comment, date):
         start = _start_of(time, origin, zone)
         if start.utc_ns is not None:
@@ -141,18 +141,18 @@ def _times(path: Path, comment: str, date: str) -> Iterator[tuple[datetime, str]
     return ((time, origin) for time, origin in found if time is not None)
 
 
-def _start_of(time: datetime, origin: str, zone: tzinfo | None) -> Start:
+def _start_of(time: datetime, origin: str, zone: tzinfo | None) -> StartTime:
     if time.tzinfo is not None:
-        return Start(utc_ns(time), origin)
+        return StartTime(utc_ns(time), origin)
     found = f"{time.isoformat(' ')} by its {origin}"
     if zone is None:
-        return Start(None, origin, f"{found}, of an unknown zone (give timezone)")
+        return StartTime(None, origin, f"{found}, of an unknown zone (give timezone)")
     early, late = time.replace(tzinfo=zone), time.replace(tzinfo=zone, fold=1)
     if early.utcoffset() != late.utcoffset():
-        return Start(
+        return StartTime(
             None, origin, f"{found}, in an hour that the change of clocks makes unclear"
         )
-    return Start(utc_ns(early), f"{origin}, {zone}")
+    return StartTime(utc_ns(early), f"{origin}, {zone}")
 
 
 def _parse_iso(text: str) -> datetime | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from neurovocal.engine import NS, AudioFileError, Clock
 from neurovocal.plugins.sources.audio_files.file import (
     SUFFIXES,
-    Header,
+    RecordingHeader,
     inspect,
-    natural,
+    natural_key,
 )
 from neurovocal.plugins.sources.folder.state import ProcessedFiles
 
@@ -29,15 +29,15 @@ class FinishedFile:
     name: str
     path: Path
     stat: os.stat_result
-    header: Header | None
+    header: RecordingHeader | None
     problem: str | None = None
 
     @property
-    def order(self) -> tuple[int, list[tuple[int, int, str]]]:
+    def sort_key(self) -> tuple[int, list[tuple[int, int, str]]]:
         """Sort key: the time of recording, or else of the last change."""
         start = self.header.start.utc_ns if self.header else None
         time = self.stat.st_mtime_ns if start is None else start
-        return time, natural(self.path)
+        return time, natural_key(self.path)
 
     @property
     def is_unchanged(self) -> bool:
@@ -144,7 +144,7 @@ class FolderScanner:
                 finished.append(watched.finished)
         if self.is_busy:
             return []
-        return sorted(finished, key=lambda file: file.order)
+        return sorted(finished, key=lambda file: file.sort_key)
 
     def _files(self) -> Iterator[tuple[str, str, os.stat_result]]:
         """Yield name, path and state of all files that may be recordings."""

@@ -32,8 +32,8 @@ from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
 from neurovocal.plugins.sources.audio_files.file import (
     SUFFIXES,
-    Header,
     Recording,
+    RecordingHeader,
     channel_problem,
 )
 from neurovocal.plugins.sources.audio_files.selection import doubtful_starts
@@ -234,7 +234,9 @@ class FolderSource:
         self._queue = deque(file for file in found if file.name not in waiting)
         self._empty = not self._queue
 
-    def _read(self, file: FinishedFile, header: Header) -> Iterator[SourceItem]:
+    def _read(
+        self, file: FinishedFile, header: RecordingHeader
+    ) -> Iterator[SourceItem]:
         """Yield the items of one recording, which is a stream of its own."""
         recording = self._recording = Recording(header)
         problem, digest = None, ""
@@ -274,7 +276,7 @@ class FolderSource:
         while (event := self._health.next()) is not None:
             yield event  # in this recording's stream
 
-    def _warn_of_start(self, header: Header) -> None:
+    def _warn_of_start(self, header: RecordingHeader) -> None:
         """Log once that a start time is not used; others will be alike."""
         for sentence in () if self._warned_of_start else doubtful_starts([header]):
             self._warned_of_start = True

@@ -92,10 +92,10 @@ class PipeReader(Thread):
         for first in range(0, len(samples), max(1, step)):
             part = samples[first : first + step]
             if is_backlog:
-                self._wait_for_room(len(part))
+                self._wait_for_space(len(part))
             ring.write(part, now)
 
-    def _wait_for_room(self, n_samples: int) -> None:
+    def _wait_for_space(self, n_samples: int) -> None:
         """Wait until the ring has room for a backlog, up to the timeout.
 
         After a stall of the network, and at the start of a server's burst, more may

@@ -11,7 +11,7 @@ import msgspec
 from neurovocal.engine.wire.codec import MAX_PAYLOAD
 from neurovocal.engine.wire.sockets import ConnectionMonitor, connect
 from neurovocal.plugins.zeromq.access import AccessControl
-from neurovocal.plugins.zeromq.fair_queue import FairQueue, Request, RequestCounts
+from neurovocal.plugins.zeromq.fair_queue import FairQueue, QueuedRequest, RequestCounts
 from neurovocal.plugins.zeromq.relay.stations import StreamOwners
 from neurovocal.plugins.zeromq.replay_server import DEFAULT_RATE
 from neurovocal.plugins.zeromq.request_socket import RequestSocket, id_of, refusal
@@ -29,7 +29,7 @@ _TOPICS_TIMEOUT_S = 1.0
 class _Pending:
     """A request that not all stations it was passed to have answered yet."""
 
-    request: Request
+    request: QueuedRequest
     id: Any
     asked_s: float
     waiting: set[int] = field(default_factory=set)
@@ -141,7 +141,7 @@ class ReplayRelay:
             request = self._queue.next(time.monotonic())
             if request is None:
                 return
-            self._pass_on(request)
+            self._forward(request)
 
     def _connect(
         self,
@@ -165,7 +165,7 @@ class ReplayRelay:
             )
         )
 
-    def _pass_on(self, request: Request) -> None:
+    def _forward(self, request: QueuedRequest) -> None:
         pending = _Pending(request, None, time.monotonic())
         try:
             question = msgspec.json.decode(request.parts[-1], type=dict[str, Any])

@@ -55,7 +55,7 @@ class StreamOwners:
         """
         owner = self._owners.pop(stream, None)
         if owner is None:
-            self._make_room()
+            self._drop_oldest()
             owner = _Owner(station, now_s)
         elif owner.station != station and now_s - owner.published_s > _SILENT_S:
             owner.station = station
@@ -67,7 +67,7 @@ class StreamOwners:
     def add_recorded(self, station: int, stream: str) -> None:
         """Record that a station's journal has a stream, unless it has an owner."""
         if stream not in self._owners:
-            self._make_room()
+            self._drop_oldest()
             self._owners[stream] = _Owner(station, float("-inf"))
 
     def owner(self, stream: str) -> int | None:
@@ -75,7 +75,7 @@ class StreamOwners:
         owner = self._owners.get(stream)
         return None if owner is None else owner.station
 
-    def _make_room(self) -> None:
+    def _drop_oldest(self) -> None:
         if len(self._owners) >= _MOST_STREAMS:
             del self._owners[next(iter(self._owners))]
 

@@ -22,7 +22,7 @@ from neurovocal.engine.contracts.types import Event, Message
 from neurovocal.engine.runtime.workers.mailbox import Mailbox
 from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
 from neurovocal.plugins.sinks.clips.sink import ClipsOptions, ClipsSink
-from neurovocal.plugins.sinks.clips.store import ClipStore, Limits, QuotaError
+from neurovocal.plugins.sinks.clips.store import ClipQuotas, ClipStore, QuotaError
 
 NAME = Path("2026-01-01/cage/t_cage_s{:012d}.flac")
 
@@ -94,7 +94,7 @@ def test_trouble_clears_without_a_clip_when_there_is_room(small_disk: Path) -> N
 def test_min_free_mb_is_kept_free(tmp_path: Path) -> None:
     free = [3_000_000]
     store = ClipStore(
-        tmp_path / "clips", Limits(min_free_bytes=2_000_000), lambda folder: free[0]
+        tmp_path / "clips", ClipQuotas(min_free_bytes=2_000_000), lambda folder: free[0]
     )
     store.open()
     store.write(name(1), bytes(500_000), b"{}")
@@ -182,7 +182,7 @@ def test_read_only_disk_is_reported_at_open(small_disk: Path) -> None:
 
 
 def test_oldest_clips_are_removed_first(tmp_path: Path) -> None:
-    store = ClipStore(tmp_path, Limits(max_files=2))
+    store = ClipStore(tmp_path, ClipQuotas(max_files=2))
     store.open()
     (tmp_path / "2026-01-01").mkdir()
     mine = tmp_path / "2026-01-01" / "my notes.wav"
@@ -195,7 +195,7 @@ def test_oldest_clips_are_removed_first(tmp_path: Path) -> None:
         name(i).with_suffix(end).name for i in (2, 3) for end in (".flac", ".json")
     }
     assert mine.exists()
-    again = ClipStore(tmp_path, Limits(max_bytes=30))
+    again = ClipStore(tmp_path, ClipQuotas(max_bytes=30))
     again.open()
     assert (again.files, again.size) == (2, 24)
     again.write(name(9), b"x" * 10, b"{}")
@@ -227,7 +227,7 @@ def test_unfinished_clips_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     part = folder / ".t_cage_s000000000001.flac.part"
     part.write_bytes(b"half")
-    store = ClipStore(tmp_path, Limits())
+    store = ClipStore(tmp_path, ClipQuotas())
     store.open()
     assert not part.exists()
 
@@ -235,9 +235,9 @@ def test_unfinished_clips_of_a_killed_run_are_removed(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from neurovocal.plugins.sinks.clips.store import ClipStore, Limits
+from neurovocal.plugins.sinks.clips.store import ClipStore, ClipQuotas
 
-store, left = ClipStore(Path(sys.argv[1]), Limits()), int(sys.argv[3])
+store, left = ClipStore(Path(sys.argv[1]), ClipQuotas()), int(sys.argv[3])
 rename = Path.rename
 
 def dying(path, target):
@@ -260,7 +260,7 @@ def test_kill_between_two_renames_leaves_a_complete_clip_or_none(
     where = [str(tmp_path), str(name(1)), str(renames)]
     done = subprocess.run([sys.executable, "-c", KILLED, *where], timeout=100)
     assert done.returncode == -signal.SIGKILL
-    store = ClipStore(tmp_path, Limits())
+    store = ClipStore(tmp_path, ClipQuotas())
     store.open()
     found = sorted((tmp_path / name(1)).parent.iterdir())
     assert found == [tmp_path / name(1).with_suffix(f".{end}") for end in left]

@@ -60,10 +60,10 @@ def test_ring_wraps_around() -> None:
     heard: list[float] = []
     position = 2
     while position < 42:
-        count = min(ring.room(position), 3, 42 - position)
+        count = min(ring.free_samples(position), 3, 42 - position)
         ring.mix(position, rising[position - 2 : position - 2 + count])
         position += count
-        if ring.room(position) < 3 or position == 42:
+        if ring.free_samples(position) < 3 or position == 42:
             heard += list(taken(ring, 4))
     while ring.read < 44:
         heard += list(taken(ring, 4))
