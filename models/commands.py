@@ -136,7 +136,7 @@ def evaluate(
         bool,
         typer.Option(
             "--synthesis",
-            help="Judge what the RNN-RBM sings, beside real song and yardsticks.",
+            help="Measure generated song beside real song and two baselines.",
         ),
     ] = False,
     seconds: Annotated[

@@ -414,7 +414,7 @@ class ReportsNotices(Protocol):
 
 @runtime_checkable
 class ReportsFailures(Protocol):
-    """Source that goes on after an item that it could not read.
+    """Source that continues after an item that it could not read.
 
     Attributes
     ----------
@@ -487,7 +487,7 @@ class ReportsStats(Protocol):
 
 @runtime_checkable
 class ReportsTrouble(Protocol):
-    """Sink that can go on without a part of its work, such as on a full disk.
+    """Sink that continues without a part of its work, such as on a full disk.
 
     Attributes
     ----------
@@ -552,7 +552,7 @@ class HasEndpoint(Protocol):
 
 @runtime_checkable
 class Advances(Protocol):
-    """Model that goes on without audio, such as with a song that it generates."""
+    """Model that generates events without audio, such as the frames of a song."""
 
     def advance(self, position: int, /) -> Iterable[Event]:
         """Events up to `position`, where a live stream would be by now, in samples.

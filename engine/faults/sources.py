@@ -329,7 +329,7 @@ class StalledSource(SilencedSource):
         self._skipped = 0  # samples of this opening before the first one delivered
 
     def open(self) -> None:
-        """Open the source, which may go on to deliver nothing."""
+        """Open the source; while the fault lasts it delivers nothing."""
         self._silent = self._skipped = 0
         super().open()
 

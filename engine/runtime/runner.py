@@ -205,7 +205,7 @@ class Runner:
                 log.exception("a source failed while closing")
 
     def _watch(self, tick: Callable[[], None]) -> None:
-        """Wait until no lane goes on, a sink has failed, or `stop` is called."""
+        """Wait until all lanes have ended, a sink has failed, or `stop` is called."""
         while not self._stopped:
             with suppress(Empty):
                 self._wake.get(timeout=_TICK_S)

@@ -84,7 +84,7 @@ def generate(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
-    """Let a bundle's RNN-RBM sing: sound, and a picture of its spectrogram.
+    """Generate song with a bundle's RNN-RBM: audio, and a picture of it.
 
     The same bundle, options and seed give the same file. Ctrl-C keeps what was sung
     until then.

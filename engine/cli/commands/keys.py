@@ -43,7 +43,7 @@ def add(
         ),
     ] = None,
 ) -> None:
-    """Make a client's keys and let it in; a running engine notices by itself.
+    """Make a client's keys and admit it; a running engine needs no restart.
 
     Hand the folder that is made to the client over a channel that you trust.
     """

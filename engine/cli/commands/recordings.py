@@ -170,7 +170,7 @@ class _Progress(Display):
         self._lane = runner.lanes[0]
 
     def print_starts(self) -> None:
-        """Print on stderr when recordings began, where that is known.
+        """Print the known start times of recordings on stderr.
 
         Tables count from the start of each file; JSON lines have the time of day.
         """

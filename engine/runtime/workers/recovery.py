@@ -147,7 +147,7 @@ class LaneRecovery:
         return channel.lane.abandon(failure.reason)
 
     def _rebuild(self, channel: Channel, start: int) -> Iterator[TimedStep]:
-        """Once it is time, let a new lane go on at `start` of the source."""
+        """Build a new lane that continues at sample `start`, once the pause is over."""
         failure, old = self._failures[channel], channel.lane
         start_ns = self._clock.monotonic_ns()
         if start_ns < failure.backoff.due_ns:
@@ -177,7 +177,7 @@ class LaneRecovery:
 
 
 def _required_stages(lane: Lane) -> set[str]:
-    """Return the names of the stages without which a lane cannot go on."""
+    """Return the names of the stages that a lane cannot run without."""
     features = [lane.features.name] if lane.features else []
     return {lane.detector.name, *features}
 

@@ -96,7 +96,7 @@ class SupervisedSink:
 
     @property
     def own_trouble(self) -> str | None:
-        """Why the sink goes on without a part of its work; None: it does not."""
+        """Reason why the sink continues without a part of its work, or None."""
         return None if self._state is None else self._state.trouble
 
     def write(self, message: Message) -> Exception | None:

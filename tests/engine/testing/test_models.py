@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from stages.example_stages import SONG, Ear, Framer
+from stages.example_stages import SONG, Framer, LevelDetector
 
 from neurovocal.engine.contracts.types import (
     Frames,
@@ -132,9 +132,9 @@ def broken_models():
     ]
 
 
-def heard():
+def model_items():
     """Return the items of a song in the order of a lane."""
-    framer, ear = Framer(), Ear()
+    framer, ear = Framer(), LevelDetector()
     for block in recut(SONG, [512]):
         yield from framer.process(block)
         yield from ear.process(block)
@@ -142,7 +142,7 @@ def heard():
 
 
 def test_a_correct_model_passes():
-    check_model(Namer, list(heard()))
+    check_model(Namer, list(model_items()))
 
 
 @pytest.mark.parametrize(
@@ -152,4 +152,4 @@ def test_a_correct_model_passes():
 )
 def test_a_broken_model_is_found(make, sentence):
     with pytest.raises(AssertionError, match=sentence):
-        check_model(make, list(heard()))
+        check_model(make, list(model_items()))

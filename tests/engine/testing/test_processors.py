@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from stages.example_stages import RATE, SONG, Ear, Framer
+from stages.example_stages import RATE, SONG, Framer, LevelDetector
 
 from neurovocal.engine.contracts.types import (
     Block,
@@ -17,7 +17,7 @@ from neurovocal.engine.testing import check_processor
 INFO = StreamInfo("cage", RATE)
 
 
-@pytest.mark.parametrize("make", [Framer, Ear])
+@pytest.mark.parametrize("make", [Framer, LevelDetector])
 def test_a_correct_stage_passes(make):
     check_processor(make, SONG)
 
@@ -161,13 +161,13 @@ def broken_features():
 
 
 def broken_detectors():
-    class NeverCloses(Ear):
+    class NeverCloses(LevelDetector):
         """The end of the stream leaves a segment open."""
 
         def flush(self):
             return ()
 
-    class SpansGaps(Ear):
+    class SpansGaps(LevelDetector):
         """A gap does not close a segment."""
 
         def process(self, item):
@@ -176,28 +176,28 @@ def broken_detectors():
                 return []
             return super().process(item)
 
-    class Revises(Ear):
+    class Revises(LevelDetector):
         """The offset has another onset."""
 
         def close(self, *, truncated):
             mark = super().close(truncated=truncated)
             return Offset(mark.segment, mark.onset - 1, mark.sample, truncated)
 
-    class Renumbers(Ear):
+    class Renumbers(LevelDetector):
         """Segments count from 1."""
 
         def reset(self):
             super().reset()
             self.segment = 1
 
-    class Empty(Ear):
+    class Empty(LevelDetector):
         """Segments are empty."""
 
         def close(self, *, truncated):
             mark = super().close(truncated=truncated)
             return Offset(mark.segment, mark.onset, mark.onset, truncated)
 
-    class Foresees(Ear):
+    class Foresees(LevelDetector):
         """Offsets lie after the last sample."""
 
         def close(self, *, truncated):
@@ -205,7 +205,7 @@ def broken_detectors():
             later = mark.sample + (500 if truncated else 0)
             return Offset(mark.segment, mark.onset, later, truncated)
 
-    class Dawdles(Ear):
+    class Dawdles(LevelDetector):
         """Returns marks later than the stated latency."""
 
         def process(self, item):
@@ -225,7 +225,7 @@ def broken_detectors():
             super().reset()
             self.held = []
 
-    class TellsTwice(Ear):
+    class TellsTwice(LevelDetector):
         """Every onset comes twice."""
 
         def process(self, item):
@@ -234,7 +234,7 @@ def broken_detectors():
                 if isinstance(mark, Onset):
                     yield mark
 
-    class FlushesTwice(Ear):
+    class FlushesTwice(LevelDetector):
         """Every flush returns events."""
 
         def flush(self):

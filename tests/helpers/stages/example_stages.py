@@ -56,7 +56,7 @@ class Framer:
         return ()
 
 
-class Ear:
+class LevelDetector:
     """A correct detector: hops of 32 samples, loud or not, with memory of a floor."""
 
     consumes = "samples"

@@ -97,7 +97,7 @@ def test_pattern_accepts_long_unit_names():
 # ---- decisions -----------------------------------------------------------------------
 
 
-def heard(units, start=100, length=50, pause=50, status=True, first=0):
+def lane_events(units, start=100, length=50, pause=50, status=True, first=0):
     """Return onset, labels and offset of each unit as (position, event)."""
     for number, unit in enumerate(units, first):
         onset = start + (number - first) * (length + pause)
@@ -120,13 +120,13 @@ def triggers(stage, events, until=None, info=INFO):
     return found
 
 
-def told(found):
+def as_tuples(found):
     return [(at, t.units, t.status, t.sample) for at, t in found]
 
 
 def test_sequence_triggers_at_its_last_final_label():
-    found = triggers(watcher("a [b c]"), heard("xabacx"))
-    assert told(found) == [
+    found = triggers(watcher("a [b c]"), lane_events("xabacx"))
+    assert as_tuples(found) == [
         (356, ("a", "b"), "final", 350),
         (556, ("a", "c"), "final", 550),
     ]
@@ -135,20 +135,20 @@ def test_sequence_triggers_at_its_last_final_label():
 
 
 def test_sequence_triggers_at_its_last_provisional_label():
-    found = triggers(watcher("a b", status="provisional"), heard("xabb"))
-    assert told(found) == [(320, ("a", "b"), "provisional", 300)]
+    found = triggers(watcher("a b", status="provisional"), lane_events("xabb"))
+    assert as_tuples(found) == [(320, ("a", "b"), "provisional", 300)]
     assert found[0][1].offset is None
     assert found[0][1].posteriors == (0.95, 0.9)
 
 
 def test_sequence_triggers_at_the_onset_of_an_unlabelled_unit():
-    found = triggers(watcher("b .", status="onset"), heard("xaba"))
-    assert told(found) == [(405, ("b", ""), "onset", 400)]
+    found = triggers(watcher("b .", status="onset"), lane_events("xaba"))
+    assert as_tuples(found) == [(405, ("b", ""), "onset", 400)]
     assert math.isnan(found[0][1].posteriors[1])
 
 
 def test_onset_trigger_needs_no_labels():
-    onsets = [e for e in heard("a" * 40) if not isinstance(e[1], Label)]
+    onsets = [e for e in lane_events("a" * 40) if not isinstance(e[1], Label)]
     found = triggers(watcher(".", status="onset", refractory_ms=0), onsets)
     assert [at for at, _ in found] == [105 + 100 * k for k in range(40)]
 
@@ -156,14 +156,14 @@ def test_onset_trigger_needs_no_labels():
 def test_final_label_after_the_next_onset_counts():
     late = [
         (at + 70 if isinstance(e, Label) and e.status == "final" else at, e)
-        for at, e in heard("abcd")
+        for at, e in lane_events("abcd")
     ]
     late.sort(key=lambda pair: pair[0])
     found = triggers(watcher("a b", status="provisional"), late)
     # The provisional b is known at 220, the final a only at 226.
-    assert told(found) == [(226, ("a", "b"), "provisional", 200)]
+    assert as_tuples(found) == [(226, ("a", "b"), "provisional", 200)]
     found = triggers(watcher("b c"), late)
-    assert told(found) == [(426, ("b", "c"), "final", 350)]
+    assert as_tuples(found) == [(426, ("b", "c"), "final", 350)]
 
 
 def test_label_of_low_posterior_matches_only_the_dot():
@@ -171,7 +171,7 @@ def test_label_of_low_posterior_matches_only_the_dot():
         (at, Label(e.segment, e.onset, e.offset, "b", 0.7, e.status, e.model))
         if isinstance(e, Label) and e.segment == 1
         else (at, e)
-        for at, e in heard("abc")
+        for at, e in lane_events("abc")
     ]
     assert not triggers(watcher("a b"), unsure)
     assert [t.units for _, t in triggers(watcher("a . c"), unsure)] == [("a", "b", "c")]
@@ -187,8 +187,8 @@ def test_only_labels_of_one_model_count():
             "other",
         )
 
-    labels = [(at, other(e)) for at, e in heard("ab") if isinstance(e, Label)]
-    both = sorted([*heard("ab"), *labels], key=lambda pair: pair[0])
+    labels = [(at, other(e)) for at, e in lane_events("ab") if isinstance(e, Label)]
+    both = sorted([*lane_events("ab"), *labels], key=lambda pair: pair[0])
     assert len(triggers(watcher("a b"), both)) == 1
     assert not triggers(watcher("x y"), both)
     assert len(triggers(watcher("x y", labels_from="other"), both)) == 1
@@ -196,19 +196,19 @@ def test_only_labels_of_one_model_count():
 
 def test_silence_ends_a_bout_and_completes_a_pattern():
     stage = watcher("a b $", bout_gap_ms=300)
-    two = [*heard("xab"), *heard("abx", start=1000, first=3)]
+    two = [*lane_events("xab"), *lane_events("abx", start=1000, first=3)]
     found = triggers(stage, two, until=2000)
-    assert told(found) == [(650, ("a", "b"), "silence", 650)]
+    assert as_tuples(found) == [(650, ("a", "b"), "silence", 650)]
     begin = watcher("^ a", bout_gap_ms=300)
     assert [t.segment for _, t in triggers(begin, two)] == [3]
-    across = [*heard("xa"), *heard("b", start=800, first=2)]
+    across = [*lane_events("xa"), *lane_events("b", start=800, first=2)]
     assert not triggers(watcher("a b", bout_gap_ms=300), across)
     assert triggers(watcher("a b", bout_gap_ms=900), across)
 
 
 def test_end_of_stream_does_not_complete_a_bout():
-    assert not triggers(watcher("b $", bout_gap_ms=300), heard("ab"), until=540)
-    assert triggers(watcher("b $", bout_gap_ms=300), heard("ab"), until=550)
+    assert not triggers(watcher("b $", bout_gap_ms=300), lane_events("ab"), until=540)
+    assert triggers(watcher("b $", bout_gap_ms=300), lane_events("ab"), until=550)
 
 
 def test_silence_is_certain_only_after_the_detector_latency():
@@ -221,14 +221,14 @@ def test_silence_is_certain_only_after_the_detector_latency():
         frame_length=8,
     )
     options = PLUGIN.options(pattern="b $", bout_gap_ms=300)
-    found = triggers(PLUGIN.watch(options, context), heard("ab"), until=700)
-    assert told(found) == [(598, ("b",), "silence", 550)]
+    found = triggers(PLUGIN.watch(options, context), lane_events("ab"), until=700)
+    assert as_tuples(found) == [(598, ("b",), "silence", 550)]
 
 
 def test_gap_discards_an_unfinished_match():
-    before = list(heard("a"))
+    before = list(lane_events("a"))
     gap = [(180, Gap(170, 180, "overrun"))]
-    after = list(heard("b", start=200, first=1))
+    after = list(lane_events("b", start=200, first=1))
     assert triggers(watcher("a b"), [*before, *after])
     assert not triggers(watcher("a b"), [*before, *gap, *after])
     assert not triggers(watcher("a $", bout_gap_ms=100), [*before, *gap], until=900)
@@ -236,7 +236,7 @@ def test_gap_discards_an_unfinished_match():
 
 
 def test_refractory_time_counts_from_the_last_effective_trigger():
-    found = triggers(watcher("a", refractory_ms=250), heard("a" * 7))
+    found = triggers(watcher("a", refractory_ms=250), lane_events("a" * 7))
     assert [t.decision for _, t in found] == [
         *("act", "refractory", "refractory"),
         *("act", "refractory", "refractory"),
@@ -245,7 +245,7 @@ def test_refractory_time_counts_from_the_last_effective_trigger():
 
 
 def decisions(units, **options):
-    found = triggers(watcher("a", refractory_ms=0, **options), heard(units))
+    found = triggers(watcher("a", refractory_ms=0, **options), lane_events(units))
     return [t.decision for _, t in found]
 
 
@@ -261,14 +261,14 @@ def test_catch_trials_are_reproducible():
 def test_refractory_triggers_draw_no_catch_trial():
     drawn = decisions("a" * 40, catch_share=0.5)
     options = {"refractory_ms": 150, "catch_share": 0.5}
-    found = triggers(watcher("a", **options), heard("a" * 80))
+    found = triggers(watcher("a", **options), lane_events("a" * 80))
     assert [t.decision for _, t in found if t.decision != "refractory"] == drawn
 
 
 def test_other_streams_cause_no_trigger():
     stage = watcher("a", streams=["attic"])
-    assert not triggers(stage, heard("aa"))
-    assert triggers(stage, heard("aa"), info=StreamInfo("attic", RATE))
+    assert not triggers(stage, lane_events("aa"))
+    assert triggers(stage, lane_events("aa"), info=StreamInfo("attic", RATE))
 
 
 @settings(deadline=None, max_examples=60)
@@ -282,7 +282,7 @@ def test_triggers_do_not_depend_on_step_length(units, pattern, status, quantum):
     """Steps change when a trigger is emitted, but not its match."""
     if "$" in pattern:
         status = "final"
-    events = [*heard(units), *heard("ab", start=3000, first=len(units))]
+    events = [*lane_events(units), *lane_events("ab", start=3000, first=len(units))]
     options = {"status": status, "bout_gap_ms": 300, "refractory_ms": 0}
     fine = triggers(watcher(pattern, **options), events, until=4000)
     stage, coarse = watcher(pattern, **options), []
@@ -293,15 +293,15 @@ def test_triggers_do_not_depend_on_step_length(units, pattern, status, quantum):
 
 
 def test_trigger_lists_a_bounded_number_of_units():
-    found = triggers(watcher("a+", refractory_ms=0), heard("a" * 60))
+    found = triggers(watcher("a+", refractory_ms=0), lane_events("a" * 60))
     assert [len(t.units) for _, t in found] == [min(n, 32) for n in range(1, 61)]
 
 
 def test_reset_discards_all_state():
     stage = watcher("a b", refractory_ms=10_000)
-    once = triggers(stage, heard("aab"))
+    once = triggers(stage, lane_events("aab"))
     stage.reset()
-    assert repr(triggers(stage, heard("aab"))) == repr(once)
+    assert repr(triggers(stage, lane_events("aab"))) == repr(once)
 
 
 @pytest.mark.parametrize(

@@ -45,29 +45,29 @@ def test_ring_adds_sounds_at_their_positions(
         samples = np.full(length, 2.0**-number, np.float32)
         ring.mix(position, samples)
         expected[position : position + length] += samples
-    heard: list[float] = []
+    played: list[float] = []
     for length in blocks:
-        heard += list(taken(ring, length))
-    count = min(100, len(heard))
-    assert heard[:count] == list(expected[:count])
-    assert not any(heard[100:])  # nothing is played twice
+        played += list(taken(ring, length))
+    count = min(100, len(played))
+    assert played[:count] == list(expected[:count])
+    assert not any(played[100:])  # nothing is played twice
     assert ring.late == 0
 
 
 def test_ring_wraps_around() -> None:
     ring = PlaybackRing(10, guard=2)
     rising = np.arange(1, 41, dtype=np.float32) / 64
-    heard: list[float] = []
+    played: list[float] = []
     position = 2
     while position < 42:
         count = min(ring.free_samples(position), 3, 42 - position)
         ring.mix(position, rising[position - 2 : position - 2 + count])
         position += count
         if ring.free_samples(position) < 3 or position == 42:
-            heard += list(taken(ring, 4))
+            played += list(taken(ring, 4))
     while ring.read < 44:
-        heard += list(taken(ring, 4))
-    assert heard[2:42] == list(rising)
+        played += list(taken(ring, 4))
+    assert played[2:42] == list(rising)
     assert ring.late == 0
 
 
@@ -116,7 +116,7 @@ class Device:
         monkeypatch.setattr(sink_speaker, "find_device", lambda *_: device)
         monkeypatch.setattr(sink_speaker, "open_output", self._open)
         monkeypatch.setattr(sink_speaker, "close_output", lambda stream: None)
-        self.heard = np.empty((0, 2), np.float32)
+        self.played = np.empty((0, 2), np.float32)
 
     def _open(self, device: Any, rate: int, channels: int, **options: Any) -> "Device":
         self._callback, self.block = options["callback"], options["blocksize"]
@@ -128,7 +128,7 @@ class Device:
         for _ in range(blocks):
             out = np.full((self.block, 2), np.nan, np.float32)
             self._callback(out, self.block, None, status)
-            self.heard = np.concatenate([self.heard, out])
+            self.played = np.concatenate([self.played, out])
 
 
 class SteppingClock(ManualClock):
@@ -175,10 +175,10 @@ def test_sound_in_parts_is_played_without_gaps_after_the_latency(
         sink.write(message(Audio(500 + first, part, "free", "m", last)))
     sink.close()
     begin = device.block + RATE // 20
-    heard = device.heard[begin : begin + len(song), 0]
-    np.testing.assert_allclose(heard, song[:, 0] / 2, atol=1e-5)
-    assert not device.heard[:begin].any()
-    assert np.array_equal(device.heard[:, 0], device.heard[:, 1])
+    played = device.played[begin : begin + len(song), 0]
+    np.testing.assert_allclose(played, song[:, 0] / 2, atol=1e-5)
+    assert not device.played[:begin].any()
+    assert np.array_equal(device.played[:, 0], device.played[:, 1])
     stats = sink.stats()
     counts = [stats[k] for k in ("underruns", "late_samples", "dropped_samples")]
     assert counts == [0, 0, 0]
@@ -199,7 +199,7 @@ def test_sounds_keep_their_distances_and_overlaps(
     expected = np.zeros(2800, np.float32)
     for start in (0, 600, 2000):
         expected[start : start + 800] += 0.25
-    assert np.array_equal(device.heard[begin : begin + 2800, 0], expected)
+    assert np.array_equal(device.played[begin : begin + 2800, 0], expected)
 
 
 def test_sound_continues_with_full_latency_after_an_underrun(
@@ -217,7 +217,7 @@ def test_sound_continues_with_full_latency_after_an_underrun(
     assert stats["late_samples"] == 0
     position = 20 * device.block + device.block + RATE // 20
     np.testing.assert_array_equal(
-        device.heard[position : position + 400, 0], tone(400)[:, 0]
+        device.played[position : position + 400, 0], tone(400)[:, 0]
     )
 
 
@@ -249,9 +249,9 @@ def test_other_sample_rate_is_resampled(monkeypatch: pytest.MonkeyPatch) -> None
         sink.write(message(Audio(first, song[first : first + 1000], "free", "m", last)))
     sink.close()
     begin = device.block + 2400
-    heard = device.heard[begin : begin + 48_000, 0]
+    played = device.played[begin : begin + 48_000, 0]
     expected = tone(48_000, 48_000, hz=1000)[:, 0]
-    np.testing.assert_allclose(heard[500:-500], expected[500:-500], atol=1e-3)
+    np.testing.assert_allclose(played[500:-500], expected[500:-500], atol=1e-3)
 
 
 def test_blocks_are_played_with_their_gaps(
@@ -267,7 +267,7 @@ def test_blocks_are_played_with_their_gaps(
     sink.close()
     begin = device.block + RATE // 20
     expected = np.concatenate([ones, np.zeros((300, 1)), ones])[:, 0]
-    assert np.array_equal(device.heard[begin : begin + 1100, 0], expected)
+    assert np.array_equal(device.played[begin : begin + 1100, 0], expected)
 
 
 def test_stopped_device_raises_a_stage_error(monkeypatch: pytest.MonkeyPatch) -> None:
