@@ -187,7 +187,7 @@ def train_classifier(
 
 
 class PretrainedClassifier(torch.nn.Module):
-    """Classifier whose recurrent layer starts from the RNN-RBM's weights.
+    """Classifier with a recurrent layer that starts from the RNN-RBM's weights.
 
     Replaces `neurovocal.models.classifier.network.Classifier` in its task.
     """

@@ -161,7 +161,7 @@ class InterruptedFfmpeg(InterruptedStream):
 
 
 class InterruptedMicrophone(InterruptedSource, VirtualMicrophone):
-    """PulseAudio sound card, whose module is unloaded and loaded."""
+    """PulseAudio sound card; its module is unloaded and loaded."""
 
     sample_rate = MICROPHONE_RATE
     block_length = MICROPHONE_BLOCK

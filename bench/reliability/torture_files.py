@@ -244,7 +244,7 @@ class SinkFiles:
         count.within_window += max(0, killed.reached - max(due, end))
 
     def _wave(self, name: str, folder: Path) -> Float32:
-        """Read the only WAV file, whose header must be right."""
+        """Read the only WAV file, after checking its header."""
         paths = [p for p in folder.glob("*.wav") if self._is_new(p)]
         if not paths or not paths[0].stat().st_size:
             return np.zeros(0, np.float32)

@@ -36,7 +36,7 @@ _TILE_ROWS = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearDensity:
-    """AR(order) with ridge whose errors are one Gaussian with full covariance."""
+    """Ridge AR(order) with Gaussian errors of full covariance."""
 
     predictor: LinearPredictor
     covariance: Float64

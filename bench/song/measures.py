@@ -80,7 +80,7 @@ class SongRegressorTask(RnnRbmTask):
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """Shares of frames whose unit a read-out predicts correctly, 0 to 1.
+    """Shares of frames with a unit that a read-out predicts correctly, 0 to 1.
 
     `balanced` is the mean over units, silence included.
     """

@@ -1,4 +1,4 @@
-"""Listening sockets whose connections are held or refused for a while."""
+"""Listening sockets that hold or refuse connections for a while."""
 
 import resource
 import socket
