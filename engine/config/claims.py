@@ -19,12 +19,12 @@ from neurovocal.engine.contracts.plugin import FileAccess
 # Location of a stage in its configuration, or a noun for what has none.
 Owner: TypeAlias = Location | str
 _Identity: TypeAlias = tuple[int, int]
-_Parts: TypeAlias = tuple["_Part", ...]
+_Parts: TypeAlias = tuple["_RunPart", ...]
 _ANY_FOLDERS = "**"
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _RunPart:
     """A part of a path: a name, or a pattern of names."""
 
     text: str
@@ -93,7 +93,7 @@ class FileClaims:
             return _Claim(owner, access, (self._parts(access.path),))
         folder = self._parts(access.path / "x")[:-1]
         paths = [
-            folder + tuple(_Part(part, True) for part in pattern.split("/"))
+            folder + tuple(_RunPart(part, True) for part in pattern.split("/"))
             for pattern in access.holds
         ]
         return _Claim(owner, access, tuple(paths))
@@ -107,7 +107,7 @@ class FileClaims:
         if parent not in self._parents:
             self._parents[parent] = os.path.realpath(parent)
         parts = Path(self._parents[parent], name).parts
-        return tuple(map(_Part, parts))
+        return tuple(map(_RunPart, parts))
 
 
 def sentence_of(writer: str, output: FileAccess, reader: str, read: FileAccess) -> str:
@@ -191,12 +191,12 @@ def _may_be_same(one: _Parts, other: _Parts) -> bool:
     return _names_meet(one[0], other[0]) and _may_be_same(one[1:], other[1:])
 
 
-def _is_seen(part: _Part) -> bool:
+def _is_seen(part: _RunPart) -> bool:
     """Return False for names that patterns pass over: those of hidden files."""
     return part.is_pattern or not part.text.startswith(".")
 
 
-def _names_meet(one: _Part, other: _Part) -> bool:
+def _names_meet(one: _RunPart, other: _RunPart) -> bool:
     if not one.is_pattern and not other.is_pattern:
         return one.text == other.text
     if one.is_pattern and other.is_pattern:

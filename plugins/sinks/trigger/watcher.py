@@ -42,7 +42,7 @@ class Rules:
 
 
 @dataclass(slots=True)
-class _Segment:
+class _MatchedSegment:
     number: int
     onset: int
     offset: int | None = None
@@ -105,9 +105,9 @@ class PatternWatcher:
     def _begin_bout(self) -> None:
         self._states: States = {}
         self._count = 0  # units of the bout that the states include
-        self._matched: deque[_Segment] = deque(maxlen=_MOST_UNITS)
-        self._pending: deque[_Segment] = deque()
-        self._newest: _Segment | None = None
+        self._matched: deque[_MatchedSegment] = deque(maxlen=_MOST_UNITS)
+        self._pending: deque[_MatchedSegment] = deque()
+        self._newest: _MatchedSegment | None = None
 
     def _bout_end(self, info: StreamInfo) -> int | None:
         """Return the sample at which the bout ends if no onset comes; None: unknown."""
@@ -119,7 +119,7 @@ class PatternWatcher:
         end = self._bout_end(info)
         if end is not None and onset.sample >= end:
             yield from self._end_bout(info)
-        segment = _Segment(onset.segment, onset.sample)
+        segment = _MatchedSegment(onset.segment, onset.sample)
         segment.is_early = self._rules.status == "onset"
         self._newest = segment
         self._pending.append(segment)
@@ -207,12 +207,12 @@ class PatternWatcher:
                 yield self._trigger(units[begin - count :], "silence", end, info)
         self._begin_bout()
 
-    def _confident_unit(self, segment: _Segment) -> str | None:
+    def _confident_unit(self, segment: _MatchedSegment) -> str | None:
         return segment.unit if segment.posterior >= self._rules.posterior else None
 
     def _trigger(
         self,
-        match: Sequence[_Segment],
+        match: Sequence[_MatchedSegment],
         status: TriggerStatus,
         sample: int,
         info: StreamInfo,
