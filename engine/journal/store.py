@@ -315,16 +315,18 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
     ConfigError
         It holds a view, a trigger or a virtual table, or lacks a table.
     """
-    found = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
-    for kind, name, text in found:
-        is_virtual = "virtual" in str(text)[:_SHOWN_CHARS].lower()
-        if kind not in ("table", "index") or is_virtual:
+    tables = set()
+    query = "SELECT type, name, sql FROM sqlite_schema"
+    for kind, name, text in connection.execute(query):
+        if str(text).lower().startswith("create table"):
+            tables.add(name)
+        elif kind != "index":
+            is_virtual = "virtual" in str(text)[:_SHOWN_CHARS].lower()
             raise ConfigError(
                 f"'{path}' is no journal of this program: it holds a "
                 f"{'virtual ' * is_virtual}{printable(str(kind))}, "
                 f"'{printable(str(name)[:_SHOWN_CHARS])}'"
             )
-    tables = {name for kind, name, _ in found if kind == "table"}
     if missing := {"runs", "messages"} - tables:
         raise ConfigError(
             f"'{path}' is no journal of this program: it has no table '{min(missing)}'"
