@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     )
     from neurovocal.engine.contracts.bundle import Bundle
     from neurovocal.engine.contracts.clock import NS, Clock, to_samples
+    from neurovocal.engine.contracts.commits import (
+        AwaitsCommit,
+        CompletesStreams,
+        KeepsEvents,
+    )
     from neurovocal.engine.contracts.errors import (
         AudioFileError,
         BundleError,
@@ -88,6 +93,7 @@ if TYPE_CHECKING:
         Onset,
         Posteriors,
         Stats,
+        StreamEnd,
         StreamInfo,
         Surprise,
         Synthesis,
@@ -103,6 +109,7 @@ __all__ = [
     "Audio",
     "AudioFileError",
     "AudioRing",
+    "AwaitsCommit",
     "Block",
     "BuildContext",
     "Bundle",
@@ -113,6 +120,7 @@ __all__ = [
     "Channels",
     "Clock",
     "CommandedModel",
+    "CompletesStreams",
     "ConfigError",
     "ControlChannel",
     "Describes",
@@ -130,6 +138,7 @@ __all__ = [
     "Gate",
     "HasEndpoint",
     "Health",
+    "KeepsEvents",
     "KnowsStart",
     "Label",
     "LiveInput",
@@ -163,6 +172,7 @@ __all__ = [
     "StageError",
     "Stats",
     "StepEvents",
+    "StreamEnd",
     "StreamInfo",
     "StreamItem",
     "Surprise",
@@ -187,6 +197,7 @@ _MODULES = {
     "audio.segmenter": "Segmenter SegmenterOptions SegmenterRules",
     "contracts.bundle": "Bundle",
     "contracts.clock": "NS Clock to_samples",
+    "contracts.commits": "AwaitsCommit CompletesStreams KeepsEvents",
     "contracts.errors": (
         "AudioFileError BundleError ConfigError DeviceError Disconnected "
         "EndOfStream NeurovocalError StageError TransientProblem"
@@ -194,7 +205,8 @@ _MODULES = {
     "contracts.options": "Options",
     "contracts.plugin": "BuildContext FileAccess Plugin",
     "contracts.stages": (
-        "Advances CaptureTimed CausesCommands CommandedModel ControlChannel "
+        "Advances CaptureTimed CausesCommands CommandedModel "
+        "ControlChannel "
         "Describes Detector Features Gate HasEndpoint KnowsStart Model ModelCommand "
         "ModelItem ReportsFailures ReportsNotices ReportsProgress ReportsStats "
         "ReportsTrouble ResumableSource RunAware SelectsKinds Sink Source "
@@ -202,7 +214,8 @@ _MODULES = {
     ),
     "contracts.types": (
         "KINDS Anchor Audio Block Event Float32 Forecast Frames Gap Health Label "
-        "Mark Message Offset Onset Posteriors Stats StreamInfo Surprise Synthesis "
+        "Mark Message Offset Onset Posteriors Stats StreamEnd StreamInfo Surprise "
+        "Synthesis "
         "Trigger Withheld"
     ),
 }

@@ -30,6 +30,7 @@ from neurovocal.engine.contracts.types import (
     Offset,
     Onset,
     Posteriors,
+    StreamEnd,
     StreamInfo,
     Trigger,
 )
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 API_VERSION = 1
-StreamItem: TypeAlias = Block | Gap | Anchor | StreamInfo
+StreamItem: TypeAlias = Block | Gap | Anchor | StreamInfo | StreamEnd
 SourceItem: TypeAlias = StreamItem | Health
 ModelItem: TypeAlias = Frames | Gap | Onset | Offset
 
@@ -81,7 +82,8 @@ class Source(Protocol):
         Blocks and gaps follow each other without holes: each starts where the previous
         one stopped. A `StreamInfo` announces that a new stream begins at sample 0 with
         the next block (a source may read many recordings); a source that does not know
-        its stream after `open` begins with one. `Health` items are published.
+        its stream after `open` begins with one. A `StreamEnd` says that the stream has
+        ended, where the next one may begin later. `Health` items are published.
 
         Raises
         ------

@@ -39,6 +39,11 @@ TriggerStatus: TypeAlias = Literal["onset", "provisional", "final", "silence"]
 TriggerDecision: TypeAlias = Literal["act", "catch", "refractory"]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamEnd:
+    """End of a source's stream; each is an object of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
     """Identity of a stream: its name, rate in Hz and number of channels."""

@@ -15,7 +15,7 @@ from neurovocal.engine.contracts.stages import (
     Source,
     is_unrepeatable,
 )
-from neurovocal.engine.contracts.types import Message, StreamInfo
+from neurovocal.engine.contracts.types import StreamInfo
 from neurovocal.engine.lane.builder import build_lane
 from neurovocal.engine.lane.lane import Lane
 from neurovocal.engine.runtime.control.command_bus import prepare_command
@@ -37,7 +37,7 @@ from neurovocal.engine.runtime.workers.publisher import (
     SequenceNumbers,
 )
 from neurovocal.engine.runtime.workers.recovery import BuildLane, LaneRecovery
-from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
+from neurovocal.engine.runtime.workers.sink_worker import Item, SinkWorker
 from neurovocal.engine.runtime.workers.source_reader import SourceReader
 from neurovocal.engine.runtime.workers.telemetry import SignalChecks, Telemetry
 
@@ -209,7 +209,7 @@ def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker
     sink = build(replaces_failed=False)
     wants = frozenset(asked) if asked is not None else selected_kinds(sink)
     queue = plan.config.queue
-    mailbox: Mailbox[Message] = Mailbox(
+    mailbox: Mailbox[Item] = Mailbox(
         {"events": queue.events, "bulk": queue.bulk},
         queue.when_full or ("drop_oldest" if live else "block"),
     )
@@ -232,7 +232,7 @@ def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker
 
 def observer_worker(sink: Sink, clock: Clock, live: bool) -> SinkWorker:
     """Build the queues of a sink beside the configured ones; it never ends the run."""
-    mailbox: Mailbox[Message] = Mailbox(
+    mailbox: Mailbox[Item] = Mailbox(
         {"events": 1024, "bulk": 64}, "drop_oldest" if live else "block"
     )
     return SinkWorker("display", sink, selected_kinds(sink), mailbox, "skip", clock)

@@ -263,6 +263,8 @@ class Runner:
         for sink in reversed(self.sinks):
             closed = sink.close(lambda: not (self._forced or (pressed and late(1.0))))
             outcome.forced |= not closed
+        for lane in self.lanes:
+            lane.settle()
         self._injection.close()
         self._count(outcome)
         return outcome

@@ -224,6 +224,15 @@ class JournalSink:
             self._connection.close()
             self._connection = None
 
+    @property
+    def uncommitted(self) -> int:
+        """Number of events that are pending."""
+        return len(self._pending)
+
+    def commit(self) -> None:
+        """Commit all pending events; raise StageError if that fails."""
+        self._commit()
+
     def stats(self) -> dict[str, object]:
         """Return counts of written, pending and removed events, commits, and the size.
 

@@ -60,6 +60,15 @@ class JsonlSink:
         """Hand all lines to the operating system."""
         self._output.flush()
 
+    @property
+    def uncommitted(self) -> int:
+        """Return 0: the operating system has every line."""
+        return 0
+
+    def commit(self) -> None:
+        """Bring all lines to the disk; raise StageError if that fails."""
+        self._output.commit()
+
     def close(self) -> None:
         """Close the file."""
         self._output.close()

@@ -123,6 +123,10 @@ class Table(Protocol):
         """Hand all rows to the operating system."""
         ...
 
+    def commit(self) -> None:
+        """Bring all rows to the disk."""
+        ...
+
     def close(self) -> None:
         """Close the file."""
         ...
@@ -216,6 +220,10 @@ class AudacityTable:
         """Hand all rows to the operating system."""
         self._output.flush()
 
+    def commit(self) -> None:
+        """Bring the rows of the open file to the disk."""
+        self._output.commit()
+
     def close(self) -> None:
         """Close the file."""
         self._output.close()
@@ -230,6 +238,7 @@ class AudacityTable:
                 "to, and each further recording gets one of its own"
             )
         else:
+            self._output.commit()
             self._output.close()
             if stream not in self._outputs:
                 name = self._path_beside(stream)
@@ -333,6 +342,15 @@ class TableSink:
     def flush(self, timeout: float) -> None:
         """Hand all rows to the operating system."""
         self._table.flush()
+
+    @property
+    def uncommitted(self) -> int:
+        """Return 0: the operating system has every line."""
+        return 0
+
+    def commit(self) -> None:
+        """Bring all lines to the disk; raise StageError if that fails."""
+        self._table.commit()
 
     def close(self) -> None:
         """Close the file."""

@@ -186,7 +186,7 @@ class FileSource:
         item = self._pending[0]
         if isinstance(item, StreamInfo):
             self._info = item
-        elif not isinstance(item, Anchor) and not self._pacer.wait(item.stop, timeout):
+        elif isinstance(item, Block | Gap) and not self._pacer.wait(item.stop, timeout):
             return None
         return self._pending.popleft()
 

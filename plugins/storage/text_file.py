@@ -184,6 +184,12 @@ class TextOutput:
             with self._stage_errors():
                 self._file.flush()
 
+    def commit(self) -> None:
+        """Bring all lines to the disk; raise as `write` does."""
+        if self._descriptor is not None and self._length is not None:
+            with self._stage_errors():
+                os.fsync(self._descriptor)
+
     def close(self) -> None:
         """Close the file; standard output stays open for others."""
         if self._lock is not None:
@@ -308,6 +314,10 @@ class TextTable:
     def flush(self) -> None:
         """Hand all lines to the operating system."""
         self._output.flush()
+
+    def commit(self) -> None:
+        """Bring all lines to the disk."""
+        self._output.commit()
 
     def close(self) -> None:
         """Close the file."""

@@ -1,6 +1,7 @@
 """Lane worker: the thread that reads one source, runs its lanes and publishes."""
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from threading import Event as Flag
@@ -8,11 +9,13 @@ from threading import Thread
 
 from neurovocal.engine.audio.timeline import TimeBase
 from neurovocal.engine.contracts.clock import NS
+from neurovocal.engine.contracts.commits import AwaitsCommit
 from neurovocal.engine.contracts.errors import EndOfStream, NeurovocalError, StageError
 from neurovocal.engine.contracts.types import (
     Anchor,
     Health,
     HealthState,
+    StreamEnd,
     StreamInfo,
     stream_of,
 )
@@ -27,6 +30,7 @@ from neurovocal.engine.runtime.workers.privacy import AudioGate
 from neurovocal.engine.runtime.workers.publisher import LanePublisher
 from neurovocal.engine.runtime.workers.recovery import LaneRecovery
 from neurovocal.engine.runtime.workers.source_reader import SourceReader
+from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
 from neurovocal.engine.runtime.workers.telemetry import (
     STALLED,
     SignalChecks,
@@ -99,6 +103,8 @@ class LaneWorker:
         self._read_s = read_s
         self._has_begun = False  # the present stream has had a block or a gap
         self._position = 0  # samples of it, lost ones included
+        self._has_ended = True  # all of it was published
+        self._commits: deque[StreamCommit] = deque()  # ends that sinks may not have
         self._stalled = False  # generated sequences go on without audio
         self._thread = Thread(target=self._run, name=f"nv-{self.name}", daemon=True)
 
@@ -177,12 +183,31 @@ class LaneWorker:
         except BaseException as error:  # SystemExit of a plugin ends no thread unseen
             self._fail(error)
         finally:
-            try:
-                self.reader.close()
-            except BaseException as error:
-                self._fail(error)
+            # A source that waits for commits is closed when the sinks are.
+            if not isinstance(self.reader.source, AwaitsCommit):
+                self._close_source()
             self.finished.set()
             self.commands.close()
+
+    def _close_source(self) -> None:
+        try:
+            self.reader.close()
+        except BaseException as error:
+            self._fail(error)
+
+    def settle(self) -> None:
+        """Confirm the last streams, after the sinks were closed; close the source."""
+        if isinstance(self.reader.source, AwaitsCommit) and self.join(0.0):
+            self._confirm()
+            self._close_source()
+
+    def _confirm(self) -> None:
+        """Report to the source which streams the sinks have committed, in order."""
+        source = self.reader.source
+        while self._commits and self._commits[0].is_done:
+            commit = self._commits.popleft()
+            if commit.end is not None and isinstance(source, AwaitsCommit):
+                source.confirm(commit.end, commit.kept)
 
     def _read_all(self) -> None:
         while not self.reader.stopping.is_set():
@@ -194,8 +219,12 @@ class LaneWorker:
                 return self._fail(error)
             if self.commands.pending:
                 self._apply_commands()
+            if self._commits:
+                self._confirm()
             if item is None:
                 self._advance()
+            elif isinstance(item, StreamEnd):
+                self._finish(item)
             elif isinstance(item, StreamInfo):
                 self._begin(item)
             else:
@@ -224,7 +253,7 @@ class LaneWorker:
         if self.channels and not self._has_begun and info == before:
             return
         self._finish()
-        self._has_begun, self._position = False, 0
+        self._has_begun, self._position, self._has_ended = False, 0, False
         self.streams += 1
         same_kind = (info.sample_rate, info.channels) == (
             before.sample_rate,
@@ -266,14 +295,24 @@ class LaneWorker:
             self.publisher.send(channel, step, 0)
         self._stalled = True
 
-    def _finish(self) -> None:
-        """End the stream: the lanes close open segments, gates release the rest."""
+    def _finish(self, end: StreamEnd | None = None) -> None:
+        """End the stream: the lanes close open segments, gates release the rest.
+
+        The sinks then complete and commit it.
+        """
         self._apply_commands()
+        if self._has_ended:
+            return
+        self._has_ended = True
         for channel in self.channels:
             for step, start_ns in self.recovery.finish(channel, self._position):
                 self.publisher.send(channel, step, start_ns)
             self._privacy.finish(channel)
         self.recovery.forget()
+        streams = [channel.lane.info.stream for channel in self.channels]
+        commit = self.publisher.sinks.end_streams(end, streams)
+        if end is not None:
+            self._commits.append(commit)
 
     def _fail(self, error: BaseException) -> None:
         if not isinstance(error, Exception):

@@ -56,6 +56,7 @@ class Mailbox(Generic[ItemT]):
         self._queues: dict[str, deque[tuple[int, str, ItemT]]] = {
             name: deque() for name in capacity
         }
+        self._marks: deque[tuple[int, ItemT]] = deque()
         self._ticket = 0
         self._closed = False
         self._lock = RLock()
@@ -92,6 +93,19 @@ class Mailbox(Generic[ItemT]):
             if self._n_waiting:
                 self._changed.notify(self._n_waiting)
 
+    def put_mark(self, item: ItemT) -> None:
+        """Add an item that is neither bounded nor counted, behind all others.
+
+        A mailbox that is closed forgets it.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._marks.append((self._ticket, item))
+            self._ticket += 1
+            if self._n_waiting:
+                self._changed.notify(self._n_waiting)
+
     def get(self, timeout: float) -> ItemT | None:
         """Remove and return the oldest item, or None after `timeout` seconds.
 
@@ -107,6 +121,8 @@ class Mailbox(Generic[ItemT]):
             if not readable:
                 return None
             waiting = [(q[0][0], name) for name, q in self._queues.items() if q]
+            if self._marks and (not waiting or self._marks[0][0] < min(waiting)[0]):
+                return self._marks.popleft()[1]
             if not waiting:
                 raise MailboxClosed
             _, name = min(waiting)
@@ -127,6 +143,7 @@ class Mailbox(Generic[ItemT]):
         """Close, and count all queued items as dropped."""
         self.close()
         with self._lock:
+            self._marks.clear()
             for name, waiting in self._queues.items():
                 for _, kind, _ in waiting:
                     self._drop(self.queue_counts[name], kind)
@@ -156,7 +173,7 @@ class Mailbox(Generic[ItemT]):
             }
 
     def _is_readable(self) -> bool:
-        return self._closed or any(self._queues.values())
+        return self._closed or bool(self._marks) or any(self._queues.values())
 
     @staticmethod
     def _drop(counts: QueueCounts, kind: str) -> None:

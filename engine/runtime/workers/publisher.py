@@ -17,6 +17,7 @@ from neurovocal.engine.contracts.types import (
     Health,
     Ledger,
     Message,
+    StreamEnd,
     StreamInfo,
     Trigger,
     instant_of,
@@ -29,7 +30,9 @@ from neurovocal.engine.runtime.workers.command_queue import (
     apply_trigger,
 )
 from neurovocal.engine.runtime.workers.latency import MOST_PENDING, LedgerMetrics
-from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
+from neurovocal.engine.runtime.workers.sink_health import SinkHealth
+from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
+from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
 
 log = logging.getLogger("neurovocal")
 
@@ -138,6 +141,16 @@ class Publisher:
         for sink in takers:
             sink.accept(message)
         return message
+
+    def end_streams(
+        self, end: StreamEnd | None, streams: Sequence[str]
+    ) -> StreamCommit:
+        """Send the end of streams to the sinks behind their messages."""
+        sinks = [sink for sink in self._sinks if sink.takes_ends]
+        commit = StreamCommit(end, streams, sinks)
+        for sink in sinks:
+            sink.accept_end(commit)
+        return commit
 
     def repeat(self, message: Message) -> None:
         """Send a message again, with its old number, for subscribers that came late.

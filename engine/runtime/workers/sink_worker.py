@@ -3,18 +3,29 @@
 import logging
 import select
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Event as Flag
 from threading import Lock, Thread
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.commits import CompletesStreams, KeepsEvents
 from neurovocal.engine.contracts.errors import NeurovocalError, StageError
 from neurovocal.engine.contracts.options import OnError
-from neurovocal.engine.contracts.stages import ReportsStats, ReportsTrouble, Sink
-from neurovocal.engine.contracts.types import BULK_KINDS, KINDS, Health, Message
+from neurovocal.engine.contracts.stages import (
+    ReportsStats,
+    ReportsTrouble,
+    Sink,
+)
+from neurovocal.engine.contracts.types import (
+    BULK_KINDS,
+    KINDS,
+    Message,
+)
 from neurovocal.engine.runtime.workers.mailbox import Mailbox, MailboxClosed
+from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
 from neurovocal.engine.support.calls import Backoff, Calls
 
 log = logging.getLogger("neurovocal")
@@ -28,6 +39,9 @@ _CLOSE_POLL_S = 0.1
 
 # A sink that hangs leaves its thread behind; after so many, the last one is waited for.
 _MOST_LEFT_BEHIND = 3
+
+
+Item: TypeAlias = Message | StreamCommit
 
 
 class SinkThreadReplaced(BaseException):
@@ -89,6 +103,8 @@ class SupervisedSink:
         self.sink = sink
         self._counts = sink if isinstance(sink, ReportsStats) else None
         self._state = sink if isinstance(sink, ReportsTrouble) else None
+        self.keeper = sink if isinstance(sink, KeepsEvents) else None
+        self.completer = sink if isinstance(sink, CompletesStreams) else None
 
     def own_stats(self) -> dict[str, object]:
         """Return the sink's own counters, if it has some."""
@@ -103,6 +119,20 @@ class SupervisedSink:
         """Write one message; return its failure, or None."""
         try:
             self._call(self.sink.write, message)
+        except Exception as error:
+            self.errors += 1
+            return error
+        self.failing = False
+        return None
+
+    def end(self, streams: Sequence[str]) -> Exception | None:
+        """Let the sink complete streams and commit; return its failure, or None."""
+        try:
+            if self.completer is not None:
+                for stream in streams:
+                    self._call(self.completer.end_stream, stream)
+            if self.keeper is not None:
+                self._call(self.keeper.commit)
         except Exception as error:
             self.errors += 1
             return error
@@ -195,7 +225,7 @@ class SinkWorker:
         The sink.
     wants : frozenset of str
         Kinds of events it gets.
-    mailbox : Mailbox of Message
+    mailbox : Mailbox of Message and StreamCommit
         With the queues ``events`` and ``bulk``.
     on_error : {'fail', 'skip', 'restart'}
         Policy when `write` fails.
@@ -224,7 +254,7 @@ class SinkWorker:
         name: str,
         sink: Sink,
         wants: frozenset[str],
-        mailbox: Mailbox[Message],
+        mailbox: Mailbox[Item],
         on_error: OnError,
         clock: Clock,
         rebuild: Callable[[], Sink] | None = None,
@@ -242,6 +272,8 @@ class SinkWorker:
         self._stopping = Flag()
         self.supervised = SupervisedSink(name, sink, clock, self._stopping)
         self._writing: Message | None = None
+        self._uncommitted: deque[Message] = deque()  # written, and a kill loses them
+        self._lost_before = 0  # messages lost when the last stream was committed
         self._hung = 0  # number of the call that was last found hanging
         self._left_behind = 0
         self._rebuild = rebuild
@@ -259,6 +291,17 @@ class SinkWorker:
             self.mailbox.put(_QUEUE_OF[kind], kind, message)
         except MailboxClosed:
             return  # the mailbox has counted it as dropped
+
+    @property
+    def takes_ends(self) -> bool:
+        """Return True if the sink has something to do when a stream ends."""
+        return (
+            self.supervised.keeper is not None or self.supervised.completer is not None
+        )
+
+    def accept_end(self, commit: StreamCommit) -> None:
+        """Queue the end of a stream behind its messages; called by lane threads."""
+        self.mailbox.put_mark(commit)
 
     def drain(self, timeout: float, *, hurry: bool) -> bool:
         """Refuse new messages and let the thread write the queued ones.
@@ -318,6 +361,20 @@ class SinkWorker:
             log.exception("%s failed while closing", self.name)
             failure = error if isinstance(error, Exception) else StageError(repr(error))
             self.error = self.error or failure
+        self._count_uncommitted()
+
+    def _count_uncommitted(self) -> None:
+        """Count messages as lost that the sink took and did not bring to its disk."""
+        self._trim_uncommitted()
+        for message in self._uncommitted:
+            self._drop(message)
+        self._uncommitted.clear()
+
+    def _trim_uncommitted(self) -> None:
+        keeper = self.supervised.keeper
+        n_left = 0 if keeper is None else keeper.uncommitted
+        while len(self._uncommitted) > n_left:
+            self._uncommitted.popleft()
 
     def statistics(self) -> dict[str, object]:
         """Return the counters of the queues, and the sink's own where it has some."""
@@ -353,6 +410,9 @@ class SinkWorker:
     def _replace(self) -> None:
         self._left_behind += 1
         self.supervised.calls, self._hung = Calls(), 0
+        for message in self._uncommitted:
+            self._drop(message)
+        self._uncommitted.clear()
         if self._writing is not None:
             self._drop(self._writing)
             self._writing = None
@@ -411,7 +471,10 @@ class SinkWorker:
                 message = self.mailbox.get(_IDLE_S)
             except MailboxClosed:
                 break
-            if message is not None:
+            if isinstance(message, StreamCommit):
+                if not self._end_streams(message):
+                    return
+            elif message is not None:
                 dirty = True
                 if not self._deliver(message):
                     return
@@ -421,6 +484,33 @@ class SinkWorker:
                 if self.failed.is_set():
                     return
         self._flush()
+
+    def _end_streams(self, commit: StreamCommit) -> bool:
+        """Commit streams that have ended; return False when the sink takes no more."""
+        backoff = Backoff()
+        while (error := self._end(commit)) is not None:
+            if self._on_error == "fail":
+                self._give_up(error)
+                return False
+            self.supervised.warn("failed", error)
+            if self._on_error != "restart" or self._stopping.is_set():
+                commit.done(self, kept=False)
+                return True
+            if not self.supervised.reopen(backoff):
+                self.mailbox.discard()
+                return False
+        self._trim_uncommitted()
+        lost = self.mailbox.dropped.total()
+        commit.done(self, kept=lost == self._lost_before)
+        self._lost_before = lost
+        return True
+
+    def _end(self, commit: StreamCommit) -> Exception | None:
+        try:
+            return self.supervised.end(commit.streams)
+        except SinkThreadReplaced:
+            commit.done(self, kept=False)
+            raise
 
     def _deliver(self, message: Message) -> bool:
         """Write one message; return False when the sink takes no more."""
@@ -459,6 +549,9 @@ class SinkWorker:
         error = self.supervised.write(message)
         # Not after `SinkThreadReplaced`: the message is another thread's by then.
         self._writing = None
+        if error is None and self.supervised.keeper is not None:
+            self._uncommitted.append(message)
+            self._trim_uncommitted()
         return error
 
     def _drop(self, message: Message) -> None:
@@ -480,61 +573,3 @@ class SinkWorker:
         self.error = StageError(f"{self.name} failed: {sentence}")
         self.mailbox.discard()
         self.failed.set()
-
-
-_DOWN = ("restarting", "failed")
-
-
-class SinkHealth:
-    """Changes of the sinks' states between two calls, a second or so apart.
-
-    A sink that is down cannot report it itself: its state is published to all sinks.
-
-    Parameters
-    ----------
-    sinks : sequence of SinkWorker
-        Sinks of one lane.
-    """
-
-    def __init__(self, sinks: Sequence[SinkWorker]) -> None:
-        self._sinks = sinks
-        self._states: dict[str, str] = {}
-        self._dropped: dict[str, int] = {}
-        self._failures: dict[str, int] = {}
-
-    def changes(self) -> Iterator[Health]:
-        """Yield a Health event for each sink with a changed state."""
-        for sink in self._sinks:
-            failed = self._has_failed(sink)
-            now = self._state_of(sink, failed)
-            before = self._states.get(sink.name, "healthy")
-            if failed and now.state not in _DOWN and before not in _DOWN:
-                before = "restarting"
-                yield Health(
-                    sink.name, "restarting", f"{sink.supervised.trouble}; it goes on"
-                )
-            self._states[sink.name] = now.state
-            if now.state != before:
-                yield now
-
-    def _has_failed(self, sink: SinkWorker) -> bool:
-        """Return True if it has failed since the last call; it may work again."""
-        before = self._failures.get(sink.name, 0)
-        self._failures[sink.name] = sink.supervised.failures
-        return sink.supervised.failures != before
-
-    def _state_of(self, sink: SinkWorker, failed: bool) -> Health:
-        dropped = sink.mailbox.dropped.total()
-        more = dropped - self._dropped.get(sink.name, 0)
-        self._dropped[sink.name] = dropped
-        trouble = sink.trouble
-        if trouble is not None:
-            state, sentence = trouble
-            return Health(sink.name, state, f"{sentence}; {dropped} messages lost")
-        if more and not failed:
-            return Health(
-                sink.name, "lossy", f"it cannot keep up: {dropped} messages lost"
-            )
-        return Health(
-            sink.name, "healthy", f"it works again; {dropped} messages were lost"
-        )

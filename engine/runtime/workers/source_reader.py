@@ -28,6 +28,7 @@ from neurovocal.engine.contracts.types import (
     Block,
     Gap,
     Health,
+    StreamEnd,
     StreamInfo,
 )
 from neurovocal.engine.support.calls import Backoff, Calls
@@ -334,6 +335,8 @@ class SourceReader:
                 return self._map_block_to_stream(item)
             case None:
                 return None
+            case StreamEnd():
+                return item
             case StreamInfo():
                 return self._begin(item)
             case Gap():

@@ -157,6 +157,11 @@ class ClipsSink:
     def flush(self, timeout: float) -> None:
         """Do nothing: a clip is on the disk as soon as it is written."""
 
+    def end_stream(self, stream: str) -> None:
+        """Write the clips of a stream whose post-roll is not complete."""
+        if stream in self._streams:
+            self._end(stream)
+
     def close(self) -> None:
         """Write the clips with an incomplete post-roll."""
         while self._streams:

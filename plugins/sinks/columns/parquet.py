@@ -139,6 +139,10 @@ class ParquetColumns:
         """Do nothing: the operating system has every row."""
         self._output.flush()
 
+    def commit(self) -> None:
+        """Bring the waiting rows to the disk; raise StageError if that fails."""
+        self._output.commit()
+
     def close(self) -> None:
         """Convert the rows, unless the last write has failed and will be repeated.
 

@@ -83,6 +83,10 @@ class EventTable(Protocol):
         """Hand all rows to the operating system."""
         ...
 
+    def commit(self) -> None:
+        """Bring all rows to the disk."""
+        ...
+
     def close(self) -> None:
         """Complete the file."""
         ...
@@ -156,6 +160,15 @@ class ColumnsSink:
     def flush(self, timeout: float) -> None:
         """Hand all rows to the operating system."""
         self._table.flush()
+
+    @property
+    def uncommitted(self) -> int:
+        """Return 0: the operating system has every line."""
+        return 0
+
+    def commit(self) -> None:
+        """Bring all lines to the disk; raise StageError if that fails."""
+        self._table.commit()
 
     def close(self) -> None:
         """Complete the file."""

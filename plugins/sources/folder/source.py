@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
@@ -24,6 +25,7 @@ from neurovocal.engine import (
     Options,
     Plugin,
     SourceItem,
+    StreamEnd,
     StreamInfo,
     channels_problem,
     finite_items,
@@ -79,8 +81,9 @@ class FolderOptions(Options):
     poll_s: float = Field(default=1.0, gt=0)
     """Seconds between two looks into the folder."""
     confirm_s: float = Field(default=2.0, ge=0)
-    """Seconds after its last sample at which a recording counts as taken: sinks must
-    have written what came of it by then."""
+    """Seconds after its last sample, at least, at which a recording counts as taken:
+    one that changes until then is heard again. It never counts as taken before all
+    sinks that keep events have brought those of it to their disks."""
     channels: list[int] = [1]
     """Channels to use, counted from 1. Each is labelled by itself unless `mix`
     is set."""
@@ -89,6 +92,17 @@ class FolderOptions(Options):
     timezone: TimeZone = None
     """Zone of times in metadata and names that do not say theirs, such as
     `Europe/Berlin`, `UTC` or `+02:00`; by default such times are not believed."""
+
+
+@dataclass(slots=True)
+class _Unconfirmed:
+    """Recording that was read, and whose events may not be safe."""
+
+    read_ns: int  # when its last sample was read
+    file: FinishedFile
+    problem: str | None
+    digest: str
+    is_confirmed: bool = False
 
 
 class FolderSource:
@@ -118,7 +132,8 @@ class FolderSource:
         self._info: StreamInfo | None = None
         self._items: Iterator[SourceItem | None] = iter(())
         self._queue: deque[FinishedFile] = deque()
-        self._unconfirmed: deque[tuple[int, FinishedFile, str | None, str]] = deque()
+        self._unconfirmed: dict[StreamEnd, _Unconfirmed] = {}
+        self._not_kept: set[str] = set()  # files of which a sink has lost events
         self._retries: dict[str, tuple[int, int]] = {}  # attempts; time of the next
         self._recording: Recording | None = None
         self._warned_of_start = False  # that a start time is not used
@@ -156,13 +171,15 @@ class FolderSource:
         self._info = None
         self._next_scan_ns = self._clock.monotonic_ns()
         self._queue.clear()
+        self._unconfirmed.clear()
+        self._not_kept.clear()
         self._health.reset()
         self._empty = False
         self._items = self._all_items()
 
     def read(self, timeout: float) -> SourceItem | None:
         """Return the next item, or None while there is no finished recording."""
-        self._confirm(round(self._options.confirm_s * NS))
+        self._mark_taken(round(self._options.confirm_s * NS))
         if (event := self._health.next()) is not None:
             return event
         item = next(self._items, None)
@@ -172,7 +189,6 @@ class FolderSource:
             return event
         if item is None and not self._options.follow and self._is_empty():
             self._items = iter(())
-            self._confirm(0)
             self.failures += self._scanner.unreadable.values()
             raise EndOfStream
         if item is None and self._recording is None:
@@ -180,13 +196,29 @@ class FolderSource:
         return item
 
     def close(self) -> None:
-        """Close; recordings that were read in whole count as finished."""
+        """Close; recordings that were read and confirmed count as finished."""
         self._items = iter(())
-        self._confirm(0)
+        self._mark_taken(0)
         self._processed.close()
         if self._recording is not None:
             self._recording.close()
             self._recording = None
+
+    def confirm(self, end: StreamEnd, kept: bool) -> None:
+        """Let a recording count as taken, unless a sink has lost events of it."""
+        waiting = self._unconfirmed.get(end)
+        if waiting is None:
+            return
+        if kept:
+            waiting.is_confirmed = True
+            return
+        del self._unconfirmed[end]
+        self._not_kept.add(waiting.file.name)
+        self._health.report(
+            "lossy",
+            f"a sink has lost events of '{waiting.file.path}': it is heard again at "
+            "the next start",
+        )
 
     def _is_empty(self) -> bool:
         return self._empty and not self._scanner.growing and not self._retries
@@ -229,7 +261,8 @@ class FolderSource:
         if self._scanner.is_busy:
             self._next_scan_ns = now
             return
-        waiting = {file.name for _, file, _, _ in self._unconfirmed}
+        waiting = {each.file.name for each in self._unconfirmed.values()}
+        waiting |= self._not_kept
         waiting |= {name for name, (_, due) in self._retries.items() if now < due}
         self._queue = deque(file for file in found if file.name not in waiting)
         self._empty = not self._queue
@@ -238,6 +271,13 @@ class FolderSource:
         self, file: FinishedFile, header: RecordingHeader
     ) -> Iterator[SourceItem]:
         """Yield the items of one recording, which is a stream of its own."""
+        end = StreamEnd()
+        yield from self._read_until(end, file, header)
+        yield end
+
+    def _read_until(
+        self, end: StreamEnd, file: FinishedFile, header: RecordingHeader
+    ) -> Iterator[SourceItem]:
         recording = self._recording = Recording(header)
         problem, digest = None, ""
         yield StreamInfo(file.name, header.sample_rate, self._channels.count)
@@ -272,7 +312,7 @@ class FolderSource:
             again = "recordings can be used again"
             self._health.succeed(f"{again}: '{file.path}' was")
         now = self._clock.monotonic_ns()
-        self._unconfirmed.append((now, file, problem, digest))
+        self._unconfirmed[end] = _Unconfirmed(now, file, problem, digest)
         while (event := self._health.next()) is not None:
             yield event  # in this recording's stream
 
@@ -330,11 +370,14 @@ class FolderSource:
                 problem += f" (and cannot be moved: {error.strerror or error})"
         self._health.fail(f"set aside: {problem}")
 
-    def _confirm(self, age_ns: int) -> None:
-        """Mark recordings as finished if their last sample was read `age_ns` ago."""
+    def _mark_taken(self, age_ns: int) -> None:
+        """Mark confirmed recordings as finished that were read `age_ns` ago."""
         now = self._clock.monotonic_ns()
-        while self._unconfirmed and now - self._unconfirmed[0][0] >= age_ns:
-            _, file, problem, digest = self._unconfirmed.popleft()
+        for end, waiting in list(self._unconfirmed.items()):
+            if not waiting.is_confirmed or now - waiting.read_ns < age_ns:
+                continue
+            del self._unconfirmed[end]
+            file, problem, digest = waiting.file, waiting.problem, waiting.digest
             if self._has_changed(file, digest):
                 self._health.fail(
                     f"'{file.path}' has changed after it was finished: it is heard "

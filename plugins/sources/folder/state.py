@@ -2,17 +2,21 @@
 
 import fcntl
 import json
+import logging
 import os
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from neurovocal.engine import ConfigError
 from neurovocal.plugins.storage.durable import sync_folder
 
 FileStatus: TypeAlias = Literal["begun", "taken", "set aside"]
 
+log = logging.getLogger("neurovocal")
+
+_STATUSES = frozenset(get_args(FileStatus))
 _PROBE_BYTES = 32_768
 _PROBES = 8
 
@@ -77,9 +81,13 @@ class ProcessedFiles:
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         data = self._path.read_bytes()
         self._end = data.rfind(b"\n") + 1
-        lines = [json.loads(line) for line in data[: self._end].splitlines()]
-        for entry in lines:
-            entry["size"], entry["mtime_ns"], entry["verdict"]  # all must be there
+        lines, n_unreadable = _entries(data[: self._end])
+        if n_unreadable:
+            log.warning(
+                "state '%s': %d lines are damaged and left out",
+                self._path,
+                n_unreadable,
+            )
         for entry in {entry["file"]: entry for entry in lines}.values():
             known = self._entries.get(entry["file"], {})
             if entry["verdict"] == "begun" and _is_finished(entry, known):
@@ -203,6 +211,32 @@ class ProcessedFiles:
             fd, self._fd = self._fd, -1
             with suppress(OSError):  # a disconnected share may fail here
                 os.close(fd)
+
+
+def _entries(data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """Return the entries of a state file, and the number of lines that are damaged.
+
+    Raises
+    ------
+    ValueError
+        No line is an entry, and there is more than the zeros of a lost sector.
+    """
+    entries: list[dict[str, Any]] = []
+    n_damaged = 0
+    for line in data.split(b"\n")[:-1]:
+        try:
+            entry = json.loads(line)
+            named = isinstance(entry["file"], str) and entry["verdict"] in _STATUSES
+            numbered = isinstance(entry["size"] + entry["mtime_ns"], int)
+        except (ValueError, TypeError, KeyError):
+            named = numbered = False
+        if named and numbered:
+            entries.append(entry)
+        else:
+            n_damaged += 1
+    if not entries and data.strip(b"\0\n"):
+        raise ValueError("no line is an entry")
+    return entries, n_damaged
 
 
 def fingerprint(path: Path, size: int) -> str:

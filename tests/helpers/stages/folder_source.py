@@ -8,7 +8,7 @@ import soundfile
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import EndOfStream
 from neurovocal.engine.contracts.plugin import BuildContext
-from neurovocal.engine.contracts.types import Health, StreamInfo
+from neurovocal.engine.contracts.types import Health, StreamEnd, StreamInfo
 from neurovocal.plugins.sources.folder.source import plugin
 
 RATE = 8000
@@ -26,13 +26,25 @@ def write(path, n_samples=800, seed=0, channels=1):
     return path
 
 
+def read_confirmed(source):
+    """Read an item; confirm the end of a recording, as if all sinks had kept it."""
+    item = source.read(0.5)
+    if not isinstance(item, StreamEnd):
+        return item
+    source.confirm(item, True)
+    return None
+
+
 def read_all(source, limit=100_000):
-    """Read all items until the end, or until `limit` reads have returned None."""
+    """Read all items until the end, or until `limit` reads have returned None.
+
+    The ends of recordings are confirmed, as if all sinks had kept their events.
+    """
     source.open()
     items = []
     while limit:
         try:
-            item = source.read(0.5)
+            item = read_confirmed(source)
         except EndOfStream:
             break
         if item is None:

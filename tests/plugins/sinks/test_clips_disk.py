@@ -20,7 +20,8 @@ from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Event, Message
 from neurovocal.engine.runtime.workers.mailbox import Mailbox
-from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
+from neurovocal.engine.runtime.workers.sink_health import SinkHealth
+from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
 from neurovocal.plugins.sinks.clips.sink import ClipsOptions, ClipsSink
 from neurovocal.plugins.sinks.clips.store import ClipQuotas, ClipStore, QuotaError
 

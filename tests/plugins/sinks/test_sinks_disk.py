@@ -23,7 +23,8 @@ from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
 from neurovocal.engine.contracts.types import Message
 from neurovocal.engine.journal import read_events
 from neurovocal.engine.runtime.workers.mailbox import Mailbox
-from neurovocal.engine.runtime.workers.sink_worker import SinkHealth, SinkWorker
+from neurovocal.engine.runtime.workers.sink_health import SinkHealth
+from neurovocal.engine.runtime.workers.sink_worker import SinkWorker
 from neurovocal.engine.testing import CollectSink
 from neurovocal.plugins.sinks.columns import parquet as parquet_file
 from neurovocal.plugins.storage.folder import OutputFolder

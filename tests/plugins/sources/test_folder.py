@@ -6,7 +6,15 @@ from datetime import UTC, datetime
 
 import numpy as np
 import soundfile
-from stages.folder_source import health_of, make, names, read_all, statuses, write
+from stages.folder_source import (
+    health_of,
+    make,
+    names,
+    read_all,
+    read_confirmed,
+    statuses,
+    write,
+)
 
 from neurovocal.engine.contracts.clock import ManualClock, SystemClock
 from neurovocal.engine.contracts.types import Anchor, Block, Health, StreamInfo
@@ -137,7 +145,7 @@ def test_a_folder_that_is_unmounted_and_mounted_again(tmp_path):
 
     def listen(reads):
         for _ in range(reads):
-            if (item := source.read(0.5)) is not None:
+            if (item := read_confirmed(source)) is not None:
                 items.append(item)
 
     listen(40)
@@ -161,10 +169,10 @@ def test_an_unreadable_file_delays_no_other_and_is_read_later(tmp_path):
     assert f"'{bad}' cannot be read" in ending.failures[0]
     source = make(tmp_path, follow=True)
     source.open()
-    items = [source.read(0.5) for _ in range(200)]
+    items = [read_confirmed(source) for _ in range(200)]
     bad.unlink()
     write(bad)
-    items += [source.read(0.5) for _ in range(200)]
+    items += [read_confirmed(source) for _ in range(200)]
     source.close()
     assert names(items) == ["a.wav"]
     (state, sentence), over = health_of(items)
@@ -198,13 +206,13 @@ def test_memory_cards_are_exchanged_during_the_run(tmp_path):
     for exchange in range(6):
         first_samples.append([])
         for _ in range(60):
-            item = source.read(0.5)
+            item = read_confirmed(source)
             if isinstance(item, Block) and item.start == 0:
                 first_samples[-1].append(item.samples[0, 0])
             if exchange == 0 and len(first_samples[0]) == 2:
                 break  # removed before a recording was confirmed
         slot.rename(cards[exchange % 2])
-        assert [source.read(0.5) for _ in range(5)]
+        assert [read_confirmed(source) for _ in range(5)]
         cards[(exchange + 1) % 2].rename(slot)
     source.close()
     assert [len(part) for part in first_samples] == [2, 2, 2, 0, 0, 0]
@@ -223,7 +231,7 @@ def test_recordings_are_read_while_the_disk_of_the_state_is_full(tmp_path):
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, most))  # in the midst of a line
     try:
-        items = [source.read(0.5) for _ in range(200)]
+        items = [read_confirmed(source) for _ in range(200)]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert len(names(items)) == 6
@@ -231,7 +239,7 @@ def test_recordings_are_read_while_the_disk_of_the_state_is_full(tmp_path):
     assert health == "lossy"
     assert sentence == f"state '{state}' cannot be written: File too large"
     assert len(state.read_bytes()) <= 500
-    items = [source.read(0.5) for _ in range(20)]
+    items = [read_confirmed(source) for _ in range(20)]
     assert health_of(items) == [("healthy", f"no longer: {sentence}")]
     source.close()
     assert set(statuses(state.read_bytes()).values()) == {"taken"}

@@ -9,7 +9,15 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stages.folder_source import health_of, make, names, read_all, statuses, write
+from stages.folder_source import (
+    health_of,
+    make,
+    names,
+    read_all,
+    read_confirmed,
+    statuses,
+    write,
+)
 
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import ConfigError
@@ -37,7 +45,7 @@ READ = """
 import sys
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.clock import ManualClock
-from neurovocal.engine.contracts.types import Block, StreamInfo
+from neurovocal.engine.contracts.types import Block, StreamEnd, StreamInfo
 from neurovocal.plugins.sources.folder.source import plugin
 options = plugin.options(path=sys.argv[1], confirm_s=0, settle_s=0, follow=False)
 source = plugin.build(options, BuildContext(ManualClock(), "run"))
@@ -46,6 +54,8 @@ while True:
     item = source.read(0.5)
     if isinstance(item, StreamInfo):
         stream = item.stream
+    elif isinstance(item, StreamEnd):
+        source.confirm(item, True)
     elif isinstance(item, Block):
         print(stream, item.stop, flush=True)
         sys.stdin.readline()
@@ -105,7 +115,7 @@ def test_a_recording_that_grows_after_it_was_finished_is_read_again(tmp_path):
     source.open()
     items = []
     for _ in range(60):
-        item = source.read(0.5)
+        item = read_confirmed(source)
         items += [item] if item is not None else []
         if isinstance(item, Block):
             path.write_bytes(longer)

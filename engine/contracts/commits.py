@@ -1,0 +1,65 @@
+"""Optional protocols of sources and sinks for recordings that are read only once."""
+
+from typing import Protocol, runtime_checkable
+
+from neurovocal.engine.contracts.types import StreamEnd
+
+
+@runtime_checkable
+class AwaitsCommit(Protocol):
+    """Source whose recordings count as finished once all sinks have kept their events.
+
+    It returns a `StreamEnd` behind each recording, and is closed after the sinks.
+    """
+
+    def confirm(self, end: StreamEnd, kept: bool, /) -> None:
+        """Note that the sinks have committed all messages of a stream.
+
+        Parameters
+        ----------
+        end : StreamEnd
+            The item that `read` has returned at the end of the stream.
+        kept : bool
+            True if every sink that keeps events has all of them on its disk; False if
+            one has lost some.
+        """
+        ...
+
+
+@runtime_checkable
+class KeepsEvents(Protocol):
+    """Sink that keeps what it is given on a disk.
+
+    Attributes
+    ----------
+    uncommitted : int
+        Number of messages that `write` has taken and that a kill would lose; the
+        last ones. Read from the thread that calls `write`, and after `close`.
+    """
+
+    @property
+    def uncommitted(self) -> int:
+        """Number of messages that a kill would lose."""
+        ...
+
+    def commit(self) -> None:
+        """Bring all messages to the disk, safe against a loss of power.
+
+        Raises
+        ------
+        Exception
+            As `write`: the disk does not take them.
+        """
+        ...
+
+
+@runtime_checkable
+class CompletesStreams(Protocol):
+    """Sink that completes its work on a stream when the stream has ended."""
+
+    def end_stream(self, stream: str, /) -> None:
+        """Complete the work on a stream: no message of it follows.
+
+        Called from the thread that calls `write`, after the stream's last message.
+        """
+        ...

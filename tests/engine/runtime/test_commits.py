@@ -1,0 +1,129 @@
+"""Recordings of a folder count as taken once all sinks have kept their events."""
+
+import json
+from pathlib import Path
+from threading import Event as Flag
+
+import pytest
+from processes.cli_process import running
+from processes.failing_disks import INFO, label
+
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import StageError
+from neurovocal.engine.contracts.types import StreamEnd
+from neurovocal.engine.runtime.workers.mailbox import Mailbox
+from neurovocal.engine.runtime.workers.sink_worker import Item, SinkWorker
+from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
+from neurovocal.engine.testing.signals import song
+
+
+class BufferingSink:
+    """Keeps messages in memory until it commits; its disk may be full."""
+
+    def __init__(self, *, n_failures: int = 0) -> None:
+        self.n_failures = n_failures
+        self.buffered: list[object] = []
+        self.kept: list[object] = []
+        self.ended: list[str] = []
+        self.committed = Flag()
+
+    @property
+    def uncommitted(self) -> int:
+        return len(self.buffered)
+
+    def open(self) -> None:
+        pass
+
+    def write(self, message: object) -> None:
+        self.buffered.append(message)
+
+    def end_stream(self, stream: str) -> None:
+        self.ended.append(stream)
+
+    def commit(self) -> None:
+        if self.n_failures:
+            self.n_failures -= 1
+            raise StageError("no space left")
+        self.kept += self.buffered
+        self.buffered.clear()
+        self.committed.set()
+
+    def flush(self, timeout: float) -> None:
+        pass
+
+    def close(self) -> None:
+        if self.n_failures:
+            raise StageError("no space left")
+
+
+def run(sink: BufferingSink, on_error: str) -> tuple[SinkWorker, StreamCommit]:
+    mailbox: Mailbox[Item] = Mailbox({"events": 99, "bulk": 9}, "block")
+    wants = frozenset({"label"})
+    clock = SystemClock()
+    worker = SinkWorker("sink 'x'", sink, wants, mailbox, on_error, clock)  # type: ignore[arg-type]
+    worker.open()
+    for number in range(3):
+        worker.accept(label(number))
+    commit = StreamCommit(StreamEnd(), [INFO.stream], [worker])
+    worker.accept_end(commit)
+    if on_error == "restart":
+        assert sink.committed.wait(30)
+    worker.drain(30, hurry=False)
+    worker.close()
+    return worker, commit
+
+
+@pytest.mark.parametrize(("n_failures", "on_error"), [(0, "fail"), (2, "restart")])
+def test_a_stream_is_kept_when_the_sink_has_committed_it(
+    n_failures: int, on_error: str
+) -> None:
+    sink = BufferingSink(n_failures=n_failures)
+    worker, commit = run(sink, on_error)
+    assert (commit.is_done, commit.kept) == (True, True)
+    assert len(sink.kept) == 3
+    assert INFO.stream in sink.ended
+    assert not worker.mailbox.dropped
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_messages_that_a_sink_took_and_could_not_commit_are_counted_once(
+    on_error: str,
+) -> None:
+    sink = BufferingSink(n_failures=99)
+    worker, commit = run(sink, on_error)
+    assert not (commit.is_done and commit.kept)
+    assert worker.mailbox.dropped == {"label": 3}
+    counts = worker.mailbox.counts()["events"]
+    assert counts["received"] == counts["delivered"] + counts["dropped"]
+
+
+def test_the_end_of_a_recording_is_known_though_none_follows(tmp_path: Path) -> None:
+    """The last call touches the end; the power fails when it counts as taken."""
+    import soundfile
+
+    folder = tmp_path / "d"
+    folder.mkdir()
+    samples = song(8000, 3.0)[:, 0]
+    samples[-2000:] = 0.5 * samples[:2000] + 0.3
+    soundfile.write(folder / "a.wav", samples, 8000)
+    config = tmp_path / "c.yaml"
+    options = "path: d, settle_s: 0.1, poll_s: 0.1, confirm_s: 0"
+    config.write_text(
+        f"version: 1\nsource: {{plugin: folder, options: {{{options}}}}}\n"
+        "sinks:\n"
+        "  - {plugin: jsonl, options: {path: t.jsonl}}\n"
+        "  - {plugin: clips, options: {path: clips, min_free_mb: 0}}\n"
+    )
+    state = folder / ".neurovocal-taken.jsonl"
+    with running("run", config, "--json", cwd=tmp_path) as engine:
+        while engine.poll() is None:
+            if state.exists() and '"taken"' in state.read_text():
+                engine.kill()
+                engine.wait()
+    events = [
+        json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()
+    ]
+    onsets = [e["segment"] for e in events if e["kind"] == "onset"]
+    offsets = [e["segment"] for e in events if e["kind"] == "offset"]
+    assert onsets == offsets
+    assert len(list((tmp_path / "clips").rglob("*.flac"))) == len(offsets) > 0
