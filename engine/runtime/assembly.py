@@ -217,7 +217,7 @@ def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker
     rebuild = partial(build, replaces_failed=True)
     stage = plan.stage
     resources = stage.plugin.resources(stage.options)
-    files = all(name.split(":")[0] in ("file", "folder") for name in resources)
+    files = all(name.startswith(("file:", "folder:")) for name in resources)
     return SinkWorker(
         stage.name,
         sink,
