@@ -13,6 +13,7 @@ from processes.cli_process import running
 from repository import ROOT
 
 from neurovocal.engine.cli.app import main
+from neurovocal.engine.cli.session import plugin_files
 from neurovocal.engine.contracts.plugin import GROUPS
 from neurovocal.engine.contracts.registry import Registry
 
@@ -364,3 +365,13 @@ def test_init_can_write_a_folder_source(neurovocal, tmp_path, monkeypatch):
     monkeypatch.setattr("typer.prompt", lambda text, default: next(answers, default))
     assert neurovocal("init", "mine.yaml").code == 0
     assert neurovocal("check", "mine.yaml").code == 0
+
+
+def test_local_plugins_are_found_wherever_a_configuration_names_them():
+    named = {
+        "detector": {"plugin": "mine.py:plugin"},
+        "lanes": [{"models": [{"plugin": "/a b/x.py:_made2"}, {"plugin": "energy"}]}],
+        "sinks": [{"options": {"endpoint": "tcp://x.py:5556", "path": "a.py"}}, 3],
+    }
+    assert plugin_files(named) == ["/a b/x.py:_made2", "mine.py:plugin"]
+    assert plugin_files(None) == plugin_files([1, None]) == []
