@@ -1,0 +1,1 @@
+"""What is recorded, a module for each subject."""
