@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         AwaitsCommit,
         CompletesStreams,
         KeepsEvents,
+        ReportsLosses,
     )
     from neurovocal.engine.contracts.errors import (
         AudioFileError,
@@ -155,6 +156,7 @@ __all__ = [
     "Plugin",
     "Posteriors",
     "ReportsFailures",
+    "ReportsLosses",
     "ReportsNotices",
     "ReportsProgress",
     "ReportsStats",
@@ -197,7 +199,7 @@ _MODULES = {
     "audio.segmenter": "Segmenter SegmenterOptions SegmenterRules",
     "contracts.bundle": "Bundle",
     "contracts.clock": "NS Clock to_samples",
-    "contracts.commits": "AwaitsCommit CompletesStreams KeepsEvents",
+    "contracts.commits": "AwaitsCommit CompletesStreams KeepsEvents ReportsLosses",
     "contracts.errors": (
         "AudioFileError BundleError ConfigError DeviceError Disconnected "
         "EndOfStream NeurovocalError StageError TransientProblem"

@@ -54,6 +54,23 @@ class KeepsEvents(Protocol):
 
 
 @runtime_checkable
+class ReportsLosses(Protocol):
+    """Sink that goes on although a part of its output was not written.
+
+    Attributes
+    ----------
+    losses : str or None
+        One sentence on all that was not written in the run; None: nothing. Read after
+        `close`, from the thread that runs the engine.
+    """
+
+    @property
+    def losses(self) -> str | None:
+        """One sentence, or None."""
+        ...
+
+
+@runtime_checkable
 class CompletesStreams(Protocol):
     """Sink that completes its work on a stream when the stream has ended."""
 

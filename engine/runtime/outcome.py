@@ -28,6 +28,10 @@ class Outcome:
         Messages that no sink got, by kind.
     forced : bool
         The run was stopped before all messages were written.
+    cut_short : bool
+        The run was stopped before its sources had ended.
+    losses : list of str
+        A sentence for each sink that could not write a part of its output.
     errors : list of str
         Sentences for the user.
     config_error : bool
@@ -39,6 +43,8 @@ class Outcome:
     lost_samples: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     forced: bool = False
+    cut_short: bool = False
+    losses: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     config_error: bool = False
 
@@ -48,11 +54,12 @@ class Outcome:
         if self.errors:
             return ConfigError.exit_code if self.config_error else EXIT_RUNTIME
         lossy = self.forced or self.lost_samples > 0 or self.dropped.total() > 0
+        lossy |= bool(self.losses)
         return EXIT_LOSS if lossy else EXIT_CLEAN
 
     def sentences(self) -> list[str]:
         """Return the errors and losses, a sentence each."""
-        lines = list(self.errors)
+        lines = [*self.errors, *self.losses]
         if self.lost_samples:
             lines.append(f"{self.lost_samples} samples were lost (see the gaps)")
         if self.dropped:

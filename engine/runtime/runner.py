@@ -225,8 +225,8 @@ class Runner:
         2. Sinks write the queued messages: until the timeout, if the run was stopped.
         3. Sinks are closed.
         """
-        outcome = Outcome()
         cut_short = not all(lane.finished.is_set() for lane in self.lanes)
+        outcome = Outcome(cut_short=cut_short)
         budget_s = self.plan.config.shared.stop_timeout_s
         began = self._clock.monotonic_ns()
 
@@ -285,6 +285,8 @@ class Runner:
             if not sink.reader_left:
                 outcome.dropped += sink.mailbox.dropped
             outcome.note(sink.error)
+            losses = sink.supervised.losses
+            outcome.losses += [] if losses is None else [losses]
 
     def _make_builder(
         self, worker: LaneWorker, lane: LanePlan, plan: Plan

@@ -31,7 +31,7 @@ from neurovocal.engine.journal.reader import (
     streams_of,
 )
 from neurovocal.engine.journal.store import runs, without_runs
-from neurovocal.engine.support.text import did_you_mean
+from neurovocal.engine.support.text import did_you_mean, printable
 
 ExportFormat = Literal["csv", "parquet", "jsonl", "raven", "audacity"]
 # Formats without a column for the run: they hold one run only.
@@ -113,6 +113,8 @@ def export(
                     sink.write(message)
                     rows += 1
                 advance()
+    if out != _STDOUT:
+        typer.echo(printable(f"wrote {rows} events to '{out}'"), err=True)
     if not rows:
         typer.echo("note: no event of the journal is what was asked for", err=True)
 

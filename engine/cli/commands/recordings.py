@@ -10,9 +10,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from neurovocal.engine.cli.session import BlockLength, Display, plan_of_data, run_plan
 from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.contracts.errors import (
+    EXIT_CLEAN,
+    EXIT_LOSS,
+    StartInterrupted,
+)
 from neurovocal.engine.contracts.stages import KnowsStart, ReportsProgress
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
+from neurovocal.engine.support.text import printable
 
 TableFormat = Literal["csv", "raven", "audacity", "json"]
 
@@ -144,8 +150,21 @@ def _table(out: str, form: TableFormat, content: str) -> dict[str, Any]:
 def _run(data: dict[str, Any]) -> int:
     plan = plan_of_data(data)
     progress = _Progress()
-    outcome = run_plan(plan, progress)
+    out = plan.lanes[0].sinks[0].stage.options.path
+    try:
+        outcome = run_plan(plan, progress)
+    except StartInterrupted:
+        typer.echo("stopped before anything was written", err=True)
+        return EXIT_LOSS
     progress.print_starts()
+    s = "" if outcome.streams == 1 else "s"
+    written = f"{progress.rows} rows of {outcome.streams} recording{s}"
+    name = "standard output" if out == "-" else f"'{out}'"
+    if outcome.cut_short:
+        typer.echo(printable(f"stopped: {name} is partial ({written})"), err=True)
+        return outcome.exit_code or EXIT_LOSS
+    if out != "-" and outcome.exit_code in (EXIT_CLEAN, EXIT_LOSS):
+        typer.echo(printable(f"wrote {written} to {name}"), err=True)
     return outcome.exit_code
 
 
@@ -154,6 +173,7 @@ class _Progress(Display):
 
     def __init__(self) -> None:
         self._lane: LaneWorker | None = None
+        self._runner: Runner | None = None
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -168,6 +188,15 @@ class _Progress(Display):
     def watch(self, runner: Runner) -> None:
         """Show the progress of this runner's lane."""
         self._lane = runner.lanes[0]
+        self._runner = runner
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the table."""
+        # The display itself is before the table.
+        counts = {} if self._runner is None else self._runner.sinks[-1].statistics()
+        rows = counts.get("rows", 0)
+        return rows if isinstance(rows, int) else 0
 
     def print_starts(self) -> None:
         """Print the known start times of recordings on stderr.

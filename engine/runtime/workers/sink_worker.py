@@ -11,7 +11,11 @@ from threading import Lock, Thread
 from typing import Literal, TypeAlias
 
 from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.commits import CompletesStreams, KeepsEvents
+from neurovocal.engine.contracts.commits import (
+    CompletesStreams,
+    KeepsEvents,
+    ReportsLosses,
+)
 from neurovocal.engine.contracts.errors import NeurovocalError, StageError
 from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.stages import (
@@ -109,6 +113,11 @@ class SupervisedSink:
     def own_stats(self) -> dict[str, object]:
         """Return the sink's own counters, if it has some."""
         return {} if self._counts is None else self._counts.stats()
+
+    @property
+    def losses(self) -> str | None:
+        """What the sink has not written; None: nothing."""
+        return self.sink.losses if isinstance(self.sink, ReportsLosses) else None
 
     @property
     def own_trouble(self) -> str | None:

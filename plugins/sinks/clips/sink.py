@@ -172,6 +172,14 @@ class ClipsSink:
             self._refused_logged = self._refused
         self._store.close()
 
+    @property
+    def losses(self) -> str | None:
+        """Number of clips that were not written in this run, in a sentence."""
+        if not self._refused:
+            return None
+        s = "" if self._refused == 1 else "s"
+        return f"{self._refused} clip{s} could not be written to '{self._store.folder}'"
+
     def stats(self) -> dict[str, object]:
         """Return counts of written, incomplete, refused and removed clips."""
         return {

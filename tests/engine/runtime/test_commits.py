@@ -1,11 +1,12 @@
 """Recordings of a folder count as taken once all sinks have kept their events."""
 
 import json
+import signal
 from pathlib import Path
 from threading import Event as Flag
 
 import pytest
-from processes.cli_process import running
+from processes.cli_process import RECORDING, neurovocal, running
 from processes.failing_disks import INFO, label
 
 from neurovocal.engine.contracts.clock import SystemClock
@@ -127,3 +128,32 @@ def test_the_end_of_a_recording_is_known_though_none_follows(tmp_path: Path) -> 
     offsets = [e["segment"] for e in events if e["kind"] == "offset"]
     assert onsets == offsets
     assert len(list((tmp_path / "clips").rglob("*.flac"))) == len(offsets) > 0
+
+
+def test_clips_that_were_not_written_are_a_loss(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"version: 1\nsource: {{plugin: file, options: {{path: '{RECORDING}'}}}}\n"
+        "sinks:\n"
+        "  - plugin: clips\n"
+        "    options: {path: clips, max_files: 2, when_full: stop, min_free_mb: 0}\n"
+    )
+    done = neurovocal("run", config, cwd=tmp_path)
+    assert done.code == 3
+    assert "clips could not be written to 'clips'" in done.err
+
+
+def test_a_table_that_ctrl_c_cut_short_is_called_partial(tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"{number}.flac").symlink_to(RECORDING)
+    table = tmp_path / "t.csv"
+    with running("detect", ".", "--out", "t.csv", cwd=tmp_path) as command:
+        while not table.exists() or table.stat().st_size < 1000:
+            assert command.poll() is None
+        command.send_signal(signal.SIGINT)
+        _, err = command.communicate()
+    assert command.returncode == 3
+    assert "stopped: 't.csv' is partial (" in err
+    done = neurovocal("detect", "1.flac", "--out", "new.csv", cwd=tmp_path)
+    rows = len((tmp_path / "new.csv").read_text().splitlines()) - 1
+    assert f"wrote {rows} rows of 1 recording to 'new.csv'" in done.err
