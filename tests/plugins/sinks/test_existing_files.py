@@ -231,7 +231,10 @@ def test_a_second_engine_on_the_same_output_is_refused(
     tmp_path: Path, sink: str, name: str
 ) -> None:
     recorded = f"{{plugin: file, options: {{path: '{RECORDING}'}}}}"
-    sources = ["{plugin: synthetic}", recorded]
+    sources = [
+        "{plugin: synthetic, options: {pace: realtime, duration_s: null}}",
+        recorded,
+    ]
     config, other = tmp_path / "c.yaml", tmp_path / "d.yaml"
     for path, source in zip((config, other), sources, strict=True):
         path.write_text(
