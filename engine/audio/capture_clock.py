@@ -8,6 +8,7 @@ _SLEW = 16
 _WINDOW_NS = 2 * NS
 _MIN_OBSERVATIONS = 8
 _REANCHOR_NS = NS
+_BURST_NS = NS // 5
 
 
 class CaptureClock:
@@ -42,6 +43,12 @@ class CaptureClock:
         self._errors: deque[int] = deque(maxlen=4096)
         self._window_end = 0
         self._settled = False
+        self._burst = False  # a new connection begins with the past, all at once
+
+    @property
+    def is_known(self) -> bool:
+        """True once capture times can be relied on: not while a burst settles."""
+        return self._anchor is not None and not self._burst
 
     @property
     def anchor(self) -> tuple[int, int] | None:
@@ -91,6 +98,9 @@ class CaptureClock:
             self._anchor = (self._position, begin_ns)
             self._window_end = begin_ns + _WINDOW_NS
         error_ns = begin_ns - self.expected_ns(self._position)
+        if not self._settled and (backlog or error_ns < -_BURST_NS):
+            self._burst = True
+            self._window_end = begin_ns + _WINDOW_NS
         if broken:
             missing = max(0, self._samples(error_ns))
             self._restart(self._position + missing, begin_ns)
@@ -119,6 +129,7 @@ class CaptureClock:
             self._restart(position + missing, expected_ns + error_ns)
             return missing
         first, self._settled = not self._settled, True
+        self._burst = False
         limit_ns = _REANCHOR_NS if slip is None else slip
         whole = first or abs(error_ns) > limit_ns
         step_ns = error_ns if whole else error_ns // _SLEW

@@ -1,13 +1,18 @@
 """Parts of sources: selection of channels, gaps for non-finite samples, pacing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.types import GAP_NOT_A_NUMBER, Block, Float32, Gap
+from neurovocal.engine.contracts.types import (
+    GAP_NOT_A_NUMBER,
+    Block,
+    Float32,
+    Gap,
+)
 
 
 class Channels:
@@ -25,6 +30,7 @@ class Channels:
         self._columns = [number - 1 for number in numbers]
         self._mix = mix and len(numbers) > 1
         self.count = 1 if mix else len(numbers)
+        self.numbers = () if self._mix else tuple(numbers)
 
     def pick(self, samples: Float32) -> Float32:
         """Select columns of float32[n_samples, n_channels]; may return a view."""
@@ -69,9 +75,12 @@ def finite_items(
     arrived_ns : int
         Arrival time of the blocks.
     """
-    # One pass without a temporary: a sum with a NaN or an infinity is never finite. A
-    # sum that overflows only costs the slower path below.
-    if np.isfinite(np.sum(samples, dtype=np.float64)):
+    # One pass without a temporary: a NaN or an infinity always survives in a
+    # sum of squares. One that overflows only costs the slow path below.
+    with np.errstate(all="ignore"):
+        flat = samples.ravel()
+        total = np.dot(flat, flat)
+    if np.isfinite(total):
         yield Block(start, samples, arrived_ns)
         return
     good: NDArray[np.bool_] = np.all(np.isfinite(samples), axis=1)
@@ -81,6 +90,40 @@ def finite_items(
             yield Block(start + first, samples[first:stop], arrived_ns)
         else:
             yield Gap(start + first, start + stop, GAP_NOT_A_NUMBER)
+
+
+class JoinedGaps:
+    """Joins gaps of samples that are no numbers, however the blocks are cut.
+
+    Parameters
+    ----------
+    longest : int
+        Samples after which a gap is passed on although it goes on.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+        self._gap: Gap | None = None
+
+    def process(self, items: Iterable[Block | Gap]) -> Iterator[Block | Gap]:
+        """Yield items; a gap is held until it has ended or is long."""
+        for item in items:
+            if isinstance(item, Gap) and item.reason == GAP_NOT_A_NUMBER:
+                start = item.start if self._gap is None else self._gap.start
+                while item.stop - start >= self._longest:
+                    yield Gap(start, start + self._longest, GAP_NOT_A_NUMBER)
+                    start += self._longest
+                rest = Gap(start, item.stop, GAP_NOT_A_NUMBER)
+                self._gap = rest if start < item.stop else None
+                continue
+            yield from self.flush()
+            yield item
+
+    def flush(self) -> Iterator[Gap]:
+        """Yield the gap that is held."""
+        if self._gap is not None:
+            gap, self._gap = self._gap, None
+            yield gap
 
 
 class Pacer:

@@ -1,12 +1,13 @@
 """Base of live sources: a device writes to a ring, `read` takes items from it."""
 
 from collections import deque
+from collections.abc import Iterable
 
 from neurovocal.engine.audio.capture_clock import CaptureClock
-from neurovocal.engine.audio.channels import Channels, finite_items
+from neurovocal.engine.audio.channels import Channels, JoinedGaps, finite_items
 from neurovocal.engine.audio.ring import AudioRing, RingCounts
 from neurovocal.engine.contracts.clock import NS, Clock
-from neurovocal.engine.contracts.errors import Disconnected
+from neurovocal.engine.contracts.errors import Disconnected, EndOfStream
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.stages import SourceItem
 from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
@@ -70,7 +71,7 @@ class LiveAnchors:
         if isinstance(item, Gap):
             self._next = item.stop
             return None
-        if item.start < self._next or self._capture.anchor is None:
+        if item.start < self._next or not self._capture.is_known:
             return None
         self._next = item.start + self._capture.sample_rate
         # Both clocks are read together, so that a step of the system's clock is seen.
@@ -126,6 +127,7 @@ class LiveInput:
         self._channels = channels
         self._anchors = LiveAnchors(clock, self.capture)
         self._longest = longest
+        self._gaps = JoinedGaps(sample_rate)
         self._pending: deque[SourceItem] = deque()
 
     def read(self, timeout: float) -> SourceItem | None:
@@ -137,18 +139,24 @@ class LiveInput:
             The ring is closed and empty.
         """
         if not self._pending:
-            item = self.ring.read(self._longest, timeout)
+            try:
+                item = self.ring.read(self._longest, timeout)
+            except EndOfStream:
+                self._pending += self._gaps.flush()
+                if not self._pending:
+                    raise
+                return self._pending.popleft()
             if item is None:
                 return None
             anchor = self._anchors.anchor_before(item)
             if anchor is not None:
                 self._pending.append(anchor)
+            items: Iterable[Block | Gap] = [item]
             if isinstance(item, Block):
                 selected = self._channels.pick(item.samples)
-                self._pending += finite_items(item.start, selected, item.arrived_ns)
-            else:
-                self._pending.append(item)
-        return self._pending.popleft()
+                items = finite_items(item.start, selected, item.arrived_ns)
+            self._pending += self._gaps.process(items)
+        return self._pending.popleft() if self._pending else None
 
 
 class LiveSource:
@@ -178,7 +186,10 @@ class LiveSource:
         return None if self._input is None else self._input.capture.captured_ns(sample)
 
     def _stream_info(self, sample_rate: int) -> StreamInfo:
-        return StreamInfo(self._stream_name, sample_rate, self._channels.count)
+        channels = self._channels
+        return StreamInfo(
+            self._stream_name, sample_rate, channels.count, channels.numbers
+        )
 
     def _check_stall(self, name: str, timeout_s: float, hint: str = "") -> None:
         """Raise Disconnected if no sample has arrived for `timeout_s` seconds."""

@@ -8,6 +8,7 @@ call returns does depend on them.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from math import gcd
 from typing import Any, Literal, TypeAlias
@@ -109,7 +110,7 @@ class Resampler:
             case StreamInfo():
                 yield from self.flush()
                 self._configure(item.sample_rate, item.channels)
-                yield StreamInfo(item.stream, self.out_rate, item.channels)
+                yield replace(item, sample_rate=self.out_rate)
             case _ if self._stream is None:
                 yield item
             case Block():

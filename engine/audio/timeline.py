@@ -6,10 +6,17 @@ from dataclasses import replace
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.types import Anchor
 
+_LATEST_NS = 4_133_980_800 * NS  # the year 2101
+
 _JUMP_NS = NS // 2
 _UNEVEN_NS = NS // 50
 _SETTLING_S = 120
 _MOST_DRIFT = 500  # one part in so many: 2000 ppm, ten times a bad crystal's
+
+
+def is_believable(utc_ns: int) -> bool:
+    """Return True for a time from 1970 to 2100, which all outputs can hold."""
+    return 0 <= utc_ns < _LATEST_NS
 
 
 class TimeBase:

@@ -5,6 +5,7 @@ for; the summaries in the list of commands are read from the source text.
 """
 
 import ast
+import io
 import os
 import sys
 import threading
@@ -175,6 +176,9 @@ def build_app() -> typer.Typer:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with the code of DESIGN section 9."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale that lacks characters
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = build_app()(args, prog_name="neurovocal", standalone_mode=False)
         code = EXIT_CLEAN if code == _INTERRUPTED else code

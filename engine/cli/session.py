@@ -28,7 +28,7 @@ from neurovocal.engine.runtime.control.swap import LoadPlan
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.support.credentials import without_credentials
-from neurovocal.engine.support.text import printable
+from neurovocal.engine.support.text import plain, printable
 
 SetOption = Annotated[
     list[str] | None,
@@ -118,7 +118,9 @@ def _config_record(located: Located, base: Path) -> str:
     kept = without_credentials(located.data)
     origin = base / Path(located.name or "arguments").name
     text: str = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
-    return f"{_ORIGIN}{origin}\n{text}"
+    if plain(text) != text:  # names that are not UTF-8
+        text = yaml.safe_dump(kept, sort_keys=False)
+    return f"{_ORIGIN}{plain(str(origin))}\n{text}"
 
 
 def recorded_base(config_text: str) -> Path:

@@ -12,7 +12,12 @@ from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.plugin import BuildContext, Kind, Plugin
 from neurovocal.engine.contracts.stages import SelectsKinds
-from neurovocal.engine.contracts.types import KINDS, StreamInfo, stream_of
+from neurovocal.engine.contracts.types import (
+    KINDS,
+    StreamInfo,
+    channel_of,
+    stream_of,
+)
 
 _DEFAULT_KINDS = frozenset(KINDS.values()) - {"block", "posteriors"}
 
@@ -106,10 +111,11 @@ def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> Stream
     """Return the stream of a lane: one channel of the source, at the bundle's rate.
 
     A source with several channels becomes several streams, named by the channel's
-    place in the source's list.
+    number in the device or file.
     """
     rate = bundle.manifest.front_end.sample_rate if bundle else source.sample_rate
-    return StreamInfo(stream_of(source, channel), rate, 1)
+    numbers = (channel_of(source, channel),) if source.numbers else ()
+    return StreamInfo(stream_of(source, channel), rate, 1, numbers)
 
 
 def base_of(located_name: str) -> Path:

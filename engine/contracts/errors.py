@@ -6,6 +6,8 @@ without a traceback and exits with the error's ``exit_code``.
 
 from collections.abc import Sequence
 
+from neurovocal.engine.support.text import plain
+
 EXIT_CLEAN = 0
 EXIT_CONFIG = 1
 EXIT_RUNTIME = 2
@@ -16,6 +18,9 @@ class NeurovocalError(Exception):
     """Base of all errors with a message for the user."""
 
     exit_code = EXIT_RUNTIME
+
+    def __init__(self, message: str) -> None:
+        super().__init__(plain(message))
 
 
 class ConfigError(NeurovocalError):
@@ -30,7 +35,10 @@ class ConfigError(NeurovocalError):
     exit_code = EXIT_CONFIG
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        given = [problems] if isinstance(problems, str) else list(problems)
+        self.problems = [
+            one if isinstance(one, TransientProblem) else plain(one) for one in given
+        ]
         super().__init__("\n".join(self.problems))
 
 

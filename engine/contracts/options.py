@@ -1,8 +1,10 @@
 """Base class of options, and policies that several options have."""
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from neurovocal.engine.support.text import text_problem
 
 
 class Options(BaseModel):
@@ -15,6 +17,15 @@ class Options(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True
     )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _check_text(cls, value: Any) -> Any:
+        """Refuse text that no file name, table or message can hold."""
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str) and (problem := text_problem(text)) is not None:
+                raise ValueError(problem)
+        return value
 
 
 OnError: TypeAlias = Literal["fail", "skip", "restart"]

@@ -19,7 +19,7 @@ to the engine from then on.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -46,11 +46,16 @@ class StreamEnd:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """Identity of a stream: its name, rate in Hz and number of channels."""
+    """Identity of a stream: its name, rate in Hz and number of channels.
+
+    ``numbers`` are the channels of the device or file, counted from 1; empty if they
+    are all of them, or a mixture.
+    """
 
     stream: str
     sample_rate: int
     channels: int = 1
+    numbers: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -440,7 +445,12 @@ class Message:
         return sample_of(self.event, self.at)
 
 
+def channel_of(source: StreamInfo, index: int) -> int:
+    """Return the number, from 1, of a source's channel in its device or file."""
+    return source.numbers[index] if index < len(source.numbers) else index + 1
+
+
 def stream_of(source: StreamInfo, index: int) -> str:
     """Return the name of the stream of one channel of a source."""
-    suffix = f".ch{index + 1}" if source.channels > 1 else ""
+    suffix = f".ch{channel_of(source, index)}" if source.channels > 1 else ""
     return source.stream + suffix

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST = 4096  # bytes of a path
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "known:") -> str:
@@ -39,6 +40,43 @@ def utc_text(utc_ns: int, timespec: str = "milliseconds") -> str:
     return when.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
+def plain(text: str) -> str:
+    r"""Return text that every output can hold, with undecodable bytes as ``\xNN``.
+
+    Names of files are bytes: Python keeps those that are not UTF-8 as lone surrogates,
+    which no table, database or socket takes.
+    """
+    if _is_encodable(text):
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode(
+            "utf-8", "backslashreplace"
+        )
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
+def text_problem(text: str) -> str | None:
+    """Return what is wrong with a text that a user has written; None if nothing is."""
+    if "\0" in text:
+        return "it holds a NUL character, which no name can have"
+    try:
+        length = len(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return "it holds half of a character (a lone surrogate)"
+    if length > _LONGEST:
+        return f"it has {length} bytes, {_LONGEST} at most can be used"
+    return None
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(text: str) -> str:
     """Replace control characters and line breaks by ``?``.
 
@@ -47,4 +85,5 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
+    text = plain(text)
     return "".join(char if char.isprintable() else "?" for char in text)

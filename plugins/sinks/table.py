@@ -21,9 +21,10 @@ from neurovocal.engine import (
     StageError,
     StreamInfo,
 )
+from neurovocal.engine.contracts.types import channel_of
 from neurovocal.engine.support.text import utc_text
 from neurovocal.plugins.storage.existing import FileKind, text_kind
-from neurovocal.plugins.storage.folder import OutputFolder
+from neurovocal.plugins.storage.folder import OutputFolder, bounded_name
 from neurovocal.plugins.storage.text_file import (
     STDOUT,
     Existing,
@@ -173,15 +174,16 @@ class RavenTable(TextTable):
         """Write a row."""
         self._selection += 1
         last = (row.unit, row.number) if self._has_labels else (row.number,)
+        channel = channel_of(row.info, 0)
         cells = (
             str(self._selection),
             "Spectrogram 1",
-            "1",
+            str(channel),
             row.onset_s,
             row.offset_s,
             "0.0",
             f"{row.info.sample_rate / 2:.1f}",
-            row.info.stream,
+            row.info.stream.removesuffix(f".ch{channel}"),
             *last,
         )
         self._write_cells([_one_line(cell) for cell in cells])
@@ -257,7 +259,7 @@ class AudacityTable:
 
     def _path_beside(self, stream: str) -> str:
         path = Path(self._path)
-        plain = re.sub(r"[^\w.-]+", "_", stream)
+        plain = bounded_name(re.sub(r"[^\w.-]+", "_", stream))
         used = {output.path for output in self._outputs.values()}
         name = str(path.with_name(f"{path.stem}.{plain}{path.suffix}"))
         number = 2

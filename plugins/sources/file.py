@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import AwareDatetime, Field
 
 from neurovocal.engine import (
@@ -24,8 +25,9 @@ from neurovocal.engine import (
     channels_problem,
     finite_items,
 )
-from neurovocal.engine.audio.channels import Pacer
+from neurovocal.engine.audio.channels import JoinedGaps, Pacer
 from neurovocal.engine.contracts.types import GAP_NEXT_RECORDING
+from neurovocal.engine.support.text import plain
 from neurovocal.plugins.sources.audio_files.file import (
     Recording,
     RecordingHeader,
@@ -35,13 +37,20 @@ from neurovocal.plugins.sources.audio_files.selection import (
     check_one_rate,
     describe_starts,
     doubtful_starts,
+    expanded,
     find_all,
     inspect_all,
     unused_channels,
 )
-from neurovocal.plugins.sources.audio_files.start_time import TimeZone, utc_ns, zone_of
+from neurovocal.plugins.sources.audio_files.start_time import (
+    TimeZone,
+    time_problem,
+    utc_ns,
+    zone_of,
+)
 
 _READ_LENGTH = 8192
+_FAR_BEYOND = 1e6  # of full scale
 _SHOWN = 5
 
 
@@ -106,6 +115,8 @@ class FileSource:
         self._pending: deque[StreamItem] = deque()
         self._recording: Recording | None = None
         self._headers: list[RecordingHeader] = []
+        self._paths: dict[str, Path] = {}  # by the names of streams
+        self._left_out: set[str] = set()
         self.notices: list[str] = []
         self.failures: list[str] = []
         self.recordings: dict[str, Path] = {}
@@ -131,6 +142,7 @@ class FileSource:
         self.notices.clear()
         self.failures.clear()
         self.recordings.clear()
+        self._left_out.clear()
         options = self._options
         paths, problems = find_all(options.path, self._context, options.recursive)
         if problems:
@@ -148,12 +160,14 @@ class FileSource:
             check_one_rate(headers)
         if options.channels is None:
             self.notices += unused_channels(headers)
+        self.notices += expanded(headers)
         if options.start_utc == "metadata":
             self.notices += doubtful_starts(headers)
         self._pacer = Pacer(
             self._context.clock, headers[0].sample_rate, options.pace == "realtime"
         )
         names = stream_names([header.path for header in headers], options.names)
+        self._paths = dict(zip(names, (h.path for h in headers), strict=True))
         self._info = self._stream(headers[0], names[0])
         self._items = self._items_of(list(zip(headers, names, strict=True)))
         lengths = [header.n_samples for header in headers]
@@ -172,7 +186,7 @@ class FileSource:
         """Yield lines for ``neurovocal label``: the starts that were used."""
         known = [header for header in self._headers if header.start.utc_ns is not None]
         for header in known[:_SHOWN]:
-            yield f"'{header.path}' began: {header.start}"
+            yield plain(f"'{header.path}' began: {header.start}")
         if len(known) > _SHOWN:
             yield f"... and {len(known) - _SHOWN} more recordings"
 
@@ -190,6 +204,15 @@ class FileSource:
             return None
         return self._pending.popleft()
 
+    def leave_out(self, stream: str, reason: str) -> bool:
+        """End a recording that cannot be processed, unless all are one stream."""
+        path = self.recordings.get(stream, self._paths.get(stream))
+        if path is None or self._fail or self._options.streams == "one":
+            return False
+        self.failures.append(plain(f"'{path}' is left out: {reason}"))
+        self._left_out.add(stream)
+        return True
+
     def close(self) -> None:
         """Close the open recording."""
         self._items = iter(())
@@ -201,7 +224,8 @@ class FileSource:
     def _stream(self, header: RecordingHeader, name: str) -> StreamInfo:
         if self._options.streams == "one":
             name = self._context.stream
-        return StreamInfo(name, header.sample_rate, self._channels.count)
+        channels = self._channels
+        return StreamInfo(name, header.sample_rate, channels.count, channels.numbers)
 
     def _items_of(
         self, playlist: list[tuple[RecordingHeader, str]]
@@ -222,8 +246,12 @@ class FileSource:
                     yield self._stream(header, unique)
                 else:
                     yield Gap(position, position, GAP_NEXT_RECORDING)
+                if unique in self._left_out:
+                    continue
                 yield from self._anchor(header, position, first)
                 for item in self._samples(header, position):
+                    if unique in self._left_out:
+                        break
                     yield item
                     position = item.stop
                 if self._fail and self.failures:
@@ -247,24 +275,44 @@ class FileSource:
         default = max(1, header.sample_rate // 100) if realtime else _READ_LENGTH
         length = self._options.block_length or default
         recording = self._recording = Recording(header)
+        gaps, begin, missing = JoinedGaps(header.sample_rate), position, list[Gap]()
+        peak = 0.0
         try:
             recording.open()
             # A read is slow per call: many small blocks are cut from one.
             while len(read := recording.read(max(1, _READ_LENGTH // length) * length)):
+                peak = max(peak, float(np.fmax.reduce(np.abs(read), None)))
                 done, total = self.progress
                 self.progress = (done + len(read), total)
                 for first in range(0, len(read), length):
                     samples = self._channels.pick(read[first : first + length])
                     stop = position + len(samples)
                     due_ns = self._pacer.due_ns(stop)
-                    yield from finite_items(position, samples, due_ns)
+                    for item in gaps.process(finite_items(position, samples, due_ns)):
+                        missing += [item] if isinstance(item, Gap) else []
+                        yield item
                     position = stop
+            for gap in gaps.flush():
+                missing.append(gap)
+                yield gap
         except AudioFileError as error:
             self.failures.append(str(error))
         finally:
             recording.close()
+        if missing:
+            first = missing[0].start - begin
+            count = sum(gap.stop - gap.start for gap in missing)
+            self.notices.append(
+                f"'{header.path}': {count} samples are no numbers, the first at "
+                f"{first / header.sample_rate:.3f} s: they are gaps"
+            )
+        if _FAR_BEYOND < peak < np.inf:
+            self.notices.append(
+                f"'{header.path}' has samples of up to {peak:.3g}, where 1 is full "
+                "scale: what is found in it may be wrong"
+            )
         if recording.problem is not None:
-            self.failures.append(recording.problem)
+            self.failures.append(plain(recording.problem))
 
 
 def _check(options: FileOptions, context: BuildContext) -> Iterator[str]:
@@ -279,6 +327,10 @@ def _check(options: FileOptions, context: BuildContext) -> Iterator[str]:
             if paths and not headers:
                 yield from lacking
     dated = not isinstance(options.start_utc, str)
+    if not isinstance(options.start_utc, str) and (
+        problem := time_problem(options.start_utc)
+    ):
+        yield f"start_utc: {options.start_utc.isoformat()}, {problem}"
     if dated and len(paths) > 1 and options.streams == "each":
         yield (
             f"start_utc: {len(paths)} recordings cannot all have begun at one time "

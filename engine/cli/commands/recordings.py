@@ -126,7 +126,12 @@ def _source(
     channels: str | None,
     timezone: str | None,
 ) -> dict[str, Any]:
-    options: dict[str, Any] = {"path": files, "streams": "each", "names": "path"}
+    options: dict[str, Any] = {
+        "path": files,
+        "streams": "each",
+        "names": "path",
+        "recursive": True,
+    }
     if timezone is not None:
         options["timezone"] = timezone
     if block_length is not None:

@@ -47,6 +47,10 @@ class Channel:
         Decides about audio; None releases all of it. Until it is set, all is withheld.
     anchored : Message or None
         Message of the newest anchor.
+    jumped_ns : int or None
+        Monotonic time at which a jump of its time was last reported.
+    is_uneven : bool
+        That jump was reported, and not yet that it is over.
     """
 
     lane: Lane
@@ -60,6 +64,8 @@ class Channel:
     source_info: StreamInfo = _NO_STREAM
     gate: AudioGate | NoAudio | None = field(default_factory=lambda: NoAudio(1))
     anchored: Message | None = None
+    jumped_ns: int | None = None
+    is_uneven: bool = False
 
     @property
     def level_db(self) -> float:

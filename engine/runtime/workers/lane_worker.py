@@ -11,6 +11,7 @@ from neurovocal.engine.audio.timeline import TimeBase
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.commits import AwaitsCommit
 from neurovocal.engine.contracts.errors import EndOfStream, NeurovocalError, StageError
+from neurovocal.engine.contracts.stages import LeavesOut
 from neurovocal.engine.contracts.types import (
     Anchor,
     Health,
@@ -106,6 +107,7 @@ class LaneWorker:
         self._has_ended = True  # all of it was published
         self._commits: deque[StreamCommit] = deque()  # ends that sinks may not have
         self._stalled = False  # generated sequences go on without audio
+        self._is_left_out = False  # the present stream could not be processed
         self._thread = Thread(target=self._run, name=f"nv-{self.name}", daemon=True)
 
     @property
@@ -128,7 +130,7 @@ class LaneWorker:
         if not self.channels:
             self.build()
         if (info := self.reader.open()) is not None:
-            self._begin(info)
+            self._accept(info)
 
     def start(self) -> None:
         """Start the thread."""
@@ -179,7 +181,7 @@ class LaneWorker:
         try:
             self._read_all()
             # However the reading ended: segments are closed and published.
-            self._finish()
+            self._finish_or_leave_out()
         except BaseException as error:  # SystemExit of a plugin ends no thread unseen
             self._fail(error)
         finally:
@@ -224,12 +226,49 @@ class LaneWorker:
             if item is None:
                 self._advance()
             elif isinstance(item, StreamEnd):
-                self._finish(item)
-            elif isinstance(item, StreamInfo):
-                self._begin(item)
+                self._finish_or_leave_out(item)
             else:
-                self._process(item)
+                self._accept(item)
             self.telemetry.once_a_second(self.publisher.channels)
+
+    def _accept(self, item: Part | StreamInfo) -> None:
+        """Process an item; leave a stream out that cannot be processed."""
+        try:
+            if isinstance(item, StreamInfo):
+                self._begin(item)
+            elif not self._is_left_out:
+                self._process(item)
+        except Exception as error:
+            is_new = isinstance(item, StreamInfo)
+            info = item if isinstance(item, StreamInfo) else self.recovery.info
+            if not self._leave_out(info, error, has_lanes=not is_new):
+                raise
+
+    def _leave_out(
+        self, info: StreamInfo, error: Exception, *, has_lanes: bool
+    ) -> bool:
+        """End a stream that failed if its source goes on; return True if it does."""
+        source = self.reader.source
+        reason = str(error) if str(error) else repr(error)
+        if not isinstance(error, NeurovocalError):
+            reason = f"a stage failed ({type(error).__name__}: {error})"
+        if not isinstance(source, LeavesOut) or not source.leave_out(
+            info.stream, reason
+        ):
+            return False
+        log.debug("lane '%s': a stream is left out", self.name, exc_info=error)
+        for channel in self.channels if has_lanes else ():
+            with suppress(Exception):
+                self.publisher.send(channel, channel.lane.abandon(reason), 0)
+            with suppress(Exception):
+                self._privacy.finish(channel)
+        if has_lanes:
+            streams = [channel.lane.info.stream for channel in self.channels]
+            self.publisher.sinks.end_streams(None, streams)
+        self.publisher.report_in(info, Health("lane", "lossy", f"left out: {reason}"))
+        self.recovery.forget()
+        self._is_left_out = True
+        return True
 
     def _process(self, item: Part) -> None:
         if not isinstance(item, Anchor):
@@ -250,16 +289,18 @@ class LaneWorker:
     def _begin(self, info: StreamInfo) -> None:
         """Finish the stream before, if any, and make lanes for a new one."""
         before = self.recovery.info
-        if self.channels and not self._has_begun and info == before:
+        has_lanes = bool(self.channels) or self._is_left_out
+        if has_lanes and not self._has_begun and info == before:
             return
-        self._finish()
+        self._finish_or_leave_out()
+        rebuild, self._is_left_out = self._is_left_out, False
         self._has_begun, self._position, self._has_ended = False, 0, False
         self.streams += 1
         same_kind = (info.sample_rate, info.channels) == (
             before.sample_rate,
             before.channels,
         )
-        if self.channels and same_kind:
+        if self.channels and same_kind and not rebuild:
             self.recovery.info = info
             for channel in self.channels:
                 channel.begin(stream_of(info, channel.index))
@@ -294,6 +335,16 @@ class LaneWorker:
                 self.publisher.report(STALLED, [channel])
             self.publisher.send(channel, step, 0)
         self._stalled = True
+
+    def _finish_or_leave_out(self, end: StreamEnd | None = None) -> None:
+        """End the stream; leave it out if its last steps fail."""
+        if self._is_left_out:
+            return
+        try:
+            self._finish(end)
+        except Exception as error:
+            if not self._leave_out(self.recovery.info, error, has_lanes=True):
+                raise
 
     def _finish(self, end: StreamEnd | None = None) -> None:
         """End the stream: the lanes close open segments, gates release the rest.

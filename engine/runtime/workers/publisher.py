@@ -36,6 +36,9 @@ from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
 
 log = logging.getLogger("neurovocal")
 
+# Jumps of a clock that follow each other sooner are reported once.
+_JUMPS_NS = 600 * NS
+
 
 class SequenceNumbers:
     """Counts messages per (kind, stream), for all lanes of a run.
@@ -278,6 +281,12 @@ class LanePublisher:
         for channel in channels or self.channels:
             self._report(event, channel, channel.lane.position)
 
+    def report_in(self, info: StreamInfo, event: Event) -> None:
+        """Publish an event at the beginning of a stream that has no lanes."""
+        now = self._clock.monotonic_ns()
+        timebase = TimeBase(info.sample_rate)
+        self.sinks.send(info, event, 0, timebase, emitted_ns=now)
+
     def report_control(self, event: Control, channel: Channel) -> None:
         """Publish a command at the sample at which it took effect."""
         self._report(event, channel, event.sample)
@@ -300,13 +309,17 @@ class LanePublisher:
 
     def _set_time(self, anchor: Anchor, channel: Channel) -> None:
         """Add an anchor to the time base; report if it jumps, and when it stops."""
-        before = channel.timebase.moved_ns
         channel.timebase.add(anchor)
-        moved_s = channel.timebase.moved_ns / NS
-        if not self._reports_jumps or not (before or moved_s):
+        if not self._reports_jumps:
             return
-        change = Health("clock", "healthy", "time goes on evenly")
+        moved_s = channel.timebase.moved_ns / NS
         if moved_s:
+            now = self._clock.monotonic_ns()
+            if channel.jumped_ns is not None and now - channel.jumped_ns < _JUMPS_NS:
+                return  # one of a series, as of a device of another rate
+            channel.jumped_ns, channel.is_uneven = now, True
             detail = f"UTC of the samples moved by {moved_s:+.3f} s (was a clock set?)"
-            change = Health("clock", "degraded", detail)
-        self.warn(change, [channel])
+            self.warn(Health("clock", "degraded", detail), [channel])
+        elif channel.is_uneven:
+            channel.is_uneven = False
+            self.warn(Health("clock", "healthy", "time goes on evenly"), [channel])

@@ -3,10 +3,12 @@
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event as Flag
 from typing import Literal, TypeAlias
 
+from neurovocal.engine.audio.timeline import is_believable
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.errors import (
     Disconnected,
@@ -32,6 +34,7 @@ from neurovocal.engine.contracts.types import (
     StreamInfo,
 )
 from neurovocal.engine.support.calls import Backoff, Calls
+from neurovocal.engine.support.text import plain
 
 log = logging.getLogger("neurovocal")
 SourceCondition: TypeAlias = Literal["healthy", "stalled", "recovering", "failed"]
@@ -88,6 +91,7 @@ class SourceState:
         self._last_ns = clock.monotonic_ns()
         self._patience_ns = _STALLED_NS
         self._attempts = 0
+        self._has_samples = False
 
     def on_open(self) -> None:
         """Measure silence from now on: the source has been opened."""
@@ -96,6 +100,7 @@ class SourceState:
     def on_samples(self, length_ns: int) -> int:
         """Note that a block of `length_ns` has arrived; return the monotonic time."""
         now = self._clock.monotonic_ns()
+        self._has_samples = True
         if self.condition != "healthy":
             outage_s = (now - self._last_ns) / NS
             self._set_condition(
@@ -113,15 +118,14 @@ class SourceState:
             return
         silent_ns = self._clock.monotonic_ns() - self._last_ns
         if silent_ns >= self._patience_ns:
-            self._set_condition("stalled", f"no sample since {self._last_arrival()}")
+            since = f" since {self._last_arrival()}" if self._has_samples else " yet"
+            self._set_condition("stalled", f"no sample{since}")
 
     def on_loss(self, reason: str) -> None:
         """Note that the connection is lost, and that it will be opened again."""
         if self.condition in ("healthy", "stalled"):
             self.outages += 1
-            self._set_condition(
-                "recovering", f"{reason}; last sample at {self._last_arrival()}"
-            )
+            self._set_condition("recovering", f"{reason}; {self._last_sample()}")
 
     def on_failed_attempt(self, reason: str, pause_s: float) -> None:
         """Note a failed attempt to open the source; the next follows in `pause_s`."""
@@ -130,22 +134,23 @@ class SourceState:
             "lane '%s': %s (next attempt in %.1f s)", self._name, reason, pause_s
         )
         if self._attempts == _ATTEMPTS and self.condition != "failed":
-            since = (
-                f"{_ATTEMPTS} attempts failed; last sample at {self._last_arrival()}"
-            )
+            since = f"{_ATTEMPTS} attempts failed; {self._last_sample()}"
             self._set_condition("failed", f"{reason}; {since}; it goes on being tried")
 
     def on_give_up(self, reason: str) -> None:
         """Note that the source will not be opened again."""
-        self._set_condition(
-            "failed", f"{reason}; last sample at {self._last_arrival()}"
-        )
+        self._set_condition("failed", f"{reason}; {self._last_sample()}")
 
     def _set_condition(self, condition: SourceCondition, detail: str) -> None:
         self.condition = condition
         level = logging.INFO if condition == "healthy" else logging.WARNING
         log.log(level, "lane '%s': source is %s: %s", self._name, condition, detail)
         self._report(Health(SOURCE_STAGE, condition, detail))
+
+    def _last_sample(self) -> str:
+        if not self._has_samples:
+            return "no sample yet"
+        return f"last sample at {self._last_arrival()}"
 
     def _last_arrival(self) -> str:
         """Return UTC of the last sample's arrival, and how long ago it was."""
@@ -278,6 +283,7 @@ class SourceReader:
             with self.calls:
                 item = self.source.read(timeout)
         except (Disconnected, EndOfStream) as error:
+            self._log_notices()
             return self._on_end(error)
         except Exception as error:
             if not self._restarts:
@@ -317,13 +323,14 @@ class SourceReader:
         self._log_notices()
         self._info, self._rate = info, info.sample_rate
         self.position = self._shift = 0
+        self._doubted = False  # a time of the source was not used
         self._last_ns = self._held = None
         return info
 
     def _log_notices(self) -> None:
         notices = [] if self._notices is None else self._notices.notices
         for notice in notices[self._noticed :]:
-            log.warning("%s", notice)
+            log.warning("%s", plain(notice))
         self._noticed = len(notices)
 
     # ---- positions -------------------------------------------------------------------
@@ -345,13 +352,24 @@ class SourceReader:
                     return None
                 return self._gap(max(start, self.position), stop, item.reason)
             case Health():
+                item = replace(item, detail=plain(item.detail))
                 log.warning("lane '%s': %s", self.name, item.detail)
                 self._report(item)
                 return None
             case Anchor():
                 early = max(0, self.position - self._shift - item.sample)
                 at_ns = item.utc_ns + early * NS // self._rate
+                if not is_believable(at_ns):
+                    self._doubt(at_ns)
+                    return None
                 return Anchor(item.sample + early + self._shift, at_ns)
+
+    def _doubt(self, utc_ns: int) -> None:
+        """Report once per stream that the source gives an impossible time."""
+        if not self._doubted:
+            self._doubted = True
+            detail = f"its time of {utc_ns // NS} s since 1970 is not used: it is wrong"
+            self._report(Health(SOURCE_STAGE, "degraded", detail))
 
     def _map_block_to_stream(self, block: Block) -> Block | None:
         start, samples = block.start + self._shift, block.samples

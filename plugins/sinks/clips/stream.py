@@ -1,6 +1,7 @@
 """Audio and segments of one stream, and the sidecars of its clips."""
 
 import io
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from neurovocal.engine import (
     Withheld,
 )
 from neurovocal.engine.audio.resampler import scaled
+from neurovocal.engine.contracts.types import GAP_NEXT_RECORDING
 from neurovocal.engine.support.text import utc_text
 from neurovocal.plugins.sinks.clips.ring import ClipRing, MissingSamples
 from neurovocal.plugins.sinks.clips.selection import (
@@ -30,6 +32,8 @@ from neurovocal.plugins.sinks.clips.selection import (
     SurpriseHistory,
 )
 from neurovocal.plugins.storage.folder import stream_file_name
+
+_MOST_JOINS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class ClipStream:
         self._grouper: SegmentGrouper | None = None
         self._surprise: SurpriseHistory | None = None
         self._gaps: list[Gap] = []  # until the rate of the source is known
+        # Samples of the lane at which another recording begins: no clip crosses them.
+        self._joins: deque[int] = deque(maxlen=_MOST_JOINS)
 
     def add_audio(self, item: Block | Withheld, rate: int) -> None:
         """Append a block, or the interval of audio that privacy withholds."""
@@ -94,6 +100,8 @@ class ClipStream:
         grouper, surprise = self._lane_parts(message.info.sample_rate)
         match event:
             case Gap():
+                if event.reason == GAP_NEXT_RECORDING:
+                    self._joins.append(event.start)
                 self._gaps.append(event)
                 self._declare_gaps()
             case Onset():
@@ -131,6 +139,12 @@ class ClipStream:
             onset = offset - longest
         start = max(0, onset - round(lengths.pre_roll_s * rate))
         stop = min(offset + round(lengths.post_roll_s * rate), newest)
+        for join in self._joins:
+            at = scaled(join, self.lane_rate, rate)
+            if join <= span.onset:
+                start = max(start, at)
+            elif join >= span.offset:
+                stop = min(stop, at)
         return Extent(start, max(stop, start), cut)
 
     def read(self, extent: Extent) -> tuple[Float32, list[MissingSamples]]:

@@ -35,6 +35,8 @@ State: TypeAlias = Literal["complete", "unfinished", "cut"]
 _KIB, _GIB4 = 1 << 10, 1 << 32
 _MOST_32 = _GIB4 - (1 << 20)  # bytes of sound that a 32-bit size can state, with room
 _MAX_CHUNKS = 256
+_MAX_TEXT = 1 << 20
+_RIFF = (b"RIFF", b"RF64", b"BW64")
 _TAIL = 256 * _KIB
 # Values of a 32-bit size that recorders write as long as they do not know it.
 _UNKNOWN_32, _UNKNOWN_64 = 0x7FFFF000, 1 << 62
@@ -83,11 +85,14 @@ class Container:
         View of the file that the decoder reads in place of the file.
     n_samples : int, optional
         Samples in the file where the comparison counts them (FLAC).
+    sound : (int, int), optional
+        Bytes ``[begin, end)`` of the sound in a container of chunks.
     """
 
     state: State = "complete"
     pieces: tuple[Piece, ...] = ()
     n_samples: int | None = None
+    sound: tuple[int, int] | None = None
 
     def open(self, path: Path) -> Any:
         """Open the file for decoding; return a ``soundfile.SoundFile``.
@@ -217,27 +222,62 @@ def _patched(
             position += length
 
 
+def riff_chunks(
+    path: Path, container: Container, wanted: set[bytes]
+) -> dict[bytes, bytes]:
+    """Read the chunks of these names before and behind the sound of a RIFF file.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    found: dict[bytes, bytes] = {}
+    with path.open("rb") as file:
+        if file.read(4) not in _RIFF or container.sound is None:
+            return found
+        begin, end = container.sound
+        # Behind sound of odd length a byte is missing at times.
+        for first, stop in ((12, begin - 8), (end, None), (end + 1, None)):
+            at = first
+            for _ in range(_MAX_CHUNKS):
+                file.seek(at)
+                head = file.read(8)
+                if len(head) < 8 or not _is_name(head[:4]):
+                    break
+                if stop is not None and at >= stop:
+                    break
+                name, count = _chunk(head, "<4sI")
+                if name in wanted:
+                    found.setdefault(name, file.read(min(count, _MAX_TEXT)))
+                at += 8 + count + count % 2
+    return found
+
+
 # ---- containers of chunks ----------------------------------------------------------
 
 
 def _judge(file: BinaryIO, layout: _Layout, size: int) -> Container:
     """Compare the stated bytes of sound with those that are there."""
-    present = max(0, size - layout.begin)
+    begin, present = layout.begin, max(0, size - layout.begin)
     stated = layout.stated
     unknown = stated >= (_UNKNOWN_64 if layout.is_wide else _UNKNOWN_32)
+
+    def result(state: State, length: int, *, as_stated: bool = False) -> Container:
+        pieces = () if as_stated else _view(layout, length, size)
+        return Container(state, pieces, None, (begin, begin + length))
+
     if stated > present:
         if not unknown and not _counts_header(layout, stated - present):
-            return Container("cut", _view(layout, present, size))
+            return result("cut", present)
         length = _before_trailer(file, layout, size)
-        state: State = "unfinished" if unknown else "complete"
-        return Container(state, _view(layout, length, size))
+        return result("unfinished" if unknown else "complete", length)
     for length in _candidates(layout, stated, present):
-        if _is_trailer(file, layout, layout.begin + length, size):
+        if _is_trailer(file, layout, begin + length, size):
             if length == stated:
-                return Container()
-            return Container("unfinished", _view(layout, length, size))
-    length = _before_trailer(file, layout, size)
-    return Container("unfinished", _view(layout, length, size))
+                return result("complete", length, as_stated=True)
+            return result("unfinished", length)
+    return result("unfinished", _before_trailer(file, layout, size))
 
 
 def _counts_header(layout: _Layout, missing: int) -> bool:
@@ -337,7 +377,7 @@ def _view(layout: _Layout, length: int, size: int) -> tuple[Piece, ...]:
 def _layout(file: BinaryIO, head: bytes, size: int) -> _Layout | None:
     """Return where the sound of a container lies; None if it is none of these."""
     magic = head[:4]
-    if magic in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+    if magic in (*_RIFF, b"RIFX") and head[8:12] == b"WAVE":
         return _riff(file, magic, size)
     if head == _W64_RIFF:
         return _w64(file)

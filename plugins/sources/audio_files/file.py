@@ -14,8 +14,13 @@ from typing import Any
 import numpy as np
 
 from neurovocal.engine import AudioFileError, BuildContext, Float32
+from neurovocal.engine.support.text import plain
 from neurovocal.plugins.sources.audio_files.container import Container, examine
-from neurovocal.plugins.sources.audio_files.start_time import StartTime, find_start
+from neurovocal.plugins.sources.audio_files.start_time import (
+    StartTime,
+    expansion,
+    find_start,
+)
 
 SUFFIXES = frozenset(
     [
@@ -36,7 +41,8 @@ class RecordingHeader:
 
     ``n_samples`` is None if the format does not state it. ``start`` is the time of the
     first sample, if it is known. ``container`` says whether the header agrees with the
-    bytes that there are.
+    bytes that there are. ``expansion`` says how many times slower than recorded the
+    file plays, if it does; ``sample_rate`` is that of the recording.
     """
 
     path: Path
@@ -45,6 +51,7 @@ class RecordingHeader:
     n_samples: int | None
     start: StartTime
     container: Container
+    expansion: float | None = None
 
     @property
     def truncated(self) -> bool:
@@ -83,7 +90,17 @@ def find_recordings(name: str, context: BuildContext, recursive: bool) -> list[P
     AudioFileError
         There is no such recording.
     """
-    path = context.path(name)
+    if not name.strip():
+        raise AudioFileError(
+            "an empty name names no recording (a variable that is not set?)"
+        )
+    try:
+        return _find(name, context.path(name), context, recursive)
+    except OSError as error:
+        raise AudioFileError(f"'{name}' cannot be used: {error.strerror}") from error
+
+
+def _find(name: str, path: Path, context: BuildContext, recursive: bool) -> list[Path]:
     if path.is_dir():
         found = path.rglob("*") if recursive else path.iterdir()
         files = [p for p in found if _is_recording(p)]
@@ -92,7 +109,7 @@ def find_recordings(name: str, context: BuildContext, recursive: bool) -> list[P
             raise AudioFileError(f"folder '{name}' holds no recording{hint}")
         return sorted(files, key=natural_key)
     if not path.exists() and has_magic(name):
-        matches = map(Path, _matches(path) or _matches(context.base / path))
+        matches = _matches(path) or _matches(context.base / path)
         files = [p for p in matches if _is_recording(p)]
         if not files:
             raise AudioFileError(f"no recording matches '{name}'")
@@ -106,8 +123,12 @@ def find_recordings(name: str, context: BuildContext, recursive: bool) -> list[P
     return [path]
 
 
-def _matches(pattern: Path) -> list[str]:
-    return glob(str(pattern), recursive=True)
+def _matches(pattern: Path) -> list[Path]:
+    """Return the paths that match a pattern; folders that exist are no patterns."""
+    folders = [folder for folder in pattern.parents if folder.is_dir()]
+    base = folders[0] if folders else Path()
+    found = glob(str(pattern.relative_to(base)), root_dir=base, recursive=True)
+    return [base / name for name in found]
 
 
 def _is_recording(path: Path) -> bool:
@@ -134,7 +155,14 @@ def _similar(path: Path) -> str:
 
 
 def stream_names(paths: list[Path], style: str) -> list[str]:
-    """Return a unique name per path: short or as given, numbered if two are equal."""
+    """Return a unique name per path: short or as given, numbered if two are equal.
+
+    What is not UTF-8 in a name is escaped: a stream's name is text.
+    """
+    return _unique([plain(name) for name in _names_of(paths, style)])
+
+
+def _names_of(paths: list[Path], style: str) -> list[str]:
     names = [path.as_posix() for path in paths]
     plain = [path.name for path in paths]
     if style == "short" and len(set(plain)) == len(plain):
@@ -143,6 +171,10 @@ def stream_names(paths: list[Path], style: str) -> list[str]:
         resolved = [path.resolve() for path in paths]
         root = Path(commonpath([path.parent for path in resolved]))
         names = [path.relative_to(root).as_posix() for path in resolved]
+    return names
+
+
+def _unique(names: list[str]) -> list[str]:
     seen: Counter[str] = Counter()
     for index, name in enumerate(names):
         seen[name] += 1
@@ -173,13 +205,15 @@ def inspect(path: Path, zone: tzinfo | None = None) -> RecordingHeader:
         container = examine(path)
         with container.open(path) as file:
             frames = container.n_samples or int(file.frames)
+            factor = expansion(path, int(file.samplerate), container)
             header = RecordingHeader(
                 path,
-                int(file.samplerate),
+                round(int(file.samplerate) * (factor or 1)),
                 int(file.channels),
                 frames if frames < _UNKNOWN_SAMPLES else None,
-                find_start(path, file.comment, file.date, zone),
+                find_start(path, file.comment, file.date, zone, container),
                 container,
+                factor,
             )
     except OSError as error:
         raise AudioFileError(f"'{path}' cannot be read: {error.strerror}") from error

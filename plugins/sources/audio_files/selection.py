@@ -5,6 +5,7 @@ from datetime import tzinfo
 from pathlib import Path
 
 from neurovocal.engine import AudioFileError, BuildContext
+from neurovocal.engine.support.text import plain
 from neurovocal.plugins.sources.audio_files.file import (
     RecordingHeader,
     channel_problem,
@@ -87,10 +88,25 @@ def unused_channels(headers: Sequence[RecordingHeader]) -> Iterator[str]:
     if several:
         first, more = several[0], len(several) - 1
         others = f" (and {more} more recordings alike)" if more else ""
-        available = list(range(1, first.channels + 1))
+        available = list(range(1, min(first.channels, _SHOWN) + 1))
+        listed = str(available)
+        if first.channels > _SHOWN:
+            listed = f"{listed[:-1]}, ..., {first.channels}]"
         yield (
             f"'{first.path}' has {first.channels} channels{others}: using "
-            f"channel 1 (choose with channels: {available})"
+            f"channel 1 (choose with channels: {listed})"
+        )
+
+
+def expanded(headers: Sequence[RecordingHeader]) -> Iterator[str]:
+    """Yield a sentence if recordings play slower than they were recorded."""
+    several = [header for header in headers if header.expansion is not None]
+    if several:
+        first, more = several[0], len(several) - 1
+        others = f" (and {more} more recordings alike)" if more else ""
+        yield (
+            f"'{first.path}' is time-expanded by {first.expansion:g} (TE in its "
+            f"GUANO): its sample rate is taken as {first.sample_rate} Hz{others}"
         )
 
 
@@ -98,7 +114,7 @@ def describe_starts(paths: Sequence[Path], zone: tzinfo | None) -> Iterator[str]
     """Yield lines for ``neurovocal check``: the starts of the first recordings."""
     for path in paths[:_SHOWN]:
         try:
-            yield f"'{path}' began: {inspect(path, zone).start}"
+            yield plain(f"'{path}' began: {inspect(path, zone).start}")
         except AudioFileError as error:
             yield str(error)
     if len(paths) > _SHOWN:

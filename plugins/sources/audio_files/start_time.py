@@ -5,7 +5,6 @@ has named the zone.
 """
 
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -17,6 +16,11 @@ from pydantic import AfterValidator
 
 from neurovocal.engine import NS
 from neurovocal.engine.support.text import utc_text
+from neurovocal.plugins.sources.audio_files.container import (
+    Container,
+    examine,
+    riff_chunks,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Comment that AudioMoth recorders write into each file.
@@ -24,20 +28,27 @@ _AUDIOMOTH = re.compile(
     r"Recorded at (\d\d):(\d\d):(\d\d)(?:\.(\d{3}))? (\d\d)/(\d\d)/(\d{4}) "
     r"\(UTC(?:([+-])(\d{1,2})(?::(\d\d))?)?\)"
 )
+_GUANO_TE = re.compile(r"^TE\s*:\s*(\d{1,4}(?:\.\d+)?)\s*$", re.MULTILINE)
+_GUANO_RATE = re.compile(r"^Samplerate\s*:\s*(\d{1,9})\s*$", re.MULTILINE)
 _GUANO_TIME = re.compile(r"^Timestamp:\s*(\S.*?)\s*$", re.MULTILINE)
 # 20210513_190000, 20210513T190000.250+0200, 2021-05-13_19-00-00, 2021-05-13T19:00:00Z
 _NAME_TIME = re.compile(
-    r"(?<!\d)(\d{4})(-?)(\d\d)\2(\d\d)[_T \-]"
-    r"(\d\d)([-:.]?)(\d\d)\6(\d\d)(?:[._](\d{3})(?!\d))?"
+    r"(?<!\d)(\d{4})(-?)(\d\d)\2(\d\d)([_T \-])"
+    r"(\d\d)([-:.]?)(\d\d)\7(\d\d)(?:\.(\d{1,9})(?!\d))?"
     r"(Z|[+-]\d\d:?\d\d(?!\d))?(?!\d)"
 )
+# Minutes of offsets from UTC that are in use; the hours lie between these.
+_ZONE_MINUTES, _ZONE_HOURS = (0, 30, 45), range(-12, 15)
+_MOST_HOURS = 14
+# Two times in a name that are not further apart are begin and end.
+_LONGEST = timedelta(days=7)
+# Days at which clocks begin that were never set.
+_UNSET_DAYS = {(1980, 1, 1), (1980, 1, 6), (2000, 1, 1), (2001, 1, 1)}
 # Name that the first AudioMoths gave: seconds since 1970, in hexadecimal.
 _HEX_NAME = re.compile(r"(?=.*[A-F])[0-9A-F]{8}")
 _HEX_YEARS = range(2016, 2041)
 # BWF, EBU Tech 3285: description, originator, reference; then date and time.
 _BEXT_DATE, _BEXT_END = 256 + 32 + 32, 256 + 32 + 32 + 10 + 8
-_MAX_CHUNKS = 64
-_MAX_TEXT = 1 << 20
 
 
 def _check_zone(text: str | None) -> str | None:
@@ -84,7 +95,13 @@ def zone_of(text: str) -> tzinfo:
         There is no such zone.
     """
     if match := re.fullmatch(r"(?:UTC)?([+-])(\d{1,2}):?(\d\d)?", text):
-        span = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
+        hours, minutes = int(match[2]), int(match[3] or 0)
+        if minutes > 59 or hours * 60 + minutes > _MOST_HOURS * 60:
+            raise ValueError(
+                f"'{text}' is no time zone: offsets lie between -{_MOST_HOURS}:00 and "
+                f"+{_MOST_HOURS}:00"
+            )
+        span = timedelta(hours=hours, minutes=minutes)
         return timezone(-span if match[1] == "-" else span)
     try:
         return UTC if text in ("UTC", "Z") else ZoneInfo(text)
@@ -96,7 +113,11 @@ def zone_of(text: str) -> tzinfo:
 
 
 def find_start(
-    path: Path, comment: str, date: str, zone: tzinfo | None = None
+    path: Path,
+    comment: str,
+    date: str,
+    zone: tzinfo | None = None,
+    container: Container | None = None,
 ) -> StartTime:
     """Find the time of the first sample of a recording.
 
@@ -112,9 +133,12 @@ def find_start(
         Its text metadata of these names; may be empty.
     zone : tzinfo, optional
         Zone of times without one; without it they are not used.
+    container : Container, optional
+        Result of `examine` for the recording.
     """
     unused = StartTime()
-    for time, origin in _times(path, comment, date):
+    container = container or examine(path)
+    for time, origin in _times(path, comment, date, container):
         start = _start_of(time, origin, zone)
         if start.utc_ns is not None:
             return start
@@ -127,9 +151,47 @@ def utc_ns(time: datetime) -> int:
     return (time - _EPOCH) // timedelta(microseconds=1) * (NS // 1_000_000)
 
 
-def _times(path: Path, comment: str, date: str) -> Iterator[tuple[datetime, str]]:
+def time_problem(time: datetime) -> str | None:
+    """Return why a time cannot be that of a recording; None if it can.
+
+    Clocks that are broken or were never set give such times.
+    """
+    if not 1980 <= time.year <= 2100:
+        return "which is not between the years 1980 and 2100"
+    if (time.year, time.month, time.day) in _UNSET_DAYS:
+        return "the day at which a clock begins that was never set"
+    return None
+
+
+def expansion(path: Path, sample_rate: int, container: Container) -> float | None:
+    """Return how many times slower than recorded a recording plays, by its GUANO.
+
+    None if it plays as it was recorded, or if the header has the true rate.
+    """
+    text = _guano(path, container)
+    factor, true_rate = _number(_GUANO_TE, text), _number(_GUANO_RATE, text)
+    if factor is None or factor <= 1:
+        return None
+    if true_rate is not None and abs(true_rate / (sample_rate * factor) - 1) > 0.01:
+        return None
+    return factor
+
+
+def _guano(path: Path, container: Container) -> str:
+    chunks = riff_chunks(path, container, {b"guan"})
+    return chunks.get(b"guan", b"").decode("utf-8", "replace")
+
+
+def _number(pattern: re.Pattern[str], text: str) -> float | None:
+    match = pattern.search(text)
+    return None if match is None else float(match[1])
+
+
+def _times(
+    path: Path, comment: str, date: str, container: Container
+) -> Iterator[tuple[datetime, str]]:
     """Yield every time that is found, with or without a zone, and its origin."""
-    chunks = _chunks(path, {b"guan", b"bext"})
+    chunks = riff_chunks(path, container, {b"guan", b"bext"})
     match = _GUANO_TIME.search(chunks.get(b"guan", b"").decode("utf-8", "replace"))
     found = [
         (_parse_iso(match[1]) if match else None, "GUANO"),
@@ -142,9 +204,11 @@ def _times(path: Path, comment: str, date: str) -> Iterator[tuple[datetime, str]
 
 
 def _start_of(time: datetime, origin: str, zone: tzinfo | None) -> StartTime:
+    found = f"{time.isoformat(' ')} by its {origin}"
+    if (problem := time_problem(time)) is not None:
+        return StartTime(None, origin, f"{found}, {problem}")
     if time.tzinfo is not None:
         return StartTime(utc_ns(time), origin)
-    found = f"{time.isoformat(' ')} by its {origin}"
     if zone is None:
         return StartTime(None, origin, f"{found}, of an unknown zone (give timezone)")
     early, late = time.replace(tzinfo=zone), time.replace(tzinfo=zone, fold=1)
@@ -197,31 +261,30 @@ def _parse_bext(chunk: bytes) -> datetime | None:
 
 
 def _parse_name(stem: str) -> datetime | None:
-    """Return the last time in the name of a file, if it has one."""
+    """Return the begin of a recording by the name of its file, if that has one."""
     if _HEX_NAME.fullmatch(stem):
         time = _EPOCH + timedelta(seconds=int(stem, 16))
         return time if time.year in _HEX_YEARS else None
-    for match in reversed(list(_NAME_TIME.finditer(stem))):
-        year, _, month, day, hour, _, minute, second, milli, zone = match.groups()
-        text = f"{year}-{month}-{day}T{hour}:{minute}:{second}.{milli or '000'}"
-        if (found := _parse_iso(text + (zone or ""))) is not None:
-            return found
-    return None
+    times = list(filter(None, map(_name_time, _NAME_TIME.finditer(stem))))
+    if len({time.tzinfo is None for time in times}) > 1:
+        return None
+    if any(not timedelta(0) <= time - times[0] <= _LONGEST for time in times):
+        return None  # neither begin and end
+    return times[0] if times else None
 
 
-def _chunks(path: Path, wanted: set[bytes]) -> dict[bytes, bytes]:
-    """Read the chunks of these names from a RIFF file; none from other files."""
-    found: dict[bytes, bytes] = {}
-    with path.open("rb") as file:
-        if file.read(12)[:4] not in (b"RIFF", b"RF64"):
-            return found
-        for _ in range(_MAX_CHUNKS):
-            head = file.read(8)
-            if len(head) < 8:
-                break
-            name, size = struct.unpack("<4sI", head)
-            end = file.tell() + size + size % 2
-            if name in wanted:
-                found[name] = file.read(min(size, _MAX_TEXT))
-            file.seek(end)
-    return found
+def _name_time(match: re.Match[str]) -> datetime | None:
+    year, _, month, day, separator, hour, _, minute, second, part, zone = match.groups()
+    text = f"{year}-{month}-{day}T{hour}:{minute}:{second}.{part or '000'}"
+    # What follows a minus may be the number of a segment.
+    counter = zone and zone[0] == "-" and ":" not in zone and separator != "T"
+    return _parse_iso(text + ("" if counter or not _is_zone(zone) else zone or ""))
+
+
+def _is_zone(text: str | None) -> bool:
+    """Return True if an offset from UTC, such as ``+0530``, is in use."""
+    if text is None or text == "Z":
+        return True
+    hours, minutes = int(text[:3]), int(text[-2:])
+    in_use = hours in _ZONE_HOURS and minutes in _ZONE_MINUTES
+    return in_use and not (int(text[1:3]) == 0 and minutes)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from neurovocal.engine import Health
 from neurovocal.engine.contracts.types import SOURCE_STAGE
+from neurovocal.engine.support.text import plain
 
 
 class FolderHealth:
@@ -52,7 +53,7 @@ class FolderHealth:
         """Report a recording that is unusable or damaged."""
         self._last_failed = True
         if not self._endless:
-            self.failures.append(problem)
+            self.failures.append(plain(problem))
         self.report("lossy", problem)
 
     def succeed(self, sentence: str) -> None:

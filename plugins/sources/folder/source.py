@@ -6,6 +6,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 from pydantic import Field
@@ -30,15 +31,17 @@ from neurovocal.engine import (
     channels_problem,
     finite_items,
 )
+from neurovocal.engine.audio.channels import JoinedGaps
 from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
+from neurovocal.engine.support.text import plain
 from neurovocal.plugins.sources.audio_files.file import (
     SUFFIXES,
     Recording,
     RecordingHeader,
     channel_problem,
 )
-from neurovocal.plugins.sources.audio_files.selection import doubtful_starts
+from neurovocal.plugins.sources.audio_files.selection import doubtful_starts, expanded
 from neurovocal.plugins.sources.audio_files.start_time import TimeZone, zone_of
 from neurovocal.plugins.sources.folder.health import FolderHealth
 from neurovocal.plugins.sources.folder.scanner import FinishedFile, FolderScanner
@@ -105,6 +108,10 @@ class _Unconfirmed:
     is_confirmed: bool = False
 
 
+class _LeftOutError(Exception):
+    """The recording that is being read cannot be processed."""
+
+
 class FolderSource:
     """Source that reads finished recordings in order of time and drops nothing.
 
@@ -126,7 +133,11 @@ class FolderSource:
         self._clock = context.clock
         self._run = context.run
         self._folder = context.path(options.path)
-        self._processed = ProcessedFiles(_state_path(options, context))
+        # What cannot be processed with one configuration may be with another.
+        digest = blake2b(context.config_text.encode(), digest_size=6).hexdigest()
+        self._for = {"configuration": digest}
+        self._left_out: str | None = None
+        self._processed = ProcessedFiles(_state_path(options, context), digest)
         self._channels = Channels(options.channels, options.mix)
         self._zone = zone_of(options.timezone) if options.timezone else None
         self._info: StreamInfo | None = None
@@ -194,6 +205,17 @@ class FolderSource:
         if item is None and self._recording is None:
             self._clock.wait_until(self._next_scan_ns, timeout)
         return item
+
+    def leave_out(self, stream: str, reason: str) -> bool:
+        """Set a recording aside that cannot be processed with this configuration."""
+        for end, waiting in list(self._unconfirmed.items()):
+            if plain(waiting.file.name) == stream:  # its last steps have failed
+                del self._unconfirmed[end]
+                path = waiting.file.path
+                self._set_aside(waiting.file, f"'{path}': {reason}", **self._for)
+                return True
+        self._left_out = reason
+        return True
 
     def close(self) -> None:
         """Close; recordings that were read and confirmed count as finished."""
@@ -280,9 +302,17 @@ class FolderSource:
     ) -> Iterator[SourceItem]:
         recording = self._recording = Recording(header)
         problem, digest = None, ""
-        yield StreamInfo(file.name, header.sample_rate, self._channels.count)
+        self._left_out = None
+        channels = self._channels
+        yield StreamInfo(
+            plain(file.name),
+            header.sample_rate,
+            channels.count,
+            channels.numbers,
+        )
         self._warn_of_start(header)
         try:
+            self._require_wanted()
             digest = fingerprint(file.path, file.stat.st_size)
             yield from self._begin(file, digest)
             if header.start.utc_ns is not None:
@@ -290,6 +320,9 @@ class FolderSource:
             recording.open()
             yield from self._samples(recording)
             problem = recording.problem
+        except _LeftOutError as error:
+            self._set_aside(file, f"'{file.path}': {error}", **self._for)
+            return
         except (AudioFileError, OSError) as error:
             problem = str(error)
         finally:
@@ -317,10 +350,11 @@ class FolderSource:
             yield event  # in this recording's stream
 
     def _warn_of_start(self, header: RecordingHeader) -> None:
-        """Log once that a start time is not used; others will be alike."""
-        for sentence in () if self._warned_of_start else doubtful_starts([header]):
+        """Log once that a start time or rate is not used; others will be alike."""
+        sentences = [*doubtful_starts([header]), *expanded([header])]
+        for sentence in () if self._warned_of_start else sentences:
             self._warned_of_start = True
-            log.warning("%s", sentence)
+            log.warning("%s", plain(sentence))
 
     def _begin(self, file: FinishedFile, digest: str) -> Iterator[Health]:
         """Record that this run begins the file; report a repeated or new content."""
@@ -351,14 +385,22 @@ class FolderSource:
         return True
 
     def _samples(self, recording: Recording) -> Iterator[Block | Gap]:
-        position = 0
+        position, gaps = 0, JoinedGaps(recording.header.sample_rate)
         while len(read := recording.read(_BLOCK_LENGTH)):
-            yield from finite_items(position, self._channels.pick(read))
+            picked = finite_items(position, self._channels.pick(read))
+            for item in gaps.process(picked):
+                yield item
+                self._require_wanted()
             position += len(read)
+        yield from gaps.flush()
 
-    def _set_aside(self, file: FinishedFile, problem: str) -> None:
+    def _require_wanted(self) -> None:
+        if self._left_out is not None:
+            raise _LeftOutError(self._left_out)
+
+    def _set_aside(self, file: FinishedFile, problem: str, **more: str) -> None:
         """Mark a file as unusable, and move it if the options say so."""
-        self._processed.add(file.name, file.stat, "set aside", reason=problem)
+        self._processed.add(file.name, file.stat, "set aside", reason=problem, **more)
         if self._options.set_aside is not None:
             target = Path(self._options.set_aside) / file.name
             try:

@@ -32,10 +32,13 @@ class ProcessedFiles:
     ----------
     path : Path
         Path of the state file, which is created if it does not exist.
+    configuration : str
+        Digest of the configuration: what was set aside with another one is new.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, configuration: str = "") -> None:
         self._path = path
+        self._configuration = configuration
         self._fd = -1
         self._end = 0  # bytes of complete lines
         self._entries: dict[str, dict[str, Any]] = {}
@@ -109,6 +112,8 @@ class ProcessedFiles:
         """Return True if a recording was finished and has not changed since."""
         entry = self._entries.get(name)
         if entry is None or entry["verdict"] == "begun":
+            return False
+        if entry.get("configuration") not in (None, self._configuration):
             return False
         return (entry["size"], entry["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns)
 

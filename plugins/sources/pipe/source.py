@@ -25,6 +25,7 @@ from neurovocal.engine import (
     channels_problem,
     finite_items,
 )
+from neurovocal.engine.audio.channels import JoinedGaps
 from neurovocal.plugins.sources.audio_files.start_time import utc_ns
 from neurovocal.plugins.sources.pipe.command import Command, split_command
 from neurovocal.plugins.sources.pipe.pcm import PcmDecoder, SampleFormat
@@ -113,6 +114,7 @@ class PipeSource(LiveSource):
             self._fd, self._name = _stdin(), "standard input"
         self._decoder = PcmDecoder(options.sample_format, options.channels_in)
         self._position = 0
+        self._gaps = JoinedGaps(options.sample_rate)
         self._pending.clear()
         self._input = None
         if self.live:
@@ -161,13 +163,17 @@ class PipeSource(LiveSource):
         wanted = self._options.block_length * self._decoder.sample_bytes
         data = os.read(self._fd, wanted - self._decoder.rest)
         if not data:
+            self._pending += self._gaps.flush()
+            if self._pending:
+                return self._pending.popleft()
             raise EndOfStream
         samples = self._decoder.decode(data)
         if not len(samples):
             return None
         start, self._position = self._position, self._position + len(samples)
-        self._pending += finite_items(start, self._channels.pick(samples))
-        return self._pending.popleft()
+        picked = finite_items(start, self._channels.pick(samples))
+        self._pending += self._gaps.process(picked)
+        return self._pending.popleft() if self._pending else None
 
     # ---- live: the engine waits for the writer -----------------------------------
 
@@ -200,6 +206,10 @@ class PipeSource(LiveSource):
         if self._fd < 0:
             return
         rest, command = self._decoder.rest, self._command
+        if command is None and not self._position and not self.live:
+            self.notices.append(
+                "nothing came on standard input: did the program before the pipe fail?"
+            )
         if rest:
             self.notices.append(
                 f"{self._name} ended within a sample: its last {rest} bytes are "

@@ -63,7 +63,31 @@ def start_of(path, zone=None, **metadata):
         ("aviary_20210513T190000Z_ch1.wav", "+05:00", at(2021, 5, 13, 19)),
         ("2021-05-13_19-00-00.wav", "UTC", at(2021, 5, 13, 19)),
         ("2021-05-13T19:00:00-03:30.wav", None, at(2021, 5, 13, 22, 30)),
-        ("bat_20210513_190000_250.wav", "UTC", at(2021, 5, 13, 19) + NS // 4),
+        ("bat_20210513_190000.250.wav", "UTC", at(2021, 5, 13, 19) + NS // 4),
+        ("bat_20210513T190000.2505+0000.wav", None, at(2021, 5, 13, 19, 0, 0, 250500)),
+        # Numbers of segments are neither fractions nor zones.
+        ("20210513_190000_250.wav", "UTC", at(2021, 5, 13, 19)),
+        ("20210513_190000-0001.wav", "Europe/Berlin", at(2021, 5, 13, 17)),
+        ("20210513_190000-0100.wav", "Europe/Berlin", at(2021, 5, 13, 17)),
+        ("20210513_190000-0001.wav", None, None),
+        ("20210513T190000-0012.wav", "UTC", at(2021, 5, 13, 19)),
+        ("20210513_190000+9999.wav", "UTC", at(2021, 5, 13, 19)),
+        # Two times are begin and end, if they can be.
+        (
+            "S20240815T091156.982648+1000_E20240815T091251.967555+1000_-12.3+78.9.wav",
+            None,
+            at(2024, 8, 14, 23, 11, 56, 982648),
+        ),
+        ("20210513_190000_20210513_200000.wav", "UTC", at(2021, 5, 13, 19)),
+        ("20210513_190000_20200513_200000.wav", "UTC", None),
+        ("20210401_120000_20210513_190000.wav", "UTC", None),
+        # Clocks that are wrong or were never set.
+        ("00010101T000000Z.wav", None, None),
+        ("19791231T235959Z.wav", None, None),
+        ("19800101_000013.wav", "UTC", None),
+        ("20000101_000013.wav", "UTC", None),
+        ("23000101T000000Z.wav", None, None),
+        ("99991231_235959.wav", "America/New_York", None),
         ("5C6D3A4A.WAV", None, 0x5C6D3A4A * NS),
         ("20210513.wav", "UTC", None),
         ("DEADBEEF.WAV", None, None),  # 2088
@@ -108,6 +132,79 @@ def test_precedence_of_the_origins(tmp_path):
     assert (
         str(start_of(path, "UTC", **texts)) == "2021-05-13T02:00:00.000Z (GUANO, UTC)"
     )
+
+
+@pytest.mark.parametrize("year", ["0001", "1904", "1970", "2300", "9999"])
+@pytest.mark.parametrize("origin", ["GUANO", "AudioMoth comment", "bext", "date"])
+def test_an_impossible_date_is_not_believed_wherever_it_stands(tmp_path, year, origin):
+    path, texts = write(tmp_path / "x.wav"), {}
+    match origin:
+        case "GUANO":
+            add_chunk(path, b"guan", f"Timestamp: {year}-01-01T00:00:13Z\n".encode())
+        case "AudioMoth comment":
+            texts["comment"] = f"Recorded at 00:00:13 01/01/{year} (UTC) by AudioMoth"
+        case "bext":
+            add_chunk(path, b"bext", bext(f"{year}-01-01", "00:00:13"))
+        case _:
+            texts["date"] = f"{year}-01-01T00:00:13"
+    start = start_of(path, "America/New_York", **texts)
+    assert start.utc_ns is None
+    assert f"{year}-01-01 00:00:13" in str(start)
+    assert "not between the years 1980 and 2100" in str(start)
+    renamed = path.rename(tmp_path / "20210513T190000Z.wav")
+    assert start_of(renamed, "UTC", **texts).utc_ns == at(2021, 5, 13, 19)
+
+
+@pytest.mark.parametrize("form", ["odd", "rf64", "data 0", "data half", "data unknown"])
+def test_guano_is_read_behind_the_sound_whatever_the_header_states(tmp_path, form):
+    path = tmp_path / "x.wav"
+    body = b"GUANO|Version: 1.0\nTimestamp: 2021-05-13T19:00:00+02:00\n\0"
+    chunk = b"guan" + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+    n_bytes = 7999 if form == "odd" else 8000
+    sound = bytes(np.random.default_rng(0).integers(0, 256, n_bytes, np.uint8))
+    bits = 8 if form == "odd" else 16
+    fmt = b"fmt " + struct.pack(
+        "<IHHIIHH", 16, 1, 1, 8000, 1000 * bits, bits // 8, bits
+    )
+    size = {"data 0": 0, "data half": 4000, "data unknown": 0xFFFFFFFF}.get(form)
+    head = b"RIFF\0\0\0\0WAVE"
+    if form == "rf64":
+        size = 0xFFFFFFFF
+        head = b"RF64\xff\xff\xff\xffWAVEds64" + struct.pack(
+            "<IQQQI", 28, 0, n_bytes, n_bytes // 2, 0
+        )
+    data = b"data" + struct.pack("<I", n_bytes if size is None else size)
+    path.write_bytes(head + fmt + data + sound + chunk)
+    assert start_of(path).utc_ns == at(2021, 5, 13, 17)
+
+
+@pytest.mark.parametrize(
+    ("lines", "rate"),
+    [
+        ("TE: 10\nSamplerate: 80000", 80_000),
+        ("TE:10", 80_000),
+        ("TE: 10\nSamplerate: 8000", 8000),  # the header has the true rate already
+        ("TE: 1\nSamplerate: 8000", 8000),
+        ("TE: ten", 8000),
+    ],
+)
+def test_time_expansion_counts_in_the_rate(tmp_path, lines, rate):
+    path = write(tmp_path / "x.wav")
+    add_chunk(path, b"guan", f"GUANO|Version: 1.0\n{lines}\n".encode())
+    source = plugin.build(
+        plugin.options(path=str(path)), BuildContext(ManualClock(), "run")
+    )
+    source.open()
+    assert source.info.sample_rate == rate
+    assert len(source.notices) == (rate != 8000)
+    assert all("time-expanded by 10" in notice for notice in source.notices)
+    source.close()
+
+
+@pytest.mark.parametrize("zone", ["+25:00", "-14:30", "+02:75", "UTC+99"])
+def test_an_impossible_offset_is_refused_in_one_sentence(zone):
+    with pytest.raises(ValueError, match="is no time zone: offsets lie between"):
+        zone_of(zone)
 
 
 @given(st.text(max_size=60), st.text(max_size=60), st.binary(max_size=700))
