@@ -80,3 +80,25 @@ class CompletesStreams(Protocol):
         Called from the thread that calls `write`, after the stream's last message.
         """
         ...
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """Optional methods of a source of several streams that go on without one."""
+
+    def leave_out(self, stream: str, reason: str, /) -> bool:
+        """End a stream that cannot be processed; the next item begins another.
+
+        Parameters
+        ----------
+        stream : str
+            Name of the present stream, or of the one before.
+        reason : str
+            One sentence.
+
+        Returns
+        -------
+        bool
+            False if the run is to fail instead.
+        """
+        ...

@@ -130,28 +130,6 @@ class ResumableSource(Protocol):
         ...
 
 
-@runtime_checkable
-class LeavesOut(Protocol):
-    """Optional methods of a source of several streams that go on without one."""
-
-    def leave_out(self, stream: str, reason: str, /) -> bool:
-        """End a stream that cannot be processed; the next item begins another.
-
-        Parameters
-        ----------
-        stream : str
-            Name of the present stream, or of the one before.
-        reason : str
-            One sentence.
-
-        Returns
-        -------
-        bool
-            False if the run is to fail instead.
-        """
-        ...
-
-
 def is_unrepeatable(source: Source) -> bool:
     """Return True if no later run gets the same audio from this source."""
     return source.live or (isinstance(source, ResumableSource) and source.resumes)

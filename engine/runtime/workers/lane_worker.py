@@ -9,9 +9,8 @@ from threading import Thread
 
 from neurovocal.engine.audio.timeline import TimeBase
 from neurovocal.engine.contracts.clock import NS
-from neurovocal.engine.contracts.commits import AwaitsCommit
+from neurovocal.engine.contracts.commits import AwaitsCommit, LeavesOut
 from neurovocal.engine.contracts.errors import EndOfStream, NeurovocalError, StageError
-from neurovocal.engine.contracts.stages import LeavesOut
 from neurovocal.engine.contracts.types import (
     Anchor,
     Health,
