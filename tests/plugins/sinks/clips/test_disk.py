@@ -145,7 +145,7 @@ import os, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1].split(":")
 import soundfile
-from test_clips_disk import noise, play, segment, sink
+from test_disk import noise, play, segment, sink
 if os.geteuid() == 0:
     os.setegid(65534)
     os.seteuid(65534)
