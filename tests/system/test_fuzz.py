@@ -46,7 +46,7 @@ def test_a_parser_that_fails_is_found_out() -> None:
 
     finding = fuzz.feed(fuzz_parsers.Parser(take, [b"x"]), b"x")
     assert finding is not None
-    assert finding.startswith("KeyError in tests/system/test_fuzz.py")
+    assert finding.startswith("KeyError in system/test_fuzz.py")
 
 
 def dataset(folder: Path, table: bytes) -> Path:

@@ -118,6 +118,8 @@ def _last_flac_frame(
     file: IO[bytes], begin: int, size: int, fixed: int
 ) -> tuple[_FlacFrame, int, bool] | None:
     """Return the last complete frame, its end, and whether an incomplete follows."""
+    if begin >= size:
+        return None
     window = _WINDOW
     while True:
         start = max(begin, size - window)

@@ -148,7 +148,11 @@ def test_each_recording_has_an_audacity_track_and_all_are_named(tmp_path: Path) 
         *("export", str(path), "--format", "audacity", "--out", str(table))
     )
     beside = tmp_path / "labels.other.wav.txt"
-    assert (done.code, done.err) == (0, f"note: wrote '{beside}', too\n")
+    assert done.code == 0
+    assert done.err.splitlines() == [
+        f"note: wrote '{beside}', too",
+        f"wrote 3 events to '{table}'",
+    ]
     assert len(table.read_text().splitlines()) == 2
     assert len(beside.read_text().splitlines()) == 1
     left = [p for p in tmp_path.iterdir() if not p.name.startswith("two.")]
@@ -158,8 +162,14 @@ def test_each_recording_has_an_audacity_track_and_all_are_named(tmp_path: Path) 
 def test_an_existing_file_is_replaced_by_a_complete_one_only(journal: Path) -> None:
     out = journal.with_name("labels.csv")
     out.write_text("precious")
+    other = neurovocal("export", str(journal), "-o", str(out))
+    assert (other.code, out.read_text()) == (1, "precious")
+    assert "is a text file of another kind" in other.err
+    out.unlink()
+    assert neurovocal("export", str(journal), "-o", str(out)).code == 0
+    table = out.read_text()
     bad = neurovocal("export", str(journal), "--run", "third", "-o", str(out))
-    assert (bad.code, out.read_text()) == (1, "precious")
+    assert (bad.code, out.read_text()) == (1, table)
     good = neurovocal("export", str(journal), "-o", str(out))
     assert good.code == 0
     assert out.read_text().startswith("run,stream,kind")
