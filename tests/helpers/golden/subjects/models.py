@@ -131,7 +131,7 @@ def _sung(session: Session, text: str) -> str:
 
 def _without_figures(line: str) -> str:
     if line.startswith("{"):
-        return compact(form_of(json.loads(line.replace("~", ""))))
+        return _form_of_line(line)
     if re.search("[│┃─━|]", line):
         line = re.sub(r"(?<=[│|]) *-?\d+(\.\d+)?(e[+-]?\d+)? *(?=[│|])", " # ", line)
         line = re.sub(r"[─━]+", "─", line)
@@ -145,7 +145,10 @@ def _measured(session: Session, text: str) -> str:
     lines = text.split("\n")
     if lines[0].startswith("$ neurovocal bench"):
         lines = [
-            compact(form_of(json.loads(line))) if line.startswith("{") else line
-            for line in lines
+            _form_of_line(line) if line.startswith("{") else line for line in lines
         ]
     return _figures(session, "\n".join(lines))
+
+
+def _form_of_line(line: str) -> str:
+    return compact(form_of(json.loads(line.replace("~", ""))))

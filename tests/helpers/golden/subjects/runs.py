@@ -211,6 +211,23 @@ _GATED = Run(
 )
 
 
+# Which file each run is recorded in.
+_TOPICS = {
+    "synthesis": (
+        *("predict", "continue until silence", "free", "prime"),
+        "free energy, sampled",
+    ),
+    "lanes": ("lanes", "channels", "mixed channels", "another rate"),
+    "failures": ("gap of no numbers", "faults", "bad recording among them"),
+    "sources": (
+        *("several recordings", "one stream of several", "repeated, in blocks"),
+        *("folder", "pipe"),
+    ),
+    "options": ("two runs in one journal", "lines to stdout", "set from outside"),
+    "privacy": ("labels only", "gate"),
+}
+
+
 def record(session: Session) -> Iterator[Entry]:
     """Record every run: what it says and all files that it leaves."""
     make_inputs(session)
@@ -266,8 +283,8 @@ def _recorded(session: Session, name: str, run: Run) -> Entry:
         if path.name != "run.yaml" and path.suffix not in _LEFT_BY_READING:
             described = describe(session, path, drawn=run.drawn)
             parts.append(f"-- file {path.name}\n{described}")
-    topic = f"runs/{name.replace(',', '').replace(' ', '-')}"
-    return Entry(topic, name, "\n".join(parts))
+    topic = next(topic for topic, names in _TOPICS.items() if name in names)
+    return Entry(f"runs/{topic}", name, "\n".join(parts))
 
 
 def _sorted_counts(text: str) -> str:

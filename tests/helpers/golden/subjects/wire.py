@@ -69,6 +69,7 @@ control: {plugin: zmq, options: {endpoint: 'CONTROL'}}
 sinks:
   - {plugin: journal, options: {path: events.sqlite, replay: 'REPLAY'}}
   - {plugin: prometheus, options: {endpoint: 'METRICS'}}
+  - {plugin: zmq, options: {endpoint: 'LIVE'}, events: [stats, control]}
 """
 
 
@@ -107,10 +108,20 @@ def _published(session: Session) -> Iterator[Entry]:
 
 
 def messages_text(session: Session, messages: list[Parts]) -> str:
-    """Describe messages by topic: number, first and last headers, payloads."""
+    """Describe messages by topic: number, first and last headers, payloads.
+
+    Each second statistics are published and anchors repeated: how often that is
+    follows the clock, so that neither is described.
+    """
     lines = []
-    for topic, found in by_topic(messages).items():
+    for topic, repeated in by_topic(messages).items():
         kind = topic.split("/")[1]
+        if kind == "stats":
+            continue
+        first: dict[int, Parts] = {}
+        for parts in repeated:
+            first.setdefault(json.loads(parts[1])["seq"], parts)
+        found = list(first.values())
         headers = [json.loads(parts[1]) for parts in found]
         seqs = [header["seq"] for header in headers]
         whole = seqs == list(range(len(seqs))) and {len(p) for p in found} == {3}
@@ -334,7 +345,8 @@ def _steered(session: Session) -> Iterator[Entry]:
     folder = session.place("wire/steered")
     shutil.copy(every_sink(session) / "events.sqlite", folder / "events.sqlite")
     ends = {
-        name: f"tcp://127.0.0.1:{session.free_port()}" for name in ("CONTROL", "REPLAY")
+        name: f"tcp://127.0.0.1:{session.free_port()}"
+        for name in ("CONTROL", "REPLAY", "LIVE")
     }
     metrics = f"127.0.0.1:{session.free_port()}"
     text = _LIVE.replace("METRICS", metrics)
@@ -346,7 +358,9 @@ def _steered(session: Session) -> Iterator[Entry]:
         session.started("run", "run.yaml", cwd=folder) as process,
         peer(zmq.DEALER, ends["CONTROL"]) as control,
         peer(zmq.DEALER, ends["REPLAY"]) as replay,
+        peer(zmq.SUB, ends["LIVE"]) as live,
     ):
+        subscribe(live, "nv1/stats/", "nv1/control/")
         _wait_for_begin(control)
         yield from _answers(session, control)
         yield from _pages(session, replay)
@@ -355,6 +369,8 @@ def _steered(session: Session) -> Iterator[Entry]:
             result = session.run("control", ends["CONTROL"], *words, cwd=asking)
             yield Entry("wire/control-command", name, _told(session, result, words))
         process.wait(60)
+        heard = received(live, Ended(process))
+    yield Entry("wire/control", "events", _events_text(session, heard))
     said = _ended(session, folder, process.returncode, lines=False)
     yield Entry("wire/control-command", "run", said)
 
@@ -369,6 +385,19 @@ _CLI: dict[str, tuple[str, ...]] = {
     "unknown lane": ("ping", "--lane", "left", "--model", "classifier"),
     "stop": ("stop",),
 }
+
+
+def _events_text(session: Session, messages: list[Parts]) -> str:
+    """The form of statistics, and the commands that took effect, in their order."""
+    headers = [json.loads(parts[1]) for parts in messages]
+    stats = [header for header in headers if header["kind"] == "stats"]
+    commands = [
+        compact(replaced(header, (*_VOLATILE, "sample", "at", "seq", "utc_ns")))
+        for header in headers
+        if header["kind"] == "control"
+    ]
+    lines = [compact(clock_form(header)) for header in stats[:1]]
+    return "\n".join(_any_repetition(session.masker.mask(x)) for x in lines + commands)
 
 
 def _wait_for_begin(control: "zmq.Socket[bytes]") -> None:
