@@ -282,6 +282,8 @@ def _read_manifest(path: Path) -> Manifest:
         reason = " ".join(str(error).split())
         raise BundleError(f"{path}: cannot be read as YAML ({reason})") from error
     except ValidationError as error:
+        if not isinstance(content, dict):
+            raise BundleError(f"{path}: holds no 'key: value' lines") from error
         raise BundleError(
             [
                 f"{path}: {'.'.join(str(part) for part in e['loc'])}: {e['msg']}"

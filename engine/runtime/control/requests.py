@@ -84,7 +84,8 @@ def _reason(detail: Any, form: type[Options]) -> str:
 
 
 def _lower(text: str) -> str:
-    text = text.removeprefix("Value error, ")
+    # Names of classes say nothing to a client.
+    text = text.removeprefix("Value error, ").partition(" or instance of ")[0]
     return text[:1].lower() + text[1:]
 
 
