@@ -119,7 +119,6 @@ class ClipsSink:
         self._deleted = 0
         self._deletion_ns = -_RETRY_NS  # when a deletion of the folder was found
         self._written = self._incomplete = self._refused = self._empty = 0
-        self._refused_logged = 0
 
     @property
     def trouble(self) -> str | None:
@@ -166,10 +165,6 @@ class ClipsSink:
         """Write the clips with an incomplete post-roll."""
         while self._streams:
             self._end(next(iter(self._streams)))
-        if self._refused != self._refused_logged:
-            more = self._refused - self._refused_logged
-            log.warning("%d clips were not written to '%s'", more, self._store.folder)
-            self._refused_logged = self._refused
         self._store.close()
 
     @property

@@ -79,11 +79,11 @@ def test_refused_clips_are_reported_in_a_short_run(tmp_path):
     }
     (tmp_path / "yard.yaml").write_text(yaml.safe_dump(config))
     done = neurovocal("run", "yard.yaml", cwd=tmp_path)
-    assert done.code == 0
+    assert done.code == 3
     first, last = done.err.splitlines()
     assert first.startswith("warning: no clips are written, labels go on: only ")
     segments = len((tmp_path / "t.csv").read_text().splitlines()) - 1
-    assert last == f"warning: {segments} clips were not written to 'clips'"
+    assert last == f"error: {segments} clips could not be written to 'clips'"
 
 
 def test_a_failure_before_the_first_stream_is_reported_in_it(tmp_path):
@@ -98,6 +98,6 @@ def test_a_failure_before_the_first_stream_is_reported_in_it(tmp_path):
     config = {"version": 1, "station": "yard", "source": source, "sinks": sinks}
     (tmp_path / "yard.yaml").write_text(yaml.safe_dump(config))
     done = neurovocal("run", "yard.yaml", cwd=tmp_path)
-    assert done.code == 0, done.err
+    assert done.code == 3, done.err
     out = neurovocal("export", "yard.sqlite", "--kinds", "health", cwd=tmp_path).out
     assert "sink 'clips',lossy,\"no clips are written, labels go on" in out

@@ -99,7 +99,7 @@ def test_sound_with_the_name_of_a_stream_is_set_aside(
 ) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
-    before = make(WAV, kept / "bengalese-finch.wav")
+    before = make(WAV, kept / "bengalese-finch.flac.wav")
     config = tmp_path / "c.yaml"
     config.write_text(
         f"version: 1\nsource: {{plugin: file, options: {{path: '{RECORDING}'}}}}\n"
@@ -111,7 +111,7 @@ def test_sound_with_the_name_of_a_stream_is_set_aside(
     done = neurovocal("run", config, cwd=tmp_path)
     assert done.code == 0, done.err
     aside = [path for path in kept.iterdir() if path.read_bytes() == before]
-    assert [path.name for path in aside] == ["bengalese-finch.1.left.wav"]
+    assert [path.name for path in aside] == ["bengalese-finch.flac.1.left.wav"]
 
 
 def test_a_broken_bundle_or_channel_leaves_the_older_table(tmp_path: Path) -> None:
