@@ -66,7 +66,7 @@ def _in_data(loc: Location, least: int, data: Any) -> Location:
     """Return `loc` without the names that pydantic gives to branches of a union."""
     for index, part in enumerate(loc):
         known = isinstance(data, dict) and part in data
-        known = known or (isinstance(data, list) and isinstance(part, int))
+        known = known or _has_item(data, part)
         if not known:
             # If the prefix itself is not in the data, all of `loc` is kept.
             return loc[:index] if index > least else loc
@@ -129,6 +129,11 @@ def _untagged(loc: Location, data: Any) -> Location:
             continue
         kept.append(part)
         inside = isinstance(data, dict) and part in data
-        inside = inside or (isinstance(data, list) and isinstance(part, int))
+        inside = inside or _has_item(data, part)
         data = data[part] if inside else None
     return tuple(kept)
+
+
+def _has_item(data: Any, part: str | int) -> bool:
+    """Return True if `data` is a list that is long enough for index `part`."""
+    return isinstance(data, list) and isinstance(part, int) and part < len(data)

@@ -200,6 +200,8 @@ class Wide(Options):
     """A share."""
     inner: Inner = Inner()
     """More options."""
+    pair: tuple[float, float] = (0.0, 1.0)
+    """Two values."""
 
     @field_validator("level")
     @classmethod
@@ -220,7 +222,8 @@ def explained(options, *, prefix=("detector", "options")):
     ("options", "sentence"),
     [
         ("{divice: 1}", "divice: unknown option (did you mean 'device'?)"),
-        ("{x: 1}", "x: unknown option (known: device, inner, level, rate)"),
+        ("{x: 1}", "x: unknown option (known: device, inner, level, pair, rate)"),
+        ("{pair: [1]}", "pair.1: is missing"),
         ("{level: 0.25}", "level: a quarter will not do (got 0.25)"),
         ("{inner: {deep: 1}}", "inner.deep: unknown option (did you mean 'depth'?)"),
         (
