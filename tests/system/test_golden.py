@@ -60,7 +60,7 @@ def test_a_tolerance_is_for_marked_numbers_alone() -> None:
     assert difference("x ~1.000 3", "x ~1.009 3", "t") == ""
     assert "-x ~1.000 3" in difference("x ~1.000 3", "x ~1.100 3", "t")
     assert "+x 4" in difference("x 3", "x 4", "t")
-    assert difference("a\nx ~0.990\nb", "a\nx ~1.000\nb", "t") == ""
+    assert difference("a\nx ~0.995\nb", "a\nx ~1.000\nb", "t") == ""
     assert "+new" in difference("a\nb", "a\nnew\nb", "t")
 
 
