@@ -7,7 +7,7 @@ from neurovocal.engine.contracts.types import StreamEnd
 
 @runtime_checkable
 class AwaitsCommit(Protocol):
-    """Source whose recordings count as finished once all sinks have kept their events.
+    """Source of recordings that count as finished when all sinks have kept them.
 
     It returns a `StreamEnd` behind each recording, and is closed after the sinks.
     """
@@ -28,7 +28,7 @@ class AwaitsCommit(Protocol):
 
 @runtime_checkable
 class KeepsEvents(Protocol):
-    """Sink that keeps what it is given on a disk.
+    """Sink that keeps its messages on a disk.
 
     Attributes
     ----------

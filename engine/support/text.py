@@ -57,7 +57,7 @@ def plain(text: str) -> str:
 
 
 def text_problem(text: str) -> str | None:
-    """Return what is wrong with a text that a user has written; None if nothing is."""
+    """Return the fault of a text from a user in a sentence; None if it has none."""
     if "\0" in text:
         return "it holds a NUL character, which no name can have"
     try:

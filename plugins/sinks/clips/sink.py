@@ -157,7 +157,7 @@ class ClipsSink:
         """Do nothing: a clip is on the disk as soon as it is written."""
 
     def end_stream(self, stream: str) -> None:
-        """Write the clips of a stream whose post-roll is not complete."""
+        """Write the clips of a stream that have no complete post-roll."""
         if stream in self._streams:
             self._end(stream)
 

@@ -99,7 +99,7 @@ class FolderOptions(Options):
 
 @dataclass(slots=True)
 class _Unconfirmed:
-    """Recording that was read, and whose events may not be safe."""
+    """Recording that was read; its events may not be safe yet."""
 
     read_ns: int  # when its last sample was read
     file: FinishedFile
