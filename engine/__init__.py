@@ -7,8 +7,9 @@ Modules of the engine import each other, never this one.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+# As in `typing`, whose import takes longer than all else before Ctrl-C is handled.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from neurovocal.engine.audio.capture_clock import CaptureClock
     from neurovocal.engine.audio.channels import (

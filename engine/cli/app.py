@@ -18,6 +18,7 @@ import typer
 import typer.core
 import typer.main
 
+from neurovocal.engine.cli import interrupts
 from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
 from neurovocal.engine.contracts.errors import (
     EXIT_CLEAN,
@@ -30,7 +31,6 @@ from neurovocal.engine.support.text import printable
 
 COMMANDS_GROUP = "neurovocal.commands"
 _LAST_WAIT_S = 2.0
-_INTERRUPTED = 130  # what typer makes of Ctrl-C where no run handles it
 _SETTINGS: dict[str, Any] = {
     "add_completion": False,
     "no_args_is_help": True,
@@ -158,7 +158,15 @@ class _LazyGroup(typer.core.TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
             command = load_command(command_points()[name])
+        interrupts.begin_work()
         return name, command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        # Typer would print an empty line and exit as a shell's child does.
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise StartInterrupted from error
 
 
 def _placeholder() -> None:
@@ -175,37 +183,62 @@ def build_app() -> typer.Typer:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit with the code of DESIGN section 9."""
+    """Run the command line and exit with the code of the outcome."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale that lacks characters
             stream.reconfigure(errors="backslashreplace")
+    code = _run(args) or EXIT_CLEAN
+    interrupts.end_work(code)
+    if args is None:
+        _exit_despite_threads(code)
+    sys.exit(code)
+
+
+def _run(args: list[str] | None) -> int | None:
+    """Run the command line; return its exit code, after an error's sentences."""
     try:
-        code = build_app()(args, prog_name="neurovocal", standalone_mode=False)
-        code = EXIT_CLEAN if code == _INTERRUPTED else code
-    except NeurovocalError as error:
-        code = _print_error(str(error), error.exit_code)
+        code: int | None = build_app()(
+            args, prog_name="neurovocal", standalone_mode=False
+        )
     except typer.Exit as error:
-        code = EXIT_CLEAN if error.exit_code == _INTERRUPTED else error.exit_code
-    except (KeyboardInterrupt, StartInterrupted, typer.Abort):
-        code = EXIT_CLEAN
+        return error.exit_code
+    except (KeyboardInterrupt, StartInterrupted):
+        return interrupts.tell()
+    except typer.Abort:  # of a prompt: Ctrl-C, or no more input
+        if interrupts.asked():
+            return interrupts.tell()
+        ended = "the input ended before every question was answered: nothing was done"
+        return _print_error(ended, EXIT_CONFIG)
     except BrokenPipeError:
         # The reader of stdout has closed it: no error can be shown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_CLEAN
+        return EXIT_CLEAN
     except Exception as error:
+        if _is_interrupt(error):
+            return interrupts.tell()
+        if isinstance(error, NeurovocalError):
+            return _print_error(str(error), error.exit_code)
         # Usage errors: their class moved between versions, their method did not.
         if not hasattr(error, "format_message"):
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message(), err=True)
-            sys.exit(EXIT_CONFIG)
+            return EXIT_CONFIG
         context = getattr(error, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context else ""
         sentence = error.format_message().replace(": Value error, ", ": ")
-        code = _print_error(sentence + hint, EXIT_CONFIG)
-    if args is None:
-        _exit_despite_threads(code or EXIT_CLEAN)
-    sys.exit(code or EXIT_CLEAN)
+        return _print_error(sentence + hint, EXIT_CONFIG)
+    return code
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Return whether an error is what a library or a stage made of Ctrl-C."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return interrupts.asked() and not isinstance(error, NeurovocalError)
 
 
 def _exit_despite_threads(code: int) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from neurovocal.engine.cli import interrupts
 from neurovocal.engine.config.located_yaml import Located, parse_located
 from neurovocal.engine.config.plan import Plan, base_of
 from neurovocal.engine.config.planner import make_plan
@@ -195,6 +196,8 @@ def run_plan(
 
 @contextmanager
 def _signals(runner: Runner) -> Iterator[Callable[[], bool]]:
+    if interrupts.asked():  # a library lost the exception
+        raise StartInterrupted
     n_signals = 0
 
     def on_signal(number: int, frame: FrameType | None) -> None:

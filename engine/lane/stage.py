@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from threading import current_thread, main_thread
 from time import perf_counter_ns
 from typing import Any, Literal, TypeAlias
 
@@ -148,6 +149,8 @@ class SupervisedStage:
                 events.append(Health(self.name, "healthy", "it works again"))
                 self._consecutive_failures = 0
         except BaseException as error:  # a SystemExit of a plugin is a failure
+            if _is_users_interrupt(error):
+                raise
             events = self._contain(error)
         finally:
             calls.returned += 1
@@ -184,3 +187,8 @@ class SupervisedStage:
             return [Health(self.name, "failed", f"switched off; last error: {reason}")]
         state: State = "restarting" if self.on_error == "restart" else "lossy"
         return [Health(self.name, state, reason)] if first else []
+
+
+def _is_users_interrupt(error: BaseException) -> bool:
+    """Return whether Ctrl-C raised this error: signals reach the main thread alone."""
+    return isinstance(error, KeyboardInterrupt) and current_thread() is main_thread()

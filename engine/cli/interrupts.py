@@ -1,0 +1,70 @@
+"""Ctrl-C and SIGTERM outside of a run: one sentence and exit code 3.
+
+While modules are loaded, the process ends at once: a library that is being loaded would
+turn an exception into an error of its own, or lose it. While a command works, the first
+signal is a `KeyboardInterrupt`, so that the command can close what it has opened, and
+the second one ends the process at once. Runs and trainings have handlers of their own.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+_STOPPED = 3  # EXIT_LOSS; its module is not loaded yet when this one is needed
+_working = False
+_asked = False
+_exit_code: int | None = None  # of a command that has ended
+_told = False
+
+
+def install() -> None:
+    """Handle the signals from now on; call it before anything large is imported."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # A shell starts background jobs with interrupts ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _on_signal)
+    sys.unraisablehook = _on_lost_exception
+
+
+def begin_work() -> None:
+    """Raise `KeyboardInterrupt` at the next signal: the command is about to start."""
+    global _working
+    _working = True
+
+
+def end_work(code: int) -> None:
+    """Exit with `code` at once at the next signal: the command has ended."""
+    global _exit_code
+    _exit_code = code
+
+
+def asked() -> bool:
+    """Return whether a signal has asked the command to stop."""
+    return _asked
+
+
+def tell(sentence: str = "stopped") -> int:
+    """Print that the command was stopped, once; return the exit code."""
+    global _told
+    if not _told:
+        _told = True
+        os.write(2, f"{sentence}\n".encode())
+    return _STOPPED
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    global _asked
+    if _exit_code is not None:
+        os._exit(_exit_code)
+    if _asked or not _working:
+        os._exit(tell())
+    _asked = True
+    raise KeyboardInterrupt
+
+
+def _on_lost_exception(lost: "sys.UnraisableHookArgs") -> None:
+    """End the process if the interrupt was raised where no caller can see it."""
+    if lost.exc_type is not None and issubclass(lost.exc_type, KeyboardInterrupt):
+        os._exit(tell())
+    sys.__unraisablehook__(lost)

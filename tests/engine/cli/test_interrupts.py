@@ -1,0 +1,102 @@
+"""Ctrl-C and SIGTERM anywhere: one sentence, exit code 3, no traceback."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from repository import ROOT
+
+SONG = ROOT / "configs" / "recordings" / "bengalese-finch.flac"
+# Sends itself a signal when a module is asked for, as often as it is told.
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from neurovocal.engine.cli import main
+module, number, times = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+class Interrupting:
+    left = times
+    def find_spec(self, name, path=None, target=None):
+        while name == module and self.left:
+            self.left -= 1
+            signal.raise_signal(number)
+sys.meta_path.insert(0, Interrupting())
+del sys.argv[1:4]
+main()
+"""
+
+
+def interrupted(module, *command, number=signal.SIGINT, times=1, cwd=None):
+    """Run a command that is interrupted while it loads a module."""
+    arguments = [module, str(int(number)), str(times), *map(str, command)]
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "number", "command"),
+    [
+        ("neurovocal.engine.cli.app", signal.SIGINT, ["check", "demo"]),
+        ("neurovocal.plugins.models.onnx.session", signal.SIGTERM, ["run", "demo"]),
+        ("soundfile", signal.SIGINT, ["detect", SONG, "--out", "t.csv"]),
+        ("soundfile", signal.SIGTERM, ["label", SONG, "--out", "t.csv"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else str(value),
+)
+def test_a_signal_while_modules_are_loaded_is_one_sentence(
+    tmp_path, module, number, command
+):
+    done = interrupted(module, *command, number=number, cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("stopped")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["typer", "soundfile"])
+def test_two_signals_in_a_row_are_one_sentence(tmp_path, module):
+    done = interrupted(module, "label", SONG, "--out", "t.csv", times=2, cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("stopped")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_signal_that_is_lost_in_a_finalizer_ends_the_program():
+    program = """
+import signal
+from neurovocal.engine.cli import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts.install()
+interrupts.begin_work()
+class Lost:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+Lost()
+print("goes on")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "stopped\n")
+
+
+def test_a_signal_after_the_end_of_a_command_does_not_change_its_exit_code():
+    program = """
+import signal, sys
+from neurovocal.engine.cli import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts.install()
+interrupts.begin_work()
+interrupts.end_work(2)
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, "")
