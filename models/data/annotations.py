@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.data.label_words import clean_label
 
 ANNOTATIONS = "annotations.csv"
 FILES = "files.csv"
@@ -69,7 +70,7 @@ def read_annotations(folder: Path) -> dict[str, list[Annotation]]:
             except (TypeError, ValueError):
                 problems.append(f"{where}: onset_s or offset_s is not a number")
                 continue
-            unit = (row["label"] or "").strip()
+            unit = clean_label(row["label"] or "")
             if not math.isfinite(onset_s) or not math.isfinite(offset_s):
                 problems.append(f"{where}: onset_s or offset_s is not finite")
             elif not unit:

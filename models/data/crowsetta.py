@@ -6,8 +6,7 @@ from typing import Any
 
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.annotations import AUDIO_SUFFIXES, Annotation
-
-_BACKGROUND = frozenset({"", "sil", "SIL", "h#", "pau", "epi"})
+from neurovocal.models.data.label_words import clean_label, is_silence
 
 
 def read_crowsetta(folder: Path, name: str) -> dict[str, list[Annotation]]:
@@ -109,7 +108,7 @@ def _segments(annotation: Any, audio: Path, path: Path) -> list[Annotation]:
     return [
         Annotation(*_times_s(segment, audio), str(segment.label))
         for segment in sequences[0].segments
-        if str(segment.label).strip() not in _BACKGROUND
+        if not is_silence(clean_label(str(segment.label)))
     ]
 
 

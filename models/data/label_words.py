@@ -1,0 +1,35 @@
+"""Labels as they are compared, and the words among them that name no unit."""
+
+import unicodedata
+
+# What annotators and programs write over a silence. "SP" in capitals is a species.
+_SILENCE = frozenset({"sil", "silence", "<sil>", "[sil]", "h#", "#h", "pau", "epi"})
+_SILENCE_AS_WRITTEN = frozenset({"", "_", "sp", "<sp>", "[sp]"})
+# A vocalization without a unit: "-" is a new segment's label in evsonganaly.
+_WITHOUT_UNIT = frozenset({"-", "unknown"})
+_INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"
+
+
+def clean_label(text: str) -> str:
+    """Return a label in the form in which equal-looking labels are equal.
+
+    Letters with accents are composed (NFC); spaces around the label and invisible
+    characters at its ends are removed, and all other spaces are single blanks.
+    """
+    if text.isascii() and text.isalnum():
+        return text
+    bare = unicodedata.normalize("NFC", text).strip().strip(_INVISIBLE)
+    return " ".join(bare.split())
+
+
+def is_silence(label: str) -> bool:
+    """Return True for labels that mean silence, such as ``sil`` or an empty one."""
+    return label in _SILENCE_AS_WRITTEN or label.casefold() in _SILENCE
+
+
+def is_without_unit(label: str) -> bool:
+    """Return True for labels of a vocalization whose unit is not known.
+
+    Frames under them count neither as a unit nor as silence.
+    """
+    return label in _WITHOUT_UNIT
