@@ -184,7 +184,8 @@ def _read_recordings(
     if split is None:
         return recordings
     column, _, value = split.partition("=")
-    selected = [r for r in recordings if r.columns.get(column) == value]
+    column = column.strip().casefold()
+    selected = [r for r in recordings if r.columns.get(column) == value.strip()]
     if not selected:
         raise ConfigError(f"--split {split}: files.csv has no such recording")
     return selected

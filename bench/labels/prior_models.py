@@ -16,8 +16,9 @@ from neurovocal.models.classifier.calibration import log_softmax
 from neurovocal.models.classifier.training import ClassifierTask
 from neurovocal.models.data.augment import Augmenter
 from neurovocal.models.data.datasets import read_dataset
-from neurovocal.models.data.frames import LabelledFrames, frame_targets, read_samples
+from neurovocal.models.data.frames import LabelledFrames, read_samples
 from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
+from neurovocal.models.data.targets import targets_of
 from neurovocal.models.forecast.network import Phrase, split_phrases
 from neurovocal.models.forecast.prior import ClassifiedRecordings
 from neurovocal.models.forecast.training import ForecastTask
@@ -71,7 +72,7 @@ def load(name: str, folder: Path) -> Data:
     test = []
     for recording in data.split.test:
         raw = frames_of(features, read_samples(recording, rate))
-        found = frame_targets(
+        found = targets_of(
             *(recording, data.units, len(raw), rate),
             *(front_end.hop_length, front_end.frame_length),
         )

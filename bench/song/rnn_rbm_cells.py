@@ -36,8 +36,9 @@ from measures import (
 from neurovocal.engine.contracts.bundle import MANIFEST_NAME, Bundle, load_bundle
 from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.data.datasets import AnnotatedRecording, read_dataset
-from neurovocal.models.data.frames import frame_targets, read_samples
+from neurovocal.models.data.frames import read_samples
 from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
+from neurovocal.models.data.targets import targets_of
 from neurovocal.models.rnn_rbm.annealing import AnnealingOptions, LikelihoodError
 from neurovocal.models.rnn_rbm.network import RnnRbm
 from neurovocal.models.rnn_rbm.training import trim_songs
@@ -117,7 +118,7 @@ def load_song_data(place: BenchOptions, seed: int, reporter: Reporter) -> SongDa
     test, units = [], []
     for recording in data.split.test:
         frames = frames_of(features, read_samples(recording, front_end.sample_rate))
-        target, _ = frame_targets(
+        target, _ = targets_of(
             recording,
             data.units,
             len(frames),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import TypicalSpec
-from neurovocal.models.data.frames import FrameSpan
+from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.toolkit.measures import Float64
 
 DecisionRule: TypeAlias = Literal["vote", "last"]

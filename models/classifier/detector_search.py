@@ -25,7 +25,8 @@ from neurovocal.engine.contracts.types import (
     Offset,
     StreamInfo,
 )
-from neurovocal.models.data.frames import LabelledFrames, first_frame, read_samples
+from neurovocal.models.data.frames import LabelledFrames, read_samples
+from neurovocal.models.data.targets import first_frame
 from neurovocal.models.toolkit.measures import (
     IGNORED,
     ErrorCount,

@@ -1,4 +1,4 @@
-"""Tables of a dataset: annotations.csv with segments, files.csv with recordings."""
+"""Table annotations.csv of a dataset: labelled segments of its recordings."""
 
 import csv
 import math
@@ -12,7 +12,6 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.label_words import clean_label
 
 ANNOTATIONS = "annotations.csv"
-FILES = "files.csv"
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aif", ".aiff", ".au", ".mp3", ".w64")
 _COLUMNS = ("file", "onset_s", "offset_s", "label")
 
@@ -95,25 +94,6 @@ def _open_table(path: Path) -> Iterator[TextIO]:
         ) from error
     except (OSError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-
-
-def read_file_columns(folder: Path) -> dict[str, dict[str, str]]:
-    """Read a dataset's files.csv: its columns by file name; empty without the table.
-
-    Raises
-    ------
-    ConfigError
-        The table cannot be read.
-    """
-    path = folder / FILES
-    if not path.is_file():
-        return {}
-    with _open_table(path) as stream:
-        return {
-            row["file"]: {key: value or "" for key, value in row.items() if key}
-            for row in csv.DictReader(stream)
-            if row.get("file")
-        }
 
 
 def truncate_problems(problems: list[str], limit: int = 20) -> list[str]:

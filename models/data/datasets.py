@@ -2,6 +2,7 @@
 
 import math
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +11,10 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.annotations import (
     Annotation,
     read_annotations,
-    read_file_columns,
     truncate_problems,
 )
 from neurovocal.models.data.crowsetta import read_crowsetta
+from neurovocal.models.data.files_table import read_files_table
 
 # Annotations are often rounded to milliseconds: smaller differences are accepted.
 TOLERANCE_S = 0.0015
@@ -58,7 +59,11 @@ class AnnotatedRecording:
     @property
     def own_annotations(self) -> list[Annotation]:
         """Annotations with an onset in the selected part."""
-        return [a for a in self.annotations if self.start_s <= a.onset_s < self.stop_s]
+        first, stop = (
+            bisect_left(self.annotations, at_s, key=lambda a: a.onset_s)
+            for at_s in (self.start_s, self.stop_s)
+        )
+        return list(self.annotations[first:stop])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def read_dataset(folder: Path, annotation_format: str | None = None) -> Dataset:
         rows = read_annotations(folder)
     else:
         rows = read_crowsetta(folder, annotation_format)
-    columns = read_file_columns(folder)
+    columns = {file: row.columns for file, row in read_files_table(folder).items()}
     problems: list[str] = []
     recordings = []
     # A file of files.csv without annotations holds silence, which training uses.

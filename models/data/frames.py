@@ -1,4 +1,4 @@
-"""Frames and targets of recordings, computed with the engine's features plugins."""
+"""Frames of recordings, computed with the engine's features plugins."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -19,22 +19,12 @@ from neurovocal.engine.contracts.stages import Features
 from neurovocal.engine.contracts.types import Float32, StreamInfo
 from neurovocal.engine.lane.offline import resampled
 from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.split import Units
-from neurovocal.models.toolkit.measures import IGNORED
+from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.toolkit.recipe import FrontEndConfig
 from neurovocal.models.toolkit.rows import Rows
 
 SCALING_FILE = "scaling.npz"
 _BINS_AT_ONCE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class FrameSpan:
-    """Unit of a segment, and frames ``[first, stop)`` with their centres in it."""
-
-    first: int
-    stop: int
-    unit: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -192,45 +182,3 @@ def fit_scaling(
     # A constant bin (digital silence, a low-pass) stays at 0.
     spread = np.where(high - low > 1e-6, high - low, np.inf)
     return low.astype(np.float32), (1.0 / spread).astype(np.float32)
-
-
-def frame_targets(
-    recording: AnnotatedRecording,
-    units: Units,
-    n_frames: int,
-    sample_rate: int,
-    hop_length: int,
-    frame_length: int,
-) -> tuple[NDArray[np.int64], list[FrameSpan]]:
-    """Return the unit at the centre of each frame, and the segments in frames.
-
-    Returns
-    -------
-    target : int64[n_frames]
-        Unit indices; 0 is silence, `IGNORED` a label that is left out.
-    spans : list of FrameSpan
-        Segments of the classifier's units that hold the centre of a frame.
-    """
-    target = np.zeros(n_frames, np.int64)
-    spans = []
-    for a in recording.annotations:
-        first, stop = (
-            int(
-                np.clip(
-                    first_frame(at_s * sample_rate, hop_length, frame_length),
-                    0,
-                    n_frames,
-                )
-            )
-            for at_s in (a.onset_s - recording.start_s, a.offset_s - recording.start_s)
-        )
-        unit = units.index.get(a.unit, IGNORED)
-        target[first:stop] = unit
-        if unit > 0 and stop > first:
-            spans.append(FrameSpan(first, stop, unit))
-    return target, spans
-
-
-def first_frame(sample: float, hop_length: int, frame_length: int) -> int:
-    """Return the index of the first frame centred at or after `sample`."""
-    return int(np.ceil((sample - frame_length / 2) / hop_length))

@@ -18,10 +18,11 @@ from neurovocal.models.data.frames import (
     describe_front_end,
     features_without_scaling,
     fit_scaling,
-    frame_targets,
     read_samples,
 )
-from neurovocal.models.data.split import Split, Units, choose_units, split_recordings
+from neurovocal.models.data.split.recordings import Split, split_recordings
+from neurovocal.models.data.targets import targets_of
+from neurovocal.models.data.units import Units, choose_units
 from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import Rows, StoredRows
@@ -73,12 +74,12 @@ def prepare_dataset(
         The dataset and the recipe cannot be used for training.
     """
     split = split_recordings(dataset, config.split, config.seed)
-    units, warnings = choose_units(split.train, dataset.recordings, config.units)
+    used: Sequence[AnnotatedRecording] = [*split.train, *split.valid]
+    units, warnings = choose_units(split.train, [*used, *split.test], config.units)
     rate, resampled = common_rate(dataset.recordings)
     rate = config.front_end.sample_rate or rate
     bare = describe_front_end(config.front_end, rate)
     features = features_without_scaling(bare)
-    used: Sequence[AnnotatedRecording] = [*split.train, *split.valid]
     raw: list[Rows] = []
     for number, recording in enumerate(used):
         frames = frames_of(features, read_samples(recording, rate))
@@ -94,7 +95,7 @@ def prepare_dataset(
     for number, recording in enumerate(used):
         # Release raw frames one by one: hours of them would not fit into memory.
         frames, raw[number] = raw[number][:], np.empty((0, bare.n_bins), np.float32)
-        target, spans = frame_targets(
+        target, spans = targets_of(
             recording, units, len(frames), rate, bare.hop_length, bare.frame_length
         )
         scaled = ((frames - offset) * gain).astype(np.float32)
@@ -119,7 +120,7 @@ def prepare_dataset(
         gain,
         examples[:n_train],
         examples[n_train:],
-        [*warnings, *resampled],
+        [*split.notes, *warnings, *resampled],
     )
 
 

@@ -12,8 +12,9 @@ from neurovocal.engine.contracts.types import Float32, Label
 from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.classifier.calibration import score_segment
 from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.frames import first_frame, frame_targets, read_samples
-from neurovocal.models.data.split import Units
+from neurovocal.models.data.frames import read_samples
+from neurovocal.models.data.targets import first_frame, targets_of
+from neurovocal.models.data.units import Units
 from neurovocal.models.evaluation.label_latency import measure_label_latency
 from neurovocal.models.evaluation.labelling import EvaluatedRecording, Labeller
 from neurovocal.models.evaluation.segments import SegmentScore, score_segments
@@ -132,7 +133,7 @@ def _evaluate_classifier(
         samples = read_samples(recording, front_end.sample_rate)
         labelled = labeller(samples)
         posteriors = labelled.posteriors[:, columns]
-        target, spans = frame_targets(
+        target, spans = targets_of(
             recording,
             units,
             len(posteriors),
@@ -282,7 +283,7 @@ def _voiced(
     """Return which frames have their centre in an annotated segment of any unit."""
     front_end = bundle.manifest.front_end
     any_unit = Units([""], {a.unit: 1 for a in recording.annotations})
-    target, _ = frame_targets(
+    target, _ = targets_of(
         recording,
         any_unit,
         len(frames),

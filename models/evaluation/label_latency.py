@@ -11,13 +11,9 @@ from neurovocal.engine.contracts.bundle import Bundle, FrontEnd
 from neurovocal.engine.contracts.types import Float32, Label
 from neurovocal.models.classifier.calibration import score_segment
 from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.frames import (
-    FrameSpan,
-    first_frame,
-    frame_targets,
-    read_samples,
-)
-from neurovocal.models.data.split import Units
+from neurovocal.models.data.frames import read_samples
+from neurovocal.models.data.targets import FrameSpan, first_frame, targets_of
+from neurovocal.models.data.units import Units
 from neurovocal.models.evaluation.labelling import Labeller, TimedLabel
 
 DELAYS_MS = (0, 5, 10, 20, 30, 50)
@@ -128,7 +124,7 @@ def measure_label_latency(
     counts = [_DelayCounts() for _ in after]
     for number, recording in enumerate(recordings):
         labelled = labeller(read_samples(recording, front_end.sample_rate))
-        _, spans = frame_targets(
+        _, spans = targets_of(
             recording,
             units,
             len(labelled.posteriors),

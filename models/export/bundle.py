@@ -24,7 +24,7 @@ from neurovocal.models.classifier.adjust import CalibratedClassifier, log_poster
 from neurovocal.models.classifier.graph import classifier_graph
 from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.data.frames import SCALING_FILE, LabelledFrames
-from neurovocal.models.data.split import Units
+from neurovocal.models.data.units import Units
 from neurovocal.models.export.parity import (
     check_classifier,
     check_rnn_rbm,

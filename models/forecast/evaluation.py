@@ -10,8 +10,9 @@ from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.frames import LabelledFrames, frame_targets, read_samples
-from neurovocal.models.data.split import Units
+from neurovocal.models.data.frames import LabelledFrames, read_samples
+from neurovocal.models.data.targets import targets_of
+from neurovocal.models.data.units import Units
 from neurovocal.models.forecast.network import split_phrases
 from neurovocal.models.forecast.prior import (
     DELAYS_MS,
@@ -156,7 +157,7 @@ def classify_recordings(
     examples, logs = [], []
     for recording in recordings:
         frames = frames_of(features, read_samples(recording, rate))
-        target, spans = frame_targets(
+        target, spans = targets_of(
             recording,
             units,
             len(frames),

@@ -13,7 +13,7 @@ import torch
 
 from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
 from neurovocal.models.data.prepare import PreparedDataset
-from neurovocal.models.data.split import total_duration_s
+from neurovocal.models.data.split.recordings import total_duration_s
 from neurovocal.models.report.history import HISTORY_NAME
 from neurovocal.models.toolkit.loop import History
 from neurovocal.models.toolkit.recipe import TrainConfig

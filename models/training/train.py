@@ -16,7 +16,7 @@ from neurovocal.models.classifier.training import ClassifierTask
 from neurovocal.models.data.augment import Augmenter
 from neurovocal.models.data.datasets import AnnotatedRecording, read_dataset
 from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
-from neurovocal.models.data.split import select_recordings
+from neurovocal.models.data.split.recordings import select_recordings
 from neurovocal.models.evaluation.evaluate import evaluate_bundle
 from neurovocal.models.evaluation.linear_baseline import linear_errors
 from neurovocal.models.export.bundle import TrainingResult, write_bundle, write_manifest

@@ -12,8 +12,9 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.frames import frame_targets, read_samples
-from neurovocal.models.data.split import Units
+from neurovocal.models.data.frames import read_samples
+from neurovocal.models.data.targets import targets_of
+from neurovocal.models.data.units import Units
 from neurovocal.models.toolkit.onnx_session import Session
 from neurovocal.plugins.models.classifier.decision import LabelDecision
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback, Sampler, sampling_graph
@@ -51,7 +52,7 @@ def read_songs(
     songs = []
     for number, recording in enumerate(recordings, start=1):
         frames = frames_of(features, read_samples(recording, front_end.sample_rate))
-        target, _ = frame_targets(
+        target, _ = targets_of(
             recording,
             Units([""], {a.unit: 1 for a in recording.annotations}),
             len(frames),

@@ -15,7 +15,7 @@ from neurovocal.models.classifier.calibration import (
     fit_typical_segments,
     score_segment,
 )
-from neurovocal.models.data.frames import FrameSpan
+from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.toolkit.measures import (
     LinearPredictor,
     confusion,

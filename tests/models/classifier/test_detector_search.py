@@ -15,8 +15,9 @@ from neurovocal.models.classifier.detector_search import (
 )
 from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.frames import LabelledFrames, frame_targets
-from neurovocal.models.data.split import Units
+from neurovocal.models.data.frames import LabelledFrames
+from neurovocal.models.data.targets import targets_of
+from neurovocal.models.data.units import Units
 from neurovocal.models.toolkit.loop import TrainingInterrupted
 
 RATE, HOP, LENGTH = 16000, 64, 128
@@ -42,7 +43,7 @@ def scored_recording(folder: Path, hole_ms: float, number: int) -> ScoredRecordi
     soundfile.write(path, samples, RATE, subtype="FLOAT")
     recording = AnnotatedRecording(path.name, path, 3.0, RATE, tuple(annotations))
     n_frames = 1 + (len(samples) - LENGTH) // HOP
-    target, spans = frame_targets(recording, UNITS, n_frames, RATE, HOP, LENGTH)
+    target, spans = targets_of(recording, UNITS, n_frames, RATE, HOP, LENGTH)
     logs = np.where(np.arange(2) == target[:, None], -0.01, -5.0)
     frames = np.zeros((n_frames, FRONT_END.n_bins), np.float32)
     return ScoredRecording(

@@ -8,7 +8,8 @@ import pytest
 from neurovocal.models.classifier.training import ClassifierTask
 from neurovocal.models.data.augment import Augmenter
 from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.frames import FrameSpan, LabelledFrames
+from neurovocal.models.data.frames import LabelledFrames
+from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.toolkit.measures import IGNORED
 from neurovocal.models.toolkit.recipe import AugmentConfig, ClassifierConfig
 

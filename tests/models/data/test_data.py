@@ -12,19 +12,11 @@ from hypothesis import strategies as st
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording, Dataset, read_dataset
-from neurovocal.models.data.frames import (
-    common_rate,
-    fit_scaling,
-    frame_targets,
-    read_samples,
-)
+from neurovocal.models.data.frames import common_rate, fit_scaling, read_samples
 from neurovocal.models.data.prepare import prepare_dataset
-from neurovocal.models.data.split import (
-    Units,
-    choose_units,
-    select_recordings,
-    split_recordings,
-)
+from neurovocal.models.data.split.recordings import select_recordings, split_recordings
+from neurovocal.models.data.targets import targets_of
+from neurovocal.models.data.units import Units, choose_units
 from neurovocal.models.toolkit.measures import IGNORED
 from neurovocal.models.toolkit.recipe import (
     FrontEndConfig,
@@ -209,7 +201,7 @@ def test_a_frame_has_the_unit_at_its_centre(onset: int, length: int) -> None:
     hop, frame, n = 16, 32, 40
     a = Annotation(onset / RATE, (onset + length) / RATE, "a")
     one = AnnotatedRecording("r", Path("r"), 10.0, RATE, (a,))
-    target, spans = frame_targets(one, Units(["", "a"], {"a": 1}), n, RATE, hop, frame)
+    target, spans = targets_of(one, Units(["", "a"], {"a": 1}), n, RATE, hop, frame)
     centres = np.arange(n) * hop + frame / 2
     expected = (centres >= onset) & (centres < onset + length)
     np.testing.assert_array_equal(target == 1, expected)

@@ -17,7 +17,7 @@ from repository import ROOT
 from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording, Dataset, read_dataset
 from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
-from neurovocal.models.data.split import split_recordings
+from neurovocal.models.data.split.recordings import split_recordings
 from neurovocal.models.rnn_rbm.training import trim_songs
 from neurovocal.models.toolkit.recipe import SplitConfig, TrainConfig
 from neurovocal.models.toolkit.rows import (

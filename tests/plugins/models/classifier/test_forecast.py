@@ -34,7 +34,8 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.engine.testing import canonical, recut
 from neurovocal.engine.wire.codec import decode, encode
 from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.frames import FrameSpan, LabelledFrames
+from neurovocal.models.data.frames import LabelledFrames
+from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.forecast.evaluation import baseline_forecasts, score_predictions
 from neurovocal.models.forecast.graph import (
     TrainedForecast,

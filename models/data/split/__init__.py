@@ -1,0 +1,1 @@
+"""Training, validation and test split: assignment and cuts in silences."""
