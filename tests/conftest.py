@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from processes.waiting import PATIENCE_S
 
+from neurovocal.engine.support.credentials import forget_variables
+
 # A shell starts background jobs with SIGINT ignored, and children inherit that: tests
 # that interrupt a program would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -36,6 +38,13 @@ def logging_as_it_was() -> Iterator[None]:
     log.handlers, log.filters = [], []
     log.propagate = True
     log.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def variables_forgotten() -> Iterator[None]:
+    """Values of variables that one test's configuration names are another's texts."""
+    yield
+    forget_variables()
 
 
 @pytest.fixture

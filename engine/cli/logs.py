@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic
 
+from neurovocal.engine.support.credentials import masked
 from neurovocal.engine.support.text import printable
 
 _WINDOW_S = 10.0
@@ -44,7 +45,7 @@ class SentenceFormatter(logging.Formatter):
         record.levelname = record.levelname.lower()
         if not self._tracebacks:
             record.exc_info, record.exc_text = None, None
-        return super().format(record)
+        return masked(super().format(record))
 
 
 class JsonFormatter(logging.Formatter):
@@ -57,10 +58,10 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "thread": record.threadName,
             "where": f"{record.module}:{record.lineno}",
-            "message": record.getMessage(),
+            "message": masked(record.getMessage()),
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = masked(self.formatException(record.exc_info))
         return json.dumps(line)
 
 

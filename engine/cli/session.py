@@ -12,10 +12,9 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-import yaml
 
 from neurovocal.engine.cli import interrupts
-from neurovocal.engine.config.located_yaml import Located, parse_located
+from neurovocal.engine.config.located_yaml import Located
 from neurovocal.engine.config.plan import Plan, base_of
 from neurovocal.engine.config.planner import make_plan
 from neurovocal.engine.config.schema import Config, parse_config
@@ -29,6 +28,7 @@ from neurovocal.engine.runtime.control.swap import LoadPlan
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.support.credentials import without_credentials
+from neurovocal.engine.support.safe_yaml import dump
 from neurovocal.engine.support.text import plain, printable
 
 SetOption = Annotated[
@@ -115,13 +115,13 @@ _ORIGIN = "# configuration: "
 
 
 def _config_record(located: Located, base: Path) -> str:
-    """Return the text that a journal keeps: origin, data without credentials."""
-    kept = without_credentials(located.data)
+    """Return the text that a journal keeps: origin, data without credentials.
+
+    Environment variables stand in it as ``${NAME}``: a replay expands them again.
+    """
+    kept = without_credentials(located.unexpanded())
     origin = base / Path(located.name or "arguments").name
-    text: str = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
-    if plain(text) != text:  # names that are not UTF-8
-        text = yaml.safe_dump(kept, sort_keys=False)
-    return f"{_ORIGIN}{plain(str(origin))}\n{text}"
+    return f"{_ORIGIN}{plain(str(origin))}\n{dump(kept)}"
 
 
 def recorded_base(config_text: str) -> Path:
@@ -146,7 +146,7 @@ def plugin_files(data: object) -> list[str]:
 
 def plan_of_data(data: dict[str, object]) -> Plan:
     """Return the plan of a configuration made of a command's arguments."""
-    located = parse_located(yaml.safe_dump(data, sort_keys=False), "")
+    located = Located("", data, {(): 1})
     return plan_of_parts(parse_config(located), located, Path.cwd())
 
 

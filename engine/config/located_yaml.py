@@ -3,6 +3,8 @@
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,10 +13,11 @@ import yaml
 
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.support import safe_yaml
+from neurovocal.engine.support.credentials import remember_variable
+from neurovocal.engine.support.safe_yaml import shortened
+from neurovocal.engine.support.text import control_problem
 
-Location: TypeAlias = tuple[str | int, ...]
-# Python itself refuses to print what is much longer.
-_MOST_BITS = 4096
+Location: TypeAlias = safe_yaml.Location
 # Longer numbers are no places in a list.
 _INDEX_DIGITS = 10
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -34,12 +37,27 @@ class Located:
         Line of every key.
     overrides : dict of Location to str
         Text of ``--set`` for values from the command line.
+    variables : dict of Location to str
+        Text with ``${NAME}`` of every value that an environment variable is part of.
     """
 
     name: str
     data: Any
     lines: dict[Location, int]
     overrides: dict[Location, str] = field(default_factory=dict)
+    variables: dict[Location, str] = field(default_factory=dict)
+
+    def unexpanded(self) -> Any:
+        """Return the data with ``${NAME}`` in place of the variables' values."""
+        data = deepcopy(self.data)
+        for loc, text in self.variables.items():
+            if not any(loc[:n] in self.overrides for n in range(1, len(loc) + 1)):
+                put(data, loc, text)
+        return data
+
+    def text(self, loc: Location) -> str | None:
+        """Return the value of a variable as it was written; None if it is none."""
+        return _expanded(self.variables[loc]) if loc in self.variables else None
 
     def problem(self, loc: Location, message: str) -> str:
         """Return a sentence for a mistake at `loc`, with the nearest known line."""
@@ -49,12 +67,12 @@ class Located:
         what = f"{dotted}: {message}" if dotted else message
         for length in range(len(loc), -1, -1):
             if loc[:length] in self.overrides:
-                return f"--set {self.overrides[loc[:length]]}: {what}"
+                return f"--set {shortened(self.overrides[loc[:length]])}: {what}"
             if loc[:length] in self.lines:
                 return f"{self.name}:{self.lines[loc[:length]]}: {what}"
             for path, text in self.overrides.items():
                 if length and path[:length] == loc[:length]:
-                    return f"--set {text}: {what}"
+                    return f"--set {shortened(text)}: {what}"
         return f"{self.name}: {what}"
 
 
@@ -71,13 +89,41 @@ def read_located(path: Path, overrides: Iterable[str] = ()) -> Located:
         text = safe_yaml.read_text(path)
     except FileNotFoundError as error:
         raise ConfigError(f"configuration '{path}' does not exist") from error
-    except (OSError, UnicodeDecodeError, safe_yaml.YamlError) as error:
-        raise ConfigError(f"configuration '{path}' cannot be read: {error}") from error
+    except IsADirectoryError as error:
+        raise ConfigError(
+            f"configuration '{path}' is a folder: name a YAML file"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"configuration '{path}' cannot be read: {error.strerror or error}"
+        ) from error
+    except safe_yaml.YamlError as error:
+        if error.line:
+            raise ConfigError(f"{path}:{error.line}: {error}") from error
+        raise ConfigError(
+            f"'{path}' is no configuration: {error}; recordings are arguments of "
+            "'detect' and 'label'"
+        ) from error
     return parse_located(text, str(path), overrides)
 
 
-def parse_located(text: str, name: str, overrides: Iterable[str] = ()) -> Located:
-    """Do the same as `read_located` for a text that is already in memory."""
+def parse_located(
+    text: str, name: str, overrides: Iterable[str] = (), *, keep_unset: bool = False
+) -> Located:
+    """Do the same as `read_located` for a text that is already in memory.
+
+    Parameters
+    ----------
+    text : str
+        YAML.
+    name : str
+        Of the file, for messages; empty: arguments of a command, whose texts stand
+        for themselves.
+    overrides : iterable of str
+        ``a.b.c=value``.
+    keep_unset : bool
+        Whether ``${NAME}`` stays as it is where the variable is not set.
+    """
     try:
         root = safe_yaml.compose(text)
     except safe_yaml.YamlError as error:
@@ -85,8 +131,20 @@ def parse_located(text: str, name: str, overrides: Iterable[str] = ()) -> Locate
         raise ConfigError(f"{name}{line}: not valid YAML: {error}") from error
     located = Located(name, {}, {(): 1})
     problems: list[str] = []
+
+    def refuse(node: yaml.Node, what: str) -> None:
+        problems.append(f"{name}:{node.start_mark.line + 1}: {what}")
+
+    def expand(value: str, loc: Location) -> Any:
+        if not name:
+            return value
+        return _expand(value, loc, located, None if keep_unset else problems)
+
     if root is not None:
-        located.data = _Builder(located, problems).build(root, ())
+        builder = safe_yaml.Builder(
+            refuse, located.lines.setdefault, expand, controls=not name
+        )
+        located.data = builder.build(root)
     for override in overrides:
         _override(located, override, problems)
     if not isinstance(located.data, dict):
@@ -96,122 +154,84 @@ def parse_located(text: str, name: str, overrides: Iterable[str] = ()) -> Locate
     return located
 
 
-class _Builder:
-    """Converts YAML nodes to plain data and keeps the line of each."""
-
-    def __init__(self, into: Located, problems: list[str]) -> None:
-        self._into = into
-        self._problems = problems
-        self._open: set[yaml.Node] = set()
-        self._scalars = yaml.SafeLoader("")
-
-    def build(self, node: yaml.Node, loc: Location) -> Any:
-        self._into.lines.setdefault(loc, node.start_mark.line + 1)
-        if node in self._open:
-            self._refuse(node, "an alias that contains itself")
-            return None
-        self._open.add(node)
-        try:
-            if isinstance(node, yaml.MappingNode):
-                return self._mapping(node, loc)
-            if isinstance(node, yaml.SequenceNode):
-                self._check_tag(node, "tag:yaml.org,2002:seq")
-                return [
-                    self.build(child, (*loc, index))
-                    for index, child in enumerate(node.value)
-                ]
-            return self._scalar(node, loc)
-        finally:
-            self._open.discard(node)
-
-    def _mapping(self, node: yaml.MappingNode, loc: Location) -> dict[str, Any]:
-        self._check_tag(node, "tag:yaml.org,2002:map")
-        mapping: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._refuse(key_node, "a key must be a name, not a list or mapping")
-                continue
-            # Keys are texts as they are written, also 'on' and '1'.
-            key = key_node.value
-            here = (*loc, key)
-            if key_node.tag.endswith(":merge"):
-                self._refuse(key_node, "'<<' is not supported: write the keys out")
-                continue
-            if key in mapping:
-                self._refuse(key_node, f"'{key}' is given twice")
-            self._into.lines[here] = key_node.start_mark.line + 1
-            mapping[key] = self.build(value_node, here)
-        return mapping
-
-    def _scalar(self, node: yaml.Node, loc: Location) -> Any:
-        if node.tag.endswith(":timestamp"):
-            return node.value  # the option decides how a date is read
-        try:
-            value = self._scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError, KeyError):
-            self._refuse(node, f"'{node.value[:80]}' cannot be read as {node.tag}")
-            return None
-        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-            self._refuse(node, f"a number of {value.bit_length()} bits is too large")
-            return None
-        if isinstance(value, str):
-            return _expand(value, loc, self._into, self._problems)
-        return value
-
-    def _check_tag(self, node: yaml.Node, tag: str) -> None:
-        if node.tag != tag:
-            self._refuse(node, f"'{node.tag}' is not supported here")
-
-    def _refuse(self, node: yaml.Node, what: str) -> None:
-        line = node.start_mark.line + 1
-        self._problems.append(f"{self._into.name}:{line}: {what}")
-
-
-def _expand(text: str, loc: Location, into: Located, problems: list[str]) -> Any:
+def _expand(text: str, loc: Location, into: Located, problems: list[str] | None) -> Any:
     """Replace environment variables; a value that is one variable keeps its type."""
-    for name in _VARIABLE.findall(text):
-        if name not in os.environ:
-            problems.append(
-                into.problem(loc, f"environment variable '{name}' is not set")
-            )
-            return text
-    expanded = _VARIABLE.sub(lambda match: os.environ[match[1]], text)
-    if expanded != text and _VARIABLE.fullmatch(text):
+    names = _VARIABLE.findall(text)
+    unset = [name for name in names if name not in os.environ]
+    if problems is not None:
+        problems += [
+            into.problem(loc, f"environment variable '{name}' is not set")
+            for name in unset
+        ]
+    if unset or not names:
+        return text
+    for name in names:
+        remember_variable(name, os.environ[name])
+    into.variables[loc] = text
+    expanded = _expanded(text)
+    if _VARIABLE.fullmatch(text):
         return _value(expanded)
     return expanded
 
 
+def _expanded(text: str) -> str:
+    return _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), text)
+
+
+def put(data: Any, loc: Location, value: Any) -> None:
+    """Replace the value at `loc`, which must exist."""
+    for part in loc[:-1]:
+        data = data[part]
+    data[loc[-1]] = value
+
+
 def _value(text: str) -> Any:
-    """Return a text from outside the file as YAML data, or as it is."""
+    """Return the text of a variable as YAML data, or as it is; never a mapping."""
     try:
-        return safe_yaml.load(text)
+        value = safe_yaml.load(text)
     except safe_yaml.YamlError:
         return text
+    return text if isinstance(value, dict) else value
 
 
 def _override(located: Located, override: str, problems: list[str]) -> None:
     path, equals, text = override.partition("=")
+    shown = f"--set {shortened(override)}"
     parts: list[str | int] = [
         int(p) if p.isdecimal() and len(p) < _INDEX_DIGITS else p
         for p in path.split(".")
     ]
     if not equals or "" in parts:
-        problems.append(f"--set {override}: expected a.b.c=value")
+        problems.append(f"{shown}: expected a.b.c=value")
         return
-    value = _value(text)
+    if (problem := control_problem(override)) is not None:
+        problems.append(f"{shown}: {problem}")
+        return
+    if tuple(parts) in located.overrides:
+        problems.append(f"{shown}: '{shortened(path)}' is given twice")
+        return
+    if len(parts) > safe_yaml.MOST_LEVELS:
+        problems.append(f"{shown}: nested too deeply")
+        return
+
+    def refuse(node: yaml.Node, what: str) -> None:
+        problems.append(f"{shown}: {what}")
+
+    value: Any = text
+    with suppress(safe_yaml.YamlError):  # not YAML: a text
+        root = safe_yaml.compose(text)
+        value = None if root is None else safe_yaml.Builder(refuse).build(root)
     target: Any = located.data
     for index, part in enumerate(parts[:-1]):
         target = _child(target, part, parts[index + 1])
         if target is None:
-            problems.append(f"--set {override}: there is no '{part}' to go into")
+            problems.append(f"{shown}: there is no '{part}' to go into")
             return
     last: Any = parts[-1]
-    if (
-        isinstance(target, list) and isinstance(last, int) and last < len(target)
-    ) or isinstance(target, dict):
+    if isinstance(target, dict) or _holds(target, last):
         target[last] = value
     else:
-        problems.append(f"--set {override}: there is no '{last}' to set")
+        problems.append(f"{shown}: there is no '{last}' to set")
         return
     located.overrides[tuple(parts)] = override
 

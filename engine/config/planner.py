@@ -17,7 +17,7 @@ from neurovocal.engine.config.fault_targets import target_problems
 from neurovocal.engine.config.located_yaml import Located, Location
 from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, StagePlan
 from neurovocal.engine.config.schema import Config, LaneConfig, SinkConfig, StageConfig
-from neurovocal.engine.config.validation import validation_problems
+from neurovocal.engine.config.validation import validated, validation_problems
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import (
     ConfigError,
@@ -257,11 +257,12 @@ class _Planner:
             self._problem((*loc, "plugin"), str(error))
             return None
         try:
-            options = plugin.options.model_validate(stage.options)
+            where = (*loc, "options")
+            options = validated(plugin.options, stage.options, self.located, where)
         except ValidationError as error:
             self._has_lasting_problem = True
             self.problems += validation_problems(
-                error, plugin.options, self.located, (*loc, "options")
+                error, plugin.options, self.located, where
             )
             return None
         if stage.on_error and (hint := _POLICY_HINTS[kind].get(stage.on_error)):

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from neurovocal.engine.audio.signal_checks import SignalOptions
 from neurovocal.engine.config.faults import Fault
 from neurovocal.engine.config.located_yaml import Located, Location, read_located
-from neurovocal.engine.config.validation import validation_problems
+from neurovocal.engine.config.validation import validated, validation_problems
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Mode, OnError, Options, WhenFull
 from neurovocal.engine.contracts.types import KINDS
@@ -116,7 +116,7 @@ class PrivacyConfig(Options):
     @field_validator("mode", mode="before")
     @classmethod
     def _yaml_off(cls, value: Any) -> Any:
-        """Read an unquoted `off`, which is False in YAML."""
+        """Read `false` as `off`: journals of older versions hold it."""
         return "off" if value is False else value
 
 
@@ -218,7 +218,11 @@ def parse_config(located: Located) -> Config:
     ]
     data = {key: located.data[key] for key in located.data if key not in misplaced}
     try:
-        parsed = form.model_validate(data)
+        parsed: SingleConfig | MultiConfig
+        if form is MultiConfig:
+            parsed = validated(MultiConfig, data, located)
+        else:
+            parsed = validated(SingleConfig, data, located)
     except ValidationError as error:
         raise ConfigError(
             [*problems, *validation_problems(error, form, located)]

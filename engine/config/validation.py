@@ -1,12 +1,56 @@
 """Sentences for the mistakes in a configuration, each with file and line."""
 
 from collections.abc import Iterable
-from typing import Any
+from copy import deepcopy
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from neurovocal.engine.config.located_yaml import Located, Location
+from neurovocal.engine.config.located_yaml import Located, Location, put
+from neurovocal.engine.support.safe_yaml import shortened
 from neurovocal.engine.support.text import did_you_mean
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def validated(
+    model: type[ModelT], data: Any, located: Located, prefix: Location = ()
+) -> ModelT:
+    """Return checked data; the value of a variable is a text where one is expected.
+
+    A password of digits, for example, which is a number in YAML.
+
+    Parameters
+    ----------
+    model : type of BaseModel
+        The model that checks.
+    data : dict
+        The data; they stay as they are.
+    located : Located
+        Knows the values of variables.
+    prefix : Location
+        Where `data` stand in `located`.
+
+    Raises
+    ------
+    ValidationError
+        Of pydantic.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        texts = {
+            detail["loc"]: located.text((*prefix, *detail["loc"]))
+            for detail in error.errors()
+            if detail["type"] == "string_type"
+        }
+        if not any(texts.values()):
+            raise
+        data = deepcopy(data)
+        for loc, text in texts.items():
+            if text is not None:
+                put(data, loc, text)
+        return model.model_validate(data)
 
 
 def validation_problems(
@@ -56,10 +100,15 @@ def validation_problems(
         located.problem(
             loc,
             " or ".join(reasons[loc])
-            + (f" (got {inputs[loc]!r})" if loc in inputs else ""),
+            + (f" (got {_shown(inputs[loc], loc, located)})" if loc in inputs else ""),
         )
         for loc in reasons
     ]
+
+
+def _shown(value: Any, loc: Location, located: Located) -> str:
+    """Return a refused value for a message; a variable as its ``${NAME}``."""
+    return shortened(repr(located.variables.get(loc, value)))
 
 
 def _in_data(loc: Location, least: int, data: Any) -> Location:

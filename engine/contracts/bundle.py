@@ -278,9 +278,13 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         content = safe_yaml.load(safe_yaml.read_text(path))
         return Manifest.model_validate(content)
-    except (OSError, UnicodeDecodeError, safe_yaml.YamlError) as error:
-        reason = " ".join(str(error).split())
-        raise BundleError(f"{path}: cannot be read as YAML ({reason})") from error
+    except safe_yaml.YamlError as error:
+        line = f":{error.line}" if error.line else ""
+        raise BundleError(f"{path}{line}: not valid YAML: {error}") from error
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read: {error.strerror or error}"
+        ) from error
     except ValidationError as error:
         if not isinstance(content, dict):
             raise BundleError(f"{path}: holds no 'key: value' lines") from error

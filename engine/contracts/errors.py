@@ -1,11 +1,13 @@
 """Exceptions of the engine, and exit codes of the command line.
 
 A message is one sentence with the problem and its remedy; the command line prints it
-without a traceback and exits with the error's ``exit_code``.
+without a traceback and exits with the error's ``exit_code``. Values of environment
+variables that a configuration names are masked in it.
 """
 
 from collections.abc import Sequence
 
+from neurovocal.engine.support.credentials import masked
 from neurovocal.engine.support.text import plain
 
 EXIT_CLEAN = 0
@@ -20,7 +22,7 @@ class NeurovocalError(Exception):
     exit_code = EXIT_RUNTIME
 
     def __init__(self, message: str) -> None:
-        super().__init__(plain(message))
+        super().__init__(masked(plain(message)))
 
 
 class ConfigError(NeurovocalError):
@@ -36,9 +38,7 @@ class ConfigError(NeurovocalError):
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         given = [problems] if isinstance(problems, str) else list(problems)
-        self.problems = [
-            one if isinstance(one, TransientProblem) else plain(one) for one in given
-        ]
+        self.problems = [type(one)(masked(plain(one))) for one in given]
         super().__init__("\n".join(self.problems))
 
 

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from neurovocal.engine.support.credentials import masked
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -247,11 +249,17 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Change of a stage's state; ``detail`` is one sentence for people."""
+    """Change of a stage's state; ``detail`` is one sentence for people.
+
+    Values of environment variables that a configuration names are masked in it.
+    """
 
     stage: str
     state: HealthState
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", masked(self.detail))
 
 
 # Names of stages in Health events by which a reader decides something.

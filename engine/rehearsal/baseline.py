@@ -6,12 +6,11 @@ from pathlib import Path
 from threading import Event as Flag
 from typing import Any
 
-import yaml
-
 from neurovocal.engine.contracts.errors import ConfigError, StageError
 from neurovocal.engine.rehearsal.comparison import Vocalization
 from neurovocal.engine.rehearsal.engine_process import EngineProcess
 from neurovocal.engine.rehearsal.recording import LaneRecording
+from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.wire.headers import Header, LabelHeader, OffsetHeader
 
 _POLL_S = 0.1
@@ -59,7 +58,7 @@ def find_baseline(
     """
     config = folder / "truth.yaml"
     plain = _without_io(data, recordings, folder / "truth.jsonl")
-    config.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    config.write_text(safe_yaml.dump(plain), encoding="utf-8")
     engine = _run_to_end(config, base, stopping)
     if stopping.is_set():
         return [], False

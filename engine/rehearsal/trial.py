@@ -9,8 +9,6 @@ from threading import Event as Flag
 from threading import Thread
 from typing import Any
 
-import yaml
-
 from neurovocal.engine.client import Received, Subscriber
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import EXIT_CONFIG, NeurovocalError
@@ -19,6 +17,7 @@ from neurovocal.engine.rehearsal.comparison import MessageKey
 from neurovocal.engine.rehearsal.engine_process import EngineProcess, ReceivedEvent
 from neurovocal.engine.rehearsal.sandbox import PLAYBACK, SandboxedConfig, stages_of
 from neurovocal.engine.rehearsal.scenarios import Scenario
+from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.wire.codec import WireError
 from neurovocal.engine.wire.headers import (
     Header,
@@ -207,7 +206,7 @@ class Trial:
                 if stage.kind == "source" and stage.name == PLAYBACK:
                     stage.data["options"]["start_s"] = round(start_s, 6)
         config = self._folder / f"config{len(self._engines) or ''}.yaml"
-        config.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+        config.write_text(safe_yaml.dump(data), encoding="utf-8")
         self._engines.append(EngineProcess(config, self._base))
         self._start_s = start_s
 

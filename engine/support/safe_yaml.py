@@ -1,17 +1,39 @@
 """YAML parser with limits, for files from unknown sources.
 
-A few lines of nested aliases can expand to more values than memory holds, and some
-scalars make the YAML library raise undocumented exceptions.
+Scalars are those of the YAML 1.2 core schema: `yes` and `off` are texts, `010` is ten,
+`1:30` and `2020-01-02` are texts. A few lines of nested aliases can expand to more
+values than memory holds: the number of values and levels is limited.
 """
 
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
+
+from neurovocal.engine.support.text import control_problem
 
 MOST_BYTES = 2 * 2**20
 MOST_VALUES = 500_000
 MOST_LEVELS = 100
+
+Location: TypeAlias = tuple[str | int, ...]
+# Python itself refuses to print what is much longer.
+_MOST_DIGITS = 1200
+_TAG = "tag:yaml.org,2002:"
+_CORE: list[tuple[str, str, str]] = [
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("merge", "<<", "<"),
+]
 
 
 class YamlError(ValueError):
@@ -28,21 +50,59 @@ class YamlError(ValueError):
         self.line = line
 
 
+class _CoreLoader(yaml.SafeLoader):
+    """Loader that resolves plain scalars by the core schema of YAML 1.2."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}
+
+
+class _CoreDumper(yaml.SafeDumper):
+    """Dumper that quotes what the core schema, or YAML 1.1, would not read as text."""
+
+    yaml_implicit_resolvers = {
+        first: list(found)
+        for first, found in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
+
+
+for _kind, _pattern, _first in _CORE:
+    for _class in (_CoreLoader, _CoreDumper):
+        _class.add_implicit_resolver(
+            f"{_TAG}{_kind}",
+            re.compile(rf"(?:{_pattern})\Z"),
+            [*_first, ""] if _kind == "null" else list(_first),
+        )
+
+
 def read_text(path: Path) -> str:
     """Read the text of a file of at most `MOST_BYTES` bytes.
 
     Raises
     ------
-    OSError, UnicodeDecodeError
+    OSError
         As for any file.
     YamlError
-        The file is too long.
+        The file is too long, or is no text.
     """
     with path.open("rb") as stream:
         content = stream.read(MOST_BYTES + 1)
+    try:
+        text = content[:MOST_BYTES].decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data" and len(content) > MOST_BYTES:
+            raise YamlError(f"it is longer than {MOST_BYTES} bytes") from None
+        line = content[: error.start].count(b"\n") + 1
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise YamlError("it is UTF-16: save it as UTF-8", line) from None
+        if b"\0" in content[:4096]:
+            raise YamlError("it holds binary data, no text") from None
+        raise YamlError(
+            f"it is not UTF-8 (byte {content[error.start]:#04x}): save it as UTF-8",
+            line,
+        ) from None
     if len(content) > MOST_BYTES:
         raise YamlError(f"it is longer than {MOST_BYTES} bytes")
-    return content.decode("utf-8")
+    return text
 
 
 def compose(text: str) -> yaml.Node | None:
@@ -57,43 +117,213 @@ def compose(text: str) -> yaml.Node | None:
     if len(text) > MOST_BYTES:
         raise YamlError(f"it is longer than {MOST_BYTES} bytes")
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_CoreLoader)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        what = f"the character U+{ord(text[error.position]):04X}"
+        raise YamlError(f"it holds {what}, which no text has", line) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise YamlError(reason, mark.line + 1 if mark else None) from error
-    except RecursionError as error:
-        raise YamlError("nested too deeply") from error
+        reason = _sentence(str(getattr(error, "problem", None) or error), text, mark)
+        raise YamlError(reason, mark.line + 1 if mark else None) from None
+    except RecursionError:
+        raise YamlError("nested too deeply") from None
     if root is not None:
         _count(root, {}, 0)
     return root
 
 
 def load(text: str) -> Any:
-    """Parse a text to plain data, as `yaml.safe_load` does.
+    """Parse a text to plain data; keys are texts.
 
     Raises
     ------
     YamlError
-        As `compose`; also for a scalar that is no value, such as a 13th month.
+        As `compose`; also for a key that is given twice, and what `Builder` refuses.
     """
     root = compose(text)
-    if root is None:
-        return None
-    loader = yaml.SafeLoader("")
+
+    def refuse(node: yaml.Node, what: str) -> None:
+        raise YamlError(what, node.start_mark.line + 1)
+
+    return None if root is None else Builder(refuse).build(root)
+
+
+def dump(data: Any) -> str:
+    """Return data as YAML that `load` reads as the same data."""
+    text: str = yaml.dump(data, Dumper=_CoreDumper, sort_keys=False, allow_unicode=True)
     try:
-        return loader.construct_document(root)
-    except yaml.YAMLError as error:
-        raise YamlError(" ".join(str(error).split())) from error
-    except (ValueError, KeyError, OverflowError, RecursionError) as error:
-        raise YamlError(f"it holds a value that is none ({error})") from error
+        text.encode()
+    except UnicodeEncodeError:  # names that are not UTF-8: escaped
+        text = yaml.dump(data, Dumper=_CoreDumper, sort_keys=False)
+    return text
+
+
+class Builder:
+    """Converts YAML nodes to plain data.
+
+    Parameters
+    ----------
+    refuse : callable
+        ``refuse(node, sentence)`` is called for each mistake.
+    note : callable, optional
+        ``note(location, line)`` is called for each value and key.
+    text : callable, optional
+        ``text(value, location)`` returns what a text stands for; default: itself.
+    controls : bool
+        Whether texts may hold control characters and halves of characters.
+    """
+
+    def __init__(
+        self,
+        refuse: Callable[[yaml.Node, str], None],
+        note: Callable[[Location, int], object] = lambda location, line: None,
+        text: Callable[[str, Location], Any] = lambda value, location: value,
+        *,
+        controls: bool = False,
+    ) -> None:
+        self._refuse, self._note, self._text = refuse, note, text
+        self._controls = controls
+        self._open: set[yaml.Node] = set()
+
+    def build(self, node: yaml.Node, loc: Location = ()) -> Any:
+        """Return the data of a node; None in place of what is refused."""
+        self._note(loc, node.start_mark.line + 1)
+        if node in self._open:
+            self._refuse(node, "an alias that contains itself")
+            return None
+        self._open.add(node)
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, loc)
+            if isinstance(node, yaml.SequenceNode):
+                self._check_tag(node, "seq")
+                return [
+                    self.build(child, (*loc, index))
+                    for index, child in enumerate(node.value)
+                ]
+            return self._scalar(node, loc)
+        finally:
+            self._open.discard(node)
+
+    def _mapping(self, node: yaml.MappingNode, loc: Location) -> dict[str, Any]:
+        self._check_tag(node, "map")
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._refuse(key_node, "a key must be a name, not a list or mapping")
+                continue
+            # Keys are texts as they are written, also 'on' and '1'.
+            key = key_node.value
+            self._check_text(key_node)
+            if key_node.tag.endswith(":merge"):
+                self._refuse(key_node, "'<<' is not supported: write the keys out")
+                continue
+            if key in mapping:
+                self._refuse(key_node, f"'{shortened(key)}' is given twice")
+            self._note((*loc, key), key_node.start_mark.line + 1)
+            mapping[key] = self.build(value_node, (*loc, key))
+        return mapping
+
+    def _scalar(self, node: yaml.Node, loc: Location) -> Any:
+        kind, text = node.tag.removeprefix(_TAG), node.value
+        if kind == "str":
+            self._check_text(node)
+            return self._text(text, loc)
+        if kind == "int" and len(text) > _MOST_DIGITS:
+            self._refuse(node, f"a number of {len(text)} digits is too large")
+            return None
+        pattern = next((p for k, p, _ in _CORE if k == kind), None)
+        if pattern is None or kind == "merge" or not re.fullmatch(pattern, text):
+            if kind == "merge":
+                return text  # '<<' as a value is a text
+            expected = kind if pattern else node.tag
+            self._refuse(node, f"'{shortened(text)}' cannot be read as {expected}")
+            return None
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        if kind == "int":
+            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+    def _check_text(self, node: yaml.Node) -> None:
+        problem = None if self._controls else control_problem(node.value)
+        if problem is not None:
+            self._refuse(node, problem)
+
+    def _check_tag(self, node: yaml.Node, kind: str) -> None:
+        if node.tag != f"{_TAG}{kind}":
+            self._refuse(node, f"'{shortened(node.tag)}' is not supported here")
+
+
+def shortened(text: str) -> str:
+    """Return a text of at most 80 characters for a message, cut at its end."""
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# Beginning of the library's words, and what they mean for the writer of a file.
+_MEANINGS = [
+    (r"found character '\\t'", "a tab cannot indent: use spaces"),
+    (
+        r"found character '(.)'",
+        "a value cannot begin with '{0}': put it in quotes",
+    ),
+    (
+        "mapping values are not allowed",
+        "': ' stands where no key can: check the indentation, or put a text that "
+        "holds ': ' in quotes",
+    ),
+    (
+        "could not find expected ':'",
+        "this or the line before it is no 'key: value' line: check ':' and quotes",
+    ),
+    (
+        r"expected ',' or '(.)'",
+        "a list or mapping in brackets lacks a ',' or its closing '{0}'",
+    ),
+    (
+        "expected <block end>",
+        "the indentation does not fit the lines above: entries of one list or "
+        "mapping begin in the same column",
+    ),
+    ("but found another document", "a second document ('---'): one is expected"),
+    (r"found undefined alias '(.*)'", "'*{0}' is no text without quotes: quote it"),
+    ("expected alphabetic or numeric", "'*' or '&' begins no text: put it in quotes"),
+    ("found unexpected end of stream", "a quote is not closed"),
+    ("found unexpected document separator", "a quote is not closed"),
+    (
+        r"found unknown escape character|expected escape sequence|found unknown escape",
+        "in double quotes a backslash begins an escape: use single quotes, or '/' in "
+        "paths",
+    ),
+    (r"found duplicate anchor (.*)", "the anchor {0} is given twice"),
+    (
+        "expected the node content|expected a comment or a line break",
+        "a value is missing or begins with a sign that needs quotes, or a bracket is "
+        "not closed",
+    ),
+]
+
+
+def _sentence(problem: str, text: str, mark: Any) -> str:
+    """Return the library's words as cause and remedy."""
+    if mark is not None and "found character" not in problem:
+        before = text[: mark.index].rpartition("\n")[2]
+        if before.isspace() and "\t" in before:
+            return "a tab cannot indent: use spaces"
+    for pattern, meaning in _MEANINGS:
+        if (match := re.match(pattern, problem)) is not None:
+            return meaning.format(*match.groups())
+    return " ".join(problem.split())
 
 
 def _count(node: yaml.Node, known: dict[int, int], level: int) -> int:
     """Count the values of a node with its aliases expanded."""
     if id(node) in known:
         return known[id(node)]
-    known[id(node)] = 1  # for an alias that contains itself, an error of `load`
+    known[id(node)] = 1  # an alias that contains itself: refused by the builder
     if level > MOST_LEVELS:
         raise YamlError("nested too deeply", node.start_mark.line + 1)
     children: list[yaml.Node] = []

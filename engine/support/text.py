@@ -1,5 +1,6 @@
 """Texts for people: suggestions for misspelt names, and text that is safe to print."""
 
+import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -66,6 +67,20 @@ def text_problem(text: str) -> str | None:
         return "it holds half of a character (a lone surrogate)"
     if length > _LONGEST:
         return f"it has {length} bytes, {_LONGEST} at most can be used"
+    return None
+
+
+def control_problem(text: str) -> str | None:
+    """Return the fault of a text with control characters; None if it has none.
+
+    Line breaks and tabs are none. Bytes of names that are not UTF-8 are lone
+    surrogates of a range of their own, and are none.
+    """
+    for char in text if not text.isprintable() else "":
+        if unicodedata.category(char) == "Cc" and char not in "\t\n\r":
+            return f"it holds the control character U+{ord(char):04X}: remove it"
+        if "\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff":
+            return "it holds half of a character (a lone surrogate): remove it"
     return None
 
 

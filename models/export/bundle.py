@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from neurovocal.engine.contracts.bundle import (
     MANIFEST_NAME,
@@ -20,6 +19,7 @@ from neurovocal.engine.contracts.bundle import (
 )
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.support import safe_yaml
 from neurovocal.models.classifier.adjust import CalibratedClassifier, log_posteriors_of
 from neurovocal.models.classifier.graph import classifier_graph
 from neurovocal.models.classifier.network import Classifier
@@ -118,9 +118,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
         if path.is_file() and path.name != MANIFEST_NAME
     }
     complete = manifest.model_copy(update={"files": digests})
-    text = yaml.safe_dump(
-        complete.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-    )
+    text = safe_yaml.dump(complete.model_dump(mode="json"))
     (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
     return Bundle(folder, complete)
 

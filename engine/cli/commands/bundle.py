@@ -4,11 +4,11 @@ import json
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from neurovocal.engine.contracts.bundle import Bundle, Manifest, load_bundle
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.lane.offline import context_of
+from neurovocal.engine.support import safe_yaml
 
 bundle_app = typer.Typer(
     no_args_is_help=True, help="Look at a model bundle, or verify it."
@@ -67,7 +67,7 @@ def show_bundle(
         typer.echo(json.dumps(content))
     else:
         typer.echo(
-            yaml.safe_dump(summary(manifest), sort_keys=False, allow_unicode=True),
+            safe_yaml.dump(summary(manifest)),
             nl=False,
         )
 

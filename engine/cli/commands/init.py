@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config.located_yaml import parse_located
 from neurovocal.engine.config.schema import load_config, parse_config
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError
+from neurovocal.engine.support import safe_yaml
 
 _NO_BUNDLE = "none"
 _PRESETS = (
@@ -37,7 +37,7 @@ def init(
     if path.exists() and not force:
         raise ConfigError(f"'{path}' exists already: choose another name or --force")
     data = _ask(yes)
-    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    text = safe_yaml.dump(data)
     located = parse_located(text, str(path))
     absent = None
     try:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from neurovocal.engine.cli.session import (
     BlockLength,
@@ -15,7 +14,7 @@ from neurovocal.engine.cli.session import (
     recorded_base,
     run_plan,
 )
-from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.located_yaml import Located, parse_located
 from neurovocal.engine.config.plan import selected_kinds
 from neurovocal.engine.config.schema import parse_config
 from neurovocal.engine.contracts.clock import SystemClock
@@ -48,7 +47,7 @@ def replay(
     """
     record = _find(journal, run)
     base = recorded_base(record.config)
-    recorded = parse_located(record.config, str(journal))
+    recorded = parse_located(record.config, str(journal), keep_unset=True)
     parse_config(recorded)
     data = recorded.data
     if not trust and (files := plugin_files(data)):
@@ -58,10 +57,7 @@ def replay(
         )
     kept, others = _wants(data, base)
     comparison = _Comparison(read_events(journal, record.run), kept, others)
-    located = parse_located(
-        yaml.safe_dump(_replayed(data, base, block_length), sort_keys=False),
-        str(journal),
-    )
+    located = Located(str(journal), _replayed(data, base, block_length), {(): 1})
     plan = plan_of_parts(parse_config(located), located, base, dry_run=True)
     commands = list(commands_to_replay(read_events(journal, record.run)))
     for each in commands:

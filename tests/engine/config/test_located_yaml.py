@@ -1,11 +1,14 @@
 """YAML with line numbers: each mistake is a sentence with its line."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from neurovocal.engine.config.located_yaml import parse_located, read_located
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support import safe_yaml
 
 
 def problems(text, overrides=()):
@@ -44,15 +47,23 @@ def test_a_file_that_is_no_mapping_is_refused(text):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (
-            "a: 1\nb:\n\tc: 2\n",
-            r"x.yaml:3: not valid YAML: found character '\t' that cannot start any "
-            "token",
-        ),
-        ("a: [1,\n", "x.yaml:2: not valid YAML: expected the node content, but found"),
-        ("a: 1\n---\nb: 2\n", "x.yaml:2: not valid YAML: but found another document"),
-        ("a: \x00\n", "x.yaml: not valid YAML: unacceptable character #x0000"),
-        ("a: *b\n", "x.yaml:1: not valid YAML: found undefined alias 'b'"),
+        ("a: 1\nb:\n\tc: 2\n", "x.yaml:3: not valid YAML: a tab cannot indent"),
+        ("a: 1\n\tb: 2\n", "x.yaml:2: not valid YAML: a tab cannot indent"),
+        ("a:\n  b: 1\n c: 2\n", "x.yaml:3: not valid YAML: the indentation does not"),
+        ("a: 1\n  b: 2\n", "x.yaml:2: not valid YAML: ': ' stands where no key can"),
+        ("a: b: c\n", "x.yaml:1: not valid YAML: ': ' stands where no key can"),
+        ("a: 1\nb\nc: 2\n", "x.yaml:3: not valid YAML: this or the line before it"),
+        ("a: [1,\n", "x.yaml:2: not valid YAML: a value is missing or begins with"),
+        ("a: [1, 2\nb: 3\n", "x.yaml:2: not valid YAML: a list or mapping in brackets"),
+        ("a: 1\n---\nb: 2\n", "x.yaml:2: not valid YAML: a second document"),
+        ("a: \x00\n", "x.yaml:1: not valid YAML: it holds the character U+0000"),
+        ("b: 1\na: x\x1b[2J\n", "x.yaml:2: not valid YAML: it holds the character U+"),
+        ("a: *b\n", "x.yaml:1: not valid YAML: '*b' is no text without quotes"),
+        ("a: *:5556\n", "x.yaml:1: not valid YAML: "),
+        ("a: @home\n", "x.yaml:1: not valid YAML: a value cannot begin with '@'"),
+        ("a: `x`\n", "x.yaml:1: not valid YAML: a value cannot begin with '`'"),
+        ("a: 'open\n", "x.yaml:2: not valid YAML: a quote is not closed"),
+        ('a: "C:\\data"\n', "x.yaml:1: not valid YAML: in double quotes a backslash"),
     ],
 )
 def test_invalid_yaml_is_refused_with_its_line(text, sentence):
@@ -73,13 +84,58 @@ def test_invalid_yaml_is_refused_with_its_line(text, sentence):
         ("a: &x\n  - *x\n", "x.yaml:1: an alias that contains itself"),
         ("a: !secret x\n", "x.yaml:1: 'x' cannot be read as !secret"),
         ("a: !secret {b: 1}\n", "x.yaml:1: '!secret' is not supported here"),
+        ('a: "x\\0"\n', "x.yaml:1: it holds the control character U+0000: remove it"),
+        ('"\\e": 1\n', "x.yaml:1: it holds the control character U+001B: remove it"),
+        (
+            'a: 1\nb: ["\\uD800"]\n',
+            "x.yaml:2: it holds half of a character (a lone surrogate): remove it",
+        ),
         ("a: !secret [b]\n", "x.yaml:1: '!secret' is not supported here"),
-        ("a: !!int foo\n", "x.yaml:1: 'foo' cannot be read as tag:yaml.org,2002:int"),
-        ("a: !!bool foo\n", "x.yaml:1: 'foo' cannot be read as tag:yaml.org,2002:bool"),
+        ("a: !!int foo\n", "x.yaml:1: 'foo' cannot be read as int"),
+        ("a: !!bool foo\n", "x.yaml:1: 'foo' cannot be read as bool"),
     ],
 )
 def test_unsupported_yaml_is_refused_with_its_line(text, sentence):
     assert problems(text) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1:59:59", "1:59:59"),
+        ("1:30.5", "1:30.5"),
+        ("010", 10),
+        ("-007", -7),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("0b101", "0b101"),
+        ("1_000", "1_000"),
+        ("1e3", 1000.0),
+        ("+.5", 0.5),
+        ("2.", 2.0),
+        (".inf", math.inf),
+        ("-.INF", -math.inf),
+        ("yes", "yes"),
+        ("No", "No"),
+        ("off", "off"),
+        ("TRUE", True),
+        ("~", None),
+        ("=", "="),
+        ("<<", "<<"),
+        ("2020-01-02", "2020-01-02"),
+        ("2020-01-02 03:04:05", "2020-01-02 03:04:05"),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text, value):
+    assert data(f"a: {text}\n") == {"a": value}
+    assert data("a: 0\n", [f"a={text}"]) == {"a": value}
+    assert safe_yaml.load(safe_yaml.dump({"a": value})) == {"a": value}
+    assert safe_yaml.load(safe_yaml.dump({text: text})) == {text: text}
+
+
+def test_an_endless_sexagesimal_number_is_a_text():
+    text = "1" + ":59" * 300_000
+    assert data(f"a: {text}\n") == {"a": text}
 
 
 def test_endless_nesting_is_refused():
@@ -183,6 +239,8 @@ def test_overrides_set_list_entries_and_create_mappings():
     [
         ("a", "expected a.b.c=value"),
         ("=1", "expected a.b.c=value"),
+        ("station={a: 1, a: 2}", "'a' is given twice"),
+        ("station=\0", "it holds the control character U+0000: remove it"),
         ("a..b=1", "expected a.b.c=value"),
         ("sinks.2.plugin=x", "there is no '2' to go into"),
         ("sinks.2=x", "there is no '2' to set"),
@@ -216,7 +274,25 @@ def test_unreadable_files_are_refused(tmp_path):
     binary.write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(ConfigError, match=r"missing\.yaml' does not exist"):
         read_located(missing)
-    with pytest.raises(ConfigError, match=r"binary\.yaml' cannot be read: 'utf-8'"):
+    with pytest.raises(ConfigError, match=r"binary\.yaml:1: it is UTF-16: save it"):
         read_located(binary)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    binary.write_bytes(b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\xff\xfe")
+    with pytest.raises(ConfigError, match=r"is no configuration: it holds binary data"):
+        read_located(binary)
+    binary.write_bytes("a: 1\nb: Käfig\n".encode("latin-1"))
+    with pytest.raises(
+        ConfigError, match=r"binary\.yaml:2: it is not UTF-8 \(byte 0xe4"
+    ):
+        read_located(binary)
+    with pytest.raises(ConfigError, match="is a folder: name a YAML file"):
         read_located(tmp_path)
+
+
+def test_an_override_that_is_given_twice_is_refused():
+    assert problems("x: 0\n", ["x=1", "x=2"]) == ["--set x=2: 'x' is given twice"]
+
+
+def test_long_overrides_are_cut_in_messages():
+    (problem,) = problems("x: 0\n", [".".join("a" * 5000) + "=1"])
+    assert problem.endswith("nested too deeply")
+    assert len(problem) < 200

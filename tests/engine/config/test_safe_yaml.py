@@ -71,9 +71,16 @@ def test_a_value_that_yaml_cannot_read_is_one_sentence(
 
 
 def test_ordinary_yaml_is_read() -> None:
-    text = "a: [1, 2.5, yes, null, 2020-01-02]\nb: &x {c: d}\ne: *x\n"
+    text = "a: [1, 2.5, true, null, x]\nb: &x {c: d}\ne: *x\n"
     assert safe_yaml.load(text) == yaml.safe_load(text)
     assert safe_yaml.load("") is None
+
+
+def test_a_manifest_gives_each_key_once(tmp_path: Path) -> None:
+    manifest = make_tiny_bundle(tmp_path / "tiny") / "manifest.yaml"
+    manifest.write_text(manifest.read_text() + "name: again\n")
+    with pytest.raises(BundleError, match=r"yaml:\d+: not valid YAML: 'name' is given"):
+        load_bundle(manifest.parent)
 
 
 @pytest.mark.parametrize("part", ["front_end", "detector"])
@@ -133,12 +140,13 @@ def test_control_characters_in_errors_are_escaped(tmp_path: Path) -> None:
     assert line == "warning: lost ?]0;renamed??error: forged.wav"
 
 
-def test_control_characters_of_a_bundle_are_escaped(tmp_path: Path) -> None:
+def test_control_characters_of_a_bundle_are_refused(tmp_path: Path) -> None:
     folder = make_tiny_bundle(tmp_path / "tiny")
     edit_manifest(folder, species="\x1b[31mred")
     shown = neurovocal("bundle", "show", str(folder))
-    assert shown.code == 0
-    assert "\x1b" not in shown.out
+    assert shown.code == 1
+    assert "the control character U+001B" in shown.err
+    assert "\x1b" not in shown.out + shown.err
 
 
 def wav(*, channels: int = 1, rate: int = 8000, claimed: int = 16_000) -> bytes:
