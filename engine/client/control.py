@@ -14,6 +14,7 @@ from neurovocal.engine.contracts.errors import (
     ConfigError,
     NeurovocalError,
 )
+from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.engine.wire.sockets import ConnectionMonitor, connect
 
 if TYPE_CHECKING:
@@ -194,9 +195,12 @@ class Control:
         )
 
 
+_MOST_REPLY_BYTES = 16 * 2**20
+_replies: JsonReader[dict[str, Any]] = JsonReader(dict, most_bytes=_MOST_REPLY_BYTES)
+
+
 def _read(body: bytes) -> dict[str, Any]:
     try:
-        reply = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        reply = None
-    return reply if isinstance(reply, dict) else {}
+        return _replies.read(body)
+    except JsonError:
+        return {}

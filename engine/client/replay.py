@@ -10,6 +10,7 @@ import msgspec
 
 from neurovocal.engine.client.received import Received, received_of
 from neurovocal.engine.client.resume import Position, Resumer, StartPoint, TopicKey
+from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.engine.support.text import printable
 from neurovocal.engine.wire.codec import MAX_PAYLOAD, WireError, decode
 from neurovocal.engine.wire.sockets import ConnectionMonitor, connect
@@ -35,6 +36,10 @@ class _Reply(msgspec.Struct):
     error: str = ""
     topics: list[tuple[str, str]] | None = None
     more: bool = False
+
+
+# Answers about the topics of a large journal are long.
+_replies = JsonReader(_Reply, most_bytes=MAX_PAYLOAD)
 
 
 class ReplayClient:
@@ -191,6 +196,6 @@ class ReplayClient:
 
 def _reply_of(head: bytes) -> _Reply:
     try:
-        return msgspec.json.decode(head, type=_Reply)
-    except msgspec.MsgspecError as error:
+        return _replies.read(head)
+    except JsonError as error:
         raise WireError(f"the replay socket's reply cannot be read: {error}") from error

@@ -90,12 +90,18 @@ class Gap:
     """Samples ``[start, stop)`` that are lost.
 
     An empty gap (``start == stop``) is a discontinuity: no sample is missing, but the
-    next one does not continue the previous one, as between two recordings.
+    next one does not continue the previous one, as between two recordings, or where a
+    device was lost.
     """
 
     start: int
     stop: int
     reason: str
+
+    @property
+    def is_join(self) -> bool:
+        """True between two recordings: what follows may have another background."""
+        return self.reason == GAP_NEXT_RECORDING
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Ledger, Message, StreamInfo
 from neurovocal.engine.journal.repeats import incomplete_recordings
 from neurovocal.engine.journal.store import open_to_read
+from neurovocal.engine.support.strict_json import JsonReader
 from neurovocal.engine.wire.codec import Latency, to_event
 from neurovocal.engine.wire.headers import AnchorHeader, ArrayHeader, decoder
 
@@ -156,7 +157,7 @@ def message_of(
     text: str, utc_ns: int | None, latency: str | None, payload: bytes
 ) -> Message:
     """Return the message of one row."""
-    header = decoder.decode(text)
+    header = decoder.read(text.encode())
     if not isinstance(utc_ns, int | None) or not isinstance(payload, bytes):
         raise ValueError("its time is no number, or its payload no bytes")
     values = None
@@ -174,10 +175,13 @@ def message_of(
     )
 
 
+_latencies = JsonReader(Latency)
+
+
 def _ledger(text: str | None) -> Ledger | None:
     if text is None:
         return None
-    parts = msgspec.json.decode(text, type=Latency)
+    parts = _latencies.read(text.encode())
     if parts.wait_ms is None or parts.queue_ms is None or parts.compute_ms is None:
         return None
     return Ledger(parts.wait_ms, parts.queue_ms, parts.compute_ms)

@@ -11,9 +11,8 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from neurovocal.engine.contracts.types import SOURCE_STAGE
+from neurovocal.engine.support.strict_json import JsonError
 from neurovocal.engine.wire.headers import HealthHeader, decoder
 
 __all__ = [
@@ -100,7 +99,7 @@ def incomplete_recordings(
 
 def _health(text: str) -> HealthHeader | None:
     try:
-        header = decoder.decode(text)
-    except msgspec.MsgspecError:
+        header = decoder.read(text.encode())
+    except JsonError:
         return None  # reading the event itself reports it
     return header if isinstance(header, HealthHeader) else None

@@ -1,16 +1,19 @@
 """Comparison of a replay with its recorded run, byte for byte, and its commands."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
+from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.stages import ModelCommand, RecordedCommand
 from neurovocal.engine.contracts.types import SONG_CLOCK_STAGE, Message
 from neurovocal.engine.journal.store import RecordedEvent
+from neurovocal.engine.support.strict_json import JsonError
 from neurovocal.engine.wire.codec import event_json, payload_of
+from neurovocal.engine.wire.headers import ControlHeader, Header, HealthHeader, decoder
 
+HeaderT = TypeVar("HeaderT", bound=Header)
 EventKey: TypeAlias = tuple[str, str, int]
 
 # Kinds that do not depend on the audio alone.
@@ -101,27 +104,33 @@ class ReplayComparison:
 def commands_to_replay(recorded: Iterable[RecordedEvent]) -> Iterator[RecordedCommand]:
     """Yield the commands of a recorded run that a replay applies, too."""
     for event in recorded:
-        if event.kind == "control":
-            header = json.loads(event.header)
-            if header["command"] not in _NOT_REPLAYED:
-                command = ModelCommand(
-                    header["command"], header["model"], header["arguments"]
-                )
-                yield RecordedCommand(header["stream"], header["sample"], command)
+        if event.kind == "control" and not _ends_run(event):
+            header = _header(event, ControlHeader)
+            command = ModelCommand(header.command, header.model, header.arguments)
+            yield RecordedCommand(header.stream, header.sample, command)
 
 
 def _is_stall(event: RecordedEvent) -> bool:
     if event.kind != "health":
         return False
-    stage: str = json.loads(event.header)["stage"]
-    return stage == SONG_CLOCK_STAGE
+    return _header(event, HealthHeader).stage == SONG_CLOCK_STAGE
 
 
 def _ends_run(event: RecordedEvent) -> bool:
     if event.kind != "control":
         return False
-    command: str = json.loads(event.header)["command"]
-    return command in _NOT_REPLAYED
+    return _header(event, ControlHeader).command in _NOT_REPLAYED
+
+
+def _header(event: RecordedEvent, form: type[HeaderT]) -> HeaderT:
+    try:
+        header = decoder.read(event.header)
+        if not isinstance(header, form):
+            raise JsonError(f"it is of kind '{header.kind}'")
+    except JsonError as error:
+        name = _name((event.kind, event.stream, event.seq))
+        raise ConfigError(f"the journal is damaged: {name}: {error}") from error
+    return header
 
 
 def _digest(header: bytes, payload: bytes) -> bytes:

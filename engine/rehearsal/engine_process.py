@@ -12,6 +12,7 @@ import msgspec
 
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.support.child import OrphanGuard
+from neurovocal.engine.support.strict_json import JsonError
 from neurovocal.engine.wire.headers import Header, decoder
 
 _LAST_LINES = 200
@@ -130,8 +131,8 @@ class EngineProcess:
                 return  # the process was killed while it wrote
             try:
                 raw = _line_decoder.decode(line)
-                header = decoder.decode(raw.header)
-            except msgspec.MsgspecError:  # something that a plugin prints
+                header = decoder.read(raw.header)
+            except (msgspec.MsgspecError, JsonError):  # something that a plugin prints
                 self.log_lines.append(line.decode(errors="replace").rstrip())
                 continue
             self.events.append(EngineEvent(raw.run, raw.time_ns, header))

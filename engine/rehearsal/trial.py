@@ -278,7 +278,7 @@ class Trial:
     def _read_journal(self, path: Path) -> list[tuple[str, Header]]:
         try:
             return [
-                (record.run, decoder.decode(event.header))
+                (record.run, decoder.read(event.header))
                 for record in runs(path)
                 for event in read_events(path, record.run)
                 if event.kind in ("label", "offset")

@@ -15,7 +15,9 @@ from msgspec import UNSET
 
 from neurovocal.engine.contracts.errors import NeurovocalError
 from neurovocal.engine.contracts.types import Float32, Message
+from neurovocal.engine.support.strict_json import JsonError
 from neurovocal.engine.wire.headers import (
+    MAX_HEADER,
     VERSION,
     AnchorHeader,
     ArrayHeader,
@@ -52,7 +54,6 @@ __all__ = [
 
 MAX_TOPIC = 16 * 1024
 MAX_SUBSCRIPTION = 2048  # a longer topic is subscribed to by its first bytes
-MAX_HEADER = 256 * 1024
 MAX_PAYLOAD = 64 * 1024 * 1024
 
 # Sorts after every other topic: ZeroMQ sends the subscriptions of a connection in
@@ -238,8 +239,8 @@ def decode(parts: Sequence[bytes | memoryview]) -> Decoded:
 
 def _read_header(text: bytes | memoryview) -> Header:
     try:
-        header = decoder.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        header = decoder.read(text)
+    except JsonError as error:
         raise WireError(f"the header cannot be read: {error}") from error
     if header.v != VERSION:
         raise WireError(f"the header is of version {header.v}, not {VERSION}")

@@ -46,6 +46,7 @@ from neurovocal.engine.contracts.types import (
     TriggerStatus,
     Withheld,
 )
+from neurovocal.engine.support.strict_json import JsonReader
 
 VERSION = 1
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -339,9 +340,12 @@ def plain(value: Any) -> Any:
     raise NotImplementedError(f"{type(value).__name__} cannot be sent")
 
 
+MAX_HEADER = 256 * 1024
+
 encoder = msgspec.json.Encoder(enc_hook=plain)
-decoder: msgspec.json.Decoder[Header] = msgspec.json.Decoder(
-    Union[tuple(form.header for form in FORMATS)]  # noqa: UP007 (made at run time)
+decoder: JsonReader[Header] = JsonReader(
+    Union[tuple(form.header for form in FORMATS)],  # type: ignore[arg-type]  # noqa: UP007 (made at run time)
+    most_bytes=MAX_HEADER,
 )
 _EMPTY = np.empty(0, np.float32)
 

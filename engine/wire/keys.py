@@ -29,6 +29,7 @@ CLIENT = "client"
 FOLDERS: dict[Role, str] = {"read": "readers", "control": "controllers"}
 _NAME = re.compile(r"[\w][\w.-]{0,63}")
 _PRIVATE = 0o700
+_MOST_KEY_BYTES = 64 * 1024
 _TRAVERSABLE = stat.S_IXGRP | stat.S_IXOTH
 
 
@@ -245,6 +246,13 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
     import zmq.auth
 
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_KEY_BYTES:
+            raise ValueError("no file of a key")
         return zmq.auth.load_certificate(path)
-    except (OSError, ValueError, IndexError, UnicodeDecodeError) as error:
-        raise ConfigError(f"key '{path}' cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"key '{path}' cannot be read: {error.strerror}") from error
+    except (ValueError, IndexError) as error:
+        raise ConfigError(
+            f"'{path}' is not a key: make new keys, or remove it"
+        ) from error

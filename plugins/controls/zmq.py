@@ -9,6 +9,7 @@ import msgspec
 from pydantic import Field
 
 from neurovocal.engine import NS, BuildContext, Clock, ConfigError, Options, Plugin
+from neurovocal.engine.support.strict_json import JsonError, objects
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems
 from neurovocal.plugins.zeromq.request_socket import (
@@ -132,9 +133,9 @@ class ControlSocket:
                 id_of(body), f"more than {most:g} commands per second: send fewer"
             )
         try:
-            request = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return refusal(id_of(body), f"a request is a JSON object ({error})")
+            request = objects.read(body)
+        except JsonError as error:
+            return refusal(id_of(body), f"a request is a JSON object, but {error}")
         try:
             return msgspec.json.encode(submit(request))
         except Exception:  # every request is answered

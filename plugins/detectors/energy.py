@@ -24,7 +24,11 @@ from neurovocal.engine import (
 )
 from neurovocal.engine.audio.segmenter import duration_problems, threshold_problems
 from neurovocal.plugins.detectors.band_level import EDGE, BandLevel, default_band
-from neurovocal.plugins.detectors.noise_floor import RelativeLevel, RunningQuantile
+from neurovocal.plugins.detectors.noise_floor import (
+    Interruption,
+    RelativeLevel,
+    RunningQuantile,
+)
 
 UPDATE_EVERY = 64  # hops between updates of the noise floor
 LEAST_BANDWIDTH_TIME = 12.0  # least product of bandwidth and averaging time
@@ -111,7 +115,7 @@ class EnergyDetector:
         rules = options.rules(
             10.0 ** (options.on_db / 10), 10.0 ** (options.off_db / 10), sample_rate
         )
-        self._memory = round(options.memory_s * sample_rate)
+        self._interruption = Interruption(round(options.memory_s * sample_rate))
         self._level = BandLevel(low, high, sample_rate, hop, reach)
         floor = RunningQuantile(
             options.floor_quantile,
@@ -140,6 +144,7 @@ class EnergyDetector:
         assert isinstance(item, Block)
         if not self._has_audio and len(item.samples):
             self._segmenter.begin(item.start)
+            self._interruption.end()
             self._has_audio = True
         self._stop = item.start + len(item.samples)
         return self._marks(self._relative.push(*self._level.push(item)))
@@ -151,13 +156,9 @@ class EnergyDetector:
         return marks
 
     def _on_gap(self, gap: Gap) -> list[Mark]:
-        """Return the last marks before a gap.
-
-        The noise floor is kept across a short gap, but not across an empty one, which
-        separates two recordings.
-        """
+        """Return the last marks before a gap."""
         marks = self._finish()
-        if not 0 < gap.stop - gap.start <= self._memory:
+        if self._interruption.is_too_long(gap):
             self._reset_levels()
         return marks
 
@@ -176,6 +177,7 @@ class EnergyDetector:
         """Reset the band's level and the noise floor."""
         self._level.reset()
         self._relative.reset()
+        self._interruption.end()
         self._has_audio = False
         self._stop = 0
 

@@ -5,6 +5,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from neurovocal.engine import Gap
+
 LOWEST_DB, HIGHEST_DB, STEP_DB = -140.0, 10.0, 0.25
 
 # A level below this is digital silence: rooms and preamplifiers are noisier.
@@ -68,6 +70,32 @@ class RunningQuantile:
         share = (wanted - before) / float(self._counts[found])
         level_db = LOWEST_DB + STEP_DB * (found + share)
         self.value = max(10.0 ** (level_db / 10), self._least)
+
+
+class Interruption:
+    """Decides at gaps whether the background from before is still that of the stream.
+
+    It is kept across a loss of samples, in one or several gaps, of at most `memory`
+    samples, and not across a join: another recording has another background.
+
+    Parameters
+    ----------
+    memory : int
+        Number of samples.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._lost = 0  # samples since the last one that was heard
+
+    def end(self) -> None:
+        """Note that samples come again, or that the stream ends."""
+        self._lost = 0
+
+    def is_too_long(self, gap: Gap) -> bool:
+        """Return True if the background has to be forgotten at this gap."""
+        self._lost += gap.stop - gap.start
+        return gap.is_join or self._lost > self._memory
 
 
 class RelativeLevel:

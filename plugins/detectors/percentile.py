@@ -22,7 +22,11 @@ from neurovocal.engine import (
     to_samples,
 )
 from neurovocal.engine.audio.segmenter import duration_problems
-from neurovocal.plugins.detectors.noise_floor import RelativeLevel, RunningQuantile
+from neurovocal.plugins.detectors.noise_floor import (
+    Interruption,
+    RelativeLevel,
+    RunningQuantile,
+)
 from neurovocal.plugins.detectors.percentile_method import (
     PercentileOptions,
     percentile_segments,
@@ -128,7 +132,8 @@ class RunningPercentileDetector:
         self._width = max(1, to_samples(options.smooth_ms, sample_rate))
         self._before = self._width // 2
         self._after = (self._width - 1) // 2
-        self._memory = round(options.memory_s * sample_rate)
+        memory = round(options.memory_s * sample_rate)
+        self._interruption = Interruption(memory)
         settle = max(1, round(options.settle_s * sample_rate))
         buffer = to_samples(options.buffer_ms, sample_rate)
         rules = SegmenterRules(
@@ -142,7 +147,7 @@ class RunningPercentileDetector:
         )
         # `RunningQuantile` takes powers: levels are squared.
         threshold = RunningQuantile(
-            options.percentile / 100, self._memory, 10 ** (LEAST_THRESHOLD_DB / 10)
+            options.percentile / 100, memory, 10 ** (LEAST_THRESHOLD_DB / 10)
         )
         every = max(1, round(UPDATE_EVERY_S * sample_rate))
         self._relative = RelativeLevel(threshold, settle, every)
@@ -155,19 +160,21 @@ class RunningPercentileDetector:
         """Reset to the state of a new detector."""
         self._segmenter.reset()
         self._relative.reset()
+        self._interruption.end()
         self._begin(None)
 
     def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
         """Return the marks that `item` completes; a gap truncates an open segment."""
         if isinstance(item, Gap):
             marks = self._finish()
-            if not 0 < item.stop - item.start <= self._memory:
+            if self._interruption.is_too_long(item):
                 self._relative.reset()
             return marks
         assert isinstance(item, Block)
         if self._stop is None:
             self._begin(item.start)
             self._segmenter.begin(item.start)
+            self._interruption.end()
         self._stop = item.stop
         return self._push(np.abs(item.samples[:, 0], dtype=np.float64))
 
@@ -175,6 +182,7 @@ class RunningPercentileDetector:
         """Return the last marks at the end of the stream, truncating a segment."""
         marks = self._finish()
         self._relative.reset()
+        self._interruption.end()
         return marks
 
     def _begin(self, start: int | None) -> None:

@@ -7,7 +7,11 @@ of the source, bit for bit) and ``STREAM.jsonl``, its timeline.
 import json
 import logging
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from neurovocal.engine import (
     Block,
@@ -18,7 +22,6 @@ from neurovocal.engine import (
     Options,
     Plugin,
     StageError,
-    StreamInfo,
     Withheld,
 )
 from neurovocal.engine.audio.resampler import scaled
@@ -60,49 +63,50 @@ class RecordingSink:
     ----------
     folder : Path
         Folder of the recordings.
+    run : str
+        Name of the run, noted in each timeline.
     keeps_files : bool
         Whether existing files are set aside instead of replaced.
     """
 
     wants = frozenset({"block", "gap", "withheld"})
 
-    def __init__(self, folder: Path, *, keeps_files: bool = False) -> None:
+    def __init__(
+        self, folder: Path, run: str = "", *, keeps_files: bool = False
+    ) -> None:
         self._keeps_files = keeps_files
         self._folder = OutputFolder(folder, make=True)
-        self._tracks: dict[str, _Track] = {}
+        self._run = run
+        self._tracks: dict[str, _Track] = {}  # of streams that have not ended
+        self._stems: set[str] = set()
 
     def open(self) -> None:
         """Make the folder; raise ConfigError if it cannot be made or written to."""
         self._folder.open("recordings")
 
     def write(self, message: Message) -> None:
-        """Append a block, or keep the reason of a gap for the block behind it.
+        """Append a block, or keep a gap until the samples before it are written.
 
         Raises
         ------
         StageError
             The disk does not take the block; nothing of it is in the files.
         """
-        name = message.info.stream
         match message.event:
             case Gap() | Withheld() as gap:
-                if name in self._tracks:
-                    self._tracks[name].add_gap(gap, message.info.sample_rate)
+                self._track(message.info.stream).add_gap(gap, message.info.sample_rate)
             case Block() as block:
-                track = self._tracks.get(name)
-                if track is None:
-                    order = len(self._tracks)
-                    track = _Track(
-                        self._folder, message.info, order, keeps_files=self._keeps_files
-                    )
-                    self._tracks[name] = track
-                try:
-                    track.append(block)
-                except OSError as error:
-                    raise StageError(
-                        f"audio of '{name}' cannot be written to "
-                        f"'{self._folder.folder}': {error.strerror}"
-                    ) from error
+                track = self._track(message.info.stream)
+                with self._stage_errors(message.info.stream):
+                    track.append(block, message.info.sample_rate)
+
+    def end_stream(self, stream: str) -> None:
+        """Complete the files of a stream; another one may have the same name."""
+        track = self._tracks.get(stream)
+        if track is not None:
+            with self._stage_errors(stream):
+                track.end()
+            del self._tracks[stream]
 
     def flush(self, timeout: float) -> None:
         """Update the headers of all audio files."""
@@ -115,6 +119,28 @@ class RecordingSink:
             track.close()
         self._folder.close()
 
+    def _track(self, stream: str) -> "_Track":
+        track = self._tracks.get(stream)
+        if track is None:
+            order, stem = len(self._stems), stream_file_name(stream)
+            names = chain([stem], (f"{stem}.part{n}" for n in count(2)))
+            stem = next(name for name in names if name not in self._stems)
+            header = {"stream": stream, "order": order, "run": self._run}
+            track = _Track(self._folder, stem, header, keeps_files=self._keeps_files)
+            self._tracks[stream] = track
+            self._stems.add(stem)
+        return track
+
+    @contextmanager
+    def _stage_errors(self, stream: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StageError(
+                f"audio of '{stream}' cannot be written to "
+                f"'{self._folder.folder}': {error.strerror}"
+            ) from error
+
 
 class _Track:
     """Audio file and timeline of one stream.
@@ -123,55 +149,103 @@ class _Track:
     ----------
     folder : OutputFolder
         Folder of the two files.
-    info : StreamInfo
-        The stream.
-    order : int
-        Number of the stream in the run, from 0; it is noted in the timeline.
+    stem : str
+        File name of both, without suffix.
+    header : dict
+        First line of the timeline, without the sample rate.
     keeps_files : bool
         Whether existing files are set aside at the first opening.
     """
 
     def __init__(
-        self, folder: OutputFolder, info: StreamInfo, order: int, *, keeps_files: bool
+        self,
+        folder: OutputFolder,
+        stem: str,
+        header: dict[str, Any],
+        *,
+        keeps_files: bool,
     ) -> None:
-        self._folder, self._sample_rate = folder, info.sample_rate
+        self._folder, self._stem, self._header = folder, stem, header
         self._keeps_files = keeps_files
-        self._stem = stream_file_name(info.stream)
-        self._header = {
-            "stream": info.stream,
-            "sample_rate": info.sample_rate,
-            "order": order,
-        }
-        self._gaps: deque[tuple[int, str]] = deque()  # start, reason
-        self._stop = 0  # sample of the stream behind the last block
+        # Gaps of the source that no block has followed, and the sample rate that each
+        # counts at; spans that privacy withheld.
+        self._gaps: deque[tuple[Gap, int]] = deque()
+        self._withheld: deque[Withheld] = deque()
+        self._sample_rate = 0  # of the source; 0 until the first block
+        self._stop = 0  # sample of the stream behind the last block or gap
         self._jump = 0  # samples in the audio file at the last line of the timeline
-        self._begin()
 
     def add_gap(self, gap: Gap | Withheld, sample_rate: int) -> None:
         """Keep a gap, given at the lane's rate; blocks before it may still come."""
-        start = scaled(gap.start, sample_rate, self._sample_rate)
-        self._gaps.append((start, gap.reason))
+        if isinstance(gap, Withheld):
+            self._withheld.append(gap)
+        else:
+            self._gaps.append((gap, sample_rate))
 
-    def append(self, block: Block) -> None:
-        """Write a block, and a line of the timeline if it does not follow the last."""
+    def append(self, block: Block, sample_rate: int) -> None:
+        """Write a block, and the gaps before it to the timeline."""
+        if not self._sample_rate:
+            self._sample_rate = sample_rate
+            self._begin()
         if self._audio.is_open:
             self._audio.require_in(self._folder)
         else:
             self._open()
-        reasons = [why for at, why in self._gaps if at <= block.start + _ROUNDING]
-        if reasons or block.start != self._stop:
-            self._note_jump(block.start, reasons[-1] if reasons else NOT_RECORDED)
-            for _ in reasons:
-                self._gaps.popleft()
+        self._note_gaps(block.start)
         self._audio.write(self._audio.n_samples, block.samples[:, 0])
         self._stop = block.stop
 
+    def end(self) -> None:
+        """Write the last gaps to the timeline, and complete both files."""
+        if self._gaps and not self._sample_rate and not self._withheld:
+            self._sample_rate = self._gaps[0][1]  # a stream without a sample
+            self._begin()
+        if self._gaps and self._sample_rate:
+            if not self._audio.is_open:
+                self._open()
+            self._note_gaps(None)
+        self.close()
+
     def flush(self) -> None:
-        self._audio.flush()
+        if self._sample_rate:
+            self._audio.flush()
 
     def close(self) -> None:
-        self._audio.close()
-        self._timeline.close()
+        if self._sample_rate:
+            self._audio.close()
+            self._timeline.close()
+
+    def _note_gaps(self, start: int | None) -> None:
+        """Write the gaps before a block that begins at `start`; None: all of them.
+
+        They reach to the block, but for samples that a full queue has dropped. Gaps
+        come at the lane's rate: where it is not the source's, their ends between two
+        blocks are rounded, which the lane of a replay undoes.
+        """
+        while self._gaps:
+            gap, rate = self._gaps[0]
+            rounding = 0 if rate == self._sample_rate else _ROUNDING
+            first = scaled(gap.start, rate, self._sample_rate)
+            stop = scaled(gap.stop, rate, self._sample_rate)
+            if start is not None and first > start + rounding:
+                break  # blocks that come before it wait at the privacy gate
+            # A gap that begins earlier is that of a failed lane, not of the audio.
+            if first >= self._stop - rounding:
+                if first > self._stop + rounding:
+                    self._note_jump(first, self._withheld_in(first) or NOT_RECORDED)
+                if start is not None and len(self._gaps) == 1:
+                    stop = start if abs(start - stop) <= rounding else stop
+                self._note_jump(max(self._stop, stop), gap.reason)
+            self._gaps.popleft()
+        if start is not None and start != self._stop:
+            self._note_jump(start, self._withheld_in(start) or NOT_RECORDED)
+
+    def _withheld_in(self, stop: int) -> str | None:
+        """Return why samples before `stop` were withheld by privacy."""
+        reason = None
+        while self._withheld and self._withheld[0].start < stop:
+            reason = self._withheld.popleft().reason
+        return reason
 
     def _begin(self) -> None:
         folder = self._folder.folder
@@ -201,7 +275,8 @@ class _Track:
             else:
                 self._stop -= before - self._audio.n_samples
             if self._timeline.open():
-                self._timeline.write(json.dumps(self._header) + "\n")
+                head = {**self._header, "sample_rate": self._sample_rate}
+                self._timeline.write(json.dumps(head) + "\n")
         except (OSError, NeurovocalError):
             self._audio.release()
             raise
@@ -243,7 +318,8 @@ class _Track:
 
 def _build(options: RecordingOptions, context: BuildContext) -> RecordingSink:
     folder = Path(options.path).expanduser()
-    return RecordingSink(folder, keeps_files=existing_policy(context) != "replace")
+    keeps_files = existing_policy(context) != "replace"
+    return RecordingSink(folder, context.run, keeps_files=keeps_files)
 
 
 plugin = Plugin(

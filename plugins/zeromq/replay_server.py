@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,7 @@ from msgspec import Meta
 from neurovocal.engine import KINDS, ConfigError, NeurovocalError
 from neurovocal.engine.journal.pages import Page, page_after, topics
 from neurovocal.engine.journal.store import open_to_read
+from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.engine.wire.codec import encode
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.fair_queue import FairQueue, Rate, RequestCounts
@@ -75,7 +76,9 @@ class Replay(_Command, kw_only=True, tag="replay"):
     most: Annotated[int, Meta(ge=1, le=_MOST_PAGE)] = 500
 
 
-_decoder: msgspec.json.Decoder[Topics | Replay] = msgspec.json.Decoder(Topics | Replay)
+_requests: JsonReader[Topics | Replay] = JsonReader(
+    cast("type[Topics | Replay]", Topics | Replay)
+)
 
 
 class ReplayServer:
@@ -173,8 +176,8 @@ class ReplayServer:
 
     def _answer(self, body: bytes) -> list[bytes]:
         try:
-            return self._execute(_decoder.decode(body))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            return self._execute(_requests.read(body))
+        except JsonError as error:
             sentence = f"the request cannot be read: {error}"
         except (NeurovocalError, sqlite3.Error) as error:
             sentence = str(error)

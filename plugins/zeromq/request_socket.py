@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
+from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.connection_limits import inode_of
 from neurovocal.plugins.zeromq.endpoint import bind
@@ -167,16 +168,18 @@ class RequestSocket:
 def id_of(body: bytes) -> int | str | None:
     """Return the id of a request, also of a faulty one, as far as it can be read."""
     try:
-        found = msgspec.json.decode(body, type=_Identified).id
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _identified.read(body).id
+    except JsonError:
         return None
-    return found
 
 
 class _Identified(msgspec.Struct):
     """Any request: a JSON object that may have an id."""
 
     id: int | Annotated[str, Meta(max_length=4096)] | None = None
+
+
+_identified = JsonReader(_Identified)
 
 
 def refusal(request_id: object, sentence: str) -> bytes:

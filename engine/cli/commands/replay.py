@@ -55,9 +55,10 @@ def replay(
             f"journal '{journal}' names a Python file that a replay would run, "
             f"'{files[0]}': if you trust it, add --trust"
         )
-    kept, others = _wants(data, base)
+    kept, others = _keep_recorded_lanes(data, base, journal, record.run)
     comparison = _Comparison(read_events(journal, record.run), kept, others)
-    located = Located(str(journal), _replayed(data, base, block_length), {(): 1})
+    replayed = _replayed(data, base, record.run, block_length)
+    located = Located(str(journal), replayed, {(): 1})
     plan = plan_of_parts(parse_config(located), located, base, dry_run=True)
     commands = list(commands_to_replay(read_events(journal, record.run)))
     for each in commands:
@@ -90,53 +91,87 @@ def _find(journal: Path, name: str | None) -> RunRecord:
     return known[name]
 
 
-def _wants(data: dict[str, Any], base: Path) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the kinds that the journal kept, and those that any sink asked for."""
-    registry = Registry()
+def _keep_recorded_lanes(
+    data: dict[str, Any], base: Path, journal: Path, run: str
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the kinds that this journal kept, and those that any sink asked for.
+
+    A run may write several journals, of other kinds or of some of its lanes: lanes
+    that this journal has nothing of are removed from `data`.
+    """
     context = BuildContext(clock=SystemClock(), run="replay", base=base)
-    kept: frozenset[str] = frozenset()
-    others: frozenset[str] = frozenset()
-    lanes = data.get("lanes", [])
-    for sink in [
-        *data.get("sinks", []),
-        *(s for la in lanes for s in la.get("sinks", [])),
-    ]:
-        plugin = registry.get("sink", sink["plugin"], base)
-        built = plugin.build(
-            plugin.options.model_validate(sink.get("options", {})), context
-        )
-        wants = frozenset(sink.get("events") or selected_kinds(built))
-        others |= wants
-        if sink["plugin"] == "journal":
-            kept |= wants
+    shared, lanes = data.get("sinks", []), data.get("lanes", [])
+    every = [*shared, *(sink for lane in lanes for sink in lane.get("sinks", []))]
+    journals = [sink for sink in every if sink["plugin"] == "journal"]
+    this = _journal_at(journals, journal, base)
+    if this is None:  # it was renamed
+        found = {event.kind for event in read_events(journal, run)}
+        fitting = [s for s in journals if found <= _kinds(s, context)]
+        this = min(fitting, key=lambda s: len(_kinds(s, context)), default=None)
+    if this is not None and this not in shared:
+        data["lanes"] = [lane for lane in lanes if this in lane.get("sinks", [])]
+        every = [*shared, *(s for lane in data["lanes"] for s in lane["sinks"])]
+    kept = frozenset[str]() if this is None else _kinds(this, context)
+    others = frozenset(kind for sink in every for kind in _kinds(sink, context))
     # A replay has no privacy gate, and none of its sinks gets audio.
     hidden = frozenset({"withheld", "frames"} if data.get("privacy") else ())
     return kept - hidden, others - hidden - {"block"}
 
 
+def _journal_at(
+    journals: list[dict[str, Any]], journal: Path, base: Path
+) -> dict[str, Any] | None:
+    """Return the sink that has written a journal, by its path or else its name."""
+    paths = [
+        Path(str(sink.get("options", {}).get("path", ""))).expanduser()
+        for sink in journals
+    ]
+    wanted = journal.resolve()
+    for sink, path in zip(journals, paths, strict=True):
+        if wanted in (path.resolve(), (base / path).resolve()):
+            return sink
+    named = [path.name == wanted.name for path in paths]
+    return journals[named.index(True)] if sum(named) == 1 else None
+
+
+def _kinds(sink: dict[str, Any], context: BuildContext) -> frozenset[str]:
+    plugin = Registry().get("sink", sink["plugin"], context.base)
+    options = plugin.options.model_validate(sink.get("options", {}))
+    return frozenset(
+        sink.get("events") or selected_kinds(plugin.build(options, context))
+    )
+
+
 def _replayed(
-    data: dict[str, Any], base: Path, block_length: int | None
+    data: dict[str, Any], base: Path, run: str, block_length: int | None
 ) -> dict[str, Any]:
     """Return the recorded configuration without pacing and without its sinks."""
-    recordings = [
-        sink.get("options", {}).get("path", "")
-        for sink in data.get("sinks", [])
-        if sink["plugin"] == "recording"
-    ]
     lanes = data.get("lanes", [data])
     # The comparison is an observer; a configuration has at least one sink. Sinks with
     # a watcher stay: the watcher runs in the lane.
     silent = {"plugin": "jsonl", "options": {"path": "/dev/null"}, "events": []}
-    faults = replayable_faults(data, kept_audio=bool(recordings))
-    sinks = [silent, *_watching(data.get("sinks", []), base)]
+    shared = data.get("sinks", [])
+    sinks = [silent, *_watching(shared, base)]
+    kept_audio = False
     for lane in lanes:
-        lane["source"] = _source(lane, data, recordings, block_length)
+        own = lane.get("sinks", []) if "lanes" in data else []
+        folder = _recording_of([*own, *shared])
+        kept_audio |= folder is not None
+        lane["source"] = _source(lane, data, run, folder, block_length)
         if "lanes" in data:
-            lane["sinks"] = _watching(lane.get("sinks", []), base)
+            lane["sinks"] = _watching(own, base)
+    faults = replayable_faults(data, kept_audio=kept_audio)
     replayed = {**data, "sinks": sinks, "faults": faults}
     replayed.pop("privacy", None)  # no audio leaves a replay
     replayed.pop("control", None)  # its commands come from the journal
     return replayed
+
+
+def _recording_of(sinks: list[dict[str, Any]]) -> str | None:
+    """Return the folder of the first `recording` sink."""
+    found = (s for s in sinks if s["plugin"] == "recording")
+    sink = next(found, None)
+    return None if sink is None else sink.get("options", {}).get("path", "")
 
 
 def _watching(sinks: list[dict[str, Any]], base: Path) -> list[dict[str, Any]]:
@@ -147,14 +182,15 @@ def _watching(sinks: list[dict[str, Any]], base: Path) -> list[dict[str, Any]]:
 def _source(
     lane: dict[str, Any],
     data: dict[str, Any],
-    recordings: list[str],
+    run: str,
+    folder: str | None,
     block_length: int | None,
 ) -> dict[str, Any]:
     source = lane["source"]
     options = dict(source.get("options", {}))
-    if recordings:
+    if folder is not None:
         source = {"plugin": "recording"}
-        options = {"path": recordings[0]}
+        options = {"path": folder, "run": run}
         if "lanes" in data:
             options["stream"] = lane.get("name") or data.get("station", "neurovocal")
     elif source["plugin"] in ("file", "synthetic"):

@@ -22,7 +22,6 @@ from neurovocal.engine import (
     Withheld,
 )
 from neurovocal.engine.audio.resampler import scaled
-from neurovocal.engine.contracts.types import GAP_NEXT_RECORDING
 from neurovocal.engine.support.text import utc_text
 from neurovocal.plugins.sinks.clips.ring import ClipRing, MissingSamples
 from neurovocal.plugins.sinks.clips.selection import (
@@ -100,7 +99,7 @@ class ClipStream:
         grouper, surprise = self._lane_parts(message.info.sample_rate)
         match event:
             case Gap():
-                if event.reason == GAP_NEXT_RECORDING:
+                if event.is_join:
                     self._joins.append(event.start)
                 self._gaps.append(event)
                 self._declare_gaps()

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 
 from neurovocal.engine import KINDS, ConfigError, NeurovocalError, StageError
+from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.plugins.sinks.columns.rows import Form, Value, columns_of
 from neurovocal.plugins.storage.durable import durable_file, remove_file, sync_folder
 from neurovocal.plugins.storage.file_lock import FileIdentity
@@ -49,6 +50,9 @@ class _Header(msgspec.Struct):
     """Line that each opening of a file of rows begins with: the kinds that follow."""
 
     kinds: list[str]
+
+
+_headers = JsonReader(_Header)
 
 
 def parquet_problems() -> Iterator[str]:
@@ -381,8 +385,8 @@ def _scan(rows: BinaryIO) -> tuple[set[str], int]:
         if not line.startswith(_HEADER):
             n_rows += 1
             continue
-        with suppress(msgspec.MsgspecError):
-            kinds.update(msgspec.json.decode(line, type=_Header).kinds)
+        with suppress(JsonError):
+            kinds.update(_headers.read(line).kinds)
     rows.seek(0)
     return kinds & set(KINDS.values()), n_rows
 

@@ -7,18 +7,44 @@ import os
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
 
 from neurovocal.engine import ConfigError
+from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.plugins.storage.durable import sync_folder
 
 FileStatus: TypeAlias = Literal["begun", "taken", "set aside"]
 
 log = logging.getLogger("neurovocal")
 
-_STATUSES = frozenset(get_args(FileStatus))
+_MOST_LINE_BYTES = 2**20
 _PROBE_BYTES = 32_768
 _PROBES = 8
+
+
+_RENAMED = {"name_was_used": "name was used", "renamed_from": "renamed from"}
+
+
+class _Entry(msgspec.Struct, omit_defaults=True, rename=_RENAMED):
+    """Line of a state file."""
+
+    file: str
+    size: Annotated[int, Meta(ge=0)]
+    mtime_ns: int
+    verdict: FileStatus
+    run: str = ""
+    runs: list[str] | None = None
+    print: str | None = None
+    reason: str | None = None
+    configuration: str | None = None
+    name_was_used: bool | None = None
+    renamed_from: str | None = None
+
+
+_read_entry = JsonReader(_Entry, most_bytes=_MOST_LINE_BYTES, names_files=True).read
 
 
 class ProcessedFiles:
@@ -151,7 +177,7 @@ class ProcessedFiles:
         entry = self._entries.get(name, {})
         if entry.get("verdict") != "begun" or entry.get("print") not in (None, digest):
             return []
-        return list(entry.get("runs") or [entry["run"]])
+        return list(entry.get("runs") or [entry.get("run", "")])
 
     def is_new_file(self, name: str, digest: str) -> bool:
         """Return True if another recording of this name was begun or finished."""
@@ -230,15 +256,11 @@ def _entries(data: bytes) -> tuple[list[dict[str, Any]], int]:
     n_damaged = 0
     for line in data.split(b"\n")[:-1]:
         try:
-            entry = json.loads(line)
-            named = isinstance(entry["file"], str) and entry["verdict"] in _STATUSES
-            numbered = isinstance(entry["size"] + entry["mtime_ns"], int)
-        except (ValueError, TypeError, KeyError):
-            named = numbered = False
-        if named and numbered:
-            entries.append(entry)
-        else:
+            entry = _read_entry(line)
+        except JsonError:
             n_damaged += 1
+        else:
+            entries.append(msgspec.to_builtins(entry))
     if not entries and data.strip(b"\0\n"):
         raise ValueError("no line is an entry")
     return entries, n_damaged

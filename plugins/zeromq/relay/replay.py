@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from neurovocal.engine.support.strict_json import JsonError, JsonReader, objects
 from neurovocal.engine.wire.codec import MAX_PAYLOAD
 from neurovocal.engine.wire.sockets import ConnectionMonitor, connect
 from neurovocal.plugins.zeromq.access import AccessControl
@@ -23,6 +24,8 @@ _MOST_WAITING = 64
 _MOST_PENDING = 1000
 _TIMEOUT_S = 10.0
 _TOPICS_TIMEOUT_S = 1.0
+# Answers about the topics of a large journal are long.
+_answers: JsonReader[dict[str, Any]] = JsonReader(dict, most_bytes=MAX_PAYLOAD)
 
 
 @dataclass(slots=True)
@@ -168,8 +171,8 @@ class ReplayRelay:
     def _forward(self, request: QueuedRequest) -> None:
         pending = _Pending(request, None, time.monotonic())
         try:
-            question = msgspec.json.decode(request.parts[-1], type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            question = objects.read(request.parts[-1])
+        except JsonError:
             head = refusal(id_of(request.parts[-1]), "a request is a JSON object")
             self._reply(pending, head)
             return
@@ -224,8 +227,8 @@ class ReplayRelay:
             except zmq.Again:
                 return
             try:
-                answer = msgspec.json.decode(head, type=dict[str, Any])
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                answer = _answers.read(head)
+            except JsonError:
                 continue
             self._accept_answer(station, answer, parts)
 

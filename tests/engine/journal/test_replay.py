@@ -7,6 +7,9 @@ import soundfile
 from processes.cli_process import RECORDING, neurovocal, running
 
 SINKS = "sinks=[{{plugin: journal, options: {{path: '{0}/run.sqlite'}}}}{1}]"
+ONSETS = (
+    ", {{plugin: journal, options: {{path: '{0}/onsets.sqlite'}}, events: [onset]}}"
+)
 KEEP = ", {{plugin: recording, options: {{path: '{0}/kept'}}}}"
 
 
@@ -33,13 +36,19 @@ def test_a_run_over_a_file_is_reproduced_for_any_blocks(tmp_path):
     journal = record(
         tmp_path,
         f"source={{plugin: file, options: {{path: '{excerpt(tmp_path)}'}}}}",
-        SINKS.format(tmp_path, ""),
+        SINKS.format(tmp_path, ONSETS.format(tmp_path)),
     )
     code, found = report(journal, "--block-length", 77)
     assert code == 0
     assert found["differences"] == []
     assert found["identical"]["label"] > 50
     assert found["identical"]["onset"] == found["identical"]["offset"]
+    n_onsets = found["identical"]["onset"]
+    for name in ("onsets.sqlite", "renamed.sqlite"):
+        (tmp_path / "onsets.sqlite").replace(tmp_path / name)
+        code, found = report(tmp_path / name)
+        assert (code, found["differences"]) == (0, [])
+        assert found["identical"] == {"onset": n_onsets}
 
 
 def test_an_interrupted_run_is_reproduced_from_its_recording(tmp_path):

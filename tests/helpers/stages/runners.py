@@ -124,6 +124,7 @@ def make_runner(
     *sinks,
     clock=None,
     models=(),
+    detector="gate",
     source_policy=None,
     sink=(),
     observers=(),
@@ -137,6 +138,8 @@ def make_runner(
         The sources.
     models : sequence of str or dict
         Names from `STAGES`, or whole entries of a configuration.
+    detector : str
+        Name from `STAGES`, or of an installed detector.
     source_policy : str, optional
         Policy (`on_error`) of the sources.
     sink : dict, or list of dict
@@ -159,7 +162,7 @@ def make_runner(
             "name": f"lane{index}",
             "source": {"plugin": f"source{index}", "on_error": source_policy},
             "features": {"plugin": "frames"},
-            "detector": {"plugin": "gate"},
+            "detector": {"plugin": detector},
             "models": [{"plugin": m} if isinstance(m, str) else m for m in models],
         }
         for index in range(len(sources))
