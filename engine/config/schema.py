@@ -39,12 +39,14 @@ class StageConfig(Options):
 
 
 class QueueConfig(Options):
-    """The bounded queues before a sink."""
+    """The bounded queues before a sink; by default they grow with the channels."""
 
-    events: int = Field(default=1024, ge=1)
-    """Labels, marks, gaps and other small messages that may wait."""
-    bulk: int = Field(default=64, ge=1)
-    """Frames and other bulky messages that may wait, in a queue of their own."""
+    events: int | None = Field(default=None, ge=1)
+    """Labels, marks, gaps and other small messages that may wait; default: 1024 for
+    each channel."""
+    bulk: int | None = Field(default=None, ge=1)
+    """Frames and other bulky messages that may wait, in a queue of their own;
+    default: 64 for each channel."""
     when_full: WhenFull | None = None
     """`block` (the source waits; only for a source that can) or `drop_oldest`
     (counted and published). Default: by whether the source is live."""

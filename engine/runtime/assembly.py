@@ -41,6 +41,8 @@ from neurovocal.engine.runtime.workers.sink_worker import Item, SinkWorker
 from neurovocal.engine.runtime.workers.source_reader import SourceReader
 from neurovocal.engine.runtime.workers.telemetry import SignalChecks, Telemetry
 
+# Messages of each channel that may wait before a sink.
+_EVENTS, _BULK = 1024, 64
 _READ_S = 0.1
 # Commands and generated sequences wait no longer than this for a silent source.
 _SHORT_READ_S = 0.02
@@ -210,8 +212,9 @@ def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker
     wants = frozenset(asked) if asked is not None else selected_kinds(sink)
     queue = plan.config.queue
     mailbox: Mailbox[Item] = Mailbox(
-        {"events": queue.events, "bulk": queue.bulk},
+        {"events": queue.events or _EVENTS, "bulk": queue.bulk or _BULK},
         queue.when_full or ("drop_oldest" if live else "block"),
+        fixed=[name for name in ("events", "bulk") if getattr(queue, name)],
     )
     on_error = plan.config.on_error or ("restart" if live else "fail")
     rebuild = partial(build, replaces_failed=True)
@@ -233,6 +236,6 @@ def sink_worker(plan: SinkPlan, context: BuildContext, live: bool) -> SinkWorker
 def observer_worker(sink: Sink, clock: Clock, live: bool) -> SinkWorker:
     """Build the queues of a sink beside the configured ones; it never ends the run."""
     mailbox: Mailbox[Item] = Mailbox(
-        {"events": 1024, "bulk": 64}, "drop_oldest" if live else "block"
+        {"events": _EVENTS, "bulk": _BULK}, "drop_oldest" if live else "block"
     )
     return SinkWorker("display", sink, selected_kinds(sink), mailbox, "skip", clock)

@@ -312,6 +312,7 @@ class LaneWorker:
             for index, lane in enumerate(lanes)
         ]
         self.publisher.channels = channels
+        self.publisher.sinks.set_channels(self.name, len(channels))
         for channel in channels:
             self._privacy.attach(channel, info.sample_rate)
         self._signal_checks.begin(channels, info.sample_rate)

@@ -1,6 +1,7 @@
 """Mailbox of a sink: bounded queues that count every item, with one reader."""
 
 from collections import Counter, deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from threading import Condition, RLock
 from typing import Generic, TypeVar
@@ -43,16 +44,25 @@ class Mailbox(Generic[ItemT]):
     Parameters
     ----------
     capacity : dict of str to int
-        Items that each queue may hold.
+        Items that each queue may hold for one channel.
     when_full : {'block', 'drop_oldest'}
         ``block``: `put` waits for room. ``drop_oldest``: it makes room by dropping
         the oldest item of that queue, which is counted under its kind.
+    fixed : collection of str
+        Queues that hold no more for more channels.
     """
 
-    def __init__(self, capacity: dict[str, int], when_full: WhenFull) -> None:
+    def __init__(
+        self,
+        capacity: dict[str, int],
+        when_full: WhenFull,
+        fixed: Collection[str] = (),
+    ) -> None:
         self.when_full = when_full
+        self._for_channel = capacity
+        self._fixed = fixed
         self.queue_counts = {name: QueueCounts() for name in capacity}
-        self._capacity = capacity
+        self._capacity = dict(capacity)
         self._queues: dict[str, deque[tuple[int, str, ItemT]]] = {
             name: deque() for name in capacity
         }
@@ -62,6 +72,18 @@ class Mailbox(Generic[ItemT]):
         self._lock = RLock()
         self._changed = Condition(self._lock)
         self._n_waiting = 0  # threads that wait for a change
+
+    def set_channels(self, n_channels: int) -> None:
+        """Let the queues hold the messages of so many channels: they come at once.
+
+        Room is not taken back: messages of the stream before may wait there.
+        """
+        with self._lock:
+            for name, most in self._for_channel.items():
+                if name not in self._fixed:
+                    room = max(self._capacity[name], most * n_channels)
+                    self._capacity[name] = room
+            self._changed.notify_all()
 
     def put(self, queue: str, kind: str, item: ItemT) -> None:
         """Add an item of a kind to one of the queues.

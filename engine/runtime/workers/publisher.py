@@ -80,6 +80,11 @@ class Publisher:
             for kind in KINDS.values()
         }
 
+    def set_channels(self, lane: str, n_channels: int) -> None:
+        """Make room in the sinks' queues for the channels of a lane."""
+        for sink in self._sinks:
+            sink.set_channels(lane, n_channels)
+
     def wants(self, kind: str) -> bool:
         """Return True if any sink takes this kind of event."""
         return bool(self._takers[kind])

@@ -280,6 +280,7 @@ class SinkWorker:
         self._on_error = on_error
         self._stopping = Flag()
         self.supervised = SupervisedSink(name, sink, clock, self._stopping)
+        self._n_channels: dict[str, int] = {}  # by lane
         self._writing: Message | None = None
         self._uncommitted: deque[Message] = deque()  # written, and a kill loses them
         self._lost_before = 0  # messages lost when the last stream was committed
@@ -292,6 +293,11 @@ class SinkWorker:
         """Open the sink and start its thread."""
         self.supervised.sink.open()
         self._thread.start()
+
+    def set_channels(self, lane: str, n_channels: int) -> None:
+        """Note how many channels a lane has, whose messages the queues have to hold."""
+        self._n_channels[lane] = n_channels
+        self.mailbox.set_channels(sum(list(self._n_channels.values())))
 
     def accept(self, message: Message) -> None:
         """Queue a message; called by lane threads."""

@@ -1,9 +1,11 @@
 """Runner: order of start and end, one lane per channel."""
 
 from itertools import count
+from threading import Event as Flag
 
 import numpy as np
 import pytest
+from processes.waiting import PATIENCE_S
 from stages.runners import (
     EPOCH,
     INFO,
@@ -183,6 +185,27 @@ def test_sequence_numbers_continue_over_streams_of_one_name():
     make_runner(sources, sink, models=["namer"]).run()
     numbers = sorted(m.seq for m in sink.messages if m.kind == "label")
     assert numbers == list(range(60))
+
+
+def test_live_blocks_of_many_channels_find_room_before_a_sink():
+    n_blocks, channels = 12, 64
+    delivered = Flag()
+
+    def items():
+        for index in range(n_blocks):
+            yield audio("..##", 40 * index, channels=channels)
+        delivered.set()
+
+    class Waiting(CollectSink):
+        def write(self, message):
+            assert delivered.wait(PATIENCE_S)
+            super().write(message)
+
+    sink = Waiting({"block", "label"})
+    source = ScriptedSource(StreamInfo("array", RATE, channels), items(), live=True)
+    runner = make_runner(source, sink, models=["namer"], sink={"queue": {}})
+    assert runner.run().dropped.total() == 0
+    assert len(sink.events(Block)) == n_blocks * channels
 
 
 def test_each_channel_has_its_own_stream():

@@ -212,3 +212,17 @@ def test_every_item_of_many_writers_is_delivered_or_counted_as_dropped(
             assert numbers == sorted(numbers), "a writer's order was not kept"
     if when_full == "block":
         assert not mailbox.dropped
+
+
+def test_room_for_more_channels():
+    mailbox = Mailbox({"events": 2, "bulk": 3}, "drop_oldest", fixed=["events"])
+    mailbox.set_channels(4)
+    for index in range(20):
+        mailbox.put("events", "label", index)
+        mailbox.put("bulk", "frames", index)
+    assert mailbox.counts()["events"]["queued"] == 2
+    assert mailbox.counts()["bulk"]["queued"] == 12
+    mailbox.set_channels(1)
+    mailbox.put("bulk", "frames", 20)
+    assert mailbox.counts()["bulk"]["queued"] == 12
+    balanced(mailbox)
