@@ -71,6 +71,15 @@ class ReportsLosses(Protocol):
 
 
 @runtime_checkable
+class LimitsClose(Protocol):
+    """Sink whose `close` waits, such as for slow readers."""
+
+    def limit_close(self, seconds: float, /) -> None:
+        """Limit the time of `close`, which follows: the run was stopped."""
+        ...
+
+
+@runtime_checkable
 class CompletesStreams(Protocol):
     """Sink that completes its work on a stream when the stream has ended."""
 

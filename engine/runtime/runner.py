@@ -261,7 +261,9 @@ class Runner:
                 tick()
         pressed = cut_short or self._stopped
         for sink in reversed(self.sinks):
-            closed = sink.close(lambda: not (self._forced or (pressed and late(1.0))))
+            closed = sink.close(
+                lambda: not (self._forced or (pressed and late(1.0))), hurry=pressed
+            )
             outcome.forced |= not closed
         for lane in self.lanes:
             lane.settle()

@@ -135,7 +135,7 @@ class ControlSocket:
         try:
             request = objects.read(body)
         except JsonError as error:
-            return refusal(id_of(body), f"a request is a JSON object, but {error}")
+            return refusal(id_of(body), f"the request cannot be read: {error}")
         try:
             return msgspec.json.encode(submit(request))
         except Exception:  # every request is answered

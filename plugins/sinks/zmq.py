@@ -92,6 +92,7 @@ class ZmqSink:
         self._keyed = keys is not None
         self._clock = clock
         self._run = run
+        self._linger_s = options.linger_s
         self._access = AccessControl(keys, "read")
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -146,12 +147,18 @@ class ZmqSink:
         with self._access.limits.busy():
             self._read_subscriptions()
 
+    def limit_close(self, seconds: float) -> None:
+        """Give slow connections no more time than this when the socket is closed."""
+        self._linger_s = min(self._linger_s, seconds)
+
     def close(self) -> None:
         """Close the socket; slow connections get `linger_s` to read their queue."""
+        until_ns = self._clock.monotonic_ns() + round(self._linger_s * NS)
         self._access.stop()
         if self._socket is not None:
             self._n_before = self._subscribers.announced + self._subscribers.plain
-            self._socket.close(linger=round(self._options.linger_s * 1000))
+            left_ns = max(0, until_ns - self._clock.monotonic_ns())
+            self._socket.close(linger=left_ns * 1000 // NS)
         self._access.close()
         if self._context is not None:
             self._context.term()

@@ -14,6 +14,7 @@ from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.commits import (
     CompletesStreams,
     KeepsEvents,
+    LimitsClose,
     ReportsLosses,
 )
 from neurovocal.engine.contracts.errors import NeurovocalError, StageError
@@ -340,11 +341,15 @@ class SinkWorker:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def close(self, waits: Callable[[], bool] = lambda: True) -> bool:
+    def close(
+        self, waits: Callable[[], bool] = lambda: True, *, hurry: bool = False
+    ) -> bool:
         """Close the sink; messages that are not written by now count as dropped.
 
         Parameters
         ----------
+        hurry : bool
+            The run was stopped: a sink that waits for its readers gives up in time.
         waits : callable
             Called every 0.1 s: return True to wait on for a sink that does not close.
 
@@ -360,6 +365,8 @@ class SinkWorker:
                 self._drop(unfinished)
             log.error("%s did not finish in time and was left behind", self.name)
             return False
+        if hurry and isinstance(self.supervised.sink, LimitsClose):
+            self.supervised.sink.limit_close(_CLOSE_S / 2)
         closer = Thread(target=self._close, name=f"nv-{self.name}", daemon=True)
         closer.start()
         closer.join(_CLOSE_S)

@@ -46,6 +46,39 @@ def test_stop_truncates_open_segments_and_drops_no_message(background):
     assert (source.closed, sink.closed) == (1, 1)
 
 
+class Lingering(CollectSink):
+    """Sink whose `close` waits for its readers until it is told not to."""
+
+    def __init__(self, gone):
+        super().__init__()
+        self.gone, self.limits = gone, []
+
+    def limit_close(self, seconds):
+        self.limits.append(seconds)
+        self.gone.set()
+
+    def close(self):
+        assert self.gone.wait(PATIENCE_S)
+        super().close()
+
+
+def test_a_stopped_run_gives_slow_readers_less_time(background):
+    sink, begun, gone = Lingering(Flag()), Flag(), Flag()
+    sink.write = flagging(sink.write, begun, Onset)
+    source = ScriptedSource(INFO, then_wait([audio("..##")], Flag()), live=True)
+    runner = make_runner(source, sink)
+    run = background(runner.run)
+    assert begun.wait(PATIENCE_S)
+    runner.stop()
+    assert run().exit_code == 0
+    assert len(sink.limits) == sink.closed == 1
+    # At the natural end nothing presses.
+    gone.set()
+    sink = Lingering(gone)
+    assert make_runner(ScriptedSource(INFO, many(2)), sink).run().exit_code == 0
+    assert (sink.limits, sink.closed) == ([], 1)
+
+
 def test_stop_inside_a_long_block_closes_segments_at_the_processed_sample(
     background, monkeypatch
 ):

@@ -73,7 +73,7 @@ JSON = st.recursive(
 @given(body=st.binary(max_size=300) | JSON.map(lambda v: json.dumps(v).encode()))
 def test_any_bytes_are_answered(peer, body):
     reply = peer(body)
-    assert reply["ok"] or "JSON object" in reply["error"]
+    assert reply["ok"] or "cannot be read" in reply["error"]
 
 
 def test_req_sockets_are_answered_and_other_envelopes_refused(server, peer):

@@ -291,6 +291,14 @@ def test_stalled_subscriber_does_not_affect_others() -> None:
     assert len(heard) + stalled.missed == heard[-1].seq + 1
 
 
+def test_a_stalled_subscriber_keeps_a_stopped_sink_open_for_a_while_at_most() -> None:
+    stalled = Subscriber(endpoint(), ["frames"], queue_length=1)
+    with connected([stalled], queue_length=1000, linger_s=1e6) as sink:
+        for seq in range(600):
+            sink.write(frames(seq, n_frames=100))
+        sink.limit_close(0.05)
+
+
 def test_open_waits_for_the_configured_number_of_subscribers(
     background: Callable[..., Any],
 ) -> None:
