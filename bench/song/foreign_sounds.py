@@ -179,7 +179,7 @@ def scores_of(
 ) -> Scores:
     """Compute `score` in the stretches of sounds that follow `background`."""
     front_end = bundle.manifest.front_end
-    features = build_front_end(front_end, bundle.folder)
+    features = build_front_end(front_end, bundle)
     hop, half = front_end.hop_length, front_end.frame_length // 2
     inside = []
     for sound in sounds:

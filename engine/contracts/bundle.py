@@ -5,19 +5,25 @@ and the tensors of each graph are described in docs/bundle.md.
 """
 
 import hashlib
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from os.path import realpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from neurovocal.engine.contracts.errors import BundleError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.support import safe_yaml
 
 MANIFEST_NAME = "manifest.yaml"
+_VERSION = 1
+_MOST_LENGTH = 2**24  # values of a frame or state
+_MOST_BYTES = 2**30  # of a file
 _PLUGIN = re.compile(r"[\w-]{1,64}")
 
 
@@ -34,19 +40,25 @@ Installed: TypeAlias = Annotated[str, AfterValidator(_installed)]
 """Name of a plugin that is installed; never a file."""
 
 
-class FrontEnd(Options):
+class Section(Options):
+    """Part of a manifest: no number in it is infinite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class FrontEnd(Section):
     """Features plugin and frame shape that the networks were trained with."""
 
     plugin: Installed = "spectrogram"
-    sample_rate: int = Field(gt=0)
-    hop_length: int = Field(gt=0)
-    frame_length: int = Field(gt=0)
-    n_bins: int = Field(gt=0)
+    sample_rate: int = Field(gt=0, le=10_000_000)
+    hop_length: int = Field(gt=0, le=_MOST_LENGTH)
+    frame_length: int = Field(gt=0, le=_MOST_LENGTH)
+    n_bins: int = Field(gt=0, le=_MOST_LENGTH)
     options: dict[str, Any] = {}
     """Options of the features plugin; file names are relative to the bundle."""
 
 
-class DetectorSpec(Options):
+class DetectorSpec(Section):
     """Detector plugin and options that the bundle's figures were measured with."""
 
     plugin: Installed = "energy"
@@ -54,7 +66,7 @@ class DetectorSpec(Options):
     """Options that differ from the plugin's defaults."""
 
 
-class TypicalSpec(Options):
+class TypicalSpec(Section):
     """Range of the annotated segments of a unit."""
 
     shortest: int = Field(ge=0)
@@ -66,7 +78,7 @@ class TypicalSpec(Options):
     segment is another sound."""
 
 
-class EarlySpec(Options):
+class EarlySpec(Section):
     """Calibration of labels given before the segment has ended."""
 
     frames: int = Field(ge=1)
@@ -77,7 +89,7 @@ class EarlySpec(Options):
     """As `thresholds` of the final label."""
 
 
-class ClassifierSpec(Options):
+class ClassifierSpec(Section):
     """State contract and calibration of ``classifier.onnx``."""
 
     file: str = "classifier.onnx"
@@ -107,6 +119,9 @@ class ClassifierSpec(Options):
 
     @model_validator(mode="after")
     def _units_make_sense(self) -> "ClassifierSpec":
+        for name, shape in self.state.items():
+            if min(shape, default=1) < 1 or math.prod(shape) > _MOST_LENGTH:
+                raise ValueError(f"state: '{name}' has the impossible shape {shape}")
         if len(set(self.units)) != len(self.units):
             raise ValueError("units: a name occurs twice")
         if self.silence not in self.units:
@@ -119,18 +134,18 @@ class ClassifierSpec(Options):
         return self
 
 
-class RnnRbmSpec(Options):
+class RnnRbmSpec(Section):
     """State contract and baseline of the RNN-RBM graphs."""
 
     file: str = "rnn_rbm.onnx"
     sample_file: str = "rnn_rbm_sample.onnx"
     visible: Literal["bernoulli", "gaussian"]
-    n_visible: int = Field(gt=0)
-    n_hidden: int = Field(gt=0)
-    n_recurrent: int = Field(gt=0)
+    n_visible: int = Field(gt=0, le=_MOST_LENGTH)
+    n_hidden: int = Field(gt=0, le=_MOST_LENGTH)
+    n_recurrent: int = Field(gt=0, le=_MOST_LENGTH)
     n_layers: int = Field(ge=1, le=3)
     gates: Literal["sigmoid", "tanh", "simple"] = "sigmoid"
-    gibbs_steps: int = Field(default=20, ge=0)
+    gibbs_steps: int = Field(default=20, ge=0, le=10_000)
     free_energy_mean: float
     """Mean free energy per frame on validation data, in nats."""
     free_energy_std: float = Field(gt=0)
@@ -139,7 +154,7 @@ class RnnRbmSpec(Options):
     mixture that the state chooses from; `sigma`; see docs/bundle.md."""
 
 
-class PriorSpec(Options):
+class PriorSpec(Section):
     """Exponent of the forecast in its product with the classifier."""
 
     frames: int = Field(ge=0)
@@ -148,11 +163,11 @@ class PriorSpec(Options):
     """Chosen on validation data; 0: the sound says more alone."""
 
 
-class ForecastSpec(Options):
+class ForecastSpec(Section):
     """State contract of ``forecast.onnx`` and its weight as a prior."""
 
     file: str = "forecast.onnx"
-    n_recurrent: int = Field(gt=0)
+    n_recurrent: int = Field(gt=0, le=_MOST_LENGTH)
     gap_edges_ms: list[float]
     """Silences that separate the bins of the inputs, rising."""
     pause_ms: float = Field(gt=0)
@@ -166,7 +181,7 @@ class ForecastSpec(Options):
     phrase); the yardsticks of `evaluate` are computed from it."""
 
 
-class Manifest(Options):
+class Manifest(Section):
     """Content of ``manifest.yaml``."""
 
     version: Literal[1] = 1
@@ -181,7 +196,7 @@ class Manifest(Options):
     rnn_rbm: RnnRbmSpec | None = None
     forecast: ForecastSpec | None = None
     golden: str = "golden.npz"
-    golden_tolerance: float = Field(default=1e-4, gt=0)
+    golden_tolerance: float = Field(default=1e-4, gt=0, le=0.01)
     training: dict[str, Any] = {}
     """Data, split, seed, seconds and the command that made the bundle."""
     figures: dict[str, Any] = {}
@@ -204,8 +219,35 @@ class Bundle:
     manifest: Manifest
 
     def path(self, name: str) -> Path:
-        """Return the path of one of the bundle's files."""
-        return self.folder / name
+        """Return the path of one of the bundle's files.
+
+        Raises
+        ------
+        BundleError
+            The manifest does not list the file, so that nobody has checked it.
+        """
+        path = self.folder / name
+        real = realpath(path)
+        listed = (self.folder / each for each in self.manifest.files)
+        if not any(real == realpath(each) for each in listed):
+            raise BundleError(_unlisted(self.folder, name))
+        return path
+
+
+def file_in(place: Bundle | Path, name: str) -> Path:
+    """Return the path of a file of a bundle, or of a folder that is to become one.
+
+    Raises
+    ------
+    BundleError
+        The bundle does not list the file, or it lies outside the folder.
+    """
+    if isinstance(place, Bundle):
+        return place.path(name)
+    path = place / name
+    if not _lies_in(place, path):
+        raise BundleError(f"bundle '{place}': file '{name}' lies outside the bundle")
+    return path
 
 
 def find_bundle(name: str, base: Path | None = None) -> Path:
@@ -258,20 +300,56 @@ def load_bundle(name: str | Path, base: Path | None = None) -> Bundle:
         for name, digest in manifest.files.items()
         if (problem := _file_problem(folder, name, digest))
     ]
-    named = {manifest.golden}
-    if (classifier := manifest.classifier) is not None:
-        named.add(classifier.file)
-    if (rnn_rbm := manifest.rnn_rbm) is not None:
-        named |= {rnn_rbm.file, rnn_rbm.sample_file, rnn_rbm.residual_file}
-    if manifest.forecast is not None:
-        named.add(manifest.forecast.file)
-    problems += [
-        f"bundle '{folder}': {name} is not listed under 'files' in {MANIFEST_NAME}"
-        for name in sorted(named - set(manifest.files))
-    ]
+    bundle = Bundle(folder, manifest)
+    for each in sorted(set(_named_files(bundle))):
+        try:
+            bundle.path(each)
+        except BundleError as error:
+            problems.append(str(error))
     if problems:
         raise BundleError(problems)
-    return Bundle(folder, manifest)
+    return bundle
+
+
+def _named_files(bundle: Bundle) -> Iterator[str]:
+    """Yield the files that the manifest names, those in options with them."""
+    manifest = bundle.manifest
+    yield manifest.golden
+    if (classifier := manifest.classifier) is not None:
+        yield classifier.file
+    if (rnn_rbm := manifest.rnn_rbm) is not None:
+        yield from (rnn_rbm.file, rnn_rbm.sample_file, rnn_rbm.residual_file)
+    if manifest.forecast is not None:
+        yield manifest.forecast.file
+    # A text in options that is the name of a file will be read by some plugin.
+    options = [manifest.front_end.options]
+    options += [manifest.detector.options] if manifest.detector else []
+    for text in _texts(options):
+        try:
+            if text and (bundle.folder / text).is_file():
+                yield text
+        except OSError:  # too long for a name
+            continue
+
+
+def _texts(data: Any) -> Iterator[str]:
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict | list):
+        for each in data.values() if isinstance(data, dict) else data:
+            yield from _texts(each)
+
+
+def _lies_in(folder: Path, path: Path) -> bool:
+    """Return whether a file lies in a folder, links followed."""
+    return Path(realpath(path)).is_relative_to(realpath(folder))
+
+
+def _unlisted(folder: Path, name: str) -> str:
+    return (
+        f"bundle '{folder}': {name} is not listed under 'files' in {MANIFEST_NAME}: "
+        "the manifest was altered, or is incomplete: copy or train the bundle again"
+    )
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -288,6 +366,11 @@ def _read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         if not isinstance(content, dict):
             raise BundleError(f"{path}: holds no 'key: value' lines") from error
+        if isinstance(stated := content.get("version"), int) and stated > _VERSION:
+            raise BundleError(
+                f"{path}: version {stated} was made by a newer neurovocal, this one "
+                f"reads version {_VERSION}: update neurovocal"
+            ) from error
         raise BundleError(
             [
                 f"{path}: {'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
@@ -298,16 +381,22 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _file_problem(folder: Path, name: str, digest: str) -> str | None:
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return f"bundle '{folder}': file '{name}' lies outside the bundle"
-    if not path.is_file():
-        return f"bundle '{folder}': file '{name}' is missing"
-    if sha256(path) != digest:
-        return (
-            f"bundle '{folder}': file '{name}' is damaged or was changed "
-            "(its sha256 differs from the manifest): copy the bundle again"
-        )
-    return None
+    where = f"bundle '{folder}': file '{name}'"
+    try:
+        if not _lies_in(folder, path):
+            return f"{where} lies outside the bundle"
+        if not path.is_file():
+            return f"{where} is missing"
+        if path.stat().st_size > _MOST_BYTES:
+            return f"{where} is larger than {_MOST_BYTES} bytes"
+        if sha256(path) == digest:
+            return None
+    except OSError as error:
+        return f"{where} cannot be read: {error.strerror}"
+    return (
+        f"{where} is damaged or was changed (its sha256 differs from the manifest): "
+        "copy the bundle again"
+    )
 
 
 def sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ no audio files.
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -18,7 +19,8 @@ from neurovocal.engine.config.schema import StageConfig
 from neurovocal.engine.contracts.bundle import Bundle, DetectorSpec, FrontEnd
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import BundleError
-from neurovocal.engine.contracts.plugin import BuildContext, Kind
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Kind, Plugin
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import Features
 from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
@@ -50,15 +52,16 @@ def context_of(bundle: Bundle, purpose: str) -> BuildContext:
     )
 
 
-def build_front_end(front_end: FrontEnd, folder: Path) -> Features:
+def build_front_end(front_end: FrontEnd, place: Bundle | Path) -> Features:
     """Build the features stage that a manifest's front end describes.
 
     Parameters
     ----------
     front_end : FrontEnd
         Plugin, sample rate, options and shape of the frames.
-    folder : Path
-        The bundle's folder, which file names in the options are relative to.
+    place : Bundle or Path
+        The bundle whose files the options name, or the folder of one that is being
+        made.
 
     Raises
     ------
@@ -68,19 +71,12 @@ def build_front_end(front_end: FrontEnd, folder: Path) -> Features:
         The plugin does not accept the options, or makes frames of another shape
         than the front end states.
     """
+    bundle = place if isinstance(place, Bundle) else None
+    folder = place.folder if isinstance(place, Bundle) else place
     plugin = Registry().get("features", front_end.plugin, folder)
-    try:
-        options = plugin.options.model_validate(front_end.options)
-    except ValidationError as error:
-        raise BundleError(
-            [
-                f"front end of '{folder}': options."
-                f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
-                for e in error.errors()
-            ]
-        ) from error
+    options = _checked(plugin, front_end.options, f"front end of '{folder}'")
     info = StreamInfo("front-end", front_end.sample_rate)
-    context = BuildContext(clock=SystemClock(), run="", base=folder, info=info)
+    context = BuildContext(SystemClock(), "", base=folder, info=info, bundle=bundle)
     features: Features = plugin.build(options, context)
     built = (features.n_bins, features.hop_length, features.frame_length)
     stated = (front_end.n_bins, front_end.hop_length, front_end.frame_length)
@@ -90,6 +86,20 @@ def build_front_end(front_end: FrontEnd, folder: Path) -> Features:
             f"hop_length, frame_length) {built}, the manifest states {stated}"
         )
     return features
+
+
+def _checked(plugin: Plugin[Any], options: Mapping[str, object], where: str) -> Options:
+    try:
+        checked: Options = plugin.options.model_validate(options)
+        return checked
+    except ValidationError as error:
+        raise BundleError(
+            [
+                f"{where}: options."
+                f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
+                for e in error.errors()
+            ]
+        ) from error
 
 
 def build_offline_lane(
@@ -121,7 +131,7 @@ def build_offline_lane(
     def stage(kind: Kind, name: str, options: Mapping[str, object]) -> StagePlan:
         plugin = registry.get(kind, name, bundle.folder)
         config = StageConfig(plugin=name, options=dict(options), on_error="fail")
-        checked = plugin.options.model_validate(config.options)
+        checked = _checked(plugin, config.options, f"{kind} of '{bundle.folder}'")
         return StagePlan(f"{kind} '{name}'", kind, plugin, checked, config, ())
 
     front_end = bundle.manifest.front_end
@@ -203,4 +213,4 @@ def bundle_frames(bundle: Bundle, samples: Float32, sample_rate: int) -> Float32
     front_end = bundle.manifest.front_end
     clean = np.nan_to_num(samples, posinf=0.0, neginf=0.0)
     at_rate = resampled(clean, sample_rate, front_end.sample_rate)
-    return frames_of(build_front_end(front_end, bundle.folder), at_rate)
+    return frames_of(build_front_end(front_end, bundle), at_rate)

@@ -238,7 +238,7 @@ def _evaluate_rnn_rbm(
     spec, front_end = bundle.manifest.rnn_rbm, bundle.manifest.front_end
     assert spec is not None
     session = Session(bundle.path(spec.file))
-    features = build_front_end(front_end, bundle.folder)
+    features = build_front_end(front_end, bundle)
     zeros = np.zeros((spec.n_layers, spec.n_recurrent), np.float32)
     error, persistence, energy, count = 0.0, 0.0, 0.0, 0
     voiced_error, voiced_persistence, voiced_count = 0.0, 0.0, 0

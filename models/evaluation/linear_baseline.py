@@ -30,7 +30,7 @@ def linear_errors(
         order: LinearPredictor.fit([s for s in train if len(s) > order], order)
         for order in AR_ORDERS
     }
-    features = build_front_end(bundle.manifest.front_end, bundle.folder)
+    features = build_front_end(bundle.manifest.front_end, bundle)
     rate = bundle.manifest.front_end.sample_rate
     totals, count = dict.fromkeys(AR_ORDERS, 0.0), 0
     for recording in data.split.test:

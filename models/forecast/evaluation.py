@@ -152,7 +152,7 @@ def classify_recordings(
     assert spec is not None
     rate = front_end.sample_rate
     columns = [spec.units.index(name) for name in units.names]
-    features = build_front_end(front_end, bundle.folder)
+    features = build_front_end(front_end, bundle)
     network = FrameNetwork(bundle)
     examples, logs = [], []
     for recording in recordings:

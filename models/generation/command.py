@@ -104,7 +104,7 @@ def generate(
     loaded = load_bundle(bundle)
     reads = {"bundle": [loaded.folder], "recording": [prime] if prime else []}
     _check_outputs(written, reads, overwrite=overwrite)
-    inverse = InverseSpectrogram(loaded.manifest.front_end, loaded.folder)
+    inverse = InverseSpectrogram(loaded.manifest.front_end, loaded)
     seed_frames = read_seed_frames(loaded, prime) if prime else None
     generator = SequenceGenerator(
         loaded,

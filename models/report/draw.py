@@ -121,7 +121,7 @@ class FrameAxes:
         self.hop_s = front_end.hop_length / front_end.sample_rate
         self.centre_s = front_end.frame_length / 2 / front_end.sample_rate
         self.n_bins = front_end.n_bins
-        features = build_front_end(front_end, bundle.folder)
+        features = build_front_end(front_end, bundle)
         found = getattr(features, "frequencies_hz", None)
         self.frequencies_khz: Float64 | None = None
         if found is not None and len(found) == self.n_bins:

@@ -13,6 +13,7 @@ from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Float32, Frames, Surprise
 from neurovocal.engine.lane.offline import context_of
 from neurovocal.models.toolkit.onnx_session import Session
+from neurovocal.plugins.models.onnx.session import graph_content
 
 _NAMES = ("W", "bv", "bh", "Wuv", "Wuh")
 _CHECKED_FRAMES = 50
@@ -154,7 +155,8 @@ def read_weights(bundle: Bundle, trace: NetworkTrace) -> Weights | None:
     """
     spec = bundle.manifest.rnn_rbm
     assert spec is not None
-    model = onnx.load(bundle.path(spec.file))
+    path = bundle.path(spec.file)
+    model = onnx.load_model_from_string(graph_content(path, f"'{path}'"))
     arrays = {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in model.graph.initializer

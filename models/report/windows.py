@@ -82,7 +82,7 @@ def frames_in(bundle: Bundle, window: Window) -> Float32:
         start_s=start_s + window.start_s,
         stop_s=min(start_s + window.stop_s, window.recording.duration_s),
     )
-    features = build_front_end(front_end, bundle.folder)
+    features = build_front_end(front_end, bundle)
     return frames_of(features, read_samples(part, front_end.sample_rate))
 
 

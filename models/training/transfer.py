@@ -37,6 +37,7 @@ from neurovocal.models.toolkit.recipe import (
     RnnRbmConfig,
     TrainConfig,
 )
+from neurovocal.plugins.models.onnx.session import graph_content
 from neurovocal.plugins.storage.npz import read_npz
 
 # Smaller numbers are constants of the export (0, 0.5, 1), not parameters.
@@ -218,14 +219,16 @@ class Origin:
             )
             mark += n
         positions = _constants(export(marked))
-        values = _constants(onnx.load(self.bundle.path(file)))
+        path = self.bundle.path(file)
+        content = graph_content(path, f"'{path}'")
+        values = _constants(onnx.load_model_from_string(content))
         flat = np.full(mark, np.nan, np.float32)
         for name, numbers in positions.items():
             found = values.get(name)
             if found is None or found.shape != numbers.shape:
                 has = "none" if found is None else str(list(found.shape))
                 raise ConfigError(
-                    f"{self.bundle.path(file)}: '{name}' has shape {has}, the recipe "
+                    f"{path}: '{name}' has shape {has}, the recipe "
                     f"makes {list(numbers.shape)}: leave front_end and sizes to the "
                     "bundle, or train without --from"
                 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from neurovocal.engine import ConfigError, Float32
+from neurovocal.engine import Bundle, ConfigError, Float32
 from neurovocal.engine.contracts.bundle import FrontEnd
 from neurovocal.plugins.features.options import SpectrogramOptions
 from neurovocal.plugins.features.phase import PhaseReconstruction
@@ -42,8 +42,8 @@ class InverseSpectrogram:
     ----------
     front_end : FrontEnd
         Front end of the bundle's manifest; its plugin must be ``spectrogram``.
-    folder : Path
-        The bundle's folder, which holds the scaling file.
+    place : Bundle or Path
+        The bundle, or a folder that holds the scaling file.
     look_ahead : int
         Number of frames needed beyond the one that is output, from 0.
     iterations : int, optional
@@ -69,7 +69,7 @@ class InverseSpectrogram:
     def __init__(
         self,
         front_end: FrontEnd,
-        folder: Path,
+        place: Bundle | Path,
         look_ahead: int = LOOK_AHEAD,
         *,
         iterations: int | None = None,
@@ -83,7 +83,7 @@ class InverseSpectrogram:
         try:
             options = SpectrogramOptions.model_validate(front_end.options)
         except ValidationError as error:
-            raise ConfigError(f"front end of '{folder}': {error}") from error
+            raise ConfigError(f"front end of the bundle: {error}") from error
         self.sample_rate, self.n_bins = front_end.sample_rate, front_end.n_bins
         length, hop, n_fft = options.lengths(self.sample_rate)
         self.hop_length = hop
@@ -99,7 +99,7 @@ class InverseSpectrogram:
             inertia=inertia,
         )
         self.latency = self._phase.latency
-        self._to_magnitudes = _Magnitudes(options, front_end, folder, window, n_fft)
+        self._to_magnitudes = _Magnitudes(options, front_end, place, window, n_fft)
         self.reset()
 
     def reset(self) -> None:
@@ -168,7 +168,7 @@ class _Magnitudes:
         self,
         options: SpectrogramOptions,
         front_end: FrontEnd,
-        folder: Path,
+        place: Bundle | Path,
         window: Float32,
         n_fft: int,
     ) -> None:
@@ -189,7 +189,7 @@ class _Magnitudes:
         self._slope = np.ones(n_bins, np.float32)
         self._offset = np.zeros(n_bins, np.float32)
         if options.scaling is not None:
-            scaling = load_scaling(folder, options.scaling.file, n_bins, None)
+            scaling = load_scaling(place, options.scaling.file, n_bins, None)
             # A bin that is scaled by zero keeps its offset.
             live = scaling.gain != 0
             self._slope = np.where(live, 1 / np.where(live, scaling.gain, 1), 0.0)

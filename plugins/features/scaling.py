@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from neurovocal.engine import BundleError, Float32
+from neurovocal.engine import Bundle, BundleError, Float32
+from neurovocal.engine.contracts.bundle import file_in
 from neurovocal.plugins.storage.npz import read_npz
 
 
@@ -36,19 +37,17 @@ class Scaling:
 
 
 def load_scaling(
-    folder: Path, name: str, n_bins: int, clip: tuple[float, float] | None
+    place: Bundle | Path, name: str, n_bins: int, clip: tuple[float, float] | None
 ) -> Scaling:
-    """Read `offset` and `gain` from the npz file `name` in `folder`.
+    """Read `offset` and `gain` from the npz file `name` in a bundle or folder.
 
     Raises
     ------
     BundleError
-        The file is missing, unreadable or outside the folder, or does not fit
-        `n_bins`.
+        The file is missing, unreadable, outside the folder or not listed by the
+        bundle, or does not fit `n_bins`.
     """
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"scaling file '{name}' lies outside the bundle '{folder}'")
+    path = file_in(place, name)
     arrays = read_npz(path, "scaling file", "offset", "gain")
     offset, gain = arrays["offset"], arrays["gain"]
     if offset.shape != (n_bins,) or gain.shape != (n_bins,):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from neurovocal.engine import (
     Block,
     BuildContext,
+    Bundle,
     ConfigError,
     Float32,
     Frames,
@@ -50,8 +51,8 @@ class Spectrogram:
         Frames, scale and scaling.
     sample_rate : int
         Rate of the samples in Hz.
-    folder : Path
-        Folder of the scaling file.
+    place : Bundle or Path
+        Bundle, or folder, of the scaling file.
 
     Attributes
     ----------
@@ -69,7 +70,7 @@ class Spectrogram:
     """
 
     def __init__(
-        self, options: SpectrogramOptions, sample_rate: int, folder: Path
+        self, options: SpectrogramOptions, sample_rate: int, place: Bundle | Path
     ) -> None:
         length, hop, n_fft = options.lengths(sample_rate)
         self.frame_length = self.latency = length
@@ -92,7 +93,7 @@ class Spectrogram:
         self._scaling = None
         if options.scaling is not None:
             name, clip = options.scaling.file, options.scaling.clip
-            self._scaling = load_scaling(folder, name, self.n_bins, clip)
+            self._scaling = load_scaling(place, name, self.n_bins, clip)
 
         self._stop: int | None = None  # where the next block must start
         self._work = np.zeros((_BATCH - 1) * hop + length, np.float32)
@@ -230,8 +231,7 @@ def _build(options: SpectrogramOptions, context: BuildContext) -> Spectrogram:
 def _at_rate(
     options: SpectrogramOptions, context: BuildContext, sample_rate: int
 ) -> Spectrogram:
-    folder = context.bundle.folder if context.bundle else context.base
-    return Spectrogram(options, sample_rate, folder)
+    return Spectrogram(options, sample_rate, context.bundle or context.base)
 
 
 def _check(options: SpectrogramOptions, context: BuildContext) -> Iterable[str]:

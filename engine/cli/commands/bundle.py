@@ -5,10 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from neurovocal.engine.contracts.bundle import Bundle, Manifest, load_bundle
-from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.lane.offline import context_of
+from neurovocal.engine.contracts.bundle import (
+    Bundle,
+    DetectorSpec,
+    Manifest,
+    load_bundle,
+)
+from neurovocal.engine.lane.offline import build_front_end, build_offline_lane
 from neurovocal.engine.support import safe_yaml
+
+_TILE = 8  # any: nothing is processed
 
 bundle_app = typer.Typer(
     no_args_is_help=True, help="Look at a model bundle, or verify it."
@@ -36,20 +42,18 @@ def verify(bundle: Bundle) -> list[str]:
     """
     manifest = bundle.manifest
     front_end = manifest.front_end
-    registry = Registry()
-    context = context_of(bundle, "check")
-    features = registry.get("features", front_end.plugin)
-    features.build(features.options.model_validate(front_end.options), context)
+    parts = {"classifier": manifest.classifier, "rnn_rbm": manifest.rnn_rbm}
+    models = [name for name, spec in parts.items() if spec is not None]
+    build_front_end(front_end, bundle)
+    build_offline_lane(
+        bundle,
+        manifest.detector or DetectorSpec(),
+        {name: {} for name in models},
+        purpose="check",
+        tile=_TILE,
+    )
     lines = [f"front end {front_end.plugin}: {front_end.n_bins} bins"]
-    parts: dict[str, Any] = {
-        "classifier": manifest.classifier,
-        "rnn_rbm": manifest.rnn_rbm,
-    }
-    for name, spec in parts.items():
-        if spec is not None:
-            model = registry.get("model", name)
-            model.build(model.options(), context)
-            lines.append(f"{name}: golden outputs reproduced")
+    lines += [f"{name}: golden outputs reproduced" for name in models]
     if manifest.forecast is not None:  # the classifier model has checked it, too
         lines.append("forecast: golden outputs reproduced")
     return lines

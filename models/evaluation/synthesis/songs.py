@@ -47,7 +47,7 @@ def read_songs(
 ) -> list[RecordedSong]:
     """Read the songs of annotated recordings with the bundle's front end."""
     front_end = bundle.manifest.front_end
-    features = build_front_end(front_end, bundle.folder)
+    features = build_front_end(front_end, bundle)
     keep = round(_KEPT_S * front_end.sample_rate / front_end.hop_length)
     songs = []
     for number, recording in enumerate(recordings, start=1):

@@ -1,7 +1,13 @@
 """ONNX graphs of a bundle: sessions, checks of their tensors, golden vectors."""
 
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
+from threading import Event as Flag
+from threading import Timer
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +19,17 @@ from neurovocal.plugins.storage.npz import read_npz
 
 Shape: TypeAlias = tuple[int | None, ...]  # None: any length
 
-_SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
+_ENTRIES = {
+    "session.intra_op.allow_spinning": "0",
+    "session.inter_op.allow_spinning": "0",
+    "session.use_env_allocators": "1",
+}
+_MOST_S = 30.0  # for the golden frames; shipped bundles take a tenth of a second
+_MOST_BYTES = 4 * 2**30
+_NEWER = re.compile(
+    r"unsupported model IR version|opset \d+ is under development", re.IGNORECASE
+)
+_NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+\.(?:cc|h):\d+ \S* ?")
 
 
 class Graph:
@@ -61,18 +77,42 @@ class Graph:
         Raises
         ------
         BundleError
-            The graph fails.
+            The graph fails, needs too much memory, or takes more than 30 s.
         """
+        import onnxruntime as ort
+
+        limit = ort.RunOptions()
+        expired = Flag()
+
+        def stop() -> None:
+            expired.set()
+            limit.terminate = True
+
+        timer = Timer(_MOST_S, stop)
+        timer.daemon = True
+        timer.start()
         try:
-            return self.run(feed)
+            results: list[Float32] = self._session.run(self.outputs, feed, limit)
+            return results
         except Exception as error:  # onnxruntime has no common error class
+            if expired.is_set():
+                raise BundleError(
+                    f"{self.where} takes more than {_MOST_S:.0f} s for the golden "
+                    "frames: it is too slow for this machine, or it never ends"
+                ) from error
             raise BundleError(
-                f"{self.where} cannot be run on the golden frames ({_one_line(error)})"
+                f"{self.where} cannot be run on the golden frames ({_reason(error)})"
             ) from error
+        finally:
+            timer.cancel()
 
 
-def open_session(path: Path, where: str | None = None) -> Any:
+def open_session(
+    path: Path, where: str | None = None, *, is_trusted: bool = False
+) -> Any:
     """Open an ONNX file on one thread, without spinning or external data.
+
+    All sessions of the process together have a bounded memory.
 
     Parameters
     ----------
@@ -80,6 +120,8 @@ def open_session(path: Path, where: str | None = None) -> Any:
         The file.
     where : str, optional
         Name in errors; default: the path.
+    is_trusted : bool
+        Whether constants may be folded: computed now, in any time that they take.
 
     Returns
     -------
@@ -94,29 +136,62 @@ def open_session(path: Path, where: str | None = None) -> Any:
 
     ort.disable_telemetry_events()  # no reports to Microsoft
     where = where or f"'{path}'"
+    content = graph_content(path, where)
+    _limit_memory()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors are raised, not printed
+    for entry, value in _ENTRIES.items():
+        options.add_session_config_entry(entry, value)
+    try:
+        return ort.InferenceSession(
+            content,
+            options,
+            ["CPUExecutionProvider"],
+            disabled_optimizers=None if is_trusted else ["ConstantFolding"],
+        )
+    except Exception as error:  # onnxruntime has no common error class
+        raise BundleError(
+            f"{where} is no ONNX graph that can run ({_reason(error)})"
+        ) from error
+
+
+def graph_content(path: Path, where: str) -> bytes:
+    """Return the content of an ONNX file, which has only parts that a bundle may have.
+
+    Raises
+    ------
+    BundleError
+        It is no ONNX file, or has other parts; `where` names it.
+    """
     try:
         content = path.read_bytes()
         forbidden = forbidden_parts(content)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise BundleError(
-            f"{where} is no readable ONNX graph ({_one_line(error)})"
+            f"{where} cannot be read: {error.strerror or error}"
         ) from error
+    except ValueError as error:
+        raise BundleError(f"{where} is no readable ONNX graph ({error})") from error
     if forbidden:
         raise BundleError(
             f"{where} contains {' and '.join(forbidden)}, which no bundle may: export "
             "it as docs/bundle.md says"
         )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # errors are raised, not printed
-    for entry in _SPINNING:
-        options.add_session_config_entry(entry, "0")
-    try:
-        return ort.InferenceSession(content, options, ["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has no common error class
-        raise BundleError(
-            f"{where} is no ONNX graph that can run ({_one_line(error)})"
-        ) from error
+    return content
+
+
+@lru_cache(maxsize=1)
+def _limit_memory() -> None:
+    """Bound the memory of all sessions, which share one allocator."""
+    import onnxruntime as ort
+
+    pages, page_size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    most = min(_MOST_BYTES, pages * page_size // 2)
+    kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
+    arena = ort.OrtArenaCfg({"max_mem": most, "arena_extend_strategy": 1})
+    ort.create_and_register_allocator(memory, arena)
 
 
 class Golden:
@@ -268,6 +343,15 @@ def _shape_text(shape: Sequence[int | str | None]) -> str:
     return f"[{', '.join(str(n) if isinstance(n, int) else 'any' for n in shape)}]"
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+def _reason(error: BaseException) -> str:
+    """Return what ONNX Runtime says, in the words of a user where they are known."""
+    text = " ".join(str(error).split())
+    if "Available memory of" in text or "Failed to allocate memory" in text:
+        return "it needs more memory than all graphs together may have"
+    if _NEWER.search(text):
+        return (
+            f"it was made by a newer program than ONNX Runtime {version('onnxruntime')}"
+            " can read: update the package onnxruntime"
+        )
+    text = _NOISE.sub("", text) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:197]}..."

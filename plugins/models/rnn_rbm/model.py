@@ -216,7 +216,7 @@ class RnnRbm:
         audio = now.audio if now and options.sound else None
         if options.sound and audio is None:
             front_end = self._bundle.manifest.front_end
-            audio = AudioSynthesis(InverseSpectrogram(front_end, self._bundle.folder))
+            audio = AudioSynthesis(InverseSpectrogram(front_end, self._bundle))
         is_same = now is not None and now.options.prime == options.prime
         seed = now.recording_seed if now and is_same else None
         if options.synthesis == "prime" and options.prime and seed is None:
@@ -274,7 +274,7 @@ def _check(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
 def _inverse_problems(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
     if options.sound and context.bundle is not None:
         try:
-            InverseSpectrogram(context.bundle.manifest.front_end, context.bundle.folder)
+            InverseSpectrogram(context.bundle.manifest.front_end, context.bundle)
         except ConfigError as error:
             yield from error.problems
 

@@ -1,5 +1,7 @@
 """Bundles: complete ones are loaded, damaged ones are rejected in one sentence."""
 
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ import pytest
 import yaml
 from bundles.tiny_bundle import edit_manifest, make_tiny_bundle
 from onnx import TensorProto, helper, numpy_helper
+from processes.cli_process import neurovocal
 
+from neurovocal.engine.cli.commands.bundle import verify
 from neurovocal.engine.contracts.bundle import Bundle, find_bundle, load_bundle
 from neurovocal.engine.contracts.clock import ManualClock
-from neurovocal.engine.contracts.errors import BundleError
+from neurovocal.engine.contracts.errors import BundleError, ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.types import StreamInfo
 from neurovocal.plugins.models.classifier.model import plugin as classifier_plugin
@@ -88,15 +92,116 @@ def test_the_error_names_each_damaged_file(folder: Path) -> None:
     assert any("golden.npz" in p and "missing" in p for p in problems)
 
 
-@pytest.mark.parametrize(
-    "name", ["golden.npz", "classifier.onnx", "rnn_rbm_sample.onnx", "residual.npz"]
-)
-def test_a_graph_without_a_checksum_is_rejected(folder: Path, name: str) -> None:
+def without_checksum(folder: Path, name: str, **front_end: Any) -> Path:
+    """Remove a file from the list of files; change the options of the front end."""
     content = yaml.safe_load((folder / "manifest.yaml").read_text())
     del content["files"][name]
+    content["front_end"]["options"].update(front_end)
     (folder / "manifest.yaml").write_text(yaml.safe_dump(content))
-    (problem,) = problems_of(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "golden.npz",
+        "classifier.onnx",
+        "rnn_rbm_sample.onnx",
+        "residual.npz",
+        "scaling.npz",
+    ],
+)
+def test_a_file_without_a_checksum_is_rejected(folder: Path, name: str) -> None:
+    (problem,) = problems_of(without_checksum(folder, name))
     assert f"{name} is not listed" in problem
+
+
+@pytest.mark.parametrize("scaling", [{}, {"file": "./scaling.npz"}, {"file": "link"}])
+def test_a_scaling_without_a_checksum_is_never_read(
+    folder: Path, scaling: dict[str, str]
+) -> None:
+    """Also where the name is the default, written in another way, or a link's."""
+    (folder / "link").symlink_to("scaling.npz")
+    without_checksum(folder, "scaling.npz", scaling=scaling)
+    done = neurovocal("bundle", "check", folder)
+    assert done.code == 1
+    assert "is not listed under 'files'" in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["./scaling.npz", "x/../scaling.npz"])
+def test_a_file_may_be_listed_under_another_spelling(folder: Path, name: str) -> None:
+    (folder / "x").mkdir()
+    content = yaml.safe_load((folder / "manifest.yaml").read_text())
+    content["files"][name] = content["files"].pop("scaling.npz")
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(content))
+    assert load_bundle(folder).path("scaling.npz").is_file()
+
+
+def test_other_files_in_the_folder_are_ignored(folder: Path) -> None:
+    for name in ("._scaling.npz", ".DS_Store", "notes.txt", "other.onnx"):
+        (folder / name).write_bytes(b"x")
+    (folder / "gone").symlink_to(folder / "nowhere")
+    bundle = load_bundle(folder)
+    with pytest.raises(BundleError, match=r"other\.onnx is not listed"):
+        bundle.path("other.onnx")
+
+
+def test_a_bundle_in_a_folder_of_any_name_is_accepted(tmp_path: Path) -> None:
+    name = "a [b] 'c' \x1b[31m K\xe4fig" + "x" * 200
+    folder = make_tiny_bundle(tmp_path / name, rnn_rbm=False)
+    (tmp_path / "link").symlink_to(folder)
+    assert load_bundle(tmp_path / "link").manifest.name == "tiny"
+    done = neurovocal("bundle", "check", folder)
+    assert done.code == 0
+    assert "\x1b" not in done.out
+    (folder / "scaling.npz").write_bytes(b"x")
+    done = neurovocal("bundle", "check", folder)
+    assert done.code == 1
+    assert "\x1b" not in done.err
+
+
+def test_what_cannot_be_read_is_one_sentence(folder: Path) -> None:
+    content = yaml.safe_load((folder / "manifest.yaml").read_text())
+    content["files"] |= {"x" * 5000: "0", "loop": "0", "": "0", "pipe": "0"}
+    (folder / "loop").symlink_to("loop")
+    os.mkfifo(folder / "pipe")
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(content))
+    problems = problems_of(folder)
+    assert len(problems) == 4
+    assert all("\n" not in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"front_end": {"hop_length": 64}},
+        {"front_end": {"n_bins": 128}},
+        {"front_end": {"hop_length": 2**40}},
+        {"detector": {"plugin": "energy", "options": {"low_hx": 1}}},
+        {"detector": {"plugin": "none"}},
+        {"golden_tolerance": math.inf},
+        {"golden_tolerance": 5.0},
+        {"rnn_rbm": {"free_energy_mean": math.nan}},
+        {"rnn_rbm": {"n_recurrent": 10**15}},
+        {"classifier": {"state": {"h": [10**6, 10**6]}}},
+        {"classifier": {"state": {"h": [-1]}}},
+        {"version": 2, "new": 1},
+    ],
+)
+def test_check_and_label_refuse_the_same_manifests(
+    folder: Path, changes: dict[str, Any]
+) -> None:
+    content = yaml.safe_load((folder / "manifest.yaml").read_text())
+    for name, change in changes.items():
+        if isinstance(change, dict):
+            change = {**content.get(name, {}), **change}
+        content[name] = change
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError) as caught:
+        verify(load_bundle(folder))
+    assert len(caught.value.problems) == 1
+    assert len(str(caught.value)) < 400
 
 
 def test_a_file_outside_the_folder_is_rejected(folder: Path) -> None:
