@@ -1,0 +1,233 @@
+"""Tables with a heading and a row per segment: CSV of several kinds, and Raven's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.data.formats.segments import (
+    AnnotationChoice,
+    Findings,
+    NotOfFormatError,
+    SegmentRow,
+    label_problem,
+    shown,
+    where,
+)
+from neurovocal.models.data.formats.text_table import (
+    HeadedTable,
+    Row,
+    times_problem,
+)
+from neurovocal.models.data.label_words import clean_label
+
+_BEGIN, _END = "Begin Time (s)", "End Time (s)"
+_OFFSET = "File Offset (s)"
+# Columns in which Raven's users and programs that write its tables keep labels.
+_RAVEN_LABELS = ("Annotation", "Species", "Common Name", "Label", "Call Type")
+
+
+def read_annotations_table(
+    path: Path, choice: AnnotationChoice, findings: Findings
+) -> list[SegmentRow]:
+    """Read annotations.csv: file, onset_s, offset_s, label, perhaps channel."""
+    return _read_csv(path, choice, findings, "file")
+
+
+def read_simple_sequence(
+    path: Path, choice: AnnotationChoice, findings: Findings
+) -> list[SegmentRow]:
+    """Read a CSV table of one recording: onset_s, offset_s, label."""
+    return _read_csv(path, choice, findings, None)
+
+
+def read_generic_sequence(
+    path: Path, choice: AnnotationChoice, findings: Findings
+) -> list[SegmentRow]:
+    """Read crowsetta's own CSV table: label, times or samples, notated_path."""
+    return _read_csv(path, choice, findings, "notated_path")
+
+
+def _read_csv(
+    path: Path,
+    choice: AnnotationChoice,
+    findings: Findings,
+    name_column: str | None,
+) -> list[SegmentRow]:
+    """Read a CSV table of segments.
+
+    Parameters
+    ----------
+    name_column : str, optional
+        Column with the name of the recording; None if the table is named like it.
+
+    Raises
+    ------
+    NotOfFormatError, ConfigError
+        The file is no such table.
+    """
+    table = HeadedTable.read(path, findings, ",")
+    label = choice.label_column or "label"
+    times = ["onset_s", "offset_s"]
+    in_samples = table.column(*times) is None and name_column == "notated_path"
+    if in_samples:
+        times = ["onset_sample", "offset_sample"]
+    names = [name_column] if name_column else []
+    columns = table.require(*names, *times, label)
+    reader = _RowReader(table, findings, times, columns[-3:-1], columns[-1])
+    channel = table.column("channel")
+    rows = []
+    for row in table.rows:
+        found = reader.read(row, channel)
+        if found is None:
+            continue
+        onset, offset, text, number = found
+        name = row.cells[columns[0]] if name_column else ""
+        if name_column and not name.strip():
+            findings.refuse(path, row.line, "the name of the recording is missing")
+            continue
+        rows.append(
+            SegmentRow(
+                float(onset), float(offset), text, row.line, name, number, in_samples
+            )
+        )
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _RowReader:
+    """Reads times, label and channel of the rows of a table."""
+
+    table: HeadedTable
+    findings: Findings
+    time_names: Sequence[str]
+    times: Sequence[int]
+    label: int
+
+    def read(
+        self, row: Row, channel: int | None
+    ) -> tuple[Decimal, Decimal, str, int | None] | None:
+        """Return onset, offset, label and channel; refuse a faulty row."""
+        cells = row.cells
+        text = cells[self.label]
+        label = clean_label(text)
+        problems = [
+            times_problem(row, self.times, self.time_names),
+            label_problem(label)
+            if "\n" not in text
+            else "the label runs over several lines: is there a quotation mark too "
+            "many?",
+        ]
+        number = None
+        if channel is not None and (named := cells[channel].strip()):
+            if named.isascii() and named.isdigit() and 0 < int(named) < 10_000:
+                number = int(named)
+            else:
+                problems.append(f"channel {shown(named)} is no number from 1 on")
+        if any(problems):
+            for problem in filter(None, problems):
+                self.findings.refuse(self.table.path, row.line, problem)
+            return None
+        onset, offset = (Decimal(cells[at].strip()) for at in self.times)
+        return onset, offset, label, number
+
+
+def read_raven(
+    path: Path, choice: AnnotationChoice, findings: Findings
+) -> list[SegmentRow]:
+    """Read a Raven selection table, of one or several recordings.
+
+    A selection that is listed once per view is read once. Rows with a "Begin File" or
+    "Begin Path" belong to that recording; with a "File Offset (s)" times count on
+    through all recordings, and the offset is the onset in the row's own.
+
+    Raises
+    ------
+    NotOfFormatError, ConfigError
+        The file is no Raven table, or a column is missing.
+    """
+    table = HeadedTable.read(path, findings, "\t")
+    if table.column(_BEGIN) is None and table.column(_END) is None:
+        raise NotOfFormatError(
+            f"is no Raven selection table: its first line has no column '{_BEGIN}', "
+            "with tabs between the columns"
+        )
+    times = table.require(_BEGIN, _END)
+    label = _label_column(table, choice, findings)
+    reader = _RowReader(table, findings, (_BEGIN, _END), times, label)
+    file_column = table.column("Begin Path", "Begin File")
+    offset_column = table.column(_OFFSET)
+    views = _Views(table)
+    rows: list[SegmentRow] = []
+    names: dict[str, int] = {}
+    for row in table.rows:
+        found = reader.read(row, table.column("Channel"))
+        if found is None or views.has_listed(row):
+            continue
+        begin, end, text, channel = found
+        name = "" if file_column is None else row.cells[file_column].strip()
+        if offset_column is not None and row.cells[offset_column].strip():
+            problem = times_problem(row, [offset_column], [_OFFSET])
+            if problem:
+                findings.refuse(path, row.line, problem)
+                continue
+            onset = Decimal(row.cells[offset_column].strip())
+            begin, end = onset, onset + (end - begin)
+        else:
+            names.setdefault(name, row.line)
+        rows.append(
+            SegmentRow(float(begin), float(end), text, row.line, name, channel)
+        )
+    if len(names) > 1:
+        first, second = [*names][:2]
+        findings.refuse(
+            path,
+            names[second],
+            f"the table has rows of several recordings ({shown(first)}, "
+            f"{shown(second)}), and times that count on through all of them: export "
+            f"it with the column '{_OFFSET}'",
+        )
+        return []
+    return rows
+
+
+def _label_column(
+    table: HeadedTable, choice: AnnotationChoice, findings: Findings
+) -> int:
+    """Return the column of a Raven table that holds the labels."""
+    wanted = (choice.label_column,) if choice.label_column else _RAVEN_LABELS
+    at = table.column(*wanted)
+    if at is None:
+        raise ConfigError(
+            f"{where(table.path)}: has no column {shown(wanted[0])} with labels: say "
+            f"--label-column with one of {', '.join(table.heading)[:300]}"
+        )
+    if choice.label_column is None and table.heading[at] != _RAVEN_LABELS[0]:
+        findings.tell(
+            "labels are read from another column than 'Annotation' (--label-column "
+            "names one)",
+            shown(table.heading[at]),
+        )
+    return at
+
+
+class _Views:
+    """Finds selections that a Raven table lists again in another view."""
+
+    def __init__(self, table: HeadedTable) -> None:
+        self._view = table.column("View")
+        self._number = table.column("Selection")
+        names = (_BEGIN, _END, "Channel", "Begin File", "Begin Path", _OFFSET)
+        self._same = [at for name in names if (at := table.column(name)) is not None]
+        self._views: dict[tuple[str, ...], str] = {}
+
+    def has_listed(self, row: Row) -> bool:
+        """Return True for a selection that another view has listed already."""
+        if self._view is None or self._number is None:
+            return False
+        cells = row.cells
+        key = (cells[self._number], *(cells[at] for at in self._same))
+        view = self._views.setdefault(key, cells[self._view])
+        return bool(cells[self._number].strip()) and view != cells[self._view]
+
