@@ -20,6 +20,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 
 if TYPE_CHECKING:
     from neurovocal.models.data.datasets import AnnotatedRecording
+    from neurovocal.models.data.formats.segments import AnnotationChoice
 
 # Modules that the report needs.
 _REPORT = ("matplotlib", "jinja2")
@@ -29,8 +30,27 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="F",
-        help="Annotation format that crowsetta reads (notmat, raven, textgrid, "
-        "aud-seq, birdsong-recognition-dataset, ...); default: annotations.csv.",
+        help="Annotation format: raven, audacity (or aud-seq), textgrid, notmat, "
+        "simple-seq, timit, birdsong-recognition-dataset, ...; default: "
+        "annotations.csv.",
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column", metavar="NAME", help="Column of the labels in the tables."
+    ),
+]
+Tier = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Interval tier of TextGrids: name or number."),
+]
+Channels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,...",
+        help="Channels that are used, with their labels. Default: those that labels "
+        "name, or else the first.",
     ),
 ]
 
@@ -66,6 +86,9 @@ def train(
         ),
     ] = None,
     annotation_format: Format = None,
+    label_column: LabelColumn = None,
+    tier: Tier = None,
+    channels: Channels = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="In place of the recipe's seed.")
     ] = None,
@@ -105,6 +128,7 @@ def train(
         overwrite,
         command=_command_line(),
         origin=origin,
+        choice=_choice(label_column, tier, channels),
     )
     with stop_on_signal() as stop:
         bundle = train_bundle(job, recipe, Reporter(), stop)
@@ -119,6 +143,9 @@ def evaluate(
         Path, typer.Argument(help="Folder of recordings with annotations.csv.")
     ],
     annotation_format: Format = None,
+    label_column: LabelColumn = None,
+    tier: Tier = None,
+    channels: Channels = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -164,7 +191,8 @@ def evaluate(
             raise ConfigError("--picture shows drawn song: say --synthesis, too")
         _require("matplotlib")
     loaded = load_bundle(bundle)
-    recordings = _read_recordings(dataset, annotation_format, split)
+    choice = _choice(label_column, tier, channels)
+    recordings = _read_recordings(dataset, annotation_format, choice, split)
     if not synthesis:
         part = f"{dataset.resolve().name}{f', {split}' if split else ''}"
         _evaluate_recordings(loaded, recordings, part, report, as_json)
@@ -174,13 +202,34 @@ def evaluate(
     _evaluate_synthesis(loaded, recordings, seconds, seed, against, picture, as_json)
 
 
+def _choice(
+    label_column: str | None, tier: str | None, channels: str | None
+) -> "AnnotationChoice":
+    """Return which labels are meant; raises ConfigError for faulty channels."""
+    from neurovocal.models.data.formats.segments import AnnotationChoice
+
+    numbers = [part.strip() for part in channels.split(",")] if channels else []
+    wrong = [n for n in numbers if not (n.isascii() and n.isdigit() and int(n))]
+    if wrong or len({*numbers}) < len(numbers):
+        raise ConfigError(
+            f"--channels: '{channels}' is no list of channels such as 1 or 1,2"
+        )
+    return AnnotationChoice(label_column, tier, tuple(sorted(map(int, numbers))))
+
+
 def _read_recordings(
-    dataset: Path, annotation_format: str | None, split: str | None
+    dataset: Path,
+    annotation_format: str | None,
+    choice: "AnnotationChoice",
+    split: str | None,
 ) -> list["AnnotatedRecording"]:
     """Read a dataset's recordings; `split` (COLUMN=VALUE) selects by files.csv."""
     from neurovocal.models.data.datasets import read_dataset
 
-    recordings = list(read_dataset(dataset, annotation_format).recordings)
+    read = read_dataset(dataset, annotation_format, choice)
+    for note in read.notes:
+        typer.echo(f"note: {note}", err=True)
+    recordings = list(read.recordings)
     if split is None:
         return recordings
     column, _, value = split.partition("=")

@@ -1,99 +1,275 @@
-"""Table annotations.csv of a dataset: labelled segments of its recordings."""
+"""Annotations of a dataset's recordings, found in its tables or annotation files."""
 
-import csv
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.label_words import clean_label
+from neurovocal.models.data.files_table import FILES
+from neurovocal.models.data.formats.column_tables import read_annotations_table
+from neurovocal.models.data.formats.registry import AnnotationFormat, find_format
+from neurovocal.models.data.formats.segments import (
+    AnnotationChoice,
+    Findings,
+    NotOfFormatError,
+    SegmentRow,
+    shown,
+    where,
+)
+from neurovocal.models.data.label_words import is_silence
+from neurovocal.models.data.recording_folder import NoRecordingError, RecordingFolder
 
 ANNOTATIONS = "annotations.csv"
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".aif", ".aiff", ".au", ".mp3", ".w64")
-_COLUMNS = ("file", "onset_s", "offset_s", "label")
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A labelled segment of a recording, in seconds from the start of the file."""
+    """A labelled segment of a recording, in seconds from the start of the file.
+
+    ``where`` is the file that says so, and the line.
+    """
 
     onset_s: float
     offset_s: float
     unit: str
+    where: str = field(default="", compare=False, repr=False)
 
 
-def read_annotations(folder: Path) -> dict[str, list[Annotation]]:
-    """Read a dataset's annotations.csv.
+@dataclass(frozen=True, slots=True)
+class FoundRow:
+    """Row of an annotation file, and the file."""
+
+    row: SegmentRow
+    table: Path
+
+    @property
+    def where(self) -> str:
+        """The file, and the line in it."""
+        return where(self.table, self.row.line)
+
+
+def read_annotations(
+    files: RecordingFolder,
+    annotation_format: str | None,
+    choice: AnnotationChoice,
+    findings: Findings,
+) -> dict[str, list[FoundRow]]:
+    """Read the annotations of all recordings of a folder.
 
     Parameters
     ----------
-    folder : Path
-        Folder of the dataset.
+    files : RecordingFolder
+        The dataset's files.
+    annotation_format : str, optional
+        Name of the format; None reads ``annotations.csv``.
+    choice : AnnotationChoice
+        Column, tier and channels that are meant.
+    findings : Findings
+        Receives the mistakes, and what the user is told.
 
     Returns
     -------
     dict
-        Annotations by file name, in the order of the table.
+        Rows by recording, relative to the folder; an empty list for a recording
+        whose table says that nothing was sung. Labels that mean silence are left out.
 
     Raises
     ------
     ConfigError
-        The table is missing or unreadable, or has missing columns, empty labels or
-        invalid times.
+        The format is unknown, an option does not go with it, or there is no file.
     """
-    path = folder / ANNOTATIONS
+    if annotation_format is None:
+        found = _read_annotations_csv(files, choice, findings)
+    else:
+        form = find_format(annotation_format)
+        _refuse_options(form, choice)
+        found = _read_files(files, form, choice, findings)
+    return {
+        file: [entry for entry in rows if not _means_silence(entry.row, findings)]
+        for file, rows in found.items()
+    }
+
+
+def _means_silence(row: SegmentRow, findings: Findings) -> bool:
+    if not is_silence(row.label):
+        return False
+    findings.tell("labels that mean silence are no units", shown(row.label))
+    return True
+
+
+def _refuse_options(form: AnnotationFormat, choice: AnnotationChoice) -> None:
+    """Raise ConfigError for an option that means nothing for a format."""
+    if choice.label_column and "label_column" not in form.options:
+        raise ConfigError(
+            f"--label-column: files of the format {form.name} have no named columns"
+        )
+    if choice.tier and "tier" not in form.options:
+        raise ConfigError(f"--tier: files of the format {form.name} have no tiers")
+
+
+def _read_annotations_csv(
+    files: RecordingFolder, choice: AnnotationChoice, findings: Findings
+) -> dict[str, list[FoundRow]]:
+    path = files.folder / ANNOTATIONS
+    if choice.tier:
+        raise ConfigError(f"--tier: {ANNOTATIONS} has no tiers (say --format)")
     if not path.is_file():
         raise ConfigError(
-            f"dataset '{folder}' has no {ANNOTATIONS} with columns "
-            f"{','.join(_COLUMNS)}; for another format say --format"
+            f"dataset '{files.folder}' has no {ANNOTATIONS} with columns "
+            "file,onset_s,offset_s,label; for another format say --format"
         )
-    rows: dict[str, list[Annotation]] = {}
-    problems: list[str] = []
-    with _open_table(path) as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            found = ",".join(reader.fieldnames or ()) or "nothing"
-            raise ConfigError(
-                f"{path}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
-                f"missing: the first line must name the columns "
-                f"{','.join(_COLUMNS)}, and names {found[:200]}"
-            )
-        for line, row in enumerate(reader, start=2):
-            where = f"{path}:{line}"
-            try:
-                onset_s, offset_s = float(row["onset_s"]), float(row["offset_s"])
-            except (TypeError, ValueError):
-                problems.append(f"{where}: onset_s or offset_s is not a number")
-                continue
-            unit = clean_label(row["label"] or "")
-            if not math.isfinite(onset_s) or not math.isfinite(offset_s):
-                problems.append(f"{where}: onset_s or offset_s is not finite")
-            elif not unit:
-                problems.append(f"{where}: the label is empty")
-            else:
-                annotation = Annotation(onset_s, offset_s, unit)
-                rows.setdefault(row["file"], []).append(annotation)
-    if problems:
-        raise ConfigError(truncate_problems(problems))
-    return rows
-
-
-@contextmanager
-def _open_table(path: Path) -> Iterator[TextIO]:
-    """Open a UTF-8 table; raises ConfigError if it cannot be read."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            yield stream
-    except UnicodeDecodeError as error:
+        rows = read_annotations_table(path, choice, findings)
+    except (ConfigError, NotOfFormatError) as error:
+        _add_problems(path, error, findings)
+        return {}
+    return _by_recording(files, path, rows, findings, elsewhere=False)
+
+
+def _read_files(
+    files: RecordingFolder,
+    form: AnnotationFormat,
+    choice: AnnotationChoice,
+    findings: Findings,
+) -> dict[str, list[FoundRow]]:
+    """Read all files of a format, and give their rows to recordings."""
+    reserved = {FILES, ANNOTATIONS} if form.name != "generic-seq" else {FILES}
+    names = [
+        name
+        for name in files.others
+        if name.casefold().endswith(form.suffixes) and name not in reserved
+    ]
+    found: defaultdict[str, list[FoundRow]] = defaultdict(list)
+    unread: dict[Path, str] = {}
+    for name in names:
+        path = files.folder / name
+        belongs: tuple[str, int | None] | None = None
+        why_not = ""
+        try:
+            belongs = files.annotated_by(name, _suffix(name, form))
+        except NoRecordingError as error:
+            why_not = str(error)
+        try:
+            rows = form.read(path, choice, findings)
+        except NotOfFormatError as error:
+            unread[path] = str(error)
+            if belongs is None:
+                findings.tell(
+                    f"files that are not of the format {form.name} are passed over",
+                    shown(name),
+                )
+            elif "another tier" not in str(error):
+                findings.refuse(path, 0, str(error))
+            continue
+        except ConfigError as error:
+            _add_problems(path, error, findings)
+            continue
+        own = [row for row in rows if not row.recording]
+        named = [row for row in rows if row.recording]
+        for file, entries in _by_recording(
+            files, path, named, findings, elsewhere=True, namesake=belongs
+        ).items():
+            found[file] += entries
+        if named and not own:
+            continue
+        if belongs is None and not rows:
+            findings.tell("empty tables of no recording are passed over", shown(name))
+            continue
+        if belongs is None:
+            findings.refuse(path, 0, why_not)
+            continue
+        file, channel = belongs
+        found[file] += [_in_channel(FoundRow(row, path), channel) for row in own]
+    if not names:
         raise ConfigError(
-            f"{path} is not UTF-8 text: save it as CSV in UTF-8 ({error})"
-        ) from error
-    except (OSError, csv.Error) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+            f"dataset '{files.folder}' has no {' or '.join(form.suffixes)} file "
+            f"(format {form.name})"
+        )
+    if len(unread) == len(names) and not findings.problems:
+        for path, reason in unread.items():
+            findings.refuse(path, 0, reason)
+    return found
+
+
+def _suffix(name: str, form: AnnotationFormat) -> str:
+    folded = name.casefold()
+    return max((s for s in form.suffixes if folded.endswith(s)), key=len)
+
+
+def _by_recording(
+    files: RecordingFolder,
+    path: Path,
+    rows: Sequence[SegmentRow],
+    findings: Findings,
+    *,
+    elsewhere: bool,
+    namesake: tuple[str, int | None] | None = None,
+) -> dict[str, list[FoundRow]]:
+    """Give the rows of a table to the recordings that they name.
+
+    A recording of the same name as the table is the one that it names, if the table
+    names only one and that is not there: files are renamed together.
+    """
+    found: defaultdict[str, list[FoundRow]] = defaultdict(list)
+    lines: dict[str, int] = {}
+    for row in rows:
+        lines.setdefault(row.recording, row.line)
+    places: dict[str, tuple[str, int | None]] = {}
+    base = PurePosixPath(path.relative_to(files.folder).as_posix()).parent
+    for name, line in lines.items():
+        try:
+            places[name] = _named(files, base, name, elsewhere)
+        except NoRecordingError as error:
+            if namesake is not None and len(lines) == 1:
+                places[name] = namesake
+            else:
+                findings.refuse(path, line, str(error))
+    for row in rows:
+        if row.recording in places:
+            file, channel = places[row.recording]
+            found[file].append(_in_channel(FoundRow(row, path), channel))
+    return found
+
+
+def _named(
+    files: RecordingFolder, base: PurePosixPath, name: str, elsewhere: bool
+) -> tuple[str, int | None]:
+    """Find a recording by its name; beside the table first if it is another's path."""
+    if elsewhere and str(base) != ".":
+        try:
+            return files.named(str(base / name.strip().replace("\\", "/")))
+        except NoRecordingError:
+            pass
+    return files.named(name, elsewhere=elsewhere)
+
+
+def _in_channel(entry: FoundRow, channel: int | None) -> FoundRow:
+    """Return a row of a channel that the name of its recording tells."""
+    if channel is None or entry.row.channel is not None:
+        return entry
+    row = entry.row
+    return FoundRow(
+        SegmentRow(
+            row.onset,
+            row.offset,
+            row.label,
+            row.line,
+            row.recording,
+            channel,
+            row.in_samples,
+        ),
+        entry.table,
+    )
+
+
+def _add_problems(
+    path: Path, error: ConfigError | NotOfFormatError, findings: Findings
+) -> None:
+    if isinstance(error, ConfigError):
+        findings.problems += error.problems
+    else:
+        findings.refuse(path, 0, str(error))
 
 
 def truncate_problems(problems: list[str], limit: int = 20) -> list[str]:

@@ -3,21 +3,31 @@
 import math
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.annotations import (
     Annotation,
+    FoundRow,
     read_annotations,
     truncate_problems,
 )
-from neurovocal.models.data.crowsetta import read_crowsetta
-from neurovocal.models.data.files_table import read_files_table
+from neurovocal.models.data.files_table import FILES, read_files_table
+from neurovocal.models.data.formats.segments import (
+    AnnotationChoice,
+    Findings,
+    shown,
+)
+from neurovocal.models.data.recording_folder import NoRecordingError, RecordingFolder
 
 # Annotations are often rounded to milliseconds: smaller differences are accepted.
 TOLERANCE_S = 0.0015
+_COMPARED_FIRST = 1 << 16  # bytes at the begin and the end of two files
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,8 @@ class AnnotatedRecording:
     Parameters
     ----------
     file : str
-        File name relative to the dataset's folder.
+        File name relative to the dataset's folder; with ``.chN`` behind it if several
+        channels of the file are used.
     path : Path
         Path of the audio file.
     duration_s : float
@@ -40,6 +51,11 @@ class AnnotatedRecording:
         Columns of files.csv for this recording.
     start_s, stop_s : float
         Selected part, in seconds; the whole file by default.
+    channel : int
+        Channel of the file whose sound and annotations these are, from 1.
+    group : str
+        Name that recordings of the same sound share: channels of a file, links to it
+        and copies of it. Empty if there are none. A split keeps a group together.
     """
 
     file: str
@@ -50,6 +66,8 @@ class AnnotatedRecording:
     columns: dict[str, str] = field(default_factory=dict)
     start_s: float = 0.0
     stop_s: float = math.inf
+    channel: int = 1
+    group: str = ""
 
     @property
     def part_duration_s(self) -> float:
@@ -68,22 +86,29 @@ class AnnotatedRecording:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A folder of annotated recordings."""
+    """A folder of annotated recordings, and what its user should know of it."""
 
     folder: Path
     recordings: tuple[AnnotatedRecording, ...]
+    notes: tuple[str, ...] = ()
 
 
-def read_dataset(folder: Path, annotation_format: str | None = None) -> Dataset:
+def read_dataset(
+    folder: Path,
+    annotation_format: str | None = None,
+    choice: AnnotationChoice | None = None,
+) -> Dataset:
     """Read and validate the annotations and audio headers of a dataset.
 
     Parameters
     ----------
     folder : Path
         Folder with ``annotations.csv`` (file, onset_s, offset_s, label) and the
-        audio, or with files in a format that the crowsetta library reads.
+        audio, or with annotation files of another format.
     annotation_format : str, optional
         Name of that format (``notmat``, ``raven``, ``textgrid``, ...).
+    choice : AnnotationChoice, optional
+        Which column, tier and channels are meant.
 
     Raises
     ------
@@ -93,61 +118,148 @@ def read_dataset(folder: Path, annotation_format: str | None = None) -> Dataset:
     """
     if not folder.is_dir():
         raise ConfigError(f"dataset folder '{folder}' does not exist")
-    if annotation_format is None:
-        rows = read_annotations(folder)
-    else:
-        rows = read_crowsetta(folder, annotation_format)
-    columns = {file: row.columns for file, row in read_files_table(folder).items()}
-    problems: list[str] = []
-    recordings = []
+    choice, findings = choice or AnnotationChoice(), Findings()
+    files = RecordingFolder(folder)
+    rows = read_annotations(files, annotation_format, choice, findings)
+    columns = _read_columns(files, findings)
     # A file of files.csv without annotations holds silence, which training uses.
-    for file in sorted({**dict.fromkeys(columns), **rows}):
-        recording = _read_recording(folder, file, rows.get(file, []), problems)
-        if recording:
-            recordings.append(replace(recording, columns=columns.get(file, {})))
-    if problems:
-        raise ConfigError(truncate_problems(problems))
+    recordings = [
+        replace(recording, columns=columns.get(file, {}))
+        for file in sorted({**dict.fromkeys(columns), **rows})
+        for recording in _read_recording(
+            folder, file, rows.get(file, []), choice, findings
+        )
+    ]
+    for file in files.recordings:
+        if file not in rows and file not in columns:
+            findings.tell("recordings without annotations are not used", shown(file))
+    if findings.problems:
+        raise ConfigError(truncate_problems(findings.problems))
     if not any(recording.annotations for recording in recordings):
         raise ConfigError(f"dataset '{folder}' has no labelled segments")
-    return Dataset(folder, tuple(recordings))
+    grouped = _grouped(recordings, findings)
+    return Dataset(folder, tuple(grouped), tuple(findings.notes()))
+
+
+def _read_columns(
+    files: RecordingFolder, findings: Findings
+) -> dict[str, dict[str, str]]:
+    """Return the columns of files.csv by recording, relative to the folder."""
+    try:
+        table = read_files_table(files.folder)
+    except ConfigError as error:
+        findings.problems += error.problems
+        return {}
+    path = files.folder / FILES
+    columns: dict[str, dict[str, str]] = {}
+    for name, row in table.items():
+        try:
+            file, _ = files.named(name)
+        except NoRecordingError as error:
+            findings.refuse(path, row.line, str(error))
+            continue
+        if file in columns:
+            findings.refuse(path, row.line, f"{shown(name)} is named twice")
+        columns[file] = row.columns
+    return columns
 
 
 def _read_recording(
-    folder: Path, file: str, annotations: list[Annotation], problems: list[str]
-) -> AnnotatedRecording | None:
-    """Read a recording's header; on error append to `problems` and return None."""
+    folder: Path,
+    file: str,
+    rows: Sequence[FoundRow],
+    choice: AnnotationChoice,
+    findings: Findings,
+) -> Iterator[AnnotatedRecording]:
+    """Yield a recording for each channel that is used; its mistakes go to `findings`.
+
+    Those are the chosen channels, or else those that rows name, or else the first.
+    Rows that name no channel belong to all of them.
+    """
     import soundfile
 
     path = folder / file
-    if not os.path.isfile(path):  # unlike pathlib, os.path accepts names of any kind
-        problems.append(
-            f"{str(path)[:200]}: named in the annotations, but does not exist"
-        )
-        return None
     try:
         header = soundfile.info(path)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        problems.append(f"{path}: cannot be read as audio ({error})")
-        return None
+        findings.refuse(path, 0, f"cannot be read as audio ({error})")
+        return
     if header.frames == 0:
-        problems.append(f"{path}: holds no samples")
-        return None
+        findings.refuse(path, 0, "holds no samples")
+        return
+    named = {found.row.channel: found for found in reversed(rows) if found.row.channel}
+    for channel, found in sorted(named.items()):
+        if channel > header.channels:
+            findings.problems.append(
+                f"{found.where}: channel {channel} is named, and {shown(file)} has "
+                f"{_channels(header.channels)}"
+            )
+    if too_many := [c for c in choice.channels if c > header.channels]:
+        findings.refuse(
+            path, 0, f"has {_channels(header.channels)}, no channel {too_many[0]}"
+        )
+        return
+    used = choice.channels or sorted(named) or [1]
+    _tell_channels(file, header.channels, used, set(named), findings)
     duration_s = header.frames / header.samplerate
-    ordered = sorted(annotations, key=lambda a: (a.onset_s, a.offset_s))
-    problems += _time_problems(path, ordered, duration_s)
-    return AnnotatedRecording(file, path, duration_s, header.samplerate, tuple(ordered))
+    for channel in used:
+        own = [found for found in rows if found.row.channel in (None, channel)]
+        ordered = sorted(
+            (_annotation(found, header.samplerate) for found in own),
+            key=lambda a: (a.onset_s, a.offset_s),
+        )
+        findings.problems += _time_problems(file, ordered, duration_s)
+        several = len(used) > 1
+        yield AnnotatedRecording(
+            f"{file}.ch{channel}" if several else file,
+            path,
+            duration_s,
+            header.samplerate,
+            tuple(ordered),
+            channel=channel,
+            group=file if several else "",
+        )
+
+
+def _channels(n: int) -> str:
+    return f"{n} channel{'' if n == 1 else 's'}"
+
+
+def _tell_channels(
+    file: str, n: int, used: Sequence[int], named: set[int], findings: Findings
+) -> None:
+    """Tell which channels of a recording with several are used, and which are not."""
+    if n > 1:
+        numbers = " and ".join(map(str, used))
+        findings.tell(
+            f"recordings with several channels, of which channel {numbers} is used "
+            "(--channels)",
+            shown(file),
+        )
+    for channel in sorted(named - set(used)):
+        findings.tell(f"labels of channel {channel} are not used", shown(file))
+
+
+def _annotation(found: FoundRow, sample_rate: int) -> Annotation:
+    """Return a row as an annotation in seconds."""
+    row, scale = found.row, 1
+    if row.in_samples:
+        scale = sample_rate
+    return Annotation(row.onset / scale, row.offset / scale, row.label, found.where)
 
 
 def _time_problems(
-    path: Path, ordered: Sequence[Annotation], duration_s: float
-) -> Iterable[str]:
+    file: str, ordered: Sequence[Annotation], duration_s: float
+) -> Iterator[str]:
     """Yield a sentence for every annotation with invalid times."""
-    stop_s, stop_unit = 0.0, ""
+    stop_s, stop_unit, at = 0.0, "", ""
     for a in ordered:
-        what = f"{path}: segment '{a.unit}' at {a.onset_s:g} s"
-        if a.onset_s < 0:
+        what = f"{a.where}: segment {shown(a.unit)} of {file} at {a.onset_s:g} s"
+        if a.onset_s < -TOLERANCE_S:
             yield f"{what} begins before the recording"
-        elif a.offset_s <= a.onset_s:
+        elif a.offset_s == a.onset_s:
+            yield f"{what} has no length: it ends where it begins"
+        elif a.offset_s < a.onset_s:
             yield f"{what} ends at {a.offset_s:g} s, before it begins"
         elif a.offset_s > duration_s + TOLERANCE_S:
             yield (
@@ -155,6 +267,82 @@ def _time_problems(
                 f"({duration_s:g} s)"
             )
         elif a.onset_s < stop_s - TOLERANCE_S:
-            yield f"{what} overlaps '{stop_unit}', which ends at {stop_s:g} s"
+            line = f" ({at})" if at else ""
+            yield (
+                f"{what} overlaps {shown(stop_unit)}, which ends at {stop_s:g} s{line}"
+            )
         if a.offset_s > stop_s:
-            stop_s, stop_unit = a.offset_s, a.unit
+            stop_s, stop_unit, at = a.offset_s, a.unit, a.where
+
+
+def _grouped(
+    recordings: Sequence[AnnotatedRecording], findings: Findings
+) -> list[AnnotatedRecording]:
+    """Give recordings of the same sound, under several names, the same group."""
+    first_of = _first_names({r.path: r.file for r in recordings}, findings)
+    doubles = {*first_of.values()}
+    return [
+        replace(r, group=str(first_of.get(r.path, r.path)))
+        if r.path in first_of or r.path in doubles
+        else r
+        for r in recordings
+    ]
+
+
+def _first_names(paths: dict[Path, str], findings: Findings) -> dict[Path, Path]:
+    """Return for each link or copy of a recording the recording, and tell of it."""
+    by_size: defaultdict[int, list[Path]] = defaultdict(list)
+    first_of: dict[Path, Path] = {}
+    inodes: dict[tuple[int, int], Path] = {}
+    for path, file in paths.items():
+        status = path.stat()
+        first = inodes.setdefault((status.st_dev, status.st_ino), path)
+        if first is path:
+            by_size[status.st_size].append(path)
+            continue
+        first_of[path] = first
+        findings.tell(
+            "the same recording under two names (a link)",
+            f"{shown(file)} is {shown(paths[first])}",
+        )
+    for same_size in by_size.values():
+        for copy, first in _copies(same_size):
+            first_of[copy] = first
+            findings.tell(
+                "the same recording under two names (a copy)",
+                f"{shown(paths[copy])} is {shown(paths[first])}",
+            )
+    return first_of
+
+
+def _copies(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield files with the content of an earlier one, and that one."""
+    if len(paths) < 2:
+        return
+    alike: defaultdict[bytes, list[Path]] = defaultdict(list)
+    for path in paths:
+        alike[_ends(path)].append(path)
+    for candidates in alike.values():
+        if len(candidates) < 2:
+            continue
+        first_of: dict[bytes, Path] = {}
+        for path in candidates:
+            first = first_of.setdefault(_digest(path), path)
+            if first is not path:
+                yield path, first
+
+
+def _ends(path: Path) -> bytes:
+    """Return the first and last bytes of a file."""
+    with path.open("rb") as stream:
+        begin = stream.read(_COMPARED_FIRST)
+        stream.seek(max(0, os.path.getsize(path) - _COMPARED_FIRST))
+        return begin + stream.read(_COMPARED_FIRST)
+
+
+def _digest(path: Path) -> bytes:
+    digest: Any = sha256()
+    with path.open("rb") as stream:
+        while data := stream.read(1 << 20):
+            digest.update(data)
+    return bytes(digest.digest())

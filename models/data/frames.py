@@ -110,7 +110,7 @@ def common_rate(recordings: Iterable[AnnotatedRecording]) -> tuple[int, list[str
 
 
 def read_samples(recording: AnnotatedRecording, sample_rate: int) -> Float32:
-    """Read the first channel of a recording, or of its selected part.
+    """Read the channel of a recording, or of its selected part.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def read_samples(recording: AnnotatedRecording, sample_rate: int) -> Float32:
         raise ConfigError(
             f"{recording.path}: cannot be read as audio ({error})"
         ) from error
-    mono = np.ascontiguousarray(samples[:, 0])
+    mono = np.ascontiguousarray(samples[:, recording.channel - 1])
     bad = np.flatnonzero(~np.isfinite(mono))
     if len(bad):
         at_s = recording.start_s + bad[0] / recording.sample_rate

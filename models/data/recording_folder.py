@@ -161,12 +161,12 @@ class RecordingFolder:
 
     def _why_no_namesake(self, table: str, base: str) -> str:
         raw = f"{PurePosixPath(table).parent / base}"
-        if PurePosixPath(base).suffix.casefold() in _RAW_SUFFIXES:
-            if os.path.isfile(self.folder / raw):
-                return (
-                    f"its recording {shown(base)} is of a format that is not read: "
-                    f"convert it to {shown(_stem(base) + '.wav')}"
-                )
+        is_raw = PurePosixPath(base).suffix.casefold() in _RAW_SUFFIXES
+        if is_raw and os.path.isfile(self.folder / raw):
+            return (
+                f"its recording {shown(base)} is of a format that is not read: "
+                f"convert it to {shown(_stem(base) + '.wav')}"
+            )
         return "no recording of the same name is in the folder"
 
 

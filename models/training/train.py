@@ -118,8 +118,10 @@ def _make_bundle(
     """Train and install the bundle; returns the counts and recordings of the test."""
     torch.set_num_threads(config.threads)
     dataset = select_recordings(
-        read_dataset(job.dataset, job.annotation_format), config.split
+        read_dataset(job.dataset, job.annotation_format, job.choice), config.split
     )
+    for note in dataset.notes:
+        reporter.print_message(f"note: {note}")
     origin, scaling = load_origin(job.origin), None
     if origin is not None:
         scaling, config = origin.scaling(config), origin.recipe(config)

@@ -12,6 +12,7 @@ from pathlib import Path
 from neurovocal.engine.contracts.bundle import MANIFEST_NAME
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.datasets import Dataset
+from neurovocal.models.data.formats.segments import AnnotationChoice
 from neurovocal.models.toolkit.recipe import TrainConfig
 
 _FINGERPRINT = "fingerprint"
@@ -30,6 +31,8 @@ class TrainingJob:
     command: str = ""
     origin: str | None = None
     """Bundle to start from: a folder, or the name of a built-in bundle."""
+    choice: AnnotationChoice | None = None
+    """Which of the labels are meant; None for the default."""
 
     @property
     def work_path(self) -> Path:
@@ -91,7 +94,7 @@ def claim_work_folder(
         The folder holds a training with another recipe or other data.
     """
     listing = [
-        [r.file, r.path.stat().st_size, r.sample_rate, len(r.annotations)]
+        [r.file, r.path.stat().st_size, r.sample_rate, len(r.annotations), r.channel]
         + [[a.onset_s, a.offset_s, a.unit] for a in r.annotations]
         for r in dataset.recordings
     ]

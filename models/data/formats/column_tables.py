@@ -176,9 +176,7 @@ def read_raven(
             begin, end = onset, onset + (end - begin)
         else:
             names.setdefault(name, row.line)
-        rows.append(
-            SegmentRow(float(begin), float(end), text, row.line, name, channel)
-        )
+        rows.append(SegmentRow(float(begin), float(end), text, row.line, name, channel))
     if len(names) > 1:
         first, second = [*names][:2]
         findings.refuse(
@@ -230,4 +228,3 @@ class _Views:
         key = (cells[self._number], *(cells[at] for at in self._same))
         view = self._views.setdefault(key, cells[self._view])
         return bool(cells[self._number].strip()) and view != cells[self._view]
-

@@ -1,7 +1,6 @@
 """Tables in text files: every cell is text, and every row knows its line."""
 
 import re
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -180,11 +179,13 @@ class HeadedTable:
     """Table whose first row names the columns.
 
     Rows have as many cells as there are columns; others were refused.
+    ``other_separator`` is what seems to separate the columns instead.
     """
 
     path: Path
     heading: list[str]
     rows: list[Row]
+    other_separator: str = ""
 
     @classmethod
     def read(cls, path: Path, findings: Findings, separator: str) -> "HeadedTable":
@@ -210,7 +211,8 @@ class HeadedTable:
         heading = [" ".join(cell.split()) for cell in head.cells]
         while heading and not heading[-1]:
             heading.pop()
-        table = cls(path, heading, [])
+        others = [s for s in _SEPARATORS if len(head.cells) == 1 and s in first]
+        table = cls(path, heading, [], "".join(others[:1]))
         table._refuse_doubles(findings, head.line)
         for row in rows:
             if table._swallows_rows(row, separator):
@@ -239,12 +241,12 @@ class HeadedTable:
         if not missing:
             return [at for name in names if (at := self.column(name)) is not None]
         there = ", ".join(self.heading)[:200]
-        for separator, noun in _SEPARATORS.items():
-            if len(self.heading) == 1 and separator in self.heading[0]:
-                raise ConfigError(
-                    f"{where(self.path)}: its columns are separated by {noun}: save "
-                    f"it as a table whose first line is {','.join(names)}"
-                )
+        if self.other_separator:
+            raise ConfigError(
+                f"{where(self.path)}: its columns are separated by "
+                f"{_SEPARATORS[self.other_separator]}: save it as a table whose first "
+                f"line is {','.join(names)}"
+            )
         raise ConfigError(
             f"{where(self.path)}: {_columns(missing)} missing; there "
             f"{'is' if len(self.heading) == 1 else 'are'} {there or 'no column'}"
@@ -255,7 +257,7 @@ class HeadedTable:
         for name, n in counts.items():
             if n > 1:
                 findings.refuse(
-                    self.path, line, f"the heading names {shown(name)} {n} times"
+                    self.path, line, f"the heading names {shown(name)} twice"
                 )
 
     def _swallows_rows(self, row: Row, separator: str) -> bool:

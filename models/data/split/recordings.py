@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -291,15 +291,29 @@ def _take_share(
     rest, drawn : list of AnnotatedRecording
     """
     wanted_s = share * sum(r.part_duration_s for r in recordings)
-    order = [recordings[i] for i in rng.permutation(len(recordings))]
+    drawable = _kept_together(recordings)
+    order = [drawable[i] for i in rng.permutation(len(drawable))]
     taken: list[AnnotatedRecording] = []
     taken_s = 0.0
     while len(order) > 1 and taken_s < wanted_s:
-        taken.append(order.pop())
-        taken_s += taken[-1].part_duration_s
+        drawn = order.pop()
+        taken += drawn
+        taken_s += total_duration_s(drawn)
     by_name = {(r.file, r.start_s): r for r in taken}
     rest = [r for r in recordings if (r.file, r.start_s) not in by_name]
     return rest, sorted(taken, key=lambda r: (r.file, r.start_s))
+
+
+def _kept_together(
+    recordings: Sequence[AnnotatedRecording],
+) -> list[list[AnnotatedRecording]]:
+    """Return recordings in groups of the same sound, each of others a group."""
+    groups: defaultdict[object, list[AnnotatedRecording]] = defaultdict(list)
+    for recording in recordings:
+        key = (recording.file, recording.start_s)
+        groups[recording.group or key].append(recording)
+    # All parts of one sound: then it is divided, in silences.
+    return [*groups.values()] if len(groups) > 1 else [[r] for r in recordings]
 
 
 def _checked(
@@ -329,8 +343,32 @@ def _checked(
             "(column split: train, valid, test) what is what"
         )
     return Split(
-        limit_length(train), limit_length(valid), limit_length(test), rule, notes
+        limit_length(train),
+        limit_length(valid),
+        limit_length(test),
+        rule,
+        [*notes, *_divided(parts)],
     )
+
+
+def _divided(parts: Mapping[str, Sequence[AnnotatedRecording]]) -> Iterator[str]:
+    """Yield a sentence if recordings of the same sound are in several parts."""
+    names: defaultdict[str, set[str]] = defaultdict(set)
+    for name, part in parts.items():
+        for recording in part:
+            if recording.group:
+                names[recording.group].add(name)
+    files = {
+        recording.file
+        for part in parts.values()
+        for recording in part
+        if len(names[recording.group]) > 1
+    }
+    if files:
+        yield (
+            f"the same sound is in several parts of the split, and the figures of the "
+            f"test are too good: {_some(files)}"
+        )
 
 
 def total_duration_s(recordings: Iterable[AnnotatedRecording]) -> float:

@@ -60,13 +60,16 @@ def test_annotations_are_read_in_time_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        (["b.wav,0.1,0.2,a"], "b.wav: named in the annotations, but does not exist"),
-        (["a.wav,0.1,0.3,a", "a.wav,0.2,0.4,b"], "'b' at 0.2 s overlaps 'a'"),
+        (["b.wav,0.1,0.2,a"], "annotations.csv:2: recording 'b.wav' does not exist"),
+        (
+            ["a.wav,0.1,0.3,a", "a.wav,0.2,0.4,b"],
+            "annotations.csv:3: segment 'b' of a.wav at 0.2 s overlaps 'a'",
+        ),
         (["a.wav,0.9,1.1,a"], "past the end of the recording (1 s)"),
         (["a.wav,0.2,0.1,a"], "ends at 0.1 s, before it begins"),
         (["a.wav,-0.2,0.1,a"], "begins before the recording"),
-        (["a.wav,nan,0.1,a"], ":2: onset_s or offset_s is not finite"),
-        (["a.wav,x,0.1,a"], ":2: onset_s or offset_s is not a number"),
+        (["a.wav,nan,0.1,a"], ":2: onset_s 'nan' is not finite"),
+        (["a.wav,x,0.1,a"], ":2: onset_s 'x' is not a number"),
         (["a.wav,0.1,0.2,"], ":2: the label is empty"),
         ([], "has no labelled segments"),
     ],
@@ -94,7 +97,8 @@ def test_missing_folders_columns_and_audio_are_errors(tmp_path: Path) -> None:
         read_dataset(tmp_path)
     (tmp_path / "annotations.csv").write_text("file,start,stop\n")
     with pytest.raises(
-        ConfigError, match="onset_s, offset_s, label are missing: the first line must"
+        ConfigError,
+        match="columns 'onset_s', 'offset_s', 'label' are missing; there are file",
     ):
         read_dataset(tmp_path)
     folder = dataset(tmp_path / "text", ["t.wav,0.1,0.2,a"], [])

@@ -127,13 +127,16 @@ def test_a_recording_that_cannot_be_cut_is_told() -> None:
     [
         ("file;split\na.wav;train\n", "separated by semicolons"),
         ("file\tsplit\na.wav\ttrain\n", "separated by tabs"),
-        ("name,split\na.wav,train\n", "must name the column 'file', and names name"),
-        ("", "must name the column 'file', and names nothing"),
+        (
+            "name,split\na.wav,train\n",
+            "column 'file' is missing; there are name, split",
+        ),
+        ("", "is empty: its first line must name the columns"),
         ("file,split,Split\n", "names 'split' twice"),
         ("file,split\na.wav,train\n./a.wav,test\n", ":3: 'a.wav' is named in line 2"),
-        ("file,split\na.wav,train,x\n", ":2: 3 cells, the heading names 2 columns"),
+        ("file,split\na.wav,train,x\n", ":2: 3 cells, but the heading names 2 columns"),
         ("file,split\n,train\n", ":2: the name of the recording is missing"),
-        ('file,split\n"a.wav,train\n', "files.csv cannot be read"),
+        ('file,split\n"a.wav,train\n', "files.csv:2: a quotation mark too many"),
     ],
 )
 def test_each_mistake_in_files_csv_is_a_sentence(
@@ -165,3 +168,29 @@ def test_headings_and_names_are_read_as_people_write_them(
 )
 def test_words_are_understood_or_not(word: str, part: str | None) -> None:
     assert part_of(word) == part
+
+
+def grouped(name: str, group: str, split: str = "") -> AnnotatedRecording:
+    columns = {"split": split} if split else {}
+    segments = tuple(Annotation(t, t + 0.1, "a") for t in (1.0, 2.0, 3.0))
+    return AnnotatedRecording(
+        name, Path(name), 10.0, 8000, segments, columns, group=group
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_recordings_of_the_same_sound_stay_together(seed: int) -> None:
+    data = [grouped(f"{n}{k}", n) for n in "abcdef" for k in range(3)]
+    split = split_recordings(Dataset(Path(), tuple(data)), SplitConfig(), seed)
+    parts = [{r.group for r in part} for part in (split.train, split.valid, split.test)]
+    assert sum(map(len, parts)) == 6
+    assert not split.notes
+
+
+def test_the_same_sound_in_two_declared_parts_is_told() -> None:
+    words = ("train", "train", "valid", "test")
+    data = [
+        grouped(f"r{k}", "a" if k in (0, 3) else "", w) for k, w in enumerate(words)
+    ]
+    split = split_recordings(Dataset(Path(), tuple(data)), SplitConfig(), 0)
+    assert any("r0, r3" in note for note in split.notes)
