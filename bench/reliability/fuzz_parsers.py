@@ -73,7 +73,12 @@ def parsers() -> dict[str, Parser]:
         "npz file": Parser(npz, npz_files(), 2),
         "WAV file": Parser(recording("wav"), sounds("WAV"), 2),
         "FLAC file": Parser(recording("flac"), sounds("FLAC"), 1),
-        "annotations": Parser(annotations, tables(), 1),
+        "annotations": Parser(annotations("annotations.csv", None), tables(), 1),
+        "files.csv": Parser(annotations("files.csv", "audacity"), FILES_TABLES, 1),
+        "Raven table": Parser(annotations("a.txt", "raven"), RAVEN_TABLES, 1),
+        "label track": Parser(annotations("a.txt", "audacity"), LABEL_TRACKS, 1),
+        "TextGrid": Parser(annotations("a.TextGrid", "textgrid"), TEXTGRIDS, 1),
+        "not.mat file": Parser(annotations("a.wav.not.mat", "notmat"), not_mats(), 1),
         "journal": Parser(journal, journals(), 1),
     }
 
@@ -228,14 +233,51 @@ def sounds(form: str) -> list[bytes]:
     return found
 
 
-def annotations(data: bytes) -> object:
-    """Read a dataset's table, beside a recording that it names."""
-    target = folder() / "dataset"
-    if not target.exists():
-        target.mkdir()
-        (target / "a.wav").write_bytes(sounds("WAV")[0])
-    (target / "annotations.csv").write_bytes(data)
-    return read_dataset(target)
+LABEL_TRACKS = [
+    b"0.05\t0.10\ta\n0.15\t0.20\tb\n",
+    b"0.05\t0.10\ta\n\\\t500.0\t800.0\n0.15\t0.20\tb\n\\\t500.0\t800.0\n",
+]
+RAVEN_TABLES = [
+    b"Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tBegin File\t"
+    b"File Offset (s)\tAnnotation\n1\tS 1\t1\t0.05\t0.10\ta.wav\t0.05\ta\n"
+    b"1\tW 1\t1\t0.05\t0.10\ta.wav\t0.05\ta\n2\tS 1\t1\t0.15\t0.20\ta.wav\t0.15\tb\n"
+]
+TEXTGRIDS = [
+    b'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0 \nxmax = 0.5 \n'
+    b"tiers? <exists> \nsize = 1 \nitem []: \n    item [1]:\n"
+    b'        class = "IntervalTier" \n        name = "units" \n        xmin = 0 \n'
+    b"        xmax = 0.5 \n        intervals: size = 2 \n        intervals [1]:\n"
+    b'            xmin = 0 \n            xmax = 0.1 \n            text = "a" \n'
+    b"        intervals [2]:\n            xmin = 0.1 \n            xmax = 0.2 \n"
+    b'            text = "say ""b""" \n',
+]
+FILES_TABLES = [b'file,split,note\na.wav,train,"x, y"\n']
+
+
+def not_mats() -> list[bytes]:
+    """Return .not.mat files."""
+    import scipy.io
+
+    stream = io.BytesIO()
+    times = {"onsets": [[50.0], [150.0]], "offsets": [[100.0], [200.0]]}
+    scipy.io.savemat(stream, {**times, "labels": "ab"})
+    return [stream.getvalue()]
+
+
+def annotations(name: str, form: str | None) -> Callable[[bytes], object]:
+    """Return a reader of a dataset's annotation file, beside its recording."""
+
+    def take(data: bytes) -> object:
+        target = folder() / f"dataset-{form}-{name}"
+        if not target.exists():
+            target.mkdir()
+            (target / "a.wav").write_bytes(sounds("WAV")[0])
+            if name == "files.csv":
+                (target / "a.txt").write_bytes(LABEL_TRACKS[0])
+        (target / name).write_bytes(data)
+        return read_dataset(target, form)
+
+    return take
 
 
 def tables() -> list[bytes]:

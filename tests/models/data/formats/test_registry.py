@@ -116,14 +116,15 @@ def test_faults_of_a_textgrid(
     assert words in problems[0]
 
 
-def notmat(folder: Path, onsets, offsets, labels):
+def notmat(folder: Path, onsets, offsets, labels, **options):
     folder = write_files(folder, {"song.wav": ""})
     content = {
         "onsets": np.array(onsets),
         "offsets": np.array(offsets),
         "labels": labels,
     }
-    scipy.io.savemat(folder / "song.wav.not.mat", content)
+    content["Fs"], content["other"] = 32000.0, {"a struct": [1.0, "x"]}
+    scipy.io.savemat(folder / "song.wav.not.mat", content, **options)
     return read(folder, "notmat")
 
 
@@ -138,9 +139,15 @@ def notmat(folder: Path, onsets, offsets, labels):
     ],
 )
 def test_labels_of_a_not_mat_file(tmp_path: Path, labels, units: list[str]) -> None:
-    rows, problems, _ = notmat(tmp_path, [1000.0, 2000.0], [1200.0, 2200.0], labels)
-    assert not problems
-    assert rows == {"song.wav": [(1.0, 1.2, units[0]), (2.0, 2.2, units[1])]}
+    wanted = {"song.wav": [(1.0, 1.2, units[0]), (2.0, 2.2, units[1])]}
+    for times in ([1000.0, 2000.0], [[1000], [2000]]):
+        ends = np.array(times) + 200
+        for compressed in (False, True):
+            rows, problems, _ = notmat(
+                tmp_path, times, ends, labels, do_compression=compressed
+            )
+            assert not problems
+            assert rows == wanted
 
 
 def test_one_segment_or_none_in_a_not_mat_file(tmp_path: Path) -> None:
