@@ -234,9 +234,11 @@ def _run(args: list[str] | None) -> int | None:
 def _is_interrupt(error: BaseException) -> bool:
     """Return whether an error is what a library or a stage made of Ctrl-C."""
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
         if isinstance(cause, KeyboardInterrupt):
             return True
+        seen.add(id(cause))  # an error may be its own cause
         cause = cause.__cause__ or cause.__context__
     return interrupts.asked() and not isinstance(error, NeurovocalError)
 

@@ -126,6 +126,11 @@ class ClassifierSpec(Section):
             raise ValueError("units: a name occurs twice")
         if self.silence not in self.units:
             raise ValueError(f"units: silence, '{self.silence}', is not one of them")
+        if self.unknown in self.units:
+            raise ValueError(
+                f"units: '{self.unknown}' is the label of segments that are none of "
+                "them: train without it"
+            )
         if len(self.units) < 2:
             raise ValueError("units: there is none but silence")
         frames = [entry.frames for entry in self.early]

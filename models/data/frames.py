@@ -1,5 +1,6 @@
 """Frames of recordings, computed with the engine's features plugins."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -109,6 +110,25 @@ def common_rate(recordings: Iterable[AnnotatedRecording]) -> tuple[int, list[str
     ]
 
 
+def resampling_notes(
+    recordings: Iterable[AnnotatedRecording], sample_rate: int
+) -> list[str]:
+    """Return a sentence on recordings that are resampled to a front end's rate."""
+    rates = Counter(recording.sample_rate for recording in recordings)
+    others = {rate: n for rate, n in sorted(rates.items()) if rate != sample_rate}
+    if not others:
+        return []
+    listed = ", ".join(f"{n} at {rate} Hz" for rate, n in others.items())
+    sentence = f"recordings are resampled to {sample_rate} Hz, the front end's rate: "
+    sentence += listed
+    if min(others) < sample_rate:
+        sentence += (
+            f"; those of {min(others)} Hz hold nothing above {min(others) // 2} Hz, "
+            "where the front end listens, too"
+        )
+    return [sentence]
+
+
 def read_samples(recording: AnnotatedRecording, sample_rate: int) -> Float32:
     """Read the channel of a recording, or of its selected part.
 
@@ -130,7 +150,11 @@ def read_samples(recording: AnnotatedRecording, sample_rate: int) -> Float32:
     )
     try:
         samples, _ = soundfile.read(
-            recording.path, start=start, stop=stop, dtype="float32", always_2d=True
+            os.fsencode(recording.path),
+            start=start,
+            stop=stop,
+            dtype="float32",
+            always_2d=True,
         )
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise ConfigError(

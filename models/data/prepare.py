@@ -1,4 +1,4 @@
-"""Preparation of a dataset: split, units, front end and scaled frames."""
+"""Preparation of a dataset: plan (split, units, front end) and scaled frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from neurovocal.engine.contracts.bundle import FrontEnd
-from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import frames_of
 from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
@@ -19,13 +18,42 @@ from neurovocal.models.data.frames import (
     features_without_scaling,
     fit_scaling,
     read_samples,
+    resampling_notes,
 )
 from neurovocal.models.data.split.recordings import Split, split_recordings
-from neurovocal.models.data.targets import targets_of
-from neurovocal.models.data.units import Units, choose_units
+from neurovocal.models.data.targets import FrameGrid, Units, targets_of
+from neurovocal.models.data.units import absent_units, choose_units
 from neurovocal.models.toolkit.progress import ProgressCallback
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import Rows, StoredRows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DatasetPlan:
+    """Split, units and front end of a training, before a sample is read.
+
+    Parameters
+    ----------
+    split : Split
+    units : Units
+    front_end : FrontEnd
+        Without scaling.
+    warnings : list of str
+        One sentence for everything that a user did not ask for.
+    """
+
+    split: Split
+    units: Units
+    front_end: FrontEnd
+    warnings: list[str]
+
+    @property
+    def grid(self) -> FrameGrid:
+        """Places of the frames."""
+        front_end = self.front_end
+        return FrameGrid(
+            front_end.sample_rate, front_end.hop_length, front_end.frame_length
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +72,26 @@ class PreparedDataset:
     train: list[LabelledFrames]
     valid: list[LabelledFrames]
     warnings: list[str]
+
+
+def plan_dataset(dataset: Dataset, config: TrainConfig) -> DatasetPlan:
+    """Split the recordings and choose units and front end.
+
+    Raises
+    ------
+    ConfigError
+        The dataset and the recipe cannot be used for training.
+    """
+    split = split_recordings(dataset, config.split, config.seed)
+    common, mixed = common_rate(dataset.recordings)
+    rate = config.front_end.sample_rate or common
+    front_end = describe_front_end(config.front_end, rate)
+    resampled = resampling_notes(dataset.recordings, rate) if rate != common else mixed
+    grid = FrameGrid(rate, front_end.hop_length, front_end.frame_length)
+    everything = [*split.train, *split.valid, *split.test]
+    units, warnings = choose_units(split.train, everything, config.units, grid)
+    warnings += absent_units(split, units, grid)
+    return DatasetPlan(split, units, front_end, [*split.notes, *warnings, *resampled])
 
 
 def prepare_dataset(
@@ -73,24 +121,34 @@ def prepare_dataset(
     ConfigError
         The dataset and the recipe cannot be used for training.
     """
-    split = split_recordings(dataset, config.split, config.seed)
-    used: Sequence[AnnotatedRecording] = [*split.train, *split.valid]
-    units, warnings = choose_units(split.train, [*used, *split.test], config.units)
-    rate, resampled = common_rate(dataset.recordings)
-    rate = config.front_end.sample_rate or rate
-    bare = describe_front_end(config.front_end, rate)
+    plan = plan_dataset(dataset, config)
+    return compute_frames(plan, config, on_progress, scaling, folder)
+
+
+def compute_frames(
+    plan: DatasetPlan,
+    config: TrainConfig,
+    on_progress: ProgressCallback,
+    scaling: tuple[Float32, Float32] | None = None,
+    folder: Path | None = None,
+) -> PreparedDataset:
+    """Compute the frames of training and validation; parameters as above.
+
+    Raises
+    ------
+    ConfigError
+        A recording cannot be read, or no segment holds a frame.
+    """
+    split, bare, units = plan.split, plan.front_end, plan.units
+    rate = bare.sample_rate
     features = features_without_scaling(bare)
+    used: Sequence[AnnotatedRecording] = [*split.train, *split.valid]
     raw: list[Rows] = []
     for number, recording in enumerate(used):
         frames = frames_of(features, read_samples(recording, rate))
         raw.append(_store(frames, folder, number))
         on_progress((number + 1) / len(used), "")
-    fitted = scaling or fit_scaling(raw[: len(split.train)], config.front_end)
-    offset, gain = fitted
-    if len(offset) != bare.n_bins:
-        raise ConfigError(
-            f"the scaling is for {len(offset)} bins, the front end makes {bare.n_bins}"
-        )
+    offset, gain = scaling or fit_scaling(raw[: len(split.train)], config.front_end)
     examples = []
     for number, recording in enumerate(used):
         # Release raw frames one by one: hours of them would not fit into memory.
@@ -102,12 +160,6 @@ def prepare_dataset(
         stored = _store(scaled, folder, number)
         examples.append(LabelledFrames(recording, stored, target, spans))
     n_train = len(split.train)
-    for name, part in (("train", examples[:n_train]), ("valid", examples[n_train:])):
-        if not any(example.spans for example in part):
-            raise ConfigError(
-                f"the {name} split has no segment that is long enough to hold the "
-                f"centre of a frame ({bare.hop_length / rate * 1000:.1f} ms apart)"
-            )
     described = {"file": SCALING_FILE, "clip": [0.0, 1.0]}
     front_end = bare.model_copy(
         update={"options": {**bare.options, "scaling": described}}
@@ -120,7 +172,7 @@ def prepare_dataset(
         gain,
         examples[:n_train],
         examples[n_train:],
-        [*split.notes, *warnings, *resampled],
+        plan.warnings,
     )
 
 

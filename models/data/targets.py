@@ -10,8 +10,50 @@ from numpy.typing import NDArray
 
 from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.units import Units
 from neurovocal.models.toolkit.measures import IGNORED
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Names of the classifier's outputs and the output of each label.
+
+    ``names[0]`` is silence; ``index`` maps every label of the dataset to an output,
+    or to -1 if it is left out of training and measures.
+    """
+
+    names: list[str]
+    index: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameGrid:
+    """Places of frames in samples, of a front end at a sample rate."""
+
+    sample_rate: int
+    hop_length: int
+    frame_length: int
+
+    @property
+    def hop_ms(self) -> float:
+        """Time from frame to frame in milliseconds."""
+        return 1000 * self.hop_length / self.sample_rate
+
+    def n_frames(self, recording: AnnotatedRecording) -> int:
+        """Return the number of frames of a recording, or of its part."""
+        n_samples = round(recording.part_duration_s * self.sample_rate)
+        return max(0, 1 + (n_samples - self.frame_length) // self.hop_length)
+
+    def holds_frame(self, recording: AnnotatedRecording, segment: Annotation) -> bool:
+        """Return whether the centre of a frame of a part lies in a segment."""
+        first, stop = (
+            first_frame(
+                (at_s - recording.start_s) * self.sample_rate,
+                self.hop_length,
+                self.frame_length,
+            )
+            for at_s in (segment.onset_s, segment.offset_s)
+        )
+        return max(first, 0) < min(stop, self.n_frames(recording))
 
 
 @dataclass(frozen=True, slots=True)

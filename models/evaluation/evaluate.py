@@ -13,8 +13,7 @@ from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.classifier.calibration import score_segment
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
-from neurovocal.models.data.targets import first_frame, targets_of
-from neurovocal.models.data.units import Units
+from neurovocal.models.data.targets import Units, first_frame, targets_of
 from neurovocal.models.evaluation.label_latency import measure_label_latency
 from neurovocal.models.evaluation.labelling import EvaluatedRecording, Labeller
 from neurovocal.models.evaluation.segments import SegmentScore, score_segments

@@ -12,8 +12,7 @@ from neurovocal.engine.contracts.types import Float32, Label
 from neurovocal.models.classifier.calibration import score_segment
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
-from neurovocal.models.data.targets import FrameSpan, first_frame, targets_of
-from neurovocal.models.data.units import Units
+from neurovocal.models.data.targets import FrameSpan, Units, first_frame, targets_of
 from neurovocal.models.evaluation.labelling import Labeller, TimedLabel
 
 DELAYS_MS = (0, 5, 10, 20, 30, 50)

@@ -20,11 +20,12 @@ from neurovocal.engine.contracts.bundle import (
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.support import safe_yaml
+from neurovocal.engine.support.text import plain
 from neurovocal.models.classifier.adjust import CalibratedClassifier, log_posteriors_of
 from neurovocal.models.classifier.graph import classifier_graph
 from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.data.frames import SCALING_FILE, LabelledFrames
-from neurovocal.models.data.units import Units
+from neurovocal.models.data.targets import Units
 from neurovocal.models.export.parity import (
     check_classifier,
     check_rnn_rbm,
@@ -36,6 +37,7 @@ from neurovocal.models.forecast.prior import ClassifiedRecordings
 from neurovocal.models.rnn_rbm.graph import sampling_graph, scoring_graph
 from neurovocal.models.rnn_rbm.network import RnnRbm
 from neurovocal.models.rnn_rbm.residual import collect_errors, fit_residual
+from neurovocal.models.toolkit.files import write_file, write_npz
 from neurovocal.models.toolkit.onnx_session import GraphExport
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import ClippedRows, Rows
@@ -97,7 +99,7 @@ def write_bundle(
             forecast = _write_forecast(export, trained)
     if trained.rnn_rbm is not None:
         rnn_rbm = _write_rnn_rbm(export, trained, frames)
-    np.savez_compressed(folder / "golden.npz", allow_pickle=False, **export.golden)
+    write_npz(folder / "golden.npz", export.golden)
     manifest = Manifest(
         **about,
         front_end=trained.front_end,
@@ -119,14 +121,15 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     }
     complete = manifest.model_copy(update={"files": digests})
     text = safe_yaml.dump(complete.model_dump(mode="json"))
-    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    write_file(folder / MANIFEST_NAME, plain(text).encode())
     return Bundle(folder, complete)
 
 
 def write_scaling(folder: Path, offset: Float32, gain: Float32) -> None:
     """Write the scaling of the front end to the folder of a bundle."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / SCALING_FILE, allow_pickle=False, offset=offset, gain=gain)
+    arrays = {"offset": offset, "gain": gain}
+    write_npz(folder / SCALING_FILE, arrays, compressed=False)
 
 
 def golden_frames(examples: Sequence[LabelledFrames]) -> Float32:
@@ -214,7 +217,7 @@ def _write_rnn_rbm(
         for name in ("mixture_mean", "mixture_chol")
         if name in residual
     }
-    np.savez_compressed(export.folder / "residual.npz", allow_pickle=False, **residual)
+    write_npz(export.folder / "residual.npz", residual)
     mean, std = free_energy_baseline(model, trained.valid)
     return RnnRbmSpec(
         visible=config.visible,

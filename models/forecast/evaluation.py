@@ -11,8 +11,7 @@ from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import LabelledFrames, read_samples
-from neurovocal.models.data.targets import targets_of
-from neurovocal.models.data.units import Units
+from neurovocal.models.data.targets import Units, targets_of
 from neurovocal.models.forecast.network import split_phrases
 from neurovocal.models.forecast.prior import (
     DELAYS_MS,

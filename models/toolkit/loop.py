@@ -4,6 +4,7 @@ A checkpoint holds the complete training state, including the random generators:
 run that was killed and resumed ends with the same weights as an uninterrupted one.
 """
 
+import io
 import math
 import signal
 import threading
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from neurovocal.engine.contracts.errors import EXIT_LOSS, ConfigError, NeurovocalError
-from neurovocal.plugins.storage.durable import durable_file
+from neurovocal.models.toolkit.files import write_file, writing
 
 
 class TrainingInterrupted(NeurovocalError):  # noqa: N818 (a state, not a mistake)
@@ -224,7 +225,7 @@ def _validate(
 
 
 def _save(path: Path, task: Task, history: History, best: dict[str, Any]) -> None:
-    """Write a checkpoint atomically."""
+    """Write a checkpoint; raises DiskError and keeps the one before if it fails."""
     content = {
         "module": task.module.state_dict(),
         "optimizer": task.optimizer.state_dict(),
@@ -234,16 +235,19 @@ def _save(path: Path, task: Task, history: History, best: dict[str, Any]) -> Non
         "torch_rng": torch.get_rng_state(),
         "rng": _arrays_to_lists(task.rng.bit_generator.state),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.new")
-    with durable_file(temporary) as stream:
-        torch.save(content, stream)
-    temporary.replace(path)
+    # In memory first: torch does not say why a disk takes nothing more.
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, stream.getvalue())
 
 
 def _load(path: Path, task: Task) -> tuple[History, dict[str, Any]]:
     """Restore `task` from a checkpoint; returns its history and best weights."""
     try:
+        if not path.stat().st_size:
+            raise ValueError("it is empty, as a loss of power leaves a file")
         content = torch.load(path, weights_only=True)
         history = History(**content["history"])
         task.begin(min(history.update / task.updates, 1 - 1e-9))
@@ -253,10 +257,12 @@ def _load(path: Path, task: Task) -> tuple[History, dict[str, Any]]:
         torch.set_rng_state(content["torch_rng"])
         task.rng.bit_generator.state = _lists_to_arrays(content["rng"])
     except Exception as error:  # a damaged file makes torch raise errors of any type
-        reason = " ".join(str(error).split())[:200]
+        reason = "it is damaged, or was written by another program"
+        if isinstance(error, ValueError) and str(error).startswith("it is empty"):
+            reason = str(error)
         raise ConfigError(
-            f"checkpoint '{path}' cannot be resumed from ({reason}): delete the "
-            f"folder '{path.parent}' or say --restart"
+            f"checkpoint '{path}' cannot be resumed from, {reason}: delete it to train "
+            "this network anew, or say --restart to train all of them"
         ) from error
     return history, content["best"]
 

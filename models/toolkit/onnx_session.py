@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from neurovocal.engine.contracts.errors import BundleError
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.toolkit.files import write_file
 from neurovocal.plugins.models.onnx.session import open_session
 
 STATE_TOLERANCE = 1e-5
@@ -38,7 +38,7 @@ class GraphExport:
     def save(self, graph: Any, name: str) -> Path:
         """Write a graph to the file `name` and return its path."""
         path = self.folder / name
-        onnx.save(graph, path)
+        write_file(path, graph.SerializeToString())
         return path
 
 

@@ -14,6 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from neurovocal.engine.support.text import printable
+
 ProgressCallback = Callable[[float, str], None]
 _LINE_INTERVAL_S = 2.0
 
@@ -31,8 +33,8 @@ class Reporter:
         self._console = console or Console(stderr=True, highlight=False)
 
     def print_message(self, message: str) -> None:
-        """Print one line."""
-        self._console.print(message, markup=False, soft_wrap=True)
+        """Print one line; control characters of names are replaced."""
+        self._console.print(printable(message), markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[ProgressCallback]:

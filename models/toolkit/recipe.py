@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from neurovocal.engine.config.located_yaml import read_located
 from neurovocal.engine.config.validation import validation_problems
@@ -63,6 +63,10 @@ class SplitConfig(Options):
     """Fewer recordings are cut in silences, into this many parts."""
 
 
+OTHER = "other"
+UNKNOWN = "unknown"
+
+
 class UnitsConfig(Options):
     """Treatment of labels with few examples."""
 
@@ -73,6 +77,13 @@ class UnitsConfig(Options):
     unit `other` (`merge`), or kept (`keep`)."""
     silence: str = ""
     """Label that means 'no vocalization'."""
+
+    @field_validator("silence")
+    @classmethod
+    def _no_other_meaning(cls, silence: str) -> str:
+        if silence in (OTHER, UNKNOWN):
+            raise ValueError(f"'{silence}' has another meaning: name another label")
+        return silence
 
 
 class AugmentConfig(Options):

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.toolkit.files import writing
 
 
 class Rows(Protocol):
@@ -53,8 +54,19 @@ class StoredRows:
 
     @classmethod
     def write(cls, path: Path, frames: Float32) -> "StoredRows":
-        """Write frames to a file, which is replaced if it exists."""
-        np.save(path, np.ascontiguousarray(frames, np.float32), allow_pickle=False)
+        """Write frames to a file, which is replaced if it exists.
+
+        Raises
+        ------
+        DiskError
+            The disk does not take them.
+        """
+        stored = np.ascontiguousarray(frames, np.float32)
+        layout = np.lib.format.header_data_from_array_1_0(stored)
+        # Not np.save, which does not say why a disk takes nothing more.
+        with writing(path), path.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, layout)
+            stream.write(stored.reshape(-1).view(np.uint8).data)
         return cls(path, frames.shape)
 
     def __len__(self) -> int:

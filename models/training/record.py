@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from neurovocal.engine.support.text import plain
 from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
-from neurovocal.models.data.prepare import PreparedDataset
+from neurovocal.models.data.prepare import DatasetPlan, PreparedDataset
 from neurovocal.models.data.split.recordings import total_duration_s
 from neurovocal.models.report.history import HISTORY_NAME
+from neurovocal.models.toolkit.files import write_file
 from neurovocal.models.toolkit.loop import History
 from neurovocal.models.toolkit.recipe import TrainConfig
 
 
-def summary(data: PreparedDataset, config: TrainConfig) -> str:
+def summary(plan: DatasetPlan, config: TrainConfig) -> str:
     """Return a line on splits, units, threads and seed."""
-    split = data.split
+    split = plan.split
     parts = ", ".join(
         f"{name} {len(part)} ({total_duration_s(part):.0f} s)"
         for name, part in (
@@ -30,7 +32,7 @@ def summary(data: PreparedDataset, config: TrainConfig) -> str:
             ("test", split.test),
         )
     )
-    names = [name for name in data.units.names if name]
+    names = [name for name in plan.units.names if name]
     return (
         f"recordings: {parts}; split {split.rule}; {len(names)} units: "
         f"{' '.join(names)}; {config.threads} thread(s), seed {config.seed}"
@@ -62,9 +64,9 @@ def training_record(
     split = data.split
     parts = {"train": split.train, "valid": split.valid, "test": split.test}
     return {
-        "command": command,
+        "command": plain(command),
         "date": datetime.now(UTC).date().isoformat(),
-        "dataset": dataset.folder.resolve().name,
+        "dataset": plain(dataset.folder.resolve().name),
         "split": split.rule,
         "seconds": {
             name: round(total_duration_s(part), 1) for name, part in parts.items()
@@ -97,17 +99,18 @@ def write_history(folder: Path, histories: Mapping[str, History | None]) -> None
         if history is not None and history.best_row
     }
     text = json.dumps(content, indent=1, allow_nan=False)
-    (folder / HISTORY_NAME).write_text(text, encoding="utf-8")
+    write_file(folder / HISTORY_NAME, text.encode())
 
 
 def _names(part: Sequence[AnnotatedRecording]) -> list[str]:
     """List the files of a split, with the times of parts of files."""
-    return [
+    names = [
         r.file
         if r.start_s == 0 and r.stop_s > r.duration_s
         else f"{r.file} from {r.start_s:.3f} to {min(r.stop_s, r.duration_s):.3f} s"
         for r in part
     ]
+    return [plain(name) for name in names]
 
 
 def _finite(row: dict[str, float]) -> dict[str, float | None]:

@@ -3,19 +3,27 @@
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
+from neurovocal.engine.contracts.errors import (
+    AudioFileError,
+    BundleError,
+    ConfigError,
+    NeurovocalError,
+)
+from neurovocal.engine.support.text import plain
 from neurovocal.models.classifier.adjust import CalibratedClassifier, adjust_classifier
 from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.classifier.training import ClassifierTask
 from neurovocal.models.data.augment import Augmenter
-from neurovocal.models.data.datasets import AnnotatedRecording, read_dataset
-from neurovocal.models.data.prepare import PreparedDataset, prepare_dataset
+from neurovocal.models.data.datasets import AnnotatedRecording, Dataset, read_dataset
+from neurovocal.models.data.prepare import PreparedDataset, compute_frames
 from neurovocal.models.data.split.recordings import select_recordings
 from neurovocal.models.evaluation.evaluate import evaluate_bundle
 from neurovocal.models.evaluation.linear_baseline import linear_errors
@@ -27,6 +35,12 @@ from neurovocal.models.report.collector import ReportCollector
 from neurovocal.models.report.page import REPORT_FOLDER, Measurement, write_report
 from neurovocal.models.rnn_rbm.network import RnnRbm
 from neurovocal.models.rnn_rbm.training import RnnRbmTask, trim_songs
+from neurovocal.models.toolkit.files import (
+    DiskError,
+    reason_of,
+    write_file,
+    writing,
+)
 from neurovocal.models.toolkit.loop import (
     Budget,
     History,
@@ -39,12 +53,15 @@ from neurovocal.models.toolkit.progress import Reporter
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import Rows
 from neurovocal.models.training.card import card_page, complete_card
+from neurovocal.models.training.checks import Problems, check_training
 from neurovocal.models.training.record import summary, training_record, write_history
 from neurovocal.models.training.transfer import Origin, load_origin
 from neurovocal.models.training.workspace import (
     TrainingJob,
     claim_work_folder,
     install_bundle,
+    out_problems,
+    with_real_out,
     work_folder,
 )
 
@@ -84,8 +101,18 @@ def train_bundle(
         torch and ONNX Runtime disagree on an exported network.
     """
     started_s = time.monotonic()
-    with work_folder(job):
-        collector, test = _make_bundle(job, config, reporter, stop)
+    job = with_real_out(job)
+    problems = Problems()
+    problems.add(list(out_problems(job)))
+    datasets: list[Dataset] = []
+    problems.of(lambda: datasets.append(_read(job, config)))
+    origins: list[Origin | None] = []
+    problems.of(lambda: origins.append(load_origin(job.origin)))
+    problems.refuse()
+    with _told_about_checkpoints(job), work_folder(job):
+        collector, test = _make_bundle(
+            job, config, datasets[0], origins[0], reporter, stop
+        )
     bundle = load_bundle(job.out)
     with reporter.stage("report") as on_progress:
 
@@ -112,34 +139,94 @@ def train_bundle(
     return bundle
 
 
+def _read(job: TrainingJob, config: TrainConfig) -> Dataset:
+    """Read the dataset and select its recordings."""
+    dataset = read_dataset(job.dataset, job.annotation_format, job.choice)
+    return select_recordings(dataset, config.split)
+
+
+@contextmanager
+def _told_about_checkpoints(job: TrainingJob) -> Iterator[None]:
+    """Add to errors that what was trained is kept, and how to go on from it."""
+    try:
+        yield
+    except (TrainingInterrupted, BundleError):
+        raise
+    except (DiskError, ConfigError, AudioFileError, OSError) as error:
+        problem: NeurovocalError
+        if isinstance(error, OSError):
+            name = error.filename or job.work_path
+            problem = DiskError(f"'{name}': {reason_of(error)}")
+        else:
+            problem = error
+        if any(job.work_path.glob("*.pt")):
+            hint = (
+                f"what was trained is kept in '{job.work_path}': when this is mended, "
+                "the same command goes on from it"
+            )
+            if isinstance(problem, ConfigError):
+                problem = ConfigError([*problem.problems, hint])
+            else:
+                problem = DiskError(f"{problem}; {hint}")
+        if problem is error:
+            raise
+        raise problem from error
+
+
 def _make_bundle(
-    job: TrainingJob, config: TrainConfig, reporter: Reporter, stop: StopFlag
+    job: TrainingJob,
+    config: TrainConfig,
+    dataset: Dataset,
+    origin: Origin | None,
+    reporter: Reporter,
+    stop: StopFlag,
 ) -> tuple[ReportCollector, list[AnnotatedRecording]]:
     """Train and install the bundle; returns the counts and recordings of the test."""
     torch.set_num_threads(config.threads)
-    dataset = select_recordings(
-        read_dataset(job.dataset, job.annotation_format, job.choice), config.split
-    )
-    for note in dataset.notes:
-        reporter.print_message(f"note: {note}")
-    origin, scaling = load_origin(job.origin), None
+    scaling, more = None, []
     if origin is not None:
-        scaling, config = origin.scaling(config), origin.recipe(config)
-    claim_work_folder(job, config, dataset, origin.digest if origin else None)
-    job.frames_path.mkdir(exist_ok=True)
-    with reporter.stage("frames") as on_progress:
-        data = prepare_dataset(dataset, config, on_progress, scaling, job.frames_path)
-    for warning in data.warnings:
+        scaling, more = origin.scaling(config), origin.notes(config, dataset.recordings)
+        config = origin.recipe(config)
+    n_bins = origin.n_bins if origin is not None else None
+    with _stage(reporter, stop, "reading") as watch:
+        plan, sounds = check_training(dataset, config, n_bins, watch)
+    plan.warnings.extend(more)
+    claim_work_folder(job, config, plan, sounds, origin.digest if origin else None)
+    for warning in [*dataset.notes, *plan.warnings]:
         reporter.print_message(f"note: {warning}")
-    reporter.print_message(summary(data, config))
+    reporter.print_message(summary(plan, config))
+    with writing(job.frames_path):
+        job.frames_path.mkdir(exist_ok=True)
+    with _stage(reporter, stop, "frames") as watch:
+        data = compute_frames(
+            plan, config, lambda share, note: watch(share), scaling, job.frames_path
+        )
 
     trained, histories = _Training(job, config, data, origin, reporter, stop).run()
     training = training_record(job.command, config, dataset, data, histories)
     if origin is not None:
         training["from"] = origin.record
-    collector = _export(job, trained, training, histories, reporter, data)
+    collector = _export(job, trained, training, histories, reporter, stop, data)
     install_bundle(job)
     return collector, data.split.test
+
+
+@contextmanager
+def _stage(
+    reporter: Reporter, stop: StopFlag, name: str
+) -> Iterator[Callable[[float], None]]:
+    """Show the progress of a stage that has no checkpoint, and stop in it."""
+    with reporter.stage(name) as on_progress:
+
+        def watch(share: float) -> None:
+            if stop.raised:
+                raise TrainingInterrupted(
+                    f"stopped in the stage '{name}': what was trained before is kept; "
+                    "run the same command again to go on"
+                )
+            on_progress(share, "")
+
+        yield watch
 
 
 def _export(
@@ -148,6 +235,7 @@ def _export(
     training: dict[str, Any],
     histories: Mapping[str, History | None],
     reporter: Reporter,
+    stop: StopFlag,
     data: PreparedDataset,
 ) -> ReportCollector:
     """Write the bundle to the work folder and measure it on the test split."""
@@ -157,15 +245,13 @@ def _export(
     shutil.rmtree(folder, ignore_errors=True)
     bundle = write_bundle(folder, trained, about, training)
     collector = ReportCollector(bundle)
-    with reporter.stage("test") as on_progress:
-        figures = evaluate_bundle(
-            bundle, data.split.test, lambda share: on_progress(share, ""), collector.add
-        )
+    with _stage(reporter, stop, "test") as watch:
+        figures = evaluate_bundle(bundle, data.split.test, watch, collector.add)
     if trained.rnn_rbm is not None:
         figures["rnn_rbm"] |= linear_errors(bundle, data, figures["rnn_rbm"]["mse"])
     finished = bundle.manifest.model_copy(update={"figures": figures})
     page = card_page(finished, card.description)
-    (folder / "README.md").write_text(page, encoding="utf-8")
+    write_file(folder / "README.md", plain(page).encode())
     write_history(folder, histories)
     write_manifest(folder, finished)
     load_bundle(folder)

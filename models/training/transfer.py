@@ -6,7 +6,7 @@ graph are the positions of the parameters in the bundle's graph.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.classifier.graph import classifier_graph
 from neurovocal.models.classifier.network import Classifier
+from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import SCALING_FILE
 from neurovocal.models.rnn_rbm.graph import scoring_graph
 from neurovocal.models.rnn_rbm.network import RnnRbm
@@ -65,6 +66,35 @@ class Origin:
     def record(self) -> dict[str, str]:
         """Manifest entry ``training.from`` of the new bundle."""
         return {"name": self.bundle.manifest.name, "manifest": self.digest}
+
+    @property
+    def n_bins(self) -> int:
+        """Bins of the frames that the weights are for."""
+        return self.bundle.manifest.front_end.n_bins
+
+    def notes(
+        self, config: TrainConfig, recordings: Sequence[AnnotatedRecording]
+    ) -> list[str]:
+        """Return a sentence for each way in which the bundle differs from the data."""
+        manifest = self.bundle.manifest
+        front_end, spec = manifest.front_end, manifest.classifier
+        notes = []
+        if not self._uses_front_end(config):
+            notes.append(
+                f"the recipe has a front end of its own, the weights of "
+                f"'{manifest.name}' are for {front_end.plugin} at "
+                f"{front_end.sample_rate} Hz with a hop of {front_end.hop_length} "
+                "samples: if they differ, the weights help little"
+            )
+        if spec is not None and config.classifier is not None:
+            labels = {a.unit for r in recordings for a in r.annotations}
+            known = sorted(labels & set(spec.units))
+            shown = f" ({', '.join(known)})" if known else ""
+            notes.append(
+                f"{len(known)} of the {len(labels)} labels are units of "
+                f"'{manifest.name}'{shown}: the others begin untrained"
+            )
+        return notes
 
     def recipe(self, config: TrainConfig) -> TrainConfig:
         """Return the recipe with this bundle's front end and network sizes.

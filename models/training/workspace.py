@@ -4,18 +4,24 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from neurovocal.engine.contracts.bundle import MANIFEST_NAME
-from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.models.data.datasets import Dataset
+from neurovocal.engine.contracts.bundle import MANIFEST_NAME, find_bundle
+from neurovocal.engine.contracts.errors import BundleError, ConfigError
 from neurovocal.models.data.formats.segments import AnnotationChoice
+from neurovocal.models.data.prepare import DatasetPlan
+from neurovocal.models.data.soundness import Sound
+from neurovocal.models.report.page import REPORT_FOLDER
+from neurovocal.models.toolkit.files import write_file, writing
 from neurovocal.models.toolkit.recipe import TrainConfig
+from neurovocal.plugins.storage.durable import sync_folder
+from neurovocal.plugins.storage.file_lock import FileLock
 
 _FINGERPRINT = "fingerprint"
+_BUNDLE_SUFFIXES = (".onnx", ".npz", ".json", ".md", ".yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +51,72 @@ class TrainingJob:
         return self.work_path / "frames"
 
 
+def with_real_out(job: TrainingJob) -> TrainingJob:
+    """Return the job with the folder that ``--out`` leads to, if it is a link or dots.
+
+    The work folder lies beside it, and a link stays.
+    """
+    if job.out.is_symlink() or job.out.name in ("", ".."):
+        return replace(job, out=Path(os.path.realpath(job.out)))
+    return job
+
+
 @contextmanager
 def work_folder(job: TrainingJob) -> Iterator[None]:
-    """Create the folder of a training, and remove it if it has no checkpoint.
+    """Create and lock the folder of a training; remove it if it has no checkpoint.
+
+    The lock ends with the process, however it ends.
 
     Raises
     ------
     ConfigError
-        ``--out`` cannot become a bundle, or the folder cannot be created.
+        The folder cannot be created, or another training uses it.
     """
-    _check_out(job.out, job.overwrite)
     created = [p for p in (job.work_path, *job.work_path.parents) if not p.exists()]
-    try:
-        job.work_path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"'{job.work_path}' cannot be made ({error.strerror})"
-        ) from error
+    lock = _locked(job)
     try:
         yield
     finally:
         shutil.rmtree(job.frames_path, ignore_errors=True)
         if not any(job.work_path.glob("*.pt")):
             _remove_unused(job.work_path, created)
+        lock.release()
+
+
+def _locked(job: TrainingJob) -> FileLock:
+    """Create and lock the work folder."""
+    lock = FileLock()
+    while True:
+        try:
+            job.work_path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"'{job.work_path}' cannot be made ({error.strerror})"
+            ) from error
+        before = job.work_path.stat()
+        try:
+            lock.acquire(job.work_path)
+        except ConfigError as error:
+            raise ConfigError(
+                f"another training writes to '{job.out}': wait for its end, or name "
+                "another --out"
+            ) from error
+        # The other training may have ended, and removed the folder, in between.
+        if job.work_path.exists() and os.path.samestat(before, job.work_path.stat()):
+            return lock
 
 
 def claim_work_folder(
-    job: TrainingJob, config: TrainConfig, dataset: Dataset, origin: str | None
+    job: TrainingJob,
+    config: TrainConfig,
+    plan: DatasetPlan,
+    sounds: Mapping[str, Sound],
+    origin: str | None,
 ) -> None:
-    """Mark the work folder with a fingerprint of recipe and data.
+    """Mark the work folder with a fingerprint of the recipe and of what is trained on.
 
-    With ``restart``, checkpoints are removed.
+    Recordings of the test split are no part of it: they may be mended between two
+    starts. With ``restart``, checkpoints are removed.
 
     Parameters
     ----------
@@ -83,8 +124,10 @@ def claim_work_folder(
         Arguments of the training.
     config : TrainConfig
         Recipe.
-    dataset : Dataset
-        Selected recordings.
+    plan : DatasetPlan
+        Split and units.
+    sounds : mapping of str to Sound
+        Digests of the recordings, by file name.
     origin : str, optional
         Digest of the bundle that the training starts from.
 
@@ -92,15 +135,26 @@ def claim_work_folder(
     ------
     ConfigError
         The folder holds a training with another recipe or other data.
+    DiskError
+        The folder cannot be written to.
     """
-    listing = [
-        [r.file, r.path.stat().st_size, r.sample_rate, len(r.annotations), r.channel]
-        + [[a.onset_s, a.offset_s, a.unit] for a in r.annotations]
-        for r in dataset.recordings
+    parts = [
+        [
+            [
+                r.file,
+                r.channel,
+                sounds[r.file].digest,
+                r.start_s,
+                min(r.stop_s, r.duration_s),
+            ]
+            + [[a.onset_s, a.offset_s, a.unit] for a in r.own_annotations]
+            for r in part
+        ]
+        for part in (plan.split.train, plan.split.valid)
     ]
     recipe = config.model_dump(mode="json", exclude={"card", "checkpoint_s"})
     start = [origin] if origin else []
-    content = json.dumps([recipe, listing, *start], sort_keys=True)
+    content = json.dumps([recipe, parts, plan.units.names, *start], sort_keys=True)
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
     path = job.work_path / _FINGERPRINT
     if job.restart:
@@ -111,37 +165,93 @@ def claim_work_folder(
             f"'{job.work_path}' holds an unfinished training with another recipe or "
             "other data: say --restart to begin anew, or name another --out"
         )
-    path.write_text(fingerprint, encoding="utf-8")
+    write_file(path, fingerprint.encode())
 
 
 def install_bundle(job: TrainingJob) -> None:
-    """Move the finished bundle to ``--out``; an older bundle is removed afterwards."""
-    old = job.out.with_name(f"{job.out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if job.out.exists():
-        os.replace(job.out, old)
-    os.replace(job.work_path / "bundle", job.out)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(job.work_path)
+    """Move the finished bundle to ``--out``; an older bundle is removed afterwards.
+
+    Raises
+    ------
+    DiskError
+        The folder cannot be renamed.
+    """
+    old = job.work_path / "replaced"
+    with writing(job.out):
+        if job.out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(job.out, old)
+        os.replace(job.work_path / "bundle", job.out)
+        sync_folder(job.out.parent)
+    shutil.rmtree(job.work_path, ignore_errors=True)
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    """Raise ConfigError if a bundle cannot be written to `out`."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out '{out}' is a file: name a folder that is to be made")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / MANIFEST_NAME).is_file():
-            raise ConfigError(f"--out '{out}' holds other files: name a new folder")
-        if not overwrite:
-            raise ConfigError(
+def out_problems(job: TrainingJob) -> Iterator[str]:
+    """Yield a sentence for each reason why ``--out`` cannot become the bundle."""
+    out, work = job.out, job.work_path
+    for read, noun in _inputs(job):
+        for folder in (out, work):
+            if _contains(folder, read):
+                yield f"--out '{out}' would replace the {noun} '{read}': name another"
+                return
+    if _contains(out, Path.cwd()):
+        yield f"--out '{out}' is the current folder, or above it: name a new folder"
+    elif out.exists() and not out.is_dir():
+        yield f"--out '{out}' is a file: name a folder that is to be made"
+    elif out.is_dir() and (there := sorted(path.name for path in out.iterdir())):
+        surplus = [name for name in there if not _is_of_bundle(name)]
+        if MANIFEST_NAME not in there:
+            yield f"--out '{out}' holds other files: name a new folder"
+        elif not job.overwrite:
+            yield (
                 f"--out '{out}' already is a bundle: name another folder, or say "
                 "--overwrite (it is replaced when the new one is finished)"
             )
+        elif surplus:
+            yield (
+                f"--out '{out}' holds files that are no part of a bundle and would be "
+                f"lost: {', '.join(surplus[:5])}: move them, or name another folder"
+            )
+    if work.exists() and not _is_work_folder(work):
+        yield (
+            f"'{work}', where the training keeps its checkpoints, exists and holds "
+            "other files: name another --out"
+        )
+
+
+def _inputs(job: TrainingJob) -> Iterator[tuple[Path, str]]:
+    """Yield what the training reads, with the noun for it."""
+    yield job.dataset, "dataset"
+    if job.origin is not None:
+        try:
+            yield find_bundle(job.origin), "bundle of --from"
+        except BundleError:  # told when it is loaded
+            return
+
+
+def _contains(folder: Path, path: Path) -> bool:
+    """Return whether a path is a folder or lies in it, links followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _is_of_bundle(name: str) -> bool:
+    """Return whether training writes a file of this kind to a bundle."""
+    hidden = name.startswith(".")  # such as those that systems leave in folders
+    return hidden or name == REPORT_FOLDER or Path(name).suffix in _BUNDLE_SUFFIXES
+
+
+def _is_work_folder(work: Path) -> bool:
+    """Return whether a folder is empty, or was made by a training."""
+    return work.is_dir() and (
+        (work / _FINGERPRINT).is_file() or not any(work.iterdir())
+    )
 
 
 def _remove_unused(work: Path, created: list[Path]) -> None:
-    """Remove the fingerprint and the empty folders that were created."""
-    (work / _FINGERPRINT).unlink(missing_ok=True)
+    """Remove the fingerprint and what was created, if nothing else is in it."""
+    for name in (_FINGERPRINT, f"{_FINGERPRINT}.new"):
+        (work / name).unlink(missing_ok=True)
+    shutil.rmtree(work / "bundle", ignore_errors=True)
     for folder in created or [work]:
         try:
             folder.rmdir()

@@ -239,7 +239,7 @@ def test_existing_bundles_files_and_trainings_are_not_overwritten(
         train_bundle(TrainingJob(dataset, tmp_path), recipe, Reporter(), StopFlag())
     job = TrainingJob(dataset, tmp_path / "b")
     with pytest.raises(TrainingInterrupted):
-        train_bundle(job, recipe, Reporter(), StopAfter(3))
+        train_bundle(job, recipe, Reporter(), StopAfter(18))
     other = recipe.model_copy(update={"seed": 5})
     with pytest.raises(ConfigError, match="another recipe or other data"):
         train_bundle(job, other, Reporter(), StopFlag())

@@ -13,8 +13,7 @@ from neurovocal.engine.contracts.types import Float32
 from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
-from neurovocal.models.data.targets import targets_of
-from neurovocal.models.data.units import Units
+from neurovocal.models.data.targets import Units, targets_of
 from neurovocal.models.toolkit.onnx_session import Session
 from neurovocal.plugins.models.classifier.decision import LabelDecision
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback, Sampler, sampling_graph

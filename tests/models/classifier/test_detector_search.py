@@ -16,8 +16,7 @@ from neurovocal.models.classifier.detector_search import (
 from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import LabelledFrames
-from neurovocal.models.data.targets import targets_of
-from neurovocal.models.data.units import Units
+from neurovocal.models.data.targets import Units, targets_of
 from neurovocal.models.toolkit.loop import TrainingInterrupted
 
 RATE, HOP, LENGTH = 16000, 64, 128

@@ -15,8 +15,8 @@ from neurovocal.models.data.datasets import AnnotatedRecording, Dataset, read_da
 from neurovocal.models.data.frames import common_rate, fit_scaling, read_samples
 from neurovocal.models.data.prepare import prepare_dataset
 from neurovocal.models.data.split.recordings import select_recordings, split_recordings
-from neurovocal.models.data.targets import targets_of
-from neurovocal.models.data.units import Units, choose_units
+from neurovocal.models.data.targets import Units, targets_of
+from neurovocal.models.data.units import choose_units
 from neurovocal.models.toolkit.measures import IGNORED
 from neurovocal.models.toolkit.recipe import (
     FrontEndConfig,

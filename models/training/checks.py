@@ -1,0 +1,182 @@
+"""Checks of a training before anything is computed; all mistakes are told at once."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
+from neurovocal.models.data.frames import LabelledFrames
+from neurovocal.models.data.prepare import DatasetPlan, plan_dataset
+from neurovocal.models.data.soundness import (
+    Sound,
+    leave_out_copies,
+    read_recordings,
+    silent_note,
+)
+from neurovocal.models.data.split.recordings import part_names
+from neurovocal.models.data.targets import targets_of
+from neurovocal.models.evaluation.evaluate import SKIPPED_FRAMES
+from neurovocal.models.rnn_rbm.training import trim_songs
+from neurovocal.models.toolkit.recipe import RnnRbmConfig, TrainConfig
+
+
+class Problems:
+    """Collects the mistakes of several checks."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def of(self, check: Callable[[], object]) -> None:
+        """Run a check and keep the mistakes that it raises."""
+        try:
+            check()
+        except ConfigError as error:
+            self._found += error.problems
+
+    def add(self, problems: Sequence[str]) -> None:
+        """Keep mistakes."""
+        self._found += problems
+
+    def refuse(self) -> None:
+        """Raise ConfigError with all mistakes, if there is one."""
+        if self._found:
+            raise ConfigError(list(dict.fromkeys(self._found)))
+
+
+def check_training(
+    dataset: Dataset,
+    config: TrainConfig,
+    n_bins: int | None,
+    watch: Callable[[float], None],
+) -> tuple[DatasetPlan, dict[str, Sound]]:
+    """Read every recording once, and plan the training.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Selected recordings.
+    config : TrainConfig
+        Recipe.
+    n_bins : int, optional
+        Bins of the scaling of the bundle that the training starts from.
+    watch : callable
+        Called with the completed share of the recordings.
+
+    Returns
+    -------
+    plan : DatasetPlan
+    sounds : dict
+        Digest of each recording's samples, by file name.
+
+    Raises
+    ------
+    ConfigError
+        Lists all mistakes: damaged or silent recordings, one sound in two parts of
+        the split, unknown words in files.csv, parts without segments of a unit,
+        recordings that are too short for the networks.
+    """
+    problems, notes = Problems(), list[str]()
+    sounds: dict[str, Sound] = {}
+    plans: list[DatasetPlan] = []
+
+    def read() -> None:
+        sounds.update(read_recordings(dataset.recordings, watch))
+        notes.extend(silent_note(sounds))
+
+    def plan(chosen: Dataset) -> None:
+        made = plan_dataset(chosen, config)
+        problems.add(plan_problems(made, config, n_bins))
+        plans.append(made)
+
+    problems.of(read)
+    kept = dataset
+    if len(sounds) == len(dataset.recordings):
+
+        def compare() -> None:
+            nonlocal kept
+            parts = part_names(dataset, config.split)
+            kept, copies = leave_out_copies(dataset, sounds, parts)
+            notes.extend(copies)
+
+        problems.of(compare)
+    problems.of(lambda: plan(kept))
+    problems.refuse()
+    (made,) = plans
+    made.warnings.extend(notes)
+    return made, sounds
+
+
+def plan_problems(
+    plan: DatasetPlan, config: TrainConfig, n_bins: int | None
+) -> list[str]:
+    """Return a sentence for each reason why networks cannot be trained or tested."""
+    problems = []
+    if n_bins is not None and n_bins != plan.front_end.n_bins:
+        problems.append(
+            f"the bundle of --from has {n_bins} bins, the recipe's front_end makes "
+            f"{plan.front_end.n_bins}: leave front_end to the bundle, or train without "
+            "--from"
+        )
+    split = plan.split
+    parts = {
+        name: [_example(recording, plan) for recording in part]
+        for name, part in (
+            ("training", split.train),
+            ("validation", split.valid),
+            ("test", split.test),
+        )
+    }
+    if config.classifier is not None:
+        problems += [
+            f"the {name} split has no segment of a unit that holds the centre of a "
+            f"frame ({plan.grid.hop_ms:.1f} ms apart): annotate more there, or choose "
+            "other recordings for it"
+            for name, part in parts.items()
+            if not any(example.spans for example in part)
+        ]
+    if config.rnn_rbm is not None:
+        problems += _song_problems(parts, config.rnn_rbm, 1000 / plan.grid.hop_ms)
+    return problems
+
+
+def _song_problems(
+    parts: dict[str, list[LabelledFrames]], config: RnnRbmConfig, frames_per_s: float
+) -> list[str]:
+    """Return a sentence for each part whose songs are too short for the RNN-RBM."""
+    problems = []
+    needed = {
+        "training": config.warm_up + config.sequence_length + 1,
+        "validation": 2,
+    }
+    for name, n_needed in needed.items():
+        songs = trim_songs(parts[name], config.trim_silence_s, frames_per_s)
+        longest = max(map(len, songs), default=0)
+        if longest < n_needed:
+            problems.append(
+                f"no {name} recording has {n_needed} frames of song, the longest has "
+                f"{longest}: lower rnn_rbm.sequence_length or rnn_rbm.warm_up, take "
+                "longer recordings, or say rnn_rbm: null"
+            )
+    longest = max((len(example.frames) for example in parts["test"]), default=0)
+    if longest <= SKIPPED_FRAMES:
+        problems.append(
+            f"no test recording has more than {SKIPPED_FRAMES} frames, which the "
+            f"RNN-RBM is measured on; the longest has {longest}: choose longer ones"
+        )
+    return problems
+
+
+def _example(recording: AnnotatedRecording, plan: DatasetPlan) -> LabelledFrames:
+    """Return targets and segments of a recording, with frames of no bins."""
+    grid = plan.grid
+    n_frames = grid.n_frames(recording)
+    target, spans = targets_of(
+        recording,
+        plan.units,
+        n_frames,
+        grid.sample_rate,
+        grid.hop_length,
+        grid.frame_length,
+    )
+    return LabelledFrames(recording, np.empty((n_frames, 0), np.float32), target, spans)
