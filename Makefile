@@ -77,6 +77,10 @@ INPUTS ?= 100000
 fuzz: $(DEV_ENV)/.done  ## Give INPUTS damaged inputs to all parsers
 	$(DEV_ENV)/bin/python bench/reliability/fuzz.py --inputs $(INPUTS)
 
+CASES ?= *
+cases: $(DEV_ENV)/.done  ## Run the scripts of situations called CASES, one after another (an hour)
+	$(DEV_ENV)/bin/python bench/reliability/cases.py --only '$(CASES)'
+
 # The environment of its own keeps the tools' packages out of the others.
 AUDIT_ENV := .venv-audit
 $(AUDIT_ENV)/.done:
