@@ -19,7 +19,7 @@ from neurovocal.engine.config.plan import Plan, base_of
 from neurovocal.engine.config.planner import make_plan
 from neurovocal.engine.config.schema import Config, parse_config
 from neurovocal.engine.contracts.clock import SystemClock
-from neurovocal.engine.contracts.errors import StartInterrupted
+from neurovocal.engine.contracts.errors import ConfigError, StartInterrupted
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import RecordedCommand
@@ -41,6 +41,12 @@ BlockLength = Annotated[
         min=1,
         metavar="N",
         help="Samples per block of the source; the events do not depend on it.",
+    ),
+]
+SafeCsvOption = Annotated[
+    bool,
+    typer.Option(
+        "--safe-csv", help="CSV: apostrophes before names that begin with = + - @."
     ),
 ]
 
@@ -73,6 +79,12 @@ class Display:
 
     def draw(self) -> None:
         """Show the present state; called about ten times per second."""
+
+
+def require_csv(form: str) -> None:
+    """Raise ConfigError if `--safe-csv` was given with another form of table."""
+    if form != "csv":
+        raise ConfigError(f"--safe-csv is for CSV, not for {form}: leave it out")
 
 
 def new_run_name() -> str:

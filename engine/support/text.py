@@ -1,11 +1,15 @@
 """Texts for people: suggestions for misspelt names, and text that is safe to print."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Control characters (C0, DEL, C1), line separators, and directions of writing.
+_ACTS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_FORMULA = ("=", "+", "-", "@")
 _LONGEST = 4096  # bytes of a path
 
 
@@ -45,16 +49,49 @@ def plain(text: str) -> str:
     r"""Return text that every output can hold, with undecodable bytes as ``\xNN``.
 
     Names of files are bytes: Python keeps those that are not UTF-8 as lone surrogates,
-    which no table, database or socket takes.
+    which no table, database or socket takes. Control characters are escaped, too,
+    except for line breaks.
     """
-    if _is_encodable(text):
+    if text.isprintable():
         return text
     try:
-        return text.encode("utf-8", "surrogateescape").decode(
+        text = text.encode("utf-8", "surrogateescape").decode(
             "utf-8", "backslashreplace"
         )
     except UnicodeEncodeError:  # a surrogate that stands for no byte
-        return text.encode("utf-8", "backslashreplace").decode()
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return escaped(text, kept="\n")
+
+
+def plain_name(name: str) -> str:
+    """Return a name of a stranger's file as text of one line, see `plain`."""
+    return escaped(plain(name))
+
+
+def escaped(text: str, kept: str = "") -> str:
+    r"""Return text with characters that act on a terminal as ``\xNN`` or ``\uNNNN``.
+
+    These are control characters, among them ESC and line breaks, and those that turn
+    the direction of writing. `kept` are left as they are.
+    """
+    if text.isprintable():
+        return text
+    return _ACTS.sub(
+        lambda found: found[0] if found[0] in kept else _code_of(found[0]), text
+    )
+
+
+def _code_of(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def without_formula(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula: an apostrophe goes before.
+
+    As the Open Worldwide Application Security Project recommends ("CSV injection").
+    """
+    return f"'{text}" if text.lstrip()[:1] in _FORMULA else text
 
 
 def text_problem(text: str) -> str | None:
@@ -82,14 +119,6 @@ def control_problem(text: str) -> str | None:
         if "\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff":
             return "it holds half of a character (a lone surrogate): remove it"
     return None
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def printable(text: str) -> str:

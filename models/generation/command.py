@@ -17,6 +17,7 @@ from neurovocal.engine.config.claims import refuse_overlap
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.support.text import printable
 from neurovocal.models.generation.generator import (
     SequenceGenerator,
     read_seed_frames,
@@ -254,10 +255,11 @@ def _print_result(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result))
         return
-    typer.echo(f"{result['out']}: {result['seconds']:g} s, {result['rms_db']:g} dB")
+    sound = f"{result['out']}: {result['seconds']:g} s, {result['rms_db']:g} dB"
+    typer.echo(printable(sound))
     for path in (result["picture"], result["frames"], result["explanation"]):
         if path:
-            typer.echo(path)
+            typer.echo(printable(str(path)))
     for moment in result["moments"] or ():
         low, high = moment["bins"]
         typer.echo(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from neurovocal.engine.contracts.errors import NeurovocalError
+from neurovocal.engine.support.names import beside
 from neurovocal.plugins.storage.durable import durable_file
 
 
@@ -51,7 +52,7 @@ def write_file(path: Path, content: bytes) -> None:
         The disk does not take the file; what was there before is unchanged.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f"{target.name}.new")
+    temporary = beside(target, after=".new")
     with writing(path):
         with durable_file(temporary) as stream:
             stream.write(content)

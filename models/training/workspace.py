@@ -11,6 +11,7 @@ from pathlib import Path
 
 from neurovocal.engine.contracts.bundle import MANIFEST_NAME, find_bundle
 from neurovocal.engine.contracts.errors import BundleError, ConfigError
+from neurovocal.engine.support.names import beside
 from neurovocal.models.data.formats.segments import AnnotationChoice
 from neurovocal.models.data.prepare import DatasetPlan
 from neurovocal.models.data.soundness import Sound
@@ -43,7 +44,7 @@ class TrainingJob:
     @property
     def work_path(self) -> Path:
         """Folder of the checkpoints and of the unfinished bundle."""
-        return self.out.with_name(f"{self.out.name}.partial")
+        return beside(self.out, after=".partial")
 
     @property
     def frames_path(self) -> Path:

@@ -31,6 +31,7 @@ from neurovocal.engine.journal.store import (
     is_journal,
     open_journal,
 )
+from neurovocal.engine.support.names import beside
 from neurovocal.engine.wire.codec import event_json, latency_of, payload_of
 from neurovocal.plugins.storage.file_lock import FileIdentity
 from neurovocal.plugins.storage.folder import OutputFolder, identity_of
@@ -318,7 +319,7 @@ class JournalSink:
 def _rename_damaged(path: Path, utc_ns: int) -> Path:
     """Rename a damaged journal with its write-ahead log."""
     when = datetime.fromtimestamp(utc_ns / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
-    renamed = path.with_name(f"{path.stem}.damaged-{when}{path.suffix}")
+    renamed = beside(path, middle=f".damaged-{when}")
     for end in ("", "-wal", "-shm"):
         part = path.with_name(path.name + end)
         if part.exists():

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
@@ -22,9 +22,10 @@ from neurovocal.engine import (
     StreamInfo,
 )
 from neurovocal.engine.contracts.types import channel_of
-from neurovocal.engine.support.text import utc_text
+from neurovocal.engine.support.names import beside, bounded_name
+from neurovocal.engine.support.text import utc_text, without_formula
 from neurovocal.plugins.storage.existing import FileKind, text_kind
-from neurovocal.plugins.storage.folder import OutputFolder, bounded_name
+from neurovocal.plugins.storage.folder import OutputFolder
 from neurovocal.plugins.storage.text_file import (
     STDOUT,
     Existing,
@@ -77,6 +78,9 @@ class TableOptions(Options):
     beside `path`, named after the stream."""
     content: Literal["segments", "labels"] = "labels"
     """What a row is: a detected segment with its score, or a final label."""
+    safe_csv: bool = False
+    """CSV: whether names and labels that begin with `=`, `+`, `-` or `@`, which
+    spreadsheets take for formulas, get an apostrophe before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +138,24 @@ class Table(Protocol):
 
 
 class CsvTable(TextTable):
-    """CSV with the columns file, onset_s, offset_s, then score or label, posterior."""
+    """CSV with the columns file, onset_s, offset_s, then score or label, posterior.
+
+    Parameters
+    ----------
+    safe : bool
+        Texts that a spreadsheet would take for a formula get an apostrophe.
+    """
 
     def __init__(
-        self, path: str, content: Content, existing: Existing = "replace"
+        self,
+        path: str,
+        content: Content,
+        existing: Existing = "replace",
+        *,
+        safe: bool = False,
     ) -> None:
         super().__init__(path, existing, _KINDS["csv"])
+        self._text = without_formula if safe else str
         self._has_labels = content == "labels"
         last = ("label", "posterior") if self._has_labels else ("score",)
         self.heading = ("file", "onset_s", "offset_s", *last)
@@ -147,8 +163,10 @@ class CsvTable(TextTable):
 
     def write(self, row: Row) -> None:
         """Write a row."""
-        last = (row.unit, row.number) if self._has_labels else (row.number,)
-        self._write_cells((row.info.stream, row.onset_s, row.offset_s, *last))
+        unit = self._text(row.unit)
+        last = (unit, row.number) if self._has_labels else (row.number,)
+        stream = self._text(row.info.stream)
+        self._write_cells((stream, row.onset_s, row.offset_s, *last))
 
     def _write_cells(self, cells: Sequence[str]) -> None:
         self._csv.writerow(cells)
@@ -261,10 +279,10 @@ class AudacityTable:
         path = Path(self._path)
         plain = bounded_name(re.sub(r"[^\w.-]+", "_", stream))
         used = {output.path for output in self._outputs.values()}
-        name = str(path.with_name(f"{path.stem}.{plain}{path.suffix}"))
+        name = str(beside(path, middle=f".{plain}"))
         number = 2
         while name in used or _KINDS["audacity"].problem(Path(name).expanduser()):
-            name = str(path.with_name(f"{path.stem}.{plain}-{number}{path.suffix}"))
+            name = str(beside(path, middle=f".{plain}-{number}"))
             number += 1
         return name
 
@@ -302,9 +320,8 @@ class JsonTable(TextTable):
         self._output.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-TABLES: dict[str, type[CsvTable | RavenTable | AudacityTable | JsonTable]] = {
+TABLES: dict[str, type[RavenTable | AudacityTable | JsonTable]] = {
     "json": JsonTable,
-    "csv": CsvTable,
     "raven": RavenTable,
     "audacity": AudacityTable,
 }
@@ -324,9 +341,13 @@ class TableSink:
     def __init__(self, options: TableOptions, existing: Existing = "replace") -> None:
         self._has_labels = options.content == "labels"
         self.wants = frozenset({"label"} if self._has_labels else {"onset", "offset"})
-        self._table: Table = TABLES[options.format](
-            options.path, options.content, existing
-        )
+        self._table: Table
+        if options.format == "csv":
+            safe = options.safe_csv
+            self._table = CsvTable(options.path, options.content, existing, safe=safe)
+        else:
+            table = TABLES[options.format]
+            self._table = table(options.path, options.content, existing)
         self._scores: dict[tuple[str, int], float] = {}  # by stream and segment
         self._rows = 0
 
@@ -406,6 +427,12 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()) if any(c in text for c in "\t\r\n") else text
 
 
+def _check(options: TableOptions, context: BuildContext) -> Iterator[str]:
+    yield from output_problems(options.path, _KINDS[options.format])
+    if options.safe_csv and options.format != "csv":
+        yield f"safe_csv is for CSV, not for format '{options.format}': leave it out"
+
+
 def _build(options: TableOptions, context: BuildContext) -> TableSink:
     return TableSink(options, existing_policy(context))
 
@@ -416,8 +443,6 @@ plugin = Plugin(
     build=_build,
     summary="writes segments or labels as CSV, Raven or Audacity tables",
     resources=lambda options: file_claim(options.path),
-    check=lambda options, context: output_problems(
-        options.path, _KINDS[options.format]
-    ),
+    check=_check,
     writes=lambda options, context: file_access(options.path),
 )

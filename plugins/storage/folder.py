@@ -7,18 +7,16 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from errno import ENODEV, ENOENT, ESTALE
-from hashlib import blake2b
 from pathlib import Path
 from tempfile import mkstemp
 from urllib.parse import quote
 
 from neurovocal.engine import ConfigError, FileAccess
-from neurovocal.engine.support.text import plain
+from neurovocal.engine.support.names import beside, bounded_name
+from neurovocal.engine.support.text import plain_name
 from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
 
 log = logging.getLogger("neurovocal")
-
-_MOST_NAME_BYTES = 160
 
 
 class OutputFolder:
@@ -178,23 +176,10 @@ def is_set_aside(path: Path) -> bool:
 
 def stream_file_name(stream: str) -> str:
     """Return the file name, without suffix, of a stream: quoted like a URL, bounded."""
-    name = quote(plain(stream), safe=" ")
+    name = quote(plain_name(stream), safe=" ")
     # '.' and '..' are folders, and quoting leaves them as they are.
     name = name if name.strip(".") else name.replace(".", "%2E") or "%"
     return bounded_name(name)
-
-
-def bounded_name(name: str, most: int = _MOST_NAME_BYTES) -> str:
-    """Return a file name of at most `most` bytes; a longer one ends in its hash.
-
-    Room is left for what sinks put around the names of streams.
-    """
-    content = name.encode()
-    if len(content) <= most:
-        return name
-    digest = blake2b(content, digest_size=6).hexdigest()
-    kept = content[: most - len(digest) - 1].decode(errors="ignore")
-    return f"{re.sub('%[0-9A-F]?$', '', kept)}~{digest}"
 
 
 def pwrite_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
@@ -226,7 +211,7 @@ def folder_access(path: str, *patterns: str) -> list[FileAccess]:
 
 
 def _left(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.stem}.{number}.left{path.suffix}")
+    return beside(path, middle=f".{number}.left")
 
 
 def _mount_of(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TextIO, TypeAlias
 
 from neurovocal.engine import BuildContext, ConfigError, FileAccess, StageError
+from neurovocal.engine.support.text import escaped
 from neurovocal.plugins.storage.existing import FileKind
 from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
 from neurovocal.plugins.storage.folder import OutputFolder, set_aside
@@ -168,6 +169,7 @@ class TextOutput:
             with self._stage_errors():
                 text = line.encode("utf-8", "surrogateescape").decode(errors="replace")
                 encoding = self._file.encoding or "utf-8"
+                text = escaped(text, kept="\t\r\n")  # it may be a terminal
                 text = text.encode(encoding, "backslashreplace").decode(encoding)
                 self._file.write(text)
                 self._file.flush()

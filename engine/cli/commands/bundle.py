@@ -13,6 +13,7 @@ from neurovocal.engine.contracts.bundle import (
 )
 from neurovocal.engine.lane.offline import build_front_end, build_offline_lane
 from neurovocal.engine.support import safe_yaml
+from neurovocal.engine.support.text import printable
 
 _TILE = 8  # any: nothing is processed
 
@@ -28,8 +29,8 @@ def check_bundle(name: Name) -> None:
     """Verify a bundle: checksums, shapes, and golden outputs of every graph."""
     bundle = load_bundle(name)
     for line in verify(bundle):
-        typer.echo(line)
-    typer.echo(f"{bundle.folder}: correct")
+        typer.echo(printable(line))
+    typer.echo(printable(f"{bundle.folder}: correct"))
 
 
 def verify(bundle: Bundle) -> list[str]:

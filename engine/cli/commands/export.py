@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from neurovocal.engine.cli.session import SafeCsvOption, require_csv
 from neurovocal.engine.config.claims import refuse_overlap
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError, StageError
@@ -80,12 +81,15 @@ def export(
             "leaves the earlier hearing out, 'all' keeps both."
         ),
     ] = "last",
+    safe_csv: SafeCsvOption = False,
 ) -> None:
     """Write a journal's events as CSV, Parquet, JSON lines, Raven or Audacity.
 
     CSV and Parquet have a column for every field and the time of day; Raven and
     Audacity tables hold final labels, in seconds from the start of their stream.
     """
+    if safe_csv:
+        require_csv(form)
     selection = _selection(journal, form, run, stream, kinds, since, until)
     selection = replace(selection, heard=heard)
     if heard == "last":
@@ -97,11 +101,11 @@ def export(
     )
 
     def problems(path: str) -> list[str]:
-        plugin, options, context = _sink_parts(form, path, selection)
+        plugin, options, context = _sink_parts(form, path, selection, safe_csv)
         return list(plugin.check(options, context))
 
     with _temporary_output(out, problems) as path:
-        sink = _sink(form, path, selection)
+        sink = _sink(form, path, selection, safe_csv)
         sink.open()
         with closing(sink), _bar(number) as advance:
             for name, message in read_messages(journal, selection):
@@ -198,8 +202,8 @@ def _utc_ns(text: str | None, option: str) -> int | None:
     return round(when.timestamp() * 1_000_000) * 1000
 
 
-def _sink(form: ExportFormat, path: str, selection: Selection) -> Sink:
-    plugin, options, context = _sink_parts(form, path, selection)
+def _sink(form: ExportFormat, path: str, selection: Selection, safe_csv: bool) -> Sink:
+    plugin, options, context = _sink_parts(form, path, selection, safe_csv)
     if problems := list(plugin.check(options, context)):
         raise ConfigError(problems)
     sink: Sink = plugin.build(options, context)
@@ -207,7 +211,7 @@ def _sink(form: ExportFormat, path: str, selection: Selection) -> Sink:
 
 
 def _sink_parts(
-    form: ExportFormat, path: str, selection: Selection
+    form: ExportFormat, path: str, selection: Selection, safe_csv: bool
 ) -> tuple[Plugin[Any], Options, BuildContext]:
     """Return the plugin of a format, its options and the context to build it in."""
     options: dict[str, object] = {"path": path}
@@ -215,6 +219,7 @@ def _sink_parts(
     if form in ("csv", "parquet"):
         name = "columns"
         options |= {"format": form, "kinds": list(selection.kinds or ())}
+        options |= {"safe_csv": safe_csv}
     elif form != "jsonl":
         name = "table"
         options |= {"format": form, "content": "labels"}
@@ -248,7 +253,7 @@ def _temporary_output(out: str, problems: Callable[[str], list[str]]) -> Iterato
     target = Path(os.path.realpath(named))
     try:
         # A folder, since a sink may write files beside its own.
-        with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        with TemporaryDirectory(prefix=".neurovocal-", dir=target.parent) as folder:
             partial = Path(folder) / target.name
             try:
                 yield str(partial)

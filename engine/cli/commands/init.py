@@ -13,6 +13,7 @@ from neurovocal.engine.config.schema import load_config, parse_config
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError
 from neurovocal.engine.support import safe_yaml
+from neurovocal.engine.support.names import beside
 
 _NO_BUNDLE = "none"
 _PRESETS = (
@@ -45,7 +46,7 @@ def init(
     except DeviceError as error:  # it may be written for another machine
         absent = error
     # Written under another name and renamed: a failure never leaves half a file.
-    draft = path.with_name(f".{path.name}.draft")
+    draft = beside(path, before=".", after=".draft")
     try:
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from neurovocal.engine.cli.session import SetOption, plan_of
 from neurovocal.engine.config.faults import fault_texts
@@ -134,7 +135,7 @@ def devices(as_json: JsonOption = False) -> None:
     table = Table(*[key.replace("_", " ") for key in keys], box=None)
     for device in found:
         cells = ["" if device[key] is None else str(device[key]) for key in keys]
-        table.add_row(*cells)
+        table.add_row(*[Text(printable(cell)) for cell in cells])
     Console().print(table)
 
 

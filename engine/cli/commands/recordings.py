@@ -8,7 +8,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from neurovocal.engine.cli.session import BlockLength, Display, plan_of_data, run_plan
+from neurovocal.engine.cli.session import (
+    BlockLength,
+    Display,
+    SafeCsvOption,
+    plan_of_data,
+    require_csv,
+    run_plan,
+)
 from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.errors import (
     EXIT_CLEAN,
@@ -63,6 +70,7 @@ def detect(
     config: DetectorOption = None,
     out: OutOption = "-",
     form: FormatOption = "csv",
+    safe_csv: SafeCsvOption = False,
     block_length: BlockLength = None,
     channels: ChannelsOption = None,
     timezone: TimezoneOption = None,
@@ -76,7 +84,7 @@ def detect(
     """
     data = _with_detector_of(config)
     data["source"] = _source(files, block_length, channels, timezone)
-    data["sinks"] = [_table(out, "json" if json else form, "segments")]
+    data["sinks"] = [_table(out, "json" if json else form, "segments", safe_csv)]
     raise typer.Exit(_run(data))
 
 
@@ -88,6 +96,7 @@ def label(
     config: DetectorOption = None,
     out: OutOption = "-",
     form: FormatOption = "csv",
+    safe_csv: SafeCsvOption = False,
     block_length: BlockLength = None,
     channels: ChannelsOption = None,
     timezone: TimezoneOption = None,
@@ -104,7 +113,7 @@ def label(
         {"plugin": "classifier", "options": {"provisional": False}, "on_error": "fail"}
     ]
     data["source"] = _source(files, block_length, channels, timezone)
-    data["sinks"] = [_table(out, "json" if json else form, "labels")]
+    data["sinks"] = [_table(out, "json" if json else form, "labels", safe_csv)]
     raise typer.Exit(_run(data))
 
 
@@ -147,8 +156,10 @@ def _source(
     return {"plugin": "file", "options": options}
 
 
-def _table(out: str, form: TableFormat, content: str) -> dict[str, Any]:
-    options = {"path": out, "format": form, "content": content}
+def _table(out: str, form: TableFormat, content: str, safe_csv: bool) -> dict[str, Any]:
+    if safe_csv:
+        require_csv(form)
+    options = {"path": out, "format": form, "content": content, "safe_csv": safe_csv}
     return {"plugin": "table", "options": options}
 
 

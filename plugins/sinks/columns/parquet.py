@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 
 from neurovocal.engine import KINDS, ConfigError, NeurovocalError, StageError
+from neurovocal.engine.support.names import beside
 from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.plugins.sinks.columns.rows import Form, Value, columns_of
 from neurovocal.plugins.storage.durable import durable_file, remove_file, sync_folder
@@ -64,13 +65,13 @@ def parquet_problems() -> Iterator[str]:
 def rows_path(path: str) -> Path:
     """Return the path of the file in which the rows of a table wait."""
     target = Path(os.path.realpath(Path(path).expanduser()))
-    return target.with_name(f"{target.name}.rows")
+    return beside(target, after=".rows")
 
 
 def part_path(path: str) -> Path:
     """Return the path of the file that replaces a table once it is complete."""
     target = Path(os.path.realpath(Path(path).expanduser()))
-    return target.with_name(f".{target.name}.part")
+    return beside(target, before=".", after=".part")
 
 
 class ParquetColumns:

@@ -14,7 +14,7 @@ from neurovocal.engine import (
     Options,
     Plugin,
 )
-from neurovocal.engine.support.text import utc_text
+from neurovocal.engine.support.text import utc_text, without_formula
 from neurovocal.plugins.sinks.columns.parquet import (
     ParquetColumns,
     parquet_problems,
@@ -66,6 +66,9 @@ class ColumnsOptions(Options):
     kinds: list[str] = ["label"]
     """Kinds of events; together they decide which columns there are. The key `events`
     of any sink says the same: one of them is enough."""
+    safe_csv: bool = False
+    """CSV: whether texts that begin with `=`, `+`, `-` or `@`, which spreadsheets take
+    for formulas, get an apostrophe before them."""
 
 
 class EventTable(Protocol):
@@ -95,8 +98,11 @@ class EventTable(Protocol):
 class CsvColumns(TextTable):
     """CSV with a heading; values that are not known are empty cells."""
 
-    def __init__(self, path: str, columns: list[Column], existing: Existing) -> None:
+    def __init__(
+        self, path: str, columns: list[Column], existing: Existing, *, safe: bool
+    ) -> None:
         super().__init__(path, existing, _CSV)
+        self._safe = safe
         self.heading = [column.name for column in columns]
         self._csv = csv.writer(self._output, lineterminator="\n")
 
@@ -105,7 +111,10 @@ class CsvColumns(TextTable):
         utc = row["utc"]
         text = "" if utc is None else utc_text(int(utc), "microseconds")
         row = {**row, "utc": text}
-        self._csv.writerow([row.get(name, "") for name in self.heading])
+        cells = [row.get(name, "") for name in self.heading]
+        if self._safe:
+            cells = [without_formula(c) if isinstance(c, str) else c for c in cells]
+        self._csv.writerow(cells)
 
     def _write_cells(self, cells: Sequence[str]) -> None:
         self._csv.writerow(cells)
@@ -146,7 +155,9 @@ class ColumnsSink:
         if options.format == "parquet":
             self._table = ParquetColumns(options.path, kinds)
         else:
-            self._table = CsvColumns(options.path, columns_of(kinds), existing)
+            self._table = CsvColumns(
+                options.path, columns_of(kinds), existing, safe=options.safe_csv
+            )
 
     def open(self) -> None:
         """Open the file; raise ConfigError if it cannot be written."""
@@ -211,6 +222,8 @@ def _problems(options: ColumnsOptions, context: BuildContext) -> list[str]:
             "'events' and 'options.kinds' say the same and differ: leave one out"
         )
     if options.format == "parquet":
+        if options.safe_csv:
+            problems.append("safe_csv is for CSV, not for Parquet: leave it out")
         if options.path == STDOUT:
             problems.append("a Parquet table is a file: '-' is none")
         problems += existing_problems(_ROWS, rows_path(options.path))

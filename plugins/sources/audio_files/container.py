@@ -10,11 +10,17 @@ import io
 import os
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 from neurovocal.engine import AudioFileError
+from neurovocal.plugins.sources.audio_files.chained import (
+    ChainedSound,
+    Link,
+    links_of,
+)
 from neurovocal.plugins.sources.audio_files.compressed import (
     Compressed,
     examine_flac,
@@ -87,15 +93,18 @@ class Container:
         Samples in the file where the comparison counts them (FLAC).
     sound : (int, int), optional
         Bytes ``[begin, end)`` of the sound in a container of chunks.
+    links : sequence of (int, int)
+        Bytes of complete files, one behind the other (Ogg); none if it is one.
     """
 
     state: State = "complete"
     pieces: tuple[Piece, ...] = ()
     n_samples: int | None = None
     sound: tuple[int, int] | None = None
+    links: tuple[Link, ...] = ()
 
     def open(self, path: Path) -> Any:
-        """Open the file for decoding; return a ``soundfile.SoundFile``.
+        """Open the file for decoding; return a ``soundfile.SoundFile``, or the like.
 
         Raises
         ------
@@ -106,6 +115,8 @@ class Container:
         """
         import soundfile
 
+        if self.links:
+            return ChainedSound(path, self.links)
         if not self.pieces:
             return soundfile.SoundFile(os.fsencode(path))
         return soundfile.SoundFile(PatchedFile(path, self.pieces))
@@ -190,7 +201,9 @@ def _container(found: Compressed, size: int) -> Container:
 def _examine_ogg(path: Path, file: BinaryIO, size: int) -> Container:
     pieces = flac_of_ogg(file, size)
     if pieces is None:
-        return _container(examine_ogg(file, size), size)
+        container = _container(examine_ogg(file, size), size)
+        links = links_of(file, size)
+        return container if len(links) == 1 else _chain(path, container, links)
     # FLAC in Ogg, without the pages around it, is a FLAC file.
     with io.BufferedReader(PatchedFile(path, pieces)) as view:
         length = view.seek(0, os.SEEK_END)
@@ -199,6 +212,14 @@ def _examine_ogg(path: Path, file: BinaryIO, size: int) -> Container:
     return Container(
         found.state, tuple(_patched(pieces, found.patches, end)), found.n_samples
     )
+
+
+def _chain(path: Path, container: Container, links: list[Link]) -> Container:
+    """Return the container of a chain; it is cut where a link has another form."""
+    with suppress(OSError, RuntimeError), ChainedSound(path, links) as sound:
+        state = container.state if sound.is_whole else "cut"
+        return Container(state, n_samples=sound.frames, links=tuple(links))
+    return container
 
 
 def _patched(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from neurovocal.engine import AudioFileError, BuildContext, Float32
-from neurovocal.engine.support.text import plain
+from neurovocal.engine.support.text import plain_name
 from neurovocal.plugins.sources.audio_files.container import Container, examine
 from neurovocal.plugins.sources.audio_files.start_time import (
     StartTime,
@@ -159,7 +159,7 @@ def stream_names(paths: list[Path], style: str) -> list[str]:
 
     What is not UTF-8 in a name is escaped: a stream's name is text.
     """
-    return _unique([plain(name) for name in _names_of(paths, style)])
+    return _unique([plain_name(name) for name in _names_of(paths, style)])
 
 
 def _names_of(paths: list[Path], style: str) -> list[str]:

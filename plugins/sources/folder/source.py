@@ -34,7 +34,7 @@ from neurovocal.engine import (
 from neurovocal.engine.audio.channels import JoinedGaps
 from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
-from neurovocal.engine.support.text import plain
+from neurovocal.engine.support.text import plain, plain_name
 from neurovocal.plugins.sources.audio_files.file import (
     SUFFIXES,
     Recording,
@@ -209,7 +209,7 @@ class FolderSource:
     def leave_out(self, stream: str, reason: str) -> bool:
         """Set a recording aside that cannot be processed with this configuration."""
         for end, waiting in list(self._unconfirmed.items()):
-            if plain(waiting.file.name) == stream:  # its last steps have failed
+            if plain_name(waiting.file.name) == stream:  # its last steps have failed
                 del self._unconfirmed[end]
                 path = waiting.file.path
                 self._set_aside(waiting.file, f"'{path}': {reason}", **self._for)
@@ -305,7 +305,7 @@ class FolderSource:
         self._left_out = None
         channels = self._channels
         yield StreamInfo(
-            plain(file.name),
+            plain_name(file.name),
             header.sample_rate,
             channels.count,
             channels.numbers,

@@ -261,3 +261,38 @@ def test_unwritable_paths_are_refused(tmp_path: Path, name: str, sentence: str) 
     assert sentence in problem
     with pytest.raises(ConfigError, match="cannot be written"):
         build(path=path).open()
+
+
+def test_names_that_are_formulas_get_an_apostrophe_if_asked(tmp_path: Path) -> None:
+    info = StreamInfo("=cmd.wav", 32000)
+    rows = [label("-2", 32000, 33600, info), label("a", 48000, 48001, INFO)]
+    raw = written(tmp_path / "raw.csv", rows).splitlines()
+    safe = written(tmp_path / "safe.csv", rows, safe_csv=True).splitlines()
+    assert raw[1].startswith("=cmd.wav,1.000000,1.050000,-2,")
+    assert safe[1].startswith("'=cmd.wav,1.000000,1.050000,'-2,")
+    assert safe[0::2] == raw[0::2]
+    (problem,) = plugin.check(
+        TableOptions(path=str(tmp_path / "x"), format="raven", safe_csv=True), CONTEXT
+    )
+    assert "leave it out" in problem
+
+
+def test_control_characters_never_reach_standard_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sink = build(path="-")
+    sink.open()
+    sink.write(label("\x1b]0;title\x07", 32000, 33600))
+    sink.close()
+    row = capsys.readouterr().out.splitlines()[1]
+    assert ",\\x1b]0;title\\x07," in row
+
+
+def test_label_tracks_with_the_longest_names_lie_beside_each_other(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / f"{'k' * 251}.txt"
+    streams = ["x" * 300, "x" * 301, "y" * 300]
+    rows = [label("a", 32000, 33600, StreamInfo(name, 32000)) for name in streams]
+    written(path, rows, format="audacity")
+    assert len(list(tmp_path.iterdir())) == 3

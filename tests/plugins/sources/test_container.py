@@ -11,6 +11,7 @@ from stages.file_source import RATE, make, noise, read_all, samples_of
 from stages.folder_source import names, statuses
 
 from neurovocal.engine.contracts.errors import AudioFileError
+from neurovocal.plugins.sources.audio_files.file import Recording, inspect
 from neurovocal.plugins.sources.folder.source import STATE
 
 N_BYTES = 2 * RATE  # of a second, 16 bit, mono
@@ -231,3 +232,55 @@ def test_a_rate_out_of_bounds_is_refused(tmp_path, rate):
     soundfile.write(path, noise(100), rate)
     with pytest.raises(AudioFileError, match=f"sample rate of {rate} Hz"):
         make(path=str(path)).open()
+
+
+# ---- chains of Ogg files -------------------------------------------------------------
+
+
+def ogg(path, subtype, seconds, rate=16000):
+    values = noise(int(seconds * rate))
+    soundfile.write(path, values, rate, format="OGG", subtype=subtype)
+    return path.read_bytes()
+
+
+def read_ogg(path, block_length, begin=0):
+    recording = Recording(inspect(path))
+    recording.open()
+    recording.seek(begin)
+    n_read = 0
+    while len(part := recording.read(block_length)):
+        n_read += len(part)
+    recording.close()
+    return n_read, recording.problem
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("block_length", [777, 10**6])
+def test_all_links_are_read(tmp_path, subtype, block_length):
+    parts = [ogg(tmp_path / "x", subtype, s) for s in (0.5, 0.3, 0.7)]
+    path = tmp_path / "chain.ogg"
+    path.write_bytes(b"".join(parts) + parts[0])  # one comes twice
+    assert inspect(path).n_samples == 2 * 16000
+    assert read_ogg(path, block_length) == (2 * 16000, None)
+    for begin in (0, 16000 // 2 - 1, 16000 // 2, 16000, 2 * 16000 - 1):
+        assert read_ogg(path, block_length, begin) == (2 * 16000 - begin, None)
+
+
+def test_a_link_of_another_rate_ends_the_recording_and_is_told(tmp_path):
+    path = tmp_path / "chain.ogg"
+    first = ogg(tmp_path / "x", "VORBIS", 0.5)
+    other = ogg(tmp_path / "y", "VORBIS", 0.5, 2 * 16000)
+    path.write_bytes(first + other + first)
+    n_read, problem = read_ogg(path, 1000)
+    assert n_read == 16000 // 2
+    assert problem is not None
+    assert "after 0.500 s" in problem
+
+
+def test_the_last_link_may_be_cut(tmp_path):
+    path = tmp_path / "chain.ogg"
+    part = ogg(tmp_path / "x", "VORBIS", 2.0)
+    path.write_bytes(part + part[: len(part) // 2])
+    n_read, problem = read_ogg(path, 1000)
+    assert 2 * 16000 <= n_read < 4 * 16000
+    assert problem is not None

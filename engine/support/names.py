@@ -1,0 +1,37 @@
+"""File names that every file system takes: shortened with a hash where too long."""
+
+import os
+import re
+from hashlib import blake2b
+from pathlib import Path
+
+_NAME_MAX = 255  # bytes, of Linux's file systems
+_MOST_STREAM_BYTES = 160
+_MOST_SUFFIX_BYTES = 16
+
+
+def bounded_name(name: str, most: int = _MOST_STREAM_BYTES) -> str:
+    """Return a file name of at most `most` bytes; a longer one ends in its hash.
+
+    By default room is left for what sinks put around the names of streams.
+    """
+    content = os.fsencode(name)
+    if len(content) <= most:
+        return name
+    digest = blake2b(content, digest_size=6).hexdigest()
+    kept = content[: max(0, most - len(digest) - 1)].decode(errors="ignore")
+    return f"{re.sub('%[0-9A-F]?$', '', kept)}~{digest}"
+
+
+def beside(path: Path, *, before: str = "", middle: str = "", after: str = "") -> Path:
+    """Return the path of a file in the same folder, named after this one.
+
+    ``song.wav`` becomes ``{before}song{middle}.wav{after}``; the stem is shortened
+    where the name would be too long.
+    """
+    stem, suffix = path.stem, path.suffix
+    if len(os.fsencode(suffix)) > _MOST_SUFFIX_BYTES:
+        stem, suffix = path.name, ""
+    added = len(os.fsencode(before + middle + suffix + after))
+    name = bounded_name(stem, _NAME_MAX - added)
+    return path.with_name(f"{before}{name}{middle}{suffix}{after}")
