@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from neurovocal.engine.cli.session import plan_of
-from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.config.schema import locate_config
 from neurovocal.engine.contracts.types import Frames, Label, Surprise, Synthesis
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.testing import CollectSink
@@ -27,7 +27,9 @@ KINDS = ["frames", "label", "surprise", "synthesis"]
 def collect() -> CollectSink:
     """Run the demo as fast as possible and return its events."""
     sinks = json.dumps([{"plugin": "jsonl", "options": {"path": "/dev/null"}}])
-    plan = plan_of(*load_config("demo", ["source.options.pace=asap", f"sinks={sinks}"]))
+    plan = plan_of(
+        locate_config("demo", ["source.options.pace=asap", f"sinks={sinks}"])
+    )
     sink = CollectSink(KINDS)
     Runner(plan, [sink]).run()
     return sink

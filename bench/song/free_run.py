@@ -20,7 +20,7 @@ import numpy as np
 
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.client import Control
-from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.config.schema import locate_config
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.plugin import BuildContext
@@ -86,7 +86,7 @@ def measure_commands(n_commands):
     endpoint = "control.options.endpoint=tcp://127.0.0.1:15557"
     sinks = "sinks=[{plugin: jsonl, options: {path: /dev/null}, events: [label]}]"
     runner = Runner(
-        plan_of(*load_config("synthesis", [source, endpoint, sinks])),
+        plan_of(locate_config("synthesis", [source, endpoint, sinks])),
         [sink := CollectSink({"synthesis", "audio", "control"})],
     )
     thread = Thread(target=runner.run)

@@ -12,6 +12,9 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.stages import SourceItem
 from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
 
+_SAMPLE_BYTES = 4
+_MOST_BYTES = 4 * 2**30
+
 
 class StaleAudioFilter:
     """Filter that drops the blocks which were buffered before capture began.
@@ -78,6 +81,17 @@ class LiveAnchors:
         utc_minus_monotonic = self._clock.utc_ns() - self._clock.monotonic_ns()
         captured_ns = self._capture.expected_ns(item.start)
         return Anchor(item.start, captured_ns + utc_minus_monotonic)
+
+
+def buffer_problem(buffer_s: float, sample_rate: int, channels: int) -> str | None:
+    """Return a sentence if a buffer would need more memory than is sensible."""
+    needed = buffer_s * sample_rate * channels * _SAMPLE_BYTES
+    if needed <= _MOST_BYTES:
+        return None
+    return (
+        f"{buffer_s:g} s of {channels} channels at {sample_rate} Hz need "
+        f"{needed / 2**30:.1f} GiB of memory: {_MOST_BYTES / 2**30:g} GiB at most"
+    )
 
 
 class LiveInput:

@@ -1,16 +1,20 @@
 """Segmenter: turns one score per hop into onsets and offsets, with hysteresis."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from neurovocal.engine.contracts.clock import to_samples
-from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.options import DAY_MS, Options, Order
 from neurovocal.engine.contracts.types import Mark, Offset, Onset
+
+# Marks come later by as much.
+_MINUTE_MS = 60_000.0
+DURATIONS = Order("min_duration_ms", "max_duration_ms", "no sound has such a length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +79,21 @@ class SegmenterOptions(Options):
     repeats with another help text, what its scores are.
     """
 
-    min_duration_ms: float = Field(default=10.0, ge=0)
+    orders: ClassVar[tuple[Order, ...]] = (DURATIONS,)
+
+    min_duration_ms: float = Field(default=10.0, ge=0, le=_MINUTE_MS)
     """Shorter sounds are ignored."""
-    max_duration_ms: float = Field(default=5000.0, gt=0)
+    max_duration_ms: float = Field(default=5000.0, gt=0, le=DAY_MS)
     """A longer sound is closed as truncated and a new segment begins."""
-    gap_fill_ms: float = Field(default=6.0, ge=0)
+    gap_fill_ms: float = Field(default=6.0, ge=0, le=_MINUTE_MS)
     """Sounds that are less than this apart are one segment."""
-    min_silence_ms: float = Field(default=0.0, ge=0)
+    min_silence_ms: float = Field(default=0.0, ge=0, le=_MINUTE_MS)
     """For so long after a segment no new one begins."""
-    pre_ms: float = Field(default=0.0, ge=0)
+    pre_ms: float = Field(default=0.0, ge=0, le=_MINUTE_MS)
     """Buffer before each segment."""
-    post_ms: float = Field(default=0.0, ge=0)
+    post_ms: float = Field(default=0.0, ge=0, le=_MINUTE_MS)
     """Buffer after each segment; its offset is reported that much later."""
-    lookback_ms: float = Field(default=10.0, ge=0)
+    lookback_ms: float = Field(default=10.0, ge=0, le=_MINUTE_MS)
     """How far before the score reached its threshold an onset may lie."""
     early: bool = False
     """Tell onsets before `min_duration_ms` has passed; short sounds are then
@@ -106,33 +112,6 @@ class SegmenterOptions(Options):
             pre=to_samples(self.pre_ms, sample_rate),
             post=to_samples(self.post_ms, sample_rate),
             early=self.early,
-        )
-
-
-def threshold_problems(on_name: str, on: float, off: float) -> Iterator[str]:
-    """Yield a sentence if the lower threshold is above the upper one.
-
-    Parameters
-    ----------
-    on_name : str
-        Option of the upper threshold, such as ``on_db``.
-    on, off : float
-        Upper and lower threshold.
-    """
-    if off > on:
-        off_name = on_name.replace("on", "off", 1)
-        yield (
-            f"{off_name} ({off:g}) is above {on_name} ({on:g}): a segment would end "
-            "before it begins"
-        )
-
-
-def duration_problems(min_duration_ms: float, max_duration_ms: float) -> Iterator[str]:
-    """Yield a sentence if no duration satisfies both options."""
-    if max_duration_ms < min_duration_ms:
-        yield (
-            f"max_duration_ms ({max_duration_ms:g}) is below min_duration_ms "
-            f"({min_duration_ms:g})"
         )
 
 

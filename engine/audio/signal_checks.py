@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from neurovocal.engine.contracts.clock import NS
-from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.options import DAY_S, Options
 from neurovocal.engine.contracts.types import (
     GAP_DEVICE_SLIP,
     Block,
@@ -27,22 +27,22 @@ _QUIET_OFF_DB = 6.0
 class SignalOptions(Options):
     """Watch over the signal of a live source. A threshold of null: not watched."""
 
-    flat_s: float | None = Field(default=10.0, ge=1)
+    flat_s: float | None = Field(default=10.0, ge=1, le=DAY_S)
     """Seconds in which all samples are equal, as digital silence is."""
     clipped_share: float | None = Field(default=0.001, gt=0, le=1)
     """Share of the samples of a second at full scale."""
-    clip_level: float = Field(default=0.999, gt=0)
+    clip_level: float = Field(default=0.999, gt=0, le=1000)
     """Full scale, as an absolute value of a sample."""
-    offset: float | None = Field(default=0.05, gt=0)
+    offset: float | None = Field(default=0.05, gt=0, le=1000)
     """Mean of a second's samples, as an absolute value."""
-    quiet_db: float | None = -90.0
+    quiet_db: float | None = Field(default=-90.0, ge=-200, le=60)
     """Level of a second (root mean square without the mean), in dB of full scale,
     below which nothing but the converter's last bits moves."""
-    rate_percent: float | None = Field(default=1.0, gt=0)
+    rate_percent: float | None = Field(default=1.0, gt=0, le=1000)
     """Deviation of samples per second of the clock from the source's nominal rate."""
-    rate_window_s: float = Field(default=60.0, ge=5)
+    rate_window_s: float = Field(default=60.0, ge=5, le=DAY_S)
     """Seconds over which that is counted."""
-    hold_s: float = Field(default=3.0, ge=1)
+    hold_s: float = Field(default=3.0, ge=1, le=DAY_S)
     """Seconds for which trouble must last before it is reported (flat lines have
     their own), and be over before its end is reported."""
 

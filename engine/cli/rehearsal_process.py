@@ -11,7 +11,7 @@ import msgspec
 
 from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
 from neurovocal.engine.cli.session import Display, plan_of_parts, run_plan
-from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.config.schema import locate_config
 from neurovocal.engine.contracts.errors import (
     EXIT_CLEAN,
     NeurovocalError,
@@ -51,8 +51,7 @@ def main(config: str, base: str) -> int:
     """Run a sandboxed configuration until it is stopped; return the exit code."""
     set_up_logging(False, LogLevel.WARNING, LogFormat.TEXT)
     try:
-        checked, located = load_config(config)
-        plan = plan_of_parts(checked, located, Path(base), dry_run=True)
+        plan = plan_of_parts(locate_config(config), Path(base), dry_run=True)
         return run_plan(plan, EventPrinter(plan.context.run)).exit_code
     except NeurovocalError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

@@ -15,9 +15,10 @@ import typer
 
 from neurovocal.engine.cli import interrupts
 from neurovocal.engine.config.located_yaml import Located
+from neurovocal.engine.config.partial import without_mistakes
 from neurovocal.engine.config.plan import Plan, base_of
 from neurovocal.engine.config.planner import make_plan
-from neurovocal.engine.config.schema import Config, parse_config
+from neurovocal.engine.config.schema import parse_config
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError, StartInterrupted
 from neurovocal.engine.contracts.plugin import BuildContext
@@ -92,24 +93,35 @@ def new_run_name() -> str:
     return uuid.uuid4().hex[:12]
 
 
-def plan_of(config: Config, located: Located) -> Plan:
-    """Return the plan of a configuration; check all that needs no open device."""
-    return plan_of_parts(config, located, base_of(located.name))
+def plan_of(located: Located, *, needs_devices: bool = True) -> Plan:
+    """Return the plan of a configuration file; check all that needs no open device."""
+    return plan_of_parts(located, base_of(located.name), needs_devices=needs_devices)
 
 
 def plan_of_parts(
-    config: Config, located: Located, base: Path, *, dry_run: bool = False
+    located: Located,
+    base: Path,
+    *,
+    dry_run: bool = False,
+    needs_devices: bool = True,
 ) -> Plan:
     """Return the plan of a configuration with relative input paths from `base`.
 
     Parameters
     ----------
-    config, located
-        The checked configuration and its data.
+    located : Located
+        The data, with their lines.
     base : Path
         Folder that relative input paths start from.
     dry_run : bool
         Whether sinks do not act: a recorded run is computed again.
+    needs_devices : bool
+        Whether a missing device is an error.
+
+    Raises
+    ------
+    ConfigError
+        All mistakes at once: those of the envelope and those of the plugins' options.
     """
     context = BuildContext(
         clock=SystemClock(),
@@ -118,7 +130,16 @@ def plan_of_parts(
         dry_run=dry_run,
         config_text=_config_record(located, base),
     )
-    return make_plan(config, located, Registry(), context)
+    registry = Registry()
+    try:
+        config = parse_config(located)
+    except ConfigError as error:
+        rest = without_mistakes(located)
+        if rest is None:
+            raise
+        make_plan(rest, located, registry, context, refused=error.problems)
+        raise
+    return make_plan(config, located, registry, context, needs_devices=needs_devices)
 
 
 _PLUGIN_FILE = re.compile(r"\.py:[^\W\d]\w*$")
@@ -159,7 +180,7 @@ def plugin_files(data: object) -> list[str]:
 def plan_of_data(data: dict[str, object]) -> Plan:
     """Return the plan of a configuration made of a command's arguments."""
     located = Located("", data, {(): 1})
-    return plan_of_parts(parse_config(located), located, Path.cwd())
+    return plan_of_parts(located, Path.cwd())
 
 
 def run_plan(

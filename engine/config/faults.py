@@ -5,18 +5,18 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.options import MOST_COUNT, YEAR_S, Options, Seed
 
 
 class FaultBase(Options):
     """Options that all faults have."""
 
-    at_s: float = Field(ge=0)
+    at_s: float = Field(ge=0, le=YEAR_S)
     """When it starts: seconds of the lane's audio for faults of sources and stages,
     the same place in every run; seconds since the start for all others."""
     lane: str | None = None
     """Name of the lane that it is for; default: every lane to which it applies."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the random numbers: delays of the bursts of `jitter`."""
 
     @property
@@ -33,7 +33,7 @@ class FaultBase(Options):
 class LastingFault(FaultBase):
     """A fault with an end."""
 
-    for_s: float = Field(gt=0)
+    for_s: float = Field(gt=0, le=YEAR_S)
     """Seconds for which it lasts."""
 
     @property
@@ -133,7 +133,7 @@ class Crash(StageFault):
 
     fault: Literal["crash"]
     """`crash`"""
-    times: int = Field(default=1, ge=1)
+    times: int = Field(default=1, ge=1, le=MOST_COUNT)
     """How many calls in a row fail."""
 
     @property

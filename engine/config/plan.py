@@ -99,6 +99,7 @@ class Plan:
     control: StagePlan | None = None
     name: str = ""  # of the file that the configuration came from
     gate: StagePlan | None = None
+    absent: Sequence[str] = ()  # devices that a start would need
 
     @property
     def all_sinks(self) -> list[SinkPlan]:

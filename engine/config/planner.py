@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from neurovocal.engine.config.claims import FileClaims, Owner, sentence_of
 from neurovocal.engine.config.fault_targets import target_problems
 from neurovocal.engine.config.located_yaml import Located, Location
+from neurovocal.engine.config.partial import REFUSED
 from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, StagePlan
 from neurovocal.engine.config.schema import Config, LaneConfig, SinkConfig, StageConfig
 from neurovocal.engine.config.validation import validated, validation_problems
@@ -24,9 +25,10 @@ from neurovocal.engine.contracts.errors import (
     DeviceError,
     TransientProblem,
 )
-from neurovocal.engine.contracts.options import OnError
+from neurovocal.engine.contracts.options import OnError, OptionProblem
 from neurovocal.engine.contracts.plugin import BuildContext, FileAccess, Kind
 from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.types import StreamInfo
 from neurovocal.engine.wire.keys import key_problems
 
 # Policies that a kind of stage cannot have, and why.
@@ -49,7 +51,13 @@ _POLICY_HINTS: dict[Kind, dict[OnError, str]] = {
 
 
 def make_plan(
-    config: Config, located: Located, registry: Registry, context: BuildContext
+    config: Config,
+    located: Located,
+    registry: Registry,
+    context: BuildContext,
+    *,
+    refused: Sequence[str] = (),
+    needs_devices: bool = True,
 ) -> Plan:
     """Find every plugin; check all options, bundles and resources.
 
@@ -61,6 +69,10 @@ def make_plan(
         Finds the plugins.
     context : BuildContext
         Clock, run name and base folder; the rest is filled in here.
+    refused : sequence of str
+        Mistakes that are known already; the configuration is what is left without them.
+    needs_devices : bool
+        Whether a missing device is an error; otherwise the plan's `absent` names it.
 
     Raises
     ------
@@ -69,24 +81,28 @@ def make_plan(
     DeviceError
         A missing device is all that is wrong.
     """
-    return _Planner(located, registry, context).plan(config)
+    return _Planner(located, registry, context, refused).plan(config, needs_devices)
 
 
 class _Planner:
     def __init__(
-        self, located: Located, registry: Registry, context: BuildContext
+        self,
+        located: Located,
+        registry: Registry,
+        context: BuildContext,
+        refused: Sequence[str],
     ) -> None:
         self.located = located
         self.registry = registry
         self.context = context
-        self.problems: list[str] = []
-        # True if at least one problem will not disappear without a change.
-        self._has_lasting_problem = False
+        self.problems: list[str] = list(refused)
+        self.absent: list[str] = []  # devices that may be there at a later start
+        self._is_partial = bool(refused)
         self.stages: list[StagePlan] = []  # those with valid options
         self._bundles: set[Path] = set()  # folders of those that were loaded
         self._bundle_failed = False  # of the lane that is being planned
 
-    def plan(self, config: Config) -> Plan:
+    def plan(self, config: Config, needs_devices: bool) -> Plan:
         if config.shared.keys is not None:
             self._keys(config.shared.keys)
         context = replace(self.context, tile=config.shared.tile)
@@ -106,20 +122,38 @@ class _Planner:
         gate = None
         privacy = config.shared.privacy
         if privacy is not None and privacy.mode == "gate":
-            gate = self._stage("gate", privacy.gate, ("privacy", "gate"), context)
+            # It listens to what each source delivers; the slowest one decides.
+            known = [
+                _known_stream(lane.name, lane.source, None, context, named=True)
+                for lane in lanes
+                if lane
+            ]
+            streams = sorted(filter(None, known), key=lambda info: info.sample_rate)
+            own = replace(context, info=streams[0] if streams else None)
+            gate = self._stage("gate", privacy.gate, ("privacy", "gate"), own)
         self._claims()
         self._file_claims()
         self._names(config)
-        if not config.sinks and not any(lane.sinks for lane in config.lanes):
+        without = not config.sinks and not any(lane.sinks for lane in config.lanes)
+        if without and not self._is_partial:
             self._problem((), "there is no sink: nobody would get the labels")
-        known = [lane for lane in lanes if lane]
-        plan = Plan(config, known, sinks, context, control, self.located.name, gate)
+        plan = Plan(
+            config,
+            [lane for lane in lanes if lane],
+            sinks,
+            context,
+            control,
+            self.located.name,
+            gate,
+            absent=self.absent,
+        )
         if not self.problems:  # or faults would have no target because of them
             self._faults(plan)
-        if self.problems and not self._has_lasting_problem:
-            raise DeviceError("\n".join(self.problems))
+        absent = self.absent if needs_devices else []
         if self.problems:
-            raise ConfigError(self.problems)
+            raise ConfigError([*self.problems, *absent])
+        if absent:
+            raise DeviceError("\n".join(absent))
         return plan
 
     def _faults(self, plan: Plan) -> None:
@@ -142,6 +176,9 @@ class _Planner:
         bundle = self._bundle(lane, loc)
         context = replace(context, bundle=bundle)
         source = self._stage("source", lane.source, (*loc, "source"), context)
+        named = bool(self.located.name)
+        known = _known_stream(name, source, bundle, context, named=named)
+        context = replace(context, info=known)
         features = self._features(lane, loc, bundle, context)
         detector = self._detector(lane, loc, bundle, context)
         models = [
@@ -251,6 +288,8 @@ class _Planner:
     def _stage(
         self, kind: Kind, stage: StageConfig, loc: Location, context: BuildContext
     ) -> StagePlan | None:
+        if self._is_partial and stage.plugin == REFUSED:
+            return None
         try:
             plugin = self.registry.get(kind, stage.plugin, self.context.base)
         except ConfigError as error:
@@ -260,7 +299,6 @@ class _Planner:
             where = (*loc, "options")
             options = validated(plugin.options, stage.options, self.located, where)
         except ValidationError as error:
-            self._has_lasting_problem = True
             self.problems += validation_problems(
                 error, plugin.options, self.located, where
             )
@@ -315,15 +353,34 @@ class _Planner:
         seen: set[str] = set()
         for lane, loc in zip(config.lanes, config.lane_locs, strict=True):
             name = lane.name or config.shared.station
-            if name in seen:
+            if name in seen and not self._is_partial:
                 self._problem(
                     loc, f"two lanes are named '{name}': give each its own 'name'"
                 )
             seen.add(name)
 
     def _problem(self, loc: Location, message: str) -> None:
-        self._has_lasting_problem |= not isinstance(message, TransientProblem)
-        self.problems.append(self.located.problem(loc, message))
+        if isinstance(message, OptionProblem):
+            loc = (*loc, "options", *message.option.split("."))
+        transient = isinstance(message, TransientProblem)
+        found = self.absent if transient else self.problems
+        found.append(self.located.problem(loc, message))
+
+
+def _known_stream(
+    name: str,
+    source: StagePlan | None,
+    bundle: Bundle | None,
+    context: BuildContext,
+    *,
+    named: bool,
+) -> StreamInfo | None:
+    """Return the stream of a lane if its rate is known before the source is opened."""
+    rate = bundle.manifest.front_end.sample_rate if bundle else None
+    # What a command's arguments name adapts itself: a preset's band is cut off.
+    if rate is None and source is not None and named:
+        rate = source.plugin.sample_rate(source.options, context)
+    return None if rate is None else StreamInfo(name, rate, 1)
 
 
 def _context_of(lane: LanePlan, context: BuildContext) -> BuildContext:

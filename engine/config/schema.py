@@ -12,7 +12,14 @@ from neurovocal.engine.config.faults import Fault
 from neurovocal.engine.config.located_yaml import Located, Location, read_located
 from neurovocal.engine.config.validation import validated, validation_problems
 from neurovocal.engine.contracts.errors import ConfigError
-from neurovocal.engine.contracts.options import Mode, OnError, Options, WhenFull
+from neurovocal.engine.contracts.options import (
+    DAY_S,
+    MOST_MB,
+    Mode,
+    OnError,
+    Options,
+    WhenFull,
+)
 from neurovocal.engine.contracts.types import KINDS
 from neurovocal.engine.support.text import did_you_mean
 
@@ -41,10 +48,10 @@ class StageConfig(Options):
 class QueueConfig(Options):
     """The bounded queues before a sink; by default they grow with the channels."""
 
-    events: int | None = Field(default=None, ge=1)
+    events: int | None = Field(default=None, ge=1, le=10_000_000)
     """Labels, marks, gaps and other small messages that may wait; default: 1024 for
     each channel."""
-    bulk: int | None = Field(default=None, ge=1)
+    bulk: int | None = Field(default=None, ge=1, le=10_000_000)
     """Frames and other bulky messages that may wait, in a queue of their own;
     default: 64 for each channel."""
     when_full: WhenFull | None = None
@@ -87,10 +94,10 @@ class LaneConfig(Options):
 class SuperviseConfig(Options):
     """Limits of the watchdog."""
 
-    hang_s: float | None = Field(default=30.0, gt=0)
+    hang_s: float | None = Field(default=30.0, gt=0, le=DAY_S)
     """Seconds after which a plugin that does not return counts as hanging: a sink is
     replaced, a lane given up, and the others go on; null: never."""
-    max_rss_mb: float | None = Field(default=None, gt=0)
+    max_rss_mb: float | None = Field(default=None, gt=0, le=MOST_MB)
     """Resident memory in MiB above which the run ends in order with exit code 2, so
     that a service manager restarts it; null: no limit."""
 
@@ -131,7 +138,7 @@ class GlobalConfig(Options):
     """Name of this installation."""
     tile: int = Field(default=8, ge=1, le=1024)
     """Frames per network call: 1 answers soonest, 25 or more costs least."""
-    stop_timeout_s: float = Field(default=1.5, gt=0)
+    stop_timeout_s: float = Field(default=1.5, gt=0, le=3600)
     """Time for an orderly stop; then waiting messages are dropped and counted."""
     control: StageConfig | None = None
     """Takes commands during the run, such as `{plugin: zmq}`; none by default."""
@@ -199,8 +206,13 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> tuple[Config, Locat
     ConfigError
         All mistakes at once, each with file and line.
     """
-    located = read_located(find_config(name), overrides)
+    located = locate_config(name, overrides)
     return parse_config(located), located
+
+
+def locate_config(name: str, overrides: Iterable[str] = ()) -> Located:
+    """Read a configuration, a file or the name of one that ships, unchecked."""
+    return read_located(find_config(name), overrides)
 
 
 def parse_config(located: Located) -> Config:
@@ -211,7 +223,7 @@ def parse_config(located: Located) -> Config:
     ConfigError
         All mistakes at once, each with file and line.
     """
-    form = MultiConfig if "lanes" in located.data else SingleConfig
+    form = form_of(located.data)
     own = LaneConfig.model_fields.keys() - form.model_fields.keys()
     misplaced = [key for key in located.data if key in own]
     problems = [
@@ -231,6 +243,16 @@ def parse_config(located: Located) -> Config:
         ) from error
     if problems:
         raise ConfigError(problems)
+    return config_of(parsed)
+
+
+def form_of(data: dict[str, Any]) -> type[SingleConfig] | type[MultiConfig]:
+    """Return the model of a configuration: with one lane or with several."""
+    return MultiConfig if "lanes" in data else SingleConfig
+
+
+def config_of(parsed: SingleConfig | MultiConfig) -> Config:
+    """Return a checked configuration in the form for any number of lanes."""
     if isinstance(parsed, MultiConfig):
         locs: list[Location] = [("lanes", i) for i in range(len(parsed.lanes))]
         return Config(

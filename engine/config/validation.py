@@ -10,6 +10,15 @@ from neurovocal.engine.config.located_yaml import Located, Location, put
 from neurovocal.engine.support.safe_yaml import shortened
 from neurovocal.engine.support.text import did_you_mean
 
+# Types of pydantic's errors about numbers beyond a bound, infinite or no numbers.
+_BOUNDS = {
+    "greater_than",
+    "greater_than_equal",
+    "less_than",
+    "less_than_equal",
+    "finite_number",
+}
+_BOUND_WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -88,18 +97,30 @@ def validation_problems(
             reason = _unknown_tag(detail["ctx"])
         elif detail["type"] == "model_type":
             reason = "expected 'key: value' lines"
+        elif detail["type"] == "contradiction":
+            reason = detail["msg"]
+            loc = _given(loc, detail["ctx"]["options"], located.data)
         else:
             reason = detail["msg"].removeprefix("Value error, ")
             reason = reason[:1].lower() + reason[1:]
+            if detail["type"] in _BOUNDS:
+                bounds = _bounds_at(model, detail["loc"])
+                reason = f"must be {' and '.join(bounds)}" if bounds else reason
             # For a value of a union type, one sentence names all branches.
             loc = _in_data(loc, len(prefix), located.data)
             if not isinstance(detail["input"], dict | list):
                 inputs[loc] = detail["input"]
         reasons.setdefault(loc, []).append(reason)
+    # A key that is misspelt is not missing, too.
+    for loc in [loc for loc in reasons if reasons[loc] == ["is missing"]]:
+        meant = f"did you mean '{loc[-1]}'?"
+        beside = [near for near in reasons if near[:-1] == loc[:-1] and near != loc]
+        if any(meant in reasons[near][0] for near in beside):
+            del reasons[loc]
     return [
         located.problem(
             loc,
-            " or ".join(reasons[loc])
+            " or ".join(dict.fromkeys(reasons[loc]))
             + (f" (got {_shown(inputs[loc], loc, located)})" if loc in inputs else ""),
         )
         for loc in reasons
@@ -109,6 +130,45 @@ def validation_problems(
 def _shown(value: Any, loc: Location, located: Located) -> str:
     """Return a refused value for a message; a variable as its ``${NAME}``."""
     return shortened(repr(located.variables.get(loc, value)))
+
+
+def _given(loc: Location, options: Iterable[str], data: Any) -> Location:
+    """Return the location of the first of two options that is in the data."""
+    for part in loc[:-1]:
+        known = isinstance(data, dict) and part in data
+        data = data[part] if known or _has_item(data, part) else {}
+    names = [loc[-1], *options]
+    given = [name for name in names if isinstance(data, dict) and name in data]
+    return (*loc[:-1], given[0]) if given else loc
+
+
+def _bounds_at(model: type[BaseModel], loc: Location) -> list[str]:
+    """Return the bounds of a number, such as ``at least 0`` and ``at most 1``."""
+    names = [part for part in loc if isinstance(part, str)]
+    for index in range(len(names), 0, -1):
+        for owner in _models_at(model, names[: index - 1]):
+            if field := owner.model_fields.get(names[index - 1]):
+                return _bounds(field.annotation, field.metadata)
+    return []
+
+
+def _bounds(annotation: Any, metadata: Iterable[Any]) -> list[str]:
+    found = {
+        name: f"{words} {_number(getattr(each, name))}"
+        for each in metadata
+        for name, words in _BOUND_WORDS.items()
+        if getattr(each, name, None) is not None
+    }
+    if found:
+        return [found[name] for name in _BOUND_WORDS if name in found]
+    for part in getattr(annotation, "__args__", ()):
+        if bounds := _bounds(part, getattr(part, "__metadata__", ())):
+            return bounds
+    return []
+
+
+def _number(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
 
 
 def _in_data(loc: Location, least: int, data: Any) -> Location:
@@ -137,6 +197,12 @@ def _unknown_tag(context: dict[str, Any]) -> str:
 
 def _fields_at(model: type[BaseModel], loc: Location) -> Iterable[str]:
     """Return the field names of the model that the path `loc` leads to."""
+    models = _models_at(model, loc)
+    return tuple(models[0].model_fields) if models else ()
+
+
+def _models_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[Any]:
+    """Return the models that the path `loc` may lead to."""
     models = [model]
     for part in loc:
         if isinstance(part, int):
@@ -149,7 +215,7 @@ def _fields_at(model: type[BaseModel], loc: Location) -> Iterable[str]:
             each.model_fields[part] for each in models if part in each.model_fields
         ]
         models = [found for field in fields for found in _models_in(field.annotation)]
-    return tuple(models[0].model_fields) if models else ()
+    return models
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -127,6 +127,10 @@ def _no_problems(options: Any, context: Any) -> Iterable[str]:
     return ()
 
 
+def _unknown_rate(options: Any, context: Any) -> int | None:
+    return None
+
+
 def _no_files(options: Any, context: Any) -> Iterable[FileAccess]:
     return ()
 
@@ -156,6 +160,9 @@ class Plugin(Generic[OptionsT]):
     reads, writes : callable
         ``reads(options, context)`` yields the files and folders that the stage reads,
         ``writes`` those that it writes: what one stage reads no other may write.
+    sample_rate : callable
+        For a source: ``sample_rate(options, context)`` returns the rate of its stream
+        in Hz if it is known before it opens, such as an option, or None.
     devices : callable, optional
         For a source: ``devices()`` returns one dict per available device, for
         ``neurovocal devices``.
@@ -180,6 +187,7 @@ class Plugin(Generic[OptionsT]):
     check: Callable[[OptionsT, BuildContext], Iterable[str]] = _no_problems
     reads: Callable[[OptionsT, BuildContext], Iterable[FileAccess]] = _no_files
     writes: Callable[[OptionsT, BuildContext], Iterable[FileAccess]] = _no_files
+    sample_rate: Callable[[OptionsT, BuildContext], int | None] = _unknown_rate
     devices: Callable[[], list[dict[str, Any]]] | None = None
     watch: Callable[[OptionsT, BuildContext], Any] | None = None
     check_lane: Callable[[OptionsT, BuildContext], Iterable[str]] = _no_problems

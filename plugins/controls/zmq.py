@@ -41,7 +41,7 @@ class ControlOptions(Options):
     allow_remote: bool = False
     """Whether an endpoint that other machines can reach may be bound: any peer
     that reaches it may stop the engine."""
-    commands_per_s: float = Field(default=100.0, gt=0)
+    commands_per_s: float = Field(default=100.0, ge=0.01, le=1_000_000)
     """Commands that are executed per second, in the long run; more are refused."""
 
 

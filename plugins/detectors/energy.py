@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,12 @@ from neurovocal.engine import (
     SegmenterOptions,
     to_samples,
 )
-from neurovocal.engine.audio.segmenter import duration_problems, threshold_problems
+from neurovocal.engine.contracts.options import (
+    DAY_S,
+    HIGHEST_HZ,
+    OptionProblem,
+    Order,
+)
 from neurovocal.plugins.detectors.band_level import EDGE, BandLevel, default_band
 from neurovocal.plugins.detectors.noise_floor import (
     Interruption,
@@ -31,43 +36,49 @@ from neurovocal.plugins.detectors.noise_floor import (
 )
 
 UPDATE_EVERY = 64  # hops between updates of the noise floor
+_MOST_HOPS = 2000
+_MOST_DB = 200.0  # beyond the range of 32-bit samples
 LEAST_BANDWIDTH_TIME = 12.0  # least product of bandwidth and averaging time
 
 
 class LevelOptions(Options):
     """Band and thresholds of the `energy` detector, listed before the durations."""
 
-    low_hz: float | None = Field(default=None, gt=0)
+    orders: ClassVar[tuple[Order, ...]] = (
+        Order("off_db", "on_db", "a segment would end before it begins"),
+        Order("low_hz", "high_hz", "the band is empty", strict=True),
+    )
+    low_hz: float | None = Field(default=None, gt=0, le=HIGHEST_HZ)
     """Lower edge of the band; by default 1/32 of the rate, at most 500 Hz, and
     20 kHz where the rate is above 96 kHz."""
-    high_hz: float | None = Field(default=None, gt=0)
+    high_hz: float | None = Field(default=None, gt=0, le=HIGHEST_HZ)
     """Upper edge of the band; by default 0.45 of the rate, at most 10 kHz where
     the rate is not above 96 kHz."""
-    on_db: float = Field(default=10.0, gt=0)
+    on_db: float = Field(default=10.0, gt=0, le=_MOST_DB)
     """A sound is a segment when it reaches this level above the noise floor."""
-    off_db: float = Field(default=8.0, gt=0)
+    off_db: float = Field(default=8.0, gt=0, le=_MOST_DB)
     """A segment lasts while the level is this far above the noise floor."""
 
 
 class EnergyOptions(SegmenterOptions, LevelOptions):
     """Options of the `energy` detector."""
 
-    lookback_ms: float = Field(default=10.0, ge=0)
+    lookback_ms: float = Field(default=10.0, ge=0, le=60_000)
     """How far before the level reached `on_db` an onset may lie."""
-    hop_ms: float = Field(default=1.0, gt=0)
+    hop_ms: float = Field(default=1.0, ge=0.01, le=1000)
     """Time between two values of the level."""
-    smooth_ms: float | None = Field(default=None, ge=0)
+    smooth_ms: float | None = Field(default=None, ge=0, le=10_000)
     """The level is averaged over about this time, half of it look-ahead; by
     default 2 ms, longer where the band is narrower than 6 kHz, so that the level
     of noise stays calm."""
     floor_quantile: float = Field(default=0.1, gt=0, lt=1)
     """The noise floor is this quantile of the recent levels."""
-    memory_s: float = Field(default=5.0, gt=0)
+    memory_s: float = Field(default=5.0, ge=0.01, le=DAY_S)
     """How long levels are remembered (time constant)."""
-    settle_s: float = Field(default=1.0, ge=0)
+    settle_s: float = Field(default=1.0, ge=0, le=3600)
     """At the start of a stream, and after an interruption longer than the memory,
     marks are held back for so long, until the noise floor is known."""
-    least_floor_db: float = -95.0
+    least_floor_db: float = Field(default=-95.0, ge=-_MOST_DB, le=0)
     """The noise floor is never taken to be lower than this (dB re full scale,
     mean square), as in digital silence."""
 
@@ -214,8 +225,15 @@ def _problems(options: EnergyOptions, sample_rate: int) -> Iterable[str]:
             f"the band from {low:g} to {high:g} Hz is empty at {sample_rate} Hz: "
             f"set low_hz below high_hz and below {EDGE * sample_rate:g} Hz"
         )
-    yield from threshold_problems("on_db", options.on_db, options.off_db)
-    yield from duration_problems(options.min_duration_ms, options.max_duration_ms)
+        return
+    hop_s = max(1, to_samples(options.hop_ms, sample_rate)) / sample_rate
+    n_hops = _smoothing_s(options, high - low) / hop_s
+    if n_hops > _MOST_HOPS:
+        yield (
+            f"each level would be averaged over {n_hops:.0f} hops, at most "
+            f"{_MOST_HOPS} are possible: raise hop_ms, lower smooth_ms or widen the "
+            "band"
+        )
 
 
 def _build(options: EnergyOptions, context: BuildContext) -> EnergyDetector:
@@ -225,8 +243,16 @@ def _build(options: EnergyOptions, context: BuildContext) -> EnergyDetector:
 
 
 def _check(options: EnergyOptions, context: BuildContext) -> Iterable[str]:
-    rate = context.info.sample_rate if context.info else None
-    return _problems(options, rate) if rate else ()
+    if context.info is None:
+        return
+    rate = context.info.sample_rate
+    if options.high_hz is not None and options.high_hz > rate / 2:
+        yield OptionProblem(
+            "high_hz",
+            f"{options.high_hz:g} Hz is above half the rate of the stream: at {rate} "
+            f"Hz there is nothing above {rate / 2:g} Hz",
+        )
+    yield from _problems(options, rate)
 
 
 plugin = Plugin(

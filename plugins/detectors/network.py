@@ -1,7 +1,7 @@
 """Detector of segments in the posteriors of the lane's classifier."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -10,7 +10,6 @@ from neurovocal.engine import (
     Block,
     BuildContext,
     BundleError,
-    ConfigError,
     Gap,
     Mark,
     Options,
@@ -20,13 +19,16 @@ from neurovocal.engine import (
     SegmenterOptions,
     StageError,
 )
-from neurovocal.engine.audio.segmenter import duration_problems, threshold_problems
 from neurovocal.engine.contracts.bundle import FrontEnd
+from neurovocal.engine.contracts.options import Order
 
 
 class ThresholdOptions(Options):
     """Thresholds of the `network` detector, listed before the durations."""
 
+    orders: ClassVar[tuple[Order, ...]] = (
+        Order("off", "on", "a segment would end before it begins"),
+    )
     on: float = Field(default=0.6, gt=0, le=1)
     """A sound is a segment when P(not silence) reaches this."""
     off: float = Field(default=0.4, gt=0, le=1)
@@ -36,7 +38,7 @@ class ThresholdOptions(Options):
 class NetworkOptions(SegmenterOptions, ThresholdOptions):
     """Options of the `network` detector."""
 
-    lookback_ms: float = Field(default=10.0, ge=0)
+    lookback_ms: float = Field(default=10.0, ge=0, le=60_000)
     """How far before P reached `on` an onset may lie."""
 
 
@@ -107,15 +109,7 @@ class NetworkDetector:
         return self._segmenter.close(stop)
 
 
-def _problems(options: NetworkOptions, context: BuildContext) -> Iterable[str]:
-    yield from threshold_problems("on", options.on, options.off)
-    yield from duration_problems(options.min_duration_ms, options.max_duration_ms)
-
-
 def _build(options: NetworkOptions, context: BuildContext) -> NetworkDetector:
-    problems = list(_problems(options, context))
-    if problems:
-        raise ConfigError(problems)
     if context.bundle is None:
         raise BundleError(
             "the network detector listens to a bundle's classifier: name a bundle, "
@@ -137,5 +131,4 @@ plugin = Plugin(
     options=NetworkOptions,
     build=_build,
     summary="segments from the classifier's own posteriors",
-    check=_problems,
 )

@@ -21,7 +21,6 @@ from neurovocal.engine import (
     StageError,
     to_samples,
 )
-from neurovocal.engine.audio.segmenter import duration_problems
 from neurovocal.plugins.detectors.noise_floor import (
     Interruption,
     RelativeLevel,
@@ -231,16 +230,9 @@ def _build(
 ) -> FilePercentileDetector | RunningPercentileDetector:
     if context.info is None:
         raise ConfigError("the percentile detector needs to know its stream's rate")
-    problems = list(_check(options, context))
-    if problems:
-        raise ConfigError(problems)
     if options.scope == "file":
         return FilePercentileDetector(options, context.info.sample_rate)
     return RunningPercentileDetector(options, context.info.sample_rate)
-
-
-def _check(options: PercentileOptions, context: BuildContext) -> Iterable[str]:
-    return duration_problems(options.min_duration_ms, options.max_duration_ms)
 
 
 plugin = Plugin(
@@ -248,5 +240,4 @@ plugin = Plugin(
     options=PercentileOptions,
     build=_build,
     summary="smoothed amplitude above a percentile, of the file or running",
-    check=_check,
 )

@@ -7,33 +7,36 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from neurovocal.engine import Options, to_samples
+from neurovocal.engine.audio.segmenter import DURATIONS
+from neurovocal.engine.contracts.options import DAY_MS, DAY_S
 
 
 class PercentileOptions(Options):
     """Options of the `percentile` detector."""
 
+    orders = (DURATIONS,)
     scope: Literal["file", "running"] = "file"
     """`file`: the percentile of all samples up to the next gap or the end, so
     that segments are reported only then. `running`: of the recent samples."""
     percentile: float = Field(default=90.0, gt=0, lt=100)
     """Samples with a smoothed amplitude from this percentile on are sound."""
-    smooth_ms: float = Field(default=4.0, gt=0)
+    smooth_ms: float = Field(default=4.0, gt=0, le=10_000)
     """Length of the moving average over the rectified waveform."""
-    min_spacing_ms: float = Field(default=2.0, ge=0)
+    min_spacing_ms: float = Field(default=2.0, ge=0, le=60_000)
     """Runs that are less than this apart are one segment."""
-    min_duration_ms: float = Field(default=15.0, ge=0)
+    min_duration_ms: float = Field(default=15.0, ge=0, le=60_000)
     """Shorter segments are ignored; one of just this length counts."""
-    max_duration_ms: float = Field(default=500.0, gt=0)
+    max_duration_ms: float = Field(default=500.0, gt=0, le=DAY_MS)
     """Longer segments are ignored (`file`), or closed as truncated while a new
     one begins (`running`, where the onset has been told already)."""
-    buffer_ms: float = Field(default=5.0, ge=0)
+    buffer_ms: float = Field(default=5.0, ge=0, le=60_000)
     """Added to both ends, as far as neighbours leave room."""
-    max_file_s: float = Field(default=600.0, gt=0)
+    max_file_s: float = Field(default=600.0, gt=0, le=DAY_S)
     """`file`: audio longer than this without a gap is refused; it is held in
     memory, and segments are told that late."""
-    memory_s: float = Field(default=30.0, gt=0)
+    memory_s: float = Field(default=30.0, ge=0.01, le=DAY_S)
     """`running`: time constant of forgetting."""
-    settle_s: float = Field(default=1.0, ge=0)
+    settle_s: float = Field(default=1.0, ge=0, le=3600)
     """`running`: marks are held back for so long at the start of a stream."""
 
 

@@ -158,11 +158,8 @@ def find_model(options: SileroOptions, context: BuildContext) -> Path:
 def _build(options: SileroOptions, context: BuildContext) -> SileroGate:
     assert context.info is not None, "a gate is built for a stream"
     rate = context.info.sample_rate
-    if rate < _LEAST_RATE:
-        raise ConfigError(
-            f"gate 'silero' cannot find voices at {rate} Hz, it needs {_LEAST_RATE}: "
-            "choose privacy.mode 'labels_only' or 'off'"
-        )
+    if problem := _rate_problem(rate):
+        raise ConfigError(problem)
     path = find_model(options, context)
     # A file that the user names is a stranger's, that of the package is not.
     session = open_session(path, is_trusted=options.model is None)
@@ -175,7 +172,18 @@ def _build(options: SileroOptions, context: BuildContext) -> SileroGate:
     return gate
 
 
+def _rate_problem(rate: int) -> str | None:
+    if rate >= _LEAST_RATE:
+        return None
+    return (
+        f"gate 'silero' cannot find voices at {rate} Hz, it needs {_LEAST_RATE}: "
+        "choose privacy.mode 'labels_only' or 'off'"
+    )
+
+
 def _problems(options: SileroOptions, context: BuildContext) -> Iterator[str]:
+    if context.info and (problem := _rate_problem(context.info.sample_rate)):
+        yield problem
     try:
         find_model(options, context)
     except ConfigError as error:

@@ -23,6 +23,7 @@ from neurovocal.engine import (
     Plugin,
     StageError,
 )
+from neurovocal.engine.contracts.options import MOST_MB
 from neurovocal.engine.contracts.types import BULK_KINDS
 from neurovocal.engine.journal.retention import remove_above, remove_older, used_bytes
 from neurovocal.engine.journal.store import (
@@ -64,24 +65,24 @@ class JournalOptions(Options):
 
     path: str = Field(min_length=1)
     """File to write; one that exists gets another run."""
-    commit_ms: float = Field(default=200.0, ge=0)
+    commit_ms: float = Field(default=200.0, ge=0, le=60_000)
     """Events of so many milliseconds are committed together, at most."""
     sync: Literal["full", "normal"] = "full"
     """`full`: committed events survive a loss of power. `normal` spares the disk:
     it survives the death of the program, but a loss of power may take the newest
     hours."""
-    keep_days: float | None = Field(default=None, gt=0)
+    keep_days: float | None = Field(default=None, gt=0, le=36_500)
     """Events older than this are removed; null: never."""
-    keep_mb: float | None = Field(default=None, ge=1)
+    keep_mb: float | None = Field(default=None, ge=1, le=MOST_MB)
     """The oldest events are removed when the journal is larger; null: never."""
     replay: str | None = None
     """Endpoint where subscribers can request missed messages, such as
     `tcp://127.0.0.1:5558`; null: nowhere."""
-    replay_requests_s: float = Field(default=200.0, ge=1)
+    replay_requests_s: float = Field(default=200.0, ge=1, le=1_000_000)
     """What one connection may ask for at the replay socket each second: so many
     requests (or a mixture of them and of `replay_mb_s`). Who asks for more is
     answered later; the others do not wait for it."""
-    replay_mb_s: float = Field(default=8.0, ge=1)
+    replay_mb_s: float = Field(default=8.0, ge=1, le=100_000)
     """... or so many megabytes of messages."""
     allow_remote: bool = False
     """Whether a replay endpoint that other machines can reach may be bound."""

@@ -21,6 +21,7 @@ from neurovocal.engine import (
     StageError,
     TransientProblem,
 )
+from neurovocal.engine.contracts.options import DeviceNumber, SampleRate
 from neurovocal.plugins.devices.choice import find_device
 from neurovocal.plugins.devices.portaudio import close_output, open_output
 
@@ -34,12 +35,12 @@ _POLL_S = 0.005
 class SpeakerOptions(Options):
     """Options of the ``speaker`` sink."""
 
-    device: str | int | None = None
+    device: str | DeviceNumber | None = None
     """Name of the output device or a part of it, or its number; by default the
     system's."""
     what: Literal["audio", "block"] = "audio"
     """`audio`: synthesized sound; `block`: the audio of the source."""
-    sample_rate: int | None = Field(default=None, gt=0)
+    sample_rate: SampleRate | None = None
     """Hz; by default the device's own. Sound of another rate is resampled."""
     latency_ms: float = Field(default=100.0, ge=10, le=5000)
     """Delay before sound is played: samples that come later than that are

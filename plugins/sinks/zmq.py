@@ -19,6 +19,7 @@ from neurovocal.engine import (
     Plugin,
     StageError,
 )
+from neurovocal.engine.contracts.options import DAY_S
 from neurovocal.engine.wire.codec import encode
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems
@@ -51,16 +52,16 @@ class ZmqOptions(Options):
 
     endpoint: str = "tcp://127.0.0.1:5556"
     """Where to bind: `tcp://HOST:PORT` (port `*`: any free one) or `ipc://PATH`."""
-    queue_length: int = Field(default=1000, ge=1)
+    queue_length: int = Field(default=1000, ge=1, le=10_000_000)
     """Messages that wait for a slow connection; more are dropped for that
     connection alone, which sees a hole in `seq`."""
     allow_remote: bool = False
     """Whether an endpoint that other machines can reach may be bound."""
-    wait_for_subscribers: int = Field(default=0, ge=0)
+    wait_for_subscribers: int = Field(default=0, ge=0, le=10_000)
     """Do not start before so many have subscribed, so that all get the beginning."""
-    wait_timeout_s: float = Field(default=30.0, gt=0)
+    wait_timeout_s: float = Field(default=30.0, gt=0, le=DAY_S)
     """How long to wait for them before giving up, in seconds."""
-    linger_s: float = Field(default=1.0, ge=0)
+    linger_s: float = Field(default=1.0, ge=0, le=3600)
     """Time at closing for slow connections to receive queued messages."""
 
 

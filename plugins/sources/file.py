@@ -26,6 +26,7 @@ from neurovocal.engine import (
     finite_items,
 )
 from neurovocal.engine.audio.channels import JoinedGaps, Pacer
+from neurovocal.engine.contracts.options import MOST_COUNT, BlockLength, ChannelNumber
 from neurovocal.engine.contracts.types import GAP_NEXT_RECORDING
 from neurovocal.engine.support.text import plain
 from neurovocal.plugins.sources.audio_files.file import (
@@ -63,12 +64,12 @@ class FileOptions(Options):
     """As fast as possible, or at the pace of the recording."""
     streams: Literal["each", "one"] = "each"
     """Every recording a stream of its own, or all of them one after the other."""
-    channels: list[int] | None = None
+    channels: list[ChannelNumber] | None = None
     """Channels to use, counted from 1; by default the first. Each is labelled
     by itself unless `mix` is set."""
     mix: bool = False
     """Average the channels that were asked for to one."""
-    block_length: int | None = Field(default=None, ge=1)
+    block_length: BlockLength | None = None
     """Samples read at once; by default 8192, or 10 ms at the pace of hearing."""
     start_utc: AwareDatetime | Literal["metadata", "none"] = "metadata"
     """When the first sample was recorded: ISO 8601 with a zone, or `metadata` to
@@ -79,7 +80,7 @@ class FileOptions(Options):
     names: Literal["short", "path"] = "short"
     """What streams are called: the file's name (its path where two agree), or
     always the path as it was given."""
-    repeat: int = Field(default=1, ge=0)
+    repeat: int = Field(default=1, ge=0, le=MOST_COUNT)
     """How often all recordings are read; 0 is without end."""
     recursive: bool = False
     """Whether folders inside a folder are searched, too."""
@@ -343,6 +344,15 @@ def _reads(options: FileOptions, context: BuildContext) -> list[FileAccess]:
     return [FileAccess(path) for path in paths]
 
 
+def _sample_rate(options: FileOptions, context: BuildContext) -> int | None:
+    """Return the rate of one recording; each of several is judged when it comes."""
+    paths, _ = find_all(options.path, context, options.recursive)
+    if len(paths) == 1 or (paths and options.streams == "one"):
+        headers, _ = inspect_all(paths[:1], [1], None)
+        return headers[0].sample_rate if headers else None
+    return None
+
+
 def _build(options: FileOptions, context: BuildContext) -> FileSource:
     return FileSource(options, context)
 
@@ -354,4 +364,5 @@ plugin = Plugin(
     summary="Recordings on disk: one, several, a folder or a pattern",
     check=_check,
     reads=_reads,
+    sample_rate=_sample_rate,
 )

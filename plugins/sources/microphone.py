@@ -21,7 +21,15 @@ from neurovocal.engine import (
     TransientProblem,
     channels_problem,
 )
-from neurovocal.engine.audio.live_input import StaleAudioFilter
+from neurovocal.engine.audio.live_input import StaleAudioFilter, buffer_problem
+from neurovocal.engine.contracts.options import (
+    DAY_MS,
+    DAY_S,
+    ChannelNumber,
+    DeviceNumber,
+    OptionProblem,
+    SampleRate,
+)
 from neurovocal.engine.contracts.types import GAP_DEVICE_OVERFLOW, GAP_DEVICE_SLIP
 from neurovocal.plugins.devices.choice import find_again, find_device
 from neurovocal.plugins.devices.portaudio import close_input, input_devices, open_input
@@ -32,26 +40,26 @@ _PLAUSIBLE_AGE_S = 10.0  # of a block, as the device reports it
 class MicrophoneOptions(Options):
     """Options of the ``microphone`` source."""
 
-    device: str | int | None = None
+    device: str | DeviceNumber | None = None
     """Name of the input device or a part of it, its USB port, such as `usb:1-4.2`, or
     its number in `neurovocal devices`; by default the system's."""
-    sample_rate: int | None = Field(default=None, gt=0)
+    sample_rate: SampleRate | None = None
     """Hz; by default the device's own."""
-    channels: list[int] = [1]
+    channels: list[ChannelNumber] = [1]
     """Channels to use, counted from 1. Each is labelled by itself unless `mix`
     is set."""
     mix: bool = False
     """Average the channels that were asked for to one."""
-    block_length: int | None = Field(default=None, ge=16)
+    block_length: int | None = Field(default=None, ge=16, le=2**20)
     """Samples that the device delivers at once; by default it chooses."""
     latency: Literal["low", "high"] = "high"
     """PortAudio's buffering: `high` survives a busy machine, `low` answers
     some tens of milliseconds sooner."""
     buffer_s: float = Field(default=5.0, ge=0.1, le=600)
     """Seconds of audio that can wait while the machine is busy."""
-    stall_timeout_s: float = Field(default=5.0, gt=0)
+    stall_timeout_s: float = Field(default=5.0, ge=0.1, le=DAY_S)
     """Seconds without a sample after which the device counts as gone."""
-    max_slip_ms: float | None = Field(default=200.0, gt=0)
+    max_slip_ms: float | None = Field(default=200.0, gt=0, le=DAY_MS)
     """How far the count of samples may lag behind the clock before samples are
     declared missing; null: never."""
 
@@ -220,12 +228,16 @@ def _check(options: MicrophoneOptions, context: BuildContext) -> Iterator[str]:
     if problem:
         yield problem
         return
+    highest = max(options.channels)
+    if options.sample_rate is not None and (
+        problem := buffer_problem(options.buffer_s, options.sample_rate, highest)
+    ):
+        yield OptionProblem("buffer_s", problem)
     try:
         device = find_device(options.device)
     except DeviceError as error:
         yield TransientProblem(error)
         return
-    highest = max(options.channels)
     if highest > device["channels"]:
         yield (
             f"device '{device['name']}' has {device['channels']} input channels, "
@@ -240,5 +252,6 @@ plugin = Plugin(
     summary="A sound card, by way of PortAudio",
     resources=_resources,
     check=_check,
+    sample_rate=lambda options, context: options.sample_rate,
     devices=input_devices,
 )

@@ -24,6 +24,13 @@ from neurovocal.engine import (
     StreamInfo,
     channels_problem,
 )
+from neurovocal.engine.audio.live_input import buffer_problem
+from neurovocal.engine.contracts.options import (
+    MOST_COUNT,
+    YEAR_S,
+    ChannelNumber,
+    OptionProblem,
+)
 from neurovocal.plugins.sources.audio_files.file import (
     Recording,
     RecordingHeader,
@@ -41,16 +48,16 @@ class PlaybackOptions(Options):
 
     path: str = Field(min_length=1)
     """The recording."""
-    channels: list[int] = [1]
+    channels: list[ChannelNumber] = [1]
     """Channels to use, counted from 1. Each is labelled by itself unless `mix`
     is set."""
     mix: bool = False
     """Average the channels that were asked for to one."""
-    start_s: float = Field(default=0.0, ge=0)
+    start_s: float = Field(default=0.0, ge=0, le=YEAR_S)
     """Where in the recording it begins."""
-    repeat: int = Field(default=1, ge=0)
+    repeat: int = Field(default=1, ge=0, le=MOST_COUNT)
     """How often the recording is played, without a pause; 0 is without end."""
-    block_length: int | None = Field(default=None, ge=16)
+    block_length: int | None = Field(default=None, ge=16, le=2**20)
     """Samples that are delivered at once; by default those of 10 ms."""
     buffer_s: float = Field(default=5.0, ge=0.1, le=600)
     """Seconds of audio that can wait while the machine is busy."""
@@ -298,13 +305,28 @@ def _check_fit(options: PlaybackOptions, header: RecordingHeader) -> None:
 
 
 def _check(options: PlaybackOptions, context: BuildContext) -> Iterator[str]:
-    try:
-        _single_recording(options.path, context)
-    except AudioFileError as error:
-        yield str(error)
     problem = channels_problem(options.channels)
     if problem:
         yield problem
+        return
+    try:
+        header = inspect(_single_recording(options.path, context))
+        _check_fit(options, header)
+    except AudioFileError as error:
+        yield str(error)
+        return
+    problem = buffer_problem(
+        options.buffer_s, header.sample_rate, len(options.channels)
+    )
+    if problem:
+        yield OptionProblem("buffer_s", problem)
+
+
+def _sample_rate(options: PlaybackOptions, context: BuildContext) -> int | None:
+    try:
+        return inspect(_single_recording(options.path, context)).sample_rate
+    except AudioFileError:  # the check says so
+        return None
 
 
 def _reads(options: PlaybackOptions, context: BuildContext) -> list[FileAccess]:
@@ -322,4 +344,5 @@ plugin = Plugin(
     summary="A recording played live, as a sound card delivers it",
     check=_check,
     reads=_reads,
+    sample_rate=_sample_rate,
 )

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
-from pydantic import Field
 
 from neurovocal.engine import (
     AudioFileError,
@@ -22,6 +21,7 @@ from neurovocal.engine import (
     SourceItem,
     StreamInfo,
 )
+from neurovocal.engine.contracts.options import BlockLength
 from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.engine.support.text import printable
 from neurovocal.plugins.storage.folder import is_set_aside, stream_file_name
@@ -44,7 +44,7 @@ class RecordedOptions(Options):
     streams are played, one after the other."""
     run: str | None = None
     """Name of a run: only its streams are played; by default those of all runs."""
-    block_length: int = Field(default=8192, ge=1)
+    block_length: BlockLength = 8192
     """Samples read at once."""
 
 

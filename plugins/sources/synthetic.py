@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import count
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,16 @@ from neurovocal.engine import (
     to_samples,
 )
 from neurovocal.engine.audio.channels import Pacer
+from neurovocal.engine.contracts.options import (
+    DAY_MS,
+    HIGHEST_RATE,
+    YEAR_S,
+    BlockLength,
+    Seed,
+)
 
+_Milliseconds: TypeAlias = Annotated[float, Field(ge=0, le=DAY_MS)]
+_Range: TypeAlias = tuple[_Milliseconds, _Milliseconds]  # in either order
 _UNIT_RMS = 0.1
 _EDGE_MS = 4.0
 # Streams of random numbers: one per purpose, so that draws do not shift each other.
@@ -31,27 +40,27 @@ _UNITS, _PLAN, _NOISE = 0, 1, 2
 class SyntheticOptions(Options):
     """Options of the ``synthetic`` source."""
 
-    sample_rate: int = Field(default=32_000, ge=1000)
+    sample_rate: int = Field(default=32_000, ge=1000, le=HIGHEST_RATE)
     """Hz; the units' frequencies follow it."""
-    duration_s: float | None = Field(default=10.0, gt=0)
+    duration_s: float | None = Field(default=10.0, gt=0, le=YEAR_S)
     """Length; null: without end."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """The same seed gives the same sound, bit for bit."""
     n_units: int = Field(default=5, ge=1, le=26)
     """Size of the repertoire; units are named `a`, `b`, `c` ..."""
-    unit_ms: tuple[float, float] = (40.0, 120.0)
+    unit_ms: _Range = (40.0, 120.0)
     """Shortest and longest unit."""
-    silence_ms: tuple[float, float] = (30.0, 100.0)
+    silence_ms: _Range = (30.0, 100.0)
     """Shortest and longest silence between two units of a song."""
-    song_length: int = Field(default=8, ge=1)
+    song_length: int = Field(default=8, ge=1, le=10_000)
     """Units in a song."""
-    pause_ms: tuple[float, float] = (400.0, 1200.0)
+    pause_ms: _Range = (400.0, 1200.0)
     """Shortest and longest silence between two songs."""
-    snr_db: float = 30.0
+    snr_db: float = Field(default=30.0, ge=-400, le=400)
     """Level of the units (RMS) over that of the background noise."""
     pace: Literal["asap", "realtime"] = "asap"
     """As fast as it goes, or at the pace of hearing."""
-    block_length: int | None = Field(default=None, ge=1)
+    block_length: BlockLength | None = None
     """Samples per block; by default 8192, or 10 ms at the pace of hearing."""
 
 
@@ -231,4 +240,5 @@ plugin = Plugin(
     options=SyntheticOptions,
     build=_build,
     summary="Seeded song-like units whose onsets are known exactly",
+    sample_rate=lambda options, context: options.sample_rate,
 )

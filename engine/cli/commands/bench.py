@@ -17,7 +17,7 @@ from rich.table import Table
 
 from neurovocal.engine.cli.session import SetOption, plan_of
 from neurovocal.engine.config.plan import LanePlan, Plan
-from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.config.schema import locate_config
 from neurovocal.engine.contracts.errors import AudioFileError
 from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
 from neurovocal.engine.lane.builder import build_lane
@@ -187,7 +187,7 @@ def load(
     config: str, recording: str | None, overrides: list[str]
 ) -> tuple[Plan, Any, int]:
     """Return a plan, the recording as float32[n_samples, 1], and its rate in Hz."""
-    plan = plan_of(*load_config(config, overrides))
+    plan = plan_of(locate_config(config, overrides))
     source = plan.lanes[0].source
     path = plan.context.path(recording or str(getattr(source.options, "path", "")))
     try:
@@ -213,7 +213,7 @@ def live(
             # A free port of the system's choice.
             'sinks=[{"plugin": "zmq", "options": {"endpoint": "tcp://127.0.0.1:*"}}]',
         ]
-        plan = plan_of(*load_config(config, paced))
+        plan = plan_of(locate_config(config, paced))
         lanes, cpu_share = measure_latency(plan)
     ledgers = lanes[0].publisher.ledgers
     report = {k: ledgers[k].summary() for k in _LATENCY_KINDS if k in ledgers}

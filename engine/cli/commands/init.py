@@ -9,7 +9,7 @@ import typer
 
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config.located_yaml import parse_located
-from neurovocal.engine.config.schema import load_config, parse_config
+from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError
 from neurovocal.engine.support import safe_yaml
@@ -42,7 +42,7 @@ def init(
     located = parse_located(text, str(path))
     absent = None
     try:
-        plan_of(parse_config(located), located)
+        plan_of(located)
     except DeviceError as error:  # it may be written for another machine
         absent = error
     # Written under another name and renamed: a failure never leaves half a file.

@@ -12,7 +12,7 @@ from rich.text import Text
 from neurovocal.engine.cli.session import SetOption, plan_of
 from neurovocal.engine.config.faults import fault_texts
 from neurovocal.engine.config.plan import Plan
-from neurovocal.engine.config.schema import MultiConfig, SingleConfig, load_config
+from neurovocal.engine.config.schema import MultiConfig, SingleConfig, locate_config
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError, PluginError
 from neurovocal.engine.contracts.plugin import GROUPS, Kind, Plugin
 from neurovocal.engine.contracts.registry import Registry
@@ -28,8 +28,7 @@ def check(
     set_: SetOption = None,
 ) -> None:
     """Check a configuration whole, without opening a device, file or port."""
-    checked, located = load_config(config, set_ or [])
-    plan = plan_of(checked, located)
+    plan = plan_of(locate_config(config, set_ or []), needs_devices=False)
     sources = _build_once(plan)
     for lane, source in zip(plan.lanes, sources, strict=True):
         models = ", ".join(model.config.plugin for model in lane.models) or "no model"
@@ -46,9 +45,11 @@ def check(
         if isinstance(sink, Describes):
             for line in sink.describe():
                 typer.echo(printable(f"{stage.name}: {line}"))
-    for fault in fault_texts(checked.shared.faults):
+    for fault in fault_texts(plan.config.shared.faults):
         typer.echo(f"injects: {fault}")
-    typer.echo(f"{located.name}: correct")
+    for sentence in plan.absent:
+        typer.echo(printable(f"note: {sentence} (a run needs it)"))
+    typer.echo(f"{plan.name}: correct")
 
 
 def _build_once(plan: Plan) -> list[Source]:

@@ -22,7 +22,7 @@ from rich.table import Table
 from neurovocal.engine.cli.session import SetOption, plan_of_parts
 from neurovocal.engine.config.located_yaml import Located, read_located
 from neurovocal.engine.config.plan import Plan
-from neurovocal.engine.config.schema import find_config, parse_config
+from neurovocal.engine.config.schema import find_config
 from neurovocal.engine.contracts.errors import EXIT_CLEAN, EXIT_RUNTIME, ConfigError
 from neurovocal.engine.rehearsal.rehearsal import Rehearsal, RehearsalOptions
 from neurovocal.engine.rehearsal.scenarios import parse_fault_names
@@ -100,7 +100,7 @@ def rehearse(
 
 
 def _plan_of(located: Located, base: Path) -> Plan:
-    return plan_of_parts(parse_config(located), located, base, dry_run=True)
+    return plan_of_parts(located, base, dry_run=True)
 
 
 @contextmanager

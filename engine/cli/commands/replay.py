@@ -59,7 +59,7 @@ def replay(
     comparison = _Comparison(read_events(journal, record.run), kept, others)
     replayed = _replayed(data, base, record.run, block_length)
     located = Located(str(journal), replayed, {(): 1})
-    plan = plan_of_parts(parse_config(located), located, base, dry_run=True)
+    plan = plan_of_parts(located, base, dry_run=True)
     commands = list(commands_to_replay(read_events(journal, record.run)))
     for each in commands:
         if each.command.name == "swap":

@@ -16,7 +16,7 @@ from neurovocal.engine.cli.session import (
     run_plan,
 )
 from neurovocal.engine.config.plan import Plan
-from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.config.schema import locate_config
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.stages import HasEndpoint
 
@@ -48,8 +48,8 @@ def run(
     overrides = list(set_ or [])
     if block_length is not None:
         overrides.append(f"source.options.block_length={block_length}")
-    checked, located = load_config(config, overrides)
-    plan = plan_of(checked, located)
+    located = locate_config(config, overrides)
+    plan = plan_of(located)
     if not json:
         _announce(plan)
     labelled = any(lane.models for lane in plan.lanes)
@@ -57,25 +57,27 @@ def run(
     taken = any("stdout" in sink.stage.resources for sink in plan.all_sinks)
     display: Display = LineDisplay(labelled=labelled, as_json=json, to_stderr=taken)
     if is_terminal() and not plain and not json and not taken:
-        title = f"{checked.shared.station} ({Path(located.name).name}), Ctrl-C stops"
+        title = (
+            f"{plan.config.shared.station} ({Path(located.name).name}), Ctrl-C stops"
+        )
         display = TableDisplay(title)
 
     def reload(name: str | None) -> Plan:
         if name is None:
-            return plan_of(*load_config(config, overrides))
+            return plan_of(locate_config(config, overrides))
         # A client with control keys may name files of that folder only.
         if Path(name).name != name or "\0" in name or len(name) > _MOST_NAME_CHARS:
             shown = name[:_MOST_NAME_CHARS]
             raise ConfigError(f"'{shown}': name a file beside {located.name}, no path")
         beside = str(Path(located.name).resolve().parent / name)
-        other, data = load_config(beside, overrides)
-        for file in plugin_files(data.data):
+        other = locate_config(beside, overrides)
+        for file in plugin_files(other.data):
             if file not in plugin_files(located.data):
                 raise ConfigError(
                     f"'{name}' names a Python file that this run was not started with, "
                     f"'{file}': that needs a restart"
                 )
-        return plan_of(other, data)
+        return plan_of(other)
 
     outcome = run_plan(plan, display, reload=reload)
     raise typer.Exit(outcome.exit_code)

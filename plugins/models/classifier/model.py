@@ -6,7 +6,7 @@ last one, as the bundle states (see `decision`).
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -41,10 +41,10 @@ class ClassifierOptions(Options):
 
     provisional: bool = True
     """Label a segment before it has ended, and again when the label changes."""
-    provisional_ms: float | None = Field(default=None, ge=0)
+    provisional_ms: float | None = Field(default=None, ge=0, le=60_000)
     """Delay after the onset of the first provisional label; the bundle's by
     default."""
-    thresholds: dict[str, float] = {}
+    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     """Posterior per unit below which the label is `unknown`; goes before the
     bundle's."""
     min_posterior: float = Field(default=0.0, ge=0, le=1)

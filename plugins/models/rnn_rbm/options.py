@@ -1,10 +1,11 @@
 """Options of the RNN-RBM, and arguments of its command."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from neurovocal.engine import Options
+from neurovocal.engine.contracts.options import DAY_S, Seed
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
 
 # Options that cannot change during a stream: surprise would jump.
@@ -22,9 +23,9 @@ class RnnRbmOptions(Options):
     """Randomness of drawn frames: 1 is the model's own."""
     gibbs_steps: int | None = Field(default=None, ge=1, le=100)
     """Gibbs steps per drawn frame; the bundle's number by default."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: Seed = 0
     """Of all draws; a segment's frames depend on it and the segment alone."""
-    continue_frames: int = Field(default=50, ge=1)
+    continue_frames: int = Field(default=50, ge=1, le=100_000)
     """Frames that `continue` draws after a segment, at most."""
     continue_until: Literal["frames", "silence"] = "frames"
     """Whether a continuation ends early: when it becomes silent after sound."""
@@ -43,9 +44,9 @@ class RnnRbmOptions(Options):
     surprise: Literal["divergence", "free_energy"] = "divergence"
     """Measure of surprise: divergence of a frame from the expected one, or its free
     energy, which separates foreign sounds from the bird's own less well."""
-    baseline_s: float = Field(default=60.0, gt=0)
+    baseline_s: float = Field(default=60.0, ge=0.01, le=DAY_S)
     """Time constant of the running baseline of the surprise."""
-    warm_up_ms: float = Field(default=100.0, ge=0)
+    warm_up_ms: float = Field(default=100.0, ge=0, le=600_000)
     """Time after the start, and after a gap, in which the recurrent state still
     converges: surprise is 0, and the baseline does not move."""
 
@@ -55,11 +56,12 @@ class RnnRbmOptions(Options):
         # YAML 1.1 reads a bare `off` as false.
         return "off" if value is False else value
 
-    @model_validator(mode="after")
-    def _primed(self) -> Self:
-        if self.synthesis == "prime" and self.prime is None:
+    @field_validator("prime")
+    @classmethod
+    def _primed(cls, prime: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("synthesis") == "prime" and prime is None:
             raise ValueError("synthesis 'prime' needs 'prime': the path of a recording")
-        return self
+        return prime
 
 
 class PrimeOptions(Options):

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from neurovocal.engine import BuildContext, Label, Offset, Options, Surprise
+from neurovocal.engine.contracts.options import MOST_COUNT
 from neurovocal.engine.support.text import did_you_mean
 
 # Groups that wait for their audio at most.
@@ -26,11 +27,11 @@ class SelectOptions(Options):
     """Only segments with a label of at least this posterior."""
     status: Literal["final", "any"] = "final"
     """Which labels are looked at: `final` ones, or the newest of any status."""
-    min_surprise: float | None = None
+    min_surprise: float | None = Field(default=None, ge=-1e6, le=1e6)
     """Only segments with at least this surprise (needs `rnn_rbm`)."""
     surprise: Literal["mean", "max"] = "mean"
     """Whether the mean or the largest surprise of a segment's frames counts."""
-    every: int = Field(default=1, ge=1)
+    every: int = Field(default=1, ge=1, le=MOST_COUNT)
     """Of those that pass the other rules, in each stream: the first, and then each
     so many-th."""
 

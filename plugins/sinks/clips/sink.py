@@ -18,6 +18,7 @@ from neurovocal.engine import (
     Plugin,
     Withheld,
 )
+from neurovocal.engine.contracts.options import MOST_COUNT, MOST_MB
 from neurovocal.plugins.sinks.clips.selection import (
     ClipSpan,
     SegmentSelection,
@@ -63,13 +64,13 @@ class ClipsOptions(Options):
     end is kept. With the rolls it says how much audio is kept in memory."""
     select: SelectOptions = SelectOptions()
     """Rules that a segment must pass, all of them."""
-    max_mb: float | None = Field(default=None, gt=0)
+    max_mb: float | None = Field(default=None, gt=0, le=MOST_MB)
     """Megabytes that all clips in the folder may take; null: no limit."""
-    max_files: int | None = Field(default=None, ge=1)
+    max_files: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     """Clips that the folder may hold; null: no limit."""
     when_full: Literal["remove_oldest", "stop"] = "remove_oldest"
     """What happens at `max_mb` or `max_files`."""
-    min_free_mb: float = Field(default=500.0, ge=0)
+    min_free_mb: float = Field(default=500.0, ge=0, le=MOST_MB)
     """Megabytes that stay free on the disk: below, no clip is written, and health
     says so, until there is room again."""
 

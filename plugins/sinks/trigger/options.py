@@ -2,18 +2,20 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from neurovocal.engine import Options
+from neurovocal.engine.contracts.options import INT64_MAX, DeviceNumber, Order
 from neurovocal.plugins.sinks.trigger.pattern import PatternError, read_pattern
 
 
 class PlayOptions(Options):
     """What is played, and when."""
 
+    orders = (Order("delay_ms", "latest_ms", "every sound would be late", strict=True),)
     path: str
     """Sound file (WAV, FLAC, ...); it is loaded at the start."""
-    device: str | int | None = None
+    device: str | DeviceNumber | None = None
     """Name of the output device or a part of it, or its number; by default the
     system's."""
     gain_db: float = Field(default=0.0, ge=-120, le=60)
@@ -26,12 +28,6 @@ class PlayOptions(Options):
     and counted as late."""
     block_ms: float = Field(default=5.0, ge=1, le=100)
     """How much sound the device asks for at a time."""
-
-    @model_validator(mode="after")
-    def _in_time(self) -> "PlayOptions":
-        if self.delay_ms >= self.latest_ms:
-            raise ValueError("delay_ms must be less than latest_ms")
-        return self
 
 
 class SetOptions(Options):
@@ -64,7 +60,7 @@ class TriggerOptions(Options):
     """A match so soon after another is published, but not acted on."""
     catch_share: float = Field(default=0.0, ge=0, le=1)
     """Share of catch trials: published, but not acted on."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=-INT64_MAX, le=INT64_MAX)
     """Decides which ones are catch trials."""
     streams: list[str] | None = None
     """Streams to listen to; by default all that the sink gets."""
@@ -85,17 +81,20 @@ class TriggerOptions(Options):
             raise ValueError(f"no pattern: {error}") from error
         return text
 
-    @model_validator(mode="after")
-    def _possible(self) -> "TriggerOptions":
-        pattern = read_pattern(self.pattern)
-        if pattern.at_end and self.status != "final":
+    @field_validator("status")
+    @classmethod
+    def _possible(cls, status: str, info: ValidationInfo) -> str:
+        if "pattern" not in info.data:
+            return status
+        pattern = read_pattern(info.data["pattern"])
+        if pattern.at_end and status != "final":
             raise ValueError(
-                f"a pattern that ends with $ waits for silence: status '{self.status}' "
+                f"a pattern that ends with $ waits for silence: status '{status}' "
                 "is not possible"
             )
-        if self.status == "onset" and not pattern.may_end_unlabelled:
+        if status == "onset" and not pattern.may_end_unlabelled:
             raise ValueError(
                 "at an onset the unit is not known yet: with status 'onset' the "
                 "pattern must end with '.'"
             )
-        return self
+        return status

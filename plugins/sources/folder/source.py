@@ -32,6 +32,7 @@ from neurovocal.engine import (
     finite_items,
 )
 from neurovocal.engine.audio.channels import JoinedGaps
+from neurovocal.engine.contracts.options import DAY_S, ChannelNumber
 from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
 from neurovocal.engine.support.text import plain, plain_name
@@ -74,20 +75,20 @@ class FolderOptions(Options):
     they are, and are not looked at again before they change."""
     follow: bool = True
     """Wait for more for ever; false: end when all that is there has been taken."""
-    settle_s: float = Field(default=5.0, ge=0)
+    settle_s: float = Field(default=5.0, ge=0, le=DAY_S)
     """Seconds without a change after which a recording is finished: longer than the
     recorder's pauses between two writes."""
-    partial_s: float = Field(default=60.0, ge=0)
+    partial_s: float = Field(default=60.0, ge=0, le=DAY_S)
     """Seconds without a change after which a file is finished if its header has another
     length than there is, as that of a file which is being written or copied does;
     one that is no recording is set aside then."""
-    poll_s: float = Field(default=1.0, gt=0)
+    poll_s: float = Field(default=1.0, ge=0.01, le=DAY_S)
     """Seconds between two looks into the folder."""
-    confirm_s: float = Field(default=2.0, ge=0)
+    confirm_s: float = Field(default=2.0, ge=0, le=DAY_S)
     """Seconds after its last sample, at least, at which a recording counts as taken:
     one that changes until then is heard again. It never counts as taken before all
     sinks that keep events have brought those of it to their disks."""
-    channels: list[int] = [1]
+    channels: list[ChannelNumber] = [1]
     """Channels to use, counted from 1. Each is labelled by itself unless `mix`
     is set."""
     mix: bool = False

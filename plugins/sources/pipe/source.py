@@ -26,6 +26,14 @@ from neurovocal.engine import (
     finite_items,
 )
 from neurovocal.engine.audio.channels import JoinedGaps
+from neurovocal.engine.audio.live_input import buffer_problem
+from neurovocal.engine.contracts.options import (
+    DAY_MS,
+    DAY_S,
+    ChannelNumber,
+    OptionProblem,
+    SampleRate,
+)
 from neurovocal.plugins.sources.audio_files.start_time import utc_ns
 from neurovocal.plugins.sources.pipe.command import Command, split_command
 from neurovocal.plugins.sources.pipe.pcm import PcmDecoder, SampleFormat
@@ -35,13 +43,13 @@ from neurovocal.plugins.sources.pipe.reader import PipeReader, readable
 class PipeOptions(Options):
     """Options of the ``pipe`` source."""
 
-    sample_rate: int = Field(gt=0)
+    sample_rate: SampleRate
     """Hz; raw samples do not say it themselves."""
     sample_format: SampleFormat = "s16le"
     """What the bytes are, as ffmpeg names it (`-f s16le`)."""
-    channels_in: int = Field(default=1, ge=1)
+    channels_in: ChannelNumber = 1
     """How many channels are interleaved."""
-    channels: list[int] = [1]
+    channels: list[ChannelNumber] = [1]
     """Channels to use, counted from 1. Each is labelled by itself unless `mix`
     is set."""
     mix: bool = False
@@ -54,17 +62,17 @@ class PipeOptions(Options):
     dropped, counted and reported; else the writer has to wait. By default true
     for a command and false for standard input. A command that reads a recording
     needs false."""
-    block_length: int = Field(default=4096, ge=1)
+    block_length: int = Field(default=4096, ge=1, le=2**20)
     """Most samples read at once."""
     buffer_s: float = Field(default=5.0, ge=0.1, le=600)
     """Live: seconds of audio that can wait while the machine is busy. A backlog that
     comes faster than time passes, as after a stall of the network, waits outside."""
-    stall_timeout_s: float = Field(default=15.0, gt=0)
+    stall_timeout_s: float = Field(default=15.0, ge=0.1, le=DAY_S)
     """Live: seconds without a sample after which the writer counts as gone."""
     endless: bool = False
     """Live, with a command: the stream has no end. However the command ends, the
     connection counts as lost, and the command is started again."""
-    max_slip_ms: float | None = Field(default=1000.0, gt=0)
+    max_slip_ms: float | None = Field(default=1000.0, gt=0, le=DAY_MS)
     """Live: how far the count of samples may lag behind the clock for good before
     samples are declared missing; null: never, as for a writer with pauses."""
     start_utc: AwareDatetime | None = None
@@ -254,6 +262,9 @@ def _check(options: PipeOptions, context: BuildContext) -> Iterator[str]:
             f"channels: there is no channel {max(options.channels)}, "
             f"channels_in is {options.channels_in}"
         )
+    problem = buffer_problem(options.buffer_s, options.sample_rate, options.channels_in)
+    if problem and options.live is not False:
+        yield OptionProblem("buffer_s", problem)
     if options.endless and (options.command is None or options.live is False):
         yield "endless: only a live command can be started again"
     if options.command is None:
@@ -274,4 +285,5 @@ plugin = Plugin(
     summary="Raw PCM from standard input or from a command such as ffmpeg",
     resources=_resources,
     check=_check,
+    sample_rate=lambda options, context: options.sample_rate,
 )

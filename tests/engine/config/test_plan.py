@@ -145,8 +145,7 @@ bundle: no-such-bird
         "x.yaml:3: features: a bundle brings its own front end: remove this key or "
         "the bundle",
         "x.yaml:3: features.options.prot: unknown option (did you mean 'port'?)",
-        "x.yaml:7: detector.options.port: input should be greater than or equal to 1 "
-        "(got 0)",
+        "x.yaml:7: detector.options.port: must be at least 1 (got 0)",
         "x.yaml:11: models.1.plugin: unknown model plugin 'brains' "
         "(did you mean 'brain'?)",
         "x.yaml:14: sinks.1: sink 'mouth' 2 and sink 'mouth' both claim 'tcp:9'",

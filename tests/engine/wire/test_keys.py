@@ -18,7 +18,6 @@ from processes.waiting import PATIENCE_S
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.client import Control, Subscriber
 from neurovocal.engine.config.located_yaml import parse_located
-from neurovocal.engine.config.schema import parse_config
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError, NeurovocalError
 from neurovocal.engine.contracts.plugin import BuildContext
@@ -303,7 +302,7 @@ sinks:
 """
         located = parse_located(text, str(tmp_path / "c.yaml"))
         try:
-            plan_of(parse_config(located), located)
+            plan_of(located)
         except ConfigError as error:
             return str(error).split("\n")
         return []

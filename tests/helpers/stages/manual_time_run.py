@@ -8,7 +8,6 @@ from processes.waiting import until
 
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config.located_yaml import parse_located
-from neurovocal.engine.config.schema import parse_config
 from neurovocal.engine.contracts.clock import NS, ManualClock
 from neurovocal.engine.runtime.runner import Runner
 
@@ -33,7 +32,7 @@ class ManualTimeRun:
 
     def __init__(self, data, *observers):
         located = parse_located(yaml.safe_dump(data), "station.yaml")
-        plan = plan_of(parse_config(located), located)
+        plan = plan_of(located)
         self._clock = ManualClock(autojump=False)
         context = replace(plan.context, clock=self._clock)
         self.runner = Runner(replace(plan, context=context), observers)

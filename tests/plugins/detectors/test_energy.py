@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from repository import ROOT
 
 from neurovocal.engine.config.schema import load_config
@@ -251,8 +252,10 @@ def test_buffers_widen_segments() -> None:
     ("options", "sentence"),
     [
         ({"low_hz": 20_000}, "the band from 20000 to 10000 Hz is empty"),
-        ({"on_db": 5, "off_db": 6}, r"off_db \(6\) is above on_db \(5\)"),
-        ({"min_duration_ms": 50, "max_duration_ms": 20}, r"max_duration_ms \(20\) is"),
+        (
+            {"hop_ms": 0.01, "smooth_ms": 1000},
+            "over 32000 hops, at most 2000 are possible: raise hop_ms",
+        ),
     ],
 )
 def test_check_reports_contradictory_options(
@@ -264,6 +267,31 @@ def test_check_reports_contradictory_options(
     with pytest.raises(ConfigError, match=sentence):
         plugin.build(parsed, context)
     assert problem
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"on_db": 5, "off_db": 6}, r"off_db \(6\) is above on_db \(5\)"),
+        ({"on_db": 5}, r"off_db \(8\) is above on_db \(5\)"),
+        ({"min_duration_ms": 50, "max_duration_ms": 20}, r"\(50\) is above .* \(20\)"),
+        ({"low_hz": 900, "high_hz": 900}, r"low_hz \(900\) is equal to high_hz"),
+    ],
+)
+def test_contradictory_options_are_refused(
+    options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        EnergyOptions(**options)
+
+
+def test_a_band_above_half_the_rate_is_found_by_the_check() -> None:
+    context = BuildContext(ManualClock(), "run", info=StreamInfo("s", RATE))
+    (problem,) = plugin.check(EnergyOptions(high_hz=99_999), context)
+    assert problem == (
+        "99999 Hz is above half the rate of the stream: at 32000 Hz there is nothing "
+        "above 16000 Hz"
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from neurovocal.engine.contracts.clock import ManualClock
-from neurovocal.engine.contracts.errors import ConfigError, StageError
+from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Block, Gap, Offset, StreamInfo
 from neurovocal.engine.testing import check_processor, gather, recut, song
@@ -177,5 +178,5 @@ def test_running_scope_finds_complete_rare_sounds() -> None:
 
 
 def test_contradictory_lengths_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"max_duration_ms \(10\) is below"):
+    with pytest.raises(ValidationError, match=r"min_duration_ms \(15\) is above"):
         make(max_duration_ms=10)

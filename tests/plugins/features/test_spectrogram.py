@@ -268,7 +268,7 @@ def test_scaling_of_a_bundle_is_applied_and_clipped(tmp_path: Path) -> None:
         ({"frame_length": 256, "frame_length_ms": 8}, "not both"),
         ({"hop_length": 128, "overlap": 0.5}, "not both"),
         ({"n_fft": 512, "padding": 2}, "not both"),
-        ({"low_hz": 900, "high_hz": 800}, "high_hz must be above low_hz"),
+        ({"low_hz": 900, "high_hz": 800}, r"low_hz \(900\) is above high_hz \(800\)"),
         ({"window": "kaiser"}, "hann"),
         ({"windows": "hann"}, "Extra inputs"),
     ],
@@ -282,6 +282,7 @@ def test_contradictions_are_refused(options: dict[str, Any], message: str) -> No
     ("options", "message"),
     [
         ({"n_fft": 128}, "shorter than a frame"),
+        ({"frame_length_ms": 60_000}, "too long"),
         ({"frame_length_ms": 0.01}, "less than two samples"),
         ({"high_hz": 20000}, "above half the sample rate"),
         ({"low_hz": 130, "high_hz": 240}, "no frequency bin"),

@@ -312,7 +312,7 @@ def test_reset_discards_all_state():
         ({"pattern": "a", "status": "onset"}, "must end with '.'"),
         (
             {"pattern": "a", "play": {"path": "x", "delay_ms": 300}},
-            "less than latest_ms",
+            r"delay_ms \(300\) is above latest_ms \(250\)",
         ),
         ({"pattern": "a", "set": {"arguments": {}}}, "at least 1 item"),
     ],

@@ -1,0 +1,134 @@
+"""Mistakes of the envelope and of the plugins' options are found in one look."""
+
+import random
+
+import pytest
+
+from neurovocal.engine.cli.session import plan_of, plan_of_parts
+from neurovocal.engine.config.located_yaml import parse_located
+from neurovocal.engine.config.partial import without_mistakes
+from neurovocal.engine.config.schema import parse_config
+from neurovocal.engine.contracts.errors import ConfigError, DeviceError
+
+LEVEL = {"at": "off_db (8) is above on_db (3): a segment would end before it begins"}
+
+
+def problems(text, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        plan_of_parts(parse_located(text, "x.yaml"), tmp_path)
+    return caught.value.problems
+
+
+def test_all_kinds_of_mistakes_are_found_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert problems(
+        """\
+version: 2
+statoin: roof
+source: {plugin: file, options: {path: absent.wav, repeat: -4}}
+detector: {plugin: energy, options: {on_db: 3}, on_error: ignore}
+models: [{plugin: classifier, options: {min_posterior: 2}}]
+sinks:
+  - {plugin: jsonl, options: {path: 5}}
+  - {plugn: jsonl}
+  - {plugin: zmq, queue: {events: 0}, options: {linger_s: -2}}
+  - 7
+  - {plugin: table, options: {path: t.csv}}
+  - {plugin: jsonl, options: {path: t.csv}}
+privacy: {mode: loud}
+""",
+        tmp_path,
+    ) == [
+        "x.yaml:4: detector.on_error: input should be 'fail', 'skip' or 'restart' "
+        "(got 'ignore')",
+        "x.yaml:8: sinks.1.plugn: unknown option (did you mean 'plugin'?)",
+        "x.yaml:9: sinks.2.queue.events: must be at least 1 and at most 10000000 "
+        "(got 0)",
+        "x.yaml:10: sinks.3: expected 'key: value' lines",
+        "x.yaml:1: version: input should be 1 (got 2)",
+        "x.yaml:13: privacy.mode: input should be 'off', 'gate' or 'labels_only' "
+        "(got 'loud')",
+        "x.yaml:2: statoin: unknown option (did you mean 'station'?)",
+        "x.yaml:3: source.options.repeat: must be at least 0 and at most 1000000000 "
+        "(got -4)",
+        f"x.yaml:4: detector.options.on_db: {LEVEL['at']}",
+        "x.yaml:5: models.0.options.min_posterior: must be at least 0 and at most 1 "
+        "(got 2)",
+        "x.yaml:7: sinks.0.options.path: input should be a valid string (got 5)",
+        "x.yaml:9: sinks.2.options.linger_s: must be at least 0 and at most 3600 "
+        "(got -2)",
+        "x.yaml:12: sinks.5: sink 'jsonl' and sink 'table' both claim "
+        f"'file:{tmp_path}/t.csv'",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version: 1\nsinks: [{plugin: jsonl}]\n",
+        "version: 1\nsource: 5\nsinks: [{plugin: jsonl}]\n",
+        "version: 1\nsource: {plugin: 5}\nsinks: {plugin: jsonl}\n",
+        "version: 1\nlanes: []\n",
+        "version: 1\nlanes: 5\n",
+        "version: 1\nlanes: [5, {source: {}}]\nsource: {plugin: synthetic}\n",
+        "version: 1\nsource: {plugin: synthetic}\nbundle: [a]\n"
+        "models: [{plugin: classifier}]\nsinks: [{plugin: jsonl}]\n",
+        "version: 1\nsource: {plugin: synthetic}\nfaults: [5, {fault: x}, {}]\n"
+        "sinks: [{plugin: jsonl}]\n",
+    ],
+)
+def test_what_is_left_has_no_mistakes_of_its_own(text, tmp_path):
+    located = parse_located(text, "x.yaml")
+    with pytest.raises(ConfigError) as caught:
+        parse_config(located)
+    assert without_mistakes(located) is not None or "lanes" in text
+    assert problems(text, tmp_path) == caught.value.problems
+
+
+def test_any_damage_to_a_configuration_is_told_in_sentences(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = """\
+version: 1
+station: s
+source: {plugin: synthetic, options: {duration_s: 1.0}}
+detector: {plugin: energy, options: {on_db: 12}}
+sinks:
+  - {plugin: jsonl, events: [label], queue: {events: 4}, options: {path: a.jsonl}}
+supervise: {hang_s: 4}
+"""
+    rng = random.Random(1)
+    odd = ["5", "[]", "{}", "null", "text", "-1", "[5]", "{a: 1}", "true", "1e300"]
+    for _ in range(60):
+        located = parse_located(whole, "x.yaml")
+        for _ in range(rng.randint(1, 4)):
+            loc = rng.choice(sorted(located.lines, key=str))
+            at = located.data
+            for part in loc[:-1]:
+                inside = part in at if isinstance(at, dict) else isinstance(at, list)
+                at = at[part] if inside and at else {}
+            if loc and isinstance(at, dict):
+                at[loc[-1]] = parse_located(f"a: {rng.choice(odd)}", "y").data["a"]
+        found = []
+        try:
+            plan_of_parts(located, tmp_path)
+        except ConfigError as error:
+            found = error.problems
+        assert all(problem.startswith("x.yaml:") for problem in found)
+        assert len(set(found)) == len(found)
+
+
+def test_a_missing_device_is_a_note_where_no_run_is_asked_for(tmp_path, monkeypatch):
+    def absent(*arguments):
+        raise DeviceError("no input device was found")
+
+    monkeypatch.setattr("neurovocal.plugins.sources.microphone.find_device", absent)
+    text = "version: 1\nsource: {plugin: microphone}\nsinks: [{plugin: jsonl}]\n"
+    located = parse_located(text, str(tmp_path / "x.yaml"))
+    with pytest.raises(DeviceError, match="no input device"):
+        plan_of(located)
+    plan = plan_of(located, needs_devices=False)
+    assert plan.absent == [f"{tmp_path}/x.yaml:2: source: no input device was found"]
+    located.data["sinks"] = [{"plugin": "jsonl", "options": {"path": 5}}]
+    with pytest.raises(ConfigError) as caught:
+        plan_of(located, needs_devices=False)
+    assert len(caught.value.problems) == 1
