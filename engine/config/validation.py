@@ -108,7 +108,8 @@ def validation_problems(
                 reason = f"must be {' and '.join(bounds)}" if bounds else reason
             # For a value of a union type, one sentence names all branches.
             loc = _in_data(loc, len(prefix), located.data)
-            if not isinstance(detail["input"], dict | list):
+            absent = detail["input"] is None and detail["type"] == "value_error"
+            if not absent and not isinstance(detail["input"], dict | list):
                 inputs[loc] = detail["input"]
         reasons.setdefault(loc, []).append(reason)
     # A key that is misspelt is not missing, too.
@@ -155,7 +156,8 @@ def _bounds_at(model: type[BaseModel], loc: Location) -> list[str]:
 def _bounds(annotation: Any, metadata: Iterable[Any]) -> list[str]:
     found = {
         name: f"{words} {_number(getattr(each, name))}"
-        for each in metadata
+        for given in metadata
+        for each in getattr(given, "metadata", [given])
         for name, words in _BOUND_WORDS.items()
         if getattr(each, name, None) is not None
     }

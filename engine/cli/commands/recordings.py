@@ -1,5 +1,6 @@
 """``neurovocal detect`` and ``neurovocal label``: tables of recordings."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -146,13 +147,13 @@ def _source(
     if block_length is not None:
         options["block_length"] = block_length
     if channels is not None:
-        try:
-            options["channels"] = [int(part) for part in channels.split(",")]
-        except ValueError as error:
+        numbers = channels.split(",")
+        if not all(re.fullmatch(r"\s*[1-9]\d{0,3}\s*", part) for part in numbers):
             raise typer.BadParameter(
-                f"'{channels}' is not a list of channel numbers such as '1,2'",
+                f"'{channels}' is not a list of channel numbers, from 1, such as '1,2'",
                 param_hint="--channels",
-            ) from error
+            )
+        options["channels"] = [int(part) for part in numbers]
     return {"plugin": "file", "options": options}
 
 
