@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from neurovocal.engine.config.claims import refuse_overlap
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
 
@@ -108,17 +109,20 @@ def train(
     after a kill.
     """
     _require("torch", "onnx", *_REPORT)
+    from neurovocal.models.data.datasets import read_dataset
     from neurovocal.models.toolkit.loop import stop_on_signal
+    from neurovocal.models.toolkit.problems import Problems
     from neurovocal.models.toolkit.progress import Reporter
     from neurovocal.models.toolkit.recipe import load_config
     from neurovocal.models.training.train import train_bundle
-    from neurovocal.models.training.workspace import TrainingJob
-
-    recipe = load_config(_resolve_recipe(config))
-    overrides = {"seed": seed, "threads": threads}
-    recipe = recipe.model_copy(
-        update={name: value for name, value in overrides.items() if value is not None}
+    from neurovocal.models.training.workspace import (
+        TrainingJob,
+        out_problems,
+        with_real_out,
     )
+
+    problems = Problems()
+    recipe = problems.of(lambda: load_config(_resolve_recipe(config)))
     job = TrainingJob(
         dataset,
         out,
@@ -128,7 +132,16 @@ def train(
         overwrite,
         command=_command_line(),
         origin=origin,
-        choice=_choice(label_column, tier, channels),
+        choice=problems.of(lambda: _choice(label_column, tier, channels)),
+    )
+    if recipe is None or job.choice is None:
+        problems.add(out_problems(with_real_out(job)))
+        problems.of(lambda: read_dataset(dataset, annotation_format, job.choice))
+        problems.refuse()
+    assert recipe is not None
+    overrides = {"seed": seed, "threads": threads}
+    recipe = recipe.model_copy(
+        update={name: value for name, value in overrides.items() if value is not None}
     )
     with stop_on_signal() as stop:
         bundle = train_bundle(job, recipe, Reporter(), stop)
@@ -187,19 +200,71 @@ def evaluate(
     """
     _require("torch", *(("onnx", *_REPORT) if report else ()))
     if picture is not None:
-        if not synthesis:
-            raise ConfigError("--picture shows drawn song: say --synthesis, too")
         _require("matplotlib")
-    loaded = load_bundle(bundle)
-    choice = _choice(label_column, tier, channels)
-    recordings = _read_recordings(dataset, annotation_format, choice, split)
-    if not synthesis:
-        part = f"{dataset.resolve().name}{f', {split}' if split else ''}"
-        _evaluate_recordings(loaded, recordings, part, report, as_json)
-        return
+    from neurovocal.models.toolkit.problems import Problems
+    from neurovocal.plugins.storage.existing import any_of
+    from neurovocal.plugins.storage.text_file import output_problems
+
+    problems = Problems()
+    if picture is not None:
+        if not synthesis:
+            problems.add(["--picture shows drawn song: say --synthesis, too"])
+        problems.add(output_problems(str(picture), any_of("a PNG picture", b"\x89PNG")))
     if report is not None:
-        raise ConfigError("--report goes without --synthesis: run them apart")
-    _evaluate_synthesis(loaded, recordings, seconds, seed, against, picture, as_json)
+        from neurovocal.models.report.page import folder_problems
+
+        if synthesis:
+            problems.add(["--report goes without --synthesis: run them apart"])
+        problems.add(folder_problems(report))
+    loaded = problems.of(lambda: load_bundle(bundle))
+    choice = problems.of(lambda: _choice(label_column, tier, channels))
+    recordings = problems.of(
+        lambda: _read_recordings(dataset, annotation_format, choice, split)
+    )
+    problems.refuse()
+    assert loaded is not None
+    assert recordings is not None
+    written = [picture] if picture is not None else []
+    reads = {"recording": [recording.path for recording in recordings]}
+    refuse_overlap("output", reads, written)
+    _check_sound(loaded, recordings)
+    if synthesis:
+        _evaluate_synthesis(
+            loaded, recordings, seconds, seed, against, picture, as_json
+        )
+        return
+    part = f"{dataset.resolve().name}{f', {split}' if split else ''}"
+    _evaluate_recordings(loaded, recordings, part, report, as_json)
+
+
+def _check_sound(bundle: Bundle, recordings: list["AnnotatedRecording"]) -> None:
+    """Read every recording once; tell what of them is not measured.
+
+    Raises
+    ------
+    ConfigError
+        Recordings are damaged, or none can be measured; all mistakes at once.
+    """
+    from neurovocal.models.data.frames import resampling_notes
+    from neurovocal.models.data.soundness import read_recordings, silent_note
+    from neurovocal.models.evaluation.evaluate import left_out_notes, short_problems
+    from neurovocal.models.toolkit.problems import Problems
+    from neurovocal.models.toolkit.progress import Reporter
+
+    reporter, problems = Reporter(), Problems()
+    notes = problems.of(lambda: left_out_notes(bundle, recordings)) or []
+    notes += resampling_notes(recordings, bundle.manifest.front_end.sample_rate)
+    problems.add(short_problems(bundle, recordings))
+    with reporter.stage("reading") as on_progress:
+        sounds = problems.of(
+            lambda: read_recordings(recordings, lambda share: on_progress(share, ""))
+        )
+    if sounds is not None:
+        heard = sounds
+        notes += problems.of(lambda: silent_note(heard)) or []
+    problems.refuse()
+    for note in notes:
+        reporter.print_message(f"note: {note}")
 
 
 def _choice(
@@ -220,11 +285,12 @@ def _choice(
 def _read_recordings(
     dataset: Path,
     annotation_format: str | None,
-    choice: "AnnotationChoice",
+    choice: "AnnotationChoice | None",
     split: str | None,
 ) -> list["AnnotatedRecording"]:
     """Read a dataset's recordings; `split` (COLUMN=VALUE) selects by files.csv."""
     from neurovocal.models.data.datasets import read_dataset
+    from neurovocal.models.data.files_table import part_of
 
     read = read_dataset(dataset, annotation_format, choice)
     for note in read.notes:
@@ -232,11 +298,18 @@ def _read_recordings(
     recordings = list(read.recordings)
     if split is None:
         return recordings
-    column, _, value = split.partition("=")
-    column = column.strip().casefold()
-    selected = [r for r in recordings if r.columns.get(column) == value.strip()]
+    named, _, value = split.partition("=")
+    column, value = named.strip().casefold(), value.strip()
+    words = {r.columns.get(column, "") for r in recordings} - {""}
+    wanted = {value}
+    if column == "split" and value not in words:
+        wanted = {word for word in words if part_of(word) == part_of(value)}
+    selected = [r for r in recordings if r.columns.get(column) in wanted]
     if not selected:
-        raise ConfigError(f"--split {split}: files.csv has no such recording")
+        there = ", ".join(sorted(words)) or f"no column '{named.strip()}'"
+        raise ConfigError(
+            f"--split {split}: files.csv has no such recording (there is {there})"
+        )
     return selected
 
 
@@ -297,10 +370,6 @@ def _evaluate_recordings(
     from neurovocal.models.report.collector import ReportCollector
     from neurovocal.models.toolkit.progress import Reporter
 
-    if report is not None:
-        from neurovocal.models.report.page import check_folder
-
-        check_folder(report)
     collector, reporter = ReportCollector(bundle), Reporter()
     with reporter.stage("evaluate") as on_progress:
         figures = evaluate_bundle(

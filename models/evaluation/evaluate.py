@@ -1,5 +1,7 @@
 """Accuracy of a bundle on annotated recordings, computed by the engine's lane."""
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +15,12 @@ from neurovocal.engine.lane.offline import build_front_end, frames_of
 from neurovocal.models.classifier.calibration import score_segment
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
-from neurovocal.models.data.targets import Units, first_frame, targets_of
+from neurovocal.models.data.targets import (
+    FrameGrid,
+    Units,
+    first_frame,
+    targets_of,
+)
 from neurovocal.models.evaluation.label_latency import measure_label_latency
 from neurovocal.models.evaluation.labelling import EvaluatedRecording, Labeller
 from neurovocal.models.evaluation.segments import SegmentScore, score_segments
@@ -31,6 +38,7 @@ from neurovocal.models.toolkit.onnx_session import Session
 TOLERANCE_S = 0.010
 # First frames of a recording without a measured prediction: the state is not settled.
 SKIPPED_FRAMES = 16
+_MOST_UNITS = 5
 ShareCallback = Callable[[float], None]
 RecordingObserver = Callable[[EvaluatedRecording], None]
 
@@ -58,6 +66,49 @@ def units_of(bundle: Bundle, recordings: Sequence[AnnotatedRecording]) -> Units:
             f"{', '.join(names[1:])}; the dataset has {', '.join(sorted(labels))}"
         )
     return Units(names, index)
+
+
+def left_out_notes(
+    bundle: Bundle, recordings: Sequence[AnnotatedRecording]
+) -> list[str]:
+    """Return a sentence on labels that are left out of the measures, with numbers.
+
+    Raises
+    ------
+    ConfigError
+        The bundle has none of the labels.
+    """
+    if bundle.manifest.classifier is None:
+        return []
+    units = units_of(bundle, recordings)
+    counts = Counter(a.unit for r in recordings for a in r.own_annotations)
+    absent = {u: n for u, n in counts.most_common() if units.index[u] == IGNORED}
+    if not absent:
+        return []
+    shown = ", ".join(f"'{unit}' ({n})" for unit, n in [*absent.items()][:_MOST_UNITS])
+    more = len(absent) - _MOST_UNITS
+    rest = f" and {more} more" if more > 0 else ""
+    return [
+        f"{sum(absent.values())} of {sum(counts.values())} segments are left out of "
+        f"the measures, for their labels are no units of the bundle: {shown}{rest}"
+    ]
+
+
+def short_problems(
+    bundle: Bundle, recordings: Sequence[AnnotatedRecording]
+) -> list[str]:
+    """Return a sentence if all recordings are too short for the RNN-RBM's measures."""
+    front_end = bundle.manifest.front_end
+    grid = FrameGrid(
+        front_end.sample_rate, front_end.hop_length, front_end.frame_length
+    )
+    longest = max(map(grid.n_frames, recordings), default=0)
+    if bundle.manifest.rnn_rbm is None or longest > SKIPPED_FRAMES:
+        return []
+    return [
+        f"the recordings are too short to predict a frame of them: the longest has "
+        f"{longest} frames, more than {SKIPPED_FRAMES} are needed"
+    ]
 
 
 def evaluate_bundle(
@@ -225,7 +276,8 @@ def _without_unsure_segments(
     for label in labels:
         onset_s, offset_s = _times_s(label, sample_rate)
         middle_s = (onset_s + offset_s) / 2
-        if not any(first <= middle_s < last for first, last in unsure):
+        before = bisect_right(unsure, middle_s, key=lambda times: times[0])
+        if not before or unsure[before - 1][1] <= middle_s:
             kept.append(label)
     return kept
 
@@ -281,7 +333,7 @@ def _voiced(
 ) -> NDArray[np.bool_]:
     """Return which frames have their centre in an annotated segment of any unit."""
     front_end = bundle.manifest.front_end
-    any_unit = Units([""], {a.unit: 1 for a in recording.annotations})
+    any_unit = Units([""], {a.unit: 1 for a in recording.own_annotations})
     target, _ = targets_of(
         recording,
         any_unit,

@@ -1,6 +1,7 @@
 """``neurovocal generate``: generate song with a bundle and write it to a file."""
 
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -27,10 +28,17 @@ from neurovocal.models.generation.pictures import (
     has_matplotlib,
     require_matplotlib,
 )
+from neurovocal.models.toolkit.files import write_file, write_npz
 from neurovocal.plugins.features.inverse import InverseSpectrogram
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
+from neurovocal.plugins.storage.existing import any_of
 from neurovocal.plugins.storage.text_file import output_problems
 
+_KINDS = {
+    ".wav": any_of("a WAV file", b"RIFF"),
+    ".png": any_of("a PNG picture", b"\x89PNG"),
+    ".npz": any_of("an npz file", b"PK"),
+}
 # Seconds of the seed in an explanation: of a recording, of golden frames.
 _RECORDING_S = 3.0
 _GOLDEN_S = 0.5
@@ -120,7 +128,7 @@ def generate(
     song, samples = _generate_song(generator, inverse, n_frames)
     figures = _write(out, samples, front_end.sample_rate)
     if frames is not None:
-        np.savez(frames.open("wb"), frames=song)
+        write_npz(frames, {"frames": song}, compressed=False)
     if pictured is not None:
         title = f"{loaded.manifest.name}, temperature {temperature:g}, seed {seed}"
         draw_song(pictured, loaded, song, title)
@@ -181,8 +189,15 @@ def _check_outputs(
     paths: Sequence[Path], reads: Mapping[str, Sequence[Path]], *, overwrite: bool
 ) -> None:
     """Raise ConfigError if a file may not be written; all mistakes at once."""
-    refuse_overlap("output", reads, paths)
-    problems = [problem for path in paths for problem in output_problems(str(path))]
+    problems = [
+        problem
+        for path in paths
+        for problem in output_problems(str(path), _KINDS.get(path.suffix.lower()))
+    ]
+    try:
+        refuse_overlap("output", reads, paths)
+    except ConfigError as error:
+        problems += error.problems
     resolved = [os.path.realpath(path) for path in paths]
     problems += [
         f"'{path}' would be written twice: give each output a name of its own"
@@ -237,10 +252,9 @@ def _write(path: Path, samples: Float32, sample_rate: int) -> dict[str, Any]:
 
     clipped = int(np.count_nonzero(np.abs(samples) > 1))
     samples = np.clip(samples, -1, 1)
-    try:
-        soundfile.write(path, samples, sample_rate, "PCM_16", format="WAV")
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise ConfigError(f"'{path}' cannot be written: {error}") from error
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, sample_rate, "PCM_16", format="WAV")
+    write_file(path, stream.getvalue())
     rms = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     return {
         "seconds": round(len(samples) / sample_rate, 3),

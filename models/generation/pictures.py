@@ -1,6 +1,7 @@
 """Spectrogram figures; matplotlib comes with the extra ``train``."""
 
 import importlib.util
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 from neurovocal.engine.contracts.bundle import Bundle, FrontEnd
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.support.text import printable
+from neurovocal.models.toolkit.files import write_file
 
 _INCHES_PER_S = 3.0
 _MAX_INCHES = 100.0
@@ -67,7 +70,19 @@ def draw_frames(axis: Any, bundle: Bundle, frames: Float32, title: str) -> None:
         extent=(0, len(frames) * hop_s, low, high),
     )
     axis.set_ylabel(unit)
-    axis.set_title(title, loc="left", fontsize="medium")
+    shown = drawable(title)
+    axis.set_title(shown, loc="left", fontsize="medium", parse_math=False)
+
+
+def drawable(text: str) -> str:
+    """Replace characters that the font of pictures lacks by their code, ``U+9CE5``."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    return "".join(
+        char if font.get_char_index(ord(char)) else f"U+{ord(char):04X} "
+        for char in printable(text)
+    ).rstrip()
 
 
 def draw_song(path: Path, bundle: Bundle, frames: Float32, title: str) -> None:
@@ -75,7 +90,7 @@ def draw_song(path: Path, bundle: Bundle, frames: Float32, title: str) -> None:
 
     Raises
     ------
-    ConfigError
+    DiskError
         The file cannot be written.
     """
     front_end = bundle.manifest.front_end
@@ -91,14 +106,13 @@ def save_png(figure: Any, path: Path) -> None:
 
     Raises
     ------
-    ConfigError
+    DiskError
         The file cannot be written.
     """
-    try:
-        # Without the version of matplotlib, the same picture gives the same file.
-        figure.savefig(path, format="png", dpi=100, metadata={"Software": None})
-    except OSError as error:
-        raise ConfigError(f"'{path}' cannot be written: {error.strerror}") from error
+    stream = io.BytesIO()
+    # Without the version of matplotlib, the same picture gives the same file.
+    figure.savefig(stream, format="png", dpi=100, metadata={"Software": None})
+    write_file(path, stream.getvalue())
 
 
 _SHOWN_S = 2.0
@@ -118,7 +132,7 @@ def draw_songs(path: Path, songs: Mapping[str, Float32], front_end: FrontEnd) ->
 
     Raises
     ------
-    ConfigError
+    DiskError
         The file cannot be written.
     """
     import matplotlib
@@ -145,9 +159,7 @@ def draw_songs(path: Path, songs: Mapping[str, Float32], front_end: FrontEnd) ->
         axis.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
     axes[-1, 0].set_xlabel("s")
     figure.tight_layout(pad=0.3)
-    try:
-        figure.savefig(path, dpi=64)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--picture '{path}' cannot be written: {error}") from error
-    finally:
-        pyplot.close(figure)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=64)
+    pyplot.close(figure)
+    write_file(path, stream.getvalue())

@@ -3,9 +3,11 @@
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -71,7 +73,10 @@ def svg(figure: Figure, title: str) -> str:
     FigureCanvasSVG(figure)
     stream = io.StringIO()
     metadata: dict[str, Any] = {"Date": None, "Creator": None}
-    figure.savefig(stream, format="svg", metadata=metadata)
+    with warnings.catch_warnings():
+        # Text stays text: the browser has fonts for scripts that matplotlib's lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(stream, format="svg", metadata=metadata)
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     # Names of groups would occur in every figure of the page.
@@ -79,8 +84,10 @@ def svg(figure: Figure, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = text.replace(_INK, "currentColor")
     width = round(figure.get_figwidth() * 96)
-    head = f'<svg role="img" aria-label="{title}" style="width:{width}px"'
-    return re.sub(r'<svg( height="[^"]*"| width="[^"]*")*', head, text, count=1)
+    head = f'<svg role="img" aria-label="{escape(title)}" style="width:{width}px"'
+    return re.sub(
+        r'<svg( height="[^"]*"| width="[^"]*")*', lambda _: head, text, count=1
+    )
 
 
 def _with_stable_ids(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from neurovocal.engine.contracts.bundle import Bundle
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.text import plain
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.report.classifier import (
     classifier_section,
@@ -24,9 +24,14 @@ from neurovocal.models.report.history import history_section
 from neurovocal.models.report.parts import Section
 from neurovocal.models.report.rnn_rbm import rnn_rbm_section
 from neurovocal.models.report.tables import ReportTable
+from neurovocal.models.toolkit.files import write_file, writing
+from neurovocal.plugins.storage.existing import FileKind, existing_problems
 
 REPORT_FOLDER = "report"
 PAGE_NAME = "index.html"
+_REPORT_KIND = FileKind(
+    "a report", lambda head: b": training report</title>" in head.split(b"<style>")[0]
+)
 _OWN_SECTIONS = {"recordings", "seconds", "classifier", "rnn_rbm", "label_in_time"}
 
 
@@ -38,22 +43,20 @@ class Measurement:
     command: str
 
 
-def check_folder(folder: Path) -> None:
-    """Create the folder of a report, before anything is computed for it.
+def folder_problems(folder: Path) -> Iterator[str]:
+    """Yield a sentence for each reason why a report cannot be written to a folder.
 
-    Raises
-    ------
-    ConfigError
-        The folder cannot be created or written to.
+    An existing page is replaced only if it is a report.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"report folder '{folder}' cannot be made ({error.strerror}): name another"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"report folder '{folder}' cannot be written to")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        yield f"report folder '{folder}' cannot be made: '{there}' is a file"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield f"report folder '{folder}' cannot be written to: name another"
+    elif (page := folder / PAGE_NAME).is_dir():
+        yield f"'{page}' is a folder: name another for the report"
+    else:
+        yield from existing_problems(_REPORT_KIND, page)
 
 
 def write_report(
@@ -92,9 +95,10 @@ def write_report(
     Raises
     ------
     ConfigError
-        The folder cannot be written to, or a recording cannot be read.
+        A recording cannot be read.
+    DiskError
+        The page cannot be written.
     """
-    check_folder(folder)
     axes, manifest = FrameAxes(bundle), bundle.manifest
     sections: list[Section] = []
     history = history_section(bundle)
@@ -123,14 +127,9 @@ def write_report(
         **_header(bundle, figures, measured, recordings), sections=sections
     )
     path = folder / PAGE_NAME
-    temporary = folder / f"{PAGE_NAME}.new"
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(
-            f"report '{path}' cannot be written ({error.strerror})"
-        ) from error
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_file(path, plain(page).encode())
     watch(1.0)
     return path
 

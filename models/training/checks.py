@@ -1,10 +1,9 @@
 """Checks of a training before anything is computed; all mistakes are told at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
-from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
 from neurovocal.models.data.frames import LabelledFrames
 from neurovocal.models.data.prepare import DatasetPlan, plan_dataset
@@ -18,30 +17,8 @@ from neurovocal.models.data.split.recordings import part_names
 from neurovocal.models.data.targets import targets_of
 from neurovocal.models.evaluation.evaluate import SKIPPED_FRAMES
 from neurovocal.models.rnn_rbm.training import trim_songs
+from neurovocal.models.toolkit.problems import Problems
 from neurovocal.models.toolkit.recipe import RnnRbmConfig, TrainConfig
-
-
-class Problems:
-    """Collects the mistakes of several checks."""
-
-    def __init__(self) -> None:
-        self._found: list[str] = []
-
-    def of(self, check: Callable[[], object]) -> None:
-        """Run a check and keep the mistakes that it raises."""
-        try:
-            check()
-        except ConfigError as error:
-            self._found += error.problems
-
-    def add(self, problems: Sequence[str]) -> None:
-        """Keep mistakes."""
-        self._found += problems
-
-    def refuse(self) -> None:
-        """Raise ConfigError with all mistakes, if there is one."""
-        if self._found:
-            raise ConfigError(list(dict.fromkeys(self._found)))
 
 
 def check_training(
@@ -76,35 +53,24 @@ def check_training(
         the split, unknown words in files.csv, parts without segments of a unit,
         recordings that are too short for the networks.
     """
-    problems, notes = Problems(), list[str]()
-    sounds: dict[str, Sound] = {}
-    plans: list[DatasetPlan] = []
-
-    def read() -> None:
-        sounds.update(read_recordings(dataset.recordings, watch))
-        notes.extend(silent_note(sounds))
-
-    def plan(chosen: Dataset) -> None:
-        made = plan_dataset(chosen, config)
-        problems.add(plan_problems(made, config, n_bins))
-        plans.append(made)
-
-    problems.of(read)
-    kept = dataset
-    if len(sounds) == len(dataset.recordings):
-
-        def compare() -> None:
-            nonlocal kept
-            parts = part_names(dataset, config.split)
-            kept, copies = leave_out_copies(dataset, sounds, parts)
-            notes.extend(copies)
-
-        problems.of(compare)
-    problems.of(lambda: plan(kept))
+    problems, notes, kept = Problems(), list[str](), dataset
+    sounds = problems.of(lambda: read_recordings(dataset.recordings, watch))
+    if sounds is not None:
+        heard = sounds
+        notes += problems.of(lambda: silent_note(heard)) or []
+        parts = problems.of(lambda: part_names(dataset, config.split)) or {}
+        found = problems.of(lambda: leave_out_copies(dataset, heard, parts))
+        if found is not None:
+            kept, copies = found
+            notes += copies
+    plan = problems.of(lambda: plan_dataset(kept, config))
+    if plan is not None:
+        problems.add(plan_problems(plan, config, n_bins))
     problems.refuse()
-    (made,) = plans
-    made.warnings.extend(notes)
-    return made, sounds
+    assert plan is not None
+    assert sounds is not None
+    plan.warnings.extend(notes)
+    return plan, sounds
 
 
 def plan_problems(

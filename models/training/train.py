@@ -49,11 +49,12 @@ from neurovocal.models.toolkit.loop import (
     TrainingInterrupted,
     fit,
 )
+from neurovocal.models.toolkit.problems import Problems
 from neurovocal.models.toolkit.progress import Reporter
 from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.models.toolkit.rows import Rows
 from neurovocal.models.training.card import card_page, complete_card
-from neurovocal.models.training.checks import Problems, check_training
+from neurovocal.models.training.checks import check_training
 from neurovocal.models.training.record import summary, training_record, write_history
 from neurovocal.models.training.transfer import Origin, load_origin
 from neurovocal.models.training.workspace import (
@@ -104,15 +105,12 @@ def train_bundle(
     job = with_real_out(job)
     problems = Problems()
     problems.add(list(out_problems(job)))
-    datasets: list[Dataset] = []
-    problems.of(lambda: datasets.append(_read(job, config)))
-    origins: list[Origin | None] = []
-    problems.of(lambda: origins.append(load_origin(job.origin)))
+    dataset = problems.of(lambda: _read(job, config))
+    origin = problems.of(lambda: load_origin(job.origin))
     problems.refuse()
+    assert dataset is not None
     with _told_about_checkpoints(job), work_folder(job):
-        collector, test = _make_bundle(
-            job, config, datasets[0], origins[0], reporter, stop
-        )
+        collector, test = _make_bundle(job, config, dataset, origin, reporter, stop)
     bundle = load_bundle(job.out)
     with reporter.stage("report") as on_progress:
 

@@ -1,6 +1,7 @@
 """``neurovocal generate``: files, seeds, interruption, explanation."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from neurovocal.models.generation.generator import (
     SequenceGenerator,
     read_seed_frames,
 )
+from neurovocal.models.generation.pictures import drawable
 from neurovocal.plugins.features.inverse import InverseSpectrogram
 
 HOP, LENGTH, RATE = 128, 256, 32_000
@@ -189,3 +191,31 @@ def test_out_with_another_suffix_than_wav_is_refused(
     with pytest.raises(ConfigError, match=r"written as WAV: end it in \.wav"):
         generated(folder, tmp_path / "song.mp3")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "noun"),
+    [
+        ("out", "a.wav", "a WAV file"),
+        ("picture", "a.png", "a PNG picture"),
+        ("frames", "a.npz", "an npz file"),
+    ],
+)
+def test_overwrite_replaces_no_file_of_another_kind(
+    tmp_path: Path, option: str, name: str, noun: str
+) -> None:
+    mine = tmp_path / name
+    mine.write_text("years of work")
+    options = {"out": tmp_path / "song.wav", option: mine}
+    with pytest.raises(ConfigError, match=f"not {noun}: it would be lost"):
+        generate("bengalese-finch", overwrite=True, seconds=0.1, **options)
+    assert mine.read_text() == "years of work"
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("finch", "finch"), ("鳥", "U+9CE5"), ("a$b_$", "a$b_$"), ("a\x1b[2J", "a?[2J")],
+)
+def test_titles_of_pictures_are_readable_in_any_script(text: str, shown: str) -> None:
+    assert drawable(text) == shown
