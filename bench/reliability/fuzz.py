@@ -21,8 +21,10 @@ from collections import Counter
 from pathlib import Path
 from types import FrameType
 
+import fuzz_parsers
+import fuzz_texts
 import numpy as np
-from fuzz_parsers import Parser, parsers
+from fuzz_parsers import Parser
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -40,6 +42,11 @@ TOKENS = [
     *(b"&a [*a]", b"${X}", b"!!python/object", b"\n", b",", b":", b"../", b"\r"),
     *(b"[" * 2000, b"{" * 2000, b"9" * 400, b"\xf0\x9f\x90\xa6"),
 ]
+
+
+def parsers() -> dict[str, Parser]:
+    """Return all parsers by name."""
+    return {**fuzz_parsers.parsers(), **fuzz_texts.parsers()}
 
 
 class HangError(BaseException):

@@ -225,7 +225,9 @@ def sounds(form: str) -> list[bytes]:
     """Return half a second in several encodings."""
     rng = np.random.default_rng(0)
     found = []
-    for subtype, channels in (("PCM_16", 1), ("PCM_24", 2)):
+    pcm = (("PCM_16", 1), ("PCM_24", 2))
+    packed = {"OGG": (("VORBIS", 1), ("OPUS", 2)), "MP3": (("MPEG_LAYER_III", 1),)}
+    for subtype, channels in packed.get(form, pcm):
         stream = io.BytesIO()
         noise = rng.uniform(-0.5, 0.5, (4000, channels))
         soundfile.write(stream, noise, 8000, format=form, subtype=subtype)

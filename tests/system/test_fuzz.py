@@ -21,20 +21,21 @@ sys.path.remove(str(BENCH))
 
 # Per parser; `make fuzz` feeds a hundred thousand.
 INPUTS = 40
+PARSERS = fuzz.parsers()
 
 
-@pytest.mark.parametrize("name", sorted(fuzz_parsers.parsers()))
+@pytest.mark.parametrize("name", sorted(PARSERS))
 def test_damaged_input_is_taken_or_refused_in_a_sentence(name: str) -> None:
-    parser = fuzz_parsers.parsers()[name]
+    parser = PARSERS[name]
     rng = np.random.default_rng([7, *name.encode()])
     for _ in range(INPUTS):
         data = fuzz.damaged(parser.good, rng)
         assert fuzz.feed(parser, data) is None, data[:300]
 
 
-@pytest.mark.parametrize("name", sorted(fuzz_parsers.parsers()))
+@pytest.mark.parametrize("name", sorted(PARSERS))
 def test_good_input_is_taken(name: str) -> None:
-    parser = fuzz_parsers.parsers()[name]
+    parser = PARSERS[name]
     for data in parser.good:
         if b"front_end:" not in data:  # recipes of training are no configuration
             parser.take(data)

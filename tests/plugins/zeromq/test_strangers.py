@@ -4,6 +4,7 @@ import json
 import random
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
@@ -16,7 +17,7 @@ import zmq
 from network.attackers import close_all, frame, handshaken, is_cut, silent
 from network.publishers import Engine
 from network.relays import relaying
-from processes.waiting import PATIENCE_S
+from processes.waiting import PATIENCE_S, until
 
 from neurovocal.engine.client import Control, Received, Subscriber, received, resume
 from neurovocal.engine.client.received import received_of
@@ -199,6 +200,28 @@ def test_an_endless_command_is_cut(control: ControlSocket, part: bytes) -> None:
         assert is_cut(peer, repeat(frame(part, more=True) * 100))
         assert asked.command("ping")["ok"]
     assert process_usage().rss_mb - before_mb < 500
+
+
+@pytest.mark.parametrize("n_peers", [30, 100])
+def test_small_parts_of_many_peers_take_bounded_memory_and_give_it_back(
+    engine: Engine, control: ControlSocket, n_peers: int
+) -> None:
+    before_mb = process_usage().rss_mb
+    parts = frame(b"x", more=True) * 100_000
+    with Control(control.endpoint, timeout=PATIENCE_S) as asked:
+        for endpoint, kind in (
+            (control.endpoint, b"DEALER"),
+            (engine.zmq.endpoint, b"SUB"),
+        ):
+            peers = [handshaken(endpoint, kind) for _ in range(n_peers)]
+            with ThreadPoolExecutor(n_peers) as pool:
+                cut = pool.map(lambda peer: is_cut(peer, repeat(parts)), peers)
+                assert all(cut)
+            assert asked.command("ping")["ok"]
+    with Subscriber(engine.zmq.endpoint) as subscriber:
+        assert receives(engine, subscriber)
+    # Of all peers together: 2 MiB on the wire, of which ZeroMQ keeps 64 bytes a part.
+    until(lambda: process_usage().rss_mb - before_mb < 150)
 
 
 def test_an_endless_request_is_cut(engine: Engine) -> None:
