@@ -116,7 +116,7 @@ def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> Stream
     """
     rate = bundle.manifest.front_end.sample_rate if bundle else source.sample_rate
     numbers = (channel_of(source, channel),) if source.numbers else ()
-    return StreamInfo(stream_of(source, channel), rate, 1, numbers)
+    return StreamInfo(stream_of(source, channel), rate, 1, numbers, source.duration_s)
 
 
 def base_of(located_name: str) -> Path:

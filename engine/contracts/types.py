@@ -51,13 +51,15 @@ class StreamInfo:
     """Identity of a stream: its name, rate in Hz and number of channels.
 
     ``numbers`` are the channels of the device or file, counted from 1; empty if they
-    are all of them, or a mixture.
+    are all of them, or a mixture. ``duration_s`` is the length of a recording that is a
+    stream of its own, if its header states it.
     """
 
     stream: str
     sample_rate: int
     channels: int = 1
     numbers: tuple[int, ...] = field(default=(), compare=False)
+    duration_s: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

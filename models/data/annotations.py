@@ -142,6 +142,7 @@ def _read_files(
     ]
     found: defaultdict[str, list[FoundRow]] = defaultdict(list)
     unread: dict[Path, str] = {}
+    nameless: list[tuple[str, list[SegmentRow], str]] = []
     for name in names:
         path = files.folder / name
         belongs: tuple[str, int | None] | None = None
@@ -177,10 +178,22 @@ def _read_files(
             findings.tell("empty tables of no recording are passed over", shown(name))
             continue
         if belongs is None:
-            findings.refuse(path, 0, why_not)
+            nameless.append((name, own, why_not))
             continue
         file, channel = belongs
         found[file] += [_in_channel(FoundRow(row, path), channel) for row in own]
+    for name, own, why_not in nameless:
+        path = files.folder / name
+        left = set(found) if len(nameless) == 1 else set(files.recordings)
+        only = files.only_besides(left, name, _suffix(name, form))
+        if only is None:
+            findings.refuse(path, 0, why_not)
+            continue
+        findings.tell(
+            "tables without a recording's name belong to the only one left",
+            f"{shown(name)} to {shown(only)}",
+        )
+        found[only] += [FoundRow(row, path) for row in own]
     if not names:
         raise ConfigError(
             f"dataset '{files.folder}' has no {' or '.join(form.suffixes)} file "

@@ -4,10 +4,11 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from neurovocal.models.data.formats.segments import shown
+from neurovocal.plugins.sinks.table import track_name
 from neurovocal.plugins.sources.audio_files.file import SUFFIXES
 
 # Recordings of other programs that must be converted first.
@@ -19,7 +20,6 @@ _TABLE_WORDS = re.compile(
     r"annotations?|audacity|raven|birdnet|results?|segments?|syllables?|units))+",
     re.I,
 )
-_LATIN_OR_DOT = re.compile(r"[^\w.-]+")
 
 
 class NoRecordingError(Exception):
@@ -44,11 +44,12 @@ class RecordingFolder:
         for name in sorted(_files_below(folder)):
             suffix = PurePosixPath(name).suffix.casefold()
             (self.recordings if suffix in SUFFIXES else self.others).append(name)
-        self._by_name = _Index(self.recordings, lambda name: name)
-        self._by_base = _Index(self.recordings, _base)
-        self._by_stem = _Index(self.recordings, lambda name: _stem(_base(name)))
-        self._by_track = _Index(self.recordings, lambda n: _track_name(_base(n)))
-        self._by_long_track = _Index(self.recordings, _track_name)
+        self._by_name = _Index(self.recordings, lambda name: [name])
+        self._by_base = _Index(self.recordings, lambda name: [_base(name)])
+        self._by_stem = _Index(self.recordings, lambda name: [_stem(_base(name))])
+        self._by_track = _Index(
+            self.recordings, lambda name: _track_names(folder / name)
+        )
 
     def named(self, name: str, *, elsewhere: bool = False) -> tuple[str, int | None]:
         """Find a recording by the name that a table gives it.
@@ -131,6 +132,20 @@ class RecordingFolder:
             return made
         raise NoRecordingError(self._why_no_namesake(table, base))
 
+    def only_besides(
+        self, annotated: Collection[str], table: str, suffix: str
+    ) -> str | None:
+        """Return the only recording left for a table such as ``labels.txt``.
+
+        None if several are left, or if the table's name may be that of a recording: it
+        must consist of words for tables alone.
+        """
+        base = _base(table)[: -len(suffix)]
+        left = [name for name in self.recordings if name not in annotated]
+        return (
+            left[0] if len(left) == 1 and _TABLE_WORDS.fullmatch(f".{base}") else None
+        )
+
     def _track_of(self, name: str, table: str) -> tuple[str, int | None] | None:
         """Find the recording whose whole name stands behind a dot, as we write it."""
         channel = None
@@ -139,8 +154,7 @@ class RecordingFolder:
         at = name.find(".")
         while at >= 0:
             end = name[at + 1 :]
-            found = self._by_track.of(end) or self._by_long_track.of(end)
-            if found:
+            if found := self._by_track.of(end):
                 return _only(_nearest(found, table), _base(table)), channel
             at = name.find(".", at + 1)
         return None
@@ -173,12 +187,15 @@ class RecordingFolder:
 class _Index:
     """Finds names by a key, first as it is written, then without regard to case."""
 
-    def __init__(self, names: Iterable[str], key: Callable[[str], str]) -> None:
+    def __init__(
+        self, names: Iterable[str], keys: Callable[[str], Iterable[str]]
+    ) -> None:
         self._exact: defaultdict[str, list[str]] = defaultdict(list)
         self._folded: defaultdict[str, list[str]] = defaultdict(list)
         for name in names:
-            self._exact[key(name)].append(name)
-            self._folded[_folded(key(name))].append(name)
+            for key in keys(name):
+                self._exact[key].append(name)
+                self._folded[_folded(key)].append(name)
 
     def of(self, key: str) -> list[str]:
         """Return the names with a key; empty if there is none."""
@@ -243,9 +260,13 @@ def _stem(base: str) -> str:
     return base.rpartition(".")[0] or base
 
 
-def _track_name(name: str) -> str:
-    """Return a name as it stands in that of an Audacity track (table sink)."""
-    return _LATIN_OR_DOT.sub("_", name)
+def _track_names(path: Path) -> list[str]:
+    """Return the names that an Audacity track of a recording may have.
+
+    They hold as much of its path as was given to the command that wrote it.
+    """
+    parts = path.absolute().parts[1:]
+    return [track_name("/".join(parts[k:])) for k in range(len(parts))]
 
 
 def _folded(name: str) -> str:

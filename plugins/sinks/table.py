@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
@@ -48,7 +49,12 @@ _RAVEN_COLUMNS = (
     "Low Freq (Hz)",
     "High Freq (Hz)",
     "Begin File",
+    "Begin Path",
+    "File Offset (s)",
 )
+# Microseconds tell samples apart up to this rate.
+_MOST_HZ_OF_MICROSECONDS = 500_000
+_CHANNEL = re.compile(r"\.ch([1-9][0-9]{0,3})$")
 
 
 # Existing files that the sink may replace or continue: tables of its own.
@@ -59,7 +65,7 @@ _KINDS: dict[str, FileKind] = {
     ),
     "raven": text_kind(
         "a Raven table of this program",
-        "\t".join(map(re.escape, _RAVEN_COLUMNS)) + r"\t.*(Score|Posterior)\r?",
+        "\t".join(map(re.escape, _RAVEN_COLUMNS[:8])) + r"\t.*(Score|Posterior)\r?",
     ),
     "audacity": text_kind("an Audacity label track", r"[\d.]+\t[\d.]+\t.*"),
     "json": text_kind("JSON lines of segments or labels", r'\{"file": .*\}'),
@@ -76,6 +82,9 @@ class TableOptions(Options):
     """Form of the table; `json` is a line for each row, with times of day.
     Audacity's form holds one recording: further streams get files of their own
     beside `path`, named after the stream."""
+    apart: bool = False
+    """Whether the first recording, too, gets an Audacity track beside `path` that is
+    named after it; then no file `path` is written."""
     content: Literal["segments", "labels"] = "labels"
     """What a row is: a detected segment with its score, or a final label."""
     safe_csv: bool = False
@@ -100,12 +109,40 @@ class Row:
     @property
     def onset_s(self) -> str:
         """Onset in seconds."""
-        return _seconds(self.onset, self.info)
+        return _seconds(*self._ticks(self.onset))
 
     @property
     def offset_s(self) -> str:
         """Offset in seconds."""
-        return _seconds(self.offset, self.info)
+        return _seconds(*self._ticks(self.offset))
+
+    @property
+    def channel(self) -> int:
+        """Channel of the recording, from 1; 1 if nothing tells it."""
+        named = _CHANNEL.search(self.info.stream)
+        if self.info.numbers or named is None:
+            return channel_of(self.info, 0)
+        return int(named[1])
+
+    @property
+    def recording(self) -> str:
+        """Name of the recording, without the channel behind it."""
+        return self.info.stream.removesuffix(f".ch{self.channel}")
+
+    @property
+    def file(self) -> str:
+        """Name of the recording, with the channel behind it unless it is the first.
+
+        The first one, too, has it where several channels are streams.
+        """
+        stream, end = self.info.stream, f".ch{self.channel}"
+        return stream if self.channel == 1 else f"{stream.removesuffix(end)}{end}"
+
+    def _ticks(self, sample: int) -> tuple[int, int]:
+        """Return a time in ticks, and the decimal digits of a tick."""
+        rate = self.info.sample_rate
+        digits = 6 if rate <= _MOST_HZ_OF_MICROSECONDS else 9
+        return (sample * 10**digits * 2 + rate) // (2 * rate), digits
 
     @property
     def number(self) -> str:
@@ -165,8 +202,8 @@ class CsvTable(TextTable):
         """Write a row."""
         unit = self._text(row.unit)
         last = (unit, row.number) if self._has_labels else (row.number,)
-        stream = self._text(row.info.stream)
-        self._write_cells((stream, row.onset_s, row.offset_s, *last))
+        file = self._text(row.file)
+        self._write_cells((file, row.onset_s, row.offset_s, *last))
 
     def _write_cells(self, cells: Sequence[str]) -> None:
         self._csv.writerow(cells)
@@ -175,8 +212,10 @@ class CsvTable(TextTable):
 class RavenTable(TextTable):
     """Raven selection table: cells separated by tabs, a numbered row per selection.
 
-    Times are relative to the recording in the column "Begin File". The frequency limits
-    are 0 Hz and half the sample rate: the engine does not measure them.
+    As Raven has it with several sound files open, times count on through the recordings
+    in the order of their first rows; "File Offset (s)" is the onset in the recording
+    "Begin File", which lies at "Begin Path". The frequency limits are 0 Hz and half the
+    sample rate: the engine does not measure them.
     """
 
     def __init__(
@@ -187,70 +226,99 @@ class RavenTable(TextTable):
         last = ("Annotation", "Posterior") if self._has_labels else ("Score",)
         self.heading = (*_RAVEN_COLUMNS, *last)
         self._selection = 0
+        self._starts: dict[str, Decimal] = {}  # by recording
+        self._stop = Decimal(0)  # of all recordings so far
 
     def write(self, row: Row) -> None:
         """Write a row."""
         self._selection += 1
         last = (row.unit, row.number) if self._has_labels else (row.number,)
-        channel = channel_of(row.info, 0)
+        start = self._start_of(row)
         cells = (
             str(self._selection),
             "Spectrogram 1",
-            str(channel),
-            row.onset_s,
-            row.offset_s,
+            str(row.channel),
+            str(start + Decimal(row.onset_s)),
+            str(start + Decimal(row.offset_s)),
             "0.0",
             f"{row.info.sample_rate / 2:.1f}",
-            row.info.stream.removesuffix(f".ch{channel}"),
+            row.recording.rpartition("/")[2],
+            row.recording,
+            row.onset_s,
             *last,
         )
         self._write_cells([_one_line(cell) for cell in cells])
+
+    def _start_of(self, row: Row) -> Decimal:
+        """Return the time at which a recording begins, after those before it."""
+        start = self._starts.setdefault(row.recording, self._stop)
+        length = Decimal(row.offset_s)
+        if row.info.duration_s is not None:
+            length = max(length, Decimal(f"{row.info.duration_s:.6f}"))
+        self._stop = max(self._stop, start + length)
+        return start
+
+
+def track_name(stream: str) -> str:
+    """Return the part of an Audacity track's file name that names the stream."""
+    return bounded_name(re.sub(r"[^\w.-]+", "_", stream))
 
 
 class AudacityTable:
     """Audacity label track: onset, offset and text, without a heading.
 
     A track belongs to one recording. The first stream is written to the path itself,
-    every further one to a file beside it, ``STEM.STREAM.SUFFIX``.
+    every further one to a file beside it, ``STEM.STREAM.SUFFIX``; if all are written
+    apart, the first one as well.
     """
 
     def __init__(
-        self, path: str, content: Content, existing: Existing = "replace"
+        self,
+        path: str,
+        content: Content,
+        existing: Existing = "replace",
+        apart: bool = False,
     ) -> None:
         self._path = path
+        self._apart = apart and path != STDOUT
         self._existing: Existing = existing
         self._has_labels = content == "labels"
         self._folder = OutputFolder(Path(path).expanduser().parent)
-        self._output = self._new_output(path)
+        self._output = None if self._apart else self._new_output(path)
         self._outputs: dict[str, TextOutput] = {}  # by stream
         self._stream: str | None = None
 
     def open(self) -> None:
         """Open the file of the newest stream."""
-        self._output.open()
+        if self._output is not None:
+            self._output.open()
 
     def write(self, row: Row) -> None:
         """Write a row to the file of its stream."""
-        if row.info.stream != self._stream:
-            self._switch_to(row.info.stream)
+        output = self._output
+        if output is None or row.file != self._stream:
+            output = self._switch_to(row.file)
         text = row.unit if self._has_labels else row.number
-        self._output.write(f"{row.onset_s}\t{row.offset_s}\t{_one_line(text)}\n")
+        output.write(f"{row.onset_s}\t{row.offset_s}\t{_one_line(text)}\n")
 
     def flush(self) -> None:
         """Hand all rows to the operating system."""
-        self._output.flush()
+        if self._output is not None:
+            self._output.flush()
 
     def commit(self) -> None:
         """Bring the rows of the open file to the disk."""
-        self._output.commit()
+        if self._output is not None:
+            self._output.commit()
 
     def close(self) -> None:
         """Close the file."""
-        self._output.close()
+        if self._output is not None:
+            self._output.close()
 
-    def _switch_to(self, stream: str) -> None:
+    def _switch_to(self, stream: str) -> TextOutput:
         """Open the file of another stream; only one is open at a time."""
-        if not self._outputs:
+        if self._output is not None and not self._outputs:
             self._outputs[stream] = self._output
         elif self._path == STDOUT:
             raise StageError(
@@ -258,14 +326,16 @@ class AudacityTable:
                 "to, and each further recording gets one of its own"
             )
         else:
-            self._output.commit()
-            self._output.close()
+            if self._output is not None:
+                self._output.commit()
+                self._output.close()
             if stream not in self._outputs:
                 name = self._path_beside(stream)
                 self._outputs[stream] = self._new_output(name)
             self._output = self._outputs[stream]
             self._output.open()
         self._stream = stream
+        return self._outputs[stream]
 
     def _new_output(self, path: str) -> TextOutput:
         return TextOutput(
@@ -277,7 +347,7 @@ class AudacityTable:
 
     def _path_beside(self, stream: str) -> str:
         path = Path(self._path)
-        plain = bounded_name(re.sub(r"[^\w.-]+", "_", stream))
+        plain = track_name(stream)
         used = {output.path for output in self._outputs.values()}
         name = str(beside(path, middle=f".{plain}"))
         number = 2
@@ -304,7 +374,7 @@ class JsonTable(TextTable):
         """Write a row."""
         value = None if math.isnan(row.value) else round(row.value, 6)
         line: dict[str, object] = {
-            "file": row.info.stream,
+            "file": row.file,
             "onset_s": float(row.onset_s),
             "offset_s": float(row.offset_s),
         }
@@ -320,10 +390,9 @@ class JsonTable(TextTable):
         self._output.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-TABLES: dict[str, type[RavenTable | AudacityTable | JsonTable]] = {
+TABLES: dict[str, type[RavenTable | JsonTable]] = {
     "json": JsonTable,
     "raven": RavenTable,
-    "audacity": AudacityTable,
 }
 
 
@@ -341,13 +410,7 @@ class TableSink:
     def __init__(self, options: TableOptions, existing: Existing = "replace") -> None:
         self._has_labels = options.content == "labels"
         self.wants = frozenset({"label"} if self._has_labels else {"onset", "offset"})
-        self._table: Table
-        if options.format == "csv":
-            safe = options.safe_csv
-            self._table = CsvTable(options.path, options.content, existing, safe=safe)
-        else:
-            table = TABLES[options.format]
-            self._table = table(options.path, options.content, existing)
+        self._table = _new_table(options, existing)
         self._scores: dict[tuple[str, int], float] = {}  # by stream and segment
         self._rows = 0
 
@@ -418,8 +481,20 @@ def _utc(utc_ns: int | None) -> str | None:
     return None if utc_ns is None else utc_text(utc_ns)
 
 
-def _seconds(sample: int, info: StreamInfo) -> str:
-    return f"{sample / info.sample_rate:.6f}"
+def _new_table(options: TableOptions, existing: Existing) -> Table:
+    """Return the table of the options' format."""
+    path, content = options.path, options.content
+    if options.format == "audacity":
+        return AudacityTable(path, content, existing, options.apart)
+    if options.format == "csv":
+        return CsvTable(path, content, existing, safe=options.safe_csv)
+    return TABLES[options.format](path, content, existing)
+
+
+def _seconds(ticks: int, digits: int) -> str:
+    """Format a time in ticks as seconds with all digits of a tick."""
+    seconds, rest = divmod(abs(ticks), 10**digits)
+    return f"{'-' if ticks < 0 else ''}{seconds}.{rest:0{digits}d}"
 
 
 def _one_line(text: str) -> str:

@@ -223,10 +223,13 @@ class FileSource:
             self._recording = None
 
     def _stream(self, header: RecordingHeader, name: str) -> StreamInfo:
+        duration_s = header.duration_s
         if self._options.streams == "one":
-            name = self._context.stream
+            name, duration_s = self._context.stream, None
         channels = self._channels
-        return StreamInfo(name, header.sample_rate, channels.count, channels.numbers)
+        return StreamInfo(
+            name, header.sample_rate, channels.count, channels.numbers, duration_s
+        )
 
     def _items_of(
         self, playlist: list[tuple[RecordingHeader, str]]

@@ -86,7 +86,8 @@ def export(
     """Write a journal's events as CSV, Parquet, JSON lines, Raven or Audacity.
 
     CSV and Parquet have a column for every field and the time of day; Raven and
-    Audacity tables hold final labels, in seconds from the start of their stream.
+    Audacity tables hold final labels, in seconds from the start of their stream,
+    and `neurovocal train --format raven` or `audacity` reads them.
     """
     if safe_csv:
         require_csv(form)
@@ -100,12 +101,15 @@ def export(
         "--out", {"journal": [Path(f"{journal}{end}") for end in _ENDS]}, [Path(out)]
     )
 
+    apart = form == "audacity" and _holds_several(journal, selection)
+
     def problems(path: str) -> list[str]:
         plugin, options, context = _sink_parts(form, path, selection, safe_csv)
         return list(plugin.check(options, context))
 
     with _temporary_output(out, problems) as path:
-        sink = _sink(form, path, selection, safe_csv)
+        # Pipes and devices, which are written to directly, have nothing beside them.
+        sink = _sink(form, path, selection, safe_csv, apart and path != out)
         sink.open()
         with closing(sink), _bar(number) as advance:
             for name, message in read_messages(journal, selection):
@@ -118,7 +122,8 @@ def export(
                     rows += 1
                 advance()
     if out != _STDOUT:
-        typer.echo(printable(f"wrote {rows} events to '{out}'"), err=True)
+        name = "a track for each recording" if apart else f"'{out}'"
+        typer.echo(printable(f"wrote {rows} events to {name}"), err=True)
     if not rows:
         typer.echo("note: no event of the journal is what was asked for", err=True)
 
@@ -202,8 +207,20 @@ def _utc_ns(text: str | None, option: str) -> int | None:
     return round(when.timestamp() * 1_000_000) * 1000
 
 
-def _sink(form: ExportFormat, path: str, selection: Selection, safe_csv: bool) -> Sink:
-    plugin, options, context = _sink_parts(form, path, selection, safe_csv)
+def _holds_several(journal: Path, selection: Selection) -> bool:
+    """Return True if the labels are of several streams."""
+    streams = streams_of(journal, selection.runs)
+    return len({*streams} & {*(selection.streams or streams)}) > 1
+
+
+def _sink(
+    form: ExportFormat,
+    path: str,
+    selection: Selection,
+    safe_csv: bool,
+    apart: bool,
+) -> Sink:
+    plugin, options, context = _sink_parts(form, path, selection, safe_csv, apart)
     if problems := list(plugin.check(options, context)):
         raise ConfigError(problems)
     sink: Sink = plugin.build(options, context)
@@ -211,7 +228,11 @@ def _sink(form: ExportFormat, path: str, selection: Selection, safe_csv: bool) -
 
 
 def _sink_parts(
-    form: ExportFormat, path: str, selection: Selection, safe_csv: bool
+    form: ExportFormat,
+    path: str,
+    selection: Selection,
+    safe_csv: bool,
+    apart: bool = False,
 ) -> tuple[Plugin[Any], Options, BuildContext]:
     """Return the plugin of a format, its options and the context to build it in."""
     options: dict[str, object] = {"path": path}
@@ -222,7 +243,7 @@ def _sink_parts(
         options |= {"safe_csv": safe_csv}
     elif form != "jsonl":
         name = "table"
-        options |= {"format": form, "content": "labels"}
+        options |= {"format": form, "content": "labels", "apart": apart}
     plugin = Registry().get("sink", name)
     checked = plugin.options.model_validate(options)
     return plugin, checked, BuildContext(clock=SystemClock(), run="")
@@ -259,16 +280,17 @@ def _temporary_output(out: str, problems: Callable[[str], list[str]]) -> Iterato
                 yield str(partial)
             except StageError as error:
                 raise StageError(str(error).replace(str(partial), out)) from error
-            written = sorted(Path(folder).iterdir(), key=lambda path: path != partial)
-            for path in written[1:]:
+            written = sorted(Path(folder).iterdir())
+            beside = [path for path in written if path != partial]
+            for path in beside:
                 if found := problems(str(target.parent / path.name)):
                     raise ConfigError(found)
             for path in written:
                 _put(path, target.parent / path.name)
     except OSError as error:
         raise ConfigError(f"'{out}' cannot be written: {error.strerror}") from error
-    for path in written[1:]:
-        typer.echo(f"note: wrote '{target.parent / path.name}', too", err=True)
+    for path in beside:
+        typer.echo(printable(f"wrote '{target.parent / path.name}'"), err=True)
 
 
 def _put(path: Path, target: Path) -> None:

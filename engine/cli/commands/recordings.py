@@ -26,6 +26,7 @@ from neurovocal.engine.contracts.errors import (
 from neurovocal.engine.contracts.stages import KnowsStart, ReportsProgress
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
+from neurovocal.engine.support.names import beside
 from neurovocal.engine.support.text import printable
 
 TableFormat = Literal["csv", "raven", "audacity", "json"]
@@ -85,7 +86,8 @@ def detect(
     """
     data = _with_detector_of(config)
     data["source"] = _source(files, block_length, channels, timezone)
-    data["sinks"] = [_table(out, "json" if json else form, "segments", safe_csv)]
+    form = "json" if json else form
+    data["sinks"] = [_table(files, out, form, "segments", safe_csv)]
     raise typer.Exit(_run(data))
 
 
@@ -114,7 +116,8 @@ def label(
         {"plugin": "classifier", "options": {"provisional": False}, "on_error": "fail"}
     ]
     data["source"] = _source(files, block_length, channels, timezone)
-    data["sinks"] = [_table(out, "json" if json else form, "labels", safe_csv)]
+    form = "json" if json else form
+    data["sinks"] = [_table(files, out, form, "labels", safe_csv)]
     raise typer.Exit(_run(data))
 
 
@@ -157,17 +160,22 @@ def _source(
     return {"plugin": "file", "options": options}
 
 
-def _table(out: str, form: TableFormat, content: str, safe_csv: bool) -> dict[str, Any]:
+def _table(
+    files: list[str], out: str, form: TableFormat, content: str, safe_csv: bool
+) -> dict[str, Any]:
     if safe_csv:
         require_csv(form)
     options = {"path": out, "format": form, "content": content, "safe_csv": safe_csv}
+    if form == "audacity":  # a track holds one recording
+        options["apart"] = len(files) > 1 or not Path(files[0]).is_file()
     return {"plugin": "table", "options": options}
 
 
 def _run(data: dict[str, Any]) -> int:
     plan = plan_of_data(data)
     progress = _Progress()
-    out = plan.lanes[0].sinks[0].stage.options.path
+    options = plan.lanes[0].sinks[0].stage.options
+    out = options.path
     try:
         outcome = run_plan(plan, progress)
     except StartInterrupted:
@@ -177,6 +185,11 @@ def _run(data: dict[str, Any]) -> int:
     s = "" if outcome.streams == 1 else "s"
     written = f"{progress.rows} rows of {outcome.streams} recording{s}"
     name = "standard output" if out == "-" else f"'{out}'"
+    if options.apart and out != "-":
+        path = Path(out)
+        name = (
+            f"'{path.with_name(f'{path.stem}.RECORDING{path.suffix}')}', a track each"
+        )
     if outcome.cut_short:
         typer.echo(printable(f"stopped: {name} is partial ({written})"), err=True)
         return outcome.exit_code or EXIT_LOSS

@@ -54,6 +54,11 @@ class RecordingHeader:
     expansion: float | None = None
 
     @property
+    def duration_s(self) -> float | None:
+        """Length of the recording in seconds, if the format states it."""
+        return None if self.n_samples is None else self.n_samples / self.sample_rate
+
+    @property
     def truncated(self) -> bool:
         """True if the file has fewer samples than the header states."""
         return self.container.state == "cut"

@@ -310,6 +310,7 @@ class FolderSource:
             header.sample_rate,
             channels.count,
             channels.numbers,
+            header.duration_s,
         )
         self._warn_of_start(header)
         try:

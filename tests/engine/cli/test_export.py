@@ -149,14 +149,16 @@ def test_each_recording_has_an_audacity_track_and_all_are_named(tmp_path: Path) 
     )
     beside = tmp_path / "labels.other.wav.txt"
     assert done.code == 0
+    first = tmp_path / f"labels.{INFO.stream}.txt"
     assert done.err.splitlines() == [
-        f"note: wrote '{beside}', too",
-        f"wrote 3 events to '{table}'",
+        f"wrote '{first}'",
+        f"wrote '{beside}'",
+        "wrote 3 events to a track for each recording",
     ]
-    assert len(table.read_text().splitlines()) == 2
+    assert len(first.read_text().splitlines()) == 2
     assert len(beside.read_text().splitlines()) == 1
     left = [p for p in tmp_path.iterdir() if not p.name.startswith("two.")]
-    assert sorted(left) == [beside, table]
+    assert sorted(left) == sorted([first, beside])
 
 
 def test_an_existing_file_is_replaced_by_a_complete_one_only(journal: Path) -> None:

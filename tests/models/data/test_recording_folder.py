@@ -64,7 +64,6 @@ def test_a_table_belongs_to_the_recording_of_its_name(
         ("song2.txt", "song.wav"),
         ("song.2.txt", "song.wav"),
         ("my_song.wav.txt", "song.wav"),
-        ("labels.txt", "song.wav"),
     ],
 )
 def test_a_table_of_an_absent_recording_is_given_to_no_other(

@@ -135,11 +135,56 @@ def test_raven_selections(tmp_path: Path) -> None:
     assert [row["Begin Time (s)"] for row in rows] == [
         "1.000000",
         "1.500000",
-        "0.500000",
+        "2.000031",
     ]
-    assert rows[2]["End Time (s)"] == "0.600000"
+    assert rows[2]["End Time (s)"] == "2.100031"
+    assert rows[2]["File Offset (s)"] == "0.500000"
     assert rows[2]["High Freq (Hz)"] == "500.0"
-    assert rows[2]["Begin File"] == "day 2/bird.wav"
+    assert rows[2]["Begin File"] == "bird.wav"
+    assert rows[2]["Begin Path"] == "day 2/bird.wav"
+
+
+def test_raven_times_count_on_through_the_recordings(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    streams = [
+        StreamInfo(f"{name}.wav.ch{n}", 1000, 1, (n,), 4.0)
+        for name in "abc"
+        for n in (1, 2)
+    ]
+    written(path, [label("x", 500, 600, s) for s in streams], format="raven")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    begins = [float(row["Begin Time (s)"]) for row in rows]
+    assert begins == [0.5, 0.5, 4.5, 4.5, 8.5, 8.5]
+    assert [row["Channel"] for row in rows] == ["1", "2"] * 3
+    assert [row["Begin File"] for row in rows[::2]] == ["a.wav", "b.wav", "c.wav"]
+
+
+def test_a_channel_without_a_number_is_that_of_the_stream(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    written(path, [label("x", 5, 6, StreamInfo("a.wav.ch3", 1000))], format="raven")
+    with path.open(newline="") as file:
+        (row,) = csv.DictReader(file, delimiter="\t")
+    assert (row["Begin File"], row["Channel"]) == ("a.wav", "3")
+
+
+def test_another_channel_than_the_first_is_named(tmp_path: Path) -> None:
+    message = label("x", 5, 6, StreamInfo("a.wav", 1000, 1, (2,)))
+    text = written(tmp_path / "out.csv", [message])
+    assert text.splitlines()[1].startswith("a.wav.ch2,")
+
+
+def test_tracks_apart_are_all_named_by_their_recording(tmp_path: Path) -> None:
+    streams = [StreamInfo(name, 1000) for name in ("a.wav", "b.wav", "a.wav")]
+    messages = [label("x", i * 1000, i * 1000 + 1, s) for i, s in enumerate(streams)]
+    path = tmp_path / "out.txt"
+    sink = build(path=str(path), format="audacity", apart=True)
+    sink.open()
+    for message in messages:
+        sink.write(message)
+    sink.close()
+    found = {p.name: len(p.read_text().splitlines()) for p in tmp_path.iterdir()}
+    assert found == {"out.a.wav.txt": 2, "out.b.wav.txt": 1}
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, in crowsetta

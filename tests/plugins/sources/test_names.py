@@ -181,7 +181,8 @@ def test_channels_keep_their_numbers(tmp_path, form):
     if form == "raven":
         found = list(csv.DictReader(io.StringIO(done.out), delimiter="\t"))
         assert [row["Channel"] for row in found] == ["2", "4"]
-        assert {row["Begin File"] for row in found} == {str(path)}
+        assert {row["Begin File"] for row in found} == {path.name}
+        assert {row["Begin Path"] for row in found} == {str(path)}
         return
     parse = rows if form == "csv" else lambda out: map(json.loads, out.splitlines())
     onsets = {row["file"]: float(row["onset_s"]) for row in parse(done.out)}
