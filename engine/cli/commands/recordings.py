@@ -186,10 +186,7 @@ def _run(data: dict[str, Any]) -> int:
     written = f"{progress.rows} rows of {outcome.streams} recording{s}"
     name = "standard output" if out == "-" else f"'{out}'"
     if options.apart and out != "-":
-        path = Path(out)
-        name = (
-            f"'{path.with_name(f'{path.stem}.RECORDING{path.suffix}')}', a track each"
-        )
+        name = f"'{beside(Path(out), middle='.RECORDING')}', a track each"
     if outcome.cut_short:
         typer.echo(printable(f"stopped: {name} is partial ({written})"), err=True)
         return outcome.exit_code or EXIT_LOSS
