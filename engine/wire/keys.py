@@ -53,6 +53,11 @@ def make_engine_keys(folder: Path) -> None:
 
     if (folder / f"{SERVER}.key_secret").exists():
         raise ConfigError(f"'{folder}' holds keys already; they are left as they are")
+    if os.path.isdir(folder) and (others := _foreign(folder)):
+        raise ConfigError(
+            f"'{folder}' holds other files ({', '.join(others[:3])}), which only this "
+            "user could read then: name a folder for the keys alone"
+        )
     try:
         folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         folder.chmod(_PRIVATE)
@@ -86,6 +91,10 @@ def add_client(engine: Path, name: str, role: Role, out: Path) -> None:
         raise ConfigError(f"'{engine}' knows a client '{name}' already")
     if (out / f"{CLIENT}.key_secret").exists():
         raise ConfigError(f"'{out}' holds keys already; they are left as they are")
+    if os.path.isdir(out) and os.listdir(out):
+        raise ConfigError(
+            f"'{out}' holds other files: name a new folder for the keys of {name}"
+        )
     try:
         out.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         own, _ = zmq.auth.create_certificates(out, CLIENT)
@@ -96,6 +105,12 @@ def add_client(engine: Path, name: str, role: Role, out: Path) -> None:
         Path(own).unlink()
     except OSError as error:
         raise ConfigError(f"keys cannot be written: {error}") from error
+
+
+def _foreign(folder: Path) -> list[str]:
+    """Return the names in a folder that are none of an engine's keys."""
+    own = {*FOLDERS.values(), f"{SERVER}.key"}
+    return sorted(name for name in os.listdir(folder) if name not in own)
 
 
 def remove_client(engine: Path, name: str) -> None:

@@ -48,7 +48,9 @@ def folder_problems(folder: Path) -> Iterator[str]:
 
     An existing page is replaced only if it is a report.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = next(
+        path for path in (folder, *folder.absolute().parents) if os.path.exists(path)
+    )
     if not there.is_dir():
         yield f"report folder '{folder}' cannot be made: '{there}' is a file"
     elif not os.access(there, os.W_OK | os.X_OK):

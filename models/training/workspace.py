@@ -57,7 +57,7 @@ def with_real_out(job: TrainingJob) -> TrainingJob:
 
     The work folder lies beside it, and a link stays.
     """
-    if job.out.is_symlink() or job.out.name in ("", ".."):
+    if os.path.islink(job.out) or job.out.name in ("", ".."):
         return replace(job, out=Path(os.path.realpath(job.out)))
     return job
 
@@ -73,7 +73,8 @@ def work_folder(job: TrainingJob) -> Iterator[None]:
     ConfigError
         The folder cannot be created, or another training uses it.
     """
-    created = [p for p in (job.work_path, *job.work_path.parents) if not p.exists()]
+    folders = (job.work_path, *job.work_path.parents)
+    created = [folder for folder in folders if not os.path.exists(folder)]
     lock = _locked(job)
     try:
         yield
@@ -197,9 +198,9 @@ def out_problems(job: TrainingJob) -> Iterator[str]:
                 return
     if _contains(out, Path.cwd()):
         yield f"--out '{out}' is the current folder, or above it: name a new folder"
-    elif out.exists() and not out.is_dir():
+    elif os.path.exists(out) and not os.path.isdir(out):
         yield f"--out '{out}' is a file: name a folder that is to be made"
-    elif out.is_dir() and (there := sorted(path.name for path in out.iterdir())):
+    elif os.path.isdir(out) and (there := sorted(os.listdir(out))):
         surplus = [name for name in there if not _is_of_bundle(name)]
         if MANIFEST_NAME not in there:
             yield f"--out '{out}' holds other files: name a new folder"
@@ -213,7 +214,7 @@ def out_problems(job: TrainingJob) -> Iterator[str]:
                 f"--out '{out}' holds files that are no part of a bundle and would be "
                 f"lost: {', '.join(surplus[:5])}: move them, or name another folder"
             )
-    if work.exists() and not _is_work_folder(work):
+    if os.path.exists(work) and not _is_work_folder(work):
         yield (
             f"'{work}', where the training keeps its checkpoints, exists and holds "
             "other files: name another --out"

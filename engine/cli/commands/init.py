@@ -9,7 +9,7 @@ import typer
 
 from neurovocal.engine.cli.session import plan_of
 from neurovocal.engine.config.located_yaml import parse_located
-from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.config.schema import MultiConfig, SingleConfig, load_config
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError
 from neurovocal.engine.support import safe_yaml
@@ -35,8 +35,7 @@ def init(
     force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
 ) -> None:
     """Write a configuration by asking a few questions, and check it."""
-    if path.exists() and not force:
-        raise ConfigError(f"'{path}' exists already: choose another name or --force")
+    _check_output(path, force)
     data = _ask(yes)
     text = safe_yaml.dump(data)
     located = parse_located(text, str(path))
@@ -46,15 +45,41 @@ def init(
     except DeviceError as error:  # it may be written for another machine
         absent = error
     # Written under another name and renamed: a failure never leaves half a file.
-    draft = beside(path, before=".", after=".draft")
+    target = Path(os.path.realpath(path))  # a link stays
+    draft = beside(target, before=".", after=".draft")
     try:
         draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
+        os.replace(draft, target)
     except OSError as error:
         raise ConfigError(f"'{path}' cannot be written: {error.strerror}") from error
     if absent is not None:
         typer.echo(f"warning: {absent}", err=True)
     typer.echo(f"wrote {path}; now try: neurovocal run {path}")
+
+
+def _check_output(path: Path, force: bool) -> None:
+    """Raise ConfigError unless a configuration may be written to `path`.
+
+    What exists is replaced by --force only if it is a configuration, or empty.
+    """
+    if not os.path.lexists(path):
+        return
+    if not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "no file"
+        raise ConfigError(f"'{path}' is {kind}: name a file to be written")
+    if not force:
+        raise ConfigError(f"'{path}' exists already: choose another name or --force")
+    try:
+        content = safe_yaml.load(safe_yaml.read_text(path))
+    except (OSError, ValueError):
+        content = ""
+    known = {*SingleConfig.model_fields, *MultiConfig.model_fields}
+    is_config = isinstance(content, dict) and known & content.keys()
+    if content is not None and not is_config:
+        raise ConfigError(
+            f"'{path}' exists and is no configuration: it would be lost; choose "
+            "another name"
+        )
 
 
 def _ask(yes: bool) -> dict[str, Any]:

@@ -344,6 +344,17 @@ def test_init_asks_again_and_never_overwrites(neurovocal, tmp_path, monkeypatch)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
 
 
+@pytest.mark.parametrize("content", [b"RIFF\x80\xffWAVE", b"kept", b"a: 1\n", b"[1]"])
+def test_init_replaces_nothing_but_a_configuration(neurovocal, tmp_path, content):
+    path = tmp_path / "song.wav"
+    path.write_bytes(content)
+    done = neurovocal("init", path, "--yes", "--force")
+    assert done.code == 1
+    assert "is no configuration: it would be lost" in done.err
+    assert path.read_bytes() == content
+    assert "is a folder" in neurovocal("init", tmp_path, "--yes", "--force").err
+
+
 def test_init_warns_of_a_missing_device_and_writes_the_file(
     neurovocal, tmp_path, monkeypatch
 ):

@@ -291,6 +291,19 @@ def test_errors_of_the_command_change_no_key(keys: Path, tmp_path: Path) -> None
         remove_client(keys, "bob")
 
 
+def test_folders_with_other_files_take_no_keys(keys: Path, tmp_path: Path) -> None:
+    songs = tmp_path / "songs"
+    songs.mkdir(mode=0o755)
+    (songs / "a.wav").write_bytes(b"RIFF")
+    with pytest.raises(ConfigError, match=r"holds other files \(a.wav\)"):
+        make_engine_keys(songs)
+    for folder in (songs, keys):
+        with pytest.raises(ConfigError, match="holds other files: name a new folder"):
+            add_client(keys, "bob", "read", folder)
+    assert songs.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in songs.iterdir()] == ["a.wav"]
+
+
 def test_keys_are_checked_before_a_socket_is_bound(keys: Path, tmp_path: Path) -> None:
     def problems(line: str) -> list[str]:
         text = f"""
