@@ -318,7 +318,7 @@ def examine_mp3(file: IO[bytes], size: int, skipped: int) -> Compressed:
     file.seek(begin)
     head = file.read(256)
     at = max(head.find(b"Xing", 0, 64), head.find(b"Info", 0, 64))
-    if at < 0:
+    if at < 0 or len(head) < at + 16:
         _, cut, _ = _count_mp3_frames(file, begin, size)
         return Compressed("cut" if cut else "complete")
     flags, *values = struct.unpack(">III", head[at + 4 : at + 16])
@@ -327,7 +327,8 @@ def examine_mp3(file: IO[bytes], size: int, skipped: int) -> Compressed:
     if 2 in stated and stated[2] <= present <= stated[2] + _MP3_TAGS:
         return Compressed()
     frames, cut, end = _count_mp3_frames(file, begin, size)
-    there = {1: frames - 1, 2: end - begin}  # the header's own frame is no sound
+    # The header's own frame is no sound.
+    there = {1: max(0, frames - 1), 2: min(end - begin, 0xFFFFFFFF)}
     patches = [
         (begin + at + 8 + 4 * index, struct.pack(">I", there[flag]))
         for index, flag in enumerate(stated)

@@ -472,7 +472,7 @@ def _w64(file: BinaryIO) -> _Layout | None:
         name, count = struct.unpack("<16sQ", head)
         if name[:4] == b"data" and name[4:] == _W64_TAIL:
             break
-        at += -(-max(24, count) // 8) * 8
+        at += -(-min(max(24, count), _UNKNOWN_64) // 8) * 8
     else:
         return None
     begin = at + 24
@@ -549,7 +549,7 @@ def _caf(file: BinaryIO) -> _Layout | None:
         name, count = _chunk(head, ">4sQ")
         if name == b"data":
             break
-        at += 12 + count
+        at += 12 + min(count, _UNKNOWN_64)  # beyond the end of any file
     else:
         return None
     begin, size_at = at + 16, at + 4

@@ -284,3 +284,30 @@ def test_the_last_link_may_be_cut(tmp_path):
     n_read, problem = read_ogg(path, 1000)
     assert 2 * 16000 <= n_read < 4 * 16000
     assert problem is not None
+
+
+# ---- sizes that no file can have -----------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["CAF", "W64"])
+def test_a_chunk_of_2_to_the_64_bytes_is_behind_the_end(tmp_path, form):
+    path = tmp_path / f"a.{form.lower()}"
+    soundfile.write(path, values(), RATE, "PCM_16", format=form)
+    raw = path.read_bytes()
+    order, place = (">Q", 12) if form == "CAF" else ("<Q", 56)
+    huge = struct.pack(order, 2**64 - 9)
+    path.write_bytes(raw[:place] + huge + raw[place + 8 :])
+    with pytest.raises(AudioFileError, match=r"not a recording|cannot be read"):
+        inspect(path)
+
+
+@pytest.mark.parametrize("length", [60, 100, 200])
+def test_an_mp3_that_is_cut_in_its_first_frame(tmp_path, length):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, values(), RATE, format="MP3")
+    raw = path.read_bytes()
+    begin = max(raw.find(b"Xing"), raw.find(b"Info"))
+    for data in (raw[:length], raw[: begin + 10], raw[:begin] + b"Xing" + b"\0\0\0\3"):
+        path.write_bytes(data)
+        with pytest.raises(AudioFileError):
+            inspect(path)
