@@ -109,7 +109,8 @@ def _is_too_deep(data: bytes) -> bool:
 def _sentence(message: str) -> str:
     """Say what is wrong in own words: those of the library name its types."""
     place = _PLACE.search(message)
-    path = place[1] if place else ""
+    # The library does not name the keys of objects without a type.
+    path = place[1].replace("[...]", "").strip(".") if place else ""
     what = f"'{printable(path[:_MOST_SHOWN])}'" if path else "it"
     if found := _WRONG_TYPE.match(message):
         wanted, got = (part.split(" | ") for part in found.groups())

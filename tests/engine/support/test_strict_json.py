@@ -65,6 +65,11 @@ def test_brackets_in_texts_are_no_levels():
     assert ORDERS.read(text) == Order(1)
 
 
+def test_a_number_too_large_in_an_object_of_any_keys():
+    with pytest.raises(JsonError, match=r"^it holds a number that is too large$"):
+        objects.read(b'{"a": {"b": ' + b"9" * 5000 + b"}}")
+
+
 def test_the_deepest_value():
     deepest = b"[" * (MOST_LEVELS - 1) + b"]" * (MOST_LEVELS - 1)
     assert "a" in objects.read(b'{"a": ' + deepest + b"}")
