@@ -5,7 +5,9 @@ for; the summaries in the list of commands are read from the source text.
 """
 
 import ast
+import errno
 import io
+import logging
 import os
 import sys
 import threading
@@ -23,14 +25,20 @@ from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
 from neurovocal.engine.contracts.errors import (
     EXIT_CLEAN,
     EXIT_CONFIG,
+    EXIT_RUNTIME,
     NeurovocalError,
     StartInterrupted,
 )
+from neurovocal.engine.support.names import path_problem
 from neurovocal.engine.support.process import raise_handle_limit
 from neurovocal.engine.support.text import printable
 
+log = logging.getLogger("neurovocal")
+
 COMMANDS_GROUP = "neurovocal.commands"
 _LAST_WAIT_S = 2.0
+# Errors of paths that no file can have, as of arguments.
+_WRONG_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL)
 _SETTINGS: dict[str, Any] = {
     "add_completion": False,
     "no_args_is_help": True,
@@ -218,6 +226,11 @@ def _run(args: list[str] | None) -> int | None:
             return interrupts.tell()
         if isinstance(error, NeurovocalError):
             return _print_error(str(error), error.exit_code)
+        if isinstance(error, OSError) and error.filename:
+            log.debug("a path could not be used", exc_info=error)
+            is_wrong = error.errno in _WRONG_PATH
+            code = EXIT_CONFIG if is_wrong else EXIT_RUNTIME
+            return _print_error(path_problem(error), code)
         # Usage errors: their class moved between versions, their method did not.
         if not hasattr(error, "format_message"):
             raise

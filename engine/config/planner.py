@@ -29,6 +29,7 @@ from neurovocal.engine.contracts.options import OnError, OptionProblem
 from neurovocal.engine.contracts.plugin import BuildContext, FileAccess, Kind
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import StreamInfo
+from neurovocal.engine.support.names import path_problem
 from neurovocal.engine.wire.keys import key_problems
 
 # Policies that a kind of stage cannot have, and why.
@@ -307,8 +308,12 @@ class _Planner:
             self._problem((*loc, "on_error"), hint)
         # Without its bundle a model would only report that.
         if kind != "model" or not self._bundle_failed:
-            for problem in plugin.check(options, context):
-                self._problem(loc, problem)
+            try:
+                for problem in plugin.check(options, context):
+                    self._problem(loc, problem)
+            except OSError as error:  # such as a name that is too long
+                self._problem(loc, path_problem(error))
+                return None
         name = f"{kind} '{stage.plugin}'"
         if kind == "sink":  # their counters are published by name
             same = sum(s.kind == kind and s.plugin is plugin for s in self.stages)

@@ -8,6 +8,7 @@ from pathlib import Path
 _NAME_MAX = 255  # bytes, of Linux's file systems
 _MOST_STREAM_BYTES = 160
 _MOST_SUFFIX_BYTES = 16
+_SHOWN = 60  # characters of a path in a sentence
 
 
 def bounded_name(name: str, most: int = _MOST_STREAM_BYTES) -> str:
@@ -35,3 +36,10 @@ def beside(path: Path, *, before: str = "", middle: str = "", after: str = "") -
     added = len(os.fsencode(before + middle + suffix + after))
     name = bounded_name(stem, _NAME_MAX - added)
     return path.with_name(f"{before}{name}{middle}{suffix}{after}")
+
+
+def path_problem(error: OSError) -> str:
+    """Return a sentence about a path that the system does not take."""
+    name = os.fsdecode(error.filename) if error.filename else "a path"
+    shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+    return f"'{shown}' cannot be used: {(error.strerror or 'unknown reason').lower()}"

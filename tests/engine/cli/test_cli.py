@@ -102,6 +102,33 @@ def test_wrong_arguments_are_one_sentence(neurovocal, arguments, sentence):
     assert done.out == ""
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "run LONG.yaml",
+        "check LONG.yaml",
+        "check demo --set sinks=[{plugin: jsonl, options: {path: LONG}}]",
+        "label a.wav --bundle LONG",
+        "bundle show LONG",
+        "detect a.wav --out LONG.csv",
+        "detect LONG.wav",
+        "keys new LONG",
+        "schema --out LONG.json",
+        "replay LONG",
+    ],
+)
+def test_a_path_that_no_file_can_have_is_one_sentence(
+    neurovocal, tmp_path, monkeypatch, arguments
+):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", np.zeros(800), 8000)
+    command, *words = re.sub("LONG", "x" * 300, arguments).split(" ", 3)
+    done = neurovocal(command, *words)
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    assert "file name too long" in line.lower()
+
+
 @pytest.mark.parametrize("group", [[], ["keys"], ["bundle"]])
 def test_no_command_shows_the_help(neurovocal, group):
     done = neurovocal(*group)
