@@ -3,14 +3,12 @@
 import math
 import os
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.text import printable
 from neurovocal.models.data.annotations import (
     Annotation,
     FoundRow,
@@ -27,7 +25,6 @@ from neurovocal.models.data.recording_folder import NoRecordingError, RecordingF
 
 # Annotations are often rounded to milliseconds: smaller differences are accepted.
 TOLERANCE_S = 0.0015
-_COMPARED_FIRST = 1 << 16  # bytes at the begin and the end of two files
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +51,8 @@ class AnnotatedRecording:
     channel : int
         Channel of the file whose sound and annotations these are, from 1.
     group : str
-        Name that recordings of the same sound share: channels of a file, links to it
-        and copies of it. Empty if there are none. A split keeps a group together.
+        Name that the channels of a file share if several are used, else empty. A split
+        keeps a group together.
     """
 
     file: str
@@ -137,8 +134,7 @@ def read_dataset(
         raise ConfigError(truncate_problems(findings.problems))
     if not any(recording.annotations for recording in recordings):
         raise ConfigError(f"dataset '{folder}' has no labelled segments")
-    grouped = _grouped(recordings, findings)
-    return Dataset(folder, tuple(grouped), tuple(findings.notes()))
+    return Dataset(folder, tuple(recordings), tuple(findings.notes()))
 
 
 def _read_columns(
@@ -180,9 +176,14 @@ def _read_recording(
 
     path = folder / file
     try:
-        header = soundfile.info(path)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        findings.refuse(path, 0, f"cannot be read as audio ({error})")
+        header = soundfile.info(os.fsencode(path))
+    except (soundfile.LibsndfileError, RuntimeError):
+        findings.refuse(
+            path,
+            0,
+            "cannot be read as audio: it is damaged, or of a format that is not read "
+            "(convert it to WAV or FLAC)",
+        )
         return
     if header.frames == 0:
         findings.refuse(path, 0, "holds no samples")
@@ -231,9 +232,9 @@ def _tell_channels(
     """Tell which channels of a recording with several are used, and which are not."""
     if n > 1:
         numbers = " and ".join(map(str, used))
+        verb = f"s {numbers} are" if len(used) > 1 else f" {numbers} is"
         findings.tell(
-            f"recordings with several channels, of which channel {numbers} is used "
-            "(--channels)",
+            f"of recordings with several channels channel{verb} used (--channels)",
             shown(file),
         )
     for channel in sorted(named - set(used)):
@@ -242,10 +243,12 @@ def _tell_channels(
 
 def _annotation(found: FoundRow, sample_rate: int) -> Annotation:
     """Return a row as an annotation in seconds."""
-    row, scale = found.row, 1
-    if row.in_samples:
-        scale = sample_rate
-    return Annotation(row.onset / scale, row.offset / scale, row.label, found.where)
+    row = found.row
+    scale = sample_rate if row.in_samples else 1
+    onset_s = row.onset / scale
+    if -TOLERANCE_S <= onset_s < 0:
+        onset_s = 0.0
+    return Annotation(onset_s, row.offset / scale, row.label, found.where)
 
 
 def _time_problems(
@@ -254,95 +257,26 @@ def _time_problems(
     """Yield a sentence for every annotation with invalid times."""
     stop_s, stop_unit, at = 0.0, "", ""
     for a in ordered:
-        what = f"{a.where}: segment {shown(a.unit)} of {file} at {a.onset_s:g} s"
+        problem = ""
         if a.onset_s < -TOLERANCE_S:
-            yield f"{what} begins before the recording"
+            problem = "begins before the recording"
         elif a.offset_s == a.onset_s:
-            yield f"{what} has no length: it ends where it begins"
+            problem = "has no length: it ends where it begins"
         elif a.offset_s < a.onset_s:
-            yield f"{what} ends at {a.offset_s:g} s, before it begins"
+            problem = f"ends at {a.offset_s:g} s, before it begins"
         elif a.offset_s > duration_s + TOLERANCE_S:
-            yield (
-                f"{what} ends at {a.offset_s:g} s, past the end of the recording "
+            problem = (
+                f"ends at {a.offset_s:g} s, past the end of the recording "
                 f"({duration_s:g} s)"
             )
         elif a.onset_s < stop_s - TOLERANCE_S:
             line = f" ({at})" if at else ""
+            problem = f"overlaps {shown(stop_unit)}, which ends at {stop_s:g} s{line}"
+        if problem:
+            name = printable(file)
             yield (
-                f"{what} overlaps {shown(stop_unit)}, which ends at {stop_s:g} s{line}"
+                f"{a.where}: segment {shown(a.unit)} of {name} at {a.onset_s:g} s "
+                f"{problem}"
             )
         if a.offset_s > stop_s:
             stop_s, stop_unit, at = a.offset_s, a.unit, a.where
-
-
-def _grouped(
-    recordings: Sequence[AnnotatedRecording], findings: Findings
-) -> list[AnnotatedRecording]:
-    """Give recordings of the same sound, under several names, the same group."""
-    first_of = _first_names({r.path: r.file for r in recordings}, findings)
-    doubles = {*first_of.values()}
-    return [
-        replace(r, group=str(first_of.get(r.path, r.path)))
-        if r.path in first_of or r.path in doubles
-        else r
-        for r in recordings
-    ]
-
-
-def _first_names(paths: dict[Path, str], findings: Findings) -> dict[Path, Path]:
-    """Return for each link or copy of a recording the recording, and tell of it."""
-    by_size: defaultdict[int, list[Path]] = defaultdict(list)
-    first_of: dict[Path, Path] = {}
-    inodes: dict[tuple[int, int], Path] = {}
-    for path, file in paths.items():
-        status = path.stat()
-        first = inodes.setdefault((status.st_dev, status.st_ino), path)
-        if first is path:
-            by_size[status.st_size].append(path)
-            continue
-        first_of[path] = first
-        findings.tell(
-            "the same recording under two names (a link)",
-            f"{shown(file)} is {shown(paths[first])}",
-        )
-    for same_size in by_size.values():
-        for copy, first in _copies(same_size):
-            first_of[copy] = first
-            findings.tell(
-                "the same recording under two names (a copy)",
-                f"{shown(paths[copy])} is {shown(paths[first])}",
-            )
-    return first_of
-
-
-def _copies(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield files with the content of an earlier one, and that one."""
-    if len(paths) < 2:
-        return
-    alike: defaultdict[bytes, list[Path]] = defaultdict(list)
-    for path in paths:
-        alike[_ends(path)].append(path)
-    for candidates in alike.values():
-        if len(candidates) < 2:
-            continue
-        first_of: dict[bytes, Path] = {}
-        for path in candidates:
-            first = first_of.setdefault(_digest(path), path)
-            if first is not path:
-                yield path, first
-
-
-def _ends(path: Path) -> bytes:
-    """Return the first and last bytes of a file."""
-    with path.open("rb") as stream:
-        begin = stream.read(_COMPARED_FIRST)
-        stream.seek(max(0, os.path.getsize(path) - _COMPARED_FIRST))
-        return begin + stream.read(_COMPARED_FIRST)
-
-
-def _digest(path: Path) -> bytes:
-    digest: Any = sha256()
-    with path.open("rb") as stream:
-        while data := stream.read(1 << 20):
-            digest.update(data)
-    return bytes(digest.digest())

@@ -67,9 +67,8 @@ def read_files_table(folder: Path) -> dict[str, FileRow]:
     findings = Findings()
     try:
         table = HeadedTable.read(path, findings, ",")
-        at = table.column(*_NAME_COLUMNS)
-        if at is None:
-            (at,) = table.require(_NAME_COLUMNS[0])
+        named = [n for n in _NAME_COLUMNS if table.column(n) is not None]
+        (at,) = table.require(*(named or _NAME_COLUMNS)[:1])
     except NotOfFormatError as error:
         raise ConfigError([*findings.problems, f"{where(path)}: {error}"]) from error
     names = [name.casefold() for name in table.heading]

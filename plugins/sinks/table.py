@@ -24,7 +24,7 @@ from neurovocal.engine import (
 )
 from neurovocal.engine.contracts.types import channel_of
 from neurovocal.engine.support.names import beside, bounded_name
-from neurovocal.engine.support.text import utc_text, without_formula
+from neurovocal.engine.support.text import plain, utc_text, without_formula
 from neurovocal.plugins.storage.existing import FileKind, text_kind
 from neurovocal.plugins.storage.folder import OutputFolder
 from neurovocal.plugins.storage.text_file import (
@@ -261,7 +261,7 @@ class RavenTable(TextTable):
 
 def track_name(stream: str) -> str:
     """Return the part of an Audacity track's file name that names the stream."""
-    return bounded_name(re.sub(r"[^\w.-]+", "_", stream))
+    return bounded_name(re.sub(r"[^\w.-]+", "_", plain(stream)))
 
 
 class AudacityTable:

@@ -24,6 +24,7 @@ from neurovocal.models.data.label_words import clean_label
 
 _BEGIN, _END = "Begin Time (s)", "End Time (s)"
 _OFFSET = "File Offset (s)"
+_SEVERAL_LINES = "the label runs over several lines: is a quotation mark too many?"
 # Columns in which Raven's users and programs that write its tables keep labels.
 _RAVEN_LABELS = ("Annotation", "Species", "Common Name", "Label", "Call Type")
 
@@ -112,13 +113,11 @@ class _RowReader:
         cells = row.cells
         text = cells[self.label]
         label = clean_label(text)
-        problems = [
-            times_problem(row, self.times, self.time_names),
-            label_problem(label)
-            if "\n" not in text
-            else "the label runs over several lines: is there a quotation mark too "
-            "many?",
-        ]
+        problems = [times_problem(row, self.times, self.time_names)]
+        if "\n" in text:
+            problems.append(_SEVERAL_LINES)
+        elif problem := label_problem(label):
+            problems.append(problem)
         number = None
         if channel is not None and (named := cells[channel].strip()):
             if named.isascii() and named.isdigit() and 0 < int(named) < 10_000:
@@ -157,12 +156,12 @@ def read_raven(
     label = _label_column(table, choice, findings)
     reader = _RowReader(table, findings, (_BEGIN, _END), times, label)
     file_column = table.column("Begin Path", "Begin File")
-    offset_column = table.column(_OFFSET)
+    offset_column, channel_column = table.column(_OFFSET), table.column("Channel")
     views = _Views(table)
     rows: list[SegmentRow] = []
     names: dict[str, int] = {}
     for row in table.rows:
-        found = reader.read(row, table.column("Channel"))
+        found = reader.read(row, channel_column)
         if found is None or views.has_listed(row):
             continue
         begin, end, text, channel = found
@@ -195,13 +194,16 @@ def _label_column(
 ) -> int:
     """Return the column of a Raven table that holds the labels."""
     wanted = (choice.label_column,) if choice.label_column else _RAVEN_LABELS
-    at = table.column(*wanted)
-    if at is None:
+    there = [at for name in wanted if (at := table.column(name)) is not None]
+    if not there:
         raise ConfigError(
             f"{where(table.path)}: has no column {shown(wanted[0])} with labels: say "
             f"--label-column with one of {', '.join(table.heading)[:300]}"
         )
-    if choice.label_column is None and table.heading[at] != _RAVEN_LABELS[0]:
+    # Raven's own column is empty where labels are kept in another.
+    filled = [at for at in there if any(row.cells[at].strip() for row in table.rows)]
+    at = (filled or there)[0]
+    if table.heading[at].casefold() != wanted[0].casefold():
         findings.tell(
             "labels are read from another column than 'Annotation' (--label-column "
             "names one)",

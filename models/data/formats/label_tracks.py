@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.formats.segments import (
     AnnotationChoice,
     Findings,
@@ -92,12 +93,18 @@ def read_timit(
 
     Raises
     ------
-    NotOfFormatError
-        The file is no transcription.
+    NotOfFormatError, ConfigError
+        The file is no transcription, or one of two tiers of which none is chosen.
     """
     tier = path.suffix[1:].casefold()
     if choice.tier and tier != choice.tier.casefold():
         raise NotOfFormatError(f"is another tier than --tier {choice.tier}")
+    others = {"phn": (".wrd", ".WRD"), "wrd": (".phn", ".PHN")}[tier]
+    if not choice.tier and any(path.with_suffix(end).exists() for end in others):
+        raise ConfigError(
+            f"{where(path)}: there are phones (.phn) and words (.wrd): "
+            "choose by --tier phn or --tier wrd"
+        )
     rows = []
     for line, text in enumerate(read_lines(path), 1):
         cells = text.split(None, 2)

@@ -42,7 +42,7 @@ class Row:
     @property
     def is_blank(self) -> bool:
         """True if no cell holds anything."""
-        return not any(map(str.strip, self.cells))
+        return not "".join(self.cells).strip()
 
 
 def read_text(path: Path) -> str:
@@ -213,7 +213,6 @@ class HeadedTable:
             heading.pop()
         others = [s for s in _SEPARATORS if len(head.cells) == 1 and s in first]
         table = cls(path, heading, [], "".join(others[:1]))
-        table._refuse_doubles(findings, head.line)
         for row in rows:
             if table._swallows_rows(row, separator):
                 findings.refuse(path, row.line, _STRAY_MARK)
@@ -235,8 +234,14 @@ class HeadedTable:
         Raises
         ------
         ConfigError
-            Some are missing; the sentence says which, and what is there.
+            Some are missing, or named twice; the sentence says which, and what is
+            there.
         """
+        counts = Counter(name.casefold() for name in self.heading if name)
+        if doubles := [name for name, n in counts.items() if n > 1]:
+            raise ConfigError(
+                f"{where(self.path)}: the heading names {shown(doubles[0])} twice"
+            )
         missing = [name for name in names if self.column(name) is None]
         if not missing:
             return [at for name in names if (at := self.column(name)) is not None]
@@ -251,14 +256,6 @@ class HeadedTable:
             f"{where(self.path)}: {_columns(missing)} missing; there "
             f"{'is' if len(self.heading) == 1 else 'are'} {there or 'no column'}"
         )
-
-    def _refuse_doubles(self, findings: Findings, line: int) -> None:
-        counts = Counter(name.casefold() for name in self.heading if name)
-        for name, n in counts.items():
-            if n > 1:
-                findings.refuse(
-                    self.path, line, f"the heading names {shown(name)} twice"
-                )
 
     def _swallows_rows(self, row: Row, separator: str) -> bool:
         """Return True if a cell holds whole rows: they lie between two stray marks."""
@@ -295,6 +292,8 @@ def _columns(names: Sequence[str]) -> str:
 
 def times_problem(row: Row, positions: Sequence[int], names: Sequence[str]) -> str:
     """Return why cells of a row are no numbers, in a sentence; empty if they are."""
+    if not any(number_problem(row.cells[at]) for at in positions):
+        return ""
     return " and ".join(
         f"{name} {shown(row.cells[at])} {problem}"
         for name, at in zip(names, positions, strict=True)

@@ -171,8 +171,10 @@ def test_timit_transcriptions_count_in_samples(tmp_path: Path) -> None:
     files = {"song.WAV": "", "song.PHN": text, "song.WRD": "8000 17600 word\n"}
     folder = write_files(tmp_path, files)
     assert read(folder, "timit", CHOICE(tier="phn"))[0] == {"song.WAV": TWO}
-    _, problems, _ = read(write_files(tmp_path, {"song.PHN": "0 a b\n"}), "timit")
-    assert "song.PHN:1" in problems[0]
+    _, problems, _ = read(folder, "timit")
+    assert "choose by --tier phn or --tier wrd" in problems[0]
+    folder = write_files(tmp_path / "x", {"song.wav": "", "song.phn": "0 a b\n"})
+    assert "song.phn:1" in read(folder, "timit")[1][0]
 
 
 def test_csv_tables_of_crowsetta(tmp_path: Path) -> None:
@@ -244,3 +246,25 @@ def test_options_that_do_not_go_with_a_format(
     folder = write_files(tmp_path, {"song.wav": "", "song.txt": "1\t2\ta\n"})
     _, problems, _ = read(folder, form, choice)
     assert words in problems[0]
+
+
+def test_an_empty_column_of_labels_gives_way_to_another(tmp_path: Path) -> None:
+    heading = RAVEN.replace("Annotation", "Annotation\tSpecies")
+    text = heading + "1\tS 1\t1\t1.0\t1.2\t0\t4000\t\twren\n"
+    folder = write_files(tmp_path, {"song.wav": "", "song.txt": text})
+    rows, _, notes = read(folder, "raven")
+    assert rows == {"song.wav": [(1.0, 1.2, "wren")]}
+    assert any("'Species'" in note for note in notes)
+
+
+def test_faults_of_a_raven_heading(tmp_path: Path) -> None:
+    for heading, words in (
+        (RAVEN.replace("\t", ","), "with tabs between the columns"),
+        (RAVEN.replace("Annotation", "Annotation\tannotation"), "'annotation' twice"),
+        (RAVEN.replace("End Time (s)", "End"), "column 'End Time (s)' is missing"),
+        ("", "is empty: its first line must name the columns"),
+    ):
+        folder = write_files(tmp_path, {"song.wav": "", "song.txt": heading})
+        _, problems, _ = read(folder, "raven")
+        assert len(problems) == 1
+        assert words in problems[0]
