@@ -50,10 +50,18 @@ class Located:
     def unexpanded(self) -> Any:
         """Return the data with ``${NAME}`` in place of the variables' values."""
         data = deepcopy(self.data)
-        for loc, text in self.variables.items():
-            if not any(loc[:n] in self.overrides for n in range(1, len(loc) + 1)):
-                put(data, loc, text)
+        self.put_variables(data)
         return data
+
+    def put_variables(self, data: Any) -> None:
+        """Put ``${NAME}`` in place of the variables' values in a copy of the data.
+
+        Values that differ from those of the configuration stay.
+        """
+        for loc, text in self.variables.items():
+            is_overridden = any(loc[:n] in self.overrides for n in range(len(loc) + 1))
+            if not is_overridden and _get(data, loc) == _get(self.data, loc):
+                put(data, loc, text)
 
     def text(self, loc: Location) -> str | None:
         """Return the value of a variable as it was written; None if it is none."""
@@ -176,6 +184,16 @@ def _expand(text: str, loc: Location, into: Located, problems: list[str] | None)
 
 def _expanded(text: str) -> str:
     return _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), text)
+
+
+def _get(data: Any, loc: Location) -> Any:
+    """Return the value at `loc`, or a new object if there is none."""
+    for part in loc:
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
+            return object()
+    return data
 
 
 def put(data: Any, loc: Location, value: Any) -> None:

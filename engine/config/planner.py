@@ -106,7 +106,9 @@ class _Planner:
     def plan(self, config: Config, needs_devices: bool) -> Plan:
         if config.shared.keys is not None:
             self._keys(config.shared.keys)
-        context = replace(self.context, tile=config.shared.tile)
+        privacy = config.shared.privacy
+        mode = privacy.mode if privacy is not None else "off"
+        context = replace(self.context, tile=config.shared.tile, privacy=mode)
         lanes = [
             self._lane(lane, loc, config.shared.station, context)
             for lane, loc in zip(config.lanes, config.lane_locs, strict=True)
@@ -121,7 +123,6 @@ class _Planner:
                 "control", config.shared.control, ("control",), context
             )
         gate = None
-        privacy = config.shared.privacy
         if privacy is not None and privacy.mode == "gate":
             # It listens to what each source delivers; the slowest one decides.
             known = [

@@ -121,6 +121,8 @@ class PrivacyConfig(Options):
     """Audio that is withheld before a voice; all audio is late by as much."""
     after_s: float = Field(default=2.0, ge=0, le=600)
     """Audio that is withheld after a voice."""
+    all_channels: bool = True
+    """Whether a voice in one channel withholds all channels of its source."""
 
     @field_validator("mode", mode="before")
     @classmethod

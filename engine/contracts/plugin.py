@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
-from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.options import Mode, Options
 from neurovocal.engine.contracts.stages import API_VERSION
 from neurovocal.engine.contracts.types import StreamInfo
 
@@ -84,6 +84,9 @@ class BuildContext:
     replaces_failed : bool
         True where a sink takes the place of a sink of the same run that hangs: files
         that the former has written must stay.
+    privacy : {'off', 'gate', 'labels_only'}
+        What audio may leave the lanes; what is drawn from live audio never does,
+        except with ``'off'``.
     unrepeatable : bool
         True where no later run gets the same audio (a live source): files that an
         earlier run has written must stay.
@@ -108,6 +111,7 @@ class BuildContext:
     keys: Path | None = None
     dry_run: bool = False
     replaces_failed: bool = False
+    privacy: Mode = "off"
     unrepeatable: bool = False
     events: tuple[str, ...] | None = None
 

@@ -213,7 +213,8 @@ class Surprise:
 class Synthesis:
     """Frames sampled from the RNN-RBM, float32[n_frames, n_bins].
 
-    ``first`` is the number of the frame that the first row predicts.
+    ``first`` is the number of the frame that the first row predicts; ``from_live`` is
+    whether the frames depend on live audio, which privacy may withhold.
     """
 
     first: int
@@ -221,6 +222,7 @@ class Synthesis:
     values: Float32
     mode: str
     model: str
+    from_live: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,6 +243,8 @@ class Audio:
         As in the `Synthesis` that was turned into sound.
     last : bool
         Whether the piece ends here.
+    from_live : bool
+        As in the `Synthesis`.
     """
 
     start: int
@@ -248,6 +252,7 @@ class Audio:
     mode: str
     model: str
     last: bool = False
+    from_live: bool = True
 
     @property
     def stop(self) -> int:

@@ -7,7 +7,7 @@ from math import ceil
 from pathlib import Path
 from threading import Event as Flag
 
-from neurovocal.engine.config.located_yaml import Located
+from neurovocal.engine.config.located_yaml import Located, parse_located
 from neurovocal.engine.config.plan import LanePlan, Plan, base_of
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError
@@ -26,6 +26,7 @@ from neurovocal.engine.rehearsal.scenarios import (
 )
 from neurovocal.engine.rehearsal.trial import Trial
 from neurovocal.engine.rehearsal.verdict import TrialResult, judge
+from neurovocal.engine.support import safe_yaml
 
 # Of a process: to load models before the recording begins, and to end.
 _OVERHEAD_S = 8.0
@@ -121,7 +122,8 @@ class Rehearsal:
             ]
         sample = self._sandboxed("check")
         # With the line numbers of the user's file, for mistakes.
-        self._plan = plan_of(replace(located, data=sample.data), self._base)
+        expanded = parse_located(safe_yaml.dump(sample.data), located.name).data
+        self._plan = plan_of(replace(located, data=expanded), self._base)
         if options.live and not any(_is_live(lane) for lane in self._plan.lanes):
             raise ConfigError(
                 "--live uses microphones, pipes and other live sources, and there is "
@@ -186,7 +188,7 @@ class Rehearsal:
         folder.mkdir()
         try:
             return find_baseline(
-                self._located.data,
+                self._located.unexpanded(),
                 self._recordings,
                 folder,
                 self._base,

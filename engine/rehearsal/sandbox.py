@@ -300,6 +300,8 @@ class SandboxMaker:
                 left_out.append(stage.data)
             else:
                 self._redirect(stage, made, temporary)
+        # The files of a rehearsal may be kept: they hold no secrets.
+        self._located.put_variables(made.data)
         _remove(made.data, left_out)
         if not any(stage.kind == "sink" for stage in stages_of(made.data)):
             path = temporary.path("events.jsonl")

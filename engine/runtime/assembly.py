@@ -132,7 +132,7 @@ def lane_worker(
         reader,
         commands,
         SignalChecks(lane.signal if source.live else None, events.warn),
-        AudioRelease(publisher, gates(plan, lane, source.live)),
+        audio_release(plan, lane, publisher, source.live),
         recovery,
         events,
         Telemetry(clock, events, reader, recovery),
@@ -170,6 +170,18 @@ def lane_builder(
 def lane_context(plan: Plan, lane: LanePlan) -> BuildContext:
     """Return the context in which the source and the gate of a lane are built."""
     return replace(plan.context, stream=lane.name, bundle=lane.bundle)
+
+
+def audio_release(
+    plan: Plan, lane: LanePlan, publisher: Publisher, live: bool
+) -> AudioRelease:
+    """Build the part that sends a lane's audio to the sinks, with its gates."""
+    privacy = _privacy(plan)
+    return AudioRelease(
+        publisher,
+        gates(plan, lane, live),
+        all_channels=privacy is not None and privacy.all_channels,
+    )
 
 
 def gates(plan: Plan, lane: LanePlan, live: bool) -> MakeGate:

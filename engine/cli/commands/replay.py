@@ -113,8 +113,10 @@ def _keep_recorded_lanes(
         every = [*shared, *(s for lane in data["lanes"] for s in lane["sinks"])]
     kept = frozenset[str]() if this is None else _kinds(this, context)
     others = frozenset(kind for sink in every for kind in _kinds(sink, context))
-    # A replay has no privacy gate, and none of its sinks gets audio.
-    hidden = frozenset({"withheld", "frames"} if data.get("privacy") else ())
+    # A replay has no privacy gate, and none of its sinks gets audio; what was drawn
+    # from live audio had been withheld.
+    derived = {"withheld", "frames", "synthesis", "audio"}
+    hidden = frozenset(derived if data.get("privacy") else ())
     return kept - hidden, others - hidden - {"block"}
 
 

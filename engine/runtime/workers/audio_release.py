@@ -1,6 +1,6 @@
 """Release of audio blocks to the sinks, except those withheld by the privacy gate."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -29,6 +29,8 @@ class AudioRelease:
     make_gate : callable
         ``make_gate(info)`` makes the gate of one channel at the source's rate; None
         means that all audio is released.
+    all_channels : bool
+        Whether what is withheld of one channel is withheld of all.
 
     Attributes
     ----------
@@ -36,15 +38,26 @@ class AudioRelease:
         A sink takes audio; else `push` need not be called.
     """
 
-    def __init__(self, publisher: Publisher, make_gate: MakeGate = no_gate) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        make_gate: MakeGate = no_gate,
+        *,
+        all_channels: bool = True,
+    ) -> None:
         self._publisher = publisher
+        self._all_channels = all_channels
         self._make_gate = make_gate
         self.is_wanted = publisher.wants("block")
 
-    def attach(self, channel: Channel, sample_rate: int) -> None:
-        """Give a new channel its gate; `sample_rate` is the source's, in Hz."""
-        channel.source_info = replace(channel.lane.info, sample_rate=sample_rate)
-        channel.gate = self._make_gate(channel.source_info)
+    def attach(self, channels: Sequence[Channel], sample_rate: int) -> None:
+        """Give new channels their gates; `sample_rate` is the source's, in Hz."""
+        for channel in channels:
+            channel.source_info = replace(channel.lane.info, sample_rate=sample_rate)
+            channel.gate = self._make_gate(channel.source_info)
+        group = [c.gate for c in channels if isinstance(c.gate, AudioGate)]
+        for gate in group if self._all_channels else ():
+            gate.join(group)
 
     def push(self, channel: Channel, item: Part) -> None:
         """Send the audio that `item` releases."""

@@ -313,8 +313,7 @@ class LaneWorker:
         ]
         self.publisher.channels = channels
         self.publisher.sinks.set_channels(self.name, len(channels))
-        for channel in channels:
-            self._privacy.attach(channel, info.sample_rate)
+        self._privacy.attach(channels, info.sample_rate)
         self._signal_checks.begin(channels, info.sample_rate)
         check_trigger_commands(channels, self.publisher.prepare)
 

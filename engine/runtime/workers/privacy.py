@@ -6,7 +6,7 @@ judged. The lane itself gets all audio, and labels are not delayed.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,6 +25,7 @@ Released: TypeAlias = Block | Withheld | Health
 STAGE = "privacy gate"
 VOICE = "human voice"
 FAILED = "the privacy gate failed"
+UNJUDGED = "not judged: a gap lies in it, or it is too short"
 LABELS_ONLY = "labels only"
 
 # A gate that takes more than this share of a live source's time is too slow: labels
@@ -86,7 +87,8 @@ class AudioGate:
     """Delays audio until it is known to be free of voices, and withholds the rest.
 
     A sample passes if the gate has judged everything from `after` samples before it
-    to `before` samples behind it, and found no voice there.
+    to `before` samples behind it, and found no voice there. What the gate gives no
+    interval for is withheld, as what a gap cuts off.
 
     Parameters
     ----------
@@ -132,7 +134,13 @@ class AudioGate:
         self._resume = 0  # a gate that has failed is called again from here on
         self._withheld = _WithheldSpans(rate)
         self._failed = False
+        self._has_flushed = False
         self._spent_ns = self._timed = 0
+        self._group: Sequence[AudioGate] = (self,)
+
+    def join(self, group: Sequence["AudioGate"]) -> None:
+        """Withhold with these gates, itself among them: of all channels of a source."""
+        self._group = group
 
     def as_dict(self) -> dict[str, object]:
         """Return the numbers of samples by outcome."""
@@ -143,11 +151,27 @@ class AudioGate:
         if isinstance(item, Block):
             self._waiting.append(item)
             self.counts.waiting += len(item.samples)
+        self._has_flushed = False
         yield from self._judge(item)
-        yield from self._decide(self._judged - self._before)
+        judged = min(gate._judged for gate in self._group)
+        yield from self._decide(judged - self._before)
 
     def flush(self) -> Iterator[Released]:
         """Decide about all waiting audio at the end of the stream; reset the gate."""
+        for gate in self._group:  # a voice at the end of one channel counts for all
+            yield from gate._judge_end()
+        end = self._waiting[-1].stop if self._waiting else self._judged
+        yield from self._decide(end)
+        yield from self._withheld.close()
+        self._blocked.clear()
+        self._judged = self._resume = 0
+        self._reset()
+
+    def _judge_end(self) -> Iterator[Released]:
+        """Judge what is left of the stream, once."""
+        if self._has_flushed:
+            return
+        self._has_flushed = True
         end = self._waiting[-1].stop if self._waiting else self._judged
         try:
             if self._resume <= end:
@@ -156,12 +180,7 @@ class AudioGate:
         except Exception as error:
             yield self._fail(error, end)
         if self._judged < end:
-            self._block(self._judged, end, FAILED)
-        yield from self._decide(end)
-        yield from self._withheld.close()
-        self._blocked.clear()
-        self._judged = self._resume = 0
-        self._reset()
+            self._block(self._judged, end, UNJUDGED)
 
     def _judge(self, item: Block | Gap) -> Iterator[Released]:
         if item.stop <= self._resume:
@@ -181,8 +200,8 @@ class AudioGate:
             return
         if isinstance(item, Gap):
             if self._judged < item.start:
-                self._block(self._judged, item.start, FAILED)
-            self._judged = item.stop
+                self._block(self._judged, item.start, UNJUDGED)
+            self._judged = max(self._judged, item.stop)
         if self._failed and self._judged > self._resume:
             self._failed = False
             yield Health(STAGE, "healthy", "it works again: audio may leave")
@@ -190,7 +209,7 @@ class AudioGate:
     def _add(self, intervals: Iterable[VoiceInterval]) -> None:
         for interval in intervals:
             if interval.start > self._judged:
-                self._block(self._judged, interval.start, FAILED)
+                self._block(self._judged, interval.start, UNJUDGED)
             if interval.voice:
                 start, stop = interval.start - self._before, interval.stop + self._after
                 self._block(start, stop, VOICE)
@@ -228,8 +247,14 @@ class AudioGate:
             log.warning("the privacy gate cannot be reset: %r", error)
 
     def _block(self, start: int, stop: int, reason: str) -> None:
+        """Withhold an interval of all channels of the group."""
+        for gate in self._group:
+            gate._block_own(start, stop, reason)
+
+    def _block_own(self, start: int, stop: int, reason: str) -> None:
         last = self._blocked[-1] if self._blocked else None
-        if last is not None and last[2] == reason and start <= last[1]:
+        touches = last is not None and start <= last[1] and stop >= last[0]
+        if last is not None and touches and last[2] == reason:
             self._blocked[-1] = (min(start, last[0]), max(stop, last[1]), reason)
         else:
             self._blocked.append((start, stop, reason))

@@ -11,6 +11,7 @@ from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.types import (
     KINDS,
     Anchor,
+    Audio,
     Control,
     Event,
     Frames,
@@ -19,6 +20,7 @@ from neurovocal.engine.contracts.types import (
     Message,
     StreamEnd,
     StreamInfo,
+    Synthesis,
     Trigger,
     instant_of,
     sample_of,
@@ -192,6 +194,17 @@ def ledger_of(
     return Ledger(round(wait_ms, 3), round(queue_ms, 3), round(compute_ms, 3))
 
 
+def is_derived(event: Event) -> bool:
+    """Return whether an event is as revealing as the audio that it is computed from.
+
+    Frames, and what a model draws from them; not what it draws from a recording or
+    from its own beginning.
+    """
+    return isinstance(event, Frames) or (
+        isinstance(event, Synthesis | Audio) and event.from_live
+    )
+
+
 class LanePublisher:
     """Publishes the steps of a source's lanes, and events about them.
 
@@ -244,8 +257,7 @@ class LanePublisher:
             compute_ms = (now - start_ns) / 1e6
         info, at = channel.lane.info, step.at
         for event in step.events:
-            # Frames are as revealing as the audio that they are computed from.
-            if channel.gate is not None and isinstance(event, Frames):
+            if channel.gate is not None and is_derived(event):
                 continue
             if isinstance(event, Anchor):
                 self._set_time(event, channel)

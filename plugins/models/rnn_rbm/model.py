@@ -51,6 +51,7 @@ from neurovocal.plugins.models.rnn_rbm.synthesis import SynthesisSetup, Synthesi
 
 # A frame with its state takes about a kilobyte: the past frames that a continuation
 # may need are limited.
+_FROM_LIVE = frozenset({"predict", "continue"})
 _LONGEST_LATENCY_S = 30.0
 _MARGIN_S = 0.5
 
@@ -149,6 +150,7 @@ class RnnRbm:
         problems = [
             *_latency_problems(options, _latency_s(self._context)),
             *_inverse_problems(options, self._context),
+            *_privacy_problems(options, self._context),
         ]
         if problems:
             raise ConfigError(problems)
@@ -267,6 +269,7 @@ def _check(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
     yield from bundle_problems(context, "rnn_rbm")
     yield from _latency_problems(options, _latency_s(context))
     yield from _inverse_problems(options, context)
+    yield from _privacy_problems(options, context)
     if options.prime is not None and not context.path(options.prime).is_file():
         yield f"prime: there is no recording '{options.prime}'"
 
@@ -283,6 +286,15 @@ def _latency_s(context: BuildContext) -> float:
     if context.info is None:
         return 0.0
     return context.detector_latency / context.info.sample_rate
+
+
+def _privacy_problems(options: RnnRbmOptions, context: BuildContext) -> Iterable[str]:
+    if context.privacy != "off" and options.synthesis in _FROM_LIVE:
+        yield (
+            f"synthesis '{options.synthesis}' is drawn from live audio, which "
+            f"privacy.mode '{context.privacy}' withholds, so that nothing of it would "
+            "leave: choose synthesis 'free' or 'prime', or privacy.mode 'off'"
+        )
 
 
 def _latency_problems(options: RnnRbmOptions, latency_s: float) -> Iterable[str]:

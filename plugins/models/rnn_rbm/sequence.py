@@ -21,10 +21,13 @@ class GenerationSeed:
         The last frame.
     state : float32[n_layers, n_recurrent]
         The recurrent state before it.
+    from_live : bool
+        Whether they come from live audio.
     """
 
     frame: Float32
     state: Float32
+    from_live: bool = False
 
 
 class SilenceDetector:
@@ -66,6 +69,8 @@ class GeneratedSequence:
         Mode and model of its events.
     n_frames : int, optional
         Length; None: unlimited.
+    from_live : bool
+        Whether its seed comes from live audio.
     silence : SilenceDetector, optional
         Ends it before its length.
     """
@@ -78,9 +83,11 @@ class GeneratedSequence:
         model: str,
         *,
         n_frames: int | None = None,
+        from_live: bool = False,
         silence: SilenceDetector | None = None,
     ) -> None:
         self.sampler = sampler
+        self.from_live = from_live
         self.mode = mode
         self._model = model
         self._next = first
@@ -118,7 +125,9 @@ class GeneratedSequence:
         first, self._next = self._next, self._next + len(values)
         if self._left is not None:
             self._left = max(0, self._left - len(values))
-        return Synthesis(first, hop_length, values, self.mode, self._model)
+        return Synthesis(
+            first, hop_length, values, self.mode, self._model, self.from_live
+        )
 
     def _draw(self, count: int) -> Float32:
         if self._silence is None:

@@ -136,7 +136,11 @@ class Synthesizer:
             sampler.start(sampler.frame, sampler.state, (setup.options.seed,))
         if mode == "free" and sequence.mode != "free":
             self._sequence = GeneratedSequence(
-                sampler, sequence.next, mode, self._model
+                sampler,
+                sequence.next,
+                mode,
+                self._model,
+                from_live=sequence.from_live,
             )
 
     def prime_from_last_segment(self, setup: SynthesisSetup) -> None:
@@ -184,7 +188,7 @@ class Synthesizer:
         frame, state = self._frames.get(last), self._states.get(last)
         if frame is None or state is None:
             return []  # the segment lies in the first frame after a gap
-        self._last_segment = GenerationSeed(frame, state)
+        self._last_segment = GenerationSeed(frame, state, from_live=True)
         options = self.setup.options
         if options.synthesis != "continue":
             return []
@@ -250,7 +254,13 @@ class Synthesizer:
         numbers = random_seed or (self.setup.options.seed,)
         sampler.start(seed.frame, seed.state, numbers)
         self._sequence = GeneratedSequence(
-            sampler, first, mode, self._model, n_frames=n_frames, silence=silence
+            sampler,
+            first,
+            mode,
+            self._model,
+            n_frames=n_frames,
+            from_live=seed.from_live,
+            silence=silence,
         )
 
     def _generate(self, position: int) -> list[Event]:

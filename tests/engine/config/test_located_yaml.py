@@ -58,6 +58,7 @@ def test_a_file_that_is_no_mapping_is_refused(text):
         ("a: 1\n---\nb: 2\n", "x.yaml:2: not valid YAML: a second document"),
         ("a: \x00\n", "x.yaml:1: not valid YAML: it holds the character U+0000"),
         ("b: 1\na: x\x1b[2J\n", "x.yaml:2: not valid YAML: it holds the character U+"),
+        ("a: {b: ${X}, c: 1}\n", "x.yaml:1: not valid YAML: within brackets ${NAME}"),
         ("a: *b\n", "x.yaml:1: not valid YAML: '*b' is no text without quotes"),
         ("a: *:5556\n", "x.yaml:1: not valid YAML: "),
         ("a: @home\n", "x.yaml:1: not valid YAML: a value cannot begin with '@'"),

@@ -22,6 +22,7 @@ from neurovocal.engine.rehearsal.sandbox import (
     redirect,
     stages_of,
 )
+from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.wire.keys import key_problems, make_engine_keys
 
 PLAYED = LaneRecording(RECORDING, 32_000, 1, "a song", 0.1)
@@ -161,6 +162,20 @@ sinks: [{plugin: zmq}]
 def test_without_recordings_the_real_sources_stay(user, tmp_path):
     made = maker(FIELD, user).make(tmp_path / "sandbox", [])
     assert made.data["source"] == located(FIELD, user).data["source"]
+
+
+def test_variables_stay_variables(user, tmp_path, monkeypatch):
+    """The files of a rehearsal may be kept: the engine expands them when it reads."""
+    monkeypatch.setenv("DEVICE", "hayseed9")
+    monkeypatch.setenv("MIN", "0.9")
+    text = FIELD.replace("UMC404", "'${DEVICE}'")
+    text = text.replace("0.9", "'${MIN}'")
+    made = maker(text, user).make(tmp_path / "sandbox", [])
+    assert made.data["source"]["options"]["device"] == "${DEVICE}"
+    assert "hayseed9" not in json.dumps(made.data)
+    assert "${MIN}" in json.dumps(made.data)
+    again = parse_located(safe_yaml.dump(made.data), "c.yaml").data
+    assert again["source"]["options"]["device"] == "hayseed9"
 
 
 def test_a_configuration_with_faults_is_refused_with_its_line(user):
