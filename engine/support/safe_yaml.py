@@ -314,8 +314,7 @@ def _sentence(problem: str, text: str, mark: Any) -> str:
         if before.isspace() and "\t" in before:
             return "a tab cannot indent: use spaces"
     if mark is not None and problem.startswith("expected ','"):
-        line = text[: mark.index].rpartition("\n")[2]
-        if re.search(r"[\[{].*\$\{", line):
+        if text[: mark.index].endswith("$"):
             return "within brackets ${NAME} needs quotes: '${NAME}'"
     for pattern, meaning in _MEANINGS:
         if (match := re.match(pattern, problem)) is not None:
