@@ -239,7 +239,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=["dev", "test"], default="test")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.3])
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.35])
     parser.add_argument("--digits", type=int, default=100)
     parser.add_argument("--hold", type=float, default=2.0)
     options = parser.parse_args()

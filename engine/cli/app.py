@@ -11,9 +11,11 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import find_spec
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +31,7 @@ from neurovocal.engine.contracts.errors import (
     NeurovocalError,
     StartInterrupted,
 )
+from neurovocal.engine.support.credentials import masked
 from neurovocal.engine.support.names import path_problem
 from neurovocal.engine.support.process import raise_handle_limit
 from neurovocal.engine.support.text import printable
@@ -195,11 +198,23 @@ def main(args: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale that lacks characters
             stream.reconfigure(errors="backslashreplace")
+    if args is None:
+        sys.excepthook = _show_traceback
+        threading.excepthook = lambda failed: _show_traceback(
+            failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback
+        )
     code = _run(args) or EXIT_CLEAN
     interrupts.end_work(code)
     if args is None:
         _exit_despite_threads(code)
     sys.exit(code)
+
+
+def _show_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print the traceback of an error of the program, with variables masked."""
+    sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _run(args: list[str] | None) -> int | None:
@@ -272,5 +287,5 @@ def _exit_despite_threads(code: int) -> None:
 
 def _print_error(message: str, code: int) -> int:
     for line in message.splitlines():
-        typer.echo(printable(f"error: {line}"), err=True)
+        typer.echo(printable(masked(f"error: {line}")), err=True)
     return code

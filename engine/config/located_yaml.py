@@ -14,8 +14,7 @@ import yaml
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.support.credentials import remember_variable
-from neurovocal.engine.support.safe_yaml import shortened
-from neurovocal.engine.support.text import control_problem
+from neurovocal.engine.support.text import control_problem, shortened
 
 Location: TypeAlias = safe_yaml.Location
 # Longer numbers are no places in a list.

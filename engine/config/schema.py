@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from importlib.resources import files
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -188,11 +189,11 @@ def find_config(name: str) -> Path:
         Neither exists; the message lists those that ship.
     """
     path = Path(name).expanduser()
-    if path.is_file():
+    if isfile(path):
         return path
     folder = Path(str(files("neurovocal.configs"))).resolve()
     shipped = folder / f"{path.name.removesuffix('.yaml')}.yaml"
-    if shipped.is_file() and path.parent in (Path(), Path("configs")):
+    if isfile(shipped) and path.parent in (Path(), Path("configs")):
         return shipped
     recipes = set(folder.glob("train*.yaml"))  # for `train`, not for `run`
     names = sorted(p.stem for p in set(folder.glob("*.yaml")) - recipes)

@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from neurovocal.engine.config.located_yaml import Located, Location, put
-from neurovocal.engine.support.safe_yaml import shortened
-from neurovocal.engine.support.text import did_you_mean
+from neurovocal.engine.support.text import did_you_mean, shortened
 
 # Types of pydantic's errors about numbers beyond a bound, infinite or no numbers.
 _BOUNDS = {

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from os.path import realpath
+from os.path import isdir, isfile, realpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -277,9 +277,9 @@ def find_bundle(name: str, base: Path | None = None) -> Path:
         candidates += [base / path] if base else []
         candidates.append(shipped / path.name)
     for candidate in candidates:
-        if (candidate / MANIFEST_NAME).is_file():
+        if isfile(candidate / MANIFEST_NAME):
             return candidate
-    if path.is_dir():
+    if isdir(path):
         raise BundleError(
             f"bundle '{name}' has no {MANIFEST_NAME}: is it a model bundle?"
         )
@@ -330,11 +330,8 @@ def _named_files(bundle: Bundle) -> Iterator[str]:
     options = [manifest.front_end.options]
     options += [manifest.detector.options] if manifest.detector else []
     for text in _texts(options):
-        try:
-            if text and (bundle.folder / text).is_file():
-                yield text
-        except OSError:  # too long for a name
-            continue
+        if text and isfile(bundle.folder / text):
+            yield text
 
 
 def _texts(data: Any) -> Iterator[str]:
@@ -390,7 +387,7 @@ def _file_problem(folder: Path, name: str, digest: str) -> str | None:
     try:
         if not _lies_in(folder, path):
             return f"{where} lies outside the bundle"
-        if not path.is_file():
+        if not isfile(path):
             return f"{where} is missing"
         if path.stat().st_size > _MOST_BYTES:
             return f"{where} is larger than {_MOST_BYTES} bytes"

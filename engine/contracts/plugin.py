@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
@@ -118,7 +119,7 @@ class BuildContext:
     def path(self, name: str | Path) -> Path:
         """Return the path of an input, from the working folder or else from `base`."""
         path = Path(name).expanduser()
-        if path.is_absolute() or path.exists() or not (self.base / path).exists():
+        if path.is_absolute() or exists(path) or not exists(self.base / path):
             return path
         return self.base / path
 

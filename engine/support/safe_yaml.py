@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from neurovocal.engine.support.text import control_problem
+from neurovocal.engine.support.text import control_problem, shortened
 
 MOST_BYTES = 2 * 2**20
 MOST_VALUES = 500_000
@@ -258,11 +258,6 @@ class Builder:
             self._refuse(node, f"'{shortened(node.tag)}' is not supported here")
 
 
-def shortened(text: str) -> str:
-    """Return a text of at most 80 characters for a message, cut at its end."""
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 # Beginning of the library's words, and what they mean for the writer of a file.
 _MEANINGS = [
     (r"found character '\\t'", "a tab cannot indent: use spaces"),
@@ -313,9 +308,9 @@ def _sentence(problem: str, text: str, mark: Any) -> str:
         before = text[: mark.index].rpartition("\n")[2]
         if before.isspace() and "\t" in before:
             return "a tab cannot indent: use spaces"
-    if mark is not None and problem.startswith("expected ','"):
-        if text[: mark.index].endswith("$"):
-            return "within brackets ${NAME} needs quotes: '${NAME}'"
+    in_brackets = mark is not None and problem.startswith("expected ','")
+    if in_brackets and text[: mark.index].endswith("$"):
+        return "within brackets ${NAME} needs quotes: '${NAME}'"
     for pattern, meaning in _MEANINGS:
         if (match := re.match(pattern, problem)) is not None:
             return meaning.format(*match.groups())

@@ -107,6 +107,11 @@ def text_problem(text: str) -> str | None:
     return None
 
 
+def shortened(text: str) -> str:
+    """Return a text of at most 80 characters for a message, cut at its end."""
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def control_problem(text: str) -> str | None:
     """Return the fault of a text with control characters; None if it has none.
 

