@@ -148,11 +148,13 @@ def open_journal(
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         _migrate(connection, path)
-    except (sqlite3.Error, ConfigError) as error:
+    except (sqlite3.Error, UnicodeError, ConfigError) as error:
         if connection is not None:
             connection.close()
         if isinstance(error, ConfigError):
             raise
+        if isinstance(error, UnicodeError):  # SQLite's sentence quotes the damage
+            raise DamagedJournalError(f"journal '{path}' is damaged") from error
         if is_locked(error):
             raise StageError(
                 f"journal '{path}' is locked by another program, such as a browser of "
@@ -269,11 +271,13 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_ROW_BYTES)
         connection.execute("PRAGMA trusted_schema = OFF")
         _check_schema(connection, path)
-    except (sqlite3.Error, OSError, ConfigError) as error:
+    except (sqlite3.Error, OSError, UnicodeError, ConfigError) as error:
         if connection is not None:
             connection.close()
         if isinstance(error, ConfigError):
             raise
+        if isinstance(error, UnicodeError):  # SQLite's sentence quotes the damage
+            raise ConfigError(f"journal '{path}' is damaged") from error
         raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
     return connection
 

@@ -55,6 +55,12 @@ class _CoreLoader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}
 
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """Begin a list or mapping in brackets; the scanner is quadratic in levels."""
+        if self.flow_level > MOST_LEVELS:
+            raise YamlError("nested too deeply", self.line + 1)
+        super().fetch_flow_collection_start(token)
+
 
 class _CoreDumper(yaml.SafeDumper):
     """Dumper that quotes what the core schema, or YAML 1.1, would not read as text."""

@@ -140,7 +140,7 @@ def test_an_endless_sexagesimal_number_is_a_text():
 
 
 def test_endless_nesting_is_refused():
-    assert problems("a: " + "[" * 5000) == ["x.yaml: not valid YAML: nested too deeply"]
+    assert problems("a: " + "[" * 5000) == ["x.yaml:1: not valid YAML: nested too deeply"]
 
 
 def test_an_alias_may_be_used_twice():

@@ -188,3 +188,17 @@ def test_a_replay_runs_no_python_file_unless_it_is_trusted(
         assert "--trust" in done.err
         neurovocal("replay", str(journal), "--trust")
         assert mark.exists()
+
+
+def test_a_schema_that_is_no_utf_8_is_damage(journal: Path) -> None:
+    with closing(sqlite3.connect(journal)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute("PRAGMA journal_mode = DELETE")
+    data = journal.read_bytes()
+    where = data.index(b"CREATE INDEX messages_by_topic")
+    for bad in (b"CREATE INDEX \xbf", b"\xbfREATE INDEX m"):
+        journal.write_bytes(data[:where] + bad + data[where + len(bad) :])
+        for use in (open_to_read, open_journal):
+            with pytest.raises(ConfigError, match=r"damaged|cannot be read") as caught:
+                use(journal)
+            assert "codec" not in str(caught.value)
