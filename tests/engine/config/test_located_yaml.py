@@ -140,7 +140,9 @@ def test_an_endless_sexagesimal_number_is_a_text():
 
 
 def test_endless_nesting_is_refused():
-    assert problems("a: " + "[" * 5000) == ["x.yaml:1: not valid YAML: nested too deeply"]
+    assert problems("a: " + "[" * 5000) == [
+        "x.yaml:1: not valid YAML: nested too deeply"
+    ]
 
 
 def test_an_alias_may_be_used_twice():
@@ -253,7 +255,8 @@ def test_overrides_set_list_entries_and_create_mappings():
 )
 def test_overrides_without_a_target_are_refused(override, sentence):
     text = "station: s\nsinks: [{plugin: a}, {plugin: b}]\n"
-    assert problems(text, [override]) == [f"--set {override}: {sentence}"]
+    shown = override.replace("\0", "\\x00")
+    assert problems(text, [override]) == [f"--set {shown}: {sentence}"]
 
 
 ODD = st.text(alphabet="ab:-[]{}&*!<>? \n\t01#'\"|$.", max_size=40)
