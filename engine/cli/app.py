@@ -33,7 +33,7 @@ from neurovocal.engine.contracts.errors import (
 )
 from neurovocal.engine.support.credentials import masked
 from neurovocal.engine.support.names import path_problem
-from neurovocal.engine.support.process import raise_handle_limit
+from neurovocal.engine.support.process import do_last_acts, raise_handle_limit
 from neurovocal.engine.support.text import printable
 
 log = logging.getLogger("neurovocal")
@@ -273,6 +273,7 @@ def _is_interrupt(error: BaseException) -> bool:
 
 def _exit_despite_threads(code: int) -> None:
     """Exit with `code`, even if threads that a plugin has started do not end."""
+    do_last_acts()
     for thread in threading.enumerate():
         if thread is threading.current_thread() or thread.daemon:
             continue

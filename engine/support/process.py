@@ -2,10 +2,12 @@
 
 import os
 import resource
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
 _MIB = 1 << 20
+_last_acts: list[Callable[[], None]] = []
 
 
 class ProcessUsage(NamedTuple):
@@ -34,3 +36,17 @@ def process_usage() -> ProcessUsage:
         threads=len(os.listdir("/proc/self/task")),
         cpu_s=round(sum(os.times()[:2]), 2),
     )
+
+
+def before_exit(act: Callable[[], None]) -> None:
+    """Call `act`, which takes a bounded time, when the command line is about to exit.
+
+    Unlike `atexit`, it is called while threads that do not end can still be given up.
+    """
+    _last_acts.append(act)
+
+
+def do_last_acts() -> None:
+    """Call what `before_exit` was given, the latest first, once."""
+    while _last_acts:
+        _last_acts.pop()()

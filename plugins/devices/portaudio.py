@@ -1,14 +1,17 @@
 """Audio devices of PortAudio: list them, open streams, find their USB ports."""
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal, TypeAlias
 
 from neurovocal.engine import DeviceError
+from neurovocal.plugins.devices.streams import (
+    Stream,
+    exclusive,
+    list_again,
+    portaudio,
+    quiet,
+)
 
 Direction: TypeAlias = Literal["input", "output"]
 
@@ -20,41 +23,6 @@ _CARD = re.compile(r"\(hw:(\d+),\d+\)$")
 _INTERFACE = re.compile(r"(\d+-\d+(?:\.\d+)*):\d+\.\d+")
 _RATES = (8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 88_200, 96_000)
 _FAST_RATES = (192_000, 200_000, 250_000, 256_000, 300_000, 384_000, 500_000)
-_lock = Lock()
-_open_streams = 0
-
-
-def portaudio() -> Any:
-    """Return the ``sounddevice`` module.
-
-    Raises
-    ------
-    DeviceError
-        PortAudio is not installed.
-    """
-    try:
-        with _quiet():
-            import sounddevice
-    except OSError as error:
-        raise DeviceError(
-            "PortAudio is not installed: a sound card needs it "
-            "(Debian: apt install libportaudio2)"
-        ) from error
-    return sounddevice
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Discard stderr, on which C libraries report each absent sound card."""
-    silent = os.open(os.devnull, os.O_WRONLY)
-    saved = os.dup(2)
-    try:
-        os.dup2(silent, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(silent)
 
 
 def input_devices() -> list[dict[str, Any]]:
@@ -84,9 +52,11 @@ def devices(direction: Direction) -> list[dict[str, Any]]:
         PortAudio is not installed.
     """
     module = portaudio()
-    _refresh(module)
-    default = module.default.device[0 if direction == "input" else 1]
-    hosts = module.query_hostapis()
+    with exclusive():
+        list_again(module)
+        default = module.default.device[0 if direction == "input" else 1]
+        hosts = [dict(host) for host in module.query_hostapis()]
+        found = [dict(device) for device in module.query_devices()]
     return [
         {
             "index": device["index"],
@@ -99,7 +69,7 @@ def devices(direction: Direction) -> list[dict[str, Any]]:
             "host": hosts[device["hostapi"]]["name"],
             "port": usb_port(device["name"], hosts[device["hostapi"]]["name"]),
         }
-        for device in module.query_devices()
+        for device in found
         if device[f"max_{direction}_channels"] > 0
     ]
 
@@ -108,21 +78,9 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1e3, 1)
 
 
-def _refresh(module: Any) -> None:
-    """Restart PortAudio, which lists devices only when it starts.
-
-    It is not restarted while a stream is open, because that would end the stream.
-    """
-    with _lock:
-        if _open_streams == 0:
-            with _quiet():
-                module._terminate()
-                module._initialize()
-
-
 def open_input(
     device: dict[str, Any], sample_rate: int, channels: int, **options: Any
-) -> Any:
+) -> Stream:
     """Open and start an input stream of float32 samples.
 
     Raises
@@ -136,7 +94,7 @@ def open_input(
 
 def open_output(
     device: dict[str, Any], sample_rate: int, channels: int, **options: Any
-) -> Any:
+) -> Stream:
     """Open and start an output stream of float32 samples; raises as `open_input`."""
     return _open("output", device, sample_rate, channels, options)
 
@@ -147,7 +105,7 @@ def _open(
     sample_rate: int,
     channels: int,
     options: dict[str, Any],
-) -> Any:
+) -> Stream:
     module = portaudio()
     name = device["name"]
     if channels > device["channels"]:
@@ -158,17 +116,10 @@ def _open(
             f"device '{name}' has {count}, there is no channel {channels}"
         )
     form = {"device": device["index"], "channels": channels, "dtype": "float32"}
-    stream = None
-    _count_streams(+1)
+    kind = module.InputStream if direction == "input" else module.OutputStream
     try:
-        with _quiet():
-            kind = module.InputStream if direction == "input" else module.OutputStream
-            stream = kind(samplerate=sample_rate, **form, **options)
-            stream.start()
+        return Stream(kind, name, samplerate=sample_rate, **form, **options)
     except module.PortAudioError as error:
-        if stream is not None:
-            stream.close(ignore_errors=True)
-        _count_streams(-1)
         rates = _rates(module, direction, form)
         if rates and sample_rate not in rates:
             listing = ", ".join(str(rate) for rate in rates)
@@ -178,35 +129,12 @@ def _open(
         raise DeviceError(
             f"device '{name}' cannot be opened: {_reason(error)}"
         ) from error
-    return stream
-
-
-def close_input(stream: Any) -> None:
-    """End an input stream at once, discarding samples in the device."""
-    with _quiet():
-        stream.abort(ignore_errors=True)
-        stream.close(ignore_errors=True)
-    _count_streams(-1)
-
-
-def close_output(stream: Any) -> None:
-    """End an output stream after the device has played all its samples."""
-    with _quiet():
-        stream.stop(ignore_errors=True)
-        stream.close(ignore_errors=True)
-    _count_streams(-1)
-
-
-def _count_streams(change: int) -> None:
-    global _open_streams
-    with _lock:
-        _open_streams += change
 
 
 def _rates(module: Any, direction: Direction, form: dict[str, Any]) -> list[int]:
     check = getattr(module, f"check_{direction}_settings")
     found = []
-    with _quiet():
+    with exclusive(), quiet():
         for rate in _RATES + _FAST_RATES:
             try:
                 check(samplerate=rate, **form)

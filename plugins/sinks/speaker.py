@@ -23,7 +23,7 @@ from neurovocal.engine import (
 )
 from neurovocal.engine.contracts.options import DeviceNumber, SampleRate
 from neurovocal.plugins.devices.choice import find_device
-from neurovocal.plugins.devices.portaudio import close_output, open_output
+from neurovocal.plugins.devices.portaudio import open_output
 
 # Room in the ring beyond the latency: whole sequences are longer than frames.
 _ROOM_S = 0.5
@@ -268,7 +268,7 @@ class SpeakerSink:
             for key in list(self._sounds):
                 self._end(key)
             self._drain(stream.latency)
-            close_output(stream)
+            stream.close()
         self._sounds.clear()
         self._bases.clear()
         self._ends.clear()

@@ -32,7 +32,7 @@ from neurovocal.engine.contracts.options import (
 )
 from neurovocal.engine.contracts.types import GAP_DEVICE_OVERFLOW, GAP_DEVICE_SLIP
 from neurovocal.plugins.devices.choice import find_again, find_device
-from neurovocal.plugins.devices.portaudio import close_input, input_devices, open_input
+from neurovocal.plugins.devices.portaudio import input_devices, open_input
 
 _PLAUSIBLE_AGE_S = 10.0  # of a block, as the device reports it
 
@@ -209,7 +209,7 @@ class MicrophoneSource(LiveSource):
         self._closing = True
         if self._stream is not None:
             stream, self._stream = self._stream, None
-            close_input(stream)
+            stream.close()
         if self._input is not None:
             self._input.ring.close()
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from neurovocal.engine import NS, Clock, ConfigError, Float32, StageError
 from neurovocal.plugins.devices.choice import find_device
-from neurovocal.plugins.devices.portaudio import close_output, open_output
+from neurovocal.plugins.devices.portaudio import open_output
 
 # Overlapping sounds at most; a further one is not played.
 _MOST_AT_ONCE = 8
@@ -149,7 +149,7 @@ class Player:
         stream, self._stream = self._stream, None
         if stream is not None:
             self._drain(stream.latency)
-            close_output(stream)
+            stream.close()
         for request in [*self._due, *self._requested]:
             request.outcome = "stopped"
             self._done.append(request)

@@ -33,7 +33,6 @@ class FakeDevice:
         monkeypatch.setattr(source_microphone, "find_device", self._find)
         monkeypatch.setattr(source_microphone, "find_again", self._find)
         monkeypatch.setattr(source_microphone, "open_input", self._open)
-        monkeypatch.setattr(source_microphone, "close_input", self._close)
 
     def _find(self, wanted):
         return {
@@ -54,7 +53,7 @@ class FakeDevice:
         self.deliver(16, paced=False)
         return self
 
-    def _close(self, stream):
+    def close(self):
         self.closed = True
         self.finished()
 
