@@ -108,7 +108,7 @@ bench-disk: $(DEV_ENV)/.done  ## Make the disk of a running engine fail in five 
 KILLS ?= 300
 RUNS ?= 200
 sound-exits: $(DEV_ENV)/.done  ## Stop RUNS closed loops with sound; count crashes and hangs
-	$(DEV_ENV)/bin/python bench/reliability/sound_exits.py --runs $(RUNS)
+	$(DEV_ENV)/bin/python bench/sound/exits.py --runs $(RUNS)
 
 torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times; count the losses of its journal
 	$(DEV_ENV)/bin/python bench/reliability/torture.py --kills $(KILLS)

@@ -14,8 +14,10 @@ from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError
 from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.support.names import beside
+from neurovocal.engine.support.text import printable
 
 _NO_BUNDLE = "none"
+_NO_SOCKET = "none"
 _PRESETS = (
     "songbird",
     "mouse-ultrasound",
@@ -36,14 +38,24 @@ def init(
 ) -> None:
     """Write a configuration by asking a few questions, and check it."""
     _check_output(path, force)
-    data = _ask(yes)
-    text = safe_yaml.dump(data)
-    located = parse_located(text, str(path))
-    absent = None
-    try:
-        plan_of(located)
-    except DeviceError as error:  # it may be written for another machine
-        absent = error
+    answers: dict[str, str] = {}
+    while True:
+        absent = None
+        try:
+            text = safe_yaml.dump(_ask(yes, answers))
+            plan_of(parse_located(text, str(path)))
+        except DeviceError as error:  # it may be written for another machine
+            absent = error
+        except ConfigError as error:
+            if yes:
+                raise
+            # Lines are of a file that is not written: the answers tell enough.
+            for problem in error.problems:
+                told = problem.removeprefix(f"{path}:").lstrip("0123456789").strip(": ")
+                typer.echo(printable(f"error: {told}"), err=True)
+            typer.echo("Asked again: Enter keeps an answer.", err=True)
+            continue
+        break
     # Written under another name and renamed: a failure never leaves half a file.
     target = Path(os.path.realpath(path))  # a link stays
     draft = beside(target, before=".", after=".draft")
@@ -82,14 +94,17 @@ def _check_output(path: Path, force: bool) -> None:
         )
 
 
-def _ask(yes: bool) -> dict[str, Any]:
+def _ask(yes: bool, answers: dict[str, str]) -> dict[str, Any]:
+    """Return a configuration; `answers`, by question, are defaults the next time."""
+
     def ask(question: str, default: str, choices: list[str] | None = None) -> str:
         if yes:
             return default
         text = f"{question} [{', '.join(choices)}]" if choices else question
         while True:
-            answer: str = typer.prompt(text, default=default)
+            answer: str = typer.prompt(text, default=answers.get(question, default))
             if choices is None or answer in choices:
+                answers[question] = answer
                 return answer
             typer.echo(f"'{answer}' is none of: {', '.join(choices)}", err=True)
 
@@ -110,11 +125,13 @@ def _ask(yes: bool) -> dict[str, Any]:
         data["detector"] = detector.model_dump(exclude_none=True)
     if bundle != _NO_BUNDLE:
         data["models"] = [{"plugin": "classifier"}]
+    endpoint = ask(f"Publish on, or '{_NO_SOCKET}'", "tcp://127.0.0.1:5556")
     data["sinks"] = [
-        {
-            "plugin": "zmq",
-            "options": {"endpoint": ask("Publish on", "tcp://127.0.0.1:5556")},
-        },
+        *(
+            [{"plugin": "zmq", "options": {"endpoint": endpoint}}]
+            if endpoint != _NO_SOCKET
+            else []
+        ),
         {
             "plugin": "journal",
             "options": {"path": ask("Keep events in", "neurovocal.sqlite")},
@@ -133,8 +150,8 @@ def _source(ask: Any) -> dict[str, Any]:
         return {"plugin": "file", "options": {"path": path, "pace": "realtime"}}
     device = ask("Input device, by name or number ('default': the system's)", "default")
     rate = ask("Sample rate in Hz", "48000")
-    if not rate.isdigit():
-        raise ConfigError(f"sample rate '{rate}' is not a number of Hz")
+    if not rate.isdecimal():
+        raise ConfigError(f"sample rate '{rate}' is not a number of Hz, such as 48000")
     options: dict[str, Any] = {"sample_rate": int(rate), "channels": [1]}
     if device != "default":
         options["device"] = int(device) if device.isdigit() else device

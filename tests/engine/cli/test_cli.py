@@ -1,5 +1,6 @@
 """Command line: error sentences, exit codes, output for people and programs."""
 
+import io
 import json
 import logging
 import re
@@ -8,6 +9,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import soundfile
+import typer
 import yaml
 from processes.cli_process import running
 from repository import ROOT
@@ -361,13 +363,21 @@ def test_init_asks_again_and_never_overwrites(neurovocal, tmp_path, monkeypatch)
     answers = iter(
         ["roof", "tape", "file", "songs", "none", "bird", "songbird", "nowhere", "a.db"]
     )
-    monkeypatch.setattr("typer.prompt", lambda text, default: next(answers))
+
+    def prompt(text, default):
+        answer = next(answers, None)
+        if answer is None:
+            raise typer.Abort
+        return answer
+
+    monkeypatch.setattr("typer.prompt", prompt)
     done = neurovocal("init", "other.yaml")
     assert done.code == 1
     assert "'tape' is none of: microphone, file, folder" in done.err
     assert "'bird' is none of: " in done.err
     assert "nowhere" in done.err
-    assert "other.yaml:" in done.err
+    assert "other.yaml:" not in done.err
+    assert "the input ended" in done.err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
 
 
@@ -413,3 +423,29 @@ def test_local_plugins_are_found_wherever_a_configuration_names_them():
     }
     assert plugin_files(named) == ["/a b/x.py:_made2", "mine.py:plugin"]
     assert plugin_files(None) == plugin_files([1, None]) == []
+
+
+def test_init_asks_again_after_a_wrong_answer_and_keeps_the_others(
+    neurovocal, tmp_path, monkeypatch
+):
+    path = tmp_path / "station.yaml"
+    first = ["roof", "file", "absent.wav", "none", "songbird", "none", "x.sqlite"]
+    again = ["", "", str(ROOT / "configs/recordings/bengalese-finch.flac"), "", "", ""]
+    text = "\n".join([*first, *again, "", ""])
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    done = neurovocal("init", path)
+    assert done.code == 0
+    assert done.err.splitlines()[0] == (
+        "error: source: recording 'absent.wav' does not exist"
+    )
+    written = yaml.safe_load(path.read_text())
+    assert written["station"] == "roof"
+    assert [sink["plugin"] for sink in written["sinks"]] == ["journal"]
+
+
+def test_init_writes_nothing_if_its_input_ends(neurovocal, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("roof\nfile\n"))
+    done = neurovocal("init", tmp_path / "station.yaml")
+    assert done.code == 1
+    assert "the input ended" in done.err
+    assert list(tmp_path.iterdir()) == []
