@@ -28,8 +28,9 @@ $(DEV_ENV)/.done: pyproject.toml constraints.txt
 demo: $(RUN_ENV)/.done  ## Label a shipped recording, as it plays (no hardware, no torch)
 	$(RUN_ENV)/bin/neurovocal run demo
 
-test: $(DEV_ENV)/.done  ## Run the test suite
-	$(DEV_ENV)/bin/pytest
+# The tests of a file stay together: they share what its fixtures made.
+test: $(DEV_ENV)/.done  ## Run the test suite, as many files at once as there are cores
+	$(DEV_ENV)/bin/pytest --numprocesses $(shell getconf _NPROCESSORS_ONLN) --dist loadfile
 
 test-long: $(DEV_ENV)/.done  ## Run the tests that take minutes
 	$(DEV_ENV)/bin/pytest -m long

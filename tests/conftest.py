@@ -14,6 +14,10 @@ from processes.waiting import PATIENCE_S
 
 from neurovocal.engine.support.credentials import forget_variables
 
+# One thread for matrix products, here and in every program that a test starts: several
+# workers with several threads each would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell starts background jobs with SIGINT ignored, and children inherit that: tests
 # that interrupt a program would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
