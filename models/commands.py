@@ -22,6 +22,7 @@ from neurovocal.engine.contracts.errors import ConfigError
 if TYPE_CHECKING:
     from neurovocal.models.data.datasets import AnnotatedRecording
     from neurovocal.models.data.formats.segments import AnnotationChoice
+    from neurovocal.models.toolkit.problems import Problems
 
 # Modules that the report needs.
 _REPORT = ("matplotlib", "jinja2")
@@ -109,7 +110,8 @@ def train(
     after a kill.
     """
     _require("torch", "onnx", *_REPORT)
-    from neurovocal.models.data.datasets import read_dataset
+    from neurovocal.models.data.annotations import truncate_problems
+    from neurovocal.models.data.datasets import survey_dataset
     from neurovocal.models.toolkit.loop import stop_on_signal
     from neurovocal.models.toolkit.problems import Problems
     from neurovocal.models.toolkit.progress import Reporter
@@ -136,7 +138,10 @@ def train(
     )
     if recipe is None or job.choice is None:
         problems.add(out_problems(with_real_out(job)))
-        problems.of(lambda: read_dataset(dataset, annotation_format, job.choice))
+        found = problems.of(
+            lambda: survey_dataset(dataset, annotation_format, job.choice)
+        )
+        problems.add(truncate_problems(found[1]) if found else [])
         problems.refuse()
     assert recipe is not None
     overrides = {"seed": seed, "threads": threads}
@@ -201,6 +206,7 @@ def evaluate(
     _require("torch", *(("onnx", *_REPORT) if report else ()))
     if picture is not None:
         _require("matplotlib")
+    from neurovocal.models.data.soundness import read_recordings
     from neurovocal.models.toolkit.problems import Problems
     from neurovocal.plugins.storage.existing import any_of
     from neurovocal.plugins.storage.text_file import output_problems
@@ -219,8 +225,11 @@ def evaluate(
     loaded = problems.of(lambda: load_bundle(bundle))
     choice = problems.of(lambda: _choice(label_column, tier, channels))
     recordings = problems.of(
-        lambda: _read_recordings(dataset, annotation_format, choice, split)
+        lambda: _read_recordings(dataset, annotation_format, choice, split, problems)
     )
+    if problems and recordings is not None:
+        there = recordings
+        problems.of(lambda: read_recordings(there))
     problems.refuse()
     assert loaded is not None
     assert recordings is not None
@@ -287,12 +296,18 @@ def _read_recordings(
     annotation_format: str | None,
     choice: "AnnotationChoice | None",
     split: str | None,
+    problems: "Problems",
 ) -> list["AnnotatedRecording"]:
-    """Read a dataset's recordings; `split` (COLUMN=VALUE) selects by files.csv."""
-    from neurovocal.models.data.datasets import read_dataset
+    """Read a dataset's recordings; `split` (COLUMN=VALUE) selects by files.csv.
+
+    Mistakes of the dataset are added to `problems`.
+    """
+    from neurovocal.models.data.annotations import truncate_problems
+    from neurovocal.models.data.datasets import survey_dataset
     from neurovocal.models.data.files_table import part_of
 
-    read = read_dataset(dataset, annotation_format, choice)
+    read, mistakes = survey_dataset(dataset, annotation_format, choice)
+    problems.add(truncate_problems(mistakes))
     for note in read.notes:
         typer.echo(f"note: {note}", err=True)
     recordings = list(read.recordings)

@@ -113,6 +113,33 @@ def read_dataset(
         Lists every problem of the data: missing folder or files, no labels, invalid
         times, overlapping segments, annotations past the end of a file.
     """
+    dataset, problems = survey_dataset(folder, annotation_format, choice)
+    if problems:
+        raise ConfigError(truncate_problems(problems))
+    return dataset
+
+
+def survey_dataset(
+    folder: Path,
+    annotation_format: str | None = None,
+    choice: AnnotationChoice | None = None,
+) -> tuple[Dataset, list[str]]:
+    """Read what can be read of a dataset, so that later checks add their mistakes.
+
+    Parameters are those of `read_dataset`.
+
+    Returns
+    -------
+    dataset : Dataset
+        Recordings that can be opened.
+    problems : list of str
+        A sentence for each mistake.
+
+    Raises
+    ------
+    ConfigError
+        The folder does not exist, or no annotation is found.
+    """
     if not folder.is_dir():
         raise ConfigError(f"dataset folder '{folder}' does not exist")
     choice, findings = choice or AnnotationChoice(), Findings()
@@ -130,11 +157,10 @@ def read_dataset(
     for file in files.recordings:
         if file not in rows and file not in columns:
             findings.tell("recordings without annotations are not used", shown(file))
-    if findings.problems:
-        raise ConfigError(truncate_problems(findings.problems))
-    if not any(recording.annotations for recording in recordings):
-        raise ConfigError(f"dataset '{folder}' has no labelled segments")
-    return Dataset(folder, tuple(recordings), tuple(findings.notes()))
+    problems = findings.problems
+    if not problems and not any(recording.annotations for recording in recordings):
+        problems = [f"dataset '{folder}' has no labelled segments"]
+    return Dataset(folder, tuple(recordings), tuple(findings.notes())), problems
 
 
 def _read_columns(

@@ -26,6 +26,8 @@ from neurovocal.models.toolkit.rows import Rows
 
 SCALING_FILE = "scaling.npz"
 _BINS_AT_ONCE = 8
+# Decoders of MP3 find the delay of the encoder in the header alone.
+TOLERANCE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +162,11 @@ def read_samples(recording: AnnotatedRecording, sample_rate: int) -> Float32:
         raise ConfigError(
             f"{recording.path}: cannot be read as audio ({error})"
         ) from error
+    if len(samples) < stop - start - TOLERANCE_S * recording.sample_rate:
+        raise ConfigError(
+            f"{recording.path}: is damaged, {len(samples)} of {stop - start} samples "
+            "can be read: repair it or leave it out"
+        )
     mono = np.ascontiguousarray(samples[:, recording.channel - 1])
     bad = np.flatnonzero(~np.isfinite(mono))
     if len(bad):

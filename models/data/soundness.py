@@ -12,10 +12,9 @@ import soundfile
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.annotations import truncate_problems
 from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
+from neurovocal.models.data.frames import TOLERANCE_S
 
 _BLOCK = 2**14
-# Decoders of MP3 count the delay of the encoder in the header alone.
-_TOLERANCE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ def _read(recording: AnnotatedRecording) -> Sound:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     read_s = n_read / rate
-    if broken or read_s < recording.duration_s - _TOLERANCE_S:
+    if broken or read_s < recording.duration_s - TOLERANCE_S:
         raise ConfigError(
             f"{path}: is damaged, {read_s:.3f} s of {recording.duration_s:.3f} s can "
             "be read: repair it or leave it out"

@@ -26,7 +26,11 @@ class Problems:
         """Keep mistakes."""
         self._found += problems
 
+    def __bool__(self) -> bool:
+        """Return whether there is a mistake."""
+        return bool(self._found)
+
     def refuse(self) -> None:
         """Raise ConfigError with all mistakes, each once, if there is one."""
         if self._found:
-            raise ConfigError(list(dict.fromkeys(self._found)))
+            raise ConfigError([*dict.fromkeys(self._found)])

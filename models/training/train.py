@@ -21,10 +21,12 @@ from neurovocal.engine.support.text import plain
 from neurovocal.models.classifier.adjust import CalibratedClassifier, adjust_classifier
 from neurovocal.models.classifier.network import Classifier
 from neurovocal.models.classifier.training import ClassifierTask
+from neurovocal.models.data.annotations import truncate_problems
 from neurovocal.models.data.augment import Augmenter
-from neurovocal.models.data.datasets import AnnotatedRecording, Dataset, read_dataset
+from neurovocal.models.data.datasets import AnnotatedRecording, Dataset, survey_dataset
 from neurovocal.models.data.prepare import PreparedDataset, compute_frames
-from neurovocal.models.data.split.recordings import select_recordings
+from neurovocal.models.data.soundness import read_recordings
+from neurovocal.models.data.split.recordings import check_words, select_recordings
 from neurovocal.models.evaluation.evaluate import evaluate_bundle
 from neurovocal.models.evaluation.linear_baseline import linear_errors
 from neurovocal.models.export.bundle import TrainingResult, write_bundle, write_manifest
@@ -104,43 +106,63 @@ def train_bundle(
     started_s = time.monotonic()
     job = with_real_out(job)
     problems = Problems()
-    problems.add(list(out_problems(job)))
-    dataset = problems.of(lambda: _read(job, config))
+    problems.add(out_problems(job))
     origin = problems.of(lambda: load_origin(job.origin))
-    problems.refuse()
-    assert dataset is not None
+    dataset = _read(job, config, problems)
     with _told_about_checkpoints(job), work_folder(job):
         collector, test = _make_bundle(job, config, dataset, origin, reporter, stop)
     bundle = load_bundle(job.out)
+    without_report = (
+        f"'{job.out}' is finished, but not its report: `neurovocal evaluate BUNDLE "
+        "DATASET --report DIR` writes it"
+    )
     with reporter.stage("report") as on_progress:
 
         def report_share(share: float) -> None:
             if stop.raised:
-                raise TrainingInterrupted(
-                    f"'{job.out}' is finished, but not its report: `neurovocal "
-                    "evaluate BUNDLE DATASET --report DIR` writes it"
-                )
+                raise TrainingInterrupted(without_report)
             on_progress(share, "")
 
-        page = write_report(
-            job.out / REPORT_FOLDER,
-            bundle,
-            bundle.manifest.figures,
-            Measurement("the test split", job.command),
-            collector,
-            test,
-            report_share,
-        )
+        try:
+            page = write_report(
+                job.out / REPORT_FOLDER,
+                bundle,
+                bundle.manifest.figures,
+                Measurement("the test split", job.command),
+                collector,
+                test,
+                report_share,
+            )
+        except (DiskError, ConfigError) as error:
+            raise DiskError(f"{error}; {without_report}") from error
     minutes = (time.monotonic() - started_s) / 60
     reporter.print_message(f"{page}: what was learned, and how well")
     reporter.print_message(f"{job.out}: done in {minutes:.1f} min")
     return bundle
 
 
-def _read(job: TrainingJob, config: TrainConfig) -> Dataset:
-    """Read the dataset and select its recordings."""
-    dataset = read_dataset(job.dataset, job.annotation_format, job.choice)
-    return select_recordings(dataset, config.split)
+def _read(job: TrainingJob, config: TrainConfig, problems: Problems) -> Dataset:
+    """Read the dataset and select its recordings.
+
+    Raises
+    ------
+    ConfigError
+        There are mistakes in the dataset, or in `problems`. What could be read of the
+        dataset is checked further, so that all mistakes are told at once.
+    """
+    surveyed = problems.of(
+        lambda: survey_dataset(job.dataset, job.annotation_format, job.choice)
+    )
+    if surveyed is not None:
+        found, mistakes = surveyed
+        problems.add(truncate_problems(mistakes))
+        dataset = problems.of(lambda: select_recordings(found, config.split))
+        if dataset is not None and not problems:
+            return dataset
+        problems.of(lambda: read_recordings(found.recordings))
+        problems.of(lambda: check_words(found, config.split))
+    problems.refuse()
+    raise AssertionError("a dataset without mistakes was returned before")
 
 
 @contextmanager

@@ -158,6 +158,13 @@ class _Declared:
         return " or ".join(sorted(words))
 
 
+def check_words(dataset: Dataset, config: SplitConfig) -> None:
+    """Raise ConfigError with each word of the split in files.csv that is unknown."""
+    named = config.column or _SPLIT
+    if _has_column(dataset.recordings, named.casefold()):
+        _Declared.read(dataset, named, config)
+
+
 def part_names(dataset: Dataset, config: SplitConfig) -> dict[str, str]:
     """Return the declared part of each recording by file; empty without a column.
 
