@@ -243,9 +243,10 @@ def test_existing_bundles_files_and_trainings_are_not_overwritten(
     other = recipe.model_copy(update={"seed": 5})
     with pytest.raises(ConfigError, match="another recipe or other data"):
         train_bundle(job, other, Reporter(), StopFlag())
-    (job.work_path / "classifier.pt").write_bytes(b"torn")
-    with pytest.raises(ConfigError, match="cannot be resumed from"):
-        train_bundle(job, recipe, Reporter(), StopFlag())
+    for content, cause in ((b"torn", "it is damaged"), (b"", "it is empty")):
+        (job.work_path / "classifier.pt").write_bytes(content)
+        with pytest.raises(ConfigError, match=f"cannot be resumed from, {cause}"):
+            train_bundle(job, recipe, Reporter(), StopFlag())
 
 
 def test_a_time_budget_ends_the_training(

@@ -86,6 +86,7 @@ def test_samples_that_are_not_a_number_are_a_gap(tmp_path):
     done = neurovocal("detect", tmp_path / "nan.wav")
     assert "Traceback" not in done.err
     assert done.code == 3
+    assert "nan.wav': 100 samples are no numbers, the first at 0.003 s" in done.err
     assert "100 samples were lost" in done.err
 
     def song(lines: list[str]) -> list[float]:
@@ -99,6 +100,20 @@ def test_samples_that_are_not_a_number_are_a_gap(tmp_path):
     found, wanted = song(done.out.splitlines()), song(clean)
     assert len(wanted) > 20
     np.testing.assert_allclose(found, wanted, atol=0.0011)
+
+
+def test_infinite_and_huge_samples_are_told_without_warnings_of_a_library(tmp_path):
+    samples, rate = soundfile.read(RECORDING, frames=2 * 32000, dtype="float32")
+    soundfile.write(tmp_path / "huge.wav", samples * 1e36, rate, subtype="FLOAT")
+    samples[3000:3002] = np.inf, -np.inf
+    soundfile.write(tmp_path / "infinite.wav", samples, rate, subtype="FLOAT")
+    done = neurovocal("detect", tmp_path)
+    huge, infinite, lost = done.err.splitlines()
+    assert "huge.wav' has samples of up to " in huge
+    assert "infinite.wav': 2 samples are no numbers" in infinite
+    assert lost == "error: 2 samples were lost (see the gaps)"
+    assert done.code == 3
+    assert len(done.out.splitlines()) > 9
 
 
 def test_a_bad_recording_does_not_affect_the_others(tmp_path):

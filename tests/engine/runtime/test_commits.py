@@ -2,16 +2,20 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from threading import Event as Flag
 
 import pytest
+import soundfile
 from processes.cli_process import RECORDING, neurovocal, running
 from processes.failing_disks import INFO, label
 
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.types import StreamEnd
+from neurovocal.engine.journal import read_events, runs
 from neurovocal.engine.runtime.workers.mailbox import Mailbox
 from neurovocal.engine.runtime.workers.sink_worker import Item, SinkWorker
 from neurovocal.engine.runtime.workers.stream_commit import StreamCommit
@@ -100,8 +104,6 @@ def test_messages_that_a_sink_took_and_could_not_commit_are_counted_once(
 
 def test_the_end_of_a_recording_is_known_though_none_follows(tmp_path: Path) -> None:
     """The last call touches the end; the power fails when it counts as taken."""
-    import soundfile
-
     folder = tmp_path / "d"
     folder.mkdir()
     samples = song(8000, 3.0)[:, 0]
@@ -157,3 +159,55 @@ def test_a_table_that_ctrl_c_cut_short_is_called_partial(tmp_path: Path) -> None
     done = neurovocal("detect", "1.flac", "--out", "new.csv", cwd=tmp_path)
     rows = len((tmp_path / "new.csv").read_text().splitlines()) - 1
     assert f"wrote {rows} rows of 1 recording to 'new.csv'" in done.err
+
+
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+from neurovocal.engine.cli import main
+main()
+"""
+
+
+def test_recordings_whose_events_a_full_disk_refused_are_heard_again(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "card"
+    folder.mkdir()
+    samples = song(8000, 1.0)[:, 0]
+    recordings = {f"{number:02}.wav" for number in range(20)}
+    for name in recordings:
+        soundfile.write(folder / name, samples, 8000)
+    config = tmp_path / "c.yaml"
+    options = "{path: card, follow: false, settle_s: 0, confirm_s: 0}"
+    config.write_text(
+        f"version: 1\nsource: {{plugin: folder, options: {options}}}\n"
+        "sinks:\n"
+        "  - plugin: journal\n"
+        "    on_error: skip\n"
+        "    options: {path: j.sqlite, commit_ms: 0}\n"
+    )
+
+    def outcome() -> tuple[set[str], set[str]]:
+        """Return the recordings that count as taken, and those in the journal."""
+        lines = (folder / ".neurovocal-taken.jsonl").read_text().splitlines()
+        entries = map(json.loads, lines)
+        taken = {e["file"] for e in entries if e["verdict"] == "taken"}
+        path = tmp_path / "j.sqlite"
+        events = [e for record in runs(path) for e in read_events(path, record.run)]
+        return taken, {event.stream for event in events if event.kind == "offset"}
+
+    full = subprocess.run(
+        [sys.executable, "-c", LIMITED, "400000", "run", str(config)],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=110,
+        check=False,
+    )
+    assert full.returncode in (2, 3), full.stderr
+    taken, kept = outcome()
+    assert taken <= kept
+    assert taken < recordings
+    assert neurovocal("run", config, cwd=tmp_path).code == 0
+    assert outcome() == (recordings, recordings)

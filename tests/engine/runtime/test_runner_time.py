@@ -17,7 +17,7 @@ from stages.runners import (
     many,
 )
 
-from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.clock import NS, ManualClock
 from neurovocal.engine.contracts.types import (
     Anchor,
     Block,
@@ -134,3 +134,19 @@ def test_a_jump_of_a_live_sources_time_is_reported_once():
     other = CollectSink({"health"})
     make_runner(ScriptedSource(INFO, items), other).run()
     assert not other.events(Health)
+
+
+def test_a_series_of_jumps_as_of_a_wrong_rate_is_reported_once():
+    """Twice the samples that the configuration says: each anchor is a jump."""
+    sink, clock = CollectSink({"health"}), ManualClock(EPOCH)
+
+    def items():
+        for second in range(90):
+            yield Anchor(second * 2 * RATE, EPOCH + second * NS)
+            yield Block(second * 2 * RATE, np.zeros((2 * RATE, 1), np.float32))
+            clock.advance(1.0)
+
+    make_runner(ScriptedSource(INFO, items(), live=True), sink, clock=clock).run()
+    told = [e.detail for e in sink.events(Health) if e.stage == "clock"]
+    assert len(told) == 1
+    assert "UTC of the samples moved by -1.000 s" in told[0]

@@ -214,9 +214,10 @@ def many(number: int, begin: float, name: str, offset: str, label: str = "a") ->
     return f"{number}\tS 1\t1\t{begin}\t{begin + 0.2:.6f}\t{name}\t{offset}\t{label}\n"
 
 
-def test_rows_go_to_the_recordings_that_they_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", ["all.txt", "a.txt"])
+def test_rows_go_to_the_recordings_that_they_name(tmp_path: Path, table: str) -> None:
     text = MANY + many(1, 1.0, "a.wav", "1.0") + many(2, 5.0, "b.wav", "1.0", "b")
-    files = {"a.wav": "", "sub/b.wav": "", "all.txt": text}
+    files = {"a.wav": "", "sub/b.wav": "", table: text}
     rows, _, _ = read(write_files(tmp_path, files), "raven")
     assert rows == {"a.wav": ONE, "sub/b.wav": [(1.0, 1.2, "b")]}
 

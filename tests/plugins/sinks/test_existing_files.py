@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from processes.cli_process import RECORDING, neurovocal, running
+from processes.cli_process import RECORDING, ROOT, neurovocal, running
 from stages.journals import label, write
 
 from neurovocal.plugins.storage.file_lock import FileLock
@@ -119,6 +120,10 @@ def test_a_broken_bundle_or_channel_leaves_the_older_table(tmp_path: Path) -> No
     assert neurovocal("label", RECORDING, "--out", path).code == 0
     before = path.read_bytes()
     done = neurovocal("label", RECORDING, "--out", path, "--channels", "3")
+    assert (done.code, path.read_bytes()) == (1, before)
+    broken = shutil.copytree(ROOT / "models/pretrained/bengalese-finch", tmp_path / "b")
+    (broken / "classifier.onnx").write_bytes(b"broken")
+    done = neurovocal("label", RECORDING, "--out", path, "--bundle", broken)
     assert (done.code, path.read_bytes()) == (1, before)
     new = tmp_path / "new.csv"
     assert neurovocal("label", RECORDING, "--out", new, "--channels", "3").code == 1

@@ -114,6 +114,24 @@ def test_padding_and_tags_behind_the_sound_are_no_sound(tmp_path, tail):
     assert len(samples) == RATE
 
 
+def test_a_size_that_wrapped_at_4_gib_is_that_of_the_file(tmp_path):
+    path = tmp_path / "x.wav"
+    n_bytes = 2**32 + N_BYTES  # the header says N_BYTES
+    with path.open("wb") as file:
+        file.write(stated("wav", N_BYTES)[:-N_BYTES])
+        begin = file.tell()
+        file.truncate(begin + n_bytes - N_BYTES)  # a hole, which takes no room
+        file.seek(0, 2)
+        file.write(stated("wav", N_BYTES)[-N_BYTES:])
+    recording = Recording(header := inspect(path))
+    assert header.n_samples == n_bytes // 2
+    recording.open()
+    recording.seek(n_bytes // 2 - RATE)
+    np.testing.assert_allclose(recording.read(RATE), values(), atol=1e-4)
+    recording.close()
+    assert recording.problem is None
+
+
 def test_a_header_without_sound_holds_no_samples(tmp_path):
     path = tmp_path / "x.wav"
     path.write_bytes(stated("wav", 0)[:-N_BYTES] + RIFF_TRAILER)
@@ -135,6 +153,18 @@ def test_a_folder_waits_for_a_file_that_may_still_grow(tmp_path, kind, size):
     assert len(samples_of(items)) == RATE
     state = (tmp_path / STATE).read_text()
     assert statuses(state) == {name: "taken"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_takes_a_file_whose_header_counts_itself(tmp_path, kind):
+    """The size in the header is that of the file, which is complete."""
+    name = f"x.{'wav' if kind == 'rf64' else kind}"
+    (tmp_path / name).write_bytes(stated(kind, "the file's"))
+    source = folder_source.make(tmp_path, partial_s=1000)
+    items = folder_source.read_all(source)
+    assert names(items) == [name]
+    assert len(samples_of(items)) == RATE
+    assert source.failures == []
 
 
 def flac_stating(total):

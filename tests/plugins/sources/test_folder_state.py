@@ -108,6 +108,24 @@ def test_an_incomplete_last_line_of_the_state_is_cut_off(tmp_path_factory, torn)
     assert statuses(state.read_bytes()) == {"a.wav": "taken", "b.wav": "taken"}
 
 
+def test_a_state_whose_first_sector_a_loss_of_power_has_zeroed_is_used(
+    tmp_path, caplog
+):
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / name, 80)
+    read_all(make(tmp_path))
+    state = tmp_path / STATE
+    whole = state.read_bytes()
+    first_line = whole.index(b"\n")
+    state.write_bytes(bytes(first_line) + whole[first_line:])
+    write(tmp_path / "c.wav", 80, seed=1)
+    caplog.clear()
+    assert names(read_all(make(tmp_path)))[-1] == "c.wav"
+    assert "lines are damaged and left out" in caplog.text
+    state.write_bytes(bytes(len(whole)))
+    assert names(read_all(make(tmp_path))) == ["a.wav", "b.wav", "c.wav"]
+
+
 def test_a_recording_that_grows_after_it_was_finished_is_read_again(tmp_path):
     path = write(tmp_path / "x.wav")
     longer = write(tmp_path / ".longer.wav", 1600).read_bytes()

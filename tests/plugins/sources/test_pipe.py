@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import select
 import shutil
 import subprocess
 import sys
@@ -197,6 +198,42 @@ time.sleep(600)
     assert read_to_end(source) == []
 
 
+READ_COMMAND = f"""
+import sys
+from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.plugins.sources.pipe.source import plugin
+
+options = plugin.options(sample_rate={RATE}, command=sys.argv[1:])
+source = plugin.build(options, BuildContext(SystemClock(), "run"))
+source.open()
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_command_that_hangs_ends_with_a_killed_engine(tmp_path):
+    """The command holds the write end of a FIFO, which ends once it has exited."""
+    os.mkfifo(tmp_path / "fifo")
+    alive = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    code = "import sys, time; held = open(sys.argv[1], 'wb'); held.write(b'x'); "
+    code += "held.flush(); time.sleep(600)"
+    hanging = [PYTHON, "-c", code, str(tmp_path / "fifo")]
+    engine = subprocess.Popen(
+        [PYTHON, "-c", READ_COMMAND, *hanging],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert engine.stdout.readline() == b"open\n"
+    select.select([alive], [], [])
+    assert os.read(alive, 1) == b"x"
+    engine.kill()
+    engine.communicate()
+    os.set_blocking(alive, True)
+    assert os.read(alive, 1) == b""
+    os.close(alive)
+
+
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_ffmpeg(tmp_path):
     values = np.random.default_rng(1).uniform(-0.5, 0.5, (RATE, 1)).astype(np.float32)
@@ -366,6 +403,17 @@ def test_standard_input(tmp_path, live):
     subprocess.run(arguments, input=values.tobytes(), check=True, timeout=60)
     got = np.load(tmp_path / "x.npy")[:, 0]
     np.testing.assert_array_equal(got, values.astype(np.float32) / 32768)
+
+
+def test_nothing_on_standard_input_is_noted(monkeypatch):
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        source = make(live=False)
+        source.open()
+        assert read_to_end(source) == []
+    assert source.notices == [
+        "nothing came on standard input: did the program before the pipe fail?"
+    ]
 
 
 def test_a_terminal_as_standard_input_is_refused():

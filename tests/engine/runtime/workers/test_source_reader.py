@@ -158,6 +158,14 @@ def test_a_source_is_failed_after_ten_attempts_and_still_reopened():
     assert 600_000 <= last.stop - last.start < 600_000 + 30_000
 
 
+def test_a_source_without_a_sample_has_no_last_sample():
+    clock, reported = ManualClock(EPOCH), []
+    source = Radio(clock, [1, 3000, 20_000])  # lost before its first block
+    reader = SourceReader("lane", source, clock, "restart", Flag(), reported.append)
+    play(reader, source)
+    assert reported[0].detail == "the radio is off; no sample yet"
+
+
 def test_a_lost_source_with_policy_fail_raises():
     reported = []
     source = Radio(ManualClock(EPOCH), [1000, 1000, 1000])

@@ -178,15 +178,19 @@ def test_timit_transcriptions_count_in_samples(tmp_path: Path) -> None:
 
 
 def test_csv_tables_of_crowsetta(tmp_path: Path) -> None:
-    simple = "onset_s,offset_s,label\n1,1.2,a\n2,2.2,b\n"
+    simple = "onset_s,offset_s,label\n1,1.2,01\n2,2.2,1e3\n"
     files = {
         "song.wav": "",
         "song.csv": simple,
         "files.csv": "file,split\nsong.wav,x\n",
     }
-    assert read(write_files(tmp_path / "s", files), "simple-seq")[0] == {
-        "song.wav": TWO
+    folder = write_files(tmp_path / "s", files)
+    assert read(folder, "simple-seq")[0] == {
+        "song.wav": [(1.0, 1.2, "01"), (2.0, 2.2, "1e3")]
     }
+    (folder / "song.csv").write_text("name,start_seconds,stop_seconds\na,1,1.2\n")
+    (problem,) = read(folder, "simple-seq")[1]
+    assert "there are name, start_seconds, stop_seconds" in problem
     generic = "label,onset_sample,offset_sample,notated_path,annot_path,sequence\n"
     generic += "a,8000,9600,/x/song.wav,y,0\nb,16000,17600,/x/song.wav,y,0\n"
     folder = write_files(tmp_path / "g", {"song.wav": "", "all.csv": generic})
@@ -217,8 +221,8 @@ def test_the_xml_of_a_public_dataset(tmp_path: Path) -> None:
 
 
 def test_the_column_of_the_labels_is_found_or_named(tmp_path: Path) -> None:
-    heading = RAVEN.replace("Annotation", "Common Name\tMine")
-    text = heading + "1\tS 1\t1\t1.0\t1.2\t0\t4000\tEurasian Wren\tx\n"
+    heading = RAVEN.replace("Annotation", "Common Name\tMine\tBegin Path\tFile Offset (s)")
+    text = heading + "1\tS 1\t1\t1.0\t1.2\t0\t4000\tEurasian Wren\tx\t/d/song.wav\t1.0\n"
     folder = write_files(tmp_path, {"song.wav": "", "song.txt": text})
     rows, _, notes = read(folder, "raven")
     assert rows == {"song.wav": [(1.0, 1.2, "Eurasian Wren")]}

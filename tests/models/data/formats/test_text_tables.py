@@ -17,9 +17,9 @@ def csv(folder: Path, text: str | bytes, heading: str = CSV):
     return read(write_files(folder, {"song.wav": "", "annotations.csv": text}))
 
 
-def track(folder: Path, text: str | bytes):
+def track(folder: Path, text: str | bytes, form: str = "audacity"):
     files = {"song.wav": "", "song.txt": text}
-    return read(write_files(folder, files), "audacity")
+    return read(write_files(folder, files), form)
 
 
 def raven(folder: Path, text: str | bytes, heading: str = RAVEN):
@@ -104,12 +104,14 @@ def test_rows_are_ordered_and_may_touch_or_overlap_by_a_rounding(
         "1.0\t1.2\ta\n\\\t500.0\t8000.0\n2.0\t2.2\tb\n\\\t500.0\t8000.0\n",
         "1.0\t1.2\ta\n2.0\t2.2\tb\n\\\t500.0\t8000.0\n",
         "\ufeff1.0\t1.2\ta\r\n2.0\t2.2\tb\r\n",
+        "\ufeff1.0\t1.2\ta\n\\\t500.0\t8000.0\n2.0\t2.2\tb\n\\\t500\t8000\n",
         "1\t1.2\ta\r2\t2.2\tb",
         "1.0\t1.2\ta \n\n2.0\t2.2\tb\u200b\n",
     ],
 )
-def test_label_tracks_that_say_the_same(tmp_path: Path, text: str) -> None:
-    rows, problems, _ = track(tmp_path, text)
+@pytest.mark.parametrize("form", ["audacity", "aud-seq", "aud-bbox"])
+def test_label_tracks_that_say_the_same(tmp_path: Path, text: str, form: str) -> None:
+    rows, problems, _ = track(tmp_path, text, form)
     assert not problems
     assert rows == {"song.wav": TWO}
 
@@ -173,6 +175,13 @@ def test_each_fault_of_a_csv_row_is_told_with_its_line(
     place = f"annotations.csv:{line}: " if line else "annotations.csv: "
     assert [p for p in problems if place in p and words in p], problems
     assert len(problems) == 1
+
+
+def test_lines_are_counted_behind_a_cell_of_two_lines(tmp_path: Path) -> None:
+    heading = "file,onset_s,offset_s,label,note\n"
+    text = 'song.wav,1.0,1.2,a,"two\nlines"\nsong.wav,x,1.2,b,\n'
+    (problem,) = csv(tmp_path, text, heading)[1]
+    assert "annotations.csv:4: onset_s 'x' is not a number" in problem
 
 
 @pytest.mark.parametrize(
@@ -269,6 +278,9 @@ def test_quoted_headings_mean_quoted_cells(tmp_path: Path) -> None:
 
 
 def test_faults_of_a_raven_table(tmp_path: Path) -> None:
+    _, problems, _ = raven(tmp_path, "", RAVEN.replace("Annotation", "Note"))
+    assert len(problems) == 1
+    assert "song.txt" in problems[0]
     for text, words in (
         (selection(1, "1,0", "1,2", "a"), "has a comma"),
         (selection(1, 1, 1.2, ""), "song.txt:2: the label is empty"),

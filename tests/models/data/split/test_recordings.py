@@ -9,6 +9,7 @@ from neurovocal.models.data.annotations import Annotation
 from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
 from neurovocal.models.data.files_table import part_of, read_files_table
 from neurovocal.models.data.split.recordings import Split, split_recordings
+from neurovocal.models.data.targets import FrameGrid, Units, targets_of
 from neurovocal.models.toolkit.recipe import SplitConfig
 
 SEGMENTS = tuple(Annotation(t / 2, t / 2 + 0.1, "ab"[t % 2]) for t in range(10))
@@ -194,3 +195,33 @@ def test_the_same_sound_in_two_declared_parts_is_told() -> None:
     ]
     split = split_recordings(Dataset(Path(), tuple(data)), SplitConfig(), 0)
     assert any("r0, r3" in note for note in split.notes)
+
+
+class CountedAnnotation(Annotation):
+    """Annotation that counts how often any of them is looked at."""
+
+    looks = 0
+
+    def __getattribute__(self, name: str) -> object:
+        CountedAnnotation.looks += 1
+        return super().__getattribute__(name)
+
+
+def looks_of_a_split(n_segments: int) -> int:
+    """Split a recording of so many segments, find its targets, count the looks."""
+    segments = tuple(
+        CountedAnnotation(t / 2, t / 2 + 0.1, "abcd"[t % 4]) for t in range(n_segments)
+    )
+    whole = AnnotatedRecording("r", Path("r"), n_segments / 2, 8000, segments)
+    CountedAnnotation.looks = 0
+    split = split_recordings(Dataset(Path(), (whole,)), SplitConfig(), 0)
+    grid = FrameGrid(8000, 400, 400)
+    units = Units(["", *"abcd"], {label: k for k, label in enumerate("abcd", 1)})
+    for part in (*split.train, *split.valid, *split.test):
+        _, spans = targets_of(part, units, grid.n_frames(part), 8000, 400, 400)
+        assert spans
+    return CountedAnnotation.looks
+
+
+def test_work_grows_no_faster_than_the_number_of_segments() -> None:
+    assert looks_of_a_split(16_000) < 6 * looks_of_a_split(4000)

@@ -1,12 +1,15 @@
 """Clips: their samples, their sidecars and the selection of segments."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stages.clip_sinks import (
+    EPOCH,
     RATE,
     blocks_of,
     clips,
@@ -18,10 +21,12 @@ from stages.clip_sinks import (
     sink,
 )
 
+from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.types import (
     Block,
     Event,
     Gap,
+    StreamInfo,
     Surprise,
 )
 from neurovocal.engine.testing import check_sink
@@ -205,6 +210,40 @@ def test_clip_names_without_utc_contain_the_run(tmp_path: Path) -> None:
     assert told["utc"] is None
     assert path.parent == tmp_path / "clips" / "undated" / "cage 1"
     assert path.name == "run1_cage 1_s000000000900.json"
+
+
+def test_clip_begins_at_the_join_of_two_recordings(tmp_path: Path) -> None:
+    """Its pre-roll would reach into another recording, of another time."""
+    target = sink(tmp_path)
+    target.open()
+    samples, join = ramp(4), Gap(1000, 1000, "next recording")
+    assert join.is_join
+    pause_ns = 7 * NS
+    for event in (Block(0, samples[:1000]), join, Block(1000, samples[1000:])):
+        target.write(message(event, 4000, timed=True))
+    for event in segment(0, 1050, 1300):
+        made = message(event, 1400, timed=True)
+        target.write(replace(made, utc_ns=made.utc_ns + pause_ns))
+    target.close()
+    [(told, audio, _)] = clips(tmp_path)
+    assert (told["start"], told["stop"]) == (1000, 1500)
+    assert np.array_equal(audio, samples[1000:1500, 0])
+    assert told["utc_ns"] == EPOCH + NS + pause_ns
+
+
+@pytest.mark.parametrize("stem", ["\u65e5" * 28, "\u0437" * 100, "x" * 250])
+def test_clips_of_recordings_with_long_names_are_written(
+    tmp_path: Path, stem: str
+) -> None:
+    target = sink(tmp_path)
+    target.open()
+    info = StreamInfo(f"{stem}.wav", RATE)
+    for event in (Block(0, ramp(4)), *segment(0, 1000, 1300)):
+        made = message(event, 4000, timed=True)
+        target.write(replace(made, info=info))
+    target.close()
+    [(told, _, _)] = clips(tmp_path)
+    assert told["stream"] == info.stream
 
 
 def test_open_clips_are_written_when_the_sink_closes(tmp_path: Path) -> None:
