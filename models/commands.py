@@ -214,13 +214,15 @@ def evaluate(
     problems = Problems()
     if picture is not None:
         if not synthesis:
-            problems.add(["--picture shows drawn song: say --synthesis, too"])
+            problems.add(["--picture draws generated song: add --synthesis"])
         problems.add(output_problems(str(picture), any_of("a PNG picture", b"\x89PNG")))
     if report is not None:
         from neurovocal.models.report.page import folder_problems
 
         if synthesis:
-            problems.add(["--report goes without --synthesis: run them apart"])
+            problems.add(
+                ["--report and --synthesis exclude each other: give one of them"]
+            )
         problems.add(folder_problems(report))
     loaded = problems.of(lambda: load_bundle(bundle))
     choice = problems.of(lambda: _choice(label_column, tier, channels))

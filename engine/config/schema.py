@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 else:
     EventKind = Literal[tuple(KINDS.values())]
 
+_MOST_FAULTS = 100  # each wraps its stage once more
+
 
 class StageConfig(Options):
     """A stage: which plugin, with which options."""
@@ -153,8 +155,8 @@ class GlobalConfig(Options):
 
     privacy: PrivacyConfig | None = None
     """What audio may leave the lanes (docs/clips.md); all of it by default."""
-    faults: list[Fault] = []
-    """Faults to inject; for rehearsals only (docs/reliability.md)."""
+    faults: list[Fault] = Field(default=[], max_length=_MOST_FAULTS)
+    """Faults to inject, 100 at most; for rehearsals only (docs/reliability.md)."""
 
 
 class SingleConfig(GlobalConfig, LaneConfig):

@@ -96,6 +96,8 @@ def validation_problems(
             reason = _unknown_tag(detail["ctx"])
         elif detail["type"] == "model_type":
             reason = "expected 'key: value' lines"
+        elif detail["type"] in ("too_long", "too_short"):
+            reason = _length(**detail["ctx"])
         elif detail["type"] == "contradiction":
             reason = detail["msg"]
             loc = _given(loc, detail["ctx"]["options"], located.data)
@@ -125,6 +127,18 @@ def validation_problems(
         )
         for loc in reasons
     ]
+
+
+def _length(
+    actual_length: int,
+    max_length: int | None = None,
+    min_length: int | None = None,
+    field_type: str = "",
+) -> str:
+    """Return a sentence on a list with too many or too few entries."""
+    bound = f"at most {max_length}" if max_length else f"at least {min_length}"
+    noun = "entry" if 1 in (max_length, min_length) else "entries"
+    return f"must have {bound} {noun} (it has {actual_length})"
 
 
 def _shown(value: Any, loc: Location, located: Located) -> str:

@@ -1,7 +1,7 @@
 """Base class of options, bounds that many have, and policies that several have.
 
-Every number has a lower and an upper bound: a value beyond them is a slip of the unit
-or of the keyboard, and refused with both bounds before anything is opened.
+Every number has a lower and an upper bound: a value beyond them has another unit or a
+typing error, and is refused with both bounds before anything is opened.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from neurovocal.engine.support.text import text_problem
 # Rates from slow seismometers to fast hydrophones, in Hz.
 LOWEST_RATE, HIGHEST_RATE = 100, 10_000_000
 HIGHEST_HZ = HIGHEST_RATE / 2
-# What one device or recording has; more is a number of something else.
+# Channels of one device or recording.
 MOST_CHANNELS = 1024
 LONGEST_BLOCK = 2**24
 DAY_S = 86_400.0
@@ -30,7 +30,7 @@ DAY_MS = 1000 * DAY_S
 YEAR_S = 366 * DAY_S
 # Sizes of files and memory: a petabyte.
 MOST_MB = 1e9
-# Counts of messages, files and passes: as many do not fit into a life's recordings.
+# Counts of messages, files and passes.
 MOST_COUNT = 1_000_000_000
 # Seeds and sample indices are 64-bit integers with a sign.
 INT64_MAX = 2**63 - 1

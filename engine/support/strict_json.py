@@ -1,4 +1,4 @@
-"""JSON of strangers, read to typed values: bounded in size and depth, or one sentence.
+"""Read JSON to typed values: bounded in size and depth, refused in one sentence.
 
 Everything that a file, a connection or another program brings as JSON is read here.
 """
@@ -126,7 +126,7 @@ def _sentence(message: str) -> str:
         return f"{what} cannot be {printable(found[1][:_MOST_SHOWN])}"
     if "out of range" in message:
         return f"{what} holds a number that is too large"
-    return f"{what} is none of the values that it may have"
+    return f"{what} is none of the allowed values"
 
 
 def _noun(word: str) -> str:

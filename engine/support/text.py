@@ -64,7 +64,7 @@ def plain(text: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Return a name of a stranger's file as text of one line, see `plain`."""
+    """Return the name of a file as text of one line, see `plain`."""
     return escaped(plain(name))
 
 

@@ -113,11 +113,13 @@ def _read_annotations_csv(
 ) -> dict[str, list[FoundRow]]:
     path = files.folder / ANNOTATIONS
     if choice.tier:
-        raise ConfigError(f"--tier: {ANNOTATIONS} has no tiers (say --format)")
+        raise ConfigError(
+            f"--tier: {ANNOTATIONS} has no tiers: name the format with --format"
+        )
     if not path.is_file():
         raise ConfigError(
             f"dataset '{files.folder}' has no {ANNOTATIONS} with columns "
-            "file,onset_s,offset_s,label; for another format say --format"
+            "file,onset_s,offset_s,label; name another format with --format"
         )
     try:
         rows = read_annotations_table(path, choice, findings)
@@ -190,7 +192,7 @@ def _read_files(
             findings.refuse(path, 0, why_not)
             continue
         findings.tell(
-            "tables without a recording's name belong to the only one left",
+            "tables that name no recording are given to the only one without a table",
             f"{shown(name)} to {shown(only)}",
         )
         found[only] += [FoundRow(row, path) for row in own]

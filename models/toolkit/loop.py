@@ -262,7 +262,7 @@ def _load(path: Path, task: Task) -> tuple[History, dict[str, Any]]:
             reason = str(error)
         raise ConfigError(
             f"checkpoint '{path}' cannot be resumed from, {reason}: delete it to train "
-            "this network anew, or say --restart to train all of them"
+            "this network anew, or add --restart to train all of them"
         ) from error
     return history, content["best"]
 

@@ -122,7 +122,7 @@ def _song_problems(
             problems.append(
                 f"no {name} recording has {n_needed} frames of song, the longest has "
                 f"{longest}: lower rnn_rbm.sequence_length or rnn_rbm.warm_up, take "
-                "longer recordings, or say rnn_rbm: null"
+                "longer recordings, or set rnn_rbm: null"
             )
     longest = max((len(example.frames) for example in parts["test"]), default=0)
     if longest <= SKIPPED_FRAMES:

@@ -165,7 +165,7 @@ def claim_work_folder(
     elif path.is_file() and path.read_text(encoding="utf-8") != fingerprint:
         raise ConfigError(
             f"'{job.work_path}' holds an unfinished training with another recipe or "
-            "other data: say --restart to begin anew, or name another --out"
+            "other data: add --restart to begin anew, or name another --out"
         )
     write_file(path, fingerprint.encode())
 
@@ -206,7 +206,7 @@ def out_problems(job: TrainingJob) -> Iterator[str]:
             yield f"--out '{out}' holds other files: name a new folder"
         elif not job.overwrite:
             yield (
-                f"--out '{out}' already is a bundle: name another folder, or say "
+                f"--out '{out}' already is a bundle: name another folder, or add "
                 "--overwrite (it is replaced when the new one is finished)"
             )
         elif surplus:

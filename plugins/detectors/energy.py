@@ -45,7 +45,7 @@ class LevelOptions(Options):
     """Band and thresholds of the `energy` detector, listed before the durations."""
 
     orders: ClassVar[tuple[Order, ...]] = (
-        Order("off_db", "on_db", "a segment would end before it begins"),
+        Order("off_db", "on_db", "a segment would end as soon as it begins"),
         Order("low_hz", "high_hz", "the band is empty", strict=True),
     )
     low_hz: float | None = Field(default=None, gt=0, le=HIGHEST_HZ)

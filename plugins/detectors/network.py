@@ -27,7 +27,7 @@ class ThresholdOptions(Options):
     """Thresholds of the `network` detector, listed before the durations."""
 
     orders: ClassVar[tuple[Order, ...]] = (
-        Order("off", "on", "a segment would end before it begins"),
+        Order("off", "on", "a segment would end as soon as it begins"),
     )
     on: float = Field(default=0.6, gt=0, le=1)
     """A sound is a segment when P(not silence) reaches this."""

@@ -209,7 +209,7 @@ def _build(options: SileroOptions, context: BuildContext) -> SileroGate:
     if problem := _rate_problem(rate):
         raise ConfigError(problem)
     path = find_model(options, context)
-    # A file that the user names is a stranger's, that of the package is not.
+    # The file of the package is trusted, one that the user names is not.
     session = open_session(path, is_trusted=options.model is None)
     gate = SileroGate(session, rate, options.threshold)
     try:  # a network of another kind is refused before audio comes

@@ -38,6 +38,17 @@ def test_the_detector_in_the_readme_passes_the_conformance_check(tmp_path):
     check_processor(lambda: plugin.build(plugin.options(), context), song(32000, 3.0))
 
 
+def test_the_unit_restarts_what_may_pass_and_allows_many_connections():
+    text = (ROOT / "examples" / "neurovocal.service").read_text()
+    unit = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    assert unit["Restart"] == "on-failure"
+    # A wrong configuration stays wrong; a failure (2), such as a locked journal, may
+    # pass.
+    assert unit["RestartPreventExitStatus"] == "1"
+    assert unit["StartLimitIntervalSec"] == "0"
+    assert int(unit["LimitNOFILE"]) >= 65_536
+
+
 @pytest.mark.timeout(300)
 def test_the_plugin_template_works_as_a_distribution(tmp_path):
     run(

@@ -197,8 +197,8 @@ def _label_column(
     there = [at for name in wanted if (at := table.column(name)) is not None]
     if not there:
         raise ConfigError(
-            f"{where(table.path)}: has no column {shown(wanted[0])} with labels: say "
-            f"--label-column with one of {', '.join(table.heading)[:300]}"
+            f"{where(table.path)}: has no column {shown(wanted[0])} with labels: "
+            f"name one with --label-column: {', '.join(table.heading)[:300]}"
         )
     # Raven's own column is empty where labels are kept in another.
     filled = [at for at in there if any(row.cells[at].strip() for row in table.rows)]

@@ -205,5 +205,7 @@ def _tiers(values: _Values) -> list[_Tier]:
             tier.intervals.append((onset, offset, label, position))
         tiers.append(tier)
     if not values.is_done():
-        raise _DamagedError("the file holds more than it says", values.position)
+        raise _DamagedError(
+            "the file holds more than its counts state", values.position
+        )
     return tiers

@@ -343,11 +343,11 @@ def _checked(
         if files and len(files) < len(parts) and not all(parts.values()):
             raise ConfigError(
                 f"{which} be empty: {_some(files)} cannot be cut into enough parts, "
-                "for between its segments are no gaps: add recordings"
+                "because there are no gaps between segments: add recordings"
             )
         raise ConfigError(
-            f"{which} have no labelled segment: annotate more, or say in files.csv "
-            "(column split: train, valid, test) what is what"
+            f"{which} have no labelled segment: annotate more, or assign recordings "
+            "in files.csv (column split: train, valid, test)"
         )
     return Split(
         limit_length(train),
@@ -373,8 +373,8 @@ def _divided(parts: Mapping[str, Sequence[AnnotatedRecording]]) -> Iterator[str]
     }
     if files:
         yield (
-            f"the same sound is in several parts of the split, and the figures of the "
-            f"test are too good: {_some(files)}"
+            f"{_some(files)} have the same sound in several parts of the split, so "
+            "that the figures of the test are too good: keep them in one part"
         )
 
 

@@ -189,6 +189,6 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             if (byte == 0 and shift) or value >= 2**64:
-                raise ValueError("a number is written longer than it is")
+                raise ValueError("a number has more bytes than it needs")
             return value, at
     raise ValueError("a number with too many bytes")

@@ -135,7 +135,7 @@ sinks:
         ),
         (
             "version: 1\nlanes: []\n",
-            ["lanes: list should have at least 1 item after validation, not 0"],
+            ["lanes: must have at least 1 entry (it has 0)"],
         ),
         (
             "version: 1\nlanes:\n  - source: {plugin: file}\n    detecter: {}\n",

@@ -10,7 +10,9 @@ from neurovocal.engine.config.partial import without_mistakes
 from neurovocal.engine.config.schema import parse_config
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError
 
-LEVEL = {"at": "off_db (8) is above on_db (3): a segment would end before it begins"}
+LEVEL = {
+    "at": "off_db (8) is above on_db (3): a segment would end as soon as it begins"
+}
 
 
 def problems(text, tmp_path):

@@ -1,5 +1,7 @@
 """Faults of sources: the stream that the lane gets, and its health events."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -219,6 +221,25 @@ def test_clip_scales_to_full_scale_and_cuts_off():
     assert ("degraded", "100.00% of a second's samples are at full scale (gain?)") in (
         health(sink, "signal clipped")
     )
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"fault": "drop", "at_s": 1, "for_s": 0.001},
+        {"fault": "clip", "at_s": 1, "for_s": 1},
+        {"fault": "crash", "at_s": 1, "stage": "namer"},
+    ],
+)
+def test_a_hundred_faults_work_and_more_are_refused(fault):
+    many = [{**fault, "at_s": n / 100} for n in range(101)]
+    source = ScriptedSource(INFO, [audio(SONG)])
+    run = partial(make_runner, source, models=["namer"])
+    assert run(CollectSink(), faults=many[:100]).run().errors == []
+    with pytest.raises(
+        ConfigError, match=r"must have at most 100 entries \(it has 101"
+    ):
+        run(CollectSink(), faults=many)
 
 
 BLOCK_INVARIANT = [

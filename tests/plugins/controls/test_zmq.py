@@ -202,6 +202,27 @@ def test_commands_of_a_run_are_repeated_by_its_replay(tmp_path):
     assert found["identical"]["synthesis"] > 10
 
 
+def test_a_swap_runs_no_python_file_that_the_run_does_not_name(tmp_path):
+    endpoint = f"ipc://{tmp_path}/control"
+    text = (
+        "version: 1\n"
+        "source: {plugin: synthetic, options: {duration_s: null, pace: realtime}}\n"
+        f"control: {{plugin: zmq, options: {{endpoint: '{endpoint}'}}}}\n"
+        "sinks: [{plugin: jsonl, options: {path: out.jsonl}}]\n"
+    )
+    (tmp_path / "c.yaml").write_text(text)
+    (tmp_path / "d.yaml").write_text(f"{text}detector: {{plugin: 'mine.py:plugin'}}\n")
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with running("run", "c.yaml", "--plain", cwd=tmp_path) as process:
+        assert process.stdout.readline()
+        with Control(endpoint) as control:
+            with pytest.raises(CommandError, match="that needs a restart"):
+                control.command("swap", arguments={"config": "d.yaml"})
+            with pytest.raises(CommandError, match=r"name a file beside c\.yaml"):
+                control.command("swap", arguments={"config": f"{tmp_path}/d.yaml"})
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

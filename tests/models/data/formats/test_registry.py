@@ -98,7 +98,11 @@ def test_a_tier_is_chosen_by_name_or_number(tmp_path: Path, tier: str) -> None:
         (grid(UNITS, UNITS), "units", "several tiers 'units'"),
         (grid(UNITS), "song", "no interval tier 'song' (--tier takes"),
         (grid(UNITS).replace("size = 4", "size = 7"), None, "interval 5 of 7"),
-        (grid(UNITS).replace("size = 4", "size = 3"), None, "holds more than it says"),
+        (
+            grid(UNITS).replace("size = 4", "size = 3"),
+            None,
+            "holds more than its counts",
+        ),
         (grid(UNITS)[:250], None, "is missing (the file is cut off"),
         (grid(UNITS)[:-5], None, "is missing (the file is cut off"),
         (grid(UNITS).replace('"IntervalTier"', '"Other"'), None, "the unknown class"),
@@ -221,8 +225,12 @@ def test_the_xml_of_a_public_dataset(tmp_path: Path) -> None:
 
 
 def test_the_column_of_the_labels_is_found_or_named(tmp_path: Path) -> None:
-    heading = RAVEN.replace("Annotation", "Common Name\tMine\tBegin Path\tFile Offset (s)")
-    text = heading + "1\tS 1\t1\t1.0\t1.2\t0\t4000\tEurasian Wren\tx\t/d/song.wav\t1.0\n"
+    heading = RAVEN.replace(
+        "Annotation", "Common Name\tMine\tBegin Path\tFile Offset (s)"
+    )
+    text = (
+        heading + "1\tS 1\t1\t1.0\t1.2\t0\t4000\tEurasian Wren\tx\t/d/song.wav\t1.0\n"
+    )
     folder = write_files(tmp_path, {"song.wav": "", "song.txt": text})
     rows, _, notes = read(folder, "raven")
     assert rows == {"song.wav": [(1.0, 1.2, "Eurasian Wren")]}
