@@ -204,6 +204,14 @@ def test_check_and_label_refuse_the_same_manifests(
     assert len(str(caught.value)) < 400
 
 
+def test_a_manifest_of_a_newer_version_says_what_to_update(folder: Path) -> None:
+    content = yaml.safe_load((folder / "manifest.yaml").read_text())
+    content |= {"version": 2, "new": 1}
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(content))
+    (problem,) = problems_of(folder)
+    assert "made by a newer neurovocal, this one reads version 1: update" in problem
+
+
 def test_a_file_outside_the_folder_is_rejected(folder: Path) -> None:
     (folder.parent / "secret").write_text("x")
     content = yaml.safe_load((folder / "manifest.yaml").read_text())

@@ -279,7 +279,7 @@ def test_a_graph_that_is_given_in_two_parts_is_refused() -> None:
         (varint(500 << 3) + b"\0", "field 500 of a model is unknown"),
         (b"\0\0", "field 0 of a model is unknown"),
         (b"\x3a\xff", "ends too early"),
-        (b"\x08" + b"\xff" * 9 + b"\x02", "written longer"),
+        (b"\x08" + b"\xff" * 9 + b"\x02", "more bytes than it needs"),
         (b"\x08" + b"\xff" * 11, "too many bytes"),
     ],
 )
