@@ -1,13 +1,12 @@
 """Datasets: folders of recordings with annotated segments, read and validated."""
 
 import math
-import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.errors import AudioFileError, ConfigError
 from neurovocal.engine.support.text import printable
 from neurovocal.models.data.annotations import (
     Annotation,
@@ -22,6 +21,7 @@ from neurovocal.models.data.formats.segments import (
     shown,
 )
 from neurovocal.models.data.recording_folder import NoRecordingError, RecordingFolder
+from neurovocal.models.data.sound_files import read_header
 
 # Annotations are often rounded to milliseconds: smaller differences are accepted.
 TOLERANCE_S = 0.0015
@@ -198,21 +198,11 @@ def _read_recording(
     Those are the chosen channels, or else those that rows name, or else the first.
     Rows that name no channel belong to all of them.
     """
-    import soundfile
-
     path = folder / file
     try:
-        header = soundfile.info(os.fsencode(path))
-    except (soundfile.LibsndfileError, RuntimeError):
-        findings.refuse(
-            path,
-            0,
-            "cannot be read as audio: it is damaged, or of a format that is not read "
-            "(convert it to WAV or FLAC)",
-        )
-        return
-    if header.frames == 0:
-        findings.refuse(path, 0, "holds no samples")
+        header = read_header(path)
+    except AudioFileError as error:
+        findings.refuse(path, 0, str(error))
         return
     named = {found.row.channel: found for found in reversed(rows) if found.row.channel}
     for channel, found in sorted(named.items()):
@@ -228,11 +218,11 @@ def _read_recording(
         return
     used = choice.channels or sorted(named) or [1]
     _tell_channels(file, header.channels, used, set(named), findings)
-    duration_s = header.frames / header.samplerate
+    duration_s = header.duration_s or 0.0
     for channel in used:
         own = [found for found in rows if found.row.channel in (None, channel)]
         ordered = sorted(
-            (_annotation(found, header.samplerate) for found in own),
+            (_annotation(found, header.sample_rate) for found in own),
             key=lambda a: (a.onset_s, a.offset_s),
         )
         findings.problems += _time_problems(file, ordered, duration_s)
@@ -241,7 +231,7 @@ def _read_recording(
             f"{file}.ch{channel}" if several else file,
             path,
             duration_s,
-            header.samplerate,
+            header.sample_rate,
             tuple(ordered),
             channel=channel,
             group=file if several else "",

@@ -1,6 +1,5 @@
 """Frames of recordings, computed with the engine's features plugins."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from pydantic import ValidationError
 
 from neurovocal.engine.contracts.bundle import FrontEnd
 from neurovocal.engine.contracts.clock import SystemClock
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.errors import AudioFileError, ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import Features
 from neurovocal.engine.contracts.types import Float32, StreamInfo
 from neurovocal.engine.lane.offline import resampled
 from neurovocal.models.data.datasets import AnnotatedRecording
+from neurovocal.models.data.sound_files import opened
 from neurovocal.models.data.targets import FrameSpan
 from neurovocal.models.toolkit.recipe import FrontEndConfig
 from neurovocal.models.toolkit.rows import Rows
@@ -144,24 +144,16 @@ def read_samples(recording: AnnotatedRecording, sample_rate: int) -> Float32:
     ConfigError
         The file cannot be read, or holds values that are not finite.
     """
-    import soundfile
-
     start = round(recording.start_s * recording.sample_rate)
     stop = round(
         (recording.start_s + recording.part_duration_s) * recording.sample_rate
     )
     try:
-        samples, _ = soundfile.read(
-            os.fsencode(recording.path),
-            start=start,
-            stop=stop,
-            dtype="float32",
-            always_2d=True,
-        )
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise ConfigError(
-            f"{recording.path}: cannot be read as audio ({error})"
-        ) from error
+        with opened(recording.path) as file:
+            file.seek(start)
+            samples = file.read(stop - start)
+    except AudioFileError as error:
+        raise ConfigError(f"{recording.path}: {error}") from error
     if len(samples) < stop - start - TOLERANCE_S * recording.sample_rate:
         raise ConfigError(
             f"{recording.path}: is damaged, {len(samples)} of {stop - start} samples "

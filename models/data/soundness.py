@@ -1,18 +1,17 @@
 """Reading of every recording before a computation: damage, silence, copies."""
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import numpy as np
-import soundfile
 
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.errors import AudioFileError, ConfigError
 from neurovocal.models.data.annotations import truncate_problems
 from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
 from neurovocal.models.data.frames import TOLERANCE_S
+from neurovocal.models.data.sound_files import opened
 
 _BLOCK = 2**14
 
@@ -151,10 +150,9 @@ def _read(recording: AnnotatedRecording) -> Sound:
     path, rate = recording.path, recording.sample_rate
     digest, n_read, n_bad, first_bad = blake2b(digest_size=16), 0, 0, 0
     low, high = np.inf, -np.inf
-    broken = False
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            while len(block := file.read(_BLOCK, "float32", always_2d=True)):
+        with opened(path) as file:
+            while len(block := file.read(_BLOCK)):
                 mono = np.ascontiguousarray(block[:, recording.channel - 1])
                 bad = np.flatnonzero(~np.isfinite(mono))
                 if len(bad):
@@ -163,12 +161,10 @@ def _read(recording: AnnotatedRecording) -> Sound:
                 low, high = min(low, mono.min()), max(high, mono.max())
                 digest.update(mono.tobytes())
                 n_read += len(mono)
-    except (soundfile.SoundFileError, RuntimeError):
-        broken = True
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except AudioFileError as error:
+        raise ConfigError(f"{path}: {error}") from error
     read_s = n_read / rate
-    if broken or read_s < recording.duration_s - TOLERANCE_S:
+    if file.problem is not None or read_s < recording.duration_s - TOLERANCE_S:
         raise ConfigError(
             f"{path}: is damaged, {read_s:.3f} s of {recording.duration_s:.3f} s can "
             "be read: repair it or leave it out"

@@ -103,7 +103,9 @@ def test_missing_folders_columns_and_audio_are_errors(tmp_path: Path) -> None:
         read_dataset(tmp_path)
     folder = dataset(tmp_path / "text", ["t.wav,0.1,0.2,a"], [])
     (folder / "t.wav").write_text("no audio at all")
-    with pytest.raises(ConfigError, match="cannot be read as audio"):
+    with pytest.raises(
+        ConfigError, match=r"t\.wav: is not a recording that can be read"
+    ):
         read_dataset(folder)
 
 
