@@ -85,7 +85,7 @@ class Control:
                 self._socket,
                 self.endpoint,
                 self._keys,
-                example="tcp://127.0.0.1:5557 or ipc:///tmp/neurovocal-control",
+                example="tcp://127.0.0.1:5557",
                 awaits_replies=True,
             )
         except ConfigError:

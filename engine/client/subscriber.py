@@ -201,7 +201,7 @@ class Subscriber:
                         connection,
                         self.endpoint,
                         self._keys,
-                        example="tcp://127.0.0.1:5556 or ipc:///tmp/neurovocal",
+                        example="tcp://127.0.0.1:5556",
                     )
                 )
             except ConfigError:

@@ -1,6 +1,5 @@
 """Stages and endpoints of a plan to which each fault applies."""
 
-import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -14,6 +13,7 @@ from neurovocal.engine.config.faults import (
 )
 from neurovocal.engine.config.plan import Plan, StagePlan
 from neurovocal.engine.contracts.stages import HasEndpoint
+from neurovocal.engine.support.endpoints import IPC, parse_tcp
 from neurovocal.engine.support.text import did_you_mean
 
 # A stage and the name of its lane; None: the stage belongs to all lanes.
@@ -22,7 +22,6 @@ FaultTarget: TypeAlias = tuple[StagePlan, str | None]
 # A mistake: the option that is wrong, if it is one alone, and a sentence.
 TargetProblem: TypeAlias = tuple[str | None, str]
 _ENDPOINTS = ("endpoint", "replay")  # options of sinks that name a socket
-_TCP = re.compile(r"tcp://(\[[^\[\]]+\]|[^:\[\]/]+):([1-9]\d{0,4})")
 
 # Kinds of which a lane, or a run, has one: a fault can name these by the kind, too.
 _SINGLE = ("source", "features", "detector", "gate")
@@ -65,11 +64,11 @@ def target_problems(fault: FaultBase, plan: Plan) -> Iterator[TargetProblem]:
 
 def tcp_endpoints(options: Any) -> dict[str, tuple[str, int]]:
     """Return (host, port) of the options that name a TCP socket, by their names."""
-    found = {}
+    found: dict[str, tuple[str, int]] = {}
     for name in _ENDPOINTS:
-        match = _TCP.fullmatch(str(getattr(options, name, "")))
-        if match is not None:
-            found[name] = (match[1].strip("[]"), int(match[2]))
+        address = parse_tcp(str(getattr(options, name, "")))
+        if address is not None and address.port:
+            found[name] = address
     return found
 
 
@@ -78,7 +77,8 @@ def live_endpoint(options: Any) -> str | None:
     if not isinstance(options, HasEndpoint):
         return None
     endpoint = str(options.endpoint)
-    known = endpoint.startswith("ipc://") or _TCP.fullmatch(endpoint)
+    address = parse_tcp(endpoint)
+    known = endpoint.startswith(IPC) or (address is not None and address.port)
     return endpoint if known else None
 
 

@@ -5,7 +5,6 @@ monitors only: a program that starts before its keys are allowed would wait fore
 """
 
 import logging
-import re
 import socket
 import time
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.endpoints import endpoint_problem, parse_tcp
 from neurovocal.engine.wire.keys import use_client_keys
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ _PROBE_PERIOD_S = 4
 _PROBES = 3
 # Limit for data that is not acknowledged; the kernel's default is 15 minutes.
 _UNACKNOWLEDGED_MS = 20_000
-
-_TCP_HOST = re.compile(r"tcp://(?:.*;)?(.+):[^:]*")
 
 
 def connect(
@@ -57,7 +55,7 @@ def connect(
     keys : path or None
         Folder of the client's keys; None connects without.
     example : str
-        Valid endpoints, for the error message.
+        A valid endpoint, for the error message.
     awaits_replies : bool
         Passed to `keep_alive`.
 
@@ -73,6 +71,9 @@ def connect(
     """
     import zmq
 
+    problem = endpoint_problem(endpoint, binds=False, example=example)
+    if problem is not None:
+        raise ConfigError(problem)
     keep_alive(zmq_socket, awaits_replies=awaits_replies)
     set_address_family(zmq_socket, endpoint)
     if keys is not None:
@@ -83,7 +84,8 @@ def connect(
     except zmq.ZMQError as error:
         monitor.close()
         raise ConfigError(
-            f"'{endpoint}' is not an endpoint such as {example}"
+            f"'{endpoint}' cannot be reached ({error.strerror}): name an endpoint "
+            f"such as {example}"
         ) from error
     return monitor
 
@@ -120,10 +122,11 @@ def set_address_family(zmq_socket: "zmq.Socket[bytes]", endpoint: str) -> None:
     """
     import zmq
 
-    match = _TCP_HOST.fullmatch(endpoint)
-    if match is None:
+    address = parse_tcp(endpoint)
+    if address is None:
         return
-    families = {socket.AF_INET6} if ":" in match[1] else _families(match[1])
+    host = address.host
+    families = {socket.AF_INET6} if ":" in host else _families(host)
     if families == {socket.AF_INET6}:
         zmq_socket.setsockopt(zmq.IPV6, 1)
 

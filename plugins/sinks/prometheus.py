@@ -1,6 +1,5 @@
 """Serve counters, lag, latency and memory of a run to Prometheus over HTTP."""
 
-import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +22,8 @@ from neurovocal.engine import (
     StageError,
     Stats,
 )
+from neurovocal.engine.support.endpoints import parse_address
+from neurovocal.engine.support.text import shortened
 from neurovocal.plugins.zeromq.endpoint import is_loopback
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ _CONNECTION_S = 5.0
 # Streams whose counters are kept; each file of a folder is a stream.
 _MOST_STREAMS = 200
 _QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
-_ENDPOINT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5})")
 
 
 class PrometheusOptions(Options):
@@ -90,7 +90,7 @@ class PrometheusSink:
 
         registry = CollectorRegistry()
         registry.register(self)  # type: ignore[arg-type]
-        host, port = _split(self._options.endpoint)
+        host, port = parse_address(self._options.endpoint, binds=True)
         try:
             handler = MetricsHandler.factory(registry)
             self._server = MetricsServer(host, port, handler)
@@ -301,23 +301,17 @@ class MetricsServer(ThreadingHTTPServer):
                 request.shutdown(socket.SHUT_RDWR)
 
 
-def _split(endpoint: str) -> tuple[str, int]:
-    match = _ENDPOINT.fullmatch(endpoint)
-    assert match is not None
-    return match[1].strip("[]"), int(match[2])
-
-
 def _problems(options: PrometheusOptions) -> Iterator[str]:
-    match = _ENDPOINT.fullmatch(options.endpoint)
-    if match is None or int(match[2]) > 65535:
-        yield (
-            f"endpoint '{options.endpoint}' is not HOST:PORT, such as 127.0.0.1:9464"
-        )
-    elif not options.allow_remote and (match[1] == "lo" or not is_loopback(match[1])):
-        yield (
-            f"endpoint '{options.endpoint}' lets other machines read it, unencrypted: "
-            "bind 127.0.0.1, or say 'allow_remote: true'"
-        )
+    try:
+        host = parse_address(options.endpoint, binds=True).host
+    except ValueError as error:
+        yield f"endpoint '{shortened(options.endpoint)}': {error}"
+    else:
+        if not options.allow_remote and (host == "lo" or not is_loopback(host)):
+            yield (
+                f"endpoint '{options.endpoint}' lets other machines read it, "
+                "unencrypted: bind 127.0.0.1, or say 'allow_remote: true'"
+            )
     try:
         import prometheus_client  # noqa: F401
     except ImportError:
@@ -332,10 +326,11 @@ def _build(options: PrometheusOptions, context: BuildContext) -> PrometheusSink:
 
 
 def _resources(options: PrometheusOptions) -> frozenset[str]:
-    match = _ENDPOINT.fullmatch(options.endpoint)
-    if match is None or match[2] == "0":
+    try:
+        port = parse_address(options.endpoint, binds=True).port
+    except ValueError:
         return frozenset()
-    return frozenset({f"tcp:{match[2]}"})
+    return frozenset({f"tcp:{port}"} if port else ())
 
 
 plugin = Plugin(

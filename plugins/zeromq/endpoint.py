@@ -3,13 +3,13 @@
 import errno
 import ipaddress
 import logging
-import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurovocal.engine import ConfigError
+from neurovocal.engine.support.endpoints import IPC, endpoint_problem, parse_tcp
 from neurovocal.engine.wire.sockets import keep_alive, set_address_family
 
 if TYPE_CHECKING:
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("neurovocal")
 
-_TCP = re.compile(r"tcp://(\[[^\[\]]+\]|[^:\[\]/]+):(\d{1,5}|\*)")
 _LOOPBACK_NAMES = {"localhost", "lo"}
-# Longest path that sockaddr_un holds.
-_IPC_MOST = 107
 
 
 def endpoint_problems(
@@ -37,32 +34,25 @@ def endpoint_problems(
     keyed : bool
         Whether clients need a key.
     """
-    if endpoint.startswith("ipc://"):
-        path = endpoint.removeprefix("ipc://")
-        yield from _ipc_problems(path)
-        if path.startswith("@") and not (allow_remote or keyed):
-            yield (
-                f"endpoint '{endpoint}' (an abstract socket) lets every user of this "
-                "machine connect: name a path in a folder of your own, such as "
-                "ipc:///run/user/1000/neurovocal, or make keys ('neurovocal keys "
-                "new'), or say 'allow_remote: true'"
-            )
+    problem = endpoint_problem(endpoint, binds=True, example="tcp://127.0.0.1:5556")
+    if problem is not None:
+        yield problem
         return
-    match = _TCP.fullmatch(endpoint)
-    if match is None:
-        yield (
-            f"endpoint '{endpoint}' is neither tcp://HOST:PORT nor ipc://PATH, "
-            "such as tcp://127.0.0.1:5556"
-        )
+    if allow_remote or keyed:
         return
-    host, port = match.groups()
-    if port != "*" and int(port) > 65535:
-        yield f"endpoint '{endpoint}': there is no port above 65535"
-    if not (allow_remote or keyed or is_loopback(host)):
+    address = parse_tcp(endpoint)
+    if address is not None and not is_loopback(address.host):
         yield (
             f"endpoint '{endpoint}' lets other machines connect, unencrypted: bind "
             "127.0.0.1, or make keys ('neurovocal keys new') and name their folder by "
             "'keys', or say 'allow_remote: true'"
+        )
+    elif endpoint.startswith(f"{IPC}@"):
+        yield (
+            f"endpoint '{endpoint}' (an abstract socket) lets every user of this "
+            "machine connect: name a path in a folder of your own, such as "
+            "ipc:///run/user/1000/neurovocal, or make keys ('neurovocal keys "
+            "new'), or say 'allow_remote: true'"
         )
 
 
@@ -71,23 +61,26 @@ def is_loopback(host: str) -> bool:
     if host in _LOOPBACK_NAMES:
         return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
 def is_chosen(endpoint: str) -> bool:
     """Return True for a TCP endpoint with a port chosen by the system: ``*`` or 0."""
-    match = _TCP.fullmatch(endpoint)
-    return match is not None and match[2].lstrip("0") in ("", "*")
+    address = parse_tcp(endpoint)
+    return address is not None and address.port == 0
 
 
 def claim(endpoint: str) -> frozenset[str]:
     """Return the resource that an endpoint uses: no two stages may have the same."""
-    match = _TCP.fullmatch(endpoint)
-    if match is None:
+    address = parse_tcp(endpoint)
+    if address is not None:
+        return frozenset({f"tcp:{address.port}"} if address.port else ())
+    path = endpoint.removeprefix(IPC)
+    if path == endpoint or path.startswith("@"):
         return frozenset({endpoint})
-    return frozenset() if is_chosen(endpoint) else frozenset({f"tcp:{match[2]}"})
+    return frozenset({f"file:{Path(path).resolve()}"})
 
 
 def bind(zmq_socket: "zmq.Socket[bytes]", endpoint: str) -> str:
@@ -122,11 +115,11 @@ def _ipc_in_use(endpoint: str) -> bool:
 
     Binding would silently replace its socket.
     """
-    if not endpoint.startswith("ipc://"):
+    if not endpoint.startswith(IPC):
         return False
     with socket.socket(socket.AF_UNIX) as probe:
         try:
-            path = endpoint.removeprefix("ipc://")
+            path = endpoint.removeprefix(IPC)
             probe.connect("\0" + path[1:] if path.startswith("@") else path)
         except OSError:
             return False
@@ -145,12 +138,3 @@ def _explained(endpoint: str, error: Any) -> str:
     if error.errno == errno.EACCES:
         return f"{endpoint}: not allowed: choose a port above 1023 or another path"
     return f"{endpoint} cannot be bound: {error.strerror}"
-
-
-def _ipc_problems(path: str) -> Iterator[str]:
-    if not path or path == "*":
-        yield "endpoint 'ipc://' needs a path, such as ipc:///tmp/neurovocal"
-    elif len(path.encode()) > _IPC_MOST:
-        yield f"ipc path '{path}' is longer than {_IPC_MOST} bytes"
-    elif not path.startswith("@") and not Path(path).parent.is_dir():
-        yield f"ipc path '{path}': folder '{Path(path).parent}' does not exist"

@@ -43,7 +43,7 @@ def control(
     engine refused, or no reply came.
     """
     endpoint = _DEFAULT
-    if "://" in words[0]:
+    if ":" in words[0] and "=" not in words[0]:
         endpoint, *words = words
     if not words:
         raise ConfigError("which command? ping, status, set, prime, swap or stop")

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from neurovocal.engine import ConfigError
+from neurovocal.engine.support.endpoints import endpoint_problem
 from neurovocal.engine.wire.keys import key_problems
 from neurovocal.plugins.zeromq.endpoint import endpoint_problems
 from neurovocal.plugins.zeromq.relay.relay import Relay
 from neurovocal.plugins.zeromq.relay.stations import duplicate_problems, parse_station
 
 _STEP_S = 0.5
+_EXAMPLES = ("tcp://station-1:5556", "tcp://station-1:5558")
 
 
 def relay(
@@ -61,6 +63,11 @@ def relay(
             problems += endpoint_problems(
                 endpoint, allow_remote=allow_remote, keyed=keys is not None
             )
+    for one in stations:
+        for end, example in zip(one, _EXAMPLES, strict=True):
+            if end is not None:
+                problem = endpoint_problem(end, binds=False, example=example)
+                problems += [] if problem is None else [problem]
     problems += duplicate_problems([end for one in stations for end in one])
     if replay_to is not None and not any(one.replay for one in stations):
         problems.append("--replay-to needs a station with one: --from LIVE,REPLAY")

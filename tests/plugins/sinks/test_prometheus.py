@@ -82,7 +82,7 @@ def test_remote_endpoint_needs_allow_remote():
         assert "allow_remote: true" in problems(endpoint=f"{host}:9464")[0]
     assert problems(endpoint="[::1]:9464") == []
     assert problems(endpoint="0.0.0.0:9464", allow_remote=True) == []
-    assert "is not HOST:PORT" in problems(endpoint="9464")[0]
+    assert "HOST:PORT" in problems(endpoint="9464")[0]
     with pytest.raises(ConfigError, match="allow_remote"):
         PrometheusSink(PrometheusOptions(endpoint="0.0.0.0:0")).open()
 

@@ -293,7 +293,7 @@ def test_stalled_subscriber_does_not_affect_others() -> None:
 
 def test_a_stalled_subscriber_keeps_a_stopped_sink_open_for_a_while_at_most() -> None:
     stalled = Subscriber(endpoint(), ["frames"], queue_length=1)
-    with connected([stalled], queue_length=1000, linger_s=1e6) as sink:
+    with connected([stalled], queue_length=1000, linger_s=3600) as sink:
         for seq in range(600):
             sink.write(frames(seq, n_frames=100))
         sink.limit_close(0.05)
@@ -370,12 +370,12 @@ def test_ipc_path_in_use_is_not_replaced(tmp_path: Path) -> None:
         ("tcp://192.168.1.5:5556", "allow_remote"),
         ("tcp://[::]:5556", "allow_remote"),
         ("tcp://127.0.0.1:70000", "65535"),
-        ("tcp://127.0.0.1", "tcp://HOST:PORT"),
+        ("tcp://127.0.0.1", "HOST:PORT"),
         ("udp://127.0.0.1:1", "tcp://HOST:PORT"),
         ("127.0.0.1:5556", "tcp://HOST:PORT"),
         ("ipc://", "needs a path"),
         ("ipc:///no/such/folder/x", "does not exist"),
-        ("ipc:///" + "x" * 200, "longer than"),
+        ("ipc:///" + "x" * 200, "107 at most"),
     ],
 )
 def test_malformed_and_open_endpoints_are_refused(where: str, sentence: str) -> None:
@@ -398,7 +398,7 @@ def test_two_stages_with_one_port_are_refused() -> None:
     assert claims("tcp://127.0.0.1:5556") == {"tcp:5556"}
     assert claims("tcp://localhost:5556") == {"tcp:5556"}
     assert claims("tcp://127.0.0.1:*") == frozenset()
-    assert claims("ipc:///tmp/x") == {"ipc:///tmp/x"}
+    assert claims("ipc:///tmp/x") == {"file:/tmp/x"}
 
 
 def test_every_kind_but_audio_is_published_by_default() -> None:

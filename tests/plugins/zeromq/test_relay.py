@@ -267,10 +267,12 @@ def test_each_mistake_is_one_sentence() -> None:
     done = neurovocal("relay", "--from", "tcp://a:1", "--to", "tcp://*:5600")
     assert done.code == 1
     assert "lets other machines connect" in done.err
-    done = neurovocal("relay", "--from", "x", "--replay-to", "tcp://127.0.0.1:5601")
+    done = neurovocal(
+        "relay", "--from", "tcp://a:1", "--replay-to", "tcp://127.0.0.1:5601"
+    )
     assert (done.code, "needs a station with one" in done.err) == (1, True)
     done = neurovocal("relay", "--from", "tcp://a:1", "--from", "tcp://a:1,tcp://a:2")
     assert (done.code, "'tcp://a:1' is given twice" in done.err) == (1, True)
-    relay = Relay([Station("nowhere", None)], "tcp://127.0.0.1:*")
-    with pytest.raises(ConfigError, match="is not an endpoint"):
+    relay = Relay([Station("tcp://nowhere", None)], "tcp://127.0.0.1:*")
+    with pytest.raises(ConfigError, match="it has no port"):
         relay.open()
