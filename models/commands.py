@@ -319,8 +319,8 @@ def _read_recordings(
     column, value = named.strip().casefold(), value.strip()
     words = {r.columns.get(column, "") for r in recordings} - {""}
     wanted = {value}
-    if column == "split" and value not in words:
-        wanted = {word for word in words if part_of(word) == part_of(value)}
+    if value not in words and (part := part_of(value)) and all(map(part_of, words)):
+        wanted = {word for word in words if part_of(word) == part}
     selected = [r for r in recordings if r.columns.get(column) in wanted]
     if not selected:
         there = ", ".join(sorted(words)) or f"no column '{named.strip()}'"

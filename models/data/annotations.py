@@ -17,7 +17,8 @@ from neurovocal.models.data.formats.segments import (
     shown,
     where,
 )
-from neurovocal.models.data.label_words import is_silence
+from neurovocal.models.data.formats.text_table import own_table
+from neurovocal.models.data.label_words import is_silence, may_be_silence
 from neurovocal.models.data.recording_folder import NoRecordingError, RecordingFolder
 
 ANNOTATIONS = "annotations.csv"
@@ -92,6 +93,11 @@ def read_annotations(
 
 
 def _means_silence(row: SegmentRow, findings: Findings) -> bool:
+    if may_be_silence(row.label):
+        findings.tell(
+            "labels that may mean background are units (write sil if they do)",
+            shown(row.label),
+        )
     if not is_silence(row.label):
         return False
     findings.tell("labels that mean silence are no units", shown(row.label))
@@ -111,7 +117,7 @@ def _refuse_options(form: AnnotationFormat, choice: AnnotationChoice) -> None:
 def _read_annotations_csv(
     files: RecordingFolder, choice: AnnotationChoice, findings: Findings
 ) -> dict[str, list[FoundRow]]:
-    path = files.folder / ANNOTATIONS
+    path = own_table(files.folder, ANNOTATIONS)
     if choice.tier:
         raise ConfigError(
             f"--tier: {ANNOTATIONS} has no tiers: name the format with --format"
@@ -140,7 +146,7 @@ def _read_files(
     names = [
         name
         for name in files.others
-        if name.casefold().endswith(form.suffixes) and name not in reserved
+        if name.casefold().endswith(form.suffixes) and name.casefold() not in reserved
     ]
     found: defaultdict[str, list[FoundRow]] = defaultdict(list)
     unread: dict[Path, str] = {}

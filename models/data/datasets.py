@@ -4,7 +4,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from neurovocal.engine.contracts.errors import AudioFileError, ConfigError
 from neurovocal.engine.support.text import printable
@@ -14,12 +14,13 @@ from neurovocal.models.data.annotations import (
     read_annotations,
     truncate_problems,
 )
-from neurovocal.models.data.files_table import FILES, read_files_table
+from neurovocal.models.data.files_table import FILES, is_files_table, read_files_table
 from neurovocal.models.data.formats.segments import (
     AnnotationChoice,
     Findings,
     shown,
 )
+from neurovocal.models.data.formats.text_table import own_table
 from neurovocal.models.data.recording_folder import NoRecordingError, RecordingFolder
 from neurovocal.models.data.sound_files import read_header
 
@@ -154,6 +155,11 @@ def survey_dataset(
             folder, file, rows.get(file, []), choice, findings
         )
     ]
+    for name in files.others:
+        if PurePath(name).stem.casefold() == "files" and not is_files_table(name):
+            findings.tell(
+                f"tables that are not called {FILES} are not read", shown(name)
+            )
     for file in files.recordings:
         if file not in rows and file not in columns:
             findings.tell("recordings without annotations are not used", shown(file))
@@ -172,7 +178,7 @@ def _read_columns(
     except ConfigError as error:
         findings.problems += error.problems
         return {}
-    path = files.folder / FILES
+    path = own_table(files.folder, FILES)
     columns: dict[str, dict[str, str]] = {}
     for name, row in table.items():
         try:

@@ -12,7 +12,8 @@ from neurovocal.models.data.formats.segments import (
     shown,
     where,
 )
-from neurovocal.models.data.formats.text_table import HeadedTable
+from neurovocal.models.data.formats.text_table import HeadedTable, own_table
+from neurovocal.models.data.label_words import clean_label
 
 FILES = "files.csv"
 _NAME_COLUMNS = ("file", "filename", "file_name", "file name", "recording", "path")
@@ -42,6 +43,11 @@ class FileRow:
     line: int
 
 
+def is_files_table(name: str) -> bool:
+    """Return True for the name of a dataset's files.csv."""
+    return name.casefold() == FILES
+
+
 def read_files_table(folder: Path) -> dict[str, FileRow]:
     """Read a dataset's files.csv.
 
@@ -61,7 +67,7 @@ def read_files_table(folder: Path) -> dict[str, FileRow]:
         Lists every mistake with its line: a heading without the recording's column,
         rows with too many cells or without a name, recordings that are named twice.
     """
-    path = folder / FILES
+    path = own_table(folder, FILES)
     if not path.is_file():
         return {}
     findings = Findings()
@@ -88,6 +94,8 @@ def read_files_table(folder: Path) -> dict[str, FileRow]:
             )
             continue
         found[file] = FileRow(dict(zip(names, cells, strict=True)), row.line)
+    if not found and not findings.problems:
+        findings.refuse(path, 0, "names no recording: add rows, or remove it")
     if findings.problems:
         raise ConfigError(findings.problems)
     return found
@@ -103,7 +111,7 @@ def part_of(word: str) -> str | None:
     """
     if not word.strip():
         return None
-    bare = _SEPARATORS.sub("", word.strip().strip("\"'").casefold())
+    bare = _SEPARATORS.sub("", clean_label(word).strip("\"'").casefold())
     return _PARTS.get(bare) or _PARTS.get(_NOUN.sub("", bare))
 
 

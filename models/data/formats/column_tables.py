@@ -7,6 +7,7 @@ from pathlib import Path
 
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.formats.segments import (
+    FRACTION,
     AnnotationChoice,
     Findings,
     NotOfFormatError,
@@ -84,6 +85,9 @@ def _read_csv(
         if found is None:
             continue
         onset, offset, text, number = found
+        if in_samples and (onset % 1 or offset % 1):
+            findings.refuse(path, row.line, FRACTION)
+            continue
         name = row.cells[columns[0]] if name_column else ""
         if name_column and not name.strip():
             findings.refuse(path, row.line, "the name of the recording is missing")
@@ -162,7 +166,11 @@ def read_raven(
     names: dict[str, int] = {}
     for row in table.rows:
         found = reader.read(row, channel_column)
-        if found is None or views.has_listed(row):
+        if found is None:
+            continue
+        if (listed := views.listed(row, found[2])) is not None:
+            if listed.label != found[2]:
+                findings.refuse(path, row.line, listed.contradiction(found[2]))
             continue
         begin, end, text, channel = found
         name = "" if file_column is None else row.cells[file_column].strip()
@@ -220,13 +228,32 @@ class _Views:
         self._number = table.column("Selection")
         names = (_BEGIN, _END, "Channel", "Begin File", "Begin Path", _OFFSET)
         self._same = [at for name in names if (at := table.column(name)) is not None]
-        self._views: dict[tuple[str, ...], str] = {}
+        self._listed: dict[tuple[str, ...], _Listed] = {}
 
-    def has_listed(self, row: Row) -> bool:
-        """Return True for a selection that another view has listed already."""
+    def listed(self, row: Row, label: str) -> "_Listed | None":
+        """Return the selection of a row if another view has listed it already."""
         if self._view is None or self._number is None:
-            return False
+            return None
         cells = row.cells
+        if not cells[self._number].strip():
+            return None
         key = (cells[self._number], *(cells[at] for at in self._same))
-        view = self._views.setdefault(key, cells[self._view])
-        return bool(cells[self._number].strip()) and view != cells[self._view]
+        own = _Listed(cells[self._view], label, row.line)
+        first = self._listed.setdefault(key, own)
+        return first if first.view != own.view else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A selection in the view that lists it first."""
+
+    view: str
+    label: str
+    line: int
+
+    def contradiction(self, label: str) -> str:
+        """Return a sentence on another label of the same selection."""
+        return (
+            f"the selection is labelled {shown(label)} here, and {shown(self.label)} "
+            f"in the view {shown(self.view)} in line {self.line}"
+        )

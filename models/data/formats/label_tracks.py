@@ -5,6 +5,7 @@ from pathlib import Path
 
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.data.formats.segments import (
+    FRACTION,
     AnnotationChoice,
     Findings,
     NotOfFormatError,
@@ -51,6 +52,8 @@ def read_audacity(
     for row in found:
         if row.cells[0].strip() == "\\":
             continue
+        while len(row.cells) > 3 and not row.cells[-1].strip():
+            row.cells.pop()
         if len(row.cells) != 3:
             reason = (
                 "the label is missing"
@@ -120,5 +123,8 @@ def read_timit(
             )
             continue
         onset, offset = map(float, cells[:2])
+        if onset % 1 or offset % 1:
+            findings.refuse(path, line, FRACTION)
+            continue
         rows.append(SegmentRow(onset, offset, label, line, in_samples=True))
     return rows

@@ -14,6 +14,7 @@ _LONGEST_LABEL = 250
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _COMMA = re.compile(r"[+-]?[0-9]+(?:[.,'][0-9]{3})*,[0-9]+")
 _LARGEST = 1e12
+FRACTION = "first and last sample must be whole numbers: are they seconds?"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.text import printable
 from neurovocal.models.data.formats.segments import (
     Findings,
     NotOfFormatError,
@@ -24,9 +25,12 @@ _BYTE_ORDER = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+# The first bytes of what spreadsheets write if they are not asked for text.
+_SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 _STRAY_MARK = (
     "a quotation mark too many: quote a whole cell, and double the marks inside it"
 )
+_SEP_LINE = re.compile(r'"?sep=(.)"?[,;\t ]*')  # quoted and filled up, perhaps
 _LARGEST = 1 << 29
 _MOST_LINES = 100  # of a cell
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars"}
@@ -45,6 +49,15 @@ class Row:
         return not "".join(self.cells).strip()
 
 
+def own_table(folder: Path, name: str) -> Path:
+    """Return the path of a dataset's own table, also if it is in other letters."""
+    path = folder / name
+    if path.exists():
+        return path
+    alike = (p for p in folder.iterdir() if p.name.casefold() == name)
+    return min(alike, default=path)
+
+
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8, or in UTF-16 with its mark or of plain letters.
 
@@ -61,6 +74,8 @@ def read_text(path: Path) -> str:
         raise NotOfFormatError(f"cannot be read: {error.strerror}") from error
     if len(data) > _LARGEST:
         raise NotOfFormatError(f"is larger than {_LARGEST >> 20} MiB: it is no table")
+    if data.startswith(_SPREADSHEETS):
+        raise NotOfFormatError("is a spreadsheet: save it as text in UTF-8")
     try:
         text = data.decode(_encoding(data))
     except UnicodeDecodeError as error:
@@ -178,33 +193,40 @@ def _quoted_cells(
 class HeadedTable:
     """Table whose first row names the columns.
 
-    Rows have as many cells as there are columns; others were refused.
-    ``other_separator`` is what seems to separate the columns instead.
+    Rows have as many cells as there are columns. ``faults`` are the other rows: they
+    are told once the heading is known to be one. ``other_separator`` is what seems to
+    separate the columns instead.
     """
 
     path: Path
     heading: list[str]
     rows: list[Row]
+    faults: Findings
+    findings: Findings
     other_separator: str = ""
 
     @classmethod
     def read(cls, path: Path, findings: Findings, separator: str) -> "HeadedTable":
-        """Read a table; add the faults of its rows to `findings`.
+        """Read a table; `require` adds the faults of its rows to `findings`.
 
         A table with commas may have quoted cells. In one with tabs quotation marks
-        are letters, unless the heading has quoted names.
+        are letters, unless the heading has quoted names. A first line ``sep=,``, by
+        which spreadsheets are told the separator, is no heading.
 
         Raises
         ------
         NotOfFormatError
             The file is no text, or empty.
         """
-        lines = read_lines(path)
+        lines, faults = read_lines(path), Findings()
+        said = _SEP_LINE.fullmatch(lines[0]) if lines else None
+        if said is not None and said[1] == separator:
+            lines[0] = ""
         first = next((line for line in lines if line.strip()), None)
         if first is None:
             raise NotOfFormatError("is empty: its first line must name the columns")
         if separator == "," or first.lstrip().startswith('"'):
-            rows = quoted_rows(path, lines, findings, separator)
+            rows = quoted_rows(path, lines, faults, separator)
         else:
             rows = literal_rows(lines, separator)
         head = next(rows, Row(1, []))
@@ -212,11 +234,11 @@ class HeadedTable:
         while heading and not heading[-1]:
             heading.pop()
         others = [s for s in _SEPARATORS if len(head.cells) == 1 and s in first]
-        table = cls(path, heading, [], "".join(others[:1]))
+        table = cls(path, heading, [], faults, findings, "".join(others[:1]))
         for row in rows:
             if table._swallows_rows(row, separator):
-                findings.refuse(path, row.line, _STRAY_MARK)
-            elif table._has_all_cells(row, findings):
+                faults.refuse(path, row.line, _STRAY_MARK)
+            elif table._has_all_cells(row):
                 table.rows.append(row)
         return table
 
@@ -229,10 +251,12 @@ class HeadedTable:
         return None
 
     def require(self, *names: str) -> list[int]:
-        """Return the positions of columns.
+        """Return the positions of columns, and tell the faults of the rows.
 
         Raises
         ------
+        NotOfFormatError
+            The columns have another separator, or all of them are missing.
         ConfigError
             Some are missing, or named twice; the sentence says which, and what is
             there.
@@ -244,18 +268,22 @@ class HeadedTable:
             )
         missing = [name for name in names if self.column(name) is None]
         if not missing:
+            self.findings.problems += self.faults.problems
             return [at for name in names if (at := self.column(name)) is not None]
-        there = ", ".join(self.heading)[:200]
         if self.other_separator:
-            raise ConfigError(
-                f"{where(self.path)}: its columns are separated by "
-                f"{_SEPARATORS[self.other_separator]}: save it as a table whose first "
-                f"line is {','.join(names)}"
+            raise NotOfFormatError(
+                f"its columns are separated by {_SEPARATORS[self.other_separator]}: "
+                "save it with commas between them and points in the numbers (the "
+                f"columns {', '.join(names)})"
             )
-        raise ConfigError(
-            f"{where(self.path)}: {_columns(missing)} missing; there "
-            f"{'is' if len(self.heading) == 1 else 'are'} {there or 'no column'}"
+        there = printable(", ".join(self.heading)[:200]) or "no column"
+        sentence = (
+            f"{_columns(missing)} missing; there "
+            f"{'is' if len(self.heading) == 1 else 'are'} {there}"
         )
+        if len(missing) == len(names):
+            raise NotOfFormatError(sentence)
+        raise ConfigError(f"{where(self.path)}: {sentence}")
 
     def _swallows_rows(self, row: Row, separator: str) -> bool:
         """Return True if a cell holds whole rows: they lie between two stray marks."""
@@ -267,7 +295,7 @@ class HeadedTable:
             for line in cell.split("\n")[1:]
         )
 
-    def _has_all_cells(self, row: Row, findings: Findings) -> bool:
+    def _has_all_cells(self, row: Row) -> bool:
         """Cut blank surplus cells off; refuse rows of another length."""
         wanted, cells = len(self.heading), row.cells
         while len(cells) > wanted and not cells[-1].strip():
@@ -277,12 +305,17 @@ class HeadedTable:
         hint = ""
         if len(cells) > wanted:
             hint = ": write decimal points, and a comma inside a cell in quotes"
-        findings.refuse(
+        self.faults.refuse(
             self.path,
             row.line,
-            f"{len(cells)} cells, but the heading names {wanted} columns{hint}",
+            f"{_counted(len(cells), 'cell')}, but the heading names "
+            f"{_counted(wanted, 'column')}{hint}",
         )
         return False
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _columns(names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from neurovocal.models.data.label_words import clean_label, is_silence
 # A text in quotes, a flag such as <exists>, or a word; comments begin with "!".
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"|![^\r\n]*|([^\s"]+)')
 _LINE_END = re.compile(r"\r\n|\n|\r")
+_NO_TEXT = "is no TextGrid in Praat's text format: save it by 'Save as text file'"
 _INTERVALS, _POINTS = "IntervalTier", "TextTier"
 
 
@@ -45,11 +46,12 @@ def read_textgrid(
     NotOfFormatError, ConfigError
         The file is no TextGrid, is damaged, or does not say which tier is meant.
     """
-    text = read_text(path)
+    try:
+        text = read_text(path)
+    except NotOfFormatError as error:
+        raise NotOfFormatError(_NO_TEXT if _is_binary(path) else str(error)) from error
     if "ooTextFile" not in text[:200] or '"TextGrid"' not in text[:400]:
-        raise NotOfFormatError(
-            "is no TextGrid in Praat's text format: save it by 'Save as text file'"
-        )
+        raise NotOfFormatError(_NO_TEXT)
     ends = [found.end() for found in _LINE_END.finditer(text)]
 
     def line_at(position: int) -> int:
@@ -76,6 +78,15 @@ def read_textgrid(
             continue
         rows.append(SegmentRow(onset, offset, label, line))
     return rows
+
+
+def _is_binary(path: Path) -> bool:
+    """Return True for a file in Praat's binary format."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(12) == b"ooBinaryFile"
+    except OSError:
+        return False
 
 
 def _chosen(path: Path, tiers: Sequence[_Tier], wanted: str | None) -> _Tier:

@@ -79,11 +79,12 @@ def split_recordings(dataset: Dataset, config: SplitConfig, seed: int) -> Split:
     """
     recordings = list(dataset.recordings)
     rng = np.random.default_rng(seed)
-    named = config.column or _SPLIT
-    if not _has_column(recordings, named.casefold()):
-        if config.column:
-            raise ConfigError(_no_column("split.column", named, dataset))
-        return _split_at_random(recordings, config, rng)
+    named = _split_column(dataset, config)
+    if named is None:
+        split = _split_at_random(recordings, config, rng)
+        if not any(recording.columns for recording in recordings):
+            return split
+        return replace(split, rule=f"{split.rule}, for {FILES} has no column {_SPLIT}")
     declared = _Declared.read(dataset, named, config)
     train, valid, test = (declared.parts[name] for name in (TRAIN, VALID, TEST))
     test_words, rest = declared.words_of(test), "some of the training recordings"
@@ -100,6 +101,41 @@ def split_recordings(dataset: Dataset, config: SplitConfig, seed: int) -> Split:
         train, valid = _take_share(cut_into(train, 2), config.valid_fraction, rng)
         rule += f"; validation: {rest}, at random"
     return _checked(train, valid, test, rule, declared.notes)
+
+
+def _split_column(dataset: Dataset, config: SplitConfig) -> str | None:
+    """Return the column of files.csv that names the parts; None without one.
+
+    That is the recipe's, or ``split``, or the only one whose words are all of parts.
+
+    Raises
+    ------
+    ConfigError
+        The recipe's column is not there, or several columns name parts.
+    """
+    named = config.column or _SPLIT
+    if _has_column(dataset.recordings, named.casefold()):
+        return named
+    if config.column:
+        raise ConfigError(_no_column("split.column", named, dataset))
+    if config.test or config.valid:
+        raise ConfigError(_no_column("split.test and split.valid", named, dataset))
+    words: defaultdict[str, set[str | None]] = defaultdict(set)
+    for recording in dataset.recordings:
+        for name, word in recording.columns.items():
+            if word:
+                words[name].add(part_of(word))
+    found = [
+        name
+        for name, parts in words.items()
+        if TRAIN in parts and None not in parts and parts & {TEST, VALID}
+    ]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{dataset.folder / FILES}: the columns {' and '.join(found)} name parts "
+            "of a split: say split.column in the recipe"
+        )
+    return found[0] if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +196,8 @@ class _Declared:
 
 def check_words(dataset: Dataset, config: SplitConfig) -> None:
     """Raise ConfigError with each word of the split in files.csv that is unknown."""
-    named = config.column or _SPLIT
-    if _has_column(dataset.recordings, named.casefold()):
+    named = _split_column(dataset, config)
+    if named is not None:
         _Declared.read(dataset, named, config)
 
 
@@ -170,10 +206,10 @@ def part_names(dataset: Dataset, config: SplitConfig) -> dict[str, str]:
 
     Words that are unknown are passed over.
     """
-    named = config.column or _SPLIT
-    words = {r.file: r.columns.get(named.casefold(), "") for r in dataset.recordings}
-    if not any(words.values()):
+    named = _split_column(dataset, config)
+    if named is None:
         return {}
+    words = {r.file: r.columns.get(named.casefold(), "") for r in dataset.recordings}
     meanings = _meanings(named, words.values(), config)
     return {file: meanings.get(word) or TRAIN for file, word in words.items()}
 

@@ -107,7 +107,7 @@ def test_a_tier_is_chosen_by_name_or_number(tmp_path: Path, tier: str) -> None:
         (grid(UNITS)[:-5], None, "is missing (the file is cut off"),
         (grid(UNITS).replace('"IntervalTier"', '"Other"'), None, "the unknown class"),
         ("no TextGrid", None, "is no TextGrid"),
-        (b"ooBinaryFile\x08TextGrid", None, "U+0008"),
+        (b"ooBinaryFile\x08TextGrid", None, "Save as text file"),
         ("", None, "is no TextGrid"),
     ],
 )
@@ -179,6 +179,12 @@ def test_timit_transcriptions_count_in_samples(tmp_path: Path) -> None:
     assert "choose by --tier phn or --tier wrd" in problems[0]
     folder = write_files(tmp_path / "x", {"song.wav": "", "song.phn": "0 a b\n"})
     assert "song.phn:1" in read(folder, "timit")[1][0]
+
+
+def test_samples_are_whole_numbers(tmp_path: Path) -> None:
+    files = {"song.wav": "", "song.phn": "1.0 1.2 a\n"}
+    _, problems, _ = read(write_files(tmp_path, files), "timit")
+    assert "song.phn:1: first and last sample must be whole numbers" in problems[0]
 
 
 def test_csv_tables_of_crowsetta(tmp_path: Path) -> None:

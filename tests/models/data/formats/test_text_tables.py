@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from neurovocal.models.data.datasets import read_dataset
 from tests.helpers.datasets.small_folders import CSV, RAVEN, read, write_files
 
 ONE = [(1.0, 1.2, "a")]
@@ -49,6 +50,8 @@ def selection(number, begin, end, label, *, view="S 1", channel="1"):
         b"File,Onset_S,OFFSET_S,Label\nsong.wav,1.0,1.2,a\n",
         b"label,offset_s,note,onset_s,file\na,1.2,x,1.0,song.wav\n",
         b"file,onset_s,offset_s,label,,\nsong.wav,1.0,1.2,a,,\n,,,,,\n",
+        b"sep=,\r\nfile,onset_s,offset_s,label\r\nsong.wav,1.0,1.2,a\r\n",
+        b'"sep=,",,,\nfile,onset_s,offset_s,label\nsong.wav,1.0,1.2,a\n',
         b"\n\nfile,onset_s,offset_s,label\n\nsong.wav,1.0,1.2,a\n   \n",
         b"file,onset_s,offset_s,label\n./song.wav,+1,12e-1,a\n",
         b"file,onset_s,offset_s,label\nSONG.WAV,1.0,1.2,a\n",
@@ -189,6 +192,8 @@ def test_lines_are_counted_behind_a_cell_of_two_lines(tmp_path: Path) -> None:
     [
         ("file;onset_s;offset_s;label\n", "separated by semicolons"),
         ("file\tonset_s\toffset_s\tlabel\n", "separated by tabs"),
+        ("sep=;\nfile;onset_s\na;0,5\n", "separated by semicolons"),
+        ("PK\x03\x04", "is a spreadsheet"),
         ("file,start,stop,label\n", "'onset_s', 'offset_s' are missing; there are"),
         ("file,onset_s,offset_s,label,Label\n", "names 'label' twice"),
         ("", "is empty"),
@@ -251,6 +256,58 @@ def test_a_selection_that_stands_in_two_views_is_read_once(tmp_path: Path) -> No
         for view in ("Waveform 1", "Spectrogram 1")
     )
     assert raven(tmp_path, text)[0] == {"song.wav": TWO}
+
+
+def test_views_that_label_a_selection_differently_are_refused(tmp_path: Path) -> None:
+    text = selection(1, 1.0, 1.2, "a") + selection(1, 1.0, 1.2, "b", view="W 1")
+    _, problems, _ = raven(tmp_path, text)
+    assert len(problems) == 1
+    assert "song.txt:3: the selection is labelled 'b' here, and 'a'" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "table", "name", "stranger"),
+    [
+        (
+            "raven",
+            RAVEN + selection(1, 1.0, 1.2, "a"),
+            "song.txt",
+            "day\tby\n1\t2\t3\n",
+        ),
+        (
+            "simple-seq",
+            "onset_s,offset_s,label\n1,1.2,a\n",
+            "song.csv",
+            'a,"b\n1,2,3\n',
+        ),
+    ],
+)
+def test_tables_of_another_kind_are_passed_over_whatever_their_rows_are(
+    tmp_path: Path, form: str, table: str, name: str, stranger: str
+) -> None:
+    files = {"song.wav": "", name: table, f"notes{name[-4:]}": stranger}
+    rows, problems, notes = read(write_files(tmp_path, files), form)
+    assert (rows, problems) == ({"song.wav": ONE}, [])
+    assert "passed over" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["Files.csv", "FILES.CSV", "files.tsv"])
+def test_a_table_of_the_split_is_found_or_told(tmp_path: Path, name: str) -> None:
+    text = f"{CSV}song.wav,1.0,1.2,a\n"
+    files = {
+        "song.wav": "",
+        "Annotations.csv": text,
+        name: "file,split\nsong.wav,test\n",
+    }
+    dataset = read_dataset(write_files(tmp_path, files))
+    is_read = dataset.recordings[0].columns.get("split") == "test"
+    assert is_read != any(name in note for note in dataset.notes)
+
+
+def test_labels_that_may_mean_background_are_units_and_are_told(tmp_path: Path) -> None:
+    rows, _, notes = track(tmp_path, "1.0\t1.2\tnoise\n")
+    assert rows == {"song.wav": [(1.0, 1.2, "noise")]}
+    assert "'noise'" in notes[0]
 
 
 def test_a_selection_that_stands_twice_in_a_view_is_refused(tmp_path: Path) -> None:

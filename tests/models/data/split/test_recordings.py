@@ -71,6 +71,27 @@ def test_recordings_without_a_word_are_trained_on_and_told() -> None:
     ]
 
 
+@pytest.mark.parametrize("heading", ["subset", "set", "partition", "train/test"])
+def test_a_column_of_another_name_is_known_by_its_words(heading: str) -> None:
+    split = split_of(["train", "train", "dev", "test"], heading=heading)
+    assert parts(split) == ("01", "2", "3")
+    assert f"test: {heading} is test" in split.rule
+    with pytest.raises(ConfigError, match="no column 'split'"):
+        split_of(["train", "a", "test"], heading="subset", test=["test"])
+
+
+def test_two_columns_that_name_parts_are_refused() -> None:
+    columns = [{"set": word, "fold": word} for word in ("train", "valid", "test")]
+    found = tuple(recording(f"r{i}", **c) for i, c in enumerate(columns))
+    with pytest.raises(ConfigError, match=r"columns set and fold.*say split.column"):
+        split_recordings(Dataset(Path(), found), SplitConfig(), 0)
+
+
+def test_a_table_without_a_split_is_told_in_the_rule() -> None:
+    split = split_of(["male", "female"] * 4, heading="sex")
+    assert split.rule.endswith("at random, for files.csv has no column split")
+
+
 def test_rule_says_what_was_done_where_all_are_for_training() -> None:
     split = split_of(["train"] * 6)
     assert split.rule.startswith("by recording, at random, for split names no")
@@ -133,6 +154,7 @@ def test_a_recording_that_cannot_be_cut_is_told() -> None:
             "column 'file' is missing; there are name, split",
         ),
         ("", "is empty: its first line must name the columns"),
+        ("file,split\n\n", "names no recording"),
         ("file,split,Split\n", "names 'split' twice"),
         ("file,split\na.wav,train\n./a.wav,test\n", ":3: 'a.wav' is named in line 2"),
         ("file,split\na.wav,train,x\n", ":2: 3 cells, but the heading names 2 columns"),
