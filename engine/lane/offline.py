@@ -78,12 +78,15 @@ def build_front_end(front_end: FrontEnd, place: Bundle | Path) -> Features:
     info = StreamInfo("front-end", front_end.sample_rate)
     context = BuildContext(SystemClock(), "", base=folder, info=info, bundle=bundle)
     features: Features = plugin.build(options, context)
-    built = (features.n_bins, features.hop_length, features.frame_length)
-    stated = (front_end.n_bins, front_end.hop_length, front_end.frame_length)
-    if built != stated:
+    wrong = [
+        f"{name} {built} (the manifest states {stated})"
+        for name in ("n_bins", "hop_length", "frame_length")
+        if (built := getattr(features, name)) != (stated := getattr(front_end, name))
+    ]
+    if wrong:
         raise BundleError(
-            f"front end of '{folder}': its options make frames of (n_bins, "
-            f"hop_length, frame_length) {built}, the manifest states {stated}"
+            f"front end of '{folder}': its options make frames with "
+            f"{', '.join(wrong)}: correct the manifest, or copy the bundle again"
         )
     return features
 
