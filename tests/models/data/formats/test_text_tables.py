@@ -208,6 +208,15 @@ def test_a_heading_that_does_not_fit_is_told(
     assert words in problems[0]
 
 
+def test_rows_are_not_blamed_for_a_faulty_heading(tmp_path: Path) -> None:
+    rows = "song.wav,1.0,1.2,a\n" * 30
+    (problem,) = csv(tmp_path / "csv", rows, "file,onset_s,offset_s\n")[1]
+    assert "column 'label' is missing" in problem
+    heading = RAVEN.replace("\tAnnotation", "")
+    (problem,) = raven(tmp_path / "raven", selection(1, 1.0, 1.2, "a"), heading)[1]
+    assert "has no column 'Annotation' with labels" in problem
+
+
 def test_bytes_that_are_no_text_are_told_with_their_line(tmp_path: Path) -> None:
     _, problems, _ = csv(tmp_path, CSV.encode() + b"song.wav,1.0,1.2,caf\xe9\n")
     assert "line 2 is not UTF-8 text (byte 0xe9)" in problems[0]
