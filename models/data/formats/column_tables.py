@@ -156,8 +156,8 @@ def read_raven(
             f"is no Raven selection table: its first line has no column '{_BEGIN}', "
             "with tabs between the columns"
         )
-    times = table.require(_BEGIN, _END)
     label = _label_column(table, choice, findings)
+    times = table.require(_BEGIN, _END)
     reader = _RowReader(table, findings, (_BEGIN, _END), times, label)
     file_column = table.column("Begin Path", "Begin File")
     offset_column, channel_column = table.column(_OFFSET), table.column("Channel")

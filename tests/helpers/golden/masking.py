@@ -46,6 +46,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     (r"\b0x[0-9a-f]{6,}\b", "0x*"),
     (r'"where": "[^"]*"', '"where": "*"'),
     (r"\bneurovocal \d+\.\d+\.\d+\S*", "neurovocal VERSION"),
+    (r"(is bound at \S+:)\d+\b", r"\1PORT"),
     (r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00", "TIME"),
 )
 _FLOAT = r"-?\d+(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+)"
