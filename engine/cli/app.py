@@ -34,7 +34,7 @@ from neurovocal.engine.contracts.errors import (
 from neurovocal.engine.support.credentials import masked
 from neurovocal.engine.support.names import path_problem
 from neurovocal.engine.support.process import do_last_acts, raise_handle_limit
-from neurovocal.engine.support.text import printable
+from neurovocal.engine.support.text import printable, with_short_words
 
 log = logging.getLogger("neurovocal")
 
@@ -288,5 +288,6 @@ def _exit_despite_threads(code: int) -> None:
 
 def _print_error(message: str, code: int) -> int:
     for line in message.splitlines():
-        typer.echo(printable(masked(f"error: {line}")), err=True)
+        sentence = with_short_words(masked(f"error: {line}"))
+        typer.echo(printable(sentence), err=True)
     return code

@@ -7,7 +7,7 @@ from enum import StrEnum
 from time import monotonic
 
 from neurovocal.engine.support.credentials import masked
-from neurovocal.engine.support.text import printable
+from neurovocal.engine.support.text import printable, with_short_words
 
 _WINDOW_S = 10.0
 _MOST = 20
@@ -38,7 +38,7 @@ class SentenceFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """Format the message as one printable line."""
-        return printable(super().formatMessage(record))
+        return printable(with_short_words(super().formatMessage(record)))
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record with its level in lower case."""

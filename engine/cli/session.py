@@ -88,6 +88,14 @@ def require_csv(form: str) -> None:
         raise ConfigError(f"--safe-csv is for CSV, not for {form}: leave it out")
 
 
+def refuse_tracks_on_stdout() -> None:
+    """Raise ConfigError: several recordings were to be Audacity tracks on stdout."""
+    raise ConfigError(
+        "an Audacity track holds one recording, and these are several: add --out FILE, "
+        "beside which each gets a track of its own, or take another --format"
+    )
+
+
 def new_run_name() -> str:
     """Return a random name for a run, 12 hexadecimal digits."""
     return uuid.uuid4().hex[:12]
@@ -177,10 +185,10 @@ def plugin_files(data: object) -> list[str]:
     return sorted({name for each in data for name in plugin_files(each)})
 
 
-def plan_of_data(data: dict[str, object]) -> Plan:
+def plan_of_data(data: dict[str, object], base: Path) -> Plan:
     """Return the plan of a configuration made of a command's arguments."""
     located = Located("", data, {(): 1})
-    return plan_of_parts(located, Path.cwd())
+    return plan_of_parts(located, base)
 
 
 def run_plan(

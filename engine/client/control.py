@@ -11,7 +11,6 @@ import msgspec
 
 from neurovocal.engine.contracts.errors import (
     CommandError,
-    ConfigError,
     NeurovocalError,
 )
 from neurovocal.engine.support.strict_json import JsonError, JsonReader
@@ -88,7 +87,7 @@ class Control:
                 example="tcp://127.0.0.1:5557",
                 awaits_replies=True,
             )
-        except ConfigError:
+        except Exception:
             self.close()
             raise
 

@@ -204,13 +204,13 @@ class Subscriber:
                         example="tcp://127.0.0.1:5556",
                     )
                 )
-            except ConfigError:
+            except Exception:
                 self.close()
                 raise
         if self._replay is not None:
             try:
                 self._replay.open(self._context)
-            except ConfigError:
+            except Exception:
                 self.close()
                 raise
 

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from neurovocal.engine.support.text import text_problem
+from neurovocal.engine.support.text import plain, shortened, text_problem
 
 # Rates from slow seismometers to fast hydrophones, in Hz.
 LOWEST_RATE, HIGHEST_RATE = 100, 10_000_000
@@ -113,9 +113,11 @@ class Options(BaseModel):
     @classmethod
     def _check(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse text that nothing can hold, and values that contradict others."""
-        for text in value if isinstance(value, list | tuple) else (value,):
+        is_list = isinstance(value, list | tuple)
+        for text in value if is_list else (value,):
             if isinstance(text, str) and (problem := text_problem(text)) is not None:
-                raise ValueError(problem)
+                which = f" ('{shortened(plain(text))}')" if is_list else ""
+                raise ValueError(problem + which)
         name = info.field_name or ""
         known = {**info.data, name: value}
         for order in cls._all("orders"):

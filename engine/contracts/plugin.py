@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
@@ -117,11 +118,15 @@ class BuildContext:
     events: tuple[str, ...] | None = None
 
     def path(self, name: str | Path) -> Path:
-        """Return the path of an input, from the working folder or else from `base`."""
+        """Return the path of an input: here, else in `base`, else one that ships."""
         path = Path(name).expanduser()
-        if path.is_absolute() or exists(path) or not exists(self.base / path):
+        if path.is_absolute() or exists(path):
             return path
-        return self.base / path
+        # A copy of a configuration that ships finds its recording.
+        for folder in (self.base, Path(str(files("neurovocal.configs"))).resolve()):
+            if exists(folder / path):
+                return folder / path
+        return path
 
 
 def _nothing(options: Any) -> frozenset[str]:

@@ -11,6 +11,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ACTS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _FORMULA = ("=", "+", "-", "@")
 _LONGEST = 4096  # bytes of a path
+_LONG_WORD = re.compile(r"(\S{200})\S{60,}(\S{40})")
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "known:") -> str:
@@ -105,6 +106,14 @@ def text_problem(text: str) -> str | None:
     if length > _LONGEST:
         return f"it has {length} bytes, {_LONGEST} at most can be used"
     return None
+
+
+def with_short_words(text: str) -> str:
+    """Return a sentence in which words of more than 300 characters lack their middle.
+
+    Such words are paths, names and values that a user gave by mistake.
+    """
+    return _LONG_WORD.sub(lambda found: f"{found[1]}...{found[2]}", text)
 
 
 def shortened(text: str) -> str:

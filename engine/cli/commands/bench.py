@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from os.path import isfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from rich.table import Table
 from neurovocal.engine.cli.session import SetOption, plan_of
 from neurovocal.engine.config.plan import LanePlan, Plan
 from neurovocal.engine.config.schema import locate_config
-from neurovocal.engine.contracts.errors import AudioFileError
+from neurovocal.engine.contracts.errors import AudioFileError, ConfigError
 from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
 from neurovocal.engine.lane.builder import build_lane
 from neurovocal.engine.runtime.runner import Runner
@@ -190,10 +191,16 @@ def load(
     plan = plan_of(locate_config(config, overrides))
     source = plan.lanes[0].source
     path = plan.context.path(recording or str(getattr(source.options, "path", "")))
+    if not isfile(path):
+        raise ConfigError(
+            f"'{path}' is no recording: name one, as in 'neurovocal bench a.wav'"
+        )
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
-        raise AudioFileError(f"'{path}' cannot be read as audio: {error}") from error
+        raise AudioFileError(
+            f"'{path}' cannot be read as audio: name a WAV or FLAC recording"
+        ) from error
     if not len(samples):
         raise AudioFileError(f"'{path}' holds no samples")
     return plan, samples[:, :1].copy(), int(rate)

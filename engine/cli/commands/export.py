@@ -15,7 +15,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from neurovocal.engine.cli.session import SafeCsvOption, require_csv
+from neurovocal.engine.cli.session import (
+    SafeCsvOption,
+    refuse_tracks_on_stdout,
+    require_csv,
+)
 from neurovocal.engine.config.claims import refuse_overlap
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError, StageError
@@ -102,6 +106,8 @@ def export(
     )
 
     apart = form == "audacity" and _holds_several(journal, selection)
+    if apart and out == _STDOUT:
+        refuse_tracks_on_stdout()
 
     def problems(path: str) -> list[str]:
         plugin, options, context = _sink_parts(form, path, selection, safe_csv)

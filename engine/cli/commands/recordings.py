@@ -15,9 +15,11 @@ from neurovocal.engine.cli.session import (
     Display,
     SafeCsvOption,
     plan_of_data,
+    refuse_tracks_on_stdout,
     require_csv,
     run_plan,
 )
+from neurovocal.engine.config.plan import base_of
 from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.errors import (
     EXIT_CLEAN,
@@ -85,11 +87,11 @@ def detect(
     threshold at the onset). Presets for --config: songbird, mouse-ultrasound,
     bat-ultrasound, mammal-calls, insects.
     """
-    data = _with_detector_of(config)
+    data, base = _with_detector_of(config)
     data["source"] = _source(files, block_length, channels, timezone)
     form = "json" if json else form
     data["sinks"] = [_table(files, out, form, "segments", safe_csv)]
-    raise typer.Exit(_run(data))
+    raise typer.Exit(_run(data, base))
 
 
 def label(
@@ -111,7 +113,7 @@ def label(
     Writes file, onset_s, offset_s, label, posterior. The output does not depend
     on --block-length, byte for byte.
     """
-    data = _with_detector_of(config)
+    data, base = _with_detector_of(config)
     data["bundle"] = str(Path(bundle).resolve()) if isdir(bundle) else bundle
     data["models"] = [
         {"plugin": "classifier", "options": {"provisional": False}, "on_error": "fail"}
@@ -119,19 +121,19 @@ def label(
     data["source"] = _source(files, block_length, channels, timezone)
     form = "json" if json else form
     data["sinks"] = [_table(files, out, form, "labels", safe_csv)]
-    raise typer.Exit(_run(data))
+    raise typer.Exit(_run(data, base))
 
 
-def _with_detector_of(config: str | None) -> dict[str, Any]:
-    """Return a configuration with tile and detector of the user's own."""
+def _with_detector_of(config: str | None) -> tuple[dict[str, Any], Path]:
+    """Return a configuration with tile and detector of the user's own, and its base."""
     if config is None:
-        return {"version": 1}
-    checked, _ = load_config(config)
+        return {"version": 1}, Path.cwd()
+    checked, located = load_config(config)
     lane = checked.lanes[0]
     data: dict[str, Any] = {"version": 1, "tile": checked.shared.tile}
     if lane.detector is not None:
         data["detector"] = lane.detector.model_dump()
-    return data
+    return data, base_of(located.name)
 
 
 def _source(
@@ -172,11 +174,16 @@ def _table(
     return {"plugin": "table", "options": options}
 
 
-def _run(data: dict[str, Any]) -> int:
-    plan = plan_of_data(data)
+def _run(data: dict[str, Any], base: Path) -> int:
+    plan = plan_of_data(data, base)
     progress = _Progress()
-    options = plan.lanes[0].sinks[0].stage.options
+    lane = plan.lanes[0]
+    options = lane.sinks[0].stage.options
     out = options.path
+    if options.apart and out == "-":
+        source = lane.source
+        if len(list(source.plugin.reads(source.options, plan.context))) > 1:
+            refuse_tracks_on_stdout()
     try:
         outcome = run_plan(plan, progress)
     except StartInterrupted:

@@ -41,6 +41,9 @@ def run(
 ) -> None:
     """Run a configuration until its source ends or Ctrl-C.
 
+    Relative inputs and plugin files are searched in the working folder, then in that
+    of the configuration; relative outputs lie in the working folder.
+
     In a terminal a live table shows level, lag and the last labels; elsewhere
     each label is a line. Exit codes: 0 clean, 1 configuration, 2 failure, 3
     stopped with loss or by force.

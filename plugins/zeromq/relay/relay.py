@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neurovocal.engine import KINDS, ConfigError
+from neurovocal.engine import KINDS
 from neurovocal.engine.support.text import printable
 from neurovocal.engine.wire.codec import MAX_PAYLOAD, WireError, prefix
 from neurovocal.engine.wire.sockets import ConnectionMonitor, connect
@@ -132,7 +132,7 @@ class Relay:
                 self._connect(station.live)
             if self._replay is not None:
                 self._replay.open(self._context, self._access)
-        except ConfigError:
+        except Exception:
             self.close()
             raise
         for kind in _KEPT_KINDS:

@@ -116,6 +116,8 @@ def test_wrong_arguments_are_one_sentence(neurovocal, arguments, sentence):
         "detect LONG.wav",
         "keys new LONG",
         "schema --out LONG.json",
+        "bench --config demo LONG",
+        "listen --keys LONG",
         "replay LONG",
     ],
 )
@@ -124,11 +126,19 @@ def test_a_path_that_no_file_can_have_is_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     soundfile.write("a.wav", np.zeros(800), 8000)
-    command, *words = re.sub("LONG", "x" * 300, arguments).split(" ", 3)
-    done = neurovocal(command, *words)
-    assert done.code == 1
-    (line,) = done.err.splitlines()
-    assert "file name too long" in line.lower() or "does not exist" in line
+    for length in (300, 5000):
+        long = re.sub("LONG", "x" * length, arguments)
+        done = neurovocal(*long.split(" ", 3))
+        assert done.code == 1
+        (line,) = done.err.splitlines()
+        assert len(line) < 700
+        known = (
+            "file name too long",
+            "does not exist",
+            "at most can be used",
+            "is no recording",
+        )
+        assert any(each in line.lower() for each in known)
 
 
 @pytest.mark.parametrize("group", [[], ["keys"], ["bundle"]])
@@ -467,3 +477,46 @@ def test_an_absurd_endpoint_is_refused_at_once(neurovocal, command):
     assert (done.code, done.out) == (1, "")
     (line,) = done.err.splitlines()
     assert "127.0.0.1:99999'" in line
+
+
+def test_audacity_tracks_of_several_recordings_need_a_file(
+    neurovocal, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        soundfile.write(f"{name}.wav", np.zeros(800), 8000)
+    for given in ("a.wav b.wav", ".", "*.wav"):
+        done = neurovocal("detect", *given.split(), "--format", "audacity")
+        assert (done.code, done.out) == (1, "")
+        (line,) = done.err.splitlines()
+        assert "one recording, and these are several: add --out FILE" in line
+    for given in ("a.wav", "a*"):
+        assert neurovocal("detect", given, "--format", "audacity").code == 0
+
+
+def test_a_configuration_elsewhere_brings_what_lies_beside_it(
+    neurovocal, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", np.zeros(800), 8000)
+    beside = tmp_path / "station"
+    beside.mkdir()
+    (beside / "loud.py").write_text(
+        "from neurovocal.plugins.detectors.energy import plugin\n"
+    )
+    (beside / "run.yaml").write_text(
+        "version: 1\nsource: {plugin: file, options: {path: a.wav}}\n"
+        "detector: {plugin: './loud.py:plugin'}\n"
+        "sinks: [{plugin: table, options: {path: a.csv}}]\n"
+    )
+    assert neurovocal("detect", "a.wav", "--config", "station/run.yaml").code == 0
+    assert neurovocal("run", "station/run.yaml").code == 0
+    assert (tmp_path / "a.csv").exists(), "an output lies in the working folder"
+
+
+def test_a_copy_of_a_configuration_finds_the_recording_that_ships(
+    neurovocal, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text((ROOT / "configs/demo.yaml").read_text())
+    assert neurovocal("check", "mine.yaml").code == 0

@@ -147,6 +147,9 @@ def test_each_recording_has_an_audacity_track_and_all_are_named(tmp_path: Path) 
     done = neurovocal(
         *("export", str(path), "--format", "audacity", "--out", str(table))
     )
+    refused = neurovocal("export", str(path), "--format", "audacity")
+    assert (refused.code, refused.out) == (1, "")
+    assert "add --out FILE" in refused.err
     beside = tmp_path / "labels.other.wav.txt"
     assert done.code == 0
     first = tmp_path / f"labels.{INFO.stream}.txt"
