@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from neurovocal.engine.support.text import plain
 from neurovocal.models.data.formats.segments import shown
 from neurovocal.plugins.sinks.table import track_name
 from neurovocal.plugins.sources.audio_files.file import SUFFIXES
@@ -47,6 +48,11 @@ class RecordingFolder:
         self._by_name = _Index(self.recordings, lambda name: [name])
         self._by_base = _Index(self.recordings, lambda name: [_base(name)])
         self._by_stem = _Index(self.recordings, lambda name: [_stem(_base(name))])
+        # Our tables escape bytes that are no UTF-8.
+        self._by_escape = _Index(
+            [name for name in self.recordings if plain(name) != name],
+            lambda name: {plain(name), plain(_base(name))},
+        )
         self._by_track = _Index(
             self.recordings, lambda name: _track_names(folder / name)
         )
@@ -79,6 +85,12 @@ class RecordingFolder:
         for candidate in dict.fromkeys((name, name.strip())):
             if "\0" not in candidate and os.path.isfile(self.folder / candidate):
                 return self._relative(candidate), None
+        escaped = name.strip().rpartition("/")[2] if elsewhere else name.strip()
+        parts = _CHANNEL.fullmatch(escaped)
+        if found := self._by_escape.of(escaped):
+            return _only(_nearest(found, name), name), None
+        if parts and (found := self._by_escape.of(parts[1])):
+            return _only(_nearest(found, name), name), int(parts[2])
         slashed = name.strip().replace("\\", "/")
         if os.path.isfile(self.folder / slashed):
             return self._relative(slashed), None

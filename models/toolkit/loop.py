@@ -9,6 +9,7 @@ import math
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -248,6 +249,9 @@ def _load(path: Path, task: Task) -> tuple[History, dict[str, Any]]:
     try:
         if not path.stat().st_size:
             raise ValueError("it is empty, as a loss of power leaves a file")
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch reads wrong bytes as weights
+                raise ValueError("its checksum is wrong")
         content = torch.load(path, weights_only=True)
         history = History(**content["history"])
         task.begin(min(history.update / task.updates, 1 - 1e-9))

@@ -162,7 +162,7 @@ def claim_work_folder(
     if job.restart:
         for old in job.work_path.glob("*.pt"):
             old.unlink()
-    elif path.is_file() and path.read_text(encoding="utf-8") != fingerprint:
+    elif path.is_file() and path.read_bytes() != fingerprint.encode():
         raise ConfigError(
             f"'{job.work_path}' holds an unfinished training with another recipe or "
             "other data: add --restart to begin anew, or name another --out"

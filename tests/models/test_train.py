@@ -243,7 +243,20 @@ def test_existing_bundles_files_and_trainings_are_not_overwritten(
     other = recipe.model_copy(update={"seed": 5})
     with pytest.raises(ConfigError, match="another recipe or other data"):
         train_bundle(job, other, Reporter(), StopFlag())
-    for content, cause in ((b"torn", "it is damaged"), (b"", "it is empty")):
+    mark = job.work_path / "fingerprint"
+    marked = mark.read_bytes()
+    mark.write_bytes(b"\xff\x00")
+    with pytest.raises(ConfigError, match="another recipe or other data"):
+        train_bundle(job, recipe, Reporter(), StopFlag())
+    mark.write_bytes(marked)
+    whole = (job.work_path / "classifier.pt").read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for content, cause in (
+        (b"torn", "it is damaged"),
+        (b"", "it is empty"),
+        (flipped, "it is damaged"),
+    ):
         (job.work_path / "classifier.pt").write_bytes(content)
         with pytest.raises(ConfigError, match=f"cannot be resumed from, {cause}"):
             train_bundle(job, recipe, Reporter(), StopFlag())

@@ -1,5 +1,6 @@
 """Small datasets, and what is read of them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,14 @@ Rows = dict[str, list[tuple[float, float, str]]]
 def write_audio(path: Path, seconds: float = 4.0, channels: int = 1) -> None:
     """Write noise that is another for each name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(list(str(path).encode()))
+    rng = np.random.default_rng(list(os.fsencode(path)))
     noise = rng.normal(0, 0.1, (round(seconds * RATE), channels))
     if path.suffix.lower() == ".flac":
-        soundfile.write(path, noise, RATE, subtype="PCM_16")
+        soundfile.write(os.fsencode(path), noise, RATE, subtype="PCM_16")
     else:
-        soundfile.write(path, noise.astype(np.float32), RATE, subtype="FLOAT")
+        soundfile.write(
+            os.fsencode(path), noise.astype(np.float32), RATE, subtype="FLOAT"
+        )
 
 
 def write_files(folder: Path, files: dict[str, str | bytes]) -> Path:

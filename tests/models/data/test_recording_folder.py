@@ -165,6 +165,24 @@ def raven(channel: int, label: str = "a", begin: float = 1.0) -> str:
     return f"1\tS 1\t{channel}\t{begin}\t{begin + 0.2}\t0\t4000\t{label}\n"
 
 
+@pytest.mark.parametrize("named", ["d/caf\\xe9.wav", "d/caf\\xe9.wav.ch2"])
+@pytest.mark.parametrize("form", [None, "raven"])
+def test_names_that_our_tables_escape_are_matched(
+    tmp_path: Path, named: str, form: str | None
+) -> None:
+    name = os.fsdecode(b"d/caf\xe9.wav")
+    heading = RAVEN.replace("\n", "\tBegin Path\tFile Offset (s)\n")
+    row = f"1\tS 1\t\t1.0\t1.2\t0\t4000\ta\t/x/{named}\t1.0\n"
+    files = {
+        name: "2",
+        "annotations.csv": f"{CSV}{named},1.0,1.2,a\n",
+        "all.txt": heading + row,
+    }
+    dataset = read_dataset(write_files(tmp_path, files), form)
+    assert [len(r.annotations) for r in dataset.recordings] == [1]
+    assert dataset.recordings[0].channel == (2 if named.endswith("2") else 1)
+
+
 def test_labels_of_the_second_channel_belong_to_its_sound(tmp_path: Path) -> None:
     files = {"song.wav": "2", "song.txt": RAVEN + raven(2)}
     dataset = read_dataset(write_files(tmp_path, files), "raven")
