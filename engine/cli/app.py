@@ -33,7 +33,11 @@ from neurovocal.engine.contracts.errors import (
 )
 from neurovocal.engine.support.credentials import masked
 from neurovocal.engine.support.names import path_problem
-from neurovocal.engine.support.process import do_last_acts, raise_handle_limit
+from neurovocal.engine.support.process import (
+    do_last_acts,
+    keep_stderr,
+    raise_handle_limit,
+)
 from neurovocal.engine.support.text import printable, with_short_words
 
 log = logging.getLogger("neurovocal")
@@ -199,6 +203,7 @@ def main(args: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a locale that lacks characters
             stream.reconfigure(errors="backslashreplace")
     if args is None:
+        keep_stderr()
         sys.excepthook = _show_traceback
         threading.excepthook = lambda failed: _show_traceback(
             failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback

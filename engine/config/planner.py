@@ -332,6 +332,7 @@ class _Planner:
                         stage.loc,
                         f"{stage.name} and {other.name} both claim '{resource}'",
                     )
+                    break  # a journal's files go with it
 
     def _file_claims(self) -> None:
         """Find outputs that are inputs: no stage may write a file of a reader."""

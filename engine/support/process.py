@@ -1,13 +1,20 @@
 """Resources that this process uses, from /proc of Linux."""
 
+import io
 import os
 import resource
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import NamedTuple
 
 _MIB = 1 << 20
 _last_acts: list[Callable[[], None]] = []
+_STDERR = 2
+_muting = Lock()
+_mutes = 0
+_unmuted = -1  # where descriptor 2 led before it was muted
 
 
 class ProcessUsage(NamedTuple):
@@ -24,6 +31,53 @@ def raise_handle_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def keep_stderr() -> None:
+    """Let Python write to a copy of descriptor 2, which `mute_libraries` spares."""
+    stream = sys.stderr
+    if isinstance(stream, io.TextIOWrapper) and stream.fileno() == _STDERR:
+        stream.flush()
+        sys.stderr = open(  # noqa: SIM115  # for as long as the process lives
+            os.dup(_STDERR),
+            "w",
+            buffering=1,
+            encoding=stream.encoding,
+            errors=stream.errors,
+        )
+
+
+@contextmanager
+def mute_libraries() -> Iterator[None]:
+    """Discard what libraries of C write to descriptor 2; threads may overlap."""
+    global _mutes, _unmuted
+    with _muting:
+        if not _mutes:
+            _unmuted = _copy_of_stderr()
+            silent = os.open(os.devnull, os.O_WRONLY)
+            if silent != _STDERR:
+                os.dup2(silent, _STDERR)
+                os.close(silent)
+        _mutes += 1
+    try:
+        yield
+    finally:
+        with _muting:
+            _mutes -= 1
+            if not _mutes:
+                if _unmuted < 0:
+                    os.close(_STDERR)
+                else:
+                    os.dup2(_unmuted, _STDERR)
+                    os.close(_unmuted)
+
+
+def _copy_of_stderr() -> int:
+    """Return a copy of descriptor 2; -1 if it is closed."""
+    try:
+        return os.dup(_STDERR)
+    except OSError:
+        return -1
 
 
 def process_usage() -> ProcessUsage:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from neurovocal.engine import DeviceError
+from neurovocal.engine.support.process import mute_libraries
 from neurovocal.plugins.devices.streams import (
     Stream,
     exclusive,
     list_again,
     portaudio,
-    quiet,
 )
 
 Direction: TypeAlias = Literal["input", "output"]
@@ -134,7 +134,7 @@ def _open(
 def _rates(module: Any, direction: Direction, form: dict[str, Any]) -> list[int]:
     check = getattr(module, f"check_{direction}_settings")
     found = []
-    with exclusive(), quiet():
+    with exclusive(), mute_libraries():
         for rate in _RATES + _FAST_RATES:
             try:
                 check(samplerate=rate, **form)

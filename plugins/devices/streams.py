@@ -10,14 +10,13 @@ behind; then PortAudio is not ended at all, and the process exits without it.
 
 import atexit
 import ctypes
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Lock, RLock, Thread
 from typing import Any
 
 from neurovocal.engine import DeviceError
-from neurovocal.engine.support.process import before_exit
+from neurovocal.engine.support.process import before_exit, mute_libraries
 
 # A device answers within some milliseconds, a sound server on a busy machine later.
 _CALL_S = 10.0
@@ -40,7 +39,7 @@ def portaudio() -> Any:
     global _module
     with exclusive():
         try:
-            with quiet():
+            with mute_libraries():
                 import sounddevice
         except OSError as error:
             raise DeviceError(
@@ -77,20 +76,6 @@ def exclusive() -> Iterator[None]:
         _lock.release()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Discard stderr, on which libraries of PortAudio report each absent device."""
-    silent = os.open(os.devnull, os.O_WRONLY)
-    saved = os.dup(2)
-    try:
-        os.dup2(silent, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(silent)
-
-
 def _silence_alsa() -> None:
     """Keep ALSA from writing a line to stderr at each underrun, which is counted."""
     with suppress(OSError, AttributeError):
@@ -105,7 +90,7 @@ def list_again(module: Any) -> None:
     It is not restarted while a stream is open, because that would end the stream.
     """
     if not _streams:
-        with quiet():
+        with mute_libraries():
             module._terminate()
             module._initialize()
 
@@ -151,7 +136,7 @@ class Stream:
         self._ending = Lock()
         self._closer: Thread | None = None
         self._stream: Any = None
-        with exclusive(), quiet():
+        with exclusive(), mute_libraries():
             try:
                 self._stream = kind(
                     callback=self._on_samples,

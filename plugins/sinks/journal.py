@@ -46,6 +46,8 @@ from neurovocal.plugins.zeromq.endpoint import claim, endpoint_problems
 from neurovocal.plugins.zeromq.fair_queue import Rate
 from neurovocal.plugins.zeromq.replay_server import ReplayServer
 
+_FILES = ("", "-wal", "-shm")  # a journal's file, and what SQLite keeps beside it
+
 JournalRow: TypeAlias = tuple[
     str, str, str, int, int, int | None, str, str | None, bytes
 ]
@@ -321,7 +323,7 @@ def _rename_damaged(path: Path, utc_ns: int) -> Path:
     """Rename a damaged journal with its write-ahead log."""
     when = datetime.fromtimestamp(utc_ns / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
     renamed = beside(path, middle=f".damaged-{when}")
-    for end in ("", "-wal", "-shm"):
+    for end in _FILES:
         part = path.with_name(path.name + end)
         if part.exists():
             part.rename(renamed.with_name(renamed.name + end))
@@ -354,7 +356,8 @@ def _problems(options: JournalOptions, context: BuildContext) -> list[str]:
 
 def _resources(options: JournalOptions) -> frozenset[str]:
     endpoint = frozenset() if options.replay is None else claim(options.replay)
-    return file_claim(options.path) | endpoint
+    files = [file_claim(options.path + end) for end in _FILES]
+    return endpoint.union(*files)
 
 
 plugin = Plugin(
@@ -365,6 +368,6 @@ plugin = Plugin(
     resources=_resources,
     check=_problems,
     writes=lambda options, context: file_access(
-        *(options.path + end for end in ("", "-wal", "-shm"))
+        *(options.path + end for end in _FILES)
     ),
 )

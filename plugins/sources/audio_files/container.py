@@ -9,13 +9,14 @@ reads a view of the file whose header states what is there.
 import io
 import os
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 from neurovocal.engine import AudioFileError
+from neurovocal.engine.support.process import mute_libraries
 from neurovocal.plugins.sources.audio_files.chained import (
     ChainedSound,
     Link,
@@ -30,6 +31,16 @@ from neurovocal.plugins.sources.audio_files.compressed import (
     id3_length,
     starts_mp3,
 )
+from neurovocal.plugins.sources.audio_files.layouts import (
+    MAX_CHUNKS,
+    RIFF,
+    TRAILERS,
+    UNKNOWN_64,
+    Layout,
+    is_chunk_name,
+    layout_of,
+    parse_chunk,
+)
 from neurovocal.plugins.sources.audio_files.patched_file import (
     PatchedFile,
     Piece,
@@ -40,23 +51,13 @@ State: TypeAlias = Literal["complete", "unfinished", "cut"]
 
 _KIB, _GIB4 = 1 << 10, 1 << 32
 _MOST_32 = _GIB4 - (1 << 20)  # bytes of sound that a 32-bit size can state, with room
-_MAX_CHUNKS = 256
 _MAX_TEXT = 1 << 20
-_RIFF = (b"RIFF", b"RF64", b"BW64")
 _TAIL = 256 * _KIB
 # Values of a 32-bit size that recorders write as long as they do not know it.
-_UNKNOWN_32, _UNKNOWN_64 = 0x7FFFF000, 1 << 62
+_UNKNOWN_32 = 0x7FFFF000
 # Header bytes that programs count as sound by mistake.
 _HEADER_ERRORS = (8, 36, 44)
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN", b"3DI")
-_TRAILERS = {
-    *(b"LIST", b"guan", b"bext", b"iXML", b"id3 ", b"ID3 ", b"wamd", b"axml", b"_PMX"),
-    *(b"cue ", b"smpl", b"fact", b"PEAK", b"JUNK", b"afsp", b"inst", b"ANNO", b"NAME"),
-    *(b"COMT", b"MARK", b"AUTH", b"(c) ", b"info", b"uuid", b"free"),
-}
-_W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
-_W64_CHUNK = "<4s12xQ"  # its size includes this header
-_W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 # Files that are no sound, or none that can be decoded, by their first bytes.
 _SOUND = {
     (4, b"ftyp"): "an MPEG-4 file (AAC or ALAC)",
@@ -95,6 +96,9 @@ class Container:
         Bytes ``[begin, end)`` of the sound in a container of chunks.
     links : sequence of (int, int)
         Bytes of complete files, one behind the other (Ogg); none if it is one.
+    is_known : bool
+        False for a format that was not examined: the decoder of MPEG audio, which
+        writes notes to stderr, may be asked.
     """
 
     state: State = "complete"
@@ -102,6 +106,11 @@ class Container:
     n_samples: int | None = None
     sound: tuple[int, int] | None = None
     links: tuple[Link, ...] = ()
+    is_known: bool = True
+
+    def decoding(self) -> AbstractContextManager[None]:
+        """Return the context in which the decoder is called."""
+        return nullcontext() if self.is_known else mute_libraries()
 
     def open(self, path: Path) -> Any:
         """Open the file for decoding; return a ``soundfile.SoundFile``, or the like.
@@ -117,27 +126,12 @@ class Container:
 
         if self.links:
             return ChainedSound(path, self.links)
-        if not self.pieces:
-            return soundfile.SoundFile(os.fsencode(path))
-        return soundfile.SoundFile(PatchedFile(path, self.pieces))
-
-
-@dataclass(slots=True)
-class _Layout:
-    """Place of the sound in a container of chunks, and fields that state its size.
-
-    ``patches(n_bytes)`` returns the header's bytes for sound of that many bytes;
-    ``endian`` and ``chunk_size`` describe the chunks behind the sound.
-    """
-
-    begin: int
-    stated: int
-    is_wide: bool  # the size has 64 bits
-    patches: Callable[[int], list[tuple[int, bytes]]]
-    chunk_head: str = ""  # struct format of a chunk's name and size; empty: none follow
-    alignment: int = 2
-    frame_bytes: int = 1
-    wave_head: tuple[int, int] | None = None  # chunks of a RIFF file before its sound
+        if self.pieces:
+            return soundfile.SoundFile(PatchedFile(path, self.pieces))
+        if path.suffix.lower() == ".raw":  # of samples, it would be taken, by its name
+            whole = PatchedFile(path, [(0, path.stat().st_size)])
+            return soundfile.SoundFile(whole)
+        return soundfile.SoundFile(os.fsencode(path))
 
 
 def examine(path: Path) -> Container:
@@ -161,14 +155,15 @@ def examine(path: Path) -> Container:
             return _container(examine_flac(file, size, skipped), size)
         if magic[:4] == b"OggS":
             return _examine_ogg(path, file, size)
-        layout = _layout(file, head, size)
+        layout = layout_of(file, head, size)
         if layout is not None:
             return _judge(file, layout, size)
         if starts_mp3(file, skipped, size):
-            return _container(examine_mp3(file, size, skipped), size)
+            found = _container(examine_mp3(file, size, skipped), size)
+            return replace(found, is_known=False)
         if path.suffix.lower() == ".mp3":
             raise AudioFileError(f"'{path}' is no MP3 file: it holds no MPEG frames")
-    return Container()
+    return Container(is_known=False)
 
 
 def _refuse_foreign(path: Path, head: bytes) -> None:
@@ -255,20 +250,20 @@ def riff_chunks(
     """
     found: dict[bytes, bytes] = {}
     with path.open("rb") as file:
-        if file.read(4) not in _RIFF or container.sound is None:
+        if file.read(4) not in RIFF or container.sound is None:
             return found
         begin, end = container.sound
         # Behind sound of odd length a byte is missing at times.
         for first, stop in ((12, begin - 8), (end, None), (end + 1, None)):
             at = first
-            for _ in range(_MAX_CHUNKS):
+            for _ in range(MAX_CHUNKS):
                 file.seek(at)
                 head = file.read(8)
-                if len(head) < 8 or not _is_name(head[:4]):
+                if len(head) < 8 or not is_chunk_name(head[:4]):
                     break
                 if stop is not None and at >= stop:
                     break
-                name, count = _chunk(head, "<4sI")
+                name, count = parse_chunk(head, "<4sI")
                 if name in wanted:
                     found.setdefault(name, file.read(min(count, _MAX_TEXT)))
                 at += 8 + count + count % 2
@@ -278,14 +273,15 @@ def riff_chunks(
 # ---- containers of chunks ----------------------------------------------------------
 
 
-def _judge(file: BinaryIO, layout: _Layout, size: int) -> Container:
+def _judge(file: BinaryIO, layout: Layout, size: int) -> Container:
     """Compare the stated bytes of sound with those that are there."""
     begin, present = layout.begin, max(0, size - layout.begin)
     stated = layout.stated
-    unknown = stated >= (_UNKNOWN_64 if layout.is_wide else _UNKNOWN_32)
+    unknown = stated >= (UNKNOWN_64 if layout.is_wide else _UNKNOWN_32)
 
     def result(state: State, length: int, *, as_stated: bool = False) -> Container:
-        pieces = () if as_stated else _view(layout, length, size)
+        is_view = not as_stated or layout.more or not layout.is_regular
+        pieces = _view(layout, length, size, as_stated) if is_view else ()
         return Container(state, pieces, None, (begin, begin + length))
 
     if stated > present:
@@ -301,20 +297,20 @@ def _judge(file: BinaryIO, layout: _Layout, size: int) -> Container:
     return result("unfinished", _before_trailer(file, layout, size))
 
 
-def _counts_header(layout: _Layout, missing: int) -> bool:
+def _counts_header(layout: Layout, missing: int) -> bool:
     """Return True if the stated size is that of the file, or off by such a mistake."""
     wrong = (layout.begin, layout.begin - 8, *_HEADER_ERRORS)
     return missing in wrong or missing < layout.frame_bytes or missing == 1
 
 
-def _candidates(layout: _Layout, stated: int, present: int) -> Iterator[int]:
+def _candidates(layout: Layout, stated: int, present: int) -> Iterator[int]:
     """Yield the lengths that a size can mean: one of 32 bits may have wrapped."""
     yield stated
     if not layout.is_wide:
         yield from range(stated + _GIB4, present + 1, _GIB4)
 
 
-def _is_trailer(file: BinaryIO, layout: _Layout, at: int, size: int) -> bool:
+def _is_trailer(file: BinaryIO, layout: Layout, at: int, size: int) -> bool:
     """Return True if nothing but chunks, tags or padding stands behind the sound."""
     if size - at <= layout.alignment:
         return True
@@ -323,13 +319,13 @@ def _is_trailer(file: BinaryIO, layout: _Layout, at: int, size: int) -> bool:
         head = file.read(32)
         if head.startswith(_TAGS):
             return True
-        if not layout.chunk_head or not _is_name(head[:4]):
+        if not layout.chunk_head or not is_chunk_name(head[:4]):
             continue
         length = struct.calcsize(layout.chunk_head)
         if len(head) < length:
             return True
-        name, count = _chunk(head, layout.chunk_head)
-        if name in _TRAILERS or start + length + count <= size:
+        name, count = parse_chunk(head, layout.chunk_head)
+        if name in TRAILERS or start + length + count <= size:
             return True
     rest = size - at
     if rest > 64 * _KIB or at == layout.begin:
@@ -338,7 +334,7 @@ def _is_trailer(file: BinaryIO, layout: _Layout, at: int, size: int) -> bool:
     return not file.read(rest).strip(b"\0")
 
 
-def _before_trailer(file: BinaryIO, layout: _Layout, size: int) -> int:
+def _before_trailer(file: BinaryIO, layout: Layout, size: int) -> int:
     """Return the bytes of sound up to the chunks at the end of a file, if any."""
     window = max(layout.begin, size - _TAIL)
     if layout.chunk_head:
@@ -346,7 +342,7 @@ def _before_trailer(file: BinaryIO, layout: _Layout, size: int) -> int:
         tail = file.read(size - window)
         length = struct.calcsize(layout.chunk_head)
         found = sorted(
-            at for name in _TRAILERS for at in _positions(tail, name) if at >= 0
+            at for name in TRAILERS for at in _positions(tail, name) if at >= 0
         )
         for at in found:
             if _ends_exactly(tail, at, layout, length):
@@ -361,13 +357,13 @@ def _positions(text: bytes, name: bytes) -> Iterator[int]:
         at = text.find(name, at + 1)
 
 
-def _ends_exactly(tail: bytes, at: int, layout: _Layout, length: int) -> bool:
+def _ends_exactly(tail: bytes, at: int, layout: Layout, length: int) -> bool:
     """Return True if chunks lead from a byte exactly to the end."""
-    for _ in range(_MAX_CHUNKS):
+    for _ in range(MAX_CHUNKS):
         head = tail[at : at + length]
-        if len(head) < length or not _is_name(head[:4]):
+        if len(head) < length or not is_chunk_name(head[:4]):
             return False
-        _, count = _chunk(head, layout.chunk_head)
+        _, count = parse_chunk(head, layout.chunk_head)
         stop = at + length + count
         at = -(-stop // layout.alignment) * layout.alignment
         if len(tail) in (stop, at):
@@ -375,187 +371,20 @@ def _ends_exactly(tail: bytes, at: int, layout: _Layout, length: int) -> bool:
     return False
 
 
-def _is_name(text: bytes) -> bool:
-    return len(text) == 4 and all(32 <= byte < 127 for byte in text)
+def _view(layout: Layout, length: int, size: int, is_stated: bool) -> tuple[Piece, ...]:
+    """Return the pieces of a file with a header of `length` bytes of sound.
 
-
-def _chunk(head: bytes, form: str) -> tuple[bytes, int]:
-    name, count = struct.unpack(form, head[: struct.calcsize(form)])
-    return name, max(0, count - 24) if form == _W64_CHUNK else count
-
-
-def _view(layout: _Layout, length: int, size: int) -> tuple[Piece, ...]:
-    """Return the pieces of a file with a header of `length` bytes of sound."""
+    Further chunks of sound count where that length is the stated one.
+    """
     end = min(size, layout.begin + length)
-    if layout.wave_head is not None and length >= _MOST_32:
-        first, stop = layout.wave_head
-        counts = struct.pack("<QQQI", length + stop, length, 0, 0)
-        head = b"RF64\xff\xff\xff\xffWAVEds64" + struct.pack("<I", 28) + counts
-        return (head, (first, stop), b"data\xff\xff\xff\xff", (layout.begin, end))
+    more = layout.more if is_stated else ()
+    if layout.wave_head and (length >= _MOST_32 or more or not layout.is_regular):
+        length += sum(stop - begin for begin, stop in more)
+        counts = struct.pack("<QQQI", length + layout.begin, length, 0, 0)
+        head, n_bytes = b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0" + counts, b"\xff" * 4
+        if length < _MOST_32:
+            n_bytes = struct.pack("<I", length)
+            head = b"RIFF" + struct.pack("<I", length + layout.begin) + b"WAVE"
+        sound: tuple[Piece, ...] = ((layout.begin, end), *more)
+        return (head, *layout.wave_head, b"data" + n_bytes, *sound)
     return tuple(replaced(end, layout.patches(length)))
-
-
-def _layout(file: BinaryIO, head: bytes, size: int) -> _Layout | None:
-    """Return where the sound of a container lies; None if it is none of these."""
-    magic = head[:4]
-    if magic in (*_RIFF, b"RIFX") and head[8:12] == b"WAVE":
-        return _riff(file, magic, size)
-    if head == _W64_RIFF:
-        return _w64(file)
-    if magic == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return _aiff(file)
-    if magic in (b".snd", b"dns."):
-        return _au(file, magic)
-    return _caf(file) if magic == b"caff" else None
-
-
-def _riff(file: BinaryIO, magic: bytes, size: int) -> _Layout | None:
-    end = ">" if magic == b"RIFX" else "<"
-    wide_at, wide, frame = 0, 0, 1
-    at = 12
-    for _ in range(_MAX_CHUNKS):
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8:
-            return None
-        name, count = _chunk(head, f"{end}4sI")
-        body = at + 8
-        if name == b"ds64" and magic in (b"RF64", b"BW64"):
-            content = file.read(16)
-            if len(content) == 16:
-                wide_at, wide = body, struct.unpack("<8xQ", content)[0]
-        elif name == b"fmt ":
-            content = file.read(14)
-            if len(content) == 14:
-                frame = max(1, struct.unpack(f"{end}12xH", content)[0])
-        elif name == b"data":
-            break
-        at = body + count + count % 2
-    else:
-        return None
-    uses_wide = wide_at > 0 and count == 0xFFFFFFFF
-    size_at = at + 4
-
-    def patches(n_bytes: int) -> list[tuple[int, bytes]]:
-        total = body + n_bytes - 8
-        if uses_wide:
-            found = [(wide_at, struct.pack("<QQ", total, n_bytes))]
-            samples = struct.pack("<Q", n_bytes // frame)
-            found.append((wide_at + 16, samples))
-            return [(0, b"RF64"), *found] if magic == b"BW64" else found
-        if n_bytes >= _GIB4:
-            return []
-        return [
-            (4, struct.pack(f"{end}I", min(total, 0xFFFFFFFF))),
-            (size_at, struct.pack(f"{end}I", n_bytes)),
-        ]
-
-    return _Layout(
-        body,
-        wide if uses_wide else count,
-        uses_wide,
-        patches,
-        f"{end}4sI",
-        2,
-        frame,
-        (12, at) if magic == b"RIFF" else None,
-    )
-
-
-def _w64(file: BinaryIO) -> _Layout | None:
-    at = 40
-    for _ in range(_MAX_CHUNKS):
-        file.seek(at)
-        head = file.read(24)
-        if len(head) < 24:
-            return None
-        name, count = struct.unpack("<16sQ", head)
-        if name[:4] == b"data" and name[4:] == _W64_TAIL:
-            break
-        at += -(-min(max(24, count), _UNKNOWN_64) // 8) * 8
-    else:
-        return None
-    begin = at + 24
-
-    def patches(n_bytes: int) -> list[tuple[int, bytes]]:
-        return [
-            (16, struct.pack("<Q", begin + n_bytes)),
-            (begin - 8, struct.pack("<Q", n_bytes + 24)),
-        ]
-
-    stated = count - 24 if count >= 24 else 0
-    return _Layout(begin, stated, True, patches, _W64_CHUNK, 8)
-
-
-def _aiff(file: BinaryIO) -> _Layout | None:
-    at, frames_at, frame = 12, 0, 1
-    for _ in range(_MAX_CHUNKS):
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8:
-            return None
-        name, count = _chunk(head, ">4sI")
-        if name == b"COMM":
-            content = file.read(8)
-            if len(content) == 8:
-                frames_at = at + 10
-                channels, bits = struct.unpack(">H4xH", content)
-                frame = max(1, channels * -(-bits // 8))
-        elif name == b"SSND":
-            break
-        at += 8 + count + count % 2
-    else:
-        return None
-    content = file.read(8)
-    offset = struct.unpack(">I4x", content)[0] if len(content) == 8 else 0
-    begin, size_at = at + 16 + offset, at + 4
-
-    def patches(n_bytes: int) -> list[tuple[int, bytes]]:
-        most = 0xFFFFFFFF
-        found = [
-            (4, struct.pack(">I", min(most, begin + n_bytes - 8))),
-            (size_at, struct.pack(">I", min(most, n_bytes + 8 + offset))),
-        ]
-        if frames_at:
-            found.append((frames_at, struct.pack(">I", min(most, n_bytes // frame))))
-        return found
-
-    # A size that was never filled in does not even hold its own two fields.
-    stated = count - 8 - offset if count >= 8 + offset else 0
-    return _Layout(begin, stated, False, patches, ">4sI", 2, frame)
-
-
-def _au(file: BinaryIO, magic: bytes) -> _Layout | None:
-    end = ">" if magic == b".snd" else "<"
-    file.seek(4)
-    head = file.read(8)
-    if len(head) < 8:
-        return None
-    begin, count = struct.unpack(f"{end}II", head)
-
-    def patches(n_bytes: int) -> list[tuple[int, bytes]]:
-        return [(8, struct.pack(f"{end}I", min(n_bytes, 0xFFFFFFFF)))]
-
-    return _Layout(begin, count, False, patches)
-
-
-def _caf(file: BinaryIO) -> _Layout | None:
-    at = 8
-    for _ in range(_MAX_CHUNKS):
-        file.seek(at)
-        head = file.read(12)
-        if len(head) < 12:
-            return None
-        name, count = _chunk(head, ">4sQ")
-        if name == b"data":
-            break
-        at += 12 + min(count, _UNKNOWN_64)  # beyond the end of any file
-    else:
-        return None
-    begin, size_at = at + 16, at + 4
-
-    def patches(n_bytes: int) -> list[tuple[int, bytes]]:
-        return [(size_at, struct.pack(">Q", n_bytes + 4))]
-
-    stated = count - 4 if count >= 4 else 0
-    return _Layout(begin, stated, True, patches, ">4sQ", 1)

@@ -30,6 +30,9 @@ SUFFIXES = frozenset(
         *[".wave", ".xi"],
     ]
 )
+_LOOKED_AT = 4096  # bytes
+_UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
+_TEXT = bytes({*range(32, 127), *b"\t\n\r"})
 # libsndfile's value for an unknown length is greater.
 _UNKNOWN_SAMPLES = 1 << 62
 MIN_RATE, MAX_RATE = 100, 10_000_000
@@ -119,6 +122,10 @@ def _find(name: str, path: Path, context: BuildContext, recursive: bool) -> list
         if not files:
             raise AudioFileError(f"no recording matches '{name}'")
         return sorted(files, key=natural_key)
+    if path.is_symlink() and not path.exists():
+        raise AudioFileError(
+            f"'{name}' is a link that leads to no file: '{path.readlink()}'"
+        )
     if not path.exists():
         raise AudioFileError(f"recording '{name}' does not exist{_similar(path)}")
     if not path.is_file():
@@ -208,7 +215,7 @@ def inspect(path: Path, zone: tzinfo | None = None) -> RecordingHeader:
         if path.stat().st_size == 0:
             raise AudioFileError(f"'{path}' is empty (0 bytes)")
         container = examine(path)
-        with container.open(path) as file:
+        with container.decoding(), container.open(path) as file:
             frames = container.n_samples or int(file.frames)
             factor = expansion(path, int(file.samplerate), container)
             header = RecordingHeader(
@@ -223,9 +230,8 @@ def inspect(path: Path, zone: tzinfo | None = None) -> RecordingHeader:
     except OSError as error:
         raise AudioFileError(f"'{path}' cannot be read: {error.strerror}") from error
     except soundfile.LibsndfileError as error:
-        reason = str(error.error_string).rstrip(". ") or "damaged"
         raise AudioFileError(
-            f"'{path}' is not a recording that can be read ({reason})"
+            f"'{path}' is not a recording that can be read: {_reason(path, error.code)}"
         ) from error
     if not MIN_RATE <= header.sample_rate <= MAX_RATE:
         raise AudioFileError(
@@ -236,6 +242,24 @@ def inspect(path: Path, zone: tzinfo | None = None) -> RecordingHeader:
         cut = ": it was cut off" if header.truncated else ""
         raise AudioFileError(f"'{path}' holds no samples{cut}")
     return header
+
+
+def _reason(path: Path, code: int) -> str:
+    """Return why the decoder refuses a file, by the code of its error, and a remedy."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(_LOOKED_AT)
+    except OSError as error:
+        return f"{error.strerror}"
+    if not begin.strip(b"\0"):
+        return "it begins with zeros alone, as a copy that failed: copy it again"
+    if code != _UNKNOWN_FORMAT:
+        return "its header is damaged, or names an encoding that is not decoded"
+    if path.suffix.lower() in (".raw", ".pcm"):
+        return "it has no header; samples without one are read by the source pipe"
+    if begin.isascii() and not begin.translate(None, _TEXT):
+        return "it is a text file"
+    return "its content is that of no known audio format"
 
 
 class Recording:
@@ -270,10 +294,12 @@ class Recording:
         import soundfile
 
         try:
-            self._file = self.header.container.open(self.header.path)
+            with self.header.container.decoding():
+                self._file = self.header.container.open(self.header.path)
         except (OSError, soundfile.LibsndfileError) as error:
             raise AudioFileError(
-                f"'{self.header.path}' can no longer be read ({error})"
+                f"'{self.header.path}' can no longer be read: it was removed or "
+                "changed since its header was read"
             ) from error
 
     def seek(self, sample: int) -> None:
@@ -289,10 +315,12 @@ class Recording:
         if sample == self._read:
             return
         try:
-            self._read = int(self._file.seek(sample))
+            with self.header.container.decoding():
+                self._read = int(self._file.seek(sample))
         except soundfile.LibsndfileError as error:
             raise AudioFileError(
-                f"'{self.header.path}' cannot be read from sample {sample} on ({error})"
+                f"'{self.header.path}' cannot be read from sample {sample} on: it is "
+                "shorter, or its format has no such place"
             ) from error
 
     def read(self, n_samples: int) -> Float32:
@@ -310,7 +338,8 @@ class Recording:
             n_samples = min(n_samples, self.header.n_samples - self._read + 1)
         samples = np.full((n_samples, self.header.channels), np.nan, np.float32)
         try:
-            samples = self._file.read(n_samples, out=samples)
+            with self.header.container.decoding():
+                samples = self._file.read(n_samples, out=samples)
         except soundfile.LibsndfileError:
             # libsndfile does not say how much it decoded before the damage: NaN is
             # left in the rest.
@@ -340,5 +369,6 @@ class Recording:
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            with self.header.container.decoding():
+                self._file.close()
             self._file = None

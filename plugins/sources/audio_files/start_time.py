@@ -37,8 +37,9 @@ _NAME_TIME = re.compile(
     r"(\d\d)([-:.]?)(\d\d)\7(\d\d)(?:\.(\d{1,9})(?!\d))?"
     r"(Z|[+-]\d\d:?\d\d(?!\d))?(?!\d)"
 )
-# Minutes of offsets from UTC that are in use; the hours lie between these.
-_ZONE_MINUTES, _ZONE_HOURS = (0, 30, 45), range(-12, 15)
+# Offsets from UTC that are in use lie between these, at whole hours or such parts.
+_ZONES = timedelta(hours=-12), timedelta(hours=14)
+_ZONE_PARTS = [timedelta(minutes=minutes) for minutes in (0, 30, 45)]
 _MOST_HOURS = 14
 # Two times in a name that are not further apart are begin and end.
 _LONGEST = timedelta(days=7)
@@ -160,6 +161,8 @@ def time_problem(time: datetime) -> str | None:
         return "which is not between the years 1980 and 2100"
     if (time.year, time.month, time.day) in _UNSET_DAYS:
         return "the day at which a clock begins that was never set"
+    if (offset := time.utcoffset()) is not None and not _is_in_use(offset):
+        return "at an offset from UTC that no place uses"
     return None
 
 
@@ -285,6 +288,12 @@ def _is_zone(text: str | None) -> bool:
     """Return True if an offset from UTC, such as ``+0530``, is in use."""
     if text is None or text == "Z":
         return True
-    hours, minutes = int(text[:3]), int(text[-2:])
-    in_use = hours in _ZONE_HOURS and minutes in _ZONE_MINUTES
-    return in_use and not (int(text[1:3]) == 0 and minutes)
+    span = timedelta(hours=int(text[1:3]), minutes=int(text[-2:]))
+    return _is_in_use(-span if text[0] == "-" else span)
+
+
+def _is_in_use(offset: timedelta) -> bool:
+    hours, rest = divmod(abs(offset), timedelta(hours=1))
+    if not _ZONES[0] <= offset <= _ZONES[1] or (hours == 0 and rest):
+        return False
+    return rest in _ZONE_PARTS

@@ -192,3 +192,17 @@ def test_two_tables_on_standard_output_are_refused(tmp_path: Path) -> None:
     done = neurovocal("check", configuration(tmp_path, source, *sinks))
     assert done.code == 1
     assert "both claim 'stdout'" in done.err
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm"])
+def test_what_a_journal_keeps_beside_it_is_no_output_of_another(
+    tmp_path: Path, end: str
+) -> None:
+    sinks = [
+        "{plugin: journal, options: {path: run.sqlite}}",
+        f"{{plugin: jsonl, options: {{path: run.sqlite{end}}}}}",
+    ]
+    source = f"{{plugin: file, options: {{path: '{RECORDING}'}}}}"
+    done = neurovocal("check", configuration(tmp_path, source, *sinks))
+    assert done.code == 1
+    assert f"run.sqlite{end}'" in done.err

@@ -341,3 +341,80 @@ def test_an_mp3_that_is_cut_in_its_first_frame(tmp_path, length):
         path.write_bytes(data)
         with pytest.raises(AudioFileError):
             inspect(path)
+
+
+def as_riff(*chunks, form=b"RIFF"):
+    """Return a RIFF file of chunks, each a name, its content and its padding."""
+    body = b"".join(
+        name + struct.pack("<I", len(content)) + content + padding
+        for name, content, padding in chunks
+    )
+    return form + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+
+
+@pytest.mark.parametrize("kind", ["unpadded", "two of sound", "BW64", "named .raw"])
+def test_chunks_that_the_decoder_does_not_know_hide_no_sound(tmp_path, kind):
+    raw, begin, *_ = contents("wav")
+    head = (b"fmt ", bytes(raw[20:36]), b"")
+    sound = bytes(raw[begin:])
+    half = len(sound) // 4 * 2
+    path = tmp_path / ("x.raw" if kind == "named .raw" else "x.wav")
+    path.write_bytes(
+        {
+            "unpadded": as_riff((b"LIST", b"INFOx", b""), head, (b"data", sound, b"")),
+            "two of sound": as_riff(
+                head,
+                (b"data", sound[:half], b""),
+                (b"odd ", b"x", b"\0"),
+                (b"data", sound[half:], b""),
+            ),
+            "BW64": as_riff(
+                (b"ds64", struct.pack("<QQQI", 0, len(sound), RATE, 0), b""),
+                head,
+                (b"data", sound, b""),
+                form=b"BW64",
+            ),
+            "named .raw": bytes(raw),
+        }[kind]
+    )
+    samples, failures = read(path)
+    assert failures == []
+    np.testing.assert_allclose(samples, values()[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("x.raw", bytes(range(1, 256)) * 99, "no header; samples without one"),
+        ("x.wav", bytes(100_000), "begins with zeros alone"),
+        ("x.wav", b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0" + bytes(99), "header is damaged"),
+        ("x.flac", b"\x01\x02nothing" * 99, "no known audio format"),
+        ("x.wav", b"version https://example.org/spec\n" * 9, "a text file"),
+    ],
+)
+def test_why_a_file_cannot_be_read_is_said_in_our_words(
+    tmp_path, capfd, name, content, reason
+):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(AudioFileError, match=reason):
+        make(path=str(tmp_path / name)).open()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("damage", [b"\0", b"\xff\xfb", b"a line of text\n"])
+def test_the_decoder_of_mp3_does_not_speak(tmp_path, capfd, damage):
+    path = tmp_path / "x.mp3"
+    soundfile.write(path, 0.3 * np.sin(np.arange(5 * RATE) / 5), RATE)
+    raw = path.read_bytes()
+    middle, count = len(raw) // 2, 3000
+    patch = (damage * count)[:count]
+    path.write_bytes(raw[:middle] + patch + raw[middle + count :] + patch)
+    samples, _ = read(path)
+    assert len(samples)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "x.wav").symlink_to("gone.wav")
+    with pytest.raises(AudioFileError, match=r"leads to no file: 'gone\.wav'"):
+        make(path=str(tmp_path / "x.wav")).open()

@@ -27,7 +27,7 @@ def unusable_files(folder):
     return {
         "empty.wav": "holds no samples",
         "nothing.wav": "is empty (0 bytes)",
-        "text.wav": "is not a recording that can be read (Format not recognised)",
+        "text.wav": "is not a recording that can be read: it is a text file",
         "cut.wav": "",
     }
 

@@ -155,6 +155,14 @@ def test_an_impossible_date_is_not_believed_wherever_it_stands(tmp_path, year, o
     assert start_of(renamed, "UTC", **texts).utc_ns == at(2021, 5, 13, 19)
 
 
+@pytest.mark.parametrize("offset", ["+15", "+5:99", "-13", "+3:07"])
+def test_an_offset_that_no_place_uses_is_not_believed(tmp_path, offset):
+    comment = f"Recorded at 03:00:00 13/05/2021 (UTC{offset}) by AudioMoth"
+    start = start_of(write(tmp_path / "x.wav"), comment=comment)
+    assert start.utc_ns is None
+    assert "no place uses" in str(start)
+
+
 @pytest.mark.parametrize("form", ["odd", "rf64", "data 0", "data half", "data unknown"])
 def test_guano_is_read_behind_the_sound_whatever_the_header_states(tmp_path, form):
     path = tmp_path / "x.wav"

@@ -1,0 +1,248 @@
+"""Place of the sound in containers of chunks: WAV, RF64, W64, AIFF, AU, CAF."""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from neurovocal.plugins.sources.audio_files.patched_file import Piece
+
+RIFF = (b"RIFF", b"RF64", b"BW64")
+MAX_CHUNKS = 256
+_GIB4 = 1 << 32
+# Values of a size of 64 bits from this on are beyond the end of any file.
+UNKNOWN_64 = 1 << 62
+# Chunks that stand behind sound.
+TRAILERS = {
+    *(b"LIST", b"guan", b"bext", b"iXML", b"id3 ", b"ID3 ", b"wamd", b"axml", b"_PMX"),
+    *(b"cue ", b"smpl", b"fact", b"PEAK", b"JUNK", b"afsp", b"inst", b"ANNO", b"NAME"),
+    *(b"COMT", b"MARK", b"AUTH", b"(c) ", b"info", b"uuid", b"free"),
+}
+_BEFORE_SOUND = {b"fmt ", b"data", *TRAILERS}
+_W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+W64_CHUNK = "<4s12xQ"  # its size includes this header
+_W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+
+
+@dataclass(slots=True)
+class Layout:
+    """Place of the sound in a container of chunks, and fields that state its size.
+
+    ``patches(n_bytes)`` returns the header's bytes for sound of that many bytes.
+    """
+
+    begin: int
+    stated: int
+    is_wide: bool  # the size has 64 bits
+    patches: Callable[[int], list[tuple[int, bytes]]]
+    chunk_head: str = ""  # struct format of a chunk's name and size; empty: none follow
+    alignment: int = 2
+    frame_bytes: int = 1
+    wave_head: tuple[Piece, ...] = ()  # chunks of a RIFF file before its sound
+    more: tuple[tuple[int, int], ...] = ()  # bytes of further sound, if it is stated
+    is_regular: bool = True  # whether the decoder can read the file as it is
+
+
+def layout_of(file: BinaryIO, head: bytes, size: int) -> Layout | None:
+    """Return where the sound of a container lies; None if it is none of these."""
+    magic = head[:4]
+    if magic in (*RIFF, b"RIFX") and head[8:12] == b"WAVE":
+        return _riff(file, magic, size)
+    if head == _W64_RIFF:
+        return _w64(file)
+    if magic == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return _aiff(file)
+    if magic in (b".snd", b"dns."):
+        return _au(file, magic)
+    return _caf(file) if magic == b"caff" else None
+
+
+def _riff(file: BinaryIO, magic: bytes, size: int) -> Layout | None:
+    end = ">" if magic == b"RIFX" else "<"
+    wide_at, wide, frame = 0, 0, 1
+    chunks: list[Piece] = []  # before the sound, with their padding
+    is_padded = True
+    at = 12
+    for _ in range(MAX_CHUNKS):
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8:
+            return None
+        name, count = parse_chunk(head, f"{end}4sI")
+        body = at + 8
+        if name == b"ds64" and magic in (b"RF64", b"BW64"):
+            content = file.read(16)
+            if len(content) == 16:
+                wide_at, wide = body, struct.unpack("<8xQ", content)[0]
+        elif name == b"fmt ":
+            content = file.read(14)
+            if len(content) == 14:
+                frame = max(1, struct.unpack(f"{end}12xH", content)[0])
+        elif name == b"data":
+            break
+        at = body + count + count % 2
+        if name in (b"fmt ", b"LIST"):  # what the decoder needs of them
+            chunks += [(body - 8, body + count), b"\0" * (count % 2)]
+        if count % 2:
+            file.seek(body + count)
+            if file.read(4) in _BEFORE_SOUND:
+                at, is_padded = body + count, False
+    else:
+        return None
+    uses_wide = wide_at > 0 and count == 0xFFFFFFFF
+    size_at = at + 4
+
+    def patches(n_bytes: int) -> list[tuple[int, bytes]]:
+        total = body + n_bytes - 8
+        if uses_wide:
+            found = [(wide_at, struct.pack("<QQ", total, n_bytes))]
+            samples = struct.pack("<Q", n_bytes // frame)
+            return [(0, b"RF64"), *found, (wide_at + 16, samples)]
+        if n_bytes >= _GIB4:
+            return []
+        return [
+            (0, b"RIFX" if end == ">" else b"RIFF"),
+            (4, struct.pack(f"{end}I", min(total, 0xFFFFFFFF))),
+            (size_at, struct.pack(f"{end}I", n_bytes)),
+        ]
+
+    return Layout(
+        body,
+        wide if uses_wide else count,
+        uses_wide,
+        patches,
+        f"{end}4sI",
+        2,
+        frame,
+        tuple(chunks) if magic == b"RIFF" else (),
+        _more_sound(file, body + count, f"{end}4sI", size),
+        magic != b"BW64" and is_padded,
+    )
+
+
+def _more_sound(
+    file: BinaryIO, at: int, form: str, size: int
+) -> tuple[tuple[int, int], ...]:
+    """Return the bytes of further chunks of sound, behind the end of the first."""
+    found: list[tuple[int, int]] = []
+    for _ in range(MAX_CHUNKS):
+        at += at % 2
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8 or not is_chunk_name(head[:4]):
+            break
+        name, count = parse_chunk(head, form)
+        if name == b"data":
+            found.append((at + 8, min(size, at + 8 + count)))
+        at += 8 + count
+    return tuple(found)
+
+
+def _w64(file: BinaryIO) -> Layout | None:
+    at = 40
+    for _ in range(MAX_CHUNKS):
+        file.seek(at)
+        head = file.read(24)
+        if len(head) < 24:
+            return None
+        name, count = struct.unpack("<16sQ", head)
+        if name[:4] == b"data" and name[4:] == _W64_TAIL:
+            break
+        at += -(-min(max(24, count), UNKNOWN_64) // 8) * 8
+    else:
+        return None
+    begin = at + 24
+
+    def patches(n_bytes: int) -> list[tuple[int, bytes]]:
+        return [
+            (16, struct.pack("<Q", begin + n_bytes)),
+            (begin - 8, struct.pack("<Q", n_bytes + 24)),
+        ]
+
+    stated = count - 24 if count >= 24 else 0
+    return Layout(begin, stated, True, patches, W64_CHUNK, 8)
+
+
+def _aiff(file: BinaryIO) -> Layout | None:
+    at, frames_at, frame = 12, 0, 1
+    for _ in range(MAX_CHUNKS):
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8:
+            return None
+        name, count = parse_chunk(head, ">4sI")
+        if name == b"COMM":
+            content = file.read(8)
+            if len(content) == 8:
+                frames_at = at + 10
+                channels, bits = struct.unpack(">H4xH", content)
+                frame = max(1, channels * -(-bits // 8))
+        elif name == b"SSND":
+            break
+        at += 8 + count + count % 2
+    else:
+        return None
+    content = file.read(8)
+    offset = struct.unpack(">I4x", content)[0] if len(content) == 8 else 0
+    begin, size_at = at + 16 + offset, at + 4
+
+    def patches(n_bytes: int) -> list[tuple[int, bytes]]:
+        most = 0xFFFFFFFF
+        found = [
+            (4, struct.pack(">I", min(most, begin + n_bytes - 8))),
+            (size_at, struct.pack(">I", min(most, n_bytes + 8 + offset))),
+        ]
+        if frames_at:
+            found.append((frames_at, struct.pack(">I", min(most, n_bytes // frame))))
+        return found
+
+    # A size that was never filled in does not even hold its own two fields.
+    stated = count - 8 - offset if count >= 8 + offset else 0
+    return Layout(begin, stated, False, patches, ">4sI", 2, frame)
+
+
+def _au(file: BinaryIO, magic: bytes) -> Layout | None:
+    end = ">" if magic == b".snd" else "<"
+    file.seek(4)
+    head = file.read(8)
+    if len(head) < 8:
+        return None
+    begin, count = struct.unpack(f"{end}II", head)
+
+    def patches(n_bytes: int) -> list[tuple[int, bytes]]:
+        return [(8, struct.pack(f"{end}I", min(n_bytes, 0xFFFFFFFF)))]
+
+    return Layout(begin, count, False, patches)
+
+
+def _caf(file: BinaryIO) -> Layout | None:
+    at = 8
+    for _ in range(MAX_CHUNKS):
+        file.seek(at)
+        head = file.read(12)
+        if len(head) < 12:
+            return None
+        name, count = parse_chunk(head, ">4sQ")
+        if name == b"data":
+            break
+        at += 12 + min(count, UNKNOWN_64)  # beyond the end of any file
+    else:
+        return None
+    begin, size_at = at + 16, at + 4
+
+    def patches(n_bytes: int) -> list[tuple[int, bytes]]:
+        return [(size_at, struct.pack(">Q", n_bytes + 4))]
+
+    stated = count - 4 if count >= 4 else 0
+    return Layout(begin, stated, True, patches, ">4sQ", 1)
+
+
+def is_chunk_name(text: bytes) -> bool:
+    """Return True for four characters that can name a chunk."""
+    return len(text) == 4 and all(32 <= byte < 127 for byte in text)
+
+
+def parse_chunk(head: bytes, form: str) -> tuple[bytes, int]:
+    """Return name and size in bytes from the beginning of a chunk."""
+    name, count = struct.unpack(form, head[: struct.calcsize(form)])
+    return name, max(0, count - 24) if form == W64_CHUNK else count
