@@ -216,14 +216,16 @@ def evaluate(
         if not synthesis:
             problems.add(["--picture draws generated song: add --synthesis"])
         problems.add(output_problems(str(picture), any_of("a PNG picture", b"\x89PNG")))
+    written = [picture] if picture is not None else []
     if report is not None:
-        from neurovocal.models.report.page import folder_problems
+        from neurovocal.models.report.page import PAGE_NAME, folder_problems
 
         if synthesis:
             problems.add(
                 ["--report and --synthesis exclude each other: give one of them"]
             )
         problems.add(folder_problems(report))
+        written.append(report / PAGE_NAME)
     loaded = problems.of(lambda: load_bundle(bundle))
     choice = problems.of(lambda: _choice(label_column, tier, channels))
     recordings = problems.of(
@@ -235,8 +237,10 @@ def evaluate(
     problems.refuse()
     assert loaded is not None
     assert recordings is not None
-    written = [picture] if picture is not None else []
-    reads = {"recording": [recording.path for recording in recordings]}
+    reads = {
+        "recording": [recording.path for recording in recordings],
+        "bundle": [loaded.folder],
+    }
     refuse_overlap("output", reads, written)
     _check_sound(loaded, recordings)
     if synthesis:

@@ -259,6 +259,9 @@ def _run(args: list[str] | None) -> int | None:
             return EXIT_CONFIG
         context = getattr(error, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context else ""
+        for name in args or sys.argv[1:]:
+            if name[:1] == "-" and os.path.lexists(name) and name != "-":
+                hint = f" (for the file of this name write './{name}')"
         sentence = error.format_message().replace(": Value error, ", ": ")
         return _print_error(sentence + hint, EXIT_CONFIG)
     return code

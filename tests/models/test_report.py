@@ -269,6 +269,11 @@ def test_evaluate_with_report_writes_the_page(dataset: Path, tmp_path: Path) -> 
     refused = CliRunner().invoke(build_app(), arguments).exception
     assert isinstance(refused, ConfigError)
     assert "cannot be made" in str(refused)
+    arguments[-1] = str(tiny)
+    refused = CliRunner().invoke(build_app(), arguments).exception
+    assert isinstance(refused, ConfigError)
+    assert "lies in the bundle that is read" in str(refused)
+    assert not (tiny / "index.html").exists()
 
 
 def test_damaged_history_raises_bundle_error(dataset: Path, tmp_path: Path) -> None:

@@ -520,3 +520,13 @@ def test_a_copy_of_a_configuration_finds_the_recording_that_ships(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text((ROOT / "configs/demo.yaml").read_text())
     assert neurovocal("check", "mine.yaml").code == 0
+
+
+def test_a_file_whose_name_looks_like_an_option_is_told_how_to_name(
+    neurovocal, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-rf.wav").touch()
+    done = neurovocal("detect", "-rf.wav")
+    assert done.code == 1
+    assert "for the file of this name write './-rf.wav'" in done.err
