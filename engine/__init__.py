@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Disconnected,
         EndOfStream,
         NeurovocalError,
+        OutputProblem,
         StageError,
         TransientProblem,
     )
@@ -154,6 +155,7 @@ __all__ = [
     "Offset",
     "Onset",
     "Options",
+    "OutputProblem",
     "Plugin",
     "Posteriors",
     "ReportsFailures",
@@ -203,7 +205,7 @@ _MODULES = {
     "contracts.commits": "AwaitsCommit CompletesStreams KeepsEvents ReportsLosses",
     "contracts.errors": (
         "AudioFileError BundleError ConfigError DeviceError Disconnected "
-        "EndOfStream NeurovocalError StageError TransientProblem"
+        "EndOfStream NeurovocalError OutputProblem StageError TransientProblem"
     ),
     "contracts.options": "Options",
     "contracts.plugin": "BuildContext FileAccess Plugin",

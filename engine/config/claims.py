@@ -110,6 +110,25 @@ class FileClaims:
         return tuple(map(_RunPart, parts))
 
 
+_SHARED = {
+    "stdout": "write to standard output: give all but one a file",
+    "stdin": "read standard input: only one can",
+    "file": "write the file '{name}': give each a path of its own",
+    "folder": "use the folder '{name}': give each one of its own",
+    "tcp": "bind the TCP port {name}: give each a port of its own",
+    "device": "open the device '{name}': only one can",
+    "output device": "play on the device '{name}': only one can",
+}
+
+
+def shared_sentence(one: str, other: str, resource: str) -> str:
+    """Return the mistake of two stages that claim a resource, ``KIND:NAME``."""
+    kind, _, name = resource.partition(":")
+    clause = _SHARED.get(kind, "claim '{resource}', which one alone can have")
+    what = clause.format(name=name, resource=resource)
+    return f"{one} and {other} would both {what}"
+
+
 def sentence_of(writer: str, output: FileAccess, reader: str, read: FileAccess) -> str:
     """Return the mistake of a writer that would write a file of `reader`."""
     if read.holds and not output.holds:

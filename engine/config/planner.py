@@ -12,7 +12,12 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from neurovocal.engine.config.claims import FileClaims, Owner, sentence_of
+from neurovocal.engine.config.claims import (
+    FileClaims,
+    Owner,
+    sentence_of,
+    shared_sentence,
+)
 from neurovocal.engine.config.fault_targets import target_problems
 from neurovocal.engine.config.located_yaml import Located, Location
 from neurovocal.engine.config.partial import REFUSED
@@ -23,6 +28,7 @@ from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import (
     ConfigError,
     DeviceError,
+    OutputProblem,
     TransientProblem,
 )
 from neurovocal.engine.contracts.options import OnError, OptionProblem
@@ -98,6 +104,7 @@ class _Planner:
         self.context = context
         self.problems: list[str] = list(refused)
         self.absent: list[str] = []  # devices that may be there at a later start
+        self._existing: list[tuple[Location, OutputProblem]] = []
         self._is_partial = bool(refused)
         self.stages: list[StagePlan] = []  # those with valid options
         self._bundles: set[Path] = set()  # folders of those that were loaded
@@ -328,17 +335,15 @@ class _Planner:
             for resource in sorted(stage.plugin.resources(stage.options)):
                 other = owners.setdefault(resource, stage)
                 if other is not stage:
-                    self._problem(
-                        stage.loc,
-                        f"{stage.name} and {other.name} both claim '{resource}'",
-                    )
+                    sentence = shared_sentence(stage.name, other.name, resource)
+                    self._problem(stage.loc, sentence)
                     break  # a journal's files go with it
 
     def _file_claims(self) -> None:
         """Find outputs that are inputs: no stage may write a file of a reader."""
         claims = FileClaims()
         if (name := Path(self.located.name)).is_file():
-            claims.add("the configuration", reads=[FileAccess(name)])
+            claims.add("the run", reads=[FileAccess(name)])
         for folder in self._bundles:
             reads = [FileAccess(folder, ("**/*",))]
             claims.add(f"the bundle '{folder.name}'", reads=reads)
@@ -354,7 +359,15 @@ class _Planner:
             sentence = sentence_of(
                 names[writer], output, names.get(reader, str(reader)), read
             )
-            self._problem(writer if isinstance(writer, tuple) else (), sentence)
+            where = writer if isinstance(writer, tuple) else ()
+            self._problem(where, sentence)
+            self._existing = [
+                (loc, problem)
+                for loc, problem in self._existing
+                if loc != where or f"'{output.path}'" not in problem
+            ]
+        for loc, problem in self._existing:
+            self._problem(loc, str(problem))
 
     def _names(self, config: Config) -> None:
         seen: set[str] = set()
@@ -369,6 +382,9 @@ class _Planner:
     def _problem(self, loc: Location, message: str) -> None:
         if isinstance(message, OptionProblem):
             loc = (*loc, "options", *message.option.split("."))
+        if isinstance(message, OutputProblem):
+            self._existing.append((loc, message))
+            return
         transient = isinstance(message, TransientProblem)
         found = self.absent if transient else self.problems
         found.append(self.located.problem(loc, message))

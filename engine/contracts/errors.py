@@ -38,8 +38,16 @@ class ConfigError(NeurovocalError):
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         given = [problems] if isinstance(problems, str) else list(problems)
-        self.problems = [type(one)(masked(plain(one))) for one in given]
+        self.problems = [_printable(one) for one in given]
         super().__init__("\n".join(self.problems))
+
+
+def _printable(problem: str) -> str:
+    """Return a problem of the same kind, whose text can be shown."""
+    shown = str.__new__(type(problem), masked(plain(problem)))
+    if hasattr(problem, "__dict__"):
+        shown.__dict__.update(problem.__dict__)
+    return shown
 
 
 class PluginError(ConfigError):
@@ -55,6 +63,14 @@ class TransientProblem(str):
 
     For example a sound card that is not connected. If there are no other problems, the
     exit code tells a service manager that a later start may succeed.
+    """
+
+
+class OutputProblem(str):
+    """Problem found by a plugin's check: what exists at an output may not be replaced.
+
+    It names the path in quotation marks, and is not told where the output is an input
+    of the same run, which is told then.
     """
 
 

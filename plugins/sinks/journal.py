@@ -20,6 +20,7 @@ from neurovocal.engine import (
     ConfigError,
     Message,
     Options,
+    OutputProblem,
     Plugin,
     StageError,
 )
@@ -344,7 +345,7 @@ def _problems(options: JournalOptions, context: BuildContext) -> list[str]:
         try:
             is_journal(Path(options.path).expanduser())
         except ConfigError as error:
-            problems.append(str(error))
+            problems.append(OutputProblem(error))
     if options.replay is not None:
         problems += endpoint_problems(
             options.replay,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from neurovocal.engine import OutputProblem
+
 _HEAD_BYTES = 65_536
 # First bytes of files that people have beside recordings.
 _RECORDING = re.compile(
@@ -46,7 +48,7 @@ class FileKind:
         head = _head(path)
         if not head or self.matches(head):
             return None
-        return (
+        return OutputProblem(
             f"'{path}' exists and is {_noun_of(head)}, not {self.noun}: it would be "
             "lost; choose another path"
         )

@@ -83,6 +83,7 @@ PLUGIN_NAME_USERS = ("engine/cli", "engine/rehearsal")
 # Strings that are a plugin's name and something else, or a stated default.
 PLUGIN_NAMES_BY_REASON = {
     "engine/client/resume.py": {"journal"},  # where a subscriber starts
+    "engine/config/claims.py": {"file", "folder"},  # what two stages would share
     "engine/config/planner.py": {"spectrogram", "energy"},  # defaults of `plugin:`
     "engine/config/schema.py": {"silero", "trigger"},  # a default; a kind of event
     "engine/contracts/bundle.py": {"spectrogram", "energy"},  # defaults of `plugin:`

@@ -11,7 +11,8 @@ import soundfile
 from processes.cli_process import RECORDING, neurovocal
 
 from neurovocal.engine.config.claims import FileClaims, refuse_overlap
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.errors import ConfigError, OutputProblem
+from neurovocal.engine.contracts.options import OptionProblem
 from neurovocal.engine.contracts.plugin import FileAccess
 
 ALL = ("**/*.wav",)
@@ -191,7 +192,7 @@ def test_two_tables_on_standard_output_are_refused(tmp_path: Path) -> None:
     source = f"{{plugin: file, options: {{path: '{RECORDING}'}}}}"
     done = neurovocal("check", configuration(tmp_path, source, *sinks))
     assert done.code == 1
-    assert "both claim 'stdout'" in done.err
+    assert "would both write to standard output" in done.err
 
 
 @pytest.mark.parametrize("end", ["-wal", "-shm"])
@@ -206,3 +207,31 @@ def test_what_a_journal_keeps_beside_it_is_no_output_of_another(
     done = neurovocal("check", configuration(tmp_path, source, *sinks))
     assert done.code == 1
     assert f"run.sqlite{end}'" in done.err
+
+
+def test_one_clash_is_one_sentence(recording: Path) -> None:
+    config = recording.with_name("run.yaml")
+    config.write_text(
+        "version: 1\nsource: {plugin: file, options: {path: a.wav}}\nsinks:\n"
+        " - {plugin: table, options: {path: a.wav}}\n"
+        " - {plugin: journal, options: {path: run.yaml}}\n"
+        " - {plugin: jsonl, options: {path: notes.txt}}\n"
+    )
+    recording.with_name("notes.txt").write_text("mine")
+    done = neurovocal("check", "run.yaml", cwd=recording.parent)
+    assert [line.split(": ", 3)[3] for line in done.err.splitlines()] == [
+        "sink 'table' would overwrite 'a.wav', which source 'file' reads: choose "
+        "another path",
+        "sink 'journal' would overwrite 'run.yaml', which the run reads: "
+        "choose another path",
+        "'notes.txt' exists and is a text file of another kind, not JSON lines of "
+        "events: it would be lost; choose another path",
+    ]
+
+
+def test_problems_keep_their_kind_in_an_error() -> None:
+    given = [OptionProblem("low_hz", "too low"), OutputProblem("'a' exists"), "plain"]
+    shown = ConfigError(given).problems
+    assert shown == given
+    assert [type(one) for one in shown] == [type(one) for one in given]
+    assert shown[0].option == "low_hz"

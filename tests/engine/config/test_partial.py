@@ -59,8 +59,8 @@ privacy: {mode: loud}
         "x.yaml:7: sinks.0.options.path: input should be a valid string (got 5)",
         "x.yaml:9: sinks.2.options.linger_s: must be at least 0 and at most 3600 "
         "(got -2)",
-        "x.yaml:12: sinks.5: sink 'jsonl' and sink 'table' both claim "
-        f"'file:{tmp_path}/t.csv'",
+        "x.yaml:12: sinks.5: sink 'jsonl' and sink 'table' would both write "
+        f"the file '{tmp_path}/t.csv': give each a path of its own",
     ]
 
 

@@ -148,7 +148,8 @@ bundle: no-such-bird
         "x.yaml:7: detector.options.port: must be at least 1 (got 0)",
         "x.yaml:11: models.1.plugin: unknown model plugin 'brains' "
         "(did you mean 'brain'?)",
-        "x.yaml:14: sinks.1: sink 'mouth' 2 and sink 'mouth' both claim 'tcp:9'",
+        "x.yaml:14: sinks.1: sink 'mouth' 2 and sink 'mouth' would both bind the "
+        "TCP port 9: give each a port of its own",
     ]
     for sentence in expected:
         assert sentence in found
@@ -167,7 +168,8 @@ lanes:
 sinks: [{plugin: mouth}]
 """
     assert problems(text) == [
-        "x.yaml:8: sinks.0: sink 'mouth' 2 and sink 'mouth' both claim 'tcp:1'"
+        "x.yaml:8: sinks.0: sink 'mouth' 2 and sink 'mouth' would both bind the "
+        "TCP port 1: give each a port of its own"
     ]
 
 

@@ -137,7 +137,7 @@ def test_control_characters_in_errors_are_escaped(tmp_path: Path) -> None:
         "neurovocal", logging.WARNING, __file__, 1, "lost %s", (name,), None
     )
     line = SentenceFormatter(tracebacks=False).format(record)
-    assert line == "warning: lost ?]0;renamed??error: forged.wav"
+    assert line == r"warning: lost \x1b]0;renamed\x07?error: forged.wav"
 
 
 def test_control_characters_of_a_bundle_are_refused(tmp_path: Path) -> None:

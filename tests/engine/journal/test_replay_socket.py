@@ -315,7 +315,7 @@ def test_positions_without_a_replay_socket_are_rejected() -> None:
     with pytest.raises(ConfigError, match="need 'replay'"):
         Subscriber("tcp://127.0.0.1:5556", start="run")
     with (
-        pytest.raises(ConfigError, match="is not an endpoint"),
+        pytest.raises(ConfigError, match="is neither tcp"),
         Subscriber("tcp://127.0.0.1:5556", replay="nowhere"),
     ):
         pass
