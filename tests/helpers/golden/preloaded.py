@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -52,7 +52,9 @@ def serve(path: str) -> None:
 def _warm_up(program: Callable[[], object]) -> None:
     """List the plugins: that loads nearly everything, and starts nothing."""
     sys.argv = [_PROGRAM, "plugins"]
-    with redirect_stdout(io.StringIO()), suppress(SystemExit):
+    # A command keeps its own copy of the stderr that it begins with.
+    unseen = io.StringIO()
+    with redirect_stdout(unseen), redirect_stderr(unseen), suppress(SystemExit):
         program()
 
 
