@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from os.path import exists
+from os.path import exists, isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
@@ -118,15 +118,16 @@ class BuildContext:
     events: tuple[str, ...] | None = None
 
     def path(self, name: str | Path) -> Path:
-        """Return the path of an input: here, else in `base`, else one that ships."""
+        """Return the path of an input: here, else in `base`, else a file that ships."""
         path = Path(name).expanduser()
         if path.is_absolute() or exists(path):
             return path
-        # A copy of a configuration that ships finds its recording.
-        for folder in (self.base, Path(str(files("neurovocal.configs"))).resolve()):
-            if exists(folder / path):
-                return folder / path
-        return path
+        if exists(self.base / path):
+            return self.base / path
+        # A copy of a configuration that ships finds its recording. A missing folder
+        # is never taken for the one that ships.
+        shipped = Path(str(files("neurovocal.configs"))).resolve() / path
+        return shipped if isfile(shipped) else path
 
 
 def _nothing(options: Any) -> frozenset[str]:

@@ -358,6 +358,9 @@ def test_init_writes_a_configuration_that_check_accepts(
     assert "bundle" not in written
     assert [sink["plugin"] for sink in written["sinks"]] == ["zmq", "journal"]
     assert neurovocal("check", "mine.yaml").code == 0
+    for absent in ("recordings", "recordings/*.flac"):
+        path = f"source.options.path={absent}"
+        assert neurovocal("check", "mine.yaml", "--set", path).code == 1
     assert [path.name for path in tmp_path.glob("*.draft")] == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.yaml", "songs"]
 
@@ -423,6 +426,9 @@ def test_init_can_write_a_folder_source(neurovocal, tmp_path, monkeypatch):
     monkeypatch.setattr("typer.prompt", lambda text, default: next(answers, default))
     assert neurovocal("init", "mine.yaml").code == 0
     assert neurovocal("check", "mine.yaml").code == 0
+    for absent in ("recordings", "recordings/*.flac"):
+        path = f"source.options.path={absent}"
+        assert neurovocal("check", "mine.yaml", "--set", path).code == 1
 
 
 def test_local_plugins_are_found_wherever_a_configuration_names_them():
@@ -520,6 +526,9 @@ def test_a_copy_of_a_configuration_finds_the_recording_that_ships(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text((ROOT / "configs/demo.yaml").read_text())
     assert neurovocal("check", "mine.yaml").code == 0
+    for absent in ("recordings", "recordings/*.flac"):
+        path = f"source.options.path={absent}"
+        assert neurovocal("check", "mine.yaml", "--set", path).code == 1
 
 
 def test_a_file_whose_name_looks_like_an_option_is_told_how_to_name(
