@@ -244,7 +244,11 @@ def gate(bench):
     found = [v for item in items for v in judge.process(item)]
     found += judge.flush()
     holes = [(a.stop, b.start) for a, b in pairwise(found) if a.stop != b.start]
-    assert holes == [(RATE, RATE + 100)]
+    # The window of the network that the gap is in has no verdict: it is withheld.
+    window = RATE * 512 // 16000
+    start = RATE // window * window
+    assert start + window >= RATE + 100
+    assert holes == [(start, start + window)]
     nan = np.full((RATE, 1), np.nan, np.float32)
     judge.reset()
     assert all(v.voice for v in judge.process(Block(0, nan)))

@@ -54,6 +54,10 @@ _LOOSE_JSON = re.compile(rf'("(?:{"|".join(sorted(LOOSE_FIELDS))})": ?)({_FLOAT}
 _POSTERIORS = re.compile(
     r'(?<="posteriors":)[\[{][^\]}]*|\{(?:""?[\w ]+""?:[-\d.e]+,?)+\}'
 )
+# In tables without a heading; times have six decimals at most.
+_LONG_FLOAT = re.compile(r"(?<![\w.~-])-?\d+\.\d{9,}\b")
+# A row may hold the name of a column, such as the kind "surprise", beside numbers.
+_HEADING = re.compile(r"[a-z][\w ()]*")
 _LABEL_LINE = re.compile(rf"^(.* s  \S+ +)({NUMBER})(  +\d+ ms)$", re.MULTILINE)
 
 
@@ -97,6 +101,7 @@ class Masker:
         text = _LOOSE_JSON.sub(r"\1~\2", text)
         text = _POSTERIORS.sub(lambda found: _marked(found[0]), text)
         text = _LABEL_LINE.sub(r"\1~\2\3", text)
+        text = _LONG_FLOAT.sub(r"~\g<0>", text)
         return _loose_columns(text)
 
     def number(self, value: float) -> str:
@@ -116,7 +121,8 @@ def _loose_columns(text: str) -> str:
     for index, line in enumerate(lines):
         for candidate in (",", "\t"):
             cells = [cell.strip().lower() for cell in line.split(candidate)]
-            if len(cells) > 2 and LOOSE_FIELDS & set(cells):
+            is_heading = all(map(_HEADING.fullmatch, cells))
+            if len(cells) > 2 and is_heading and LOOSE_FIELDS & set(cells):
                 separator, width = candidate, len(cells)
                 columns = [i for i, cell in enumerate(cells) if cell in LOOSE_FIELDS]
                 break
