@@ -215,7 +215,12 @@ def test_overwrite_replaces_no_file_of_another_kind(
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("finch", "finch"), ("鳥", "U+9CE5"), ("a$b_$", "a$b_$"), ("a\x1b[2J", "a?[2J")],
+    [
+        ("finch", "finch"),
+        ("鳥", "U+9CE5"),
+        ("a$b_$", "a$b_$"),
+        ("a\x1b[2J", r"a\x1b[2J"),
+    ],
 )
 def test_titles_of_pictures_are_readable_in_any_script(text: str, shown: str) -> None:
     assert drawable(text) == shown

@@ -12,7 +12,7 @@ import torch
 from bundles.tone_dataset import make_tone_dataset
 from repository import ROOT
 
-from neurovocal.engine.contracts.bundle import Bundle, Manifest
+from neurovocal.engine.contracts.bundle import Bundle, Manifest, sha256
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.classifier.graph import classifier_graph
 from neurovocal.models.classifier.network import Classifier
@@ -171,6 +171,7 @@ def test_classifier_weights_are_read_from_every_graph(
                 "n_bins": 9,
             },
             "classifier": {"units": ["", "a", "b", "c"], "state": {}},
+            "files": {"classifier.onnx": sha256(tmp_path / "classifier.onnx")},
         }
     )
     before = new.readout.weight[2].clone()

@@ -330,14 +330,13 @@ faults:
     name = tmp_path / "station.yaml"
     assert done.err.splitlines() == [
         f"error: {name}:5: faults.0.fault: unknown: 'stal' (did you mean 'stall'?)",
-        f"error: {name}:6: faults.1.for_s: is missing",
         f"error: {name}:6: faults.1.fro_s: unknown option (did you mean 'for_s'?)",
         f"error: {name}:7: faults.2.fault: is missing",
-        f"error: {name}:8: faults.3.at_s: input should be greater than or equal to 0 "
+        f"error: {name}:8: faults.3.at_s: must be at least 0 and at most 31622400 "
         "(got -3)",
         f"error: {name}:8: faults.3.for_s: input should be a valid number, unable to "
         "parse string as a number (got 'long')",
-        f"error: {name}:9: faults.4.ppm: input should be less than or equal to 10000 "
+        f"error: {name}:9: faults.4.ppm: must be at least -10000 and at most 10000 "
         "(got 1000000)",
     ]
 

@@ -133,7 +133,7 @@ def test_events_above_the_age_limit_are_removed_and_counted(tmp_path: Path) -> N
     clock = ManualClock(utc_ns=NOW_NS)
     old = [label_at(seq, NOW_NS - 3 * DAY_NS) for seq in range(5000)]
     young = [label_at(seq, NOW_NS) for seq in range(5000, 5010)]
-    sink = build(path, clock=clock, keep_days=2.0, commit_ms=1e9)
+    sink = build(path, clock=clock, keep_days=2.0, commit_ms=60000)
     sink.open()
     for message in [*old, *young]:
         sink.write(message)
@@ -150,7 +150,7 @@ def test_events_above_the_age_limit_are_removed_and_counted(tmp_path: Path) -> N
 def test_the_oldest_events_are_removed_above_the_size_limit(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     clock = ManualClock(utc_ns=NOW_NS)
-    sink = build(path, clock=clock, keep_mb=1.0, commit_ms=1e9)
+    sink = build(path, clock=clock, keep_mb=1.0, commit_ms=60000)
     sink.open()
     for seq in range(20_000):
         sink.write(label(seq))

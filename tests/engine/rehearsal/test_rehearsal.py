@@ -118,7 +118,8 @@ def test_ctrl_c_stops_a_rehearsal_and_removes_its_folder(folder, tmp_path):
     assert b"1 rehearsals, about" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said.decode()
+    assert process.returncode == 3, said.decode()
+    assert said.endswith(b"stopped\n")
     assert b"Traceback" not in said
     assert list(tmp_path.glob("neurovocal-*")) == []
 

@@ -254,7 +254,7 @@ def test_thousands_of_files_are_inspected_over_several_scans(tmp_path):
         hour, minute, second = number // 3600, number // 60 % 60, number % 60
         expected.append(f"20210513_{hour:02}{minute:02}{second:02}.wav")
         os.link(first, tmp_path / expected[-1])
-    source = make(tmp_path, clock, settle_s=0, poll_s=0.001, timezone="UTC")
+    source = make(tmp_path, clock, settle_s=0, poll_s=0.01, timezone="UTC")
     source.open()
     streams = []
     while len(streams) < 20:

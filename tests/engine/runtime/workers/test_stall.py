@@ -86,12 +86,14 @@ def test_models_advance_while_a_lost_device_is_awaited():
 
 def test_a_replay_does_not_compare_streams_that_followed_the_clock():
     def recorded(kind, stream, **more):
-        header = json.dumps({"kind": kind, "stream": stream, **more}).encode()
+        fields = {"v": 1, "kind": kind, "stream": stream, "seq": 0, "sample": 0}
+        fields |= {"at": 0, "sample_rate": RATE, **more}
+        header = json.dumps(fields).encode()
         return RecordedEvent(kind, stream, 0, header, b"")
 
     events = [
-        recorded("health", "a", stage="song clock"),
-        recorded("health", "b", stage="source"),
+        recorded("health", "a", stage="song clock", state="failed", detail=""),
+        recorded("health", "b", stage="source", state="failed", detail=""),
         *(recorded(kind, name) for kind in ("synthesis", "label") for name in "ab"),
     ]
     comparison = ReplayComparison(events, frozenset({"synthesis", "label", "health"}))
