@@ -1,4 +1,4 @@
-"""Situations of people who record animals, made and judged by scripts: ``make cases``.
+"""Run the scripts of ../shared/cases on this checkout: ``make cases``.
 
 Each script of the folder makes some situations, runs the program in them and prints
 ``-- NAME: right N of M; wrong: IDS``. They run one after another, each with a scratch

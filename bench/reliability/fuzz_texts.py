@@ -179,7 +179,7 @@ def request(data: bytes) -> object:
 
 
 def key(data: bytes) -> object:
-    """Read the key of a client; a file that is none allows nobody."""
+    """Read the key of a client; a file without a key allows nobody."""
     target = folder() / "keys" / "readers"
     target.mkdir(parents=True, exist_ok=True)
     for end in ("a", "b"):
@@ -201,7 +201,7 @@ RAVEN = [
 
 
 def chosen(data: bytes) -> object:
-    """Read a Raven table whose column of labels is named."""
+    """Read a Raven table with ``label_column`` given."""
     target = dataset("chosen")
     (target / "a.txt").write_bytes(data)
     return read_dataset(target, "raven", AnnotationChoice(label_column="call type"))

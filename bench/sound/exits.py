@@ -49,7 +49,7 @@ sinks:
 
 
 def start_server() -> PulseAudio:
-    """Return a sound server whose loudspeaker is heard by its microphone."""
+    """Start a sound server whose output is connected to its input."""
     pulse = PulseAudio({})
     server = f'type pulse server "{pulse.env["PULSE_SERVER"]}"'
     (pulse.home / ".asoundrc").write_text(

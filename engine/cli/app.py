@@ -268,7 +268,7 @@ def _run(args: list[str] | None) -> int | None:
 
 
 def _is_interrupt(error: BaseException) -> bool:
-    """Return whether an error is what a library or a stage made of Ctrl-C."""
+    """Return whether Ctrl-C caused an error, which a library may have replaced."""
     cause: BaseException | None = error
     seen: set[int] = set()
     while cause is not None and id(cause) not in seen:

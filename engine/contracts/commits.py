@@ -72,7 +72,7 @@ class ReportsLosses(Protocol):
 
 @runtime_checkable
 class LimitsClose(Protocol):
-    """Sink whose `close` waits, such as for slow readers."""
+    """Sink whose `close` may wait, for slow readers for example."""
 
     def limit_close(self, seconds: float, /) -> None:
         """Limit the time of `close`, which follows: the run was stopped."""

@@ -43,7 +43,7 @@ class ConfigError(NeurovocalError):
 
 
 def _printable(problem: str) -> str:
-    """Return a problem of the same kind, whose text can be shown."""
+    """Return a problem of the same class with control characters escaped."""
     shown = str.__new__(type(problem), masked(plain(problem)))
     if hasattr(problem, "__dict__"):
         shown.__dict__.update(problem.__dict__)
@@ -67,7 +67,7 @@ class TransientProblem(str):
 
 
 class OutputProblem(str):
-    """Problem found by a plugin's check: what exists at an output may not be replaced.
+    """Problem found by a plugin's check: the file at an output must not be replaced.
 
     It names the path in quotation marks, and is not told where the output is an input
     of the same run, which is told then.

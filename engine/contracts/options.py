@@ -48,7 +48,7 @@ class Order(NamedTuple):
     lower: str
     upper: str
     why: str
-    """End of the sentence: what would happen."""
+    """Consequence of the wrong order, the end of the error's sentence."""
     strict: bool = False
     """Whether they may not be equal, either."""
 
@@ -133,7 +133,7 @@ class Options(BaseModel):
 
     @classmethod
     def _all(cls, name: str) -> Iterator[Any]:
-        """Yield what this class and its bases declare under a name."""
+        """Yield the entries of an attribute of this class and of all its bases."""
         for base in cls.__mro__:
             yield from base.__dict__.get(name, ())
 

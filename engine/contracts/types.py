@@ -102,7 +102,7 @@ class Gap:
 
     @property
     def is_join(self) -> bool:
-        """True between two recordings: what follows may have another background."""
+        """True between two recordings, whose background noise may differ."""
         return self.reason == GAP_NEXT_RECORDING
 
 

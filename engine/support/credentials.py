@@ -73,7 +73,7 @@ def hide_credentials(text: str) -> str:
 
 
 def _hidden(secret: str) -> str:
-    """Return what stands in place of a secret: variables and schemes stay."""
+    """Return a secret with all but its ``${NAME}`` and schemes replaced by stars."""
     parts = _VARIABLE.split(secret)
     for index in range(0, len(parts), 2):
         if parts[index].strip().lower() not in _SCHEMES:

@@ -72,7 +72,7 @@ def parse_tcp(endpoint: str) -> Address | None:
 
 
 def endpoint_problem(endpoint: str, *, binds: bool, example: str) -> str | None:
-    """Return what is wrong with an endpoint in a sentence; None if nothing is.
+    """Return a sentence on the mistake in an endpoint; None if it can be used.
 
     Parameters
     ----------

@@ -74,7 +74,7 @@ class Mailbox(Generic[ItemT]):
         self._n_waiting = 0  # threads that wait for a change
 
     def set_channels(self, n_channels: int) -> None:
-        """Let the queues hold the messages of so many channels: they come at once.
+        """Enlarge the queues for the messages of so many channels, which come at once.
 
         Room is not taken back: messages of the stream before may wait there.
         """

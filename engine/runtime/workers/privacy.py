@@ -168,7 +168,7 @@ class AudioGate:
         self._reset()
 
     def _judge_end(self) -> Iterator[Released]:
-        """Judge what is left of the stream, once."""
+        """Judge the remaining audio of the stream; further calls do nothing."""
         if self._has_flushed:
             return
         self._has_flushed = True

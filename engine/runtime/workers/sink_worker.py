@@ -296,7 +296,7 @@ class SinkWorker:
         self._thread.start()
 
     def set_channels(self, lane: str, n_channels: int) -> None:
-        """Note how many channels a lane has, whose messages the queues have to hold."""
+        """Set the number of channels of a lane; the queues grow with it."""
         self._n_channels[lane] = n_channels
         self.mailbox.set_channels(sum(list(self._n_channels.values())))
 
