@@ -104,18 +104,18 @@ bench-losses: $(DEV_ENV)/.done  ## Interrupt a stream and a sound card LOSSES ti
 
 bench-disk: $(DEV_ENV)/.done  ## Make the disk of a running engine fail in five ways (Linux; best as root)
 	$(DEV_ENV)/bin/python $(PIP) -e '.[parquet]'
-	$(DEV_ENV)/bin/python bench/reliability/disk.py
+	$(DEV_ENV)/bin/python bench/reliability/outputs/disk.py
 
 KILLS ?= 300
 RUNS ?= 200
 sound-exits: $(DEV_ENV)/.done  ## Stop RUNS closed loops with sound; count crashes and hangs
-	$(DEV_ENV)/bin/python bench/sound/exits.py --runs $(RUNS)
+	$(DEV_ENV)/bin/python bench/reliability/exits.py --runs $(RUNS)
 
 torture: $(DEV_ENV)/.done  ## Kill the engine KILLS times; count the losses of its journal
-	$(DEV_ENV)/bin/python bench/reliability/torture.py --kills $(KILLS)
+	$(DEV_ENV)/bin/python bench/reliability/outputs/torture.py --kills $(KILLS)
 
 torture-files: $(DEV_ENV)/.done  ## Kill the engine KILLS times; count the losses of all files
-	$(DEV_ENV)/bin/python bench/reliability/torture.py --kills $(KILLS) --files
+	$(DEV_ENV)/bin/python bench/reliability/outputs/torture.py --kills $(KILLS) --files
 
 bench-sound: $(DEV_ENV)/.done  ## Measure the inversion of frames to audio beside Griffin-Lim
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'

@@ -7,7 +7,7 @@ codes, crashes (killed by a signal) and hangs (no exit within 15 s). In one run 
 something else happens before: the sink is unplugged, the sound server is killed, or
 Ctrl-C comes twice.
 
-    .venv/bin/python bench/sound/exits.py --runs 200
+    .venv/bin/python bench/reliability/exits.py --runs 200
 """
 
 import argparse

@@ -21,7 +21,7 @@ SECONDS, RATE = 6, 32_000
 def bench() -> Any:
     """Import the modules of the benchmark."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "bench" / "reliability"))
+        patch.syspath_prepend(str(ROOT / "bench" / "reliability" / "outputs"))
         import torture_files
         from torture_killed import KilledRun, config_text
 

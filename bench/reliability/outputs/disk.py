@@ -7,7 +7,7 @@ subscriber; `health` must report each sink that fails, the reason, and the
 recovery; the messages that the files lack in the end must equal the counted losses, and
 all files must be complete.
 
-    .venv/bin/python bench/reliability/disk.py
+    .venv/bin/python bench/reliability/outputs/disk.py
 
 The file systems are mounted in a namespace of the program's own (`unshare`); a disk
 that turns read-only needs root, the others do not. The engine runs without the

@@ -6,8 +6,8 @@ one journal. Counted are journals that do not open, labels that a subscriber rec
 longer than the stated window before the kill and that the journal lacks, holes, and
 duplicates.
 
-    .venv/bin/python bench/reliability/torture.py --kills 300
-    .venv/bin/python bench/reliability/torture.py --kills 60 --files
+    .venv/bin/python bench/reliability/outputs/torture.py --kills 300
+    .venv/bin/python bench/reliability/outputs/torture.py --kills 60 --files
 
 With ``--files`` the engine labels, generates song, and has all sinks that write files;
 one kill in five comes while it ends, and after each every file is compared with the
