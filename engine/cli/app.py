@@ -179,7 +179,10 @@ class _LazyGroup(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         # Typer would print an empty line and exit as a shell's child does.
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                interrupts.stop_raising()
         except KeyboardInterrupt as error:
             raise StartInterrupted from error
 
@@ -212,6 +215,7 @@ def main(args: list[str] | None = None) -> None:
     interrupts.end_work(code)
     if args is None:
         _exit_despite_threads(code)
+        interrupts.ignore()
     sys.exit(code)
 
 

@@ -3,7 +3,9 @@
 While modules are loaded, the process ends at once: a library that is being loaded would
 turn an exception into an error of its own, or lose it. While a command works, the first
 signal is a `KeyboardInterrupt`, so that the command can close what it has opened, and
-the second one ends the process at once. Runs and trainings have handlers of their own.
+the second one ends the process at once. So does any signal once the command has
+returned, since nothing would handle an exception there. While the interpreter shuts
+down, signals are ignored. Runs and trainings have handlers of their own.
 """
 
 import os
@@ -33,10 +35,26 @@ def begin_work() -> None:
     _working = True
 
 
+def stop_raising() -> None:
+    """Exit with code 3 at once at the next signal: the command has returned."""
+    global _working
+    _working = False
+
+
 def end_work(code: int) -> None:
     """Exit with `code` at once at the next signal: the command has ended."""
     global _exit_code
     _exit_code = code
+
+
+def ignore() -> None:
+    """Ignore the signals from now on; call it right before the interpreter exits.
+
+    Its shutdown gives every signal that has a handler its default action again, and
+    then unloads modules, for some 0.1 s: a second Ctrl-C would kill the process there.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def asked() -> bool:

@@ -100,3 +100,92 @@ signal.raise_signal(signal.SIGINT)
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (2, "")
+
+
+def test_a_signal_while_the_interpreter_shuts_down_does_not_kill_the_process():
+    """Python gives signals their default action before it unloads modules."""
+    program = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+last = Last()
+from neurovocal.engine.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# Forks a process per line that runs after the command's function was entered, and
+# sends it a signal before that line; prints how each has ended.
+EVERY_LINE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from neurovocal.engine.cli import app, interrupts
+from neurovocal.engine.cli.commands import inspect
+
+def run_with_signal_at(wanted):
+    interrupts.install()
+    seen = [0]
+    def trace(frame, event, argument):
+        if frame.f_code.co_filename not in (app.__file__, interrupts.__file__):
+            return None
+        return on_line
+    def on_line(frame, event, argument):
+        if event == "line":
+            seen[0] += 1
+            if seen[0] == wanted + 1:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGINT)
+        return on_line
+    def command():
+        frame = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_filename == app.__file__:
+                frame.f_trace = on_line
+            frame = frame.f_back
+        sys.settrace(trace)
+        raise app.typer.Exit(0)
+    inspect.plugins = command
+    try:
+        app.main()
+    finally:
+        sys.settrace(None)
+        if seen[0] <= wanted:
+            os._exit(77)
+
+sys.argv = ["neurovocal", "plugins"]
+for wanted in range(1000):
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        code = 99
+        try:
+            run_with_signal_at(wanted)
+        except SystemExit as error:
+            code = error.code
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == 77:
+        break
+    print(code)
+"""
+
+
+def test_a_signal_at_any_line_after_a_command_is_code_3_or_that_of_the_command():
+    done = subprocess.run(
+        [sys.executable, "-c", EVERY_LINE], capture_output=True, text=True, check=False
+    )
+    codes = [int(line) for line in done.stdout.splitlines()]
+    assert len(codes) > 10, done.stderr
+    assert set(codes) == {3, 0}
+    assert set(done.stderr.splitlines()) == {"stopped"}
