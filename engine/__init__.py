@@ -12,12 +12,9 @@ from importlib import import_module
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from neurovocal.engine.audio.capture_clock import CaptureClock
-    from neurovocal.engine.audio.channels import (
-        Channels,
-        channels_problem,
-        finite_items,
-    )
+    from neurovocal.engine.audio.channels import Channels, channels_problem
     from neurovocal.engine.audio.live_input import LiveInput, LiveSource
+    from neurovocal.engine.audio.non_finite import finite_items
     from neurovocal.engine.audio.resampler import Resampler
     from neurovocal.engine.audio.ring import AudioRing
     from neurovocal.engine.audio.segmenter import (
@@ -195,8 +192,9 @@ __all__ = [
 # Module of each name. Linters and editors read the imports above, Python this.
 _MODULES = {
     "audio.capture_clock": "CaptureClock",
-    "audio.channels": "Channels channels_problem finite_items",
+    "audio.channels": "Channels channels_problem",
     "audio.live_input": "LiveInput LiveSource",
+    "audio.non_finite": "finite_items",
     "audio.resampler": "Resampler",
     "audio.ring": "AudioRing",
     "audio.segmenter": "Segmenter SegmenterOptions SegmenterRules",

@@ -4,7 +4,8 @@ from collections import deque
 from collections.abc import Iterable
 
 from neurovocal.engine.audio.capture_clock import CaptureClock
-from neurovocal.engine.audio.channels import Channels, JoinedGaps, finite_items
+from neurovocal.engine.audio.channels import Channels
+from neurovocal.engine.audio.non_finite import JoinedGaps, finite_items
 from neurovocal.engine.audio.ring import AudioRing, RingCounts
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.errors import Disconnected, EndOfStream

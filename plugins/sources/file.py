@@ -25,7 +25,8 @@ from neurovocal.engine import (
     channels_problem,
     finite_items,
 )
-from neurovocal.engine.audio.channels import JoinedGaps, Pacer
+from neurovocal.engine.audio.channels import Pacer
+from neurovocal.engine.audio.non_finite import JoinedGaps
 from neurovocal.engine.contracts.options import MOST_COUNT, BlockLength, ChannelNumber
 from neurovocal.engine.contracts.types import GAP_NEXT_RECORDING
 from neurovocal.engine.support.text import plain

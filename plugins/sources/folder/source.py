@@ -31,7 +31,7 @@ from neurovocal.engine import (
     channels_problem,
     finite_items,
 )
-from neurovocal.engine.audio.channels import JoinedGaps
+from neurovocal.engine.audio.non_finite import JoinedGaps
 from neurovocal.engine.contracts.options import DAY_S, ChannelNumber
 from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence

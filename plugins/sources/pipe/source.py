@@ -25,8 +25,8 @@ from neurovocal.engine import (
     channels_problem,
     finite_items,
 )
-from neurovocal.engine.audio.channels import JoinedGaps
 from neurovocal.engine.audio.live_input import buffer_problem
+from neurovocal.engine.audio.non_finite import JoinedGaps
 from neurovocal.engine.contracts.options import (
     DAY_MS,
     DAY_S,
