@@ -17,6 +17,7 @@ from neurovocal.engine import (
     Channels,
     EndOfStream,
     FileAccess,
+    Float32,
     Gap,
     Options,
     Plugin,
@@ -26,7 +27,7 @@ from neurovocal.engine import (
     finite_items,
 )
 from neurovocal.engine.audio.channels import Pacer
-from neurovocal.engine.audio.non_finite import JoinedGaps
+from neurovocal.engine.audio.non_finite import JoinedGaps, ShortRuns
 from neurovocal.engine.contracts.options import MOST_COUNT, BlockLength, ChannelNumber
 from neurovocal.engine.contracts.types import GAP_NEXT_RECORDING
 from neurovocal.engine.support.text import plain
@@ -280,7 +281,8 @@ class FileSource:
         default = max(1, header.sample_rate // 100) if realtime else _READ_LENGTH
         length = self._options.block_length or default
         recording = self._recording = Recording(header)
-        gaps, begin, missing = JoinedGaps(header.sample_rate), position, list[Gap]()
+        runs = ShortRuns(header.sample_rate, self._channels.numbers)
+        gaps = JoinedGaps(header.sample_rate)
         peak = 0.0
         try:
             recording.open()
@@ -289,28 +291,18 @@ class FileSource:
                 peak = max(peak, float(np.fmax.reduce(np.abs(read), None)))
                 done, total = self.progress
                 self.progress = (done + len(read), total)
-                for first in range(0, len(read), length):
-                    samples = self._channels.pick(read[first : first + length])
-                    stop = position + len(samples)
-                    due_ns = self._pacer.due_ns(stop)
-                    for item in gaps.process(finite_items(position, samples, due_ns)):
-                        missing += [item] if isinstance(item, Gap) else []
-                        yield item
-                    position = stop
-            for gap in gaps.flush():
-                missing.append(gap)
-                yield gap
+                picked = runs.process(self._channels.pick(read))
+                yield from self._blocks(picked, position, length, gaps)
+                position += len(picked)
+            if (rest := runs.flush()) is not None:
+                yield from self._blocks(rest, position, length, gaps)
+            yield from gaps.flush()
         except AudioFileError as error:
             self.failures.append(str(error))
         finally:
             recording.close()
-        if missing:
-            first = missing[0].start - begin
-            count = sum(gap.stop - gap.start for gap in missing)
-            self.notices.append(
-                f"'{header.path}': {count} samples are no numbers, the first at "
-                f"{first / header.sample_rate:.3f} s: they are gaps"
-            )
+        if runs.sentence is not None:
+            self.notices.append(f"'{header.path}': {runs.sentence}")
         if _FAR_BEYOND < peak < np.inf:
             self.notices.append(
                 f"'{header.path}' has samples of up to {peak:.3g}, where 1 is full "
@@ -318,6 +310,16 @@ class FileSource:
             )
         if recording.problem is not None:
             self.failures.append(plain(recording.problem))
+
+    def _blocks(
+        self, samples: Float32, position: int, length: int, gaps: JoinedGaps
+    ) -> Iterator[Block | Gap]:
+        """Yield samples from `position` on in blocks of `length`, and their gaps."""
+        for first in range(0, len(samples), length):
+            part = samples[first : first + length]
+            start = position + first
+            due_ns = self._pacer.due_ns(start + len(part))
+            yield from gaps.process(finite_items(start, part, due_ns))
 
 
 def _check(options: FileOptions, context: BuildContext) -> Iterator[str]:

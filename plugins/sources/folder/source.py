@@ -31,7 +31,7 @@ from neurovocal.engine import (
     channels_problem,
     finite_items,
 )
-from neurovocal.engine.audio.non_finite import JoinedGaps
+from neurovocal.engine.audio.non_finite import JoinedGaps, ShortRuns
 from neurovocal.engine.contracts.options import DAY_S, ChannelNumber
 from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
@@ -320,7 +320,11 @@ class FolderSource:
             if header.start.utc_ns is not None:
                 yield Anchor(0, header.start.utc_ns)
             recording.open()
-            yield from self._samples(recording)
+            runs = ShortRuns(header.sample_rate, channels.numbers)
+            yield from self._samples(recording, runs)
+            if runs.sentence is not None:
+                sentence = f"'{file.path}': {runs.sentence}"
+                yield Health(SOURCE_STAGE, "healthy", sentence)
             problem = recording.problem
         except _LeftOutError as error:
             self._set_aside(file, f"'{file.path}': {error}", **self._for)
@@ -386,14 +390,16 @@ class FolderSource:
         self._retries[file.name] = (attempts + 1, due)
         return True
 
-    def _samples(self, recording: Recording) -> Iterator[Block | Gap]:
+    def _samples(self, recording: Recording, runs: ShortRuns) -> Iterator[Block | Gap]:
         position, gaps = 0, JoinedGaps(recording.header.sample_rate)
         while len(read := recording.read(_BLOCK_LENGTH)):
-            picked = finite_items(position, self._channels.pick(read))
-            for item in gaps.process(picked):
+            samples = runs.process(self._channels.pick(read))
+            for item in gaps.process(finite_items(position, samples)):
                 yield item
                 self._require_wanted()
-            position += len(read)
+            position += len(samples)
+        if (rest := runs.flush()) is not None:
+            yield from gaps.process(finite_items(position, rest))
         yield from gaps.flush()
 
     def _require_wanted(self) -> None:

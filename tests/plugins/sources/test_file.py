@@ -69,14 +69,14 @@ def test_formats(tmp_path, suffix, subtype, tolerance):
 def test_samples_do_not_depend_on_the_block_length(tmp_path_factory, length):
     folder = tmp_path_factory.mktemp("cut")
     values = noise(3000, 3)
-    values[1000:1010, 1] = np.nan
+    values[1000:1200, 1] = values[2000:2010, 1] = np.nan
     path = write(folder / "x.wav", values, subtype="FLOAT")
     options = {"path": path, "channels": [3, 2], "mix": True}
     whole = read_all(make(**options))
     cut = read_all(make(**options, block_length=length))
     assert samples_of(cut).tobytes() == samples_of(whole).tobytes()
     gaps = [item for item in cut if isinstance(item, Gap)]
-    assert gaps == [Gap(1000, 1010, "not a number")]
+    assert gaps == [Gap(1000, 1200, "not a number")]
 
 
 @pytest.mark.parametrize("streams", ["each", "one"])
@@ -91,16 +91,26 @@ def test_conformance(tmp_path, streams, pace):
     )
 
 
-def test_non_finite_samples_become_gaps_of_their_length(tmp_path):
-    values = noise(100)
-    values[[10, 11, 50, 99]] = [[np.nan], [np.inf], [-np.inf], [np.nan]]
-    path = write(tmp_path / "x.wav", values, subtype="FLOAT")
-    items = read_all(make(path=path))[1:]
-    gaps = [(i.start, i.stop, i.reason) for i in items if isinstance(i, Gap)]
-    reason = "not a number"
-    assert gaps == [(10, 12, reason), (50, 51, reason), (99, 100, reason)]
+@pytest.mark.parametrize(
+    ("suffix", "container"), [("wav", "WAV"), ("caf", "CAF"), ("w64", "W64")]
+)
+def test_few_non_finite_samples_are_interpolated_and_told(tmp_path, suffix, container):
+    values = noise(400)
+    values[[0, 50, 51, 399]] = [[np.nan], [np.inf], [-np.inf], [np.nan]]
+    values[100:300] = np.nan
+    path = write(tmp_path / f"x.{suffix}", values, subtype="FLOAT", format=container)
+    source = make(path=path)
+    items = read_all(source)[1:]
+    gaps = [(i.start, i.stop) for i in items if isinstance(i, Gap)]
+    assert gaps == [(0, 1), (100, 300), (399, 400)]
+    values[50:52, 0] = np.interp([1, 2], [0, 3], [values[49, 0], values[52, 0]])
     np.testing.assert_array_equal(
         samples_of(items), values[np.isfinite(values)][:, None]
+    )
+    (notice,) = source.notices
+    assert notice == (
+        f"'{path}': 204 samples are no numbers, the first at 0.000 s: 2 interpolated "
+        "between their neighbours, 202 left as gaps"
     )
 
 

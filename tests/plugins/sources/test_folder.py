@@ -17,7 +17,7 @@ from stages.folder_source import (
 )
 
 from neurovocal.engine.contracts.clock import ManualClock, SystemClock
-from neurovocal.engine.contracts.types import Anchor, Block, Health, StreamInfo
+from neurovocal.engine.contracts.types import Anchor, Block, Gap, Health, StreamInfo
 
 
 def test_each_recording_is_read_once_in_order_of_time(tmp_path):
@@ -262,3 +262,18 @@ def test_thousands_of_files_are_inspected_over_several_scans(tmp_path):
         streams += [item.stream] if isinstance(item, StreamInfo) else []
     source.close()
     assert streams == expected[:20]
+
+
+def test_a_few_samples_that_are_no_numbers_are_interpolated_and_told(tmp_path):
+    path = write(tmp_path / "x.wav")
+    samples, rate = soundfile.read(path)
+    samples[20:25] = np.nan
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    items = read_all(make(tmp_path))
+    heard = np.concatenate([i.samples for i in items if isinstance(i, Block)])
+    assert heard.shape == (len(samples), 1)
+    assert not any(isinstance(item, Gap) for item in items)
+    (told,) = health_of(items)
+    state, detail = told
+    assert state == "healthy"
+    assert detail.startswith(f"'{path}': 5 samples are no numbers, the first at ")
