@@ -1,11 +1,18 @@
 """One-to-one matching of detected segments with annotated ones, and its scores."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
+
+Span: TypeAlias = tuple[float, float]
+"""Onset and offset of a segment, in samples or seconds."""
+_Bounds: TypeAlias = NDArray[np.float64]
+_Agree: TypeAlias = Callable[[Span, _Bounds, _Bounds], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +22,7 @@ class SegmentScore:
     Parameters
     ----------
     hits : int
-        Pairs whose onsets and offsets both agree within the tolerance.
+        Pairs that agree by the rule that was asked for.
     n_reference, n_found : int
         Number of reference segments and of detected segments.
     """
@@ -50,14 +57,9 @@ class SegmentScore:
 
 
 def match_segments(
-    reference: Sequence[tuple[float, float]],
-    found: Sequence[tuple[float, float]],
-    tolerance: float,
+    reference: Sequence[Span], found: Sequence[Span], tolerance: float
 ) -> list[tuple[int, int]]:
     """Pair as many segments as possible, one to one, where both ends agree.
-
-    A maximum matching (Hopcroft and Karp, 1973) keeps a segment between two
-    neighbours from costing a pair.
 
     Parameters
     ----------
@@ -71,31 +73,16 @@ def match_segments(
     list of (int, int)
         Indices into `reference` and `found`, in order of `reference`.
     """
-    if not reference or not found:
-        return []
-    spans = np.asarray(found, dtype=np.float64).reshape(-1, 2)
-    order = np.argsort(spans[:, 0], kind="stable")
-    onsets, offsets = spans[order].T
-    columns: list[int] = []
-    row_starts = [0]
-    for onset, offset in reference:
-        first = int(np.searchsorted(onsets, onset - tolerance, "left"))
-        last = int(np.searchsorted(onsets, onset + tolerance, "right"))
-        agree = np.abs(offsets[first:last] - offset) <= tolerance
-        columns += (first + np.flatnonzero(agree)).tolist()
-        row_starts.append(len(columns))
-    graph = csr_array(
-        (np.ones(len(columns), bool), columns, row_starts),
-        shape=(len(reference), len(found)),
-    )
-    partners = maximum_bipartite_matching(graph, perm_type="column")
-    return [(row, int(order[at])) for row, at in enumerate(partners) if at >= 0]
+
+    def agree(span: Span, onsets: _Bounds, offsets: _Bounds) -> NDArray[np.bool_]:
+        near = np.abs(onsets - span[0]) <= tolerance
+        return near & (np.abs(offsets - span[1]) <= tolerance)
+
+    return _match(reference, found, tolerance, agree)
 
 
 def score_segments(
-    reference: Sequence[tuple[float, float]],
-    found: Sequence[tuple[float, float]],
-    tolerance: float,
+    reference: Sequence[Span], found: Sequence[Span], tolerance: float
 ) -> SegmentScore:
     """Count matched segments, both ends of which agree within `tolerance`.
 
@@ -108,3 +95,78 @@ def score_segments(
     """
     hits = len(match_segments(reference, found, tolerance))
     return SegmentScore(hits, len(reference), len(found))
+
+
+def score_onsets(
+    reference: Sequence[Span], found: Sequence[Span], tolerance: float
+) -> SegmentScore:
+    """Count matched segments, the onsets of which agree within `tolerance`.
+
+    Parameters
+    ----------
+    reference, found : sequence of (onset, offset)
+        In the same unit (samples or seconds), in any order.
+    tolerance : float
+        Largest allowed difference of onsets, in that unit.
+    """
+
+    def agree(span: Span, onsets: _Bounds, offsets: _Bounds) -> NDArray[np.bool_]:
+        return np.abs(onsets - span[0]) <= tolerance
+
+    hits = len(_match(reference, found, tolerance, agree))
+    return SegmentScore(hits, len(reference), len(found))
+
+
+def score_overlaps(
+    reference: Sequence[Span], found: Sequence[Span], least: float
+) -> SegmentScore:
+    """Count matched segments, the overlap of which is at least `least`.
+
+    Parameters
+    ----------
+    reference, found : sequence of (onset, offset)
+        In the same unit (samples or seconds), in any order.
+    least : float
+        Duration of the intersection divided by that of the union (intersection over
+        union, IoU), above 0, at most 1.
+    """
+
+    def agree(span: Span, onsets: _Bounds, offsets: _Bounds) -> NDArray[np.bool_]:
+        both = np.minimum(offsets, span[1]) - np.maximum(onsets, span[0])
+        either = np.maximum(offsets, span[1]) - np.minimum(onsets, span[0])
+        return (both > 0) & (both >= least * either)
+
+    # Segments with such an overlap begin within the longer one's duration.
+    durations = [offset - onset for onset, offset in (*reference, *found)]
+    hits = len(_match(reference, found, max(durations, default=0.0), agree))
+    return SegmentScore(hits, len(reference), len(found))
+
+
+def _match(
+    reference: Sequence[Span], found: Sequence[Span], reach: float, agree: _Agree
+) -> list[tuple[int, int]]:
+    """Return a largest one-to-one matching of segments that agree.
+
+    A maximum matching (Hopcroft and Karp, 1973) keeps a segment between two
+    neighbours from costing a pair. Only segments whose onsets are at most `reach`
+    apart are compared.
+    """
+    if not reference or not found:
+        return []
+    spans = np.asarray(found, dtype=np.float64).reshape(-1, 2)
+    order = np.argsort(spans[:, 0], kind="stable")
+    onsets, offsets = spans[order].T
+    columns: list[int] = []
+    row_starts = [0]
+    for span in reference:
+        first = int(np.searchsorted(onsets, span[0] - reach, "left"))
+        last = int(np.searchsorted(onsets, span[0] + reach, "right"))
+        agreeing = agree(span, onsets[first:last], offsets[first:last])
+        columns += (first + np.flatnonzero(agreeing)).tolist()
+        row_starts.append(len(columns))
+    graph = csr_array(
+        (np.ones(len(columns), bool), columns, row_starts),
+        shape=(len(reference), len(found)),
+    )
+    partners = maximum_bipartite_matching(graph, perm_type="column")
+    return [(row, int(order[at])) for row, at in enumerate(partners) if at >= 0]
