@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         SegmenterOptions,
         SegmenterRules,
     )
+    from neurovocal.engine.audio.traces import TraceKeeper
     from neurovocal.engine.contracts.bundle import Bundle
     from neurovocal.engine.contracts.clock import NS, Clock, to_samples
     from neurovocal.engine.contracts.commits import (
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
         SourceItem,
         StepEvents,
         StreamItem,
+        Traces,
         VoiceInterval,
         Watcher,
     )
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
         Label,
         Mark,
         Message,
+        NearMiss,
         Offset,
         Onset,
         Posteriors,
@@ -97,6 +100,7 @@ if TYPE_CHECKING:
         StreamInfo,
         Surprise,
         Synthesis,
+        Trace,
         Trigger,
         Withheld,
     )
@@ -148,6 +152,7 @@ __all__ = [
     "Model",
     "ModelCommand",
     "ModelItem",
+    "NearMiss",
     "NeurovocalError",
     "Offset",
     "Onset",
@@ -179,6 +184,9 @@ __all__ = [
     "StreamItem",
     "Surprise",
     "Synthesis",
+    "Trace",
+    "TraceKeeper",
+    "Traces",
     "TransientProblem",
     "Trigger",
     "VoiceInterval",
@@ -198,6 +206,7 @@ _MODULES = {
     "audio.resampler": "Resampler",
     "audio.ring": "AudioRing",
     "audio.segmenter": "Segmenter SegmenterOptions SegmenterRules",
+    "audio.traces": "TraceKeeper",
     "contracts.bundle": "Bundle",
     "contracts.clock": "NS Clock to_samples",
     "contracts.commits": "AwaitsCommit CompletesStreams KeepsEvents ReportsLosses",
@@ -213,13 +222,12 @@ _MODULES = {
         "Describes Detector Features Gate HasEndpoint KnowsStart Model ModelCommand "
         "ModelItem ReportsFailures ReportsNotices ReportsProgress ReportsStats "
         "ReportsTrouble ResumableSource RunAware SelectsKinds Sink Source "
-        "SourceItem StepEvents StreamItem VoiceInterval Watcher"
+        "SourceItem StepEvents StreamItem Traces VoiceInterval Watcher"
     ),
     "contracts.types": (
         "KINDS Anchor Audio Block Event Float32 Forecast Frames Gap Health Label "
-        "Mark Message Offset Onset Posteriors Stats StreamEnd StreamInfo Surprise "
-        "Synthesis "
-        "Trigger Withheld"
+        "Mark Message NearMiss Offset Onset Posteriors Stats StreamEnd StreamInfo "
+        "Surprise Synthesis Trace Trigger Withheld"
     ),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

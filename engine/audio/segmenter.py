@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from neurovocal.engine.audio.near_misses import NearMisses
 from neurovocal.engine.contracts.clock import to_samples
 from neurovocal.engine.contracts.options import DAY_MS, Options, Order
 from neurovocal.engine.contracts.types import Mark, Offset, Onset
@@ -40,6 +41,11 @@ class SegmenterRules:
     early : bool
         Report an onset when the score reaches `on` instead of after `min_duration`:
         shorter segments are then reported, too.
+    near : float, optional
+        Sounds that reach this score and become no segment are reported as near misses;
+        None: they are not.
+    second : int
+        Samples in which at most ten near misses are reported; 0: all are.
     """
 
     on: float
@@ -52,10 +58,14 @@ class SegmenterRules:
     pre: int = 0
     post: int = 0
     early: bool = False
+    near: float | None = None
+    second: int = 0
 
     def __post_init__(self) -> None:
         if self.off > self.on:
             raise ValueError(f"off ({self.off}) must not exceed on ({self.on})")
+        if self.near is not None and self.near > self.on:
+            raise ValueError(f"near ({self.near}) must not exceed on ({self.on})")
         if self.max_duration is not None and self.max_duration < max(
             1, self.min_duration
         ):
@@ -98,9 +108,26 @@ class SegmenterOptions(Options):
     early: bool = False
     """Tell onsets before `min_duration_ms` has passed; short sounds are then
     told, too."""
+    near_misses: bool = False
+    """Tell sounds, too, that came within 6 dB of the threshold and became no
+    segment, as events of the kind `near_miss`; at most ten in a second, the others
+    are counted."""
 
-    def rules(self, on: float, off: float, sample_rate: int) -> SegmenterRules:
-        """Convert the durations to samples and add the thresholds of the score."""
+    def rules(
+        self, on: float, off: float, sample_rate: int, near: float | None = None
+    ) -> SegmenterRules:
+        """Convert the durations to samples and add the thresholds of the score.
+
+        Parameters
+        ----------
+        on, off : float
+            Thresholds.
+        sample_rate : int
+            In Hz.
+        near : float, optional
+            Lowest score of a near miss, should they be told: 6 dB below `on`; by
+            default `off`.
+        """
         return SegmenterRules(
             on=on,
             off=off,
@@ -112,6 +139,8 @@ class SegmenterOptions(Options):
             pre=to_samples(self.pre_ms, sample_rate),
             post=to_samples(self.post_ms, sample_rate),
             early=self.early,
+            near=(off if near is None else near) if self.near_misses else None,
+            second=sample_rate,
         )
 
 
@@ -119,7 +148,8 @@ class Segmenter:
     """Converter of scores to onsets and offsets, each as soon as it is known.
 
     Every onset is followed by exactly one offset; segments never overlap. The marks
-    depend on the scores alone, not on how they are divided into calls.
+    depend on the scores alone, not on how they are divided into calls. Near misses come
+    between them, when their end is known, and change nothing about them.
 
     Parameters
     ----------
@@ -146,11 +176,19 @@ class Segmenter:
         self._longest = math.inf if rules.max_duration is None else rules.max_duration
         self._start: int | None = None  # first sample of the candidate segment
         self._end = 0  # sample after its last score >= off
+        self._near: NearMisses | None = None
+        if rules.near is not None:
+            durations = (rules.min_duration, rules.gap_fill, rules.second)
+            self._near = NearMisses(
+                rules.on, rules.off, rules.near, *durations, hop_length, origin
+            )
         self.reset()
 
     def reset(self) -> None:
         """Return to the state of a new object; segments count from 0 again."""
         self._segment = 0
+        if self._near is not None:
+            self._near.reset()
         self._clear(0)
 
     def begin(self, sample: int) -> None:
@@ -170,15 +208,33 @@ class Segmenter:
         marks: list[Mark] = []
         if len(scores) == 0:
             return marks
+        if self._near is None:
+            self._add_scores(first, scores, marks)
+            return marks
+        for start, stop, is_near in self._near.stretches(scores):
+            sample, end = self._sample(first + start), self._sample(first + stop)
+            if is_near:
+                self._near.extend(max(sample, self._floor), end, scores[start:stop])
+                if self._is_reported:
+                    self._near.explain()
+            elif self._near.is_open and self._near.due <= end:
+                # Marks that are known by then come first.
+                self._add_silence(self._near.due, marks)
+                marks += self._near.end_run()
+            self._add_scores(first + start, scores[start:stop], marks)
+        return marks
+
+    def _add_scores(
+        self, first: int, scores: NDArray[np.float64], marks: list[Mark]
+    ) -> None:
+        """Add scores ``first, first + 1, ...``, at least one."""
         above = scores >= self.rules.off
         if np.logical_or.reduce(above):
             for start, stop in _runs(above):
                 sample = self._sample(first + start)
                 self._add_silence(sample, marks)
                 self._add_run(first + start, sample, scores[start:stop], marks)
-        stop = (first + len(scores)) * self._hop + self._origin
-        self._add_silence(stop, marks)
-        return marks
+        self._add_silence(self._sample(first + len(scores)), marks)
 
     def close(self, stop: int) -> list[Mark]:
         """Truncate an open segment at sample `stop`, where the audio ends."""
@@ -187,7 +243,12 @@ class Segmenter:
             if self._end >= self._scored_until:
                 self._end = stop  # the sound lasted until the end
             self._report_onset_if_due(stop, marks)
-            self._finish(min(self._end + self.rules.post, stop), True, marks)
+            if self._is_reported:
+                self._finish(min(self._end + self.rules.post, stop), True, marks)
+            else:
+                self._reject(marks)
+        if self._near is not None:
+            marks += self._near.close(self._scored_until, stop)
         self._clear(stop)
         return marks
 
@@ -200,6 +261,7 @@ class Segmenter:
         self._reached_on = False
         self._is_reported = False
         self._continues = False  # the last segment was cut by the maximum duration
+        self._is_rest = False  # the candidate is the rest of such a one
         self._onset = sample
         self._peak = 0.0
 
@@ -216,7 +278,7 @@ class Segmenter:
         if until - self._end < self.rules.gap_fill:
             return
         if not self._is_reported:
-            self._start = None
+            self._reject(marks)
         elif until - self._end >= self._close_after:
             self._finish(self._end + self.rules.post, False, marks)
 
@@ -247,6 +309,7 @@ class Segmenter:
             self._start = max(self._sample(hop), self._floor)
             self._end = self._start
             self._reached_on, self._continues = self._continues, False
+            self._is_rest = self._reached_on
             self._peak = 0.0
         count = self._remaining_scores(hop, scores)
         if not self._is_reported:
@@ -309,18 +372,26 @@ class Segmenter:
         assert self._start is not None
         self._onset = max(self._start - self.rules.pre, self._floor)
         self._is_reported = True
+        if self._near is not None:
+            self._near.explain()
         marks.append(Onset(self._segment, self._onset, self._peak))
 
     def _finish(self, offset: int, truncated: bool, marks: list[Mark]) -> None:
-        """Close the candidate, with an offset if its onset was reported."""
-        if self._is_reported:
-            marks.append(Offset(self._segment, self._onset, offset, truncated))
-            self._segment += 1
-            self._floor = offset
-            if not truncated:
-                self._ignored_until = self._end + self.rules.min_silence
+        """Close the candidate, whose onset was reported, with an offset."""
+        marks.append(Offset(self._segment, self._onset, offset, truncated))
+        self._segment += 1
+        self._floor = offset
+        if not truncated:
+            self._ignored_until = self._end + self.rules.min_silence
         self._start = None
         self._is_reported = False
+
+    def _reject(self, marks: list[Mark]) -> None:
+        """Drop the candidate, which has become no segment."""
+        assert self._start is not None
+        if self._near is not None and self._reached_on and not self._is_rest:
+            marks += self._near.add_short(self._start, self._end, self._peak)
+        self._start = None
 
 
 def _runs(above: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -11,13 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from neurovocal.engine.cli.session import Display
-from neurovocal.engine.contracts.types import Gap, Health, Label, Message, Offset
+from neurovocal.engine.contracts.types import (
+    Gap,
+    Health,
+    Label,
+    Message,
+    NearMiss,
+    Offset,
+)
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.channel import Channel
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.support.text import printable
 
-_KINDS = frozenset({"label", "offset", "gap", "health"})
+_KINDS = frozenset({"label", "offset", "near_miss", "gap", "health"})
 _FLOOR_DB = -60.0
 _LAST_LABELS = 12
 _LAST_NOTES = 4
@@ -30,7 +37,7 @@ def line_of(message: Message, *, labelled: bool) -> str | None:
     Parameters
     ----------
     message : Message
-        A label, offset, gap or health event.
+        A label, offset, near miss, gap or health event.
     labelled : bool
         Whether segments get labels: then their offsets get no line.
     """
@@ -43,6 +50,11 @@ def line_of(message: Message, *, labelled: bool) -> str | None:
         case Offset() if not labelled:
             where = f"{message.info.stream}  {event.onset / rate:9.3f} s"
             what = f"segment  {(event.sample - event.onset) * 1000 / rate:5.0f} ms"
+        case NearMiss():
+            length_ms = (event.offset - event.onset) * 1000 / rate
+            scores = f"score {event.score:.3g} of {event.threshold:.3g}"
+            what = f"near miss {length_ms:5.0f} ms  too {event.reason}, {scores}"
+            what += f", {event.omitted} more before it" if event.omitted else ""
         case Gap():
             what = f"gap of {event.stop - event.start} samples: {event.reason}"
         case Health():
@@ -53,7 +65,7 @@ def line_of(message: Message, *, labelled: bool) -> str | None:
 
 
 class LineDisplay(Display):
-    """A sink that prints a line for each final label, gap and change of health.
+    """A sink that prints a line for each final label, near miss, gap, change of health.
 
     Parameters
     ----------
@@ -100,6 +112,8 @@ class TableDisplay(Display):
         self._title = title
         self._labels: dict[str, deque[Label]] = {}
         self._notes: deque[str] = deque(maxlen=_LAST_NOTES)
+        self._near_misses = 0
+        self._near_miss = ""  # line of the newest one
         self._live = Live(console=Console(), auto_refresh=False, transient=False)
 
     def watch(self, runner: Runner) -> None:
@@ -118,6 +132,9 @@ class TableDisplay(Display):
                 message.info.stream, deque(maxlen=_LAST_LABELS)
             )
             last.append(event)
+        elif isinstance(event, NearMiss):
+            self._near_misses += 1 + event.omitted
+            self._near_miss = line_of(message, labelled=True) or ""
         elif isinstance(event, Gap | Health):
             self._notes.append(line_of(message, labelled=True) or "")
 
@@ -144,6 +161,9 @@ class TableDisplay(Display):
             for channel in list(lane.channels):
                 table.add_row(*self._row(lane, channel))
         notes = [Text(note, style="yellow") for note in self._notes]
+        if self._near_misses:
+            line = f"near misses: {self._near_misses}; {self._near_miss}"
+            notes.insert(0, Text(line, style="dim"))
         self._live.update(Group(table, *notes), refresh=True)
 
     def _row(self, lane: LaneWorker, channel: Channel) -> tuple[str | Text, ...]:

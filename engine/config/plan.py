@@ -13,13 +13,14 @@ from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.plugin import BuildContext, Kind, Plugin
 from neurovocal.engine.contracts.stages import SelectsKinds
 from neurovocal.engine.contracts.types import (
+    ASKED_KINDS,
     KINDS,
     StreamInfo,
     channel_of,
     stream_of,
 )
 
-_DEFAULT_KINDS = frozenset(KINDS.values()) - {"block", "posteriors"}
+_DEFAULT_KINDS = frozenset(KINDS.values()) - ASKED_KINDS - {"posteriors"}
 
 
 def selected_kinds(sink: object) -> frozenset[str]:

@@ -32,6 +32,7 @@ from neurovocal.engine.contracts.types import (
     Posteriors,
     StreamEnd,
     StreamInfo,
+    Trace,
     Trigger,
 )
 
@@ -172,15 +173,18 @@ class Detector(Protocol):
     consumes : {'samples', 'posteriors'}
         Whether `process` takes blocks or posteriors.
     latency : int
-        Look-ahead in samples: no mark that `process` returns lies before the end of
-        its item less `latency` less the length of the open segment.
+        Look-ahead in samples: no onset or offset that `process` returns lies before the
+        end of its item less `latency` less the length of the open segment.
     """
 
     consumes: Literal["samples", "posteriors"]
     latency: int
 
     def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
-        """Return the marks known after `item`; a gap truncates an open segment."""
+        """Return the marks known after `item`; a gap truncates an open segment.
+
+        Near misses may be among them, where an option asks for them.
+        """
         ...
 
     def flush(self) -> Iterable[Mark]:
@@ -561,6 +565,20 @@ class Advances(Protocol):
 
         Called on the lane's thread, between two calls of `process`, when a live source
         has delivered nothing for a while.
+        """
+        ...
+
+
+@runtime_checkable
+class Traces(Protocol):
+    """Detector that can show the values from which it decides."""
+
+    def trace(self) -> Iterable[Trace]:
+        """Return the values of all hops decided since the last call.
+
+        Called by the lane after each call of `process` and `flush`, where a sink takes
+        events of the kind ``trace``; the first call, and the first after a `reset`,
+        only begins it. `neurovocal.engine.TraceKeeper` keeps the values.
         """
         ...
 

@@ -18,6 +18,7 @@ or `write` has returned keeps a copy. The arrays of events that a stage returns 
 to the engine from then on.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -39,6 +40,7 @@ HealthState: TypeAlias = Literal["healthy", _Trouble, "restarting", "recovering"
 ForecastStatus: TypeAlias = Literal["offset", "onset"]
 TriggerStatus: TypeAlias = Literal["onset", "provisional", "final", "silence"]
 TriggerDecision: TypeAlias = Literal["act", "catch", "refractory"]
+NearMissReason: TypeAlias = Literal["quiet", "short", "soon"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,6 +149,32 @@ class Posteriors:
     values: Float32
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """Values from which a detector decides, hop by hop, float32[n_hops, 4].
+
+    The columns are the score, the threshold that begins a segment, the one that it must
+    keep, and the level of the noise floor in dB re full scale; NaN: the detector has no
+    such value. Row ``k`` stands for the `hop_length` samples in the middle of
+    ``[k * hop_length, k * hop_length + frame_length)``.
+
+    Parameters
+    ----------
+    first, hop_length, frame_length : int
+        Grid of the rows, as in `Frames`.
+    values : float32[n_hops, 4]
+        Rows ``first, first + 1, ...``.
+    unit : str
+        Unit of score and thresholds, such as ``"dB"``.
+    """
+
+    first: int
+    hop_length: int
+    frame_length: int
+    values: Float32
+    unit: str
+
+
 @dataclass(frozen=True, slots=True)
 class Onset:
     """Start of a vocalization at ``sample``; ``score`` is the detector's value."""
@@ -167,6 +195,34 @@ class Offset:
     onset: int
     sample: int
     truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NearMiss:
+    """Sound ``[onset, offset)`` close to the threshold that did not become a segment.
+
+    Parameters
+    ----------
+    onset, offset : int
+        First sample, and first sample after it.
+    score : float
+        Largest value of the detector within it, as the `score` of an `Onset`.
+    threshold : float
+        Value that a segment would have had to reach.
+    reason : {'quiet', 'short', 'soon'}
+        It did not reach the threshold; it did, for less than the shortest duration of
+        a segment; or within the silence that the detector keeps after a segment.
+    omitted : int
+        Near misses before this one, and after the one before it, that are not told
+        because there were too many in a second.
+    """
+
+    onset: int
+    offset: int
+    score: float
+    threshold: float
+    reason: NearMissReason
+    omitted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +405,7 @@ GAP_NEXT_RECORDING = "next recording"
 GAP_NOT_A_NUMBER = "not a number"
 GAP_OVERRUN = "overrun"
 
-Mark: TypeAlias = Onset | Offset
+Mark: TypeAlias = Onset | Offset | NearMiss
 Event: TypeAlias = (
     Block
     | Gap
@@ -357,8 +413,10 @@ Event: TypeAlias = (
     | Anchor
     | Frames
     | Posteriors
+    | Trace
     | Onset
     | Offset
+    | NearMiss
     | Label
     | Forecast
     | Surprise
@@ -369,11 +427,18 @@ Event: TypeAlias = (
     | Trigger
     | Stats
 )
-KINDS: dict[type, str] = {event: event.__name__.lower() for event in get_args(Event)}
+# `NearMiss` is "near_miss".
+KINDS: dict[type, str] = {
+    event: re.sub(r"(?<!^)(?=[A-Z])", "_", event.__name__).lower()
+    for event in get_args(Event)
+}
+
+# Published only where a sink's `events` names them: few readers need them.
+ASKED_KINDS = frozenset({"block", "trace"})
 
 # Bulky kinds have queues of their own, so that they never displace a label.
 BULK_KINDS = frozenset(
-    {"block", "frames", "posteriors", "surprise", "synthesis", "audio"}
+    {"block", "frames", "posteriors", "trace", "surprise", "synthesis", "audio"}
 )
 
 
@@ -387,13 +452,13 @@ _SAMPLE_OF: dict[type, Callable[[Any], int]] = {
     **dict.fromkeys((Block, Gap, Withheld, Audio), attrgetter("start")),
     **dict.fromkeys((Anchor, Onset, Offset), attrgetter("sample")),
     **dict.fromkeys((Control, Forecast, Trigger), attrgetter("sample")),
-    Label: attrgetter("onset"),
+    **dict.fromkeys((Label, NearMiss), attrgetter("onset")),
 }
 
 
 def sample_of(event: Event, at: int = 0) -> int:
     """Return the first sample of an event; `at` for kinds without one."""
-    if isinstance(event, Frames | Posteriors | Surprise | Synthesis):
+    if isinstance(event, Frames | Posteriors | Trace | Surprise | Synthesis):
         return event.first * event.hop_length
     get = _SAMPLE_OF.get(type(event))
     return at if get is None else get(event)
@@ -402,11 +467,11 @@ def sample_of(event: Event, at: int = 0) -> int:
 def instant_of(event: Event, at: int = 0) -> int:
     """Return the sample from which a look-ahead of zero could know the event.
 
-    The onset for an onset and a label without offset, the offset for an offset and a
-    label with one, else the first sample. The ledger's ``wait_ms`` counts from here to
-    the sample at which the engine knew the event.
+    The onset for an onset and a label without offset, the offset for an offset, a near
+    miss and a label with one, else the first sample. The ledger's ``wait_ms``
+    counts from here to the sample at which the engine knew the event.
     """
-    if isinstance(event, Label) and event.offset is not None:
+    if isinstance(event, Label | NearMiss) and event.offset is not None:
         return event.offset
     return sample_of(event, at)
 

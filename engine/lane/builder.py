@@ -25,6 +25,7 @@ def build_lane(
     context: BuildContext,
     *,
     wants_frames: bool,
+    wants_trace: bool = False,
     timer: Timer = perf_counter_ns,
 ) -> Lane:
     """Build the stages of one channel of a source.
@@ -41,6 +42,8 @@ def build_lane(
         Clock, run and tile.
     wants_frames : bool
         A sink takes frames; models always need them.
+    wants_trace : bool
+        A sink takes the values from which the detector decides.
     timer : callable
         Returns nanoseconds, for the stages' metrics.
 
@@ -101,4 +104,5 @@ def build_lane(
         models,
         resampler,
         watchers,
+        wants_trace=wants_trace,
     )

@@ -26,6 +26,7 @@ from neurovocal.engine.contracts.types import (
     StreamInfo,
     Surprise,
     Synthesis,
+    Trace,
     Trigger,
 )
 from neurovocal.engine.lane.stage import SupervisedStage
@@ -33,7 +34,7 @@ from neurovocal.engine.lane.stage import SupervisedStage
 Part: TypeAlias = Block | Gap | Anchor
 
 # Kinds of events that consist of rows on the stream's frame grid.
-FRAME_KINDS = (Frames, Posteriors, Surprise, Synthesis)
+FRAME_KINDS = (Frames, Posteriors, Trace, Surprise, Synthesis)
 # Kinds of events that carry the number of a segment.
 SEGMENT_KINDS = (Onset, Offset, Label, Forecast, Trigger)
 
@@ -110,6 +111,8 @@ class Lane:
         Present when the source's rate is not the lane's.
     watchers : sequence of SupervisedStage
         Called at the end of each step with all of its events.
+    wants_trace : bool
+        A sink takes the values from which the detector decides, should it show them.
 
     Attributes
     ----------
@@ -136,6 +139,8 @@ class Lane:
         models: Sequence[SupervisedStage] = (),
         resampler: Resampler | None = None,
         watchers: Sequence[SupervisedStage] = (),
+        *,
+        wants_trace: bool = False,
     ) -> None:
         self.info = info
         self.quantum = quantum
@@ -154,6 +159,8 @@ class Lane:
         self._continuation: Continuation | None = None
         # Numbers of the lane's own detector, before the continuation's shift.
         self._next_segment = self._onset = 0
+        self._traces = wants_trace and detector.traces
+        self._begin_trace()
 
     @property
     def next_segment(self) -> int:
@@ -203,6 +210,7 @@ class Lane:
             self._resampler.reset()
         for stage in self.stages:
             stage.reset()
+        self._begin_trace()
         self._continuation = None
         self.position = self.processed = self._next_segment = 0
         self.interrupted = self.is_open = False
@@ -353,6 +361,8 @@ class Lane:
             marks = self.detector.process(quantum)
             if marks:
                 self._on_marks(marks, events)
+        if self._traces:
+            events += self.detector.trace()
         self.processed = stop
         if self.watchers or self._continuation is not None:
             return self._step(stop, events, quantum.arrived_ns)
@@ -364,6 +374,8 @@ class Lane:
             for frames in self.features.process(gap):
                 self._on_frames(frames, events)
         self._on_marks(self.detector.process(gap), events)
+        if self._traces:
+            events += self.detector.trace()
         for model in self.models:
             events += model.process(gap)
         events.append(gap)
@@ -377,6 +389,8 @@ class Lane:
             for frames in self.features.flush():
                 self._on_frames(frames, events)
         self._on_marks(self.detector.flush(), events)
+        if self._traces:
+            events += self.detector.trace()
         for model in self.models:
             events += model.flush()
         return events
@@ -394,6 +408,10 @@ class Lane:
                 if isinstance(answer, Posteriors):
                     self._on_marks(self.detector.process(answer), events)
 
+    def _begin_trace(self) -> None:
+        if self._traces:
+            self.detector.trace()
+
     def _on_marks(self, marks: list[Event], events: list[Event]) -> None:
         """Add marks of the detector, each followed by the answers of the models."""
         for mark in marks:
@@ -404,7 +422,7 @@ class Lane:
             elif isinstance(mark, Offset):
                 self.is_open = False
             else:
-                continue  # the Health event of a failed detector
+                continue  # a near miss, or the Health event of a failed detector
             for model in self.models:
                 events += model.process(mark)
 

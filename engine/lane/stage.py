@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.options import OnError
-from neurovocal.engine.contracts.stages import Advances
+from neurovocal.engine.contracts.stages import Advances, Traces
 from neurovocal.engine.contracts.types import Event, Health
 from neurovocal.engine.support.calls import Calls
 
@@ -84,6 +84,8 @@ class SupervisedStage:
     ----------
     advances : bool
         The stage can go on without audio (`Advances`).
+    traces : bool
+        The stage can show the values from which it decides (`Traces`).
     metrics : StageMetrics
         Totals since the stage was built.
     calls : Calls
@@ -107,6 +109,7 @@ class SupervisedStage:
         self.stage = stage
         self.on_error = on_error
         self.advances = isinstance(stage, Advances)
+        self.traces = isinstance(stage, Traces)
         self.metrics = StageMetrics()
         self.calls = Calls()
         self.load = StageLoad()
@@ -130,6 +133,10 @@ class SupervisedStage:
     def advance(self, position: int) -> list[Event]:
         """Return the stage's events up to `position`, in samples, without audio."""
         return self._call(self.stage.advance, position)
+
+    def trace(self) -> list[Event]:
+        """Return the values from which the stage has decided since the last call."""
+        return self._call(self.stage.trace)
 
     def reset(self) -> None:
         """Reset the stage to its initial state; a switched-off stage is tried again."""

@@ -154,15 +154,25 @@ def lane_builder(
     lane : LanePlan
         Lane of `plan`.
     publisher : Publisher
-        Knows whether a sink takes frames.
+        Knows whether a sink takes frames, or values of the detector.
     """
     context = replace(
         running.context, tile=plan.config.shared.tile, base=plan.context.base
     )
-    wants_frames = _privacy(running) is None and publisher.wants("frames")
+    is_open = _privacy(running) is None
+    wants_frames, wants_trace = (
+        is_open and publisher.wants(kind) for kind in ("frames", "trace")
+    )
 
     def build(info: StreamInfo, channel: int) -> Lane:
-        return build_lane(lane, info, channel, context, wants_frames=wants_frames)
+        return build_lane(
+            lane,
+            info,
+            channel,
+            context,
+            wants_frames=wants_frames,
+            wants_trace=wants_trace,
+        )
 
     return build
 

@@ -35,12 +35,15 @@ from neurovocal.engine.contracts.types import (
     Label,
     LabelStatus,
     Message,
+    NearMiss,
+    NearMissReason,
     Offset,
     Onset,
     Posteriors,
     Stats,
     Surprise,
     Synthesis,
+    Trace,
     Trigger,
     TriggerDecision,
     TriggerStatus,
@@ -119,6 +122,15 @@ class PosteriorsHeader(ArrayHeader, kw_only=True, tag="posteriors"):
     frame_length: Positive
 
 
+class TraceHeader(ArrayHeader, kw_only=True, tag="trace"):
+    """See `Trace`."""
+
+    first: Count
+    hop_length: Positive
+    frame_length: Positive
+    unit: str
+
+
 class SurpriseHeader(ArrayHeader, kw_only=True, tag="surprise"):
     """See `Surprise`."""
 
@@ -177,6 +189,17 @@ class OffsetHeader(Header, kw_only=True, tag="offset"):
     segment: Count
     onset: Count
     truncated: bool
+
+
+class NearMissHeader(Header, kw_only=True, tag="near_miss"):
+    """See `NearMiss`."""
+
+    onset: Count
+    offset: Count
+    score: float | None
+    threshold: float | None
+    reason: NearMissReason
+    omitted: Count
 
 
 class LabelHeader(Header, kw_only=True, tag="label"):
@@ -306,6 +329,7 @@ _FROM_JSON: dict[str, Callable[[Any], object]] = {
     "posterior": _number,
     "posteriors": _numbers,
     "score": _number,
+    "threshold": _number,
     "units": tuple,
 }
 FORMATS = (
@@ -315,8 +339,10 @@ FORMATS = (
     EventFormat(Anchor, AnchorHeader),
     EventFormat(Frames, FramesHeader, "values", 2),
     EventFormat(Posteriors, PosteriorsHeader, "values", 2),
+    EventFormat(Trace, TraceHeader, "values", 2),
     EventFormat(Onset, OnsetHeader),
     EventFormat(Offset, OffsetHeader),
+    EventFormat(NearMiss, NearMissHeader),
     EventFormat(Label, LabelHeader),
     EventFormat(Forecast, ForecastHeader),
     EventFormat(Surprise, SurpriseHeader, "values", 1),

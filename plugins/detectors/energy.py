@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,14 +15,18 @@ from neurovocal.engine import (
     ConfigError,
     Gap,
     Mark,
+    NearMiss,
     Onset,
     Options,
     Plugin,
     Posteriors,
     Segmenter,
     SegmenterOptions,
+    Trace,
+    TraceKeeper,
     to_samples,
 )
+from neurovocal.engine.audio.near_misses import near_level
 from neurovocal.engine.contracts.options import (
     DAY_S,
     HIGHEST_HZ,
@@ -38,6 +43,7 @@ from neurovocal.plugins.detectors.noise_floor import (
 UPDATE_EVERY = 64  # hops between updates of the noise floor
 _MOST_HOPS = 2000
 _MOST_DB = 200.0  # beyond the range of 32-bit samples
+_LOWEST_SCORE_DB = -60.0  # of a trace: digital silence has no level
 LEAST_BANDWIDTH_TIME = 12.0  # least product of bandwidth and averaging time
 
 
@@ -123,9 +129,8 @@ class EnergyDetector:
         hop = max(1, to_samples(options.hop_ms, sample_rate))
         hops_per_s = sample_rate / hop
         reach = round(_smoothing_s(options, high - low) * hops_per_s / 2)
-        rules = options.rules(
-            10.0 ** (options.on_db / 10), 10.0 ** (options.off_db / 10), sample_rate
-        )
+        on, off = 10.0 ** (options.on_db / 10), 10.0 ** (options.off_db / 10)
+        rules = options.rules(on, off, sample_rate, near_level(on))
         self._interruption = Interruption(round(options.memory_s * sample_rate))
         self._level = BandLevel(low, high, sample_rate, hop, reach)
         floor = RunningQuantile(
@@ -136,6 +141,8 @@ class EnergyDetector:
         settle = max(1, round(options.settle_s * hops_per_s))
         self._relative = RelativeLevel(floor, settle, UPDATE_EVERY)
         self._segmenter = Segmenter(rules, hop)
+        self._trace = TraceKeeper(hop, hop, "dB above the noise floor")
+        self._thresholds = options.on_db, options.off_db
         while_settling = (settle + reach + 1) * hop
         afterwards = rules.latency + (reach + 2) * hop
         self.latency = max(while_settling, afterwards)
@@ -146,6 +153,7 @@ class EnergyDetector:
     def reset(self) -> None:
         """Reset to the state of a new detector."""
         self._segmenter.reset()
+        self._trace.reset()
         self._reset_levels()
 
     def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
@@ -165,6 +173,10 @@ class EnergyDetector:
         marks = self._finish()
         self._reset_levels()
         return marks
+
+    def trace(self) -> Iterable[Trace]:
+        """Return score, thresholds and noise floor of the hops since the last call."""
+        return self._trace.take()
 
     def _on_gap(self, gap: Gap) -> list[Mark]:
         """Return the last marks before a gap."""
@@ -196,14 +208,31 @@ class EnergyDetector:
         marks: list[Mark] = []
         for first, ratios in scores:
             marks += self._segmenter.process(first, ratios)
+        if self._trace.is_asked:
+            self._add_trace(scores)
         return _in_db(marks) if marks else marks
+
+    def _add_trace(self, scores: list[tuple[int, NDArray[np.float64]]]) -> None:
+        lowest = 10.0 ** (_LOWEST_SCORE_DB / 10)
+        for (first, ratios), floor in zip(
+            scores, self._relative.references, strict=True
+        ):
+            score_db = 10 * np.log10(np.maximum(ratios, lowest))
+            self._trace.add(first, score_db, *self._thresholds, _db(floor))
 
 
 def _in_db(marks: list[Mark]) -> list[Mark]:
     for i, mark in enumerate(marks):
         if isinstance(mark, Onset):
-            marks[i] = Onset(mark.segment, mark.sample, 10 * math.log10(mark.score))
+            marks[i] = replace(mark, score=_db(mark.score))
+        elif isinstance(mark, NearMiss):
+            threshold = _db(mark.threshold)
+            marks[i] = replace(mark, score=_db(mark.score), threshold=threshold)
     return marks
+
+
+def _db(ratio: float) -> float:
+    return 10 * math.log10(ratio)
 
 
 def _smoothing_s(options: EnergyOptions, width_hz: float) -> float:

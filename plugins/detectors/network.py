@@ -18,7 +18,10 @@ from neurovocal.engine import (
     Segmenter,
     SegmenterOptions,
     StageError,
+    Trace,
+    TraceKeeper,
 )
+from neurovocal.engine.audio.near_misses import near_probability
 from neurovocal.engine.contracts.bundle import FrontEnd
 from neurovocal.engine.contracts.options import Order
 
@@ -63,18 +66,22 @@ class NetworkDetector:
     def __init__(
         self, options: NetworkOptions, front_end: FrontEnd, silence: int
     ) -> None:
-        rules = options.rules(options.on, options.off, front_end.sample_rate)
+        near = near_probability(options.on)
+        rules = options.rules(options.on, options.off, front_end.sample_rate, near)
         self._hop = front_end.hop_length
         self._frame_length = front_end.frame_length
         self._silence = silence
         origin = (self._frame_length - self._hop) // 2
         self._segmenter = Segmenter(rules, self._hop, origin)
+        self._trace = TraceKeeper(self._hop, self._frame_length, "P(not silence)")
+        self._thresholds = options.on, options.off
         self.latency = rules.latency + self._frame_length + self._hop
         self.reset()
 
     def reset(self) -> None:
         """Reset to the state of a new detector."""
         self._segmenter.reset()
+        self._trace.reset()
         self._next: int | None = None  # frame after the last one received
 
     def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
@@ -98,7 +105,12 @@ class NetworkDetector:
             self._segmenter.begin(item.first * self._hop)
         self._next = item.first + len(item.values)
         scores = 1.0 - item.values[:, self._silence].astype(np.float64)
+        self._trace.add(item.first, scores, *self._thresholds)
         return self._segmenter.process(item.first, scores)
+
+    def trace(self) -> Iterable[Trace]:
+        """Return score and thresholds of the frames since the last call."""
+        return self._trace.take()
 
     def flush(self) -> Iterable[Mark]:
         """Return the last mark at the end of the stream, truncating a segment."""

@@ -117,6 +117,11 @@ class RelativeLevel:
         Number of levels that are held back at first, at least 1.
     every : int
         Number of levels between updates of the reference.
+
+    Attributes
+    ----------
+    references : list of float
+        What the parts that were last returned had been divided by, one number each.
     """
 
     def __init__(self, reference: RunningQuantile, settle: int, every: int) -> None:
@@ -134,17 +139,20 @@ class RelativeLevel:
         self._starts_silent = False
         self._has_noise = False  # the background is not digital silence
         self.settled = False
+        self.references: list[float] = []
 
     def push(
         self, first: int, levels: NDArray[np.float64]
     ) -> list[tuple[int, NDArray[np.float64]]]:
         """Return the ratios ``(first, float64[n])`` that these levels complete."""
         ratios: list[tuple[int, NDArray[np.float64]]] = []
+        self.references = []
         if not self.settled and self._n_held == 0:
             n_silent = _leading_silence(levels)
             if n_silent:
                 self._starts_silent = True
                 ratios.append((first, np.zeros(n_silent)))
+                self.references.append(self._reference.value)
                 first, levels = first + n_silent, levels[n_silent:]
         if not self.settled and len(levels):
             if self._n_held == 0:
@@ -158,6 +166,7 @@ class RelativeLevel:
         while len(levels):
             part = levels[: self._every - first % self._every]
             ratios.append((first, part / self._reference.value))
+            self.references.append(self._reference.value)
             self._pending.append(part)
             first, levels = first + len(part), levels[len(part) :]
             if first % self._every == 0:
@@ -166,6 +175,7 @@ class RelativeLevel:
 
     def interrupt(self) -> list[tuple[int, NDArray[np.float64]]]:
         """Return the ratios of levels still held back, before a gap or the end."""
+        self.references = []
         ratios = [] if self.settled else self._release()
         self._update()
         return ratios
@@ -179,6 +189,7 @@ class RelativeLevel:
             self._pending.append(np.full(self._settle, LOUDEST_BACKGROUND))
         self._update()
         self.settled = True
+        self.references.append(self._reference.value)
         return [(self._first_held, held / self._reference.value)]
 
     def _update(self) -> None:

@@ -21,6 +21,8 @@ from neurovocal.engine import (
     StageError,
     to_samples,
 )
+from neurovocal.engine.audio.near_misses import near_level
+from neurovocal.engine.contracts.options import OptionProblem
 from neurovocal.plugins.detectors.noise_floor import (
     Interruption,
     RelativeLevel,
@@ -143,6 +145,8 @@ class RunningPercentileDetector:
             gap_fill=to_samples(options.min_spacing_ms, sample_rate),
             pre=buffer,
             post=buffer,
+            near=near_level(1.0) if options.near_misses else None,
+            second=sample_rate,
         )
         # `RunningQuantile` takes powers: levels are squared.
         threshold = RunningQuantile(
@@ -235,9 +239,19 @@ def _build(
     return RunningPercentileDetector(options, context.info.sample_rate)
 
 
+def _check(options: PercentileOptions, context: BuildContext) -> Iterable[str]:
+    if options.near_misses and options.scope == "file":
+        yield OptionProblem(
+            "near_misses",
+            "a percentile of the whole recording (scope 'file') has no near misses: "
+            "set scope to 'running', or leave it out",
+        )
+
+
 plugin = Plugin(
     kind="detector",
     options=PercentileOptions,
     build=_build,
+    check=_check,
     summary="smoothed amplitude above a percentile, of the file or running",
 )

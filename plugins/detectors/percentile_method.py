@@ -38,6 +38,10 @@ class PercentileOptions(Options):
     """`running`: time constant of forgetting."""
     settle_s: float = Field(default=1.0, ge=0, le=3600)
     """`running`: marks are held back for so long at the start of a stream."""
+    near_misses: bool = False
+    """`running`: tell sounds, too, that came within 6 dB of the threshold and
+    became no segment, as events of the kind `near_miss`; at most ten in a second, the
+    others are counted."""
 
 
 def smooth(samples: NDArray[np.floating], width: int) -> NDArray[np.float64]:

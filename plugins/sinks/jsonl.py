@@ -42,7 +42,7 @@ class JsonlSink:
     """
 
     # Events that depend on the audio alone; health and anchors depend on the clock.
-    wants = frozenset({"onset", "offset", "label", "gap"})
+    wants = frozenset({"onset", "offset", "near_miss", "label", "gap"})
 
     def __init__(self, options: JsonlOptions, existing: Existing = "replace") -> None:
         self._values = options.values

@@ -20,6 +20,7 @@ from neurovocal.engine import (
     StageError,
 )
 from neurovocal.engine.contracts.options import DAY_S
+from neurovocal.engine.contracts.types import ASKED_KINDS
 from neurovocal.engine.wire.codec import encode
 from neurovocal.plugins.zeromq.access import AccessControl
 from neurovocal.plugins.zeromq.endpoint import bind, claim, endpoint_problems
@@ -84,7 +85,8 @@ class ZmqSink:
     """
 
     # Audio is published only if the configuration asks for it: it is bulky and private.
-    wants = frozenset(KINDS.values()) - {"block"}
+    # So is a detector's trace, which tells the level from hop to hop.
+    wants = frozenset(KINDS.values()) - ASKED_KINDS
 
     def __init__(
         self, options: ZmqOptions, clock: Clock, run: str, keys: Path | None = None

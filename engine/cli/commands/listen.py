@@ -18,6 +18,7 @@ from neurovocal.engine.contracts.types import (
     Gap,
     Health,
     Label,
+    NearMiss,
     Offset,
     Onset,
     Stats,
@@ -61,9 +62,9 @@ def listen(
 ) -> None:
     """Print the events of a running engine, one a line, until Ctrl-C.
 
-    Kinds: label, forecast, onset, offset, gap, anchor, health, control, trigger, stats,
-    frames, posteriors, surprise, synthesis, audio, block. Lost messages are reported on
-    stderr.
+    Kinds: label, forecast, onset, offset, near_miss, gap, anchor, health, control,
+    trigger, stats, frames, posteriors, trace, surprise, synthesis, audio, block. Lost
+    messages are reported on stderr.
     """
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     left = count
@@ -168,6 +169,11 @@ def _content(event: Event, received: Received) -> str:
             span = f"{(event.sample - event.onset) / rate * 1000:.1f} ms"
             cut = ", truncated" if event.truncated else ""
             return f"segment {event.segment} ends, {span}{cut}"
+        case NearMiss():
+            span = f"{(event.offset - event.onset) / rate * 1000:.1f} ms"
+            scores = f"score {event.score:.3g} of {event.threshold:.3g}"
+            more = f", {event.omitted} more before it" if event.omitted else ""
+            return f"too {event.reason}: {span}, {scores}{more}"
         case Gap():
             span = f"{(event.stop - event.start) / rate * 1000:.1f} ms"
             return f"{span} missing: {printable(event.reason)}"

@@ -35,6 +35,8 @@ class Channel:
         New lane that gets the same audio and may take the place of `lane`.
     counts : Counter
         Published events by kind.
+    omitted : int
+        Near misses that were not published because there were too many.
     peak : float
         Largest absolute sample of the last block.
     lag_ms : float
@@ -58,6 +60,7 @@ class Channel:
     index: int = 0
     shadow: ShadowLane | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    omitted: int = 0
     peak: float = 0.0
     lag_ms: float = 0.0
     signal: SignalHealth | None = None

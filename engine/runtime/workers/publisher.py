@@ -18,9 +18,11 @@ from neurovocal.engine.contracts.types import (
     Health,
     Ledger,
     Message,
+    NearMiss,
     StreamEnd,
     StreamInfo,
     Synthesis,
+    Trace,
     Trigger,
     instant_of,
     sample_of,
@@ -197,10 +199,10 @@ def ledger_of(
 def is_derived(event: Event) -> bool:
     """Return whether an event is as revealing as the audio that it is computed from.
 
-    Frames, and what a model draws from them; not what it draws from a recording or
-    from its own beginning.
+    Frames, the level from hop to hop, and what a model draws from them; not what it
+    draws from a recording or from its own beginning.
     """
-    return isinstance(event, Frames) or (
+    return isinstance(event, Frames | Trace) or (
         isinstance(event, Synthesis | Audio) and event.from_live
     )
 
@@ -263,6 +265,8 @@ class LanePublisher:
                 self._set_time(event, channel)
             kind = KINDS[type(event)]
             channel.counts[kind] += 1
+            if isinstance(event, NearMiss):
+                channel.omitted += event.omitted
             ledger = None
             if timed:
                 ledger = ledger_of(event, at, info.sample_rate, queue_ms, compute_ms)

@@ -179,6 +179,7 @@ def _channel_figures(channel: Channel) -> dict[str, object]:
         "drift_ppm": round(channel.timebase.drift_ppm, 3),
         "privacy": None if channel.gate is None else channel.gate.as_dict(),
         "events": dict(channel.counts),
+        "omitted_near_misses": channel.omitted,
         "stages": {s.name: _stage_figures(s) for s in channel.lane.stages},
         "process": process_usage()._asdict(),
     }

@@ -27,6 +27,7 @@ from neurovocal.engine.contracts.types import (
     Label,
     Ledger,
     Message,
+    NearMiss,
     Offset,
     Onset,
     Posteriors,
@@ -34,6 +35,7 @@ from neurovocal.engine.contracts.types import (
     StreamInfo,
     Surprise,
     Synthesis,
+    Trace,
     Trigger,
     Withheld,
 )
@@ -67,6 +69,16 @@ EVENTS: dict[type, st.SearchStrategy[Event]] = {
     Posteriors: st.builds(Posteriors, firsts, hops, hops, matrices(2)),
     Onset: st.builds(Onset, counts, counts, numbers),
     Offset: st.builds(Offset, counts, counts, counts, st.booleans()),
+    Trace: st.builds(Trace, firsts, hops, hops, matrices(2), texts),
+    NearMiss: st.builds(
+        NearMiss,
+        counts,
+        counts,
+        numbers,
+        numbers,
+        st.sampled_from(["quiet", "short", "soon"]),
+        counts,
+    ),
     Label: st.builds(
         Label,
         counts,

@@ -16,6 +16,7 @@ from neurovocal.engine.contracts.types import (
     Label,
     Ledger,
     Message,
+    NearMiss,
     Offset,
     Onset,
     Posteriors,
@@ -23,6 +24,7 @@ from neurovocal.engine.contracts.types import (
     StreamInfo,
     Surprise,
     Synthesis,
+    Trace,
     Trigger,
     Withheld,
 )
@@ -52,6 +54,19 @@ GOLDEN = [
     (Posteriors(5, 8, 16, VALUES), 40, f'{MATRIX},"frame_length":16', VALUES_BYTES),
     (Onset(3, 40, 0.25), 40, '"segment":3,"score":0.25', b""),
     (Offset(3, 40, 90, True), 90, '"segment":3,"onset":40,"truncated":true', b""),
+    (
+        Trace(5, 8, 16, VALUES, "dB"),
+        40,
+        f'{MATRIX},"frame_length":16,"unit":"dB"',
+        VALUES_BYTES,
+    ),
+    (
+        NearMiss(40, 90, NAN, 10.0, "quiet", 2),
+        40,
+        '"onset":40,"offset":90,"score":null,"threshold":10.0,"reason":"quiet",'
+        '"omitted":2',
+        b"",
+    ),
     (
         Label(3, 40, None, "a/ü", NAN, "provisional", "m"),
         40,
