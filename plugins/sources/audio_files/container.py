@@ -37,6 +37,7 @@ from neurovocal.plugins.sources.audio_files.layouts import (
     TRAILERS,
     UNKNOWN_64,
     Layout,
+    chunks_from,
     is_chunk_name,
     layout_of,
     parse_chunk,
@@ -255,18 +256,15 @@ def riff_chunks(
         begin, end = container.sound
         # Behind sound of odd length a byte is missing at times.
         for first, stop in ((12, begin - 8), (end, None), (end + 1, None)):
-            at = first
-            for _ in range(MAX_CHUNKS):
-                file.seek(at)
-                head = file.read(8)
-                if len(head) < 8 or not is_chunk_name(head[:4]):
+            for chunk in chunks_from(file, first, "<4sI", 2):
+                if not is_chunk_name(chunk.name):
                     break
-                if stop is not None and at >= stop:
+                if stop is not None and chunk.at >= stop:
                     break
-                name, count = parse_chunk(head, "<4sI")
-                if name in wanted:
-                    found.setdefault(name, file.read(min(count, _MAX_TEXT)))
-                at += 8 + count + count % 2
+                if chunk.name in wanted:
+                    file.seek(chunk.body)
+                    content = file.read(min(chunk.count, _MAX_TEXT))
+                    found.setdefault(chunk.name, content)
     return found
 
 

@@ -1,9 +1,9 @@
 """Place of the sound in containers of chunks: WAV, RF64, W64, AIFF, AU, CAF."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO, NamedTuple
 
 from neurovocal.plugins.sources.audio_files.patched_file import Piece
 
@@ -21,7 +21,6 @@ TRAILERS = {
 _BEFORE_SOUND = {b"fmt ", b"data", *TRAILERS}
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 W64_CHUNK = "<4s12xQ"  # its size includes this header
-_W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 
 
 @dataclass(slots=True)
@@ -43,7 +42,7 @@ class Layout:
     is_regular: bool = True  # whether the decoder can read the file as it is
 
 
-def layout_of(file: BinaryIO, head: bytes, size: int) -> Layout | None:
+def layout_of(file: IO[bytes], head: bytes, size: int) -> Layout | None:
     """Return where the sound of a container lies; None if it is none of these."""
     magic = head[:4]
     if magic in (*RIFF, b"RIFX") and head[8:12] == b"WAVE":
@@ -57,40 +56,75 @@ def layout_of(file: BinaryIO, head: bytes, size: int) -> Layout | None:
     return _caf(file) if magic == b"caff" else None
 
 
-def _riff(file: BinaryIO, magic: bytes, size: int) -> Layout | None:
-    end = ">" if magic == b"RIFX" else "<"
-    wide_at, wide, frame = 0, 0, 1
-    chunks: list[Piece] = []  # before the sound, with their padding
-    is_padded = True
-    at = 12
+class Chunk(NamedTuple):
+    """Chunk of a container: name, byte of its head and of its body, stated length."""
+
+    name: bytes
+    at: int
+    body: int
+    count: int
+
+    @property
+    def stop(self) -> int:
+        """First byte behind the body, without padding."""
+        return self.body + self.count
+
+
+def chunks_from(file: IO[bytes], at: int, form: str, alignment: int) -> Iterator[Chunk]:
+    """Yield the chunks of a container from a byte on.
+
+    Parameters
+    ----------
+    file : binary file
+        The container, which may be moved between two chunks.
+    at : int
+        Byte of the first chunk.
+    form : str
+        Format of a chunk's name and size, for `struct`.
+    alignment : int
+        Bodies are padded to a multiple of it; a single byte may be missing.
+    """
+    length = struct.calcsize(form)
     for _ in range(MAX_CHUNKS):
         file.seek(at)
-        head = file.read(8)
-        if len(head) < 8:
-            return None
-        name, count = parse_chunk(head, f"{end}4sI")
-        body = at + 8
-        if name == b"ds64" and magic in (b"RF64", b"BW64"):
-            content = file.read(16)
-            if len(content) == 16:
-                wide_at, wide = body, struct.unpack("<8xQ", content)[0]
-        elif name == b"fmt ":
-            content = file.read(14)
-            if len(content) == 14:
-                frame = max(1, struct.unpack(f"{end}12xH", content)[0])
-        elif name == b"data":
+        head = file.read(length)
+        if len(head) < length:
+            return
+        name, count = parse_chunk(head, form)
+        yield Chunk(name, at, at + length, count)
+        count = min(count, UNKNOWN_64)  # beyond the end of any file
+        at += length + count
+        padding = -count % alignment
+        if padding == 1:
+            file.seek(at)
+            padding = 0 if file.read(4) in _BEFORE_SOUND else 1
+        at += padding
+
+
+def _riff(file: IO[bytes], magic: bytes, size: int) -> Layout | None:
+    end = ">" if magic == b"RIFX" else "<"
+    form = f"{end}4sI"
+    wide_at, wide, frame = 0, 0, 1
+    before: list[Piece] = []  # chunks before the sound, with their padding
+    is_padded, odd_stop = True, 0
+    for chunk in chunks_from(file, 12, form, 2):
+        is_padded = is_padded and chunk.at != odd_stop
+        odd_stop = chunk.stop if chunk.count % 2 else 0
+        file.seek(chunk.body)
+        content = file.read(16)
+        if chunk.name == b"data":
             break
-        at = body + count + count % 2
-        if name in (b"fmt ", b"LIST"):  # what the decoder needs of them
-            chunks += [(body - 8, body + count), b"\0" * (count % 2)]
-        if count % 2:
-            file.seek(body + count)
-            if file.read(4) in _BEFORE_SOUND:
-                at, is_padded = body + count, False
+        if chunk.name == b"ds64" and magic in RIFF[1:] and len(content) == 16:
+            wide_at, wide = chunk.body, struct.unpack("<8xQ", content)[0]
+        elif chunk.name == b"fmt " and len(content) >= 14:
+            frame = max(1, struct.unpack_from(f"{end}12xH", content)[0])
+        if chunk.name in (b"fmt ", b"LIST"):  # what the decoder needs of them
+            before += [(chunk.at, chunk.stop), b"\0" * (chunk.count % 2)]
     else:
         return None
+    body, count = chunk.body, chunk.count
     uses_wide = wide_at > 0 and count == 0xFFFFFFFF
-    size_at = at + 4
+    size_at = chunk.at + 4
 
     def patches(n_bytes: int) -> list[tuple[int, bytes]]:
         total = body + n_bytes - 8
@@ -111,47 +145,35 @@ def _riff(file: BinaryIO, magic: bytes, size: int) -> Layout | None:
         wide if uses_wide else count,
         uses_wide,
         patches,
-        f"{end}4sI",
+        form,
         2,
         frame,
-        tuple(chunks) if magic == b"RIFF" else (),
-        _more_sound(file, body + count, f"{end}4sI", size),
+        tuple(before) if magic == b"RIFF" else (),
+        _more_sound(file, chunk, form, size),
         magic != b"BW64" and is_padded,
     )
 
 
 def _more_sound(
-    file: BinaryIO, at: int, form: str, size: int
+    file: IO[bytes], sound: Chunk, form: str, size: int
 ) -> tuple[tuple[int, int], ...]:
     """Return the bytes of further chunks of sound, behind the end of the first."""
     found: list[tuple[int, int]] = []
-    for _ in range(MAX_CHUNKS):
-        at += at % 2
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8 or not is_chunk_name(head[:4]):
+    for chunk in chunks_from(file, sound.stop + sound.count % 2, form, 2):
+        if not is_chunk_name(chunk.name) or chunk.name in RIFF:
             break
-        name, count = parse_chunk(head, form)
-        if name == b"data":
-            found.append((at + 8, min(size, at + 8 + count)))
-        at += 8 + count
+        if chunk.name == b"data":
+            found.append((chunk.body, min(size, chunk.stop)))
     return tuple(found)
 
 
-def _w64(file: BinaryIO) -> Layout | None:
-    at = 40
-    for _ in range(MAX_CHUNKS):
-        file.seek(at)
-        head = file.read(24)
-        if len(head) < 24:
-            return None
-        name, count = struct.unpack("<16sQ", head)
-        if name[:4] == b"data" and name[4:] == _W64_TAIL:
+def _w64(file: IO[bytes]) -> Layout | None:
+    for chunk in chunks_from(file, 40, W64_CHUNK, 8):
+        if chunk.name == b"data":
             break
-        at += -(-min(max(24, count), UNKNOWN_64) // 8) * 8
     else:
         return None
-    begin = at + 24
+    begin = chunk.body
 
     def patches(n_bytes: int) -> list[tuple[int, bytes]]:
         return [
@@ -159,32 +181,24 @@ def _w64(file: BinaryIO) -> Layout | None:
             (begin - 8, struct.pack("<Q", n_bytes + 24)),
         ]
 
-    stated = count - 24 if count >= 24 else 0
-    return Layout(begin, stated, True, patches, W64_CHUNK, 8)
+    return Layout(begin, chunk.count, True, patches, W64_CHUNK, 8)
 
 
-def _aiff(file: BinaryIO) -> Layout | None:
-    at, frames_at, frame = 12, 0, 1
-    for _ in range(MAX_CHUNKS):
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8:
-            return None
-        name, count = parse_chunk(head, ">4sI")
-        if name == b"COMM":
-            content = file.read(8)
-            if len(content) == 8:
-                frames_at = at + 10
-                channels, bits = struct.unpack(">H4xH", content)
-                frame = max(1, channels * -(-bits // 8))
-        elif name == b"SSND":
+def _aiff(file: IO[bytes]) -> Layout | None:
+    frames_at, frame = 0, 1
+    for chunk in chunks_from(file, 12, ">4sI", 2):
+        file.seek(chunk.body)
+        content = file.read(8)
+        if chunk.name == b"SSND":
             break
-        at += 8 + count + count % 2
+        if chunk.name == b"COMM" and len(content) == 8:
+            frames_at = chunk.body + 2
+            channels, bits = struct.unpack(">H4xH", content)
+            frame = max(1, channels * -(-bits // 8))
     else:
         return None
-    content = file.read(8)
     offset = struct.unpack(">I4x", content)[0] if len(content) == 8 else 0
-    begin, size_at = at + 16 + offset, at + 4
+    begin, size_at, count = chunk.body + 8 + offset, chunk.at + 4, chunk.count
 
     def patches(n_bytes: int) -> list[tuple[int, bytes]]:
         most = 0xFFFFFFFF
@@ -201,7 +215,7 @@ def _aiff(file: BinaryIO) -> Layout | None:
     return Layout(begin, stated, False, patches, ">4sI", 2, frame)
 
 
-def _au(file: BinaryIO, magic: bytes) -> Layout | None:
+def _au(file: IO[bytes], magic: bytes) -> Layout | None:
     end = ">" if magic == b".snd" else "<"
     file.seek(4)
     head = file.read(8)
@@ -215,20 +229,13 @@ def _au(file: BinaryIO, magic: bytes) -> Layout | None:
     return Layout(begin, count, False, patches)
 
 
-def _caf(file: BinaryIO) -> Layout | None:
-    at = 8
-    for _ in range(MAX_CHUNKS):
-        file.seek(at)
-        head = file.read(12)
-        if len(head) < 12:
-            return None
-        name, count = parse_chunk(head, ">4sQ")
-        if name == b"data":
+def _caf(file: IO[bytes]) -> Layout | None:
+    for chunk in chunks_from(file, 8, ">4sQ", 1):
+        if chunk.name == b"data":
             break
-        at += 12 + min(count, UNKNOWN_64)  # beyond the end of any file
     else:
         return None
-    begin, size_at = at + 16, at + 4
+    begin, size_at, count = chunk.body + 4, chunk.at + 4, chunk.count
 
     def patches(n_bytes: int) -> list[tuple[int, bytes]]:
         return [(size_at, struct.pack(">Q", n_bytes + 4))]
