@@ -35,6 +35,8 @@ def read_header(path: Path) -> RecordingHeader:
             f"is cut off after {header.duration_s:.3f} s: convert it anew, or leave it "
             "out"
         )
+    if header.container.unread:
+        raise AudioFileError(header.container.unread)
     return header
 
 

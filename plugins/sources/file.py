@@ -43,6 +43,7 @@ from neurovocal.plugins.sources.audio_files.selection import (
     expanded,
     find_all,
     inspect_all,
+    noted,
     unused_channels,
 )
 from neurovocal.plugins.sources.audio_files.start_time import (
@@ -164,6 +165,7 @@ class FileSource:
         if options.channels is None:
             self.notices += unused_channels(headers)
         self.notices += expanded(headers)
+        self.notices += noted(headers)
         if options.start_utc == "metadata":
             self.notices += doubtful_starts(headers)
         self._pacer = Pacer(

@@ -1,9 +1,11 @@
-"""Sound of an Ogg file that is a chain: complete files one behind the other.
+"""Sound of a file that is a chain: complete files one behind the other.
 
-The decoder reads the first link of a chain only. Recorders and servers make chains
-where a recording goes on after a pause, and people by joining files.
+The decoder reads the first link of a chain only, or refuses it. Recorders and servers
+make chains of Ogg files where a recording goes on after a pause, and people make them
+of all kinds by joining files.
 """
 
+import io
 import mmap
 import re
 from collections.abc import Sequence
@@ -12,6 +14,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from neurovocal.engine import Float32
+from neurovocal.plugins.sources.audio_files.layouts import (
+    RIFF,
+    Layout,
+    chunks_from,
+    is_chunk_name,
+    layout_of,
+    lengths_of,
+)
 from neurovocal.plugins.sources.audio_files.patched_file import PatchedFile
 
 # First page of a stream, up to the codec's own first bytes: one segment is in it.
@@ -19,7 +29,84 @@ _FIRST_PAGE = re.compile(
     rb"OggS\x00[\x02\x06].{8}.{8}.{4}\x01.(?:\x01vorbis|OpusHead|Speex   )", re.DOTALL
 )
 
+# First bytes of a container, the last of them behind a size.
+_FIRST_BYTES = re.compile(
+    rb"(?:RIFF|RF64|BW64|RIFX).{4}WAVE|FORM.{4}AIF[FC]|riff\x2e\x91\xcf\x11"
+    rb"|caff\x00\x01\x00\x00|\.snd\x00\x00|fLaC\x00\x00\x00\x22",
+    re.DOTALL,
+)
+_FLAC = b"fLaC\x00\x00\x00\x22"
+_WAVE, _WAVE_AT = b"WAVEfmt ", 8
+_MOST_LINKS = 10_000
+
 Link = tuple[int, int]
+
+
+def joined_files(path: Path, size: int, layout: Layout | None) -> list[Link]:
+    """Return the bytes of each of several files that were joined; of one, if it is one.
+
+    Parameters
+    ----------
+    path : Path
+        A FLAC file or a container of chunks.
+    size : int
+        Its length in bytes.
+    layout : Layout, optional
+        Place of the sound in the first of them; None: it is FLAC.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    begins = [0]
+    while len(begins) < _MOST_LINKS:
+        begin = begins[-1]
+        with io.BufferedReader(PatchedFile(path, [(begin, size)])) as rest:
+            if begin:
+                layout = layout_of(rest, rest.read(16), size - begin)
+            if layout is None:
+                behind = _find(path, begin + len(_FLAC)) - begin
+            else:
+                behind = _behind_sound(rest, layout, size - begin)
+        if behind <= 0:
+            break
+        begins.append(begin + behind)
+    return list(pairwise([*begins, size]))
+
+
+def _find(path: Path, at: int) -> int:
+    """Return the first byte of a FLAC or WAV file from `at` on, or -1."""
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        flac, wave = content.find(_FLAC, at), content.find(_WAVE, at) - _WAVE_AT
+        if wave < 0 or content[wave : wave + 4] not in RIFF:
+            return flac
+        return wave if flac < 0 else min(flac, wave)
+
+
+def _behind_sound(file: IO[bytes], layout: Layout, size: int) -> int:
+    """Return the byte at which another file begins behind the sound, or 0."""
+    present = size - layout.begin
+    for length in lengths_of(layout, present):
+        end = layout.begin + length
+        if not 0 < length < present:
+            continue
+        for at in {end, end + -length % layout.alignment}:
+            file.seek(at)
+            if _FIRST_BYTES.match(file.read(16)):
+                return at
+            if not layout.chunk_head:
+                continue
+            for chunk in chunks_from(file, at, layout.chunk_head, layout.alignment):
+                file.seek(chunk.at)
+                if _FIRST_BYTES.match(file.read(16)):
+                    return chunk.at
+                if not is_chunk_name(chunk.name) or chunk.name in RIFF:
+                    break
+    return 0
 
 
 def links_of(file: IO[bytes], size: int) -> list[Link]:

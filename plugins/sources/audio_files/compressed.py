@@ -325,7 +325,9 @@ def examine_mp3(file: IO[bytes], size: int, skipped: int) -> Compressed:
     stated = dict(zip([flag for flag in (1, 2) if flags & flag], values, strict=False))
     present = size - begin
     if 2 in stated and stated[2] <= present <= stated[2] + _MP3_TAGS:
-        return Compressed()
+        file.seek(begin + stated[2])
+        if not _mp3_length(file.read(4)):  # no frame of another file that was joined
+            return Compressed()
     frames, cut, end = _count_mp3_frames(file, begin, size)
     # The header's own frame is no sound.
     there = {1: max(0, frames - 1), 2: min(end - begin, 0xFFFFFFFF)}

@@ -20,6 +20,7 @@ from neurovocal.engine.support.process import mute_libraries
 from neurovocal.plugins.sources.audio_files.chained import (
     ChainedSound,
     Link,
+    joined_files,
     links_of,
 )
 from neurovocal.plugins.sources.audio_files.compressed import (
@@ -40,6 +41,7 @@ from neurovocal.plugins.sources.audio_files.layouts import (
     chunks_from,
     is_chunk_name,
     layout_of,
+    lengths_of,
     parse_chunk,
 )
 from neurovocal.plugins.sources.audio_files.patched_file import (
@@ -96,7 +98,11 @@ class Container:
     sound : (int, int), optional
         Bytes ``[begin, end)`` of the sound in a container of chunks.
     links : sequence of (int, int)
-        Bytes of complete files, one behind the other (Ogg); none if it is one.
+        Bytes of complete files, one behind the other; none if it is one.
+    note : str
+        What is unusual, to follow the file's name in a sentence; empty: nothing.
+    unread : str
+        What of the file is not read, likewise.
     is_known : bool
         False for a format that was not examined: the decoder of MPEG audio, which
         writes notes to stderr, may be asked.
@@ -107,6 +113,8 @@ class Container:
     n_samples: int | None = None
     sound: tuple[int, int] | None = None
     links: tuple[Link, ...] = ()
+    note: str = ""
+    unread: str = ""
     is_known: bool = True
 
     def decoding(self) -> AbstractContextManager[None]:
@@ -153,15 +161,20 @@ def examine(path: Path) -> Container:
         magic = file.read(16) if skipped else head
         _refuse_foreign(path, magic)
         if magic[:4] == b"fLaC":
-            return _container(examine_flac(file, size, skipped), size)
+            links = joined_files(path, size, None)
+            first = links[0][1]
+            found = _container(examine_flac(file, first, skipped), first)
+            return found if len(links) == 1 else _joined(path, found, links)
         if magic[:4] == b"OggS":
             return _examine_ogg(path, file, size)
         layout = layout_of(file, head, size)
         if layout is not None:
-            return _judge(file, layout, size)
+            links = joined_files(path, size, layout)
+            container = _judge(file, layout, links[0][1])
+            return container if len(links) == 1 else _joined(path, container, links)
         if starts_mp3(file, skipped, size):
-            found = _container(examine_mp3(file, size, skipped), size)
-            return replace(found, is_known=False)
+            container = _container(examine_mp3(file, size, skipped), size)
+            return replace(container, is_known=False)
         if path.suffix.lower() == ".mp3":
             raise AudioFileError(f"'{path}' is no MP3 file: it holds no MPEG frames")
     return Container(is_known=False)
@@ -211,11 +224,31 @@ def _examine_ogg(path: Path, file: BinaryIO, size: int) -> Container:
 
 
 def _chain(path: Path, container: Container, links: list[Link]) -> Container:
-    """Return the container of a chain; it is cut where a link has another form."""
+    """Return the container of a chain, as far as its links have one form."""
     with suppress(OSError, RuntimeError), ChainedSound(path, links) as sound:
-        state = container.state if sound.is_whole else "cut"
-        return Container(state, n_samples=sound.frames, links=tuple(links))
+        unread = (
+            ""
+            if sound.is_whole
+            else f"has another file behind {sound.frames / sound.samplerate:.3f} s of "
+            "sound, of another rate or form, which is not heard: save it by itself"
+        )
+        return replace(
+            container,
+            pieces=(),
+            n_samples=sound.frames,
+            links=tuple(links),
+            unread=unread,
+        )
     return container
+
+
+def _joined(path: Path, container: Container, links: list[Link]) -> Container:
+    """Return the container of files that were joined, with a note if all are heard."""
+    chain = _chain(path, container, links)
+    if chain.unread:
+        return chain
+    note = f"is {len(links)} files, one behind the other: they are heard as one"
+    return replace(chain, note=note)
 
 
 def _patched(
@@ -287,25 +320,27 @@ def _judge(file: BinaryIO, layout: Layout, size: int) -> Container:
             return result("cut", present)
         length = _before_trailer(file, layout, size)
         return result("unfinished" if unknown else "complete", length)
-    for length in _candidates(layout, stated, present):
+    for length in lengths_of(layout, present):
         if _is_trailer(file, layout, begin + length, size):
             if length == stated:
                 return result("complete", length, as_stated=True)
             return result("unfinished", length)
-    return result("unfinished", _before_trailer(file, layout, size))
+    length = _before_trailer(file, layout, size)
+    container = result("unfinished", length)
+    if stated and length - stated > max(_HEADER_ERRORS):
+        # A recorder that went on, or what a disk held before: nobody can tell.
+        note = (
+            f"has {length - stated} bytes behind the {stated} bytes of sound that its "
+            "header states: they are heard as sound, too"
+        )
+        container = replace(container, note=note)
+    return container
 
 
 def _counts_header(layout: Layout, missing: int) -> bool:
     """Return True if the stated size is that of the file, or off by such a mistake."""
     wrong = (layout.begin, layout.begin - 8, *_HEADER_ERRORS)
     return missing in wrong or missing < layout.frame_bytes or missing == 1
-
-
-def _candidates(layout: Layout, stated: int, present: int) -> Iterator[int]:
-    """Yield the lengths that a size can mean: one of 32 bits may have wrapped."""
-    yield stated
-    if not layout.is_wide:
-        yield from range(stated + _GIB4, present + 1, _GIB4)
 
 
 def _is_trailer(file: BinaryIO, layout: Layout, at: int, size: int) -> bool:

@@ -354,8 +354,10 @@ class Recording:
 
     def _finish(self) -> None:
         header = self.header
-        damaged, self._ended = self._ended, True
         expected = header.n_samples or 0
+        # What stands behind the last sample may be anything.
+        damaged = self._ended and (self._read < expected or not expected)
+        self._ended = True
         # Compressed formats estimate their length: a little less is no damage.
         tolerance = 0 if header.path.suffix.lower() in (".flac", ".wav") else 8192
         if damaged or header.truncated or self._read < expected - tolerance:
@@ -365,6 +367,8 @@ class Recording:
                 f"'{header.path}' is {kind} after {seconds:.3f} s: "
                 "what comes before was used"
             )
+        elif header.container.unread:
+            self.problem = f"'{header.path}' {header.container.unread}"
 
     def close(self) -> None:
         """Close the file."""

@@ -56,6 +56,13 @@ def layout_of(file: IO[bytes], head: bytes, size: int) -> Layout | None:
     return _caf(file) if magic == b"caff" else None
 
 
+def lengths_of(layout: Layout, present: int) -> Iterator[int]:
+    """Yield the lengths that a size can mean: one of 32 bits may have wrapped."""
+    yield layout.stated
+    if not layout.is_wide:
+        yield from range(layout.stated + _GIB4, present + 1, _GIB4)
+
+
 class Chunk(NamedTuple):
     """Chunk of a container: name, byte of its head and of its body, stated length."""
 

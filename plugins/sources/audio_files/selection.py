@@ -110,6 +110,13 @@ def expanded(headers: Sequence[RecordingHeader]) -> Iterator[str]:
         )
 
 
+def noted(headers: Sequence[RecordingHeader]) -> Iterator[str]:
+    """Yield a sentence for each unusual thing about the files of recordings."""
+    for header in headers:
+        if header.container.note:
+            yield f"'{header.path}' {header.container.note}"
+
+
 def describe_starts(paths: Sequence[Path], zone: tzinfo | None) -> Iterator[str]:
     """Yield lines for ``neurovocal check``: the starts of the first recordings."""
     for path in paths[:_SHOWN]:

@@ -42,7 +42,11 @@ from neurovocal.plugins.sources.audio_files.file import (
     RecordingHeader,
     channel_problem,
 )
-from neurovocal.plugins.sources.audio_files.selection import doubtful_starts, expanded
+from neurovocal.plugins.sources.audio_files.selection import (
+    doubtful_starts,
+    expanded,
+    noted,
+)
 from neurovocal.plugins.sources.audio_files.start_time import TimeZone, zone_of
 from neurovocal.plugins.sources.folder.health import FolderHealth
 from neurovocal.plugins.sources.folder.scanner import FinishedFile, FolderScanner
@@ -325,6 +329,8 @@ class FolderSource:
             if runs.sentence is not None:
                 sentence = f"'{file.path}': {runs.sentence}"
                 yield Health(SOURCE_STAGE, "healthy", sentence)
+            for sentence in noted([header]):
+                yield Health(SOURCE_STAGE, "healthy", plain(sentence))
             problem = recording.problem
         except _LeftOutError as error:
             self._set_aside(file, f"'{file.path}': {error}", **self._for)

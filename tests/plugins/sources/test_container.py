@@ -304,7 +304,7 @@ def test_a_link_of_another_rate_ends_the_recording_and_is_told(tmp_path):
     n_read, problem = read_ogg(path, 1000)
     assert n_read == 16000 // 2
     assert problem is not None
-    assert "after 0.500 s" in problem
+    assert "behind 0.500 s of sound" in problem
 
 
 def test_the_last_link_may_be_cut(tmp_path):
@@ -418,3 +418,87 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path):
     (tmp_path / "x.wav").symlink_to("gone.wav")
     with pytest.raises(AudioFileError, match=r"leads to no file: 'gone\.wav'"):
         make(path=str(tmp_path / "x.wav")).open()
+
+
+# ---- files that were joined ----------------------------------------------------------
+
+SUBTYPES = {
+    "wav": "PCM_16",
+    "rf64": "PCM_24",
+    "w64": "PCM_16",
+    "aiff": "PCM_16",
+    "au": "PCM_16",
+    "caf": "PCM_16",
+    "flac": "PCM_16",
+}
+
+
+def sound_file(path, seconds, rate=RATE):
+    suffix = path.suffix[1:]
+    soundfile.write(path, noise(int(seconds * rate)), rate, SUBTYPES[suffix])
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", SUBTYPES)
+def test_files_that_were_joined_are_heard_and_told(tmp_path, suffix):
+    parts = [sound_file(tmp_path / f"x.{suffix}", s) for s in (0.501, 0.3, 0.7)]
+    path = tmp_path / f"joined.{suffix}"
+    path.write_bytes(b"".join(parts) + parts[0])
+    items = read_all(source := make(path=str(path)))
+    lengths = [int(s * RATE) for s in (0.501, 0.3, 0.7, 0.501)]
+    wanted = np.concatenate([noise(n) for n in lengths])
+    np.testing.assert_allclose(samples_of(items), wanted, atol=1e-4)
+    assert source.notices == [
+        f"'{path}' is 4 files, one behind the other: they are heard as one"
+    ]
+    assert source.failures == []
+
+
+@pytest.mark.parametrize("pair", [("wav", "flac"), ("flac", "wav"), ("caf", "wav")])
+def test_files_of_two_kinds_that_were_joined(tmp_path, pair):
+    parts = [sound_file(tmp_path / f"x.{suffix}", 0.5) for suffix in pair]
+    path = tmp_path / f"joined.{pair[0]}"
+    path.write_bytes(b"".join(parts))
+    assert inspect(path).n_samples == RATE
+
+
+def test_a_joined_file_of_another_rate_is_told_as_not_heard(tmp_path):
+    path = tmp_path / "joined.wav"
+    first = sound_file(tmp_path / "x.wav", 0.5)
+    path.write_bytes(first + sound_file(tmp_path / "x.wav", 0.5, 2 * RATE))
+    items = read_all(source := make(path=str(path)))
+    assert len(samples_of(items)) == RATE // 2
+    assert source.failures == [
+        f"'{path}' has another file behind 0.500 s of sound, of another rate or form, "
+        "which is not heard: save it by itself"
+    ]
+
+
+def test_mp3_files_that_were_joined_are_heard(tmp_path):
+    soundfile.write(tmp_path / "x.mp3", noise(RATE), RATE)
+    once = tmp_path / "x.mp3"
+    path = tmp_path / "joined.mp3"
+    path.write_bytes(once.read_bytes() * 2)
+    n_read = len(samples_of(read_all(make(path=str(path)))))
+    assert n_read >= 2 * len(samples_of(read_all(make(path=str(once)))))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "w64", "aiff", "au", "caf"])
+def test_bytes_behind_the_stated_sound_are_heard_and_told(tmp_path, suffix):
+    raw = sound_file(tmp_path / f"x.{suffix}", 0.5)
+    path = tmp_path / f"more.{suffix}"
+    path.write_bytes(raw + np.random.default_rng(3).bytes(4000))
+    items = read_all(source := make(path=str(path)))
+    assert len(samples_of(items)) > RATE // 2
+    (notice,) = source.notices
+    assert "bytes behind the " in notice
+    assert notice.endswith("header states: they are heard as sound, too")
+
+
+def test_bytes_behind_a_whole_flac_raise_no_alarm(tmp_path):
+    raw = sound_file(tmp_path / "x.flac", 0.5)
+    path = tmp_path / "more.flac"
+    path.write_bytes(raw + np.random.default_rng(3).bytes(4000))
+    items = read_all(source := make(path=str(path)))
+    assert len(samples_of(items)) == RATE // 2
+    assert source.notices == source.failures == []
