@@ -296,7 +296,7 @@ def riff_chunks(
                     break
                 if chunk.name in wanted:
                     file.seek(chunk.body)
-                    content = file.read(min(chunk.count, _MAX_TEXT))
+                    content = file.read(min(chunk.n_bytes, _MAX_TEXT))
                     found.setdefault(chunk.name, content)
     return found
 

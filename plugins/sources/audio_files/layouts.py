@@ -69,12 +69,12 @@ class Chunk(NamedTuple):
     name: bytes
     at: int
     body: int
-    count: int
+    n_bytes: int
 
     @property
     def stop(self) -> int:
         """First byte behind the body, without padding."""
-        return self.body + self.count
+        return self.body + self.n_bytes
 
 
 def chunks_from(file: IO[bytes], at: int, form: str, alignment: int) -> Iterator[Chunk]:
@@ -116,7 +116,7 @@ def _riff(file: IO[bytes], magic: bytes, size: int) -> Layout | None:
     is_padded, odd_stop = True, 0
     for chunk in chunks_from(file, 12, form, 2):
         is_padded = is_padded and chunk.at != odd_stop
-        odd_stop = chunk.stop if chunk.count % 2 else 0
+        odd_stop = chunk.stop if chunk.n_bytes % 2 else 0
         file.seek(chunk.body)
         content = file.read(16)
         if chunk.name == b"data":
@@ -126,10 +126,10 @@ def _riff(file: IO[bytes], magic: bytes, size: int) -> Layout | None:
         elif chunk.name == b"fmt " and len(content) >= 14:
             frame = max(1, struct.unpack_from(f"{end}12xH", content)[0])
         if chunk.name in (b"fmt ", b"LIST"):  # what the decoder needs of them
-            before += [(chunk.at, chunk.stop), b"\0" * (chunk.count % 2)]
+            before += [(chunk.at, chunk.stop), b"\0" * (chunk.n_bytes % 2)]
     else:
         return None
-    body, count = chunk.body, chunk.count
+    body, count = chunk.body, chunk.n_bytes
     uses_wide = wide_at > 0 and count == 0xFFFFFFFF
     size_at = chunk.at + 4
 
@@ -166,7 +166,7 @@ def _more_sound(
 ) -> tuple[tuple[int, int], ...]:
     """Return the bytes of further chunks of sound, behind the end of the first."""
     found: list[tuple[int, int]] = []
-    for chunk in chunks_from(file, sound.stop + sound.count % 2, form, 2):
+    for chunk in chunks_from(file, sound.stop + sound.n_bytes % 2, form, 2):
         if not is_chunk_name(chunk.name) or chunk.name in RIFF:
             break
         if chunk.name == b"data":
@@ -188,7 +188,7 @@ def _w64(file: IO[bytes]) -> Layout | None:
             (begin - 8, struct.pack("<Q", n_bytes + 24)),
         ]
 
-    return Layout(begin, chunk.count, True, patches, W64_CHUNK, 8)
+    return Layout(begin, chunk.n_bytes, True, patches, W64_CHUNK, 8)
 
 
 def _aiff(file: IO[bytes]) -> Layout | None:
@@ -205,7 +205,7 @@ def _aiff(file: IO[bytes]) -> Layout | None:
     else:
         return None
     offset = struct.unpack(">I4x", content)[0] if len(content) == 8 else 0
-    begin, size_at, count = chunk.body + 8 + offset, chunk.at + 4, chunk.count
+    begin, size_at, count = chunk.body + 8 + offset, chunk.at + 4, chunk.n_bytes
 
     def patches(n_bytes: int) -> list[tuple[int, bytes]]:
         most = 0xFFFFFFFF
@@ -242,7 +242,7 @@ def _caf(file: IO[bytes]) -> Layout | None:
             break
     else:
         return None
-    begin, size_at, count = chunk.body + 4, chunk.at + 4, chunk.count
+    begin, size_at, count = chunk.body + 4, chunk.at + 4, chunk.n_bytes
 
     def patches(n_bytes: int) -> list[tuple[int, bytes]]:
         return [(size_at, struct.pack(">Q", n_bytes + 4))]

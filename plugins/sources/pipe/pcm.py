@@ -3,11 +3,24 @@
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neurovocal.engine import Float32
 
-SampleFormat: TypeAlias = Literal["s16le", "s24le", "s32le", "f32le"]
-_BYTES: dict[SampleFormat, int] = {"s16le": 2, "s24le": 3, "s32le": 4, "f32le": 4}
+SampleFormat: TypeAlias = Literal[
+    "u8",
+    "s8",
+    "s16le",
+    "s16be",
+    "s24le",
+    "s24be",
+    "s32le",
+    "s32be",
+    "f32le",
+    "f32be",
+    "f64le",
+    "f64be",
+]
 
 
 class PcmDecoder:
@@ -15,16 +28,19 @@ class PcmDecoder:
 
     Parameters
     ----------
-    sample_format : {'s16le', 's24le', 's32le', 'f32le'}
-        Little-endian integers or floats, as ffmpeg names them.
+    sample_format : str
+        As ffmpeg names it: unsigned or signed integers or floats, their bits, and the
+        order of their bytes.
     channels : int
         Number of interleaved channels.
     """
 
     def __init__(self, sample_format: SampleFormat, channels: int) -> None:
-        self._format: SampleFormat = sample_format
+        self._kind = sample_format[0]
+        self._bytes = int(sample_format[1:].removesuffix("le").removesuffix("be")) // 8
+        self._order = ">" if sample_format.endswith("be") else "<"
         self._channels = channels
-        self.sample_bytes = _BYTES[sample_format] * channels
+        self.sample_bytes = self._bytes * channels
         self._rest = b""
 
     @property
@@ -40,20 +56,26 @@ class PcmDecoder:
         data = self._rest + data
         whole = len(data) // self.sample_bytes * self.sample_bytes
         self._rest = data[whole:]
-        match self._format:
-            case "s16le":
-                values = np.frombuffer(data, "<i2", whole // 2).astype(np.float32)
-                values *= np.float32(2**-15)
-            case "s24le":
-                # The three bytes become the upper ones of four, which keeps the sign
-                # and the full scale.
-                wide = np.zeros((whole // 3, 4), np.uint8)
-                wide[:, 1:] = np.frombuffer(data, np.uint8, whole).reshape(-1, 3)
-                values = wide.view("<i4")[:, 0].astype(np.float32)
-                values *= np.float32(2**-31)
-            case "s32le":
-                values = np.frombuffer(data, "<i4", whole // 4).astype(np.float32)
-                values *= np.float32(2**-31)
-            case "f32le":
-                values = np.frombuffer(data, "<f4", whole // 4).astype(np.float32)
-        return values.reshape(-1, self._channels)
+        return self._values(data[:whole]).reshape(-1, self._channels)
+
+    def _values(self, data: bytes) -> NDArray[np.float32]:
+        if self._kind == "f":
+            with np.errstate(over="ignore"):  # more than float32 holds is infinite
+                floats = np.frombuffer(data, f"{self._order}f{self._bytes}")
+                return floats.astype(np.float32)
+        if self._bytes == 3:
+            # The three bytes become the upper ones of four, which keeps the sign
+            # and the full scale.
+            wide = np.zeros((len(data) // 3, 4), np.uint8)
+            place = slice(1, 4) if self._order == "<" else slice(3)
+            wide[:, place] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+            integers = wide.view(f"{self._order}i4")[:, 0]
+        else:
+            dtype = f"{self._order}{'u' if self._kind == 'u' else 'i'}{self._bytes}"
+            integers = np.frombuffer(data, dtype)
+        bits = 8 * integers.dtype.itemsize
+        values = integers.astype(np.float32)
+        if self._kind == "u":
+            values -= np.float32(2 ** (bits - 1))
+        values *= np.float32(2.0 ** (1 - bits))
+        return values

@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from neurovocal.engine.contracts.errors import (
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Anchor, Block, Gap, StreamInfo
-from neurovocal.plugins.sources.pipe.pcm import PcmDecoder
+from neurovocal.plugins.sources.pipe.pcm import PcmDecoder, SampleFormat
 from neurovocal.plugins.sources.pipe.source import plugin
 
 RATE = 16_000
@@ -78,15 +80,27 @@ def pcm(tmp_path):
 
 # ---- bytes to samples -----------------------------------------------------------
 
-FORMATS = {"s16le": "PCM_16", "s24le": "PCM_24", "s32le": "PCM_32", "f32le": "FLOAT"}
+SUBTYPES = {
+    "u8": "PCM_U8",
+    "s8": "PCM_S8",
+    "s16": "PCM_16",
+    "s24": "PCM_24",
+    "s32": "PCM_32",
+    "f32": "FLOAT",
+    "f64": "DOUBLE",
+}
 
 
-@pytest.mark.parametrize("sample_format", FORMATS)
+@pytest.mark.parametrize("sample_format", get_args(SampleFormat))
 @given(cuts=st.lists(st.integers(1, 997), max_size=20))
 def test_decoding_agrees_with_libsndfile_for_any_cuts(sample_format, cuts):
     values = np.random.default_rng(0).uniform(-1, 1, (83, 2)).astype(np.float32)
     buffer = io.BytesIO()
-    form = {"format": "RAW", "subtype": FORMATS[sample_format], "endian": "LITTLE"}
+    form = {
+        "format": "RAW",
+        "subtype": SUBTYPES[sample_format.removesuffix("le").removesuffix("be")],
+        "endian": "BIG" if sample_format.endswith("be") else "LITTLE",
+    }
     soundfile.write(buffer, values, RATE, **form)
     raw = buffer.getvalue()
     buffer.seek(0)
@@ -98,6 +112,14 @@ def test_decoding_agrees_with_libsndfile_for_any_cuts(sample_format, cuts):
     parts = [decoder.decode(raw[a:b]) for a, b in pairwise(edges)]
     np.testing.assert_array_equal(np.concatenate(parts), expected)
     assert decoder.rest == 0
+
+
+def test_doubles_that_floats_cannot_hold_are_infinite():
+    with warnings.catch_warnings(action="error"):
+        decoded = PcmDecoder("f64be", 1).decode(
+            np.float64([1e300, -0.5]).astype(">f8").tobytes()
+        )
+    assert decoded[:, 0].tolist() == [np.inf, -0.5]
 
 
 # ---- commands -------------------------------------------------------------------
