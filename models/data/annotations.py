@@ -22,6 +22,7 @@ from neurovocal.models.data.label_words import is_silence, may_be_silence
 from neurovocal.models.data.recording_folder import NoRecordingError, RecordingFolder
 
 ANNOTATIONS = "annotations.csv"
+_PASSED_OVER = "files that are not of the format {} are passed over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ def _read_files(
     ]
     found: defaultdict[str, list[FoundRow]] = defaultdict(list)
     unread: dict[Path, str] = {}
-    nameless: list[tuple[str, list[SegmentRow], str]] = []
+    nameless: list[tuple[str, list[SegmentRow], str, Findings]] = []
     for name in names:
         path = files.folder / name
         belongs: tuple[str, int | None] | None = None
@@ -159,21 +160,22 @@ def _read_files(
             belongs = files.annotated_by(name, _suffix(name, form))
         except NoRecordingError as error:
             why_not = str(error)
+        own_findings = Findings()
         try:
-            rows = form.read(path, choice, findings)
+            rows = form.read(path, choice, own_findings)
         except NotOfFormatError as error:
             unread[path] = str(error)
             if belongs is None:
-                findings.tell(
-                    f"files that are not of the format {form.name} are passed over",
-                    shown(name),
-                )
+                findings.tell(_PASSED_OVER.format(form.name), shown(name))
             elif "another tier" not in str(error):
                 findings.refuse(path, 0, str(error))
             continue
         except ConfigError as error:
             _add_problems(path, error, findings)
             continue
+        if belongs is not None or form.has_heading:
+            findings.add(own_findings)
+            own_findings = Findings()
         own = [row for row in rows if not row.recording]
         named = [row for row in rows if row.recording]
         for file, entries in _by_recording(
@@ -182,18 +184,24 @@ def _read_files(
             found[file] += entries
         if named and not own:
             continue
-        if belongs is None and not rows:
+        if belongs is None and not rows and not own_findings.problems:
             findings.tell("empty tables of no recording are passed over", shown(name))
             continue
         if belongs is None:
-            nameless.append((name, own, why_not))
+            nameless.append((name, own, why_not, own_findings))
             continue
         file, channel = belongs
         found[file] += [_in_channel(FoundRow(row, path), channel) for row in own]
-    for name, own, why_not in nameless:
+    passed_over = Findings()
+    for name, own, why_not, own_findings in nameless:
         path = files.folder / name
         left = set(found) if len(nameless) == 1 else set(files.recordings)
         only = files.only_besides(left, name, _suffix(name, form))
+        if only is None and own_findings.problems:
+            passed_over.add(own_findings)
+            findings.tell(_PASSED_OVER.format(form.name), shown(name))
+            continue
+        findings.add(own_findings)
         if only is None:
             findings.refuse(path, 0, why_not)
             continue
@@ -207,6 +215,8 @@ def _read_files(
             f"dataset '{files.folder}' has no {' or '.join(form.suffixes)} file "
             f"(format {form.name})"
         )
+    if not found:
+        findings.add(passed_over)
     if len(unread) == len(names) and not findings.problems:
         for path, reason in unread.items():
             findings.refuse(path, 0, reason)

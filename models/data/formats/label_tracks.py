@@ -25,6 +25,8 @@ from neurovocal.models.data.label_words import clean_label
 
 _NUMBER_LIKE = re.compile(r"[+-]?[0-9.,]+(?:[eE][+-]?[0-9]+)?|[+-]?(?:inf|nan)", re.I)
 _NAMES = ("onset", "offset")
+# What `detect` writes in place of a label.
+_SCORE = re.compile(r"-?[0-9]+\.[0-9]{6}")
 
 
 def read_audacity(
@@ -34,7 +36,8 @@ def read_audacity(
 
     A line that begins with a backslash holds the frequencies of the label before it. A
     label of no length is a remark about a moment: it is left out, and told. An empty
-    track is a recording without vocalizations.
+    track is a recording without vocalizations. Scores that ``neurovocal detect`` wrote
+    are no labels.
 
     Raises
     ------
@@ -49,6 +52,7 @@ def read_audacity(
             "with tabs between them"
         )
     rows = []
+    scores: list[Row] = []
     for row in found:
         if row.cells[0].strip() == "\\":
             continue
@@ -71,6 +75,9 @@ def read_audacity(
         if problem:
             findings.refuse(path, row.line, problem)
             continue
+        if _SCORE.fullmatch(label):
+            scores.append(row)
+            continue
         onset, offset = (float(cell.strip()) for cell in row.cells[:2])
         if onset == offset:
             findings.tell(
@@ -79,6 +86,14 @@ def read_audacity(
             )
             continue
         rows.append(SegmentRow(onset, offset, label, row.line))
+    if scores:
+        label = scores[0].cells[2]
+        findings.refuse(
+            path,
+            scores[0].line,
+            f"label {shown(label)} is a score that `detect` wrote (so are "
+            f"{len(scores) - 1} more): give each sound its label first",
+        )
     return rows
 
 

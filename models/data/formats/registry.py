@@ -40,12 +40,15 @@ class AnnotationFormat:
         if it is one that cannot be used.
     options : frozenset of str
         Fields of `AnnotationChoice` that mean something for the format.
+    has_heading : bool
+        False if a file without any may be of the format: notes with numbers, too.
     """
 
     name: str
     suffixes: tuple[str, ...]
     read: Reader
     options: frozenset[str] = frozenset()
+    has_heading: bool = True
 
 
 _COLUMN = frozenset({"label_column"})
@@ -54,7 +57,10 @@ _AUDACITY = ("audacity", "aud-seq", "aud-bbox")
 _OWN = {
     form.name: form
     for form in (
-        *(AnnotationFormat(name, (".txt",), read_audacity) for name in _AUDACITY),
+        *(
+            AnnotationFormat(name, (".txt",), read_audacity, has_heading=False)
+            for name in _AUDACITY
+        ),
         AnnotationFormat("raven", (".txt",), read_raven, _COLUMN),
         AnnotationFormat("textgrid", (".textgrid",), read_textgrid, _TIER),
         AnnotationFormat("notmat", (".not.mat",), read_notmat),

@@ -87,6 +87,12 @@ class Findings:
         """Note that `what`, a clause without its subject, holds for `example`."""
         self.told[what][example] += 1
 
+    def add(self, other: "Findings") -> None:
+        """Add all that another reading has found."""
+        self.problems += other.problems
+        for what, examples in other.told.items():
+            self.told[what].update(examples)
+
     def notes(self) -> Iterator[str]:
         """Yield a sentence for each thing that was told, with the first examples."""
         for what, examples in self.told.items():

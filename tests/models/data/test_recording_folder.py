@@ -102,6 +102,20 @@ def test_files_that_are_no_tables_are_passed_over_and_told(tmp_path: Path) -> No
     assert any("'README.txt'" in note and "passed over" in note for note in notes)
 
 
+@pytest.mark.parametrize("text", ["12.5\t13.0\n", "3\t5 birds\n", "1\t2\t3\t4\n"])
+def test_notes_with_numbers_are_passed_over_and_told(tmp_path: Path, text: str) -> None:
+    files = {"song.wav": "", "song.txt": TRACK, "notes.txt": text}
+    rows, problems, notes = read(write_files(tmp_path, files), "audacity")
+    assert (rows, problems) == ({"song.wav": ONE}, [])
+    assert any("'notes.txt'" in note and "passed over" in note for note in notes)
+
+
+def test_faults_are_told_where_no_table_belongs_to_a_recording(tmp_path: Path) -> None:
+    files = {"song.wav": "", "other.wav": "", "notes.txt": "12.5\t13.0\n"}
+    _, problems, _ = read(write_files(tmp_path, files), "audacity")
+    assert "notes.txt:1: the label is missing" in problems[0]
+
+
 def test_recordings_without_annotations_are_told(tmp_path: Path) -> None:
     files = {f"{name}.wav": "" for name in "abc"} | {"a.txt": TRACK}
     rows, _, notes = read(write_files(tmp_path, files), "audacity")

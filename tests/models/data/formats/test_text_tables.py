@@ -243,6 +243,13 @@ def test_faults_of_a_label_track(tmp_path: Path, text: str, words: str) -> None:
     assert words in problems[0]
 
 
+def test_scores_of_detect_are_no_labels(tmp_path: Path) -> None:
+    text = "0.5\t0.6\ta\n1.0\t1.2\t27.803229\n1.3\t1.4\t-0.120000\n1.5\t1.6\t0.5\n"
+    (problem,) = track(tmp_path, text)[1]
+    assert "song.txt:2: label '27.803229' is a score that `detect` wrote" in problem
+    assert "(so are 1 more): give each sound its label first" in problem
+
+
 def test_all_mistakes_of_all_tables_are_told_at_once(tmp_path: Path) -> None:
     files = {f"{n}.wav": "" for n in "abc"}
     files |= {"a.txt": RAVEN + selection(1, 1, 1.2, "a"), "b.txt": RAVEN + "x\n"}
