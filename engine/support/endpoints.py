@@ -20,6 +20,8 @@ _HOST_MOST = 253
 # Longest path that sockaddr_un holds.
 _IPC_MOST = 107
 _PARTS = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*):([^:]*)")
+# Scheme in capitals, or with another number of slashes; blanks, a slash at the end.
+_LOOSE = re.compile(r"\A\s*(?:(tcp|ipc):/{0,2})?(.*?)/?\s*\Z", re.I)
 _HOST_NAME = re.compile(r"\w[\w-]{0,62}(\.\w[\w-]{0,62})*\.?", re.ASCII)
 
 
@@ -84,7 +86,9 @@ def endpoint_problem(endpoint: str, *, binds: bool, example: str) -> str | None:
         A valid endpoint, for the sentence.
     """
     clause = None
-    if endpoint.startswith(IPC):
+    if not endpoint.isprintable():  # nor is text that is no UTF-8
+        clause = "it holds a character that no endpoint has"
+    elif endpoint.startswith(IPC):
         clause = _ipc_problem(endpoint.removeprefix(IPC), binds)
     elif endpoint.startswith(TCP):
         try:
@@ -93,16 +97,20 @@ def endpoint_problem(endpoint: str, *, binds: bool, example: str) -> str | None:
             clause = str(error)
     else:
         meant = f"such as {example}"
-        try:
-            parse_address(endpoint, binds=binds)
-            meant = f"did you mean {TCP}{shortened(endpoint)}?"
-        except ValueError:
-            pass
+        if (tidy := _tidied(endpoint, binds)) is not None:
+            meant = f"did you mean {shortened(tidy)}?"
         return (
             f"endpoint '{_shown(endpoint)}' is neither {TCP}HOST:PORT nor {IPC}PATH, "
             f"{meant}"
         )
     return None if clause is None else f"endpoint '{_shown(endpoint)}': {clause}"
+
+
+def _tidied(endpoint: str, binds: bool) -> str | None:
+    """Return what an endpoint without a known scheme means; None if nothing does."""
+    scheme, rest = _LOOSE.findall(endpoint)[0]
+    tidy = f"{scheme.lower() or 'tcp'}://{rest}"
+    return None if endpoint_problem(tidy, binds=binds, example=tidy) else tidy
 
 
 def _shown(endpoint: str) -> str:
