@@ -14,9 +14,16 @@ NEAR_DB = 6.0
 MOST_PER_SECOND = 10
 
 
-def near_level(on: float) -> float:
-    """Return the power ratio 6 dB below a threshold `on`, a power ratio."""
-    return float(on * 10.0 ** (-NEAR_DB / 10))
+def near_level_db(on_db: float) -> float:
+    """Return the lowest level of a near miss in dB above the noise floor.
+
+    Parameters
+    ----------
+    on_db : float
+        Threshold in dB above the noise floor. The result is 6 dB less, but at least a
+        third of it: closer to the floor a sound is not to be told from the noise.
+    """
+    return max(on_db - NEAR_DB, on_db / 3)
 
 
 def near_probability(on: float) -> float:

@@ -23,14 +23,11 @@ from neurovocal.models.generation.generator import (
     SequenceGenerator,
     read_seed_frames,
 )
-from neurovocal.models.generation.pictures import (
-    draw_song,
-    has_matplotlib,
-    require_matplotlib,
-)
+from neurovocal.models.generation.pictures import draw_song
 from neurovocal.models.toolkit.files import write_file, write_npz
 from neurovocal.plugins.features.inverse import InverseSpectrogram
 from neurovocal.plugins.models.rnn_rbm.sampler import Feedback
+from neurovocal.plugins.pictures import has_matplotlib, require_matplotlib
 from neurovocal.plugins.storage.existing import any_of
 from neurovocal.plugins.storage.text_file import output_problems
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.generation.pictures import draw_frames, new_figure, save_png
+from neurovocal.models.generation.pictures import draw_frames, save_png, song_figure
 from neurovocal.models.report.network import NetworkTrace, TracedNetwork, read_weights
 from neurovocal.models.toolkit.onnx_session import Session
 
@@ -150,7 +150,7 @@ def draw_explanation(
     images.append(("expected before each frame was heard", trace.prediction))
     extra = 3 if explanation.hidden is not None else 2
     heights = [1.6] * len(images) + [1.6] * (extra - 1) + [1.2]
-    figure, axes = new_figure(n_frames * hop_s, heights)
+    figure, axes = song_figure(n_frames * hop_s, heights)
     for axis, (name, values) in zip(axes, images, strict=False):
         draw_frames(axis, bundle, values, name)
     rest = axes[len(images) :]

@@ -1,6 +1,5 @@
 """Spectrogram figures; matplotlib comes with the extra ``train``."""
 
-import importlib.util
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,47 +8,18 @@ from typing import Any
 import numpy as np
 
 from neurovocal.engine.contracts.bundle import Bundle, FrontEnd
-from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.engine.support.text import printable
 from neurovocal.models.toolkit.files import write_file
+from neurovocal.plugins.pictures import drawable, new_figure, png_of
 
 _INCHES_PER_S = 3.0
 _MAX_INCHES = 100.0
 
 
-def has_matplotlib() -> bool:
-    """Return whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
-
-
-def require_matplotlib(option: str) -> None:
-    """Raise if matplotlib is missing, with the name of the option that needs it.
-
-    Raises
-    ------
-    ConfigError
-        matplotlib is not installed.
-    """
-    if not has_matplotlib():
-        raise ConfigError(
-            f"{option} needs matplotlib, which is not installed: pip install "
-            "matplotlib (it comes with the extra 'train', too)"
-        )
-
-
-def new_figure(seconds: float, heights: list[float]) -> tuple[Any, list[Any]]:
-    """Return a figure with panels one above the other over the same time axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def song_figure(seconds: float, heights: list[float]) -> tuple[Any, list[Any]]:
+    """Return a figure as wide as its seconds, with panels one above the other."""
     width = min(_MAX_INCHES, 1.5 + _INCHES_PER_S * max(1.0, seconds))
-    figure = Figure(figsize=(width, sum(heights) + 0.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(
-        len(heights), 1, sharex=True, squeeze=False, height_ratios=heights
-    )
-    return figure, list(axes[:, 0])
+    return new_figure(width, heights)
 
 
 def draw_frames(axis: Any, bundle: Bundle, frames: Float32, title: str) -> None:
@@ -74,17 +44,6 @@ def draw_frames(axis: Any, bundle: Bundle, frames: Float32, title: str) -> None:
     axis.set_title(shown, loc="left", fontsize="medium", parse_math=False)
 
 
-def drawable(text: str) -> str:
-    """Replace characters that the font of pictures lacks by their code, ``U+9CE5``."""
-    from matplotlib.font_manager import findfont, get_font
-
-    font = get_font(findfont("DejaVu Sans"))
-    return "".join(
-        char if font.get_char_index(ord(char)) else f"U+{ord(char):04X} "
-        for char in printable(text)
-    ).rstrip()
-
-
 def draw_song(path: Path, bundle: Bundle, frames: Float32, title: str) -> None:
     """Write the spectrogram of `frames` as PNG.
 
@@ -95,7 +54,7 @@ def draw_song(path: Path, bundle: Bundle, frames: Float32, title: str) -> None:
     """
     front_end = bundle.manifest.front_end
     seconds = len(frames) * front_end.hop_length / front_end.sample_rate
-    figure, (axis,) = new_figure(seconds, [2.5])
+    figure, (axis,) = song_figure(seconds, [2.5])
     draw_frames(axis, bundle, np.asarray(frames), title)
     axis.set_xlabel("s")
     save_png(figure, path)
@@ -109,10 +68,7 @@ def save_png(figure: Any, path: Path) -> None:
     DiskError
         The file cannot be written.
     """
-    stream = io.BytesIO()
-    # Without the version of matplotlib, the same picture gives the same file.
-    figure.savefig(stream, format="png", dpi=100, metadata={"Software": None})
-    write_file(path, stream.getvalue())
+    write_file(path, png_of(figure))
 
 
 _SHOWN_S = 2.0

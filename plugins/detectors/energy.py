@@ -26,7 +26,7 @@ from neurovocal.engine import (
     TraceKeeper,
     to_samples,
 )
-from neurovocal.engine.audio.near_misses import near_level
+from neurovocal.engine.audio.near_misses import near_level_db
 from neurovocal.engine.contracts.options import (
     DAY_S,
     HIGHEST_HZ,
@@ -130,7 +130,8 @@ class EnergyDetector:
         hops_per_s = sample_rate / hop
         reach = round(_smoothing_s(options, high - low) * hops_per_s / 2)
         on, off = 10.0 ** (options.on_db / 10), 10.0 ** (options.off_db / 10)
-        rules = options.rules(on, off, sample_rate, near_level(on))
+        near = 10.0 ** (near_level_db(options.on_db) / 10)
+        rules = options.rules(on, off, sample_rate, near)
         self._interruption = Interruption(round(options.memory_s * sample_rate))
         self._level = BandLevel(low, high, sample_rate, hop, reach)
         floor = RunningQuantile(

@@ -21,7 +21,7 @@ from neurovocal.engine import (
     StageError,
     to_samples,
 )
-from neurovocal.engine.audio.near_misses import near_level
+from neurovocal.engine.audio.near_misses import NEAR_DB
 from neurovocal.engine.contracts.options import OptionProblem
 from neurovocal.plugins.detectors.noise_floor import (
     Interruption,
@@ -145,7 +145,7 @@ class RunningPercentileDetector:
             gap_fill=to_samples(options.min_spacing_ms, sample_rate),
             pre=buffer,
             post=buffer,
-            near=near_level(1.0) if options.near_misses else None,
+            near=10.0 ** (-NEAR_DB / 10) if options.near_misses else None,
             second=sample_rate,
         )
         # `RunningQuantile` takes powers: levels are squared.

@@ -21,8 +21,8 @@ from neurovocal.models.generation.generator import (
     SequenceGenerator,
     read_seed_frames,
 )
-from neurovocal.models.generation.pictures import drawable
 from neurovocal.plugins.features.inverse import InverseSpectrogram
+from neurovocal.plugins.pictures import drawable
 
 HOP, LENGTH, RATE = 128, 256, 32_000
 
@@ -136,7 +136,7 @@ def test_wav_is_written_without_matplotlib(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import neurovocal.models.generation.pictures as picture
+    import neurovocal.plugins.pictures as picture
 
     monkeypatch.setattr(picture.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(

@@ -39,7 +39,7 @@ ORDER = {
         ["testing"],
     ],
     "plugins": [
-        ["storage"],
+        ["storage", "pictures"],
         ["devices", "models/history", "models/onnx", "sources/audio_files", "zeromq"],
         ["features"],
         [

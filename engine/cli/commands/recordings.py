@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from os.path import isdir
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,11 +20,12 @@ from neurovocal.engine.cli.session import (
     require_csv,
     run_plan,
 )
-from neurovocal.engine.config.plan import base_of
+from neurovocal.engine.config.plan import Plan, base_of
 from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.errors import (
     EXIT_CLEAN,
     EXIT_LOSS,
+    ConfigError,
     StartInterrupted,
 )
 from neurovocal.engine.contracts.stages import KnowsStart, ReportsProgress
@@ -68,6 +70,29 @@ JsonOption = Annotated[
     bool,
     typer.Option("--json", help="JSON lines with times of day: --format json."),
 ]
+ExplainOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="F",
+        help="PNG of one recording: spectrogram, score, thresholds, noise floor, "
+        "segments, and near misses with the reason.",
+    ),
+]
+FromOption = Annotated[
+    float | None,
+    typer.Option(
+        "--from", min=0, metavar="S", help="Where the picture begins; default: 0 s."
+    ),
+]
+ToOption = Annotated[
+    float | None,
+    typer.Option(
+        "--to",
+        min=0,
+        metavar="S",
+        help="Where it ends, at most 60 s later; default: 10 s later.",
+    ),
+]
 
 
 def detect(
@@ -80,6 +105,9 @@ def detect(
     channels: ChannelsOption = None,
     timezone: TimezoneOption = None,
     json: JsonOption = False,
+    explain: ExplainOption = None,
+    from_s: FromOption = None,
+    to_s: ToOption = None,
 ) -> None:
     """Find the vocalizations in recordings; no model is needed.
 
@@ -90,7 +118,8 @@ def detect(
     data, base = _with_detector_of(config)
     data["source"] = _source(files, block_length, channels, timezone)
     form = "json" if json else form
-    data["sinks"] = [_table(files, out, form, "segments", safe_csv)]
+    table = _table(files, out, form, "segments", safe_csv)
+    data["sinks"] = [table, *_pictures(explain, from_s, to_s)]
     raise typer.Exit(_run(data, base))
 
 
@@ -107,6 +136,9 @@ def label(
     channels: ChannelsOption = None,
     timezone: TimezoneOption = None,
     json: JsonOption = False,
+    explain: ExplainOption = None,
+    from_s: FromOption = None,
+    to_s: ToOption = None,
 ) -> None:
     """Find and label the vocalizations in recordings with a bundle's classifier.
 
@@ -120,7 +152,8 @@ def label(
     ]
     data["source"] = _source(files, block_length, channels, timezone)
     form = "json" if json else form
-    data["sinks"] = [_table(files, out, form, "labels", safe_csv)]
+    table = _table(files, out, form, "labels", safe_csv)
+    data["sinks"] = [table, *_pictures(explain, from_s, to_s)]
     raise typer.Exit(_run(data, base))
 
 
@@ -174,16 +207,71 @@ def _table(
     return {"plugin": "table", "options": options}
 
 
+def _pictures(
+    path: str | None, from_s: float | None, to_s: float | None
+) -> list[dict[str, Any]]:
+    """Return the sink of the picture, if one was asked for."""
+    given = {"from_s": from_s, "to_s": to_s}
+    options = {name: value for name, value in given.items() if value is not None}
+    if to_s is not None and to_s <= (from_s or 0.0):
+        raise ConfigError(
+            f"--from {from_s or 0.0:g} is not before --to {to_s:g}: nothing would be "
+            "drawn"
+        )
+    if path is not None:
+        return [{"plugin": "explain", "options": {"path": path, **options}}]
+    if options:
+        raise ConfigError(
+            "--from and --to choose the part that --explain draws; the table has all: "
+            "add --explain F, or leave them out"
+        )
+    return []
+
+
+def _explained(plan: Plan) -> Plan:
+    """Return a plan that tells near misses, if its detector can, for one recording.
+
+    Raises
+    ------
+    ConfigError
+        There are several recordings or channels.
+    """
+    lane = plan.lanes[0]
+    n_files = _n_recordings(plan)
+    if n_files > 1:
+        raise ConfigError(
+            f"--explain draws one recording, and these are {n_files}: name one"
+        )
+    channels = lane.source.options.channels
+    if channels is not None and len(channels) > 1:
+        raise ConfigError(
+            f"--explain draws one channel: choose it, such as --channels {channels[-1]}"
+        )
+    detector = lane.detector
+    if "near_misses" not in type(detector.options).model_fields:
+        return plan
+    options = detector.options.model_copy(update={"near_misses": True})
+    if any(detector.plugin.check(options, plan.context)):
+        return plan
+    detector = replace(detector, options=options)
+    return replace(plan, lanes=[replace(lane, detector=detector)])
+
+
+def _n_recordings(plan: Plan) -> int:
+    source = plan.lanes[0].source
+    return len(list(source.plugin.reads(source.options, plan.context)))
+
+
 def _run(data: dict[str, Any], base: Path) -> int:
     plan = plan_of_data(data, base)
     progress = _Progress()
-    lane = plan.lanes[0]
-    options = lane.sinks[0].stage.options
+    table, *pictures = plan.lanes[0].sinks
+    options = table.stage.options
     out = options.path
-    if options.apart and out == "-":
-        source = lane.source
-        if len(list(source.plugin.reads(source.options, plan.context))) > 1:
-            refuse_tracks_on_stdout()
+    if options.apart and out == "-" and _n_recordings(plan) > 1:
+        refuse_tracks_on_stdout()
+    if pictures:
+        plan = _explained(plan)
     try:
         outcome = run_plan(plan, progress)
     except StartInterrupted:
@@ -200,7 +288,33 @@ def _run(data: dict[str, Any], base: Path) -> int:
         return outcome.exit_code or EXIT_LOSS
     if out != "-" and outcome.exit_code in (EXIT_CLEAN, EXIT_LOSS):
         typer.echo(printable(f"wrote {written} to {name}"), err=True)
+    for picture in pictures if outcome.exit_code in (EXIT_CLEAN, EXIT_LOSS) else ():
+        _report_picture(picture.stage.options, progress.picture)
     return outcome.exit_code
+
+
+def _report_picture(options: Any, figures: dict[str, Any]) -> None:
+    """Print which part of the recording was drawn.
+
+    Raises
+    ------
+    ConfigError
+        The recording ended before the part that was asked for.
+    """
+    heard_s, drawn_s = figures["heard_s"], figures["drawn_s"]
+    if drawn_s is None:
+        if heard_s == 0:
+            raise ConfigError("there is no sound to draw: no picture was written")
+        raise ConfigError(
+            f"--from {options.from_s:g}: the recording ends at {heard_s:g} s: no "
+            "picture was written"
+        )
+    start_s, stop_s = drawn_s
+    more = ""
+    if start_s > 0 or stop_s < heard_s:
+        more = f" of {heard_s:g} s (--from and --to choose another part)"
+    part = f"{start_s:g} to {stop_s:g} s{more}"
+    typer.echo(printable(f"drew {part} to '{options.path}'"), err=True)
 
 
 class _Progress(Display):
@@ -228,10 +342,20 @@ class _Progress(Display):
     @property
     def rows(self) -> int:
         """Number of rows of the table."""
-        # The display itself is before the table.
-        counts = {} if self._runner is None else self._runner.sinks[-1].statistics()
-        rows = counts.get("rows", 0)
+        rows = self._statistics(0).get("rows", 0)
         return rows if isinstance(rows, int) else 0
+
+    @property
+    def picture(self) -> dict[str, Any]:
+        """Figures of the picture."""
+        return self._statistics(1)
+
+    def _statistics(self, number: int) -> dict[str, Any]:
+        """Return the counters of a sink of the plan."""
+        # The display itself is before them.
+        return (
+            {} if self._runner is None else self._runner.sinks[1 + number].statistics()
+        )
 
     def print_starts(self) -> None:
         """Print the known start times of recordings on stderr.

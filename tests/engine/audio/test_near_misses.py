@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from neurovocal.engine.audio.near_misses import near_level, near_probability
+from neurovocal.engine.audio.near_misses import near_level_db, near_probability
 from neurovocal.engine.audio.segmenter import (
     Segmenter,
     SegmenterOptions,
@@ -183,7 +183,8 @@ def test_the_rest_of_a_segment_that_was_cut_is_no_near_miss() -> None:
 
 
 def test_near_is_six_decibels_below_the_threshold() -> None:
-    assert near_level(10.0) == pytest.approx(10**0.4)
+    assert near_level_db(10.0) == 4.0
+    assert near_level_db(6.0) == 2.0  # a third: 0 dB is the noise floor
     assert near_probability(0.5) == pytest.approx(0.2, abs=0.001)  # odds of a quarter
     assert near_probability(1.0) == 1.0
     rules = SegmenterOptions(near_misses=True).rules(10.0, 8.0, 1000, 2.5)

@@ -1,0 +1,1 @@
+"""The `explain` sink: a picture of what a detector heard, found and missed."""
