@@ -295,6 +295,7 @@ def _exit_despite_threads(code: int) -> None:
                 f"thread '{thread.name}' does not end and is left behind", code
             )
             sys.stdout.flush()
+            logging.shutdown()
             os._exit(code)
 
 

@@ -3,6 +3,8 @@
 import json
 import sys
 from collections import deque
+from collections.abc import Iterable
+from threading import Lock
 
 import msgspec
 from rich.console import Console, Group
@@ -11,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neurovocal.engine.cli.session import Display
+from neurovocal.engine.contracts.clock import Clock, SystemClock
 from neurovocal.engine.contracts.types import (
     Gap,
     Health,
@@ -22,6 +25,7 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.channel import Channel
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
+from neurovocal.engine.support.repeats import Repeats, Told
 from neurovocal.engine.support.text import printable
 
 _KINDS = frozenset({"label", "offset", "near_miss", "gap", "health"})
@@ -64,8 +68,25 @@ def line_of(message: Message, *, labelled: bool) -> str | None:
     return printable(f"{where}  {what}")
 
 
+def _cause_of(message: Message) -> tuple[tuple[str, ...], str] | None:
+    """Return place and text by which lines of one cause are known; None: each is news.
+
+    Those are changes of health, and gaps of live audio: of a recording each gap is a
+    fact about it.
+    """
+    event, stream = message.event, message.info.stream
+    if isinstance(event, Health):
+        return ("health", event.stage, event.state), f"'{stream}': {event.detail}"
+    if isinstance(event, Gap) and message.emitted_ns:
+        return ("gap", event.reason), f"'{stream}'"
+    return None
+
+
 class LineDisplay(Display):
     """A sink that prints a line for each final label, near miss, gap, change of health.
+
+    Of repeated gaps and changes of health it prints the first and a count, as the log
+    does; JSON objects are printed one by one.
 
     Parameters
     ----------
@@ -75,31 +96,67 @@ class LineDisplay(Display):
         Print JSON objects instead of lines for people.
     to_stderr : bool
         Print to standard error, since a sink writes to standard output.
+    clock : Clock, optional
+        Measures for how long lines are counted; the default is the system's.
     """
 
     wants = _KINDS
 
     def __init__(
-        self, *, labelled: bool, as_json: bool = False, to_stderr: bool = False
+        self,
+        *,
+        labelled: bool,
+        as_json: bool = False,
+        to_stderr: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         self._stream = sys.stderr if to_stderr else sys.stdout
         self._labelled = labelled
         self._as_json = as_json
+        self._clock = clock or SystemClock()
+        self._repeats: Repeats[str] = Repeats()
+        self._lock = Lock()
 
     def write(self, message: Message) -> None:
         """Print the line of a message, if it has one."""
         line = line_of(message, labelled=self._labelled)
-        if self._as_json and line is not None:
+        if line is None:
+            return
+        if self._as_json:
             fields = msgspec.to_builtins(message.event)
             head = {"kind": message.kind, "stream": message.info.stream}
-            line = json.dumps({**head, "seq": message.seq, **fields})
-        if line is not None:
-            self._stream.write(line + "\n")
-            self._stream.flush()
+            self._print([json.dumps({**head, "seq": message.seq, **fields})])
+            return
+        cause = _cause_of(message)
+        if cause is None:
+            self._print([line])
+            return
+        place, text = cause
+        with self._lock:
+            now_ns = self._clock.monotonic_ns()
+            self._tell(self._repeats.add(line, text, now_ns, place=place))
+
+    def draw(self) -> None:
+        """Print the counts that are due."""
+        with self._lock:
+            self._tell(self._repeats.due(self._clock.monotonic_ns()))
 
     def flush(self, timeout: float) -> None:
         """Flush the lines."""
         self._stream.flush()
+
+    def close(self) -> None:
+        """Print all counts."""
+        with self._lock:
+            self._tell(self._repeats.flush(self._clock.monotonic_ns()))
+
+    def _tell(self, told: Iterable[Told[str]]) -> None:
+        self._print([one.message + one.note() for one in told])
+
+    def _print(self, lines: list[str]) -> None:
+        if lines:
+            self._stream.write("\n".join(lines) + "\n")
+            self._stream.flush()
 
 
 class TableDisplay(Display):
@@ -111,7 +168,7 @@ class TableDisplay(Display):
         self._lanes: list[LaneWorker] = []
         self._title = title
         self._labels: dict[str, deque[Label]] = {}
-        self._notes: deque[str] = deque(maxlen=_LAST_NOTES)
+        self._notes: dict[object, tuple[str, int]] = {}  # with times, newest last
         self._near_misses = 0
         self._near_miss = ""  # line of the newest one
         self._live = Live(console=Console(), auto_refresh=False, transient=False)
@@ -136,7 +193,17 @@ class TableDisplay(Display):
             self._near_misses += 1 + event.omitted
             self._near_miss = line_of(message, labelled=True) or ""
         elif isinstance(event, Gap | Health):
-            self._notes.append(line_of(message, labelled=True) or "")
+            self._note(message)
+
+    def _note(self, message: Message) -> None:
+        """Keep a gap or change of health; of one cause the newest and its count."""
+        line = line_of(message, labelled=True) or ""
+        key = message.info.stream, (_cause_of(message) or (line, ""))[0]
+        _, times = self._notes.get(key, ("", 0))
+        notes = {k: note for k, note in self._notes.items() if k != key}
+        notes[key] = (line, times + 1)
+        # In one step: another thread draws.
+        self._notes = dict(list(notes.items())[-_LAST_NOTES:])
 
     def close(self) -> None:
         """Draw once more and release the terminal."""
@@ -160,7 +227,10 @@ class TableDisplay(Display):
         for lane in self._lanes:
             for channel in list(lane.channels):
                 table.add_row(*self._row(lane, channel))
-        notes = [Text(note, style="yellow") for note in self._notes]
+        notes = [
+            Text(line + (f" ({times} times)" if times > 1 else ""), style="yellow")
+            for line, times in self._notes.values()
+        ]
         if self._near_misses:
             line = f"near misses: {self._near_misses}; {self._near_miss}"
             notes.insert(0, Text(line, style="dim"))

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from neurovocal.engine.cli import interrupts
+from neurovocal.engine.cli.logs import tell_repeats
 from neurovocal.engine.config.located_yaml import Located
 from neurovocal.engine.config.partial import without_mistakes
 from neurovocal.engine.config.plan import Plan, base_of
@@ -230,6 +231,7 @@ def run_plan(
             if interrupted() and not runner.started:
                 raise StartInterrupted from error
             raise
+    tell_repeats()
     for sentence in outcome.sentences():
         typer.echo(printable(f"error: {sentence}"), err=True)
     return outcome

@@ -1,5 +1,6 @@
 """``neurovocal listen``: print an engine's events as lines."""
 
+import logging
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,8 @@ from neurovocal.engine.contracts.types import (
 )
 from neurovocal.engine.support.text import printable
 from neurovocal.engine.wire.headers import array_of
+
+log = logging.getLogger("neurovocal")
 
 # Seconds without a message after which a note is printed.
 _NOTE_AFTER_S = 2.0
@@ -76,7 +79,7 @@ def listen(
             received = _next(subscriber, timeout)
             if received is None:
                 break
-            _warn(received)
+            _warn(received, subscriber.missed)
             typer.echo(_as_json(received, values) if as_json else as_line(received))
             left = None if left is None else left - 1
         if left:
@@ -102,7 +105,7 @@ def _next(subscriber: Subscriber, timeout: float | None) -> Received | None:
     return subscriber.receive(None if timeout is None else timeout - wait_s)
 
 
-def _warn(received: Received) -> None:
+def _warn(received: Received, n_missed: int) -> None:
     if received.restarted:
         typer.echo(f"the engine has restarted: run {printable(received.run)}", err=True)
     if received.missed:

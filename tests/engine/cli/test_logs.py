@@ -1,13 +1,23 @@
-"""Log lines: sentences or JSON, at a limited rate."""
+"""Log lines: sentences or JSON, of repeated ones the first and a count."""
 
 import io
 import json
 import logging
+import threading
+import weakref
 
 import pytest
+from processes.waiting import until
 
-from neurovocal.engine.cli import logs
-from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
+from neurovocal.engine.cli.logs import (
+    JsonFormatter,
+    LogFormat,
+    LogLevel,
+    RepeatFolding,
+    set_up_logging,
+    tell_repeats,
+)
+from neurovocal.engine.contracts.clock import ManualClock
 
 
 @pytest.fixture
@@ -19,7 +29,8 @@ def lines():
 
     def start(*arguments):
         set_up_logging(*arguments)
-        log.handlers[0].setStream(stream)
+        handler = log.handlers[0]
+        getattr(handler, "_target", handler).setStream(stream)
         return lambda: stream.getvalue().splitlines()
 
     yield start
@@ -50,20 +61,93 @@ def test_sentences_without_traceback_are_the_default(lines):
     assert read() == ["warning: mind that"]
 
 
-def test_lines_of_one_place_are_limited_and_counted(lines, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(logs, "monotonic", lambda: now[0])
+def folding(clock):
+    """Log to a `RepeatFolding` of this clock; return the log and its target's lines."""
+    stream = io.StringIO()
+    target = logging.StreamHandler(stream)
+    target.setFormatter(JsonFormatter())
+    log = logging.getLogger("test of repeats")
+    log.propagate, log.handlers = False, [RepeatFolding(target, clock)]
+    return log, lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_repeated_line_is_told_once_and_then_counted_when_the_run_ends(lines):
     read = lines(False)
     log = logging.getLogger("neurovocal")
-
-    def flood(count):
-        for _ in range(count):
-            log.warning("again")
-
-    flood(100)
-    assert read() == ["warning: again"] * 20
+    for number in range(413):
+        log.warning("device 'x' stopped delivering for %d s", number)
     log.warning("another place")
-    assert read()[20:] == ["warning: another place"]
-    now[0] = 11.0
-    flood(1)
-    assert read()[21:] == ["warning: again (80 more like it before)"]
+    first = "warning: device 'x' stopped delivering for 0 s"
+    assert read() == [
+        first,
+        "warning: device 'x' stopped delivering for 412 s (and 411 more times in the "
+        "last 1 s)",
+        "warning: another place",
+    ]
+
+
+def test_at_the_end_of_a_run_the_last_state_is_told(lines):
+    read = lines(False)
+    log = logging.getLogger("neurovocal")
+    for number in range(5):
+        log.warning("sink 'j' failed %d times", number)
+    tell_repeats()
+    assert read() == [
+        "warning: sink 'j' failed 0 times",
+        "warning: sink 'j' failed 4 times (and 3 more times in the last 1 s)",
+    ]
+    tell_repeats()
+    assert len(read()) == 2
+
+
+def test_counts_are_told_in_time_without_a_further_line():
+    clock = ManualClock(autojump=False)
+    log, read = folding(clock)
+    for _ in range(3):
+        log.warning("again")
+    assert [line["message"] for line in read()] == ["again"]
+    clock.advance(60)
+    until(lambda: len(read()) == 2)
+    assert [(line.get("more"), line.get("in_s")) for line in read()] == [
+        (None, None),
+        (1, 60),
+    ]
+    until(lambda: "nv-log" not in {each.name for each in threading.enumerate()})
+
+
+class FailedError(Exception):
+    """An error that can be referred to weakly."""
+
+
+def test_a_counted_line_keeps_no_object_and_its_newest_traceback():
+    log, read = folding(ManualClock(autojump=False))
+    alive = []
+    for number in range(3):
+        try:
+            error = FailedError(number)
+            alive.append(weakref.ref(error))
+            raise error
+        except FailedError as failed:
+            log.exception("it failed: %s", type(failed).__name__)
+            del error
+    assert [ref() for ref in alive] == [None] * 3
+    log.handlers[0].flush()
+    assert "FailedError: 0" in read()[0]["traceback"]
+    assert "FailedError: 2" in read()[1]["traceback"]
+    assert read()[1]["more"] == 1
+
+
+def test_a_line_after_the_end_of_logging_is_told_at_once():
+    log, read = folding(ManualClock(autojump=False))
+    log.warning("again")
+    log.handlers[0].close()
+    log.warning("again")
+    assert [line["message"] for line in read()] == ["again", "again"]
+
+
+def test_a_line_that_cannot_be_formatted_ends_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    log, read = folding(ManualClock(autojump=False))
+    log.warning("%d", "no number")
+    log.warning("fine")
+    assert [line["message"] for line in read()] == ["fine"]

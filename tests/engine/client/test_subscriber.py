@@ -126,7 +126,7 @@ def test_listen_prints_json_lines(tmp_path: Path) -> None:
     assert headers[0]["kind"] == "frames"
     assert headers[0]["shape"] == [2, 3]
     assert headers[0]["values"] == [[1.0] * 3] * 2
-    assert "2 messages of nv1/frames/aviary-3 were missed" in err
+    assert "2 messages of 'nv1/frames/aviary-3' were missed, 2 in all so far" in err
 
 
 def test_listen_ends_cleanly_on_ctrl_c_without_messages(tmp_path: Path) -> None:

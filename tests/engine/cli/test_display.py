@@ -1,0 +1,110 @@
+"""Displays of a run: of repeated gaps and changes of health the first and a count."""
+
+import io
+import json
+
+import pytest
+
+from neurovocal.engine.cli import display
+from neurovocal.engine.cli.display import LineDisplay, TableDisplay
+from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.types import (
+    Gap,
+    Health,
+    Label,
+    Message,
+    Onset,
+    StreamInfo,
+)
+
+RATE = 1000
+
+
+def message(event, at=0, stream="pit", emitted_ns=1):
+    return Message(StreamInfo(stream, RATE), event, at, at, None, None, emitted_ns)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Make a line display; return it, its clock and a function that reads lines."""
+
+    def start(**options):
+        stream, clock = io.StringIO(), ManualClock()
+        monkeypatch.setattr(display.sys, "stdout", stream)
+        lines = LineDisplay(labelled=True, clock=clock, **options)
+        return lines, clock, lambda: stream.getvalue().splitlines()
+
+    return start
+
+
+def flap(lines, clock, times):
+    """Lose and find the device once a second."""
+    for second in range(times):
+        lines.write(message(Health("source", "recovering", "lost"), second * RATE))
+        lines.write(message(Gap(second * RATE, second * RATE + 10, "device lost")))
+        lines.write(
+            message(Health("source", "healthy", f"after {second} s"), second * RATE)
+        )
+        clock.advance(1)
+        lines.draw()
+
+
+def test_a_source_that_flaps_takes_some_lines_and_no_event_is_uncounted(shown):
+    lines, clock, read = shown()
+    flap(lines, clock, 60)
+    first, second = read()[:3], read()[3:]
+    assert first == [
+        "pit      0.000 s  source recovering: lost",
+        "pit      0.000 s  gap of 10 samples: device lost",
+        "pit      0.000 s  source healthy: after 0 s",
+    ]
+    count = " (and 58 more times in the last 60 s)"
+    assert second == [
+        f"pit     59.000 s  source recovering: lost{count}",
+        f"pit     59.000 s  gap of 10 samples: device lost{count}",
+        f"pit     59.000 s  source healthy: after 59 s{count}",
+    ]
+
+
+def test_the_last_state_is_printed_when_the_display_closes(shown):
+    lines, clock, read = shown()
+    flap(lines, clock, 2)
+    lines.close()
+    assert read()[-1] == "pit      1.000 s  source healthy: after 1 s"
+    assert len(read()) == 6
+
+
+def test_labels_and_gaps_of_recordings_are_printed_one_by_one(shown):
+    lines, _, read = shown()
+    for segment in range(30):
+        lines.write(message(Label(segment, 0, 100, "a", 1.0, "final", "m")))
+        lines.write(message(Gap(0, 10, "cut"), emitted_ns=0))
+        lines.write(message(Onset(segment, 0, 1.0)))
+    assert len(read()) == 60
+
+
+def test_streams_are_told_apart(shown):
+    lines, _, read = shown()
+    for stream in "abc":
+        lines.write(message(Health("source", "stalled", "no sample"), stream=stream))
+    assert len(read()) == 3
+
+
+def test_json_lines_are_printed_one_by_one(shown):
+    lines, clock, read = shown(as_json=True)
+    flap(lines, clock, 20)
+    lines.close()
+    assert len([json.loads(line) for line in read()]) == 60
+
+
+def test_the_table_notes_each_cause_once_with_its_count():
+    table = TableDisplay("station")
+    for second in range(5):
+        table.write(message(Health("source", "recovering", "lost"), second * RATE))
+        table.write(message(Gap(0, second, "device lost")))
+    table.write(message(Health("lane", "lagging", "behind")))
+    assert list(table._notes.values()) == [
+        ("pit      4.000 s  source recovering: lost", 5),
+        ("pit      0.000 s  gap of 4 samples: device lost", 5),
+        ("pit      0.000 s  lane lagging: behind", 1),
+    ]
