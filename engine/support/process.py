@@ -1,6 +1,7 @@
 """Resources that this process uses, from /proc of Linux."""
 
 import io
+import logging
 import os
 import resource
 import sys
@@ -49,8 +50,14 @@ def keep_stderr() -> None:
 
 @contextmanager
 def mute_libraries() -> Iterator[None]:
-    """Discard what libraries of C write to descriptor 2; threads may overlap."""
+    """Discard what libraries of C write to descriptor 2; threads may overlap.
+
+    It is kept where debugging is logged (``--verbose``): then it may explain a crash.
+    """
     global _mutes, _unmuted
+    if _may_speak():
+        yield
+        return
     with _muting:
         if not _mutes:
             _unmuted = _copy_of_stderr()
@@ -70,6 +77,20 @@ def mute_libraries() -> Iterator[None]:
                 else:
                     os.dup2(_unmuted, _STDERR)
                     os.close(_unmuted)
+
+
+def mute_for_good() -> None:
+    """Discard what libraries of C write to descriptor 2 while the process exits.
+
+    Some report there what the interpreter has not freed, which is of no use to a user.
+    """
+    if not _may_speak():
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _STDERR)
+
+
+def _may_speak() -> bool:
+    return logging.getLogger("neurovocal").isEnabledFor(logging.DEBUG)
 
 
 def _copy_of_stderr() -> int:

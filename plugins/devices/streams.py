@@ -11,7 +11,7 @@ behind; then PortAudio is not ended at all, and the process exits without it.
 import atexit
 import ctypes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from threading import Event, Lock, RLock, Thread
 from typing import Any
 
@@ -136,7 +136,11 @@ class Stream:
         self._ending = Lock()
         self._closer: Thread | None = None
         self._stream: Any = None
-        with exclusive(), mute_libraries():
+        # Until it is closed: PortAudio's thread writes lines when a device is lost,
+        # which is told in words of our own.
+        self._muted = ExitStack()
+        with exclusive(), ExitStack() as muted:
+            muted.enter_context(mute_libraries())
             try:
                 self._stream = kind(
                     callback=self._on_samples,
@@ -148,6 +152,7 @@ class Stream:
                 if self._stream is not None:
                     self._stream.close(ignore_errors=True)
                 raise
+            self._muted = muted.pop_all()
             _streams.add(self)
         self.latency = float(self._stream.latency)
 
@@ -188,6 +193,7 @@ class Stream:
         with _lock:
             self._stream.close(ignore_errors=True)
             _streams.discard(self)
+            self._muted.close()
 
 
 def shut_down() -> None:

@@ -1,5 +1,6 @@
 """Order in which PortAudio's streams and PortAudio itself are ended."""
 
+import os
 from threading import Event, Thread
 from types import SimpleNamespace
 
@@ -113,3 +114,24 @@ def test_portaudio_is_not_ended_under_a_stream_that_does_not_end(calls):
     calls.stopping.set()
     ended(stream)
     assert calls == ["start", "stop", "close"]
+
+
+def test_libraries_are_muted_while_a_stream_is_open(calls, capfd):
+    """PortAudio's thread writes lines when a device is lost."""
+    first, second = opened(calls), opened(calls)
+    ended(first)
+    os.write(2, b"Expression 'alsa_snd_pcm' failed")
+    ended(second)
+    os.write(2, b"spoken")
+    assert capfd.readouterr().err == "spoken"
+
+
+def test_libraries_speak_again_if_a_stream_cannot_be_opened(calls, capfd):
+    def fail(self):
+        raise OSError("busy")
+
+    calls.module.OutputStream.start = fail
+    with pytest.raises(OSError, match="busy"):
+        opened(calls)
+    os.write(2, b"spoken")
+    assert capfd.readouterr().err == "spoken"
