@@ -214,10 +214,18 @@ def out_problems(job: TrainingJob) -> Iterator[str]:
                 f"--out '{out}' holds files that are no part of a bundle and would be "
                 f"lost: {', '.join(surplus[:5])}: move them, or name another folder"
             )
-    if os.path.exists(work) and not _is_work_folder(work):
+    if not os.path.exists(work) or _is_work_folder(work):
+        return
+    others = _others_in(work)
+    if others:
         yield (
             f"'{work}', where the training keeps its checkpoints, exists and holds "
-            "other files: name another --out"
+            f"other files ({', '.join(others[:3])}): move them, or name another --out"
+        )
+    elif not job.restart:
+        yield (
+            f"'{work}' holds an unfinished training without its file '{_FINGERPRINT}', "
+            "which says of what: add --restart to begin anew, or name another --out"
         )
 
 
@@ -247,6 +255,22 @@ def _is_work_folder(work: Path) -> bool:
     return work.is_dir() and (
         (work / _FINGERPRINT).is_file() or not any(work.iterdir())
     )
+
+
+def _others_in(work: Path) -> list[str]:
+    """Return the names in a folder that are not those of a training's files.
+
+    Without a checkpoint nothing shows that a training has made the folder.
+    """
+    names = sorted(os.listdir(work)) if work.is_dir() else [work.name]
+    if not any(map(_is_checkpoint, names)):
+        return names
+    own = {f"{_FINGERPRINT}.new", "bundle", "replaced", "frames"}
+    return [name for name in names if name not in own and not _is_checkpoint(name)]
+
+
+def _is_checkpoint(name: str) -> bool:
+    return Path(name.removesuffix(".new")).suffix == ".pt"
 
 
 def _remove_unused(work: Path, created: list[Path]) -> None:

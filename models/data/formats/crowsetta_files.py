@@ -1,17 +1,22 @@
 """Other formats, read by the crowsetta library."""
 
 import math
+import re
 import warnings
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.text import shortened
 from neurovocal.models.data.formats.segments import (
     AnnotationChoice,
     Findings,
     NotOfFormatError,
     SegmentRow,
     label_problem,
+    shown,
+    where,
 )
 from neurovocal.models.data.label_words import clean_label
 
@@ -59,7 +64,7 @@ class CrowsettaFormat:
 
         Raises
         ------
-        NotOfFormatError
+        NotOfFormatError, ConfigError
             crowsetta cannot read the file.
         """
         del choice
@@ -74,7 +79,11 @@ class CrowsettaFormat:
                     for row in _rows(annotation, path, findings)
                 ]
         except Exception as error:  # each format raises other errors
-            raise NotOfFormatError(f"cannot be read as {self.name}") from error
+            if problems := _xml_problems(path):
+                raise ConfigError(problems) from error
+            raise NotOfFormatError(
+                f"cannot be read as {self.name}: {_reason(error)}"
+            ) from error
 
     def _convert(self, path: Path) -> list[Any]:
         """Read a file without rounding its times, and without opening recordings."""
@@ -126,3 +135,70 @@ def _times(segment: Any) -> tuple[float, float]:
     if _has_samples(segment):
         return segment.onset_sample, segment.offset_sample
     return segment.onset_s, segment.offset_s
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file cannot be read, from what a library has raised."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, KeyError) and error.args:
+        return f"it has no {shown(str(error.args[0]))}"
+    if isinstance(error, AttributeError | TypeError | IndexError):
+        return "it has another structure"  # the text is about the library's own code
+    text = " ".join(str(error).split())
+    return shortened(text[:1].lower() + text[1:]) if text else type(error).__name__
+
+
+_XML_ROOT = "Sequences"
+# Parts of the entries of the XML files of the "birdsong recognition dataset": whether
+# they are whole numbers.
+_XML_PARTS = {
+    "Sequence": {"WaveFileName": False, "Position": True, "Length": True},
+    "Note": {"Position": True, "Length": True, "Label": False},
+}
+
+
+def _xml_problems(path: Path) -> list[str]:
+    """Return the mistakes in an XML file of that dataset, each with its line.
+
+    Files that do not begin with its root are another program's: they have none.
+    """
+    parser = expat.ParserCreate()
+    problems: list[str] = []
+    # Of the open elements: name, line, parts with their texts.
+    stack: list[tuple[str, int, dict[str, str]]] = []
+    roots: list[str] = []
+    text: list[str] = []
+
+    def begin(name: str, attributes: dict[str, str]) -> None:
+        if not stack:
+            roots.append(name)
+        stack.append((name, parser.CurrentLineNumber, {}))
+        text.clear()
+
+    def end(name: str) -> None:
+        _, line, parts = stack.pop()
+        if stack:
+            stack[-1][2][name] = "".join(text).strip()
+        for part, is_number in _XML_PARTS.get(name, {}).items():
+            value = parts.get(part)
+            if value is None:
+                problems.append(f"{where(path, line)}: <{name}> has no <{part}>")
+            elif is_number and not re.fullmatch(r"[+-]?[0-9]+", value):
+                problems.append(
+                    f"{where(path, line)}: <{part}> of <{name}> is {shown(value)}: "
+                    "write a whole number of samples"
+                )
+        text.clear()
+
+    parser.StartElementHandler = begin
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = text.append
+    try:
+        parser.Parse(path.read_bytes(), True)
+    except OSError:
+        return []
+    except expat.ExpatError as error:
+        reason = expat.ErrorString(error.code)
+        problems.append(f"{where(path, error.lineno)}: the XML is damaged: {reason}")
+    return problems if roots == [_XML_ROOT] else []

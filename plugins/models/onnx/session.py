@@ -26,8 +26,16 @@ _ENTRIES = {
 }
 _MOST_S = 30.0  # for the golden frames; shipped bundles take a tenth of a second
 _MOST_BYTES = 4 * 2**30
-_NEWER = re.compile(
-    r"unsupported model IR version|opset \d+ is under development", re.IGNORECASE
+# What ONNX Runtime says of graphs that are newer than itself, in all of its versions.
+_NEWER = (
+    (
+        "format (IR version)",
+        re.compile(r"unsupported model IR version: (\d+)(?:, max\D*(\d+))?", re.I),
+    ),
+    (
+        "operators (opset)",
+        re.compile(r"opset (\d+) is under.*?(?:till opset (\d+)|$)", re.I),
+    ),
 )
 _NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+\.(?:cc|h):\d+ \S* ?")
 
@@ -348,10 +356,16 @@ def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if "Available memory of" in text or "Failed to allocate memory" in text:
         return "it needs more memory than all graphs together may have"
-    if _NEWER.search(text):
-        return (
-            f"it was made by a newer program than ONNX Runtime {version('onnxruntime')}"
-            " can read: update the package onnxruntime"
-        )
+    for what, pattern in _NEWER:
+        if found := pattern.search(text):
+            return _newer(what, *found.groups())
     text = _NOISE.sub("", text) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _newer(what: str, needed: str, most: str | None) -> str:
+    limit = f", which reads {most} at most" if most else ""
+    return (
+        f"its {what} is {needed}, newer than ONNX Runtime {version('onnxruntime')}"
+        f"{limit}: update the package onnxruntime to one that reads {needed}"
+    )

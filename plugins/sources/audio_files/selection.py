@@ -12,6 +12,7 @@ from neurovocal.plugins.sources.audio_files.file import (
     find_recordings,
     inspect,
 )
+from neurovocal.plugins.sources.audio_files.start_time import StartTime
 
 _SHOWN = 5
 
@@ -121,11 +122,22 @@ def describe_starts(paths: Sequence[Path], zone: tzinfo | None) -> Iterator[str]
     """Yield lines for ``neurovocal check``: the starts of the first recordings."""
     for path in paths[:_SHOWN]:
         try:
-            yield plain(f"'{path}' began: {inspect(path, zone).start}")
+            yield plain(_start_sentence(path, inspect(path, zone).start))
         except AudioFileError as error:
             yield str(error)
     if len(paths) > _SHOWN:
         yield f"... and {len(paths) - _SHOWN} more recordings"
+
+
+def _start_sentence(path: Path, start: StartTime) -> str:
+    if start.utc_ns is not None:
+        return f"'{path}' began: {start}"
+    if start.problem is not None:
+        return f"when '{path}' began is not known: it says {start.problem}"
+    return (
+        f"'{path}' says nowhere when it began: its events have no UTC (give start_utc, "
+        "or rename it like 20260501_040000Z.wav)"
+    )
 
 
 def doubtful_starts(headers: Sequence[RecordingHeader]) -> Iterator[str]:
@@ -134,7 +146,4 @@ def doubtful_starts(headers: Sequence[RecordingHeader]) -> Iterator[str]:
     if doubtful:
         first, more = doubtful[0], len(doubtful) - 1
         others = f" (and {more} more recordings alike)" if more else ""
-        yield (
-            f"when '{first.path}' began is not known: it says "
-            f"{first.start.problem}{others}"
-        )
+        yield f"{_start_sentence(first.path, first.start)}{others}"

@@ -83,7 +83,7 @@ class StartTime:
     def __str__(self) -> str:
         """Return the start as ``neurovocal check`` shows it."""
         if self.utc_ns is None:
-            return self.problem or "unknown"
+            return self.problem or "not known"
         return f"{utc_text(self.utc_ns)} ({self.origin})"
 
 

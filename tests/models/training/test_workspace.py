@@ -90,6 +90,21 @@ def test_a_folder_of_the_user_is_no_work_folder(dataset: Path) -> None:
     assert "holds other files" in problems(dataset, dataset.parent / "new")
 
 
+def test_checkpoints_without_their_fingerprint_can_be_given_up(dataset: Path) -> None:
+    out, work = dataset.parent / "new", dataset.parent / "new.partial"
+    work.mkdir()
+    (work / "bundle").mkdir()
+    assert "holds other files (bundle)" in problems(dataset, out, restart=True)
+    (work / "classifier.pt").write_bytes(b"")
+    assert problems(dataset, out) == (
+        f"'{work}' holds an unfinished training without its file 'fingerprint', which "
+        "says of what: add --restart to begin anew, or name another --out"
+    )
+    assert problems(dataset, out, restart=True) == ""
+    (work / "notes.txt").write_text("mine")
+    assert "holds other files (notes.txt)" in problems(dataset, out, restart=True)
+
+
 def test_the_current_folder_is_never_replaced(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,6 +232,13 @@ def test_a_file_source_uses_its_zone_and_notes_unused_times(tmp_path):
         f"when '{path}' began is not known: it says 2021-05-13 19:00:00 by its file "
         "name, of an unknown zone (give timezone)"
     ]
+    assert list(source.describe()) == source.notices
+    nameless = write(tmp_path / "song.wav")
+    silent = plugin.build(plugin.options(path=str(nameless)), context)
+    assert list(silent.describe()) == [
+        f"'{nameless}' says nowhere when it began: its events have no UTC (give "
+        "start_utc, or rename it like 20260501_040000Z.wav)"
+    ]
     options = plugin.options(path=str(path), timezone="Europe/Berlin")
     source = plugin.build(options, context)
     assert list(source.describe()) == [

@@ -226,8 +226,47 @@ def test_the_xml_of_a_public_dataset(tmp_path: Path) -> None:
     (folder / "Annotation.xml").write_text(xml[:100])
     _, problems, _ = read(folder, "birdsong-recognition-dataset")
     assert problems == [
-        f"{folder}/Annotation.xml: cannot be read as birdsong-recognition-dataset"
+        f"{folder}/Annotation.xml:1: the XML is damaged: unclosed token",
     ]
+
+
+def test_mistakes_in_the_xml_are_told_with_their_lines(tmp_path: Path) -> None:
+    xml = """<Sequences>
+<Sequence><WaveFileName>song.wav</WaveFileName><Position>0</Position><Length>9</Length>
+<Note><Position>8000</Position><Length>long</Length><Label>0</Label></Note>
+<Note><Position>8000</Position><Label>0</Label></Note>
+</Sequence>
+<Sequence><Position>0</Position><Length>9</Length></Sequence>
+</Sequences>
+"""
+    folder = write_files(tmp_path, {"song.wav": "", "Annotation.xml": xml})
+    _, problems, _ = read(folder, "birdsong-recognition-dataset")
+    file = f"{folder}/Annotation.xml"
+    assert problems[:3] == [
+        f"{file}:3: <Length> of <Note> is 'long': write a whole number of samples",
+        f"{file}:4: <Note> has no <Length>",
+        f"{file}:6: <Sequence> has no <WaveFileName>",
+    ]
+    (folder / "Annotation.xml").write_text(xml.replace("</Note>", "", 1))
+    _, problems, _ = read(folder, "birdsong-recognition-dataset")
+    assert f"{file}:5: the XML is damaged: mismatched tag" in problems
+    # Another program's file is passed over.
+    (folder / "Annotation.xml").write_text("<html>\n<p>\n</html>\n")
+    _, problems, _ = read(folder, "birdsong-recognition-dataset")
+    assert not any("damaged" in problem for problem in problems)
+
+
+def test_a_file_that_a_library_cannot_read_says_why(tmp_path: Path) -> None:
+    folder = write_files(tmp_path, {"song.wav": "", "song.mat": "no table"})
+    _, problems, _ = read(folder, "yarden")
+    file = f"{folder}/song.mat: cannot be read as yarden: "
+    assert problems == [f"{file}mat file appears to be truncated"]
+    scipy.io.savemat(folder / "song.mat", {"x": 1})
+    _, problems, _ = read(folder, "yarden")
+    assert problems == [f"{file}it has no 'keys'"]
+    scipy.io.savemat(folder / "song.mat", {"keys": 1, "elements": 2})
+    _, problems, _ = read(folder, "yarden")
+    assert problems == [f"{file}it has another structure"]
 
 
 def test_the_column_of_the_labels_is_found_or_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Loading of graphs: bounded in time and memory, refused in a sentence."""
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -149,4 +150,9 @@ def test_a_graph_of_a_newer_program_names_the_remedy(
     path.write_bytes(model.SerializeToString())
     with pytest.raises(BundleError, match="update the package onnxruntime") as caught:
         open_session(path)
+    assert re.search(
+        r"is 99, newer than ONNX Runtime \S+, which reads \d+ at most",
+        str(caught.value),
+    )
+    assert "to one that reads 99" in str(caught.value)
     assert "onnxruntime::" not in str(caught.value)
