@@ -36,6 +36,7 @@ from neurovocal.engine.support.names import path_problem
 from neurovocal.engine.support.process import (
     do_last_acts,
     keep_stderr,
+    mute_for_good,
     raise_handle_limit,
 )
 from neurovocal.engine.support.text import printable, with_short_words
@@ -216,6 +217,7 @@ def main(args: list[str] | None = None) -> None:
     if args is None:
         _exit_despite_threads(code)
         interrupts.ignore()
+        mute_for_good()
     sys.exit(code)
 
 
@@ -266,9 +268,19 @@ def _run(args: list[str] | None) -> int | None:
         for name in args or sys.argv[1:]:
             if name[:1] == "-" and os.path.lexists(name) and name != "-":
                 hint = f" (for the file of this name write './{name}')"
-        sentence = error.format_message().replace(": Value error, ", ": ")
-        return _print_error(sentence + hint, EXIT_CONFIG)
+        return _print_error(_usage_sentence(error) + hint, EXIT_CONFIG)
     return code
+
+
+def _usage_sentence(error: Any) -> str:
+    """Return what is wrong with an argument, without the words of pydantic."""
+    sentence: str = error.format_message()
+    if hasattr(error.__cause__, "errors"):
+        from neurovocal.engine.contracts.refusals import reason_of  # takes long
+
+        reasons = [reason_of(each, None) for each in error.__cause__.errors()]
+        sentence = sentence.replace(error.message, " or ".join(reasons))
+    return sentence
 
 
 def _is_interrupt(error: BaseException) -> bool:

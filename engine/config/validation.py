@@ -7,17 +7,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from neurovocal.engine.config.located_yaml import Located, Location, put
-from neurovocal.engine.support.text import did_you_mean, shortened
+from neurovocal.engine.contracts.refusals import is_about_value, reason_of
+from neurovocal.engine.support.text import shortened
 
-# Types of pydantic's errors about numbers beyond a bound, infinite or no numbers.
-_BOUNDS = {
-    "greater_than",
-    "greater_than_equal",
-    "less_than",
-    "less_than_equal",
-    "finite_number",
-}
-_BOUND_WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -84,29 +76,12 @@ def validation_problems(
     inputs: dict[Location, Any] = {}
     for detail in error.errors():
         loc = _untagged((*prefix, *detail["loc"]), located.data)
-        if detail["type"] == "extra_forbidden":
-            reason = _unknown(str(loc[-1]), _fields_at(model, detail["loc"][:-1]))
-        elif detail["type"] == "missing":
-            reason = "is missing"
-        elif detail["type"] == "union_tag_not_found":
+        reason = reason_of(detail, model)
+        if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):
             loc = (*loc, detail["ctx"]["discriminator"].strip("'"))
-            reason = "is missing"
-        elif detail["type"] == "union_tag_invalid":
-            loc = (*loc, detail["ctx"]["discriminator"].strip("'"))
-            reason = _unknown_tag(detail["ctx"])
-        elif detail["type"] == "model_type":
-            reason = "expected 'key: value' lines"
-        elif detail["type"] in ("too_long", "too_short"):
-            reason = _length(**detail["ctx"])
         elif detail["type"] == "contradiction":
-            reason = detail["msg"]
             loc = _given(loc, detail["ctx"]["options"], located.data)
-        else:
-            reason = detail["msg"].removeprefix("Value error, ")
-            reason = reason[:1].lower() + reason[1:]
-            if detail["type"] in _BOUNDS:
-                bounds = _bounds_at(model, detail["loc"])
-                reason = f"must be {' and '.join(bounds)}" if bounds else reason
+        elif is_about_value(detail):
             # For a value of a union type, one sentence names all branches.
             loc = _in_data(loc, len(prefix), located.data)
             absent = detail["input"] is None and detail["type"] == "value_error"
@@ -129,18 +104,6 @@ def validation_problems(
     ]
 
 
-def _length(
-    actual_length: int,
-    max_length: int | None = None,
-    min_length: int | None = None,
-    field_type: str = "",
-) -> str:
-    """Return a sentence on a list with too many or too few entries."""
-    bound = f"at most {max_length}" if max_length else f"at least {min_length}"
-    noun = "entry" if 1 in (max_length, min_length) else "entries"
-    return f"must have {bound} {noun} (it has {actual_length})"
-
-
 def _shown(value: Any, loc: Location, located: Located) -> str:
     """Return a refused value for a message; a variable as its ``${NAME}``."""
     return shortened(repr(located.variables.get(loc, value)))
@@ -156,36 +119,6 @@ def _given(loc: Location, options: Iterable[str], data: Any) -> Location:
     return (*loc[:-1], given[0]) if given else loc
 
 
-def _bounds_at(model: type[BaseModel], loc: Location) -> list[str]:
-    """Return the bounds of a number, such as ``at least 0`` and ``at most 1``."""
-    names = [part for part in loc if isinstance(part, str)]
-    for index in range(len(names), 0, -1):
-        for owner in _models_at(model, names[: index - 1]):
-            if field := owner.model_fields.get(names[index - 1]):
-                return _bounds(field.annotation, field.metadata)
-    return []
-
-
-def _bounds(annotation: Any, metadata: Iterable[Any]) -> list[str]:
-    found = {
-        name: f"{words} {_number(getattr(each, name))}"
-        for given in metadata
-        for each in getattr(given, "metadata", [given])
-        for name, words in _BOUND_WORDS.items()
-        if getattr(each, name, None) is not None
-    }
-    if found:
-        return [found[name] for name in _BOUND_WORDS if name in found]
-    for part in getattr(annotation, "__args__", ()):
-        if bounds := _bounds(part, getattr(part, "__metadata__", ())):
-            return bounds
-    return []
-
-
-def _number(bound: float) -> str:
-    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
-
-
 def _in_data(loc: Location, least: int, data: Any) -> Location:
     """Return `loc` without the names that pydantic gives to branches of a union."""
     for index, part in enumerate(loc):
@@ -196,58 +129,6 @@ def _in_data(loc: Location, least: int, data: Any) -> Location:
             return loc[:index] if index > least else loc
         data = data[part]
     return loc
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    return (
-        f"unknown option ({did_you_mean(name, known)})" if known else "unknown option"
-    )
-
-
-def _unknown_tag(context: dict[str, Any]) -> str:
-    known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
-    return f"unknown: '{context['tag']}' ({did_you_mean(str(context['tag']), known)})"
-
-
-def _fields_at(model: type[BaseModel], loc: Location) -> Iterable[str]:
-    """Return the field names of the model that the path `loc` leads to."""
-    models = _models_at(model, loc)
-    return tuple(models[0].model_fields) if models else ()
-
-
-def _models_at(model: type[BaseModel], loc: Iterable[str | int]) -> list[Any]:
-    """Return the models that the path `loc` may lead to."""
-    models = [model]
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        tagged = [each for each in models if part in _tags(each)]
-        if len(models) > 1 and tagged:
-            models = tagged
-            continue
-        fields = [
-            each.model_fields[part] for each in models if part in each.model_fields
-        ]
-        models = [found for field in fields for found in _models_in(field.annotation)]
-    return models
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    arguments = getattr(annotation, "__args__", ())
-    return [found for argument in arguments for found in _models_in(argument)]
-
-
-def _tags(model: type[BaseModel]) -> set[str]:
-    """Return the texts (`Literal`) that mark data as this model's."""
-    return {
-        argument
-        for field in model.model_fields.values()
-        for argument in getattr(field.annotation, "__args__", ())
-        if isinstance(argument, str)
-    }
 
 
 def _untagged(loc: Location, data: Any) -> Location:

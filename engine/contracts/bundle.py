@@ -18,6 +18,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_v
 
 from neurovocal.engine.contracts.errors import BundleError
 from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.refusals import sentences_of
 from neurovocal.engine.support import safe_yaml
 
 MANIFEST_NAME = "manifest.yaml"
@@ -373,12 +374,7 @@ def _read_manifest(path: Path) -> Manifest:
                 f"{path}: version {stated} was made by a newer neurovocal, this one "
                 f"reads version {_VERSION}: update neurovocal"
             ) from error
-        raise BundleError(
-            [
-                f"{path}: {'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
-                for e in error.errors()
-            ]
-        ) from error
+        raise BundleError(sentences_of(error, Manifest, f"{path}: ")) from error
 
 
 def _file_problem(folder: Path, name: str, digest: str) -> str | None:

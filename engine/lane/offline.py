@@ -21,6 +21,7 @@ from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import BundleError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Kind, Plugin
+from neurovocal.engine.contracts.refusals import sentences_of
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import Features
 from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
@@ -96,13 +97,8 @@ def _checked(plugin: Plugin[Any], options: Mapping[str, object], where: str) -> 
         checked: Options = plugin.options.model_validate(options)
         return checked
     except ValidationError as error:
-        raise BundleError(
-            [
-                f"{where}: options."
-                f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}"
-                for e in error.errors()
-            ]
-        ) from error
+        sentences = sentences_of(error, plugin.options, f"{where}: options.")
+        raise BundleError(sentences) from error
 
 
 def build_offline_lane(

@@ -14,6 +14,7 @@ from neurovocal.engine.contracts.bundle import FrontEnd
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import AudioFileError, ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.refusals import sentences_of
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import Features
 from neurovocal.engine.contracts.types import Float32, StreamInfo
@@ -88,12 +89,8 @@ def _build(name: str, options: object, sample_rate: int) -> Features:
     try:
         checked = plugin.options.model_validate(options)
     except ValidationError as error:
-        raise ConfigError(
-            [
-                f"front_end.options.{'.'.join(map(str, e['loc']))}: {e['msg']}"
-                for e in error.errors()
-            ]
-        ) from error
+        sentences = sentences_of(error, plugin.options, "front_end.options.")
+        raise ConfigError(sentences) from error
     return cast(Features, plugin.build(checked, context))
 
 

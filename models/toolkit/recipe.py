@@ -5,11 +5,13 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from neurovocal.engine.config.located_yaml import read_located
+from neurovocal.engine.config.located_yaml import Located, read_located
 from neurovocal.engine.config.validation import validation_problems
 from neurovocal.engine.contracts.bundle import Installed
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import Kind
+from neurovocal.engine.contracts.registry import Registry
 
 
 class FrontEndConfig(Options):
@@ -384,7 +386,39 @@ def load_config(path: Path | None) -> TrainConfig:
     if path is None:
         return TrainConfig()
     located = read_located(path)
+    problems = _option_problems(located)
     try:
-        return TrainConfig.model_validate(located.data)
+        config = TrainConfig.model_validate(located.data)
     except ValidationError as error:
-        raise ConfigError(validation_problems(error, TrainConfig, located)) from error
+        problems = [*validation_problems(error, TrainConfig, located), *problems]
+        raise ConfigError(problems) from error
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _option_problems(located: Located) -> list[str]:
+    """Return the mistakes in the options of the plugins that a recipe names."""
+    problems: list[str] = []
+    forms: list[tuple[str, Kind, type[FrontEndConfig | DetectorConfig]]] = [
+        ("front_end", "features", FrontEndConfig),
+        ("detector", "detector", DetectorConfig),
+    ]
+    for key, kind, form in forms:
+        part = located.data.get(key) if isinstance(located.data, dict) else None
+        if part is None:
+            continue
+        try:
+            stage = form.model_validate(part)
+            plugin = Registry().get(kind, stage.plugin)
+        except ValidationError:  # told with the rest of the recipe
+            continue
+        except ConfigError as error:
+            problems.append(located.problem((key, "plugin"), str(error)))
+            continue
+        try:
+            plugin.options.model_validate(stage.options)
+        except ValidationError as error:
+            where = (key, "options")
+            problems += validation_problems(error, plugin.options, located, where)
+    return problems

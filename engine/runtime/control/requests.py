@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 
 from neurovocal.engine.contracts.errors import CommandError
 from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.refusals import reason_of
 from neurovocal.engine.support.text import did_you_mean
 
 VERSION = 1
@@ -80,7 +81,8 @@ def _reason(detail: Any, form: type[Options]) -> str:
     if detail["type"] == "missing":
         return "is missing"
     got = repr(detail["input"])
-    return f"is wrong: {_lower(detail['msg'])} (got {got[:80]})"
+    reason = _lower(reason_of(detail, form))
+    return f"is wrong: {reason} (got {got[:80]})"
 
 
 def _lower(text: str) -> str:

@@ -107,14 +107,13 @@ sinks:
 """
     assert sorted(problems(text)) == sorted(
         [
-            "x.yaml:1: version: input should be 1 (got 2)",
+            "x.yaml:1: version: must be 1 (got 2)",
             "x.yaml:2: sauce: unknown option (did you mean 'source'?)",
-            "x.yaml:3: tile: input should be a valid integer, unable to parse string "
-            "as an integer (got 'many')",
+            "x.yaml:3: tile: must be a whole number (got 'many')",
             "x.yaml:6: detector.option: unknown option (did you mean 'options'?)",
-            "x.yaml:7: models: input should be a valid list (got 'classifier')",
+            "x.yaml:7: models: must be a list (got 'classifier')",
             "x.yaml:9: sinks.0.plugin: is missing",
-            f"x.yaml:11: sinks.1.events.0: input should be {KINDS} (got 'lable')",
+            f"x.yaml:11: sinks.1.events.0: must be {KINDS} (got 'lable')",
             "x.yaml:13: sinks.1.queue.bulk: must be at least 1 and at most 10000000 "
             "(got 0)",
         ]
@@ -147,10 +146,7 @@ sinks:
         ),
         (
             "version: 1\nsource: {plugin: file, on_error: ignore}\n",
-            [
-                "source.on_error: input should be 'fail', 'skip' or 'restart' "
-                "(got 'ignore')"
-            ],
+            ["source.on_error: must be 'fail', 'skip' or 'restart' (got 'ignore')"],
         ),
         (
             "version: 1\nsource: {plugin: file}\nstop_timeout_s: 0\n",
@@ -227,8 +223,7 @@ def explained(options, *, prefix=("detector", "options")):
         ("{inner: {deep: 1}}", "inner.deep: unknown option (did you mean 'depth'?)"),
         (
             "{device: 2.5}",
-            "device: input should be a valid integer, got a number with a fractional "
-            "part or input should be a valid string (got 2.5)",
+            "device: must be a whole number or must be a text (got 2.5)",
         ),
         (
             "{rate: [1, x]}",

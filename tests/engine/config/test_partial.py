@@ -41,22 +41,21 @@ privacy: {mode: loud}
 """,
         tmp_path,
     ) == [
-        "x.yaml:4: detector.on_error: input should be 'fail', 'skip' or 'restart' "
+        "x.yaml:4: detector.on_error: must be 'fail', 'skip' or 'restart' "
         "(got 'ignore')",
         "x.yaml:8: sinks.1.plugn: unknown option (did you mean 'plugin'?)",
         "x.yaml:9: sinks.2.queue.events: must be at least 1 and at most 10000000 "
         "(got 0)",
         "x.yaml:10: sinks.3: expected 'key: value' lines",
-        "x.yaml:1: version: input should be 1 (got 2)",
-        "x.yaml:13: privacy.mode: input should be 'off', 'gate' or 'labels_only' "
-        "(got 'loud')",
+        "x.yaml:1: version: must be 1 (got 2)",
+        "x.yaml:13: privacy.mode: must be 'off', 'gate' or 'labels_only' (got 'loud')",
         "x.yaml:2: statoin: unknown option (did you mean 'station'?)",
         "x.yaml:3: source.options.repeat: must be at least 0 and at most 1000000000 "
         "(got -4)",
         f"x.yaml:4: detector.options.on_db: {LEVEL['at']}",
         "x.yaml:5: models.0.options.min_posterior: must be at least 0 and at most 1 "
         "(got 2)",
-        "x.yaml:7: sinks.0.options.path: input should be a valid string (got 5)",
+        "x.yaml:7: sinks.0.options.path: must be a text (got 5)",
         "x.yaml:9: sinks.2.options.linger_s: must be at least 0 and at most 3600 "
         "(got -2)",
         "x.yaml:12: sinks.5: sink 'jsonl' and sink 'table' would both write "

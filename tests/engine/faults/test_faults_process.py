@@ -334,8 +334,7 @@ faults:
         f"error: {name}:7: faults.2.fault: is missing",
         f"error: {name}:8: faults.3.at_s: must be at least 0 and at most 31622400 "
         "(got -3)",
-        f"error: {name}:8: faults.3.for_s: input should be a valid number, unable to "
-        "parse string as a number (got 'long')",
+        f"error: {name}:8: faults.3.for_s: must be a number (got 'long')",
         f"error: {name}:9: faults.4.ppm: must be at least -10000 and at most 10000 "
         "(got 1000000)",
     ]
