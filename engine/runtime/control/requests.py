@@ -64,7 +64,7 @@ def checked(form: type[FormT], data: object, what: str) -> FormT:
 def _sentences(error: ValidationError, form: type[Options], what: str) -> Iterator[str]:
     if any(not detail["loc"] for detail in error.errors()):
         # An error of the fields together, not of one.
-        whole = {_lower(d["msg"]) for d in error.errors() if not d["loc"]}
+        whole = {_whole(d, form) for d in error.errors() if not d["loc"]}
         yield f"{what}: {', '.join(sorted(whole))}"
         return
     found: dict[str, list[str]] = {}
@@ -72,6 +72,12 @@ def _sentences(error: ValidationError, form: type[Options], what: str) -> Iterat
         found.setdefault(str(detail["loc"][0])[:64], []).append(_reason(detail, form))
     for name, reasons in found.items():
         yield f"{what}: '{name}' {' or '.join(dict.fromkeys(reasons))}"
+
+
+def _whole(detail: Any, form: type[Options]) -> str:
+    if detail["type"] in ("model_type", "dict_type"):
+        return "must be an object, such as {}"
+    return _lower(reason_of(detail, form))
 
 
 def _reason(detail: Any, form: type[Options]) -> str:

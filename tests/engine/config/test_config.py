@@ -17,9 +17,9 @@ TOP = (
     "signal, sinks, source, station, stop_timeout_s, supervise, tile, version"
 )
 KINDS = (
-    "'block', 'gap', 'withheld', 'anchor', 'frames', 'posteriors', 'onset', 'offset', "
-    "'label', 'forecast', 'surprise', 'synthesis', 'audio', 'health', 'control', "
-    "'trigger' or 'stats'"
+    "'block', 'gap', 'withheld', 'anchor', 'frames', 'posteriors', 'trace', 'onset', "
+    "'offset', 'near_miss', 'label', 'forecast', 'surprise', 'synthesis', 'audio', "
+    "'health', 'control', 'trigger' or 'stats'"
 )
 
 

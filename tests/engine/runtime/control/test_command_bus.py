@@ -159,7 +159,7 @@ def test_settings_accumulate_and_status_lists_them():
 
 
 BAD = [
-    (None, "a command: must be 'key: value' lines"),
+    (None, "a command: must be an object, such as {}"),
     ({}, "'v' is missing"),
     ({"v": 2, "command": "ping"}, "'v' is wrong: must be 1 (got 2)"),
     ({"v": 1, "command": "ping", "lane": 3}, "'lane' is wrong"),
@@ -178,7 +178,7 @@ BAD = [
     ({"v": 1, "command": "shout"}, "'shout': 'times' is missing"),
 ]
 BAD_SETTINGS = [
-    ({"loud": 10}, "'loud' is wrong: must be at most 9"),
+    ({"loud": 10}, "'loud' is wrong: must be at least 0 and at most 9"),
     ({"loud": None}, "'loud' is wrong"),
     ({"unit": "b", "loud": "x"}, "'loud' is wrong"),
     ({"unitt": "b"}, "unknown option 'unitt' (did you mean 'unit'?)"),
