@@ -17,7 +17,10 @@ from neurovocal.engine.cli.logs import (
     set_up_logging,
     tell_repeats,
 )
-from neurovocal.engine.contracts.clock import ManualClock
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.runtime.workers.sink_worker import SupervisedSink
+from neurovocal.engine.runtime.workers.source_reader import SourceState
+from neurovocal.engine.testing import CollectSink
 
 
 @pytest.fixture
@@ -151,3 +154,57 @@ def test_a_line_that_cannot_be_formatted_ends_nothing(capsys, monkeypatch):
     log.warning("%d", "no number")
     log.warning("fine")
     assert [line["message"] for line in read()] == ["fine"]
+
+
+@pytest.fixture
+def counted():
+    """Return a clock and a function: the lines of this program's log, folded by it."""
+    log = logging.getLogger("neurovocal")
+    before = log.handlers, log.propagate, log.level
+    clock, stream = ManualClock(1_700_000_000 * NS, autojump=False), io.StringIO()
+    target = logging.StreamHandler(stream)
+    target.setFormatter(JsonFormatter())
+    log.handlers, log.propagate = [RepeatFolding(target, clock)], False
+    log.setLevel(logging.INFO)
+
+    def read():
+        log.handlers[0].flush()
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    yield clock, read
+    log.handlers, log.propagate = before[0], before[1]
+    log.setLevel(before[2])
+
+
+def total(lines):
+    return sum(1 + line.get("more", 0) + line.get("more_like_it", 0) for line in lines)
+
+
+def test_a_source_that_reconnects_every_second_for_an_hour(counted):
+    clock, read = counted
+    events = []
+    state = SourceState("pit", clock, True, events.append)
+    state.on_samples(NS // 10)
+    for _ in range(3600):
+        state.on_loss("device 'x' stopped delivering")
+        clock.advance(0.5)
+        state.on_samples(NS // 10)
+        clock.advance(0.5)
+    lines = read()
+    assert total(lines) == len(events) == 7200, "on the wire each is an event"
+    assert len(lines) <= 24
+    assert "recovering: device 'x' stopped delivering" in lines[0]["message"]
+    assert "healthy: samples arrive again" in lines[-1]["message"]
+
+
+def test_a_sink_that_fails_at_every_other_event(counted):
+    clock, read = counted
+    sink = SupervisedSink("sink 'j'", CollectSink(), clock, threading.Event())
+    for number in range(1000):
+        sink.warn("failed", OSError(f"block {number} is full"))
+        sink.failing = False  # the next one was written
+        clock.advance(0.01)
+    lines = read()
+    assert (len(lines), total(lines)) == (2, 1000)
+    assert lines[-1]["message"] == "sink 'j' failed: block 999 is full"
+    assert (lines[-1]["more"], lines[-1]["in_s"]) == (998, 10)
