@@ -86,11 +86,17 @@ class NearMisses:
         self.is_open = False
         self.due = 0
         self._start = self._end = 0
+        self._longest_pause = 1
         self._peak = 0.0
         self._is_explained = False  # it holds a segment, or a near miss that was short
         self._told: deque[int] = deque(maxlen=MOST_PER_SECOND)  # onsets
         self._omitted = 0
         self._last: NearMiss | None = None  # the last one that was not told
+
+    def follow(self, on: float, min_duration: int, gap_fill: int) -> None:
+        """Apply other rules of segments; the open run keeps its `gap_fill`."""
+        self._on = on
+        self._min_duration, self._gap_fill = min_duration, gap_fill
 
     def stretches(self, scores: NDArray[np.float64]) -> Iterator[tuple[int, int, bool]]:
         """Yield ``(start, stop, is_near)`` of all stretches of scores, in order."""
@@ -107,9 +113,11 @@ class NearMisses:
         if not self.is_open:
             self.is_open, self._is_explained = True, False
             self._start, self._peak = start, -np.inf
+            # Of the whole run: when `follow` is called depends on how calls are cut.
+            self._longest_pause = max(self._gap_fill, 1)
         self._end = stop
         self._peak = max(self._peak, float(np.maximum.reduce(scores)))
-        ended = stop + max(self._gap_fill, 1) - self._origin
+        ended = stop + self._longest_pause - self._origin
         self.due = -(-ended // self._hop) * self._hop + self._origin
 
     def explain(self) -> None:

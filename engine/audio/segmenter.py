@@ -1,6 +1,7 @@
 """Segmenter: turns one score per hop into onsets and offsets, with hysteresis."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -160,18 +161,28 @@ class Segmenter:
     origin : int
         Score k covers samples
         ``[k * hop_length + origin, (k + 1) * hop_length + origin)``.
+    adapt : callable, optional
+        Called after each segment with its duration in samples and its largest score;
+        returns the rules for what follows, in which only `on`, `min_duration` and
+        `gap_fill` may differ from `rules`.
 
     Notes
     -----
     The cost grows with the number of crossings of the lower threshold.
     """
 
-    def __init__(self, rules: SegmenterRules, hop_length: int, origin: int = 0) -> None:
-        self.rules = rules
+    def __init__(
+        self,
+        rules: SegmenterRules,
+        hop_length: int,
+        origin: int = 0,
+        adapt: Callable[[int, float], SegmenterRules] | None = None,
+    ) -> None:
+        self.rules = self._first_rules = rules
+        self._adapt = adapt
+        self._loudest = -math.inf  # score of the candidate segment
         self._hop = hop_length
         self._origin = origin
-        # Silence after which a segment is closed.
-        self._close_after = max(rules.gap_fill, rules.post)
         # Longest duration of the candidate segment.
         self._longest = math.inf if rules.max_duration is None else rules.max_duration
         self._start: int | None = None  # first sample of the candidate segment
@@ -189,6 +200,7 @@ class Segmenter:
         self._segment = 0
         if self._near is not None:
             self._near.reset()
+        self._follow(self._first_rules)
         self._clear(0)
 
     def begin(self, sample: int) -> None:
@@ -279,7 +291,7 @@ class Segmenter:
             return
         if not self._is_reported:
             self._reject(marks)
-        elif until - self._end >= self._close_after:
+        elif until - self._end >= max(self.rules.gap_fill, self.rules.post):
             self._finish(self._end + self.rules.post, False, marks)
 
     def _add_run(
@@ -311,7 +323,11 @@ class Segmenter:
             self._reached_on, self._continues = self._continues, False
             self._is_rest = self._reached_on
             self._peak = 0.0
+            self._loudest = -math.inf
         count = self._remaining_scores(hop, scores)
+        if self._adapt is not None:
+            loudest = float(np.maximum.reduce(scores[:count]))
+            self._loudest = max(self._loudest, loudest)
         if not self._is_reported:
             self._confirm(hop, scores[:count], marks)
         self._end = (hop + count) * self._hop + self._origin
@@ -383,8 +399,16 @@ class Segmenter:
         self._floor = offset
         if not truncated:
             self._ignored_until = self._end + self.rules.min_silence
+        if self._adapt is not None and self._start is not None:
+            self._follow(self._adapt(self._end - self._start, self._loudest))
         self._start = None
         self._is_reported = False
+
+    def _follow(self, rules: SegmenterRules) -> None:
+        """Apply other rules to what comes after a segment."""
+        self.rules = rules
+        if self._near is not None:
+            self._near.follow(rules.on, rules.min_duration, rules.gap_fill)
 
     def _reject(self, marks: list[Mark]) -> None:
         """Drop the candidate, which has become no segment."""

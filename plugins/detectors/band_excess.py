@@ -19,7 +19,7 @@ N_BANDS = 32
 LEAST_DB = -20.0  # lowest excess: digital silence is no quieter than this
 
 _NARROWBAND_RATE = 8000
-_QUANTILE = 0.25
+_QUANTILE = 0.15
 # Time between updates of the floors, and in the first second of a stream.
 _UPDATE_S, _YOUNG_UPDATE_S = 0.128, 0.016
 _YOUNG_S = 1.0
@@ -51,7 +51,7 @@ class FloorOptions(Options):
     where it is below 8 kHz."""
     hop_ms: float | None = Field(default=None, ge=0.01, le=1000)
     """Time between frames; by default 2 ms, 1 ms where the rate is above 96 kHz."""
-    memory_s: float = Field(default=5.0, ge=0.01, le=DAY_S)
+    memory_s: float = Field(default=1.2, ge=0.01, le=DAY_S)
     """How long levels are remembered (time constant)."""
     settle_s: float = Field(default=0.1, ge=0, le=3600)
     """At the start of a stream, and after an interruption longer than the memory,
@@ -164,7 +164,7 @@ class BandExcess:
     tiles of the hop grid and floors change at multiples of it: the rows do not depend
     on how blocks are cut.
 
-    The floor is the 25 % quantile of recent levels. In Gaussian noise the power of a
+    The floor is the 15 % quantile of recent levels. In Gaussian noise the power of a
     band of n independent cells is distributed as chi-squared with 2 n degrees of
     freedom, which gives the mean level from the quantile.
 

@@ -1,0 +1,103 @@
+"""Score of a hop from the excesses of its bands, with forward masking."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from neurovocal.engine import Float32
+
+# 0 dB is the level that steady noise exceeds in so many of the hops.
+_NOISE_SHARE = 1e-4
+# Lowest score: a band that is masked counts as much as digital silence.
+MASKED_DB = -20.0
+# Largest excess that is told apart: beyond the range of 32-bit samples.
+_HIGHEST_DB = 200.0
+
+
+class BandScore:
+    """Mean of the loudest bands' excess, without echoes and tails of louder sounds.
+
+    Parameters
+    ----------
+    cells : float64[n_bands]
+        Independent values in each band, as in `BandExcess`: the power of few values
+        scatters more, and 0 dB is accordingly higher above the mean.
+    n_loudest : int
+        Number of bands whose mean is the score.
+    mask_db, decay_db : float
+        A band is masked where it lies more than `mask_db` below its recent peak, which
+        decays by `decay_db` per hop.
+    broad_mask_db, broad_decay_db : float
+        The same for the score itself, which masks sound in other bands, too.
+
+    Notes
+    -----
+    A sound of 30 dB is followed by its own echo, 20 dB weaker, in the same bands. Per
+    band, a faint note of another pitch right after a loud one is still found.
+    """
+
+    def __init__(
+        self,
+        cells: NDArray[np.float64],
+        n_loudest: int,
+        mask_db: float,
+        decay_db: float,
+        broad_mask_db: float,
+        broad_decay_db: float,
+    ) -> None:
+        degrees = 2 * cells
+        usual = 10 * np.log10(chi2.isf(_NOISE_SHARE, degrees) / degrees)
+        self._usual_db = usual.astype(np.float32)
+        self._n_loudest = n_loudest
+        self._mask_db, self._decay_db = mask_db, decay_db
+        self._broad_mask_db, self._broad_decay_db = broad_mask_db, broad_decay_db
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget earlier peaks."""
+        # Peaks with the decay taken out, so that a later hop only needs the largest.
+        self._peaks = np.full(len(self._usual_db), -np.inf)
+        self._broad_peak = -np.inf
+
+    def push(self, first: int, excess: Float32) -> NDArray[np.float64]:
+        """Return the scores of hops ``first, first + 1, ...`` in dB, float64[n_hops].
+
+        Parameters
+        ----------
+        first : int
+            Index of the first hop; calls must follow each other without holes.
+        excess : float32[n_hops, n_bands]
+            Level of each band over the mean of its noise, in dB.
+        """
+        if len(excess) == 0:
+            return np.empty(0)
+        levels = (excess - self._usual_db).astype(np.float64)
+        hops = np.arange(first, first + len(excess), dtype=np.float64)
+        decayed = (hops * self._decay_db)[:, None]
+        peaks = levels + decayed
+        np.maximum(peaks[0], self._peaks, out=peaks[0])
+        np.maximum.accumulate(peaks, axis=0, out=peaks)
+        self._peaks = peaks[-1].copy()
+        peaks -= decayed
+        levels[levels < peaks - self._mask_db] = MASKED_DB
+        return self._unmasked(hops, _loudest_mean(levels, self._n_loudest))
+
+    def _unmasked(
+        self, hops: NDArray[np.float64], scores: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        decayed = hops * self._broad_decay_db
+        peaks = scores + decayed
+        peaks[0] = max(peaks[0], self._broad_peak)
+        np.maximum.accumulate(peaks, out=peaks)
+        self._broad_peak = float(peaks[-1])
+        scores[scores < peaks - decayed - self._broad_mask_db] = MASKED_DB
+        return scores
+
+
+def _loudest_mean(levels: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return the mean of the `count` largest values of each row, float64[n_rows]."""
+    if count < levels.shape[1]:
+        levels = np.partition(levels, -count, axis=1)[:, -count:]
+    total: NDArray[np.float64] = np.add.reduce(levels, axis=1)
+    total /= count
+    return total
