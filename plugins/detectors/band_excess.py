@@ -1,7 +1,7 @@
 """Level of log-spaced bands above their own running noise floors, one row per hop."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,9 @@ _CORRELATED_BINS = 8
 _TINY, _HUGE = 1e-14, 1e4
 
 
+BandLevelDb: TypeAlias = Annotated[float, Field(ge=-200, le=20)]
+
+
 class FloorOptions(Options):
     """Bands and noise floors of a detector that works on `BandExcess`."""
 
@@ -56,7 +59,7 @@ class FloorOptions(Options):
     settle_s: float = Field(default=0.1, ge=0, le=3600)
     """At the start of a stream, and after an interruption longer than the memory,
     levels are held back for so long; not where `floor_db` is given."""
-    floor_db: tuple[float, ...] | None = None
+    floor_db: tuple[BandLevelDb, ...] | None = None
     """Noise floor of the room, with which a stream starts: mean level of each band in
     dB re full scale, one number for each of the 32 bands, as `measure_floor` gives
     them."""
