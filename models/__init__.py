@@ -1,1 +1,1 @@
-"""Training, evaluation and export of the models (needs the train extra)."""
+"""Training, evaluation and export of the models ; only `tuning` and `data` run without torch."""

@@ -35,6 +35,7 @@ from neurovocal.models.toolkit.measures import (
     frame_errors,
 )
 from neurovocal.models.toolkit.progress import ProgressCallback
+from neurovocal.models.tuning.search import CoordinateSearch
 from neurovocal.plugins.models.classifier.decision import LabelDecision
 
 # Further starting points, for sounds with quiet parts, such as words, and for
@@ -206,7 +207,7 @@ def select_evenly(
 
 
 class _Search:
-    """Coordinate search with a memory of the errors measured so far."""
+    """Coordinate search for the options with the fewest label errors."""
 
     def __init__(
         self,
@@ -217,45 +218,32 @@ class _Search:
     ) -> None:
         self._recordings = recordings
         self._on_progress, self._check_stop = on_progress, check_stop
-        self._ends_at_s = ends_at_s
         self._plugin = Registry().get("detector", "energy")
-        self._errors: dict[tuple[tuple[str, Any], ...], float] = {}
+        self._search = CoordinateSearch(
+            self._error,
+            change=_change_option,
+            improvement=MIN_IMPROVEMENT,
+            is_due=lambda: time.monotonic() > ends_at_s,
+        )
         self._tries = len(START_OPTIONS) + ROUNDS * sum(
             len(v) for v in CANDIDATE_VALUES.values()
         )
 
     def run(self, start: dict[str, Any]) -> DetectorSpec:
         """Search from `start`, or from one of `START_OPTIONS` if that is better."""
-        options = min(START_OPTIONS, key=self._error)
-        if self._error(start) < self._error(options) + MIN_IMPROVEMENT:
+        cost = self._search.cost
+        options = min(START_OPTIONS, key=cost)
+        if cost(start) < cost(options) + MIN_IMPROVEMENT:
             options = start
-        for _ in range(ROUNDS):
-            before = options
-            for name, values in CANDIDATE_VALUES.items():
-                options = self._improve(options, name, values)
-            if options == before:
-                break
+        options = self._search.run(options, CANDIDATE_VALUES, ROUNDS)
         return DetectorSpec(plugin="energy", options=options)
 
-    def _improve(
-        self, options: dict[str, Any], name: str, values: Sequence[Any]
-    ) -> dict[str, Any]:
-        """Try the values of one option and keep the best one if it is worth it."""
-        if time.monotonic() > self._ends_at_s:
-            return options
-        candidates = [_change_option(options, name, value) for value in values]
-        best = min(candidates, key=self._error)
-        improved = self._error(best) < self._error(options) - MIN_IMPROVEMENT
-        return best if improved else options
-
     def _error(self, options: dict[str, Any]) -> float:
-        """Return the error of the options, measured once."""
-        key = tuple(sorted(options.items()))
-        if key not in self._errors:
-            self._check_stop()
-            self._errors[key] = self._measure(options)
-            self._on_progress(min(1.0, len(self._errors) / self._tries), "")
-        return self._errors[key]
+        """Return the error of options, and tell the progress."""
+        self._check_stop()
+        error = self._measure(options)
+        self._on_progress(min(1.0, (self._search.n_tried + 1) / self._tries), "")
+        return error
 
     def _measure(self, options: dict[str, Any]) -> float:
         """Detect segments of all recordings and return the error; inf if invalid."""

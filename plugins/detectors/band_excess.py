@@ -253,6 +253,35 @@ class BandExcess:
             return first, levels
         return self._above_floor(first, levels)
 
+    def levels(self, samples: Float32) -> Float32:
+        """Return the levels of a recording from its beginning, without floors.
+
+        Parameters
+        ----------
+        samples : float32[n_samples]
+            One channel.
+
+        Returns
+        -------
+        float32[n_hops, 32]
+            dB re full scale; the object is reset.
+        """
+        self.reset()
+        _, levels = self._levels(Block(0, samples[:, None]))
+        self.reset()
+        return levels
+
+    def floor_of(self, levels: Float32) -> tuple[float, ...]:
+        """Return the noise floor of levels without calls, as a value for `floor_db`.
+
+        Parameters
+        ----------
+        levels : float32[n_hops, 32]
+            Of at least one hop, in dB re full scale.
+        """
+        floor = np.quantile(levels, _QUANTILE, axis=0) - self._quantile_db
+        return tuple(np.round(np.maximum(floor, self._least_db), 1).tolist())
+
     def flush(self) -> tuple[int, Float32]:
         """Return the rows that are held back, at the end of the stream; then reset."""
         rows = self._finish()

@@ -48,8 +48,9 @@ ORDER = {
         ],
     ],
     "models": [
-        ["toolkit"],
+        ["toolkit", "evaluation/segments"],
         ["data"],
+        ["tuning"],
         ["classifier", "rnn_rbm"],
         ["forecast"],
         ["export", "evaluation"],

@@ -12,6 +12,7 @@ from neurovocal.engine.config.located_yaml import parse_located
 from neurovocal.engine.config.schema import MultiConfig, SingleConfig, load_config
 from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError
+from neurovocal.engine.contracts.tuning import load_tuner
 from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.support.names import beside
 from neurovocal.engine.support.text import printable
@@ -25,6 +26,7 @@ _PRESETS = (
     "mammal-calls",
     "insects",
 )
+_EXAMPLES = "examples"
 
 
 def init(
@@ -118,11 +120,8 @@ def _ask(yes: bool, answers: dict[str, str]) -> dict[str, Any]:
     if bundle != _NO_BUNDLE:
         data["bundle"] = bundle
     if bundle == _NO_BUNDLE or load_bundle(bundle).manifest.detector is None:
-        taxon = ask("What is heard", "songbird", list(_PRESETS))
-        preset, _ = load_config(taxon)
-        detector = preset.lanes[0].detector
-        assert detector is not None, f"the preset '{taxon}' is about its detector"
-        data["detector"] = detector.model_dump(exclude_none=True)
+        taxon = ask("What is heard", "songbird", [*_PRESETS, _EXAMPLES])
+        data["detector"] = _like_examples(ask) if taxon == _EXAMPLES else _of(taxon)
     if bundle != _NO_BUNDLE:
         data["models"] = [{"plugin": "classifier"}]
     endpoint = ask(f"Publish on, or '{_NO_SOCKET}'", "tcp://127.0.0.1:5556")
@@ -138,6 +137,25 @@ def _ask(yes: bool, answers: dict[str, str]) -> dict[str, Any]:
         },
     ]
     return data
+
+
+def _of(taxon: str) -> dict[str, Any]:
+    """Return the detector of a preset."""
+    preset, _ = load_config(taxon)
+    detector = preset.lanes[0].detector
+    assert detector is not None, f"the preset '{taxon}' is about its detector"
+    return detector.model_dump(exclude_none=True)
+
+
+def _like_examples(ask: Any) -> dict[str, Any]:
+    """Return a detector that is fitted to examples of calls in a recording."""
+    recording = ask("Recording with examples of calls", "recording.wav")
+    table = ask("Table of them: CSV with onset_s and offset_s, Raven, ...", "five.csv")
+    return load_tuner()(
+        Path(table),
+        [Path(recording)],
+        tell=lambda sentence: typer.echo(printable(sentence), err=True),
+    )
 
 
 def _source(ask: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from neurovocal.engine.cli.session import (
     require_csv,
     run_plan,
 )
+from neurovocal.engine.config.claims import refuse_overlap
 from neurovocal.engine.config.plan import Plan, base_of
 from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.errors import (
@@ -29,6 +30,7 @@ from neurovocal.engine.contracts.errors import (
     StartInterrupted,
 )
 from neurovocal.engine.contracts.stages import KnowsStart, ReportsProgress
+from neurovocal.engine.contracts.tuning import load_tuner
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.support.names import beside
@@ -52,6 +54,21 @@ DetectorOption = Annotated[
         metavar="C",
         help="Take the detector (and tile) from this configuration or preset; "
         "default: the bundle's detector, or `energy`.",
+    ),
+]
+LikeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--like",
+        metavar="TABLE",
+        help="Fit a detector to the calls in this table first (five are enough; CSV, "
+        "Raven, Audacity, TextGrid, ...); `tune` keeps one.",
+    ),
+]
+KindOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label", metavar="NAME", help="With --like: only calls with this label."
     ),
 ]
 ChannelsOption = Annotated[
@@ -98,6 +115,8 @@ ToOption = Annotated[
 def detect(
     files: FilesArgument,
     config: DetectorOption = None,
+    like: LikeOption = None,
+    kind: KindOption = None,
     out: OutOption = "-",
     form: FormatOption = "csv",
     safe_csv: SafeCsvOption = False,
@@ -120,6 +139,14 @@ def detect(
     form = "json" if json else form
     table = _table(files, out, form, "segments", safe_csv)
     data["sinks"] = [table, *_pictures(explain, from_s, to_s)]
+    if like is not None:
+        if config is not None:
+            raise ConfigError(
+                "--like and --config exclude each other: both give the detector"
+            )
+        data["detector"] = _detector_like(like, kind, data, base, out)
+    elif kind is not None:
+        raise ConfigError("--label chooses among examples: add --like TABLE")
     raise typer.Exit(_run(data, base))
 
 
@@ -167,6 +194,24 @@ def _with_detector_of(config: str | None) -> tuple[dict[str, Any], Path]:
     if lane.detector is not None:
         data["detector"] = lane.detector.model_dump()
     return data, base_of(located.name)
+
+
+def _detector_like(
+    table: Path, kind: str | None, data: dict[str, Any], base: Path, out: str
+) -> dict[str, Any]:
+    """Return a detector that is fitted to examples, among the files or beside them."""
+    if out != "-":
+        refuse_overlap("--out", {"table": [table]}, [Path(out)])
+    plan = plan_of_data(data, base)
+    source = plan.lanes[0].source
+    files = [each.path for each in source.plugin.reads(source.options, plan.context)]
+    return load_tuner()(
+        table,
+        files,
+        label=kind,
+        channels=data["source"]["options"].get("channels", ()),
+        tell=lambda sentence: typer.echo(printable(sentence), err=True),
+    )
 
 
 def _source(

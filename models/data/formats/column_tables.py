@@ -76,8 +76,13 @@ def _read_csv(
     if in_samples:
         times = ["onset_sample", "offset_sample"]
     names = [name_column] if name_column else []
-    columns = table.require(*names, *times, label)
-    reader = _RowReader(table, findings, times, columns[-3:-1], columns[-1])
+    is_labelled = choice.needs_labels or bool(choice.label_column)
+    is_labelled |= table.column(label) is not None
+    columns = table.require(*names, *times, *([label] if is_labelled else []))
+    labels = columns.pop() if is_labelled else None
+    reader = _RowReader(
+        table, findings, times, columns[-2:], labels, choice.needs_labels
+    )
     channel = table.column("channel")
     rows = []
     for row in table.rows:
@@ -108,19 +113,20 @@ class _RowReader:
     findings: Findings
     time_names: Sequence[str]
     times: Sequence[int]
-    label: int
+    label: int | None
+    needs_labels: bool
 
     def read(
         self, row: Row, channel: int | None
     ) -> tuple[Decimal, Decimal, str, int | None] | None:
         """Return onset, offset, label and channel; refuse a faulty row."""
         cells = row.cells
-        text = cells[self.label]
+        text = "" if self.label is None else cells[self.label]
         label = clean_label(text)
         problems = [times_problem(row, self.times, self.time_names)]
         if "\n" in text:
             problems.append(_SEVERAL_LINES)
-        elif problem := label_problem(label):
+        elif (label or self.needs_labels) and (problem := label_problem(label)):
             problems.append(problem)
         number = None
         if channel is not None and (named := cells[channel].strip()):
@@ -158,7 +164,9 @@ def read_raven(
         )
     label = _label_column(table, choice, findings)
     times = table.require(_BEGIN, _END)
-    reader = _RowReader(table, findings, (_BEGIN, _END), times, label)
+    reader = _RowReader(
+        table, findings, (_BEGIN, _END), times, label, choice.needs_labels
+    )
     file_column = table.column("Begin Path", "Begin File")
     offset_column, channel_column = table.column(_OFFSET), table.column("Channel")
     views = _Views(table)
@@ -199,10 +207,15 @@ def read_raven(
 
 def _label_column(
     table: HeadedTable, choice: AnnotationChoice, findings: Findings
-) -> int:
-    """Return the column of a Raven table that holds the labels."""
+) -> int | None:
+    """Return the column of a Raven table that holds the labels.
+
+    None if there is none, and none is needed.
+    """
     wanted = (choice.label_column,) if choice.label_column else _RAVEN_LABELS
     there = [at for name in wanted if (at := table.column(name)) is not None]
+    if not there and not choice.needs_labels and not choice.label_column:
+        return None
     if not there:
         raise ConfigError(
             f"{where(table.path)}: has no column {shown(wanted[0])} with labels: "

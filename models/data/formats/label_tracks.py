@@ -44,7 +44,6 @@ def read_audacity(
     NotOfFormatError
         The file is no label track.
     """
-    del choice  # a track has no columns, tiers or channels to choose
     found = list(literal_rows(read_lines(path)))
     if found and not _begins_with_times(found[0]):
         raise NotOfFormatError(
@@ -58,6 +57,8 @@ def read_audacity(
             continue
         while len(row.cells) > 3 and not row.cells[-1].strip():
             row.cells.pop()
+        if len(row.cells) == 2 and not choice.needs_labels:
+            row.cells.append("")
         if len(row.cells) != 3:
             reason = (
                 "the label is missing"
@@ -71,11 +72,13 @@ def read_audacity(
             )
             continue
         label = clean_label(row.cells[2])
-        problem = times_problem(row, (0, 1), _NAMES) or label_problem(label)
+        problem = times_problem(row, (0, 1), _NAMES)
+        if not problem and (label or choice.needs_labels):
+            problem = label_problem(label) or ""
         if problem:
             findings.refuse(path, row.line, problem)
             continue
-        if _SCORE.fullmatch(label):
+        if choice.needs_labels and _SCORE.fullmatch(label):
             scores.append(row)
             continue
         onset, offset = (float(cell.strip()) for cell in row.cells[:2])

@@ -30,11 +30,15 @@ class AnnotationChoice:
     channels : tuple of int
         Channels whose sound and labels are used, from 1; empty for all that have
         labels of their own, or else the first.
+    needs_labels : bool
+        Whether each segment must have a label. Where it need not, a table may lack the
+        column, and what has no label has an empty one.
     """
 
     label_column: str | None = None
     tier: str | None = None
     channels: tuple[int, ...] = ()
+    needs_labels: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,6 +311,7 @@ def control(bench):
 CONTRACTS = {
     ("features", "spectrogram"): spectrogram,
     ("detector", "energy"): detector_of_samples,
+    ("detector", "excess"): detector_of_samples,
     ("detector", "percentile"): detector_of_samples,
     ("detector", "network"): detector_of_posteriors,
     ("model", "classifier"): classifier,

@@ -1,0 +1,1 @@
+"""Detectors fitted to annotated examples, without torch."""
