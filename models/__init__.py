@@ -1,1 +1,4 @@
-"""Training, evaluation and export of the models ; only `tuning` and `data` run without torch."""
+"""Training, evaluation and export of the models; tuning of a detector to examples.
+
+All but `data`, `toolkit` and `tuning` need the train extra.
+"""
