@@ -29,7 +29,7 @@ from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Block, Offset, StreamInfo
-from neurovocal.models.evaluation.segments import (
+from neurovocal.models.toolkit.segment_scores import (
     SegmentScore,
     score_onsets,
     score_overlaps,

@@ -23,7 +23,6 @@ from neurovocal.models.data.targets import (
 )
 from neurovocal.models.evaluation.label_latency import measure_label_latency
 from neurovocal.models.evaluation.labelling import EvaluatedRecording, Labeller
-from neurovocal.models.evaluation.segments import SegmentScore, score_segments
 from neurovocal.models.forecast.evaluation import evaluate_forecast
 from neurovocal.models.toolkit.measures import (
     IGNORED,
@@ -34,6 +33,7 @@ from neurovocal.models.toolkit.measures import (
     unit_runs,
 )
 from neurovocal.models.toolkit.onnx_session import Session
+from neurovocal.models.toolkit.segment_scores import SegmentScore, score_segments
 
 TOLERANCE_S = 0.010
 # First frames of a recording without a measured prediction: the state is not settled.

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from neurovocal.engine.audio.segmenter import Segmenter
 from neurovocal.engine.contracts.types import Block, Float32, Offset
-from neurovocal.models.evaluation.segments import score_onsets, score_overlaps
 from neurovocal.models.toolkit.progress import ProgressCallback
+from neurovocal.models.toolkit.segment_scores import score_onsets, score_overlaps
 from neurovocal.models.tuning.search import CoordinateSearch, Values
 from neurovocal.plugins.detectors.band_excess import BandExcess, FloorOptions
 from neurovocal.plugins.detectors.band_level import default_band

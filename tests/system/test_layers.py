@@ -48,7 +48,7 @@ ORDER = {
         ],
     ],
     "models": [
-        ["toolkit", "evaluation/segments"],
+        ["toolkit"],
         ["data"],
         ["tuning"],
         ["classifier", "rnn_rbm"],

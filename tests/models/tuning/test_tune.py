@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from processes.cli_process import RECORDING, neurovocal
 
 from neurovocal.engine.cli import main
-from neurovocal.models.evaluation.segments import score_onsets, score_overlaps
+from neurovocal.models.toolkit.segment_scores import score_onsets, score_overlaps
 from neurovocal.models.tuning.fitting import Stretch, fit
 
 RATE = 32_000

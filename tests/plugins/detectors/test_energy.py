@@ -22,7 +22,7 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import Block, Gap, Offset, Onset, StreamInfo
 from neurovocal.engine.testing import canonical, check_processor, gather, recut, song
-from neurovocal.models.evaluation.segments import score_segments
+from neurovocal.models.toolkit.segment_scores import score_segments
 from neurovocal.plugins.detectors.energy import (
     EnergyDetector,
     EnergyOptions,

@@ -15,7 +15,7 @@ from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Block, Gap, Offset, StreamInfo
 from neurovocal.engine.testing import check_processor, gather, recut, song
-from neurovocal.models.evaluation.segments import score_segments
+from neurovocal.models.toolkit.segment_scores import score_segments
 from neurovocal.plugins.detectors.percentile import PercentileOptions, plugin
 
 RATE = 32_000

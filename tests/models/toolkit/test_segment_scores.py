@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurovocal.models.evaluation.segments import (
+from neurovocal.models.toolkit.segment_scores import (
     SegmentScore,
     match_segments,
     score_onsets,
