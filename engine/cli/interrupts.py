@@ -67,8 +67,16 @@ def tell(sentence: str = "stopped") -> int:
     global _told
     if not _told:
         _told = True
-        os.write(2, f"{sentence}\n".encode())
+        os.write(_stderr(), f"{sentence}\n".encode())
     return _STOPPED
+
+
+def _stderr() -> int:
+    """Return the descriptor of `sys.stderr`: 2 may be muted, for libraries of C."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # there is none, or it is no file
+        return 2
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

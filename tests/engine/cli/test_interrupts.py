@@ -86,6 +86,24 @@ print("goes on")
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "stopped\n")
 
 
+def test_the_sentence_is_told_while_libraries_are_muted():
+    """As they are while a sound card is open."""
+    program = """
+import signal
+from neurovocal.engine.cli import interrupts
+from neurovocal.engine.support.process import keep_stderr, mute_libraries
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts.install()
+keep_stderr()
+with mute_libraries():
+    signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (3, "stopped\n")
+
+
 def test_a_signal_after_the_end_of_a_command_does_not_change_its_exit_code():
     program = """
 import signal, sys
