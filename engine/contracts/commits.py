@@ -83,10 +83,16 @@ class LimitsClose(Protocol):
 class CompletesStreams(Protocol):
     """Sink that completes its work on a stream when the stream has ended."""
 
-    def end_stream(self, stream: str, /) -> None:
+    def end_stream(self, stream: str, /) -> bool | None:
         """Complete the work on a stream: no message of it follows.
 
         Called from the thread that calls `write`, after the stream's last message.
+
+        Returns
+        -------
+        bool or None
+            False if a disk did not take a part of it: a recording is then not
+            finished, and is heard again at the next start.
         """
         ...
 

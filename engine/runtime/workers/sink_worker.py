@@ -98,6 +98,7 @@ class SupervisedSink:
         self.failing = False
         self.failures = 0
         self.errors = 0
+        self.is_complete = True  # the streams that `end` ended last
         self.trouble = ""
         self._name = name
         self._clock = clock
@@ -140,7 +141,8 @@ class SupervisedSink:
         try:
             if self.completer is not None:
                 for stream in streams:
-                    self._call(self.completer.end_stream, stream)
+                    done = self._call(self.completer.end_stream, stream)
+                    self.is_complete &= done is not False
             if self.keeper is not None:
                 self._call(self.keeper.commit)
         except Exception as error:
@@ -187,11 +189,11 @@ class SupervisedSink:
             log.warning("%s %s: %s", self._name, what, error)
         self.failing = True
 
-    def _call(self, method: Callable[..., None], *arguments: object) -> None:
+    def _call(self, method: Callable[..., object], *arguments: object) -> object:
         calls = self.calls
         try:
             with calls:
-                method(*arguments)
+                return method(*arguments)
         except Exception:
             raise
         except BaseException as error:  # a SystemExit of a plugin is a failure
@@ -510,6 +512,7 @@ class SinkWorker:
     def _end_streams(self, commit: StreamCommit) -> bool:
         """Commit streams that have ended; return False when the sink takes no more."""
         backoff = Backoff()
+        self.supervised.is_complete = True
         while (error := self._end(commit)) is not None:
             if self._on_error == "fail":
                 self._give_up(error)
@@ -523,7 +526,8 @@ class SinkWorker:
                 return False
         self._trim_uncommitted()
         lost = self.mailbox.dropped.total()
-        commit.done(self, kept=lost == self._lost_before)
+        kept = lost == self._lost_before and self.supervised.is_complete
+        commit.done(self, kept=kept)
         self._lost_before = lost
         return True
 

@@ -25,7 +25,12 @@ from neurovocal.plugins.sinks.clips.selection import (
     SelectOptions,
     unsatisfiable_rules,
 )
-from neurovocal.plugins.sinks.clips.store import ClipQuotas, ClipStore, QuotaError
+from neurovocal.plugins.sinks.clips.store import (
+    ClipQuotas,
+    ClipStore,
+    NoSpaceError,
+    QuotaError,
+)
 from neurovocal.plugins.sinks.clips.stream import ClipStream, Lengths, encode_audio
 from neurovocal.plugins.storage.folder import (
     folder_access,
@@ -115,6 +120,7 @@ class ClipsSink:
         self._streams: dict[str, ClipStream] = {}  # the least recently used first
         self._selections: dict[str, SegmentSelection] = {}
         self._lengths = _lengths(options)
+        self._not_taken: set[str] = set()  # streams of which the disk lacks clips
         self._trouble = ""
         self._checked_ns = 0
         self._deleted = 0
@@ -157,10 +163,16 @@ class ClipsSink:
     def flush(self, timeout: float) -> None:
         """Do nothing: a clip is on the disk as soon as it is written."""
 
-    def end_stream(self, stream: str) -> None:
-        """Write the clips of a stream that have no complete post-roll."""
+    def end_stream(self, stream: str) -> bool:
+        """Write the clips without a complete post-roll; False if a disk took not all.
+
+        Clips that quotas of the user's own do not allow are not missed.
+        """
         if stream in self._streams:
             self._end(stream)
+        is_complete = stream not in self._not_taken
+        self._not_taken.discard(stream)
+        return is_complete
 
     def close(self) -> None:
         """Write the clips with an incomplete post-roll."""
@@ -228,6 +240,8 @@ class ClipsSink:
             self._store.write(path, audio, content)
         except (QuotaError, OSError) as error:
             self._refused += 1
+            if isinstance(error, OSError | NoSpaceError):
+                self._not_taken.add(stream.name)
             self._fail(error)
             return
         self._recover()

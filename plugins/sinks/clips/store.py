@@ -22,6 +22,10 @@ class QuotaError(Exception):
     """The quotas or the minimum of free space do not allow a clip."""
 
 
+class NoSpaceError(QuotaError):
+    """The minimum of free space does not allow a clip."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClipQuotas:
     """Quotas of a folder; None: no limit.
@@ -106,7 +110,7 @@ class ClipStore:
         self._refresh()
         free = self._free(self.folder)
         if limits.min_free_bytes and free - size < limits.min_free_bytes:
-            raise QuotaError(
+            raise NoSpaceError(
                 f"only {free / _MB:.1f} MB are free in '{self.folder}' "
                 f"(min_free_mb: {limits.min_free_bytes / _MB:g})"
             )
@@ -125,7 +129,7 @@ class ClipStore:
         Raises
         ------
         QuotaError
-            The limits do not allow the clip.
+            The limits do not allow the clip; `NoSpaceError` if the disk is full.
         OSError
             The disk does not take the clip.
         """

@@ -161,6 +161,27 @@ def test_a_table_that_ctrl_c_cut_short_is_called_partial(tmp_path: Path) -> None
     assert f"wrote {rows} rows of 1 recording to 'new.csv'" in done.err
 
 
+@pytest.mark.parametrize(
+    ("limit", "is_taken"),
+    [("min_free_mb: 1000000000", False), ("max_files: 1, when_full: stop", True)],
+)
+def test_a_recording_is_heard_again_if_the_disk_took_not_all_of_its_clips(
+    tmp_path: Path, limit: str, is_taken: bool
+) -> None:
+    (tmp_path / "d").mkdir()
+    soundfile.write(tmp_path / "d" / "a.wav", song(8000, 3.0)[:, 0], 8000)
+    options = "path: d, follow: false, settle_s: 0, poll_s: 0.1, confirm_s: 0"
+    (tmp_path / "c.yaml").write_text(
+        f"version: 1\nsource: {{plugin: folder, options: {{{options}}}}}\n"
+        f"sinks: [{{plugin: clips, options: {{path: clips, {limit}}}}}]\n"
+    )
+    done = neurovocal("run", "c.yaml", cwd=tmp_path)
+    assert done.code == 3
+    assert ("it is heard again at the next start" in done.err) is not is_taken
+    state = (tmp_path / "d" / ".neurovocal-taken.jsonl").read_text()
+    assert ('"taken"' in state) is is_taken
+
+
 LIMITED = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

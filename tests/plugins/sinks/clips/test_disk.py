@@ -68,6 +68,7 @@ def test_full_disk_refuses_clips_until_there_is_room(small_disk: Path) -> None:
     assert target.trouble is not None
     assert "No space left" in target.trouble
     assert "labels go on" in target.trouble
+    assert target.end_stream(INFO.stream) is False  # the recording is heard again
     assert not [p for p in (small_disk / "clips").rglob("*") if p.is_file()]
     (small_disk / "ballast").unlink()
     target.close()
