@@ -1,6 +1,6 @@
 """The command line: ``neurovocal``."""
 
-from neurovocal.engine.cli import interrupts
+from neurovocal.engine.cli import interrupts, streams
 
 __all__ = ["main"]
 
@@ -8,6 +8,7 @@ __all__ = ["main"]
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit; `args` stand in place of the process's own."""
     if args is None:
+        streams.open_missing()
         interrupts.install()
     from neurovocal.engine.cli.app import main as run_command_line  # takes long
 

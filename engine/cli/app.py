@@ -24,6 +24,7 @@ import typer.main
 
 from neurovocal.engine.cli import interrupts
 from neurovocal.engine.cli.logs import LogFormat, LogLevel, set_up_logging
+from neurovocal.engine.cli.streams import discard_output, name_output
 from neurovocal.engine.contracts.errors import (
     EXIT_CLEAN,
     EXIT_CONFIG,
@@ -208,6 +209,7 @@ def main(args: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     if args is None:
         keep_stderr()
+        name_output()
         sys.excepthook = _show_traceback
         threading.excepthook = lambda failed: _show_traceback(
             failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback
@@ -215,6 +217,10 @@ def main(args: list[str] | None = None) -> None:
     code = _run(args) or EXIT_CLEAN
     interrupts.end_work(code)
     if args is None:
+        try:
+            sys.stdout.flush()
+        except OSError:  # it has been told
+            discard_output()
         _exit_despite_threads(code)
         interrupts.ignore()
         mute_for_good()
@@ -231,11 +237,7 @@ def _show_traceback(
 def _run(args: list[str] | None) -> int | None:
     """Run the command line; return its exit code, after an error's sentences."""
     try:
-        code: int | None = build_app()(
-            args, prog_name="neurovocal", standalone_mode=False
-        )
-    except typer.Exit as error:
-        return error.exit_code
+        return _invoke(args)
     except (KeyboardInterrupt, StartInterrupted):
         return interrupts.tell()
     except typer.Abort:  # of a prompt: Ctrl-C, or no more input
@@ -244,8 +246,7 @@ def _run(args: list[str] | None) -> int | None:
         ended = "the input ended before every question was answered: nothing was done"
         return _print_error(ended, EXIT_CONFIG)
     except BrokenPipeError:
-        # The reader of stdout has closed it: no error can be shown.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()  # its reader has closed it: no error can be shown
         return EXIT_CLEAN
     except Exception as error:
         if _is_interrupt(error):
@@ -269,6 +270,17 @@ def _run(args: list[str] | None) -> int | None:
             if name[:1] == "-" and os.path.lexists(name) and name != "-":
                 hint = f" (for the file of this name write './{name}')"
         return _print_error(_usage_sentence(error) + hint, EXIT_CONFIG)
+
+
+def _invoke(args: list[str] | None) -> int | None:
+    """Run the command line, and write out what it has printed."""
+    try:
+        code: int | None = build_app()(
+            args, prog_name="neurovocal", standalone_mode=False
+        )
+    except typer.Exit as error:
+        code = error.exit_code
+    sys.stdout.flush()
     return code
 
 

@@ -34,17 +34,31 @@ def raise_handle_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+class _StandardError(io.TextIOWrapper):
+    """Text stream that a full disk does not turn into a failure of the work."""
+
+    def write(self, text: str, /) -> int:
+        """Write text, as far as the disk takes it."""
+        with suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, as far as the disk takes it."""
+        with suppress(OSError):
+            super().flush()
+
+
 def keep_stderr() -> None:
     """Let Python write to a copy of descriptor 2, which `mute_libraries` spares."""
     stream = sys.stderr
     if isinstance(stream, io.TextIOWrapper) and stream.fileno() == _STDERR:
         stream.flush()
-        sys.stderr = open(  # noqa: SIM115  # for as long as the process lives
-            os.dup(_STDERR),
-            "w",
-            buffering=1,
+        sys.stderr = _StandardError(
+            open(os.dup(_STDERR), "wb"),  # noqa: SIM115  # while the process lives
             encoding=stream.encoding,
             errors=stream.errors,
+            line_buffering=True,
         )
 
 
