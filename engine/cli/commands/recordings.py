@@ -31,6 +31,7 @@ from neurovocal.engine.contracts.errors import (
 )
 from neurovocal.engine.contracts.stages import KnowsStart, ReportsProgress
 from neurovocal.engine.contracts.tuning import load_tuner
+from neurovocal.engine.contracts.types import Message, NearMiss
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
 from neurovocal.engine.support.names import beside
@@ -333,6 +334,15 @@ def _run(data: dict[str, Any], base: Path) -> int:
         return outcome.exit_code or EXIT_LOSS
     if out != "-" and outcome.exit_code in (EXIT_CLEAN, EXIT_LOSS):
         typer.echo(printable(f"wrote {written} to {name}"), err=True)
+    if progress.near_misses and not pictures:
+        told = (
+            "1 near miss is"
+            if progress.near_misses == 1
+            else (f"{progress.near_misses} near misses are")
+        )
+        typer.echo(
+            f"note: {told} not in the table (`--explain F` draws them)", err=True
+        )
     for picture in pictures if outcome.exit_code in (EXIT_CLEAN, EXIT_LOSS) else ():
         _report_picture(picture.stage.options, progress.picture)
     return outcome.exit_code
@@ -363,9 +373,12 @@ def _report_picture(options: Any, figures: dict[str, Any]) -> None:
 
 
 class _Progress(Display):
-    """A progress bar on stderr, if that is a terminal."""
+    """A progress bar on stderr, if that is a terminal; counts near misses."""
+
+    wants = frozenset({"near_miss"})
 
     def __init__(self) -> None:
+        self.near_misses = 0
         self._lane: LaneWorker | None = None
         self._runner: Runner | None = None
         self._bar = Progress(
@@ -378,6 +391,11 @@ class _Progress(Display):
             disable=not sys.stderr.isatty(),
         )
         self._task = self._bar.add_task("reading", total=None, seconds=0.0)
+
+    def write(self, message: Message) -> None:
+        """Count a near miss."""
+        if isinstance(message.event, NearMiss):
+            self.near_misses += 1 + message.event.omitted
 
     def watch(self, runner: Runner) -> None:
         """Show the progress of this runner's lane."""

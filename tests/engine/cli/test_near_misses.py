@@ -78,6 +78,15 @@ def test_all_files_of_a_run_have_them_and_a_replay_gives_the_same(folder: Path) 
     assert "identical: 1 onset, 1 offset, 2 near_miss" in replayed.out
 
 
+def test_a_table_leaves_them_out_and_says_so(folder: Path) -> None:
+    config = configure(folder, "table")
+    plain = neurovocal("detect", "room.wav", cwd=folder)
+    assert "near" not in plain.err
+    done = neurovocal("detect", "room.wav", "--config", config, cwd=folder)
+    assert done.out == plain.out
+    assert "note: 2 near misses are not in the table (`--explain F` draws" in done.err
+
+
 def test_without_the_option_there_are_none(folder: Path) -> None:
     config = configure(folder, "jsonl, options: {path: events.jsonl}")
     done = neurovocal(

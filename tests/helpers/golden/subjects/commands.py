@@ -19,8 +19,8 @@ _COMMANDS = (
 _PLUGINS = (
     *("file", "folder", "microphone", "pipe", "playback", "recording", "synthetic"),
     *("spectrogram", "energy", "network", "percentile", "classifier", "rnn_rbm"),
-    *("zmq", "silero", "clips", "columns", "journal", "jsonl", "prometheus"),
-    *("speaker", "table", "trigger", "wav"),
+    *("zmq", "silero", "clips", "columns", "explain", "journal", "jsonl"),
+    *("prometheus", "speaker", "table", "trigger", "wav"),
 )
 _BUNDLES = ("bengalese-finch", "spoken-digits", "zebra-finch")
 _PRESETS = ("songbird", "mouse-ultrasound", "bat-ultrasound", "mammal-calls", "insects")
