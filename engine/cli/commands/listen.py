@@ -111,7 +111,8 @@ def _warn(received: Received, n_missed: int) -> None:
     if received.missed:
         typer.echo(
             f"warning: {received.missed.count} messages of "
-            f"{printable(received.missed.topic)} were missed",
+            f"'{printable(received.missed.topic)}' were missed, {n_missed} in all so "
+            "far",
             err=True,
         )
 
