@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from neurovocal.models.data.datasets import AnnotatedRecording
     from neurovocal.models.data.formats.segments import AnnotationChoice
     from neurovocal.models.toolkit.problems import Problems
+    from neurovocal.models.training.workspace import TrainingJob
 
 # Modules that the report needs.
 _REPORT = ("matplotlib", "jinja2")
@@ -58,13 +59,24 @@ Channels = Annotated[
 
 
 def train(
-    dataset: Annotated[
-        Path,
-        typer.Argument(help="Folder of recordings with annotations.csv."),
+    datasets: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATASET...",
+            help="Folder of recordings with annotations.csv; several with --detector.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Bundle to be made.")
     ],
+    detector: Annotated[
+        bool,
+        typer.Option(
+            "--detector",
+            help="Train a detector network instead. Datasets without annotations are "
+            "backgrounds.",
+        ),
+    ] = False,
     config: Annotated[
         Path | None,
         typer.Option("--config", metavar="C", help="Recipe, such as train.yaml."),
@@ -104,11 +116,35 @@ def train(
         bool, typer.Option("--overwrite", help="Replace the bundle that is there.")
     ] = False,
 ) -> None:
-    """Train a classifier and an RNN-RBM, and export them as a verified bundle.
+    """Train a classifier and an RNN-RBM, or a detector, as a verified bundle.
 
     Ctrl-C keeps a checkpoint beside DIR; the same command goes on from it, also
     after a kill.
     """
+    if detector:
+        unused = {
+            "--from": origin,
+            "--format": annotation_format,
+            "--label-column": label_column,
+            "--tier": tier,
+            "--channels": channels,
+        }
+        given = [name for name, value in unused.items() if value is not None]
+        if given:
+            raise ConfigError(
+                f"{' and '.join(given)}: not with --detector, which reads "
+                "annotations.csv and starts from nothing: leave it out"
+            )
+        own = {"seed": seed, "threads": threads}
+        job = _detector_job(datasets, out, minutes, restart, overwrite)
+        _train_detector(datasets, job, config, own)
+        return
+    if len(datasets) > 1:
+        raise ConfigError(
+            f"{len(datasets)} datasets are given: a bundle is trained on one; several "
+            "are for --detector"
+        )
+    (dataset,) = datasets
     _require("torch", "onnx", *_REPORT)
     from neurovocal.models.data.annotations import truncate_problems
     from neurovocal.models.data.datasets import survey_dataset
@@ -150,6 +186,47 @@ def train(
     )
     with stop_on_signal() as stop:
         bundle = train_bundle(job, recipe, Reporter(), stop)
+    _print_figures(bundle.manifest.figures)
+
+
+def _detector_job(
+    datasets: list[Path],
+    out: Path,
+    minutes: float | None,
+    restart: bool,
+    overwrite: bool,
+) -> "TrainingJob":
+    """Return the arguments of the training of a detector."""
+    _require("torch", "onnx")
+    from neurovocal.models.training.workspace import TrainingJob
+
+    return TrainingJob(
+        datasets[0],
+        out,
+        minutes=minutes,
+        restart=restart,
+        overwrite=overwrite,
+        command=_command_line(),
+    )
+
+
+def _train_detector(
+    datasets: list[Path],
+    job: "TrainingJob",
+    config: Path | None,
+    own: dict[str, int | None],
+) -> None:
+    """Train a detector network; `own` replaces values of the recipe."""
+    from neurovocal.models.detection.recipe import load_recipe
+    from neurovocal.models.detection.train import train_detector
+    from neurovocal.models.toolkit.loop import stop_on_signal
+    from neurovocal.models.toolkit.progress import Reporter
+
+    recipe = load_recipe(_resolve_recipe(config))
+    given = {name: value for name, value in own.items() if value is not None}
+    recipe = recipe.model_copy(update=given)
+    with stop_on_signal() as stop:
+        bundle = train_detector(datasets, job, recipe, Reporter(), stop)
     _print_figures(bundle.manifest.figures)
 
 

@@ -75,7 +75,6 @@ class NearMisses:
         origin: int,
     ) -> None:
         self._on, self._near = on, near
-        self._distance = on - near
         self._level = min(near, off)
         self._min_duration, self._gap_fill = min_duration, gap_fill
         self._second = second
@@ -95,11 +94,8 @@ class NearMisses:
         self._last: NearMiss | None = None  # the last one that was not told
 
     def follow(self, on: float, min_duration: int, gap_fill: int) -> None:
-        """Apply other rules of segments; the open run keeps its `gap_fill`.
-
-        The lowest score of a near miss keeps its distance from `on`.
-        """
-        self._on, self._near = on, on - self._distance
+        """Apply other rules of segments; the open run keeps its `gap_fill`."""
+        self._on = on
         self._min_duration, self._gap_fill = min_duration, gap_fill
 
     def stretches(self, scores: NDArray[np.float64]) -> Iterator[tuple[int, int, bool]]:

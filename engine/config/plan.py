@@ -115,7 +115,9 @@ def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> Stream
     A source with several channels becomes several streams, named by the channel's
     number in the device or file.
     """
-    rate = bundle.manifest.front_end.sample_rate if bundle else source.sample_rate
+    rate = source.sample_rate
+    if bundle is not None:
+        rate = bundle.manifest.rate_of(rate)
     numbers = (channel_of(source, channel),) if source.numbers else ()
     return StreamInfo(stream_of(source, channel), rate, 1, numbers, source.duration_s)
 

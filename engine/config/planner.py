@@ -235,8 +235,8 @@ class _Planner:
         context: BuildContext,
     ) -> StagePlan | None:
         stage = lane.features or StageConfig(plugin="spectrogram")
-        if bundle is not None:
-            front_end = bundle.manifest.front_end
+        front_end = bundle.manifest.stated_front_end if bundle else None
+        if front_end is not None:
             stage = StageConfig(plugin=front_end.plugin, options=front_end.options)
         return self._stage("features", stage, (*loc, "features"), context)
 
@@ -399,7 +399,8 @@ def _known_stream(
     named: bool,
 ) -> StreamInfo | None:
     """Return the stream of a lane if its rate is known before the source is opened."""
-    rate = bundle.manifest.front_end.sample_rate if bundle else None
+    front_end = bundle.manifest.stated_front_end if bundle else None
+    rate = front_end.sample_rate if front_end else None
     # What a command's arguments name adapts itself: a preset's band is cut off.
     if rate is None and source is not None and named:
         rate = source.plugin.sample_rate(source.options, context)

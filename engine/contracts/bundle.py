@@ -37,6 +37,12 @@ def _installed(name: str) -> str:
     return name
 
 
+def _check_state(state: dict[str, list[int]]) -> None:
+    for name, shape in state.items():
+        if min(shape, default=1) < 1 or math.prod(shape) > _MOST_LENGTH:
+            raise ValueError(f"state: '{name}' has the impossible shape {shape}")
+
+
 Installed: TypeAlias = Annotated[str, AfterValidator(_installed)]
 """Name of a plugin that is installed; never a file."""
 
@@ -65,6 +71,36 @@ class DetectorSpec(Section):
     plugin: Installed = "energy"
     options: dict[str, Any] = {}
     """Options that differ from the plugin's defaults."""
+
+
+class DetectorNetworkSpec(Section):
+    """State contract and thresholds of ``detector.onnx``, which the detector runs.
+
+    Its rows are those of the noise floors, one per hop: it knows neither the level nor
+    the sample rate of a stream, and durations are counted in rows.
+    """
+
+    file: str = "detector.onnx"
+    n_bands: int = Field(gt=0, le=_MOST_LENGTH)
+    state: dict[str, list[int]]
+    """Input name -> shape of each recurrent state; the output is NAME_next."""
+    look_ahead: int = Field(ge=0, le=1000)
+    """Rows that the score of a row waits for."""
+    on: float = Field(gt=0, lt=1)
+    """A sound is a segment when its score reaches this (validation data)."""
+    off: float = Field(gt=0, lt=1)
+    """A segment lasts while the score is at least this (validation data)."""
+    min_duration: int = Field(ge=0, le=10_000)
+    """Rows of the shortest segment (validation data)."""
+    gap_fill: int = Field(ge=0, le=10_000)
+    """Segments that are less than so many rows apart are one (validation data)."""
+
+    @model_validator(mode="after")
+    def _values_make_sense(self) -> "DetectorNetworkSpec":
+        _check_state(self.state)
+        if self.off > self.on:
+            raise ValueError(f"off ({self.off:g}) is above on ({self.on:g})")
+        return self
 
 
 class TypicalSpec(Section):
@@ -120,9 +156,7 @@ class ClassifierSpec(Section):
 
     @model_validator(mode="after")
     def _units_make_sense(self) -> "ClassifierSpec":
-        for name, shape in self.state.items():
-            if min(shape, default=1) < 1 or math.prod(shape) > _MOST_LENGTH:
-                raise ValueError(f"state: '{name}' has the impossible shape {shape}")
+        _check_state(self.state)
         if len(set(self.units)) != len(self.units):
             raise ValueError("units: a name occurs twice")
         if self.silence not in self.units:
@@ -195,9 +229,11 @@ class Manifest(Section):
     species: str
     licence: str
     attribution: str
-    front_end: FrontEnd
+    stated_front_end: FrontEnd | None = Field(default=None, alias="front_end")
+    """None in a bundle that is a detector alone; see `front_end`."""
     detector: DetectorSpec | None = None
     """Used where the configuration names no detector; the figures hold for it."""
+    detector_network: DetectorNetworkSpec | None = None
     classifier: ClassifierSpec | None = None
     rnn_rbm: RnnRbmSpec | None = None
     forecast: ForecastSpec | None = None
@@ -214,7 +250,37 @@ class Manifest(Section):
     def _parts_belong_together(self) -> "Manifest":
         if self.forecast is not None and self.classifier is None:
             raise ValueError("forecast: without a classifier there are no units")
+        models = self.classifier or self.rnn_rbm
+        if self.stated_front_end is None and (models or not self.detector_network):
+            raise ValueError("front_end: only a bundle that is a detector has none")
         return self
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """Front end of the classifier and the RNN-RBM.
+
+        Raises
+        ------
+        BundleError
+            The bundle is a detector alone, which has none.
+        """
+        if self.stated_front_end is None:
+            raise BundleError(
+                f"bundle '{self.name}' is a detector alone, with no front end, "
+                "classifier or RNN-RBM: it can be the bundle of detector 'network'"
+            )
+        return self.stated_front_end
+
+    def rate_of(self, sample_rate: int) -> int:
+        """Return the rate of a lane with this bundle, in Hz: its own, or the stream's.
+
+        Parameters
+        ----------
+        sample_rate : int
+            Rate of the stream in Hz, at which a detector alone runs.
+        """
+        own = self.stated_front_end
+        return sample_rate if own is None else own.sample_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,8 +393,11 @@ def _named_files(bundle: Bundle) -> Iterator[str]:
         yield from (rnn_rbm.file, rnn_rbm.sample_file, rnn_rbm.residual_file)
     if manifest.forecast is not None:
         yield manifest.forecast.file
+    if manifest.detector_network is not None:
+        yield manifest.detector_network.file
     # A text in options that is the name of a file will be read by some plugin.
-    options = [manifest.front_end.options]
+    front_end = manifest.stated_front_end
+    options = [front_end.options] if front_end else []
     options += [manifest.detector.options] if manifest.detector else []
     for text in _texts(options):
         if text and isfile(bundle.folder / text):

@@ -23,7 +23,7 @@ from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Kind, Plugin
 from neurovocal.engine.contracts.refusals import sentences_of
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.stages import Features
+from neurovocal.engine.contracts.stages import Detector, Features
 from neurovocal.engine.contracts.types import Block, Float32, StreamInfo
 from neurovocal.engine.lane.builder import build_lane
 from neurovocal.engine.lane.lane import Lane
@@ -144,6 +144,31 @@ def build_offline_lane(
     source = StreamInfo(purpose, front_end.sample_rate)
     context = replace(context_of(bundle, purpose), tile=tile)
     return build_lane(stages, source, 0, context, wants_frames=True)
+
+
+def build_detector(
+    bundle: Bundle, detector: DetectorSpec, sample_rate: int, purpose: str
+) -> Detector:
+    """Build a detector of samples with a bundle's network, without a lane.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The bundle; it may have no front end.
+    detector : DetectorSpec
+        Plugin and options.
+    sample_rate : int
+        Rate of the samples in Hz.
+    purpose : str
+        Name of the run and of the stream.
+    """
+    plugin = Registry().get("detector", detector.plugin, bundle.folder)
+    options = _checked(plugin, detector.options, f"detector of '{bundle.folder}'")
+    info = StreamInfo(purpose, sample_rate)
+    built: Detector = plugin.build(
+        options, BuildContext(SystemClock(), purpose, info=info, bundle=bundle)
+    )
+    return built
 
 
 def resampled(samples: Float32, in_rate: int, out_rate: int) -> Float32:

@@ -263,7 +263,7 @@ def _is_live(lane: LanePlan) -> bool:
 def _rate_of(plan: Plan, recordings: Sequence[LaneRecording]) -> int:
     """Return the highest rate of any lane, in Hz, so that counting loses no sample."""
     bundles = [lane.bundle for lane in plan.lanes]
-    rates = [b.manifest.front_end.sample_rate for b in bundles if b is not None]
+    rates = [b.manifest.rate_of(0) for b in bundles if b is not None]
     return max([*rates, *(each.sample_rate for each in recordings)], default=_LIVE_RATE)
 
 

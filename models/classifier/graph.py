@@ -21,19 +21,8 @@ def classifier_graph(model: Classifier) -> Any:
     """Build the graph of ``classifier.onnx`` (docs/bundle.md)."""
     g = GraphWriter("classifier")
     encoder = model.encoder
-    match encoder:
-        case GruEncoder():
-            encoded = _gru(g, encoder, "frames")
-        case LstmEncoder():
-            encoded = _lstm(g, encoder, "frames")
-        case TcnEncoder():
-            encoded = _tcn(g, encoder, "frames")
-        case ConvGruEncoder():
-            columns = g.op("Transpose", "frames", perm=[1, 0])
-            filtered = g.op("Relu", _conv(g, encoder.conv, columns, "p1"))
-            rows = g.op("Transpose", filtered, perm=[1, 0])
-            encoded = _gru(g, encoder.gru, rows)
-    _linear(g, model.readout, encoded, out="logits")
+    encoded = write_encoder(g, encoder, "frames")
+    write_linear(g, model.readout, encoded, out="logits")
     n_bins = _n_bins(encoder)
     states: dict[str, Shape] = {name: [*shape] for name, shape in model.shapes.items()}
     return g.build(
@@ -43,6 +32,23 @@ def classifier_graph(model: Classifier) -> Any:
             **{f"{name}_next": shape for name, shape in states.items()},
         },
     )
+
+
+def write_encoder(g: GraphWriter, encoder: nn.Module, x: str) -> str:
+    """Write an encoder of rows ``x`` [T, n_in]; returns the output's name."""
+    match encoder:
+        case GruEncoder():
+            return _gru(g, encoder, x)
+        case LstmEncoder():
+            return _lstm(g, encoder, x)
+        case TcnEncoder():
+            return _tcn(g, encoder, x)
+        case ConvGruEncoder():
+            columns = g.op("Transpose", x, perm=[1, 0])
+            filtered = g.op("Relu", _conv(g, encoder.conv, columns, "p1"))
+            rows = g.op("Transpose", filtered, perm=[1, 0])
+            return _gru(g, encoder.gru, rows)
+    raise TypeError(f"no graph for {type(encoder).__name__}")
 
 
 def _gru(g: GraphWriter, encoder: GruEncoder, x: str) -> str:
@@ -119,7 +125,7 @@ def _cell(
 
 def _tcn(g: GraphWriter, encoder: TcnEncoder, x: str) -> str:
     """Write the projection and the residual blocks of a TCN."""
-    y = g.op("Relu", _linear(g, encoder.project, x, stem="project"))
+    y = g.op("Relu", write_linear(g, encoder.project, x, stem="project"))
     y = g.op("Transpose", y, perm=[1, 0])
     for number, block in enumerate(encoder.blocks, start=1):
         assert isinstance(block, CausalConv)
@@ -143,7 +149,7 @@ def _conv(g: GraphWriter, layer: CausalConv, columns: str, state: str) -> str:
     return g.op("Squeeze", filtered, g.axes(0))
 
 
-def _linear(
+def write_linear(
     g: GraphWriter,
     layer: nn.Linear,
     x: str,

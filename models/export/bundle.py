@@ -120,7 +120,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
         if path.is_file() and path.name != MANIFEST_NAME
     }
     complete = manifest.model_copy(update={"files": digests})
-    text = safe_yaml.dump(complete.model_dump(mode="json"))
+    text = safe_yaml.dump(complete.model_dump(mode="json", by_alias=True))
     write_file(folder / MANIFEST_NAME, plain(text).encode())
     return Bundle(folder, complete)
 

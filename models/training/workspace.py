@@ -21,6 +21,8 @@ from neurovocal.models.toolkit.recipe import TrainConfig
 from neurovocal.plugins.storage.durable import sync_folder
 from neurovocal.plugins.storage.file_lock import FileLock
 
+SCENES = "scenes-"
+"""Beginning of the names of files with what a detector network is trained on."""
 _FINGERPRINT = "fingerprint"
 _BUNDLE_SUFFIXES = (".onnx", ".npz", ".json", ".md", ".yaml")
 
@@ -80,7 +82,7 @@ def work_folder(job: TrainingJob) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(job.frames_path, ignore_errors=True)
-        if not any(job.work_path.glob("*.pt")):
+        if not any(_kept(job.work_path)):
             _remove_unused(job.work_path, created)
         lock.release()
 
@@ -158,9 +160,24 @@ def claim_work_folder(
     start = [origin] if origin else []
     content = json.dumps([recipe, parts, plan.units.names, *start], sort_keys=True)
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    mark_work_folder(job, fingerprint)
+
+
+def mark_work_folder(job: TrainingJob, fingerprint: str) -> None:
+    """Mark the work folder with a fingerprint of recipe and data.
+
+    With ``restart``, checkpoints are removed.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds a training with another fingerprint.
+    DiskError
+        The folder cannot be written to.
+    """
     path = job.work_path / _FINGERPRINT
     if job.restart:
-        for old in job.work_path.glob("*.pt"):
+        for old in _kept(job.work_path):
             old.unlink()
     elif path.is_file() and path.read_bytes() != fingerprint.encode():
         raise ConfigError(
@@ -168,6 +185,12 @@ def claim_work_folder(
             "other data: add --restart to begin anew, or name another --out"
         )
     write_file(path, fingerprint.encode())
+
+
+def _kept(work: Path) -> Iterator[Path]:
+    """Yield the files that a resumed training goes on from."""
+    yield from work.glob("*.pt")
+    yield from work.glob(f"{SCENES}*.npz")
 
 
 def install_bundle(job: TrainingJob) -> None:

@@ -22,7 +22,7 @@ from neurovocal.engine import (
     TraceKeeper,
     to_samples,
 )
-from neurovocal.engine.audio.near_misses import near_level_db
+from neurovocal.engine.audio.near_misses import NEAR_DB
 from neurovocal.engine.contracts.options import OptionProblem, Order
 from neurovocal.plugins.detectors.band_excess import (
     N_BANDS,
@@ -111,7 +111,7 @@ class BandsDetector:
             options.mask_db + _BROAD_MASK_DB,
             _BROAD_DECAY_DB_S * hop_s,
         )
-        near = near_level_db(options.on_db)
+        near = options.on_db - NEAR_DB
         rules = options.rules(options.on_db, options.off_db, sample_rate, near)
         self._recent = RecentSounds(
             rules,

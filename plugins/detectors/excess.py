@@ -25,7 +25,7 @@ from neurovocal.engine import (
     Trace,
     TraceKeeper,
 )
-from neurovocal.engine.audio.near_misses import near_level_db
+from neurovocal.engine.audio.near_misses import NEAR_DB
 from neurovocal.engine.audio.segmenter import DURATIONS
 from neurovocal.engine.contracts.options import HIGHEST_HZ, OptionProblem, Order
 from neurovocal.plugins.detectors.band_excess import (
@@ -194,7 +194,7 @@ class ExcessDetector:
         self._mask = ForwardMask(
             options.mask_db, options.mask_db_per_s * hop / sample_rate
         )
-        near = near_level_db(options.on_db)
+        near = options.on_db - NEAR_DB
         rules = options.rules(options.on_db, options.off_db, sample_rate, near)
         self._segmenter = Segmenter(rules, hop, (frame - hop) // 2)
         self._trace = TraceKeeper(hop, frame, "dB above the noise floors")

@@ -1,6 +1,7 @@
-"""Detector of segments in the posteriors of the lane's classifier."""
+"""Detector of segments by a network: that of a detector, or the lane's classifier."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -9,7 +10,9 @@ from pydantic import Field
 from neurovocal.engine import (
     Block,
     BuildContext,
+    Bundle,
     BundleError,
+    ConfigError,
     Gap,
     Mark,
     Options,
@@ -17,13 +20,23 @@ from neurovocal.engine import (
     Posteriors,
     Segmenter,
     SegmenterOptions,
+    SegmenterRules,
     StageError,
     Trace,
     TraceKeeper,
 )
 from neurovocal.engine.audio.near_misses import near_probability
-from neurovocal.engine.contracts.bundle import FrontEnd
-from neurovocal.engine.contracts.options import Order
+from neurovocal.engine.contracts.bundle import FrontEnd, load_bundle
+from neurovocal.engine.contracts.options import OptionProblem, Order
+from neurovocal.plugins.detectors.band_excess import BandExcess, FloorOptions
+from neurovocal.plugins.detectors.excess_network import (
+    ExcessNetwork,
+    ExcessNetworkDetector,
+)
+
+_ON, _OFF = 0.6, 0.4  # of a classifier's P(not silence)
+_LOOKBACK = 8  # rows before a detector network's score reached `on`, for an onset
+_ANY_RATE = 1000
 
 
 class ThresholdOptions(Options):
@@ -32,10 +45,16 @@ class ThresholdOptions(Options):
     orders: ClassVar[tuple[Order, ...]] = (
         Order("off", "on", "a segment would end as soon as it begins"),
     )
-    on: float = Field(default=0.6, gt=0, le=1)
-    """A sound is a segment when P(not silence) reaches this."""
-    off: float = Field(default=0.4, gt=0, le=1)
-    """A segment lasts while P(not silence) is at least this."""
+    bundle: str | None = Field(default=None, min_length=1)
+    """Bundle with a detector network: a folder, or the name of one that ships. By
+    default the lane's own bundle, and without a detector network in it the posteriors
+    of its classifier."""
+    on: float | None = Field(default=None, gt=0, le=1)
+    """A sound is a segment when its score, P(not silence), reaches this; by default
+    0.6. A detector network brings `on`, `off`, `min_duration_ms`, `gap_fill_ms` and
+    `lookback_ms` with it; what is set here replaces its own."""
+    off: float | None = Field(default=None, gt=0, le=1)
+    """A segment lasts while the score is at least this; by default 0.4."""
 
 
 class NetworkOptions(SegmenterOptions, ThresholdOptions):
@@ -66,15 +85,15 @@ class NetworkDetector:
     def __init__(
         self, options: NetworkOptions, front_end: FrontEnd, silence: int
     ) -> None:
-        near = near_probability(options.on)
-        rules = options.rules(options.on, options.off, front_end.sample_rate, near)
+        on, off = _thresholds(options, _ON, _OFF)
+        rules = options.rules(on, off, front_end.sample_rate, near_probability(on))
         self._hop = front_end.hop_length
         self._frame_length = front_end.frame_length
         self._silence = silence
         origin = (self._frame_length - self._hop) // 2
         self._segmenter = Segmenter(rules, self._hop, origin)
         self._trace = TraceKeeper(self._hop, self._frame_length, "P(not silence)")
-        self._thresholds = options.on, options.off
+        self._thresholds = on, off
         self.latency = rules.latency + self._frame_length + self._hop
         self.reset()
 
@@ -121,11 +140,17 @@ class NetworkDetector:
         return self._segmenter.close(stop)
 
 
-def _build(options: NetworkOptions, context: BuildContext) -> NetworkDetector:
+def _build(
+    options: NetworkOptions, context: BuildContext
+) -> NetworkDetector | ExcessNetworkDetector:
+    bundle = _detector_bundle(options, context)
+    if bundle is not None:
+        return _build_from_samples(options, context, bundle)
     if context.bundle is None:
         raise BundleError(
-            "the network detector listens to a bundle's classifier: name a bundle, "
-            "or use the 'energy' detector"
+            "the network detector needs a bundle with a detector network or a "
+            "classifier: name one in its option 'bundle', such as any-animal, or use "
+            "the 'energy' detector"
         )
     manifest = context.bundle.manifest
     spec = manifest.classifier
@@ -138,9 +163,111 @@ def _build(options: NetworkOptions, context: BuildContext) -> NetworkDetector:
     return NetworkDetector(options, manifest.front_end, silence)
 
 
+def _detector_bundle(options: NetworkOptions, context: BuildContext) -> Bundle | None:
+    """Return the bundle whose detector network is meant; None for a classifier."""
+    if options.bundle is not None:
+        return load_bundle(options.bundle, context.base)
+    bundle = context.bundle
+    if bundle is None or bundle.manifest.detector_network is None:
+        return None
+    return bundle
+
+
+def _build_from_samples(
+    options: NetworkOptions, context: BuildContext, bundle: Bundle
+) -> ExcessNetworkDetector:
+    if context.info is None:
+        raise ConfigError("the network detector needs to know its stream's rate")
+    network = ExcessNetwork(bundle, context.tile)
+    rate = context.info.sample_rate
+    excess = BandExcess(FloorOptions(), rate)
+    rules = rules_of(options, bundle, rate, excess.hop_length)
+    return ExcessNetworkDetector(network, excess, rules, context.tile)
+
+
+def rules_of(
+    options: NetworkOptions, bundle: Bundle, sample_rate: int, hop_length: int
+) -> SegmenterRules:
+    """Return the thresholds and durations of a detector network, in samples.
+
+    Parameters
+    ----------
+    options : NetworkOptions
+        What is set here replaces the bundle's own values.
+    bundle : Bundle
+        Bundle with a detector network.
+    sample_rate : int
+        Rate of the stream in Hz.
+    hop_length : int
+        Samples per row.
+
+    Raises
+    ------
+    ConfigError
+        A threshold that is set and one of the bundle contradict each other.
+    """
+    spec = bundle.manifest.detector_network
+    assert spec is not None
+    given = options.model_fields_set
+    on, off = _thresholds(options, spec.on, spec.off)
+    rules = options.rules(on, off, sample_rate, near_probability(on))
+    if "min_duration_ms" not in given:
+        least = spec.min_duration * hop_length
+        rules = replace(rules, min_duration=min(least, rules.max_duration or least))
+    if "gap_fill_ms" not in given:
+        rules = replace(rules, gap_fill=spec.gap_fill * hop_length)
+    if "lookback_ms" not in given:
+        rules = replace(rules, lookback=_LOOKBACK * hop_length)
+    return rules
+
+
+def _thresholds(options: NetworkOptions, on: float, off: float) -> tuple[float, float]:
+    """Return the thresholds: the options, or else `on` and `off`.
+
+    Raises
+    ------
+    ConfigError
+        One that is set and the other contradict each other.
+    """
+    on = on if options.on is None else options.on
+    off = off if options.off is None else options.off
+    if off > on:
+        raise ConfigError(
+            f"off ({off:g}) is above on ({on:g}): a segment would end as soon as it "
+            "begins; set both"
+        )
+    return on, off
+
+
+def _check(options: NetworkOptions, context: BuildContext) -> Iterable[str]:
+    try:
+        bundle = _detector_bundle(options, context)
+    except BundleError as error:
+        yield from (OptionProblem("bundle", problem) for problem in error.problems)
+        return
+    if bundle is None:  # a classifier's posteriors
+        try:
+            _thresholds(options, _ON, _OFF)
+        except ConfigError as error:
+            yield from error.problems
+        return
+    if bundle.manifest.detector_network is None:
+        yield OptionProblem(
+            "bundle",
+            f"bundle '{options.bundle}' has no detector network: name another one, "
+            "such as any-animal",
+        )
+        return
+    try:
+        rules_of(options, bundle, _ANY_RATE, 1)
+    except ConfigError as error:
+        yield from error.problems
+
+
 plugin = Plugin(
     kind="detector",
     options=NetworkOptions,
     build=_build,
-    summary="segments from the classifier's own posteriors",
+    summary="segments by a detector network, or from the classifier's own posteriors",
+    check=_check,
 )

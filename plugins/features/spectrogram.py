@@ -236,7 +236,8 @@ def _at_rate(
 
 def _check(options: SpectrogramOptions, context: BuildContext) -> Iterable[str]:
     """Yield problems of a trial build, if the rate is known before the source opens."""
-    rate = context.bundle.manifest.front_end.sample_rate if context.bundle else None
+    front_end = context.bundle.manifest.stated_front_end if context.bundle else None
+    rate = front_end.sample_rate if front_end else None
     rate = context.info.sample_rate if context.info else rate
     if rate is None:
         return

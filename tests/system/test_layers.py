@@ -56,6 +56,7 @@ ORDER = {
         ["export", "evaluation"],
         ["report"],
         ["generation", "training"],
+        ["detection"],
         ["commands"],
     ],
 }

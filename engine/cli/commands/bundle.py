@@ -11,11 +11,16 @@ from neurovocal.engine.contracts.bundle import (
     Manifest,
     load_bundle,
 )
-from neurovocal.engine.lane.offline import build_front_end, build_offline_lane
+from neurovocal.engine.lane.offline import (
+    build_detector,
+    build_front_end,
+    build_offline_lane,
+)
 from neurovocal.engine.support import safe_yaml
 from neurovocal.engine.support.text import printable
 
 _TILE = 8  # any: nothing is processed
+_ANY_RATE = 32_000  # a detector alone has none
 
 bundle_app = typer.Typer(
     no_args_is_help=True, help="Look at a model bundle, or verify it."
@@ -42,6 +47,12 @@ def verify(bundle: Bundle) -> list[str]:
         One sentence per problem.
     """
     manifest = bundle.manifest
+    lines = []
+    if manifest.detector_network is not None:
+        build_detector(bundle, DetectorSpec(plugin="network"), _ANY_RATE, "check")
+        lines.append("detector network: golden outputs reproduced")
+    if manifest.stated_front_end is None:
+        return lines
     front_end = manifest.front_end
     parts = {"classifier": manifest.classifier, "rnn_rbm": manifest.rnn_rbm}
     models = [name for name, spec in parts.items() if spec is not None]
@@ -53,7 +64,7 @@ def verify(bundle: Bundle) -> list[str]:
         purpose="check",
         tile=_TILE,
     )
-    lines = [f"front end {front_end.plugin}: {front_end.n_bins} bins"]
+    lines.append(f"front end {front_end.plugin}: {front_end.n_bins} bins")
     lines += [f"{name}: golden outputs reproduced" for name in models]
     if manifest.forecast is not None:  # the classifier model has checked it, too
         lines.append("forecast: golden outputs reproduced")
@@ -67,7 +78,7 @@ def show_bundle(
 ) -> None:
     """Print purpose, training and models of a bundle; --json prints the manifest."""
     manifest = load_bundle(name).manifest
-    content = manifest.model_dump(mode="json", exclude={"files"})
+    content = manifest.model_dump(mode="json", by_alias=True, exclude={"files"})
     if as_json:
         typer.echo(json.dumps(content))
     else:
@@ -79,19 +90,20 @@ def show_bundle(
 
 def summary(manifest: Manifest) -> dict[str, Any]:
     """Return the manifest's main fields, for people."""
-    front_end, training = manifest.front_end, manifest.training
+    front_end, training = manifest.stated_front_end, manifest.training
     shown: dict[str, Any] = {
         "name": manifest.name,
         "species": manifest.species,
         "licence": manifest.licence,
         "attribution": manifest.attribution,
-        "front_end": f"{front_end.plugin}, {front_end.sample_rate} Hz, "
+        "front_end": front_end
+        and f"{front_end.plugin}, {front_end.sample_rate} Hz, "
         f"{front_end.n_bins} bins, frames of {front_end.frame_length} samples, "
         f"one every {front_end.hop_length}",
         "units": [],
         "models": [
             name
-            for name in ("classifier", "rnn_rbm", "forecast")
+            for name in ("classifier", "rnn_rbm", "forecast", "detector_network")
             if getattr(manifest, name) is not None
         ],
     }

@@ -205,24 +205,35 @@ def _limit_memory() -> None:
 class Golden:
     """The golden vectors of a bundle.
 
+    Parameters
+    ----------
+    bundle : Bundle
+        The bundle.
+    name : str
+        Input rows: `frames` of the front end, or `excess` of a detector's network.
+
     Raises
     ------
     BundleError
-        `golden.npz` is missing, unreadable or without fitting `frames`.
+        `golden.npz` is missing, unreadable or without fitting input rows.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, name: str = "frames") -> None:
         manifest = bundle.manifest
         self._tolerance = manifest.golden_tolerance
         path = bundle.path(manifest.golden)
         self._where = f"golden vectors '{path}'"
-        self._arrays = read_npz(path, "golden vectors", "frames")
-        self.frames = self._arrays["frames"]
-        n_bins = manifest.front_end.n_bins
+        self._arrays = read_npz(path, "golden vectors", name)
+        self.frames = self._arrays[name]
+        if name == "frames":
+            maker, n_bins = "front end makes", manifest.front_end.n_bins
+        else:
+            assert manifest.detector_network is not None
+            maker, n_bins = "detector has", manifest.detector_network.n_bands
         if self.frames.ndim != 2 or self.frames.shape[1] != n_bins:
             raise BundleError(
-                f"{self._where} hold frames of shape {list(self.frames.shape)}, the "
-                f"front end makes {n_bins} bins"
+                f"{self._where} hold {name} of shape {list(self.frames.shape)}, the "
+                f"{maker} {n_bins} bins"
             )
         if len(self.frames) < 2:
             raise BundleError(f"{self._where} hold fewer than two frames")
@@ -276,7 +287,9 @@ def bundle_problems(context: BuildContext, model: str) -> Iterator[str]:
         return
     if getattr(bundle.manifest, model) is None:
         yield f"bundle '{bundle.folder}' has no {model}"
-    front_end = bundle.manifest.front_end
+    front_end = bundle.manifest.stated_front_end
+    if front_end is None:
+        return
     rate = context.info.sample_rate if context.info else front_end.sample_rate
     if rate != front_end.sample_rate:
         yield (

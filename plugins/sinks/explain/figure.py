@@ -201,13 +201,15 @@ def _draw_score(axis: Any, heard: "Heard") -> None:
 
 
 def _draw_floor(axis: Any, heard: "Heard") -> None:
-    """Draw the noise floor, over a range that leaves small changes small."""
-    time_s, floor = _without_holes(heard.trace_s, heard.trace[:, 3])
+    """Draw the noise floor, and the level where the score is one above the floor."""
+    time_s, floor, score = _without_holes(
+        heard.trace_s, heard.trace[:, 3], heard.trace[:, 0]
+    )
+    if heard.unit.startswith("dB"):
+        level = np.where(score > -50, floor + score, np.nan)
+        axis.plot(time_s, level, color="0.7", lw=0.5, label="level")
     axis.plot(time_s, floor, color="#b2182b", lw=1.4, label="noise floor")
-    middle = (float(np.nanmin(floor)) + float(np.nanmax(floor))) / 2
-    half = max(float(np.nanmax(floor)) - middle, _LEAST_RANGE_DB / 2)
-    axis.set_ylim(middle - 1.1 * half, middle + 1.1 * half)
-    axis.set_ylabel("noise floor,\ndB re full scale")
+    axis.set_ylabel("level,\ndB re full scale")
     axis.grid(axis="y", color="0.9", lw=0.6)
     axis.set_axisbelow(True)
 

@@ -52,13 +52,9 @@ def any_rules(draw: st.DrawFn, *, plain: bool = False) -> SegmenterRules:
 
 
 def run(
-    rules: SegmenterRules,
-    scores: np.ndarray[Any, Any],
-    cuts: list[int] | None = None,
-    *,
-    segmenter: Segmenter | None = None,
+    rules: SegmenterRules, scores: np.ndarray[Any, Any], cuts: list[int] | None = None
 ) -> list[Mark]:
-    segmenter = segmenter or Segmenter(rules, HOP)
+    segmenter = Segmenter(rules, HOP)
     segmenter.begin(0)
     marks: list[Mark] = []
     position = 0
@@ -131,29 +127,6 @@ def test_near_misses_change_no_segment_and_do_not_depend_on_the_block_lengths(
     assert segments == run(replace(rules, near=None), scores)
     assert run(rules, scores, cuts) == whole
     assert run(rules, scores, list(range(len(scores)))) == whole
-
-
-@settings(max_examples=200, deadline=None)
-@given(any_rules(), SCORES, st.lists(st.integers(0, 200), max_size=8))
-def test_rules_that_follow_what_was_found_keep_the_distance(
-    rules: SegmenterRules, scores: np.ndarray[Any, Any], cuts: list[int]
-) -> None:
-    assert rules.near is not None
-    distance = rules.on - rules.near
-
-    def followed(near: float | None, parts: list[int]) -> list[Mark]:
-        first = replace(rules, near=near)
-        changed = replace(first, on=rules.on + 1, min_duration=30, gap_fill=20)
-        segmenter = Segmenter(
-            first, HOP, adapt=lambda length, score: changed if score > 3 else first
-        )
-        return run(first, scores, parts, segmenter=segmenter)
-
-    whole = followed(rules.near, [])
-    assert followed(rules.near, cuts) == whole
-    assert followed(rules.near, list(range(len(scores)))) == whole
-    assert [m for m in whole if not isinstance(m, NearMiss)] == followed(None, [])
-    assert all(m.score >= m.threshold - distance for m in missed(whole))
 
 
 @settings(max_examples=300, deadline=None)

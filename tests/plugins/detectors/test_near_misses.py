@@ -23,9 +23,7 @@ from neurovocal.engine.contracts.bundle import FrontEnd
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.options import OptionProblem
 from neurovocal.engine.testing import check_processor, gather, recut
-from neurovocal.plugins.detectors.bands import BandsDetector, BandsOptions
 from neurovocal.plugins.detectors.energy import EnergyDetector, EnergyOptions
-from neurovocal.plugins.detectors.excess import ExcessDetector, ExcessOptions
 from neurovocal.plugins.detectors.network import NetworkDetector, NetworkOptions
 from neurovocal.plugins.detectors.percentile import PercentileOptions, plugin
 
@@ -53,14 +51,6 @@ def percentile(**options: Any) -> Any:
     checked = PercentileOptions(scope="running", near_misses=True, **options)
     context = BuildContext(ManualClock(), "run", info=StreamInfo("s", RATE))
     return plugin.build(checked, context)
-
-
-def bands() -> BandsDetector:
-    return BandsDetector(BandsOptions(near_misses=True), RATE)
-
-
-def excess() -> ExcessDetector:
-    return ExcessDetector(ExcessOptions(near_misses=True, min_duration_ms=50), RATE)
 
 
 def network(**options: Any) -> NetworkDetector:
@@ -93,7 +83,7 @@ def test_a_quiet_tone_and_a_short_one_are_told_with_their_scores() -> None:
     assert abs(short.onset - 3.0 * RATE) < 0.01 * RATE
 
 
-@pytest.mark.parametrize("make", [energy, percentile, bands, excess])
+@pytest.mark.parametrize("make", [energy, percentile])
 def test_a_detector_with_near_misses_conforms(make: Callable[[], Any]) -> None:
     assert any(isinstance(e, NearMiss) for e in events_of(make(), [Block(0, room())]))
     check_processor(make, room())
@@ -149,23 +139,20 @@ def traced(detector: Any, items: list[Block]) -> list[Trace]:
     return [*traces, *detector.trace()]
 
 
-@pytest.mark.parametrize("make", [energy, bands, excess])
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=8))
-def test_a_trace_has_the_score_of_each_hop_once_whatever_the_blocks(
-    make: Callable[[], Any], lengths: list[int]
-) -> None:
-    whole = traced(make(), [Block(0, room())])
-    parts = traced(make(), list(recut(room(), lengths)))
+def test_a_trace_has_each_hop_once_whatever_the_blocks(lengths: list[int]) -> None:
+    whole = traced(energy(), [Block(0, room())])
+    parts = traced(energy(), list(recut(room(), lengths)))
     for traces in (whole, parts):
-        next_hop = traces[0].first
+        next_hop = 0
         for trace in traces:
             assert trace.first == next_hop
+            assert (trace.hop_length, trace.frame_length) == (16, 16)
             next_hop += len(trace.values)
-        assert next_hop * trace.hop_length == pytest.approx(len(room()), rel=0.01)
-    scores = np.concatenate([trace.values[:, 0] for trace in whole])
-    in_parts = np.concatenate([trace.values[:, 0] for trace in parts])
-    assert np.array_equal(scores, in_parts)
+    rows = np.concatenate([trace.values for trace in whole])
+    assert np.array_equal(rows, np.concatenate([trace.values for trace in parts]))
+    assert len(rows) == 4000
 
 
 def test_a_trace_shows_why_a_tone_was_too_quiet() -> None:

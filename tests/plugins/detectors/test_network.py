@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from neurovocal.engine.contracts.bundle import (
     Bundle,
@@ -18,7 +17,7 @@ from neurovocal.engine.contracts.bundle import (
     Manifest,
 )
 from neurovocal.engine.contracts.clock import ManualClock
-from neurovocal.engine.contracts.errors import BundleError, StageError
+from neurovocal.engine.contracts.errors import BundleError, ConfigError, StageError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Gap, Offset, Onset, Posteriors, StreamInfo
 from neurovocal.engine.testing import gather
@@ -136,14 +135,14 @@ def test_reset_restores_the_state_of_a_new_detector() -> None:
 
 def test_a_bundle_without_a_classifier_is_refused() -> None:
     context = BuildContext(ManualClock(), "run", info=StreamInfo("s", RATE))
-    with pytest.raises(BundleError, match="name a bundle"):
+    with pytest.raises(BundleError, match="needs a bundle"):
         plugin.build(NetworkOptions(), context)
     with pytest.raises(BundleError, match="'test' has no classifier"):
         plugin.build(NetworkOptions(), replace(context, bundle=bundle(None)))
 
 
 def test_contradictory_thresholds_are_refused() -> None:
-    with pytest.raises(ValidationError, match=r"off \(0\.8\) is above on \(0\.6\)"):
+    with pytest.raises(ConfigError, match=r"off \(0\.8\) is above on \(0\.6\)"):
         make(off=0.8)
 
 

@@ -1,0 +1,1 @@
+"""Training of detector networks: synthetic calls, noise floors, bundle."""
