@@ -140,9 +140,9 @@ class SupervisedSink:
         """Let the sink complete streams and commit; return its failure, or None."""
         try:
             if self.completer is not None:
-                for stream in streams:
-                    done = self._call(self.completer.end_stream, stream)
-                    self.is_complete &= done is not False
+                end = self.completer.end_stream
+                ended = [self._call(end, stream) for stream in streams]
+                self.is_complete = False not in ended
             if self.keeper is not None:
                 self._call(self.keeper.commit)
         except Exception as error:
@@ -512,7 +512,6 @@ class SinkWorker:
     def _end_streams(self, commit: StreamCommit) -> bool:
         """Commit streams that have ended; return False when the sink takes no more."""
         backoff = Backoff()
-        self.supervised.is_complete = True
         while (error := self._end(commit)) is not None:
             if self._on_error == "fail":
                 self._give_up(error)
