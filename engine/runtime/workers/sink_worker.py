@@ -140,9 +140,9 @@ class SupervisedSink:
         """Let the sink complete streams and commit; return its failure, or None."""
         try:
             if self.completer is not None:
-                end = self.completer.end_stream
-                ended = [self._call(end, stream) for stream in streams]
-                self.is_complete = False not in ended
+                for stream in streams:
+                    done = self._call(self.completer.end_stream, stream)
+                    self.is_complete &= done is not False
             if self.keeper is not None:
                 self._call(self.keeper.commit)
         except Exception as error:
@@ -286,7 +286,7 @@ class SinkWorker:
         self._n_channels: dict[str, int] = {}  # by lane
         self._writing: Message | None = None
         self._uncommitted: deque[Message] = deque()  # written, and a kill loses them
-        self._lost_before = 0  # messages lost when the last stream was committed
+        self._lost = 0  # messages lost when the last stream was committed
         self._hung = 0  # number of the call that was last found hanging
         self._left_behind = 0
         self._rebuild = rebuild
@@ -512,6 +512,7 @@ class SinkWorker:
     def _end_streams(self, commit: StreamCommit) -> bool:
         """Commit streams that have ended; return False when the sink takes no more."""
         backoff = Backoff()
+        self.supervised.is_complete = True
         while (error := self._end(commit)) is not None:
             if self._on_error == "fail":
                 self._give_up(error)
@@ -525,9 +526,8 @@ class SinkWorker:
                 return False
         self._trim_uncommitted()
         lost = self.mailbox.dropped.total()
-        kept = lost == self._lost_before and self.supervised.is_complete
-        commit.done(self, kept=kept)
-        self._lost_before = lost
+        commit.done(self, kept=self.supervised.is_complete and lost == self._lost)
+        self._lost = lost
         return True
 
     def _end(self, commit: StreamCommit) -> Exception | None:
