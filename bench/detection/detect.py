@@ -23,6 +23,7 @@ import numpy as np
 import soundfile
 import yaml
 from annotated_sets import ROOT, SETS, DataSet, Recording, Span, data_folder, read_set
+from few_examples import fit_detector, split_examples
 from peers import MOUSE_TOOLS, Method, Samples, evfuncs_method, installed, published
 
 from neurovocal.engine.contracts.clock import SystemClock
@@ -37,6 +38,7 @@ from neurovocal.models.toolkit.segment_scores import (
 )
 
 BLOCK_S = 0.032
+EXAMPLES = {"1 example": 1, "5 examples": 5, "20 examples": 20}
 MEASURES = ("onset", "segment", "IoU 0.3", "IoU 0.5")
 
 Find = Callable[[Recording, Samples, int], list[Span]]
@@ -137,6 +139,13 @@ def methods(which: DataSet) -> dict[str, Find | None]:
     return found
 
 
+def fitted(recordings: Sequence[Recording], count: int) -> tuple[list[Recording], Find]:
+    """Return what follows the first segments of a set, and a detector like them."""
+    examples, rest = split_examples(recordings, count)
+    found = fit_detector(examples)
+    return rest, _of_samples(partial(detect, found["plugin"], found["options"]))
+
+
 def _of_samples(method: Method) -> Find:
     def find(_: Recording, samples: Samples, sample_rate: int) -> list[Span]:
         return method(samples, sample_rate)
@@ -193,8 +202,10 @@ def print_tables(data: Path, only: str) -> None:
     for which in SETS:
         if only not in which.name:
             continue
-        recordings = read_set(which, data)
-        for name, find in methods(which).items():
+        every = read_set(which, data)
+        rows = [(name, every, find) for name, find in methods(which).items()]
+        rows += [(name, *fitted(every, count)) for name, count in EXAMPLES.items()]
+        for name, recordings, find in rows:
             if find is None:
                 print(f"| {which.name} | | | {name} | not installed |" + " |" * 7)
                 continue

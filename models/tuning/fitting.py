@@ -32,7 +32,7 @@ from neurovocal.plugins.detectors.excess import (
 Span = tuple[float, float]
 
 # A frame is this part of the median duration, within limits (ms); its hop a quarter.
-_FRAMES_IN_CALL = 8
+_FRAMES_IN_CALL = 10
 _LEAST_FRAME_MS, _MOST_FRAME_MS = 0.5, 10.0
 _MOST_NARROWBAND_FRAME_MS, _NARROWBAND_RATE = 20.0, 5000
 _LEAST_FRAME_SAMPLES = 16

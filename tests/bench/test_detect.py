@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from annotated_sets import SETS, DataSet, read_set
+from few_examples import split_examples
 from peers import MOUSE_TOOLS, published
 from repository import ROOT
 
@@ -146,3 +148,20 @@ def test_missing_recordings_end_with_a_message(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "NEUROVOCAL_DATA" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_examples_are_the_first_segments_and_the_rest_is_judged(data: Path) -> None:
+    which = DataSet("birds", "", "birds", "songbird", 20)
+    examples, rest = split_examples(read_set(which, data), 4)
+    assert [path.name for path, _, _ in examples] == ["one.wav"] * 3 + ["two.wav"]
+    assert [len(recording.spans) for recording in rest] == [0, 1]
+    assert [recording.judged for recording in rest] == [[(1.4, inf)], [(0.6, inf)]]
+
+
+def test_a_detector_of_few_examples_finds_the_rest(data: Path) -> None:
+    which = DataSet("birds", "", "birds", "songbird", 20)
+    rest, find = detect.fitted(read_set(which, data), 1)
+    scores = detect.evaluate(rest, find, which.onset_ms).scores
+    # Of the second recording, which holds the same sounds, one is not annotated.
+    assert (scores["onset"].hits, scores["onset"].n_found) == (4, 5)
+    assert scores["IoU 0.5"].hits == 4
