@@ -38,6 +38,8 @@ from neurovocal.models.toolkit.segment_scores import (
 )
 
 BLOCK_S = 0.032
+# Segments of a set that a detector is fitted to; enough others must be left.
+_LEAST_JUDGED = 5
 EXAMPLES = {"1 example": 1, "5 examples": 5, "20 examples": 20}
 MEASURES = ("onset", "segment", "IoU 0.3", "IoU 0.5")
 
@@ -204,7 +206,12 @@ def print_tables(data: Path, only: str) -> None:
             continue
         every = read_set(which, data)
         rows = [(name, every, find) for name, find in methods(which).items()]
-        rows += [(name, *fitted(every, count)) for name, count in EXAMPLES.items()]
+        n_spans = sum(len(recording.spans) for recording in every)
+        rows += [
+            (name, *fitted(every, count))
+            for name, count in EXAMPLES.items()
+            if n_spans > count + _LEAST_JUDGED
+        ]
         for name, recordings, find in rows:
             if find is None:
                 print(f"| {which.name} | | | {name} | not installed |" + " |" * 7)

@@ -75,8 +75,8 @@ def tune(
 ) -> None:
     """Fit a detector to a few examples of calls and write it as a configuration.
 
-    Five are enough, more are better. From 5 s before the first example to the last
-    one every call should be listed. Then: neurovocal detect FILES --config F
+    Five are enough, one works. From 5 s before the first example to the last one
+    every call should be listed. Then: neurovocal detect FILES --config F
     """
     _check_output(out, recording, examples, force)
     if not recording.is_file():
