@@ -55,7 +55,9 @@ class Origin:
     @classmethod
     def load(cls, name: str) -> "Origin":
         """Load and verify a bundle, by folder or by name of a built-in bundle."""
-        return cls(load_bundle(name))
+        bundle = load_bundle(name)
+        _ = bundle.manifest.front_end  # a detector alone is told to be one
+        return cls(bundle)
 
     @property
     def digest(self) -> str:

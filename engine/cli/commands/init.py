@@ -177,5 +177,7 @@ def _source(ask: Any) -> dict[str, Any]:
 
 
 def _shipped_bundles() -> list[str]:
+    """Return the names of the bundles that ship and label."""
     folder = Path(str(files("neurovocal.models"))) / "pretrained"
-    return sorted(p.parent.name for p in folder.glob("*/manifest.yaml"))
+    names = sorted(p.parent.name for p in folder.glob("*/manifest.yaml"))
+    return [n for n in names if load_bundle(n).manifest.classifier is not None]

@@ -21,10 +21,11 @@ HEARD = {
     "zebra-finch": ("zebra_finch_G402", 4, 0.15),
 }
 MOST_BYTES = 3_000_000
+DETECTORS = {"any-animal"}  # detectors alone
 
 
 def test_the_expected_bundles_are_shipped() -> None:
-    assert set(NAMES) == set(HEARD)
+    assert set(NAMES) == set(HEARD) | DETECTORS
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,8 +37,14 @@ def test_a_shipped_bundle_is_complete_and_reproducible(name: str) -> None:
     assert f"--out models/pretrained/{name}" in command
     (recipe,) = re.findall(r"--config (\S+)", command)
     assert (ROOT / recipe).is_file()
-    parts = [set(training["recordings"][p]) for p in ("train", "valid", "test")]
-    assert sum(len(part) for part in parts) == len(set.union(*parts))
+    sets = (
+        training["recordings"].values()
+        if name in DETECTORS
+        else [training["recordings"]]
+    )
+    for recordings in sets:
+        parts = [set(files) for files in recordings.values()]
+        assert sum(len(part) for part in parts) == len(set.union(*parts))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,7 +67,13 @@ def test_shipped_classifiers_are_small(name: str) -> None:
     assert sum(p.stat().st_size for p in files) < MOST_BYTES
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_shipped_detectors_are_small() -> None:
+    for name in DETECTORS:
+        files = [p for p in (PRETRAINED / name).iterdir() if p.is_file()]
+        assert sum(p.stat().st_size for p in files) < MOST_BYTES / 10
+
+
+@pytest.mark.parametrize("name", HEARD)
 def test_a_shipped_bundle_labels_recordings_of_the_test_split(
     name: str, data_folder: Path, tmp_path: Path
 ) -> None:
