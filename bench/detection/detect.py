@@ -127,6 +127,7 @@ def methods(which: DataSet) -> dict[str, Find | None]:
     plugin, options = preset(which.preset)
     band = (float(options["low_hz"]), float(options["high_hz"]))
     of_samples: dict[str, Method | None] = {
+        "bands": partial(detect, "bands", {}),
         "energy": partial(detect, "energy", {}),
         f"preset {which.preset}": partial(detect, plugin, options),
         "percentile 90": partial(detect, "percentile", {"scope": "file"}),

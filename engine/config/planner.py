@@ -24,7 +24,7 @@ from neurovocal.engine.config.partial import REFUSED
 from neurovocal.engine.config.plan import LanePlan, Plan, SinkPlan, StagePlan
 from neurovocal.engine.config.schema import Config, LaneConfig, SinkConfig, StageConfig
 from neurovocal.engine.config.validation import validated, validation_problems
-from neurovocal.engine.contracts.bundle import Bundle, load_bundle
+from neurovocal.engine.contracts.bundle import DEFAULT_DETECTOR, Bundle, load_bundle
 from neurovocal.engine.contracts.errors import (
     ConfigError,
     DeviceError,
@@ -247,12 +247,12 @@ class _Planner:
         bundle: Bundle | None,
         context: BuildContext,
     ) -> StagePlan | None:
-        """Plan the configuration's detector, or the bundle's, or `energy`."""
+        """Plan the configuration's detector, or the bundle's, or the default."""
         recommended = bundle.manifest.detector if bundle else None
         if lane.detector is None and recommended is not None:
             stage = StageConfig(plugin=recommended.plugin, options=recommended.options)
             return self._stage("detector", stage, (*loc, "bundle"), context)
-        stage = lane.detector or StageConfig(plugin="energy")
+        stage = lane.detector or StageConfig(plugin=DEFAULT_DETECTOR)
         return self._stage("detector", stage, (*loc, "detector"), context)
 
     def _sinks(

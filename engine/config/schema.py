@@ -87,7 +87,7 @@ class LaneConfig(Options):
     """Only without a bundle; a bundle brings its own."""
     detector: StageConfig | None = None
     """Finds onsets and offsets; default: the detector that the bundle recommends, or
-    `energy`."""
+    `bands`."""
     models: list[StageConfig] = []
     """Models that publish labels, surprise and synthesis, in order."""
     sinks: list[SinkConfig] = []

@@ -65,6 +65,10 @@ class FrontEnd(Section):
     """Options of the features plugin; file names are relative to the bundle."""
 
 
+# Detector of a lane for which neither the configuration nor a bundle names one.
+DEFAULT_DETECTOR = "bands"
+
+
 class DetectorSpec(Section):
     """Detector plugin and options that the bundle's figures were measured with."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neurovocal.engine.contracts.bundle import Bundle, DetectorSpec
+from neurovocal.engine.contracts.bundle import DEFAULT_DETECTOR, Bundle, DetectorSpec
 from neurovocal.engine.contracts.types import (
     Block,
     Event,
@@ -76,7 +76,7 @@ class Labeller:
         Must have a classifier.
     detector : str, optional
         Name of the detector plugin; by default the one that the bundle
-        recommends, else `energy`.
+        recommends, else `bands`.
     options : dict, optional
         Its options; the plugin's defaults where absent.
     tile : int
@@ -93,7 +93,8 @@ class Labeller:
         tile: int = 8,
         provisional_ms: float | None = None,
     ) -> None:
-        recommended = bundle.manifest.detector or DetectorSpec()
+        default = DetectorSpec(plugin=DEFAULT_DETECTOR)
+        recommended = bundle.manifest.detector or default
         if detector is None:
             detector = recommended.plugin
             options = options or recommended.options

@@ -21,20 +21,20 @@ LEAST_DB = -20.0  # lowest excess: digital silence is no quieter than this
 _NARROWBAND_RATE = 8000
 _QUANTILE = 0.15
 # Time between updates of the floors, and in the first second of a stream.
-_UPDATE_S, _YOUNG_UPDATE_S = 0.128, 0.016
+_UPDATE_S, _YOUNG_UPDATE_S = 0.256, 0.016
 _YOUNG_S = 1.0
 _PRIOR_S = 1.0  # weight of a prior: that of so much sound
-# Rows of a matrix product, whose last bits depend on the number of rows and on a row's
-# place among them: both are fixed by the hop grid.
-_TILE = 16
 _LEAST_FRAME = 8  # samples
 _MOST_FRAME = 2**16
 _SILENT_DB = -130.0  # of a band: below lies digital silence only
 # A sound card may begin with zeros and then deliver a steady level: up to this one,
 # over all bands, it is taken for the background, above for a sound.
 _LOUDEST_BACKGROUND_DB = -40.0
+# In the first second a floor is at most so far above the lower ones of its neighbours.
+_NEIGHBOURS, _LOWER_QUANTILE, _ABOVE_NEIGHBOURS_DB = 6, 0.25, 10.0
 # Bins of a Hann window that are further apart are independent.
 _CORRELATED_BINS = 8
+_DB_PER_OCTAVE = np.float32(10 * np.log10(2))
 _TINY, _HUGE = 1e-14, 1e4
 
 
@@ -163,18 +163,20 @@ class BandExcess:
 
     Notes
     -----
-    Frames (Hann window, mean removed) are transformed row by row, bands are summed in
-    tiles of the hop grid and floors change at multiples of it: the rows do not depend
-    on how blocks are cut.
+    Frames (Hann window, mean removed) are transformed and summed row by row, and floors
+    change at multiples of the hop grid: the rows do not depend on how blocks are cut.
 
     The floor is the 15 % quantile of recent levels. In Gaussian noise the power of a
     band of n independent cells is distributed as chi-squared with 2 n degrees of
     freedom, which gives the mean level from the quantile.
 
     Without a prior the rows of the first `settle_s` are held back until the floors are
-    known from them. Digital silence before the first sound is no sound of the room and
-    left out. If there is none in the first second of sound, later silence (a card that
-    drops out) is left out, too; otherwise silence is the background.
+    known from them. A sound that was there from the start is not told from noise that
+    soon: in the first second no floor is more than 10 dB above the lower ones among the
+    bands next to it, since noise has no lines. Digital silence before the first sound
+    is no sound of the room and left out. If there is none in the first second of sound,
+    later silence (a card that drops out) is left out, too; otherwise silence is the
+    background.
     """
 
     def __init__(self, options: FloorOptions, sample_rate: int) -> None:
@@ -189,9 +191,13 @@ class BandExcess:
         window *= np.sqrt(2.0 / (n_fft * np.square(window).sum()))
         self._window = window.astype(np.float32)
         self._n_fft = n_fft
-        self._shares = _shares(self.edges_hz * n_fft / sample_rate, n_fft // 2 + 1)
-        self._tile = np.zeros((_TILE, n_fft // 2 + 1), np.float32)
-        self.cells = _independent_cells(self._shares, window, n_fft)
+        shares = _shares(self.edges_hz * n_fft / sample_rate, n_fft // 2 + 1)
+        self.cells = _independent_cells(shares, window, n_fft)
+        # The bins of each band in a row, as a matrix product's last bits depend on the
+        # number of its rows.
+        bands, self._bins = np.nonzero(shares.T)
+        self._bin_shares = shares[self._bins, bands]
+        self._first_bins = np.searchsorted(bands, np.arange(N_BANDS))
         degrees = 2 * self.cells
         self._quantile_db = 10 * np.log10(chi2.ppf(_QUANTILE, degrees) / degrees)
 
@@ -212,7 +218,7 @@ class BandExcess:
     @property
     def floor_db(self) -> NDArray[np.float64]:
         """Mean level of the noise in each band now, dB re full scale, float64[32]."""
-        return self._floor
+        return self._floor.astype(np.float64)
 
     @property
     def n_heard(self) -> int:
@@ -230,11 +236,11 @@ class BandExcess:
         self._n_held = 0
         self._first_held = 0
         self._pending: list[Float32] = []  # levels that are not in the floors yet
-        self._floor = np.full(N_BANDS, self._least_db)
+        self._floor = np.full(N_BANDS, self._least_db, np.float32)
         self._is_settled = self._prior is not None
         if self._prior is not None:
             self._floors.seed(self._prior, self._prior_weight)
-            self._floor = np.maximum(self._prior - self._quantile_db, self._least_db)
+            self._set_floor(self._prior - self._quantile_db)
         self._interruption.end()
         self._clear()
 
@@ -334,27 +340,20 @@ class BandExcess:
         self._tail = known[count * self.hop_length :]
         # A sample that is not finite affects its own frames only: no warning.
         with np.errstate(all="ignore"):
-            return first, self._transform(first, count, known)
+            return first, self._transform(count, known)
 
-    def _transform(self, first: int, count: int, samples: Float32) -> Float32:
+    def _transform(self, count: int, samples: Float32) -> Float32:
         """Return the levels of `count` frames in dB, float32[count, 32]."""
-        levels = np.empty((count, N_BANDS), np.float32)
         if count == 0:
-            return levels
-        power = self._power(count, samples)
-        done = 0
-        while done < count:
-            row = (first + done) % _TILE
-            part = min(_TILE - row, count - done)
-            self._tile[row : row + part] = power[done : done + part]
-            bands = self._tile @ self._shares
-            levels[done : done + part] = bands[row : row + part]
-            done += part
+            return np.empty((0, N_BANDS), np.float32)
+        power = self._power(count, samples).take(self._bins, axis=1)
+        power *= self._bin_shares
+        levels: Float32 = np.add.reduceat(power, self._first_bins, axis=1)
         # What is not a number becomes silence, what is infinite a level beyond all.
         np.fmax(levels, _TINY, out=levels)
         np.minimum(levels, _HUGE, out=levels)
-        np.log10(levels, out=levels)
-        levels *= 10
+        np.log2(levels, out=levels)
+        levels *= _DB_PER_OCTAVE
         return levels
 
     def _power(self, count: int, samples: Float32) -> Float32:
@@ -410,7 +409,7 @@ class BandExcess:
         return start, _joined(done)
 
     def _excess(self, levels: Float32) -> Float32:
-        excess = levels - self._floor.astype(np.float32)
+        excess: Float32 = levels - self._floor
         return np.maximum(excess, np.float32(LEAST_DB), out=excess)
 
     def _settle_on(self, levels: Float32) -> None:
@@ -424,7 +423,7 @@ class BandExcess:
             self._floors.seed(
                 np.full(N_BANDS, loudest) + self._quantile_db, len(levels)
             )
-            self._floor = np.minimum(self._floor, loudest)
+            self._set_floor(np.minimum(self._floor, loudest))
 
     def _update(self) -> None:
         """Add the pending levels to the floors."""
@@ -444,7 +443,12 @@ class BandExcess:
             self._has_noise = True
         self._floors.update(levels)
         floor = self._floors.values() - self._quantile_db
-        self._floor = np.maximum(floor, self._least_db)
+        if self._n_heard < self._young and self._prior is None:
+            floor = np.minimum(floor, _lower_neighbours(floor) + _ABOVE_NEIGHBOURS_DB)
+        self._set_floor(floor)
+
+    def _set_floor(self, floor: NDArray[np.floating]) -> None:
+        self._floor = np.maximum(floor, self._least_db).astype(np.float32)
 
 
 def measure_floor(
@@ -486,6 +490,15 @@ def measure_floor(
     if not floors:
         raise ValueError("the recordings are too short or silent to measure a floor")
     return tuple(np.round(np.median(floors, axis=0), 1).tolist())
+
+
+def _lower_neighbours(floor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a low quantile of the bands around each band, float64[n_bands]."""
+    width = 2 * _NEIGHBOURS + 1
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(floor, _NEIGHBOURS, mode="edge"), width
+    )
+    return np.sort(windows, axis=1)[:, int(_LOWER_QUANTILE * width)]
 
 
 def _leading_silence(levels: Float32) -> int:

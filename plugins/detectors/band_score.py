@@ -27,7 +27,7 @@ class BandScore:
     mask_db, decay_db : float
         A band is masked where it lies more than `mask_db` below its recent peak, which
         decays by `decay_db` per hop.
-    broad_mask_db, broad_decay_db : float
+    broad_mask_db : float
         The same for the score itself, which masks sound in other bands, too.
 
     Notes
@@ -43,14 +43,13 @@ class BandScore:
         mask_db: float,
         decay_db: float,
         broad_mask_db: float,
-        broad_decay_db: float,
     ) -> None:
         degrees = 2 * cells
         usual = 10 * np.log10(chi2.isf(_NOISE_SHARE, degrees) / degrees)
         self._usual_db = usual.astype(np.float32)
         self._n_loudest = n_loudest
         self._mask_db, self._decay_db = mask_db, decay_db
-        self._broad_mask_db, self._broad_decay_db = broad_mask_db, broad_decay_db
+        self._broad_mask_db = broad_mask_db
         self.reset()
 
     def reset(self) -> None:
@@ -71,21 +70,21 @@ class BandScore:
         """
         if len(excess) == 0:
             return np.empty(0)
-        levels = (excess - self._usual_db).astype(np.float64)
+        levels = excess - self._usual_db
         hops = np.arange(first, first + len(excess), dtype=np.float64)
         decayed = (hops * self._decay_db)[:, None]
         peaks = levels + decayed
         np.maximum(peaks[0], self._peaks, out=peaks[0])
         np.maximum.accumulate(peaks, axis=0, out=peaks)
         self._peaks = peaks[-1].copy()
-        peaks -= decayed
-        levels[levels < peaks - self._mask_db] = MASKED_DB
+        peaks -= decayed + self._mask_db
+        np.copyto(levels, MASKED_DB, where=levels < peaks)
         return self._unmasked(hops, _loudest_mean(levels, self._n_loudest))
 
     def _unmasked(
         self, hops: NDArray[np.float64], scores: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        decayed = hops * self._broad_decay_db
+        decayed = hops * self._decay_db
         peaks = scores + decayed
         peaks[0] = max(peaks[0], self._broad_peak)
         np.maximum.accumulate(peaks, out=peaks)
@@ -94,10 +93,10 @@ class BandScore:
         return scores
 
 
-def _loudest_mean(levels: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+def _loudest_mean(levels: Float32, count: int) -> NDArray[np.float64]:
     """Return the mean of the `count` largest values of each row, float64[n_rows]."""
     if count < levels.shape[1]:
         levels = np.partition(levels, -count, axis=1)[:, -count:]
-    total: NDArray[np.float64] = np.add.reduce(levels, axis=1)
+    total: NDArray[np.float64] = np.add.reduce(levels, axis=1, dtype=np.float64)
     total /= count
     return total

@@ -34,9 +34,8 @@ from neurovocal.plugins.detectors.band_score import BandScore
 from neurovocal.plugins.detectors.recent_sounds import RecentSounds
 
 _MOST_DB = 200.0  # beyond the range of 32-bit samples
-_DECAY_DB_S = 50.0  # of the peak in a band, by which it masks what follows
-# A score masks what follows in other bands less, and for a shorter time.
-_BROAD_MASK_DB, _BROAD_DECAY_DB_S = 12.0, 100.0
+_DECAY_DB_S = 100.0  # of the peaks below which sound is masked
+_BROAD_MASK_DB = 12.0  # by so much less does a score mask what follows in other bands
 # How far the threshold, the shortest duration and the filled pauses follow.
 _FOLLOW_DB, _FOLLOW_DURATION_MS, _FOLLOW_GAP_MS = 3.0, 20.0, 10.0
 
@@ -109,7 +108,6 @@ class BandsDetector:
             options.mask_db,
             _DECAY_DB_S * hop_s,
             options.mask_db + _BROAD_MASK_DB,
-            _BROAD_DECAY_DB_S * hop_s,
         )
         near = options.on_db - NEAR_DB
         rules = options.rules(options.on_db, options.off_db, sample_rate, near)
@@ -209,6 +207,6 @@ plugin = Plugin(
     kind="detector",
     options=BandsOptions,
     build=_build,
-    summary="sounds in any of 32 bands, each against its own noise floor",
+    summary="sounds in any of 32 bands, each over its noise floor (the default)",
     check=_check,
 )

@@ -1,4 +1,4 @@
-"""Detector of level in a band above a running noise floor, the default."""
+"""Detector of level in a band above a running noise floor."""
 
 import math
 from collections.abc import Iterable
@@ -84,6 +84,9 @@ class EnergyOptions(SegmenterOptions, LevelOptions):
     settle_s: float = Field(default=1.0, ge=0, le=3600)
     """At the start of a stream, and after an interruption longer than the memory,
     marks are held back for so long, until the noise floor is known."""
+    floor_db: float | None = Field(default=None, ge=-_MOST_DB, le=20)
+    """Noise floor of the room with which a stream starts (dB re full scale, mean square
+    in the band): nothing is held back then."""
     least_floor_db: float = Field(default=-95.0, ge=-_MOST_DB, le=0)
     """The noise floor is never taken to be lower than this (dB re full scale,
     mean square), as in digital silence."""
@@ -140,11 +143,12 @@ class EnergyDetector:
             10.0 ** (options.least_floor_db / 10),
         )
         settle = max(1, round(options.settle_s * hops_per_s))
-        self._relative = RelativeLevel(floor, settle, UPDATE_EVERY)
+        prior = None if options.floor_db is None else 10.0 ** (options.floor_db / 10)
+        self._relative = RelativeLevel(floor, settle, UPDATE_EVERY, prior)
         self._segmenter = Segmenter(rules, hop)
         self._trace = TraceKeeper(hop, hop, "dB above the noise floor")
         self._thresholds = options.on_db, options.off_db
-        while_settling = (settle + reach + 1) * hop
+        while_settling = 0 if prior is not None else (settle + reach + 1) * hop
         afterwards = rules.latency + (reach + 2) * hop
         self.latency = max(while_settling, afterwards)
         self._has_audio = False  # since the start or the last gap
@@ -289,6 +293,6 @@ plugin = Plugin(
     kind="detector",
     options=EnergyOptions,
     build=_build,
-    summary="level of a band against a running noise floor (the default)",
+    summary="level of a band against a running noise floor",
     check=_check,
 )

@@ -52,6 +52,12 @@ class RunningQuantile:
         self._counts = np.zeros(self._n_bins)
         self.value = self._least
 
+    def seed(self, level: float, weight: float) -> None:
+        """Begin with `weight` levels at `level`, a power, which becomes the value."""
+        cell = int(self._edges.searchsorted(level, side="right"))
+        self._counts[cell] += weight
+        self.value = max(level, self._least)
+
     def update(self, levels: NDArray[np.float64]) -> None:
         """Add levels (mean squares, float64[n]) to the histogram and update `value`.
 
@@ -117,6 +123,9 @@ class RelativeLevel:
         Number of levels that are held back at first, at least 1.
     every : int
         Number of levels between updates of the reference.
+    prior : float, optional
+        Power that the reference begins with, with the weight of `settle` levels;
+        nothing is held back then.
 
     Attributes
     ----------
@@ -124,8 +133,15 @@ class RelativeLevel:
         What the parts that were last returned had been divided by, one number each.
     """
 
-    def __init__(self, reference: RunningQuantile, settle: int, every: int) -> None:
+    def __init__(
+        self,
+        reference: RunningQuantile,
+        settle: int,
+        every: int,
+        prior: float | None = None,
+    ) -> None:
         self._reference = reference
+        self._prior = prior
         self._settle = settle
         self._every = every
         self.reset()
@@ -140,6 +156,9 @@ class RelativeLevel:
         self._has_noise = False  # the background is not digital silence
         self.settled = False
         self.references: list[float] = []
+        if self._prior is not None:
+            self._reference.seed(self._prior, self._settle)
+            self._has_noise = self.settled = True
 
     def push(
         self, first: int, levels: NDArray[np.float64]

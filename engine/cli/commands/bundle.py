@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from neurovocal.engine.contracts.bundle import (
+    DEFAULT_DETECTOR,
     Bundle,
     DetectorSpec,
     Manifest,
@@ -59,7 +60,7 @@ def verify(bundle: Bundle) -> list[str]:
     build_front_end(front_end, bundle)
     build_offline_lane(
         bundle,
-        manifest.detector or DetectorSpec(),
+        manifest.detector or DetectorSpec(plugin=DEFAULT_DETECTOR),
         {name: {} for name in models},
         purpose="check",
         tile=_TILE,

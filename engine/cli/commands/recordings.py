@@ -54,7 +54,7 @@ DetectorOption = Annotated[
         "--config",
         metavar="C",
         help="Take the detector (and tile) from this configuration or preset; "
-        "default: the bundle's detector, or `energy`.",
+        "default: the bundle's detector, or `bands`.",
     ),
 ]
 LikeOption = Annotated[

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from repository import ROOT
 
+from neurovocal.engine.config.schema import load_config
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
+from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import (
     Block,
     Gap,
@@ -25,7 +27,7 @@ from neurovocal.engine.contracts.types import (
     StreamInfo,
 )
 from neurovocal.engine.testing import check_processor, gather, recut, song
-from neurovocal.models.evaluation.segments import score_segments
+from neurovocal.models.toolkit.segment_scores import score_segments
 from neurovocal.plugins.detectors.band_excess import measure_floor
 from neurovocal.plugins.detectors.bands import BandsDetector, BandsOptions, plugin
 
@@ -299,6 +301,57 @@ def test_finch_song_and_mice_without_tuning(data_folder: Path) -> None:
         ]
         detected = found(make(rate), recut(samples, [1024]), rate)
         assert score_segments(spans, detected, 0.015).f1 > least
+
+
+@pytest.mark.parametrize(
+    "name", ["mouse-ultrasound", "bat-ultrasound", "mammal-calls", "insects"]
+)
+def test_presets_are_complete_configurations(name: str) -> None:
+    config, _ = load_config(name)
+    (lane,) = config.lanes
+    registry = Registry()
+    for kind, stage in [("source", lane.source), *(("sink", s) for s in lane.sinks)]:
+        registry.get(kind, stage.plugin).options.model_validate(stage.options)
+    assert lane.detector is not None
+    assert lane.detector.plugin == "bands"
+    rate = lane.source.options["sample_rate"]
+    detector = BandsDetector(BandsOptions.model_validate(lane.detector.options), rate)
+    samples = noise(rate, 3.0, level=0.005)
+    edges = detector.band_edges_hz
+    # One harmonic after the other: sounds in many bands.
+    spans = [(1.5, 1.54)]
+    for pitch in np.linspace(edges[0] * 1.1, edges[-1] * 0.9, 12):
+        add_tones(samples, rate, spans, float(pitch), level=0.05)
+    detected = found(detector, [Block(0, samples)], rate)
+    assert agree(spans, detected, 0.012)
+
+
+def test_a_stream_that_begins_with_an_unbroken_second_of_a_call() -> None:
+    spans = [(0.0, 1.0), (1.6, 1.7), (2.2, 2.3)]
+    samples = noise(RATE, 3.0, level=0.001)
+    add_tones(samples, RATE, spans, 3000.0)
+    detected = found(make(), recut(samples, [320]))
+    assert agree(spans[1:], detected[-2:])
+    assert detected[0][0] < 0.01
+    assert detected[0][1] > 0.5
+
+
+def test_streams_of_a_second_find_what_a_long_stream_finds() -> None:
+    samples, rate = soundfile.read(
+        ROOT / "configs" / "recordings" / "bengalese-finch.flac",
+        dtype="float32",
+        always_2d=True,
+    )
+    whole = found(make(rate), [Block(0, samples)], rate)
+    pieces: Spans = []
+    for start in range(0, len(samples), rate):
+        spans = found(make(rate), [Block(0, samples[start : start + rate])], rate)
+        pieces += [(a + start / rate, b + start / rate) for a, b in spans]
+    heard = 0
+    for onset, offset in whole:
+        covered = sum(max(0.0, min(b, offset) - max(a, onset)) for a, b in pieces)
+        heard += covered >= 0.5 * (offset - onset)
+    assert heard >= 0.95 * len(whole)
 
 
 @pytest.mark.parametrize(
