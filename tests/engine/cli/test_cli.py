@@ -165,7 +165,7 @@ def test_check_prints_the_lanes(neurovocal, tmp_path):
     path.write_text(BASE)
     done = neurovocal("check", path, "--set", "station=roof")
     assert done.out == (
-        f"lane 'roof': synthetic -> energy -> no model\n{path}: correct\n"
+        f"lane 'roof': synthetic -> bands -> no model\n{path}: correct\n"
     )
 
 
