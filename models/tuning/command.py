@@ -78,10 +78,10 @@ def tune(
     Five are enough, one works. From 5 s before the first example to the last one
     every call should be listed. Then: neurovocal detect FILES --config F
     """
-    _check_output(out, recording, examples, force)
     if not recording.is_file():
         what = "is a folder" if recording.is_dir() else "does not exist"
         raise ConfigError(f"recording '{recording}' {what}")
+    _check_output(out, recording, examples, force)
     choice = TuningChoice(
         annotation_format,
         AnnotationChoice(label_column, tier),

@@ -22,6 +22,7 @@ from neurovocal.models.data.formats.segments import (
 from neurovocal.models.data.formats.text_table import HeadedTable, read_lines
 from neurovocal.models.data.label_words import is_silence
 from neurovocal.plugins.sinks.table import track_name
+from neurovocal.plugins.sources.audio_files.file import SUFFIXES
 
 # Times in tables are often rounded.
 _TOLERANCE_S = 0.0015
@@ -119,6 +120,11 @@ def read_examples(
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ConfigError(f"table of examples '{path}' {what}")
+    if path.suffix.casefold() in SUFFIXES:
+        raise ConfigError(
+            f"'{path}' is a recording, and no table of examples: the table is CSV, "
+            "Raven, Audacity, TextGrid, ..."
+        )
     choice = choice or AnnotationChoice()
     choice = AnnotationChoice(
         choice.label_column, choice.tier, choice.channels, needs_labels=False

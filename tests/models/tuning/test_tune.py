@@ -2,6 +2,8 @@
 
 import csv
 import io
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -404,6 +406,52 @@ def test_a_table_must_say_which_recording_it_is_of(folder: Path, run: Run) -> No
     assert "--label chooses among examples" in err
     code, _, err = run("detect", "a.wav", "--like", "a.csv", "--config", "songbird")
     assert "exclude each other" in err
+
+
+def test_recording_and_table_are_told_apart(folder: Path, run: Run) -> None:
+    write_calls(folder / "a.wav")
+    five(folder / "a.csv")
+    for arguments in (("a.csv", "a.wav"), ("a.wav", "a.wav")):
+        code, _, err = run("tune", *arguments, "--out", "x.yaml")
+        assert (code, err) == (
+            1,
+            "error: 'a.wav' is a recording, and no table of examples: the table is "
+            "CSV, Raven, Audacity, TextGrid, ...\n",
+        )
+    code, _, err = run("tune", ".", "a.csv", "--out", "x.yaml")
+    assert (code, err) == (1, "error: recording '.' is a folder\n")
+    code, _, err = run("tune", "b.wav", "a.csv", "--out", "x.yaml")
+    assert (code, err) == (1, "error: recording 'b.wav' does not exist\n")
+
+
+@pytest.mark.parametrize("form", ["csv", "raven", "audacity"])
+def test_rows_that_detect_wrote_are_examples(folder: Path, run: Run, form: str) -> None:
+    write_calls(folder / "a.wav")
+    run("detect", "a.wav", "--format", form, "--out", "all.txt")
+    lines = (folder / "all.txt").read_text().splitlines()
+    (folder / "some.txt").write_text("\n".join(lines[:4]) + "\n")
+    code, out, err = run("detect", "a.wav", "--like", "some.txt")
+    assert code == 0, err
+    assert len(segments(out)) == len(STARTS)
+
+
+def test_no_training_stack_is_needed(folder: Path) -> None:
+    write_calls(folder / "a.wav")
+    five(folder / "a.csv")
+    program = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        absent = {'torch', 'crowsetta', 'pandas', 'onnx', 'matplotlib'}\n"
+        "        if name.partition('.')[0] in absent:\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "from neurovocal.engine.cli import main\n"
+        "main(['tune', 'a.wav', 'a.csv', '--out', 'x.yaml'])\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_init_offers_examples(folder: Path) -> None:
