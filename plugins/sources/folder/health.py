@@ -20,7 +20,7 @@ class FolderHealth:
     Attributes
     ----------
     failures : list of str
-        A sentence for each recording that was set aside, is damaged or was not kept.
+        A sentence for each recording that was set aside or is damaged.
     """
 
     def __init__(self, *, endless: bool) -> None:
@@ -52,14 +52,6 @@ class FolderHealth:
     def fail(self, problem: str) -> None:
         """Report a recording that is unusable or damaged."""
         self._last_failed = True
-        self.miss(problem)
-
-    def miss(self, problem: str) -> None:
-        """Report a recording that the run leaves unfinished.
-
-        Sinks may commit the last ones after the last event was taken: the list of
-        failures then tells them alone.
-        """
         if not self._endless:
             self.failures.append(plain(problem))
         self.report("lossy", problem)

@@ -241,9 +241,10 @@ class FolderSource:
             return
         del self._unconfirmed[end]
         self._not_kept.add(waiting.file.name)
-        self._health.miss(
+        self._health.report(
+            "lossy",
             f"a sink has lost events of '{waiting.file.path}': it is heard again at "
-            "the next start"
+            "the next start",
         )
 
     def _is_empty(self) -> bool:
