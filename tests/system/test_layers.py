@@ -88,7 +88,7 @@ PLUGIN_NAMES_BY_REASON = {
     "engine/config/claims.py": {"file", "folder"},  # what two stages would share
     "engine/config/planner.py": {"spectrogram", "energy"},  # defaults of `plugin:`
     "engine/config/schema.py": {"silero", "trigger"},  # a default; a kind of event
-    "engine/contracts/bundle.py": {"spectrogram", "energy"},  # defaults of `plugin:`
+    "engine/contracts/bundle.py": {"spectrogram", "energy", "bands"},  # defaults
     "engine/wire/headers.py": {"trigger"},  # a kind of event
 }
 CLI_PARTS = {"session", "display", "logs"}  # what commands may import of the cli
