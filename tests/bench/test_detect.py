@@ -138,7 +138,7 @@ def test_table_has_a_row_for_each_method(data_folder: Path) -> None:
         "percentile 90",
         "evfuncs",
     ]
-    assert float(rows[4][5]) > 0.9
+    assert float(rows[4][5]) > 0.85
     assert len(means.splitlines()) == 2 + len(
         [row for row in rows[2:] if "not installed" not in row[4]]
     )
