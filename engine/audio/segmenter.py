@@ -291,7 +291,7 @@ class Segmenter:
             return
         if not self._is_reported:
             self._reject(marks)
-        elif until - self._end >= max(self.rules.gap_fill, self.rules.post):
+        elif until - self._end >= self._close_after:
             self._finish(self._end + self.rules.post, False, marks)
 
     def _add_run(
@@ -407,6 +407,8 @@ class Segmenter:
     def _follow(self, rules: SegmenterRules) -> None:
         """Apply other rules to what comes after a segment."""
         self.rules = rules
+        # Silence after which a segment is closed.
+        self._close_after = max(rules.gap_fill, rules.post)
         if self._near is not None:
             self._near.follow(rules.on, rules.min_duration, rules.gap_fill)
 

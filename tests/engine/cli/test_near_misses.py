@@ -80,7 +80,10 @@ def test_all_files_of_a_run_have_them_and_a_replay_gives_the_same(folder: Path) 
 
 def test_a_table_leaves_them_out_and_says_so(folder: Path) -> None:
     config = configure(folder, "table")
-    plain = neurovocal("detect", "room.wav", cwd=folder)
+    text = config.read_text()
+    without = folder / "without.yaml"
+    without.write_text(text.replace("near_misses: true", "near_misses: false"))
+    plain = neurovocal("detect", "room.wav", "--config", without, cwd=folder)
     assert "near" not in plain.err
     done = neurovocal("detect", "room.wav", "--config", config, cwd=folder)
     assert done.out == plain.out
