@@ -205,5 +205,13 @@ def test_what_a_check_accepts_can_be_built(kind, name, tmp_path, monkeypatch):
         list(plugin.writes(options, context))
         plugin.build(options, context)
         accepted += 1
-    rare = {"file", "folder", "playback", "recording", "trigger", "microphone"}
+    rare = {
+        "explain",
+        "file",
+        "folder",
+        "playback",
+        "recording",
+        "trigger",
+        "microphone",
+    }
     assert accepted or name in rare | {"speaker", "zmq", "prometheus"}
