@@ -354,6 +354,8 @@ def find_bundle(name: str, base: Path | None = None) -> Path:
         raise BundleError(
             f"bundle '{name}' has no {MANIFEST_NAME}: is it a model bundle?"
         )
+    if isfile(path):
+        raise BundleError(f"bundle '{name}' is a file: a bundle is a folder")
     known = sorted(p.parent.name for p in shipped.glob(f"*/{MANIFEST_NAME}"))
     raise BundleError(
         f"bundle '{name}' does not exist (bundles that ship: {', '.join(known)})"

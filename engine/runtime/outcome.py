@@ -30,6 +30,8 @@ class Outcome:
         The run was stopped before all messages were written.
     cut_short : bool
         The run was stopped before its sources had ended.
+    repeatable : bool
+        Every source begins with the same audio in the next run.
     losses : list of str
         A sentence for each sink that could not write a part of its output.
     errors : list of str
@@ -44,6 +46,7 @@ class Outcome:
     dropped: Counter[str] = field(default_factory=Counter)
     forced: bool = False
     cut_short: bool = False
+    repeatable: bool = False
     losses: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     config_error: bool = False

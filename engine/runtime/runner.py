@@ -9,7 +9,12 @@ from queue import Empty, SimpleQueue
 from neurovocal.engine.config.plan import LanePlan, Plan
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import StageError
-from neurovocal.engine.contracts.stages import RecordedCommand, ReportsFailures, Sink
+from neurovocal.engine.contracts.stages import (
+    RecordedCommand,
+    ReportsFailures,
+    Sink,
+    is_unrepeatable,
+)
 from neurovocal.engine.faults.injection import injection_of
 from neurovocal.engine.runtime.assembly import assemble, lane_builder
 from neurovocal.engine.runtime.control.command_bus import CommandBus
@@ -274,6 +279,8 @@ class Runner:
     def _count(self, outcome: Outcome) -> None:
         """Add losses and errors of lanes and sinks to the outcome."""
         outcome.errors += [*self._stop_reasons, *self.watchdog.hung.values()]
+        sources = [lane.reader.source for lane in self.lanes]
+        outcome.repeatable = not any(is_unrepeatable(source) for source in sources)
         for lane in self.lanes:
             outcome.streams += lane.streams
             outcome.lost_samples += lane.reader.lost_samples

@@ -262,6 +262,20 @@ def test_ctrl_c_in_the_middle_of_a_table(tmp_path):
     assert all(len(row) == 5 for row in rows)
 
 
+@pytest.mark.parametrize("sink", ["table", "columns"])
+def test_ctrl_c_in_a_run_names_the_table_that_it_cuts_short(tmp_path, sink):
+    with running(
+        *("run", "demo", "--plain", "--set"),
+        f"sinks=[{{plugin: {sink}, options: {{path: labels.csv}}}}]",
+        *("--set", f"stop_timeout_s={PATIENCE_S}"),
+        cwd=tmp_path,
+    ) as process:
+        process.stdout.readline()
+        code, err = interrupt(process)
+    assert (code, err.splitlines()[-1]) == (3, "stopped: 'labels.csv' is partial"), err
+    assert len((tmp_path / "labels.csv").read_text().splitlines()) > 1
+
+
 def _wait_for_threads(process: Popen) -> None:
     """Until the run has threads and its signal handlers, of which SIGHUP is last."""
     while process.poll() is None:

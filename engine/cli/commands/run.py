@@ -17,11 +17,13 @@ from neurovocal.engine.cli.session import (
 )
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import locate_config
-from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.contracts.errors import EXIT_LOSS, ConfigError
 from neurovocal.engine.contracts.stages import HasEndpoint
+from neurovocal.engine.support.text import printable
 
 # Longest name of a file, if each character is one byte.
 _MOST_NAME_CHARS = 255
+_TABLES = ("table", "columns")  # plugins
 # Hosts to bind, and where programs of this machine find what is bound there.
 _ALL_INTERFACES = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
@@ -83,7 +85,20 @@ def run(
         return plan_of(other)
 
     outcome = run_plan(plan, display, reload=reload)
-    raise typer.Exit(outcome.exit_code)
+    code = outcome.exit_code
+    if outcome.cut_short and outcome.repeatable:
+        # What is cut short of a microphone is all that there was.
+        for table in _tables(plan):
+            typer.echo(printable(f"stopped: {table} is partial"), err=True)
+            code = code or EXIT_LOSS
+    raise typer.Exit(code)
+
+
+def _tables(plan: Plan) -> list[str]:
+    """Return the files that people read as the whole of a recording."""
+    stages = [sink.stage.config for sink in plan.all_sinks]
+    paths = [str(c.options["path"]) for c in stages if c.plugin in _TABLES]
+    return ["standard output" if path == "-" else f"'{path}'" for path in paths]
 
 
 def _announce(plan: Plan) -> None:
