@@ -1,7 +1,7 @@
 """Segmenter: turns one score per hop into onsets and offsets, with hysteresis."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -220,33 +220,36 @@ class Segmenter:
         marks: list[Mark] = []
         if len(scores) == 0:
             return marks
-        if self._near is None:
-            self._add_scores(first, scores, marks)
-            return marks
-        for start, stop, is_near in self._near.stretches(scores):
-            sample, end = self._sample(first + start), self._sample(first + stop)
-            if is_near:
-                self._near.extend(max(sample, self._floor), end, scores[start:stop])
-                if self._is_reported:
-                    self._near.explain()
-            elif self._near.is_open and self._near.due <= end:
-                # Marks that are known by then come first.
-                self._add_silence(self._near.due, marks)
-                marks += self._near.end_run()
-            self._add_scores(first + start, scores[start:stop], marks)
+        parts: Iterable[tuple[int, int, bool]] = [(0, len(scores), False)]
+        if self._near is not None:
+            parts = self._near.stretches(scores)
+        for start, stop, is_near in parts:
+            part, first_of_part = scores[start:stop], first + start
+            if self._near is not None:
+                self._add_near(first_of_part, part, is_near, marks)
+            above = part >= self.rules.off
+            if np.logical_or.reduce(above):
+                for begin, end in _runs(above):
+                    sample = self._sample(first_of_part + begin)
+                    self._add_silence(sample, marks)
+                    self._add_run(first_of_part + begin, sample, part[begin:end], marks)
+            self._add_silence((first + stop) * self._hop + self._origin, marks)
         return marks
 
-    def _add_scores(
-        self, first: int, scores: NDArray[np.float64], marks: list[Mark]
+    def _add_near(
+        self, first: int, scores: NDArray[np.float64], is_near: bool, marks: list[Mark]
     ) -> None:
-        """Add scores ``first, first + 1, ...``, at least one."""
-        above = scores >= self.rules.off
-        if np.logical_or.reduce(above):
-            for start, stop in _runs(above):
-                sample = self._sample(first + start)
-                self._add_silence(sample, marks)
-                self._add_run(first + start, sample, scores[start:stop], marks)
-        self._add_silence(self._sample(first + len(scores)), marks)
+        """Extend the near miss by scores ``first, ...``, or end it if they are low."""
+        assert self._near is not None
+        sample, end = self._sample(first), self._sample(first + len(scores))
+        if is_near:
+            self._near.extend(max(sample, self._floor), end, scores)
+            if self._is_reported:
+                self._near.explain()
+        elif self._near.is_open and self._near.due <= end:
+            # Marks that are known by then come first.
+            self._add_silence(self._near.due, marks)
+            marks += self._near.end_run()
 
     def close(self, stop: int) -> list[Mark]:
         """Truncate an open segment at sample `stop`, where the audio ends."""

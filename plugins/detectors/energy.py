@@ -229,7 +229,7 @@ class EnergyDetector:
 def _in_db(marks: list[Mark]) -> list[Mark]:
     for i, mark in enumerate(marks):
         if isinstance(mark, Onset):
-            marks[i] = replace(mark, score=_db(mark.score))
+            marks[i] = Onset(mark.segment, mark.sample, _db(mark.score))
         elif isinstance(mark, NearMiss):
             threshold = _db(mark.threshold)
             marks[i] = replace(mark, score=_db(mark.score), threshold=threshold)
