@@ -12,7 +12,12 @@ from scipy.stats import chi2
 from neurovocal.engine import Block, ConfigError, Float32, Gap, Options
 from neurovocal.engine.contracts.options import DAY_S, HIGHEST_HZ
 from neurovocal.plugins.detectors.band_floors import BandFloors
-from neurovocal.plugins.detectors.band_level import EDGE, ULTRASONIC_RATE, default_band
+from neurovocal.plugins.detectors.band_level import (
+    EDGE,
+    ULTRASONIC_RATE,
+    default_band,
+    empty_band_problem,
+)
 from neurovocal.plugins.detectors.noise_floor import Interruption
 
 N_BANDS = 32
@@ -104,11 +109,8 @@ def framing(options: FloorOptions, sample_rate: int) -> Framing:
     low, high = options.low_hz or default_band(sample_rate)[0], EDGE * sample_rate
     high = min(options.high_hz or high, high)
     problems = []
-    if low >= high:
-        problems.append(
-            f"the bands from {low:g} to {high:g} Hz are empty at {sample_rate} Hz: set "
-            f"low_hz below high_hz and below {EDGE * sample_rate:g} Hz"
-        )
+    if empty := empty_band_problem(low, high, sample_rate):
+        problems.append(empty)
     if hop_length > frame_length:
         problems.append(
             f"frames of {frame_ms:g} ms every {hop_ms:g} ms leave samples out: lower "

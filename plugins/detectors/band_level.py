@@ -1,5 +1,7 @@
 """Sound level in a band, one value per hop of the stream's grid."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, lfilter, lfilter_zi
@@ -21,6 +23,30 @@ def default_band(sample_rate: int) -> tuple[float, float]:
     if sample_rate > ULTRASONIC_RATE:
         return 20_000.0, EDGE * sample_rate
     return min(500.0, sample_rate / 32), min(10_000.0, EDGE * sample_rate)
+
+
+def empty_band_problem(low_hz: float, high_hz: float, sample_rate: int) -> str | None:
+    """Return a sentence if a band in Hz is empty at a sample rate, else None.
+
+    Parameters
+    ----------
+    low_hz, high_hz : float
+        Edges of the band, the upper one at most 0.45 of the rate.
+    sample_rate : int
+        Rate of the samples in Hz.
+    """
+    if low_hz < high_hz:
+        return None
+    if low_hz >= EDGE * sample_rate:
+        return (
+            f"a band from {low_hz:g} Hz on needs a sample rate of more than "
+            f"{math.floor(low_hz / EDGE)} Hz, not {sample_rate} Hz: record at a higher "
+            "rate, choose another preset or lower low_hz"
+        )
+    return (
+        f"the band from {low_hz:g} to {high_hz:g} Hz is empty: set low_hz below "
+        f"{high_hz:g} Hz or high_hz above {low_hz:g} Hz"
+    )
 
 
 class BandLevel:

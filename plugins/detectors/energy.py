@@ -33,7 +33,12 @@ from neurovocal.engine.contracts.options import (
     OptionProblem,
     Order,
 )
-from neurovocal.plugins.detectors.band_level import EDGE, BandLevel, default_band
+from neurovocal.plugins.detectors.band_level import (
+    EDGE,
+    BandLevel,
+    default_band,
+    empty_band_problem,
+)
 from neurovocal.plugins.detectors.noise_floor import (
     Interruption,
     RelativeLevel,
@@ -254,11 +259,8 @@ def _smoothing_s(options: EnergyOptions, width_hz: float) -> float:
 
 def _problems(options: EnergyOptions, sample_rate: int) -> Iterable[str]:
     low, high = band(options, sample_rate)
-    if low >= high:
-        yield (
-            f"the band from {low:g} to {high:g} Hz is empty at {sample_rate} Hz: "
-            f"set low_hz below high_hz and below {EDGE * sample_rate:g} Hz"
-        )
+    if empty := empty_band_problem(low, high, sample_rate):
+        yield empty
         return
     hop_s = max(1, to_samples(options.hop_ms, sample_rate)) / sample_rate
     n_hops = _smoothing_s(options, high - low) / hop_s

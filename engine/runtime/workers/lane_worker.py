@@ -10,7 +10,12 @@ from threading import Thread
 from neurovocal.engine.audio.timeline import TimeBase
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.commits import AwaitsCommit, LeavesOut
-from neurovocal.engine.contracts.errors import EndOfStream, NeurovocalError, StageError
+from neurovocal.engine.contracts.errors import (
+    ConfigError,
+    EndOfStream,
+    NeurovocalError,
+    StageError,
+)
 from neurovocal.engine.contracts.types import (
     Anchor,
     Health,
@@ -240,8 +245,12 @@ class LaneWorker:
         except Exception as error:
             is_new = isinstance(item, StreamInfo)
             info = item if isinstance(item, StreamInfo) else self.recovery.info
-            if not self._leave_out(info, error, has_lanes=not is_new):
-                raise
+            if self._leave_out(info, error, has_lanes=not is_new):
+                return
+            if is_new and isinstance(error, ConfigError):  # at this stream's rate
+                problems = [f"'{info.stream}': {each}" for each in error.problems]
+                raise ConfigError(problems) from error
+            raise
 
     def _leave_out(
         self, info: StreamInfo, error: Exception, *, has_lanes: bool

@@ -258,7 +258,9 @@ def _reason(path: Path, code: int) -> str:
     if path.suffix.lower() in (".raw", ".pcm"):
         return "it has no header; samples without one are read by the source pipe"
     if begin.isascii() and not begin.translate(None, _TEXT):
-        return "it is a text file"
+        is_yaml = path.suffix.lower() in (".yaml", ".yml")
+        hint = " (a configuration goes behind --config)" if is_yaml else ""
+        return f"it is a text file{hint}"
     return "its content is that of no known audio format"
 
 

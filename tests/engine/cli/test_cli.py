@@ -539,3 +539,32 @@ def test_a_file_whose_name_looks_like_an_option_is_told_how_to_name(
     done = neurovocal("detect", "-rf.wav")
     assert done.code == 1
     assert "for the file of this name write './-rf.wav'" in done.err
+
+
+def test_a_recording_of_too_low_a_rate_for_a_preset_is_named_with_a_way_out(
+    neurovocal, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(name, np.zeros(32_000), 32_000)
+    reason = (
+        "a band from 40000 Hz on needs a sample rate of more than 88888 Hz, not 32000 "
+        "Hz: record at a higher rate, choose another preset or lower low_hz"
+    )
+    done = neurovocal("detect", "a.wav", "--config", "mouse-ultrasound")
+    assert (done.code, done.err) == (1, f"error: 'a.wav': {reason}\n")
+    done = neurovocal("detect", "a.wav", "b.wav", "--config", "mouse-ultrasound")
+    assert f"error: 'b.wav' is left out: {reason}" in done.err.splitlines()
+
+
+def test_a_configuration_in_place_of_a_recording_is_told_its_place(
+    neurovocal, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(BASE)
+    done = neurovocal("detect", "mine.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "error: 'mine.yaml' is not a recording that can be read: it is a text file (a "
+        "configuration goes behind --config)\n"
+    )

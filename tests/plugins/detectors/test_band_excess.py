@@ -196,7 +196,7 @@ def test_floors_outlast_a_loss_of_samples_but_not_another_recording() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"low_hz": 9000}, "empty at 16000 Hz"),
+        ({"low_hz": 9000}, "more than 20000 Hz, not 16000 Hz"),
         ({"hop_ms": 9}, "leave samples out"),
         ({"frame_ms": 1000, "hop_ms": 1}, None),
         ({"floor_db": (-50.0,) * 31}, "floor_db has 31 numbers"),

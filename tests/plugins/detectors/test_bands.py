@@ -381,8 +381,8 @@ def test_bands_that_are_empty_at_the_rate_are_one_sentence() -> None:
     context = BuildContext(clock=ManualClock(), run="r", info=info)
     assert plugin.check is not None
     assert [str(problem) for problem in plugin.check(options, context)] == [
-        "the bands from 20000 to 7200 Hz are empty at 16000 Hz: set low_hz below "
-        "high_hz and below 7200 Hz"
+        "a band from 20000 Hz on needs a sample rate of more than 44444 Hz, not "
+        "16000 Hz: record at a higher rate, choose another preset or lower low_hz"
     ]
-    with pytest.raises(ConfigError, match="are empty"):
+    with pytest.raises(ConfigError, match="more than 44444 Hz"):
         plugin.build(options, context)

@@ -258,7 +258,8 @@ def test_buffers_widen_segments() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"low_hz": 20_000}, "the band from 20000 to 10000 Hz is empty"),
+        ({"low_hz": 20_000}, "more than 44444 Hz, not 32000 Hz: record at a higher"),
+        ({"low_hz": 12_000}, "empty: set low_hz below 10000 Hz or high_hz above 12000"),
         (
             {"hop_ms": 0.01, "smooth_ms": 1000},
             "over 32000 hops, at most 2000 are possible: raise hop_ms",
