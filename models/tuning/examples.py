@@ -172,7 +172,8 @@ def _reader(path: Path, annotation_format: str | None) -> Reader:
         return find_format("generic-seq").read
     if table.column("file") is not None:
         return read_annotations_table
-    if table.column("onset_s", "offset_s") is None:
+    has_columns = table.column("onset_s", "offset_s") is not None
+    if not has_columns and not table.other_separator:
         raise NotOfFormatError(
             "is no table of segments that is known: a CSV has the columns onset_s and "
             "offset_s; name another format with --format"

@@ -285,6 +285,11 @@ REFUSED = [
         "offset_s; name another format with --format",
     ),
     (
+        "onset_s;offset_s\n1,0;1,1\n",
+        ": its columns are separated by semicolons: save it with commas between them "
+        "and points in the numbers (the columns onset_s, offset_s)",
+    ),
+    (
         "file,onset_s,offset_s\nother.wav,1,1.1\n",
         ":2: the examples are of 'other.wav', and the recording is 'a.wav': give that "
         "one",
