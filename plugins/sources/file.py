@@ -28,7 +28,12 @@ from neurovocal.engine import (
 )
 from neurovocal.engine.audio.channels import Pacer
 from neurovocal.engine.audio.non_finite import JoinedGaps, ShortRuns
-from neurovocal.engine.contracts.options import MOST_COUNT, BlockLength, ChannelNumber
+from neurovocal.engine.contracts.options import (
+    MOST_COUNT,
+    BlockLength,
+    ChannelNumber,
+    OptionProblem,
+)
 from neurovocal.engine.contracts.types import GAP_NEXT_RECORDING
 from neurovocal.engine.support.text import plain
 from neurovocal.plugins.sources.audio_files.file import (
@@ -326,7 +331,7 @@ class FileSource:
 
 def _check(options: FileOptions, context: BuildContext) -> Iterator[str]:
     paths, problems = find_all(options.path, context, options.recursive)
-    yield from problems
+    yield from (OptionProblem("path", problem) for problem in problems)
     if options.channels is not None:
         problem = channels_problem(options.channels)
         if problem:
@@ -334,16 +339,19 @@ def _check(options: FileOptions, context: BuildContext) -> Iterator[str]:
         elif max(options.channels) > 1:
             headers, lacking = inspect_all(paths, options.channels, None)
             if paths and not headers:
-                yield from lacking
+                readable, _ = inspect_all(paths, [1], None)
+                blamed = "channels" if readable else "path"
+                yield from (OptionProblem(blamed, problem) for problem in lacking)
     dated = not isinstance(options.start_utc, str)
     if not isinstance(options.start_utc, str) and (
         problem := time_problem(options.start_utc)
     ):
-        yield f"start_utc: {options.start_utc.isoformat()}, {problem}"
+        yield OptionProblem("start_utc", f"{options.start_utc.isoformat()}, {problem}")
     if dated and len(paths) > 1 and options.streams == "each":
-        yield (
-            f"start_utc: {len(paths)} recordings cannot all have begun at one time "
-            "(use streams: one)"
+        yield OptionProblem(
+            "start_utc",
+            f"{len(paths)} recordings cannot all have begun at one time (use streams: "
+            "one)",
         )
 
 

@@ -311,6 +311,10 @@ def _check(options: PlaybackOptions, context: BuildContext) -> Iterator[str]:
         return
     try:
         header = inspect(_single_recording(options.path, context))
+    except AudioFileError as error:
+        yield OptionProblem("path", str(error))
+        return
+    try:
         _check_fit(options, header)
     except AudioFileError as error:
         yield str(error)

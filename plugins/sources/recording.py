@@ -21,7 +21,7 @@ from neurovocal.engine import (
     SourceItem,
     StreamInfo,
 )
-from neurovocal.engine.contracts.options import BlockLength
+from neurovocal.engine.contracts.options import BlockLength, OptionProblem
 from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.engine.support.text import printable
 from neurovocal.plugins.storage.folder import is_set_aside, stream_file_name
@@ -284,9 +284,9 @@ def _check(options: RecordedOptions, context: BuildContext) -> Iterable[str]:
     folder = context.path(options.path)
     try:
         if not _tracks(folder, options):
-            yield _none_found(folder, options.stream)
+            yield OptionProblem("path", _none_found(folder, options.stream))
     except AudioFileError as error:
-        yield str(error)
+        yield OptionProblem("path", str(error))
 
 
 def _reads(options: RecordedOptions, context: BuildContext) -> list[FileAccess]:

@@ -40,7 +40,7 @@ def find_all(
         except AudioFileError as error:
             problems.append(str(error))
     if not asked:
-        problems.append("path: name at least one recording")
+        problems.append("name at least one recording")
     return paths, problems
 
 

@@ -32,7 +32,7 @@ from neurovocal.engine import (
     finite_items,
 )
 from neurovocal.engine.audio.non_finite import JoinedGaps, ShortRuns
-from neurovocal.engine.contracts.options import DAY_S, ChannelNumber
+from neurovocal.engine.contracts.options import DAY_S, ChannelNumber, OptionProblem
 from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
 from neurovocal.engine.support.text import plain, plain_name
@@ -471,7 +471,10 @@ def _state_path(options: FolderOptions, context: BuildContext) -> Path:
 def _check(options: FolderOptions, context: BuildContext) -> Iterator[str]:
     folder = context.path(options.path)
     if not folder.is_dir():
-        yield f"folder '{options.path}' does not exist: make it or correct the name"
+        yield OptionProblem(
+            "path",
+            f"folder '{options.path}' does not exist: make it or correct the name",
+        )
     problem = channels_problem(options.channels)
     if problem:
         yield problem
@@ -480,7 +483,10 @@ def _check(options: FolderOptions, context: BuildContext) -> Iterator[str]:
         if aside == folder.resolve() or (
             options.recursive and folder.resolve() in aside.parents
         ):
-            yield "set_aside: name a folder that is not itself searched for recordings"
+            yield OptionProblem(
+                "set_aside",
+                "name a folder that is not itself searched for recordings",
+            )
 
 
 def _resources(options: FolderOptions) -> frozenset[str]:

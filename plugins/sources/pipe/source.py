@@ -272,10 +272,13 @@ def _check(options: PipeOptions, context: BuildContext) -> Iterator[str]:
     try:
         program = split_command(options.command)[0]
     except ConfigError as error:
-        yield str(error)
+        yield OptionProblem("command", str(error).removeprefix("command: "))
         return
     if shutil.which(program) is None:
-        yield f"command '{program}' does not exist: install it or correct the name"
+        yield OptionProblem(
+            "command",
+            f"command '{program}' does not exist: install it or correct the name",
+        )
 
 
 plugin = Plugin(

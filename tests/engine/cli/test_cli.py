@@ -452,7 +452,7 @@ def test_init_asks_again_after_a_wrong_answer_and_keeps_the_others(
     done = neurovocal("init", path)
     assert done.code == 0
     assert done.err.splitlines()[0] == (
-        "error: source: recording 'absent.wav' does not exist"
+        "error: source.options.path: recording 'absent.wav' does not exist"
     )
     written = yaml.safe_load(path.read_text())
     assert written["station"] == "roof"

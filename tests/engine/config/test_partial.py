@@ -2,7 +2,9 @@
 
 import random
 
+import numpy as np
 import pytest
+import soundfile
 
 from neurovocal.engine.cli.session import plan_of, plan_of_parts
 from neurovocal.engine.config.located_yaml import parse_located
@@ -133,3 +135,35 @@ def test_a_missing_device_is_a_note_where_no_run_is_asked_for(tmp_path, monkeypa
     with pytest.raises(ConfigError) as caught:
         plan_of(located, needs_devices=False)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "override", "sentence"),
+    [
+        ("file, options: {}", "path=absent.wav", "recording 'absent.wav' does not"),
+        ("file, options: {}", "path=[]", "name at least one recording"),
+        ("file, options: {path: a.wav}", "channels=[3]", "'"),
+        ("recording, options: {}", "path=absent", ""),
+        ("pipe, options: {sample_rate: 8000}", "command=' '", "name a program"),
+        ("playback, options: {}", "path=absent.wav", "recording 'absent.wav' does not"),
+        ("folder, options: {}", "path=absent", "folder 'absent' does not exist"),
+        (
+            "pipe, options: {sample_rate: 8000}",
+            "command=absent-program",
+            "command 'absent-program' does not exist",
+        ),
+    ],
+)
+def test_a_missing_input_is_blamed_on_the_option_that_names_it(
+    tmp_path, monkeypatch, source, override, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", np.zeros(800), 8000)
+    text = f"version: 1\nsource: {{plugin: {source}}}\nsinks: [{{plugin: jsonl}}]\n"
+    overrides = [f"source.options.{override}"]
+    with pytest.raises(ConfigError) as caught:
+        plan_of_parts(parse_located(text, "x.yaml", overrides), tmp_path)
+    name = override.partition("=")[0]
+    begin = f"--set source.options.{override}: source.options.{name}: {sentence}"
+    (problem,) = caught.value.problems
+    assert problem.startswith(begin)

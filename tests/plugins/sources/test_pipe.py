@@ -190,7 +190,7 @@ def test_a_missing_command_is_refused(tmp_path):
         "command 'no-such-program' does not exist: install it or correct the name"
     ]
     assert "cannot be split" in problems(command="ffmpeg 'x")[0]
-    assert problems(command="") == ["command: name a program"]
+    assert problems(command="") == ["name a program"]
 
 
 def test_close_ends_the_command_and_its_children(tmp_path):
