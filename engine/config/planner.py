@@ -6,9 +6,10 @@ once, before any device, file or port is opened.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -32,7 +33,7 @@ from neurovocal.engine.contracts.errors import (
     TransientProblem,
 )
 from neurovocal.engine.contracts.options import OnError, OptionProblem
-from neurovocal.engine.contracts.plugin import BuildContext, FileAccess, Kind
+from neurovocal.engine.contracts.plugin import BuildContext, FileAccess, Kind, Plugin
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.types import StreamInfo
 from neurovocal.engine.support.names import path_problem
@@ -311,6 +312,7 @@ class _Planner:
             self.problems += validation_problems(
                 error, plugin.options, self.located, where
             )
+            self._check_rest(plugin, stage, error, where, context)
             return None
         if stage.on_error and (hint := _POLICY_HINTS[kind].get(stage.on_error)):
             self._problem((*loc, "on_error"), hint)
@@ -328,6 +330,33 @@ class _Planner:
             name += f" {same + 1}" if same else ""
         self.stages.append(StagePlan(name, kind, plugin, options, stage, loc))
         return self.stages[-1]
+
+    def _check_rest(
+        self,
+        plugin: Plugin[Any],
+        stage: StageConfig,
+        error: ValidationError,
+        where: Location,
+        context: BuildContext,
+    ) -> None:
+        """Check the options of a stage that remain without the refused ones.
+
+        Only what is wrong with an option that was given counts: the rest may follow
+        from the defaults that stand in for the refused ones.
+        """
+        refused: set[str | int] = set()
+        for detail in error.errors():
+            refused.update(detail["loc"][:1])
+            if detail["type"] == "contradiction":
+                refused.update(detail["ctx"]["options"])
+        given = {k: v for k, v in stage.options.items() if k not in refused}
+        with suppress(ValidationError, OSError):
+            options = validated(plugin.options, given, self.located, where)
+            for problem in plugin.check(options, context):
+                if not isinstance(problem, OptionProblem):
+                    continue
+                if problem.option.partition(".")[0] in given:
+                    self._problem(where[:-1], problem)
 
     def _claims(self) -> None:
         owners: dict[str, StagePlan] = {}

@@ -54,6 +54,7 @@ privacy: {mode: loud}
         "x.yaml:2: statoin: unknown option (did you mean 'station'?)",
         "x.yaml:3: source.options.repeat: must be at least 0 and at most 1000000000 "
         "(got -4)",
+        "x.yaml:3: source.options.path: recording 'absent.wav' does not exist",
         f"x.yaml:4: detector.options.on_db: {LEVEL['at']}",
         "x.yaml:5: models.0.options.min_posterior: must be at least 0 and at most 1 "
         "(got 2)",
@@ -167,3 +168,28 @@ def test_a_missing_input_is_blamed_on_the_option_that_names_it(
     begin = f"--set source.options.{override}: source.options.{name}: {sentence}"
     (problem,) = caught.value.problems
     assert problem.startswith(begin)
+
+
+@pytest.mark.parametrize(
+    ("stage", "n_problems"),
+    [
+        ("source: {plugin: file, options: {path: absent.wav, pase: asap}}", 2),
+        ("source: {plugin: file, options: {path: absent.wav, repeat: x}}", 2),
+        # What follows from the refused option alone is not told.
+        ("source: {plugin: file, options: {pase: asap}}", 2),
+        ("source: {plugin: file, options: {path: 5}}", 1),
+        # A contradiction takes both of its options; the third is wrong by itself.
+        (
+            "source: {plugin: file, options: {path: a.wav}}\n"
+            "detector: {plugin: energy, options: {on_db: 3, high_hz: 30000}}",
+            2,
+        ),
+    ],
+)
+def test_options_beside_a_refused_one_are_checked(
+    tmp_path, monkeypatch, stage, n_problems
+):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", np.zeros(800), 8000)
+    text = f"version: 1\n{stage}\nsinks: [{{plugin: jsonl}}]\n"
+    assert len(problems(text, tmp_path)) == n_problems
