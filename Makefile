@@ -59,7 +59,7 @@ bench-privacy: $(DEV_ENV)/.done  ## Measure recall and false alarms of the priva
 bench-detect: $(DEV_ENV)/.done  ## Measure the detectors on the annotated recordings
 	$(DEV_ENV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV_ENV)/bin/python bench/detection/detect.py
-	$(DEV_ENV)/bin/python bench/detection/short_streams.py energy
+	$(DEV_ENV)/bin/python bench/detection/short_streams.py energy bands
 
 bench-prior: $(DEV_ENV)/.done  ## Measure forecasts, and labels with and without them (an hour; resumable)
 	$(DEV_ENV)/bin/python bench/labels/prior.py

@@ -18,6 +18,7 @@ from neurovocal.engine.support.text import plain_name, printable
 from neurovocal.engine.wire.keys import allowed_keys
 from neurovocal.models.data.datasets import read_dataset
 from neurovocal.models.data.formats.segments import AnnotationChoice
+from neurovocal.models.detection.recipe import load_recipe
 from neurovocal.models.toolkit.recipe import load_config
 from neurovocal.plugins.sources import recording as source_recording
 from neurovocal.plugins.sources.audio_files.file import inspect, stream_names
@@ -61,6 +62,8 @@ SEQUENCES = {
 def parsers() -> dict[str, Parser]:
     """Return the parsers by name."""
     recipes = Path(__file__).resolve().parents[2] / "configs"
+    network = recipes / "train-detector.yaml"
+    others = [path for path in recipes.glob("train*.yaml") if path != network]
     return {
         "file name": Parser(name, NAMES, 8),
         "GUANO chunk": Parser(metadata(b"guan"), GUANO, 3),
@@ -70,7 +73,8 @@ def parsers() -> dict[str, Parser]:
         "state of a folder": Parser(state, [lines(ENTRY, BEGUN), lines(BEGUN)], 3),
         "JSON request": Parser(request, requests("set", "replay", "topics"), 4),
         "key": Parser(key, [KEY], 1),
-        "recipe": Parser(recipe, [p.read_bytes() for p in recipes.glob("train*.yaml")]),
+        "recipe": Parser(recipe, [path.read_bytes() for path in others]),
+        "detector recipe": Parser(detector_recipe, [network.read_bytes()]),
         **{
             f"{form} table": Parser(sequences(form), [SEQUENCES[form]])
             for form in SEQUENCES
@@ -185,6 +189,13 @@ def key(data: bytes) -> object:
     for end in ("a", "b"):
         (target / f"{end}.key").write_bytes(data)
     return allowed_keys(target.parent, "read")
+
+
+def detector_recipe(data: bytes) -> object:
+    """Read a recipe of training a detector network."""
+    path = folder() / "recipe.yaml"
+    path.write_bytes(data)
+    return load_recipe(path)
 
 
 def recipe(data: bytes) -> object:
