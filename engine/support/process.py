@@ -69,7 +69,7 @@ def mute_libraries() -> Iterator[None]:
     It is kept where debugging is logged (``--verbose``): then it may explain a crash.
     """
     global _mutes, _unmuted
-    if _may_speak():
+    if _may_speak() or _python_writes_there():
         yield
         return
     with _muting:
@@ -105,6 +105,14 @@ def mute_for_good() -> None:
 
 def _may_speak() -> bool:
     return logging.getLogger("neurovocal").isEnabledFor(logging.DEBUG)
+
+
+def _python_writes_there() -> bool:
+    """Return True if Python's own errors go to descriptor 2 (no `keep_stderr`)."""
+    try:
+        return sys.stderr.fileno() == _STDERR
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def _copy_of_stderr() -> int:

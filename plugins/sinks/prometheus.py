@@ -200,7 +200,7 @@ def _add_stream(families: _Families, stream: str, values: dict[str, Any]) -> Non
     families.gauge("drift_ppm", "Of the source's clock.", values["drift_ppm"], **of)
     for kind, count in values["events"].items():
         families.count("events", "Events by kind.", count, **of, kind=kind)
-    omitted = values["omitted_near_misses"]
+    omitted = values.get("omitted_near_misses", 0)
     text = "Near misses that were too many to tell."
     families.count("omitted_near_misses", text, omitted, **of)
     for stage, figures in values["stages"].items():

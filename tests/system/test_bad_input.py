@@ -30,7 +30,9 @@ def wav(path: Path, subtype: str = "PCM_16", seconds: float = 2.0) -> Path:
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT"])
 def test_every_sample_format_is_read(tmp_path, subtype):
-    done = neurovocal("detect", wav(tmp_path / "x.wav", subtype))
+    done = neurovocal(
+        "detect", wav(tmp_path / "x.wav", subtype), "--config", "songbird"
+    )
     assert done.code == 0, done.err
     assert len(done.out.splitlines()) > 5
 
@@ -92,7 +94,7 @@ def test_a_sound_with_a_few_samples_that_are_no_numbers_is_one_segment(tmp_path)
         for each in (clean, done)
     )
     assert len(found) == 1
-    np.testing.assert_allclose(found, wanted, atol=0.0011)
+    np.testing.assert_allclose(found, wanted, atol=0.0021)
     assert done.code == 0
     assert done.err == (
         f"warning: '{tmp_path}/nan.wav': 10 samples are no numbers, the first at "
@@ -122,7 +124,7 @@ def test_many_samples_that_are_not_a_number_are_a_gap(tmp_path):
     # The noise floor has 200 samples less: a bound may move by one hop.
     found, wanted = song(done.out.splitlines()), song(clean)
     assert len(wanted) > 20
-    np.testing.assert_allclose(found, wanted, atol=0.0011)
+    np.testing.assert_allclose(found, wanted, atol=0.0021)
 
 
 def test_infinite_and_huge_samples_are_told_without_warnings_of_a_library(tmp_path):

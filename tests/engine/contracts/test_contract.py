@@ -310,6 +310,7 @@ def control(bench):
 
 CONTRACTS = {
     ("features", "spectrogram"): spectrogram,
+    ("detector", "bands"): detector_of_samples,
     ("detector", "energy"): detector_of_samples,
     ("detector", "excess"): detector_of_samples,
     ("detector", "percentile"): detector_of_samples,
@@ -333,6 +334,7 @@ CONTRACTS = {
     ("sink", "recording"): sink(path="kept"),
     ("sink", "speaker"): speaker,
     ("sink", "table"): sink(path="table.csv"),
+    ("sink", "explain"): sink(path="why.png"),
     ("sink", "trigger"): trigger,
     ("sink", "wav"): sink(path="sung"),
     ("sink", "zmq"): sink(endpoint="tcp://127.0.0.1:*"),
@@ -375,6 +377,7 @@ def test_stages_have_the_members_of_their_protocol(kind, bundle, tmp_path):
         "clips": {"path": str(tmp_path)},
         "recording": {"path": str(tmp_path)},
         "wav": {"path": str(tmp_path)},
+        "explain": {"path": str(tmp_path / "why.png")},
         "trigger": {"pattern": "a"},
         "journal": {"path": str(tmp_path / "j.sqlite")},
     }

@@ -182,7 +182,7 @@ def test_commands_of_a_run_are_repeated_by_its_replay(tmp_path):
         assert json.loads(changed.out)["options"]["temperature"] == 0.5
         with Control(endpoint) as control:
             for wrong, sentence in (
-                ({"temperature": -1}, "greater than 0"),
+                ({"temperature": -1}, "above 0"),
                 ({"synthesis": "sing"}, "'synthesis' is wrong"),
                 ({"baseline_s": 3}, "cannot be changed while it runs"),
             ):

@@ -108,4 +108,4 @@ def test_stdout_is_flushed_line_by_line(capfd: pytest.CaptureFixture[str]) -> No
 
 
 def test_health_and_anchors_are_not_subscribed() -> None:
-    assert JsonlSink.wants == {"onset", "offset", "label", "gap"}
+    assert JsonlSink.wants == {"onset", "offset", "label", "gap", "near_miss"}

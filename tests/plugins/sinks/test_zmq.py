@@ -402,4 +402,4 @@ def test_two_stages_with_one_port_are_refused() -> None:
 
 
 def test_every_kind_but_audio_is_published_by_default() -> None:
-    assert ZmqSink.wants == set(KINDS.values()) - {"block"}
+    assert ZmqSink.wants == set(KINDS.values()) - {"block", "trace"}
