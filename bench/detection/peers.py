@@ -56,7 +56,7 @@ def evfuncs_method(band: Sequence[float]) -> Method | None:
 
 
 def published(tool: str, recording: Path) -> list[Span]:
-    """Read what a tool for mice found in a recording, as its users published it."""
+    """Read the published segments in seconds of a tool for mice in a recording."""
     number = recording.stem.rsplit("_", 1)[-1]
     path = recording.parents[1] / "peers" / f"{tool}_{number}.csv"
     with path.open(newline="", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""What streams of one second find of what a long stream finds.
+"""Compare what streams of one second find with what a long stream finds.
 
 A triggered recorder writes short files, and the noise floor of each is unknown at
 first. Every annotated recording is detected whole and in pieces of one second, each a

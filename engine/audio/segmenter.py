@@ -408,7 +408,7 @@ class Segmenter:
         self._is_reported = False
 
     def _follow(self, rules: SegmenterRules) -> None:
-        """Apply other rules to what comes after a segment."""
+        """Apply other thresholds and durations from the next segment on."""
         self.rules = rules
         # Silence after which a segment is closed.
         self._close_after = max(rules.gap_fill, rules.post)

@@ -66,6 +66,6 @@ class TraceKeeper:
         self._traces.append(Trace(*grid, values, self._unit))
 
     def take(self) -> Iterable[Trace]:
-        """Return what was collected since the last call, and go on collecting."""
+        """Return the values collected since the last call, and go on collecting."""
         traces, self._traces = self._traces, []
         return traces or ()

@@ -1,12 +1,14 @@
 """Sound level in a band, one value per hop of the stream's grid."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, lfilter, lfilter_zi
 
-from neurovocal.engine import Block
+from neurovocal.engine import Block, Options
+from neurovocal.engine.contracts.options import OptionProblem
 
 ULTRASONIC_RATE = 96_000
 EDGE = 0.45  # highest usable frequency as a share of the sample rate
@@ -23,6 +25,31 @@ def default_band(sample_rate: int) -> tuple[float, float]:
     if sample_rate > ULTRASONIC_RATE:
         return 20_000.0, EDGE * sample_rate
     return min(500.0, sample_rate / 32), min(10_000.0, EDGE * sample_rate)
+
+
+def unreachable_problems(
+    options: Options, names: Iterable[str], sample_rate: int
+) -> Iterable[OptionProblem]:
+    """Yield a mistake for each edge of a band that lies above half the sample rate.
+
+    Parameters
+    ----------
+    options : Options
+        Options of a detector.
+    names : iterable of str
+        Options that are frequencies in Hz, or None.
+    sample_rate : int
+        In Hz.
+    """
+    highest = sample_rate / 2
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value > highest:
+            yield OptionProblem(
+                name,
+                f"{value:g} Hz is above half the rate of the stream: at {sample_rate} "
+                f"Hz there is nothing above {highest:g} Hz",
+            )
 
 
 def empty_band_problem(low_hz: float, high_hz: float, sample_rate: int) -> str | None:

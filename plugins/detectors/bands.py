@@ -23,13 +23,14 @@ from neurovocal.engine import (
     to_samples,
 )
 from neurovocal.engine.audio.near_misses import NEAR_DB
-from neurovocal.engine.contracts.options import OptionProblem, Order
+from neurovocal.engine.contracts.options import Order
 from neurovocal.plugins.detectors.band_excess import (
     N_BANDS,
     BandExcess,
     FloorOptions,
     framing,
 )
+from neurovocal.plugins.detectors.band_level import unreachable_problems
 from neurovocal.plugins.detectors.band_score import BandScore
 from neurovocal.plugins.detectors.recent_sounds import RecentSounds
 
@@ -191,12 +192,7 @@ def _check(options: BandsOptions, context: BuildContext) -> Iterable[str]:
     if context.info is None:
         return
     rate = context.info.sample_rate
-    if options.high_hz is not None and options.high_hz > rate / 2:
-        yield OptionProblem(
-            "high_hz",
-            f"{options.high_hz:g} Hz is above half the rate of the stream: at {rate} "
-            f"Hz there is nothing above {rate / 2:g} Hz",
-        )
+    yield from unreachable_problems(options, ("high_hz",), rate)
     try:
         framing(options, rate)
     except ConfigError as error:

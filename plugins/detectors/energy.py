@@ -30,7 +30,6 @@ from neurovocal.engine.audio.near_misses import near_level_db
 from neurovocal.engine.contracts.options import (
     DAY_S,
     HIGHEST_HZ,
-    OptionProblem,
     Order,
 )
 from neurovocal.plugins.detectors.band_level import (
@@ -38,6 +37,7 @@ from neurovocal.plugins.detectors.band_level import (
     BandLevel,
     default_band,
     empty_band_problem,
+    unreachable_problems,
 )
 from neurovocal.plugins.detectors.noise_floor import (
     Interruption,
@@ -282,12 +282,7 @@ def _check(options: EnergyOptions, context: BuildContext) -> Iterable[str]:
     if context.info is None:
         return
     rate = context.info.sample_rate
-    if options.high_hz is not None and options.high_hz > rate / 2:
-        yield OptionProblem(
-            "high_hz",
-            f"{options.high_hz:g} Hz is above half the rate of the stream: at {rate} "
-            f"Hz there is nothing above {rate / 2:g} Hz",
-        )
+    yield from unreachable_problems(options, ("high_hz",), rate)
     yield from _problems(options, rate)
 
 

@@ -27,13 +27,14 @@ from neurovocal.engine import (
 )
 from neurovocal.engine.audio.near_misses import NEAR_DB
 from neurovocal.engine.audio.segmenter import DURATIONS
-from neurovocal.engine.contracts.options import HIGHEST_HZ, OptionProblem, Order
+from neurovocal.engine.contracts.options import HIGHEST_HZ, Order
 from neurovocal.plugins.detectors.band_excess import (
     LEAST_DB,
     BandExcess,
     FloorOptions,
     framing,
 )
+from neurovocal.plugins.detectors.band_level import unreachable_problems
 
 Pool: TypeAlias = Literal["power", "level"]
 _MOST_DB = 200.0
@@ -265,14 +266,9 @@ def _check(options: ExcessOptions, context: BuildContext) -> Iterable[str]:
     if context.info is None:
         return
     rate = context.info.sample_rate
-    for name in ("high_hz", "call_high_hz", "call_low_hz"):
-        value = getattr(options, name)
-        if value is not None and value > rate / 2:
-            yield OptionProblem(
-                name,
-                f"{value:g} Hz is above half the rate of the stream: at {rate} Hz "
-                f"there is nothing above {rate / 2:g} Hz",
-            )
+    yield from unreachable_problems(
+        options, ("high_hz", "call_high_hz", "call_low_hz"), rate
+    )
     try:
         framing(options, rate)
     except ConfigError as error:
