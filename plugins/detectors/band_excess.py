@@ -11,14 +11,13 @@ from scipy.stats import chi2
 
 from neurovocal.engine import Block, ConfigError, Float32, Gap, Options
 from neurovocal.engine.contracts.options import DAY_S, HIGHEST_HZ
-from neurovocal.plugins.detectors.band_floors import BandFloors
 from neurovocal.plugins.detectors.band_level import (
     EDGE,
     ULTRASONIC_RATE,
     default_band,
     empty_band_problem,
 )
-from neurovocal.plugins.detectors.noise_floor import Interruption
+from neurovocal.plugins.detectors.noise_floor import BandFloors, Interruption
 
 N_BANDS = 32
 LEAST_DB = -20.0  # lowest excess: digital silence is no quieter than this

@@ -1,39 +1,27 @@
 """Detector of sounds that stand out in any band, whatever the animal."""
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from neurovocal.engine import (
-    Block,
-    BuildContext,
-    ConfigError,
-    Float32,
-    Gap,
-    Mark,
-    Plugin,
-    Posteriors,
-    Segmenter,
-    SegmenterOptions,
-    Trace,
-    TraceKeeper,
-    to_samples,
-)
+from neurovocal.engine import BuildContext, Plugin, SegmenterOptions, to_samples
 from neurovocal.engine.audio.near_misses import NEAR_DB
 from neurovocal.engine.contracts.options import Order
 from neurovocal.plugins.detectors.band_excess import (
     N_BANDS,
     BandExcess,
     FloorOptions,
-    framing,
 )
-from neurovocal.plugins.detectors.band_level import unreachable_problems
 from neurovocal.plugins.detectors.band_score import BandScore
 from neurovocal.plugins.detectors.recent_sounds import RecentSounds
+from neurovocal.plugins.detectors.scored_excess import (
+    ScoredExcessDetector,
+    framing_problems,
+    sample_rate_of,
+)
 
+_UNIT = "dB above the usual noise"
 _MOST_DB = 200.0  # beyond the range of 32-bit samples
 _DECAY_DB_S = 100.0  # of the peaks below which sound is masked
 _BROAD_MASK_DB = 12.0  # by so much less does a score mask what follows in other bands
@@ -75,8 +63,31 @@ class BandsOptions(SegmenterOptions, ScoreOptions):
     """How far before the score reached its threshold an onset may lie."""
 
 
-class BandsDetector:
-    """Detector of sounds in whichever of 32 bands they are, untuned.
+def band_score(
+    options: ScoreOptions, excess: BandExcess, sample_rate: int
+) -> BandScore:
+    """Return what the `bands` detector compares with its thresholds, in dB.
+
+    Parameters
+    ----------
+    options : ScoreOptions
+        Loudest bands and masking.
+    excess : BandExcess
+        Makes the rows that are scored.
+    sample_rate : int
+        Rate of its samples in Hz.
+    """
+    return BandScore(
+        excess.cells,
+        options.n_loudest,
+        options.mask_db,
+        _DECAY_DB_S * excess.hop_length / sample_rate,
+        options.mask_db + _BROAD_MASK_DB,
+    )
+
+
+def make_detector(options: BandsOptions, sample_rate: int) -> ScoredExcessDetector:
+    """Return a detector of sounds in whichever of 32 bands they are, untuned.
 
     Parameters
     ----------
@@ -85,118 +96,32 @@ class BandsDetector:
     sample_rate : int
         Rate of the samples in Hz.
 
-    Attributes
-    ----------
-    band_edges_hz : float64[33]
-        Edges of the bands.
-
     Raises
     ------
     ConfigError
         The bands are empty at this rate, or options contradict each other.
     """
-
-    consumes: Literal["samples", "posteriors"] = "samples"
-
-    def __init__(self, options: BandsOptions, sample_rate: int) -> None:
-        self._excess = BandExcess(options, sample_rate)
-        self.band_edges_hz = self._excess.edges_hz
-        hop, frame_length = self._excess.hop_length, self._excess.frame_length
-        hop_s = hop / sample_rate
-        self._score = BandScore(
-            self._excess.cells,
-            options.n_loudest,
-            options.mask_db,
-            _DECAY_DB_S * hop_s,
-            options.mask_db + _BROAD_MASK_DB,
-        )
-        near = options.on_db - NEAR_DB
-        rules = options.rules(options.on_db, options.off_db, sample_rate, near)
-        self._recent = RecentSounds(
-            rules,
-            options.on_db + _FOLLOW_DB,
-            to_samples(_FOLLOW_DURATION_MS, sample_rate),
-            to_samples(_FOLLOW_GAP_MS, sample_rate),
-        )
-        origin = (frame_length - hop) // 2
-        adapt = self._recent.add if options.follow else None
-        self._segmenter = Segmenter(rules, hop, origin, adapt)
-        slowest = self._recent.slowest if options.follow else rules
-        self.latency = slowest.latency + self._excess.latency + hop
-        self._trace = TraceKeeper(hop, frame_length, "dB above the usual noise")
-        self._off_db = options.off_db
-        self._has_audio = False  # since the start or the last gap
-        self._stop = 0  # sample after the last one received
-        self.reset()
-
-    def reset(self) -> None:
-        """Reset to the state of a new detector."""
-        self._recent.reset()
-        self._segmenter.reset()
-        self._trace.reset()
-        self._excess.reset()
-        self._begin_anew()
-
-    def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
-        """Return the marks that `item` completes; a gap truncates an open segment."""
-        if isinstance(item, Gap):
-            return self._finish(*self._excess.gap(item))
-        assert isinstance(item, Block)
-        if not self._has_audio and len(item.samples):
-            self._segmenter.begin(item.start)
-            self._has_audio = True
-        self._stop = item.start + len(item.samples)
-        return self._marks(*self._excess.push(item))
-
-    def flush(self) -> Iterable[Mark]:
-        """Return the last marks at the end of the stream, truncating a segment."""
-        return self._finish(*self._excess.flush())
-
-    def trace(self) -> Iterable[Trace]:
-        """Return score, thresholds and noise floor of the hops since the last call."""
-        return self._trace.take()
-
-    def _finish(self, first: int, excess: Float32) -> list[Mark]:
-        """Process the rows that were held back and close the open segment."""
-        if not self._has_audio:
-            return []
-        marks = self._marks(first, excess)
-        marks += self._segmenter.close(self._stop)
-        self._begin_anew()
-        return marks
-
-    def _begin_anew(self) -> None:
-        self._score.reset()
-        self._has_audio = False
-        self._stop = 0
-
-    def _marks(self, first: int, excess: Float32) -> list[Mark]:
-        scores = self._score.push(first, excess)
-        if self._trace.is_asked:
-            self._add_trace(first, scores)
-        return self._segmenter.process(first, scores)
-
-    def _add_trace(self, first: int, scores: NDArray[np.float64]) -> None:
-        floor_db = 10 * np.log10((10 ** (self._excess.floor_db / 10)).sum())
-        on_db = self._segmenter.rules.on
-        self._trace.add(first, scores, on_db, self._off_db, float(floor_db))
+    excess = BandExcess(options, sample_rate)
+    score = band_score(options, excess, sample_rate)
+    near = options.on_db - NEAR_DB
+    rules = options.rules(options.on_db, options.off_db, sample_rate, near)
+    if not options.follow:
+        return ScoredExcessDetector(excess, score, rules, _UNIT)
+    recent = RecentSounds(
+        rules,
+        options.on_db + _FOLLOW_DB,
+        to_samples(_FOLLOW_DURATION_MS, sample_rate),
+        to_samples(_FOLLOW_GAP_MS, sample_rate),
+    )
+    return ScoredExcessDetector(excess, score, rules, _UNIT, recent=recent)
 
 
-def _build(options: BandsOptions, context: BuildContext) -> BandsDetector:
-    if context.info is None:
-        raise ConfigError("the bands detector needs to know its stream's rate")
-    return BandsDetector(options, context.info.sample_rate)
+def _build(options: BandsOptions, context: BuildContext) -> ScoredExcessDetector:
+    return make_detector(options, sample_rate_of(context, "bands"))
 
 
 def _check(options: BandsOptions, context: BuildContext) -> Iterable[str]:
-    if context.info is None:
-        return
-    rate = context.info.sample_rate
-    yield from unreachable_problems(options, ("high_hz",), rate)
-    try:
-        framing(options, rate)
-    except ConfigError as error:
-        yield from error.problems
+    return framing_problems(options, ("high_hz",), context)
 
 
 plugin = Plugin(

@@ -11,20 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import chi2
 
-from neurovocal.engine import (
-    Block,
-    BuildContext,
-    ConfigError,
-    Float32,
-    Gap,
-    Mark,
-    Plugin,
-    Posteriors,
-    Segmenter,
-    SegmenterOptions,
-    Trace,
-    TraceKeeper,
-)
+from neurovocal.engine import BuildContext, Float32, Plugin, SegmenterOptions
 from neurovocal.engine.audio.near_misses import NEAR_DB
 from neurovocal.engine.audio.segmenter import DURATIONS
 from neurovocal.engine.contracts.options import HIGHEST_HZ, Order
@@ -32,11 +19,15 @@ from neurovocal.plugins.detectors.band_excess import (
     LEAST_DB,
     BandExcess,
     FloorOptions,
-    framing,
 )
-from neurovocal.plugins.detectors.band_level import unreachable_problems
+from neurovocal.plugins.detectors.scored_excess import (
+    ScoredExcessDetector,
+    framing_problems,
+    sample_rate_of,
+)
 
 Pool: TypeAlias = Literal["power", "level"]
+_UNIT = "dB above the noise floors"
 _MOST_DB = 200.0
 # Noise reaches the threshold 0 dB of pooled powers in one of so many frames.
 _CHANCE = 1e-4
@@ -166,8 +157,31 @@ def bands_in_use(options: ExcessOptions, edges_hz: NDArray[np.float64]) -> slice
     return slice(first, max(stop, first + 1))
 
 
-class ExcessDetector:
-    """Detector of sounds whose bands rise above their own running noise floors.
+class PooledScore:
+    """Score of the `excess` detector: pooled bands without echoes.
+
+    Parameters
+    ----------
+    pool : BandPool
+        What is averaged.
+    mask : ForwardMask
+        What is not heard after a peak.
+    """
+
+    def __init__(self, pool: BandPool, mask: ForwardMask) -> None:
+        self._pool, self._mask = pool, mask
+
+    def push(self, first: int, excess: Float32) -> NDArray[np.float64]:
+        """Return the scores of hops ``first, ...`` in dB, float64[n_hops]."""
+        return self._mask(first, self._pool(excess))
+
+    def reset(self) -> None:
+        """Forget the peak."""
+        self._mask.reset()
+
+
+def make_detector(options: ExcessOptions, sample_rate: int) -> ScoredExcessDetector:
+    """Return a detector of sounds whose bands rise above their noise floors.
 
     The score of a hop is pooled over the bands in use (`BandPool`), echoes are masked
     (`ForwardMask`), and thresholds are fixed: they do not follow what was heard.
@@ -184,95 +198,27 @@ class ExcessDetector:
     ConfigError
         The options are impossible at this rate.
     """
-
-    consumes: Literal["samples", "posteriors"] = "samples"
-
-    def __init__(self, options: ExcessOptions, sample_rate: int) -> None:
-        self._excess = BandExcess(options, sample_rate)
-        hop, frame = self._excess.hop_length, self._excess.frame_length
-        self._bands = bands_in_use(options, self._excess.edges_hz)
-        self._pool = BandPool(self._bands, self._excess.cells, options.pool)
-        self._mask = ForwardMask(
-            options.mask_db, options.mask_db_per_s * hop / sample_rate
-        )
-        near = options.on_db - NEAR_DB
-        rules = options.rules(options.on_db, options.off_db, sample_rate, near)
-        self._segmenter = Segmenter(rules, hop, (frame - hop) // 2)
-        self._trace = TraceKeeper(hop, frame, "dB above the noise floors")
-        self._thresholds = options.on_db, options.off_db
-        self.latency = rules.latency + self._excess.latency + 2 * hop
-        self._has_audio = False  # since the start or the last gap
-        self._stop = 0  # sample after the last one received
-        self.reset()
-
-    def reset(self) -> None:
-        """Reset to the state of a new detector."""
-        self._segmenter.reset()
-        self._trace.reset()
-        self._excess.reset()
-        self._mask.reset()
-        self._has_audio = False
-        self._stop = 0
-
-    def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
-        """Return the marks that `item` completes; a gap truncates an open segment."""
-        if isinstance(item, Gap):
-            return self._finish(*self._excess.gap(item))
-        assert isinstance(item, Block)
-        if not self._has_audio and len(item.samples):
-            self._segmenter.begin(item.start)
-            self._has_audio = True
-        self._stop = item.start + len(item.samples)
-        return self._marks(*self._excess.push(item))
-
-    def flush(self) -> Iterable[Mark]:
-        """Return the last marks at the end of the stream, truncating a segment."""
-        marks = self._finish(*self._excess.flush())
-        self._stop = 0
-        return marks
-
-    def trace(self) -> Iterable[Trace]:
-        """Return score, thresholds and noise floor of the hops since the last call."""
-        return self._trace.take()
-
-    def _finish(self, first: int, excess: Float32) -> list[Mark]:
-        """Process rows that were held back and close the open segment."""
-        if not self._has_audio:
-            return []
-        marks = self._marks(first, excess)
-        marks += self._segmenter.close(self._stop)
-        self._mask.reset()
-        self._has_audio = False
-        return marks
-
-    def _marks(self, first: int, excess: Float32) -> list[Mark]:
-        if len(excess) == 0:
-            return []
-        scores = self._mask(first, self._pool(excess))
-        if self._trace.is_asked:
-            powers = 10.0 ** (self._excess.floor_db[self._bands] / 10)
-            floor_db = 10 * np.log10(powers.sum())
-            self._trace.add(first, scores, *self._thresholds, floor_db)
-        return self._segmenter.process(first, scores)
+    excess = BandExcess(options, sample_rate)
+    bands = bands_in_use(options, excess.edges_hz)
+    score = PooledScore(
+        BandPool(bands, excess.cells, options.pool),
+        ForwardMask(
+            options.mask_db, options.mask_db_per_s * excess.hop_length / sample_rate
+        ),
+    )
+    near = options.on_db - NEAR_DB
+    rules = options.rules(options.on_db, options.off_db, sample_rate, near)
+    return ScoredExcessDetector(excess, score, rules, _UNIT, bands=bands)
 
 
-def _build(options: ExcessOptions, context: BuildContext) -> ExcessDetector:
-    if context.info is None:
-        raise ConfigError("the excess detector needs to know its stream's rate")
-    return ExcessDetector(options, context.info.sample_rate)
+def _build(options: ExcessOptions, context: BuildContext) -> ScoredExcessDetector:
+    return make_detector(options, sample_rate_of(context, "excess"))
 
 
 def _check(options: ExcessOptions, context: BuildContext) -> Iterable[str]:
-    if context.info is None:
-        return
-    rate = context.info.sample_rate
-    yield from unreachable_problems(
-        options, ("high_hz", "call_high_hz", "call_low_hz"), rate
+    return framing_problems(
+        options, ("high_hz", "call_high_hz", "call_low_hz"), context
     )
-    try:
-        framing(options, rate)
-    except ConfigError as error:
-        yield from error.problems
 
 
 plugin = Plugin(

@@ -29,7 +29,8 @@ from neurovocal.engine.contracts.types import (
 from neurovocal.engine.testing import check_processor, gather, recut, song
 from neurovocal.models.toolkit.segment_scores import score_segments
 from neurovocal.plugins.detectors.band_excess import measure_floor
-from neurovocal.plugins.detectors.bands import BandsDetector, BandsOptions, plugin
+from neurovocal.plugins.detectors.bands import BandsOptions, make_detector, plugin
+from neurovocal.plugins.detectors.scored_excess import ScoredExcessDetector
 
 RATE = 32_000
 RATES = [1000, 2500, 8000, 16_000, 22_000, 44_100, 96_000, 250_000, 500_000]
@@ -38,8 +39,8 @@ Samples = NDArray[np.float32]
 Spans = list[tuple[float, float]]
 
 
-def make(sample_rate: int = RATE, **options: Any) -> BandsDetector:
-    return BandsDetector(BandsOptions(**options), sample_rate)
+def make(sample_rate: int = RATE, **options: Any) -> ScoredExcessDetector:
+    return make_detector(BandsOptions(**options), sample_rate)
 
 
 def noise(sample_rate: int, seconds: float, level: float = 0.01) -> Samples:
@@ -63,7 +64,9 @@ def add_tones(
 
 
 def found(
-    detector: BandsDetector, items: Iterable[Block | Gap], sample_rate: int = RATE
+    detector: ScoredExcessDetector,
+    items: Iterable[Block | Gap],
+    sample_rate: int = RATE,
 ) -> Spans:
     marks = [mark for item in items for mark in detector.process(item)]
     marks += detector.flush()
@@ -123,7 +126,7 @@ def test_marks_do_not_depend_on_block_cuts(
             *recut(samples[half:], second, gap.stop),
         ]
 
-    def new() -> BandsDetector:
+    def new() -> ScoredExcessDetector:
         return make(near_misses=near_misses)
 
     whole = gather(new(), items([half], [half]))
@@ -321,7 +324,7 @@ def test_presets_are_complete_configurations(name: str) -> None:
     assert lane.detector is not None
     assert lane.detector.plugin == "bands"
     rate = lane.source.options["sample_rate"]
-    detector = BandsDetector(BandsOptions.model_validate(lane.detector.options), rate)
+    detector = make_detector(BandsOptions.model_validate(lane.detector.options), rate)
     samples = noise(rate, 3.0, level=0.005)
     edges = detector.band_edges_hz
     # One harmonic after the other: sounds in many bands.

@@ -13,18 +13,19 @@ from neurovocal.engine import Block, ConfigError, Gap, Offset, Onset
 from neurovocal.engine.testing import check_processor, recut
 from neurovocal.plugins.detectors.excess import (
     BandPool,
-    ExcessDetector,
     ExcessOptions,
     ForwardMask,
     bands_in_use,
+    make_detector,
 )
+from neurovocal.plugins.detectors.scored_excess import ScoredExcessDetector
 
 RATE = 16_000
 Samples = NDArray[np.float32]
 
 
-def make(sample_rate: int = RATE, **options: Any) -> ExcessDetector:
-    return ExcessDetector(ExcessOptions(**options), sample_rate)
+def make(sample_rate: int = RATE, **options: Any) -> ScoredExcessDetector:
+    return make_detector(ExcessOptions(**options), sample_rate)
 
 
 def room(sample_rate: int = RATE, pitch: float = 0.2, seconds: float = 2.0) -> Samples:
@@ -39,12 +40,12 @@ def room(sample_rate: int = RATE, pitch: float = 0.2, seconds: float = 2.0) -> S
     return samples.astype(np.float32)[:, None]
 
 
-def marks_of(detector: ExcessDetector, items: Iterable[Block | Gap]) -> list[Any]:
+def marks_of(detector: ScoredExcessDetector, items: Iterable[Block | Gap]) -> list[Any]:
     found = [mark for item in items for mark in detector.process(item)]
     return [*found, *detector.flush()]
 
 
-def spans(detector: ExcessDetector, samples: Samples, rate: int) -> list[Any]:
+def spans(detector: ScoredExcessDetector, samples: Samples, rate: int) -> list[Any]:
     marks = marks_of(detector, [Block(0, samples)])
     return [(m.onset / rate, m.sample / rate) for m in marks if isinstance(m, Offset)]
 

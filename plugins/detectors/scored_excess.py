@@ -1,0 +1,196 @@
+"""Detector of segments in a score of band levels above their noise floors."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurovocal.engine import (
+    Block,
+    BuildContext,
+    ConfigError,
+    Float32,
+    Gap,
+    Mark,
+    Posteriors,
+    Segmenter,
+    SegmenterRules,
+    Trace,
+    TraceKeeper,
+)
+from neurovocal.plugins.detectors.band_excess import (
+    N_BANDS,
+    BandExcess,
+    FloorOptions,
+    framing,
+)
+from neurovocal.plugins.detectors.band_level import unreachable_problems
+from neurovocal.plugins.detectors.recent_sounds import RecentSounds
+
+_ALL_BANDS = slice(0, N_BANDS)
+
+
+class Score(Protocol):
+    """Converter of the rows of `BandExcess` to one score per row."""
+
+    def push(self, first: int, excess: Float32) -> NDArray[np.float64]:
+        """Return the scores of rows ``first, ...`` of one stream, float64[n_rows].
+
+        Parameters
+        ----------
+        first : int
+            Index of the first row; calls follow each other without holes.
+        excess : float32[n_rows, 32]
+            Rows of `BandExcess`.
+        """
+
+    def reset(self) -> None:
+        """Forget all rows; the next ones may begin anywhere."""
+
+
+class ScoredExcessDetector:
+    """Detector of segments in a score of band levels above their noise floors.
+
+    The score of row k of `BandExcess` stands for the `hop_length` samples around its
+    frame's centre.
+
+    Parameters
+    ----------
+    excess : BandExcess
+        Bands and noise floors of the stream.
+    score : Score
+        What is compared with the thresholds.
+    rules : SegmenterRules
+        Thresholds and durations.
+    unit : str
+        Unit of the scores, for traces.
+    recent : RecentSounds, optional
+        Makes the rules follow what was found.
+    bands : slice, optional
+        Bands whose noise is the level of a trace; by default all.
+
+    Attributes
+    ----------
+    band_edges_hz : float64[33]
+        Edges of the bands.
+    """
+
+    consumes: Literal["samples", "posteriors"] = "samples"
+
+    def __init__(
+        self,
+        excess: BandExcess,
+        score: Score,
+        rules: SegmenterRules,
+        unit: str,
+        *,
+        recent: RecentSounds | None = None,
+        bands: slice = _ALL_BANDS,
+    ) -> None:
+        hop, frame_length = excess.hop_length, excess.frame_length
+        self.band_edges_hz = excess.edges_hz
+        slowest = rules if recent is None else recent.slowest
+        self.latency = slowest.latency + excess.latency + hop
+        self._excess = excess
+        self._score = score
+        self._recent = recent
+        adapt = None if recent is None else recent.add
+        self._segmenter = Segmenter(rules, hop, (frame_length - hop) // 2, adapt)
+        self._trace = TraceKeeper(hop, frame_length, unit)
+        self._bands = bands
+        self._has_audio = False  # since the start or the last gap
+        self._stop = 0  # sample after the last one received
+
+    def reset(self) -> None:
+        """Reset to the state of a new detector."""
+        if self._recent is not None:
+            self._recent.reset()
+        self._segmenter.reset()
+        self._trace.reset()
+        self._excess.reset()
+        self._begin_anew()
+
+    def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
+        """Return the marks that `item` completes; a gap truncates an open segment."""
+        if isinstance(item, Gap):
+            return self._finish(*self._excess.gap(item))
+        assert isinstance(item, Block)
+        if not self._has_audio and len(item.samples):
+            self._segmenter.begin(item.start)
+            self._has_audio = True
+        self._stop = item.start + len(item.samples)
+        return self._marks(*self._excess.push(item))
+
+    def flush(self) -> Iterable[Mark]:
+        """Return the last marks at the end of the stream, truncating a segment."""
+        return self._finish(*self._excess.flush())
+
+    def trace(self) -> Iterable[Trace]:
+        """Return score, thresholds and noise floor of the hops since the last call."""
+        return self._trace.take()
+
+    def _begin_anew(self) -> None:
+        self._score.reset()
+        self._has_audio = False
+        self._stop = 0
+
+    def _finish(self, first: int, excess: Float32) -> list[Mark]:
+        """Process the rows that were held back and close the open segment."""
+        if not self._has_audio:
+            return []
+        marks = self._marks(first, excess)
+        marks += self._segmenter.close(self._stop)
+        self._begin_anew()
+        return marks
+
+    def _marks(self, first: int, excess: Float32) -> list[Mark]:
+        if len(excess) == 0:
+            return []
+        scores = self._score.push(first, excess)
+        if self._trace.is_asked:
+            self._add_trace(first, scores)
+        return self._segmenter.process(first, scores)
+
+    def _add_trace(self, first: int, scores: NDArray[np.float64]) -> None:
+        powers = 10.0 ** (self._excess.floor_db[self._bands] / 10)
+        floor_db = float(10 * np.log10(powers.sum()))
+        rules = self._segmenter.rules
+        self._trace.add(first, scores, rules.on, rules.off, floor_db)
+
+
+def sample_rate_of(context: BuildContext, detector: str) -> int:
+    """Return the rate of the stream in Hz.
+
+    Raises
+    ------
+    ConfigError
+        It is not known.
+    """
+    if context.info is None:
+        raise ConfigError(f"the {detector} detector needs to know its stream's rate")
+    return context.info.sample_rate
+
+
+def framing_problems(
+    options: FloorOptions, edges: Sequence[str], context: BuildContext
+) -> Iterable[str]:
+    """Yield what is impossible at the rate of the stream, if that is known.
+
+    Parameters
+    ----------
+    options : FloorOptions
+        Frames and bands.
+    edges : sequence of str
+        Options that are frequencies in Hz, or None.
+    context : BuildContext
+        States the rate.
+    """
+    if context.info is None:
+        return
+    rate = context.info.sample_rate
+    yield from unreachable_problems(options, edges, rate)
+    try:
+        framing(options, rate)
+    except ConfigError as error:
+        yield from error.problems
