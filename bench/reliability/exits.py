@@ -135,11 +135,18 @@ def main() -> int:
         finally:
             pulse.close()
             log = (folder / "log.txt").read_text(errors="replace")
+            bad = _report(exits, log)
+    return int(bad > 0)
+
+
+def _report(exits: Counter[tuple[str, str]], log: str) -> int:
+    """Print how the runs ended; return how many crashed or hung."""
     for (fault, how), count in sorted(exits.items()):
         print(f"{fault}: {how}: {count}")
     bad = sum(n for (_, how), n in exits.items() if not how.startswith("exit"))
-    print(f"{arguments.runs} runs, {bad} crashed or hung; the last one's words:\n{log}")
-    return int(bad > 0)
+    total = exits.total()
+    print(f"{total} runs, {bad} crashed or hung; the last one's words:\n{log}")
+    return bad
 
 
 if __name__ == "__main__":

@@ -337,12 +337,16 @@ SONG_CLOCK_STAGE = "song clock"  # generated songs begin to follow the wall cloc
 FAULT_STAGE_PREFIX = "fault "  # before the name of an injected fault
 
 
+STOP_COMMAND = "stop"
+
+
 @dataclass(frozen=True, slots=True)
 class Control:
     """Command that took effect for all audio from ``sample`` on.
 
     ``model`` is the name of the model (empty: the whole run), ``arguments`` are JSON
-    values (docs/control.md).
+    values (docs/control.md). A stream that its user stopped, by whatever means, has a
+    `STOP_COMMAND` whose ``position`` is the number of samples read from the source.
     """
 
     sample: int

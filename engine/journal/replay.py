@@ -7,7 +7,13 @@ from typing import TypeAlias, TypeVar
 
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.stages import ModelCommand, RecordedCommand
-from neurovocal.engine.contracts.types import SONG_CLOCK_STAGE, Message
+from neurovocal.engine.contracts.types import (
+    SONG_CLOCK_STAGE,
+    STOP_COMMAND,
+    Control,
+    Event,
+    Message,
+)
 from neurovocal.engine.journal.store import RecordedEvent
 from neurovocal.engine.support.strict_json import JsonError
 from neurovocal.engine.wire.codec import event_json, payload_of
@@ -18,8 +24,6 @@ EventKey: TypeAlias = tuple[str, str, int]
 
 # Kinds that do not depend on the audio alone.
 TIMED_KINDS = frozenset({"anchor", "health", "stats"})
-# Commands that are not repeated: they end the run.
-_NOT_REPLAYED = frozenset({"stop"})
 # Kinds that follow the wall clock while a live source delivers nothing.
 _SONG_KINDS = frozenset({"synthesis", "audio"})
 
@@ -73,7 +77,7 @@ class ReplayComparison:
 
     def write(self, message: Message) -> None:
         """Compare one event with the recorded one."""
-        if message.kind not in self.kinds:
+        if message.kind not in self.kinds or _is_stop(message.event):
             return
         key = (message.kind, message.info.stream, message.seq)
         if self._is_ignored(key):
@@ -104,7 +108,7 @@ class ReplayComparison:
 def commands_to_replay(recorded: Iterable[RecordedEvent]) -> Iterator[RecordedCommand]:
     """Yield the commands of a recorded run that a replay applies, too."""
     for event in recorded:
-        if event.kind == "control" and not _ends_run(event):
+        if event.kind == "control":
             header = _header(event, ControlHeader)
             command = ModelCommand(header.command, header.model, header.arguments)
             yield RecordedCommand(header.stream, header.sample, command)
@@ -116,10 +120,14 @@ def _is_stall(event: RecordedEvent) -> bool:
     return _header(event, HealthHeader).stage == SONG_CLOCK_STAGE
 
 
+def _is_stop(event: Event) -> bool:
+    return isinstance(event, Control) and event.command == STOP_COMMAND
+
+
 def _ends_run(event: RecordedEvent) -> bool:
     if event.kind != "control":
         return False
-    return _header(event, ControlHeader).command in _NOT_REPLAYED
+    return _header(event, ControlHeader).command == STOP_COMMAND
 
 
 def _header(event: RecordedEvent, form: type[HeaderT]) -> HeaderT:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from neurovocal.engine.contracts.errors import CommandError, NeurovocalError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.stages import CommandedModel, ModelCommand
+from neurovocal.engine.contracts.types import STOP_COMMAND
 from neurovocal.engine.runtime.control.requests import (
     OWN_COMMANDS,
     VERSION,
@@ -101,7 +102,8 @@ class CommandBus:
             return self._swap(request)
         if request.command == "stop":
             try:
-                return {"applied": self._send(workers, ModelCommand("stop", "", {}))}
+                stop = ModelCommand(STOP_COMMAND, "", {})
+                return {"applied": self._send(workers, stop)}
             finally:
                 self._stop()  # a lane that does not answer ends, too
         command = ModelCommand(
@@ -138,7 +140,9 @@ class CommandBus:
             if worker.finished.is_set():
                 raise CommandError(f"lane '{worker.name}' has ended")
             actions = [(c.lane, _prepared(command, c)) for c in worker.channels]
-            pending.append(PendingCommand(command, actions))
+            # A lane publishes where it was stopped, whatever stopped it.
+            is_stop = command.name == STOP_COMMAND
+            pending.append(PendingCommand(None if is_stop else command, actions))
         for worker, each in zip(workers, pending, strict=True):
             worker.commands.put(each)
         answers: list[Any] = []
@@ -189,8 +193,8 @@ def prepare_command(command: ModelCommand, channel: Channel) -> PendingCommand:
 
 def _prepared(command: ModelCommand, channel: Channel) -> Action:
     """Check a command and prepare it; return the action that applies it."""
-    if command.name == "stop":
-        return _do_nothing
+    if command.name == STOP_COMMAND:
+        return _reached
     stage = _stage_of(channel, command.model)
     if command.name == "set":
         arguments: Options = _merged(stage, command)
@@ -203,8 +207,9 @@ def _prepared(command: ModelCommand, channel: Channel) -> Action:
     return lambda channel: stage.apply(command.name, prepared)
 
 
-def _do_nothing(channel: Channel) -> None:
-    """Let a lane note a command that is not for its models."""
+def _reached(channel: Channel) -> dict[str, object]:
+    """Return the sample up to which a lane has processed its stream."""
+    return {"stream": channel.lane.info.stream, "sample": channel.lane.processed}
 
 
 def _channel_of(worker: LaneWorker) -> Channel:

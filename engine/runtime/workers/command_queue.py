@@ -13,7 +13,12 @@ from neurovocal.engine.contracts.stages import (
     ModelCommand,
     RecordedCommand,
 )
-from neurovocal.engine.contracts.types import Control, Health, Trigger
+from neurovocal.engine.contracts.types import (
+    STOP_COMMAND,
+    Control,
+    Health,
+    Trigger,
+)
 from neurovocal.engine.lane.lane import Lane
 from neurovocal.engine.runtime.workers.channel import Channel
 
@@ -152,6 +157,10 @@ class CommandQueue:
         while self._commands:
             self._commands.popleft().apply(channels, report)
 
+    def stop_position(self, stream: str) -> int | None:
+        """Return None: nothing that is known beforehand stops a stream."""
+        return None
+
     def close(self) -> None:
         """Reject all waiting commands, and those that come later."""
         self._closed = True
@@ -180,9 +189,19 @@ class ReplayedCommands(CommandQueue):
         super().__init__()
         self._prepare = prepare
         self._recorded: dict[str, deque[RecordedCommand]] = {}
+        self._stops: dict[str, int] = {}
         for each in recorded:
-            self._recorded.setdefault(each.stream, deque()).append(each)
+            if each.command.name == STOP_COMMAND:
+                position = each.command.arguments.get("position")
+                if isinstance(position, int):  # earlier versions did not tell it
+                    self._stops[each.stream] = position
+            else:
+                self._recorded.setdefault(each.stream, deque()).append(each)
         self.pending = self._recorded
+
+    def stop_position(self, stream: str) -> int | None:
+        """Return how many samples of a stream were read when the run was stopped."""
+        return self._stops.get(stream)
 
     def apply_due(self, channels: Sequence[Channel], report: Report) -> None:
         """Carry out the commands at positions that the channel's lane has reached.

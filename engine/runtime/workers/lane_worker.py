@@ -17,7 +17,10 @@ from neurovocal.engine.contracts.errors import (
     StageError,
 )
 from neurovocal.engine.contracts.types import (
+    STOP_COMMAND,
     Anchor,
+    Block,
+    Control,
     Health,
     HealthState,
     StreamEnd,
@@ -232,8 +235,28 @@ class LaneWorker:
             elif isinstance(item, StreamEnd):
                 self._finish_or_leave_out(item)
             else:
-                self._accept(item)
+                self._accept(self._cut_at_stop(item))
             self.telemetry.once_a_second(self.publisher.channels)
+        self._report_stop()
+
+    def _cut_at_stop(self, item: Part | StreamInfo) -> Part | StreamInfo:
+        """Cut a block where a recorded run was stopped, and stop there, too."""
+        if not isinstance(item, Block) or not self.channels:
+            return item
+        stop = self.commands.stop_position(self.channels[0].lane.info.stream)
+        if stop is None or item.stop < stop:
+            return item
+        self.reader.stopping.set()
+        return Block(item.start, item.samples[: stop - item.start], item.arrived_ns)
+
+    def _report_stop(self) -> None:
+        """Publish where the present stream was stopped before its end."""
+        if self._has_ended or self._is_left_out:
+            return
+        for channel in self.channels:
+            arguments: dict[str, object] = {"position": self._position}
+            stop = Control(channel.lane.position, STOP_COMMAND, "", arguments)
+            self.publisher.report_control(stop, channel)
 
     def _accept(self, item: Part | StreamInfo) -> None:
         """Process an item; leave a stream out that cannot be processed."""
@@ -281,7 +304,7 @@ class LaneWorker:
     def _process(self, item: Part) -> None:
         if not isinstance(item, Anchor):
             self._has_begun, self._stalled = True, False
-            self._position = self.reader.position
+            self._position = item.stop
         for channel, part in split(item, self.publisher.channels):
             self._signal_checks.observe(channel, part)
             if self._privacy.is_wanted:

@@ -3,8 +3,11 @@
 import json
 import sqlite3
 
+import pytest
 import soundfile
 from processes.cli_process import RECORDING, neurovocal, running
+
+from neurovocal.engine.journal.store import read_events
 
 SINKS = "sinks=[{{plugin: journal, options: {{path: '{0}/run.sqlite'}}}}{1}]"
 ONSETS = (
@@ -66,6 +69,34 @@ def test_an_interrupted_run_is_reproduced_from_its_recording(tmp_path):
     code, found = report(tmp_path / "run.sqlite")
     assert (code, found["differences"]) == (0, [])
     assert found["identical"]["label"] >= 6
+
+
+@pytest.mark.parametrize("by", ["Ctrl-C", "control socket"])
+def test_a_stopped_run_over_recordings_is_reproduced_up_to_the_stop(tmp_path, by):
+    endpoint = f"ipc://{tmp_path}/control"
+    song = excerpt(tmp_path)
+    source = f"{{plugin: file, options: {{path: ['{song}', '{RECORDING}']"
+    with running(
+        *("run", "demo", "--plain", "--set"),
+        f"source={source}, pace: realtime}}}}",
+        *("--set", f"control={{plugin: zmq, options: {{endpoint: '{endpoint}'}}}}"),
+        *("--set", SINKS.format(tmp_path, ""), "--set", "stop_timeout_s=60"),
+    ) as process:
+        # The second recording's noise floor has not settled when the run is stopped.
+        while not process.stdout.readline().startswith(RECORDING.name):
+            pass
+        if by == "Ctrl-C":
+            process.send_signal(2)
+        else:
+            assert neurovocal("control", endpoint, "stop").code == 0
+        _, err = process.communicate(timeout=60)
+    journal = tmp_path / "run.sqlite"
+    stops = [e for e in read_events(journal) if e.kind == "control"]
+    assert [each.stream for each in stops] == [RECORDING.name], err
+    for more in ((), ("--block-length", 77)):
+        code, found = report(journal, *more)
+        assert (code, found["differences"]) == (0, [])
+        assert found["identical"]["label"] > 50
 
 
 def test_a_difference_is_found_and_reported(tmp_path):

@@ -50,6 +50,7 @@ class PulseAudio:
         command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"]
         command += [
             "--use-pid-file=no",
+            "--no-cpu-limit=yes",  # it would end itself on a machine that is busy
             "-F",
             "/dev/null",
             "-L",
