@@ -45,7 +45,7 @@ def not_writable(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refuse(database: str | Path, **options: object) -> sqlite3.Connection:
         name = str(database)
-        is_refused = name.endswith("mode=ro")
+        is_refused = name.endswith(("mode=ro", "mode=rw"))
         factory = Refusing if is_refused else sqlite3.Connection
         return connect(database, factory=factory, **options)  # type: ignore[call-overload,no-any-return]
 
