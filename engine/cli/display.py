@@ -15,6 +15,7 @@ from rich.text import Text
 from neurovocal.engine.cli.session import Display
 from neurovocal.engine.contracts.clock import Clock, SystemClock
 from neurovocal.engine.contracts.types import (
+    SOURCE_STAGE,
     Gap,
     Health,
     Label,
@@ -63,6 +64,8 @@ def line_of(message: Message, *, labelled: bool) -> str | None:
             what = f"gap of {event.stop - event.start} samples: {event.reason}"
         case Health():
             what = f"{event.stage} {event.state}: {event.detail}"
+            if event.stage == SOURCE_STAGE and message.info.duration_s is not None:
+                return printable(what)  # it names the recording, which may be another
         case _:
             return None
     return printable(f"{where}  {what}")
@@ -234,7 +237,9 @@ class TableDisplay(Display):
         if self._near_misses:
             line = f"near misses: {self._near_misses}; {self._near_miss}"
             notes.insert(0, Text(line, style="dim"))
-        self._live.update(Group(table, *notes), refresh=True)
+        # The terminal echoes Ctrl-C behind the last line: behind a full one it would
+        # scroll, and the table would stand twice.
+        self._live.update(Group(table, *notes, Text("")), refresh=True)
 
     def _row(self, lane: LaneWorker, channel: Channel) -> tuple[str | Text, ...]:
         info = channel.lane.info

@@ -38,6 +38,14 @@ def beside(path: Path, *, before: str = "", middle: str = "", after: str = "") -
     return path.with_name(f"{before}{name}{middle}{suffix}{after}")
 
 
+def resolved(path: Path) -> Path:
+    """Return a path with its links followed; one that leads to itself stays.
+
+    `Path.resolve` raises RuntimeError for such a link.
+    """
+    return Path(os.path.realpath(path))
+
+
 def path_problem(error: OSError) -> str:
     """Return a sentence about a path that the system does not take."""
     name = os.fsdecode(error.filename) if error.filename else "a path"

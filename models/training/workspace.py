@@ -288,17 +288,17 @@ def _others_in(work: Path) -> list[str]:
     names = sorted(os.listdir(work)) if work.is_dir() else [work.name]
     if not any(map(_is_checkpoint, names)):
         return names
-    own = {f"{_FINGERPRINT}.new", "bundle", "replaced", "frames"}
+    own = {f".{_FINGERPRINT}.new", "bundle", "replaced", "frames"}
     return [name for name in names if name not in own and not _is_checkpoint(name)]
 
 
 def _is_checkpoint(name: str) -> bool:
-    return Path(name.removesuffix(".new")).suffix == ".pt"
+    return Path(name.removesuffix(".new").lstrip(".")).suffix == ".pt"
 
 
 def _remove_unused(work: Path, created: list[Path]) -> None:
     """Remove the fingerprint and what was created, if nothing else is in it."""
-    for name in (_FINGERPRINT, f"{_FINGERPRINT}.new"):
+    for name in (_FINGERPRINT, f".{_FINGERPRINT}.new"):
         (work / name).unlink(missing_ok=True)
     shutil.rmtree(work / "bundle", ignore_errors=True)
     for folder in created or [work]:

@@ -12,7 +12,7 @@ from tempfile import mkstemp
 from urllib.parse import quote
 
 from neurovocal.engine import ConfigError, FileAccess
-from neurovocal.engine.support.names import beside, bounded_name
+from neurovocal.engine.support.names import beside, bounded_name, resolved
 from neurovocal.engine.support.text import plain_name
 from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
 
@@ -59,7 +59,7 @@ class OutputFolder:
                 self.folder.mkdir(parents=True, exist_ok=True)
             elif not self.folder.is_dir():
                 raise OSError(ENOENT, f"folder '{self.folder}' does not exist")
-            self._mount = _mount_of(self.folder.resolve())
+            self._mount = _mount_of(resolved(self.folder))
             return
         self.require_mounted()
         if not self.folder.is_dir():
@@ -202,7 +202,7 @@ def folder_problems(path: str) -> Iterator[str]:
 
 def folder_claim(path: str) -> frozenset[str]:
     """Return the resource name by which two stages that share a folder are found."""
-    return frozenset({f"folder:{Path(path).expanduser().resolve()}"})
+    return frozenset({f"folder:{resolved(Path(path).expanduser())}"})
 
 
 def folder_access(path: str, *patterns: str) -> list[FileAccess]:

@@ -34,7 +34,7 @@ from neurovocal.engine.contracts.tuning import load_tuner
 from neurovocal.engine.contracts.types import Message, NearMiss
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
-from neurovocal.engine.support.names import beside
+from neurovocal.engine.support.names import beside, resolved
 from neurovocal.engine.support.text import printable
 
 TableFormat = Literal["csv", "raven", "audacity", "json"]
@@ -174,7 +174,7 @@ def label(
     on --block-length, byte for byte.
     """
     data, base = _with_detector_of(config)
-    data["bundle"] = str(Path(bundle).resolve()) if isdir(bundle) else bundle
+    data["bundle"] = str(resolved(Path(bundle))) if isdir(bundle) else bundle
     data["models"] = [
         {"plugin": "classifier", "options": {"provisional": False}, "on_error": "fail"}
     ]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from neurovocal.engine import AudioFileError, BuildContext, Float32
+from neurovocal.engine.support.names import resolved
 from neurovocal.engine.support.text import plain_name
 from neurovocal.plugins.sources.audio_files.container import Container, examine
 from neurovocal.plugins.sources.audio_files.start_time import (
@@ -180,9 +181,9 @@ def _names_of(paths: list[Path], style: str) -> list[str]:
     if style == "short" and len(set(plain)) == len(plain):
         return plain
     if style == "short":
-        resolved = [path.resolve() for path in paths]
-        root = Path(commonpath([path.parent for path in resolved]))
-        names = [path.relative_to(root).as_posix() for path in resolved]
+        absolute = [resolved(path) for path in paths]
+        root = Path(commonpath([path.parent for path in absolute]))
+        names = [path.relative_to(root).as_posix() for path in absolute]
     return names
 
 

@@ -35,6 +35,7 @@ from neurovocal.engine.audio.non_finite import JoinedGaps, ShortRuns
 from neurovocal.engine.contracts.options import DAY_S, ChannelNumber, OptionProblem
 from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
+from neurovocal.engine.support.names import resolved
 from neurovocal.engine.support.text import plain, plain_name
 from neurovocal.plugins.sources.audio_files.file import (
     SUFFIXES,
@@ -479,9 +480,9 @@ def _check(options: FolderOptions, context: BuildContext) -> Iterator[str]:
     if problem:
         yield problem
     if options.set_aside is not None:
-        aside = Path(options.set_aside).resolve()
-        if aside == folder.resolve() or (
-            options.recursive and folder.resolve() in aside.parents
+        aside = resolved(Path(options.set_aside))
+        if aside == resolved(folder) or (
+            options.recursive and resolved(folder) in aside.parents
         ):
             yield OptionProblem(
                 "set_aside",
@@ -490,11 +491,11 @@ def _check(options: FolderOptions, context: BuildContext) -> Iterator[str]:
 
 
 def _resources(options: FolderOptions) -> frozenset[str]:
-    claims = [f"folder:{Path(options.path).resolve()}"]
+    claims = [f"folder:{resolved(Path(options.path))}"]
     if options.state is not None:
-        claims.append(f"file:{Path(options.state).resolve()}")
+        claims.append(f"file:{resolved(Path(options.state))}")
     if options.set_aside is not None:
-        claims.append(f"folder:{Path(options.set_aside).resolve()}")
+        claims.append(f"folder:{resolved(Path(options.set_aside))}")
     return frozenset(claims)
 
 

@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+from rich.console import Console
 
 from neurovocal.engine.cli import display
 from neurovocal.engine.cli.display import LineDisplay, TableDisplay
@@ -108,3 +109,22 @@ def test_the_table_notes_each_cause_once_with_its_count():
         ("pit      0.000 s  gap of 4 samples: device lost", 5),
         ("pit      0.000 s  lane lagging: behind", 1),
     ]
+
+
+def test_health_of_recordings_names_the_recording_it_is_about(shown):
+    lines, _, read = shown()
+    info = StreamInfo("good.wav", RATE, duration_s=1.0)
+    event = Health("source", "lossy", "set aside: 'in/bad.wav' is empty")
+    lines.write(Message(info, event, 0, 0, None, None, 0))
+    assert read() == ["source lossy: set aside: 'in/bad.wav' is empty"]
+
+
+def test_the_table_ends_in_an_empty_line_for_the_echo_of_ctrl_c(monkeypatch):
+    stream = io.StringIO()
+    table = TableDisplay("demo")
+    monkeypatch.setattr(
+        table._live, "console", Console(file=stream, width=80, force_terminal=True)
+    )
+    table.draw()
+    *_, last = table._live.console.render_lines(table._live.renderable, pad=False)
+    assert "".join(segment.text for segment in last) == ""
