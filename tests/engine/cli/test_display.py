@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -128,3 +130,30 @@ def test_the_table_ends_in_an_empty_line_for_the_echo_of_ctrl_c(monkeypatch):
     table.draw()
     *_, last = table._live.console.render_lines(table._live.renderable, pad=False)
     assert "".join(segment.text for segment in last) == ""
+
+
+@pytest.mark.parametrize("width", [80, 110, 160])
+def test_labels_have_room_at_any_width(monkeypatch, width):
+    stream = io.StringIO()
+    table = TableDisplay("demo")
+    console = Console(file=stream, width=width, force_terminal=True)
+    monkeypatch.setattr(table._live, "console", console)
+    info = StreamInfo("bengalese-finch.flac", 32000, 1)
+    lane = SimpleNamespace(info=info, position=90 * 32000)
+    counts = Counter(offset=1234)
+    channel = SimpleNamespace(lane=lane, level_db=-23.4, lag_ms=12.0, counts=counts)
+    reader = SimpleNamespace(lost_samples=0)
+    table.watch(
+        SimpleNamespace(lanes=[SimpleNamespace(channels=[channel], reader=reader)])
+    )
+    for segment in range(12):
+        at = 100 * segment
+        label = Label(segment, at, at + 50, "i", 0.9, "final", "classifier")
+        table.write(message(label, at, info.stream))
+    table.draw()
+    lines = console.render_lines(table._live.renderable, pad=False)
+    texts = ["".join(part.text for part in line) for line in lines]
+    assert max(map(len, texts)) <= width
+    row = next(text for text in texts if "flac" in text)
+    assert all(value in row for value in ("90.0 s", "-23 dB", "12 ms", "1234"))
+    assert "i 0.90   i i i" in row
