@@ -26,6 +26,10 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
+# The SQLite file format (sqlite.org/fileformat2.html), section 1.3.
+_USER_VERSION = slice(60, 64)
+_APPLICATION = slice(68, 72)
+_HEADER_LENGTH = 100
 # Marks a journal; SQLite keeps it in the header of the file.
 APPLICATION_ID = int.from_bytes(b"NvJl")
 
@@ -190,7 +194,7 @@ def runs(path: str | Path) -> list[RunRecord]:
         try:
             found = [RunRecord(*row) for row in connection.execute(query)]
         except _UNREADABLE as error:
-            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+            raise unreadable(path, error) from error
     if not all(isinstance(record.run, str) for record in found):
         raise ConfigError(f"journal '{path}' is damaged: a run has no name")
     for record in found:
@@ -246,9 +250,14 @@ def _events(path: Path, run: str) -> Iterator[RecordedEvent]:
     with closing(open_to_read(path)) as connection:
         try:
             for kind, stream, seq, header, payload in connection.execute(query, (run,)):
+                if not isinstance(header, str) or not isinstance(payload, bytes):
+                    raise ConfigError(
+                        f"journal '{path}' holds an event that cannot be read: its "
+                        "header is no text, or its payload no bytes"
+                    )
                 yield RecordedEvent(kind, stream, seq, header.encode(), payload)
         except _UNREADABLE as error:
-            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+            raise unreadable(path, error) from error
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
@@ -260,7 +269,8 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         The file does not exist, is no journal, or cannot be read.
     """
     if not is_journal(path):
-        raise ConfigError(f"there is no journal '{path}'")
+        problem = "is empty (0 bytes)" if path.exists() else "does not exist"
+        raise ConfigError(f"journal '{path}' {problem}")
     connection = None
     try:
         connection = _connect_to_read(path)
@@ -272,10 +282,21 @@ def open_to_read(path: Path) -> sqlite3.Connection:
             connection.close()
         if isinstance(error, ConfigError):
             raise
-        if isinstance(error, UnicodeError):  # SQLite's sentence quotes the damage
-            raise ConfigError(f"journal '{path}' is damaged") from error
-        raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+        raise unreadable(path, error) from error
     return connection
+
+
+def unreadable(path: str | Path, error: Exception) -> ConfigError:
+    """Return the error for a journal that cannot be read, with a way out."""
+    is_damaged = isinstance(error, sqlite3.Error) and is_damage(error)
+    if is_damaged or isinstance(error, UnicodeError):
+        # The sentence of an error of text would quote the damage.
+        cause = f": {error}" if is_damaged else ""
+        return DamagedJournalError(
+            f"journal '{path}' is damaged{cause}; 'sqlite3 {path} .recover' prints "
+            "what is left of it"
+        )
+    return ConfigError(f"journal '{path}' cannot be read: {error}")
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
@@ -368,7 +389,7 @@ def is_journal(path: Path) -> bool:
             raise ConfigError(f"'{path}' is {kind}, and a journal is a file")
         if not status.st_size:
             return False
-        application, version = _read_header(path)
+        application, version = _header_of(path)
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -377,20 +398,29 @@ def is_journal(path: Path) -> bool:
         ) from error
     except sqlite3.OperationalError as error:
         raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise ConfigError(f"'{path}' is not a journal: choose another path") from error
+    except sqlite3.DatabaseError:
+        application, version = 0, 0
     if application != APPLICATION_ID:
         raise ConfigError(f"'{path}' is not a journal: choose another path")
     _check_version(path, version)
     return True
 
 
-def _read_header(path: Path) -> tuple[int, int]:
+def _header_of(path: Path) -> tuple[int, int]:
     """Return application number and version, without locks and further files."""
     with closing(_connect(path, "mode=ro&immutable=1")) as connection:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return application, version
+        try:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
+                raise
+        else:
+            return application, version
+    # Cut short or damaged: no run of this process has it open any more.
+    with path.open("rb") as file:
+        head = file.read(_HEADER_LENGTH)
+    return int.from_bytes(head[_APPLICATION]), int.from_bytes(head[_USER_VERSION])
 
 
 def _check_version(path: Path, version: int) -> None:
