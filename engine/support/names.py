@@ -46,6 +46,11 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def missing_folder(path: Path) -> str:
+    """Return why a path is no folder, as the end of a sentence."""
+    return "is a file: name its folder" if path.is_file() else "does not exist"
+
+
 def path_problem(error: OSError) -> str:
     """Return a sentence about a path that the system does not take."""
     name = os.fsdecode(error.filename) if error.filename else "a path"

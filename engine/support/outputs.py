@@ -25,6 +25,19 @@ def followed(path: Path) -> Path:
     return target
 
 
+def folder_problem(folder: Path) -> str | None:
+    """Return why a folder cannot be made or written to; None if it can."""
+    paths = (folder, *folder.absolute().parents)
+    existing = next(path for path in paths if os.path.lexists(path))
+    if not existing.exists():
+        return f"'{existing}' is a link that leads nowhere"
+    if not existing.is_dir():
+        return f"'{existing}' is a file"
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return "permission denied"
+    return None
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, bring it to the disk, then rename it.
 

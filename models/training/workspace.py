@@ -11,7 +11,7 @@ from pathlib import Path
 
 from neurovocal.engine.contracts.bundle import MANIFEST_NAME, find_bundle
 from neurovocal.engine.contracts.errors import BundleError, ConfigError
-from neurovocal.engine.support.names import beside
+from neurovocal.engine.support.names import beside, resolved
 from neurovocal.models.data.formats.segments import AnnotationChoice
 from neurovocal.models.data.prepare import DatasetPlan
 from neurovocal.models.data.soundness import Sound
@@ -58,9 +58,17 @@ def with_real_out(job: TrainingJob) -> TrainingJob:
     """Return the job with the folder that ``--out`` leads to, if it is a link or dots.
 
     The work folder lies beside it, and a link stays.
+
+    Raises
+    ------
+    ConfigError
+        The link leads to itself.
     """
     if os.path.islink(job.out) or job.out.name in ("", ".."):
-        return replace(job, out=Path(os.path.realpath(job.out)))
+        real = resolved(job.out)
+        if real.is_symlink():
+            raise ConfigError(f"--out '{job.out}' is a link that leads to itself")
+        return replace(job, out=real)
     return job
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from neurovocal.engine import ConfigError, FileAccess
 from neurovocal.engine.support.names import beside, bounded_name, resolved
+from neurovocal.engine.support.outputs import folder_problem
 from neurovocal.engine.support.text import plain_name
 from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
 
@@ -192,12 +193,10 @@ def pwrite_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
 
 def folder_problems(path: str) -> Iterator[str]:
     """Yield a sentence if a folder cannot be made or written to; make nothing."""
-    folder = Path(path).expanduser()
-    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not existing.is_dir():
-        yield f"folder '{path}' cannot be written: '{existing}' is a file"
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        yield f"folder '{path}' cannot be written: permission denied"
+    if not path:
+        yield "an output needs a name: this one is empty"
+    elif (problem := folder_problem(Path(path).expanduser())) is not None:
+        yield f"folder '{path}' cannot be written: {problem}"
 
 
 def folder_claim(path: str) -> frozenset[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neurovocal.engine.support.outputs import followed, write_whole
+from neurovocal.engine.support.outputs import folder_problem, followed, write_whole
 
 
 def test_a_file_is_replaced_and_its_link_stays(tmp_path: Path) -> None:
@@ -63,3 +63,27 @@ def test_a_device_is_written_to(tmp_path: Path) -> None:
     except PermissionError:
         pytest.skip("devices are not opened on this disk")
     assert device.is_char_device()
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("new/below", None),
+        ("", None),
+        ("file", "'file' is a file"),
+        ("file/below", "'file' is a file"),
+        ("loop", "'loop' is a link that leads nowhere"),
+        ("nowhere", "'nowhere' is a link that leads nowhere"),
+        ("there", None),
+    ],
+)
+def test_folders_that_cannot_be_made_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, problem: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    Path("nowhere").symlink_to("missing")
+    Path("there").symlink_to(".")
+    told = folder_problem(Path(name))
+    assert (told or "").replace(f"{tmp_path}/", "") == (problem or "")
