@@ -227,10 +227,24 @@ class FolderSource:
         """Close; recordings that were read and confirmed count as finished."""
         self._items = iter(())
         self._mark_taken(0)
+        self._tell_what_is_heard_again()
         self._processed.close()
         if self._recording is not None:
             self._recording.close()
             self._recording = None
+
+    def _tell_what_is_heard_again(self) -> None:
+        """Log what nobody reads any more: sinks are closed before their last commits.
+
+        That is recordings of which a sink has lost events, or has committed none.
+        """
+        while (event := self._health.next()) is not None:
+            if event.state == "lossy":
+                log.warning("%s", event.detail)
+        for waiting in self._unconfirmed.values():
+            if not waiting.is_confirmed:
+                log.warning("%s", plain(_not_kept_sentence(waiting.file)))
+        self._unconfirmed.clear()
 
     def confirm(self, end: StreamEnd, kept: bool) -> None:
         """Let a recording count as taken, unless a sink has lost events of it."""
@@ -242,11 +256,7 @@ class FolderSource:
             return
         del self._unconfirmed[end]
         self._not_kept.add(waiting.file.name)
-        self._health.report(
-            "lossy",
-            f"a sink has lost events of '{waiting.file.path}': it is heard again at "
-            "the next start",
-        )
+        self._health.report("lossy", _not_kept_sentence(waiting.file))
 
     def _is_empty(self) -> bool:
         return self._empty and not self._scanner.growing and not self._retries
@@ -454,6 +464,12 @@ class FolderSource:
             return fingerprint(file.path, size) != digest
         except OSError:
             return False
+
+
+def _not_kept_sentence(file: FinishedFile) -> str:
+    return (
+        f"a sink has lost events of '{file.path}': it is heard again at the next start"
+    )
 
 
 def _summary(sentences: list[str]) -> str | None:
