@@ -59,7 +59,7 @@ class BandsOptions(SegmenterOptions, ScoreOptions):
     """Shorter sounds are ignored."""
     gap_fill_ms: float = Field(default=8.0, ge=0, le=60_000)
     """Sounds that are less than this apart are one segment."""
-    lookback_ms: float = Field(default=30.0, ge=0, le=60_000)
+    lookback_ms: float = Field(default=60.0, ge=0, le=60_000)
     """How far before the score reached its threshold an onset may lie."""
 
 

@@ -469,6 +469,8 @@ class TableSink:
             case Offset():
                 # The engine's queue may have dropped the onset: then no score.
                 score = self._scores.pop((info.stream, event.segment), float("nan"))
+                if event.revised_score is not None:
+                    score = event.revised_score
                 onset_ns = message.utc_ns
                 if onset_ns is not None:
                     length = event.sample - event.onset
