@@ -86,7 +86,9 @@ def band_score(
     )
 
 
-def make_detector(options: BandsOptions, sample_rate: int) -> ScoredExcessDetector:
+def make_detector(
+    options: BandsOptions, sample_rate: int, excess: BandExcess | None = None
+) -> ScoredExcessDetector:
     """Return a detector of sounds in whichever of 32 bands they are, untuned.
 
     Parameters
@@ -95,13 +97,15 @@ def make_detector(options: BandsOptions, sample_rate: int) -> ScoredExcessDetect
         Bands, thresholds and durations.
     sample_rate : int
         Rate of the samples in Hz.
+    excess : BandExcess, optional
+        Bands and noise floors; by default those of the options.
 
     Raises
     ------
     ConfigError
         The bands are empty at this rate, or options contradict each other.
     """
-    excess = BandExcess(options, sample_rate)
+    excess = excess or BandExcess(options, sample_rate)
     score = band_score(options, excess, sample_rate)
     near = options.on_db - NEAR_DB
     rules = options.rules(options.on_db, options.off_db, sample_rate, near)
