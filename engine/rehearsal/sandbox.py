@@ -18,7 +18,7 @@ from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import Kind, Plugin
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.rehearsal.recording import LaneRecording
-from neurovocal.engine.support.names import resolved
+from neurovocal.engine.support.names import at_home, resolved
 from neurovocal.engine.wire.keys import add_client, make_engine_keys
 
 PLAYBACK = "playback"
@@ -153,7 +153,7 @@ def _replacement(
         return to.path("stdout")
     if value.startswith("ipc://") and value in claims:
         return f"ipc://{to.path('socket')}"
-    path = Path(value).expanduser()
+    path = at_home(value)
     if value and {f"file:{resolved(path)}", f"folder:{resolved(path)}"} & claims:
         return to.path(path.name)
     match = _ENDPOINT.fullmatch(value)

@@ -38,6 +38,14 @@ def beside(path: Path, *, before: str = "", middle: str = "", after: str = "") -
     return path.with_name(f"{before}{name}{middle}{suffix}{after}")
 
 
+def at_home(path: str | Path) -> Path:
+    """Return a path with ``~`` replaced by the home folder, where there is one.
+
+    `Path.expanduser` raises RuntimeError for a file such as ``~1.wav``.
+    """
+    return Path(os.path.expanduser(path))
+
+
 def resolved(path: Path) -> Path:
     """Return a path with its links followed; one that leads to itself stays.
 

@@ -12,7 +12,7 @@ from tempfile import mkstemp
 from urllib.parse import quote
 
 from neurovocal.engine import ConfigError, FileAccess
-from neurovocal.engine.support.names import beside, bounded_name, resolved
+from neurovocal.engine.support.names import at_home, beside, bounded_name, resolved
 from neurovocal.engine.support.outputs import folder_problem
 from neurovocal.engine.support.text import plain_name
 from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
@@ -195,18 +195,18 @@ def folder_problems(path: str) -> Iterator[str]:
     """Yield a sentence if a folder cannot be made or written to; make nothing."""
     if not path:
         yield "an output needs a name: this one is empty"
-    elif (problem := folder_problem(Path(path).expanduser())) is not None:
+    elif (problem := folder_problem(at_home(path))) is not None:
         yield f"folder '{path}' cannot be written: {problem}"
 
 
 def folder_claim(path: str) -> frozenset[str]:
     """Return the resource name by which two stages that share a folder are found."""
-    return frozenset({f"folder:{resolved(Path(path).expanduser())}"})
+    return frozenset({f"folder:{resolved(at_home(path))}"})
 
 
 def folder_access(path: str, *patterns: str) -> list[FileAccess]:
     """Return the files that a sink writes into a folder, as patterns of names."""
-    return [FileAccess(Path(path).expanduser(), patterns)]
+    return [FileAccess(at_home(path), patterns)]
 
 
 def _left(path: Path, number: int) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TextIO, TypeAlias
 
 from neurovocal.engine import BuildContext, ConfigError, FileAccess, StageError
-from neurovocal.engine.support.names import resolved
+from neurovocal.engine.support.names import at_home, resolved
 from neurovocal.engine.support.text import escaped
 from neurovocal.plugins.storage.existing import FileKind
 from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
@@ -46,7 +46,7 @@ def output_problems(path: str, kind: FileKind | None = None) -> Iterator[str]:
     if not path:
         yield "an output needs a name: this one is empty"
         return
-    target = Path(path).expanduser()
+    target = at_home(path)
     folder = target.parent
     if not folder.is_dir():
         yield f"'{path}' cannot be written: {_missing(folder)}"
@@ -72,15 +72,15 @@ def _missing(folder: Path) -> str:
 
 def file_claim(path: str) -> frozenset[str]:
     """Return the resource name by which two stages that write one file are found."""
-    if path == STDOUT or _is_stdout(Path(path).expanduser()):
+    if path == STDOUT or _is_stdout(at_home(path)):
         return frozenset({"stdout"})
-    return frozenset({f"file:{resolved(Path(path).expanduser())}"})
+    return frozenset({f"file:{resolved(at_home(path))}"})
 
 
 def file_access(*paths: str | Path) -> list[FileAccess]:
     """Return the files that an output writes; standard output is none."""
     named = [path for path in paths if path != STDOUT]
-    return [FileAccess(Path(path).expanduser()) for path in named]
+    return [FileAccess(at_home(path)) for path in named]
 
 
 def _is_stdout(path: Path) -> bool:
@@ -126,7 +126,7 @@ class TextOutput:
         self.path = path
         self._kind = kind
         self._lock = FileLock() if locks else None
-        self._target = Path(path).expanduser()
+        self._target = at_home(path)
         self._folder = folder or OutputFolder(self._target.parent)
         self._existing: Existing = existing
         self._file: TextIO | None = None  # standard output

@@ -35,7 +35,7 @@ from neurovocal.engine.journal.reader import (
     streams_of,
 )
 from neurovocal.engine.journal.store import runs, without_runs
-from neurovocal.engine.support.names import resolved
+from neurovocal.engine.support.names import at_home, resolved
 from neurovocal.engine.support.text import did_you_mean, printable
 
 ExportFormat = Literal["csv", "parquet", "jsonl", "raven", "audacity"]
@@ -273,7 +273,7 @@ def _temporary_output(out: str, problems: Callable[[str], list[str]]) -> Iterato
         return
     if found := problems(out):
         raise ConfigError(found)
-    target = resolved(Path(out).expanduser())
+    target = resolved(at_home(out))
     if target.exists() and not target.is_file():
         yield out
         return

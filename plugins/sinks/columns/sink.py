@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, Protocol
 
 from neurovocal.engine import (
@@ -14,6 +13,7 @@ from neurovocal.engine import (
     Options,
     Plugin,
 )
+from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.text import utc_text, without_formula
 from neurovocal.plugins.sinks.columns.parquet import (
     ParquetColumns,
@@ -199,7 +199,7 @@ def _build(options: ColumnsOptions, context: BuildContext) -> ColumnsSink:
 
 def _check(options: ColumnsOptions, context: BuildContext) -> list[str]:
     problems = _problems(options, context)
-    path = Path(options.path).expanduser()
+    path = at_home(options.path)
     is_other = path.exists() and not path.is_file()
     if options.format == "parquet" and is_other and not problems:
         problems.append(f"a Parquet table is a file: '{path}' is none")

@@ -24,6 +24,7 @@ from neurovocal.engine import (
     Withheld,
 )
 from neurovocal.engine.contracts.options import DAY_S, Order
+from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.outputs import write_whole
 from neurovocal.plugins.pictures import missing_matplotlib
 from neurovocal.plugins.storage.existing import FileKind
@@ -229,7 +230,7 @@ class ExplainSink:
             return
         from neurovocal.plugins.sinks.explain.figure import picture_of
 
-        path = Path(self._options.path).expanduser()
+        path = at_home(self._options.path)
         if (problem := PICTURE.problem(path)) is not None:
             raise StageError(problem)
         if self._existing == "set aside" and path.exists():
