@@ -20,7 +20,6 @@ from neurovocal.engine.contracts.errors import BundleError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.refusals import sentences_of
 from neurovocal.engine.support import safe_yaml
-from neurovocal.engine.support.names import at_home
 
 MANIFEST_NAME = "manifest.yaml"
 _VERSION = 1
@@ -342,7 +341,7 @@ def find_bundle(name: str, base: Path | None = None) -> Path:
     BundleError
         There is no such bundle; the message lists the bundles that ship.
     """
-    path = at_home(name)
+    path = Path(name).expanduser()
     shipped = Path(str(files("neurovocal.models"))).resolve() / "pretrained"
     candidates = [path]
     if not path.is_absolute():

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 from neurovocal.engine.contracts.options import Mode, Options
 from neurovocal.engine.contracts.stages import API_VERSION
 from neurovocal.engine.contracts.types import StreamInfo
-from neurovocal.engine.support.names import at_home
 
 if TYPE_CHECKING:
     from neurovocal.engine.contracts.bundle import Bundle
@@ -120,7 +119,7 @@ class BuildContext:
 
     def path(self, name: str | Path) -> Path:
         """Return the path of an input: here, else in `base`, else a file that ships."""
-        path = at_home(name)
+        path = Path(name).expanduser()
         if path.is_absolute() or exists(path):
             return path
         if exists(self.base / path):

@@ -17,19 +17,13 @@ from neurovocal.plugins.detectors.band_level import (
     default_band,
     empty_band_problem,
 )
-from neurovocal.plugins.detectors.noise_floor import (
-    BandFloors,
-    FirstLevels,
-    Interruption,
-)
+from neurovocal.plugins.detectors.noise_floor import BandFloors, Interruption
 
 N_BANDS = 32
 LEAST_DB = -20.0  # lowest excess: digital silence is no quieter than this
 
 _NARROWBAND_RATE = 8000
-# The floor is this quantile of recent levels, and in the first second a lower one, as
-# calls may leave few pauses in it. Still lower ones are too uncertain.
-_QUANTILE, _YOUNG_QUANTILE = 0.15, 0.08
+_QUANTILE = 0.15
 # Time between updates of the floors, and in the first second of a stream.
 _UPDATE_S, _YOUNG_UPDATE_S = 0.256, 0.016
 _YOUNG_S = 1.0
@@ -73,9 +67,19 @@ class FloorOptions(Options):
     """Noise floor of the room, with which a stream starts: mean level of each band in
     dB re full scale, one number for each of the 32 bands, as `measure_floor` gives
     them."""
+    floor_rate: int | None = Field(default=None, ge=1, le=2 * round(HIGHEST_HZ))
+    """Sample rate of the recordings that `floor_db` was measured in: a stream of
+    another rate has other bands, and starts without it. By default it is that of the
+    stream."""
     least_floor_db: float = Field(default=-110.0, ge=-130, le=0)
     """The noise floor of a band is never taken to be lower than this (dB re full scale,
     mean square), as in digital silence."""
+
+
+def prior_floor(options: FloorOptions, sample_rate: int) -> tuple[float, ...] | None:
+    """Return the noise floor in dB with which a stream of a rate in Hz starts."""
+    is_same = options.floor_rate in (None, sample_rate)
+    return options.floor_db if is_same else None
 
 
 class Framing(NamedTuple):
@@ -162,9 +166,6 @@ class BandExcess:
         Independent values that the power in a band is a sum of, at least 1.
     latency : int
         Look-ahead in samples, the rows held back at the start included.
-    first_levels : FirstLevels
-        Levels and floors of the first second. A new object after a reset: who needs the
-        old one keeps it over `flush` and `gap`.
 
     Raises
     ------
@@ -178,8 +179,7 @@ class BandExcess:
 
     The floor is the 15 % quantile of recent levels. In Gaussian noise the power of a
     band of n independent cells is distributed as chi-squared with 2 n degrees of
-    freedom, which gives the mean level from the quantile. In the first
-    second it is the 8 % quantile, as calls may leave few pauses in it.
+    freedom, which gives the mean level from the quantile.
 
     Without a prior the rows of the first `settle_s` are held back until the floors are
     known from them. A sound that was there from the start is not told from noise that
@@ -209,18 +209,20 @@ class BandExcess:
         bands, self._bins = np.nonzero(shares.T)
         self._bin_shares = shares[self._bins, bands]
         self._first_bins = np.searchsorted(bands, np.arange(N_BANDS))
-        self._quantile_db = _quantile_db(_QUANTILE, self.cells)
-        self._young_quantile_db = _quantile_db(_YOUNG_QUANTILE, self.cells)
+        degrees = 2 * self.cells
+        self._quantile_db = 10 * np.log10(chi2.ppf(_QUANTILE, degrees) / degrees)
 
         self._least_db = options.least_floor_db
-        prior = options.floor_db
+        prior = prior_floor(options, sample_rate)
         self._prior = None if prior is None else np.array(prior) + self._quantile_db
         self._prior_weight = _PRIOR_S * hops_per_s
-        self._settle = 0 if prior else max(1, round(options.settle_s * hops_per_s))
+        self._settle = (
+            0 if prior is not None else max(1, round(options.settle_s * hops_per_s))
+        )
         self._young = round(_YOUNG_S * hops_per_s)
         self._every = max(1, round(_UPDATE_S * hops_per_s))
         self._young_every = max(1, round(_YOUNG_UPDATE_S * hops_per_s))
-        self._floors = BandFloors(N_BANDS, options.memory_s * hops_per_s)
+        self._floors = BandFloors(N_BANDS, _QUANTILE, options.memory_s * hops_per_s)
         self._interruption = Interruption(round(options.memory_s * sample_rate))
         self.latency = self.frame_length + self._settle * self.hop_length
         self._clear()
@@ -249,7 +251,6 @@ class BandExcess:
         self._pending: list[Float32] = []  # levels that are not in the floors yet
         self._floor = np.full(N_BANDS, self._least_db, np.float32)
         self._is_settled = self._prior is not None
-        self.first_levels = FirstLevels(is_settled=self._is_settled)
         if self._prior is not None:
             self._floors.seed(self._prior, self._prior_weight)
             self._set_floor(self._prior - self._quantile_db)
@@ -331,7 +332,7 @@ class BandExcess:
             return self._next, np.empty((0, N_BANDS), np.float32)
         first, levels = self._first_held, np.concatenate(self._held)
         self._settle_on(levels)
-        return first, self._excess(first, levels)
+        return first, self._excess(levels)
 
     def _levels(self, block: Block) -> tuple[int, Float32]:
         """Return the levels in dB of the frames that a block completes."""
@@ -408,23 +409,19 @@ class BandExcess:
             if not done:
                 start = self._first_held
             self._settle_on(held)
-            done.append(self._excess(self._first_held, held))
+            done.append(self._excess(held))
         while len(levels):
             is_young = self._n_heard < self._young
             every = self._young_every if is_young else self._every
             part = levels[: every - first % every]
-            done.append(self._excess(first, part))
+            done.append(self._excess(part))
             self._pending.append(part)
             first, levels = first + len(part), levels[len(part) :]
             if first % every == 0:
                 self._update()
-                if self._n_heard >= self._young and not self.first_levels.is_settled:
-                    self.first_levels.settle(first, self._floor)
         return start, _joined(done)
 
-    def _excess(self, first: int, levels: Float32) -> Float32:
-        if not self.first_levels.is_settled:
-            self.first_levels.add(first, levels, self._floor)
+    def _excess(self, levels: Float32) -> Float32:
         excess: Float32 = levels - self._floor
         return np.maximum(excess, np.float32(LEAST_DB), out=excess)
 
@@ -458,11 +455,9 @@ class BandExcess:
         if self._n_heard >= self._young and not self._heard_silence:
             self._has_noise = True
         self._floors.update(levels)
+        floor = self._floors.values() - self._quantile_db
         if self._n_heard < self._young and self._prior is None:
-            floor = self._floors.values(_YOUNG_QUANTILE) - self._young_quantile_db
             floor = np.minimum(floor, _lower_neighbours(floor) + _ABOVE_NEIGHBOURS_DB)
-        else:
-            floor = self._floors.values(_QUANTILE) - self._quantile_db
         self._set_floor(floor)
 
     def _set_floor(self, floor: NDArray[np.floating]) -> None:
@@ -493,7 +488,9 @@ def measure_floor(
     ValueError
         There is no sound in the recordings, or their rates differ.
     """
-    options = (options or FloorOptions()).model_copy(update={"floor_db": None})
+    options = (options or FloorOptions()).model_copy(
+        update={"floor_db": None, "floor_rate": None}
+    )
     floors, rates = [], set()
     for samples, sample_rate in recordings:
         rates.add(sample_rate)
@@ -508,12 +505,6 @@ def measure_floor(
     if not floors:
         raise ValueError("the recordings are too short or silent to measure a floor")
     return tuple(np.round(np.median(floors, axis=0), 1).tolist())
-
-
-def _quantile_db(share: float, cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a quantile of Gaussian noise re its mean in each band, dB float64[32]."""
-    degrees = 2 * cells
-    return np.asarray(10 * np.log10(chi2.ppf(share, degrees) / degrees))
 
 
 def _lower_neighbours(floor: NDArray[np.float64]) -> NDArray[np.float64]:

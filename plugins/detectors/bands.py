@@ -5,7 +5,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from neurovocal.engine import BuildContext, Plugin, SegmenterOptions, to_samples
+from neurovocal.engine import (
+    BuildContext,
+    Plugin,
+    SegmenterOptions,
+    SegmenterRules,
+    to_samples,
+)
 from neurovocal.engine.audio.near_misses import NEAR_DB
 from neurovocal.engine.contracts.options import Order
 from neurovocal.plugins.detectors.band_excess import (
@@ -19,6 +25,7 @@ from neurovocal.plugins.detectors.scored_excess import (
     ScoredExcessDetector,
     framing_problems,
     sample_rate_of,
+    tell_foreign_floor,
 )
 
 _UNIT = "dB above the usual noise"
@@ -59,7 +66,7 @@ class BandsOptions(SegmenterOptions, ScoreOptions):
     """Shorter sounds are ignored."""
     gap_fill_ms: float = Field(default=8.0, ge=0, le=60_000)
     """Sounds that are less than this apart are one segment."""
-    lookback_ms: float = Field(default=60.0, ge=0, le=60_000)
+    lookback_ms: float = Field(default=30.0, ge=0, le=60_000)
     """How far before the score reached its threshold an onset may lie."""
 
 
@@ -86,9 +93,7 @@ def band_score(
     )
 
 
-def make_detector(
-    options: BandsOptions, sample_rate: int, excess: BandExcess | None = None
-) -> ScoredExcessDetector:
+def make_detector(options: BandsOptions, sample_rate: int) -> ScoredExcessDetector:
     """Return a detector of sounds in whichever of 32 bands they are, untuned.
 
     Parameters
@@ -97,31 +102,48 @@ def make_detector(
         Bands, thresholds and durations.
     sample_rate : int
         Rate of the samples in Hz.
-    excess : BandExcess, optional
-        Bands and noise floors; by default those of the options.
 
     Raises
     ------
     ConfigError
         The bands are empty at this rate, or options contradict each other.
     """
-    excess = excess or BandExcess(options, sample_rate)
+    excess = BandExcess(options, sample_rate)
     score = band_score(options, excess, sample_rate)
     near = options.on_db - NEAR_DB
     rules = options.rules(options.on_db, options.off_db, sample_rate, near)
+    recent = recent_sounds(options, rules, sample_rate)
+    return ScoredExcessDetector(excess, score, rules, _UNIT, recent=recent)
+
+
+def recent_sounds(
+    options: BandsOptions, rules: SegmenterRules, sample_rate: int
+) -> RecentSounds | None:
+    """Return what makes rules follow what was found, or None if they do not.
+
+    Parameters
+    ----------
+    options : BandsOptions
+        Whether they follow.
+    rules : SegmenterRules
+        Of the first sound, from the same options.
+    sample_rate : int
+        In Hz.
+    """
     if not options.follow:
-        return ScoredExcessDetector(excess, score, rules, _UNIT)
-    recent = RecentSounds(
+        return None
+    return RecentSounds(
         rules,
         options.on_db + _FOLLOW_DB,
         to_samples(_FOLLOW_DURATION_MS, sample_rate),
         to_samples(_FOLLOW_GAP_MS, sample_rate),
     )
-    return ScoredExcessDetector(excess, score, rules, _UNIT, recent=recent)
 
 
 def _build(options: BandsOptions, context: BuildContext) -> ScoredExcessDetector:
-    return make_detector(options, sample_rate_of(context, "bands"))
+    rate = sample_rate_of(context, "bands")
+    tell_foreign_floor(options, rate)
+    return make_detector(options, rate)
 
 
 def _check(options: BandsOptions, context: BuildContext) -> Iterable[str]:

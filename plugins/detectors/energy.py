@@ -107,6 +107,53 @@ def band(options: EnergyOptions, sample_rate: int) -> tuple[float, float]:
     return low, min(high, EDGE * sample_rate)
 
 
+def hop_length(options: EnergyOptions, sample_rate: int) -> int:
+    """Return the samples between two levels at a rate in Hz."""
+    return max(1, to_samples(options.hop_ms, sample_rate))
+
+
+def band_level(options: EnergyOptions, sample_rate: int) -> tuple[BandLevel, int]:
+    """Return what measures the level, and how many hops on either side it averages.
+
+    Parameters
+    ----------
+    options : EnergyOptions
+        Band and averaging.
+    sample_rate : int
+        Rate of the samples in Hz.
+    """
+    low, high = band(options, sample_rate)
+    hop = hop_length(options, sample_rate)
+    reach = round(_smoothing_s(options, high - low) * sample_rate / hop / 2)
+    return BandLevel(low, high, sample_rate, hop, reach), reach
+
+
+def relative_level(options: EnergyOptions, sample_rate: int) -> RelativeLevel:
+    """Return what divides levels by their running noise floor.
+
+    Parameters
+    ----------
+    options : EnergyOptions
+        Memory of the floor, and the one it begins with.
+    sample_rate : int
+        Rate of the samples in Hz.
+    """
+    hops_per_s = sample_rate / hop_length(options, sample_rate)
+    floor = RunningQuantile(
+        options.floor_quantile,
+        options.memory_s * hops_per_s,
+        10.0 ** (options.least_floor_db / 10),
+    )
+    settle = _settle_hops(options, sample_rate)
+    prior = None if options.floor_db is None else 10.0 ** (options.floor_db / 10)
+    return RelativeLevel(floor, settle, UPDATE_EVERY, prior)
+
+
+def _settle_hops(options: EnergyOptions, sample_rate: int) -> int:
+    hops_per_s = sample_rate / hop_length(options, sample_rate)
+    return max(1, round(options.settle_s * hops_per_s))
+
+
 class EnergyDetector:
     """Detector of segments in which a band is louder than the background.
 
@@ -133,27 +180,19 @@ class EnergyDetector:
         problems = list(_problems(options, sample_rate))
         if problems:
             raise ConfigError(problems)
-        low, high = band(options, sample_rate)
-        hop = max(1, to_samples(options.hop_ms, sample_rate))
-        hops_per_s = sample_rate / hop
-        reach = round(_smoothing_s(options, high - low) * hops_per_s / 2)
+        self._level, reach = band_level(options, sample_rate)
+        hop = hop_length(options, sample_rate)
         on, off = 10.0 ** (options.on_db / 10), 10.0 ** (options.off_db / 10)
         near = 10.0 ** (near_level_db(options.on_db) / 10)
         rules = options.rules(on, off, sample_rate, near)
         self._interruption = Interruption(round(options.memory_s * sample_rate))
-        self._level = BandLevel(low, high, sample_rate, hop, reach)
-        floor = RunningQuantile(
-            options.floor_quantile,
-            options.memory_s * hops_per_s,
-            10.0 ** (options.least_floor_db / 10),
-        )
-        settle = max(1, round(options.settle_s * hops_per_s))
-        prior = None if options.floor_db is None else 10.0 ** (options.floor_db / 10)
-        self._relative = RelativeLevel(floor, settle, UPDATE_EVERY, prior)
+        self._relative = relative_level(options, sample_rate)
         self._segmenter = Segmenter(rules, hop)
         self._trace = TraceKeeper(hop, hop, "dB above the noise floor")
         self._thresholds = options.on_db, options.off_db
-        while_settling = 0 if prior is not None else (settle + reach + 1) * hop
+        settle = _settle_hops(options, sample_rate)
+        is_prior = options.floor_db is not None
+        while_settling = 0 if is_prior else (settle + reach + 1) * hop
         afterwards = rules.latency + (reach + 2) * hop
         self.latency = max(while_settling, afterwards)
         self._has_audio = False  # since the start or the last gap

@@ -1,7 +1,4 @@
-"""Detector of sounds in a band above the band's own noise, with fixed thresholds.
-
-Its options are those that a few examples tell: `neurovocal tune` writes them.
-"""
+"""Detector of sounds in a band above the band's own noise, with fixed thresholds."""
 
 from collections.abc import Iterable
 from typing import ClassVar, Literal, TypeAlias
@@ -24,6 +21,7 @@ from neurovocal.plugins.detectors.scored_excess import (
     ScoredExcessDetector,
     framing_problems,
     sample_rate_of,
+    tell_foreign_floor,
 )
 
 Pool: TypeAlias = Literal["power", "level"]
@@ -212,7 +210,9 @@ def make_detector(options: ExcessOptions, sample_rate: int) -> ScoredExcessDetec
 
 
 def _build(options: ExcessOptions, context: BuildContext) -> ScoredExcessDetector:
-    return make_detector(options, sample_rate_of(context, "excess"))
+    rate = sample_rate_of(context, "excess")
+    tell_foreign_floor(options, rate)
+    return make_detector(options, rate)
 
 
 def _check(options: ExcessOptions, context: BuildContext) -> Iterable[str]:
@@ -225,6 +225,6 @@ plugin = Plugin(
     kind="detector",
     options=ExcessOptions,
     build=_build,
-    summary="band above its own noise, thresholds fixed by examples (tune)",
+    summary="band above its own noise, with fixed thresholds",
     check=_check,
 )

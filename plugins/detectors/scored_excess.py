@@ -1,8 +1,7 @@
 """Detector of segments in a score of band levels above their noise floors."""
 
+import logging
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
-from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -15,8 +14,6 @@ from neurovocal.engine import (
     Float32,
     Gap,
     Mark,
-    Offset,
-    Onset,
     Posteriors,
     Segmenter,
     SegmenterRules,
@@ -28,11 +25,12 @@ from neurovocal.plugins.detectors.band_excess import (
     BandExcess,
     FloorOptions,
     framing,
+    prior_floor,
 )
 from neurovocal.plugins.detectors.band_level import unreachable_problems
-from neurovocal.plugins.detectors.noise_floor import FirstLevels
 from neurovocal.plugins.detectors.recent_sounds import RecentSounds
 
+log = logging.getLogger("neurovocal")
 _ALL_BANDS = slice(0, N_BANDS)
 
 
@@ -58,8 +56,7 @@ class ScoredExcessDetector:
     """Detector of segments in a score of band levels above their noise floors.
 
     The score of row k of `BandExcess` stands for the `hop_length` samples around its
-    frame's centre. Until the noise floors are settled onsets are provisional, and their
-    offsets carry the score by the floors as they are by then.
+    frame's centre.
 
     Parameters
     ----------
@@ -102,10 +99,7 @@ class ScoredExcessDetector:
         self._score = score
         self._recent = recent
         adapt = None if recent is None else recent.add
-        self._hop, self._origin = hop, (frame_length - hop) // 2
-        self._segmenter = Segmenter(rules, hop, self._origin, adapt)
-        # For segments of the first second, again.
-        self._revised, self._slowest = deepcopy(score), slowest
+        self._segmenter = Segmenter(rules, hop, (frame_length - hop) // 2, adapt)
         self._trace = TraceKeeper(hop, frame_length, unit)
         self._bands = bands
         self._has_audio = False  # since the start or the last gap
@@ -123,20 +117,17 @@ class ScoredExcessDetector:
     def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
         """Return the marks that `item` completes; a gap truncates an open segment."""
         if isinstance(item, Gap):
-            levels = self._excess.first_levels
-            return self._finish(levels, *self._excess.gap(item))
+            return self._finish(*self._excess.gap(item))
         assert isinstance(item, Block)
         if not self._has_audio and len(item.samples):
             self._segmenter.begin(item.start)
             self._has_audio = True
         self._stop = item.start + len(item.samples)
-        marks = self._marks(*self._excess.push(item))
-        return self._revise(marks, self._excess.first_levels) if marks else marks
+        return self._marks(*self._excess.push(item))
 
     def flush(self) -> Iterable[Mark]:
         """Return the last marks at the end of the stream, truncating a segment."""
-        levels = self._excess.first_levels
-        return self._finish(levels, *self._excess.flush())
+        return self._finish(*self._excess.flush())
 
     def trace(self) -> Iterable[Trace]:
         """Return score, thresholds and noise floor of the hops since the last call."""
@@ -147,41 +138,14 @@ class ScoredExcessDetector:
         self._has_audio = False
         self._stop = 0
 
-    def _finish(self, levels: FirstLevels, first: int, excess: Float32) -> list[Mark]:
+    def _finish(self, first: int, excess: Float32) -> list[Mark]:
         """Process the rows that were held back and close the open segment."""
         if not self._has_audio:
             return []
         marks = self._marks(first, excess)
         marks += self._segmenter.close(self._stop)
         self._begin_anew()
-        return self._revise(marks, levels)
-
-    def _revise(self, marks: list[Mark], levels: FirstLevels) -> list[Mark]:
-        """Mark onsets of the first second, and add later scores to their offsets."""
-        for place, mark in enumerate(marks):
-            if isinstance(mark, Onset):
-                if levels.is_provisional(self._hop_of(mark.sample)):
-                    marks[place] = replace(mark, provisional=True)
-            elif isinstance(mark, Offset):
-                first, stop = self._hop_of(mark.onset), self._hop_of(mark.sample)
-                if levels.is_provisional(first):
-                    score = self._score_again(*levels.excess(first, stop))
-                    marks[place] = replace(mark, revised_score=score)
         return marks
-
-    def _hop_of(self, sample: int) -> int:
-        return (sample - self._origin) // self._hop
-
-    def _score_again(self, first: int, excess: Float32) -> float | None:
-        if len(excess) == 0:
-            return None
-        self._revised.reset()
-        scores = self._revised.push(first, excess)
-        # As the score of an onset: until the sound is loud and long enough.
-        is_loud = scores >= self._slowest.on
-        reached = int(is_loud.argmax() if is_loud.any() else scores.argmax())
-        stop = max(reached, self._slowest.min_duration // self._hop) + 1
-        return float(scores[:stop].max())
 
     def _marks(self, first: int, excess: Float32) -> list[Mark]:
         if len(excess) == 0:
@@ -209,6 +173,17 @@ def sample_rate_of(context: BuildContext, detector: str) -> int:
     if context.info is None:
         raise ConfigError(f"the {detector} detector needs to know its stream's rate")
     return context.info.sample_rate
+
+
+def tell_foreign_floor(options: FloorOptions, sample_rate: int) -> None:
+    """Warn if the prior noise floor belongs to another rate than the stream (Hz)."""
+    if options.floor_db is not None and prior_floor(options, sample_rate) is None:
+        log.warning(
+            "detector: floor_db was measured at %d Hz and the stream has %d Hz: it "
+            "starts without a noise floor; tune on a recording of its rate",
+            options.floor_rate,
+            sample_rate,
+        )
 
 
 def framing_problems(

@@ -13,7 +13,6 @@ from neurovocal.engine import (
     StageError,
     StreamInfo,
 )
-from neurovocal.engine.support.names import at_home
 from neurovocal.plugins.storage.folder import (
     OutputFolder,
     folder_access,
@@ -117,7 +116,7 @@ def _add(file: FloatWave, start: int, samples: Float32) -> None:
 
 
 def _build(options: WavOptions, context: BuildContext) -> WavSink:
-    folder = at_home(options.path)
+    folder = Path(options.path).expanduser()
     return WavSink(folder, keeps_files=existing_policy(context) != "replace")
 
 

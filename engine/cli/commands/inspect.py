@@ -17,8 +17,8 @@ from neurovocal.engine.contracts.errors import ConfigError, DeviceError, PluginE
 from neurovocal.engine.contracts.plugin import GROUPS, Kind, Plugin
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import Describes, Source
+from neurovocal.engine.contracts.types import StreamInfo
 from neurovocal.engine.lane.builder import build_lane
-from neurovocal.engine.support.outputs import write_whole
 from neurovocal.engine.support.text import printable
 
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
@@ -54,7 +54,7 @@ def check(
 
 
 def _build_once(plan: Plan) -> list[Source]:
-    """Build all stages that need no open source, which verifies the bundles."""
+    """Build all stages whose stream's rate is known, which verifies the bundles."""
     sources = []
     for lane in plan.lanes:
         source = lane.source.build(plan.context)
@@ -62,7 +62,11 @@ def _build_once(plan: Plan) -> list[Source]:
         try:
             info = source.info
         except RuntimeError:  # known only once it is open
-            continue
+            plugin, options = lane.source.plugin, lane.source.options
+            rate = plugin.sample_rate(options, plan.context)
+            if rate is None:
+                continue
+            info = StreamInfo(lane.name, rate)
         build_lane(lane, info, 0, plan.context, wants_frames=True)
     return sources
 
@@ -154,7 +158,7 @@ def schema(
     if out.is_file() and not out.read_bytes().startswith((b'{\n  "$', b'{\n  "anyOf')):
         raise ConfigError(f"'{out}' exists and is no schema: choose another name")
     try:
-        write_whole(out, f"{text}\n".encode())
+        out.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"'{out}' cannot be written: {error.strerror}") from error
 

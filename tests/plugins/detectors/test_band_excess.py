@@ -165,6 +165,16 @@ def test_a_prior_of_another_room_is_left_behind() -> None:
         assert abs(np.median(values[-500:])) < 2
 
 
+def test_a_prior_of_another_rate_is_not_used() -> None:
+    floor_db = measure_floor([(noise(3.0)[:, 0], RATE)])
+    blocks = [Block(0, noise(1.0))]
+    own = rows(make(floor_db=floor_db, floor_rate=RATE), blocks)
+    np.testing.assert_array_equal(own[1], rows(make(floor_db=floor_db), blocks)[1])
+    foreign = make(floor_db=floor_db, floor_rate=2 * RATE)
+    np.testing.assert_array_equal(rows(foreign, blocks)[1], rows(make(), blocks)[1])
+    assert foreign.latency == make().latency
+
+
 def test_a_measured_floor_is_that_of_the_room_also_with_calls_in_it() -> None:
     quiet = noise(5.0)[:, 0]
     calls = quiet.copy()
