@@ -29,7 +29,6 @@ from peers import MOUSE_TOOLS, Method, Samples, evfuncs_method, installed, publi
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.stages import Detector
 from neurovocal.engine.contracts.types import Block, Offset, StreamInfo
 from neurovocal.models.toolkit.segment_scores import (
     SegmentScore,
@@ -41,6 +40,7 @@ from neurovocal.models.toolkit.segment_scores import (
 BLOCK_S = 0.032
 # Segments of a set that a detector is fitted to; enough others must be left.
 _LEAST_JUDGED = 5
+_HIGHEST_HZ = 170_000.0  # of the peers' band where a preset names none: bats
 EXAMPLES = {"1 example": 1, "5 examples": 5, "20 examples": 20}
 MEASURES = ("onset", "segment", "IoU 0.3", "IoU 0.5")
 
@@ -51,7 +51,11 @@ def detect(
     plugin_name: str, options: dict[str, object], samples: Samples, sample_rate: int
 ) -> list[Span]:
     """Detect segments in seconds with a plugin, in blocks of 32 ms."""
-    detector = make_detector(plugin_name, options, sample_rate)
+    plugin = _registry().get("detector", plugin_name)
+    context = BuildContext(
+        clock=SystemClock(), run="bench", info=StreamInfo("bench", sample_rate)
+    )
+    detector = plugin.build(plugin.options.model_validate(options), context)
     block = max(1, round(BLOCK_S * sample_rate))
     column = samples[:, None]
     marks = []
@@ -63,18 +67,6 @@ def detect(
         for mark in marks
         if isinstance(mark, Offset)
     ]
-
-
-def make_detector(
-    plugin_name: str, options: dict[str, object], sample_rate: int
-) -> Detector:
-    """Return a detector for streams of a rate in Hz."""
-    plugin = _registry().get("detector", plugin_name)
-    context = BuildContext(
-        clock=SystemClock(), run="bench", info=StreamInfo("bench", sample_rate)
-    )
-    built: Detector = plugin.build(plugin.options.model_validate(options), context)
-    return built
 
 
 @cache
@@ -109,14 +101,13 @@ def evaluate(recordings: Iterable[Recording], find: Find, onset_ms: float) -> Re
         cpu_s += time.process_time() - began
         audio_s += len(samples) / sample_rate
         if recording.judged is not None:
-            found = [span for span in found if is_inside(span, recording.judged)]
+            found = [span for span in found if _inside(span, recording.judged)]
         for measure, score in _scores(recording.spans, found, onset_ms).items():
             scores[measure] += score
     return Result(scores, audio_s, cpu_s)
 
 
-def is_inside(span: Span, judged: list[Span]) -> bool:
-    """Return whether the middle of a segment lies where labels are complete."""
+def _inside(span: Span, judged: list[Span]) -> bool:
     middle = (span[0] + span[1]) / 2
     return any(start <= middle < stop for start, stop in judged)
 
@@ -135,7 +126,7 @@ def _scores(
 def methods(which: DataSet) -> dict[str, Find | None]:
     """Return the compared methods by name; None where one is not installed."""
     plugin, options = preset(which.preset)
-    band = (float(options["low_hz"]), float(options["high_hz"]))
+    band = (float(options["low_hz"]), float(options.get("high_hz", _HIGHEST_HZ)))
     of_samples: dict[str, Method | None] = {
         "bands": partial(detect, "bands", {}),
         "energy": partial(detect, "energy", {}),
@@ -152,11 +143,25 @@ def methods(which: DataSet) -> dict[str, Find | None]:
     return found
 
 
-def fitted(recordings: Sequence[Recording], count: int) -> tuple[list[Recording], Find]:
-    """Return what follows the first segments of a set, and a detector like them."""
-    examples, rest = split_examples(recordings, count)
-    found = fit_detector(examples)
-    return rest, _of_samples(partial(detect, found["plugin"], found["options"]))
+def evaluate_fitted(
+    recordings: Sequence[Recording], count: int, choices: int, onset_ms: float
+) -> Result:
+    """Pool the scores of detectors that were fitted to several choices of examples."""
+    results = []
+    for choice in range(choices):
+        examples, rest = split_examples(recordings, count, choice)
+        found = fit_detector(examples)
+        find = _of_samples(partial(detect, found["plugin"], found["options"]))
+        results.append(evaluate(rest, find, onset_ms))
+    scores = {
+        measure: sum((each.scores[measure] for each in results), SegmentScore(0, 0, 0))
+        for measure in MEASURES
+    }
+    return Result(
+        scores,
+        sum(each.audio_s for each in results) / choices,
+        sum(each.cpu_s for each in results) / choices,
+    )
 
 
 def _of_samples(method: Method) -> Find:
@@ -206,7 +211,9 @@ class GroupMeans:
             yield f"| {name} | {len(groups)} | {_cells(over)} | {least:.3f} |"
 
 
-def print_tables(data: Path, only: str) -> None:
+def print_tables(
+    data: Path, only: str = "", methods_of: str = "", choices: int = 5
+) -> None:
     """Print the scores of each method on each set, and their means over groups."""
     means = GroupMeans()
     heading = " | ".join(("onset", "segment", "IoU 0.3", "IoU 0.5"))
@@ -216,23 +223,25 @@ def print_tables(data: Path, only: str) -> None:
         if only not in which.name:
             continue
         every = read_set(which, data)
-        rows = [(name, every, find) for name, find in methods(which).items()]
-        n_spans = sum(len(recording.spans) for recording in every)
-        rows += [
-            (name, *fitted(every, count))
-            for name, count in EXAMPLES.items()
-            if n_spans > count + _LEAST_JUDGED
+        rows: list[tuple[str, Callable[[float], Result] | None]] = [
+            (name, find and partial(evaluate, every, find))
+            for name, find in methods(which).items()
+            if methods_of in name
         ]
-        for name, recordings, find in rows:
-            if find is None:
+        n_spans = sum(len(recording.spans) for recording in every)
+        for name, count in EXAMPLES.items():
+            if methods_of in name and n_spans > count + _LEAST_JUDGED:
+                rows.append((name, partial(evaluate_fitted, every, count, choices)))
+        for name, measure in rows:
+            if measure is None:
                 print(f"| {which.name} | | | {name} | not installed |" + " |" * 7)
                 continue
-            result = evaluate(recordings, find, which.onset_ms)
+            result = measure(which.onset_ms)
             means.add(name, which.group, result.scores)
             onset = result.scores["onset"]
             speed = result.audio_s / max(result.cpu_s, 1e-9)
             print(
-                f"| {which.name} | {len(recordings)} | {result.audio_s:.0f} | {name} "
+                f"| {which.name} | {len(every)} | {result.audio_s:.0f} | {name} "
                 f"| {which.onset_ms:g} | {_cells(_f1(result.scores))} "
                 f"| {onset.precision:.3f} | {onset.recall:.3f} "
                 f"| {'' if name in MOUSE_TOOLS else f'{speed:.0f}'} |",
@@ -247,12 +256,14 @@ def main() -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="sets whose name contains this")
+    parser.add_argument("--method", default="", help="methods whose name contains this")
+    parser.add_argument("--choices", type=int, default=5, help="choices of examples")
     arguments = parser.parse_args()
     data = data_folder()
     if not data.is_dir():
         print(f"no recordings in {data}: set NEUROVOCAL_DATA", file=sys.stderr)
         return 1
-    print_tables(data, arguments.only)
+    print_tables(data, arguments.only, arguments.method, arguments.choices)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Detectors fitted to the first annotated segments of a set, measured on the rest."""
+"""Detectors fitted to a few annotated segments of a set, measured on the rest."""
 
 import csv
 from collections.abc import Sequence
@@ -6,17 +6,31 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
-from annotated_sets import Recording
+import numpy as np
+import soundfile
+from annotated_sets import Recording, Span
 
 from neurovocal.models.tuning.tune import tune_by_examples
 
+_LONGEST_PAUSE_S = 5.0  # what is read before the first example
+_LEFT = 5  # segments that are left behind the examples
+
+
+class Example(NamedTuple):
+    """A segment of a recording, which is annotated from `listed_from_s` on."""
+
+    path: Path
+    listed_from_s: float
+    onset_s: float
+    offset_s: float
+
 
 def split_examples(
-    recordings: Sequence[Recording], count: int
-) -> tuple[list[tuple[Path, float, float]], list[Recording]]:
-    """Return the first segments of a set, and what comes after them.
+    recordings: Sequence[Recording], count: int, choice: int = 0
+) -> tuple[list[Example], list[Recording]]:
+    """Return consecutive segments of a set, and what is left to be judged.
 
     Parameters
     ----------
@@ -24,40 +38,87 @@ def split_examples(
         The set.
     count : int
         Number of examples.
+    choice : int
+        0: the first segments of the set. Others: the next ones after a moment that is
+        drawn at random, as if somebody had opened a recording there. Earlier segments
+        are cut off the recording, and judged on their own.
 
     Returns
     -------
-    examples : list of (Path, float, float)
-        Recording, onset and offset in seconds.
+    examples : list of Example
+        Those of one recording after those of another.
     rest : list of Recording
-        With the other segments; judged from the end of the last example on.
+        With the other segments; not judged among the examples.
     """
-    examples: list[tuple[Path, float, float]] = []
-    rest = []
-    for recording in recordings:
+    random = np.random.default_rng(choice)
+    heard = [each for each in recordings if each.spans]
+    order = list(range(len(heard)))
+    if choice:
+        order = random.permutation(len(heard)).tolist()
+    examples: list[Example] = []
+    left = dict(enumerate(heard))
+    for number, at in enumerate(order):
+        recording, wanted = heard[at], count - len(examples)
+        if wanted == 0:
+            break
         spans = sorted(recording.spans)
-        wanted = count - len(examples)
-        taken, spans = spans[:wanted], spans[wanted:]
-        examples += [(recording.path, on, off) for on, off in taken]
-        judged = recording.judged
-        if taken:
-            stop = max(off for _, off in taken)
-            judged = [
-                (max(first, stop), last)
-                for first, last in judged or [(0.0, inf)]
-                if last > stop
-            ]
-        rest.append(replace(recording, spans=spans, judged=judged))
-    return examples, rest
+        first = 0
+        if choice and number == 0:
+            first = _drawn(spans[: max(1, len(spans) - count - _LEFT)], random)
+        taken = spans[first : first + wanted]
+        begin = spans[first - 1][1] if first else 0.0
+        examples += [Example(recording.path, begin, on, off) for on, off in taken]
+        left[at] = _without(recording, spans, begin, taken[-1][1])
+    return examples, list(left.values())
 
 
-def fit_detector(examples: Sequence[tuple[Path, float, float]]) -> dict[str, Any]:
+def _drawn(spans: Sequence[Span], random: np.random.Generator) -> int:
+    """Return the next segment after a random moment."""
+    stops = [0.0, *(stop for _, stop in spans[:-1])]
+    pauses = [on - stop for (on, _), stop in zip(spans, stops, strict=True)]
+    weights = np.clip(pauses, 0.001, _LONGEST_PAUSE_S)
+    return int(random.choice(len(spans), p=weights / weights.sum()))
+
+
+def _without(
+    recording: Recording, spans: list[Span], begin: float, stop: float
+) -> Recording:
+    """Return a recording that is not judged in a stretch."""
+    judged = [
+        part
+        for first, last in recording.judged or [(0.0, inf)]
+        for part in ((first, min(last, begin)), (max(first, stop), last))
+        if part[0] < part[1]
+    ]
+    kept = [span for span in spans if span[1] <= begin or span[0] >= stop]
+    return replace(recording, spans=kept, judged=judged)
+
+
+def fit_detector(examples: Sequence[Example]) -> dict[str, Any]:
     """Fit a detector as `neurovocal detect --like` does: plugin and options."""
     with TemporaryDirectory() as folder:
         table = Path(folder) / "examples.csv"
+        cut = {}
+        for each in examples:
+            if each.path not in cut:
+                cut[each.path] = _cut(each, Path(folder))
         with table.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             writer.writerow(("file", "onset_s", "offset_s"))
-            writer.writerows((path.name, on, off) for path, on, off in examples)
-        paths = list(dict.fromkeys(path for path, _, _ in examples))
+            for each in examples:
+                path, earlier_s = cut[each.path]
+                row = (each.onset_s - earlier_s, each.offset_s - earlier_s)
+                writer.writerow((path.name, *row))
+        paths = [path for path, _ in cut.values()]
         return tune_by_examples(table, paths, tell=lambda sentence: None)
+
+
+def _cut(example: Example, folder: Path) -> tuple[Path, float]:
+    """Return a recording from where its examples begin to be listed, and that time."""
+    if example.listed_from_s == 0:
+        return example.path, 0.0
+    samples, rate = soundfile.read(example.path, dtype="float32")
+    first = round(example.listed_from_s * rate)
+    path = folder / example.path.with_suffix(".wav").name
+    soundfile.write(path, samples[first:], rate, "FLOAT")
+    return path, first / rate

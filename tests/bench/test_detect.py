@@ -125,7 +125,7 @@ def run(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_table_has_a_row_for_each_method(data_folder: Path) -> None:
-    done = run(data_folder, "--only", "bats")
+    done = run(data_folder, "--only", "bats", "--choices", "1")
     assert done.returncode == 0, done.stderr
     table, means = done.stdout.split("\n\n")
     rows = [line.split("|")[1:-1] for line in table.splitlines()]
@@ -154,15 +154,24 @@ def test_missing_recordings_end_with_a_message(tmp_path: Path) -> None:
 def test_examples_are_the_first_segments_and_the_rest_is_judged(data: Path) -> None:
     which = DataSet("birds", "", "birds", "songbird", 20)
     examples, rest = split_examples(read_set(which, data), 4)
-    assert [path.name for path, _, _ in examples] == ["one.wav"] * 3 + ["two.wav"]
+    assert [each.path.name for each in examples] == ["one.wav"] * 3 + ["two.wav"]
     assert [len(recording.spans) for recording in rest] == [0, 1]
     assert [recording.judged for recording in rest] == [[(1.4, inf)], [(0.6, inf)]]
 
 
 def test_a_detector_of_few_examples_finds_the_rest(data: Path) -> None:
     which = DataSet("birds", "", "birds", "songbird", 20)
-    rest, find = detect.fitted(read_set(which, data), 1)
-    scores = detect.evaluate(rest, find, which.onset_ms).scores
+    n = 2
+    scores = detect.evaluate_fitted(read_set(which, data), 1, n, which.onset_ms).scores
     # Of the second recording, which holds the same sounds, one is not annotated.
-    assert (scores["onset"].hits, scores["onset"].n_found) == (4, 5)
-    assert scores["IoU 0.5"].hits == 4
+    assert (scores["onset"].hits, scores["onset"].n_found) == (4 * n, 5 * n)
+    assert scores["IoU 0.5"].hits == 4 * n
+
+
+def test_other_examples_follow_a_random_moment(data: Path) -> None:
+    recordings = read_set(DataSet("birds", "", "birds", "songbird", 20), data)
+    for choice in range(1, 8):
+        examples, rest = split_examples(recordings, 1, choice)
+        assert examples == split_examples(recordings, 1, choice)[0]
+        assert sum(len(recording.spans) for recording in rest) == 4
+        assert examples[0].listed_from_s <= examples[0].onset_s

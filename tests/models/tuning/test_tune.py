@@ -17,7 +17,8 @@ from processes.cli_process import RECORDING, neurovocal
 
 from neurovocal.engine.cli import main
 from neurovocal.models.toolkit.segment_scores import score_onsets, score_overlaps
-from neurovocal.models.tuning.fitting import Stretch, fit
+from neurovocal.models.tuning.fitting import fit
+from neurovocal.models.tuning.heard import Stretch
 
 RATE = 32_000
 ANNOTATIONS = RECORDING.with_name("annotations.csv")
@@ -96,9 +97,10 @@ def test_readme_commands_find_the_finch(folder: Path, run: Run) -> None:
     (folder / "five.csv").write_text("\n".join(lines[:6]) + "\n")
     out = folder / "my-detector.yaml"
     code, _, err = run("tune", RECORDING, "five.csv", "--out", out)
-    assert (code, err.splitlines()[0]) == (
-        0,
-        f"wrote {out}: finds 5 of 5 examples and 0 other sounds in 2.2 s",
+    assert code == 0
+    assert (
+        f"wrote {out}: finds 5 of 5 examples and 0 other sounds in 3.7 s"
+        in err.splitlines()
     )
     assert run("check", out)[0] == 0
     code, tuned, _ = run("detect", RECORDING, "--config", out)
@@ -169,8 +171,8 @@ def test_any_annotation_format_holds_examples(
     assert code == 0, err
     assert "finds 1 of 1 example and 0 other sounds" in err
     found = yaml.safe_load((folder / "x.yaml").read_text())
-    assert found["detector"]["plugin"] == "excess"
-    assert len(found["detector"]["options"]["floor_db"]) == 32
+    assert found["detector"]["plugin"] in ("bands", "energy")
+    assert "floor_db" in found["detector"]["options"]
 
 
 def test_more_examples_are_not_worse() -> None:
@@ -309,7 +311,9 @@ def test_tables_that_cannot_be_used_are_one_sentence(
     write_calls(folder / "a.wav")
     (folder / "a.csv").write_text(table)
     code, out, err = run("tune", "a.wav", "a.csv", "--out", "x.yaml")
-    assert (code, out, err) == (1, "", f"error: a.csv{sentence}\n")
+    # On a slow machine the progress comes first.
+    assert (code, out) == (1, "")
+    assert err.splitlines(keepends=True)[-1] == f"error: a.csv{sentence}\n"
     assert not (folder / "x.yaml").exists()
 
 
@@ -323,12 +327,32 @@ def test_silence_and_missing_numbers_are_refused(folder: Path, run: Run) -> None
     samples[20_000:20_010] = np.nan
     soundfile.write(folder / "a.wav", samples, RATE, "FLOAT")
     code, _, err = run("tune", "a.wav", "a.csv", "--out", "x.yaml")
-    # Within what is read for one example, which ends half a second behind it.
+    # Within what is read for one example, which ends two seconds behind it.
     assert (code, err) == (
         1,
         "error: 'a.wav': 10 samples around the examples are not finite (the first at "
         "0.625 s): repair the file, or give examples elsewhere\n",
     )
+
+
+def test_a_floor_of_another_rate_is_told_and_not_used(folder: Path, run: Run) -> None:
+    write_calls(folder / "b.wav", rate=16_000)
+    floor = ", ".join(["-60"] * 32)
+    (folder / "x.yaml").write_text(
+        "version: 1\nsource: {plugin: file, options: {path: b.wav}}\n"
+        f"detector: {{plugin: bands, options: {{floor_db: [{floor}], "
+        "floor_rate: 32000}}\nsinks: [{plugin: zmq, options: "
+        "{endpoint: 'tcp://127.0.0.1:5556'}}]\n"
+    )
+    sentence = (
+        "detector: floor_db was measured at 32000 Hz and the stream has 16000 Hz: it "
+        "starts without a noise floor; tune on a recording of its rate"
+    )
+    code, out, err = run("check", "x.yaml")
+    assert (code, (out + err).count(sentence)) == (0, 1)
+    code, out, err = run("detect", "b.wav", "--config", "x.yaml")
+    assert (code, err.count(sentence)) == (0, 1)
+    assert len(segments(out)) == len(STARTS)
 
 
 def test_of_a_long_recording_only_the_stretch_is_read(
@@ -468,4 +492,4 @@ def test_init_offers_examples(folder: Path) -> None:
     done = neurovocal("init", "x.yaml", cwd=folder, stdin=answers.encode())
     assert done.code == 0, done.err
     written = yaml.safe_load((folder / "x.yaml").read_text())
-    assert written["detector"]["plugin"] == "excess"
+    assert written["detector"]["plugin"] in ("bands", "energy")
