@@ -339,12 +339,17 @@ def _check_sound(bundle: Bundle, recordings: list["AnnotatedRecording"]) -> None
     """
     from neurovocal.models.data.frames import resampling_notes
     from neurovocal.models.data.soundness import read_recordings, silent_note
-    from neurovocal.models.evaluation.evaluate import left_out_notes, short_problems
+    from neurovocal.models.evaluation.evaluate import (
+        left_out_notes,
+        short_problems,
+        trained_notes,
+    )
     from neurovocal.models.toolkit.problems import Problems
     from neurovocal.models.toolkit.progress import Reporter
 
     reporter, problems = Reporter(), Problems()
     notes = problems.of(lambda: left_out_notes(bundle, recordings)) or []
+    notes += trained_notes(bundle, recordings)
     notes += resampling_notes(recordings, bundle.manifest.front_end.sample_rate)
     problems.add(short_problems(bundle, recordings))
     with reporter.stage("reading") as on_progress:
@@ -478,6 +483,10 @@ def _evaluate_recordings(
     else:
         _print_figures(figures)
     if report is None:
+        if not as_json:
+            reporter.print_message(
+                "docs/training.md explains the figures; --report DIR draws them"
+            )
         return
     from neurovocal.models.report.page import Measurement, write_report
 
@@ -499,7 +508,9 @@ def _require(*modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"this command needs {' and '.join(missing)}: install neurovocal[train]"
+            f"this command needs {' and '.join(missing)}, which "
+            f"{'is' if len(missing) == 1 else 'are'} not installed: pip install "
+            f"{' '.join(missing)}"
         )
 
 

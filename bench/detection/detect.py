@@ -29,6 +29,7 @@ from peers import MOUSE_TOOLS, Method, Samples, evfuncs_method, installed, publi
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
+from neurovocal.engine.contracts.stages import Detector
 from neurovocal.engine.contracts.types import Block, Offset, StreamInfo
 from neurovocal.models.toolkit.segment_scores import (
     SegmentScore,
@@ -51,11 +52,7 @@ def detect(
     plugin_name: str, options: dict[str, object], samples: Samples, sample_rate: int
 ) -> list[Span]:
     """Detect segments in seconds with a plugin, in blocks of 32 ms."""
-    plugin = _registry().get("detector", plugin_name)
-    context = BuildContext(
-        clock=SystemClock(), run="bench", info=StreamInfo("bench", sample_rate)
-    )
-    detector = plugin.build(plugin.options.model_validate(options), context)
+    detector = make_detector(plugin_name, options, sample_rate)
     block = max(1, round(BLOCK_S * sample_rate))
     column = samples[:, None]
     marks = []
@@ -67,6 +64,18 @@ def detect(
         for mark in marks
         if isinstance(mark, Offset)
     ]
+
+
+def make_detector(
+    plugin_name: str, options: dict[str, object], sample_rate: int
+) -> Detector:
+    """Return a detector for streams of a rate in Hz."""
+    plugin = _registry().get("detector", plugin_name)
+    context = BuildContext(
+        clock=SystemClock(), run="bench", info=StreamInfo("bench", sample_rate)
+    )
+    built: Detector = plugin.build(plugin.options.model_validate(options), context)
+    return built
 
 
 @cache
@@ -101,13 +110,14 @@ def evaluate(recordings: Iterable[Recording], find: Find, onset_ms: float) -> Re
         cpu_s += time.process_time() - began
         audio_s += len(samples) / sample_rate
         if recording.judged is not None:
-            found = [span for span in found if _inside(span, recording.judged)]
+            found = [span for span in found if is_inside(span, recording.judged)]
         for measure, score in _scores(recording.spans, found, onset_ms).items():
             scores[measure] += score
     return Result(scores, audio_s, cpu_s)
 
 
-def _inside(span: Span, judged: list[Span]) -> bool:
+def is_inside(span: Span, judged: list[Span]) -> bool:
+    """Return whether the middle of a segment lies where labels are complete."""
     middle = (span[0] + span[1]) / 2
     return any(start <= middle < stop for start, stop in judged)
 

@@ -253,6 +253,9 @@ def _run(args: list[str] | None) -> int | None:
             return interrupts.tell()
         if isinstance(error, NeurovocalError):
             return _print_error(str(error), error.exit_code)
+        if isinstance(error, FileNotFoundError) and _working_folder_is_gone():
+            gone = "the working folder was deleted: change into one that exists"
+            return _print_error(gone, EXIT_CONFIG)
         if isinstance(error, OSError) and error.filename:
             log.debug("a path could not be used", exc_info=error)
             is_wrong = error.errno in _WRONG_PATH
@@ -282,6 +285,14 @@ def _invoke(args: list[str] | None) -> int | None:
         code = error.exit_code
     sys.stdout.flush()
     return code
+
+
+def _working_folder_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _usage_sentence(error: Any) -> str:

@@ -15,6 +15,7 @@ from rich.text import Text
 from neurovocal.engine.cli.session import Display
 from neurovocal.engine.contracts.clock import Clock, SystemClock
 from neurovocal.engine.contracts.types import (
+    SOURCE_STAGE,
     Gap,
     Health,
     Label,
@@ -29,10 +30,12 @@ from neurovocal.engine.support.repeats import Repeats, Told
 from neurovocal.engine.support.text import printable
 
 _KINDS = frozenset({"label", "offset", "near_miss", "gap", "health"})
-_FLOOR_DB = -60.0
+_FLOOR_DB, _LOUD_DB = -60.0, -1.0
 _LAST_LABELS = 12
 _LAST_NOTES = 4
-_STREAM_WIDTH = 22
+_STREAM_WIDTH, _NARROW_STREAM_WIDTH = 22, 14
+# Below this width bars and losses, which have notes of their own, make room for labels.
+_WIDE = 110
 
 
 def line_of(message: Message, *, labelled: bool) -> str | None:
@@ -63,6 +66,8 @@ def line_of(message: Message, *, labelled: bool) -> str | None:
             what = f"gap of {event.stop - event.start} samples: {event.reason}"
         case Health():
             what = f"{event.stage} {event.state}: {event.detail}"
+            if event.stage == SOURCE_STAGE and message.info.duration_s is not None:
+                return printable(what)  # it names the recording, which may be another
         case _:
             return None
     return printable(f"{where}  {what}")
@@ -216,17 +221,21 @@ class TableDisplay(Display):
         table = Table(
             title=Text(printable(self._title)), title_justify="left", expand=True
         )
+        is_wide = self._live.console.width >= _WIDE
+        stream_width = _STREAM_WIDTH if is_wide else _NARROW_STREAM_WIDTH
         # Fixed widths: a table that jumps with its numbers cannot be watched.
-        table.add_column("stream", width=_STREAM_WIDTH, no_wrap=True)
+        table.add_column("stream", width=stream_width, no_wrap=True)
         table.add_column("time", width=9, justify="right")
-        table.add_column("level", width=19, no_wrap=True)
+        table.add_column("level", width=20 if is_wide else 7, no_wrap=True)
         table.add_column("lag", width=7, justify="right")
         table.add_column("segments", width=8, justify="right")
-        table.add_column("lost", width=6, justify="right")
-        table.add_column("last labels, newest first", ratio=1, no_wrap=True)
+        if is_wide:
+            table.add_column("lost", width=6, justify="right")
+        labels = "last labels, newest first" if is_wide else "last labels"
+        table.add_column(labels, ratio=1, no_wrap=True)
         for lane in self._lanes:
             for channel in list(lane.channels):
-                table.add_row(*self._row(lane, channel))
+                table.add_row(*self._row(lane, channel, is_wide, stream_width))
         notes = [
             Text(line + (f" ({times} times)" if times > 1 else ""), style="yellow")
             for line, times in self._notes.values()
@@ -234,17 +243,22 @@ class TableDisplay(Display):
         if self._near_misses:
             line = f"near misses: {self._near_misses}; {self._near_miss}"
             notes.insert(0, Text(line, style="dim"))
-        self._live.update(Group(table, *notes), refresh=True)
+        # The terminal echoes Ctrl-C behind the last line: behind a full one it would
+        # scroll, and the table would stand twice.
+        self._live.update(Group(table, *notes, Text("")), refresh=True)
 
-    def _row(self, lane: LaneWorker, channel: Channel) -> tuple[str | Text, ...]:
+    def _row(
+        self, lane: LaneWorker, channel: Channel, is_wide: bool, stream_width: int
+    ) -> tuple[str | Text, ...]:
         info = channel.lane.info
+        level, lag = _level(channel.level_db), f"{channel.lag_ms:.0f} ms"
         return (
-            Text(printable(_shortened(info.stream))),
+            Text(printable(_shortened(info.stream, stream_width))),
             f"{channel.lane.position / info.sample_rate:.1f} s",
-            _bar(channel.level_db),
-            f"{channel.lag_ms:.0f} ms",
+            _bar(channel.level_db) + " " + level if is_wide else level,
+            lag,
             str(channel.counts["offset"]),
-            str(lane.reader.lost_samples),
+            *([str(lane.reader.lost_samples)] if is_wide else []),
             _units(list(self._labels.get(info.stream, ()))),
         )
 
@@ -260,13 +274,16 @@ def _units(labels: list[Label]) -> Text:
     )
 
 
-def _shortened(name: str, limit: int = _STREAM_WIDTH) -> str:
+def _shortened(name: str, limit: int) -> str:
     return name if len(name) <= limit else "…" + name[1 - limit :]
 
 
 def _bar(level_db: float, width: int = 12) -> Text:
     filled = round(width * max(0.0, 1.0 - max(level_db, _FLOOR_DB) / _FLOOR_DB))
-    loud = level_db > -1.0
     bar = "█" * filled + "·" * (width - filled)
-    number = f" {level_db:4.0f} dB" if level_db > _FLOOR_DB else "  <-60 dB"
-    return Text(bar, style="red" if loud else "green") + Text(number, style="dim")
+    return Text(bar, style="red" if level_db > _LOUD_DB else "green")
+
+
+def _level(level_db: float) -> Text:
+    text = f"{level_db:3.0f} dB" if level_db > _FLOOR_DB else "<-60 dB"
+    return Text(f"{text:>7}", style="red" if level_db > _LOUD_DB else "dim")

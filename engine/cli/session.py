@@ -4,7 +4,7 @@ import re
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -15,7 +15,7 @@ import typer
 
 from neurovocal.engine.cli import interrupts
 from neurovocal.engine.cli.logs import tell_repeats
-from neurovocal.engine.config.located_yaml import Located
+from neurovocal.engine.config.located_yaml import Located, Location
 from neurovocal.engine.config.partial import without_mistakes
 from neurovocal.engine.config.plan import Plan, base_of
 from neurovocal.engine.config.planner import make_plan
@@ -186,9 +186,21 @@ def plugin_files(data: object) -> list[str]:
     return sorted({name for each in data for name in plugin_files(each)})
 
 
-def plan_of_data(data: dict[str, object], base: Path) -> Plan:
-    """Return the plan of a configuration made of a command's arguments."""
-    located = Located("", data, {(): 1})
+def plan_of_data(
+    data: dict[str, object], base: Path, arguments: Mapping[Location, str] | None = None
+) -> Plan:
+    """Return the plan of a configuration made of a command's arguments.
+
+    Parameters
+    ----------
+    data : dict
+        The configuration.
+    base : Path
+        Folder that relative input paths start from.
+    arguments : mapping of Location to str, optional
+        Options of the command that give values, by where these stand.
+    """
+    located = Located("", data, {(): 1}, arguments=dict(arguments or {}))
     return plan_of_parts(located, base)
 
 

@@ -38,6 +38,8 @@ class Located:
         Text of ``--set`` for values from the command line.
     variables : dict of Location to str
         Text with ``${NAME}`` of every value that an environment variable is part of.
+    arguments : dict of Location to str
+        Options of a command, such as ``--timezone``, that gave values.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Located:
     lines: dict[Location, int]
     overrides: dict[Location, str] = field(default_factory=dict)
     variables: dict[Location, str] = field(default_factory=dict)
+    arguments: dict[Location, str] = field(default_factory=dict)
 
     def unexpanded(self) -> Any:
         """Return the data with ``${NAME}`` in place of the variables' values."""
@@ -68,8 +71,10 @@ class Located:
 
     def problem(self, loc: Location, message: str) -> str:
         """Return a sentence for a mistake at `loc`, with the nearest known line."""
-        if not self.name:
-            return message  # arguments of a command have no line
+        if not self.name:  # arguments of a command have no line
+            above = (loc[:length] for length in range(len(loc), 0, -1))
+            named = [self.arguments[each] for each in above if each in self.arguments]
+            return f"{named[0]}: {message}" if named else message
         dotted = ".".join(str(part) for part in loc)
         what = f"{dotted}: {message}" if dotted else message
         for length in range(len(loc), -1, -1):

@@ -19,6 +19,7 @@ from neurovocal.engine.contracts.types import (
     channel_of,
     stream_of,
 )
+from neurovocal.engine.support.names import resolved
 
 _DEFAULT_KINDS = frozenset(KINDS.values()) - ASKED_KINDS - {"posteriors"}
 
@@ -124,4 +125,4 @@ def lane_info(source: StreamInfo, bundle: Bundle | None, channel: int) -> Stream
 
 def base_of(located_name: str) -> Path:
     """Return the folder that relative input paths in a configuration start from."""
-    return Path(located_name).resolve().parent
+    return resolved(Path(located_name)).parent

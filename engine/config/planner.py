@@ -29,6 +29,7 @@ from neurovocal.engine.contracts.bundle import DEFAULT_DETECTOR, Bundle, load_bu
 from neurovocal.engine.contracts.errors import (
     ConfigError,
     DeviceError,
+    LackingBundleProblem,
     OutputProblem,
     TransientProblem,
 )
@@ -320,7 +321,9 @@ class _Planner:
         if kind != "model" or not self._bundle_failed:
             try:
                 for problem in plugin.check(options, context):
-                    self._problem(loc, problem)
+                    lacks_bundle = isinstance(problem, LackingBundleProblem)
+                    if not lacks_bundle or not self._bundle_failed:
+                        self._problem(loc, problem)
             except OSError as error:  # such as a name that is too long
                 self._problem(loc, path_problem(error))
                 return None

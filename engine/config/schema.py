@@ -22,6 +22,7 @@ from neurovocal.engine.contracts.options import (
     WhenFull,
 )
 from neurovocal.engine.contracts.types import KINDS
+from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def find_config(name: str) -> Path:
     ConfigError
         Neither exists; the message lists those that ship.
     """
-    path = Path(name).expanduser()
+    path = at_home(name)
     if isfile(path):
         return path
     folder = Path(str(files("neurovocal.configs"))).resolve()

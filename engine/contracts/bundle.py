@@ -20,6 +20,7 @@ from neurovocal.engine.contracts.errors import BundleError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.refusals import sentences_of
 from neurovocal.engine.support import safe_yaml
+from neurovocal.engine.support.names import at_home
 
 MANIFEST_NAME = "manifest.yaml"
 _VERSION = 1
@@ -341,7 +342,7 @@ def find_bundle(name: str, base: Path | None = None) -> Path:
     BundleError
         There is no such bundle; the message lists the bundles that ship.
     """
-    path = Path(name).expanduser()
+    path = at_home(name)
     shipped = Path(str(files("neurovocal.models"))).resolve() / "pretrained"
     candidates = [path]
     if not path.is_absolute():

@@ -66,6 +66,13 @@ class TransientProblem(str):
     """
 
 
+class LackingBundleProblem(str):
+    """Problem found by a plugin's check: the lane has no bundle, or an unfit one.
+
+    It is not told where the bundle that was named could not be loaded.
+    """
+
+
 class OutputProblem(str):
     """Problem found by a plugin's check: the file at an output must not be replaced.
 

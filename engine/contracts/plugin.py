@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 from neurovocal.engine.contracts.options import Mode, Options
 from neurovocal.engine.contracts.stages import API_VERSION
 from neurovocal.engine.contracts.types import StreamInfo
+from neurovocal.engine.support.names import at_home
 
 if TYPE_CHECKING:
     from neurovocal.engine.contracts.bundle import Bundle
@@ -119,7 +120,7 @@ class BuildContext:
 
     def path(self, name: str | Path) -> Path:
         """Return the path of an input: here, else in `base`, else a file that ships."""
-        path = Path(name).expanduser()
+        path = at_home(name)
         if path.is_absolute() or exists(path):
             return path
         if exists(self.base / path):

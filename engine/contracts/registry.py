@@ -11,6 +11,7 @@ from typing import Any
 from neurovocal.engine.contracts.errors import PluginError
 from neurovocal.engine.contracts.plugin import GROUPS, Kind, Plugin
 from neurovocal.engine.contracts.stages import API_VERSION
+from neurovocal.engine.support.names import at_home
 
 
 class Registry:
@@ -106,7 +107,7 @@ class Registry:
 def _load_file(name: str, base: Path) -> Any:
     """Load ``file.py:attribute``, once per file: modules are cached by full path."""
     filename, _, attribute = name.rpartition(":")
-    path = Path(filename).expanduser()
+    path = at_home(filename)
     path = path if path.is_absolute() or path.exists() else base / path
     if not path.is_file():
         raise PluginError(f"plugin file '{path}' does not exist")

@@ -177,11 +177,16 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """Start of a vocalization at ``sample``; ``score`` is the detector's value."""
+    """Start of a vocalization at ``sample``; ``score`` is the detector's value.
+
+    ``provisional``: the noise floor of the stream was not settled there, the score may
+    be wrong, and the `Offset` carries it again as ``revised_score``.
+    """
 
     segment: int
     sample: int
     score: float
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +194,15 @@ class Offset:
     """End of segment ``[onset, sample)``.
 
     ``truncated``: a gap, the end of the stream or the maximum length ended it.
+    ``revised_score`` is the score of a segment whose onset was provisional by the noise
+    floor as it is known at its end; None: the onset's score stands.
     """
 
     segment: int
     onset: int
     sample: int
     truncated: bool
+    revised_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Ledger, Message, StreamInfo
 from neurovocal.engine.journal.repeats import incomplete_recordings
-from neurovocal.engine.journal.store import open_to_read
+from neurovocal.engine.journal.store import open_to_read, unreadable
 from neurovocal.engine.support.strict_json import JsonReader
 from neurovocal.engine.wire.codec import Latency, to_event
 from neurovocal.engine.wire.headers import AnchorHeader, ArrayHeader, decoder
@@ -52,7 +52,7 @@ def count_messages(path: str | Path, selection: Selection) -> int:
             _create_exclusions(connection, selection)
             (number,) = connection.execute(query, values).fetchone()
         except sqlite3.Error as error:
-            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+            raise unreadable(path, error) from error
     return int(number)
 
 
@@ -64,7 +64,7 @@ def streams_of(path: str | Path, runs: Sequence[str] | None = None) -> list[str]
         try:
             return [name for (name,) in connection.execute(query, values)]
         except sqlite3.Error as error:
-            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+            raise unreadable(path, error) from error
 
 
 def read_messages(
@@ -93,7 +93,7 @@ def read_messages(
             ):
                 yield run, message_of(header, utc_ns, latency, payload)
         except sqlite3.Error as error:
-            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+            raise unreadable(path, error) from error
         except (msgspec.MsgspecError, ValueError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"journal '{path}' holds an event that cannot be read: {error}"
@@ -106,7 +106,7 @@ def count_incomplete_recordings(path: str | Path, selection: Selection) -> int:
         try:
             found = incomplete_recordings(connection, selection.runs)
         except sqlite3.Error as error:
-            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+            raise unreadable(path, error) from error
     streams = selection.streams
     return len({one[:3] for one in found if streams is None or one.stream in streams})
 
@@ -157,6 +157,8 @@ def message_of(
     text: str, utc_ns: int | None, latency: str | None, payload: bytes
 ) -> Message:
     """Return the message of one row."""
+    if not isinstance(text, str) or not isinstance(latency, str | None):
+        raise ValueError("its header or its latency is no text")
     header = decoder.read(text.encode())
     if not isinstance(utc_ns, int | None) or not isinstance(payload, bytes):
         raise ValueError("its time is no number, or its payload no bytes")

@@ -1,7 +1,9 @@
 """Journal file: events of runs in SQLite (docs/journal.md)."""
 
+import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,14 +26,13 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-# Marks a journal; SQLite keeps it in the header of the file.
-APPLICATION_ID = int.from_bytes(b"NvJl")
-
-_MAGIC = b"SQLite format 3\0"
 # The SQLite file format (sqlite.org/fileformat2.html), section 1.3.
 _USER_VERSION = slice(60, 64)
 _APPLICATION = slice(68, 72)
 _HEADER_LENGTH = 100
+# Marks a journal; SQLite keeps it in the header of the file.
+APPLICATION_ID = int.from_bytes(b"NvJl")
+
 _BUSY_S = 5.0
 # Larger than any event, whose payload has 64 MiB at most.
 _MOST_ROW_BYTES = 128 * 2**20
@@ -193,7 +194,7 @@ def runs(path: str | Path) -> list[RunRecord]:
         try:
             found = [RunRecord(*row) for row in connection.execute(query)]
         except _UNREADABLE as error:
-            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+            raise unreadable(path, error) from error
     if not all(isinstance(record.run, str) for record in found):
         raise ConfigError(f"journal '{path}' is damaged: a run has no name")
     for record in found:
@@ -209,8 +210,7 @@ def runs(path: str | Path) -> list[RunRecord]:
 def without_runs(path: Path) -> ConfigError:
     """Return the error for a journal that holds no run, with its likely reason."""
     hint = ""
-    log_path = path.with_name(path.name + "-wal")  # SQLite makes an empty one
-    if not log_path.exists() or not log_path.stat().st_size:
+    if not _size_of(path.with_name(path.name + "-wal")):
         hint = (
             f": if it was copied from a running engine, copy '{path.name}-wal' beside "
             "it, too, which holds the newest events"
@@ -250,9 +250,14 @@ def _events(path: Path, run: str) -> Iterator[RecordedEvent]:
     with closing(open_to_read(path)) as connection:
         try:
             for kind, stream, seq, header, payload in connection.execute(query, (run,)):
+                if not isinstance(header, str) or not isinstance(payload, bytes):
+                    raise ConfigError(
+                        f"journal '{path}' holds an event that cannot be read: its "
+                        "header is no text, or its payload no bytes"
+                    )
                 yield RecordedEvent(kind, stream, seq, header.encode(), payload)
         except _UNREADABLE as error:
-            raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+            raise unreadable(path, error) from error
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
@@ -264,7 +269,8 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         The file does not exist, is no journal, or cannot be read.
     """
     if not is_journal(path):
-        raise ConfigError(f"there is no journal '{path}'")
+        problem = "is empty (0 bytes)" if path.exists() else "does not exist"
+        raise ConfigError(f"journal '{path}' {problem}")
     connection = None
     try:
         connection = _connect_to_read(path)
@@ -276,21 +282,35 @@ def open_to_read(path: Path) -> sqlite3.Connection:
             connection.close()
         if isinstance(error, ConfigError):
             raise
-        if isinstance(error, UnicodeError):  # SQLite's sentence quotes the damage
-            raise ConfigError(f"journal '{path}' is damaged") from error
-        raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+        raise unreadable(path, error) from error
     return connection
+
+
+def unreadable(path: str | Path, error: Exception) -> ConfigError:
+    """Return the error for a journal that cannot be read, with a way out."""
+    is_damaged = isinstance(error, sqlite3.Error) and is_damage(error)
+    if is_damaged or isinstance(error, UnicodeError):
+        # The sentence of an error of text would quote the damage.
+        cause = f": {error}" if is_damaged else ""
+        return DamagedJournalError(
+            f"journal '{path}' is damaged{cause}; 'sqlite3 {path} .recover' prints "
+            "what is left of it"
+        )
+    return ConfigError(f"journal '{path}' cannot be read: {error}")
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
     """Connect to a journal, also where its folder cannot be written.
 
-    SQLite needs two files beside a journal. Where it cannot make them, no program
-    writes the journal: it is read as it is, or as a copy if its write-ahead log holds
-    events.
+    SQLite makes two files beside a journal. A connection that may write, as the last
+    one, removes them again; it is not used where the write-ahead log holds events,
+    because it would move these into the journal. Where SQLite cannot make the files,
+    no program writes the journal: it is read as it is, or as a copy if its write-ahead
+    log holds events.
     """
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
+    log_path = path.with_name(path.name + "-wal")
+    mode = "ro" if _size_of(log_path) else "rw"
+    connection = _connect(path, f"mode={mode}")
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.OperationalError as error:
@@ -300,15 +320,27 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
             raise
     else:
         return connection
-    log_path = path.with_name(path.name + "-wal")
-    if not log_path.exists() or not log_path.stat().st_size:
-        return sqlite3.connect(f"{uri}&immutable=1", uri=True)
+    if not _size_of(log_path):
+        return _connect(path, "mode=ro&immutable=1")
     with TemporaryDirectory(prefix="neurovocal-") as folder:
         for part in (path, log_path):
             shutil.copyfile(part, Path(folder) / part.name)
         connection = sqlite3.connect(Path(folder) / path.name)
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         return connection  # the kernel keeps its files until it is closed
+
+
+def _connect(path: Path, parameters: str) -> sqlite3.Connection:
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?{parameters}"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
+
+
+def _size_of(path: Path) -> int:
+    """Return the size of a file in bytes; 0 if it is missing."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
@@ -340,7 +372,10 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
 def is_journal(path: Path) -> bool:
     """Return True if the file is a journal, False if it is missing or empty.
 
-    Reads the header of the file without opening the database.
+    SQLite reads the header, and only that: if this process opened and closed the file
+    itself, the kernel would release the locks of a journal that the process writes
+    (sqlite.org/howtocorrupt.html, section 2.2), and any other program that then closes
+    the journal would remove its write-ahead log with all newer events.
 
     Raises
     ------
@@ -348,21 +383,44 @@ def is_journal(path: Path) -> bool:
         The file is no journal, is of a newer version, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEADER_LENGTH)
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+            raise ConfigError(f"'{path}' is {kind}, and a journal is a file")
+        if not status.st_size:
+            return False
+        application, version = _header_of(path)
     except FileNotFoundError:
         return False
     except OSError as error:
         raise ConfigError(
             f"journal '{path}' cannot be read: {error.strerror}"
         ) from error
-    if not head:
-        return False
-    application = int.from_bytes(head[_APPLICATION])
-    if not head.startswith(_MAGIC) or application != APPLICATION_ID:
+    except sqlite3.OperationalError as error:
+        raise ConfigError(f"journal '{path}' cannot be read: {error}") from error
+    except sqlite3.DatabaseError:
+        application, version = 0, 0
+    if application != APPLICATION_ID:
         raise ConfigError(f"'{path}' is not a journal: choose another path")
-    _check_version(path, int.from_bytes(head[_USER_VERSION]))
+    _check_version(path, version)
     return True
+
+
+def _header_of(path: Path) -> tuple[int, int]:
+    """Return application number and version, without locks and further files."""
+    with closing(_connect(path, "mode=ro&immutable=1")) as connection:
+        try:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
+                raise
+        else:
+            return application, version
+    # Cut short or damaged: no run of this process has it open any more.
+    with path.open("rb") as file:
+        head = file.read(_HEADER_LENGTH)
+    return int.from_bytes(head[_APPLICATION]), int.from_bytes(head[_USER_VERSION])
 
 
 def _check_version(path: Path, version: int) -> None:

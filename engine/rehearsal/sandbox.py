@@ -18,6 +18,7 @@ from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import Kind, Plugin
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.rehearsal.recording import LaneRecording
+from neurovocal.engine.support.names import at_home, resolved
 from neurovocal.engine.wire.keys import add_client, make_engine_keys
 
 PLAYBACK = "playback"
@@ -152,8 +153,8 @@ def _replacement(
         return to.path("stdout")
     if value.startswith("ipc://") and value in claims:
         return f"ipc://{to.path('socket')}"
-    path = Path(value).expanduser()
-    if value and {f"file:{path.resolve()}", f"folder:{path.resolve()}"} & claims:
+    path = at_home(value)
+    if value and {f"file:{resolved(path)}", f"folder:{resolved(path)}"} & claims:
         return to.path(path.name)
     match = _ENDPOINT.fullmatch(value)
     if match is None:
@@ -357,7 +358,7 @@ class SandboxMaker:
         if new.on_disk:
             claims = plugin.resources(plugin.options.model_validate(new.options))
             for value in new.values.values():
-                if f"folder:{Path(value).resolve()}" in claims:
+                if f"folder:{resolved(Path(value))}" in claims:
                     Path(value).mkdir()
             made.notes.append(
                 f"source '{stage.name}' finds an empty folder: what lies in yours "

@@ -38,6 +38,27 @@ def beside(path: Path, *, before: str = "", middle: str = "", after: str = "") -
     return path.with_name(f"{before}{name}{middle}{suffix}{after}")
 
 
+def at_home(path: str | Path) -> Path:
+    """Return a path with ``~`` replaced by the home folder, where there is one.
+
+    `Path.expanduser` raises RuntimeError for a file such as ``~1.wav``.
+    """
+    return Path(os.path.expanduser(path))
+
+
+def resolved(path: Path) -> Path:
+    """Return a path with its links followed; one that leads to itself stays.
+
+    `Path.resolve` raises RuntimeError for such a link.
+    """
+    return Path(os.path.realpath(path))
+
+
+def missing_folder(path: Path) -> str:
+    """Return why a path is no folder, as the end of a sentence."""
+    return "is a file: name its folder" if path.is_file() else "does not exist"
+
+
 def path_problem(error: OSError) -> str:
     """Return a sentence about a path that the system does not take."""
     name = os.fsdecode(error.filename) if error.filename else "a path"

@@ -15,7 +15,7 @@ import yaml
 from neurovocal.engine.support.text import control_problem, shortened
 
 MOST_BYTES = 2 * 2**20
-MOST_VALUES = 500_000
+MOST_VALUES = 50_000
 MOST_LEVELS = 100
 
 Location: TypeAlias = tuple[str | int, ...]

@@ -181,6 +181,7 @@ class OnsetHeader(Header, kw_only=True, tag="onset"):
 
     segment: Count
     score: float | None
+    provisional: bool | UnsetType = UNSET
 
 
 class OffsetHeader(Header, kw_only=True, tag="offset"):
@@ -189,6 +190,7 @@ class OffsetHeader(Header, kw_only=True, tag="offset"):
     segment: Count
     onset: Count
     truncated: bool
+    revised_score: float | UnsetType = UNSET
 
 
 class NearMissHeader(Header, kw_only=True, tag="near_miss"):
@@ -299,11 +301,23 @@ class EventFormat:
             ["dtype" if name == array else name for name in names]
         )
         self.array_index = names.index(array) if array else 0
+        # Fields that are left out where they have the usual value, which old readers
+        # and old journals take them to have.
+        self.usual = [
+            (field.name, field.default)
+            for field in fields(event)
+            if field.name in _LEFT_OUT
+        ]
         self.from_json = [
             (place, _FROM_JSON[name])
             for place, name in enumerate(names)
             if name in _FROM_JSON
         ]
+
+
+def _or_usual(usual: object) -> Callable[[Any], object]:
+    """Return a function that puts `usual` in place of a field that was left out."""
+    return lambda value: usual if value is UNSET else value
 
 
 def _values_of(names: Sequence[str]) -> Callable[[object], Sequence[Any]]:
@@ -324,6 +338,8 @@ def _numbers(
     return tuple(map(_number, values))
 
 
+# Fields, of any kind, that are sent only where their value is not the usual one.
+_LEFT_OUT = {"provisional": False, "revised_score": None}
 # Fields, of any kind, whose value in an event differs from that in JSON.
 _FROM_JSON: dict[str, Callable[[Any], object]] = {
     "posterior": _number,
@@ -331,6 +347,7 @@ _FROM_JSON: dict[str, Callable[[Any], object]] = {
     "score": _number,
     "threshold": _number,
     "units": tuple,
+    **{name: _or_usual(usual) for name, usual in _LEFT_OUT.items()},
 }
 FORMATS = (
     EventFormat(Block, BlockHeader, "samples", 2, unsent="arrived_ns"),
@@ -398,6 +415,9 @@ def header_of(message: Message) -> Header:
     event, info = message.event, message.info
     form = _BY_EVENT[type(event)]
     own = dict(zip(form.sent, form.values_of_event(event), strict=True))
+    for name, usual in form.usual:
+        if own[name] == usual:
+            del own[name]
     if form.array:
         own["dtype"] = "<f4"
         own["shape"] = list(getattr(event, form.array).shape)

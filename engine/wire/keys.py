@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.names import resolved
 
 if TYPE_CHECKING:
     import zmq
@@ -237,7 +238,7 @@ def _refuse_writable(folder: Path) -> None:
                 f"others may write to the keys' folder '{path}': 'chmod go-w {path}', "
                 "and remove keys that you did not add"
             )
-    for path in folder.resolve().parents:
+    for path in resolved(folder).parents:
         mode = _mode(path)
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise ConfigError(

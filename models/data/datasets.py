@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from neurovocal.engine.contracts.errors import AudioFileError, ConfigError
+from neurovocal.engine.support.names import missing_folder
 from neurovocal.engine.support.text import printable
 from neurovocal.models.data.annotations import (
     Annotation,
@@ -142,7 +143,7 @@ def survey_dataset(
         The folder does not exist, or no annotation is found.
     """
     if not folder.is_dir():
-        raise ConfigError(f"dataset folder '{folder}' does not exist")
+        raise ConfigError(f"dataset folder '{folder}' {missing_folder(folder)}")
     choice, findings = choice or AnnotationChoice(), Findings()
     files = RecordingFolder(folder)
     rows = read_annotations(files, annotation_format, choice, findings)

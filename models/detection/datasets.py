@@ -10,6 +10,7 @@ import numpy as np
 
 from neurovocal.engine.contracts.errors import AudioFileError, ConfigError
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.engine.support.names import missing_folder
 from neurovocal.models.data.annotations import truncate_problems
 from neurovocal.models.data.datasets import AnnotatedRecording, survey_dataset
 from neurovocal.models.data.files_table import read_files_table
@@ -103,7 +104,7 @@ def read_datasets(folders: Sequence[Path], recipe: DetectorRecipe) -> DetectorDa
         problems.add([f"dataset '{name}' is named twice"])
     for folder, name in zip(folders, names, strict=True):
         if not folder.is_dir():
-            problems.add([f"dataset folder '{folder}' does not exist"])
+            problems.add([f"dataset folder '{folder}' {missing_folder(folder)}"])
             continue
         use = recipe.datasets.get(name)
         if use is None:

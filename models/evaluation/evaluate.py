@@ -1,8 +1,10 @@
 """Accuracy of a bundle on annotated recordings, computed by the engine's lane."""
 
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from neurovocal.engine.contracts.bundle import Bundle, FrontEnd
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32, Label
 from neurovocal.engine.lane.offline import build_front_end, frames_of
+from neurovocal.engine.support.text import plain
 from neurovocal.models.classifier.calibration import score_segment
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.data.frames import read_samples
@@ -39,6 +42,8 @@ TOLERANCE_S = 0.010
 # First frames of a recording without a measured prediction: the state is not settled.
 SKIPPED_FRAMES = 16
 _MOST_UNITS = 5
+# What the record of a training adds to the name of a recording that was split.
+_TIMES = re.compile(r" from \d+\.\d{3} to \d+\.\d{3} s$")
 ShareCallback = Callable[[float], None]
 RecordingObserver = Callable[[EvaluatedRecording], None]
 
@@ -91,6 +96,31 @@ def left_out_notes(
     return [
         f"{sum(absent.values())} of {sum(counts.values())} segments are left out of "
         f"the measures, for their labels are no units of the bundle: {shown}{rest}"
+    ]
+
+
+def trained_notes(
+    bundle: Bundle, recordings: Sequence[AnnotatedRecording]
+) -> list[str]:
+    """Return a sentence if the bundle was trained on recordings of the same names.
+
+    A bundle knows the names of its training's recordings, not their content.
+    """
+    known = bundle.manifest.training.get("recordings")
+    parts = known if isinstance(known, dict) else {}
+    names = {
+        PurePosixPath(_TIMES.sub("", name)).name
+        for part in ("train", "valid")
+        for name in parts.get(part, ())
+        if isinstance(name, str)
+    }
+    heard = [r.file for r in recordings if PurePosixPath(plain(r.file)).name in names]
+    if not heard:
+        return []
+    return [
+        f"{len(heard)} of {len(recordings)} recordings have names of recordings that "
+        f"this bundle was trained on, such as '{heard[0]}': their figures are better "
+        "than those of new recordings"
     ]
 
 

@@ -36,6 +36,13 @@ _KINDS = {
     ".png": any_of("a PNG picture", b"\x89PNG"),
     ".npz": any_of("an npz file", b"PK"),
 }
+# What each option writes, and the end of its name.
+_WRITTEN = {
+    "--out": ("sound is written as WAV", ".wav"),
+    "--frames": ("frames are written as npz", ".npz"),
+    "--picture": ("a picture is a PNG", ".png"),
+    "--explain": ("a picture is a PNG", ".png"),
+}
 # Seconds of the seed in an explanation: of a recording, of golden frames.
 _RECORDING_S = 3.0
 _GOLDEN_S = 0.5
@@ -46,7 +53,10 @@ def generate(
         str, typer.Argument(help="Bundle, or the name of one that ships.")
     ] = "bengalese-finch",
     seconds: Annotated[
-        float, typer.Option("--seconds", "-s", metavar="S", min=0.05, help="Of song.")
+        float,
+        typer.Option(
+            "--seconds", "-s", metavar="S", min=0.05, max=3600.0, help="Of song."
+        ),
     ] = 10.0,
     temperature: Annotated[
         float,
@@ -61,7 +71,9 @@ def generate(
     ] = "mean_residual",
     gibbs_steps: Annotated[
         int | None,
-        typer.Option(metavar="K", min=1, help="Per frame; default: the bundle's."),
+        typer.Option(
+            metavar="K", min=1, max=10_000, help="Per frame; default: the bundle's."
+        ),
     ] = None,
     prime: Annotated[
         Path | None,
@@ -97,15 +109,24 @@ def generate(
     """
     if temperature == 0:
         raise ConfigError("--temperature must be above 0")
-    if out.suffix.lower() not in ("", ".wav"):
-        raise ConfigError(f"--out '{out}': sound is written as WAV: end it in .wav")
     if picture is not None:
         require_matplotlib("--picture")
     if explain is not None:
         _require_onnx()
     if prime is not None and not prime.is_file():
-        raise ConfigError(f"recording '{prime}' does not exist")
-    pictured = picture or (out.with_suffix(".png") if has_matplotlib() else None)
+        problem = "is a folder" if prime.is_dir() else "does not exist"
+        raise ConfigError(f"--prime: recording '{prime}' {problem}")
+    named = {
+        "--out": out,
+        "--frames": frames,
+        "--picture": picture,
+        "--explain": explain,
+    }
+    _check_names(named)
+    pictured = picture
+    is_pipe_or_device = out.exists() and not out.is_file()
+    if picture is None and has_matplotlib() and not is_pipe_or_device:
+        pictured = out.with_suffix(".png")
     written = [path for path in (out, frames, pictured, explain) if path is not None]
     loaded = load_bundle(bundle)
     reads = {"bundle": [loaded.folder], "recording": [prime] if prime else []}
@@ -150,6 +171,19 @@ def generate(
         "moments": moments,
     }
     _print_result(result, as_json)
+
+
+def _check_names(outputs: Mapping[str, Path | None]) -> None:
+    """Raise ConfigError unless the names of outputs tell what is written to them."""
+    problems = []
+    for option, path in outputs.items():
+        what, suffix = _WRITTEN[option]
+        if path in (Path(), Path("-")):
+            problems.append(f"{option} needs the name of a file")
+        elif path is not None and path.suffix.lower() not in ("", suffix):
+            problems.append(f"{option} '{path}': {what}: end it in {suffix}")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _require_onnx() -> None:

@@ -1,6 +1,5 @@
 """The HTML page of a report: header and sections in one file."""
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from neurovocal.engine.contracts.bundle import Bundle
+from neurovocal.engine.support.outputs import folder_problem
 from neurovocal.engine.support.text import plain
 from neurovocal.models.data.datasets import AnnotatedRecording
 from neurovocal.models.report.classifier import (
@@ -48,13 +48,8 @@ def folder_problems(folder: Path) -> Iterator[str]:
 
     An existing page is replaced only if it is a report.
     """
-    there = next(
-        path for path in (folder, *folder.absolute().parents) if os.path.exists(path)
-    )
-    if not there.is_dir():
-        yield f"report folder '{folder}' cannot be made: '{there}' is a file"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        yield f"report folder '{folder}' cannot be written to: name another"
+    if (problem := folder_problem(folder)) is not None:
+        yield f"report folder '{folder}' cannot be written: {problem}; name another"
     elif (page := folder / PAGE_NAME).is_dir():
         yield f"'{page}' is a folder: name another for the report"
     else:

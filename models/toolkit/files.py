@@ -1,7 +1,6 @@
 """Files that a training or measurement writes: complete on the disk, or not there."""
 
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
@@ -11,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from neurovocal.engine.contracts.errors import NeurovocalError
-from neurovocal.engine.support.names import beside
-from neurovocal.plugins.storage.durable import durable_file
+from neurovocal.engine.support.outputs import write_whole
 
 
 class DiskError(NeurovocalError):
@@ -42,21 +40,15 @@ def reason_of(error: OSError) -> str:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, bring it to the disk, then rename it.
-
-    A link is followed, so that it stays; other names of the file keep the old content.
+    """Write a file as `write_whole` does: completely, or not at all.
 
     Raises
     ------
     DiskError
         The disk does not take the file; what was there before is unchanged.
     """
-    target = Path(os.path.realpath(path))
-    temporary = beside(target, after=".new")
     with writing(path):
-        with durable_file(temporary) as stream:
-            stream.write(content)
-        temporary.replace(target)
+        write_whole(path, content)
 
 
 def write_npz(path: Path, arrays: dict[str, Any], *, compressed: bool = True) -> None:

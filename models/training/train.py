@@ -1,6 +1,7 @@
 """Training of all networks, from a dataset to a verified bundle."""
 
 import math
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -138,6 +139,8 @@ def train_bundle(
     minutes = (time.monotonic() - started_s) / 60
     reporter.print_message(f"{page}: what was learned, and how well")
     reporter.print_message(f"{job.out}: done in {minutes:.1f} min")
+    command = shlex.join(["neurovocal", "label", "--bundle", str(job.out)])
+    reporter.print_message(f"now try: {command} FILES")
     return bundle
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from neurovocal.engine.contracts.bundle import MANIFEST_NAME, find_bundle
 from neurovocal.engine.contracts.errors import BundleError, ConfigError
-from neurovocal.engine.support.names import beside
+from neurovocal.engine.support.names import beside, resolved
 from neurovocal.models.data.formats.segments import AnnotationChoice
 from neurovocal.models.data.prepare import DatasetPlan
 from neurovocal.models.data.soundness import Sound
@@ -58,9 +58,17 @@ def with_real_out(job: TrainingJob) -> TrainingJob:
     """Return the job with the folder that ``--out`` leads to, if it is a link or dots.
 
     The work folder lies beside it, and a link stays.
+
+    Raises
+    ------
+    ConfigError
+        The link leads to itself.
     """
     if os.path.islink(job.out) or job.out.name in ("", ".."):
-        return replace(job, out=Path(os.path.realpath(job.out)))
+        real = resolved(job.out)
+        if real.is_symlink():
+            raise ConfigError(f"--out '{job.out}' is a link that leads to itself")
+        return replace(job, out=real)
     return job
 
 
@@ -288,17 +296,17 @@ def _others_in(work: Path) -> list[str]:
     names = sorted(os.listdir(work)) if work.is_dir() else [work.name]
     if not any(map(_is_checkpoint, names)):
         return names
-    own = {f"{_FINGERPRINT}.new", "bundle", "replaced", "frames"}
+    own = {f".{_FINGERPRINT}.new", "bundle", "replaced", "frames"}
     return [name for name in names if name not in own and not _is_checkpoint(name)]
 
 
 def _is_checkpoint(name: str) -> bool:
-    return Path(name.removesuffix(".new")).suffix == ".pt"
+    return Path(name.removesuffix(".new").lstrip(".")).suffix == ".pt"
 
 
 def _remove_unused(work: Path, created: list[Path]) -> None:
     """Remove the fingerprint and what was created, if nothing else is in it."""
-    for name in (_FINGERPRINT, f"{_FINGERPRINT}.new"):
+    for name in (_FINGERPRINT, f".{_FINGERPRINT}.new"):
         (work / name).unlink(missing_ok=True)
     shutil.rmtree(work / "bundle", ignore_errors=True)
     for folder in created or [work]:

@@ -17,13 +17,19 @@ from neurovocal.plugins.detectors.band_level import (
     default_band,
     empty_band_problem,
 )
-from neurovocal.plugins.detectors.noise_floor import BandFloors, Interruption
+from neurovocal.plugins.detectors.noise_floor import (
+    BandFloors,
+    FirstLevels,
+    Interruption,
+)
 
 N_BANDS = 32
 LEAST_DB = -20.0  # lowest excess: digital silence is no quieter than this
 
 _NARROWBAND_RATE = 8000
-_QUANTILE = 0.15
+# The floor is this quantile of recent levels, and in the first second a lower one, as
+# calls may leave few pauses in it. Still lower ones are too uncertain.
+_QUANTILE, _YOUNG_QUANTILE = 0.15, 0.08
 # Time between updates of the floors, and in the first second of a stream.
 _UPDATE_S, _YOUNG_UPDATE_S = 0.256, 0.016
 _YOUNG_S = 1.0
@@ -166,6 +172,9 @@ class BandExcess:
         Independent values that the power in a band is a sum of, at least 1.
     latency : int
         Look-ahead in samples, the rows held back at the start included.
+    first_levels : FirstLevels
+        Levels and floors of the first second. A new object after a reset: who needs the
+        old one keeps it over `flush` and `gap`.
 
     Raises
     ------
@@ -179,7 +188,8 @@ class BandExcess:
 
     The floor is the 15 % quantile of recent levels. In Gaussian noise the power of a
     band of n independent cells is distributed as chi-squared with 2 n degrees of
-    freedom, which gives the mean level from the quantile.
+    freedom, which gives the mean level from the quantile. In the first
+    second it is the 8 % quantile, as calls may leave few pauses in it.
 
     Without a prior the rows of the first `settle_s` are held back until the floors are
     known from them. A sound that was there from the start is not told from noise that
@@ -209,8 +219,8 @@ class BandExcess:
         bands, self._bins = np.nonzero(shares.T)
         self._bin_shares = shares[self._bins, bands]
         self._first_bins = np.searchsorted(bands, np.arange(N_BANDS))
-        degrees = 2 * self.cells
-        self._quantile_db = 10 * np.log10(chi2.ppf(_QUANTILE, degrees) / degrees)
+        self._quantile_db = _quantile_db(_QUANTILE, self.cells)
+        self._young_quantile_db = _quantile_db(_YOUNG_QUANTILE, self.cells)
 
         self._least_db = options.least_floor_db
         prior = prior_floor(options, sample_rate)
@@ -222,7 +232,7 @@ class BandExcess:
         self._young = round(_YOUNG_S * hops_per_s)
         self._every = max(1, round(_UPDATE_S * hops_per_s))
         self._young_every = max(1, round(_YOUNG_UPDATE_S * hops_per_s))
-        self._floors = BandFloors(N_BANDS, _QUANTILE, options.memory_s * hops_per_s)
+        self._floors = BandFloors(N_BANDS, options.memory_s * hops_per_s)
         self._interruption = Interruption(round(options.memory_s * sample_rate))
         self.latency = self.frame_length + self._settle * self.hop_length
         self._clear()
@@ -251,6 +261,7 @@ class BandExcess:
         self._pending: list[Float32] = []  # levels that are not in the floors yet
         self._floor = np.full(N_BANDS, self._least_db, np.float32)
         self._is_settled = self._prior is not None
+        self.first_levels = FirstLevels(is_settled=self._is_settled)
         if self._prior is not None:
             self._floors.seed(self._prior, self._prior_weight)
             self._set_floor(self._prior - self._quantile_db)
@@ -332,7 +343,7 @@ class BandExcess:
             return self._next, np.empty((0, N_BANDS), np.float32)
         first, levels = self._first_held, np.concatenate(self._held)
         self._settle_on(levels)
-        return first, self._excess(levels)
+        return first, self._excess(first, levels)
 
     def _levels(self, block: Block) -> tuple[int, Float32]:
         """Return the levels in dB of the frames that a block completes."""
@@ -409,19 +420,23 @@ class BandExcess:
             if not done:
                 start = self._first_held
             self._settle_on(held)
-            done.append(self._excess(held))
+            done.append(self._excess(self._first_held, held))
         while len(levels):
             is_young = self._n_heard < self._young
             every = self._young_every if is_young else self._every
             part = levels[: every - first % every]
-            done.append(self._excess(part))
+            done.append(self._excess(first, part))
             self._pending.append(part)
             first, levels = first + len(part), levels[len(part) :]
             if first % every == 0:
                 self._update()
+                if self._n_heard >= self._young and not self.first_levels.is_settled:
+                    self.first_levels.settle(first, self._floor)
         return start, _joined(done)
 
-    def _excess(self, levels: Float32) -> Float32:
+    def _excess(self, first: int, levels: Float32) -> Float32:
+        if not self.first_levels.is_settled:
+            self.first_levels.add(first, levels, self._floor)
         excess: Float32 = levels - self._floor
         return np.maximum(excess, np.float32(LEAST_DB), out=excess)
 
@@ -455,9 +470,11 @@ class BandExcess:
         if self._n_heard >= self._young and not self._heard_silence:
             self._has_noise = True
         self._floors.update(levels)
-        floor = self._floors.values() - self._quantile_db
         if self._n_heard < self._young and self._prior is None:
+            floor = self._floors.values(_YOUNG_QUANTILE) - self._young_quantile_db
             floor = np.minimum(floor, _lower_neighbours(floor) + _ABOVE_NEIGHBOURS_DB)
+        else:
+            floor = self._floors.values(_QUANTILE) - self._quantile_db
         self._set_floor(floor)
 
     def _set_floor(self, floor: NDArray[np.floating]) -> None:
@@ -505,6 +522,12 @@ def measure_floor(
     if not floors:
         raise ValueError("the recordings are too short or silent to measure a floor")
     return tuple(np.round(np.median(floors, axis=0), 1).tolist())
+
+
+def _quantile_db(share: float, cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a quantile of Gaussian noise re its mean in each band, dB float64[32]."""
+    degrees = 2 * cells
+    return np.asarray(10 * np.log10(chi2.ppf(share, degrees) / degrees))
 
 
 def _lower_neighbours(floor: NDArray[np.float64]) -> NDArray[np.float64]:

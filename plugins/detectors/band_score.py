@@ -72,24 +72,28 @@ class BandScore:
             return np.empty(0)
         levels = excess - self._usual_db
         hops = np.arange(first, first + len(excess), dtype=np.float64)
-        decayed = (hops * self._decay_db)[:, None]
+        hops *= self._decay_db
+        decayed = hops[:, None]
         peaks = levels + decayed
         np.maximum(peaks[0], self._peaks, out=peaks[0])
         np.maximum.accumulate(peaks, axis=0, out=peaks)
         self._peaks = peaks[-1].copy()
-        peaks -= decayed + self._mask_db
-        np.copyto(levels, MASKED_DB, where=levels < peaks)
+        peaks -= decayed
+        peaks -= self._mask_db
+        levels[levels < peaks] = MASKED_DB
         return self._unmasked(hops, _loudest_mean(levels, self._n_loudest))
 
     def _unmasked(
-        self, hops: NDArray[np.float64], scores: NDArray[np.float64]
+        self, decayed: NDArray[np.float64], scores: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        decayed = hops * self._decay_db
+        """Return scores, masked where they follow a louder one too closely."""
         peaks = scores + decayed
         peaks[0] = max(peaks[0], self._broad_peak)
         np.maximum.accumulate(peaks, out=peaks)
-        self._broad_peak = float(peaks[-1])
-        scores[scores < peaks - decayed - self._broad_mask_db] = MASKED_DB
+        self._broad_peak = peaks[-1]
+        peaks -= decayed
+        peaks -= self._broad_mask_db
+        scores[scores < peaks] = MASKED_DB
         return scores
 
 

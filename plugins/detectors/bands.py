@@ -66,7 +66,7 @@ class BandsOptions(SegmenterOptions, ScoreOptions):
     """Shorter sounds are ignored."""
     gap_fill_ms: float = Field(default=8.0, ge=0, le=60_000)
     """Sounds that are less than this apart are one segment."""
-    lookback_ms: float = Field(default=30.0, ge=0, le=60_000)
+    lookback_ms: float = Field(default=60.0, ge=0, le=60_000)
     """How far before the score reached its threshold an onset may lie."""
 
 
@@ -93,7 +93,9 @@ def band_score(
     )
 
 
-def make_detector(options: BandsOptions, sample_rate: int) -> ScoredExcessDetector:
+def make_detector(
+    options: BandsOptions, sample_rate: int, excess: BandExcess | None = None
+) -> ScoredExcessDetector:
     """Return a detector of sounds in whichever of 32 bands they are, untuned.
 
     Parameters
@@ -102,13 +104,15 @@ def make_detector(options: BandsOptions, sample_rate: int) -> ScoredExcessDetect
         Bands, thresholds and durations.
     sample_rate : int
         Rate of the samples in Hz.
+    excess : BandExcess, optional
+        Bands and noise floors; by default those of the options.
 
     Raises
     ------
     ConfigError
         The bands are empty at this rate, or options contradict each other.
     """
-    excess = BandExcess(options, sample_rate)
+    excess = excess or BandExcess(options, sample_rate)
     score = band_score(options, excess, sample_rate)
     near = options.on_db - NEAR_DB
     rules = options.rules(options.on_db, options.off_db, sample_rate, near)

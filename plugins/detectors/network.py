@@ -27,6 +27,7 @@ from neurovocal.engine import (
 )
 from neurovocal.engine.audio.near_misses import near_probability
 from neurovocal.engine.contracts.bundle import FrontEnd, load_bundle
+from neurovocal.engine.contracts.errors import LackingBundleProblem
 from neurovocal.engine.contracts.options import OptionProblem, Order
 from neurovocal.plugins.detectors.band_excess import BandExcess, FloorOptions
 from neurovocal.plugins.detectors.excess_network import (
@@ -140,25 +141,34 @@ class NetworkDetector:
         return self._segmenter.close(stop)
 
 
+def _lacking_classifier(context: BuildContext) -> LackingBundleProblem | None:
+    """Return a sentence if the lane's bundle has no classifier."""
+    if context.bundle is None:
+        return LackingBundleProblem(
+            "the network detector needs a bundle with a detector network or a "
+            "classifier: name one in its option 'bundle', such as any-animal, or use "
+            "the 'energy' detector"
+        )
+    if context.bundle.manifest.classifier is None:
+        return LackingBundleProblem(
+            f"bundle '{context.bundle.manifest.name}' has no classifier, which the "
+            "network detector needs: use the 'energy' detector"
+        )
+    return None
+
+
 def _build(
     options: NetworkOptions, context: BuildContext
 ) -> NetworkDetector | ExcessNetworkDetector:
     bundle = _detector_bundle(options, context)
     if bundle is not None:
         return _build_from_samples(options, context, bundle)
-    if context.bundle is None:
-        raise BundleError(
-            "the network detector needs a bundle with a detector network or a "
-            "classifier: name one in its option 'bundle', such as any-animal, or use "
-            "the 'energy' detector"
-        )
+    if (problem := _lacking_classifier(context)) is not None:
+        raise BundleError(problem)
+    assert context.bundle is not None
     manifest = context.bundle.manifest
     spec = manifest.classifier
-    if spec is None:
-        raise BundleError(
-            f"bundle '{manifest.name}' has no classifier, which the network detector "
-            "needs: use the 'energy' detector"
-        )
+    assert spec is not None
     silence = spec.units.index(spec.silence)
     return NetworkDetector(options, manifest.front_end, silence)
 
@@ -246,6 +256,8 @@ def _check(options: NetworkOptions, context: BuildContext) -> Iterable[str]:
         yield from (OptionProblem("bundle", problem) for problem in error.problems)
         return
     if bundle is None:  # a classifier's posteriors
+        if (problem := _lacking_classifier(context)) is not None:
+            yield problem
         try:
             _thresholds(options, _ON, _OFF)
         except ConfigError as error:

@@ -85,7 +85,7 @@ class RunningQuantile:
 class BandFloors:
     """Quantile of the recent levels of each band, with exponential forgetting.
 
-    The floor of a band falls as soon as `quantile` of what is remembered is quieter and
+    The floor of a band falls as soon as a share of what is remembered is quieter and
     rises only when all but that share is louder, so that calls with pauses between
     them do not raise it.
 
@@ -93,8 +93,6 @@ class BandFloors:
     ----------
     n_bands : int
         Number of bands.
-    quantile : float
-        Share of the remembered levels that lies below the floor.
     memory : float
         Time constant of forgetting, in hops.
 
@@ -104,8 +102,7 @@ class BandFloors:
     do not depend on `memory`.
     """
 
-    def __init__(self, n_bands: int, quantile: float, memory: float) -> None:
-        self._quantile = quantile
+    def __init__(self, n_bands: int, memory: float) -> None:
         self._memory = memory
         self._counts = np.zeros((n_bands, _N_CELLS))
         self._rows = np.arange(n_bands)
@@ -133,19 +130,79 @@ class BandFloors:
         added = np.bincount(cells.ravel(), minlength=self._counts.size)
         self._counts += added.reshape(self._counts.shape)
 
-    def values(self) -> NDArray[np.float64]:
+    def values(self, quantile: float) -> NDArray[np.float64]:
         """Return the floor of each band in dB, float64[n_bands].
 
         `seed` or `update` must have been called before.
+
+        Parameters
+        ----------
+        quantile : float
+            Share of the remembered levels that lies below the floor.
         """
         below = self._counts.cumsum(axis=1)
-        wanted = self._quantile * below[:, -1]
+        wanted = quantile * below[:, -1]
         found = np.minimum((below < wanted[:, None]).sum(axis=1), _N_CELLS - 1)
         inside = self._counts[self._rows, found]
         before = below[self._rows, found] - inside
         share = np.clip((wanted - before) / np.maximum(inside, _TINY), 0.0, 1.0)
         floors: NDArray[np.float64] = _BAND_LOWEST_DB + _BAND_STEP_DB * (found + share)
         return floors
+
+
+class FirstLevels:
+    """Band levels of the beginning of a stream, until its noise floors are settled.
+
+    What was found there can be scored again by floors of a later time.
+
+    Parameters
+    ----------
+    is_settled : bool
+        The floors are known from the first hop on, by a prior.
+    """
+
+    def __init__(self, is_settled: bool) -> None:
+        self._parts: list[tuple[int, Float32, Float32]] = []  # first, levels, floor
+        # First hop whose score is by settled floors; None: it is not known yet.
+        self._settled_from = 0 if is_settled else None
+
+    @property
+    def is_settled(self) -> bool:
+        """True if no more levels are needed."""
+        return self._settled_from is not None
+
+    def add(self, first: int, levels: Float32, floor: Float32) -> None:
+        """Add levels of hops ``first, ...`` and the floors that they are above."""
+        self._parts.append((first, levels, floor))
+
+    def settle(self, hop: int, floor: Float32) -> None:
+        """Note the settled floors, which hold from `hop` on."""
+        self._settled_from = hop
+        self._parts.append((hop, np.empty((0, len(floor)), np.float32), floor))
+
+    def is_provisional(self, hop: int) -> bool:
+        """Return whether floors were not settled at `hop`."""
+        return self._settled_from is None or hop < self._settled_from
+
+    def excess(self, first: int, stop: int) -> tuple[int, Float32]:
+        """Return levels of hops ``first, ..., stop - 1`` above the last one's floors.
+
+        Returns
+        -------
+        first : int
+            First of these hops that levels are known of.
+        excess : float32[n_hops, n_bands]
+            In dB.
+        """
+        known = [part for part in self._parts if part[0] < stop]
+        rows = [
+            (max(first, start), levels[max(first - start, 0) : max(stop - start, 0)])
+            for start, levels, _ in known
+        ]
+        rows = [(start, levels) for start, levels in rows if len(levels)]
+        if not rows:
+            return first, np.empty((0, 0), np.float32)
+        return rows[0][0], np.concatenate([levels for _, levels in rows]) - known[-1][2]
 
 
 class Interruption:

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -14,6 +16,8 @@ from neurovocal.engine import (
     Float32,
     Gap,
     Mark,
+    Offset,
+    Onset,
     Posteriors,
     Segmenter,
     SegmenterRules,
@@ -28,6 +32,7 @@ from neurovocal.plugins.detectors.band_excess import (
     prior_floor,
 )
 from neurovocal.plugins.detectors.band_level import unreachable_problems
+from neurovocal.plugins.detectors.noise_floor import FirstLevels
 from neurovocal.plugins.detectors.recent_sounds import RecentSounds
 
 log = logging.getLogger("neurovocal")
@@ -56,7 +61,8 @@ class ScoredExcessDetector:
     """Detector of segments in a score of band levels above their noise floors.
 
     The score of row k of `BandExcess` stands for the `hop_length` samples around its
-    frame's centre.
+    frame's centre. Until the noise floors are settled onsets are provisional, and their
+    offsets carry the score by the floors as they are by then.
 
     Parameters
     ----------
@@ -99,7 +105,10 @@ class ScoredExcessDetector:
         self._score = score
         self._recent = recent
         adapt = None if recent is None else recent.add
-        self._segmenter = Segmenter(rules, hop, (frame_length - hop) // 2, adapt)
+        self._hop, self._origin = hop, (frame_length - hop) // 2
+        self._segmenter = Segmenter(rules, hop, self._origin, adapt)
+        # For segments of the first second, again.
+        self._revised, self._slowest = deepcopy(score), slowest
         self._trace = TraceKeeper(hop, frame_length, unit)
         self._bands = bands
         self._has_audio = False  # since the start or the last gap
@@ -117,17 +126,20 @@ class ScoredExcessDetector:
     def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
         """Return the marks that `item` completes; a gap truncates an open segment."""
         if isinstance(item, Gap):
-            return self._finish(*self._excess.gap(item))
+            levels = self._excess.first_levels
+            return self._finish(levels, *self._excess.gap(item))
         assert isinstance(item, Block)
         if not self._has_audio and len(item.samples):
             self._segmenter.begin(item.start)
             self._has_audio = True
         self._stop = item.start + len(item.samples)
-        return self._marks(*self._excess.push(item))
+        marks = self._marks(*self._excess.push(item))
+        return self._revise(marks, self._excess.first_levels) if marks else marks
 
     def flush(self) -> Iterable[Mark]:
         """Return the last marks at the end of the stream, truncating a segment."""
-        return self._finish(*self._excess.flush())
+        levels = self._excess.first_levels
+        return self._finish(levels, *self._excess.flush())
 
     def trace(self) -> Iterable[Trace]:
         """Return score, thresholds and noise floor of the hops since the last call."""
@@ -138,14 +150,41 @@ class ScoredExcessDetector:
         self._has_audio = False
         self._stop = 0
 
-    def _finish(self, first: int, excess: Float32) -> list[Mark]:
+    def _finish(self, levels: FirstLevels, first: int, excess: Float32) -> list[Mark]:
         """Process the rows that were held back and close the open segment."""
         if not self._has_audio:
             return []
         marks = self._marks(first, excess)
         marks += self._segmenter.close(self._stop)
         self._begin_anew()
+        return self._revise(marks, levels)
+
+    def _revise(self, marks: list[Mark], levels: FirstLevels) -> list[Mark]:
+        """Mark onsets of the first second, and add later scores to their offsets."""
+        for place, mark in enumerate(marks):
+            if isinstance(mark, Onset):
+                if levels.is_provisional(self._hop_of(mark.sample)):
+                    marks[place] = replace(mark, provisional=True)
+            elif isinstance(mark, Offset):
+                first, stop = self._hop_of(mark.onset), self._hop_of(mark.sample)
+                if levels.is_provisional(first):
+                    score = self._score_again(*levels.excess(first, stop))
+                    marks[place] = replace(mark, revised_score=score)
         return marks
+
+    def _hop_of(self, sample: int) -> int:
+        return (sample - self._origin) // self._hop
+
+    def _score_again(self, first: int, excess: Float32) -> float | None:
+        if len(excess) == 0:
+            return None
+        self._revised.reset()
+        scores = self._revised.push(first, excess)
+        # As the score of an onset: until the sound is loud and long enough.
+        is_loud = scores >= self._slowest.on
+        reached = int(is_loud.argmax() if is_loud.any() else scores.argmax())
+        stop = max(reached, self._slowest.min_duration // self._hop) + 1
+        return float(scores[:stop].max())
 
     def _marks(self, first: int, excess: Float32) -> list[Mark]:
         if len(excess) == 0:

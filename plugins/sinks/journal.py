@@ -33,7 +33,7 @@ from neurovocal.engine.journal.store import (
     is_journal,
     open_journal,
 )
-from neurovocal.engine.support.names import beside
+from neurovocal.engine.support.names import at_home, beside
 from neurovocal.engine.wire.codec import event_json, latency_of, payload_of
 from neurovocal.plugins.storage.file_lock import FileIdentity
 from neurovocal.plugins.storage.folder import OutputFolder, identity_of
@@ -123,7 +123,7 @@ class JournalSink:
         config: str,
         keys: Path | None = None,
     ) -> None:
-        self.path = Path(options.path).expanduser()
+        self.path = at_home(options.path)
         self._folder = OutputFolder(self.path.parent)
         self._window_ns = round(options.commit_ms * 1e6)
         self._clock = clock
@@ -343,7 +343,7 @@ def _problems(options: JournalOptions, context: BuildContext) -> list[str]:
     problems = list(output_problems(options.path))
     if not problems:
         try:
-            is_journal(Path(options.path).expanduser())
+            is_journal(at_home(options.path))
         except ConfigError as error:
             problems.append(OutputProblem(error))
     if options.replay is not None:

@@ -319,8 +319,8 @@ def _problems(options: PrometheusOptions) -> Iterator[str]:
         import prometheus_client  # noqa: F401
     except ImportError:
         yield (
-            "sink 'prometheus' needs the package prometheus-client: "
-            "pip install 'neurovocal[prometheus]'"
+            "sink 'prometheus' needs prometheus-client, which is not installed: pip "
+            "install prometheus-client"
         )
 
 

@@ -25,6 +25,7 @@ from neurovocal.engine import (
     Withheld,
 )
 from neurovocal.engine.audio.resampler import scaled
+from neurovocal.engine.support.names import at_home
 from neurovocal.plugins.storage.existing import text_kind
 from neurovocal.plugins.storage.folder import (
     OutputFolder,
@@ -317,7 +318,7 @@ class _Track:
 
 
 def _build(options: RecordingOptions, context: BuildContext) -> RecordingSink:
-    folder = Path(options.path).expanduser()
+    folder = at_home(options.path)
     keeps_files = existing_policy(context) != "replace"
     return RecordingSink(folder, context.run, keeps_files=keeps_files)
 

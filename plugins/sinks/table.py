@@ -23,7 +23,7 @@ from neurovocal.engine import (
     StreamInfo,
 )
 from neurovocal.engine.contracts.types import channel_of
-from neurovocal.engine.support.names import beside, bounded_name
+from neurovocal.engine.support.names import at_home, beside, bounded_name
 from neurovocal.engine.support.text import plain, utc_text, without_formula
 from neurovocal.plugins.storage.existing import FileKind, text_kind
 from neurovocal.plugins.storage.folder import OutputFolder
@@ -283,7 +283,7 @@ class AudacityTable:
         self._apart = apart and path != STDOUT
         self._existing: Existing = existing
         self._has_labels = content == "labels"
-        self._folder = OutputFolder(Path(path).expanduser().parent)
+        self._folder = OutputFolder(at_home(path).parent)
         self._output = None if self._apart else self._new_output(path)
         self._outputs: dict[str, TextOutput] = {}  # by stream
         self._stream: str | None = None
@@ -351,7 +351,7 @@ class AudacityTable:
         used = {output.path for output in self._outputs.values()}
         name = str(beside(path, middle=f".{plain}"))
         number = 2
-        while name in used or _KINDS["audacity"].problem(Path(name).expanduser()):
+        while name in used or _KINDS["audacity"].problem(at_home(name)):
             name = str(beside(path, middle=f".{plain}-{number}"))
             number += 1
         return name
@@ -469,6 +469,8 @@ class TableSink:
             case Offset():
                 # The engine's queue may have dropped the onset: then no score.
                 score = self._scores.pop((info.stream, event.segment), float("nan"))
+                if event.revised_score is not None:
+                    score = event.revised_score
                 onset_ns = message.utc_ns
                 if onset_ns is not None:
                     length = event.sample - event.onset

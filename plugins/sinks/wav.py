@@ -13,6 +13,7 @@ from neurovocal.engine import (
     StageError,
     StreamInfo,
 )
+from neurovocal.engine.support.names import at_home
 from neurovocal.plugins.storage.folder import (
     OutputFolder,
     folder_access,
@@ -116,7 +117,7 @@ def _add(file: FloatWave, start: int, samples: Float32) -> None:
 
 
 def _build(options: WavOptions, context: BuildContext) -> WavSink:
-    folder = Path(options.path).expanduser()
+    folder = at_home(options.path)
     return WavSink(folder, keeps_files=existing_policy(context) != "replace")
 
 

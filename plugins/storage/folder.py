@@ -12,7 +12,8 @@ from tempfile import mkstemp
 from urllib.parse import quote
 
 from neurovocal.engine import ConfigError, FileAccess
-from neurovocal.engine.support.names import beside, bounded_name
+from neurovocal.engine.support.names import at_home, beside, bounded_name, resolved
+from neurovocal.engine.support.outputs import folder_problem
 from neurovocal.engine.support.text import plain_name
 from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
 
@@ -59,7 +60,7 @@ class OutputFolder:
                 self.folder.mkdir(parents=True, exist_ok=True)
             elif not self.folder.is_dir():
                 raise OSError(ENOENT, f"folder '{self.folder}' does not exist")
-            self._mount = _mount_of(self.folder.resolve())
+            self._mount = _mount_of(resolved(self.folder))
             return
         self.require_mounted()
         if not self.folder.is_dir():
@@ -192,22 +193,20 @@ def pwrite_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
 
 def folder_problems(path: str) -> Iterator[str]:
     """Yield a sentence if a folder cannot be made or written to; make nothing."""
-    folder = Path(path).expanduser()
-    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not existing.is_dir():
-        yield f"folder '{path}' cannot be written: '{existing}' is a file"
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        yield f"folder '{path}' cannot be written: permission denied"
+    if not path:
+        yield "an output needs a name: this one is empty"
+    elif (problem := folder_problem(at_home(path))) is not None:
+        yield f"folder '{path}' cannot be written: {problem}"
 
 
 def folder_claim(path: str) -> frozenset[str]:
     """Return the resource name by which two stages that share a folder are found."""
-    return frozenset({f"folder:{Path(path).expanduser().resolve()}"})
+    return frozenset({f"folder:{resolved(at_home(path))}"})
 
 
 def folder_access(path: str, *patterns: str) -> list[FileAccess]:
     """Return the files that a sink writes into a folder, as patterns of names."""
-    return [FileAccess(Path(path).expanduser(), patterns)]
+    return [FileAccess(at_home(path), patterns)]
 
 
 def _left(path: Path, number: int) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TextIO, TypeAlias
 
 from neurovocal.engine import BuildContext, ConfigError, FileAccess, StageError
+from neurovocal.engine.support.names import at_home, resolved
 from neurovocal.engine.support.text import escaped
 from neurovocal.plugins.storage.existing import FileKind
 from neurovocal.plugins.storage.file_lock import FileIdentity, FileLock
@@ -42,29 +43,44 @@ def output_problems(path: str, kind: FileKind | None = None) -> Iterator[str]:
     """
     if path == STDOUT:
         return
-    target = Path(path).expanduser()
+    if not path:
+        yield "an output needs a name: this one is empty"
+        return
+    target = at_home(path)
     folder = target.parent
     if not folder.is_dir():
-        yield f"'{path}' cannot be written: folder '{folder}' does not exist"
+        yield f"'{path}' cannot be written: {_missing(folder)}"
+    elif resolved(target).is_symlink():
+        yield f"'{path}' cannot be written: the link leads to itself"
     elif target.is_dir():
         yield f"'{path}' cannot be written: it is a folder"
     elif not os.access(target if target.exists() else folder, os.W_OK):
         yield f"'{path}' cannot be written: permission denied"
+    elif _is_stdout(target):
+        return  # what has been printed is no file of before
     elif kind is not None and (problem := kind.problem(target)) is not None:
         yield problem
 
 
+def _missing(folder: Path) -> str:
+    """Return why nothing can be written below a path that is no folder."""
+    there = (path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if (existing := next(there, None)) is None or existing.is_dir():
+        return f"folder '{folder}' does not exist"
+    return f"'{existing}' is no folder"
+
+
 def file_claim(path: str) -> frozenset[str]:
     """Return the resource name by which two stages that write one file are found."""
-    if path == STDOUT or _is_stdout(Path(path).expanduser()):
+    if path == STDOUT or _is_stdout(at_home(path)):
         return frozenset({"stdout"})
-    return frozenset({f"file:{Path(path).expanduser().resolve()}"})
+    return frozenset({f"file:{resolved(at_home(path))}"})
 
 
 def file_access(*paths: str | Path) -> list[FileAccess]:
     """Return the files that an output writes; standard output is none."""
     named = [path for path in paths if path != STDOUT]
-    return [FileAccess(Path(path).expanduser()) for path in named]
+    return [FileAccess(at_home(path)) for path in named]
 
 
 def _is_stdout(path: Path) -> bool:
@@ -110,7 +126,7 @@ class TextOutput:
         self.path = path
         self._kind = kind
         self._lock = FileLock() if locks else None
-        self._target = Path(path).expanduser()
+        self._target = at_home(path)
         self._folder = folder or OutputFolder(self._target.parent)
         self._existing: Existing = existing
         self._file: TextIO | None = None  # standard output
@@ -215,7 +231,7 @@ class TextOutput:
 
     def _set_aside(self) -> None:
         """Rename the file of an earlier run, unless it is empty or a device."""
-        path = self._target.resolve()
+        path = resolved(self._target)
         if path.is_file() and path.stat().st_size:
             log.warning("'%s' of an earlier run is now '%s'", path, set_aside(path))
 

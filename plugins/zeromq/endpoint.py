@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from neurovocal.engine import ConfigError
 from neurovocal.engine.support.endpoints import IPC, endpoint_problem, parse_tcp
+from neurovocal.engine.support.names import resolved
 from neurovocal.engine.wire.sockets import keep_alive, set_address_family
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def claim(endpoint: str) -> frozenset[str]:
     path = endpoint.removeprefix(IPC)
     if path == endpoint or path.startswith("@"):
         return frozenset({endpoint})
-    return frozenset({f"file:{Path(path).resolve()}"})
+    return frozenset({f"file:{resolved(Path(path))}"})
 
 
 def bind(zmq_socket: "zmq.Socket[bytes]", endpoint: str) -> str:

@@ -6,13 +6,14 @@ import sys
 import numpy as np
 import pytest
 from repository import ROOT
-from short_streams import compare, in_pieces
+from short_streams import Counts, compare, in_pieces
 
 
-def test_segment_counts_when_half_of_it_is_covered() -> None:
-    whole = [(0.5, 0.7), (0.9, 1.1), (1.5, 1.7)]
-    pieces = [(0.5, 0.6), (0.95, 1.0), (1.0, 1.1), (1.3, 1.4), (1.55, 1.6)]
-    assert compare(whole, pieces) == (3, 2, 1)
+def test_a_call_counts_when_half_of_it_is_covered_and_a_cut_one_apart() -> None:
+    calls = [(0.5, 0.7), (0.9, 1.1), (1.5, 1.7), (2.5, 2.6)]
+    whole = [(0.5, 0.7), (0.9, 1.1), (1.5, 1.7), (1.8, 1.9)]
+    pieces = [(0.5, 0.55), (0.95, 1.0), (1.0, 1.1), (1.3, 1.4), (1.55, 1.66), (2, 2.1)]
+    assert compare(calls, whole, pieces) == Counts(2, 1, 1, 1, 1, 2)
 
 
 def test_pieces_are_streams_of_their_own() -> None:

@@ -130,6 +130,38 @@ def test_invalid_options_are_refused_before_a_file_is_written(
     assert not (tmp_path / "song.wav").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"out": ""}, "--out needs the name of a file"),
+        ({"out": "-"}, "--out needs the name of a file"),
+        ({"out": "a.mp3"}, "--out 'a.mp3': sound is written as WAV: end it in .wav"),
+        ({"out": "loop"}, "'loop' cannot be written: the link leads to itself"),
+        ({"out": "file/a.wav"}, "'file/a.wav' cannot be written: 'file' is no folder"),
+        ({"frames": "-"}, "--frames needs the name of a file"),
+        ({"picture": "a.jpg"}, "--picture 'a.jpg': a picture is a PNG: end it in .png"),
+        ({"explain": "loop"}, "'loop' cannot be written: the link leads to itself"),
+        ({"prime": "."}, "--prime: recording '.' is a folder"),
+    ],
+)
+def test_what_is_no_file_is_no_output(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, str],
+    problem: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_bytes(b"")
+    paths = {name: Path(text) for name, text in ({"out": "a.wav"} | options).items()}
+    with pytest.raises(ConfigError) as refused:
+        generate(str(folder), **paths)  # type: ignore[arg-type]
+    assert problem in refused.value.problems
+    assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
+    assert (tmp_path / "loop").is_symlink()
+
+
 def test_wav_is_written_without_matplotlib(
     folder: Path,
     tmp_path: Path,

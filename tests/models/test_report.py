@@ -268,7 +268,7 @@ def test_evaluate_with_report_writes_the_page(dataset: Path, tmp_path: Path) -> 
     arguments[-1] = str(tmp_path / "file")
     refused = CliRunner().invoke(build_app(), arguments).exception
     assert isinstance(refused, ConfigError)
-    assert "cannot be made" in str(refused)
+    assert "cannot be written" in str(refused)
     arguments[-1] = str(tiny)
     refused = CliRunner().invoke(build_app(), arguments).exception
     assert isinstance(refused, ConfigError)

@@ -30,11 +30,11 @@ def wav(path: Path, subtype: str = "PCM_16", seconds: float = 2.0) -> Path:
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT"])
 def test_every_sample_format_is_read(tmp_path, subtype):
-    done = neurovocal(
-        "detect", wav(tmp_path / "x.wav", subtype), "--config", "songbird"
-    )
+    # The first two seconds are so faint that rounding to 8 bits hides their calls.
+    done = neurovocal("detect", wav(tmp_path / "x.wav", subtype, seconds=6.0))
     assert done.code == 0, done.err
-    assert len(done.out.splitlines()) > 5
+    n_found = len(done.out.splitlines()) - 1
+    assert (25 if subtype == "PCM_U8" else 44) <= n_found <= 48
 
 
 def empty(path: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 from neurovocal.engine.client.control import Control
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.support import safe_yaml
+from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.text import printable
 
 _DEFAULT = "tcp://127.0.0.1:5557"
@@ -62,7 +63,7 @@ def control(
 def _arguments(command: str, words: list[str]) -> dict[str, Any]:
     if command == "prime" and len(words) == 1 and "=" not in words[0]:
         # The engine may run in another folder.
-        return {"path": str(Path(words[0]).expanduser().absolute())}
+        return {"path": str(at_home(words[0]).absolute())}
     return dict(map(_assignment, words))
 
 

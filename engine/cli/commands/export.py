@@ -1,6 +1,5 @@
 """``neurovocal export``: write a journal's events as tables for other programs."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -36,6 +35,7 @@ from neurovocal.engine.journal.reader import (
     streams_of,
 )
 from neurovocal.engine.journal.store import runs, without_runs
+from neurovocal.engine.support.names import at_home, resolved
 from neurovocal.engine.support.text import did_you_mean, printable
 
 ExportFormat = Literal["csv", "parquet", "jsonl", "raven", "audacity"]
@@ -273,11 +273,10 @@ def _temporary_output(out: str, problems: Callable[[str], list[str]]) -> Iterato
         return
     if found := problems(out):
         raise ConfigError(found)
-    named = Path(out).expanduser()
-    if named.exists() and not named.is_file():
+    target = resolved(at_home(out))
+    if target.exists() and not target.is_file():
         yield out
         return
-    target = Path(os.path.realpath(named))
     try:
         # A folder, since a sink may write files beside its own.
         with TemporaryDirectory(prefix=".neurovocal-", dir=target.parent) as folder:

@@ -1,6 +1,7 @@
 """``neurovocal init``: write a configuration from the answers to questions."""
 
 import os
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError
 from neurovocal.engine.contracts.tuning import load_tuner
 from neurovocal.engine.support import safe_yaml
-from neurovocal.engine.support.names import beside
+from neurovocal.engine.support.outputs import write_whole
 from neurovocal.engine.support.text import printable
 
 _NO_BUNDLE = "none"
@@ -58,17 +59,16 @@ def init(
             typer.echo("Asked again: Enter keeps an answer.", err=True)
             continue
         break
-    # Written under another name and renamed: a failure never leaves half a file.
-    target = Path(os.path.realpath(path))  # a link stays
-    draft = beside(target, before=".", after=".draft")
     try:
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, target)
+        write_whole(path, text.encode())
     except OSError as error:
         raise ConfigError(f"'{path}' cannot be written: {error.strerror}") from error
-    if absent is not None:
-        typer.echo(f"warning: {absent}", err=True)
-    typer.echo(f"wrote {path}; now try: neurovocal run {path}")
+    command = shlex.join(["neurovocal", "run", str(path)])
+    if absent is None:
+        typer.echo(printable(f"wrote {path}; now try: {command}"))
+    else:
+        typer.echo(printable(f"warning: {absent}"), err=True)
+        typer.echo(printable(f"wrote {path}; with the device connected: {command}"))
 
 
 def _check_output(path: Path, force: bool) -> None:

@@ -19,6 +19,7 @@ from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import Describes, Source
 from neurovocal.engine.contracts.types import StreamInfo
 from neurovocal.engine.lane.builder import build_lane
+from neurovocal.engine.support.outputs import write_whole
 from neurovocal.engine.support.text import printable
 
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
@@ -158,7 +159,7 @@ def schema(
     if out.is_file() and not out.read_bytes().startswith((b'{\n  "$', b'{\n  "anyOf')):
         raise ConfigError(f"'{out}' exists and is no schema: choose another name")
     try:
-        out.write_text(text + "\n", encoding="utf-8")
+        write_whole(out, f"{text}\n".encode())
     except OSError as error:
         raise ConfigError(f"'{out}' cannot be written: {error.strerror}") from error
 

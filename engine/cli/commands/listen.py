@@ -66,8 +66,8 @@ def listen(
     """Print the events of a running engine, one a line, until Ctrl-C.
 
     Kinds: label, forecast, onset, offset, near_miss, gap, anchor, health, control,
-    trigger, stats, frames, posteriors, trace, surprise, synthesis, audio, block. Lost
-    messages are reported on stderr.
+    trigger, stats, frames, posteriors, trace, surprise, synthesis, audio, withheld,
+    block. Lost messages are reported on stderr.
     """
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     left = count

@@ -34,7 +34,7 @@ from neurovocal.engine.contracts.tuning import load_tuner
 from neurovocal.engine.contracts.types import Message, NearMiss
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.runtime.workers.lane_worker import LaneWorker
-from neurovocal.engine.support.names import beside
+from neurovocal.engine.support.names import beside, resolved
 from neurovocal.engine.support.text import printable
 
 TableFormat = Literal["csv", "raven", "audacity", "json"]
@@ -137,7 +137,7 @@ def detect(
     """
     data, base = _with_detector_of(config)
     data["source"] = _source(files, block_length, channels, timezone)
-    form = "json" if json else form
+    form = _form(form, json)
     table = _table(files, out, form, "segments", safe_csv)
     data["sinks"] = [table, *_pictures(explain, from_s, to_s)]
     if like is not None:
@@ -174,12 +174,12 @@ def label(
     on --block-length, byte for byte.
     """
     data, base = _with_detector_of(config)
-    data["bundle"] = str(Path(bundle).resolve()) if isdir(bundle) else bundle
+    data["bundle"] = str(resolved(Path(bundle))) if isdir(bundle) else bundle
     data["models"] = [
         {"plugin": "classifier", "options": {"provisional": False}, "on_error": "fail"}
     ]
     data["source"] = _source(files, block_length, channels, timezone)
-    form = "json" if json else form
+    form = _form(form, json)
     table = _table(files, out, form, "labels", safe_csv)
     data["sinks"] = [table, *_pictures(explain, from_s, to_s)]
     raise typer.Exit(_run(data, base))
@@ -213,6 +213,25 @@ def _detector_like(
         channels=data["source"]["options"].get("channels", ()),
         tell=lambda sentence: typer.echo(printable(sentence), err=True),
     )
+
+
+# Which option gives a value of the configuration that a command makes.
+_ARGUMENTS = {
+    ("source", "options", "block_length"): "--block-length",
+    ("source", "options", "channels"): "--channels",
+    ("source", "options", "timezone"): "--timezone",
+    ("sinks", 1, "options", "from_s"): "--from",
+    ("sinks", 1, "options", "to_s"): "--to",
+}
+
+
+def _form(form: TableFormat, as_json: bool) -> TableFormat:
+    """Return the format of the table; raise ConfigError if two are asked for."""
+    if as_json and form not in ("csv", "json"):
+        raise ConfigError(
+            f"--json and --format {form} are two formats of one table: leave one out"
+        )
+    return "json" if as_json else form
 
 
 def _source(
@@ -309,7 +328,7 @@ def _n_recordings(plan: Plan) -> int:
 
 
 def _run(data: dict[str, Any], base: Path) -> int:
-    plan = plan_of_data(data, base)
+    plan = plan_of_data(data, base, _ARGUMENTS)
     progress = _Progress()
     table, *pictures = plan.lanes[0].sinks
     options = table.stage.options

@@ -24,6 +24,7 @@ from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.faults.replay import replayable_faults
 from neurovocal.engine.journal.replay import ReplayComparison, commands_to_replay
 from neurovocal.engine.journal.store import RunRecord, read_events, runs, without_runs
+from neurovocal.engine.support.names import at_home, resolved
 
 _SHOWN = 5
 
@@ -124,13 +125,10 @@ def _journal_at(
     journals: list[dict[str, Any]], journal: Path, base: Path
 ) -> dict[str, Any] | None:
     """Return the sink that has written a journal, by its path or else its name."""
-    paths = [
-        Path(str(sink.get("options", {}).get("path", ""))).expanduser()
-        for sink in journals
-    ]
-    wanted = journal.resolve()
+    paths = [at_home(str(sink.get("options", {}).get("path", ""))) for sink in journals]
+    wanted = resolved(journal)
     for sink, path in zip(journals, paths, strict=True):
-        if wanted in (path.resolve(), (base / path).resolve()):
+        if wanted in (resolved(path), resolved(base / path)):
             return sink
     named = [path.name == wanted.name for path in paths]
     return journals[named.index(True)] if sum(named) == 1 else None

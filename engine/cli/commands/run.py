@@ -19,6 +19,7 @@ from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import locate_config
 from neurovocal.engine.contracts.errors import EXIT_LOSS, ConfigError
 from neurovocal.engine.contracts.stages import HasEndpoint
+from neurovocal.engine.support.names import resolved
 from neurovocal.engine.support.text import printable
 
 # Longest name of a file, if each character is one byte.
@@ -74,7 +75,7 @@ def run(
         if Path(name).name != name or "\0" in name or len(name) > _MOST_NAME_CHARS:
             shown = name[:_MOST_NAME_CHARS]
             raise ConfigError(f"'{shown}': name a file beside {located.name}, no path")
-        beside = str(Path(located.name).resolve().parent / name)
+        beside = str(resolved(Path(located.name)).parent / name)
         other = locate_config(beside, overrides)
         for file in plugin_files(other.data):
             if file not in plugin_files(located.data):

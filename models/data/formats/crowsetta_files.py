@@ -40,7 +40,8 @@ class CrowsettaFormat:
             import crowsetta
         except ImportError as error:
             raise ConfigError(
-                f"--format {name} needs crowsetta: install neurovocal[train]"
+                f"--format {name} needs crowsetta, which is not installed: pip install "
+                "crowsetta"
             ) from error
         self._reader: Any = crowsetta.formats.by_name(name)
         suffixes = self._reader.ext

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -19,6 +18,7 @@ from neurovocal.engine import (
     Withheld,
 )
 from neurovocal.engine.contracts.options import MOST_COUNT, MOST_MB
+from neurovocal.engine.support.names import at_home
 from neurovocal.plugins.sinks.clips.selection import (
     ClipSpan,
     SegmentSelection,
@@ -114,9 +114,7 @@ class ClipsSink:
         store: ClipStore | None = None,
     ) -> None:
         self._options, self._run, self._clock = options, run, clock
-        self._store = store or ClipStore(
-            Path(options.path).expanduser(), _quotas(options)
-        )
+        self._store = store or ClipStore(at_home(options.path), _quotas(options))
         self._streams: dict[str, ClipStream] = {}  # the least recently used first
         self._selections: dict[str, SegmentSelection] = {}
         self._lengths = _lengths(options)

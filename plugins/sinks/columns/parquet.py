@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 
 from neurovocal.engine import KINDS, ConfigError, NeurovocalError, StageError
-from neurovocal.engine.support.names import beside
+from neurovocal.engine.support.names import at_home, beside, resolved
 from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.plugins.sinks.columns.rows import Form, Value, columns_of
 from neurovocal.plugins.storage.durable import durable_file, remove_file, sync_folder
@@ -59,18 +59,18 @@ _headers = JsonReader(_Header)
 def parquet_problems() -> Iterator[str]:
     """Yield a sentence if pyarrow is not installed."""
     if importlib.util.find_spec("pyarrow") is None:
-        yield "Parquet needs pyarrow: install neurovocal[parquet]"
+        yield "Parquet needs pyarrow, which is not installed: pip install pyarrow"
 
 
 def rows_path(path: str) -> Path:
     """Return the path of the file in which the rows of a table wait."""
-    target = Path(os.path.realpath(Path(path).expanduser()))
+    target = resolved(at_home(path))
     return beside(target, after=".rows")
 
 
 def part_path(path: str) -> Path:
     """Return the path of the file that replaces a table once it is complete."""
-    target = Path(os.path.realpath(Path(path).expanduser()))
+    target = resolved(at_home(path))
     return beside(target, before=".", after=".part")
 
 
@@ -88,8 +88,7 @@ class ParquetColumns:
 
     def __init__(self, path: str, kinds: Iterable[str]) -> None:
         # A link to a table stays a link.
-        path = os.path.realpath(Path(path).expanduser())
-        self._table = Path(path)
+        self._table = resolved(at_home(path))
         self._part = part_path(path)
         self._rows = rows_path(path)
         self._folder = OutputFolder(self._table.parent)
@@ -172,9 +171,11 @@ class ParquetColumns:
             self._release()
 
     def _new_output(self) -> TextOutput:
-        return TextOutput(
+        output = TextOutput(
             str(self._rows), existing="append", folder=self._folder, locks=False
         )
+        output.path = str(self._table)  # what is told is the name that a user gave
+        return output
 
     def _convert_left_rows(self) -> None:
         """Convert the rows of an earlier run, if there are any and the disk allows."""

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, Protocol
 
 from neurovocal.engine import (
@@ -14,6 +13,7 @@ from neurovocal.engine import (
     Options,
     Plugin,
 )
+from neurovocal.engine.support.names import at_home
 from neurovocal.engine.support.text import utc_text, without_formula
 from neurovocal.plugins.sinks.columns.parquet import (
     ParquetColumns,
@@ -34,7 +34,6 @@ from neurovocal.plugins.storage.existing import (
     text_kind,
 )
 from neurovocal.plugins.storage.text_file import (
-    STDOUT,
     Existing,
     TextTable,
     existing_policy,
@@ -60,7 +59,7 @@ class ColumnsOptions(Options):
     """File to write; `-` is standard output (CSV only). A live run sets a CSV that an
     earlier run left aside, as `STEM.1.left.SUFFIX`; offline runs replace it."""
     format: Literal["csv", "parquet"] = "csv"
-    """Parquet needs `pip install neurovocal[parquet]`; its file appears when the run
+    """Parquet needs `pip install pyarrow`; its file appears when the run
     ends, and each further run adds its rows to it. Until then rows are in `PATH.rows`,
     a line of JSON each; what a killed run has left there the next run adds first."""
     kinds: list[str] = ["label"]
@@ -200,8 +199,9 @@ def _build(options: ColumnsOptions, context: BuildContext) -> ColumnsSink:
 
 def _check(options: ColumnsOptions, context: BuildContext) -> list[str]:
     problems = _problems(options, context)
-    path = Path(options.path).expanduser()
-    if options.format == "parquet" and path.exists() and not path.is_file():
+    path = at_home(options.path)
+    is_other = path.exists() and not path.is_file()
+    if options.format == "parquet" and is_other and not problems:
         problems.append(f"a Parquet table is a file: '{path}' is none")
     return problems
 
@@ -224,8 +224,8 @@ def _problems(options: ColumnsOptions, context: BuildContext) -> list[str]:
     if options.format == "parquet":
         if options.safe_csv:
             problems.append("safe_csv is for CSV, not for Parquet: leave it out")
-        if options.path == STDOUT:
-            problems.append("a Parquet table is a file: '-' is none")
+        if "stdout" in file_claim(options.path):
+            problems.append(f"a Parquet table is a file: '{options.path}' is none")
         problems += existing_problems(_ROWS, rows_path(options.path))
         problems += existing_problems(_PARQUET, part_path(options.path))
         problems += parquet_problems()

@@ -1,6 +1,5 @@
 """Draw what a detector heard, found and missed, as one picture of a recording."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +24,9 @@ from neurovocal.engine import (
     Withheld,
 )
 from neurovocal.engine.contracts.options import DAY_S, Order
-from neurovocal.engine.support.names import beside
+from neurovocal.engine.support.names import at_home
+from neurovocal.engine.support.outputs import write_whole
 from neurovocal.plugins.pictures import missing_matplotlib
-from neurovocal.plugins.storage.durable import durable_file
 from neurovocal.plugins.storage.existing import FileKind
 from neurovocal.plugins.storage.folder import set_aside
 from neurovocal.plugins.storage.text_file import (
@@ -231,18 +230,14 @@ class ExplainSink:
             return
         from neurovocal.plugins.sinks.explain.figure import picture_of
 
-        path = Path(self._options.path).expanduser()
+        path = at_home(self._options.path)
         if (problem := PICTURE.problem(path)) is not None:
             raise StageError(problem)
         if self._existing == "set aside" and path.exists():
             set_aside(path)
-        target = Path(os.path.realpath(path))
-        temporary = beside(target, after=".new")
         content = picture_of(heard, TITLE)
         try:
-            with durable_file(temporary) as file:
-                file.write(content)
-            temporary.replace(target)
+            write_whole(path, content)
         except OSError as error:
             raise StageError(
                 f"'{path}' cannot be written: {error.strerror or error}"

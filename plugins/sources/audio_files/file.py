@@ -1,6 +1,7 @@
 """Audio files: find them by name, read the header, read the samples."""
 
 import re
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from neurovocal.engine import AudioFileError, BuildContext, Float32
+from neurovocal.engine.support.names import resolved
 from neurovocal.engine.support.text import plain_name
 from neurovocal.plugins.sources.audio_files.container import Container, examine
 from neurovocal.plugins.sources.audio_files.start_time import (
@@ -122,10 +124,8 @@ def _find(name: str, path: Path, context: BuildContext, recursive: bool) -> list
         if not files:
             raise AudioFileError(f"no recording matches '{name}'")
         return sorted(files, key=natural_key)
-    if path.is_symlink() and not path.exists():
-        raise AudioFileError(
-            f"'{name}' is a link that leads to no file: '{path.readlink()}'"
-        )
+    if (problem := _link_problem(path)) is not None:
+        raise AudioFileError(problem)
     if not path.exists():
         raise AudioFileError(f"recording '{name}' does not exist{_similar(path)}")
     if not path.is_file():
@@ -133,6 +133,13 @@ def _find(name: str, path: Path, context: BuildContext, recursive: bool) -> list
             f"'{name}' is neither a file nor a folder: read pipes with the pipe source"
         )
     return [path]
+
+
+def _link_problem(path: Path) -> str | None:
+    """Return a sentence if a path is a link that leads to no file, such as itself."""
+    if not path.is_symlink() or path.exists():
+        return None
+    return f"'{path}' is a link that leads to no file: '{path.readlink()}'"
 
 
 def _matches(pattern: Path) -> list[Path]:
@@ -146,10 +153,11 @@ def _matches(pattern: Path) -> list[Path]:
 def _is_recording(path: Path) -> bool:
     """Return True for an audio file, unless its name begins with a dot.
 
-    Such files are incomplete, or written by macOS.
+    Such files are incomplete, or written by macOS. A link that leads to no file counts:
+    what it should have led to is missed by nobody else.
     """
     named = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    return named and path.is_file()
+    return named and (path.is_file() or (path.is_symlink() and not path.exists()))
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
@@ -180,9 +188,9 @@ def _names_of(paths: list[Path], style: str) -> list[str]:
     if style == "short" and len(set(plain)) == len(plain):
         return plain
     if style == "short":
-        resolved = [path.resolve() for path in paths]
-        root = Path(commonpath([path.parent for path in resolved]))
-        names = [path.relative_to(root).as_posix() for path in resolved]
+        absolute = [resolved(path) for path in paths]
+        root = Path(commonpath([path.parent for path in absolute]))
+        names = [path.relative_to(root).as_posix() for path in absolute]
     return names
 
 
@@ -211,8 +219,13 @@ def inspect(path: Path, zone: tzinfo | None = None) -> RecordingHeader:
     """
     import soundfile
 
+    if (problem := _link_problem(path)) is not None:
+        raise AudioFileError(problem)
     try:
-        if path.stat().st_size == 0:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise AudioFileError(f"'{path}' is a pipe, socket or device, and no file")
+        if status.st_size == 0:
             raise AudioFileError(f"'{path}' is empty (0 bytes)")
         container = examine(path)
         with container.decoding(), container.open(path) as file:

@@ -35,6 +35,7 @@ from neurovocal.engine.audio.non_finite import JoinedGaps, ShortRuns
 from neurovocal.engine.contracts.options import DAY_S, ChannelNumber, OptionProblem
 from neurovocal.engine.contracts.types import SOURCE_STAGE
 from neurovocal.engine.journal.repeats import repeat_sentence, replacement_sentence
+from neurovocal.engine.support.names import resolved
 from neurovocal.engine.support.text import plain, plain_name
 from neurovocal.plugins.sources.audio_files.file import (
     SUFFIXES,
@@ -226,10 +227,24 @@ class FolderSource:
         """Close; recordings that were read and confirmed count as finished."""
         self._items = iter(())
         self._mark_taken(0)
+        self._tell_what_is_heard_again()
         self._processed.close()
         if self._recording is not None:
             self._recording.close()
             self._recording = None
+
+    def _tell_what_is_heard_again(self) -> None:
+        """Log what nobody reads any more: sinks are closed before their last commits.
+
+        That is recordings of which a sink has lost events, or has committed none.
+        """
+        while (event := self._health.next()) is not None:
+            if event.state == "lossy":
+                log.warning("%s", event.detail)
+        for waiting in self._unconfirmed.values():
+            if not waiting.is_confirmed:
+                log.warning("%s", plain(_not_kept_sentence(waiting.file)))
+        self._unconfirmed.clear()
 
     def confirm(self, end: StreamEnd, kept: bool) -> None:
         """Let a recording count as taken, unless a sink has lost events of it."""
@@ -241,11 +256,7 @@ class FolderSource:
             return
         del self._unconfirmed[end]
         self._not_kept.add(waiting.file.name)
-        self._health.report(
-            "lossy",
-            f"a sink has lost events of '{waiting.file.path}': it is heard again at "
-            "the next start",
-        )
+        self._health.report("lossy", _not_kept_sentence(waiting.file))
 
     def _is_empty(self) -> bool:
         return self._empty and not self._scanner.growing and not self._retries
@@ -455,6 +466,12 @@ class FolderSource:
             return False
 
 
+def _not_kept_sentence(file: FinishedFile) -> str:
+    return (
+        f"a sink has lost events of '{file.path}': it is heard again at the next start"
+    )
+
+
 def _summary(sentences: list[str]) -> str | None:
     """Return the first sentence with the number of others, or None without any."""
     if not sentences:
@@ -479,9 +496,9 @@ def _check(options: FolderOptions, context: BuildContext) -> Iterator[str]:
     if problem:
         yield problem
     if options.set_aside is not None:
-        aside = Path(options.set_aside).resolve()
-        if aside == folder.resolve() or (
-            options.recursive and folder.resolve() in aside.parents
+        aside = resolved(Path(options.set_aside))
+        if aside == resolved(folder) or (
+            options.recursive and resolved(folder) in aside.parents
         ):
             yield OptionProblem(
                 "set_aside",
@@ -490,11 +507,11 @@ def _check(options: FolderOptions, context: BuildContext) -> Iterator[str]:
 
 
 def _resources(options: FolderOptions) -> frozenset[str]:
-    claims = [f"folder:{Path(options.path).resolve()}"]
+    claims = [f"folder:{resolved(Path(options.path))}"]
     if options.state is not None:
-        claims.append(f"file:{Path(options.state).resolve()}")
+        claims.append(f"file:{resolved(Path(options.state))}")
     if options.set_aside is not None:
-        claims.append(f"folder:{Path(options.set_aside).resolve()}")
+        claims.append(f"folder:{resolved(Path(options.set_aside))}")
     return frozenset(claims)
 
 

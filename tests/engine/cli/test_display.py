@@ -2,8 +2,11 @@
 
 import io
 import json
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from neurovocal.engine.cli import display
 from neurovocal.engine.cli.display import LineDisplay, TableDisplay
@@ -108,3 +111,49 @@ def test_the_table_notes_each_cause_once_with_its_count():
         ("pit      0.000 s  gap of 4 samples: device lost", 5),
         ("pit      0.000 s  lane lagging: behind", 1),
     ]
+
+
+def test_health_of_recordings_names_the_recording_it_is_about(shown):
+    lines, _, read = shown()
+    info = StreamInfo("good.wav", RATE, duration_s=1.0)
+    event = Health("source", "lossy", "set aside: 'in/bad.wav' is empty")
+    lines.write(Message(info, event, 0, 0, None, None, 0))
+    assert read() == ["source lossy: set aside: 'in/bad.wav' is empty"]
+
+
+def test_the_table_ends_in_an_empty_line_for_the_echo_of_ctrl_c(monkeypatch):
+    stream = io.StringIO()
+    table = TableDisplay("demo")
+    monkeypatch.setattr(
+        table._live, "console", Console(file=stream, width=80, force_terminal=True)
+    )
+    table.draw()
+    *_, last = table._live.console.render_lines(table._live.renderable, pad=False)
+    assert "".join(segment.text for segment in last) == ""
+
+
+@pytest.mark.parametrize("width", [80, 110, 160])
+def test_labels_have_room_at_any_width(monkeypatch, width):
+    stream = io.StringIO()
+    table = TableDisplay("demo")
+    console = Console(file=stream, width=width, force_terminal=True)
+    monkeypatch.setattr(table._live, "console", console)
+    info = StreamInfo("bengalese-finch.flac", 32000, 1)
+    lane = SimpleNamespace(info=info, position=90 * 32000)
+    counts = Counter(offset=1234)
+    channel = SimpleNamespace(lane=lane, level_db=-23.4, lag_ms=12.0, counts=counts)
+    reader = SimpleNamespace(lost_samples=0)
+    table.watch(
+        SimpleNamespace(lanes=[SimpleNamespace(channels=[channel], reader=reader)])
+    )
+    for segment in range(12):
+        at = 100 * segment
+        label = Label(segment, at, at + 50, "i", 0.9, "final", "classifier")
+        table.write(message(label, at, info.stream))
+    table.draw()
+    lines = console.render_lines(table._live.renderable, pad=False)
+    texts = ["".join(part.text for part in line) for line in lines]
+    assert max(map(len, texts)) <= width
+    row = next(text for text in texts if "flac" in text)
+    assert all(value in row for value in ("90.0 s", "-23 dB", "12 ms", "1234"))
+    assert "i 0.90   i i i" in row

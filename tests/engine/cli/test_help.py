@@ -14,6 +14,7 @@ from neurovocal.engine.cli.app import (
     load_command,
     read_summary,
 )
+from neurovocal.engine.contracts.types import KINDS
 
 # Each costs more than printing the help itself.
 HEAVY = {
@@ -68,3 +69,9 @@ def test_a_listed_summary_is_that_of_the_command_s_own_help(name):
 @pytest.mark.parametrize("target", ["no_such_module:f", "json:no_such_name", "sys:f"])
 def test_a_command_that_cannot_be_read_has_no_summary(target):
     assert read_summary(EntryPoint("broken", target, COMMANDS_GROUP)) is None
+
+
+def test_listen_names_every_kind():
+    text = read_summary(command_points()["listen"]) or ""
+    listed = text.partition("Kinds:")[2].partition(".")[0].replace("\n", " ")
+    assert {kind.strip() for kind in listed.split(",")} == {*KINDS.values()}

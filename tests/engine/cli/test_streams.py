@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,24 @@ def test_all_streams_may_be_closed(tmp_path: Path) -> None:
     code, _ = shell(arguments, "<&- >&- 2>&-", tmp_path)
     assert code == 0
     assert len((tmp_path / "t.csv").read_text().splitlines()) > 1
+
+
+def test_a_working_folder_that_was_deleted_is_one_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    command = [sys.executable, "-c", DELETE_AND_DETECT]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: the working folder was deleted: change into one that exists\n"
+    )
+
+
+DELETE_AND_DETECT = """
+import os
+from neurovocal.engine.cli import main
+os.rmdir(os.getcwd())
+main(["detect", "a.wav"])
+"""

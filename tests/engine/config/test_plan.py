@@ -89,6 +89,19 @@ def test_a_bundles_detector_is_checked_like_any_other(tmp_path):
     assert problem.startswith("x.yaml:2: bundle.options.low_hx: unknown option")
 
 
+def test_a_detector_that_needs_a_bundle_is_refused_before_a_run(tmp_path):
+    make_tiny_bundle(tmp_path / "tiny")
+    text = (
+        "source: {plugin: tape}\nsinks: [{plugin: mouth}]\nversion: 1\n"
+        "detector: {plugin: network}\n"
+    )
+    (problem,) = problems(text, tmp_path)
+    assert problem.startswith("x.yaml:4: detector: the network detector needs a bundle")
+    (problem,) = problems(f"{text}bundle: none", tmp_path)
+    assert problem.startswith("x.yaml:5: bundle: bundle 'none' does not exist")
+    assert plan_of(f"{text}bundle: tiny", tmp_path).lanes
+
+
 def test_a_plan_has_valid_options_and_builds_nothing():
     plan = plan_of(
         f"version: 1\nstation: roof\ntile: 3\n{LANE}"

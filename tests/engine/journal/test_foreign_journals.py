@@ -12,7 +12,14 @@ from stages.journals import build, label, write
 
 from neurovocal.engine.contracts.errors import ConfigError, StageError
 from neurovocal.engine.journal import store
-from neurovocal.engine.journal.store import open_journal, open_to_read, read_events
+from neurovocal.engine.journal.reader import Selection, read_messages
+from neurovocal.engine.journal.store import (
+    DamagedJournalError,
+    open_journal,
+    open_to_read,
+    read_events,
+    runs,
+)
 
 CONFIG = """version: 1
 source: {plugin: file, options: {path: a.wav}}
@@ -45,7 +52,7 @@ def not_writable(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refuse(database: str | Path, **options: object) -> sqlite3.Connection:
         name = str(database)
-        is_refused = name.endswith("mode=ro")
+        is_refused = name.endswith(("mode=ro", "mode=rw"))
         factory = Refusing if is_refused else sqlite3.Connection
         return connect(database, factory=factory, **options)  # type: ignore[call-overload,no-any-return]
 
@@ -202,3 +209,36 @@ def test_a_schema_that_is_no_utf_8_is_damage(journal: Path) -> None:
             with pytest.raises(ConfigError, match=r"damaged|cannot be read") as caught:
                 use(journal)
             assert "codec" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [4096, 9000])
+def test_a_journal_that_was_cut_short_is_damaged_and_no_other_file(
+    journal: Path, length: int
+) -> None:
+    journal.write_bytes(journal.read_bytes()[:length])
+    for _ in range(2):
+        with pytest.raises(DamagedJournalError, match=r"sqlite3 .*\.recover' prints"):
+            runs(journal)
+    with pytest.raises(DamagedJournalError):
+        open_journal(journal)
+
+
+@pytest.mark.parametrize(
+    "change_of",
+    ["header = x'ff00'", "payload = 'text'", "latency = x'ff'"],
+)
+def test_events_of_another_type_are_one_sentence(journal: Path, change_of: str) -> None:
+    change(journal, f"UPDATE messages SET {change_of}")
+    with pytest.raises(ConfigError, match=r"is no text|no bytes"):
+        list(read_messages(journal, Selection()))
+    if "latency" not in change_of:  # of which a replay makes nothing
+        with pytest.raises(ConfigError, match=r"is no text|no bytes"):
+            list(read_events(journal))
+
+
+def test_an_empty_file_is_told_from_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "empty.sqlite").touch()
+    with pytest.raises(ConfigError, match="is empty"):
+        open_to_read(tmp_path / "empty.sqlite")
+    with pytest.raises(ConfigError, match="does not exist"):
+        open_to_read(tmp_path / "missing.sqlite")

@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -17,7 +18,12 @@ from stages.journals import build, count, label, write
 from neurovocal.engine.contracts.clock import ManualClock
 from neurovocal.engine.contracts.errors import ConfigError, StageError
 from neurovocal.engine.contracts.types import Message
-from neurovocal.engine.journal.store import open_journal, read_events, runs
+from neurovocal.engine.journal.store import (
+    is_journal,
+    open_journal,
+    read_events,
+    runs,
+)
 
 DAY_NS = 86_400 * 10**9
 NOW_NS = 1_700_000_000_000_000_000
@@ -74,6 +80,66 @@ def test_a_power_failure_at_any_byte_loses_only_uncommitted_events(
     assert found == list(range(len(found)))
     assert committed <= len(found) <= committed + 1
     assert seqs(path, "after") == [0]
+
+
+# What people do with a journal that an engine is writing: look into it.
+LOOK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT count(*) FROM runs").fetchone()
+connection.close()
+"""
+
+
+def test_another_program_never_removes_the_log_of_a_journal_that_is_read_and_written(
+    tmp_path: Path,
+) -> None:
+    # The kernel releases a process's locks on a file when the process closes any
+    # descriptor of it: a request to the replay socket must not do that.
+    path = tmp_path / "j.sqlite"
+    sink = build(path, "run", commit_ms=0)
+    sink.open()
+    for seq in range(4):
+        sink.write(label(seq))
+        assert seqs(path) == list(range(seq + 1))
+        assert is_journal(path)
+        subprocess.run([sys.executable, "-c", LOOK, path], check=True)
+        assert (tmp_path / "j.sqlite-wal").stat().st_size
+    sink.close()
+    assert seqs(path) == [0, 1, 2, 3]
+
+
+def test_reading_a_closed_journal_leaves_no_file_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    write(path, [label(0)])
+    content, status = path.read_bytes(), path.stat()
+    assert seqs(path) == [0]
+    assert [each.name for each in tmp_path.iterdir()] == ["j.sqlite"]
+    assert path.read_bytes() == content
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+
+
+def test_reading_leaves_the_log_of_a_killed_engine_as_it_is(
+    tmp_path: Path, log_of_commits: tuple[Path, bytes, list[int]]
+) -> None:
+    copy, log, _ = log_of_commits
+    path, log_path = tmp_path / "j.sqlite", tmp_path / "j.sqlite-wal"
+    shutil.copyfile(copy, path)
+    log_path.write_bytes(log)
+    assert seqs(path, "torn") == list(range(12))
+    assert path.read_bytes() == copy.read_bytes()
+    assert log_path.read_bytes() == log
+
+
+def test_a_journal_is_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in (
+        (tmp_path, "a folder"),
+        (tmp_path / "pipe", "a pipe or device"),
+        (Path("/dev/null"), "a pipe or device"),
+    ):
+        with pytest.raises(ConfigError, match=f"is {kind}, and a journal is a file"):
+            is_journal(path)
 
 
 def test_every_commit_is_synchronized_by_default(tmp_path: Path) -> None:

@@ -67,8 +67,10 @@ EVENTS: dict[type, st.SearchStrategy[Event]] = {
     Anchor: st.builds(Anchor, counts, st.integers(-(2**63), 2**63 - 1)),
     Frames: st.builds(Frames, firsts, hops, hops, matrices(2)),
     Posteriors: st.builds(Posteriors, firsts, hops, hops, matrices(2)),
-    Onset: st.builds(Onset, counts, counts, numbers),
-    Offset: st.builds(Offset, counts, counts, counts, st.booleans()),
+    Onset: st.builds(Onset, counts, counts, numbers, st.booleans()),
+    Offset: st.builds(
+        Offset, counts, counts, counts, st.booleans(), st.none() | st.floats(-1e3, 1e3)
+    ),
     Trace: st.builds(Trace, firsts, hops, hops, matrices(2), texts),
     NearMiss: st.builds(
         NearMiss,

@@ -10,7 +10,7 @@ from neurovocal.engine.contracts.bundle import load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.models.commands import evaluate
 from neurovocal.models.data.datasets import read_dataset
-from neurovocal.models.evaluation.evaluate import left_out_notes
+from neurovocal.models.evaluation.evaluate import left_out_notes, trained_notes
 
 BUNDLE = "bengalese-finch"
 RATE = 32_000
@@ -45,6 +45,28 @@ def test_labels_that_are_left_out_are_told_with_their_number(dataset: Path) -> N
         "6 of 8 segments are left out of the measures, for their labels are no units "
         "of the bundle: 'w1' (4), 'w2' (2)"
     ]
+
+
+def test_recordings_of_the_training_are_told_by_name(tmp_path: Path) -> None:
+    bundle = load_bundle(BUNDLE)
+    trained = bundle.manifest.training["recordings"]["train"][0]
+    tested = bundle.manifest.training["recordings"]["test"][0]
+    for name in (trained, tested, "new.wav"):
+        path = tmp_path / Path(name).name
+        noise = np.random.default_rng(0).normal(0, 0.01, RATE)
+        soundfile.write(path, noise, RATE)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    rows = [f"{name},0.1,0.2,a" for name in names]
+    (tmp_path / "annotations.csv").write_text(
+        "\n".join(["file,onset_s,offset_s,label", *rows])
+    )
+    recordings = read_dataset(tmp_path).recordings
+    assert trained_notes(bundle, recordings) == [
+        "1 of 3 recordings have names of recordings that this bundle was trained on, "
+        f"such as '{Path(trained).name}': their figures are better than those of new "
+        "recordings"
+    ]
+    assert trained_notes(bundle, [r for r in recordings if r.file == "new.wav"]) == []
 
 
 def test_damaged_recordings_and_foreign_labels_are_told_together(dataset: Path) -> None:

@@ -253,6 +253,33 @@ def test_the_first_marks_come_within_a_tenth_of_a_second() -> None:
     assert block.stop <= 0.12 * RATE
 
 
+def test_scores_of_the_first_second_are_provisional_and_revised_at_the_offset() -> None:
+    samples, rate = soundfile.read(
+        ROOT / "configs" / "recordings" / "bengalese-finch.flac",
+        dtype="float32",
+        always_2d=True,
+    )
+    song = samples[round(5.2 * rate) :]  # begins amid song
+    detector = make(rate)
+    marks = [m for block in recut(song, [500]) for m in detector.process(block)]
+    onsets = {m.segment: m for m in marks if isinstance(m, Onset)}
+    offsets = {m.segment: m for m in marks if isinstance(m, Offset)}
+    assert onsets[0].sample < 0.1 * rate
+    for segment, offset in offsets.items():
+        is_early = onsets[segment].sample < 1.02 * rate
+        assert onsets[segment].provisional == is_early
+        assert (offset.revised_score is not None) == is_early
+    first = offsets[0].revised_score
+    assert first is not None
+    # The floors of the first tenth of a second are those of song, and too high.
+    assert first > onsets[0].score + 5
+    floor_db = measure_floor([(samples[:, 0], rate)])
+    known = make(rate, floor_db=floor_db)
+    marks = [m for block in recut(song, [500]) for m in known.process(block)]
+    assert not any(m.provisional for m in marks if isinstance(m, Onset))
+    assert all(m.revised_score is None for m in marks if isinstance(m, Offset))
+
+
 def test_a_gap_truncates_the_segment_and_keeps_the_floors() -> None:
     samples = noise(RATE, 4.0)
     add_tones(samples, RATE, [(1.9, 2.1), (2.2, 2.3)], 3000.0)

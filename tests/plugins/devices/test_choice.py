@@ -12,7 +12,7 @@ import pytest
 from neurovocal.engine.contracts.errors import DeviceError
 from neurovocal.plugins.devices import choice
 from neurovocal.plugins.devices.choice import find_again, find_device
-from neurovocal.plugins.devices.portaudio import usb_port
+from neurovocal.plugins.devices.portaudio import _reason, usb_port
 
 CONTROLLER = "devices/pci0000:00/0000:00:14.0"
 
@@ -150,3 +150,23 @@ def test_a_card_of_several_devices_is_found_by_name_at_its_port(cards: Cards) ->
     assert find_again(second)["index"] == 1
     with pytest.raises(DeviceError, match="several input devices fit 'usb:1-1'"):
         find_device("usb:1-1")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Device unavailable [PaErrorCode -9985]", "another program uses it"),
+        ("Illegal combination of I/O devices [PaErrorCode -9993]", "by way of"),
+        ("Unanticipated host error [PaErrorCode -9999]", "its driver failed"),
+        (
+            "Unanticipated host error [PaErrorCode -9999]: 'Device or resource busy' "
+            "[ALSA error -16]",
+            "its driver says 'Device or resource busy'; unplug it",
+        ),
+        ("Something new [PaErrorCode -1]", "Something new; unplug it"),
+    ],
+)
+def test_a_device_that_is_not_opened_tells_what_helps(text: str, told: str) -> None:
+    reason = _reason(OSError(f"Error opening InputStream: {text}"))
+    assert told in reason
+    assert "PaError" not in reason

@@ -222,13 +222,13 @@ def test_unwritable_paths_are_refused(tmp_path: Path, name: str, sentence: str) 
     (problem,) = plugin.check(options, BuildContext(SystemClock(), "run"))
     assert sentence in problem
     if name != "-":
-        with pytest.raises(ConfigError, match="cannot be"):
+        with pytest.raises(ConfigError, match=r"cannot be|a journal is a file"):
             build(tmp_path / name).open()
 
 
 def test_unreadable_journals_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
-    with pytest.raises(ConfigError, match="there is no journal"):
+    with pytest.raises(ConfigError, match="does not exist"):
         runs(path)
     write(path, [label(0)])
     with pytest.raises(ConfigError, match=r"no run 'other' \(it has: run-1\)"):
@@ -241,7 +241,7 @@ def test_damaged_journal_raises_a_clear_error(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(100)
         file.write(os.urandom(path.stat().st_size - 100))
-    with pytest.raises(ConfigError, match=r"j\.sqlite' cannot be read"):
+    with pytest.raises(ConfigError, match=r"j\.sqlite' is damaged"):
         list(read_events(path))
 
 

@@ -5,6 +5,7 @@ import resource
 from datetime import UTC, datetime
 
 import numpy as np
+import pytest
 import soundfile
 from stages.folder_source import (
     health_of,
@@ -17,7 +18,14 @@ from stages.folder_source import (
 )
 
 from neurovocal.engine.contracts.clock import ManualClock, SystemClock
-from neurovocal.engine.contracts.types import Anchor, Block, Gap, Health, StreamInfo
+from neurovocal.engine.contracts.types import (
+    Anchor,
+    Block,
+    Gap,
+    Health,
+    StreamEnd,
+    StreamInfo,
+)
 
 
 def test_each_recording_is_read_once_in_order_of_time(tmp_path):
@@ -277,3 +285,25 @@ def test_a_few_samples_that_are_no_numbers_are_interpolated_and_told(tmp_path):
     state, detail = told
     assert state == "healthy"
     assert detail.startswith(f"'{path}': 5 samples are no numbers, the first at ")
+
+
+@pytest.mark.parametrize("kept", [False, None])
+def test_a_recording_that_a_sink_did_not_keep_is_told_when_the_source_closes(
+    tmp_path, caplog, kept
+):
+    # The sinks are closed, and say what they kept, after the last read.
+    write(tmp_path / "a.wav")
+    source = make(tmp_path)
+    source.open()
+    end = None
+    while end is None:
+        item = source.read(0.5)
+        end = item if isinstance(item, StreamEnd) else None
+    if kept is not None:
+        source.confirm(end, kept)
+    source.close()
+    told = [record.getMessage() for record in caplog.records]
+    path = tmp_path / "a.wav"
+    assert told == [
+        f"a sink has lost events of '{path}': it is heard again at the next start"
+    ]

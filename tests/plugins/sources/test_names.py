@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,3 +197,36 @@ def test_the_note_about_unused_channels_is_short(tmp_path):
     done = neurovocal("detect", path)
     (note,) = (line for line in done.err.splitlines() if "1024 channels" in line)
     assert len(note) < 300
+
+
+def test_a_tilde_that_is_nobodys_home_is_part_of_a_name(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "~1.wav", np.zeros(800), 8000)
+    done = neurovocal("detect", "~1.wav", "--out", "~1.csv", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert (tmp_path / "~1.csv").is_file()
+
+
+def test_a_link_that_leads_nowhere_is_missed_in_a_folder(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), 8000)
+    (tmp_path / "b.wav").symlink_to("gone.wav")
+    done = neurovocal("detect", tmp_path)
+    assert done.code == 2
+    assert "b.wav' is a link that leads to no file: 'gone.wav'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--block-length", 2**40), "--block-length: must be at least 1 and at most"),
+        (("--timezone", "Mars/X"), "--timezone: no time zone is called 'Mars/X'"),
+        (("--explain", "e.png", "--to", "1e9"), "--to: must be above 0 and at most"),
+        (("--json", "--format", "raven"), "--json and --format raven are two formats"),
+    ],
+)
+def test_a_refused_value_names_its_option(
+    tmp_path: Path, arguments: tuple[object, ...], told: str
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(800), 8000)
+    done = neurovocal("detect", "a.wav", *arguments, cwd=tmp_path)
+    assert done.code == 1
+    assert done.err.startswith(f"error: {told}")
