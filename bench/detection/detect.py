@@ -222,7 +222,7 @@ class GroupMeans:
 
 
 def print_tables(
-    data: Path, only: str = "", methods_of: str = "", choices: int = 5
+    data: Path, only: str = "", methods_of: str = "", choices: int = 3
 ) -> None:
     """Print the scores of each method on each set, and their means over groups."""
     means = GroupMeans()
@@ -267,7 +267,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="sets whose name contains this")
     parser.add_argument("--method", default="", help="methods whose name contains this")
-    parser.add_argument("--choices", type=int, default=5, help="choices of examples")
+    parser.add_argument("--choices", type=int, default=3, help="choices of examples")
     arguments = parser.parse_args()
     data = data_folder()
     if not data.is_dir():
