@@ -50,6 +50,7 @@ from neurovocal.plugins.sources.audio_files.selection import (
     inspect_all,
     noted,
     unused_channels,
+    without_repeats,
 )
 from neurovocal.plugins.sources.audio_files.start_time import (
     TimeZone,
@@ -156,6 +157,9 @@ class FileSource:
         paths, problems = find_all(options.path, self._context, options.recursive)
         if problems:
             raise AudioFileError("\n".join(problems))
+        if options.streams == "each":
+            paths, repeats = without_repeats(paths)
+            self.notices += repeats
         policy = options.on_bad_file or ("skip" if len(paths) > 1 else "fail")
         self._fail = policy == "fail"
         asked = options.channels or [1]

@@ -1,5 +1,7 @@
 """Selection of recordings for a file source, and remarks about them."""
 
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import tzinfo
 from pathlib import Path
@@ -42,6 +44,19 @@ def find_all(
     if not asked:
         problems.append("name at least one recording")
     return paths, problems
+
+
+def without_repeats(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return each path once, however it is spelt, and a sentence about the others."""
+    counts = Counter(map(os.path.abspath, paths))
+    repeated = [name for name, count in counts.items() if count > 1]
+    first = {os.path.abspath(path): path for path in reversed(paths)}
+    once = [first[name] for name in counts]
+    if not repeated:
+        return once, []
+    more = f", and so are {len(repeated) - 1} more" if repeated[1:] else ""
+    name = first[repeated[0]]
+    return once, [f"'{name}' is named more than once{more}: each is heard once"]
 
 
 def inspect_all(

@@ -114,6 +114,22 @@ def test_few_non_finite_samples_are_interpolated_and_told(tmp_path, suffix, cont
     )
 
 
+def test_a_recording_that_is_named_twice_is_heard_once_and_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "b.wav", "c.wav"):
+        write(tmp_path / name, noise(40))
+    paths = ["b.wav", "*.wav", str(tmp_path / "b.wav"), "./a.wav", "c.wav"]
+    source = make(path=paths)
+    streams = [i.stream for i in read_all(source) if isinstance(i, StreamInfo)]
+    assert [*source.recordings] == ["b.wav", "a.wav", "c.wav"] == streams
+    assert source.notices == [
+        "'b.wav' is named more than once, and so are 2 more: each is heard once"
+    ]
+    # In one stream it is played as often as it is named.
+    again = make(path=["b.wav", "b.wav"], streams="one")
+    assert len(samples_of(read_all(again))) == 80
+
+
 def test_large_finite_values_make_no_gap(tmp_path):
     values = np.full((4, 1), 3e38, np.float32)
     path = write(tmp_path / "x.wav", values, subtype="FLOAT")
