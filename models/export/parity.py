@@ -13,6 +13,7 @@ from neurovocal.models.toolkit.onnx_session import (
     PERTURBATION,
     Session,
     check_limits,
+    check_outputs,
     max_difference,
     max_relative_difference,
 )
@@ -47,30 +48,17 @@ def check_classifier(
     BundleError
         A difference exceeds its tolerance, or the state grows.
     """
-    session = Session(path)
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in model.shapes.items()}
-    whole = session.run(frames=frames, **zeros)
-    rows, state = [], zeros
-    for frame in frames:
-        step = session.run(frames=frame[None], **state)
-        state = {name: step[f"{name}_next"] for name in zeros}
-        rows.append(step["logits"])
     with torch.no_grad():
         logits, after = model(torch.from_numpy(frames)[None])
-    single = np.concatenate(rows)
-    expected = logits[0].numpy()
-    found = {
-        "logits": max_relative_difference(single, expected),
-        "logits_whole": max_relative_difference(whole["logits"], single),
-        # Relative, since the cells of an LSTM are not bounded.
-        "states": max(
-            max_relative_difference(state[n], after[n][0].numpy()) for n in zeros
-        ),
-        "states_whole": max(
-            max_relative_difference(whole[f"{n}_next"], state[n]) for n in zeros
-        ),
-        "contraction": _classifier_contraction(session, zeros, frames),
-    }
+    found = check_outputs(
+        path,
+        {"frames": frames},
+        {"logits": logits[0].numpy()},
+        {name: after[name][0].numpy() for name in model.shapes},
+    )
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in model.shapes.items()}
+    contraction = _classifier_contraction(Session(path), zeros, frames)
+    found["contraction"] = contraction
     check_limits(path, found, CLASSIFIER_CONTRACTED)
     return found
 

@@ -128,9 +128,8 @@ def write_forecast(
     export.parity["forecast"] = check_outputs(
         export.save(forecast_graph(model), "forecast.onnx"),
         {"tokens": tokens, "gaps": gaps},
-        "u",
         {"log_posteriors": expected[:, 0].numpy()},
-        state[0].numpy(),
+        {"u": state[0].numpy()},
     )
     export.golden.update(
         {

@@ -1,5 +1,6 @@
 """Exported graphs in ONNX Runtime, and their differences from torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,10 @@ class Session:
 def check_outputs(
     path: Path,
     inputs: dict[str, Float32],
-    state: str,
     expected: dict[str, Float32],
-    after: Float32,
+    after: Mapping[str, Float32],
 ) -> dict[str, float]:
-    """Compare a graph of rows and one state with torch, over a state-threaded run.
+    """Compare a graph of rows and states with torch, over a state-threaded run.
 
     Parameters
     ----------
@@ -70,18 +70,17 @@ def check_outputs(
         File of the graph.
     inputs : dict of str to float32[T, ...]
         Input rows by the graph's names.
-    state : str
-        Name of the state input, which starts at zeros.
     expected : dict of str to float32[T, ...]
         Outputs that torch computes from the same rows.
-    after : float32
-        State that torch computes after the last row.
+    after : mapping of str to float32
+        States that torch computes after the last row, by the names of the state
+        inputs, which start at zeros.
 
     Returns
     -------
     dict
-        Largest difference of each output and of the state, run row by row and in
-        one call (``..._whole``).
+        Largest difference of each output and of the states, run row by row and in
+        one call (``..._whole``), relative where values are above 1.
 
     Raises
     ------
@@ -89,19 +88,23 @@ def check_outputs(
         A difference exceeds its tolerance.
     """
     session = Session(path)
-    whole = session.run(**inputs, **{state: np.zeros_like(after)})
-    current = np.zeros_like(after)
+    state = {name: np.zeros_like(values) for name, values in after.items()}
+    whole = session.run(**inputs, **state)
     rows: dict[str, list[Float32]] = {name: [] for name in expected}
     for row in range(len(next(iter(inputs.values())))):
         step = session.run(
             **{name: values[row : row + 1] for name, values in inputs.items()},
-            **{state: current},
+            **state,
         )
-        current = step[f"{state}_next"]
+        state = {name: step[f"{name}_next"] for name in after}
         for name in expected:
             rows[name].append(step[name])
-    found = {"states": max_difference(current, after)}
-    found["states_whole"] = max_difference(whole[f"{state}_next"], current)
+    found = {
+        "states": max(max_relative_difference(state[n], after[n]) for n in after),
+        "states_whole": max(
+            max_relative_difference(whole[f"{n}_next"], state[n]) for n in after
+        ),
+    }
     for name, values in expected.items():
         single = np.concatenate(rows[name])
         found[name] = max_relative_difference(single, values)

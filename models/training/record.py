@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 
 from neurovocal.engine.support.text import plain
 from neurovocal.models.data.datasets import AnnotatedRecording, Dataset
@@ -63,22 +64,50 @@ def training_record(
     """
     split = data.split
     parts = {"train": split.train, "valid": split.valid, "test": split.test}
-    return {
-        "command": plain(command),
-        "date": datetime.now(UTC).date().isoformat(),
+    entry = {
         "dataset": plain(dataset.folder.resolve().name),
         "split": split.rule,
         "seconds": {
             name: round(total_duration_s(part), 1) for name, part in parts.items()
         },
         "recordings": {name: _names(part) for name, part in parts.items()},
+    }
+    return run_record(command, entry, histories, data.warnings, config)
+
+
+def run_record(
+    command: str,
+    data: Mapping[str, Any],
+    histories: Mapping[str, History | None],
+    notes: Sequence[str],
+    recipe: BaseModel,
+) -> dict[str, Any]:
+    """Build the manifest entry ``training`` from what is said of the data.
+
+    Parameters
+    ----------
+    command : str
+        Command line of the training.
+    data : mapping
+        Entries on datasets, splits and recordings.
+    histories : mapping of str to History
+        Course of the training of each network; None for networks not trained.
+    notes : sequence of str
+        Warnings.
+    recipe : BaseModel
+        Recipe, whose card is left out.
+    """
+    return {
+        "command": plain(command),
+        "date": datetime.now(UTC).date().isoformat(),
+        **data,
         "networks": {
             name: _network_record(history)
             for name, history in histories.items()
             if history is not None and history.best_row
         },
-        "notes": data.warnings,
-        "recipe": config.model_dump(mode="json", exclude={"card"}),
+        "notes": list(notes),
+        "recipe": recipe.model_dump(mode="json", exclude={"card"}),
         "versions": {
             "neurovocal": version("neurovocal"),
             "torch": torch.__version__,
