@@ -30,6 +30,11 @@ class BandScore:
     broad_mask_db : float
         The same for the score itself, which masks sound in other bands, too.
 
+    Attributes
+    ----------
+    usual_db : float32[n_bands]
+        Excess of each band that is 0 dB in the score.
+
     Notes
     -----
     A sound of 30 dB is followed by its own echo, 20 dB weaker, in the same bands. Per
@@ -46,7 +51,7 @@ class BandScore:
     ) -> None:
         degrees = 2 * cells
         usual = 10 * np.log10(chi2.isf(_NOISE_SHARE, degrees) / degrees)
-        self._usual_db = usual.astype(np.float32)
+        self.usual_db = usual.astype(np.float32)
         self._n_loudest = n_loudest
         self._mask_db, self._decay_db = mask_db, decay_db
         self._broad_mask_db = broad_mask_db
@@ -55,7 +60,7 @@ class BandScore:
     def reset(self) -> None:
         """Forget earlier peaks."""
         # Peaks with the decay taken out, so that a later hop only needs the largest.
-        self._peaks = np.full(len(self._usual_db), -np.inf)
+        self._peaks = np.full(len(self.usual_db), -np.inf)
         self._broad_peak = -np.inf
 
     def push(self, first: int, excess: Float32) -> NDArray[np.float64]:
@@ -70,7 +75,7 @@ class BandScore:
         """
         if len(excess) == 0:
             return np.empty(0)
-        levels = excess - self._usual_db
+        levels = excess - self.usual_db
         hops = np.arange(first, first + len(excess), dtype=np.float64)
         hops *= self._decay_db
         decayed = hops[:, None]

@@ -93,10 +93,10 @@ def band_score(
     )
 
 
-def make_detector(
+def detector_parts(
     options: BandsOptions, sample_rate: int, excess: BandExcess | None = None
-) -> ScoredExcessDetector:
-    """Return a detector of sounds in whichever of 32 bands they are, untuned.
+) -> tuple[BandExcess, BandScore, SegmenterRules, RecentSounds | None]:
+    """Return noise floors, score, rules, and what makes the rules follow, if at all.
 
     Parameters
     ----------
@@ -116,7 +116,17 @@ def make_detector(
     score = band_score(options, excess, sample_rate)
     near = options.on_db - NEAR_DB
     rules = options.rules(options.on_db, options.off_db, sample_rate, near)
-    recent = recent_sounds(options, rules, sample_rate)
+    return excess, score, rules, recent_sounds(options, rules, sample_rate)
+
+
+def make_detector(
+    options: BandsOptions, sample_rate: int, excess: BandExcess | None = None
+) -> ScoredExcessDetector:
+    """Return a detector of sounds in whichever of 32 bands they are, untuned.
+
+    It is made of `detector_parts`, which has the same parameters and errors.
+    """
+    excess, score, rules, recent = detector_parts(options, sample_rate, excess)
     return ScoredExcessDetector(excess, score, rules, _UNIT, recent=recent)
 
 

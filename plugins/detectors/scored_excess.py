@@ -155,6 +155,7 @@ class ScoredExcessDetector:
         if not self._has_audio:
             return []
         marks = self._marks(first, excess)
+        marks += self._held_back()
         marks += self._segmenter.close(self._stop)
         self._begin_anew()
         return self._revise(marks, levels)
@@ -186,10 +187,18 @@ class ScoredExcessDetector:
         stop = max(reached, self._slowest.min_duration // self._hop) + 1
         return float(scores[:stop].max())
 
+    def _held_back(self) -> list[Mark]:
+        """Return the marks of scores that wait for rows that never come: none here."""
+        return []
+
     def _marks(self, first: int, excess: Float32) -> list[Mark]:
         if len(excess) == 0:
             return []
-        scores = self._score.push(first, excess)
+        return self._marks_of(first, self._score.push(first, excess))
+
+    def _marks_of(self, first: int, scores: NDArray[np.float64]) -> list[Mark]:
+        if len(scores) == 0:
+            return []
         if self._trace.is_asked:
             self._add_trace(first, scores)
         return self._segmenter.process(first, scores)
