@@ -149,7 +149,7 @@ bundle: $(DEV_ENV)/.done  ## Train the bundles that ship again, from ../shared/d
 DATA ?= ../shared/data
 detector: $(DEV_ENV)/.done  ## Train the detector network that ships again, from DATA (20 minutes)
 	$(DEV_ENV)/bin/neurovocal train --detector $(DATA)/finch_gy6or6 $(DATA)/finch_bird0 \
-	    $(DATA)/zebra_finch_G402 $(DATA)/noise_mixes $(DATA)/mouse_usv $(DATA)/bats_europe \
+	    $(DATA)/zebra_finch_G402 $(DATA)/mouse_usv $(DATA)/bats_europe \
 	    $(DATA)/fly_song $(DATA)/env_sounds $(DATA)/soundscape_background \
 	    $(DATA)/spoken_digits --config configs/train-detector.yaml --overwrite \
 	    --out models/pretrained/any-animal

@@ -43,6 +43,8 @@ BLOCK_S = 0.032
 _LEAST_JUDGED = 5
 _HIGHEST_HZ = 170_000.0  # of the peers' band where a preset names none: bats
 EXAMPLES = {"1 example": 1, "5 examples": 5, "20 examples": 20}
+# Folders that the network any-animal was not trained on.
+UNHEARD = ("noise_mixes", "meerkat", "field_spinetail")
 MEASURES = ("onset", "segment", "IoU 0.3", "IoU 0.5")
 
 Find = Callable[[Recording, Samples, int], list[Span]]
@@ -140,6 +142,10 @@ def methods(which: DataSet) -> dict[str, Find | None]:
     of_samples: dict[str, Method | None] = {
         "bands": partial(detect, "bands", {}),
         "energy": partial(detect, "energy", {}),
+        # With a star where recordings of the set are in its training.
+        f"any-animal{'' if which.folder in UNHEARD else '*'}": partial(
+            detect, "network", {"bundle": "any-animal"}
+        ),
         f"preset {which.preset}": partial(detect, plugin, options),
         "percentile 90": partial(detect, "percentile", {"scope": "file"}),
         "evfuncs": evfuncs_method(band),

@@ -79,10 +79,10 @@ class DetectorSpec(Section):
 
 
 class DetectorNetworkSpec(Section):
-    """State contract and thresholds of ``detector.onnx``, which the detector runs.
+    """State contract of ``detector.onnx``, which corrects the score of a detector.
 
     Its rows are those of the noise floors, one per hop: it knows neither the level nor
-    the sample rate of a stream, and durations are counted in rows.
+    the sample rate of a stream.
     """
 
     file: str = "detector.onnx"
@@ -90,21 +90,21 @@ class DetectorNetworkSpec(Section):
     state: dict[str, list[int]]
     """Input name -> shape of each recurrent state; the output is NAME_next."""
     look_ahead: int = Field(ge=0, le=1000)
-    """Rows that the score of a row waits for."""
-    on: float = Field(gt=0, lt=1)
-    """A sound is a segment when its score reaches this (validation data)."""
-    off: float = Field(gt=0, lt=1)
-    """A segment lasts while the score is at least this (validation data)."""
-    min_duration: int = Field(ge=0, le=10_000)
-    """Rows of the shortest segment (validation data)."""
-    gap_fill: int = Field(ge=0, le=10_000)
-    """Segments that are less than so many rows apart are one (validation data)."""
+    """Rows that the correction of a row waits for."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_this_kind(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "on" in values:
+            raise ValueError(
+                "the detector network is of an earlier kind, with thresholds of its "
+                "own: train it again with `neurovocal train --detector`"
+            )
+        return values
 
     @model_validator(mode="after")
-    def _values_make_sense(self) -> "DetectorNetworkSpec":
+    def _states_make_sense(self) -> "DetectorNetworkSpec":
         _check_state(self.state)
-        if self.off > self.on:
-            raise ValueError(f"off ({self.off:g}) is above on ({self.on:g})")
         return self
 
 

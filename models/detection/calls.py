@@ -76,21 +76,21 @@ class CallType:
 def draw_call_type(rng: Random, lowest: float) -> CallType:
     """Draw an imaginary animal with frequencies from `lowest`, a share of the rate."""
     kinds = rng.choice(_KINDS, size=rng.integers(1, 5))
-    low = _log_uniform(rng, 1.1 * lowest, 0.3)
+    low = log_uniform(rng, 1.1 * lowest, 0.3)
     return CallType(
         kinds=tuple(map(str, kinds)),
         low=low,
         high=min(0.43, low * np.exp(rng.uniform(0.2, 2.2))),
-        duration=_log_uniform(rng, 1, 300),
+        duration=log_uniform(rng, 1, 300),
         duration_spread=rng.uniform(0.1, 0.6),
-        attack=_log_uniform(rng, 0.01, 0.5),
-        decay=_log_uniform(rng, 0.03, 0.8),
-        gap=_log_uniform(rng, 4, 300),
-        pause=_log_uniform(rng, 100, 1500),
+        attack=log_uniform(rng, 0.01, 0.5),
+        decay=log_uniform(rng, 0.03, 0.8),
+        gap=log_uniform(rng, 4, 300),
+        pause=log_uniform(rng, 100, 1500),
         bout=int(rng.integers(1, 30)),
         snr_db=rng.uniform(-3, 30),
         snr_spread_db=rng.uniform(0, 6),
-        echo_hops=_log_uniform(rng, 5, 250) if rng.random() < 0.5 else 0.0,
+        echo_hops=log_uniform(rng, 5, 250) if rng.random() < 0.5 else 0.0,
         echo_db=rng.uniform(-30, -8),
     )
 
@@ -166,7 +166,7 @@ def _wave(rng: Random, kind: str, of: CallType, hops: float, n: int) -> Float64:
 
 
 def _frequency(rng: Random, of: CallType) -> float:
-    return _log_uniform(rng, of.low, of.high)
+    return log_uniform(rng, of.low, of.high)
 
 
 def _phase(rng: Random, frequency: Float64) -> Float64:
@@ -194,7 +194,7 @@ def _contour(rng: Random, of: CallType, share: Float64) -> Float64:
 
 
 def _trill(rng: Random, of: CallType, hops: float, share: Float64) -> Float64:
-    period = _log_uniform(rng, 2, max(3.0, hops / 3))
+    period = log_uniform(rng, 2, max(3.0, hops / 3))
     beat = 0.5 + 0.5 * np.cos(2 * np.pi * hops * share / period)
     carrier = np.cos(_phase(rng, _contour(rng, of, share)))
     trill: Float64 = carrier * beat ** rng.uniform(0.5, 3)
@@ -254,5 +254,6 @@ def _echoes(rng: Random, of: CallType, samples: Float64, hop_length: int) -> Flo
     return echoes[: len(samples)]
 
 
-def _log_uniform(rng: Random, low: float, high: float) -> float:
+def log_uniform(rng: Random, low: float, high: float) -> float:
+    """Draw a number whose logarithm is uniform between those of `low` and `high`."""
     return float(np.exp(rng.uniform(np.log(low), np.log(max(low, high)))))

@@ -26,29 +26,28 @@ class DatasetUse(Options):
 class ScenesConfig(Options):
     """Recordings that the network is trained on, drawn once."""
 
-    synthetic: int = Field(default=1000, ge=1, le=100_000)
+    synthetic: int = Field(default=400, ge=1, le=100_000)
     """Synthetic calls over backgrounds."""
-    recorded: int = Field(default=700, ge=0, le=100_000)
-    """Parts of the datasets, at their own rate and at others, over backgrounds; each
-    dataset has the same number of them."""
+    recorded: int = Field(default=60, ge=0, le=100_000)
+    """Parts of each dataset, at their own rate and at others, over backgrounds."""
     rows: int = Field(default=2000, ge=64, le=100_000)
     """Length in hops (of 2 ms, or 1 ms above 96 kHz)."""
-    share_recorded: float = Field(default=0.5, ge=0, le=1)
+    share_recorded: float = Field(default=0.6, ge=0, le=1)
     """Share of the training sequences that come from the datasets."""
 
 
 class NetworkConfig(Options):
     """Sizes and training of the network."""
 
-    n_hidden: int = Field(default=48, ge=1, le=1024)
+    n_hidden: int = Field(default=24, ge=1, le=1024)
     """Filters of the convolution, and units of the GRU."""
     kernel_length: int = Field(default=5, ge=1, le=100)
     """Rows that the convolution covers."""
     look_ahead: int = Field(default=2, ge=0, le=100)
-    """Rows that a score waits for."""
+    """Rows that a correction waits for."""
     updates: int = Field(default=800, ge=1)
     """Optimizer steps."""
-    batch_size: int = Field(default=96, ge=1)
+    batch_size: int = Field(default=40, ge=1)
     """Sequences per step."""
     sequence_length: int = Field(default=250, ge=2)
     """Rows per sequence."""
@@ -62,6 +61,9 @@ class NetworkConfig(Options):
     """Largest norm of the gradient."""
     edge_weight: float = Field(default=2.0, gt=0)
     """Weight of the rows next to an onset or offset; others have 1."""
+    correction_weight: float = Field(default=0.005, ge=0)
+    """Weight of the mean square of the corrections in dB, beside the cross entropy:
+    the larger it is, the closer the detector stays to `bands`."""
     noise_db: float = Field(default=0.6, ge=0)
     """Standard deviation of each band's level from one sequence to another."""
     validate_every: int = Field(default=100, ge=1)
@@ -79,8 +81,8 @@ class DetectorRecipe(Options):
     checkpoint_s: float = Field(default=15.0, gt=0)
     """Seconds between two checkpoints."""
     valid_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the recordings of each dataset that chooses weights and thresholds;
-    a dataset with a single recording has none."""
+    """Share of the recordings of each dataset that chooses the weights; a dataset with
+    a single recording has none."""
     datasets: dict[str, DatasetUse] = {}
     """By the name of a dataset's folder. One that is not named here has calls if it has
     annotations, and backgrounds if not."""

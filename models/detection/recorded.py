@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from neurovocal.engine.contracts.types import Float32
+from neurovocal.models.detection.backgrounds import draw_background
 from neurovocal.models.detection.calls import Random
 from neurovocal.models.detection.datasets import CallRecording, Span, read_part
 from neurovocal.models.detection.scenes import (
@@ -12,9 +13,7 @@ from neurovocal.models.detection.scenes import (
     UNKNOWN,
     Scene,
     Target,
-    draw_background,
-    excess_of,
-    targets_of,
+    scene_of,
 )
 from neurovocal.plugins.detectors.band_excess import N_BANDS, FloorOptions, framing
 
@@ -56,15 +55,19 @@ def draw_recorded_scene(
     spans = inside(recording.spans)
     if rng.random() < _OVER_BACKGROUND and len(samples):
         samples = _over_background(rng, samples, spans, hop, backgrounds)
-    excess = excess_of(samples, rate)
-    target = targets_of(excess, spans, frame_length, hop)
+    drawn = scene_of(samples, rate, spans)
     if recording.judged is not None:
-        mark_unjudged(target, inside(recording.judged), frame_length, hop)
-    whole = np.zeros((n_rows, N_BANDS), np.float16)
-    targets = np.full(n_rows, UNKNOWN, np.int8)
-    whole[: len(excess)] = excess[:n_rows]
-    targets[: len(target)] = target[:n_rows]
-    return Scene(whole, targets)
+        mark_unjudged(drawn.target, inside(recording.judged), frame_length, hop)
+    whole = Scene(
+        np.zeros((n_rows, N_BANDS), np.float16),
+        np.zeros(n_rows, np.float16),
+        np.full(n_rows, UNKNOWN, np.int8),
+        rate,
+    )
+    whole.levels[: len(drawn.levels)] = drawn.levels[:n_rows]
+    whole.scores[: len(drawn.scores)] = drawn.scores[:n_rows]
+    whole.target[: len(drawn.target)] = drawn.target[:n_rows]
+    return whole
 
 
 def mark_unjudged(

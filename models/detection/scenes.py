@@ -8,18 +8,10 @@ from numpy.typing import NDArray
 
 from neurovocal.engine import Block
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.detection.calls import (
-    Float64,
-    Random,
-    draw_call_type,
-    place_calls,
-)
-from neurovocal.plugins.detectors.band_excess import (
-    N_BANDS,
-    BandExcess,
-    FloorOptions,
-    framing,
-)
+from neurovocal.models.detection.backgrounds import draw_background
+from neurovocal.models.detection.calls import Random, draw_call_type, place_calls
+from neurovocal.plugins.detectors.band_excess import N_BANDS, FloorOptions, framing
+from neurovocal.plugins.detectors.bands import BandsOptions, detector_parts
 
 # Rates of recorders that are in use, and how often each is drawn.
 RATES = {
@@ -39,14 +31,20 @@ class Scene:
 
     Parameters
     ----------
-    excess : float16[n_rows, n_bands]
-        Level of each band above its floor, in dB.
+    levels : float16[n_rows, n_bands]
+        Level of each band in dB above what steady noise exceeds in one of 10 000 rows.
+    scores : float16[n_rows]
+        Scores of the `bands` detector in dB.
     target : int8[n_rows]
         `SILENCE`, `CALL` or `UNKNOWN`.
+    sample_rate : int
+        Rate of its samples in Hz.
     """
 
-    excess: NDArray[np.float16]
+    levels: NDArray[np.float16]
+    scores: NDArray[np.float16]
     target: Target
+    sample_rate: int
 
 
 def draw_scene(rng: Random, n_rows: int, recordings: Sequence[Float32]) -> Scene:
@@ -76,54 +74,36 @@ def draw_scene(rng: Random, n_rows: int, recordings: Sequence[Float32]) -> Scene
         samples += calls
         spans += own
     samples *= 10 ** (rng.uniform(-60, -10) / 20)
-    excess = excess_of(samples.astype(np.float32), rate)
-    target = targets_of(excess, sorted(spans), frame_length, hop)
-    return Scene(excess.astype(np.float16), target)
+    return scene_of(samples.astype(np.float32), rate, sorted(spans))
 
 
-def draw_background(
-    rng: Random, n_samples: int, hop_length: int, recordings: Sequence[Float32]
-) -> Float64:
-    """Draw a background with a level of 1 (root mean square), float64[n_samples].
+def scene_of(
+    samples: Float32, sample_rate: int, spans: Sequence[tuple[float, float]]
+) -> Scene:
+    """Return the rows of a whole recording with their targets.
 
-    It is a recording, or noise of some colour, with hum, gusts of wind, the noise of an
-    amplifier and slow changes of level.
+    Parameters
+    ----------
+    samples : float32[n_samples]
+        One channel.
+    sample_rate : int
+        In Hz.
+    spans : sequence of (onset, offset)
+        Calls in samples, sorted.
     """
-    if recordings and rng.random() < 0.55:
-        samples = _part_of(rng, recordings, n_samples)
-    else:
-        slope = rng.choice([0, 0, -1, -1, -2, rng.uniform(-3, 1)])
-        samples = _coloured(rng, n_samples, slope)
-    if rng.random() < 0.5:
-        noise = rng.standard_normal(n_samples)
-        samples = samples + 10 ** (rng.uniform(-30, -5) / 20) * noise
-    if rng.random() < 0.35:
-        change_hops, change_db = rng.choice([50, 200, 750]), rng.uniform(1, 5)
-        samples = samples * _slow_gain(
-            rng, n_samples, change_hops * hop_length, change_db
-        )
-    if rng.random() < 0.25:
-        time = np.arange(n_samples)
-        for _ in range(rng.integers(1, 5)):
-            frequency = np.exp(rng.uniform(np.log(1 / 128), np.log(0.45)))
-            hum = np.sin(2 * np.pi * (frequency * time + rng.random()))
-            samples = samples + rng.uniform(0.05, 1) * hum
-    if rng.random() < 0.25:
-        gusts = _slow_gain(rng, n_samples, 150 * hop_length, 6.0)
-        samples = samples + rng.uniform(0.2, 3) * gusts * _coloured(rng, n_samples, -3)
-    return _levelled(samples)
-
-
-def excess_of(samples: Float32, sample_rate: int) -> Float32:
-    """Return the rows of a whole recording, float32[n_rows, n_bands] in dB."""
-    front = BandExcess(FloorOptions(), sample_rate)
+    options = BandsOptions()
+    front, score, _, _ = detector_parts(options, sample_rate)
     column = np.ascontiguousarray(samples, np.float32)[:, None]
     parts = [
         front.push(Block(first, column[first : first + _AT_ONCE]))[1]
         for first in range(0, len(column), _AT_ONCE)
     ]
-    return np.concatenate(
-        [np.empty((0, N_BANDS), np.float32), *parts, front.flush()[1]]
+    rows = [np.empty((0, N_BANDS), np.float32), *parts, front.flush()[1]]
+    excess = np.concatenate(rows)
+    target = targets_of(excess, spans, front.frame_length, front.hop_length)
+    scores = score.push(0, excess).astype(np.float16)
+    return Scene(
+        (excess - score.usual_db).astype(np.float16), scores, target, sample_rate
     )
 
 
@@ -156,34 +136,3 @@ def targets_of(
             is_audible = excess[first:stop].max() > _FAINTEST_DB
             target[first:stop] = CALL if is_audible else UNKNOWN
     return target
-
-
-def _part_of(rng: Random, recordings: Sequence[Float32], n_samples: int) -> Float64:
-    """Return a part of a recording, or of several shorter ones in a row, levelled."""
-    chosen = recordings[int(rng.integers(len(recordings)))]
-    start = int(rng.integers(len(chosen)))
-    samples = np.resize(np.roll(chosen, -start), n_samples).astype(np.float64)
-    if rng.random() < 0.3:
-        samples = samples[::-1].copy()
-    return _levelled(samples)
-
-
-def _coloured(rng: Random, n_samples: int, slope: float) -> Float64:
-    """Return noise with a power density of ``frequency ** slope``."""
-    spectrum = np.fft.rfft(rng.standard_normal(n_samples))
-    frequency = np.maximum(np.arange(len(spectrum)) / n_samples, 1 / 512)
-    noise: Float64 = np.fft.irfft(spectrum * frequency ** (slope / 2), n_samples)
-    return _levelled(noise)
-
-
-def _slow_gain(rng: Random, n_samples: int, every: float, spread_db: float) -> Float64:
-    count = max(4, int(n_samples / every) + 4)
-    levels_db = spread_db * rng.standard_normal(count)
-    at = np.linspace(0, n_samples, count)
-    gain: Float64 = 10 ** (np.interp(np.arange(n_samples), at, levels_db) / 20)
-    return gain
-
-
-def _levelled(samples: Float64) -> Float64:
-    level = np.sqrt(np.mean(np.square(samples)))
-    return samples / max(float(level), 1e-12)

@@ -4,14 +4,13 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
@@ -25,24 +24,13 @@ from neurovocal.models.detection.datasets import (
     read_part,
 )
 from neurovocal.models.detection.export import TrainedDetector, write_detector_bundle
+from neurovocal.models.detection.judged import JudgedScene, corrections_of, measure
 from neurovocal.models.detection.network import DetectorNetwork
+from neurovocal.models.detection.pools import SYNTHETIC, SceneFiles, Watch
 from neurovocal.models.detection.recipe import DetectorRecipe
-from neurovocal.models.detection.recorded import draw_recorded_scene, mark_unjudged
-from neurovocal.models.detection.scenes import (
-    Scene,
-    draw_scene,
-    excess_of,
-    targets_of,
-)
-from neurovocal.models.detection.thresholds import (
-    JudgedScene,
-    choose_rules,
-    measure,
-    runs_of,
-    scores_of,
-)
-from neurovocal.models.detection.training import DetectorTask, ScenePool
-from neurovocal.models.toolkit.files import write_npz
+from neurovocal.models.detection.recorded import mark_unjudged
+from neurovocal.models.detection.scenes import draw_scene, scene_of
+from neurovocal.models.detection.training import DetectorTask
 from neurovocal.models.toolkit.loop import (
     Budget,
     History,
@@ -53,7 +41,6 @@ from neurovocal.models.toolkit.loop import (
 from neurovocal.models.toolkit.problems import Problems
 from neurovocal.models.toolkit.progress import Reporter
 from neurovocal.models.training.workspace import (
-    SCENES,
     TrainingJob,
     install_bundle,
     mark_work_folder,
@@ -62,15 +49,10 @@ from neurovocal.models.training.workspace import (
     work_folder,
 )
 from neurovocal.plugins.detectors.band_excess import FloorOptions, framing
-from neurovocal.plugins.storage.npz import read_npz
 
-SYNTHETIC = "synthetic"
 _VALID_SCENES = 40
-_SCENES_AT_ONCE = 50  # of a file
 _NETWORK_SHARE = 0.8  # of a time budget
-_RECORDED_SEED, _VALID_SEED = 10**6, 2 * 10**6
-
-Watch = Callable[[float], None]
+_VALID_SEED = 2 * 10**6
 
 
 def train_detector(
@@ -79,6 +61,7 @@ def train_detector(
     recipe: DetectorRecipe,
     reporter: Reporter,
     stop: StopFlag,
+    scenes: Path | None = None,
 ) -> Bundle:
     """Draw scenes, train, export and verify a detector, and move it to ``--out``.
 
@@ -94,6 +77,9 @@ def train_detector(
         Receives messages and progress.
     stop : StopFlag
         Request to stop; scenes and checkpoints are kept.
+    scenes : Path, optional
+        Folder in which scenes are kept for other trainings; by default they are removed
+        with the work folder.
 
     Raises
     ------
@@ -115,7 +101,7 @@ def train_detector(
     assert data is not None
     torch.set_num_threads(recipe.threads)
     with work_folder(job):
-        _Training(job, recipe, data, reporter, stop).run()
+        _Training(job, recipe, data, reporter, stop, scenes).run()
         install_bundle(job)
     bundle = load_bundle(job.out)
     minutes = (time.monotonic() - started_s) / 60
@@ -132,6 +118,7 @@ class _Training:
     data: DetectorData
     reporter: Reporter
     stop: StopFlag
+    scenes: Path | None
 
     def run(self) -> None:
         """Write the finished bundle to the work folder."""
@@ -146,7 +133,11 @@ class _Training:
             for each in data.backgrounds
             if not sounds[each.file].is_silent
         ]
-        pools = self._pools(backgrounds)
+        files = SceneFiles(
+            self.scenes or self.job.work_path, recipe, sounds, backgrounds
+        )
+        with self._stage("scenes") as watch:
+            pools = files.pools(data, watch)
         valid = self._valid(backgrounds)
         task = DetectorTask(
             recipe,
@@ -156,63 +147,8 @@ class _Training:
         history = self._fit(task)
         self._export(task.module, history, valid)
 
-    def _pools(self, backgrounds: Sequence[Float32]) -> list[ScenePool]:
-        """Draw the scenes of the training, or read those that were drawn before."""
-        config, rows = self.recipe.scenes, self.recipe.scenes.rows
-        n_sets = len(self.data.sets)
-        recorded = config.share_recorded if n_sets and config.recorded else 0.0
-
-        def synthetic(number: int) -> Scene:
-            return draw_scene(self._rng(number), rows, backgrounds)
-
-        with self._stage("scenes") as watch:
-            drawn = self._drawn(SYNTHETIC, config.synthetic, synthetic, watch)
-            pools = [ScenePool(*drawn, 1.0 - recorded)]
-            each = -(-config.recorded // max(1, n_sets))
-            for index, of in enumerate(self.data.sets if recorded else ()):
-                recordings = of.train
-
-                def from_set(
-                    number: int,
-                    recordings: Sequence[CallRecording] = recordings,
-                    index: int = index,
-                ) -> Scene:
-                    rng = self._rng(_RECORDED_SEED + index, number)
-                    chosen = recordings[int(rng.integers(len(recordings)))]
-                    return draw_recorded_scene(rng, rows, chosen, backgrounds)
-
-                drawn = self._drawn(of.name, each, from_set, watch)
-                pools.append(ScenePool(*drawn, recorded / n_sets))
-        return pools
-
-    def _drawn(
-        self, name: str, count: int, draw: Callable[[int], Scene], watch: Watch
-    ) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
-        """Return scenes of one kind, kept in files of the work folder."""
-        parts = []
-        for first in range(0, count, _SCENES_AT_ONCE):
-            path = self.job.work_path / f"{SCENES}{name}-{first:05d}.npz"
-            if not path.is_file():
-                scenes = []
-                for number in range(first, min(first + _SCENES_AT_ONCE, count)):
-                    scenes.append(draw(number))
-                    watch((number + 1) / count)
-                drawn = {
-                    "excess": np.stack([scene.excess for scene in scenes]),
-                    "target": np.stack([scene.target for scene in scenes]),
-                }
-                write_npz(path, drawn, compressed=False)
-            arrays = read_npz(path, "scenes", "excess", "target")
-            parts.append(
-                (arrays["excess"].astype(np.float16), arrays["target"].astype(np.int8))
-            )
-        return (
-            np.concatenate([excess for excess, _ in parts]),
-            np.concatenate([target for _, target in parts]),
-        )
-
     def _valid(self, backgrounds: Sequence[Float32]) -> dict[str, list[JudgedScene]]:
-        """Return what chooses weights and thresholds, by dataset."""
+        """Return what chooses the weights, by dataset."""
         with self._stage("validation") as watch:
             scenes = [
                 draw_scene(
@@ -220,9 +156,7 @@ class _Training:
                 )
                 for number in range(_VALID_SCENES)
             ]
-            judged = {
-                SYNTHETIC: [JudgedScene(scene, runs_of(scene)) for scene in scenes]
-            }
+            judged = {SYNTHETIC: [JudgedScene(scene) for scene in scenes]}
             for index, of in enumerate(self.data.sets):
                 if of.valid:
                     judged[of.name] = [_judged(recording) for recording in of.valid]
@@ -249,22 +183,23 @@ class _Training:
         history: History,
         valid: dict[str, list[JudgedScene]],
     ) -> None:
-        """Choose the thresholds and write the bundle."""
+        """Measure what the network finds and write the bundle."""
         ahead = self.recipe.network.look_ahead
-        with self._stage("thresholds") as watch:
-            scores = {
-                name: [scores_of(model, each.scene, ahead) for each in judged]
-                for name, judged in valid.items()
-            }
-            rules = choose_rules(valid, scores, watch)
-        figures = measure(valid, scores, rules)
+        with self._stage("figures") as watch:
+            corrections = {}
+            for number, (name, judged) in enumerate(valid.items()):
+                corrections[name] = [
+                    corrections_of(model, each.scene, ahead) for each in judged
+                ]
+                watch((number + 1) / len(valid))
+            figures = measure(valid, corrections)
         folder = self.job.work_path / "bundle"
         shutil.rmtree(folder, ignore_errors=True)
         golden = max(
             (each.scene for judged in valid.values() for each in judged),
             key=lambda scene: int((scene.target == 1).sum()),
         )
-        trained = TrainedDetector(model, rules, golden, figures, history)
+        trained = TrainedDetector(model, golden, figures, history)
         write_detector_bundle(folder, trained, self.data, self.recipe, self.job)
 
     def _rng(self, *numbers: int) -> np.random.Generator:
@@ -287,19 +222,16 @@ class _Training:
 
 
 def _judged(recording: CallRecording) -> JudgedScene:
-    """Return a whole recording at its own rate, with its calls in rows."""
+    """Return a whole recording at its own rate, with its calls."""
     source = recording.source
     rate = source.sample_rate
-    frame_length, hop, _ = framing(FloorOptions(), rate)
-    excess = excess_of(read_part(source, 0.0, source.duration_s), rate)
-    in_samples = [(a * rate, b * rate) for a, b in recording.spans]
-    target = targets_of(excess, in_samples, frame_length, hop)
+    spans = tuple((a * rate, b * rate) for a, b in recording.spans)
+    scene = scene_of(read_part(source, 0.0, source.duration_s), rate, spans)
     if recording.judged is not None:
         judged = [(a * rate, b * rate) for a, b in recording.judged]
-        mark_unjudged(target, judged, frame_length, hop)
-    origin = (frame_length - hop) / 2
-    spans = [((a - origin) / hop, (b - origin) / hop) for a, b in in_samples]
-    return JudgedScene(Scene(excess.astype(np.float16), target), tuple(spans))
+        frame_length, hop, _ = framing(FloorOptions(), rate)
+        mark_unjudged(scene.target, judged, frame_length, hop)
+    return JudgedScene(scene, spans)
 
 
 def _fingerprint(

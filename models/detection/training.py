@@ -9,15 +9,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from neurovocal.models.detection.judged import batch_of
 from neurovocal.models.detection.network import DetectorNetwork
 from neurovocal.models.detection.recipe import DetectorRecipe
 from neurovocal.models.detection.scenes import CALL, UNKNOWN, Scene, Target
 from neurovocal.models.toolkit.optim import guard_gradients, rate_factor, set_rates
+from neurovocal.plugins.detectors.excess_network import MIDDLE_DB, ODDS_PER_DB
 
 # A stream lasts for hours, a sequence for half a second: half of the sequences begin
 # with a state after another sequence, and some at the start of a stream.
 _USED_STATES = 0.5
 _AT_START = 0.4
+_LEAST_DB, _MOST_DB = 2.0, 18.0  # scores that the loss tells apart
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,15 +29,18 @@ class ScenePool:
 
     Parameters
     ----------
-    excess : float16[n_scenes, n_rows, n_bands]
-        In dB; may lie in a file.
+    levels : float16[n_scenes, n_rows, n_bands]
+        As of a `Scene`.
+    scores : float16[n_scenes, n_rows]
+        As of a `Scene`.
     target : int8[n_scenes, n_rows]
         Targets.
     share : float
         Share of the training sequences that come from here.
     """
 
-    excess: NDArray[np.float16]
+    levels: NDArray[np.float16]
+    scores: NDArray[np.float16]
     target: NDArray[np.int8]
     share: float
 
@@ -86,10 +92,11 @@ class DetectorTask:
 
     def step(self, progress: float) -> float:
         """Train on one batch of sequences and return its loss."""
-        excess, target, weight, starts = self._batch()
-        logits, after = self.module(excess, self._initial_state(starts))
+        levels, scores, target, weight, starts = self._batch()
+        corrections, after = self.module(levels, scores, self._initial_state(starts))
         self.carried = {name: value.detach() for name, value in after.items()}
-        loss = self._entropy(logits, target, weight)
+        loss, size = self._losses(corrections, scores, target, weight)
+        loss = loss + self._config.correction_weight * size
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if guard_gradients(self.module.parameters(), "skip", self._config.clip):
@@ -102,28 +109,41 @@ class DetectorTask:
         for name, scenes in self._valid.items():
             losses = []
             for scene in scenes:
-                excess = torch.from_numpy(scene.excess.astype(np.float32))[None]
-                logits, _ = self.module(excess)
                 known = (scene.target != UNKNOWN).astype(np.float32)
                 if known.any():
+                    inputs = batch_of(scene.levels, scene.scores)
+                    corrections, _ = self.module(*inputs)
                     target, weight = (
                         torch.from_numpy(values)[None]
                         for values in (scene.target, known)
                     )
-                    losses.append(float(self._entropy(logits, target, weight)))
+                    loss, _ = self._losses(corrections, inputs[1], target, weight)
+                    losses.append(float(loss))
             if losses:
                 measures[f"entropy_{name}"] = float(np.mean(losses))
         return {"score": float(np.mean([*measures.values()])), **measures}
 
-    def _entropy(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """Compute the mean cross entropy; the last rows wait for scores in vain."""
+    def _losses(
+        self, corrections: Tensor, scores: Tensor, target: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the mean cross entropy and the mean square of the corrections in dB.
+
+        The last rows wait for corrections in vain.
+        """
         ahead = self._config.look_ahead
-        n = logits.shape[1] - ahead
-        logits, target, weight = logits[:, ahead:], target[:, :n], weight[:, :n]
+        n = corrections.shape[1] - ahead
+        corrections, scores = corrections[:, ahead:], scores[:, :n]
+        target, weight = target[:, :n], weight[:, :n]
+        # What is far from the thresholds is not to be moved for its certainty's sake.
+        near = scores.clamp(_LEAST_DB, _MOST_DB)
         losses = functional.binary_cross_entropy_with_logits(
-            logits, (target == CALL).float(), reduction="none"
+            ODDS_PER_DB * (near + corrections - MIDDLE_DB),
+            (target == CALL).float(),
+            reduction="none",
         )
-        return (losses * weight).sum() / weight.sum().clamp_min(1.0)
+        total = weight.sum().clamp_min(1.0)
+        size = (corrections.square() * weight).sum() / total
+        return (losses * weight).sum() / total, size
 
     def _initial_state(self, starts: NDArray[np.bool_]) -> dict[str, Tensor]:
         """Return zeros, or the states after other sequences where none begins."""
@@ -136,12 +156,13 @@ class DetectorTask:
                 fresh[rows] = self.carried[name][order][rows]
         return state
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor, NDArray[np.bool_]]:
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, NDArray[np.bool_]]:
         """Draw sequences.
 
         Returns
         -------
-        excess : float32[batch, T, n_bands]
+        levels : float32[batch, T, n_bands]
+        scores : float32[batch, T]
         target : int8[batch, T]
         weight : float32[batch, T]
         starts : bool[batch]
@@ -149,7 +170,8 @@ class DetectorTask:
         """
         config = self._config
         length = config.sequence_length
-        parts: list[NDArray[np.float32]] = []
+        parts: list[NDArray[np.float16]] = []
+        all_scores: list[NDArray[np.float16]] = []
         targets: list[Target] = []
         starts = np.zeros(config.batch_size, bool)
         kinds = self.rng.choice(
@@ -163,15 +185,17 @@ class DetectorTask:
             if self.rng.random() < _AT_START / 2:
                 first, starts[row] = 0, True
             part = slice(first, first + length)
-            parts.append(np.asarray(pool.excess[number, part], np.float32))
+            parts.append(pool.levels[number, part])
+            all_scores.append(pool.scores[number, part])
             targets.append(pool.target[number, part])
-        excess, target = np.stack(parts), np.stack(targets)
-        noise = self.rng.standard_normal((len(excess), 1, excess.shape[2]))
-        excess += (config.noise_db * noise).astype(np.float32)
+        levels, target = np.stack(parts).astype(np.float32), np.stack(targets)
+        noise = self.rng.standard_normal((len(levels), 1, levels.shape[2]))
+        levels += (config.noise_db * noise).astype(np.float32)
         weight = self._weights(target)
         weight[~starts, : config.warm_up] = 0.0
         return (
-            torch.from_numpy(excess),
+            torch.from_numpy(levels),
+            torch.from_numpy(np.stack(all_scores).astype(np.float32)),
             torch.from_numpy(target),
             torch.from_numpy(weight),
             starts,

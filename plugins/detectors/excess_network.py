@@ -1,28 +1,81 @@
-"""Detector network of a bundle, run on the levels of bands above their floors."""
+"""Detector network of a bundle, which corrects the score of the `bands` detector."""
 
-from collections.abc import Iterable
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neurovocal.engine import (
-    Block,
     Bundle,
     BundleError,
     Float32,
-    Gap,
     Mark,
-    Posteriors,
-    Segmenter,
     SegmenterRules,
-    Trace,
-    TraceKeeper,
 )
-from neurovocal.plugins.detectors.band_excess import (
-    N_BANDS,
-    BandExcess,
-)
+from neurovocal.plugins.detectors.band_excess import N_BANDS, BandExcess
+from neurovocal.plugins.detectors.band_score import BandScore
+from neurovocal.plugins.detectors.recent_sounds import RecentSounds
+from neurovocal.plugins.detectors.scored_excess import ScoredExcessDetector
 from neurovocal.plugins.models.onnx.session import Golden, Graph, finite
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredRows:
+    """Rows that a detector network gets, one for each hop.
+
+    Parameters
+    ----------
+    levels : float32[n_rows, n_bands]
+        Level of each band in dB above what steady noise exceeds in one of 10 000 rows.
+    scores : float64[n_rows]
+        Scores of the `bands` detector in dB.
+    """
+
+    levels: Float32
+    scores: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, part: slice) -> "ScoredRows":
+        return ScoredRows(self.levels[part], self.scores[part])
+
+    def __add__(self, other: "ScoredRows") -> "ScoredRows":
+        return ScoredRows(
+            np.concatenate((self.levels, other.levels)),
+            np.concatenate((self.scores, other.scores)),
+        )
+
+
+# A score of 8.5 dB, between both thresholds of `bands`, is a probability of one half;
+# the logarithm of the odds rises by so much per dB.
+MIDDLE_DB, ODDS_PER_DB = 8.5, 0.3
+
+_NO_ROWS = ScoredRows(np.empty((0, N_BANDS), np.float32), np.empty(0))
+
+
+def corrected(scores: NDArray[np.float64], corrections: Float32) -> NDArray[np.float64]:
+    """Return the scores of a detector network in dB, float64[n_rows].
+
+    What is masked or below the usual noise counts as 0 dB, so that a correction can
+    lift it.
+    """
+    return np.maximum(scores, 0.0) + corrections
+
+
+def probability_of(score_db: float) -> float:
+    """Return the probability of a call that a corrected score in dB stands for."""
+    return float(1 / (1 + np.exp(-ODDS_PER_DB * (score_db - MIDDLE_DB))))
+
+
+def level_of(probability: float) -> float:
+    """Return the corrected score in dB that stands for a probability of a call.
+
+    It is within 0.1 and 200 dB, as thresholds of `bands` are.
+    """
+    odds = probability / max(1 - probability, 1e-12)
+    level = MIDDLE_DB + np.log(max(odds, 1e-12)) / ODDS_PER_DB
+    return float(np.clip(level, 0.1, 200.0))
 
 
 class ExcessNetwork:
@@ -56,7 +109,7 @@ class ExcessNetwork:
                 f"bands, this neurovocal makes {N_BANDS}: train it again"
             )
         self.look_ahead = spec.look_ahead
-        self._tile = tile
+        self.tile = tile
         self._zeros = {
             name: np.zeros(shape, np.float32) for name, shape in spec.state.items()
         }
@@ -64,162 +117,135 @@ class ExcessNetwork:
         self._graph = Graph(
             bundle,
             spec.file,
-            {"excess": (None, spec.n_bands), **states},
+            {"levels": (None, spec.n_bands), "scores": (None,), **states},
             {
-                "scores": (None,),
+                "corrections": (None,),
                 **{f"{name}_next": shape for name, shape in states.items()},
             },
         )
-        golden = Golden(bundle, "excess")
-        scores = self._graph.try_run({"excess": golden.frames, **self._zeros})[0]
-        golden.check(self._graph, "scores", scores)
+        golden = Golden(bundle, "levels")
+        found = self._graph.try_run(
+            {"levels": golden.frames, "scores": golden["scores"], **self._zeros}
+        )
+        golden.check(self._graph, "corrections", found[0])
         self.reset()
 
     def reset(self) -> None:
         """Forget all rows; the next ones may begin anywhere."""
         self._state = self._zeros
-        self._held = np.empty((0, N_BANDS), np.float32)  # rows of an unfinished tile
-        self._last = self._held  # the row received last
+        self._held = _NO_ROWS  # rows of an unfinished tile
+        self._last = _NO_ROWS  # the row received last
+        self._unscored = np.empty(0)  # scores of rows without a correction yet
         self._next = 0  # index of the first row that the network has not had
-        self._to_skip = self.look_ahead  # scores that belong to rows before the first
+        self._to_skip = self.look_ahead  # outputs that belong to rows before the first
 
-    def push(self, first: int, rows: Float32) -> tuple[int, Float32]:
-        """Return the scores that rows complete.
+    def push(self, first: int, rows: ScoredRows) -> tuple[int, NDArray[np.float64]]:
+        """Return the corrected scores that rows complete.
 
         Parameters
         ----------
         first : int
             Index of the first row; calls follow each other without holes.
-        rows : float32[n_rows, n_bands]
-            Excess in dB.
+        rows : ScoredRows
+            Levels and scores.
 
         Returns
         -------
         first : int
             Index of the row that the first score belongs to.
-        scores : float32[n_scores]
-            From 0 to 1.
+        scores : float64[n_scores]
+            In dB.
         """
         if len(rows) == 0:
-            return first, np.empty(0, np.float32)
+            return first, np.empty(0)
         if len(self._last) == 0:
             self._next = first
         self._last = rows[-1:]
-        known = np.concatenate((self._held, rows)) if len(self._held) else rows
+        self._unscored = np.concatenate((self._unscored, rows.scores))
+        known = self._held + rows if len(self._held) else rows
         parts, done, at = [], 0, self._next
-        while len(known) - done >= (size := self._tile - at % self._tile):
+        while len(known) - done >= (size := self.tile - at % self.tile):
             parts.append(self._run(known[done : done + size]))
             done, at = done + size, at + size
         self._held = known[done:]
         return self._scored(parts)
 
-    def flush(self) -> tuple[int, Float32]:
+    def flush(self) -> tuple[int, NDArray[np.float64]]:
         """Return the last scores, as if the last row were repeated; then reset."""
-        rest = np.repeat(self._last, self.look_ahead, axis=0)
-        parts = [self._run(rows) for rows in (self._held, rest) if len(rows)]
+        parts = [self._run(self._held)] if len(self._held) else []
+        if len(self._last):
+            parts += [self._run(self._last) for _ in range(self.look_ahead)]
         scored = self._scored(parts)
         self.reset()
         return scored
 
-    def _run(self, rows: Float32) -> Float32:
+    def _run(self, rows: ScoredRows) -> Float32:
         """Return the network's outputs for rows that follow the ones before."""
-        scores, *states = self._graph.run({"excess": finite(rows), **self._state})
+        corrections, *states = self._graph.run(
+            {
+                "levels": finite(rows.levels),
+                "scores": rows.scores.astype(np.float32),
+                **self._state,
+            }
+        )
         self._state = {
             name: finite(state) for name, state in zip(self._zeros, states, strict=True)
         }
-        return finite(scores)
+        return finite(corrections)
 
-    def _scored(self, parts: list[Float32]) -> tuple[int, Float32]:
-        """Return outputs as the scores of the rows that they belong to."""
-        scores = np.concatenate([np.empty(0, np.float32), *parts])
-        self._next += len(scores)
-        skipped = min(self._to_skip, len(scores))
+    def _scored(self, parts: list[Float32]) -> tuple[int, NDArray[np.float64]]:
+        """Return the scores of the rows that outputs belong to."""
+        corrections = np.concatenate([np.empty(0, np.float32), *parts])
+        self._next += len(corrections)
+        skipped = min(self._to_skip, len(corrections))
         self._to_skip -= skipped
-        scores = scores[skipped:]
-        return self._next - self.look_ahead - len(scores), scores
+        corrections = corrections[skipped:]
+        count = len(corrections)
+        scores = corrected(self._unscored[:count], corrections)
+        self._unscored = self._unscored[count:]
+        return self._next - self.look_ahead - count, scores
 
 
-class ExcessNetworkDetector:
-    """Detector of segments in the scores of a bundle's detector network.
-
-    The network gets the level of each band above its running noise floor
-    (`BandExcess`): neither the gain of the microphone nor the sample rate changes what
-    it hears. The score of a row stands for the `hop_length` samples around its frame's
-    centre.
+class ExcessNetworkDetector(ScoredExcessDetector):
+    """Detector of segments in the score of `bands`, corrected by a network.
 
     Parameters
     ----------
-    network : ExcessNetwork
-        The network.
     excess : BandExcess
-        Noise floors of the stream.
+        Bands and noise floors of the stream.
+    score : BandScore
+        Score of the `bands` detector.
     rules : SegmenterRules
         Thresholds and durations.
-    tile : int
-        Rows per call of the network.
+    recent : RecentSounds or None
+        Makes the rules follow what was found.
+    network : ExcessNetwork
+        The network.
     """
-
-    consumes: Literal["samples", "posteriors"] = "samples"
 
     def __init__(
         self,
-        network: ExcessNetwork,
         excess: BandExcess,
+        score: BandScore,
         rules: SegmenterRules,
-        tile: int,
+        recent: RecentSounds | None,
+        network: ExcessNetwork,
     ) -> None:
-        hop = excess.hop_length
-        self._excess = excess
+        super().__init__(excess, score, rules, "dB, corrected", recent=recent)
+        self.latency += (network.tile + network.look_ahead) * excess.hop_length
         self._network = network
-        self._segmenter = Segmenter(rules, hop, (excess.frame_length - hop) // 2)
-        self._trace = TraceKeeper(hop, excess.frame_length, "P(vocalization)")
-        self._thresholds = rules.on, rules.off
-        waited = tile + network.look_ahead + 1
-        self.latency = excess.latency + waited * hop + rules.latency
-        self.reset()
+        self._usual_db = score.usual_db
 
-    def reset(self) -> None:
-        """Reset to the state of a new detector."""
-        self._segmenter.reset()
-        self._trace.reset()
-        self._excess.reset()
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
         self._network.reset()
-        self._has_audio = False  # since the start or the last gap
-        self._stop = 0  # sample after the last one received
 
-    def process(self, item: Block | Posteriors | Gap, /) -> Iterable[Mark]:
-        """Return the marks that `item` completes; a gap truncates an open segment."""
-        if isinstance(item, Gap):
-            rows = self._excess.gap(item)
-            return self._finish(*rows)
-        assert isinstance(item, Block)
-        if not self._has_audio and len(item.samples):
-            self._segmenter.begin(item.start)
-            self._has_audio = True
-        self._stop = item.start + len(item.samples)
-        return self._marks(*self._network.push(*self._excess.push(item)))
+    def _held_back(self) -> list[Mark]:
+        return self._marks_of(*self._network.flush())
 
-    def flush(self) -> Iterable[Mark]:
-        """Return the last marks at the end of the stream, truncating a segment."""
-        return self._finish(*self._excess.flush())
-
-    def trace(self) -> Iterable[Trace]:
-        """Return score and thresholds of the rows since the last call."""
-        return self._trace.take()
-
-    def _finish(self, first: int, rows: Float32) -> list[Mark]:
-        """Score the rows that were held back and close the open segment."""
-        if not self._has_audio:
+    def _marks(self, first: int, excess: Float32) -> list[Mark]:
+        if len(excess) == 0:
             return []
-        marks = self._marks(*self._network.push(first, rows))
-        marks += self._marks(*self._network.flush())
-        marks += self._segmenter.close(self._stop)
-        self._has_audio = False
-        return marks
-
-    def _marks(self, first: int, scores: Float32) -> list[Mark]:
-        if len(scores) == 0:
-            return []
-        values = scores.astype(np.float64)
-        self._trace.add(first, values, *self._thresholds)
-        return self._segmenter.process(first, values)
+        scores = self._score.push(first, excess)
+        rows = ScoredRows(excess - self._usual_db, scores)
+        return self._marks_of(*self._network.push(first, rows))

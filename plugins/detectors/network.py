@@ -1,7 +1,6 @@
 """Detector of segments by a network: that of a detector, or the lane's classifier."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -20,7 +19,6 @@ from neurovocal.engine import (
     Posteriors,
     Segmenter,
     SegmenterOptions,
-    SegmenterRules,
     StageError,
     Trace,
     TraceKeeper,
@@ -29,15 +27,15 @@ from neurovocal.engine.audio.near_misses import near_probability
 from neurovocal.engine.contracts.bundle import FrontEnd, load_bundle
 from neurovocal.engine.contracts.errors import LackingBundleProblem
 from neurovocal.engine.contracts.options import OptionProblem, Order
-from neurovocal.plugins.detectors.band_excess import BandExcess, FloorOptions
+from neurovocal.plugins.detectors.bands import BandsOptions, detector_parts
 from neurovocal.plugins.detectors.excess_network import (
     ExcessNetwork,
     ExcessNetworkDetector,
+    level_of,
+    probability_of,
 )
 
 _ON, _OFF = 0.6, 0.4  # of a classifier's P(not silence)
-_LOOKBACK = 8  # rows before a detector network's score reached `on`, for an onset
-_ANY_RATE = 1000
 
 
 class ThresholdOptions(Options):
@@ -52,8 +50,8 @@ class ThresholdOptions(Options):
     of its classifier."""
     on: float | None = Field(default=None, gt=0, le=1)
     """A sound is a segment when its score, P(not silence), reaches this; by default
-    0.6. A detector network brings `on`, `off`, `min_duration_ms`, `gap_fill_ms` and
-    `lookback_ms` with it; what is set here replaces its own."""
+    0.6. With a detector network `on`, `off`, `min_duration_ms`, `gap_fill_ms` and
+    `lookback_ms` are by default those of `bands`: 10 dB are 0.61, 7 dB 0.39."""
     off: float | None = Field(default=None, gt=0, le=1)
     """A segment lasts while the score is at least this; by default 0.4."""
 
@@ -189,46 +187,28 @@ def _build_from_samples(
     if context.info is None:
         raise ConfigError("the network detector needs to know its stream's rate")
     network = ExcessNetwork(bundle, context.tile)
-    rate = context.info.sample_rate
-    excess = BandExcess(FloorOptions(), rate)
-    rules = rules_of(options, bundle, rate, excess.hop_length)
-    return ExcessNetworkDetector(network, excess, rules, context.tile)
+    parts = detector_parts(bands_options(options), context.info.sample_rate)
+    return ExcessNetworkDetector(*parts, network)
 
 
-def rules_of(
-    options: NetworkOptions, bundle: Bundle, sample_rate: int, hop_length: int
-) -> SegmenterRules:
-    """Return the thresholds and durations of a detector network, in samples.
-
-    Parameters
-    ----------
-    options : NetworkOptions
-        What is set here replaces the bundle's own values.
-    bundle : Bundle
-        Bundle with a detector network.
-    sample_rate : int
-        Rate of the stream in Hz.
-    hop_length : int
-        Samples per row.
+def bands_options(options: NetworkOptions) -> BandsOptions:
+    """Return the options of `bands` with what is set for a detector network.
 
     Raises
     ------
     ConfigError
-        A threshold that is set and one of the bundle contradict each other.
+        A threshold that is set and one of `bands` contradict each other.
     """
-    spec = bundle.manifest.detector_network
-    assert spec is not None
-    given = options.model_fields_set
-    on, off = _thresholds(options, spec.on, spec.off)
-    rules = options.rules(on, off, sample_rate, near_probability(on))
-    if "min_duration_ms" not in given:
-        least = spec.min_duration * hop_length
-        rules = replace(rules, min_duration=min(least, rules.max_duration or least))
-    if "gap_fill_ms" not in given:
-        rules = replace(rules, gap_fill=spec.gap_fill * hop_length)
-    if "lookback_ms" not in given:
-        rules = replace(rules, lookback=_LOOKBACK * hop_length)
-    return rules
+    usual = BandsOptions()
+    on, off = _thresholds(
+        options, probability_of(usual.on_db), probability_of(usual.off_db)
+    )
+    durations = options.model_fields_set & set(SegmenterOptions.model_fields)
+    return BandsOptions(
+        on_db=usual.on_db if options.on is None else level_of(on),
+        off_db=usual.off_db if options.off is None else level_of(off),
+        **{name: getattr(options, name) for name in durations},
+    )
 
 
 def _thresholds(options: NetworkOptions, on: float, off: float) -> tuple[float, float]:
@@ -271,7 +251,7 @@ def _check(options: NetworkOptions, context: BuildContext) -> Iterable[str]:
         )
         return
     try:
-        rules_of(options, bundle, _ANY_RATE, 1)
+        bands_options(options)
     except ConfigError as error:
         yield from error.problems
 

@@ -1,4 +1,4 @@
-"""Small bundle that is a detector alone: a sound is where the loudest band is loud."""
+"""Small bundle that is a detector alone: it lowers the scores of faint rows."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from bundles.tiny_bundle import write_manifest
 from onnx import TensorProto, helper, numpy_helper
 
 N_BANDS, LOOK_AHEAD = 32, 1
-MIDDLE_DB, WIDTH_DB = 15.0, 2.0  # excess with score 0.5, and how fast scores change
+LEAST_DB, LOWERED_DB = 6.0, -5.0  # rows without a band this loud are lowered
 
 
 def make_tiny_detector(folder: Path, **manifest: Any) -> Path:
     """Write a bundle with a detector network and return its folder.
 
-    The score of a row is ``sigmoid((max(excess) - 15) / 2)``; the network tells it one
-    row later, so that its state, the row before, matters.
+    The correction of a row is -5 dB where no band reaches 6 dB, and 0 elsewhere; the
+    network tells it one row later, so that its state, the row before, matters.
 
     Parameters
     ----------
@@ -29,11 +29,15 @@ def make_tiny_detector(folder: Path, **manifest: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(detector_graph(), folder / "detector.onnx")
     rng = np.random.default_rng(0)
-    excess = rng.normal(5, 8, (20, N_BANDS)).astype(np.float32)
+    levels = rng.normal(-2, 4, (20, N_BANDS)).astype(np.float32)
+    scores = levels.max(axis=1)
     session = ort.InferenceSession(str(folder / "detector.onnx"))
     state = np.zeros((1, N_BANDS), np.float32)
-    scores = session.run(["scores"], {"excess": excess, "row": state})[0]
-    np.savez(folder / "golden.npz", excess=excess, scores=scores)
+    inputs = {"levels": levels, "scores": scores, "row": state}
+    corrections = session.run(["corrections"], inputs)[0]
+    np.savez(
+        folder / "golden.npz", levels=levels, scores=scores, corrections=corrections
+    )
     content: dict[str, Any] = {
         "version": 1,
         "name": "tiny-detector",
@@ -45,10 +49,6 @@ def make_tiny_detector(folder: Path, **manifest: Any) -> Path:
             "n_bands": N_BANDS,
             "state": {"row": [1, N_BANDS]},
             "look_ahead": LOOK_AHEAD,
-            "on": 0.6,
-            "off": 0.4,
-            "min_duration": 2,
-            "gap_fill": 2,
         },
     }
     write_manifest(folder, {**content, **manifest})
@@ -58,21 +58,24 @@ def make_tiny_detector(folder: Path, **manifest: Any) -> Path:
 def detector_graph(n_bands: int = N_BANDS) -> Any:
     """Build the graph."""
     constants = {
-        "middle": np.array(MIDDLE_DB, np.float32),
-        "width": np.array(WIDTH_DB, np.float32),
+        "least": np.array(LEAST_DB, np.float32),
+        "lowered": np.array(LOWERED_DB, np.float32),
+        "none": np.array(0, np.float32),
         "zero": np.array([0], np.int64),
         "last": np.array([-1], np.int64),
         "end": np.array([2**31], np.int64),
         "axis": np.array([0], np.int64),
     }
     nodes = [
-        helper.make_node("Concat", ["row", "excess"], ["joined"], axis=0),
+        helper.make_node("Concat", ["row", "levels"], ["joined"], axis=0),
         helper.make_node("Slice", ["joined", "zero", "last", "axis"], ["used"]),
         helper.make_node("Slice", ["joined", "last", "end", "axis"], ["row_next"]),
         helper.make_node("ReduceMax", ["used"], ["peak"], axes=[1], keepdims=0),
-        helper.make_node("Sub", ["peak", "middle"], ["above"]),
-        helper.make_node("Div", ["above", "width"], ["scaled"]),
-        helper.make_node("Sigmoid", ["scaled"], ["scores"]),
+        helper.make_node("Less", ["peak", "least"], ["is_faint"]),
+        helper.make_node("Where", ["is_faint", "lowered", "none"], ["values"]),
+        # An input that nothing reads would be left out.
+        helper.make_node("Sub", ["scores", "scores"], ["nothing"]),
+        helper.make_node("Add", ["values", "nothing"], ["corrections"]),
     ]
 
     def value(name: str, *shape: int | str) -> Any:
@@ -81,8 +84,8 @@ def detector_graph(n_bands: int = N_BANDS) -> Any:
     graph = helper.make_graph(
         nodes,
         "detector",
-        [value("excess", "T", n_bands), value("row", 1, n_bands)],
-        [value("scores", "T"), value("row_next", 1, n_bands)],
+        [value("levels", "T", n_bands), value("scores", "T"), value("row", 1, n_bands)],
+        [value("corrections", "T"), value("row_next", 1, n_bands)],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     opset = helper.make_opsetid("", 17)

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
+from neurovocal.models.detection.backgrounds import draw_background
 from neurovocal.models.detection.calls import draw_call, draw_call_type, place_calls
 from neurovocal.models.detection.scenes import (
     CALL,
     SILENCE,
     UNKNOWN,
-    draw_background,
     draw_scene,
-    excess_of,
+    scene_of,
     targets_of,
 )
 from neurovocal.plugins.detectors.band_excess import N_BANDS, FloorOptions, framing
@@ -24,18 +24,19 @@ def random(seed: int = 0) -> np.random.Generator:
 
 def test_scenes_are_the_same_for_the_same_seed_and_differ_for_another() -> None:
     first, again, other = (draw_scene(random(seed), 300, []) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first.excess, again.excess)
+    np.testing.assert_array_equal(first.levels, again.levels)
     np.testing.assert_array_equal(first.target, again.target)
-    assert not np.array_equal(first.excess, other.excess)
+    assert not np.array_equal(first.levels, other.levels)
 
 
 def test_scenes_of_all_kinds_have_as_many_targets_as_rows() -> None:
     rain = random().standard_normal(500).astype(np.float32)
     scenes = [draw_scene(random(seed), 200, [rain]) for seed in range(30)]
     for scene in scenes:
-        assert scene.excess.shape == (200, N_BANDS)
+        assert scene.levels.shape == (200, N_BANDS)
+        assert scene.scores.shape == (200,)
         assert scene.target.shape == (200,)
-        assert np.isfinite(scene.excess).all()
+        assert np.isfinite(scene.levels).all()
     found = {*np.concatenate([scene.target for scene in scenes]).tolist()}
     assert found >= {SILENCE, CALL}
 
@@ -88,6 +89,8 @@ def test_a_call_that_cannot_be_heard_is_unknown() -> None:
 def test_a_whole_recording_has_a_row_for_each_frame(sample_rate: int) -> None:
     samples = random().standard_normal(sample_rate).astype(np.float32)
     frame_length, hop, _ = framing(FloorOptions(), sample_rate)
-    rows = excess_of(samples, sample_rate)
-    assert len(rows) == (sample_rate - frame_length) // hop + 1
-    assert excess_of(samples[: frame_length - 1], sample_rate).shape == (0, N_BANDS)
+    scene = scene_of(samples, sample_rate, [])
+    assert len(scene.levels) == (sample_rate - frame_length) // hop + 1
+    assert len(scene.levels) == len(scene.scores) == len(scene.target)
+    short = scene_of(samples[: frame_length - 1], sample_rate, [])
+    assert short.levels.shape == (0, N_BANDS)

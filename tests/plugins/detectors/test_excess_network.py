@@ -9,9 +9,9 @@ import onnx
 import pytest
 from bundles.tiny_bundle import edit_manifest, make_tiny_bundle
 from bundles.tiny_detector import (
-    MIDDLE_DB,
+    LEAST_DB,
+    LOWERED_DB,
     N_BANDS,
-    WIDTH_DB,
     detector_graph,
     make_tiny_detector,
 )
@@ -25,8 +25,21 @@ from neurovocal.engine.contracts.errors import BundleError, ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.types import Block, Gap, Offset, StreamInfo
 from neurovocal.engine.testing import check_processor, gather, recut, song
-from neurovocal.plugins.detectors.excess_network import ExcessNetwork
-from neurovocal.plugins.detectors.network import NetworkOptions, plugin
+from neurovocal.models.detection.network import DetectorNetwork
+from neurovocal.models.detection.network import detector_graph as detector_network_graph
+from neurovocal.plugins.detectors.bands import BandsOptions
+from neurovocal.plugins.detectors.bands import make_detector as make_bands
+from neurovocal.plugins.detectors.excess_network import (
+    ExcessNetwork,
+    ScoredRows,
+    level_of,
+    probability_of,
+)
+from neurovocal.plugins.detectors.network import (
+    NetworkOptions,
+    bands_options,
+    plugin,
+)
 
 RATE = 16_000
 
@@ -106,7 +119,11 @@ def test_each_row_gets_its_own_score_however_rows_are_divided(
     folder: Path, lengths: list[int], first: int, tile: int
 ) -> None:
     rng = np.random.default_rng(1)
-    rows = rng.normal(12, 6, (sum(lengths), N_BANDS)).astype(np.float32)
+    count = sum(lengths)
+    rows = ScoredRows(
+        rng.normal(-2, 4, (count, N_BANDS)).astype(np.float32),
+        rng.normal(5, 8, count),
+    )
     network = ExcessNetwork(load_bundle(folder), tile)
     scored: dict[int, float] = {}
     at = 0
@@ -116,10 +133,36 @@ def test_each_row_gets_its_own_score_however_rows_are_divided(
         at += length
     start, scores = network.flush()
     scored |= {start + i: float(score) for i, score in enumerate(scores)}
-    assert sorted(scored) == list(range(first, first + len(rows)))
-    expected = 1 / (1 + np.exp(-(rows.max(axis=1, initial=-99) - MIDDLE_DB) / WIDTH_DB))
-    found = [scored[first + i] for i in range(len(rows))]
+    assert sorted(scored) == list(range(first, first + count))
+    is_faint = rows.levels.max(axis=1, initial=-99) < LEAST_DB
+    expected = np.maximum(rows.scores, 0) + np.where(is_faint, LOWERED_DB, 0)
+    found = [scored[first + i] for i in range(count)]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_without_corrections_the_marks_are_those_of_bands(tmp_path: Path) -> None:
+    model = DetectorNetwork(4, 3)  # untrained
+    folder = make_tiny_detector(tmp_path / "b")
+    onnx.save(detector_network_graph(model), folder / "detector.onnx")
+    golden = dict(np.load(folder / "golden.npz"))
+    golden["corrections"] = np.zeros_like(golden["scores"])
+    np.savez(folder / "golden.npz", **golden)
+    spec = {"n_bands": N_BANDS, "state": model.shapes, "look_ahead": 2}
+    edit_manifest(folder, detector_network=spec)
+    samples = song(RATE, 3.0, seed=5)
+    expected = segments(make_bands(BandsOptions(), RATE), [Block(0, samples)])
+    assert len(expected) > 3
+    assert segments(make(folder), [Block(0, samples)]) == expected
+
+
+def test_a_threshold_as_a_probability_is_one_in_db() -> None:
+    for level_db in (7.0, 10.0, 20.0):
+        assert level_of(probability_of(level_db)) == pytest.approx(level_db)
+    options = bands_options(NetworkOptions(on=0.9, off=0.5, min_duration_ms=20))
+    assert options.on_db == pytest.approx(15.82, abs=0.01)
+    assert options.off_db == pytest.approx(8.5)
+    assert options.min_duration_ms == 20
+    assert bands_options(NetworkOptions()) == BandsOptions()
 
 
 @pytest.mark.parametrize("sample_rate", [1000, 8000, 96_000, 500_000])
@@ -157,7 +200,7 @@ def test_a_gap_truncates_an_open_segment(folder: Path) -> None:
     assert offsets[0].sample == cut
 
 
-def test_options_replace_the_bundle_s_own_values(folder: Path) -> None:
+def test_options_replace_those_of_bands(folder: Path) -> None:
     samples = bursts(RATE, [0.5], 0.03)
     assert len(segments(make(folder), [Block(0, samples)])) == 1
     strict = make(folder, min_duration_ms=200)
@@ -166,7 +209,7 @@ def test_options_replace_the_bundle_s_own_values(folder: Path) -> None:
 
 
 def test_a_threshold_below_the_other_one_that_is_not_set_is_told(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"off \(0.4\) is above on \(0.2\).*set both"):
+    with pytest.raises(ConfigError, match=r"off .* is above on \(0.2\).*set both"):
         make(folder, on=0.2)
     for bundle in (str(folder), None):
         checked = NetworkOptions(bundle=bundle, on=0.2, off=0.1)
@@ -203,6 +246,30 @@ def test_a_name_is_taken_from_the_configuration_s_folder(folder: Path) -> None:
     assert not list(plugin.check(named, context(base=folder.parent)))
 
 
+def test_files_that_are_missing_or_damaged_are_one_sentence(tmp_path: Path) -> None:
+    for name in ("detector.onnx", "golden.npz"):
+        damaged = make_tiny_detector(tmp_path / f"damaged-{name}")
+        with (damaged / name).open("r+b") as stream:
+            stream.truncate(100)
+        missing = make_tiny_detector(tmp_path / f"missing-{name}")
+        (missing / name).unlink()
+        for bundle in (damaged, missing):
+            with pytest.raises(BundleError) as caught:
+                make(bundle)
+            (problem,) = caught.value.problems
+            assert name in problem
+
+
+def test_a_bundle_of_an_earlier_network_is_to_be_trained_again(tmp_path: Path) -> None:
+    bundle = make_tiny_detector(tmp_path / "b")
+    spec = {"n_bands": N_BANDS, "state": {}, "look_ahead": 2, "on": 0.6, "off": 0.4}
+    edit_manifest(bundle, detector_network={**spec, "min_duration": 2, "gap_fill": 2})
+    with pytest.raises(BundleError) as caught:
+        make(bundle)
+    (problem,) = caught.value.problems
+    assert "train it again" in problem
+
+
 def test_other_numbers_of_bands_are_refused(tmp_path: Path) -> None:
     bundle = make_tiny_detector(tmp_path / "b")
     onnx.save(detector_graph(7), bundle / "detector.onnx")
@@ -215,8 +282,8 @@ def test_a_graph_that_gives_other_scores_is_refused(tmp_path: Path) -> None:
     bundle = make_tiny_detector(tmp_path / "b")
     golden = dict(np.load(bundle / "golden.npz"))
     np.savez(
-        bundle / "golden.npz", excess=golden["excess"], scores=golden["scores"] / 2
+        bundle / "golden.npz", **{**golden, "corrections": golden["corrections"] + 1}
     )
     edit_manifest(bundle)
-    with pytest.raises(BundleError, match="does not reproduce the golden 'scores'"):
+    with pytest.raises(BundleError, match="does not reproduce the golden 'corr"):
         make(bundle)
