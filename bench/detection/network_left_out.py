@@ -55,7 +55,7 @@ def train_without(group: str, data: Path, work: Path) -> Path:
     with stop_on_signal() as stop:
         train_detector(
             folders,
-            TrainingJob(folders[0], out, command=f"network_left_out.py, without {group}"),
+            TrainingJob(folders[0], out, command=f"without {group}"),
             recipe.model_copy(update={"datasets": datasets}),
             Reporter(),
             stop,
