@@ -11,11 +11,10 @@ from neurovocal.engine.contracts.errors import AudioFileError, ConfigError
 from neurovocal.engine.contracts.types import Float32
 from neurovocal.models.data.sound_files import opened
 from neurovocal.models.tuning.examples import Example
-from neurovocal.models.tuning.heard import Stretch
+from neurovocal.models.tuning.fitting import Stretch
 
-# Before the first example, and after the last one, where only the noise floor is
-# measured.
-_BEFORE_S, _AFTER_S = 5.0, 2.0
+# Before the first example, and after the last one.
+_BEFORE_S, _AFTER_S = 5.0, 0.5
 # Longer stretches are read around their examples only; so much sound is enough.
 _MOST_S = 120.0
 
@@ -39,8 +38,8 @@ def read_stretches(
 ) -> Iterator[HeardExamples]:
     """Yield the annotated stretches of one channel of a recording.
 
-    From 5 s before the first example to 2 s after the last one, or around groups of
-    examples if that is more than two minutes.
+    From 5 s before the first example to the last one, or around groups of examples if
+    that is more than two minutes.
 
     Parameters
     ----------

@@ -27,6 +27,8 @@ from neurovocal.models.tuning.fitting import Fit, fit
 from neurovocal.models.tuning.stretches import HeardExamples, read_stretches
 from neurovocal.plugins.sources.audio_files.file import RecordingHeader, inspect
 
+PLUGIN = "excess"
+
 
 @dataclass(frozen=True, slots=True)
 class TuningChoice:
@@ -60,10 +62,8 @@ class Tuned:
 
     Parameters
     ----------
-    plugin : str
-        Name of the detector.
     options : dict
-        Its options that differ from its defaults.
+        Options of the `excess` detector that differ from its defaults.
     n_examples, n_hits, n_others : int
         Examples, how many of them are found, and other sounds that are found.
     heard_s : float
@@ -72,7 +72,6 @@ class Tuned:
         Of the recordings, in Hz.
     """
 
-    plugin: str
     options: dict[str, Any]
     n_examples: int
     n_hits: int
@@ -83,7 +82,7 @@ class Tuned:
     @property
     def detector(self) -> dict[str, Any]:
         """The detector as a configuration has it."""
-        return {"plugin": self.plugin, "options": self.options}
+        return {"plugin": PLUGIN, "options": self.options}
 
     @property
     def summary(self) -> str:
@@ -145,8 +144,7 @@ def tune(
         len(each.stretch.samples) / each.stretch.sample_rate for each in heard
     )
     rate = heard[0].stretch.sample_rate
-    found = n_found(heard, fitted)
-    return Tuned(fitted.plugin, fitted.options, *found, seconds, rate)
+    return Tuned(fitted.options, *n_found(heard, fitted), seconds, rate)
 
 
 def _fit(heard: Sequence[HeardExamples]) -> Fit:

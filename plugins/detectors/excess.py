@@ -1,4 +1,7 @@
-"""Detector of sounds in a band above the band's own noise, with fixed thresholds."""
+"""Detector of sounds in a band above the band's own noise, with fixed thresholds.
+
+Its options are those that a few examples tell: `neurovocal tune` writes them.
+"""
 
 from collections.abc import Iterable
 from typing import ClassVar, Literal, TypeAlias
@@ -225,6 +228,6 @@ plugin = Plugin(
     kind="detector",
     options=ExcessOptions,
     build=_build,
-    summary="band above its own noise, with fixed thresholds",
+    summary="band above its own noise, thresholds fixed by examples (tune)",
     check=_check,
 )

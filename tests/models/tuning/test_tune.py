@@ -17,8 +17,7 @@ from processes.cli_process import RECORDING, neurovocal
 
 from neurovocal.engine.cli import main
 from neurovocal.models.toolkit.segment_scores import score_onsets, score_overlaps
-from neurovocal.models.tuning.fitting import fit
-from neurovocal.models.tuning.heard import Stretch
+from neurovocal.models.tuning.fitting import Stretch, fit
 
 RATE = 32_000
 ANNOTATIONS = RECORDING.with_name("annotations.csv")
@@ -99,7 +98,7 @@ def test_readme_commands_find_the_finch(folder: Path, run: Run) -> None:
     code, _, err = run("tune", RECORDING, "five.csv", "--out", out)
     assert code == 0
     assert (
-        f"wrote {out}: finds 5 of 5 examples and 0 other sounds in 3.7 s"
+        f"wrote {out}: finds 5 of 5 examples and 0 other sounds in 2.2 s"
         in err.splitlines()
     )
     assert run("check", out)[0] == 0
@@ -171,8 +170,8 @@ def test_any_annotation_format_holds_examples(
     assert code == 0, err
     assert "finds 1 of 1 example and 0 other sounds" in err
     found = yaml.safe_load((folder / "x.yaml").read_text())
-    assert found["detector"]["plugin"] in ("bands", "energy")
-    assert "floor_db" in found["detector"]["options"]
+    assert found["detector"]["plugin"] == "excess"
+    assert len(found["detector"]["options"]["floor_db"]) == 32
 
 
 def test_more_examples_are_not_worse() -> None:
@@ -327,7 +326,7 @@ def test_silence_and_missing_numbers_are_refused(folder: Path, run: Run) -> None
     samples[20_000:20_010] = np.nan
     soundfile.write(folder / "a.wav", samples, RATE, "FLOAT")
     code, _, err = run("tune", "a.wav", "a.csv", "--out", "x.yaml")
-    # Within what is read for one example, which ends two seconds behind it.
+    # Within what is read for one example, which ends half a second behind it.
     assert (code, err) == (
         1,
         "error: 'a.wav': 10 samples around the examples are not finite (the first at "
@@ -492,4 +491,4 @@ def test_init_offers_examples(folder: Path) -> None:
     done = neurovocal("init", "x.yaml", cwd=folder, stdin=answers.encode())
     assert done.code == 0, done.err
     written = yaml.safe_load((folder / "x.yaml").read_text())
-    assert written["detector"]["plugin"] in ("bands", "energy")
+    assert written["detector"]["plugin"] == "excess"
