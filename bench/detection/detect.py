@@ -27,6 +27,7 @@ from few_examples import fit_detector, split_examples
 from peers import MOUSE_TOOLS, Method, Samples, evfuncs_method, installed, published
 
 from neurovocal.engine.contracts.clock import SystemClock
+from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import Detector
@@ -41,6 +42,7 @@ from neurovocal.models.toolkit.segment_scores import (
 BLOCK_S = 0.032
 # Segments of a set that a detector is fitted to; enough others must be left.
 _LEAST_JUDGED = 5
+_MOST_DRAWS = 100
 _HIGHEST_HZ = 170_000.0  # of the peers' band where a preset names none: bats
 EXAMPLES = {"1 example": 1, "5 examples": 5, "20 examples": 20}
 # Folders that the network any-animal was not trained on.
@@ -162,11 +164,20 @@ def methods(which: DataSet) -> dict[str, Find | None]:
 def evaluate_fitted(
     recordings: Sequence[Recording], count: int, choices: int, onset_ms: float
 ) -> Result:
-    """Pool the scores of detectors that were fitted to several choices of examples."""
-    results = []
-    for choice in range(choices):
+    """Pool the scores of detectors that were fitted to several choices of examples.
+
+    Where `tune` refuses examples because none of them is above the noise, others are
+    drawn: a user would be told so, and choose others.
+    """
+    results: list[Result] = []
+    for choice in range(_MOST_DRAWS):
+        if len(results) == choices:
+            break
         examples, rest = split_examples(recordings, count, choice)
-        found = fit_detector(examples)
+        try:
+            found = fit_detector(examples)
+        except ConfigError:
+            continue
         find = _of_samples(partial(detect, found["plugin"], found["options"]))
         results.append(evaluate(rest, find, onset_ms))
     scores = {
@@ -175,8 +186,8 @@ def evaluate_fitted(
     }
     return Result(
         scores,
-        sum(each.audio_s for each in results) / choices,
-        sum(each.cpu_s for each in results) / choices,
+        sum(each.audio_s for each in results) / len(results),
+        sum(each.cpu_s for each in results) / len(results),
     )
 
 
