@@ -136,8 +136,8 @@ def framing(options: FloorOptions, sample_rate: int) -> Framing:
             f"a frame of {frame_ms:g} ms has {frame_length} samples at {sample_rate} "
             f"Hz, at most {_MOST_FRAME} are possible: lower frame_ms"
         )
-    n_floors = len(options.floor_db or ())
-    if n_floors not in (0, N_BANDS):
+    n_floors = N_BANDS if options.floor_db is None else len(options.floor_db)
+    if n_floors != N_BANDS:
         problems.append(
             f"floor_db has {n_floors} numbers, there are {N_BANDS} bands: measure it "
             "again"

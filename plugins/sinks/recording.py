@@ -230,12 +230,14 @@ class _Track:
             stop = scaled(gap.stop, rate, self._sample_rate)
             if start is not None and first > start + rounding:
                 break  # blocks that come before it wait at the privacy gate
+            if start is not None:
+                first, stop = min(first, start), min(stop, start)
             # A gap that begins earlier is that of a failed lane, not of the audio.
             if first >= self._stop - rounding:
                 if first > self._stop + rounding:
                     self._note_jump(first, self._withheld_in(first) or NOT_RECORDED)
                 if start is not None and len(self._gaps) == 1:
-                    stop = start if abs(start - stop) <= rounding else stop
+                    stop = start if start - stop <= rounding else stop
                 self._note_jump(max(self._stop, stop), gap.reason)
             self._gaps.popleft()
         if start is not None and start != self._stop:

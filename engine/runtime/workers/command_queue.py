@@ -129,6 +129,9 @@ class CommandQueue:
     ----------
     pending : Sized
         Empty while `apply_due` has nothing to do.
+    stops : dict of str to int
+        How many samples of a stream are read before it is stopped, where that is known
+        beforehand.
     """
 
     pending: Sized
@@ -136,6 +139,7 @@ class CommandQueue:
     def __init__(self) -> None:
         self._commands: deque[PendingCommand] = deque()
         self.pending = self._commands
+        self.stops: dict[str, int] = {}
         self._closed = False
 
     def put(self, command: PendingCommand) -> None:
@@ -156,10 +160,6 @@ class CommandQueue:
         """Carry out all waiting commands; ``report(event, channel)`` publishes."""
         while self._commands:
             self._commands.popleft().apply(channels, report)
-
-    def stop_position(self, stream: str) -> int | None:
-        """Return None: nothing that is known beforehand stops a stream."""
-        return None
 
     def close(self) -> None:
         """Reject all waiting commands, and those that come later."""
@@ -189,19 +189,14 @@ class ReplayedCommands(CommandQueue):
         super().__init__()
         self._prepare = prepare
         self._recorded: dict[str, deque[RecordedCommand]] = {}
-        self._stops: dict[str, int] = {}
         for each in recorded:
             if each.command.name == STOP_COMMAND:
                 position = each.command.arguments.get("position")
                 if isinstance(position, int):  # earlier versions did not tell it
-                    self._stops[each.stream] = position
+                    self.stops[each.stream] = position
             else:
                 self._recorded.setdefault(each.stream, deque()).append(each)
         self.pending = self._recorded
-
-    def stop_position(self, stream: str) -> int | None:
-        """Return how many samples of a stream were read when the run was stopped."""
-        return self._stops.get(stream)
 
     def apply_due(self, channels: Sequence[Channel], report: Report) -> None:
         """Carry out the commands at positions that the channel's lane has reached.

@@ -235,7 +235,7 @@ class LaneWorker:
             elif isinstance(item, StreamEnd):
                 self._finish_or_leave_out(item)
             else:
-                self._accept(self._cut_at_stop(item))
+                self._accept(self._cut_at_stop(item) if self.commands.stops else item)
             self.telemetry.once_a_second(self.publisher.channels)
         self._report_stop()
 
@@ -243,7 +243,7 @@ class LaneWorker:
         """Cut a block where a recorded run was stopped, and stop there, too."""
         if not isinstance(item, Block) or not self.channels:
             return item
-        stop = self.commands.stop_position(self.channels[0].lane.info.stream)
+        stop = self.commands.stops.get(self.channels[0].lane.info.stream)
         if stop is None or item.stop < stop:
             return item
         self.reader.stopping.set()

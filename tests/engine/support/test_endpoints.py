@@ -19,7 +19,7 @@ ABSURD = [
     ("TCP://127.0.0.1:5556", "did you mean tcp://127.0.0.1:5556?"),
     ("tcp:/127.0.0.1:5556/", "did you mean tcp://127.0.0.1:5556?"),
     (" tcp://[::1]:5556 ", "did you mean tcp://[::1]:5556?"),
-    ("IPC:///tmp/a", "did you mean ipc:///tmp/a?"),
+    ("IPC:///tmp/no-socket", "did you mean ipc:///tmp/no-socket?"),
     ("http://127.0.0.1:5556", "is neither"),
     ("ipc:///tmp/a\0b", "a character that no endpoint has"),
     ("ipc:///tmp/a\nb", "a character that no endpoint has"),

@@ -36,6 +36,7 @@ from golden.subjects.peers import (
 from golden.subjects.runs import ALL_KINDS, every_sink
 
 _VOLATILE = ("run", "latency")
+_PLACES = ("sample", "at", "position")  # of commands, which come at any time
 _MODELS = (
     "models:\n  - {plugin: classifier}\n"
     "  - {plugin: rnn_rbm, options: {synthesis: predict, sound: true, seed: 7}}\n"
@@ -392,7 +393,7 @@ def _events_text(session: Session, messages: list[Parts]) -> str:
     headers = [json.loads(parts[1]) for parts in messages]
     stats = [header for header in headers if header["kind"] == "stats"]
     commands = [
-        compact(replaced(header, (*_VOLATILE, "sample", "at", "seq", "utc_ns")))
+        compact(replaced(header, (*_VOLATILE, *_PLACES, "seq", "utc_ns")))
         for header in headers
         if header["kind"] == "control"
     ]
