@@ -286,7 +286,10 @@ def bundle_problems(context: BuildContext, model: str) -> Iterator[str]:
         yield f"model '{model}' needs a bundle: name one under 'bundle'"
         return
     if getattr(bundle.manifest, model) is None:
-        yield f"bundle '{bundle.folder}' has no {model}"
+        yield (
+            f"bundle '{bundle.folder}' has no {model}: name a bundle that has one, or "
+            "leave out this model"
+        )
     front_end = bundle.manifest.stated_front_end
     if front_end is None:
         return
