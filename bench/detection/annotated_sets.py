@@ -1,6 +1,7 @@
 """Annotated sets of recordings that detectors are measured on."""
 
 import os
+import sys
 from collections.abc import Iterator
 from csv import DictReader
 from dataclasses import dataclass, field
@@ -83,9 +84,12 @@ SETS = [
 
 
 def data_folder() -> Path:
-    """Return the folder of the annotated recordings."""
+    """Return the folder of the annotated recordings; end the program without one."""
     default = ROOT.parent / "shared" / "data"
-    return Path(os.environ.get("NEUROVOCAL_DATA", default))
+    data = Path(os.environ.get("NEUROVOCAL_DATA", default))
+    if not data.is_dir():
+        sys.exit(f"no recordings in {data}: set NEUROVOCAL_DATA")
+    return data
 
 
 def read_set(which: DataSet, data: Path) -> list[Recording]:

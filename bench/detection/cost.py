@@ -24,13 +24,18 @@ from neurovocal.engine.contracts.types import Block
 
 # Sets, and the rates in Hz that their recordings are played at; mice have ultrasound.
 _PLAYED = (("gy6or6 23+24", 32_000), ("gy6or6 23+24", 48_000), ("mouse", 250_000))
+# What a detector needs beside its name.
+_OPTIONS: dict[str, dict[str, object]] = {"network": {"bundle": "any-animal"}}
 _SKIPPED_S = 2.0
 _MOST_S = 60.0
 
 
 def block_times(plugin: str, samples: Samples, sample_rate: int) -> list[list[int]]:
     """Return the times of a detector and of ``energy`` for each block, in ns."""
-    pair = [make_detector(name, {}, sample_rate) for name in (plugin, "energy")]
+    pair = [
+        make_detector(name, _OPTIONS.get(name, {}), sample_rate)
+        for name in (plugin, "energy")
+    ]
     length = round(BLOCK_S * sample_rate)
     times = []
     for start in range(0, len(samples), length):
@@ -51,9 +56,6 @@ def main() -> int:
     parser.add_argument("detectors", nargs="*", default=["bands"])
     arguments = parser.parse_args()
     data = data_folder()
-    if not data.is_dir():
-        print(f"no recordings in {data}: set NEUROVOCAL_DATA", file=sys.stderr)
-        return 1
     print("| detector | Hz | blocks | us per block | of energy | ratio |")
     print("| --- | --: | --: | --: | --: | --: |")
     sets = {which.name: which for which in SETS}

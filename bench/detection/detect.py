@@ -287,9 +287,6 @@ def main() -> int:
     parser.add_argument("--choices", type=int, default=3, help="choices of examples")
     arguments = parser.parse_args()
     data = data_folder()
-    if not data.is_dir():
-        print(f"no recordings in {data}: set NEUROVOCAL_DATA", file=sys.stderr)
-        return 1
     print_tables(data, arguments.only, arguments.method, arguments.choices)
     return 0
 

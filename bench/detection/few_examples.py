@@ -30,7 +30,7 @@ class Example(NamedTuple):
 def split_examples(
     recordings: Sequence[Recording], count: int, choice: int = 0
 ) -> tuple[list[Example], list[Recording]]:
-    """Return consecutive segments of a set, and what is left to be judged.
+    """Split a set into consecutive segments as examples, and recordings to judge.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Measure how late a detector tells onsets and offsets, in audio that had arrived.
+"""Measure the lag of a detector's onsets and offsets, in ms of arrived audio.
 
 Recordings are played in blocks of a millisecond, at most a hop of the detector: the lag
 of a mark is the audio that had arrived when it was told, less its own sample. Time for
@@ -59,9 +59,6 @@ def main() -> int:
     parser.add_argument("--only", default="", help="sets whose name contains this")
     arguments = parser.parse_args()
     data = data_folder()
-    if not data.is_dir():
-        print(f"no recordings in {data}: set NEUROVOCAL_DATA", file=sys.stderr)
-        return 1
     print("| set | detector | mark | n | median ms | 95 % | most | stated |")
     print("| --- | --- | --- |" + " --: |" * 5)
     for which in SETS:

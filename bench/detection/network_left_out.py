@@ -118,15 +118,12 @@ def print_rows(data: Path, bundles: dict[str, Path]) -> None:
 
 
 def main() -> int:
-    """Train what is missing and print the table."""
+    """Train the networks that are missing, each without a group; print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder to keep")
     parser.add_argument("--groups", nargs="*", choices=LEFT_OUT, default=[*LEFT_OUT])
     arguments = parser.parse_args()
     data = data_folder()
-    if not data.is_dir():
-        print(f"no recordings in {data}: set NEUROVOCAL_DATA", file=sys.stderr)
-        return 1
     try:
         bundles = {
             group: train_without(group, data, arguments.work)
