@@ -292,7 +292,11 @@ def evaluate(
     if picture is not None:
         if not synthesis:
             problems.add(["--picture draws generated song: add --synthesis"])
-        problems.add(output_problems(str(picture), any_of("a PNG picture", b"\x89PNG")))
+        png = any_of("a PNG picture", b"\x89PNG")
+        found = list(output_problems(str(picture), png))
+        if not found and picture.suffix.lower() != ".png":
+            found = [f"--picture '{picture}': a picture is a PNG: end it in .png"]
+        problems.add(found)
     written = [picture] if picture is not None else []
     if report is not None:
         from neurovocal.models.report.page import PAGE_NAME, folder_problems

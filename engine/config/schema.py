@@ -159,6 +159,12 @@ class GlobalConfig(Options):
     faults: list[Fault] = Field(default=[], max_length=_MOST_FAULTS)
     """Faults to inject, 100 at most; for rehearsals only (docs/reliability.md)."""
 
+    @field_validator("version", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        """Tell `true` from 1, which equal each other in Python."""
+        return "true" if value is True else value
+
 
 class SingleConfig(GlobalConfig, LaneConfig):
     """A configuration with one lane."""

@@ -145,12 +145,12 @@ def _lacking_classifier(context: BuildContext) -> LackingBundleProblem | None:
         return LackingBundleProblem(
             "the network detector needs a bundle with a detector network or a "
             "classifier: name one in its option 'bundle', such as any-animal, or use "
-            "the 'energy' detector"
+            "the 'bands' detector"
         )
     if context.bundle.manifest.classifier is None:
         return LackingBundleProblem(
             f"bundle '{context.bundle.manifest.name}' has no classifier, which the "
-            "network detector needs: use the 'energy' detector"
+            "network detector needs: use the 'bands' detector"
         )
     return None
 

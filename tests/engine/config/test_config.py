@@ -90,6 +90,11 @@ sinks: [{plugin: zmq}]
     assert [sink.plugin for sink in config.lanes[1].sinks] == ["table"]
 
 
+def test_a_version_is_a_number_and_no_truth_value():
+    text = "version: true\nsource: {plugin: file}\n"
+    assert problems(text) == ["x.yaml:1: version: must be 1 (got 'true')"]
+
+
 def test_all_mistakes_are_reported_with_their_lines():
     text = """version: 2
 sauce: {plugin: file}

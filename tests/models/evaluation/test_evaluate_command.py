@@ -119,6 +119,14 @@ def test_a_value_that_no_recording_has_is_told_with_those_there_are(
     assert problem.endswith("(there is no column 'day')")
 
 
+def test_a_picture_of_another_format_is_refused_first(
+    dataset: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "songs.jpg"
+    (problem,) = refused(BUNDLE, dataset, synthesis=True, picture=picture)
+    assert problem.endswith("songs.jpg': a picture is a PNG: end it in .png")
+
+
 @pytest.mark.parametrize("kind", ["same", "link", "symbolic link"])
 def test_a_picture_never_replaces_a_recording(dataset: Path, kind: str) -> None:
     recording = dataset / "r0.wav"
