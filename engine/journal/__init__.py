@@ -2,12 +2,15 @@
 
 from neurovocal.engine.journal.reader import Selection, read_messages
 from neurovocal.engine.journal.store import RecordedEvent, RunRecord, read_events, runs
+from neurovocal.engine.journal.summary import Summary, summarize
 
 __all__ = [
     "RecordedEvent",
     "RunRecord",
     "Selection",
+    "Summary",
     "read_events",
     "read_messages",
     "runs",
+    "summarize",
 ]

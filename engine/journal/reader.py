@@ -1,11 +1,11 @@
 """Reader of messages: rows of a journal as the engine published them."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -80,24 +80,38 @@ def read_messages(
     ConfigError
         The file does not exist, is no journal, or cannot be read.
     """
-    where, values = _where(selection)
-    query = (
-        "SELECT run, header, utc_ns, latency, payload FROM messages "
-        f"{where} ORDER BY rowid"
-    )
-    with closing(open_to_read(Path(path))) as connection:
+    columns = "run, header, utc_ns, latency, payload"
+    with closing(select_rows(path, columns, selection)) as rows:
         try:
-            _create_exclusions(connection, selection)
-            for run, header, utc_ns, latency, payload in connection.execute(
-                query, values
-            ):
+            for run, header, utc_ns, latency, payload in rows:
                 yield run, message_of(header, utc_ns, latency, payload)
-        except sqlite3.Error as error:
-            raise unreadable(path, error) from error
         except (msgspec.MsgspecError, ValueError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"journal '{path}' holds an event that cannot be read: {error}"
             ) from error
+
+
+def select_rows(
+    path: str | Path, columns: str, selection: Selection
+) -> Generator[tuple[Any, ...]]:
+    """Yield `columns` of the rows of the selected events, in order of writing.
+
+    The values are as the file has them, unchecked. Memory does not grow with the
+    journal.
+
+    Raises
+    ------
+    ConfigError
+        The file does not exist, is no journal, or cannot be read.
+    """
+    where, values = _where(selection, in_order=True)
+    query = f"SELECT {columns} FROM messages {where} ORDER BY rowid"
+    with closing(open_to_read(Path(path))) as connection:
+        try:
+            _create_exclusions(connection, selection)
+            yield from connection.execute(query, values)
+        except (sqlite3.Error, UnicodeError) as error:
+            raise unreadable(path, error) from error
 
 
 def count_incomplete_recordings(path: str | Path, selection: Selection) -> int:
@@ -124,8 +138,19 @@ def _create_exclusions(connection: sqlite3.Connection, selection: Selection) -> 
     )
 
 
-def _where(selection: Selection) -> tuple[str, list[object]]:
+def _where(selection: Selection, *, in_order: bool = False) -> tuple[str, list[object]]:
+    """Return the condition of a query and its values.
+
+    Parameters
+    ----------
+    selection : Selection
+        What to select.
+    in_order : bool
+        Whether the query reads rows in the order of writing. It then uses no index of
+        names, whose rows SQLite would have to sort in memory.
+    """
     conditions: list[str] = []
+    no_index = "+" if in_order else ""
     values: list[object] = []
     chosen = {
         "run": selection.runs,
@@ -134,7 +159,7 @@ def _where(selection: Selection) -> tuple[str, list[object]]:
     }
     for column, names in chosen.items():
         if names is not None:
-            conditions.append(f"{column} IN ({', '.join('?' * len(names))})")
+            conditions.append(f"{no_index}{column} IN ({', '.join('?' * len(names))})")
             values += names
     time = (
         "coalesce(utc_ns, (SELECT started_utc_ns FROM runs "
