@@ -117,7 +117,12 @@ class _Planner:
             self._keys(config.shared.keys)
         privacy = config.shared.privacy
         mode = privacy.mode if privacy is not None else "off"
-        context = replace(self.context, tile=config.shared.tile, privacy=mode)
+        context = replace(
+            self.context,
+            tile=config.shared.tile,
+            privacy=mode,
+            stream=config.shared.station,
+        )
         lanes = [
             self._lane(lane, loc, config.shared.station, context)
             for lane, loc in zip(config.lanes, config.lane_locs, strict=True)

@@ -62,7 +62,8 @@ class BuildContext:
     base : Path
         Folder that relative input paths start from.
     stream : str
-        Name of the lane, and of a source's stream unless the audio has a better one.
+        Name of the lane, and of a source's stream unless the audio has a better one;
+        for what belongs to no lane, such as a sink of all, the name of the station.
     info : StreamInfo, optional
         Stream that the stage will process (one channel, at the lane's rate); None for
         sources and sinks.

@@ -41,7 +41,7 @@ ORDER = {
     "plugins": [
         ["storage", "pictures"],
         ["devices", "models/history", "models/onnx", "sources/audio_files", "zeromq"],
-        ["features"],
+        ["features", "web"],
         [
             *("sources", "detectors", "gates", "sinks", "controls"),
             *("models/classifier", "models/rnn_rbm", "zeromq/relay"),
@@ -77,8 +77,10 @@ FORMAT_USERS = (
     "plugins/sinks/journal.py",
     "plugins/sinks/jsonl.py",
     "plugins/sinks/trigger",
+    "plugins/sinks/web.py",
     "plugins/sinks/zmq.py",
     "plugins/sources/folder",
+    "plugins/web",
     "plugins/zeromq",
 )
 PLUGIN_NAME_USERS = ("engine/cli", "engine/rehearsal")

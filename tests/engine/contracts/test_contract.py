@@ -336,6 +336,7 @@ CONTRACTS = {
     ("sink", "table"): sink(path="table.csv"),
     ("sink", "explain"): sink(path="why.png"),
     ("sink", "trigger"): trigger,
+    ("sink", "web"): sink(endpoint="127.0.0.1:0"),
     ("sink", "wav"): sink(path="sung"),
     ("sink", "zmq"): sink(endpoint="tcp://127.0.0.1:*"),
 }

@@ -1,0 +1,1 @@
+"""The live page: events and spectrogram columns of running engines in a browser."""
