@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from neurovocal.engine.contracts.bundle import Bundle, load_bundle
 from neurovocal.engine.contracts.errors import ConfigError
 from neurovocal.engine.contracts.types import Float32
-from neurovocal.models.data.soundness import Sound, read_recordings
+from neurovocal.models.data.soundness import Sound, read_recordings, silent_note
 from neurovocal.models.detection.datasets import (
     CallRecording,
     DetectorData,
@@ -126,7 +126,7 @@ class _Training:
         with self._stage("reading") as watch:
             sounds = read_recordings(list(all_sources(data)), watch)
         mark_work_folder(self.job, _fingerprint(recipe, data, sounds))
-        for note in data.notes:
+        for note in [*data.notes, *_silent_notes(data, sounds)]:
             self.reporter.print_message(f"note: {note}")
         backgrounds = [
             read_part(each, 0.0, each.duration_s)
@@ -219,6 +219,14 @@ class _Training:
                 on_progress(share, "")
 
             yield watch
+
+
+def _silent_notes(data: DetectorData, sounds: Mapping[str, Sound]) -> Iterator[str]:
+    """Yield a sentence on silent recordings of a dataset; refuse one without sound."""
+    for each in data.sets:
+        files = [recording.source.file for recording in (*each.train, *each.valid)]
+        own = {file: sounds[file] for file in files}
+        yield from silent_note(own, f"recordings of dataset '{each.name}'")
 
 
 def _judged(recording: CallRecording) -> JudgedScene:

@@ -19,6 +19,7 @@ from neurovocal.models.tuning.tune import Tuned, TuningChoice
 from neurovocal.models.tuning.tune import tune as tune_detector
 
 _CONFIG = "a configuration"
+_STDOUT = Path("-")
 # A key, and below it a list of numbers, one a line.
 _LIST = re.compile(r"^( +)(\w+):\n((?:\1- [-\d.]+\n)+)", re.MULTILINE)
 
@@ -33,7 +34,10 @@ def tune(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="F", help="Configuration to write.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="F", help="Configuration to write; '-' is stdout."
+        ),
     ],
     label: Annotated[
         str | None,
@@ -81,7 +85,8 @@ def tune(
     if not recording.is_file():
         what = "is a folder" if recording.is_dir() else "does not exist"
         raise ConfigError(f"recording '{recording}' {what}")
-    _check_output(out, recording, examples, force)
+    if out != _STDOUT:
+        _check_output(out, recording, examples, force)
     choice = TuningChoice(
         annotation_format,
         AnnotationChoice(label_column, tier),
@@ -93,9 +98,19 @@ def tune(
     for note in [*table.notes, *_others(table, recording)]:
         _tell(f"note: {note}")
     tuned = tune_detector(table, [recording], choice, _tell)
-    _write(out, _text(tuned, out, recording, examples))
+    text = _text(tuned, out, recording, examples)
+    if out == _STDOUT:
+        typer.echo(text, nl=False)
+        _tell(f"wrote the configuration to standard output: {tuned.summary}")
+        return
+    _write(out, text)
     _tell(f"wrote {out}: {tuned.summary}")
-    _tell(f"now try: neurovocal detect {_quoted(recording)} --config {_quoted(out)}")
+    numbers = ",".join(map(str, tuned.channels))
+    chosen = "" if tuned.channels == (1,) else f" --channels {numbers}"
+    _tell(
+        f"now try: neurovocal detect {_quoted(recording)}{chosen} --config "
+        f"{_quoted(out)}"
+    )
 
 
 def _others(table: ExampleTable, recording: Path) -> list[str]:
@@ -159,12 +174,12 @@ def _text(tuned: Tuned, out: Path, recording: Path, examples: Path) -> str:
         "# Its part `detector` fits into any configuration, and this file is one:\n"
         "# neurovocal detect FILES --config THIS\n"
     )
+    source: dict[str, Any] = {"path": os.path.relpath(recording, out.parent)}
+    if tuned.channels != (1,):
+        source["channels"] = list(tuned.channels)
     data: dict[str, Any] = {
         "version": 1,
-        "source": {
-            "plugin": "file",
-            "options": {"path": os.path.relpath(recording, out.parent)},
-        },
+        "source": {"plugin": "file", "options": source},
         "detector": tuned.detector,
         "sinks": [{"plugin": "zmq", "options": {"endpoint": "tcp://127.0.0.1:5556"}}],
     }

@@ -114,14 +114,7 @@ def fit(
     ValueError
         The stretches are digitally silent, or too short to hold a frame.
     """
-    durations = [stop - start for s in stretches for start, stop in s.spans]
-    duration_s = float(np.median(durations))
-    common = _frames(duration_s, stretches[0].sample_rate)
-    common |= _lowest_edge(stretches, common)
-    common["floor_db"] = _floor(stretches, common)
-    common["floor_rate"] = stretches[0].sample_rate
-    heard = [_Heard(stretch, common) for stretch in stretches]
-    common |= _call_band(heard)
+    heard, common, duration_s = _prepare(stretches)
     tries = []
     for number, pool in enumerate(_USUAL_ON_DB):
         tries.append(_Try(heard, common | {"pool": pool}, duration_s))
@@ -132,6 +125,35 @@ def fit(
         tries[-1].search(tell)
     best = min(tries, key=lambda each: each.cost)
     return best.fit()
+
+
+def peaks_of(stretches: Sequence[Stretch]) -> tuple[list[list[float]], float]:
+    """Return the highest score in each example, and the median of other sound, in dB.
+
+    Without a search: by the band of the examples and the pooling of powers.
+
+    Parameters
+    ----------
+    stretches : sequence of Stretch
+        As for `fit`, which raises the same error.
+    """
+    heard, common, duration_s = _prepare(stretches)
+    tried = _Try(heard, common | {"pool": "power"}, duration_s)
+    return tried.peaks_db, tried.noise_db
+
+
+def _prepare(
+    stretches: Sequence[Stretch],
+) -> tuple[list["_Heard"], dict[str, Any], float]:
+    """Return band levels, the options that need no search, and the median duration."""
+    durations = [stop - start for s in stretches for start, stop in s.spans]
+    duration_s = float(np.median(durations))
+    common = _frames(duration_s, stretches[0].sample_rate)
+    common |= _lowest_edge(stretches, common)
+    common["floor_db"] = _floor(stretches, common)
+    common["floor_rate"] = stretches[0].sample_rate
+    heard = [_Heard(stretch, common) for stretch in stretches]
+    return heard, common | _call_band(heard), duration_s
 
 
 def _frames(duration_s: float, sample_rate: int) -> dict[str, Any]:

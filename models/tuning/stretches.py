@@ -21,11 +21,12 @@ _MOST_S = 120.0
 
 @dataclass(frozen=True, eq=False)
 class HeardExamples:
-    """A stretch, its examples, and where in the recording it begins."""
+    """A stretch, its examples, where in the recording it begins, and its channel."""
 
     stretch: Stretch
     examples: list[Example]
     start_s: float
+    channel: int
 
 
 def read_stretches(
@@ -39,7 +40,7 @@ def read_stretches(
     """Yield the annotated stretches of one channel of a recording.
 
     From 5 s before the first example to the last one, or around groups of examples if
-    that is more than two minutes.
+    that is more than two minutes: a part of them, evenly chosen, if they are many.
 
     Parameters
     ----------
@@ -59,8 +60,11 @@ def read_stretches(
     ConfigError
         The recording cannot be read there, or holds values that are not finite.
     """
+    ends = {after: before.offset_s for before, after in pairwise(examples)}
     for group in _groups(examples):
-        start_s = max(0.0, group[0].onset_s - _BEFORE_S)
+        # Examples of other groups are no part of this one, nor false alarms in it.
+        earliest_s = ends.get(group[0], 0.0)
+        start_s = max(earliest_s, group[0].onset_s - _BEFORE_S)
         stop_s = group[-1].offset_s + _AFTER_S
         samples = _read(path, channel, sample_rate, start_s, stop_s)
         begin_s = round(start_s * sample_rate) / sample_rate
@@ -69,7 +73,7 @@ def read_stretches(
         if sparse:
             judged = [(on - (off - on) / 4, off) for on, off in spans]
         yield HeardExamples(
-            Stretch(samples, sample_rate, spans, judged), group, begin_s
+            Stretch(samples, sample_rate, spans, judged), group, begin_s, channel
         )
 
 

@@ -1,7 +1,7 @@
 """Fitting of a detector to examples in a table, from files to a configuration."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from neurovocal.models.toolkit.progress import Reporter
 from neurovocal.models.tuning.doubts import (
     duration_doubts,
     fit_doubts,
+    is_unheard,
     n_found,
     unheard,
     unheard_sentence,
@@ -23,11 +24,12 @@ from neurovocal.models.tuning.examples import (
     joined,
     read_examples,
 )
-from neurovocal.models.tuning.fitting import Fit, fit
+from neurovocal.models.tuning.fitting import Fit, fit, peaks_of
 from neurovocal.models.tuning.stretches import HeardExamples, read_stretches
 from neurovocal.plugins.sources.audio_files.file import RecordingHeader, inspect
 
 PLUGIN = "excess"
+_MOST_CHANNELS = 32  # that are searched for the examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Tuned:
         Seconds of sound that it was fitted to.
     sample_rate : int
         Of the recordings, in Hz.
+    channels : tuple of int
+        Channels of the examples, from 1.
     """
 
     options: dict[str, Any]
@@ -78,6 +82,7 @@ class Tuned:
     n_others: int
     heard_s: float
     sample_rate: int
+    channels: tuple[int, ...]
 
     @property
     def detector(self) -> dict[str, Any]:
@@ -126,14 +131,7 @@ def tune(
     silent = unheard(heard, fitted)
     if silent:
         if len(silent) == sum(len(each.examples) for each in heard):
-            raise ConfigError(
-                [
-                    f"{example.where}: nothing is heard above the noise from "
-                    f"{example.onset_s:.3f} to {example.offset_s:.3f} s of "
-                    f"'{recordings[0].name}': is it of another recording or channel?"
-                    for example in silent[:3]
-                ]
-            )
+            raise ConfigError(_silence(table, recordings, choice, heard))
         for example in silent:
             tell(f"note: {unheard_sentence(example)}")
         heard = _read(table, recordings, choice, lambda sentence: None, silent)
@@ -144,7 +142,64 @@ def tune(
         len(each.stretch.samples) / each.stretch.sample_rate for each in heard
     )
     rate = heard[0].stretch.sample_rate
-    return Tuned(fitted.options, *n_found(heard, fitted), seconds, rate)
+    channels = tuple(sorted({each.channel for each in heard}))
+    return Tuned(fitted.options, *n_found(heard, fitted), seconds, rate, channels)
+
+
+def _silence(
+    table: ExampleTable,
+    recordings: Sequence[Path],
+    choice: TuningChoice,
+    heard: Sequence[HeardExamples],
+) -> str:
+    """Return a sentence on examples in none of which anything is heard."""
+    examples = [example for each in heard for example in each.examples]
+    first = examples[0]
+    name = recordings[0].name
+    if not any(each.stretch.samples.any() for each in heard):
+        return (
+            f"{first.where}: '{name}' is digitally silent there, from "
+            f"{heard[0].start_s:.3f} s on: is it of another recording or channel?"
+        )
+    others = ""
+    if len(examples) > 1:
+        plural = "s" if len(examples) > 2 else ""
+        others = f", nor in the {len(examples) - 1} other example{plural},"
+    sentence = (
+        f"{first.where}: nothing is heard above the noise from {first.onset_s:.3f} to "
+        f"{first.offset_s:.3f} s of '{name}'{others}: "
+    ).replace(",:", ":")
+    for channel in _other_channels(recordings, heard):
+        other = replace(choice, channels=(channel,))
+        there = _read(table, recordings, other, lambda told: None)
+        if any(each.stretch.samples.any() for each in there):
+            peaks, noise_db = peaks_of([each.stretch for each in there])
+            if not any(is_unheard(peak, noise_db) for part in peaks for peak in part):
+                return f"{sentence}channel {channel} holds them: --channels {channel}"
+    return f"{sentence}is it of another recording or channel?"
+
+
+def _other_channels(
+    recordings: Sequence[Path], heard: Sequence[HeardExamples]
+) -> list[int]:
+    """Return channels that all recordings have and no example was looked for in."""
+    common = min(_header(path).channels for path in recordings)
+    used = {each.channel for each in heard}
+    return [number for number in range(1, common + 1) if number not in used][
+        :_MOST_CHANNELS
+    ]
+
+
+def _tell_of_many(
+    heard: Sequence[HeardExamples], n_listed: int, tell: Callable[[str], object]
+) -> None:
+    """Tell that a part of many examples is used."""
+    n_used = sum(len(each.examples) for each in heard)
+    if n_used < n_listed:
+        tell(
+            f"note: {n_used} of {n_listed} examples are used, evenly chosen: two "
+            "minutes of sound are enough"
+        )
 
 
 def _fit(heard: Sequence[HeardExamples]) -> Fit:
@@ -180,9 +235,13 @@ def _read(
             for note in notes:
                 tell(f"note: {note}")
             if own:
-                heard += read_stretches(
-                    path, own, channel, header.sample_rate, sparse=choice.sparse
-                )
+                read = [
+                    *read_stretches(
+                        path, own, channel, header.sample_rate, sparse=choice.sparse
+                    )
+                ]
+                _tell_of_many(read, len(own), tell)
+                heard += read
     if len(rates) > 1:
         (one, first), (other, second) = list(rates.items())[:2]
         raise ConfigError(

@@ -4,7 +4,7 @@ import csv
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,76 +12,17 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from numpy.typing import NDArray
+from datasets.examples import RATE, STARTS, calls, five, write_calls, write_table
 from processes.cli_process import RECORDING, neurovocal
 
-from neurovocal.engine.cli import main
 from neurovocal.models.toolkit.segment_scores import score_onsets, score_overlaps
 from neurovocal.models.tuning.fitting import Stretch, fit
 
-RATE = 32_000
 ANNOTATIONS = RECORDING.with_name("annotations.csv")
 Spans = list[tuple[float, float]]
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in this process; return exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(each) for each in arguments])
-        out, err = capfd.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
-
-
 Run = Callable[..., tuple[int, str, str]]
-
-
-def calls(
-    starts: Sequence[float],
-    seconds: float = 4.0,
-    rate: int = RATE,
-    duration: float = 0.06,
-    pitch: float = 0.15,
-    level: float = 0.1,
-) -> NDArray[np.float64]:
-    """Noise with a tone at each of some times; `pitch` is in parts of the rate."""
-    samples = 0.003 * np.random.default_rng(3).standard_normal(round(seconds * rate))
-    for at_s in starts:
-        first, count = round(at_s * rate), round(duration * rate)
-        samples[first : first + count] += level * np.sin(
-            2 * np.pi * pitch * np.arange(count)
-        )
-    return samples
-
-
-STARTS = (0.5, 0.9, 1.4, 1.8, 2.1, 2.5, 3.0, 3.3)
-
-
-def write_calls(path: Path, starts: Sequence[float] = STARTS, **more: Any) -> Path:
-    rate = more.get("rate", RATE)
-    soundfile.write(path, calls(starts, **more), rate, "FLOAT")
-    return path
-
-
-def write_table(path: Path, rows: Sequence[Sequence[object]], heading: str) -> Path:
-    lines = [heading, *(",".join(map(str, row)) for row in rows)]
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def five(path: Path, n: int = 5, duration: float = 0.06) -> Path:
-    rows = [(at, at + duration) for at in STARTS[:n]]
-    return write_table(path, rows, "onset_s,offset_s")
 
 
 def segments(text: str) -> Spans:
@@ -321,7 +262,7 @@ def test_silence_and_missing_numbers_are_refused(folder: Path, run: Run) -> None
     five(folder / "a.csv", 1)
     code, _, err = run("tune", "a.wav", "a.csv", "--out", "x.yaml")
     assert code == 1
-    assert "nothing is heard above the noise from 0.500 to 0.560 s" in err
+    assert "'a.wav' is digitally silent there, from 0.000 s on" in err
     samples = calls(STARTS)
     samples[20_000:20_010] = np.nan
     soundfile.write(folder / "a.wav", samples, RATE, "FLOAT")
