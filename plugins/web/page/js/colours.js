@@ -61,7 +61,9 @@ const SHAPES = ["●", "■", "▲", "◆", "▼", "✚", "★", "⬟", "○", "
  * Colour and shape have coprime cycles: 88 units differ in at least one of them.
  */
 export class UnitMarks {
-  constructor() {
+  /** @param {number} [most] Units that are told apart; later ones share the last mark. */
+  constructor(most = 88) {
+    this.most = most;
     this.places = new Map();
   }
 
@@ -70,8 +72,8 @@ export class UnitMarks {
     if (unit === "unknown") return -1;
     let place = this.places.get(unit);
     if (place === undefined) {
-      place = this.places.size;
-      this.places.set(unit, place);
+      place = Math.min(this.places.size, this.most);
+      if (place < this.most) this.places.set(unit, place);
     }
     return place;
   }
