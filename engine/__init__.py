@@ -23,6 +23,24 @@ if TYPE_CHECKING:
         SegmenterRules,
     )
     from neurovocal.engine.audio.traces import TraceKeeper
+    from neurovocal.engine.contracts.abilities import (
+        Advances,
+        CausesCommands,
+        Describes,
+        HasEndpoint,
+        HasPage,
+        KnowsFrequencies,
+        KnowsScale,
+        KnowsStart,
+        ReportsFailures,
+        ReportsNotices,
+        ReportsProgress,
+        ReportsStats,
+        ReportsTrouble,
+        RunAware,
+        SelectsKinds,
+        Traces,
+    )
     from neurovocal.engine.contracts.bundle import Bundle
     from neurovocal.engine.contracts.clock import NS, Clock, to_samples
     from neurovocal.engine.contracts.commits import (
@@ -46,34 +64,21 @@ if TYPE_CHECKING:
     from neurovocal.engine.contracts.options import Options
     from neurovocal.engine.contracts.plugin import BuildContext, FileAccess, Plugin
     from neurovocal.engine.contracts.stages import (
-        Advances,
         CaptureTimed,
-        CausesCommands,
         CommandedModel,
         ControlChannel,
-        Describes,
         Detector,
         Features,
         Gate,
-        HasEndpoint,
-        KnowsStart,
         Model,
         ModelCommand,
         ModelItem,
-        ReportsFailures,
-        ReportsNotices,
-        ReportsProgress,
-        ReportsStats,
-        ReportsTrouble,
         ResumableSource,
-        RunAware,
-        SelectsKinds,
         Sink,
         Source,
         SourceItem,
         StepEvents,
         StreamItem,
-        Traces,
         VoiceInterval,
         Watcher,
     )
@@ -141,8 +146,11 @@ __all__ = [
     "Gap",
     "Gate",
     "HasEndpoint",
+    "HasPage",
     "Health",
     "KeepsEvents",
+    "KnowsFrequencies",
+    "KnowsScale",
     "KnowsStart",
     "Label",
     "LiveInput",
@@ -207,6 +215,11 @@ _MODULES = {
     "audio.ring": "AudioRing",
     "audio.segmenter": "Segmenter SegmenterOptions SegmenterRules",
     "audio.traces": "TraceKeeper",
+    "contracts.abilities": (
+        "Advances CausesCommands Describes HasEndpoint HasPage KnowsFrequencies "
+        "KnowsScale KnowsStart ReportsFailures ReportsNotices ReportsProgress "
+        "ReportsStats ReportsTrouble RunAware SelectsKinds Traces"
+    ),
     "contracts.bundle": "Bundle",
     "contracts.clock": "NS Clock to_samples",
     "contracts.commits": "AwaitsCommit CompletesStreams KeepsEvents ReportsLosses",
@@ -217,12 +230,9 @@ _MODULES = {
     "contracts.options": "Options",
     "contracts.plugin": "BuildContext FileAccess Plugin",
     "contracts.stages": (
-        "Advances CaptureTimed CausesCommands CommandedModel "
-        "ControlChannel "
-        "Describes Detector Features Gate HasEndpoint KnowsStart Model ModelCommand "
-        "ModelItem ReportsFailures ReportsNotices ReportsProgress ReportsStats "
-        "ReportsTrouble ResumableSource RunAware SelectsKinds Sink Source "
-        "SourceItem StepEvents StreamItem Traces VoiceInterval Watcher"
+        "CaptureTimed CommandedModel ControlChannel Detector Features Gate Model "
+        "ModelCommand ModelItem ResumableSource Sink Source SourceItem StepEvents "
+        "StreamItem VoiceInterval Watcher"
     ),
     "contracts.types": (
         "KINDS Anchor Audio Block Event Float32 Forecast Frames Gap Health Label "

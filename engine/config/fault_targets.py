@@ -12,7 +12,7 @@ from neurovocal.engine.config.faults import (
     SubscriberStall,
 )
 from neurovocal.engine.config.plan import Plan, StagePlan
-from neurovocal.engine.contracts.stages import HasEndpoint
+from neurovocal.engine.contracts.abilities import HasEndpoint
 from neurovocal.engine.support.endpoints import IPC, parse_tcp
 from neurovocal.engine.support.text import did_you_mean
 

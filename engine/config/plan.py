@@ -8,10 +8,10 @@ from typing import Any
 from neurovocal.engine.audio.signal_checks import SignalOptions
 from neurovocal.engine.config.located_yaml import Location
 from neurovocal.engine.config.schema import Config, SinkConfig, StageConfig
+from neurovocal.engine.contracts.abilities import SelectsKinds
 from neurovocal.engine.contracts.bundle import Bundle
 from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.plugin import BuildContext, Kind, Plugin
-from neurovocal.engine.contracts.stages import SelectsKinds
 from neurovocal.engine.contracts.types import (
     ASKED_KINDS,
     KINDS,

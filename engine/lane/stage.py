@@ -8,9 +8,9 @@ from threading import current_thread, main_thread
 from time import perf_counter_ns
 from typing import Any, Literal, TypeAlias
 
+from neurovocal.engine.contracts.abilities import Advances, Traces
 from neurovocal.engine.contracts.errors import StageError
 from neurovocal.engine.contracts.options import OnError
-from neurovocal.engine.contracts.stages import Advances, Traces
 from neurovocal.engine.contracts.types import Event, Health
 from neurovocal.engine.support.calls import Calls
 

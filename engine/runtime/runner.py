@@ -7,14 +7,10 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 
 from neurovocal.engine.config.plan import LanePlan, Plan
+from neurovocal.engine.contracts.abilities import ReportsFailures
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import StageError
-from neurovocal.engine.contracts.stages import (
-    RecordedCommand,
-    ReportsFailures,
-    Sink,
-    is_unrepeatable,
-)
+from neurovocal.engine.contracts.stages import RecordedCommand, Sink, is_unrepeatable
 from neurovocal.engine.faults.injection import injection_of
 from neurovocal.engine.runtime.assembly import assemble, lane_builder
 from neurovocal.engine.runtime.control.command_bus import CommandBus

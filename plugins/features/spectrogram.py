@@ -6,7 +6,7 @@ With default options a frame equals the column that
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,12 @@ class Spectrogram:
         Look-ahead of a frame in samples: `frame_length`.
     frequencies_hz : float64[n_bins]
         Frequency of each bin, or centre of each mel band.
+    spacing : {'linear', 'mel'}
+        Scale on which the bins are equally far apart.
+    value_scale : {'linear', 'log', 'mel', 'scaled'}
+        Meaning of the values: that of the option `scale`, or scaled per bin.
+    value_range : tuple of float, optional
+        Smallest and largest value, where they are clipped.
 
     Raises
     ------
@@ -90,10 +96,16 @@ class Spectrogram:
             self._mel, hz = mel_filters(hz, options.n_mels, options.low_hz, high_hz)
         self.frequencies_hz = hz
         self.n_bins = len(hz)
+        self.spacing: Literal["linear", "mel"] = (
+            "mel" if options.scale == "mel" else "linear"
+        )
+        self.value_scale: Literal["linear", "log", "mel", "scaled"] = options.scale
+        self.value_range: tuple[float, float] | None = None
         self._scaling = None
         if options.scaling is not None:
             name, clip = options.scaling.file, options.scaling.clip
             self._scaling = load_scaling(place, name, self.n_bins, clip)
+            self.value_scale, self.value_range = "scaled", clip
 
         self._stop: int | None = None  # where the next block must start
         self._work = np.zeros((_BATCH - 1) * hop + length, np.float32)

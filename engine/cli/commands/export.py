@@ -20,12 +20,13 @@ from neurovocal.engine.cli.session import (
     require_csv,
 )
 from neurovocal.engine.config.claims import refuse_overlap
+from neurovocal.engine.contracts.abilities import RunAware
 from neurovocal.engine.contracts.clock import SystemClock
 from neurovocal.engine.contracts.errors import ConfigError, StageError
 from neurovocal.engine.contracts.options import Options
 from neurovocal.engine.contracts.plugin import BuildContext, Plugin
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.stages import RunAware, Sink
+from neurovocal.engine.contracts.stages import Sink
 from neurovocal.engine.contracts.types import KINDS, Label
 from neurovocal.engine.journal.reader import (
     Selection,

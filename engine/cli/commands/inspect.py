@@ -13,10 +13,11 @@ from neurovocal.engine.cli.session import SetOption, plan_of
 from neurovocal.engine.config.faults import fault_texts
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import MultiConfig, SingleConfig, locate_config
+from neurovocal.engine.contracts.abilities import Describes
 from neurovocal.engine.contracts.errors import ConfigError, DeviceError, PluginError
 from neurovocal.engine.contracts.plugin import GROUPS, Kind, Plugin
 from neurovocal.engine.contracts.registry import Registry
-from neurovocal.engine.contracts.stages import Describes, Source
+from neurovocal.engine.contracts.stages import Source
 from neurovocal.engine.contracts.types import StreamInfo
 from neurovocal.engine.lane.builder import build_lane
 from neurovocal.engine.support.outputs import write_whole

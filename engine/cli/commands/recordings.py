@@ -23,13 +23,13 @@ from neurovocal.engine.cli.session import (
 from neurovocal.engine.config.claims import refuse_overlap
 from neurovocal.engine.config.plan import Plan, base_of
 from neurovocal.engine.config.schema import load_config
+from neurovocal.engine.contracts.abilities import KnowsStart, ReportsProgress
 from neurovocal.engine.contracts.errors import (
     EXIT_CLEAN,
     EXIT_LOSS,
     ConfigError,
     StartInterrupted,
 )
-from neurovocal.engine.contracts.stages import KnowsStart, ReportsProgress
 from neurovocal.engine.contracts.tuning import load_tuner
 from neurovocal.engine.contracts.types import Message, NearMiss
 from neurovocal.engine.runtime.runner import Runner

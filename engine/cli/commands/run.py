@@ -17,8 +17,8 @@ from neurovocal.engine.cli.session import (
 )
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import locate_config
+from neurovocal.engine.contracts.abilities import HasEndpoint
 from neurovocal.engine.contracts.errors import EXIT_LOSS, ConfigError
-from neurovocal.engine.contracts.stages import HasEndpoint
 from neurovocal.engine.support.names import resolved
 from neurovocal.engine.support.text import printable
 

@@ -7,12 +7,9 @@ from threading import Event as Flag
 from threading import Lock
 from typing import Any, TypeAlias
 
+from neurovocal.engine.contracts.abilities import CausesCommands
 from neurovocal.engine.contracts.errors import CommandError, NeurovocalError
-from neurovocal.engine.contracts.stages import (
-    CausesCommands,
-    ModelCommand,
-    RecordedCommand,
-)
+from neurovocal.engine.contracts.stages import ModelCommand, RecordedCommand
 from neurovocal.engine.contracts.types import (
     STOP_COMMAND,
     Control,

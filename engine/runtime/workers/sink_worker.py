@@ -10,6 +10,7 @@ from threading import Event as Flag
 from threading import Lock, Thread
 from typing import Literal, TypeAlias
 
+from neurovocal.engine.contracts.abilities import ReportsStats, ReportsTrouble
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.commits import (
     CompletesStreams,
@@ -19,11 +20,7 @@ from neurovocal.engine.contracts.commits import (
 )
 from neurovocal.engine.contracts.errors import NeurovocalError, StageError
 from neurovocal.engine.contracts.options import OnError
-from neurovocal.engine.contracts.stages import (
-    ReportsStats,
-    ReportsTrouble,
-    Sink,
-)
+from neurovocal.engine.contracts.stages import Sink
 from neurovocal.engine.contracts.types import (
     BULK_KINDS,
     KINDS,

@@ -9,6 +9,7 @@ from threading import Event as Flag
 from typing import Literal, TypeAlias
 
 from neurovocal.engine.audio.timeline import is_believable
+from neurovocal.engine.contracts.abilities import ReportsNotices
 from neurovocal.engine.contracts.clock import NS, Clock
 from neurovocal.engine.contracts.errors import (
     Disconnected,
@@ -18,7 +19,6 @@ from neurovocal.engine.contracts.errors import (
 from neurovocal.engine.contracts.options import OnError
 from neurovocal.engine.contracts.stages import (
     CaptureTimed,
-    ReportsNotices,
     Source,
     SourceItem,
     StreamItem,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -11,7 +11,9 @@ from neurovocal.engine.audio.signal_checks import (
     SignalHealth,
     SignalOptions,
 )
+from neurovocal.engine.contracts.abilities import KnowsFrequencies, KnowsScale
 from neurovocal.engine.contracts.clock import NS, Clock
+from neurovocal.engine.contracts.stages import Features
 from neurovocal.engine.contracts.types import (
     SONG_CLOCK_STAGE,
     Anchor,
@@ -19,7 +21,7 @@ from neurovocal.engine.contracts.types import (
     Health,
     Stats,
 )
-from neurovocal.engine.lane.lane import Part
+from neurovocal.engine.lane.lane import Lane, Part
 from neurovocal.engine.lane.stage import SupervisedStage
 from neurovocal.engine.runtime.workers.channel import Channel
 from neurovocal.engine.runtime.workers.publisher import LanePublisher
@@ -171,7 +173,9 @@ class Telemetry:
 def _channel_figures(channel: Channel) -> dict[str, object]:
     """Return the counters of one lane, and the resources of the process."""
     position, rate = channel.lane.position, channel.lane.info.sample_rate
+    frames = _frames_figures(channel.lane)
     return {
+        **({} if frames is None else {"frames": frames}),
         "position": position,
         "seconds": round(position / rate, 3),
         "level_db": round(channel.level_db, 1),
@@ -182,6 +186,25 @@ def _channel_figures(channel: Channel) -> dict[str, object]:
         "omitted_near_misses": channel.omitted,
         "stages": {s.name: _stage_figures(s) for s in channel.lane.stages},
         "process": process_usage()._asdict(),
+    }
+
+
+def _frames_figures(lane: Lane) -> dict[str, object] | None:
+    """Return frequencies and scale of a lane's frames, None where they are unknown."""
+    features: Any = None if lane.features is None else lane.features.stage
+    if not isinstance(features, KnowsFrequencies) or not len(features.frequencies_hz):
+        return None
+    hz, shape = features.frequencies_hz, cast(Features, features)
+    scaled = features if isinstance(features, KnowsScale) else None
+    return {
+        "n_bins": len(hz),
+        "hop_length": shape.hop_length,
+        "frame_length": shape.frame_length,
+        "low_hz": round(float(hz[0]), 3),
+        "high_hz": round(float(hz[-1]), 3),
+        "spacing": features.spacing,
+        "scale": None if scaled is None else scaled.value_scale,
+        "range": None if scaled is None else scaled.value_range,
     }
 
 

@@ -8,17 +8,16 @@ from stages.runners import EPOCH, INFO, audio, make_runner, many, then_wait
 from stages.watchdogs import looker, pass_time
 
 from neurovocal.engine.config.faults import Crash
-from neurovocal.engine.contracts.clock import NS, ManualClock
-from neurovocal.engine.contracts.options import Options
-from neurovocal.engine.contracts.plugin import BuildContext, Plugin
-from neurovocal.engine.contracts.stages import (
-    CommandedModel,
+from neurovocal.engine.contracts.abilities import (
     Describes,
     ReportsStats,
     ReportsTrouble,
     SelectsKinds,
-    Sink,
 )
+from neurovocal.engine.contracts.clock import NS, ManualClock
+from neurovocal.engine.contracts.options import Options
+from neurovocal.engine.contracts.plugin import BuildContext, Plugin
+from neurovocal.engine.contracts.stages import CommandedModel, Sink
 from neurovocal.engine.contracts.types import Health, Label, Offset
 from neurovocal.engine.faults.injection import FaultReporter
 from neurovocal.engine.faults.stages import FaultInjector, faulty_stage
