@@ -26,12 +26,13 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.contracts.stages import RecordedCommand
 from neurovocal.engine.contracts.types import Message
+from neurovocal.engine.journal.store import origin_line
 from neurovocal.engine.runtime.control.swap import LoadPlan
 from neurovocal.engine.runtime.outcome import Outcome
 from neurovocal.engine.runtime.runner import Runner
 from neurovocal.engine.support.credentials import without_credentials
 from neurovocal.engine.support.safe_yaml import dump
-from neurovocal.engine.support.text import plain, printable
+from neurovocal.engine.support.text import printable
 
 SetOption = Annotated[
     list[str] | None,
@@ -152,8 +153,6 @@ def plan_of_parts(
 
 
 _PLUGIN_FILE = re.compile(r"\.py:[^\W\d]\w*$")
-# First line of the configuration that a journal keeps: the file that it came from.
-_ORIGIN = "# configuration: "
 
 
 def _config_record(located: Located, base: Path) -> str:
@@ -163,16 +162,7 @@ def _config_record(located: Located, base: Path) -> str:
     """
     kept = without_credentials(located.unexpanded())
     origin = base / Path(located.name or "arguments").name
-    return f"{_ORIGIN}{plain(str(origin))}\n{dump(kept)}"
-
-
-def recorded_base(config_text: str) -> Path:
-    """Return the folder that relative paths of a recorded configuration start from.
-
-    The working folder, if the record does not name the file that it came from.
-    """
-    origin = re.search(f"^{_ORIGIN}(.*)$", config_text, re.MULTILINE)
-    return Path(origin[1]).parent if origin else Path.cwd()
+    return f"{origin_line(origin)}\n{dump(kept)}"
 
 
 def plugin_files(data: object) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.label_words import is_silence, may_be_silence
 from neurovocal.models.data.files_table import FILES
 from neurovocal.models.data.formats.column_tables import read_annotations_table
 from neurovocal.models.data.formats.registry import AnnotationFormat, find_format
@@ -18,7 +19,6 @@ from neurovocal.models.data.formats.segments import (
     where,
 )
 from neurovocal.models.data.formats.text_table import own_table
-from neurovocal.models.data.label_words import is_silence, may_be_silence
 from neurovocal.models.data.recording_folder import NoRecordingError, RecordingFolder
 
 ANNOTATIONS = "annotations.csv"

@@ -6,6 +6,7 @@ from pathlib import Path
 from posixpath import normpath
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.label_words import clean_label
 from neurovocal.models.data.formats.segments import (
     Findings,
     NotOfFormatError,
@@ -13,7 +14,6 @@ from neurovocal.models.data.formats.segments import (
     where,
 )
 from neurovocal.models.data.formats.text_table import HeadedTable, own_table
-from neurovocal.models.data.label_words import clean_label
 
 FILES = "files.csv"
 _NAME_COLUMNS = ("file", "filename", "file_name", "file name", "recording", "path")

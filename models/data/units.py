@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.label_words import is_without_unit
 from neurovocal.models.data.datasets import AnnotatedRecording
-from neurovocal.models.data.label_words import is_without_unit
 from neurovocal.models.data.split.recordings import Split
 from neurovocal.models.data.targets import FrameGrid, Units
 from neurovocal.models.toolkit.recipe import OTHER, UnitsConfig

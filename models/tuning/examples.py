@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.label_words import is_silence
 from neurovocal.engine.support.text import plain
 from neurovocal.models.data.annotations import truncate_problems
 from neurovocal.models.data.formats.column_tables import read_annotations_table
@@ -20,7 +21,6 @@ from neurovocal.models.data.formats.segments import (
     where,
 )
 from neurovocal.models.data.formats.text_table import HeadedTable, read_lines
-from neurovocal.models.data.label_words import is_silence
 from neurovocal.plugins.sinks.table import track_name
 from neurovocal.plugins.sources.audio_files.file import SUFFIXES
 

@@ -57,7 +57,7 @@ class _Head(msgspec.Struct):
     run: Annotated[str, Meta(max_length=1024)] = ""
 
 
-class _Jump(msgspec.Struct, gc=False):
+class Jump(msgspec.Struct, gc=False):
     """Further line: ``[start, stop)`` is missing behind ``at`` samples of audio."""
 
     at: Annotated[int, Meta(ge=0)]
@@ -67,21 +67,22 @@ class _Jump(msgspec.Struct, gc=False):
 
 
 _heads = JsonReader(_Head, most_bytes=_MOST_LINE_BYTES)
-_jumps = JsonReader(_Jump, most_bytes=_MOST_LINE_BYTES)
+_jumps = JsonReader(Jump, most_bytes=_MOST_LINE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
-class _Track:
+class Track:
     """Recorded stream: its timeline, its audio file and the gaps in it."""
 
     timeline: Path
     info: StreamInfo
     order: int
     run: str
-    gaps: list[_Jump]
+    gaps: list[Jump]
 
     @property
     def audio(self) -> Path:
+        """The audio file beside the timeline."""
         return self.timeline.with_suffix(".wav")
 
 
@@ -142,14 +143,14 @@ class RecordedSource:
             self._audio.close()
             self._audio = None
 
-    def _items_of(self, tracks: list[_Track]) -> Iterator[SourceItem]:
+    def _items_of(self, tracks: list[Track]) -> Iterator[SourceItem]:
         for track in tracks:
             self._audio = _open_audio(track)
             yield track.info
             yield from self._track_items(track.gaps)
             self._audio.close()
 
-    def _track_items(self, gaps: list[_Jump]) -> Iterator[SourceItem]:
+    def _track_items(self, gaps: list[Jump]) -> Iterator[SourceItem]:
         position = 0
         for gap in gaps:
             for block in self._blocks(position, gap.at):
@@ -169,7 +170,7 @@ class RecordedSource:
             position += len(samples)
 
 
-def _tracks(folder: Path, options: RecordedOptions) -> list[_Track]:
+def _tracks(folder: Path, options: RecordedOptions) -> list[Track]:
     """Return the streams that the options name, in the order of the run.
 
     Raises
@@ -181,7 +182,7 @@ def _tracks(folder: Path, options: RecordedOptions) -> list[_Track]:
     for timeline in sorted(folder.glob("*.jsonl")):
         if timeline.name.startswith("."):
             continue  # what another system keeps beside each file
-        track = _read(timeline)
+        track = read_track(timeline)
         name, wanted = track.info.stream, options.stream
         # What was set aside is played only for a replay of its run.
         was_left = is_set_aside(timeline) and timeline.stem != stream_file_name(name)
@@ -203,10 +204,16 @@ def _tracks(folder: Path, options: RecordedOptions) -> list[_Track]:
     return tracks
 
 
-def _read(timeline: Path) -> _Track:
-    """Read a timeline, and check that it fits its audio."""
+def read_track(timeline: Path) -> Track:
+    """Read a timeline, and check that it fits its audio.
+
+    Raises
+    ------
+    AudioFileError
+        The timeline or its audio is missing or damaged.
+    """
     line = 0
-    gaps: list[_Jump] = []
+    gaps: list[Jump] = []
     try:
         if not timeline.is_file():
             raise JsonError("it is no file")
@@ -232,12 +239,12 @@ def _read(timeline: Path) -> _Track:
             f"'{timeline}'{where} is not the timeline of a recording: {reason}"
         ) from error
     info = StreamInfo(head.stream, head.sample_rate)
-    track = _Track(timeline, info, head.order, head.run, gaps)
+    track = Track(timeline, info, head.order, head.run, gaps)
     with _open_audio(track):
         return track
 
 
-def _check_order(gap: _Jump, expected: int, at: int, most: int) -> None:
+def _check_order(gap: Jump, expected: int, at: int, most: int) -> None:
     """Raise JsonError if a gap does not follow the audio and the gaps before it."""
     if gap.at < at:
         raise JsonError(f"'at' is {gap.at}, less than in the line before")
@@ -249,7 +256,7 @@ def _check_order(gap: _Jump, expected: int, at: int, most: int) -> None:
         raise JsonError(f"'stop' is {gap.stop}, years after the beginning")
 
 
-def _open_audio(track: _Track) -> Any:
+def _open_audio(track: Track) -> Any:
     """Open the audio of a recording, and check that it is what the timeline says."""
     import soundfile
 

@@ -43,9 +43,11 @@ ORDER = {
         ["devices", "models/history", "models/onnx", "sources/audio_files", "zeromq"],
         ["features", "web"],
         [
-            *("sources", "detectors", "gates", "sinks", "controls"),
+            *("sources", "detectors", "gates", "controls"),
             *("models/classifier", "models/rnn_rbm", "zeromq/relay"),
         ],
+        ["review"],
+        ["sinks"],
     ],
     "models": [
         ["toolkit"],
@@ -56,7 +58,7 @@ ORDER = {
         ["export", "evaluation"],
         ["report"],
         ["generation", "training"],
-        ["detection"],
+        ["detection", "review"],
         ["commands"],
     ],
 }
@@ -78,6 +80,7 @@ FORMAT_USERS = (
     "plugins/sinks/jsonl.py",
     "plugins/sinks/trigger",
     "plugins/sinks/web.py",
+    "plugins/review",
     "plugins/sinks/zmq.py",
     "plugins/sources/folder",
     "plugins/web",

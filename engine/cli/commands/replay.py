@@ -11,7 +11,6 @@ from neurovocal.engine.cli.session import (
     Display,
     plan_of_parts,
     plugin_files,
-    recorded_base,
     run_plan,
 )
 from neurovocal.engine.config.located_yaml import Located, parse_located
@@ -23,7 +22,13 @@ from neurovocal.engine.contracts.plugin import BuildContext
 from neurovocal.engine.contracts.registry import Registry
 from neurovocal.engine.faults.replay import replayable_faults
 from neurovocal.engine.journal.replay import ReplayComparison, commands_to_replay
-from neurovocal.engine.journal.store import RunRecord, read_events, runs, without_runs
+from neurovocal.engine.journal.store import (
+    RunRecord,
+    read_events,
+    recorded_base,
+    runs,
+    without_runs,
+)
 from neurovocal.engine.support.names import at_home, resolved
 
 _SHOWN = 5

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.label_words import clean_label
 from neurovocal.models.data.formats.segments import (
     FRACTION,
     AnnotationChoice,
@@ -21,7 +22,6 @@ from neurovocal.models.data.formats.text_table import (
     Row,
     times_problem,
 )
-from neurovocal.models.data.label_words import clean_label
 
 _BEGIN, _END = "Begin Time (s)", "End Time (s)"
 _OFFSET = "File Offset (s)"

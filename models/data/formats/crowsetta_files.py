@@ -8,6 +8,7 @@ from typing import Any
 from xml.parsers import expat
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.label_words import clean_label
 from neurovocal.engine.support.text import shortened
 from neurovocal.models.data.formats.segments import (
     AnnotationChoice,
@@ -18,7 +19,6 @@ from neurovocal.models.data.formats.segments import (
     shown,
     where,
 )
-from neurovocal.models.data.label_words import clean_label
 
 
 class CrowsettaFormat:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.label_words import clean_label
 from neurovocal.models.data.formats.segments import (
     FRACTION,
     AnnotationChoice,
@@ -21,7 +22,6 @@ from neurovocal.models.data.formats.text_table import (
     read_lines,
     times_problem,
 )
-from neurovocal.models.data.label_words import clean_label
 
 _NUMBER_LIKE = re.compile(r"[+-]?[0-9.,]+(?:[eE][+-]?[0-9]+)?|[+-]?(?:inf|nan)", re.I)
 _NAMES = ("onset", "offset")

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from neurovocal.engine.support.label_words import clean_label
 from neurovocal.models.data.formats.segments import (
     AnnotationChoice,
     Findings,
@@ -20,7 +21,6 @@ from neurovocal.models.data.formats.segments import (
     SegmentRow,
     label_problem,
 )
-from neurovocal.models.data.label_words import clean_label
 
 # Element types and array classes of the format ("MAT-File Level 5").
 _MATRIX, _COMPRESSED = 14, 15

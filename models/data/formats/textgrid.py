@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.support.label_words import clean_label, is_silence
 from neurovocal.models.data.formats.segments import (
     AnnotationChoice,
     Findings,
@@ -18,7 +19,6 @@ from neurovocal.models.data.formats.segments import (
     where,
 )
 from neurovocal.models.data.formats.text_table import read_text
-from neurovocal.models.data.label_words import clean_label, is_silence
 
 # A text in quotes, a flag such as <exists>, or a word; comments begin with "!".
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"|![^\r\n]*|([^\s"]+)')

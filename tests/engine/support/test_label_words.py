@@ -2,7 +2,7 @@
 
 import pytest
 
-from neurovocal.models.data.label_words import (
+from neurovocal.engine.support.label_words import (
     clean_label,
     is_silence,
     is_without_unit,

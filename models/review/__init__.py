@@ -1,0 +1,1 @@
+"""Command `neurovocal review`, and folders of annotations and clips for it."""
