@@ -1,0 +1,360 @@
+"""``neurovocal review``: listen to segments, correct them, and export a dataset."""
+
+import getpass
+import signal
+import sys
+import threading
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from neurovocal.engine.contracts.errors import EXIT_CLEAN, ConfigError
+from neurovocal.engine.journal.reader import Selection
+from neurovocal.engine.journal.store import runs
+from neurovocal.engine.support.endpoints import Address, parse_address
+from neurovocal.engine.support.names import at_home
+from neurovocal.engine.support.text import did_you_mean, printable
+from neurovocal.models.data.formats.segments import AnnotationChoice
+from neurovocal.models.review.folder import read_folder
+from neurovocal.plugins.review.audio import RecordingAudio
+from neurovocal.plugins.review.export import (
+    CONTEXT_S,
+    Exported,
+    Format,
+    export_dataset,
+)
+from neurovocal.plugins.review.journal import read_journal
+from neurovocal.plugins.review.segments import Collection
+from neurovocal.plugins.review.server import ReviewPage
+from neurovocal.plugins.review.session import ReviewSession
+from neurovocal.plugins.review.store import ReviewStore, review_path
+from neurovocal.plugins.web.access import Access, Credentials, access_problems
+from neurovocal.plugins.web.server import PageServer
+
+_ENDPOINT = "127.0.0.1:8421"
+_SQLITE = b"SQLite format 3\0"
+_MOST_NOTES = 12
+_STEP_S = 0.5
+
+
+def review(
+    reviewed: Annotated[
+        Path,
+        typer.Argument(
+            metavar="JOURNAL|FOLDER",
+            help="Journal of a run; or a folder: dataset, recordings with a table of "
+            "`label` or `detect`, clips, or recordings alone.",
+        ),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="Table of `label` or `detect` to read."),
+    ] = None,
+    annotations: Annotated[
+        str | None,
+        typer.Option(
+            metavar="F",
+            help="Format of the folder's annotations, as `train --format`; default: "
+            "seen from the files.",
+        ),
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option("--label-column", metavar="NAME", help="Of labels.")
+    ] = None,
+    tier: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Interval tier of TextGrids.")
+    ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(help="Run of the journal; may be repeated. Default: all."),
+    ] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(help="Stream of the journal; may be repeated.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="UTC", help="From this time on: 2026-05-01T04:00Z."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="UTC", help="Before this time.")
+    ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where changes are kept; default: NAME.review.sqlite beside it.",
+        ),
+    ] = None,
+    author: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who reviews; default: you.")
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write what is reviewed as a dataset, and end."
+        ),
+    ] = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="Form of the exported tables.")
+    ] = "csv",
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Export whole recordings, with what nobody has reviewed."
+        ),
+    ] = False,
+    context_s: Annotated[
+        float,
+        typer.Option(
+            "--context",
+            metavar="S",
+            min=0.0,
+            max=60.0,
+            help="Seconds exported before and after a reviewed segment.",
+        ),
+    ] = CONTEXT_S,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help=f"Of the page; default: {_ENDPOINT}, or near it."
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="NEUROVOCAL_TOKEN",
+            metavar="SECRET",
+            help="Lets other machines in that present it.",
+        ),
+    ] = None,
+) -> None:
+    """Listen to segments, relabel and correct them on a page, export a dataset.
+
+    Nothing of the journal, the annotations or the recordings is ever changed:
+    changes are events in a file of their own. `neurovocal train DIR` reads what
+    --export DIR writes. Ctrl-C ends the page; the next time it goes on.
+    """
+    reviewed = at_home(reviewed)
+    selection = _selection(reviewed, run, stream, since, until)
+    choice = AnnotationChoice(label_column, tier)
+
+    def read() -> Collection:
+        if selection is not None:
+            return read_journal(reviewed, selection)
+        return _read_files(reviewed, annotations, choice, labels)
+
+    options = {"--labels": labels, "--annotations": annotations}
+    given = [name for name, value in options.items() if value is not None]
+    if selection is not None and given:
+        raise ConfigError(f"{given[0]} is for folders, and '{reviewed}' is a journal")
+    access, address = _access(endpoint, token)
+    collection = read()
+    for note in collection.notes[:_MOST_NOTES]:
+        _tell(f"note: {note}")
+    if len(collection.notes) > _MOST_NOTES:
+        _tell(f"note: and {len(collection.notes) - _MOST_NOTES} more")
+    store = ReviewStore(events or review_path(reviewed))
+    session = ReviewSession(collection, store)
+    try:
+        if export is not None:
+            _export(session, at_home(export), form, context_s, everything)
+            return
+        page = ReviewPage(
+            session,
+            _export_folder(reviewed),
+            reload=read,
+            author=author or _user(),
+        )
+        _serve(page, access, address, fixed=endpoint is not None)
+    finally:
+        store.close()
+    raise typer.Exit(EXIT_CLEAN)
+
+
+def _selection(
+    path: Path,
+    names: list[str] | None,
+    streams: list[str] | None,
+    since: str | None,
+    until: str | None,
+) -> Selection | None:
+    """Return what is read of a journal; None: it is no journal."""
+    if not path.exists():
+        raise ConfigError(
+            f"'{path}' does not exist: name a journal, or a folder of recordings"
+        )
+    asked = {"--run": names, "--stream": streams, "--since": since, "--until": until}
+    if not _is_journal(path):
+        given = [name for name, value in asked.items() if value]
+        if given:
+            raise ConfigError(f"{given[0]} is for journals, and '{path}' is none")
+        return None
+    known = [record.run for record in runs(path)]
+    if unknown := sorted(set(names or ()) - set(known)):
+        meant = did_you_mean(unknown[0], known, "it has:")
+        raise ConfigError(f"journal '{path}' has no run '{unknown[0]}' ({meant})")
+    return Selection(
+        runs=tuple(names) if names else None,
+        streams=tuple(streams) if streams else None,
+        since_ns=_utc_ns(since, "--since"),
+        until_ns=_utc_ns(until, "--until"),
+    )
+
+
+def _is_journal(path: Path) -> bool:
+    """Return whether a path is to be read as a journal, an empty file included."""
+    if path.is_dir():
+        return False
+    try:
+        with path.open("rb") as file:
+            begin = file.read(len(_SQLITE))
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from error
+    return begin == _SQLITE or not begin or path.suffix in (".sqlite", ".db")
+
+
+def _read_files(
+    path: Path,
+    annotations: str | None,
+    choice: AnnotationChoice,
+    labels: Path | None,
+) -> Collection:
+    """Read a folder, or a table of `label` or `detect` and the folder around it."""
+    if path.is_dir():
+        return read_folder(path, annotations, choice, labels)
+    return read_folder(path.absolute().parent, annotations, choice, path)
+
+
+def _utc_ns(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{option}: '{text}' is no time such as 2026-05-01T04:00Z"
+        ) from error
+    if when.tzinfo is None:
+        raise ConfigError(
+            f"{option}: '{text}' has no time zone: write {when:%Y-%m-%dT%H:%M}Z for UTC"
+        )
+    return round(when.timestamp() * 1_000_000) * 1000
+
+
+def _access(endpoint: str | None, token: str | None) -> tuple[Access, Address]:
+    access = Access(Credentials(token))
+    place = endpoint or _ENDPOINT
+    if problems := list(access_problems(place, access)):
+        raise ConfigError(problems)
+    return access, parse_address(place, binds=True)
+
+
+def _export_folder(reviewed: Path) -> Path:
+    path = reviewed.absolute()
+    stem = path.stem if path.is_file() else path.name
+    return path.with_name(f"{stem}-reviewed")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+def _export(
+    session: ReviewSession,
+    folder: Path,
+    form: Format,
+    context_s: float,
+    everything: bool,
+) -> None:
+    audio = RecordingAudio()
+    bar = Progress(
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    )
+    try:
+        with bar:
+            task = bar.add_task("exporting", total=1.0)
+            done = export_dataset(
+                session,
+                audio,
+                folder,
+                form,
+                context_s,
+                everything=everything,
+                watch=lambda share: bar.update(task, completed=share),
+            )
+    finally:
+        audio.close()
+    _report(done, form)
+
+
+def _report(done: Exported, form: Format) -> None:
+    for note in done.notes:
+        _tell(f"note: {note}")
+    units = ", ".join(f"{unit} {n}" for unit, n in sorted(done.units.items()))
+    files = "1 file" if done.files == 1 else f"{done.files} files"
+    _tell(
+        f"wrote {done.segments} segments ({units}) in {files} with "
+        f"{done.seconds:.1f} s of audio to '{done.folder}'"
+    )
+    how = "" if form == "csv" else f" --format {form}"
+    _tell(f"now: neurovocal train {done.folder}{how} --out BUNDLE")
+
+
+def _serve(page: ReviewPage, access: Access, address: Address, *, fixed: bool) -> None:
+    """Serve the page until Ctrl-C."""
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    server = _started(page, access, address, fixed=fixed)
+    before = [
+        (number, signal.signal(number, stop))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    ]
+    reviewed, total = page.session.progress()
+    _tell(f"{reviewed} of {total} segments reviewed")
+    typer.echo(f"review at {server.url}")
+    _tell("Ctrl-C ends it")
+    try:
+        while not stopping.wait(_STEP_S):
+            if server.failure is not None:
+                raise ConfigError(f"the page ended: {server.failure!r}")
+    finally:
+        server.stop()
+        page.audio.close()
+        for number, handler in before:
+            signal.signal(number, handler)
+    reviewed, total = page.session.progress()
+    _tell(f"{reviewed} of {total} segments reviewed; `--export DIR` writes a dataset")
+
+
+def _started(
+    page: ReviewPage, access: Access, address: Address, *, fixed: bool
+) -> PageServer:
+    """Return a running server; where its port is taken, at one after it."""
+    ports = range(address.port, address.port + (1 if fixed else 20))
+    for port in ports:
+        server = PageServer(
+            Address(address.host, port), access, page.routes(at_root=True)
+        )
+        try:
+            server.start()
+        except ConfigError:
+            if port == ports[-1]:
+                raise
+        else:
+            return server
+    raise AssertionError("a range of ports is not empty")
+
+
+def _tell(sentence: str) -> None:
+    typer.echo(printable(sentence), err=True)
