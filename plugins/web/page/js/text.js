@@ -33,7 +33,7 @@ export function element(tag, attributes = {}, ...children) {
 
 /** Append nodes and texts to `node`; null, undefined and false are left out. */
 export function append(node, children) {
-  for (const child of children.flat()) {
+  for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
     node.append(child instanceof Node ? child : String(child));
   }

@@ -48,6 +48,7 @@ export class Connection {
     this.socket = socket;
     this.attempt += 1;
     this.heardAt = Date.now();
+    this.greeted = false;
     this.tell("connecting");
     socket.onmessage = (event) => {
       if (socket !== this.socket) return;
@@ -58,8 +59,8 @@ export class Connection {
         this.oncolumns(header, payload);
       }
     };
-    socket.onclose = (event) => {
-      if (socket === this.socket) this.lost(event);
+    socket.onclose = () => {
+      if (socket === this.socket) this.lost();
     };
     clearInterval(this.watch);
     this.watch = setInterval(() => {
@@ -71,6 +72,7 @@ export class Connection {
   receive(message) {
     if (message.type === "hello") {
       this.attempt = 0;
+      this.greeted = true;
       this.tell("open");
       if (!this.columnsOn) this.send({ type: "columns", on: false });
     }
@@ -82,22 +84,31 @@ export class Connection {
     this.onmessage(message);
   }
 
-  lost(event) {
+  lost() {
     this.socket = null;
     clearInterval(this.watch);
     for (const answer of this.replies.values()) {
       answer({ ok: false, error: "the connection was lost before the reply came" });
     }
     this.replies.clear();
-    if (event.code === 4401 || event.code === 4403) {
-      this.tell("refused");
-      return;
-    }
+    if (!this.greeted) this.askWhether();
     const growing = FIRST_PAUSE_MS * 2 ** Math.min(this.attempt, 10);
     const pause = Math.min(growing, LONGEST_PAUSE_MS) * (0.75 + 0.5 * Math.random());
     this.retryAt = Date.now() + pause;
     this.timer = setTimeout(() => this.open(), pause);
     this.tell("waiting");
+  }
+
+  /** A session that has ended looks like a server that is away: ask by HTTP. */
+  async askWhether() {
+    try {
+      const response = await fetch("api/events?limit=1", { cache: "no-store" });
+      if (response.status !== 401) return;
+    } catch {
+      return; // it is away
+    }
+    clearTimeout(this.timer);
+    this.tell("refused");
   }
 
   tell(state) {

@@ -45,12 +45,11 @@ export function sentences(stream, now) {
 function describeStats(stats, stream, add) {
   const rate = stream.epoch?.rate ?? 1;
   const source = stats.source ?? {};
+  const gaps = stats.events?.gap ?? 0;
   const heard = Number.isFinite(source.heard) ? `${duration(source.heard / rate)} heard` : "";
   if (heard) add(source.lost ? "warn" : "muted", source.lost
-    ? `${heard}, ${duration(source.lost / rate)} lost.`
-    : `${heard}, nothing lost.`);
-  const gaps = stats.events?.gap ?? 0;
-  if (gaps) add("warn", `${counted(gaps, "gap")} in the stream.`);
+    ? `${heard}, ${duration(source.lost / rate)} lost, ${counted(gaps, "gap")} in the stream.`
+    : `${heard}, nothing lost${gaps ? `; ${counted(gaps, "join")} of recordings` : ""}.`);
   if (source.outages) add("warn", `${counted(source.outages, "outage")} of the source.`);
   if (source.unheard) add("bad", `${duration(source.unheard / rate)} of audio were not processed.`);
   for (const [name, queue] of Object.entries(stats.sinks ?? {})) {

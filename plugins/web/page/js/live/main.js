@@ -241,7 +241,7 @@ class Page {
     fill(
       byId("pages"),
       links.length ? element("span", { "aria-current": "page" }, "Live") : null,
-      links.map((page) => element("a", { href: `${page}.html` }, known[page])),
+      links.map((page) => element("a", { href: page }, known[page])),
     );
   }
 
@@ -388,6 +388,7 @@ class Page {
     click("announce", () => choose("announce", !settings.announce));
     this.bindSettings();
     this.view.listeners.add(() => {
+      if (this.view.live) this.pictureHistory.reset();
       this.showNumbers();
       if (this.state) this.showState();
     });

@@ -279,6 +279,7 @@ export class Stream {
         );
         ring = new ColumnRing(nBins, keep);
         epoch.rings[header.kind] = ring;
+        ring.unit = header.unit;
       }
       if (ring.add(header.first, payload, header.low, header.high)) this.rescaled = true;
       this.mode = header.kind === "synthesis" ? (header.mode ?? this.mode) : this.mode;

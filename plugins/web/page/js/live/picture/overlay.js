@@ -17,7 +17,7 @@ const DASHES = {
   provisional: [4, 3],
   revised: [8, 3, 2, 3],
   final: [],
-  unknown: [2, 2],
+  unknown: [3, 3],
 };
 /** Sign behind a unit's name. */
 export const SIGNS = { provisional: "?", revised: "~", final: "", unknown: "", open: "", detected: "" };

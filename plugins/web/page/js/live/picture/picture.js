@@ -390,7 +390,7 @@ export class Picture {
       context.textBaseline = "bottom";
       context.fillText(frequencyUnit(axis, this.highRow), MARGIN - 7, boxes.heard.y - 3);
     }
-    if (boxes.synthesis) this.title("synthesized: what the RNN-RBM expects", boxes.synthesis);
+    if (boxes.synthesis) this.title("synthesized: what the RNN-RBM expects", { ...boxes.synthesis, y: boxes.synthesis.y + 10 });
     this.paintTime(scale, look);
   }
 
@@ -426,7 +426,7 @@ export class Picture {
     setText(this.station, several ? `at ${readable(stream.station.name, 40)}` : "");
     if (epoch) setText(this.clock, timeText(epoch, Math.round(epoch.sampleAt(right)), 0));
     const level = stream.stats?.level_db;
-    setText(this.state, Number.isFinite(level) ? db(level) : "");
+    setText(this.state, Number.isFinite(level) ? `level ${db(level)}` : "");
   }
 
   /** What a test or a person may ask: where things were drawn, in CSS pixels. */

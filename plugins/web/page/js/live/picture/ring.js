@@ -22,11 +22,12 @@ export class ColumnRing {
     this.oldest = -1;
     this.low = null;
     this.high = null;
+    this.unit = "dB";
   }
 
-  /** Decibels from value 0 to value 255. */
+  /** Decibels from value 0 to value 255; where the unit is another, as if it were 80. */
   get rangeDb() {
-    return this.high === null ? 80 : this.high - this.low;
+    return this.high === null || this.unit !== "dB" ? 80 : this.high - this.low;
   }
 
   /**
