@@ -3,15 +3,21 @@
 import heapq
 from collections import OrderedDict, defaultdict
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from neurovocal.engine.contracts.clock import NS
 from neurovocal.engine.contracts.errors import ConfigError
+from neurovocal.engine.journal.periods import (
+    Activity,
+    Outage,
+    Period,
+    RunSummary,
+    Summary,
+)
 from neurovocal.engine.journal.reader import Selection, select_rows
 from neurovocal.engine.journal.store import RunRecord, runs
 from neurovocal.engine.support.strict_json import JsonError, JsonReader
@@ -41,161 +47,6 @@ _MOST_REMEMBERED = 4096
 
 # Errors of rows that no run has written: wrong types, times beyond the calendar.
 _UNREADABLE = (ValueError, TypeError, AttributeError, OverflowError, OSError)
-
-
-@dataclass(slots=True)
-class Period:
-    """Counts of an hour, of a day, or of everything.
-
-    Parameters
-    ----------
-    start : str or None
-        Its beginning, ISO 8601 with the offset of the time zone; None: of everything,
-        or of streams whose time is not known (recordings without a date).
-    heard_s : float
-        Seconds of audio that were processed, all streams together.
-    lost_s : float
-        Seconds that were lost in gaps.
-    withheld_s : float
-        Seconds that privacy kept from all sinks; they were heard.
-    segments : int
-        Segments that ended, by the time of their onset.
-    unlabelled : int
-        Those of them without a final label.
-    near_misses : int
-        Sounds close to the threshold, those that were too many to tell included.
-    units : dict of str to int
-        Final labels of each unit.
-    """
-
-    start: str | None
-    heard_s: float = 0.0
-    lost_s: float = 0.0
-    withheld_s: float = 0.0
-    segments: int = 0
-    unlabelled: int = 0
-    near_misses: int = 0
-    units: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Activity:
-    """One of the 24 hours of the day, all days together.
-
-    Parameters
-    ----------
-    hour : int
-        0 to 23, in the time zone of the summary.
-    heard_s : float
-        Seconds of audio that were processed in this hour.
-    segments : int
-        Segments whose onset lies in it.
-    """
-
-    hour: int
-    heard_s: float = 0.0
-    segments: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """Time in which nothing was heard, or was withheld.
-
-    Parameters
-    ----------
-    reason : str
-        Reason of a gap, ``withheld: REASON``, ``killed`` (from the last event of a
-        killed run to the next run) or ``not running`` (between runs).
-    run, stream : str
-        Where; the stream of a time between runs is empty.
-    start : str or None
-        UTC, ISO 8601; None where it is not known.
-    sample : int or None
-        First sample in the stream; None between runs.
-    seconds : float
-        Its duration.
-    """
-
-    reason: str
-    run: str
-    stream: str
-    start: str | None
-    sample: int | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """One run.
-
-    Parameters
-    ----------
-    run : str
-        Its name.
-    started : str
-        Time of the machine at its start, UTC.
-    ended : str or None
-        Time at which it ended in order.
-    state : {'ended', 'killed', 'open'}
-        ``open``: the newest run, which still lasts or was killed.
-    removed : int
-        Events that the journal has removed because of their age or its size.
-    """
-
-    run: str
-    started: str
-    ended: str | None
-    state: Literal["ended", "killed", "open"]
-    removed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a journal says about the audio that was heard.
-
-    Parameters
-    ----------
-    by : {'hour', 'day'}
-        Length of the periods.
-    timezone : str
-        Name of the time zone of `periods` and `activity`.
-    total : Period
-        Everything.
-    periods : list of Period
-        Hours or days in which something was heard or lost, in order of time; the one
-        without a time comes last.
-    activity : list of Activity
-        The 24 hours of the day.
-    streams : dict of str to Period
-        Counts of each stream.
-    outages : list of Outage
-        Those of a second and more, in order of writing; the longest of each journal
-        if there are more than 1000.
-    lost : dict of str to (int, float)
-        Number and seconds of all outages by reason, the short ones included.
-    runs : list of RunSummary
-        The runs, the oldest first.
-    """
-
-    by: Literal["hour", "day"]
-    timezone: str
-    total: Period
-    periods: list[Period]
-    activity: list[Activity]
-    streams: dict[str, Period]
-    outages: list[Outage]
-    lost: dict[str, tuple[int, float]]
-    runs: list[RunSummary]
-
-    def units(self) -> list[str]:
-        """Return all units, the most frequent first, by name where they are equal."""
-        counts = self.total.units
-        return sorted(counts, key=lambda unit: (-counts[unit], unit))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the summary as values of JSON; seconds have three digits."""
-        rounded: dict[str, Any] = _rounded(asdict(self))
-        return rounded
 
 
 def summarize(
@@ -242,7 +93,7 @@ def summarize(
         until_ns=selection.until_ns,
         heard=selection.heard,
     )
-    counter = _Counter(known, by, timezone, selection.since_ns is not None)
+    counter = _Counter(known, by, timezone, selection.since_ns)
     columns = "run, stream, kind, sample, utc_ns, header"
     with closing(select_rows(path, columns, chosen)) as rows:
         for row in rows:
@@ -298,12 +149,14 @@ class _Counter:
         records: list[RunRecord],
         by: Literal["hour", "day"],
         timezone: tzinfo,
-        begins_anywhere: bool,
+        since_ns: int | None,
     ) -> None:
         self._records = records
         self._by, self._timezone = by, timezone
         # Of these runs the beginning may be missing: what was before is not known.
-        self._cut = {one.run for one in records if one.removed or begins_anywhere}
+        is_cut = since_ns is not None
+        self._cut = {one.run for one in records if one.removed or is_cut}
+        self._since_ns = -(2**63) if since_ns is None else since_ns
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._quarters: dict[int, tuple[Period, Activity]] = {}
         self._periods: dict[str | None, Period] = {}
@@ -427,7 +280,10 @@ class _Counter:
     ) -> None:
         if kind not in ("offset", "label", "near_miss"):
             return
-        period, activity = self._at(state.utc_ns(row.onset))
+        onset_ns = state.utc_ns(row.onset)
+        if onset_ns is not None and onset_ns < self._since_ns:
+            return  # its end was selected, its label was not
+        period, activity = self._at(onset_ns)
         both = (period, self._stream(stream))
         if kind == "near_miss":
             for each in both:
@@ -574,14 +430,3 @@ def _run_summary(record: RunRecord, newest: RunRecord) -> RunSummary:
 
 def _iso(utc_ns: int, timezone: tzinfo) -> str:
     return datetime.fromtimestamp(utc_ns // NS, timezone).isoformat()
-
-
-def _rounded(value: Any) -> Any:
-    """Round all numbers of nested values to three digits; keys stay."""
-    if isinstance(value, float):
-        return round(value, 3) + 0.0  # no -0.0
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(each) for each in value]
-    return value

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
@@ -14,6 +13,14 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from neurovocal.engine.cli.journal_options import (
+    HeardOption,
+    SinceOption,
+    StreamOption,
+    UntilOption,
+    note_left_out,
+    selection_of,
+)
 from neurovocal.engine.cli.session import (
     SafeCsvOption,
     refuse_tracks_on_stdout,
@@ -30,14 +37,13 @@ from neurovocal.engine.contracts.stages import Sink
 from neurovocal.engine.contracts.types import KINDS, Label
 from neurovocal.engine.journal.reader import (
     Selection,
-    count_incomplete_recordings,
     count_messages,
     read_messages,
     streams_of,
 )
-from neurovocal.engine.journal.store import runs, without_runs
+from neurovocal.engine.journal.store import runs
 from neurovocal.engine.support.names import at_home, resolved
-from neurovocal.engine.support.text import did_you_mean, printable
+from neurovocal.engine.support.text import printable
 
 ExportFormat = Literal["csv", "parquet", "jsonl", "raven", "audacity"]
 # Formats without a column for the run: they hold one run only.
@@ -45,7 +51,6 @@ _ONE_RUN = ("raven", "audacity", "jsonl")
 _STDOUT = "-"
 # Of the names of a journal's files: SQLite keeps two beside it.
 _ENDS = ("", "-wal", "-shm")
-RepeatChoice = Literal["last", "all"]
 
 
 def export(
@@ -63,29 +68,16 @@ def export(
             "or the newest (the others)."
         ),
     ] = None,
-    stream: Annotated[
-        list[str] | None, typer.Option(help="Name of a stream; may be repeated.")
-    ] = None,
+    stream: StreamOption = None,
     kinds: Annotated[
         str, typer.Option(help="Kinds of events, such as 'label,gap'; or 'all'.")
     ] = "label",
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="UTC", help="From this time on: 2026-05-01T04:00Z."),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="UTC", help="Before this time.")
-    ] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     provisional: Annotated[
         bool, typer.Option("--provisional", help="Labels that were not final, too.")
     ] = False,
-    heard: Annotated[
-        RepeatChoice,
-        typer.Option(
-            help="Recordings that were heard again after a kill or stop: 'last' "
-            "leaves the earlier hearing out, 'all' keeps both."
-        ),
-    ] = "last",
+    heard: HeardOption = "last",
     safe_csv: SafeCsvOption = False,
 ) -> None:
     """Write a journal's events as CSV, Parquet, JSON lines, Raven or Audacity.
@@ -98,8 +90,7 @@ def export(
         require_csv(form)
     selection = _selection(journal, form, run, stream, kinds, since, until)
     selection = replace(selection, heard=heard)
-    if heard == "last":
-        _note_left_out(count_incomplete_recordings(journal, selection))
+    note_left_out(journal, selection)
     number = count_messages(journal, selection)
     rows = 0
     refuse_overlap(
@@ -135,15 +126,6 @@ def export(
         typer.echo("note: no event of the journal is what was asked for", err=True)
 
 
-def _note_left_out(number: int) -> None:
-    if number:
-        typer.echo(
-            f"note: {number} hearing{'s' * (number > 1)} that a kill or stop cut short "
-            "left out: the recording was heard again (--heard all keeps both)",
-            err=True,
-        )
-
-
 def _selection(
     journal: Path,
     form: ExportFormat,
@@ -153,33 +135,16 @@ def _selection(
     since: str | None,
     until: str | None,
 ) -> Selection:
+    chosen = selection_of(journal, names, streams, since, until)
     known = [record.run for record in runs(journal)]
-    if not known:
-        raise without_runs(journal)
-    if unknown := sorted(set(names or ()) - set(known)):
-        raise ConfigError(
-            f"journal '{journal}' has no run '{unknown[0]}' "
-            f"(it has: {', '.join(known)})"
-        )
     if not names and form in _ONE_RUN:
-        names = known[-1:]
+        chosen = replace(chosen, runs=tuple(known[-1:]))
         if len(known) > 1:
             typer.echo(
-                f"note: run {names[0]}, the newest of {len(known)} (choose by --run)",
+                f"note: run {known[-1]}, the newest of {len(known)} (choose by --run)",
                 err=True,
             )
-    there = streams_of(journal, names) if streams else []
-    for stream in streams or ():
-        if stream not in there:
-            meant = did_you_mean(stream, there, "it has:")
-            raise ConfigError(f"journal '{journal}' has no stream '{stream}' ({meant})")
-    return Selection(
-        runs=tuple(names) if names else None,
-        kinds=_kinds(kinds, form),
-        streams=tuple(streams) if streams else None,
-        since_ns=_utc_ns(since, "--since"),
-        until_ns=_utc_ns(until, "--until"),
-    )
+    return replace(chosen, kinds=_kinds(kinds, form))
 
 
 def _kinds(text: str, form: ExportFormat) -> tuple[str, ...]:
@@ -195,23 +160,6 @@ def _kinds(text: str, form: ExportFormat) -> tuple[str, ...]:
                 f"--kinds: '{kind}' is none (there are: {', '.join(known)})"
             )
     return kinds
-
-
-def _utc_ns(text: str | None, option: str) -> int | None:
-    if text is None:
-        return None
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"{option}: '{text}' is no time such as 2026-05-01T04:00Z"
-        ) from error
-    if when.tzinfo is None:
-        raise ConfigError(
-            f"{option}: '{text}' has no time zone: write {when:%Y-%m-%dT%H:%M}Z for "
-            f"UTC, or {when:%Y-%m-%dT%H:%M}+02:00"
-        )
-    return round(when.timestamp() * 1_000_000) * 1000
 
 
 def _holds_several(journal: Path, selection: Selection) -> bool:

@@ -1,0 +1,1 @@
+"""Command ``neurovocal summary``: what a journal holds, by hour or day."""
