@@ -1,10 +1,14 @@
 """Show what the engine hears in a browser: the live page."""
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pydantic import Field, SecretStr
+
 from neurovocal.engine import (
     KINDS,
+    Block,
     BuildContext,
     Clock,
     ConfigError,
@@ -18,23 +22,32 @@ from neurovocal.engine import (
     Surprise,
     Synthesis,
     Trace,
+    Withheld,
 )
 from neurovocal.engine.contracts.types import BULK_KINDS
 from neurovocal.engine.support.endpoints import parse_address
+from neurovocal.engine.support.names import at_home
 from neurovocal.engine.wire.codec import encode
 from neurovocal.plugins.web.access import (
     DEFAULT_ENDPOINT,
     Access,
     Credentials,
     access_problems,
+    url_of,
 )
 from neurovocal.plugins.web.encoding import FrameScale, Station
+from neurovocal.plugins.web.history import History
+from neurovocal.plugins.web.sound import SoundKeeper
+from neurovocal.plugins.web.steering import EngineControl, control_problems
 from neurovocal.plugins.web.viewers import Hub
 
 if TYPE_CHECKING:
     from neurovocal.plugins.web.server import PageServer
 
+log = logging.getLogger("neurovocal")
+
 _STATION = "s0"
+_SHOWN_KINDS = frozenset(KINDS.values()) - {"posteriors", "audio", "block"}
 _FLUSH_S = 0.05
 
 
@@ -42,7 +55,38 @@ class WebOptions(Options):
     """Options of the ``web`` sink."""
 
     endpoint: str = DEFAULT_ENDPOINT
-    """`HOST:PORT` where the page is served (port 0: any free one)."""
+    """`HOST:PORT` where the page is served (port 0: any free one). Other machines may
+    open it only with a token, or user and password."""
+    token: SecretStr | None = None
+    """Secret of 16 characters or more that opens the page, such as `${PAGE_TOKEN}`."""
+    user: str | None = None
+    """Name that, with the password, opens the page."""
+    password: SecretStr | None = None
+    """Password of the user, of 8 characters or more, such as `${PAGE_PASSWORD}`."""
+    behind_proxy: bool = False
+    """Whether the headers `X-Forwarded-For`, `-Host` and `-Proto` come from a reverse
+    proxy that can be trusted; else they are ignored."""
+    sound_s: float = Field(default=60.0, ge=0, le=600)
+    """Seconds of audio of each stream that are kept in memory, to be listened to on the
+    page; 0: none. The privacy gate withholds from the page what it withholds from all
+    sinks."""
+    journal: str | None = None
+    """Journal of this engine, for events that are older than what is in memory, and for
+    the summary."""
+    control: str | None = None
+    """Control socket of this engine, such as `tcp://127.0.0.1:5557`: whoever may open
+    the page may then also steer; null: nobody."""
+    control_keys: str | None = None
+    """Folder made by `neurovocal keys add --control`, for an engine with keys."""
+
+    @property
+    def page(self) -> str:
+        """Address of the page for a browser on this machine; empty: not known yet."""
+        try:
+            address = parse_address(self.endpoint, binds=True)
+        except ValueError:
+            return ""
+        return url_of(address) if address.port else ""
 
 
 class WebSink:
@@ -58,15 +102,29 @@ class WebSink:
         Name of the run, and of the engine.
     """
 
-    wants = frozenset(KINDS.values()) - {"posteriors", "audio", "block"}
-
     def __init__(
         self, options: WebOptions, clock: Clock, run: str, station: str
     ) -> None:
         self._options = options
         self._clock = clock
         self._run = run
-        self._hub = Hub([Station(id=_STATION, name=station)])
+        has_sound = options.sound_s > 0
+        self.wants = _SHOWN_KINDS | ({"block"} if has_sound else set())
+        self._sound = SoundKeeper(options.sound_s) if has_sound else None
+        keys = options.control_keys
+        self._control = (
+            None
+            if options.control is None
+            else EngineControl(options.control, None if keys is None else at_home(keys))
+        )
+        known = Station(
+            id=_STATION,
+            name=station,
+            sound=has_sound,
+            history=options.journal is not None,
+            control=options.control is not None,
+        )
+        self._hub = Hub([known])
         self._server: PageServer | None = None
 
     def open(self) -> None:
@@ -80,30 +138,46 @@ class WebSink:
         problems = list(_problems(self._options))
         if problems:
             raise ConfigError(problems)
-        from neurovocal.plugins.web.live import Live
+        from neurovocal.plugins.web.live import Live, StationParts
         from neurovocal.plugins.web.server import PageServer
 
-        self._server = PageServer(
-            parse_address(self._options.endpoint, binds=True),
+        journal = self._options.journal
+        history = History(
+            self._hub, _STATION, None if journal is None else at_home(journal)
+        )
+        parts = StationParts(history, self._sound, self._control)
+        address = parse_address(self._options.endpoint, binds=True)
+        server = PageServer(
+            address,
             _access(self._options),
-            Live(self._hub).routes(),
+            Live(self._hub, {_STATION: parts}).routes(),
             every_s=_FLUSH_S,
             task=self._hub.flush_columns,
         )
-        self._server.start()
+        server.start()
+        self._server = server
+        if not address.port:
+            log.warning("page: %s (open it in a browser)", server.url)
 
     def write(self, message: Message) -> None:
         """Pass a message on to all viewers; StageError if the page is not served."""
-        if self._server is None:
-            raise StageError("the page is not open")
+        if self._server is None or self._server.failure is not None:
+            raise StageError("the page is not served")
         info, event = message.info, message.event
         if isinstance(event, Frames | Synthesis | Surprise | Trace):
             self._hub.add_columns(
                 _STATION, info.stream, self._run, info.sample_rate, event
             )
             return
+        if isinstance(event, Block):
+            if self._sound is not None:
+                self._sound.add(info.stream, info.sample_rate, event)
+            return
         if message.kind in BULK_KINDS:
             return
+        if isinstance(event, Withheld) and self._sound is not None:
+            interval = (event.start, event.stop)
+            self._sound.note_withheld(info.stream, info.sample_rate, *interval)
         publish_ms = None
         if message.emitted_ns:
             publish_ms = (self._clock.monotonic_ns() - message.emitted_ns) / 1e6
@@ -118,6 +192,8 @@ class WebSink:
             self._run,
             message.seq,
             header.decode(),
+            # Withheld audio counts at the rate of the source.
+            sample_rate=0 if isinstance(event, Withheld) else info.sample_rate,
             state=event.stage if isinstance(event, Health) else "",
         )
 
@@ -127,9 +203,15 @@ class WebSink:
     def close(self) -> None:
         """Stop serving. May be called twice."""
         self._hub.close()
+        if self._control is not None:
+            self._control.close()
         server, self._server = self._server, None
         if server is not None:
             server.stop()
+
+    def describe(self) -> Iterator[str]:
+        """Yield a line with the address of the page."""
+        yield f"page: {self._options.page or 'at a port that is free'}"
 
     def stats(self) -> dict[str, object]:
         """Return the number of viewers."""
@@ -137,11 +219,20 @@ class WebSink:
 
 
 def _access(options: WebOptions) -> Access:
-    return Access(Credentials())
+    secrets = (
+        None if secret is None else secret.get_secret_value()
+        for secret in (options.token, options.password)
+    )
+    token, password = secrets
+    return Access(Credentials(token, options.user, password), options.behind_proxy)
 
 
 def _problems(options: WebOptions) -> Iterator[str]:
-    return access_problems(options.endpoint, _access(options))
+    yield from access_problems(options.endpoint, _access(options))
+    keys = options.control_keys
+    yield from control_problems(
+        options.control, None if keys is None else at_home(keys)
+    )
 
 
 def _claim(options: WebOptions) -> frozenset[str]:

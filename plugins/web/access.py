@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 from threading import Lock
@@ -13,6 +13,7 @@ from time import monotonic
 from neurovocal.engine.support.endpoints import Address, parse_address
 from neurovocal.plugins.zeromq.endpoint import is_loopback
 
+_ALL_INTERFACES = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 DEFAULT_ENDPOINT = "127.0.0.1:8420"
 _SHORTEST_TOKEN, _SHORTEST_PASSWORD = 16, 8
 _LONGEST_SECRET = 1024
@@ -114,21 +115,25 @@ def _is_same(given: str, right: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Rules of a page: its credentials, its names, and whether a proxy stands before.
+    """Rules of a page: its credentials, and whether a proxy stands before it.
 
     Parameters
     ----------
     credentials : Credentials
         What a browser must present.
-    hosts : tuple of str
-        Further names by which browsers may address the page, such as that of a proxy.
     behind_proxy : bool
         Whether ``X-Forwarded-*`` are those of a proxy that can be trusted.
     """
 
     credentials: Credentials = field(default_factory=Credentials)
-    hosts: tuple[str, ...] = ()
     behind_proxy: bool = False
+
+
+def url_of(address: Address) -> str:
+    """Return the address of a page for a browser on this machine."""
+    host = address.host.strip("[]")
+    host = _ALL_INTERFACES.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{address.port}/"
 
 
 def access_problems(endpoint: str, access: Access) -> Iterator[str]:
@@ -155,7 +160,7 @@ def access_problems(endpoint: str, access: Access) -> Iterator[str]:
             f"endpoint '{endpoint}' lets other machines see and hear what the engine "
             f"does: bind {DEFAULT_ENDPOINT}, or {remedy}"
         )
-    elif access.hosts or access.behind_proxy:
+    elif access.behind_proxy:
         yield f"a proxy lets other machines open the page: {remedy}"
 
 
@@ -277,18 +282,16 @@ def _digest(cookie: str) -> bytes:
     return hashlib.sha256(cookie.encode("utf-8", "surrogateescape")).digest()
 
 
-def is_known_host(host: str, address: Address, hosts: Sequence[str]) -> bool:
+def is_known_host(host: str, address: Address) -> bool:
     """Return whether a request is for this page, by its header ``Host``.
 
     A page without credentials answers to the names of this machine alone: otherwise a
     site elsewhere could give its own name the address 127.0.0.1, and read the page in
     the browser of whoever visits it (DNS rebinding).
     """
-    name, _, _ = host.rpartition(":") if _has_port(host) else (host, "", "")
+    name = host.rpartition(":")[0] if _has_port(host) else host
     name = name.strip("[]").rstrip(".").lower()
-    if is_loopback(name) or name == address.host.strip("[]").lower():
-        return True
-    return name in {known.lower() for known in hosts}
+    return is_loopback(name) or name == address.host.strip("[]").lower()
 
 
 def _has_port(host: str) -> bool:

@@ -114,14 +114,12 @@ class Guard:
         headers = Headers(scope=scope)
         host = self._host(headers)
         access = self._access
-        if not access.credentials.are_needed and not is_known_host(
-            host, self._address, access.hosts
-        ):
+        if not access.credentials.are_needed and not is_known_host(host, self._address):
             return _refused(
                 403,
                 f"this page answers to its own address, http://127.0.0.1:"
-                f"{self._address.port}/, not to the name in your request: for another "
-                "name, give a token and list the name under 'hosts'",
+                f"{self._address.port}/, not to the name in your request; with a token "
+                "it answers to any name (docs/page.md)",
             )
         origin = headers.get("origin")
         only_reads = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")

@@ -1,22 +1,37 @@
 """Routes of the live page: the WebSocket, events of the past, sound, commands."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from neurovocal.engine import NeurovocalError
+from neurovocal.engine import ConfigError, NeurovocalError
 from neurovocal.engine.support.strict_json import JsonError, JsonReader
 from neurovocal.plugins.web.connections import MOST_MESSAGE_BYTES, LimitedWebSocket
 from neurovocal.plugins.web.encoding import message_text
+from neurovocal.plugins.web.history import (
+    EVENT_KINDS,
+    MOST_EVENTS,
+    History,
+    utc_ns_of,
+)
 from neurovocal.plugins.web.server import page_file
+from neurovocal.plugins.web.sound import NoSoundError, SoundKeeper
+from neurovocal.plugins.web.steering import EngineControl
 from neurovocal.plugins.web.viewers import Hub, Viewer
 
+_AT_A_TIME = 2
 MOST_VIEWERS = 50
 _MESSAGES_PER_S, _MESSAGE_BURST = 20.0, 100.0
 # Close codes of RFC 6455.
@@ -24,19 +39,23 @@ _GOING_AWAY, _POLICY, _TRY_LATER = 1001, 1008, 1013
 _DROPPED_S = 1.0
 
 
-class Commander(Protocol):
-    """Sends commands to one engine."""
+@dataclass(frozen=True, slots=True)
+class StationParts:
+    """What the page can do for one station beside showing its messages.
 
-    def command(
-        self,
-        command: str,
-        arguments: dict[str, Any] | None = None,
-        *,
-        lane: str | None = None,
-        model: str | int | None = None,
-    ) -> dict[str, Any]:
-        """Send a command and return the reply; NeurovocalError if it is refused."""
-        ...
+    Parameters
+    ----------
+    history : History
+        Its past events.
+    sound : SoundKeeper, optional
+        Its sound; None: none is kept.
+    control : EngineControl, optional
+        Takes commands; None: the page takes none.
+    """
+
+    history: History
+    sound: SoundKeeper | None = None
+    control: EngineControl | None = None
 
 
 class _Request(Struct):
@@ -62,20 +81,87 @@ class Live:
     ----------
     hub : Hub
         Messages to show.
-    commanders : mapping of str to Commander
-        By station; stations without one take no commands.
+    parts : mapping of str to StationParts
+        By station.
     """
 
-    def __init__(
-        self, hub: Hub, commanders: Mapping[str, Commander] | None = None
-    ) -> None:
+    def __init__(self, hub: Hub, parts: Mapping[str, StationParts]) -> None:
         self._hub = hub
-        self._commanders = dict(commanders or {})
+        self._parts = dict(parts)
         self._version = version("neurovocal")
+        # A few requests at a time: the others wait, and the engine has its time.
+        self._turn = asyncio.Semaphore(_AT_A_TIME)
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes for a `PageServer`."""
-        return [page_file("index.html", "/"), WebSocketRoute("/ws", self._connect)]
+        return [
+            page_file("index.html", "/"),
+            WebSocketRoute("/ws", self._connect),
+            Route("/api/events", self._answering(self._events)),
+            Route("/api/sound", self._answering(self._sound)),
+            Route("/api/summary", self._answering(self._summary)),
+        ]
+
+    def _answering(
+        self, answer: Callable[[StationParts, QueryParams], Response]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Return an endpoint that calls `answer` in a thread; errors are sentences."""
+
+        async def endpoint(request: Request) -> Response:
+            query = request.query_params
+            parts = self._parts.get(query.get("station", next(iter(self._parts))))
+            if parts is None:
+                return JSONResponse({"error": "there is no such station"}, 404)
+            try:
+                async with self._turn:
+                    return await run_in_threadpool(answer, parts, query)
+            except NoSoundError as error:
+                return JSONResponse({"error": str(error)}, 404)
+            except (NeurovocalError, ValueError) as error:
+                return JSONResponse({"error": str(error)}, 400)
+
+        return endpoint
+
+    def _events(self, parts: StationParts, query: QueryParams) -> Response:
+        kinds = tuple(filter(None, query.get("kinds", "").split(",")))
+        limit = _whole(query, "limit", 200)
+        page = parts.history.before(
+            query.get("before"),
+            stream=query.get("stream"),
+            kinds=kinds or EVENT_KINDS,
+            limit=max(1, min(limit, MOST_EVENTS)),
+        )
+        return Response(page.to_json(), media_type="application/json")
+
+    def _sound(self, parts: StationParts, query: QueryParams) -> Response:
+        if parts.sound is None:
+            raise NoSoundError("no sound is kept: see the option 'sound_s' of the page")
+        stream = query.get("stream", "")
+        station = query.get("station", next(iter(self._parts)))
+        rate = _whole(query, "rate", self._hub.sample_rate(station, stream))
+        start, stop = _whole(query, "start"), _whole(query, "stop")
+        speed = float(query.get("speed", "1"))
+        sound = parts.sound.wav(stream, start, stop, rate, speed)
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", stream)[:60]
+        headers = {
+            "Content-Disposition": f'inline; filename="{name}_{start}-{stop}.wav"'
+        }
+        return Response(sound, headers=headers, media_type="audio/wav")
+
+    def _summary(self, parts: StationParts, query: QueryParams) -> Response:
+        by = query.get("by", "hour")
+        if by not in ("hour", "day"):
+            raise ConfigError("'by' is 'hour' or 'day'")
+        times = [query.get(name) for name in ("since", "until")]
+        since_ns, until_ns = (utc_ns_of(time) if time else None for time in times)
+        stream = query.get("stream")
+        summary = parts.history.summary(
+            "day" if by == "day" else "hour",
+            since_ns,
+            until_ns,
+            None if stream is None else (stream,),
+        )
+        return JSONResponse(summary)
 
     async def _connect(self, socket: WebSocket) -> None:
         await socket.accept()
@@ -99,7 +185,7 @@ class Live:
             version=self._version,
             now_utc_ns=time.time_ns(),
             stations=list(self._hub.stations.values()),
-            control=bool(self._commanders),
+            control=any(one.control for one in self._parts.values()),
         )
 
     async def _send(self, socket: WebSocket, viewer: Viewer) -> None:
@@ -143,13 +229,14 @@ class Live:
                 viewer.put_text(await self._command(request))
 
     async def _command(self, request: _Request) -> str:
-        commander = self._commanders.get(request.station)
-        if commander is None:
+        parts = self._parts.get(request.station)
+        control = None if parts is None else parts.control
+        if control is None:
             error = "commands are not allowed here: see 'control' in docs/page.md"
             return message_text("reply", id=request.id, ok=False, error=error)
         try:
             reply = await asyncio.to_thread(
-                commander.command,
+                control.command,
                 request.command,
                 request.arguments,
                 lane=request.lane,
@@ -159,6 +246,16 @@ class Live:
             return message_text("reply", id=request.id, ok=False, error=str(error))
         kept = {name: value for name, value in reply.items() if name != "type"}
         return message_text("reply", **kept | {"id": request.id, "ok": True})
+
+
+def _whole(query: QueryParams, name: str, default: int | None = None) -> int:
+    """Return a whole number of a request; ConfigError where it is none."""
+    text = query.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise ConfigError(f"'{name}' is missing, or no whole number")
+    return int(text)
 
 
 async def _first_of(*coroutines: Awaitable[None]) -> None:

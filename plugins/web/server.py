@@ -26,7 +26,7 @@ from starlette.routing import BaseRoute, Route
 
 from neurovocal.engine import ConfigError
 from neurovocal.engine.support.endpoints import Address
-from neurovocal.plugins.web.access import Access
+from neurovocal.plugins.web.access import Access, url_of
 from neurovocal.plugins.web.connections import (
     MOST_HEADER_BYTES,
     MOST_MESSAGE_BYTES,
@@ -56,7 +56,6 @@ _STOP_S = 1.0
 _START_S = 10.0
 # Unsent bytes that the system keeps for a viewer who does not read.
 _SEND_BUFFER = 256 * 1024
-_ALL_INTERFACES = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def page_file(name: str, path: str | None = None) -> Route:
@@ -234,13 +233,6 @@ class _Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             transport: Any = connection.transport
             transport.abort()
-
-
-def url_of(address: Address) -> str:
-    """Return the address of a page for a browser on this machine."""
-    host = address.host.strip("[]")
-    host = _ALL_INTERFACES.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{address.port}/"
 
 
 def _listen(address: Address) -> socket.socket:

@@ -232,6 +232,7 @@ class Hub:
         seq: int,
         header: str,
         *,
+        sample_rate: int = 0,
         state: str = "",
     ) -> None:
         """Add an event with its header as JSON, as on the wire.
@@ -244,6 +245,8 @@ class Hub:
             Its number in its topic.
         header : str
             JSON object.
+        sample_rate : int
+            Rate of the stream's events in Hz; 0: this event does not tell it.
         state : str
             Name of the stage whose state it tells: late viewers get the newest one,
             however old. Empty: it tells none.
@@ -257,6 +260,8 @@ class Hub:
                 self._ticket, now_s, station, kind, stream, run, seq, text, len(prefix)
             )
             self._keep(event)
+            if sample_rate:
+                self._stream(station, stream).sample_rate = sample_rate
             if state:
                 self._states.pop((station, stream, state), None)
                 self._states[station, stream, state] = event
@@ -353,11 +358,6 @@ class Hub:
         with self._lock:
             known = self._streams.get((station, stream))
             return 0 if known is None else known.sample_rate
-
-    def note_rate(self, station: str, stream: str, sample_rate: int) -> None:
-        """Note the rate of a stream's events in Hz."""
-        with self._lock:
-            self._stream(station, stream).sample_rate = sample_rate
 
     def _stream(self, station: str, stream: str) -> _Stream:
         key = (station, stream)

@@ -17,7 +17,7 @@ from neurovocal.engine.cli.session import (
 )
 from neurovocal.engine.config.plan import Plan
 from neurovocal.engine.config.schema import locate_config
-from neurovocal.engine.contracts.abilities import HasEndpoint
+from neurovocal.engine.contracts.abilities import HasEndpoint, HasPage
 from neurovocal.engine.contracts.errors import EXIT_LOSS, ConfigError
 from neurovocal.engine.support.names import resolved
 from neurovocal.engine.support.text import printable
@@ -103,9 +103,14 @@ def _tables(plan: Plan) -> list[str]:
 
 
 def _announce(plan: Plan) -> None:
-    """Print where a subscriber can connect."""
+    """Print where a browser and where subscribers can connect."""
     for sink in plan.all_sinks:
         options = sink.stage.options
+        if isinstance(options, HasPage):
+            if options.page:
+                hint = f"page: {options.page} (open it in a browser)"
+                typer.echo(hint, err=True)
+            continue
         if sink.stage.config.plugin != "zmq" or not isinstance(options, HasEndpoint):
             continue
         endpoint = options.endpoint
